@@ -74,8 +74,8 @@ def _schema(observations: Observations) -> ContractCheckResult:
 def _schema_findings(table: ContractTable) -> list[Finding]:
     """What is wrong with the columns of one table, and which files' columns nobody could read."""
     if not table.listed:
-        problem = f"has no files: {table.spec.files} names none, so its columns are unknown"
-        return [Finding(f"table {table.name}", problem, "Deliver them, or mend the glob.", Outcome.INCONCLUSIVE)]
+        problem = f"has no files: {table.spec.files} matches none, so its columns are unknown"
+        return [Finding(f"table {table.name}", problem, "Deliver them, or correct the glob.", Outcome.INCONCLUSIVE)]
     findings = schema.findings(table.name, table.spec.columns, table.opened, table.problems) if table.opened else []
     if unopened := len(table.listed) - len(table.opened):
         findings.append(_unknown(table, unopened, "could not be opened, so their columns are unknown"))
@@ -109,7 +109,8 @@ def _emptiness_findings(table: ContractTable) -> list[Finding]:
     """Whether the table lacks files, rows or expectations, and which of its files have no rows."""
     subject = f"table {table.name}"
     if not table.listed:
-        return [Finding(subject, f"has no files: {table.spec.files} names none", "Deliver them, or mend the glob.")]
+        problem = f"has no files: {table.spec.files} matches none"
+        return [Finding(subject, problem, "Deliver them, or correct the glob.")]
     findings = []
     if table.opened and not any(file.rows for file in table.opened):
         findings.append(
@@ -163,7 +164,7 @@ def _coverage(observations: Observations) -> ContractCheckResult:
     if not files.matches:
         return _inconclusive(NO_CONTRACT, fix=WRITE_ONE)
     unmatched = [
-        Finding(glob, "names no file of the dataset", "Deliver the files, or mend the contract's glob.")
+        Finding(glob, "matches no file of the dataset", "Deliver the files, or correct the contract's glob.")
         for glob, paths in files.matches.items()
         if not paths
     ]

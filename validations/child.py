@@ -71,6 +71,7 @@ class _Child:
         self.process.kill()
 
     def __enter__(self) -> _Child:
+        # The timer starts before the job is written: a worker that never reads it must be killed, too.
         self._timer.start()
         assert self.process.stdin is not None  # noqa: S101 - asked for above
         with suppress(BrokenPipeError):
@@ -121,12 +122,12 @@ def _died(child: _Child, stderr: IO[bytes], dataset: str) -> ValidationError:
     if child.timed_out:
         return ValidationError(
             f"The tables were not judged within {child.seconds:g} s",
-            hint="Give it more time, or judge fewer files at once.",
+            hint="Name fewer files in the contract, or stage smaller versions.",
             dataset=dataset,
         )
     stderr.seek(0)
     lines = stderr.read().decode(errors="replace").strip().splitlines()[-STDERR_LINES:]
-    said = ("; its last words:\n" + "\n".join(f"  {line}" for line in lines)) if lines else ""
+    said = ("; its last output:\n" + "\n".join(f"  {line}" for line in lines)) if lines else ""
     return ValidationError(
         f"The process that judges the tables ended with status {child.process.returncode}{said}\n",
         hint="Status -9 is most often the system's out-of-memory killer.",

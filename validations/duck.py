@@ -45,6 +45,7 @@ def lock(connection: duckdb.DuckDBPyConnection, folders: Iterable[str | Path]) -
     connection.execute(f"SET allowed_directories = {texts(allowed)}")
     for setting in REFUSED:
         connection.execute(f"SET {setting} = false")
+    # Last, since no setting can be changed after it.
     connection.execute("SET lock_configuration = true")
 
 

@@ -53,6 +53,7 @@ class PandasEngine:
         frames = [_read(path) for path in table.paths()]
         self._ends = list(accumulate(len(frame) for frame in frames))
         self._frame = Frame(pd.concat(frames, ignore_index=True))
+        # `concat` copied the rows; the parts must not stay in memory beside them while the suite runs.
         del frames
         name = f"{table.name} {len(self._source.assets)}"
         self._definition = self._source.add_dataframe_asset(name).add_batch_definition_whole_dataframe("all")

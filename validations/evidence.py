@@ -44,7 +44,7 @@ def _bounded(findings: Sequence[Finding]) -> tuple[Finding, ...]:
         return tuple(ordered)
     # The rest is sorted, too, so its first finding has the worst outcome of the rest.
     more = Finding(
-        "…", count_text(len(rest), "more finding"), "Mend these first, then validate again.", rest[0].outcome
+        "…", count_text(len(rest), "more finding"), "Repair these first, then validate again.", rest[0].outcome
     )
     return (*ordered[:MOST_FINDINGS], more)
 

@@ -23,7 +23,7 @@ def expectation_findings(table: ContractTable, report: TableReport | None) -> li
     """The findings of a table's suite, or one finding that says why the suite could not run."""
     if reason := _unjudged(table, report):
         subject = f"table {table.name}"
-        return [Finding(subject, f"{reason}, so its suite says nothing", "See the other checks.", Outcome.INCONCLUSIVE)]
+        return [Finding(subject, f"{reason}, so its suite did not run", "See the other checks.", Outcome.INCONCLUSIVE)]
     assert report is not None  # noqa: S101 - else there is a reason
     # Files that broke off were not judged, so their rows don't count.
     unread = {file for file, _ in report.unreadable}
@@ -44,7 +44,7 @@ def _unjudged(table: ContractTable, report: TableReport | None) -> str:
     if not table.rows:
         return "it has no rows"
     if report is None or not report.judgements:
-        return "none of its files could be read to the end"
+        return "no file of it could be read to the end"
     return ""
 
 

@@ -100,7 +100,7 @@ def _probe(view: Path, entry: Entry, probes: Sequence[str]) -> Facts | Finding:
 def _run(name: str, path: Path) -> Facts:
     if name == UNKNOWN_FORMAT:
         known = ", ".join(TABLE_PROBES)
-        raise UnreadableFile(f"a table's file can't be of this format; known: {known}", "Narrow the table's `files:`.")
+        raise UnreadableFile(f"no table's file has this format; known: {known}", "Narrow the table's `files:`.")
     return PROBES[name](path)
 
 

@@ -80,6 +80,7 @@ def scan(
     chosen = [name for name, kind in kinds.items() if kind == TEXT and name not in ignored]
     chosen = [name for name in chosen if name in columns] if columns else chosen
     pairs = [(column, pattern) for column in chosen for pattern in patterns]
+    # The query below calls these macros.
     for pattern in _PROVED.keys() & set(patterns):
         queries.rows(_macro(pattern))
     expressions = ", ".join(["count(*)", *(f"count(*) FILTER ({_matches(*pair)})" for pair in pairs)])

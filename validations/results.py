@@ -156,7 +156,7 @@ def explain(error: str, kind: str, arguments: Mapping[str, Any], columns: Sequen
     if match := NO_COLUMN.search(error):
         column = match["column"] or match["c"] or match["referenced"]
         problem = f"not evaluated: the table has no column {column}: {_short(did_you_mean(column, columns))}"
-        return problem, "Mend the column's name in the suite or the data."
+        return problem, "Correct the column's name in the suite or the data."
     if NO_PATTERNS.search(error):
         return f"not evaluated: Great Expectations knows no {kind} on DuckDB", _pattern_fix(arguments)
     if match := NO_PROVIDER.search(error):
@@ -168,7 +168,7 @@ def explain(error: str, kind: str, arguments: Mapping[str, Any], columns: Sequen
             FORBIDDEN_FIX,
         )
     lines = error.splitlines()
-    return f"not evaluated: {_short(lines[0]) if lines else 'no reason given'}", "Mend the expectation in the suite."
+    return f"not evaluated: {_short(lines[0]) if lines else 'no reason given'}", "Correct the expectation in the suite."
 
 
 def is_about_the_suite(error: str) -> bool:

@@ -178,5 +178,6 @@ def findings(
         result += [Finding(subject, clause, problem.fix, problem.outcome) for subject in subjects]
     if extra := undeclared(declared, files):
         clause = f"has {_columns(extra)}, which the contract doesn't declare"
-        result.append(Finding(f"table {table}", clause, "Declare what is relied on under `columns:`.", Outcome.WARN))
+        fix = "Declare the columns that you rely on under `columns:`."
+        result.append(Finding(f"table {table}", clause, fix, Outcome.WARN))
     return result

@@ -100,7 +100,7 @@ def condition_problem(condition: str) -> str:
     try:
         tree = ast.parse(plain, mode="eval")
     except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return f"{COMPARE}; this is none: {condition.strip()}"
+        return f"{COMPARE}; this is no comparison: {condition.strip()}"
     # Null tests are the only calls that are allowed; a test is two nodes, the call and the attribute in it.
     tests = {id(part) for node in ast.walk(tree) if _is_null_test(node) for part in (node, getattr(node, "func", None))}
     refused = next(

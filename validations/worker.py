@@ -39,6 +39,7 @@ def main() -> None:
     tables = [TableJob(**table) for table in job["tables"]]
     # Confine the process before it imports anything that could start threads: those would stay unconfined.
     sandbox = confine(job["scratch"], {table.view for table in tables})
+    # Before Great Expectations is imported: what libraries print must not mix with the results.
     send = _sender(_reserve_standard_output())
     from prefect_stagegate.validations.judge import BadSuites, judge_tables
 

@@ -29,7 +29,7 @@ def storage_options(name: str) -> dict[str, Any]:
     """
     slug, slash, document = name.partition("/")
     if not (slug and slash and document):
-        raise UsageError(f"{name!r} names no block", hint="Write its type and its name: aws-credentials/onprem.")
+        raise UsageError(f"Invalid block name {name!r}", hint="Write its type and its name: aws-credentials/onprem.")
     try:
         block: Any = Block.load(name, _sync=True)  # type: ignore[call-arg] # else an async flow would get a coroutine
     except (ValidationError, RuntimeError) as error:
@@ -46,12 +46,12 @@ def storage_options(name: str) -> dict[str, Any]:
         ) from error
     except UnknownBlockType as error:
         raise UsageError(
-            f"The package that has the type of the block {name!r} is not installed here",
+            f"The package with the type of the block {name!r} is not installed here",
             hint=f"`pip install {PACKAGES[slug]}`." if slug in PACKAGES else "Install it.",
         ) from error
     except httpx.HTTPError as error:
         raise SourceUnavailable(
-            f"Prefect's API did not answer when it was asked for the block {name!r}",
+            f"Prefect's API did not answer a request for the block {name!r}",
             hint="Check PREFECT_API_URL with `prefect version`.",
         ) from error
     return options_of(block)
@@ -66,8 +66,8 @@ def options_of(block: Block) -> dict[str, Any]:
     slug = block.get_block_type_slug()
     if slug not in _OPTIONS:
         raise UsageError(
-            f"Blocks of the type {slug!r} hold no storage options that are known here",
-            hint=f"Those that do are of the types {', '.join(_OPTIONS)}.",
+            f"Unsupported block type {slug!r}",
+            hint=f"Supported types: {', '.join(_OPTIONS)}.",
         )
     return _OPTIONS[slug](block)
 
@@ -75,9 +75,10 @@ def options_of(block: Block) -> dict[str, Any]:
 def _stagegate(block: Any) -> dict[str, Any]:
     """The options of a block of this package: its own win over those of its credentials block."""
     other = block.credentials_block or ""
+    # A block of this package could name itself, and following the names would never end.
     if other.startswith("stagegate-"):
         raise UsageError(
-            f"A block's `credentials_block` is {other!r}, which is not for credentials only",
+            f"A block's `credentials_block` is {other!r}, which is no credentials block",
             hint="Name a credentials block of another package, or write the options into `credentials`.",
         )
     # The block's own options override those of the other block; its secrets override both.

@@ -17,8 +17,8 @@ TIME = re.compile(r"(?<![\w:.-])\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ(?!\w)")
 def with_ages(text: str, now: datetime) -> str:
     """The text with an age behind each time.
 
-    >>> with_ages("heard of at 2026-03-01T03:00:00Z", moment("2026-03-01T03:17:00Z"))
-    'heard of at 2026-03-01T03:00:00Z (17 min ago)'
+    >>> with_ages("last heartbeat at 2026-03-01T03:00:00Z", moment("2026-03-01T03:17:00Z"))
+    'last heartbeat at 2026-03-01T03:00:00Z (17 min ago)'
     """
 
     def with_age(match: re.Match[str]) -> str:

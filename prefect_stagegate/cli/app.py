@@ -204,19 +204,17 @@ def _run(words: list[str], *, debug: bool) -> None:
     except BrokenPipeError:
         raise  # `main` ends the process; the clause for all exceptions below would report it as a defect
     except StagegateError as error:
-        if debug:
-            print(escaped(redact(traceback.format_exc())), file=sys.stderr)
-        _fail(str(error), error.exit_code)
+        _fail(str(error), error.exit_code, debug=debug)
     except Exception as error:  # noqa: BLE001 - Python's own exit code for it is 1, a gate's refusal
-        if debug:
-            print(escaped(redact(traceback.format_exc())), file=sys.stderr)
-        hint = "Run it again with --debug and report what that shows."
-        _fail(f"an error that nobody foresaw: {type(error).__name__}: {error}. {hint}", ExitCode.ERROR)
+        hint = "Run the command again with --debug, and report its output."
+        _fail(f"unexpected error: {type(error).__name__}: {error}. {hint}", ExitCode.ERROR, debug=debug)
     finally:
         # Flush here, so that `main` sees when the reader left, and not Python's exit.
         sys.stdout.flush()
 
 
-def _fail(text: str, code: int) -> None:
+def _fail(text: str, code: int, *, debug: bool = False) -> None:
+    if debug:
+        print(escaped(redact(traceback.format_exc())), file=sys.stderr)
     print(f"stagegate: {escaped(redact(text))}", file=sys.stderr)
     sys.exit(code)

@@ -66,7 +66,6 @@ class Places:
     def workspace(self) -> Workspace:
         """Open the cache and the catalog that the flags or the settings name."""
         # Imported here, since short commands load this module and open no workspace.
-        from prefect_stagegate.cli.credentials import load_block
         from prefect_stagegate.model import Identity
         from prefect_stagegate.operations.workspace import open_workspace
 
@@ -80,6 +79,21 @@ class Places:
         from prefect_stagegate.settings import Settings
 
         return Cache.open(self.cache or Settings.from_environment(os.environ).cache, create=False)
+
+
+def load_block(name: str) -> Mapping[str, Any]:
+    """The storage options behind a Prefect block that a spec names, for example `aws-credentials/onprem`.
+
+    Raises:
+        UsageError: No Prefect API is configured, or it has no such block.
+        SourceUnavailable: The API did not answer.
+    """
+    # Imported here: Prefect takes seconds to load, and few specs name a block.
+    from prefect_stagegate.blocks import storage_options
+    from prefect_stagegate.readiness.orchestration import require_api
+
+    require_api(f"the block {name!r} is stored there")
+    return storage_options(name)
 
 
 def type_passphrase(path: Path) -> str:

@@ -42,13 +42,13 @@ def decisions(
         print_json([asdict(line) for line in lines])
         return
     if not lines:
-        sentence = f"The gate {gate} decided nothing" if gate else "No gate decided anything"
-        say(f"{sentence} about {dataset}. Ask one: stagegate check {dataset} --gate TARGET")
+        sentence = f"The gate {gate} made no decision" if gate else "No gate made a decision"
+        say(f"{sentence} about {dataset}. To get one: stagegate check {dataset} --gate TARGET")
         return
     width = max(len(line.target) for line in lines)
     for line in lines:
         say_line(f"{digest_text(line.id):<19}  {time_text(line.at):<20}  {line.target:<{width}}  {line.outcome}")
-        requester = f", asked for by {line.requester}" if line.requester else ""
+        requester = f", requested by {line.requester}" if line.requester else ""
         say_line(f"    {line.dataset}@{digest_text(line.digest)}{requester}: {line.why or line.problem}")
 
 

@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from prefect_stagegate.cli.common import Json, Places, VersionOrSpec, print_json, say
-from prefect_stagegate.cli.credentials import load_block
+from prefect_stagegate.cli.common import Json, Places, VersionOrSpec, load_block, print_json, say
 from prefect_stagegate.errors import ExitCode
 from prefect_stagegate.model import Address
 from prefect_stagegate.operations import address
@@ -84,11 +83,8 @@ def _print(examination: Examination) -> None:
     if not examination.works:
         say(f"FAILS  {examination.url}{role} as {examination.who}: {examination.problem}. {examination.fix}".rstrip())
         return
-    say(f"works  {examination.url}{role} as {examination.who}: pins by {examination.pin}; {_speed(examination)}")
-
-
-def _speed(examination: Examination) -> str:
     listed, read = examination.list_seconds or 0.0, examination.read_seconds or 0.0
-    return (
-        f"listed in {listed:.2f} s, read {bytes_text(examination.read_bytes)} of {examination.object} in {read:.2f} s"
+    say(
+        f"works  {examination.url}{role} as {examination.who}: pins by {examination.pin}; listed in {listed:.2f} s, "
+        f"read {bytes_text(examination.read_bytes)} of {examination.object} in {read:.2f} s"
     )

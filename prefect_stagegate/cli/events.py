@@ -30,6 +30,7 @@ def emit_event(event: Callable[[], VersionEvent]) -> None:
         return
     # Readers of a pipe see what the command did before it waits for the API.
     sys.stdout.flush()
+    # The import of Prefect stands inside, too: the command has done its work, and nothing may fail it now.
     try:
         from prefect_stagegate.tasks._support.outside import send_events
 
@@ -37,7 +38,7 @@ def emit_event(event: Callable[[], VersionEvent]) -> None:
     except Exception as error:  # noqa: BLE001 - whatever ails Prefect
         failure = f"{type(error).__name__}: {error}"
     if failure:
-        print(f"stagegate: Prefect was not told of it: {escaped(failure)}", file=sys.stderr)
+        print(f"stagegate: no event was sent to Prefect: {escaped(failure)}", file=sys.stderr)
 
 
 def _send_within(seconds: float, send: Callable[[], None]) -> str:

@@ -77,7 +77,7 @@ def validate(
 
 def _print_validation(validation: Validation) -> None:
     if validation.is_trial:
-        say("TRIAL under your own spec: nothing is recorded, and nothing of it counts.")
+        say("TRIAL under your own spec: it is not recorded and does not count.")
     say(f"{validation.dataset}@{digest_text(validation.digest)}: {'passed' if validation.passed else 'not passed'}")
     for table in validation.tables:
         say(
@@ -214,17 +214,17 @@ def approve(
         print_json({"request": asdict(request), "answer": asdict(answer), "flow_runs": runs})
         return
     verb = "approved" if answer.approved else "declined"
-    say(f"{answer.approver} {verb} {request.dataset}@{request.digest} for {to}, asked for by {request.requester}")
+    say(f"{answer.approver} {verb} {request.dataset}@{request.digest} for {to}, requested by {request.requester}")
     for run in woken:
         say(f"Flow run {run.flow_run} {run.told}")
     if any(run.resumed for run in woken):
         return
     if not answer.approved:
         version = f"{request.dataset}@{request.digest}"
-        say(f"{version} ended on its way to {to}. {declined_hint(version, to, request.requester.name)}")
+        say(f"{version} can't be promoted to {to}. {declined_hint(version, to, request.requester.name)}")
         return
     if woken:
-        say("The answer is recorded. Where the server of a run that still waits answers, the same command wakes it.")
+        say("The answer is recorded. Run this command again to resume a run that still waits, once its server answers.")
     say(f"Next: stagegate check {request.dataset}@{request.digest} --gate {to}")
 
 

@@ -8,18 +8,18 @@ from typing import Any
 
 from prefect_stagegate.catalog import PolicyEntry, RefAction, RefEntry
 from prefect_stagegate.errors import CorruptRecord
-from prefect_stagegate.model import EvidenceRevocation, PolicyChange
+from prefect_stagegate.model import Approval, EvidenceRevocation, PolicyChange
 from prefect_stagegate.operations.gating.decisions import RecordedDecision
 from prefect_stagegate.readiness.checks.approval import counted_answers
-from prefect_stagegate.readiness.records.attest import AttestedDecision, read_statement
+from prefect_stagegate.readiness.records.attest import read_statement
 from prefect_stagegate.units import count_text, digest_text
 
 
 def ledger_lines(
     entries: Iterable[RefEntry],
-    revocations: Iterable[EvidenceRevocation] = (),
-    refusals: Iterable[RecordedDecision] = (),
-    adoptions: Iterable[tuple[PolicyEntry, tuple[PolicyChange, ...]]] = (),
+    revocations: Iterable[EvidenceRevocation],
+    refusals: Iterable[RecordedDecision],
+    adoptions: Iterable[tuple[PolicyEntry, tuple[PolicyChange, ...]]],
 ) -> Iterator[str]:
     """The lines of all records together, the oldest record first."""
     digests: dict[str, str] = {}  # of the version that each ref names so far
@@ -29,19 +29,14 @@ def ledger_lines(
     for entry in sorted(records, key=lambda record: record.at):
         if isinstance(entry, PolicyEntry):
             yield from policy_lines(entry, changes[entry.seq])
-            continue
-        if isinstance(entry, RecordedDecision):
-            yield _refusal_line(entry)
-            continue
-        if isinstance(entry, EvidenceRevocation):
+        elif isinstance(entry, RecordedDecision):
+            about = f"{entry.at[:19]}Z  {entry.target:<12} refused {digest_text(entry.digest)}"
+            yield f"{about}, requested by {entry.requester}: {entry.why} ({digest_text(entry.id)})"
+        elif isinstance(entry, EvidenceRevocation):
             yield f"{entry.at[:19]}Z  {'evidence':<12} {entry.about}  revoked by {entry.who}: {entry.reason}"
-            continue
-        before = digests.get(entry.ref, "")
-        digests[entry.ref] = entry.digest
-        reason = f": {entry.reason}" if entry.reason else ""
-        yield f"{entry.at[:19]}Z  {entry.ref:<12} {_move_text(entry, before)}  {entry.action} by {entry.who}{reason}"
-        if entry.attestation:
-            yield from (f"    {line}" for line in _decision_lines(entry))
+        else:
+            yield from _move_lines(entry, digests.get(entry.ref, ""))
+            digests[entry.ref] = entry.digest
 
 
 def policy_lines(entry: PolicyEntry, changes: Iterable[PolicyChange]) -> Iterator[str]:
@@ -51,15 +46,14 @@ def policy_lines(entry: PolicyEntry, changes: Iterable[PolicyChange]) -> Iterato
         f"adopted by {entry.who}: {entry.reason}"
     )
     for answer in entry.approvals:
-        verb = "approved" if answer.approved else "declined"
-        yield f"    {verb} by {answer.approver} {answer.at[:19]}Z{f': {answer.reason}' if answer.reason else ''}"
+        yield f"    {_answer_text(answer)}"
     for change in changes:
         yield f"    {change.direction:<10} {change.subject}: {change.difference}"
 
 
-def _refusal_line(refusal: RecordedDecision) -> str:
-    about = f"{refusal.at[:19]}Z  {refusal.target:<12} refused {digest_text(refusal.digest)}"
-    return f"{about}, asked for by {refusal.requester}: {refusal.why} ({digest_text(refusal.id)})"
+def _answer_text(answer: Approval) -> str:
+    verb = "approved" if answer.approved else "declined"
+    return f"{verb} by {answer.approver} {answer.at[:19]}Z{f': {answer.reason}' if answer.reason else ''}"
 
 
 def without_distributions(entry: Mapping[str, Any]) -> dict[str, Any]:
@@ -70,12 +64,15 @@ def without_distributions(entry: Mapping[str, Any]) -> dict[str, Any]:
     return copied
 
 
-def _move_text(entry: RefEntry, before: str) -> str:
-    if entry.action is RefAction.WITHDRAW:
-        return f"withdrew {entry.withdrawn}"
+def _move_lines(entry: RefEntry, before: str) -> Iterator[str]:
     left = f"{digest_text(before)} → " if before else ""
     withdrawn = f", withdrew {digest_text(entry.withdrawn)}" if entry.withdrawn else ""
-    return f"{left}{entry.digest}{withdrawn}"
+    withdraws = entry.action is RefAction.WITHDRAW
+    move = f"withdrew {entry.withdrawn}" if withdraws else f"{left}{entry.digest}{withdrawn}"
+    reason = f": {entry.reason}" if entry.reason else ""
+    yield f"{entry.at[:19]}Z  {entry.ref:<12} {move}  {entry.action} by {entry.who}{reason}"
+    if entry.attestation:
+        yield from (f"    {line}" for line in _decision_lines(entry))
 
 
 def _decision_lines(entry: RefEntry) -> Iterator[str]:
@@ -87,16 +84,9 @@ def _decision_lines(entry: RefEntry) -> Iterator[str]:
     decision = attested.decision
     yield (
         f"{decision.outcome} {decision.at[:19]}Z by policy {digest_text(decision.adopted)}, "
-        f"{count_text(len(decision.checks), 'check')}, asked for by {decision.requester}"
+        f"{count_text(len(decision.checks), 'check')}, requested by {decision.requester}"
     )
-    yield from _answer_lines(attested)
-
-
-def _answer_lines(attested: AttestedDecision) -> Iterator[str]:
-    for answer in counted_answers(attested.decision, attested.approvals):
-        verb = "approved" if answer.approved else "declined"
-        reason = f": {answer.reason}" if answer.reason else ""
-        yield f"{verb} by {answer.approver} {answer.at[:19]}Z{reason}"
-    for check in attested.decision.checks:
+    yield from map(_answer_text, counted_answers(decision, attested.approvals))
+    for check in decision.checks:
         if check.ruling and check.ruling.waiver:
             yield f"{check.check} {check.ruling.waiver}"

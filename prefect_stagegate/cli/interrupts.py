@@ -22,7 +22,7 @@ TERMINATED = 143
 CODES = {signal.SIGINT: INTERRUPTED, signal.SIGTERM: TERMINATED}
 GRACE = 1.0
 """Seconds that a command may take to unwind."""
-TEXT = "interrupted; what was fetched is kept, so the same command goes on from here"
+TEXT = "interrupted; all fetched data is kept, and the same command continues from here"
 _BLOCK_ENDED = b"\0"
 """Written to the pipe when the block has ended; no signal has this number."""
 
@@ -58,6 +58,7 @@ def _watch(reader: int) -> None:
 
 def _end(received: signal.Signals) -> None:
     """End this process at once, and all processes that it started."""
+    # The children go first: once this process has ended, /proc no longer lists them as its own.
     for pid in list(_descendants(os.getpid())):
         with suppress(OSError):
             os.kill(pid, signal.SIGKILL)

@@ -45,8 +45,9 @@ def limits(
         Paths or URLs of specs, for --per-source.
     """
     # Imported here: Prefect takes seconds to load.
-    from prefect_stagegate.blocks.api import require_api
+    from prefect_stagegate.readiness.orchestration import require_api
 
+    # Usage errors come first, before anything needs Prefect or its API.
     _refuse_halves(specs, per_source, per_node, node)
     require_api("limits are kept there")
     from prefect_stagegate.tasks._support.limits import node_limit, set_limits, source_limit
@@ -78,4 +79,4 @@ def _refuse_halves(
     if (per_source is None) != (not specs):
         raise UsageError("--per-source and specs belong together", hint="Give both, or neither.")
     if nodes and per_node is None:
-        raise UsageError("--node needs --per-node", hint="Say how many transfers each node bears.")
+        raise UsageError("--node needs --per-node", hint="Give --per-node with the number of transfers for each node.")

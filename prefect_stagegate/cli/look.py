@@ -230,6 +230,7 @@ def history(
         DATASET@REF for one ref, DATASET for all of them.
     """
     workspace, about = (places or Places()).workspace(), Address.parse(address)
+    # Before anything reads the logs: what this node remembers would refuse a log that was restored.
     if forget:
         inspect.forget(workspace, about)
     if verify:

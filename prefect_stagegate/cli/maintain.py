@@ -37,9 +37,9 @@ def gc(
 def _print_collection(collection: Collection, *, dry_run: bool) -> None:
     for version in collection.versions:
         say(version)
-    verb = "would go" if dry_run else "gone"
+    verb = "would remove" if dry_run else "removed"
     taken = f"{count_text(len(collection.versions), 'version')} and {count_text(collection.blobs, 'blob')}"
-    say(f"{taken} {verb}, {bytes_text(collection.bytes)}.")
+    say(f"{verb} {taken}, {bytes_text(collection.bytes)}.")
     for reason in collection.kept:
         say(f"kept: {reason}")
 
@@ -73,4 +73,4 @@ def unpin(address: VersionName, /, *, places: Places | None = None) -> None:
         DATASET@REF or DATASET@sha256:…, on this node.
     """
     count = maintain.unpin((places or Places()).workspace(), Address.parse(address))
-    say(f"{count_text(count, 'pin')} taken away")
+    say(f"removed {count_text(count, 'pin')}")

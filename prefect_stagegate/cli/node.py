@@ -29,7 +29,7 @@ def list_held(cache: Cache, dataset: str | None, *, json: bool) -> None:
 
 def _print_held(leases: Sequence[Lease]) -> None:
     if not leases:
-        say("Nobody holds anything.")
+        say("No lease or pin is held on this node.")
         return
     version = Column("version", no_wrap=True)
     table = Table("kind", "since", "pid", "who", "reserved", "dataset", version, box=None, pad_edge=False)

@@ -26,10 +26,10 @@ def judged_line(workspace: Workspace, version: ResolvedVersion, gate: str) -> st
     staged = latest.at if latest and latest.digest == version.digest else _staged_at(workspace, version)
     facts = [", ".join(names) or "no ref names it", *([f"staged {staged[:19]}Z"] if staged else [])]
     if latest and latest.digest != version.digest:
-        facts.append(f"{LATEST} is another: {digest_text(latest.digest)}")
+        facts.append(f"{LATEST} names {digest_text(latest.digest)}")
     about = f"{version.dataset}@{digest_text(version.digest)} ({'; '.join(facts)}) for {gate}"
     if version.is_trial:
-        return f"TRIAL under your own spec: nothing is recorded, and nothing of it counts. It judges {about}"
+        return f"TRIAL under your own spec: it is not recorded and does not count. It judges {about}"
     return f"Judging {about} by policy {digest_text(version.adopted)}"
 
 
@@ -76,7 +76,7 @@ def forecast(planned: Sequence[PlannedCheck]) -> str:
     """One line: how many checks are to be asked, how long they took last time, and what has to be fetched for them."""
     due = [check for check in planned if check.evidence is None]
     if not due:
-        return f"Nothing to ask: all evidence still holds ({count_text(len(planned), 'check')})."
+        return f"No check to run: all evidence still holds ({count_text(len(planned), 'check')})."
     # Checks that share their work take its time once.
     seconds: dict[str, float] = {}
     for check in due:
@@ -85,10 +85,10 @@ def forecast(planned: Sequence[PlannedCheck]) -> str:
             seconds[work] = max(check.seconds, seconds.get(work, 0.0))
     took = f"took {_about(sum(seconds.values()))} last time" if seconds else "their time is not known yet"
     untimed = sum((check.definition.shared or check.requirement.check) not in seconds for check in due)
-    more = f", and {untimed} of unknown length" if seconds and untimed else ""
+    more = f", {untimed} of unknown duration" if seconds and untimed else ""
     missing = max(check.fetches for check in due)
-    fetch = f", after bringing {bytes_text(missing)} to this node" if missing else ""
-    return f"To ask: {len(due)} of {count_text(len(planned), 'check')}, {took}{more}{fetch}."
+    fetch = f", after fetching {bytes_text(missing)} to this node" if missing else ""
+    return f"To run: {len(due)} of {count_text(len(planned), 'check')}, {took}{more}{fetch}."
 
 
 def _seconds(check: PlannedCheck) -> str:

@@ -116,12 +116,12 @@ def _print_adoption(adoption: job.Adoption) -> None:
     print_changes(adoption.changes)
     if adoption.missing:
         say_line(f"Not adopted yet: {adoption.missing}")
-        say(f"Next: stagegate policy approve {adoption.dataset}, by somebody who may; then the same command again.")
+        say(f"Next: stagegate policy approve {adoption.dataset}, run by an approver; then run this command again.")
         return
     say(f"{adoption.dataset} adopted policy {adoption.seq}, {adoption.digest}")
     if adoption.request is None and adoption.changes:
-        say("Nobody had to agree: the policy before had no rule.")
-    say("Evidence and approvals under the policy before don't count any more: check again before the next promotion.")
+        say("No approval was needed: the previous policy had no rule.")
+    say("Evidence and approvals under the previous policy no longer count: check again before the next promotion.")
 
 
 def approve(
@@ -159,7 +159,7 @@ def approve(
         return
     print_changes(changes)
     verb = "approved" if answer.approved else "declined"
-    say_line(f"{answer.approver} {verb} policy {request.digest} of {dataset}, asked for by {request.requester}")
+    say_line(f"{answer.approver} {verb} policy {request.digest} of {dataset}, requested by {request.requester}")
     if answer.approved:
         say("Next: stagegate policy adopt SPEC --reason TEXT, with the same spec")
 
@@ -189,6 +189,7 @@ def history(
     """
     workspace = (places or Places()).workspace()
     workspace.catalog.require_dataset(check_name("dataset", dataset))
+    # Before the log is read: what this node remembers would refuse a log that was restored.
     if forget:
         workspace.catalog.policy_log(dataset).forget()
     adoptions = job.adoptions(workspace, dataset)

@@ -81,7 +81,17 @@ def shown_progress(title: str, *, quiet: bool = False) -> Iterator[Totals | None
         with _bar(title) as totals:
             yield totals
     else:
-        yield Totals(_Lines(title))
+        is_due = Periodic()
+
+        def show(totals: Totals) -> None:
+            if not is_due():
+                return
+            moved, reused, listed = map(bytes_text, (totals.bytes_moved, totals.bytes_reused, totals.bytes))
+            objects = f"{totals.objects_done:,} of {count_text(totals.objects, 'object')}"
+            wait = f", {totals.wait}" if totals.wait else ""
+            print(f"{title}: {objects}, {moved} fetched, {reused} reused of {listed}{wait}", file=sys.stderr)
+
+        yield Totals(show)
 
 
 @contextmanager
@@ -166,19 +176,3 @@ class Periodic:
             return False
         self._next = time.monotonic() + LINE_SECONDS
         return True
-
-
-class _Lines:
-    """Prints a transfer's totals as a line, at most every few seconds."""
-
-    def __init__(self, title: str) -> None:
-        self._title = title
-        self._due = Periodic()
-
-    def __call__(self, totals: Totals) -> None:
-        if not self._due():
-            return
-        moved, reused, listed = map(bytes_text, (totals.bytes_moved, totals.bytes_reused, totals.bytes))
-        objects = f"{totals.objects_done:,} of {count_text(totals.objects, 'object')}"
-        wait = f", {totals.wait}" if totals.wait else ""
-        print(f"{self._title}: {objects}, {moved} fetched, {reused} reused of {listed}{wait}", file=sys.stderr)

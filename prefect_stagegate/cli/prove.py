@@ -119,8 +119,6 @@ def _print(chains: Sequence[Chain], *, keyed: bool) -> None:
     if chains and not any(chain.problems for chain in chains):
         say("Proved: no entry is missing before the last, and none was changed after the next one was written;")
         say("  each attestation is consistent, and accepts (or takes back) exactly the version that its entry names;")
-        say("  nobody approved or waived what they asked for themselves;")
-        say("  each policy has the answers that the rule of the one before asks for.")
-        say(
-            "Not proved: that no newer entry was cut off, unless the last entry's hash is one that you noted elsewhere."
-        )
+        say("  no requester approved or waived their own request;")
+        say("  each policy has the answers that the previous policy's rule requires.")
+        say("Not proved: that no newer entry was cut off. Compare the last entry's hash with one noted elsewhere.")

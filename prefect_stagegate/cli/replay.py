@@ -40,7 +40,7 @@ def replay(
         if decision.flipped or decision.problem:
             _print(decision)
     flipped = sum(decision.flipped for decision in replayed)
-    say(f"{flipped:,} of {count_text(len(replayed), 'decision')} end otherwise.")
+    say(f"{flipped:,} of {count_text(len(replayed), 'decision')} change.")
 
 
 def _print(decision: Replayed) -> None:

@@ -60,7 +60,9 @@ def stage(
     spec_or_address = address.parse(what)
     workspace = (places or Places()).workspace()
     if dry_run:
-        _warn_of_doubts(spec_or_address)
+        # Only the files can prove that a column's type is a mistake, so this warns and refuses nothing.
+        for doubt in doubtful_columns(spec_or_address.contract.tables) if isinstance(spec_or_address, Spec) else ():
+            print(f"stagegate: {escaped(doubt)}", file=sys.stderr)
         _preview(workspace, spec_or_address, every=every, json=json)
         return
     with shown_progress(f"stage {spec_or_address.dataset}", quiet=json) as progress:
@@ -69,12 +71,6 @@ def stage(
         print_json(asdict(version))
     else:
         _print(version)
-
-
-def _warn_of_doubts(spec_or_address: Spec | Address) -> None:
-    """Warn of columns in the contract that are probably mistyped; only the files can prove it."""
-    for doubt in doubtful_columns(spec_or_address.contract.tables) if isinstance(spec_or_address, Spec) else ():
-        print(f"stagegate: {escaped(doubt)}", file=sys.stderr)
 
 
 def _staged(workspace: Workspace, spec_or_address: Spec | Address, progress: Progress | None, *, json: bool) -> Version:
@@ -97,7 +93,7 @@ def _print(version: Version) -> None:
     if version.failed:
         print_failed(version.failed)
     if version.proposed:
-        say("The spec proposes another policy; the version is judged by the adopted one, from which it differs:")
+        say("The spec proposes another policy. Checks use the adopted one; the differences:")
         print_changes(version.proposed)
         say("Next: stagegate policy adopt SPEC --reason TEXT")
 
@@ -121,7 +117,7 @@ def _preview(workspace: Workspace, spec_or_address: Spec | Address, *, every: bo
         say(f"{action}: {count_text(totals.objects[action], 'object')}, {bytes_text(totals.bytes[action])}")
     count, size = totals.archived
     if count:
-        say(f"to be brought back first: {count:,} of them, {bytes_text(size)}, whose bytes are kept elsewhere")
+        say(f"archived: {count:,} of them, {bytes_text(size)}; their source must restore them first")
 
 
 class _Totals:

@@ -60,12 +60,12 @@ def _print(status: job.DatasetStatus) -> None:
         version = f"{digest_text(ref.digest)}  since {ref.at[:19]}Z by {ref.by}" if ref.digest else "no version yet"
         say_line(f"  {ref.ref:<12} {version}")
         for request in ref.waits:
-            request_text = f"since {request.at[:19]}Z, asked for by {request.requester}"
+            request_text = f"since {request.at[:19]}Z, requested by {request.requester}"
             say_line(f"    {digest_text(request.digest)} waits for approval {request_text}")
             say(f"    stagegate approve {status.dataset}@{digest_text(request.digest)} --to {ref.ref}")
     for request in status.policy_requests:
         say_line(
-            f"  policy {digest_text(request.digest)} waits since {request.at[:19]}Z, asked for by {request.requester}"
+            f"  policy {digest_text(request.digest)} waits since {request.at[:19]}Z, requested by {request.requester}"
         )
         say(f"    stagegate policy approve {status.dataset}")
     if status.proposed:

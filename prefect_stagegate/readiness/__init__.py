@@ -11,10 +11,10 @@ from prefect_stagegate.readiness.context import Accepted, CheckContext, Integrit
 from prefect_stagegate.readiness.gate import PlannedCheck, State, decide, judge, plan_checks
 from prefect_stagegate.readiness.node.machine import Machine
 from prefect_stagegate.readiness.node.nvml import Gpu, Gpus, find_gpus
-from prefect_stagegate.readiness.records.attest import attest, decision_of, environment_of, statement_digest, verify
+from prefect_stagegate.readiness.records.attest import attest, decision_of, environment_of, statement_digest
 from prefect_stagegate.readiness.registry import CHECKS, check, import_checks, known_checks
-from prefect_stagegate.readiness.renewal import Renewed, renew
-from prefect_stagegate.readiness.run import is_current, run_check
+from prefect_stagegate.readiness.renewal import renew
+from prefect_stagegate.readiness.run import run_check
 
 __all__ = [
     "CHECKS",
@@ -30,7 +30,6 @@ __all__ = [
     "PlannedCheck",
     "Probe",
     "Renewal",
-    "Renewed",
     "State",
     "Volume",
     "attest",
@@ -39,7 +38,6 @@ __all__ = [
     "decision_of",
     "environment_of",
     "find_gpus",
-    "is_current",
     "judge",
     "known_checks",
     "plan_checks",
@@ -47,7 +45,6 @@ __all__ = [
     "renew",
     "run_check",
     "statement_digest",
-    "verify",
 ]
 
 import_checks()

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import Any
+from typing import Any, Self
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from prefect_stagegate.model import Finding, Outcome, Scope, Severity
 from prefect_stagegate.readiness.context import CheckContext
@@ -41,6 +41,28 @@ class NoParameters(Parameters):
     """For checks that leave nothing to choose."""
 
 
+class Ceilings(Parameters):
+    """Limits of a figure that must stay low. Subclasses have the fields `warn` and `fail`."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        limits: Any = self
+        if limits.warn > limits.fail:
+            raise ValueError("`warn` must not be above `fail`")
+        return self
+
+
+class Floors(Parameters):
+    """Limits of a figure that must stay high. Subclasses have the fields `warn` and `fail`."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        limits: Any = self
+        if limits.warn < limits.fail:
+            raise ValueError("`warn` must not be below `fail`")
+        return self
+
+
 @dataclass(frozen=True, slots=True)
 class CheckResult:
     """The answer of a check."""
@@ -57,6 +79,30 @@ class CheckResult:
     """Duration of the work behind it, where checks share that work; None when the check did all of it itself."""
     awaiting: tuple[str, ...] = ()
     """Groups of `owners` that have yet to answer. Only an inconclusive result that a person must settle has any."""
+
+
+def one_finding(
+    outcome: Outcome,
+    subject: str,
+    problem: str,
+    fix: str,
+    measured: Mapping[str, Any] | None = None,
+    *,
+    summary: str = "",
+    until: datetime | None = None,
+) -> CheckResult:
+    """A result with one finding of the same outcome, whose problem is the summary where no other is given."""
+    finding = Finding(subject, problem, fix, outcome)
+    return CheckResult(outcome, summary or problem, (finding,), measured or {}, until)
+
+
+def from_findings(good: str, findings: Iterable[Finding], measured: Mapping[str, Any]) -> CheckResult:
+    """The result that the worst of the findings decides; without findings, a pass with the summary `good`."""
+    findings = tuple(findings)
+    worst = worst_of(findings)
+    if worst is None:
+        return CheckResult(Outcome.PASS, good, measured=measured)
+    return CheckResult(worst.outcome, f"{worst.subject}: {worst.problem}", findings, measured)
 
 
 class Renewal(StrEnum):

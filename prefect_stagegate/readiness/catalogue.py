@@ -47,7 +47,7 @@ def _title(definition: CheckDefinition) -> str:
 
 def asks(definition: CheckDefinition) -> str:
     """What the check asks: the first paragraph of its docstring."""
-    return _paragraphs(definition)[0] if definition.doc.strip() else "It does not say what it asks."
+    return _paragraphs(definition)[0] if definition.doc.strip() else "The check has no description."
 
 
 def rule(definition: CheckDefinition) -> str:

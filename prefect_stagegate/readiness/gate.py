@@ -14,7 +14,7 @@ same.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import StrEnum
@@ -41,8 +41,10 @@ def decide(requirements: Sequence[Requirement], evidence: Iterable[Evidence], *,
     answers = [(requirement.severity, known.get(requirement.check)) for requirement in requirements]
     blocking = [answer for severity, answer in answers if answer and severity is Severity.BLOCKING]
     unknown = [answer for answer in blocking if answer.outcome is Outcome.INCONCLUSIVE]
+    # A failure decides first: no answer that is still missing could turn the refusal into an acceptance.
     if any(answer.outcome is Outcome.FAIL for answer in blocking):
         return DecisionOutcome.REFUSED
+    # Checks that only warn need an answer, too: otherwise a gate would pass what nobody looked at.
     if any(answer is None for _, answer in answers) or any(not answer.awaiting for answer in unknown):
         return DecisionOutcome.INCONCLUSIVE
     if all(answer.outcome is Outcome.NOT_APPLICABLE for _, answer in answers if answer):
@@ -138,22 +140,17 @@ class PlannedCheck:
     """Bytes of the version that must be staged on this node before the check can run."""
 
 
-def plan_checks(
-    context: CheckContext, evidence: Iterable[Evidence], known: Mapping[str, CheckDefinition] = CHECKS
-) -> tuple[PlannedCheck, ...]:
+def plan_checks(context: CheckContext, evidence: Iterable[Evidence]) -> tuple[PlannedCheck, ...]:
     """Plan which checks of the gate must run: those without stored evidence that still holds.
 
     Args:
         context: The version, its target and its gate.
         evidence: All stored evidence about the version, the oldest first.
-        known: The catalogue of checks.
     """
     stored = list(evidence)
     seconds = _last_durations(context, stored)
     missing_bytes = 0 if context.view() else context.bytes
-    checks = (
-        _plan(requirement, known[requirement.check], context, stored) for requirement in context.gate.requirements
-    )
+    checks = (_plan(requirement, context, stored) for requirement in context.gate.requirements)
     return tuple(
         replace(
             planned,
@@ -172,12 +169,11 @@ def _last_durations(context: CheckContext, stored: Iterable[Evidence]) -> dict[s
     return {answer.check: answer.seconds for answer in known if answer.seconds is not None}
 
 
-def _plan(
-    requirement: Requirement, definition: CheckDefinition, context: CheckContext, stored: Sequence[Evidence]
-) -> PlannedCheck:
-    reason = ""
+def _plan(requirement: Requirement, context: CheckContext, stored: Sequence[Evidence]) -> PlannedCheck:
+    definition, reason = CHECKS[requirement.check], ""
     answers = [answer for answer in stored if answer.check == requirement.check]
     counted = counting(answers, context)
+    # Newest first. An older answer may still hold where the newest one was revoked or came from another node.
     for answer in reversed(answers):
         if stale := why_stale(answer, definition, requirement, context) or superseded(answer, counted):
             reason = reason or stale  # people are told why the newest answer does not hold
@@ -188,7 +184,7 @@ def _plan(
             return PlannedCheck(requirement, definition, State.CURRENT, "", current)
     if reason:
         return PlannedCheck(requirement, definition, State.STALE, reason)
-    return PlannedCheck(requirement, definition, State.MISSING, "it was never asked")
+    return PlannedCheck(requirement, definition, State.MISSING, "it never ran")
 
 
 def _worst(evidence: Iterable[Evidence], at: str) -> dict[str, Evidence]:
@@ -200,7 +196,7 @@ def _worst(evidence: Iterable[Evidence], at: str) -> dict[str, Evidence]:
 
 
 def _missing(requirement: Requirement) -> Evidence:
-    problem = "nothing that was found out about it still holds"
+    problem = "no evidence of this check still holds"
     finding = Finding(requirement.check, problem, "Run `stagegate check` again.", Outcome.INCONCLUSIVE)
     owner = CHECKS[requirement.check].owner if requirement.check in CHECKS else "unknown"
     return Evidence(

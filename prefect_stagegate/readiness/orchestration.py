@@ -82,6 +82,22 @@ class NotThere(UsageError):
     """Prefect has no object of that name. A check reports this as a finding, for the look-up itself worked."""
 
 
+def require_api(purpose: str) -> None:
+    """Raise unless PREFECT_API_URL or Prefect's profile names an API.
+
+    Args:
+        purpose: The rest of the message after "No Prefect API is configured, and".
+
+    Raises:
+        UsageError: No API is named.
+    """
+    from prefect.settings import PREFECT_API_URL
+
+    if not PREFECT_API_URL.value():
+        hint = "Set PREFECT_API_URL, or name it in a profile: prefect config set PREFECT_API_URL=http://HOST:4200/api"
+        raise UsageError(f"No Prefect API is configured, and {purpose}", hint=hint)
+
+
 @contextmanager
 def _client(subject: str = "") -> Iterator[SyncPrefectClient]:
     """A client of the API that Prefect's settings name. Never starts a server of its own.
@@ -94,11 +110,9 @@ def _client(subject: str = "") -> Iterator[SyncPrefectClient]:
     import httpx
     from prefect.client.orchestration import get_client
     from prefect.exceptions import ObjectNotFound, PrefectException
-    from prefect.settings import PREFECT_API_URL
 
-    if not PREFECT_API_URL.value():
-        hint = "Set PREFECT_API_URL, or name it in a profile: prefect config set PREFECT_API_URL=http://HOST:4200/api"
-        raise UsageError("No Prefect API is named", hint=hint)
+    # Without an API, Prefect's client would start a server of its own, which knows nothing of the user's objects.
+    require_api("the check asks it")
     try:
         with get_client(sync_client=True, httpx_settings={"timeout": SECONDS}) as client:
             yield client

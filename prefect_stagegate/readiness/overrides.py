@@ -77,7 +77,11 @@ def apply_overrides(
     if answer.outcome is Outcome.FAIL:
         valid = [waiver for waiver in waivers if not why_void(waiver, requirement, case)]
         longest = max(valid, key=lambda waiver: waiver.until, default=None)
-        return _waived(answer, longest) if longest else answer
+        if longest is None:
+            return answer
+        ends = min(filter(None, (answer.expires, longest.until)))
+        ruling = Ruling(answer.outcome, answer.expires, longest)
+        return replace(answer, outcome=Outcome.WAIVED, expires=ends, ruling=ruling)
     if requirement.consecutive > 1 and answer.outcome in PASSES:
         passes = passes_in_a_row(answer, record)
         ruling = Ruling(answer.outcome, answer.expires, passes=passes, wanted=requirement.consecutive)
@@ -102,10 +106,12 @@ def why_void(waiver: Waiver, requirement: Requirement, case: Case) -> str:
         return "it is for another check"
     if check is None or not check.waivable:
         return f"{requirement.check} can't be waived"
+    # A waiver accepts a failure under known limits; under other limits, the failure is another one.
     if waiver.parameters != parameters_digest(check, requirement):
-        return "the check has other parameters since"
+        return "the parameters of the check changed since"
+    # Compared when the waiver is granted and again here: the version may be requested later, by whoever waived.
     if person_key(waiver.approver.name) == person_key(case.requester):
-        return f"{waiver.approver.name} asks for the promotion"
+        return f"{waiver.approver.name} requested the promotion"
     return why_out_of_time(waiver, case.at)
 
 
@@ -115,15 +121,10 @@ def why_out_of_time(waiver: Waiver, at: str) -> str:
         return f"{waiver.revoked.who} revoked it at {waiver.revoked.at}"
     if not waiver.at <= at < waiver.until:
         return f"it holds from {waiver.at} until {waiver.until}"
+    # The command refuses longer waivers, but somebody who writes to the catalog does not use the command.
     if moment(waiver.until) - moment(waiver.at) > LONGEST_WAIVER:
         return f"it is longer than {LONGEST_WAIVER.days} days"
     return ""
-
-
-def _waived(answer: Evidence, waiver: Waiver) -> Evidence:
-    ends = min(filter(None, (answer.expires, waiver.until)))
-    ruling = Ruling(answer.outcome, answer.expires, waiver)
-    return replace(answer, outcome=Outcome.WAIVED, expires=ends, ruling=ruling)
 
 
 def passes_in_a_row(answer: Evidence, record: Sequence[Evidence]) -> int:

@@ -7,43 +7,31 @@ from typing import Any
 
 from prefect_stagegate.canonical import canonical
 from prefect_stagegate.model import Direction, PolicyChange, Severity
+from prefect_stagegate.readiness.base import Ceilings, Floors
 from prefect_stagegate.readiness.registry import CHECKS
 from prefect_stagegate.spec import Gate, Requirement, Spec
 
 MORE_IS_STRICTER = {
     ("approval", "count"),
     ("approval", "signed"),
-    ("cache_fit", "fail"),
-    ("cache_fit", "warn"),
     ("credential_life", "run"),
-    ("feed_rate", "fail"),
-    ("feed_rate", "warn"),
     ("runbook", "resolve"),
     ("soak", "period"),
-    ("utilisation", "fail"),
-    ("utilisation", "warn"),
 }
-"""Parameters whose higher value lets fewer versions through."""
+"""Parameters whose higher value lets fewer versions through, beside the limits of `Floors`."""
 LESS_IS_STRICTER = {
     ("alert", "warn"),
     ("drift", "distance"),
     ("drift", "share"),
-    ("freshness", "fail"),
-    ("freshness", "warn"),
     ("gpu_idle", "processes"),
     ("gpu_idle", "used"),
     ("gpu_memory", "corrected"),
     ("gpu_memory", "retired"),
     ("gpu_memory", "uncorrected"),
-    ("inodes", "fail"),
-    ("inodes", "warn"),
     ("rollback", "warn"),
-    ("space", "fail"),
-    ("space", "warn"),
-    ("worker", "fail"),
-    ("worker", "warn"),
 }
-"""Parameters whose lower value lets fewer versions through."""
+"""Parameters whose lower value lets fewer versions through, beside the limits of `Ceilings`."""
+LIMITS = ("warn", "fail")
 SEVERITIES = [Severity.INFO, Severity.WARNING, Severity.BLOCKING]
 """From the loosest to the strictest."""
 
@@ -57,7 +45,7 @@ def _gates(old: Spec, new: Spec) -> Iterator[PolicyChange]:
     for target in dict.fromkeys((*old.gates, *new.gates)):
         subject = f"gate {target}"
         if target not in new.gates:
-            yield PolicyChange(subject, "is gone, so nothing can be promoted to it", Direction.TIGHTENED)
+            yield PolicyChange(subject, "was removed, so no version can be promoted to it", Direction.TIGHTENED)
         elif target not in old.gates:
             names = ", ".join(requirement.check for requirement in new.gate(target).requirements)
             yield PolicyChange(subject, f"is new; it requires {names}", Direction.CHANGED)
@@ -69,7 +57,7 @@ def _gate(subject: str, old: Gate, new: Gate) -> Iterator[PolicyChange]:
     before, after = ({requirement.check: requirement for requirement in gate.requirements} for gate in (old, new))
     for check in dict.fromkeys((*before, *after)):
         if check not in after:
-            yield PolicyChange(subject, f"{check} is not required any more", Direction.LOOSENED)
+            yield PolicyChange(subject, f"{check} is no longer required", Direction.LOOSENED)
         elif check not in before:
             yield PolicyChange(subject, f"{check} is required", Direction.TIGHTENED)
         else:
@@ -100,9 +88,9 @@ def _requirement(subject: str, old: Requirement, new: Requirement) -> Iterator[P
 
 
 def _parameter_direction(check: str, name: str, before: Any, after: Any) -> Direction:
-    if (check, name) in MORE_IS_STRICTER:
+    if (check, name) in MORE_IS_STRICTER or (name in LIMITS and isinstance(after, Floors)):
         return _direction(getattr(before, name), getattr(after, name))
-    if (check, name) in LESS_IS_STRICTER:
+    if (check, name) in LESS_IS_STRICTER or (name in LIMITS and isinstance(after, Ceilings)):
         return _direction(getattr(after, name), getattr(before, name))
     return Direction.CHANGED
 
@@ -115,9 +103,9 @@ def _contract(old: Spec, new: Spec) -> Iterator[PolicyChange]:
     before, after = old.contract.tables, new.contract.tables
     for name in dict.fromkeys((*before, *after)):
         if name not in after:
-            yield PolicyChange("contract", f"the table {name} is gone", Direction.LOOSENED)
+            yield PolicyChange("contract", f"the table {name} was removed", Direction.LOOSENED)
         elif name not in before:
-            yield PolicyChange("contract", f"the table {name} is new", Direction.TIGHTENED)
+            yield PolicyChange("contract", f"the table {name} was added", Direction.TIGHTENED)
         else:
             yield from _table(f"contract of {name}", before[name].model_dump(), after[name].model_dump())
     probes = [{(files.match, probe) for files in spec.contract.files for probe in files.probes} for spec in (old, new)]
@@ -125,18 +113,14 @@ def _contract(old: Spec, new: Spec) -> Iterator[PolicyChange]:
 
 
 def _table(subject: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[PolicyChange]:
-    yield from _items(subject, *(set(map(_expectation, _expectations(table))) for table in (old, new)))
+    suites = (table["suite"] or {} for table in (old, new))
+    yield from _items(subject, *(set(map(_expectation, suite.get("expectations", []))) for suite in suites))
     yield from _items(
         subject, *({f"the column {n}: {kind}" for n, kind in table["columns"].items()} for table in (old, new))
     )
     for key in ("files", "engine", "time"):
         if old[key] != new[key]:
             yield PolicyChange(subject, f"{key} {_text(old[key])} → {_text(new[key])}", Direction.CHANGED)
-
-
-def _expectations(table: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    expectations: list[Mapping[str, Any]] = (table["suite"] or {}).get("expectations", [])
-    return expectations
 
 
 def _expectation(expectation: Mapping[str, Any]) -> str:
@@ -147,9 +131,9 @@ def _expectation(expectation: Mapping[str, Any]) -> str:
 
 def _items(subject: str, old: set[str], new: set[str]) -> Iterator[PolicyChange]:
     for item in sorted(old - new):
-        yield PolicyChange(subject, f"{item} is not asked any more", Direction.LOOSENED)
+        yield PolicyChange(subject, f"{item} is no longer required", Direction.LOOSENED)
     for item in sorted(new - old):
-        yield PolicyChange(subject, f"{item} is asked", Direction.TIGHTENED)
+        yield PolicyChange(subject, f"{item} is required", Direction.TIGHTENED)
 
 
 def _others(old: Spec, new: Spec) -> Iterator[PolicyChange]:

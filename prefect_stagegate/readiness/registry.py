@@ -25,8 +25,8 @@ from typing import TypeVar, get_args, get_type_hints
 
 from pydantic import BaseModel, ConfigDict
 
-from prefect_stagegate.model import Finding, Outcome, Scope, Severity
-from prefect_stagegate.readiness.base import CheckDefinition, CheckResult, Renewal
+from prefect_stagegate.model import Outcome, Scope, Severity
+from prefect_stagegate.readiness.base import CheckDefinition, CheckResult, Renewal, one_finding
 from prefect_stagegate.readiness.context import BINDINGS, CheckContext
 from prefect_stagegate.spec import KnownCheck
 from prefect_stagegate.spec.models import Owner
@@ -107,13 +107,13 @@ def register(definition: CheckDefinition) -> None:
         ValueError: The name is taken or not valid in a spec, the owner is unknown, or a binding is unknown.
     """
     if not NAME.fullmatch(definition.name):
-        raise ValueError(f"{definition.name!r} is no check's name: use lowercase letters, digits and underscores")
+        raise ValueError(f"Invalid check name {definition.name!r}: use lowercase letters, digits and underscores")
     if definition.owner not in OWNERS:
-        raise ValueError(f"The check {definition.name!r} belongs to {definition.owner!r}; owners: {', '.join(OWNERS)}")
+        raise ValueError(f"Unknown owner {definition.owner!r} of {definition.name!r}; owners: {', '.join(OWNERS)}")
     if definition.name in _checks:
         raise ValueError(f"There is already a check named {definition.name!r}")
     if unknown := set(definition.binds) - BINDINGS.keys():
-        raise ValueError(f"The check {definition.name!r} binds to {sorted(unknown)}, which nothing defines")
+        raise ValueError(f"Unknown bindings {sorted(unknown)} of the check {definition.name!r}")
     _checks[definition.name] = definition
 
 
@@ -197,6 +197,7 @@ class _AnyParameters(BaseModel):
 
 def _load_plugins(checks: MutableMapping[str, CheckDefinition]) -> None:
     """Load every plugin, which registers its checks in `checks`. One that fails is replaced by a stand-in."""
+    # Sorted, so that every node registers the same one of two plugins that claim one name.
     for point in sorted(entry_points(group=GROUP), key=lambda point: (point.name, point.value)):
         before = dict(checks)
         try:
@@ -220,9 +221,8 @@ def _stand_in(point: EntryPoint, reason: str) -> None:
     log.warning("The check %r: %s", point.name, problem)
 
     def ask(context: CheckContext, parameters: _AnyParameters) -> CheckResult:  # noqa: ARG001
-        fix = f"Mend or remove it: pip show {package}; pip uninstall {package}"
-        finding = Finding(package, problem, fix, Outcome.INCONCLUSIVE)
-        return CheckResult(Outcome.INCONCLUSIVE, problem, (finding,))
+        fix = f"Repair or remove the package: pip show {package}; pip uninstall {package}"
+        return one_finding(Outcome.INCONCLUSIVE, package, problem, fix)
 
     definition = CheckDefinition(
         name=point.name,
@@ -233,10 +233,11 @@ def _stand_in(point: EntryPoint, reason: str) -> None:
         binds=("version",),
         parameters=_AnyParameters,
         ask=ask,
-        doc=f"Can't be asked: {problem}.",
+        doc=f"Can't run: {problem}.",
         broken=problem,
     )
+    # A plugin may be named after one of our checks or have no valid name; it must not stop the catalogue.
     try:
         register(definition)
     except ValueError as taken:
-        log.warning("%s, and it takes no place: %s", problem, taken)
+        log.warning("%s; no stand-in was registered for it: %s", problem, taken)

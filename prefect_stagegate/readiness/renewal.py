@@ -47,6 +47,7 @@ def renew(context: CheckContext, stored: Iterable[Evidence], accepted: Decision)
         stored: All stored evidence about the version, the oldest first.
         accepted: The decision that accepted the version.
     """
+    # The acceptance stays on record unchanged, so answers that were revoked since must be left out here.
     accepted_answers = unrevoked(accepted.checks, context.revocations)
     settled = {answer.check: answer for answer in accepted_answers if answer.outcome in LETS_THROUGH}
     record = list(stored)
@@ -73,11 +74,11 @@ def _known(planned: PlannedCheck, context: CheckContext, settled: dict[str, Evid
 
 def _unanswered(planned: PlannedCheck, context: CheckContext) -> Evidence:
     fix = f"stagegate check {context.address} --gate {context.target}"
-    finding = Finding(planned.requirement.check, "a run does not ask it", fix, Outcome.INCONCLUSIVE)
+    finding = Finding(planned.requirement.check, "a run does not start this check", fix, Outcome.INCONCLUSIVE)
     return Evidence(
         planned.requirement.check,
         Outcome.INCONCLUSIVE,
-        f"no answer that holds: {planned.reason}",
+        f"no current evidence: {planned.reason}",
         planned.definition.owner,
         planned.requirement.severity,
         planned.definition.scope,

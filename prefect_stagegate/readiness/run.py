@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
 
@@ -12,8 +12,8 @@ from pydantic import BaseModel
 from prefect_stagegate import clock
 from prefect_stagegate.canonical import canonical, digest_of
 from prefect_stagegate.errors import Cancelled, StagegateError
-from prefect_stagegate.model import Evidence, Finding, Outcome
-from prefect_stagegate.readiness.base import CheckDefinition, CheckResult
+from prefect_stagegate.model import Evidence, Outcome
+from prefect_stagegate.readiness.base import CheckDefinition, CheckResult, one_finding
 from prefect_stagegate.readiness.context import BINDINGS, CheckContext
 from prefect_stagegate.readiness.records.revocation import revoked, unrevoked
 from prefect_stagegate.redaction import redact
@@ -68,13 +68,6 @@ def parameters_digest(definition: CheckDefinition, requirement: Requirement) -> 
     return digest_of(_parameters(definition, requirement).model_dump(mode="json"))
 
 
-def is_current(
-    evidence: Evidence, definition: CheckDefinition, requirement: Requirement, context: CheckContext
-) -> bool:
-    """Whether the evidence still holds, so that the check need not run again."""
-    return not why_stale(evidence, definition, requirement, context)
-
-
 def why_stale(evidence: Evidence, definition: CheckDefinition, requirement: Requirement, context: CheckContext) -> str:
     """Why the evidence no longer holds; empty when it does."""
     # A wrong date comes before the outcome: such evidence says nothing, not even that the check failed.
@@ -82,19 +75,15 @@ def why_stale(evidence: Evidence, definition: CheckDefinition, requirement: Requ
         return str(ended)
     if is_ahead(evidence, context.now):
         return f"it is dated {evidence.at}, so a clock is wrong"  # its expiry is as wrong as its date
+    # An inconclusive answer is never used again, so every run tries to get a better one.
     if evidence.outcome is Outcome.INCONCLUSIVE:
         return "it was inconclusive"
     if evidence.outcome is Outcome.FAIL and evidence.expires:
-        return "it failed, and may have been mended"  # a repair must not wait for the expiry
-    return _why_bound_otherwise(evidence, binding(definition, requirement, context)) or _why_expired(evidence, context)
-
-
-def _why_bound_otherwise(evidence: Evidence, wanted: Mapping[str, str]) -> str:
-    names = sorted(name for name in wanted.keys() | evidence.binding if wanted.get(name) != evidence.binding.get(name))
-    return f"another {', '.join(names).replace('_', ' ')}" if names else ""
-
-
-def _why_expired(evidence: Evidence, context: CheckContext) -> str:
+        return "it failed, and may be repaired by now"  # a repair must not wait for the expiry
+    wanted, recorded = binding(definition, requirement, context), evidence.binding
+    changed = sorted(name for name in wanted.keys() | recorded if wanted.get(name) != recorded.get(name))
+    if changed:
+        return f"another {', '.join(changed).replace('_', ' ')}"
     return f"it expired at {evidence.expires[:19]}Z" if expired(evidence, clock.stamp(context.now)) else ""
 
 
@@ -123,7 +112,7 @@ def superseded(evidence: Evidence, record: Sequence[Evidence]) -> str:
         recorded_later = recorded_later or other is evidence  # from the next one on
         same = (other.check, other.binding) == (evidence.check, evidence.binding)
         if same and later and other.outcome in (Outcome.FAIL, Outcome.INCONCLUSIVE):
-            return f"a later answer, of {other.at}, was {other.outcome}"
+            return f"a later result, from {other.at}, was {other.outcome}"
     return ""
 
 
@@ -136,15 +125,17 @@ def _ask(definition: CheckDefinition, requirement: Requirement, context: CheckCo
     try:
         answer = definition.ask(context, _parameters(definition, requirement))
         canonical(answer.measured)  # fails now, inside the check, if the figures could not be recorded
+    # A stopped run has no answer: as an inconclusive one, it would be recorded as evidence.
     except Cancelled:
         raise
     except StagegateError as error:
-        finding = Finding(definition.name, str(error), error.hint, Outcome.INCONCLUSIVE)
-        return CheckResult(Outcome.INCONCLUSIVE, f"could not be answered: {error.message}", (finding,))
+        summary = f"no result: {error.message}"
+        return one_finding(Outcome.INCONCLUSIVE, definition.name, str(error), error.hint, summary=summary)
     except Exception as error:  # noqa: BLE001 - a bug in one check must not keep the others from answering
+        # Only a StagegateError redacts its own text; the text of any other may hold a secret.
         reason = redact(f"{type(error).__name__}: {error}")
-        finding = Finding(definition.name, reason, "Report it, with the output of --debug.", Outcome.INCONCLUSIVE)
-        return CheckResult(Outcome.INCONCLUSIVE, f"broke while it looked: {reason}", (finding,))
+        problem = f"the check raised an error: {reason}"
+        return one_finding(Outcome.INCONCLUSIVE, definition.name, problem, "Report it with the output of --debug.")
     return answer
 
 

@@ -55,5 +55,6 @@ class RedactingFilter(logging.Filter):
         if (clean := redact(message)) != message:
             record.msg, record.args = clean, ()
         if record.exc_info and not record.exc_text:
+            # A handler writes `exc_text` where it is set, and does not format the exception again.
             record.exc_text = redact(logging.Formatter().formatException(record.exc_info))
         return True

@@ -43,6 +43,7 @@ class _Secret:
         """The text without it."""
         if self._text in text:
             text = self._plain.sub(HIDDEN, text) if self._is_word else text.replace(self._text, HIDDEN)
+        # Most texts hold no encoded character, and need no search by the long pattern.
         if any(sign in text for sign in "%\\&") or (" " in self._text and "+" in text):
             text = self._encoded.sub(HIDDEN, text)
         return text
@@ -127,6 +128,7 @@ class Redactor:
             for text in texts:
                 if len(text) >= LEAST and text.lower() not in _NO_SECRETS:
                     self._secrets.setdefault(text, _Secret(text))
+                    # A secret that is used again must not be among the first to be forgotten.
                     self._secrets.move_to_end(text)
             while len(self._secrets) > REMEMBERED:
                 self._secrets.popitem(last=False)

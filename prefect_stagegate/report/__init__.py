@@ -4,18 +4,16 @@ from prefect_stagegate.report.html import to_html
 from prefect_stagegate.report.json import to_json
 from prefect_stagegate.report.junit import to_junit
 from prefect_stagegate.report.markdown import to_markdown
-from prefect_stagegate.report.model import Person, Report, Row, Standing, Turn, build_report, reason_of
-from prefect_stagegate.report.moved import moved_page
+from prefect_stagegate.report.model import Report, Row, Standing, Turn, build_report, reason_of
 from prefect_stagegate.report.proposal import FileTotals, Proposal, proposal_page
 from prefect_stagegate.report.ready import Candidate, Readiness, ready_page, ready_text
 from prefect_stagegate.report.rubric import rubric_lines, rubric_of
-from prefect_stagegate.report.summary import to_summary
+from prefect_stagegate.report.summary import moved_page, to_summary
 from prefect_stagegate.report.text import to_rich, to_text
 
 __all__ = [
     "Candidate",
     "FileTotals",
-    "Person",
     "Proposal",
     "Readiness",
     "Report",

@@ -31,7 +31,7 @@ def failed_page(dataset: str, failed: Sequence[FailedObject], *, digest: str = "
         digest: The version that was made without them; empty when no version was made.
     """
     count = count_text(len(failed), "object")
-    made = f"Version {code(digest)} was made without them." if digest else "No version was made, and every ref stays."
+    made = f"Version {code(digest)} was made without them." if digest else "No version was made, and no ref moved."
     rows = [f"| {code(f.path)} | {plain(f.source)} | {plain(f.error)} | {plain(f.reason)} |" for f in failed]
     more = [f"\nand {len(rows) - ROWS} more."] if len(rows) > ROWS else []
     head = ["| object | source | error | reason |", "|---|---|---|---|"]

@@ -19,7 +19,8 @@ def legible_text(text: str) -> str:
     """
     if text.isascii() and text.isprintable():
         return text
-    return "".join(character if _shows(character) else _escape(character) for character in text)
+    escapes = ((character, character.encode("unicode_escape").decode()) for character in text)
+    return "".join(character if _shows(character) else escape for character, escape in escapes)
 
 
 def one_line(text: str) -> str:
@@ -52,7 +53,3 @@ def _shows(character: str) -> bool:
     if character in "\n\t":
         return True
     return character not in _TURNING and unicodedata.category(character) not in _ACTING
-
-
-def _escape(character: str) -> str:
-    return character.encode("unicode_escape").decode("ascii")

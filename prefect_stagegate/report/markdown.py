@@ -21,14 +21,17 @@ def to_markdown(report: Report) -> str:
         f"## {plain(report.headline)}",
         f"**{report.outcome.value.capitalize()}.** {plain(report.reason)}",
         about_line(report),
-        *notes_list(report),
+        *(["\n".join(f"- {step(note)}" for note in report.notes)] if report.notes else []),
         f"**Whose turn:** {plain(report.whose_turn)}",
         *_turns(report, headed),
         "**What to do:**",
         "\n".join(f"{number}. {step(fix, headed)}" for number, fix in enumerate(report.steps, start=1)),
         *_defects(report, headed),
         "### All checks",
-        _table(("Check", "Outcome", "Owner", "Found"), map(_check, report.rows)),
+        _table(
+            ("Check", "Outcome", "Owner", "Found"),
+            ((code(row.check), row.verdict, plain(str(row.owner)), plain(row.summary)) for row in report.rows),
+        ),
         _facts(report),
         *_rubric(report),
     ]
@@ -37,16 +40,9 @@ def to_markdown(report: Report) -> str:
 
 def about_line(report: Report) -> str:
     """The version, the policy and what the target serves, in one line."""
-    return " · ".join(f"{plain(name)} {_value(value)}" for name, value in report.about)
-
-
-def _value(text: str) -> str:
-    return code(text) if "sha256:" in text else plain(text)
-
-
-def notes_list(report: Report) -> list[str]:
-    """The report's notes as a list; empty without notes."""
-    return ["\n".join(f"- {step(note)}" for note in report.notes)] if report.notes else []
+    return " · ".join(
+        f"{plain(name)} {code(value) if 'sha256:' in value else plain(value)}" for name, value in report.about
+    )
 
 
 def _turns(report: Report, headed: Collection[str]) -> list[str]:
@@ -81,10 +77,6 @@ def _defects(report: Report, headed: Collection[str]) -> list[str]:
     return ["### What was found", *parts, *more] if parts else []
 
 
-def _check(row: Row) -> tuple[str, ...]:
-    return code(row.check), row.verdict, plain(str(row.owner)), plain(row.summary)
-
-
 def _rubric(report: Report) -> list[str]:
     rubric = rubric_of(report)
     if rubric.weakest is None:
@@ -98,7 +90,7 @@ def _rubric(report: Report) -> list[str]:
 def _facts(report: Report) -> str:
     lines = [f"Version {code(report.digest)}, policy {code(report.policy)}, environment {code(report.environment)}."]
     until = f", holds until {time_text(report.expires)}" if report.expires else ""
-    lines.append(f"Decided {time_text(report.at)}{until}, asked for by {plain(report.requester or 'nobody named')}.")
+    lines.append(f"Decided {time_text(report.at)}{until}, requested by {plain(report.requester or 'unknown')}.")
     if report.runbook:
         lines.append(f"Runbook: {plain(report.runbook)}")
     return "  \n".join(lines)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from enum import IntEnum
-from typing import Any, TypeVar
+from typing import Any
 
 from prefect_stagegate.model import Decision, DecisionOutcome, Evidence, Finding, Outcome, Severity
 from prefect_stagegate.report.legible import legible_text
@@ -20,8 +20,6 @@ TRIED = ("stagegate policy adopt SPEC --reason TEXT",)
 """The steps after a trial that accepts."""
 COMMANDS = ("stagegate ", "pip ")
 """The beginnings of steps and fixes that are commands."""
-
-T = TypeVar("T")
 
 
 class Standing(IntEnum):
@@ -132,7 +130,7 @@ class Report:
         words = {
             DecisionOutcome.ACCEPTED: "is accepted for",
             DecisionOutcome.REFUSED: "is refused for",
-            DecisionOutcome.INCONCLUSIVE: "can't be decided on for",
+            DecisionOutcome.INCONCLUSIVE: "is inconclusive for",
             DecisionOutcome.WAITING: "waits for approval to go to",
         }
         sentence = f"{self.dataset} {words[self.outcome]} {self.target}"
@@ -142,16 +140,11 @@ class Report:
     def whose_turn(self) -> str:
         """Who acts next, in one line."""
         if self.is_trial:
-            return "nobody: a trial lets nothing through"
-        if not self.turn:
-            return self._nobody_s_turn
-        excluded = any(person.role == "anybody" for person in self.turn) and self.requester
-        people = ", ".join(map(str, self.turn))
-        return f"{people}, except {excluded}, who asked" if excluded else people
-
-    @property
-    def _nobody_s_turn(self) -> str:
-        """Whose turn it is when no check says so."""
+            return "nobody: a trial does not count"
+        if self.turn:
+            excluded = any(person.role == "anybody" for person in self.turn) and self.requester
+            people = ", ".join(map(str, self.turn))
+            return f"{people}, except {excluded}, who asked" if excluded else people
         if self.outcome is not DecisionOutcome.ACCEPTED:
             return f"whoever asked ({self.requester})" if self.requester else "whoever asked"
         return f"nobody: {self.target} serves it" if self.serves == self.digest else "whoever promotes"
@@ -267,13 +260,13 @@ def reason_of(decision: Decision) -> str:
     noted = ", ".join(check for check, standing in standings if standing is Standing.NOTED)
     match decision.outcome:
         case DecisionOutcome.ACCEPTED:
-            return f"Nothing blocks it; to look at: {noted}." if noted else "No check found anything."
+            return f"No check blocks it; to look at: {noted}." if noted else "No check found anything."
         case DecisionOutcome.REFUSED:
             return f"{decision.declined or f'It fails {deciding}'}."
         case DecisionOutcome.WAITING:
-            return "All that is missing is an approval."
+            return "Only an approval is missing."
         case DecisionOutcome.INCONCLUSIVE:
-            return f"There is no answer to {deciding}." if deciding else "No check of the gate applied to it."
+            return f"No result from {deciding}." if deciding else "No check of the gate applied to it."
 
 
 def _turns(decision: Decision, rows: tuple[Row, ...], spec: Spec) -> tuple[Turn, ...]:
@@ -284,14 +277,11 @@ def _turns(decision: Decision, rows: tuple[Row, ...], spec: Spec) -> tuple[Turn,
     # A gate that waits needs the groups that may approve, not the owners of the checks.
     waits = decision.outcome is DecisionOutcome.WAITING
     whose = [(role, row) for row in deciding for role in (row.awaiting if waits else (row.owner.role,))]
-    return tuple(
-        _turn_of(_person(role, spec), [row for owner, row in whose if owner == role])
-        for role in dict.fromkeys(role for role, _ in whose)
-    )
-
-
-def _turn_of(person: Person, rows: Sequence[Row]) -> Turn:
-    return Turn(person, tuple(row.check for row in rows), tuple(_fixes(rows))[:STEPS])
+    turns = []
+    for role in dict.fromkeys(role for role, _ in whose):
+        of_role = [row for owner, row in whose if owner == role]
+        turns.append(Turn(_person(role, spec), tuple(row.check for row in of_role), tuple(_fixes(of_role))[:STEPS]))
+    return tuple(turns)
 
 
 def _fixes(rows: Iterable[Row]) -> list[str]:
@@ -328,10 +318,10 @@ def _steps(decision: Decision, rows: tuple[Row, ...], serves: str | None) -> tup
     # First the fixes, then how to deliver mended data, last how to ask the gate again.
     steps = fixes[:STEPS]
     if len(fixes) > STEPS:
-        steps.append(f"{len(fixes) - STEPS} more fixes stand at their defects.")
+        steps.append(f"{len(fixes) - STEPS} more fixes are listed with their findings.")
     if any(row.owner.role == "data" and row.standing is Standing.REFUSES and not _by_command(row) for row in deciding):
         # Versions never change, so mended data must become a new version.
-        steps.append("Stage the mended data with `stagegate stage SPEC`.")
+        steps.append("Stage the repaired data with `stagegate stage SPEC`.")
         version = f"{decision.dataset}@latest"
     return (*steps, f"stagegate check {version} --gate {decision.target}")
 
@@ -340,8 +330,8 @@ def _after_decline(decision: Decision) -> tuple[str, ...]:
     """The steps after somebody declined a version, which only they can take back."""
     version = f"{decision.dataset}@{decision.digest}"
     return (
-        "This version ended. Stage a new one with `stagegate stage SPEC`.",
-        f"If whoever declined thinks better of it: `stagegate approve {version} --to {decision.target}`, then "
+        "This version was declined. Stage a new one with `stagegate stage SPEC`.",
+        f"If the person who declined now agrees: `stagegate approve {version} --to {decision.target}`, then "
         f"`stagegate check {version} --gate {decision.target}`.",
     )
 

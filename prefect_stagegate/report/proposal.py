@@ -52,19 +52,19 @@ def proposal_page(report: Report, proposal: Proposal, *, until: str, why: str = 
     parts = [
         *([f"**{plain(why)}**"] if why else []),
         f"## {plain(report.headline)}",
-        f"Answer until {time_text(until)}; after that it ends as not approved. Who may answer: "
+        f"Answer by {time_text(until)}; without an answer, the request ends as not approved. Who may answer: "
         f"{plain(report.whose_turn)}.",
         "\n".join(["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in _facts(report, proposal))]),
         f"{fine} of {count_text(len(report.rows), 'check')} are fine. To look at:",
         "\n".join(f"- {code(row.check)} ({row.verdict}): {plain(row.summary)}" for row in report.defects[:DEFECTS]),
-        "The whole report is at this run, under its artifacts.",
+        "The whole report is among this run's artifacts.",
     ]
     return "\n\n".join(parts) + "\n"
 
 
 def _facts(report: Report, proposal: Proposal) -> Iterator[tuple[str, str]]:
     yield "version", code(f"{report.dataset}@{report.digest}")
-    yield "asked for by", plain(report.requester or "nobody named")
+    yield "requested by", plain(report.requester or "unknown")
     yield "size", f"{count_text(proposal.files, 'file')}, {bytes_text(proposal.bytes)}"
     if proposal.rows is not None:
         yield "rows", f"{proposal.rows:,}"

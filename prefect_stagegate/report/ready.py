@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from prefect_stagegate.model import Address, DecisionOutcome
 from prefect_stagegate.report.legible import legible_text, time_text
 from prefect_stagegate.report.marks import code, plain, step
-from prefect_stagegate.report.model import Report, Row, Standing
+from prefect_stagegate.report.model import Report, Standing
 from prefect_stagegate.units import digest_text
 
 FINDINGS = 3
@@ -51,14 +51,9 @@ class Candidate:
         return f"does not pass {names} on this node" if not self.against_version else f"does not pass {names}"
 
     def __str__(self) -> str:
-        renewed = f", asked again about {', '.join(self.renewed)}" if self.renewed else ""
+        renewed = f", ran again: {', '.join(self.renewed)}" if self.renewed else ""
         withdrawn = f", {self.withdrawn}" if self.withdrawn else ""
         return f"{self.digest}, accepted {time_text(self.since)} by {self.by}{withdrawn}{renewed}"
-
-    @property
-    def rows(self) -> tuple[Row, ...]:
-        """The checks that keep it from being used; those that decided come first."""
-        return tuple(row for row in self.report.rows if row.standing < Standing.NOTED)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +90,7 @@ class Readiness:
             return f"{self.address} is ready"
         if self._only_here:
             return f"{self.address} can't be used on this node"
-        more = ", and nothing is left to fall back to" if self.falls_back else ""
+        more = ", and no earlier version is ready either" if self.falls_back else ""
         return f"{self.address} is not ready{more}"
 
     @property
@@ -166,7 +161,9 @@ def ready_page(readiness: Readiness) -> str:
 
 
 def _rows(candidate: Candidate) -> Iterator[str]:
-    for row in candidate.rows:
+    for row in candidate.report.rows:
+        if row.standing >= Standing.NOTED:
+            continue
         yield f"    {row.verdict:<12}  {row.check:<14}  {row.summary}  [{row.owner}]"
         for finding in row.findings[:FINDINGS]:
             yield f"        {finding.subject}: {finding.problem}"
@@ -180,8 +177,8 @@ def _paragraph(candidate: Candidate) -> str:
     lines = [f"{use} {code(candidate.digest)}, accepted {time_text(candidate.since)} by {by}."]
     if candidate.withdrawn:
         lines.append(f"It was {plain(legible_text(candidate.withdrawn))}.")
-    renewed = ", ".join(map(code, candidate.renewed)) or "nothing, for all that was found out about it holds"
-    lines.append(f"Asked again: {renewed}.")
+    renewed = ", ".join(map(code, candidate.renewed)) or "no check, since all evidence still holds"
+    lines.append(f"Ran again: {renewed}.")
     facts, defects = "  \n".join(lines), candidate.report.defects
     rows = [f"- {code(row.check)}: {row.verdict}, {plain(legible_text(row.summary))}" for row in defects]
     return "\n\n".join((facts, "\n".join(rows))) if rows else facts

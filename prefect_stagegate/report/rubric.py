@@ -39,7 +39,7 @@ STAGES: Mapping[str, Sequence[str]] = {
 }
 SOURCES = (
     "Points in the style of the ML Test Score (Breck et al., 2017); level × stage after Brewer et al. "
-    "(arXiv 2507.23018), filled in by this gate's checks. For the eye only: the gate decides by its policy."
+    "(arXiv 2507.23018), filled in by this gate's checks. The rubric decides nothing: the gate decides by its policy."
 )
 
 

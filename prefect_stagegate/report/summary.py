@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from prefect_stagegate.model import DecisionOutcome
+from prefect_stagegate.model import DecisionOutcome, Promotion
 from prefect_stagegate.report.legible import legible_text, one_line, time_text
 from prefect_stagegate.report.markdown import about_line
 from prefect_stagegate.report.marks import code, link, plain, step
 from prefect_stagegate.report.model import Report, Row, Standing, is_command, legible
-from prefect_stagegate.units import count_text
+from prefect_stagegate.units import count_text, digest_text
 
 DEFECTS = 3
 """The most checks that are listed with their findings."""
@@ -33,10 +33,12 @@ def to_summary(report: Report, *, page: str = "") -> str:
         page: The address of the whole report; empty when it is not kept.
     """
     report = legible(report)
+    standings = [row.standing for row in report.rows]
+    fine = f"{standings.count(Standing.FINE)} of {count_text(len(standings), 'check')}"
     steps = "\n".join(f"{number}. {text}" for number, text in enumerate(_steps(report), start=1))
     parts = [
         f"## {_MARKS[report.outcome]} {plain(report.headline)}",
-        "\n".join([f"{plain(_short(report.reason))} {_count(report)}", "", *map(_defect, report.defects[:DEFECTS])]),
+        "\n".join([f"{plain(_short(report.reason))} {fine} fine.", "", *map(_defect, report.defects[:DEFECTS])]),
         *(plain(_short(note)) for note in report.notes[:1]),
         f"**Whose turn:** {plain(_short(report.whose_turn))}",
         f"**What to do:**\n\n{steps}",
@@ -45,9 +47,23 @@ def to_summary(report: Report, *, page: str = "") -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _count(report: Report) -> str:
-    fine = sum(row.standing is Standing.FINE for row in report.rows)
-    return f"{fine} of {count_text(len(report.rows), 'check')} fine."
+def moved_page(moved: Promotion) -> str:
+    """The page of a promoted version: what the target's ref names now, and the command to go back.
+
+    It replaces the page of the decision that accepted the version.
+    """
+    ref = f"{moved.dataset}@{moved.ref}"
+    before = code(digest_text(moved.previous)) if moved.previous else "nothing"
+    already = moved.previous == moved.digest
+    parts = [
+        f"## ✅ {plain(ref)} names {digest_text(moved.digest)}",
+        "It already named this version." if already else f"Its gate accepted this version. Before, it named {before}.",
+        "**Whose turn:** nobody",
+    ]
+    if moved.previous and not already:
+        parts.append(f"**To go back:** {code(f'stagegate rollback {ref} --reason TEXT')}")
+    parts.append(f"Version {code(moved.digest)}.")
+    return "\n\n".join(parts) + "\n"
 
 
 def _defect(row: Row) -> str:

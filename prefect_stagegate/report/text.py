@@ -11,7 +11,7 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from prefect_stagegate.model import DecisionOutcome, Finding
+from prefect_stagegate.model import DecisionOutcome
 from prefect_stagegate.report.legible import one_line
 from prefect_stagegate.report.model import Report, Row, Standing, is_command, legible
 
@@ -107,19 +107,15 @@ def _lines(report: Report) -> Iterator[str]:
         yield f"  {row.verdict:<{wide}}  {row.check:<{width}}  {one_line(row.summary)}  [{row.owner}]"
         if row.standing is not Standing.FINE:
             for finding in row.findings[:FINDINGS]:
-                yield from _finding_lines(finding)
+                yield f"      {one_line(finding.subject)}: {one_line(finding.problem)}"
+                if finding.fix:
+                    yield f"        → {one_line(finding.fix)}"
             if more := _more(row):
                 yield f"      {more.strip()}"
     yield f"Whose turn: {report.whose_turn}"
     yield from (f"  {turn}" for turn in report.turns)
     yield "What to do:"
     yield from (f"  {one_line(step)}" for step in report.steps)
-
-
-def _finding_lines(finding: Finding) -> Iterator[str]:
-    yield f"      {one_line(finding.subject)}: {one_line(finding.problem)}"
-    if finding.fix:
-        yield f"        → {one_line(finding.fix)}"
 
 
 def _more(row: Row) -> str:

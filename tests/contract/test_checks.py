@@ -24,7 +24,7 @@ from prefect_stagegate.readiness.base import Renewal
 from prefect_stagegate.readiness.catalogue import asks, groups, parameters
 from prefect_stagegate.readiness.context import BINDINGS
 from prefect_stagegate.readiness.registry import OWNERS
-from prefect_stagegate.readiness.run import is_current
+from prefect_stagegate.readiness.run import why_stale
 from prefect_stagegate.spec import Requirement
 from prefect_stagegate.testing.contexts import (
     DIGEST,
@@ -111,7 +111,7 @@ def test_a_binding_that_can_not_be_found_out_is_unknown_and_ends_what_was_known(
     known = ask("cache_integrity", check_context())
     blind = check_context(rotten=fails)
     assert ask("cache_integrity", blind).binding["rotten"] == "unknown"
-    assert not is_current(known, CHECKS["cache_integrity"], required("cache_integrity"), blind)
+    assert why_stale(known, CHECKS["cache_integrity"], required("cache_integrity"), blind)
 
 
 def test_each_look_is_some_check_s() -> None:
@@ -208,13 +208,13 @@ def test_evidence_is_bound_to_what_the_check_declares_and_to_no_more(
     definition, context = CHECKS[name], check_context()
     known = replace(ask(name, context), outcome=Outcome.PASS)
     assert known.binding.keys() == {*definition.binds, "check_version", "parameters"}
-    assert is_current(known, definition, required(name), context)
+    assert not why_stale(known, definition, required(name), context)
     for bound in BINDINGS:
         with monkeypatch.context() as patch:
             patch.setitem(BINDINGS, bound, lambda _: "another")
-            assert is_current(known, definition, required(name), context) is (bound not in definition.binds)
+            assert bool(why_stale(known, definition, required(name), context)) is (bound in definition.binds)
     raised = replace(definition, version=definition.version + 1)
-    assert not is_current(known, raised, required(name), context)
+    assert why_stale(known, raised, required(name), context)
 
 
 @every_check
@@ -225,7 +225,7 @@ def test_evidence_ends_with_its_time_to_live(name: str) -> None:
         assert known.expires
         assert known.expires <= stamp(NOW + definition.ttl)
         late = check_context(now=NOW + definition.ttl)
-        assert not is_current(known, definition, required(name), late)
+        assert why_stale(known, definition, required(name), late)
 
 
 @every_check

@@ -68,7 +68,7 @@ def _command(place: Path, words: tuple[str, ...]) -> None:
             _run([*words, *flags], debug=True)
         except SystemExit as ended:
             code = ended.code or 0
-    if code not in CODES or "nobody foresaw" in err.getvalue():
+    if code not in CODES or "unexpected error" in err.getvalue():
         raise WrongOutcome(f"{' '.join(words)} ended with {code}: {err.getvalue()}")
 
 

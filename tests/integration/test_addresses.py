@@ -131,7 +131,7 @@ def test_commands_take_any_way_to_name_a_version(
         (("check", name, "--gate", "pilot", "--plan"), "license"),
         (("pin", name), digest),
         (("verify", name), "hashed"),
-        (("unpin", name), "taken away"),
+        (("unpin", name), "removed"),
         (("doctor", name), "works"),
         (("verify-attestation", name, "--gate", "pilot"), digest),
     ):

@@ -271,7 +271,7 @@ def test_what_was_approved_by_the_form_is_promoted_though_a_newer_version_got_to
     newer = dataset.to_pilot("second")
     platform.answer(run, decision="approve", name="Ada@example.org ", reason="my own")
     platform.reaches(run, "Suspended", form=form)
-    assert "asked for it and can't answer" in platform.form(run, "description")
+    assert "made the request and can't answer it" in platform.form(run, "description")
     assert not dataset.answers()
 
     platform.answer(run, decision="approve", name="ines", reason="seen")

@@ -78,7 +78,7 @@ def test_decisions_of_all_versions_are_listed(decided: tuple[Dataset, str, str])
     assert [one["why"] for one in lines] == [
         "It fails license.",
         "No check found anything.",
-        "All that is missing is an approval.",
+        "Only an approval is missing.",
     ]
     assert {one["requester"] for one in lines} == {"ada"}
     assert [one["outcome"] for one in dataset.listed("--gate", "production")] == ["waiting"]
@@ -111,7 +111,7 @@ def test_a_damaged_decision_hides_no_other(decided: tuple[Dataset, str, str], tm
     (record,) = (folder / refused.removeprefix("sha256:")).rglob("*.json")
     record.write_text("{}")
     assert [one["outcome"] for one in dataset.listed()] == ["unreadable", "accepted", "waiting"]
-    assert "can't be believed" in dataset.do("decisions", "things")
+    assert "Invalid attestation" in dataset.do("decisions", "things")
 
 
 def test_history_tells_refusals_between_moves(decided: tuple[Dataset, str, str]) -> None:
@@ -119,7 +119,7 @@ def test_history_tells_refusals_between_moves(decided: tuple[Dataset, str, str])
     lines = [line for line in dataset.do("history", "things@pilot").splitlines() if not line.startswith(" ")]
     assert len(lines) == 3
     assert "  policy  " in lines[0]
-    assert f"refused {refused[:19]}, asked for by ada: It fails license." in lines[1]
+    assert f"refused {refused[:19]}, requested by ada: It fails license." in lines[1]
     assert accepted in lines[2]
     told = json.loads(dataset.do("history", "things", "--json"))
     assert [one["action"] for one in told] == ["adopt", "stage", "refuse", "stage", "promote"]

@@ -77,7 +77,7 @@ def test_duplicate_keys_and_splits_that_overlap_are_found(node: Node) -> None:
     found = node.ask("duplicates")
     assert (found.outcome, found.summary) == (
         Outcome.FAIL,
-        "splits trips and held: they share 1 record, and the smallest has 10",
+        "splits trips and held: they share 1 record; the smallest split has 10",
     )
 
     node.deliver([{"duplicates": keys}], held=rows(0, 50))
@@ -118,7 +118,7 @@ def test_columns_are_compared_with_what_the_target_names(node: Node) -> None:
     node.deliver(["schema"], trips=rows(0, 9).replace("miles", "milse"))
     found = node.ask("schema")
     assert found.outcome is Outcome.FAIL
-    assert "table trips: column miles (number) is missing, which pilot's sha256:" in found.summary
+    assert "table trips: column miles (number) is missing; pilot's sha256:" in found.summary
     assert found.summary.endswith("milse is new: renamed?")
 
 
@@ -172,7 +172,7 @@ def test_no_personal_data_leave_the_table_that_they_stand_in(node: Node, tmp_pat
 def test_files_of_no_table_were_not_looked_at(node: Node) -> None:
     node.deliver(["pii"], trips=rows(0, 5), held=rows(0, 5), notes="some,text\n1,2\n")
     found = node.ask("pii")
-    assert (found.outcome, found.findings[0].problem) == (Outcome.WARN, "1 file of no table were not looked at")
+    assert (found.outcome, found.findings[0].problem) == (Outcome.WARN, "not scanned: 1 file outside of all tables")
 
 
 def test_a_flipped_byte_is_found_on_the_node_that_has_it_only(node: Node) -> None:

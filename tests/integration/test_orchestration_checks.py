@@ -131,7 +131,7 @@ def poll(client: SyncPrefectClient, pool: str) -> None:
 
 
 def test_a_queue_must_be_polled_and_have_no_late_run(client: SyncPrefectClient, pool: str) -> None:
-    assert ask("queue", pool=pool).summary == "nobody ever polled it"
+    assert ask("queue", pool=pool).summary == "no worker ever polled it"
     poll(client, pool)
     assert ask("queue", pool=pool).outcome is Outcome.PASS
     assert ask("queue", timedelta(seconds=61), pool=pool).outcome is Outcome.FAIL

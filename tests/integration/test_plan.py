@@ -61,10 +61,10 @@ def test_plan_counts_the_shared_run_once(staged: Path, run_stagegate: Run, tmp_p
     revoked = run_stagegate("revoke", "things", "--check", "coverage", "--reason", "it was wrong")
     assert revoked.returncode == 0, revoked.stderr
     told = run_stagegate("check", "things", "--gate", "pilot", "--plan").stdout.splitlines()[1]
-    assert told == f"To ask: 1 of 4 checks, took {min(seconds):.1f} s last time."
+    assert told == f"To run: 1 of 4 checks, took {min(seconds):.1f} s last time."
     elsewhere = {"STAGEGATE_CACHE": str(tmp_path / "another-node")}
     told = run_stagegate("check", "things", "--gate", "pilot", "--plan", env=elsewhere).stdout.splitlines()[1]
-    assert told.endswith(" last time, after bringing 6 B to this node.")
+    assert told.endswith(" last time, after fetching 6 B to this node.")
 
 
 def test_progress_names_the_check_and_its_work(staged: Path, tmp_path: Path) -> None:

@@ -113,9 +113,9 @@ def test_production_waits_for_somebody_else_of_the_right_group(place: Place) -> 
     assert check(place.node(), THINGS, "production").outcome is DecisionOutcome.WAITING
     with pytest.raises(WaitingForApproval, match="approve"):
         promote(place.node(), THINGS, "production")
-    with pytest.raises(UsageError, match="ada asked for it"):
+    with pytest.raises(UsageError, match="ada made the request"):
         approve(place.node(), THINGS, "production", reason="me")
-    with pytest.raises(UsageError, match="asked for it"):
+    with pytest.raises(UsageError, match="made the request"):
         approve(place.node(Identity(" Ada", "declared")), THINGS, "production", reason="me again")
     bob = place.node(Identity("bob", "declared"))
     with pytest.raises(UsageError, match=r"bob can't answer .*not an address of infra.*ines@example.org"):

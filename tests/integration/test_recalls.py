@@ -57,7 +57,7 @@ def test_a_file_without_bytes_on_the_disk_is_told_before_it_is_read(tmp_path: Pa
     spec = tmp_path / "spec.json"
     spec.write_text(json.dumps({"stagegate": 1, "dataset": "things", "sources": [{"url": f"file://{folder}"}]}))
     told = run_stagegate("stage", spec, "--dry-run")
-    assert "to be brought back first: 1 of them, 7.0 MB, whose bytes are kept elsewhere" in told.stdout, told
+    assert "archived: 1 of them, 7.0 MB; their source must restore them first" in told.stdout, told
     assert json.loads(run_stagegate("stage", spec, "--dry-run", "--json").stdout)["bytes_away"] == 7_000_000
     assert run_stagegate("stage", spec).returncode == 0  # holes are read at once
     assert "brought back" not in run_stagegate("stage", spec, "--dry-run").stdout

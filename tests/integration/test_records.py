@@ -225,7 +225,7 @@ def test_history_verifies_and_says_what_that_proves_and_what_not(
     main(["history", "things@pilot"])
     ledger = capsys.readouterr().out
     assert "rollback by ada (declared): loss went up" in ledger
-    assert "2 checks, asked for by ada" in ledger
+    assert "2 checks, requested by ada" in ledger
     change(place.log(2), lambda entry: entry.update(reason="nothing happened"))
     with pytest.raises(SystemExit) as ended:
         main(["history", "things", "--verify"])

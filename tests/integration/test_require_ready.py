@@ -202,7 +202,7 @@ def test_an_acceptance_that_expired_is_renewed_by_asking_what_is_cheap(
     assert page.startswith("## ✅")
     assert f"This run uses `{accepted}`, accepted 20" in page
     assert "by ada (declared)" in page
-    assert "Asked again: `freshness`, `rollback`, `space`." in page
+    assert "Ran again: `freshness`, `rollback`, `space`." in page
     assert f"{place.address} is ready; the run uses {accepted}" in caplog.text
     assert place.records() == before
 
@@ -228,10 +228,10 @@ def test_data_that_grew_old_is_refused_and_the_run_says_whose_turn_it_is(
     why = failed(place.train())
 
     assert f"{place.address} is not ready" in why
-    old = r"newest object is of \d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ, more than 24 h before the check"
+    old = r"newest object is from \d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ, more than 24 h before the check"
     assert re.search(rf"{old}  \[data \(team@example\.org\)\]", why), why
     assert "Whose turn: data (team@example.org)" in why
-    assert "Ask for a new delivery" in why
+    assert "Request a new delivery" in why
     page = place.page()
     assert page.startswith("## ❌")
     assert re.search(rf"- `freshness`: fail, {old}", page), page
@@ -249,7 +249,7 @@ def test_the_age_of_a_table_needs_no_data_on_this_node(place: Place, later: Call
 
     run(place.train().result)
 
-    assert re.search(r"- `freshness`: warn, table days is of \S+Z, more than 12 h before the check", place.page())
+    assert re.search(r"- `freshness`: warn, table days is from \S+Z, more than 12 h before the check", place.page())
 
 
 def test_another_environment_is_compared_here_and_now(
@@ -275,7 +275,7 @@ def test_what_is_costly_is_not_asked_and_counts_until_somebody_checks(place: Pla
     revoke(place.node(), Address(place.dataset, accepted), "schema", reason="the wrong mount")
 
     why = failed(place.train())
-    assert "schema          no answer that holds: revoked by ada" in why
+    assert "schema          no current evidence: revoked by ada" in why
     assert f"What to do: stagegate check {place.dataset}@{accepted} --gate production" in why
 
     check(place.node(), Address(place.dataset, accepted), "production")
@@ -326,7 +326,7 @@ def test_a_run_falls_back_where_the_gate_says_so_and_reads_what_it_was_given(
     assert page.startswith("## ⚠️")
     assert f"This run uses `{older}`" in page
     assert f"Not used: `{newer}`" in page
-    assert "- `runbook`: fail, no runbook is named" in page
+    assert "- `runbook`: fail, the spec names no runbook" in page
     assert "**Whose turn:** governance (team@example.org)" in page
     (line,) = {one.getMessage() for one in caplog.records if "fell back" in one.getMessage()}
     assert "does not pass runbook" in line
@@ -379,7 +379,7 @@ def test_nothing_left_to_fall_back_to_names_all_that_was_looked_at(place: Place)
 
     why = failed(place.train())
 
-    assert f"{place.address} is not ready, and nothing is left to fall back to" in why
+    assert f"{place.address} is not ready, and no earlier version is ready either" in why
     assert older in why
     assert newer in why
 

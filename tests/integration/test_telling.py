@@ -201,7 +201,7 @@ def test_an_api_that_hangs_changes_no_command(place: Place, run_stagegate: Comma
         env = place.environment(PREFECT_API_URL=f"http://127.0.0.1:{silent.getsockname()[1]}/api")
         began = time.monotonic()
         done = run_stagegate("check", place.dataset, "--gate", "pilot", env=env)
-    assert (done.returncode, "Prefect was not told of it" in done.stderr) == (0, True)
+    assert (done.returncode, "no event was sent to Prefect" in done.stderr) == (0, True)
     assert time.monotonic() - began < 2 * PATIENCE + 30  # the rest is the command itself, on a busy machine
 
 

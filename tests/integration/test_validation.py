@@ -158,7 +158,7 @@ def test_truncated_file_is_named_and_the_rest_are_validated(refused: Validation)
 
 
 def test_a_glob_without_files_fails_coverage(refused: Validation) -> None:
-    assert "names no file" in about(of(refused, "coverage"), "labels/*.parquet").problem
+    assert "matches no file" in about(of(refused, "coverage"), "labels/*.parquet").problem
 
 
 def test_a_renamed_column_is_recognised_and_its_file_left_out(refused: Validation) -> None:
@@ -366,7 +366,7 @@ def test_a_worker_that_takes_too_long_is_ended(tmp_path: Path) -> None:
 def test_a_worker_that_dies_is_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dying = "import sys; sys.stdin.readline(); sys.exit('the volume is gone')"
     monkeypatch.setattr(child, "COMMAND", (sys.executable, "-c", dying))
-    with pytest.raises(ValidationError, match="status 1; its last words:\n  the volume is gone"):
+    with pytest.raises(ValidationError, match="status 1; its last output:\n  the volume is gone"):
         child.judge_in_child([some_job(tmp_path)], dataset="d", timeout=60, progress=print)
 
 

@@ -23,10 +23,10 @@ from prefect_stagegate.model import (
     Outcome,
     Severity,
 )
-from prefect_stagegate.readiness import attest, decide, decision_of, environment_of, statement_digest, verify
+from prefect_stagegate.readiness import attest, decide, decision_of, environment_of, statement_digest
 from prefect_stagegate.readiness.records.attest import read_statement
 from prefect_stagegate.spec import Requirement
-from prefect_stagegate.testing.contexts import DIGEST, ENVIRONMENT, NOW, OTHER_DIGEST
+from prefect_stagegate.testing.contexts import DIGEST, ENVIRONMENT, NOW
 
 ORDER = (Outcome.PASS, Outcome.WAIVED, Outcome.WARN, Outcome.INCONCLUSIVE, Outcome.FAIL)
 """From good to bad. `NOT_APPLICABLE` is no answer, and so stands nowhere in it."""
@@ -166,8 +166,7 @@ def test_decision_survives_being_attested_and_stored(decision: Decision) -> None
     assert decision_of(stored) == decision
     assert environment_of(stored) == ENVIRONMENT
     assert (read_statement(stored).request, read_statement(stored).approvals) == (REQUEST, (REPLY,))
-    record = statement_digest(statement)
-    assert verify(stored, record=record, dataset="nycflights", digest=DIGEST, target="production") == decision
+    assert statement_digest(stored) == statement_digest(statement)
 
 
 @given(decisions, st.sampled_from(DecisionOutcome))
@@ -176,7 +175,7 @@ def test_changed_outcome_is_noticed(decision: Decision, outcome: DecisionOutcome
     statement = attest(decision, ENVIRONMENT)
     record = statement_digest(statement)
     statement["predicate"]["stagegate"]["decision"]["outcome"] = outcome.value
-    with pytest.raises(CorruptRecord):
-        verify(statement, record=record, dataset="nycflights", digest=DIGEST, target="production")
-    with pytest.raises(CorruptRecord):
-        verify(attest(decision, ENVIRONMENT), record=record, dataset="nycflights", digest=OTHER_DIGEST, target="pilot")
+    assert statement_digest(statement) != record
+    if DecisionOutcome.ACCEPTED in (decision.outcome, outcome):
+        with pytest.raises(CorruptRecord):
+            decision_of(statement)

@@ -80,7 +80,7 @@ def test_an_answer_is_recorded_and_the_next_form_is_another(
 @pytest.mark.parametrize(
     ("answer", "why"),
     [
-        (said("ADA "), "asked for it and can't answer"),
+        (said("ADA "), "made the request and can't answer it"),
         (said("ines", "decline"), "needs a reason"),
         (said("  "), "has no name"),
         (None, ""),
@@ -212,7 +212,7 @@ def test_a_form_shows_what_is_decided_about_and_no_command(tmp_path: Path, monke
     shown = suspended[0]["wait_for_input"]._description
     for part in (
         f"| version | `things@{proposed}` |",
-        "| asked for by | ada |",
+        "| requested by | ada |",
         "| size | 3 files, 20 B |",
         "| rows | 4 |",
         f"| production serves | `{served}` |",

@@ -8,7 +8,7 @@ import pytest
 
 from prefect_stagegate.errors import CorruptRecord
 from prefect_stagegate.model import Decision, DecisionOutcome, Evidence, Outcome
-from prefect_stagegate.readiness import attest, decision_of, statement_digest, verify
+from prefect_stagegate.readiness import attest, decision_of, statement_digest
 from prefect_stagegate.testing.contexts import DIGEST, ENVIRONMENT
 
 CHECKS = tuple(Evidence(outcome.value, outcome, "looked", "data") for outcome in Outcome)
@@ -95,14 +95,5 @@ def test_statement_whose_parts_contradict_each_other_is_refused(path: str, value
     statement = copy.deepcopy(attest(DECISION, ENVIRONMENT))
     assert decision_of(statement) == DECISION
     _set(statement, path, value)
-    with pytest.raises(CorruptRecord, match="can't be believed"):
+    with pytest.raises(CorruptRecord, match="Invalid attestation"):
         decision_of(statement)
-
-
-@pytest.mark.parametrize("other", [{"dataset": "weather"}, {"digest": "sha256:" + "0" * 64}, {"target": "pilot"}])
-def test_statement_about_something_else_is_refused(other: dict[str, str]) -> None:
-    statement = attest(DECISION, ENVIRONMENT)
-    meant = {"dataset": "nycflights", "digest": DIGEST, "target": "production"}
-    assert verify(statement, record=statement_digest(statement), **meant) == DECISION
-    with pytest.raises(CorruptRecord, match="it speaks about"):
-        verify(statement, record=statement_digest(statement), **{**meant, **other})

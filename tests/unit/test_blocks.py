@@ -148,7 +148,7 @@ def test_an_azure_service_principal_becomes_storage_options() -> None:
 def test_a_block_of_ours_names_no_block_of_ours_for_its_credentials() -> None:
     block = StagegateSource(url="s3://lake/", credentials_block="stagegate-source/itself")
 
-    with pytest.raises(UsageError, match="not for credentials only"):
+    with pytest.raises(UsageError, match="is no credentials block"):
         options_of(block)
 
 

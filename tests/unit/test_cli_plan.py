@@ -29,7 +29,7 @@ PLAN = (
     planned("schema", State.STALE, 92.0, "another contract"),
     planned("space", State.STALE, 0.001, "another node"),
     planned("license", State.CURRENT, 0.2),
-    planned("owner", State.MISSING, None, "it was never asked"),
+    planned("owner", State.MISSING, None, "it never ran"),
 )
 
 
@@ -39,18 +39,18 @@ class Terminal(io.StringIO):
 
 
 def test_forecast_sums_what_is_to_be_asked_and_says_what_it_does_not_know() -> None:
-    assert forecast(PLAN) == "To ask: 3 of 4 checks, took 2 min last time, and 1 of unknown length."
-    assert forecast(PLAN[1:3]) == "To ask: 1 of 2 checks, took <0.1 s last time."
-    assert forecast(PLAN[3:]) == "To ask: 1 of 1 check, their time is not known yet."
-    assert forecast(PLAN[2:3]) == "Nothing to ask: all evidence still holds (1 check)."
+    assert forecast(PLAN) == "To run: 3 of 4 checks, took 2 min last time, 1 of unknown duration."
+    assert forecast(PLAN[1:3]) == "To run: 1 of 2 checks, took <0.1 s last time."
+    assert forecast(PLAN[3:]) == "To run: 1 of 1 check, their time is not known yet."
+    assert forecast(PLAN[2:3]) == "No check to run: all evidence still holds (1 check)."
 
 
 def test_forecast_counts_shared_work_once_and_what_is_fetched() -> None:
     names = ("schema", "expectations", "coverage")
     contract = [planned(name, State.STALE, seconds) for name, seconds in zip(names, (13.6, 14.0, None), strict=True)]
-    assert forecast(contract) == "To ask: 3 of 3 checks, took 14.0 s last time."
+    assert forecast(contract) == "To run: 3 of 3 checks, took 14.0 s last time."
     fetched = [replace(one, fetches=3_200_000_000) for one in contract]
-    assert forecast(fetched) == "To ask: 3 of 3 checks, took 14.0 s last time, after bringing 3.2 GB to this node."
+    assert forecast(fetched) == "To run: 3 of 3 checks, took 14.0 s last time, after fetching 3.2 GB to this node."
 
 
 def test_plan_begins_with_the_forecast(capsys: pytest.CaptureFixture[str]) -> None:
@@ -96,7 +96,7 @@ def test_a_terminal_shows_which_check_is_being_asked(monkeypatch: pytest.MonkeyP
 
 def test_a_plan_shows_the_ages_of_times_and_records_none(capsys: pytest.CaptureFixture[str]) -> None:
     then = now() - timedelta(minutes=17, seconds=5)
-    seen = f"heard of at {then:%Y-%m-%dT%H:%M:%SZ}"
+    seen = f"last heartbeat at {then:%Y-%m-%dT%H:%M:%SZ}"
     held = Evidence("worker", Outcome.PASS, seen, "infra")
     print_plan([replace(planned("worker", State.CURRENT), evidence=held)], json=False)
     assert f"pass: {seen} (17 min ago)" in capsys.readouterr().out

@@ -186,7 +186,7 @@ def space_planned(evidence: list[Evidence]) -> tuple[State, str]:
 def test_a_failure_after_a_pass_is_not_forgotten_for_the_pass_that_has_not_expired() -> None:
     passed = space_of(pilot())
     for outcome, reason in (
-        (Outcome.FAIL, "it failed, and may have been mended"),
+        (Outcome.FAIL, "it failed, and may be repaired by now"),
         (Outcome.INCONCLUSIVE, "it was inconclusive"),
     ):
         after = replace(passed, outcome=outcome, at=stamp(NOW + timedelta(seconds=1)))

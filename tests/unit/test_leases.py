@@ -195,7 +195,7 @@ def test_a_collector_in_another_namespace_sees_a_lease(cache: Cache) -> None:
 
 
 def test_ls_tells_who_holds_what(cache: Cache, run_stagegate: Callable[..., subprocess.CompletedProcess[str]]) -> None:
-    assert "Nobody holds anything" in run_stagegate("ls", "--held").stdout
+    assert "No lease or pin is held on this node" in run_stagegate("ls", "--held").stdout
     cache.views.publish("things", DIGEST, [])
     cache.leases.pin("things", DIGEST, "pinned by ada")
     with held_by(cache) as holder, cache.leases.hold(LeaseKind.WRITER, "others", purpose="stage") as writer:

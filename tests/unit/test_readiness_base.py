@@ -14,7 +14,7 @@ from prefect_stagegate.model import FailedObject, Finding, Outcome, Scope, Sever
 from prefect_stagegate.readiness import CHECKS, CheckContext, CheckResult, check, known_checks, run_check
 from prefect_stagegate.readiness.base import NoParameters, Parameters
 from prefect_stagegate.readiness.registry import _checks
-from prefect_stagegate.readiness.run import is_current, why_stale
+from prefect_stagegate.readiness.run import why_stale
 from prefect_stagegate.spec import Requirement
 from prefect_stagegate.testing.contexts import ENVIRONMENT, NOW, OTHER_DIGEST, VOLUME, a_spec, check_context
 
@@ -164,13 +164,14 @@ ENDS = {
 def test_change_ends_only_the_evidence_that_depends_on_it(name: str, change: str) -> None:
     definition, requirement = CHECKS[name], required(name)
     evidence = replace(run_check(definition, requirement, check_context()), outcome=Outcome.PASS)
-    assert is_current(evidence, definition, requirement, check_context(**CHANGES[change])) == (change not in ENDS[name])
+    ended = why_stale(evidence, definition, requirement, check_context(**CHANGES[change]))
+    assert bool(ended) == (change in ENDS[name])
 
 
 def test_evidence_ends_with_its_parameters_and_with_the_check_s_version() -> None:
     definition = CHECKS["space"]
     evidence = run_check(definition, required("space"), check_context())
-    assert is_current(evidence, definition, required("space", warn=0.8), check_context())  # the default, spelled out
+    assert not why_stale(evidence, definition, required("space", warn=0.8), check_context())  # the default, spelled out
     assert why_stale(evidence, definition, required("space", warn=0.7), check_context()) == "another parameters"
     newer = replace(definition, version=2)
     assert why_stale(evidence, newer, required("space"), check_context()) == "another check version"
@@ -180,14 +181,14 @@ def test_inconclusive_evidence_is_never_used_again() -> None:
     definition = CHECKS["space"]
     evidence = run_check(definition, required("space"), check_context(volume=lambda: replace(VOLUME, total=0)))
     assert evidence.outcome is Outcome.INCONCLUSIVE
-    assert not is_current(evidence, definition, required("space"), check_context())
+    assert why_stale(evidence, definition, required("space"), check_context())
 
 
 def test_a_failure_that_would_end_by_itself_is_asked_again_at_once() -> None:
     definition = CHECKS["space"]
     evidence = run_check(definition, required("space"), check_context(volume=lambda: replace(VOLUME, free=1)))
     assert evidence.outcome is Outcome.FAIL
-    assert "may have been mended" in why_stale(evidence, definition, required("space"), check_context())
+    assert "may be repaired by now" in why_stale(evidence, definition, required("space"), check_context())
 
 
 @pytest.mark.parametrize(("former", "renamed"), [("Question", CheckContext), ("Answer", CheckResult)])

@@ -68,7 +68,7 @@ def test_a_costly_check_without_an_answer_is_inconclusive_and_never_asked(check:
     assert (found.decision.outcome, found.rerun) == (DecisionOutcome.INCONCLUSIVE, ())
     assert found.against_version == (check,)
     (answer,) = found.decision.checks
-    assert "never asked" in answer.summary
+    assert "never ran" in answer.summary
     assert answer.findings[0].fix.startswith("stagegate check nycflights@sha256:")
 
 

@@ -31,7 +31,7 @@ def test_a_ready_version_takes_four_lines() -> None:
     assert [line for line in page.splitlines() if line] == [
         "## ✅ nycflights@production is ready",
         f"This run uses `{DIGEST}`, accepted 2026-03-01 03:00 UTC by ada (declared).  ",
-        "Asked again: `freshness`.",
+        "Ran again: `freshness`.",
         "**Whose turn:** nobody: the run goes on",
     ]
 
@@ -86,7 +86,7 @@ def test_nothing_left_names_every_version() -> None:
 
     left = Readiness(PRODUCTION, tried, falls_back=True)
 
-    assert ready_text(left).startswith("nycflights@production is not ready, and nothing is left to fall back to\n")
+    assert ready_text(left).startswith("nycflights@production is not ready, and no earlier version is ready either\n")
     for told in (ready_text(left), ready_page(left)):
         assert told.index(DIGEST) < told.index(OTHER_DIGEST)
 

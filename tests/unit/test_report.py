@@ -183,7 +183,7 @@ def test_declined_version_is_its_askers_turn_and_ended() -> None:
     report = a_report(answer("schema", Outcome.PASS), declined)
     assert report.reason == "ines (declared) declined: March looks wrong."
     assert report.whose_turn == "whoever asked (ana)"
-    assert report.steps[0].startswith("This version ended. Stage a new one")
+    assert report.steps[0].startswith("This version was declined. Stage a new one")
 
 
 def test_data_that_a_command_puts_right_is_not_to_be_staged_again() -> None:
@@ -198,7 +198,7 @@ def test_steps_begin_with_the_fixes_of_what_decided_and_stay_few() -> None:
     many = tuple(Finding(f"f{number}", "broken", f"Mend f{number}.") for number in range(STEPS + 3))
     steps = a_report(answer("schema", Outcome.FAIL, *many, many[0])).steps
     assert steps[STEPS - 1] == f"Mend f{STEPS - 1}."
-    assert steps[STEPS] == "3 more fixes stand at their defects."
+    assert steps[STEPS] == "3 more fixes are listed with their findings."
 
 
 def test_severity_is_told_where_it_changes_what_an_outcome_means() -> None:

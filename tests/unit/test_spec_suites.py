@@ -221,7 +221,7 @@ def test_what_a_suite_may_not_say_is_told_at_its_line(tmp_path: Path) -> None:
         "10: expectations[2].kwargs.unexpected_rows_query: only one SELECT may stand here; this is a COPY statement",
         "11: expectations[3].type: there is no expectation 'os.system': " + problems[3].partition("'os.system': ")[2],
         "16: expectations[4].kwargs.row_condition: a condition may only compare columns with values; "
-        "this is none: @pd.io.common.os.mkdir('x') == 0",
+        "this is no comparison: @pd.io.common.os.mkdir('x') == 0",
         "18: expectations[5].kwargs: expect_column_values_to_be_in_set lacks the argument 'value_set'",
     ]
 

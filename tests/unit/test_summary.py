@@ -38,7 +38,7 @@ def test_it_says_the_decision_whose_turn_it_is_and_what_to_do_in_that_order() ->
 
     parts = (
         "## ⏳ nycflights waits for approval to go to production",
-        "All that is missing is an approval. 0 of 1 check fine.",
+        "Only an approval is missing. 0 of 1 check fine.",
         "- **approval**: 0 of 1 approval",
         "**Whose turn:** infra (platform@example.org, oncall@example.org)",
         "1. `stagegate approve nycflights --to production`",
@@ -60,7 +60,7 @@ def test_it_has_few_short_lines_however_many_checks_there_are(outcome: DecisionO
     assert all(len(line) < 250 for line in lines)
     if outcome is DecisionOutcome.REFUSED:
         assert lines[-4:-2] == [
-            "4. Stage the mended data with `stagegate stage SPEC`.",
+            "4. Stage the repaired data with `stagegate stage SPEC`.",
             "5. `stagegate check nycflights@latest --gate production`",
         ]
 
@@ -78,7 +78,7 @@ def test_who_asked_is_not_among_those_whose_turn_it_is() -> None:
     [
         ("", "Its gate accepted this version. Before, it named nothing."),
         (f"sha256:{'b' * 64}", "Its gate accepted this version. Before, it named `sha256:bbbbbbbbbbbb`."),
-        (DIGEST, "It did before, too."),
+        (DIGEST, "It already named this version."),
     ],
 )
 def test_a_ref_that_was_moved_is_nobodys_turn_and_tells_how_to_go_back(previous: str, told: str) -> None:

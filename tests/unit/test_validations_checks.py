@@ -136,8 +136,8 @@ def schema_of(contract_table: dict[str, object], **files: pa.Schema) -> Evidence
 def test_schema_on_zero_files_is_no_pass(columns: dict[str, str]) -> None:
     evidence = schema_of({"columns": columns})
     assert evidence.outcome is Outcome.INCONCLUSIVE
-    assert "table t has no files: *.parquet names none" in evidence.summary
-    assert evidence.findings[0].fix == "Deliver them, or mend the glob."
+    assert "table t has no files: *.parquet matches none" in evidence.summary
+    assert evidence.findings[0].fix == "Deliver them, or correct the glob."
 
 
 def test_files_that_agree_pass_without_declared_columns() -> None:

@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 
 from prefect_stagegate.canonical import digest_of
 from prefect_stagegate.model import Approval, ApprovalRequest, Decision, Finding, Identity, Outcome, person_key
-from prefect_stagegate.readiness.base import CheckResult, Parameters, Renewal
+from prefect_stagegate.readiness.base import CheckResult, Parameters, Renewal, one_finding
 from prefect_stagegate.readiness.context import CheckContext, addresses_of
 from prefect_stagegate.readiness.records.signing import signers
 from prefect_stagegate.readiness.registry import check
@@ -98,7 +98,13 @@ def approval(context: CheckContext, parameters: ApprovalParameters) -> CheckResu
     if len(counted) >= parameters.count:
         names = listed([reply.approver.name for reply in counted])
         return CheckResult(Outcome.PASS, f"approved by {names}", ignored, measured)
-    return _waiting(context, parameters, len(counted), ignored, measured)
+    whom = parameters.groups or (ANYBODY,)
+    summary = f"{len(counted)} of {count_text(parameters.count, 'approval')} by {listed(whom)}"
+    key = " --key KEY.pem" if parameters.signed else ""
+    # The command names the version, since requests for others may wait for the same target.
+    fix = f"stagegate approve {context.address} --to {context.target}{key}"
+    finding = Finding("approval", f"{digest_text(context.digest)} waits for an answer", fix, Outcome.INCONCLUSIVE)
+    return CheckResult(Outcome.INCONCLUSIVE, summary, (finding, *ignored), measured, awaiting=whom)
 
 
 def why_answer_is_void(
@@ -113,8 +119,9 @@ def why_answer_is_void(
         owners: The addresses of each group, as the spec has them.
     """
     person = person_key(reply.approver.name)
+    # The requester comes first: they are in no list of eligible people, and would be told a wrong reason.
     if person == person_key(request.requester.name):
-        return f"{reply.approver.name} asked for it and can't answer"
+        return f"{reply.approver.name} made the request and can't answer it"
     eligible = _eligible(parameters, owners, request.requester)
     if eligible is not None and person not in eligible:
         in_group = not parameters.groups or person in _members(parameters, owners)
@@ -178,6 +185,7 @@ def _eligible(parameters: ApprovalParameters, owners: Mapping[Any, str], request
 def _last_replies(context: CheckContext, parameters: ApprovalParameters) -> dict[str, Approval]:
     """The last answer of each person to the request for this version under this policy; none without such a request."""
     request = context.request
+    # Answers to a request for another version, target or policy say nothing about this one.
     if request is None or (request.digest, request.target, request.policy) != (
         context.digest,
         context.target,
@@ -230,29 +238,15 @@ def _proved(reply: Approval, request: ApprovalRequest, parameters: ApprovalParam
 
 def _answer(reply: Approval, context: CheckContext, parameters: ApprovalParameters) -> Mapping[str, object]:
     proved = context.request is not None and _proved(reply, context.request, parameters)
+    # A recorded answer may claim a signature; without a valid one, its name is only declared.
     known_by = "signature" if proved else "declared" if reply.approver.source == "signature" else reply.approver.source
     return {"name": reply.approver.name, "known_by": known_by, "approved": reply.approved, "at": reply.at}
 
 
 def _too_few_eligible(context: CheckContext, parameters: ApprovalParameters, eligible: frozenset[str]) -> CheckResult:
     groups = listed(parameters.groups or ["those with keys"])
-    problem = f"{count_text(parameters.count, 'approval')} wanted from {groups}, where {len(eligible)} may answer"
+    problem = f"{count_text(parameters.count, 'approval')} needed from {groups}; people who may answer: {len(eligible)}"
     key = f"owners.{parameters.groups[0]}" if parameters.groups else "the keys of approval"
-    also = " Each needs a key under approval's `keys`, too." if parameters.signed and parameters.groups else ""
-    fix = f"Name more people under {key} in the spec: {context.asker.name} asked for it.{also}"
-    return CheckResult(Outcome.FAIL, problem, (Finding("owners", problem, fix),), {"count": parameters.count})
-
-
-def _waiting(
-    context: CheckContext,
-    parameters: ApprovalParameters,
-    agreed: int,
-    ignored: tuple[Finding, ...],
-    measured: Mapping[str, object],
-) -> CheckResult:
-    whom = parameters.groups or (ANYBODY,)
-    summary = f"{agreed} of {count_text(parameters.count, 'approval')} by {listed(whom)}"
-    key = " --key KEY.pem" if parameters.signed else ""
-    fix = f"stagegate approve {context.address} --to {context.target}{key}"  # others may wait for the same target
-    finding = Finding("approval", f"{digest_text(context.digest)} waits for an answer", fix, Outcome.INCONCLUSIVE)
-    return CheckResult(Outcome.INCONCLUSIVE, summary, (finding, *ignored), measured, awaiting=whom)
+    also = " Each of them also needs a key under `keys` of approval." if parameters.signed and parameters.groups else ""
+    fix = f"Add people under {key} in the spec; the requester, {context.asker.name}, does not count.{also}"
+    return one_finding(Outcome.FAIL, "owners", problem, fix, {"count": parameters.count})

@@ -5,15 +5,15 @@ Checks on the data: what the contract found, how old it is, and whether it is th
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import difflib
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from prefect_stagegate.model import Evidence, Finding, Outcome
-from prefect_stagegate.readiness.base import CheckResult, NoParameters, Parameters, Renewal, worst_of
-from prefect_stagegate.readiness.columns import compare_columns
+from prefect_stagegate.readiness.base import Ceilings, CheckResult, NoParameters, Renewal, one_finding, worst_of
 from prefect_stagegate.readiness.context import BINDINGS, Accepted, CheckContext
 from prefect_stagegate.readiness.registry import check
 from prefect_stagegate.readiness.run import counting
@@ -27,7 +27,10 @@ COLUMNS = "table_columns"
 """What `schema` measures: the columns of the tables that declare none, with their types."""
 NAMED = 20
 """Objects that could not be staged, of which `coverage` names so many; the others are counted."""
-MEND = "Mend it at its source, then `stagegate stage` again."
+REPAIR = "Repair it at its source, then run `stagegate stage` again."
+ALIKE = 0.7
+"""How similar two names must be, 0 to 1, to suggest that a column was renamed."""
+DECLARE = "If the change is intended, declare the table's `columns:` in the contract."
 SKEW = timedelta(minutes=5)
 """How far two clocks may disagree before a time in the future is an error."""
 
@@ -41,6 +44,7 @@ def schema(context: CheckContext, parameters: NoParameters) -> CheckResult:  # n
     or named before it let this one in; the first version passes when its files agree.
     """
     answer, tables = _from_contract(context, "schema"), context.undeclared_tables
+    # The comparison can only make the answer worse, so a failed answer needs none.
     if not tables or answer.outcome not in (Outcome.PASS, Outcome.WARN):
         return answer
     now = context.measures.columns(context.digest, tables)
@@ -56,13 +60,38 @@ def _compared(context: CheckContext, answer: CheckResult, reference: Accepted) -
     before = known if known.keys() >= now.keys() else context.measures.columns(reference.digest, tuple(now))
     label = f"{reference.target}'s {digest_text(reference.digest)}"
     measured = {**answer.measured, "reference": reference.digest}
-    findings = [finding for table in now for finding in compare_columns(table, before[table], now[table], label)]
+    findings = [finding for table in now for finding in _compare_columns(table, before[table], now[table], label)]
     worst = worst_of(findings)
     if worst is None:
         return replace(answer, summary=f"{answer.summary}, and as in {label}", measured=measured)
     summary = f"{worst.subject}: {worst.problem}"
     findings = [*answer.findings, *findings]
     return replace(answer, outcome=worst.outcome, summary=summary, findings=tuple(findings), measured=measured)
+
+
+def _compare_columns(table: str, before: Mapping[str, str], now: Mapping[str, str], label: str) -> Iterator[Finding]:
+    """Report changed columns: a missing or retyped one fails, an added one warns. A table that is new has no changes.
+
+    Args:
+        table: The table's name.
+        before: Its columns in the reference version, each with its type.
+        now: Its columns in the version that is checked.
+        label: What the texts call the reference version.
+    """
+    subject = f"table {table}"
+    added = [name for name in now if name not in before] if before else []
+    for name, kind in before.items():
+        if name not in now:
+            near = difflib.get_close_matches(name, added, n=1, cutoff=ALIKE)
+            renamed = f"; {near[0]} is new: renamed?" if near else ""
+            problem = f"column {name} ({kind}) is missing; {label} has it{renamed}"
+            yield Finding(subject, problem, f"Restore {name} at its source. {DECLARE}")
+        elif now[name] != kind:
+            problem = f"column {name} is {now[name]}; in {label} it is {kind}"
+            yield Finding(subject, problem, f"Write {name} as {kind} at its source. {DECLARE}")
+    for name in added:
+        problem = f"column {name} ({now[name]}) is new: {label} lacks it"
+        yield Finding(subject, problem, "No action is needed if the change is intended.", Outcome.WARN)
 
 
 def _recorded_columns(reference: Accepted) -> Mapping[str, Mapping[str, str]]:
@@ -78,7 +107,7 @@ def nonempty(context: CheckContext, parameters: NoParameters) -> CheckResult:  #
     if context.files < 1 or context.bytes < 1:
         problem = f"the version has {count_text(context.files, 'file')} with {count_text(context.bytes, 'byte')}"
         fix = f"Look at `stagegate show {context.address} --rows`, and at `include` and `exclude` in the spec."
-        return CheckResult(Outcome.FAIL, problem, (Finding("version", problem, fix),))
+        return one_finding(Outcome.FAIL, "version", problem, fix)
     return _from_contract(context, "nonempty")
 
 
@@ -102,7 +131,7 @@ def coverage(context: CheckContext, parameters: NoParameters) -> CheckResult:  #
     if not failed:
         return answer
     findings = [
-        Finding(failure.path, f"could not be staged: {failure.reason}", MEND, Outcome.WARN)
+        Finding(failure.path, f"could not be staged: {failure.reason}", REPAIR, Outcome.WARN)
         for failure in failed[:NAMED]
     ]
     if len(failed) > NAMED:
@@ -118,29 +147,22 @@ def coverage(context: CheckContext, parameters: NoParameters) -> CheckResult:  #
 def _from_contract(context: CheckContext, name: str) -> CheckResult:
     validation = context.validation()
     if validation.digest != context.digest:
-        summary = f"what was validated is {digest_text(validation.digest)}, another version"
-        return CheckResult(Outcome.INCONCLUSIVE, summary)
+        other = digest_text(validation.digest)
+        return CheckResult(Outcome.INCONCLUSIVE, f"the validation is of another version, {other}")
     evidence = next((evidence for evidence in validation.evidence if evidence.check == name), None)
     if evidence is None:
         fix = "Name tables or files under `contract` in the spec, or take the check out of the gate."
-        finding = Finding("contract", f"it promises nothing that {name} could look at", fix, Outcome.INCONCLUSIVE)
-        return CheckResult(Outcome.INCONCLUSIVE, f"the contract has nothing for {name}", (finding,))
+        return one_finding(Outcome.INCONCLUSIVE, "contract", f"the contract declares nothing that {name} checks", fix)
     return CheckResult(
         evidence.outcome, evidence.summary, evidence.findings, evidence.measured, seconds=validation.seconds
     )
 
 
-class Freshness(Parameters):
+class Freshness(Ceilings):
     """12 and 24 hours suit data that is delivered daily."""
 
     warn: Duration = Field(default=timedelta(hours=12), description="The age from which on it warns.", examples=["12h"])
     fail: Duration = Field(default=timedelta(hours=24), description="The age from which on it fails.", examples=["24h"])
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Freshness:
-        if self.warn > self.fail:
-            raise ValueError("`warn` must not be longer than `fail`")
-        return self
 
 
 @check("freshness", owner="data", binds=("contract",), renewal=Renewal.CHEAP)
@@ -156,7 +178,10 @@ def freshness(context: CheckContext, parameters: Freshness) -> CheckResult:
     missing = [subject for subject, at in newest.items() if at is None]
     # A table without a time makes the answer unknown, however fresh the others are.
     if missing or not dated:
-        return _undated(missing or ["source"])
+        subjects = missing or ["source"]
+        fix = "Name a table's `time` column in the contract, or use a source that reports when its objects changed."
+        findings = tuple(Finding(subject, "it has no time", fix, Outcome.INCONCLUSIVE) for subject in subjects)
+        return CheckResult(Outcome.INCONCLUSIVE, f"no time is known for {listed(subjects)}", findings)
     subject, at = min(dated.items(), key=lambda item: item[1])
     if at > context.now + SKEW:
         return CheckResult(Outcome.INCONCLUSIVE, f"{subject} is dated in the future: {at.isoformat()}")
@@ -189,25 +214,20 @@ def recorded_times(stored: Iterable[Evidence], context: CheckContext) -> dict[st
     }
 
 
-def _undated(subjects: list[str]) -> CheckResult:
-    fix = "Name a table's `time` column in the contract, or read from a source that tells when its objects changed."
-    findings = tuple(Finding(subject, "it has no time to go by", fix, Outcome.INCONCLUSIVE) for subject in subjects)
-    return CheckResult(Outcome.INCONCLUSIVE, f"no time is known of {listed(subjects)}", findings)
-
-
 def _evaluate_age(context: CheckContext, parameters: Freshness, dated: dict[str, datetime], oldest: str) -> CheckResult:
     age = context.now - dated[oldest]
     measured = {name: at.isoformat() for name, at in dated.items()} | {"age_seconds": max(age.total_seconds(), 0.0)}
-    summary = f"{oldest} is of {time_text(dated[oldest])}"
+    summary = f"{oldest} is from {time_text(dated[oldest])}"
+    # The answer ends when the data reaches the next limit: time alone changes it.
     if age < parameters.warn:
         return CheckResult(Outcome.PASS, summary, measured=measured, until=dated[oldest] + parameters.warn)
     outcome = Outcome.WARN if age < parameters.fail else Outcome.FAIL
     limit = parameters.warn if outcome is Outcome.WARN else parameters.fail
-    fix = f"Ask for a new delivery, then `stagegate stage` it. The limits are freshness' in the gate {context.target}."
+    fix = f"Request a new delivery and stage it, or change the limits of freshness in the gate {context.target}."
     problem = f"{time_text(dated[oldest])}, more than {age_text(limit)} before the check"
-    finding = Finding(oldest, f"it is of {problem}", fix, outcome)
     until = dated[oldest] + parameters.fail if outcome is Outcome.WARN else None
-    return CheckResult(outcome, f"{oldest} is of {problem}", (finding,), measured, until)
+    summary = f"{oldest} is from {problem}"
+    return one_finding(outcome, oldest, f"it is from {problem}", fix, measured, summary=summary, until=until)
 
 
 @check("digest", owner="data", binds=("target", "below"), renewal=Renewal.CHEAP, waivable=False)
@@ -218,11 +238,11 @@ def digest(context: CheckContext, parameters: NoParameters) -> CheckResult:  # n
     """
     extends, below = context.gate.extends, context.below
     if extends is None:
-        return CheckResult(Outcome.NOT_APPLICABLE, "first: this gate extends none")
+        return CheckResult(Outcome.NOT_APPLICABLE, "this gate extends no other")
     measured = {"version": context.digest, "below": below.digest if below else None}
     if below and below.digest == context.digest:
         return CheckResult(Outcome.PASS, f"the version that {extends} accepted", measured=measured)
     problem = f"{extends} accepted {digest_text(below.digest)}" if below else f"{extends} has accepted no version yet"
     fix = f"stagegate promote {context.address} --to {extends}"
-    finding = Finding("version", f"it is {digest_text(context.digest)}, but {problem}", fix)
-    return CheckResult(Outcome.FAIL, problem, (finding,), measured)
+    found = f"it is {digest_text(context.digest)}, but {problem}"
+    return one_finding(Outcome.FAIL, "version", found, fix, measured, summary=problem)

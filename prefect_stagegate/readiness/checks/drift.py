@@ -12,7 +12,7 @@ from pydantic import Field
 from prefect_stagegate.errors import Cancelled, StagegateError
 from prefect_stagegate.measures import ColumnDrift, TableDrift
 from prefect_stagegate.model import Finding, Outcome
-from prefect_stagegate.readiness.base import CheckResult, Parameters
+from prefect_stagegate.readiness.base import CheckResult, Parameters, one_finding
 from prefect_stagegate.readiness.context import Accepted, CheckContext
 from prefect_stagegate.readiness.registry import check
 from prefect_stagegate.readiness.wording import listed
@@ -56,13 +56,16 @@ def drift(context: CheckContext, parameters: Drift) -> CheckResult:
     """  # noqa: D205 - the first sentence is long
     reference = _reference(context)
     if reference is None:
-        return CheckResult(Outcome.NOT_APPLICABLE, "first: nothing was accepted to compare with")
+        return CheckResult(Outcome.NOT_APPLICABLE, "no accepted version to compare with")
     try:
         tables = context.measures.drift(reference.digest, parameters.ignore)
     except Cancelled:
         raise
     except StagegateError as error:
-        return _unmeasured(context, reference, error)
+        address = f"{context.dataset}@{reference.digest}"
+        fix = f"Run the check on a node that has both versions, or stage the accepted one: stagegate stage {address}"
+        summary = f"could not be measured: {error.message.splitlines()[0]}"
+        return one_finding(Outcome.INCONCLUSIVE, address, str(error), fix, summary=summary)
     columns = [column for table in tables.values() for column in table.columns]
     compared = {column.name: column.distance for column in columns if column.distance is not None}
     measured = {
@@ -78,16 +81,8 @@ def drift(context: CheckContext, parameters: Drift) -> CheckResult:
         )
     if not compared:
         fix = "Name tables under `contract`, or take drift out of the gate."
-        finding = Finding("tables", "no column can be compared", fix, Outcome.INCONCLUSIVE)
-        return CheckResult(Outcome.INCONCLUSIVE, "no column can be compared", (finding,), measured)
+        return one_finding(Outcome.INCONCLUSIVE, "tables", "no column can be compared", fix, measured)
     return _evaluate(columns, parameters, f"{reference.target}'s {digest_text(reference.digest)}", measured)
-
-
-def _unmeasured(context: CheckContext, reference: Accepted, error: StagegateError) -> CheckResult:
-    address = f"{context.dataset}@{reference.digest}"
-    fix = f"Check on a node that has both versions, or bring the accepted one: stagegate stage {address}"
-    finding = Finding(address, str(error), fix, Outcome.INCONCLUSIVE)
-    return CheckResult(Outcome.INCONCLUSIVE, f"could not be measured: {error.message.splitlines()[0]}", (finding,))
 
 
 def _reference(context: CheckContext) -> Accepted | None:
@@ -101,7 +96,7 @@ def _too_few_rows(tables: Mapping[str, TableDrift], rows: int) -> Iterator[Findi
         fewest = min(table.rows, table.reference_rows)
         if fewest < rows:
             fix = "Set a smaller `rows` for drift in the gate if so few are enough."
-            problem = f"it has {count_text(fewest, 'row')}, and {rows:,} are wanted"
+            problem = f"it has {count_text(fewest, 'row')}; {rows:,} are required"
             yield Finding(f"table {name}", problem, fix, Outcome.INCONCLUSIVE)
 
 
@@ -116,9 +111,7 @@ def _evaluate(
         return CheckResult(Outcome.PASS, summary, measured=measured)
     outcome = Outcome.FAIL if len(moved) >= parameters.share * len(compared) else Outcome.WARN
     moved.sort(key=lambda item: -item[1])
-    fix = (
-        "Look at what changed at the source. If it is meant, train and judge anew, or `ignore` the column in the gate."
-    )
+    fix = "Find what changed at the source. If the change is intended, train again, or `ignore` the column in the gate."
     findings = tuple(
         Finding(column.name, f"{column.method} distance {distance:.3f} from {reference}", fix, outcome)
         for column, distance in moved

@@ -13,7 +13,7 @@ from pydantic import Field
 from prefect_stagegate.errors import StagegateError
 from prefect_stagegate.http import Client, Request, environment_proxies, fetch
 from prefect_stagegate.model import Finding, Outcome
-from prefect_stagegate.readiness.base import CheckResult, Parameters, Renewal
+from prefect_stagegate.readiness.base import CheckResult, Parameters, Renewal, one_finding
 from prefect_stagegate.readiness.context import CheckContext
 from prefect_stagegate.readiness.registry import CHECKS, check
 from prefect_stagegate.readiness.wording import listed
@@ -52,9 +52,9 @@ def owner(context: CheckContext, parameters: Owners) -> CheckResult:
     missing = [role for role in roles if not context.addresses(role)]
     measured = {role: list(context.addresses(role)) for role in roles}
     if missing:
-        fix = "Name somebody under `owners` in the spec."
-        findings = tuple(Finding(f"owners.{role}", "nobody is named", fix) for role in missing)
-        return CheckResult(Outcome.FAIL, f"nobody is named for {listed(missing)}", findings, measured)
+        fix = "Add an address under `owners` in the spec."
+        findings = tuple(Finding(f"owners.{role}", "no address is set", fix) for role in missing)
+        return CheckResult(Outcome.FAIL, f"no address is set for {listed(missing)}", findings, measured)
     return CheckResult(Outcome.PASS, f"{listed(roles)} can be reached", measured=measured)
 
 
@@ -85,10 +85,10 @@ def license(context: CheckContext, parameters: License) -> CheckResult:  # noqa:
         return CheckResult(Outcome.PASS, f"{spdx_name} is allowed", measured=measured)
     if spdx_name and spdx_name.casefold().startswith(tuple(name.casefold() for name in parameters.deny)):
         fix = "Ask the owner of the data for another licence, or leave this source out."
-        return CheckResult(Outcome.FAIL, f"{spdx_name} is denied", (Finding("license", "it is denied", fix),), measured)
-    summary = f"{spdx_name} is on no list" if spdx_name else "the spec names no licence"
+        return one_finding(Outcome.FAIL, "license", f"{spdx_name} is denied", fix, measured)
+    summary = f"{spdx_name} is neither allowed nor denied" if spdx_name else "the spec names no licence"
     fix = "Set `license` in the spec to the SPDX name, or add it to `allow` in the gate."
-    return CheckResult(Outcome.WARN, summary, (Finding("license", summary, fix, Outcome.WARN),), measured)
+    return one_finding(Outcome.WARN, "license", summary, fix, measured)
 
 
 class Runbook(Parameters):
@@ -101,12 +101,11 @@ class Runbook(Parameters):
 def runbook(context: CheckContext, parameters: Runbook) -> CheckResult:
     """Whether there is a runbook for when the data breaks: named passes, missing fails.
 
-    With `resolve: true`, a link by http or https that leads nowhere warns.
+    With `resolve: true`, a link by http or https whose page does not exist warns.
     """
     link = context.spec.runbook
     if not link:
-        finding = Finding("runbook", "the spec names none", "Set `runbook` in the spec to a link.")
-        return CheckResult(Outcome.FAIL, "no runbook is named", (finding,))
+        return one_finding(Outcome.FAIL, "runbook", "the spec names no runbook", "Set `runbook` in the spec to a link.")
     if not parameters.resolve or urlsplit(link).scheme not in ("http", "https"):
         return CheckResult(Outcome.PASS, f"named: {link}")
     return _follow(link, context.allowed_hosts, until=context.now + LINK_HOLDS)
@@ -116,15 +115,17 @@ def _follow(link: str, allowed: tuple[str, ...], until: datetime) -> CheckResult
     client = Client(allowed, idle=LINK_TIMEOUT, proxies=environment_proxies())
     status, fix = 0, "Try again, or drop `resolve` if this node can't reach the link."
     try:
+        # HEAD is enough: only the status counts, and a page may be large.
         status = fetch(Request(link, client=client, method="HEAD", timeout=LINK_TIMEOUT)).status
         reason = f"the server answers {status}"
     except StagegateError as error:
         reason, fix = error.message, error.hint or fix
+    problem, measured = f"{link}: {reason}", {"status": status}
     if status in GONE:
-        finding = Finding("runbook", f"{link}: {reason}", "Mend the link in the spec.", Outcome.WARN)
-        return CheckResult(Outcome.WARN, f"leads nowhere: {link}", (finding,), {"status": status}, until)
+        fix, summary = "Correct the link in the spec.", f"the page does not exist: {link}"
+        return one_finding(Outcome.WARN, "runbook", problem, fix, measured, summary=summary, until=until)
     # A link that can't be followed now may be sound: no verdict, and no expiry, so that it is tried again.
     if status in BROKEN:
-        finding = Finding("runbook", f"{link}: {reason}", fix, Outcome.INCONCLUSIVE)
-        return CheckResult(Outcome.INCONCLUSIVE, f"could not be followed: {link}", (finding,), {"status": status})
-    return CheckResult(Outcome.PASS, f"resolves: {link}", measured={"status": status}, until=until)
+        summary = f"could not be followed: {link}"
+        return one_finding(Outcome.INCONCLUSIVE, "runbook", problem, fix, measured, summary=summary)
+    return CheckResult(Outcome.PASS, f"resolves: {link}", measured=measured, until=until)

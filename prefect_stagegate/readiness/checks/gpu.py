@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +15,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from prefect_stagegate.model import Finding, Outcome, Scope
-from prefect_stagegate.readiness.base import CheckResult, Parameters, Renewal, worst_of
+from prefect_stagegate.readiness.base import CheckResult, Parameters, Renewal, from_findings, one_finding
 from prefect_stagegate.readiness.context import CheckContext
 from prefect_stagegate.readiness.node.nvml import Gpu, Gpus
 from prefect_stagegate.readiness.registry import check
@@ -78,8 +79,8 @@ def gpu_inventory(context: CheckContext, parameters: GpuInventory) -> CheckResul
     here = f"{count_text(len(gpus.gpus), 'GPU')}: {listed(sorted({gpu.name for gpu in gpus.gpus}))}"
     if (parameters.count, parameters.model, parameters.mig) == (None, None, None):
         fix = f"Declare them in the gate: gpu_inventory: {{count: {len(gpus.gpus)}, model: {gpus.gpus[0].name}}}"
-        undeclared = Finding("gpu_inventory", "the policy declares no GPUs", fix, Outcome.INCONCLUSIVE)
-        return CheckResult(Outcome.INCONCLUSIVE, f"nothing is declared to compare with; {here}", (undeclared,))
+        problem = f"the policy declares no GPUs; this node has {here}"
+        return one_finding(Outcome.INCONCLUSIVE, "gpu_inventory", problem, fix)
     return gpu_result(here, tuple(_undeclared(gpus, parameters)), gpus)
 
 
@@ -116,6 +117,7 @@ def _minor(gpu: Gpu) -> int:
 
 
 def _unopened(node: Path) -> Finding | None:
+    # Opened, and not only looked up: a node that exists may still be refused to this process.
     try:
         os.close(os.open(node, os.O_RDWR | os.O_CLOEXEC))
     except FileNotFoundError:
@@ -152,7 +154,7 @@ def _unsound(gpu: Gpu, limits: GpuMemory) -> Iterator[Finding]:
         yield Finding(gpu.label, "it counts no memory errors: ECC is off", fix, Outcome.INCONCLUSIVE)
     elif gpu.remap_pending is None and gpu.retired_pages is None:
         fix = f"nvidia-smi -i {gpu.index} -q -d ROW_REMAPPER,PAGE_RETIREMENT"
-        yield Finding(gpu.label, "it tells neither retired pages nor remapped rows", fix, Outcome.INCONCLUSIVE)
+        yield Finding(gpu.label, "it reports neither retired pages nor remapped rows", fix, Outcome.INCONCLUSIVE)
     if (count := gpu.ecc_uncorrected or 0) > limits.uncorrected:
         yield Finding(gpu.label, f"{count:,} uncorrected memory errors; {limits.uncorrected:,} are allowed", reset)
     if (count := gpu.ecc_corrected or 0) > limits.corrected:
@@ -183,12 +185,12 @@ def gpu_idle(context: CheckContext, parameters: GpuIdle) -> CheckResult:
 
 
 def _busy(gpu: Gpu, limits: GpuIdle) -> Iterator[Finding]:
-    seen = f"See whose it is: nvidia-smi -i {gpu.index}; fuser -v /dev/nvidia{_minor(gpu)}"
+    seen = f"Find the processes: nvidia-smi -i {gpu.index}; fuser -v /dev/nvidia{_minor(gpu)}"
     if gpu.processes is None:
-        yield Finding(gpu.label, "it doesn't tell who uses it", seen, Outcome.INCONCLUSIVE)
+        yield Finding(gpu.label, "it doesn't report which processes use it", seen, Outcome.INCONCLUSIVE)
     elif len(gpu.processes) > limits.processes:
         processes = listed([str(pid) for pid in gpu.processes])
-        yield Finding(gpu.label, f"{len(gpu.processes)} use it by process id: {processes}", seen)
+        yield Finding(gpu.label, f"processes that use it: {processes}", seen)
     if gpu.used > limits.used * MIB:
         problem = f"{gpu.used / MIB:.0f} MiB are in use, and {limits.used} are allowed"
         yield Finding(gpu.label, problem, seen)
@@ -198,19 +200,16 @@ def no_gpu(parameters: OnGpus) -> CheckResult:
     """The answer on a node without GPUs. It is never a pass."""
     if parameters.absent == "not_applicable":
         return CheckResult(Outcome.NOT_APPLICABLE, "this node has no GPU")
-    fix = "Run it on a node with GPUs, or set `absent: not_applicable` where none is needed."
-    finding = Finding("node", "NVML and the PCI bus show no GPU", fix, Outcome.INCONCLUSIVE)
-    return CheckResult(Outcome.INCONCLUSIVE, "this node has no GPU", (finding,))
+    fix = "Run the check on a node with GPUs, or set `absent: not_applicable` where none is needed."
+    problem = "NVML and the PCI bus show no GPU"
+    return one_finding(Outcome.INCONCLUSIVE, "node", problem, fix, summary="this node has no GPU")
 
 
 def gpu_result(good: str, findings: Sequence[Finding], gpus: Gpus) -> CheckResult:
     """Make the answer from findings: the worst one decides, and without any it passes with the summary `good`."""
     measured = {"driver": gpus.driver, "cuda": gpus.cuda, "gpus": [_measured(gpu) for gpu in gpus.gpus]}
-    worst = worst_of(findings)
-    if worst is None:
-        return CheckResult(Outcome.PASS, good, measured=measured)
-    more = f", and {len(findings) - 1} more" if len(findings) > 1 else ""
-    return CheckResult(worst.outcome, f"{worst.subject}: {worst.problem}{more}", tuple(findings), measured)
+    answer = from_findings(good, findings, measured)
+    return replace(answer, summary=f"{answer.summary}, and {len(findings) - 1} more") if len(findings) > 1 else answer
 
 
 def _measured(gpu: Gpu) -> dict[str, Any]:

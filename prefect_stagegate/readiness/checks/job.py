@@ -11,10 +11,10 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from prefect_stagegate.model import Finding, Outcome, Scope
-from prefect_stagegate.readiness.base import CheckResult, Parameters, Renewal
+from prefect_stagegate.model import Outcome, Scope
+from prefect_stagegate.readiness.base import CheckResult, Floors, Parameters, Renewal, one_finding
 from prefect_stagegate.readiness.context import CheckContext
 from prefect_stagegate.readiness.node.accelerators import Run, simulate
 from prefect_stagegate.readiness.node.bottleneck import FIXES, Bottleneck, bottleneck
@@ -50,30 +50,18 @@ class Bounds(Parameters):
     files: int = Field(default=10_000, ge=1, le=1_000_000, description="How many files it may open.", examples=[1000])
 
 
-class FeedRate(Bounds):
+class FeedRate(Bounds, Floors):
     """Less than the job needs leaves accelerators waiting; a tenth less may be hidden by what varies."""
 
     warn: float = Field(default=1.0, gt=0, description="The ratio below which it warns.", examples=[1.2])
     fail: float = Field(default=0.9, gt=0, description="The ratio below which it fails.", examples=[1.0])
 
-    @model_validator(mode="after")
-    def _ordered(self) -> FeedRate:
-        if self.warn < self.fail:
-            raise ValueError("`warn` must not be smaller than `fail`")
-        return self
 
-
-class Utilisation(Bounds):
+class Utilisation(Bounds, Floors):
     """MLPerf Storage counts a result of unet3d or resnet50 only from 0.90 on."""
 
     warn: float = Field(default=0.90, gt=0, le=1, description="The busy share below which it warns.", examples=[0.95])
     fail: float = Field(default=0.85, gt=0, le=1, description="The busy share below which it fails.", examples=[0.7])
-
-    @model_validator(mode="after")
-    def _ordered(self) -> Utilisation:
-        if self.warn < self.fail:
-            raise ValueError("`warn` must not be smaller than `fail`")
-        return self
 
 
 @check("feed_rate", owner="infra", scope=Scope.NODE, ttl=HOLDS, binds=("job",), renewal=Renewal.CHEAP)
@@ -143,11 +131,9 @@ def utilisation(context: CheckContext, parameters: Utilisation) -> CheckResult:
 def _nothing_to_measure(context: CheckContext) -> CheckResult:
     """The answer without a `job:`, or without the version on this node."""
     if context.spec.job is None:
-        finding = Finding("job", "the spec doesn't say what trains on the dataset", EXAMPLE, Outcome.INCONCLUSIVE)
-        return CheckResult(Outcome.INCONCLUSIVE, "the spec has no `job:`", (finding,))
-    fix = f"stagegate stage {context.address}"
-    finding = Finding(context.address, "it is not staged on this node", fix, Outcome.INCONCLUSIVE)
-    return CheckResult(Outcome.INCONCLUSIVE, "the version is not staged on this node", (finding,))
+        return one_finding(Outcome.INCONCLUSIVE, "job", "the spec has no `job:`", EXAMPLE)
+    problem, fix = "the version is not staged on this node", f"stagegate stage {context.address}"
+    return one_finding(Outcome.INCONCLUSIVE, context.address, problem, fix)
 
 
 def _sample(context: CheckContext, view: Path, bounds: Bounds, part: float) -> tuple[tuple[Path, int], ...]:
@@ -173,14 +159,13 @@ def _unproved(context: CheckContext, reading: Reading, measured: dict[str, Any])
     """The answer where the reading proves nothing; None where it does."""
     if not reading.tiers.total:
         fix = f"See what the version holds: stagegate show {context.address} --rows"
-        finding = Finding(context.address, "nothing of it was read", fix, Outcome.INCONCLUSIVE)
-        return CheckResult(Outcome.INCONCLUSIVE, "0 bytes were read", (finding,), measured)
+        return one_finding(Outcome.INCONCLUSIVE, context.address, "0 bytes were read", fix, measured)
     if reading.warm:
         cause = Bottleneck.PAGE_CACHE
         share = reading.tiers.page_cache / reading.tiers.total
-        finding = Finding(cause.value, f"it gave {share:.0%} of the bytes", FIXES[cause], Outcome.INCONCLUSIVE)
-        summary = f"only the page cache was read ({share:.0%} of the bytes), not the volume"
-        return CheckResult(Outcome.INCONCLUSIVE, summary, (finding,), measured | {"bottleneck": cause.value})
+        measured = measured | {"bottleneck": cause.value}
+        problem = f"only the page cache was read ({share:.0%} of the bytes), not the volume"
+        return one_finding(Outcome.INCONCLUSIVE, cause.value, problem, FIXES[cause], measured)
     return None
 
 
@@ -194,8 +179,8 @@ def _too_few_steps(context: CheckContext, run: Run, job: JobSpec, measured: dict
         fix = f"Raise `bytes` and `files` of utilisation: {bytes_text(wanted * job.batch_bytes)} make {wanted} batches."
     else:
         fix = f"Raise `seconds` of utilisation: a step takes {job.step_time:g} s."
-    problem = f"{count_text(run.steps, 'batch')} were taken, and {wanted} are wanted"
-    return CheckResult(Outcome.INCONCLUSIVE, problem, (Finding("steps", problem, fix, Outcome.INCONCLUSIVE),), measured)
+    problem = f"{count_text(run.steps, 'batch')} were taken; {wanted} are required"
+    return one_finding(Outcome.INCONCLUSIVE, "steps", problem, fix, measured)
 
 
 def _with_cause(
@@ -204,10 +189,11 @@ def _with_cause(
     """Read again with more readers to find the bottleneck, and add it to the answer of a node that falls short."""
     job = context.spec.job
     readers = min(MORE * (job.readers * job.accelerators if job else 1), MOST_READERS)
+    # The first reading took the other part, so both together keep the bounds of the gate.
     seconds = (1 - FIRST) * bounds.seconds.total_seconds()
     files = _sample(context, view, bounds, 1 - FIRST)
     more = read_cold(files, readers=readers, seconds=seconds, machine=context.machine)
     cause = bottleneck(reading, more, cores=len(os.sched_getaffinity(0)))
-    finding = Finding(cause.value, answer.summary, FIXES[cause].format(address=context.address), answer.outcome)
+    fix, summary = FIXES[cause].format(address=context.address), f"{answer.summary}; bottleneck: {cause.value}"
     measured = {**answer.measured, "bottleneck": cause.value, "rate_with_more_readers": round(more.rate)}
-    return CheckResult(answer.outcome, f"{answer.summary}; held back by the {cause.value}", (finding,), measured)
+    return one_finding(answer.outcome, cause.value, answer.summary, fix, measured, summary=summary)

@@ -43,7 +43,7 @@ def lineage(context: CheckContext, parameters: NoParameters) -> CheckResult:  # 
             Outcome.FAIL, f"{gaps:,} of {count_text(files, 'file')} can't be traced", tuple(shown), measured
         )
     if weak:
-        summary = f"{weak:,} of {count_text(files, 'file')} are fixed by a weak pin only"
+        summary = f"{weak:,} of {count_text(files, 'file')} have only a weak pin"
         return CheckResult(Outcome.WARN, summary, tuple(shown), measured)
     return CheckResult(Outcome.PASS, f"{count_text(files, 'file')} traced to pinned objects", measured=measured)
 
@@ -60,12 +60,12 @@ def _paired(entries: Iterator[Entry], origins: Iterator[Origin]) -> Iterator[tup
 def _gap(entry: Entry, origin: Origin | None) -> Finding | None:
     fix = "Stage it again from its sources, which records where each file comes from: stagegate stage SPEC"
     if origin is None or not origin.source:
-        return Finding(entry.path, "nothing says where it came from", fix)
+        return Finding(entry.path, "no source is recorded for it", fix)
     if origin.digest != entry.digest:
-        return Finding(entry.path, "its origin is recorded with other bytes", fix)
+        return Finding(entry.path, "its recorded origin has another digest", fix)
     if not origin.pin.value:
-        return Finding(entry.path, f"nothing fixes the object at {origin.source}", fix)
+        return Finding(entry.path, f"no pin is recorded for the object at {origin.source}", fix)
     if origin.pin.strength == "weak":
-        better = "Read from a source with versions or checksums (an object store) if that is to be proved."
-        return Finding(entry.path, f"{origin.pin.kind} alone fixes the object", better, Outcome.WARN)
+        better = "For proof, read from a source with versions or checksums, such as an object store."
+        return Finding(entry.path, f"its only pin is a weak one: {origin.pin.kind}", better, Outcome.WARN)
     return None

@@ -130,9 +130,9 @@ def _parity(
 ) -> CheckResult:
     below = context.below
     if below is None:
-        return CheckResult(Outcome.NOT_APPLICABLE, "first: nothing was accepted below to compare with")
+        return CheckResult(Outcome.NOT_APPLICABLE, "the gate below has accepted no version to compare with")
     if below.environment is None:
-        return CheckResult(Outcome.INCONCLUSIVE, f"the attestation of {below.target} does not say where it was decided")
+        return CheckResult(Outcome.INCONCLUSIVE, f"the attestation of {below.target} has no environment")
     compared = compare(below.environment, context.environment, declared=declared, variables=variables)
     differences = [difference for difference in compared if difference.group in groups]
     return _answer(differences, label, below.target, context.environment, below.environment)

@@ -51,8 +51,8 @@ class Pii(Parameters):
 def pii(context: CheckContext, parameters: Pii) -> CheckResult:
     """Whether personal data stand in the text of tables: e-mail addresses, phone numbers, IBANs, credit cards, SSNs.
 
-    No hit passes, text that was not looked at warns (ignored or nested columns, files of no table), a hit fails. No
-    row looked at is inconclusive. IBANs (ISO 13616) and cards (ISO/IEC 7812) count only with the right check digits;
+    No hit passes, text that was not scanned warns (ignored or nested columns, files of no table), a hit fails. No
+    scanned row is inconclusive. IBANs (ISO 13616) and cards (ISO/IEC 7812) count only with the right check digits;
     phone numbers only in their international form (ITU-T E.164). Names and addresses can't be told from other text, so
     a pass is no proof. The values themselves are never recorded.
     """
@@ -64,16 +64,17 @@ def pii(context: CheckContext, parameters: Pii) -> CheckResult:
     measured = {"rows": rows, "scanned": scanned, "outside_tables": outside, "patterns": list(parameters.patterns)}
     hits = tuple(finding for name, scan in scans.items() for finding in _hits(name, scan))
     unscanned = tuple(_unscanned(scans, outside))
+    # A hit fails even where other text was not scanned.
     if hits:
         summary = f"personal data in {listed(list(dict.fromkeys(hit.subject for hit in hits)))}"
         return CheckResult(Outcome.FAIL, summary, (*hits, *unscanned), measured)
     if not rows:
         fix = "Name the tables with text under `contract`, or take pii out of the gate."
-        finding = Finding("tables", "no text was looked at", fix, Outcome.INCONCLUSIVE)
-        return CheckResult(Outcome.INCONCLUSIVE, "no text was looked at", (finding, *unscanned), measured)
+        finding = Finding("tables", "no text was scanned", fix, Outcome.INCONCLUSIVE)
+        return CheckResult(Outcome.INCONCLUSIVE, "no text was scanned", (finding, *unscanned), measured)
     looked = f"nothing in {count_text(len(scanned), 'column')} of {count_text(rows, 'row')}"
     if unscanned:
-        return CheckResult(Outcome.WARN, f"{looked}; not looked at: {unscanned[0].subject}", unscanned, measured)
+        return CheckResult(Outcome.WARN, f"{looked}; not scanned: {unscanned[0].subject}", unscanned, measured)
     return CheckResult(Outcome.PASS, looked, measured=measured)
 
 
@@ -94,7 +95,7 @@ def _hits(table: str, scan: Scan) -> Iterator[Finding]:
 def _unscanned(scans: dict[str, Scan], outside: int) -> Iterator[Finding]:
     for table, scan in scans.items():
         for column, why in scan.unscanned.items():
-            yield Finding(f"{table}.{column}", f"it was not looked at: {why}", "Look at it by hand.", Outcome.WARN)
+            yield Finding(f"{table}.{column}", f"it was not scanned: {why}", "Inspect it by hand.", Outcome.WARN)
     if outside:
-        problem = f"{count_text(outside, 'file')} of no table were not looked at"
-        yield Finding("files", problem, "Make tables of those that hold text, or look at them by hand.", Outcome.WARN)
+        problem = f"not scanned: {count_text(outside, 'file')} outside of all tables"
+        yield Finding("files", problem, "Declare those with text as tables, or inspect them by hand.", Outcome.WARN)

@@ -9,11 +9,11 @@ from collections.abc import Callable, Mapping
 from datetime import timedelta
 from typing import TypeVar
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from prefect_stagegate.model import Finding, Outcome, Scope
+from prefect_stagegate.model import Outcome, Scope
 from prefect_stagegate.readiness import orchestration
-from prefect_stagegate.readiness.base import CheckResult, Parameters, Renewal
+from prefect_stagegate.readiness.base import Ceilings, CheckResult, Parameters, Renewal, one_finding
 from prefect_stagegate.readiness.context import CheckContext
 from prefect_stagegate.readiness.registry import check
 from prefect_stagegate.readiness.wording import age_text, time_text
@@ -31,7 +31,7 @@ class WorkPool(Parameters):
     pool: str = Field(default="", description="The work pool's name.", examples=["gpu"])
 
 
-class Worker(WorkPool):
+class Worker(WorkPool, Ceilings):
     """A worker tells every 30 seconds that it lives (PREFECT_WORKER_HEARTBEAT_SECONDS)."""
 
     warn: Duration = Field(
@@ -45,12 +45,6 @@ class Worker(WorkPool):
         examples=["3m"],
     )
 
-    @model_validator(mode="after")
-    def _ordered(self) -> Worker:
-        if self.warn > self.fail:
-            raise ValueError("`warn` must not be longer than `fail`")
-        return self
-
 
 @check("worker", owner="infra", scope=Scope.ENVIRONMENT, ttl=HOLDS, renewal=Renewal.CHEAP)
 def worker(context: CheckContext, parameters: Worker) -> CheckResult:
@@ -62,19 +56,18 @@ def worker(context: CheckContext, parameters: Worker) -> CheckResult:
     if not parameters.pool:
         return missing_parameter("worker", "pool", "prefect work-pool ls")
     seen, problem = look_up(lambda: orchestration.heartbeat(parameters.pool))
-    fix = f"prefect worker start --pool {parameters.pool}"
+    subject, fix = f"work pool {parameters.pool}", f"prefect worker start --pool {parameters.pool}"
     if seen is None:
-        missing = problem or "no worker was ever heard of"
-        return CheckResult(Outcome.FAIL, missing, (Finding(f"work pool {parameters.pool}", missing, fix),))
+        return one_finding(Outcome.FAIL, subject, problem or "no worker ever sent a heartbeat", fix)
     age = max(context.now - seen, timedelta(0))  # the server's clock may be ahead
     measured = {"pool": parameters.pool, "age_seconds": age.total_seconds()}
-    summary = f"heard of at {time_text(seen)}"
+    summary = f"last heartbeat at {time_text(seen)}"
     if age <= parameters.warn:
         return CheckResult(Outcome.PASS, summary, measured=measured)
     outcome = Outcome.WARN if age <= parameters.fail else Outcome.FAIL
     limit = parameters.warn if outcome is Outcome.WARN else parameters.fail
-    silent = f"no worker was heard of since {time_text(seen)}, more than {age_text(limit)} before the check"
-    return CheckResult(outcome, summary, (Finding(f"work pool {parameters.pool}", silent, fix, outcome),), measured)
+    silent = f"the last heartbeat was at {time_text(seen)}, more than {age_text(limit)} before the check"
+    return one_finding(outcome, subject, silent, fix, measured, summary=summary)
 
 
 @check("work_pool", owner="infra", scope=Scope.ENVIRONMENT, ttl=HOLDS, renewal=Renewal.CHEAP)
@@ -90,7 +83,7 @@ def work_pool(context: CheckContext, parameters: WorkPool) -> CheckResult:  # no
     pool, problem = look_up(lambda: orchestration.work_pool(parameters.pool))
     if pool is None:
         fix = f"prefect work-pool create {parameters.pool}"
-        return CheckResult(Outcome.FAIL, problem, (Finding(subject, problem, fix),))
+        return one_finding(Outcome.FAIL, subject, problem, fix)
     measured = {"pool": parameters.pool, "status": pool.status, "limit": pool.limit, "active": pool.active}
     if pool.status == "READY":
         return _free_slots(subject, parameters.pool, pool, measured)
@@ -98,7 +91,7 @@ def work_pool(context: CheckContext, parameters: WorkPool) -> CheckResult:  # no
     problem = f"it is {pool.status.lower().replace('_', ' ') or 'of no known status'}"
     resume = f"prefect work-pool resume {parameters.pool}"
     fix = resume if pool.status == "PAUSED" else f"prefect worker start --pool {parameters.pool}"
-    return CheckResult(outcome, problem, (Finding(subject, problem, fix, outcome),), measured)
+    return one_finding(outcome, subject, problem, fix, measured)
 
 
 def _free_slots(subject: str, name: str, pool: orchestration.Pool, measured: Mapping[str, object]) -> CheckResult:
@@ -106,7 +99,7 @@ def _free_slots(subject: str, name: str, pool: orchestration.Pool, measured: Map
         problem = f"all of its {count_text(pool.limit, 'slot')} are in use"
         fix = f"Wait, or raise it: prefect work-pool set-concurrency-limit {name} {pool.limit + 1}"
         outcome = Outcome.WARN if pool.limit else Outcome.FAIL
-        return CheckResult(outcome, problem, (Finding(subject, problem, fix, outcome),), measured)
+        return one_finding(outcome, subject, problem, fix, measured)
     return CheckResult(Outcome.PASS, "ready", measured=measured)
 
 
@@ -132,31 +125,30 @@ def queue(context: CheckContext, parameters: WorkQueue) -> CheckResult:
     work_queue, problem = look_up(lambda: orchestration.queue(parameters.pool, parameters.queue))
     if work_queue is None:
         fix = f"prefect work-queue create {parameters.queue} --pool {parameters.pool}"
-        return CheckResult(Outcome.FAIL, problem, (Finding(subject, problem, fix),))
+        return one_finding(Outcome.FAIL, subject, problem, fix)
     age = max(context.now - work_queue.polled, timedelta(0)) if work_queue.polled else None
     measured = {"late_runs": work_queue.late, "polled_seconds": age.total_seconds() if age is not None else None}
     if work_queue.paused:
         fix = f"prefect work-queue resume {parameters.queue} --pool {parameters.pool}"
-        return CheckResult(Outcome.FAIL, "it is paused", (Finding(subject, "it is paused", fix),), measured)
+        return one_finding(Outcome.FAIL, subject, "it is paused", fix, measured)
     if work_queue.polled is None or age is None or age > parameters.polled:
-        problem = (
-            f"nobody polled it since {time_text(work_queue.polled)}" if work_queue.polled else "nobody ever polled it"
-        )
+        problem = "no worker ever polled it"
+        if work_queue.polled:
+            limit = age_text(parameters.polled)
+            problem = f"the last poll was at {time_text(work_queue.polled)}, more than {limit} before the check"
         fix = f"prefect worker start --pool {parameters.pool} --work-queue {parameters.queue}"
-        return CheckResult(Outcome.FAIL, problem, (Finding(subject, problem, fix),), measured)
-    summary = f"polled at {time_text(work_queue.polled)}"
+        return one_finding(Outcome.FAIL, subject, problem, fix, measured)
     if work_queue.late:
-        problem = f"{count_text(work_queue.late, 'run')} should have begun"
+        problem = f"late: {count_text(work_queue.late, 'run')}"
         fix = "Start another worker, or raise the limits that hold them: prefect flow-run ls --state Late"
-        return CheckResult(Outcome.WARN, problem, (Finding(subject, problem, fix, Outcome.WARN),), measured)
-    return CheckResult(Outcome.PASS, summary, measured=measured)
+        return one_finding(Outcome.WARN, subject, problem, fix, measured)
+    return CheckResult(Outcome.PASS, f"polled at {time_text(work_queue.polled)}", measured=measured)
 
 
 def missing_parameter(name: str, parameter: str, lists: str) -> CheckResult:
     """The answer of a check whose gate leaves out the parameter that names what to look at."""
     fix = f"Set it in the gate, as in {{{name}: {{{parameter}: …}}}}; `{lists}` lists what there is."
-    finding = Finding(name, f"the gate names no {parameter}", fix, Outcome.INCONCLUSIVE)
-    return CheckResult(Outcome.INCONCLUSIVE, f"the gate names no {parameter}", (finding,))
+    return one_finding(Outcome.INCONCLUSIVE, name, f"the gate names no {parameter}", fix)
 
 
 def look_up(fetch: Callable[[], T]) -> tuple[T | None, str]:

@@ -10,8 +10,8 @@ from datetime import timedelta
 from pydantic import Field
 
 from prefect_stagegate.clock import moment, stamp
-from prefect_stagegate.model import Finding, Outcome
-from prefect_stagegate.readiness.base import CheckResult, Parameters, Renewal
+from prefect_stagegate.model import Outcome
+from prefect_stagegate.readiness.base import CheckResult, Parameters, Renewal, one_finding
 from prefect_stagegate.readiness.context import CheckContext
 from prefect_stagegate.readiness.registry import check
 from prefect_stagegate.readiness.wording import age_text, time_text
@@ -38,23 +38,22 @@ def rollback(context: CheckContext, parameters: Rollback) -> CheckResult:
     """
     accepted = context.accepted
     if accepted is None:
-        return CheckResult(Outcome.NOT_APPLICABLE, f"first: nothing to return to in {context.target}")
+        return CheckResult(Outcome.NOT_APPLICABLE, f"{context.target} has no earlier version to return to")
     age = context.now - moment(accepted.at)
     measured = {"version": accepted.digest, "accepted_at": accepted.at, "age_seconds": age.total_seconds()}
     name = digest_text(accepted.digest)
     # However young: a version whose manifest is lost can't be returned to.
     if not context.resolvable(accepted.digest):
-        fix = f"stagegate history {context.dataset}@{context.target}"
-        finding = Finding(name, "the catalog has lost its manifest: restore it from a backup", fix)
-        return CheckResult(Outcome.FAIL, f"{name} can't be returned to", (finding,), measured)
+        fix, summary = f"stagegate history {context.dataset}@{context.target}", f"{name} can't be returned to"
+        problem = "the catalog has lost its manifest: restore it from a backup"
+        return one_finding(Outcome.FAIL, name, problem, fix, measured, summary=summary)
     summary = f"{name}, accepted at {time_text(moment(accepted.at))}"
     if age <= parameters.warn:
         return CheckResult(Outcome.PASS, summary, measured=measured)
     fix = f"Rehearse it: stagegate stage {context.dataset}@{accepted.digest}"
     limit = age_text(parameters.warn)
     problem = f"it was accepted at {time_text(moment(accepted.at))}, more than {limit} before the check"
-    finding = Finding(name, problem, fix, Outcome.WARN)
-    return CheckResult(Outcome.WARN, summary, (finding,), measured)
+    return one_finding(Outcome.WARN, name, problem, fix, measured, summary=summary)
 
 
 class Soak(Parameters):
@@ -77,10 +76,10 @@ def soak(context: CheckContext, parameters: Soak) -> CheckResult:
     """
     extends, below = context.gate.extends, context.below
     if extends is None:
-        return CheckResult(Outcome.NOT_APPLICABLE, "first: this gate extends none")
+        return CheckResult(Outcome.NOT_APPLICABLE, "this gate extends no other")
     if below is None or below.digest != context.digest:
-        finding = Finding(extends, "it does not stand there", f"stagegate promote {context.address} --to {extends}")
-        return CheckResult(Outcome.FAIL, f"it does not stand at {extends}", (finding,))
+        fix = f"stagegate promote {context.address} --to {extends}"
+        return one_finding(Outcome.FAIL, extends, f"{extends} does not name this version", fix)
     since, until = moment(below.at), moment(below.until) if below.until else context.now
     stood = until - since
     measured = {"since": below.at, "until": below.until, "stood_seconds": stood.total_seconds()}
@@ -92,9 +91,10 @@ def soak(context: CheckContext, parameters: Soak) -> CheckResult:
     wanted = age_text(parameters.period)
     if below.until:
         fix = f"Let it stand there again: stagegate promote {context.address} --to {extends}"
-        finding = Finding(extends, f"the ref moved on after {age_text(stood)}, and {wanted} are wanted", fix)
-        return CheckResult(Outcome.FAIL, summary, (finding,), measured)
+        problem = f"the ref moved on after {age_text(stood)}; {wanted} are required"
+        return one_finding(Outcome.FAIL, extends, problem, fix, measured, summary=summary)
+    # Time alone turns this failure into a pass, so the answer ends then.
     ends = since + parameters.period
     fix = f"Wait until {stamp(ends)[:16]}Z, then check again."
-    finding = Finding(extends, f"it stands there since {time_text(since)}, and {wanted} are wanted", fix)
-    return CheckResult(Outcome.FAIL, summary, (finding,), measured, until=ends)
+    problem = f"the version stands there since {time_text(since)}; {wanted} are required"
+    return one_finding(Outcome.FAIL, extends, problem, fix, measured, summary=summary, until=ends)

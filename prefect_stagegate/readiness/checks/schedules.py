@@ -12,7 +12,7 @@ from pydantic import Field
 
 from prefect_stagegate.model import Finding, Outcome, Scope
 from prefect_stagegate.readiness import orchestration
-from prefect_stagegate.readiness.base import CheckResult, Parameters, Renewal, worst_of
+from prefect_stagegate.readiness.base import CheckResult, Parameters, Renewal, from_findings, one_finding
 from prefect_stagegate.readiness.checks.pools import HOLDS, look_up, missing_parameter
 from prefect_stagegate.readiness.context import CheckContext
 from prefect_stagegate.readiness.registry import check
@@ -44,7 +44,7 @@ def schedule(context: CheckContext, parameters: Schedule) -> CheckResult:  # noq
         return missing_parameter("schedule", "deployment", "prefect deployment ls")
     deployment, problem = look_up(lambda: orchestration.deployment(name))
     if deployment is None:
-        return CheckResult(Outcome.FAIL, problem, (Finding(name, problem, "prefect deploy"),))
+        return one_finding(Outcome.FAIL, name, problem, "prefect deploy")
     measured = {
         "schedules": deployment.schedules,
         "active": deployment.active,
@@ -54,11 +54,11 @@ def schedule(context: CheckContext, parameters: Schedule) -> CheckResult:  # noq
         problem = "it is paused" if deployment.paused else "no schedule of it is active"
         resume = f"prefect deployment schedule ls {name}, then prefect deployment schedule resume {name} SCHEDULE_ID"
         fix = resume if deployment.schedules else "Give it a schedule and deploy it: prefect deploy"
-        return CheckResult(Outcome.FAIL, problem, (Finding(name, problem, fix),), measured)
+        return one_finding(Outcome.FAIL, name, problem, fix, measured)
     if deployment.next is None:
-        problem = "no run of it is planned"
+        problem = "no run is planned"
         fix = "See whether the server's scheduler runs: prefect server services ls"
-        return CheckResult(Outcome.WARN, problem, (Finding(name, problem, fix, Outcome.WARN),), measured)
+        return one_finding(Outcome.WARN, name, problem, fix, measured)
     return CheckResult(Outcome.PASS, f"its next run is due at {time_text(deployment.next)}", measured=measured)
 
 
@@ -81,10 +81,7 @@ def concurrency(context: CheckContext, parameters: Concurrency) -> CheckResult: 
         return missing_parameter("concurrency", "limits", "prefect gcl ls")
     measured: dict[str, object] = {}
     findings = tuple(finding for name in parameters.limits for finding in _limit(name, measured))
-    worst = worst_of(findings)
-    if worst is None:
-        return CheckResult(Outcome.PASS, f"free slots in {listed(parameters.limits)}", measured=measured)
-    return CheckResult(worst.outcome, f"{worst.subject}: {worst.problem}", findings, measured)
+    return from_findings(f"free slots in {listed(parameters.limits)}", findings, measured)
 
 
 def _limit(name: str, measured: dict[str, object]) -> Iterator[Finding]:
@@ -94,7 +91,7 @@ def _limit(name: str, measured: dict[str, object]) -> Iterator[Finding]:
         return
     measured[name] = {"slots": limit.slots, "used": limit.used, "active": limit.active}
     if not limit.slots:
-        yield Finding(name, "it has no slots, so nothing begins", f"prefect gcl update {name} --limit 1")
+        yield Finding(name, "it has no slots, so no run can begin", f"prefect gcl update {name} --limit 1")
     elif not limit.active:
         yield Finding(name, "it is disabled", f"prefect gcl update {name} --enable", Outcome.WARN)
     elif limit.used >= limit.slots:
@@ -128,21 +125,19 @@ def alert(context: CheckContext, parameters: Alert) -> CheckResult:
     delivery, problem = look_up(lambda: orchestration.last_delivery(name, context.now - orchestration.MOST_DAYS))
     if problem:  # here None alone does not mean that it is missing: it may never have acted
         fix = "Make it, or enable it: see the part on alerts in deployments/README.md."
-        return CheckResult(Outcome.FAIL, problem, (Finding(name, problem, fix),))
+        return one_finding(Outcome.FAIL, name, problem, fix)
     if delivery is None:
-        problem = "it never sent a message that the server knows of"
-        return CheckResult(Outcome.FAIL, problem, (Finding(name, problem, TEST),))
+        return one_finding(Outcome.FAIL, name, "the server has no record of a message from it", TEST)
     age = max(context.now - delivery.at, timedelta(0))
     measured = {"at": delivery.at.isoformat(), "executed": delivery.executed}
     if not delivery.executed:
-        reason = delivery.reason or "no reason is told"
+        reason = delivery.reason or "no reason is given"
         problem = f"its last message, at {time_text(delivery.at)}, could not be sent: {reason}"
         fix = f"Check its notification block, then: {TEST}"
-        return CheckResult(Outcome.FAIL, problem, (Finding(name, problem, fix),), measured)
+        return one_finding(Outcome.FAIL, name, problem, fix, measured)
     summary = f"a message was sent at {time_text(delivery.at)}"
     if age <= parameters.warn:
         return CheckResult(Outcome.PASS, summary, measured=measured, until=delivery.at + parameters.warn)
     limit = age_text(parameters.warn)
     problem = f"its last message was at {time_text(delivery.at)}, more than {limit} before the check"
-    finding = Finding(name, problem, TEST, Outcome.WARN)
-    return CheckResult(Outcome.WARN, summary, (finding,), measured)
+    return one_finding(Outcome.WARN, name, problem, TEST, measured, summary=summary)

@@ -6,12 +6,13 @@ Checks on the sources.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 from pydantic import Field
 
 from prefect_stagegate.model import CredentialLife, Finding, Outcome, Scope
-from prefect_stagegate.readiness.base import CheckResult, NoParameters, Parameters, Renewal, worst_of
+from prefect_stagegate.readiness.base import CheckResult, NoParameters, Parameters, Renewal, from_findings, worst_of
 from prefect_stagegate.readiness.context import CheckContext, Probe
 from prefect_stagegate.readiness.registry import check
 from prefect_stagegate.readiness.wording import age_text, listed, time_text
@@ -87,11 +88,10 @@ def credential_life(context: CheckContext, parameters: Lifetime) -> CheckResult:
     measured = {label: {"kind": life.kind, "seconds_left": left.get(label)} for label, life in needed.items()}
     # The pass ends when what is left gets shorter than the runs that it must cover.
     until = datetime.fromtimestamp(now + min(left.values()) - AMPLE * run, UTC) if left and not findings else None
-    if worst := worst_of(findings):
-        return CheckResult(worst.outcome, f"{worst.subject}: {worst.problem}", findings, measured)
     ends = [life.ends for life in needed.values() if life.ends is not None]
     shortest = f"the first credentials end at {_time_at(min(ends))}" if ends else "the credentials have no end"
-    return CheckResult(Outcome.PASS, f"{count_text(len(needed), 'source')}: {shortest}", measured=measured, until=until)
+    answer = from_findings(f"{count_text(len(needed), 'source')}: {shortest}", findings, measured)
+    return replace(answer, until=until)
 
 
 def _labels(urls: Sequence[str]) -> list[str]:
@@ -102,7 +102,7 @@ def _labels(urls: Sequence[str]) -> list[str]:
 def _life_finding(label: str, life: CredentialLife, left: float | None, run: float) -> Finding | None:
     if left is None:
         fix = "Use a key or a role whose end is known, or set AWS_CREDENTIAL_EXPIRATION beside the session token."
-        unknown = Finding(label, f"nobody can tell when {life.what} ends", fix, Outcome.INCONCLUSIVE)
+        unknown = Finding(label, f"the end of {life.what} is unknown", fix, Outcome.INCONCLUSIVE)
         return unknown if life.kind in ("unknown", "temporary") else None
     if left >= AMPLE * run:
         return None

@@ -9,10 +9,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 from datetime import timedelta
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from prefect_stagegate.model import Finding, Outcome, Scope
-from prefect_stagegate.readiness.base import CheckResult, NoParameters, Parameters, Renewal
+from prefect_stagegate.model import Outcome, Scope
+from prefect_stagegate.readiness.base import Ceilings, CheckResult, Floors, NoParameters, Renewal, one_finding
 from prefect_stagegate.readiness.context import CheckContext, Volume
 from prefect_stagegate.readiness.registry import check
 from prefect_stagegate.units import bytes_text, count_text
@@ -27,17 +27,11 @@ SHOWN = 50
 MORE_ROOM = "Run `stagegate gc`, or give the cache a larger volume with --cache or STAGEGATE_CACHE."
 
 
-class CacheFit(Parameters):
+class CacheFit(Floors):
     """A fifth more than the data itself leaves room for the next delivery."""
 
     warn: float = Field(default=1.2, gt=0, description="The ratio below which it warns.", examples=[1.5])
     fail: float = Field(default=1.0, gt=0, description="The ratio below which it fails.", examples=[1.0])
-
-    @model_validator(mode="after")
-    def _ordered(self) -> CacheFit:
-        if self.warn < self.fail:
-            raise ValueError("`warn` must not be smaller than `fail`")
-        return self
 
 
 @check("cache_fit", owner="infra", scope=Scope.NODE, ttl=HOLDS, renewal=Renewal.CHEAP)
@@ -58,21 +52,15 @@ def cache_fit(context: CheckContext, parameters: CacheFit) -> CheckResult:
         return CheckResult(Outcome.PASS, summary, measured=measured)
     outcome = Outcome.WARN if ratio >= parameters.fail else Outcome.FAIL
     wanted = (parameters.warn if outcome is Outcome.WARN else parameters.fail) * context.bytes
-    problem = f"it has {bytes_text(room)} for this version, and {bytes_text(wanted)} are wanted"
-    return CheckResult(outcome, summary, (Finding(str(volume.path), problem, MORE_ROOM, outcome),), measured)
+    problem = f"it has room for {bytes_text(room)} of this version; {bytes_text(wanted)} are required"
+    return one_finding(outcome, str(volume.path), problem, MORE_ROOM, measured, summary=summary)
 
 
-class UsedShare(Parameters):
+class UsedShare(Ceilings):
     """Many file systems slow down above 80 to 85 %."""
 
     warn: float = Field(default=0.80, gt=0, le=1, description="The used share above which it warns.", examples=[0.8])
     fail: float = Field(default=0.85, gt=0, le=1, description="The used share above which it fails.", examples=[0.9])
-
-    @model_validator(mode="after")
-    def _ordered(self) -> UsedShare:
-        if self.warn > self.fail:
-            raise ValueError("`warn` must not be larger than `fail`")
-        return self
 
 
 @check("space", owner="infra", scope=Scope.NODE, ttl=HOLDS, renewal=Renewal.CHEAP)
@@ -80,7 +68,7 @@ def space(context: CheckContext, parameters: UsedShare) -> CheckResult:
     """How full the cache's volume is: up to `warn` (0.80) used passes, up to `fail` (0.85) warns, more fails."""
     volume = context.volume()
     if volume.total < 1:
-        return CheckResult(Outcome.INCONCLUSIVE, f"{volume.path} tells no size")
+        return CheckResult(Outcome.INCONCLUSIVE, f"{volume.path} reports no size")
     used = 1 - volume.free / volume.total
     return _evaluate_use(volume, parameters, used, f"{used:.0%} of {bytes_text(volume.total)} used", _measured(volume))
 
@@ -109,8 +97,8 @@ def _evaluate_use(
         return CheckResult(Outcome.PASS, summary, measured=figures)
     outcome = Outcome.WARN if used <= limits.fail else Outcome.FAIL
     limit = limits.warn if outcome is Outcome.WARN else limits.fail
-    problem = f"{used:.1%} is used, and {limit:.0%} is the limit"
-    return CheckResult(outcome, summary, (Finding(str(volume.path), problem, MORE_ROOM, outcome),), figures)
+    problem = f"{used:.1%} is used; the limit is {limit:.0%}"
+    return one_finding(outcome, str(volume.path), problem, MORE_ROOM, figures, summary=summary)
 
 
 @check("cache_integrity", owner="infra", scope=Scope.NODE, ttl=INTEGRITY_HOLDS, binds=("rotten",), waivable=False)

@@ -11,7 +11,7 @@ from pydantic import Field, model_validator
 
 from prefect_stagegate.measures import Overlap
 from prefect_stagegate.model import Finding, Outcome
-from prefect_stagegate.readiness.base import CheckResult, Parameters, worst_of
+from prefect_stagegate.readiness.base import CheckResult, Parameters, from_findings, one_finding, worst_of
 from prefect_stagegate.readiness.context import CheckContext
 from prefect_stagegate.readiness.registry import check
 from prefect_stagegate.readiness.wording import listed
@@ -53,15 +53,10 @@ def duplicates(context: CheckContext, parameters: DuplicatesParameters) -> Check
     """
     if not parameters.keys and not parameters.splits:
         fix = f"Name each table's key columns under `keys` of duplicates in the gate {context.target}."
-        finding = Finding("duplicates", "nothing says what makes a record", fix, Outcome.INCONCLUSIVE)
-        return CheckResult(Outcome.INCONCLUSIVE, "neither keys nor splits are named", (finding,))
+        return one_finding(Outcome.INCONCLUSIVE, "duplicates", "the gate names neither keys nor splits", fix)
     measured: dict[str, object] = {}
     findings = [*_in_tables(context, parameters, measured), *_in_splits(context, parameters, measured)]
-    worst = worst_of(findings)
-    if worst is None:
-        compared = listed([*measured])
-        return CheckResult(Outcome.PASS, f"no record stands twice in {compared}", measured=measured)
-    return CheckResult(worst.outcome, f"{worst.subject}: {worst.problem}", tuple(findings), measured)
+    return from_findings(f"no record stands twice in {listed([*measured])}", findings, measured)
 
 
 def _in_tables(
@@ -77,7 +72,7 @@ def _in_tables(
             problem = (
                 f"{count_text(repeats.duplicates, 'row')} of {repeats.rows:,} repeat the {', '.join(keys)} of another"
             )
-            fix = f"Remove them at the source, then `stagegate stage` it. Look at {' and '.join(repeats.files)}."
+            fix = f"Remove them at the source, then run `stagegate stage`. See {' and '.join(repeats.files)}."
             yield Finding(subject, problem, fix)
 
 
@@ -87,7 +82,8 @@ def _in_splits(
     splits = _globs(context, parameters.splits)
     if not splits:
         return
-    by = parameters.by or _common_keys(parameters)
+    keys = {parameters.keys.get(name, ()) for name in parameters.splits}
+    by = parameters.by or (keys.pop() if len(keys) == 1 else ())
     compared = {FILES: context.measures.shared_files(splits)}
     if by:
         compared["records"] = context.measures.shared_records(splits, by)
@@ -107,11 +103,6 @@ def _globs(context: CheckContext, splits: Mapping[str, str] | tuple[str, ...]) -
     return {name: tables[name].files if name in tables else name for name in splits}
 
 
-def _common_keys(parameters: DuplicatesParameters) -> tuple[str, ...]:
-    keys = {parameters.keys.get(name, ()) for name in parameters.splits}
-    return keys.pop() if len(keys) == 1 else ()
-
-
 def _overlaps(kind: str, overlap: Overlap) -> Iterator[Finding]:
     for name, count in overlap.counts.items():
         if not count:
@@ -120,8 +111,8 @@ def _overlaps(kind: str, overlap: Overlap) -> Iterator[Finding]:
     for names, count in overlap.shared.items():
         fewest = min(overlap.counts[name] for name in names)
         noun = "file" if kind == FILES else "record"
-        problem = f"they share {count_text(count, noun)}, and the smallest has {fewest:,}"
-        fix = "Take them out of all splits but one at the source, then `stagegate stage` it."
+        problem = f"they share {count_text(count, noun)}; the smallest split has {fewest:,}"
+        fix = "Keep them in only one split at the source, then run `stagegate stage`."
         yield Finding(f"splits {' and '.join(names)}", problem, fix)
 
 
@@ -143,7 +134,7 @@ class BalanceParameters(Parameters):
     @model_validator(mode="after")
     def _ordered(self) -> BalanceParameters:
         if self.warn is not None and self.fail is not None and self.warn < self.fail:
-            raise ValueError("`warn` must not be smaller than `fail`")
+            raise ValueError("`warn` must not be below `fail`")
         return self
 
 
@@ -159,8 +150,7 @@ def balance(context: CheckContext, parameters: BalanceParameters) -> CheckResult
     limits = [limit for limit in (parameters.warn, parameters.fail) if limit is not None]
     if not parameters.labels or not limits:
         fix = f"Set `labels`, and `warn` or `fail`, for balance in the gate {context.target}."
-        finding = Finding("balance", "nothing says what is to be balanced, or how far", fix, Outcome.INCONCLUSIVE)
-        return CheckResult(Outcome.INCONCLUSIVE, "no labels or no limit are set", (finding,))
+        return one_finding(Outcome.INCONCLUSIVE, "balance", "the gate sets no labels, or no limit", fix)
     measured: dict[str, object] = {}
     findings: list[Finding] = []
     shares: list[float] = []
@@ -189,6 +179,6 @@ def _evaluate_share(
     fix = "Collect more of it, weigh it in training, or set another limit in the gate."
     for limit, outcome in ((limits.fail, Outcome.FAIL), (limits.warn, Outcome.WARN)):
         if limit is not None and share < limit:
-            problem = f"the class {smallest!r} has {share:.2%} of the rows, and {limit:.2%} is the limit"
+            problem = f"the class {smallest!r} has {share:.2%} of the rows; the limit is {limit:.2%}"
             yield Finding(subject, problem, fix, outcome)
             return

@@ -173,6 +173,8 @@ class Accelerator:
             self._ended = True
             self._changed.notify_all()
             return
+        # All readers share one batch. With a batch each, the first ones would be ready at once, and a short run would
+        # look like an accelerator that never waits.
         self._pieces = batch[::-1]  # readers pop from the end
         self._unread[self._batches_begun] = len(batch)
         self._batches_begun += 1

@@ -25,13 +25,13 @@ class Bottleneck(StrEnum):
 
 FIXES: Mapping[Bottleneck, str] = {
     Bottleneck.VOLUME: "Give the cache a faster volume (STAGEGATE_CACHE), or the node fewer accelerators; "
-    "see who else uses it: iostat -x 1",
-    Bottleneck.SOURCE: "The cache lies on another machine. Bring the version to a disk of this one: "
+    "see what else uses the volume: iostat -x 1",
+    Bottleneck.SOURCE: "The cache lies on another machine. Stage the version on a disk of this one: "
     "STAGEGATE_CACHE=/a/local/disk stagegate stage {address}",
     Bottleneck.READERS: "Raise `readers` of `job:`, and the workers of the job's loader with it.",
-    Bottleneck.PROCESSOR: "Give the job more cores, or take what else computes off the node: top",
-    Bottleneck.PAGE_CACHE: "Its file system keeps data in memory against advice, or somebody reads the same files now. "
-    "Try again when nobody does; raise `bytes` above the memory where it keeps a cache of its own (ZFS).",
+    Bottleneck.PROCESSOR: "Give the job more cores, or move other processes off the node: top",
+    Bottleneck.PAGE_CACHE: "The file system kept the files in memory, or another process reads them now. "
+    "Try again when no other process does. If the file system has its own cache (ZFS), set `bytes` above the memory.",
 }
 """What to do about each."""
 

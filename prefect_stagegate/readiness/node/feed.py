@@ -124,6 +124,7 @@ def run_all(jobs: Sequence[Callable[[], None]], until: float, begin: Callable[[]
     try:
         for thread in threads:
             thread.start()
+        # Called only when all threads stand ready, so that starting them is not measured.
         begin()
     finally:
         ready.set()  # also after an error: else threads that started would wait forever
@@ -132,9 +133,7 @@ def run_all(jobs: Sequence[Callable[[], None]], until: float, begin: Callable[[]
     if failed:
         raise failed[0]
     if any(thread.is_alive() for thread in threads):
-        raise CacheError(
-            "A read of the cache's volume does not come back", hint="Look at the volume: dmesg; iostat -x 1"
-        )
+        raise CacheError("A read from the cache's volume hangs", hint="Look at the volume: dmesg; iostat -x 1")
 
 
 class Reader:

@@ -87,6 +87,7 @@ def find_gpus(machine: Machine) -> Gpus:
         if machine.pci_gpus():  # a GPU without its driver is not absent
             raise
         return Gpus()
+    # A node whose driver hides its GPUs must not count as a node without GPUs.
     if not gpus.gpus and (on_bus := machine.pci_gpus()):
         hint = "Give this process its GPUs: the device nodes, the container's devices, the cgroup."
         raise StagegateError(f"NVML shows none of the GPUs on the PCI bus: {', '.join(on_bus)}", hint=hint)
@@ -117,7 +118,7 @@ def read_gpus(seconds: float = ANSWERS) -> Gpus:
     thread.start()
     thread.join(seconds)
     if not answers:
-        raise StagegateError(f"NVML does not answer within {seconds:g} s", hint=LOOK)
+        raise StagegateError(f"NVML did not answer within {seconds:g} s", hint=LOOK)
     if isinstance(answers[0], StagegateError):
         raise answers[0]
     return answers[0]
@@ -131,12 +132,9 @@ def _query_gpus(nvml: ModuleType) -> Gpus:
         finally:
             nvml.nvmlShutdown()
     except nvml.NVMLError as error:
-        kind = _NoDriver if error.value in _absences(nvml) else StagegateError
-        raise kind(f"NVML gives no answer: {error}", hint=_hint(nvml, error)) from error
-
-
-def _absences(nvml: ModuleType) -> tuple[int, ...]:
-    return nvml.NVML_ERROR_LIBRARY_NOT_FOUND, nvml.NVML_ERROR_DRIVER_NOT_LOADED
+        absences = (nvml.NVML_ERROR_LIBRARY_NOT_FOUND, nvml.NVML_ERROR_DRIVER_NOT_LOADED)
+        kind = _NoDriver if error.value in absences else StagegateError
+        raise kind(f"NVML returned an error: {error}", hint=_hint(nvml, error)) from error
 
 
 def _pynvml() -> ModuleType:
@@ -144,7 +142,7 @@ def _pynvml() -> ModuleType:
         import pynvml
     except ImportError as error:
         hint = "Install it: pip install 'prefect-stagegate[gpu]'"
-        raise MissingExtra("What asks NVIDIA's GPUs, nvidia-ml-py, is not installed", hint=hint) from error
+        raise MissingExtra("Reading NVIDIA's GPUs needs nvidia-ml-py, which is not installed", hint=hint) from error
     library: ModuleType = pynvml
     return library
 
@@ -155,7 +153,7 @@ def _hint(nvml: ModuleType, error: Any) -> str:
     if error.value == nvml.NVML_ERROR_DRIVER_NOT_LOADED:
         return "Load the driver: `modprobe nvidia`; `dmesg | grep -i nvrm` says why it did not load."
     if error.value == nvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH:
-        return "The driver was updated under way. Load the new one: restart the node."
+        return "The driver was updated while it was loaded. Restart the node to load the new one."
     return LOOK
 
 

@@ -126,13 +126,14 @@ def read_statement(statement: Mapping[str, Any]) -> AttestedDecision:
     """
     try:
         extension = statement["predicate"]["stagegate"]
+        # The format comes first: the fields of another format may have other meanings.
         if extension["format"] != FORMAT:
             raise _corrupt(f"its format is {extension['format']!r}, and this release reads {FORMAT}")
         attested = _adapter().validate_python(extension)
         # Write the Statement again from its extension: the parts for other tools must come out the same.
         rewritten = attest(attested.decision, attested.environment, attested.request, attested.approvals)
     except (KeyError, TypeError) as error:
-        raise _corrupt(f"it has no {error}") from error
+        raise _corrupt(f"it has no field {error}") from error
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise _corrupt(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
@@ -140,40 +141,17 @@ def read_statement(statement: Mapping[str, Any]) -> AttestedDecision:
     return attested
 
 
-def verify(statement: Mapping[str, Any], *, record: str, dataset: str, digest: str, target: str) -> Decision:
-    """Read a Statement, and check that it is the one that was stored for a version and a target.
-
-    Args:
-        statement: The Statement as stored.
-        record: The `statement_digest` from when it was written.
-        dataset: The dataset of the version.
-        digest: The digest of the version.
-        target: The target whose gate decided.
-
-    Raises:
-        CorruptRecord: It was changed, or is about something else.
-    """
-    # First the digest: nothing of a changed Statement is interpreted.
-    if statement_digest(statement) != record:
-        raise _corrupt(f"it is {statement_digest(statement)}, and {record} was written")
-    decision = decision_of(statement)
-    about = (decision.dataset, decision.digest, decision.target)
-    if about != (dataset, digest, target):
-        raise _corrupt(f"it speaks about {about[0]}@{about[1]} for {about[2]}, not {dataset}@{digest} for {target}")
-    return decision
-
-
 def _check_agreement(statement: Mapping[str, Any], rewritten: Mapping[str, Any]) -> None:
     """Raise when the parts that other tools read (subject, result, policy) differ from the decision."""
     for name in ("_type", "subject", "predicateType"):
         if statement.get(name) != rewritten[name]:
-            raise _corrupt(f"its {name} is not the decision's")
+            raise _corrupt(f"its {name} does not match the decision")
     for name in rewritten["predicate"].keys() - {"stagegate"}:
         if statement["predicate"].get(name) != rewritten["predicate"][name]:
-            raise _corrupt(f"its {name} is not the decision's")
+            raise _corrupt(f"its {name} does not match the decision")
     decision = rewritten["predicate"]["stagegate"]["decision"]
     if Environment.from_json(rewritten["predicate"]["stagegate"]["environment"]).fingerprint != decision["environment"]:
-        raise _corrupt("its environment does not have the decision's fingerprint")
+        raise _corrupt("its environment does not match the decision's fingerprint")
 
 
 def _result(decision: Decision) -> str:
@@ -196,6 +174,4 @@ def _hex(digest: str) -> str:
 
 
 def _corrupt(reason: str) -> CorruptRecord:
-    return CorruptRecord(
-        f"An attestation can't be believed: {reason}", hint="Run `stagegate check` again; it writes a new one."
-    )
+    return CorruptRecord(f"Invalid attestation: {reason}", hint="Run `stagegate check` again; it writes a new one.")

@@ -19,7 +19,7 @@ from prefect_stagegate.readiness.renewal import LETS_THROUGH
 from prefect_stagegate.readiness.run import expired, parameters_digest
 from prefect_stagegate.spec import Gate, Requirement
 
-UNTOLD = "it was asked with other parameters, and what it measured does not tell"
+UNTOLD = "it ran with other parameters, and its figures are not enough to decide again"
 
 
 def _graded(*, passes: bool, warns: bool) -> Outcome:
@@ -72,6 +72,7 @@ def replay(decision: Decision, gate: Gate, record: Iterable[Evidence] = ()) -> D
             Evidence from after the decision is ignored.
     """
     history = [answer for answer in record if answer.at <= decision.at]
+    # An answer without a time stands for a check that never ran, and is no evidence.
     known = {answer.check: answer for answer in decision.checks if answer.at}
     answers, counted = [], []
     for requirement in gate.requirements:

@@ -81,7 +81,8 @@ def read_public_key(text: str) -> str:
     """
     if text.startswith(PREFIX):
         if not PUBLIC.fullmatch(text):
-            raise UsageError(f"{text!r} is no key", hint="Write ed25519: and 64 hex digits, as `stagegate key` does.")
+            hint = "Write ed25519: and 64 hex digits, as `stagegate key` does."
+            raise UsageError(f"{text!r} is no public key", hint=hint)
         return text
     key = _library().SSlibKey
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -139,6 +140,7 @@ def _key(library: Any, text: str) -> SSlibKey:
 
 def _private(path: Path) -> bytes:
     try:
+        # A key that every user of this machine can read proves nothing about who signed.
         if path.stat().st_mode & OTHERS:
             raise UsageError(f"The key {path} can be read by everybody", hint=f"chmod 600 {path}")
         return path.read_bytes()

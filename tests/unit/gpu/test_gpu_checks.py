@@ -70,7 +70,7 @@ def test_node_without_gpus_is_never_a_pass(name: str, absent: str | None) -> Non
         ({"count": 8}, Outcome.FAIL, "8 GPUs declared, 2 found"),
         ({"model": "NVIDIA A100-SXM4-80GB"}, Outcome.FAIL, "GPU 0 (0000:18:00.0): it is a NVIDIA H100"),
         ({"mig": "enabled"}, Outcome.FAIL, "MIG is disabled, and enabled is declared"),
-        ({}, Outcome.INCONCLUSIVE, "nothing is declared to compare with"),
+        ({}, Outcome.INCONCLUSIVE, "the policy declares no GPUs; this node has"),
     ],
 )
 def test_inventory_is_compared_with_what_is_declared(declared: dict[str, Any], outcome: Outcome, said: str) -> None:
@@ -227,7 +227,7 @@ def test_only_what_ran_and_passed_is_a_pass(dcgmi: Callable[..., None], script: 
 def test_what_dcgmi_said_is_told(dcgmi: Callable[..., None]) -> None:
     dcgmi("echo 'Error: unable to establish a connection' >&2; exit 1")
     evidence = diagnosed()
-    assert "dcgmi diag -j -r 1 ended with 1 after 0 tests: Error: unable to establish a connection" in evidence.summary
+    assert "dcgmi diag -j -r 1 exited with 1 after 0 tests: Error: unable to establish a connection" in evidence.summary
     assert "nvidia-dcgm" in evidence.findings[0].fix
 
 

@@ -16,7 +16,7 @@ from prefect_stagegate.readiness import CHECKS, CheckContext, run_check
 from prefect_stagegate.readiness.checks.job import FeedRate, Utilisation
 from prefect_stagegate.readiness.node.bottleneck import Bottleneck, bottleneck
 from prefect_stagegate.readiness.node.tiers import Reading, Tiers
-from prefect_stagegate.readiness.run import is_current
+from prefect_stagegate.readiness.run import why_stale
 from prefect_stagegate.spec import Requirement
 from prefect_stagegate.testing.contexts import DIGEST, a_spec, check_context
 
@@ -86,7 +86,7 @@ def test_volume_that_gives_too_little_fails_and_what_holds_it_back_is_named(
     assert finding.subject == evidence.measured["bottleneck"]
     assert finding.subject in {"volume", "readers", "processor"}
     assert finding.fix
-    assert evidence.summary.endswith(f"held back by the {finding.subject}")
+    assert evidence.summary.endswith(f"bottleneck: {finding.subject}")
 
 
 def test_thresholds_are_the_policy_s(staged: Callable[..., CheckContext]) -> None:
@@ -172,8 +172,8 @@ def test_answer_ends_with_the_job_and_not_with_the_license(name: str) -> None:
     definition, requirement = CHECKS[name], Requirement(name, Severity.BLOCKING, {})
     evidence = run_check(definition, requirement, check_context(spec=a_spec(job=JOB)))
     passed = replace(evidence, outcome=Outcome.PASS)
-    assert is_current(passed, definition, requirement, check_context(spec=a_spec(job=JOB, license="MIT")))
-    assert not is_current(passed, definition, requirement, check_context(spec=a_spec(job={**JOB, "readers": 3})))
+    assert not why_stale(passed, definition, requirement, check_context(spec=a_spec(job=JOB, license="MIT")))
+    assert why_stale(passed, definition, requirement, check_context(spec=a_spec(job={**JOB, "readers": 3})))
 
 
 def reading(rate: int, *, cpu: float = 0.1, source: bool = False) -> Reading:
@@ -198,5 +198,5 @@ def test_bottleneck_is_told_by_what_more_readers_give(first: Reading, more: Read
 
 @pytest.mark.parametrize("model", [FeedRate, Utilisation])
 def test_thresholds_the_wrong_way_round_are_refused(model: type[FeedRate | Utilisation]) -> None:
-    with pytest.raises(ValidationError, match="must not be smaller"):
+    with pytest.raises(ValidationError, match="`warn` must not be below `fail`"):
         model(warn=0.5, fail=0.6)
