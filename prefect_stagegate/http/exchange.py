@@ -216,7 +216,7 @@ class Exchange:
             via = f" (redirect from {origin_of(self.request.url).address})" if self.redirects else ""
             return ForbiddenAddress(refusal(self.blocked, self.blocked) + via, hint=ALLOW_HINT)
         if (tunnel := handle.getinfo(pycurl.HTTP_CONNECTCODE)) >= _ERRORS:
-            message = f"The proxy before {origin_of(self.target.url).address} answers {tunnel}"
+            message = f"The proxy answers {tunnel} to a request for {origin_of(self.target.url).address}"
             return SourceUnavailable(message, hint="Check HTTPS_PROXY and its user and password.")
         # The error number alone is not enough: one address of the host may have refused, and the next one connected.
         refused = code == pycurl.E_COULDNT_CONNECT and handle.getinfo(pycurl.OS_ERRNO) == errno.ECONNREFUSED

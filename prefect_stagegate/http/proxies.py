@@ -84,7 +84,7 @@ def _parsed(url: str) -> Proxy:
         origin = None  # its message is not shown: it may hold the password
     if origin is None or origin.scheme != "http":
         shown = f"{url.partition('://')[0]}://{url.partition('://')[2].rpartition('@')[2]}"
-        hint = "Name it as http://host:port in HTTPS_PROXY, or the server in NO_PROXY."
-        raise UsageError(f"The proxy {shown} is not one that HTTP is spoken to", hint=hint)
+        hint = "Set HTTPS_PROXY to http://host:port, or add the server to NO_PROXY."
+        raise UsageError(f"The proxy {shown} can't be used: only proxies that speak HTTP are supported", hint=hint)
     parts = urlsplit(url)
     return Proxy(f"http://{origin.address}", unquote(parts.username or ""), unquote(parts.password or ""))

@@ -36,7 +36,7 @@ def usable_endpoint(endpoint: str, *, tls: bool = True) -> str:
     if parts.username or parts.password or not parts.hostname:
         raise UsageError(
             "The endpoint holds credentials" if parts.hostname else "The endpoint is no usable address",
-            hint="It looks like https://host:port; credentials go into the options of their own or a block.",
+            hint="Write https://host:port, and set credentials by their own options or a block.",
         ) from None
     return endpoint.rstrip("/")
 

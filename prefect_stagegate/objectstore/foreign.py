@@ -21,8 +21,8 @@ def object_store_options(url: str, settings: S3Settings, *, idle: float) -> dict
     endpoint = usable_endpoint(settings.endpoint, tls=settings.tls)
     if settings.ca_file:
         raise UsageError(
-            "A certificate authority can't be named for this kind of table by `verify`",
-            hint="Name the PEM file in the environment, as SSL_CERT_FILE.",
+            "Tables of this kind don't support the option `verify`",
+            hint="Set the environment variable SSL_CERT_FILE to the PEM file.",
             source=url,
         )
     credentials = resolved.provider() if resolved.provider else {}

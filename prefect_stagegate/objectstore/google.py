@@ -71,7 +71,7 @@ def _info(token: Any) -> dict[str, Any] | None:
         info = json.loads(text if text.startswith("{") else Path(text).expanduser().read_text())
     except (OSError, ValueError) as error:
         raise UsageError(
-            "Google's credentials can't be read", hint="`token` names a JSON file, or holds it."
+            "Google's credentials can't be read", hint="Set `token` to the path of a JSON file, or to its content."
         ) from error
     remember_access("", info)
     return dict(info)
@@ -84,7 +84,8 @@ def _description(info: dict[str, Any] | None) -> str:
 def _for_obstore(info: dict[str, Any] | None) -> dict[str, Any]:
     """Obstore's configuration: a service account is handed over, other credentials obstore finds itself."""
     if info and info.get("type") != "service_account":
-        raise UsageError("Such credentials need google-auth", hint='Install it: pip install "prefect-stagegate[gcs]"')
+        message = f"Credentials of the type {info.get('type')!r} need google-auth"
+        raise UsageError(message, hint='Install it: pip install "prefect-stagegate[gcs]"')
     return {"service_account_key": json.dumps(info)} if info else {}
 
 

@@ -38,7 +38,7 @@ def parse_bucket_url(url: str) -> BucketPath:
     bucket, _, key = url.partition("://")[2].partition("/")
     if "@" in bucket or ":" in bucket:
         raise UsageError(
-            "The URL of a bucket holds credentials", hint="They go into `key` and `secret`, a block or the environment."
+            "The URL of a bucket holds credentials", hint="Set them by `key` and `secret`, a block or the environment."
         )
     if not bucket:
         raise UsageError(f"{url!r} names no bucket", hint="It looks like s3://bucket/folder/.")

@@ -213,8 +213,9 @@ class ObjectStore:
                 break
         if came != size:
             raise SourceUnavailable(
-                f"{self.endpoint} sent {'more' if came > size else 'less'}; {count_text(size, 'byte')} asked for",
-                hint="It is asked again a few times; if that fails, the server or a proxy before it is broken.",
+                f"{self.endpoint} sent {'more' if came > size else 'less'} "
+                f"than the requested {count_text(size, 'byte')}",
+                hint="Requests are retried a few times; if all fail, check the server and the proxies before it.",
                 source=self.url,
                 object=key,
             )
@@ -338,8 +339,8 @@ class ObjectStore:
         here, there = (urllib.parse.urlsplit(url).netloc for url in (self._redirect_probe, target))
         if there != here:
             raise SourceError(
-                f"{self.endpoint} redirects to {there}, and a session token follows nobody to another host",
-                hint=f"If {there} may have it, name that in `endpoint_url`.",
+                f"{self.endpoint} redirects to {there}, but a session token must not go to another host",
+                hint=f"If {there} is the right server, set `endpoint_url` to it.",
                 source=self.url,
             )
         self._redirect_probe = ""
@@ -381,7 +382,7 @@ class ObjectStore:
 
     def _with_identity(self, error: StagegateError) -> StagegateError:
         if isinstance(error, AccessDenied):
-            error.hint = f"Who asked: {self.life.what}. {error.hint}"
+            error.hint = f"Tried with: {self.life.what}. {error.hint}"
         return error
 
 

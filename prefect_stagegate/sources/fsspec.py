@@ -76,14 +76,14 @@ def library_of(url: str) -> Library:
     """
     scheme = scheme_of(url)
     if "::" in url:
-        hint = "Name the place itself; unpack an archive before."
+        hint = "Use the URL of the place itself; unpack archives first."
         raise UsageError("The URL chains file systems, which may write files", hint=hint, source=public_url(url))
     if scheme in BY_FSSPEC:
         return LIBRARIES.get(scheme, FSSPEC)
     if entry_points(group="fsspec.specs", name=scheme) or (scheme in registry and scheme not in known_implementations):
         return FSSPEC
     if scheme in known_implementations:
-        hint = f"Of fsspec's own file systems these are: {', '.join(BY_FSSPEC)}."
+        hint = f"Permitted file systems of fsspec: {', '.join(BY_FSSPEC)}."
         raise UsageError(f"A source may not be read by fsspec's {scheme}://", hint=hint, source=public_url(url))
     raise UsageError(f"No installed package reads {scheme}://", hint="Check the URL.", source=public_url(url))
 
@@ -110,9 +110,11 @@ class FsspecSource(BaseSource):
         except ImportError as error:
             if extra := extra_of(url):
                 raise missing_extra(extra, source=self.url) from error
-            raise MissingExtra(f"What reads {self.url} is not installed", hint=f"Install it: {error}") from error
+            message = f"The client library for {self.url} is not installed"
+            raise MissingExtra(message, hint=f"Install it: {error}") from error
         except (ValueError, TypeError) as error:
-            raise UsageError(f"{self.url} can't be opened: {error}", hint="The options are fsspec's.") from error
+            hint = "Check the options: fsspec gets them as they are."
+            raise UsageError(f"{self.url} can't be opened: {error}", hint=hint) from error
         except Exception as error:
             raise self._explained(error, "") from error
         # Only asynchronous file systems of fsspec may be called by many threads at once.
@@ -160,7 +162,8 @@ class FsspecSource(BaseSource):
     def _inside(self, path: str, key: str) -> str:
         """The path that a listing names for a folder, if it belongs to the folder's key."""
         if self._key(path.rstrip("/")) != key:
-            raise SourceError(f"The listing names {path!r}, which lies elsewhere", source=self.url, object=key)
+            message = f"The listing names {path!r}, which lies outside of the listed folder"
+            raise SourceError(message, source=self.url, object=key)
         return path.rstrip("/")
 
     def find(self, key: str) -> SourceObject:
@@ -184,7 +187,7 @@ class FsspecSource(BaseSource):
             self.confirm(listed)  # an object that has changed says more than a wrong length
         if len(data) > len(buffer):
             size = count_text(len(buffer), "byte")
-            message = f"The server sent more than was asked for ({size}); it may know no ranges"
+            message = f"The server sent more than the requested {size}: it may not support byte ranges"
             raise SourceError(message, source=self.url, object=listed.key)
         if len(data) < len(buffer):
             message = f"The read ended {count_text(len(buffer) - len(data), 'byte')} early"
@@ -235,7 +238,7 @@ class FsspecSource(BaseSource):
                 return CredentialsExpired("The credentials have expired", hint="Log in again.", **subject)
             return AccessDenied("Access is denied", hint="Check the credentials in the source's options.", **subject)
         if type(error).__name__ in _ABSENT:
-            hint = "Give them in the source's options or where the file system's users keep them."
+            hint = "Set them in the source's options, or where the file system looks for them."
             return AccessDenied(f"There are no credentials: {text}", hint=hint, **subject)
         if status in _BUSY or "SlowDown" in text:
             return _busy(error, subject)

@@ -100,7 +100,8 @@ class HdfsSource(BaseSource):
         for chunk in chunks:
             end = position + len(chunk)
             if end > count:
-                raise SourceError("The DataNode sent more than was asked for", source=self.url, object=listed.key)
+                message = f"The DataNode sent more than the requested {count_text(count, 'byte')}"
+                raise SourceError(message, source=self.url, object=listed.key)
             buffer[position:end] = chunk
             position = end
         if position != count:

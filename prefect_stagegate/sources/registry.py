@@ -56,7 +56,7 @@ def _s3(url: str, options: Options, terms: Terms) -> Source:
     settings, unknown = translate(options)
     if unknown:
         # s3fs knows more options than obstore: reading slowly is better than ignoring an option.
-        log.warning("%s is read through s3fs, which is slower: only it knows the option %s", url, ", ".join(unknown))
+        log.warning("%s is read through s3fs, which is slower: only s3fs knows the option %s", url, ", ".join(unknown))
         return _fsspec(url, options, terms)
     source = S3Source(url, settings, terms)
     # The environment may name the endpoint, so it is known only now. Nothing was sent yet.
@@ -247,7 +247,7 @@ def _installed(scheme: str) -> Opener | None:
         except (Exception, SystemExit) as error:
             raise UsageError(
                 f"The plugin {package}, which reads {scheme}://, can't be loaded: {type(error).__name__}: {error}",
-                hint=f"Mend or remove it: pip show {package}; pip uninstall {package}",
+                hint=f"Repair or remove it: pip show {package}; pip uninstall {package}",
             ) from error
         return opener
     return None

@@ -69,7 +69,7 @@ class Walk:
         """
         if name in ("", ".", "..") or "/" in name or "\0" in name:
             raise self._refusal(
-                f"The listing names {name!r}, which no file or folder can have",
+                f"The listing names {name!r}, which is no valid name of a file or folder",
                 hint="Leave the folder out by `exclude:`, or tell whoever runs the server.",
                 folder=folder,
             )
@@ -84,7 +84,7 @@ class Walk:
         """
         if folder.count("/") >= DEEPEST:
             raise self._refusal(
-                f"Folders lie in folders deeper than {DEEPEST} names, perhaps without end",
+                f"Folders are nested deeper than {DEEPEST} names, perhaps endlessly",
                 hint="Leave the folder out by `exclude:`.",
                 folder=folder,
             )

@@ -117,14 +117,14 @@ def verify_bytes(job: Job, hasher: Hasher) -> bool:
     mismatch, planned = hasher.mismatch(), job.planned.digest
     # The source may know that its checksum is none: an S3 etag that only looks like an MD5.
     if mismatch and job.listed and not job.source.disowns_checksums(job.listed):
-        hint = "The object is damaged where it lies or on its way."
+        hint = "The object is damaged at its source or in transit."
         if job.listed.pin.kind == "etag" and "md5" in mismatch:
             hint += " If this server's etags are no MD5, set `etag_is_md5: false`."
         raise ChecksumMismatch(f"The bytes are wrong: {mismatch}", hint=hint, **_location(job))
     if planned and planned != (actual := hasher.digest()):
         if job.restarted or job.member:
             raise ObjectChanged(
-                f"The object was replaced: it has not the digest {planned} any more",
+                f"The object was replaced: it no longer has the digest {planned}",
                 hint="Look for a mirror that still has it.",
                 **_location(job),
             )

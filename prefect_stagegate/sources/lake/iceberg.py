@@ -261,9 +261,9 @@ class IcebergSource(TableSource):
 
     def _rows_deleted(self, how: str, path: str) -> SourceError:
         return SourceError(
-            f"Rows of the table are deleted {how} ({path}), which is not read here",
-            hint="Write the table without them, by Spark: CALL catalog.system.rewrite_data_files(table => "
-            f"'{self._name}', options => map('delete-file-threshold', '1')); or name a snapshot before them behind @.",
+            f"Rows of the table are deleted {how} ({path}), which is not supported",
+            hint="Rewrite the table without them, by Spark: CALL catalog.system.rewrite_data_files(table => "
+            f"'{self._name}', options => map('delete-file-threshold', '1')); or name an earlier snapshot behind @.",
             source=self.url,
         )
 
@@ -294,9 +294,9 @@ class IcebergSource(TableSource):
             hint = "Check the catalog's credentials, and those of its store (s3.access-key-id, s3.secret-access-key)."
             return AccessDenied("Access is denied", hint=hint, source=self.url)
         if "FileNotFoundError" in names:
-            return SourceError(f"The table's metadata is not there: {text}", source=self.url)
+            return SourceError(f"The table's metadata file is missing: {text}", source=self.url)
         if names.intersection(_UNAVAILABLE):
-            text = text.partition("\n")[0] or "no answer in time"
+            text = text.partition("\n")[0] or "no response in time"
             return SourceUnavailable(f"The catalog or its store failed: {text}", source=self.url)
         return SourceError(f"The table can't be read: {type(error).__name__}: {text}", source=self.url)
 
@@ -369,10 +369,10 @@ def _properties(options: Mapping[str, Any], url: str) -> dict[str, Any]:
     if uri := str(options.get("uri") or ""):
         scheme, _, rest = uri.partition("://")
         if scheme.lower() not in ICEBERG_CATALOGS:
-            hint = f"It begins with one of {', '.join(ICEBERG_CATALOGS)}; others stand in ~/.pyiceberg.yaml."
+            hint = f"Use one of {', '.join(ICEBERG_CATALOGS)}; describe other catalogs in ~/.pyiceberg.yaml."
             raise UsageError(f"The catalog's `uri` begins with {scheme!r}", hint=hint, source=url)
         if "?" in rest and not scheme.lower().startswith("http"):
-            hint = "Parameters of the connection stand in ~/.pyiceberg.yaml or in the environment."
+            hint = "Set the connection's parameters in ~/.pyiceberg.yaml or in the environment."
             raise UsageError("The `uri` of a catalog's database has parameters", hint=hint, source=url)
     ours = {"locations", *ICEBERG.names(Kind.IGNORED)}
     kept = {name: value for name, value in options.items() if name not in ours}

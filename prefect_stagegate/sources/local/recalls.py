@@ -75,9 +75,9 @@ class Recalls:
                     pass
             except TimeoutError as error:
                 raise SourceError(
-                    f"The file is kept elsewhere, and was not brought back within {format_duration(self._timeout)}",
-                    hint="Ask the file system where it is (mmlsattr -L, lfs hsm_state), have it brought back (mmafmctl "
-                    "… prefetch, lfs hsm_restore) and stage again, or set the option recall_timeout.",
+                    f"The file system did not recall the offline file within {format_duration(self._timeout)}",
+                    hint="Look up where it is (mmlsattr -L, lfs hsm_state), recall it (mmafmctl "
+                    "… prefetch, lfs hsm_restore) and stage again, or raise the option `recall_timeout`.",
                     source=self._url,
                     object=key,
                 ) from error

@@ -188,7 +188,7 @@ class SftpConnection:
                 return False
             if len(data) > end - position:
                 raise asyncssh.SFTPBadMessage(
-                    f"{count_text(len(data), 'byte')} where {end - position:,} were asked for"
+                    f"it sent {count_text(len(data), 'byte')} instead of the requested {end - position:,}"
                 )
             view[position : position + len(data)] = data
             position += len(data)
@@ -248,7 +248,7 @@ class SftpConnection:
             while not task.done():
                 left = max(started, self._last_response) + self.idle - loop.time()
                 if left <= 0:
-                    raise TimeoutError(f"it said nothing for {self.idle:g} seconds")
+                    raise TimeoutError(f"no response for {self.idle:g} seconds")
                 await asyncio.wait([task], timeout=left)
             self._note_response()
             return task.result()
@@ -277,13 +277,13 @@ class SftpConnection:
             hint = f"Give {self.login.user or 'this user'} the right to read it."
             return AccessDenied("Access is denied", hint=hint, **context)
         if isinstance(error, _MALFORMED):
-            error = asyncssh.SFTPBadMessage(f"it sent an answer that can't be read ({error})")
+            error = asyncssh.SFTPBadMessage(f"it sent a response that can't be read ({error})")
         return explained(error, self.login, key=path)
 
 
 def _require_version(client: asyncssh.SFTPClient) -> None:
     if client.version != VERSION:
-        raise asyncssh.SFTPBadMessage(f"version {client.version} where {VERSION} was asked for")
+        raise asyncssh.SFTPBadMessage(f"it speaks version {client.version} of SFTP instead of the requested {VERSION}")
 
 
 async def _all_true(coroutines: list[Coroutine[Any, Any, bool]]) -> bool:

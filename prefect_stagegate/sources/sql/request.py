@@ -61,7 +61,7 @@ def read_request(url: str, options: Mapping[str, Any]) -> SqlRequest:
     if not name:
         raise UsageError(
             f"{place} names no table",
-            hint="Write it behind a hash: postgresql://host/db#schema.table. Of a `query:` it names the file.",
+            hint="Write it behind a hash: postgresql://host/db#schema.table. With `query:`, it is the file's name.",
         )
     order = options.get("order_by")
     by, partitions = str(options.get("partition_by") or ""), _partitions(options)

@@ -130,7 +130,7 @@ class Session:
             hint = "Give it longer by the option `statement_timeout: 4h`, or divide it by `partition_by:`."
             return SourceError(f"The query took too long: {message}", hint=hint, source=self._url)
         if state.startswith(_DENIED):
-            hint = "Grant SELECT to the user, or take another by `credentials:`."
+            hint = "Grant SELECT to the user, or use another one by `credentials:`."
             return AccessDenied(f"Access is denied: {message}", hint=hint, source=self._url)
         if state.startswith(_FAILED) or (not state and _GONE.search(text)):
             return SourceUnavailable(f"The server failed: {message}", source=self._url)

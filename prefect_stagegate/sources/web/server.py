@@ -116,7 +116,7 @@ class WebServer:
         encoding = headers.get("content-encoding", "identity").lower()
         if encoding != "identity" and not listed.key.lower().endswith(ENCODED):
             raise SourceError(
-                f"The server encodes what it sends ({encoding}), though it was asked not to",
+                f"The server compressed the response ({encoding}), which the request forbids",
                 hint="Switch compression off for these files at the server.",
                 source=self._url,
                 object=listed.key,
@@ -167,7 +167,7 @@ class WebServer:
     def _denial(self, response: Response, subject: dict[str, str]) -> AccessDenied:
         if "expired" in response.headers.get("www-authenticate", ""):
             return CredentialsExpired("The credentials have expired", hint="Log in again.", **subject)
-        hint = f"Who asked: {self._who}. Give `username` and `password`, `token` or `headers` by `credentials:`."
+        hint = f"Tried with: {self._who}. Set `username` and `password`, `token` or `headers` by `credentials:`."
         return AccessDenied("Access is denied", hint=hint, **subject)
 
 

@@ -104,7 +104,8 @@ class WebDavSource(WebSource):
                 continue
             # A server must not name files outside of the folder.
             if not path.startswith(here):
-                raise SourceError(f"The listing names {path!r}, which lies elsewhere", source=self.url)
+                message = f"The listing names {path!r}, which lies outside of the listed folder"
+                raise SourceError(message, source=self.url)
             yield walk.key(folder, path.removeprefix(here).rstrip("/")), properties
 
     def _properties(self, url: str, *, depth: int, key: str = "") -> Iterator[tuple[str, dict[str, str] | None]]:
@@ -113,7 +114,7 @@ class WebDavSource(WebSource):
         response = self._server.fetch("PROPFIND", url, key, headers=headers, body=_PROPFIND)
         if response.status != http.HTTPStatus.MULTI_STATUS:
             raise SourceError(
-                f"The server answers {response.status}: it speaks no WebDAV here",
+                f"The server answers {response.status} to PROPFIND: it doesn't speak WebDAV here",
                 hint="Check the URL; plain web servers are read by https://.",
                 source=self.url,
             )

@@ -101,7 +101,7 @@ class HttpSource(WebSource):
     def find(self, key: str) -> SourceObject:
         """The object as it is now, by its headers."""
         if self._manifest and key not in self._entries:
-            raise ObjectVanished("The manifest doesn't name it", source=self.url, object=key)
+            raise ObjectVanished("The manifest no longer names the object", source=self.url, object=key)
         return self._object(key, self._server.head(self._url_of(key), key))
 
     def _object(self, key: str, headers: Headers) -> SourceObject:
@@ -141,7 +141,7 @@ class HttpSource(WebSource):
             if entries.setdefault(entry.key, entry) != entry:
                 raise SourceError(f"The manifest names {entry.key!r} twice", source=self.url, object=entry.key)
         if not entries:
-            raise SourceError("The manifest names nothing", hint="Check the `manifest` option.", source=self.url)
+            raise SourceError("The manifest names no object", hint="Check the `manifest` option.", source=self.url)
         return entries
 
     @cached_property
@@ -174,8 +174,8 @@ class HttpSource(WebSource):
         kind, text = self._page(url)
         if kind not in ("application/json", "text/html"):
             raise SourceError(
-                f"The server lists nothing here, but sends {kind or 'something'}",
-                hint="Switch its listing on (nginx: `autoindex on; autoindex_format json;`), or name a `manifest`.",
+                f"The server sends {kind or 'an unknown type'} here, but no listing",
+                hint="Switch its listings on (nginx: `autoindex on; autoindex_format json;`), or set `manifest:`.",
                 source=self.url,
             )
         return (json_items if kind == "application/json" else html_items)(text, url)
@@ -222,5 +222,5 @@ def _require_web(url: str, shown: str) -> None:
     try:
         origin_of(url)
     except SourceError:  # dropped as a cause: its text may hold a password
-        hint = "It is like https://host/folder/: check its host and port."
-        raise UsageError("The URL is no address of the web", hint=hint, source=shown) from None
+        hint = "Write https://host/folder/, and check host and port."
+        raise UsageError("The URL is no usable http or https URL", hint=hint, source=shown) from None

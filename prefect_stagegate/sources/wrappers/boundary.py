@@ -177,7 +177,7 @@ def adapter_failed(error: Exception, adapter: str, *, source: str, object: str) 
         source: The source, without credentials.
         object: The object; empty for a listing.
     """
-    hint = f"This is a defect of {adapter}: report it, with what --debug shows."
+    hint = f"This is a defect of {adapter}: report it with the output of --debug."
     return AdapterFailed(f"The adapter failed: {_described(error)}", hint=hint, source=source, object=object)
 
 

@@ -59,7 +59,7 @@ def _received(results: queue.Queue[tuple[T | None, BaseException | None, bool]],
         try:
             item, error, last = results.get(timeout=seconds)
         except queue.Empty:
-            raise TimeoutError(f"no answer for {seconds:.0f} s") from None
+            raise TimeoutError(f"no response for {seconds:.0f} s") from None
         if error:
             raise error
         if last:
