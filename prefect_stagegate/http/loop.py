@@ -28,8 +28,16 @@ import pycurl
 from prefect_stagegate.errors import StagegateError, UsageError
 from prefect_stagegate.http.exchange import USER_AGENT, Exchange
 from prefect_stagegate.http.message import Client, Proxies
-from prefect_stagegate.http.policy import CONNECT_SECONDS, UrlOrigin, origin_of
-from prefect_stagegate.http.proxies import Proxy, proxy_for, require_proxied_allowed
+from prefect_stagegate.http.policy import (
+    ALLOW_HINT,
+    CONNECT_SECONDS,
+    ForbiddenAddress,
+    UrlOrigin,
+    blocked_address,
+    origin_of,
+    refusal,
+)
+from prefect_stagegate.http.proxies import Proxy, proxy_for
 from prefect_stagegate.http.sockets import Sockets, shut_down
 from prefect_stagegate.http.trust import trusted_authorities
 
@@ -397,10 +405,9 @@ class Loop:
 
         def look_up() -> None:
             answer: Proxy | StagegateError = proxy
-            try:
-                require_proxied_allowed(proxy_key[0], exchange.request.client.allowed)
-            except StagegateError as error:
-                answer = error
+            host = proxy_key[0].host
+            if address := blocked_address(host, exchange.request.client.allowed):
+                answer = ForbiddenAddress(refusal(host, address), hint=ALLOW_HINT)
             self.call(partial(self._resolved, proxy_key, answer))
 
         threading.Thread(target=look_up, name="stagegate-proxy", daemon=True).start()

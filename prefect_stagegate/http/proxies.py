@@ -14,15 +14,7 @@ from urllib.request import getproxies_environment, proxy_bypass_environment  # t
 
 from prefect_stagegate.errors import SourceError, UsageError
 from prefect_stagegate.http.message import Proxies
-from prefect_stagegate.http.policy import (
-    ALLOW_HINT,
-    Allowed,
-    ForbiddenAddress,
-    UrlOrigin,
-    blocked_address,
-    origin_of,
-    refusal,
-)
+from prefect_stagegate.http.policy import UrlOrigin, origin_of
 
 
 class Proxy(NamedTuple):
@@ -51,16 +43,6 @@ def proxy_for(origin: UrlOrigin, proxies: Proxies) -> Proxy | None:
     if not url or proxy_bypass_environment(origin.address, settings) or _is_in(origin.host, settings.get("no", "")):
         return None
     return _parsed(url if "://" in url else f"http://{url}")
-
-
-def require_proxied_allowed(origin: UrlOrigin, allowed: Allowed) -> None:
-    """Check the addresses of a server that a proxy connects to. Resolves its name by DNS.
-
-    Raises:
-        ForbiddenAddress: One of the addresses is blocked.
-    """
-    if address := blocked_address(origin.host, allowed):
-        raise ForbiddenAddress(refusal(origin.host, address), hint=ALLOW_HINT)
 
 
 def _is_in(host: str, networks: str) -> bool:

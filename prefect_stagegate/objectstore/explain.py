@@ -10,8 +10,8 @@ import http
 import json
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 from prefect_stagegate.errors import (
     AccessDenied,
@@ -24,7 +24,7 @@ from prefect_stagegate.errors import (
     SourceUnavailable,
     StagegateError,
 )
-from prefect_stagegate.http import retry_after
+from prefect_stagegate.http import origin_of, retry_after
 from prefect_stagegate.redaction import redact
 from prefect_stagegate.redaction.chains import RedactedError
 
@@ -162,7 +162,6 @@ _LONGEST_REDACTED = 2000
 LONGEST_BODY = 1 << 16
 """Bytes of a response's body that are searched."""
 _KNOWN_STATUSES = frozenset(http.HTTPStatus)
-_PORTS = {"http": 80, "https": 443}
 _BAD_PATH = re.compile(r'path: ("(?:[^"\\]|\\.)*")')
 
 
@@ -229,9 +228,9 @@ def refused(address: str, *, source: str, key: str = "") -> SourceUnavailable:
 
 def _address(endpoint: str) -> str:
     """Host and port of an endpoint; an endpoint without an address (`AWS`, `memory`) stays as it is."""
-    parts = urlsplit(endpoint)
-    host, port = parts.netloc.rpartition("@")[2], _PORTS.get(parts.scheme)
-    return f"{host}:{port}" if host and port and parts.port is None else host or endpoint
+    with suppress(SourceError):
+        return origin_of(endpoint).address
+    return endpoint
 
 
 def cause_of(error: Exception) -> Exception:

@@ -13,7 +13,7 @@ import http
 import threading
 import urllib.parse
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -149,22 +149,19 @@ class ObjectStore:
 
     def folders(self, prefix: str) -> list[str]:
         """The names directly below `prefix` that hold objects, sorted."""
-        try:
+        with self._errors_about():
             result = obstore.list_with_delimiter(self._store, prefix or None)
-        except _FAILURES as error:
-            raise self._explained(error) from cause_of(error)
         return sorted(folder.rstrip("/").rpartition("/")[2] for folder in result["common_prefixes"])
 
     def find(self, key: str) -> ListedObject | None:
         """One object as it is now; None when there is none."""
         self._require_no_redirect()
+        # obstore raises one error for a missing object and for a missing bucket: `explain` tells them apart.
         try:
-            return _listed(obstore.head(self._store, key), by_version=self._by_version)
-        except FileNotFoundError as error:
-            self._expect_absence(error, key)
+            with self._errors_about(key):
+                return _listed(obstore.head(self._store, key), by_version=self._by_version)
+        except ObjectVanished:
             return None
-        except _FAILURES as error:
-            raise self._explained(error, key) from cause_of(error)
 
     def read_into(
         self, key: str, start: int, end: int, buffer: memoryview, *, size: int, etag: str, version: str
@@ -286,39 +283,25 @@ class ObjectStore:
     def get(self, key: str, last: int | None = None) -> bytes | None:
         """A whole small object, or its `last` bytes; None when there is none."""
         try:
-            result = obstore.get(self._store, key, options=None if last is None else {"range": {"suffix": last}})
-            return bytes(result.bytes())
-        except FileNotFoundError as error:
-            self._expect_absence(error, key)
+            with self._errors_about(key):
+                result = obstore.get(self._store, key, options=None if last is None else {"range": {"suffix": last}})
+                return bytes(result.bytes())
+        except ObjectVanished:
             return None
-        except _FAILURES as error:
-            raise self._explained(error, key) from cause_of(error)
 
     def create(self, key: str, data: bytes) -> bool:
         """Put an object where none is; False, and nothing changed, when the key is taken."""
-        try:
-            obstore.put(self._store, key, data, mode="create", use_multipart=False)
-        except AlreadyExistsError:
-            return False
-        except _FAILURES as error:
-            raise self._explained(error, key) from cause_of(error)
+        with self._errors_about(key):
+            try:
+                obstore.put(self._store, key, data, mode="create", use_multipart=False)
+            except AlreadyExistsError:
+                return False
         return True
 
     def replace(self, key: str, data: bytes) -> None:
         """Put an object, over the one that may be there."""
-        try:
+        with self._errors_about(key):
             obstore.put(self._store, key, data, use_multipart=False)
-        except _FAILURES as error:
-            raise self._explained(error, key) from cause_of(error)
-
-    def delete(self, key: str) -> None:
-        """Delete an object that may be absent."""
-        try:
-            obstore.delete(self._store, key)
-        except FileNotFoundError:
-            pass
-        except _FAILURES as error:
-            raise self._explained(error, key) from cause_of(error)
 
     def headers(self, key: str) -> Headers:
         """The response headers of a HEAD request; empty when the server refuses."""
@@ -371,11 +354,13 @@ class ObjectStore:
         finally:
             self._retry_after_lock.release()
 
-    def _expect_absence(self, error: FileNotFoundError, key: str) -> None:
-        """Raise unless the object alone is missing: obstore raises the same error for a missing bucket."""
-        explained = self._explained(error, key)
-        if not isinstance(explained, ObjectVanished):
-            raise explained from cause_of(error)
+    @contextmanager
+    def _errors_about(self, key: str = "") -> Iterator[None]:
+        """Raise the typed error for what obstore raises in the block."""
+        try:
+            yield
+        except _FAILURES as error:
+            raise self._explained(error, key) from cause_of(error)
 
     def _explained(self, error: Exception, key: str = "") -> StagegateError:
         return self._with_identity(explain(error, source=self.url, endpoint=self.endpoint, key=key))

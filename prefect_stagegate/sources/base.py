@@ -14,9 +14,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from typing import Protocol
 
-from prefect_stagegate.errors import ObjectChanged, SourceError, StagegateError
+from prefect_stagegate.errors import ObjectChanged, SourceError, SourceUnavailable, StagegateError
 from prefect_stagegate.http import Headers, Request, Response
 from prefect_stagegate.model import CredentialLife, SourceObject
+from prefect_stagegate.units import count_text
 
 PIECE = 1 << 20
 """Bytes that `read_pieces` reads at a time."""
@@ -220,6 +221,21 @@ def as_typed(error: Exception) -> StagegateError:
     if isinstance(error, StagegateError):
         return error
     raise error
+
+
+def require_length(received: int, wanted: int, source: Source, key: str) -> None:
+    """Compare the number of bytes that a client returned with the requested one.
+
+    Raises:
+        SourceError: There are more: the server may not support byte ranges.
+        SourceUnavailable: There are fewer.
+    """
+    if received > wanted:
+        message = f"The server sent more than the requested {count_text(wanted, 'byte')}: it may not support byte ranges"
+        raise SourceError(message, source=source.url, object=key)
+    if received < wanted:
+        message = f"The read ended {count_text(wanted - received, 'byte')} early"
+        raise SourceUnavailable(message, source=source.url, object=key)
 
 
 def require_unchanged(source: Source, listed: SourceObject, noun: str = "object") -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import email.utils
 import ftplib
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -31,14 +32,19 @@ from prefect_stagegate.expiry import ends_at
 from prefect_stagegate.http import retry_after
 from prefect_stagegate.model import CredentialLife, Pin, SourceObject
 from prefect_stagegate.redaction.options import secrets_of
-from prefect_stagegate.sources.base import BaseSource, Wanted, everything, public_url, require_unchanged
+from prefect_stagegate.sources.base import (
+    BaseSource,
+    Wanted,
+    everything,
+    public_url,
+    require_length,
+    require_unchanged,
+)
 from prefect_stagegate.sources.extras import extra_of, missing_extra
 from prefect_stagegate.sources.selection.globs import enters
 from prefect_stagegate.sources.walk import ENTRIES, Walk
 from prefect_stagegate.sources.wrappers.boundary import adapter_failed
-from prefect_stagegate.sources.wrappers.serialized import SerializedFileSystem
 from prefect_stagegate.spec.permitted import BY_FSSPEC, FSSPEC, LIBRARIES, Library, scheme_of
-from prefect_stagegate.units import count_text
 
 PINS: tuple[tuple[str, str, Literal["strong", "weak"]], ...] = (
     ("VersionId", "version", "strong"),
@@ -185,13 +191,7 @@ class FsspecSource(BaseSource):
             raise self._explained(error, listed.key) from error
         if len(data) != len(buffer):
             self.confirm(listed)  # an object that has changed says more than a wrong length
-        if len(data) > len(buffer):
-            size = count_text(len(buffer), "byte")
-            message = f"The server sent more than the requested {size}: it may not support byte ranges"
-            raise SourceError(message, source=self.url, object=listed.key)
-        if len(data) < len(buffer):
-            message = f"The read ended {count_text(len(buffer) - len(data), 'byte')} early"
-            raise SourceUnavailable(message, source=self.url, object=listed.key)
+        require_length(len(data), len(buffer), self, listed.key)
         buffer[:] = data
 
     def confirm(self, listed: SourceObject) -> None:
@@ -252,6 +252,40 @@ class FsspecSource(BaseSource):
         # Neither HTTP nor the system failed, so the file system has a defect. `_fs` is absent while it is being opened.
         system = type(getattr(self, "_fs", self))
         return adapter_failed(error, f"{system.__module__}.{system.__qualname__}", **subject)
+
+
+class SerializedFileSystem:
+    """A file system that one thread at a time may use, behind a lock: FTP's one connection would mix responses.
+
+    Has only the methods that `FsspecSource` calls.
+
+    Args:
+        system: An `AbstractFileSystem`.
+    """
+
+    def __init__(self, system: Any) -> None:
+        self._system = system
+        self._lock = threading.Lock()
+
+    def info(self, path: str) -> Any:
+        """The file system's entry for a path."""
+        with self._lock:
+            return self._system.info(path)
+
+    def cat_file(self, path: str, **bounds: int) -> Any:
+        """The bytes of a file, or of a range of it."""
+        with self._lock:
+            return self._system.cat_file(path, **bounds)
+
+    def walk(self, path: str, **kwargs: Any) -> Iterator[Any]:
+        """Folder by folder. The lock is free between two folders."""
+        folders = iter(self._system.walk(path, **kwargs))
+        while True:
+            with self._lock:
+                folder = next(folders, None)
+            if folder is None:
+                return
+            yield folder
 
 
 def _ftp_status(error: Exception) -> int:

@@ -1,8 +1,10 @@
-"""Runs a server for tests: it must be ready in time, and ends with the block or with this process."""
+"""Runs a server for tests and the demo: it must be ready in time, and ends with the block or with this process."""
 
 from __future__ import annotations
 
+import os
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,10 +13,24 @@ from urllib.error import HTTPError
 from urllib.request import urlopen
 
 from prefect_stagegate.errors import SourceUnavailable
-from prefect_stagegate.testing.servers import tied_to_parent
 
 GRACE = 2.0
 """Seconds that a server has to end by itself before it is killed."""
+
+# Has the kernel kill the command when the thread that started it ends, for whatever reason. The parent may have died
+# before prctl ran, so its pid is compared afterwards.
+_TIED_TO_PARENT = """
+import ctypes, os, signal, sys
+ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+if os.getppid() != int(sys.argv[1]):
+    sys.exit("the parent is gone")
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+def tied_to_parent(command: Sequence[str]) -> list[str]:
+    """A command line that runs `command` in a process that is killed when the thread that started it ends."""
+    return [sys.executable, "-I", "-S", "-c", _TIED_TO_PARENT, str(os.getpid()), *command]
 
 
 @contextmanager
@@ -25,6 +41,7 @@ def launched(
     *,
     env: Mapping[str, str] | None = None,
     timeout: float = 60.0,
+    grace: float = GRACE,
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Run a server for as long as the block runs. Start it from a thread that outlives it.
 
@@ -34,6 +51,7 @@ def launched(
         answers: Whether it is ready.
         env: Its whole environment; this process's where None.
         timeout: Seconds until it must be ready.
+        grace: Seconds that it has to end by itself before it is killed.
 
     Raises:
         SourceUnavailable: The server ended or was not ready in time; the message has the end of its log.
@@ -46,13 +64,13 @@ def launched(
             stderr=subprocess.STDOUT,
             cwd=log.parent,
             env=env,
-            start_new_session=True,
+            start_new_session=True,  # so that Ctrl-C reaches the program and not its server
         )
     try:
         _wait(process, command[0], log, answers, time.monotonic() + timeout)
         yield process
     finally:
-        _end(process)
+        _end(process, grace)
 
 
 def answers_http(url: str) -> bool:
@@ -61,7 +79,7 @@ def answers_http(url: str) -> bool:
         with urlopen(url, timeout=2):  # noqa: S310 - our own address
             return True
     except HTTPError:
-        return True
+        return True  # a refusal is an answer
     except OSError:
         return False
 
@@ -74,11 +92,11 @@ def _wait(process: subprocess.Popen[bytes], name: str, log: Path, answers: Calla
         time.sleep(0.05)
 
 
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Terminate the process, and kill it after `GRACE`: some servers wait for open connections for ever."""
+def _end(process: subprocess.Popen[bytes], grace: float) -> None:
+    """Terminate the process, and kill it after its grace: some servers wait for open connections for ever."""
     process.terminate()
     try:
-        process.wait(GRACE)
+        process.wait(grace)
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()

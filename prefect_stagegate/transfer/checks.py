@@ -77,27 +77,9 @@ def _checkable(offers: Offers) -> Offers:
     return tuple((name, value) for name, value in offers if name in names)
 
 
-class _Crc32:
-    """CRC-32 (ISO 3309) in hashlib's form."""
-
-    def __init__(self, value: int = 0) -> None:
-        self._value = value
-
-    def update(self, data: Buffer) -> None:
-        self._value = zlib.crc32(data, self._value)
-
-    def copy(self) -> _Crc32:
-        return _Crc32(self._value)
-
-    def hexdigest(self) -> str:
-        return f"{self._value:08x}"
-
-
 def _new_hasher(name: str, size: int) -> Any:
-    if name == "crc32c":
-        return crc32c.Crc32c()
-    if name == "crc32":
-        return _Crc32()
+    if name in ("crc32", "crc32c"):
+        return crc32c.Crc(crc32c.crc32c if name == "crc32c" else zlib.crc32)
     hasher = hashlib.new("sha1" if name == "git" else name, usedforsecurity=False)
     if name == "git":
         hasher.update(f"blob {size}\0".encode())

@@ -27,20 +27,8 @@ class Progress(Protocol):
         """Show that another process is waited for, which one and since when. Called about once a second."""
 
 
-class Silent:
-    """Progress that is shown nowhere."""
-
-    def listed(self, objects: int, size: int) -> None:
-        """Do nothing."""
-
-    def moved(self, size: int) -> None:
-        """Do nothing."""
-
-    def done(self, receipt: Receipt) -> None:
-        """Do nothing."""
-
-    def waiting(self, message: str) -> None:
-        """Do nothing."""
+class Silent(Progress):
+    """Progress that is shown nowhere: the protocol's own methods do nothing."""
 
 
 Side = Literal["network", "hashing", "disk", "waiting"]
@@ -106,7 +94,3 @@ class TransferStats:
         self.fetched += receipt.fetched
         if not receipt.fetched:
             self.reused += receipt.object.size
-
-    def slowest(self) -> Side:
-        """The side that took most of the time."""
-        return max(self.seconds, key=lambda side: self.seconds[side])

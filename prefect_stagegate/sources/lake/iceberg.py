@@ -12,10 +12,9 @@ import json
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future
 from functools import partial
 from itertools import chain
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from prefect_stagegate.errors import (
     AccessDenied,
@@ -40,6 +39,7 @@ from prefect_stagegate.sources.lake.rewriting import (
 from prefect_stagegate.sources.lake.table_format import TableSource
 from prefect_stagegate.sources.spooled_file import Sink
 from prefect_stagegate.sources.terms import Terms
+from prefect_stagegate.sources.wrappers.timeout import call_with_timeout
 from prefect_stagegate.spec.permitted import ICEBERG, ICEBERG_CATALOGS, Kind
 
 POSITIONS = 1
@@ -61,8 +61,6 @@ TOKENS = ("auth", "credential", "header.", "token")
 """Beginnings of the properties whose values a REST catalog gets in requests."""
 CATALOG_SECONDS = 60.0
 """Most seconds for loading a table from its catalog."""
-
-T = TypeVar("T")
 
 _ABSENT = ("NoSuchTableError", "NoSuchNamespaceError", "NoSuchIdentifierError", "NoSuchIcebergTableError")
 _REFUSED = ("ForbiddenError", "UnauthorizedError", "PermissionError", "SignError")
@@ -220,7 +218,8 @@ class IcebergSource(TableSource):
         with self._lock:
             if self._loaded is None or reload:
                 try:
-                    self._loaded, self._locations = _call_with_timeout(CATALOG_SECONDS, self._load)
+                    # pyiceberg's REST client has no time-out of its own.
+                    self._loaded, self._locations = call_with_timeout(self._load, CATALOG_SECONDS)
                 except StagegateError:
                     raise
                 except ValueError as error:
@@ -296,7 +295,7 @@ class IcebergSource(TableSource):
         if "FileNotFoundError" in names:
             return SourceError(f"The table's metadata file is missing: {text}", source=self.url)
         if names.intersection(_UNAVAILABLE):
-            text = text.partition("\n")[0] or "no response in time"
+            text = text.partition("\n")[0] or type(error).__name__
             return SourceUnavailable(f"The catalog or its store failed: {text}", source=self.url)
         return SourceError(f"The table can't be read: {type(error).__name__}: {text}", source=self.url)
 
@@ -328,24 +327,6 @@ class _Deletes:
         scopes = (_scope(entry.data_file), EVERYWHERE)
         deletes = chain.from_iterable(self.equality.get(scope, ()) for scope in scopes)
         return next((path for sequence, path in deletes if sequence > entry.sequence_number), "")
-
-
-def _call_with_timeout(seconds: float, function: Callable[[], T]) -> T:
-    """The result of a function that may never return: pyiceberg's REST client has no time-out.
-
-    Raises:
-        TimeoutError: There is no result in time. The daemon thread that waits for it is abandoned.
-    """
-    result: Future[T] = Future()
-
-    def work() -> None:
-        try:
-            result.set_result(function())
-        except Exception as error:  # noqa: BLE001 - raised by the caller's `result`
-            result.set_exception(error)
-
-    threading.Thread(target=work, daemon=True).start()
-    return result.result(seconds)
 
 
 def _for_same_servers(configured: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import posixpath
-import stat
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
@@ -225,7 +224,9 @@ class SftpConnection:
         connection = await connect(self.login, self.idle, self.allowed)
         try:
             client = await self._with_idle_timeout(connection.start_sftp_client(path_encoding=None))
-            _require_version(client)
+            if client.version != VERSION:
+                message = f"it speaks version {client.version} of SFTP instead of the requested {VERSION}"
+                raise asyncssh.SFTPBadMessage(message)
         except BaseException as error:
             connection.abort()
             # Only exceptions of the protocol are translated; a cancellation stays one.
@@ -281,11 +282,6 @@ class SftpConnection:
         return explained(error, self.login, key=path)
 
 
-def _require_version(client: asyncssh.SFTPClient) -> None:
-    if client.version != VERSION:
-        raise asyncssh.SFTPBadMessage(f"it speaks version {client.version} of SFTP instead of the requested {VERSION}")
-
-
 async def _all_true(coroutines: list[Coroutine[Any, Any, bool]]) -> bool:
     """Whether all return True. When one raises, the others are cancelled."""
     tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
@@ -321,9 +317,3 @@ def _remote_file(path: str, attributes: asyncssh.SFTPAttrs, name: bytes = b"") -
     if size is None or mode is None or modified is None:
         raise SourceError(f"The server doesn't tell size, time and kind of {posixpath.join(path, decoded(name))!r}")
     return RemoteFile(decoded(name), mode, size, int(modified))
-
-
-def kind(mode: int) -> str:
-    """The kind of special file that a mode names, for messages."""
-    kinds = {stat.S_IFIFO: "pipe", stat.S_IFSOCK: "socket", stat.S_IFCHR: "device", stat.S_IFBLK: "device"}
-    return kinds.get(stat.S_IFMT(mode), "special file")

@@ -9,7 +9,6 @@ The pin is the manifest's checksum, else the time of the last change where the l
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property, partial
 from typing import Any
@@ -71,14 +70,6 @@ class WebSource(HttpReads):
     def refusal(self, response: Response, key: str) -> SourceError:
         """The error for a response of 300 or above."""
         return self._server.refusal(response, key)
-
-    @abstractmethod
-    def list(self, wanted: Wanted = everything) -> Iterator[SourceObject]:
-        """Every wanted object."""
-
-    @abstractmethod
-    def find(self, key: str) -> SourceObject:
-        """The object as it is now."""
 
     def _url_of(self, key: str) -> str:
         parts = urlsplit(self._address)
