@@ -126,11 +126,6 @@ class Loop:
         context = contextvars.copy_context()
         self.thread = threading.Thread(target=context.run, args=(self._run,), name=f"stagegate-{name}", daemon=True)
 
-    @property
-    def under_way(self) -> int:
-        """Exchanges that are under way or wait for it."""
-        return len(self._under_way) + len(self._waiting)
-
     def received_so_far(self) -> int:
         """Received bytes of bodies, those of failed requests included."""
         return self._received + sum(slot.exchange.received for slot in self._under_way.values() if slot.exchange)

@@ -9,8 +9,8 @@ from typing import Any
 
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.http import Allowed, Client, environment_proxies
+from prefect_stagegate.http.policy import CONNECT_SECONDS
 
-CONNECT_SECONDS = 5
 IDLE_SECONDS = 30.0
 """Seconds without a byte after which a read fails."""
 RETRIES = 3

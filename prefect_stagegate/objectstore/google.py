@@ -52,7 +52,8 @@ def identify(token: Any, *, url: str) -> GoogleIdentity:
     if info is None and token and token not in ("google_default", "cloud"):
         life = CredentialLife("temporary" if ends_at(token) else "unknown", "an access token", ends_at(token))
         return GoogleIdentity(life, {"bearer_token": token}, lambda: str(token))
-    life = CredentialLife("renewed", _description(info))
+    kind = info.get("type", "credentials") if info else "application default credentials"
+    life = CredentialLife("renewed", f"Google's {kind}")
     try:
         import google.auth.transport.requests as transport
     except ImportError:
@@ -75,10 +76,6 @@ def _info(token: Any) -> dict[str, Any] | None:
         ) from error
     remember_access("", info)
     return dict(info)
-
-
-def _description(info: dict[str, Any] | None) -> str:
-    return f"Google's {info.get('type', 'credentials')}" if info else "Google's application default credentials"
 
 
 def _for_obstore(info: dict[str, Any] | None) -> dict[str, Any]:

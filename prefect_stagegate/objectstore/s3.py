@@ -8,9 +8,9 @@ from obstore.store import S3Store
 
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.http import Allowed
+from prefect_stagegate.http.policy import CONNECT_SECONDS
 from prefect_stagegate.objectstore.anykey import BotocoreLister
 from prefect_stagegate.objectstore.client import (
-    CONNECT_SECONDS,
     IDLE_SECONDS,
     RETRIES,
     canonical_url,

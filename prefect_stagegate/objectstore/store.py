@@ -33,9 +33,8 @@ from prefect_stagegate.errors import (
 )
 from prefect_stagegate.http import PAGE_SECONDS, Client, Headers, Request, Response, fetch, retry_after
 from prefect_stagegate.http.message import DEFAULT_CLIENT
-from prefect_stagegate.http.policy import REDIRECT_STATUSES
+from prefect_stagegate.http.policy import CONNECT_SECONDS, REDIRECT_STATUSES
 from prefect_stagegate.model import CredentialLife
-from prefect_stagegate.objectstore.client import CONNECT_SECONDS
 from prefect_stagegate.objectstore.explain import bad_key, cause_of, explain, explain_response
 from prefect_stagegate.objectstore.listed import ListedObject, Lister
 from prefect_stagegate.objectstore.object_requests import ObjectRequests, UrlAndHeaders
@@ -237,8 +236,8 @@ class ObjectStore:
 
         Without a credential `get_request` returns None, and obstore's read raises what is wrong.
         """
-        if self._requests:
-            self._requests.prepare()
+        if self._requests and self._requests.keeper:
+            self._requests.keeper.prepare()
 
     def get_request(self, key: str, *, method: str = "GET", version: str = "") -> UrlAndHeaders | None:
         """The absolute URL and the headers of a request that reads an object over plain HTTP. Never blocks.

@@ -11,11 +11,11 @@ library's exception. Many threads may use a source at once.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Protocol
 
-from prefect_stagegate.errors import ObjectChanged, SourceError, SourceUnavailable, StagegateError
-from prefect_stagegate.http import Headers, Request, Response
+from prefect_stagegate.errors import ObjectChanged, SourceBusy, SourceError, SourceUnavailable, StagegateError
+from prefect_stagegate.http import Headers, Request, Response, retry_after
 from prefect_stagegate.model import CredentialLife, SourceObject
 from prefect_stagegate.units import count_text
 
@@ -221,6 +221,19 @@ def as_typed(error: Exception) -> StagegateError:
     if isinstance(error, StagegateError):
         return error
     raise error
+
+
+def server_busy(headers: Mapping[str, str], *, source: str, key: str) -> SourceBusy:
+    """The error for a server that is too busy, with the seconds of its Retry-After.
+
+    Args:
+        headers: The response's, in any case.
+        source: The source, without credentials.
+        key: The object.
+    """
+    busy = SourceBusy("The server is too busy", source=source, object=key)
+    busy.retry_after = retry_after({name.lower(): text for name, text in headers.items()})
+    return busy
 
 
 def require_length(received: int, wanted: int, source: Source, key: str) -> None:

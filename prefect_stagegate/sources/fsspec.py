@@ -23,13 +23,11 @@ from prefect_stagegate.errors import (
     CredentialsExpired,
     MissingExtra,
     ObjectVanished,
-    SourceBusy,
     SourceError,
     SourceUnavailable,
     UsageError,
 )
 from prefect_stagegate.expiry import ends_at
-from prefect_stagegate.http import retry_after
 from prefect_stagegate.model import CredentialLife, Pin, SourceObject
 from prefect_stagegate.redaction.options import secrets_of
 from prefect_stagegate.sources.base import (
@@ -39,6 +37,7 @@ from prefect_stagegate.sources.base import (
     public_url,
     require_length,
     require_unchanged,
+    server_busy,
 )
 from prefect_stagegate.sources.extras import extra_of, missing_extra
 from prefect_stagegate.sources.selection.globs import enters
@@ -241,7 +240,7 @@ class FsspecSource(BaseSource):
             hint = "Set them in the source's options, or where the file system looks for them."
             return AccessDenied(f"There are no credentials: {text}", hint=hint, **subject)
         if status in _BUSY or "SlowDown" in text:
-            return _busy(error, subject)
+            return server_busy(getattr(error, "headers", None) or {}, source=self.url, key=key)
         return self._failed(error, text, status, subject)
 
     def _failed(self, error: Exception, text: str, status: int, subject: dict[str, str]) -> SourceError:
@@ -293,13 +292,6 @@ def _ftp_status(error: Exception) -> int:
     if not isinstance(error, ftplib.Error):
         return 0
     return _FTP.get(str(error)[:3], _SERVER_FAILED if isinstance(error, ftplib.error_temp) else 0)
-
-
-def _busy(error: Exception, subject: dict[str, str]) -> SourceBusy:
-    busy = SourceBusy("The server is too busy", **subject)
-    headers: Mapping[str, str] = getattr(error, "headers", None) or {}
-    busy.retry_after = retry_after({name.lower(): text for name, text in headers.items()})
-    return busy
 
 
 def _is_connection(error: Exception) -> bool:

@@ -66,11 +66,22 @@ def launched(
             env=env,
             start_new_session=True,  # so that Ctrl-C reaches the program and not its server
         )
+    deadline = time.monotonic() + timeout
     try:
-        _wait(process, command[0], log, answers, time.monotonic() + timeout)
+        while not answers():
+            if process.poll() is not None or time.monotonic() > deadline:
+                state = "ended at once" if process.poll() is not None else "was not ready in time"
+                tail = log.read_text(errors="replace")[-2000:]
+                raise SourceUnavailable(f"{command[0]} {state}. The end of {log}:\n{tail}")
+            time.sleep(0.05)
         yield process
     finally:
-        _end(process, grace)
+        process.terminate()
+        try:
+            process.wait(grace)
+        except subprocess.TimeoutExpired:  # some servers wait for open connections for ever
+            process.kill()
+            process.wait()
 
 
 def answers_http(url: str) -> bool:
@@ -82,21 +93,3 @@ def answers_http(url: str) -> bool:
         return True  # a refusal is an answer
     except OSError:
         return False
-
-
-def _wait(process: subprocess.Popen[bytes], name: str, log: Path, answers: Callable[[], bool], deadline: float) -> None:
-    while not answers():
-        if process.poll() is not None or time.monotonic() > deadline:
-            state = "ended at once" if process.poll() is not None else "was not ready in time"
-            raise SourceUnavailable(f"{name} {state}. The end of {log}:\n{log.read_text(errors='replace')[-2000:]}")
-        time.sleep(0.05)
-
-
-def _end(process: subprocess.Popen[bytes], grace: float) -> None:
-    """Terminate the process, and kill it after its grace: some servers wait for open connections for ever."""
-    process.terminate()
-    try:
-        process.wait(grace)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()

@@ -101,11 +101,6 @@ class TransferContext:
         if throttle := self.retrier_of(job.source).throttle:
             throttle.spend(count, self.stop)
 
-    def count_resumed(self, size: int) -> None:
-        """Count bytes that an interrupted run had fetched."""
-        self.stats.resume(size)
-        self.progress.moved(size)
-
     def finish(
         self, job: Job, claim: Claim, hasher: Hasher, watch: Stopwatch, *, fetched: int, started: float, sync: bool
     ) -> Done:

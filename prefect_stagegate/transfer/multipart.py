@@ -71,7 +71,7 @@ class MultipartDownload:
         """Parts in the file that are not hashed yet; None where their bytes must be read back."""
         self._todo = [index for index in reversed(range(self._count)) if index not in self._notes]
         self._lock = threading.Lock()
-        self._users = 1
+        self.users = 1
         """Threads and reads that use the object; the thread that opens it is the first."""
         self._hashing = False
         self._abandoned = False
@@ -79,17 +79,12 @@ class MultipartDownload:
         self._closed = False
         self._fetched = 0
 
-    @property
-    def users(self) -> int:
-        """How many threads and reads use the object."""
-        return self._users
-
     def next_part(self) -> Part | None:
         """The next part to read; None when there is none, or no buffer for it."""
         with self._lock:
             if not self._todo or (buffer := self._buffers.take()) is None:
                 return None
-            self._users += 1
+            self.users += 1
             return Part(self, self._todo.pop(), buffer)
 
     def begin(self) -> Done | None:
@@ -132,15 +127,15 @@ class MultipartDownload:
             first, self._abandoned = not self._abandoned, True
             self._discard |= discard
             self._todo.clear()
-            self._users += 1
+            self.users += 1
         self._leave()
         return first
 
     def _leave(self) -> None:
         """Count one user less; the last one closes an abandoned object."""
         with self._lock:
-            self._users -= 1
-            if self._users or not self._abandoned or self._closed:
+            self.users -= 1
+            if self.users or not self._abandoned or self._closed:
                 return
             self._closed = True
             waiting, self._ready = self._ready, {}
@@ -234,7 +229,8 @@ class MultipartDownload:
             return False
         self._hasher = hasher
         if index in self._resumed:
-            self._context.count_resumed(length)
+            self._context.stats.resume(length)
+            self._context.progress.moved(length)
         return True
 
     def _finish(self) -> Done:

@@ -6,6 +6,7 @@ import random
 import threading
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import TypeVar
 
 from prefect_stagegate.errors import SourceBusy, SourceUnavailable, StagegateError
@@ -87,7 +88,8 @@ class Retrier:
             if seconds := self.quiet_seconds():
                 self._sleep(seconds)
             try:
-                result = self._limited(read)
+                with self.throttle.connection(self._stop) if self.throttle else nullcontext():
+                    result = read()
             except again as error:
                 delay = self.delay(attempt, error)
                 if delay is None:
@@ -125,12 +127,6 @@ class Retrier:
         """Seconds that are left of the server's Retry-After, with jitter; nearly always 0.0."""
         left = self._quiet_until - time.monotonic()
         return left + random.uniform(0, FIRST_WAIT) if left > 0 else 0.0  # noqa: S311
-
-    def _limited(self, read: Callable[[], T]) -> T:
-        if self.throttle is None:
-            return read()
-        with self.throttle.connection(self._stop):
-            return read()
 
     def _sleep(self, seconds: float) -> None:
         self._stats.waited(seconds)

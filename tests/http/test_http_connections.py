@@ -389,9 +389,10 @@ try:
     fetch(Request(sys.argv[1] + "/slow"))
 except KeyboardInterrupt:
     begun = time.monotonic()
-    while blocking._shared.under_way and time.monotonic() - begun < 5:
+    loop = blocking._shared
+    while (loop._under_way or loop._waiting) and time.monotonic() - begun < 5:
         time.sleep(0.01)
-    print("under way:", blocking._shared.under_way)
+    print("under way:", len(loop._under_way) + len(loop._waiting))
 """
 
 

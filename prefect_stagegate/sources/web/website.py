@@ -48,7 +48,11 @@ class WebSource(HttpReads):
         super().__init__()
         self.url = scheme + public_url(url)
         self.identity = self.url
-        _require_web(url, self.url)
+        try:
+            origin_of(url)
+        except SourceError:  # dropped as a cause: its text may hold a password
+            hint = "Write https://host/folder/, and check host and port."
+            raise UsageError("The URL is no usable http or https URL", hint=hint, source=self.url) from None
         settings = web_settings(url, options)
         parts = urlsplit(url)
         self._address = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], fragment=""))
@@ -202,16 +206,3 @@ class HttpSource(WebSource):
         if isinstance(refusal, UnknownMethod):
             return self._server.head(self._url_of(key), key)
         raise refusal
-
-
-def _require_web(url: str, shown: str) -> None:
-    """Refuse a URL that HTTP can't request.
-
-    Raises:
-        UsageError: It has no usable host or port.
-    """
-    try:
-        origin_of(url)
-    except SourceError:  # dropped as a cause: its text may hold a password
-        hint = "Write https://host/folder/, and check host and port."
-        raise UsageError("The URL is no usable http or https URL", hint=hint, source=shown) from None
