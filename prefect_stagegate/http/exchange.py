@@ -113,6 +113,7 @@ class Exchange:
 
         def write(chunk: memoryview) -> int | None:
             nonlocal keeps
+            # Before the chunk is taken: libcurl delivers a chunk again after a pause.
             if self.meter and (seconds := self.meter.wait_seconds()):
                 pause(handle, seconds)
                 return int(pycurl.WRITEFUNC_PAUSE)
@@ -169,6 +170,7 @@ class Exchange:
         elif request.method != "GET" or request.body is not None:
             handle.setopt(pycurl.CUSTOMREQUEST, request.method)
             handle.setopt(pycurl.POSTFIELDS, request.body or b"")
+        # The limit holds for errors, too, whose body may be longer than the expected one.
         expected = request.length if request.length is not None else request.limit
         # libcurl would compare the Content-Length of a HEAD response, which is the object's.
         most = 0 if request.method == "HEAD" else max(expected, MAX_ERROR_BODY)
@@ -238,6 +240,7 @@ class Exchange:
         try:
             target = redirect_url(self.target.url, self.response.headers["location"], len(self.redirects))
             self.start = self.start or origin_of(self.request.url)
+            # From the first request's headers: a redirect back to its origin gets the credentials again.
             headers = redirect_headers(self.request.headers, self.start, origin_of(target))
         except StagegateError as error:
             self.error = error

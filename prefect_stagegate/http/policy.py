@@ -154,6 +154,7 @@ def require_allowed(host_or_url: str, allowed: Allowed) -> None:
     """
     host = _host(host_or_url)
     if address := blocked_address(host, allowed):
+        # The error must not show user, password or query, which may be secrets.
         shown = _SECRET_PART.sub("", host_or_url.rpartition("@")[2] if "@" in host_or_url else host_or_url)
         raise UsageError(refusal(host, address), hint=ALLOW_HINT, source=shown)
 
@@ -202,6 +203,7 @@ def redirect_url(url: str, location: str, count: int) -> str:
     except ValueError as error:
         raise SourceError("The Location of the redirect is no usable URL") from error
     origin = origin_of(target)
+    # Without TLS anybody on the way could read or change what the first URL protects.
     if origin_of(url).scheme == "https" and origin.scheme != "https":
         message = f"Refused to follow a redirect from https to {origin.address} without TLS"
         raise SourceError(message, hint="If this is intended, use the URL that it redirects to.")

@@ -102,6 +102,7 @@ def require_expected(request: Request, response: Response, received: int) -> Non
     elif request.size is not None and request.method != "HEAD" and response.status != _OK:
         raise SourceError(f"The server answers {response.status} and sends no object")
     if request.method != "HEAD" and request.length is not None and received != request.length:
+        # A whole response that announced its length is of another object; one that did not may have broken off.
         if not request.range and (received > request.length or "content-length" in response.headers):
             raise _changed()
         message = f"The server sent {count_text(received, 'byte')} instead of the expected {request.length:,}"

@@ -205,6 +205,7 @@ def explain_response(
 
 
 def _meaning(error: Exception, text: str) -> Meaning | None:
+    # The code first: servers use one status for several causes.
     if (code := _CODE.search(text)) and code[1] in CODES:
         return CODES[code[1]]
     if isinstance(error, FileNotFoundError):

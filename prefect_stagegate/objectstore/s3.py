@@ -66,6 +66,7 @@ def open_s3(
     endpoint = usable_endpoint(resolved.settings.endpoint, tls=resolved.settings.tls)
     virtual = resolved.settings.virtual_host
     if virtual is None:
+        # AWS's certificate covers one name below its domain, so a bucket with dots goes into the path.
         virtual = not endpoint and "." not in path.bucket
     client = client_options(endpoint, resolved.settings.ca_file, idle)
     host = _host(endpoint, path.bucket, virtual=virtual)

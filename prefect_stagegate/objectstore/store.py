@@ -300,6 +300,7 @@ class ObjectStore:
     def replace(self, key: str, data: bytes) -> None:
         """Put an object, over the one that may be there."""
         with self._errors_about(key):
+            # In one request: an upload in parts that is cut off stays in the bucket, hidden and paid for.
             obstore.put(self._store, key, data, use_multipart=False)
 
     def headers(self, key: str) -> Headers:
@@ -345,6 +346,7 @@ class ObjectStore:
 
     def _retry_after(self, key: str) -> float:
         """The seconds of a busy server's Retry-After, which obstore doesn't give: one thread sends a HEAD for it."""
+        # Other threads don't wait for the answer: they use the usual back-off.
         if not self._retry_after_lock.acquire(blocking=False):
             return 0.0
         try:

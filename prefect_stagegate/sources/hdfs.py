@@ -105,6 +105,7 @@ class HdfsSource(BaseSource):
         )
         for chunk in chunks:
             position += len(chunk)
+            # A broken DataNode must not make this read go on without end.
             if position > count:
                 break
             buffer[position - len(chunk) : position] = chunk

@@ -68,6 +68,7 @@ class Walk:
         Raises:
             SourceError: No file or folder can have its name, or there are too many entries.
         """
+        # A server chooses these names: one with a path in it could leave the folder.
         if name in ("", ".", "..") or "/" in name or "\0" in name:
             raise self._refusal(
                 f"The listing names {name!r}, which is no valid name of a file or folder",

@@ -118,7 +118,9 @@ def _run(context: TransferContext, make_engine: Callable[[], Engine], max_failed
                 _remember(context, batch)
                 _drop_claims(batch)
         finally:
+            # Last: threads that were left behind may add results until then, which hold claims.
             engine.close()
+    # Before failures are raised: what came in is durable, whatever else failed.
     _sync(context)
     if len(context.stats.failures) > max_failed:
         raise TransferFailed(context.stats.failures)

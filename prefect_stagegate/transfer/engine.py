@@ -247,11 +247,13 @@ class Engine:
             self._helpers.submit(partial(self._look_up, queue, job))
             return None
         if self._is_large(job):
+            # Counted now, so that no more than `OPEN` objects are open when the helper gets to it.
             self._opening += 1
             self._helpers.submit(partial(self._open_large, job))
             return None
         read = Read(queue, job)
         try:
+            # Before the claim: an object that can't be requested leaves no claim behind.
             request = read.request()
             queue.blocks = request is None
             if request is None:
@@ -332,6 +334,7 @@ class Engine:
         if outcome is None and exchange.response and not exchange.response.is_success:
             outcome = exchange.response
         if outcome is not None:
+            # In a helper: the source may ask the server a further question, or for fresh credentials.
             self._helpers.submit(partial(self._explain, read, outcome))
             return
         read.queue.reads.discard(read)
@@ -354,10 +357,12 @@ class Engine:
 
     def _retry(self, read: Read, error: StagegateError, *, renewed: bool) -> None:
         """Retry a failed read; where it may not be, read the object whole or go on with the job's next step."""
+        # `explain` has noticed that the server ignores ranges: each part would be the whole object.
         if read.part and not read.job.source.ranges:
             self._give_up(read)
             self._restart_whole(read.part)
             return
+        # Fresh credentials are tried at once, and cost nothing of the budget of retries.
         delay: float | None = 0.0 if renewed else None
         if isinstance(error, SourceUnavailable):
             delay = read.queue.retrier.delay(read.attempt, error)
@@ -370,6 +375,7 @@ class Engine:
             return
         self._context.stats.waited(delay)
         self._loop.call_later(delay, partial(self._repeat, read))
+        # Nothing else wakes a source's queue when its server's Retry-After is over.
         self._loop.call_later(read.queue.retrier.quiet_seconds(), self._loop.feed)
 
     def _repeat(self, read: Read) -> None:
@@ -425,6 +431,7 @@ class Engine:
 
     def _handle_failure(self, job: Job, error: StagegateError) -> None:
         """Handle a read that failed for good: requeue the job's next step, or record the failure. From any thread."""
+        # The stop ended this read: the object itself has not failed.
         if isinstance(error, Cancelled) and self._context.stop:
             return
         if not isinstance(error, SourceError):
@@ -459,6 +466,7 @@ class Engine:
         if len(self.results) >= MANY:
             self._results_ready.set()
         self._loop.call(self._count_finished)
+        # After `close` nobody takes this result, which may hold a claim.
         self._drop_late_results()
 
     def _drop_late_results(self) -> None:
@@ -591,6 +599,7 @@ class Engine:
     def _read_each(self, jobs: Sequence[Job]) -> None:
         for job in jobs:
             if self._is_over():
+                # Put back, so that it is counted when the waiting objects are dropped.
                 self._loop.call(partial(self._requeue, job))
                 continue
             self._wait_for_consumer()
@@ -649,6 +658,7 @@ class Engine:
         except SourceError as error:
             self._handle_failure(job, error)
         finally:
+            # Also without a download: the object counts as being opened until then.
             self._loop.call(partial(self._opened, download))
         if download:
             self._advance(download, download.begin)
@@ -667,6 +677,7 @@ class Engine:
             self._loop.call(partial(self._fail_part_of, download, error))
         else:
             if done:
+                # Before the result is handed over: its claim is the consumer's from then on.
                 self._downloads.discard(download)
                 self._add_result(done)
                 self._loop.call(partial(self._close_download, download))

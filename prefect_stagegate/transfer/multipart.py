@@ -69,6 +69,7 @@ class MultipartDownload:
         self._resumed = frozenset(self._notes)
         self._ready: dict[int, mmap.mmap | None] = dict.fromkeys(self._notes)
         """Parts in the file that are not hashed yet; None where their bytes must be read back."""
+        # Reversed, because parts are taken from the end.
         self._todo = [index for index in reversed(range(self._count)) if index not in self._notes]
         self._lock = threading.Lock()
         self.users = 1
@@ -127,6 +128,7 @@ class MultipartDownload:
             first, self._abandoned = not self._abandoned, True
             self._discard |= discard
             self._todo.clear()
+            # Counted as a user itself, so that `_leave` closes the object when nobody else uses it.
             self.users += 1
         self._leave()
         return first
@@ -164,6 +166,7 @@ class MultipartDownload:
             if not held:
                 self._note(part.index, Note(PART, blake3(memoryview(part.buffer)[: end - start]).hexdigest()))
             with self._lock:
+                # After the note, by which a part is checked when it is read back.
                 self._ready[part.index] = part.buffer if held else None
         finally:
             if not held:
@@ -204,6 +207,7 @@ class MultipartDownload:
                 self._hasher.update(memoryview(buffer)[:length])
             finally:
                 self._buffers.put_held(buffer)
+            # The digest of all bytes so far: by it the next run checks this part and all before it.
             self._note(index, Note(UPTO, self._hasher.hexdigest()))
         watch.lap("hashing")
         self._context.stats.spend(watch)

@@ -50,6 +50,7 @@ class Budget:
 
     def give_back(self) -> None:
         """Count one success."""
+        # Without the lock at first: the budget is nearly always full.
         if self._left < self._most:
             with self._lock:
                 self._left = min(self._most, self._left + 1 / SUCCESSES)
@@ -106,9 +107,11 @@ class Retrier:
             attempt: The number of the try that failed, from 1.
             error: The failure.
         """
+        # The budget comes last: a read that is not retried costs nothing of it.
         if attempt >= TRIES or not error.retryable or not self._budget.take():
             return None
         self._stats.retried()
+        # Jitter spreads the retries of reads that failed together.
         seconds: float = random.uniform(0.5, 1.0) * min(LONGEST_WAIT, FIRST_WAIT * 2 ** (attempt - 1))  # noqa: S311
         if isinstance(error, SourceBusy):
             if requested := min(error.retry_after, LONGEST_RETRY_AFTER):

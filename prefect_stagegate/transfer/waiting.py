@@ -51,6 +51,7 @@ class Waits:
         state, moment = self._blobs.claim_state(*job.claim_words()), time.monotonic()
         wait = job.wait
         if wait is None or wait.state != state:
+            # The idle time begins at the first look, and anew whenever the holder has written.
             wait = ClaimWait(wait.since if wait else stamp(now())[:19] + "Z", state, moment)
         elif moment - wait.changed >= self._idle:
             holder = self._blobs.claim_holder(*job.claim_words())

@@ -126,10 +126,12 @@ class FileSource(BaseSource):
             status = os.stat(path)  # noqa: PTH116
             self._require_pin(status, listed)
             if is_away(status):
+                # Here, because nothing could interrupt the read below while the file system recalls the file.
                 self.recalls.wait(Path(path), listed.key)
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             try:
                 yield descriptor
+                # By the open file: another one may have its path by now.
                 self._require_pin(os.fstat(descriptor), listed)
             finally:
                 os.close(descriptor)

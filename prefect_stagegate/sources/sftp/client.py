@@ -254,6 +254,7 @@ class SftpConnection:
             self._note_response()
             return task.result()
         finally:
+            # Also after an interrupt of the caller: nobody waits for the result any more.
             task.cancel()
 
     def _note_response(self) -> None:

@@ -102,6 +102,7 @@ class Session:
             "set datestyle = 'ISO'",
             "set timezone = 'UTC'",
             f"set statement_timeout = {literal(statement_timeout)}",
+            # Every statement of a repeatable read sees the snapshot of the first one.
             "begin isolation level repeatable read, read only",
         ):
             self._execute(statement)

@@ -51,6 +51,7 @@ def with_timeout(items: Callable[[], Iterable[T]], seconds: float) -> Iterator[T
     try:
         yield from _received(results, seconds)
     finally:
+        # The thread may wait to put an item: it must not wait for ever.
         abandoned.set()
 
 
