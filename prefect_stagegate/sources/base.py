@@ -194,7 +194,7 @@ class BaseSource(ABC):
 
     def credential_life(self) -> CredentialLife:
         """Unknown."""
-        return CredentialLife("unknown", f"what opens {self.__class__.__name__}")
+        return CredentialLife("unknown", f"the credential of {self.__class__.__name__}")
 
     def close(self) -> None:  # noqa: B027
         """Do nothing."""

@@ -114,7 +114,7 @@ class IcebergSource(TableSource):
 
     def credential_life(self) -> CredentialLife:
         """Unknown: the catalog may hand out credentials of its own."""
-        return CredentialLife("unknown", "what the Iceberg catalog is opened with")
+        return CredentialLife("unknown", "the credential of the Iceberg catalog")
 
     def close(self) -> None:
         """Close the stores, and free the re-written files."""

@@ -34,7 +34,7 @@ def bounded(url: str, make: Callable[[], Source]) -> Source:
     Raises:
         StagegateError: What the adapter raises, or `AdapterFailed`.
     """
-    with _Boundary(f"what reads {url.partition(':')[0]}:", public_url(url)):
+    with _Boundary(f"the adapter for {url.partition(':')[0]}", public_url(url)):
         source = make()
     return _BoundedSource(source)
 
