@@ -123,12 +123,8 @@ REFUSED = Meaning(SourceUnavailable, "Connection refused by {endpoint}", _ANSWER
 
 _NO_RANGES = Meaning(SourceError, "{endpoint} doesn't support byte ranges", "Only whole objects can be read from it.")
 _NO_LISTING = Meaning(SourceError, "{endpoint} sends something else than a listing", "Check the endpoint's address.")
-_UNRESOLVED = Meaning(
-    SourceUnavailable, "Could not resolve the name of {endpoint}", "Check its spelling and the DNS."
-)
-_UNTRUSTED = Meaning(
-    SourceError, "The certificate of {endpoint} is not trusted", "Set `verify:` to the CA's PEM file."
-)
+_UNRESOLVED = Meaning(SourceUnavailable, "Could not resolve the name of {endpoint}", "Check its spelling and the DNS.")
+_UNTRUSTED = Meaning(SourceError, "The certificate of {endpoint} is not trusted", "Set `verify:` to the CA's PEM file.")
 _NO_TLS = Meaning(SourceError, "{endpoint} doesn't speak TLS", "Use http:// in endpoint_url.")
 _SILENT = Meaning(SourceUnavailable, "{endpoint} stopped answering", _LATER)
 _CUT_OFF = Meaning(SourceUnavailable, "The connection to {endpoint} broke before the end of the response", _LATER)

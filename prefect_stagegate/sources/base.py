@@ -244,7 +244,9 @@ def require_length(received: int, wanted: int, source: Source, key: str) -> None
         SourceUnavailable: There are fewer.
     """
     if received > wanted:
-        message = f"The server sent more than the requested {count_text(wanted, 'byte')}: it may not support byte ranges"
+        message = (
+            f"The server sent more than the requested {count_text(wanted, 'byte')}: it may not support byte ranges"
+        )
         raise SourceError(message, source=source.url, object=key)
     if received < wanted:
         message = f"The read ended {count_text(wanted - received, 'byte')} early"

@@ -27,8 +27,20 @@ class Progress(Protocol):
         """Show that another process is waited for, which one and since when. Called about once a second."""
 
 
-class Silent(Progress):
-    """Progress that is shown nowhere: the protocol's own methods do nothing."""
+class Silent:
+    """Progress that is shown nowhere."""
+
+    def listed(self, objects: int, size: int) -> None:
+        """Do nothing."""
+
+    def moved(self, size: int) -> None:
+        """Do nothing."""
+
+    def done(self, receipt: Receipt) -> None:
+        """Do nothing."""
+
+    def waiting(self, message: str) -> None:
+        """Do nothing."""
 
 
 Side = Literal["network", "hashing", "disk", "waiting"]

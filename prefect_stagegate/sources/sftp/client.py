@@ -224,9 +224,7 @@ class SftpConnection:
         connection = await connect(self.login, self.idle, self.allowed)
         try:
             client = await self._with_idle_timeout(connection.start_sftp_client(path_encoding=None))
-            if client.version != VERSION:
-                message = f"it speaks version {client.version} of SFTP instead of the requested {VERSION}"
-                raise asyncssh.SFTPBadMessage(message)
+            _require_version(client)
         except BaseException as error:
             connection.abort()
             # Only exceptions of the protocol are translated; a cancellation stays one.
@@ -281,6 +279,11 @@ class SftpConnection:
         if isinstance(error, _MALFORMED):
             error = asyncssh.SFTPBadMessage(f"it sent a response that can't be read ({error})")
         return explained(error, self.login, key=path)
+
+
+def _require_version(client: asyncssh.SFTPClient) -> None:
+    if client.version != VERSION:
+        raise asyncssh.SFTPBadMessage(f"it speaks version {client.version} of SFTP instead of the requested {VERSION}")
 
 
 async def _all_true(coroutines: list[Coroutine[Any, Any, bool]]) -> bool:
