@@ -222,7 +222,9 @@ class Engine:
                 # Last, because it takes a connection that `_add` must use or give back.
                 if self._too_many_failed or not self._has_connection(queue):
                     break
-                self._add(exchanges, queue, partial(self._begin, queue, self._take_job(queue)))
+                if len(queue.jobs) == AHEAD // 2:
+                    self._room.set()
+                self._add(exchanges, queue, partial(self._begin, queue, queue.jobs.popleft()))
         return exchanges
 
     def _add(self, exchanges: list[Exchange], queue: SourceQueue, begin: Callable[[], Exchange | None]) -> None:
@@ -235,11 +237,6 @@ class Engine:
                 self._release(queue)
         if exchange:
             exchanges.append(exchange)
-
-    def _take_job(self, queue: SourceQueue) -> Job:
-        if len(queue.jobs) == AHEAD // 2:
-            self._room.set()
-        return queue.jobs.popleft()
 
     def _begin(self, queue: SourceQueue, job: Job) -> Exchange | None:
         """Start an object: the exchange of its request, or None where a worker or another stager has it."""
