@@ -33,7 +33,8 @@ from typing import Any
 
 import httpx
 
-from prefect_stagegate.testing.servers import free_port, tied_to_parent
+from prefect_stagegate.testing.launching import tied_to_parent
+from prefect_stagegate.testing.servers import free_port
 from tests.support.calls import CallCounter
 
 PAGE = Path(__file__).parent.parent / "docs/performance.md"

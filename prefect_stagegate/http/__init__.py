@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from prefect_stagegate.http.blocking import fetch, fetch_many
-from prefect_stagegate.http.exchange import Exchange, Meter
+from prefect_stagegate.http.exchange import Exchange
 from prefect_stagegate.http.loop import Loop
-from prefect_stagegate.http.message import Client, Headers, Request, Response
+from prefect_stagegate.http.message import Client, Headers, Request, Response, retry_after
 from prefect_stagegate.http.policy import (
     BUSY_STATUSES,
     MAX_PAGE,
@@ -17,7 +17,6 @@ from prefect_stagegate.http.policy import (
     require_allowed,
 )
 from prefect_stagegate.http.proxies import environment_proxies
-from prefect_stagegate.http.retry_after import retry_after
 from prefect_stagegate.http.trust import trusted_authorities
 from prefect_stagegate.http.verdict import CertificateNotTrusted, RangeIgnored
 
@@ -32,7 +31,6 @@ __all__ = [
     "ForbiddenAddress",
     "Headers",
     "Loop",
-    "Meter",
     "RangeIgnored",
     "Request",
     "Response",

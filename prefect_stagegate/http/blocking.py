@@ -43,6 +43,7 @@ def fetch(request: Request, buffer: memoryview | None = None, sink: Sink | None 
     try:
         return _response(_next(loop, ended))
     except BaseException:
+        # An interrupted caller must leave no request under way.
         loop.call(partial(loop.cancel, exchange))
         raise
 
@@ -78,6 +79,7 @@ def _next(loop: Loop, ended: queue.SimpleQueue[Exchange]) -> Exchange:
         try:
             return ended.get(timeout=_LOOK_SECONDS)
         except queue.Empty:
+            # A loop that ended gives no answer: without this look the caller would wait for ever.
             if not loop.thread.is_alive():
                 raise Cancelled("The HTTP client was stopped") from loop.failure
 

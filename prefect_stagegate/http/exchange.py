@@ -113,6 +113,7 @@ class Exchange:
 
         def write(chunk: memoryview) -> int | None:
             nonlocal keeps
+            # Before the chunk is taken: libcurl delivers a chunk again after a pause.
             if self.meter and (seconds := self.meter.wait_seconds()):
                 pause(handle, seconds)
                 return int(pycurl.WRITEFUNC_PAUSE)
@@ -169,6 +170,7 @@ class Exchange:
         elif request.method != "GET" or request.body is not None:
             handle.setopt(pycurl.CUSTOMREQUEST, request.method)
             handle.setopt(pycurl.POSTFIELDS, request.body or b"")
+        # The limit holds for errors, too, whose body may be longer than the expected one.
         expected = request.length if request.length is not None else request.limit
         # libcurl would compare the Content-Length of a HEAD response, which is the object's.
         most = 0 if request.method == "HEAD" else max(expected, MAX_ERROR_BODY)
@@ -216,7 +218,7 @@ class Exchange:
             via = f" (redirect from {origin_of(self.request.url).address})" if self.redirects else ""
             return ForbiddenAddress(refusal(self.blocked, self.blocked) + via, hint=ALLOW_HINT)
         if (tunnel := handle.getinfo(pycurl.HTTP_CONNECTCODE)) >= _ERRORS:
-            message = f"The proxy before {origin_of(self.target.url).address} answers {tunnel}"
+            message = f"The proxy answers {tunnel} to a request for {origin_of(self.target.url).address}"
             return SourceUnavailable(message, hint="Check HTTPS_PROXY and its user and password.")
         # The error number alone is not enough: one address of the host may have refused, and the next one connected.
         refused = code == pycurl.E_COULDNT_CONNECT and handle.getinfo(pycurl.OS_ERRNO) == errno.ECONNREFUSED
@@ -238,6 +240,7 @@ class Exchange:
         try:
             target = redirect_url(self.target.url, self.response.headers["location"], len(self.redirects))
             self.start = self.start or origin_of(self.request.url)
+            # From the first request's headers: a redirect back to its origin gets the credentials again.
             headers = redirect_headers(self.request.headers, self.start, origin_of(target))
         except StagegateError as error:
             self.error = error

@@ -28,8 +28,16 @@ import pycurl
 from prefect_stagegate.errors import StagegateError, UsageError
 from prefect_stagegate.http.exchange import USER_AGENT, Exchange
 from prefect_stagegate.http.message import Client, Proxies
-from prefect_stagegate.http.policy import CONNECT_SECONDS, UrlOrigin, origin_of
-from prefect_stagegate.http.proxies import Proxy, proxy_for, require_proxied_allowed
+from prefect_stagegate.http.policy import (
+    ALLOW_HINT,
+    CONNECT_SECONDS,
+    ForbiddenAddress,
+    UrlOrigin,
+    blocked_address,
+    origin_of,
+    refusal,
+)
+from prefect_stagegate.http.proxies import Proxy, proxy_for
 from prefect_stagegate.http.sockets import Sockets, shut_down
 from prefect_stagegate.http.trust import trusted_authorities
 
@@ -118,11 +126,6 @@ class Loop:
         context = contextvars.copy_context()
         self.thread = threading.Thread(target=context.run, args=(self._run,), name=f"stagegate-{name}", daemon=True)
 
-    @property
-    def under_way(self) -> int:
-        """Exchanges that are under way or wait for it."""
-        return len(self._under_way) + len(self._waiting)
-
     def received_so_far(self) -> int:
         """Received bytes of bodies, those of failed requests included."""
         return self._received + sum(slot.exchange.received for slot in self._under_way.values() if slot.exchange)
@@ -138,6 +141,7 @@ class Loop:
 
     def call(self, function: Callable[[], object]) -> None:
         """Have the loop's thread call a function soon; after its end, the caller's thread does. From any thread."""
+        # Before the look at `_over`: either the ending loop finds the function, or this thread calls it.
         self._calls.append(function)
         if self._over:
             self._run_calls()
@@ -166,6 +170,7 @@ class Loop:
         if exchange in self._waiting:
             self._waiting.remove(exchange)
         elif exchange.handle in self._under_way:
+            # Removed before it is closed: libcurl forbids closing a handle that the multi handle still uses.
             self._multi.remove_handle(exchange.handle)
             self._under_way.pop(exchange.handle).handle.close()
 
@@ -199,6 +204,7 @@ class Loop:
                 self._multi.socket_action(descriptor, action)
         now = time.monotonic()
         if self._timer is not None and self._timer <= now:
+            # Before the call, during which libcurl may set the next timer.
             self._timer = None
             self._multi.socket_action(pycurl.SOCKET_TIMEOUT, 0)
         while self._later and self._later[0][0] <= now:
@@ -218,6 +224,7 @@ class Loop:
 
     def _timeout(self) -> float:
         """Seconds that epoll may wait; -1.0 for no limit."""
+        # A call from the loop's own thread does not wake epoll, so it must not wait.
         if self._calls:
             return 0.0
         moments = [moment for moment in (self._timer, self._later[0][0] if self._later else None) if moment is not None]
@@ -289,17 +296,21 @@ class Loop:
         # libcurl would reuse a connection to a host that only another client allows.
         slot = _Slot(handle, client, alone=allowed != self._allowed)
         options: dict[int, Any] = {
+            # libcurl may use signals for time-outs, which are unsafe with threads.
             pycurl.NOSIGNAL: 1,
             pycurl.BUFFERSIZE: RECEIVE_BUFFER,
             pycurl.FOLLOWLOCATION: 0,  # `Exchange.follow` does it, hop by hop
             pycurl.PROTOCOLS: pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS,
             pycurl.HTTP09_ALLOWED: 0,
+            # Bytes as they are stored: listed sizes, ranges and checksums are of these.
             pycurl.HTTP_CONTENT_DECODING: 0,
             pycurl.ENCODING: "identity",
             pycurl.NETRC: 0,
+            # Keys may hold `..`, and S3 signs the path as it is sent.
             pycurl.PATH_AS_IS: 1,
             pycurl.CONNECTTIMEOUT: CONNECT_SECONDS,
             pycurl.USERAGENT: USER_AGENT,
+            # Else libcurl would take the environment's proxy, by which the server's address could not be checked.
             pycurl.PROXY: "",
             pycurl.CAINFO: trusted_authorities(client.ca_file),
             pycurl.HTTP_VERSION: pycurl.CURL_HTTP_VERSION_2TLS if client.http2 else pycurl.CURL_HTTP_VERSION_1_1,
@@ -325,11 +336,13 @@ class Loop:
         else:
             is_reusable = exchange.complete(handle, code)
             self._received += exchange.received
+            # After an error libcurl closes the connection itself.
             if not is_reusable and not code:
                 shut_down(handle)  # before `remove_handle`, after which the handle has no socket
         exchange.fresh = again
         self._multi.remove_handle(handle)
         exchange.handle = None
+        # Only plain reads share handles: a method or body of one request would stay set for the next.
         if exchange.target.method == "GET" and exchange.target.body is None and not exchange.request.timeout:
             handle.unsetopt(pycurl.WRITEFUNCTION)  # it refers to the body, which would stay in memory
             self._free[slot.client].append(slot)
@@ -397,10 +410,9 @@ class Loop:
 
         def look_up() -> None:
             answer: Proxy | StagegateError = proxy
-            try:
-                require_proxied_allowed(proxy_key[0], exchange.request.client.allowed)
-            except StagegateError as error:
-                answer = error
+            host = proxy_key[0].host
+            if address := blocked_address(host, exchange.request.client.allowed):
+                answer = ForbiddenAddress(refusal(host, address), hint=ALLOW_HINT)
             self.call(partial(self._resolved, proxy_key, answer))
 
         threading.Thread(target=look_up, name="stagegate-proxy", daemon=True).start()
@@ -411,6 +423,7 @@ class Loop:
 
     def _pause(self, handle: pycurl.Curl, seconds: float) -> None:
         """Resume a handle later, which its callback pauses now."""
+        # A paused exchange is not silent: its idle time begins when it is resumed.
         self._under_way[handle].moved = time.monotonic() + seconds
         self.call_later(seconds, partial(self._resume, handle))
 
@@ -445,6 +458,7 @@ class Loop:
                     self._epoll.unregister(descriptor)
             return
         mask = (_READABLE if event & pycurl.POLL_IN else 0) | (_WRITABLE if event & pycurl.POLL_OUT else 0)
+        # epoll refuses to register a descriptor twice, and libcurl also tells changes of what is watched.
         known = self._masks.get(descriptor)
         if known is None:
             self._epoll.register(descriptor, mask)
@@ -467,6 +481,7 @@ class Loop:
         self._under_way.clear()
         self._multi.close()
         self._epoll.close()
+        # Before the last calls, so that a later `call` runs its function itself.
         self._over = True
         self._run_calls()
 

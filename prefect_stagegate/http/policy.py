@@ -48,7 +48,7 @@ FORWARDED_HEADERS = frozenset(
     {"accept", "accept-encoding", "content-type", "depth", "if-match", "if-unmodified-since", "range", "user-agent"}
 )
 """Request headers that a redirect to another origin keeps. Any other may hold a credential."""
-ALLOW_HINT = "If it is meant, name its host in STAGEGATE_ALLOWED_HOSTS."
+ALLOW_HINT = "If the address is intended, add its host to STAGEGATE_ALLOWED_HOSTS."
 
 _NAT64 = ip_network("64:ff9b::/96")
 _IPV4_BITS = 0xFFFFFFFF
@@ -92,7 +92,7 @@ def origin_of(url: str) -> UrlOrigin:
     except ValueError as error:
         raise SourceError("The URL has no usable host or port") from error
     if scheme not in _PORTS:
-        raise SourceError(f"The URL's scheme is {scheme or 'missing'}: only http and https are requested")
+        raise SourceError(f"The URL's scheme is {scheme or 'missing'}: only http and https are supported")
     if not _HOST.fullmatch(host):
         raise SourceError("The URL has no usable host or port")
     return UrlOrigin(scheme, host, port or _PORTS[scheme])
@@ -154,6 +154,7 @@ def require_allowed(host_or_url: str, allowed: Allowed) -> None:
     """
     host = _host(host_or_url)
     if address := blocked_address(host, allowed):
+        # The error must not show user, password or query, which may be secrets.
         shown = _SECRET_PART.sub("", host_or_url.rpartition("@")[2] if "@" in host_or_url else host_or_url)
         raise UsageError(refusal(host, address), hint=ALLOW_HINT, source=shown)
 
@@ -196,15 +197,16 @@ def redirect_url(url: str, location: str, count: int) -> str:
         SourceError: Too many redirects, one from https to http, or one to no http or https URL.
     """
     if count >= MAX_REDIRECTS:
-        raise SourceError(f"Too many redirects ({MAX_REDIRECTS})", hint="Name the URL that they lead to.")
+        raise SourceError(f"Too many redirects ({MAX_REDIRECTS})", hint="Use the URL that the redirects end at.")
     try:
         target = urljoin(url, location)
     except ValueError as error:
-        raise SourceError("The redirect leads to no usable URL") from error
+        raise SourceError("The Location of the redirect is no usable URL") from error
     origin = origin_of(target)
+    # Without TLS anybody on the way could read or change what the first URL protects.
     if origin_of(url).scheme == "https" and origin.scheme != "https":
-        message = f"The redirect leads from https to {origin.address} without TLS"
-        raise SourceError(message, hint="Name that URL, if it is meant.")
+        message = f"Refused to follow a redirect from https to {origin.address} without TLS"
+        raise SourceError(message, hint="If this is intended, use the URL that it redirects to.")
     return target
 
 

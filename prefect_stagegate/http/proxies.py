@@ -14,15 +14,7 @@ from urllib.request import getproxies_environment, proxy_bypass_environment  # t
 
 from prefect_stagegate.errors import SourceError, UsageError
 from prefect_stagegate.http.message import Proxies
-from prefect_stagegate.http.policy import (
-    ALLOW_HINT,
-    Allowed,
-    ForbiddenAddress,
-    UrlOrigin,
-    blocked_address,
-    origin_of,
-    refusal,
-)
+from prefect_stagegate.http.policy import UrlOrigin, origin_of
 
 
 class Proxy(NamedTuple):
@@ -53,16 +45,6 @@ def proxy_for(origin: UrlOrigin, proxies: Proxies) -> Proxy | None:
     return _parsed(url if "://" in url else f"http://{url}")
 
 
-def require_proxied_allowed(origin: UrlOrigin, allowed: Allowed) -> None:
-    """Check the addresses of a server that a proxy connects to. Resolves its name by DNS.
-
-    Raises:
-        ForbiddenAddress: One of the addresses is blocked.
-    """
-    if address := blocked_address(origin.host, allowed):
-        raise ForbiddenAddress(refusal(origin.host, address), hint=ALLOW_HINT)
-
-
 def _is_in(host: str, networks: str) -> bool:
     """Whether an address is in one of the networks of NO_PROXY, which Python's own check compares as names only.
 
@@ -84,7 +66,7 @@ def _parsed(url: str) -> Proxy:
         origin = None  # its message is not shown: it may hold the password
     if origin is None or origin.scheme != "http":
         shown = f"{url.partition('://')[0]}://{url.partition('://')[2].rpartition('@')[2]}"
-        hint = "Name it as http://host:port in HTTPS_PROXY, or the server in NO_PROXY."
-        raise UsageError(f"The proxy {shown} is not one that HTTP is spoken to", hint=hint)
+        hint = "Set HTTPS_PROXY to http://host:port, or add the server to NO_PROXY."
+        raise UsageError(f"The proxy {shown} can't be used: only proxies that speak HTTP are supported", hint=hint)
     parts = urlsplit(url)
     return Proxy(f"http://{origin.address}", unquote(parts.username or ""), unquote(parts.password or ""))

@@ -43,6 +43,7 @@ def _bundle(ca_file: str, _stamp: int, system_file: str, system_folder: str) -> 
         parts.append(Path(system_file).read_bytes())
     elif system_folder:
         parts += [entry.read_bytes() for entry in Path(system_folder).iterdir() if entry.suffix in (".pem", ".crt")]
+    # Never closed: libcurl opens it by its path under /proc.
     file = os.memfd_create("authorities", os.MFD_CLOEXEC)
     os.write(file, b"\n".join(parts))
     return f"/proc/self/fd/{file}"

@@ -16,17 +16,17 @@ TOO_LONG = (pycurl.E_FILESIZE_EXCEEDED, pycurl.E_WRITE_ERROR)
 """libcurl's codes for a body that is longer than it may be."""
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)")
 _OK, _PARTIAL = 200, 206
-_LATER = "It is asked again a few times; if that fails, try later or with fewer parallel transfers."
+_LATER = "Requests are retried a few times; if all fail, try later or with fewer parallel transfers."
 _ANSWER = "Check the server's address and port, and that it runs."
 _TLS = "Use http:// if the server has no TLS."
 _FAILURES = {
-    pycurl.E_COULDNT_RESOLVE_HOST: ("The name of {} is not known", "Check its spelling and the DNS."),
-    pycurl.E_COULDNT_RESOLVE_PROXY: ("The name of the proxy before {} is not known", "Check HTTPS_PROXY."),
+    pycurl.E_COULDNT_RESOLVE_HOST: ("Could not resolve the name of {}", "Check its spelling and the DNS."),
+    pycurl.E_COULDNT_RESOLVE_PROXY: ("Could not resolve the name of the proxy for {}", "Check HTTPS_PROXY."),
     pycurl.E_OPERATION_TIMEDOUT: ("{} stopped answering", _LATER),
-    pycurl.E_PARTIAL_FILE: ("The connection broke in mid-body", _LATER),
+    pycurl.E_PARTIAL_FILE: ("The connection to {} broke before the end of the response", _LATER),
     pycurl.E_GOT_NOTHING: ("{} closed the connection without a response", _LATER),
     pycurl.E_RECV_ERROR: ("{} closed the connection without a response", _LATER),
-    pycurl.E_SSL_CONNECT_ERROR: ("No TLS connection to {}", _TLS),
+    pycurl.E_SSL_CONNECT_ERROR: ("The TLS handshake with {} failed", _TLS),
 }
 """By libcurl's code: what happened at the server's address, and what to do."""
 
@@ -102,6 +102,7 @@ def require_expected(request: Request, response: Response, received: int) -> Non
     elif request.size is not None and request.method != "HEAD" and response.status != _OK:
         raise SourceError(f"The server answers {response.status} and sends no object")
     if request.method != "HEAD" and request.length is not None and received != request.length:
+        # A whole response that announced its length is of another object; one that did not may have broken off.
         if not request.range and (received > request.length or "content-length" in response.headers):
             raise _changed()
         message = f"The server sent {count_text(received, 'byte')} instead of the expected {request.length:,}"
@@ -142,7 +143,7 @@ def _require_range(request: Request, wanted: tuple[int, int], response: Response
     if not answer:
         raise SourceError("The server doesn't say which range it sends (Content-Range)")
     if (int(answer[1]), int(answer[2]) + 1) != wanted:
-        raise SourceUnavailable("The server sends another range than was requested", hint=_LATER)
+        raise SourceUnavailable("The server sent another range than the requested one", hint=_LATER)
     if request.size is not None and answer[3] not in ("*", str(request.size)):
         raise _changed()
 
@@ -153,9 +154,9 @@ def _too_long(request: Request, status: int, address: str) -> StagegateError:
     if request.size is not None and not request.range:
         return _changed()
     if request.range:
-        message = f"{address} sent more than was asked for ({count_text(request.length or 0, 'byte')})"
+        message = f"{address} sent more than the requested {count_text(request.length or 0, 'byte')}"
         return SourceUnavailable(message, hint=_LATER)
-    return SourceError(f"{address} sent more than is read of it ({count_text(request.limit, 'byte')})")
+    return SourceError(f"{address} sent more than the permitted {count_text(request.limit, 'byte')}")
 
 
 def _changed() -> ObjectChanged:

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from prefect_stagegate.objectstore.explain import explain, explain_response, refused
-from prefect_stagegate.objectstore.foreign import object_store_options
+from prefect_stagegate.objectstore.explain import explain, refused
 from prefect_stagegate.objectstore.listed import ListedObject
 from prefect_stagegate.objectstore.options import S3Settings, translate
 from prefect_stagegate.objectstore.records import ObjectRecords
-from prefect_stagegate.objectstore.s3 import open_s3, parse_bucket_url
-from prefect_stagegate.objectstore.store import BucketPath, ObjectStore, memory_store
+from prefect_stagegate.objectstore.s3 import object_store_options, open_s3, parse_bucket_url
+from prefect_stagegate.objectstore.store import ObjectStore
 
 __all__ = [
-    "BucketPath",
     "ListedObject",
     "ObjectRecords",
     "ObjectStore",
     "S3Settings",
     "explain",
-    "explain_response",
-    "memory_store",
     "object_store_options",
     "open_s3",
     "parse_bucket_url",

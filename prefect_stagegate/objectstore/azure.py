@@ -63,7 +63,8 @@ def parse_container_url(url: str) -> tuple[BucketPath, str]:
     authority, _, key = url.partition("://")[2].partition("/")
     container, _, host = authority.partition("@")
     if ":" in container or "@" in host:
-        raise UsageError("The URL of a container holds credentials", hint="They go into options, a block or variables.")
+        hint = "Set them in `options:`, a block or the environment."
+        raise UsageError("The URL of a container holds credentials", hint=hint)
     if not container:
         raise UsageError(f"{url!r} names no container", hint="It looks like az://container/folder/.")
     return BucketPath(container, key), host
@@ -207,7 +208,7 @@ class AzureLister:
             from azure.core.exceptions import AzureError
             from azure.storage.blob import ContainerClient
         except ImportError as error:
-            raise OSError('keys that only Azure\'s own client lists: pip install "prefect-stagegate[azure]"') from error
+            raise OSError('only Azure\'s own client lists its keys: pip install "prefect-stagegate[azure]"') from error
         client = ContainerClient.from_container_url(
             self.url, self.credential, read_timeout=self.idle, connection_verify=self.ca_file or True
         )

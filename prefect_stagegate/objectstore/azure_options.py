@@ -111,7 +111,7 @@ def azure_settings(options: Mapping[str, Any], *, host: str = "") -> AzureSettin
     account = settings.account or host.partition(".")[0] or os.environ.get("AZURE_STORAGE_ACCOUNT_NAME", "")
     if not account:
         raise UsageError(
-            "Nobody says which storage account",
+            "No storage account is set",
             hint="Set `account_name`, or write abfss://container@host/.",
         )
     own_host = host.replace(".dfs.", ".blob.", 1) if host else f"{account}.blob.{SUFFIX}"

@@ -9,8 +9,8 @@ from typing import Any
 
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.http import Allowed, Client, environment_proxies
+from prefect_stagegate.http.policy import CONNECT_SECONDS
 
-CONNECT_SECONDS = 5
 IDLE_SECONDS = 30.0
 """Seconds without a byte after which a read fails."""
 RETRIES = 3
@@ -36,7 +36,7 @@ def usable_endpoint(endpoint: str, *, tls: bool = True) -> str:
     if parts.username or parts.password or not parts.hostname:
         raise UsageError(
             "The endpoint holds credentials" if parts.hostname else "The endpoint is no usable address",
-            hint="It looks like https://host:port; credentials go into the options of their own or a block.",
+            hint="Write https://host:port, and set credentials by their own options or a block.",
         ) from None
     return endpoint.rstrip("/")
 

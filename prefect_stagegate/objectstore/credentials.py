@@ -46,7 +46,13 @@ def resolve(settings: S3Settings, *, url: str) -> Resolved:
         return Resolved(environment, None, CredentialLife("none", "anonymous reading"))
     if environment.key and not settings.profile:
         expiration = "" if settings.key else os.environ.get("AWS_CREDENTIAL_EXPIRATION", "")
-        return Resolved(environment, _fixed(environment), _life_of_keys(environment.token, expiration))
+        credential = {
+            "access_key_id": environment.key,
+            "secret_access_key": environment.secret,
+            "token": environment.token or None,
+            "expires_at": None,
+        }
+        return Resolved(environment, lambda: credential, _life_of_keys(environment.token, expiration))
     return _from_botocore(settings, environment, url)
 
 
@@ -69,16 +75,6 @@ def _from_environment(settings: S3Settings) -> S3Settings:
         secret=get("AWS_SECRET_ACCESS_KEY", ""),
         token=get("AWS_SESSION_TOKEN", ""),
     )
-
-
-def _fixed(settings: S3Settings) -> Provider:
-    credential = {
-        "access_key_id": settings.key,
-        "secret_access_key": settings.secret,
-        "token": settings.token or None,
-        "expires_at": None,
-    }
-    return lambda: credential
 
 
 def _life_of_keys(token: str | None, expiration: str = "") -> CredentialLife:

@@ -10,8 +10,8 @@ import http
 import json
 import re
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 from prefect_stagegate.errors import (
     AccessDenied,
@@ -24,7 +24,7 @@ from prefect_stagegate.errors import (
     SourceUnavailable,
     StagegateError,
 )
-from prefect_stagegate.http import retry_after
+from prefect_stagegate.http import origin_of, retry_after
 from prefect_stagegate.redaction import redact
 from prefect_stagegate.redaction.chains import RedactedError
 
@@ -41,7 +41,7 @@ class Meaning:
 _AZURE_KEYS = "Check the account's key or signature, and that it belongs to this account."
 _KEYS = "Check the access key and secret, and that they belong to this endpoint."
 _REGION = "Set `client_kwargs: {region_name: …}` to the region of the bucket."
-_LATER = "It is asked again a few times; if that fails, try later or with fewer parallel transfers."
+_LATER = "Requests are retried a few times; if all fail, try later or with fewer parallel transfers."
 _ANSWER = "Check the server's address and port, and that it runs."
 
 _VANISHED = Meaning(ObjectVanished, "The object is gone", "It was deleted or renamed after it was listed.")
@@ -57,20 +57,20 @@ _REFUSED = Meaning(
 _REFUSED_BLOB = Meaning(
     AccessDenied,
     "Access is denied",
-    "They may not list or read here. Ask the account's owner for the role Storage Blob Data Reader.",
+    "These credentials may not list or read here. Ask the account's owner for the role Storage Blob Data Reader.",
 )
 _BUSY = Meaning(SourceBusy, "{endpoint} is too busy", _LATER)
-_EXPIRED = Meaning(CredentialsExpired, "The credentials have expired", "Log in again, and run the same once more.")
+_EXPIRED = Meaning(CredentialsExpired, "The credentials have expired", "Log in again, and repeat the command.")
 _BROKEN = Meaning(SourceUnavailable, "{endpoint} failed", _LATER)
 
 CODES: dict[str, Meaning] = {
     "NoSuchBucket": _NO_BUCKET,
-    "InvalidBucketName": Meaning(SourceError, "The bucket's name is not a valid one", "Check the source's URL."),
+    "InvalidBucketName": Meaning(SourceError, "The bucket's name is not valid", "Check the source's URL."),
     "NoSuchKey": _VANISHED,
     "NoSuchVersion": _VANISHED,
     "PreconditionFailed": _CHANGED,
     "InvalidAccessKeyId": Meaning(AccessDenied, "{endpoint} doesn't know the access key", _KEYS),
-    "SignatureDoesNotMatch": Meaning(AccessDenied, "The secret doesn't fit the access key", _KEYS),
+    "SignatureDoesNotMatch": Meaning(AccessDenied, "The secret doesn't belong to the access key", _KEYS),
     "InvalidToken": Meaning(AccessDenied, "The session token is not valid", "Log in again."),
     "ExpiredToken": _EXPIRED,
     "ExpiredTokenException": _EXPIRED,
@@ -121,39 +121,31 @@ STATUSES: dict[int, Meaning] = {
 REFUSED = Meaning(SourceUnavailable, "Connection refused by {endpoint}", _ANSWER)
 """Nobody listens there."""
 
-WORDS: tuple[tuple[str, Meaning], ...] = (
-    (
-        "non-partial response",
-        Meaning(SourceError, "{endpoint} sends no parts of objects", "Only whole objects can be read from it."),
-    ),
-    ("Connection refused", REFUSED),
-    (
-        "invalid list response",
-        Meaning(
-            SourceError, "{endpoint} lists nothing here, but sends something else", "Check the endpoint's address."
-        ),
-    ),
-    ("dns error", Meaning(SourceUnavailable, "The name of {endpoint} is not known", "Check its spelling and the DNS.")),
-    (
-        "failed to lookup address",
-        Meaning(SourceUnavailable, "The name of {endpoint} is not known", "Check its spelling."),
-    ),
-    (
-        "certificate",
-        Meaning(SourceError, "The certificate of {endpoint} is not trusted", "Set `verify:` to the CA's PEM file."),
-    ),
-    (
-        "InvalidContentType",
-        Meaning(SourceError, "{endpoint} doesn't speak TLS", "Use http:// in endpoint_url."),
-    ),
-    ("corrupt message", Meaning(SourceError, "{endpoint} doesn't speak TLS", "Use http:// instead.")),
-    ("builder error", Meaning(SourceError, "{endpoint} is no usable address", "It looks like https://host:port.")),
-    ("TimedOut", Meaning(SourceUnavailable, "{endpoint} stopped answering", _LATER)),
-    ("timed out", Meaning(SourceUnavailable, "{endpoint} stopped answering", _LATER)),
-    ("error decoding response body", Meaning(SourceUnavailable, "The connection broke in mid-body", _LATER)),
-    ("response body error", Meaning(SourceUnavailable, "The connection broke in mid-body", _LATER)),
-    ("error sending request", Meaning(SourceUnavailable, "The connection to {endpoint} failed", _ANSWER)),
-)
+_NO_RANGES = Meaning(SourceError, "{endpoint} doesn't support byte ranges", "Only whole objects can be read from it.")
+_NO_LISTING = Meaning(SourceError, "{endpoint} sends something else than a listing", "Check the endpoint's address.")
+_UNRESOLVED = Meaning(SourceUnavailable, "Could not resolve the name of {endpoint}", "Check its spelling and the DNS.")
+_UNTRUSTED = Meaning(SourceError, "The certificate of {endpoint} is not trusted", "Set `verify:` to the CA's PEM file.")
+_NO_TLS = Meaning(SourceError, "{endpoint} doesn't speak TLS", "Use http:// in endpoint_url.")
+_SILENT = Meaning(SourceUnavailable, "{endpoint} stopped answering", _LATER)
+_CUT_OFF = Meaning(SourceUnavailable, "The connection to {endpoint} broke before the end of the response", _LATER)
+
+WORDS: dict[str, Meaning] = {
+    "non-partial response": _NO_RANGES,
+    "Connection refused": REFUSED,
+    "invalid list response": _NO_LISTING,
+    "dns error": _UNRESOLVED,
+    "failed to lookup address": _UNRESOLVED,
+    "certificate": _UNTRUSTED,
+    "InvalidContentType": _NO_TLS,
+    "corrupt message": _NO_TLS,
+    "builder error": Meaning(SourceError, "{endpoint} is no usable address", "It looks like https://host:port."),
+    "TimedOut": _SILENT,
+    "timed out": _SILENT,
+    "error decoding response body": _CUT_OFF,
+    "response body error": _CUT_OFF,
+    "error sending request": Meaning(SourceUnavailable, "The connection to {endpoint} failed", _ANSWER),
+}
+"""By words of the HTTP client, the most exact first: several may stand in one text."""
 
 _CODE = re.compile(r"(?:<Code>|An error occurred \()(\w+)")
 _STATUS = re.compile(r"status code: (\d{3})")
@@ -166,7 +158,6 @@ _LONGEST_REDACTED = 2000
 LONGEST_BODY = 1 << 16
 """Bytes of a response's body that are searched."""
 _KNOWN_STATUSES = frozenset(http.HTTPStatus)
-_PORTS = {"http": 80, "https": 443}
 _BAD_PATH = re.compile(r'path: ("(?:[^"\\]|\\.)*")')
 
 
@@ -210,6 +201,7 @@ def explain_response(
 
 
 def _meaning(error: Exception, text: str) -> Meaning | None:
+    # The code first: servers use one status for several causes.
     if (code := _CODE.search(text)) and code[1] in CODES:
         return CODES[code[1]]
     if isinstance(error, FileNotFoundError):
@@ -217,7 +209,7 @@ def _meaning(error: Exception, text: str) -> Meaning | None:
     if status := _STATUS.search(text):
         number = int(status[1])
         return STATUSES.get(number) or (_BROKEN if number >= 500 else None)  # noqa: PLR2004 - HTTP's own border
-    return next((meaning for word, meaning in WORDS if word in text), None)
+    return next((meaning for word, meaning in WORDS.items() if word in text), None)
 
 
 def refused(address: str, *, source: str, key: str = "") -> SourceUnavailable:
@@ -233,9 +225,9 @@ def refused(address: str, *, source: str, key: str = "") -> SourceUnavailable:
 
 def _address(endpoint: str) -> str:
     """Host and port of an endpoint; an endpoint without an address (`AWS`, `memory`) stays as it is."""
-    parts = urlsplit(endpoint)
-    host, port = parts.netloc.rpartition("@")[2], _PORTS.get(parts.scheme)
-    return f"{host}:{port}" if host and port and parts.port is None else host or endpoint
+    with suppress(SourceError):
+        return origin_of(endpoint).address
+    return endpoint
 
 
 def cause_of(error: Exception) -> Exception:
@@ -277,7 +269,7 @@ def bad_key(error: Exception, *, source: str) -> SourceError:
     """The error for a listing that ends at a key which obstore refuses; it names the key."""
     name = _BAD_PATH.search(str(error))
     return SourceError(
-        f"The source holds a key that can't stand in a dataset: {name[1] if name else error}",
-        hint="Rename the object, or let the source's url name a folder that doesn't hold it.",
+        f"The source holds a key that no dataset may have: {name[1] if name else error}",
+        hint="Rename the object, or set the source's `url:` to a folder without it.",
         source=source,
     )

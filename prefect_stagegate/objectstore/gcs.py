@@ -133,5 +133,5 @@ def _payer(settings: GcsSettings) -> str:
     if payer.lower() == "true":
         payer = settings.project
     if not payer:
-        raise UsageError("The requester pays, and nobody says which project", hint="Set `project:`.")
+        raise UsageError("The requester pays, but no project is set", hint="Set `project:`.")
     return payer

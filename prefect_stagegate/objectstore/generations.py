@@ -65,7 +65,7 @@ class Generations:
             if not token:
                 return
             if token in seen:
-                raise OSError("the listing has no end: a page leads back to an earlier one")
+                raise OSError("the listing never ends: a page links back to an earlier one")
             seen.add(token)
             query["pageToken"] = token
 
@@ -96,7 +96,7 @@ def _parsed(body: bytes | bytearray) -> dict[str, Any]:
     try:
         return dict(json.loads(body))
     except (ValueError, TypeError, RecursionError) as error:
-        raise OSError(f"what answers is no listing: {type(error).__name__}") from error
+        raise OSError(f"the response is no listing: {type(error).__name__}") from error
 
 
 def _error_text(status: int) -> str:

@@ -52,7 +52,8 @@ def identify(token: Any, *, url: str) -> GoogleIdentity:
     if info is None and token and token not in ("google_default", "cloud"):
         life = CredentialLife("temporary" if ends_at(token) else "unknown", "an access token", ends_at(token))
         return GoogleIdentity(life, {"bearer_token": token}, lambda: str(token))
-    life = CredentialLife("renewed", _description(info))
+    kind = info.get("type", "credentials") if info else "application default credentials"
+    life = CredentialLife("renewed", f"Google's {kind}")
     try:
         import google.auth.transport.requests as transport
     except ImportError:
@@ -71,20 +72,17 @@ def _info(token: Any) -> dict[str, Any] | None:
         info = json.loads(text if text.startswith("{") else Path(text).expanduser().read_text())
     except (OSError, ValueError) as error:
         raise UsageError(
-            "Google's credentials can't be read", hint="`token` names a JSON file, or holds it."
+            "Google's credentials can't be read", hint="Set `token` to the path of a JSON file, or to its content."
         ) from error
     remember_access("", info)
     return dict(info)
 
 
-def _description(info: dict[str, Any] | None) -> str:
-    return f"Google's {info.get('type', 'credentials')}" if info else "Google's application default credentials"
-
-
 def _for_obstore(info: dict[str, Any] | None) -> dict[str, Any]:
     """Obstore's configuration: a service account is handed over, other credentials obstore finds itself."""
     if info and info.get("type") != "service_account":
-        raise UsageError("Such credentials need google-auth", hint='Install it: pip install "prefect-stagegate[gcs]"')
+        message = f"Credentials of the type {info.get('type')!r} need google-auth"
+        raise UsageError(message, hint='Install it: pip install "prefect-stagegate[gcs]"')
     return {"service_account_key": json.dumps(info)} if info else {}
 
 

@@ -60,6 +60,7 @@ class CredentialKeeper(Generic[T]):
         if self._is_due():
             self._renew_in_background()
         credential = self._credential
+        # After a failed renewal the old credential is used: the server then says what is wrong.
         if credential is None or (not self._failed and _seconds_left(credential) <= 0):
             return None
         return credential.value

@@ -48,6 +48,7 @@ def listing_after(after: str, listing: Iterable[ListedObject]) -> Iterator[Liste
     """
     remaining = iter(listing)
     if after and not any(listed_object.key.rstrip("/") == after for listed_object in remaining):
+        # With the words by which `explain` knows a broken connection: another try may succeed.
         raise OSError("the listing changed while it was read: error sending request")
     for listed_object in remaining:
         if listed_object.size or not listed_object.key.endswith("/"):

@@ -7,7 +7,7 @@ in no log and no message, and go to no other host.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 from urllib.parse import quote
 
 from prefect_stagegate.objectstore.keeper import CredentialKeeper
@@ -20,8 +20,9 @@ UrlAndHeaders = tuple[str, dict[str, str]]
 class ObjectRequests(Protocol):
     """Makes requests for the objects of one bucket."""
 
-    def prepare(self) -> None:
-        """Fetch the credential that requests need; may wait for an identity service, and raises nothing."""
+    @property
+    def keeper(self) -> CredentialKeeper[Any] | None:
+        """Holds the credential that requests need; None: anonymous."""
 
     def request(self, key: str, version: str, method: str, /) -> UrlAndHeaders | None:
         """The absolute URL and the headers; None while there is no credential, or where only obstore can. Never blocks.
@@ -37,13 +38,7 @@ class S3Requests:
 
     bucket_url: str
     """The bucket's address: with its path at a path-style endpoint, with the bucket in its host at a virtual one."""
-    signer: CredentialKeeper[SigV4Signer] | None
-    """None: anonymous."""
-
-    def prepare(self) -> None:
-        """Fetch the credential."""
-        if self.signer:
-            self.signer.prepare()
+    keeper: CredentialKeeper[SigV4Signer] | None
 
     def request(self, key: str, version: str, method: str, /) -> UrlAndHeaders | None:
         """The key is encoded once and its path is not normalized, because S3 signs the path as it is sent."""
@@ -52,9 +47,9 @@ class S3Requests:
         path = f"{slash}{path}/{quote_key(key)}"
         query = f"versionId={quote(version, safe='')}" if version else ""
         url = f"{scheme}://{host}{path}{'?' if query else ''}{query}"
-        if self.signer is None:
+        if self.keeper is None:
             return url, {}
-        signer = self.signer.current()
+        signer = self.keeper.current()
         return (url, signer.headers(method, host, path, query)) if signer else None
 
 
@@ -63,17 +58,13 @@ class GoogleRequests:
     """Requests in the protocol of Google's XML API."""
 
     bucket_url: str
-    authorization: CredentialKeeper[dict[str, str]]
+    keeper: CredentialKeeper[dict[str, str]]
     payer: str = ""
     """The project that pays, where the requester does."""
 
-    def prepare(self) -> None:
-        """Fetch the token."""
-        self.authorization.prepare()
-
     def request(self, key: str, version: str, _method: str, /) -> UrlAndHeaders | None:
         """The version is the object's generation. The key's slashes are encoded, so no client normalizes the path."""
-        authorization = self.authorization.current()
+        authorization = self.keeper.current()
         if authorization is None:
             return None
         query = f"?generation={quote(version, safe='')}" if version else ""
@@ -98,15 +89,11 @@ class AzureRequests:
     """Requests in the protocol of Azure Blob Storage."""
 
     container_url: str
-    access: CredentialKeeper[AzureAccess]
-
-    def prepare(self) -> None:
-        """Fetch the token."""
-        self.access.prepare()
+    keeper: CredentialKeeper[AzureAccess]
 
     def request(self, key: str, version: str, _method: str, /) -> UrlAndHeaders | None:
         """None for a version: this package's listings of Azure have none."""
-        access = self.access.current()
+        access = self.keeper.current()
         if access is None or version:
             return None
         query = f"?{access.query}" if access.query else ""

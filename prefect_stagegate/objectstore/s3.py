@@ -8,6 +8,7 @@ from obstore.store import S3Store
 
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.http import Allowed
+from prefect_stagegate.http.policy import CONNECT_SECONDS
 from prefect_stagegate.objectstore.anykey import BotocoreLister
 from prefect_stagegate.objectstore.client import (
     IDLE_SECONDS,
@@ -38,7 +39,7 @@ def parse_bucket_url(url: str) -> BucketPath:
     bucket, _, key = url.partition("://")[2].partition("/")
     if "@" in bucket or ":" in bucket:
         raise UsageError(
-            "The URL of a bucket holds credentials", hint="They go into `key` and `secret`, a block or the environment."
+            "The URL of a bucket holds credentials", hint="Set them by `key` and `secret`, a block or the environment."
         )
     if not bucket:
         raise UsageError(f"{url!r} names no bucket", hint="It looks like s3://bucket/folder/.")
@@ -65,6 +66,7 @@ def open_s3(
     endpoint = usable_endpoint(resolved.settings.endpoint, tls=resolved.settings.tls)
     virtual = resolved.settings.virtual_host
     if virtual is None:
+        # AWS's certificate covers one name below its domain, so a bucket with dots goes into the path.
         virtual = not endpoint and "." not in path.bucket
     client = client_options(endpoint, resolved.settings.ca_file, idle)
     host = _host(endpoint, path.bucket, virtual=virtual)
@@ -92,6 +94,41 @@ def open_s3(
         resolved.life, redirect_probe, http_client(resolved.settings.ca_file, idle, allowed), requests
     )
     return ObjectStore(store(RETRIES), store(0), url, endpoint or "AWS", lister, store_access)
+
+
+def object_store_options(url: str, settings: S3Settings, *, idle: float) -> dict[str, str]:
+    """Options for libraries that use the Rust crate `object_store` (delta-rs): they open a bucket as `open_s3` does.
+
+    Raises:
+        AccessDenied: There are no credentials.
+        UsageError: The profile can't be used, or the settings name a CA file, which these libraries don't take.
+    """
+    resolved = resolve(settings, url=f"s3://{parse_bucket_url(url).bucket}/")
+    settings = resolved.settings
+    endpoint = usable_endpoint(settings.endpoint, tls=settings.tls)
+    if settings.ca_file:
+        raise UsageError(
+            "Tables of this kind don't support the option `verify`",
+            hint="Set the environment variable SSL_CERT_FILE to the PEM file.",
+            source=url,
+        )
+    credentials = resolved.provider() if resolved.provider else {}
+    options = {
+        "aws_region": settings.region or DEFAULT_REGION,
+        "aws_endpoint": endpoint,
+        "aws_allow_http": str(endpoint.startswith("http://")).lower(),
+        "aws_virtual_hosted_style_request": str(settings.virtual_host or (not endpoint)).lower(),
+        "aws_skip_signature": "" if credentials else "true",
+        "aws_request_payer": "true" if settings.requester_pays else "",
+        "aws_access_key_id": credentials.get("access_key_id"),
+        "aws_secret_access_key": credentials.get("secret_access_key"),
+        "aws_session_token": credentials.get("token"),
+        "connect_timeout": f"{CONNECT_SECONDS}s",
+        "timeout": f"{max(idle, 1.0):.0f}s",
+        "max_retries": str(RETRIES),
+        "retry_timeout": f"{max(idle, 1.0):.0f}s",
+    }
+    return {name: value for name, value in options.items() if value}
 
 
 def _host(endpoint: str, bucket: str, *, virtual: bool) -> str:

@@ -13,7 +13,7 @@ import http
 import threading
 import urllib.parse
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -33,9 +33,8 @@ from prefect_stagegate.errors import (
 )
 from prefect_stagegate.http import PAGE_SECONDS, Client, Headers, Request, Response, fetch, retry_after
 from prefect_stagegate.http.message import DEFAULT_CLIENT
-from prefect_stagegate.http.policy import REDIRECT_STATUSES
+from prefect_stagegate.http.policy import CONNECT_SECONDS, REDIRECT_STATUSES
 from prefect_stagegate.model import CredentialLife
-from prefect_stagegate.objectstore.client import CONNECT_SECONDS
 from prefect_stagegate.objectstore.explain import bad_key, cause_of, explain, explain_response
 from prefect_stagegate.objectstore.listed import ListedObject, Lister
 from prefect_stagegate.objectstore.object_requests import ObjectRequests, UrlAndHeaders
@@ -149,22 +148,19 @@ class ObjectStore:
 
     def folders(self, prefix: str) -> list[str]:
         """The names directly below `prefix` that hold objects, sorted."""
-        try:
+        with self._errors_about():
             result = obstore.list_with_delimiter(self._store, prefix or None)
-        except _FAILURES as error:
-            raise self._explained(error) from cause_of(error)
         return sorted(folder.rstrip("/").rpartition("/")[2] for folder in result["common_prefixes"])
 
     def find(self, key: str) -> ListedObject | None:
         """One object as it is now; None when there is none."""
         self._require_no_redirect()
+        # obstore raises one error for a missing object and for a missing bucket: `explain` tells them apart.
         try:
-            return _listed(obstore.head(self._store, key), by_version=self._by_version)
-        except FileNotFoundError as error:
-            self._expect_absence(error, key)
+            with self._errors_about(key):
+                return _listed(obstore.head(self._store, key), by_version=self._by_version)
+        except ObjectVanished:
             return None
-        except _FAILURES as error:
-            raise self._explained(error, key) from cause_of(error)
 
     def read_into(
         self, key: str, start: int, end: int, buffer: memoryview, *, size: int, etag: str, version: str
@@ -213,8 +209,9 @@ class ObjectStore:
                 break
         if came != size:
             raise SourceUnavailable(
-                f"{self.endpoint} sent {'more' if came > size else 'less'}; {count_text(size, 'byte')} asked for",
-                hint="It is asked again a few times; if that fails, the server or a proxy before it is broken.",
+                f"{self.endpoint} sent {'more' if came > size else 'less'} "
+                f"than the requested {count_text(size, 'byte')}",
+                hint="Requests are retried a few times; if all fail, check the server and the proxies before it.",
                 source=self.url,
                 object=key,
             )
@@ -239,8 +236,8 @@ class ObjectStore:
 
         Without a credential `get_request` returns None, and obstore's read raises what is wrong.
         """
-        if self._requests:
-            self._requests.prepare()
+        if self._requests and self._requests.keeper:
+            self._requests.keeper.prepare()
 
     def get_request(self, key: str, *, method: str = "GET", version: str = "") -> UrlAndHeaders | None:
         """The absolute URL and the headers of a request that reads an object over plain HTTP. Never blocks.
@@ -285,39 +282,26 @@ class ObjectStore:
     def get(self, key: str, last: int | None = None) -> bytes | None:
         """A whole small object, or its `last` bytes; None when there is none."""
         try:
-            result = obstore.get(self._store, key, options=None if last is None else {"range": {"suffix": last}})
-            return bytes(result.bytes())
-        except FileNotFoundError as error:
-            self._expect_absence(error, key)
+            with self._errors_about(key):
+                result = obstore.get(self._store, key, options=None if last is None else {"range": {"suffix": last}})
+                return bytes(result.bytes())
+        except ObjectVanished:
             return None
-        except _FAILURES as error:
-            raise self._explained(error, key) from cause_of(error)
 
     def create(self, key: str, data: bytes) -> bool:
         """Put an object where none is; False, and nothing changed, when the key is taken."""
-        try:
-            obstore.put(self._store, key, data, mode="create", use_multipart=False)
-        except AlreadyExistsError:
-            return False
-        except _FAILURES as error:
-            raise self._explained(error, key) from cause_of(error)
+        with self._errors_about(key):
+            try:
+                obstore.put(self._store, key, data, mode="create", use_multipart=False)
+            except AlreadyExistsError:
+                return False
         return True
 
     def replace(self, key: str, data: bytes) -> None:
         """Put an object, over the one that may be there."""
-        try:
+        with self._errors_about(key):
+            # In one request: an upload in parts that is cut off stays in the bucket, hidden and paid for.
             obstore.put(self._store, key, data, use_multipart=False)
-        except _FAILURES as error:
-            raise self._explained(error, key) from cause_of(error)
-
-    def delete(self, key: str) -> None:
-        """Delete an object that may be absent."""
-        try:
-            obstore.delete(self._store, key)
-        except FileNotFoundError:
-            pass
-        except _FAILURES as error:
-            raise self._explained(error, key) from cause_of(error)
 
     def headers(self, key: str) -> Headers:
         """The response headers of a HEAD request; empty when the server refuses."""
@@ -338,8 +322,8 @@ class ObjectStore:
         here, there = (urllib.parse.urlsplit(url).netloc for url in (self._redirect_probe, target))
         if there != here:
             raise SourceError(
-                f"{self.endpoint} redirects to {there}, and a session token follows nobody to another host",
-                hint=f"If {there} may have it, name that in `endpoint_url`.",
+                f"{self.endpoint} redirects to {there}, but a session token must not go to another host",
+                hint=f"If {there} is the right server, set `endpoint_url` to it.",
                 source=self.url,
             )
         self._redirect_probe = ""
@@ -362,6 +346,7 @@ class ObjectStore:
 
     def _retry_after(self, key: str) -> float:
         """The seconds of a busy server's Retry-After, which obstore doesn't give: one thread sends a HEAD for it."""
+        # Other threads don't wait for the answer: they use the usual back-off.
         if not self._retry_after_lock.acquire(blocking=False):
             return 0.0
         try:
@@ -370,18 +355,20 @@ class ObjectStore:
         finally:
             self._retry_after_lock.release()
 
-    def _expect_absence(self, error: FileNotFoundError, key: str) -> None:
-        """Raise unless the object alone is missing: obstore raises the same error for a missing bucket."""
-        explained = self._explained(error, key)
-        if not isinstance(explained, ObjectVanished):
-            raise explained from cause_of(error)
+    @contextmanager
+    def _errors_about(self, key: str = "") -> Iterator[None]:
+        """Raise the typed error for what obstore raises in the block."""
+        try:
+            yield
+        except _FAILURES as error:
+            raise self._explained(error, key) from cause_of(error)
 
     def _explained(self, error: Exception, key: str = "") -> StagegateError:
         return self._with_identity(explain(error, source=self.url, endpoint=self.endpoint, key=key))
 
     def _with_identity(self, error: StagegateError) -> StagegateError:
         if isinstance(error, AccessDenied):
-            error.hint = f"Who asked: {self.life.what}. {error.hint}"
+            error.hint = f"Tried with: {self.life.what}. {error.hint}"
         return error
 
 

@@ -11,12 +11,13 @@ library's exception. Many threads may use a source at once.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Protocol
 
-from prefect_stagegate.errors import ObjectChanged, SourceError, StagegateError
-from prefect_stagegate.http import Headers, Request, Response
+from prefect_stagegate.errors import ObjectChanged, SourceBusy, SourceError, SourceUnavailable, StagegateError
+from prefect_stagegate.http import Headers, Request, Response, retry_after
 from prefect_stagegate.model import CredentialLife, SourceObject
+from prefect_stagegate.units import count_text
 
 PIECE = 1 << 20
 """Bytes that `read_pieces` reads at a time."""
@@ -193,7 +194,7 @@ class BaseSource(ABC):
 
     def credential_life(self) -> CredentialLife:
         """Unknown."""
-        return CredentialLife("unknown", f"what opens {self.__class__.__name__}")
+        return CredentialLife("unknown", f"the credential of {self.__class__.__name__}")
 
     def close(self) -> None:  # noqa: B027
         """Do nothing."""
@@ -220,6 +221,36 @@ def as_typed(error: Exception) -> StagegateError:
     if isinstance(error, StagegateError):
         return error
     raise error
+
+
+def server_busy(headers: Mapping[str, str], *, source: str, key: str) -> SourceBusy:
+    """The error for a server that is too busy, with the seconds of its Retry-After.
+
+    Args:
+        headers: The response's, in any case.
+        source: The source, without credentials.
+        key: The object.
+    """
+    busy = SourceBusy("The server is too busy", source=source, object=key)
+    busy.retry_after = retry_after({name.lower(): text for name, text in headers.items()})
+    return busy
+
+
+def require_length(received: int, wanted: int, source: Source, key: str) -> None:
+    """Compare the number of bytes that a client returned with the requested one.
+
+    Raises:
+        SourceError: There are more: the server may not support byte ranges.
+        SourceUnavailable: There are fewer.
+    """
+    if received > wanted:
+        message = (
+            f"The server sent more than the requested {count_text(wanted, 'byte')}: it may not support byte ranges"
+        )
+        raise SourceError(message, source=source.url, object=key)
+    if received < wanted:
+        message = f"The read ended {count_text(wanted - received, 'byte')} early"
+        raise SourceUnavailable(message, source=source.url, object=key)
 
 
 def require_unchanged(source: Source, listed: SourceObject, noun: str = "object") -> None:

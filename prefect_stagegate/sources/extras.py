@@ -34,7 +34,7 @@ def missing_extra(extra: str, *, source: str = "") -> MissingExtra:
         source: The source's URL, free of credentials.
 
     >>> str(missing_extra("sftp", source="sftp://nas/data/"))
-    'What reads sftp://nas/data/ is not installed. Install it: pip install "prefect-stagegate[sftp]"'
+    'The client library for sftp://nas/data/ is not installed. Install it: pip install "prefect-stagegate[sftp]"'
     """
-    message = f"What reads {source or extra} is not installed"
+    message = f"The client library for {source or extra} is not installed"
     return MissingExtra(message, hint=f'Install it: pip install "prefect-stagegate[{extra}]"', source=source)

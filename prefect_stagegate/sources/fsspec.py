@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import email.utils
 import ftplib
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -22,23 +23,27 @@ from prefect_stagegate.errors import (
     CredentialsExpired,
     MissingExtra,
     ObjectVanished,
-    SourceBusy,
     SourceError,
     SourceUnavailable,
     UsageError,
 )
 from prefect_stagegate.expiry import ends_at
-from prefect_stagegate.http import retry_after
 from prefect_stagegate.model import CredentialLife, Pin, SourceObject
 from prefect_stagegate.redaction.options import secrets_of
-from prefect_stagegate.sources.base import BaseSource, Wanted, everything, public_url, require_unchanged
+from prefect_stagegate.sources.base import (
+    BaseSource,
+    Wanted,
+    everything,
+    public_url,
+    require_length,
+    require_unchanged,
+    server_busy,
+)
 from prefect_stagegate.sources.extras import extra_of, missing_extra
 from prefect_stagegate.sources.selection.globs import enters
 from prefect_stagegate.sources.walk import ENTRIES, Walk
 from prefect_stagegate.sources.wrappers.boundary import adapter_failed
-from prefect_stagegate.sources.wrappers.serialized import SerializedFileSystem
 from prefect_stagegate.spec.permitted import BY_FSSPEC, FSSPEC, LIBRARIES, Library, scheme_of
-from prefect_stagegate.units import count_text
 
 PINS: tuple[tuple[str, str, Literal["strong", "weak"]], ...] = (
     ("VersionId", "version", "strong"),
@@ -76,14 +81,14 @@ def library_of(url: str) -> Library:
     """
     scheme = scheme_of(url)
     if "::" in url:
-        hint = "Name the place itself; unpack an archive before."
+        hint = "Use the URL of the place itself; unpack archives first."
         raise UsageError("The URL chains file systems, which may write files", hint=hint, source=public_url(url))
     if scheme in BY_FSSPEC:
         return LIBRARIES.get(scheme, FSSPEC)
     if entry_points(group="fsspec.specs", name=scheme) or (scheme in registry and scheme not in known_implementations):
         return FSSPEC
     if scheme in known_implementations:
-        hint = f"Of fsspec's own file systems these are: {', '.join(BY_FSSPEC)}."
+        hint = f"Permitted file systems of fsspec: {', '.join(BY_FSSPEC)}."
         raise UsageError(f"A source may not be read by fsspec's {scheme}://", hint=hint, source=public_url(url))
     raise UsageError(f"No installed package reads {scheme}://", hint="Check the URL.", source=public_url(url))
 
@@ -110,9 +115,11 @@ class FsspecSource(BaseSource):
         except ImportError as error:
             if extra := extra_of(url):
                 raise missing_extra(extra, source=self.url) from error
-            raise MissingExtra(f"What reads {self.url} is not installed", hint=f"Install it: {error}") from error
+            message = f"The client library for {self.url} is not installed"
+            raise MissingExtra(message, hint=f"Install it: {error}") from error
         except (ValueError, TypeError) as error:
-            raise UsageError(f"{self.url} can't be opened: {error}", hint="The options are fsspec's.") from error
+            hint = "Check the options: fsspec gets them as they are."
+            raise UsageError(f"{self.url} can't be opened: {error}", hint=hint) from error
         except Exception as error:
             raise self._explained(error, "") from error
         # Only asynchronous file systems of fsspec may be called by many threads at once.
@@ -160,7 +167,8 @@ class FsspecSource(BaseSource):
     def _inside(self, path: str, key: str) -> str:
         """The path that a listing names for a folder, if it belongs to the folder's key."""
         if self._key(path.rstrip("/")) != key:
-            raise SourceError(f"The listing names {path!r}, which lies elsewhere", source=self.url, object=key)
+            message = f"The listing names {path!r}, which lies outside of the listed folder"
+            raise SourceError(message, source=self.url, object=key)
         return path.rstrip("/")
 
     def find(self, key: str) -> SourceObject:
@@ -182,13 +190,7 @@ class FsspecSource(BaseSource):
             raise self._explained(error, listed.key) from error
         if len(data) != len(buffer):
             self.confirm(listed)  # an object that has changed says more than a wrong length
-        if len(data) > len(buffer):
-            size = count_text(len(buffer), "byte")
-            message = f"The server sent more than was asked for ({size}); it may know no ranges"
-            raise SourceError(message, source=self.url, object=listed.key)
-        if len(data) < len(buffer):
-            message = f"The read ended {count_text(len(buffer) - len(data), 'byte')} early"
-            raise SourceUnavailable(message, source=self.url, object=listed.key)
+        require_length(len(data), len(buffer), self, listed.key)
         buffer[:] = data
 
     def confirm(self, listed: SourceObject) -> None:
@@ -235,10 +237,10 @@ class FsspecSource(BaseSource):
                 return CredentialsExpired("The credentials have expired", hint="Log in again.", **subject)
             return AccessDenied("Access is denied", hint="Check the credentials in the source's options.", **subject)
         if type(error).__name__ in _ABSENT:
-            hint = "Give them in the source's options or where the file system's users keep them."
+            hint = "Set them in the source's options, or where the file system looks for them."
             return AccessDenied(f"There are no credentials: {text}", hint=hint, **subject)
         if status in _BUSY or "SlowDown" in text:
-            return _busy(error, subject)
+            return server_busy(getattr(error, "headers", None) or {}, source=self.url, key=key)
         return self._failed(error, text, status, subject)
 
     def _failed(self, error: Exception, text: str, status: int, subject: dict[str, str]) -> SourceError:
@@ -251,18 +253,45 @@ class FsspecSource(BaseSource):
         return adapter_failed(error, f"{system.__module__}.{system.__qualname__}", **subject)
 
 
+class SerializedFileSystem:
+    """A file system that one thread at a time may use, behind a lock: FTP's one connection would mix responses.
+
+    Has only the methods that `FsspecSource` calls.
+
+    Args:
+        system: An `AbstractFileSystem`.
+    """
+
+    def __init__(self, system: Any) -> None:
+        self._system = system
+        self._lock = threading.Lock()
+
+    def info(self, path: str) -> Any:
+        """The file system's entry for a path."""
+        with self._lock:
+            return self._system.info(path)
+
+    def cat_file(self, path: str, **bounds: int) -> Any:
+        """The bytes of a file, or of a range of it."""
+        with self._lock:
+            return self._system.cat_file(path, **bounds)
+
+    def walk(self, path: str, **kwargs: Any) -> Iterator[Any]:
+        """Folder by folder. The lock is free between two folders."""
+        folders = iter(self._system.walk(path, **kwargs))
+        while True:
+            with self._lock:
+                folder = next(folders, None)
+            if folder is None:
+                return
+            yield folder
+
+
 def _ftp_status(error: Exception) -> int:
     """The HTTP status that corresponds to an FTP reply (RFC 959); 0 for other exceptions."""
     if not isinstance(error, ftplib.Error):
         return 0
     return _FTP.get(str(error)[:3], _SERVER_FAILED if isinstance(error, ftplib.error_temp) else 0)
-
-
-def _busy(error: Exception, subject: dict[str, str]) -> SourceBusy:
-    busy = SourceBusy("The server is too busy", **subject)
-    headers: Mapping[str, str] = getattr(error, "headers", None) or {}
-    busy.retry_after = retry_after({name.lower(): text for name, text in headers.items()})
-    return busy
 
 
 def _is_connection(error: Exception) -> bool:

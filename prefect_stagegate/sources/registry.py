@@ -56,7 +56,7 @@ def _s3(url: str, options: Options, terms: Terms) -> Source:
     settings, unknown = translate(options)
     if unknown:
         # s3fs knows more options than obstore: reading slowly is better than ignoring an option.
-        log.warning("%s is read through s3fs, which is slower: only it knows the option %s", url, ", ".join(unknown))
+        log.warning("%s is read through s3fs, which is slower: only s3fs knows the option %s", url, ", ".join(unknown))
         return _fsspec(url, options, terms)
     source = S3Source(url, settings, terms)
     # The environment may name the endpoint, so it is known only now. Nothing was sent yet.
@@ -65,19 +65,25 @@ def _s3(url: str, options: Options, terms: Terms) -> Source:
 
 
 def _gcs(url: str, options: Options, terms: Terms) -> Source:
-    from prefect_stagegate.sources.buckets.gcs import GcsSource
+    from prefect_stagegate.objectstore import parse_bucket_url
+    from prefect_stagegate.objectstore.gcs import gcs_settings, open_gcs
+    from prefect_stagegate.sources.buckets.bucket import BucketSource
 
-    source = GcsSource(url, options, terms)
-    require_allowed(source.endpoint, terms.allowed)
-    return source
+    path = parse_bucket_url(url)
+    store = open_gcs(path, gcs_settings(options), idle=terms.idle, allowed=terms.allowed)
+    require_allowed(store.endpoint, terms.allowed)
+    return BucketSource(url, store, path.key)
 
 
 def _azure(url: str, options: Options, terms: Terms) -> Source:
-    from prefect_stagegate.sources.buckets.azure import AzureSource
+    from prefect_stagegate.objectstore.azure import open_azure, parse_container_url
+    from prefect_stagegate.objectstore.azure_options import azure_settings
+    from prefect_stagegate.sources.buckets.bucket import BucketSource
 
-    source = AzureSource(url, options, terms)
-    require_allowed(source.endpoint, terms.allowed)
-    return source
+    path, host = parse_container_url(url)
+    store = open_azure(path, azure_settings(options, host=host), idle=terms.idle, allowed=terms.allowed)
+    require_allowed(store.endpoint, terms.allowed)
+    return BucketSource(url, store, path.key)
 
 
 def _delta(url: str, options: Options, terms: Terms) -> Source:
@@ -128,9 +134,13 @@ def _hub(url: str, options: Options, terms: Terms) -> Source:
 
 
 def _sql(url: str, options: Options, terms: Terms) -> Source:
-    from prefect_stagegate.sources.sql import open_sql
+    from prefect_stagegate.sources.sql.source import SqlSource
 
-    return open_sql(url, options, terms)
+    source = SqlSource(url, options, idle=terms.idle, scratch=terms.scratch)
+    # libpq's URLs may name several hosts: each is checked.
+    for host in url.partition("://")[2].partition("/")[0].rpartition("@")[2].split(","):
+        require_allowed(host, terms.allowed)
+    return source
 
 
 def _hdfs(url: str, options: Options, terms: Terms) -> Source:
@@ -247,7 +257,7 @@ def _installed(scheme: str) -> Opener | None:
         except (Exception, SystemExit) as error:
             raise UsageError(
                 f"The plugin {package}, which reads {scheme}://, can't be loaded: {type(error).__name__}: {error}",
-                hint=f"Mend or remove it: pip show {package}; pip uninstall {package}",
+                hint=f"Repair or remove it: pip show {package}; pip uninstall {package}",
             ) from error
         return opener
     return None

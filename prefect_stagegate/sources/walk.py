@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import posixpath
+import stat
 from collections.abc import Hashable, Sequence
 
 from prefect_stagegate.errors import SourceError
@@ -67,9 +68,10 @@ class Walk:
         Raises:
             SourceError: No file or folder can have its name, or there are too many entries.
         """
+        # A server chooses these names: one with a path in it could leave the folder.
         if name in ("", ".", "..") or "/" in name or "\0" in name:
             raise self._refusal(
-                f"The listing names {name!r}, which no file or folder can have",
+                f"The listing names {name!r}, which is no valid name of a file or folder",
                 hint="Leave the folder out by `exclude:`, or tell whoever runs the server.",
                 folder=folder,
             )
@@ -84,7 +86,7 @@ class Walk:
         """
         if folder.count("/") >= DEEPEST:
             raise self._refusal(
-                f"Folders lie in folders deeper than {DEEPEST} names, perhaps without end",
+                f"Folders are nested deeper than {DEEPEST} names, perhaps endlessly",
                 hint="Leave the folder out by `exclude:`.",
                 folder=folder,
             )
@@ -120,6 +122,25 @@ class Walk:
         # A loop leads to a folder above it, whose files nobody can want once more: leaving it out loses nothing.
         (self._refused if by_path and not is_loop else self._left_out).append(f"{folder.rstrip('/')} -> {leads_to}")
 
+    def require_inside(self, key: str, real: str, root: str) -> None:
+        """Refuse a symbolic link that leads out of the source.
+
+        Args:
+            key: The link's.
+            real: The real path of its target.
+            root: The real path of the source's own folder.
+
+        Raises:
+            SourceError: The target lies outside.
+        """
+        if real != root and not real.startswith(root.rstrip("/") + "/"):
+            raise SourceError(
+                f"The symbolic link {key!r} leads out of the source, to {real}",
+                hint="Leave it out by `exclude:`, or name its target as a source of its own.",
+                source=self._url,
+                object=key,
+            )
+
     def end(self) -> None:
         """Log the second paths that were left out, and refuse those under which files may be wanted.
 
@@ -141,6 +162,24 @@ class Walk:
     def _refusal(self, problem: str, *, hint: str, folder: str) -> SourceError:
         shown = folder if len(folder) <= _SHOWN else folder[:_SHOWN] + "…"
         return SourceError(problem, hint=hint, source=self._url, object=shown)
+
+
+def require_regular(mode: int, key: str, url: str) -> None:
+    """Refuse a pipe, a socket or a device.
+
+    Args:
+        mode: The file's, as in stat(2).
+        key: The file's.
+        url: The source, for errors.
+
+    Raises:
+        SourceError: The file is none that holds bytes.
+    """
+    if not stat.S_ISREG(mode):
+        kinds = {stat.S_IFIFO: "pipe", stat.S_IFSOCK: "socket", stat.S_IFCHR: "device", stat.S_IFBLK: "device"}
+        kind = kinds.get(stat.S_IFMT(mode), "special file")
+        hint = "Leave it out by `exclude:`, or remove it."
+        raise SourceError(f"{key!r} is no file but a {kind}", hint=hint, source=url, object=key)
 
 
 def _named(names: Sequence[str]) -> str:

@@ -1,8 +1,10 @@
-"""Runs a server for tests: it must be ready in time, and ends with the block or with this process."""
+"""Runs a server for tests and the demo: it must be ready in time, and ends with the block or with this process."""
 
 from __future__ import annotations
 
+import os
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,10 +13,24 @@ from urllib.error import HTTPError
 from urllib.request import urlopen
 
 from prefect_stagegate.errors import SourceUnavailable
-from prefect_stagegate.testing.servers import tied_to_parent
 
 GRACE = 2.0
 """Seconds that a server has to end by itself before it is killed."""
+
+# Has the kernel kill the command when the thread that started it ends, for whatever reason. The parent may have died
+# before prctl ran, so its pid is compared afterwards.
+_TIED_TO_PARENT = """
+import ctypes, os, signal, sys
+ctypes.CDLL(None).prctl(1, signal.SIGKILL)
+if os.getppid() != int(sys.argv[1]):
+    sys.exit("the parent is gone")
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+
+def tied_to_parent(command: Sequence[str]) -> list[str]:
+    """A command line that runs `command` in a process that is killed when the thread that started it ends."""
+    return [sys.executable, "-I", "-S", "-c", _TIED_TO_PARENT, str(os.getpid()), *command]
 
 
 @contextmanager
@@ -25,6 +41,7 @@ def launched(
     *,
     env: Mapping[str, str] | None = None,
     timeout: float = 60.0,
+    grace: float = GRACE,
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Run a server for as long as the block runs. Start it from a thread that outlives it.
 
@@ -34,6 +51,7 @@ def launched(
         answers: Whether it is ready.
         env: Its whole environment; this process's where None.
         timeout: Seconds until it must be ready.
+        grace: Seconds that it has to end by itself before it is killed.
 
     Raises:
         SourceUnavailable: The server ended or was not ready in time; the message has the end of its log.
@@ -46,13 +64,24 @@ def launched(
             stderr=subprocess.STDOUT,
             cwd=log.parent,
             env=env,
-            start_new_session=True,
+            start_new_session=True,  # so that Ctrl-C reaches the program and not its server
         )
+    deadline = time.monotonic() + timeout
     try:
-        _wait(process, command[0], log, answers, time.monotonic() + timeout)
+        while not answers():
+            if process.poll() is not None or time.monotonic() > deadline:
+                state = "ended at once" if process.poll() is not None else "was not ready in time"
+                tail = log.read_text(errors="replace")[-2000:]
+                raise SourceUnavailable(f"{command[0]} {state}. The end of {log}:\n{tail}")
+            time.sleep(0.05)
         yield process
     finally:
-        _end(process)
+        process.terminate()
+        try:
+            process.wait(grace)
+        except subprocess.TimeoutExpired:  # some servers wait for open connections for ever
+            process.kill()
+            process.wait()
 
 
 def answers_http(url: str) -> bool:
@@ -61,24 +90,6 @@ def answers_http(url: str) -> bool:
         with urlopen(url, timeout=2):  # noqa: S310 - our own address
             return True
     except HTTPError:
-        return True
+        return True  # a refusal is an answer
     except OSError:
         return False
-
-
-def _wait(process: subprocess.Popen[bytes], name: str, log: Path, answers: Callable[[], bool], deadline: float) -> None:
-    while not answers():
-        if process.poll() is not None or time.monotonic() > deadline:
-            state = "ended at once" if process.poll() is not None else "was not ready in time"
-            raise SourceUnavailable(f"{name} {state}. The end of {log}:\n{log.read_text(errors='replace')[-2000:]}")
-        time.sleep(0.05)
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """Terminate the process, and kill it after `GRACE`: some servers wait for open connections for ever."""
-    process.terminate()
-    try:
-        process.wait(GRACE)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()

@@ -8,24 +8,20 @@ with the process that started it, however that process ends.
 from __future__ import annotations
 
 import json
-import os
 import random
 import shutil
 import socket
-import subprocess
 import sys
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-from urllib.error import HTTPError
-from urllib.request import urlopen
 
 import fsspec
 
 from prefect_stagegate.errors import MissingExtra, SourceUnavailable
+from prefect_stagegate.testing.launching import answers_http, launched
 
 VOLUMES = 10_000
 """Most volumes of a server: each bucket takes seven, which are nearly empty."""
@@ -33,16 +29,6 @@ GRPC_OFFSET = 10_000
 """Each of SeaweedFS's ports has a second one for gRPC, this much higher."""
 PORTS = range(12_000, 22_000)
 """With the gRPC ports, all stay below 32768, where the kernel's ports for outgoing connections begin."""
-
-# Has the kernel kill the command when the thread that started it ends, for whatever reason. The parent may have died
-# before prctl ran, so its pid is compared afterwards.
-_TIED_TO_PARENT = """
-import ctypes, os, signal, sys
-ctypes.CDLL(None).prctl(1, signal.SIGKILL)
-if os.getppid() != int(sys.argv[1]):
-    sys.exit("the parent is gone")
-os.execv(sys.argv[2], sys.argv[2:])
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +54,10 @@ class SeaweedFS:
     endpoint_url: str
     key: str
     secret: str
-    pid: int
     log: Path
-    iceberg_url: str = ""
+    iceberg_url: str
     """The address of its Iceberg REST catalog."""
+    pid: int = 0
 
     @property
     def storage_options(self) -> dict[str, str]:
@@ -121,35 +107,21 @@ def seaweedfs(directory: Path, *, timeout: float = 60.0) -> Iterator[SeaweedFS]:
     weed = require_weed()
     directory.mkdir(parents=True, exist_ok=True)
     ports, command = _command(weed, directory)
-    log = directory / "weed.log"
-    with log.open("wb") as output:
-        process = subprocess.Popen(
-            tied_to_parent(command),
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            cwd=directory,
-            start_new_session=True,  # so that Ctrl-C reaches the program and not its server
-        )
     server = SeaweedFS(
         f"http://127.0.0.1:{ports['s3']}",
         OWNER.key,
         OWNER.secret,
-        process.pid,
-        log,
+        directory / "weed.log",
         f"http://127.0.0.1:{ports['s3.port.iceberg']}",
     )
-    try:
-        _wait_until_ready(server, process, time.monotonic() + timeout)
-        yield server
-    finally:
-        process.kill()  # SIGTERM would take more than ten seconds, and nothing in memory is missed
-        process.wait()
 
+    def is_ready() -> bool:
+        # It answers some time before it can store an object.
+        return answers_http(server.endpoint_url) and _stores(server)
 
-def tied_to_parent(command: Sequence[str]) -> list[str]:
-    """A command line that runs `command` in a process that is killed when the thread that started it ends."""
-    return [sys.executable, "-I", "-S", "-c", _TIED_TO_PARENT, str(os.getpid()), *command]
+    # No grace: its own end would take more than ten seconds, and nothing in memory is missed.
+    with launched(command, server.log, is_ready, timeout=timeout, grace=0) as process:
+        yield replace(server, pid=process.pid)
 
 
 def require_weed() -> str:
@@ -204,26 +176,6 @@ def _is_free(port: int) -> bool:
         except OSError:
             return False
     return True
-
-
-def _wait_until_ready(server: SeaweedFS, process: subprocess.Popen[bytes], deadline: float) -> None:
-    """Wait until the server has stored an object: it answers some time before it can store any."""
-    while not (_answers(server.endpoint_url) and _stores(server)):
-        if process.poll() is not None or time.monotonic() > deadline:
-            state = "ended at once" if process.poll() is not None else "was not ready in time"
-            tail = server.log.read_text(errors="replace")[-2000:]
-            raise SourceUnavailable(f"SeaweedFS {state}. The end of {server.log}:\n{tail}")
-        time.sleep(0.05)
-
-
-def _answers(url: str) -> bool:
-    try:
-        with urlopen(url, timeout=2):  # noqa: S310 - our own address
-            return True
-    except HTTPError:
-        return True  # a refusal is an answer
-    except OSError:
-        return False
 
 
 def _stores(server: SeaweedFS) -> bool:

@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from prefect_stagegate.cache.space import Space, SpaceRules
-from prefect_stagegate.errors import Cancelled, TransferFailed
+from prefect_stagegate.errors import TransferFailed
 from prefect_stagegate.model import PlannedObject, Receipt
 from prefect_stagegate.transfer.context import Done, Store, TransferContext
 from prefect_stagegate.transfer.engine import Engine
@@ -109,7 +109,7 @@ def _run(context: TransferContext, make_engine: Callable[[], Engine], max_failed
         if engine.fatal:
             raise engine.fatal
         if context.stop.cancelled:
-            raise Cancelled("The transfer was stopped", hint="Run it again: what was fetched stays.")
+            context.stop.check()
     finally:
         engine.stop()
         # What came in before the stop is remembered too, so that the next run reuses it.
@@ -118,7 +118,9 @@ def _run(context: TransferContext, make_engine: Callable[[], Engine], max_failed
                 _remember(context, batch)
                 _drop_claims(batch)
         finally:
+            # Last: threads that were left behind may add results until then, which hold claims.
             engine.close()
+    # Before failures are raised: what came in is durable, whatever else failed.
     _sync(context)
     if len(context.stats.failures) > max_failed:
         raise TransferFailed(context.stats.failures)

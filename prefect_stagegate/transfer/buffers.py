@@ -85,6 +85,7 @@ class DirectFile:
             try:
                 write_all(self._descriptor, memoryview(buffer)[:padded], offset)
             except OSError as error:
+                # The file system opened the file for direct writes, and refuses this one: go through the page cache.
                 if error.errno != errno.EINVAL:
                     raise
                 self._leave_direct()
@@ -94,6 +95,7 @@ class DirectFile:
 
     def read(self, buffer: mmap.mmap, length: int, offset: int) -> int:
         """Read up to `length` bytes at `offset` into `buffer`; returns the number of bytes read."""
+        # Direct reads are of whole blocks.
         padded = min(-(-length // BLOCK) * BLOCK, len(buffer))
         return min(os.preadv(self._descriptor, [memoryview(buffer)[:padded]], offset), length)
 
@@ -112,6 +114,7 @@ def _reserve(descriptor: int, size: int) -> None:
     try:
         os.posix_fallocate(descriptor, 0, size)
     except OSError as error:
+        # A file system that can't reserve space reports a full volume at a later write.
         if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSYS):
             raise
         os.ftruncate(descriptor, size)

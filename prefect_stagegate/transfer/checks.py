@@ -77,27 +77,9 @@ def _checkable(offers: Offers) -> Offers:
     return tuple((name, value) for name, value in offers if name in names)
 
 
-class _Crc32:
-    """CRC-32 (ISO 3309) in hashlib's form."""
-
-    def __init__(self, value: int = 0) -> None:
-        self._value = value
-
-    def update(self, data: Buffer) -> None:
-        self._value = zlib.crc32(data, self._value)
-
-    def copy(self) -> _Crc32:
-        return _Crc32(self._value)
-
-    def hexdigest(self) -> str:
-        return f"{self._value:08x}"
-
-
 def _new_hasher(name: str, size: int) -> Any:
-    if name == "crc32c":
-        return crc32c.Crc32c()
-    if name == "crc32":
-        return _Crc32()
+    if name in ("crc32", "crc32c"):
+        return crc32c.Crc(crc32c.crc32c if name == "crc32c" else zlib.crc32)
     hasher = hashlib.new("sha1" if name == "git" else name, usedforsecurity=False)
     if name == "git":
         hasher.update(f"blob {size}\0".encode())
@@ -117,14 +99,14 @@ def verify_bytes(job: Job, hasher: Hasher) -> bool:
     mismatch, planned = hasher.mismatch(), job.planned.digest
     # The source may know that its checksum is none: an S3 etag that only looks like an MD5.
     if mismatch and job.listed and not job.source.disowns_checksums(job.listed):
-        hint = "The object is damaged where it lies or on its way."
+        hint = "The object is damaged at its source or in transit."
         if job.listed.pin.kind == "etag" and "md5" in mismatch:
             hint += " If this server's etags are no MD5, set `etag_is_md5: false`."
         raise ChecksumMismatch(f"The bytes are wrong: {mismatch}", hint=hint, **_location(job))
     if planned and planned != (actual := hasher.digest()):
         if job.restarted or job.member:
             raise ObjectChanged(
-                f"The object was replaced: it has not the digest {planned} any more",
+                f"The object was replaced: it no longer has the digest {planned}",
                 hint="Look for a mirror that still has it.",
                 **_location(job),
             )

@@ -83,6 +83,7 @@ class TransferContext:
         """The object, if it came into the cache since it was planned: by another stager, or under another name."""
         assert job.listed is not None  # noqa: S101
         digest = job.planned.digest
+        # A look costs a query, and only another stager can have fetched the object since it was planned.
         if not digest and not job.planned.doubted and (job.deferred or self.store.memory.shared):
             (remembered,) = self.store.memory.recall_many([(job.source.identity, job.listed)])
             digest = remembered or ""
@@ -100,11 +101,6 @@ class TransferContext:
         self.progress.moved(count)
         if throttle := self.retrier_of(job.source).throttle:
             throttle.spend(count, self.stop)
-
-    def count_resumed(self, size: int) -> None:
-        """Count bytes that an interrupted run had fetched."""
-        self.stats.resume(size)
-        self.progress.moved(size)
 
     def finish(
         self, job: Job, claim: Claim, hasher: Hasher, watch: Stopwatch, *, fetched: int, started: float, sync: bool

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -22,27 +23,37 @@ def library() -> Any:
     return cext
 
 
-class Crc32c:
-    """The checksum of bytes, given in order, in the manner of hashlib."""
+def crc32c(data: Buffer, value: int) -> int:
+    """The CRC32C of the bytes so far, whose CRC32C was `value`, and of `data` behind them."""
+    extend, view = library().extend, memoryview(data)
+    for start in range(0, len(view), PIECE):
+        value = extend(value, bytes(view[start : start + PIECE]))
+    return value
 
-    def __init__(self, value: int = 0) -> None:
-        self._extend = library().extend
-        self._value = value
+
+class Crc:
+    """A CRC of bytes, given in order, in the manner of hashlib.
+
+    Args:
+        extend: `crc32c` or `zlib.crc32`.
+        value: The CRC of the bytes so far.
+    """
+
+    def __init__(self, extend: Callable[[Buffer, int], int], value: int = 0) -> None:
+        self._extend, self._value = extend, value
 
     def update(self, data: Buffer) -> None:
         """Add the next bytes."""
-        view = memoryview(data)
-        for start in range(0, len(view), PIECE):
-            self._value = self._extend(self._value, bytes(view[start : start + PIECE]))
+        self._value = self._extend(data, self._value)
 
-    def copy(self) -> Crc32c:
+    def copy(self) -> Crc:
         """A copy of the state that can be updated separately."""
-        return Crc32c(self._value)
+        return Crc(self._extend, self._value)
 
     def hexdigest(self) -> str:
         """The checksum so far.
 
-        >>> checksum = Crc32c()
+        >>> checksum = Crc(crc32c)
         >>> checksum.update(b"123456789")
         >>> checksum.hexdigest()
         'e3069283'

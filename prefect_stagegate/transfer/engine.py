@@ -222,7 +222,9 @@ class Engine:
                 # Last, because it takes a connection that `_add` must use or give back.
                 if self._too_many_failed or not self._has_connection(queue):
                     break
-                self._add(exchanges, queue, partial(self._begin, queue, self._take_job(queue)))
+                if len(queue.jobs) == AHEAD // 2:
+                    self._room.set()
+                self._add(exchanges, queue, partial(self._begin, queue, queue.jobs.popleft()))
         return exchanges
 
     def _add(self, exchanges: list[Exchange], queue: SourceQueue, begin: Callable[[], Exchange | None]) -> None:
@@ -236,22 +238,19 @@ class Engine:
         if exchange:
             exchanges.append(exchange)
 
-    def _take_job(self, queue: SourceQueue) -> Job:
-        if len(queue.jobs) == AHEAD // 2:
-            self._room.set()
-        return queue.jobs.popleft()
-
     def _begin(self, queue: SourceQueue, job: Job) -> Exchange | None:
         """Start an object: the exchange of its request, or None where a worker or another stager has it."""
         if job.listed is None:
             self._helpers.submit(partial(self._look_up, queue, job))
             return None
         if self._is_large(job):
+            # Counted now, so that no more than `OPEN` objects are open when the helper gets to it.
             self._opening += 1
             self._helpers.submit(partial(self._open_large, job))
             return None
         read = Read(queue, job)
         try:
+            # Before the claim: an object that can't be requested leaves no claim behind.
             request = read.request()
             queue.blocks = request is None
             if request is None:
@@ -332,6 +331,7 @@ class Engine:
         if outcome is None and exchange.response and not exchange.response.is_success:
             outcome = exchange.response
         if outcome is not None:
+            # In a helper: the source may ask the server a further question, or for fresh credentials.
             self._helpers.submit(partial(self._explain, read, outcome))
             return
         read.queue.reads.discard(read)
@@ -354,10 +354,12 @@ class Engine:
 
     def _retry(self, read: Read, error: StagegateError, *, renewed: bool) -> None:
         """Retry a failed read; where it may not be, read the object whole or go on with the job's next step."""
+        # `explain` has noticed that the server ignores ranges: each part would be the whole object.
         if read.part and not read.job.source.ranges:
             self._give_up(read)
             self._restart_whole(read.part)
             return
+        # Fresh credentials are tried at once, and cost nothing of the budget of retries.
         delay: float | None = 0.0 if renewed else None
         if isinstance(error, SourceUnavailable):
             delay = read.queue.retrier.delay(read.attempt, error)
@@ -370,6 +372,7 @@ class Engine:
             return
         self._context.stats.waited(delay)
         self._loop.call_later(delay, partial(self._repeat, read))
+        # Nothing else wakes a source's queue when its server's Retry-After is over.
         self._loop.call_later(read.queue.retrier.quiet_seconds(), self._loop.feed)
 
     def _repeat(self, read: Read) -> None:
@@ -425,6 +428,7 @@ class Engine:
 
     def _handle_failure(self, job: Job, error: StagegateError) -> None:
         """Handle a read that failed for good: requeue the job's next step, or record the failure. From any thread."""
+        # The stop ended this read: the object itself has not failed.
         if isinstance(error, Cancelled) and self._context.stop:
             return
         if not isinstance(error, SourceError):
@@ -459,6 +463,7 @@ class Engine:
         if len(self.results) >= MANY:
             self._results_ready.set()
         self._loop.call(self._count_finished)
+        # After `close` nobody takes this result, which may hold a claim.
         self._drop_late_results()
 
     def _drop_late_results(self) -> None:
@@ -591,6 +596,7 @@ class Engine:
     def _read_each(self, jobs: Sequence[Job]) -> None:
         for job in jobs:
             if self._is_over():
+                # Put back, so that it is counted when the waiting objects are dropped.
                 self._loop.call(partial(self._requeue, job))
                 continue
             self._wait_for_consumer()
@@ -649,6 +655,7 @@ class Engine:
         except SourceError as error:
             self._handle_failure(job, error)
         finally:
+            # Also without a download: the object counts as being opened until then.
             self._loop.call(partial(self._opened, download))
         if download:
             self._advance(download, download.begin)
@@ -667,6 +674,7 @@ class Engine:
             self._loop.call(partial(self._fail_part_of, download, error))
         else:
             if done:
+                # Before the result is handed over: its claim is the consumer's from then on.
                 self._downloads.discard(download)
                 self._add_result(done)
                 self._loop.call(partial(self._close_download, download))

@@ -87,7 +87,7 @@ class Job:
         if self.member and current.size != self.planned.object.size:
             raise ObjectChanged(
                 f"The mirror's object has {count_text(current.size, 'byte')}, "
-                f"and the source's {self.planned.object.size:,}",
+                f"but the source's has {self.planned.object.size:,}",
                 source=self.source.url,
                 object=current.key,
             )

@@ -69,9 +69,10 @@ class MultipartDownload:
         self._resumed = frozenset(self._notes)
         self._ready: dict[int, mmap.mmap | None] = dict.fromkeys(self._notes)
         """Parts in the file that are not hashed yet; None where their bytes must be read back."""
+        # Reversed, because parts are taken from the end.
         self._todo = [index for index in reversed(range(self._count)) if index not in self._notes]
         self._lock = threading.Lock()
-        self._users = 1
+        self.users = 1
         """Threads and reads that use the object; the thread that opens it is the first."""
         self._hashing = False
         self._abandoned = False
@@ -79,17 +80,12 @@ class MultipartDownload:
         self._closed = False
         self._fetched = 0
 
-    @property
-    def users(self) -> int:
-        """How many threads and reads use the object."""
-        return self._users
-
     def next_part(self) -> Part | None:
         """The next part to read; None when there is none, or no buffer for it."""
         with self._lock:
             if not self._todo or (buffer := self._buffers.take()) is None:
                 return None
-            self._users += 1
+            self.users += 1
             return Part(self, self._todo.pop(), buffer)
 
     def begin(self) -> Done | None:
@@ -132,15 +128,16 @@ class MultipartDownload:
             first, self._abandoned = not self._abandoned, True
             self._discard |= discard
             self._todo.clear()
-            self._users += 1
+            # Counted as a user itself, so that `_leave` closes the object when nobody else uses it.
+            self.users += 1
         self._leave()
         return first
 
     def _leave(self) -> None:
         """Count one user less; the last one closes an abandoned object."""
         with self._lock:
-            self._users -= 1
-            if self._users or not self._abandoned or self._closed:
+            self.users -= 1
+            if self.users or not self._abandoned or self._closed:
                 return
             self._closed = True
             waiting, self._ready = self._ready, {}
@@ -169,6 +166,7 @@ class MultipartDownload:
             if not held:
                 self._note(part.index, Note(PART, blake3(memoryview(part.buffer)[: end - start]).hexdigest()))
             with self._lock:
+                # After the note, by which a part is checked when it is read back.
                 self._ready[part.index] = part.buffer if held else None
         finally:
             if not held:
@@ -209,6 +207,7 @@ class MultipartDownload:
                 self._hasher.update(memoryview(buffer)[:length])
             finally:
                 self._buffers.put_held(buffer)
+            # The digest of all bytes so far: by it the next run checks this part and all before it.
             self._note(index, Note(UPTO, self._hasher.hexdigest()))
         watch.lap("hashing")
         self._context.stats.spend(watch)
@@ -234,7 +233,8 @@ class MultipartDownload:
             return False
         self._hasher = hasher
         if index in self._resumed:
-            self._context.count_resumed(length)
+            self._context.stats.resume(length)
+            self._context.progress.moved(length)
         return True
 
     def _finish(self) -> Done:

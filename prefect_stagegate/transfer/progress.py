@@ -106,7 +106,3 @@ class TransferStats:
         self.fetched += receipt.fetched
         if not receipt.fetched:
             self.reused += receipt.object.size
-
-    def slowest(self) -> Side:
-        """The side that took most of the time."""
-        return max(self.seconds, key=lambda side: self.seconds[side])

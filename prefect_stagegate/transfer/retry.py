@@ -6,6 +6,7 @@ import random
 import threading
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import TypeVar
 
 from prefect_stagegate.errors import SourceBusy, SourceUnavailable, StagegateError
@@ -49,6 +50,7 @@ class Budget:
 
     def give_back(self) -> None:
         """Count one success."""
+        # Without the lock at first: the budget is nearly always full.
         if self._left < self._most:
             with self._lock:
                 self._left = min(self._most, self._left + 1 / SUCCESSES)
@@ -87,7 +89,8 @@ class Retrier:
             if seconds := self.quiet_seconds():
                 self._sleep(seconds)
             try:
-                result = self._limited(read)
+                with self.throttle.connection(self._stop) if self.throttle else nullcontext():
+                    result = read()
             except again as error:
                 delay = self.delay(attempt, error)
                 if delay is None:
@@ -104,9 +107,11 @@ class Retrier:
             attempt: The number of the try that failed, from 1.
             error: The failure.
         """
+        # The budget comes last: a read that is not retried costs nothing of it.
         if attempt >= TRIES or not error.retryable or not self._budget.take():
             return None
         self._stats.retried()
+        # Jitter spreads the retries of reads that failed together.
         seconds: float = random.uniform(0.5, 1.0) * min(LONGEST_WAIT, FIRST_WAIT * 2 ** (attempt - 1))  # noqa: S311
         if isinstance(error, SourceBusy):
             if requested := min(error.retry_after, LONGEST_RETRY_AFTER):
@@ -125,12 +130,6 @@ class Retrier:
         """Seconds that are left of the server's Retry-After, with jitter; nearly always 0.0."""
         left = self._quiet_until - time.monotonic()
         return left + random.uniform(0, FIRST_WAIT) if left > 0 else 0.0  # noqa: S311
-
-    def _limited(self, read: Callable[[], T]) -> T:
-        if self.throttle is None:
-            return read()
-        with self.throttle.connection(self._stop):
-            return read()
 
     def _sleep(self, seconds: float) -> None:
         self._stats.waited(seconds)

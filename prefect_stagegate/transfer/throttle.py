@@ -61,6 +61,7 @@ class Throttle:
         """Count received bytes."""
         if self._bandwidth is not None:
             with self._lock:
+                # A pause saves up no more than the burst.
                 self._paid_until = max(self._paid_until, time.monotonic() - BURST) + count / self._bandwidth
 
     def wait_seconds(self) -> float:

@@ -51,10 +51,11 @@ class Waits:
         state, moment = self._blobs.claim_state(*job.claim_words()), time.monotonic()
         wait = job.wait
         if wait is None or wait.state != state:
+            # The idle time begins at the first look, and anew whenever the holder has written.
             wait = ClaimWait(wait.since if wait else stamp(now())[:19] + "Z", state, moment)
         elif moment - wait.changed >= self._idle:
             holder = self._blobs.claim_holder(*job.claim_words())
-            message = "%s wrote nothing of %s for %.3g seconds: this stager fetches it, too"
+            message = "%s has written nothing of %s for %.3g seconds: this stager fetches it itself"
             log.warning(message, holder or "another process", job.planned.path, moment - wait.changed)
             return replace(job, deferred=True, wait=None, beside=job.beside + 1)
         job = replace(job, deferred=True, wait=wait)
@@ -66,7 +67,7 @@ class Waits:
     def _report(self, job: Job, wait: ClaimWait, moment: float) -> None:
         holder = self._blobs.claim_holder(*job.claim_words()) or Holder(0, "")
         since, first = self._first.setdefault(holder.pid, (wait.since, job))
-        message = f"waiting since {since} for {holder} to bring {first.planned.path} in"
+        message = f"waiting since {since} for {holder} to fetch {first.planned.path}"
         self._progress.waiting(message)
         if holder.pid not in self._logged and moment - wait.changed >= min(LOG_SECONDS, self._idle / 2):
             self._logged.add(holder.pid)

@@ -45,6 +45,7 @@ class WholeDownload:
     def restart(self) -> None:
         """Start from the first byte, because a request is sent."""
         self._hasher, self._position = None, 0
+        # Before the first byte: a weak pin that is as young may stand for two states.
         self._started = time.time()
 
     @property

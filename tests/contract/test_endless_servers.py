@@ -121,7 +121,7 @@ def test_an_sftp_folder_that_never_ends_is_told(tmp_path: Path) -> None:
 def test_an_sftp_name_that_is_none_is_told(tmp_path: Path, name: bytes) -> None:
     with (
         sftp(tmp_path, partial(Endless, names=(name,))) as source,
-        pytest.raises(SourceError, match="no file or folder can have"),
+        pytest.raises(SourceError, match="no valid name of a file or folder"),
     ):
         list(source.list())
 

@@ -126,5 +126,5 @@ def test_a_client_that_stays_silent_is_left() -> None:
 
     taken = with_timeout(silent, 0.2)
     assert next(taken) == 1
-    with pytest.raises(TimeoutError, match="no answer"):
+    with pytest.raises(TimeoutError, match="no response"):
         next(taken)

@@ -360,7 +360,7 @@ def test_a_server_that_stands_still_is_given_up(served: Served) -> None:
     _write(root, "a.bin", BYTES)
     with _opened(url, server.options, idle=1.0) as source:
         one = source.find("a.bin")
-        with _stopped(server), pytest.raises(SourceUnavailable, match="said nothing for 1 seconds"):
+        with _stopped(server), pytest.raises(SourceUnavailable, match="no response for 1 seconds"):
             read(source, one)
         assert read(source, one) == BYTES
 
@@ -378,7 +378,7 @@ def test_all_reads_that_wait_for_a_server_that_stands_still_are_told_why(served:
         one = source.find("a.bin")
         with _stopped(server):
             told = list(pool.map(partial(failure, source), [one] * 4))
-        assert all("said nothing for 1 seconds" in text for text in told)
+        assert all("no response for 1 seconds" in text for text in told)
         assert read(source, one) == BYTES
 
 

@@ -215,7 +215,7 @@ def test_more_bytes_than_were_asked_for_are_refused(folder: Path, position: int)
 
     with (
         served(folder, Server(odd={READ: more})) as source,
-        pytest.raises(SourceUnavailable, match="32,769 bytes where 32,768 were asked for") as caught,
+        pytest.raises(SourceUnavailable, match="32,769 bytes instead of the requested 32,768") as caught,
     ):
         whole(source)
     assert caught.value.object == "a"
@@ -359,7 +359,7 @@ def test_limits_of_any_size_are_survived(folder: Path, limit: int) -> None:
 def test_an_answer_that_never_comes_ends_in_the_idle_time(folder: Path, kind: int) -> None:
     with (
         served(folder, Server(odd={kind: lambda *_: b""}), idle=0.5) as source,
-        pytest.raises(SourceUnavailable, match=r"said nothing for 0\.5 seconds"),
+        pytest.raises(SourceUnavailable, match=r"no response for 0\.5 seconds"),
     ):
         listed_and_read(source)
 
@@ -370,14 +370,14 @@ def test_a_folder_that_never_ends_is_left(folder: Path, name: bytes) -> None:
     server = Server(odd={READDIR: lambda number, _: packet(NAME, number, page)})
     with (
         served(folder, server) as source,
-        pytest.raises(SourceError, match=r"more files and folders than 1000|no file or folder can have"),
+        pytest.raises(SourceError, match=r"more files and folders than 1000|no valid name of a file or folder"),
     ):
         list(source.list())
 
 
 def test_pages_without_names_end_in_the_idle_time(folder: Path) -> None:
     server = Server(odd={READDIR: lambda number, _: packet(NAME, number, names())})
-    with served(folder, server, idle=0.5) as source, pytest.raises(SourceUnavailable, match="said nothing"):
+    with served(folder, server, idle=0.5) as source, pytest.raises(SourceUnavailable, match="no response"):
         list(source.list())
 
 

@@ -157,7 +157,7 @@ def test_what_ends_a_process_passes(raised: BaseException, brittle: Callable[...
 
 def test_an_adapter_that_can_t_be_made_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(SCHEMES, "brittle", lambda *_: int("none"))
-    with pytest.raises(AdapterFailed, match=r"ValueError: invalid literal.*a defect of what reads brittle:"):
+    with pytest.raises(AdapterFailed, match=r"ValueError: invalid literal.*a defect of the adapter for brittle:"):
         open_source("brittle://folder/")
 
 

@@ -175,7 +175,12 @@ def test_what_waits_for_dns_takes_its_room(monkeypatch: pytest.MonkeyPatch, serv
     monkeypatch.delenv("no_proxy", raising=False)
     monkeypatch.delenv("NO_PROXY", raising=False)
     answered, ended = threading.Event(), queue.SimpleQueue[Exchange]()
-    monkeypatch.setattr(loop_module, "require_proxied_allowed", lambda *_: answered.wait(20))
+
+    def look_up(*_: object) -> str:
+        answered.wait(20)
+        return ""
+
+    monkeypatch.setattr(loop_module, "blocked_address", look_up)
     asked: list[int] = []
 
     def supply(room: int) -> list[Exchange]:

@@ -353,7 +353,7 @@ class TestElsewhere:
     def test_a_session_token_meets_no_redirect(self, proxy: FaultProxy) -> None:
         with redirecting(lambda: f"{proxy.url}/lake/") as first:
             source = open_source("s3://lake/", {**options(OWNER, first), "token": "canary"})
-            with pytest.raises(SourceError, match="session token follows nobody"):
+            with pytest.raises(SourceError, match="session token must not go"):
                 list(source.list())
         assert not proxy.requests
         assert "canary" not in str(first.seen)

@@ -174,7 +174,7 @@ def test_the_command_says_whom_it_waits_for_and_goes_on(
         assert staged.returncode == 0, staged.stderr
         assert "fetched 4 B" in staged.stdout
         assert f"for pid {stager.pid} (" in staged.stderr
-        assert "stopped) wrote nothing of a.csv" in staged.stderr
+        assert "stopped) has written nothing of a.csv" in staged.stderr
         os.kill(stager.pid, signal.SIGCONT)
         assert stager.wait(timeout=30) == 0
     verified = run_stagegate("verify", "--cache", str(cache), "--catalog", str(tmp_path / "catalog"))

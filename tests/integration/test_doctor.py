@@ -66,7 +66,7 @@ def test_each_broken_source_is_one_line_that_says_what_to_do(
     assert "read 65.5 kB of 2013-01.parquet" in lines[0]
     assert "(a mirror of s3://" in lines[1]
     assert "pins by mtime, weak" in lines[2]
-    for line, told in zip(lines[3:6], ("secret doesn't fit", "s3://laek/", NOBODY), strict=True):
+    for line, told in zip(lines[3:6], ("secret doesn't belong to", "s3://laek/", NOBODY), strict=True):
         assert "a static access key: " in line
         assert told in line
     assert " as the profile typo, a static access key: " in lines[3]

@@ -13,11 +13,12 @@ import pytest
 
 from prefect_stagegate.cache import Cache
 from prefect_stagegate.errors import ChecksumMismatch, TransferFailed
+from prefect_stagegate.objectstore import parse_bucket_url
+from prefect_stagegate.objectstore.gcs import gcs_settings, open_gcs
 from prefect_stagegate.objectstore.generations import _listed
 from prefect_stagegate.objectstore.listed import ListedObject
 from prefect_stagegate.sources import open_source
-from prefect_stagegate.sources.buckets.gcs import GcsSource
-from prefect_stagegate.sources.terms import Terms
+from prefect_stagegate.sources.buckets.bucket import BucketSource
 from prefect_stagegate.testing.sources import listed
 from prefect_stagegate.transfer import Limits, crc32c
 from prefect_stagegate.transfer.checks import Hasher
@@ -33,7 +34,7 @@ LIMITS = Limits(in_flight=4, part=PART, memory=8 * PART)
 DATA = {"small.bin": os.urandom(3000), "large.bin": os.urandom(5 * PART + 7)}
 
 
-class Composite(GcsSource):
+class Composite(BucketSource):
     """Objects as Google lists those that were composed: without MD5, which fake-gcs-server tells of these, too."""
 
     def _checksums(self, listed: ListedObject) -> tuple[tuple[str, str], ...]:
@@ -68,7 +69,7 @@ def _without_library(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     crc32c.library.cache_clear()
 
 
-def proofs(source: GcsSource, cache: Cache) -> dict[str, str]:
+def proofs(source: BucketSource, cache: Cache) -> dict[str, str]:
     return {receipt.path: receipt.proof for receipt in fetch_all(source, cache, limits=LIMITS)}
 
 
@@ -76,8 +77,9 @@ def proved(proof: str) -> dict[str, str]:
     return dict.fromkeys(DATA, proof)
 
 
-def composites(url: str, options: dict[str, Any]) -> GcsSource:
-    return Composite(url, options, Terms(idle=10.0))
+def composites(url: str, options: dict[str, Any]) -> BucketSource:
+    path = parse_bucket_url(url)
+    return Composite(url, open_gcs(path, gcs_settings(options), idle=10.0), path.key)
 
 
 def of_object(fetch: Fetch) -> bool:
@@ -148,7 +150,7 @@ def test_without_the_library_nothing_proves_composite_objects(
 
 
 def test_a_state_goes_on_separately_from_its_copy() -> None:
-    one = crc32c.Crc32c()
+    one = crc32c.Crc(crc32c.crc32c)
     one.update(b"1234")
     twin = one.copy()
     one.update(b"xxxxx")

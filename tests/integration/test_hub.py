@@ -166,7 +166,7 @@ def test_a_proxy_is_told_the_host_and_not_the_token(monkeypatch: pytest.MonkeyPa
 def test_a_proxy_that_is_no_http_proxy_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("all_proxy", "socks5://me:secret@127.0.0.1:1")
     monkeypatch.setenv("no_proxy", "")
-    with pytest.raises(UsageError, match=r"socks5://127\.0\.0\.1:1 is not") as caught:
+    with pytest.raises(UsageError, match=r"socks5://127\.0\.0\.1:1 can't be used") as caught:
         listed(open_source(URL, {"endpoint": "https://hub.invalid"}))
     assert "secret" not in str(caught.value)
 
@@ -185,7 +185,7 @@ def _refusing(server: socket.socket) -> bytes:
 def test_a_gated_repository_says_what_to_do(hub: SmallHub) -> None:
     hub.gates[REPO] = "hf_wanted"
     for options in ({}, {"token": "hf_of-somebody-else"}):
-        with pytest.raises(AccessDenied, match=r"gated.*Ask for access") as caught:
+        with pytest.raises(AccessDenied, match=r"gated.*Request access") as caught:
             listed(open_source(URL, options))
         assert "hf_of" not in str(caught.value)
     with pytest.raises(AccessDenied, match="nobody is logged in"):

@@ -228,7 +228,7 @@ def test_an_older_version_is_brought_while_its_snapshot_is_there(
     brought = stage(open_workspace(tmp_path / "other", tmp_path / "records"), Address("flights", version.digest))
     assert brought.digest == version.digest
     table.refresh().maintenance.expire_snapshots().by_id(old.snapshot_id).commit()
-    with pytest.raises(ObjectChanged, match="no longer has the file with these rows deleted"):
+    with pytest.raises(ObjectChanged, match="its deleted rows or pyarrow's release have changed"):
         _read_from_elsewhere(local, workspace, version.digest)
 
 

@@ -105,10 +105,10 @@ class TestS3:
         assert type(error(store, "absent", method="HEAD")) is ObjectVanished
         assert type(error(store, KEYS[0], **{"If-Match": '"other"'})) is ObjectChanged
         wrong = s3_store(seaweedfs, bucket, secret="wrong")
-        assert "The secret doesn't fit the access key" in error(wrong, KEYS[0]).message
+        assert "The secret doesn't belong to the access key" in error(wrong, KEYS[0]).message
         stranger = error(s3_store(seaweedfs, bucket, key=STRANGER.key, secret=STRANGER.secret), KEYS[0])
         assert type(stranger) is AccessDenied
-        assert "Who asked: a static access key" in stranger.hint
+        assert "Tried with: a static access key" in stranger.hint
 
     def test_an_anonymous_request_says_nothing(self, seaweedfs: SeaweedFS, bucket: str) -> None:
         store = open_s3(

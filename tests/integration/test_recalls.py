@@ -117,7 +117,7 @@ def test_what_is_not_brought_back_in_time_is_an_error_with_its_name(archive: Tap
     archive.put(tmp_path / "nas" / "a.bin", b"x" * 100)
     source = open_source(str(tmp_path / "nas"), {"recall_timeout": "1s"})
     (one,) = listed(source).values()
-    with pytest.raises(SourceError, match=r"not brought back within 1s.*mmlsattr") as caught:
+    with pytest.raises(SourceError, match=r"did not recall the offline file within 1s.*mmlsattr") as caught:
         read(source, one)
     assert (caught.value.object, caught.value.retryable) == ("a.bin", False)
     archive.bring("a.bin")

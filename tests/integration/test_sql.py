@@ -416,7 +416,7 @@ def test_a_result_that_finds_no_room_is_told(server: Postgres) -> None:
     command = [sys.executable, "-c", LIMITED, f"{server.url}#big"]
     env = {**os.environ, "PGPASSWORD": PASSWORD}
     found = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
-    assert found.stdout.startswith("SourceError The result can't be kept in /"), found.stdout + found.stderr
+    assert found.stdout.startswith("SourceError The result can't be stored in /"), found.stdout + found.stderr
     assert "File too large" in found.stdout
 
 

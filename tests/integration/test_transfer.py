@@ -252,7 +252,7 @@ def test_a_fault_that_stays_is_told_and_nothing_is_kept(
         ("s3://no-such-bucket/", {}, SourceError, "bucket doesn't exist"),
         ("s3://transfer/smal/", {}, SourceError, "nothing at this address"),
         ("s3://transfer/", {"key": "nobody"}, AccessDenied, "doesn't know the access key"),
-        ("s3://transfer/", {"secret": "wrong"}, AccessDenied, "secret doesn't fit"),
+        ("s3://transfer/", {"secret": "wrong"}, AccessDenied, "secret doesn't belong to"),
         (
             "s3://transfer/",
             {"endpoint_url": "http://127.0.0.1:1"},
@@ -263,7 +263,7 @@ def test_a_fault_that_stays_is_told_and_nothing_is_kept(
             "s3://transfer/",
             {"endpoint_url": "http://nowhere.invalid"},
             SourceUnavailable,
-            "nowhere.invalid is not known",
+            "resolve the name of http://nowhere.invalid",
         ),
     ],
     ids=["bucket", "folder", "key", "secret", "refused", "name"],

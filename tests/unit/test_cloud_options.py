@@ -47,7 +47,7 @@ def test_azure_s_variables_answer_what_the_options_leave_open(monkeypatch: pytes
 @pytest.mark.parametrize(
     ("options", "says"),
     [
-        ({}, "Nobody says which storage account"),
+        ({}, "No storage account is set"),
         ({"account_nam": "acme"}, "account_name"),
         ({"connection_string": "nonsense"}, "names no account"),
         ({"account_name": "acme", "verify": False}, "PEM file"),
@@ -126,5 +126,5 @@ def test_google_s_options() -> None:
     assert gcs_settings({"token": "anon", "endpoint_url": "http://x:1", "access": "read_only"}).endpoint == "http://x:1"
     with pytest.raises(UsageError, match="endpoint_url"):
         gcs_settings({"endpoint": "x"})
-    with pytest.raises(UsageError, match="which project"):
+    with pytest.raises(UsageError, match="no project is set"):
         open_gcs(LAKE, GcsSettings(token="anon", requester_pays=True))

@@ -41,6 +41,6 @@ def test_a_password_that_looks_like_a_port_is_told_to_nobody() -> None:
 
 @pytest.mark.parametrize("url", BROKEN)
 def test_a_hub_s_endpoint(url: str) -> None:
-    with pytest.raises(UsageError, match="no address of the web") as raised:
+    with pytest.raises(UsageError, match="is no http or https URL") as raised:
         open_source("hf://datasets/owner/name", {"endpoint": url})
     assert url.rstrip("/") in str(raised.value)

@@ -117,7 +117,7 @@ def _examination(endpoint: _Endpoint, probed: Probe | None, patience: float) -> 
         fix = "Ask whether the server is well, or give it longer by --timeout."
         return replace(failed, problem=f"It did not answer within {patience:.0f} s", fix=fix)
     if probed.error:
-        fix = probed.error.hint.removeprefix(f"Who asked: {probed.who}. ")  # the row names them already
+        fix = probed.error.hint.removeprefix(f"Tried with: {probed.who}. ")  # the row names them already
         return replace(failed, problem=_one_line(probed.error.message), fix=_one_line(fix))
     if probed.pin is None:
         fix = "Check the source's `url`, `include`, `exclude` and other filters in the spec."

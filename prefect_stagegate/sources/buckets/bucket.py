@@ -74,6 +74,7 @@ class BucketSource(HttpReads):
 
     def read_into(self, listed: SourceObject, start: int, buffer: memoryview) -> None:
         """The same, and wait for it. With an empty buffer, where obstore reads, only compare the pin."""
+        # Here, where the thread may wait for an identity service: `request` must not.
         self._store.prepare()
         if self.request(listed, start, start + len(buffer)):
             super().read_into(listed, start, buffer)
@@ -137,6 +138,7 @@ class BucketSource(HttpReads):
         self._store.prepare()
         for listed in self._store.listing(self._folder):
             empty = False
+            # The marker is looked for last, because that may cost a request.
             if wanted(listed.key.removeprefix(self._folder)) and not self._is_folder_marker(listed):
                 yield self._object(listed)
         if empty:

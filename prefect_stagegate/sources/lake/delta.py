@@ -142,7 +142,9 @@ class DeltaSource(TableSource):
         if wanted and stamp and wanted.timestamp() * 1000 < stamp:
             began = datetime.fromtimestamp(stamp / 1000, UTC).isoformat(timespec="seconds")
             raise SourceError(
-                f"The table has no version as old as {self._at}", hint=f"Its oldest is of {began}.", source=self.url
+                f"The table has no version as old as {self._at}",
+                hint=f"Its oldest version is of {began}.",
+                source=self.url,
             )
 
     def _files_of(self, table: Any) -> Iterator[SourceObject]:
@@ -187,10 +189,10 @@ class DeltaSource(TableSource):
         text = _STEP.sub(" ", str(error)).strip()
         kind = type(error).__name__
         if kind == "TableNotFoundError" or "No files in log segment" in text or "not a Delta table" in text:
-            hint = "The URL names the folder above _delta_log; @ takes a version's number or a time."
+            hint = "Use the URL of the folder above _delta_log; behind @ stands a version's number or a time."
             return SourceError("There is no Delta table at this address", hint=hint, source=self.url)
         if "LogSegment end version" in text or "Invalid table version" in text:
-            hint = "It may be cleaned from the log, or not be written yet."
+            hint = "The log may have been cleaned since, or the version is not written yet."
             return SourceError(f"The table has no version {self._at}", hint=hint, source=self.url)
         explained = explain(error, source=self.url, endpoint=self.identity.partition(" ")[0])
         if type(explained) is SourceError and kind != "OSError":

@@ -12,10 +12,9 @@ import json
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from concurrent.futures import Future
 from functools import partial
 from itertools import chain
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
 from prefect_stagegate.errors import (
     AccessDenied,
@@ -40,6 +39,7 @@ from prefect_stagegate.sources.lake.rewriting import (
 from prefect_stagegate.sources.lake.table_format import TableSource
 from prefect_stagegate.sources.spooled_file import Sink
 from prefect_stagegate.sources.terms import Terms
+from prefect_stagegate.sources.wrappers.timeout import call_with_timeout
 from prefect_stagegate.spec.permitted import ICEBERG, ICEBERG_CATALOGS, Kind
 
 POSITIONS = 1
@@ -61,8 +61,6 @@ TOKENS = ("auth", "credential", "header.", "token")
 """Beginnings of the properties whose values a REST catalog gets in requests."""
 CATALOG_SECONDS = 60.0
 """Most seconds for loading a table from its catalog."""
-
-T = TypeVar("T")
 
 _ABSENT = ("NoSuchTableError", "NoSuchNamespaceError", "NoSuchIdentifierError", "NoSuchIcebergTableError")
 _REFUSED = ("ForbiddenError", "UnauthorizedError", "PermissionError", "SignError")
@@ -116,7 +114,7 @@ class IcebergSource(TableSource):
 
     def credential_life(self) -> CredentialLife:
         """Unknown: the catalog may hand out credentials of its own."""
-        return CredentialLife("unknown", "what the Iceberg catalog is opened with")
+        return CredentialLife("unknown", "the credential of the Iceberg catalog")
 
     def close(self) -> None:
         """Close the stores, and free the re-written files."""
@@ -220,7 +218,8 @@ class IcebergSource(TableSource):
         with self._lock:
             if self._loaded is None or reload:
                 try:
-                    self._loaded, self._locations = _call_with_timeout(CATALOG_SECONDS, self._load)
+                    # pyiceberg's REST client has no time-out of its own.
+                    self._loaded, self._locations = call_with_timeout(self._load, CATALOG_SECONDS)
                 except StagegateError:
                     raise
                 except ValueError as error:
@@ -261,9 +260,9 @@ class IcebergSource(TableSource):
 
     def _rows_deleted(self, how: str, path: str) -> SourceError:
         return SourceError(
-            f"Rows of the table are deleted {how} ({path}), which is not read here",
-            hint="Write the table without them, by Spark: CALL catalog.system.rewrite_data_files(table => "
-            f"'{self._name}', options => map('delete-file-threshold', '1')); or name a snapshot before them behind @.",
+            f"Rows of the table are deleted {how} ({path}), which is not supported",
+            hint="Rewrite the table without them, by Spark: CALL catalog.system.rewrite_data_files(table => "
+            f"'{self._name}', options => map('delete-file-threshold', '1')); or name an earlier snapshot behind @.",
             source=self.url,
         )
 
@@ -294,9 +293,9 @@ class IcebergSource(TableSource):
             hint = "Check the catalog's credentials, and those of its store (s3.access-key-id, s3.secret-access-key)."
             return AccessDenied("Access is denied", hint=hint, source=self.url)
         if "FileNotFoundError" in names:
-            return SourceError(f"The table's metadata is not there: {text}", source=self.url)
+            return SourceError(f"The table's metadata file is missing: {text}", source=self.url)
         if names.intersection(_UNAVAILABLE):
-            text = text.partition("\n")[0] or "no answer in time"
+            text = text.partition("\n")[0] or type(error).__name__
             return SourceUnavailable(f"The catalog or its store failed: {text}", source=self.url)
         return SourceError(f"The table can't be read: {type(error).__name__}: {text}", source=self.url)
 
@@ -330,24 +329,6 @@ class _Deletes:
         return next((path for sequence, path in deletes if sequence > entry.sequence_number), "")
 
 
-def _call_with_timeout(seconds: float, function: Callable[[], T]) -> T:
-    """The result of a function that may never return: pyiceberg's REST client has no time-out.
-
-    Raises:
-        TimeoutError: There is no result in time. The daemon thread that waits for it is abandoned.
-    """
-    result: Future[T] = Future()
-
-    def work() -> None:
-        try:
-            result.set_result(function())
-        except Exception as error:  # noqa: BLE001 - raised by the caller's `result`
-            result.set_exception(error)
-
-    threading.Thread(target=work, daemon=True).start()
-    return result.result(seconds)
-
-
 def _for_same_servers(configured: Mapping[str, Any], options: Mapping[str, Any]) -> dict[str, Any]:
     """The user's configuration, without its tokens where the spec would send them to another server.
 
@@ -369,10 +350,10 @@ def _properties(options: Mapping[str, Any], url: str) -> dict[str, Any]:
     if uri := str(options.get("uri") or ""):
         scheme, _, rest = uri.partition("://")
         if scheme.lower() not in ICEBERG_CATALOGS:
-            hint = f"It begins with one of {', '.join(ICEBERG_CATALOGS)}; others stand in ~/.pyiceberg.yaml."
+            hint = f"Use one of {', '.join(ICEBERG_CATALOGS)}; describe other catalogs in ~/.pyiceberg.yaml."
             raise UsageError(f"The catalog's `uri` begins with {scheme!r}", hint=hint, source=url)
         if "?" in rest and not scheme.lower().startswith("http"):
-            hint = "Parameters of the connection stand in ~/.pyiceberg.yaml or in the environment."
+            hint = "Set the connection's parameters in ~/.pyiceberg.yaml or in the environment."
             raise UsageError("The `uri` of a catalog's database has parameters", hint=hint, source=url)
     ours = {"locations", *ICEBERG.names(Kind.IGNORED)}
     kept = {name: value for name, value in options.items() if name not in ours}

@@ -59,11 +59,11 @@ class ConfinedIO(FileIO):
 
     def new_output(self, location: str) -> OutputFile:
         """Refuse to write."""
-        raise PermissionError(f"a source is not written to: {location}")
+        raise PermissionError(f"a source is read-only: {location}")
 
     def delete(self, location: str | InputFile | OutputFile) -> None:
         """Refuse to delete."""
-        raise PermissionError(f"a source is not written to: {location}")
+        raise PermissionError(f"a source is read-only: {location}")
 
 
 class ConfinedRestCatalog(RestCatalog):
@@ -144,7 +144,7 @@ def permitted_properties(response: Mapping[str, Any], allowed: Allowed) -> dict[
             require_allowed(response[name], allowed)
     kept = {name: response[name] for name, kind in kinds.items() if kind}
     if refused := sorted(set(response) - set(kept)):
-        log.info("The catalog's answer says %s, which no catalog may say: it is left out", ", ".join(refused))
+        log.info("Ignored properties of the catalog's response that no catalog may set: %s", ", ".join(refused))
     return kept
 
 
@@ -166,6 +166,6 @@ def _checked_adapter(adapter_of: Callable[[str], Any], allowed: Allowed, url: st
     try:
         require_allowed(url, allowed)
     except UsageError as error:
-        error.message = f"The catalog leads to a forbidden address: {error.message}"
+        error.message = f"The catalog names a blocked address: {error.message}"
         raise
     return adapter_of(url)

@@ -91,14 +91,14 @@ class Locations:
         if any(is_below(path, folder) for folder in self._listed):
             return
         if _names_a_machine(path) and not any(is_below(path, folder) for folder in self._chosen):
-            raise self._elsewhere(path, "of a machine, in no folder that the spec names")
+            raise self._elsewhere(path, "on a machine, outside of the spec's folders")
         if not is_below(path, path if self._table is None else self._table):
-            raise self._elsewhere(path, "outside of its folder")
+            raise self._elsewhere(path, "outside of the table's folder")
 
     def _elsewhere(self, path: str, place: str) -> SourceError:
         return SourceError(
             f"The table's metadata name a file {place}: {path}",
-            hint="If the table's files lie there rightly, list the folder under the option `locations:`.",
+            hint="If the file belongs to the table, add its folder to the option `locations:`.",
             source=self._url,
             object=path,
         )

@@ -146,8 +146,8 @@ class RewrittenFiles:
         place = self._slice(listed, planned) if planned else None
         if place is None or place.size != listed.size:
             raise ObjectChanged(
-                "The table no longer has the file with these rows deleted, or another release of pyarrow writes it",
-                hint="The state of the table that it was listed in may be gone: stage the table as it is now.",
+                "The file can't be re-written as it was listed: its deleted rows or pyarrow's release have changed",
+                hint="Stage the table again, as it is now.",
                 source=self._url,
                 object=listed.key,
             )
@@ -191,8 +191,8 @@ class RewrittenFiles:
                 message = f"The file can't be re-written: {error}"
                 raise SourceError(message, source=self._url, object=listed.key) from error
             folder = self._spool.folder if self._spool else self._terms.scratch
-            hint = "Free some of its volume, or take fewer files by `include:`."
-            message = f"What is re-written of the file can't be kept in {folder}: {error}"
+            hint = "Free space on its volume, or take fewer files by `include:`."
+            message = f"The re-written file can't be stored in {folder}: {error}"
             raise SourceError(message, hint=hint, source=self._url, object=listed.key) from error
         return sink.slice()
 

@@ -121,12 +121,12 @@ class TableSource(BaseSource):
         try:
             stored = store.find(key)
         except ObjectVanished as error:
-            message = f"The table's {self.records} lists the file, but it is gone"
+            message = f"The file is gone, but the table's {self.records} still lists it"
             raise ObjectVanished(message, hint=self.gone_hint, source=self.url, object=listed.key) from error
         if stored.size != listed.size:
             raise ObjectChanged(
                 f"The file has {count_text(stored.size, 'byte')}, and the table's {self.records} says {listed.size:,}",
-                hint="Something that knows nothing of the table wrote over it.",
+                hint="A program that doesn't know the table has overwritten it.",
                 source=self.url,
                 object=listed.key,
             )

@@ -36,7 +36,7 @@ from prefect_stagegate.mounts import NETWORK, mount_of
 from prefect_stagegate.sources.base import BaseSource, Wanted, everything
 from prefect_stagegate.sources.local.recalls import Recalls, is_away
 from prefect_stagegate.sources.selection.globs import by_path, enters, excludes
-from prefect_stagegate.sources.walk import ENTRIES, Walk
+from prefect_stagegate.sources.walk import ENTRIES, Walk, require_regular
 
 LOCAL_READERS = 2
 """Threads that read from a local disk. More threads would only compete for the interpreter's lock."""
@@ -126,10 +126,12 @@ class FileSource(BaseSource):
             status = os.stat(path)  # noqa: PTH116
             self._require_pin(status, listed)
             if is_away(status):
+                # Here, because nothing could interrupt the read below while the file system recalls the file.
                 self.recalls.wait(Path(path), listed.key)
             descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
             try:
                 yield descriptor
+                # By the open file: another one may have its path by now.
                 self._require_pin(os.fstat(descriptor), listed)
             finally:
                 os.close(descriptor)
@@ -160,7 +162,7 @@ class FileSource(BaseSource):
                 for entry in self._entries(key, walk):
                     path = key + entry.name
                     if entry.is_symlink():
-                        yield from self._linked(entry, path, wanted, links)
+                        yield from self._linked(entry, path, wanted, walk, links)
                     elif entry.is_dir():
                         below.append(path + "/")
                     elif wanted(path):
@@ -193,7 +195,9 @@ class FileSource(BaseSource):
         walk.count(len(entries), key)
         return sorted(entries, key=attrgetter("name"))
 
-    def _linked(self, entry: os.DirEntry[str], key: str, wanted: Wanted, links: deque[str]) -> Iterator[SourceObject]:
+    def _linked(
+        self, entry: os.DirEntry[str], key: str, wanted: Wanted, walk: Walk, links: deque[str]
+    ) -> Iterator[SourceObject]:
         """The file that a link leads to, if any; a link to a directory is added to `links`."""
         # An excluded link is not even examined: it may be broken, or lead out of the source.
         as_file, as_folder = wanted(key), enters(wanted, key + "/")
@@ -208,7 +212,7 @@ class FileSource(BaseSource):
             return
         if not (as_folder if is_folder else as_file):
             return
-        self._require_inside(os.path.realpath(entry.path), key)
+        walk.require_inside(key, os.path.realpath(entry.path), self._real_root)
         if is_folder:
             links.append(key + "/")
         else:
@@ -219,23 +223,8 @@ class FileSource(BaseSource):
             status = entry.stat()
         except OSError as error:
             raise self._explained(error, key) from error
-        if not stat.S_ISREG(status.st_mode):
-            raise SourceError(
-                f"{key!r} is no file but a {_kind(status.st_mode)}",
-                hint="Leave it out by `exclude:`, or remove it.",
-                source=self.url,
-                object=key,
-            )
+        require_regular(status.st_mode, key, self.url)
         return _object(key, status)
-
-    def _require_inside(self, real: str, key: str) -> None:
-        if real != self._real_root and not real.startswith(self._real_root.rstrip("/") + "/"):
-            raise SourceError(
-                f"The symbolic link {key!r} leads out of the source, to {real}",
-                hint="Leave it out by `exclude:`, or name its target as a source of its own.",
-                source=self.url,
-                object=key,
-            )
 
     def _changed(self, listed: SourceObject) -> ObjectChanged:
         return ObjectChanged("The file changed while it was read", source=self.url, object=listed.key)
@@ -258,8 +247,3 @@ def _pin(status: os.stat_result) -> Pin:
 
 def _object(key: str, status: os.stat_result) -> SourceObject:
     return SourceObject(key, status.st_size, _pin(status), status.st_mtime, (), "", is_away(status))
-
-
-def _kind(mode: int) -> str:
-    kinds = {stat.S_IFIFO: "pipe", stat.S_IFSOCK: "socket", stat.S_IFCHR: "device", stat.S_IFBLK: "device"}
-    return kinds.get(stat.S_IFMT(mode), "special file")

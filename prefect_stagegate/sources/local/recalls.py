@@ -16,7 +16,7 @@ from threading import Condition
 from typing import Any
 
 from prefect_stagegate.errors import SourceError, UsageError
-from prefect_stagegate.sources.wrappers.timeout import with_timeout
+from prefect_stagegate.sources.wrappers.timeout import call_with_timeout
 from prefect_stagegate.units import format_duration, parse_duration
 
 AT_ONCE = 4
@@ -64,20 +64,19 @@ class Recalls:
             OSError: It can't be read.
         """
 
-        def first_byte() -> list[bytes]:
+        def read_first_byte() -> None:
             with path.open("rb", buffering=0) as file:
-                return [file.read(1)]
+                file.read(1)
 
         with self._turn(key):
             # An abandoned thread stays blocked in its read until the file system answers.
             try:
-                for _ in with_timeout(first_byte, self._timeout.total_seconds()):
-                    pass
+                call_with_timeout(read_first_byte, self._timeout.total_seconds())
             except TimeoutError as error:
                 raise SourceError(
-                    f"The file is kept elsewhere, and was not brought back within {format_duration(self._timeout)}",
-                    hint="Ask the file system where it is (mmlsattr -L, lfs hsm_state), have it brought back (mmafmctl "
-                    "… prefetch, lfs hsm_restore) and stage again, or set the option recall_timeout.",
+                    f"The file system did not recall the offline file within {format_duration(self._timeout)}",
+                    hint="Look up where it is (mmlsattr -L, lfs hsm_state), recall it (mmafmctl "
+                    "… prefetch, lfs hsm_restore) and stage again, or raise the option `recall_timeout`.",
                     source=self._url,
                     object=key,
                 ) from error

@@ -3,13 +3,19 @@
     key ── wants ──▶ object ── takes ──▶ taken ── limited ──▶ listed
                                                    path ──▶ its place in the dataset
 
+Each path has a rank: the first 16 hexadecimal digits of its SHA-256 (`printf %s PATH | sha256sum`). A sample takes all
+paths whose rank is below its share of 2**64, so it holds always the same objects, in whatever order they are listed,
+and a larger sample holds all of a smaller one. A limit takes the smallest ranks.
+
 Pure: the caller passes the time.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Iterator
 from datetime import datetime, timedelta
+from fractions import Fraction
 from heapq import nsmallest
 
 from prefect_stagegate.errors import SourceError
@@ -17,8 +23,9 @@ from prefect_stagegate.model import SourceObject
 from prefect_stagegate.patterns import Expression
 from prefect_stagegate.plan import dataset_path
 from prefect_stagegate.sources.selection.globs import GlobFilter
-from prefect_stagegate.sources.selection.samples import rank, sampled
 from prefect_stagegate.spec import SourceSpec
+
+BITS = 64
 
 
 class Selection:
@@ -79,6 +86,20 @@ class Selection:
             )
         after = self._after is None or listed.modified > self._after
         return after and (self._before is None or listed.modified < self._before)
+
+
+def rank(path: str) -> int:
+    """A number from 0 to 2**64 - 1, spread evenly over paths and the same on every machine.
+
+    >>> f"{rank('flights/2013-01.parquet'):016x}"
+    '6f02d76f3f8139e5'
+    """
+    return int.from_bytes(hashlib.sha256(path.encode("utf-8", "surrogateescape")).digest()[: BITS // 8])
+
+
+def sampled(path: str, share: Fraction) -> bool:
+    """Whether a path is in the sample."""
+    return rank(path) * share.denominator < share.numerator << BITS
 
 
 def _seconds(moment: timedelta | datetime | None, now: datetime) -> float | None:

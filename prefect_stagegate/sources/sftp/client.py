@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import posixpath
-import stat
 from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine
 from contextlib import aclosing, suppress
 from dataclasses import dataclass, field
@@ -188,7 +187,7 @@ class SftpConnection:
                 return False
             if len(data) > end - position:
                 raise asyncssh.SFTPBadMessage(
-                    f"{count_text(len(data), 'byte')} where {end - position:,} were asked for"
+                    f"it sent {count_text(len(data), 'byte')} instead of the requested {end - position:,}"
                 )
             view[position : position + len(data)] = data
             position += len(data)
@@ -248,11 +247,12 @@ class SftpConnection:
             while not task.done():
                 left = max(started, self._last_response) + self.idle - loop.time()
                 if left <= 0:
-                    raise TimeoutError(f"it said nothing for {self.idle:g} seconds")
+                    raise TimeoutError(f"no response for {self.idle:g} seconds")
                 await asyncio.wait([task], timeout=left)
             self._note_response()
             return task.result()
         finally:
+            # Also after an interrupt of the caller: nobody waits for the result any more.
             task.cancel()
 
     def _note_response(self) -> None:
@@ -277,13 +277,13 @@ class SftpConnection:
             hint = f"Give {self.login.user or 'this user'} the right to read it."
             return AccessDenied("Access is denied", hint=hint, **context)
         if isinstance(error, _MALFORMED):
-            error = asyncssh.SFTPBadMessage(f"it sent an answer that can't be read ({error})")
+            error = asyncssh.SFTPBadMessage(f"it sent a response that can't be read ({error})")
         return explained(error, self.login, key=path)
 
 
 def _require_version(client: asyncssh.SFTPClient) -> None:
     if client.version != VERSION:
-        raise asyncssh.SFTPBadMessage(f"version {client.version} where {VERSION} was asked for")
+        raise asyncssh.SFTPBadMessage(f"it speaks version {client.version} of SFTP instead of the requested {VERSION}")
 
 
 async def _all_true(coroutines: list[Coroutine[Any, Any, bool]]) -> bool:
@@ -321,9 +321,3 @@ def _remote_file(path: str, attributes: asyncssh.SFTPAttrs, name: bytes = b"") -
     if size is None or mode is None or modified is None:
         raise SourceError(f"The server doesn't tell size, time and kind of {posixpath.join(path, decoded(name))!r}")
     return RemoteFile(decoded(name), mode, size, int(modified))
-
-
-def kind(mode: int) -> str:
-    """The kind of special file that a mode names, for messages."""
-    kinds = {stat.S_IFIFO: "pipe", stat.S_IFSOCK: "socket", stat.S_IFCHR: "device", stat.S_IFBLK: "device"}
-    return kinds.get(stat.S_IFMT(mode), "special file")

@@ -74,7 +74,8 @@ class Login:
         user = str(options.get("username") or unquote(parts.username or ""))
         for kind, name, pattern in (("host", host, _HOST), ("user", user, _USER)):
             if name and not pattern.fullmatch(name):  # ~/.ssh/config may put it into a command
-                raise UsageError(f"{name!r} is no {kind}'s name", hint="Write sftp://user@host/folder/.", source=shown)
+                hint = "Write sftp://user@host/folder/."
+                raise UsageError(f"{name!r} is not a valid {kind} name", hint=hint, source=shown)
         keys = options.get("key_filename") or ()
         return cls(
             shown,
@@ -119,7 +120,7 @@ async def connect(
         UsageError: A file of the options can't be used.
     """
     if not jumps:
-        raise UsageError("ProxyJump leads in a circle", hint="See ~/.ssh/config.", source=login.url)
+        raise UsageError("The hosts of ProxyJump form a loop", hint="Check ~/.ssh/config.", source=login.url)
     options = _options(login, idle, through)
     require_allowed(options.host, allowed)
     hops = options.tunnel.split(",") if isinstance(options.tunnel, str) else ()
@@ -205,15 +206,16 @@ def explained(
     if isinstance(error, SourceError):
         return error
     if isinstance(error, asyncssh.PermissionDenied) and options:
-        return AccessDenied(f"{login.address} lets nobody in by {_tried(login)}", hint=_entry(login), **subject)
+        message = f"Permission denied: {login.address} refused {_tried(login)}"
+        return AccessDenied(message, hint=_entry(login), **subject)
     if options and isinstance(error, asyncssh.HostKeyNotVerifiable):
         return _untrusted(login, options, subject)
     if isinstance(error, asyncssh.KeyExchangeFailed | asyncssh.ProtocolNotSupported):
-        return SourceError(f"{login.address} and we have no way to speak in common: {error}", **subject)
+        return SourceError(f"No common SSH algorithm or protocol with {login.address}: {error}", **subject)
     if isinstance(error, ConnectionRefusedError):
         port = options.port if options else login.port or PORT
         return refused(f"{login.host}:{port}", source=login.url, key=key)
-    text = str(error) or ("no answer in time" if isinstance(error, TimeoutError) else type(error).__name__)
+    text = str(error) or ("no response in time" if isinstance(error, TimeoutError) else type(error).__name__)
     return SourceUnavailable(f"The server {login.address} failed: {text}", **subject)
 
 
@@ -223,8 +225,8 @@ def _untrusted(login: Login, options: asyncssh.SSHClientConnectionOptions, subje
     files = options.known_hosts if isinstance(options.known_hosts, list) else []
     if any(_known_keys(options, options.known_hosts)):
         return SourceError(
-            f"The host key of {name} is not the one in {', '.join(files)}: the server is new, or another",
-            hint=f"Ask its owner. If it is right, remove the old key: ssh-keygen -R '{name}' -f {files[0]}",
+            f"The host key of {name} is not the one in {', '.join(files)}: the server was reinstalled, or is another",
+            hint=f"Ask its owner. If the new key is right, remove the old one: ssh-keygen -R '{name}' -f {files[0]}",
             **subject,
         )
     target = login.known_hosts or "~/.ssh/known_hosts"

@@ -69,7 +69,7 @@ class EventLoopThread:
         try:
             return task.result()
         except asyncio.CancelledError as error:
-            raise SourceError("The source was closed meanwhile") from error
+            raise SourceError("The source was closed during the request") from error
 
     def close(self) -> None:
         """Run the clean-up, cancel coroutines that still run, and wait for the thread to end."""

@@ -21,11 +21,11 @@ from prefect_stagegate.errors import ObjectChanged, ObjectVanished, SourceError,
 from prefect_stagegate.model import CredentialLife, Pin, SourceObject
 from prefect_stagegate.sources.base import BaseSource, Wanted, everything
 from prefect_stagegate.sources.selection.globs import by_path, enters, excludes
-from prefect_stagegate.sources.sftp.client import RemoteFile, SftpConnection, kind
+from prefect_stagegate.sources.sftp.client import RemoteFile, SftpConnection
 from prefect_stagegate.sources.sftp.connection import Login
 from prefect_stagegate.sources.sftp.event_loop import EventLoopThread
 from prefect_stagegate.sources.terms import Terms
-from prefect_stagegate.sources.walk import Walk
+from prefect_stagegate.sources.walk import Walk, require_regular
 
 FOLDERS = 16
 """Folders listed at the same time."""
@@ -192,29 +192,14 @@ class SftpSource(BaseSource):
             is_folder = stat.S_ISDIR(target.mode)
             if not (as_folder if is_folder else as_file):
                 return None
-            self._require_inside(real, key)
+            listing.walk.require_inside(key, real, self._real_root)
             if not is_folder:
                 return self._object(key, target)
             listing.links.append(_Folder(key + "/", real, above))
             return None
 
-    def _require_inside(self, real: str, key: str) -> None:
-        if not real.startswith(self._real_root.rstrip("/") + "/") and real != self._real_root:
-            raise SourceError(
-                f"The symbolic link {key!r} leads out of the source, to {real}",
-                hint="Leave it out by `exclude:`, or name its target as a source of its own.",
-                source=self.url,
-                object=key,
-            )
-
     def _object(self, key: str, file: RemoteFile) -> SourceObject:
-        if not stat.S_ISREG(file.mode):
-            raise SourceError(
-                f"{key!r} is no file but a {kind(file.mode)}",
-                hint="Leave it out by `exclude:`, or remove it.",
-                source=self.url,
-                object=key,
-            )
+        require_regular(file.mode, key, self.url)
         return SourceObject(key, file.size, Pin("mtime", str(file.modified), "weak"), float(file.modified))
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 from prefect_stagegate.errors import UsageError
+from prefect_stagegate.objectstore.translating import unknown_option
 from prefect_stagegate.spec.permitted import SQL_PARAMETERS
 
 CONNECT_SECONDS = 10
@@ -61,7 +62,7 @@ def read_request(url: str, options: Mapping[str, Any]) -> SqlRequest:
     if not name:
         raise UsageError(
             f"{place} names no table",
-            hint="Write it behind a hash: postgresql://host/db#schema.table. Of a `query:` it names the file.",
+            hint="Write it behind a hash: postgresql://host/db#schema.table. With `query:`, it is the file's name.",
         )
     order = options.get("order_by")
     by, partitions = str(options.get("partition_by") or ""), _partitions(options)
@@ -100,7 +101,7 @@ def connection_uri(url: str, options: Mapping[str, Any], *, idle: float) -> str:
             hint = "Write the host before the path; ?host= takes the folder of a socket."
             raise UsageError(f"The URL of a SQL source can't have host={value}", hint=hint)
         if SQL_PARAMETERS.kind(name) is None:
-            hint = _sentence(SQL_PARAMETERS.unknown(name)[1])
+            hint = unknown_option(SQL_PARAMETERS, name).hint
             raise UsageError(f"The URL of a SQL source can't have {name}=", hint=hint)
         if name == "sslkey" and ":" in value:
             hint = "Name the key's file; an engine stands in PGSSLKEY or in a service file."
@@ -161,7 +162,3 @@ def _numeric_type(text: str) -> Numeric:
             f"`numeric: {text}` is no type", hint=f"Write decimal(12, 2), of {_WIDEST} digits at most, double, or text."
         )
     return precision, scale
-
-
-def _sentence(hint: str) -> str:
-    return hint[:1].upper() + hint[1:] + ("" if hint.endswith("?") else ".")

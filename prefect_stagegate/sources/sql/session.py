@@ -11,7 +11,6 @@ import pyarrow as pa
 
 from prefect_stagegate.errors import AccessDenied, SourceError, SourceUnavailable
 from prefect_stagegate.sources.extras import missing_extra
-from prefect_stagegate.sources.sql.words import literal
 
 BATCH_BYTES = 16 << 20
 """About the bytes of a result that are held at a time. Each batch becomes one row group."""
@@ -103,6 +102,7 @@ class Session:
             "set datestyle = 'ISO'",
             "set timezone = 'UTC'",
             f"set statement_timeout = {literal(statement_timeout)}",
+            # Every statement of a repeatable read sees the snapshot of the first one.
             "begin isolation level repeatable read, read only",
         ):
             self._execute(statement)
@@ -130,11 +130,29 @@ class Session:
             hint = "Give it longer by the option `statement_timeout: 4h`, or divide it by `partition_by:`."
             return SourceError(f"The query took too long: {message}", hint=hint, source=self._url)
         if state.startswith(_DENIED):
-            hint = "Grant SELECT to the user, or take another by `credentials:`."
+            hint = "Grant SELECT to the user, or use another one by `credentials:`."
             return AccessDenied(f"Access is denied: {message}", hint=hint, source=self._url)
         if state.startswith(_FAILED) or (not state and _GONE.search(text)):
             return SourceUnavailable(f"The server failed: {message}", source=self._url)
         return SourceError(f"The server refuses the query: {message}", source=self._url)
+
+
+def identifier(name: str) -> str:
+    """A quoted identifier of SQL.
+
+    >>> identifier('a"b')
+    '"a""b"'
+    """
+    return '"' + name.replace('"', '""') + '"'
+
+
+def literal(text: str) -> str:
+    """A string literal of SQL, for `standard_conforming_strings = on`.
+
+    >>> literal("it's")
+    "'it''s'"
+    """
+    return "'" + text.replace("'", "''") + "'"
 
 
 def _server_message(text: str) -> str:

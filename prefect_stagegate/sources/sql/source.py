@@ -156,9 +156,9 @@ class SqlSource(BaseSource):
                     self._write(snapshot, partition, sink)
             except OSError as error:
                 folder = self._spool.folder if self._spool else self._scratch
-                hint = "Free some of its volume, or divide the query by `partition_by:` and `include:`."
+                hint = "Free space on its volume, or divide the query by `partition_by:` and `include:`."
                 raise SourceError(
-                    f"The result can't be kept in {folder}: {error}", hint=hint, source=self.url
+                    f"The result can't be stored in {folder}: {error}", hint=hint, source=self.url
                 ) from error
             except SourceError as error:
                 error.object = error.object or partition.key

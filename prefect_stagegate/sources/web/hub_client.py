@@ -26,7 +26,7 @@ from prefect_stagegate.sources.web.server import WebServer
 
 _NEXT = re.compile(r'<([^>]*)>\s*;\s*rel="?next"?')
 _FORBIDDEN = (401, 403)
-_GATE = "Ask for access on the repository's page, and log in as who has it: hf auth login, HF_TOKEN, or a block."
+_GATE = "Request access on the repository's page, and log in as a user who has it: hf auth login, HF_TOKEN, or a block."
 
 
 class Hub(WebServer):
@@ -51,7 +51,7 @@ class Hub(WebServer):
         try:
             origin_of(self.endpoint)
         except SourceError as error:
-            message = f"The hub's endpoint {public_url(self.endpoint)} is no address of the web"
+            message = f"The hub's endpoint {public_url(self.endpoint)} is no http or https URL"
             raise UsageError(message, hint="It looks like https://host.", source=url) from error
         # `token: false` means anonymous, also where the user has stored one.
         token = options.get("token")
@@ -80,8 +80,9 @@ class Hub(WebServer):
             raise self._not_a_hub() from error
 
     def _not_a_hub(self) -> SourceError:
-        hint = "Check HF_ENDPOINT, and whether a proxy stands between."
-        return SourceError("What answers is no hub", hint=hint, source=self._url)
+        hint = "Check HF_ENDPOINT, and the proxy if there is one."
+        message = f"{public_url(self.endpoint)} doesn't answer like a Hugging Face hub"
+        return SourceError(message, hint=hint, source=self._url)
 
     def pages(self, address: str) -> Iterator[dict[str, Any]]:
         """The items of a listing, page after page."""
@@ -89,9 +90,9 @@ class Hub(WebServer):
         while page:
             # The next page's address comes from the server: it gets the token only on the same hub.
             if not page.startswith(self.endpoint + "/"):
-                raise SourceError("The hub's listing leads to another server", source=self._url)
+                raise SourceError("The hub's listing links to another server", source=self._url)
             if page in seen:
-                raise SourceError("The hub's listing has no end: a page leads back to an earlier one", source=self._url)
+                raise SourceError("The hub's listing never ends: a page links back to an earlier one", source=self._url)
             seen.add(page)
             try:
                 items, headers = self._fetch_with_headers("GET", page)
@@ -124,7 +125,7 @@ class Hub(WebServer):
         if code == "GatedRepo":
             return AccessDenied("The repository is gated, and this user has no access", hint=_GATE, **subject)
         if status in _FORBIDDEN or code == "RepoNotFound":
-            message = "The hub knows no such repository, or shows it to others only"
+            message = "The hub has no such repository, or doesn't show it to this user"
             who = "nobody is logged in" if self.anonymous else "the token may not read it, or is not valid"
             return AccessDenied(f"{message}: {who}", hint="Check its name. " + _GATE, **subject)
         if code == "RevisionNotFound":

@@ -39,7 +39,7 @@ def json_items(text: str, url: str) -> Iterator[Item]:
                 yield Item(entry["name"], folder=False, size=int(entry["size"]), modified=modified)
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise SourceError(
-            "The page is JSON, and no listing of nginx's", hint="Let the URL name a folder or a file.", source=url
+            "The page is JSON, but no listing of nginx", hint="Use the URL of a folder or a file.", source=url
         ) from error
 
 

@@ -11,7 +11,6 @@ from prefect_stagegate.errors import (
     CredentialsExpired,
     ObjectChanged,
     ObjectVanished,
-    SourceBusy,
     SourceError,
     SourceUnavailable,
 )
@@ -26,9 +25,9 @@ from prefect_stagegate.http import (
     Response,
     fetch,
     origin_of,
-    retry_after,
 )
 from prefect_stagegate.model import Pin, SourceObject
+from prefect_stagegate.sources.base import server_busy
 
 ENCODED = (".br", ".gz", ".tgz", ".z", ".zst")
 """Endings of files that some servers label with a content encoding that they did not apply."""
@@ -116,7 +115,7 @@ class WebServer:
         encoding = headers.get("content-encoding", "identity").lower()
         if encoding != "identity" and not listed.key.lower().endswith(ENCODED):
             raise SourceError(
-                f"The server encodes what it sends ({encoding}), though it was asked not to",
+                f"The server compressed the response ({encoding}), which the request forbids",
                 hint="Switch compression off for these files at the server.",
                 source=self._url,
                 object=listed.key,
@@ -142,9 +141,7 @@ class WebServer:
         if status in _DENIED:
             return self._denial(response, subject)
         if status in BUSY_STATUSES:
-            busy = SourceBusy("The server is too busy", **subject)
-            busy.retry_after = retry_after(response.headers)
-            return busy
+            return server_busy(response.headers, source=self._url, key=key)
         failed = SourceUnavailable if status >= _FAILED else SourceError
         kind = UnknownMethod if status in _NO_METHOD else failed
         return kind(f"The server answers {status}", **subject)
@@ -167,7 +164,7 @@ class WebServer:
     def _denial(self, response: Response, subject: dict[str, str]) -> AccessDenied:
         if "expired" in response.headers.get("www-authenticate", ""):
             return CredentialsExpired("The credentials have expired", hint="Log in again.", **subject)
-        hint = f"Who asked: {self._who}. Give `username` and `password`, `token` or `headers` by `credentials:`."
+        hint = f"Tried with: {self._who}. Set `username` and `password`, `token` or `headers` by `credentials:`."
         return AccessDenied("Access is denied", hint=hint, **subject)
 
 

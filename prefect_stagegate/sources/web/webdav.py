@@ -43,12 +43,12 @@ class WebDavSource(WebSource):
     def list(self, wanted: Wanted = everything) -> Iterator[SourceObject]:
         """Every wanted file, folder by folder."""
         try:
-            if self._file:
-                key = self._key(self._file[0])
-                return iter([self._object(key, self._file[1])] if wanted(key) else [])
+            if not self._file:
+                yield from self._walk(wanted)
+            elif wanted(key := self._key(self._file[0])):
+                yield self._object(key, self._file[1])
         except ObjectVanished as error:
             raise SourceError("There is nothing at this address", hint="Check the URL.", source=self.url) from error
-        return self._walk(wanted)
 
     def find(self, key: str) -> SourceObject:
         """The file as it is now."""
@@ -81,19 +81,16 @@ class WebDavSource(WebSource):
     def _walk(self, wanted: Wanted) -> Iterator[SourceObject]:
         """Folder by folder."""
         folders, walk = [""], Walk(self.url, self._most)
-        try:
-            while folders:
-                folder = folders.pop()
-                walk.enter(folder)
-                below: list[str] = []
-                for key, properties in self._entries(folder, walk):
-                    if properties is None:
-                        below.append(key + "/")
-                    elif wanted(key):
-                        yield self._object(key, properties)
-                folders += filter(partial(enters, wanted), reversed(below))
-        except ObjectVanished as error:
-            raise SourceError("There is nothing at this address", hint="Check the URL.", source=self.url) from error
+        while folders:
+            folder = folders.pop()
+            walk.enter(folder)
+            below: list[str] = []
+            for key, properties in self._entries(folder, walk):
+                if properties is None:
+                    below.append(key + "/")
+                elif wanted(key):
+                    yield self._object(key, properties)
+            folders += filter(partial(enters, wanted), reversed(below))
 
     def _entries(self, folder: str, walk: Walk) -> Iterator[tuple[str, dict[str, str] | None]]:
         """Key and properties of each entry of a folder; None in place of a folder's properties."""
@@ -104,7 +101,8 @@ class WebDavSource(WebSource):
                 continue
             # A server must not name files outside of the folder.
             if not path.startswith(here):
-                raise SourceError(f"The listing names {path!r}, which lies elsewhere", source=self.url)
+                message = f"The listing names {path!r}, which lies outside of the listed folder"
+                raise SourceError(message, source=self.url)
             yield walk.key(folder, path.removeprefix(here).rstrip("/")), properties
 
     def _properties(self, url: str, *, depth: int, key: str = "") -> Iterator[tuple[str, dict[str, str] | None]]:
@@ -113,7 +111,7 @@ class WebDavSource(WebSource):
         response = self._server.fetch("PROPFIND", url, key, headers=headers, body=_PROPFIND)
         if response.status != http.HTTPStatus.MULTI_STATUS:
             raise SourceError(
-                f"The server answers {response.status}: it speaks no WebDAV here",
+                f"The server answers {response.status} to PROPFIND: it doesn't speak WebDAV here",
                 hint="Check the URL; plain web servers are read by https://.",
                 source=self.url,
             )

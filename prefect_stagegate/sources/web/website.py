@@ -9,7 +9,6 @@ The pin is the manifest's checksum, else the time of the last change where the l
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cached_property, partial
 from typing import Any
@@ -49,7 +48,11 @@ class WebSource(HttpReads):
         super().__init__()
         self.url = scheme + public_url(url)
         self.identity = self.url
-        _require_web(url, self.url)
+        try:
+            origin_of(url)
+        except SourceError:  # dropped as a cause: its text may hold a password
+            hint = "Write https://host/folder/, and check host and port."
+            raise UsageError("The URL is no usable http or https URL", hint=hint, source=self.url) from None
         settings = web_settings(url, options)
         parts = urlsplit(url)
         self._address = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], fragment=""))
@@ -72,14 +75,6 @@ class WebSource(HttpReads):
         """The error for a response of 300 or above."""
         return self._server.refusal(response, key)
 
-    @abstractmethod
-    def list(self, wanted: Wanted = everything) -> Iterator[SourceObject]:
-        """Every wanted object."""
-
-    @abstractmethod
-    def find(self, key: str) -> SourceObject:
-        """The object as it is now."""
-
     def _url_of(self, key: str) -> str:
         parts = urlsplit(self._address)
         folder = parts.path[: parts.path.rfind("/") + 1] or "/"
@@ -101,7 +96,7 @@ class HttpSource(WebSource):
     def find(self, key: str) -> SourceObject:
         """The object as it is now, by its headers."""
         if self._manifest and key not in self._entries:
-            raise ObjectVanished("The manifest doesn't name it", source=self.url, object=key)
+            raise ObjectVanished("The manifest no longer names the object", source=self.url, object=key)
         return self._object(key, self._server.head(self._url_of(key), key))
 
     def _object(self, key: str, headers: Headers) -> SourceObject:
@@ -141,7 +136,7 @@ class HttpSource(WebSource):
             if entries.setdefault(entry.key, entry) != entry:
                 raise SourceError(f"The manifest names {entry.key!r} twice", source=self.url, object=entry.key)
         if not entries:
-            raise SourceError("The manifest names nothing", hint="Check the `manifest` option.", source=self.url)
+            raise SourceError("The manifest names no object", hint="Check the `manifest` option.", source=self.url)
         return entries
 
     @cached_property
@@ -174,8 +169,8 @@ class HttpSource(WebSource):
         kind, text = self._page(url)
         if kind not in ("application/json", "text/html"):
             raise SourceError(
-                f"The server lists nothing here, but sends {kind or 'something'}",
-                hint="Switch its listing on (nginx: `autoindex on; autoindex_format json;`), or name a `manifest`.",
+                f"The server sends {kind or 'an unknown type'} here, but no listing",
+                hint="Switch its listings on (nginx: `autoindex on; autoindex_format json;`), or set `manifest:`.",
                 source=self.url,
             )
         return (json_items if kind == "application/json" else html_items)(text, url)
@@ -211,16 +206,3 @@ class HttpSource(WebSource):
         if isinstance(refusal, UnknownMethod):
             return self._server.head(self._url_of(key), key)
         raise refusal
-
-
-def _require_web(url: str, shown: str) -> None:
-    """Refuse a URL that HTTP can't request.
-
-    Raises:
-        UsageError: It has no usable host or port.
-    """
-    try:
-        origin_of(url)
-    except SourceError:  # dropped as a cause: its text may hold a password
-        hint = "It is like https://host/folder/: check its host and port."
-        raise UsageError("The URL is no address of the web", hint=hint, source=shown) from None

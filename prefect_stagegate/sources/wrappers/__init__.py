@@ -1,1 +1,1 @@
-"""Wrappers around adapters and clients: typed errors, renewed credentials, time-outs, one thread at a time."""
+"""Wrappers around adapters and clients: typed errors, renewed credentials, time-outs."""

@@ -34,7 +34,7 @@ def bounded(url: str, make: Callable[[], Source]) -> Source:
     Raises:
         StagegateError: What the adapter raises, or `AdapterFailed`.
     """
-    with _Boundary(f"what reads {url.partition(':')[0]}:", public_url(url)):
+    with _Boundary(f"the adapter for {url.partition(':')[0]}", public_url(url)):
         source = make()
     return _BoundedSource(source)
 
@@ -93,27 +93,22 @@ class _BoundedSource:
 
     @property
     def ranges(self) -> bool:
-        """Whether parts of objects can be read."""
         with self._boundary():
             return self._source.ranges
 
     def list(self, wanted: Wanted = everything) -> Iterator[SourceObject]:
-        """Every wanted object."""
         with self._boundary():
             yield from self._source.list(wanted)
 
     def find(self, key: str) -> SourceObject:
-        """The object as it is now."""
         with self._boundary(key):
             return self._source.find(key)
 
     def request(self, listed: SourceObject, start: int, end: int) -> Request | None:
-        """The request for a range."""
         with self._boundary(listed.key):
             return self._source.request(listed, start, end)
 
     def explain(self, listed: SourceObject, outcome: Response | Exception) -> StagegateError:
-        """The error for a failed request."""
         try:
             with self._boundary(listed.key):  # completes and redacts errors that it sees raised
                 raise self._source.explain(listed, outcome)
@@ -121,37 +116,30 @@ class _BoundedSource:
             return error
 
     def read_into(self, listed: SourceObject, start: int, buffer: memoryview) -> None:
-        """Fill a buffer with a range."""
         with self._boundary(listed.key):
             self._source.read_into(listed, start, buffer)
 
     def renew(self, since: float) -> bool:
-        """Replace expired credentials."""
         with self._boundary():
             return self._source.renew(since)
 
     def confirm(self, listed: SourceObject) -> None:
-        """Raise when the object's pin no longer holds."""
         with self._boundary(listed.key):
             self._source.confirm(listed)
 
     def response_checksums(self, headers: Headers) -> Checksums:
-        """Checksums from the headers of a response."""
         with self._boundary():
             return self._source.response_checksums(headers)
 
     def closer_checksums(self, listed: SourceObject) -> Checksums:
-        """Checksums from a request for this object alone."""
         with self._boundary(listed.key):
             return self._source.closer_checksums(listed)
 
     def disowns_checksums(self, listed: SourceObject) -> bool:
-        """Whether the listed checksum is not one of the bytes."""
         with self._boundary(listed.key):
             return self._source.disowns_checksums(listed)
 
     def credential_life(self) -> CredentialLife:
-        """How long the credentials last."""
         with self._boundary():
             return self._source.credential_life()
 
@@ -177,7 +165,7 @@ def adapter_failed(error: Exception, adapter: str, *, source: str, object: str) 
         source: The source, without credentials.
         object: The object; empty for a listing.
     """
-    hint = f"This is a defect of {adapter}: report it, with what --debug shows."
+    hint = f"This is a defect of {adapter}: report it with the output of --debug."
     return AdapterFailed(f"The adapter failed: {_described(error)}", hint=hint, source=source, object=object)
 
 

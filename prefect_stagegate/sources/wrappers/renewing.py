@@ -37,7 +37,6 @@ class _RenewingSource:
 
     @property
     def ranges(self) -> bool:
-        """Whether parts of objects can be read."""
         return self._source.ranges
 
     def list(self, wanted: Wanted = everything) -> Iterator[SourceObject]:
@@ -54,23 +53,18 @@ class _RenewingSource:
             yield from self._source.list(wanted)
 
     def find(self, key: str) -> SourceObject:
-        """The object as it is now."""
         return self._retried(lambda source: source.find(key))
 
     def request(self, listed: SourceObject, start: int, end: int) -> Request | None:
-        """The request for a range."""
         return self._source.request(listed, start, end)
 
     def explain(self, listed: SourceObject, outcome: Response | Exception) -> StagegateError:
-        """The error for a failed request."""
         return self._source.explain(listed, outcome)
 
     def read_into(self, listed: SourceObject, start: int, buffer: memoryview) -> None:
-        """Fill a buffer with a range."""
         self._retried(lambda source: source.read_into(listed, start, buffer))
 
     def confirm(self, listed: SourceObject) -> None:
-        """Raise when the object's pin no longer holds."""
         self._retried(lambda source: source.confirm(listed))
 
     def renew(self, since: float) -> bool:
@@ -84,23 +78,18 @@ class _RenewingSource:
             return since < self._renewed
 
     def response_checksums(self, headers: Headers) -> Checksums:
-        """Checksums from the headers of a response."""
         return self._source.response_checksums(headers)
 
     def closer_checksums(self, listed: SourceObject) -> Checksums:
-        """Checksums from a request for this object alone."""
         return self._source.closer_checksums(listed)
 
     def disowns_checksums(self, listed: SourceObject) -> bool:
-        """Whether the listed checksum is not one of the bytes."""
         return self._source.disowns_checksums(listed)
 
     def credential_life(self) -> CredentialLife:
-        """How long the credentials last."""
         return self._source.credential_life()
 
     def close(self) -> None:
-        """Free what the source holds."""
         self._source.close()
 
     def _retried(self, call: Callable[[Source], T]) -> T:

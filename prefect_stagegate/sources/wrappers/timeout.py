@@ -51,7 +51,18 @@ def with_timeout(items: Callable[[], Iterable[T]], seconds: float) -> Iterator[T
     try:
         yield from _received(results, seconds)
     finally:
+        # The thread may wait to put an item: it must not wait for ever.
         abandoned.set()
+
+
+def call_with_timeout(function: Callable[[], T], seconds: float) -> T:
+    """The result of a function that may never return, as `with_timeout` gets it.
+
+    Raises:
+        TimeoutError: There is no result after so many seconds.
+        Exception: Whatever the function raises.
+    """
+    return next(with_timeout(lambda: [function()], seconds))
 
 
 def _received(results: queue.Queue[tuple[T | None, BaseException | None, bool]], seconds: float) -> Iterator[T]:
@@ -59,7 +70,7 @@ def _received(results: queue.Queue[tuple[T | None, BaseException | None, bool]],
         try:
             item, error, last = results.get(timeout=seconds)
         except queue.Empty:
-            raise TimeoutError(f"no answer for {seconds:.0f} s") from None
+            raise TimeoutError(f"no response for {seconds:g} s") from None
         if error:
             raise error
         if last:
