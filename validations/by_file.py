@@ -55,8 +55,10 @@ class FilesOfTable:
     def values(self) -> FileValues:
         """All values, for the next validation; without files that have a value which JSON can't have."""
         digests = sorted(set(self.digests.values()))
-        rows = ((digest, [of_files[digest] for of_files in self.by_aggregate.values()]) for digest in digests)
-        return FileValues(tuple(self.by_aggregate), {digest: row for digest, row in rows if _is_finite(row)})
+        # Without those whose query failed.
+        whole = {name: files for name, files in self.by_aggregate.items() if files.keys() >= set(digests)}
+        rows = ((digest, [files[digest] for files in whole.values()]) for digest in digests)
+        return FileValues(tuple(whole), {digest: row for digest, row in rows if _is_finite(row)})
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ class ByFileEngine(SqlAlchemyExecutionEngine):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.tables: dict[str, FilesOfTable] = {}
-        """By the name of the batch's view."""
+        """By the id of the batch."""
 
     def resolve_metric_bundle(self, metric_fn_bundle: Iterable[MetricComputationConfiguration]) -> dict[Any, Any]:
         """Compute the metrics of a bundle: by file where they merge, else over the whole table."""
@@ -100,9 +102,8 @@ class ByFileEngine(SqlAlchemyExecutionEngine):
         return resolved
 
     def _table(self, item: MetricComputationConfiguration) -> FilesOfTable | None:
-        batch = (item.compute_domain_kwargs or {}).get("batch_id")
-        data = self.batch_manager.batch_data_cache.get(batch) or self.batch_manager.active_batch_data
-        return self.tables.get(str(getattr(data.selectable, "name", "")))
+        batch = (item.compute_domain_kwargs or {}).get("batch_id") or self.batch_manager.active_batch_data_id
+        return self.tables.get(batch or "")
 
     def _aggregate(self, item: MetricComputationConfiguration, table: FilesOfTable) -> _Aggregate | None:
         """The query of a metric; None where it doesn't merge."""

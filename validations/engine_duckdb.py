@@ -65,14 +65,13 @@ class DuckDBEngine:
     def batch(self, table: TableJob) -> Batch:
         """All rows of the table's files. Every query scans Parquet anew; text files are read once."""
         name = self._define(table)
-        by_file = self._files(table, name)
-        if by_file:
+        asset = self._source.add_table_asset(name, table_name=name)
+        batch = asset.add_batch_definition_whole_table("all").get_batch()
+        if by_file := self._files(table, name):
             engine = self._source.get_execution_engine()
             assert isinstance(engine, ByFileEngine)  # noqa: S101 - by the override above
-            engine.tables[name] = by_file
-            self._by_table[table.name] = by_file
-        asset = self._source.add_table_asset(name, table_name=name)
-        return asset.add_batch_definition_whole_table("all").get_batch()
+            engine.tables[batch.id] = self._by_table[table.name] = by_file
+        return batch
 
     def _files(self, table: TableJob, name: str) -> FilesOfTable | None:
         """What is needed to count file by file; None for text files, whose types depend on all of them."""
