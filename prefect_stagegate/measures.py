@@ -6,8 +6,8 @@ Checks call `Measures`; the operations implement it, by queries over the version
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from dataclasses import dataclass, field
+from typing import Protocol, TypeAlias
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,3 +125,27 @@ class Measures(Protocol):
 
     def outside_tables(self) -> int:
         """The number of the version's files that belong to no table of the contract."""
+
+
+Values: TypeAlias = Sequence[int | float | str | None]
+"""The aggregates of one file that one figure of a table is merged from."""
+
+
+@dataclass(frozen=True, slots=True)
+class FileValues:
+    """Aggregates of single files, which a validation computed."""
+
+    aggregates: Sequence[str] = ()
+    """The digest of each aggregate: its query, the types of its columns, and the releases of the libraries."""
+    files: Mapping[str, Sequence[Values | None]] = field(default_factory=dict)
+    """The values of each file in the order of `aggregates`, by the digest of its bytes; None where no row counts."""
+
+    def of(self, aggregate: str) -> dict[str, Values | None]:
+        """The values of one aggregate, by the digest of the file."""
+        if aggregate not in self.aggregates:
+            return {}
+        index = self.aggregates.index(aggregate)
+        return {digest: values[index] for digest, values in self.files.items() if index < len(values)}
+
+
+NO_VALUES = FileValues()

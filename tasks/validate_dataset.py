@@ -16,7 +16,12 @@ from prefect_stagegate.tasks._support.verdict import checks_table
 
 @engine_task(lambda parameters: f"validate {short_name(parameters['dataset'])}")
 def validate_dataset(
-    dataset: SpecLike, *, spec: SpecLike | None = None, cache: CacheLike = None, catalog: CatalogLike = None
+    dataset: SpecLike,
+    *,
+    spec: SpecLike | None = None,
+    reread: bool = False,
+    cache: CacheLike = None,
+    catalog: CatalogLike = None,
 ) -> Validation:
     """Probe a version's files and evaluate its tables' Great Expectations suites on this node.
 
@@ -26,6 +31,7 @@ def validate_dataset(
         dataset: `nycflights` (its `latest`), `nycflights@pilot`, `nycflights@sha256:…`; or a spec, which means the
             `latest` of its dataset.
         spec: A spec to try instead of the adopted policy. Nothing of such a trial is recorded.
+        reread: Whether to read all files of tables again, also those that an earlier validation counted.
         cache: The node's cache; by default the settings'.
         catalog: The shared catalog; by default the settings'.
 
@@ -34,7 +40,7 @@ def validate_dataset(
         ValidationError: The contract could not be evaluated. Data that break it raise nothing: see `.passed`.
     """
     with ending() as cancel:
-        validation = validate(open_places(cache, catalog), dataset, spec=spec, cancel=cancel)
+        validation = validate(open_places(cache, catalog), dataset, spec=spec, cancel=cancel, reread=reread)
     tables = ", ".join(f"{t.name} {t.evaluated - t.failed} of {t.evaluated}" for t in validation.tables) or "no tables"
     run_log().info(
         "%s%s@%s %s its contract; expectations met: %s",

@@ -153,9 +153,18 @@ def _expectations(observations: Observations) -> ContractCheckResult:
         summary = f"{unjudged} of {count_text(listed, 'file')} could not be judged; in the others, {summary}"
     if errored := counts["errored"]:
         summary += f"; {errored} could not be evaluated"
+    read = {name: report.read for name, report in observations.reports.items() if report.read is not None}
     sandboxes = sorted({report.sandbox for report in observations.reports.values()})
     return _result(
-        findings, summary, {**counts, "rows": rows, "suites": suites, "sandbox": sandboxes[0] if sandboxes else "none"}
+        findings,
+        summary,
+        {
+            **counts,
+            "rows": rows,
+            "suites": suites,
+            "files_read": read,
+            "sandbox": sandboxes[0] if sandboxes else "none",
+        },
     )
 
 

@@ -15,11 +15,13 @@ from typing import Any
 import sqlalchemy as sa
 from great_expectations.core.batch_definition import BatchDefinition
 from great_expectations.data_context.data_context.abstract_data_context import AbstractDataContext
+from great_expectations.datasource.fluent import SQLDatasource
 from great_expectations.datasource.fluent.interfaces import Batch
 from great_expectations.exceptions.exceptions import GreatExpectationsError
 from great_expectations.expectations.core.unexpected_rows_expectation import UnexpectedRowsExpectation
 from great_expectations.expectations.expectation import ColumnMapExpectation, ColumnPairMapExpectation, Expectation
 
+from prefect_stagegate.validations.by_file import ByFileEngine, FilesOfTable
 from prefect_stagegate.validations.duck import MEMORY_MIB, THREADS
 from prefect_stagegate.validations.duckdb_dialect import FOLDERS, Refused, definitions, register
 from prefect_stagegate.validations.records import RefusedRows, TableJob
@@ -47,11 +49,14 @@ class DuckDBEngine:
             },
         )
         self._context = context
+        # Great Expectations asks the class, not the source, for its engine. This process judges and ends.
+        SQLDatasource.execution_engine_override = ByFileEngine
         self._source = context.data_sources.add_sql(
             "duckdb", connection_string=url.render_as_string(hide_password=False), create_temp_table=False
         )
         self._database = sa.create_engine(url)
         self._batches: dict[str, tuple[str, Sequence[str]]] = {}
+        self._by_table: dict[str, FilesOfTable] = {}
         for table in tables:
             # A table that can't be read fails again in `batch`, where the error can name it.
             with suppress(sa.exc.SQLAlchemyError):
@@ -61,7 +66,25 @@ class DuckDBEngine:
         """All rows of the table's files. Every query scans Parquet anew; text files are read once."""
         name = self._define(table)
         asset = self._source.add_table_asset(name, table_name=name)
-        return asset.add_batch_definition_whole_table("all").get_batch()
+        batch = asset.add_batch_definition_whole_table("all").get_batch()
+        if by_file := self._files(table, name):
+            engine = self._source.get_execution_engine()
+            assert isinstance(engine, ByFileEngine)  # noqa: S101 - by the override above
+            engine.tables[batch.id] = self._by_table[table.name] = by_file
+        return batch
+
+    def _files(self, table: TableJob, name: str) -> FilesOfTable | None:
+        """What is needed to count file by file; None for text files, whose types depend on all of them."""
+        if any(_is_text(path) for path in table.files) or not table.digests:
+            return None
+        view = BY_FILE.format(name)
+        types = {column: str(kind) for column, kind, *_ in self._execute(f"SELECT * FROM (DESCRIBE {view})")}  # noqa: S608
+        digests = {str(path): table.digests[file] for file, path in zip(table.files, table.paths(), strict=True)}
+        return FilesOfTable(view, FILE, digests, types, table.known)
+
+    def counted(self, table: TableJob) -> FilesOfTable | None:
+        """What is known of each file after the suite ran; None where the table was judged as a whole."""
+        return self._by_table.get(table.name)
 
     def _define(self, table: TableJob) -> str:
         """Create the table's views, unless they exist for exactly these files, and return the batch view's name.
@@ -75,7 +98,7 @@ class DuckDBEngine:
         name = f"stagegate_{len(self._batches)}_{len(table.files)}"
         by_file = BY_FILE.format(name)
         # A table of text files is read into the database once: a view would parse the text for each query.
-        text = any(not path.lower().endswith(PARQUET) for path in table.files)
+        text = any(_is_text(path) for path in table.files)
         with definitions():
             self._execute(f"CREATE {'TABLE' if text else 'VIEW'} {by_file} AS {relation(table.paths(), filename=FILE)}")
             self._execute(f"CREATE VIEW {name} AS SELECT * EXCLUDE ({FILE}) FROM {by_file}")  # noqa: S608
@@ -120,6 +143,10 @@ class DuckDBEngine:
         with self._database.connect() as connection:
             result = connection.exec_driver_sql(statement)
             return [tuple(row) for row in result] if result.returns_rows else []
+
+
+def _is_text(path: str) -> bool:
+    return not path.lower().endswith(PARQUET)
 
 
 _WITH_FILE = {

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from great_expectations.datasource.fluent.interfaces import Batch
     from great_expectations.expectations.expectation import Expectation
 
+    from prefect_stagegate.validations.by_file import FilesOfTable
     from prefect_stagegate.validations.records import RefusedRows, TableJob
 
 
@@ -30,6 +31,9 @@ class SuiteEngine(Protocol):
 
         The caller calls it again with fewer files when some could not be read.
         """
+
+    def counted(self, table: TableJob) -> FilesOfTable | None:
+        """The values of single files of the batch that `batch` last returned; None where the engine keeps none."""
 
     def locate(self, table: TableJob, expectation: Expectation) -> list[RefusedRows]:
         """The files that hold the rows that the expectation refuses, the most rows first.

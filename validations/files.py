@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from prefect_stagegate.model import Entry, Finding, Outcome
@@ -36,6 +36,8 @@ class ProbedFiles:
     """The files that passed all their probes."""
     defects: dict[str, Finding]
     """The files that failed a probe. A fault of this node's copy is inconclusive: it says nothing about the version."""
+    digests: dict[str, str] = field(default_factory=dict)
+    """The digest of each file that the contract names."""
 
     @property
     def matched(self) -> int:
@@ -65,7 +67,8 @@ def probe_files(view: Path, entries: Iterable[Entry], contract: ContractSpec) ->
     paths = (entry.path for entry, _ in matched)
     facts = {path: result for path, result in zip(paths, results, strict=True) if isinstance(result, Facts)}
     defects = {result.subject: result for result in results if isinstance(result, Finding)}
-    return ProbedFiles(listed, size, matches, facts, defects)
+    digests = {entry.path: entry.digest for entry, _ in matched}
+    return ProbedFiles(listed, size, matches, facts, defects, digests)
 
 
 def _probes_by_glob(contract: ContractSpec) -> dict[str, list[str]]:

@@ -19,6 +19,8 @@ from prefect_stagegate.validations.records import ExpectationVerdict, Judgement,
 from prefect_stagegate.validations.results import error_of, is_about_the_suite, judge
 from prefect_stagegate.validations.suites import build
 
+VERDICT_ONLY = {"result_format": "BOOLEAN_ONLY"}
+"""Asks for the counts that decide. Examples take a query over the table for each expectation."""
 RESULT_FORMAT = {"result_format": "SUMMARY", "partial_unexpected_count": 3}
 """Counts and three examples; COMPLETE would return every refused row."""
 PAGES = {"parquet": "parquet-pages"}
@@ -64,7 +66,9 @@ def _judge_table(engine: SuiteEngine, table: TableJob, expectations: Sequence[Ex
         table = table.without([file for file, _ in unreadable])
         judged = _try_to_run(engine, table, expectations)[0] if table.files else []
     located = [_with_places(engine, table, expectation, judgement) for expectation, judgement, _ in judged]
-    return TableReport(table.name, located, unreadable)
+    counted = engine.counted(table)
+    report = TableReport(table.name, located, unreadable)
+    return replace(report, values=counted.values(), read=len(counted.read)) if counted else report
 
 
 def _try_to_run(engine: SuiteEngine, table: TableJob, expectations: Sequence[Expectation]) -> tuple[list[Judged], bool]:
@@ -79,16 +83,17 @@ def _try_to_run(engine: SuiteEngine, table: TableJob, expectations: Sequence[Exp
 
 
 def _run(batch: Batch, expectations: Sequence[Expectation], columns: Sequence[str]) -> list[Judged]:
-    """Evaluate a suite as a whole, then each expectation that had an error once more alone.
+    """Evaluate a suite as a whole, then alone, with figures, each expectation that did not hold.
 
-    Great Expectations computes many figures in one query. When one of them fails, all of them do.
+    Great Expectations computes many figures in one query. When one of them fails, all of them do, so an expectation
+    with an error gets a second chance, too.
     """
-    results = batch.validate(_suite(expectations), result_format=RESULT_FORMAT).results
+    results = batch.validate(_suite(expectations), result_format=VERDICT_ONLY).results
     judged = [_judged(result, columns) for result in results]
     return [
-        _judged(batch.validate(_suite([expectation]), result_format=RESULT_FORMAT).results[0], columns)
-        if error and not is_about_the_suite(error) and len(judged) > 1
-        else (expectation, judgement, error)
+        (expectation, judgement, error)
+        if judgement.verdict is ExpectationVerdict.PASSED or is_about_the_suite(error)
+        else _judged(batch.validate(_suite([expectation]), result_format=RESULT_FORMAT).results[0], columns)
         for expectation, judgement, error in judged
     ]
 

@@ -8,6 +8,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from prefect_stagegate.measures import NO_VALUES, FileValues
+
 
 @dataclass(frozen=True, slots=True)
 class TableJob:
@@ -22,6 +24,15 @@ class TableJob:
     """Paths in the dataset of files that passed their probes."""
     columns: Sequence[str] = ()
     """The names of the table's columns, for messages."""
+    digests: Mapping[str, str] = field(default_factory=dict)
+    """The digest of each file's bytes, by its path in the dataset; empty to keep no values of files."""
+    known: FileValues = NO_VALUES
+    """What an earlier validation computed of these files, or of others."""
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> TableJob:
+        """Read what `dataclasses.asdict` wrote."""
+        return cls(**{**record, "known": FileValues(**record["known"])})
 
     def paths(self) -> list[Path]:
         """The files' paths on this node."""
@@ -84,6 +95,10 @@ class TableReport:
     """Files that passed their probes but could not be read to the end, with the reason; they are not judged."""
     sandbox: str = "none"
     """What confined the judging process: `Landlock 5`, or `none` with the reason."""
+    values: FileValues = NO_VALUES
+    """The aggregates of the files, which a later validation need not compute again."""
+    read: int | None = None
+    """Files that were read for their aggregates; None where the engine keeps none."""
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> TableReport:
@@ -94,4 +109,6 @@ class TableReport:
             judgements,
             tuple((file, reason) for file, reason in record["unreadable"]),
             record["sandbox"],
+            FileValues(**record["values"]),
+            record["read"],
         )

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from typing import Protocol
 
 from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.errors import SpecError, did_you_mean
+from prefect_stagegate.measures import NO_VALUES, FileValues
 from prefect_stagegate.model import Entry, Outcome, Validation
 from prefect_stagegate.spec import ContractSpec
 from prefect_stagegate.units import count_text
@@ -14,7 +16,7 @@ from prefect_stagegate.validations.child import judge_in_child
 from prefect_stagegate.validations.columntypes import type_problem
 from prefect_stagegate.validations.engines import ENGINES
 from prefect_stagegate.validations.evidence import gather, table_result
-from prefect_stagegate.validations.files import probe_files
+from prefect_stagegate.validations.files import ProbedFiles, probe_files
 from prefect_stagegate.validations.observations import Observations
 from prefect_stagegate.validations.probes import PROBES
 from prefect_stagegate.validations.records import TableJob
@@ -22,6 +24,16 @@ from prefect_stagegate.validations.tables import ContractTable, examine
 
 TIMEOUT = 3600.0
 """Seconds that judging all tables of one version may take."""
+
+
+class KeptValues(Protocol):
+    """Keeps what validations compute of single files, by table."""
+
+    def load(self, table: str) -> FileValues:
+        """What an earlier validation computed; nothing where none did."""
+
+    def save(self, table: str, values: FileValues) -> None:
+        """Keep what this one computed."""
 
 
 def _silent(_: str) -> None:
@@ -37,6 +49,7 @@ def validate(
     digest: str,
     progress: Callable[[str], None] = _silent,
     timeout: float = TIMEOUT,
+    kept: KeptValues | None = None,
 ) -> Validation:
     """Judge one version that lies complete below `view`.
 
@@ -51,6 +64,7 @@ def validate(
         digest: The version's digest; the evidence is bound to it.
         progress: Called with lines for people while the work goes on.
         timeout: Seconds that judging the tables may take.
+        kept: What validations computed of single files; None to read all files and keep nothing.
 
     Raises:
         SpecError: The contract can't be used: an unknown type, probe, engine or expectation, or a wrong argument.
@@ -63,10 +77,20 @@ def validate(
     files = probe_files(view, entries, contract)
     progress(f"opened {count_text(files.matched, 'file')}")
     tables = [examine(name, spec, files) for name, spec in contract.tables.items()]
-    jobs = [_job(table, view) for table in tables if table.expectations and table.rows]
+    jobs = [
+        _job(table, view, files, kept.load(table.name) if kept else NO_VALUES)
+        for table in tables
+        if table.expectations and table.rows
+    ]
     if jobs:
         progress("loading Great Expectations")
     reports = judge_in_child(jobs, dataset=dataset, timeout=timeout, progress=progress) if jobs else {}
+    for name, report in reports.items():
+        if report.read is not None:
+            counted = count_text(len(report.values.files), "file")
+            progress(f"table {name}: read {report.read} of {counted}; the others were counted before")
+        if kept and report.values.files:
+            kept.save(name, report.values)
     observations = Observations(files, tables, reports)
     evidence = gather(observations, digest=digest, at=stamp(now()))
     return Validation(
@@ -92,7 +116,9 @@ def _problems(contract: ContractSpec) -> Iterator[str]:
                 yield f"files {item.match}: unknown probe {probe!r}: {did_you_mean(probe, PROBES)}"
 
 
-def _job(table: ContractTable, view: Path) -> TableJob:
+def _job(table: ContractTable, view: Path, probed: ProbedFiles, known: FileValues) -> TableJob:
     files = [file.path for file in table.judged]
     columns = list(dict.fromkeys(name for file in table.judged for name in file.schema.names))
-    return TableJob(table.name, table.spec.engine, table.suite or {}, str(view.absolute()), files, columns)
+    digests = {path: probed.digests[path] for path in files}
+    folder = str(view.absolute())
+    return TableJob(table.name, table.spec.engine, table.suite or {}, folder, files, columns, digests, known)

@@ -36,7 +36,7 @@ def main() -> None:
     """Do the job on standard input."""
     job = json.loads(sys.stdin.readline())
     _leave_a_guard(job["scratch"])
-    tables = [TableJob(**table) for table in job["tables"]]
+    tables = [TableJob.from_json(table) for table in job["tables"]]
     # Confine the process before it imports anything that could start threads: those would stay unconfined.
     sandbox = confine(job["scratch"], {table.view for table in tables})
     # Before Great Expectations is imported: what libraries print must not mix with the results.

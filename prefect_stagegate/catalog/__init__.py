@@ -7,6 +7,7 @@
                        specs/<sha256>/<seq>.json              the specs that the version was staged from, with it
                        failed/<sha256>/<seq>.json             the objects that the version lacks; the last one counts
                        evidence/<sha256>/<seq>.json           all evidence about it so far; the last one counts
+                       values/<sha256>.json                   what a validation counted of a table's files, by its name
                        decisions/<sha256>/<target>/<seq>.json attestations, accepting or not
                        signatures/<sha256>/<key>.json         DSSE envelopes around an attestation, by its own digest
                        waivers/<sha256>/<target>/<seq>.json   who answers for which failure, and until when

@@ -7,6 +7,7 @@ import threading
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
 from importlib import import_module
@@ -24,6 +25,7 @@ from prefect_stagegate.catalog.refs import RefAction, RefEntry, ref_log
 from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.errors import CatalogError, CorruptRecord, UnknownDataset, UnknownRef, suggest
 from prefect_stagegate.manifest import Manifest, Seal, path_problem, row
+from prefect_stagegate.measures import NO_VALUES, FileValues
 from prefect_stagegate.model import (
     LATEST,
     Address,
@@ -56,6 +58,15 @@ PROBE = b"A store that lets this record be created twice can't hold a catalog.\n
 
 T = TypeVar("T")
 R = TypeVar("R", Entry, Origin)
+
+
+@dataclass(frozen=True, slots=True)
+class TableValues:
+    """What a validation computed of a table's files."""
+
+    dataset: str
+    table: str
+    values: FileValues
 
 
 class Catalog:
@@ -485,6 +496,26 @@ class Catalog:
         if not keys:
             return 0, []
         return int(keys[-1].removeprefix(prefix).removesuffix(".json")), self._load(list[Evidence], keys[-1])
+
+    def put_file_values(self, dataset: str, table: str, values: FileValues) -> None:
+        """Store what a validation computed of a table's files, over an earlier record."""
+        record = TableValues(dataset, table, values)
+        self._records.replace(self._key(dataset, "values", digest_of(table), ".json"), encode(record))
+
+    def file_values(self, dataset: str, table: str) -> FileValues:
+        """What the last validation computed of a table's files; nothing without such a record.
+
+        Raises:
+            CorruptRecord: The record is damaged, or another table's.
+        """
+        key = self._key(dataset, "values", digest_of(table), ".json")
+        data = self._records.read(key)
+        if data is None:
+            return NO_VALUES
+        record = decode(TableValues, data, key)
+        if (record.dataset, record.table) != (dataset, table):
+            raise _corrupt(key, "is another table's")
+        return record.values
 
     def put_attestation(self, dataset: str, digest: str, target: str, statement: Mapping[str, Any]) -> None:
         """Add a gate's decision about a version, accepting or not."""

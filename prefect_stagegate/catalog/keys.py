@@ -23,7 +23,7 @@ _SHAPES = tuple(
         rf"{_DATASET}/approvals/{_NAME}/{_REQUEST}/waits/[\w-]+\.json",
         rf"{_DATASET}/refs/{_NAME}/{_NUMBER}",
         rf"{_DATASET}/policy/{_NUMBER}",
-        rf"{_DATASET}/proposals/{_HEX}\.json",
+        rf"{_DATASET}/(proposals|values)/{_HEX}\.json",
         r"nodes/[\w.-]+\.json",
     )
 )

@@ -46,9 +46,17 @@ Target = Annotated[str, Parameter(metavar="TARGET", help="A target that the adop
 
 
 def validate(
-    what: VersionOrSpec, /, *, spec: SpecFile = None, json: Json = False, places: Places | None = None
+    what: VersionOrSpec,
+    /,
+    *,
+    spec: SpecFile = None,
+    reread: bool = False,
+    json: Json = False,
+    places: Places | None = None,
 ) -> None:
     """Run a version's contract: probe its files, then its tables' Great Expectations suites.
+
+    Files of tables that an earlier validation counted are not read again, as far as counts can be added up.
 
     For example:
 
@@ -59,10 +67,12 @@ def validate(
     ----------
     what
         DATASET[@REF], DATASET@sha256:…, or a spec, which means the `latest` of its dataset.
+    reread
+        Read all files again, also those that an earlier validation counted.
     """
     workspace = (places or Places()).workspace()
     with shown_work(f"validate {what}", quiet=json) as progress:
-        validation = run_contract(workspace, what, spec=spec, progress=progress)
+        validation = run_contract(workspace, what, spec=spec, progress=progress, reread=reread)
     if json:
         print_json(asdict(validation))
     else:

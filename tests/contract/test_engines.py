@@ -26,7 +26,9 @@ def run(request: pytest.FixtureRequest, tmp_path: Path) -> Run:
         for name, content in files.items():
             write(view / name, content)
         columns = ["distance", "tail"]
-        job = TableJob("trips", request.param, {"expectations": list(expectations)}, str(view), list(files), columns)
+        suite = {"expectations": list(expectations)}
+        digests = {name: f"blake3:{name}" for name in files}
+        job = TableJob("trips", request.param, suite, str(view), list(files), columns, digests)
         (report,) = judge_tables([job], scratch, print)
         return report
 

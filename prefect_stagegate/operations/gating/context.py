@@ -43,6 +43,8 @@ def build_context(
     gate: Gate,
     cancel: Event | None = None,
     progress: Callable[[str], None] | None = None,
+    *,
+    reread: bool = False,
 ) -> CheckContext:
     """Collect the facts about a version that the checks of a gate read. Expensive facts are computed on first use.
 
@@ -52,6 +54,7 @@ def build_context(
         gate: The gate; with an empty target when nobody asks for a promotion.
         cancel: Set it to stop while the version is fetched to be validated.
         progress: Called with lines for people while the contract runs.
+        reread: Whether the contract reads all files of tables again, also those that were counted before.
     """
     dataset, digest = version.dataset, version.digest
     manifest = workspace.catalog.manifest(dataset, digest)
@@ -73,7 +76,7 @@ def build_context(
         entries=manifest.entries,
         origins=lambda: workspace.catalog.origins(dataset, digest),
         failed=cache(lambda: workspace.catalog.failed(dataset, digest)),
-        validation=cache(lambda: run_contract(workspace, version, cancel, progress)),
+        validation=cache(lambda: run_contract(workspace, version, cancel, progress, reread=reread)),
         table_time=lambda table: _newest(workspace, version, table),
         probe_source=lambda position: _probe(workspace, version, position),
         credential_life=lambda position: _credential_life(workspace, version, position),

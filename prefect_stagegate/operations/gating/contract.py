@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from threading import Event
 
+from prefect_stagegate.catalog import Catalog
+from prefect_stagegate.errors import CatalogError
+from prefect_stagegate.measures import NO_VALUES, FileValues
 from prefect_stagegate.model import Validation
 from prefect_stagegate.operations.address import ResolvedVersion
 from prefect_stagegate.operations.staging.present import present
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.validations import validate
+
+log = logging.getLogger(__name__)
 
 
 def run_contract(
@@ -19,6 +25,8 @@ def run_contract(
     version: ResolvedVersion,
     cancel: Event | None = None,
     progress: Callable[[str], None] | None = None,
+    *,
+    reread: bool = False,
 ) -> Validation:
     """Run the contract on a version; fetch the version first when this node lacks it.
 
@@ -27,6 +35,7 @@ def run_contract(
         version: The version, and the spec with the contract.
         cancel: Set it to stop fetching the version.
         progress: Called with lines for people while the work goes on.
+        reread: Whether to read all files of tables again, also those that were counted before.
 
     Raises:
         ValidationError: The contract could not be evaluated.
@@ -37,5 +46,42 @@ def run_contract(
         entries = workspace.catalog.manifest(dataset, digest).entries()
         contract = version.spec.contract
         report = progress or (lambda _: None)
-        validation = validate(view, entries, contract, dataset=dataset, digest=digest, progress=report)
+        validation = validate(
+            view,
+            entries,
+            contract,
+            dataset=dataset,
+            digest=digest,
+            progress=report,
+            kept=_CatalogValues(workspace.catalog, dataset, reread=reread, is_trial=version.is_trial),
+        )
     return replace(validation, seconds=round(time.perf_counter() - began, 3))
+
+
+@dataclass(frozen=True, slots=True)
+class _CatalogValues:
+    """Keeps what validations compute of single files in the catalog."""
+
+    catalog: Catalog
+    dataset: str
+    reread: bool
+    is_trial: bool
+
+    def load(self, table: str) -> FileValues:
+        """What an earlier validation computed. Without it, all files are read."""
+        if self.reread:
+            return NO_VALUES
+        try:
+            return self.catalog.file_values(self.dataset, table)
+        except CatalogError as error:
+            log.warning("All files of table %s of %s are read again: %s", table, self.dataset, error)
+            return NO_VALUES
+
+    def save(self, table: str, values: FileValues) -> None:
+        """Keep what this one computed, unless it tries another contract."""
+        if self.is_trial:
+            return
+        try:
+            self.catalog.put_file_values(self.dataset, table, values)
+        except CatalogError as error:
+            log.warning("The next validation reads all files of table %s of %s: %s", table, self.dataset, error)

@@ -24,6 +24,7 @@ def validate(
     spec: SpecLike | None = None,
     cancel: Event | None = None,
     progress: Callable[[str], None] | None = None,
+    reread: bool = False,
 ) -> Validation:
     """Run the contract on a version; fetch the version first when this node lacks it.
 
@@ -36,13 +37,14 @@ def validate(
         spec: A spec to try instead of the adopted policy; then nothing is recorded.
         cancel: Set it to stop fetching the version.
         progress: Called with lines for people while the work goes on.
+        reread: Whether to read all files of tables again, also those that an earlier validation counted.
 
     Raises:
         UsageError: There is no such version.
         ValidationError: The contract could not be evaluated.
     """
     version = resolve(workspace, version_or_spec, spec)
-    context = build_context(workspace, version, NO_GATE, cancel, progress)
+    context = build_context(workspace, version, NO_GATE, cancel, progress, reread=reread)
     validation = context.validation()
     # Ask the checks themselves, without parameters, so that the evidence is the same as that of a gate.
     requirements = [Requirement(evidence.check, Severity.BLOCKING, {}) for evidence in validation.evidence]

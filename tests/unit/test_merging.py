@@ -1,0 +1,51 @@
+"""Values of files merge into what the whole table has."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from prefect_stagegate.validations.merging import merge_of
+
+numbers = st.lists(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=5), min_size=1, max_size=6)
+
+
+def merged(metric: str, files: Sequence[Sequence[object]]) -> object:
+    merge = merge_of(metric)
+    assert merge is not None
+    return merge.merge(files)
+
+
+@given(numbers)
+def test_mean_and_deviation_of_files_are_the_tables(files: list[list[float]]) -> None:
+    rows = [number for file in files for number in file]
+    means = [(statistics.fmean(file), len(file)) for file in files]
+    assert merged("column.mean", means) == pytest.approx(statistics.fmean(rows), abs=1e-6)
+    deviations = [
+        (statistics.stdev(file) if len(file) > 1 else None, len(file), statistics.fmean(file)) for file in files
+    ]
+    expected = statistics.stdev(rows) if len(rows) > 1 else None
+    assert merged("column.standard_deviation", deviations) == (expected and pytest.approx(expected, abs=1e-3))
+
+
+@given(numbers)
+def test_order_of_files_changes_no_sum(files: list[list[float]]) -> None:
+    sums = [(sum(file),) for file in files]
+    assert merged("column.sum", sums) == merged("column.sum", sums[::-1])
+
+
+def test_files_without_rows_count_for_nothing() -> None:
+    assert merged("column_values.between.unexpected_count", [(2,), (None,)]) == 2
+    assert merged("column.min", [(None,), (3,), (-1,)]) == -1
+    assert merged("column.max", []) is None
+    assert merged("column.sum", [(None,)]) is None
+    assert merged("column.mean", [(None, 0)]) is None
+
+
+def test_what_needs_the_whole_table_does_not_merge() -> None:
+    assert merge_of("column.quantile_values") is None
+    assert merge_of("column.distinct_values.count") is None

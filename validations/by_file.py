@@ -1,0 +1,180 @@
+"""Compute Great Expectations' aggregates file by file, and only over files whose values nobody has computed before.
+
+Great Expectations bundles the aggregates of all expectations into one query over the table. `ByFileEngine` groups that
+query by file, keeps each file's values by the digest of its bytes, and merges them into the table's values. So a new
+version of a table costs its new files. What does not merge is computed over the whole table, as before.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from importlib.metadata import version
+from typing import Any
+
+import sqlalchemy as sa
+from great_expectations.execution_engine import SqlAlchemyExecutionEngine
+from great_expectations.execution_engine.execution_engine import MetricComputationConfiguration
+from great_expectations.util import convert_to_json_serializable
+
+from prefect_stagegate.canonical import digest_of
+from prefect_stagegate.measures import FileValues, Values
+from prefect_stagegate.validations.merging import Merge, merge_of
+
+VERSION = 1
+"""Raise it when kept values change their meaning."""
+ENGINES = {name: version(name) for name in ("duckdb", "great-expectations")}
+"""Another release may compute another value, so values are kept for these only."""
+TEXT = "VARCHAR"
+"""The type of columns whose least and greatest value may be somebody's name, so that no record may have it."""
+_WHOLE_TABLE = re.compile(r"\b(SELECT|OVER)\b", re.IGNORECASE)
+"""An expression with a query or window looks at other rows than its own, which may be in other files."""
+
+
+@dataclass
+class FilesOfTable:
+    """One batch, file by file."""
+
+    view: str
+    """The view with a column that names each row's file."""
+    column: str
+    """That column."""
+    digests: Mapping[str, str]
+    """The digest of each file's bytes, by its path on this node."""
+    types: Mapping[str, str]
+    """The columns of the batch with their types."""
+    known: FileValues
+    """What an earlier validation computed."""
+    by_aggregate: dict[str, dict[str, Values | None]] = field(default_factory=dict)
+    """The values of this batch's files, known and computed: by aggregate, then by the digest of the file."""
+    read: set[str] = field(default_factory=set)
+    """The files that were read, since something of them was not known."""
+
+    def values(self) -> FileValues:
+        """All values, for the next validation; without files that have a value which JSON can't have."""
+        digests = sorted(set(self.digests.values()))
+        # Without those whose query failed.
+        whole = {name: files for name, files in self.by_aggregate.items() if files.keys() >= set(digests)}
+        rows = ((digest, [files[digest] for files in whole.values()]) for digest in digests)
+        return FileValues(tuple(whole), {digest: row for digest, row in rows if _is_finite(row)})
+
+
+@dataclass(frozen=True)
+class _Aggregate:
+    """One metric of a bundle, as a query."""
+
+    metric: Any
+    """Its id."""
+    merge: Merge
+    columns: Sequence[sa.ColumnElement[Any]]
+    rows: sa.FromClause
+    """The rows that count, with their file."""
+    key: str
+    """The digest of all that the values depend on beside the bytes."""
+
+
+class ByFileEngine(SqlAlchemyExecutionEngine):
+    """Great Expectations' engine for SQL, with aggregates by file for the batches in `tables`."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.tables: dict[str, FilesOfTable] = {}
+        """By the id of the batch."""
+
+    def resolve_metric_bundle(self, metric_fn_bundle: Iterable[MetricComputationConfiguration]) -> dict[Any, Any]:
+        """Compute the metrics of a bundle: by file where they merge, else over the whole table."""
+        whole, groups = [], {}
+        for item in metric_fn_bundle:
+            table = self._table(item)
+            aggregate = self._aggregate(item, table) if table else None
+            if table is None or aggregate is None:
+                whole.append(item)
+            else:
+                groups.setdefault(id(table), (table, []))[1].append(aggregate)
+        resolved = dict(super().resolve_metric_bundle(whole)) if whole else {}
+        for table, aggregates in groups.values():
+            self._compute(table, aggregates)
+            for aggregate in aggregates:
+                values = [table.by_aggregate[aggregate.key][digest] for digest in table.digests.values()]
+                resolved[aggregate.metric] = aggregate.merge.merge([value for value in values if value is not None])
+        return resolved
+
+    def _table(self, item: MetricComputationConfiguration) -> FilesOfTable | None:
+        batch = (item.compute_domain_kwargs or {}).get("batch_id") or self.batch_manager.active_batch_data_id
+        return self.tables.get(batch or "")
+
+    def _aggregate(self, item: MetricComputationConfiguration, table: FilesOfTable) -> _Aggregate | None:
+        """The query of a metric; None where it doesn't merge."""
+        metric = item.metric_configuration
+        merge = merge_of(metric.metric_name)
+        column = metric.metric_domain_kwargs.get("column", "")
+        if (
+            merge is None
+            or (merge.of_values and table.types.get(column) == TEXT)
+            or _WHOLE_TABLE.search(self._text(item.metric_fn))
+        ):
+            return None
+        columns = [item.metric_fn]
+        if merge.needs:
+            values = sa.column(column)
+            more = {"count": sa.func.count(values), "mean": sa.func.avg(1.0 * values)}
+            columns += [more[name] for name in merge.needs]
+        domain = {**(item.compute_domain_kwargs or {}), "table": table.view}
+        rows = self.get_domain_records(domain_kwargs=domain)
+        if isinstance(rows, sa.Select):
+            rows = rows.subquery()
+        text = self._text(sa.select(*columns).select_from(rows)).replace(table.view, "files")
+        used = {name: kind for name, kind in table.types.items() if name in text}
+        key = digest_of({"version": VERSION, "engines": ENGINES, "query": text, "types": used})
+        return _Aggregate(metric.id, merge, columns, rows, key)
+
+    def _text(self, query: sa.ClauseElement) -> str:
+        compiled = query.compile(dialect=self.engine.dialect)
+        return f"{compiled} {sorted((name, repr(value)) for name, value in compiled.params.items())}"
+
+    def _compute(self, table: FilesOfTable, aggregates: Sequence[_Aggregate]) -> None:
+        """Fill in the values of the aggregates that are missing, with one query for those that miss the same."""
+        queries: dict[tuple[str, tuple[str, ...]], list[_Aggregate]] = {}
+        for aggregate in {aggregate.key: aggregate for aggregate in aggregates}.values():
+            known = table.by_aggregate.setdefault(aggregate.key, {})
+            earlier = table.known.of(aggregate.key)
+            known.update(_usable(earlier, table.digests.values(), len(aggregate.columns)))
+            missing = tuple(path for path, digest in table.digests.items() if digest not in known)
+            if missing:
+                queries.setdefault((self._text(sa.select(aggregate.rows)), missing), []).append(aggregate)
+        for (_, missing), together in queries.items():
+            self._query(table, together, missing)
+
+    def _query(self, table: FilesOfTable, aggregates: Sequence[_Aggregate], missing: Sequence[str]) -> None:
+        file = sa.column(table.column)
+        columns = [column for aggregate in aggregates for column in aggregate.columns]
+        labelled = [column.label(f"value_{number}") for number, column in enumerate(columns)]
+        query = sa.select(file, *labelled).select_from(aggregates[0].rows).group_by(file)
+        if len(missing) < len(table.digests):
+            query = query.where(file.in_(missing))
+        rows = {row[0]: convert_to_json_serializable(list(row[1:])) for row in self.execute_query(query).fetchall()}
+        table.read.update(missing)
+        for path in missing:
+            values = rows.get(path)  # none where no row of the file counts
+            start = 0
+            for aggregate in aggregates:
+                end = start + len(aggregate.columns)
+                table.by_aggregate[aggregate.key][table.digests[path]] = values[start:end] if values else None
+                start = end
+
+
+def _is_finite(row: Sequence[Values | None]) -> bool:
+    numbers = (value for values in row for value in values or () if isinstance(value, float))
+    return all(map(math.isfinite, numbers))
+
+
+def _usable(
+    earlier: Mapping[str, Values | None], digests: Iterable[str], width: int
+) -> Iterator[tuple[str, Values | None]]:
+    """The earlier values of these files; those of another number of aggregates come from a damaged record."""
+    for digest in digests:
+        values = earlier.get(digest, ())
+        if values is None or len(values) == width:
+            yield digest, values

@@ -1,0 +1,92 @@
+"""How aggregates of single files become those of their table. Pure.
+
+    aggregates_of(metric).merge([values of a file, …]) → the table's value
+
+A file's values are those that the database computed over it: the metric itself, then what `needs` names. `None` stands
+for a file of which no row counts.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from prefect_stagegate.measures import Values
+
+
+@dataclass(frozen=True, slots=True)
+class Merge:
+    """How one metric merges."""
+
+    merge: Callable[[Sequence[Values]], Any]
+    needs: tuple[str, ...] = ()
+    """More aggregates of the same column that are needed for it: `count`, `mean`."""
+    of_values: bool = False
+    """Whether it is a value of the column itself."""
+
+
+def _count(files: Sequence[Values]) -> int:
+    return sum(count or 0 for (count,) in files)
+
+
+def _sum(files: Sequence[Values]) -> float | None:
+    return _total(_known(files))
+
+
+def _total(values: Sequence[float]) -> float | None:
+    if not values:
+        return None
+    # `fsum` rounds once, so that the order of the files makes no difference.
+    return sum(values) if all(isinstance(value, int) for value in values) else math.fsum(values)
+
+
+def _least(files: Sequence[Values]) -> Any:
+    return min(_known(files), default=None)
+
+
+def _greatest(files: Sequence[Values]) -> Any:
+    return max(_known(files), default=None)
+
+
+def _mean(files: Sequence[Values]) -> float | None:
+    counted = [(mean, count) for mean, count in files if count]
+    rows = sum(count for _, count in counted)
+    return math.fsum(mean * count for mean, count in counted) / rows if rows else None
+
+
+def _deviation(files: Sequence[Values]) -> float | None:
+    """The sample standard deviation by counts, means and deviations (Chan, Golub, LeVeque 1979)."""
+    counted = [(deviation or 0.0, count, mean) for deviation, count, mean in files if count]
+    rows = sum(count for _, count, _ in counted)
+    if rows <= 1:
+        return None
+    mean = math.fsum(mean * count for _, count, mean in counted) / rows
+    within = (deviation * deviation * (count - 1) for deviation, count, _ in counted)
+    between = (count * (of_file - mean) ** 2 for _, count, of_file in counted)
+    return math.sqrt(math.fsum([*within, *between]) / (rows - 1))
+
+
+def _known(files: Iterable[Values]) -> list[Any]:
+    return [value for (value,) in files if value is not None]
+
+
+COUNTS = ".unexpected_count"
+"""What the names of all metrics end with that count refused rows."""
+MERGES = {
+    "table.row_count": Merge(_count),
+    "column.non_null_count": Merge(_count),
+    "column.sum": Merge(_sum),
+    "column.min": Merge(_least, of_values=True),
+    "column.max": Merge(_greatest, of_values=True),
+    "column_values.length.min": Merge(_least),
+    "column_values.length.max": Merge(_greatest),
+    "column.mean": Merge(_mean, ("count",)),
+    "column.standard_deviation": Merge(_deviation, ("count", "mean")),
+}
+
+
+def merge_of(metric: str) -> Merge | None:
+    """How a metric of Great Expectations merges; None where it has to be computed over the whole table."""
+    return Merge(_count) if metric.endswith(COUNTS) else MERGES.get(metric)
