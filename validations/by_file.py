@@ -15,8 +15,8 @@ from importlib.metadata import version
 from typing import Any
 
 import sqlalchemy as sa
-from great_expectations.execution_engine import SqlAlchemyExecutionEngine
 from great_expectations.execution_engine.execution_engine import MetricComputationConfiguration
+from great_expectations.execution_engine.sqlalchemy_execution_engine import SqlAlchemyExecutionEngine
 from great_expectations.util import convert_to_json_serializable
 
 from prefect_stagegate.canonical import digest_of
@@ -85,7 +85,8 @@ class ByFileEngine(SqlAlchemyExecutionEngine):
 
     def resolve_metric_bundle(self, metric_fn_bundle: Iterable[MetricComputationConfiguration]) -> dict[Any, Any]:
         """Compute the metrics of a bundle: by file where they merge, else over the whole table."""
-        whole, groups = [], {}
+        whole: list[MetricComputationConfiguration] = []
+        groups: dict[int, tuple[FilesOfTable, list[_Aggregate]]] = {}
         for item in metric_fn_bundle:
             table = self._table(item)
             aggregate = self._aggregate(item, table) if table else None
@@ -118,7 +119,7 @@ class ByFileEngine(SqlAlchemyExecutionEngine):
             return None
         columns = [item.metric_fn]
         if merge.needs:
-            values = sa.column(column)
+            values: sa.ColumnClause[Any] = sa.column(column)
             more = {"count": sa.func.count(values), "mean": sa.func.avg(1.0 * values)}
             columns += [more[name] for name in merge.needs]
         domain = {**(item.compute_domain_kwargs or {}), "table": table.view}
@@ -148,7 +149,7 @@ class ByFileEngine(SqlAlchemyExecutionEngine):
             self._query(table, together, missing)
 
     def _query(self, table: FilesOfTable, aggregates: Sequence[_Aggregate], missing: Sequence[str]) -> None:
-        file = sa.column(table.column)
+        file: sa.ColumnClause[str] = sa.column(table.column)
         columns = [column for aggregate in aggregates for column in aggregate.columns]
         labelled = [column.label(f"value_{number}") for number, column in enumerate(columns)]
         query = sa.select(file, *labelled).select_from(aggregates[0].rows).group_by(file)

@@ -15,8 +15,8 @@ from typing import Any
 import sqlalchemy as sa
 from great_expectations.core.batch_definition import BatchDefinition
 from great_expectations.data_context.data_context.abstract_data_context import AbstractDataContext
-from great_expectations.datasource.fluent import SQLDatasource
 from great_expectations.datasource.fluent.interfaces import Batch
+from great_expectations.datasource.fluent.sql_datasource import SQLDatasource
 from great_expectations.exceptions.exceptions import GreatExpectationsError
 from great_expectations.expectations.core.unexpected_rows_expectation import UnexpectedRowsExpectation
 from great_expectations.expectations.expectation import ColumnMapExpectation, ColumnPairMapExpectation, Expectation
@@ -50,7 +50,7 @@ class DuckDBEngine:
         )
         self._context = context
         # Great Expectations asks the class, not the source, for its engine. This process judges and ends.
-        SQLDatasource.execution_engine_override = ByFileEngine
+        SQLDatasource.execution_engine_override = ByFileEngine  # type: ignore[misc]
         self._source = context.data_sources.add_sql(
             "duckdb", connection_string=url.render_as_string(hide_password=False), create_temp_table=False
         )

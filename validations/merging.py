@@ -13,25 +13,26 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from prefect_stagegate.measures import Values
+Part = Sequence[Any]
+"""The values of one file, as JSON has them."""
 
 
 @dataclass(frozen=True, slots=True)
 class Merge:
     """How one metric merges."""
 
-    merge: Callable[[Sequence[Values]], Any]
+    merge: Callable[[Sequence[Part]], Any]
     needs: tuple[str, ...] = ()
     """More aggregates of the same column that are needed for it: `count`, `mean`."""
     of_values: bool = False
     """Whether it is a value of the column itself."""
 
 
-def _count(files: Sequence[Values]) -> int:
+def _count(files: Sequence[Part]) -> int:
     return sum(count or 0 for (count,) in files)
 
 
-def _sum(files: Sequence[Values]) -> float | None:
+def _sum(files: Sequence[Part]) -> float | None:
     return _total(_known(files))
 
 
@@ -42,21 +43,21 @@ def _total(values: Sequence[float]) -> float | None:
     return sum(values) if all(isinstance(value, int) for value in values) else math.fsum(values)
 
 
-def _least(files: Sequence[Values]) -> Any:
+def _least(files: Sequence[Part]) -> Any:
     return min(_known(files), default=None)
 
 
-def _greatest(files: Sequence[Values]) -> Any:
+def _greatest(files: Sequence[Part]) -> Any:
     return max(_known(files), default=None)
 
 
-def _mean(files: Sequence[Values]) -> float | None:
+def _mean(files: Sequence[Part]) -> float | None:
     counted = [(mean, count) for mean, count in files if count]
     rows = sum(count for _, count in counted)
     return math.fsum(mean * count for mean, count in counted) / rows if rows else None
 
 
-def _deviation(files: Sequence[Values]) -> float | None:
+def _deviation(files: Sequence[Part]) -> float | None:
     """The sample standard deviation by counts, means and deviations (Chan, Golub, LeVeque 1979)."""
     counted = [(deviation or 0.0, count, mean) for deviation, count, mean in files if count]
     rows = sum(count for _, count, _ in counted)
@@ -68,7 +69,7 @@ def _deviation(files: Sequence[Values]) -> float | None:
     return math.sqrt(math.fsum([*within, *between]) / (rows - 1))
 
 
-def _known(files: Iterable[Values]) -> list[Any]:
+def _known(files: Iterable[Part]) -> list[Any]:
     return [value for (value,) in files if value is not None]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Sequence
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -14,7 +15,7 @@ from prefect_stagegate.validations.merging import merge_of
 numbers = st.lists(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=5), min_size=1, max_size=6)
 
 
-def merged(metric: str, files: Sequence[Sequence[object]]) -> object:
+def merged(metric: str, files: Sequence[Sequence[Any]]) -> object:
     merge = merge_of(metric)
     assert merge is not None
     return merge.merge(files)
