@@ -52,7 +52,7 @@ def workspace(tmp_path: Path) -> Workspace:
     return open_workspace(tmp_path / "cache", tmp_path / "catalog")
 
 
-def test_within_the_budget_a_version_is_made_and_says_what_it_lacks(
+def test_version_within_the_failure_budget_lists_what_it_lacks(
     spec: dict[str, Any], workspace: Workspace, proxy: FaultProxy
 ) -> None:
     version = stage(workspace, {**spec, "max_failed_objects": 2})
@@ -86,7 +86,7 @@ def test_single_steps_record_what_the_version_lacks(spec: dict[str, Any], worksp
     assert workspace.catalog.failed("partial", version.digest) == version.failed
 
 
-def test_a_gate_that_asks_for_coverage_names_what_the_version_lacks(spec: dict[str, Any], workspace: Workspace) -> None:
+def test_coverage_check_names_the_objects_that_are_missing(spec: dict[str, Any], workspace: Workspace) -> None:
     spec |= {"max_failed_objects": 2, "gates": {"pilot": {"require": ["coverage"]}}}
     spec |= {"contract": {"files": [{"match": "*.bin", "probes": ["nonempty"]}]}}
     stage(workspace, spec)

@@ -67,7 +67,7 @@ def test_a_cache_that_everybody_may_write_to_is_refused(workspace: Workspace, fo
     assert "chmod o-w" in caught.value.hint
 
 
-def test_a_root_that_its_user_linked_to_a_larger_volume_is_followed(workspace: Workspace, tmp_path: Path) -> None:
+def test_cache_root_may_be_a_symbolic_link(workspace: Workspace, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(workspace.cache.root)
     assert Cache.open(tmp_path / "link").root == tmp_path / "link"
 
@@ -96,7 +96,7 @@ def test_what_is_no_blob_is_not_believed_for_its_place_and_size(
     assert not verify(workspace).damaged
 
 
-def test_a_link_in_a_view_is_found_though_it_leads_to_the_right_bytes(
+def test_link_in_a_view_is_damage_though_its_bytes_are_right(
     workspace: Workspace, spec: dict[str, Any], tmp_path: Path
 ) -> None:
     version = stage(workspace, spec)
@@ -110,7 +110,7 @@ def test_a_link_in_a_view_is_found_though_it_leads_to_the_right_bytes(
 # ── volumes whose locks tell little ─────────────────────────────────────────────────────────────────────────────────
 
 
-def test_on_a_network_file_system_hits_are_served_and_collection_is_off(
+def test_network_file_system_serves_hits_and_collects_nothing(
     workspace: Workspace, spec: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     version = stage(workspace, spec)
@@ -150,9 +150,7 @@ except Exception as error:
 
 
 @pytest.mark.system  # a C compiler makes the library whose flock does nothing
-def test_without_a_working_flock_staging_and_reading_work_and_collection_is_off(
-    spec: dict[str, Any], tmp_path: Path
-) -> None:
+def test_without_flock_staging_works_and_collection_is_off(spec: dict[str, Any], tmp_path: Path) -> None:
     source, library = tmp_path / "nolocks.c", tmp_path / "nolocks.so"
     source.write_text(NO_LOCKS)
     subprocess.run(["cc", "-shared", "-fPIC", "-o", library, source], check=True)
@@ -213,7 +211,7 @@ def stages(place: Path, spec: dict[str, Any]) -> Callable[[], None]:
 
 
 @needs_root
-def test_a_neighbour_s_cache_is_refused_unless_it_is_shared_with_their_group(place: Path, spec: dict[str, Any]) -> None:
+def test_cache_of_another_user_is_refused_unless_group_shared(place: Path, spec: dict[str, Any]) -> None:
     cache = place / "home" / "cache"
 
     def reads() -> None:
@@ -261,7 +259,7 @@ def test_a_cache_that_can_only_be_read_may_lack_empty_folders(place: Path, spec:
 
 
 @needs_root
-def test_a_blob_that_a_neighbour_planted_is_hashed_before_it_is_believed(place: Path, spec: dict[str, Any]) -> None:
+def test_blob_planted_by_another_user_is_hashed_first(place: Path, spec: dict[str, Any]) -> None:
     assert as_user(OWNER, stages(place, spec)) == ""
     cache = Cache.open(place / "home" / "cache")
     (version,) = list(cache.views.all())
@@ -285,9 +283,7 @@ def test_a_blob_that_a_neighbour_planted_is_hashed_before_it_is_believed(place: 
 
 
 @needs_root
-def test_a_cache_that_a_neighbour_prepared_is_refused_before_anything_is_written(
-    place: Path, spec: dict[str, Any]
-) -> None:
+def test_cache_prepared_by_another_user_is_refused_unwritten(place: Path, spec: dict[str, Any]) -> None:
     assert as_user(NEIGHBOUR, stages(place, spec)) == ""
     (place / "home" / "cache").chmod(0o777)
     before = sorted((place / "home" / "cache").rglob("*"))
@@ -335,9 +331,7 @@ def test_a_group_shares_a_cache_whose_folder_says_so(place: Path, spec: dict[str
 
 
 @needs_root
-def test_members_of_a_group_see_each_other_s_leases_and_take_over_what_the_dead_left(
-    place: Path, spec: dict[str, Any]
-) -> None:
+def test_group_members_see_leases_and_take_over_dead_ones(place: Path, spec: dict[str, Any]) -> None:
     cache = place / "home" / "cache"
     cache.mkdir()
     os.chown(cache, OWNER, GROUP)

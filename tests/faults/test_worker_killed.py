@@ -128,7 +128,7 @@ def node(tmp_path: Path, seaweedfs: SeaweedFS) -> Iterator[SlowNode]:
 
 
 @pytest.mark.parametrize("how", ["threads", "processes", "dask", "await"])
-def test_a_run_ends_with_its_flow_s_process_wherever_the_task_runner_put_it(
+def test_run_ends_with_its_process_under_each_task_runner(
     how: str, node: SlowNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (node.folder / "flows.py").write_text(FLOWS)
@@ -191,9 +191,7 @@ class Job:
         ask(f"/flow_runs/{self.id}/set_state", state={"type": "SCHEDULED"}, force=True)
 
 
-def test_a_killed_worker_and_a_killed_run_end_in_time_and_the_next_run_fetches_only_what_is_missing(
-    node: SlowNode, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_run_after_a_killed_worker_fetches_only_the_rest(node: SlowNode, monkeypatch: pytest.MonkeyPatch) -> None:
     job = Job(node, "killed")
     job.killed("worker", share=0.1)
     job.reschedule()

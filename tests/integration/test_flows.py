@@ -66,7 +66,7 @@ def events(place: Scenario, count: int) -> list[dict[str, Any]]:
 # ── pilot_to_production ─────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_refused_version_fails_the_run_with_a_table_and_leaves_every_ref(place: Scenario) -> None:
+def test_refused_version_fails_the_run_and_moves_no_ref(place: Scenario) -> None:
     place.stage()
     good = place.promote()
     place.write("second")
@@ -83,9 +83,7 @@ def test_a_refused_version_fails_the_run_with_a_table_and_leaves_every_ref(place
     assert events(place, 2)[-1]["payload"]["checks"] == {"runbook": "fail"}
 
 
-def test_a_refusal_logs_a_warning_with_whose_turn_and_no_traceback(
-    place: Scenario, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_refusal_logs_whose_turn_it_is_without_a_traceback(place: Scenario, caplog: pytest.LogCaptureFixture) -> None:
     run(pilot_to_production, place.spec(runbook=None), **place.on, return_state=True)
     (told,) = [one for one in caplog.records if "Whose turn: " in one.getMessage()]
     assert told.levelno == logging.WARNING
@@ -99,7 +97,7 @@ def test_runs_are_named_by_what_goes_where(place: Scenario) -> None:
     assert named == f"{place.dataset} → pilot"
 
 
-def test_targets_that_the_spec_lacks_are_named_and_those_it_has_can_be_chosen(place: Scenario) -> None:
+def test_missing_targets_are_named_and_others_can_be_chosen(place: Scenario) -> None:
     spec = place.spec(gates={"pilot": GATES["pilot"]})
 
     with pytest.raises(UsageError, match=r"production.*pilot"):
@@ -183,7 +181,7 @@ def test_a_spec_names_the_block_that_opens_its_source(place: Scenario, seaweedfs
 # ── refresh and sweep ───────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_refresh_brings_what_was_promoted_on_another_node_meanwhile(place: Scenario) -> None:
+def test_refresh_brings_what_another_node_promoted(place: Scenario) -> None:
     place.stage()
     place.promote()
     elsewhere = {**place.on, "cache": place.folder / "elsewhere"}
@@ -197,7 +195,7 @@ def test_a_refresh_brings_what_was_promoted_on_another_node_meanwhile(place: Sce
     assert held == {"latest": second, "production": second}
 
 
-def test_a_dataset_that_cannot_be_refreshed_keeps_no_other_from_its_turn(place: Scenario) -> None:
+def test_failed_refresh_of_one_dataset_blocks_no_other(place: Scenario) -> None:
     place.stage()
     digest = place.promote()
     elsewhere = {**place.on, "cache": place.folder / "elsewhere"}
@@ -206,7 +204,7 @@ def test_a_dataset_that_cannot_be_refreshed_keeps_no_other_from_its_turn(place: 
     assert place.node(cache=place.folder / "elsewhere").cache.refs.get(place.dataset, "production") == digest
 
 
-def test_a_sweep_removes_what_nothing_needs_and_mends_what_rotted(place: Scenario) -> None:
+def test_sweep_collects_garbage_and_repairs_rotten_files(place: Scenario) -> None:
     first = stage_dataset.fn(place.spec(), **place.on)
     place.write("second")
     second = stage_dataset.fn(place.spec(), **place.on)
@@ -271,7 +269,7 @@ def bucket_spec(place: Scenario, bucket: str, relay: Relay) -> dict[str, Any]:
     return place.spec(sources=[{"url": bucket, "options": {"endpoint_url": relay.url}}])
 
 
-def test_a_source_that_is_down_is_tried_once_more_and_one_that_is_not_there_never(
+def test_unavailable_source_is_retried_and_a_missing_one_is_not(
     place: Scenario, seaweedfs: SeaweedFS, relay: Relay
 ) -> None:
     bucket = seaweedfs.bucket("flows-retried")
@@ -317,9 +315,7 @@ def terminated_after(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def test_a_terminated_staging_ends_within_seconds_and_the_next_goes_on_from_it(
-    place: Scenario, seaweedfs: SeaweedFS, relay: Relay
-) -> None:
+def test_terminated_stage_ends_in_seconds_and_resumes(place: Scenario, seaweedfs: SeaweedFS, relay: Relay) -> None:
     bucket = seaweedfs.bucket("flows-terminated")
     seaweedfs.client().pipe({f"{bucket}/small.bin": b"s" * 1000, f"{bucket}/large.bin": b"l" * 30_000_000})
     spec = bucket_spec(place, bucket, relay)
@@ -340,7 +336,7 @@ def test_a_terminated_staging_ends_within_seconds_and_the_next_goes_on_from_it(
 # ── evidence ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_evidence_that_is_missing_is_gathered_and_a_truncated_file_is_named_in_the_report(place: Scenario) -> None:
+def test_report_names_a_truncated_file(place: Scenario) -> None:
     pq.write_table(pa.table({"day": [1, 2]}), place.nas / "good.parquet")
     (place.nas / "cut.parquet").write_bytes((place.nas / "good.parquet").read_bytes()[:-3])
     contract = {"tables": {"days": {"files": "*.parquet", "columns": {"day": "int"}}}}

@@ -122,9 +122,7 @@ def active_slots(name: str) -> int:
 # ── waiting ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_two_stagings_overlap_without_a_limit_and_follow_one_another_with_a_limit_of_one(
-    place: LimitedNode, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_limit_of_one_makes_two_stagings_take_turns(place: LimitedNode, monkeypatch: pytest.MonkeyPatch) -> None:
     specs = [place.spec(dataset) for dataset in ("one", "two")]
     place.let_meet()
     at_once(*(lambda spec=spec: stage(spec, **place.on) for spec in specs))
@@ -169,7 +167,7 @@ def test_a_wait_ends_with_an_error_that_names_the_limit(place: LimitedNode, monk
     assert stage(spec, **place.on).files == 2
 
 
-def test_a_task_of_an_async_flow_minds_limits_too_and_leaves_the_loop_to_others(
+def test_async_task_waits_for_a_slot_without_blocking_the_loop(
     place: LimitedNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("STAGEGATE_SLOT_WAIT", "2.5")
@@ -220,7 +218,7 @@ def terminations() -> Iterator[None]:
     signal.signal(signal.SIGTERM, before)
 
 
-def test_a_run_that_is_terminated_gives_its_slot_back_and_one_that_waits_gives_up(
+def test_terminated_run_releases_its_slot_or_stops_waiting(
     place: LimitedNode, terminations: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = place.spec("one")
@@ -257,9 +255,7 @@ def test_a_run_that_is_terminated_gives_its_slot_back_and_one_that_waits_gives_u
 # ── not waiting ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_limits_that_nobody_created_cost_one_call_whatever_is_staged_and_are_not_spoken_of(
-    place: LimitedNode, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_absent_limits_cost_one_call_and_log_nothing(place: LimitedNode, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
     ask = SyncPrefectClient.request
 
@@ -277,9 +273,7 @@ def test_limits_that_nobody_created_cost_one_call_whatever_is_staged_and_are_not
         assert ["fetched" in line for line in lines(1, state)] == [True]
 
 
-def test_a_version_that_is_here_waits_for_nobody_and_one_that_is_brought_does(
-    place: LimitedNode, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_a_version_that_is_fetched_waits_for_a_slot(place: LimitedNode, monkeypatch: pytest.MonkeyPatch) -> None:
     version: Version = stage(place.spec("one"), **place.on)
     monkeypatch.setenv("STAGEGATE_SLOT_WAIT", "1")
     set_limits({place.source: 0})
@@ -344,7 +338,7 @@ def test_names_are_short_safe_and_apart() -> None:
 # ── the command ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_the_command_creates_changes_and_repeats_itself_without_effect(
+def test_limits_command_creates_changes_and_is_idempotent(
     place: LimitedNode, run_stagegate: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     spec = tmp_path / "one.json"

@@ -84,7 +84,7 @@ def test_duplicate_keys_and_splits_that_overlap_are_found(node: TripsNode) -> No
     assert any("share 1 file" in finding.problem for finding in node.ask("duplicates").findings)
 
 
-def test_a_gate_that_names_a_column_or_table_that_is_not_there_gets_no_answer(node: TripsNode) -> None:
+def test_check_of_an_absent_column_or_table_is_inconclusive(node: TripsNode) -> None:
     for keys in ({"trips": ["ident"]}, {"trip": ["id"]}):
         node.deliver([{"duplicates": {"keys": keys}}], trips=rows(0, 5), held=rows(5, 5))
         found = node.ask("duplicates")
@@ -137,7 +137,7 @@ def test_rollback_leaves_the_answers_about_columns_as_they_are(node: TripsNode) 
     assert (again.at, again.seconds) == (answers[1].at, answers[1].seconds)
 
 
-def test_drift_can_not_be_told_when_the_accepted_bytes_are_gone_everywhere(node: TripsNode) -> None:
+def test_drift_is_inconclusive_when_the_accepted_bytes_are_gone(node: TripsNode) -> None:
     require = [{"drift": {"rows": 100}}, "license"]
     node.deliver([*require[1:]], trips=rows(0, 500), held=rows(1000, 500))
     check(node.here, Address("trips"), "pilot")
@@ -200,7 +200,7 @@ def test_files_from_a_folder_have_weak_pins_only(node: TripsNode) -> None:
     assert node.ask("lineage").outcome is Outcome.WARN
 
 
-def test_deciding_by_evidence_that_holds_costs_the_same_after_many_checks(node: TripsNode) -> None:
+def test_decision_from_evidence_costs_the_same_after_many_checks(node: TripsNode) -> None:
     node.deliver(["lineage", "space", "license", "owner", "inodes"], trips=rows(0, 5), held=rows(0, 5))
     records = CountedRecords(open_records(node.here.catalog.url, {}))
     counted = replace(node.here, catalog=Catalog(records))

@@ -177,7 +177,7 @@ def test_another_policy_is_proposed_and_the_adopted_one_judges(
     assert "loosened" in capsys.readouterr().out
 
 
-def test_spec_without_gates_adopts_nothing_and_the_first_with_gates_does(place: PolicyScenario) -> None:
+def test_first_spec_with_gates_is_adopted(place: PolicyScenario) -> None:
     place.deliver("one", gates={})
     with pytest.raises(UsageError, match=r"adopted no policy yet.*stagegate policy adopt"):
         check(place.node(), THINGS, "production")

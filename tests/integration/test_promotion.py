@@ -64,7 +64,7 @@ def test_nothing_is_promoted_that_its_gate_was_not_asked_about(place: Scenario) 
         promote(place.node(), THINGS, "pilot")
 
 
-def test_an_accepted_version_moves_the_catalog_s_ref_and_the_node_s_copy(place: Scenario) -> None:
+def test_promotion_moves_the_catalog_s_ref_and_the_node_s_copy(place: Scenario) -> None:
     version = place.deliver("one")
     to_pilot(place)
     here = place.node()
@@ -94,7 +94,7 @@ def test_production_waits_for_somebody_else_of_the_right_group(place: Scenario) 
     assert promote(place.node(), THINGS, "production").previous == ""
 
 
-def test_a_refusal_by_the_approver_fails_the_gate_with_the_reason(place: Scenario) -> None:
+def test_decline_fails_the_gate_with_its_reason(place: Scenario) -> None:
     place.deliver("one")
     to_pilot(place)
     check(place.node(), THINGS, "production")
@@ -185,7 +185,7 @@ def test_promote_after_a_decline_says_that_the_version_ended(place: Scenario) ->
         assert check(place.node(), THINGS, "production").outcome is DecisionOutcome.REFUSED
 
 
-def test_a_request_lapses_with_the_last_run_that_waited_for_it_and_the_next_check_asks_anew(place: Scenario) -> None:
+def test_request_lapses_with_the_last_run_that_waited(place: Scenario) -> None:
     asked = place.deliver("one")
     to_pilot(place)
     decision = check(place.node(), THINGS, "production")
@@ -203,7 +203,7 @@ def test_a_request_lapses_with_the_last_run_that_waited_for_it_and_the_next_chec
     assert approve(place.node(INES), THINGS, "production", reason="seen").request == newer.id
 
 
-def test_whoever_declined_may_think_better_of_it_though_the_run_that_asked_is_gone(place: Scenario) -> None:
+def test_decline_can_be_changed_after_the_run_ended(place: Scenario) -> None:
     place.deliver("one")
     to_pilot(place)
     decision = check(place.node(), THINGS, "production")
@@ -215,7 +215,7 @@ def test_whoever_declined_may_think_better_of_it_though_the_run_that_asked_is_go
     assert check(place.node(), THINGS, "production").accepted
 
 
-def test_what_was_approved_is_what_is_promoted_though_a_newer_version_arrived(place: Scenario) -> None:
+def test_approved_version_is_promoted_though_a_newer_arrived(place: Scenario) -> None:
     asked = place.deliver("one")
     to_pilot(place)
     check(place.node(), THINGS, "production")
@@ -233,7 +233,7 @@ def test_an_approval_lets_no_other_version_through(place: Scenario) -> None:
     assert check(place.node(), THINGS, "production").outcome is DecisionOutcome.WAITING
 
 
-def test_an_approval_ends_when_production_moves_on_to_another_version_before(place: Scenario) -> None:
+def test_approval_ends_when_production_moves_on(place: Scenario) -> None:
     asked = place.deliver("one")
     to_pilot(place)
     check(place.node(), THINGS, "production")
@@ -286,7 +286,7 @@ def test_an_answer_that_came_after_the_acceptance_ends_it(place: Scenario) -> No
         promote(place.node(), THINGS, "production")
 
 
-def test_a_version_that_the_gate_below_gave_up_is_not_promoted_on_an_earlier_acceptance(place: Scenario) -> None:
+def test_version_that_the_gate_below_withdrew_is_not_promoted(place: Scenario) -> None:
     place.deliver("one")
     to_pilot(place)
     bad = place.deliver("two")
@@ -299,9 +299,7 @@ def test_a_version_that_the_gate_below_gave_up_is_not_promoted_on_an_earlier_acc
         promote(place.node(), Address("things", bad.digest), "production")
 
 
-def test_who_promotes_may_sit_at_another_node_than_the_checks_ran_at(
-    place: Scenario, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_promotion_works_from_another_node_than_the_checks(place: Scenario, monkeypatch: pytest.MonkeyPatch) -> None:
     place.deliver("one", gates={"pilot": {"require": ["license", {"space": {"warn": 1.0, "fail": 1.0}}]}})
     assert check(place.node(), THINGS, "pilot").accepted
     monkeypatch.setattr("platform.node", lambda: "elsewhere")
@@ -317,7 +315,7 @@ def test_the_newest_decision_counts(place: Scenario) -> None:
         promote(place.node(), THINGS, "pilot")
 
 
-def test_a_check_that_is_not_built_is_inconclusive_and_never_passes(place: Scenario) -> None:
+def test_check_that_can_t_run_is_inconclusive_and_never_passes(place: Scenario) -> None:
     place.deliver("one", gates={"pilot": {"require": ["license", "dcgm"]}})
     decision = check(place.node(), THINGS, "pilot")
     assert decision.outcome is DecisionOutcome.INCONCLUSIVE
@@ -336,7 +334,7 @@ def test_evidence_that_still_holds_is_used_again(place: Scenario) -> None:
     assert check(place.node(), THINGS, "pilot").checks == first.checks
 
 
-def test_a_rollback_returns_to_the_last_good_version_and_withdraws_the_other(place: Scenario) -> None:
+def test_rollback_returns_to_the_last_good_version(place: Scenario) -> None:
     good = place.deliver("one")
     to_production(place)
     bad = place.deliver("two")
@@ -464,9 +462,7 @@ def test_the_log_s_attestation_says_who_asked_and_who_approved(place: Scenario) 
     assert [one["approver"]["name"] for one in told["approvals"]] == [INES.name]
 
 
-def test_a_check_that_fails_while_its_version_is_promoted_takes_it_back(
-    place: Scenario, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_check_that_fails_during_a_promotion_withdraws_it(place: Scenario, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever checks finds nothing to withdraw yet, and whoever promotes has read the acceptance already."""
     place.deliver("one")
     assert check(place.node(), THINGS, "pilot").accepted
@@ -494,7 +490,7 @@ def test_a_target_s_name_leads_nowhere_else_in_the_catalog(place: Scenario, targ
         verify_attestation(place.node(), "things", gate=target or "/")
 
 
-def test_a_request_that_somebody_forged_leads_nowhere_out_of_the_catalog(place: Scenario) -> None:
+def test_forged_request_writes_nothing_outside_the_catalog(place: Scenario) -> None:
     """Whoever may write to the catalog must not write, by the hand of whoever answers, to what lies beside it."""
     place.deliver("one")
     to_pilot(place)

@@ -121,7 +121,7 @@ def _gate(place: PilotScenario) -> dict[str, Any]:
     return {key: value for key, value in adopted.policy["gates"]["pilot"].items() if value}
 
 
-def test_a_failed_recheck_withdraws_the_version_by_an_entry_that_says_who_when_and_why(place: PilotScenario) -> None:
+def test_failed_recheck_logs_a_withdrawal_with_who_and_why(place: PilotScenario) -> None:
     digest = place.to_pilot("one")
     fail_again(place)
     (_, entry) = place.node().catalog.history("things", "pilot")
@@ -162,7 +162,7 @@ def test_runs_fall_back_where_the_gate_says_so(place: PilotScenario) -> None:
     assert rollback(place.node(), PILOT, reason="it is withdrawn").digest == first
 
 
-def test_what_the_node_or_another_policy_is_to_blame_for_withdraws_nothing(
+def test_failure_of_a_node_or_other_policy_withdraws_nothing(
     place: PilotScenario, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place.to_pilot("one", {"require": ["license", {"space": {"warn": 1, "fail": 1}}]})
@@ -177,7 +177,7 @@ def test_what_the_node_or_another_policy_is_to_blame_for_withdraws_nothing(
     assert [entry.action for entry in place.node().catalog.history("things", "pilot")] == [RefAction.PROMOTE]
 
 
-def test_a_withdrawn_version_is_none_that_the_gate_below_accepted(place: PilotScenario) -> None:
+def test_withdrawn_version_does_not_pass_the_gate_above(place: PilotScenario) -> None:
     gates = {"pilot": {"require": ["license"]}, "production": {"extends": "pilot", "require": ["digest"]}}
     digest = place.deliver("one", gates=gates).digest
     assert check(place.node(), THINGS, "pilot").accepted
@@ -241,14 +241,14 @@ def _decision(entry: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("what", EDITS)
-def test_an_entry_that_says_something_else_is_found_even_as_the_last(place: PilotScenario, what: str) -> None:
+def test_edited_entry_is_found_even_as_the_last_of_its_log(place: PilotScenario, what: str) -> None:
     place.to_pilot("one")
     change(place.log(1), EDITS[what])
     (chain,) = verify_history(place.node(), PILOT)
     assert chain.problems
 
 
-def test_an_attestation_is_verified_by_everything_that_it_speaks_of(place: PilotScenario) -> None:
+def test_attestation_is_verified_against_all_that_it_names(place: PilotScenario) -> None:
     place.to_pilot("one")
     holds = verdicts(place)
     assert holds.pop("signature") is AttestationVerdict.UNKNOWN
@@ -269,7 +269,7 @@ def test_a_signature_finds_any_field_that_was_flipped(place: PilotScenario, key:
     assert verify_history(place.newcomer(), PILOT, [key])[0].signed == 0
 
 
-def test_a_signed_attestation_travels_as_an_envelope_and_proves_itself(
+def test_exported_envelope_verifies_by_its_signature(
     place: PilotScenario, key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     digest = place.to_pilot("one")
@@ -287,7 +287,7 @@ def test_a_signed_attestation_travels_as_an_envelope_and_proves_itself(
     assert verdicts(place, exported, keys=[key])["signature"] is AttestationVerdict.FAILS
 
 
-def test_a_key_that_can_t_be_used_stops_a_check_before_anything_is_recorded(
+def test_unusable_key_stops_a_check_before_it_records(
     place: PilotScenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     digest = place.deliver("one").digest
@@ -307,7 +307,7 @@ def test_a_key_that_can_t_be_used_stops_a_check_before_anything_is_recorded(
 # ── replaying ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_another_policy_tells_which_decisions_flip_and_by_which_check(
+def test_replay_names_flipped_decisions_and_the_deciding_check(
     place: PilotScenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     limits = {"space": {"warn": 1, "fail": 1}}
@@ -382,7 +382,7 @@ EDITED: dict[str, Callable[[dict[str, Any]], None]] = {
 
 
 @pytest.mark.parametrize("what", EDITED)
-def test_an_answer_that_was_changed_in_the_catalog_counts_no_more(
+def test_answer_changed_in_the_catalog_does_not_count(
     place: PilotScenario, signed: dict[str, SigningKey], what: str
 ) -> None:
     for who in (INES, OLEG):
@@ -395,9 +395,7 @@ def test_an_answer_that_was_changed_in_the_catalog_counts_no_more(
         promote(place.node(), THINGS, "pilot")
 
 
-def test_an_answer_that_was_taken_back_is_not_brought_back_by_copying_it(
-    place: PilotScenario, signed: dict[str, SigningKey]
-) -> None:
+def test_copy_of_a_retracted_answer_does_not_count(place: PilotScenario, signed: dict[str, SigningKey]) -> None:
     for who in (INES, OLEG):
         approve(place.node(who), THINGS, "pilot", reason="seen", key=signed[who.name])
     approve(place.node(OLEG), THINGS, "pilot", approved=False, reason="no", key=signed[OLEG.name])
@@ -410,7 +408,7 @@ def test_an_answer_that_was_taken_back_is_not_brought_back_by_copying_it(
 # ── many at once ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_two_promoters_and_two_who_check_leave_one_history_without_a_gap(place: PilotScenario) -> None:
+def test_concurrent_promotions_and_checks_leave_no_gap(place: PilotScenario) -> None:
     digests = [place.deliver(text).digest for text in ("one", "two")]
     for digest in digests:
         assert check(place.node(), Address("things", digest), "pilot").accepted

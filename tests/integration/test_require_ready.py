@@ -121,7 +121,7 @@ def soon(true: Callable[[], bool], seconds: float = 10) -> bool:
 # ── what is given out ───────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_training_flow_gets_the_accepted_version_also_on_a_node_that_has_not_got_it(place: RunScenario) -> None:
+def test_training_flow_gets_the_accepted_version_on_any_node(place: RunScenario) -> None:
     accepted = place.to_production("first")
     place.deliver("newer and not accepted")
     (place.nas / "data.csv").write_text("first")
@@ -152,7 +152,7 @@ def test_an_attestation_of_another_version_makes_nothing_ready(place: RunScenari
         run(place.train().result)
 
 
-def test_what_was_never_accepted_is_told_with_the_command_that_helps(place: RunScenario) -> None:
+def test_unaccepted_dataset_fails_with_the_check_command(place: RunScenario) -> None:
     place.deliver("first")
 
     assert f"stagegate check {place.dataset} --gate production" in failed(place.train())
@@ -162,7 +162,7 @@ def test_what_was_never_accepted_is_told_with_the_command_that_helps(place: RunS
 # ── what is asked again ─────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_an_acceptance_that_expired_is_renewed_by_asking_what_is_cheap(
+def test_expired_acceptance_is_renewed_by_cheap_checks(
     place: RunScenario, later: Callable[[timedelta], None], caplog: pytest.LogCaptureFixture
 ) -> None:
     place.production += [DAY, "rollback", "space"]
@@ -193,7 +193,7 @@ def test_a_newer_policy_is_not_asked_about_what_the_target_names(place: RunScena
     assert place.records() == before
 
 
-def test_data_that_grew_old_is_refused_and_the_run_says_whose_turn_it_is(
+def test_stale_data_is_refused_and_the_run_says_whose_turn(
     place: RunScenario, later: Callable[[timedelta], None]
 ) -> None:
     place.production.append(DAY)
@@ -241,7 +241,7 @@ def test_another_environment_is_compared_here_and_now(
     assert "intruder: 1.0 here, absent in pilot" in failed(place.train())
 
 
-def test_what_is_costly_is_not_asked_and_counts_until_somebody_checks(place: RunScenario) -> None:
+def test_costly_check_is_not_run_again_at_a_run_s_start(place: RunScenario) -> None:
     pq.write_table(pa.table({"day": [1, 2]}), place.nas / "days.parquet")
     place.production.append("schema")
     tables = {"days": {"files": "*.parquet", "columns": {"day": "int"}}}
@@ -257,7 +257,7 @@ def test_what_is_costly_is_not_asked_and_counts_until_somebody_checks(place: Run
     assert run(place.train().result).digest == accepted
 
 
-def test_what_a_node_lacks_refuses_the_run_and_says_nothing_against_the_version(
+def test_node_s_lack_of_space_is_not_held_against_the_version(
     place: RunScenario, later: Callable[[timedelta], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place.gate = {"on_withdrawal": "fall_back"}
@@ -280,9 +280,7 @@ def test_what_a_node_lacks_refuses_the_run_and_says_nothing_against_the_version(
 # ── what happens to a version that does not hold any more ───────────────────────────────────────────────────────
 
 
-def test_a_run_falls_back_where_the_gate_says_so_and_reads_what_it_was_given(
-    place: RunScenario, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_run_falls_back_where_the_gate_allows_it(place: RunScenario, caplog: pytest.LogCaptureFixture) -> None:
     place.gate = {"on_withdrawal": "fall_back"}
     older = place.to_production("first")
     newer = place.to_production("second")
@@ -345,7 +343,7 @@ def test_no_run_falls_back_to_what_the_catalog_has_lost(place: RunScenario) -> N
     assert found.digest == first
 
 
-def test_nothing_left_to_fall_back_to_names_all_that_was_looked_at(place: RunScenario) -> None:
+def test_run_without_a_fallback_names_all_candidates(place: RunScenario) -> None:
     place.gate = {"on_withdrawal": "fall_back"}
     older = place.to_production("first")
     place.deliver("first", runbook=None)
@@ -386,7 +384,7 @@ def submit(place: RunScenario) -> Version:
 
 
 @pytest.mark.parametrize("way", [ask, submit])
-def test_a_collection_takes_nothing_from_a_run_and_everything_after_it(
+def test_collection_spares_a_run_s_version_until_it_ends(
     place: RunScenario, way: Callable[[RunScenario], Version]
 ) -> None:
     digest = place.to_production("first")
@@ -422,7 +420,7 @@ def test_a_run_that_fails_and_is_repeated_leaves_no_lease(place: RunScenario) ->
     assert soon(lambda: place.leases() == [])
 
 
-def test_a_guarded_function_keeps_its_version_exactly_as_long_as_it_runs(place: RunScenario) -> None:
+def test_guarded_function_holds_its_version_while_it_runs(place: RunScenario) -> None:
     digest = place.to_production("first")
 
     @flow
@@ -454,7 +452,7 @@ def test_a_worker_keeps_the_version_until_the_run_ends_elsewhere(
     assert soon(lambda: place.leases() == [])
 
 
-def test_a_run_that_somebody_deleted_has_ended_and_one_that_an_api_tells_nothing_of_has_not() -> None:
+def test_deleted_run_has_ended_and_an_unknown_one_has_not() -> None:
     deleted = leases._RunAttempt(uuid4(), lambda: None)
     assert leases._ended_elsewhere(deleted)
     with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api", PREFECT_CLIENT_MAX_RETRIES: 0}):
@@ -464,7 +462,7 @@ def test_a_run_that_somebody_deleted_has_ended_and_one_that_an_api_tells_nothing
 # ── flows of every kind ─────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_one_line_over_a_flow_gates_it_above_its_decorator_or_below(place: RunScenario) -> None:
+def test_decorator_gates_a_flow_above_or_below_flow(place: RunScenario) -> None:
     guard = require_ready(place.address, **place.on)
     ran = []
 

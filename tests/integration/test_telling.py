@@ -78,7 +78,7 @@ def related(event: dict[str, Any]) -> dict[str, str]:
 # ── events ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_the_events_tell_each_step_once_and_lead_to_their_run_and_version(place: EventScenario) -> None:
+def test_each_step_emits_one_event_with_its_run_and_version(place: EventScenario) -> None:
     asked: Decision = run(pilot_to_production, place.spec(), **place.on)
     run(pilot_to_production, version=f"{place.dataset}@{asked.digest}", **place.on)  # one request is told once
     approve(place.node(INES), Address(place.dataset), "production")
@@ -197,7 +197,7 @@ def test_a_ref_that_moves_on_relates_the_version_that_it_leaves(place: EventScen
     assert related(moved)["stagegate-previous"].endswith(first.digest.replace(":", "-"))
 
 
-def test_the_event_of_a_gate_of_all_checks_is_small_and_begins_with_what_decided(place: EventScenario) -> None:
+def test_event_of_a_gate_of_all_checks_is_small(place: EventScenario) -> None:
     gates = {"pilot": {"require": ["license"]}, "production": {"extends": "pilot", "require": sorted(CHECKS)}}
     owners = {"data": "x" * 2000, "governance": "y" * 2000}
     version = stage(place.spec(gates=gates, license="CC-BY-NC-4.0", owners=owners), **place.on)
@@ -263,9 +263,7 @@ def test_a_cache_that_is_nearly_full_is_told_once_a_run(place: EventScenario, mo
     assert len(events_about(resource)) == 2
 
 
-def test_a_cache_is_told_to_be_nearly_full_when_that_is_why_staging_failed(
-    place: EventScenario, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_staging_that_ran_out_of_space_emits_nearly_full(place: EventScenario, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STAGEGATE_FREE_WARNING", "100%")
 
     with pytest.raises(Exception, match="no objects"):
@@ -364,7 +362,7 @@ def test_what_is_made_of_a_required_version_has_it_upstream(place: EventScenario
 # ── artifacts ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_the_run_shows_a_summary_the_report_and_the_table_of_checks(place: EventScenario) -> None:
+def test_run_has_artifacts_of_summary_report_and_checks(place: EventScenario) -> None:
     asked: Decision = run(pilot_to_production, place.spec(), **place.on)
 
     summary, report, checks = (artifact(f"{place.dataset}-production-{what}") for what in ("summary", "gate", "checks"))
@@ -378,9 +376,7 @@ def test_the_run_shows_a_summary_the_report_and_the_table_of_checks(place: Event
     }
 
 
-def test_the_run_links_to_the_html_report_when_there_is_a_place_for_it(
-    place: EventScenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_run_links_to_the_html_report(place: EventScenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STAGEGATE_REPORTS", str(tmp_path / "reports"))
     run(pilot_to_production, place.spec(), **place.on)
 
@@ -439,7 +435,7 @@ def slow(seaweedfs: SeaweedFS, monkeypatch: pytest.MonkeyPatch) -> Iterator[Faul
         yield proxy
 
 
-def test_progress_costs_one_call_every_two_seconds_and_none_when_nothing_moves(
+def test_progress_costs_at_most_one_call_in_two_seconds(
     place: EventScenario,
     seaweedfs: SeaweedFS,
     slow: FaultProxy,
@@ -495,7 +491,7 @@ def counted(files: int, folder: Path) -> tuple[str, list[Call]]:
         return done.stdout.split()[-1], [call for call in counter.calls if call.status < 400]
 
 
-def test_calls_and_task_runs_do_not_grow_with_the_number_of_files(tmp_path: Path) -> None:
+def test_calls_do_not_grow_with_the_number_of_files(tmp_path: Path) -> None:
     with ThreadPoolExecutor() as pool:
         few, many = pool.map(lambda files: counted(files, tmp_path), (10, 10_000))
 

@@ -217,7 +217,7 @@ def enter_production(place: TwoEnvironments) -> dict[str, str]:
     return outcomes
 
 
-def test_a_version_of_pilot_is_refused_in_production_until_the_environments_agree(place: TwoEnvironments) -> None:
+def test_production_refuses_until_the_environments_agree(place: TwoEnvironments) -> None:
     production = place.production
     enter_pilot(place)
     told = json.loads(production.do("env", "diff", PILOT, "--json", code=1))
@@ -238,7 +238,7 @@ def test_a_version_of_pilot_is_refused_in_production_until_the_environments_agre
     assert production.stale() == set()
 
 
-def test_each_change_ends_the_evidence_that_depends_on_it_and_no_other(place: TwoEnvironments) -> None:
+def test_change_ends_only_the_evidence_that_depends_on_it(place: TwoEnvironments) -> None:
     pilot, production = place.pilot, place.production
     enter_pilot(place)
     enter_production(place)
@@ -347,9 +347,7 @@ def workers(place: TwoEnvironments, prefect_server: None) -> Iterator[Path]:
                 process.wait()
 
 
-def test_a_gate_that_a_flow_asks_in_two_work_pools_sees_the_environment_of_each(
-    place: TwoEnvironments, workers: Path
-) -> None:
+def test_gate_sees_the_environment_of_each_work_pool(place: TwoEnvironments, workers: Path) -> None:
     from prefect import flow
     from prefect.deployments import run_deployment
 
