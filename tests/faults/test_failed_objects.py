@@ -57,7 +57,9 @@ def test_version_within_the_failure_budget_lists_what_it_lacks(
 ) -> None:
     version = stage(workspace, {**spec, "max_failed_objects": 2})
     assert version.files == 2
-    assert sorted((one.path, one.error) for one in version.failed) == [(key, "AccessDenied") for key in BROKEN]
+    assert sorted((failure.path, failure.error) for failure in version.failed) == [
+        (key, "AccessDenied") for key in BROKEN
+    ]
     assert workspace.catalog.failed("partial", version.digest) == version.failed
     assert stage(workspace, {**spec, "max_failed_objects": 2}).failed  # tried again, and told again
     proxy.break_with(lambda _: None)
@@ -82,7 +84,7 @@ def test_single_steps_record_what_the_version_lacks(spec: dict[str, Any], worksp
     planned = plan_transfer.fn(spec, list_sources.fn(spec, **places), **places)
     received = pickle.loads(pickle.dumps(transfer.fn(spec, planned, **places)))
     version = publish_version.fn(spec, received, **places)
-    assert sorted(one.path for one in version.failed) == list(BROKEN)
+    assert sorted(failure.path for failure in version.failed) == list(BROKEN)
     assert workspace.catalog.failed("partial", version.digest) == version.failed
 
 
@@ -120,7 +122,7 @@ def test_the_command_line_lists_them(
     file.write_text(yaml.safe_dump(spec))
     done = run_stagegate("stage", file, "--json", env=keys)
     assert done.returncode == 3
-    assert [one["path"] for one in json.loads(done.stdout)["failed"]]
+    assert [failure["path"] for failure in json.loads(done.stdout)["failed"]]
     file.write_text(yaml.safe_dump({**spec, "max_failed_objects": 2}))
     done = run_stagegate("stage", file, env=keys)
     assert done.returncode == 0
@@ -128,7 +130,7 @@ def test_the_command_line_lists_them(
     assert "b.bin: Access is denied" in done.stdout
     assert "2 objects failed and were left out:" in run_stagegate("show", "partial").stdout
     shown = json.loads(run_stagegate("show", "partial", "--json").stdout)
-    assert sorted(one["path"] for one in shown["failed"]) == list(BROKEN)
+    assert sorted(failure["path"] for failure in shown["failed"]) == list(BROKEN)
 
 
 @pytest.mark.usefixtures("prefect_server")

@@ -75,6 +75,6 @@ def test_full_volume_still_takes_leases_pins_and_repairs(tmp_path: Path) -> None
             rotten.chmod(0o600)
             rotten.write_bytes(b"rotten")
             rotten.chmod(0o400)
-            found = verify(workspace, repair=True)
-            assert (len(found.damaged), found.repaired) == (1, 1)
+            verification = verify(workspace, repair=True)
+            assert (len(verification.damaged), verification.repaired) == (1, 1)
         assert collect(workspace.cache.layout).blobs == 1  # the rotten one

@@ -52,11 +52,11 @@ def digest(data: bytes) -> str:
 
 def contents(cache: Cache) -> dict[str, bytes]:
     """Everything that can be seen in the cache, checked: each blob is what its name says and read-only."""
-    found = {f"blake3:{path.name}": path for path in cache.layout.blobs.glob("*/*")}
-    for name, path in found.items():
+    blobs = {f"blake3:{path.name}": path for path in cache.layout.blobs.glob("*/*")}
+    for name, path in blobs.items():
         assert digest(path.read_bytes()) == name
         assert path.stat().st_mode & 0o777 == 0o444
-    return {name: path.read_bytes() for name, path in found.items()}
+    return {name: path.read_bytes() for name, path in blobs.items()}
 
 
 def failures(source: ScriptedSource, cache: Cache, *mirrors: ScriptedSource) -> tuple[StagegateError, ...]:
@@ -94,7 +94,9 @@ def test_a_source_that_is_down_uses_up_its_budget_and_no_more(cache: Cache) -> N
 
 def test_failed_objects_are_named_and_the_others_kept(cache: Cache) -> None:
     source = ScriptedSource({name: name.encode() * 50 for name in "abcdefgh"})
-    planned = [PlannedObject(f"in/{one.key}", one, 0, Action.FETCH) for one in source.list()]
+    planned = [
+        PlannedObject(f"in/{source_object.key}", source_object, 0, Action.FETCH) for source_object in source.list()
+    ]
     for gone in "bf":
         del source.objects[gone]
     run = transfer(planned, [SourceGroup(source)], cache, limits=LIMITS, max_failed=2)
@@ -133,8 +135,8 @@ class WeaklyPinned(ScriptedSource):
     modified: float | None = 1.0
 
     def find(self, key: str) -> SourceObject:
-        found = super().find(key)
-        return SourceObject(key, found.size, Pin("mtime", "1", "weak"), self.modified)
+        source_object = super().find(key)
+        return SourceObject(key, source_object.size, Pin("mtime", "1", "weak"), self.modified)
 
 
 @pytest.mark.parametrize(

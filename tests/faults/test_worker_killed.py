@@ -100,10 +100,10 @@ class SlowNode:
 
     def wait(self, look: Callable[[], Any], seconds: float = 120) -> Any:
         until = time.monotonic() + seconds
-        while not (found := look()):
+        while not (value := look()):
             assert time.monotonic() < until, self.log()
             time.sleep(0.05)
-        return found
+        return value
 
     def reach(self, share: float) -> None:
         """Wait until a share of the data is here."""
@@ -137,9 +137,9 @@ def test_run_ends_with_its_process_under_each_task_runner(
     try:
         node.reach(0.1)
         process.send_signal(signal.SIGTERM)
-        asked = time.monotonic()
+        signalled = time.monotonic()
         process.wait(GRACE)
-        took = time.monotonic() - asked
+        took = time.monotonic() - signalled
         assert took < 15, node.log()
         assert node.leases() == []
     finally:
