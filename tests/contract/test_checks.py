@@ -104,7 +104,7 @@ def test_a_look_that_fails_is_inconclusive_with_the_reason(name: str, error: Exc
         assert str(getattr(error, "message", error)) in found.summary + "".join(one.problem for one in found.findings)
 
 
-def test_a_binding_that_can_not_be_found_out_is_unknown_and_ends_what_was_known() -> None:
+def test_unknown_binding_ends_earlier_evidence() -> None:
     def fails() -> tuple[str, ...]:
         raise SourceUnavailable("nobody answers")
 
@@ -163,7 +163,7 @@ def test_nothing_is_never_a_pass(name: str, tmp_path: Any) -> None:
 
 
 @every_check
-def test_whatever_is_not_a_pass_says_what_to_do_or_why_there_is_nothing(name: str, tmp_path: Any) -> None:
+def test_failures_and_warnings_name_a_fix(name: str, tmp_path: Any) -> None:
     for context in (nothing(root=tmp_path), Broken(SourceUnavailable("nobody answers", hint="Start it.")).context()):
         found = ask(name, context)
         if found.outcome in (Outcome.FAIL, Outcome.WARN):
@@ -202,9 +202,7 @@ def test_recorded_texts_do_not_age(name: str) -> None:
 
 
 @every_check
-def test_evidence_is_bound_to_what_the_check_declares_and_to_no_more(
-    name: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_evidence_binds_exactly_what_the_check_declares(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     definition, context = CHECKS[name], check_context()
     known = replace(ask(name, context), outcome=Outcome.PASS)
     assert known.binding.keys() == {*definition.binds, "check_version", "parameters"}
@@ -229,7 +227,7 @@ def test_evidence_ends_with_its_time_to_live(name: str) -> None:
 
 
 @every_check
-def test_a_check_belongs_to_somebody_and_speaks_of_what_its_binding_holds(name: str) -> None:
+def test_check_has_an_owner_and_binds_what_its_scope_needs(name: str) -> None:
     definition = CHECKS[name]
     found = ask(name, check_context())
     assert (found.owner, found.scope) == (definition.owner, definition.scope)
@@ -254,7 +252,7 @@ def test_a_check_explains_itself(name: str) -> None:
 
 
 @every_check
-def test_what_a_run_asks_at_its_start_runs_no_query_over_the_data(name: str) -> None:
+def test_checks_at_a_run_s_start_query_no_data(name: str) -> None:
     if CHECKS[name].renewal is Renewal.CHEAP:
         broken = Broken(SourceUnavailable("nobody answers"))
         ask(name, broken.context())

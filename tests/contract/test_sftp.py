@@ -143,7 +143,7 @@ def test_a_host_key_that_changed_is_refused(served: Served, tmp_path: Path) -> N
     assert f"ssh-keygen -R '[127.0.0.1]:{server.port}'" in caught.value.hint
 
 
-def test_a_host_key_of_another_kind_than_the_known_one_is_a_changed_one(served: Served, tmp_path: Path) -> None:
+def test_host_key_of_another_algorithm_counts_as_changed(served: Served, tmp_path: Path) -> None:
     server, _, url = served
     asyncssh.generate_private_key("ecdsa-sha2-nistp256").write_public_key(tmp_path / "other.pub")
     known = tmp_path / "known"
@@ -365,7 +365,7 @@ def test_a_server_that_stands_still_is_given_up(served: Served) -> None:
         assert read(source, one) == BYTES
 
 
-def test_all_reads_that_wait_for_a_server_that_stands_still_are_told_why(served: Served) -> None:
+def test_every_read_of_a_stalled_server_ends_with_the_reason(served: Served) -> None:
     server, root, url = served
     _write(root, "a.bin", BYTES)
 
@@ -405,7 +405,7 @@ def test_nothing_is_left_behind(served: Served) -> None:
     assert _sockets() <= sockets
 
 
-def test_a_source_that_is_closed_while_it_connects_leaves_no_connection(served: Served) -> None:
+def test_source_closed_while_connecting_leaves_no_connection(served: Served) -> None:
     server, _, url = served
     sockets = _sockets()
     with ThreadPoolExecutor(1) as pool, _stopped(server), _opened(url, server.options) as source:
@@ -417,7 +417,7 @@ def test_a_source_that_is_closed_while_it_connects_leaves_no_connection(served: 
     assert _sockets() <= sockets
 
 
-def test_a_read_that_is_given_up_while_it_connects_leaves_one_connection(served: Served) -> None:
+def test_read_cancelled_while_connecting_leaves_one_connection(served: Served) -> None:
     server, root, url = served
     _write(root, "a.bin", BYTES)
     sockets = _sockets()
@@ -461,7 +461,7 @@ def test_closing_ends_reads_that_wait(served: Served) -> None:
             assert time.monotonic() - begun < 2.5
 
 
-def test_a_connection_that_is_being_opened_outlives_the_one_that_is_given_up() -> None:
+def test_losing_one_connection_keeps_the_one_being_opened() -> None:
     async def give_up() -> bool:
         connection = SftpConnection(Login.of(NOBODY, {}), 30.0, ())
         attempt, lost = (asyncio.ensure_future(connection._open()) for _ in range(2))
@@ -485,7 +485,7 @@ def test_all_reads_share_one_connection(served: Served) -> None:
 
 
 @pytest.mark.system
-def test_a_server_that_drops_connections_and_refuses_channels_is_not_overrun(openssh: Served) -> None:
+def test_server_that_drops_connections_is_not_overrun(openssh: Served) -> None:
     server, root, url = openssh
     _write(root, "a.bin", BYTES)
     assert asyncio.run(_channels(server)) == 10

@@ -64,8 +64,8 @@ def wait_for(file: Path) -> None:
 
 def hold_until(root: Path, address: str) -> None:
     """Hold a version that nothing but this lease keeps, until all others have staged and read."""
-    with open_dataset(address, cache=root / "cache") as found:
-        (path,) = [path for path in found.path.rglob("*") if path.is_file()]
+    with open_dataset(address, cache=root / "cache") as dataset:
+        (path,) = [path for path in dataset.path.rglob("*") if path.is_file()]
         before = path.read_bytes()
         (root / "held").touch()
         wait_for(root / "members-ended")
@@ -93,18 +93,18 @@ def member(number: int, plan: dict[str, Any]) -> None:
     version = stage(open_workspace(root / "cache", root / "catalog"), spec)
     (root / "told" / str(number)).write_text(f"{spec['dataset']} {version.digest} {version.bytes_fetched}")
     with ExitStack() as held:
-        found = held.enter_context(open_dataset(f"{spec['dataset']}@{version.digest}", cache=root / "cache"))
+        dataset = held.enter_context(open_dataset(f"{spec['dataset']}@{version.digest}", cache=root / "cache"))
         maps = {}
-        for path in (path for path in found.path.rglob("*") if path.is_file()):
+        for path in (path for path in dataset.path.rglob("*") if path.is_file()):
             with path.open("rb") as file:
-                maps[str(path.relative_to(found.path))] = held.enter_context(
+                maps[str(path.relative_to(dataset.path))] = held.enter_context(
                     mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
                 )
         assert len(maps) == version.files
         for _ in range(READ_AGAIN):
             for key, pages in maps.items():
                 assert pages[:] == content(key, plan["sizes"][key]), key
-                assert (found.path / key).stat().st_size == len(pages)
+                assert (dataset.path / key).stat().st_size == len(pages)
             time.sleep(0.05)
 
 

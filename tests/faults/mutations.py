@@ -93,7 +93,7 @@ def _fail(problem: str) -> NoReturn:
 @cache
 def spans(tree: Path) -> Mapping[str, Sequence[Span]]:
     """The functions, classes and modules of the shipped code, by each end of their dotted names."""
-    found = defaultdict(list)
+    spans_by_name = defaultdict(list)
     for part in SHIPPED:
         for file in sorted((tree / part).rglob("*.py")):
             module = ".".join(file.relative_to(tree).with_suffix("").parts).removesuffix(".__init__")
@@ -101,8 +101,8 @@ def spans(tree: Path) -> Mapping[str, Sequence[Span]]:
             for name, span in [(module, Span(file, 1, text.count("\n"))), *_definitions(ast.parse(text), module, file)]:
                 parts = name.split(".")
                 for length in range(1, len(parts) + 1):
-                    found[".".join(parts[-length:])].append(span)
-    return found
+                    spans_by_name[".".join(parts[-length:])].append(span)
+    return spans_by_name
 
 
 def _definitions(node: ast.AST, prefix: str, file: Path) -> Iterator[tuple[str, Span]]:

@@ -51,8 +51,8 @@ class Brittle(FileSource):
             raise self.raised
 
     def list(self, wanted: Wanted = everything) -> Iterator[SourceObject]:
-        for found in super().list(wanted):
-            yield found
+        for source_object in super().list(wanted):
+            yield source_object
             self._break("list")
 
     def find(self, key: str) -> SourceObject:
@@ -147,7 +147,9 @@ def test_a_broken_connection_may_be_tried_again(brittle: Callable[..., str]) -> 
             call(open_source(brittle(raised, "read_into")), "read_into")
 
 
-@pytest.mark.parametrize("raised", [MemoryError(), KeyboardInterrupt(), SystemExit(3)], ids=lambda one: str(type(one)))
+@pytest.mark.parametrize(
+    "raised", [MemoryError(), KeyboardInterrupt(), SystemExit(3)], ids=lambda error: str(type(error))
+)
 def test_what_ends_a_process_passes(raised: BaseException, brittle: Callable[..., str]) -> None:
     source = open_source(brittle(raised, *METHODS))
     for method in METHODS:
@@ -183,10 +185,10 @@ def test_causes_are_kept_unless_they_tell_a_secret(brittle: Callable[..., str]) 
     assert caught.value.__cause__ is harmless
     with pytest.raises(AdapterFailed) as caught:
         call(open_source(brittle(telling, "read_into"), credentials={"token": SECRET}), "read_into")
-    told = "".join(traceback.format_exception(caught.value))
-    assert "ValueError: bad token ***" in told
-    assert "_break" in told, "the traceback is lost"
-    assert SECRET not in told + str(caught.value.__context__)
+    trace = "".join(traceback.format_exception(caught.value))
+    assert "ValueError: bad token ***" in trace
+    assert "_break" in trace, "the traceback is lost"
+    assert SECRET not in trace + str(caught.value.__context__)
 
 
 # ── staging ─────────────────────────────────────────────────────────────────────────────────────────────────────────

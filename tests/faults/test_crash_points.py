@@ -23,9 +23,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 
 
 @pytest.mark.timeout(400)  # less than a minute where nobody else works
-def test_a_job_that_crashes_anywhere_leaves_the_old_or_the_new_state_and_converges(
-    lab: Lab, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_crashed_job_leaves_the_old_or_new_state_and_converges(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
     verdicts = list(lab.crash_each(spread(list(lab.points()), COUNT, SEED)))
     reached = {verdict.point for verdict in verdicts if verdict.reached}
     with capsys.disabled():

@@ -101,9 +101,9 @@ def test_a_crowd_fetches_once_agrees_and_loses_nothing(
     assert (done.returncode, errors) == (0, [])
 
     workspace = open_workspace(tmp_path / "cache", tmp_path / "catalog")
-    told = [(tmp_path / "told" / str(number)).read_text().split() for number in range(processes)]
-    digests = {dataset: {digest for name, digest, _ in told if name == dataset} for dataset, _, _ in told}
-    assert all(len(found) == 1 for found in digests.values()), digests
+    reports = [(tmp_path / "told" / str(number)).read_text().split() for number in range(processes)]
+    digests = {dataset: {digest for name, digest, _ in reports if name == dataset} for dataset, _, _ in reports}
+    assert all(len(unique) == 1 for unique in digests.values()), digests
     assert {name: {workspace.catalog.refs(name)["latest"].digest} for name in digests} == digests
     total = sum(wanted.values())
     print(f"{processes} processes fetched {proxy.bytes} bytes of {total}: {proxy.bytes / total:.3f}")

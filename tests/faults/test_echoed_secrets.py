@@ -138,21 +138,21 @@ def family(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Family]:
             folder,
         ),
     }
-    with opened[request.param](tmp_path) as found:
-        yield found
+    with opened[request.param](tmp_path) as opened_family:
+        yield opened_family
 
 
 def everything_told(error: BaseException) -> str:
     """What an error tells, with all that it leads to."""
-    told = "".join(traceback.format_exception(error))
+    text = "".join(traceback.format_exception(error))
     left, seen = [error], list[BaseException]()
     while left:
-        one = left.pop()
-        if one not in seen:
-            seen.append(one)
-            told += f"{one} {one!r} {one.__dict__}"
-            left += [other for other in (one.__cause__, one.__context__) if other]
-    return told
+        cause = left.pop()
+        if cause not in seen:
+            seen.append(cause)
+            text += f"{cause} {cause!r} {cause.__dict__}"
+            left += [other for other in (cause.__cause__, cause.__context__) if other]
+    return text
 
 
 def met(family: Family, echo: Echo, *, when: str) -> StagegateError | None:
@@ -174,9 +174,9 @@ def met(family: Family, echo: Echo, *, when: str) -> StagegateError | None:
 def test_what_a_server_echoes_is_told_nowhere(family: Family, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     errors = [met(family, echo, when=when) for echo in ECHOES for when in ("listing", "reading")]
-    told = [everything_told(error) for error in errors if error]
-    assert len(told) > len(ECHOES), "few echoes led to an error"
-    assert [text for text in told if leaks(text)] == []
+    texts = [everything_told(error) for error in errors if error]
+    assert len(texts) > len(ECHOES), "few echoes led to an error"
+    assert [text for text in texts if leaks(text)] == []
     assert leaks(caplog.text) == []
 
 
@@ -235,15 +235,15 @@ def test_commands_and_records_hold_no_echo(
     page = tmp_path / "page.html"
     family.proxy.break_with(lambda fetch: echo if fetch.path.endswith("a.bin") else None)
     done = [run_stagegate("stage", spec, *flags, env=env) for flags in FLAGS]
-    assert [one.returncode for one in done] == [0, 0], done
+    assert [result.returncode for result in done] == [0, 0], done
     assert re.search(r"a\.bin: .* 400\b", done[0].stdout)
     family.proxy.refuse = lambda _: echo
     done += [run_stagegate("stage", spec, *flags, env=env) for flags in FLAGS]
     done.append(run_stagegate("doctor", spec, "--debug", env=env))
     done.append(run_stagegate("check", "echoed", "--gate", "pilot", "--html", page, env=env))
-    assert [one.returncode for one in done[2:]] == [3, 3, 3, 1], done[2:]
+    assert [result.returncode for result in done[2:]] == [3, 3, 3, 1], done[2:]
     assert page.exists()
-    assert [(one.args, found) for one in done if (found := leaks(one.stdout + one.stderr))] == []
+    assert [(result.args, leaked) for result in done if (leaked := leaks(result.stdout + result.stderr))] == []
     written = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert [path for path in written if any(form in path.read_bytes() for form in forms(CANARY))] == []
 
@@ -270,10 +270,10 @@ def test_runs_and_their_pages_hold_no_echo(
     assert "The server answers 400" in artifact("echoed-flow-failed")["data"]
     with get_client(sync_client=True) as client:
         reads = (client.read_flow_runs, client.read_task_runs, client.read_logs, client.read_artifacts)
-        told = json.dumps([[one.model_dump(mode="json") for one in read()] for read in reads])
+        records = json.dumps([[record.model_dump(mode="json") for record in read()] for read in reads])
     database = Path(str(PREFECT_API_DATABASE_CONNECTION_URL.value()).partition("///")[2])
     written = b"".join(path.read_bytes() for path in database.parent.glob(f"{database.name}*"))
-    texts = {"the API": told.encode(), "the server's database": written, "logs": caplog.text.encode()}
+    texts = {"the API": records.encode(), "the server's database": written, "logs": caplog.text.encode()}
     assert {place: [form for form in forms(CANARY) if form in data] for place, data in texts.items()} == {
         place: [] for place in texts
     }

@@ -52,12 +52,14 @@ def workspace(tmp_path: Path) -> Workspace:
     return open_workspace(tmp_path / "cache", tmp_path / "catalog")
 
 
-def test_within_the_budget_a_version_is_made_and_says_what_it_lacks(
+def test_version_within_the_failure_budget_lists_what_it_lacks(
     spec: dict[str, Any], workspace: Workspace, proxy: FaultProxy
 ) -> None:
     version = stage(workspace, {**spec, "max_failed_objects": 2})
     assert version.files == 2
-    assert sorted((one.path, one.error) for one in version.failed) == [(key, "AccessDenied") for key in BROKEN]
+    assert sorted((failure.path, failure.error) for failure in version.failed) == [
+        (key, "AccessDenied") for key in BROKEN
+    ]
     assert workspace.catalog.failed("partial", version.digest) == version.failed
     assert stage(workspace, {**spec, "max_failed_objects": 2}).failed  # tried again, and told again
     proxy.break_with(lambda _: None)
@@ -82,11 +84,11 @@ def test_single_steps_record_what_the_version_lacks(spec: dict[str, Any], worksp
     planned = plan_transfer.fn(spec, list_sources.fn(spec, **places), **places)
     received = pickle.loads(pickle.dumps(transfer.fn(spec, planned, **places)))
     version = publish_version.fn(spec, received, **places)
-    assert sorted(one.path for one in version.failed) == list(BROKEN)
+    assert sorted(failure.path for failure in version.failed) == list(BROKEN)
     assert workspace.catalog.failed("partial", version.digest) == version.failed
 
 
-def test_a_gate_that_asks_for_coverage_names_what_the_version_lacks(spec: dict[str, Any], workspace: Workspace) -> None:
+def test_coverage_check_names_the_objects_that_are_missing(spec: dict[str, Any], workspace: Workspace) -> None:
     spec |= {"max_failed_objects": 2, "gates": {"pilot": {"require": ["coverage"]}}}
     spec |= {"contract": {"files": [{"match": "*.bin", "probes": ["nonempty"]}]}}
     stage(workspace, spec)
@@ -120,7 +122,7 @@ def test_the_command_line_lists_them(
     file.write_text(yaml.safe_dump(spec))
     done = run_stagegate("stage", file, "--json", env=keys)
     assert done.returncode == 3
-    assert [one["path"] for one in json.loads(done.stdout)["failed"]]
+    assert [failure["path"] for failure in json.loads(done.stdout)["failed"]]
     file.write_text(yaml.safe_dump({**spec, "max_failed_objects": 2}))
     done = run_stagegate("stage", file, env=keys)
     assert done.returncode == 0
@@ -128,7 +130,7 @@ def test_the_command_line_lists_them(
     assert "b.bin: Access is denied" in done.stdout
     assert "2 objects failed and were left out:" in run_stagegate("show", "partial").stdout
     shown = json.loads(run_stagegate("show", "partial", "--json").stdout)
-    assert sorted(one["path"] for one in shown["failed"]) == list(BROKEN)
+    assert sorted(failure["path"] for failure in shown["failed"]) == list(BROKEN)
 
 
 @pytest.mark.usefixtures("prefect_server")

@@ -34,7 +34,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
 
 
 @pytest.mark.parametrize("job", ["stage", "restage", "bring", "check", "promote", "repair"])
-def test_a_job_on_a_volume_with_too_little_room_leaves_the_old_state(lab: Lab, job: str, tmp_path: Path) -> None:
+def test_job_on_a_full_volume_leaves_the_old_state(lab: Lab, job: str, tmp_path: Path) -> None:
     verdicts = [fill(lab, job, pages, tmp_path) for pages in (*range(1, 24, 2), *range(24, 160, 17))]
     failed = [str(verdict) for verdict in verdicts if verdict.problems]
     assert not failed, "\n".join(failed)
@@ -58,7 +58,7 @@ def fill_up(workspace: Workspace, nas: Path) -> list[Version]:
     return staged
 
 
-def test_a_volume_full_of_versions_still_takes_leases_pins_repairs_and_collections(tmp_path: Path) -> None:
+def test_full_volume_still_takes_leases_pins_and_repairs(tmp_path: Path) -> None:
     """The floor is zero, so objects may take all but what is kept for the cache's own records."""
     volume = tmp_path / "volume"
     volume.mkdir()
@@ -75,6 +75,6 @@ def test_a_volume_full_of_versions_still_takes_leases_pins_repairs_and_collectio
             rotten.chmod(0o600)
             rotten.write_bytes(b"rotten")
             rotten.chmod(0o400)
-            found = verify(workspace, repair=True)
-            assert (len(found.damaged), found.repaired) == (1, 1)
+            verification = verify(workspace, repair=True)
+            assert (len(verification.damaged), verification.repaired) == (1, 1)
         assert collect(workspace.cache.layout).blobs == 1  # the rotten one

@@ -87,12 +87,12 @@ def stage_what_may(workspace: Workspace, source: dict[str, Any], keys: set[str])
         try:
             return stage(workspace, spec), refused
         except UsageError as error:
-            told, text, hint = error.message, str(error), error.hint
+            message, text, hint = error.message, str(error), error.hint
         assert hint
         assert text.isprintable()
-        named = {key for key in keys - refused if repr(key) in told}
-        assert named, f"none of the names is in: {text}"
-        refused |= named
+        named_keys = {key for key in keys - refused if repr(key) in message}
+        assert named_keys, f"none of the names is in: {text}"
+        refused |= named_keys
     raise AssertionError("it is refused whatever is left out")
 
 
@@ -106,13 +106,13 @@ def check_version(workspace: Workspace, version: Version, contents: dict[str, by
     """The view, the manifest and the catalog hold exactly these entries."""
     entries = {entry.path: entry for entry in workspace.catalog.manifest("odd", version.digest).entries()}
     assert entries.keys() == contents.keys()
-    found = {
+    paths = {
         os.path.relpath(os.path.join(folder, name), version.path)
         for folder, _, files in os.walk(version.path)
         for name in files
     }
-    assert found == contents.keys()
-    assert {path: (version.path / path).read_bytes() for path in found} == contents
+    assert paths == contents.keys()
+    assert {path: (version.path / path).read_bytes() for path in paths} == contents
     lines = b"".join(map(row, entries.values())).split(b"\n")
     assert len(lines) == len(contents) + 1
     assert all(line.count(b"\0") == 2 for line in lines[:-1])
@@ -120,7 +120,7 @@ def check_version(workspace: Workspace, version: Version, contents: dict[str, by
 
 
 def everything_below(folder: Path) -> set[str]:
-    return {os.path.join(one, name) for one, folders, files in os.walk(folder) for name in (*folders, *files)}
+    return {os.path.join(parent, name) for parent, folders, files in os.walk(folder) for name in (*folders, *files)}
 
 
 def test_names_in_a_directory(tmp_path: Path, workspace: Workspace) -> None:
@@ -165,7 +165,7 @@ def test_names_in_a_bucket(seaweedfs: SeaweedFS, botocore_client: Any, workspace
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(put, range(len(NAMES))))
     pages = client.get_paginator("list_objects_v2").paginate(Bucket="hostile-names")
-    keys = {one["Key"] for page in pages for one in page["Contents"] if not one["Key"].endswith("/")}
+    keys = {entry["Key"] for page in pages for entry in page["Contents"] if not entry["Key"].endswith("/")}
     assert len(keys) >= 500
     before = everything_below(tmp_path) - everything_below(tmp_path / "node")
 
@@ -193,7 +193,7 @@ class LyingServer(BaseHTTPRequestHandler):
     """Lists every key that XML can hold, whatever it is, and gives each object its own key as content."""
 
     keys: tuple[str, ...] = ()
-    asked: set[str] = set()  # noqa: RUF012
+    requested: set[str] = set()  # noqa: RUF012
 
     def log_message(self, *args: object) -> None:
         """Say nothing."""
@@ -206,7 +206,7 @@ class LyingServer(BaseHTTPRequestHandler):
             self.answer(200, self.listing([key for key in self.keys if key > after], query.get("encoding-type", "")))
             return
         key = unquote(url.path.removeprefix("/lies/"))
-        self.asked.add(key)
+        self.requested.add(key)
         self.answer(200 if key in self.keys else 404, key.encode() if key in self.keys else b"")
 
     do_HEAD = do_GET  # noqa: N815
@@ -216,10 +216,10 @@ class LyingServer(BaseHTTPRequestHandler):
         for name, value in (("IsTruncated", "false"), ("EncodingType", encoding), ("KeyCount", str(len(keys)))):
             ET.SubElement(root, name).text = value
         for key in keys:
-            one = ET.SubElement(root, "Contents")
+            contents = ET.SubElement(root, "Contents")
             facts = {"Key": quote(key) if encoding else key, "Size": str(len(key.encode())), "ETag": '"e"'}
             for name, value in {**facts, "LastModified": "2026-03-01T03:00:00.000Z"}.items():
-                ET.SubElement(one, name).text = value
+                ET.SubElement(contents, name).text = value
         return ET.tostring(root)
 
     def answer(self, status: int, body: bytes) -> None:
@@ -236,12 +236,12 @@ class LyingServer(BaseHTTPRequestHandler):
             self.wfile.write(part)
 
 
-def test_keys_that_climb_out_in_a_listing_are_refused_and_hide_no_others(tmp_path: Path, workspace: Workspace) -> None:
+def test_keys_that_climb_out_are_refused_and_hide_no_others(tmp_path: Path, workspace: Workspace) -> None:
     climbing = {"..", "../up", "a/../../up", "a/./b", "./x", "a//b", "x/..", "a/\u202e/../b"}
     honest = {"good.bin", "a/b", "z/\u202egpj.exe", "caf\u00e9"}
     keys = tuple(sorted(climbing | honest))
-    asked: set[str] = set()
-    handler = type("Handler", (LyingServer,), {"keys": keys, "asked": asked})
+    requested: set[str] = set()
+    handler = type("Handler", (LyingServer,), {"keys": keys, "requested": requested})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
@@ -252,7 +252,7 @@ def test_keys_that_climb_out_in_a_listing_are_refused_and_hide_no_others(tmp_pat
         server.server_close()
     assert refused == climbing
     check_version(workspace, version, {key: key.encode() for key in honest})
-    assert not asked & climbing
+    assert not requested & climbing
 
 
 def test_a_manifest_that_climbs_out_of_its_view_is_refused(tmp_path: Path, workspace: Workspace) -> None:
@@ -298,14 +298,14 @@ class Tags(HTMLParser):
 
 def tags(page: str) -> list[tuple[str, ...]]:
     """All but the code spans, which backticks make: those of commands, and so those of names."""
-    return [one for one in Tags(page).tags if one != ("code",)]
+    return [tag for tag in Tags(page).tags if tag != ("code",)]
 
 
 def report_about(names: list[str]) -> Any:
     findings = tuple(Finding(name, f"{name} is wrong", f"Rename {name}.") for name in names)
     checks = tuple(
-        Evidence(f"check{number}", Outcome.FAIL, f"{one.subject} decided", "data", findings=(one,))
-        for number, one in enumerate(findings)
+        Evidence(f"check{number}", Outcome.FAIL, f"{finding.subject} decided", "data", findings=(finding,))
+        for number, finding in enumerate(findings)
     )
     decision = Decision(
         *("odd", DIGEST, "production", DecisionOutcome.REFUSED, checks, "sha256:" + "a" * 64, "sha256:" + "b" * 64),
@@ -323,8 +323,8 @@ def test_reports_have_the_shape_that_harmless_names_give_them(names: list[str]) 
     hostile, harmless = report_about(names), report_about([f"name{number}" for number in range(len(names))])
 
     assert tags(to_html(hostile)) == tags(to_html(harmless))
-    assert [one.tag for one in ET.fromstring(to_junit(hostile)).iter()] == [
-        one.tag for one in ET.fromstring(to_junit(harmless)).iter()
+    assert [element.tag for element in ET.fromstring(to_junit(hostile)).iter()] == [
+        element.tag for element in ET.fromstring(to_junit(harmless)).iter()
     ]
     assert marks(to_markdown(hostile)) == marks(to_markdown(harmless))
     assert len(to_text(hostile).split("\n")) == len(to_text(harmless).split("\n"))
@@ -361,7 +361,7 @@ def test_commands_write_no_name_that_acts_on_a_terminal(tmp_path: Path, run_stag
     spec.write_text(f"stagegate: 1\ndataset: odd\nsources: [{{url: {source}}}]")
     commands: list[list[str | Path]] = [["stage", spec], ["show", "odd", "--all"]]
     results = [run_stagegate(*command) for command in commands]
-    assert [(one.returncode, one.stderr) for one in results] == [(0, "")] * len(commands)
+    assert [(result.returncode, result.stderr) for result in results] == [(0, "")] * len(commands)
     (source / "\x1b[2Jcleared\n\u202egpj.exe").touch()
     refused = run_stagegate("stage", spec)
     assert refused.returncode == 2

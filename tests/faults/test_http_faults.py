@@ -141,18 +141,18 @@ def test_a_loop_that_ended_writes_to_no_other_file(loop: Loop) -> None:
 
 
 def test_the_loop_s_end_is_told_in_its_thread() -> None:
-    told: list[threading.Thread] = []
-    loop = Loop("test", room=1, ended=lambda: told.append(threading.current_thread()))
+    threads: list[threading.Thread] = []
+    loop = Loop("test", room=1, ended=lambda: threads.append(threading.current_thread()))
     loop.start()
     loop.stop()
     loop.thread.join(10)
-    assert told == [loop.thread]
+    assert threads == [loop.thread]
 
 
 def test_a_child_leaves_its_parent_s_connections_alone(server: Server) -> None:
     """A forked child has the parent's sockets and its epoll: to free them there would silence the parent's."""
-    told: queue.SimpleQueue[bytes | bytearray] = queue.SimpleQueue()
-    waiting = threading.Thread(target=lambda: told.put(fetch(Request(f"{server.url}/held", size=4)).body))
+    bodies: queue.SimpleQueue[bytes | bytearray] = queue.SimpleQueue()
+    waiting = threading.Thread(target=lambda: bodies.put(fetch(Request(f"{server.url}/held", size=4)).body))
     waiting.start()
     while not server.open:
         time.sleep(0.01)
@@ -166,7 +166,7 @@ def test_a_child_leaves_its_parent_s_connections_alone(server: Server) -> None:
             os._exit(status)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
     server.released.set()
-    assert told.get(timeout=10) == b"held"
+    assert bodies.get(timeout=10) == b"held"
 
 
 def test_what_waits_for_dns_takes_its_room(monkeypatch: pytest.MonkeyPatch, server: Server) -> None:
@@ -181,19 +181,19 @@ def test_what_waits_for_dns_takes_its_room(monkeypatch: pytest.MonkeyPatch, serv
         return ""
 
     monkeypatch.setattr(loop_module, "blocked_address", look_up)
-    asked: list[int] = []
+    supplied: list[int] = []
 
     def supply(room: int) -> list[Exchange]:
-        if len(asked) >= 100:
+        if len(supplied) >= 100:
             return []
-        asked.extend(range(room))
+        supplied.extend(range(room))
         request = Request("http://192.0.2.1/a", client=Client(proxies=environment_proxies()), size=1)
         return [Exchange(request, ended.put) for _ in range(room)]
 
     loop = Loop("test", room=4, supply=supply)
     loop.start()
     time.sleep(0.3)
-    assert len(asked) == 4
+    assert len(supplied) == 4
     answered.set()
     assert all(ended.get(timeout=20).error is None for _ in range(100))
     loop.stop()

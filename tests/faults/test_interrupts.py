@@ -118,9 +118,9 @@ def wait_until(holds: Callable[[], object], process: subprocess.Popen[str]) -> N
 
 def ends_in_time(process: subprocess.Popen[str], sent: signal.Signals) -> str:
     process.send_signal(sent)
-    asked = time.monotonic()
+    signalled = time.monotonic()
     process.wait(timeout=30)
-    seconds = time.monotonic() - asked
+    seconds = time.monotonic() - signalled
     errors = process.communicate()[1]
     assert (process.returncode, "Traceback" in errors) == (CODES[sent], False), errors
     assert seconds < LIMIT
@@ -154,12 +154,12 @@ def test_signal_ends_a_verification(begin: Begin, tmp_path: Path) -> None:
 
 
 def open_files(pid: int) -> list[str]:
-    found = []
+    paths = []
     with suppress(OSError):
         for link in Path(f"/proc/{pid}/fd").iterdir():
             with suppress(OSError):
-                found.append(str(link.readlink()))
-    return found
+                paths.append(str(link.readlink()))
+    return paths
 
 
 @pytest.mark.parametrize("sent", CODES)

@@ -66,7 +66,7 @@ def test_a_page_that_is_dropped_or_repeated_is_found(
     assert len(list(workspace.cache.views.all())) == 1
 
 
-def test_objects_that_were_deleted_are_no_lie_and_cost_few_requests(
+def test_deleted_objects_are_left_out_for_few_requests(
     proxy: FaultProxy, workspace: Workspace, spec: dict[str, Any], seaweedfs: SeaweedFS
 ) -> None:
     gone = KEYS[10:170]
@@ -76,7 +76,7 @@ def test_objects_that_were_deleted_are_no_lie_and_cost_few_requests(
     assert proxy.requests - before <= MAX_PROBES + 3
 
 
-def test_objects_that_the_spec_no_longer_lets_in_are_not_asked_for(
+def test_objects_that_the_spec_excludes_are_not_requested(
     proxy: FaultProxy, workspace: Workspace, spec: dict[str, Any]
 ) -> None:
     narrower = {**spec, "sources": [{**spec["sources"][0], "include": ["00*.bin"], "into": "few/"}]}

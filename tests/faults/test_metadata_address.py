@@ -235,7 +235,7 @@ BY_OPTION: tuple[tuple[str, dict[str, Any]], ...] = (
 
 def filled(value: Any, place: str) -> Any:
     if isinstance(value, dict):
-        return {name: filled(one, place) for name, one in value.items()}
+        return {name: filled(item, place) for name, item in value.items()}
     return value.replace("{}", place) if isinstance(value, str) else value
 
 
@@ -286,9 +286,9 @@ def test_object_read_follows_no_redirect_to_blocked_address(trap: Trap) -> None:
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         source = open_source(f"http://127.0.0.1:{server.server_port}/a.bin", idle=5)
-        (one,) = source.list()
+        (source_object,) = source.list()
         with pytest.raises(ForbiddenAddress, match=TRAP):
-            source.read_into(one, 0, memoryview(bytearray(5)))
+            source.read_into(source_object, 0, memoryview(bytearray(5)))
         server.shutdown()
 
 

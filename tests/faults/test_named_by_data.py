@@ -60,12 +60,12 @@ def workspace(tmp_path: Path) -> Workspace:
 @pytest.fixture
 def marker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """What the module `planted` writes when somebody imports it."""
-    found = tmp_path / "marker"
+    path = tmp_path / "marker"
     (tmp_path / "site").mkdir()
-    (tmp_path / "site/planted.py").write_text(PLANTED.format(marker=str(found)))
+    (tmp_path / "site/planted.py").write_text(PLANTED.format(marker=str(path)))
     monkeypatch.syspath_prepend(tmp_path / "site")
     monkeypatch.delitem(sys.modules, "planted", raising=False)
-    return found
+    return path
 
 
 def written(url: str, options: dict[str, Any], **more: Any) -> dict[str, Any]:
@@ -168,7 +168,7 @@ def rest(table: Table) -> Iterator[SmallCatalog]:
         yield catalog
 
 
-def asked(rest: SmallCatalog, tmp_path: Path) -> dict[str, str]:
+def rest_options(rest: SmallCatalog, tmp_path: Path) -> dict[str, str]:
     """What a spec says of that catalog."""
     return {"type": "rest", "uri": rest.uri, "warehouse": f"file://{tmp_path}/w"}
 
@@ -203,7 +203,7 @@ def test_a_catalog_s_answer_names_no_file_io(
 ) -> None:
     answer = rest.metadata["properties"] if place == "properties" else getattr(rest, place)
     answer["py-io-impl"] = "planted.It"
-    job(workspace, load_spec(written(URL, asked(rest, tmp_path)), known_checks={}))
+    job(workspace, load_spec(written(URL, rest_options(rest, tmp_path)), known_checks={}))
     assert not marker.exists()
 
 
@@ -214,7 +214,7 @@ def test_a_catalog_s_answer_names_no_login(
     job: Any, place: str, auth: Any, workspace: Workspace, rest: SmallCatalog, tmp_path: Path, marker: Path
 ) -> None:
     getattr(rest, place)["auth"] = auth
-    job(workspace, load_spec(written(URL, asked(rest, tmp_path)), known_checks={}))
+    job(workspace, load_spec(written(URL, rest_options(rest, tmp_path)), known_checks={}))
     assert not marker.exists()
 
 
@@ -234,7 +234,7 @@ def test_a_table_whose_answers_name_code_is_staged(
 ) -> None:
     rest.overrides |= {"py-io-impl": "planted.It", "prefix": "main"}
     rest.metadata["properties"]["py-io-impl"] = "planted.It"
-    assert stage(workspace, load_spec(written(URL, asked(rest, tmp_path)), known_checks={})).files == 1
+    assert stage(workspace, load_spec(written(URL, rest_options(rest, tmp_path)), known_checks={})).files == 1
     assert "/v1/main/namespaces/ns/tables/flights" in rest.requests
     assert not marker.exists()
 
@@ -364,7 +364,7 @@ def test_a_catalog_leads_to_no_forbidden_address(
     with inside(monkeypatch) as (address, requests):
         answer(rest, address)
         with pytest.raises(StagegateError, match="metadata addresses are blocked"):
-            listed(open_source(URL, asked(rest, tmp_path)))
+            listed(open_source(URL, rest_options(rest, tmp_path)))
     assert requests == []
 
 
@@ -376,7 +376,7 @@ def test_a_catalog_s_answer_names_no_place_for_secrets(
         monkeypatch.setattr(policy, "BLOCKED_NETWORKS", ())
         rest.overrides["oauth2-server-uri"] = f"{address}/token"
         with suppress(StagegateError):
-            listed(open_source(URL, asked(rest, tmp_path)))
+            listed(open_source(URL, rest_options(rest, tmp_path)))
     assert requests == []
 
 
@@ -386,7 +386,7 @@ def test_the_user_s_token_goes_to_no_catalog_that_a_spec_names(
 ) -> None:
     monkeypatch.setenv("PYICEBERG_CATALOG__LAKE__TOKEN", "hunter2")
     monkeypatch.setenv("PYICEBERG_CATALOG__LAKE__URI", "http://127.0.0.1:1" if elsewhere else rest.uri)
-    assert listed(open_source(URL, asked(rest, tmp_path)))
+    assert listed(open_source(URL, rest_options(rest, tmp_path)))
     assert ("hunter2" in str(rest.logins)) is not elsewhere
 
 
@@ -443,14 +443,14 @@ def test_a_spec_names_no_driver_of_a_catalog_s_database(uri: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "named", ["{}", "../etc/shadow", "..%2Fetc%2Fshadow", "%2E%2E/etc/shadow", "a/../../etc/shadow"]
+    "path", ["{}", "../etc/shadow", "..%2Fetc%2Fshadow", "%2E%2E/etc/shadow", "a/../../etc/shadow"]
 )
 def test_a_delta_log_names_no_file_outside_of_its_table(
-    named: str, workspace: Workspace, secret: Path, tmp_path: Path
+    path: str, workspace: Workspace, secret: Path, tmp_path: Path
 ) -> None:
     delta = HandWritten(fsspec.filesystem("file"), str(tmp_path / "t"))
     delta.put("a.parquet", b"x")
-    add = {"path": named.format(secret), "size": len(SECRET), "partitionValues": {}, "modificationTime": 1}
+    add = {"path": path.format(secret), "size": len(SECRET), "partitionValues": {}, "modificationTime": 1}
     delta.commit({"add": {**add, "dataChange": True}})
     (tmp_path / "t/a").mkdir()
     rename = [{"from": "(?s).*shadow", "to": "taken"}]
@@ -545,11 +545,11 @@ def test_a_suite_s_condition_is_no_program(condition: Any, workspace: Workspace,
     spec = load_spec({**written(f"{tmp_path}/in/", {}), "contract": {"tables": tables}}, known_checks={})
     stage(workspace, spec)
     try:
-        told = str(validate(workspace, spec))
+        outcome = str(validate(workspace, spec))
     except StagegateError as error:
-        told = str(error)
+        outcome = str(error)
     assert not marker.exists()
-    assert "'row_condition'" in told
+    assert "'row_condition'" in outcome
 
 
 @pytest.mark.parametrize("chain", ["", "simplecache::"])

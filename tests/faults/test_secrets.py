@@ -50,9 +50,9 @@ def found_in(data: bytes, secrets: dict[str, str]) -> list[str]:
 def found_below(folder: Path, secrets: dict[str, str]) -> dict[str, list[str]]:
     """Which files hold which secrets; names of files count too."""
     return {
-        str(path): found
+        str(path): leaks
         for path in folder.rglob("*")
-        if (found := found_in(str(path).encode() + (path.read_bytes() if path.is_file() else b""), secrets))
+        if (leaks := found_in(str(path).encode() + (path.read_bytes() if path.is_file() else b""), secrets))
     }
 
 
@@ -147,11 +147,11 @@ def test_commands_write_no_secret_whatever_becomes_of_them(
         results = [run_stagegate(*words, env=env) for _, words, env in runs[:4]]
         with ThreadPoolExecutor(2) as pool:
             results += pool.map(lambda run: run_stagegate(*run[1], env=run[2]), runs[4:])
-    told = [
+    outputs = [
         (" ".join(map(str, run[1])), result.stdout + result.stderr) for run, result in zip(runs, results, strict=True)
     ]
-    assert [result.returncode for result in results[:-1]] == [code for code, _, _ in runs[:-1]], told
-    assert {words: leaks for words, text in told if (leaks := found_in(text.encode(), secrets))} == {}
+    assert [result.returncode for result in results[:-1]] == [code for code, _, _ in runs[:-1]], outputs
+    assert {words: leaks for words, text in outputs if (leaks := found_in(text.encode(), secrets))} == {}
     assert found_below(tmp_path, secrets) == {}
     stored = seaweedfs.client()
     assert not [name for name in stored.find("secret-command") if found_in(stored.cat(name), secrets)]
@@ -305,19 +305,19 @@ def test_flows_leave_no_secret_with_prefect(
         spoil_block("aws-credentials", "wrong", {"aws_secret_access_key": [CANARIES["secret"]]})
         must_fail(f"{bucket}/", "aws-credentials/wrong", cache, blocks["catalog"])
     with get_client(sync_client=True) as client:
-        told = json.dumps(
+        records = json.dumps(
             [
-                [one.model_dump(mode="json") for one in reads()]
+                [record.model_dump(mode="json") for record in reads()]
                 for reads in (client.read_flow_runs, client.read_task_runs, client.read_logs, client.read_artifacts)
             ]
         )
-    assert "can't be loaded here" in told, "the logs of the last run are not there yet"
+    assert "can't be loaded here" in records, "the logs of the last run are not there yet"
     database = Path(str(PREFECT_API_DATABASE_CONNECTION_URL.value()).partition("///")[2])
     written = b"".join(path.read_bytes() for path in database.parent.glob(f"{database.name}*"))
     assert b"stagegate.version.staged" in written
     printed = capfd.readouterr()
     texts: dict[str, str | bytes] = {
-        "the API": told,
+        "the API": records,
         "the server's database": written,
         "logs": caplog.text,
         "output": printed.out + printed.err,
@@ -346,5 +346,5 @@ def spoil_block(slug: str, name: str, fields: dict[str, Any]) -> None:
     from prefect.client.schemas.actions import BlockDocumentUpdate
 
     with get_client(sync_client=True) as client:
-        found = client.read_block_document_by_name(name, slug, include_secrets=True)
-        client.update_block_document(found.id, BlockDocumentUpdate(data={**found.data, **fields}))
+        document = client.read_block_document_by_name(name, slug, include_secrets=True)
+        client.update_block_document(document.id, BlockDocumentUpdate(data={**document.data, **fields}))

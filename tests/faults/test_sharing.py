@@ -67,7 +67,7 @@ def test_a_cache_that_everybody_may_write_to_is_refused(workspace: Workspace, fo
     assert "chmod o-w" in caught.value.hint
 
 
-def test_a_root_that_its_user_linked_to_a_larger_volume_is_followed(workspace: Workspace, tmp_path: Path) -> None:
+def test_cache_root_may_be_a_symbolic_link(workspace: Workspace, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(workspace.cache.root)
     assert Cache.open(tmp_path / "link").root == tmp_path / "link"
 
@@ -77,7 +77,9 @@ def test_what_is_no_blob_is_not_believed_for_its_place_and_size(
     workspace: Workspace, spec: dict[str, Any], tmp_path: Path, plant: str
 ) -> None:
     version = stage(workspace, spec)
-    (entry,) = [one for one in workspace.catalog.manifest("things", version.digest).entries() if one.path == "a.bin"]
+    (entry,) = [
+        entry for entry in workspace.catalog.manifest("things", version.digest).entries() if entry.path == "a.bin"
+    ]
     blob = workspace.cache.layout.blob(entry.digest)
     shutil.rmtree(workspace.cache.root / "views" / "things")
     blob.unlink()
@@ -96,7 +98,7 @@ def test_what_is_no_blob_is_not_believed_for_its_place_and_size(
     assert not verify(workspace).damaged
 
 
-def test_a_link_in_a_view_is_found_though_it_leads_to_the_right_bytes(
+def test_link_in_a_view_is_damage_though_its_bytes_are_right(
     workspace: Workspace, spec: dict[str, Any], tmp_path: Path
 ) -> None:
     version = stage(workspace, spec)
@@ -110,7 +112,7 @@ def test_a_link_in_a_view_is_found_though_it_leads_to_the_right_bytes(
 # ── volumes whose locks tell little ─────────────────────────────────────────────────────────────────────────────────
 
 
-def test_on_a_network_file_system_hits_are_served_and_collection_is_off(
+def test_network_file_system_serves_hits_and_collects_nothing(
     workspace: Workspace, spec: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     version = stage(workspace, spec)
@@ -118,8 +120,8 @@ def test_on_a_network_file_system_hits_are_served_and_collection_is_off(
     mounts.write_text(f"/dev/vda / ext4 rw 0 0\nnas:/x {tmp_path.resolve()} nfs4 rw 0 0\n")
     monkeypatch.setattr("prefect_stagegate.mounts.MOUNTS", mounts)
     assert stage(workspace, spec).bytes_fetched == 0
-    with open_dataset("things", cache=workspace.cache.root) as found:
-        assert holds(found.path) == FILES
+    with open_dataset("things", cache=workspace.cache.root) as dataset:
+        assert holds(dataset.path) == FILES
     with pytest.raises(CacheError, match="lies on nfs4") as caught:
         collect(workspace.cache.layout)
     assert "local volume" in caught.value.hint
@@ -150,9 +152,7 @@ except Exception as error:
 
 
 @pytest.mark.system  # a C compiler makes the library whose flock does nothing
-def test_without_a_working_flock_staging_and_reading_work_and_collection_is_off(
-    spec: dict[str, Any], tmp_path: Path
-) -> None:
+def test_without_flock_staging_works_and_collection_is_off(spec: dict[str, Any], tmp_path: Path) -> None:
     source, library = tmp_path / "nolocks.c", tmp_path / "nolocks.so"
     source.write_text(NO_LOCKS)
     subprocess.run(["cc", "-shared", "-fPIC", "-o", library, source], check=True)
@@ -181,8 +181,8 @@ def as_user(user: int, action: Callable[[], None], *, groups: tuple[int, ...] = 
         finally:
             os._exit(0)
     os.close(writing)
-    with os.fdopen(reading) as told:
-        text = told.read()
+    with os.fdopen(reading) as pipe:
+        text = pipe.read()
     os.waitpid(child, 0)
     return text
 
@@ -190,7 +190,7 @@ def as_user(user: int, action: Callable[[], None], *, groups: tuple[int, ...] = 
 @pytest.fixture
 def place(tmp_path: Path, spec: dict[str, Any]) -> Iterator[Path]:
     """A folder that two users may enter, with the source, and a cache and a catalog of the owner's."""
-    above = [one for one in (tmp_path, *tmp_path.parents) if stat.S_IMODE(one.stat().st_mode) == 0o700]
+    above = [parent for parent in (tmp_path, *tmp_path.parents) if stat.S_IMODE(parent.stat().st_mode) == 0o700]
     for folder in above:
         folder.chmod(0o711)
     for name in ("home", "catalog"):
@@ -213,12 +213,12 @@ def stages(place: Path, spec: dict[str, Any]) -> Callable[[], None]:
 
 
 @needs_root
-def test_a_neighbour_s_cache_is_refused_unless_it_is_shared_with_their_group(place: Path, spec: dict[str, Any]) -> None:
+def test_cache_of_another_user_is_refused_unless_group_shared(place: Path, spec: dict[str, Any]) -> None:
     cache = place / "home" / "cache"
 
     def reads() -> None:
-        with open_dataset("things", cache=cache) as found:
-            assert holds(found.path) == FILES
+        with open_dataset("things", cache=cache) as dataset:
+            assert holds(dataset.path) == FILES
 
     assert as_user(OWNER, stages(place, spec)) == ""
     assert stat.S_IMODE(cache.stat().st_mode) == 0o700
@@ -231,8 +231,8 @@ def test_a_neighbour_s_cache_is_refused_unless_it_is_shared_with_their_group(pla
     os.chown(cache, OWNER, GROUP)
     cache.chmod(0o2750)
     assert as_user(NEIGHBOUR, reads, groups=(GROUP,)) == ""
-    told = as_user(NEIGHBOUR, stages(place, {**spec, "dataset": "others"}), groups=(GROUP,))
-    assert "permission is denied" in told
+    problem = as_user(NEIGHBOUR, stages(place, {**spec, "dataset": "others"}), groups=(GROUP,))
+    assert "permission is denied" in problem
     assert "CacheError" in as_user(NEIGHBOUR, reads)
 
 
@@ -246,8 +246,8 @@ def test_a_cache_that_can_only_be_read_may_lack_empty_folders(place: Path, spec:
         assert opened.refs.datasets() == ["things"]
         assert len(list(opened.views.all())) == 1
         assert used_bytes(opened.layout) > 0
-        with open_dataset("things", cache=cache) as found:
-            assert holds(found.path) == FILES
+        with open_dataset("things", cache=cache) as dataset:
+            assert holds(dataset.path) == FILES
 
     assert as_user(OWNER, stages(place, spec)) == ""
     os.chown(cache, OWNER, GROUP)
@@ -261,12 +261,12 @@ def test_a_cache_that_can_only_be_read_may_lack_empty_folders(place: Path, spec:
 
 
 @needs_root
-def test_a_blob_that_a_neighbour_planted_is_hashed_before_it_is_believed(place: Path, spec: dict[str, Any]) -> None:
+def test_blob_planted_by_another_user_is_hashed_first(place: Path, spec: dict[str, Any]) -> None:
     assert as_user(OWNER, stages(place, spec)) == ""
     cache = Cache.open(place / "home" / "cache")
     (version,) = list(cache.views.all())
     workspace = open_workspace(cache.root, place / "catalog")
-    entries = {one.path: one for one in workspace.catalog.manifest(*version).entries()}
+    entries = {entry.path: entry for entry in workspace.catalog.manifest(*version).entries()}
     shutil.rmtree(cache.root / "views" / "things")
     for name, data in (("a.bin", b"no first!"), ("b/c.bin", FILES["b/c.bin"])):
         blob = cache.layout.blob(entries[name].digest)
@@ -285,14 +285,12 @@ def test_a_blob_that_a_neighbour_planted_is_hashed_before_it_is_believed(place: 
 
 
 @needs_root
-def test_a_cache_that_a_neighbour_prepared_is_refused_before_anything_is_written(
-    place: Path, spec: dict[str, Any]
-) -> None:
+def test_cache_prepared_by_another_user_is_refused_unwritten(place: Path, spec: dict[str, Any]) -> None:
     assert as_user(NEIGHBOUR, stages(place, spec)) == ""
     (place / "home" / "cache").chmod(0o777)
     before = sorted((place / "home" / "cache").rglob("*"))
-    told = as_user(OWNER, stages(place, spec))
-    assert "Everybody may write" in told
+    problem = as_user(OWNER, stages(place, spec))
+    assert "Everybody may write" in problem
     (place / "home" / "cache").chmod(0o755)
     assert f"belongs to the user {NEIGHBOUR}" in as_user(OWNER, stages(place, spec))
     assert sorted((place / "home" / "cache").rglob("*")) == before
@@ -313,8 +311,8 @@ def test_a_group_shares_a_cache_whose_folder_says_so(place: Path, spec: dict[str
             version = stage(open_workspace(cache, place / "catalog" / str(os.getuid())), wanted)
             assert holds(version.path) == FILES
             assert version.bytes_fetched == fetched
-            with open_dataset(wanted["dataset"], cache=cache) as found:
-                assert holds(found.path) == FILES
+            with open_dataset(wanted["dataset"], cache=cache) as dataset:
+                assert holds(dataset.path) == FILES
 
         return action
 
@@ -326,18 +324,16 @@ def test_a_group_shares_a_cache_whose_folder_says_so(place: Path, spec: dict[str
     def collects() -> None:
         for ref in (cache / "refs").rglob("latest"):
             ref.unlink()
-        found = collect(Cache.open(cache).layout)
-        assert len(found.versions) == 2, found
-        assert found.blobs == len(FILES), found
+        collection = collect(Cache.open(cache).layout)
+        assert len(collection.versions) == 2, collection
+        assert collection.blobs == len(FILES), collection
         assert not list((cache / "trash").iterdir())
 
     assert as_user(NEIGHBOUR, collects, groups=in_group) == ""
 
 
 @needs_root
-def test_members_of_a_group_see_each_other_s_leases_and_take_over_what_the_dead_left(
-    place: Path, spec: dict[str, Any]
-) -> None:
+def test_group_members_see_leases_and_take_over_dead_ones(place: Path, spec: dict[str, Any]) -> None:
     cache = place / "home" / "cache"
     cache.mkdir()
     os.chown(cache, OWNER, GROUP)
@@ -355,8 +351,8 @@ def test_members_of_a_group_see_each_other_s_leases_and_take_over_what_the_dead_
                 os.write(ready[1], b"x")
                 os.read(end[0], 1)
 
-        told = as_user(OWNER, reads, groups=(GROUP,))
-        os._exit(bool(told))
+        problem = as_user(OWNER, reads, groups=(GROUP,))
+        os._exit(bool(problem))
     os.read(ready[0], 1)
 
     def sees_and_spares() -> None:

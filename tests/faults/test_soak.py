@@ -46,7 +46,7 @@ def test_half_a_minute_of_everything_at_once_violates_nothing(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize(
-    ("plant", "found"),
+    ("plant", "violation"),
     [
         ("rot", "differs from revision"),
         ("file", "gone from under the lease|not what its name says|not what the manifest says|lost"),
@@ -54,10 +54,10 @@ def test_half_a_minute_of_everything_at_once_violates_nothing(tmp_path: Path) ->
         ("lease", "lives, and its holder"),
     ],
 )
-def test_what_is_planted_is_found_and_its_evidence_kept(plant: str, found: str, tmp_path: Path) -> None:
+def test_what_is_planted_is_found_and_its_evidence_kept(plant: str, violation: str, tmp_path: Path) -> None:
     done = run(tmp_path, "--hours", "0.05", "--seed", "4", "--plant", plant)
     assert done.returncode == 1, done.stdout + done.stderr
     violations = [line for line in done.stdout.splitlines() if line.startswith("VIOLATION: ")]
-    assert any(part in line for line in violations for part in found.split("|")), done.stdout
+    assert any(part in line for line in violations for part in violation.split("|")), done.stdout
     (evidence,) = tmp_path.glob("soak-*")
     assert json.loads((evidence / "figures.json").read_text())["violations"]

@@ -121,13 +121,13 @@ class TestBusy:
             assert next(answers, None) is None
 
     def test_a_listing_of_a_server_that_stays_busy_ends(self, website: str, tmp_path: Path) -> None:
-        asked = itertools.count()
+        requests = itertools.count()
         with FaultProxy(website) as proxy:
-            proxy.refuse = lambda _: Status(503, retry_after=str(next(asked) * 0))
+            proxy.refuse = lambda _: Status(503, retry_after=str(next(requests) * 0))
             spec = {"stagegate": 1, "dataset": "things", "sources": [{"url": f"{proxy.url}/folder/"}]}
             with pytest.raises(SourceBusy):
                 stage(open_workspace(tmp_path / "cache", tmp_path / "catalog"), spec)
-        assert 1 < next(asked) < 10
+        assert 1 < next(requests) < 10
 
     def test_nobody_waits_for_ever(self, cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr(retry, "LONGEST_RETRY_AFTER", 0.01)
@@ -315,7 +315,7 @@ class TestThrottle:
         begun = time.monotonic()
         jobs = [
             threading.Thread(
-                target=lambda one, place: list(fetch_all(one, Cache.open(place), limits=limits)), args=pair
+                target=lambda source, place: list(fetch_all(source, Cache.open(place), limits=limits)), args=pair
             )
             for pair in zip(sources, (tmp_path / "1", tmp_path / "2"), strict=True)
         ]

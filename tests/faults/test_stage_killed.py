@@ -66,9 +66,7 @@ def stop_halfway(process: subprocess.Popen[str], proxy: FaultProxy, how: signal.
     process.send_signal(how)
 
 
-def test_a_killed_command_typed_again_fetches_only_what_is_missing(
-    spec: Path, seaweedfs: SeaweedFS, proxy: FaultProxy
-) -> None:
+def test_killed_stage_resumes(spec: Path, seaweedfs: SeaweedFS, proxy: FaultProxy) -> None:
     first = begin(spec, seaweedfs)
     stop_halfway(first, proxy, signal.SIGKILL)
     first.communicate()
@@ -86,14 +84,12 @@ def test_a_killed_command_typed_again_fetches_only_what_is_missing(
     assert seal(calm.catalog.manifest("things", version.digest).entries()).digest == version.digest
 
 
-def test_an_interrupted_command_says_so_in_one_line_and_leaves_in_time(
-    spec: Path, seaweedfs: SeaweedFS, proxy: FaultProxy
-) -> None:
+def test_interrupted_stage_ends_in_time_with_one_line(spec: Path, seaweedfs: SeaweedFS, proxy: FaultProxy) -> None:
     process = begin(spec, seaweedfs)
     stop_halfway(process, proxy, signal.SIGINT)
-    asked = time.monotonic()
+    interrupted = time.monotonic()
     output, errors = process.communicate(timeout=30)
-    assert time.monotonic() - asked < 10
+    assert time.monotonic() - interrupted < 10
     assert (process.returncode, output) == (130, "")
     assert errors.startswith("stagegate: interrupted")
     assert len(errors.splitlines()) == 1

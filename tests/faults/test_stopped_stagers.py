@@ -78,9 +78,9 @@ class Told(Silent):
     def __init__(self) -> None:
         self.waits: list[str] = []
 
-    def waiting(self, told: str) -> None:
+    def waiting(self, reason: str) -> None:
         """Keep it."""
-        self.waits.append(told)
+        self.waits.append(reason)
 
 
 def fetch(cache: Cache, size: int, progress: Silent | None = None) -> Receipt:
@@ -107,12 +107,12 @@ def test_a_stopped_stager_blocks_nobody(tmp_path: Path, size: str, at_read: int)
 
 
 def test_who_waits_says_for_whom_and_since_when(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    cache, told = Cache.open(tmp_path / "cache"), Told()
+    cache, progress = Cache.open(tmp_path / "cache"), Told()
     with stopped_stager(cache.layout.root, SIZES["small"], 1) as stager, caplog.at_level(logging.INFO):
-        fetch(cache, SIZES["small"], told)
-    assert f"pid {stager.pid}" in told.waits[0]
-    assert "stopped" in told.waits[0]
-    assert "since 20" in told.waits[0]
+        fetch(cache, SIZES["small"], progress)
+    assert f"pid {stager.pid}" in progress.waits[0]
+    assert "stopped" in progress.waits[0]
+    assert "since 20" in progress.waits[0]
     assert f"pid {stager.pid}" in caplog.text
     assert "fetches it" in caplog.text
 

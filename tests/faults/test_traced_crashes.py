@@ -25,9 +25,7 @@ def lab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
     lab.close()
 
 
-def test_a_job_that_crashes_at_any_system_call_leaves_the_old_or_the_new_state_and_converges(
-    lab: Lab, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_job_crashed_at_any_system_call_converges(lab: Lab, capsys: pytest.CaptureFixture[str]) -> None:
     chosen = spread(list(trace.points(lab)), COUNT, SEED)
     verdicts = list(trace.crash_each(lab, chosen))
     reached = {verdict.point for verdict in verdicts if verdict.reached}

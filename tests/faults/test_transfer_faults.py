@@ -52,11 +52,11 @@ def digest(data: bytes) -> str:
 
 def contents(cache: Cache) -> dict[str, bytes]:
     """Everything that can be seen in the cache, checked: each blob is what its name says and read-only."""
-    found = {f"blake3:{path.name}": path for path in cache.layout.blobs.glob("*/*")}
-    for name, path in found.items():
+    blobs = {f"blake3:{path.name}": path for path in cache.layout.blobs.glob("*/*")}
+    for name, path in blobs.items():
         assert digest(path.read_bytes()) == name
         assert path.stat().st_mode & 0o777 == 0o444
-    return {name: path.read_bytes() for name, path in found.items()}
+    return {name: path.read_bytes() for name, path in blobs.items()}
 
 
 def failures(source: ScriptedSource, cache: Cache, *mirrors: ScriptedSource) -> tuple[StagegateError, ...]:
@@ -92,9 +92,11 @@ def test_a_source_that_is_down_uses_up_its_budget_and_no_more(cache: Cache) -> N
     assert len(source.reads) == 200 + 10
 
 
-def test_every_object_that_failed_is_named_and_the_others_are_kept(cache: Cache) -> None:
+def test_failed_objects_are_named_and_the_others_kept(cache: Cache) -> None:
     source = ScriptedSource({name: name.encode() * 50 for name in "abcdefgh"})
-    planned = [PlannedObject(f"in/{one.key}", one, 0, Action.FETCH) for one in source.list()]
+    planned = [
+        PlannedObject(f"in/{source_object.key}", source_object, 0, Action.FETCH) for source_object in source.list()
+    ]
     for gone in "bf":
         del source.objects[gone]
     run = transfer(planned, [SourceGroup(source)], cache, limits=LIMITS, max_failed=2)
@@ -114,7 +116,7 @@ def test_no_further_objects_are_started_when_too_many_failed(cache: Cache) -> No
     assert len(source.reads) <= 2 * LIMITS.in_flight
 
 
-def test_a_large_object_that_changes_between_parts_is_restarted_and_never_spliced(cache: Cache) -> None:
+def test_object_that_changes_between_parts_restarts(cache: Cache) -> None:
     source, newer = ScriptedSource({"a": LARGE}), LARGE[::-1]
 
     def replace(_key: str, start: int, _end: int) -> None:
@@ -133,17 +135,15 @@ class WeaklyPinned(ScriptedSource):
     modified: float | None = 1.0
 
     def find(self, key: str) -> SourceObject:
-        found = super().find(key)
-        return SourceObject(key, found.size, Pin("mtime", "1", "weak"), self.modified)
+        source_object = super().find(key)
+        return SourceObject(key, source_object.size, Pin("mtime", "1", "weak"), self.modified)
 
 
 @pytest.mark.parametrize(
     ("age", "rehash", "goes_on"),
     [(60.0, "never", True), (0.0, "never", False), (60.0, "when_weak", False), (60.0, "always", False)],
 )
-def test_parts_of_an_interrupted_run_are_never_spliced_with_those_of_a_state_that_its_pin_does_not_tell_apart(
-    cache: Cache, age: float, rehash: Rehash, goes_on: bool
-) -> None:
+def test_parts_kept_under_a_weak_pin_are_never_spliced(cache: Cache, age: float, rehash: Rehash, goes_on: bool) -> None:
     source, alone = WeaklyPinned({"a": LARGE}), Limits(in_flight=1, part=PART, memory=8 * PART)
     source.modified = float(int(time.time() - age))
 
@@ -200,7 +200,7 @@ def test_bytes_that_stay_wrong_are_refused(cache: Cache, data: bytes) -> None:
     assert list(cache.layout.ingest.iterdir()) == []
 
 
-def test_an_etag_that_is_no_md5_fails_nothing_when_the_source_disowns_it(cache: Cache) -> None:
+def test_etag_that_the_source_disowns_as_md5_fails_nothing(cache: Cache) -> None:
     source = ScriptedSource({"a": SMALL})
     source.spoil = lambda _: SMALL[::-1]
     source.disowns_checksums = lambda listed: True  # type: ignore[method-assign]  # noqa: ARG005
@@ -218,7 +218,7 @@ def test_a_body_of_the_wrong_length_is_refused(cache: Cache, data: bytes, change
     assert contents(cache) == {}
 
 
-def test_what_a_killed_stager_left_of_a_small_object_is_written_over(cache: Cache) -> None:
+def test_small_object_left_by_a_killed_stager_is_overwritten(cache: Cache) -> None:
     source = ScriptedSource({"a": SMALL})
     listed = source.find("a")
     claim = cache.blobs.claim(source.identity, listed.key, str(listed.pin), str(listed.size))
@@ -265,7 +265,7 @@ class TestMirrors:
         (receipt,) = transfer(planned, [SourceGroup(source, [empty, full])], cache, limits=LIMITS)
         assert (receipt.digest, receipt.proof) == (digest(SMALL), "manifest")
 
-    def test_an_object_that_was_replaced_comes_from_a_mirror_that_still_has_it(self, cache: Cache) -> None:
+    def test_replaced_object_is_fetched_from_a_mirror(self, cache: Cache) -> None:
         source, mirror = ScriptedSource({"a": LARGE}), ScriptedSource({"a": LARGE}, url="scripted://two/")
         planned = [PlannedObject("a", source.find("a"), 0, Action.FETCH, digest(LARGE))]
         source.objects["a"] = LARGE[::-1]
@@ -306,7 +306,7 @@ class TestStopping:
         assert (receipt.fetched, run.stats.resumed) == (2 * PART + 77, 3 * PART)
         assert contents(cache) == {digest(LARGE): LARGE}
 
-    def test_a_large_object_that_no_thread_is_at_when_it_stops_is_claimed_no_longer(self, cache: Cache) -> None:
+    def test_stopped_run_releases_a_large_object_without_a_thread(self, cache: Cache) -> None:
         """The same process goes on with it, as a task's retry does."""
         source, cancel = ScriptedSource({"a": LARGE}), threading.Event()
 
@@ -421,7 +421,7 @@ except StagegateError as error:
         assert "ulimit -f" in done.stdout
         assert contents(cache) == {}
 
-    def test_a_volume_without_room_is_refused_before_anything_is_fetched(self, cache: Cache) -> None:
+    def test_volume_without_room_is_refused_before_any_fetch(self, cache: Cache) -> None:
         source = ScriptedSource({"a": LARGE})
         limits, space = Limits(in_flight=2, part=PART, memory=PART), Space(cache.layout, SpaceRules(floor=1.0))
         with pytest.raises(StagegateError) as caught:

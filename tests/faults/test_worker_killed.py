@@ -58,7 +58,7 @@ if __name__ == "__main__":
 """
 
 
-class Node:
+class SlowNode:
     """A node whose source takes half a minute to give all it has."""
 
     def __init__(self, folder: Path, seaweedfs: SeaweedFS, proxy: FaultProxy) -> None:
@@ -100,10 +100,10 @@ class Node:
 
     def wait(self, look: Callable[[], Any], seconds: float = 120) -> Any:
         until = time.monotonic() + seconds
-        while not (found := look()):
+        while not (value := look()):
             assert time.monotonic() < until, self.log()
             time.sleep(0.05)
-        return found
+        return value
 
     def reach(self, share: float) -> None:
         """Wait until a share of the data is here."""
@@ -122,14 +122,14 @@ class Node:
 
 
 @pytest.fixture
-def node(tmp_path: Path, seaweedfs: SeaweedFS) -> Iterator[Node]:
+def node(tmp_path: Path, seaweedfs: SeaweedFS) -> Iterator[SlowNode]:
     with FaultProxy(seaweedfs.endpoint_url, delay=1.0) as proxy:
-        yield Node(tmp_path, seaweedfs, proxy)
+        yield SlowNode(tmp_path, seaweedfs, proxy)
 
 
 @pytest.mark.parametrize("how", ["threads", "processes", "dask", "await"])
-def test_a_run_ends_with_its_flow_s_process_wherever_the_task_runner_put_it(
-    how: str, node: Node, monkeypatch: pytest.MonkeyPatch
+def test_run_ends_with_its_process_under_each_task_runner(
+    how: str, node: SlowNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (node.folder / "flows.py").write_text(FLOWS)
     (node.folder / "spec.yaml").write_text(str(node.spec).replace("'", '"'))
@@ -137,9 +137,9 @@ def test_a_run_ends_with_its_flow_s_process_wherever_the_task_runner_put_it(
     try:
         node.reach(0.1)
         process.send_signal(signal.SIGTERM)
-        asked = time.monotonic()
+        signalled = time.monotonic()
         process.wait(GRACE)
-        took = time.monotonic() - asked
+        took = time.monotonic() - signalled
         assert took < 15, node.log()
         assert node.leases() == []
     finally:
@@ -161,7 +161,7 @@ def ask(path: str, **body: Any) -> Any:
 class Job:
     """One run of the flow `stage`, deployed to a work pool of its own."""
 
-    def __init__(self, node: Node, pool: str) -> None:
+    def __init__(self, node: SlowNode, pool: str) -> None:
         ask("/work_pools/", name=pool, type="process")
         flow = ask("/flows/", name="stagegate-stage")["id"]
         entry = "prefect_stagegate.flows.stage:stage"
@@ -191,9 +191,7 @@ class Job:
         ask(f"/flow_runs/{self.id}/set_state", state={"type": "SCHEDULED"}, force=True)
 
 
-def test_a_killed_worker_and_a_killed_run_end_in_time_and_the_next_run_fetches_only_what_is_missing(
-    node: Node, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_run_after_a_killed_worker_fetches_only_the_rest(node: SlowNode, monkeypatch: pytest.MonkeyPatch) -> None:
     job = Job(node, "killed")
     job.killed("worker", share=0.1)
     job.reschedule()

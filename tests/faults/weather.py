@@ -71,9 +71,9 @@ class Report:
     """Reads of objects while the weather was bad."""
 
     def __str__(self) -> str:
-        told = ", ".join(f"{count} {kind}" for kind, count in sorted(self.faults.items())) or "no fault"
+        faults = ", ".join(f"{count} {kind}" for kind, count in sorted(self.faults.items())) or "no fault"
         climate = f"seed {self.seed}: {'+'.join(self.kinds)} at {self.chance:.0%}"
-        return f"{climate}: {told} in {self.fetches} reads → {self.outcome}"
+        return f"{climate}: {faults} in {self.fetches} reads → {self.outcome}"
 
 
 def round(seed: int, server: SeaweedFS, folder: Path) -> Report:  # noqa: A001 - what it is
@@ -158,7 +158,7 @@ class Sky:
         """From here on all goes well."""
         self.report.fetches = len(self.proxy.fetches)
         assert self.proxy.pages
-        self.report.faults.update(f"listing-{lie}" for lie in self.proxy.pages.told)
+        self.report.faults.update(f"listing-{lie}" for lie in self.proxy.pages.lies)
         self.proxy.break_with(lambda _: None)
         self.proxy.refuse = lambda _: None
         self.proxy.pages.lie = lambda _: None
@@ -258,7 +258,7 @@ def _visible(sky: Sky, workspace: Workspace) -> tuple[str, Sequence[str]]:
 
 
 def _name(error: StagegateError) -> str:
-    inner = {type(one).__name__ for one in error.failures} if isinstance(error, TransferFailed) else set[str]()
+    inner = {type(failure).__name__ for failure in error.failures} if isinstance(error, TransferFailed) else set[str]()
     return f"{type(error).__name__}({', '.join(sorted(inner))})" if inner else type(error).__name__
 
 

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -17,7 +16,7 @@ from prefect_stagegate.cli import main
 from prefect_stagegate.clock import now
 from prefect_stagegate.errors import UnknownRef, UsageError
 from prefect_stagegate.filesystem import StagegateFileSystem
-from prefect_stagegate.model import Address, Identity, Version
+from prefect_stagegate.model import Address, Version
 from prefect_stagegate.operations.environment import accepted_in
 from prefect_stagegate.operations.gating.approve import approve
 from prefect_stagegate.operations.gating.attestations import verify_attestation
@@ -29,72 +28,51 @@ from prefect_stagegate.operations.gating.rollback import rollback
 from prefect_stagegate.operations.gating.waive import waive
 from prefect_stagegate.operations.inspect import history, revocations
 from prefect_stagegate.operations.staging.stage import stage
-from prefect_stagegate.operations.workspace import Workspace, open_workspace
-from prefect_stagegate.readiness import known_checks
-from prefect_stagegate.spec import load_spec
 from prefect_stagegate.tasks import check_readiness, promote_dataset, stage_dataset, validate_dataset, verify_cache
 from prefect_stagegate.units import digest_text
+from tests.support.scenario import INES, Scenario
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
-ADA, INES = Identity("ada", "declared"), Identity("ines@example.org", "declared")
 GATES = {
     "pilot": {"require": ["license", "owner"]},
     "production": {"require": ["license", {"approval": {"count": 1, "from": ["infra"]}}]},
 }
 
 
-class Place:
-    """A node and a catalog with three versions of `things`; pilot accepted each, and names the third."""
+class ThreeVersions(Scenario):
+    """Three versions of `things`; pilot accepted each, and names the third."""
 
     def __init__(self, folder: Path) -> None:
-        self.places: dict[str, Any] = {"cache": folder / "cache", "catalog": folder / "catalog"}
-        (folder / "nas").mkdir()
-        self._data = folder / "nas/data.csv"
-        self.first, self.second, self.third = (self._deliver(text) for text in ("one\n", "two\n", "three\n"))
+        contract = {"files": [{"match": "*.csv", "probes": ["csv"]}]}
+        super().__init__(folder, contract=contract, gates=GATES)
+        self.first, self.second, self.third = (self._to_pilot(text) for text in ("one\n", "two\n", "three\n"))
 
-    def node(self, who: Identity = ADA) -> Workspace:
-        return open_workspace(**self.places, identity=who)
-
-    def settings(self) -> dict[str, str]:
-        return {f"STAGEGATE_{name.upper()}": str(folder) for name, folder in self.places.items()}
-
-    def _deliver(self, text: str) -> Version:
-        self._data.write_text(text)
-        spec = {
-            "stagegate": 1,
-            "dataset": "things",
-            "owners": dict.fromkeys(("data", "ai", "governance"), "team@example.org") | {"infra": INES.name},
-            "license": "CC0-1.0",
-            "sources": [{"url": str(self._data.parent)}],
-            "contract": {"files": [{"match": "*.csv", "probes": ["csv"]}]},
-            "gates": GATES,
-        }
-        version = stage(self.node(), load_spec(spec, known_checks=known_checks()))
-        assert check(self.node(), Address("things"), "pilot").accepted
-        promote(self.node(), Address("things"), "pilot")
+    def _to_pilot(self, text: str) -> Version:
+        version = self.deliver(text)
+        self.promote("pilot")
         return version
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Place:
+def place(tmp_path: Path) -> ThreeVersions:
     """A place of the test's own, which it changes."""
-    return Place(tmp_path)
+    return ThreeVersions(tmp_path)
 
 
 @pytest.fixture(scope="module")
-def shared_place(tmp_path_factory: pytest.TempPathFactory) -> Place:
-    return Place(tmp_path_factory.mktemp("place"))
+def shared_place(tmp_path_factory: pytest.TempPathFactory) -> ThreeVersions:
+    return ThreeVersions(tmp_path_factory.mktemp("place"))
 
 
 @pytest.fixture
-def read_place(shared_place: Place, monkeypatch: pytest.MonkeyPatch) -> Place:
+def read_place(shared_place: ThreeVersions, monkeypatch: pytest.MonkeyPatch) -> ThreeVersions:
     """A place that tests share and leave as it is; the settings name it."""
-    for name, folder in shared_place.settings().items():
+    for name, folder in shared_place.environment().items():
         monkeypatch.setenv(name, folder)
     return shared_place
 
 
-def second(place: Place, form: str) -> str:
+def second(place: ThreeVersions, form: str) -> str:
     """The address of the second version."""
     return f"things@{digest_text(place.second.digest)}" if form == "digest" else f"things@{form}"
 
@@ -103,10 +81,10 @@ FORMS = pytest.mark.parametrize("form", ["digest", "pilot~1"])
 
 
 @FORMS
-def test_readers_take_any_way_to_name_a_version(read_place: Place, run_stagegate: Run, form: str) -> None:
+def test_readers_take_any_way_to_name_a_version(read_place: ThreeVersions, run_stagegate: Run, form: str) -> None:
     name = second(read_place, form)
-    assert run_stagegate("path", name, env=read_place.settings()).stdout.strip() == str(read_place.second.path)
-    told = run_stagegate("exec", name, "--", "cat", "{}/data.csv", env=read_place.settings())
+    assert run_stagegate("path", name, env=read_place.environment()).stdout.strip() == str(read_place.second.path)
+    told = run_stagegate("exec", name, "--", "cat", "{}/data.csv", env=read_place.environment())
     assert (told.returncode, told.stdout) == (0, "two\n"), told.stderr
     with open_dataset(name) as dataset:
         assert dataset.digest == read_place.second.digest
@@ -115,7 +93,7 @@ def test_readers_take_any_way_to_name_a_version(read_place: Place, run_stagegate
 
 @FORMS
 def test_commands_take_any_way_to_name_a_version(
-    read_place: Place, capsys: pytest.CaptureFixture[str], form: str
+    read_place: ThreeVersions, capsys: pytest.CaptureFixture[str], form: str
 ) -> None:
     name = second(read_place, form)
     digest = read_place.second.digest
@@ -142,14 +120,14 @@ def test_commands_take_any_way_to_name_a_version(
 
 
 @FORMS
-def test_a_version_brought_by_its_name_moves_no_ref_of_the_node(read_place: Place, form: str) -> None:
+def test_a_version_brought_by_its_name_moves_no_ref_of_the_node(read_place: ThreeVersions, form: str) -> None:
     before = read_place.node().cache.refs.of("things")
     assert stage(read_place.node(), Address.parse(second(read_place, form))).digest == read_place.second.digest
     assert read_place.node().cache.refs.of("things") == before
 
 
 @FORMS
-def test_people_answer_for_any_way_to_name_a_version(place: Place, form: str) -> None:
+def test_people_answer_for_any_way_to_name_a_version(place: ThreeVersions, form: str) -> None:
     address = Address.parse(second(place, form))
     check(place.node(), address, "production")
     assert approve(place.node(INES), address, "production").approved
@@ -163,23 +141,23 @@ def test_people_answer_for_any_way_to_name_a_version(place: Place, form: str) ->
 
 
 @FORMS
-def test_tasks_take_any_way_to_name_a_version(place: Place, form: str) -> None:
+def test_tasks_take_any_way_to_name_a_version(place: ThreeVersions, form: str) -> None:
     name = second(place, form)
-    assert stage_dataset.fn(name, **place.places).digest == place.second.digest
-    assert validate_dataset.fn(name, **place.places).digest == place.second.digest
-    assert check_readiness.fn(name, "pilot", **place.places).digest == place.second.digest
-    assert verify_cache.fn(name, **place.places).versions == 1
-    assert promote_dataset.fn(name, "pilot", **place.places).digest == place.second.digest
+    assert stage_dataset.fn(name, **place.on).digest == place.second.digest
+    assert validate_dataset.fn(name, **place.on).digest == place.second.digest
+    assert check_readiness.fn(name, "pilot", **place.on).digest == place.second.digest
+    assert verify_cache.fn(name, **place.on).versions == 1
+    assert promote_dataset.fn(name, "pilot", **place.on).digest == place.second.digest
 
 
 @pytest.mark.parametrize("to", ["digest", "pilot~2"])
-def test_rollback_returns_to_any_way_to_name_a_version(place: Place, to: str) -> None:
+def test_rollback_returns_to_any_way_to_name_a_version(place: ThreeVersions, to: str) -> None:
     chosen = digest_text(place.first.digest) if to == "digest" else to
     moved = rollback(place.node(), Address("things", "pilot"), to=chosen, reason="worse")
     assert (moved.digest, moved.previous) == (place.first.digest, place.third.digest)
 
 
-def test_rollback_to_a_version_the_target_never_named_is_refused(place: Place) -> None:
+def test_rollback_to_a_version_the_target_never_named_is_refused(place: ThreeVersions) -> None:
     check(place.node(), Address("things", place.second.digest), "production")
     approve(place.node(INES), Address("things", place.second.digest), "production")
     check(place.node(), Address("things", place.second.digest), "production")
@@ -189,7 +167,7 @@ def test_rollback_to_a_version_the_target_never_named_is_refused(place: Place) -
 
 
 @FORMS
-def test_a_version_is_no_target_and_has_no_log(read_place: Place, form: str) -> None:
+def test_a_version_is_no_target_and_has_no_log(read_place: ThreeVersions, form: str) -> None:
     address = Address.parse(second(read_place, form))
     with pytest.raises(UsageError, match="names no target"):
         rollback(read_place.node(), address, reason="worse")
@@ -202,12 +180,12 @@ def test_a_version_is_no_target_and_has_no_log(read_place: Place, form: str) -> 
             read(read_place.node(), address)
 
 
-def test_an_audit_of_a_ref_that_is_none_is_refused(read_place: Place) -> None:
+def test_an_audit_of_a_ref_that_is_none_is_refused(read_place: ThreeVersions) -> None:
     with pytest.raises(UnknownRef, match=r"There is no ref `pilo` of things\. Did you mean `pilot`\?"):
         verify_history(read_place.node(), Address("things", "pilo"))
 
 
-def test_an_ambiguous_digest_moves_nothing(place: Place) -> None:
+def test_an_ambiguous_digest_moves_nothing(place: ThreeVersions) -> None:
     twin = place.second.digest[:-4] + ("0000" if place.second.digest[-4:] != "0000" else "0001")
     place.node().catalog.put_version("things", twin, 0, 0, [], [])
     address = Address.parse(second(place, "digest"))
@@ -220,8 +198,8 @@ def test_an_ambiguous_digest_moves_nothing(place: Place) -> None:
     assert head.digest == place.third.digest
 
 
-def test_addresses_need_no_catalog_unless_they_count_back(read_place: Place, run_stagegate: Run) -> None:
-    nowhere = read_place.settings() | {"STAGEGATE_CATALOG": os.devnull + "/nowhere"}
+def test_addresses_need_no_catalog_unless_they_count_back(read_place: ThreeVersions, run_stagegate: Run) -> None:
+    nowhere = read_place.environment() | {"STAGEGATE_CATALOG": os.devnull + "/nowhere"}
     name = second(read_place, "digest")
     assert run_stagegate("path", name, env=nowhere).stdout.strip() == str(read_place.second.path)
     told = run_stagegate("path", "things@pilot~1", env=nowhere)

@@ -254,9 +254,7 @@ def asked(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> Asked
 # ── by the form and by the command ──────────────────────────────────────────────────────────────────────────────
 
 
-def test_what_was_approved_by_the_form_is_promoted_though_a_newer_version_got_to_pilot(
-    platform: Platform, asked: Asked
-) -> None:
+def test_form_promotes_its_version_though_pilot_moved_on(platform: Platform, asked: Asked) -> None:
     dataset, run = asked["form"]
     form, version = platform.reaches(run, "Suspended"), dataset.head("pilot")
     shown = platform.form(run, "description")
@@ -310,7 +308,7 @@ def test_the_command_records_the_same_answer_and_wakes_the_run(
     assert ended == Woken(run, resumed=False, told="does not wait any more, but is Completed")
 
 
-def test_one_person_who_answers_both_ways_at_once_is_recorded_once(
+def test_simultaneous_answers_of_one_person_are_recorded_once(
     platform: Platform, asked: Asked, run_stagegate: Command
 ) -> None:
     dataset, run = asked["both"]
@@ -326,9 +324,7 @@ def test_one_person_who_answers_both_ways_at_once_is_recorded_once(
     assert dataset.head("production") == dataset.head("pilot")
 
 
-def test_a_declined_version_ends_all_runs_that_wait_as_not_approved_and_tells_by_whom_and_why(
-    platform: Platform, asked: Asked
-) -> None:
+def test_decline_ends_all_waiting_runs_with_who_and_why(platform: Platform, asked: Asked) -> None:
     dataset, run = asked["declined"]
     other = platform.start(version=dataset.waiting_version(), **dataset.on)
     platform.reaches(other, "Suspended")
@@ -344,7 +340,7 @@ def test_a_declined_version_ends_all_runs_that_wait_as_not_approved_and_tells_by
     assert dataset.head("production") == ""
 
 
-def test_an_api_that_cannot_be_reached_leaves_the_answer_recorded() -> None:
+def test_answer_is_recorded_though_the_api_is_unreachable() -> None:
     waits = [Wait("r1", "00000000-0000-4000-8000-000000000000", "9999", "")]
     given = Approval("r1", Identity("ines", "declared"), approved=True, reason="", at="")
     with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
@@ -356,9 +352,7 @@ def test_an_api_that_cannot_be_reached_leaves_the_answer_recorded() -> None:
 # ── nobody answers ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_run_that_nobody_answers_ends_as_not_approved_and_asks_again_when_it_is_retried(
-    platform: Platform, asked: Asked
-) -> None:
+def test_unanswered_run_ends_and_its_retry_requests_again(platform: Platform, asked: Asked) -> None:
     dataset, run = asked["lapsed"]
     state, version = platform.run(run)["state"], dataset.head("pilot")
     assert (state["type"], state["message"][:24]) == ("FAILED", "Nobody answered in time,")
@@ -385,7 +379,7 @@ def called(platform: Platform, prefect_at: Callable[[str], AbstractContextManage
 
 
 @pytest.mark.usefixtures("called")
-def test_a_version_waits_for_its_approval_and_is_then_promoted_without_being_staged_again(dataset: Dataset) -> None:
+def test_approved_version_is_promoted_without_a_second_staging(dataset: Dataset) -> None:
     flow: Any = pilot_to_production
     state: State[Any] = flow(dataset.spec(), **dataset.on, return_state=True)
     asked: Decision = state.result()

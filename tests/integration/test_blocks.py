@@ -86,7 +86,7 @@ def minio(server: SeaweedFS) -> MinIOCredentials:
 
 
 @pytest.mark.parametrize(("slug", "block"), [("aws-credentials", aws), ("minio-credentials", minio)])
-def test_a_spec_names_a_block_of_prefect_aws_for_flows_and_for_the_command(
+def test_prefect_aws_block_works_in_flows_and_the_command(
     seaweedfs: SeaweedFS, run_stagegate: Run, on: dict[str, Any], tmp_path: Path, slug: str, block: Any
 ) -> None:
     bucket = seaweedfs.bucket(f"blocks-{slug}")
@@ -106,9 +106,7 @@ def test_a_spec_names_a_block_of_prefect_aws_for_flows_and_for_the_command(
     assert seaweedfs.secret not in stored + command.stdout + command.stderr
 
 
-def test_credentials_that_a_server_refuses_are_told_without_the_secret(
-    seaweedfs: SeaweedFS, on: dict[str, Any]
-) -> None:
+def test_refused_credentials_are_reported_without_the_secret(seaweedfs: SeaweedFS, on: dict[str, Any]) -> None:
     bucket = seaweedfs.bucket("blocks-refused")
     save(aws(seaweedfs, secret="a wrong secret"), "wrong")
     spec = {"stagegate": 1, "dataset": "things", "sources": [{"url": bucket, "credentials": "aws-credentials/wrong"}]}
@@ -119,7 +117,7 @@ def test_credentials_that_a_server_refuses_are_told_without_the_secret(
     assert "a wrong secret" not in str(caught.value)
 
 
-def test_a_block_of_a_package_that_is_not_installed_names_the_package(run_stagegate: Run, tmp_path: Path) -> None:
+def test_block_of_a_missing_package_names_the_package(run_stagegate: Run, tmp_path: Path) -> None:
     with get_client(sync_client=True) as client:  # as Prefect's UI makes one, where the types of all packages are known
         kind = client.read_block_type_by_slug("gcp-credentials")
         schema = client.get_most_recent_block_schema_for_block_type(kind.id)
@@ -181,7 +179,7 @@ def run_deployed(deployment: UUID, parameters: dict[str, Any]) -> State[Any]:
     return state
 
 
-def test_a_spec_comes_through_the_api_in_every_form_and_places_as_blocks(
+def test_deployment_takes_every_form_of_spec_and_blocks(
     tmp_path: Path, served: str, seaweedfs: SeaweedFS, on: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "nas").mkdir()

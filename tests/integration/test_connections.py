@@ -32,9 +32,7 @@ def proxy(seaweedfs: SeaweedFS) -> Iterator[FaultProxy]:
         yield proxy
 
 
-def test_a_closed_bucket_has_no_connection_though_a_traceback_names_it_still(
-    seaweedfs: SeaweedFS, proxy: FaultProxy
-) -> None:
+def test_closed_bucket_has_no_connection_despite_a_traceback(seaweedfs: SeaweedFS, proxy: FaultProxy) -> None:
     bucket = seaweedfs.bucket("connections")
     seaweedfs.client().pipe(f"{bucket}/a", b"a" * 5_000_000)
     options = {**seaweedfs.storage_options, "endpoint_url": proxy.url}

@@ -65,7 +65,7 @@ def test_a_file_keeps_its_pin_in_later_versions(seaweedfs: SeaweedFS, table: str
     assert len(after) == 3
 
 
-def test_a_file_costs_one_request_and_another_in_its_place_is_named(seaweedfs: SeaweedFS, table: str) -> None:
+def test_file_costs_one_request_and_a_replaced_one_fails(seaweedfs: SeaweedFS, table: str) -> None:
     with FaultProxy(seaweedfs.endpoint_url) as proxy:
         source = open_source(f"delta+{table}", {**seaweedfs.storage_options, "endpoint_url": proxy.url})
         first, second = listed(source).values()
@@ -127,7 +127,7 @@ def test_rows_that_a_deletion_vector_marks_are_left_out(tmp_path: Path) -> None:
     assert {key: one.pin.kind for key, one in found.items()} == {"whole.parquet": "file", "pa rt.parquet": "rewritten"}
 
 
-def test_a_deletion_vector_makes_one_file_new_and_is_applied_elsewhere_too(tmp_path: Path) -> None:
+def test_deletion_vector_changes_one_file_on_every_node(tmp_path: Path) -> None:
     table = HandWritten(fsspec.filesystem("file"), str(tmp_path / "table"), ("deletionVectors",))
     for key in ("a.parquet", "b.parquet"):
         table.put(key, _parquet(tmp_path, 3), stats='{"numRecords": 3}')

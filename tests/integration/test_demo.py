@@ -111,7 +111,7 @@ def test_the_home_of_the_user_stays_as_it_was(told: Told) -> None:
     assert list(told.home.iterdir()) == []
 
 
-def test_production_moved_twice_and_each_time_by_an_approved_decision(told: Told) -> None:
+def test_demo_moves_production_twice_by_approved_decisions(told: Told) -> None:
     catalog = Catalog.open(str(told.folder / "catalog"))
     moves = catalog.history("nycflights", "production")
     assert [str(move.who) for move in moves] == ["ada@example.org (declared)"] * 2
@@ -122,7 +122,7 @@ def test_production_moved_twice_and_each_time_by_an_approved_decision(told: Told
     assert [move.digest for move in catalog.history("nycflights", "pilot")] == [move.digest for move in moves]
 
 
-def test_the_refused_delivery_was_staged_and_never_named_by_a_target(told: Told) -> None:
+def test_demo_s_refused_delivery_was_staged_but_never_promoted(told: Told) -> None:
     catalog = Catalog.open(str(told.folder / "catalog"))
     staged = [move.digest for move in catalog.history("nycflights", "latest")]
     promoted = [move.digest for move in catalog.history("nycflights", "production")]
@@ -152,7 +152,7 @@ def test_each_defect_is_named_with_its_file_check_owner_and_fix(
         assert "→ " in text[start:]
 
 
-def test_the_consumer_finds_the_same_after_the_refusal_and_more_after_the_promotion(told: Told) -> None:
+def test_demo_s_consumer_reads_more_only_after_the_promotion(told: Told) -> None:
     first, after_refusal, after_promotion = told.figures()
     assert first == after_refusal != after_promotion
     assert after_promotion.startswith("336,776 flights")
@@ -228,7 +228,7 @@ def test_two_demos_do_not_share_a_folder(tmp_path: Path) -> None:
         pass
 
 
-def test_a_folder_of_an_earlier_demo_is_emptied_also_of_read_only_folders(tmp_path: Path) -> None:
+def test_earlier_demo_s_read_only_folders_are_removed(tmp_path: Path) -> None:
     with renewed(tmp_path / "demo") as first:
         view = first.cache / "views"
         view.mkdir(parents=True)

@@ -327,7 +327,7 @@ def test_deploying_again_adds_nothing_twice(platform: Platform) -> None:
     assert things() == before
 
 
-def test_a_kubernetes_pool_takes_the_template_and_refuses_one_with_an_unknown_variable(platform: Platform) -> None:
+def test_kubernetes_template_refuses_an_unknown_variable(platform: Platform) -> None:
     file = "deployments/kubernetes/base-job-template.json"
     platform.terminal.type(f"prefect work-pool create gpus --type kubernetes --base-job-template {file}\n")
 
@@ -393,7 +393,7 @@ def test_a_refused_delivery_calls_people_and_leaves_every_ref(platform: Platform
 
 
 @pytest.mark.system  # two minutes: it waits for the clock
-def test_staging_by_the_clock_leads_to_production_and_only_what_was_approved_gets_there(platform: Platform) -> None:
+def test_scheduled_staging_promotes_only_what_was_approved(platform: Platform) -> None:
     stage, promotion = "stagegate-stage/nycflights", "stagegate-pilot-to-production/nycflights"
     before, first = platform.head("production"), platform.head("latest")
     spec = Path(platform.here("/etc/stagegate/nycflights.yaml"))

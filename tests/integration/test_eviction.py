@@ -67,7 +67,7 @@ def test_a_version_that_nothing_needs_makes_room(workspace: Workspace, nas: Path
     assert used_bytes(workspace.cache.layout) == 2 * SIZE
 
 
-def test_earlier_versions_of_the_dataset_that_is_staged_make_room_too(workspace: Workspace, nas: Path) -> None:
+def test_earlier_versions_of_the_staged_dataset_make_room(workspace: Workspace, nas: Path) -> None:
     first = bring(workspace, nas, "things", "a")
     second = bring(workspace, nas, "things", "b")
     third = bring(workspace, nas, "things", "c")
@@ -86,9 +86,7 @@ def test_another_writer_keeps_the_versions_of_its_dataset(workspace: Workspace, 
         assert first.path.is_dir()
 
 
-def test_what_the_source_has_no_more_stays_and_the_job_is_told_before_it_moves_a_byte(
-    workspace: Workspace, nas: Path
-) -> None:
+def test_version_that_the_source_lost_is_not_evicted(workspace: Workspace, nas: Path) -> None:
     oldest = bring(workspace, nas, "things", "a")
     bring(workspace, nas, "things", "b")
     (nas / "a").write_bytes(b"another" * BLOCK)
@@ -175,7 +173,7 @@ def test_a_version_comes_back_after_it_went(workspace: Workspace, nas: Path) -> 
     assert (again.path / "a").read_bytes() == b"a" * SIZE
 
 
-def test_a_blob_that_a_collection_took_meanwhile_is_fetched_again(workspace: Workspace, nas: Path) -> None:
+def test_blob_collected_meanwhile_is_fetched_again(workspace: Workspace, nas: Path) -> None:
     roomy = replace(workspace, settings=replace(workspace.settings, max_size=None))
     first = bring(roomy, nas, "things", "a")
     bring(roomy, nas, "things", "b")

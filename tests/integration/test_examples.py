@@ -46,7 +46,7 @@ RUNNERS: dict[str, Callable[[], TaskRunner[Any]]] = {
 
 @pytest.mark.parametrize("runner", RUNNERS)
 @pytest.mark.parametrize("example", ["one_task_in_your_flow", "one_task_in_your_async_flow"])
-def test_one_task_works_in_a_flow_that_has_nothing_else_of_ours_on_every_task_runner(
+def test_single_task_works_in_a_foreign_flow_on_each_runner(
     prefect_server: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, example: str, runner: str
 ) -> None:
     monkeypatch.setenv("STAGEGATE_CACHE", str(tmp_path / "cache"))
@@ -74,7 +74,7 @@ def test_the_example_spec_loads_with_its_suite_and_its_gates() -> None:
     assert production == [*pilot, "digest", "freshness", "rollback", "approval"]
 
 
-def test_a_source_of_ones_own_keeps_the_contract_in_under_60_lines_of_code_with_its_tests() -> None:
+def test_own_source_passes_the_contract_in_under_60_lines() -> None:
     example = EXAMPLES / "custom_source.py"
     command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--no-header", str(example)]
     done = subprocess.run(command, cwd=EXAMPLES.parent, capture_output=True, text=True, timeout=100, check=False)

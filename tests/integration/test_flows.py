@@ -30,14 +30,11 @@ from prefect.types import SecretDict
 from prefect_stagegate.blocks import StagegateCache, StagegateCatalog, StagegateSource
 from prefect_stagegate.errors import GateFailed, SourceUnavailable, UnknownDataset, UsageError
 from prefect_stagegate.flows import pilot_to_production, refresh, stage, sweep
-from prefect_stagegate.model import Address, Decision, DecisionOutcome, Identity, Version
-from prefect_stagegate.operations.gating.approve import approve
-from prefect_stagegate.operations.gating.check import check
-from prefect_stagegate.operations.gating.promote import promote
-from prefect_stagegate.operations.workspace import Workspace, open_workspace
+from prefect_stagegate.model import Decision, Version
 from prefect_stagegate.tasks import stage_dataset, validate_dataset
 from prefect_stagegate.tasks._support.running import may_help
 from prefect_stagegate.testing.servers import SeaweedFS
+from tests.support.scenario import Scenario, dataset_name
 from tests.support.told import artifact, events_about, task_runs_of
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
@@ -48,59 +45,20 @@ GATES = {
 }
 
 
-class Place:
-    """One node with its catalog, and a source that tests change. Each has a dataset of its own name."""
-
-    def __init__(self, folder: Path, dataset: str) -> None:
-        self.folder, self.dataset = folder, dataset
-        self.on: dict[str, Any] = {"cache": folder / "cache", "catalog": folder / "catalog"}
-        self.nas = folder / "nas"
-        self.deliver("first")
-
-    def deliver(self, text: str) -> None:
-        self.nas.mkdir(exist_ok=True)
-        (self.nas / "data.csv").write_text(text)
-        (self.nas / "more.csv").write_text("more")
-
-    def spec(self, **changes: Any) -> dict[str, Any]:
-        owners = dict.fromkeys(("data", "ai", "infra", "governance"), "team@example.org")
-        sources = [{"url": str(self.nas)}]
-        named = {"dataset": self.dataset, "owners": owners, "runbook": "https://wiki.example.org/"}
-        return {"stagegate": 1, **named, "sources": sources, "gates": GATES, **changes}
-
-    def node(self, who: str = "ada", **elsewhere: Path) -> Workspace:
-        return open_workspace(**{**self.on, **elsewhere}, identity=Identity(who, "declared"))
-
-    def head(self, ref: str) -> str:
-        entry = self.node().catalog.ref(self.dataset, ref)
-        return entry.digest if entry else ""
-
-    def promote(self) -> str:
-        """Bring what is delivered to production, without Prefect; returns the digest."""
-        workspace = self.node()
-        address = Address(self.dataset, stage_dataset.fn(self.spec(), **self.on).digest)
-        for target in self.spec()["gates"]:
-            if check(workspace, address, target).outcome is DecisionOutcome.WAITING:
-                self.approve()
-                check(workspace, address, target)
-            promote(workspace, address, target)
-        return address.digest
-
-    def approve(self) -> None:
-        approve(self.node("ines"), Address(self.dataset), "production")
-
-
 @pytest.fixture
-def place(tmp_path: Path, request: pytest.FixtureRequest) -> Place:
-    name = "".join(letter if letter.isalnum() else "-" for letter in request.node.name[5:]).strip("-")
-    return Place(tmp_path, name[-60:].strip("-"))
+def place(tmp_path: Path, request: pytest.FixtureRequest) -> Scenario:
+    """A scenario whose dataset has a name of its own, and whose source has two files."""
+    place = Scenario(tmp_path, dataset_name(request), runbook="https://wiki.example.org/", gates=GATES)
+    place.write("first")
+    (place.nas / "more.csv").write_text("more")
+    return place
 
 
 def run(of: Any, *args: Any, **parameters: Any) -> Any:
     return of(*args, **parameters)
 
 
-def events(place: Place, count: int) -> list[dict[str, Any]]:
+def events(place: Scenario, count: int) -> list[dict[str, Any]]:
     """The dataset's events, the oldest first, once there are `count` of them."""
     return events_about(f"stagegate.dataset.{place.dataset}", count)
 
@@ -108,9 +66,10 @@ def events(place: Place, count: int) -> list[dict[str, Any]]:
 # ── pilot_to_production ─────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_refused_version_fails_the_run_with_a_table_and_leaves_every_ref(place: Place) -> None:
+def test_refused_version_fails_the_run_and_moves_no_ref(place: Scenario) -> None:
+    place.stage()
     good = place.promote()
-    place.deliver("second")
+    place.write("second")
 
     state: State[Any] = run(pilot_to_production, place.spec(runbook=None), **place.on, return_state=True)
 
@@ -124,23 +83,21 @@ def test_a_refused_version_fails_the_run_with_a_table_and_leaves_every_ref(place
     assert events(place, 2)[-1]["payload"]["checks"] == {"runbook": "fail"}
 
 
-def test_a_refusal_logs_a_warning_with_whose_turn_and_no_traceback(
-    place: Place, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_refusal_logs_whose_turn_it_is_without_a_traceback(place: Scenario, caplog: pytest.LogCaptureFixture) -> None:
     run(pilot_to_production, place.spec(runbook=None), **place.on, return_state=True)
     (told,) = [one for one in caplog.records if "Whose turn: " in one.getMessage()]
     assert told.levelno == logging.WARNING
     assert not [one for one in caplog.records if one.exc_info]
 
 
-def test_runs_are_named_by_what_goes_where(place: Place) -> None:
+def test_runs_are_named_by_what_goes_where(place: Scenario) -> None:
     state: State[Any] = run(pilot_to_production, place.spec(), targets=["pilot"], **place.on, return_state=True)
     with get_client(sync_client=True) as client:
         named = client.read_flow_run(state.state_details.flow_run_id or uuid4()).name
     assert named == f"{place.dataset} → pilot"
 
 
-def test_targets_that_the_spec_lacks_are_named_and_those_it_has_can_be_chosen(place: Place) -> None:
+def test_missing_targets_are_named_and_others_can_be_chosen(place: Scenario) -> None:
     spec = place.spec(gates={"pilot": GATES["pilot"]})
 
     with pytest.raises(UsageError, match=r"production.*pilot"):
@@ -151,7 +108,7 @@ def test_targets_that_the_spec_lacks_are_named_and_those_it_has_can_be_chosen(pl
     assert decided.accepted
 
 
-def test_neither_a_spec_nor_a_version_is_told_at_once(place: Place) -> None:
+def test_neither_a_spec_nor_a_version_is_told_at_once(place: Scenario) -> None:
     with pytest.raises(UsageError, match="nothing to promote"):
         pilot_to_production(**place.on)
 
@@ -159,7 +116,7 @@ def test_neither_a_spec_nor_a_version_is_told_at_once(place: Place) -> None:
 # ── tasks in other people's flows ───────────────────────────────────────────────────────────────────────────────
 
 
-def test_tasks_run_in_threads_and_return_what_can_be_pickled(place: Place) -> None:
+def test_tasks_run_in_threads_and_return_what_can_be_pickled(place: Scenario) -> None:
     @flow
     def mine() -> tuple[str, Version, Any]:
         version = stage_dataset.submit(place.spec(), **place.on).result()
@@ -173,7 +130,7 @@ def test_tasks_run_in_threads_and_return_what_can_be_pickled(place: Place) -> No
     assert [one["name"] for one in task_runs_of(of)] == [f"stage {place.dataset}", f"validate {place.dataset}"]
 
 
-def test_each_job_says_one_line_to_the_run(place: Place) -> None:
+def test_each_job_says_one_line_to_the_run(place: Scenario) -> None:
     @flow
     def mine() -> str:
         stage_dataset(place.spec(), **place.on)
@@ -193,7 +150,7 @@ def test_each_job_says_one_line_to_the_run(place: Place) -> None:
     assert "2 files, 9 B; fetched 9 B, reused 0 B" in lines[0]
 
 
-def test_blocks_name_the_cache_and_the_catalog(place: Place) -> None:
+def test_blocks_name_the_cache_and_the_catalog(place: Scenario) -> None:
     cache, catalog = StagegateCache(path=place.on["cache"]), StagegateCatalog(url=str(place.on["catalog"]))
     cache.save(f"{place.dataset}"[:40], _sync=True)  # type: ignore[call-arg]
 
@@ -205,7 +162,7 @@ def test_blocks_name_the_cache_and_the_catalog(place: Place) -> None:
     assert place.head("latest") == version.digest
 
 
-def test_a_spec_names_the_block_that_opens_its_source(place: Place, seaweedfs: SeaweedFS) -> None:
+def test_a_spec_names_the_block_that_opens_its_source(place: Scenario, seaweedfs: SeaweedFS) -> None:
     bucket = seaweedfs.bucket("flows-credentials")
     seaweedfs.client().pipe(f"{bucket}/data.csv", b"from a bucket")
     secret = SecretDict({"key": seaweedfs.key, "secret": seaweedfs.secret})
@@ -224,7 +181,8 @@ def test_a_spec_names_the_block_that_opens_its_source(place: Place, seaweedfs: S
 # ── refresh and sweep ───────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_refresh_brings_what_was_promoted_on_another_node_meanwhile(place: Place) -> None:
+def test_refresh_brings_what_another_node_promoted(place: Scenario) -> None:
+    place.stage()
     place.promote()
     elsewhere = {**place.on, "cache": place.folder / "elsewhere"}
     stage_dataset.fn(f"{place.dataset}@production", **elsewhere)
@@ -237,7 +195,8 @@ def test_a_refresh_brings_what_was_promoted_on_another_node_meanwhile(place: Pla
     assert held == {"latest": second, "production": second}
 
 
-def test_a_dataset_that_cannot_be_refreshed_keeps_no_other_from_its_turn(place: Place) -> None:
+def test_failed_refresh_of_one_dataset_blocks_no_other(place: Scenario) -> None:
+    place.stage()
     digest = place.promote()
     elsewhere = {**place.on, "cache": place.folder / "elsewhere"}
     with pytest.raises(UnknownDataset, match="nobody-staged-it"):
@@ -245,9 +204,9 @@ def test_a_dataset_that_cannot_be_refreshed_keeps_no_other_from_its_turn(place: 
     assert place.node(cache=place.folder / "elsewhere").cache.refs.get(place.dataset, "production") == digest
 
 
-def test_a_sweep_removes_what_nothing_needs_and_mends_what_rotted(place: Place) -> None:
+def test_sweep_collects_garbage_and_repairs_rotten_files(place: Scenario) -> None:
     first = stage_dataset.fn(place.spec(), **place.on)
-    place.deliver("second")
+    place.write("second")
     second = stage_dataset.fn(place.spec(), **place.on)
     rotten = second.path / "data.csv"
     rotten.chmod(0o600)
@@ -306,12 +265,12 @@ def relay(seaweedfs: SeaweedFS, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rel
     relay.close()
 
 
-def bucket_spec(place: Place, bucket: str, relay: Relay) -> dict[str, Any]:
+def bucket_spec(place: Scenario, bucket: str, relay: Relay) -> dict[str, Any]:
     return place.spec(sources=[{"url": bucket, "options": {"endpoint_url": relay.url}}])
 
 
-def test_a_source_that_is_down_is_tried_once_more_and_one_that_is_not_there_never(
-    place: Place, seaweedfs: SeaweedFS, relay: Relay
+def test_unavailable_source_is_retried_and_a_missing_one_is_not(
+    place: Scenario, seaweedfs: SeaweedFS, relay: Relay
 ) -> None:
     bucket = seaweedfs.bucket("flows-retried")
     seaweedfs.client().pipe(f"{bucket}/data.csv", b"at last")
@@ -356,9 +315,7 @@ def terminated_after(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def test_a_terminated_staging_ends_within_seconds_and_the_next_goes_on_from_it(
-    place: Place, seaweedfs: SeaweedFS, relay: Relay
-) -> None:
+def test_terminated_stage_ends_in_seconds_and_resumes(place: Scenario, seaweedfs: SeaweedFS, relay: Relay) -> None:
     bucket = seaweedfs.bucket("flows-terminated")
     seaweedfs.client().pipe({f"{bucket}/small.bin": b"s" * 1000, f"{bucket}/large.bin": b"l" * 30_000_000})
     spec = bucket_spec(place, bucket, relay)
@@ -379,7 +336,7 @@ def test_a_terminated_staging_ends_within_seconds_and_the_next_goes_on_from_it(
 # ── evidence ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_evidence_that_is_missing_is_gathered_and_a_truncated_file_is_named_in_the_report(place: Place) -> None:
+def test_report_names_a_truncated_file(place: Scenario) -> None:
     pq.write_table(pa.table({"day": [1, 2]}), place.nas / "good.parquet")
     (place.nas / "cut.parquet").write_bytes((place.nas / "good.parquet").read_bytes()[:-3])
     contract = {"tables": {"days": {"files": "*.parquet", "columns": {"day": "int"}}}}

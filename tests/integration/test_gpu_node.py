@@ -86,9 +86,7 @@ def measured(tmp_path: Path, digest: str) -> dict[str, Mapping[str, Any]]:
     return {one.check: one.measured for one in workspace.catalog.evidence("scans", digest)}
 
 
-def test_node_that_nothing_is_wrong_with_is_let_in_and_tells_where_its_bytes_came_from(
-    staged: Run, node: dict[str, str], tmp_path: Path
-) -> None:
+def test_sound_node_is_accepted_with_its_bytes_by_tier(staged: Run, node: dict[str, str], tmp_path: Path) -> None:
     gpus(tmp_path, unsound=False)
     diagnosed(tmp_path, unsound=False)
     done = staged("check", "scans", "--gate", "pilot", "--json", env=node)
@@ -112,7 +110,7 @@ def test_every_gpu_that_is_unsound_is_told_to_who_mends_it(staged: Run, node: di
     assert done.returncode == 1
 
 
-def test_node_without_gpus_is_inconclusive_unless_the_policy_says_that_none_is_needed(
+def test_node_without_gpus_is_inconclusive_unless_none_needed(
     staged: Run, node: dict[str, str], tmp_path: Path
 ) -> None:
     (tmp_path / "nvml.txt").write_text("init 12\n")  # the library was not found

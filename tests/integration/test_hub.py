@@ -80,7 +80,7 @@ def test_files_keep_their_pins_in_later_commits(hub: SmallHub) -> None:
     assert dict(after["data/large.bin"].checksums)["sha256"] == after["data/large.bin"].pin.value
 
 
-def test_a_version_is_brought_from_its_commit_after_the_branch_went_on(hub: SmallHub, tmp_path: Path) -> None:
+def test_version_is_fetched_from_its_commit_after_a_push(hub: SmallHub, tmp_path: Path) -> None:
     version = stage(workspace(tmp_path, "one"), spec_of())
     hub.put(REPO, "data/large.bin", LARGE[::-1])
     hub.remove(REPO, "readme.md")
@@ -192,7 +192,7 @@ def test_a_gated_repository_says_what_to_do(hub: SmallHub) -> None:
         listed(open_source("hf://datasets/me/thigns"))
 
 
-def test_a_redirect_to_where_machines_tell_secrets_is_not_followed(hub: SmallHub) -> None:
+def test_redirect_to_a_metadata_address_is_not_followed(hub: SmallHub) -> None:
     source = open_source(URL)
     one = listed(source)["data/large.bin"]
     hub.cdn = "http://169.254.169.254"

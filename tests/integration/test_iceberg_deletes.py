@@ -119,7 +119,7 @@ def workspace(tmp_path: Path) -> Workspace:
     return open_workspace(tmp_path / "cache", tmp_path / "records")
 
 
-def test_deleted_rows_are_left_out_as_a_scan_of_the_table_leaves_them_out(catalog: dict[str, str]) -> None:
+def test_deleted_rows_are_left_out_as_in_a_table_scan(catalog: dict[str, str]) -> None:
     table = _table(catalog)
     first, second, _ = _paths(table)
     before = open_source(URL, catalog)
@@ -160,7 +160,7 @@ def _columns(file: pq.ParquetFile) -> list[Any]:
     return [file.schema.column(number) for number in range(len(file.schema))]
 
 
-def test_a_further_delete_fetches_the_affected_file_and_nothing_else(
+def test_further_delete_fetches_only_the_affected_file(
     catalog: dict[str, str], workspace: Workspace, spec: Spec
 ) -> None:
     table = _table(catalog)
@@ -254,7 +254,7 @@ def test_a_file_without_rows_left_is_an_empty_one(local: dict[str, str]) -> None
     assert (found.num_rows, found.schema.names) == (0, TYPES.names)
 
 
-def test_equality_deletes_are_refused_where_they_are_younger_than_a_file(local: dict[str, str]) -> None:
+def test_equality_deletes_younger_than_a_file_are_refused(local: dict[str, str]) -> None:
     table = _table(local, files=1)
     add_delete_file(table, DataFileContent.EQUALITY_DELETES, f"{table.location()}/data/deletes.parquet")
     table.refresh().append(pa.Table.from_pylist([row(1000)], TYPES))
@@ -299,7 +299,7 @@ def test_a_delete_file_that_is_gone_or_broken_is_named(local: dict[str, str]) ->
     assert caught.value.object == deletes.removeprefix(f"{table.location()}/")
 
 
-def test_a_data_file_that_changes_while_it_is_re_written_is_noticed(
+def test_data_file_that_changes_while_rewritten_is_noticed(
     local: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Iceberg promises that it doesn't; what is written over it at the same size is seen by its store's pin."""

@@ -77,7 +77,7 @@ def locked(lock: Path) -> set[tuple[str, str]]:
 
 
 @pytest.mark.parametrize("dockerfile", [CPU, CUDA], ids=lambda path: path.name)
-def test_an_image_runs_as_a_number_that_is_not_root_and_tells_its_health(dockerfile: Path) -> None:
+def test_image_runs_as_a_numeric_user_and_has_a_health_check(dockerfile: Path) -> None:
     last = dict(instructions(dockerfile))
 
     assert last["USER"] == f"{USER}:{USER}"
@@ -86,7 +86,7 @@ def test_an_image_runs_as_a_number_that_is_not_root_and_tells_its_health(dockerf
     assert last["COPY"] == "--from=build /opt/stagegate /opt/stagegate"
 
 
-def test_both_images_install_by_the_same_steps_and_have_the_same_environment() -> None:
+def test_both_images_have_the_same_steps_and_environment() -> None:
     steps = [
         [one for one in instructions(dockerfile, stage) if one[0] != "FROM" and "apt-get" not in one[1]]
         for dockerfile, stage in ((CPU, 1), (CUDA, 2))
@@ -95,7 +95,7 @@ def test_both_images_install_by_the_same_steps_and_have_the_same_environment() -
     assert environment(CPU) | {"POOL": "production"} == environment(CUDA)
 
 
-def test_the_runtime_lock_is_the_whole_one_without_what_only_developers_need() -> None:
+def test_runtime_lock_is_the_full_lock_without_developer_tools() -> None:
     runtime = locked(LOCK)
     assert runtime < locked(ROOT / "requirements.lock")
     names = {name for name, _ in runtime}
@@ -186,7 +186,7 @@ def test_what_is_installed_is_the_runtime_lock_and_runs(image: Image) -> None:
 
 
 @pytest.mark.system
-def test_nothing_but_the_cache_and_the_temporary_folder_can_be_written(image: Image) -> None:
+def test_image_can_write_only_its_cache_and_temporary_folder(image: Image) -> None:
     touch = (
         "for at in / /opt/stagegate /usr /cache /tmp; do touch $at/x 2>/dev/null && rm $at/x && echo $at; done; id -u"
     )
@@ -221,9 +221,7 @@ def test_a_dataset_is_staged_and_judged_on_a_read_only_root(image: Image) -> Non
 
 
 @pytest.mark.system
-def test_the_worker_of_the_image_tells_its_health_and_stops_when_it_is_told_to(
-    image: Image, prefect_server: None
-) -> None:
+def test_image_s_worker_reports_its_health_and_stops_on_sigterm(image: Image, prefect_server: None) -> None:
     url = str(PREFECT_API_URL.value())
     httpx.post(f"{url}/work_pools/", json={"name": "of-the-image", "type": "process"}, timeout=10).raise_for_status()
     on = {"PREFECT_API_URL": url, "POOL": "of-the-image", "PREFECT_WORKER_WEBSERVER_PORT": str(free_port())}

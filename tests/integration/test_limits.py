@@ -46,7 +46,7 @@ PATIENCE = 30.0
 """Seconds that the fetches of one dataset wait at most for another to come, or to be kept waiting."""
 
 
-class Place:
+class LimitedNode:
     """A node of a name of its own, and datasets that come from one bucket."""
 
     def __init__(self, folder: Path, bucket: str, server: SeaweedFS, proxy: FaultProxy) -> None:
@@ -81,13 +81,13 @@ class Place:
 @pytest.fixture
 def place(
     tmp_path: Path, seaweedfs: SeaweedFS, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
-) -> Iterator[Place]:
+) -> Iterator[LimitedNode]:
     bucket = f"limits-{crc32(request.node.name.encode())}"
     monkeypatch.setenv("STAGEGATE_NODE", bucket)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", seaweedfs.key)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", seaweedfs.secret)
     with FaultProxy(seaweedfs.endpoint_url) as proxy:
-        yield Place(tmp_path, bucket, seaweedfs, proxy)
+        yield LimitedNode(tmp_path, bucket, seaweedfs, proxy)
 
 
 def at_once(*jobs: Callable[[], Any]) -> list[Any]:
@@ -122,9 +122,7 @@ def active_slots(name: str) -> int:
 # ── waiting ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_two_stagings_overlap_without_a_limit_and_follow_one_another_with_a_limit_of_one(
-    place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_limit_of_one_makes_two_stagings_take_turns(place: LimitedNode, monkeypatch: pytest.MonkeyPatch) -> None:
     specs = [place.spec(dataset) for dataset in ("one", "two")]
     place.let_meet()
     at_once(*(lambda spec=spec: stage(spec, **place.on) for spec in specs))
@@ -154,7 +152,7 @@ def test_two_stagings_overlap_without_a_limit_and_follow_one_another_with_a_limi
     ]
 
 
-def test_a_wait_ends_with_an_error_that_names_the_limit(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wait_ends_with_an_error_that_names_the_limit(place: LimitedNode, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STAGEGATE_SLOT_WAIT", "2.5")
     spec = place.spec("one")
     set_limits({place.node: 0})
@@ -169,8 +167,8 @@ def test_a_wait_ends_with_an_error_that_names_the_limit(place: Place, monkeypatc
     assert stage(spec, **place.on).files == 2
 
 
-def test_a_task_of_an_async_flow_minds_limits_too_and_leaves_the_loop_to_others(
-    place: Place, monkeypatch: pytest.MonkeyPatch
+def test_async_task_waits_for_a_slot_without_blocking_the_loop(
+    place: LimitedNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("STAGEGATE_SLOT_WAIT", "2.5")
     spec = place.spec("one")
@@ -195,7 +193,7 @@ def test_a_task_of_an_async_flow_minds_limits_too_and_leaves_the_loop_to_others(
     assert len(ticks) > 10
 
 
-def test_a_wait_can_be_given_up(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wait_can_be_given_up(place: LimitedNode, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(slots, "in_a_run", lambda: True)
     set_limits({place.node: 0})
     cancel = threading.Event()
@@ -220,8 +218,8 @@ def terminations() -> Iterator[None]:
     signal.signal(signal.SIGTERM, before)
 
 
-def test_a_run_that_is_terminated_gives_its_slot_back_and_one_that_waits_gives_up(
-    place: Place, terminations: None, monkeypatch: pytest.MonkeyPatch
+def test_terminated_run_releases_its_slot_or_stops_waiting(
+    place: LimitedNode, terminations: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = place.spec("one")
     held: list[int] = []
@@ -257,9 +255,7 @@ def test_a_run_that_is_terminated_gives_its_slot_back_and_one_that_waits_gives_u
 # ── not waiting ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_limits_that_nobody_created_cost_one_call_whatever_is_staged_and_are_not_spoken_of(
-    place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_absent_limits_cost_one_call_and_log_nothing(place: LimitedNode, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
     ask = SyncPrefectClient.request
 
@@ -277,9 +273,7 @@ def test_limits_that_nobody_created_cost_one_call_whatever_is_staged_and_are_not
         assert ["fetched" in line for line in lines(1, state)] == [True]
 
 
-def test_a_version_that_is_here_waits_for_nobody_and_one_that_is_brought_does(
-    place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_only_a_version_that_is_fetched_waits_for_a_slot(place: LimitedNode, monkeypatch: pytest.MonkeyPatch) -> None:
     version: Version = stage(place.spec("one"), **place.on)
     monkeypatch.setenv("STAGEGATE_SLOT_WAIT", "1")
     set_limits({place.source: 0})
@@ -289,7 +283,7 @@ def test_a_version_that_is_here_waits_for_nobody_and_one_that_is_brought_does(
         stage(version.address, **{**place.on, "cache": place.on["cache"].parent / "elsewhere"})
 
 
-def test_a_limit_that_is_disabled_holds_nothing_up(place: Place) -> None:
+def test_a_limit_that_is_disabled_holds_nothing_up(place: LimitedNode) -> None:
     set_limits({place.node: 0})
     with get_client(sync_client=True) as client:
         client.update_global_concurrency_limit(place.node, GlobalConcurrencyLimitUpdate(active=False))
@@ -298,7 +292,7 @@ def test_a_limit_that_is_disabled_holds_nothing_up(place: Place) -> None:
     assert set_limits({place.node: 3})[0].active is False
 
 
-def test_the_command_is_no_run_and_waits_for_nobody(place: Place, run_stagegate: Run, tmp_path: Path) -> None:
+def test_the_command_is_no_run_and_waits_for_nobody(place: LimitedNode, run_stagegate: Run, tmp_path: Path) -> None:
     set_limits({place.node: 0})
     spec = tmp_path / "one.json"
     spec.write_text(json.dumps(place.spec("one")))
@@ -306,7 +300,9 @@ def test_the_command_is_no_run_and_waits_for_nobody(place: Place, run_stagegate:
     assert run_stagegate("stage", spec, env={"PREFECT_API_URL": str(PREFECT_API_URL.value())}).returncode == 0
 
 
-def test_an_api_that_fails_holds_no_transfer_up_and_ends_none(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_api_that_fails_holds_no_transfer_up_and_ends_none(
+    place: LimitedNode, monkeypatch: pytest.MonkeyPatch
+) -> None:
     set_limits({place.node: 1})
     place.proxy.break_with(lambda _: time.sleep(1))
     gone = httpx.ConnectError("the API is gone")
@@ -342,8 +338,8 @@ def test_names_are_short_safe_and_apart() -> None:
 # ── the command ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_the_command_creates_changes_and_repeats_itself_without_effect(
-    place: Place, run_stagegate: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_limits_command_creates_changes_and_is_idempotent(
+    place: LimitedNode, run_stagegate: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     spec = tmp_path / "one.json"
     spec.write_text(json.dumps(place.spec("one")))

@@ -24,7 +24,7 @@ from tests.support.records import CountedRecords
 MAIL = "ana@example.org"
 
 
-class Node:
+class TripsNode:
     """One node, a folder as its source, and a gate that asks what a test wants to know."""
 
     def __init__(self, folder: Path) -> None:
@@ -60,15 +60,15 @@ class Node:
 
 
 @pytest.fixture
-def node(tmp_path: Path) -> Node:
-    return Node(tmp_path)
+def node(tmp_path: Path) -> TripsNode:
+    return TripsNode(tmp_path)
 
 
 def rows(start: int, count: int, kind: str = "taxi", step: float = 1.0) -> str:
     return "id,miles,kind\n" + "".join(f"{n},{n % 100 * step},{kind}\n" for n in range(start, start + count))
 
 
-def test_duplicate_keys_and_splits_that_overlap_are_found(node: Node) -> None:
+def test_duplicate_keys_and_splits_that_overlap_are_found(node: TripsNode) -> None:
     keys = {"keys": {"trips": ["id"], "held": ["id"]}, "splits": ["trips", "held"]}
     node.deliver([{"duplicates": keys}], trips=rows(0, 50), held=rows(50, 10))
     assert node.ask("duplicates").outcome is Outcome.PASS
@@ -84,7 +84,7 @@ def test_duplicate_keys_and_splits_that_overlap_are_found(node: Node) -> None:
     assert any("share 1 file" in finding.problem for finding in node.ask("duplicates").findings)
 
 
-def test_a_gate_that_names_a_column_or_table_that_is_not_there_gets_no_answer(node: Node) -> None:
+def test_check_of_an_absent_column_or_table_is_inconclusive(node: TripsNode) -> None:
     for keys in ({"trips": ["ident"]}, {"trip": ["id"]}):
         node.deliver([{"duplicates": {"keys": keys}}], trips=rows(0, 5), held=rows(5, 5))
         found = node.ask("duplicates")
@@ -92,7 +92,7 @@ def test_a_gate_that_names_a_column_or_table_that_is_not_there_gets_no_answer(no
         assert "ident" in found.summary or "did you mean 'trips'" in found.findings[0].problem
 
 
-def test_drift_is_measured_from_what_was_accepted(node: Node) -> None:
+def test_drift_is_measured_from_what_was_accepted(node: TripsNode) -> None:
     require = ["lineage", {"drift": {"rows": 100, "ignore": ["id"]}}]
     node.deliver(require, trips=rows(0, 500), held=rows(0, 500))
     assert node.ask("drift").outcome is Outcome.NOT_APPLICABLE
@@ -107,7 +107,7 @@ def test_drift_is_measured_from_what_was_accepted(node: Node) -> None:
     assert found.measured["skipped"]["trips.id"] == "ignored by the gate"
 
 
-def test_columns_are_compared_with_what_the_target_names(node: Node) -> None:
+def test_columns_are_compared_with_what_the_target_names(node: TripsNode) -> None:
     node.deliver(["schema"], trips=rows(0, 5), held=rows(5, 5))
     assert node.ask("schema").outcome is Outcome.PASS
     promote(node.here, Address("trips"), "pilot")
@@ -122,7 +122,7 @@ def test_columns_are_compared_with_what_the_target_names(node: Node) -> None:
     assert found.summary.endswith("milse is new: renamed?")
 
 
-def test_rollback_leaves_the_answers_about_columns_as_they_are(node: Node) -> None:
+def test_rollback_leaves_the_answers_about_columns_as_they_are(node: TripsNode) -> None:
     versions, answers = [], []
     for count in (5, 6, 7):
         versions.append(node.deliver(["schema"], trips=rows(0, count), held=rows(9, 5)))
@@ -137,7 +137,7 @@ def test_rollback_leaves_the_answers_about_columns_as_they_are(node: Node) -> No
     assert (again.at, again.seconds) == (answers[1].at, answers[1].seconds)
 
 
-def test_drift_can_not_be_told_when_the_accepted_bytes_are_gone_everywhere(node: Node) -> None:
+def test_drift_is_inconclusive_when_the_accepted_bytes_are_gone(node: TripsNode) -> None:
     require = [{"drift": {"rows": 100}}, "license"]
     node.deliver([*require[1:]], trips=rows(0, 500), held=rows(1000, 500))
     check(node.here, Address("trips"), "pilot")
@@ -151,7 +151,7 @@ def test_drift_can_not_be_told_when_the_accepted_bytes_are_gone_everywhere(node:
     assert "stagegate stage trips@sha256:" in found.findings[0].fix
 
 
-def test_the_smallest_class_is_judged(node: Node) -> None:
+def test_the_smallest_class_is_judged(node: TripsNode) -> None:
     node.deliver(
         [{"balance": {"labels": {"trips": "kind"}, "warn": 0.2, "fail": 0.1}}],
         trips=rows(0, 95) + "95,1,bus\n" * 5,
@@ -161,7 +161,7 @@ def test_the_smallest_class_is_judged(node: Node) -> None:
     assert (found.outcome, found.measured["trips.kind"]["share"]) == (Outcome.FAIL, 0.05)
 
 
-def test_no_personal_data_leave_the_table_that_they_stand_in(node: Node, tmp_path: Path) -> None:
+def test_no_personal_data_leave_the_table_that_they_stand_in(node: TripsNode, tmp_path: Path) -> None:
     node.deliver(["pii"], trips=rows(0, 5) + f"6,1,{MAIL}\n", held=rows(0, 5))
     found = node.ask("pii")
     assert (found.outcome, found.findings[0].subject) == (Outcome.FAIL, "trips.kind")
@@ -169,13 +169,13 @@ def test_no_personal_data_leave_the_table_that_they_stand_in(node: Node, tmp_pat
     assert kept == []
 
 
-def test_files_of_no_table_were_not_looked_at(node: Node) -> None:
+def test_files_of_no_table_were_not_looked_at(node: TripsNode) -> None:
     node.deliver(["pii"], trips=rows(0, 5), held=rows(0, 5), notes="some,text\n1,2\n")
     found = node.ask("pii")
     assert (found.outcome, found.findings[0].problem) == (Outcome.WARN, "not scanned: 1 file outside of all tables")
 
 
-def test_a_flipped_byte_is_found_on_the_node_that_has_it_only(node: Node) -> None:
+def test_a_flipped_byte_is_found_on_the_node_that_has_it_only(node: TripsNode) -> None:
     version = node.deliver(["cache_integrity"], trips=rows(0, 50), held=rows(0, 5))
     assert node.ask("cache_integrity").outcome is Outcome.PASS
     file = version.path / "trips/1.csv"
@@ -195,12 +195,12 @@ def named(workspace: Workspace, node: str) -> Workspace:
     return replace(workspace, settings=replace(workspace.settings, node=node))
 
 
-def test_files_from_a_folder_have_weak_pins_only(node: Node) -> None:
+def test_files_from_a_folder_have_weak_pins_only(node: TripsNode) -> None:
     node.deliver(["lineage"], trips=rows(0, 5), held=rows(0, 5))
     assert node.ask("lineage").outcome is Outcome.WARN
 
 
-def test_deciding_by_evidence_that_holds_costs_the_same_after_many_checks(node: Node) -> None:
+def test_decision_from_evidence_costs_the_same_after_many_checks(node: TripsNode) -> None:
     node.deliver(["lineage", "space", "license", "owner", "inodes"], trips=rows(0, 5), held=rows(0, 5))
     records = CountedRecords(open_records(node.here.catalog.url, {}))
     counted = replace(node.here, catalog=Catalog(records))

@@ -62,7 +62,7 @@ def spec_of(*sources: dict[str, Any]) -> Spec:
     return load_spec({"stagegate": 1, "dataset": "things", "sources": list(sources)}, known_checks={})
 
 
-def test_four_families_make_one_version_and_each_change_fetches_one_object(
+def test_change_in_one_of_four_families_fetches_one_object(
     workspace: Workspace, tmp_path: Path, seaweedfs: SeaweedFS, bucket: str, web: str
 ) -> None:
     memory = fsspec.filesystem("memory")
@@ -92,7 +92,7 @@ def test_four_families_make_one_version_and_each_change_fetches_one_object(
         assert (after.bytes_fetched, (after.path / family / "a.bin").read_bytes()) == (len(changed), changed)
 
 
-def test_an_object_of_a_bucket_that_is_gone_comes_from_a_file_with_its_content(
+def test_object_of_a_lost_bucket_comes_from_an_equal_file(
     workspace: Workspace, tmp_path: Path, seaweedfs: SeaweedFS, bucket: str
 ) -> None:
     data = os.urandom(300_000)
@@ -105,7 +105,7 @@ def test_an_object_of_a_bucket_that_is_gone_comes_from_a_file_with_its_content(
     assert (brought.path / "a.bin").read_bytes() == data
 
 
-def test_a_file_of_the_same_size_with_other_content_is_not_believed_in_its_place(
+def test_file_of_equal_size_but_other_content_is_no_substitute(
     workspace: Workspace, tmp_path: Path, seaweedfs: SeaweedFS, bucket: str
 ) -> None:
     seaweedfs.client().pipe({f"{bucket}/x/a.bin": b"right", f"{bucket}/x/b.bin": b"b"})

@@ -158,9 +158,7 @@ def inodes(version: Version) -> dict[tuple[str, int], int]:
     return found
 
 
-def test_nine_families_are_one_dataset_and_a_change_in_each_fetches_nine_objects(
-    families: Families, workspace: Workspace
-) -> None:
+def test_change_in_each_of_nine_families_fetches_nine_objects(families: Families, workspace: Workspace) -> None:
     families.deliver_each()
     first = stage(workspace, families.spec)
     assert first.files == 9

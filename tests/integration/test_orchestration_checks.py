@@ -61,7 +61,7 @@ def ask(name: str, later: timedelta = timedelta(0), **params: Any) -> Evidence:
 
 
 @pytest.mark.parametrize("name", ABOUT_PREFECT)
-def test_without_an_api_nothing_is_known_and_no_server_is_started(name: str) -> None:
+def test_without_an_api_nothing_is_known_and_no_server_starts(name: str) -> None:
     with temporary_settings({PREFECT_API_URL: None}):
         found = ask(name, **ABOUT_PREFECT[name])
     assert found.outcome is Outcome.INCONCLUSIVE
@@ -77,7 +77,7 @@ def test_an_api_that_does_not_answer_is_inconclusive(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ABOUT_PREFECT)
-def test_what_prefect_has_not_fails_with_the_command_that_makes_it(name: str) -> None:
+def test_missing_prefect_object_fails_with_the_command_for_it(name: str) -> None:
     found = ask(name, **(ABOUT_PREFECT[name] or {"automation": "none of this name"}))
     assert found.outcome is Outcome.FAIL
     assert "Prefect has no" in found.summary

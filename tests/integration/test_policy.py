@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
@@ -24,11 +23,12 @@ from prefect_stagegate.operations.gating.ready import find_ready, hold_ready
 from prefect_stagegate.operations.gating.rollback import rollback
 from prefect_stagegate.operations.gating.validate import validate
 from prefect_stagegate.operations.staging.stage import stage
-from prefect_stagegate.operations.workspace import Workspace, no_passphrase, open_workspace
+from prefect_stagegate.operations.workspace import no_passphrase, open_workspace
 from prefect_stagegate.readiness.records.signing import SigningKey, read_signing_key
+from tests.support.scenario import ADA, INES, Scenario
 
 THINGS, PRODUCTION = Address("things"), Address("things", "production")
-ADA, INES, LEGAL = (Identity(name, "declared") for name in ("ada", "ines@example.org", "legal@example.org"))
+LEGAL = Identity("legal@example.org", "declared")
 OWNERS = {"data": "team@example.org", "ai": "team@example.org", "infra": INES.name, "governance": LEGAL.name}
 STRICT = {"production": {"require": ["license", "owner", {"approval": {"count": 1, "from": ["infra"]}}]}}
 SHORT = {"production": {"require": [{"approval": {"count": 1, "from": ["infra"]}}]}}
@@ -36,46 +36,19 @@ LAX = {"production": {"require": ["license"]}}
 RULE = {"change": {"approval": {"count": 1, "from": ["governance"]}}}
 
 
-class Place:
-    """A catalog, a node's cache, and a source that tests change."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        (folder / "nas").mkdir()
-
-    def node(self, who: Identity = ADA) -> Workspace:
-        return open_workspace(self.folder / "cache", self.folder / "catalog", identity=who)
-
-    def spec(self, name: str = "things.yaml", **changes: Any) -> Path:
-        whole = {
-            "stagegate": 1,
-            "dataset": "things",
-            "license": "CC0-1.0",
-            "owners": OWNERS,
-            "sources": [{"url": str(self.folder / "nas")}],
-            "gates": STRICT,
-        }
-        path = self.folder / name
-        path.write_text(yaml.safe_dump(whole | changes))
-        return path
-
-    def deliver(self, text: str, **changes: Any) -> str:
-        (self.folder / "nas/data.csv").write_text(text)
-        return stage(self.node(), self.spec(**changes)).digest
+class PolicyScenario(Scenario):
+    """A scenario whose policy tests change."""
 
     def to_production(self, text: str, **changes: Any) -> str:
-        digest = self.deliver(text, **changes)
-        check(self.node(), THINGS, "production")
-        approve(self.node(INES), THINGS, "production", reason="seen")
-        assert check(self.node(), THINGS, "production").accepted
-        return promote(self.node(), Address("things", digest), "production").digest
+        self.deliver(text, **changes)
+        return self.promote("production")
 
     def files(self) -> dict[str, bytes]:
         root = self.folder / "catalog"
         return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
 
     def run(self, *words: str, identity: str = ADA.name) -> int:
-        flags = ["--cache", self.folder / "cache", "--catalog", self.folder / "catalog", "--identity", identity]
+        flags = ["--cache", self.on["cache"], "--catalog", self.on["catalog"], "--identity", identity]
         try:
             main([*words, *map(str, flags)])
         except SystemExit as ended:
@@ -84,30 +57,34 @@ class Place:
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Place:
-    return Place(tmp_path)
+def place(tmp_path: Path) -> PolicyScenario:
+    return PolicyScenario(tmp_path, owners=OWNERS, gates=STRICT)
 
 
 # ── the first policy ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_of_two_first_stagings_one_adopts_and_the_other_proposes(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_two_first_stagings_one_adopts_and_the_other_proposes(
+    place: PolicyScenario, monkeypatch: pytest.MonkeyPatch
+) -> None:
     adopt_policy = Catalog.adopt_policy
 
     def overtaken(catalog: Catalog, *arguments: Any, **named: Any) -> PolicyEntry:
         monkeypatch.setattr(Catalog, "adopt_policy", adopt_policy)
-        assert stage(place.node(INES), place.spec("strict.yaml", gates=STRICT)).proposed == ()
+        assert stage(place.node(INES), place.spec_file("strict.yaml", gates=STRICT)).proposed == ()
         return catalog.adopt_policy(*arguments, **named)
 
     monkeypatch.setattr(Catalog, "adopt_policy", overtaken)
-    (place.folder / "nas/data.csv").write_text("one")
-    version = stage(place.node(), place.spec("lax.yaml", gates=LAX))
+    place.write("one")
+    version = stage(place.node(), place.spec_file("lax.yaml", gates=LAX))
     assert any(change.direction is Direction.LOOSENED for change in version.proposed)
     (adoption,) = place.node().catalog.policies("things")
     assert (adoption.who, adoption.policy["gates"]) == (INES, STRICT)
 
 
-def test_stager_killed_after_the_adoption_leaves_its_policy(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stager_killed_after_the_adoption_leaves_its_policy(
+    place: PolicyScenario, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Nothing was published, and the next staging is judged by what was adopted."""
 
     class Killed(BaseException):
@@ -129,22 +106,22 @@ def test_stager_killed_after_the_adoption_leaves_its_policy(place: Place, monkey
 # ── trials ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_lax_spec_reinstates_nothing(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+def test_lax_spec_reinstates_nothing(place: PolicyScenario, capsys: pytest.CaptureFixture[str]) -> None:
     good = place.to_production("one")
     bad = place.to_production("two")
     rollback(place.node(), PRODUCTION, reason="loss went up")
-    lax = str(place.spec("lax.yaml", gates=LAX))
+    lax = str(place.spec_file("lax.yaml", gates=LAX))
     assert place.run("check", f"things@{bad}", "--gate", "production", "--spec", lax, identity="mallory") == 0
     assert capsys.readouterr().out.startswith("TRIAL")
     assert place.run("promote", f"things@{bad}", "--to", "production", "--reinstate", identity="mallory") == 1
     assert place.node().catalog.resolve(PRODUCTION) == good
 
 
-def test_trial_leaves_no_trace(place: Place) -> None:
+def test_trial_leaves_no_trace(place: PolicyScenario) -> None:
     place.deliver("one")
     check(place.node(), THINGS, "production")
     before, planned = place.files(), preview_check(place.node(), THINGS, "production")
-    lax = place.spec("lax.yaml", gates=LAX)
+    lax = place.spec_file("lax.yaml", gates=LAX)
     assert check(place.node(), THINGS, "production", spec=lax).accepted
     assert check(place.node(), lax, "production").accepted
     validate(place.node(), THINGS, spec=lax)
@@ -154,9 +131,9 @@ def test_trial_leaves_no_trace(place: Place) -> None:
         promote(place.node(), THINGS, "production")
 
 
-def test_nobody_is_asked_to_approve_a_trial(place: Place) -> None:
+def test_nobody_is_asked_to_approve_a_trial(place: PolicyScenario) -> None:
     """Whoever writes a flow of his own hands a trial's decision on to what records requests."""
-    version = place.deliver("one", gates={"production": {"require": ["license"]}})
+    version = place.deliver("one", gates={"production": {"require": ["license"]}}).digest
     tried = check(place.node(), Address("things", version), "production", spec=place.spec(gates=STRICT))
     assert tried.outcome is DecisionOutcome.WAITING
     with pytest.raises(UsageError, match=r"trial.*nobody is asked"):
@@ -165,21 +142,21 @@ def test_nobody_is_asked_to_approve_a_trial(place: Place) -> None:
 
 
 def test_validating_under_another_spec_says_that_it_is_a_trial(
-    place: Place, capsys: pytest.CaptureFixture[str]
+    place: PolicyScenario, capsys: pytest.CaptureFixture[str]
 ) -> None:
     place.deliver("one")
-    assert place.run("validate", "things", "--spec", str(place.spec(gates=LAX))) == 3  # it has no contract
+    assert place.run("validate", "things", "--spec", str(place.spec_file(gates=LAX))) == 3  # it has no contract
     assert capsys.readouterr().out.startswith("TRIAL")
 
 
-def test_spec_with_the_adopted_policy_is_no_trial(place: Place) -> None:
+def test_spec_with_the_adopted_policy_is_no_trial(place: PolicyScenario) -> None:
     place.deliver("one")
     assert check(place.node(), place.spec(), "production").adopted == place.node().catalog.policy("things").digest  # type: ignore[union-attr]
 
 
-def test_facts_of_the_asker_s_spec_do_not_count(place: Place) -> None:
+def test_facts_of_the_asker_s_spec_do_not_count(place: PolicyScenario) -> None:
     place.deliver("one", license="CC-BY-NC-4.0")
-    friendly = place.spec("friendly.yaml", license="CC0-1.0")
+    friendly = place.spec_file("friendly.yaml", license="CC0-1.0")
     assert check(place.node(), friendly, "production").outcome is DecisionOutcome.REFUSED
 
 
@@ -187,11 +164,11 @@ def test_facts_of_the_asker_s_spec_do_not_count(place: Place) -> None:
 
 
 def test_another_policy_is_proposed_and_the_adopted_one_judges(
-    place: Place, capsys: pytest.CaptureFixture[str]
+    place: PolicyScenario, capsys: pytest.CaptureFixture[str]
 ) -> None:
     place.deliver("one")
-    digest = place.deliver("two", gates=LAX)
-    assert place.run("stage", str(place.spec(gates=LAX))) == 0
+    digest = place.deliver("two", gates=LAX).digest
+    assert place.run("stage", str(place.spec_file(gates=LAX))) == 0
     told = capsys.readouterr().out
     assert "proposes another policy" in told
     assert "loosened   gate production: approval is no longer required" in told
@@ -200,7 +177,7 @@ def test_another_policy_is_proposed_and_the_adopted_one_judges(
     assert "loosened" in capsys.readouterr().out
 
 
-def test_spec_without_gates_adopts_nothing_and_the_first_with_gates_does(place: Place) -> None:
+def test_first_spec_with_gates_is_adopted(place: PolicyScenario) -> None:
     place.deliver("one", gates={})
     with pytest.raises(UsageError, match=r"adopted no policy yet.*stagegate policy adopt"):
         check(place.node(), THINGS, "production")
@@ -208,7 +185,7 @@ def test_spec_without_gates_adopts_nothing_and_the_first_with_gates_does(place: 
     assert check(place.node(), THINGS, "production").outcome is DecisionOutcome.WAITING
 
 
-def test_owners_are_policy_so_nobody_names_himself(place: Place) -> None:
+def test_owners_are_policy_so_nobody_names_himself(place: PolicyScenario) -> None:
     place.deliver("one", owners=OWNERS)
     place.deliver("one", owners=OWNERS | {"infra": "mallory"})
     check(place.node(), THINGS, "production")
@@ -216,10 +193,10 @@ def test_owners_are_policy_so_nobody_names_himself(place: Place) -> None:
         approve(place.node(Identity("mallory", "declared")), THINGS, "production", reason="me")
 
 
-def test_policy_diff_and_show_tell_check_by_check(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+def test_policy_diff_and_show_tell_check_by_check(place: PolicyScenario, capsys: pytest.CaptureFixture[str]) -> None:
     place.deliver("one", gates={"production": {"require": ["license", {"rollback": {"warn": "30d"}}]}}, policy=RULE)
     other = {"production": {"require": [{"rollback": {"warn": "60d", "severity": "warning"}}, "owner"]}}
-    assert place.run("policy", "diff", str(place.spec("other.yaml", gates=other)), "--json") == 0
+    assert place.run("policy", "diff", str(place.spec_file("other.yaml", gates=other)), "--json") == 0
     changes = {(one["difference"], one["direction"]) for one in json.loads(capsys.readouterr().out)}
     assert changes == {
         ("license is no longer required", "loosened"),
@@ -232,10 +209,12 @@ def test_policy_diff_and_show_tell_check_by_check(place: Place, capsys: pytest.C
     assert "# policy 1 of things" in capsys.readouterr().out
 
 
-def test_policy_written_otherwise_is_told_as_another_one(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+def test_policy_written_otherwise_is_told_as_another_one(
+    place: PolicyScenario, capsys: pytest.CaptureFixture[str]
+) -> None:
     """Whether two ways to write it ask the same is not known of every key: so it is a proposal, and a trial."""
     place.deliver("one", gates={"production": {"require": ["license", "owner"]}})
-    other = str(place.spec(gates={"production": {"require": ["owner", "license"]}}))
+    other = str(place.spec_file(gates={"production": {"require": ["owner", "license"]}}))
     told = "changed    gates: written otherwise, without a difference that this release can name"
     for words in (("policy", "diff", other), ("stage", other), ("policy", "adopt", other, "--reason", "by name")):
         assert place.run(*words) == 0
@@ -243,7 +222,7 @@ def test_policy_written_otherwise_is_told_as_another_one(place: Place, capsys: p
 
 
 def test_policy_that_this_release_can_t_read_is_named_and_left(
-    place: Place, capsys: pytest.CaptureFixture[str]
+    place: PolicyScenario, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """One whose check came with a plugin, say; nothing is judged by it, and its own rule lets another one in."""
     place.deliver("one")
@@ -253,15 +232,15 @@ def test_policy_that_this_release_can_t_read_is_named_and_left(
         CorruptRecord, match=r"policy sha256:\w{12}.* can't be read by this release.*came_with_a_plugin"
     ):
         check(place.node(), THINGS, "production")
-    for words in (["status"], ["stage", str(place.spec())], ["policy", "history", "things"]):
+    for words in (["status"], ["stage", str(place.spec_file())], ["policy", "history", "things"]):
         assert place.run(*words) == 0
         assert "of things can't be read by this release" in capsys.readouterr().out
-    assert place.run("policy", "adopt", str(place.spec()), "--reason", "the plugin is gone") == 0
+    assert place.run("policy", "adopt", str(place.spec_file()), "--reason", "the plugin is gone") == 0
     assert check(place.node(), THINGS, "production").outcome is DecisionOutcome.WAITING
 
 
-def test_spec_that_this_release_can_t_read_is_named(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
-    digest = place.deliver("one")
+def test_spec_that_this_release_can_t_read_is_named(place: PolicyScenario, capsys: pytest.CaptureFixture[str]) -> None:
+    digest = place.deliver("one").digest
     newer = {**place.node().catalog.spec("things", digest), "stagegate": 2}  # type: ignore[dict-item]
     place.node().catalog.put_spec("things", digest, newer)
     problem = "can't be read by this release: spec: stagegate: this release reads version 1"
@@ -271,11 +250,13 @@ def test_spec_that_this_release_can_t_read_is_named(place: Place, capsys: pytest
     assert f"The spec of things@{digest} {problem}" in capsys.readouterr().err
 
 
-def test_status_tells_what_waits_and_what_is_proposed(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+def test_status_tells_what_waits_and_what_is_proposed(
+    place: PolicyScenario, capsys: pytest.CaptureFixture[str]
+) -> None:
     place.deliver("one", policy=RULE)
     check(place.node(), THINGS, "production")
-    adopt(place.node(), place.spec("lax.yaml", gates=LAX), reason="in a hurry")
-    digest = place.deliver("two", gates=LAX, policy=RULE)
+    adopt(place.node(), place.spec_file("lax.yaml", gates=LAX), reason="in a hurry")
+    digest = place.deliver("two", gates=LAX, policy=RULE).digest
     assert place.run("status") == 0
     told = capsys.readouterr().out
     assert "production   no version yet" in told
@@ -293,7 +274,9 @@ def test_status_tells_what_waits_and_what_is_proposed(place: Place, capsys: pyte
     }
 
 
-def test_status_leaves_out_a_request_that_an_adoption_ended(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+def test_status_leaves_out_a_request_that_an_adoption_ended(
+    place: PolicyScenario, capsys: pytest.CaptureFixture[str]
+) -> None:
     place.deliver("one")
     check(place.node(), THINGS, "production")
     assert place.run("status") == 0
@@ -306,9 +289,11 @@ def test_status_leaves_out_a_request_that_an_adoption_ended(place: Place, capsys
 # ── adoption ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_without_a_rule_anybody_adopts_and_it_is_told(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_rule_anybody_adopts_and_it_is_told(
+    place: PolicyScenario, capsys: pytest.CaptureFixture[str]
+) -> None:
     place.deliver("one")
-    assert place.run("policy", "adopt", str(place.spec(gates=LAX)), "--reason", "in a hurry") == 0
+    assert place.run("policy", "adopt", str(place.spec_file(gates=LAX)), "--reason", "in a hurry") == 0
     assert "No approval was needed" in capsys.readouterr().out
     assert place.run("history", "things") == 0
     ledger = capsys.readouterr().out
@@ -317,16 +302,18 @@ def test_without_a_rule_anybody_adopts_and_it_is_told(place: Place, capsys: pyte
     assert "loosened   gate production: approval is no longer required" in ledger
 
 
-def test_answer_to_a_proposal_has_a_name(place: Place) -> None:
+def test_answer_to_a_proposal_has_a_name(place: PolicyScenario) -> None:
     place.deliver("one", policy={"change": {"approval": {"count": 1}}})
     assert adopt(place.node(), place.spec(gates=LAX), reason="in a hurry").missing
     with pytest.raises(UsageError, match="has no name"):
         answer_request(place.node(Identity(" ", "declared")), "things", approved=True, reason="")
 
 
-def test_rule_wants_its_group_and_never_the_requester(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+def test_rule_wants_its_group_and_never_the_requester(
+    place: PolicyScenario, capsys: pytest.CaptureFixture[str]
+) -> None:
     place.deliver("one", policy=RULE)
-    lax = str(place.spec(gates=LAX))  # without a rule of its own: the adopted one decides, its own end included
+    lax = str(place.spec_file(gates=LAX))  # without a rule of its own: the adopted one decides, its own end included
     assert place.run("policy", "adopt", lax, "--reason", "in a hurry", identity=LEGAL.name) == 4
     assert place.run("policy", "approve", "things", identity=LEGAL.name) == 2
     assert "made the request and can't answer it" in capsys.readouterr().err
@@ -336,9 +323,9 @@ def test_rule_wants_its_group_and_never_the_requester(place: Place, capsys: pyte
     assert len(adoptions(place.node(), "things")) == 1
 
 
-def test_policy_is_adopted_once_its_rule_is_met(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+def test_policy_is_adopted_once_its_rule_is_met(place: PolicyScenario, capsys: pytest.CaptureFixture[str]) -> None:
     place.deliver("one", policy=RULE)
-    other = place.spec(gates=LAX, policy=RULE)
+    other = place.spec_file(gates=LAX, policy=RULE)
     assert place.run("policy", "adopt", str(other), "--reason", "smaller team") == 4
     assert "0 of 1 approval by governance" in capsys.readouterr().out
     assert place.run("policy", "approve", "things", "--reason", "agreed", identity=LEGAL.name) == 0
@@ -351,13 +338,13 @@ def test_policy_is_adopted_once_its_rule_is_met(place: Place, capsys: pytest.Cap
 
 
 def test_of_several_proposals_the_one_that_is_named_is_agreed_to(
-    place: Place, capsys: pytest.CaptureFixture[str]
+    place: PolicyScenario, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Whoever proposes another one just before the answer gets no approval that was meant for the one before."""
     place.deliver("one", policy=RULE)
     owned = {"production": {"require": ["license", "owner"]}}
-    meant = adopt(place.node(), place.spec("meant.yaml", gates=owned, policy=RULE), reason="as agreed").digest
-    hasty = adopt(place.node(INES), place.spec("lax.yaml", gates=LAX), reason="in a hurry").digest
+    meant = adopt(place.node(), place.spec_file("meant.yaml", gates=owned, policy=RULE), reason="as agreed").digest
+    hasty = adopt(place.node(INES), place.spec_file("lax.yaml", gates=LAX), reason="in a hurry").digest
     assert place.run("policy", "approve", "things", identity=LEGAL.name) == 2
     told = capsys.readouterr().err
     assert (meant[:19] in told, hasty[:19] in told, "--policy" in told) == (True, True, True)
@@ -366,7 +353,7 @@ def test_of_several_proposals_the_one_that_is_named_is_agreed_to(
     assert adopt(place.node(), place.folder / "meant.yaml", reason="as agreed").seq == 2
 
 
-def test_declined_policy_is_not_adopted(place: Place) -> None:
+def test_declined_policy_is_not_adopted(place: PolicyScenario) -> None:
     place.deliver("one", policy=RULE)
     other = place.spec(gates=LAX, policy=RULE)
     adopt(place.node(), other, reason="smaller team")
@@ -374,9 +361,9 @@ def test_declined_policy_is_not_adopted(place: Place) -> None:
     assert adopt(place.node(), other, reason="again").missing == f"declined by {LEGAL.name}: no"
 
 
-def test_answer_to_an_earlier_proposal_does_not_count(place: Place) -> None:
+def test_answer_to_an_earlier_proposal_does_not_count(place: PolicyScenario) -> None:
     place.deliver("one", policy=RULE)
-    first, second = place.spec("first.yaml", gates=LAX, policy=RULE), place.spec("second.yaml", gates=STRICT)
+    first, second = place.spec_file("first.yaml", gates=LAX, policy=RULE), place.spec_file("second.yaml", gates=STRICT)
     wanted, other = (adopt(place.node(), spec, reason="why not").digest for spec in (first, second))
     answer_request(place.node(LEGAL), "things", approved=True, reason="", digest=wanted)
     assert adopt(place.node(), second, reason="why not").missing == "0 of 1 approval by governance"
@@ -390,7 +377,9 @@ def test_answer_to_an_earlier_proposal_does_not_count(place: Place) -> None:
     [({"count": 2, "from": ["governance"]}, OWNERS), ({"from": ["governance"]}, {"data": "team@example.org"})],
     ids=["more than there are", "nobody"],
 )
-def test_rule_that_nobody_could_meet_is_not_adopted(place: Place, rule: dict[str, Any], owners: dict[str, str]) -> None:
+def test_rule_that_nobody_could_meet_is_not_adopted(
+    place: PolicyScenario, rule: dict[str, Any], owners: dict[str, str]
+) -> None:
     """Once it was, no policy could ever be adopted again, nor the rule taken back."""
     locked: dict[str, Any] = {"policy": {"change": {"approval": rule}}, "owners": owners}
     with pytest.raises(UsageError, match=r"nobody could ever adopt another policy.*from governance.*owners"):
@@ -406,7 +395,7 @@ def new_key(path: Path) -> SigningKey:
     return read_signing_key(path, no_passphrase)
 
 
-def test_signed_decline_is_not_hidden_behind_an_unsigned_answer(place: Place, tmp_path: Path) -> None:
+def test_signed_decline_is_not_hidden_behind_an_unsigned_answer(place: PolicyScenario, tmp_path: Path) -> None:
     """Whoever may write to the catalog adds an answer in the name of the one who declined."""
     boss = Identity("boss@example.org", "declared")
     keys = {who.name: new_key(tmp_path / who.name) for who in (LEGAL, boss)}
@@ -423,7 +412,7 @@ def test_signed_decline_is_not_hidden_behind_an_unsigned_answer(place: Place, tm
     assert adopt(place.node(), lax, reason="smaller team").missing.startswith(f"declined by {LEGAL.name}")
 
 
-def test_rule_that_wants_signatures_takes_no_other_answer(place: Place, tmp_path: Path) -> None:
+def test_rule_that_wants_signatures_takes_no_other_answer(place: PolicyScenario, tmp_path: Path) -> None:
     path = tmp_path / "key.pem"
     key = new_key(path)
     signed = {"count": 1, "from": ["governance"], "signed": True, "keys": {LEGAL.name: key.public}}
@@ -437,7 +426,7 @@ def test_rule_that_wants_signatures_takes_no_other_answer(place: Place, tmp_path
     assert open_workspace(tmp_path / "elsewhere", tmp_path / "catalog").catalog.policy("things")
 
 
-def test_acceptance_ends_with_its_policy(place: Place) -> None:
+def test_acceptance_ends_with_its_policy(place: PolicyScenario) -> None:
     place.deliver("one", gates=LAX)
     assert check(place.node(), THINGS, "production").accepted
     adopt(place.node(), place.spec(gates=STRICT), reason="an approval is needed")
@@ -445,8 +434,8 @@ def test_acceptance_ends_with_its_policy(place: Place) -> None:
         promote(place.node(), THINGS, "production")
 
 
-def test_what_production_names_stays_ready_under_its_own_policy(place: Place) -> None:
-    digest = place.deliver("one", gates=LAX)
+def test_what_production_names_stays_ready_under_its_own_policy(place: PolicyScenario) -> None:
+    digest = place.deliver("one", gates=LAX).digest
     check(place.node(), THINGS, "production")
     promote(place.node(), THINGS, "production")
     adopt(place.node(), place.spec(gates=STRICT), reason="an approval is needed")
@@ -458,7 +447,9 @@ def test_what_production_names_stays_ready_under_its_own_policy(place: Place) ->
 # ── coming back ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_reinstatement_needs_a_decision_after_the_rollback(place: Place, capsys: pytest.CaptureFixture[str]) -> None:
+def test_reinstatement_needs_a_decision_after_the_rollback(
+    place: PolicyScenario, capsys: pytest.CaptureFixture[str]
+) -> None:
     place.to_production("one")
     bad = Address("things", place.to_production("two"))
     assert check(place.node(), bad, "production").accepted

@@ -21,7 +21,7 @@ from prefect_stagegate.errors import (
     UsageError,
     WaitingForApproval,
 )
-from prefect_stagegate.model import Address, DecisionOutcome, Identity, Outcome, Version
+from prefect_stagegate.model import Address, DecisionOutcome, Identity, Outcome
 from prefect_stagegate.operations.gating.approve import answer, approve, wait, waiting_runs
 from prefect_stagegate.operations.gating.attestations import verify_attestation
 from prefect_stagegate.operations.gating.check import check, preview_check
@@ -31,13 +31,11 @@ from prefect_stagegate.operations.gating.revoke import revoke
 from prefect_stagegate.operations.gating.rollback import rollback
 from prefect_stagegate.operations.inspect import history
 from prefect_stagegate.operations.staging.stage import stage
-from prefect_stagegate.operations.workspace import Workspace, open_workspace
-from prefect_stagegate.readiness import known_checks
+from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.readiness.records.attest import read_statement
-from prefect_stagegate.spec import Spec, load_spec
+from tests.support.scenario import ADA, INES, Scenario
 
 THINGS = Address("things")
-ADA, INES = Identity("ada", "declared"), Identity("ines@example.org", "declared")
 GATES = {
     "pilot": {"require": ["license", "owner"]},
     "production": {
@@ -47,58 +45,26 @@ GATES = {
 }
 
 
-class Place:
-    """One node with its catalog and a source that tests change."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        (folder / "nas").mkdir()
-
-    def node(self, who: Identity = ADA, name: str = "cache") -> Workspace:
-        return open_workspace(self._folder / name, self._folder / "catalog", identity=who)
-
-    def spec(self, **changes: Any) -> Spec:
-        owners = dict.fromkeys(("data", "ai", "governance"), "team@example.org") | {"infra": INES.name}
-        whole = {
-            "stagegate": 1,
-            "dataset": "things",
-            "license": "CC0-1.0",
-            "owners": owners,
-            "sources": [{"url": str(self._folder / "nas")}],
-            "gates": GATES,
-        }
-        return load_spec(whole | changes, known_checks=known_checks())
-
-    def deliver(self, text: str, **changes: Any) -> Version:
-        (self._folder / "nas/data.csv").write_text(text)
-        return stage(self.node(), self.spec(**changes))
-
-
 @pytest.fixture
-def place(tmp_path: Path) -> Place:
-    return Place(tmp_path)
+def place(tmp_path: Path) -> Scenario:
+    return Scenario(tmp_path, gates=GATES)
 
 
-def to_pilot(place: Place) -> None:
-    assert check(place.node(), THINGS, "pilot").accepted
-    promote(place.node(), THINGS, "pilot")
+def to_pilot(place: Scenario) -> None:
+    place.promote("pilot")
 
 
-def to_production(place: Place) -> None:
-    to_pilot(place)
-    check(place.node(), THINGS, "production")
-    approve(place.node(INES), THINGS, "production", reason="seen")
-    assert check(place.node(), THINGS, "production").accepted
-    promote(place.node(), THINGS, "production")
+def to_production(place: Scenario) -> None:
+    place.promote("pilot", "production")
 
 
-def test_nothing_is_promoted_that_its_gate_was_not_asked_about(place: Place) -> None:
+def test_nothing_is_promoted_that_its_gate_was_not_asked_about(place: Scenario) -> None:
     place.deliver("one")
     with pytest.raises(GateFailed, match="never asked"):
         promote(place.node(), THINGS, "pilot")
 
 
-def test_an_accepted_version_moves_the_catalog_s_ref_and_the_node_s_copy(place: Place) -> None:
+def test_promotion_moves_the_catalog_s_ref_and_the_node_s_copy(place: Scenario) -> None:
     version = place.deliver("one")
     to_pilot(place)
     here = place.node()
@@ -107,7 +73,7 @@ def test_an_accepted_version_moves_the_catalog_s_ref_and_the_node_s_copy(place: 
     assert entry.attestation["subject"][0]["digest"]["sha256"] == version.digest.removeprefix("sha256:")
 
 
-def test_production_waits_for_somebody_else_of_the_right_group(place: Place) -> None:
+def test_production_waits_for_somebody_else_of_the_right_group(place: Scenario) -> None:
     place.deliver("one")
     to_pilot(place)
     assert check(place.node(), THINGS, "production").outcome is DecisionOutcome.WAITING
@@ -128,7 +94,7 @@ def test_production_waits_for_somebody_else_of_the_right_group(place: Place) -> 
     assert promote(place.node(), THINGS, "production").previous == ""
 
 
-def test_a_refusal_by_the_approver_fails_the_gate_with_the_reason(place: Place) -> None:
+def test_decline_fails_the_gate_with_its_reason(place: Scenario) -> None:
     place.deliver("one")
     to_pilot(place)
     check(place.node(), THINGS, "production")
@@ -141,7 +107,7 @@ def test_a_refusal_by_the_approver_fails_the_gate_with_the_reason(place: Place) 
     assert "March looks wrong" in approval.summary + "".join(finding.problem for finding in approval.findings)
 
 
-def test_answer_that_cannot_count_is_refused_and_not_recorded(place: Place) -> None:
+def test_answer_that_cannot_count_is_refused_and_not_recorded(place: Scenario) -> None:
     place.deliver("one")
     to_pilot(place)
     check(place.node(), THINGS, "production")
@@ -152,7 +118,7 @@ def test_answer_that_cannot_count_is_refused_and_not_recorded(place: Place) -> N
     assert not place.node().catalog.approvals(request)
 
 
-def test_answer_to_a_policy_of_before_is_refused(place: Place) -> None:
+def test_answer_to_a_policy_of_before_is_refused(place: Scenario) -> None:
     place.deliver("one")
     to_pilot(place)
     check(place.node(), THINGS, "production")
@@ -162,7 +128,7 @@ def test_answer_to_a_policy_of_before_is_refused(place: Place) -> None:
         approve(place.node(INES), THINGS, "production", reason="seen")
 
 
-def test_answer_about_a_target_that_moved_on_is_refused(place: Place) -> None:
+def test_answer_about_a_target_that_moved_on_is_refused(place: Scenario) -> None:
     asked = place.deliver("one")
     to_pilot(place)
     check(place.node(), THINGS, "production")
@@ -172,7 +138,7 @@ def test_answer_about_a_target_that_moved_on_is_refused(place: Place) -> None:
         approve(place.node(INES), Address("things", asked.digest), "production", reason="late")
 
 
-def test_answer_to_a_request_that_was_made_anew_is_refused(place: Place) -> None:
+def test_answer_to_a_request_that_was_made_anew_is_refused(place: Scenario) -> None:
     place.deliver("one")
     to_pilot(place)
     decision = check(place.node(), THINGS, "production")
@@ -182,7 +148,7 @@ def test_answer_to_a_request_that_was_made_anew_is_refused(place: Place) -> None
         answer(place.node(INES), request, approved=True, reason="seen")
 
 
-def test_attestation_lists_only_answers_that_counted(place: Place) -> None:
+def test_attestation_lists_only_answers_that_counted(place: Scenario) -> None:
     place.deliver("one")
     to_pilot(place)
     check(place.node(), THINGS, "production")
@@ -194,7 +160,7 @@ def test_attestation_lists_only_answers_that_counted(place: Place) -> None:
     assert [one.approver.name for one in read_statement(statement or {}).approvals] == [INES.name]
 
 
-def test_promote_after_an_approval_asks_for_a_check(place: Place) -> None:
+def test_promote_after_an_approval_asks_for_a_check(place: Scenario) -> None:
     place.deliver("one")
     to_pilot(place)
     check(place.node(), THINGS, "production")
@@ -208,7 +174,7 @@ def test_promote_after_an_approval_asks_for_a_check(place: Place) -> None:
         promote(place.node(), THINGS, "production")
 
 
-def test_promote_after_a_decline_says_that_the_version_ended(place: Place) -> None:
+def test_promote_after_a_decline_says_that_the_version_ended(place: Scenario) -> None:
     place.deliver("one")
     to_pilot(place)
     check(place.node(), THINGS, "production")
@@ -219,7 +185,7 @@ def test_promote_after_a_decline_says_that_the_version_ended(place: Place) -> No
         assert check(place.node(), THINGS, "production").outcome is DecisionOutcome.REFUSED
 
 
-def test_a_request_lapses_with_the_last_run_that_waited_for_it_and_the_next_check_asks_anew(place: Place) -> None:
+def test_request_lapses_with_the_last_run_that_waited(place: Scenario) -> None:
     asked = place.deliver("one")
     to_pilot(place)
     decision = check(place.node(), THINGS, "production")
@@ -237,7 +203,7 @@ def test_a_request_lapses_with_the_last_run_that_waited_for_it_and_the_next_chec
     assert approve(place.node(INES), THINGS, "production", reason="seen").request == newer.id
 
 
-def test_whoever_declined_may_think_better_of_it_though_the_run_that_asked_is_gone(place: Place) -> None:
+def test_decline_can_be_changed_after_the_run_ended(place: Scenario) -> None:
     place.deliver("one")
     to_pilot(place)
     decision = check(place.node(), THINGS, "production")
@@ -249,7 +215,7 @@ def test_whoever_declined_may_think_better_of_it_though_the_run_that_asked_is_go
     assert check(place.node(), THINGS, "production").accepted
 
 
-def test_what_was_approved_is_what_is_promoted_though_a_newer_version_arrived(place: Place) -> None:
+def test_approved_version_is_promoted_though_a_newer_arrived(place: Scenario) -> None:
     asked = place.deliver("one")
     to_pilot(place)
     check(place.node(), THINGS, "production")
@@ -259,7 +225,7 @@ def test_what_was_approved_is_what_is_promoted_though_a_newer_version_arrived(pl
     assert promote(place.node(), THINGS, "production").digest == asked.digest
 
 
-def test_an_approval_lets_no_other_version_through(place: Place) -> None:
+def test_an_approval_lets_no_other_version_through(place: Scenario) -> None:
     place.deliver("one")
     to_production(place)
     place.deliver("two")
@@ -267,7 +233,7 @@ def test_an_approval_lets_no_other_version_through(place: Place) -> None:
     assert check(place.node(), THINGS, "production").outcome is DecisionOutcome.WAITING
 
 
-def test_an_approval_ends_when_production_moves_on_to_another_version_before(place: Place) -> None:
+def test_approval_ends_when_production_moves_on(place: Scenario) -> None:
     asked = place.deliver("one")
     to_pilot(place)
     check(place.node(), THINGS, "production")
@@ -278,7 +244,7 @@ def test_an_approval_ends_when_production_moves_on_to_another_version_before(pla
     assert check(place.node(), older, "production").outcome is DecisionOutcome.WAITING
 
 
-def test_what_pilot_accepted_goes_on_though_pilot_moved_on(place: Place) -> None:
+def test_what_pilot_accepted_goes_on_though_pilot_moved_on(place: Scenario) -> None:
     asked = place.deliver("one")
     to_pilot(place)
     check(place.node(), THINGS, "production")
@@ -290,7 +256,7 @@ def test_what_pilot_accepted_goes_on_though_pilot_moved_on(place: Place) -> None
     assert promote(place.node(), older, "production").digest == asked.digest
 
 
-def test_production_takes_only_what_pilot_accepted(place: Place) -> None:
+def test_production_takes_only_what_pilot_accepted(place: Scenario) -> None:
     place.deliver("one")
     to_pilot(place)
     newer = place.deliver("two")
@@ -299,7 +265,7 @@ def test_production_takes_only_what_pilot_accepted(place: Place) -> None:
     assert [one.check for one in decision.checks if one.outcome is Outcome.FAIL] == ["digest"]
 
 
-def test_a_changed_policy_ends_the_acceptance(place: Place) -> None:
+def test_a_changed_policy_ends_the_acceptance(place: Scenario) -> None:
     place.deliver("one")
     assert check(place.node(), THINGS, "pilot").accepted
     stricter = {"pilot": {"require": ["license", "owner", "runbook"]}}
@@ -309,7 +275,7 @@ def test_a_changed_policy_ends_the_acceptance(place: Place) -> None:
         promote(place.node(), THINGS, "pilot")
 
 
-def test_an_answer_that_came_after_the_acceptance_ends_it(place: Place) -> None:
+def test_an_answer_that_came_after_the_acceptance_ends_it(place: Scenario) -> None:
     place.deliver("one")
     to_pilot(place)
     check(place.node(), THINGS, "production")
@@ -320,7 +286,7 @@ def test_an_answer_that_came_after_the_acceptance_ends_it(place: Place) -> None:
         promote(place.node(), THINGS, "production")
 
 
-def test_a_version_that_the_gate_below_gave_up_is_not_promoted_on_an_earlier_acceptance(place: Place) -> None:
+def test_version_that_the_gate_below_withdrew_is_not_promoted(place: Scenario) -> None:
     place.deliver("one")
     to_pilot(place)
     bad = place.deliver("two")
@@ -333,16 +299,14 @@ def test_a_version_that_the_gate_below_gave_up_is_not_promoted_on_an_earlier_acc
         promote(place.node(), Address("things", bad.digest), "production")
 
 
-def test_who_promotes_may_sit_at_another_node_than_the_checks_ran_at(
-    place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_promotion_works_from_another_node_than_the_checks(place: Scenario, monkeypatch: pytest.MonkeyPatch) -> None:
     place.deliver("one", gates={"pilot": {"require": ["license", {"space": {"warn": 1.0, "fail": 1.0}}]}})
     assert check(place.node(), THINGS, "pilot").accepted
     monkeypatch.setattr("platform.node", lambda: "elsewhere")
-    assert promote(place.node(name="other"), THINGS, "pilot").ref == "pilot"
+    assert promote(place.node(cache="other"), THINGS, "pilot").ref == "pilot"
 
 
-def test_the_newest_decision_counts(place: Place) -> None:
+def test_the_newest_decision_counts(place: Scenario) -> None:
     place.deliver("one")
     assert check(place.node(), THINGS, "pilot").accepted
     place.deliver("one", license="CC-BY-NC-4.0")
@@ -351,7 +315,7 @@ def test_the_newest_decision_counts(place: Place) -> None:
         promote(place.node(), THINGS, "pilot")
 
 
-def test_a_check_that_is_not_built_is_inconclusive_and_never_passes(place: Place) -> None:
+def test_check_that_can_t_run_is_inconclusive_and_never_passes(place: Scenario) -> None:
     place.deliver("one", gates={"pilot": {"require": ["license", "dcgm"]}})
     decision = check(place.node(), THINGS, "pilot")
     assert decision.outcome is DecisionOutcome.INCONCLUSIVE
@@ -360,7 +324,7 @@ def test_a_check_that_is_not_built_is_inconclusive_and_never_passes(place: Place
     assert caught.value.exit_code == 3
 
 
-def test_evidence_that_still_holds_is_used_again(place: Place) -> None:
+def test_evidence_that_still_holds_is_used_again(place: Scenario) -> None:
     place.deliver("one")
     to_pilot(place)
     planned = {one.requirement.check: one.state for one in preview_check(place.node(), THINGS, "production")}
@@ -370,7 +334,7 @@ def test_evidence_that_still_holds_is_used_again(place: Place) -> None:
     assert check(place.node(), THINGS, "pilot").checks == first.checks
 
 
-def test_a_rollback_returns_to_the_last_good_version_and_withdraws_the_other(place: Place) -> None:
+def test_rollback_returns_to_the_last_good_version(place: Scenario) -> None:
     good = place.deliver("one")
     to_production(place)
     bad = place.deliver("two")
@@ -389,7 +353,9 @@ def test_a_rollback_returns_to_the_last_good_version_and_withdraws_the_other(pla
     assert check(place.node(), Address("things", bad.digest), "production").accepted  # where it is, it stays approved
 
 
-def test_a_rollback_withdraws_what_the_ref_names_when_it_moves(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_rollback_withdraws_what_the_ref_names_when_it_moves(
+    place: Scenario, monkeypatch: pytest.MonkeyPatch
+) -> None:
     good = place.deliver("one")
     to_pilot(place)
     place.deliver("two")
@@ -410,7 +376,7 @@ def test_a_rollback_withdraws_what_the_ref_names_when_it_moves(place: Place, mon
         promote(place.node(), Address("things", bad.digest), "pilot")
 
 
-def test_the_node_s_copy_ends_where_the_catalog_s_ref_does(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_node_s_copy_ends_where_the_catalog_s_ref_does(place: Scenario, monkeypatch: pytest.MonkeyPatch) -> None:
     good = place.deliver("one")
     to_pilot(place)
     place.deliver("two")
@@ -428,7 +394,7 @@ def test_the_node_s_copy_ends_where_the_catalog_s_ref_does(place: Place, monkeyp
 
 
 def test_a_move_stands_though_this_node_cannot_write_its_copy(
-    place: Place, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    place: Scenario, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     version = place.deliver("one")
     assert check(place.node(), THINGS, "pilot").accepted
@@ -441,14 +407,14 @@ def test_a_move_stands_though_this_node_cannot_write_its_copy(
     assert "this node's copy did not" in caplog.text
 
 
-def test_latest_is_not_rolled_back(place: Place) -> None:
+def test_latest_is_not_rolled_back(place: Scenario) -> None:
     place.deliver("one")
     place.deliver("two")
     with pytest.raises(UsageError, match="names no target"):
         rollback(place.node(), Address("things", "latest"), reason="loss went up")
 
 
-def test_there_is_nothing_to_roll_back_to_at_first(place: Place) -> None:
+def test_there_is_nothing_to_roll_back_to_at_first(place: Scenario) -> None:
     place.deliver("one")
     to_pilot(place)
     with pytest.raises(UsageError, match="no earlier version"):
@@ -457,7 +423,9 @@ def test_there_is_nothing_to_roll_back_to_at_first(place: Place) -> None:
         rollback(place.node(), Address("things", "pilot"), reason=" ")
 
 
-def test_of_two_promoters_at_once_one_wins_and_the_other_is_told(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_two_promoters_at_once_one_wins_and_the_other_is_told(
+    place: Scenario, monkeypatch: pytest.MonkeyPatch
+) -> None:
     place.deliver("one")
     assert check(place.node(), THINGS, "pilot").accepted
     one, two = place.node(Identity("one", "declared")), place.node(Identity("two", "declared"))
@@ -485,7 +453,7 @@ def test_of_two_promoters_at_once_one_wins_and_the_other_is_told(place: Place, m
         assert sorted(pool.map(move, (one, two))) == [False, True]
 
 
-def test_the_log_s_attestation_says_who_asked_and_who_approved(place: Place) -> None:
+def test_the_log_s_attestation_says_who_asked_and_who_approved(place: Scenario) -> None:
     place.deliver("one")
     to_production(place)
     (entry,) = history(place.node(), Address("things", "production"))
@@ -494,9 +462,7 @@ def test_the_log_s_attestation_says_who_asked_and_who_approved(place: Place) -> 
     assert [one["approver"]["name"] for one in told["approvals"]] == [INES.name]
 
 
-def test_a_check_that_fails_while_its_version_is_promoted_takes_it_back(
-    place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_check_that_fails_during_a_promotion_withdraws_it(place: Scenario, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever checks finds nothing to withdraw yet, and whoever promotes has read the acceptance already."""
     place.deliver("one")
     assert check(place.node(), THINGS, "pilot").accepted
@@ -516,7 +482,7 @@ def test_a_check_that_fails_while_its_version_is_promoted_takes_it_back(
 
 
 @pytest.mark.parametrize("target", ["../../../x", "", "Production", "a/b"])
-def test_a_target_s_name_leads_nowhere_else_in_the_catalog(place: Place, target: str) -> None:
+def test_a_target_s_name_leads_nowhere_else_in_the_catalog(place: Scenario, target: str) -> None:
     place.deliver("one")
     with pytest.raises(UsageError, match="is not a target's name"):
         approve(place.node(INES), THINGS, target)
@@ -524,7 +490,7 @@ def test_a_target_s_name_leads_nowhere_else_in_the_catalog(place: Place, target:
         verify_attestation(place.node(), "things", gate=target or "/")
 
 
-def test_a_request_that_somebody_forged_leads_nowhere_out_of_the_catalog(place: Place) -> None:
+def test_forged_request_writes_nothing_outside_the_catalog(place: Scenario) -> None:
     """Whoever may write to the catalog must not write, by the hand of whoever answers, to what lies beside it."""
     place.deliver("one")
     to_pilot(place)

@@ -42,7 +42,7 @@ def _spec(folder: Path, **options: Any) -> Spec:
     return load_spec({"stagegate": 1, "dataset": "things", "sources": sources}, known_checks={})
 
 
-def test_a_file_without_bytes_on_the_disk_is_told_before_it_is_read(tmp_path: Path, run_stagegate: Any) -> None:
+def test_file_without_bytes_on_disk_is_listed_as_away(tmp_path: Path, run_stagegate: Any) -> None:
     folder = tmp_path / "nas"
     folder.mkdir()
     (folder / "here.bin").write_bytes(b"x" * 5000)
@@ -113,7 +113,7 @@ def test_of_those_that_wait_the_first_by_path_is_next(archive: Tape, tmp_path: P
 
 
 @pytest.mark.system
-def test_what_is_not_brought_back_in_time_is_an_error_with_its_name(archive: Tape, tmp_path: Path) -> None:
+def test_file_not_recalled_in_time_is_an_error_with_its_name(archive: Tape, tmp_path: Path) -> None:
     archive.put(tmp_path / "nas" / "a.bin", b"x" * 100)
     source = open_source(str(tmp_path / "nas"), {"recall_timeout": "1s"})
     (one,) = listed(source).values()

@@ -28,6 +28,7 @@ from prefect_stagegate.cli import main
 from prefect_stagegate.clock import moment, now, stamp
 from prefect_stagegate.errors import GateFailed, RefConflict, StagegateError, UsageError
 from prefect_stagegate.model import Address, DecisionOutcome, Identity
+from prefect_stagegate.operations.address import read_spec
 from prefect_stagegate.operations.gating import context as questions
 from prefect_stagegate.operations.gating.approve import approve
 from prefect_stagegate.operations.gating.attestations import AttestationVerdict, verify_attestation
@@ -38,55 +39,37 @@ from prefect_stagegate.operations.gating.promote import promote
 from prefect_stagegate.operations.gating.ready import find_ready
 from prefect_stagegate.operations.gating.rollback import rollback
 from prefect_stagegate.operations.staging.stage import stage
-from prefect_stagegate.operations.workspace import Workspace, no_passphrase, open_workspace
-from prefect_stagegate.readiness import Volume, known_checks
+from prefect_stagegate.operations.workspace import Workspace, no_passphrase
+from prefect_stagegate.readiness import Volume
 from prefect_stagegate.readiness.records.signing import SigningKey, read_signing_key
 from prefect_stagegate.report import ready_text
-from prefect_stagegate.spec import Spec, load_spec
+from tests.support.scenario import INES, Scenario
 
 THINGS, PILOT = Address("things"), Address("things", "pilot")
-ADA, INES, OLEG = (Identity(name, "declared") for name in ("ada", "ines@example.org", "oleg@example.org"))
+OLEG = Identity("oleg@example.org", "declared")
 
 
-class Place:
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        (folder / "nas").mkdir()
-
-    def node(self, who: Identity = ADA) -> Workspace:
-        return open_workspace(self.folder / "cache", self.folder / "catalog", identity=who)
+class PilotScenario(Scenario):
+    """A scenario with the gate `pilot`, whose records tests look at."""
 
     def newcomer(self) -> Workspace:
         """A node that never read the catalog, so that it remembers nothing of it."""
-        return open_workspace(self.folder / f"node-{uuid.uuid4().hex}", self.folder / "catalog", identity=ADA)
+        return self.node(cache=f"node-{uuid.uuid4().hex}")
 
-    def spec(self, gate: dict[str, Any] | None = None, **changes: Any) -> Spec:
-        whole = {
-            "stagegate": 1,
-            "dataset": "things",
-            "license": "CC0-1.0",
-            "owners": dict.fromkeys(("data", "ai", "infra", "governance"), "team@example.org"),
-            "sources": [{"url": str(self.folder / "nas")}],
-            "gates": {"pilot": gate or {"require": ["license", "owner"]}},
-        }
-        return load_spec(whole | changes, known_checks=known_checks())
+    def spec(self, gate: dict[str, Any] | None = None, **changes: Any) -> dict[str, Any]:
+        return super().spec(**{"gates": {"pilot": gate or {"require": ["license", "owner"]}}, **changes})
 
-    def deliver(self, text: str, gate: dict[str, Any] | None = None, **changes: Any) -> str:
-        (self.folder / "nas/data.csv").write_text(text)
-        return stage(self.node(), self.spec(gate, **changes)).digest
-
-    def to_pilot(self, text: str, gate: dict[str, Any] | None = None, **changes: Any) -> str:
-        self.deliver(text, gate, **changes)
-        assert check(self.node(), THINGS, "pilot").accepted
-        return promote(self.node(), THINGS, "pilot").digest
+    def to_pilot(self, text: str, gate: dict[str, Any] | None = None) -> str:
+        self.deliver(text, gate=gate)
+        return self.promote("pilot")
 
     def log(self, seq: int) -> Path:
         return self.folder / f"catalog/datasets/things/refs/pilot/{seq:08d}.json"
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Place:
-    return Place(tmp_path)
+def place(tmp_path: Path) -> PilotScenario:
+    return PilotScenario(tmp_path)
 
 
 @pytest.fixture
@@ -112,7 +95,7 @@ def write_key(path: Path, encryption: KeySerializationEncryption | None = None) 
     path.chmod(0o600)
 
 
-def verdicts(place: Place, what: str | Path = "things@pilot", **more: Any) -> dict[str, AttestationVerdict]:
+def verdicts(place: PilotScenario, what: str | Path = "things@pilot", **more: Any) -> dict[str, AttestationVerdict]:
     return {part.what: part.verdict for part in verify_attestation(place.newcomer(), what, **more)}
 
 
@@ -125,20 +108,20 @@ def change(path: Path, edit: Callable[[dict[str, Any]], None]) -> None:
 # ── withdrawing ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def fail_again(place: Place) -> None:
+def fail_again(place: PilotScenario) -> None:
     """The licence of what stands at the pilot turns out to be another one, under the same policy."""
     digest = place.node().catalog.resolve(PILOT)
-    stage(place.node(), place.spec(_gate(place), license="CC-BY-NC-4.0"))
+    place.stage(gate=_gate(place), license="CC-BY-NC-4.0")
     assert check(place.node(INES), Address("things", digest), "pilot").outcome is DecisionOutcome.REFUSED
 
 
-def _gate(place: Place) -> dict[str, Any]:
+def _gate(place: PilotScenario) -> dict[str, Any]:
     adopted = place.node().catalog.policy("things")
     assert adopted
     return {key: value for key, value in adopted.policy["gates"]["pilot"].items() if value}
 
 
-def test_a_failed_recheck_withdraws_the_version_by_an_entry_that_says_who_when_and_why(place: Place) -> None:
+def test_failed_recheck_logs_a_withdrawal_with_who_and_why(place: PilotScenario) -> None:
     digest = place.to_pilot("one")
     fail_again(place)
     (_, entry) = place.node().catalog.history("things", "pilot")
@@ -149,14 +132,14 @@ def test_a_failed_recheck_withdraws_the_version_by_an_entry_that_says_who_when_a
     assert not verify_history(place.node())[1].problems
 
 
-def test_runs_are_held_until_a_withdrawn_version_is_reinstated(place: Place) -> None:
+def test_runs_are_held_until_a_withdrawn_version_is_reinstated(place: PilotScenario) -> None:
     place.to_pilot("one")
     second = place.to_pilot("two")
     fail_again(place)
     readiness = find_ready(place.node(), PILOT)
     assert readiness.chosen is None
     assert "withdrawn" in ready_text(readiness)
-    stage(place.node(), place.spec())
+    place.stage()
     assert check(place.node(), Address("things", second), "pilot").accepted
     mended = find_ready(place.node(), PILOT)
     assert mended.chosen is None
@@ -168,7 +151,7 @@ def test_runs_are_held_until_a_withdrawn_version_is_reinstated(place: Place) -> 
     assert not verify_history(place.node())[1].problems
 
 
-def test_runs_fall_back_where_the_gate_says_so(place: Place) -> None:
+def test_runs_fall_back_where_the_gate_says_so(place: PilotScenario) -> None:
     gate = {"require": ["license", "owner"], "on_withdrawal": "fall_back"}
     first = place.to_pilot("one", gate)
     place.to_pilot("two", gate)
@@ -179,8 +162,8 @@ def test_runs_fall_back_where_the_gate_says_so(place: Place) -> None:
     assert rollback(place.node(), PILOT, reason="it is withdrawn").digest == first
 
 
-def test_what_the_node_or_another_policy_is_to_blame_for_withdraws_nothing(
-    place: Place, monkeypatch: pytest.MonkeyPatch
+def test_failure_of_a_node_or_other_policy_withdraws_nothing(
+    place: PilotScenario, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place.to_pilot("one", {"require": ["license", {"space": {"warn": 1, "fail": 1}}]})
     monkeypatch.setattr(questions, "_volume", lambda *_: Volume(place.folder, total=10, free=-1, floor=0, held=0))
@@ -194,15 +177,15 @@ def test_what_the_node_or_another_policy_is_to_blame_for_withdraws_nothing(
     assert [entry.action for entry in place.node().catalog.history("things", "pilot")] == [RefAction.PROMOTE]
 
 
-def test_a_withdrawn_version_is_none_that_the_gate_below_accepted(place: Place) -> None:
+def test_withdrawn_version_does_not_pass_the_gate_above(place: PilotScenario) -> None:
     gates = {"pilot": {"require": ["license"]}, "production": {"extends": "pilot", "require": ["digest"]}}
-    digest = place.deliver("one", gates=gates)
+    digest = place.deliver("one", gates=gates).digest
     assert check(place.node(), THINGS, "pilot").accepted
     promote(place.node(), THINGS, "pilot")
     assert check(place.node(), THINGS, "production").accepted
-    stage(place.node(), place.spec(gates=gates, license="CC-BY-NC-4.0"))
+    place.stage(gates=gates, license="CC-BY-NC-4.0")
     check(place.node(), Address("things", digest), "pilot")
-    stage(place.node(), place.spec(gates=gates))
+    place.stage(gates=gates)
     again = check(place.node(), Address("things", digest), "production")
     assert [one.check for one in again.checks if one.outcome == "fail"] == ["digest"]
 
@@ -211,7 +194,7 @@ def test_a_withdrawn_version_is_none_that_the_gate_below_accepted(place: Place) 
 
 
 def test_history_verifies_and_says_what_that_proves_and_what_not(
-    place: Place, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    place: PilotScenario, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place.to_pilot("one")
     place.to_pilot("two")
@@ -234,7 +217,7 @@ def test_history_verifies_and_says_what_that_proves_and_what_not(
 
 
 @pytest.mark.parametrize("seq", [1, 2])
-def test_a_missing_entry_is_found(place: Place, seq: int) -> None:
+def test_a_missing_entry_is_found(place: PilotScenario, seq: int) -> None:
     for text in ("one", "two", "three"):
         place.to_pilot(text)
     place.log(seq).unlink()
@@ -258,14 +241,14 @@ def _decision(entry: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("what", EDITS)
-def test_an_entry_that_says_something_else_is_found_even_as_the_last(place: Place, what: str) -> None:
+def test_edited_entry_is_found_even_as_the_last_of_its_log(place: PilotScenario, what: str) -> None:
     place.to_pilot("one")
     change(place.log(1), EDITS[what])
     (chain,) = verify_history(place.node(), PILOT)
     assert chain.problems
 
 
-def test_an_attestation_is_verified_by_everything_that_it_speaks_of(place: Place) -> None:
+def test_attestation_is_verified_against_all_that_it_names(place: PilotScenario) -> None:
     place.to_pilot("one")
     holds = verdicts(place)
     assert holds.pop("signature") is AttestationVerdict.UNKNOWN
@@ -277,7 +260,7 @@ def test_an_attestation_is_verified_by_everything_that_it_speaks_of(place: Place
     assert verdicts(place) == {"contents": AttestationVerdict.FAILS}
 
 
-def test_a_signature_finds_any_field_that_was_flipped(place: Place, key: str) -> None:
+def test_a_signature_finds_any_field_that_was_flipped(place: PilotScenario, key: str) -> None:
     place.to_pilot("one")
     assert set(verdicts(place, keys=[key]).values()) == {AttestationVerdict.HOLDS}
     assert verify_history(place.node(), PILOT, [key])[0].signed == 1
@@ -286,8 +269,8 @@ def test_a_signature_finds_any_field_that_was_flipped(place: Place, key: str) ->
     assert verify_history(place.newcomer(), PILOT, [key])[0].signed == 0
 
 
-def test_a_signed_attestation_travels_as_an_envelope_and_proves_itself(
-    place: Place, key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_exported_envelope_verifies_by_its_signature(
+    place: PilotScenario, key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     digest = place.to_pilot("one")
     monkeypatch.setenv("STAGEGATE_CACHE", str(place.folder / "cache"))
@@ -304,10 +287,10 @@ def test_a_signed_attestation_travels_as_an_envelope_and_proves_itself(
     assert verdicts(place, exported, keys=[key])["signature"] is AttestationVerdict.FAILS
 
 
-def test_a_key_that_can_t_be_used_stops_a_check_before_anything_is_recorded(
-    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_unusable_key_stops_a_check_before_it_records(
+    place: PilotScenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    digest = place.deliver("one")
+    digest = place.deliver("one").digest
     path = tmp_path / "key.pem"
     monkeypatch.setenv("STAGEGATE_SIGNING_KEY", str(path))
     for text, mode, problem in (("", 0o600, "is no private key"), ("", 0o604, "can be read by everybody")):
@@ -324,11 +307,11 @@ def test_a_key_that_can_t_be_used_stops_a_check_before_anything_is_recorded(
 # ── replaying ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_another_policy_tells_which_decisions_flip_and_by_which_check(
-    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+def test_replay_names_flipped_decisions_and_the_deciding_check(
+    place: PilotScenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     limits = {"space": {"warn": 1, "fail": 1}}
-    digest = place.deliver("one", {"require": ["license", limits]})
+    digest = place.deliver("one", gate={"require": ["license", limits]}).digest
     assert check(place.node(), THINGS, "pilot").accepted
     monkeypatch.setenv("STAGEGATE_CACHE", str(place.folder / "cache"))
     monkeypatch.setenv("STAGEGATE_CATALOG", str(place.folder / "catalog"))
@@ -336,7 +319,7 @@ def test_another_policy_tells_which_decisions_flip_and_by_which_check(
 
     def told(*require: Any) -> Any:
         policy = tmp_path / "policy.yaml"
-        spec = place.spec({"require": list(require)}).canonical()
+        spec = read_spec(place.spec({"require": list(require)})).canonical()
         policy.write_text(json.dumps(spec))
         main(["gate", "replay", "--policy", str(policy), "--since", "1d", "--json"])
         return json.loads(capsys.readouterr().out)
@@ -358,7 +341,7 @@ def test_another_policy_tells_which_decisions_flip_and_by_which_check(
 
 
 @pytest.fixture
-def signed(place: Place, tmp_path: Path) -> dict[str, SigningKey]:
+def signed(place: PilotScenario, tmp_path: Path) -> dict[str, SigningKey]:
     """A version that waits for two signed answers; the keys of the people by name."""
     keys = {}
     for who in (INES, OLEG):
@@ -367,12 +350,12 @@ def signed(place: Place, tmp_path: Path) -> dict[str, SigningKey]:
         keys[who.name] = read_signing_key(path, no_passphrase)
     asks = {"count": 2, "from": ["infra", "governance"], "signed": True, "keys": {n: k.public for n, k in keys.items()}}
     people = {"infra": INES.name, "governance": OLEG.name, "data": "d@example.org", "ai": "a@example.org"}
-    place.deliver("one", {"require": ["license", {"approval": asks}]}, owners=people)
+    place.deliver("one", gate={"require": ["license", {"approval": asks}]}, owners=people)
     assert check(place.node(), THINGS, "pilot").outcome is DecisionOutcome.WAITING
     return keys
 
 
-def test_only_a_signature_proves_who_agreed(place: Place, signed: dict[str, SigningKey]) -> None:
+def test_only_a_signature_proves_who_agreed(place: PilotScenario, signed: dict[str, SigningKey]) -> None:
     ines, oleg = signed[INES.name], signed[OLEG.name]
     with pytest.raises(UsageError, match=r"not signed with the key that .*--key KEY.pem"):
         approve(place.node(INES), THINGS, "pilot")
@@ -399,8 +382,8 @@ EDITED: dict[str, Callable[[dict[str, Any]], None]] = {
 
 
 @pytest.mark.parametrize("what", EDITED)
-def test_an_answer_that_was_changed_in_the_catalog_counts_no_more(
-    place: Place, signed: dict[str, SigningKey], what: str
+def test_answer_changed_in_the_catalog_does_not_count(
+    place: PilotScenario, signed: dict[str, SigningKey], what: str
 ) -> None:
     for who in (INES, OLEG):
         approve(place.node(who), THINGS, "pilot", reason="seen", key=signed[who.name])
@@ -412,9 +395,7 @@ def test_an_answer_that_was_changed_in_the_catalog_counts_no_more(
         promote(place.node(), THINGS, "pilot")
 
 
-def test_an_answer_that_was_taken_back_is_not_brought_back_by_copying_it(
-    place: Place, signed: dict[str, SigningKey]
-) -> None:
+def test_copy_of_a_retracted_answer_does_not_count(place: PilotScenario, signed: dict[str, SigningKey]) -> None:
     for who in (INES, OLEG):
         approve(place.node(who), THINGS, "pilot", reason="seen", key=signed[who.name])
     approve(place.node(OLEG), THINGS, "pilot", approved=False, reason="no", key=signed[OLEG.name])
@@ -427,8 +408,8 @@ def test_an_answer_that_was_taken_back_is_not_brought_back_by_copying_it(
 # ── many at once ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_two_promoters_and_two_who_check_leave_one_history_without_a_gap(place: Place) -> None:
-    digests = [place.deliver(text) for text in ("one", "two")]
+def test_concurrent_promotions_and_checks_leave_no_gap(place: PilotScenario) -> None:
+    digests = [place.deliver(text).digest for text in ("one", "two")]
     for digest in digests:
         assert check(place.node(), Address("things", digest), "pilot").accepted
 
@@ -451,10 +432,10 @@ def test_two_promoters_and_two_who_check_leave_one_history_without_a_gap(place: 
     assert all(one.digest != two.digest for one, two in pairwise(log))
 
 
-def test_two_approvers_at_once_are_two_answers_and_one_promotion(place: Place) -> None:
+def test_two_approvers_at_once_are_two_answers_and_one_promotion(place: PilotScenario) -> None:
     people = {"infra": INES.name, "governance": OLEG.name, "data": "d@example.org", "ai": "a@example.org"}
     gate = {"require": ["license", {"approval": {"count": 2, "from": ["infra", "governance"]}}]}
-    place.deliver("one", gate, owners=people)
+    place.deliver("one", gate=gate, owners=people)
     assert check(place.node(), THINGS, "pilot").outcome is DecisionOutcome.WAITING
     with ThreadPoolExecutor(2) as pool:
         list(pool.map(lambda who: approve(place.node(who), THINGS, "pilot", reason="seen"), (INES, OLEG)))

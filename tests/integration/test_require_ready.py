@@ -23,20 +23,18 @@ from prefect_stagegate.blocks import StagegateCache, StagegateCatalog
 from prefect_stagegate.clock import now
 from prefect_stagegate.errors import CorruptRecord, GateFailed
 from prefect_stagegate.filesystem import StagegateFileSystem
-from prefect_stagegate.model import Address, DecisionOutcome, Identity, Version
+from prefect_stagegate.model import Address, Version
 from prefect_stagegate.operations.gating import context
-from prefect_stagegate.operations.gating.approve import approve
 from prefect_stagegate.operations.gating.check import check
 from prefect_stagegate.operations.gating.policy import adopt
-from prefect_stagegate.operations.gating.promote import promote
 from prefect_stagegate.operations.gating.ready import find_ready
 from prefect_stagegate.operations.gating.revoke import revoke
 from prefect_stagegate.operations.gating.rollback import rollback
 from prefect_stagegate.operations.upkeep.maintain import collect_garbage
-from prefect_stagegate.operations.workspace import Workspace, open_workspace
 from prefect_stagegate.readiness import Volume
-from prefect_stagegate.tasks import arequire_ready, require_ready, stage_dataset
+from prefect_stagegate.tasks import arequire_ready, require_ready
 from prefect_stagegate.tasks._support import leases
+from tests.support.scenario import Scenario, dataset_name
 from tests.support.told import artifact
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
@@ -44,14 +42,11 @@ pytestmark = pytest.mark.usefixtures("prefect_server")
 DAY = {"freshness": {"warn": "12h", "fail": "24h"}}
 
 
-class Place:
-    """One node with its catalog, and a source that tests change. Each has a dataset of its own name."""
+class RunScenario(Scenario):
+    """A scenario with two gates, and runs that read what production accepted."""
 
     def __init__(self, folder: Path, dataset: str) -> None:
-        self.folder, self.dataset = folder, dataset
-        self.on: dict[str, Any] = {"cache": folder / "cache", "catalog": folder / "catalog"}
-        self.nas = folder / "nas"
-        self.nas.mkdir()
+        super().__init__(folder, dataset, runbook="https://wiki.example.org/")
         self.production: list[Any] = ["digest", {"approval": {"count": 1}}]
         self.gate: dict[str, Any] = {}
 
@@ -60,31 +55,12 @@ class Place:
         return f"{self.dataset}@production"
 
     def spec(self, **changes: Any) -> dict[str, Any]:
-        owners = dict.fromkeys(("data", "ai", "infra", "governance"), "team@example.org")
-        gates = {
-            "pilot": {"require": ["runbook"]},
-            "production": {"extends": "pilot", "require": self.production, **self.gate},
-        }
-        named = {"dataset": self.dataset, "owners": owners, "runbook": "https://wiki.example.org/"}
-        return {"stagegate": 1, **named, "sources": [{"url": str(self.nas)}], "gates": gates, **changes}
+        production = {"extends": "pilot", "require": self.production, **self.gate}
+        return super().spec(gates={"pilot": {"require": ["runbook"]}, "production": production}, **changes)
 
-    def node(self, who: str = "ada", **elsewhere: Path) -> Workspace:
-        return open_workspace(**{**self.on, **elsewhere}, identity=Identity(who, "declared"))
-
-    def stage(self, text: str | None = None, **changes: Any) -> Version:
-        if text is not None:
-            (self.nas / "data.csv").write_text(text)
-        return stage_dataset.fn(self.spec(**changes), **self.on)
-
-    def promote(self, text: str, **changes: Any) -> str:
-        """Deliver and bring to production, without Prefect; returns the digest."""
-        workspace, address = self.node(), Address(self.dataset, self.stage(text, **changes).digest)
-        for target in ("pilot", "production"):
-            if check(workspace, address, target).outcome is DecisionOutcome.WAITING:
-                approve(self.node("ines"), address, target)
-                check(workspace, address, target)
-            promote(workspace, address, target)
-        return address.digest
+    def to_production(self, text: str, **changes: Any) -> str:
+        self.deliver(text, **changes)
+        return self.promote()
 
     def page(self) -> str:
         found: str = artifact(f"{self.dataset}-production-ready")["data"]
@@ -112,9 +88,8 @@ class Place:
 
 
 @pytest.fixture
-def place(tmp_path: Path, request: pytest.FixtureRequest) -> Place:
-    name = "".join(letter if letter.isalnum() else "-" for letter in request.node.name[5:]).strip("-")
-    return Place(tmp_path, name[-50:].strip("-"))
+def place(tmp_path: Path, request: pytest.FixtureRequest) -> RunScenario:
+    return RunScenario(tmp_path, dataset_name(request))
 
 
 @pytest.fixture
@@ -146,9 +121,9 @@ def soon(true: Callable[[], bool], seconds: float = 10) -> bool:
 # ── what is given out ───────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_training_flow_gets_the_accepted_version_also_on_a_node_that_has_not_got_it(place: Place) -> None:
-    accepted = place.promote("first")
-    place.stage("newer and not accepted")
+def test_training_flow_gets_the_accepted_version_on_any_node(place: RunScenario) -> None:
+    accepted = place.to_production("first")
+    place.deliver("newer and not accepted")
     (place.nas / "data.csv").write_text("first")
     elsewhere = {**place.on, "cache": place.folder / "elsewhere"}
 
@@ -167,8 +142,8 @@ def test_a_training_flow_gets_the_accepted_version_also_on_a_node_that_has_not_g
     assert artifact(f"{place.dataset}-stage")["description"] == "5 B of 5 B, 1 of 1 object"
 
 
-def test_an_attestation_of_another_version_makes_nothing_ready(place: Place) -> None:
-    accepted = place.promote("first")
+def test_an_attestation_of_another_version_makes_nothing_ready(place: RunScenario) -> None:
+    accepted = place.to_production("first")
     (log,) = Path(place.on["catalog"]).glob(f"datasets/{place.dataset}/refs/production/*.json")
     log.chmod(0o600)
     log.write_text(log.read_text().replace(accepted, "sha256:" + "0" * 64, 1))
@@ -177,8 +152,8 @@ def test_an_attestation_of_another_version_makes_nothing_ready(place: Place) -> 
         run(place.train().result)
 
 
-def test_what_was_never_accepted_is_told_with_the_command_that_helps(place: Place) -> None:
-    place.stage("first")
+def test_unaccepted_dataset_fails_with_the_check_command(place: RunScenario) -> None:
+    place.deliver("first")
 
     assert f"stagegate check {place.dataset} --gate production" in failed(place.train())
     assert f"No version of {place.dataset} was accepted for production" in place.page()
@@ -187,11 +162,11 @@ def test_what_was_never_accepted_is_told_with_the_command_that_helps(place: Plac
 # ── what is asked again ─────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_an_acceptance_that_expired_is_renewed_by_asking_what_is_cheap(
-    place: Place, later: Callable[[timedelta], None], caplog: pytest.LogCaptureFixture
+def test_expired_acceptance_is_renewed_by_cheap_checks(
+    place: RunScenario, later: Callable[[timedelta], None], caplog: pytest.LogCaptureFixture
 ) -> None:
     place.production += [DAY, "rollback", "space"]
-    accepted = place.promote("first")
+    accepted = place.to_production("first")
     before = place.records()
     later(timedelta(hours=13))
 
@@ -207,8 +182,8 @@ def test_an_acceptance_that_expired_is_renewed_by_asking_what_is_cheap(
     assert place.records() == before
 
 
-def test_a_newer_policy_is_not_asked_about_what_the_target_names(place: Place) -> None:
-    accepted = place.promote("first")
+def test_a_newer_policy_is_not_asked_about_what_the_target_names(place: RunScenario) -> None:
+    accepted = place.to_production("first")
     place.production += [{"space": {"warn": 0.00001, "fail": 0.00001}}]
     adopt(place.node(), place.spec(), reason="more room")
     before = place.records()
@@ -218,11 +193,11 @@ def test_a_newer_policy_is_not_asked_about_what_the_target_names(place: Place) -
     assert place.records() == before
 
 
-def test_data_that_grew_old_is_refused_and_the_run_says_whose_turn_it_is(
-    place: Place, later: Callable[[timedelta], None]
+def test_stale_data_is_refused_and_the_run_says_whose_turn(
+    place: RunScenario, later: Callable[[timedelta], None]
 ) -> None:
     place.production.append(DAY)
-    place.promote("first")
+    place.to_production("first")
     later(timedelta(hours=30))
 
     why = failed(place.train())
@@ -239,11 +214,11 @@ def test_data_that_grew_old_is_refused_and_the_run_says_whose_turn_it_is(
     assert place.leases() == []
 
 
-def test_the_age_of_a_table_needs_no_data_on_this_node(place: Place, later: Callable[[timedelta], None]) -> None:
+def test_the_age_of_a_table_needs_no_data_on_this_node(place: RunScenario, later: Callable[[timedelta], None]) -> None:
     pq.write_table(pa.table({"at": [now() - timedelta(hours=1)]}), place.nas / "days.parquet")
     place.production.append(DAY)
     contract = {"tables": {"days": {"files": "*.parquet", "time": "at"}}}
-    place.promote("first", contract=contract)
+    place.to_production("first", contract=contract)
     later(timedelta(hours=15))
     place.on["cache"] = place.folder / "elsewhere"
 
@@ -253,10 +228,10 @@ def test_the_age_of_a_table_needs_no_data_on_this_node(place: Place, later: Call
 
 
 def test_another_environment_is_compared_here_and_now(
-    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    place: RunScenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place.production.append("parity_python")
-    place.promote("first")
+    place.to_production("first")
     run(place.train().result)
     other = tmp_path / "site" / "intruder-1.0.dist-info"
     other.mkdir(parents=True)
@@ -266,11 +241,11 @@ def test_another_environment_is_compared_here_and_now(
     assert "intruder: 1.0 here, absent in pilot" in failed(place.train())
 
 
-def test_what_is_costly_is_not_asked_and_counts_until_somebody_checks(place: Place) -> None:
+def test_costly_check_is_not_run_again_at_a_run_s_start(place: RunScenario) -> None:
     pq.write_table(pa.table({"day": [1, 2]}), place.nas / "days.parquet")
     place.production.append("schema")
     tables = {"days": {"files": "*.parquet", "columns": {"day": "int"}}}
-    accepted = place.promote("first", contract={"tables": tables})
+    accepted = place.to_production("first", contract={"tables": tables})
     run(place.train().result)
     revoke(place.node(), Address(place.dataset, accepted), "schema", reason="the wrong mount")
 
@@ -282,13 +257,13 @@ def test_what_is_costly_is_not_asked_and_counts_until_somebody_checks(place: Pla
     assert run(place.train().result).digest == accepted
 
 
-def test_what_a_node_lacks_refuses_the_run_and_says_nothing_against_the_version(
-    place: Place, later: Callable[[timedelta], None], monkeypatch: pytest.MonkeyPatch
+def test_node_s_lack_of_space_is_not_held_against_the_version(
+    place: RunScenario, later: Callable[[timedelta], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place.gate = {"on_withdrawal": "fall_back"}
     place.production += [{"space": {"warn": 1.0, "fail": 1.0}}]
-    place.promote("first")
-    accepted = place.promote("second")
+    place.to_production("first")
+    accepted = place.to_production("second")
     full = Volume(Path("/cache"), total=10, free=-1, floor=0, held=0)
     monkeypatch.setattr(context, "_volume", lambda *_: full)
     later(timedelta(hours=1))
@@ -305,12 +280,10 @@ def test_what_a_node_lacks_refuses_the_run_and_says_nothing_against_the_version(
 # ── what happens to a version that does not hold any more ───────────────────────────────────────────────────────
 
 
-def test_a_run_falls_back_where_the_gate_says_so_and_reads_what_it_was_given(
-    place: Place, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_run_falls_back_where_the_gate_allows_it(place: RunScenario, caplog: pytest.LogCaptureFixture) -> None:
     place.gate = {"on_withdrawal": "fall_back"}
-    older = place.promote("first")
-    newer = place.promote("second")
+    older = place.to_production("first")
+    newer = place.to_production("second")
     place.stage(runbook=None)
     before = place.records()
 
@@ -335,9 +308,9 @@ def test_a_run_falls_back_where_the_gate_says_so_and_reads_what_it_was_given(
     assert soon(lambda: place.read() == "second")
 
 
-def test_a_run_is_held_where_the_gate_says_nothing(place: Place) -> None:
-    older = place.promote("first")
-    place.promote("second")
+def test_a_run_is_held_where_the_gate_says_nothing(place: RunScenario) -> None:
+    older = place.to_production("first")
+    place.to_production("second")
     place.stage(runbook=None)
 
     why = failed(place.train())
@@ -346,20 +319,20 @@ def test_a_run_is_held_where_the_gate_says_nothing(place: Place) -> None:
     assert older not in why
 
 
-def test_no_run_falls_back_to_what_a_rollback_took_back(place: Place) -> None:
+def test_no_run_falls_back_to_what_a_rollback_took_back(place: RunScenario) -> None:
     place.gate = {"on_withdrawal": "fall_back"}
-    first = place.promote("first")
-    place.promote("second")
+    first = place.to_production("first")
+    place.to_production("second")
     rollback(place.node(), Address(place.dataset, "production"), reason="March looks wrong")
-    place.promote("third")
+    place.to_production("third")
     place.stage(runbook=None)
 
     assert run(place.train().result).digest == first
 
 
-def test_no_run_falls_back_to_what_the_catalog_has_lost(place: Place) -> None:
+def test_no_run_falls_back_to_what_the_catalog_has_lost(place: RunScenario) -> None:
     place.gate = {"on_withdrawal": "fall_back"}
-    first, second, _ = (place.promote(text) for text in ("first", "second", "third"))
+    first, second, _ = (place.to_production(text) for text in ("first", "second", "third"))
     place.stage(runbook=None)
     (manifest,) = Path(place.on["catalog"]).rglob(f"manifests/{second.removeprefix('sha256:')}.parquet")
     manifest.unlink()
@@ -370,12 +343,12 @@ def test_no_run_falls_back_to_what_the_catalog_has_lost(place: Place) -> None:
     assert found.digest == first
 
 
-def test_nothing_left_to_fall_back_to_names_all_that_was_looked_at(place: Place) -> None:
+def test_run_without_a_fallback_names_all_candidates(place: RunScenario) -> None:
     place.gate = {"on_withdrawal": "fall_back"}
-    older = place.promote("first")
-    place.stage("first", runbook=None)
-    newer = place.promote("second")
-    place.stage("second", runbook=None)
+    older = place.to_production("first")
+    place.deliver("first", runbook=None)
+    newer = place.to_production("second")
+    place.deliver("second", runbook=None)
 
     why = failed(place.train())
 
@@ -384,9 +357,9 @@ def test_nothing_left_to_fall_back_to_names_all_that_was_looked_at(place: Place)
     assert newer in why
 
 
-def test_a_version_that_the_gate_below_took_back_is_not_ready(place: Place) -> None:
-    place.promote("first")
-    place.promote("second")
+def test_a_version_that_the_gate_below_took_back_is_not_ready(place: RunScenario) -> None:
+    place.to_production("first")
+    place.to_production("second")
     rollback(place.node(), Address(place.dataset, "pilot"), reason="March looks wrong")
 
     assert "fail          digest" in failed(place.train())
@@ -395,26 +368,26 @@ def test_a_version_that_the_gate_below_took_back_is_not_ready(place: Place) -> N
 # ── how long it stays ───────────────────────────────────────────────────────────────────────────────────────────
 
 
-def another_takes_its_place(place: Place, digest: str) -> None:
+def another_takes_its_place(place: RunScenario, digest: str) -> None:
     """Let every ref leave a version, and collect what nothing needs."""
-    assert place.promote("second") != digest
+    assert place.to_production("second") != digest
     collect_garbage(place.node())
 
 
-def ask(place: Place) -> Version:
+def ask(place: RunScenario) -> Version:
     return require_ready(place.address, **place.on)
 
 
-def submit(place: Place) -> Version:
+def submit(place: RunScenario) -> Version:
     version: Version = require_ready.submit(place.address, **place.on).result()
     return version
 
 
 @pytest.mark.parametrize("way", [ask, submit])
-def test_a_collection_takes_nothing_from_a_run_and_everything_after_it(
-    place: Place, way: Callable[[Place], Version]
+def test_collection_spares_a_run_s_version_until_it_ends(
+    place: RunScenario, way: Callable[[RunScenario], Version]
 ) -> None:
-    digest = place.promote("first")
+    digest = place.to_production("first")
 
     @flow
     def train() -> str:
@@ -431,8 +404,8 @@ def test_a_collection_takes_nothing_from_a_run_and_everything_after_it(
     assert collect_garbage(place.node()).versions == (f"{place.dataset}@{digest}",)
 
 
-def test_a_run_that_fails_and_is_repeated_leaves_no_lease(place: Place) -> None:
-    digest = place.promote("first")
+def test_a_run_that_fails_and_is_repeated_leaves_no_lease(place: RunScenario) -> None:
+    digest = place.to_production("first")
     held = []
 
     @flow(retries=1)
@@ -447,8 +420,8 @@ def test_a_run_that_fails_and_is_repeated_leaves_no_lease(place: Place) -> None:
     assert soon(lambda: place.leases() == [])
 
 
-def test_a_guarded_function_keeps_its_version_exactly_as_long_as_it_runs(place: Place) -> None:
-    digest = place.promote("first")
+def test_guarded_function_holds_its_version_while_it_runs(place: RunScenario) -> None:
+    digest = place.to_production("first")
 
     @flow
     @require_ready(place.address, **place.on)
@@ -462,9 +435,9 @@ def test_a_guarded_function_keeps_its_version_exactly_as_long_as_it_runs(place: 
 
 @pytest.mark.parametrize("seconds", [0.1, 2.0], ids=["asking meanwhile", "asking only when its client is closed"])
 def test_a_worker_keeps_the_version_until_the_run_ends_elsewhere(
-    place: Place, monkeypatch: pytest.MonkeyPatch, seconds: float
+    place: RunScenario, monkeypatch: pytest.MonkeyPatch, seconds: float
 ) -> None:
-    digest = place.promote("first")
+    digest = place.to_production("first")
     monkeypatch.setattr(leases, "ASK_SECONDS", seconds)
 
     @flow
@@ -479,7 +452,7 @@ def test_a_worker_keeps_the_version_until_the_run_ends_elsewhere(
     assert soon(lambda: place.leases() == [])
 
 
-def test_a_run_that_somebody_deleted_has_ended_and_one_that_an_api_tells_nothing_of_has_not() -> None:
+def test_deleted_run_has_ended_and_an_unknown_one_has_not() -> None:
     deleted = leases._RunAttempt(uuid4(), lambda: None)
     assert leases._ended_elsewhere(deleted)
     with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api", PREFECT_CLIENT_MAX_RETRIES: 0}):
@@ -489,7 +462,7 @@ def test_a_run_that_somebody_deleted_has_ended_and_one_that_an_api_tells_nothing
 # ── flows of every kind ─────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_one_line_over_a_flow_gates_it_above_its_decorator_or_below(place: Place) -> None:
+def test_decorator_gates_a_flow_above_or_below_flow(place: RunScenario) -> None:
     guard = require_ready(place.address, **place.on)
     ran = []
 
@@ -497,7 +470,7 @@ def test_one_line_over_a_flow_gates_it_above_its_decorator_or_below(place: Place
         ran.append(epochs)
         return epochs
 
-    place.stage("first")
+    place.deliver("first")
     for gated in (guard(flow(train)), flow(guard(train))):
         with pytest.raises(GateFailed, match="accepted for production"):
             gated(3)
@@ -505,12 +478,12 @@ def test_one_line_over_a_flow_gates_it_above_its_decorator_or_below(place: Place
         assert (state.name, state.is_failed()) == ("Gate refused", True)
     assert not ran
 
-    place.promote("first")
+    place.to_production("first")
     assert guard(flow(train))(3) == 3
 
 
-def test_a_guarded_function_that_is_no_flow_raises(place: Place) -> None:
-    place.stage("first")
+def test_a_guarded_function_that_is_no_flow_raises(place: RunScenario) -> None:
+    place.deliver("first")
 
     @require_ready(place.address, **place.on)
     def train() -> None:
@@ -527,15 +500,15 @@ def test_a_guarded_function_that_is_no_flow_raises(place: Place) -> None:
         whole()
 
 
-def test_a_refused_run_logs_no_traceback(place: Place, caplog: pytest.LogCaptureFixture) -> None:
-    place.stage("first")
+def test_a_refused_run_logs_no_traceback(place: RunScenario, caplog: pytest.LogCaptureFixture) -> None:
+    place.deliver("first")
     failed(place.train())
     refusals = [one for one in caplog.records if "accepted for production" in one.getMessage()]
     assert {one.levelname for one in refusals if "Finished in state" not in one.getMessage()} == {"WARNING"}
     assert not [one for one in caplog.records if one.exc_info]
 
 
-def test_one_line_over_an_async_flow_gates_it_and_blocks_no_loop(place: Place) -> None:
+def test_one_line_over_an_async_flow_gates_it_and_blocks_no_loop(place: RunScenario) -> None:
     ticks = []
 
     @require_ready(place.address, **place.on)
@@ -552,19 +525,19 @@ def test_one_line_over_an_async_flow_gates_it_and_blocks_no_loop(place: Place) -
 
         return (await asyncio.gather(train(3), tick()))[0]
 
-    place.stage("first")
+    place.deliver("first")
     with pytest.raises(GateFailed):
         asyncio.run(train(3))
     state: State[Any] = asyncio.run(run(train, 3, return_state=True))
     assert state.name == "Gate refused"
 
-    place.promote("first")
+    place.to_production("first")
     assert asyncio.run(both()) == (3, "first")
     assert ticks.count("tick") > 3
     assert place.leases() == []
 
 
-def test_one_line_over_flows_that_yield_gates_them(place: Place) -> None:
+def test_one_line_over_flows_that_yield_gates_them(place: RunScenario) -> None:
     @require_ready(place.address, **place.on)
     @flow
     def epochs() -> Iterator[list[str]]:
@@ -578,20 +551,20 @@ def test_one_line_over_flows_that_yield_gates_them(place: Place) -> None:
     async def collected() -> list[Any]:
         return [one async for one in asynchronous()]
 
-    place.stage("first")
+    place.deliver("first")
     with pytest.raises(GateFailed):
         list(epochs())
     with pytest.raises(GateFailed):
         asyncio.run(collected())
 
-    digest = place.promote("first")
+    digest = place.to_production("first")
     assert list(epochs()) == [[digest]]
     assert asyncio.run(collected()) == [[digest]]
     assert place.leases() == []
 
 
-def test_blocks_name_where_the_guard_and_the_twin_look(place: Place) -> None:
-    digest = place.promote("first")
+def test_blocks_name_where_the_guard_and_the_twin_look(place: RunScenario) -> None:
+    digest = place.to_production("first")
     on: dict[str, Any] = {
         "cache": StagegateCache(path=place.on["cache"]),
         "catalog": StagegateCatalog(url=str(place.on["catalog"])),

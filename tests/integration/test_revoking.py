@@ -54,7 +54,7 @@ def stale(folder: Path, gate: str = "pilot") -> dict[str, str]:
     return {one.requirement.check: one.reason for one in planned if one.state is not State.CURRENT}
 
 
-def test_exactly_the_evidence_that_was_revoked_ends_and_counts_again_when_it_was_asked_again(folder: Path) -> None:
+def test_revoked_evidence_ends_until_its_check_runs_again(folder: Path) -> None:
     assert check(node(folder), THINGS, "pilot").accepted
     assert stale(folder) == {}
     ended = revoke(node(folder, INES), THINGS, "cache_integrity", reason=f" {WHY} ")
@@ -66,7 +66,7 @@ def test_exactly_the_evidence_that_was_revoked_ends_and_counts_again_when_it_was
     promote(node(folder), THINGS, "pilot")
 
 
-def test_runs_have_no_answer_of_a_costly_check_that_was_revoked_and_ask_a_cheap_one(folder: Path) -> None:
+def test_runs_repeat_a_revoked_cheap_check_but_no_costly_one(folder: Path) -> None:
     check(node(folder), THINGS, "pilot")
     promote(node(folder), THINGS, "pilot")
     revoke(node(folder), PILOT, "lineage", reason=WHY)
@@ -91,9 +91,7 @@ def test_for_one_target_only_what_was_found_out_for_it_ends(folder: Path) -> Non
         revoke(node(folder), THINGS, "license", reason=WHY, gate="production")
 
 
-def test_a_check_that_was_under_way_does_not_bring_back_what_was_revoked(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_check_under_way_does_not_restore_revoked_evidence(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     check(node(folder), THINGS, "pilot")
     revoke(node(folder), THINGS, "lineage", reason="first")
     ask = asking.build_context
@@ -111,9 +109,7 @@ def test_a_check_that_was_under_way_does_not_bring_back_what_was_revoked(
         promote(node(folder), THINGS, "pilot")
 
 
-def test_evidence_of_a_clock_that_is_ahead_is_revoked_and_does_not_take_later_answers_with_it(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_revoked_evidence_of_a_fast_clock_ends_no_later_answer(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(asking, "now", lambda: now() + timedelta(days=2))
     check(node(folder), THINGS, "pilot")
     monkeypatch.undo()
@@ -138,9 +134,7 @@ def test_what_can_t_be_revoked_is_told(folder: Path) -> None:
         revoke(node(folder), THINGS, "license", reason=WHY)
 
 
-def test_the_command_and_the_records_tell_who_revoked_what_when_and_why(
-    folder: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_revocation_shows_who_when_and_why(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     def do(*words: str) -> str:
         main([*words, "--catalog", str(folder / "catalog"), "--cache", str(folder / "cache"), "--identity", "ines"])
         return capsys.readouterr().out

@@ -128,9 +128,7 @@ async def held(on: dict[str, Any], count: int, seconds: float = 20) -> None:
         await asyncio.sleep(0.05)
 
 
-def test_the_event_loop_goes_on_while_bytes_move_and_a_cancelled_twin_stops_the_transfer(
-    slow: dict[str, Any], on: dict[str, Any]
-) -> None:
+def test_async_stage_keeps_the_loop_free_and_can_be_cancelled(slow: dict[str, Any], on: dict[str, Any]) -> None:
     gaps = []
 
     async def tick() -> None:

@@ -46,7 +46,7 @@ def entries(workspace: Workspace, version: Version) -> set[Entry]:
 
 
 @pytest.mark.parametrize("few", [{"sample": "30%"}, {"limit": 12}])
-def test_from_a_pilots_part_to_the_whole_only_the_rest_is_fetched(
+def test_whole_dataset_after_a_pilot_s_part_fetches_the_rest(
     workspace: Workspace, tmp_path: Path, few: dict[str, Any]
 ) -> None:
     for number in range(40):

@@ -66,9 +66,7 @@ def test_a_version_holds_what_the_source_held(workspace: Workspace, nas: Path) -
     assert workspace.catalog.resolve(Address("things")) == version.digest
 
 
-def test_a_version_whose_stager_died_before_latest_named_it_is_new_to_the_next_one(
-    workspace: Workspace, nas: Path
-) -> None:
+def test_version_of_a_stager_that_died_before_latest_is_new(workspace: Workspace, nas: Path) -> None:
     stage(workspace, spec_of(nas))
     shutil.rmtree(Path(workspace.catalog.url) / "datasets" / "things" / "refs")
     workspace.catalog.ref_log("things", "latest").forget()
@@ -79,7 +77,7 @@ def test_a_version_whose_stager_died_before_latest_named_it_is_new_to_the_next_o
     assert not stage(workspace, spec_of(nas)).new  # `latest` comes back to it
 
 
-def test_the_same_files_from_a_directory_and_from_s3_are_the_same_version(
+def test_same_files_from_a_folder_and_s3_are_one_version(
     workspace: Workspace, nas: Path, seaweedfs: SeaweedFS, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", seaweedfs.key)
@@ -103,9 +101,7 @@ def test_the_rows_hash_to_the_digest(nas: Path, tmp_path: Path, run_stagegate: C
     assert staged.stdout.startswith("things@sha256:" + hashlib.sha256(rows.encode()).hexdigest())
 
 
-def test_an_unchanged_source_transfers_nothing_and_writes_nothing(
-    workspace: Workspace, nas: Path, tmp_path: Path
-) -> None:
+def test_unchanged_source_transfers_and_writes_nothing(workspace: Workspace, nas: Path, tmp_path: Path) -> None:
     settle(nas)
     first = stage(workspace, spec_of(nas))
     before = records(tmp_path / "catalog")
@@ -217,16 +213,14 @@ def test_damage_is_found_and_repaired(workspace: Workspace, nas: Path) -> None:
     assert content(version.path) == FILES
 
 
-def test_a_verification_is_no_use_that_would_keep_a_version_longer(workspace: Workspace, nas: Path) -> None:
+def test_verification_does_not_count_as_use(workspace: Workspace, nas: Path) -> None:
     version = stage(workspace, spec_of(nas))
     os.utime(version.path, (0, 0))
     verify(workspace)
     assert workspace.cache.views.used(version.dataset, version.digest) == 0
 
 
-def test_a_version_that_its_stager_did_not_record_keeps_no_other_from_being_verified(
-    workspace: Workspace, nas: Path, tmp_path: Path
-) -> None:
+def test_unrecorded_version_keeps_no_other_from_verification(workspace: Workspace, nas: Path, tmp_path: Path) -> None:
     version = stage(workspace, spec_of(nas))
     damage(version.path / "a.csv", b"a,b\n1,3\n")
     (nas / "a.csv").write_bytes(b"newer")
@@ -254,7 +248,7 @@ def test_a_repair_takes_no_folder_from_under_its_readers(workspace: Workspace, n
     assert list(workspace.cache.layout.trash.iterdir()) == []
 
 
-def test_a_repair_that_finds_nothing_at_the_source_mends_the_rest(workspace: Workspace, nas: Path) -> None:
+def test_repair_mends_the_rest_when_the_source_lost_a_file(workspace: Workspace, nas: Path) -> None:
     version = stage(workspace, spec_of(nas))
     for name in ("deep/er/b.csv", "a.csv"):
         damage(version.path / name, b"rotten")
@@ -265,7 +259,7 @@ def test_a_repair_that_finds_nothing_at_the_source_mends_the_rest(workspace: Wor
     assert [one.finding.subject for one in verify(workspace).damaged] == ["deep/er/b.csv"]
 
 
-def test_a_version_that_cannot_be_repaired_keeps_no_other_from_its_repair(
+def test_irreparable_version_keeps_no_other_from_repair(
     workspace: Workspace, nas: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first = stage(workspace, spec_of(nas))
@@ -301,7 +295,7 @@ def test_what_a_spec_lets_fail_is_still_brought_whole(workspace: Workspace, nas:
         stage(other, Address("things", "latest"))
 
 
-def test_a_version_is_brought_though_its_newest_spec_dropped_the_source(
+def test_version_is_fetched_though_the_newest_spec_lacks_source(
     workspace: Workspace, nas: Path, tmp_path: Path
 ) -> None:
     staged = stage(workspace, spec_of(nas))
@@ -317,7 +311,7 @@ def test_two_sources_of_one_url_are_told_apart(workspace: Workspace, nas: Path) 
     assert [(origin.path.split("/")[0], origin.position) for origin in origins] == [("one", 0)] * 3 + [("two", 1)] * 3
 
 
-def test_a_file_that_changed_within_its_clock_s_grain_is_read_again(workspace: Workspace, nas: Path) -> None:
+def test_file_changed_within_its_clock_s_grain_is_read_again(workspace: Workspace, nas: Path) -> None:
     soon = time.time_ns() + 10**9  # so that it is as young when it is read, however long that takes
     os.utime(nas / "a.csv", ns=(soon, soon))
     first = stage(workspace, spec_of(nas))

@@ -25,7 +25,7 @@ from prefect.settings import PREFECT_API_URL
 
 from prefect_stagegate.cli.events import PATIENCE
 from prefect_stagegate.flows import pilot_to_production, stage, sweep
-from prefect_stagegate.model import Address, Decision, Identity, Version
+from prefect_stagegate.model import Address, Decision, Version
 from prefect_stagegate.operations.gating.approve import approve
 from prefect_stagegate.operations.gating.check import check
 from prefect_stagegate.operations.gating.promote import promote
@@ -38,6 +38,7 @@ from prefect_stagegate.tasks._support import notify as telling
 from prefect_stagegate.testing.servers import SeaweedFS
 from tests.support.calls import Call, CallCounter
 from tests.support.proxy import FaultProxy
+from tests.support.scenario import INES, Scenario, dataset_name
 from tests.support.told import artifact, artifacts_of, events_about, task_runs_of
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
@@ -50,42 +51,19 @@ GATES = {
 }
 
 
-class Place:
-    """One node with its catalog, and a folder as the source. Each test has a dataset of its own name."""
-
-    def __init__(self, folder: Path, dataset: str) -> None:
-        self.dataset = dataset
-        self.on: dict[str, Any] = {"cache": folder / "cache", "catalog": folder / "catalog"}
-        self.nas = folder / "nas"
-        self.nas.mkdir()
-        self.deliver("first")
-
-    def deliver(self, text: str) -> None:
-        (self.nas / "data.csv").write_text(text)
-        (self.nas / "more.csv").write_text("more")
-
-    def spec(self, **changes: Any) -> dict[str, Any]:
-        owners = dict.fromkeys(("data", "ai", "infra", "governance"), "team@example.org")
-        sources = [{"url": str(self.nas)}]
-        named = {"dataset": self.dataset, "owners": owners, "runbook": "https://wiki.example.org/"}
-        return {"stagegate": 1, **named, "sources": sources, "gates": GATES, **changes}
-
-    def approve(self) -> None:
-        workspace = open_workspace(**self.on, identity=Identity("ines", "declared"))
-        approve(workspace, Address(self.dataset), "production")
-
-    def environment(self, **more: str) -> dict[str, str]:
-        """Where a command works."""
-        return {"STAGEGATE_CACHE": str(self.on["cache"]), "STAGEGATE_CATALOG": str(self.on["catalog"]), **more}
+class EventScenario(Scenario):
+    """A scenario whose dataset has a name of its own, so that its events are told apart from those of other tests."""
 
     def events(self, count: int) -> list[dict[str, Any]]:
         return events_about(f"stagegate.dataset.{self.dataset}", count)
 
 
 @pytest.fixture
-def place(tmp_path: Path, request: pytest.FixtureRequest) -> Place:
-    name = "".join(letter if letter.isalnum() else "-" for letter in request.node.name[5:].lower()).strip("-")
-    return Place(tmp_path, name[-60:].strip("-"))
+def place(tmp_path: Path, request: pytest.FixtureRequest) -> EventScenario:
+    place = EventScenario(tmp_path, dataset_name(request), runbook="https://wiki.example.org/", gates=GATES)
+    place.write("first")
+    (place.nas / "more.csv").write_text("more")
+    return place
 
 
 def run(of: Any, *args: Any, **parameters: Any) -> Any:
@@ -100,10 +78,10 @@ def related(event: dict[str, Any]) -> dict[str, str]:
 # ── events ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_the_events_tell_each_step_once_and_lead_to_their_run_and_version(place: Place) -> None:
+def test_each_step_emits_one_event_with_its_run_and_version(place: EventScenario) -> None:
     asked: Decision = run(pilot_to_production, place.spec(), **place.on)
     run(pilot_to_production, version=f"{place.dataset}@{asked.digest}", **place.on)  # one request is told once
-    place.approve()
+    approve(place.node(INES), Address(place.dataset), "production")
     decided: Decision = run(pilot_to_production, place.spec(), **place.on)
 
     told = place.events(8)
@@ -133,7 +111,7 @@ def test_the_events_tell_each_step_once_and_lead_to_their_run_and_version(place:
 
 
 @pytest.mark.timeout(240)  # four commands that load Prefect
-def test_commands_tell_the_api_what_they_did(place: Place, run_stagegate: Command) -> None:
+def test_commands_tell_the_api_what_they_did(place: EventScenario, run_stagegate: Command) -> None:
     env = place.environment(PREFECT_API_URL=str(PREFECT_API_URL.value()))
 
     def do(*words: str, code: int = 0) -> None:
@@ -144,7 +122,7 @@ def test_commands_tell_the_api_what_they_did(place: Place, run_stagegate: Comman
     digests = [make_version(workspace, place.spec()).digest]
     assert check(workspace, place.dataset, "pilot").accepted
     promote(workspace, Address(place.dataset), "pilot")
-    place.deliver("second")
+    place.write("second")
     digests.append(make_version(workspace, place.spec()).digest)
     do("check", place.dataset, "--gate", "pilot")
     do("promote", f"{place.dataset}@{digests[-1]}", "--to", "pilot")
@@ -157,7 +135,7 @@ def test_commands_tell_the_api_what_they_did(place: Place, run_stagegate: Comman
 
 
 def test_trial_emits_nothing_and_takes_no_page_s_place(
-    place: Place, run_stagegate: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    place: EventScenario, run_stagegate: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("STAGEGATE_REPORTS", str(tmp_path / "reports"))
     lax = {"gates": {"production": {"require": ["runbook"]}}}
@@ -186,7 +164,9 @@ def test_trial_emits_nothing_and_takes_no_page_s_place(
     assert artifact(f"{place.dataset}-trial-contract")["description"].startswith("Trial")
 
 
-def test_commands_tell_the_api_of_the_active_profile(place: Place, run_stagegate: Command, tmp_path: Path) -> None:
+def test_commands_tell_the_api_of_the_active_profile(
+    place: EventScenario, run_stagegate: Command, tmp_path: Path
+) -> None:
     make_version(open_workspace(**place.on), place.spec())
     (tmp_path / "home/.prefect").mkdir()
     profile = f'active = "here"\n[profiles.here]\nPREFECT_API_URL = "{PREFECT_API_URL.value()}"\n'
@@ -195,7 +175,7 @@ def test_commands_tell_the_api_of_the_active_profile(place: Place, run_stagegate
     assert place.events(1)[0]["event"] == events.GATE_PASSED
 
 
-def test_an_api_that_hangs_changes_no_command(place: Place, run_stagegate: Command) -> None:
+def test_an_api_that_hangs_changes_no_command(place: EventScenario, run_stagegate: Command) -> None:
     make_version(open_workspace(**place.on), place.spec())
     with socket.create_server(("127.0.0.1", 0)) as silent:
         env = place.environment(PREFECT_API_URL=f"http://127.0.0.1:{silent.getsockname()[1]}/api")
@@ -205,10 +185,10 @@ def test_an_api_that_hangs_changes_no_command(place: Place, run_stagegate: Comma
     assert time.monotonic() - began < 2 * PATIENCE + 30  # the rest is the command itself, on a busy machine
 
 
-def test_a_ref_that_moves_on_relates_the_version_that_it_leaves(place: Place) -> None:
+def test_a_ref_that_moves_on_relates_the_version_that_it_leaves(place: EventScenario) -> None:
     spec = place.spec(gates={"pilot": GATES["pilot"]})
     first: Decision = run(pilot_to_production, spec, targets=["pilot"], **place.on)
-    place.deliver("second")
+    place.write("second")
     run(pilot_to_production, spec, targets=["pilot"], **place.on)
 
     moved = [one for one in place.events(6) if one["event"] == events.REF_MOVED][-1]
@@ -217,7 +197,7 @@ def test_a_ref_that_moves_on_relates_the_version_that_it_leaves(place: Place) ->
     assert related(moved)["stagegate-previous"].endswith(first.digest.replace(":", "-"))
 
 
-def test_the_event_of_a_gate_of_all_checks_is_small_and_begins_with_what_decided(place: Place) -> None:
+def test_event_of_a_gate_of_all_checks_is_small(place: EventScenario) -> None:
     gates = {"pilot": {"require": ["license"]}, "production": {"extends": "pilot", "require": sorted(CHECKS)}}
     owners = {"data": "x" * 2000, "governance": "y" * 2000}
     version = stage(place.spec(gates=gates, license="CC-BY-NC-4.0", owners=owners), **place.on)
@@ -242,7 +222,7 @@ def examples() -> dict[str, set[str]]:
     return found
 
 
-def test_payloads_have_the_keys_that_the_docs_show(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_payloads_have_the_keys_that_the_docs_show(place: EventScenario, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STAGEGATE_FREE_WARNING", "100%")
     run(pilot_to_production, place.spec(), **place.on)
     with pytest.raises(Exception, match="refused"):
@@ -256,7 +236,7 @@ def test_payloads_have_the_keys_that_the_docs_show(place: Place, monkeypatch: py
     assert shown.keys() == {name for name in named if str(name).startswith("stagegate.")}
 
 
-def test_a_cache_that_is_nearly_full_is_told_once_a_run(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cache_that_is_nearly_full_is_told_once_a_run(place: EventScenario, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STAGEGATE_FREE_WARNING", "100%")
 
     @flow
@@ -283,9 +263,7 @@ def test_a_cache_that_is_nearly_full_is_told_once_a_run(place: Place, monkeypatc
     assert len(events_about(resource)) == 2
 
 
-def test_a_cache_is_told_to_be_nearly_full_when_that_is_why_staging_failed(
-    place: Place, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_staging_that_ran_out_of_space_emits_nearly_full(place: EventScenario, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STAGEGATE_FREE_WARNING", "100%")
 
     with pytest.raises(Exception, match="no objects"):
@@ -301,7 +279,7 @@ def key_of(version: Version) -> str:
     return f"stagegate://{version.dataset}@{version.digest.replace(':', '-')}"
 
 
-def test_a_new_version_is_an_asset_with_its_sources_upstream(place: Place) -> None:
+def test_a_new_version_is_an_asset_with_its_sources_upstream(place: EventScenario) -> None:
     other = place.nas.parent / "other files"
     other.mkdir()
     (other / "last.csv").write_text("last")
@@ -330,7 +308,7 @@ def test_a_new_version_is_an_asset_with_its_sources_upstream(place: Place) -> No
         assert [one["event"] for one in events_about(source, 1)] == ["prefect.asset.referenced"]
 
 
-def test_a_staging_that_finds_nothing_new_materializes_nothing(place: Place) -> None:
+def test_a_staging_that_finds_nothing_new_materializes_nothing(place: EventScenario) -> None:
     version = stage(place.spec(), **place.on)
     again = stage(place.spec(), **place.on)
     brought = stage(version.address, **place.on)
@@ -341,7 +319,7 @@ def test_a_staging_that_finds_nothing_new_materializes_nothing(place: Place) -> 
 
 
 @pytest.mark.parametrize("new", [True, False])
-def test_what_is_made_of_a_version_has_it_upstream(place: Place, new: bool) -> None:
+def test_what_is_made_of_a_version_has_it_upstream(place: EventScenario, new: bool) -> None:
     if not new:
         stage_dataset.fn(place.spec(), **place.on)
     model = f"s3://models/{place.dataset}"
@@ -362,7 +340,7 @@ def test_what_is_made_of_a_version_has_it_upstream(place: Place, new: bool) -> N
     assert related(made)["asset"] == key_of(head)
 
 
-def test_what_is_made_of_a_required_version_has_it_upstream(place: Place) -> None:
+def test_what_is_made_of_a_required_version_has_it_upstream(place: EventScenario) -> None:
     spec = place.spec(gates={"pilot": GATES["pilot"]})
     accepted: Decision = run(pilot_to_production, spec, targets=["pilot"], **place.on)
     model = f"s3://models/{place.dataset}"
@@ -384,7 +362,7 @@ def test_what_is_made_of_a_required_version_has_it_upstream(place: Place) -> Non
 # ── artifacts ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_the_run_shows_a_summary_the_report_and_the_table_of_checks(place: Place) -> None:
+def test_run_has_artifacts_of_summary_report_and_checks(place: EventScenario) -> None:
     asked: Decision = run(pilot_to_production, place.spec(), **place.on)
 
     summary, report, checks = (artifact(f"{place.dataset}-production-{what}") for what in ("summary", "gate", "checks"))
@@ -398,9 +376,7 @@ def test_the_run_shows_a_summary_the_report_and_the_table_of_checks(place: Place
     }
 
 
-def test_the_run_links_to_the_html_report_when_there_is_a_place_for_it(
-    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_run_links_to_the_html_report(place: EventScenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STAGEGATE_REPORTS", str(tmp_path / "reports"))
     run(pilot_to_production, place.spec(), **place.on)
 
@@ -417,7 +393,7 @@ def test_the_run_links_to_the_html_report_when_there_is_a_place_for_it(
 
 
 def test_a_report_that_can_not_be_kept_fails_no_check(
-    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    place: EventScenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "reports").write_text("not a folder")
     monkeypatch.setenv("STAGEGATE_REPORTS", str(tmp_path / "reports"))
@@ -429,7 +405,7 @@ def test_a_report_that_can_not_be_kept_fails_no_check(
     assert "Whole report" not in artifact(f"{place.dataset}-production-summary")["data"]
 
 
-def test_an_api_that_fails_fails_no_staging(place: Place, monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
+def test_an_api_that_fails_fails_no_staging(place: EventScenario, monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
     def broken(*args: Any, **options: Any) -> None:
         raise httpx.ConnectError("the API is gone")
 
@@ -459,8 +435,8 @@ def slow(seaweedfs: SeaweedFS, monkeypatch: pytest.MonkeyPatch) -> Iterator[Faul
         yield proxy
 
 
-def test_progress_costs_one_call_every_two_seconds_and_none_when_nothing_moves(
-    place: Place,
+def test_progress_costs_at_most_one_call_in_two_seconds(
+    place: EventScenario,
     seaweedfs: SeaweedFS,
     slow: FaultProxy,
     prefect_at: Callable[[str], AbstractContextManager[None]],
@@ -515,7 +491,7 @@ def counted(files: int, folder: Path) -> tuple[str, list[Call]]:
         return done.stdout.split()[-1], [call for call in counter.calls if call.status < 400]
 
 
-def test_calls_and_task_runs_do_not_grow_with_the_number_of_files(tmp_path: Path) -> None:
+def test_calls_do_not_grow_with_the_number_of_files(tmp_path: Path) -> None:
     with ThreadPoolExecutor() as pool:
         few, many = pool.map(lambda files: counted(files, tmp_path), (10, 10_000))
 

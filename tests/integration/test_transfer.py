@@ -82,9 +82,7 @@ def stager(url: str, options: dict[str, str], cache: Cache) -> subprocess.Popen[
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
 
 
-def test_everything_arrives_and_is_proved_by_the_servers_checksums(
-    bucket: str, options: dict[str, str], cache: Cache
-) -> None:
+def test_all_objects_arrive_with_the_server_s_checksums(bucket: str, options: dict[str, str], cache: Cache) -> None:
     run = fetch_all(open_source(bucket, options), cache, limits=LIMITS)
     receipts = list(run)
     assert {receipt.path: receipt.digest for receipt in receipts} == digests({**SMALL, **LARGE})
@@ -176,7 +174,7 @@ def test_two_stagers_at_once_fetch_once(bucket: str, options: dict[str, str], ca
     assert list(cache.layout.ingest.iterdir()) == []
 
 
-def test_an_object_that_is_overwritten_meanwhile_is_never_spliced(
+def test_object_overwritten_meanwhile_is_never_spliced(
     seaweedfs: SeaweedFS, options: dict[str, str], cache: Cache, proxy: FaultProxy
 ) -> None:
     url, client = seaweedfs.bucket("transfer-splice"), seaweedfs.client()
@@ -211,7 +209,7 @@ def test_a_fault_that_passes_is_survived(
     assert len(proxy.fetches) > count
 
 
-def test_an_outage_costs_the_retries_of_what_is_in_flight_and_begins_nothing_more(
+def test_outage_retries_what_is_in_flight_and_starts_no_more(
     bucket: str, options: dict[str, str], cache: Cache, proxy: FaultProxy
 ) -> None:
     refused = 2 * LIMITS.in_flight
@@ -316,7 +314,7 @@ def test_a_listing_that_fails_now_and_then_is_asked_for_again(
     assert len(list(open_source(bucket, options).list())) == len(SMALL) + len(LARGE)
 
 
-def test_an_object_that_kms_encrypted_is_not_measured_by_its_etag(
+def test_kms_encrypted_object_is_not_checked_by_its_etag(
     bucket: str, options: dict[str, str], cache: Cache, proxy: FaultProxy
 ) -> None:
     # The flipped byte stands for an etag that is no MD5; the header is how S3 says why.

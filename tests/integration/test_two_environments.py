@@ -80,7 +80,7 @@ def wheel(folder: Path, version: str) -> Path:
     return path
 
 
-class Node:
+class Environment:
     """One environment: a virtual environment on top of the tests' own, a cache, and somebody who works there."""
 
     def __init__(self, name: str, folder: Path, shared: dict[str, str], who: str) -> None:
@@ -152,7 +152,7 @@ ENVIRONMENTAL = {"parity_python", "parity_image", "parity_env", "parity_host", "
 """What depends on the environment."""
 
 
-class Place:
+class TwoEnvironments:
     """Both environments, and what they share."""
 
     def __init__(self, folder: Path, seaweedfs: SeaweedFS) -> None:
@@ -167,8 +167,8 @@ class Place:
         }
         self.folder = folder
         self.wheels = {version: wheel(folder, version) for version in (OLD, NEW)}
-        self.pilot = Node("pilot", folder, shared, "ada")
-        self.production = Node("production", folder, shared, "ada")
+        self.pilot = Environment("pilot", folder, shared, "ada")
+        self.production = Environment("production", folder, shared, "ada")
         self.pilot.install(self.wheels[OLD])
         self.production.install(self.wheels[NEW])
         self.options = {"endpoint_url": seaweedfs.endpoint_url}
@@ -188,11 +188,11 @@ class Place:
 
 
 @pytest.fixture
-def place(tmp_path: Path, seaweedfs: SeaweedFS) -> Place:
-    return Place(tmp_path, seaweedfs)
+def place(tmp_path: Path, seaweedfs: SeaweedFS) -> TwoEnvironments:
+    return TwoEnvironments(tmp_path, seaweedfs)
 
 
-def enter_pilot(place: Place) -> None:
+def enter_pilot(place: TwoEnvironments) -> None:
     """Have a version accepted as pilot, and brought to production's cache."""
     pilot, production = place.pilot, place.production
     pilot.do("stage", place.spec())
@@ -201,7 +201,7 @@ def enter_pilot(place: Place) -> None:
     production.do("stage", PILOT)
 
 
-def enter_production(place: Place) -> dict[str, str]:
+def enter_production(place: TwoEnvironments) -> dict[str, str]:
     """Make the environments agree, answer for the licence, approve and promote."""
     production = place.production
     production.install(place.wheels[OLD])
@@ -217,7 +217,7 @@ def enter_production(place: Place) -> dict[str, str]:
     return outcomes
 
 
-def test_a_version_of_pilot_is_refused_in_production_until_the_environments_agree(place: Place) -> None:
+def test_production_refuses_until_the_environments_agree(place: TwoEnvironments) -> None:
     production = place.production
     enter_pilot(place)
     told = json.loads(production.do("env", "diff", PILOT, "--json", code=1))
@@ -238,7 +238,7 @@ def test_a_version_of_pilot_is_refused_in_production_until_the_environments_agre
     assert production.stale() == set()
 
 
-def test_each_change_ends_the_evidence_that_depends_on_it_and_no_other(place: Place) -> None:
+def test_change_ends_only_the_evidence_that_depends_on_it(place: TwoEnvironments) -> None:
     pilot, production = place.pilot, place.production
     enter_pilot(place)
     enter_production(place)
@@ -303,14 +303,14 @@ def test_each_change_ends_the_evidence_that_depends_on_it_and_no_other(place: Pl
     pilot.do("history", PRODUCTION, "--verify")
 
 
-def log(node: Node) -> list[tuple[str, str]]:
+def log(node: Environment) -> list[tuple[str, str]]:
     """What happened to production's ref, and why."""
     told = json.loads(node.do("history", PRODUCTION, "--json"))
     return [(one["action"], one["reason"]) for one in told if one["action"] not in ("adopt", "refuse")]
 
 
 @pytest.fixture
-def workers(place: Place, prefect_server: None) -> Iterator[Path]:
+def workers(place: TwoEnvironments, prefect_server: None) -> Iterator[Path]:
     """A worker for each of two pools, in its own environment."""
     from prefect.settings import PREFECT_API_URL
 
@@ -347,13 +347,13 @@ def workers(place: Place, prefect_server: None) -> Iterator[Path]:
                 process.wait()
 
 
-def test_a_gate_that_a_flow_asks_in_two_work_pools_sees_the_environment_of_each(place: Place, workers: Path) -> None:
+def test_gate_sees_the_environment_of_each_work_pool(place: TwoEnvironments, workers: Path) -> None:
     from prefect import flow
     from prefect.deployments import run_deployment
 
     judge: Any = flow.from_source(source=str(place.folder), entrypoint=f"{workers.name}:judge")
 
-    def ask(node: Node, gate: str) -> str:
+    def ask(node: Environment, gate: str) -> str:
         judge.deploy(node.name, work_pool_name=f"{node.name}-pool", build=False, push=False, print_next_steps=False)
         run: Any = run_deployment(f"judge/{node.name}", parameters={"gate": gate}, timeout=200, poll_interval=1)
         log = (node.folder / "worker.log").read_text()
@@ -368,7 +368,7 @@ def test_a_gate_that_a_flow_asks_in_two_work_pools_sees_the_environment_of_each(
     assert ask(place.production, "production") == "refused license"
 
 
-def newest(place: Place, gate: str) -> str:
+def newest(place: TwoEnvironments, gate: str) -> str:
     """The newest decision of a gate, with what failed."""
     code = (
         "import sys; from prefect_stagegate.operations.workspace import open_workspace;"

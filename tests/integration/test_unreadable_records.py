@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,23 +18,18 @@ from prefect_stagegate.operations.gating.check import check
 from prefect_stagegate.operations.gating.promote import promote
 from prefect_stagegate.operations.gating.ready import find_ready
 from prefect_stagegate.operations.gating.rollback import rollback
-from prefect_stagegate.operations.staging.stage import stage
-from prefect_stagegate.operations.workspace import Workspace, open_workspace
-from prefect_stagegate.readiness import known_checks
-from prefect_stagegate.spec import load_spec
+from prefect_stagegate.operations.workspace import Workspace
+from tests.support.scenario import ADA, Scenario
 
-ADA = Identity("ada", "declared")
+GATES = {"pilot": {"require": ["license", "owner"]}}
 LEFTOVERS = (".DS_Store", ".{name}.swp", "{name}.bak", "{name}~", "#{name}#", "notes.txt", "Thumbs.db")
 
 
-@dataclass
-class Place:
-    folder: Path
-    digests: tuple[str, str]
-    """Of the dataset `things`: the version that `pilot` named first, and the one that it names now."""
+class RecordScenario(Scenario):
+    """The dataset `things`, whose records tests damage."""
 
-    def node(self) -> Workspace:
-        return open_workspace(self.folder / "cache", self.folder / "catalog", identity=ADA)
+    digests: tuple[str, str]
+    """The version that `pilot` named first, and the one that it names now."""
 
     def record(self, pattern: str, dataset: str = "things") -> Path:
         """The newest record that a pattern names."""
@@ -45,39 +39,31 @@ class Place:
         return self.folder / f"catalog/datasets/things/{kind}/{digest.removeprefix('sha256:')}.parquet"
 
 
-def _stage(folder: Path, dataset: str, text: str) -> str:
-    source = folder / dataset
-    source.mkdir(exist_ok=True)
-    (source / "data.csv").write_text(text)
-    spec = {
-        "stagegate": 1,
-        "dataset": dataset,
-        "license": "CC0-1.0",
-        "owners": dict.fromkeys(("data", "ai", "infra", "governance"), "team@example.org"),
-        "sources": [{"url": str(source)}],
-        "gates": {"pilot": {"require": ["license", "owner"]}},
-    }
-    workspace = open_workspace(folder / "cache", folder / "catalog", identity=ADA)
-    digest = stage(workspace, load_spec(spec, known_checks=known_checks())).digest
-    assert check(workspace, Address(dataset), "pilot").accepted
-    return promote(workspace, Address(dataset), "pilot").digest if digest else ""
+def to_pilot(place: Scenario, text: str) -> str:
+    place.deliver(text)
+    return place.promote()
 
 
 @pytest.fixture(scope="session")
-def staged(tmp_path_factory: pytest.TempPathFactory) -> Place:
+def staged(tmp_path_factory: pytest.TempPathFactory) -> RecordScenario:
+    """`things` with two versions, and another dataset, `planes`."""
     folder = tmp_path_factory.mktemp("staged")
-    _stage(folder, "planes", "plane\n")
-    return Place(folder, (_stage(folder, "things", "one\n"), _stage(folder, "things", "two\n")))
+    to_pilot(Scenario(folder, "planes", gates=GATES), "plane\n")
+    place = RecordScenario(folder, gates=GATES)
+    place.digests = to_pilot(place, "one\n"), to_pilot(place, "two\n")
+    return place
 
 
 @pytest.fixture
-def place(staged: Place, tmp_path: Path) -> Place:
+def place(staged: RecordScenario, tmp_path: Path) -> RecordScenario:
     shutil.copytree(staged.folder, tmp_path / "place", symlinks=True)
-    return Place(tmp_path / "place", staged.digests)
+    place = RecordScenario(tmp_path / "place", gates=GATES)
+    place.digests = staged.digests
+    return place
 
 
 @pytest.fixture
-def run(place: Place, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+def run(place: RecordScenario, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
     """Run a command in this process: exit code, output, errors."""
 
     def run(*words: str) -> tuple[int, str, str]:
@@ -108,7 +94,7 @@ def unreadable(lines: list[Any]) -> list[tuple[str, str]]:
     return [(line["unreadable"]["dataset"], line["unreadable"]["problem"]) for line in lines if "unreadable" in line]
 
 
-def test_ls_goes_on_past_a_damaged_manifest(place: Place, run: Run) -> None:
+def test_ls_goes_on_past_a_damaged_manifest(place: RecordScenario, run: Run) -> None:
     damage(place.of("manifests", place.digests[0]))
     code, out, _ = run("ls", "--json")
     lines = json.loads(out)
@@ -122,7 +108,7 @@ def test_ls_goes_on_past_a_damaged_manifest(place: Place, run: Run) -> None:
     assert "can't be read: things: The catalog's record" in err.splitlines()[-1]
 
 
-def test_ls_and_show_go_on_past_damaged_origins(place: Place, run: Run) -> None:
+def test_ls_and_show_go_on_past_damaged_origins(place: RecordScenario, run: Run) -> None:
     damage(place.of("origins", place.digests[1]))
     code, out, _ = run("ls", "--json")
     lines = json.loads(out)
@@ -136,7 +122,7 @@ def test_ls_and_show_go_on_past_damaged_origins(place: Place, run: Run) -> None:
     assert [record["dataset"] for record in told["unreadable"]] == ["things"]
 
 
-def test_history_names_a_damaged_log_and_goes_on(place: Place, run: Run) -> None:
+def test_history_names_a_damaged_log_and_goes_on(place: RecordScenario, run: Run) -> None:
     place.record("refs/pilot/*.json").write_bytes(b'{"seq": 2')
     code, out, _ = run("history", "things", "--json")
     moves = json.loads(out)
@@ -147,7 +133,7 @@ def test_history_names_a_damaged_log_and_goes_on(place: Place, run: Run) -> None
     assert run("history", "planes")[0] == 0
 
 
-def test_history_names_a_damaged_policy_and_goes_on(place: Place, run: Run) -> None:
+def test_history_names_a_damaged_policy_and_goes_on(place: RecordScenario, run: Run) -> None:
     place.record("policy/*.json").write_bytes(b'{"seq": 1')
     code, out, _ = run("history", "things", "--json")
     moves = json.loads(out)
@@ -157,7 +143,7 @@ def test_history_names_a_damaged_policy_and_goes_on(place: Place, run: Run) -> N
 
 
 @pytest.mark.parametrize("text", [b"\xff\xfe", b"", b"sha256:short\n"])
-def test_a_damaged_node_ref_breaks_no_command(place: Place, run: Run, text: bytes) -> None:
+def test_a_damaged_node_ref_breaks_no_command(place: RecordScenario, run: Run, text: bytes) -> None:
     (place.folder / "cache/refs/things/pilot").write_bytes(text)
     for words in (("ls",), ("gc", "--dry-run"), ("gc",), ("show", "things")):
         code, _, err = run(*words)
@@ -171,7 +157,7 @@ def test_a_damaged_node_ref_breaks_no_command(place: Place, run: Run, text: byte
 
 
 @pytest.mark.parametrize("of", ["catalog/datasets/planes/refs/latest/00000001.json", "cache/refs/planes/pilot"])
-def test_a_pipe_in_a_records_place_stops_no_command(place: Place, run: Run, of: str) -> None:
+def test_a_pipe_in_a_records_place_stops_no_command(place: RecordScenario, run: Run, of: str) -> None:
     (place.folder / of).unlink()
     os.mkfifo(place.folder / of)  # whoever opens it for reading waited until somebody wrote
     code, out, err = run("ls", "--json")
@@ -179,7 +165,7 @@ def test_a_pipe_in_a_records_place_stops_no_command(place: Place, run: Run, of: 
     assert sum("digest" in line for line in json.loads(out)) == 3
 
 
-def test_a_damaged_format_of_the_cache_is_named(place: Place, run: Run) -> None:
+def test_a_damaged_format_of_the_cache_is_named(place: RecordScenario, run: Run) -> None:
     (place.folder / "cache/format").write_bytes(b"\xff\xfe")
     code, _, err = run("gc", "--dry-run")
     assert (code, "has the format" in err) == (ExitCode.ERROR, True)
@@ -189,14 +175,14 @@ def test_a_damaged_format_of_the_cache_is_named(place: Place, run: Run) -> None:
     assert (code, "no regular file" in err) == (ExitCode.ERROR, True)
 
 
-def test_a_rollback_mends_a_damaged_node_ref(place: Place) -> None:
+def test_a_rollback_mends_a_damaged_node_ref(place: RecordScenario) -> None:
     (place.folder / "cache/refs/things/pilot").write_bytes(b"\xff")
     rollback(place.node(), Address("things", "pilot"), reason="wrong")
     assert place.node().cache.refs.get("things", "pilot") == place.digests[0]
 
 
-def test_gc_takes_no_damaged_pin_for_none(place: Place, run: Run) -> None:
-    _stage(place.folder, "things", "three\n")
+def test_gc_takes_no_damaged_pin_for_none(place: RecordScenario, run: Run) -> None:
+    to_pilot(place, "three\n")
     assert run("pin", f"things@{place.digests[0]}")[0] == 0
     (pin,) = (place.folder / "cache/leases").iterdir()
     pin.write_bytes(b"\xff" + pin.read_bytes()[1:])
@@ -209,7 +195,7 @@ def test_gc_takes_no_damaged_pin_for_none(place: Place, run: Run) -> None:
     assert (code, len(unreadable(json.loads(out)))) == (ExitCode.ERROR, 1)
 
 
-def test_verify_names_a_damaged_manifest_and_goes_on(place: Place, run: Run) -> None:
+def test_verify_names_a_damaged_manifest_and_goes_on(place: RecordScenario, run: Run) -> None:
     damage(place.of("manifests", place.digests[0]))
     blob = next(path for path in (place.folder / "cache/views/planes").rglob("data.csv"))
     blob.chmod(0o644)
@@ -221,7 +207,7 @@ def test_verify_names_a_damaged_manifest_and_goes_on(place: Place, run: Run) -> 
     assert [found["dataset"] for found in told["damaged"]] == ["planes"]
 
 
-def test_leftovers_beside_records_are_ignored(place: Place, run: Run) -> None:
+def test_leftovers_beside_records_are_ignored(place: RecordScenario, run: Run) -> None:
     commands = (
         *(("ls", "--json"), ("show", "things@pilot"), ("history", "things@pilot"), ("history", "things", "--verify")),
         *(("diff", f"things@{place.digests[0]}", "things"), ("gc", "--dry-run"), ("ls", "--held")),
@@ -260,7 +246,9 @@ def test_leftovers_beside_records_are_ignored(place: Place, run: Run) -> None:
         ("refs/pilot/*.json", lambda node: find_ready(node, Address("things", "pilot"))),
     ],
 )
-def test_who_decides_refuses_a_damaged_record(place: Place, pattern: str, job: Callable[[Workspace], object]) -> None:
+def test_who_decides_refuses_a_damaged_record(
+    place: RecordScenario, pattern: str, job: Callable[[Workspace], object]
+) -> None:
     record = place.record(pattern.format(place.digests[1][7:]))
     record.write_bytes(record.read_bytes()[:-20] + b"\xff" * 20)
     with pytest.raises(CorruptRecord) as refused:
@@ -268,7 +256,7 @@ def test_who_decides_refuses_a_damaged_record(place: Place, pattern: str, job: C
     assert (refused.value.dataset, record.name in str(refused.value)) == ("things", True)
 
 
-def test_another_versions_origins_are_refused(place: Place) -> None:
+def test_another_versions_origins_are_refused(place: RecordScenario) -> None:
     first, second = (place.of("origins", digest) for digest in place.digests)
     first.write_bytes(second.read_bytes())
     catalog = place.node().catalog
@@ -278,7 +266,7 @@ def test_another_versions_origins_are_refused(place: Place) -> None:
         catalog.pins("things", place.digests[0])
 
 
-def test_a_lost_answer_stops_no_other(place: Place) -> None:
+def test_a_lost_answer_stops_no_other(place: RecordScenario) -> None:
     catalog = place.node().catalog
     request = catalog.put_request("things", place.digests[1], "pilot", "sha256:" + "0" * 64, ADA)
     for name in ("ben", "cleo"):

@@ -187,7 +187,7 @@ def test_severity_decides_what_a_failure_does(refused: Validation) -> None:
     assert outcomes["flights.origin"] is Outcome.PASS
 
 
-def test_a_regex_on_duckdb_is_inconclusive_and_says_how_to_write_it(refused: Validation) -> None:
+def test_regex_on_duckdb_is_inconclusive_with_a_rewrite(refused: Validation) -> None:
     finding = about(of(refused, "expectations"), "flights.carrier")
     assert finding.outcome is Outcome.INCONCLUSIVE
     assert "SELECT * FROM {batch} WHERE NOT regexp_matches(carrier, '^[A-Z0-9]{2}$')" in finding.fix
@@ -248,7 +248,7 @@ def outcomes(validation: Validation) -> dict[str, str]:
     return {evidence.check: evidence.outcome.value for evidence in validation.evidence}
 
 
-def test_an_empty_table_fails_though_great_expectations_passes_it(judge: Judge) -> None:
+def test_empty_table_fails_where_great_expectations_passes(judge: Judge) -> None:
     validation = judge(NUMBERS.head(0), POSITIVE)
     assert outcomes(validation)["nonempty"] == "fail"
     assert outcomes(validation)["expectations"] == "inconclusive"
@@ -303,7 +303,7 @@ def test_dates_are_compared_with_a_suites_texts(judge: Judge) -> None:
     assert of(validation, "expectations").findings[0].problem.startswith("at: 1 of 2 rows")
 
 
-def test_every_mistake_of_a_suite_is_told_at_once_with_the_nearest_name(judge: Judge) -> None:
+def test_all_mistakes_of_a_suite_are_told_with_nearest_names(judge: Judge) -> None:
     with pytest.raises(BadSuites) as caught:
         judge(
             NUMBERS,
@@ -319,7 +319,7 @@ def test_every_mistake_of_a_suite_is_told_at_once_with_the_nearest_name(judge: J
     assert "value_set" in missing
 
 
-def test_great_expectations_still_loses_duckdbs_rows_without_our_dialect(tmp_path: Path) -> None:
+def test_great_expectations_still_needs_our_duckdb_dialect(tmp_path: Path) -> None:
     """When this fails, Great Expectations or the driver is mended and `duckdb_dialect` can go."""
     with duckdb.connect(tmp_path / "plain.duckdb") as connection:
         connection.execute("CREATE TABLE t AS SELECT 1 AS x")
@@ -349,7 +349,7 @@ def some_job(tmp_path: Path) -> TableJob:
     return TableJob("t", "duckdb", {"expectations": [POSITIVE]}, str(tmp_path), ["t.parquet"])
 
 
-def test_mistakes_in_suites_come_back_from_the_worker_which_leaves_nothing(tmp_path: Path, scratch: Path) -> None:
+def test_worker_returns_mistakes_in_suites_and_leaves_no_files(tmp_path: Path, scratch: Path) -> None:
     NUMBERS.to_parquet(tmp_path / "t.parquet")
     suite = {"expectations": [expect("expect_nothing_at_all")]}
     contract = ContractSpec.model_validate({"tables": {"t": {"files": "t.parquet", "suite": suite}}})

@@ -98,9 +98,7 @@ def test_what_many_versions_share_is_hashed_once(workspace: Workspace, versions:
 
 
 @pytest.mark.parametrize("runs", [1, 3, 7])
-def test_runs_that_each_do_a_share_come_around_to_everything_once(
-    workspace: Workspace, versions: list[Version], runs: int
-) -> None:
+def test_partial_verifications_cover_everything_once(workspace: Workspace, versions: list[Version], runs: int) -> None:
     found = [
         verify(open_workspace(workspace.cache.root, workspace.catalog.url), share=Fraction(1, runs))
         for _ in range(runs)
@@ -217,7 +215,7 @@ def test_nothing_new_is_made_of_what_rotted(workspace: Workspace, nas: Path, ver
     assert (version.path / "shared.bin").read_bytes() == SHARED
 
 
-def test_staging_a_version_again_mends_what_it_had_of_the_quarantine(
+def test_second_staging_mends_a_version_with_quarantined_blobs(
     workspace: Workspace, nas: Path, versions: list[Version]
 ) -> None:
     version = versions[-1]
@@ -229,7 +227,7 @@ def test_staging_a_version_again_mends_what_it_had_of_the_quarantine(
     assert not verify(workspace, Address("things", version.digest)).damaged
 
 
-def test_a_repair_fetches_once_for_all_and_a_collection_takes_the_rest(
+def test_repair_of_a_shared_blob_mends_every_version(
     workspace: Workspace, nas: Path, versions: list[Version], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for version in versions:
@@ -309,7 +307,7 @@ def test_a_cache_that_can_only_be_read_is_verified_too(
     assert "can only be read" in caplog.text
 
 
-def test_a_blob_that_no_version_has_is_no_damage_once_it_is_aside(workspace: Workspace, nas: Path) -> None:
+def test_quarantined_blob_of_no_version_is_no_damage(workspace: Workspace, nas: Path) -> None:
     version = bring_in(workspace, nas)
     blob = blob_of(workspace, version, "shared.bin")
     workspace.cache.views.discard(version.dataset, version.digest)

@@ -65,7 +65,7 @@ def waived(folder: Path, who: Identity = INES, span: timedelta = WEEK, name: str
     return waive(node(folder, who), THINGS, "pilot", name, reason="the owner agreed by mail", until=now() + span)
 
 
-def test_a_failure_that_somebody_else_answers_for_is_reported_as_waived_and_lets_the_version_through(
+def test_waived_failure_is_reported_and_the_version_accepted(
     folder: Path,
 ) -> None:
     spec = staged(folder)
@@ -86,7 +86,7 @@ def test_a_failure_that_somebody_else_answers_for_is_reported_as_waived_and_lets
     assert find_ready(node(folder), Address("things", "pilot")).chosen
 
 
-def test_whoever_asked_can_t_waive_nor_let_another_one_s_waiver_count_for_themselves(folder: Path) -> None:
+def test_nobody_passes_a_gate_by_a_waiver_of_their_own(folder: Path) -> None:
     staged(folder)
     with pytest.raises(UsageError, match="never asked"):
         waived(folder)
@@ -99,7 +99,7 @@ def test_whoever_asked_can_t_waive_nor_let_another_one_s_waiver_count_for_themse
     assert check(node(folder), THINGS, "pilot").accepted
 
 
-def test_identity_and_binding_and_what_the_gate_does_not_ask_can_t_be_waived(folder: Path) -> None:
+def test_digest_approval_and_unrequired_checks_can_t_be_waived(folder: Path) -> None:
     staged(folder, require=["license", "digest", "approval"])
     check(node(folder), THINGS, "pilot")
     for name in ("digest", "approval"):
@@ -109,7 +109,7 @@ def test_identity_and_binding_and_what_the_gate_does_not_ask_can_t_be_waived(fol
         waived(folder, name="licence")
 
 
-def test_only_a_failure_that_was_found_is_waived_and_none_that_is_yet_to_come(folder: Path) -> None:
+def test_only_a_recorded_failure_can_be_waived(folder: Path) -> None:
     staged(folder, require=["license", "owner", "feed_rate"])
     check(node(folder), THINGS, "pilot")
     for name, found in (("owner", "pass"), ("feed_rate", "inconclusive")):
@@ -120,7 +120,7 @@ def test_only_a_failure_that_was_found_is_waived_and_none_that_is_yet_to_come(fo
     assert waived(folder).check == "license"  # for longer: it is waived, and still fails
 
 
-def test_a_waiver_has_a_reason_and_an_end_in_the_next_thirty_days(folder: Path) -> None:
+def test_waiver_needs_a_reason_and_an_end_within_30_days(folder: Path) -> None:
     staged(folder)
     check(node(folder), THINGS, "pilot")
     with pytest.raises(UsageError, match="longer than 30 days"):
@@ -146,9 +146,7 @@ def test_ends_are_durations_days_or_times() -> None:
         parse_until("soon", at)
 
 
-def test_an_expired_waiver_ends_what_rests_on_it_and_nothing_else(
-    folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_expired_waiver_ends_only_what_rests_on_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     staged(folder)
     check(node(folder), THINGS, "pilot")
     waived(folder)
@@ -167,7 +165,7 @@ def test_an_expired_waiver_ends_what_rests_on_it_and_nothing_else(
     assert after.checks[1] == before.checks[1]  # the owner's evidence is the same record
 
 
-def test_a_revoked_waiver_counts_no_more_not_even_for_what_it_let_in_before(folder: Path) -> None:
+def test_revoked_waiver_ends_earlier_acceptances_too(folder: Path) -> None:
     staged(folder)
     check(node(folder), THINGS, "pilot")
     waived(folder)

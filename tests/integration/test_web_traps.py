@@ -69,7 +69,7 @@ def website(tmp_path: Path) -> Iterator[tuple[str, Path]]:
         server.shutdown()
 
 
-def test_a_server_without_ranges_sends_the_whole_and_nothing_is_spliced(website: tuple[str, Path]) -> None:
+def test_whole_file_from_a_server_without_ranges_is_not_spliced(website: tuple[str, Path]) -> None:
     url, root = website
     (root / "a.bin").write_bytes(BYTES)
     assert fsspec.filesystem("http").cat_file(f"{url}a.bin", start=10, end=20) == BYTES  # the naive client
@@ -129,7 +129,7 @@ def test_a_certificate_is_believed_by_its_authority_alone(tmp_path: Path) -> Non
 
 
 @pytest.mark.system
-def test_a_certificate_that_is_its_own_authority_is_believed_where_it_is_named(tmp_path: Path) -> None:
+def test_self_signed_certificate_is_trusted_where_it_is_named(tmp_path: Path) -> None:
     own, key = tmp_path / "own.pem", tmp_path / "own.key"
     words = "req -x509 -nodes -days 2 -newkey rsa:2048 -subj /CN=localhost -addext subjectAltName=DNS:localhost"
     subprocess.run(["openssl", *words.split(), "-keyout", key, "-out", own], check=True, capture_output=True)
@@ -207,7 +207,7 @@ def test_one_odd_key_hides_no_other_on_azure(azure: Cloud) -> None:
     assert set(listed(open_source(f"{url}/", azure.storage_options))) == {"odd/a", "odd/b//key", "odd/z"}
 
 
-def test_a_name_of_other_bytes_than_utf_8_hides_no_other_on_webdav(tmp_path: Path) -> None:
+def test_name_that_is_not_utf_8_hides_no_other_on_webdav(tmp_path: Path) -> None:
     with rclone("webdav", tmp_path, "--read-only") as server:
         (server.root / "fine.bin").write_bytes(BYTES)
         (server.root / os.fsdecode(b"odd-\xff.bin")).write_bytes(BYTES)
@@ -231,7 +231,7 @@ def test_keys_begin_at_the_url_and_passwords_go_along_on_webdav(tmp_path: Path) 
         assert {key: read(source, one) for key, one in listed(source).items()} == {"a.bin": BYTES}
 
 
-def test_an_etag_is_one_whether_it_was_listed_or_asked_for_on_google(gcs: Cloud) -> None:
+def test_listed_and_requested_etags_are_equal_on_google(gcs: Cloud) -> None:
     url, client = gcs.bucket("etags"), gcs.client()
     client.pipe_file("etags/a.bin", b"one")
     store = _gcs_store(gcs, "etags")
@@ -244,7 +244,7 @@ def test_an_etag_is_one_whether_it_was_listed_or_asked_for_on_google(gcs: Cloud)
 
 
 @pytest.mark.system
-def test_an_etag_is_one_whether_it_was_listed_or_asked_for_on_azure(azure: Cloud) -> None:
+def test_listed_and_requested_etags_are_equal_on_azure(azure: Cloud) -> None:
     url, client = azure.bucket("etags"), azure.client()
     client.pipe_file("etags/a.bin", b"one")
     store = _azure_store(azure, "etags")

@@ -36,7 +36,7 @@ def statuses(value: Any) -> list[Any]:
 
 
 @given(OUTPUTS | JSON, st.sampled_from([0, 0, 0, 1, 226]), st.text(max_size=20))
-def test_only_a_run_without_an_error_whose_tests_passed_is_a_pass(output: Any, code: int, before: str) -> None:
+def test_run_passes_only_with_passed_tests_and_no_error(output: Any, code: int, before: str) -> None:
     written = f"{before.replace('{', '')}\n{json.dumps(output)}"
     try:
         answer = evaluate(parse_diagnosis(code, written, ""), 1)

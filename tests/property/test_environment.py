@@ -54,9 +54,7 @@ def test_what_makes_another_fingerprint_is_told_as_a_difference(there: Environme
 
 
 @given(environments(), environments())
-def test_whatever_blocks_or_warns_says_why_and_the_other_way_round_is_a_difference_too(
-    there: Environment, here: Environment
-) -> None:
+def test_differences_are_symmetric_and_say_why(there: Environment, here: Environment) -> None:
     one_way = {(one.group, one.name) for one in compare(there, here)}
     other_way = {(one.group, one.name) for one in compare(here, there)}
     # A driver that is too old counts only where it is looked at.

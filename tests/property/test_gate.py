@@ -62,7 +62,7 @@ def holding(evidence: list[Evidence]) -> list[Evidence]:
 
 
 @given(cases())
-def test_acceptance_needs_an_answer_to_everything_and_nothing_against_it(case: Case) -> None:
+def test_acceptance_needs_an_answer_to_each_and_no_failure(case: Case) -> None:
     gate, evidence = case
     if decide(gate, evidence, at=NOW) is not DecisionOutcome.ACCEPTED:
         return

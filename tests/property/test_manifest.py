@@ -15,7 +15,7 @@ def entries(sizes: dict[str, int]) -> list[Entry]:
 
 
 @given(flat)
-def test_python_s_order_of_paths_is_the_order_of_their_utf8_bytes(sizes: dict[str, int]) -> None:
+def test_python_orders_paths_by_their_utf8_bytes(sizes: dict[str, int]) -> None:
     assert sorted(sizes) == sorted(sizes, key=str.encode)
     assert seal(entries(sizes)).files == len(sizes)
 

@@ -108,7 +108,7 @@ def newest(record: list[Evidence]) -> list[Evidence]:
 
 
 @given(histories())
-def test_no_sequence_lets_anything_through_that_is_unknown_or_failed_without_a_waiver(
+def test_no_history_accepts_an_unknown_or_unwaived_failure(
     history: tuple[CheckContext, list[Evidence]],
 ) -> None:
     context, record = history
@@ -150,7 +150,7 @@ def test_a_decision_is_pure(history: tuple[CheckContext, list[Evidence]]) -> Non
 
 
 @given(histories(), st.booleans())
-def test_a_record_replayed_under_its_own_policy_gives_the_same_decision(
+def test_replay_under_the_same_policy_gives_the_same_decision(
     history: tuple[CheckContext, list[Evidence]], with_record: bool
 ) -> None:
     context, record = history
@@ -207,7 +207,7 @@ def test_figures_that_do_not_tell_leave_it_open() -> None:
     assert AGAIN.keys() <= CHECKS.keys()
 
 
-def test_a_check_that_is_new_in_the_policy_is_answered_from_the_record_or_not_at_all() -> None:
+def test_replay_answers_a_new_check_from_the_record_only() -> None:
     context = check_context(gate=Gate("pilot", None, (Requirement("schema", Severity.BLOCKING, {}),), "sha256:a"))
     schema = Evidence("schema", Outcome.PASS, "", "data", at=stamp(NOW))
     space = Evidence("space", Outcome.FAIL, "full", "infra", at=stamp(NOW))
@@ -224,7 +224,7 @@ def test_a_check_that_is_new_in_the_policy_is_answered_from_the_record_or_not_at
 
 
 @given(histories(), st.data())
-def test_a_revocation_ends_exactly_one_check_s_evidence_and_nothing_is_accepted_by_it(
+def test_revocation_ends_only_one_check_s_evidence(
     history: tuple[CheckContext, list[Evidence]], data: st.DataObject
 ) -> None:
     context, record = history
@@ -244,7 +244,7 @@ def test_a_revocation_ends_exactly_one_check_s_evidence_and_nothing_is_accepted_
 
 
 @given(histories())
-def test_what_is_used_again_is_no_pass_that_a_later_answer_to_the_same_question_contradicts(
+def test_reused_pass_is_not_contradicted_by_a_later_answer(
     history: tuple[CheckContext, list[Evidence]],
 ) -> None:
     context, record = history

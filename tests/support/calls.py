@@ -25,7 +25,7 @@ _ANSWERED = re.compile(rb"HTTP/1\.1 (\d{3})")
 _ID = re.compile(r"[0-9a-f]{8}-[0-9a-f-]{27}")
 
 
-_Asked = deque[tuple[float, re.Match[bytes]]]
+_Pending = deque[tuple[float, re.Match[bytes]]]
 """When each request that waits for its answer began, and its first line."""
 
 
@@ -79,20 +79,20 @@ class CallCounter:
                 client = self._ends.enter_context(closing(self._listener.accept()[0]))
                 server = socket.create_connection((self._address.hostname, self._address.port))
                 self._ends.enter_context(closing(server))
-                asked: _Asked = deque()
-                threading.Thread(target=self._ask, args=(client, server, asked), daemon=True).start()
-                threading.Thread(target=self._answer, args=(server, client, asked), daemon=True).start()
+                pending: _Pending = deque()
+                threading.Thread(target=self._ask, args=(client, server, pending), daemon=True).start()
+                threading.Thread(target=self._answer, args=(server, client, pending), daemon=True).start()
 
-    def _ask(self, client: socket.socket, server: socket.socket, asked: _Asked) -> None:
+    def _ask(self, client: socket.socket, server: socket.socket, pending: _Pending) -> None:
         for data in _passed(client, server):
             # A client waits for each answer, so a request always begins with what arrives next.
             if head := _ASKED.match(data):
-                asked.append((time.monotonic(), head))
+                pending.append((time.monotonic(), head))
 
-    def _answer(self, server: socket.socket, client: socket.socket, asked: _Asked) -> None:
+    def _answer(self, server: socket.socket, client: socket.socket, pending: _Pending) -> None:
         for data in _passed(server, client):
-            if asked and (answer := _ANSWERED.match(data)):
-                at, head = asked.popleft()
+            if pending and (answer := _ANSWERED.match(data)):
+                at, head = pending.popleft()
                 path = _ID.sub("ID", head[2].decode().partition("?")[0])
                 self.calls.append(Call(at, head[1].decode(), path, int(answer[1])))
 

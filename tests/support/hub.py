@@ -133,8 +133,8 @@ class _Handler(BaseHTTPRequestHandler):
         """Answer; nothing is written but what the hub's API knows."""
         length = int(self.headers.get("content-length") or 0)
         question = json.loads(self.rfile.read(length)) if length else {}
-        told = (self.headers.get(name, "") for name in ("authorization", "range"))
-        self.hub.seen.append(Seen(self.path, *told))
+        headers = (self.headers.get(name, "") for name in ("authorization", "range"))
+        self.hub.seen.append(Seen(self.path, *headers))
         address = urlsplit(self.path)
         path = unquote(address.path) if "/resolve/" in address.path or "/tree/" in address.path else address.path
         if api := _API.fullmatch(path):
@@ -168,19 +168,19 @@ class _Handler(BaseHTTPRequestHandler):
             return None
         return commit, commits[commit]
 
-    def _told(self, repo: str, what: str, revision: str, below: str, asked: dict[str, Any]) -> None:
-        if (found := self._files(repo, revision)) is None:
+    def _told(self, repo: str, what: str, revision: str, below: str, fields: dict[str, Any]) -> None:
+        if (revision_files := self._files(repo, revision)) is None:
             return
-        commit, files = found
+        commit, files = revision_files
         if what == "revision":
             self._json({"id": repo, "sha": commit})
         elif what == "paths-info":
-            folders = ({"type": "directory", "path": path, "size": 0, "oid": ""} for path in asked["paths"])
-            items = [described(path, files[path]) for path in asked["paths"] if path in files]
+            folders = ({"type": "directory", "path": path, "size": 0, "oid": ""} for path in fields["paths"])
+            items = [described(path, files[path]) for path in fields["paths"] if path in files]
             held = [folder for folder in folders if any(name.startswith(f"{folder['path']}/") for name in files)]
             self._json(items + held)
         else:
-            self._tree(files, below, int(asked.get("cursor", ["0"])[0]))
+            self._tree(files, below, int(fields.get("cursor", ["0"])[0]))
 
     def _tree(self, files: dict[str, bytes], below: str, first: int) -> None:
         prefix, page = f"{below}/" if below else "", self.hub.page
@@ -192,9 +192,9 @@ class _Handler(BaseHTTPRequestHandler):
         self._json(items[first : first + page], {"Link": f'<{after}>; rel="next"'} if len(items) > first + page else {})
 
     def _file(self, repo: str, revision: str, path: str) -> None:
-        if (found := self._files(repo, revision)) is None:
+        if (revision_files := self._files(repo, revision)) is None:
             return
-        commit, files = found
+        commit, files = revision_files
         data = files.get(path)
         if data is None:
             self._refuse(404, "EntryNotFound")
@@ -210,13 +210,13 @@ class _Handler(BaseHTTPRequestHandler):
         data = self.hub.blobs[sha256]
         self._bytes(data[::-1] if state == "rotten" else data, {})
 
-    def _bytes(self, data: bytes, told: dict[str, str]) -> None:
+    def _bytes(self, data: bytes, headers: dict[str, str]) -> None:
         if wanted := re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("range", "")):
             start, end = int(wanted[1]), int(wanted[2]) + 1
-            ranged = {**told, "Content-Range": f"bytes {start}-{end - 1}/{len(data)}"}
+            ranged = {**headers, "Content-Range": f"bytes {start}-{end - 1}/{len(data)}"}
             self._answer(206, memoryview(data)[start:end], ranged)
         else:
-            self._answer(200, data, told)
+            self._answer(200, data, headers)
 
     def _refuse(self, status: int, code: str) -> None:
         self._answer(status, b"", {"X-Error-Code": code})

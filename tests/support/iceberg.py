@@ -173,7 +173,7 @@ class AnyBytes:
 def data_file(path: str, size: int) -> DataFile:
     """A data file of an unpartitioned table, wherever it lies and whatever is in it."""
     facts: Any = {name: {} for name in ("column_sizes", "value_counts", "null_value_counts")}
-    found = DataFile.from_args(
+    file = DataFile.from_args(
         content=DataFileContent.DATA,
         file_path=path,
         file_format=FileFormat.PARQUET,
@@ -184,5 +184,5 @@ def data_file(path: str, size: int) -> DataFile:
         lower_bounds={},
         upper_bounds={},
     )
-    found.spec_id = 0
-    return found
+    file.spec_id = 0
+    return file

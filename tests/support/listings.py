@@ -26,7 +26,7 @@ class Pages:
     size: int
     lie: Callable[[int], Lie | None] = field(default=lambda _: None)
     """Asked with the number of each page, from 0."""
-    told: list[Lie] = field(default_factory=list)
+    lies: list[Lie] = field(default_factory=list)
     """The lies that came to pass: the first page repeats nothing."""
     _held: dict[str, list[bytes]] = field(default_factory=dict)
 
@@ -45,7 +45,7 @@ class Pages:
         lie = self.lie(number)
         shown = number + (lie is Lie.DROP) - (lie is Lie.REPEAT)
         if lie and shown >= 0:
-            self.told.append(lie)
+            self.lies.append(lie)
         following = number + 1 + (lie is Lie.DROP)
         token = f"{listing}#{following}" if following * self.size < len(entries) else ""
         return _written(entries[max(shown, 0) * self.size :][: self.size], token)

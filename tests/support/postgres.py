@@ -51,8 +51,8 @@ class Postgres:
         commands = [word for statement in statements for word in ("-c", statement)]
         command = [self.psql, "-h", "127.0.0.1", "-p", str(self.port), "-U", OWNER, "-XAtq", "-v", "ON_ERROR_STOP=1"]
         env = {**os.environ, "PGPASSWORD": PASSWORD}
-        found = subprocess.run([*command, *commands, "postgres"], env=env, check=True, capture_output=True, text=True)
-        return found.stdout.strip()
+        done = subprocess.run([*command, *commands, "postgres"], env=env, check=True, capture_output=True, text=True)
+        return done.stdout.strip()
 
 
 @contextmanager
@@ -74,8 +74,8 @@ def postgres() -> Iterator[Postgres]:
         port, psql, ready = free_port(), _binary("psql"), _binary("pg_isready")
         settings = [word for name, value in _SETTINGS.items() for word in ("-c", f"{name}={value}")]
         command = [*user, _binary("postgres"), "-D", str(data), "-p", str(port), *settings]
-        asked = [ready, "-q", "-h", "127.0.0.1", "-p", str(port)]
-        with launched(command, folder / "log", lambda: subprocess.run(asked, check=False).returncode == 0) as process:
+        probe = [ready, "-q", "-h", "127.0.0.1", "-p", str(port)]
+        with launched(command, folder / "log", lambda: subprocess.run(probe, check=False).returncode == 0) as process:
             yield Postgres(port, process.pid, psql)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -95,7 +95,7 @@ def _user(folder: Path) -> Sequence[str]:
 def _binary(name: str) -> str:
     root, _, pattern = DEBIAN.partition("*")
     folders = sorted(map(str, Path(root).glob(f"*{pattern}")), reverse=True)
-    found = shutil.which(name, path=os.pathsep.join([*folders, os.environ.get("PATH", "")]))
-    if found is None:
+    program = shutil.which(name, path=os.pathsep.join([*folders, os.environ.get("PATH", "")]))
+    if program is None:
         raise MissingExtra(f"PostgreSQL is not installed: there is no {name}", hint="apt-get install postgresql")
-    return found
+    return program

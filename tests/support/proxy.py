@@ -145,8 +145,8 @@ class _Handler(BaseHTTPRequestHandler):
         if isinstance(fault, Status):
             self._answer(fault.code, fault.headers(), fault.body())
         elif isinstance(fault, Echo):
-            told = fault.told(self.path, self.headers)
-            self._answer(fault.code, fault.headers(told), fault.body(told), reason=fault.reason(told))
+            echo = fault.echo(self.path, self.headers)
+            self._answer(fault.code, fault.headers(echo), fault.body(echo), reason=fault.reason(echo))
         elif "list-type" in query and self.proxy.pages:
             self._list(self.proxy.pages, query)
         else:

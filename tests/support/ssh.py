@@ -131,10 +131,10 @@ def _configured(folder: Path, port: int) -> str:
 
 def _command(name: str, hint: str) -> str:
     places = f"{Path(sys.executable).parent}:/usr/sbin"
-    found = shutil.which(name, path=places) or shutil.which(name)
-    if found is None:
+    program = shutil.which(name, path=places) or shutil.which(name)
+    if program is None:
         raise MissingExtra(f"There is no {name!r} command", hint=hint)
-    return found
+    return program
 
 
 def _listens(port: int) -> bool:

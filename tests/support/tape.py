@@ -55,14 +55,14 @@ class Tape:
     def bring(self, name: str) -> None:
         """Bring a file back as it was, with its time, and let those read on who wait for it."""
         path = next(path for path in self._held if path.name == name)
-        found = path.stat()
+        times = path.stat()
         with path.open("r+b") as file:
             file.write(self._held[path])
-        os.utime(path, ns=(found.st_atime_ns, found.st_mtime_ns))
+        os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
         self._mark(_REMOVE, path)
         with self._changed:
-            answered = [one for one in self._waiting if one[0] == path]
-            self._waiting = [one for one in self._waiting if one[0] != path]
+            answered = [(file, question) for file, question in self._waiting if file == path]
+            self._waiting = [(file, question) for file, question in self._waiting if file != path]
         for _, question in answered:
             self._answer(question)
 
@@ -82,8 +82,8 @@ class Tape:
         while not self._ended:
             if not select.select([self._watch], [], [], _LOOK_SECONDS)[0]:
                 continue
-            told = os.read(self._watch, 65536)
-            files = [_EVENT.unpack_from(told, start)[5] for start in range(0, len(told), _EVENT.size)]
+            data = os.read(self._watch, 65536)
+            files = [_EVENT.unpack_from(data, start)[5] for start in range(0, len(data), _EVENT.size)]
             with self._changed:
                 self._waiting += [(Path(f"/proc/self/fd/{file}").readlink(), file) for file in files]
                 self._changed.notify_all()

@@ -28,21 +28,21 @@ def events_about(resource: str, count: int = 0) -> list[dict[str, Any]]:
         marker = f"stagegate.test.{uuid4()}"
         emit_event("stagegate.test.marker", resource={"prefect.resource.id": marker})
         events_about(marker, 1)
-    return _once(lambda: _ask("/events/filter", {"filter": wanted})["events"], lambda found: len(found) >= count)
+    return _once(lambda: _ask("/events/filter", {"filter": wanted})["events"], lambda events: len(events) >= count)
 
 
 def artifact(key: str) -> dict[str, Any]:
     """The newest artifact of a key."""
     answer = httpx.get(f"{PREFECT_API_URL.value()}/artifacts/{key}/latest", timeout=10)
-    found: dict[str, Any] = answer.raise_for_status().json()
-    return found
+    newest: dict[str, Any] = answer.raise_for_status().json()
+    return newest
 
 
 def artifacts_of(flow_run: str) -> list[dict[str, Any]]:
     """All artifacts of a flow run, the oldest first."""
     wanted = {"flow_runs": {"id": {"any_": [flow_run]}}, "sort": "CREATED_DESC"}
-    found: list[dict[str, Any]] = _ask("/artifacts/filter", wanted)
-    return found[::-1]
+    artifacts: list[dict[str, Any]] = _ask("/artifacts/filter", wanted)
+    return artifacts[::-1]
 
 
 def task_runs_of(flow_run: str) -> list[dict[str, Any]]:
@@ -51,7 +51,7 @@ def task_runs_of(flow_run: str) -> list[dict[str, Any]]:
     ended = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
     return _once(
         lambda: _ask("/task_runs/filter", wanted),
-        lambda found: bool(found) and all(one["state_type"] in ended for one in found),
+        lambda runs: bool(runs) and all(run["state_type"] in ended for run in runs),
     )
 
 
@@ -61,9 +61,9 @@ def _once(
     """The answer once it is enough, or the last one before the patience ends."""
     until = time.monotonic() + PATIENCE
     while True:
-        found = ask()
-        if enough(found) or time.monotonic() > until:
-            return found
+        records = ask()
+        if enough(records) or time.monotonic() > until:
+            return records
         time.sleep(0.1)
 
 

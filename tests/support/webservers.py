@@ -129,10 +129,10 @@ http {{
 
 def _command(name: str, package: str) -> str:
     beside = str(Path(sys.executable).parent)
-    found = shutil.which(name, path=beside) or shutil.which(name) or shutil.which(name, path="/usr/sbin")
-    if found is None:
+    program = shutil.which(name, path=beside) or shutil.which(name) or shutil.which(name, path="/usr/sbin")
+    if program is None:
         raise MissingExtra(f"There is no `{name}` command", hint=f"Install {package}.")
-    return found
+    return program
 
 
 def _run(command: Sequence[str]) -> str:

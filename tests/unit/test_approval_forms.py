@@ -86,7 +86,7 @@ def test_an_answer_is_recorded_and_the_next_form_is_another(
         (None, ""),
     ],
 )
-def test_what_cannot_be_recorded_shows_the_form_again_and_says_why(
+def test_form_is_shown_again_with_why_it_was_not_recorded(
     workspace: Workspace, request_: ApprovalRequest, forms: dict[str, Said | None], answer: Said | None, why: str
 ) -> None:
     first = _record_answers(workspace, request_, run_of(forms))
@@ -97,7 +97,7 @@ def test_what_cannot_be_recorded_shows_the_form_again_and_says_why(
     assert not workspace.catalog.approvals(request_)
 
 
-def test_one_who_answers_a_second_form_the_same_is_told_that_somebody_else_has_to(
+def test_second_form_of_one_person_asks_for_somebody_else(
     workspace: Workspace, request_: ApprovalRequest, forms: dict[str, Said | None]
 ) -> None:
     forms[_record_answers(workspace, request_, run_of(forms)).key] = said("ines")
@@ -106,7 +106,7 @@ def test_one_who_answers_a_second_form_the_same_is_told_that_somebody_else_has_t
     assert len(workspace.catalog.approvals(request_)) == 1
 
 
-def test_a_form_counts_though_somebody_else_answered_by_the_command_before_it_was_read(
+def test_form_counts_after_another_person_s_command(
     workspace: Workspace, request_: ApprovalRequest, forms: dict[str, Said | None]
 ) -> None:
     forms[_record_answers(workspace, request_, run_of(forms)).key] = said("grace", "decline", "no")
@@ -117,7 +117,7 @@ def test_a_form_counts_though_somebody_else_answered_by_the_command_before_it_wa
         assert given == [("ines", True), ("grace", False)]
 
 
-def test_a_form_from_before_an_answer_of_the_same_person_is_not_heard(
+def test_form_older_than_the_same_person_s_answer_is_ignored(
     workspace: Workspace, request_: ApprovalRequest, forms: dict[str, Said | None]
 ) -> None:
     forms[_record_answers(workspace, request_, run_of(forms)).key] = said("Grace", "decline", "no")
@@ -144,7 +144,7 @@ def test_an_answer_that_adds_nothing_wakes_nobody(
 
 
 @pytest.mark.parametrize("answered", [True, False])
-def test_a_run_does_not_suspend_when_the_answer_came_before_its_wait_was_recorded(
+def test_run_does_not_suspend_when_the_answer_came_first(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answered: bool
 ) -> None:
     on = (tmp_path / "cache", tmp_path / "catalog")
@@ -164,7 +164,7 @@ def test_a_run_does_not_suspend_when_the_answer_came_before_its_wait_was_recorde
     assert (left is None, len(suspended)) == (answered, 0 if answered else 1)
 
 
-def test_a_form_filled_in_by_somebody_outside_the_group_is_shown_again(
+def test_form_of_somebody_outside_the_group_is_shown_again(
     tmp_path: Path, workspace: Workspace, forms: dict[str, Said | None]
 ) -> None:
     (tmp_path / "data").mkdir()

@@ -62,7 +62,7 @@ def test_result_is_failed_unless_the_gate_accepted(
     assert statement["predicate"]["result"] == result
 
 
-def test_statement_s_digest_does_not_depend_on_the_order_of_its_keys() -> None:
+def test_statement_s_digest_is_independent_of_key_order() -> None:
     statement = attest(DECISION, ENVIRONMENT)
     assert statement_digest(dict(reversed(statement.items()))) == statement_digest(statement)
 

@@ -67,7 +67,7 @@ def test_a_claim_is_one_persons_until_it_is_dropped(blobs: Blobs) -> None:
     again.drop()
 
 
-def test_a_committed_file_that_a_dead_stager_left_is_never_written_again(blobs: Blobs, layout: Layout) -> None:
+def test_file_committed_by_a_dead_stager_is_never_rewritten(blobs: Blobs, layout: Layout) -> None:
     dead = claimed(blobs)
     blobs.commit(dead, DIGEST, len(DATA), sync=False)
     os.close(dead.file)  # as a kill does: the name stays in the ingest folder, and is a link to the blob
@@ -91,7 +91,7 @@ def test_the_same_content_is_one_file(blobs: Blobs, layout: Layout) -> None:
 
 
 @pytest.mark.parametrize("damage", [b"same length", b"short", b""])
-def test_a_blob_that_rotted_is_replaced_when_its_bytes_come_again(blobs: Blobs, layout: Layout, damage: bytes) -> None:
+def test_rotten_blob_is_replaced_when_its_bytes_come_again(blobs: Blobs, layout: Layout, damage: bytes) -> None:
     stored(blobs)
     layout.blob(DIGEST).chmod(0o644)
     layout.blob(DIGEST).write_bytes(damage[: len(DATA)])
@@ -111,7 +111,7 @@ def test_a_link_in_the_place_of_a_claim_is_not_followed(blobs: Blobs, layout: La
     assert layout.blobs.is_dir()
 
 
-def test_what_a_dead_stager_left_is_an_orphan_and_what_a_living_one_holds_is_not(blobs: Blobs) -> None:
+def test_only_files_of_a_dead_stager_are_orphans(blobs: Blobs) -> None:
     left, held = claimed(blobs, "left"), claimed(blobs, "held")
     os.close(left.file)
     assert list(blobs.orphans(older_than=60)) == []

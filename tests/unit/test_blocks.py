@@ -60,7 +60,7 @@ def test_secret_options_join_the_plain_ones() -> None:
 
 
 @pytest.mark.parametrize("kind", [StagegateSource, StagegateCatalog])
-def test_secrets_show_neither_in_the_block_s_text_nor_in_what_it_dumps(kind: Any) -> None:
+def test_block_shows_no_secrets_in_its_text_or_dump(kind: Any) -> None:
     block = kind(url="s3://lake/", credentials=SecretDict({"secret": "hush"}))
 
     assert "hush" not in repr(block) + str(block.model_dump()) + block.model_dump_json()
@@ -84,7 +84,7 @@ def test_aws_credentials_become_storage_options() -> None:
     }
 
 
-def test_aws_credentials_that_name_nothing_leave_it_to_the_environment() -> None:
+def test_empty_aws_credentials_leave_it_to_the_environment() -> None:
     assert options_of(AwsCredentials()) == {}
 
 
@@ -131,7 +131,7 @@ def test_an_azure_connection_string_becomes_a_storage_option() -> None:
 
 
 @pytest.mark.parametrize("url", ["https://ours.blob.core.windows.net/", "ours.blob.core.windows.net"])
-def test_an_azure_account_s_url_means_azure_s_default_credentials_and_not_nobody(url: str) -> None:
+def test_azure_account_url_means_default_credentials(url: str) -> None:
     found = options_of(AzureBlobStorageCredentials(account_url=url))
 
     assert found == {"account_name": "ours", "account_host": "ours.blob.core.windows.net", "anon": False}
@@ -145,25 +145,25 @@ def test_an_azure_service_principal_becomes_storage_options() -> None:
     assert {name: found[name] for name in principal} == {"client_id": "me", "tenant_id": "us", "client_secret": "hush"}
 
 
-def test_a_block_of_ours_names_no_block_of_ours_for_its_credentials() -> None:
+def test_source_block_s_credentials_are_no_source_block() -> None:
     block = StagegateSource(url="s3://lake/", credentials_block="stagegate-source/itself")
 
     with pytest.raises(UsageError, match="is no credentials block"):
         options_of(block)
 
 
-def test_a_block_without_storage_options_is_refused_with_those_that_have_them() -> None:
+def test_block_without_storage_options_is_refused() -> None:
     with pytest.raises(UsageError, match=r"type 'stagegate-cache'.*stagegate-catalog"):
         options_of(StagegateCache(path=Path("/cache")))
 
 
 @pytest.mark.parametrize("name", ["onprem", "aws-credentials/", "/onprem"])
-def test_a_name_without_its_type_is_refused_before_anybody_is_asked(name: str) -> None:
+def test_block_name_without_its_type_is_refused_offline(name: str) -> None:
     with pytest.raises(UsageError, match="aws-credentials/onprem"):
         storage_options(name)
 
 
-def test_the_collection_loads_neither_the_engine_s_libraries_nor_great_expectations() -> None:
+def test_collection_import_loads_no_heavy_libraries() -> None:
     heavy = "{'great_expectations', 'duckdb', 'pyarrow', 'pandas', 'obstore', 's3fs'}"
     script = f"import sys, prefect_stagegate.blocks; print(sorted({heavy} & set(sys.modules)))"
 

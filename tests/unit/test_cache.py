@@ -223,7 +223,7 @@ def test_a_draft_stays_for_as_long_as_its_maker_lives(cache: Cache) -> None:
     assert not left.exists()
 
 
-def test_the_least_recently_used_versions_go_first_and_no_more_than_needed(cache: Cache) -> None:
+def test_least_recently_used_versions_are_evicted_first(cache: Cache) -> None:
     publish(cache, V1, {"a": b"1" * 100, "shared": b"s" * 50})
     publish(cache, V2, {"a": b"2" * 100, "shared": b"s" * 50})
     publish(cache, V3, {"a": b"3" * 100})
@@ -244,7 +244,7 @@ def test_the_least_recently_used_versions_go_first_and_no_more_than_needed(cache
     assert list(cache.layout.blobs.glob("*/*")) == []
 
 
-def test_a_blob_that_was_replaced_while_a_draft_held_it_stands_in_the_view_as_it_is_now(cache: Cache) -> None:
+def test_view_links_the_blob_that_replaced_a_held_one(cache: Cache) -> None:
     """A verification moved the rotten one aside, and a repair fetched it again."""
     entries = [Entry(name, len(name), put(cache, name.encode())) for name in ("a", "b", "c", "d")]
     cache.layout.quarantine.mkdir()
@@ -260,7 +260,7 @@ def test_a_blob_that_was_replaced_while_a_draft_held_it_stands_in_the_view_as_it
     assert not (view / "c").samefile(cache.layout.quarantine / "c")
 
 
-def test_what_is_held_already_excuses_no_path_that_leads_out_of_the_view(cache: Cache) -> None:
+def test_held_blob_excuses_no_path_out_of_the_view(cache: Cache) -> None:
     held = [Entry(name, len(name), put(cache, name.encode())) for name in ("a", "b")]
     outside = Entry(f"../../{cache.layout.blob(held[0].digest).relative_to(cache.layout.root)}", 1, held[0].digest)
     with cache.views.draft() as draft:
@@ -270,7 +270,7 @@ def test_what_is_held_already_excuses_no_path_that_leads_out_of_the_view(cache: 
             draft.publish("flights", V1, [*held, outside])
 
 
-def test_what_a_live_writer_just_made_stays_though_no_ref_names_it_yet(cache: Cache) -> None:
+def test_version_of_a_live_writer_stays_before_a_ref_names_it(cache: Cache) -> None:
     publish(cache, V1, {"a": b"one"})
     with cache.leases.hold(LeaseKind.WRITER, "flights"):
         assert collect(cache.layout).versions == ()
@@ -290,7 +290,7 @@ def test_a_ref_that_is_being_written_is_not_taken_for_a_stray(cache: Cache, monk
     assert cache.refs.get("flights", "pilot") == V1
 
 
-def test_a_forked_child_that_ends_does_not_end_its_parent_s_lease(cache: Cache) -> None:
+def test_forked_child_s_end_keeps_its_parent_s_lease(cache: Cache) -> None:
     publish(cache, V1, {"a": b"one"})
     with cache.leases.hold(LeaseKind.READER, "flights", V1):
         child = os.fork()
@@ -302,7 +302,7 @@ def test_a_forked_child_that_ends_does_not_end_its_parent_s_lease(cache: Cache) 
 
 
 @pytest.mark.parametrize("kind", ["nfs4", "fuse.sshfs"])
-def test_nothing_is_collected_where_other_machines_locks_are_not_seen(
+def test_nothing_is_collected_where_remote_locks_are_not_seen(
     cache: Cache, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
     publish(cache, V1, {"a": b"one"})

@@ -83,7 +83,7 @@ def test_an_error_that_the_main_thread_handles_ends_no_run() -> None:
     assert not run.told
 
 
-def test_an_error_that_leaves_the_block_ends_what_still_works_for_it() -> None:
+def test_error_that_leaves_the_block_sets_its_event() -> None:
     with pytest.raises(ValueError, match="broken"), ending() as event:
         raise ValueError("broken")
     assert event.is_set()
@@ -111,7 +111,7 @@ def test_nothing_watches_when_nothing_runs() -> None:
         time.sleep(TICK)
 
 
-def test_a_process_that_says_it_ends_is_heard_and_one_that_speaks_for_another_is_not() -> None:
+def test_process_announces_only_its_own_end() -> None:
     assert not cancelling._announces_end(os.getpid())
     said = cancelling._announce_end()
     assert said

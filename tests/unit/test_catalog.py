@@ -98,7 +98,7 @@ def test_a_log_with_a_missing_entry_is_not_believed(catalog: Catalog, tmp_path: 
         catalog.history("flights", "latest")
 
 
-def test_the_newest_spec_is_the_current_one_and_the_same_again_writes_nothing(staged: Catalog, tmp_path: Path) -> None:
+def test_newest_spec_is_current_and_an_equal_one_is_not_written(staged: Catalog, tmp_path: Path) -> None:
     for spec in ({"a": 1}, {"a": 1}, {"a": 2}):
         staged.put_spec("flights", SEAL.digest, spec)
     assert staged.spec("flights", SEAL.digest) == {"a": 2}
@@ -111,7 +111,7 @@ def test_evidence_accumulates_in_order(staged: Catalog) -> None:
     assert [one.outcome for one in staged.evidence("flights", SEAL.digest)] == [Outcome.FAIL, Outcome.PASS]
 
 
-def test_evidence_in_use_is_read_in_one_piece_however_often_a_version_was_checked(catalog: Catalog) -> None:
+def test_current_evidence_is_read_in_one_piece_after_many_checks(catalog: Catalog) -> None:
     def answer(check: str, node: str, number: int) -> Evidence:
         return Evidence(check, Outcome.PASS, str(number), "infra", binding={"node": node})
 
@@ -190,7 +190,7 @@ def test_a_request_that_a_dead_writer_did_not_finish_is_none(staged: Catalog, tm
     assert staged.datasets() == ["flights"]
 
 
-def test_the_newest_decision_is_the_last_written_though_its_writer_s_clock_is_late(
+def test_newest_decision_is_the_last_written_whatever_its_clock(
     staged: Catalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     staged.put_attestation("flights", SEAL.digest, "pilot", {"result": "PASSED"})
@@ -199,7 +199,7 @@ def test_the_newest_decision_is_the_last_written_though_its_writer_s_clock_is_la
     assert staged.attestation("flights", SEAL.digest, "pilot") == {"result": "FAILED"}
 
 
-def test_what_a_dead_writer_left_goes_with_the_next_write_to_its_folder(staged: Catalog, tmp_path: Path) -> None:
+def test_next_write_removes_a_dead_writer_s_leftovers(staged: Catalog, tmp_path: Path) -> None:
     folder = tmp_path / "catalog/datasets/flights/specs" / SEAL.digest.removeprefix("sha256:")
     folder.mkdir(parents=True, exist_ok=True)
     dead, alive, strange = (folder / f".00000001.json.{rest}" for rest in ("a" * 32, "b" * 32, "swp"))
@@ -253,7 +253,7 @@ def test_a_damaged_record_is_named(staged: Catalog, tmp_path: Path, cut: int) ->
         staged.manifest("flights", SEAL.digest)
 
 
-def test_a_manifest_with_other_rows_than_its_digest_s_is_an_error_at_its_end(catalog: Catalog) -> None:
+def test_manifest_that_contradicts_its_digest_is_an_error(catalog: Catalog) -> None:
     others = [Entry("A.csv", 3, ENTRIES[0].digest), ENTRIES[1]]
     catalog.put_version("flights", SEAL.digest, 2, 8, others, ORIGINS)
     entries = catalog.manifest("flights", SEAL.digest).entries()

@@ -54,7 +54,7 @@ def test_no_row_costs_an_import_of_pandas() -> None:
     )
 
 
-def test_pyarrow_is_loaded_while_sources_are_listed_and_not_before(tmp_path: Path) -> None:
+def test_pyarrow_is_not_loaded_before_sources_are_listed(tmp_path: Path) -> None:
     (tmp_path / "data").mkdir()
     (tmp_path / "data/a").write_bytes(b"a")
     script = (

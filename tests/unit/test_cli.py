@@ -25,7 +25,7 @@ LINES = {name: (place, line) for commands in COMMANDS.values() for name, (place,
 
 
 @pytest.mark.parametrize("name", LINES)
-def test_the_overview_says_what_each_command_s_own_help_begins_with(name: str) -> None:
+def test_overview_repeats_the_first_line_of_each_command_s_help(name: str) -> None:
     place, line = LINES[name]
     module, _, function = place.partition(":")
     doc = inspect.getdoc(getattr(import_module(f"prefect_stagegate.cli.{module}"), function))
@@ -173,7 +173,7 @@ def test_the_exit_code_is_the_same_with_debug(run_stagegate: Run) -> None:
     assert (result.returncode, result.stderr.count("Traceback")) == (2, 1)
 
 
-def test_a_reader_that_leaves_early_reads_no_acceptance_from_the_exit_code(run_stagegate: Run) -> None:
+def test_closed_pipe_ends_the_command_with_141(run_stagegate: Run) -> None:
     stagegate = Path(sys.executable).with_name("stagegate")
     command = f"set -o pipefail; {stagegate} schema | true"
     found = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
@@ -194,7 +194,7 @@ def test_the_committed_schema_is_what_the_command_prints(run_stagegate: Run) -> 
     assert json.loads(committed.read_text()) == json.loads(run_stagegate("schema").stdout)
 
 
-def test_an_environment_is_captured_and_compared_with_what_it_became(
+def test_environment_is_captured_and_compared_later(
     run_stagegate: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("PYTHONHASHSEED", raising=False)

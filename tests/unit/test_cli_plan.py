@@ -38,7 +38,7 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_forecast_sums_what_is_to_be_asked_and_says_what_it_does_not_know() -> None:
+def test_forecast_sums_pending_checks_and_names_unknown_times() -> None:
     assert forecast(PLAN) == "To run: 3 of 4 checks, took 2 min last time, 1 of unknown duration."
     assert forecast(PLAN[1:3]) == "To run: 1 of 2 checks, took <0.1 s last time."
     assert forecast(PLAN[3:]) == "To run: 1 of 1 check, their time is not known yet."

@@ -94,7 +94,7 @@ def test_a_gpu_node_gets_what_it_was_given() -> None:
     assert env["PREFECT_HOME"] == "/tmp/prefect"
 
 
-def test_without_values_no_gpu_is_asked_for_and_the_cache_is_a_claim() -> None:
+def test_default_values_request_no_gpu_and_claim_the_cache() -> None:
     pod, container = pod_of(rendered())
 
     assert "nvidia.com/gpu" not in container["resources"]["limits"]
@@ -132,12 +132,12 @@ def test_pods_keep_the_restricted_security_standard() -> None:
     assert all(set(volume) - {"name"} <= allowed for volume in pod["volumes"])
 
 
-def test_each_variable_is_used_and_each_placeholder_is_a_variable() -> None:
+def test_template_s_variables_and_placeholders_are_the_same() -> None:
     used = set(re.findall(r"{{ (\w+) }}", json.dumps(TEMPLATE["job_configuration"])))
     assert used == set(TEMPLATE["variables"]["properties"])
 
 
-def test_the_cache_of_a_node_keeps_the_schemas_and_is_what_jobs_claim() -> None:
+def test_node_cache_fits_the_schemas_and_the_jobs_claim() -> None:
     objects = list(yaml.safe_load_all((DEPLOYMENTS / "kubernetes/cache.yaml").read_text()))
     for one in objects:
         validate(one)
@@ -165,7 +165,7 @@ def systemd_analyze(*words: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.system
-def test_systemd_finds_no_fault_with_the_unit_and_finds_a_planted_one(unit: Path) -> None:
+def test_systemd_verifies_the_unit_and_finds_a_planted_fault(unit: Path) -> None:
     verified = systemd_analyze("verify", unit)
     assert (verified.returncode, verified.stderr) == (0, "")
 

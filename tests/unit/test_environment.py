@@ -36,7 +36,7 @@ def put(root: Path, files: dict[str, str]) -> Path:
     return root
 
 
-def test_environment_here_has_what_is_installed_and_one_fingerprint(tmp_path: Path) -> None:
+def test_environment_lists_installed_packages_and_a_fingerprint(tmp_path: Path) -> None:
     here = capture(tmp_path, os.environ)
     assert {"pytest", "pydantic", "prefect-stagegate"} <= here.python.distributions.keys()
     assert here.host.architecture == os.uname().machine
@@ -48,7 +48,7 @@ def test_environment_here_has_what_is_installed_and_one_fingerprint(tmp_path: Pa
     }
 
 
-def test_another_process_in_the_same_environment_has_the_same_fingerprint(tmp_path: Path) -> None:
+def test_processes_of_one_environment_share_its_fingerprint(tmp_path: Path) -> None:
     code = (
         "import os, pathlib; from prefect_stagegate.environment import capture;"
         f"print(capture(pathlib.Path({str(tmp_path)!r}), os.environ).fingerprint)"
@@ -89,7 +89,7 @@ def test_name_of_the_volume_s_device_is_only_recorded() -> None:
 # ── image ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_image_is_what_the_deployment_told_else_what_podman_tells_else_unknown(tmp_path: Path) -> None:
+def test_image_comes_from_the_deployment_or_podman_or_is_unknown(tmp_path: Path) -> None:
     assert capture_image("", tmp_path) == UNKNOWN
     put(tmp_path, {"run/.containerenv": 'engine="podman"\nimage="registry/train:latest"\n'})
     assert capture_image("", tmp_path) == UNKNOWN  # a tag
@@ -137,7 +137,7 @@ def install(folder: Path, record: str | None, **more: str) -> Installed:
     return capture_python([str(folder)]).distributions["thing"]
 
 
-def test_files_of_a_distribution_are_the_same_whoever_installed_it_where(tmp_path: Path) -> None:
+def test_distribution_s_digest_is_independent_of_its_installer(tmp_path: Path) -> None:
     one = install(tmp_path / "a", RECORD)
     other = install(tmp_path / "b", "\n".join(reversed((NOTES + RECORD).splitlines())))
     assert one.files.startswith("sha256:")
@@ -145,7 +145,7 @@ def test_files_of_a_distribution_are_the_same_whoever_installed_it_where(tmp_pat
     assert install(tmp_path / "c", RECORD.replace("bbb", "bbc")).files != one.files
 
 
-def test_files_of_an_editable_or_unrecorded_distribution_are_unknown(tmp_path: Path) -> None:
+def test_files_of_an_editable_distribution_are_unknown(tmp_path: Path) -> None:
     assert install(tmp_path / "a", None).files == UNKNOWN
     told = '{"url": "file:///src/thing", "dir_info": {"editable": true}}'
     assert install(tmp_path / "b", RECORD, **{"direct_url.json": told}).files == UNKNOWN
@@ -291,7 +291,7 @@ def test_volume_here_has_a_kind_and_a_size_class(tmp_path: Path) -> None:
 # ── variables ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_only_allowed_variables_are_recorded_and_no_secret_s_value() -> None:
+def test_only_allowed_variables_are_recorded_without_secrets() -> None:
     environ = {
         "OMP_NUM_THREADS": "8",
         "HF_TOKEN": "hf_hidden",

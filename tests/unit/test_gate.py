@@ -45,7 +45,7 @@ def test_blocking_check_decides_beside_one_that_passed(outcome: Outcome, decisio
 
 @pytest.mark.parametrize("severity", [Severity.WARNING, Severity.INFO])
 @pytest.mark.parametrize("outcome", [Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.WARN])
-def test_check_that_does_not_block_is_reported_and_decides_nothing(severity: Severity, outcome: Outcome) -> None:
+def test_warning_check_is_reported_and_decides_nothing(severity: Severity, outcome: Outcome) -> None:
     gate = asked("nonempty") + asked("schema", severity=severity)
     evidence = [answer("nonempty", Outcome.PASS), answer("schema", outcome)]
     assert decide(gate, evidence, at=NOW) is ACCEPTED
@@ -60,7 +60,7 @@ def test_gate_that_had_nothing_to_ask_accepts_nothing() -> None:
 
 
 @pytest.mark.parametrize("severity", Severity)
-def test_check_without_evidence_is_inconclusive_whatever_its_severity(severity: Severity) -> None:
+def test_check_without_evidence_is_inconclusive_at_any_severity(severity: Severity) -> None:
     gate = asked("nonempty") + asked("schema", severity=severity)
     assert decide(gate, [answer("nonempty", Outcome.PASS)], at=NOW) is INCONCLUSIVE
 
@@ -99,7 +99,7 @@ def gathered(context: CheckContext) -> list[Evidence]:
     return [run_check(CHECKS[asked.check], asked, context) for asked in context.gate.requirements]
 
 
-def test_decision_binds_version_policy_environment_and_the_first_expiry() -> None:
+def test_decision_binds_version_policy_environment_and_expiry() -> None:
     context = pilot()
     decision = judge(context, gathered(context))
     assert decision.accepted
@@ -149,7 +149,7 @@ def test_plan_finds_this_node_s_evidence_among_that_of_others() -> None:
     assert set(states(pilot(node="node-2"), here + there).values()) == {State.CURRENT}
 
 
-def test_kept_evidence_takes_the_severity_of_the_gate_that_uses_it() -> None:
+def test_reused_evidence_takes_the_severity_of_its_gate() -> None:
     gates = {"pilot": {"require": ["schema", "space", "license"]}}
     stricter = pilot(spec=a_spec(gates=gates))
     (_, space, license_) = plan_checks(stricter, gathered(pilot()))
@@ -158,7 +158,7 @@ def test_kept_evidence_takes_the_severity_of_the_gate_that_uses_it() -> None:
     assert license_.state is State.CURRENT  # another policy is no other licence
 
 
-def test_plan_says_how_long_each_check_took_last_time_here_or_where_a_version_was_let_in() -> None:
+def test_plan_says_how_long_each_check_took_last_time() -> None:
     took = [
         replace(answer, seconds=seconds) for answer, seconds in zip(gathered(pilot()), (2.5, 0.1, None), strict=True)
     ]
@@ -183,7 +183,7 @@ def space_planned(evidence: list[Evidence]) -> tuple[State, str]:
     return planned.state, planned.reason
 
 
-def test_a_failure_after_a_pass_is_not_forgotten_for_the_pass_that_has_not_expired() -> None:
+def test_failure_after_an_unexpired_pass_counts() -> None:
     passed = space_of(pilot())
     for outcome, reason in (
         (Outcome.FAIL, "it failed, and may be repaired by now"),
@@ -196,7 +196,7 @@ def test_a_failure_after_a_pass_is_not_forgotten_for_the_pass_that_has_not_expir
         assert space_planned([after, replace(passed, at=stamp(NOW + timedelta(seconds=2)))])[0] is State.CURRENT
 
 
-def test_a_failure_that_holds_counts_though_a_pass_that_was_asked_for_before_it_is_recorded_after_it() -> None:
+def test_later_failure_outweighs_a_pass_recorded_after_it() -> None:
     passed = next(answer for answer in gathered(pilot()) if answer.check == "license")
     failed = replace(passed, outcome=Outcome.FAIL, at=stamp(NOW + timedelta(seconds=1)))
     planned = plan_checks(pilot(), [failed, passed])
@@ -205,13 +205,13 @@ def test_a_failure_that_holds_counts_though_a_pass_that_was_asked_for_before_it_
     assert kept.outcome is Outcome.FAIL
 
 
-def test_evidence_of_a_node_whose_clock_is_ahead_does_not_hold_longer_for_it() -> None:
+def test_evidence_from_a_fast_clock_holds_no_longer() -> None:
     ahead = space_of(pilot(now=NOW + timedelta(hours=2)))
     assert space_planned([ahead]) == (State.STALE, f"it is dated {ahead.at}, so a clock is wrong")
     assert space_planned([space_of(pilot(now=NOW + timedelta(seconds=30)))])[0] is State.CURRENT
 
 
-def test_a_waived_failure_does_not_hide_another_answer_that_tells_nothing() -> None:
+def test_waived_failure_hides_no_inconclusive_answer() -> None:
     context = pilot(spec=a_spec(gates={"pilot": {"require": ["license"]}}))
     (requirement,) = context.gate.requirements
     failed = replace(run_check(CHECKS["license"], requirement, context), outcome=Outcome.FAIL)

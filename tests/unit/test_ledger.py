@@ -9,7 +9,7 @@ from prefect_stagegate.operations.staging.temporary_tables import BATCH
 URLS = ("s3://lake/", "file:///mnt/nas/")
 
 
-def test_receipts_come_back_by_their_paths_however_many_there_are() -> None:
+def test_many_receipts_come_back_sorted_by_path() -> None:
     ledger = Ledger(URLS)
     count = 2 * BATCH + 1
     for number in reversed(range(count)):

@@ -37,7 +37,7 @@ def write(folder: Path, name: str, /, **columns: Sequence[object]) -> str:
     return name
 
 
-def test_rows_that_share_their_key_are_counted_over_all_files_and_two_of_the_files_named(tmp_path: Path) -> None:
+def test_duplicates_are_counted_over_all_files_and_two_named(tmp_path: Path) -> None:
     files = [
         write(tmp_path, "a.parquet", id=[1, 2, 3], day=["mo", "mo", None]),
         write(tmp_path, "b [1].parquet", id=[3, 2, 2], day=[None, "tu", "tu"]),
@@ -74,7 +74,7 @@ def test_records_of_splits_are_compared_in_every_combination(tmp_path: Path) -> 
     )
 
 
-def test_the_rarest_class_is_found_and_rows_without_one_are_counted_apart(tmp_path: Path) -> None:
+def test_rarest_class_is_found_and_unlabelled_rows_counted_apart(tmp_path: Path) -> None:
     file = write(tmp_path, "a.parquet", label=["cat"] * 5 + ["dog"] * 2 + [None], none=[None] * 8)
     with queries("x", tmp_path) as asked:
         assert balance(asked, tmp_path, [file], "label") == Balance(7, 1, 2, "dog", 2)
@@ -89,7 +89,7 @@ def moved(folder: Path, before: Rows, now: Rows, *ignored: str) -> TableDrift:
         return drift("t", reference, current, ignored)
 
 
-def test_numbers_move_by_the_wasserstein_distance_in_standard_deviations(tmp_path: Path) -> None:
+def test_drift_is_the_wasserstein_distance_in_deviations(tmp_path: Path) -> None:
     chance = random.Random(7)
     before = [chance.gauss(10, 3) for _ in range(20_000)]
     now = [chance.lognormvariate(2.3, 0.3) for _ in range(20_000)]
@@ -168,7 +168,7 @@ def test_a_pattern_finds_what_it_defines_and_no_lookalikes(tmp_path: Path, name:
     assert clean.hits == {}
 
 
-def test_columns_that_were_not_looked_at_are_named_with_the_reason(tmp_path: Path) -> None:
+def test_skipped_columns_are_named_with_the_reason(tmp_path: Path) -> None:
     file = write(tmp_path, "a.parquet", text=["x"], tags=[["a@example.org"]], known=["a@example.org"], n=[1])
     with queries("x", tmp_path, discreet=True) as asked:
         found = scan(asked, tmp_path, [file], (), ["known"], ["email"])

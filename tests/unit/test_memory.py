@@ -90,9 +90,7 @@ def test_what_a_sync_followed_is_believed_after_a_reboot(path: Path, monkeypatch
     assert recalled(PinMemory(path)) == DIGEST
 
 
-def test_what_was_not_synced_on_purpose_is_not_believed_after_a_reboot(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_unsynced_memory_is_not_believed_after_a_reboot(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     memory = PinMemory(path)
     memory.remember([ROW])
     memory.confirm(lambda: False)
@@ -135,9 +133,7 @@ def test_a_memory_that_cannot_be_written_serves_this_process(tmp_path: Path) -> 
     assert recalled(memory) == DIGEST
 
 
-def test_a_memory_that_is_locked_for_long_costs_work_and_nothing_else(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_memory_that_stays_locked_costs_only_work(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "_BUSY_SECONDS", 0.05)
     memory = PinMemory(path)
     memory.remember([ROW])
@@ -191,9 +187,7 @@ def test_a_memory_that_nobody_has_any_more_closes_its_database(path: Path) -> No
         database.execute("SELECT 1")
 
 
-def test_the_size_that_a_pin_names_is_known_as_long_as_the_pin_is_believed(
-    path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_pin_s_size_is_known_while_the_pin_is_believed(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     memory = PinMemory(path)
     memory.remember([ROW])
     assert memory.size("s3://lake/", "a.bin", PIN) == 3

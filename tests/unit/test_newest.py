@@ -29,9 +29,7 @@ def newest(folder: Path, *queries: str, table: TableSpec = TABLE) -> datetime | 
         ("'2013-05-01T12:30:00Z'", datetime(2013, 5, 1, 12, 30, tzinfo=UTC)),
     ],
 )
-def test_the_newest_moment_of_all_files_is_found_whatever_type_it_has(
-    tmp_path: Path, value: str, expected: datetime
-) -> None:
+def test_newest_time_of_all_files_is_found_in_each_type(tmp_path: Path, value: str, expected: datetime) -> None:
     older = value.replace("2013", "2012")
     assert newest(tmp_path, f"SELECT {value} AS t", f"SELECT {older} AS t") == expected
 
@@ -41,6 +39,6 @@ def test_a_table_without_rows_has_no_newest_moment(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("query", ["SELECT 1 AS other", "SELECT 'soon' AS t", "SELECT true AS t"])
-def test_a_column_that_is_absent_or_no_time_is_an_error_that_names_it(tmp_path: Path, query: str) -> None:
+def test_absent_or_untimed_column_is_an_error_that_names_it(tmp_path: Path, query: str) -> None:
     with pytest.raises(ValidationError, match="time column 't'"):
         newest(tmp_path, query)

@@ -110,7 +110,7 @@ class TestCredentials:
         found = provider()
         return found["access_key_id"], found["secret_access_key"], found["token"]
 
-    def test_what_was_given_wins_and_takes_no_token_from_the_environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_given_keys_win_and_take_no_token_from_the_environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "env")
         monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "env")
         monkeypatch.setenv("AWS_SESSION_TOKEN", "env")
@@ -169,7 +169,7 @@ class TestCredentials:
         ("http://me:pw@[x", "no usable address"),
     ],
 )
-def test_an_endpoint_that_cannot_be_used_is_refused_and_not_repeated(endpoint: str, says: str) -> None:
+def test_unusable_endpoint_is_refused_and_not_quoted(endpoint: str, says: str) -> None:
     with pytest.raises(UsageError, match=says) as caught:
         open_s3(parse_bucket_url("s3://lake/"), S3Settings(endpoint=endpoint, key="k", secret="s"))
     assert "pw" not in str(caught.value)

@@ -28,7 +28,7 @@ def wanted(path: str, source: int = 0, key: str = "") -> PlannedObject:
     return PlannedObject(path, SourceObject(key or path, 3, Pin("etag", "e", "strong")), source, Action.FETCH)
 
 
-def test_two_objects_that_want_one_path_are_named_wherever_they_stand() -> None:
+def test_two_objects_of_one_path_are_named_across_batches() -> None:
     within, across = Paths(URLS), Paths(URLS)
 
     with pytest.raises(UsageError, match=r"'b': 'b' of s3://lake/ and 'x/b' of file:///mnt/nas/"):
@@ -58,7 +58,7 @@ def test_a_file_where_another_object_needs_a_folder_is_named(paths: tuple[str, .
 
 
 @pytest.mark.parametrize(("first", "second"), [("", ""), ("", "/x"), ("/x", "/x"), ("/x", "/y")])
-def test_two_ways_to_write_a_letter_are_one_name_for_files_and_folders(first: str, second: str) -> None:
+def test_two_spellings_of_a_letter_are_one_name(first: str, second: str) -> None:
     for one, other in ((NFC + first, NFD + second), (NFD + second, NFC + first)):
         taken = Paths(URLS)
         taken.take([wanted(one)])
@@ -94,9 +94,7 @@ def test_a_volume_that_folds_case_is_told_by_the_cache_s_tag(tmp_path: Path) -> 
     assert folds_case(layout.root)
 
 
-def test_a_view_names_the_entry_that_its_volume_takes_for_another(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_view_names_the_entry_that_collides_on_its_volume(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         "prefect_stagegate.cache.views._has_this_name", lambda _: False
     )  # as where its folder lists `A`

@@ -51,7 +51,7 @@ def test_every_name_of_the_catalogue_is_known() -> None:
 
 
 @pytest.mark.parametrize("name", CHECKS)
-def test_check_says_what_it_measures_and_has_defaults_for_everything(name: str) -> None:
+def test_check_has_a_description_and_defaults(name: str) -> None:
     assert CHECKS[name].doc.strip().endswith((".", ")"))
     known_checks()[name].parameters()
 
@@ -94,7 +94,7 @@ def probe(error: BaseException) -> CheckContext:
     return check_context(volume=fails)
 
 
-def test_probe_that_fails_is_inconclusive_with_its_reason_and_hint() -> None:
+def test_failed_probe_is_inconclusive_with_its_reason_and_hint() -> None:
     error = SourceUnavailable("nobody answers", hint="Start the server.")
     evidence = run_check(CHECKS["space"], required("space"), probe(error))
     assert evidence.outcome is Outcome.INCONCLUSIVE
@@ -168,7 +168,7 @@ def test_change_ends_only_the_evidence_that_depends_on_it(name: str, change: str
     assert bool(ended) == (change in ENDS[name])
 
 
-def test_evidence_ends_with_its_parameters_and_with_the_check_s_version() -> None:
+def test_evidence_ends_with_new_parameters_or_check_version() -> None:
     definition = CHECKS["space"]
     evidence = run_check(definition, required("space"), check_context())
     assert not why_stale(evidence, definition, required("space", warn=0.8), check_context())  # the default, spelled out
@@ -184,7 +184,7 @@ def test_inconclusive_evidence_is_never_used_again() -> None:
     assert why_stale(evidence, definition, required("space"), check_context())
 
 
-def test_a_failure_that_would_end_by_itself_is_asked_again_at_once() -> None:
+def test_failure_that_can_end_by_itself_is_checked_again() -> None:
     definition = CHECKS["space"]
     evidence = run_check(definition, required("space"), check_context(volume=lambda: replace(VOLUME, free=1)))
     assert evidence.outcome is Outcome.FAIL

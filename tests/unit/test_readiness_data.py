@@ -58,7 +58,7 @@ def test_contract_that_has_nothing_for_a_check_is_inconclusive() -> None:
 
 
 @pytest.mark.parametrize(("files", "size"), [(0, 0), (2, 0)])
-def test_version_without_files_or_bytes_is_empty_whatever_the_contract_says(files: int, size: int) -> None:
+def test_version_without_files_or_bytes_is_empty(files: int, size: int) -> None:
     assert nonempty(check_context(files=files, bytes=size), NONE).outcome is Outcome.FAIL
 
 

@@ -37,7 +37,7 @@ def test_first_promotion_needs_no_way_back() -> None:
     assert answer.summary == "production has no earlier version to return to"
 
 
-def test_a_version_soaks_at_the_gate_below_until_its_time_is_over() -> None:
+def test_version_soaks_at_the_gate_below_for_its_time() -> None:
     def answer(stood: timedelta, digest: str = DIGEST, until: str = "") -> CheckResult:
         below = Accepted("pilot", digest, stamp(NOW - stood), until=until)
         return soak(check_context(below=below), Soak())
@@ -89,7 +89,7 @@ def test_requester_never_counts_however_the_name_is_written() -> None:
         assert approval(asked((name, True)), ApprovalParameters()).awaiting == ("anybody",)
 
 
-def test_group_that_is_only_the_requester_could_wait_for_ever_and_fails() -> None:
+def test_group_of_only_the_requester_fails() -> None:
     answer = approval(asked(spec=a_spec(owners={"infra": "ana@example.org"})), INFRA)
     assert (answer.outcome, answer.awaiting) == (Outcome.FAIL, ())
 
@@ -108,7 +108,7 @@ def test_one_who_declines_is_enough_to_refuse() -> None:
     assert "seen" in answer.findings[0].problem
 
 
-def test_anybody_but_the_requester_may_answer_when_no_group_is_named() -> None:
+def test_anybody_but_the_requester_answers_without_a_group() -> None:
     assert approval(asked(("passer-by", True)), ApprovalParameters()).outcome is Outcome.PASS
 
 

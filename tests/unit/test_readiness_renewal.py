@@ -59,7 +59,7 @@ def test_another_node_or_environment_is_asked_for_itself() -> None:
 
 
 @pytest.mark.parametrize("check", ["schema", "nonempty", "expectations", "coverage"])
-def test_a_costly_check_without_an_answer_is_inconclusive_and_never_asked(check: str) -> None:
+def test_costly_check_without_evidence_is_inconclusive_not_run(check: str) -> None:
     def validate() -> Any:
         raise AssertionError("it runs the contract")
 
@@ -72,7 +72,7 @@ def test_a_costly_check_without_an_answer_is_inconclusive_and_never_asked(check:
     assert answer.findings[0].fix.startswith("stagegate check nycflights@sha256:")
 
 
-def test_an_approval_stands_though_the_policy_it_was_given_under_is_another() -> None:
+def test_approval_stands_under_another_policy() -> None:
     approved = Evidence("approval", Outcome.PASS, "approved by ines", "governance")
 
     found = renewed(about("license", "approval"), [], [approved])
@@ -117,7 +117,7 @@ def test_a_cheap_check_that_finds_nothing_out_passes_nobody() -> None:
     assert found.against_node == ("space",)
 
 
-def test_the_time_of_a_table_is_remembered_for_this_version_and_contract_only() -> None:
+def test_table_s_time_is_kept_for_its_version_and_contract_only() -> None:
     spec = a_spec(
         contract={"tables": {"flights": {"files": "*.parquet", "time": "at"}}},
         gates={"pilot": {"require": ["freshness"]}},
@@ -136,7 +136,7 @@ def test_an_answer_of_the_acceptance_that_expired_stays_settled() -> None:
     assert renewed(about("license", "approval"), [], [approved]).decision.outcome is DecisionOutcome.ACCEPTED
 
 
-def test_a_renewal_is_a_decision_about_the_same_version_and_policy() -> None:
+def test_renewal_decides_about_the_same_version_and_policy() -> None:
     context = about("license")
 
     decision: Decision = renewed(context, []).decision

@@ -71,7 +71,7 @@ def test_read_probe_passes_when_every_source_was_read() -> None:
     assert answer.measured.keys() == {"s3://lake/flights/", "file:///mnt/nas/"}
 
 
-def test_one_source_that_is_refused_fails_and_is_named_with_what_to_do() -> None:
+def test_refused_source_fails_and_is_named_with_a_fix() -> None:
     denied = Probe("s3://lake/flights/", error=AccessDenied("the key may not list", hint="Ask for s3:ListBucket."))
     probes = [denied, Probe("file:///mnt/nas/", "a", 10)]
     answer = read_probe(check_context(probe_source=probes.__getitem__), NONE)

@@ -56,7 +56,7 @@ def test_an_empty_split_is_inconclusive(what: str) -> None:
     assert answer.findings[0].subject == "split test"
 
 
-def test_splits_may_be_tables_whose_keys_tell_their_records_apart() -> None:
+def test_splits_may_be_tables_with_keys() -> None:
     keys = {"flights": ("id",), "others": ("id",)}
     answer = duplicates(given(), DuplicatesParameters(keys=keys, splits=("flights", "others")))
     assert answer.outcome is Outcome.PASS

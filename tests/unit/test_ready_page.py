@@ -52,7 +52,7 @@ def test_a_held_version_says_why_whose_turn_it_is_and_what_to_do() -> None:
     assert "\x1b" not in page + text
 
 
-def test_a_run_that_fell_back_names_both_versions_and_who_looks_at_the_newer() -> None:
+def test_page_of_a_fallback_names_both_versions_and_whose_turn() -> None:
     newer = candidate(OLD, version=("freshness",))
     fell = Readiness(PRODUCTION, (newer, candidate(GOOD, digest=OTHER_DIGEST)), falls_back=True)
 
@@ -63,7 +63,7 @@ def test_a_run_that_fell_back_names_both_versions_and_who_looks_at_the_newer() -
     assert "**Whose turn:** data (data-eng@example.org)" in page
 
 
-def test_a_node_s_trouble_is_told_as_one_and_sends_nobody_to_the_version() -> None:
+def test_node_s_trouble_is_not_put_on_the_version() -> None:
     node = Readiness(PRODUCTION, (candidate(FULL, node=("space",)),), falls_back=True)
 
     assert node.headline == "nycflights@production can't be used on this node"
@@ -71,7 +71,7 @@ def test_a_node_s_trouble_is_told_as_one_and_sends_nobody_to_the_version() -> No
     assert node.steps == ("/cache: Run `stagegate gc`.", "Run it again, here or on another node.")
 
 
-def test_of_two_versions_the_one_that_only_this_node_fails_is_looked_at() -> None:
+def test_version_that_only_this_node_fails_makes_it_infra_s_turn() -> None:
     tried = (candidate(OLD, version=("freshness",)), candidate(FULL, digest=OTHER_DIGEST, node=("space",)))
 
     node = Readiness(PRODUCTION, tried, falls_back=True)

@@ -50,18 +50,23 @@ def test_each_of_the_fourteen_traps_has_its_test() -> None:
     assert [int(row.split("|")[1]) for row in traps] == list(range(1, 15))
 
 
-def test_every_promise_is_broken_by_a_mutation_and_no_mutation_breaks_another() -> None:
+def test_each_promise_has_a_mutation_and_each_mutation_a_promise() -> None:
     assert len(PROMISES) > 40
     assert sorted(PROMISES) == sorted({f"{one.promise}." for one in MUTATIONS})
 
 
 @pytest.mark.parametrize("one", MUTATIONS, ids=lambda one: f"{one.promise[:40]}-{Path(one.test).name[:40]}")
-def test_every_mutation_changes_one_place_and_its_test_stands_beside_its_promise(one: Mutation) -> None:
+def test_mutations_change_one_place_and_cite_a_promise_s_test(one: Mutation) -> None:
     file, broken = one.broken(ROOT)
     ast.parse(broken)
     assert broken != file.read_text()
     (row,) = [line for line in PROMISED.splitlines() if line.startswith(f"| {one.promise}. |")]
     assert f"`{one.test}`" in row
+
+
+def test_names_of_tests_have_at_most_60_characters() -> None:
+    texts = [file.read_text() for file in (ROOT / "tests").rglob("*.py")]
+    assert not [name for text in texts for name in re.findall(r"def (test_\w+)", text) if len(name) > 60]
 
 
 def test_the_page_has_one_place_for_the_figures_of_the_long_run() -> None:

@@ -86,7 +86,7 @@ def terminal(report: Report, width: int = 80) -> str:
 # ── the model ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_what_keeps_the_gate_shut_is_grouped_by_owner_with_contact_and_fix() -> None:
+def test_blocking_checks_are_grouped_by_owner_with_a_fix() -> None:
     other = Evidence("freshness", Outcome.FAIL, "old", "data", findings=(Finding("newest", "old", "Ask for more."),))
     node = Evidence("space", Outcome.FAIL, "full", "infra", findings=(Finding("/cache", "full", "stagegate gc"),))
     report = a_report(answer("schema", Outcome.FAIL, MISSING), node, other, answer("license", Outcome.WARN))
@@ -186,7 +186,7 @@ def test_declined_version_is_its_askers_turn_and_ended() -> None:
     assert report.steps[0].startswith("This version was declined. Stage a new one")
 
 
-def test_data_that_a_command_puts_right_is_not_to_be_staged_again() -> None:
+def test_failure_that_a_command_fixes_needs_no_new_staging() -> None:
     promote = Finding("version", "pilot has accepted no version yet", "stagegate promote things --to pilot")
     steps = a_report(answer("digest", Outcome.FAIL, promote)).steps
     assert [step for step in steps if "stage SPEC" in step] == []
@@ -233,7 +233,7 @@ def test_decision_without_any_check_is_shown() -> None:
 
 @pytest.mark.parametrize("writer", ["html", "markdown", "text", "junit"])
 @pytest.mark.parametrize("name", HOSTILE)
-def test_nothing_that_acts_on_a_terminal_or_turns_the_writing_is_let_through(writer: str, name: str) -> None:
+def test_terminal_escapes_and_direction_marks_are_removed(writer: str, name: str) -> None:
     written = WRITERS[writer](a_report(answer("schema", Outcome.FAIL, Finding(name, name, name))))
     assert not set("\x1b\x07\u202e").intersection(written)
 
@@ -417,7 +417,7 @@ def test_command_is_not_broken_into_lines() -> None:
     )
 
 
-def test_terminal_shows_the_first_of_many_findings_and_counts_the_rest() -> None:
+def test_terminal_shows_the_first_findings_and_counts_the_rest() -> None:
     many = tuple(Finding(f"file-{number:03}", "broken") for number in range(FINDINGS + 7))
     report = a_report(answer("schema", Outcome.FAIL, *many))
     for shown in (terminal(report), to_text(report)):

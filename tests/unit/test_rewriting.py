@@ -91,7 +91,7 @@ def test_notes_of_the_file_are_kept_and_pyarrows_own_is_not(tmp_path: Path) -> N
     assert found == {b"iceberg.schema": b'{"fields": []}'}
 
 
-def test_the_times_of_old_writers_are_kept_where_nanoseconds_would_overflow(tmp_path: Path) -> None:
+def test_times_of_old_writers_survive_without_overflow(tmp_path: Path) -> None:
     far = dt.datetime(9999, 12, 31)  # noqa: DTZ001
     table = pa.table({"at": pa.array([far, far], pa.timestamp("us"))})
     pq.write_table(table, tmp_path / "data", use_deprecated_int96_timestamps=True)

@@ -19,7 +19,7 @@ def a_report(**outcomes: Outcome) -> Report:
     return build_report(decision, a_spec())
 
 
-def test_points_are_counted_by_section_and_the_weakest_is_the_score() -> None:
+def test_score_is_the_weakest_section() -> None:
     report = a_report(
         schema=PASS, freshness=WARN, space=FAIL, cache_fit=PASS, license=Outcome.WAIVED, digest=Outcome.NOT_APPLICABLE
     )

@@ -119,7 +119,7 @@ def test_a_long_plan_looks_at_the_cache_seldom(cache: Cache, writer: Lease, monk
         space.claim(1)
 
 
-def test_what_a_long_plan_claims_ahead_is_not_all_that_others_could_have(cache: Cache, writer: Lease) -> None:
+def test_claim_ahead_leaves_space_to_others(cache: Cache, writer: Lease) -> None:
     mine = Space(cache.layout, SpaceRules(limit=LIMIT), writer)
     mine.claim(STEP)
     mine.claim(1)

@@ -163,9 +163,7 @@ def test_paths_of_sources_and_mirrors_are_relative_to_the_spec(tmp_path: Path, w
     assert source.mirrors[0].url == source.url
 
 
-def test_paths_in_a_dictionary_are_relative_to_the_current_folder(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_paths_in_a_dictionary_start_at_the_current_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
     assert load(with_sources({"url": "data/"})).sources[0].url == f"file://{tmp_path}/data/"
@@ -216,7 +214,7 @@ def website(tmp_path: Path) -> Iterator[str]:
     thread.join()
 
 
-def test_a_spec_behind_a_url_finds_its_suite_and_sources_beside_itself(example: Path, website: str) -> None:
+def test_spec_from_a_url_finds_suite_and_sources_beside_it(example: Path, website: str) -> None:
     example.write_text(EXAMPLE.replace("file:///mnt/nas/reference/", "reference/"))
 
     spec = load(f"{website}/nycflights.yaml")
@@ -225,7 +223,7 @@ def test_a_spec_behind_a_url_finds_its_suite_and_sources_beside_itself(example: 
     assert spec.contract.tables["flights"].suite is not None
 
 
-def test_a_url_that_is_not_there_or_not_reached_is_told_without_its_secrets(website: str) -> None:
+def test_unreachable_spec_url_is_reported_without_its_secrets(website: str) -> None:
     with pytest.raises(SpecError) as missing:
         load(f"{website}/nothing.yaml?sig=s3cr3t")
     with pytest.raises(SpecError) as unreached:
@@ -255,7 +253,7 @@ def test_the_canonical_spec_needs_no_other_file(example: Path) -> None:
     assert load(canonical).contract.tables["flights"].suite == canonical["contract"]["tables"]["flights"]["suite"]
 
 
-def test_the_digest_is_of_what_is_said_and_not_of_how_it_is_written(example: Path) -> None:
+def test_spec_s_digest_is_independent_of_its_notation(example: Path) -> None:
     digest = load(example).digest
 
     lines = EXAMPLE.replace("  # optional: a Prefect block", "").replace("max_failed_objects: 0\n", "").splitlines()
@@ -268,7 +266,7 @@ def test_the_digest_is_of_what_is_said_and_not_of_how_it_is_written(example: Pat
     assert load(example).digest != digest
 
 
-def test_a_policy_changes_with_the_contract_and_the_requirements_only(example: Path) -> None:
+def test_policy_digest_covers_contract_and_requirements_only(example: Path) -> None:
     policy = load(example).gate("production").policy
 
     def policy_with(before: str, after: str) -> str:

@@ -79,7 +79,7 @@ def test_the_gate_below_comes_first_and_the_chain_may_be_long() -> None:
     assert [requirement.check for requirement in gate.requirements] == ["schema", "nonempty", "digest"]
 
 
-def test_a_check_that_is_named_again_keeps_its_place_and_the_later_setting_wins() -> None:
+def test_repeated_check_keeps_its_place_and_takes_later_settings() -> None:
     gate = gate_of(
         {
             "pilot": {"require": [{"freshness": {"fail": "48h", "severity": "warning"}}, "schema"]},
@@ -106,7 +106,7 @@ def test_a_severity_that_is_not_written_again_stays() -> None:
     assert gate_of({"pilot": {"require": ["schema"]}}, "pilot").requirements[0].severity is Severity.BLOCKING
 
 
-def test_the_gate_below_is_not_changed_by_the_one_that_extends_it() -> None:
+def test_extending_gate_does_not_change_the_gate_below() -> None:
     below = {"pilot": {"require": [{"freshness": {"fail": "48h"}}]}}
     above = {**below, "production": {"extends": "pilot", "require": [{"freshness": {"fail": "24h"}}]}}
 
@@ -252,7 +252,7 @@ def test_what_is_wrong_with_gates_is_told(gates: dict[str, Any], problem: str) -
     assert problems_of(gates) == [problem]
 
 
-def test_a_wrong_parameter_is_told_where_it_was_written_and_not_again_above() -> None:
+def test_wrong_parameter_is_told_once_where_it_was_written() -> None:
     gates = {
         "pilot": {"require": [{"freshness": {"fail": "soon"}}]},
         "production": {"extends": "pilot", "require": [{"freshness": {"warn": "1h"}}]},
@@ -262,13 +262,13 @@ def test_a_wrong_parameter_is_told_where_it_was_written_and_not_again_above() ->
     assert [problem.partition(":")[0] for problem in problems_of(gates)] == ["pilot.require[0].freshness.fail"]
 
 
-def test_the_item_that_wrote_the_wrong_parameter_is_named_when_a_gate_names_the_check_twice() -> None:
+def test_wrong_parameter_of_a_repeated_check_names_its_item() -> None:
     gates = {"pilot": {"require": [{"freshness": {"fail": "soon"}}, {"freshness": {"warn": "1h"}}]}}
 
     assert [problem.partition(":")[0] for problem in problems_of(gates)] == ["pilot.require[0].freshness.fail"]
 
 
-def test_what_a_withdrawal_does_is_inherited_and_the_later_setting_wins() -> None:
+def test_on_withdrawal_is_inherited_and_the_later_wins() -> None:
     def on_withdrawal(**written: str) -> list[str]:
         gates: dict[str, Any] = {
             "pilot": {"require": ["schema"]},
@@ -284,7 +284,7 @@ def test_what_a_withdrawal_does_is_inherited_and_the_later_setting_wins() -> Non
     assert on_withdrawal(pilot="fall_back", production="hold") == ["fall_back", "fall_back", "hold"]
 
 
-def test_what_a_withdrawal_does_is_policy_and_the_default_changes_no_policy() -> None:
+def test_on_withdrawal_is_policy_and_its_default_changes_none() -> None:
     plain, held, falling = (
         gate_of({"pilot": {"require": ["schema"], **more}}, "pilot").policy
         for more in ({}, {"on_withdrawal": "hold"}, {"on_withdrawal": "fall_back"})
@@ -299,7 +299,7 @@ def test_what_a_withdrawal_does_is_one_of_two_words() -> None:
     assert problem == "pilot.on_withdrawal: 'fallback' is not known; did you mean 'fall_back'?"
 
 
-def test_a_check_s_own_severity_counts_where_no_gate_says_another() -> None:
+def test_check_s_own_severity_counts_where_no_gate_sets_one() -> None:
     def severities(*items: Any) -> list[Severity]:
         gates = {"pilot": {"require": ["drift", "schema"]}, "production": {"extends": "pilot", "require": [*items]}}
         return [asked.severity for asked in gate_of(gates, "production").requirements]

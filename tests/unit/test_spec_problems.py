@@ -35,7 +35,7 @@ def in_file(tmp_path: Path, text: str | bytes) -> list[str]:
     return [problem.removeprefix(f"{tmp_path}/") for problem in problems_of(file)]
 
 
-def test_many_mistakes_are_told_at_once_and_in_the_order_of_their_lines(tmp_path: Path) -> None:
+def test_all_mistakes_are_told_in_the_order_of_their_lines(tmp_path: Path) -> None:
     told = in_file(
         tmp_path,
         """\
@@ -208,7 +208,7 @@ def test_a_bad_url_is_told_and_its_secret_is_not(url: str, what: str) -> None:
     assert "hunter2" not in "".join(told)
 
 
-def test_a_credential_in_options_is_told_at_its_line_and_not_repeated(tmp_path: Path) -> None:
+def test_credential_in_options_is_told_at_its_line_unquoted(tmp_path: Path) -> None:
     told = in_file(
         tmp_path,
         f"""{TOP}sources:
@@ -288,7 +288,7 @@ def test_the_runbook_may_not_hold_a_password() -> None:
     assert "hunter2" not in problem
 
 
-def test_a_list_of_nothing_but_mistakes_is_not_called_empty_besides() -> None:
+def test_list_of_only_mistakes_is_not_called_empty() -> None:
     told = problems_of({"stagegate": 1, "dataset": "d", "sources": [{"url": ""}]})
 
     assert told == ["spec: sources[0].url: must not be empty"]
@@ -313,7 +313,7 @@ def test_a_dictionary_that_holds_itself_is_told() -> None:
     assert "spec: contract: is nested deeper than 40 levels" in problems_of(spec)
 
 
-def test_a_file_that_is_not_there_is_told_with_the_one_that_was_meant(tmp_path: Path) -> None:
+def test_missing_file_is_told_with_the_nearest_name(tmp_path: Path) -> None:
     (tmp_path / "flights.yaml").write_text("")
 
     assert problems_of(tmp_path / "flihgts.yaml") == [

@@ -218,7 +218,7 @@ def test_every_key_is_described_with_an_example() -> None:
         assert target.get("examples") or name in checks, name
 
 
-def test_every_mapping_is_closed_except_for_options_and_free_text() -> None:
+def test_mappings_are_closed_except_options_and_free_text() -> None:
     def open_ones(schema: Any, path: str = "") -> Iterator[str]:
         if isinstance(schema, dict):
             if (
@@ -242,7 +242,7 @@ def test_every_mapping_is_closed_except_for_options_and_free_text() -> None:
     }
 
 
-def test_checks_and_their_parameters_are_enumerated_with_their_defaults_as_written() -> None:
+def test_schema_lists_checks_parameters_and_written_defaults() -> None:
     names, with_parameters = SCHEMA["$defs"]["GateSpec"]["properties"]["require"]["items"]["anyOf"]
 
     assert names == {"enum": sorted(CHECKS)}

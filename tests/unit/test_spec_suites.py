@@ -40,7 +40,7 @@ def problems_of(file: Path) -> list[str]:
     return [problem.removeprefix(f"{file.parent}/") for problem in caught.value.problems]
 
 
-def test_a_suite_as_great_expectations_exports_it_is_kept_without_its_ids(tmp_path: Path) -> None:
+def test_exported_suite_is_kept_without_its_ids(tmp_path: Path) -> None:
     suite = suite_of(
         tmp_path,
         """
@@ -152,7 +152,7 @@ def test_what_is_wrong_with_a_suite_is_told_at_its_own_line(tmp_path: Path, suit
     assert all(problem.startswith(wanted) for problem, wanted in zip(told, problems, strict=True))
 
 
-def test_a_missing_suite_is_told_at_the_line_that_names_it_with_the_file_that_was_meant(tmp_path: Path) -> None:
+def test_missing_suite_is_told_at_its_line_with_the_nearest_file(tmp_path: Path) -> None:
     file = write(tmp_path, "expectations: []")
     (tmp_path / "suites/flights.yaml").rename(tmp_path / "suites/flight.yaml")
 
@@ -174,7 +174,7 @@ def test_a_suite_that_is_no_file_is_told(tmp_path: Path, suite: str, what: str) 
     assert what in problem
 
 
-def test_the_problems_of_the_spec_come_before_those_of_its_suites(tmp_path: Path) -> None:
+def test_problems_of_the_spec_come_before_its_suites_problems(tmp_path: Path) -> None:
     file = write(tmp_path, "name: f")
     file.write_text(SPEC + "      engin: pandas\n")
 

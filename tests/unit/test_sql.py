@@ -44,7 +44,7 @@ def test_a_table_is_named_as_it_is_written(name: str, table: tuple[str, str]) ->
     assert read_request(f"postgresql://h/db#{name}", {}).table == table
 
 
-def test_what_people_see_has_no_user_and_identities_tell_queries_apart() -> None:
+def test_shown_url_has_no_user_and_identities_differ_by_query() -> None:
     one = read_request("postgresql://me@h:5433/db?sslmode=require#t", {"query": "select 1 as x", "password": "hidden"})
     other = read_request("postgresql://me@h:5433/db?sslmode=require#t", {"query": "select 2 as x"})
     assert one.url == "postgresql://h:5433/db#t"
@@ -53,7 +53,7 @@ def test_what_people_see_has_no_user_and_identities_tell_queries_apart() -> None
     assert "hidden" not in repr(one)
 
 
-def test_libpq_is_given_the_login_escaped_and_an_end_to_its_patience() -> None:
+def test_libpq_uri_escapes_the_login_and_sets_a_timeout() -> None:
     uri = connection_uri("postgresql://me@h/db?sslmode=require#t", {"password": "p&w=/?#"}, idle=30)
     assert uri.startswith("postgresql://me@h/db?")
     assert "&sslmode=require&" in uri

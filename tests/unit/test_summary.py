@@ -33,7 +33,7 @@ def failing(number: int, fix: str = "Mend it.") -> Evidence:
     return Evidence(f"check_{number:02}_with_a_long_name", Outcome.FAIL, "broken " * 60, "data", findings=findings)
 
 
-def test_it_says_the_decision_whose_turn_it_is_and_what_to_do_in_that_order() -> None:
+def test_summary_has_decision_turn_and_steps_in_order() -> None:
     written = to_summary(a_report(DecisionOutcome.WAITING, WAITS))
 
     parts = (
@@ -81,7 +81,7 @@ def test_who_asked_is_not_among_those_whose_turn_it_is() -> None:
         (DIGEST, "It already named this version."),
     ],
 )
-def test_a_ref_that_was_moved_is_nobodys_turn_and_tells_how_to_go_back(previous: str, told: str) -> None:
+def test_moved_ref_is_nobody_s_turn_and_names_the_rollback(previous: str, told: str) -> None:
     written = moved_page(Promotion("nycflights", "production", DIGEST, previous))
 
     assert written.startswith(f"## ✅ nycflights@production names {DIGEST[:19]}\n\n{told}\n\n**Whose turn:** nobody\n")

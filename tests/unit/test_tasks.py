@@ -54,7 +54,7 @@ def decision(outcome: DecisionOutcome, *checks: Evidence) -> Decision:
 
 
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
-def test_every_task_is_uncached_and_retried_once_as_the_engine_says(task: Task[..., Any]) -> None:
+def test_tasks_are_uncached_and_retried_once(task: Task[..., Any]) -> None:
     assert task.name in ours.__all__
     assert (task.cache_policy, task.retries, task.retry_condition_fn) == (NO_CACHE, 1, may_help)
     assert task.tags == {"stagegate"}
@@ -67,7 +67,7 @@ def test_a_task_with_other_options_stays_a_task_of_ours() -> None:
 
 
 @pytest.mark.parametrize("name", WHOLE_JOBS)
-def test_every_whole_job_has_a_twin_for_async_flows_that_differs_in_nothing_else(name: str) -> None:
+def test_each_job_has_an_equal_async_twin(name: str) -> None:
     task, twin = getattr(ours, name), getattr(ours, f"a{name}")
     run_name = dict.fromkeys(inspect.signature(task.fn).parameters, "things")
 
@@ -78,12 +78,12 @@ def test_every_whole_job_has_a_twin_for_async_flows_that_differs_in_nothing_else
 
 
 @pytest.mark.parametrize("task", TASKS, ids=lambda task: task.name)
-def test_every_task_takes_a_cache_and_a_catalog_and_tells_what_it_raises(task: Task[..., Any]) -> None:
+def test_tasks_take_cache_and_catalog_and_document_errors(task: Task[..., Any]) -> None:
     assert {"cache", "catalog", "return"} <= get_type_hints(task.fn).keys()
     assert all(f"{name}: " in (task.fn.__doc__ or "") for name in get_type_hints(task.fn) if name != "return")
 
 
-def test_a_plain_call_of_a_task_s_function_needs_no_prefect_server(
+def test_task_s_function_runs_without_a_prefect_server(
     places: dict[str, Any], spec: dict[str, Any], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:1/api")
@@ -99,7 +99,7 @@ def test_a_plain_call_of_a_task_s_function_needs_no_prefect_server(
     assert [text.split()[0] for text in sorted(files)] == ["a.csv", "b.csv"]
 
 
-def test_a_spec_may_be_a_dictionary_a_path_or_loaded_and_a_version_an_address(
+def test_tasks_take_every_form_of_spec_and_an_address(
     places: dict[str, Any], spec: dict[str, Any], tmp_path: Path
 ) -> None:
     file = tmp_path / "things.json"
@@ -138,7 +138,7 @@ def test_the_small_steps_in_a_row_are_the_whole_job(places: dict[str, Any], spec
         (None, False),
     ],
 )
-def test_a_task_is_tried_again_only_when_the_engine_says_that_it_may_help(error: Any, worth: bool) -> None:
+def test_task_is_retried_only_when_the_engine_says_it_may_help(error: Any, worth: bool) -> None:
     assert may_help(stage_dataset, None, Failed(data=error)) is worth  # type: ignore[arg-type]
 
 
@@ -163,7 +163,7 @@ def test_what_a_run_works_on_is_named_in_few_words(named: Any, words: str) -> No
 # ── the guard ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_guarded_flow_stays_a_flow_and_nothing_is_asked_while_it_is_defined(tmp_path: Path) -> None:
+def test_guarded_flow_stays_a_flow_and_checks_nothing_at_import(tmp_path: Path) -> None:
     @require_ready("things@production", cache=tmp_path / "none", catalog=tmp_path / "none")
     @flow(name="training", retries=3)
     def train(epochs: int = 7) -> int:
@@ -202,7 +202,7 @@ def test_only_a_target_makes_a_version_ready(places: dict[str, Any], spec: dict[
         require_ready.fn(address, **places)
 
 
-def test_a_dataset_that_nobody_staged_is_told_from_one_that_is_not_ready(places: dict[str, Any]) -> None:
+def test_unstaged_dataset_is_another_error_than_an_unready_one(places: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match="no dataset 'things'"):
         require_ready.fn("things@production", **places)
 
@@ -222,7 +222,7 @@ def test_a_guard_that_is_used_is_silent() -> None:
 # ── verdicts ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_check_that_is_stopped_while_it_brings_the_version_answers_nothing(
+def test_check_stopped_while_fetching_records_nothing(
     places: dict[str, Any], spec: dict[str, Any], tmp_path: Path
 ) -> None:
     stage_dataset.fn(spec | {"gates": {"pilot": {"require": ["nonempty"]}}}, **places)
@@ -273,7 +273,7 @@ def test_not_knowing_is_neither_a_pass_nor_a_refusal() -> None:
     assert (state.name, state.is_failed(), type(state.data)) == ("Gate undecided", True, GateUndecided)
 
 
-def test_waiting_is_a_completed_state_that_says_who_has_to_type_what() -> None:
+def test_waiting_is_a_completed_state_with_the_approve_command() -> None:
     state = waiting(decision(DecisionOutcome.WAITING))
 
     assert state.is_completed()

@@ -99,7 +99,7 @@ def test_fields_are_read_and_written_in_the_same_words() -> None:
         {"room": -1},
     ],
 )
-def test_fields_refuse_what_is_no_duration_or_size_or_out_of_bounds(values: dict[str, object]) -> None:
+def test_fields_refuse_bad_or_unbounded_durations_and_sizes(values: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
         Limits.model_validate(values)
 

@@ -61,9 +61,7 @@ def test_the_mark_stands_until_the_blobs_are_synced(cache: Cache) -> None:
     assert marks(cache) == []
 
 
-def test_what_a_power_cut_spoilt_is_gone_before_anybody_believes_it(
-    cache: Cache, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_blobs_spoilt_by_a_power_cut_go_before_they_are_used(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
     spoilt, whole = commit(cache), commit(cache, b"written back in time")
     die(cache)
     after = lose_power(cache, monkeypatch, spoilt)

@@ -111,7 +111,7 @@ def test_all_mistakes_of_a_contract_are_told_at_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("check", ["schema", "expectations"])
-def test_a_file_that_could_not_be_read_leaves_the_other_checks_undecided_too(check: str) -> None:
+def test_unreadable_file_leaves_the_other_checks_undecided(check: str) -> None:
     _, probed = table(files=3)
     del probed.facts["01.parquet"]
     probed.defects["01.parquet"] = Finding("01.parquet", "truncated", "Write it again.")

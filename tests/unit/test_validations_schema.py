@@ -43,7 +43,7 @@ def test_a_renamed_column_is_recognised_and_not_called_new_too() -> None:
     assert found == {"c": [("column dep_delay (double) is missing; dep_dealy is new: renamed?", Outcome.FAIL)]}
 
 
-def test_a_column_that_stands_beside_the_missing_one_elsewhere_is_no_renaming() -> None:
+def test_column_beside_the_missing_one_elsewhere_is_no_rename() -> None:
     columns = {name: kind for name, kind in FLIGHTS.items() if name != "dep_delay"}
     assert problems(file("a", FLIGHTS), file("b", columns))["b"][0] == (
         "column dep_delay (double) is missing",
@@ -61,7 +61,7 @@ def test_a_column_of_another_type_fails() -> None:
     assert found == {"a": [("column year is string, the contract says int", Outcome.FAIL)]}
 
 
-def test_undeclared_columns_that_differ_between_files_are_warnings() -> None:
+def test_undeclared_columns_that_differ_by_file_are_warnings() -> None:
     odd = {"year": pa.int64(), "dep_delay": pa.float64(), "arr_delay": pa.float32(), "gate": pa.string()}
     found = problems(file("a", FLIGHTS), file("b", FLIGHTS), file("c", odd), file("d", dict(list(FLIGHTS.items())[:2])))
     assert {outcome for items in found.values() for _, outcome in items} == {Outcome.WARN}
@@ -72,7 +72,7 @@ def test_undeclared_columns_that_differ_between_files_are_warnings() -> None:
     assert [text for text, _ in found["d"]] == ["lacks column arr_delay, which most files of flights have"]
 
 
-def test_a_problem_of_all_files_is_told_once_and_of_one_file_by_its_name() -> None:
+def test_problem_of_all_files_is_told_once() -> None:
     files = [file(name, {**FLIGHTS, "year": pa.string()}) for name in "abc"]
     findings = schema.findings("flights", DECLARED, files, schema.compare("flights", DECLARED, files))
     assert [(finding.subject, finding.outcome) for finding in findings] == [

@@ -27,11 +27,11 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=100, help="how many")
     parser.add_argument("--seed", type=int, default=0, help="which")
     parser.add_argument("--jobs", nargs="*", default=list(JOBS), help="of which jobs")
-    asked = parser.parse_args()
+    options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="crash-", dir=MEMORY if MEMORY.is_dir() else None))
     lab = Lab(folder)
     try:
-        texts = asked.points or map(str, spread(list(lab.points(asked.jobs)), asked.count, asked.seed))
+        texts = options.points or map(str, spread(list(lab.points(options.jobs)), options.count, options.seed))
         failed = [verdict for verdict in _crash_each(lab, texts, folder) if _tell(verdict)]
     finally:
         lab.close()

@@ -28,11 +28,11 @@ def fill(lab: Lab, job: str, pages: int, folder: Path) -> Verdict:
     verdict = Verdict(Point(job, ROOM, pages, "enospc"), reached=True)
     with lab.warm() as warm, mounted(volume, ROOMY):
         subprocess.run(["cp", "-a", lab.world(job), place.folder], check=True)
-        found = os.statvfs(volume)
-        _resize(volume, (found.f_blocks - found.f_bfree) * found.f_frsize + pages * PAGE)
-        told = warm.run(job, place)
-        verdict.problems += problems_ended(verdict.point, told, calm)
-        verdict.problems += problems_left(job, told, look(*place.roots, lab.rotten(job)), calm)
+        volume_stat = os.statvfs(volume)
+        _resize(volume, (volume_stat.f_blocks - volume_stat.f_bfree) * volume_stat.f_frsize + pages * PAGE)
+        outcome = warm.run(job, place)
+        verdict.problems += problems_ended(verdict.point, outcome, calm)
+        verdict.problems += problems_left(job, outcome, look(*place.roots, lab.rotten(job)), calm)
         _resize(volume, ROOMY)
         verdict.problems += lab.converges(warm, job, place)
     return verdict

@@ -173,18 +173,20 @@ class Lab:
         place = self.copy(point.job)
         fault, error = FAULTS[point.fault]
         with self.warm() as warm:
-            told = warm.run(point.job, place, kind=point.kind, number=point.number, fault=fault, error=error)
-            unwritten = _unwritten(place, told) if point.fault in ("lose", "taint") else []
+            outcome = warm.run(point.job, place, kind=point.kind, number=point.number, fault=fault, error=error)
+            unwritten = _unwritten(place, outcome) if point.fault in ("lose", "taint") else []
             with ExitStack() as held:
                 # Held open, so that no other file gets the inode.
                 inodes = {os.fstat(held.enter_context(path.open("rb")).fileno()).st_ino for path in unwritten}
                 for path in unwritten if point.fault == "lose" else []:
                     _lose(path)
                 tainted = inodes if point.fault == "taint" else set()
-                return self.judge(warm, Verdict(point, "spoilt" in told, told.get("spoilt", "")), place, told, tainted)
+                return self.judge(
+                    warm, Verdict(point, "spoilt" in outcome, outcome.get("spoilt", "")), place, outcome, tainted
+                )
 
     def judge(
-        self, warm: Warm, verdict: Verdict, place: Place, told: dict[str, Any], tainted: Set[int] = frozenset()
+        self, warm: Warm, verdict: Verdict, place: Place, outcome: dict[str, Any], tainted: Set[int] = frozenset()
     ) -> Verdict:
         """Complete the verdict on a job that ended, by what it told and what it left; the place goes if all is well.
 
@@ -192,13 +194,13 @@ class Lab:
             warm: Runs the job again.
             verdict: Has no problems yet.
             place: Where the job ran.
-            told: What it told.
+            outcome: What it told.
             tainted: Inodes that must be no part of what the job makes when it runs again.
         """
         point, calm = verdict.point, self.calm(verdict.point.job)
         if verdict.reached:
-            verdict.problems += problems_ended(point, told, calm)
-            verdict.problems += problems_left(point.job, told, look(*place.roots, self.rotten(point.job)), calm)
+            verdict.problems += problems_ended(point, outcome, calm)
+            verdict.problems += problems_left(point.job, outcome, look(*place.roots, self.rotten(point.job)), calm)
             verdict.problems += self.converges(warm, point.job, place)
             verdict.problems += (f"{path} is believed, and was never written" for path in _among(place, tainted))
         if not verdict.problems:
@@ -208,16 +210,16 @@ class Lab:
     def converges(self, warm: Warm, job: str, place: Place, **order: Any) -> Iterator[str]:
         """Run the job again, undisturbed, then settle; everything must be as if nothing had happened."""
         calm = self.calm(job)
-        told = warm.run(job, place, **order)
-        if told.get("about") != calm.about:
-            yield f"the job, run again, did not succeed: {told}"
+        outcome = warm.run(job, place, **order)
+        if outcome.get("about") != calm.about:
+            yield f"the job, run again, did not succeed: {outcome}"
         seen = look(*place.roots)
         yield from (f"after the job ran again: {problem}" for problem in seen.problems)
         if seen != calm.after:
             yield f"the job, run again, left {seen}, and undisturbed {calm.after}"
-        told = warm.run("settle", place, **order)
-        if told.get("damaged") != [] or told["leases"]:
-            yield f"afterwards it is not clean: {told}"
+        outcome = warm.run("settle", place, **order)
+        if outcome.get("damaged") != [] or outcome["leases"]:
+            yield f"afterwards it is not clean: {outcome}"
         seen = look(*place.roots)
         yield from (f"after a collection: {problem}" for problem in seen.problems)
         if (seen, _blobs(place)) != (calm.settled, calm.blobs):
@@ -250,14 +252,14 @@ class Lab:
             raise AssertionError(f"the world of {job} can't be made: {place_made}")
         place = self.copy(job)
         before = look(*place.roots, self.rotten(job))
-        told = warm.run(job, place)
+        outcome = warm.run(job, place)
         after = look(*place.roots)
         settled = warm.run("settle", place)
         finally_seen = look(*place.roots)
         problems = before.problems + after.problems + finally_seen.problems + leftovers(place.roots[0])
-        if problems or "about" not in told or settled.get("damaged") != []:
-            raise AssertionError(f"{job} fails undisturbed: {told} {settled} {problems}")
-        return Calm(told["about"], told["counts"], before, after, finally_seen, _blobs(place))
+        if problems or "about" not in outcome or settled.get("damaged") != []:
+            raise AssertionError(f"{job} fails undisturbed: {outcome} {settled} {problems}")
+        return Calm(outcome["about"], outcome["counts"], before, after, finally_seen, _blobs(place))
 
     def rotten(self, job: str) -> frozenset[str]:
         """The blobs that are rotten before the job."""
@@ -303,44 +305,44 @@ def _faults(kind: str) -> Iterator[str]:
         yield "enospc"
 
 
-def problems_ended(point: Point, told: dict[str, Any], calm: Calm) -> Iterator[str]:
+def problems_ended(point: Point, outcome: dict[str, Any], calm: Calm) -> Iterator[str]:
     """What is wrong with how the job ended."""
     if point.fault in ("kill", "tear"):
-        if told["status"] != -9:
-            yield f"it was to be killed, and ended with {told}"
-    elif told["status"]:
-        yield f"it ended with the status {told['status']}"
-    elif "defect" in told:
-        yield f"an error that is none of the package's own left it:\n{told['defect']}"
-    elif "error" in told:
-        if told["exit"] != 3:
-            yield f"it ended with the exit code {told['exit']}: {told['message']}"
+        if outcome["status"] != -9:
+            yield f"it was to be killed, and ended with {outcome}"
+    elif outcome["status"]:
+        yield f"it ended with the status {outcome['status']}"
+    elif "defect" in outcome:
+        yield f"an error that is none of the package's own left it:\n{outcome['defect']}"
+    elif "error" in outcome:
+        if outcome["exit"] != 3:
+            yield f"it ended with the exit code {outcome['exit']}: {outcome['message']}"
         wanted = ("NoSpace", "CatalogError") if point.fault == "enospc" else ("CacheError", "CatalogError")
-        if told["error"] not in wanted:
-            yield f"{point.fault} became {told['error']}: {told['message']}"
-    elif told.get("about") != calm.about:
-        yield f"it said that it succeeded, with {told.get('about')!r}, and undisturbed with {calm.about!r}"
+        if outcome["error"] not in wanted:
+            yield f"{point.fault} became {outcome['error']}: {outcome['message']}"
+    elif outcome.get("about") != calm.about:
+        yield f"it said that it succeeded, with {outcome.get('about')!r}, and undisturbed with {calm.about!r}"
 
 
-def problems_left(job: str, told: dict[str, Any], seen: Seen, calm: Calm) -> Iterator[str]:
+def problems_left(job: str, outcome: dict[str, Any], seen: Seen, calm: Calm) -> Iterator[str]:
     """What is wrong with what was left."""
     yield from seen.problems
     for name in calm.before.refs.keys() | calm.after.refs.keys() | seen.refs.keys():
         allowed = {calm.before.refs.get(name), calm.after.refs.get(name)}
-        if "about" in told and not (job in LAG and name.startswith("node ")):
+        if "about" in outcome and not (job in LAG and name.startswith("node ")):
             allowed = {calm.after.refs.get(name)}
         if seen.refs.get(name) not in allowed:
             yield f"the ref of the {name} is {seen.refs.get(name)}, and not one of {allowed}"
-    if seen.pins not in ((calm.after.pins,) if "about" in told else (calm.before.pins, calm.after.pins)):
+    if seen.pins not in ((calm.after.pins,) if "about" in outcome else (calm.before.pins, calm.after.pins)):
         yield f"what is pinned is {seen.pins}"
     if not calm.before.views & calm.after.views <= seen.views <= calm.before.views | calm.after.views:
         yield f"the views are {seen.views}: neither the old nor the new ones"
 
 
-def _unwritten(place: Place, told: dict[str, Any]) -> list[Path]:
+def _unwritten(place: Place, outcome: dict[str, Any]) -> list[Path]:
     """What the sync that failed was to write, wherever it is by now."""
     files = (path for path in place.roots[0].rglob("*") if path.is_file())
-    return [path for path in files if path.stat().st_ino in told.get("dirty", [])]
+    return [path for path in files if path.stat().st_ino in outcome.get("dirty", [])]
 
 
 def _lose(path: Path) -> None:

@@ -116,22 +116,22 @@ def _refs_of_catalog(catalog: Path, known: dict[str, Rows], seen: Seen) -> None:
 
 
 def _strangers(cache: Path, seen: Seen) -> None:
-    found = {path.name for path in cache.iterdir()} - CACHE
-    if found:
-        seen.problems.append(f"{cache} holds {sorted(found)}")
+    strangers = {path.name for path in cache.iterdir()} - CACHE
+    if strangers:
+        seen.problems.append(f"{cache} holds {sorted(strangers)}")
     if (cache / "format").exists() and (cache / "format").read_text() != "stagegate-cache 1\n":
         seen.problems.append("the cache's format is cut off")
 
 
 def _blobs(cache: Path, rotten: frozenset[str], seen: Seen) -> None:
     for path in _files(cache / "blobs"):
-        found = path.lstat()
-        if not HEX.fullmatch(path.name) or path.parent.name != path.name[:2] or not stat.S_ISREG(found.st_mode):
+        status = path.lstat()
+        if not HEX.fullmatch(path.name) or path.parent.name != path.name[:2] or not stat.S_ISREG(status.st_mode):
             seen.problems.append(f"{path} is no blob")
         elif path.name not in rotten and hash_of(path) != path.name:
             seen.problems.append(f"the blob {path} holds other bytes than its name says")
-        if stat.S_IMODE(found.st_mode) != 0o444:
-            seen.problems.append(f"the blob {path} has the mode {stat.S_IMODE(found.st_mode):o}")
+        if stat.S_IMODE(status.st_mode) != 0o444:
+            seen.problems.append(f"the blob {path} has the mode {stat.S_IMODE(status.st_mode):o}")
 
 
 def _views(cache: Path, known: dict[str, Rows], rotten: frozenset[str], seen: Seen) -> None:
@@ -182,5 +182,5 @@ def _leases(cache: Path, seen: Seen) -> None:
 
 def leftovers(cache: Path) -> list[str]:
     """What must be gone after a verification and a collection, long after."""
-    found = [path for folder in ("ingest", "trash", "leases") for path in _files(cache / folder)]
-    return [str(path) for path in found if b'"pin"' not in path.read_bytes()]
+    leftover = [path for folder in ("ingest", "trash", "leases") for path in _files(cache / folder)]
+    return [str(path) for path in leftover if b'"pin"' not in path.read_bytes()]

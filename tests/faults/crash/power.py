@@ -76,13 +76,13 @@ def cut_power(lab: Lab, cut: Cut, folder: Path) -> Verdict:
             subprocess.run(["sync", "-f", mounted], check=True)
             kind = {} if point.kind == END else {"kind": point.kind, "number": point.number, "fault": point.fault}
             settings = {"STAGEGATE_DURABILITY": "full"} if cut.mount == "full" else {}
-            told = warm.run(point.job, place, skip_sync=False, settings=settings, **kind)
+            outcome = warm.run(point.job, place, skip_sync=False, settings=settings, **kind)
             if point.kind == END:
                 _cut(mounted, commit=point.fault != "cut")
-        verdict = Verdict(point, point.kind == END or "spoilt" in told, told.get("spoilt", ""), again=str(cut))
+        verdict = Verdict(point, point.kind == END or "spoilt" in outcome, outcome.get("spoilt", ""), again=str(cut))
         with _mounted(image, mounted, options):
             seen = look(*place.roots, lab.rotten(point.job), blobs=False)
-            verdict.problems += problems_left(point.job, told, seen, calm)
+            verdict.problems += problems_left(point.job, outcome, seen, calm)
             verdict.problems += lab.converges(warm, point.job, place, boot="the next")
     return verdict
 

@@ -51,9 +51,9 @@ def points(lab: Lab, jobs: Iterable[str] = JOBS) -> Iterator[Point]:
         lab.calm(job)  # makes the world
         place = lab.copy(job)
         with lab.warm() as warm:
-            told, lines = _traced(warm, job, place, f"trace={','.join(CHANGES + LOOKS)}")
-        if "about" not in told:
-            raise AssertionError(f"{job} fails under strace: {told}")
+            outcome, lines = _traced(warm, job, place, f"trace={','.join(CHANGES + LOOKS)}")
+        if "about" not in outcome:
+            raise AssertionError(f"{job} fails under strace: {outcome}")
         for call, numbers in _numbers(lines, place).items():
             for number in numbers:
                 yield from (Point(job, call, number, fault) for fault in _faults(call))
@@ -71,15 +71,15 @@ def crash(lab: Lab, point: Point) -> Verdict:
     place = lab.copy(point.job)
     injection = INJECTIONS[point.fault].format(point.number)
     with lab.warm() as warm:
-        told, lines = _traced(warm, point.job, place, f"trace={point.kind}", f"inject={point.kind}:{injection}")
-        killed = point.fault == "kill" and told["status"] == -9
+        outcome, lines = _traced(warm, point.job, place, f"trace={point.kind}", f"inject={point.kind}:{injection}")
+        killed = point.fault == "kill" and outcome["status"] == -9
         injected = [line for line in lines if "INJECTED" in line]
         # Which call is the n-th may differ from run to run, as where a folder's order decides. Another thread's n-th
         # may be one of a counter in memory, which no disk spoils.
         hits = (line for line in injected if str(place.folder) in line)
         in_memory = any("anon_inode:" in line for line in injected)
         spoilt = "" if in_memory else next(hits, "killed" if killed else "")
-        return lab.judge(warm, Verdict(point, bool(spoilt), spoilt, again=f"strace:{point}"), place, told)
+        return lab.judge(warm, Verdict(point, bool(spoilt), spoilt, again=f"strace:{point}"), place, outcome)
 
 
 def _faults(call: str) -> Iterator[str]:
@@ -94,10 +94,10 @@ def _numbers(lines: list[str], place: Place) -> dict[str, list[int]]:
     """For each call, the numbers of those that touch the place's folder, where a thread is the first to come so far."""
     mine: Counter[tuple[str, str]] = Counter()
     first: dict[str, dict[int, bool]] = {}
-    for thread, call, rest in (found.groups() for found in map(_LINE.match, lines) if found):
+    for thread, call, rest in (match.groups() for match in map(_LINE.match, lines) if match):
         mine[thread, call] += 1
         first.setdefault(call, {}).setdefault(mine[thread, call], str(place.folder) in rest)
-    return {call: sorted(number for number, ours in found.items() if ours) for call, found in first.items()}
+    return {call: sorted(number for number, ours in numbers.items() if ours) for call, numbers in first.items()}
 
 
 def _traced(warm: Warm, job: str, place: Place, *expressions: str) -> tuple[dict[str, Any], list[str]]:
@@ -107,11 +107,11 @@ def _traced(warm: Warm, job: str, place: Place, *expressions: str) -> tuple[dict
     os.mkfifo(meeting / "go")
     watcher = threading.Thread(target=_trace, args=(meeting, expressions))
     watcher.start()
-    told = warm.run(job, place, wait=str(meeting))
+    outcome = warm.run(job, place, wait=str(meeting))
     watcher.join()
     lines = (meeting / "trace").read_text(errors="replace").splitlines()
     subprocess.run(["rm", "-r", meeting], check=True)
-    return told, lines
+    return outcome, lines
 
 
 def _trace(meeting: Path, expressions: tuple[str, ...]) -> None:

@@ -53,12 +53,12 @@ def _fork(order: dict[str, Any], shim: ctypes.CDLL, kinds: list[str]) -> dict[st
         os.close(reading)
         _child(order, shim, kinds, writing)
     os.close(writing)
-    told: dict[str, Any] = {}
+    outcome: dict[str, Any] = {}
     with os.fdopen(reading) as lines:
         for line in lines:
-            told |= json.loads(line)
+            outcome |= json.loads(line)
     _, status = os.waitpid(child, 0)
-    return told | {"status": os.waitstatus_to_exitcode(status)}
+    return outcome | {"status": os.waitstatus_to_exitcode(status)}
 
 
 def _child(order: dict[str, Any], shim: ctypes.CDLL, kinds: list[str], report: int) -> None:
@@ -74,10 +74,10 @@ def _child(order: dict[str, Any], shim: ctypes.CDLL, kinds: list[str], report: i
             _meet(Path(order["wait"]))
         else:
             _arm(order, shim, kinds, place, report)
-        told = _outcome(order, place)
+        outcome = _outcome(order, place)
         shim.crash_disarm()
-        told["counts"] = {kind: shim.crash_count(number) for number, kind in enumerate(kinds)}
-        _tell(report, json.dumps(told).encode() + b"\n")
+        outcome["counts"] = {kind: shim.crash_count(number) for number, kind in enumerate(kinds)}
+        _tell(report, json.dumps(outcome).encode() + b"\n")
     finally:
         os._exit(0)
 

@@ -23,22 +23,22 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="where the figures go (default: figures.json beside the evidence)")
     parser.add_argument("--page", type=Path, help="a page with a marked place for the figures: docs/reliability.md")
     parser.add_argument("--plant", choices=PLANTS, default="", help="break something, to see that it is found")
-    asked = parser.parse_args()
-    seed = random.SystemRandom().randrange(10**6) if asked.seed is None else asked.seed
+    options = parser.parse_args()
+    seed = random.SystemRandom().randrange(10**6) if options.seed is None else options.seed
     root = Path(tempfile.mkdtemp(prefix="soak-"))
     logging.getLogger("prefect_stagegate").addHandler(logging.NullHandler())  # what can't be repaired is judged here
-    figures = Figures(seed, asked.hours)
-    print(f"seed {seed}, {asked.hours * 60:g} minutes, in {root}", flush=True)
-    soak(root, figures, plant=asked.plant)
-    return _report(figures, asked, root)
+    figures = Figures(seed, options.hours)
+    print(f"seed {seed}, {options.hours * 60:g} minutes, in {root}", flush=True)
+    soak(root, figures, plant=options.plant)
+    return _report(figures, options, root)
 
 
-def _report(figures: Figures, asked: argparse.Namespace, root: Path) -> int:
+def _report(figures: Figures, options: argparse.Namespace, root: Path) -> int:
     print(f"\n{figures.table()}\n")
-    if asked.json:
-        figures.save(asked.json)
-    if asked.page:
-        figures.write_page(asked.page)
+    if options.json:
+        figures.save(options.json)
+    if options.page:
+        figures.write_page(options.page)
     if figures.violations:
         figures.save(root / "figures.json")
         print(f"{len(figures.violations)} violations, seed {figures.seed}; the evidence is in {root}")

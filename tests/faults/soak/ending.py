@@ -69,10 +69,10 @@ def _collected(site: Site, node: str, source: Source, inspection: Inspection) ->
         if path.lstat().st_nlink < 2:
             yield f"a collection left {path} in quarantine, which no view has"
     for blob in (cache / "blobs").glob("*/*"):
-        found = blob.lstat()
-        if found.st_nlink < 2:
+        status = blob.lstat()
+        if status.st_nlink < 2:
             yield f"a collection left {blob}, which nothing holds"
-        if hash_of(blob) != blob.name and not inspection.rot.excuses(node, found.st_ino, blob.name):
+        if hash_of(blob) != blob.name and not inspection.rot.excuses(node, status.st_ino, blob.name):
             yield f"{blob} holds other bytes than its name says"
 
 

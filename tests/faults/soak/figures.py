@@ -38,13 +38,13 @@ class Figures:
     blobs: int = 0
     views: int = 0
 
-    def take(self, told: dict[str, Any]) -> None:
+    def take(self, report: dict[str, Any]) -> None:
         """Count what a worker told about a job."""
-        if "error" in told:
-            self.errors[f"{told['did']}: {told['error']}"] += 1
-        elif "did" in told:
-            self.jobs[told["did"]] += 1
-        self.counts.update({f"{told.get('did')} {name}": told[name] for name in told.keys() & COUNTED})
+        if "error" in report:
+            self.errors[f"{report['did']}: {report['error']}"] += 1
+        elif "did" in report:
+            self.jobs[report["did"]] += 1
+        self.counts.update({f"{report.get('did')} {name}": report[name] for name in report.keys() & COUNTED})
 
     def record_memory(self, role: str, size: int) -> None:
         """Keep the most bytes that a process was seen to have."""

@@ -71,15 +71,15 @@ class Inspection:
 
     def _views(self, node: str, cache: Path) -> Iterator[str]:
         for view in sorted((cache / "views").glob("*/*")):
-            found = list(self._wrong_in(node, view))
+            problems = list(self._wrong_in(node, view))
             if view.is_dir():  # else a collection took it meanwhile
-                yield from found
+                yield from problems
                 self.views += 1
 
     def _wrong_in(self, node: str, view: Path) -> Iterator[str]:
         rows = self.manifest(view.parent.name, view.name)
         expected = {path: digest.removeprefix("blake3:") for path, _, digest in rows or ()}
-        found: Rows = []
+        entries: Rows = []
         with suppress(FileNotFoundError):
             for folder, _, names in os.walk(view):
                 for path in (Path(folder, name) for name in names):
@@ -92,10 +92,10 @@ class Inspection:
                         blob, wrong = expected.get(key, self.rot.inodes[node, inode]), ""
                     if wrong:
                         yield f"{path} {wrong}"
-                    found.append((key, len(data), f"blake3:{blob}"))
-            if version_of(found) != view.name:
-                yield f"the view {view} holds {len(found)} files, which are not what its name says"
-            if rows is not None and sorted(rows) != sorted(found):
+                    entries.append((key, len(data), f"blake3:{blob}"))
+            if version_of(entries) != view.name:
+                yield f"the view {view} holds {len(entries)} files, which are not what its name says"
+            if rows is not None and sorted(rows) != sorted(entries):
                 yield f"the view {view} is not what the manifest says"
             return
         # Something went while the view was read: either all of it did, or a file is missing.
@@ -154,8 +154,8 @@ def used_bytes(cache: Path) -> int:
         for folder, _, names in os.walk(cache / above):
             for name in names:
                 with suppress(FileNotFoundError):
-                    found = Path(folder, name).lstat()
-                    taken[found.st_ino] = found.st_blocks * BLOCK
+                    status = Path(folder, name).lstat()
+                    taken[status.st_ino] = status.st_blocks * BLOCK
     return sum(taken.values())
 
 

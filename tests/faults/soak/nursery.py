@@ -61,10 +61,10 @@ def main(site_file: str) -> None:
         _reap()
 
 
-def _tell(by: int, told: dict[str, Any]) -> None:
-    text = json.dumps({"by": by} | told)
+def _tell(by: int, report: dict[str, Any]) -> None:
+    text = json.dumps({"by": by} | report)
     if len(text) > LINE:
-        text = json.dumps({"by": by} | {name: _short(value) for name, value in told.items()})
+        text = json.dumps({"by": by} | {name: _short(value) for name, value in report.items()})
     os.write(1, text.encode() + b"\n")
 
 

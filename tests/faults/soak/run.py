@@ -175,8 +175,8 @@ class Soak:
             self.violate(f"the {name} has {files} files open")
 
     def _residents(self) -> dict[str, int]:
-        found = {"nursery": self._process.pid}
-        return found | {worker.role: pid for pid, worker in self._crew.items() if worker.role == "resident"}
+        residents = {"nursery": self._process.pid}
+        return residents | {worker.role: pid for pid, worker in self._crew.items() if worker.role == "resident"}
 
     def _tell(self) -> None:
         self.figures.faults = self.weather.faults
@@ -230,27 +230,27 @@ class Soak:
                 self._hear(self._told.get(timeout=seconds))
                 seconds = 0
 
-    def _hear(self, told: dict[str, Any]) -> None:
-        if "born" in told:
-            self._crew[told["born"]] = Worker(told["role"], told["doomed"])
-        elif "ended" in told:
-            self._replace(told)
+    def _hear(self, report: dict[str, Any]) -> None:
+        if "born" in report:
+            self._crew[report["born"]] = Worker(report["role"], report["doomed"])
+        elif "ended" in report:
+            self._replace(report)
         else:
-            self._judge(told)
-            self.figures.take(told)
+            self._judge(report)
+            self.figures.take(report)
 
-    def _replace(self, told: dict[str, Any]) -> None:
-        worker = self._crew.pop(told["ended"])
-        if worker.role == "resident" and told["status"]:
-            self.violate(f"the resident ended with {told['status']}")
+    def _replace(self, report: dict[str, Any]) -> None:
+        worker = self._crew.pop(report["ended"])
+        if worker.role == "resident" and report["status"]:
+            self.violate(f"the resident ended with {report['status']}")
         if not self.site.stop.exists():
             self._order(worker.role)
 
-    def _judge(self, told: dict[str, Any]) -> None:
-        if "wrong" in told:
-            self.violate(f"worker {told['by']}: {told['wrong']}")
-        if "mismatch" in told and not self.inspection.rot.excuses(told["node"], told["inode"]):
-            self.violate(f"a reader's {told['mismatch']}")
+    def _judge(self, report: dict[str, Any]) -> None:
+        if "wrong" in report:
+            self.violate(f"worker {report['by']}: {report['wrong']}")
+        if "mismatch" in report and not self.inspection.rot.excuses(report["node"], report["inode"]):
+            self.violate(f"a reader's {report['mismatch']}")
 
     def _end_crew(self) -> None:
         self.site.stop.touch()

@@ -48,10 +48,10 @@ def run_stage(shift: Shift) -> Told:
 def run_bring(shift: Shift) -> Told:
     """Bring what the pilot names, or any version that the catalog has."""
     workspace = shift.site.open(shift.node)
-    named = Address(shift.dataset, PILOT)
+    address = Address(shift.dataset, PILOT)
     if shift.random.random() < 0.3:
-        named = Address(shift.dataset, shift.random.choice(workspace.catalog.versions(shift.dataset)))
-    version = stage(workspace, named)
+        address = Address(shift.dataset, shift.random.choice(workspace.catalog.versions(shift.dataset)))
+    version = stage(workspace, address)
     return {"fetched": version.bytes_fetched, "reused": version.bytes_reused}
 
 
@@ -77,11 +77,11 @@ def run_read(shift: Shift) -> Told:
     ref = shift.random.choice((PILOT, "latest"))
     with ExitStack() as held:
         cache = shift.site.cache(shift.node)
-        found = held.enter_context(open_dataset(f"{shift.dataset}@{ref}", cache=cache))
-        maps = {path: _map(path, held) for path in found.path.rglob("*") if path.is_file()}
+        dataset = held.enter_context(open_dataset(f"{shift.dataset}@{ref}", cache=cache))
+        maps = {path: _map(path, held) for path in dataset.path.rglob("*") if path.is_file()}
         for _ in range(shift.random.randint(1, 6)):
             for path, (inode, pages) in maps.items():
-                wrong = problem(str(path.relative_to(found.path)), bytes(pages))
+                wrong = problem(str(path.relative_to(dataset.path)), bytes(pages))
                 if wrong:
                     shift.tell({"mismatch": f"{path} {wrong}", "node": shift.node, "inode": inode})
                 if not path.is_file():
@@ -92,22 +92,22 @@ def run_read(shift: Shift) -> Told:
 
 def _map(path: Path, held: ExitStack) -> tuple[int, bytes | mmap.mmap]:
     with path.open("rb") as file:
-        found = os.fstat(file.fileno())
-        if not found.st_size:
-            return found.st_ino, b""
-        return found.st_ino, held.enter_context(mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ))
+        status = os.fstat(file.fileno())
+        if not status.st_size:
+            return status.st_ino, b""
+        return status.st_ino, held.enter_context(mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ))
 
 
 def run_collect(shift: Shift) -> Told:
     """Collect garbage."""
-    found = collect_garbage(shift.site.open(shift.node))
-    return {"versions": len(found.versions), "bytes": found.bytes}
+    collection = collect_garbage(shift.site.open(shift.node))
+    return {"versions": len(collection.versions), "bytes": collection.bytes}
 
 
 def run_verify(shift: Shift) -> Told:
     """Verify all of a node, and repair what is damaged."""
-    found = verify(shift.site.open(shift.node), repair=True)
-    return {"damaged": len(found.damaged), "repaired": len(found.damaged) if found.repaired else 0}
+    verification = verify(shift.site.open(shift.node), repair=True)
+    return {"damaged": len(verification.damaged), "repaired": len(verification.damaged) if verification.repaired else 0}
 
 
 def run_pin(shift: Shift) -> Told:
@@ -167,17 +167,17 @@ def work(site: Site, role: str, seed: str, tell: Callable[[Told], None], *, doom
     while not site.stop.exists():
         job = random.choice(jobs)
         shift = Shift(site, random, random.choice((WIDE, TIGHT)), random.choice(list(DATASETS)), tell)
-        told: Told = {"did": job, "node": shift.node}
+        report: Told = {"did": job, "node": shift.node}
         tell({"began": job, "pid": os.getpid()})
         try:
-            told |= JOBS[job](shift)
+            report |= JOBS[job](shift)
         except StagegateError as error:
             name = type(error).__name__
-            told |= {"error": name, "message": str(error)[-1500:]}
+            report |= {"error": name, "message": str(error)[-1500:]}
             if name not in EXPECTED[job] | (DISK if doomed else set()):
-                told["wrong"] = f"{job} ended with {name}: {str(error)[-1500:]}"
+                report["wrong"] = f"{job} ended with {name}: {str(error)[-1500:]}"
             if doomed:
-                tell(told)
+                tell(report)
                 return
-        tell(told)
+        tell(report)
         time.sleep(random.random() * 0.5)

@@ -102,11 +102,11 @@ def test_mig_is_put_right_by_the_command_that_is_named() -> None:
         (replace(H100, remap_pending=None), Outcome.INCONCLUSIVE),
     ],
 )
-def test_memory_that_is_not_sound_fails_and_what_is_not_counted_is_unknown(gpu: Gpu, outcome: Outcome) -> None:
+def test_unsound_memory_fails_and_uncounted_errors_are_unknown(gpu: Gpu, outcome: Outcome) -> None:
     assert gpu_memory(check_context(gpus=node(H100, gpu)), GpuMemory()).outcome is outcome
 
 
-def test_every_gpu_that_is_not_sound_is_named_and_failure_outweighs_doubt() -> None:
+def test_unsound_gpus_are_named_and_a_failure_outweighs_unknown() -> None:
     gpus = node(replace(H100, ecc_corrected=None), replace(H100, index=1, pci="0000:2a:00.0", ecc_uncorrected=2))
     answer = gpu_memory(check_context(gpus=gpus), GpuMemory())
     assert answer.outcome is Outcome.FAIL

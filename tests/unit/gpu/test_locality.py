@@ -135,7 +135,7 @@ def test_drive_with_several_paths_is_found_through_its_subsystem(tree: Tree) -> 
     assert tree.machine.controllers(Path("/cache")) == (FAR,)
 
 
-def test_file_system_that_numbers_its_mounts_itself_is_found_by_its_device(tree: Tree) -> None:
+def test_file_system_with_own_mount_numbers_is_found_by_device(tree: Tree) -> None:
     tree.disk(f"{SWITCH}/0000:02:01.0/{NVME}/nvme/nvme0", "nvme0n1", "259:0")
     tree.mount("/cache", "btrfs", "/dev/nvme0n1", "0:44")
     assert tree.machine.controllers(Path("/cache/of/ours")) == (NVME,)
@@ -170,7 +170,7 @@ def test_nearest_and_newest_mount_holds_a_folder(tree: Tree) -> None:
     assert (found.kind, found.device, found.number) == ("xfs", "/dev/new", "8:3")
 
 
-def test_this_machine_tells_what_holds_a_folder_and_how_much_memory_it_has(tmp_path: Path) -> None:
+def test_this_machine_names_a_folder_s_file_system_and_memory(tmp_path: Path) -> None:
     here = Machine().mount(tmp_path)
     assert here is not None
     assert here.kind

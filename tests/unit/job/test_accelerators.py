@@ -45,9 +45,7 @@ def test_needs_are_arithmetic() -> None:
     st.integers(1, 40),
     st.integers(1, 40),
 )
-def test_batches_cover_the_files_once_in_order_but_for_what_fills_none(
-    sizes: list[int], size: int, largest: int
-) -> None:
+def test_batches_cover_files_once_in_order_without_the_remainder(sizes: list[int], size: int, largest: int) -> None:
     files = [(Path(str(number)), length) for number, length in enumerate(sizes)]
     dealt = list(batches(files, size, largest))
     assert len(dealt) == sum(sizes) // size

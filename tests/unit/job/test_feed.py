@@ -31,7 +31,7 @@ def entries(*sizes: int) -> list[Entry]:
     return [Entry(f"part-{number}", size, "blake3:0") for number, size in enumerate(sizes)]
 
 
-def test_sample_is_the_same_whatever_the_order_and_another_for_another_seed() -> None:
+def test_sample_depends_on_the_seed_and_not_on_the_order() -> None:
     many = entries(*[10] * 100)
     taken = sample(Path("/v"), many, files=10, limit=1000, seed="a")
     assert len(taken) == 10
@@ -61,7 +61,7 @@ def test_reader_reads_every_byte_of_files_of_any_size(files: Files, direct: bool
     assert sum(reader.read(piece) for piece in cut(files, length)) == sum(SIZES)
 
 
-def test_file_that_is_shorter_than_the_manifest_says_gives_what_it_has(files: Files) -> None:
+def test_file_shorter_than_its_manifest_gives_what_it_has(files: Files) -> None:
     file, size = files[1]
     os.truncate(file, 5000)
     assert Reader(direct=True).read(Piece(file, 0, size)) == 5000
@@ -94,7 +94,7 @@ def test_page_cache_holds_what_was_written_and_forgets_it(files: Files) -> None:
 
 
 @pytest.mark.parametrize("readers", [1, 5])
-def test_all_bytes_are_read_once_and_none_of_them_from_the_page_cache(files: Files, readers: int) -> None:
+def test_all_bytes_are_read_once_past_the_page_cache(files: Files, readers: int) -> None:
     reading = read_cold(files, readers=readers, seconds=60, machine=Machine())
     assert reading.tiers == Tiers(local=sum(SIZES))
     assert reading.cached_before == sum(SIZES)
@@ -141,7 +141,7 @@ def test_tiers_are_told_by_what_storage_gave(
     assert split_by_tier(read, storage, still, kind) == tiers
 
 
-def test_process_that_may_not_read_its_own_account_goes_by_the_page_cache(files: Files, tmp_path: Path) -> None:
+def test_process_without_an_io_account_goes_by_the_page_cache(files: Files, tmp_path: Path) -> None:
     machine = Machine(proc=tmp_path / "nothing")
     assert read_cold(files, readers=1, seconds=60, machine=machine).tiers.total == sum(SIZES)
     assert machine.read_from_storage() is None

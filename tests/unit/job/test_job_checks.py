@@ -66,7 +66,7 @@ def test_nothing_read_is_no_pass(name: str, staged: Callable[..., CheckContext],
     assert (evidence.outcome, evidence.summary) == (Outcome.INCONCLUSIVE, "0 bytes were read")
 
 
-def test_volume_that_gives_what_the_job_needs_passes_with_its_bytes_by_tier(
+def test_fast_enough_volume_passes_with_its_bytes_by_tier(
     staged: Callable[..., CheckContext],
 ) -> None:
     evidence = asked("feed_rate", staged(step_time=3600.0))
@@ -77,9 +77,7 @@ def test_volume_that_gives_what_the_job_needs_passes_with_its_bytes_by_tier(
 
 
 @BOTH
-def test_volume_that_gives_too_little_fails_and_what_holds_it_back_is_named(
-    name: str, staged: Callable[..., CheckContext]
-) -> None:
+def test_slow_volume_fails_and_names_the_bottleneck(name: str, staged: Callable[..., CheckContext]) -> None:
     evidence = asked(name, staged(step_time=1e-9))
     assert evidence.outcome is Outcome.FAIL
     (finding,) = evidence.findings
@@ -139,7 +137,7 @@ def test_page_cache_alone_proves_nothing_about_the_volume(
 
 
 @BOTH
-def test_cache_on_another_machine_s_file_system_is_the_source_that_holds_it_back(
+def test_cache_on_a_network_file_system_counts_as_source(
     name: str, staged: Callable[..., CheckContext], tmp_path: Path
 ) -> None:
     context = staged(step_time=1e-9)
@@ -156,7 +154,7 @@ def test_cache_on_another_machine_s_file_system_is_the_source_that_holds_it_back
 
 
 @BOTH
-def test_file_that_is_gone_is_inconclusive_with_the_command_that_mends_it(
+def test_missing_file_is_inconclusive_with_the_command_to_repair(
     name: str, staged: Callable[..., CheckContext], tmp_path: Path
 ) -> None:
     context = staged()
