@@ -42,7 +42,7 @@ def check_names(objects: Iterable[tuple[str, str, str]]) -> None:
     more = [f"and {len(refused) - NAMED} more"] if len(refused) > NAMED else []
     count = count_text(len(refused), "object")
     raise UsageError(
-        f"{count} can't stand in a dataset: {'; '.join(reasons + more)}",
+        f"{count} can't be in a dataset: {'; '.join(reasons + more)}",
         hint="Rename them at their source, or leave them out by `exclude:`.",
     )
 

@@ -115,7 +115,7 @@ class Guard:
     def __del__(self) -> None:
         if not self._used:
             warnings.warn(
-                f"require_ready({self._address!r}) was called outside of a flow and guards none, so nothing was asked; "
+                f"require_ready({self._address!r}) was called outside of a flow and guards none, so no gate decided; "
                 "call require_ready.fn(…) in a plain script",
                 RuntimeWarning,
                 stacklevel=2,

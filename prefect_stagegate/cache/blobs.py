@@ -135,7 +135,7 @@ class Blobs:
         try:
             # A writer that flock did not keep out may have changed the file since it was hashed.
             if os.fstat(claim.file).st_size != size:
-                raise ChecksumMismatch("The file in the cache has not the size of its object")
+                raise ChecksumMismatch("The file in the cache does not have the size of its object")
             # Read-only before it is visible: a blob may never be written to.
             os.fchmod(claim.file, READ_ONLY_FILE)
             # Before the link: after a power cut, a blob is durable, or a mark says that it must be read again.

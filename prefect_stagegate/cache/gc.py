@@ -295,8 +295,8 @@ def _young_drafts(layout: Layout) -> Iterator[str]:
     for draft in sorted(layout.ingest.glob(f"{DRAFT}*")):
         with suppress(FileNotFoundError):
             if _is_young(draft) and _is_unlocked(draft):
-                reason = f"a draft that nobody holds, perhaps of a stager that was killed in the last {DRAFT_SECONDS} s"
-                yield f"ingest/{draft.name}: {reason}; a later collection takes it"
+                reason = f"a draft without a lock, perhaps of a stager that was killed in the last {DRAFT_SECONDS} s"
+                yield f"ingest/{draft.name}: {reason}; a later collection removes it"
 
 
 def _reason(lease: Lease) -> str:

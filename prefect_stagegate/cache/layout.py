@@ -144,18 +144,18 @@ class Layout:
             status = root if folder == self.root else folder.lstat()
             if not stat.S_ISDIR(status.st_mode):
                 raise CacheError(
-                    f"{folder} is no folder of the cache's own but leads elsewhere",
+                    f"{folder} is not a folder of the cache, but a link or a file",
                     hint="Find out who put it there, and remove it. " + CHOOSE_ANOTHER,
                 )
             if status.st_mode & stat.S_IWOTH:
                 raise CacheError(
                     f"Everybody may write to {folder}, and so put data there that others would train on",
-                    hint=f"`chmod o-w {folder}`, after `stagegate verify` by somebody who trusts what is there.",
+                    hint=f"Run `chmod o-w {folder}`, then look for changed files with `stagegate verify`.",
                 )
             if status.st_uid not in trusted:
                 raise CacheError(
                     f"{folder} belongs to the user {status.st_uid}, who may put any data there",
-                    hint="Its owner shares it with a group by `chgrp GROUP` and `chmod g+s` on the cache's folder. "
+                    hint="Its owner can share it with a group: `chgrp GROUP` and `chmod g+s` on the cache's folder. "
                     + CHOOSE_ANOTHER,
                 )
 
@@ -165,7 +165,7 @@ class Layout:
         if strangers:
             raise CacheError(
                 f"{self.root} is not empty and not a cache: it holds {strangers[0]!r}",
-                hint="A cache deletes what it doesn't need, so it wants a folder of its own. " + CHOOSE_ANOTHER,
+                hint="A cache deletes what it doesn't need, so it needs a folder of its own. " + CHOOSE_ANOTHER,
             )
         layout = replace(self, shared=_is_shared(self.root))
         layout.restore()
@@ -261,8 +261,8 @@ def _is_shared(root: Path) -> bool:
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 _REASONS = {
     errno.EROFS: ("the volume is read-only", CHOOSE_ANOTHER),
-    errno.EACCES: ("permission is denied", "Make the folder writable for this user. " + CHOOSE_ANOTHER),
-    errno.EPERM: ("permission is denied", "Make the folder writable for this user. " + CHOOSE_ANOTHER),
+    errno.EACCES: ("permission denied", "Make the folder writable for this user. " + CHOOSE_ANOTHER),
+    errno.EPERM: ("permission denied", "Make the folder writable for this user. " + CHOOSE_ANOTHER),
     errno.ENOTDIR: ("a part of the path is a file", CHOOSE_ANOTHER),
     errno.EIO: ("the volume reports an input/output error", "Check the disk (dmesg), then run `stagegate verify`."),
     errno.EFBIG: ("the file is larger than the volume or the process may write", "Check `ulimit -f` and the volume."),
@@ -274,7 +274,7 @@ def cache_error(error: OSError, doing: str, path: Path | str) -> CacheError:
     """The typed error for an `OSError` that came up while `doing` something (`write the blob`) at `path`."""
     if error.errno in _NO_SPACE:
         return NoSpace(
-            f"Could not {doing} at {path}: no space is left on the volume",
+            f"Could not {doing} at {path}: no space left on the volume",
             hint="Run `stagegate gc`, free some space, or choose a larger volume with --cache or STAGEGATE_CACHE.",
         )
     reason, hint = _REASONS.get(error.errno or 0, (error.strerror or str(error), ""))

@@ -144,7 +144,7 @@ class Leases:
             CacheError: They can't be read or removed.
         """
         pins = self._pins_of(dataset, digest)
-        with explained("take away a pin", self._layout.leases):
+        with explained("remove a pin", self._layout.leases):
             for lease in pins:
                 (self._layout.leases / lease.id).unlink(missing_ok=True)
             # So that no pin comes back after a power cut.
@@ -260,8 +260,8 @@ def _read(path: Path) -> Lease | None:
         return _parse(text, path.name)
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         raise CorruptRecord(
-            f"The lease {path} can't be read, so nobody knows which version it keeps: {error}",
-            hint="Every version stays on this node until the file is removed. Pin again what it may have pinned.",
+            f"The lease {path} can't be read, so the version that it keeps is unknown: {error}",
+            hint="Remove the file, then pin again what it may have pinned. Until then every version stays here.",
         ) from error
 
 
@@ -272,7 +272,7 @@ def _parse(text: bytes, name: str) -> Lease:
     lease = Lease(**fields | {"kind": kind, "pid": pid, "reserved": int(fields["reserved"])})
     texts = all(isinstance(getattr(lease, field), str) for field in _TEXTS)
     if lease.id != name or not texts or not isinstance(lease.pid, int):
-        raise ValueError("it has other fields than a lease")
+        raise ValueError("its fields are not those of a lease")
     if lease.digest and not DIGEST.fullmatch(lease.digest):
         raise ValueError("it names no version")
     return lease

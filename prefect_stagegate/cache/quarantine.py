@@ -58,7 +58,7 @@ class Quarantine:
         """
         layout, blob = self._layout, self._layout.blob(rot.digest)
         name = f"{blob.name}-{uuid.uuid4().hex}"
-        with explained("move a rotten blob aside", blob):
+        with explained("move a rotten blob into quarantine", blob):
             layout.quarantine.mkdir(mode=PRIVATE_DIR, exist_ok=True)
             layout.share(layout.quarantine, GROUP_DIR)
             try:
@@ -84,7 +84,7 @@ class Quarantine:
             CacheError: The cache can't be changed.
         """
         updated = replace(blob, entries=(*blob.entries, entry))
-        with explained("write down what is rotten", self._layout.quarantine):
+        with explained("record the entries of a rotten blob", self._layout.quarantine):
             self._record(updated)
         return updated
 
@@ -133,4 +133,4 @@ class Quarantine:
             return Quarantined(**fields | {"entries": tuple(fields["entries"])})
         except (FileNotFoundError, ValueError, TypeError, KeyError, RecursionError):
             name = blob.name
-            return Quarantined(name, f"blake3:{name.partition('-')[0]}", "", "why is not known", "", 0)
+            return Quarantined(name, f"blake3:{name.partition('-')[0]}", "", "the reason is unknown", "", 0)

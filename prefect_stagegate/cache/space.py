@@ -149,7 +149,7 @@ class Space:
 
     def available(self) -> Available:
         """The space that this writer could claim now."""
-        with explained("ask for the free space", self._layout.root), locked(self._layout.leases):
+        with explained("measure the free space", self._layout.root), locked(self._layout.leases):
             return self._measure()
 
     def _claim(self, size: int, before_room: Callable[[], None], ahead: int) -> None:
@@ -222,6 +222,6 @@ def used_bytes(layout: Layout) -> int:
 
 def _refuse(size: int, available: Available) -> None:
     raise NoSpace(
-        f"{bytes_text(size)} more are needed, and {available}",
+        f"No space left: needs {bytes_text(size)} more, but {available}",
         hint="Run `stagegate gc`, free some space, or choose a larger volume with --cache or STAGEGATE_CACHE.",
     )

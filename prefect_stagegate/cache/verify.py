@@ -128,7 +128,7 @@ def file_problem(path: Path, entry: Entry, read: Read = lambda _: None) -> str:
         status = path.lstat()
         size = status.st_size
         if not stat.S_ISREG(status.st_mode):
-            return "it is no file of its own"
+            return "it is not a regular file"
         if size != entry.size:
             return f"it has {count_text(size, 'byte')}, and the manifest says {entry.size:,}"
         with path.open("rb", buffering=0) as file:
@@ -160,7 +160,7 @@ def _open_file(path: str) -> int:
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise OSError(errno.EINVAL, "it is no regular file", path)
+        raise OSError(errno.EINVAL, "it is not a regular file", path)
     return descriptor
 
 

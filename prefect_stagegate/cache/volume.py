@@ -24,7 +24,7 @@ def require_locks(root: Path, folder: Path) -> None:
     kind, _ = mount_of(root)
     if kind in NETWORK:
         raise CacheError(
-            f"{root} lies on {kind}, where a lock that another machine holds may not be seen", hint=NEEDS_LOCAL
+            f"{root} is on {kind}, where this node may not see the locks of other machines", hint=NEEDS_LOCAL
         )
     # A second lock on a locked folder must be refused, else locks do nothing here.
     with locked(folder):
@@ -35,7 +35,9 @@ def require_locks(root: Path, folder: Path) -> None:
             return
         finally:
             os.close(descriptor)
-    raise CacheError(f"Locks do nothing on the volume of {root}, so nobody can tell who reads there", hint=NEEDS_LOCAL)
+    raise CacheError(
+        f"File locks have no effect on the volume of {root}, so it is unknown who uses it", hint=NEEDS_LOCAL
+    )
 
 
 def takes_links(folder: Path) -> bool:

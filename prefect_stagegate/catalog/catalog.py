@@ -93,7 +93,7 @@ class Catalog:
         records = open_records(url, options or {})
         stored_format = records.read(FORMAT_KEY)
         if stored_format is None and not create:
-            raise CatalogError(f"There is no catalog at {records.url}", hint="Name one by --catalog.")
+            raise CatalogError(f"There is no catalog at {records.url}", hint="Name one with --catalog.")
         if stored_format is None:
             _create(records)
         elif stored_format != FORMAT:
@@ -220,7 +220,7 @@ class Catalog:
             return None
         footer = ORIGINS.footer(end, key)
         if footer.digest != digest:
-            raise _corrupt(key, f"is that of {footer.digest}")
+            raise _corrupt(key, f"belongs to the version {footer.digest}")
         if footer.pins:
             return footer.pins
         # Records of earlier releases have no summary.
@@ -658,12 +658,12 @@ def _verified(rows: Iterable[R], digest: str, key: str, size: int | None = None)
     for entry in rows:
         # Anyone who can write to the catalog can forge a manifest with a fitting digest, so paths are checked again.
         if problem := path_problem(entry.path):
-            raise _corrupt(key, f"has a path that no dataset may have: {problem}")
+            raise _corrupt(key, f"has a path that is not allowed in a dataset: {problem}")
         hasher.update(row(entry))
         total += entry.size
         yield entry
     if hasher.hexdigest() != digest.removeprefix("sha256:") or size not in (None, total):
-        raise _corrupt(key, "holds other entries than its version's")
+        raise _corrupt(key, "does not hold the entries of its version")
 
 
 def _sums(footer: Footer, digest: str, key: str) -> Seal:

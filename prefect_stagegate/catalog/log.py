@@ -147,7 +147,7 @@ class Log(Generic[E]):
             try:
                 self.prove(entry, mark.state)
             except CorruptRecord as error:
-                raise RefConflict(f"{self.name} can't be changed so: {error.message}", hint=hint) from error
+                raise RefConflict(f"{self.name} can't be changed in this way: {error.message}", hint=hint) from error
             if self.records.create(self._key(entry.seq), encode(entry)):
                 return entry
         winner = self.head()
@@ -164,7 +164,7 @@ class Log(Generic[E]):
         """The error for a damaged log."""
         return CorruptRecord(
             f"The log of {self.name} is damaged: {problem}",
-            hint=f"Restore {self.prefix} of {self.catalog} from a backup; nothing of it is believed until then.",
+            hint=f"Restore {self.prefix} of {self.catalog} from a backup. Until then no entry of it counts.",
         )
 
     def _walk(self, *, whole: bool = False) -> tuple[list[E], Mark]:
@@ -232,6 +232,6 @@ class Log(Generic[E]):
     def _contradiction(self, problem: str) -> CorruptRecord:
         return CorruptRecord(
             f"The log of {self.name} contradicts what this node remembers: {problem}",
-            hint=f"Somebody changed or replaced it. Restore {self.prefix} in the catalog {self.catalog} from a backup; "
-            f"if it was restored or begun anew on purpose: `{self.history} --forget`.",
+            hint=f"Somebody changed or replaced it. Restore {self.prefix} in the catalog {self.catalog} from a backup. "
+            f"If it was restored or replaced on purpose, run `{self.history} --forget`.",
         )

@@ -74,7 +74,7 @@ def policy_log(
 
 def _prove(dataset: str, consent: Consent | None, entry: PolicyEntry, state: State) -> State:
     if entry.dataset != dataset:
-        raise CorruptRecord(f"it is of {entry.dataset}")
+        raise CorruptRecord(f"it belongs to {entry.dataset}")
     if consent and (why := consent(state.get("rule", {}), entry)):
         raise CorruptRecord(why)
     rule = {key: entry.policy[key] for key in ("policy", "owners") if key in entry.policy}

@@ -132,7 +132,7 @@ class DirectoryRecords:
         """
         if not target.is_file():
             raise CatalogError(
-                f"The catalog's record {key} can't be written to {self.url}: something that is no file has its name",
+                f"The catalog's record {key} can't be written to {self.url}: its name is not that of a file",
                 hint=f"Find out who put it there, and remove it: {target}",
                 dataset=dataset_of(key),
             )

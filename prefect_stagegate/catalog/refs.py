@@ -100,9 +100,9 @@ def _prove(dataset: str, ref: str, policies: Callable[[], Sequence[str]], entry:
     entry that withdrew it, and the number of the newest policy under which the ref was moved.
     """
     if (entry.dataset, entry.ref) != (dataset, ref):
-        raise CorruptRecord(f"it is of {entry.dataset}@{entry.ref}")
+        raise CorruptRecord(f"it belongs to {entry.dataset}@{entry.ref}")
     if (ref == LATEST) != (entry.action is RefAction.STAGE):
-        raise CorruptRecord(f"nobody moves {ref} by {entry.action}")
+        raise CorruptRecord(f"the action {entry.action} can't move {ref}")
     if ref == LATEST:
         return {}
     withdrawals: dict[str, int] = dict(state.get("withdrawn", {}))
@@ -148,6 +148,6 @@ def _require_accepted(entry: RefEntry, policies: Sequence[str], adopted: int, wi
     number = next((number for number in numbers if number >= earliest), 0)
     if not number:
         raise CorruptRecord(
-            f"the policy {attested.adopted[:19]}… that its decision was made under was not adopted then"
+            f"its decision was made under the policy {attested.adopted[:19]}…, which was not adopted then"
         )
     return number

@@ -128,7 +128,7 @@ def _opened(data: bytes, schema: pa.Schema) -> pq.ParquetFile:
     file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
     columns = list(file.schema_arrow)
     if columns != list(schema)[: len(columns)]:
-        raise ValueError("it has other columns than such a record")
+        raise ValueError("its columns are not those of such a record")
     return file
 
 

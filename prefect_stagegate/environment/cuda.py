@@ -121,8 +121,8 @@ def compare_cudas(there: Cuda, here: Cuda) -> Iterator[EnvironmentDifference]:
         weight = version_weight(was, now, same=1)
         why = {
             Weight.WARNING: "the same major release",
-            Weight.BLOCKING: "one of them has none" if ABSENT in (was, now) else "another major release",
-        }.get(weight, "no file tells it")
+            Weight.BLOCKING: "one side has none" if ABSENT in (was, now) else "another major release",
+        }.get(weight, "no file has its version")
         yield EnvironmentDifference("cuda", name, was, now, weight, why, f"Use {name} {was} here too.")
 
 

@@ -74,7 +74,7 @@ def compare_volumes(there: CacheVolume, here: CacheVolume) -> Iterator[Environme
     for name in ("file_system", "medium"):
         was, now = getattr(there, name), getattr(here, name)
         if UNKNOWN in (was, now):
-            yield EnvironmentDifference("volume", name, was, now, Weight.UNKNOWN, "the system does not tell it")
+            yield EnvironmentDifference("volume", name, was, now, Weight.UNKNOWN, "the system does not report it")
         elif was != now:
             why = "other storage may feed the GPUs more slowly"
             yield EnvironmentDifference(

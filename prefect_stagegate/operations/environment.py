@@ -74,7 +74,7 @@ def from_file(path: Path) -> Environment:
     if version != FORMAT:
         raise UsageError(f"{path} has format {version!r}, and this release reads {FORMAT}", hint=hint)
     if environment.fingerprint != fingerprint:
-        raise UsageError(f"{path} was changed: its facts do not have the fingerprint beside them", hint=hint)
+        raise UsageError(f"{path} was changed: its facts do not match its fingerprint", hint=hint)
     return environment
 
 
@@ -86,7 +86,7 @@ def accepted_in(workspace: Workspace, address: Address) -> Environment:
     """
     if not address.target:
         raise UsageError(
-            f"{address} names no target, and an environment is attested where a target accepted a version",
+            f"{address} names no target, and only a target's acceptance records an environment",
             hint=f"Name one, as in {address.dataset}@pilot, or a file of `stagegate env capture FILE`.",
             dataset=address.dataset,
         )

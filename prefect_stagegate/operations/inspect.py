@@ -178,7 +178,7 @@ def require_log(workspace: Workspace, address: Address) -> None:
         UsageError: There is no such dataset or ref, or the address names a version.
     """
     if address.is_version:
-        raise UsageError("A version has no history; a ref has", hint=f"Try `stagegate history {address.dataset}`.")
+        raise UsageError("Only a ref has a history, not a version", hint=f"Try `stagegate history {address.dataset}`.")
     if address.ref:
         workspace.catalog.require_ref(address.dataset, address.ref)
     else:

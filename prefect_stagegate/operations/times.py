@@ -20,7 +20,8 @@ def parse_until(text: str, at: datetime) -> datetime:
         return _parse(text, at, sign=1) + (timedelta(days=1) if _is_day(text) else timedelta())
     except (ValueError, OverflowError):
         raise UsageError(
-            f"{text!r} is no end", hint="Write a duration, a day or a time, as in 7d, 2026-03-31 or 2026-03-31T12:00Z."
+            f"{text!r} is not an end",
+            hint="Write a duration, a day or a time, as in 7d, 2026-03-31 or 2026-03-31T12:00Z.",
         ) from None
 
 
@@ -34,7 +35,7 @@ def parse_since(text: str, at: datetime) -> datetime:
         return _parse(text, at, sign=-1)
     except (ValueError, OverflowError):
         raise UsageError(
-            f"{text!r} is no beginning", hint="Write a duration, a day or a time, as in 30d or 2026-03-01."
+            f"{text!r} is not a beginning", hint="Write a duration, a day or a time, as in 30d or 2026-03-01."
         ) from None
 
 

@@ -43,8 +43,8 @@ if TYPE_CHECKING:
 
 MOST_FORMS = 20
 """The most forms in a row whose answers can't be recorded; after them the run gives up."""
-BY_FORM = "Resume this run: its form asks for your answer. The command does the same, and either way the run goes on."
-ENDED = "What was answered before counts no more: nobody waited for it, or the policy or what {target} names changed."
+BY_FORM = "Resume this run: its form asks for your answer. The command records one, too. The run resumes after either."
+ENDED = "Earlier answers no longer count: their request lapsed, or the policy or the version of {target} changed."
 
 
 class ApprovalForm(RunInput):
@@ -78,7 +78,7 @@ def resumed(
     requests = (workspace.catalog.awaited(name, target, str(run.id)) for target in reversed(targets))
     request = next(filter(None, requests), None)
     if request is not None:
-        run_log().info("Going on with %s@%s, which this run asked about", name, request.digest)
+        run_log().info("Resuming with %s@%s, the version of this run's request", name, request.digest)
         if unrecorded := _record_answers(workspace, request, run).why:
             run_log().warning(unrecorded)
     return request

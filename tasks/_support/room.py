@@ -23,7 +23,7 @@ def watched_room(workspace: Workspace) -> Iterator[None]:
     try:
         yield
     finally:
-        with unfailing("look how full the cache's volume is"):
+        with unfailing("measure the free space of the cache's volume"):
             _warn(workspace)
 
 

@@ -226,4 +226,4 @@ def test_addresses_need_no_catalog_unless_they_count_back(read_place: Place, run
     assert run_stagegate("path", name, env=nowhere).stdout.strip() == str(read_place.second.path)
     told = run_stagegate("path", "things@pilot~1", env=nowhere)
     assert (told.returncode, told.stdout) == (2, "")
-    assert "things@pilot~1 counts moves in the catalog's log" in told.stderr
+    assert "things@pilot~1 is found by the catalog's log" in told.stderr

@@ -293,13 +293,13 @@ def test_the_command_records_the_same_answer_and_wakes_the_run(
 
     alone = run_stagegate(*APPROVE, env=dataset.environment())
     assert alone.returncode == 0, alone.stderr
-    assert f"Flow run {run} PREFECT_API_URL does not say" in alone.stdout
+    assert f"Flow run {run} was not resumed: PREFECT_API_URL is not set" in alone.stdout
     assert "The answer is recorded" in alone.stdout
     assert dataset.head("production") == ""
 
     woken = run_stagegate(*APPROVE, "--json", env=dataset.environment(PREFECT_API_URL=platform.url))
     assert woken.returncode == 0, woken.stderr
-    assert json.loads(woken.stdout)["flow_runs"] == [{"flow_run": run, "resumed": True, "told": "goes on"}]
+    assert json.loads(woken.stdout)["flow_runs"] == [{"flow_run": run, "resumed": True, "told": "was resumed"}]
     platform.reaches(run, "Completed")
 
     assert dataset.head("production") == dataset.head("pilot")
@@ -307,7 +307,7 @@ def test_the_command_records_the_same_answer_and_wakes_the_run(
     assert (given.approver, given.approved, given.reason) == (Identity("ines", "declared"), True, "seen")
     with temporary_settings({PREFECT_API_URL: platform.url}):
         (ended,) = wake(dataset.waits(), given)
-    assert ended == Woken(run, resumed=False, told="does not wait any more, but is Completed")
+    assert ended == Woken(run, resumed=False, told="no longer waits, but is Completed")
 
 
 def test_one_person_who_answers_both_ways_at_once_is_recorded_once(
@@ -362,7 +362,7 @@ def test_a_run_that_nobody_answers_ends_as_not_approved_and_asks_again_when_it_i
     dataset, run = asked["lapsed"]
     state, version = platform.run(run)["state"], dataset.head("pilot")
     assert (state["type"], state["message"][:24]) == ("FAILED", "Nobody answered in time,")
-    with pytest.raises(UsageError, match=r"lapsed at .* asks anew"):
+    with pytest.raises(UsageError, match=r"lapsed at .* records a new request"):
         approve(dataset.node("ines"), Address("things"), "production")
     assert platform.answer(run, decision="approve", name="ines")["status"] == "ABORT"
 

@@ -149,8 +149,8 @@ def test_two_stagings_overlap_without_a_limit_and_follow_one_another_with_a_limi
     assert active_slots(place.source) == 0
     told = [line for line in lines(4, *states) if "slot of" in line]
     assert [line.split(" after ")[0].partition(",")[0] for line in told] == [
-        f"Waits for a free slot of {place.source}",
-        "Goes on",
+        f"Waiting for a free slot of {place.source}",
+        f"Got a slot of {place.source}",
     ]
 
 
@@ -323,7 +323,7 @@ def test_an_api_that_fails_holds_no_transfer_up_and_ends_none(place: Place, monk
 
     assert [state.is_completed() for state in (not_renewed, not_asked)] == [True, True]
     told = "\n".join(lines(5, not_renewed, not_asked))
-    for said in ("lease renewal failed", "given back some minutes late", "left out of account: the API is gone"):
+    for said in ("lease renewal failed", "released some minutes late", "limits are ignored: the API is gone"):
         assert said in told
 
 

@@ -381,7 +381,8 @@ def test_answer_to_an_earlier_proposal_does_not_count(place: Place) -> None:
     answer_request(place.node(LEGAL), "things", approved=True, reason="", digest=wanted)
     assert adopt(place.node(), second, reason="why not").missing == "0 of 1 approval by governance"
     assert adopt(place.node(), first, reason="why not").seq == 2
-    with pytest.raises(UsageError, match="Nobody asked"):  # it was asked about a policy that counts no more
+    # It was asked about a policy that counts no more.
+    with pytest.raises(UsageError, match="There is no request to adopt another policy"):
         answer_request(place.node(LEGAL), "things", approved=True, reason="", digest=other)
 
 
@@ -463,7 +464,7 @@ def test_reinstatement_needs_a_decision_after_the_rollback(place: Place, capsys:
     bad = Address("things", place.to_production("two"))
     assert check(place.node(), bad, "production").accepted
     rollback(place.node(), PRODUCTION, reason="loss went up")
-    with pytest.raises(GateFailed, match=r"loss went up; its acceptance is older than that.*stagegate check"):
+    with pytest.raises(GateFailed, match=r"loss went up; its acceptance is older than the withdrawal.*stagegate check"):
         promote(place.node(), bad, "production", reinstate=True)
     assert place.run("check", str(bad), "--gate", "production") == 4
     told = capsys.readouterr().out

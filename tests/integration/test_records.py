@@ -316,7 +316,7 @@ def test_a_key_that_can_t_be_used_stops_a_check_before_anything_is_recorded(
         with pytest.raises(UsageError, match=problem):
             check(place.node(), THINGS, "pilot")
     write_key(path, BestAvailableEncryption(b"secret"))
-    with pytest.raises(UsageError, match="wants a passphrase, and nobody is there"):
+    with pytest.raises(UsageError, match="needs a passphrase, and a task has no terminal"):
         check(place.node(), THINGS, "pilot")
     assert place.node().catalog.attestation("things", digest, "pilot") is None
 

@@ -59,7 +59,7 @@ def test_exactly_the_evidence_that_was_revoked_ends_and_counts_again_when_it_was
     assert stale(folder) == {}
     ended = revoke(node(folder, INES), THINGS, "cache_integrity", reason=f" {WHY} ")
     assert stale(folder) == {"cache_integrity": f"revoked by ines@example.org (declared) {ended.at[:16]}Z: {WHY}"}
-    with pytest.raises(GateFailed, match=r"cache_integrity that counts no more: revoked by ines.*wrong mount"):
+    with pytest.raises(GateFailed, match=r"cache_integrity that no longer counts: revoked by ines.*wrong mount"):
         promote(node(folder), THINGS, "pilot")
     assert check(node(folder), THINGS, "pilot").accepted
     assert stale(folder) == {}
@@ -87,7 +87,7 @@ def test_for_one_target_only_what_was_found_out_for_it_ends(folder: Path) -> Non
     revoke(node(folder), THINGS, "rollback", reason=WHY, gate="production")
     assert stale(folder) == {}
     assert set(stale(folder, "production")) == {"rollback"}
-    with pytest.raises(UsageError, match=r"asks the same about .* for all targets"):
+    with pytest.raises(UsageError, match=r"The result of .* about .* holds for all targets"):
         revoke(node(folder), THINGS, "license", reason=WHY, gate="production")
 
 
@@ -107,7 +107,7 @@ def test_a_check_that_was_under_way_does_not_bring_back_what_was_revoked(
     check(node(folder), THINGS, "pilot")
     monkeypatch.undo()
     assert stale(folder).keys() == {"license"}
-    with pytest.raises(GateFailed, match="evidence of license that counts no more"):
+    with pytest.raises(GateFailed, match="evidence of license that no longer counts"):
         promote(node(folder), THINGS, "pilot")
 
 

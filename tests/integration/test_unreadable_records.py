@@ -175,7 +175,7 @@ def test_a_pipe_in_a_records_place_stops_no_command(place: Place, run: Run, of: 
     (place.folder / of).unlink()
     os.mkfifo(place.folder / of)  # whoever opens it for reading waited until somebody wrote
     code, out, err = run("ls", "--json")
-    assert (code, "no regular file" in err) == (ExitCode.ERROR, True)
+    assert (code, "not a regular file" in err) == (ExitCode.ERROR, True)
     assert sum("digest" in line for line in json.loads(out)) == 3
 
 
@@ -186,7 +186,7 @@ def test_a_damaged_format_of_the_cache_is_named(place: Place, run: Run) -> None:
     (place.folder / "cache/format").unlink()
     os.mkfifo(place.folder / "cache/format")
     code, _, err = run("gc", "--dry-run")
-    assert (code, "no regular file" in err) == (ExitCode.ERROR, True)
+    assert (code, "not a regular file" in err) == (ExitCode.ERROR, True)
 
 
 def test_a_rollback_mends_a_damaged_node_ref(place: Place) -> None:

@@ -138,7 +138,7 @@ def test_without_an_index_it_begins_anywhere(workspace: Workspace, versions: lis
 
 
 def test_a_share_is_of_all_and_not_of_a_version(workspace: Workspace, versions: list[Version]) -> None:
-    with pytest.raises(UsageError, match="for all that lies on this node"):
+    with pytest.raises(UsageError, match="hash a part of this node, not of one version"):
         verify(workspace, Address("things"), share=Fraction(1, 2))
 
 
@@ -325,7 +325,7 @@ def test_the_record_of_a_blob_whose_mover_died_is_a_plain_one(workspace: Workspa
     (record,) = workspace.cache.layout.quarantine.glob("*.json")
     record.unlink()
     (one,) = Quarantine(workspace.cache.layout).all()
-    assert one.problem == "why is not known"
+    assert one.problem == "the reason is unknown"
 
 
 # ── the command ─────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -105,7 +105,7 @@ def test_a_view_names_the_entry_that_its_volume_takes_for_another(
     for entry in entries:
         cache.layout.blob(entry.digest).parent.mkdir()
         cache.layout.blob(entry.digest).write_text(entry.digest[-1])
-    with pytest.raises(CacheError, match="'a' can't stand in a view: the volume takes it for the name of another"):
+    with pytest.raises(CacheError, match="'a' can't be in a view: the volume treats it as the name of another"):
         cache.views.publish("things", "sha256:" + "f" * 64, entries)
     assert list(cache.views.all()) == []
 

@@ -37,7 +37,9 @@ def test_two_writers_never_count_on_the_same_bytes(cache: Cache, writer: Lease) 
         theirs = Space(cache.layout, SpaceRules(limit=LIMIT), other)
         assert theirs.available().bytes == STEP
         theirs.claim(STEP)
-        with pytest.raises(NoSpace, match=r"1 B more are needed.*holds 0 B of its limit.*have reserved 201.3 MB"):
+        with pytest.raises(
+            NoSpace, match=r"No space left: needs 1 B more, but .*holds 0 B of its limit.*have reserved 201.3 MB"
+        ):
             theirs.claim(1)
         assert reserved(cache) == {"flights": 3 * STEP, "planes": STEP}
     mine.claim(STEP)

@@ -89,7 +89,7 @@ def _is_file(source: str | Path) -> bool:
 def _from_file(path: Path) -> Presented:
     try:
         if path.stat().st_size > LARGEST:
-            raise UsageError(f"{path} is larger than any attestation")
+            raise UsageError(f"{path} is larger than {LARGEST >> 20} MiB, the limit for an attestation")
         document = json.loads(path.read_bytes())
         if isinstance(document, dict) and "payload" in document:
             return Presented(json.loads(base64.b64decode(document["payload"], validate=True)), (document,))
@@ -132,7 +132,7 @@ def _verify_parts(
     yield _policy(workspace, attested)
     yield _log(workspace, presented, attested)
     broken = "; ".join(people_problems(attested))
-    people = f"{decision.requester} asked; nobody agreed to or waived what they asked for themselves"
+    people = f"{decision.requester} requested it, and neither approved it nor waived a check"
     yield AttestationPart("people", AttestationVerdict.FAILS if broken else AttestationVerdict.HOLDS, broken or people)
     yield _signature(presented, keys)
 
@@ -171,9 +171,9 @@ def _policy(workspace: Workspace, attested: AttestedDecision) -> AttestationPart
         return AttestationPart(
             "policy",
             AttestationVerdict.UNKNOWN,
-            f"this release reads policy {adopted.seq} otherwise than the one that decided",
+            f"this release reads policy {adopted.seq} differently from the release that decided",
         )
-    age = "the adopted policy" if adopted.seq == len(policies) else "a policy that was changed since"
+    age = "the adopted policy" if adopted.seq == len(policies) else "a policy that was replaced since"
     return AttestationPart(
         "policy", AttestationVerdict.HOLDS, f"{digest_text(adopted.digest)}, number {adopted.seq}, is {age}"
     )
@@ -202,10 +202,12 @@ def _log(workspace: Workspace, presented: Presented, attested: AttestedDecision)
     # A refusal, and an acceptance that nobody promoted, are recorded beside the log.
     if any(statement_digest(statement) == digest for statement in decided):
         return AttestationPart(
-            "log", AttestationVerdict.HOLDS, f"recorded, and nothing was moved to {decision.target} by it"
+            "log", AttestationVerdict.HOLDS, f"recorded, but nothing was moved to {decision.target} by it"
         )
     return AttestationPart(
-        "log", AttestationVerdict.FAILS, f"the catalog has no such decision of {decision.target}: it was changed"
+        "log",
+        AttestationVerdict.FAILS,
+        f"the catalog has no such decision of {decision.target}: the attestation was changed",
     )
 
 
@@ -215,7 +217,7 @@ def _signature(presented: Presented, keys: Sequence[str]) -> AttestationPart:
         return AttestationPart("signature", AttestationVerdict.FAILS if keys else AttestationVerdict.UNKNOWN, why)
     if not keys:
         return AttestationPart(
-            "signature", AttestationVerdict.UNKNOWN, "it is signed, and no key was given to prove it with --key"
+            "signature", AttestationVerdict.UNKNOWN, "it is signed, but no key was given: give one with --key"
         )
     statement = presented.statement
     signed_by = {

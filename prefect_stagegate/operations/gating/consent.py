@@ -59,7 +59,9 @@ def why_unchangeable(policy: Mapping[str, Any]) -> str:
     if people is None or len(people) >= parameters.count:
         return ""
     groups = ", ".join(parameters.groups) or "those with keys"
-    return f"its rule wants {count_text(parameters.count, 'approval')} from {groups}, where {len(people)} may answer"
+    return (
+        f"its rule needs {count_text(parameters.count, 'approval')} from {groups}, where only {len(people)} may answer"
+    )
 
 
 def agreement(policy: Mapping[str, Any], request: ApprovalRequest, answers: Sequence[Approval]) -> Agreement:
@@ -99,7 +101,7 @@ def consent(before: Mapping[str, Any], entry: PolicyEntry) -> str:
     if not _is_readable(entry.policy):
         return "this release can't read its rule"
     missing = "" if rule_of(before) is None else _missing(before, entry)
-    return missing and f"nobody who had to agree did: {missing}"
+    return missing and f"the required people did not agree: {missing}"
 
 
 def _is_readable(policy: Mapping[str, Any]) -> bool:
@@ -122,7 +124,7 @@ def _missing(before: Mapping[str, Any], entry: PolicyEntry) -> str:
     request = entry.request
     about = (entry.dataset, entry.digest, POLICY_TARGET)
     if request is None or (request.dataset, request.digest, request.target) != about:
-        return "no request for this policy stands beside it"
+        return "it has no request for this policy"
     if request.after != entry.seq - 1:
-        return "its request is from before another policy was adopted"
+        return "another policy was adopted after its request"
     return agreement(before, request, entry.approvals).missing

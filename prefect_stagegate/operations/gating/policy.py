@@ -211,8 +211,8 @@ def answer_request(
     rule = rule_of(head.policy) if head else None
     if not requests or head is None or rule is None:
         raise UsageError(
-            f"Nobody asked to adopt another policy for {dataset}",
-            hint="`stagegate policy adopt SPEC --reason TEXT` asks.",
+            f"There is no request to adopt another policy for {dataset}",
+            hint="`stagegate policy adopt SPEC --reason TEXT` records one.",
             dataset=dataset,
         )
     request = requests[-1]
@@ -220,7 +220,7 @@ def answer_request(
         proposals = (f"{digest_text(other.digest)} by {other.requester}, {other.at[:19]}Z" for other in requests)
         raise UsageError(
             f"Several policies are proposed for {dataset}: {'; '.join(proposals)}",
-            hint="Say which by --policy DIGEST.",
+            hint="Name one with --policy DIGEST.",
             dataset=dataset,
         )
     answer = build_answer(workspace, request, approved=approved, reason=reason.strip(), key=key)

@@ -70,7 +70,7 @@ def _require_acceptance(
     dataset, digest = version.dataset, version.digest
     again = f"Run `stagegate check {dataset}@{digest} --gate {policy.target}`."
     if decision is None:
-        raise GateFailed(f"The gate {policy.target} was never asked about {dataset}@{digest}", hint=again)
+        raise GateFailed(f"The gate {policy.target} never checked {dataset}@{digest}", hint=again)
     if (decision.adopted, decision.policy) != (version.adopted, policy.policy):
         raise GateFailed(f"The policy of {policy.target} changed since {dataset}@{digest} was accepted", hint=again)
     if decision.outcome is DecisionOutcome.WAITING or decision.declined:
@@ -97,14 +97,14 @@ def _require_reinstatement(decision: Decision, withdrawal: RefEntry, *, reinstat
     why = f"{version} was withdrawn from {target} by {withdrawal.who} at {withdrawal.at}: {withdrawal.reason}"
     if decision.after < withdrawal.seq:
         raise GateFailed(
-            f"{why}; its acceptance is older than that",
-            hint=f"If it may come back: `stagegate check {version} --gate {target}`, then promote with --reinstate.",
+            f"{why}; its acceptance is older than the withdrawal",
+            hint=f"To allow it again, run `stagegate check {version} --gate {target}`, then promote with --reinstate.",
             dataset=decision.dataset,
         )
     if not reinstate:
         raise GateFailed(
             why,
-            hint=f"If it may come back: `stagegate promote {version} --to {target} --reinstate`.",
+            hint=f"To allow it again, run `stagegate promote {version} --to {target} --reinstate`.",
             dataset=decision.dataset,
         )
 
@@ -126,7 +126,7 @@ def _require_same_facts(workspace: Workspace, version: ResolvedVersion, policy: 
         changed = {name for name in current if current[name] != evidence.binding.get(name)} - _MAY_DIFFER
         if changed:
             raise GateFailed(
-                f"{version.dataset}@{version.digest} was accepted for {policy.target}, and what {evidence.check} "
+                f"{version.dataset}@{version.digest} was accepted for {policy.target}, but what {evidence.check} "
                 f"depends on changed since: {', '.join(sorted(changed))}",
                 hint=f"Run `stagegate check {version.dataset}@{version.digest} --gate {policy.target}`.",
                 dataset=version.dataset,
@@ -143,7 +143,7 @@ def _require_unrevoked(
     if revocation or newer:
         raise GateFailed(
             f"{version.dataset}@{version.digest} was accepted for {policy.target} by evidence of {evidence.check} that "
-            f"counts no more: {revocation or newer}",
+            f"no longer counts: {revocation or newer}",
             hint=f"Run `stagegate check {version.dataset}@{version.digest} --gate {policy.target}`.",
             dataset=version.dataset,
         )
@@ -171,11 +171,11 @@ def _require_waiver(
 ) -> None:
     """Raise when a waiver that the acceptance rests on no longer counts: it was revoked, say."""
     recorded = next((granted for granted in context.waivers if granted.id == waiver.id), None)
-    why = why_void(recorded, requirement, case) if recorded else "the catalog has lost it"
+    why = why_void(recorded, requirement, case) if recorded else "the catalog no longer has it"
     if why:
         raise GateFailed(
-            f"{version.dataset}@{version.digest} was accepted by a waiver of {requirement.check} that counts no more: "
-            f"{why}",
+            f"{version.dataset}@{version.digest} was accepted by a waiver of {requirement.check} that no longer "
+            f"counts: {why}",
             hint=f"Run `stagegate check {version.dataset}@{version.digest} --gate {case.target}`.",
             dataset=version.dataset,
         )

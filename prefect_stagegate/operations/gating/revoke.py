@@ -56,7 +56,7 @@ def revoke(workspace: Workspace, address: Address, check: str, *, reason: str, g
 def _target(evidence: Evidence, version: Address, gate: str) -> str:
     if "target" not in evidence.binding:
         raise UsageError(
-            f"{evidence.check} asks the same about {version} for all targets, not for {gate} alone",
+            f"The result of {evidence.check} about {version} holds for all targets, not for {gate} alone",
             hint="Leave --gate out to revoke it for all of them.",
             dataset=version.dataset,
         )
@@ -67,7 +67,7 @@ def _no_evidence(version: Address, check: str, gate: str, unrevoked: list[Eviden
     names = sorted({evidence.check for evidence in unrevoked})
     there = f" at {gate}" if gate else ""
     if check in CHECKS:
-        hint = f"There is evidence of {', '.join(names)}." if names else "There is no evidence about it at all."
+        hint = f"There is evidence of {', '.join(names)}." if names else "There is no evidence about it."
     else:
         hint = did_you_mean(check, CHECKS) or "`stagegate checks` lists the checks."
     return UsageError(

@@ -60,7 +60,7 @@ def _choose(entries: list[RefEntry], leaving: str, to: str, address: Address) ->
     chosen = next((entry for entry in reversed(candidates) if to in ("", entry.digest)), None)
     if chosen is None:
         raise UnknownRef(
-            f"{address} can't return to {to}: it never named it before, or withdrew it"
+            f"{address} can't return to {to}: it never named that version, or withdrew it"
             if to
             else f"{address} has no earlier version to return to",
             hint=f"`stagegate history {address}` shows what it named.",

@@ -281,8 +281,8 @@ def publish_version(
         raise TransferFailed(failures)
     if not sealed.files:
         raise UsageError(
-            f"The sources of {spec.dataset} hold no objects that the spec lets in: {', '.join(urls)}",
-            hint="Check each `url:` and its filters; `stagegate stage SPEC --dry-run` lists what is let in.",
+            f"The sources of {spec.dataset} hold no objects that the spec selects: {', '.join(urls)}",
+            hint="Check each `url:` and its filters; `stagegate stage SPEC --dry-run` lists the selected objects.",
             dataset=spec.dataset,
         )
     # First the view, then the catalog's records, then the refs: each step names only what the one before completed.

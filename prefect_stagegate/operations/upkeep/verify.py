@@ -111,7 +111,8 @@ def verify(
     if address:
         if share is not None or lasting is not None:
             raise UsageError(
-                "A share, or a time, is for all that lies on this node", hint=f"Leave it out, or leave out {address}."
+                "`share` and `lasting` hash a part of this node, not of one version",
+                hint=f"Leave them out, or leave out {address}.",
             )
         arc = verifier.version(address, watch, repair=repair)
     else:
@@ -207,7 +208,7 @@ class _Verifier:
             # In a cache that can only be read, rot is reported and stays where it is.
             if not isinstance(error.__cause__, OSError) or error.__cause__.errno not in ONLY_READABLE:
                 raise
-            log.warning("%s rotted, and %s can only be read, so it stays where it is", digest, layout.root)
+            log.warning("the blob %s is rotten, and %s is read-only, so it stays where it is", digest, layout.root)
 
     def _verify_view(self, held: OpenDataset, manifest: Manifest, arc: Arc, *, repair: bool) -> None:
         """Check a version's files of an arc's blobs, and repair them. The caller holds the version."""
