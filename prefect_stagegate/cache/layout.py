@@ -31,7 +31,6 @@ import stat
 import uuid
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 from prefect_stagegate.durable import make_folder, read_file, sync_folder, write_file
@@ -58,13 +57,24 @@ _DIGEST = re.compile(r"blake3:[0-9a-f]{64}")
 CHOOSE_ANOTHER = "Choose another folder with --cache or STAGEGATE_CACHE."
 
 
-@dataclass(frozen=True, slots=True)
 class Layout:
-    """The paths of one cache. `open` makes sure that they exist; the properties only compute paths."""
+    """The paths of one cache, as drawn above. `open` makes sure that they exist.
 
-    root: Path
-    shared: bool = False
-    """Whether a group shares it: the root has the setgid bit, and its group may write."""
+    Attributes:
+        shared: Whether a group shares it: the root has the setgid bit, and its group may write.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.shared = False
+        self.blobs = root / "blobs"
+        self.ingest = root / "ingest"
+        self.views = root / "views"
+        self.refs = root / "refs"
+        self.leases = root / "leases"
+        self.quarantine = root / "quarantine"
+        self.trash = root / "trash"
+        self.index = root / "index.sqlite"
 
     @classmethod
     def open(cls, root: Path, *, create: bool = True) -> Layout:
@@ -83,14 +93,14 @@ class Layout:
                     raise CacheError(f"There is no cache at {layout.root}", hint=CHOOSE_ANOTHER)
                 layout._make()
             layout._check_trust()
-            opened = replace(layout, shared=_is_shared(layout.root))
+            layout.shared = _is_shared(layout.root)
             # A cache on a read-only volume can still be read, as far as it is there.
             try:
-                opened.restore()
+                layout.restore()
             except OSError as error:
                 if error.errno not in ONLY_READABLE:
                     raise
-            return opened
+            return layout
 
     def restore(self) -> None:
         """Make the folders that are missing: a backup or rsync may leave empty ones out.
@@ -167,56 +177,16 @@ class Layout:
                 f"{self.root} is not empty and not a cache: it holds {strangers[0]!r}",
                 hint="A cache deletes what it doesn't need, so it needs a folder of its own. " + CHOOSE_ANOTHER,
             )
-        layout = replace(self, shared=_is_shared(self.root))
-        layout.restore()
+        self.shared = _is_shared(self.root)
+        self.restore()
         (self.root / TAG).write_text(_TAG_TEXT)
         # `format` comes last: a folder with it is a complete cache. Two processes that make one cache at once write the
         # same, and each rename leaves it complete.
         draft = self.ingest / f"format-{uuid.uuid4().hex}"
         write_file(draft, FORMAT.encode())
-        layout.share(draft, GROUP_FILE)
+        self.share(draft, GROUP_FILE)
         draft.rename(self.root / "format")
         sync_folder(self.root)
-
-    @property
-    def blobs(self) -> Path:
-        """Content by digest."""
-        return self.root / "blobs"
-
-    @property
-    def ingest(self) -> Path:
-        """Bytes on their way in. Views are built here too, and renamed."""
-        return self.root / "ingest"
-
-    @property
-    def views(self) -> Path:
-        """Complete, read-only trees of versions."""
-        return self.root / "views"
-
-    @property
-    def refs(self) -> Path:
-        """The node's copies of refs."""
-        return self.root / "refs"
-
-    @property
-    def leases(self) -> Path:
-        """Claims of live readers and writers."""
-        return self.root / "leases"
-
-    @property
-    def quarantine(self) -> Path:
-        """Blobs that rotted; absent until there was one."""
-        return self.root / "quarantine"
-
-    @property
-    def trash(self) -> Path:
-        """Files and folders that are about to be unlinked."""
-        return self.root / "trash"
-
-    @property
-    def index(self) -> Path:
-        """The pin memory."""
-        return self.root / "index.sqlite"
 
     def blob(self, digest: str) -> Path:
         """The path of the blob `blake3:<hex>`.

@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
-from functools import cache
+from functools import cache, partial
 from importlib import import_module
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -18,9 +18,9 @@ from prefect_stagegate.catalog.codec import decode, encode
 from prefect_stagegate.catalog.evidence import kept
 from prefect_stagegate.catalog.keys import dataset_of
 from prefect_stagegate.catalog.log import Log, LogMemory
-from prefect_stagegate.catalog.policies import Consent, PolicyEntry, policy_log
+from prefect_stagegate.catalog.policies import Consent, PolicyEntry, prove_adoption
 from prefect_stagegate.catalog.records import Records, open_records
-from prefect_stagegate.catalog.refs import RefAction, RefEntry, ref_log
+from prefect_stagegate.catalog.refs import RefAction, RefEntry, prove_move
 from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.errors import CatalogError, CorruptRecord, UnknownDataset, UnknownRef, suggest
 from prefect_stagegate.manifest import Manifest, Seal, path_problem, row
@@ -322,7 +322,16 @@ class Catalog:
     def ref_log(self, dataset: str, ref: str) -> Log[RefEntry]:
         """The log of a ref."""
         adopted = cache(lambda: self.policy_log(dataset).state().get("digests", ()))  # once for all entries of a walk
-        return ref_log(self._records, dataset, ref, self.url, self._memory, adopted)
+        return Log(
+            self._records,
+            f"datasets/{dataset}/refs/{ref}/",
+            RefEntry,
+            f"{dataset}@{ref}",
+            f"stagegate history {dataset}@{ref}",
+            partial(prove_move, dataset, ref, adopted),
+            self._memory,
+            self.url,
+        )
 
     def move_ref(  # noqa: PLR0913 - the fields of a log's entry
         self,
@@ -372,7 +381,16 @@ class Catalog:
 
     def policy_log(self, dataset: str) -> Log[PolicyEntry]:
         """The log of a dataset's policy."""
-        return policy_log(self._records, dataset, self.url, self._memory, self._consent)
+        return Log(
+            self._records,
+            f"datasets/{dataset}/policy/",
+            PolicyEntry,
+            f"the policy of {dataset}",
+            f"stagegate policy history {dataset}",
+            partial(prove_adoption, dataset, self._consent),
+            self._memory,
+            self.url,
+        )
 
     def adopt_policy(
         self,

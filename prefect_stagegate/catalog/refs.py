@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from functools import partial
 from typing import Any
 
 from prefect_stagegate.catalog.acceptance import read_decision
-from prefect_stagegate.catalog.log import Log, LogMemory, State
-from prefect_stagegate.catalog.records import Records
+from prefect_stagegate.catalog.log import State
 from prefect_stagegate.errors import CorruptRecord
 from prefect_stagegate.model import LATEST, Identity
 
@@ -63,37 +61,7 @@ def moves(entries: Sequence[RefEntry]) -> list[RefEntry]:
     return [entry for entry in entries if entry.action is not RefAction.WITHDRAW]
 
 
-def ref_log(
-    records: Records,
-    dataset: str,
-    ref: str,
-    catalog: str,
-    memory: LogMemory | None,
-    policies: Callable[[], Sequence[str]],
-) -> Log[RefEntry]:
-    """The log of one ref.
-
-    Args:
-        records: The catalog's store.
-        dataset: The dataset's name.
-        ref: The ref's name.
-        catalog: The catalog's URL.
-        memory: Where the node remembers which entries it checked.
-        policies: Returns the digests of the policies that the dataset adopted, the oldest first.
-    """
-    return Log(
-        records,
-        f"datasets/{dataset}/refs/{ref}/",
-        RefEntry,
-        f"{dataset}@{ref}",
-        f"stagegate history {dataset}@{ref}",
-        partial(_prove, dataset, ref, policies),
-        memory,
-        catalog,
-    )
-
-
-def _prove(dataset: str, ref: str, policies: Callable[[], Sequence[str]], entry: RefEntry, state: State) -> State:
+def prove_move(dataset: str, ref: str, policies: Callable[[], Sequence[str]], entry: RefEntry, state: State) -> State:
     """Check that an entry of a ref's log was allowed after the entries before it.
 
     The state holds the ref's version, all versions that it named, the withdrawn versions, each with the number of the

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
@@ -17,13 +18,13 @@ from prefect_stagegate.catalog import RefAction, RefEntry, moves, withdrawn
 from prefect_stagegate.clock import now
 from prefect_stagegate.environment import Environment
 from prefect_stagegate.errors import StagegateError
-from prefect_stagegate.model import Address, CredentialLife, Finding
+from prefect_stagegate.model import Address, CredentialLife, Finding, Validation
 from prefect_stagegate.operations.address import ResolvedVersion
 from prefect_stagegate.operations.environment import capture_environment
 from prefect_stagegate.operations.gating.approve import request_for
-from prefect_stagegate.operations.gating.contract import run_contract
 from prefect_stagegate.operations.gating.measuring import VersionMeasures
 from prefect_stagegate.operations.read import keep_dataset
+from prefect_stagegate.operations.staging.fetch import present
 from prefect_stagegate.operations.staging.probe import probe
 from prefect_stagegate.operations.staging.sources import open_sources, open_spec_source
 from prefect_stagegate.operations.workspace import Workspace
@@ -32,7 +33,7 @@ from prefect_stagegate.readiness.records.attest import decision_of, environment_
 from prefect_stagegate.sources import renewing
 from prefect_stagegate.sources.selection.selection import Selection
 from prefect_stagegate.spec import Gate
-from prefect_stagegate.validations import newest_time
+from prefect_stagegate.validations import newest_time, validate
 
 T = TypeVar("T")
 
@@ -73,7 +74,7 @@ def build_context(
         entries=manifest.entries,
         origins=lambda: workspace.catalog.origins(dataset, digest),
         failed=cache(lambda: workspace.catalog.failed(dataset, digest)),
-        validation=cache(lambda: run_contract(workspace, version, cancel, progress)),
+        validation=cache(lambda: _run_contract(workspace, version, cancel, progress)),
         table_time=lambda table: _newest(workspace, version, table),
         probe_source=lambda position: _probe(workspace, version, position),
         credential_life=lambda position: _credential_life(workspace, version, position),
@@ -154,6 +155,20 @@ def _accepted(entry: RefEntry) -> Accepted:
     decision = decision_of(statement) if statement else None
     environment: Environment | None = environment_of(statement) if statement else None
     return Accepted(entry.ref, entry.digest, entry.at, decision, environment)
+
+
+def _run_contract(
+    workspace: Workspace, version: ResolvedVersion, cancel: Event | None, progress: Callable[[str], None] | None
+) -> Validation:
+    """Run the contract on a version; fetch the version first when this node lacks it."""
+    dataset, digest = version.dataset, version.digest
+    with present(workspace, dataset, digest, "validate", cancel) as view:
+        began = time.perf_counter()
+        entries = workspace.catalog.manifest(dataset, digest).entries()
+        contract = version.spec.contract
+        report = progress or (lambda _: None)
+        validation = validate(view, entries, contract, dataset=dataset, digest=digest, progress=report)
+    return replace(validation, seconds=round(time.perf_counter() - began, 3))
 
 
 def _newest(workspace: Workspace, version: ResolvedVersion, table: str) -> datetime | None:

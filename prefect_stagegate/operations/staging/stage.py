@@ -21,14 +21,13 @@ from prefect_stagegate.cache.quarantine import Quarantine
 from prefect_stagegate.cache.views import Draft
 from prefect_stagegate.cache.volume import folds_case
 from prefect_stagegate.catalog import RefAction, RefEntry
-from prefect_stagegate.errors import BlobVanished, RefConflict, StagegateError, TransferFailed, UsageError
+from prefect_stagegate.errors import BlobVanished, RefConflict, SourceBusy, StagegateError, TransferFailed, UsageError
 from prefect_stagegate.manifest import Manifest, Seal, seal
-from prefect_stagegate.model import LATEST, Address, Entry, FailedObject, PlannedObject, Receipt, Version
+from prefect_stagegate.model import LATEST, Address, Entry, FailedObject, PlannedObject, Receipt, SourceObject, Version
 from prefect_stagegate.operations.address import SpecLike, parse
 from prefect_stagegate.operations.gating.policy import adopt_first_policy, proposed_changes
 from prefect_stagegate.operations.staging.fetch import fetch_version
 from prefect_stagegate.operations.staging.ledger import Ledger
-from prefect_stagegate.operations.staging.listing import begin_listing
 from prefect_stagegate.operations.staging.missing_objects import expected, require_complete
 from prefect_stagegate.operations.staging.origins import plan_origins, spec_with_sources
 from prefect_stagegate.operations.staging.paths import Paths
@@ -38,8 +37,11 @@ from prefect_stagegate.operations.upkeep.eviction import claim_space, space_for
 from prefect_stagegate.operations.upkeep.node_refs import point
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.plan import check_names, plan_object
+from prefect_stagegate.sources import Source, Wanted
 from prefect_stagegate.spec import Spec
-from prefect_stagegate.transfer import Limits, Progress, Transfer, transfer
+from prefect_stagegate.transfer import Limits, Progress, Transfer, TransferStats, transfer
+from prefect_stagegate.transfer.retry import Retrier
+from prefect_stagegate.transfer.stop import Stop
 
 BATCH = 512
 """Objects whose pins are looked up in one query."""
@@ -51,6 +53,8 @@ TRIES = 3
 """How often a staging is tried: a collection may take a blob that it counts on."""
 REF_TRIES = 5
 """How often staging tries to move `latest` while other stagers move it too."""
+LISTING_RETRIES = 3
+"""How often a listing starts again. Clients of object stores repeat each of its requests, too."""
 
 
 def stage(
@@ -161,12 +165,31 @@ def list_sources(
         SourceError: A source can't be listed.
     """
     for position, (selection, group) in enumerate(zip(sources.selections, sources.groups, strict=True)):
-        stream = selection.taken(begin_listing(group.primary, selection.wants, cancel))
+        stream = selection.taken(_begin_listing(group.primary, selection.wants, cancel))
         while batch := list(islice(stream, BATCH)):
             if progress:
                 progress.listed(len(batch), sum(listed.size for listed in batch))
             for listed in batch:
                 yield SelectedObject(position, listed)
+
+
+def _begin_listing(source: Source, wanted: Wanted, cancel: Event | None = None) -> Iterator[SourceObject]:
+    """List a source. Until the first object came, start again when the server says that it is busy.
+
+    Raises:
+        SourceBusy: The server was busy in every try, or in the middle of the listing.
+        Cancelled: `cancel` was set.
+    """
+
+    def start() -> tuple[SourceObject | None, Iterator[SourceObject]]:
+        stream = iter(source.list(wanted))
+        return next(stream, None), stream
+
+    # Only the start is repeated: later, nobody knows which objects the caller has already.
+    first, rest = Retrier(LISTING_RETRIES, Stop(cancel), TransferStats()).run(start, again=(SourceBusy,))
+    if first is not None:
+        yield first
+        yield from rest
 
 
 def plan_transfer(
