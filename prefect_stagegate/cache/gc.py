@@ -8,7 +8,6 @@ link, and fetches the bytes again.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import time
 from collections import Counter
@@ -19,6 +18,7 @@ from itertools import chain
 from pathlib import Path
 
 from prefect_stagegate.cache.blobs import Blobs
+from prefect_stagegate.cache.holders import is_locked
 from prefect_stagegate.cache.layout import Layout, explained
 from prefect_stagegate.cache.leases import Lease, LeaseKind, Leases, locked
 from prefect_stagegate.cache.quarantine import Quarantine
@@ -266,24 +266,13 @@ def _strays(layout: Layout) -> Iterator[Path]:
 def _abandoned(draft: Path) -> bool:
     """Whether a draft's maker is gone, by its lock. A young draft may not be locked yet."""
     try:
-        return _is_unlocked(draft) and not _is_young(draft)
+        return not is_locked(draft) and not _is_young(draft)
     except FileNotFoundError:
         return False
 
 
 def _is_young(draft: Path) -> bool:
     return time.time() - draft.stat().st_mtime < DRAFT_SECONDS
-
-
-def _is_unlocked(draft: Path) -> bool:
-    descriptor = os.open(draft, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    finally:
-        os.close(descriptor)
-    return True
 
 
 def _reasons(layout: Layout, writer_id: str) -> tuple[str, ...]:
@@ -294,7 +283,7 @@ def _reasons(layout: Layout, writer_id: str) -> tuple[str, ...]:
 def _young_drafts(layout: Layout) -> Iterator[str]:
     for draft in sorted(layout.ingest.glob(f"{DRAFT}*")):
         with suppress(FileNotFoundError):
-            if _is_young(draft) and _is_unlocked(draft):
+            if _is_young(draft) and not is_locked(draft):
                 reason = f"a draft without a lock, perhaps of a stager that was killed in the last {DRAFT_SECONDS} s"
                 yield f"ingest/{draft.name}: {reason}; a later collection removes it"
 

@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
+from prefect_stagegate.cache.holders import is_locked
 from prefect_stagegate.cache.layout import GROUP_FILE, PRIVATE_FILE, Layout, explained
 from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.durable import read_file, sync_folder
@@ -91,7 +92,11 @@ class Leases:
         Raises:
             CacheError: The lease can't be written.
         """
-        lease, descriptor = self._make(kind, dataset, digest, purpose)
+        with explained("write a lease", self._layout.leases):
+            self._layout.restore()
+            # Shared: many may make leases at once, but none while a collection has the exclusive lock.
+            with locked(self._layout.leases, fcntl.LOCK_SH):
+                lease, descriptor = self._write(kind, dataset, digest, purpose)
         os.set_inheritable(descriptor, inherited)
         try:
             yield lease
@@ -100,16 +105,6 @@ class Leases:
                 with suppress(OSError):  # without its lock the file is no lease, and a collection removes it
                     (self._layout.leases / lease.id).unlink()
             os.close(descriptor)
-
-    def reserve(self, lease: Lease, size: int) -> None:
-        """Write into a live writer's lease how many bytes it is yet to write.
-
-        Raises:
-            CacheError: The lease can't be written.
-        """
-        path = self._layout.leases / lease.id
-        with explained("reserve space", path), locked(self._layout.leases, fcntl.LOCK_SH):
-            write_reserved(path, lease, size)
 
     def pin(self, dataset: str, digest: str, purpose: str = "") -> Lease:
         """Keep a version until it is unpinned. The pin survives a power cut.
@@ -191,13 +186,6 @@ class Leases:
     def _pins_of(self, dataset: str, digest: str) -> list[Lease]:
         pins = (lease for lease in self.live() if lease.kind is LeaseKind.PIN)
         return [lease for lease in pins if (lease.dataset, lease.digest) == (dataset, digest)]
-
-    def _make(self, kind: LeaseKind, dataset: str, digest: str, purpose: str) -> tuple[Lease, int]:
-        with explained("write a lease", self._layout.leases):
-            self._layout.restore()
-            # Shared: many may make leases at once, but none while a collection has the exclusive lock.
-            with locked(self._layout.leases, fcntl.LOCK_SH):
-                return self._write(kind, dataset, digest, purpose)
 
     def _write(self, kind: LeaseKind, dataset: str, digest: str, purpose: str) -> tuple[Lease, int]:
         """Write a lease, and lock it. The caller has the lock of the folder."""
@@ -283,13 +271,6 @@ def _alive(path: Path, lease: Lease) -> bool:
     if lease.kind is LeaseKind.PIN:
         return True
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+        return is_locked(path)
     except FileNotFoundError:
         return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False

@@ -7,6 +7,7 @@ its reservation ends with its lease.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import threading
 from collections.abc import Callable
@@ -145,7 +146,8 @@ class Space:
             self._left -= size
             self._ahead = min(self._ahead, self._left)
             if self._reserved - self._left >= STEP:
-                self._write_reservation(self._left)
+                with explained("reserve space", self._layout.root), locked(self._layout.leases, fcntl.LOCK_SH):
+                    self._write_reservation()
 
     def available(self) -> Available:
         """The space that this writer could claim now."""
@@ -162,7 +164,7 @@ class Space:
                     extra = max(0, min(ahead, free // AHEAD) - size)
                     self._left += size + extra
                     self._ahead += extra
-                    self._write_reservation(self._left, locked_already=True)
+                    self._write_reservation()
                     return
             if not tries_left:
                 _refuse(size, available)
@@ -183,14 +185,11 @@ class Space:
             sum(lease.reserved for lease in others),
         )
 
-    def _write_reservation(self, size: int, *, locked_already: bool = False) -> None:
-        self._reserved = size
-        if self._lease is None:
-            return
-        if locked_already:
-            write_reserved(self._layout.leases / self._lease.id, self._lease, size)
-        else:
-            Leases(self._layout).reserve(self._lease, size)
+    def _write_reservation(self) -> None:
+        """Write into the lease how many bytes are yet to be written. The caller has a lock of the leases."""
+        self._reserved = self._left
+        if self._lease is not None:
+            write_reserved(self._layout.leases / self._lease.id, self._lease, self._left)
 
 
 def room(size: int) -> int:

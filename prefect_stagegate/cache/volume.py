@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 import uuid
 from pathlib import Path
 
+from prefect_stagegate.cache.holders import is_locked
 from prefect_stagegate.cache.layout import TAG
 from prefect_stagegate.cache.leases import locked
 from prefect_stagegate.errors import CacheError
@@ -28,16 +27,11 @@ def require_locks(root: Path, folder: Path) -> None:
         )
     # A second lock on a locked folder must be refused, else locks do nothing here.
     with locked(folder):
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return
-        finally:
-            os.close(descriptor)
-    raise CacheError(
-        f"File locks have no effect on the volume of {root}, so it is unknown who uses it", hint=NEEDS_LOCAL
-    )
+        locks_work = is_locked(folder)
+    if not locks_work:
+        raise CacheError(
+            f"File locks have no effect on the volume of {root}, so it is unknown who uses it", hint=NEEDS_LOCAL
+        )
 
 
 def takes_links(folder: Path) -> bool:

@@ -583,12 +583,8 @@ class Catalog:
         folder = f"datasets/{dataset}/approvals/{target}/"
         return [self._load_request(folder, name) for name in self._records.folders(folder)]
 
-    def put_approval(self, request: ApprovalRequest, approver: Identity, *, approved: bool, reason: str) -> Approval:
-        """Add an answer to a request; the same answer of the same person again adds nothing."""
-        return self.put_answer(request, Approval(request.id, approver, approved, reason, stamp(now())))
-
     def put_answer(self, request: ApprovalRequest, approval: Approval) -> Approval:
-        """Add an answer that exists as a record; the same one again adds nothing, unless only the new one is signed."""
+        """Add an answer; the same one of the same person again adds nothing, unless only the new one is signed."""
         folder = self._request_folder(request.dataset, request.target, request.id)
         while True:
             # Before the answers are read: an answer that is added meanwhile takes this number, and `create` fails.

@@ -17,7 +17,7 @@ from prefect_stagegate.cli import main
 from prefect_stagegate.errors import CorruptRecord, GateFailed, UnknownRef, UsageError, WaitingForApproval
 from prefect_stagegate.model import Address, DecisionOutcome, Direction, Identity
 from prefect_stagegate.operations.gating.approve import approve, wait
-from prefect_stagegate.operations.gating.check import check, preview_check
+from prefect_stagegate.operations.gating.check import check
 from prefect_stagegate.operations.gating.policy import adopt, adoptions, answer_request
 from prefect_stagegate.operations.gating.promote import promote
 from prefect_stagegate.operations.gating.ready import find_ready, hold_ready
@@ -26,6 +26,7 @@ from prefect_stagegate.operations.gating.validate import validate
 from prefect_stagegate.operations.staging.stage import stage
 from prefect_stagegate.operations.workspace import Workspace, no_passphrase, open_workspace
 from prefect_stagegate.readiness.records.signing import SigningKey, read_signing_key
+from tests.support.gates import preview_check, put_approval
 
 THINGS, PRODUCTION = Address("things"), Address("things", "production")
 ADA, INES, LEGAL = (Identity(name, "declared") for name in ("ada", "ines@example.org", "legal@example.org"))
@@ -419,7 +420,7 @@ def test_signed_decline_is_not_hidden_behind_an_unsigned_answer(place: Place, tm
     request = adopt(place.node(), lax, reason="smaller team").request
     assert request
     answer_request(place.node(LEGAL), "things", approved=False, reason="no", key=keys[LEGAL.name])
-    place.node().catalog.put_approval(request, LEGAL, approved=True, reason="forged")
+    put_approval(place.node().catalog, request, LEGAL, approved=True, reason="forged")
     answer_request(place.node(boss), "things", approved=True, reason="", key=keys[boss.name])
     assert adopt(place.node(), lax, reason="smaller team").missing.startswith(f"declined by {LEGAL.name}")
 

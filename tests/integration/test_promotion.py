@@ -24,7 +24,7 @@ from prefect_stagegate.errors import (
 from prefect_stagegate.model import Address, DecisionOutcome, Identity, Outcome, Version
 from prefect_stagegate.operations.gating.approve import answer, approve, wait, waiting_runs
 from prefect_stagegate.operations.gating.attestations import verify_attestation
-from prefect_stagegate.operations.gating.check import check, preview_check
+from prefect_stagegate.operations.gating.check import check
 from prefect_stagegate.operations.gating.policy import adopt
 from prefect_stagegate.operations.gating.promote import promote
 from prefect_stagegate.operations.gating.revoke import revoke
@@ -35,6 +35,7 @@ from prefect_stagegate.operations.workspace import Workspace, open_workspace
 from prefect_stagegate.readiness import known_checks
 from prefect_stagegate.readiness.records.attest import read_statement
 from prefect_stagegate.spec import Spec, load_spec
+from tests.support.gates import preview_check, put_approval
 
 THINGS = Address("things")
 ADA, INES = Identity("ada", "declared"), Identity("ines@example.org", "declared")
@@ -187,7 +188,7 @@ def test_attestation_lists_only_answers_that_counted(place: Place) -> None:
     to_pilot(place)
     check(place.node(), THINGS, "production")
     (request,) = place.node().catalog.requests("things", "production")
-    place.node().catalog.put_approval(request, Identity("bob", "declared"), approved=True, reason="not my group")
+    put_approval(place.node().catalog, request, Identity("bob", "declared"), approved=True, reason="not my group")
     approve(place.node(INES), THINGS, "production", reason="seen")
     assert check(place.node(), THINGS, "production").accepted
     statement = place.node().catalog.attestation("things", request.digest, "production")

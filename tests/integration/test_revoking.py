@@ -14,7 +14,7 @@ from prefect_stagegate.clock import now
 from prefect_stagegate.errors import GateFailed, UsageError
 from prefect_stagegate.model import Address, Identity
 from prefect_stagegate.operations.gating import context as asking
-from prefect_stagegate.operations.gating.check import check, preview_check
+from prefect_stagegate.operations.gating.check import check
 from prefect_stagegate.operations.gating.promote import promote
 from prefect_stagegate.operations.gating.ready import find_ready
 from prefect_stagegate.operations.gating.revoke import revoke
@@ -22,6 +22,7 @@ from prefect_stagegate.operations.staging.stage import stage
 from prefect_stagegate.operations.workspace import Workspace, open_workspace
 from prefect_stagegate.readiness import State, known_checks
 from prefect_stagegate.spec import load_spec
+from tests.support.gates import preview_check
 
 THINGS, PILOT = Address("things"), Address("things", "pilot")
 ADA, INES = Identity("ada", "declared"), Identity("ines@example.org", "declared")

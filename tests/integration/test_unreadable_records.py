@@ -23,6 +23,7 @@ from prefect_stagegate.operations.staging.stage import stage
 from prefect_stagegate.operations.workspace import Workspace, open_workspace
 from prefect_stagegate.readiness import known_checks
 from prefect_stagegate.spec import load_spec
+from tests.support.gates import put_approval
 
 ADA = Identity("ada", "declared")
 LEFTOVERS = (".DS_Store", ".{name}.swp", "{name}.bak", "{name}~", "#{name}#", "notes.txt", "Thumbs.db")
@@ -282,7 +283,7 @@ def test_a_lost_answer_stops_no_other(place: Place) -> None:
     catalog = place.node().catalog
     request = catalog.put_request("things", place.digests[1], "pilot", "sha256:" + "0" * 64, ADA)
     for name in ("ben", "cleo"):
-        catalog.put_approval(request, Identity(name, "declared"), approved=True, reason="")
+        put_approval(catalog, request, Identity(name, "declared"), approved=True, reason="")
     place.record(f"approvals/pilot/{request.id}/00000001.json").unlink()
-    catalog.put_approval(request, Identity("dan", "declared"), approved=True, reason="")  # went round without an end
+    put_approval(catalog, request, Identity("dan", "declared"), approved=True, reason="")  # went round without an end
     assert [answer.approver.name for answer in catalog.approvals(request)] == ["cleo", "dan"]

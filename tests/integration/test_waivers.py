@@ -13,7 +13,6 @@ from prefect_stagegate.cli import main
 from prefect_stagegate.clock import now
 from prefect_stagegate.errors import GateFailed, UsageError
 from prefect_stagegate.model import Address, DecisionOutcome, Identity, Outcome
-from prefect_stagegate.operations.gating import check as checking
 from prefect_stagegate.operations.gating.check import check
 from prefect_stagegate.operations.gating.policy import adopt
 from prefect_stagegate.operations.gating.promote import promote
@@ -26,6 +25,7 @@ from prefect_stagegate.operations.workspace import Workspace, open_workspace
 from prefect_stagegate.readiness import known_checks
 from prefect_stagegate.report import build_report, to_text
 from prefect_stagegate.spec import load_spec
+from tests.support.gates import preview_check
 
 THINGS = Address("things")
 ADA, INES = Identity("ada", "declared"), Identity("ines@example.org", "declared")
@@ -208,7 +208,7 @@ def test_a_noisy_check_has_to_pass_several_times_in_a_row(folder: Path) -> None:
     told = [check(node(folder), THINGS, "pilot") for _ in range(3)]
     assert [one.outcome for one in told] == [DecisionOutcome.INCONCLUSIVE] * 2 + [DecisionOutcome.ACCEPTED]
     assert "1 of 3 passes in a row" in told[0].checks[0].full_summary
-    assert [one.state for one in checking.preview_check(node(folder), THINGS, "pilot")] == ["current"]
+    assert [one.state for one in preview_check(node(folder), THINGS, "pilot")] == ["current"]
 
 
 def test_the_command_waives_shows_and_revokes(

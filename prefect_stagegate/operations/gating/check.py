@@ -90,15 +90,8 @@ def signing_key(workspace: Workspace) -> SigningKey | None:
     return read_signing_key(path, workspace.ask_passphrase) if path else None
 
 
-def preview_check(
-    workspace: Workspace, version_or_spec: SpecLike | Address, gate: str, *, spec: SpecLike | None = None
-) -> tuple[PlannedCheck, ...]:
-    """Plan what `check` would run, what evidence it would use again, and why. Changes nothing."""
-    return preview_version(workspace, *resolve_for_gate(workspace, version_or_spec, gate, spec))
-
-
 def preview_version(workspace: Workspace, version: ResolvedVersion, gate: Gate) -> tuple[PlannedCheck, ...]:
-    """Plan the check of a version that `resolve_for_gate` returned; see `preview_check`."""
+    """Plan what `check_version` would run, what evidence it would use again, and why. Changes nothing."""
     stored = workspace.catalog.evidence(version.dataset, version.digest)
     return plan_checks(build_context(workspace, version, gate), stored)
 

@@ -136,16 +136,14 @@ def adopt(workspace: Workspace, spec: SpecLike, *, reason: str) -> Adoption:
     if head and head.digest == digest:
         return Adoption(dataset, digest, head.seq, (), is_new=False)
     differences = changes(head.policy, policy, dataset) if head else ()
+    request: ApprovalRequest | None = None
+    answers: tuple[Approval, ...] = ()
     # The rule of the policy in force decides, not that of the new one, which would excuse itself.
-    if head is None or rule_of(head.policy) is None:
-        entry = workspace.catalog.adopt_policy(
-            dataset, policy, head=head, who=workspace.identity, reason=reason.strip()
-        )
-        return Adoption(dataset, digest, entry.seq, differences)
-    request = _request(workspace, head, digest)
-    answers = tuple(workspace.catalog.approvals(request))
-    if missing := agreement(head.policy, request, answers).missing:
-        return Adoption(dataset, digest, 0, differences, request, missing)
+    if head and rule_of(head.policy) is not None:
+        request = _request(workspace, head, digest)
+        answers = tuple(workspace.catalog.approvals(request))
+        if missing := agreement(head.policy, request, answers).missing:
+            return Adoption(dataset, digest, 0, differences, request, missing)
     entry = workspace.catalog.adopt_policy(
         dataset,
         policy,
