@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.manifest import path_problem
-from prefect_stagegate.model import Action, Pin, PlannedObject, SourceObject
+from prefect_stagegate.model import Action, PlannedObject, SourceObject
 from prefect_stagegate.spec import Rehash
 from prefect_stagegate.units import count_text
 
@@ -47,11 +47,6 @@ def check_names(objects: Iterable[tuple[str, str, str]]) -> None:
     )
 
 
-def is_doubted(pin: Pin, rehash: Rehash) -> bool:
-    """Whether a source's `rehash` wants an object read again, even if the digest of its pin is known."""
-    return rehash == "always" or (rehash == "when_weak" and pin.strength == "weak")
-
-
 def plan_object(
     listed: SourceObject, *, path: str, source: int, remembered: str | None, held: bool, rehash: Rehash = "never"
 ) -> PlannedObject:
@@ -65,7 +60,8 @@ def plan_object(
         held: Whether the cache holds a blob of that digest.
         rehash: Its source's setting.
     """
-    if is_doubted(listed.pin, rehash):
+    # Such an object is read again even if the digest of its pin is known.
+    if rehash == "always" or (rehash == "when_weak" and listed.pin.strength == "weak"):
         return PlannedObject(path, listed, source, Action.FETCH, doubted=True)
     action = Action.REUSE if remembered and held else Action.FETCH
     return PlannedObject(path, listed, source, action, remembered or "")

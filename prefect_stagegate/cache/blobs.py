@@ -38,6 +38,7 @@ from prefect_stagegate.durable import Durability, sync_folder
 from prefect_stagegate.errors import ChecksumMismatch
 
 _WRITABLE_BY_OTHERS = 0o022
+_LINKS_REFUSED = (errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
 class Blobs:
@@ -161,7 +162,7 @@ class Blobs:
                 self._set_aside(target, digest)
                 os.link(claim.path, target)
         except OSError as error:
-            if not _refuses_links(error):
+            if error.errno not in _LINKS_REFUSED:
                 raise
             os.rename(claim.path, target)  # noqa: PTH104
 
@@ -214,7 +215,3 @@ def _is_sound(path: str, digest: str) -> bool:
         if error.errno != errno.ELOOP:
             raise
         return False  # a symbolic link is in its place
-
-
-def _refuses_links(error: OSError) -> bool:
-    return error.errno in (errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS)

@@ -149,11 +149,6 @@ class Space:
                 with explained("reserve space", self._layout.root), locked(self._layout.leases, fcntl.LOCK_SH):
                     self._write_reservation()
 
-    def available(self) -> Available:
-        """The space that this writer could claim now."""
-        with explained("measure the free space", self._layout.root), locked(self._layout.leases):
-            return self._measure()
-
     def _claim(self, size: int, before_room: Callable[[], None], ahead: int) -> None:
         for tries_left in reversed(range(_TRIES)):
             # Measured and written under one lock, so that no other writer claims the same bytes in between.

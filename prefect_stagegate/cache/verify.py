@@ -53,9 +53,8 @@ class Pace:
         wait = 0.0
         if self._rate:
             now = time.monotonic()
-            self._due = (
-                max(self._due, now - 1) + size / self._rate
-            )  # time lost on a busy disk is made up for, one second at most
+            # Time lost on a busy disk is made up for, but one second at most, so that no burst follows a long wait.
+            self._due = max(self._due, now - 1) + size / self._rate
             wait = max(0.0, self._due - now)
         if self._cancel.is_set() or (wait and self._cancel.wait(wait)):
             raise Cancelled("The verification was stopped")
@@ -94,7 +93,7 @@ def verify_view(
     entries: Iterable[Entry],
     layout: Layout,
     *,
-    rotten: Mapping[str, Rot] | None = None,
+    rotten: Mapping[str, Rot],
     read: Read = lambda _: None,
 ) -> Iterator[tuple[Entry, Finding]]:
     """Check every file of a view, and yield those whose bytes are not the manifest's.
@@ -109,7 +108,6 @@ def verify_view(
         rotten: The rotten ones of these blobs, by digest.
         read: Called with the size of every piece that is read.
     """
-    rotten = rotten or {}
     for entry in entries:
         path = view / entry.path
         inode = inode_of(path)

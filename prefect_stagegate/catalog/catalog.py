@@ -574,7 +574,9 @@ class Catalog:
         self, dataset: str, digest: str, target: str, policy: str, requester: Identity, *, after: int | None = None
     ) -> ApprovalRequest:
         """Record a request to promote a version; answers are stored under its id."""
-        request = ApprovalRequest(_unique(), dataset, digest, target, policy, requester, stamp(now()), after)
+        # Ids sort by time: `20260301T030000.000000Z-1f3a…`.
+        request_id = now().strftime("%Y%m%dT%H%M%S.%fZ-") + uuid.uuid4().hex[:12]
+        request = ApprovalRequest(request_id, dataset, digest, target, policy, requester, stamp(now()), after)
         self._records.create(self._request_folder(dataset, target, request.id) + "request.json", encode(request))
         return request
 
@@ -693,11 +695,6 @@ def _corrupt(key: str, problem: str) -> CorruptRecord:
     return CorruptRecord(
         f"The catalog's record {key} {problem}", hint="Restore it from a backup.", dataset=dataset_of(key)
     )
-
-
-def _unique() -> str:
-    """A unique name that sorts by time: `20260301T030000.000000Z-1f3a…`."""
-    return now().strftime("%Y%m%dT%H%M%S.%fZ-") + uuid.uuid4().hex[:12]
 
 
 def _create(records: Records) -> None:

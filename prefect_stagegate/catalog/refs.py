@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from prefect_stagegate.catalog.acceptance import read_decision
 from prefect_stagegate.catalog.log import State
 from prefect_stagegate.errors import CorruptRecord
 from prefect_stagegate.model import LATEST, Identity
@@ -102,7 +101,7 @@ def _require_accepted(entry: RefEntry, policies: Sequence[str], adopted: int, wi
     Returns:
         The number of the policy, counted from 1.
     """
-    attested = read_decision(entry.attestation)
+    attested = _read_decision(entry.attestation)
     about = (attested.dataset, attested.target, attested.digest)
     if about != (entry.dataset, entry.ref, entry.digest):
         raise CorruptRecord(f"its attestation is about {about[0]}@{about[2]} for {about[1]}, not about {entry.digest}")
@@ -119,3 +118,43 @@ def _require_accepted(entry: RefEntry, policies: Sequence[str], adopted: int, wi
             f"its decision was made under the policy {attested.adopted[:19]}…, which was not adopted then"
         )
     return number
+
+
+@dataclass(frozen=True, slots=True)
+class _DecisionSummary:
+    """The fields of a decision that decide whether a ref may name its version. `readiness.records.attest` reads all."""
+
+    dataset: str
+    digest: str
+    target: str
+    accepted: bool
+    adopted: str
+    """`sha256:<hex>` of the dataset's policy under which the decision was made."""
+    after: int
+    """The number of the target's last move at the time of the decision; 0 before the first."""
+
+
+def _read_decision(statement: Mapping[str, Any]) -> _DecisionSummary:
+    """Read these fields from an in-toto Statement.
+
+    Raises:
+        CorruptRecord: A field is missing, or the Statement's subject or result contradicts the decision in it.
+    """
+    try:
+        (subject,) = statement["subject"]
+        predicate = statement["predicate"]
+        decision = predicate["stagegate"]["decision"]
+        attested = _DecisionSummary(
+            dataset=str(decision["dataset"]),
+            digest=str(decision["digest"]),
+            target=str(decision["target"]),
+            accepted=decision["outcome"] == "accepted",
+            adopted=str(decision["adopted"]),
+            after=int(decision["after"]),
+        )
+        shown = (subject["name"], "sha256:" + subject["digest"]["sha256"], predicate["result"] in ("PASSED", "WARNED"))
+    except (KeyError, TypeError, ValueError) as error:
+        raise CorruptRecord("it holds no attestation of a gate's decision") from error
+    if shown != (attested.dataset, attested.digest, attested.accepted):
+        raise CorruptRecord("its attestation contradicts itself")
+    return attested

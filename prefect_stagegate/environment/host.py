@@ -61,6 +61,5 @@ def compare_hosts(there: Host, here: Host, declared: Collection[str] = DECLARED)
         elif was != now:
             weight = Weight.BLOCKING if name in declared else Weight.WARNING
             why = "declared to be the same" if name in declared else "not declared to be the same"
-            yield EnvironmentDifference(
-                "host", name, was, now, weight, why, f"Run on {was} here too, or allow the difference."
-            )
+            fix = f"Run on {was} here too, or allow the difference."
+            yield EnvironmentDifference("host", name, was, now, weight, why, fix)

@@ -42,6 +42,5 @@ def compare_images(there: str, here: str) -> Iterator[EnvironmentDifference]:
         yield EnvironmentDifference("image", "digest", there, here, Weight.UNKNOWN, why, fix)
     elif there != here:
         why = "another image may hold other software"
-        yield EnvironmentDifference(
-            "image", "digest", there, here, Weight.BLOCKING, why, f"Run the image {there} here too."
-        )
+        fix = f"Run the image {there} here too."
+        yield EnvironmentDifference("image", "digest", there, here, Weight.BLOCKING, why, fix)

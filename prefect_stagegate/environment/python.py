@@ -93,12 +93,10 @@ def _is_editable(distribution: Distribution) -> bool:
 
 def compare_pythons(there: Python, here: Python) -> Iterator[EnvironmentDifference]:
     """Yield a warning for another patch release, a block for any other difference, also another build of a version."""
-    if there.implementation != here.implementation:
-        fix = f"Run {there.implementation} here too."
-        why = "another interpreter runs other code"
-        yield EnvironmentDifference(
-            "python", "implementation", there.implementation, here.implementation, Weight.BLOCKING, why, fix
-        )
+    was, now = there.implementation, here.implementation
+    if was != now:
+        why, fix = "another interpreter runs other code", f"Run {was} here too."
+        yield EnvironmentDifference("python", "implementation", was, now, Weight.BLOCKING, why, fix)
     if there.version != here.version:
         yield _version_difference("python", there.version, here.version, f"Run Python {there.version} here too.")
     for name in sorted(there.distributions.keys() | here.distributions.keys()):

@@ -17,7 +17,8 @@ def parse_until(text: str, at: datetime) -> datetime:
         UsageError: The text is none of these.
     """
     try:
-        return _parse(text, at, sign=1) + (timedelta(days=1) if _is_day(text) else timedelta())
+        is_day = len(text) == DAY and text[4] == "-"
+        return _parse(text, at, sign=1) + timedelta(days=1 if is_day else 0)
     except (ValueError, OverflowError):
         raise UsageError(
             f"{text!r} is not an end",
@@ -45,7 +46,3 @@ def _parse(text: str, at: datetime, *, sign: int) -> datetime:
     except ValueError:
         time = datetime.fromisoformat(text)
         return time if time.tzinfo else time.replace(tzinfo=UTC)
-
-
-def _is_day(text: str) -> bool:
-    return len(text) == DAY and text[4] == "-"

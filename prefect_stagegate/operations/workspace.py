@@ -84,9 +84,8 @@ def open_workspace(
         CacheError: The cache can't be opened.
         CatalogError: The catalog can't be opened.
     """
-    from prefect_stagegate.operations.gating.consent import (
-        consent,
-    )  # late: it imports all checks, and few commands need it
+    # Late: it imports all checks, and few commands need it.
+    from prefect_stagegate.operations.gating.consent import consent
 
     settings = Settings.from_environment(os.environ)
     opened = Cache.open(Path(cache or settings.cache), durability=settings.durability)

@@ -35,7 +35,7 @@ def test_two_writers_never_count_on_the_same_bytes(cache: Cache, writer: Lease) 
 
     with cache.leases.hold(LeaseKind.WRITER, "planes") as other:
         theirs = Space(cache.layout, SpaceRules(limit=LIMIT), other)
-        assert theirs.available().bytes == STEP
+        assert theirs._measure().bytes == STEP
         theirs.claim(STEP)
         with pytest.raises(
             NoSpace, match=r"No space left: needs 1 B more, but .*holds 0 B of its limit.*have reserved 201.3 MB"
@@ -134,7 +134,7 @@ def test_what_a_long_plan_claims_ahead_is_not_all_that_others_could_have(cache: 
 def test_objects_leave_room_for_the_records_of_the_cache(cache: Cache, writer: Lease) -> None:
     volume = os.statvfs(cache.root)
     records = min(RECORDS, volume.f_blocks * volume.f_frsize // SMALL_VOLUME)
-    found = Space(cache.layout, SpaceRules(), writer).available()
+    found = Space(cache.layout, SpaceRules(), writer)._measure()
     assert (found.floor, found.bytes) == (records, found.free - records)
 
 

@@ -52,7 +52,7 @@ class VersionMeasures:
             if test(entry.path)
         )
         table = "CREATE TABLE files (digest TEXT, split INTEGER, PRIMARY KEY (digest, split)) WITHOUT ROWID"
-        with closing(temporary(table, self)) as database:
+        with closing(temporary(table)) as database:
             while rows := list(islice(memberships, ROWS)):
                 insert(database, "INSERT OR IGNORE INTO files", rows)
             held = "SELECT sum(split) AS held FROM files GROUP BY digest"

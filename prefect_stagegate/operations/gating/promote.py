@@ -121,16 +121,12 @@ def _require_same_facts(workspace: Workspace, version: ResolvedVersion, policy: 
     for evidence in decision.checks:
         _require_unrevoked(version, policy, evidence, context, record)
         if evidence.ruling and evidence.ruling.waiver:
-            _require_waiver(version, required[evidence.check], case, context, evidence.ruling.waiver)
+            _require_waiver(version, policy, required[evidence.check], case, context, evidence.ruling.waiver)
         current = binding(CHECKS[evidence.check], required[evidence.check], context)
         changed = {name for name in current if current[name] != evidence.binding.get(name)} - _MAY_DIFFER
         if changed:
-            raise GateFailed(
-                f"{version.dataset}@{version.digest} was accepted for {policy.target}, but what {evidence.check} "
-                f"depends on changed since: {', '.join(sorted(changed))}",
-                hint=f"Run `stagegate check {version.dataset}@{version.digest} --gate {policy.target}`.",
-                dataset=version.dataset,
-            )
+            names = ", ".join(sorted(changed))
+            raise _lapsed(version, policy, f"what {evidence.check} depends on changed since: {names}")
 
 
 def _require_unrevoked(
@@ -141,12 +137,7 @@ def _require_unrevoked(
     revocation = revoked(original, context.revocations)
     newer = superseded(original, record) if original.outcome in LETS_THROUGH else ""
     if revocation or newer:
-        raise GateFailed(
-            f"{version.dataset}@{version.digest} was accepted for {policy.target} by evidence of {evidence.check} that "
-            f"no longer counts: {revocation or newer}",
-            hint=f"Run `stagegate check {version.dataset}@{version.digest} --gate {policy.target}`.",
-            dataset=version.dataset,
-        )
+        raise _lapsed(version, policy, f"its evidence of {evidence.check} no longer counts: {revocation or newer}")
 
 
 def _require_no_failure_since(workspace: Workspace, decision: Decision) -> None:
@@ -167,15 +158,17 @@ def _require_no_failure_since(workspace: Workspace, decision: Decision) -> None:
 
 
 def _require_waiver(
-    version: ResolvedVersion, requirement: Requirement, case: Case, context: CheckContext, waiver: Waiver
+    version: ResolvedVersion, policy: Gate, requirement: Requirement, case: Case, context: CheckContext, waiver: Waiver
 ) -> None:
     """Raise when a waiver that the acceptance rests on no longer counts: it was revoked, say."""
     recorded = next((granted for granted in context.waivers if granted.id == waiver.id), None)
     why = why_void(recorded, requirement, case) if recorded else "the catalog no longer has it"
     if why:
-        raise GateFailed(
-            f"{version.dataset}@{version.digest} was accepted by a waiver of {requirement.check} that no longer "
-            f"counts: {why}",
-            hint=f"Run `stagegate check {version.dataset}@{version.digest} --gate {case.target}`.",
-            dataset=version.dataset,
-        )
+        raise _lapsed(version, policy, f"its waiver of {requirement.check} no longer counts: {why}")
+
+
+def _lapsed(version: ResolvedVersion, policy: Gate, why: str) -> GateFailed:
+    """The error for an acceptance that no longer holds."""
+    name, target = f"{version.dataset}@{version.digest}", policy.target
+    hint = f"Run `stagegate check {name} --gate {target}`."
+    return GateFailed(f"{name} was accepted for {target}, but {why}", hint=hint, dataset=version.dataset)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from datetime import timedelta
 from fractions import Fraction
@@ -250,17 +250,12 @@ class _Verifier:
 
 def _digests(manifest: Manifest) -> Iterator[str]:
     """The digests of a version's entries, without duplicates."""
-    owner = _Owner()
-    database = temporary("CREATE TABLE digests (digest TEXT PRIMARY KEY) WITHOUT ROWID", owner)
-    entries = manifest.entries()
-    while batch := [(entry.digest,) for entry in islice(entries, BATCH)]:
-        insert(database, "INSERT OR IGNORE INTO digests", batch)
-    for (digest,) in database.execute("SELECT digest FROM digests"):
-        yield digest
-
-
-class _Owner:
-    """Owns a temporary table, which is closed when this is collected."""
+    with closing(temporary("CREATE TABLE digests (digest TEXT PRIMARY KEY) WITHOUT ROWID")) as database:
+        entries = manifest.entries()
+        while batch := [(entry.digest,) for entry in islice(entries, BATCH)]:
+            insert(database, "INSERT OR IGNORE INTO digests", batch)
+        for (digest,) in database.execute("SELECT digest FROM digests"):
+            yield digest
 
 
 def _held(holding: ExitStack, workspace: Workspace, address: Address) -> OpenDataset | None:
