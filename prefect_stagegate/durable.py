@@ -26,6 +26,7 @@ class Durability(StrEnum):
     """Never: for volumes that don't outlive the machine anyway. After a power cut, throw the cache away."""
 
 
+# For syncfs(2), which Python's standard library lacks.
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -34,6 +35,7 @@ def write_file(path: Path, data: bytes) -> None:
     with path.open("xb") as file:
         file.write(data)
         file.flush()
+        # After the flush, since fsync knows only what left Python's own buffer.
         os.fsync(file.fileno())
 
 

@@ -172,6 +172,7 @@ def require_ready(dataset: str, *, cache: CacheLike = None, catalog: CatalogLike
     """
     workspace = open_places(cache, catalog)
     readiness = find_ready(workspace, Address.parse(dataset))
+    # Shown before `hold_ready` raises, so that a refusal has its page at the run, too.
     _show(readiness)
     with ending() as cancel, live_progress(f"{readiness.address.dataset}-stage") as progress:
         # A retry enters the same key, so the lease of the new attempt replaces that of the old one.

@@ -81,9 +81,11 @@ def collect(
         CacheError: The cache can't be changed, or lies where locks don't tell who uses it.
     """
     with explained("collect garbage", layout.root):
+        # Without locks that work, nothing tells which versions are being read.
         require_locks(layout.root, layout.trash)
         if dry_run:
             return _predict(layout, writer_id, may_go)
+        # What a killed collection left in the trash goes first, since its links hold blobs.
         empty_trash(layout)
         _remove_strays(layout)  # before the sweep, since they hold blobs
         # What is garbage already may be enough, so it goes before any version.
@@ -179,6 +181,7 @@ def _discard(layout: Layout, view: View, writer_id: str) -> int | None:
             hidden = Views(layout).discard(*view)
         except FileNotFoundError:
             return None  # another collection took it
+    # Counted after the lock, since it looks at each file of the view, and new readers wait for the lock.
     return sum(stat.st_blocks * BLOCK for _, stat in _files(hidden) if stat.st_nlink == BLOB_AND_VIEW)
 
 
@@ -189,6 +192,7 @@ def _sweep(layout: Layout) -> tuple[int, int]:
         return 0, 0
     for path, stat in chain(_files(layout.blobs), _rotten(layout)):
         if stat.st_nlink == 1:
+            # A writer may count on it just now. It notices when it makes its link, and fetches the bytes again.
             with suppress(FileNotFoundError):
                 path.unlink()
                 blobs, size = blobs + 1, size + stat.st_blocks * BLOCK

@@ -61,6 +61,7 @@ def holder_of(path: str) -> Holder | None:
     pid = _locker(status)
     with suppress(OSError):
         if pid:
+            # The program's name before the state is in parentheses, and may have some itself.
             state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
             return Holder(pid, _user(os.stat(f"/proc/{pid}").st_uid), state in _STOPPED)  # noqa: PTH116
     return Holder(0, _user(status.st_uid))

@@ -54,6 +54,7 @@ class Claim:
         self.path = path
         self.file = file
         self.size = size
+        # Only a claim with a journal keeps its bytes for the next holder.
         self.journaled = size > 0
 
     @classmethod

@@ -92,6 +92,7 @@ class Layout:
                 if not create:
                     raise CacheError(f"There is no cache at {layout.root}", hint=CHOOSE_ANOTHER)
                 layout._make()
+            # Also for a cache that was made just now: its folder may have been somebody else's, and empty.
             layout._check_trust()
             layout.shared = _is_shared(layout.root)
             # A cache on a read-only volume can still be read, as far as it is there.
@@ -152,6 +153,7 @@ class Layout:
         present = (folder for name in _FOLDERS if os.path.lexists(folder := self.root / name))
         for folder in (self.root, *present, *quarantine):
             status = root if folder == self.root else folder.lstat()
+            # A link could lead to a folder where somebody else puts data.
             if not stat.S_ISDIR(status.st_mode):
                 raise CacheError(
                     f"{folder} is not a folder of the cache, but a link or a file",
@@ -179,6 +181,7 @@ class Layout:
             )
         self.shared = _is_shared(self.root)
         self.restore()
+        # Written before the cache has content, so that no backup ever begins to copy it.
         (self.root / TAG).write_text(_TAG_TEXT)
         # `format` comes last: a folder with it is a complete cache. Two processes that make one cache at once write the
         # same, and each rename leaves it complete.

@@ -122,6 +122,7 @@ class Leases:
                 if pins := self._pins_of(dataset, digest):
                     return pins[0]
                 lease, descriptor = self._write(LeaseKind.PIN, dataset, digest, purpose)
+            # After the lock, which others wait for: a sync may take long.
             with os.fdopen(descriptor, "wb"):
                 # The caller is told of a pin only when a power cut can't take it any more.
                 try:
@@ -214,6 +215,7 @@ def locked(folder: Path, operation: int = fcntl.LOCK_EX) -> Iterator[None]:
         fcntl.flock(descriptor, operation)
         yield
     finally:
+        # This releases the lock.
         os.close(descriptor)
 
 

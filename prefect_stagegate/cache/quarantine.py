@@ -71,6 +71,7 @@ class Quarantine:
             except FileNotFoundError:
                 return None
             quarantined = Quarantined(name, rot.digest, rot.actual, rot.problem, stamp(now()), stat.st_size)
+            # A mover that is killed before this leaves a blob without a record, and `_read` makes one up.
             self._record(quarantined)
             # Both folders, so that a power cut neither brings the name back nor loses the file.
             sync_folder(blob.parent)
@@ -109,6 +110,7 @@ class Quarantine:
             CacheError: The quarantine can't be read.
         """
         with explained("read the quarantine", self._layout.quarantine):
+            # A blob with one link is in no view any more.
             inodes = {stat.st_ino for path in self.files() if (stat := path.lstat()).st_nlink > 1}
         return [entry for entry in entries if inode_of(view / entry.path) in inodes] if inodes else []
 

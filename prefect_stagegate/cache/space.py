@@ -145,6 +145,7 @@ class Space:
                 self._claim(size - self._left, lambda: None, ahead=STEP)
             self._left -= size
             self._ahead = min(self._ahead, self._left)
+            # Not for each object: an update writes to the lease's file.
             if self._reserved - self._left >= STEP:
                 with explained("reserve space", self._layout.root), locked(self._layout.leases, fcntl.LOCK_SH):
                     self._write_reservation()

@@ -79,6 +79,7 @@ def check_blob(layout: Layout, digest: str, read: Read = lambda _: None) -> Rot 
     try:
         descriptor = _open_file(layout.blob_path(digest))
         with os.fdopen(descriptor, "rb", buffering=0):
+            # Of the open file: its name may lead to another file before this one is hashed.
             inode = os.fstat(descriptor).st_ino
             actual = _digest_on_disk(descriptor, read)
     except FileNotFoundError:
@@ -112,6 +113,7 @@ def verify_view(
         path = view / entry.path
         inode = inode_of(path)
         rot = rotten.get(entry.digest)
+        # The file is a link to the rotten blob, wherever the blob's name leads by now.
         if inode and rot and rot.inode == inode:
             yield entry, Finding(entry.path, rot.problem, ADVICE)
         elif inode and inode == inode_of(layout.blob_path(entry.digest)):

@@ -118,6 +118,7 @@ class Draft:
                 # By a rename, so that a reader opens the old file or the new one, and never misses it.
                 with _explain_path(entry.path), _writable(self._layout, path.parent, view):
                     (self._root / entry.path).replace(path)
+            # Once, after all renames. A damaged file that a power cut brings back is found by the next verification.
             sync_volume(view)
 
     def close(self) -> None:
@@ -317,6 +318,7 @@ def _has_this_name(path: str) -> bool:
 def _clone_or_copy(blob: Path, path: Path) -> None:
     with blob.open("rb") as source, path.open("xb") as target:
         try:
+            # A clone shares the blob's bytes on the disk, where the file system can do that.
             fcntl.ioctl(target.fileno(), FICLONE, source.fileno())
         except OSError:
             shutil.copyfileobj(source, target, 1 << 20)
@@ -344,6 +346,7 @@ def _publish(layout: Layout, scratch: Path, target: Path) -> None:
 def remove_tree(root: Path) -> None:
     """Remove a tree that may hold read-only folders."""
     for folder, _ in walk_folders(root):
+        # Nothing can be removed from a read-only folder.
         with suppress(PermissionError):  # another user's of a shared cache, which the group may write
             Path(folder).chmod(0o700)
     shutil.rmtree(root)

@@ -51,6 +51,7 @@ def takes_links(folder: Path) -> bool:
 def folds_case(root: Path) -> bool:
     """Whether the volume of the cache at `root` ignores case in names (ext4's casefold, SMB)."""
     try:
+        # The tag's name is in upper case: in lower case it is found only where case doesn't count.
         return (root / TAG).samefile(root / TAG.lower())
     except OSError:
         return False

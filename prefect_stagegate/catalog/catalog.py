@@ -152,6 +152,7 @@ class Catalog:
         # The origins first: once a version has its manifest, its origins can be read.
         self._records.replace(self._key(dataset, "origins", digest), ORIGINS.write(origins, facts | write_pins(pins)))
         key = self._key(dataset, "manifests", digest)
+        # Looked up first: a known manifest, which may be large, is neither written nor sent again.
         return not self.has_version(dataset, digest) and self._records.create(key, ENTRIES.write(entries, facts))
 
     def has_version(self, dataset: str, digest: str) -> bool:
@@ -609,6 +610,7 @@ class Catalog:
         """Record until when a flow run waits for answers to a request, over an earlier record."""
         wait = Wait(request.id, flow_run, stamp(until), stamp(now()))
         folder = self._request_folder(request.dataset, request.target, request.id)
+        # Replaced, unlike other records: it decides nothing.
         self._records.replace(f"{folder}waits/{flow_run}.json", encode(wait))
         return wait
 
@@ -658,6 +660,7 @@ class Catalog:
     def _append(self, prefix: str, data: bytes) -> None:
         """Store a record under the next free number. Numbers tell which is the newest, since clocks may be wrong."""
         last = self._last(prefix)
+        # Another writer may have taken the number since: then the next one is tried.
         while not self._records.create(f"{prefix}{last + 1:08d}.json", data):
             last += 1
 
@@ -705,6 +708,7 @@ def _create(records: Records) -> None:
             f"{records.url} lets a record be created twice, so two promotions could both believe they won",
             hint="Use a store that honours If-None-Match on writes (AWS S3, MinIO, Ceph, SeaweedFS), or a directory.",
         )
+    # The format comes last: a store that fails the probe never counts as a catalog.
     records.create(FORMAT_KEY, FORMAT)
 
 

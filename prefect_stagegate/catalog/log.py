@@ -150,6 +150,7 @@ class Log(Generic[E]):
                 raise RefConflict(f"{self.name} can't be changed in this way: {error.message}", hint=hint) from error
             if self.records.create(self._key(entry.seq), encode(entry)):
                 return entry
+        # Read for the error, which names who was faster.
         winner = self.head()
         raise RefConflict(
             f"{self.name} was changed by {winner.who if winner else 'somebody else'} a moment ago", hint=hint
@@ -182,10 +183,12 @@ class Log(Generic[E]):
                 state = self.prove(entry, mark.state)
             except CorruptRecord as error:
                 raise self.corrupt(f"entry {number}: {error.message}") from error
+            # A walk through the whole log meets the remembered entry again, which must be the same.
             if number == remembered.seq:
                 self._require_remembered(remembered, digest)
             entries.append(entry)
             mark = Mark(number, digest, state)
+        # Only after all entries were checked: a remembered entry is not checked again.
         if self.memory and mark.seq > remembered.seq:
             self.memory.note(self._note, json.dumps([mark.seq, mark.hash, mark.state]))
         return entries, mark

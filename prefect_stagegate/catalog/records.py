@@ -109,8 +109,10 @@ class DirectoryRecords:
         scratch = target.parent / f".{target.name}.{uuid.uuid4().hex}"
         try:
             make_folder(target.parent)
+            # Nobody else cleans up after a writer that was killed.
             _remove_orphans(target.parent)
             try:
+                # Complete and synced before it gets its name, so that readers find the whole record or none.
                 write_file(scratch, data)
                 try:
                     publish(scratch, target)

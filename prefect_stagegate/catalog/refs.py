@@ -70,6 +70,7 @@ def prove_move(dataset: str, ref: str, policies: Callable[[], Sequence[str]], en
         raise CorruptRecord(f"it belongs to {entry.dataset}@{entry.ref}")
     if (ref == LATEST) != (entry.action is RefAction.STAGE):
         raise CorruptRecord(f"the action {entry.action} can't move {ref}")
+    # Staging moves it without a gate, so there is no attestation to check.
     if ref == LATEST:
         return {}
     withdrawals: dict[str, int] = dict(state.get("withdrawn", {}))
@@ -81,7 +82,9 @@ def prove_move(dataset: str, ref: str, policies: Callable[[], Sequence[str]], en
     else:
         if entry.action is RefAction.ROLLBACK and entry.digest not in past_digests:
             raise CorruptRecord("it is a rollback to a version that the ref never named")
+        # The highest so far, so that a rollback to an old policy does not let later promotions use that policy again.
         adopted = max(adopted, _require_accepted(entry, policies(), adopted, withdrawals.get(entry.digest, 0)))
+        # The check above made sure that its gate accepted it again after the withdrawal.
         withdrawals.pop(entry.digest, None)
     if entry.withdrawn:
         withdrawals[entry.withdrawn] = entry.seq

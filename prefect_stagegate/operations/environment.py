@@ -32,6 +32,7 @@ def capture_environment(settings: Settings, cache: Path | None = None) -> Enviro
     """
     cache_root = cache or settings.cache
     environment = capture(cache_root, os.environ, image=settings.image_digest, variables=settings.variables)
+    # NVML is a part of the driver, so without a driver there is nothing to ask.
     return environment if environment.cuda.driver == ABSENT else _with_nvml(environment)
 
 

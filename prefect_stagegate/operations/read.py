@@ -45,6 +45,7 @@ def override_ref(cache: Cache, address: Address, digest: str) -> Iterator[None]:
     try:
         yield
     finally:
+        # By its value, since blocks of several threads may end in any order.
         _overrides.remove(override)
 
 

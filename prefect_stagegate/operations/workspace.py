@@ -89,6 +89,7 @@ def open_workspace(
 
     settings = Settings.from_environment(os.environ)
     opened = Cache.open(Path(cache or settings.cache), durability=settings.durability)
+    # The catalog notes in the cache's memory which log entries this node has checked.
     return Workspace(
         opened,
         Catalog.open(os.fspath(catalog or settings.catalog), catalog_options, memory=opened.memory, consent=consent),

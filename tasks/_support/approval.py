@@ -116,6 +116,7 @@ def ask_for_approval(
         if again.outcome is not DecisionOutcome.WAITING:
             return None
     why = ENDED.format(target=request.target) if before not in (None, request) else form.why
+    # Before the run suspends: when its time is over, no process of ours is left to create it.
     ensure_lapse_automation()
     report = report_of(workspace, decision)
     # The form is the first step. The last step would ask the gate again, which the run does by itself.

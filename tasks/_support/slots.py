@@ -51,6 +51,7 @@ def admit(spec: Spec, cancel: Event | None = None) -> Iterator[None]:
             settings = Settings.from_environment(os.environ)
             names = {node_limit(settings.node), *(source_limit(source.url) for source in spec.sources)}
             try:
+                # All at once: two transfers that each held one slot could wait for each other's.
                 _take(slots, _existing(names), settings.slot_wait, cancel or Event())
             except API_ERRORS as error:
                 run_log().warning("Concurrency limits are ignored: %s", reason_of(error))
@@ -87,6 +88,7 @@ def _try(slots: ExitStack, names: Sequence[str]) -> float | None:
     """Take the slots at once, or return the seconds after which to try again."""
     if not names:
         return None
+    # A lease that can't be renewed ends no transfer: needed data matter more than limits.
     held = concurrency(list(names), max_retries=0, raise_on_lease_renewal_failure=False)
     try:
         held.__enter__()

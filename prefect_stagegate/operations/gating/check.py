@@ -176,6 +176,7 @@ def _collect_evidence(
             raise Cancelled(f"The check of {context.address} was stopped", dataset=context.dataset)
         report.begin(f"{check.requirement.check} ({number} of {len(due)})")
         fresh.append(run_check(check.definition, check.requirement, context))
+    # One record for all checks, and none when the check was stopped before it decided.
     if not version.is_trial:
         workspace.catalog.put_evidence(context.dataset, context.digest, fresh)
     return [check.evidence for check in planned if check.evidence] + fresh, record + fresh

@@ -60,6 +60,7 @@ def adopt_first_policy(workspace: Workspace, spec: Spec) -> None:
     """
     if not spec.gates or workspace.catalog.policy(spec.dataset) is not None:
         return
+    # Before it is adopted: afterwards nobody could replace it any more.
     _require_changeable(policy_of(spec), spec.dataset)
     with suppress(RefConflict):  # another staging adopted its policy first, so this one is a proposal
         workspace.catalog.adopt_policy(spec.dataset, policy_of(spec), head=None, who=workspace.identity, reason=FIRST)

@@ -53,12 +53,15 @@ def promote(workspace: Workspace, address: Address, to: str, *, reinstate: bool 
         _require_reinstatement(decision, withdrawal, reinstate=reinstate)
     _require_same_facts(workspace, version, policy, decision)
     head = entries[-1] if entries else None
+    # A second promotion of the same version moves nothing, unless the version was withdrawn in between.
     if head is None or head.digest != digest or withdrawal:
         workspace.catalog.move_ref(
             dataset, to, digest, head=head, action=RefAction.PROMOTE, who=workspace.identity, attestation=statement
         )
+        # After the move: a check that refused the version meanwhile may not have seen it accepted yet.
         _require_no_failure_since(workspace, decision)
     moved = Promotion(dataset, to, digest, head.digest if head else "")
+    # Last, since the catalog's move stands even when this node's copy can't be written.
     follow(workspace, moved)
     return moved
 

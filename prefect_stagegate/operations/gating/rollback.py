@@ -49,6 +49,7 @@ def rollback(workspace: Workspace, address: Address, *, to: str = "", reason: st
         attestation=chosen.attestation,
     )
     moved = Promotion(dataset, ref, chosen.digest, leaving)
+    # Last, since the catalog's move stands even when this node's copy can't be written.
     follow(workspace, moved)
     return moved
 

@@ -132,6 +132,7 @@ def _fill_draft(
     """
     spec = spec_with_sources(workspace, dataset, digest)
     space = space_for(workspace, writer, is_repair=paths is not None)
+    # Slots of limits come first, so that no source is opened while the transfer waits for one.
     with workspace.admit(spec, cancel), open_sources(workspace, spec) as sources, workspace.cache.views.draft() as kept:
         receipts = transfer(
             claim_space(workspace, space, plan_origins(workspace, spec, dataset, digest, paths), sources.groups, kept),
@@ -143,6 +144,7 @@ def _fill_draft(
             cancel=cancel,
             max_failed=len(paths or ()),
         )
+        # At once, since a blob without a second link may be collected before the view is complete.
         for receipt in receipts:
             draft.hold(Entry(receipt.path, receipt.object.size, receipt.digest))
     return receipts.stats

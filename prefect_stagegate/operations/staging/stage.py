@@ -137,6 +137,7 @@ def _last_version(workspace: Workspace, spec: Spec, manifest: Manifest) -> Versi
     dataset, digest = manifest.dataset, manifest.digest
     workspace.cache.views.touch(dataset, digest)
     if spec.max_failed_objects:
+        # An earlier staging of the same version may have left objects out, and this one left out none.
         workspace.catalog.put_failed(dataset, digest, ())
     adopt_first_policy(workspace, spec)
     point(workspace, dataset, LATEST, digest)
@@ -203,6 +204,7 @@ def plan_transfer(
     """
     head = workspace.catalog.ref(spec.dataset, LATEST)
     paths = Paths(sources.urls, folds_case=folds_case(workspace.cache.root))
+    # Before the first object is planned, since plans use what the memory learns here.
     if head:
         _learn(workspace, sources, head, paths)
     stream = iter(listed)
@@ -318,6 +320,7 @@ def publish_version(
         draft.repair(dataset, digest, rotten)
     views.touch(dataset, digest)
     failed = tuple(FailedObject.of(failure) for failure in failures)
+    # Before `latest` moves, so that whoever reads it finds what the version lacks.
     if failed or spec.max_failed_objects:
         workspace.catalog.put_failed(dataset, digest, failed)
     new = _record(workspace, spec, sealed, ledger)
@@ -354,6 +357,7 @@ def _record(workspace: Workspace, spec: Spec, sealed: Seal, ledger: Ledger) -> b
     dataset, digest, canonical = spec.dataset, sealed.digest, spec.canonical()
     adopt_first_policy(workspace, spec)
     head = workspace.catalog.ref(dataset, LATEST)
+    # The records are those of this very staging already, and `latest` names the version.
     if head and head.digest == digest and not ledger.fetched and workspace.catalog.spec(dataset, digest) == canonical:
         return False
     # The spec comes first: a version can't be fetched or repaired without one.
@@ -384,6 +388,7 @@ def _move_latest(workspace: Workspace, dataset: str, digest: str, head: RefEntry
         except RefConflict:
             if not tries_left:
                 raise
+            # Another stager was faster: read what it left, and move on from there.
             head = workspace.catalog.ref(dataset, LATEST)
         else:
             return True

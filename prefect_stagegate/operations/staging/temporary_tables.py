@@ -15,6 +15,7 @@ def temporary(table: str, owner: object = None) -> sqlite3.Connection:
     """Create a table in a database of its own, which is closed when `owner` is collected, or else by the caller."""
     # An empty name is a database that SQLite keeps in its page cache and spills to an unlinked file.
     connection = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+    # The table ends with its process, so there is nothing to roll back to.
     connection.execute("PRAGMA journal_mode = OFF")
     connection.execute(table)
     if owner is not None:

@@ -65,6 +65,7 @@ def claim_space(
         if time.monotonic() > deadline:
             break
     _claim(space, ahead, missing, kept)
+    # Taken out one by one, so that a long plan does not stay in memory during the transfer.
     while ahead:
         yield ahead.popleft()
     while batch := list(islice(planned, BATCH)):
