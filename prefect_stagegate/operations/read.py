@@ -112,7 +112,7 @@ def read_catalog(url: str | None = None) -> Callable[[Address], str]:
             catalog = Catalog.open(url or Settings.from_environment(os.environ).catalog, create=False)
         except CatalogError as error:
             raise UnknownRef(
-                f"{address} is found by the catalog's log, and the catalog can't be read: {error}",
+                f"{address} is found by the catalog's log, and the catalog can't be read: {error.message}",
                 hint="Name the version by its digest, which needs no catalog.",
                 dataset=address.dataset,
             ) from error

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from prefect_stagegate.environment import record
+from prefect_stagegate.environment.python import capture_python
 from prefect_stagegate.transfer import retry
 
 
@@ -19,7 +19,7 @@ def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retry, "FIRST_WAIT", 0.005)
     monkeypatch.setattr(retry, "LONGEST_RETRY_AFTER", 0.02)
     monkeypatch.setattr(retry, "TRIES", 2)
-    monkeypatch.setattr(record, "capture_python", functools.cache(record.capture_python))
+    monkeypatch.setattr("prefect_stagegate.environment.record.capture_python", functools.cache(capture_python))
 
 
 @pytest.fixture

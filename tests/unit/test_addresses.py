@@ -174,7 +174,9 @@ def test_node_asks_the_catalog_for_moves_back(catalog: Catalog, cache: Cache, ru
 
 def test_node_without_a_catalog_says_it_needs_one(cache: Cache, run_stagegate: Run) -> None:
     with (
-        pytest.raises(UnknownRef, match=r"digits@production~1 counts moves.*the catalog can't be read"),
+        pytest.raises(
+            UnknownRef, match=r"digits@production~1 is found by the catalog's log, and the catalog can't be read"
+        ),
         open_dataset("digits@production~1"),
     ):
         pass

@@ -317,7 +317,7 @@ def test_nothing_is_collected_where_other_machines_locks_are_not_seen(
 def test_nothing_is_collected_where_locks_do_nothing(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
     publish(cache, V1, {"a": b"one"})
     monkeypatch.setattr("fcntl.flock", lambda *_: None)
-    with pytest.raises(CacheError, match="Locks do nothing"):
+    with pytest.raises(CacheError, match="File locks have no effect"):
         collect(cache.layout)
     assert list(cache.views.all()) == [("flights", V1)]
 
