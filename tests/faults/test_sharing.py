@@ -160,7 +160,7 @@ def test_without_a_working_flock_staging_and_reading_work_and_collection_is_off(
     command = [sys.executable, "-c", WITHOUT_LOCKS, str(tmp_path)]
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
-    assert "Locks do nothing" in done.stdout
+    assert "File locks have no effect" in done.stdout
 
 
 # ── two users ───────────────────────────────────────────────────────────────────────────────────────────────────────

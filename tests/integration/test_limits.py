@@ -385,6 +385,6 @@ def test_a_command_that_would_set_less_than_was_meant_is_refused(
 def test_an_api_that_does_not_answer_is_an_error_that_says_so(run_stagegate: Run) -> None:
     result = run_stagegate("limits", "--per-node", "1", env={"PREFECT_API_URL": "http://127.0.0.1:9/api"})
     assert result.returncode == 3
-    assert "stagegate: Prefect's API can't be asked" in result.stderr
+    assert "stagegate: Concurrency limits can't be read or set by Prefect's API" in result.stderr
     assert "PREFECT_API_URL" in result.stderr
     assert "Traceback" not in result.stderr

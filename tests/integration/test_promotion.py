@@ -159,7 +159,7 @@ def test_answer_to_a_policy_of_before_is_refused(place: Place) -> None:
     check(place.node(), THINGS, "production")
     stricter = {**GATES, "production": {"extends": "pilot", "require": ["digest", {"approval": {"count": 2}}]}}
     adopt(place.node(), place.spec(gates=stricter), reason="two must agree")
-    with pytest.raises(UsageError, match=r"ended: the policy of production changed since.*asks again"):
+    with pytest.raises(UsageError, match=r"ended: the policy of production changed since.*records a new request"):
         approve(place.node(INES), THINGS, "production", reason="seen")
 
 
@@ -201,11 +201,11 @@ def test_promote_after_an_approval_asks_for_a_check(place: Place) -> None:
     check(place.node(), THINGS, "production")
     approve(place.node(INES), THINGS, "production", reason="seen")
     with pytest.raises(
-        GateFailed, match=r"approved by ines.* missing is a check: the gate was not asked.*stagegate check"
+        GateFailed, match=r"approved by ines.* has to be checked again: the gate has not decided.*stagegate check"
     ):
         promote(place.node(), THINGS, "production")
     revoke(place.node(), Address("things", "pilot"), "license", reason="the wrong one was read")
-    with pytest.raises(GateFailed, match=r"missing is a check: no longer current: license \(revoked by ada"):
+    with pytest.raises(GateFailed, match=r"has to be checked again: no longer current: license \(revoked by ada"):
         promote(place.node(), THINGS, "production")
 
 
@@ -215,7 +215,9 @@ def test_promote_after_a_decline_says_that_the_version_ended(place: Place) -> No
     check(place.node(), THINGS, "production")
     approve(place.node(INES), THINGS, "production", approved=False, reason="March looks wrong")
     for _ in range(2):
-        with pytest.raises(GateFailed, match=r"ended .*ines.* declined: March looks wrong.*turn of ada.*new version"):
+        with pytest.raises(
+            GateFailed, match=r"can't go to production: .*ines.* declined: March looks wrong.*turn of ada.*new version"
+        ):
             promote(place.node(), THINGS, "production")
         assert check(place.node(), THINGS, "production").outcome is DecisionOutcome.REFUSED
 

@@ -138,7 +138,7 @@ def test_without_an_index_it_begins_anywhere(workspace: Workspace, versions: lis
 
 
 def test_a_share_is_of_all_and_not_of_a_version(workspace: Workspace, versions: list[Version]) -> None:
-    with pytest.raises(UsageError, match="hash a part of this node, not of one version"):
+    with pytest.raises(UsageError, match="applies to the whole node, not to one version"):
         verify(workspace, Address("things"), share=Fraction(1, 2))
 
 
@@ -306,7 +306,7 @@ def test_a_cache_that_can_only_be_read_is_verified_too(
     found = verify(workspace)
     assert [one.finding.subject for one in found.damaged] == ["own.bin"]
     assert found.quarantined == ()
-    assert "can only be read" in caplog.text
+    assert "is read-only, so it stays where it is" in caplog.text
 
 
 def test_a_blob_that_no_version_has_is_no_damage_once_it_is_aside(workspace: Workspace, nas: Path) -> None:

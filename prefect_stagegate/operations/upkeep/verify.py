@@ -111,8 +111,8 @@ def verify(
     if address:
         if share is not None or lasting is not None:
             raise UsageError(
-                "`share` and `lasting` hash a part of this node, not of one version",
-                hint=f"Leave them out, or leave out {address}.",
+                "A share or a time applies to the whole node, not to one version",
+                hint=f"Leave it out, or leave out {address}.",
             )
         arc = verifier.version(address, watch, repair=repair)
     else:
