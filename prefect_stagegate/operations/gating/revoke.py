@@ -67,7 +67,7 @@ def _no_evidence(version: Address, check: str, gate: str, unrevoked: list[Eviden
     names = sorted({evidence.check for evidence in unrevoked})
     there = f" at {gate}" if gate else ""
     if check in CHECKS:
-        hint = f"There is evidence of {', '.join(names)}." if names else "There is no evidence about it."
+        hint = f"There is evidence of {', '.join(names)}." if names else "There is no evidence about it at all."
     else:
         hint = did_you_mean(check, CHECKS) or "`stagegate checks` lists the checks."
     return UsageError(
