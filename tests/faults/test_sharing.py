@@ -54,7 +54,7 @@ def test_a_folder_of_the_cache_that_leads_elsewhere_is_refused(
     (tmp_path / "elsewhere").mkdir()
     shutil.rmtree(workspace.cache.root / folder)
     (workspace.cache.root / folder).symlink_to(tmp_path / "elsewhere")
-    with pytest.raises(CacheError, match=f"{folder} is no folder of the cache's own"):
+    with pytest.raises(CacheError, match=f"{folder} is not a folder of the cache, but a link or a file"):
         Cache.open(workspace.cache.root)
     assert not list((tmp_path / "elsewhere").iterdir())
 

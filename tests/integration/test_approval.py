@@ -350,7 +350,7 @@ def test_an_api_that_cannot_be_reached_leaves_the_answer_recorded() -> None:
     with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
         (one,) = wake(waits, given)
     assert not one.resumed
-    assert one.told.startswith("http://127.0.0.1:9/api did not answer")
+    assert one.told.startswith("was not resumed: http://127.0.0.1:9/api did not answer")
 
 
 # ── nobody answers ──────────────────────────────────────────────────────────────────────────────────────────────
