@@ -74,6 +74,7 @@ def pilot_to_production(
         while decision.outcome is DecisionOutcome.WAITING:
             if state := ask_for_approval(decision, approval_timeout, cache=cache, catalog=catalog):
                 return state
+            # Somebody answered before the run was suspended, so the gate decides again.
             decision = check_readiness(version, target, cache=cache, catalog=catalog)
         if decision.declined:
             return not_approved(decision)

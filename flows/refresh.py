@@ -31,4 +31,5 @@ def refresh(datasets: list[SpecParameter], cache: CacheLike = None, catalog: Cat
             states += [
                 stage_dataset(ref, cache=cache, catalog=catalog, return_state=True) for ref in refs if ref != dataset
             ]
+    # Raises the first error, but only after every dataset was tried.
     return [state.result() for state in states]

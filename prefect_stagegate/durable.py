@@ -26,6 +26,7 @@ class Durability(StrEnum):
     """Never: for volumes that don't outlive the machine anyway. After a power cut, throw the cache away."""
 
 
+# For syncfs(2), which Python's standard library lacks.
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -34,6 +35,7 @@ def write_file(path: Path, data: bytes) -> None:
     with path.open("xb") as file:
         file.write(data)
         file.flush()
+        # After the flush, since fsync knows only what left Python's own buffer.
         os.fsync(file.fileno())
 
 
@@ -51,7 +53,7 @@ def read_file(path: Path, last: int | None = None) -> bytes:
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     with os.fdopen(descriptor, "rb") as file:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            raise OSError(errno.EINVAL, "it is no regular file", str(path))
+            raise OSError(errno.EINVAL, "it is not a regular file", str(path))
         if last is not None:
             file.seek(max(0, os.fstat(descriptor).st_size - last))
         return file.read()

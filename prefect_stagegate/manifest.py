@@ -137,7 +137,7 @@ def _checked(entries: Iterable[Entry]) -> Iterator[Entry]:
     for entry in entries:
         path = entry.path
         if problem := path_problem(path):
-            raise UsageError(f"The path {path!r} can't stand in a dataset: {problem}", object=path)
+            raise UsageError(f"The path {path!r} can't be in a dataset: {problem}", object=path)
         if previous and path <= previous:
             raise ValueError(f"entries are not sorted: {path!r} after {previous!r}")
         while prefixes and not path.startswith(prefixes[-1]):

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.manifest import path_problem
-from prefect_stagegate.model import Action, Pin, PlannedObject, SourceObject
+from prefect_stagegate.model import Action, PlannedObject, SourceObject
 from prefect_stagegate.spec import Rehash
 from prefect_stagegate.units import count_text
 
@@ -42,14 +42,9 @@ def check_names(objects: Iterable[tuple[str, str, str]]) -> None:
     more = [f"and {len(refused) - NAMED} more"] if len(refused) > NAMED else []
     count = count_text(len(refused), "object")
     raise UsageError(
-        f"{count} can't stand in a dataset: {'; '.join(reasons + more)}",
+        f"{count} can't be in a dataset: {'; '.join(reasons + more)}",
         hint="Rename them at their source, or leave them out by `exclude:`.",
     )
-
-
-def is_doubted(pin: Pin, rehash: Rehash) -> bool:
-    """Whether a source's `rehash` wants an object read again, even if the digest of its pin is known."""
-    return rehash == "always" or (rehash == "when_weak" and pin.strength == "weak")
 
 
 def plan_object(
@@ -65,7 +60,8 @@ def plan_object(
         held: Whether the cache holds a blob of that digest.
         rehash: Its source's setting.
     """
-    if is_doubted(listed.pin, rehash):
+    # Such an object is read again even if the digest of its pin is known.
+    if rehash == "always" or (rehash == "when_weak" and listed.pin.strength == "weak"):
         return PlannedObject(path, listed, source, Action.FETCH, doubted=True)
     action = Action.REUSE if remembered and held else Action.FETCH
     return PlannedObject(path, listed, source, action, remembered or "")

@@ -119,7 +119,7 @@ def _image_digest(text: str) -> str:
     digest = text.rpartition("@")[2]
     if digest and not DIGEST.fullmatch(digest):
         raise ValueError(
-            f"{text!r} is no digest, sha256: and 64 hexadecimal digits; a tag may move, so it says nothing"
+            f"{text!r} is no digest: write sha256: and 64 hexadecimal digits. A tag is not enough, since it may move"
         )
     return digest
 
@@ -127,13 +127,13 @@ def _image_digest(text: str) -> str:
 def _names(text: str) -> tuple[str, ...]:
     names = tuple(name.strip() for name in text.split(",") if name.strip())
     if wildcards := [name for name in names if name.startswith("*")]:
-        raise ValueError(f"{wildcards[0]!r} would take variables that nobody thought of, and secrets among them")
+        raise ValueError(f"{wildcards[0]!r} begins with *, which would match too many names")
     return names
 
 
 def _web_address(text: str) -> str:
     if "@" in text.partition("://")[2].partition("/")[0]:
-        raise ValueError("holds credentials, and links with it are shown to everybody")
+        raise ValueError("holds credentials, which every link to a report would show")
     return text
 
 

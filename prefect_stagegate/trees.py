@@ -34,6 +34,7 @@ def walk_folders(
             raise OSError(errno.ELOOP, message, folder)
         try:
             with os.scandir(folder) as scan:
+                # Read to its end and closed, so that a deep tree does not keep a descriptor open for each level.
                 entries = list(scan)
         except skip:
             if depth:

@@ -32,7 +32,7 @@ def collect_garbage(*, dry_run: bool = False, cache: CacheLike = None, catalog: 
     for name in collection.versions:
         log.debug("%s", name)
     for record in collection.unreadable:
-        log.warning("can't be read, and what it may name stays: %s", record)
+        log.warning("unreadable, so the versions that it may name stay: %s", record)
     verb = "would go" if dry_run else "gone"
     removed = f"{count_text(len(collection.versions), 'version')} and {count_text(collection.blobs, 'blob')}"
     log.info("%s %s, %s", removed, verb, bytes_text(collection.bytes))

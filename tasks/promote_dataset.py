@@ -34,6 +34,7 @@ def promote_dataset(dataset: str, to: str, *, cache: CacheLike = None, catalog: 
     moved = promote(open_places(cache, catalog), Address.parse(dataset), to)
     ref = f"{moved.dataset}@{moved.ref}"
     key, about = f"{moved.dataset}-{moved.ref}-summary", f"{ref} names {moved.digest}"
+    # Also for a ref that stays: the summary of the gate's decision at the run must give way.
     attach(MarkdownArtifact(key=key, markdown=moved_page(moved), description=about))
     if moved.previous == moved.digest:
         run_log().info("%s names %s already", ref, moved.digest)

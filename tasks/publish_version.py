@@ -34,6 +34,7 @@ def publish_version(
     """
     loaded, workspace = read_spec(spec), open_places(cache, catalog)
     with (
+        # The lease keeps the new view from being collected until `latest` names it.
         workspace.cache.leases.hold(LeaseKind.WRITER, loaded.dataset, purpose="publish"),
         workspace.cache.views.draft() as draft,
     ):

@@ -115,7 +115,7 @@ class Guard:
     def __del__(self) -> None:
         if not self._used:
             warnings.warn(
-                f"require_ready({self._address!r}) was called outside of a flow and guards none, so nothing was asked; "
+                f"require_ready({self._address!r}) was called outside of a flow and guards none, so no gate decided; "
                 "call require_ready.fn(…) in a plain script",
                 RuntimeWarning,
                 stacklevel=2,
@@ -172,6 +172,7 @@ def require_ready(dataset: str, *, cache: CacheLike = None, catalog: CatalogLike
     """
     workspace = open_places(cache, catalog)
     readiness = find_ready(workspace, Address.parse(dataset))
+    # Shown before `hold_ready` raises, so that a refusal has its page at the run, too.
     _show(readiness)
     with ending() as cancel, live_progress(f"{readiness.address.dataset}-stage") as progress:
         # A retry enters the same key, so the lease of the new attempt replaces that of the old one.

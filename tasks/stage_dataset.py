@@ -32,6 +32,7 @@ def stage_dataset(spec_or_ref: SpecLike | Address, *, cache: CacheLike = None, c
     workspace = open_places(cache, catalog)
     origin = parse(spec_or_ref)
     with (
+        # The outermost two look at what is left when the staging failed, too.
         showing_failed(origin.dataset),
         watched_room(workspace),
         live_progress(f"{origin.dataset}-stage") as progress,

@@ -39,11 +39,13 @@ def transfer(
     loaded, workspace = read_spec(spec), open_places(cache, catalog)
     with (
         showing_failed(loaded.dataset),
+        # The lease tells other writers how much space this one has reserved.
         workspace.cache.leases.hold(LeaseKind.WRITER, loaded.dataset, purpose="transfer") as writer,
         watched_room(workspace),
         ending() as cancel,
         workspace.admit(loaded, cancel),
         open_sources(workspace, loaded) as sources,
+        # The draft holds the reused blobs while room is made for the others.
         workspace.cache.views.draft() as kept,
         live_progress(f"{loaded.dataset}-stage") as progress,
     ):

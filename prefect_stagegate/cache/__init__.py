@@ -71,6 +71,7 @@ class Cache:
         from prefect_stagegate.cache.memory import PinMemory
 
         if self.layout.shared:
+            # Made here, since the umask could keep the group from a file that SQLite makes.
             self.layout.index.touch()
             self.layout.share(self.layout.index, GROUP_WRITABLE_FILE)
         return PinMemory(self.layout.index)

@@ -38,6 +38,7 @@ from prefect_stagegate.durable import Durability, sync_folder
 from prefect_stagegate.errors import ChecksumMismatch
 
 _WRITABLE_BY_OTHERS = 0o022
+_LINKS_REFUSED = (errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS)
 
 
 class Blobs:
@@ -48,6 +49,7 @@ class Blobs:
         self._durability = durability
         self._ingest = str(layout.ingest)
         self._folders: set[str] = set()
+        # Root could change any file anyway, and whoever shares a cache trusts its owner.
         self._trusted = {0, os.geteuid(), layout.root.stat().st_uid}
         self._unsynced = Unsynced(layout)
 
@@ -55,6 +57,7 @@ class Blobs:
         """Whether the cache has a blob, by its digest and size."""
         path = self._layout.blob_path(digest)
         try:
+            # Without following links: a link in a blob's place is no blob.
             mode, _, _, _, owner, _, length, *_ = os.lstat(path)
             if not stat.S_ISREG(mode) or length != size:
                 return False
@@ -77,6 +80,7 @@ class Blobs:
         try:
             claim = Claim.take(self._claimed(identity))
             if claim:
+                # Others of the group must open the file to see whether it is claimed.
                 self._layout.share(claim.file, GROUP_FILE)
         except OSError as error:
             raise cache_error(error, "begin to store an object", self._layout.ingest) from error
@@ -94,6 +98,7 @@ class Blobs:
             return ()
         except OSError as error:
             raise cache_error(error, "look at a claim", self._layout.ingest) from error
+        # A write within the clock's grain may show in one of them only.
         return (status.st_ino, status.st_size, status.st_blocks, status.st_mtime_ns, status.st_ctime_ns)
 
     def claim_holder(self, *identity: str) -> Holder | None:
@@ -135,7 +140,7 @@ class Blobs:
         try:
             # A writer that flock did not keep out may have changed the file since it was hashed.
             if os.fstat(claim.file).st_size != size:
-                raise ChecksumMismatch("The file in the cache has not the size of its object")
+                raise ChecksumMismatch("The file in the cache does not have the size of its object")
             # Read-only before it is visible: a blob may never be written to.
             os.fchmod(claim.file, READ_ONLY_FILE)
             # Before the link: after a power cut, a blob is durable, or a mark says that it must be read again.
@@ -148,6 +153,7 @@ class Blobs:
             # The claim's name stays beside the blob's: its second link keeps a collection from taking the blob.
             self._place(claim, target, digest)
             if self._durability is Durability.FULL:
+                # So that the blob's name survives a power cut, too.
                 sync_folder(Path(folder))
         except OSError as error:
             raise cache_error(error, "store the blob", Path(target)) from error
@@ -161,8 +167,9 @@ class Blobs:
                 self._set_aside(target, digest)
                 os.link(claim.path, target)
         except OSError as error:
-            if not _refuses_links(error):
+            if error.errno not in _LINKS_REFUSED:
                 raise
+            # Without hard links the claim's own file becomes the blob. Then only its writer's lease holds it.
             os.rename(claim.path, target)  # noqa: PTH104
 
     def _set_aside(self, target: str, digest: str) -> None:
@@ -202,6 +209,7 @@ class Blobs:
 
     def _make_folder(self, folder: str) -> None:
         if folder not in self._folders:
+            # Once for each of the 256 folders, not once for each blob.
             Path(folder).mkdir(mode=PRIVATE_DIR, exist_ok=True)
             self._layout.share(folder, GROUP_DIR)
             self._folders.add(folder)
@@ -214,7 +222,3 @@ def _is_sound(path: str, digest: str) -> bool:
         if error.errno != errno.ELOOP:
             raise
         return False  # a symbolic link is in its place
-
-
-def _refuses_links(error: OSError) -> bool:
-    return error.errno in (errno.EPERM, errno.EMLINK, errno.EOPNOTSUPP, errno.ENOSYS)

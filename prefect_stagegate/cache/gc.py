@@ -8,7 +8,6 @@ link, and fetches the bytes again.
 
 from __future__ import annotations
 
-import fcntl
 import os
 import time
 from collections import Counter
@@ -19,6 +18,7 @@ from itertools import chain
 from pathlib import Path
 
 from prefect_stagegate.cache.blobs import Blobs
+from prefect_stagegate.cache.holders import is_locked
 from prefect_stagegate.cache.layout import Layout, explained
 from prefect_stagegate.cache.leases import Lease, LeaseKind, Leases, locked
 from prefect_stagegate.cache.quarantine import Quarantine
@@ -81,9 +81,11 @@ def collect(
         CacheError: The cache can't be changed, or lies where locks don't tell who uses it.
     """
     with explained("collect garbage", layout.root):
+        # Without locks that work, nothing tells which versions are being read.
         require_locks(layout.root, layout.trash)
         if dry_run:
             return _predict(layout, writer_id, may_go)
+        # What a killed collection left in the trash goes first, since its links hold blobs.
         empty_trash(layout)
         _remove_strays(layout)  # before the sweep, since they hold blobs
         # What is garbage already may be enough, so it goes before any version.
@@ -179,6 +181,7 @@ def _discard(layout: Layout, view: View, writer_id: str) -> int | None:
             hidden = Views(layout).discard(*view)
         except FileNotFoundError:
             return None  # another collection took it
+    # Counted after the lock, since it looks at each file of the view, and new readers wait for the lock.
     return sum(stat.st_blocks * BLOCK for _, stat in _files(hidden) if stat.st_nlink == BLOB_AND_VIEW)
 
 
@@ -189,6 +192,7 @@ def _sweep(layout: Layout) -> tuple[int, int]:
         return 0, 0
     for path, stat in chain(_files(layout.blobs), _rotten(layout)):
         if stat.st_nlink == 1:
+            # A writer may count on it just now. It notices when it makes its link, and fetches the bytes again.
             with suppress(FileNotFoundError):
                 path.unlink()
                 blobs, size = blobs + 1, size + stat.st_blocks * BLOCK
@@ -266,24 +270,13 @@ def _strays(layout: Layout) -> Iterator[Path]:
 def _abandoned(draft: Path) -> bool:
     """Whether a draft's maker is gone, by its lock. A young draft may not be locked yet."""
     try:
-        return _is_unlocked(draft) and not _is_young(draft)
+        return not is_locked(draft) and not _is_young(draft)
     except FileNotFoundError:
         return False
 
 
 def _is_young(draft: Path) -> bool:
     return time.time() - draft.stat().st_mtime < DRAFT_SECONDS
-
-
-def _is_unlocked(draft: Path) -> bool:
-    descriptor = os.open(draft, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    finally:
-        os.close(descriptor)
-    return True
 
 
 def _reasons(layout: Layout, writer_id: str) -> tuple[str, ...]:
@@ -294,9 +287,9 @@ def _reasons(layout: Layout, writer_id: str) -> tuple[str, ...]:
 def _young_drafts(layout: Layout) -> Iterator[str]:
     for draft in sorted(layout.ingest.glob(f"{DRAFT}*")):
         with suppress(FileNotFoundError):
-            if _is_young(draft) and _is_unlocked(draft):
-                reason = f"a draft that nobody holds, perhaps of a stager that was killed in the last {DRAFT_SECONDS} s"
-                yield f"ingest/{draft.name}: {reason}; a later collection takes it"
+            if _is_young(draft) and not is_locked(draft):
+                reason = f"a draft without a lock, perhaps of a stager that was killed in the last {DRAFT_SECONDS} s"
+                yield f"ingest/{draft.name}: {reason}; a later collection removes it"
 
 
 def _reason(lease: Lease) -> str:

@@ -1,7 +1,8 @@
-"""The process that holds a lock on a file, as far as Linux tells: its id, its user, and whether it is stopped."""
+"""Whether a file is locked, and the process that holds the lock, as far as Linux tells."""
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pwd
 from contextlib import suppress
@@ -30,6 +31,23 @@ class Holder:
         return f"{name} ({facts})" if facts else name
 
 
+def is_locked(path: Path | str) -> bool:
+    """Whether a process has the exclusive lock on a file or folder.
+
+    Raises:
+        OSError: It can't be opened, or is a link.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        # A shared lock, so that two processes that look at once don't take each other for the holder.
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
 def holder_of(path: str) -> Holder | None:
     """The holder of the lock on a file; None when the file is gone.
 
@@ -43,6 +61,7 @@ def holder_of(path: str) -> Holder | None:
     pid = _locker(status)
     with suppress(OSError):
         if pid:
+            # The program's name before the state is in parentheses, and may have some itself.
             state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
             return Holder(pid, _user(os.stat(f"/proc/{pid}").st_uid), state in _STOPPED)  # noqa: PTH116
     return Holder(0, _user(status.st_uid))

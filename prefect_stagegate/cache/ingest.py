@@ -22,6 +22,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+from prefect_stagegate.cache.holders import is_locked
 from prefect_stagegate.cache.layout import PRIVATE_FILE, cache_error
 
 PARTS = ".parts"
@@ -53,6 +54,7 @@ class Claim:
         self.path = path
         self.file = file
         self.size = size
+        # Only a claim with a journal keeps its bytes for the next holder.
         self.journaled = size > 0
 
     @classmethod
@@ -121,16 +123,9 @@ class Claim:
             FileNotFoundError: There is no such file.
         """
         try:
-            file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+            return is_locked(path)
         except PermissionError:
             return True  # another user of a shared cache is making it
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return True
-        finally:
-            os.close(file)
-        return False
 
     def drop(self) -> None:
         """Remove the claim and its journal. A blob that is linked to its file stays.

@@ -31,7 +31,6 @@ import stat
 import uuid
 from collections.abc import Iterator
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from pathlib import Path
 
 from prefect_stagegate.durable import make_folder, read_file, sync_folder, write_file
@@ -58,13 +57,24 @@ _DIGEST = re.compile(r"blake3:[0-9a-f]{64}")
 CHOOSE_ANOTHER = "Choose another folder with --cache or STAGEGATE_CACHE."
 
 
-@dataclass(frozen=True, slots=True)
 class Layout:
-    """The paths of one cache. `open` makes sure that they exist; the properties only compute paths."""
+    """The paths of one cache, as drawn above. `open` makes sure that they exist.
 
-    root: Path
-    shared: bool = False
-    """Whether a group shares it: the root has the setgid bit, and its group may write."""
+    Attributes:
+        shared: Whether a group shares it: the root has the setgid bit, and its group may write.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.shared = False
+        self.blobs = root / "blobs"
+        self.ingest = root / "ingest"
+        self.views = root / "views"
+        self.refs = root / "refs"
+        self.leases = root / "leases"
+        self.quarantine = root / "quarantine"
+        self.trash = root / "trash"
+        self.index = root / "index.sqlite"
 
     @classmethod
     def open(cls, root: Path, *, create: bool = True) -> Layout:
@@ -82,15 +92,16 @@ class Layout:
                 if not create:
                     raise CacheError(f"There is no cache at {layout.root}", hint=CHOOSE_ANOTHER)
                 layout._make()
+            # Also for a cache that was made just now: its folder may have been somebody else's, and empty.
             layout._check_trust()
-            opened = replace(layout, shared=_is_shared(layout.root))
+            layout.shared = _is_shared(layout.root)
             # A cache on a read-only volume can still be read, as far as it is there.
             try:
-                opened.restore()
+                layout.restore()
             except OSError as error:
                 if error.errno not in ONLY_READABLE:
                     raise
-            return opened
+            return layout
 
     def restore(self) -> None:
         """Make the folders that are missing: a backup or rsync may leave empty ones out.
@@ -142,20 +153,21 @@ class Layout:
         present = (folder for name in _FOLDERS if os.path.lexists(folder := self.root / name))
         for folder in (self.root, *present, *quarantine):
             status = root if folder == self.root else folder.lstat()
+            # A link could lead to a folder where somebody else puts data.
             if not stat.S_ISDIR(status.st_mode):
                 raise CacheError(
-                    f"{folder} is no folder of the cache's own but leads elsewhere",
+                    f"{folder} is not a folder of the cache, but a link or a file",
                     hint="Find out who put it there, and remove it. " + CHOOSE_ANOTHER,
                 )
             if status.st_mode & stat.S_IWOTH:
                 raise CacheError(
                     f"Everybody may write to {folder}, and so put data there that others would train on",
-                    hint=f"`chmod o-w {folder}`, after `stagegate verify` by somebody who trusts what is there.",
+                    hint=f"Run `chmod o-w {folder}`, then look for changed files with `stagegate verify`.",
                 )
             if status.st_uid not in trusted:
                 raise CacheError(
                     f"{folder} belongs to the user {status.st_uid}, who may put any data there",
-                    hint="Its owner shares it with a group by `chgrp GROUP` and `chmod g+s` on the cache's folder. "
+                    hint="Its owner can share it with a group: `chgrp GROUP` and `chmod g+s` on the cache's folder. "
                     + CHOOSE_ANOTHER,
                 )
 
@@ -165,58 +177,19 @@ class Layout:
         if strangers:
             raise CacheError(
                 f"{self.root} is not empty and not a cache: it holds {strangers[0]!r}",
-                hint="A cache deletes what it doesn't need, so it wants a folder of its own. " + CHOOSE_ANOTHER,
+                hint="A cache deletes what it doesn't need, so it needs a folder of its own. " + CHOOSE_ANOTHER,
             )
-        layout = replace(self, shared=_is_shared(self.root))
-        layout.restore()
+        self.shared = _is_shared(self.root)
+        self.restore()
+        # Written before the cache has content, so that no backup ever begins to copy it.
         (self.root / TAG).write_text(_TAG_TEXT)
         # `format` comes last: a folder with it is a complete cache. Two processes that make one cache at once write the
         # same, and each rename leaves it complete.
         draft = self.ingest / f"format-{uuid.uuid4().hex}"
         write_file(draft, FORMAT.encode())
-        layout.share(draft, GROUP_FILE)
+        self.share(draft, GROUP_FILE)
         draft.rename(self.root / "format")
         sync_folder(self.root)
-
-    @property
-    def blobs(self) -> Path:
-        """Content by digest."""
-        return self.root / "blobs"
-
-    @property
-    def ingest(self) -> Path:
-        """Bytes on their way in. Views are built here too, and renamed."""
-        return self.root / "ingest"
-
-    @property
-    def views(self) -> Path:
-        """Complete, read-only trees of versions."""
-        return self.root / "views"
-
-    @property
-    def refs(self) -> Path:
-        """The node's copies of refs."""
-        return self.root / "refs"
-
-    @property
-    def leases(self) -> Path:
-        """Claims of live readers and writers."""
-        return self.root / "leases"
-
-    @property
-    def quarantine(self) -> Path:
-        """Blobs that rotted; absent until there was one."""
-        return self.root / "quarantine"
-
-    @property
-    def trash(self) -> Path:
-        """Files and folders that are about to be unlinked."""
-        return self.root / "trash"
-
-    @property
-    def index(self) -> Path:
-        """The pin memory."""
-        return self.root / "index.sqlite"
 
     def blob(self, digest: str) -> Path:
         """The path of the blob `blake3:<hex>`.
@@ -261,8 +234,8 @@ def _is_shared(root: Path) -> bool:
 _NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 _REASONS = {
     errno.EROFS: ("the volume is read-only", CHOOSE_ANOTHER),
-    errno.EACCES: ("permission is denied", "Make the folder writable for this user. " + CHOOSE_ANOTHER),
-    errno.EPERM: ("permission is denied", "Make the folder writable for this user. " + CHOOSE_ANOTHER),
+    errno.EACCES: ("permission denied", "Make the folder writable for this user. " + CHOOSE_ANOTHER),
+    errno.EPERM: ("permission denied", "Make the folder writable for this user. " + CHOOSE_ANOTHER),
     errno.ENOTDIR: ("a part of the path is a file", CHOOSE_ANOTHER),
     errno.EIO: ("the volume reports an input/output error", "Check the disk (dmesg), then run `stagegate verify`."),
     errno.EFBIG: ("the file is larger than the volume or the process may write", "Check `ulimit -f` and the volume."),
@@ -274,7 +247,7 @@ def cache_error(error: OSError, doing: str, path: Path | str) -> CacheError:
     """The typed error for an `OSError` that came up while `doing` something (`write the blob`) at `path`."""
     if error.errno in _NO_SPACE:
         return NoSpace(
-            f"Could not {doing} at {path}: no space is left on the volume",
+            f"Could not {doing} at {path}: no space left on the volume",
             hint="Run `stagegate gc`, free some space, or choose a larger volume with --cache or STAGEGATE_CACHE.",
         )
     reason, hint = _REASONS.get(error.errno or 0, (error.strerror or str(error), ""))

@@ -20,6 +20,7 @@ from dataclasses import asdict, dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 
+from prefect_stagegate.cache.holders import is_locked
 from prefect_stagegate.cache.layout import GROUP_FILE, PRIVATE_FILE, Layout, explained
 from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.durable import read_file, sync_folder
@@ -91,7 +92,11 @@ class Leases:
         Raises:
             CacheError: The lease can't be written.
         """
-        lease, descriptor = self._make(kind, dataset, digest, purpose)
+        with explained("write a lease", self._layout.leases):
+            self._layout.restore()
+            # Shared: many may make leases at once, but none while a collection has the exclusive lock.
+            with locked(self._layout.leases, fcntl.LOCK_SH):
+                lease, descriptor = self._write(kind, dataset, digest, purpose)
         os.set_inheritable(descriptor, inherited)
         try:
             yield lease
@@ -100,16 +105,6 @@ class Leases:
                 with suppress(OSError):  # without its lock the file is no lease, and a collection removes it
                     (self._layout.leases / lease.id).unlink()
             os.close(descriptor)
-
-    def reserve(self, lease: Lease, size: int) -> None:
-        """Write into a live writer's lease how many bytes it is yet to write.
-
-        Raises:
-            CacheError: The lease can't be written.
-        """
-        path = self._layout.leases / lease.id
-        with explained("reserve space", path), locked(self._layout.leases, fcntl.LOCK_SH):
-            write_reserved(path, lease, size)
 
     def pin(self, dataset: str, digest: str, purpose: str = "") -> Lease:
         """Keep a version until it is unpinned. The pin survives a power cut.
@@ -127,6 +122,7 @@ class Leases:
                 if pins := self._pins_of(dataset, digest):
                     return pins[0]
                 lease, descriptor = self._write(LeaseKind.PIN, dataset, digest, purpose)
+            # After the lock, which others wait for: a sync may take long.
             with os.fdopen(descriptor, "wb"):
                 # The caller is told of a pin only when a power cut can't take it any more.
                 try:
@@ -144,7 +140,7 @@ class Leases:
             CacheError: They can't be read or removed.
         """
         pins = self._pins_of(dataset, digest)
-        with explained("take away a pin", self._layout.leases):
+        with explained("remove a pin", self._layout.leases):
             for lease in pins:
                 (self._layout.leases / lease.id).unlink(missing_ok=True)
             # So that no pin comes back after a power cut.
@@ -192,13 +188,6 @@ class Leases:
         pins = (lease for lease in self.live() if lease.kind is LeaseKind.PIN)
         return [lease for lease in pins if (lease.dataset, lease.digest) == (dataset, digest)]
 
-    def _make(self, kind: LeaseKind, dataset: str, digest: str, purpose: str) -> tuple[Lease, int]:
-        with explained("write a lease", self._layout.leases):
-            self._layout.restore()
-            # Shared: many may make leases at once, but none while a collection has the exclusive lock.
-            with locked(self._layout.leases, fcntl.LOCK_SH):
-                return self._write(kind, dataset, digest, purpose)
-
     def _write(self, kind: LeaseKind, dataset: str, digest: str, purpose: str) -> tuple[Lease, int]:
         """Write a lease, and lock it. The caller has the lock of the folder."""
         pid = 0 if kind is LeaseKind.PIN else os.getpid()
@@ -226,6 +215,7 @@ def locked(folder: Path, operation: int = fcntl.LOCK_EX) -> Iterator[None]:
         fcntl.flock(descriptor, operation)
         yield
     finally:
+        # This releases the lock.
         os.close(descriptor)
 
 
@@ -260,8 +250,8 @@ def _read(path: Path) -> Lease | None:
         return _parse(text, path.name)
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         raise CorruptRecord(
-            f"The lease {path} can't be read, so nobody knows which version it keeps: {error}",
-            hint="Every version stays on this node until the file is removed. Pin again what it may have pinned.",
+            f"The lease {path} can't be read, so the version that it keeps is unknown: {error}",
+            hint="Remove the file, then pin again what it may have pinned. Until then every version stays here.",
         ) from error
 
 
@@ -272,7 +262,7 @@ def _parse(text: bytes, name: str) -> Lease:
     lease = Lease(**fields | {"kind": kind, "pid": pid, "reserved": int(fields["reserved"])})
     texts = all(isinstance(getattr(lease, field), str) for field in _TEXTS)
     if lease.id != name or not texts or not isinstance(lease.pid, int):
-        raise ValueError("it has other fields than a lease")
+        raise ValueError("its fields are not those of a lease")
     if lease.digest and not DIGEST.fullmatch(lease.digest):
         raise ValueError("it names no version")
     return lease
@@ -283,13 +273,6 @@ def _alive(path: Path, lease: Lease) -> bool:
     if lease.kind is LeaseKind.PIN:
         return True
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+        return is_locked(path)
     except FileNotFoundError:
         return False
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(descriptor)
-    return False

@@ -96,6 +96,7 @@ class PinMemory:
         self._shared = False
         self._last_look = 0.0
         self._database = self._open()
+        # The version of the file now: a later one shows that another process wrote.
         self._transact("BEGIN", self._notice_others)
 
     @property
@@ -250,6 +251,7 @@ class PinMemory:
         unsynced = "durable = 0 AND boot <> ?"
         if not database.execute(f"SELECT 1 FROM pins WHERE {unsynced} LIMIT 1", (self._boot,)).fetchone():  # noqa: S608
             return
+        # SQLite syncs nothing of this file, so the power cut may have damaged the file itself.
         if database.execute("PRAGMA quick_check(1)").fetchone() != ("ok",):
             raise sqlite3.DatabaseError("the machine stopped while it was written")
         database.execute(f"DELETE FROM pins WHERE {unsynced}", (self._boot,))  # noqa: S608

@@ -58,7 +58,7 @@ class Quarantine:
         """
         layout, blob = self._layout, self._layout.blob(rot.digest)
         name = f"{blob.name}-{uuid.uuid4().hex}"
-        with explained("move a rotten blob aside", blob):
+        with explained("move a rotten blob into quarantine", blob):
             layout.quarantine.mkdir(mode=PRIVATE_DIR, exist_ok=True)
             layout.share(layout.quarantine, GROUP_DIR)
             try:
@@ -71,6 +71,7 @@ class Quarantine:
             except FileNotFoundError:
                 return None
             quarantined = Quarantined(name, rot.digest, rot.actual, rot.problem, stamp(now()), stat.st_size)
+            # A mover that is killed before this leaves a blob without a record, and `_read` makes one up.
             self._record(quarantined)
             # Both folders, so that a power cut neither brings the name back nor loses the file.
             sync_folder(blob.parent)
@@ -84,7 +85,7 @@ class Quarantine:
             CacheError: The cache can't be changed.
         """
         updated = replace(blob, entries=(*blob.entries, entry))
-        with explained("write down what is rotten", self._layout.quarantine):
+        with explained("record the entries of a rotten blob", self._layout.quarantine):
             self._record(updated)
         return updated
 
@@ -109,6 +110,7 @@ class Quarantine:
             CacheError: The quarantine can't be read.
         """
         with explained("read the quarantine", self._layout.quarantine):
+            # A blob with one link is in no view any more.
             inodes = {stat.st_ino for path in self.files() if (stat := path.lstat()).st_nlink > 1}
         return [entry for entry in entries if inode_of(view / entry.path) in inodes] if inodes else []
 
@@ -133,4 +135,4 @@ class Quarantine:
             return Quarantined(**fields | {"entries": tuple(fields["entries"])})
         except (FileNotFoundError, ValueError, TypeError, KeyError, RecursionError):
             name = blob.name
-            return Quarantined(name, f"blake3:{name.partition('-')[0]}", "", "why is not known", "", 0)
+            return Quarantined(name, f"blake3:{name.partition('-')[0]}", "", "the reason is unknown", "", 0)

@@ -46,6 +46,7 @@ WHOLE = Arc(0, CIRCLE)
 def next_arc(cache: Cache, share: Fraction) -> Arc:
     """The next part of the blobs to hash."""
     note = cache.memory.noted(NOTE) or ""
+    # Runs that lose their note each time would else hash the same blobs over and over.
     start = note if _NAME.fullmatch(note) else secrets.token_hex(32)
     return Arc(int(start, 16), ceil(CIRCLE * share))
 

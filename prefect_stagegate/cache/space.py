@@ -7,6 +7,7 @@ its reservation ends with its lease.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import threading
 from collections.abc import Callable
@@ -144,13 +145,10 @@ class Space:
                 self._claim(size - self._left, lambda: None, ahead=STEP)
             self._left -= size
             self._ahead = min(self._ahead, self._left)
+            # Not for each object: an update writes to the lease's file.
             if self._reserved - self._left >= STEP:
-                self._write_reservation(self._left)
-
-    def available(self) -> Available:
-        """The space that this writer could claim now."""
-        with explained("ask for the free space", self._layout.root), locked(self._layout.leases):
-            return self._measure()
+                with explained("reserve space", self._layout.root), locked(self._layout.leases, fcntl.LOCK_SH):
+                    self._write_reservation()
 
     def _claim(self, size: int, before_room: Callable[[], None], ahead: int) -> None:
         for tries_left in reversed(range(_TRIES)):
@@ -162,7 +160,7 @@ class Space:
                     extra = max(0, min(ahead, free // AHEAD) - size)
                     self._left += size + extra
                     self._ahead += extra
-                    self._write_reservation(self._left, locked_already=True)
+                    self._write_reservation()
                     return
             if not tries_left:
                 _refuse(size, available)
@@ -183,14 +181,11 @@ class Space:
             sum(lease.reserved for lease in others),
         )
 
-    def _write_reservation(self, size: int, *, locked_already: bool = False) -> None:
-        self._reserved = size
-        if self._lease is None:
-            return
-        if locked_already:
-            write_reserved(self._layout.leases / self._lease.id, self._lease, size)
-        else:
-            Leases(self._layout).reserve(self._lease, size)
+    def _write_reservation(self) -> None:
+        """Write into the lease how many bytes are yet to be written. The caller has a lock of the leases."""
+        self._reserved = self._left
+        if self._lease is not None:
+            write_reserved(self._layout.leases / self._lease.id, self._lease, self._left)
 
 
 def room(size: int) -> int:
@@ -222,6 +217,6 @@ def used_bytes(layout: Layout) -> int:
 
 def _refuse(size: int, available: Available) -> None:
     raise NoSpace(
-        f"{bytes_text(size)} more are needed, and {available}",
+        f"No space left: needs {bytes_text(size)} more, but {available}",
         hint="Run `stagegate gc`, free some space, or choose a larger volume with --cache or STAGEGATE_CACHE.",
     )

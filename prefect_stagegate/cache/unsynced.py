@@ -61,6 +61,7 @@ class Unsynced:
             OSError: The volume failed to write. All added blobs were moved into the trash.
         """
         with self._lock:
+            # Blobs that are added from here on may not be part of this sync.
             added, self._digests = self._digests, set()
         # Listed before the sync, which covers only blobs that were written by now.
         dead = list(_of_this_boot(self._layout))
@@ -76,6 +77,7 @@ class Unsynced:
             if self._mark and not self._digests:
                 self._mark.clear()
                 self._mark = None
+        # The sync made the blobs of dead writers durable, too.
         for path in dead:
             path.unlink(missing_ok=True)
 

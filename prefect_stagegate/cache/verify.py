@@ -53,9 +53,8 @@ class Pace:
         wait = 0.0
         if self._rate:
             now = time.monotonic()
-            self._due = (
-                max(self._due, now - 1) + size / self._rate
-            )  # time lost on a busy disk is made up for, one second at most
+            # Time lost on a busy disk is made up for, but one second at most, so that no burst follows a long wait.
+            self._due = max(self._due, now - 1) + size / self._rate
             wait = max(0.0, self._due - now)
         if self._cancel.is_set() or (wait and self._cancel.wait(wait)):
             raise Cancelled("The verification was stopped")
@@ -80,6 +79,7 @@ def check_blob(layout: Layout, digest: str, read: Read = lambda _: None) -> Rot 
     try:
         descriptor = _open_file(layout.blob_path(digest))
         with os.fdopen(descriptor, "rb", buffering=0):
+            # Of the open file: its name may lead to another file before this one is hashed.
             inode = os.fstat(descriptor).st_ino
             actual = _digest_on_disk(descriptor, read)
     except FileNotFoundError:
@@ -94,7 +94,7 @@ def verify_view(
     entries: Iterable[Entry],
     layout: Layout,
     *,
-    rotten: Mapping[str, Rot] | None = None,
+    rotten: Mapping[str, Rot],
     read: Read = lambda _: None,
 ) -> Iterator[tuple[Entry, Finding]]:
     """Check every file of a view, and yield those whose bytes are not the manifest's.
@@ -109,11 +109,11 @@ def verify_view(
         rotten: The rotten ones of these blobs, by digest.
         read: Called with the size of every piece that is read.
     """
-    rotten = rotten or {}
     for entry in entries:
         path = view / entry.path
         inode = inode_of(path)
         rot = rotten.get(entry.digest)
+        # The file is a link to the rotten blob, wherever the blob's name leads by now.
         if inode and rot and rot.inode == inode:
             yield entry, Finding(entry.path, rot.problem, ADVICE)
         elif inode and inode == inode_of(layout.blob_path(entry.digest)):
@@ -128,7 +128,7 @@ def file_problem(path: Path, entry: Entry, read: Read = lambda _: None) -> str:
         status = path.lstat()
         size = status.st_size
         if not stat.S_ISREG(status.st_mode):
-            return "it is no file of its own"
+            return "it is not a regular file"
         if size != entry.size:
             return f"it has {count_text(size, 'byte')}, and the manifest says {entry.size:,}"
         with path.open("rb", buffering=0) as file:
@@ -160,7 +160,7 @@ def _open_file(path: str) -> int:
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.close(descriptor)
-        raise OSError(errno.EINVAL, "it is no regular file", path)
+        raise OSError(errno.EINVAL, "it is not a regular file", path)
     return descriptor
 
 

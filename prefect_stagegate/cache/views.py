@@ -30,11 +30,11 @@ _NAME = re.compile(r"[0-9a-f]{64}")
 FICLONE = 0x40049409
 """Linux's ioctl that makes a file share another's extents: _IOW(0x94, 9, int)."""
 _BAD_NAME = {
-    errno.EINVAL: "the volume takes no such name",
-    errno.EILSEQ: "the volume takes no such name",
-    errno.ENAMETOOLONG: "the volume takes no name that is so long",
-    errno.EEXIST: "the volume takes it for the name of another entry",
-    errno.ENOTDIR: "the volume takes a folder of it for the name of another entry",
+    errno.EINVAL: "the volume does not allow this name",
+    errno.EILSEQ: "the volume does not allow this name",
+    errno.ENAMETOOLONG: "the volume does not allow a name this long",
+    errno.EEXIST: "the volume treats it as the name of another entry",
+    errno.ENOTDIR: "the volume treats a folder of it as the name of another entry",
 }
 """The errors for names that a volume can't represent."""
 _CANT_LINK = (errno.EPERM, errno.EMLINK, errno.EXDEV, errno.EOPNOTSUPP)
@@ -97,7 +97,7 @@ class Draft:
             sync_folder(target.parent)
         if self._copied:
             log.warning(
-                "the volume took no links for %s of the view; cloned or copied instead",
+                "the volume refused hard links, so %s of the view were cloned or copied",
                 count_text(self._copied, "file"),
             )
         return target
@@ -110,7 +110,7 @@ class Draft:
             CacheError: The volume refuses. Each other file is repaired or as it was.
         """
         view = self._layout.view(dataset, digest)
-        with explained("mend the view", view):
+        with explained("repair the view", view):
             self._begin()
             for entry in entries:
                 path = view / entry.path
@@ -118,6 +118,7 @@ class Draft:
                 # By a rename, so that a reader opens the old file or the new one, and never misses it.
                 with _explain_path(entry.path), _writable(self._layout, path.parent, view):
                     (self._root / entry.path).replace(path)
+            # Once, after all renames. A damaged file that a power cut brings back is found by the next verification.
             sync_volume(view)
 
     def close(self) -> None:
@@ -159,8 +160,8 @@ class Draft:
                 self._copied += _place(blob, path)
             except FileNotFoundError as error:
                 raise BlobVanished(
-                    f"The bytes of {entry.path} were in the cache {self._layout.root}, and are gone",
-                    hint="A collection took them. Run it again: they are fetched anew.",
+                    f"The bytes of {entry.path} are no longer in the cache {self._layout.root}",
+                    hint="A garbage collection removed them. Run the command again: it fetches them again.",
                     object=entry.path,
                 ) from error
             except FileExistsError:
@@ -269,7 +270,7 @@ class _explain_path:  # noqa: N801 - used as a statement; a generator would cost
 
 def _refused(path: str, problem: str) -> CacheError:
     return CacheError(
-        f"The path {path!r} can't stand in a view: {problem}",
+        f"The path {path!r} can't be in a view: {problem}",
         hint="Rename the object at its source, leave it out by `exclude:`, or choose another volume with --cache.",
         object=path,
     )
@@ -317,6 +318,7 @@ def _has_this_name(path: str) -> bool:
 def _clone_or_copy(blob: Path, path: Path) -> None:
     with blob.open("rb") as source, path.open("xb") as target:
         try:
+            # A clone shares the blob's bytes on the disk, where the file system can do that.
             fcntl.ioctl(target.fileno(), FICLONE, source.fileno())
         except OSError:
             shutil.copyfileobj(source, target, 1 << 20)
@@ -344,6 +346,7 @@ def _publish(layout: Layout, scratch: Path, target: Path) -> None:
 def remove_tree(root: Path) -> None:
     """Remove a tree that may hold read-only folders."""
     for folder, _ in walk_folders(root):
+        # Nothing can be removed from a read-only folder.
         with suppress(PermissionError):  # another user's of a shared cache, which the group may write
             Path(folder).chmod(0o700)
     shutil.rmtree(root)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
-import os
 import uuid
 from pathlib import Path
 
+from prefect_stagegate.cache.holders import is_locked
 from prefect_stagegate.cache.layout import TAG
 from prefect_stagegate.cache.leases import locked
 from prefect_stagegate.errors import CacheError
@@ -24,18 +23,15 @@ def require_locks(root: Path, folder: Path) -> None:
     kind, _ = mount_of(root)
     if kind in NETWORK:
         raise CacheError(
-            f"{root} lies on {kind}, where a lock that another machine holds may not be seen", hint=NEEDS_LOCAL
+            f"{root} is on {kind}, where this node may not see the locks of other machines", hint=NEEDS_LOCAL
         )
     # A second lock on a locked folder must be refused, else locks do nothing here.
     with locked(folder):
-        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return
-        finally:
-            os.close(descriptor)
-    raise CacheError(f"Locks do nothing on the volume of {root}, so nobody can tell who reads there", hint=NEEDS_LOCAL)
+        locks_work = is_locked(folder)
+    if not locks_work:
+        raise CacheError(
+            f"File locks have no effect on the volume of {root}, so it is unknown who uses it", hint=NEEDS_LOCAL
+        )
 
 
 def takes_links(folder: Path) -> bool:
@@ -55,6 +51,7 @@ def takes_links(folder: Path) -> bool:
 def folds_case(root: Path) -> bool:
     """Whether the volume of the cache at `root` ignores case in names (ext4's casefold, SMB)."""
     try:
+        # The tag's name is in upper case: in lower case it is found only where case doesn't count.
         return (root / TAG).samefile(root / TAG.lower())
     except OSError:
         return False

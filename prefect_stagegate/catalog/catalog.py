@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from functools import cache
+from functools import cache, partial
 from importlib import import_module
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -19,9 +19,9 @@ from prefect_stagegate.catalog.codec import decode, encode
 from prefect_stagegate.catalog.evidence import kept
 from prefect_stagegate.catalog.keys import dataset_of
 from prefect_stagegate.catalog.log import Log, LogMemory
-from prefect_stagegate.catalog.policies import Consent, PolicyEntry, policy_log
+from prefect_stagegate.catalog.policies import Consent, PolicyEntry, prove_adoption
 from prefect_stagegate.catalog.records import Records, open_records
-from prefect_stagegate.catalog.refs import RefAction, RefEntry, ref_log
+from prefect_stagegate.catalog.refs import RefAction, RefEntry, prove_move
 from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.errors import CatalogError, CorruptRecord, UnknownDataset, UnknownRef, suggest
 from prefect_stagegate.manifest import Manifest, Seal, path_problem, row
@@ -104,7 +104,7 @@ class Catalog:
         records = open_records(url, options or {})
         stored_format = records.read(FORMAT_KEY)
         if stored_format is None and not create:
-            raise CatalogError(f"There is no catalog at {records.url}", hint="Name one by --catalog.")
+            raise CatalogError(f"There is no catalog at {records.url}", hint="Name one with --catalog.")
         if stored_format is None:
             _create(records)
         elif stored_format != FORMAT:
@@ -163,6 +163,7 @@ class Catalog:
         # The origins first: once a version has its manifest, its origins can be read.
         self._records.replace(self._key(dataset, "origins", digest), ORIGINS.write(origins, facts | write_pins(pins)))
         key = self._key(dataset, "manifests", digest)
+        # Looked up first: a known manifest, which may be large, is neither written nor sent again.
         return not self.has_version(dataset, digest) and self._records.create(key, ENTRIES.write(entries, facts))
 
     def has_version(self, dataset: str, digest: str) -> bool:
@@ -231,7 +232,7 @@ class Catalog:
             return None
         footer = ORIGINS.footer(end, key)
         if footer.digest != digest:
-            raise _corrupt(key, f"is that of {footer.digest}")
+            raise _corrupt(key, f"belongs to the version {footer.digest}")
         if footer.pins:
             return footer.pins
         # Records of earlier releases have no summary.
@@ -333,7 +334,16 @@ class Catalog:
     def ref_log(self, dataset: str, ref: str) -> Log[RefEntry]:
         """The log of a ref."""
         adopted = cache(lambda: self.policy_log(dataset).state().get("digests", ()))  # once for all entries of a walk
-        return ref_log(self._records, dataset, ref, self.url, self._memory, adopted)
+        return Log(
+            self._records,
+            f"datasets/{dataset}/refs/{ref}/",
+            RefEntry,
+            f"{dataset}@{ref}",
+            f"stagegate history {dataset}@{ref}",
+            partial(prove_move, dataset, ref, adopted),
+            self._memory,
+            self.url,
+        )
 
     def move_ref(  # noqa: PLR0913 - the fields of a log's entry
         self,
@@ -383,7 +393,16 @@ class Catalog:
 
     def policy_log(self, dataset: str) -> Log[PolicyEntry]:
         """The log of a dataset's policy."""
-        return policy_log(self._records, dataset, self.url, self._memory, self._consent)
+        return Log(
+            self._records,
+            f"datasets/{dataset}/policy/",
+            PolicyEntry,
+            f"the policy of {dataset}",
+            f"stagegate policy history {dataset}",
+            partial(prove_adoption, dataset, self._consent),
+            self._memory,
+            self.url,
+        )
 
     def adopt_policy(
         self,
@@ -587,7 +606,9 @@ class Catalog:
         self, dataset: str, digest: str, target: str, policy: str, requester: Identity, *, after: int | None = None
     ) -> ApprovalRequest:
         """Record a request to promote a version; answers are stored under its id."""
-        request = ApprovalRequest(_unique(), dataset, digest, target, policy, requester, stamp(now()), after)
+        # Ids sort by time: `20260301T030000.000000Z-1f3a…`.
+        request_id = now().strftime("%Y%m%dT%H%M%S.%fZ-") + uuid.uuid4().hex[:12]
+        request = ApprovalRequest(request_id, dataset, digest, target, policy, requester, stamp(now()), after)
         self._records.create(self._request_folder(dataset, target, request.id) + "request.json", encode(request))
         return request
 
@@ -596,12 +617,8 @@ class Catalog:
         folder = f"datasets/{dataset}/approvals/{target}/"
         return [self._load_request(folder, name) for name in self._records.folders(folder)]
 
-    def put_approval(self, request: ApprovalRequest, approver: Identity, *, approved: bool, reason: str) -> Approval:
-        """Add an answer to a request; the same answer of the same person again adds nothing."""
-        return self.put_answer(request, Approval(request.id, approver, approved, reason, stamp(now())))
-
     def put_answer(self, request: ApprovalRequest, approval: Approval) -> Approval:
-        """Add an answer that exists as a record; the same one again adds nothing, unless only the new one is signed."""
+        """Add an answer; the same one of the same person again adds nothing, unless only the new one is signed."""
         folder = self._request_folder(request.dataset, request.target, request.id)
         while True:
             # Before the answers are read: an answer that is added meanwhile takes this number, and `create` fails.
@@ -624,6 +641,7 @@ class Catalog:
         """Record until when a flow run waits for answers to a request, over an earlier record."""
         wait = Wait(request.id, flow_run, stamp(until), stamp(now()))
         folder = self._request_folder(request.dataset, request.target, request.id)
+        # Replaced, unlike other records: it decides nothing.
         self._records.replace(f"{folder}waits/{flow_run}.json", encode(wait))
         return wait
 
@@ -673,6 +691,7 @@ class Catalog:
     def _append(self, prefix: str, data: bytes) -> None:
         """Store a record under the next free number. Numbers tell which is the newest, since clocks may be wrong."""
         last = self._last(prefix)
+        # Another writer may have taken the number since: then the next one is tried.
         while not self._records.create(f"{prefix}{last + 1:08d}.json", data):
             last += 1
 
@@ -689,12 +708,12 @@ def _verified(rows: Iterable[R], digest: str, key: str, size: int | None = None)
     for entry in rows:
         # Anyone who can write to the catalog can forge a manifest with a fitting digest, so paths are checked again.
         if problem := path_problem(entry.path):
-            raise _corrupt(key, f"has a path that no dataset may have: {problem}")
+            raise _corrupt(key, f"has a path that is not allowed in a dataset: {problem}")
         hasher.update(row(entry))
         total += entry.size
         yield entry
     if hasher.hexdigest() != digest.removeprefix("sha256:") or size not in (None, total):
-        raise _corrupt(key, "holds other entries than its version's")
+        raise _corrupt(key, "does not hold the entries of its version")
 
 
 def _sums(footer: Footer, digest: str, key: str) -> Seal:
@@ -712,11 +731,6 @@ def _corrupt(key: str, problem: str) -> CorruptRecord:
     )
 
 
-def _unique() -> str:
-    """A unique name that sorts by time: `20260301T030000.000000Z-1f3a…`."""
-    return now().strftime("%Y%m%dT%H%M%S.%fZ-") + uuid.uuid4().hex[:12]
-
-
 def _create(records: Records) -> None:
     """Create a catalog: check that the store refuses to create a record twice, and only then write the format."""
     records.create(PROBE_KEY, PROBE)
@@ -725,6 +739,7 @@ def _create(records: Records) -> None:
             f"{records.url} lets a record be created twice, so two promotions could both believe they won",
             hint="Use a store that honours If-None-Match on writes (AWS S3, MinIO, Ceph, SeaweedFS), or a directory.",
         )
+    # The format comes last: a store that fails the probe never counts as a catalog.
     records.create(FORMAT_KEY, FORMAT)
 
 

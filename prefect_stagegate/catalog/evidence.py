@@ -6,7 +6,7 @@ Each record holds all evidence that is still of use, so only the newest record i
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from prefect_stagegate.model import Evidence
 
@@ -22,15 +22,13 @@ def kept(evidence: Sequence[Evidence]) -> list[Evidence]:
     Args:
         evidence: All of it, the oldest first.
     """
-    return list(reversed([*_newest(reversed(evidence))]))
-
-
-def _newest(evidence: Iterable[Evidence]) -> Iterable[Evidence]:
     questions: Counter[tuple[str, frozenset[tuple[str, str]]]] = Counter()
     checks: Counter[str] = Counter()
-    for answer in evidence:
+    newest: list[Evidence] = []
+    for answer in reversed(evidence):
         question = (answer.check, frozenset(answer.binding.items()))
         if questions[question] < SAME_QUESTION and checks[answer.check] < OF_ONE_CHECK:
-            yield answer
+            newest.append(answer)
         questions[question] += 1
         checks[answer.check] += 1
+    return newest[::-1]

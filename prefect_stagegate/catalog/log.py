@@ -147,9 +147,10 @@ class Log(Generic[E]):
             try:
                 self.prove(entry, mark.state)
             except CorruptRecord as error:
-                raise RefConflict(f"{self.name} can't be changed so: {error.message}", hint=hint) from error
+                raise RefConflict(f"{self.name} can't be changed in this way: {error.message}", hint=hint) from error
             if self.records.create(self._key(entry.seq), encode(entry)):
                 return entry
+        # Read for the error, which names who was faster.
         winner = self.head()
         raise RefConflict(
             f"{self.name} was changed by {winner.who if winner else 'somebody else'} a moment ago", hint=hint
@@ -164,7 +165,7 @@ class Log(Generic[E]):
         """The error for a damaged log."""
         return CorruptRecord(
             f"The log of {self.name} is damaged: {problem}",
-            hint=f"Restore {self.prefix} of {self.catalog} from a backup; nothing of it is believed until then.",
+            hint=f"Restore {self.prefix} of {self.catalog} from a backup. Until then no entry of it counts.",
         )
 
     def _walk(self, *, whole: bool = False) -> tuple[list[E], Mark]:
@@ -182,10 +183,12 @@ class Log(Generic[E]):
                 state = self.prove(entry, mark.state)
             except CorruptRecord as error:
                 raise self.corrupt(f"entry {number}: {error.message}") from error
+            # A walk through the whole log meets the remembered entry again, which must be the same.
             if number == remembered.seq:
                 self._require_remembered(remembered, digest)
             entries.append(entry)
             mark = Mark(number, digest, state)
+        # Only after all entries were checked: a remembered entry is not checked again.
         if self.memory and mark.seq > remembered.seq:
             self.memory.note(self._note, json.dumps([mark.seq, mark.hash, mark.state]))
         return entries, mark
@@ -232,6 +235,6 @@ class Log(Generic[E]):
     def _contradiction(self, problem: str) -> CorruptRecord:
         return CorruptRecord(
             f"The log of {self.name} contradicts what this node remembers: {problem}",
-            hint=f"Somebody changed or replaced it. Restore {self.prefix} in the catalog {self.catalog} from a backup; "
-            f"if it was restored or begun anew on purpose: `{self.history} --forget`.",
+            hint=f"Somebody changed or replaced it. Restore {self.prefix} in the catalog {self.catalog} from a backup. "
+            f"If it was restored or replaced on purpose, run `{self.history} --forget`.",
         )

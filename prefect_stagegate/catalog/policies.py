@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 from prefect_stagegate.canonical import digest_of
-from prefect_stagegate.catalog.log import Log, LogMemory, State
-from prefect_stagegate.catalog.records import Records
+from prefect_stagegate.catalog.log import State
 from prefect_stagegate.errors import CorruptRecord
 from prefect_stagegate.model import Approval, ApprovalRequest, Identity
 
@@ -48,33 +46,13 @@ Consent = Callable[[Mapping[str, Any], PolicyEntry], str]
 """Returns why an entry can't follow a policy (its keys `policy` and `owners`); empty when it can."""
 
 
-def policy_log(
-    records: Records, dataset: str, catalog: str, memory: LogMemory | None, consent: Consent | None
-) -> Log[PolicyEntry]:
-    """The log of one dataset's policy.
+def prove_adoption(dataset: str, consent: Consent | None, entry: PolicyEntry, state: State) -> State:
+    """Check that an entry of the log of a dataset's policy may follow the entries before it.
 
-    Args:
-        records: The catalog's store.
-        dataset: The dataset's name.
-        catalog: The catalog's URL.
-        memory: Where the node remembers which entries it checked.
-        consent: Decides whether the required people agreed; None for no such check.
+    The state holds the rule of the newest policy (its keys `policy` and `owners`), and the digests of all policies.
     """
-    return Log(
-        records,
-        f"datasets/{dataset}/policy/",
-        PolicyEntry,
-        f"the policy of {dataset}",
-        f"stagegate policy history {dataset}",
-        partial(_prove, dataset, consent),
-        memory,
-        catalog,
-    )
-
-
-def _prove(dataset: str, consent: Consent | None, entry: PolicyEntry, state: State) -> State:
     if entry.dataset != dataset:
-        raise CorruptRecord(f"it is of {entry.dataset}")
+        raise CorruptRecord(f"it belongs to {entry.dataset}")
     if consent and (why := consent(state.get("rule", {}), entry)):
         raise CorruptRecord(why)
     rule = {key: entry.policy[key] for key in ("policy", "owners") if key in entry.policy}

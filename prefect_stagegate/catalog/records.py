@@ -109,8 +109,10 @@ class DirectoryRecords:
         scratch = target.parent / f".{target.name}.{uuid.uuid4().hex}"
         try:
             make_folder(target.parent)
+            # Nobody else cleans up after a writer that was killed.
             _remove_orphans(target.parent)
             try:
+                # Complete and synced before it gets its name, so that readers find the whole record or none.
                 write_file(scratch, data)
                 try:
                     publish(scratch, target)
@@ -132,7 +134,7 @@ class DirectoryRecords:
         """
         if not target.is_file():
             raise CatalogError(
-                f"The catalog's record {key} can't be written to {self.url}: something that is no file has its name",
+                f"The catalog's record {key} can't be written to {self.url}: its name is not that of a file",
                 hint=f"Find out who put it there, and remove it: {target}",
                 dataset=dataset_of(key),
             )

@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from functools import partial
 from typing import Any
 
-from prefect_stagegate.catalog.acceptance import read_decision
-from prefect_stagegate.catalog.log import Log, LogMemory, State
-from prefect_stagegate.catalog.records import Records
+from prefect_stagegate.catalog.log import State
 from prefect_stagegate.errors import CorruptRecord
 from prefect_stagegate.model import LATEST, Identity
 
@@ -63,46 +60,17 @@ def moves(entries: Sequence[RefEntry]) -> list[RefEntry]:
     return [entry for entry in entries if entry.action is not RefAction.WITHDRAW]
 
 
-def ref_log(
-    records: Records,
-    dataset: str,
-    ref: str,
-    catalog: str,
-    memory: LogMemory | None,
-    policies: Callable[[], Sequence[str]],
-) -> Log[RefEntry]:
-    """The log of one ref.
-
-    Args:
-        records: The catalog's store.
-        dataset: The dataset's name.
-        ref: The ref's name.
-        catalog: The catalog's URL.
-        memory: Where the node remembers which entries it checked.
-        policies: Returns the digests of the policies that the dataset adopted, the oldest first.
-    """
-    return Log(
-        records,
-        f"datasets/{dataset}/refs/{ref}/",
-        RefEntry,
-        f"{dataset}@{ref}",
-        f"stagegate history {dataset}@{ref}",
-        partial(_prove, dataset, ref, policies),
-        memory,
-        catalog,
-    )
-
-
-def _prove(dataset: str, ref: str, policies: Callable[[], Sequence[str]], entry: RefEntry, state: State) -> State:
+def prove_move(dataset: str, ref: str, policies: Callable[[], Sequence[str]], entry: RefEntry, state: State) -> State:
     """Check that an entry of a ref's log was allowed after the entries before it.
 
     The state holds the ref's version, all versions that it named, the withdrawn versions, each with the number of the
     entry that withdrew it, and the number of the newest policy under which the ref was moved.
     """
     if (entry.dataset, entry.ref) != (dataset, ref):
-        raise CorruptRecord(f"it is of {entry.dataset}@{entry.ref}")
+        raise CorruptRecord(f"it belongs to {entry.dataset}@{entry.ref}")
     if (ref == LATEST) != (entry.action is RefAction.STAGE):
-        raise CorruptRecord(f"nobody moves {ref} by {entry.action}")
+        raise CorruptRecord(f"the action {entry.action} can't move {ref}")
+    # Staging moves it without a gate, so there is no attestation to check.
     if ref == LATEST:
         return {}
     withdrawals: dict[str, int] = dict(state.get("withdrawn", {}))
@@ -114,7 +82,9 @@ def _prove(dataset: str, ref: str, policies: Callable[[], Sequence[str]], entry:
     else:
         if entry.action is RefAction.ROLLBACK and entry.digest not in past_digests:
             raise CorruptRecord("it is a rollback to a version that the ref never named")
+        # The highest so far, so that a rollback to an old policy does not let later promotions use that policy again.
         adopted = max(adopted, _require_accepted(entry, policies(), adopted, withdrawals.get(entry.digest, 0)))
+        # The check above made sure that its gate accepted it again after the withdrawal.
         withdrawals.pop(entry.digest, None)
     if entry.withdrawn:
         withdrawals[entry.withdrawn] = entry.seq
@@ -134,7 +104,7 @@ def _require_accepted(entry: RefEntry, policies: Sequence[str], adopted: int, wi
     Returns:
         The number of the policy, counted from 1.
     """
-    attested = read_decision(entry.attestation)
+    attested = _read_decision(entry.attestation)
     about = (attested.dataset, attested.target, attested.digest)
     if about != (entry.dataset, entry.ref, entry.digest):
         raise CorruptRecord(f"its attestation is about {about[0]}@{about[2]} for {about[1]}, not about {entry.digest}")
@@ -148,6 +118,46 @@ def _require_accepted(entry: RefEntry, policies: Sequence[str], adopted: int, wi
     number = next((number for number in numbers if number >= earliest), 0)
     if not number:
         raise CorruptRecord(
-            f"the policy {attested.adopted[:19]}… that its decision was made under was not adopted then"
+            f"its decision was made under the policy {attested.adopted[:19]}…, which was not adopted then"
         )
     return number
+
+
+@dataclass(frozen=True, slots=True)
+class _DecisionSummary:
+    """The fields of a decision that decide whether a ref may name its version. `readiness.records.attest` reads all."""
+
+    dataset: str
+    digest: str
+    target: str
+    accepted: bool
+    adopted: str
+    """`sha256:<hex>` of the dataset's policy under which the decision was made."""
+    after: int
+    """The number of the target's last move at the time of the decision; 0 before the first."""
+
+
+def _read_decision(statement: Mapping[str, Any]) -> _DecisionSummary:
+    """Read these fields from an in-toto Statement.
+
+    Raises:
+        CorruptRecord: A field is missing, or the Statement's subject or result contradicts the decision in it.
+    """
+    try:
+        (subject,) = statement["subject"]
+        predicate = statement["predicate"]
+        decision = predicate["stagegate"]["decision"]
+        attested = _DecisionSummary(
+            dataset=str(decision["dataset"]),
+            digest=str(decision["digest"]),
+            target=str(decision["target"]),
+            accepted=decision["outcome"] == "accepted",
+            adopted=str(decision["adopted"]),
+            after=int(decision["after"]),
+        )
+        shown = (subject["name"], "sha256:" + subject["digest"]["sha256"], predicate["result"] in ("PASSED", "WARNED"))
+    except (KeyError, TypeError, ValueError) as error:
+        raise CorruptRecord("it holds no attestation of a gate's decision") from error
+    if shown != (attested.dataset, attested.digest, attested.accepted):
+        raise CorruptRecord("its attestation contradicts itself")
+    return attested

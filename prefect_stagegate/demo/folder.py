@@ -16,7 +16,6 @@ import fcntl
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from prefect_stagegate.errors import UsageError
@@ -30,52 +29,23 @@ SHIPPED_ENDPOINT = "http://127.0.0.1:8333"
 """The S3 server's address in the shipped spec; every run has a port of its own."""
 
 
-@dataclass(frozen=True, slots=True)
 class DemoFolder:
-    """The paths in a demo's folder. `renewed` makes the folder."""
+    """The paths in a demo's folder, as drawn above. `renewed` makes the folder.
 
-    root: Path
-    """Absolute."""
+    Args:
+        root: The folder's absolute path.
+    """
 
-    @property
-    def spec(self) -> Path:
-        """The spec's file."""
-        return self.root / f"{DATASET}.yaml"
-
-    @property
-    def nas(self) -> Path:
-        """The directory that is the second source."""
-        return self.root / "nas"
-
-    @property
-    def cache(self) -> Path:
-        """The node's cache."""
-        return self.root / "cache"
-
-    @property
-    def catalog(self) -> Path:
-        """The catalog."""
-        return self.root / "catalog"
-
-    @property
-    def report(self) -> Path:
-        """The HTML report."""
-        return self.root / "report.html"
-
-    @property
-    def logs(self) -> Path:
-        """The folder of all logs."""
-        return self.root / "logs"
-
-    @property
-    def s3(self) -> Path:
-        """The S3 server's data."""
-        return self.root / "servers" / "s3"
-
-    @property
-    def prefect(self) -> Path:
-        """Prefect's home: database and profiles."""
-        return self.root / "servers" / "prefect"
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.spec = root / f"{DATASET}.yaml"
+        self.nas = root / "nas"
+        self.cache = root / "cache"
+        self.catalog = root / "catalog"
+        self.report = root / "report.html"
+        self.logs = root / "logs"
+        self.s3 = root / "servers" / "s3"
+        self.prefect = root / "servers" / "prefect"
 
     def write_spec(self, endpoint_url: str) -> None:
         """Copy spec and suites, with the S3 server's address of this run."""

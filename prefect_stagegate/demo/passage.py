@@ -27,11 +27,6 @@ class Passage:
     decisions: list[Decision] = field(default_factory=list)
     moved: list[Promotion] = field(default_factory=list)
 
-    @property
-    def outcomes(self) -> dict[str, str]:
-        """The outcome of each gate's decision, by target."""
-        return {decision.target: decision.outcome.value for decision in self.decisions}
-
 
 class Passages:
     """Runs the flow and collects its tasks' results by Prefect's hooks. Make only one: hooks are never removed."""

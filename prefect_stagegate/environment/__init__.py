@@ -3,8 +3,7 @@
 Each module has one group of facts: how to find them, and how much a difference weighs.
 """
 
-from prefect_stagegate.environment.capture import capture
 from prefect_stagegate.environment.difference import ABSENT, UNKNOWN, EnvironmentDifference, Weight
-from prefect_stagegate.environment.record import DECLARED, Environment, compare
+from prefect_stagegate.environment.record import DECLARED, Environment, capture, compare
 
 __all__ = ["ABSENT", "DECLARED", "UNKNOWN", "Environment", "EnvironmentDifference", "Weight", "capture", "compare"]

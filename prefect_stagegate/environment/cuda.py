@@ -121,8 +121,8 @@ def compare_cudas(there: Cuda, here: Cuda) -> Iterator[EnvironmentDifference]:
         weight = version_weight(was, now, same=1)
         why = {
             Weight.WARNING: "the same major release",
-            Weight.BLOCKING: "one of them has none" if ABSENT in (was, now) else "another major release",
-        }.get(weight, "no file tells it")
+            Weight.BLOCKING: "one side has none" if ABSENT in (was, now) else "another major release",
+        }.get(weight, "no file has its version")
         yield EnvironmentDifference("cuda", name, was, now, weight, why, f"Use {name} {was} here too.")
 
 
@@ -132,9 +132,8 @@ def _driver_too_old(there: Cuda, here: Cuda) -> EnvironmentDifference | None:
     if oldest is None or here.driver in (ABSENT, UNKNOWN) or _figures(here.driver) >= _figures(oldest):
         return None
     why = f"CUDA {major} needs driver {oldest} or newer"
-    return EnvironmentDifference(
-        "cuda", "driver", there.driver, here.driver, Weight.BLOCKING, why, f"Install driver {oldest}."
-    )
+    fix = f"Install driver {oldest}."
+    return EnvironmentDifference("cuda", "driver", there.driver, here.driver, Weight.BLOCKING, why, fix)
 
 
 def compare_gpus(there: Mapping[str, int], here: Mapping[str, int]) -> Iterator[EnvironmentDifference]:

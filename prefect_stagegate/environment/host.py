@@ -57,10 +57,9 @@ def compare_hosts(there: Host, here: Host, declared: Collection[str] = DECLARED)
     for name, was in asdict(there).items():
         now = facts_here[name]
         if UNKNOWN in (was, now):
-            yield EnvironmentDifference("host", name, was, now, Weight.UNKNOWN, "the system does not tell it")
+            yield EnvironmentDifference("host", name, was, now, Weight.UNKNOWN, "the system does not report it")
         elif was != now:
             weight = Weight.BLOCKING if name in declared else Weight.WARNING
             why = "declared to be the same" if name in declared else "not declared to be the same"
-            yield EnvironmentDifference(
-                "host", name, was, now, weight, why, f"Run on {was} here too, or see that it may differ."
-            )
+            fix = f"Run on {was} here too, or allow the difference."
+            yield EnvironmentDifference("host", name, was, now, weight, why, fix)

@@ -37,11 +37,10 @@ def capture_image(declared: str = "", root: Path = Path("/")) -> str:
 def compare_images(there: str, here: str) -> Iterator[EnvironmentDifference]:
     """Yield a block when the images differ, since another image may hold anything."""
     if UNKNOWN in (there, here):
-        why = "nobody told the digest of the image, and two tags prove nothing"
+        why = "the digest of the image is not set, and equal tags prove nothing"
         fix = "Set STAGEGATE_IMAGE_DIGEST where the container is started, then check both environments again."
         yield EnvironmentDifference("image", "digest", there, here, Weight.UNKNOWN, why, fix)
     elif there != here:
-        why = "another image may hold anything else"
-        yield EnvironmentDifference(
-            "image", "digest", there, here, Weight.BLOCKING, why, f"Run the image {there} here too."
-        )
+        why = "another image may hold other software"
+        fix = f"Run the image {there} here too."
+        yield EnvironmentDifference("image", "digest", there, here, Weight.BLOCKING, why, fix)

@@ -119,12 +119,12 @@ def compare_limits(
 
 def _weigh(was: Limit, now: Limit, *, declared: bool) -> tuple[Weight, str]:
     if UNKNOWN in (was, now):
-        return Weight.UNKNOWN, "the system does not tell it"
+        return Weight.UNKNOWN, "the system does not report it"
     if now == UNLIMITED or not (isinstance(was, str) or isinstance(now, str) or now < was):
-        return Weight.HARMLESS, "what was enough there is here too"
+        return Weight.HARMLESS, "there is at least as much here"
     if declared:
-        return Weight.BLOCKING, "declared to be the same, and there is less"
-    return Weight.WARNING, "there is less, and it is not declared to be the same"
+        return Weight.BLOCKING, "declared to be the same, but there is less here"
+    return Weight.WARNING, "there is less here, and it is not declared to be the same"
 
 
 def _text(name: str, limit: Limit) -> str:

@@ -93,12 +93,10 @@ def _is_editable(distribution: Distribution) -> bool:
 
 def compare_pythons(there: Python, here: Python) -> Iterator[EnvironmentDifference]:
     """Yield a warning for another patch release, a block for any other difference, also another build of a version."""
-    if there.implementation != here.implementation:
-        fix = f"Run {there.implementation} here too."
-        why = "another interpreter runs other code"
-        yield EnvironmentDifference(
-            "python", "implementation", there.implementation, here.implementation, Weight.BLOCKING, why, fix
-        )
+    was, now = there.implementation, here.implementation
+    if was != now:
+        why, fix = "another interpreter runs other code", f"Run {was} here too."
+        yield EnvironmentDifference("python", "implementation", was, now, Weight.BLOCKING, why, fix)
     if there.version != here.version:
         yield _version_difference("python", there.version, here.version, f"Run Python {there.version} here too.")
     for name in sorted(there.distributions.keys() | here.distributions.keys()):
@@ -111,14 +109,14 @@ def _distribution_differences(
 ) -> Iterator[EnvironmentDifference]:
     if there is None or here is None:
         was, now = (side.version if side else ABSENT for side in (there, here))
-        why = "code that needs it fails" if here is None else "it was not there, and an import may find it"
+        why = "code that needs it fails" if here is None else "it was not installed there, and an import may use it"
         yield EnvironmentDifference("python", name, was, now, Weight.BLOCKING, why, _pip_command(name, was))
     elif there.version != here.version:
         yield _version_difference(name, there.version, here.version, _pip_command(name, there.version))
     elif there.files != here.files and UNKNOWN not in (there.files, here.files):
         was, now = (f"{side.version} ({side.files[:14]})" for side in (there, here))
         fix = f"pip install --force-reinstall {name}=={there.version}, from where it was installed there"
-        why = "the same version was built from something else"
+        why = "the same version has other files"
         yield EnvironmentDifference("python", name, was, now, Weight.BLOCKING, why, fix)
 
 
@@ -132,7 +130,7 @@ def _without_record(there: Python, here: Python) -> Iterator[EnvironmentDifferen
     ]
     if unknown:
         names = ", ".join(unknown[:SHOWN]) + (", …" if len(unknown) > SHOWN else "")
-        why = f"no record tells whether the files of {len(unknown)} are the same: {names}"
+        why = f"without a RECORD it is unknown whether the files of {len(unknown)} are the same: {names}"
         fix = "Install wheels in both environments, nothing editable."
         yield EnvironmentDifference("python", "files", UNKNOWN, UNKNOWN, Weight.WARNING, why, fix)
 

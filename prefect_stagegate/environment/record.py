@@ -1,4 +1,4 @@
-"""The record of an environment, its fingerprint, and the comparison of two of them.
+"""The record of an environment: how it is captured, its fingerprint, and the comparison of two of them.
 
 The fingerprint covers the whole record but `volume.device`, the name of the mounted device. The record holds nothing
 else that may differ between two processes in one environment: no host name, process number, time, load or free space,
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
 from pydantic import TypeAdapter
 
@@ -16,14 +17,14 @@ from prefect_stagegate.canonical import digest_of
 from prefect_stagegate.environment import host as host_facts
 from prefect_stagegate.environment import limits as limit_facts
 from prefect_stagegate.environment import variables as variable_facts
-from prefect_stagegate.environment.cuda import Cuda, compare_cudas, compare_gpus
+from prefect_stagegate.environment.cuda import Cuda, capture_cuda, capture_gpus, compare_cudas, compare_gpus
 from prefect_stagegate.environment.difference import EnvironmentDifference
-from prefect_stagegate.environment.host import Host, compare_hosts
-from prefect_stagegate.environment.image import compare_images
-from prefect_stagegate.environment.limits import Limit, compare_limits
-from prefect_stagegate.environment.python import Python, compare_pythons
-from prefect_stagegate.environment.variables import compare_variables
-from prefect_stagegate.environment.volume import CacheVolume, compare_volumes
+from prefect_stagegate.environment.host import Host, capture_host, compare_hosts
+from prefect_stagegate.environment.image import capture_image, compare_images
+from prefect_stagegate.environment.limits import Limit, capture_limits, compare_limits
+from prefect_stagegate.environment.python import Python, capture_python, compare_pythons
+from prefect_stagegate.environment.variables import capture_variables, compare_variables
+from prefect_stagegate.environment.volume import CacheVolume, capture_volume, compare_volumes
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,36 @@ class Environment:
             pydantic.ValidationError: The value isn't an environment.
         """
         return TypeAdapter(cls).validate_python(value)
+
+
+def capture(
+    cache: Path,
+    environ: Mapping[str, str],
+    *,
+    image: str = "",
+    variables: Collection[str] = (),
+    root: Path = Path("/"),
+) -> Environment:
+    """Capture the environment of this process.
+
+    Args:
+        cache: The cache's folder, which need not be there yet.
+        environ: The variables of this process.
+        image: The digest of the container's image, where the deployment names it.
+        variables: Names of variables to record besides those that always are.
+        root: Where `proc`, `sys`, `dev` and `etc` lie.
+    """
+    python = capture_python()
+    return Environment(
+        image=capture_image(image, root),
+        python=python,
+        cuda=capture_cuda(python.distributions, environ, root),
+        gpus=capture_gpus(root),
+        host=capture_host(root),
+        limits=capture_limits(root),
+        variables=capture_variables(environ, variables),
+        volume=capture_volume(cache, root),
+    )
 
 
 DECLARED = (*host_facts.DECLARED, *limit_facts.DECLARED)

@@ -74,17 +74,15 @@ def compare_volumes(there: CacheVolume, here: CacheVolume) -> Iterator[Environme
     for name in ("file_system", "medium"):
         was, now = getattr(there, name), getattr(here, name)
         if UNKNOWN in (was, now):
-            yield EnvironmentDifference("volume", name, was, now, Weight.UNKNOWN, "the system does not tell it")
+            yield EnvironmentDifference("volume", name, was, now, Weight.UNKNOWN, "the system does not report it")
         elif was != now:
             why = "other storage may feed the GPUs more slowly"
-            yield EnvironmentDifference(
-                "volume", name, was, now, Weight.WARNING, why, f"Put the cache on {was} here too."
-            )
+            fix = f"Put the cache on {was} here too."
+            yield EnvironmentDifference("volume", name, was, now, Weight.WARNING, why, fix)
     if there.size_class != here.size_class:
         smaller = here.size_class < there.size_class
         why = "what fitted there may not fit" if smaller else "what fitted there fits"
         was, now = (f"{bytes_text(size)} or more" for size in (there.size_class, here.size_class))
         weight = Weight.WARNING if smaller else Weight.HARMLESS
-        yield EnvironmentDifference(
-            "volume", "size", was, now, weight, why, "Give the cache a larger volume." if smaller else ""
-        )
+        fix = "Give the cache a larger volume." if smaller else ""
+        yield EnvironmentDifference("volume", "size", was, now, weight, why, fix)

@@ -32,6 +32,7 @@ def capture_environment(settings: Settings, cache: Path | None = None) -> Enviro
     """
     cache_root = cache or settings.cache
     environment = capture(cache_root, os.environ, image=settings.image_digest, variables=settings.variables)
+    # NVML is a part of the driver, so without a driver there is nothing to ask.
     return environment if environment.cuda.driver == ABSENT else _with_nvml(environment)
 
 
@@ -74,7 +75,7 @@ def from_file(path: Path) -> Environment:
     if version != FORMAT:
         raise UsageError(f"{path} has format {version!r}, and this release reads {FORMAT}", hint=hint)
     if environment.fingerprint != fingerprint:
-        raise UsageError(f"{path} was changed: its facts do not have the fingerprint beside them", hint=hint)
+        raise UsageError(f"{path} was changed: its facts do not match its fingerprint", hint=hint)
     return environment
 
 
@@ -86,7 +87,7 @@ def accepted_in(workspace: Workspace, address: Address) -> Environment:
     """
     if not address.target:
         raise UsageError(
-            f"{address} names no target, and an environment is attested where a target accepted a version",
+            f"{address} names no target, and only a target's acceptance records an environment",
             hint=f"Name one, as in {address.dataset}@pilot, or a file of `stagegate env capture FILE`.",
             dataset=address.dataset,
         )

@@ -178,7 +178,7 @@ def require_log(workspace: Workspace, address: Address) -> None:
         UsageError: There is no such dataset or ref, or the address names a version.
     """
     if address.is_version:
-        raise UsageError("A version has no history; a ref has", hint=f"Try `stagegate history {address.dataset}`.")
+        raise UsageError("Only a ref has a history, not a version", hint=f"Try `stagegate history {address.dataset}`.")
     if address.ref:
         workspace.catalog.require_ref(address.dataset, address.ref)
     else:
@@ -186,19 +186,12 @@ def require_log(workspace: Workspace, address: Address) -> None:
 
 
 class _Refs:
-    """The refs of a dataset: the catalog's, and this node's copies."""
+    """The refs of a dataset with the digests that they name: the catalog's, and this node's copies."""
 
     def __init__(self, workspace: Workspace, dataset: str, unreadable: UnreadableRecords) -> None:
-        self._catalog = workspace.catalog.refs(dataset, unreadable)
-        self._node = workspace.cache.refs.of(dataset, unreadable)
-
-    def naming(self, digest: str) -> tuple[str, ...]:
-        """The catalog's refs that name a version."""
-        return tuple(name for name, entry in self._catalog.items() if entry.digest == digest)
-
-    def naming_here(self, digest: str) -> tuple[str, ...]:
-        """This node's copies of refs that name a version."""
-        return tuple(name for name, held in self._node.items() if held == digest)
+        entries = workspace.catalog.refs(dataset, unreadable)
+        self.catalog = {name: entry.digest for name, entry in entries.items()}
+        self.node = workspace.cache.refs.of(dataset, unreadable)
 
 
 def _line(
@@ -214,9 +207,9 @@ def _line(
         digest,
         sums.files,
         sums.bytes,
-        refs=refs.naming(digest),
+        refs=tuple(name for name, named in refs.catalog.items() if named == digest),
         here=here,
-        here_as=refs.naming_here(digest),
+        here_as=tuple(name for name, named in refs.node.items() if named == digest),
         leases=tuple(lease for lease in leases if here and lease.keeps(dataset, digest)),
         pins=pins,
     )

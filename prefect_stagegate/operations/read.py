@@ -45,6 +45,7 @@ def override_ref(cache: Cache, address: Address, digest: str) -> Iterator[None]:
     try:
         yield
     finally:
+        # By its value, since blocks of several threads may end in any order.
         _overrides.remove(override)
 
 
@@ -59,7 +60,7 @@ def locate(cache: Cache, address: Address) -> OpenDataset:
     """
     dataset, ref = address.dataset, address.ref or LATEST
     if address.abbreviation:
-        hint = f"Bring it here with `stagegate stage {address}`."
+        hint = f"Fetch it with `stagegate stage {address}`."
         digest: str | None = address.complete(cache.views.of(dataset), f"The cache {cache.root}", hint)
     else:
         digest = address.digest or _overridden(cache, Address(dataset, ref)) or cache.refs.get(dataset, ref)
@@ -69,7 +70,7 @@ def locate(cache: Cache, address: Address) -> OpenDataset:
     if path is None:
         raise UnknownRef(
             f"{dataset}@{digest} is not in the cache {cache.root}",
-            hint=f"Bring it here with `stagegate stage {address}`.",
+            hint=f"Fetch it with `stagegate stage {address}`.",
             dataset=dataset,
         )
     return OpenDataset(dataset, digest, path)
@@ -92,7 +93,7 @@ def _not_here(cache: Cache, dataset: str, ref: str) -> UnknownRef | UnknownDatas
         )
     return UnknownRef(
         f"This node has no copy of {dataset}@{ref}",
-        hint=f"{suggest(ref, refs, f'Of {dataset} it')} Bring the version here with `stagegate stage {dataset}@{ref}`.",
+        hint=f"{suggest(ref, refs, f'Of {dataset} it')} Fetch the version with `stagegate stage {dataset}@{ref}`.",
         dataset=dataset,
     )
 
@@ -111,8 +112,8 @@ def read_catalog(url: str | None = None) -> Callable[[Address], str]:
             catalog = Catalog.open(url or Settings.from_environment(os.environ).catalog, create=False)
         except CatalogError as error:
             raise UnknownRef(
-                f"{address} counts moves in the catalog's log, and the catalog can't be read: {error}",
-                hint="Name the version by its digest, which a node finds by itself.",
+                f"{address} is found by the catalog's log, and the catalog can't be read: {error.message}",
+                hint="Name the version by its digest, which needs no catalog.",
                 dataset=address.dataset,
             ) from error
         return catalog.resolve(address)
@@ -161,7 +162,9 @@ def keep_dataset(cache: Cache, address: Address, holder: str = "", *, inherited:
         except CacheError as error:
             if not isinstance(error.__cause__, OSError) or error.__cause__.errno not in ONLY_READABLE:
                 raise
-            log.warning("%s can only be read, so a collection by its owner may take %s away", cache.root, version.path)
+            log.warning(
+                "%s is read-only for this user, so a collection by its owner may remove %s", cache.root, version.path
+            )
         # A collection may have removed it before the lease was there, so look again.
         yield locate(cache, Address(version.dataset, version.digest))
 

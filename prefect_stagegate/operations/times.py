@@ -17,10 +17,12 @@ def parse_until(text: str, at: datetime) -> datetime:
         UsageError: The text is none of these.
     """
     try:
-        return _parse(text, at, sign=1) + (timedelta(days=1) if _is_day(text) else timedelta())
+        is_day = len(text) == DAY and text[4] == "-"
+        return _parse(text, at, sign=1) + timedelta(days=1 if is_day else 0)
     except (ValueError, OverflowError):
         raise UsageError(
-            f"{text!r} is no end", hint="Write a duration, a day or a time, as in 7d, 2026-03-31 or 2026-03-31T12:00Z."
+            f"{text!r} is not an end",
+            hint="Write a duration, a day or a time, as in 7d, 2026-03-31 or 2026-03-31T12:00Z.",
         ) from None
 
 
@@ -34,7 +36,7 @@ def parse_since(text: str, at: datetime) -> datetime:
         return _parse(text, at, sign=-1)
     except (ValueError, OverflowError):
         raise UsageError(
-            f"{text!r} is no beginning", hint="Write a duration, a day or a time, as in 30d or 2026-03-01."
+            f"{text!r} is not a beginning", hint="Write a duration, a day or a time, as in 30d or 2026-03-01."
         ) from None
 
 
@@ -44,7 +46,3 @@ def _parse(text: str, at: datetime, *, sign: int) -> datetime:
     except ValueError:
         time = datetime.fromisoformat(text)
         return time if time.tzinfo else time.replace(tzinfo=UTC)
-
-
-def _is_day(text: str) -> bool:
-    return len(text) == DAY and text[4] == "-"

@@ -27,7 +27,7 @@ Admit = Callable[[Spec, Event | None], AbstractContextManager[None]]
 def no_passphrase(path: Path) -> str:
     """Refuse keys that need a passphrase: nobody can type it into a task."""
     raise UsageError(
-        f"The key {path} wants a passphrase, and nobody is there to type it",
+        f"The key {path} needs a passphrase, and a task has no terminal to ask for it",
         hint="Use the `stagegate` command at a terminal, or a key without one that only this user can read.",
     )
 
@@ -35,8 +35,8 @@ def no_passphrase(path: Path) -> str:
 def no_credentials(name: str) -> Mapping[str, Any]:
     """Refuse names of credentials: only Prefect's tasks, flows and the command load blocks."""
     raise UsageError(
-        f"The credentials {name!r} are a Prefect block, and nothing here loads blocks",
-        hint="Run it by the tasks, the flows or the `stagegate` command, or take credentials from the environment.",
+        f"The credentials {name!r} are a Prefect block, and this program loads no blocks",
+        hint="Use the tasks, the flows or the `stagegate` command, or take credentials from the environment.",
     )
 
 
@@ -84,12 +84,12 @@ def open_workspace(
         CacheError: The cache can't be opened.
         CatalogError: The catalog can't be opened.
     """
-    from prefect_stagegate.operations.gating.consent import (
-        consent,
-    )  # late: it imports all checks, and few commands need it
+    # Late: it imports all checks, and few commands need it.
+    from prefect_stagegate.operations.gating.consent import consent
 
     settings = Settings.from_environment(os.environ)
     opened = Cache.open(Path(cache or settings.cache), durability=settings.durability)
+    # The catalog notes in the cache's memory which log entries this node has checked.
     return Workspace(
         opened,
         Catalog.open(os.fspath(catalog or settings.catalog), catalog_options, memory=opened.memory, consent=consent),

@@ -128,7 +128,7 @@ def _plain(document: Document, loc: Loc, value: object) -> Any:
     elif value is None or isinstance(value, (str, int)) or (isinstance(value, float) and math.isfinite(value)):
         return value
     else:
-        document.report(loc, f"a value of the type {type(value).__name__} can't stand in a spec")
+        document.report(loc, f"a value of the type {type(value).__name__} can't be in a spec")
     return None
 
 
@@ -206,7 +206,7 @@ def _read_object(url: str) -> bytes:
 
 def _within_bounds(data: bytes) -> bytes:
     if len(data) > MAX_BYTES:
-        raise UnreadableDocument(f"is larger than {MAX_BYTES >> 20} MiB, so it is hardly a spec")
+        raise UnreadableDocument(f"is larger than {MAX_BYTES >> 20} MiB, the limit for a spec")
     return data
 
 

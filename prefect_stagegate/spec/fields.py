@@ -166,7 +166,7 @@ def _checked_url(value: str) -> str:
     if secret:
         raise ValueError(f"holds {secret}, and a spec is stored beside every version; {INSTEAD_OF_CREDENTIALS}")
     if _HOSTLESS.match(value):
-        raise ValueError("names no place after '://'")
+        raise ValueError("has nothing after '://'")
     return value
 
 

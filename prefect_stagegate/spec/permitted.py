@@ -276,7 +276,7 @@ def chain_problem(url: str) -> str:
     """Say why a URL of fsspec's chained file systems is refused; empty for any other URL."""
     scheme = scheme_of(url)
     if "::" in scheme or ("::" in url and scheme not in LIBRARIES):
-        return "chains file systems, which may write files; name the place itself, or unpack the archive before"
+        return "chains file systems, which may write files; use the URL of the data itself, or unpack the archive first"
     return ""
 
 
@@ -296,7 +296,7 @@ def spec_problems(url: str, options: Mapping[str, Any]) -> Iterator[tuple[tuple[
             problem, hint = library.unknown(name)
             yield path, f"{problem.partition(' ')[2]}; {hint}"
         elif kind is BLOCK:
-            yield path, "may stand in a Prefect block only; name one under `credentials:`"
+            yield path, "is allowed in a Prefect block only; name one under `credentials:`"
         elif kind is CREDENTIAL and value is not None and not isinstance(value, bool):
             yield path, f"looks like a credential; {INSTEAD_OF_CREDENTIALS}"
 

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 
 from prefect_stagegate.errors import did_you_mean
 from prefect_stagegate.model import Severity
-from prefect_stagegate.spec.complaints import complaint, keys_at, place_of
+from prefect_stagegate.spec.complaints import check, complaint, keys_at, place_of
 from prefect_stagegate.spec.document import Document
 from prefect_stagegate.spec.models import Requirement, RequirementSpec
 from prefect_stagegate.spec.yamltree import Loc
@@ -81,11 +81,7 @@ def check_change_rule(document: Document, values: Mapping[str, Any], known: Know
     unknown = _unknown_parameters(place, model)
     for key in unknown:
         document.report((*loc, key), f"unknown parameter of approval; {did_you_mean(key, keys_at(model, ()))}")
-    try:
-        model.model_validate({key: value for key, value in place.items() if key not in unknown})
-    except ValidationError as error:
-        for detail in error.errors():
-            document.report((*loc, *place_of(detail)), complaint(detail, model))
+    check(document, {key: value for key, value in place.items() if key not in unknown}, model, loc)
 
 
 def _gate(document: Document, target: str, gate: dict[str, Any], known: KnownChecks) -> _Gate:

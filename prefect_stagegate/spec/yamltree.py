@@ -137,7 +137,7 @@ class _Builder:
             key = self._key(event, loc)
             here = (*loc, key)
             if key in values:
-                self._flaw(event, here, f"is given twice; it stands in line {self.lines[here]} already")
+                self._flaw(event, here, f"is given twice; line {self.lines[here]} has it already")
                 # The first one counts; this one is read to get past its events.
                 self._node(next(self._events), (*here, "again"))
                 continue
@@ -159,7 +159,7 @@ class _Builder:
         # The first mapping wins by YAML's rule, so it comes last here.
         for mapping in reversed(value if isinstance(value, list) else [value]):
             if not isinstance(mapping, dict):
-                self._flaw(event, (*loc, "<<"), "takes mappings only")
+                self._flaw(event, (*loc, "<<"), "must be a mapping, or a list of mappings")
                 return
             into.update(mapping)
 
@@ -168,7 +168,7 @@ class _Builder:
             raise NotYaml(_line(event), f"the alias *{event.anchor} has no anchor before it")
         anchor = self._anchors[event.anchor]
         if anchor is None:
-            raise NotYaml(_line(event), f"the alias *{event.anchor} stands in what it names")
+            raise NotYaml(_line(event), f"the alias *{event.anchor} refers to a value that contains it")
         # An alias counts as all that it repeats, so that nested aliases can't fill the memory.
         self._count(event, anchor.weight)
         return anchor.value

@@ -30,7 +30,7 @@ from prefect_stagegate.operations.gating.check import check
 from prefect_stagegate.operations.gating.proposal import proposal_of
 from prefect_stagegate.operations.gating.reports import report_of
 from prefect_stagegate.operations.workspace import Workspace
-from prefect_stagegate.report import Report, proposal_page
+from prefect_stagegate.report import proposal_page
 from prefect_stagegate.tasks._support.lapse import ensure_lapse_automation
 from prefect_stagegate.tasks._support.notify import run_log
 from prefect_stagegate.tasks._support.places import CacheLike, CatalogLike, open_places
@@ -43,8 +43,8 @@ if TYPE_CHECKING:
 
 MOST_FORMS = 20
 """The most forms in a row whose answers can't be recorded; after them the run gives up."""
-BY_FORM = "Resume this run: its form asks for your answer. The command does the same, and either way the run goes on."
-ENDED = "What was answered before counts no more: nobody waited for it, or the policy or what {target} names changed."
+BY_FORM = "Resume this run: its form asks for your answer. The command records one, too. The run resumes after either."
+ENDED = "Earlier answers no longer count: their request lapsed, or the policy or the version of {target} changed."
 
 
 class ApprovalForm(RunInput):
@@ -78,7 +78,7 @@ def resumed(
     requests = (workspace.catalog.awaited(name, target, str(run.id)) for target in reversed(targets))
     request = next(filter(None, requests), None)
     if request is not None:
-        run_log().info("Going on with %s@%s, which this run asked about", name, request.digest)
+        run_log().info("Resuming with %s@%s, the version of this run's request", name, request.digest)
         if unrecorded := _record_answers(workspace, request, run).why:
             run_log().warning(unrecorded)
     return request
@@ -111,11 +111,16 @@ def ask_for_approval(
     request, wait = approve.wait(workspace, decision, str(run.id), timedelta(seconds=timeout))
     form = _record_answers(workspace, request, run)
     # An answer from before the wait was recorded wakes nobody, so don't suspend when there is one.
-    if workspace.catalog.approvals(request) and not _waits_still(workspace, decision):
-        return None
+    if workspace.catalog.approvals(request):
+        again = check(workspace, Address(decision.dataset, decision.digest), decision.target)
+        if again.outcome is not DecisionOutcome.WAITING:
+            return None
     why = ENDED.format(target=request.target) if before not in (None, request) else form.why
+    # Before the run suspends: when its time is over, no process of ours is left to create it.
     ensure_lapse_automation()
-    report = _with_form(report_of(workspace, decision))
+    report = report_of(workspace, decision)
+    # The form is the first step. The last step would ask the gate again, which the run does by itself.
+    report = replace(report, steps=(BY_FORM, *report.steps[:-1]))
     show_summary(workspace, report)
     page = proposal_page(report, proposal_of(workspace, decision), until=wait.until, why=why)
     left = (moment(wait.until) - now()).total_seconds()
@@ -124,21 +129,11 @@ def ask_for_approval(
     return waiting(decision)  # only reached when Prefect did not suspend the run: end it like one without a deployment
 
 
-def _with_form(report: Report) -> Report:
-    """Name the form as the first step. The last step would ask the gate again, which the run does by itself."""
-    return replace(report, steps=(BY_FORM, *report.steps[:-1]))
-
-
 def _run_of_a_deployment() -> FlowRun | None:
     """This flow run when a worker can start it again; None for a subflow, or a flow that was called."""
     context = FlowRunContext.get()
     run = context.flow_run if context else None
     return run if run and run.deployment_id and not run.parent_task_run_id else None
-
-
-def _waits_still(workspace: Workspace, decision: Decision) -> bool:
-    again = check(workspace, Address(decision.dataset, decision.digest), decision.target)
-    return again.outcome is DecisionOutcome.WAITING
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,13 +28,15 @@ def ensure_lapse_automation() -> None:
             if not client.read_automations_by_name(NAME):
                 client.create_automation(_automation())
     except Exception as error:  # noqa: BLE001 - whatever ails the API, people can answer
-        run_log().warning("The automation %r could not be made, so a run that lapses is only Failed: %s", NAME, error)
+        run_log().warning(
+            "The automation %r could not be created, so a run that lapses ends as Failed: %s", NAME, error
+        )
 
 
 def _automation() -> AutomationCore:
     return AutomationCore(
         name=NAME,
-        description="Calls a promotion that lapsed what it is: not approved.",
+        description="Renames the state of a promotion that nobody answered in time.",
         trigger=EventTrigger(
             expect={"prefect.flow-run.Failed"},
             # Prefect's message for a pause whose time is over.

@@ -94,8 +94,8 @@ def set_limits(wanted: Mapping[str, int], *, dry_run: bool = False) -> tuple[Lim
             return changes
     except (httpx.HTTPError, PrefectException, ValueError) as error:
         raise StagegateError(
-            f"Prefect's API can't be asked for concurrency limits: {reason_of(error)}",
-            hint="`prefect version` shows which API is asked; PREFECT_API_URL names another.",
+            f"Concurrency limits can't be read or set by Prefect's API: {reason_of(error)}",
+            hint="`prefect version` shows which API is used; PREFECT_API_URL names another.",
         ) from error
 
 

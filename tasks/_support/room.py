@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from uuid import NAMESPACE_URL, uuid5
 
 from prefect.runtime import flow_run, task_run
 
-from prefect_stagegate.operations.upkeep.room import look_at_room
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.tasks._support.notify import CACHE_NEARLY_FULL, emit, run_log, unfailing
 from prefect_stagegate.units import bytes_text
@@ -23,25 +23,26 @@ def watched_room(workspace: Workspace) -> Iterator[None]:
     try:
         yield
     finally:
-        with unfailing("look how full the cache's volume is"):
+        with unfailing("measure the free space of the cache's volume"):
             _warn(workspace)
 
 
 def _warn(workspace: Workspace) -> None:
-    room = look_at_room(workspace)
-    if not room.nearly_full:
+    node, cache, settings = workspace.settings.node, workspace.cache.root, workspace.settings
+    volume = os.statvfs(cache)
+    size, free = volume.f_blocks * volume.f_frsize, volume.f_bavail * volume.f_frsize
+    if free >= int(size * max(settings.free_warning, settings.free_floor)):
         return
-    run_log().warning(
-        "The volume of %s is nearly full: %s of %s are free", room.cache, bytes_text(room.free), bytes_text(room.size)
-    )
-    name = f"stagegate.cache.{room.node}{room.cache}"
+    run_log().warning("The volume of %s is nearly full: %s of %s are free", cache, bytes_text(free), bytes_text(size))
+    name = f"stagegate.cache.{node}{cache}"
     resource = {
         "prefect.resource.id": name,
-        "prefect.resource.name": f"{room.cache} on {room.node}",
-        "stagegate.node": room.node,
+        "prefect.resource.name": f"{cache} on {node}",
+        "stagegate.node": node,
     }
-    figures = {"used": room.used, "free": room.free, "size": room.size, "share": round(room.share, 4)}
-    payload = {"node": room.node, "cache": str(room.cache), **figures}
+    used = size - free
+    figures = {"used": used, "free": free, "size": size, "share": round(used / size, 4) if size else 0.0}
+    payload = {"node": node, "cache": str(cache), **figures}
     # All tasks of a run emit the event with one id, so the server keeps one.
     run = flow_run.get_id() or task_run.get_id()
     emit(CACHE_NEARLY_FULL, resource, payload, identity=uuid5(NAMESPACE_URL, f"{CACHE_NEARLY_FULL}/{run}/{name}"))

@@ -51,9 +51,10 @@ def admit(spec: Spec, cancel: Event | None = None) -> Iterator[None]:
             settings = Settings.from_environment(os.environ)
             names = {node_limit(settings.node), *(source_limit(source.url) for source in spec.sources)}
             try:
+                # All at once: two transfers that each held one slot could wait for each other's.
                 _take(slots, _existing(names), settings.slot_wait, cancel or Event())
             except API_ERRORS as error:
-                run_log().warning("Concurrency limits are left out of account: %s", reason_of(error))
+                run_log().warning("Concurrency limits are ignored: %s", reason_of(error))
         yield
 
 
@@ -75,18 +76,19 @@ def _take(slots: ExitStack, names: Sequence[str], wait: float, cancel: Event) ->
                 "STAGEGATE_SLOT_WAIT says how long to wait.",
             )
         if not has_waited:
-            run_log().info("Waits for a free slot of %s, %.0f s at most", limits, wait)
+            run_log().info("Waiting for a free slot of %s, %.0f s at most", limits, wait)
             has_waited = True
         if cancel.wait(min(pause, left)):
-            raise Cancelled(f"Waiting for a free slot of {limits} was given up")
+            raise Cancelled(f"Stopped waiting for a free slot of {limits}")
     if has_waited:
-        run_log().info("Goes on after %.0f s with a slot of %s", time.monotonic() - begun, limits)
+        run_log().info("Got a slot of %s after %.0f s", limits, time.monotonic() - begun)
 
 
 def _try(slots: ExitStack, names: Sequence[str]) -> float | None:
     """Take the slots at once, or return the seconds after which to try again."""
     if not names:
         return None
+    # A lease that can't be renewed ends no transfer: needed data matter more than limits.
     held = concurrency(list(names), max_retries=0, raise_on_lease_renewal_failure=False)
     try:
         held.__enter__()
@@ -105,4 +107,4 @@ def _give_back(held: AbstractContextManager[None]) -> None:
     try:
         held.__exit__(None, None, None)
     except API_ERRORS as error:
-        run_log().warning("Slots of concurrency limits are given back some minutes late: %s", reason_of(error))
+        run_log().warning("Slots of concurrency limits are released some minutes late: %s", reason_of(error))

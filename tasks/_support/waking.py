@@ -49,15 +49,15 @@ def _woken(waits: Iterable[Wait], answer: Approval) -> Iterator[Woken]:
     form = {"decision": decision, "name": answer.approver.name, "reason": answer.reason}
     for wait in waits:
         if not url:
-            yield Woken(wait.flow_run, False, "PREFECT_API_URL does not say where Prefect's API is")
+            yield Woken(wait.flow_run, False, "was not resumed: PREFECT_API_URL is not set")
             continue
         try:
             with get_client(sync_client=True) as client:
                 yield _resume(client, UUID(wait.flow_run), form)
         except ObjectNotFound:
-            yield Woken(wait.flow_run, False, f"{url} does not know it")
+            yield Woken(wait.flow_run, False, f"is unknown to {url}")
         except httpx.HTTPError as error:
-            yield Woken(wait.flow_run, False, f"{url} did not answer: {error}")
+            yield Woken(wait.flow_run, False, f"was not resumed: {url} did not answer: {error}")
 
 
 def _resume(client: SyncPrefectClient, run: UUID, form: dict[str, Any]) -> Woken:
@@ -66,11 +66,11 @@ def _resume(client: SyncPrefectClient, run: UUID, form: dict[str, Any]) -> Woken
     while True:
         result = client.resume_flow_run(run, form)
         if result.status is SetStateStatus.ACCEPT:
-            return Woken(str(run), True, "goes on")
+            return Woken(str(run), True, "was resumed")
         # The server refused: the run is over, will start anyway, or is still on its way into suspension.
         state = client.read_flow_run(run).state
         if state is None or state.is_final() or state.is_scheduled() or state.is_pending():
-            return Woken(str(run), False, f"does not wait any more, but is {state.name if state else 'gone'}")
+            return Woken(str(run), False, f"no longer waits, but is {state.name if state else 'gone'}")
         if time.monotonic() > deadline:
             return Woken(str(run), False, f"could not be resumed: {getattr(result.details, 'reason', state.name)}")
         time.sleep(0.5)

@@ -441,7 +441,7 @@ except StagegateError as error:
         done = self.run(cache.root, len(SMALL), drop)
         cache.layout.ingest.chmod(0o700)
         assert done.stdout.startswith("CacheError"), done
-        assert "permission is denied" in done.stdout
+        assert "permission denied" in done.stdout
         assert "--cache" in done.stdout
 
     def test_a_claim_that_cannot_be_removed_is_named_and_closed_once(

@@ -6,11 +6,11 @@ import functools
 import os
 import tempfile
 from collections.abc import Iterator
-from importlib import import_module
 from pathlib import Path
 
 import pytest
 
+from prefect_stagegate.environment.python import capture_python
 from prefect_stagegate.transfer import retry
 
 
@@ -19,8 +19,7 @@ def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retry, "FIRST_WAIT", 0.005)
     monkeypatch.setattr(retry, "LONGEST_RETRY_AFTER", 0.02)
     monkeypatch.setattr(retry, "TRIES", 2)
-    capture = import_module("prefect_stagegate.environment.capture")  # a function has its name in the package
-    monkeypatch.setattr(capture, "capture_python", functools.cache(capture.capture_python))
+    monkeypatch.setattr("prefect_stagegate.environment.record.capture_python", functools.cache(capture_python))
 
 
 @pytest.fixture

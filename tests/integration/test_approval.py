@@ -291,13 +291,13 @@ def test_the_command_records_the_same_answer_and_wakes_the_run(
 
     alone = run_stagegate(*APPROVE, env=dataset.environment())
     assert alone.returncode == 0, alone.stderr
-    assert f"Flow run {run} PREFECT_API_URL does not say" in alone.stdout
+    assert f"Flow run {run} was not resumed: PREFECT_API_URL is not set" in alone.stdout
     assert "The answer is recorded" in alone.stdout
     assert dataset.head("production") == ""
 
     woken = run_stagegate(*APPROVE, "--json", env=dataset.environment(PREFECT_API_URL=platform.url))
     assert woken.returncode == 0, woken.stderr
-    assert json.loads(woken.stdout)["flow_runs"] == [{"flow_run": run, "resumed": True, "told": "goes on"}]
+    assert json.loads(woken.stdout)["flow_runs"] == [{"flow_run": run, "resumed": True, "told": "was resumed"}]
     platform.reaches(run, "Completed")
 
     assert dataset.head("production") == dataset.head("pilot")
@@ -305,7 +305,7 @@ def test_the_command_records_the_same_answer_and_wakes_the_run(
     assert (given.approver, given.approved, given.reason) == (Identity("ines", "declared"), True, "seen")
     with temporary_settings({PREFECT_API_URL: platform.url}):
         (ended,) = wake(dataset.waits(), given)
-    assert ended == Woken(run, resumed=False, told="does not wait any more, but is Completed")
+    assert ended == Woken(run, resumed=False, told="no longer waits, but is Completed")
 
 
 def test_simultaneous_answers_of_one_person_are_recorded_once(
@@ -346,7 +346,7 @@ def test_answer_is_recorded_though_the_api_is_unreachable() -> None:
     with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
         (one,) = wake(waits, given)
     assert not one.resumed
-    assert one.told.startswith("http://127.0.0.1:9/api did not answer")
+    assert one.told.startswith("was not resumed: http://127.0.0.1:9/api did not answer")
 
 
 # ── nobody answers ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -356,7 +356,7 @@ def test_unanswered_run_ends_and_its_retry_requests_again(platform: Platform, as
     dataset, run = asked["lapsed"]
     state, version = platform.run(run)["state"], dataset.head("pilot")
     assert (state["type"], state["message"][:24]) == ("FAILED", "Nobody answered in time,")
-    with pytest.raises(UsageError, match=r"lapsed at .* asks anew"):
+    with pytest.raises(UsageError, match=r"lapsed at .* records a new request"):
         approve(dataset.node("ines"), Address("things"), "production")
     assert platform.answer(run, decision="approve", name="ines")["status"] == "ABORT"
 

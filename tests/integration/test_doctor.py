@@ -116,5 +116,5 @@ def test_a_server_that_says_nothing_is_waited_for_only_so_long(tmp_path: Path, r
         done = run_stagegate("doctor", spec, "--timeout", "2")
     assert done.returncode == 3
     first, second, _ = done.stdout.splitlines()
-    assert "It did not answer within 2 s. Ask whether the server is well" in first
+    assert "It did not answer within 2 s. Check whether the server is well" in first
     assert second.startswith("works")

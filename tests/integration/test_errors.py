@@ -94,7 +94,7 @@ def test_a_disk_that_is_full(tmp_path: Path, run_stagegate: Run) -> None:
     failed(
         run_stagegate("stage", spec, env={"STAGEGATE_FREE_FLOOR": floor}),
         3,
-        "are needed",
+        "No space left: needs",
         "free above the floor",
         "--cache",
     )

@@ -96,7 +96,7 @@ def test_version_that_the_source_lost_is_not_evicted(workspace: Workspace, nas: 
         bring(workspace, nas, "others", "c", progress=moved)
 
     assert "Collecting could free 0 B, and 409.6 kB more" in caught.value.message
-    assert "`stagegate gc` also takes what its source has no more" in caught.value.hint
+    assert "`stagegate gc` also removes what its source no longer has" in caught.value.hint
     assert (moved.bytes, used_bytes(workspace.cache.layout)) == (0, before)
     assert oldest.path.is_dir()
     assert [lease for lease in workspace.cache.leases.live() if lease.kind is LeaseKind.WRITER] == []
@@ -123,7 +123,7 @@ def test_small_files_claim_the_room_that_they_take(workspace: Workspace, nas: Pa
     for number in range(1 + 2 * SIZE // BLOCK):
         (nas / f"small-{number}").write_bytes(b"%d" % number)
     moved = Moved()
-    with pytest.raises(NoSpace, match="are needed"):
+    with pytest.raises(NoSpace, match="No space left: needs"):
         bring(workspace, nas, "many", "small-*", progress=moved)
     assert moved.bytes == 0
     assert f"may-go@{kept.digest}" in on_node(workspace)

@@ -178,7 +178,9 @@ def test_policy_forged_without_its_rule_lets_nothing_through(place: ForgedScenar
     changes = {"policy": lax, "before": hash_of(place.log(1, "policy"))}
     forge(place.log(2, "policy"), place.log(1, "policy"), seq=2, **changes)
     for node in (place.node(), place.node(cache="elsewhere")):
-        with pytest.raises(CorruptRecord, match=r"policy of things is damaged: entry 2: nobody who had to agree did"):
+        with pytest.raises(
+            CorruptRecord, match=r"policy of things is damaged: entry 2: the required people did not agree"
+        ):
             check(node, THINGS, "production")
     assert {chain.ref for chain in verify_history(place.node()) if chain.problems} >= {""}
 
@@ -269,7 +271,8 @@ def test_race_with_promotion_under_a_newer_policy_spoils_no_log(
         return version_and_gate
 
     monkeypatch.setattr("prefect_stagegate.operations.gating.promote.resolve_for_gate", overtaken)
-    with pytest.raises(RefConflict, match=r"things@production can't be changed so: the policy .* decide again"):
+    refused = r"things@production can't be changed in this way: its decision was made under the policy .* decide again"
+    with pytest.raises(RefConflict, match=refused):
         promote(place.node(), Address("things", slow), "production")
     assert [
         entry.digest == slow for entry in place.node(cache="elsewhere").catalog.history("things", "production")

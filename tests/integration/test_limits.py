@@ -147,8 +147,8 @@ def test_limit_of_one_makes_two_stagings_take_turns(place: LimitedNode, monkeypa
     assert active_slots(place.source) == 0
     told = [line for line in lines(4, *states) if "slot of" in line]
     assert [line.split(" after ")[0].partition(",")[0] for line in told] == [
-        f"Waits for a free slot of {place.source}",
-        "Goes on",
+        f"Waiting for a free slot of {place.source}",
+        f"Got a slot of {place.source}",
     ]
 
 
@@ -319,7 +319,7 @@ def test_an_api_that_fails_holds_no_transfer_up_and_ends_none(
 
     assert [state.is_completed() for state in (not_renewed, not_asked)] == [True, True]
     told = "\n".join(lines(5, not_renewed, not_asked))
-    for said in ("lease renewal failed", "given back some minutes late", "left out of account: the API is gone"):
+    for said in ("lease renewal failed", "released some minutes late", "limits are ignored: the API is gone"):
         assert said in told
 
 
@@ -381,6 +381,6 @@ def test_a_command_that_would_set_less_than_was_meant_is_refused(
 def test_an_api_that_does_not_answer_is_an_error_that_says_so(run_stagegate: Run) -> None:
     result = run_stagegate("limits", "--per-node", "1", env={"PREFECT_API_URL": "http://127.0.0.1:9/api"})
     assert result.returncode == 3
-    assert "stagegate: Prefect's API can't be asked" in result.stderr
+    assert "stagegate: Concurrency limits can't be read or set by Prefect's API" in result.stderr
     assert "PREFECT_API_URL" in result.stderr
     assert "Traceback" not in result.stderr

@@ -24,7 +24,7 @@ from prefect_stagegate.errors import (
 from prefect_stagegate.model import Address, DecisionOutcome, Identity, Outcome
 from prefect_stagegate.operations.gating.approve import answer, approve, wait, waiting_runs
 from prefect_stagegate.operations.gating.attestations import verify_attestation
-from prefect_stagegate.operations.gating.check import check, preview_check
+from prefect_stagegate.operations.gating.check import check
 from prefect_stagegate.operations.gating.policy import adopt
 from prefect_stagegate.operations.gating.promote import promote
 from prefect_stagegate.operations.gating.revoke import revoke
@@ -33,6 +33,7 @@ from prefect_stagegate.operations.inspect import history
 from prefect_stagegate.operations.staging.stage import stage
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.readiness.records.attest import read_statement
+from tests.support.gates import preview_check, put_approval
 from tests.support.scenario import ADA, INES, Scenario
 
 THINGS = Address("things")
@@ -60,7 +61,7 @@ def to_production(place: Scenario) -> None:
 
 def test_nothing_is_promoted_that_its_gate_was_not_asked_about(place: Scenario) -> None:
     place.deliver("one")
-    with pytest.raises(GateFailed, match="never asked"):
+    with pytest.raises(GateFailed, match="never checked"):
         promote(place.node(), THINGS, "pilot")
 
 
@@ -124,7 +125,7 @@ def test_answer_to_a_policy_of_before_is_refused(place: Scenario) -> None:
     check(place.node(), THINGS, "production")
     stricter = {**GATES, "production": {"extends": "pilot", "require": ["digest", {"approval": {"count": 2}}]}}
     adopt(place.node(), place.spec(gates=stricter), reason="two must agree")
-    with pytest.raises(UsageError, match=r"ended: the policy of production changed since.*asks again"):
+    with pytest.raises(UsageError, match=r"ended: the policy of production changed since.*records a new request"):
         approve(place.node(INES), THINGS, "production", reason="seen")
 
 
@@ -144,7 +145,7 @@ def test_answer_to_a_request_that_was_made_anew_is_refused(place: Scenario) -> N
     decision = check(place.node(), THINGS, "production")
     request, _ = wait(place.node(), decision, "run-1", timedelta(seconds=-1))
     check(place.node(), THINGS, "production")
-    with pytest.raises(UsageError, match="ended: ada asked again at"):
+    with pytest.raises(UsageError, match="ended: ada made a newer request at"):
         answer(place.node(INES), request, approved=True, reason="seen")
 
 
@@ -153,7 +154,7 @@ def test_attestation_lists_only_answers_that_counted(place: Scenario) -> None:
     to_pilot(place)
     check(place.node(), THINGS, "production")
     (request,) = place.node().catalog.requests("things", "production")
-    place.node().catalog.put_approval(request, Identity("bob", "declared"), approved=True, reason="not my group")
+    put_approval(place.node().catalog, request, Identity("bob", "declared"), approved=True, reason="not my group")
     approve(place.node(INES), THINGS, "production", reason="seen")
     assert check(place.node(), THINGS, "production").accepted
     statement = place.node().catalog.attestation("things", request.digest, "production")
@@ -166,11 +167,11 @@ def test_promote_after_an_approval_asks_for_a_check(place: Scenario) -> None:
     check(place.node(), THINGS, "production")
     approve(place.node(INES), THINGS, "production", reason="seen")
     with pytest.raises(
-        GateFailed, match=r"approved by ines.* missing is a check: the gate was not asked.*stagegate check"
+        GateFailed, match=r"approved by ines.* has to be checked again: the gate has not decided.*stagegate check"
     ):
         promote(place.node(), THINGS, "production")
     revoke(place.node(), Address("things", "pilot"), "license", reason="the wrong one was read")
-    with pytest.raises(GateFailed, match=r"missing is a check: no longer current: license \(revoked by ada"):
+    with pytest.raises(GateFailed, match=r"has to be checked again: no longer current: license \(revoked by ada"):
         promote(place.node(), THINGS, "production")
 
 
@@ -180,7 +181,9 @@ def test_promote_after_a_decline_says_that_the_version_ended(place: Scenario) ->
     check(place.node(), THINGS, "production")
     approve(place.node(INES), THINGS, "production", approved=False, reason="March looks wrong")
     for _ in range(2):
-        with pytest.raises(GateFailed, match=r"ended .*ines.* declined: March looks wrong.*turn of ada.*new version"):
+        with pytest.raises(
+            GateFailed, match=r"can't go to production: .*ines.* declined: March looks wrong.*turn of ada.*new version"
+        ):
             promote(place.node(), THINGS, "production")
         assert check(place.node(), THINGS, "production").outcome is DecisionOutcome.REFUSED
 
@@ -191,7 +194,7 @@ def test_request_lapses_with_the_last_run_that_waited(place: Scenario) -> None:
     decision = check(place.node(), THINGS, "production")
     here = place.node()
     request, _ = wait(here, decision, "run-1", timedelta(seconds=-1))
-    with pytest.raises(UsageError, match=r"lapsed at .* asks anew"):
+    with pytest.raises(UsageError, match=r"lapsed at .* records a new request"):
         approve(place.node(INES), THINGS, "production", reason="too late")
     wait(here, decision, "run-2", timedelta(minutes=1))
     newer = here.catalog.awaited("things", "production", "run-2")
@@ -344,7 +347,7 @@ def test_rollback_returns_to_the_last_good_version(place: Scenario) -> None:
     assert place.node().cache.refs.get("things", "production") == good.digest
     with pytest.raises(GateFailed, match=r"withdrawn from production.*loss went up"):
         promote(place.node(), Address("things", bad.digest), "production")
-    with pytest.raises(GateFailed, match="its acceptance is older than that"):
+    with pytest.raises(GateFailed, match="its acceptance is older than the withdrawal"):
         promote(place.node(), Address("things", bad.digest), "production", reinstate=True)
     assert check(place.node(), Address("things", bad.digest), "production").outcome is DecisionOutcome.WAITING
     approve(place.node(INES), Address("things", bad.digest), "production", reason="mended")

@@ -299,7 +299,7 @@ def test_unusable_key_stops_a_check_before_it_records(
         with pytest.raises(UsageError, match=problem):
             check(place.node(), THINGS, "pilot")
     write_key(path, BestAvailableEncryption(b"secret"))
-    with pytest.raises(UsageError, match="wants a passphrase, and nobody is there"):
+    with pytest.raises(UsageError, match="needs a passphrase, and a task has no terminal"):
         check(place.node(), THINGS, "pilot")
     assert place.node().catalog.attestation("things", digest, "pilot") is None
 

@@ -14,7 +14,7 @@ from prefect_stagegate.clock import now
 from prefect_stagegate.errors import GateFailed, UsageError
 from prefect_stagegate.model import Address, Identity
 from prefect_stagegate.operations.gating import context as asking
-from prefect_stagegate.operations.gating.check import check, preview_check
+from prefect_stagegate.operations.gating.check import check
 from prefect_stagegate.operations.gating.promote import promote
 from prefect_stagegate.operations.gating.ready import find_ready
 from prefect_stagegate.operations.gating.revoke import revoke
@@ -22,6 +22,7 @@ from prefect_stagegate.operations.staging.stage import stage
 from prefect_stagegate.operations.workspace import Workspace, open_workspace
 from prefect_stagegate.readiness import State, known_checks
 from prefect_stagegate.spec import load_spec
+from tests.support.gates import preview_check
 
 THINGS, PILOT = Address("things"), Address("things", "pilot")
 ADA, INES = Identity("ada", "declared"), Identity("ines@example.org", "declared")
@@ -59,7 +60,7 @@ def test_revoked_evidence_ends_until_its_check_runs_again(folder: Path) -> None:
     assert stale(folder) == {}
     ended = revoke(node(folder, INES), THINGS, "cache_integrity", reason=f" {WHY} ")
     assert stale(folder) == {"cache_integrity": f"revoked by ines@example.org (declared) {ended.at[:16]}Z: {WHY}"}
-    with pytest.raises(GateFailed, match=r"cache_integrity that counts no more: revoked by ines.*wrong mount"):
+    with pytest.raises(GateFailed, match=r"evidence of cache_integrity no longer counts: revoked by ines.*wrong mount"):
         promote(node(folder), THINGS, "pilot")
     assert check(node(folder), THINGS, "pilot").accepted
     assert stale(folder) == {}
@@ -87,7 +88,7 @@ def test_for_one_target_only_what_was_found_out_for_it_ends(folder: Path) -> Non
     revoke(node(folder), THINGS, "rollback", reason=WHY, gate="production")
     assert stale(folder) == {}
     assert set(stale(folder, "production")) == {"rollback"}
-    with pytest.raises(UsageError, match=r"asks the same about .* for all targets"):
+    with pytest.raises(UsageError, match=r"The result of .* about .* holds for all targets"):
         revoke(node(folder), THINGS, "license", reason=WHY, gate="production")
 
 
@@ -105,7 +106,7 @@ def test_check_under_way_does_not_restore_revoked_evidence(folder: Path, monkeyp
     check(node(folder), THINGS, "pilot")
     monkeypatch.undo()
     assert stale(folder).keys() == {"license"}
-    with pytest.raises(GateFailed, match="evidence of license that counts no more"):
+    with pytest.raises(GateFailed, match="evidence of license no longer counts"):
         promote(node(folder), THINGS, "pilot")
 
 

@@ -19,6 +19,7 @@ from prefect_stagegate.operations.gating.promote import promote
 from prefect_stagegate.operations.gating.ready import find_ready
 from prefect_stagegate.operations.gating.rollback import rollback
 from prefect_stagegate.operations.workspace import Workspace
+from tests.support.gates import put_approval
 from tests.support.scenario import ADA, Scenario
 
 GATES = {"pilot": {"require": ["license", "owner"]}}
@@ -161,7 +162,7 @@ def test_a_pipe_in_a_records_place_stops_no_command(place: RecordScenario, run: 
     (place.folder / of).unlink()
     os.mkfifo(place.folder / of)  # whoever opens it for reading waited until somebody wrote
     code, out, err = run("ls", "--json")
-    assert (code, "no regular file" in err) == (ExitCode.ERROR, True)
+    assert (code, "not a regular file" in err) == (ExitCode.ERROR, True)
     assert sum("digest" in line for line in json.loads(out)) == 3
 
 
@@ -172,7 +173,7 @@ def test_a_damaged_format_of_the_cache_is_named(place: RecordScenario, run: Run)
     (place.folder / "cache/format").unlink()
     os.mkfifo(place.folder / "cache/format")
     code, _, err = run("gc", "--dry-run")
-    assert (code, "no regular file" in err) == (ExitCode.ERROR, True)
+    assert (code, "not a regular file" in err) == (ExitCode.ERROR, True)
 
 
 def test_a_rollback_mends_a_damaged_node_ref(place: RecordScenario) -> None:
@@ -270,7 +271,7 @@ def test_a_lost_answer_stops_no_other(place: RecordScenario) -> None:
     catalog = place.node().catalog
     request = catalog.put_request("things", place.digests[1], "pilot", "sha256:" + "0" * 64, ADA)
     for name in ("ben", "cleo"):
-        catalog.put_approval(request, Identity(name, "declared"), approved=True, reason="")
+        put_approval(catalog, request, Identity(name, "declared"), approved=True, reason="")
     place.record(f"approvals/pilot/{request.id}/00000001.json").unlink()
-    catalog.put_approval(request, Identity("dan", "declared"), approved=True, reason="")  # went round without an end
+    put_approval(catalog, request, Identity("dan", "declared"), approved=True, reason="")  # went round without an end
     assert [answer.approver.name for answer in catalog.approvals(request)] == ["cleo", "dan"]

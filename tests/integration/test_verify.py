@@ -136,7 +136,7 @@ def test_without_an_index_it_begins_anywhere(workspace: Workspace, versions: lis
 
 
 def test_a_share_is_of_all_and_not_of_a_version(workspace: Workspace, versions: list[Version]) -> None:
-    with pytest.raises(UsageError, match="for all that lies on this node"):
+    with pytest.raises(UsageError, match="applies to the whole node, not to one version"):
         verify(workspace, Address("things"), share=Fraction(1, 2))
 
 
@@ -304,7 +304,7 @@ def test_a_cache_that_can_only_be_read_is_verified_too(
     found = verify(workspace)
     assert [one.finding.subject for one in found.damaged] == ["own.bin"]
     assert found.quarantined == ()
-    assert "can only be read" in caplog.text
+    assert "is read-only, so it stays where it is" in caplog.text
 
 
 def test_quarantined_blob_of_no_version_is_no_damage(workspace: Workspace, nas: Path) -> None:
@@ -323,7 +323,7 @@ def test_the_record_of_a_blob_whose_mover_died_is_a_plain_one(workspace: Workspa
     (record,) = workspace.cache.layout.quarantine.glob("*.json")
     record.unlink()
     (one,) = Quarantine(workspace.cache.layout).all()
-    assert one.problem == "why is not known"
+    assert one.problem == "the reason is unknown"
 
 
 # ── the command ─────────────────────────────────────────────────────────────────────────────────────────────────────

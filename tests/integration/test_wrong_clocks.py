@@ -11,11 +11,12 @@ from prefect_stagegate.clock import now
 from prefect_stagegate.errors import GateFailed
 from prefect_stagegate.model import Address, DecisionOutcome, Identity, Outcome
 from prefect_stagegate.operations.gating import context as questions
-from prefect_stagegate.operations.gating.check import check, preview_check
+from prefect_stagegate.operations.gating.check import check
 from prefect_stagegate.operations.gating.promote import promote
 from prefect_stagegate.operations.staging.stage import stage
 from prefect_stagegate.operations.workspace import Workspace, open_workspace
 from prefect_stagegate.readiness import Volume
+from tests.support.gates import preview_check
 
 THINGS = Address("things")
 

@@ -174,7 +174,9 @@ def test_node_asks_the_catalog_for_moves_back(catalog: Catalog, cache: Cache, ru
 
 def test_node_without_a_catalog_says_it_needs_one(cache: Cache, run_stagegate: Run) -> None:
     with (
-        pytest.raises(UnknownRef, match=r"digits@production~1 counts moves.*the catalog can't be read"),
+        pytest.raises(
+            UnknownRef, match=r"digits@production~1 is found by the catalog's log, and the catalog can't be read"
+        ),
         open_dataset("digits@production~1"),
     ):
         pass
@@ -196,15 +198,15 @@ def test_nearest_ref_is_offered_by_the_catalog(catalog: Catalog) -> None:
 def test_nearest_ref_is_offered_by_the_node(cache: Cache) -> None:
     with pytest.raises(UnknownRef, match=r"There is no ref `prod` of digits .*Did you mean `production`\?") as caught:
         locate(cache, Address.parse("digits@prod"))
-    assert "Bring" not in str(caught.value)
+    assert "Fetch" not in str(caught.value)
     with pytest.raises(UnknownDataset, match=r"There is no dataset `digit` on this node\. Did you mean `digits`\?"):
         locate(cache, Address.parse("digit@production"))
 
 
 def test_ref_that_resembles_none_is_to_be_brought(cache: Cache) -> None:
-    with pytest.raises(UnknownRef, match="Bring the version here with `stagegate stage digits@eu`"):
+    with pytest.raises(UnknownRef, match="Fetch the version with `stagegate stage digits@eu`"):
         locate(cache, Address.parse("digits@eu"))
-    with pytest.raises(UnknownRef, match="Bring the version here with `stagegate stage planets@eu`"):
+    with pytest.raises(UnknownRef, match="Fetch the version with `stagegate stage planets@eu`"):
         locate(cache, Address.parse("planets@eu"))
 
 

@@ -24,6 +24,7 @@ from prefect_stagegate.operations.workspace import Workspace, open_workspace
 from prefect_stagegate.tasks._support import approval
 from prefect_stagegate.tasks._support.approval import MOST_FORMS, _record_answers
 from prefect_stagegate.tasks._support.waking import Woken
+from tests.support.gates import put_approval
 
 Said = dict[str, str]
 
@@ -110,7 +111,7 @@ def test_form_counts_after_another_person_s_command(
     workspace: Workspace, request_: ApprovalRequest, forms: dict[str, Said | None]
 ) -> None:
     forms[_record_answers(workspace, request_, run_of(forms)).key] = said("grace", "decline", "no")
-    workspace.catalog.put_approval(request_, Identity("ines", "declared"), approved=True, reason="seen")
+    put_approval(workspace.catalog, request_, Identity("ines", "declared"), approved=True, reason="seen")
     for _ in range(2):
         _record_answers(workspace, request_, run_of(forms))
         given = [(one.approver.name, one.approved) for one in workspace.catalog.approvals(request_)]
@@ -121,7 +122,7 @@ def test_form_older_than_the_same_person_s_answer_is_ignored(
     workspace: Workspace, request_: ApprovalRequest, forms: dict[str, Said | None]
 ) -> None:
     forms[_record_answers(workspace, request_, run_of(forms)).key] = said("Grace", "decline", "no")
-    workspace.catalog.put_approval(request_, Identity("grace", "declared"), approved=True, reason="seen again")
+    put_approval(workspace.catalog, request_, Identity("grace", "declared"), approved=True, reason="seen again")
     assert not _record_answers(workspace, request_, run_of(forms)).why
     assert [one.approved for one in workspace.catalog.approvals(request_)] == [True]
 

@@ -192,7 +192,7 @@ def test_what_a_writer_fetched_is_held_by_its_draft(cache: Cache) -> None:
         draft.hold(Entry("a", 12, fetched))
         assert (collect(cache.layout, dry_run=True).blobs, collect(cache.layout).blobs) == (1, 1)
         assert cache.layout.blob(fetched).exists()
-        with pytest.raises(BlobVanished, match="collection took them"):
+        with pytest.raises(BlobVanished, match="collection removed them"):
             draft.publish("flights", V1, [Entry("a", 12, fetched), Entry("b", 10, counted_on)])
     assert list(cache.views.all()) == []
     assert list(cache.layout.ingest.iterdir()) == []
@@ -266,7 +266,7 @@ def test_held_blob_excuses_no_path_out_of_the_view(cache: Cache) -> None:
     with cache.views.draft() as draft:
         for entry in held:
             draft.hold(entry)
-        with pytest.raises(CacheError, match="can't stand in a view"):
+        with pytest.raises(CacheError, match="can't be in a view"):
             draft.publish("flights", V1, [*held, outside])
 
 
@@ -317,7 +317,7 @@ def test_nothing_is_collected_where_remote_locks_are_not_seen(
 def test_nothing_is_collected_where_locks_do_nothing(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
     publish(cache, V1, {"a": b"one"})
     monkeypatch.setattr("fcntl.flock", lambda *_: None)
-    with pytest.raises(CacheError, match="Locks do nothing"):
+    with pytest.raises(CacheError, match="File locks have no effect"):
         collect(cache.layout)
     assert list(cache.views.all()) == [("flights", V1)]
 
@@ -345,7 +345,7 @@ def test_a_pipe_in_a_blobs_place_is_rot(cache: Cache) -> None:
         os.mkfifo(cache.layout.blob(digest))  # its reader waited for whoever would write
         rot = check_blob(cache.layout, digest)
         assert rot is not None
-        assert "no regular file" in rot.problem
+        assert "not a regular file" in rot.problem
 
 
 def test_a_view_that_was_killed_half_built_is_collected(cache: Cache) -> None:

@@ -7,8 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prefect_stagegate.catalog.columns import to_column, to_values
-from prefect_stagegate.catalog.tables import ENTRIES, ORIGINS
+from prefect_stagegate.catalog.tables import ENTRIES, ORIGINS, to_column, to_values
 from prefect_stagegate.model import Entry, Origin, Pin
 
 texts = st.lists(st.text(st.characters(exclude_categories=["Cs"])), max_size=20)

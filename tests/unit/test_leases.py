@@ -19,7 +19,7 @@ import pytest
 
 from prefect_stagegate.cache import Cache
 from prefect_stagegate.cache.gc import collect
-from prefect_stagegate.cache.leases import LeaseKind
+from prefect_stagegate.cache.leases import LeaseKind, write_reserved
 from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.errors import CacheError, NoSpace
 
@@ -199,7 +199,7 @@ def test_ls_tells_who_holds_what(cache: Cache, run_stagegate: Callable[..., subp
     cache.views.publish("things", DIGEST, [])
     cache.leases.pin("things", DIGEST, "pinned by ada")
     with held_by(cache) as holder, cache.leases.hold(LeaseKind.WRITER, "others", purpose="stage") as writer:
-        cache.leases.reserve(writer, 12_345)
+        write_reserved(cache.layout.leases / writer.id, writer, 12_345)
         text = run_stagegate("ls", "--held").stdout
         listed = json.loads(run_stagegate("ls", "--held", "--json").stdout)
         (other,) = json.loads(run_stagegate("ls", "others", "--held", "--json").stdout)

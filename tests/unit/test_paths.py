@@ -103,7 +103,7 @@ def test_view_names_the_entry_that_collides_on_its_volume(tmp_path: Path, monkey
     for entry in entries:
         cache.layout.blob(entry.digest).parent.mkdir()
         cache.layout.blob(entry.digest).write_text(entry.digest[-1])
-    with pytest.raises(CacheError, match="'a' can't stand in a view: the volume takes it for the name of another"):
+    with pytest.raises(CacheError, match="'a' can't be in a view: the volume treats it as the name of another"):
         cache.views.publish("things", "sha256:" + "f" * 64, entries)
     assert list(cache.views.all()) == []
 

@@ -89,7 +89,7 @@ gates:
         (f"{TOP}sources:", "3: sources: must be a list, not nothing"),
         (f"{TOP}sources: {{url: x}}", "3: sources: must be a list, not a mapping"),
         (f"{TOP}sources: [data/]", "3: sources[0]: must be a mapping of keys to values, not text"),
-        (f"{TOP}{BELOW}dataset: e", "4: dataset: is given twice; it stands in line 2 already"),
+        (f"{TOP}{BELOW}dataset: e", "4: dataset: is given twice; line 2 has it already"),
         (
             f"{TOP}sources:\n- url: data/\n  rename:\n  - {{from: '(a)\\1', to: b}}",
             "6: sources[0].rename[0].from: is no regular expression: invalid escape sequence: \\1; look-around and "
@@ -182,7 +182,7 @@ def test_the_contract_s_globs_are_held_to_the_same(pattern: str) -> None:
     [
         ("", "must not be empty"),
         ("  ", "must not be empty"),
-        ("s3://", "names no place after '://'"),
+        ("s3://", "has nothing after '://'"),
         ("s3:/lake/", "lacks a slash: write s3://"),
         ("s3://la\nke/", "has the control character"),
         ("http://[::1/", "is not a URL"),
@@ -255,7 +255,7 @@ def test_credential_in_options_is_told_at_its_line_unquoted(tmp_path: Path) -> N
     ("url", "option", "what"),
     [
         ("s3://lake/", "endpont_url: x", "endpont_url: is no option of an S3 source; did you mean 'endpoint_url'?"),
-        ("s3://lake/", "config_kwargs: {proxies: {http: p}}", "config_kwargs.proxies.http: may stand in a Prefect"),
+        ("s3://lake/", "config_kwargs: {proxies: {http: p}}", "config_kwargs.proxies.http: is allowed in a Prefect"),
         ("s3://lake/", "protocol: reference", "protocol: is no option of an S3 source; known: "),
         ("nas/", "endpoint_url: x", "endpoint_url: is no option of a local folder; known: recall_timeout, recalls"),
         ("ftp://nas/", "tempdir: /etc", "tempdir: is no option of an FTP source"),
@@ -298,8 +298,8 @@ def test_list_of_only_mistakes_is_not_called_empty() -> None:
     ("value", "what"),
     [
         ({1: "x"}, "spec: owners: has a key that is not text"),
-        ({"data": object()}, "spec: owners.data: a value of the type object can't stand in a spec"),
-        ({"data": float("nan")}, "spec: owners.data: a value of the type float can't stand in a spec"),
+        ({"data": object()}, "spec: owners.data: a value of the type object can't be in a spec"),
+        ({"data": float("nan")}, "spec: owners.data: a value of the type float can't be in a spec"),
     ],
 )
 def test_a_dictionary_with_what_json_can_not_hold_is_told(value: object, what: str) -> None:
@@ -356,7 +356,7 @@ def test_text_in_another_encoding_is_told_with_its_line(tmp_path: Path) -> None:
 
 
 def test_a_file_of_another_kind_is_not_read_to_its_end() -> None:
-    assert problems_of("/dev/zero") == ["/dev/zero: is larger than 1 MiB, so it is hardly a spec"]
+    assert problems_of("/dev/zero") == ["/dev/zero: is larger than 1 MiB, the limit for a spec"]
 
 
 def test_a_byte_order_mark_is_no_mistake(tmp_path: Path) -> None:

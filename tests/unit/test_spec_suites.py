@@ -140,7 +140,7 @@ def test_an_inline_suite_is_refused_at_the_spec_s_line(tmp_path: Path) -> None:
         ),
         (
             "expectations: [{type: t, type: u}]",
-            ["suites/flights.yaml:1: expectations[0].type: is given twice; it stands in line 1 already"],
+            ["suites/flights.yaml:1: expectations[0].type: is given twice; line 1 has it already"],
         ),
         ("expectations: [", ["suites/flights.yaml:1: not valid YAML: "]),
     ],

@@ -98,8 +98,8 @@ def test_a_key_that_is_given_twice_is_told_and_the_first_is_kept() -> None:
     assert values == {"a": {"x": 1}, "b": 2}
     assert lines[("a", "x")] == 1
     assert [(flaw.loc[:1], flaw.line, flaw.message) for flaw in flaws] == [
-        (("a",), 3, "is given twice; it stands in line 1 already"),
-        (("a",), 5, "is given twice; it stands in line 4 already"),
+        (("a",), 3, "is given twice; line 1 has it already"),
+        (("a",), 5, "is given twice; line 4 has it already"),
     ]
 
 
@@ -115,7 +115,7 @@ def test_a_key_that_is_given_twice_is_told_and_the_first_is_kept() -> None:
         ("a: !secret x", 1, "the tag !secret can't be used in a spec"),
         ("a: !!int x", 1, "the tag !!int can't be used in a spec"),
         ("? [a, b]\n: 1", 1, "has a key that is not text"),
-        ("a: {<<: 7}", 1, "takes mappings only"),
+        ("a: {<<: 7}", 1, "must be a mapping, or a list of mappings"),
     ],
 )
 def test_what_a_spec_has_no_use_for_is_told(text: str, line: int, what: str) -> None:
@@ -136,8 +136,8 @@ def test_what_a_spec_has_no_use_for_is_told(text: str, line: int, what: str) -> 
         ("a: 1\n---\nb: 2", 2, "a second document starts here; write one document a file"),
         ("a: 1\nb: \x07", 2, "has the character U+0007, which YAML doesn't allow"),
         ("a: *b", 1, "the alias *b has no anchor before it"),
-        ("a: &a\n  b: *a", 2, "the alias *a stands in what it names"),
-        ("a: &a {<<: *a}", 1, "the alias *a stands in what it names"),
+        ("a: &a\n  b: *a", 2, "the alias *a refers to a value that contains it"),
+        ("a: &a {<<: *a}", 1, "the alias *a refers to a value that contains it"),
     ],
 )
 def test_what_is_no_yaml_is_told_with_its_line(text: str, line: int, what: str) -> None:

@@ -61,8 +61,8 @@ def request_approval(workspace: Workspace, decision: Decision) -> ApprovalReques
     """
     if not decision.adopted:
         raise UsageError(
-            f"The decision about {decision.dataset}@{decision.digest} for {decision.target} is a trial's, so nobody is "
-            "asked to approve it",
+            f"The decision about {decision.dataset}@{decision.digest} for {decision.target} is a trial's, so it can't "
+            "be approved",
             hint="Check without a spec of your own, or adopt its policy with `stagegate policy adopt SPEC`.",
             dataset=decision.dataset,
         )
@@ -147,7 +147,7 @@ def open_request(workspace: Workspace, address: Address, to: str) -> ApprovalReq
     request = next((request for request in reversed(requests) if digest in ("", request.digest)), None)
     if request is None:
         raise UsageError(
-            f"Nobody asked to promote {address} to {to}",
+            f"There is no request to promote {address} to {to}",
             hint=f"`stagegate check {address} --gate {to}` records a request when only an approval is missing.",
             dataset=address.dataset,
         )
@@ -155,7 +155,7 @@ def open_request(workspace: Workspace, address: Address, to: str) -> ApprovalReq
         version = f"{request.dataset}@{request.digest}"
         raise UsageError(
             f"The request to promote {version} to {to} lapsed at {end}, so it can't be answered",
-            hint=f"Run the flow again, or `stagegate check {version} --gate {to}`: either asks anew.",
+            hint=f"Run the flow again, or `stagegate check {version} --gate {to}`: either records a new request.",
             dataset=address.dataset,
         )
     return request
@@ -213,12 +213,12 @@ def _require_open(workspace: Workspace, request: ApprovalRequest, gate: Gate) ->
     why = _why_ended(request, gate.policy, workspace.catalog.ref(request.dataset, request.target))
     newer = None if why else request_for(workspace, request.dataset, request.digest, request.target, gate.policy)
     if newer and newer.id != request.id:
-        why = f"{newer.requester.name} asked again at {newer.at}"
+        why = f"{newer.requester.name} made a newer request at {newer.at}"
     if why:
         version = f"{request.dataset}@{request.digest}"
         raise UsageError(
             f"The request of {request.at} to promote {version} to {request.target} ended: {why}",
-            hint=f"`stagegate check {version} --gate {request.target}` asks again what is still to be asked.",
+            hint=f"`stagegate check {version} --gate {request.target}` records a new request if one is still needed.",
             dataset=request.dataset,
         )
 
@@ -244,7 +244,7 @@ def build_answer(
 def _answer_hint(request: ApprovalRequest, parameters: Parameters, owners: Mapping[Any, str]) -> str:
     """Whose answers count, and how to give one."""
     groups = [f"{group} ({', '.join(addresses_of(owners, group)) or 'nobody'})" for group in parameters.groups]
-    people = f"The gate asks {', '.join(groups)}. " if groups else "Somebody else answers. "
+    people = f"An answer counts from {', '.join(groups)}. " if groups else "Somebody else has to answer. "
     keyed = (
         f"It has keys for {', '.join(parameters.keys)}; `--key KEY.pem` signs the answer. " if parameters.signed else ""
     )

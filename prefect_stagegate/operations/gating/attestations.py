@@ -35,6 +35,9 @@ class AttestationVerdict(StrEnum):
     """The catalog and the keys given do not suffice to tell."""
 
 
+HOLDS, FAILS, UNKNOWN = AttestationVerdict
+
+
 @dataclass(frozen=True, slots=True)
 class AttestationPart:
     """One part of an attestation, verified."""
@@ -78,7 +81,7 @@ def verify_attestation(
     try:
         attested = read_statement(presented.statement)
     except CorruptRecord as error:
-        return [AttestationPart("contents", AttestationVerdict.FAILS, error.message)]
+        return [AttestationPart("contents", FAILS, error.message)]
     return list(_verify_parts(workspace, presented, attested, public))
 
 
@@ -89,7 +92,7 @@ def _is_file(source: str | Path) -> bool:
 def _from_file(path: Path) -> Presented:
     try:
         if path.stat().st_size > LARGEST:
-            raise UsageError(f"{path} is larger than any attestation")
+            raise UsageError(f"{path} is larger than {LARGEST >> 20} MiB, the limit for an attestation")
         document = json.loads(path.read_bytes())
         if isinstance(document, dict) and "payload" in document:
             return Presented(json.loads(base64.b64decode(document["payload"], validate=True)), (document,))
@@ -123,17 +126,14 @@ def _verify_parts(
     workspace: Workspace, presented: Presented, attested: AttestedDecision, keys: Sequence[str]
 ) -> Iterator[AttestationPart]:
     decision = attested.decision
-    yield AttestationPart(
-        "contents",
-        AttestationVerdict.HOLDS,
-        f"{decision.outcome}, decided {decision.at} by {attested.verifier['name']}",
-    )
+    decided = f"{decision.outcome}, decided {decision.at} by {attested.verifier['name']}"
+    yield AttestationPart("contents", HOLDS, decided)
     yield _subject(workspace, attested)
     yield _policy(workspace, attested)
     yield _log(workspace, presented, attested)
     broken = "; ".join(people_problems(attested))
-    people = f"{decision.requester} asked; nobody agreed to or waived what they asked for themselves"
-    yield AttestationPart("people", AttestationVerdict.FAILS if broken else AttestationVerdict.HOLDS, broken or people)
+    people = f"{decision.requester} requested it, and neither approved it nor waived a check"
+    yield AttestationPart("people", FAILS if broken else HOLDS, broken or people)
     yield _signature(presented, keys)
 
 
@@ -143,12 +143,10 @@ def _subject(workspace: Workspace, attested: AttestedDecision) -> AttestationPar
     try:
         files = sum(1 for _ in workspace.catalog.manifest(decision.dataset, decision.digest).entries())
     except UsageError as error:
-        return AttestationPart("subject", AttestationVerdict.UNKNOWN, error.message)
+        return AttestationPart("subject", UNKNOWN, error.message)
     except StagegateError as error:
-        return AttestationPart("subject", AttestationVerdict.FAILS, error.message)
-    return AttestationPart(
-        "subject", AttestationVerdict.HOLDS, f"the manifest's rows ({files}) hash to {decision.digest}"
-    )
+        return AttestationPart("subject", FAILS, error.message)
+    return AttestationPart("subject", HOLDS, f"the manifest's rows ({files}) hash to {decision.digest}")
 
 
 def _policy(workspace: Workspace, attested: AttestedDecision) -> AttestationPart:
@@ -157,26 +155,19 @@ def _policy(workspace: Workspace, attested: AttestedDecision) -> AttestationPart
     try:
         policies = workspace.catalog.policies(decision.dataset)
     except StagegateError as error:
-        return AttestationPart("policy", AttestationVerdict.FAILS, error.message)
+        return AttestationPart("policy", FAILS, error.message)
     adopted = adopted_as(policies, decision.adopted)
     if adopted is None:
-        return AttestationPart(
-            "policy", AttestationVerdict.FAILS, f"{decision.dataset} never adopted the policy {decision.adopted}"
-        )
+        return AttestationPart("policy", FAILS, f"{decision.dataset} never adopted the policy {decision.adopted}")
     try:
         gate = spec_under(adopted.policy, decision.dataset).gate(decision.target)
     except (CorruptRecord, UsageError) as error:  # a release with other checks wrote it
-        return AttestationPart("policy", AttestationVerdict.UNKNOWN, error.message)
+        return AttestationPart("policy", UNKNOWN, error.message)
     if gate.policy != decision.policy:
-        return AttestationPart(
-            "policy",
-            AttestationVerdict.UNKNOWN,
-            f"this release reads policy {adopted.seq} otherwise than the one that decided",
-        )
-    age = "the adopted policy" if adopted.seq == len(policies) else "a policy that was changed since"
-    return AttestationPart(
-        "policy", AttestationVerdict.HOLDS, f"{digest_text(adopted.digest)}, number {adopted.seq}, is {age}"
-    )
+        why = f"this release reads policy {adopted.seq} differently from the release that decided"
+        return AttestationPart("policy", UNKNOWN, why)
+    age = "the adopted policy" if adopted.seq == len(policies) else "a policy that was replaced since"
+    return AttestationPart("policy", HOLDS, f"{digest_text(adopted.digest)}, number {adopted.seq}, is {age}")
 
 
 def _log(workspace: Workspace, presented: Presented, attested: AttestedDecision) -> AttestationPart:
@@ -186,44 +177,37 @@ def _log(workspace: Workspace, presented: Presented, attested: AttestedDecision)
         entries, head = workspace.catalog.chain(decision.dataset, decision.target)
         decided = workspace.catalog.attestations(decision.dataset, decision.digest, decision.target)
     except StagegateError as error:
-        return AttestationPart("log", AttestationVerdict.FAILS, error.message)
+        return AttestationPart("log", FAILS, error.message)
     if decision.dataset not in workspace.catalog.datasets():
-        return AttestationPart(
-            "log", AttestationVerdict.UNKNOWN, f"the catalog {workspace.catalog.url} has no dataset {decision.dataset}"
-        )
+        return AttestationPart("log", UNKNOWN, f"the catalog {workspace.catalog.url} has no dataset {decision.dataset}")
     digest = statement_digest(presented.statement)
     matching = [entry for entry in entries if entry.attestation and statement_digest(entry.attestation) == digest]
     if matching:
         if wrong := "; ".join(problem for entry in matching for problem in contradictions(attested, entry)):
-            return AttestationPart("log", AttestationVerdict.FAILS, wrong)
+            return AttestationPart("log", FAILS, wrong)
         numbers = ", ".join(str(entry.seq) for entry in matching)
         why = f"entry {numbers} of {len(entries)} in an unbroken chain, whose last is {digest_text(head)}"
-        return AttestationPart("log", AttestationVerdict.HOLDS, why)
+        return AttestationPart("log", HOLDS, why)
     # A refusal, and an acceptance that nobody promoted, are recorded beside the log.
     if any(statement_digest(statement) == digest for statement in decided):
-        return AttestationPart(
-            "log", AttestationVerdict.HOLDS, f"recorded, and nothing was moved to {decision.target} by it"
-        )
-    return AttestationPart(
-        "log", AttestationVerdict.FAILS, f"the catalog has no such decision of {decision.target}: it was changed"
-    )
+        return AttestationPart("log", HOLDS, f"recorded, but nothing was moved to {decision.target} by it")
+    why = f"the catalog has no such decision of {decision.target}: the attestation was changed"
+    return AttestationPart("log", FAILS, why)
 
 
 def _signature(presented: Presented, keys: Sequence[str]) -> AttestationPart:
     if not presented.envelopes:
         why = "it is not signed"
-        return AttestationPart("signature", AttestationVerdict.FAILS if keys else AttestationVerdict.UNKNOWN, why)
+        return AttestationPart("signature", FAILS if keys else UNKNOWN, why)
     if not keys:
-        return AttestationPart(
-            "signature", AttestationVerdict.UNKNOWN, "it is signed, and no key was given to prove it with --key"
-        )
+        return AttestationPart("signature", UNKNOWN, "it is signed, but no key was given: give one with --key")
     statement = presented.statement
     signed_by = {
         key for envelope in presented.envelopes for key in signers(envelope, statement, STATEMENT_PAYLOAD, keys)
     }
     if signed_by:
-        return AttestationPart("signature", AttestationVerdict.HOLDS, f"by {', '.join(sorted(signed_by))}")
-    return AttestationPart("signature", AttestationVerdict.FAILS, "none of the keys signed exactly this")
+        return AttestationPart("signature", HOLDS, f"by {', '.join(sorted(signed_by))}")
+    return AttestationPart("signature", FAILS, "none of the keys signed exactly this")
 
 
 def envelope_of(workspace: Workspace, address: Address, gate: str = "") -> bytes:

@@ -87,7 +87,7 @@ def _audit_policy(workspace: Workspace, dataset: str) -> Chain | None:
 def _problems(workspace: Workspace, entry: RefEntry) -> Iterator[str]:
     """What is wrong with an entry of a log whose chain is unbroken."""
     if not workspace.catalog.has_version(entry.dataset, entry.digest):
-        yield f"the catalog has lost the version {entry.digest} that it names"
+        yield f"the catalog no longer has the version {entry.digest} that it names"
     if entry.ref == LATEST:
         return  # staging moves it, and no gate decides
     try:
@@ -104,7 +104,7 @@ def contradictions(attested: AttestedDecision, entry: RefEntry) -> Iterator[str]
     # A withdrawal leaves the ref where it is, so what it decides about is the version that it takes back.
     about = entry.withdrawn if entry.action is RefAction.WITHDRAW else entry.digest
     if (decision.dataset, decision.target, decision.digest) != (entry.dataset, entry.ref, about):
-        yield f"its attestation speaks of {decision.dataset}@{decision.digest} for {decision.target}, not of {about}"
+        yield f"its attestation is about {decision.dataset}@{decision.digest} for {decision.target}, not about {about}"
     if decision.accepted == (entry.action is RefAction.WITHDRAW):
         yield f"its attestation says {decision.outcome}"
     if decision.at > entry.at:
@@ -124,13 +124,13 @@ def people_problems(attested: AttestedDecision) -> Iterator[str]:
         if answer["approved"]
     }
     if requester in approvers:
-        yield f"{decision.requester} asked for it, and the approval counts their own answer"
+        yield f"{decision.requester} requested it, and their own answer counts as its approval"
     for evidence in decision.checks:
         waiver = evidence.ruling.waiver if evidence.ruling else None
         if waiver and person_key(waiver.approver.name) == requester:
-            yield f"{decision.requester} asked for it, and waived {evidence.check}"
+            yield f"{decision.requester} requested it, and waived {evidence.check}"
         if waiver and (why := why_out_of_time(waiver, decision.at)):
-            yield f"the waiver of {evidence.check} did not hold then: {why}"
+            yield f"the waiver of {evidence.check} was not in force then: {why}"
 
 
 def signed_by(workspace: Workspace, dataset: str, statement: object, keys: Sequence[str]) -> list[str]:

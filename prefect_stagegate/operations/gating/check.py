@@ -90,15 +90,8 @@ def signing_key(workspace: Workspace) -> SigningKey | None:
     return read_signing_key(path, workspace.ask_passphrase) if path else None
 
 
-def preview_check(
-    workspace: Workspace, version_or_spec: SpecLike | Address, gate: str, *, spec: SpecLike | None = None
-) -> tuple[PlannedCheck, ...]:
-    """Plan what `check` would run, what evidence it would use again, and why. Changes nothing."""
-    return preview_version(workspace, *resolve_for_gate(workspace, version_or_spec, gate, spec))
-
-
 def preview_version(workspace: Workspace, version: ResolvedVersion, gate: Gate) -> tuple[PlannedCheck, ...]:
-    """Plan the check of a version that `resolve_for_gate` returned; see `preview_check`."""
+    """Plan what `check_version` would run, what evidence it would use again, and why. Changes nothing."""
     stored = workspace.catalog.evidence(version.dataset, version.digest)
     return plan_checks(build_context(workspace, version, gate), stored)
 
@@ -183,6 +176,7 @@ def _collect_evidence(
             raise Cancelled(f"The check of {context.address} was stopped", dataset=context.dataset)
         report.begin(f"{check.requirement.check} ({number} of {len(due)})")
         fresh.append(run_check(check.definition, check.requirement, context))
+    # One record for all checks, and none when the check was stopped before it decided.
     if not version.is_trial:
         workspace.catalog.put_evidence(context.dataset, context.digest, fresh)
     return [check.evidence for check in planned if check.evidence] + fresh, record + fresh

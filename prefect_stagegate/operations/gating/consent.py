@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prefect_stagegate.catalog import PolicyEntry
 from prefect_stagegate.model import Approval, ApprovalRequest
 from prefect_stagegate.units import count_text
+
+if TYPE_CHECKING:
+    from prefect_stagegate.readiness.checks.approval import ApprovalParameters
 
 POLICY_TARGET = "_policy"
 """Takes the target's place in requests to adopt a policy. No target's name begins with an underscore."""
@@ -49,17 +52,16 @@ def why_unchangeable(policy: Mapping[str, Any]) -> str:
     rule = rule_of(policy)
     if rule is None:
         return ""
-    from prefect_stagegate.readiness.checks.approval import (
-        ApprovalParameters as Parameters,
-    )  # late: it loads all checks
-    from prefect_stagegate.readiness.checks.approval import asked_people
+    from prefect_stagegate.readiness.checks.approval import asked_people  # late: it loads all checks
 
-    parameters = Parameters.model_validate(rule)
+    parameters = _parameters(rule)
     people = asked_people(parameters, policy.get("owners", {}))
     if people is None or len(people) >= parameters.count:
         return ""
     groups = ", ".join(parameters.groups) or "those with keys"
-    return f"its rule wants {count_text(parameters.count, 'approval')} from {groups}, where {len(people)} may answer"
+    return (
+        f"its rule needs {count_text(parameters.count, 'approval')} from {groups}, where only {len(people)} may answer"
+    )
 
 
 def agreement(policy: Mapping[str, Any], request: ApprovalRequest, answers: Sequence[Approval]) -> Agreement:
@@ -70,12 +72,9 @@ def agreement(policy: Mapping[str, Any], request: ApprovalRequest, answers: Sequ
         request: The request to adopt another policy.
         answers: The answers to the request, the oldest first; the last of each person counts.
     """
-    from prefect_stagegate.readiness.checks.approval import (
-        ApprovalParameters as Parameters,
-    )  # late: it loads all checks
-    from prefect_stagegate.readiness.checks.approval import last_answers, why_answer_is_void
+    from prefect_stagegate.readiness.checks.approval import last_answers, why_answer_is_void  # late, as above
 
-    parameters, owners = Parameters.model_validate(rule_of(policy)), policy.get("owners", {})
+    parameters, owners = _parameters(rule_of(policy)), policy.get("owners", {})
     last = last_answers(request, answers, parameters).values()
     counted = [answer for answer in last if not why_answer_is_void(answer, request, parameters, owners)]
     return Agreement(
@@ -99,7 +98,13 @@ def consent(before: Mapping[str, Any], entry: PolicyEntry) -> str:
     if not _is_readable(entry.policy):
         return "this release can't read its rule"
     missing = "" if rule_of(before) is None else _missing(before, entry)
-    return missing and f"nobody who had to agree did: {missing}"
+    return missing and f"the required people did not agree: {missing}"
+
+
+def _parameters(rule: Mapping[str, Any] | None) -> ApprovalParameters:
+    from prefect_stagegate.readiness.checks.approval import ApprovalParameters  # late: it loads all checks
+
+    return ApprovalParameters.model_validate(rule)
 
 
 def _is_readable(policy: Mapping[str, Any]) -> bool:
@@ -107,11 +112,7 @@ def _is_readable(policy: Mapping[str, Any]) -> bool:
     try:
         rule = rule_of(policy)
         if rule is not None:
-            from prefect_stagegate.readiness.checks.approval import (
-                ApprovalParameters as Parameters,
-            )  # late: it loads all checks
-
-            Parameters.model_validate(rule)
+            _parameters(rule)
     except (AttributeError, ValueError):
         return False
     return True
@@ -122,7 +123,7 @@ def _missing(before: Mapping[str, Any], entry: PolicyEntry) -> str:
     request = entry.request
     about = (entry.dataset, entry.digest, POLICY_TARGET)
     if request is None or (request.dataset, request.digest, request.target) != about:
-        return "no request for this policy stands beside it"
+        return "it has no request for this policy"
     if request.after != entry.seq - 1:
-        return "its request is from before another policy was adopted"
+        return "another policy was adopted after its request"
     return agreement(before, request, entry.approvals).missing

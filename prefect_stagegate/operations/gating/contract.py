@@ -13,7 +13,7 @@ from prefect_stagegate.errors import CatalogError
 from prefect_stagegate.measures import NO_VALUES, FileValues
 from prefect_stagegate.model import Validation
 from prefect_stagegate.operations.address import ResolvedVersion
-from prefect_stagegate.operations.staging.present import present
+from prefect_stagegate.operations.staging.fetch import present
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.validations import validate
 

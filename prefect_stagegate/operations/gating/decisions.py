@@ -66,7 +66,7 @@ def find_decision(workspace: Workspace, name: str) -> Decision:
     digits = _ID.fullmatch(name.strip().lower())
     if digits is None:
         hint = "`stagegate decisions DATASET` lists the ids, at least 12 digits of which are needed."
-        raise UsageError(f"{name!r} is no id of a decision", hint=hint)
+        raise UsageError(f"{name!r} is not the id of a decision", hint=hint)
     matches = {
         line.id: (line, decision)
         for dataset in workspace.catalog.datasets()
@@ -74,7 +74,7 @@ def find_decision(workspace: Workspace, name: str) -> Decision:
         if line.id.startswith(f"sha256:{digits[1]}")
     }
     if not matches:
-        hint = "`stagegate decisions DATASET` lists those that there are."
+        hint = "`stagegate decisions DATASET` lists the decisions."
         raise UsageError(f"The catalog {workspace.catalog.url} has no decision {name}", hint=hint)
     if len(matches) > 1:
         raise UsageError(f"Several decisions begin with {name}: {', '.join(sorted(matches))}", hint="Give more digits.")

@@ -13,7 +13,7 @@ from prefect_stagegate.errors import UsageError, did_you_mean
 from prefect_stagegate.measures import Balance, Duplicates, Overlap, Scan, TableDrift
 from prefect_stagegate.model import Entry
 from prefect_stagegate.operations.address import ResolvedVersion
-from prefect_stagegate.operations.staging.present import present
+from prefect_stagegate.operations.staging.fetch import present
 from prefect_stagegate.operations.staging.temporary_tables import insert, temporary
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.validations.balance import balance
@@ -52,7 +52,7 @@ class VersionMeasures:
             if test(entry.path)
         )
         table = "CREATE TABLE files (digest TEXT, split INTEGER, PRIMARY KEY (digest, split)) WITHOUT ROWID"
-        with closing(temporary(table, self)) as database:
+        with closing(temporary(table)) as database:
             while rows := list(islice(memberships, ROWS)):
                 insert(database, "INSERT OR IGNORE INTO files", rows)
             held = "SELECT sum(split) AS held FROM files GROUP BY digest"

@@ -60,6 +60,7 @@ def adopt_first_policy(workspace: Workspace, spec: Spec) -> None:
     """
     if not spec.gates or workspace.catalog.policy(spec.dataset) is not None:
         return
+    # Before it is adopted: afterwards nobody could replace it any more.
     _require_changeable(policy_of(spec), spec.dataset)
     with suppress(RefConflict):  # another staging adopted its policy first, so this one is a proposal
         workspace.catalog.adopt_policy(spec.dataset, policy_of(spec), head=None, who=workspace.identity, reason=FIRST)
@@ -136,16 +137,14 @@ def adopt(workspace: Workspace, spec: SpecLike, *, reason: str) -> Adoption:
     if head and head.digest == digest:
         return Adoption(dataset, digest, head.seq, (), is_new=False)
     differences = changes(head.policy, policy, dataset) if head else ()
+    request: ApprovalRequest | None = None
+    answers: tuple[Approval, ...] = ()
     # The rule of the policy in force decides, not that of the new one, which would excuse itself.
-    if head is None or rule_of(head.policy) is None:
-        entry = workspace.catalog.adopt_policy(
-            dataset, policy, head=head, who=workspace.identity, reason=reason.strip()
-        )
-        return Adoption(dataset, digest, entry.seq, differences)
-    request = _request(workspace, head, digest)
-    answers = tuple(workspace.catalog.approvals(request))
-    if missing := agreement(head.policy, request, answers).missing:
-        return Adoption(dataset, digest, 0, differences, request, missing)
+    if head and rule_of(head.policy) is not None:
+        request = _request(workspace, head, digest)
+        answers = tuple(workspace.catalog.approvals(request))
+        if missing := agreement(head.policy, request, answers).missing:
+            return Adoption(dataset, digest, 0, differences, request, missing)
     entry = workspace.catalog.adopt_policy(
         dataset,
         policy,
@@ -211,8 +210,8 @@ def answer_request(
     rule = rule_of(head.policy) if head else None
     if not requests or head is None or rule is None:
         raise UsageError(
-            f"Nobody asked to adopt another policy for {dataset}",
-            hint="`stagegate policy adopt SPEC --reason TEXT` asks.",
+            f"There is no request to adopt another policy for {dataset}",
+            hint="`stagegate policy adopt SPEC --reason TEXT` records one.",
             dataset=dataset,
         )
     request = requests[-1]
@@ -220,7 +219,7 @@ def answer_request(
         proposals = (f"{digest_text(other.digest)} by {other.requester}, {other.at[:19]}Z" for other in requests)
         raise UsageError(
             f"Several policies are proposed for {dataset}: {'; '.join(proposals)}",
-            hint="Say which by --policy DIGEST.",
+            hint="Name one with --policy DIGEST.",
             dataset=dataset,
         )
     answer = build_answer(workspace, request, approved=approved, reason=reason.strip(), key=key)

@@ -53,12 +53,15 @@ def promote(workspace: Workspace, address: Address, to: str, *, reinstate: bool 
         _require_reinstatement(decision, withdrawal, reinstate=reinstate)
     _require_same_facts(workspace, version, policy, decision)
     head = entries[-1] if entries else None
+    # A second promotion of the same version moves nothing, unless the version was withdrawn in between.
     if head is None or head.digest != digest or withdrawal:
         workspace.catalog.move_ref(
             dataset, to, digest, head=head, action=RefAction.PROMOTE, who=workspace.identity, attestation=statement
         )
+        # After the move: a check that refused the version meanwhile may not have seen it accepted yet.
         _require_no_failure_since(workspace, decision)
     moved = Promotion(dataset, to, digest, head.digest if head else "")
+    # Last, since the catalog's move stands even when this node's copy can't be written.
     follow(workspace, moved)
     return moved
 
@@ -70,7 +73,7 @@ def _require_acceptance(
     dataset, digest = version.dataset, version.digest
     again = f"Run `stagegate check {dataset}@{digest} --gate {policy.target}`."
     if decision is None:
-        raise GateFailed(f"The gate {policy.target} was never asked about {dataset}@{digest}", hint=again)
+        raise GateFailed(f"The gate {policy.target} never checked {dataset}@{digest}", hint=again)
     if (decision.adopted, decision.policy) != (version.adopted, policy.policy):
         raise GateFailed(f"The policy of {policy.target} changed since {dataset}@{digest} was accepted", hint=again)
     if decision.outcome is DecisionOutcome.WAITING or decision.declined:
@@ -97,14 +100,14 @@ def _require_reinstatement(decision: Decision, withdrawal: RefEntry, *, reinstat
     why = f"{version} was withdrawn from {target} by {withdrawal.who} at {withdrawal.at}: {withdrawal.reason}"
     if decision.after < withdrawal.seq:
         raise GateFailed(
-            f"{why}; its acceptance is older than that",
-            hint=f"If it may come back: `stagegate check {version} --gate {target}`, then promote with --reinstate.",
+            f"{why}; its acceptance is older than the withdrawal",
+            hint=f"To allow it again, run `stagegate check {version} --gate {target}`, then promote with --reinstate.",
             dataset=decision.dataset,
         )
     if not reinstate:
         raise GateFailed(
             why,
-            hint=f"If it may come back: `stagegate promote {version} --to {target} --reinstate`.",
+            hint=f"To allow it again, run `stagegate promote {version} --to {target} --reinstate`.",
             dataset=decision.dataset,
         )
 
@@ -121,16 +124,12 @@ def _require_same_facts(workspace: Workspace, version: ResolvedVersion, policy: 
     for evidence in decision.checks:
         _require_unrevoked(version, policy, evidence, context, record)
         if evidence.ruling and evidence.ruling.waiver:
-            _require_waiver(version, required[evidence.check], case, context, evidence.ruling.waiver)
+            _require_waiver(version, policy, required[evidence.check], case, context, evidence.ruling.waiver)
         current = binding(CHECKS[evidence.check], required[evidence.check], context)
         changed = {name for name in current if current[name] != evidence.binding.get(name)} - _MAY_DIFFER
         if changed:
-            raise GateFailed(
-                f"{version.dataset}@{version.digest} was accepted for {policy.target}, and what {evidence.check} "
-                f"depends on changed since: {', '.join(sorted(changed))}",
-                hint=f"Run `stagegate check {version.dataset}@{version.digest} --gate {policy.target}`.",
-                dataset=version.dataset,
-            )
+            names = ", ".join(sorted(changed))
+            raise _lapsed(version, policy, f"what {evidence.check} depends on changed since: {names}")
 
 
 def _require_unrevoked(
@@ -141,12 +140,7 @@ def _require_unrevoked(
     revocation = revoked(original, context.revocations)
     newer = superseded(original, record) if original.outcome in LETS_THROUGH else ""
     if revocation or newer:
-        raise GateFailed(
-            f"{version.dataset}@{version.digest} was accepted for {policy.target} by evidence of {evidence.check} that "
-            f"counts no more: {revocation or newer}",
-            hint=f"Run `stagegate check {version.dataset}@{version.digest} --gate {policy.target}`.",
-            dataset=version.dataset,
-        )
+        raise _lapsed(version, policy, f"its evidence of {evidence.check} no longer counts: {revocation or newer}")
 
 
 def _require_no_failure_since(workspace: Workspace, decision: Decision) -> None:
@@ -167,15 +161,17 @@ def _require_no_failure_since(workspace: Workspace, decision: Decision) -> None:
 
 
 def _require_waiver(
-    version: ResolvedVersion, requirement: Requirement, case: Case, context: CheckContext, waiver: Waiver
+    version: ResolvedVersion, policy: Gate, requirement: Requirement, case: Case, context: CheckContext, waiver: Waiver
 ) -> None:
     """Raise when a waiver that the acceptance rests on no longer counts: it was revoked, say."""
     recorded = next((granted for granted in context.waivers if granted.id == waiver.id), None)
-    why = why_void(recorded, requirement, case) if recorded else "the catalog has lost it"
+    why = why_void(recorded, requirement, case) if recorded else "the catalog no longer has it"
     if why:
-        raise GateFailed(
-            f"{version.dataset}@{version.digest} was accepted by a waiver of {requirement.check} that counts no more: "
-            f"{why}",
-            hint=f"Run `stagegate check {version.dataset}@{version.digest} --gate {case.target}`.",
-            dataset=version.dataset,
-        )
+        raise _lapsed(version, policy, f"its waiver of {requirement.check} no longer counts: {why}")
+
+
+def _lapsed(version: ResolvedVersion, policy: Gate, why: str) -> GateFailed:
+    """The error for an acceptance that no longer holds."""
+    name, target = f"{version.dataset}@{version.digest}", policy.target
+    hint = f"Run `stagegate check {name} --gate {target}`."
+    return GateFailed(f"{name} was accepted for {target}, but {why}", hint=hint, dataset=version.dataset)

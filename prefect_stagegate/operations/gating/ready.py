@@ -99,6 +99,7 @@ def hold_ready(
             version = fetch_version(
                 workspace, Address(address.dataset, digest), writer, progress=progress, cancel=cancel
             )
+            # A version that the run fell back to is not the one that the ref names.
             if not readiness.fell_back:
                 point(workspace, address.dataset, address.ref, digest)
         with override_ref(workspace.cache, address, digest):

@@ -45,7 +45,7 @@ def _notes(workspace: Workspace, decision: Decision, log: Sequence[RefEntry]) ->
         verb = "rolled back from" if withdrawal.action is RefAction.ROLLBACK else "withdrawn from"
         yield (
             f"It was {verb} {decision.target} at {withdrawal.at[:19]}Z by {withdrawal.who}: {withdrawal.reason}. "
-            "It comes back only by `stagegate promote --reinstate`, once its gate accepted it again."
+            "Only `stagegate promote --reinstate` promotes it again, after its gate accepted it again."
         )
     proposed = proposed_changes(workspace, spec_beside(workspace.catalog, decision.dataset, decision.digest))
     if proposed:

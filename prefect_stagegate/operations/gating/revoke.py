@@ -56,7 +56,7 @@ def revoke(workspace: Workspace, address: Address, check: str, *, reason: str, g
 def _target(evidence: Evidence, version: Address, gate: str) -> str:
     if "target" not in evidence.binding:
         raise UsageError(
-            f"{evidence.check} asks the same about {version} for all targets, not for {gate} alone",
+            f"The result of {evidence.check} about {version} holds for all targets, not for {gate} alone",
             hint="Leave --gate out to revoke it for all of them.",
             dataset=version.dataset,
         )

@@ -49,6 +49,7 @@ def rollback(workspace: Workspace, address: Address, *, to: str = "", reason: st
         attestation=chosen.attestation,
     )
     moved = Promotion(dataset, ref, chosen.digest, leaving)
+    # Last, since the catalog's move stands even when this node's copy can't be written.
     follow(workspace, moved)
     return moved
 
@@ -60,7 +61,7 @@ def _choose(entries: list[RefEntry], leaving: str, to: str, address: Address) ->
     chosen = next((entry for entry in reversed(candidates) if to in ("", entry.digest)), None)
     if chosen is None:
         raise UnknownRef(
-            f"{address} can't return to {to}: it never named it before, or withdrew it"
+            f"{address} can't return to {to}: it never named that version, or withdrew it"
             if to
             else f"{address} has no earlier version to return to",
             hint=f"`stagegate history {address}` shows what it named.",

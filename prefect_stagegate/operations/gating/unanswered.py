@@ -51,7 +51,7 @@ def declined_hint(address: str, target: str, requester: str) -> str:
     """
     return (
         f"It is the turn of {requester}, who asked: stage a new version with `stagegate stage SPEC`. "
-        f"If whoever declined thinks better of it: `stagegate approve {address} --to {target}`, "
+        f"Whoever declined may still approve it: `stagegate approve {address} --to {target}`, "
         f"then `stagegate check {address} --gate {target}`."
     )
 
@@ -60,7 +60,7 @@ def _declined(context: CheckContext, approval: Evidence, decision: Decision) -> 
     failures = [finding for finding in approval.findings if finding.outcome is Outcome.FAIL]
     reasons = "; ".join(f"{finding.subject} {finding.problem}" for finding in failures)
     return GateFailed(
-        f"{context.address} ended on its way to {context.target}: {reasons}",
+        f"{context.address} can't go to {context.target}: {reasons}",
         hint=declined_hint(context.address, context.target, decision.requester),
         dataset=context.dataset,
     )
@@ -74,9 +74,9 @@ def _unchecked(workspace: Workspace, context: CheckContext, approval: Evidence) 
         for planned in plan_checks(context, stored)
         if planned.state is not State.CURRENT and planned.requirement.check != APPROVAL
     ]
-    lacks = f"no longer current: {', '.join(stale)}" if stale else "the gate was not asked since"
+    lacks = f"no longer current: {', '.join(stale)}" if stale else "the gate has not decided since"
     return GateFailed(
-        f"{context.address} is {approval.summary} for {context.target}. What is missing is a check: {lacks}",
+        f"{context.address} is {approval.summary} for {context.target}, and has to be checked again: {lacks}",
         hint=f"Run `stagegate check {context.address} --gate {context.target}`.",
         dataset=context.dataset,
     )

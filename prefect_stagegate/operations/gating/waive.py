@@ -112,7 +112,7 @@ def _requirement(policy: Gate, check: str, dataset: str) -> Requirement:
     if not CHECKS[check].waivable:
         raise UsageError(
             f"The check {check} can't be waived",
-            hint="It says which version this is, or who agreed to it; nobody can answer for that.",
+            hint="It says which version this is, or who agreed to it. No waiver can replace that.",
             dataset=dataset,
         )
     return requirements[check]
@@ -122,11 +122,11 @@ def _require_reason_and_end(reason: str, until: datetime, at: datetime) -> None:
     if not reason.strip():
         raise UsageError("A waiver needs a reason", hint="Give one with --reason.")
     if until <= at:
-        raise UsageError(f"The waiver would end at {stamp(until)}, which is past", hint="Give a later --until.")
+        raise UsageError(f"The waiver would end at {stamp(until)}, which is in the past", hint="Give a later --until.")
     if until - at > LONGEST_WAIVER:
         raise UsageError(
             f"The waiver would last until {stamp(until)}, longer than {LONGEST_WAIVER.days} days",
-            hint=f"Give --until {LONGEST_WAIVER.days}d at most, and waive again then.",
+            hint=f"Give --until {LONGEST_WAIVER.days}d at most, and grant another waiver then.",
         )
 
 
@@ -140,7 +140,7 @@ def _requester(workspace: Workspace, version: ResolvedVersion, gate: str, check:
     statement = workspace.catalog.attestation(version.dataset, version.digest, gate)
     if statement is None:
         raise UsageError(
-            f"The gate {gate} was never asked about {version.dataset}@{version.digest}, so there is nothing to waive",
+            f"The gate {gate} never checked {version.dataset}@{version.digest}, so there is nothing to waive",
             hint=f"Run `stagegate check {version.dataset}@{version.digest} --gate {gate}` first.",
             dataset=version.dataset,
         )
@@ -149,14 +149,14 @@ def _requester(workspace: Workspace, version: ResolvedVersion, gate: str, check:
     outcome = next((evidence.outcome for evidence in decision.checks if evidence.check == check), None)
     if outcome not in (Outcome.FAIL, Outcome.WAIVED):
         raise UsageError(
-            f"{check} did not fail when {gate} was asked last: {outcome or 'it was not required'}",
-            hint="Only a failure that is known can be waived. "
-            f"`stagegate check {version.dataset}@{version.digest} --gate {gate}` asks again.",
+            f"{check} did not fail in the last decision of {gate}: {outcome or 'it was not required'}",
+            hint="Only a recorded failure can be waived. "
+            f"`stagegate check {version.dataset}@{version.digest} --gate {gate}` checks again.",
             dataset=version.dataset,
         )
     if person_key(requester) == person_key(workspace.identity.name):
         raise UsageError(
-            f"{workspace.identity.name} asked the gate and can't waive what it found",
+            f"{workspace.identity.name} requested the decision and can't waive what failed in it",
             hint="Somebody else runs the same command; `--identity NAME` says who.",
             dataset=version.dataset,
         )

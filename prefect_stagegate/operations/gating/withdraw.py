@@ -54,7 +54,7 @@ def withdraw_failed_version(workspace: Workspace, decision: Decision, statement:
         except RefConflict:
             continue
     raise RefConflict(
-        f"{decision.dataset}@{decision.target} is moved all the time, so {decision.digest} could not be withdrawn",
+        f"{decision.digest} could not be withdrawn, since others keep moving {decision.dataset}@{decision.target}",
         hint=f"Check it again, or roll back: `stagegate rollback {decision.dataset}@{decision.target} --reason …`.",
         dataset=decision.dataset,
     )

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 from threading import Event
 
-from prefect_stagegate.cache.leases import Lease
+from prefect_stagegate.cache.leases import Lease, LeaseKind
 from prefect_stagegate.cache.views import Draft
 from prefect_stagegate.errors import TransferFailed
 from prefect_stagegate.model import LATEST, Address, Entry, Version
@@ -62,6 +64,32 @@ def fetch_version(
     return Version(dataset, digest, view, manifest.files, manifest.bytes, fetched, reused, pins=pins)
 
 
+@contextmanager
+def present(
+    workspace: Workspace, dataset: str, digest: str, purpose: str, cancel: Event | None = None
+) -> Iterator[Path]:
+    """Hold a version on this node during the block, and give its folder. A version that isn't here is fetched.
+
+    Args:
+        workspace: Cache and catalog.
+        dataset: The dataset's name.
+        digest: The version's digest.
+        purpose: What the holder does, for people.
+        cancel: Set it to stop the fetching in time.
+
+    Raises:
+        UsageError: There is no such version, or no stored spec has its sources.
+        TransferFailed: A pin is gone everywhere; the objects are named.
+    """
+    # The lease comes first: a collection between looking and reading would take the version.
+    with workspace.cache.leases.hold(LeaseKind.READER, dataset, digest, purpose):
+        view = workspace.cache.views.path(dataset, digest)
+        if view is None:
+            with workspace.cache.leases.hold(LeaseKind.WRITER, dataset, purpose=purpose) as writer:
+                view = fetch_version(workspace, Address(dataset, digest), writer, cancel=cancel).path
+        yield view
+
+
 def repair_files(
     workspace: Workspace,
     writer: Lease,
@@ -104,6 +132,7 @@ def _fill_draft(
     """
     spec = spec_with_sources(workspace, dataset, digest)
     space = space_for(workspace, writer, is_repair=paths is not None)
+    # Slots of limits come first, so that no source is opened while the transfer waits for one.
     with workspace.admit(spec, cancel), open_sources(workspace, spec) as sources, workspace.cache.views.draft() as kept:
         receipts = transfer(
             claim_space(workspace, space, plan_origins(workspace, spec, dataset, digest, paths), sources.groups, kept),
@@ -115,6 +144,7 @@ def _fill_draft(
             cancel=cancel,
             max_failed=len(paths or ()),
         )
+        # At once, since a blob without a second link may be collected before the view is complete.
         for receipt in receipts:
             draft.hold(Entry(receipt.path, receipt.object.size, receipt.digest))
     return receipts.stats

@@ -52,8 +52,8 @@ def require_complete(origins: Iterator[Origin], sources: Sources, paths: Paths) 
             if not sources.selections[position].takes(present):  # it grew too large or too old meanwhile
                 continue
             raise SourceUnavailable(
-                f"The listing leaves out {key!r}, which is there; of the last version it lacks "
-                f"{count_text(len(keys), 'object')}",
+                f"The listing leaves out {key!r}, which exists; it lacks {count_text(len(keys), 'object')} of the last "
+                "version",
                 hint="Stage again. If it stays so, the server's listings can't be trusted.",
                 source=source.url,
                 object=key,

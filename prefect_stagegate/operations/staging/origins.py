@@ -30,7 +30,7 @@ def spec_with_sources(workspace: Workspace, dataset: str, digest: str) -> Spec:
             return spec
     urls = ", ".join(sorted({origin.source for origin in origins}))
     raise UsageError(
-        f"No spec that is stored beside {dataset}@{digest} has the sources that it came from: {urls}",
+        f"No spec stored with {dataset}@{digest} has its sources: {urls}",
         hint="Stage the version again from a spec that has them.",
         dataset=dataset,
     )

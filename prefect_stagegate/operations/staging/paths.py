@@ -130,15 +130,13 @@ class Paths:
         if name_key(first.path) == name_key(second.path):
             # Both look alike, so they are written by their code points.
             raise UsageError(
-                f"The names {first.path!a} and {second.path!a} are one name whose letters are written in two ways "
-                "(Unicode NFC and NFD)",
+                f"{first.path!a} and {second.path!a} look the same, and differ only in Unicode form (NFC and NFD)",
                 hint="Rename one of the two at its source, or leave it out by `exclude:`.",
                 source=self._urls[second.source],
             )
         raise UsageError(
-            f"The names {first.path!r} and {second.path!r} differ only in case, and the cache's volume takes them for "
-            "one",
-            hint="Rename one of the two, leave it out by `exclude:`, or choose a volume that tells case with --cache.",
+            f"The names {first.path!r} and {second.path!r} differ only in case, and the cache's volume ignores case",
+            hint="Rename one of the two, leave it out by `exclude:`, or choose a case-sensitive volume with --cache.",
             source=self._urls[second.source],
         )
 

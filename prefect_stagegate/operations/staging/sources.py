@@ -33,11 +33,6 @@ class Sources:
         """Each source as the spec names it; a spec's URLs hold no credentials."""
         return tuple(spec.url for spec in self.specs)
 
-    def only(self, position: int) -> Sources:
-        """The source at a position of the spec, without the others."""
-        chosen = slice(position, position + 1)
-        return Sources(self.specs[chosen], self.groups[chosen], self.selections[chosen])
-
     @property
     def identities(self) -> dict[str, str]:
         """Each source's identity by its URL; it tells apart objects of different servers."""

@@ -21,14 +21,13 @@ from prefect_stagegate.cache.quarantine import Quarantine
 from prefect_stagegate.cache.views import Draft
 from prefect_stagegate.cache.volume import folds_case
 from prefect_stagegate.catalog import RefAction, RefEntry
-from prefect_stagegate.errors import BlobVanished, RefConflict, StagegateError, TransferFailed, UsageError
+from prefect_stagegate.errors import BlobVanished, RefConflict, SourceBusy, StagegateError, TransferFailed, UsageError
 from prefect_stagegate.manifest import Manifest, Seal, seal
-from prefect_stagegate.model import LATEST, Address, Entry, FailedObject, PlannedObject, Receipt, Version
+from prefect_stagegate.model import LATEST, Address, Entry, FailedObject, PlannedObject, Receipt, SourceObject, Version
 from prefect_stagegate.operations.address import SpecLike, parse
 from prefect_stagegate.operations.gating.policy import adopt_first_policy, proposed_changes
 from prefect_stagegate.operations.staging.fetch import fetch_version
 from prefect_stagegate.operations.staging.ledger import Ledger
-from prefect_stagegate.operations.staging.listing import begin_listing
 from prefect_stagegate.operations.staging.missing_objects import expected, require_complete
 from prefect_stagegate.operations.staging.origins import plan_origins, spec_with_sources
 from prefect_stagegate.operations.staging.paths import Paths
@@ -38,8 +37,11 @@ from prefect_stagegate.operations.upkeep.eviction import claim_space, space_for
 from prefect_stagegate.operations.upkeep.node_refs import point
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.plan import check_names, plan_object
+from prefect_stagegate.sources import Source, Wanted
 from prefect_stagegate.spec import Spec
-from prefect_stagegate.transfer import Limits, Progress, Transfer, transfer
+from prefect_stagegate.transfer import Limits, Progress, Transfer, TransferStats, transfer
+from prefect_stagegate.transfer.retry import Retrier
+from prefect_stagegate.transfer.stop import Stop
 
 BATCH = 512
 """Objects whose pins are looked up in one query."""
@@ -51,6 +53,8 @@ TRIES = 3
 """How often a staging is tried: a collection may take a blob that it counts on."""
 REF_TRIES = 5
 """How often staging tries to move `latest` while other stagers move it too."""
+LISTING_RETRIES = 3
+"""How often a listing starts again. Clients of object stores repeat each of its requests, too."""
 
 
 def stage(
@@ -133,6 +137,7 @@ def _last_version(workspace: Workspace, spec: Spec, manifest: Manifest) -> Versi
     dataset, digest = manifest.dataset, manifest.digest
     workspace.cache.views.touch(dataset, digest)
     if spec.max_failed_objects:
+        # An earlier staging of the same version may have left objects out, and this one left out none.
         workspace.catalog.put_failed(dataset, digest, ())
     adopt_first_policy(workspace, spec)
     point(workspace, dataset, LATEST, digest)
@@ -161,12 +166,31 @@ def list_sources(
         SourceError: A source can't be listed.
     """
     for position, (selection, group) in enumerate(zip(sources.selections, sources.groups, strict=True)):
-        stream = selection.taken(begin_listing(group.primary, selection.wants, cancel))
+        stream = selection.taken(_begin_listing(group.primary, selection.wants, cancel))
         while batch := list(islice(stream, BATCH)):
             if progress:
                 progress.listed(len(batch), sum(listed.size for listed in batch))
             for listed in batch:
                 yield SelectedObject(position, listed)
+
+
+def _begin_listing(source: Source, wanted: Wanted, cancel: Event | None = None) -> Iterator[SourceObject]:
+    """List a source. Until the first object came, start again when the server says that it is busy.
+
+    Raises:
+        SourceBusy: The server was busy in every try, or in the middle of the listing.
+        Cancelled: `cancel` was set.
+    """
+
+    def start() -> tuple[SourceObject | None, Iterator[SourceObject]]:
+        stream = iter(source.list(wanted))
+        return next(stream, None), stream
+
+    # Only the start is repeated: later, nobody knows which objects the caller has already.
+    first, rest = Retrier(LISTING_RETRIES, Stop(cancel), TransferStats()).run(start, again=(SourceBusy,))
+    if first is not None:
+        yield first
+        yield from rest
 
 
 def plan_transfer(
@@ -180,6 +204,7 @@ def plan_transfer(
     """
     head = workspace.catalog.ref(spec.dataset, LATEST)
     paths = Paths(sources.urls, folds_case=folds_case(workspace.cache.root))
+    # Before the first object is planned, since plans use what the memory learns here.
     if head:
         _learn(workspace, sources, head, paths)
     stream = iter(listed)
@@ -281,8 +306,8 @@ def publish_version(
         raise TransferFailed(failures)
     if not sealed.files:
         raise UsageError(
-            f"The sources of {spec.dataset} hold no objects that the spec lets in: {', '.join(urls)}",
-            hint="Check each `url:` and its filters; `stagegate stage SPEC --dry-run` lists what is let in.",
+            f"The sources of {spec.dataset} hold no objects that the spec selects: {', '.join(urls)}",
+            hint="Check each `url:` and its filters; `stagegate stage SPEC --dry-run` lists the selected objects.",
             dataset=spec.dataset,
         )
     # First the view, then the catalog's records, then the refs: each step names only what the one before completed.
@@ -295,6 +320,7 @@ def publish_version(
         draft.repair(dataset, digest, rotten)
     views.touch(dataset, digest)
     failed = tuple(FailedObject.of(failure) for failure in failures)
+    # Before `latest` moves, so that whoever reads it finds what the version lacks.
     if failed or spec.max_failed_objects:
         workspace.catalog.put_failed(dataset, digest, failed)
     new = _record(workspace, spec, sealed, ledger)
@@ -331,6 +357,7 @@ def _record(workspace: Workspace, spec: Spec, sealed: Seal, ledger: Ledger) -> b
     dataset, digest, canonical = spec.dataset, sealed.digest, spec.canonical()
     adopt_first_policy(workspace, spec)
     head = workspace.catalog.ref(dataset, LATEST)
+    # The records are those of this very staging already, and `latest` names the version.
     if head and head.digest == digest and not ledger.fetched and workspace.catalog.spec(dataset, digest) == canonical:
         return False
     # The spec comes first: a version can't be fetched or repaired without one.
@@ -361,6 +388,7 @@ def _move_latest(workspace: Workspace, dataset: str, digest: str, head: RefEntry
         except RefConflict:
             if not tries_left:
                 raise
+            # Another stager was faster: read what it left, and move on from there.
             head = workspace.catalog.ref(dataset, LATEST)
         else:
             return True

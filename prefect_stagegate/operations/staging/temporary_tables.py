@@ -11,13 +11,15 @@ BATCH = 512
 """Rows that are written by one statement."""
 
 
-def temporary(table: str, owner: object) -> sqlite3.Connection:
-    """Create a table in a database of its own, which is closed when `owner` is collected."""
+def temporary(table: str, owner: object = None) -> sqlite3.Connection:
+    """Create a table in a database of its own, which is closed when `owner` is collected, or else by the caller."""
     # An empty name is a database that SQLite keeps in its page cache and spills to an unlinked file.
     connection = sqlite3.connect("", isolation_level=None, check_same_thread=False)
+    # The table ends with its process, so there is nothing to roll back to.
     connection.execute("PRAGMA journal_mode = OFF")
     connection.execute(table)
-    weakref.finalize(owner, connection.close)
+    if owner is not None:
+        weakref.finalize(owner, connection.close)
     return connection
 
 

@@ -98,7 +98,7 @@ def _probe(endpoint: _Endpoint, settings: Settings, resolve_credentials: Resolve
     try:
         return probe(url, reopen, Selection(endpoint.source, now()))
     except Exception as error:  # noqa: BLE001 - reported for this source, beside the others
-        return Probe(url, error=StagegateError(f"An error that nobody foresaw: {type(error).__name__}: {error}"))
+        return Probe(url, error=StagegateError(f"Unexpected error: {type(error).__name__}: {error}"))
 
 
 def _until(results: queue.SimpleQueue[tuple[int, Probe]], count: int, patience: float) -> Iterator[tuple[int, Probe]]:
@@ -114,14 +114,14 @@ def _until(results: queue.SimpleQueue[tuple[int, Probe]], count: int, patience: 
 def _examination(endpoint: _Endpoint, probed: Probe | None, patience: float) -> Examination:
     failed = Examination(public_url(endpoint.spec.url), endpoint.mirror_of, works=False, who=_who(endpoint, probed))
     if probed is None:
-        fix = "Ask whether the server is well, or give it longer by --timeout."
+        fix = "Check whether the server is well, or give it more time with --timeout."
         return replace(failed, problem=f"It did not answer within {patience:.0f} s", fix=fix)
     if probed.error:
         fix = probed.error.hint.removeprefix(f"Tried with: {probed.who}. ")  # the row names them already
         return replace(failed, problem=_one_line(probed.error.message), fix=_one_line(fix))
     if probed.pin is None:
         fix = "Check the source's `url`, `include`, `exclude` and other filters in the spec."
-        return replace(failed, problem="It has nothing that the spec takes", fix=fix)
+        return replace(failed, problem="It has no object that the spec selects", fix=fix)
     return replace(
         failed,
         works=True,

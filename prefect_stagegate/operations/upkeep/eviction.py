@@ -65,6 +65,7 @@ def claim_space(
         if time.monotonic() > deadline:
             break
     _claim(space, ahead, missing, kept)
+    # Taken out one by one, so that a long plan does not stay in memory during the transfer.
     while ahead:
         yield ahead.popleft()
     while batch := list(islice(planned, BATCH)):
@@ -96,7 +97,7 @@ def _missing(workspace: Workspace, groups: Sequence[SourceGroup], planned: Plann
 def _make_room(workspace: Workspace, writer_id: str, size: int, missing: int, available: Available) -> None:
     """Collect `missing` bytes of the `size` that are needed, or raise `NoSpace` and collect nothing."""
     may_go = cache(partial(can_be_fetched, workspace))
-    needs = f"{bytes_text(size)} are needed, {bytes_text(missing)} too few: {available}"
+    needs = f"No space left: needs {bytes_text(size)}, {bytes_text(missing)} more than there is: {available}"
     try:
         # A dry run comes first: when the space is too little anyway, no version is lost for nothing.
         evictable = collect(workspace.cache.layout, dry_run=True, writer_id=writer_id, may_go=may_go)
@@ -105,7 +106,7 @@ def _make_room(workspace: Workspace, writer_id: str, size: int, missing: int, av
             return
         collectable = collect(workspace.cache.layout, dry_run=True, writer_id=writer_id)
     except CacheError as error:
-        raise NoSpace(f"{needs}; nothing can be collected: {error.message}", hint=error.hint) from error
+        raise NoSpace(f"{needs}; garbage can't be collected: {error.message}", hint=error.hint) from error
     raise NoSpace(needs + _outlook(evictable, collectable), hint=_advice(evictable, collectable))
 
 
@@ -123,5 +124,5 @@ def _outlook(evictable: Collected, collectable: Collected) -> str:
 def _advice(evictable: Collected, collectable: Collected) -> str:
     choose = "choose a larger volume with --cache or STAGEGATE_CACHE, or unpin what is not needed"
     if collectable.bytes > evictable.bytes:
-        return f"`stagegate gc` also takes what its source has no more; else {choose}."
+        return f"`stagegate gc` also removes what its source no longer has; else {choose}."
     return f"Free some space, {choose}."

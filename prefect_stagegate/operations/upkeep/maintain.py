@@ -39,5 +39,5 @@ def unpin(workspace: Workspace, address: Address) -> int:
     held = locate(workspace.cache, address.counted(workspace.catalog.resolve))
     count = workspace.cache.leases.unpin(held.dataset, held.digest)
     if not count:
-        raise UnknownRef(f"Nobody pinned {held.dataset}@{held.digest}", hint="`stagegate ls` shows who holds what.")
+        raise UnknownRef(f"{held.dataset}@{held.digest} is not pinned", hint="`stagegate ls` shows who holds what.")
     return count

@@ -44,4 +44,4 @@ def follow(workspace: Workspace, moved: Promotion) -> None:
     try:
         point(workspace, moved.dataset, moved.ref, moved.digest)
     except CacheError as error:
-        log.warning("%s@%s moved in the catalog, and this node's copy did not: %s", moved.dataset, moved.ref, error)
+        log.warning("%s@%s moved in the catalog, but this node's copy did not: %s", moved.dataset, moved.ref, error)

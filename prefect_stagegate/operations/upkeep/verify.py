@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from datetime import timedelta
 from fractions import Fraction
@@ -111,7 +111,8 @@ def verify(
     if address:
         if share is not None or lasting is not None:
             raise UsageError(
-                "A share, or a time, is for all that lies on this node", hint=f"Leave it out, or leave out {address}."
+                "A share or a time applies to the whole node, not to one version",
+                hint=f"Leave it out, or leave out {address}.",
             )
         arc = verifier.version(address, watch, repair=repair)
     else:
@@ -207,7 +208,7 @@ class _Verifier:
             # In a cache that can only be read, rot is reported and stays where it is.
             if not isinstance(error.__cause__, OSError) or error.__cause__.errno not in ONLY_READABLE:
                 raise
-            log.warning("%s rotted, and %s can only be read, so it stays where it is", digest, layout.root)
+            log.warning("the blob %s is rotten, and %s is read-only, so it stays where it is", digest, layout.root)
 
     def _verify_view(self, held: OpenDataset, manifest: Manifest, arc: Arc, *, repair: bool) -> None:
         """Check a version's files of an arc's blobs, and repair them. The caller holds the version."""
@@ -249,17 +250,12 @@ class _Verifier:
 
 def _digests(manifest: Manifest) -> Iterator[str]:
     """The digests of a version's entries, without duplicates."""
-    owner = _Owner()
-    database = temporary("CREATE TABLE digests (digest TEXT PRIMARY KEY) WITHOUT ROWID", owner)
-    entries = manifest.entries()
-    while batch := [(entry.digest,) for entry in islice(entries, BATCH)]:
-        insert(database, "INSERT OR IGNORE INTO digests", batch)
-    for (digest,) in database.execute("SELECT digest FROM digests"):
-        yield digest
-
-
-class _Owner:
-    """Owns a temporary table, which is closed when this is collected."""
+    with closing(temporary("CREATE TABLE digests (digest TEXT PRIMARY KEY) WITHOUT ROWID")) as database:
+        entries = manifest.entries()
+        while batch := [(entry.digest,) for entry in islice(entries, BATCH)]:
+            insert(database, "INSERT OR IGNORE INTO digests", batch)
+        for (digest,) in database.execute("SELECT digest FROM digests"):
+            yield digest
 
 
 def _held(holding: ExitStack, workspace: Workspace, address: Address) -> OpenDataset | None:
