@@ -152,7 +152,7 @@ def _from_contract(context: CheckContext, name: str) -> CheckResult:
     evidence = next((evidence for evidence in validation.evidence if evidence.check == name), None)
     if evidence is None:
         fix = "Name tables or files under `contract` in the spec, or take the check out of the gate."
-        return one_finding(Outcome.INCONCLUSIVE, "contract", f"the contract declares nothing that {name} checks", fix)
+        return one_finding(Outcome.INCONCLUSIVE, "contract", f"the contract declares nothing for {name} to check", fix)
     return CheckResult(
         evidence.outcome, evidence.summary, evidence.findings, evidence.measured, seconds=validation.seconds
     )
