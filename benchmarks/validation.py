@@ -1,6 +1,6 @@
 """Judge one large table with each engine, and write the figures into docs/performance.md.
 
-    python -m benchmarks.validation [--rows 20000000] [--files 20] [--rounds 3] [--engine duckdb]
+    python -m benchmarks.validation [--rows 20000000] [--files 20] [--rounds 3] [--engine duckdb] [--merging]
 
 Every round is a new worker process, as in production; the contenders take turns. Peak memory is the process's own.
 `plain SQL` makes the same counts by hand-written queries of DuckDB: no engine of expectations can be much faster.
@@ -26,6 +26,7 @@ import duckdb
 
 from prefect_stagegate.measures import NO_VALUES, FileValues
 from prefect_stagegate.validations.child import COMMAND
+from prefect_stagegate.validations.confinement import environment
 from prefect_stagegate.validations.duck import MEMORY_MIB, THREADS
 from prefect_stagegate.validations.engines import ENGINES
 from prefect_stagegate.validations.records import ExpectationVerdict, TableJob, TableReport
@@ -118,7 +119,13 @@ def judge(engine: str, view: Path, files: list[str], known: FileValues = NO_VALU
     job = TableJob("trips", engine, SUITE, str(view), files, (), {file: f"blake3:{file}" for file in files}, known)
     with tempfile.TemporaryDirectory() as scratch, tempfile.TemporaryFile() as stderr:
         started = time.monotonic()
-        worker = subprocess.Popen(COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=stderr)
+        worker = subprocess.Popen(
+            COMMAND,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            env=environment(os.environ, scratch),
+        )
         assert worker.stdin is not None  # noqa: S101
         assert worker.stdout is not None  # noqa: S101
         worker.stdin.write(json.dumps({"scratch": scratch, "tables": [asdict(job)]}).encode() + b"\n")
@@ -178,17 +185,21 @@ def main() -> None:
     parser.add_argument("--rows", type=int, default=20_000_000)
     parser.add_argument("--files", type=int, default=20)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--merging", action="store_true", help="leave out uniqueness, which is counted over all files")
     parser.add_argument("--engine", action="append", choices=ENGINES, help="all when left out")
     parser.add_argument("--dry-run", action="store_true", help="print the table and leave the page alone")
     options = parser.parse_args()
     load = os.getloadavg()[0]
     engines = options.engine or list(ENGINES)
+    if options.merging:
+        del SUITE["expectations"][0]
     runs: dict[str, list[Run]] = {"plain SQL": [], **{engine: [] for engine in engines}, "duckdb, one file new": []}
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
         files = build(folder, options.rows, options.files)
         for number in range(options.rounds):
-            runs["plain SQL"].append(plain(folder))
+            if not options.merging:
+                runs["plain SQL"].append(plain(folder))
             known = NO_VALUES
             for engine in engines:
                 run, values = judge(engine, folder, files)
