@@ -8,6 +8,6 @@ Great Expectations takes seconds to import, so only the worker loads it, and onl
 """
 
 from prefect_stagegate.validations.newest import newest_time
-from prefect_stagegate.validations.validate import validate
+from prefect_stagegate.validations.validate import lint, validate
 
-__all__ = ["newest_time", "validate"]
+__all__ = ["lint", "newest_time", "validate"]

@@ -50,6 +50,26 @@ def judge_in_child(
     return reports
 
 
+def lint_in_child(tables: Sequence[TableJob], *, dataset: str, timeout: float) -> None:
+    """Build the suites of tables in one new process, and judge nothing.
+
+    Args:
+        tables: Tables with suites; at least one. Their files and folders are not looked at.
+        dataset: For errors.
+        timeout: Seconds after which the process is killed.
+
+    Raises:
+        SpecError: A suite can't be used; it lists every problem of every suite.
+        ValidationError: The process died or ran out of time.
+    """
+    with tempfile.TemporaryDirectory(prefix="stagegate-") as scratch, tempfile.TemporaryFile() as stderr:
+        job = {"scratch": scratch, "tables": [asdict(table) for table in tables], "lint": True}
+        with _Child(job, stderr, timeout) as child:
+            _read(child, dataset, lambda _: None)
+        if child.process.returncode:
+            raise _died(child, stderr, dataset)
+
+
 class _Child:
     """The running worker. Leaving the block ends it in every case."""
 

@@ -40,21 +40,30 @@ def judge_tables(tables: Sequence[TableJob], scratch: Path, progress: Callable[[
     Raises:
         BadSuites: A suite is wrong. It is raised before any table is read.
     """
-    # Build all suites first, so that an error lists the mistakes of all of them.
-    built = {table.name: build(table.name, table.suite) for table in tables}
-    if problems := [problem for _, of_table in built.values() for problem in of_table]:
-        raise BadSuites(problems)
+    suites = build_suites(tables)
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = ProgressBarsConfig(globally=False, metric_calculations=False)
     engines: dict[str, SuiteEngine] = {}
     for table in tables:
-        expectations, _ = built[table.name]
+        expectations = suites[table.name]
         progress(f"judging table {table.name}: expectations {len(expectations)}, files {len(table.files)}")
         if table.engine not in engines:
             # An engine gets all its tables, since a suite of one may query the others.
             of_engine = [other for other in tables if other.engine == table.engine]
             engines[table.engine] = load_engine(table.engine)(context, of_engine, scratch)
         yield _judge_table(engines[table.engine], table, expectations)
+
+
+def build_suites(tables: Sequence[TableJob]) -> dict[str, list[Expectation]]:
+    """The expectations of each table.
+
+    Raises:
+        BadSuites: A suite is wrong. The error lists the mistakes of all of them.
+    """
+    built = {table.name: build(table.name, table.suite) for table in tables}
+    if problems := [problem for _, of_table in built.values() for problem in of_table]:
+        raise BadSuites(problems)
+    return {name: expectations for name, (expectations, _) in built.items()}
 
 
 def _judge_table(engine: SuiteEngine, table: TableJob, expectations: Sequence[Expectation]) -> TableReport:

@@ -12,7 +12,7 @@ from prefect_stagegate.measures import NO_VALUES, FileValues
 from prefect_stagegate.model import Entry, Outcome, Validation
 from prefect_stagegate.spec import ContractSpec
 from prefect_stagegate.units import count_text
-from prefect_stagegate.validations.child import judge_in_child
+from prefect_stagegate.validations.child import judge_in_child, lint_in_child
 from prefect_stagegate.validations.columntypes import type_problem
 from prefect_stagegate.validations.engines import ENGINES
 from prefect_stagegate.validations.evidence import gather, table_result
@@ -71,8 +71,7 @@ def validate(
             It lists every such problem.
         ValidationError: The process that judges the tables died or ran out of time.
     """
-    if problems := list(_problems(contract)):
-        raise SpecError(f"the contract of {dataset}", problems)
+    _refuse_problems(contract, dataset)
     # Open every file first, so that bad files don't reach the suites.
     files = probe_files(view, entries, contract)
     progress(f"opened {count_text(files.matched, 'file')}")
@@ -100,6 +99,34 @@ def validate(
         tables=tuple(table_result(table, observations) for table in tables),
         evidence=evidence,
     )
+
+
+def lint(contract: ContractSpec, *, dataset: str, timeout: float = TIMEOUT) -> None:
+    """Find the mistakes in a contract without any data.
+
+    Args:
+        contract: The contract, with its suites.
+        dataset: The dataset's name, for errors.
+        timeout: Seconds that loading Great Expectations and building the suites may take.
+
+    Raises:
+        SpecError: As `validate`.
+        ValidationError: The process that builds the suites died or ran out of time.
+    """
+    _refuse_problems(contract, dataset)
+    suites = {name: table.model_dump(mode="json")["suite"] for name, table in contract.tables.items()}
+    jobs = [
+        TableJob(name, contract.tables[name].engine, suite, view="", files=())
+        for name, suite in suites.items()
+        if suite
+    ]
+    if jobs:
+        lint_in_child(jobs, dataset=dataset, timeout=timeout)
+
+
+def _refuse_problems(contract: ContractSpec, dataset: str) -> None:
+    if problems := list(_problems(contract)):
+        raise SpecError(f"the contract of {dataset}", problems)
 
 
 def _problems(contract: ContractSpec) -> Iterator[str]:

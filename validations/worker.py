@@ -5,6 +5,8 @@
     ← {"table": {TableReport}}
     ← {"problems": ["table flights, expectation 3 (…): …"]}        instead of any table
 
+With `"lint": true` it builds the suites and judges nothing.
+
 It is two processes. The second one judges, and can open only what `confinement` lists. The first one is its guard and
 waits. When the parent ends, standard input closes: the guard then kills the second one and removes the scratch folder.
 """
@@ -38,12 +40,15 @@ def main() -> None:
     _leave_a_guard(job["scratch"])
     tables = [TableJob.from_json(table) for table in job["tables"]]
     # Confine the process before it imports anything that could start threads: those would stay unconfined.
-    sandbox = confine(job["scratch"], {table.view for table in tables})
+    sandbox = confine(job["scratch"], {table.view for table in tables if table.view})
     # Before Great Expectations is imported: what libraries print must not mix with the results.
     send = _sender(_reserve_standard_output())
-    from prefect_stagegate.validations.judge import BadSuites, judge_tables
+    from prefect_stagegate.validations.judge import BadSuites, build_suites, judge_tables
 
     try:
+        if job.get("lint"):
+            build_suites(tables)
+            return
         for report in judge_tables(tables, Path(job["scratch"]), lambda line: send({"progress": line})):
             send({"table": asdict(replace(report, sandbox=sandbox))})
     except BadSuites as error:

@@ -1,0 +1,40 @@
+"""`stagegate lint`: check a spec offline."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from prefect_stagegate.cli.common import Json, print_json, say
+from prefect_stagegate.operations.gating.lint import lint as lint_spec
+from prefect_stagegate.units import count_text
+
+
+def lint(spec: Annotated[str, Parameter(name="SPEC")], /, *, json: Json = False) -> None:
+    """Check a spec with its suites, columns and gates, without data.
+
+    No source is tried and no catalog is opened, so it runs in CI before a change is merged. All problems are listed,
+    with file, line and key where they have one; the exit code is 2 then.
+
+    For example:
+
+    - `stagegate lint nycflights.yaml`
+
+    Parameters
+    ----------
+    spec
+        A spec's path or URL.
+    """
+    loaded = lint_spec(spec)
+    suites = [table.suite for table in loaded.contract.tables.values() if table.suite]
+    counts = {
+        "source": len(loaded.sources),
+        "table": len(loaded.contract.tables),
+        "expectation": sum(len(suite["expectations"]) for suite in suites),
+        "gate": len(loaded.gates),
+    }
+    if json:
+        print_json({"dataset": loaded.dataset, **{f"{noun}s": count for noun, count in counts.items()}})
+    else:
+        say(f"{loaded.dataset}: no problem in {', '.join(count_text(count, noun) for noun, count in counts.items())}")

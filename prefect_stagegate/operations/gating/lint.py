@@ -1,0 +1,44 @@
+"""Checking a spec with its contract and gates, without data, sources or catalog."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from prefect_stagegate.errors import SpecError
+from prefect_stagegate.operations.address import SpecLike, read_spec
+from prefect_stagegate.spec import Spec
+from prefect_stagegate.validations import lint as lint_contract
+
+
+def lint(spec: SpecLike) -> Spec:
+    """Load a spec and find what can be wrong with it before any data come.
+
+    Keys, types, suites and their arguments are checked, and whether a gate requires a check that the contract gives
+    nothing to.
+
+    Args:
+        spec: A path, a URL or a dictionary.
+
+    Raises:
+        SpecError: It can't be used; the error has all problems.
+        ValidationError: The suites could not be built.
+    """
+    loaded = read_spec(spec)
+    if problems := list(_idle_requirements(loaded)):
+        raise SpecError(spec if isinstance(spec, str) else f"the spec of {loaded.dataset}", problems)
+    lint_contract(loaded.contract, dataset=loaded.dataset)
+    return loaded
+
+
+def _idle_requirements(spec: Spec) -> Iterator[str]:
+    """The checks that are required and can't pass, since the contract names nothing for them."""
+    tables = spec.contract.tables
+    lacks = {
+        "schema": "" if tables else "the contract has no table",
+        "expectations": "" if any(table.suite for table in tables.values()) else "no table of the contract has a suite",
+        "coverage": "" if tables or spec.contract.files else "the contract names no file",
+    }
+    for target in spec.gates:
+        for requirement in spec.gate(target).requirements:
+            if reason := lacks.get(requirement.check):
+                yield f"gates.{target}.require: {requirement.check} can never pass: {reason}"
