@@ -74,6 +74,7 @@ COMMANDS = {
     },
     "Write specs": {
         "gate": ("", "Decide old records again under a new policy."),
+        "init": ("init:init", "Write a first spec for a folder or URL, with a pilot gate that passes."),
         "lint": ("lint:lint", "Check a spec with its suites, columns and gates, without data."),
         "schema": ("describe:schema", "Print the JSON Schema of spec files, for editors and CI."),
         "key": ("prove:key", "Print the public half of an Ed25519 key."),

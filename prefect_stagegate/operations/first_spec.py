@@ -1,0 +1,150 @@
+"""A first spec for a source: what lies there, as tables and files, with a pilot gate that passes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from contextlib import closing
+from dataclasses import dataclass
+from itertools import islice
+from json import dumps
+from pathlib import PurePosixPath
+
+from prefect_stagegate.errors import UsageError
+from prefect_stagegate.operations.staging.sources import open_spec_source
+from prefect_stagegate.operations.workspace import ResolveCredentials
+from prefect_stagegate.settings import Settings
+from prefect_stagegate.spec import SourceSpec
+from prefect_stagegate.validations.probes import TABLE_PROBES
+
+LISTED = 10_000
+"""Objects that are looked at; a larger source is described by its first ones."""
+MOST_TABLES = 20
+"""Tables that a first spec names; those with the most files come first."""
+NAMES = "data ai infra governance"
+"""The owners that a spec may have."""
+
+
+@dataclass(frozen=True, slots=True)
+class FirstSpec:
+    """A spec's text, and what it was made of."""
+
+    dataset: str
+    text: str
+    objects: int
+    tables: dict[str, str]
+    """The glob of each table."""
+    whole: bool
+    """Whether all objects of the source were looked at."""
+
+
+def write_first_spec(
+    url: str, settings: Settings, resolve_credentials: ResolveCredentials, *, dataset: str = ""
+) -> FirstSpec:
+    """List a source and describe it as a spec.
+
+    Args:
+        url: A folder's path, or a source's URL.
+        settings: This process's settings.
+        resolve_credentials: Turns the name of a block into storage options.
+        dataset: The dataset's name; by default the last part of the URL.
+
+    Raises:
+        UsageError: The URL can't be used, or has no objects.
+        SourceError: The source can't be listed.
+    """
+    source_spec = SourceSpec(url=url)
+    with closing(open_spec_source(source_spec, settings, resolve_credentials)) as source:
+        keys = [listed.key for listed in islice(source.list(), LISTED + 1)]
+    if not keys:
+        raise UsageError(f"{url} has no objects", hint="Name the folder or prefix that holds the data.")
+    whole = len(keys) <= LISTED
+    keys = sorted(keys[:LISTED])
+    dataset = dataset or _name(PurePosixPath(url.rstrip("/")).name) or "dataset"
+    tables, others = _tables(keys, dataset), sorted({_ending(key) for key in keys if not _table_ending(key)})
+    text = "".join(f"{line}\n" for line in _lines(url, dataset, tables, others))
+    return FirstSpec(dataset, text, len(keys), tables, whole)
+
+
+def _lines(url: str, dataset: str, tables: dict[str, str], endings: Iterable[str]) -> Iterator[str]:
+    yield f"# Written by `stagegate init`. Next: stagegate lint {dataset}.yaml, then stagegate stage {dataset}.yaml"
+    yield "stagegate: 1"
+    yield f"dataset: {dataset}"
+    yield "# license: CC-BY-4.0  # an SPDX id; the check `license` asks for it"
+    yield "# Who is told when a check fails. Fill in an address each."
+    yield f"# owners: {{{', '.join(f'{name}: {name}@example.org' for name in NAMES.split())}}}"
+    yield "sources:"
+    yield f"  - url: {dumps(url, ensure_ascii=False)}"
+    yield "contract:"
+    if tables:
+        yield "  # A table is all files that its glob names. Columns and a suite say what its rows must be."
+        yield "  tables:"
+    for name, glob in tables.items():
+        yield f"    {name}: {{files: {dumps(glob, ensure_ascii=False)}}}"
+    if endings := list(endings):
+        yield "  files:"
+    for ending in endings:
+        yield f"    - {{match: {dumps(f'**/*{ending}', ensure_ascii=False)}, probes: [nonempty]}}"
+    yield "gates:"
+    yield "  pilot:"
+    yield f"    require: [{'schema, ' if tables else ''}nonempty, coverage, cache_fit]"
+    yield "  # production:"
+    yield "  #   extends: pilot"
+    yield "  #   require: [digest, {approval: {count: 1, from: [infra]}}]"
+
+
+def _tables(keys: Iterable[str], dataset: str) -> dict[str, str]:
+    """The globs of files that look like one table's, by a name for the table; those with the most files first."""
+    counts: dict[str, int] = {}
+    for key in keys:
+        if _table_ending(key):
+            glob = _glob(key)
+            counts[glob] = counts.get(glob, 0) + 1
+    tables: dict[str, str] = {}
+    for glob in sorted(counts, key=lambda glob: (-counts[glob], glob))[:MOST_TABLES]:
+        begin = glob[: -len(_table_ending(glob))].partition("*")[0]
+        name = _name(begin) or dataset
+        while name in tables:
+            name += "-2"
+        tables[name] = glob
+    return tables
+
+
+def _glob(key: str) -> str:
+    """The glob of a table's files: numbers in a name tell its files apart, and so do partitions.
+
+    >>> _glob("flights/2013-01.parquet"), _glob("airlines.csv"), _glob("trips/year=2013/part-0.parquet")
+    ('flights/*.parquet', 'airlines.csv', 'trips/**/*.parquet')
+    """
+    *folders, name = key.split("/")
+    ending = _table_ending(name)
+    stem = name[: -len(ending)]
+    begin = re.split(r"[-_.]*\d", stem)[0]
+    partition = next((number for number, folder in enumerate(folders) if "=" in folder), None)
+    if partition is not None:
+        return "/".join([*map(_escaped, folders[:partition]), "**", f"*{ending}"])
+    pattern = _escaped(stem) if begin == stem else f"{_escaped(begin)}*"
+    return "/".join([*map(_escaped, folders), f"{pattern}{ending}"])
+
+
+def _escaped(name: str) -> str:
+    """A name with `?` for what a glob would take for a pattern."""
+    return re.sub(r"[*?\[\]{}\\]", "?", name)
+
+
+def _table_ending(key: str) -> str:
+    """What the key ends with where that is a table's format; the longest such ending."""
+    return max((ending for ending in TABLE_PROBES if key.lower().endswith(ending)), key=len, default="")
+
+
+def _ending(key: str) -> str:
+    return _escaped(PurePosixPath(key).suffix)
+
+
+def _name(text: str) -> str:
+    """A name as datasets and tables have it.
+
+    >>> _name("NYC Flights_2013")
+    'nyc-flights-2013'
+    """
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:63].strip("-")

@@ -1,0 +1,98 @@
+"""`stagegate init` writes a spec that loads, stages and passes its pilot gate, and that a defect fails."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from prefect_stagegate.cli.app import main
+from prefect_stagegate.demo.data import Flights, write_reference
+from prefect_stagegate.errors import UsageError
+from prefect_stagegate.model import Address
+from prefect_stagegate.operations.first_spec import FirstSpec, write_first_spec
+from prefect_stagegate.operations.gating.check import check
+from prefect_stagegate.operations.gating.lint import lint
+from prefect_stagegate.operations.staging.stage import stage
+from prefect_stagegate.operations.workspace import open_workspace
+from prefect_stagegate.settings import Settings
+
+
+def first_spec(folder: Path, dataset: str = "") -> FirstSpec:
+    return write_first_spec(str(folder), Settings.from_environment({}), lambda _: {}, dataset=dataset)
+
+
+@pytest.fixture
+def flights(tmp_path: Path) -> Path:
+    """Two months of flights, two tables of one file, partitions, and a file that is no table."""
+    folder = tmp_path / "NYC Flights"
+    write_reference(folder)
+    (folder / "flights").mkdir()
+    (folder / "by-origin/origin=EWR").mkdir(parents=True)
+    months = Flights().first()
+    for name in sorted(months)[:2]:
+        (folder / "flights" / name).write_bytes(months[name])
+        (folder / "by-origin/origin=EWR" / f"part-{name}").write_bytes(months[name])
+    (folder / "LICENSE.txt").write_text("CC0")
+    return folder
+
+
+def test_files_with_like_names_are_one_table(flights: Path) -> None:
+    spec = first_spec(flights)
+    assert spec.dataset == "nyc-flights"
+    assert spec.tables == {
+        "by-origin": "by-origin/**/*.parquet",
+        "flights": "flights/*.parquet",
+        "airlines": "airlines.csv",
+        "airports": "airports.csv",
+        "planes": "planes.csv",
+        "weather": "weather.csv",
+    }
+
+
+def test_pilot_gate_passes_and_a_defect_fails_it(flights: Path, tmp_path: Path) -> None:
+    path = tmp_path / "flights.yaml"
+    path.write_text(first_spec(flights).text)
+    lint(str(path))
+    workspace = open_workspace(tmp_path / "cache", tmp_path / "catalog")
+    stage(workspace, str(path))
+    assert check(workspace, Address("nyc-flights"), "pilot").accepted
+    whole = flights / "flights/2013-02.parquet"
+    whole.write_bytes(whole.read_bytes()[:-100])
+    stage(workspace, str(path))
+    decision = check(workspace, Address("nyc-flights"), "pilot")
+    assert not decision.accepted
+    assert "flights/2013-02.parquet" in str(decision)
+
+
+def test_no_file_is_replaced_unasked(
+    flights: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    main(["init", str(flights), "--dataset", "mine"])
+    assert "mine.yaml: 6 tables in 9 objects" in capsys.readouterr().out
+    Path("mine.yaml").write_text("edited")
+    with pytest.raises(SystemExit):
+        main(["init", str(flights), "--dataset", "mine"])
+    assert "mine.yaml exists" in capsys.readouterr().err
+    assert Path("mine.yaml").read_text() == "edited"
+    main(["init", str(flights), "--dataset", "mine", "--force"])
+    assert "stagegate: 1" in Path("mine.yaml").read_text()
+
+
+def test_odd_names_make_a_spec_that_loads(tmp_path: Path) -> None:
+    folder = tmp_path / 'it\'s "odd": [x]'
+    (folder / "a{b}*").mkdir(parents=True)
+    (folder / "a{b}*" / "it's [1].csv").write_text("x\n1\n")
+    (folder / "#no: yaml.ü?").write_text("x")
+    path = tmp_path / "odd.yaml"
+    path.write_text(first_spec(folder, dataset="odd").text)
+    lint(str(path))
+    workspace = open_workspace(tmp_path / "cache", tmp_path / "catalog")
+    stage(workspace, str(path))
+    assert check(workspace, Address("odd"), "pilot").accepted
+
+
+def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="has no objects"):
+        first_spec(tmp_path)
