@@ -26,7 +26,7 @@ def init(
     output: Annotated[str, Parameter(name=["--output", "-o"], metavar="FILE")] = "",
     force: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
-    """Write a first spec for a source, with a pilot gate that passes.
+    """Write a first spec for a folder or URL, with a pilot gate that passes.
 
     It lists the source, takes Parquet and CSV files with like names for one table, and says in comments what to fill
     in. No object is read.
