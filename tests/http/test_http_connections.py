@@ -123,7 +123,8 @@ def test_connections_that_ended_are_forgotten() -> None:
         finally:
             tracemalloc.stop()
     assert len(server.connections) == 400
-    assert sum(trace.size for trace in kept.traces) < 4096
+    # Each connection that is remembered takes a block of memory at least; a table that grew once takes one.
+    assert len(kept.traces) < 100
 
 
 def test_connection_of_a_refused_response_is_not_kept(served: tuple[Serve, Client]) -> None:
