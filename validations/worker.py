@@ -43,15 +43,15 @@ def main() -> None:
     sandbox = confine(job["scratch"], {table.view for table in tables if table.view})
     # Before Great Expectations is imported: what libraries print must not mix with the results.
     send = _sender(_reserve_standard_output())
-    from prefect_stagegate.validations.judge import BadSuites, build_suites, judge_tables
+    from prefect_stagegate.validations import judge
 
     try:
         if job.get("lint"):
-            build_suites(tables)
+            judge.build_suites(tables)
             return
-        for report in judge_tables(tables, Path(job["scratch"]), lambda line: send({"progress": line})):
+        for report in judge.judge_tables(tables, Path(job["scratch"]), lambda line: send({"progress": line})):
             send({"table": asdict(replace(report, sandbox=sandbox))})
-    except BadSuites as error:
+    except judge.BadSuites as error:
         send({"problems": error.args[0]})
 
 
