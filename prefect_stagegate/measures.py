@@ -147,5 +147,15 @@ class FileValues:
         index = self.aggregates.index(aggregate)
         return {digest: values[index] for digest, values in self.files.items() if index < len(values)}
 
+    def keeping(self, earlier: FileValues) -> FileValues:
+        """These values and those of other files, where both have the same aggregates and the others are no more.
+
+        So two targets whose versions differ in some files find each other's values.
+        """
+        others = {digest: values for digest, values in earlier.files.items() if digest not in self.files}
+        if earlier.aggregates != self.aggregates or len(others) > len(self.files):
+            return self
+        return FileValues(self.aggregates, {**others, **self.files})
+
 
 NO_VALUES = FileValues()

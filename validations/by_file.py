@@ -56,7 +56,7 @@ class FilesOfTable:
         """All values, for the next validation; without files that have a value which JSON can't have."""
         digests = sorted(set(self.digests.values()))
         # Without those whose query failed.
-        whole = {name: files for name, files in self.by_aggregate.items() if files.keys() >= set(digests)}
+        whole = {name: files for name, files in sorted(self.by_aggregate.items()) if files.keys() >= set(digests)}
         rows = ((digest, [files[digest] for files in whole.values()]) for digest in digests)
         return FileValues(tuple(whole), {digest: row for digest, row in rows if _is_finite(row)})
 

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from prefect_stagegate.measures import FileValues
 from prefect_stagegate.validations.merging import merge_of
 
 numbers = st.lists(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=5), min_size=1, max_size=6)
@@ -37,6 +38,13 @@ def test_mean_and_deviation_of_files_are_the_tables(files: list[list[float]]) ->
 def test_order_of_files_changes_no_sum(files: list[list[float]]) -> None:
     sums = [(sum(file),) for file in files]
     assert merged("column.sum", sums) == merged("column.sum", sums[::-1])
+
+
+def test_values_of_another_version_are_kept_up_to_as_many() -> None:
+    one, two, more = (FileValues(("a",), {name: [[1]] for name in names}) for names in ("xy", "yz", "uvw"))
+    assert set(two.keeping(one).files) == {"x", "y", "z"}
+    assert two.keeping(more) == two
+    assert two.keeping(FileValues(("b",), {"x": [[1]]})) == two
 
 
 def test_files_without_rows_count_for_nothing() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from threading import Event
 
 from prefect_stagegate.catalog import Catalog
@@ -66,13 +66,15 @@ class _CatalogValues:
     dataset: str
     reread: bool
     is_trial: bool
+    loaded: dict[str, FileValues] = field(default_factory=dict)
 
     def load(self, table: str) -> FileValues:
         """What an earlier validation computed. Without it, all files are read."""
         if self.reread:
             return NO_VALUES
         try:
-            return self.catalog.file_values(self.dataset, table)
+            self.loaded[table] = self.catalog.file_values(self.dataset, table)
+            return self.loaded[table]
         except CatalogError as error:
             log.warning("All files of table %s of %s are read again: %s", table, self.dataset, error)
             return NO_VALUES
@@ -82,6 +84,6 @@ class _CatalogValues:
         if self.is_trial:
             return
         try:
-            self.catalog.put_file_values(self.dataset, table, values)
+            self.catalog.put_file_values(self.dataset, table, values.keeping(self.loaded.get(table, NO_VALUES)))
         except CatalogError as error:
             log.warning("The next validation reads all files of table %s of %s: %s", table, self.dataset, error)
