@@ -27,8 +27,9 @@ VERSION = 1
 """Raise it when kept values change their meaning."""
 ENGINES = {name: version(name) for name in ("duckdb", "great-expectations")}
 """Another release may compute another value, so values are kept for these only."""
-TEXT = "VARCHAR"
-"""The type of columns whose least and greatest value may be somebody's name, so that no record may have it."""
+LARGEST = 2**63
+_ORDERED = re.compile(r"U?(TINY|SMALL|BIG)?INT(EGER)?|FLOAT|DOUBLE|DECIMAL\(.*|DATE|TIMESTAMP.*")
+"""Types of columns whose extremes are kept: JSON orders them as DuckDB does. Text may be somebody's name."""
 _WHOLE_TABLE = re.compile(r"\b(SELECT|OVER)\b", re.IGNORECASE)
 """An expression with a query or window looks at other rows than its own, which may be in other files."""
 
@@ -53,12 +54,14 @@ class FilesOfTable:
     """The files that were read, since something of them was not known."""
 
     def values(self) -> FileValues:
-        """All values, for the next validation; without files that have a value which JSON can't have."""
+        """All values, for the next validation; without aggregates whose query failed or that JSON can't hold."""
         digests = sorted(set(self.digests.values()))
-        # Without those whose query failed.
-        whole = {name: files for name, files in sorted(self.by_aggregate.items()) if files.keys() >= set(digests)}
-        rows = ((digest, [files[digest] for files in whole.values()]) for digest in digests)
-        return FileValues(tuple(whole), {digest: row for digest, row in rows if _is_finite(row)})
+        kept = {
+            name: files
+            for name, files in sorted(self.by_aggregate.items())
+            if files.keys() >= set(digests) and all(_fits_json(values) for values in files.values())
+        }
+        return FileValues(tuple(kept), {digest: [files[digest] for files in kept.values()] for digest in digests})
 
 
 @dataclass(frozen=True)
@@ -113,7 +116,7 @@ class ByFileEngine(SqlAlchemyExecutionEngine):
         column = metric.metric_domain_kwargs.get("column", "")
         if (
             merge is None
-            or (merge.of_values and table.types.get(column) == TEXT)
+            or (merge.of_values and not _ORDERED.fullmatch(table.types.get(column, "")))
             or _WHOLE_TABLE.search(self._text(item.metric_fn))
         ):
             return None
@@ -166,9 +169,10 @@ class ByFileEngine(SqlAlchemyExecutionEngine):
                 start = end
 
 
-def _is_finite(row: Sequence[Values | None]) -> bool:
-    numbers = (value for values in row for value in values or () if isinstance(value, float))
-    return all(map(math.isfinite, numbers))
+def _fits_json(values: Values | None) -> bool:
+    """Whether JSON holds the values as they are: finite, and integers of 64 bits."""
+    numbers = [value for value in values or () if isinstance(value, int | float)]
+    return all(abs(value) < LARGEST if isinstance(value, int) else math.isfinite(value) for value in numbers)
 
 
 def _usable(

@@ -121,6 +121,16 @@ def test_short_values_are_computed_again(tmp_path: Path) -> None:
     assert verdicts(second) == verdicts(first)
 
 
+def test_sums_beyond_64_bits_are_not_kept(tmp_path: Path) -> None:
+    content = pd.DataFrame({"number": [2**62] * 3, "word": ["a"] * 3, "other": [1] * 3}).to_parquet(index=False)
+    sums = [expect("expect_column_sum_to_be_between", column=column, min_value=0) for column in ("number", "other")]
+    first = judge(tmp_path / "1", {"1.parquet": content}, NO_VALUES, sums)
+    assert [judgement.verdict for judgement in first.judgements] == ["passed"] * 2
+    assert str(3 * 2**62) not in str(first.values)
+    assert "[3]" in str(first.values)
+    assert judge(tmp_path / "2", {"1.parquet": content}, first.values, sums).read == 1
+
+
 def test_extremes_of_text_are_not_kept(tmp_path: Path) -> None:
     greatest = expect("expect_column_max_to_be_between", column="word", max_value=1)
     report = judge(tmp_path, {"1.parquet": parquet([(1.0, "Ada Lovelace", 0)])}, NO_VALUES, [greatest])
