@@ -91,12 +91,15 @@ class _Mark:
     """The mark that a writer's blobs are not synced. It stays until it is cleared, whatever ends the writer."""
 
     def __init__(self, layout: Layout) -> None:
-        self._path = layout.ingest / f"{PREFIX}{boot_id()}-{uuid.uuid4().hex}"
-        self._file = os.open(self._path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, PRIVATE_FILE)
-        layout.share(self._file, GROUP_FILE)
+        name = f"{PREFIX}{boot_id()}-{uuid.uuid4().hex}"
+        self._path, new = layout.ingest / name, layout.ingest / f"new-{name}"
+        self._file = os.open(new, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_CLOEXEC, PRIVATE_FILE)
         self._close = weakref.finalize(self, os.close, self._file)
-        # Held until the writer ends: a mark without a lock is that of a dead writer.
-        fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        layout.share(self._file, GROUP_FILE)
+        # Held until the writer ends. Locked under another name, since a mark without a lock is that of a dead writer,
+        # which the next sync of any process removes.
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+        new.rename(self._path)
         # Durable before the first of its blobs is visible, else a power cut could take the mark and spoil the blobs.
         os.fsync(self._file)
         sync_folder(layout.ingest)

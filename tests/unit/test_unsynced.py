@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from blake3 import blake3
 
 from prefect_stagegate.cache import Cache, unsynced
 from prefect_stagegate.cache.gc import collect
+from prefect_stagegate.cache.unsynced import Unsynced
 from prefect_stagegate.durable import OpenVolume
 from prefect_stagegate.errors import CacheError
 from prefect_stagegate.model import Entry
@@ -100,6 +102,22 @@ def test_a_killed_writer_s_blobs_are_believed_in_the_same_boot(cache: Cache) -> 
 def test_a_living_writer_keeps_its_mark(cache: Cache) -> None:
     commit(cache)
     Cache.open(cache.root).blobs.sync()
+    assert len(marks(cache)) == 1
+
+
+def test_mark_is_locked_before_others_see_it(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another writer syncs while this one makes its mark: it must not take the mark for a dead writer's."""
+    lock = fcntl.flock
+
+    def sync_then_lock(file: int, operation: int) -> None:
+        if operation & fcntl.LOCK_EX:
+            monkeypatch.setattr(fcntl, "flock", lock)
+            Unsynced(cache.layout).sync()
+        lock(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", sync_then_lock)
+    mine = Unsynced(cache.layout)
+    mine.add("blake3:" + "0" * 64)
     assert len(marks(cache)) == 1
 
 
