@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -150,6 +151,8 @@ def _died(child: _Child, stderr: IO[bytes], dataset: str) -> ValidationError:
     said = ("; its last output:\n" + "\n".join(f"  {line}" for line in lines)) if lines else ""
     return ValidationError(
         f"The process that judges the tables ended with status {child.process.returncode}{said}\n",
-        hint="Status -9 is most often the system's out-of-memory killer.",
+        hint="Status -9 is most often the system's out-of-memory killer."
+        if child.process.returncode == -signal.SIGKILL
+        else "It says nothing about the data: look at its last output.",
         dataset=dataset,
     )

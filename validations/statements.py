@@ -53,9 +53,10 @@ def select_problem(query: str) -> str:
     if len(statements) != 1:
         return f"{ONLY}; these are {len(statements)} statements"
     kind = statements[0].type
-    if kind is duckdb.StatementType.MULTI:
+    # Not by identity: some releases make a new member for each statement.
+    if kind == duckdb.StatementType.MULTI:
         return f"{ONLY}; a PIVOT needs its values: ON column IN (…)"
-    if kind is not duckdb.StatementType.SELECT:
+    if kind != duckdb.StatementType.SELECT:
         return f"{ONLY}; this is {_statement(kind.name)}"
     # A SELECT can have a WITH that writes, which only the syntax tree shows.
     row = _parser().cursor().execute("SELECT json_serialize_sql(?::VARCHAR)", [query]).fetchone()
