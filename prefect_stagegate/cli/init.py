@@ -23,7 +23,7 @@ def init(
     /,
     *,
     dataset: Annotated[str, Parameter(metavar="NAME")] = "",
-    output: Annotated[str, Parameter(name=["--output", "-o"], metavar="FILE")] = "",
+    output: Annotated[str, Parameter(name=["--output", "-o"], metavar="FILE", allow_leading_hyphen=True)] = "",
     force: Annotated[bool, Parameter(negative="")] = False,
 ) -> None:
     """Write a first spec for a folder or URL, with a pilot gate that passes.

@@ -78,6 +78,9 @@ def test_no_file_is_replaced_unasked(
     assert Path("mine.yaml").read_text() == "edited"
     main(["init", str(flights), "--dataset", "mine", "--force"])
     assert "stagegate: 1" in Path("mine.yaml").read_text()
+    capsys.readouterr()
+    main(["init", str(flights), "--output", "-"])
+    assert capsys.readouterr().out == first_spec(flights).text
 
 
 def test_odd_names_make_a_spec_that_loads(tmp_path: Path) -> None:
