@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from prefect_stagegate.measures import Balance
+from prefect_stagegate.quoting import identifier
 from prefect_stagegate.validations.duck import Queries
-from prefect_stagegate.validations.sql import identifier, relation
+from prefect_stagegate.validations.sql import relation
 
 SHOWN = 60
 """Characters of a class's name that are shown."""

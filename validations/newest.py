@@ -10,6 +10,7 @@ import duckdb
 
 from prefect_stagegate.errors import ValidationError
 from prefect_stagegate.model import Entry
+from prefect_stagegate.quoting import identifier
 from prefect_stagegate.spec import TableSpec
 from prefect_stagegate.validations import sql
 from prefect_stagegate.validations.duck import locked
@@ -34,7 +35,7 @@ def newest_time(view: Path, entries: Iterable[Entry], table: TableSpec) -> datet
     paths = [view / entry.path for entry in entries if matches(entry.path)]
     if not paths or not table.time:
         return None
-    column, rows = sql.identifier(table.time), sql.relation(paths)
+    column, rows = identifier(table.time), sql.relation(paths)
     try:
         with locked([view]) as connection:
             (kind,) = connection.sql(f"SELECT {column} FROM ({rows})").types  # noqa: S608 - names are quoted

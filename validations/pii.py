@@ -16,8 +16,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from prefect_stagegate.measures import Scan
+from prefect_stagegate.quoting import identifier, literal
 from prefect_stagegate.validations.duck import Queries
-from prefect_stagegate.validations.sql import identifier, relation, text
+from prefect_stagegate.validations.sql import relation
 
 _IBAN = r"\b([A-Z]{2}[0-9]{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?)\b"
 _CARD = (
@@ -90,7 +91,7 @@ def scan(
 
 
 def _matches(column: str, pattern: str) -> str:
-    matches = f"regexp_matches({identifier(column)}, {text(PATTERNS[pattern])})"
+    matches = f"regexp_matches({identifier(column)}, {literal(PATTERNS[pattern])})"
     return f"CASE WHEN {matches} THEN is_{pattern}({identifier(column)}) END" if pattern in _PROVED else matches
 
 
@@ -98,7 +99,8 @@ def _macro(pattern: str) -> str:
     """SQL that defines `is_<pattern>(text)`: whether a candidate in the text has the right check digits."""
     candidate, proof = _PROVED[pattern]
     bare = (
-        f"list_transform(regexp_extract_all(found, {text(candidate)}, 1), lambda m: regexp_replace(m, '[ -]', '', 'g'))"
+        f"list_transform(regexp_extract_all(found, {literal(candidate)}, 1), "
+        "lambda m: regexp_replace(m, '[ -]', '', 'g'))"
     )
     return f"CREATE OR REPLACE MACRO is_{pattern}(found) AS len(list_filter({bare}, lambda value: {proof})) > 0"
 

@@ -6,6 +6,8 @@ import glob
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from prefect_stagegate.quoting import literal
+
 PARQUET = (".parquet", ".pq")
 QUOTE = '"'
 """Surrounds a CSV value that holds a separator. Inside such a value it is doubled (RFC 4180)."""
@@ -13,27 +15,9 @@ CSV_NULLS = ("", "NA")
 """CSV values that every engine reads as missing."""
 
 
-def identifier(name: str) -> str:
-    """Quote a name.
-
-    >>> identifier('say "x" now')
-    '"say ""x"" now"'
-    """
-    return '"' + name.replace('"', '""') + '"'
-
-
-def text(value: str) -> str:
-    """Quote a string.
-
-    >>> text("it's")
-    "'it''s'"
-    """
-    return "'" + value.replace("'", "''") + "'"
-
-
 def texts(values: Iterable[str]) -> str:
     """Quote a list of strings."""
-    return "[" + ", ".join(text(value) for value in values) + "]"
+    return "[" + ", ".join(literal(value) for value in values) + "]"
 
 
 def _names(paths: Sequence[Path]) -> str:
@@ -50,8 +34,9 @@ def read_csv(paths: Sequence[Path], *, filename: str = "", as_text: bool = False
     """A relation over CSV files with one separator. DuckDB infers types from all rows, unless `as_text` is set."""
     types = "all_varchar=true" if as_text else "sample_size=-1"
     return (
-        f"read_csv({_names(paths)}, header=true, delim={text(separator(paths[0]))}, quote='{QUOTE}', escape='{QUOTE}', "
-        f"{types}, nullstr={texts(CSV_NULLS)}, union_by_name=true, hive_partitioning=false{_filename(filename)})"
+        f"read_csv({_names(paths)}, header=true, delim={literal(separator(paths[0]))}, "
+        f"quote='{QUOTE}', escape='{QUOTE}', {types}, nullstr={texts(CSV_NULLS)}, union_by_name=true, "
+        f"hive_partitioning=false{_filename(filename)})"
     )
 
 
@@ -61,7 +46,7 @@ def read_parquet(paths: Sequence[Path], *, filename: str = "") -> str:
 
 
 def _filename(column: str) -> str:
-    return f", filename={text(column)}" if column else ""
+    return f", filename={literal(column)}" if column else ""
 
 
 def relation(paths: Sequence[Path], *, filename: str = "", as_text: bool = False) -> str:

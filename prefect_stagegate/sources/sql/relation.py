@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from urllib.parse import quote
 
 from prefect_stagegate.errors import SourceError, did_you_mean
+from prefect_stagegate.quoting import identifier, literal
 from prefect_stagegate.sources.sql.columns import Columns
 from prefect_stagegate.sources.sql.request import MOST_PARTITIONS, SqlRequest
-from prefect_stagegate.sources.sql.session import Session, identifier, literal
+from prefect_stagegate.sources.sql.session import Session
 
 NULL = "__HIVE_DEFAULT_PARTITION__"
 """Hive's name for the partition of rows whose value is null."""

@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 
 from prefect_stagegate.errors import AccessDenied, SourceError, SourceUnavailable
+from prefect_stagegate.quoting import literal
 from prefect_stagegate.sources.extras import missing_extra
 
 BATCH_BYTES = 16 << 20
@@ -135,24 +136,6 @@ class Session:
         if state.startswith(_FAILED) or (not state and _GONE.search(text)):
             return SourceUnavailable(f"The server failed: {message}", source=self._url)
         return SourceError(f"The server refuses the query: {message}", source=self._url)
-
-
-def identifier(name: str) -> str:
-    """A quoted identifier of SQL.
-
-    >>> identifier('a"b')
-    '"a""b"'
-    """
-    return '"' + name.replace('"', '""') + '"'
-
-
-def literal(text: str) -> str:
-    """A string literal of SQL, for `standard_conforming_strings = on`.
-
-    >>> literal("it's")
-    "'it''s'"
-    """
-    return "'" + text.replace("'", "''") + "'"
 
 
 def _server_message(text: str) -> str:
