@@ -27,7 +27,12 @@ STDERR_LINES = 5
 
 
 def judge_in_child(
-    tables: Sequence[TableJob], *, dataset: str, timeout: float, progress: Callable[[str], None]
+    tables: Sequence[TableJob],
+    *,
+    dataset: str,
+    timeout: float,
+    progress: Callable[[str], None],
+    lint: bool = False,
 ) -> dict[str, TableReport]:
     """Judge tables in one new process.
 
@@ -36,39 +41,20 @@ def judge_in_child(
         dataset: For errors.
         timeout: Seconds after which the process is killed.
         progress: Called with lines for people.
+        lint: Only build the suites; then the reports are empty, and no file is looked at.
 
     Raises:
         SpecError: A suite can't be used; it lists every problem of every suite.
         ValidationError: The process died or ran out of time.
     """
     with tempfile.TemporaryDirectory(prefix="stagegate-") as scratch, tempfile.TemporaryFile() as stderr:
-        job = {"scratch": scratch, "tables": [asdict(table) for table in tables]}
+        job = {"scratch": scratch, "tables": [asdict(table) for table in tables], "lint": lint}
         with _Child(job, stderr, timeout) as child:
             reports = _read(child, dataset, progress)
         # The worker sends a table's report when it is judged: fewer reports mean that it died.
         if set(reports) != {table.name for table in tables}:
             raise _died(child, stderr, dataset)
     return reports
-
-
-def lint_in_child(tables: Sequence[TableJob], *, dataset: str, timeout: float) -> None:
-    """Build the suites of tables in one new process, and judge nothing.
-
-    Args:
-        tables: Tables with suites; at least one. Their files and folders are not looked at.
-        dataset: For errors.
-        timeout: Seconds after which the process is killed.
-
-    Raises:
-        SpecError: A suite can't be used; it lists every problem of every suite.
-        ValidationError: The process died or ran out of time.
-    """
-    with tempfile.TemporaryDirectory(prefix="stagegate-") as scratch, tempfile.TemporaryFile() as stderr:
-        job = {"scratch": scratch, "tables": [asdict(table) for table in tables], "lint": True}
-        with _Child(job, stderr, timeout) as child:
-            _read(child, dataset, lambda _: None)
-        if child.process.returncode:
-            raise _died(child, stderr, dataset)
 
 
 class _Child:

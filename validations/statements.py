@@ -53,7 +53,6 @@ def select_problem(query: str) -> str:
     if len(statements) != 1:
         return f"{ONLY}; these are {len(statements)} statements"
     kind = statements[0].type
-    # Not by identity: some releases make a new member for each statement.
     if kind == duckdb.StatementType.MULTI:
         return f"{ONLY}; a PIVOT needs its values: ON column IN (…)"
     if kind != duckdb.StatementType.SELECT:

@@ -12,7 +12,7 @@ from prefect_stagegate.measures import NO_VALUES, FileValues
 from prefect_stagegate.model import Entry, Outcome, Validation
 from prefect_stagegate.spec import ContractSpec
 from prefect_stagegate.units import count_text
-from prefect_stagegate.validations.child import judge_in_child, lint_in_child
+from prefect_stagegate.validations.child import judge_in_child
 from prefect_stagegate.validations.columntypes import type_problem
 from prefect_stagegate.validations.engines import ENGINES
 from prefect_stagegate.validations.evidence import gather, table_result
@@ -121,7 +121,7 @@ def lint(contract: ContractSpec, *, dataset: str, timeout: float = TIMEOUT) -> N
         if suite
     ]
     if jobs:
-        lint_in_child(jobs, dataset=dataset, timeout=timeout)
+        judge_in_child(jobs, dataset=dataset, timeout=timeout, progress=_silent, lint=True)
 
 
 def _refuse_problems(contract: ContractSpec, dataset: str) -> None:

@@ -1,11 +1,11 @@
 """The process that imports Great Expectations: it reads one job from standard input and writes lines of JSON.
 
-    → {"scratch": "/tmp/…", "tables": [{TableJob}, …]}
+    → {"scratch": "/tmp/…", "tables": [{TableJob}, …], "lint": false}
     ← {"progress": "table flights: 8 expectations over 12 files"}
     ← {"table": {TableReport}}
     ← {"problems": ["table flights, expectation 3 (…): …"]}        instead of any table
 
-With `"lint": true` it builds the suites and judges nothing.
+With `"lint": true` it builds the suites, judges nothing, and sends empty reports.
 
 It is two processes. The second one judges, and can open only what `confinement` lists. The first one is its guard and
 waits. When the parent ends, standard input closes: the guard then kills the second one and removes the scratch folder.
@@ -46,10 +46,12 @@ def main() -> None:
     from prefect_stagegate.validations import judge
 
     try:
-        if job.get("lint"):
-            judge.build_suites(tables)
-            return
-        for report in judge.judge_tables(tables, Path(job["scratch"]), lambda line: send({"progress": line})):
+        judged = (
+            judge.lint_tables(tables)
+            if job["lint"]
+            else judge.judge_tables(tables, Path(job["scratch"]), lambda line: send({"progress": line}))
+        )
+        for report in judged:
             send({"table": asdict(replace(report, sandbox=sandbox))})
     except judge.BadSuites as error:
         send({"problems": error.args[0]})
