@@ -1,4 +1,4 @@
-"""Compute Great Expectations' aggregates file by file, and only over files whose values nobody has computed before.
+"""Computes Great Expectations' aggregates file by file, and only over files without values from an earlier validation.
 
 Great Expectations bundles the aggregates of all expectations into one query over the table. `ByFileEngine` groups that
 query by file, keeps each file's values by the digest of its bytes, and merges them into the table's values. So a new
@@ -89,25 +89,22 @@ class ByFileEngine(SqlAlchemyExecutionEngine):
     def resolve_metric_bundle(self, metric_fn_bundle: Iterable[MetricComputationConfiguration]) -> dict[Any, Any]:
         """Compute the metrics of a bundle: by file where they merge, else over the whole table."""
         whole: list[MetricComputationConfiguration] = []
-        groups: dict[int, tuple[FilesOfTable, list[_Aggregate]]] = {}
+        by_batch: dict[str, list[_Aggregate]] = {}
         for item in metric_fn_bundle:
-            table = self._table(item)
-            aggregate = self._aggregate(item, table) if table else None
-            if table is None or aggregate is None:
-                whole.append(item)
+            batch = (item.compute_domain_kwargs or {}).get("batch_id") or self.batch_manager.active_batch_data_id or ""
+            aggregate = self._aggregate(item, self.tables[batch]) if batch in self.tables else None
+            if aggregate:
+                by_batch.setdefault(batch, []).append(aggregate)
             else:
-                groups.setdefault(id(table), (table, []))[1].append(aggregate)
+                whole.append(item)
         resolved = dict(super().resolve_metric_bundle(whole)) if whole else {}
-        for table, aggregates in groups.values():
+        for batch, aggregates in by_batch.items():
+            table = self.tables[batch]
             self._compute(table, aggregates)
             for aggregate in aggregates:
                 values = [table.by_aggregate[aggregate.key][digest] for digest in table.digests.values()]
                 resolved[aggregate.metric] = aggregate.merge.merge([value for value in values if value is not None])
         return resolved
-
-    def _table(self, item: MetricComputationConfiguration) -> FilesOfTable | None:
-        batch = (item.compute_domain_kwargs or {}).get("batch_id") or self.batch_manager.active_batch_data_id
-        return self.tables.get(batch or "")
 
     def _aggregate(self, item: MetricComputationConfiguration, table: FilesOfTable) -> _Aggregate | None:
         """The query of a metric; None where it doesn't merge."""
@@ -139,7 +136,7 @@ class ByFileEngine(SqlAlchemyExecutionEngine):
         return f"{compiled} {sorted((name, repr(value)) for name, value in compiled.params.items())}"
 
     def _compute(self, table: FilesOfTable, aggregates: Sequence[_Aggregate]) -> None:
-        """Fill in the values of the aggregates that are missing, with one query for those that miss the same."""
+        """Compute the missing values of the aggregates. Aggregates that miss the same files share one query."""
         queries: dict[tuple[str, tuple[str, ...]], list[_Aggregate]] = {}
         for aggregate in {aggregate.key: aggregate for aggregate in aggregates}.values():
             known = table.by_aggregate.setdefault(aggregate.key, {})

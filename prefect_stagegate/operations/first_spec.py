@@ -9,20 +9,21 @@ from dataclasses import dataclass
 from itertools import islice
 from json import dumps
 from pathlib import PurePosixPath
+from typing import get_args
 
 from prefect_stagegate.errors import UsageError
+from prefect_stagegate.model import NAME_LENGTH
 from prefect_stagegate.operations.staging.sources import open_spec_source
 from prefect_stagegate.operations.workspace import ResolveCredentials
 from prefect_stagegate.settings import Settings
 from prefect_stagegate.spec import SourceSpec
+from prefect_stagegate.spec.models import Owner
 from prefect_stagegate.validations.probes import TABLE_PROBES
 
 LISTED = 10_000
 """Objects that are looked at; a larger source is described by its first ones."""
 MOST_TABLES = 20
 """Tables that a first spec names; those with the most files come first."""
-NAMES = "data ai infra governance"
-"""The owners that a spec may have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,7 @@ def _lines(url: str, dataset: str, tables: dict[str, str], endings: Iterable[str
     yield f"dataset: {dataset}"
     yield "# license: CC-BY-4.0  # an SPDX id; the check `license` asks for it"
     yield "# Who is told when a check fails. Fill in an address each."
-    yield f"# owners: {{{', '.join(f'{name}: {name}@example.org' for name in NAMES.split())}}}"
+    yield f"# owners: {{{', '.join(f'{name}: {name}@example.org' for name in get_args(Owner))}}}"
     yield "sources:"
     yield f"  - url: {dumps(url, ensure_ascii=False)}"
     yield "contract:"
@@ -147,4 +148,4 @@ def _name(text: str) -> str:
     >>> _name("NYC Flights_2013")
     'nyc-flights-2013'
     """
-    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:63].strip("-")
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")[:NAME_LENGTH].strip("-")
