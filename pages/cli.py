@@ -60,16 +60,16 @@ def _command(words: str) -> Iterator[str]:
     app, usage = _app(words)
     text, examples = _help(app)
     arguments = [argument for argument in app.assemble_argument_collection(parse_docstring=True) if argument.show]
-    own = [argument for argument in arguments if not argument.names[0].startswith("--")]
-    options = [argument for argument in arguments if argument not in own and not _is_common(argument)]
+    positional = [argument for argument in arguments if not argument.names[0].startswith("--")]
+    options = [argument for argument in arguments if argument not in positional and not _is_common(argument)]
     common = [argument.names[0] for argument in arguments if _is_common(argument)]
     yield f"### stagegate {words}"
     yield code("console", usage)
     yield prose(text)
     if examples:
         yield code("console", "\n".join(examples))
-    if own:
-        yield "Arguments:\n\n" + "\n".join(_options(own))
+    if positional:
+        yield "Arguments:\n\n" + "\n".join(_options(positional))
     if options:
         yield "Options:\n\n" + "\n".join(_options(options))
     if common:
@@ -134,4 +134,4 @@ def _flags(overview: App) -> Iterator[tuple[list[str], str]]:
     for name in overview:
         if name.startswith("-"):
             flags.setdefault(str(overview[name].help), []).append(name)
-    yield from ((found, text) for text, found in flags.items())
+    yield from ((names, text) for text, names in flags.items())

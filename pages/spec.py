@@ -330,12 +330,12 @@ def _column_types() -> Iterator[str]:
         "Under `columns`, each column has one of these types. In CSV numbers have no width: each type of whole numbers "
         "accepts any whole number, and each other type of numbers any number."
     )
-    found: dict[str, list[str]] = {}
+    types_by_kinds: dict[str, list[str]] = {}
     for name in COLUMN_TYPES:
-        found.setdefault(", ".join(kind for kind, arrow in ARROW_TYPES.items() if accepts(name, arrow)), []).append(
-            name
-        )
-    yield table(("type", "accepts Arrow's types"), [(names(words), kinds) for kinds, words in found.items()])
+        types_by_kinds.setdefault(
+            ", ".join(kind for kind, arrow in ARROW_TYPES.items() if accepts(name, arrow)), []
+        ).append(name)
+    yield table(("type", "accepts Arrow's types"), [(names(words), kinds) for kinds, words in types_by_kinds.items()])
     endings = names(TABLE_PROBES)
     yield f"The files of a table have names that end in {endings}."
 

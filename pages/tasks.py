@@ -130,8 +130,8 @@ def _docstring(text: str) -> tuple[str, list[tuple[str, str]], list[tuple[str, s
 
 def _items(text: str) -> list[tuple[str, str]]:
     """The items of a docstring's section: `name: meaning`, whose further lines are indented below it."""
-    found = re.findall(r"^ {4}(\w[\w, ]*): (.*(?:\n {8}.*)*)", text, re.MULTILINE)
-    return [(name, " ".join(meaning.split())) for name, meaning in found]
+    items = re.findall(r"^ {4}(\w[\w, ]*): (.*(?:\n {8}.*)*)", text, re.MULTILINE)
+    return [(name, " ".join(meaning.split())) for name, meaning in items]
 
 
 def _alias(module: ModuleType, name: str) -> tuple[str, str, str]:

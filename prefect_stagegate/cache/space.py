@@ -169,7 +169,7 @@ class Space:
             self._make_room(size, size - free, available)
 
     def _measure(self) -> Available:
-        """The volume's figures now. The caller holds the lock of the leases, so nobody reserves space meanwhile."""
+        """The volume's figures now. The caller holds the lock of the leases, so no writer reserves space meanwhile."""
         volume = os.statvfs(self._layout.root)
         leases = Leases(self._layout).live(UnreadableRecords())  # a damaged lease's reservation is unknown
         others = [lease for lease in leases if not self._lease or lease.id != self._lease.id]

@@ -278,7 +278,7 @@ def _refused(path: str, problem: str) -> CacheError:
 
 @contextmanager
 def _writable(layout: Layout, folder: Path, view: Path) -> Iterator[None]:
-    """Make a view's folder and its parents writable for the block, and create those that are missing."""
+    """Create the missing folders of a view, and make its folders writable while the block runs."""
     folders = [path for path in (folder, *folder.parents) if path.is_relative_to(view)]
     # The outermost first: nothing can be created in a read-only folder.
     for path in reversed(folders):

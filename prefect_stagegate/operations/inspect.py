@@ -207,9 +207,9 @@ def _line(
         digest,
         sums.files,
         sums.bytes,
-        refs=tuple(name for name, named in refs.catalog.items() if named == digest),
+        refs=tuple(name for name, target in refs.catalog.items() if target == digest),
         here=here,
-        here_as=tuple(name for name, named in refs.node.items() if named == digest),
+        here_as=tuple(name for name, target in refs.node.items() if target == digest),
         leases=tuple(lease for lease in leases if here and lease.keeps(dataset, digest)),
         pins=pins,
     )

@@ -52,7 +52,7 @@ GATES = {
 
 
 class EventScenario(Scenario):
-    """A scenario whose dataset has a name of its own, so that its events are told apart from those of other tests."""
+    """A scenario with a dataset name that no other test uses, since events are found by it."""
 
     def events(self, count: int) -> list[dict[str, Any]]:
         return events_about(f"stagegate.dataset.{self.dataset}", count)

@@ -30,7 +30,7 @@ class RecordScenario(Scenario):
     """The dataset `things`, whose records tests damage."""
 
     digests: tuple[str, str]
-    """The version that `pilot` named first, and the one that it names now."""
+    """The first and the current version of `pilot`."""
 
     def record(self, pattern: str, dataset: str = "things") -> Path:
         """The newest record that a pattern names."""

@@ -1,4 +1,4 @@
-"""Shortcuts of tests: an approval that nobody judged, and the plan of a check."""
+"""Records an approval without its checks, and plans a check without running it."""
 
 from __future__ import annotations
 

@@ -41,10 +41,10 @@ def test_order_of_files_changes_no_sum(files: list[list[float]]) -> None:
 
 
 def test_values_of_another_version_are_kept_up_to_as_many() -> None:
-    one, two, more = (FileValues(("a",), {name: [[1]] for name in names}) for names in ("xy", "yz", "uvw"))
-    assert set(two.keeping(one).files) == {"x", "y", "z"}
-    assert two.keeping(more) == two
-    assert two.keeping(FileValues(("b",), {"x": [[1]]})) == two
+    first, second, larger = (FileValues(("a",), {name: [[1]] for name in names}) for names in ("xy", "yz", "uvw"))
+    assert set(second.keeping(first).files) == {"x", "y", "z"}
+    assert second.keeping(larger) == second
+    assert second.keeping(FileValues(("b",), {"x": [[1]]})) == second
 
 
 def test_files_without_rows_count_for_nothing() -> None:

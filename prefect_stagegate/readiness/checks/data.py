@@ -244,5 +244,5 @@ def digest(context: CheckContext, parameters: NoParameters) -> CheckResult:  # n
         return CheckResult(Outcome.PASS, f"the version that {extends} accepted", measured=measured)
     problem = f"{extends} accepted {digest_text(below.digest)}" if below else f"{extends} has accepted no version yet"
     fix = f"stagegate promote {context.address} --to {extends}"
-    found = f"it is {digest_text(context.digest)}, but {problem}"
-    return one_finding(Outcome.FAIL, "version", found, fix, measured, summary=problem)
+    difference = f"it is {digest_text(context.digest)}, but {problem}"
+    return one_finding(Outcome.FAIL, "version", difference, fix, measured, summary=problem)

@@ -48,7 +48,7 @@ class TableSource(BaseSource):
 
     @abstractmethod
     def _tasks(self, state: str) -> Iterator[Task]:
-        """The tasks of a state, or of the one that the URL names when that is gone."""
+        """The tasks of a state. When the table no longer has that state, those of the state that the URL names."""
 
     @abstractmethod
     def _place_of(self, listed: SourceObject) -> tuple[Source, str]:
