@@ -25,11 +25,11 @@ from pathlib import Path
 import duckdb
 
 from prefect_stagegate.measures import NO_VALUES, FileValues
-from prefect_stagegate.validations.child import COMMAND
-from prefect_stagegate.validations.confinement import environment
-from prefect_stagegate.validations.duck import MEMORY_MIB, THREADS
-from prefect_stagegate.validations.engines import ENGINES
+from prefect_stagegate.validations.engines.engine import ENGINES
+from prefect_stagegate.validations.queries.duck import MEMORY_MIB, THREADS
 from prefect_stagegate.validations.records import ExpectationVerdict, TableJob, TableReport
+from prefect_stagegate.validations.worker.child import COMMAND
+from prefect_stagegate.validations.worker.confinement import environment
 
 PAGE = Path(__file__).parent.parent / "docs/performance.md"
 BEGIN, END = "<!-- validation: begin -->", "<!-- validation: end -->"

@@ -31,7 +31,7 @@ from prefect_stagegate.spec.sources import MirrorSpec, RenameSpec, SourceSpec
 from prefect_stagegate.spec.suites import ExpectationSpec, SuiteSpec
 from prefect_stagegate.units import DURATION_PATTERN, SIZE_PATTERN, format_size
 from prefect_stagegate.validations.columntypes import COLUMN_TYPES, accepts
-from prefect_stagegate.validations.probes import PROBES, TABLE_PROBES
+from prefect_stagegate.validations.files.probes import PROBES, TABLE_PROBES
 
 EXAMPLE = Path(__file__).parents[1] / "examples/nycflights.yaml"
 

@@ -5,9 +5,14 @@
               └ worker      one child process runs Great Expectations over the files of each table that passed
 
 Great Expectations takes seconds to import, so only the worker loads it, and only when a table has a suite.
+
+    files/      which files a contract names, and the probes that open each of them
+    queries/    DuckDB's measures of rows: balance, drift, duplicates, personal data, freshness
+    engines/    what evaluates a suite: DuckDB, with values kept by file, and pandas
+    worker/     the child process: what it may open, the suite that it builds, the results that it sends
 """
 
-from prefect_stagegate.validations.newest import newest_time
+from prefect_stagegate.validations.queries.newest import newest_time
 from prefect_stagegate.validations.validate import lint, validate
 
 __all__ = ["lint", "newest_time", "validate"]

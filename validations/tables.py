@@ -10,8 +10,8 @@ from prefect_stagegate.canonical import digest_of
 from prefect_stagegate.model import Outcome
 from prefect_stagegate.spec import TableSpec
 from prefect_stagegate.validations import schema
-from prefect_stagegate.validations.files import ProbedFiles
-from prefect_stagegate.validations.probes import table_probe
+from prefect_stagegate.validations.files.files import ProbedFiles
+from prefect_stagegate.validations.files.probes import table_probe
 from prefect_stagegate.validations.schema import ColumnProblem, TableFile
 
 

@@ -12,15 +12,15 @@ from prefect_stagegate.measures import NO_VALUES, FileValues
 from prefect_stagegate.model import Entry, Outcome, Validation
 from prefect_stagegate.spec import ContractSpec
 from prefect_stagegate.units import count_text
-from prefect_stagegate.validations.child import judge_in_child
 from prefect_stagegate.validations.columntypes import type_problem
-from prefect_stagegate.validations.engines import ENGINES
+from prefect_stagegate.validations.engines.engine import ENGINES
 from prefect_stagegate.validations.evidence import gather, table_result
-from prefect_stagegate.validations.files import ProbedFiles, probe_files
+from prefect_stagegate.validations.files.files import ProbedFiles, probe_files
+from prefect_stagegate.validations.files.probes import PROBES
 from prefect_stagegate.validations.observations import Observations
-from prefect_stagegate.validations.probes import PROBES
 from prefect_stagegate.validations.records import TableJob
 from prefect_stagegate.validations.tables import ContractTable, examine
+from prefect_stagegate.validations.worker.child import judge_in_child
 
 TIMEOUT = 3600.0
 """Seconds that judging all tables of one version may take."""

@@ -76,7 +76,7 @@ def _argument_problems(arguments: Mapping[str, Any]) -> Iterable[tuple[str, str]
     """Parse an expectation's arguments, and give what is wrong with them."""
     if _LANGUAGES.isdisjoint(arguments):
         return ()  # the parsers take long to import
-    from prefect_stagegate.validations.statements import argument_problems
+    from prefect_stagegate.validations.worker.statements import argument_problems
 
     return argument_problems(arguments)
 

@@ -18,7 +18,7 @@ from prefect_stagegate.operations.workspace import ResolveCredentials
 from prefect_stagegate.settings import Settings
 from prefect_stagegate.spec import SourceSpec
 from prefect_stagegate.spec.models import Owner
-from prefect_stagegate.validations.probes import TABLE_PROBES
+from prefect_stagegate.validations.files.probes import TABLE_PROBES
 
 LISTED = 10_000
 """Objects that are looked at; a larger source is described by its first ones."""

@@ -9,9 +9,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from prefect_stagegate.validations.engines import ENGINES
-from prefect_stagegate.validations.judge import judge_tables
+from prefect_stagegate.validations.engines.engine import ENGINES
 from prefect_stagegate.validations.records import ExpectationVerdict, Judgement, RefusedRows, TableJob, TableReport
+from prefect_stagegate.validations.worker.judge import judge_tables
 
 Run = Callable[..., TableReport]
 

@@ -16,8 +16,8 @@ from prefect_stagegate.measures import NO_VALUES, FileValues
 from prefect_stagegate.operations.gating.validate import validate
 from prefect_stagegate.operations.staging.stage import stage
 from prefect_stagegate.operations.workspace import Workspace, open_workspace
-from prefect_stagegate.validations.judge import judge_tables
 from prefect_stagegate.validations.records import TableJob, TableReport
+from prefect_stagegate.validations.worker.judge import judge_tables
 
 
 def expect(kind: str, **kwargs: Any) -> dict[str, Any]:

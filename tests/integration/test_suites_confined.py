@@ -18,11 +18,12 @@ import sqlalchemy as sa
 from prefect_stagegate.errors import SpecError, ValidationError
 from prefect_stagegate.model import Entry, Evidence, Validation
 from prefect_stagegate.spec import ContractSpec
-from prefect_stagegate.validations import child, landlock, validate
-from prefect_stagegate.validations.confinement import NOT_CONFINED, VARIABLES, environment
-from prefect_stagegate.validations.duckdb_dialect import FOLDERS, Refused, register
-from prefect_stagegate.validations.judge import BadSuites, judge_tables
+from prefect_stagegate.validations import validate
+from prefect_stagegate.validations.engines.duckdb_dialect import FOLDERS, Refused, register
 from prefect_stagegate.validations.records import ExpectationVerdict, TableJob, TableReport
+from prefect_stagegate.validations.worker import child, landlock
+from prefect_stagegate.validations.worker.confinement import NOT_CONFINED, VARIABLES, environment
+from prefect_stagegate.validations.worker.judge import BadSuites, judge_tables
 
 DAYS = pd.to_datetime(["2013-01-01", "2013-06-01", "2013-12-31"]).tz_localize("America/New_York")
 ROWS = pd.DataFrame({"x": [1, 2, 3], "name": ["a", "b", "c"], "at": DAYS})
@@ -208,7 +209,7 @@ def test_meta_names_nothing_that_is_imported(judge: Judge) -> None:
 
 CONFINED = """
 import json, os, socket, sys
-from prefect_stagegate.validations.confinement import confine
+from prefect_stagegate.validations.worker.confinement import confine
 scratch, view, secret, port = sys.argv[1:]
 held = confine(scratch, [view])
 def tried(do):
@@ -251,7 +252,8 @@ def test_landlock_leaves_version_and_scratch_only(view: Path, tmp_path: Path) ->
 INTRUDER = """
 import sys, types
 from pathlib import Path
-from prefect_stagegate.validations import records, worker
+from prefect_stagegate.validations import records
+from prefect_stagegate.validations.worker import worker
 def judge_tables(tables, scratch, progress):
     try:
         problem = Path({secret!r}).read_text()
@@ -261,7 +263,7 @@ def judge_tables(tables, scratch, progress):
     yield records.TableReport("t", [records.Judgement("intrude", "x", "critical", verdict, problem)])
 judge = types.ModuleType("judge")
 judge.judge_tables, judge.BadSuites = judge_tables, type("BadSuites", (Exception,), {{}})
-sys.modules["prefect_stagegate.validations.judge"] = judge
+sys.modules["prefect_stagegate.validations.worker.judge"] = judge
 worker.main()
 """
 
@@ -279,14 +281,14 @@ def test_worker_confines_what_judges(view: Path, tmp_path: Path, monkeypatch: py
 SLEEPER = """
 import os, sys, time, types
 from pathlib import Path
-from prefect_stagegate.validations import worker
+from prefect_stagegate.validations.worker import worker
 def judge_tables(tables, scratch, progress):
     progress(str(os.getpid()))
     time.sleep(600)
     yield
 judge = types.ModuleType("judge")
 judge.judge_tables, judge.BadSuites = judge_tables, type("BadSuites", (Exception,), {})
-sys.modules["prefect_stagegate.validations.judge"] = judge
+sys.modules["prefect_stagegate.validations.worker.judge"] = judge
 worker.main()
 """
 

@@ -27,9 +27,10 @@ from great_expectations.expectations.core.expect_table_row_count_to_equal import
 from prefect_stagegate.errors import SpecError, ValidationError
 from prefect_stagegate.model import Entry, Evidence, Finding, Outcome, Validation
 from prefect_stagegate.spec import ContractSpec
-from prefect_stagegate.validations import child, validate
-from prefect_stagegate.validations.judge import BadSuites, judge_tables
+from prefect_stagegate.validations import validate
 from prefect_stagegate.validations.records import TableJob, TableReport
+from prefect_stagegate.validations.worker import child
+from prefect_stagegate.validations.worker.judge import BadSuites, judge_tables
 
 DIGEST = "sha256:" + "0" * 64
 
@@ -371,7 +372,8 @@ def test_a_worker_that_dies_is_quoted(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 PARENT = """
-from prefect_stagegate.validations import child, records
+from prefect_stagegate.validations.worker import child
+from prefect_stagegate.validations import records
 start = child.subprocess.Popen
 def popen(*args, **kwargs):
     process = start(*args, **kwargs)

@@ -15,11 +15,11 @@ from pyarrow import parquet
 
 from prefect_stagegate.errors import Cancelled, ValidationError
 from prefect_stagegate.measures import Balance, Duplicates, Overlap, TableDrift
-from prefect_stagegate.validations.balance import balance
-from prefect_stagegate.validations.drift import FURTHEST, drift, profile
-from prefect_stagegate.validations.duck import queries
-from prefect_stagegate.validations.duplicates import MOST_SPLITS, duplicates, shared_records
-from prefect_stagegate.validations.pii import PATTERNS, scan
+from prefect_stagegate.validations.queries.balance import balance
+from prefect_stagegate.validations.queries.drift import FURTHEST, drift, profile
+from prefect_stagegate.validations.queries.duck import queries
+from prefect_stagegate.validations.queries.duplicates import MOST_SPLITS, duplicates, shared_records
+from prefect_stagegate.validations.queries.pii import PATTERNS, scan
 
 Rows = Mapping[str, Sequence[object]]
 

@@ -14,7 +14,7 @@ from prefect_stagegate.readiness.checks.drift import Drift, drift
 from prefect_stagegate.readiness.checks.pii import Pattern, Pii, pii
 from prefect_stagegate.readiness.checks.tables import BalanceParameters, DuplicatesParameters, balance, duplicates
 from prefect_stagegate.testing.contexts import DIGEST, NOW, OTHER_DIGEST, Figures, check_context
-from prefect_stagegate.validations.pii import PATTERNS
+from prefect_stagegate.validations.queries.pii import PATTERNS
 
 
 def given(**answers: Any) -> CheckContext:

@@ -10,8 +10,8 @@ from great_expectations.expectations.registry import (
 from prefect_stagegate.spec import vocabulary
 from prefect_stagegate.spec.models import Engine, Probe
 from prefect_stagegate.validations.columntypes import COLUMN_TYPES
-from prefect_stagegate.validations.engines import ENGINES
-from prefect_stagegate.validations.probes import PROBES
+from prefect_stagegate.validations.engines.engine import ENGINES
+from prefect_stagegate.validations.files.probes import PROBES
 
 
 def test_the_spec_names_every_engine_and_probe() -> None:

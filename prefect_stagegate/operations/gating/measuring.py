@@ -16,12 +16,12 @@ from prefect_stagegate.operations.address import ResolvedVersion
 from prefect_stagegate.operations.staging.fetch import present
 from prefect_stagegate.operations.staging.temporary_tables import insert, temporary
 from prefect_stagegate.operations.workspace import Workspace
-from prefect_stagegate.validations.balance import balance
-from prefect_stagegate.validations.drift import Profiles, column_types, drift, profile
-from prefect_stagegate.validations.duck import Queries, queries
-from prefect_stagegate.validations.duplicates import duplicates, overlap, shared_records
-from prefect_stagegate.validations.paths import matcher
-from prefect_stagegate.validations.pii import scan
+from prefect_stagegate.validations.files.paths import matcher
+from prefect_stagegate.validations.queries.balance import balance
+from prefect_stagegate.validations.queries.drift import Profiles, column_types, drift, profile
+from prefect_stagegate.validations.queries.duck import Queries, queries
+from prefect_stagegate.validations.queries.duplicates import duplicates, overlap, shared_records
+from prefect_stagegate.validations.queries.pii import scan
 
 ROWS = 500
 """Rows per insert into the temporary table."""

@@ -21,7 +21,7 @@ from great_expectations.util import convert_to_json_serializable
 
 from prefect_stagegate.canonical import digest_of
 from prefect_stagegate.measures import FileValues, Values
-from prefect_stagegate.validations.merging import Merge, merge_of
+from prefect_stagegate.validations.engines.merging import Merge, merge_of
 
 VERSION = 1
 """Raise it when kept values change their meaning."""

@@ -14,7 +14,7 @@ from great_expectations.validator.metric_configuration import MetricConfiguratio
 from prefect_stagegate.errors import did_you_mean
 from prefect_stagegate.units import count_text
 from prefect_stagegate.validations.records import ExpectationVerdict, Judgement
-from prefect_stagegate.validations.statements import COMPARE, ONLY
+from prefect_stagegate.validations.worker.statements import COMPARE, ONLY
 
 COLUMN_ARGUMENTS = ("column", "column_A", "column_B", "column_list", "column_set")
 NOT_SHOWN = {*COLUMN_ARGUMENTS, "batch_id"}

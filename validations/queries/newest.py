@@ -12,9 +12,9 @@ from prefect_stagegate.errors import ValidationError
 from prefect_stagegate.model import Entry
 from prefect_stagegate.quoting import identifier
 from prefect_stagegate.spec import TableSpec
-from prefect_stagegate.validations import sql
-from prefect_stagegate.validations.duck import locked
-from prefect_stagegate.validations.paths import matcher
+from prefect_stagegate.validations.files.paths import matcher
+from prefect_stagegate.validations.queries import sql
+from prefect_stagegate.validations.queries.duck import locked
 
 
 def newest_time(view: Path, entries: Iterable[Entry], table: TableSpec) -> datetime | None:

@@ -13,11 +13,11 @@ from great_expectations.datasource.fluent.interfaces import Batch
 from great_expectations.expectations.expectation import Expectation
 from great_expectations.expectations.expectation_configuration import ExpectationConfiguration
 
-from prefect_stagegate.validations.engines import SuiteEngine, load_engine
-from prefect_stagegate.validations.probes import PROBES, UnreadableFile, first_line, table_probe
+from prefect_stagegate.validations.engines.engine import SuiteEngine, load_engine
+from prefect_stagegate.validations.files.probes import PROBES, UnreadableFile, first_line, table_probe
 from prefect_stagegate.validations.records import ExpectationVerdict, Judgement, TableJob, TableReport
-from prefect_stagegate.validations.results import error_of, is_about_the_suite, judge
-from prefect_stagegate.validations.suites import build
+from prefect_stagegate.validations.worker.results import error_of, is_about_the_suite, judge
+from prefect_stagegate.validations.worker.suites import build
 
 VERDICT_ONLY = {"result_format": "BOOLEAN_ONLY"}
 """Asks for the counts that decide. Examples take a query over the table for each expectation."""

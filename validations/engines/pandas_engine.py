@@ -14,10 +14,10 @@ from great_expectations.datasource.fluent.interfaces import Batch
 from great_expectations.exceptions.exceptions import GreatExpectationsError
 from great_expectations.expectations.expectation import Expectation
 
+from prefect_stagegate.validations.queries.sql import CSV_NULLS, PARQUET, separator
 from prefect_stagegate.validations.records import RefusedRows, TableJob
-from prefect_stagegate.validations.results import columns_of, figure, map_metric, metric_of
-from prefect_stagegate.validations.sql import CSV_NULLS, PARQUET, separator
-from prefect_stagegate.validations.statements import condition_problem
+from prefect_stagegate.validations.worker.results import columns_of, figure, map_metric, metric_of
+from prefect_stagegate.validations.worker.statements import condition_problem
 
 
 class Frame(pd.DataFrame):

@@ -15,10 +15,10 @@ from dataclasses import asdict
 from typing import IO, Any
 
 from prefect_stagegate.errors import SpecError, ValidationError
-from prefect_stagegate.validations.confinement import environment
 from prefect_stagegate.validations.records import TableJob, TableReport
+from prefect_stagegate.validations.worker.confinement import environment
 
-COMMAND = (sys.executable, "-P", "-m", "prefect_stagegate.validations.worker")
+COMMAND = (sys.executable, "-P", "-m", "prefect_stagegate.validations.worker.worker")
 """`-P`: a module in the current folder must not shadow a library."""
 LAST_SECONDS = 5.0
 """Seconds that a worker may take to end by itself after its last message."""

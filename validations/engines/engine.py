@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from great_expectations.datasource.fluent.interfaces import Batch
     from great_expectations.expectations.expectation import Expectation
 
-    from prefect_stagegate.validations.by_file import FilesOfTable
+    from prefect_stagegate.validations.engines.by_file import FilesOfTable
     from prefect_stagegate.validations.records import RefusedRows, TableJob
 
 
@@ -44,8 +44,8 @@ class SuiteEngine(Protocol):
 
 
 ENGINES = {
-    "duckdb": "prefect_stagegate.validations.engine_duckdb:DuckDBEngine",
-    "pandas": "prefect_stagegate.validations.engine_pandas:PandasEngine",
+    "duckdb": "prefect_stagegate.validations.engines.duckdb_engine:DuckDBEngine",
+    "pandas": "prefect_stagegate.validations.engines.pandas_engine:PandasEngine",
 }
 """Module and class of each engine. Only the worker imports them, since they import Great Expectations."""
 

@@ -15,8 +15,8 @@ from typing import Any
 
 from prefect_stagegate.measures import ColumnDrift, TableDrift
 from prefect_stagegate.quoting import identifier
-from prefect_stagegate.validations.duck import Queries
-from prefect_stagegate.validations.sql import PARQUET, relation
+from prefect_stagegate.validations.queries.duck import Queries
+from prefect_stagegate.validations.queries.sql import PARQUET, relation
 
 LEVELS = 200
 """Quantiles that stand for a column of numbers: the error is far below a hundredth of a standard deviation."""

@@ -8,8 +8,8 @@ from pathlib import Path
 from prefect_stagegate.errors import ValidationError
 from prefect_stagegate.measures import Duplicates, Overlap
 from prefect_stagegate.quoting import identifier
-from prefect_stagegate.validations.duck import Queries
-from prefect_stagegate.validations.sql import relation
+from prefect_stagegate.validations.queries.duck import Queries
+from prefect_stagegate.validations.queries.sql import relation
 
 FILE = "stagegate_file"
 MOST_SPLITS = 16

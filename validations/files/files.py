@@ -11,8 +11,15 @@ from pathlib import Path
 from prefect_stagegate.model import Entry, Finding, Outcome
 from prefect_stagegate.spec import ContractSpec
 from prefect_stagegate.units import count_text
-from prefect_stagegate.validations.paths import matcher
-from prefect_stagegate.validations.probes import PROBES, TABLE_PROBES, Facts, UnreadableFile, first_line, table_probe
+from prefect_stagegate.validations.files.paths import matcher
+from prefect_stagegate.validations.files.probes import (
+    PROBES,
+    TABLE_PROBES,
+    Facts,
+    UnreadableFile,
+    first_line,
+    table_probe,
+)
 
 THREADS = 8
 """Files that are opened at a time."""

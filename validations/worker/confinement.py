@@ -10,7 +10,7 @@ from itertools import chain
 from pathlib import Path
 
 from prefect_stagegate import errors
-from prefect_stagegate.validations import landlock
+from prefect_stagegate.validations.worker import landlock
 
 SYSTEM = (
     # shared libraries, and how they are found
@@ -60,5 +60,5 @@ def _installation() -> set[str | Path]:
         Path(sys.base_prefix, "lib"),
         Path(sys.base_exec_prefix, "lib"),
         Path(errors.__file__).parent,
-        Path(__file__).resolve().parent,
+        Path(__file__).resolve().parents[1],  # `validations`, which is a link in a checkout
     }

@@ -17,8 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from prefect_stagegate.units import count_text
-from prefect_stagegate.validations.duck import locked
-from prefect_stagegate.validations.sql import read_csv
+from prefect_stagegate.validations.queries.duck import locked
+from prefect_stagegate.validations.queries.sql import read_csv
 
 MAGIC = b"PAR1"
 TAIL = 8

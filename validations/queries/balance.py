@@ -7,8 +7,8 @@ from pathlib import Path
 
 from prefect_stagegate.measures import Balance
 from prefect_stagegate.quoting import identifier
-from prefect_stagegate.validations.duck import Queries
-from prefect_stagegate.validations.sql import relation
+from prefect_stagegate.validations.queries.duck import Queries
+from prefect_stagegate.validations.queries.sql import relation
 
 SHOWN = 60
 """Characters of a class's name that are shown."""

@@ -26,8 +26,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
-from prefect_stagegate.validations.confinement import confine
 from prefect_stagegate.validations.records import TableJob
+from prefect_stagegate.validations.worker.confinement import confine
 
 Send = Callable[[dict[str, Any]], None]
 
@@ -43,7 +43,7 @@ def main() -> None:
     sandbox = confine(job["scratch"], {table.view for table in tables if table.view})
     # Before Great Expectations is imported: what libraries print must not mix with the results.
     send = _sender(_reserve_standard_output())
-    from prefect_stagegate.validations import judge
+    from prefect_stagegate.validations.worker import judge
 
     try:
         judged = (

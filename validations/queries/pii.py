@@ -17,8 +17,8 @@ from pathlib import Path
 
 from prefect_stagegate.measures import Scan
 from prefect_stagegate.quoting import identifier, literal
-from prefect_stagegate.validations.duck import Queries
-from prefect_stagegate.validations.sql import relation
+from prefect_stagegate.validations.queries.duck import Queries
+from prefect_stagegate.validations.queries.sql import relation
 
 _IBAN = r"\b([A-Z]{2}[0-9]{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?)\b"
 _CARD = (

@@ -20,8 +20,8 @@ from typing import Any
 from duckdb_sqlalchemy import Dialect
 from sqlalchemy.dialects import registry
 
-from prefect_stagegate.validations.duck import lock
-from prefect_stagegate.validations.statements import select_problem
+from prefect_stagegate.validations.queries.duck import lock
+from prefect_stagegate.validations.worker.statements import select_problem
 
 SCHEME = "stagegate_duckdb"
 """The scheme of SQLAlchemy URLs that use this dialect."""

@@ -22,12 +22,12 @@ from great_expectations.expectations.core.unexpected_rows_expectation import Une
 from great_expectations.expectations.expectation import ColumnMapExpectation, ColumnPairMapExpectation, Expectation
 
 from prefect_stagegate.quoting import identifier
-from prefect_stagegate.validations.by_file import ByFileEngine, FilesOfTable
-from prefect_stagegate.validations.duck import MEMORY_MIB, THREADS
-from prefect_stagegate.validations.duckdb_dialect import FOLDERS, Refused, definitions, register
+from prefect_stagegate.validations.engines.by_file import ByFileEngine, FilesOfTable
+from prefect_stagegate.validations.engines.duckdb_dialect import FOLDERS, Refused, definitions, register
+from prefect_stagegate.validations.queries.duck import MEMORY_MIB, THREADS
+from prefect_stagegate.validations.queries.sql import PARQUET, relation
 from prefect_stagegate.validations.records import RefusedRows, TableJob
-from prefect_stagegate.validations.results import columns_of, figure, metric_of
-from prefect_stagegate.validations.sql import PARQUET, relation
+from prefect_stagegate.validations.worker.results import columns_of, figure, metric_of
 
 BY_FILE = "{}_by_file"
 """Name of the view that adds a column to the batch: the file of each row."""

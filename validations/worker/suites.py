@@ -16,7 +16,7 @@ from great_expectations.expectations.expectation_configuration import Expectatio
 from great_expectations.expectations.registry import get_expectation_impl, list_registered_expectation_implementations
 
 from prefect_stagegate.errors import did_you_mean
-from prefect_stagegate.validations.statements import argument_problems
+from prefect_stagegate.validations.worker.statements import argument_problems
 
 KEYS = ("type", "kwargs", "severity", "description", "notes", "meta")
 
