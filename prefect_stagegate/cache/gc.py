@@ -137,6 +137,7 @@ class _Needs:
     def has(self, view: View) -> bool:
         """Whether a view is needed, or may be."""
         dataset, digest = view
+        # Read once for each dataset: a node has many versions of few datasets.
         if dataset not in self._digests:
             self._digests[dataset] = self._read(dataset)
         digests = self._digests[dataset]
@@ -204,6 +205,7 @@ def _needs_unlinked(layout: Layout) -> bool:
     """Whether blobs without a second link may be needed: a writer lives, and the volume takes no hard links."""
     unreadable = UnreadableRecords()
     leases = Leases(layout).live(unreadable)
+    # A lease that can't be read may be a writer's.
     writing = bool(unreadable.all) or any(lease.kind is LeaseKind.WRITER for lease in leases)
     return writing and not takes_links(layout.trash)
 

@@ -146,6 +146,7 @@ def is_blob(path: str, digest: str) -> bool:
     """
     descriptor = _open_file(path)
     try:
+        # A file that may be written to is no blob: its bytes could change after this look.
         return not stat.S_IMODE(os.fstat(descriptor).st_mode) & 0o222 and _digest(descriptor) == digest
     finally:
         os.close(descriptor)

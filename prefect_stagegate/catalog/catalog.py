@@ -85,6 +85,7 @@ class Catalog(VersionRecords, ApprovalRecords):
                 created twice.
         """
         records = open_records(url, options or {})
+        # It is written last, so a store that has it was proved.
         stored_format = records.read(FORMAT_KEY)
         if stored_format is None and not create:
             raise CatalogError(f"There is no catalog at {records.url}", hint="Name one with --catalog.")
@@ -259,6 +260,7 @@ class Catalog(VersionRecords, ApprovalRecords):
         """
         dataset = address.dataset
         if address.digest:
+            # Read for its checks: the digest must be that of a version in this catalog.
             return self.manifest(dataset, address.digest).digest
         if address.abbreviation:
             self.require_dataset(dataset)
@@ -391,6 +393,7 @@ class Catalog(VersionRecords, ApprovalRecords):
     def waivers(self, dataset: str, digest: str, target: str) -> list[Waiver]:
         """The newest state of each waiver for a version at a target, ended ones included, the oldest first."""
         records = self._load_all(Waiver, self._key(dataset, "waivers", digest, f"/{target}/"))
+        # A later record of a waiver replaces the earlier ones.
         return list({waiver.id: waiver for waiver in records}.values())
 
     # ── revoked evidence ────────────────────────────────────────────────────────────────────────────────────────

@@ -33,6 +33,7 @@ def decode(kind: type[T], data: bytes, key: str) -> T:
     try:
         value: T = _adapter(cast("Any", kind)).validate_json(data)
     except ValidationError as error:
+        # One is enough: a damaged record may have thousands.
         first = error.errors(include_url=False)[0]
         raise CorruptRecord(
             f"The catalog's record {key} can't be read: {'.'.join(map(str, first['loc']))}: {first['msg']}",

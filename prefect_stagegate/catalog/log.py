@@ -202,6 +202,7 @@ class Log(Generic[E]):
         return len(numbers)
 
     def _records_of(self, numbers: Sequence[int]) -> Iterator[tuple[int, bytes]]:
+        # A pool of threads costs more than a few reads.
         if len(numbers) < READERS:
             yield from ((number, self._read(number)) for number in numbers)
             return

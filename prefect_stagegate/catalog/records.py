@@ -106,6 +106,7 @@ class DirectoryRecords:
     def _write(self, key: str, data: bytes, publish: Any) -> bool:
         """Write a scratch file, and `publish` it by os.link or os.replace; False when the name is taken."""
         target = self.root / key
+        # Beside its target, because links and renames work within one volume. No record has such a name.
         scratch = target.parent / f".{target.name}.{uuid.uuid4().hex}"
         try:
             make_folder(target.parent)

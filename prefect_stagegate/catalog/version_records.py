@@ -149,6 +149,7 @@ class VersionRecords(TypedRecords):
 
         end = self._records.read_end(key, END)
         needed = footer_size(end) if end else 0
+        # Nearly always one read: only the footers of very many row groups are longer.
         return end if needed <= END else self._records.read_end(key, needed)
 
     def _require_version(self, dataset: str, digest: str, data: bytes | None) -> bytes:

@@ -137,6 +137,7 @@ class Exchange:
         end = self.received + len(chunk)
         if keep:
             self.chunks.append(bytes(chunk))
+        # A server that sends more than it announced must fill neither the buffer nor the disk.
         elif self.target.length is not None and end > self.target.length:
             return 0
         elif self.buffer is not None:
@@ -159,6 +160,7 @@ class Exchange:
         """
         request, self.handle = self.target, handle
         require_sendable(request.headers)
+        # libcurl would drop a header without a value; a semicolon makes it send the name alone.
         headers = [f"{name}: {value}" if value else f"{name};" for name, value in request.headers.items()]
         if request.range:
             headers.append(f"Range: bytes={request.range[0]}-{request.range[1] - 1}")
@@ -199,6 +201,7 @@ class Exchange:
 
     def _set_response(self, handle: pycurl.Curl, code: int) -> bool:
         status = handle.getinfo(pycurl.RESPONSE_CODE)
+        # The fast way of `writer` counts nothing while the bytes come.
         self.received = self.received or sum(map(len, self.chunks))
         # The body of an error or redirect may be cut: its beginning is enough.
         is_cut = (status >= _ERRORS or status in REDIRECT_STATUSES) and code in TOO_LONG

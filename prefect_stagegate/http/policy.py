@@ -104,6 +104,7 @@ def wire_url(url: str) -> str:
     >>> wire_url("https://me:secret@bücher.example/a b?c=ü#top")
     'https://xn--bcher-kva.example/a%20b?c=%C3%BC'
     """
+    # The common case, without parsing: this runs for each request.
     if _PLAIN_URL.fullmatch(url):
         return url
     origin, parts = origin_of(url), urlsplit(url)
@@ -112,6 +113,7 @@ def wire_url(url: str) -> str:
     head, _, _ = url.partition("#")
     target = head.partition("://")[2]
     target = target[len(parts.netloc) :]
+    # `%` is safe: what is encoded already must not be encoded twice.
     safe = quote(target, safe="!\"$%&'()*+,-./:;<=>?@[\\]^_`{|}~", errors="surrogateescape")
     return f"{origin.scheme}://{netloc}{safe if safe.startswith('/') else '/' + safe}"
 

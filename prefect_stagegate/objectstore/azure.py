@@ -215,6 +215,7 @@ class AzureLister:
         try:
             with client:
                 for blob in client.list_blobs(name_starts_with=prefix or None):
+                    # Accounts with real folders list them as blobs with this mark.
                     if (blob.metadata or {}).get("hdi_isfolder") != "true":
                         etag = (blob.etag or "").strip('"')
                         yield ListedObject(blob.name, blob.size, etag, blob.last_modified.timestamp())

@@ -66,6 +66,7 @@ def client_options(endpoint: str, ca_file: str, idle: float) -> dict[str, Any]:
         "allow_http": endpoint.startswith("http://"),
         "connect_timeout": timedelta(seconds=CONNECT_SECONDS),
         "read_timeout": timedelta(seconds=idle),
+        # obstore's own limit of the whole request would end long reads that progress.
         "timeout": timedelta(days=3650),
     }
     if ca_file:

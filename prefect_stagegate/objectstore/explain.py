@@ -247,6 +247,7 @@ def _summary(text: str) -> str:
 
 def _server_message(text: str) -> str:
     """The message of the error document that the server sent; empty when it sent none."""
+    # Behind it obstore repeats its error in Rust's form.
     body = text.partition("\n\nDebug source")[0]
     document = body.find("<Error>")
     if document >= 0 and (message := _MESSAGE.search(body, document)):

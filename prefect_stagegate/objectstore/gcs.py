@@ -84,6 +84,7 @@ def open_gcs(
         UsageError: The credentials or the CA file can't be used, or the requester pays and no project is named.
     """
     url = f"gs://{path.bucket}/"
+    # The emulator's variable is mostly a host and port without TLS.
     endpoint = usable_endpoint(settings.endpoint or os.environ.get(EMULATOR, ""), tls=False) or GOOGLE
     identity = identify(settings.token, url=url)
     payer = _payer(settings)
@@ -101,6 +102,7 @@ def open_gcs(
 
     bearer = identity.bearer
     our_client = http_client(settings.ca_file, idle, allowed)
+    # Only with a token of our own: obstore gives none away.
     lister = Generations(endpoint, path.bucket, bearer, payer, our_client) if bearer else None
     authorization = _authorization(identity)
     bucket_url = f"{canonical_url(endpoint)}/{quote(path.bucket, safe='')}"
@@ -130,6 +132,7 @@ def _payer(settings: GcsSettings) -> str:
     payer = str(settings.requester_pays or "")
     if payer.lower() in ("", "false"):
         return ""
+    # As gcsfs reads it: `true` means the option `project`.
     if payer.lower() == "true":
         payer = settings.project
     if not payer:

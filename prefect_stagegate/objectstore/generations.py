@@ -53,6 +53,7 @@ class Generations:
         query = {"prefix": prefix, "maxResults": str(PAGE), "fields": FIELDS}
         if self.payer:
             query["userProject"] = self.payer
+        # A server whose pages link in a circle would be listed for ever.
         seen = set[str]()
         while True:
             page = self._page(query)

@@ -128,6 +128,7 @@ def object_store_options(url: str, settings: S3Settings, *, idle: float) -> dict
         "max_retries": str(RETRIES),
         "retry_timeout": f"{max(idle, 1.0):.0f}s",
     }
+    # An empty value is no missing one: the library would take it for a setting.
     return {name: value for name, value in options.items() if value}
 
 
@@ -173,5 +174,6 @@ def _config(resolved: Resolved, host: str, *, virtual: bool) -> dict[str, Any]:
     if settings.requester_pays:
         config["request_payer"] = True
     if host:
+        # Under both names: the environment's AWS_ENDPOINT_URL_S3 would count more than the first alone.
         config["endpoint"] = config["aws_endpoint_url_s3"] = host
     return config

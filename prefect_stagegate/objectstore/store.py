@@ -132,6 +132,7 @@ class ObjectStore:
             for page in obstore.list(self._store, prefix or None, chunk_size=PAGE):
                 for meta in page:
                     yield _listed(meta, by_version=False)
+                # From here the lister goes on, when a later page holds a key that obstore refuses.
                 last = page[-1]["path"]
         except InvalidPathError as error:
             if self._lister is None:
@@ -326,6 +327,7 @@ class ObjectStore:
                 hint=f"If {there} is the right server, set `endpoint_url` to it.",
                 source=self.url,
             )
+        # Once is enough: the probe costs a request.
         self._redirect_probe = ""
 
     def _head(self, key: str, timeout: float) -> Response | None:
@@ -333,6 +335,7 @@ class ObjectStore:
         signed = self.get_request(key, method="HEAD")
         if signed is None:
             try:
+                # A URL that obstore signs is valid without a header. A minute is enough for the one request.
                 signed = obstore.sign(self._store, "HEAD", key, timedelta(minutes=1)), {}
             except _FAILURES:
                 return None

@@ -76,6 +76,7 @@ def apply_overrides(
     answer = replace(answer, severity=requirement.severity)
     if answer.outcome is Outcome.FAIL:
         valid = [waiver for waiver in waivers if not why_void(waiver, requirement, case)]
+        # The one that lasts longest: each of them alone lets the failure pass.
         longest = max(valid, key=lambda waiver: waiver.until, default=None)
         if longest is None:
             return answer

@@ -209,6 +209,7 @@ def read_pieces(source: Source, listed: SourceObject, start: int, end: int) -> I
     buffer = memoryview(bytearray(min(PIECE, end - start)))
     while True:
         piece = buffer[: min(PIECE, end - start)]
+        # At least once: an empty read checks the pin of an empty object.
         source.read_into(listed, start, piece)
         start += len(piece)
         yield piece

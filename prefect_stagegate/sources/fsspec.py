@@ -124,6 +124,7 @@ class FsspecSource(BaseSource):
             raise self._explained(error, "") from error
         # Only asynchronous file systems of fsspec may be called by many threads at once.
         self._fs = system if system.async_impl else SerializedFileSystem(system)
+        # Two servers may have a bucket or folder of one name.
         server = options.get("endpoint_url") or options.get("host") or ""
         self.identity = f"{server} {self.url}".strip()
         self._is_folder = url.endswith("/")

@@ -39,6 +39,7 @@ class Buffers:
             if not self._unmade:
                 return None
             self._unmade -= 1
+        # Outside of the lock, which others wait for. Its pages are aligned, as direct writes need them.
         return mmap.mmap(-1, self._size)
 
     def put(self, buffer: mmap.mmap) -> None:
@@ -75,6 +76,7 @@ class DirectFile:
     def __init__(self, descriptor: int, size: int) -> None:
         self._descriptor = descriptor
         self._size = size
+        # Before the first byte comes: a full volume ends the download at its start, not at its end.
         _reserve(descriptor, size)
         self._direct = _go_direct(descriptor)
 
@@ -125,6 +127,7 @@ def _go_direct(descriptor: int) -> bool:
     try:
         fcntl.fcntl(descriptor, fcntl.F_SETFL, flags | os.O_DIRECT)
     except OSError:
+        # tmpfs and some network file systems refuse: then all writes go through the page cache.
         return False
     return True
 

@@ -82,6 +82,7 @@ def _new_hasher(name: str, size: int) -> Any:
         return crc32c.Crc(crc32c.crc32c if name == "crc32c" else zlib.crc32)
     hasher = hashlib.new("sha1" if name == "git" else name, usedforsecurity=False)
     if name == "git":
+        # git hashes this head before the bytes.
         hasher.update(f"blob {size}\0".encode())
     return hasher
 
@@ -104,6 +105,7 @@ def verify_bytes(job: Job, hasher: Hasher) -> bool:
             hint += " If this server's etags are no MD5, set `etag_is_md5: false`."
         raise ChecksumMismatch(f"The bytes are wrong: {mismatch}", hint=hint, **_location(job))
     if planned and planned != (actual := hasher.digest()):
+        # The object was listed again, or is a mirror's: other bytes are another state of it, not damage.
         if job.restarted or job.member:
             raise ObjectChanged(
                 f"The object was replaced: it no longer has the digest {planned}",

@@ -138,6 +138,7 @@ class TransferContext:
         """The row to remember, or None: without a planned digest, a mirror's bytes don't prove the source's pin."""
         listed = job.planned.object if job.member else job.listed
         assert listed is not None  # noqa: S101
+        # A weak pin as young as this may name other bytes soon.
         if is_racy(listed, started) or (job.member and not job.planned.digest):
             return None
         return (job.sources[0].identity, listed.key, listed.pin, listed.size, digest)

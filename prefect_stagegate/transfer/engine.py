@@ -79,6 +79,7 @@ class Engine:
         self._members = [group.members() for group in groups]
         limits = context.limits
         self._buffers = Buffers(max(limits.memory // limits.part, 1), limits.part)
+        # Not above a part: whatever is larger is read into buffers of that size.
         self._small = min(SMALL, limits.part)
         self._waits = Waits(context.store.blobs, limits.idle, context.progress)
         self._loop = Loop(
@@ -108,6 +109,7 @@ class Engine:
         self.ended = False
         self.fatal: BaseException | None = None
         """What ended the whole transfer: an error of the cache, of the plan, or a defect."""
+        # In the caller's context, which loggers and progress need.
         run = partial(copy_context().run, self._read_plan)
         self._planning = threading.Thread(target=run, name="stagegate-plan", daemon=True)
 
@@ -141,6 +143,7 @@ class Engine:
         if not self.results.is_full:
             self._loop.feed()
         self.results.wait(seconds)
+        # A defect in the loop's thread ends the transfer: nobody would wake this thread any more.
         if self._loop.failure:
             self._fail(self._loop.failure)
         return self.ended
@@ -153,6 +156,7 @@ class Engine:
                 job = Job(planned, self._members[planned.source], listed=planned.object)
                 if planned.action is Action.REUSE and self._reuse(job):
                     continue
+                # Before it can be finished, else the transfer could look complete in between.
                 self._planned += 1
                 self._queues[id(job.source)].jobs.append(job)
                 self._loop.feed()
@@ -263,6 +267,7 @@ class Engine:
             start, end = read.bounds
             buffer = memoryview(read.part.buffer)[: end - start]
         elif read.whole:
+            # A repeated request begins with the first byte again.
             read.whole.restart()
             if read.whole.size > self._small:
                 sink = read.whole.take
@@ -278,6 +283,7 @@ class Engine:
 
     def _next_part(self) -> Part | None:
         """The next part, of the open object with the fewest parts under way; None without a buffer or connection."""
+        # Evenly: an object that gets no part would hold its file and its claim for nothing.
         for download in sorted(self._open, key=lambda download: download.users):
             queue = self._queues[id(download.job.source)]
             if not queue.may_read() or not self._has_connection(queue):
@@ -464,6 +470,7 @@ class Engine:
 
     def _fail(self, error: BaseException) -> None:
         """End the whole transfer with an error. From any thread."""
+        # The first cause counts: what follows from the stop says less.
         self.fatal = self.fatal or error
         self._context.stop.end()
         self.ended = True

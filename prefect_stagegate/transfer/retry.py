@@ -86,6 +86,7 @@ class Retrier:
         attempt = 0
         while True:
             attempt += 1
+            # Before each try, too: another read of this source may have been refused meanwhile.
             if seconds := self.quiet_seconds():
                 self._sleep(seconds)
             try:

@@ -55,6 +55,7 @@ class SourceQueue:
         """Whether an object waits and may be started now."""
         if not self.jobs or not self.may_read():
             return False
+        # Two for each worker keep all busy, and most of the plan stays where it can be dropped.
         return not self.blocks or self.readers.busy < 2 * self.readers.size
 
     def take_batch(self, first: Job) -> list[Job]:

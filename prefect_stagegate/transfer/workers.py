@@ -34,6 +34,7 @@ class WorkerPool:
         """Have a thread run `call`."""
         with self._lock:
             self.busy += 1
+            # As many threads as there are calls, up to the bound: most sources need few.
             if len(self._threads) < min(self.size, self.busy):
                 name = f"stagegate-{self._name}-{len(self._threads)}"
                 # In the caller's context: loggers and progress need it.

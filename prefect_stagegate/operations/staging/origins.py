@@ -23,6 +23,7 @@ def spec_with_sources(workspace: Workspace, dataset: str, digest: str) -> Spec:
         UsageError: No stored spec has them.
     """
     recorded = workspace.catalog.origins(dataset, digest)
+    # One origin tells as much of its source as all of them.
     origins = {(origin.source, origin.position): origin for origin in recorded}.values()
     for canonical in workspace.catalog.specs(dataset, digest):
         spec = read_spec(canonical)

@@ -118,6 +118,7 @@ class Unchanged:
         If so, sets `manifest`.
         """
         workspace, dataset, digest = self._workspace, last.dataset, last.digest
+        # Read again: another staging may have noted a newer version since the listing began.
         noted = workspace.cache.memory.noted(self._name)
         if noted == f"{digest} {listing}" and workspace.catalog.spec(dataset, digest) == self._spec.canonical():
             manifest = workspace.catalog.manifest(dataset, digest)

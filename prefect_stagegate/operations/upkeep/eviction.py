@@ -62,6 +62,7 @@ def claim_space(
     ahead: deque[PlannedObject] = deque()
     for planned_object in planned:
         ahead.append(planned_object)
+        # A listing may take long: claim what is planned by now, and let the copying begin.
         if time.monotonic() > deadline:
             break
     _claim(space, ahead, missing, kept)
@@ -87,6 +88,7 @@ def _claim(
 def _missing(workspace: Workspace, groups: Sequence[SourceGroup], planned: PlannedObject) -> int:
     """Bytes of the volume that an object is yet to take."""
     size = room(planned.object.size)
+    # Only large objects are resumed, so nothing of a small one is on the volume yet.
     if planned.object.size <= workspace.settings.part_size:
         return size
     # Of a large object, an interrupted run may have left some bytes on the volume.
@@ -96,6 +98,7 @@ def _missing(workspace: Workspace, groups: Sequence[SourceGroup], planned: Plann
 
 def _make_room(workspace: Workspace, writer_id: str, size: int, missing: int, available: Available) -> None:
     """Collect `missing` bytes of the `size` that are needed, or raise `NoSpace` and collect nothing."""
+    # Remembered, because the dry run and the collection both ask: each answer lists sources.
     may_go = cache(partial(can_be_fetched, workspace))
     needs = f"No space left: needs {bytes_text(size)}, {bytes_text(missing)} more than there is: {available}"
     try:
@@ -104,6 +107,7 @@ def _make_room(workspace: Workspace, writer_id: str, size: int, missing: int, av
         if evictable.bytes >= missing:
             collect(workspace.cache.layout, enough=missing, writer_id=writer_id, may_go=may_go)
             return
+        # Without the condition, so that the message can say what `stagegate gc` would free.
         collectable = collect(workspace.cache.layout, dry_run=True, writer_id=writer_id)
     except CacheError as error:
         raise NoSpace(f"{needs}; garbage can't be collected: {error.message}", hint=error.hint) from error

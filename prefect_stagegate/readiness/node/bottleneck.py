@@ -44,6 +44,7 @@ def bottleneck(reading: Reading, more: Reading, *, cores: int) -> Bottleneck:
         more: The same with several times the readers, past the page cache.
         cores: Cores that this process may use.
     """
+    # First: where the processor is busy, more readers could not help.
     if reading.cpu >= BUSY * cores * reading.seconds:
         return Bottleneck.PROCESSOR
     if more.rate >= HELPS * reading.rate:

@@ -92,6 +92,7 @@ class Machine:
             before, _, after = line.partition(" - ")
             _, _, number, _, point, *_ = before.split(" ")
             kind, device, *_ = after.split(" ")
+            # The kernel writes blanks in octal.
             yield Path(point.replace("\\040", " ")), Mount(kind, device.replace("\\040", " "), number)
 
     def _disks(self, block: Path) -> Iterator[Path]:

@@ -40,6 +40,7 @@ class S3Source(BucketSource):
 
     def response_checksums(self, headers: Headers) -> Checksums:
         """The checksum of the whole object from its upload, else the MD5 that rclone stores for uploads in parts."""
+        # Checksums of parts can't be compared with one of all bytes.
         if headers.get("x-amz-checksum-type", "FULL_OBJECT") == "FULL_OBJECT":
             for name in _ALGORITHMS:
                 if digest := _hex(headers.get(f"x-amz-checksum-{name}", "")):

@@ -207,6 +207,7 @@ class IcebergSource(TableSource):
 
     def _source(self, scheme: str, root: str) -> Source:
         with self._lock:
+            # Under the lock, so that a store is opened once.
             if root not in self._stores:
                 # The catalog's credentials are for its S3 store; other stores use the user's own.
                 options = self._store_options if scheme in ("s3", "s3a", "s3n") else {}

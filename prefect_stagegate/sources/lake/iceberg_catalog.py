@@ -88,6 +88,7 @@ class ConfinedRestCatalog(RestCatalog):
         users = dict(self.properties)
         super()._fetch_config()
         # pyiceberg has merged the response into the properties: what differs came from the catalog.
+        # `self` stands for a missing value, because it equals none.
         sent = {name: value for name, value in self.properties.items() if users.get(name, self) != value}
         self.properties = {**users, **permitted_properties(sent, self._allowed)}
         self.uri = self.properties[URI]
@@ -123,6 +124,7 @@ def open_catalog(name: str, properties: Mapping[str, Any], locations: Locations,
     # pyiceberg loads `ConfinedIO` for every file. `ConfinedIO` then loads the user's own FileIO.
     users_io = {USERS_IO: properties[PY_IO_IMPL]} if properties.get(PY_IO_IMPL) else {}
     confined = {**properties, **users_io, PY_IO_IMPL: f"{__name__}.ConfinedIO", CONFINED: locations}
+    # A source changes nothing: a SQL catalog gets no tables.
     confined |= {"init_catalog_tables": "false", **_read_only(properties)}
     if not properties.get(PY_CATALOG_IMPL) and _type(name, properties) is CatalogType.REST:
         return ConfinedRestCatalog(name, allowed, confined)

@@ -151,6 +151,7 @@ class RewrittenFiles:
                 source=self._url,
                 object=listed.key,
             )
+        # In a variable, because `close` may take it away at any time.
         spool = self._spool
         if spool is None:
             raise self._is_closed(listed)
@@ -237,6 +238,7 @@ def rewrite(data: PinnedFile, kept: Callable[[int], bytearray], sink: Sink) -> I
     Raises:
         OSError, ValueError, pyarrow.ArrowException: The file is broken.
     """
+    # Spark's old timestamps as microseconds: as nanoseconds they would end in the year 2262.
     with pq.ParquetFile(data, coerce_int96_timestamp_unit="us", **READER) as file:
         rows = kept(file.metadata.num_rows)
         yield  # reading the delete files may have taken long: let the caller stop here
@@ -245,6 +247,7 @@ def rewrite(data: PinnedFile, kept: Callable[[int], bytearray], sink: Sink) -> I
             for group in _groups(_kept(file, rows)):
                 writer.write_table(group, row_group_size=max(1, group.num_rows))
                 yield
+            # All but pyarrow's own note on the schema, which changes with its releases.
             metadata = file.metadata.metadata or {}
             if notes := {name: note for name, note in metadata.items() if name != b"ARROW:schema"}:
                 writer.add_key_value_metadata(notes)
@@ -262,6 +265,7 @@ def _kept(file: pq.ParquetFile, kept: bytearray) -> Iterator[pa.RecordBatch]:
     start, metadata = 0, file.metadata
     size = sum(metadata.row_group(number).total_byte_size for number in range(metadata.num_row_groups))
     rows = min(MOST_ROWS, max(1, GROUP_BYTES * metadata.num_rows // max(1, size)))
+    # In this thread: others would hold further batches in memory.
     for batch in file.iter_batches(rows, use_threads=False):
         mask = pa.Array.from_buffers(pa.uint8(), len(batch), [None, pa.py_buffer(kept[start : start + len(batch)])])
         start += len(batch)

@@ -82,6 +82,7 @@ class TableSource(BaseSource):
             self._rewritten.read_into(listed, start, buffer, partial(self._tasks, listed.state))
             return
         store, key = self._place_of(listed)
+        # Parts must share one state of the file, and only a bucket names a state in each read: else look it up.
         if not isinstance(store, BucketSource) or not 0 == start < len(buffer) == listed.size:
             store.read_into(self._stat(listed), start, buffer)
             return

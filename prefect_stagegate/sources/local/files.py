@@ -169,6 +169,7 @@ class FileSource(BaseSource):
                         yield self._file(entry, path)
             except OSError as error:  # `is_dir` calls stat where the file system gives no kinds with the names
                 raise self._explained(error, key) from error
+            # Reversed, because the stack is taken from its end.
             directories += filter(partial(enters, wanted), reversed(below))
 
     def _is_new(self, key: str, wanted: Wanted, walk: Walk) -> bool:

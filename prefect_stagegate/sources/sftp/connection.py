@@ -186,6 +186,7 @@ def _known_keys(options: asyncssh.SSHClientConnectionOptions, known_hosts: Any) 
 def _known_hosts(login: Login, configured: Any) -> Any:
     """The files of known hosts that exist; without any, a function that knows no host."""
     if login.known_hosts:
+        # Opened, so that a missing file is an error here and not an unknown host.
         with Path(login.known_hosts).expanduser().open("rb") as file:
             return [file.name]
     names = configured or KNOWN_HOSTS

@@ -117,6 +117,7 @@ def _converted(array: pa.Array, kind: pa.DataType) -> pa.Array:
     plain = array.storage if isinstance(array, pa.ExtensionArray) and not isinstance(kind, pa.ExtensionType) else array
     _refuse_infinity(plain)
     plain = plain if plain.type == kind else plain.cast(kind)
+    # The driver's buffers are checked too: Parquet would store invalid UTF-8.
     plain.validate(full=True)
     return plain
 

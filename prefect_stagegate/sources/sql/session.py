@@ -50,6 +50,7 @@ class Session:
         self._url = url
         self._errors = (Error, OSError, pa.ArrowException)  # the last comes from a result's stream
         try:
+            # Else the driver would begin a transaction of its own, with another isolation.
             self._connection = dbapi.connect(uri, autocommit=True)
         except self._errors as error:
             raise self._refused(str(error)) from error
