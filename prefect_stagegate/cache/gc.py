@@ -282,8 +282,9 @@ def _is_young(draft: Path) -> bool:
 
 
 def _reasons(layout: Layout, writer_id: str) -> tuple[str, ...]:
-    leases = map(_reason, _without(Leases(layout).live(UnreadableRecords()), writer_id))
-    return (*leases, *_young_drafts(layout))
+    leases = _without(Leases(layout).live(UnreadableRecords()), writer_id)
+    held = (f"{'@'.join(filter(None, (lease.dataset, lease.digest)))}: {lease}" for lease in leases)
+    return (*held, *_young_drafts(layout))
 
 
 def _young_drafts(layout: Layout) -> Iterator[str]:
@@ -292,8 +293,3 @@ def _young_drafts(layout: Layout) -> Iterator[str]:
             if _is_young(draft) and not is_locked(draft):
                 reason = f"a draft without a lock, perhaps of a stager that was killed in the last {DRAFT_SECONDS} s"
                 yield f"ingest/{draft.name}: {reason}; a later collection removes it"
-
-
-def _reason(lease: Lease) -> str:
-    version = f"{lease.dataset}@{lease.digest}" if lease.digest else lease.dataset
-    return f"{version}: {lease}"

@@ -120,9 +120,7 @@ class Catalog(VersionRecords, ApprovalRecords):
     def refs(self, dataset: str, unreadable: UnreadableRecords | None = None) -> dict[str, RefEntry]:
         """Every ref of a dataset with its newest entry, sorted by name.
 
-        Args:
-            dataset: The dataset's name.
-            unreadable: Collects the refs that can't be read, which are left out; None to raise the first one's error.
+        `unreadable` collects the refs that can't be read, which are left out; with None, the first of them raises.
         """
         refs: dict[str, RefEntry] = {}
         for name in self.ref_names(dataset):
@@ -368,11 +366,7 @@ class Catalog(VersionRecords, ApprovalRecords):
     def put_signature(self, dataset: str, statement: str, key: str, envelope: Mapping[str, Any]) -> None:
         """Store a DSSE envelope around an attestation; a second one of the same key changes nothing.
 
-        Args:
-            dataset: The dataset.
-            statement: The attestation's own digest, `sha256:<hex>`.
-            key: The signing key's id, in hex.
-            envelope: The DSSE envelope.
+        `statement` is the attestation's own digest, `sha256:<hex>`, and `key` the signing key's id in hex.
         """
         self._records.create(self._key(dataset, "signatures", statement, f"/{key}.json"), encode(dict(envelope)))
 

@@ -22,10 +22,7 @@ def encode(value: Any) -> bytes:
 def decode(kind: type[T], data: bytes, key: str) -> T:
     """Read what `encode` wrote.
 
-    Args:
-        kind: The dataclass, or `list[…]` of it.
-        data: The record.
-        key: The record's key, for errors.
+    `kind` is the dataclass, or `list[…]` of it. Errors name `key`.
 
     Raises:
         CorruptRecord: The record isn't JSON, or its fields aren't those of `kind`.

@@ -78,9 +78,7 @@ class RowLayout(Generic[T]):
     def footer(self, data: bytes, key: str) -> Footer:
         """The footer of the record `key`.
 
-        Args:
-            data: The record, or so much of its end as `footer_size` says.
-            key: The record's key, for errors.
+        `data` is the record, or so much of its end as `footer_size` says.
 
         Raises:
             CorruptRecord: The record is no Parquet file, or its footer is not one of `write`.

@@ -25,10 +25,7 @@ _shared: Loop | None = None
 def fetch(request: Request, buffer: memoryview | None = None, sink: Sink | None = None) -> Response:
     """Send one request and wait for its response, which may have any status.
 
-    Args:
-        request: The request.
-        buffer: Takes the body; must have exactly its length.
-        sink: Called with the body's chunks, in another thread.
+    `buffer` takes the body, and must have its length; `sink` is called with its chunks, in another thread.
 
     Raises:
         SourceUnavailable: The server did not answer, or the response broke off.
@@ -52,9 +49,8 @@ def fetch(request: Request, buffer: memoryview | None = None, sink: Sink | None 
 def fetch_many(requests: Iterable[tuple[str, Request]], at_once: int) -> Iterator[tuple[str, Response | Exception]]:
     """Send many requests, and give the response or error of each as it ends.
 
-    Args:
-        requests: Each with a key, which comes back with its outcome. Taken one by one as others end.
-        at_once: Most requests under way at a time.
+    Requests are taken one by one as others end, so that at most `at_once` are under way. The key of each comes back
+    with its outcome.
     """
     ended: queue.SimpleQueue[Exchange] = queue.SimpleQueue()
     loop, remaining = _loop(), iter(requests)

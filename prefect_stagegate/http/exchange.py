@@ -53,13 +53,8 @@ class Meter(Protocol):
 class Exchange:
     """A request and its response, whose body goes into `buffer`, to `sink`, or into the response.
 
-    Args:
-        request: The request.
-        done: Called at the end with this exchange, in the loop's thread.
-        buffer: Takes the body; must have its length.
-        sink: Called with the body's chunks.
-        meter: Limits the speed.
-        owner: Any value, for `done`.
+    `buffer` must have the body's length; `sink` is called with its chunks. `done` is called at the end with this
+    exchange, in the loop's thread; `owner` is any value, for `done`.
     """
 
     __slots__ = (
@@ -186,9 +181,7 @@ class Exchange:
     def complete(self, handle: pycurl.Curl, code: int) -> bool:
         """Set `response`, or `error` when the request failed or the response is not as expected.
 
-        Args:
-            handle: The exchange's handle.
-            code: libcurl's, 0 for a whole response.
+        `code` is libcurl's, 0 for a whole response.
 
         Returns:
             Whether the connection may be used for another request.

@@ -147,9 +147,7 @@ def require_sendable(headers: Mapping[str, str]) -> None:
 def require_allowed(host_or_url: str, allowed: Allowed) -> None:
     """Refuse a host that is a blocked address, or resolves to one now. A host that doesn't resolve passes.
 
-    Args:
-        host_or_url: A URL, `host`, `host:port`, or empty.
-        allowed: Hosts that are never blocked.
+    `host_or_url` is a URL, `host`, `host:port`, or empty.
 
     Raises:
         UsageError: Its address is blocked.
@@ -190,10 +188,7 @@ def addresses(host: str) -> list[str]:
 def redirect_url(url: str, location: str, count: int) -> str:
     """The URL that a redirect leads to.
 
-    Args:
-        url: The requested URL.
-        location: The response's Location header, absolute or relative.
-        count: Redirects followed before this one.
+    `location` may be relative; `count` redirects were followed before this one.
 
     Raises:
         SourceError: Too many redirects, one from https to http, or one to no http or https URL.

@@ -86,10 +86,7 @@ def is_whole_head(lines: Sequence[bytes]) -> bool:
 def require_expected(request: Request, response: Response, received: int) -> None:
     """Compare a response below 300 with its request.
 
-    Args:
-        request: The request, after redirects.
-        response: Its head.
-        received: Length of its body in bytes.
+    `request` is the one after redirects; `received` is the length of the body in bytes.
 
     Raises:
         RangeIgnored: The response is the whole object, and a range was requested.
@@ -117,11 +114,7 @@ def require_expected(request: Request, response: Response, received: int) -> Non
 def failure_of(request: Request, code: int, status: int, *, refused: bool) -> StagegateError:
     """The error for a request that ended without a whole response.
 
-    Args:
-        request: The request.
-        code: libcurl's.
-        status: Of the response; 0 without one.
-        refused: Whether the connection was refused.
+    `code` is libcurl's; `status` is 0 without a response.
     """
     address = origin_of(request.url).address
     if code in TOO_LONG:

@@ -97,9 +97,7 @@ _TABLE: OptionTable[AzureSettings] = OptionTable(AZURE, TRANSLATIONS)
 def azure_settings(options: Mapping[str, Any], *, host: str = "") -> AzureSettings:
     """Translate adlfs's options; the environment fills in what they leave open.
 
-    Args:
-        options: By adlfs's names.
-        host: The account's host where the URL names it: `account.dfs.core.windows.net`.
+    `host` is the account's where the URL names it: `account.dfs.core.windows.net`.
 
     Raises:
         UsageError: An option is unknown, a value is not usable, or no account is named.

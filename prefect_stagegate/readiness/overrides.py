@@ -66,12 +66,8 @@ def apply_overrides(
 ) -> Evidence:
     """The answer as the gate counts it, with the gate's severity.
 
-    Args:
-        answer: The answer of the check.
-        requirement: What the gate requires of this check.
-        case: What the gate decides about.
-        waivers: All waivers that were granted; void ones are ignored.
-        record: All recorded evidence about the version, the oldest first, the answer among it.
+    Void waivers are ignored. `record` is all recorded evidence about the version, the oldest first, the answer among
+    it.
     """
     answer = replace(answer, severity=requirement.severity)
     if answer.outcome is Outcome.FAIL:

@@ -102,9 +102,7 @@ def superseded(evidence: Evidence, record: Sequence[Evidence]) -> str:
 
     An answer is later when it was recorded later, or dated later: a check that ran shorter may be recorded first.
 
-    Args:
-        evidence: One answer of the record.
-        record: All recorded evidence about the version, the oldest first.
+    `record` is all recorded evidence about the version, the oldest first.
     """
     recorded_later = False
     for other in record:

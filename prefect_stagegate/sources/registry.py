@@ -269,12 +269,6 @@ def _installed(scheme: str) -> Opener | None:
 def _require_permitted(library: Library, url: str, options: Mapping[str, Any], allowed: Allowed) -> None:
     """Refuse an option that is not permitted, a forbidden address, and a device or pipe in place of a file.
 
-    Args:
-        library: The library that gets the options.
-        url: The source's, for errors.
-        options: With the credentials among them.
-        allowed: Hosts that may be asked even at addresses that no source may have.
-
     Raises:
         UsageError: An option can't be used.
     """

@@ -14,9 +14,7 @@ from prefect_stagegate.transfer.limits import BLOCK
 class Buffers:
     """A pool of a fixed number of buffers, each of one part's size, created when they are first needed.
 
-    Args:
-        count: How many there may be.
-        size: Bytes of each; a multiple of 4096.
+    `size` is the bytes of each, a multiple of 4096.
     """
 
     def __init__(self, count: int, size: int) -> None:

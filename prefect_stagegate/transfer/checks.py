@@ -23,12 +23,7 @@ Offers = tuple[tuple[str, str], ...]
 
 
 class Hasher:
-    """The digests of one object's bytes, given in order.
-
-    Args:
-        checksums: The source's checksums of the bytes.
-        size: Of the object.
-    """
+    """The digests of one object's bytes, given in order."""
 
     def __init__(self, checksums: Offers, size: int) -> None:
         self._blake3 = blake3()

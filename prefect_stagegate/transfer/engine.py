@@ -65,11 +65,8 @@ log = logging.getLogger(__name__)
 class Engine:
     """The running parts of one transfer.
 
-    Args:
-        context: The transfer's context.
-        plan: The planned objects; a thread of the engine's reads them, at most `AHEAD` ahead.
-        groups: The sources, by their position in the spec.
-        max_failed: Failed objects after which no further ones are started.
+    A thread of its own reads the plan, at most `AHEAD` objects ahead. After `max_failed` failures no further object is
+    started.
     """
 
     def __init__(

@@ -40,12 +40,8 @@ class MultipartDownload:
 
     Each `next_part` must be followed by one `store` or `give_up`.
 
-    Args:
-        context: The transfer's context.
-        job: The object.
-        claim: Its file takes the bytes. It is kept when the object is abandoned, and belongs to the result at the end.
-        offers: Checksums of the whole object, where the listing had none.
-        buffers: One is taken for each part, and put back when the part is written and hashed.
+    Its claim is kept when the object is abandoned, and belongs to the result at the end. `offers` are checksums of the
+    whole object, where the listing had none.
 
     Raises:
         CacheError, NoSpace: The volume can't take the object.

@@ -21,9 +21,7 @@ _PAUSE = 0.005
 class Results:
     """Objects that are done. The consumer polls, because waking its thread for each object would cost too much.
 
-    Args:
-        stop: Ends all waits of the engine's threads.
-        added: Called after each result of a read, in the thread that adds it.
+    `added` is called after each result of a read, in the thread that adds it.
     """
 
     def __init__(self, stop: Stop, added: Callable[[], None]) -> None:

@@ -24,11 +24,7 @@ BATCH = 32
 class SourceQueue:
     """The waiting objects of one source.
 
-    Args:
-        source: The objects' source.
-        retrier: Its retries and throttle.
-        limits: The transfer's.
-        failed: Called with an exception of a blocking read that is no error of the source.
+    `failed` is called with an exception of a blocking read that is no error of the source.
     """
 
     def __init__(

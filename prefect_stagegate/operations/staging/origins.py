@@ -42,12 +42,7 @@ def plan_origins(
 ) -> Iterator[PlannedObject]:
     """Plan the fetching of a version, or of some of its paths.
 
-    Args:
-        workspace: Cache and catalog.
-        spec: A spec that has the version's sources.
-        dataset: The version's dataset.
-        digest: The version.
-        paths: Only these entries; None for all.
+    `spec` must have the version's sources. With `paths`, only these entries are planned.
     """
     for origin in workspace.catalog.origins(dataset, digest):
         if paths is not None and origin.path not in paths:

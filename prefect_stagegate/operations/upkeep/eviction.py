@@ -33,10 +33,7 @@ def space_for(workspace: Workspace, writer: Lease, *, is_repair: bool = False) -
 
     The least recently used go first. A version that can't be fetched again stays; only `stagegate gc` takes it.
 
-    Args:
-        workspace: The cache.
-        writer: The writer's lease.
-        is_repair: Whether the writer replaces rotten files: it may also use the bytes that are kept free otherwise.
+    A writer that replaces rotten files (`is_repair`) may also use the bytes that are kept free otherwise.
     """
     rules = SpaceRules(workspace.settings.free_floor, workspace.settings.max_size, is_repair)
     return Space(workspace.cache.layout, rules, writer, partial(_make_room, workspace, writer.id))
@@ -47,12 +44,7 @@ def claim_space(
 ) -> Iterator[PlannedObject]:
     """Pass a plan on once space is claimed for what it fetches: all of it at once, unless the plan takes long.
 
-    Args:
-        workspace: The cache.
-        space: The space that the writer may fill.
-        planned: The plan.
-        groups: The sources, by the position that planned objects name.
-        kept: A draft that holds the reused blobs when room must be made. Nobody else may use it.
+    `kept` holds the reused blobs when room must be made; nobody else may use it.
 
     Raises:
         NoSpace: There is too little space, and not enough can be freed.

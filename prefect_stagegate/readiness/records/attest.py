@@ -69,14 +69,7 @@ def attest(
     request: ApprovalRequest | None = None,
     approvals: Sequence[Approval] = (),
 ) -> dict[str, Any]:
-    """Write a decision as a Statement of JSON values.
-
-    Args:
-        decision: The decision.
-        environment: The environment of the decision; its fingerprint is the decision's.
-        request: The recorded request to promote the version.
-        approvals: The answers to the request.
-    """
+    """Write a decision as a Statement of JSON values."""
     verifier = {"name": "prefect-stagegate", "version": version("prefect-stagegate")}
     attested = AttestedDecision(FORMAT, verifier, decision, environment, request, tuple(approvals))
     return {

@@ -26,11 +26,6 @@ class S3Source(BucketSource):
 
     The etag of an object that was not uploaded in parts is the MD5 of its bytes, and is checked. The option
     `etag_is_md5: false` says that the server's etags are none.
-
-    Args:
-        url: `s3://bucket/folder/`.
-        settings: The translated options.
-        terms: Its idle time and permitted hosts apply.
     """
 
     def __init__(self, url: str, settings: S3Settings, terms: Terms) -> None:

@@ -29,13 +29,7 @@ from prefect_stagegate.redaction import remember_access
 from prefect_stagegate.sources.base import Source, Wanted, everything, public_url
 from prefect_stagegate.sources.extras import missing_extra
 from prefect_stagegate.sources.lake.locations import Locations
-from prefect_stagegate.sources.lake.rewriting import (
-    Task,
-    marked_paths,
-    plan_rewrite,
-    rewrite,
-    unmarked,
-)
+from prefect_stagegate.sources.lake.rewriting import Task, marked_paths, plan_rewrite, rewrite, unmarked
 from prefect_stagegate.sources.lake.table_format import TableSource
 from prefect_stagegate.sources.spooled_file import Sink
 from prefect_stagegate.sources.terms import Terms

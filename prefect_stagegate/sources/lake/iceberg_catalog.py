@@ -67,13 +67,7 @@ class ConfinedIO(FileIO):
 
 
 class ConfinedRestCatalog(RestCatalog):
-    """A REST catalog that keeps only permitted properties of responses, and connects to no forbidden host.
-
-    Args:
-        name: The catalog's.
-        allowed: Hosts that may be asked even at addresses that no source may have.
-        properties: The user's and the spec's.
-    """
+    """A REST catalog that keeps only permitted properties of responses, and connects to no forbidden host."""
 
     def __init__(self, name: str, allowed: Allowed, properties: Mapping[str, Any]) -> None:
         self._allowed = allowed
@@ -111,11 +105,7 @@ class ConfinedRestCatalog(RestCatalog):
 def open_catalog(name: str, properties: Mapping[str, Any], locations: Locations, allowed: Allowed) -> Catalog:
     """Open a catalog.
 
-    Args:
-        name: The catalog's.
-        properties: From the user's configuration and from the spec, whose options were checked.
-        locations: Where files may lie.
-        allowed: Hosts that may be asked even at addresses that no source may have.
+    `properties` are those of the user's configuration and of the spec, whose options were checked.
 
     Raises:
         ValueError: The properties can't be used.

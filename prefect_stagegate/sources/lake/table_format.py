@@ -20,13 +20,7 @@ REMEMBERED_STATS = 4096
 
 
 class TableSource(BaseSource):
-    """The data files that a table's records list. A file with deleted rows is re-written without them.
-
-    Args:
-        url: The table's.
-        identity: Server and table, without credentials.
-        terms: The folder for re-written files, and their known sizes.
-    """
+    """The data files that a table's records list. A file with deleted rows is re-written without them."""
 
     records: str
     """The noun for what lists the table's files: its log, its snapshot."""

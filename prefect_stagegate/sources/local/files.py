@@ -64,10 +64,7 @@ class FileSource(BaseSource):
     The pin is the modification time in nanoseconds with the inode: weak, because a program may set times back. It is
     compared before and after each read, so that a change during the read is an error.
 
-    Args:
-        url: `file:///mnt/nas/flights/` or a path.
-        options: Those of `Recalls`; others have no effect.
-        most: Most files and directories that one listing looks at.
+    Of the options only those of `Recalls` have an effect. One listing looks at `most` files and directories at most.
 
     Raises:
         UsageError: The URL names another host, or an option can't be used.

@@ -31,9 +31,7 @@ BITS = 64
 class Selection:
     """The filters, sample, limit and renames of one source of a spec.
 
-    Args:
-        spec: The source.
-        now: The time from which ages are counted; aware.
+    Ages are counted from `now`, an aware time.
     """
 
     def __init__(self, spec: SourceSpec, now: datetime) -> None:

@@ -63,10 +63,7 @@ class _Session:
 class SftpConnection:
     """One SSH connection and its SFTP session, which all requests share.
 
-    Args:
-        login: Host and user.
-        idle: Seconds without any response after which the connection is dropped.
-        allowed: Hosts that may be asked even at addresses that no source may have.
+    The connection is dropped after `idle` seconds without any response.
     """
 
     login: Login

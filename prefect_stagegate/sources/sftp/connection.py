@@ -106,12 +106,7 @@ async def connect(
 ) -> Connection:
     """Open a connection, through the jump hosts that the configuration names under ProxyJump.
 
-    Args:
-        login: Host and user.
-        idle: Most seconds for the login.
-        allowed: Hosts that may be asked even at addresses that no source may have.
-        through: The connection to go through, instead of the configured ProxyJump.
-        jumps: How many jump hosts may still follow.
+    `through` replaces the configured ProxyJump, and `jumps` more hosts may follow. The login may take `idle` seconds.
 
     Raises:
         AccessDenied: The server refuses the login.

@@ -28,10 +28,7 @@ _EARLIEST = {"date32[day]": -2_147_000_000, "timestamp": -9_222_000_000_000_000_
 class Columns:
     """How the batches of one result are converted.
 
-    Args:
-        result: The result's schema by ADBC.
-        numeric: The types of numeric columns by name; the empty name stands for the others.
-        url: For errors.
+    `numeric` has the types of numeric columns by name; the empty name stands for the others.
 
     Raises:
         SourceError: Columns can't be written. It names each, and what to do.

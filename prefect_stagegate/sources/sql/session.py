@@ -31,10 +31,7 @@ class Session:
 
     With repeatable read, every statement sees the snapshot of the first. The read-only transaction refuses writes.
 
-    Args:
-        uri: For libpq; it may hold a password.
-        url: The source's, without credentials.
-        statement_timeout: How long one statement may take, in PostgreSQL's format.
+    `uri`, for libpq, may hold a password. `statement_timeout` is in PostgreSQL's format.
 
     Raises:
         MissingExtra: ADBC isn't installed.
