@@ -153,6 +153,7 @@ class Space:
                 available = self._measure()
                 free = available.bytes - self._left
                 if size <= free:
+                    # Never so much ahead that another writer finds no room.
                     extra = max(0, min(ahead, free // AHEAD) - size)
                     self._left += size + extra
                     self._ahead += extra

@@ -321,6 +321,7 @@ class ObjectStore:
 
     def _send_head(self, url: str, headers: Headers, timeout: float) -> Response | None:
         """Send a HEAD request; None without a response in time."""
+        # Only a look: what fails here fails again in the request that follows, which tells why.
         with suppress(StagegateError):
             return fetch(Request(url, headers, self.client, "HEAD", timeout=timeout))
         return None

@@ -61,6 +61,7 @@ def judge(context: CheckContext, evidence: Iterable[Evidence], record: Sequence[
         dataset=context.dataset,
         digest=context.digest,
         target=context.target,
+        # Not whoever runs the checks: a waiver of the one who wants the promotion must stay void.
         requester=context.asker.name,
         environment=context.environment.fingerprint,
         at=clock.stamp(context.now),

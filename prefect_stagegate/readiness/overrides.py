@@ -76,6 +76,7 @@ def apply_overrides(
         longest = max(valid, key=lambda waiver: waiver.until, default=None)
         if longest is None:
             return answer
+        # No longer than the failure itself is known: afterwards it may be another one.
         ends = min(filter(None, (answer.expires, longest.until)))
         ruling = Ruling(answer.outcome, answer.expires, longest)
         return replace(answer, outcome=Outcome.WAIVED, expires=ends, ruling=ruling)

@@ -31,6 +31,7 @@ def run_check(definition: CheckDefinition, requirement: Requirement, context: Ch
     """
     began = time.perf_counter()
     answer = _ask(definition, requirement, context)
+    # Shared work tells its own duration: this check may have waited for it, or met it done.
     seconds = time.perf_counter() - began if answer.seconds is None else answer.seconds
     return Evidence(
         check=definition.name,

@@ -203,6 +203,7 @@ def last_answers(
 def signed_answer(request: ApprovalRequest, reply: Approval) -> dict[str, Any]:
     """The JSON values that an approver signs: the digest of the whole request, and the answer to it."""
     return {
+        # Of the whole request, so that an answer can't be carried over to another one.
         "request": digest_of(asdict(request)),
         "dataset": request.dataset,
         "digest": request.digest,

@@ -142,6 +142,7 @@ def coverage(context: CheckContext, parameters: NoParameters) -> CheckResult:  #
 
 def _from_contract(context: CheckContext, name: str) -> CheckResult:
     validation = context.validation()
+    # A verdict about another version must never count for this one.
     if validation.digest != context.digest:
         other = digest_text(validation.digest)
         return CheckResult(Outcome.INCONCLUSIVE, f"the validation is of another version, {other}")

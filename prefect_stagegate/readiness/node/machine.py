@@ -56,6 +56,7 @@ class Machine:
 
     def mount(self, folder: Path) -> Mount | None:
         """The file system that holds a folder: mounted nearest above it, and of several there the last one."""
+        # A link in the path may lead to another volume.
         real = Path(os.path.realpath(folder))
         holding = [(point, mount) for point, mount in self._mounts() if real.is_relative_to(point)]
         nearest = max((len(point.parts) for point, _ in holding), default=0)

@@ -143,6 +143,7 @@ def _check_agreement(statement: Mapping[str, Any], rewritten: Mapping[str, Any])
         if statement["predicate"].get(name) != rewritten["predicate"][name]:
             raise _corrupt(f"its {name} does not match the decision")
     decision = rewritten["predicate"]["stagegate"]["decision"]
+    # Computed again: an environment that was changed afterwards must not keep its fingerprint.
     if Environment.from_json(rewritten["predicate"]["stagegate"]["environment"]).fingerprint != decision["environment"]:
         raise _corrupt("its environment does not match the decision's fingerprint")
 

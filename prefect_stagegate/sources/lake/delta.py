@@ -119,6 +119,7 @@ class DeltaSource(TableSource):
             # A vector may be shorter than its file: the rows behind its end are kept.
             yield from rewrite(self._pinned(data), lambda rows: _bytes(vector).ljust(rows, b"\x01"), sink)
 
+        # Without the kept rows at its end, which a writer may leave out: the same rows have the same pin.
         return plan_rewrite(data, bytes(_bytes(vector)).rstrip(b"\x01"), make)
 
     def _table(self, at: str) -> Any:

@@ -347,6 +347,7 @@ def _properties(options: Mapping[str, Any], url: str) -> dict[str, Any]:
         if scheme.lower() not in ICEBERG_CATALOGS:
             hint = f"Use one of {', '.join(ICEBERG_CATALOGS)}; describe other catalogs in ~/.pyiceberg.yaml."
             raise UsageError(f"The catalog's `uri` begins with {scheme!r}", hint=hint, source=url)
+        # A database's parameters may name files and libraries, as `sslkey` does.
         if "?" in rest and not scheme.lower().startswith("http"):
             hint = "Set the connection's parameters in ~/.pyiceberg.yaml or in the environment."
             raise UsageError("The `uri` of a catalog's database has parameters", hint=hint, source=url)

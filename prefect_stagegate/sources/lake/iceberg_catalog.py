@@ -85,6 +85,7 @@ class ConfinedRestCatalog(RestCatalog):
         # `self` stands for a missing value, because it equals none.
         sent = {name: value for name, value in self.properties.items() if users.get(name, self) != value}
         self.properties = {**users, **permitted_properties(sent, self._allowed)}
+        # pyiceberg keeps the address a second time.
         self.uri = self.properties[URI]
 
     def _response_to_table(self, identifier_tuple: tuple[str, ...], table_response: TableResponse) -> Table:

@@ -76,6 +76,7 @@ class FileSource(BaseSource):
         self.recalls = Recalls(options, url=url)
         path = local_path(url)
         self.identity = f"file://{path}"
+        # Looked up once: keys must not change their meaning while the source is open.
         self._single = path.name if path.is_file() else ""
         self._root = path.parent if self._single else path
         self._folder = str(self._root)

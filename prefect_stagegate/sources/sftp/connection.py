@@ -145,6 +145,7 @@ def _options(login: Login, idle: float, tunnel: Connection | None) -> asyncssh.S
         "client_keys": [os.path.expanduser(key) for key in login.keys],  # noqa: PTH111 - text for asyncssh
         "tunnel": tunnel,
     }
+    # What is left out, asyncssh takes from the user's configuration.
     given = {name: value for name, value in given.items() if value}
     given |= {"host": login.host, "connect_timeout": min(idle, CONNECT_SECONDS), "login_timeout": idle}
     try:

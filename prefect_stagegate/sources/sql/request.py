@@ -67,6 +67,7 @@ def read_request(url: str, options: Mapping[str, Any]) -> SqlRequest:
         )
     order = options.get("order_by")
     by, partitions = str(options.get("partition_by") or ""), _partitions(options)
+    # What decides the rows, and no more: another password must not make all objects new.
     content = [query, order, by, partitions, options.get("numeric")]
     digest = hashlib.sha256(json.dumps(content, default=str).encode()).hexdigest()[:16]
     return SqlRequest(
