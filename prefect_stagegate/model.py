@@ -2,6 +2,8 @@
 
     SourceObject → PlannedObject → Receipt → Entry, Origin (a Version) → Evidence → Decision → Promotion
 
+Names of versions are in `naming`; what people decide is in `signoff`.
+
 Digests are written with their algorithm: `blake3:<hex>` names an entry's bytes, `sha256:<hex>` names a version,
 a spec or a policy. Times are ISO 8601 in UTC. Sizes are bytes.
 Only the standard library is imported here: short commands load this module.
@@ -9,150 +11,55 @@ Only the standard library is imported here: short commands load this module.
 
 from __future__ import annotations
 
-import re
-import unicodedata
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, Literal
 
-from prefect_stagegate.errors import StagegateError, UnknownRef, UsageError
+from prefect_stagegate.errors import StagegateError
+from prefect_stagegate.naming import (
+    DIGEST,
+    DIGEST_LENGTH,
+    LATEST,
+    NAME,
+    NAME_LENGTH,
+    SHORTEST_DIGEST,
+    Address,
+    check_name,
+    is_name,
+)
+from prefect_stagegate.signoff import (
+    Approval,
+    ApprovalRequest,
+    EvidenceRevocation,
+    Identity,
+    Revocation,
+    Wait,
+    Waiver,
+    person_key,
+)
 
-NAME = re.compile(r"[a-z0-9]+(-[a-z0-9]+)*")
-NAME_LENGTH = 63
-DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
-_DIGITS = re.compile(r"[0-9a-f]*")
-DIGEST_LENGTH = 64
-"""Hexadecimal digits of a version's digest."""
-SHORTEST_DIGEST = 12
-"""The fewest hexadecimal digits of an abbreviated digest; as many are printed."""
-_STEPS = re.compile(r"[0-9]{0,6}")
-LATEST = "latest"
-"""The ref that staging moves. Every other ref is a target's, and moves only by promotion and rollback."""
-
-
-def is_name(name: str) -> bool:
-    """Whether `name` may name a dataset or ref."""
-    return len(name) <= NAME_LENGTH and NAME.fullmatch(name) is not None
-
-
-def check_name(kind: str, name: str) -> str:
-    """Return `name` when it may name a dataset or ref, else raise `UsageError`."""
-    if not is_name(name):
-        raise UsageError(
-            f"{name!r} is not a {kind}'s name",
-            hint=f"Use lowercase letters and digits, joined by single dashes, at most {NAME_LENGTH} characters.",
-        )
-    return name
-
-
-@dataclass(frozen=True, slots=True)
-class Address:
-    """A dataset, and the ref or digest that picks one of its versions: `nycflights@production`."""
-
-    dataset: str
-    ref: str = ""
-    """A ref's name; the name and how many versions back (`production~1`); a digest, `sha256:` and all of its digits or
-    the first 12 at least; or empty when the user named none."""
-
-    @classmethod
-    def parse(cls, text: str) -> Address:
-        """Read `DATASET`, `DATASET@REF`, `DATASET@REF~1`, `DATASET@sha256:<hex>` or `DATASET@sha256-<hex>`.
-
-        A digest may be abbreviated, with or without an ellipsis at its end.
-
-        Raises:
-            UsageError: The dataset, ref or digest is not well formed.
-        """
-        dataset, at, ref = text.partition("@")
-        check_name("dataset", dataset)
-        if not at:
-            return cls(dataset)
-        if ref.startswith(("sha256:", "sha256-")):
-            return cls(dataset, f"sha256:{_read_digits(text, ref[7:])}")
-        name, tilde, steps = ref.partition("~")
-        check_name("ref", name)
-        if not _STEPS.fullmatch(steps):
-            raise UsageError(
-                f"{text!r} names no version",
-                hint=f"`{dataset}@{name}~2` is what `{name}` named two versions before; write 6 digits at most.",
-            )
-        back = int(steps or 1) if tilde else 0
-        return cls(dataset, f"{name}~{back}" if back else name)
-
-    @property
-    def digest(self) -> str:
-        """The digest when the address has one in full, else empty."""
-        return self.ref if DIGEST.fullmatch(self.ref) else ""
-
-    @property
-    def abbreviation(self) -> str:
-        """The digest when the address has one that is not in full, else empty."""
-        return self.ref if self.ref.startswith("sha256:") and not self.digest else ""
-
-    @property
-    def steps(self) -> tuple[str, int]:
-        """The ref's name, and how many versions back from what it names now; for addresses without a digest."""
-        name, _, back = self.ref.partition("~")
-        return name, int(back or 0)
-
-    @property
-    def is_version(self) -> bool:
-        """Whether it picks a version by a digest or by counting back, not only by a ref's name."""
-        return ":" in self.ref or "~" in self.ref
-
-    @property
-    def target(self) -> str:
-        """The target that the address names; empty for `latest` and for versions."""
-        return "" if self.is_version or self.ref == LATEST else self.ref
-
-    def complete(self, digests: Iterable[str], place: str, hint: str) -> str:
-        """The digest that begins with the address's abbreviated digest.
-
-        Args:
-            digests: The digests of the dataset's known versions.
-            place: Where they are known, for people.
-            hint: What to do when none matches.
-
-        Raises:
-            UnknownRef: None matches, or several do; the error lists these.
-        """
-        # Somebody may have put other files beside the versions.
-        matching = sorted(digest for digest in digests if digest.startswith(self.ref) and DIGEST.fullmatch(digest))
-        if not matching:
-            raise UnknownRef(f"{place} has no version {self.ref}… of {self.dataset}", hint=hint, dataset=self.dataset)
-        if len(matching) > 1:
-            candidates = ", ".join(matching)
-            raise UnknownRef(
-                f"{self.ref}… is ambiguous: it names two or more versions of {self.dataset}",
-                hint=f"Write more digits. It could be: {candidates}.",
-                dataset=self.dataset,
-            )
-        return matching[0]
-
-    def counted(self, resolve: Callable[[Address], str]) -> Address:
-        """The address by digest, if it counts versions back, which takes the catalog's log; else the address itself."""
-        return Address(self.dataset, resolve(self)) if "~" in self.ref else self
-
-    def __str__(self) -> str:
-        return f"{self.dataset}@{self.ref}" if self.ref else self.dataset
-
-
-def _read_digits(text: str, written: str) -> str:
-    """The digits of a digest, full or abbreviated, without the ellipsis that may end it."""
-    digits = written.removesuffix("…").removesuffix("...")
-    if not _DIGITS.fullmatch(digits) or len(digits) > DIGEST_LENGTH:
-        raise UsageError(
-            f"{text!r} names no version", hint=f"A digest is sha256: and {DIGEST_LENGTH} hexadecimal digits."
-        )
-    if len(digits) < SHORTEST_DIGEST:
-        raise UsageError(
-            f"The digest in {text!r} is too short",
-            hint=f"Write {SHORTEST_DIGEST} hexadecimal digits at least: fewer may soon name another version too.",
-        )
-    return digits
-
+# The names of `naming` and `signoff` are importable from here too: results that Prefect stored load them so.
+__all__ = [
+    "DIGEST",
+    "DIGEST_LENGTH",
+    "LATEST",
+    "NAME",
+    "NAME_LENGTH",
+    "SHORTEST_DIGEST",
+    "Address",
+    "Approval",
+    "ApprovalRequest",
+    "EvidenceRevocation",
+    "Identity",
+    "Revocation",
+    "Wait",
+    "Waiver",
+    "check_name",
+    "is_name",
+    "person_key",
+]
 
 # ── sources and plan ────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -576,131 +483,3 @@ class Promotion:
     digest: str
     previous: str
     """The digest that the ref named before; empty when it is new."""
-
-
-def person_key(name: str) -> str:
-    """A key that is equal for all spellings of a person's name: it ignores case, spaces and invisible characters.
-
-    >>> person_key(" Ines@Example.org\u200b") == person_key("ines@example.org")
-    True
-    """
-    spelled = " ".join(unicodedata.normalize("NFKC", name).split())
-    return "".join(letter for letter in spelled if unicodedata.category(letter) not in ("Cc", "Cf")).strip().casefold()
-
-
-@dataclass(frozen=True, slots=True)
-class Identity:
-    """Who did something, and the source of the name: only a signature proves it."""
-
-    name: str
-    source: Literal["os-user", "declared", "prefect-form", "prefect-actor", "signature"]
-    """`declared` and `prefect-form`: somebody wrote the name into a setting or a flag, or into Prefect's form."""
-
-    def __str__(self) -> str:
-        return f"{self.name} ({self.source})"
-
-
-@dataclass(frozen=True, slots=True)
-class ApprovalRequest:
-    """A recorded request to promote a version, which waits for approval."""
-
-    id: str
-    dataset: str
-    digest: str
-    """The requested version: an answer approves no other."""
-    target: str
-    policy: str
-    """`sha256:<hex>` of the policy of the decision. An answer is valid only under that policy."""
-    requester: Identity
-    at: str
-    after: int | None = None
-    """The number of the target's last move then, 0 before the first. Once the target moves to another version, answers
-    no longer count. None where it isn't recorded: then answers count wherever the target is."""
-
-
-@dataclass(frozen=True, slots=True)
-class Revocation:
-    """The end of a waiver before its time."""
-
-    who: Identity
-    at: str
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Waiver:
-    """A person's temporary acceptance of one check's failure, for one version at one target."""
-
-    id: str
-    dataset: str
-    digest: str
-    """The only version that it is valid for."""
-    target: str
-    check: str
-    parameters: str
-    """`sha256:<hex>` of the check's parameters then. It is not valid for other thresholds."""
-    reason: str
-    approver: Identity
-    """Who is responsible for it; never the requester."""
-    requester: str
-    """Who had requested the gate's decision when it was granted."""
-    at: str
-    until: str
-    """When it ends, 30 days after `at` at most."""
-    revoked: Revocation | None = None
-
-    def __str__(self) -> str:
-        return f"waived by {self.approver} until {self.until[:16]}Z: {self.reason}"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EvidenceRevocation:
-    """The end of one check's evidence about one version. Later evidence counts."""
-
-    dataset: str
-    digest: str
-    check: str
-    target: str = ""
-    """Ends only evidence that is bound to this target; empty for all of the check's evidence."""
-    reason: str
-    who: Identity
-    at: str
-    ahead: tuple[str, ...] = ()
-    """Times after `at` of evidence that was on record before: its node's clock was ahead."""
-
-    def __str__(self) -> str:
-        return f"revoked by {self.who} {self.at[:16]}Z: {self.reason}"
-
-    @property
-    def about(self) -> str:
-        """The evidence that it ends: `schema of nycflights@sha256:…`."""
-        target = f" at {self.target}" if self.target else ""
-        return f"{self.check}{target} of {self.dataset}@{self.digest}"
-
-
-@dataclass(frozen=True, slots=True)
-class Wait:
-    """A flow run that is suspended until a request is answered."""
-
-    request: str
-    """The request's id."""
-    flow_run: str
-    """The run's id in Prefect."""
-    until: str
-    """When the run gives up."""
-    at: str
-
-
-@dataclass(frozen=True, slots=True)
-class Approval:
-    """One person's answer to a request."""
-
-    request: str
-    """The request's id."""
-    approver: Identity
-    approved: bool
-    """False when the version was declined."""
-    reason: str
-    at: str
-    envelope: Mapping[str, Any] = field(default_factory=dict)
-    """The DSSE envelope around the answer, when it is signed."""

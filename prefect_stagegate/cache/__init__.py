@@ -36,11 +36,6 @@ class Cache:
     def open(cls, root: Path, *, create: bool = True, durability: Durability = Durability.BATCH) -> Cache:
         """Open the cache at `root`; make it when there is none and `create` is set.
 
-        Args:
-            root: The cache's folder.
-            create: Whether to make it.
-            durability: When written bytes survive a power cut.
-
         Raises:
             CacheError: The cache can't be read or made, or `root` holds something else.
         """

@@ -126,12 +126,8 @@ class Blobs:
 
         The claim stays until it is dropped, so that whoever waits for it finds the digest in the pin memory.
 
-        Args:
-            claim: The claim whose file holds exactly the blob's bytes.
-            digest: `blake3:<hex>`.
-            size: Bytes.
-            sync: Whether to make the bytes durable now, if the cache's durability wants that at all. Otherwise `sync()`
-                must follow before anything names the blob.
+        With `sync` the bytes become durable now, if the cache's durability wants that at all. Otherwise `sync()` must
+        follow before anything names the blob.
 
         Raises:
             CacheError: The volume refuses; the blob is not visible.

@@ -137,6 +137,7 @@ class _Needs:
     def has(self, view: View) -> bool:
         """Whether a view is needed, or may be."""
         dataset, digest = view
+        # Read once for each dataset: a node has many versions of few datasets.
         if dataset not in self._digests:
             self._digests[dataset] = self._read(dataset)
         digests = self._digests[dataset]
@@ -204,6 +205,7 @@ def _needs_unlinked(layout: Layout) -> bool:
     """Whether blobs without a second link may be needed: a writer lives, and the volume takes no hard links."""
     unreadable = UnreadableRecords()
     leases = Leases(layout).live(unreadable)
+    # A lease that can't be read may be a writer's.
     writing = bool(unreadable.all) or any(lease.kind is LeaseKind.WRITER for lease in leases)
     return writing and not takes_links(layout.trash)
 
@@ -280,8 +282,9 @@ def _is_young(draft: Path) -> bool:
 
 
 def _reasons(layout: Layout, writer_id: str) -> tuple[str, ...]:
-    leases = map(_reason, _without(Leases(layout).live(UnreadableRecords()), writer_id))
-    return (*leases, *_young_drafts(layout))
+    leases = _without(Leases(layout).live(UnreadableRecords()), writer_id)
+    held = (f"{'@'.join(filter(None, (lease.dataset, lease.digest)))}: {lease}" for lease in leases)
+    return (*held, *_young_drafts(layout))
 
 
 def _young_drafts(layout: Layout) -> Iterator[str]:
@@ -290,8 +293,3 @@ def _young_drafts(layout: Layout) -> Iterator[str]:
             if _is_young(draft) and not is_locked(draft):
                 reason = f"a draft without a lock, perhaps of a stager that was killed in the last {DRAFT_SECONDS} s"
                 yield f"ingest/{draft.name}: {reason}; a later collection removes it"
-
-
-def _reason(lease: Lease) -> str:
-    version = f"{lease.dataset}@{lease.digest}" if lease.digest else lease.dataset
-    return f"{version}: {lease}"

@@ -97,6 +97,7 @@ class Claim:
             # A committed blob, whose claim was not dropped yet, or a file of another user of a shared cache.
             if cls.is_taken(path):
                 return None
+            # Nobody uses it: with its name free, the next try makes a new file.
             _unlink(path)
             _unlink(path + PARTS)
             raise _MovedOn from None

@@ -192,18 +192,14 @@ class Layout:
         sync_folder(self.root)
 
     def blob(self, digest: str) -> Path:
-        """The path of the blob `blake3:<hex>`.
-
-        Raises:
-            CacheError: `digest` is not a BLAKE3 digest, and nothing else may become a path here.
-        """
+        """The path of a blob, as by `blob_path`."""
         return Path(self.blob_path(digest))
 
     def blob_path(self, digest: str) -> str:
-        """The same as a plain string: it is computed for each object, and `Path` would cost as much as a system call.
+        """The path of the blob `blake3:<hex>` as text: a `Path` for each object would cost as much as a system call.
 
         Raises:
-            CacheError: `digest` is not a BLAKE3 digest.
+            CacheError: `digest` is not a BLAKE3 digest, and nothing else may become a path here.
         """
         if not _DIGEST.fullmatch(digest):
             raise CacheError(

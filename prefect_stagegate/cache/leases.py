@@ -82,12 +82,8 @@ class Leases:
     ) -> Iterator[Lease]:
         """Hold a lease for as long as the block, or this process, lives.
 
-        Args:
-            kind: What the holder does.
-            dataset: The dataset concerned.
-            digest: The version that is read; empty for a writer.
-            purpose: What the holder does, for people.
-            inherited: Let the program that this process becomes by `exec`, and its children, hold it too.
+        `digest` is empty for a writer. With `inherited`, the program that this process becomes by `exec`, and its
+        children, hold the lease too.
 
         Raises:
             CacheError: The lease can't be written.

@@ -59,6 +59,7 @@ SELECT size FROM sources JOIN pins ON source = id
 WHERE identity = ? AND key = ? AND pin = ? AND (durable OR boot = ?)
 """
 
+_SOURCE_ID = "SELECT id FROM sources WHERE identity = ?"
 _WRITE = "BEGIN IMMEDIATE"
 
 T = TypeVar("T")
@@ -183,7 +184,8 @@ class PinMemory:
             stream = iter(rows)
             while batch := list(islice(stream, _BATCH)):
                 for identity in {row[0] for row in batch} - ids.keys():
-                    ids[identity] = _source_id(database, identity)
+                    database.execute("INSERT OR IGNORE INTO sources (identity) VALUES (?)", (identity,))
+                    (ids[identity],) = database.execute(_SOURCE_ID, (identity,)).fetchone()
                 values = (
                     (ids[identity], key, str(pin), size, _packed(digest), self._boot, durable)
                     for identity, key, pin, size, digest in batch
@@ -262,12 +264,6 @@ class PinMemory:
             self._journal.unlink(missing_ok=True)
         except OSError as error:
             raise cache_error(error, "remove the damaged pin memory", self._path) from error
-
-
-def _source_id(database: sqlite3.Connection, identity: str) -> int:
-    database.execute("INSERT OR IGNORE INTO sources (identity) VALUES (?)", (identity,))
-    (source_id,) = database.execute("SELECT id FROM sources WHERE identity = ?", (identity,)).fetchone()
-    return int(source_id)
 
 
 def _packed(digest: str) -> bytes:

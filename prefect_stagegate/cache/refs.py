@@ -57,9 +57,7 @@ class Refs:
     def of(self, dataset: str, unreadable: UnreadableRecords | None = None) -> dict[str, str]:
         """The digests that one dataset's refs name, by the refs' names, sorted.
 
-        Args:
-            dataset: The dataset's name.
-            unreadable: Collects the copies that can't be read, which are left out. With None, the first of them raises.
+        `unreadable` collects the copies that can't be read, which are left out; with None, the first of them raises.
         """
         refs: dict[str, str] = {}
         for name in self.names(dataset):

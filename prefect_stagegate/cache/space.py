@@ -98,11 +98,7 @@ MakeRoom = Callable[[int, int, Available], None]
 class Space:
     """The space that one writer may fill. Safe to use from many threads.
 
-    Args:
-        layout: The cache.
-        rules: How much of the volume it may take.
-        lease: The writer's lease, which tells other writers of its reservation; None for a writer alone.
-        make_room: Frees bytes when there are too few.
+    `lease` tells other writers of the reservation; `make_room` frees bytes when there are too few.
     """
 
     def __init__(
@@ -157,6 +153,7 @@ class Space:
                 available = self._measure()
                 free = available.bytes - self._left
                 if size <= free:
+                    # Never so much ahead that another writer finds no room.
                     extra = max(0, min(ahead, free // AHEAD) - size)
                     self._left += size + extra
                     self._ahead += extra

@@ -64,7 +64,7 @@ class Unsynced:
             # Blobs that are added from here on may not be part of this sync.
             added, self._digests = self._digests, set()
         # Listed before the sync, which covers only blobs that were written by now.
-        dead = list(_of_this_boot(self._layout))
+        dead = [path for path in _of_dead(self._layout) if _boot(path) == boot_id()]
         try:
             self._volume.sync()
         except OSError:
@@ -138,12 +138,8 @@ def _doubtful(layout: Layout) -> Iterator[Path]:
     return (path for path in _of_dead(layout) if _boot(path) == UNKNOWN_BOOT or _boot(path) != boot_id())
 
 
-def _of_this_boot(layout: Layout) -> Iterator[Path]:
-    """The marks of writers that died in this boot. The next sync makes their blobs durable, too."""
-    return (path for path in _of_dead(layout) if _boot(path) == boot_id())
-
-
 def _of_dead(layout: Layout) -> Iterator[Path]:
+    """The marks of writers that died, in whatever boot."""
     for path in layout.ingest.glob(f"{PREFIX}*"):
         with suppress(FileNotFoundError):
             if not Claim.is_taken(str(path)):

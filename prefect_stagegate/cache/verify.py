@@ -29,10 +29,8 @@ Read = Callable[[int], None]
 class Pace:
     """Limits the rate of reading, and ends it when `cancel` is set.
 
-    Args:
-        rate: Bytes a second, on average over about a second; None for no limit.
-        cancel: Set it to stop in time.
-        progress: Called with the bytes, too.
+    `rate` is in bytes a second, on average over about a second; None is no limit. `progress` is called with the bytes,
+    too.
     """
 
     def __init__(self, rate: int | None = None, cancel: Event | None = None, progress: Read = lambda _: None) -> None:
@@ -102,12 +100,7 @@ def verify_view(
     A file that is a link to its blob was hashed with the blob. Only other files are read: copies, where the volume
     takes no links, and files that somebody put there.
 
-    Args:
-        view: The version's folder.
-        entries: The version's manifest, or a part of it.
-        layout: The cache. The caller has checked its blobs of these entries.
-        rotten: The rotten ones of these blobs, by digest.
-        read: Called with the size of every piece that is read.
+    The caller has checked the blobs of these entries; `rotten` has the rotten ones by digest.
     """
     for entry in entries:
         path = view / entry.path
@@ -146,6 +139,7 @@ def is_blob(path: str, digest: str) -> bool:
     """
     descriptor = _open_file(path)
     try:
+        # A file that may be written to is no blob: its bytes could change after this look.
         return not stat.S_IMODE(os.fstat(descriptor).st_mode) & 0o222 and _digest(descriptor) == digest
     finally:
         os.close(descriptor)

@@ -207,6 +207,7 @@ class Views:
         """
         with explained("list the views", self._layout.views):
             entries = self._layout.entries(self._layout.views)
+            # Other names are not the cache's own: `lost+found`, or what a backup put there.
             datasets = [path for path in entries if is_name(path.name) and path.is_dir()]
             views = [view for dataset in datasets for view in dataset.iterdir() if _NAME.fullmatch(view.name)]
         return ((view.parent.name, f"sha256:{view.name}") for view in sorted(views))

@@ -1,63 +1,47 @@
-"""One catalog: the methods that write and read its records."""
+"""One catalog: how it is opened, and its records of refs, policies, evidence and decisions."""
 
 from __future__ import annotations
 
-import hashlib
 import threading
-import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
 from functools import cache, partial
 from importlib import import_module
 from itertools import groupby
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 
 from prefect_stagegate.canonical import digest_of
+from prefect_stagegate.catalog.approval_records import ApprovalRecords
 from prefect_stagegate.catalog.codec import decode, encode
 from prefect_stagegate.catalog.evidence import kept
-from prefect_stagegate.catalog.keys import dataset_of
 from prefect_stagegate.catalog.log import Log, LogMemory
 from prefect_stagegate.catalog.policies import Consent, PolicyEntry, prove_adoption
 from prefect_stagegate.catalog.records import Records, open_records
 from prefect_stagegate.catalog.refs import RefAction, RefEntry, prove_move
+from prefect_stagegate.catalog.typed_records import corrupt
+from prefect_stagegate.catalog.version_records import VersionRecords
 from prefect_stagegate.clock import now, stamp
-from prefect_stagegate.errors import CatalogError, CorruptRecord, UnknownDataset, UnknownRef, suggest
-from prefect_stagegate.manifest import Manifest, Seal, path_problem, row
+from prefect_stagegate.errors import CatalogError, CorruptRecord, UnknownRef, suggest
 from prefect_stagegate.measures import NO_VALUES, FileValues
 from prefect_stagegate.model import (
     LATEST,
     Address,
     Approval,
     ApprovalRequest,
-    Entry,
     Evidence,
     EvidenceRevocation,
-    FailedObject,
     Identity,
-    Origin,
-    Pins,
-    Wait,
     Waiver,
-    person_key,
 )
 from prefect_stagegate.units import count_text
 from prefect_stagegate.unreadable import UnreadableRecords, skipping
 
-if TYPE_CHECKING:
-    from prefect_stagegate.catalog.tables import Footer
-
 FORMAT_KEY = "format"
 FORMAT = b"stagegate-catalog 2\n"
 """2: policies have a log, and attestations name the policy that they were made under."""
-END = 1 << 16
-"""Bytes at the end of a manifest or of origins; nearly every footer fits into them."""
 PROBE_KEY = "probe"
 PROBE = b"A store that lets this record be created twice can't hold a catalog.\n"
-
-T = TypeVar("T")
-R = TypeVar("R", Entry, Origin)
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,14 +53,13 @@ class TableValues:
     values: FileValues
 
 
-class Catalog:
+class Catalog(VersionRecords, ApprovalRecords):
     """The records that all environments share. `open` makes one; every method may raise `CatalogError`."""
 
     def __init__(self, records: Records, *, memory: LogMemory | None = None, consent: Consent | None = None) -> None:
-        self._records = records
+        super().__init__(records)
         self._memory = memory
         self._consent = consent
-        self.url = records.url
 
     @classmethod
     def open(
@@ -102,6 +85,7 @@ class Catalog:
                 created twice.
         """
         records = open_records(url, options or {})
+        # It is written last, so a store that has it was proved.
         stored_format = records.read(FORMAT_KEY)
         if stored_format is None and not create:
             raise CatalogError(f"There is no catalog at {records.url}", hint="Name one with --catalog.")
@@ -118,182 +102,6 @@ class Catalog:
         """Import the module that reads and writes manifests in the background: it takes 0.15 s, mostly for pyarrow."""
         with suppress(RuntimeError):  # no thread can be started: the first use imports it
             threading.Thread(target=_load_tables, daemon=True).start()
-
-    # ── versions ────────────────────────────────────────────────────────────────────────────────────────────────
-
-    def datasets(self) -> list[str]:
-        """The names of all datasets, sorted."""
-        return self._records.folders("datasets/")
-
-    def require_dataset(self, dataset: str) -> None:
-        """Raise `UnknownDataset` when the catalog has nothing under this name."""
-        if not self._records.folders(f"datasets/{dataset}/"):
-            known = self.datasets()
-            raise UnknownDataset(
-                f"The catalog {self.url} has no dataset {dataset!r}",
-                hint=suggest(dataset, known, "It")
-                if known
-                else "It is empty: stage a spec with `stagegate stage SPEC`.",
-            )
-
-    def put_version(
-        self,
-        dataset: str,
-        digest: str,
-        files: int,
-        size: int,
-        entries: Iterable[Entry],
-        origins: Iterable[Origin],
-        pins: Pins | None = None,
-    ) -> bool:
-        """Store a version's manifest and origins; True when the manifest is new.
-
-        Args:
-            dataset: The dataset's name.
-            digest: The version's digest, which must be that of `entries`.
-            files: Number of entries.
-            size: Sum of their sizes in bytes.
-            entries: Sorted by path.
-            origins: Sorted by path; they replace those of an earlier staging of the same version.
-            pins: The summary of the origins' pins, so that readers need not count them.
-        """
-        from prefect_stagegate.catalog.tables import ENTRIES, ORIGINS, write_pins
-
-        facts = {"digest": digest, "files": str(files), "bytes": str(size)}
-        # The origins first: once a version has its manifest, its origins can be read.
-        self._records.replace(self._key(dataset, "origins", digest), ORIGINS.write(origins, facts | write_pins(pins)))
-        key = self._key(dataset, "manifests", digest)
-        # Looked up first: a known manifest, which may be large, is neither written nor sent again.
-        return not self.has_version(dataset, digest) and self._records.create(key, ENTRIES.write(entries, facts))
-
-    def has_version(self, dataset: str, digest: str) -> bool:
-        """Whether the catalog knows the version."""
-        return self._records.read_end(self._key(dataset, "manifests", digest), 1) is not None
-
-    def versions(self, dataset: str) -> list[str]:
-        """The digests of all versions, sorted by digest."""
-        keys = self._records.keys(f"datasets/{dataset}/manifests/")
-        return ["sha256:" + key.rsplit("/", 1)[1].removesuffix(".parquet") for key in keys]
-
-    def manifest(self, dataset: str, digest: str) -> Manifest:
-        """The version's manifest. Its entries are a stream, which raises at its end when they don't have the digest.
-
-        Raises:
-            UnknownRef: The catalog has no such version.
-            CorruptRecord: The stored manifest is another version's.
-        """
-        from prefect_stagegate.catalog.tables import ENTRIES
-
-        key = self._key(dataset, "manifests", digest)
-        data = self._require_version(dataset, digest, self._records.read(key))
-        sums = _sums(ENTRIES.footer(data, key), digest, key)
-
-        def entries() -> Iterator[Entry]:
-            return _verified(ENTRIES.read(data, key), digest, key, sums.bytes)
-
-        return Manifest(dataset, digest, sums.files, sums.bytes, entries)
-
-    def sums(self, dataset: str, digest: str) -> Seal:
-        """The numbers of the version's files and bytes. Reads the end of its manifest only.
-
-        Raises:
-            UnknownRef: The catalog has no such version.
-            CorruptRecord: The stored manifest is another version's.
-        """
-        from prefect_stagegate.catalog.tables import ENTRIES
-
-        key = self._key(dataset, "manifests", digest)
-        end = self._require_version(dataset, digest, self._end(key))
-        return _sums(ENTRIES.footer(end, key), digest, key)
-
-    def origins(self, dataset: str, digest: str) -> Iterator[Origin]:
-        """Where the version's entries came from, sorted by path.
-
-        Raises:
-            CorruptRecord: The record is damaged, or another version's, which is known only after the last origin.
-        """
-        from prefect_stagegate.catalog.tables import ORIGINS
-
-        key = self._key(dataset, "origins", digest)
-        data = self._require_version(dataset, digest, self._records.read(key))
-        return _verified(ORIGINS.read(data, key), digest, key)
-
-    def pins(self, dataset: str, digest: str) -> Pins | None:
-        """The summary of the pins of the version's origins; None without a record of its origins.
-
-        Raises:
-            CorruptRecord: The record is damaged.
-        """
-        from prefect_stagegate.catalog.tables import ORIGINS
-
-        key = self._key(dataset, "origins", digest)
-        end = self._end(key)
-        if end is None:
-            return None
-        footer = ORIGINS.footer(end, key)
-        if footer.digest != digest:
-            raise _corrupt(key, f"belongs to the version {footer.digest}")
-        if footer.pins:
-            return footer.pins
-        # Records of earlier releases have no summary.
-        counts = ORIGINS.counts(self._records.read(key) or b"", key, ("pin_kind", "pin_strength"))
-        return Pins.of({(kind, strength): count for (kind, strength), count in counts.items()})
-
-    def _end(self, key: str) -> bytes | None:
-        """The end of a record, with its whole footer; None when there is no such record."""
-        from prefect_stagegate.catalog.tables import footer_size
-
-        end = self._records.read_end(key, END)
-        needed = footer_size(end) if end else 0
-        return end if needed <= END else self._records.read_end(key, needed)
-
-    def _require_version(self, dataset: str, digest: str, data: bytes | None) -> bytes:
-        if data is None:
-            self.require_dataset(dataset)
-            raise UnknownRef(
-                f"The catalog has no version {digest} of {dataset}",
-                hint=f"`stagegate ls {dataset}` lists its versions.",
-                dataset=dataset,
-            )
-        return data
-
-    def put_failed(self, dataset: str, digest: str, failed: Sequence[FailedObject]) -> None:
-        """Store the objects that the version lacks from here on; the same list again writes nothing."""
-        if self.failed(dataset, digest) != tuple(failed):
-            self._append(self._key(dataset, "failed", digest, "/"), encode(failed))
-
-    def failed(self, dataset: str, digest: str) -> tuple[FailedObject, ...]:
-        """The objects that could not be staged when the version was staged last."""
-        return tuple(self._load_newest(list[FailedObject], self._key(dataset, "failed", digest, "/")) or ())
-
-    # ── specs ───────────────────────────────────────────────────────────────────────────────────────────────────
-
-    def put_spec(self, dataset: str, digest: str, canonical: Mapping[str, Any]) -> None:
-        """Store the spec that the version is staged from, from here on; the same again writes nothing."""
-        prefix = self._key(dataset, "specs", digest, "/")
-        if self.spec(dataset, digest) != canonical:
-            # With the digest, so that a copy of another version's record is refused.
-            self._append(prefix, encode({"version": digest, "spec": dict(canonical)}))
-
-    def spec(self, dataset: str, digest: str) -> dict[str, Any] | None:
-        """The canonical spec that the version was staged from last; None without one."""
-        return next(self.specs(dataset, digest), None)
-
-    def specs(self, dataset: str, digest: str) -> Iterator[dict[str, Any]]:
-        """All specs that the version was staged from, the newest first.
-
-        Raises:
-            CorruptRecord: A record is damaged, or another version's.
-        """
-        keys = list(self._records.keys(self._key(dataset, "specs", digest, "/")))
-        return (self._spec(key, digest) for key in reversed(keys))
-
-    def _spec(self, key: str, digest: str) -> dict[str, Any]:
-        record = self._load(dict[str, Any], key)
-        if record.get("version") != digest or not isinstance(record.get("spec"), dict):
-            raise _corrupt(key, "is not the spec of its version")
-        spec: dict[str, Any] = record["spec"]
-        return spec
 
     # ── refs ────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -312,9 +120,7 @@ class Catalog:
     def refs(self, dataset: str, unreadable: UnreadableRecords | None = None) -> dict[str, RefEntry]:
         """Every ref of a dataset with its newest entry, sorted by name.
 
-        Args:
-            dataset: The dataset's name.
-            unreadable: Collects the refs that can't be read, which are left out; None to raise the first one's error.
+        `unreadable` collects the refs that can't be read, which are left out; with None, the first of them raises.
         """
         refs: dict[str, RefEntry] = {}
         for name in self.ref_names(dataset):
@@ -452,6 +258,7 @@ class Catalog:
         """
         dataset = address.dataset
         if address.digest:
+            # Read for its checks: the digest must be that of a version in this catalog.
             return self.manifest(dataset, address.digest).digest
         if address.abbreviation:
             self.require_dataset(dataset)
@@ -533,7 +340,7 @@ class Catalog:
             return NO_VALUES
         record = decode(TableValues, data, key)
         if (record.dataset, record.table) != (dataset, table):
-            raise _corrupt(key, "is another table's")
+            raise corrupt(key, "is another table's")
         return record.values
 
     def put_attestation(self, dataset: str, digest: str, target: str, statement: Mapping[str, Any]) -> None:
@@ -559,11 +366,7 @@ class Catalog:
     def put_signature(self, dataset: str, statement: str, key: str, envelope: Mapping[str, Any]) -> None:
         """Store a DSSE envelope around an attestation; a second one of the same key changes nothing.
 
-        Args:
-            dataset: The dataset.
-            statement: The attestation's own digest, `sha256:<hex>`.
-            key: The signing key's id, in hex.
-            envelope: The DSSE envelope.
+        `statement` is the attestation's own digest, `sha256:<hex>`, and `key` the signing key's id in hex.
         """
         self._records.create(self._key(dataset, "signatures", statement, f"/{key}.json"), encode(dict(envelope)))
 
@@ -584,6 +387,7 @@ class Catalog:
     def waivers(self, dataset: str, digest: str, target: str) -> list[Waiver]:
         """The newest state of each waiver for a version at a target, ended ones included, the oldest first."""
         records = self._load_all(Waiver, self._key(dataset, "waivers", digest, f"/{target}/"))
+        # A later record of a waiver replaces the earlier ones.
         return list({waiver.id: waiver for waiver in records}.values())
 
     # ── revoked evidence ────────────────────────────────────────────────────────────────────────────────────────
@@ -599,136 +403,6 @@ class Catalog:
     def revoked_versions(self, dataset: str) -> list[str]:
         """The digests of the versions with revoked evidence, sorted."""
         return [f"sha256:{hexes}" for hexes in self._records.folders(f"datasets/{dataset}/revocations/")]
-
-    # ── approvals ───────────────────────────────────────────────────────────────────────────────────────────────
-
-    def put_request(
-        self, dataset: str, digest: str, target: str, policy: str, requester: Identity, *, after: int | None = None
-    ) -> ApprovalRequest:
-        """Record a request to promote a version; answers are stored under its id."""
-        # Ids sort by time: `20260301T030000.000000Z-1f3a…`.
-        request_id = now().strftime("%Y%m%dT%H%M%S.%fZ-") + uuid.uuid4().hex[:12]
-        request = ApprovalRequest(request_id, dataset, digest, target, policy, requester, stamp(now()), after)
-        self._records.create(self._request_folder(dataset, target, request.id) + "request.json", encode(request))
-        return request
-
-    def requests(self, dataset: str, target: str) -> list[ApprovalRequest]:
-        """All requests for a target, the oldest first."""
-        folder = f"datasets/{dataset}/approvals/{target}/"
-        return [self._load_request(folder, name) for name in self._records.folders(folder)]
-
-    def put_answer(self, request: ApprovalRequest, approval: Approval) -> Approval:
-        """Add an answer; the same one of the same person again adds nothing, unless only the new one is signed."""
-        folder = self._request_folder(request.dataset, request.target, request.id)
-        while True:
-            # Before the answers are read: an answer that is added meanwhile takes this number, and `create` fails.
-            number = self._last(folder) + 1
-            answers = self.approvals(request)
-            person = person_key(approval.approver.name)
-            last = next((answer for answer in reversed(answers) if person_key(answer.approver.name) == person), None)
-            if last and last.approved == approval.approved and (last.envelope or not approval.envelope):
-                return last
-            if self._records.create(f"{folder}{number:08d}.json", encode(approval)):
-                return approval
-
-    def approvals(self, request: ApprovalRequest) -> list[Approval]:
-        """The answers to a request, the oldest first."""
-        folder = self._request_folder(request.dataset, request.target, request.id)
-        names = (key.removeprefix(folder) for key in self._records.keys(folder))
-        return [self._load(Approval, folder + name) for name in names if name[0].isdigit()]
-
-    def put_wait(self, request: ApprovalRequest, flow_run: str, until: datetime) -> Wait:
-        """Record until when a flow run waits for answers to a request, over an earlier record."""
-        wait = Wait(request.id, flow_run, stamp(until), stamp(now()))
-        folder = self._request_folder(request.dataset, request.target, request.id)
-        # Replaced, unlike other records: it decides nothing.
-        self._records.replace(f"{folder}waits/{flow_run}.json", encode(wait))
-        return wait
-
-    def waits(self, request: ApprovalRequest) -> list[Wait]:
-        """The flow runs that wait for answers to a request, or did."""
-        return self._load_all(Wait, self._request_folder(request.dataset, request.target, request.id) + "waits/")
-
-    def awaited(self, dataset: str, target: str, flow_run: str) -> ApprovalRequest | None:
-        """The newest request for a target that a flow run waits for, or did."""
-        folder = f"datasets/{dataset}/approvals/{target}/"
-        for name in reversed(self._records.folders(folder)):
-            if self._records.read(f"{folder}{name}/waits/{flow_run}.json") is not None:
-                return self._load_request(folder, name)
-        return None
-
-    def _load_request(self, folder: str, name: str) -> ApprovalRequest:
-        """The request in a folder, whose fields must lead to this folder."""
-        # Answers are written to the folder of the fields: a copied request would have them go elsewhere.
-        request = self._load(ApprovalRequest, f"{folder}{name}/request.json")
-        if self._request_folder(request.dataset, request.target, request.id) != f"{folder}{name}/":
-            raise _corrupt(f"{folder}{name}/request.json", f"holds the request {request.id!r}")
-        return request
-
-    # ── keys ────────────────────────────────────────────────────────────────────────────────────────────────────
-
-    def _key(self, dataset: str, kind: str, digest: str, rest: str = ".parquet") -> str:
-        return f"datasets/{dataset}/{kind}/{digest.removeprefix('sha256:')}{rest}"
-
-    def _request_folder(self, dataset: str, target: str, request: str) -> str:
-        return f"datasets/{dataset}/approvals/{target}/{request}/"
-
-    def _load(self, kind: type[T], key: str) -> T:
-        data = self._records.read(key)
-        if data is None:
-            raise _corrupt(key, "is gone")
-        return decode(kind, data, key)
-
-    def _load_all(self, kind: type[T], prefix: str) -> list[T]:
-        """All records below a prefix, sorted by key."""
-        return [self._load(kind, key) for key in self._records.keys(prefix)]
-
-    def _load_newest(self, kind: type[T], prefix: str) -> T | None:
-        """The record with the highest number below a prefix; None without one."""
-        keys = list(self._records.keys(prefix))
-        return self._load(kind, keys[-1]) if keys else None
-
-    def _append(self, prefix: str, data: bytes) -> None:
-        """Store a record under the next free number. Numbers tell which is the newest, since clocks may be wrong."""
-        last = self._last(prefix)
-        # Another writer may have taken the number since: then the next one is tried.
-        while not self._records.create(f"{prefix}{last + 1:08d}.json", data):
-            last += 1
-
-    def _last(self, prefix: str) -> int:
-        """The number of the newest record below a prefix; 0 without one."""
-        names = (key.removeprefix(prefix).removesuffix(".json") for key in self._records.keys(prefix))
-        return max((int(name) for name in names if name.isdigit()), default=0)
-
-
-def _verified(rows: Iterable[R], digest: str, key: str, size: int | None = None) -> Iterator[R]:
-    """Pass a version's rows on, and raise `CorruptRecord` after the last one unless they hash to its digest."""
-    hasher = hashlib.sha256()
-    total = 0
-    for entry in rows:
-        # Anyone who can write to the catalog can forge a manifest with a fitting digest, so paths are checked again.
-        if problem := path_problem(entry.path):
-            raise _corrupt(key, f"has a path that is not allowed in a dataset: {problem}")
-        hasher.update(row(entry))
-        total += entry.size
-        yield entry
-    if hasher.hexdigest() != digest.removeprefix("sha256:") or size not in (None, total):
-        raise _corrupt(key, "does not hold the entries of its version")
-
-
-def _sums(footer: Footer, digest: str, key: str) -> Seal:
-    """The sums in a manifest's footer, which must be the version's."""
-    if footer.digest != digest:
-        raise _corrupt(key, f"is the manifest of {footer.digest}")
-    if footer.files != footer.rows:
-        raise _corrupt(key, f"has {count_text(footer.rows, 'entry', 'entries')}, not {footer.files}")
-    return Seal(digest, footer.files, footer.bytes)
-
-
-def _corrupt(key: str, problem: str) -> CorruptRecord:
-    return CorruptRecord(
-        f"The catalog's record {key} {problem}", hint="Restore it from a backup.", dataset=dataset_of(key)
-    )
 
 
 def _create(records: Records) -> None:

@@ -22,10 +22,7 @@ def encode(value: Any) -> bytes:
 def decode(kind: type[T], data: bytes, key: str) -> T:
     """Read what `encode` wrote.
 
-    Args:
-        kind: The dataclass, or `list[…]` of it.
-        data: The record.
-        key: The record's key, for errors.
+    `kind` is the dataclass, or `list[…]` of it. Errors name `key`.
 
     Raises:
         CorruptRecord: The record isn't JSON, or its fields aren't those of `kind`.
@@ -33,6 +30,7 @@ def decode(kind: type[T], data: bytes, key: str) -> T:
     try:
         value: T = _adapter(cast("Any", kind)).validate_json(data)
     except ValidationError as error:
+        # One is enough: a damaged record may have thousands.
         first = error.errors(include_url=False)[0]
         raise CorruptRecord(
             f"The catalog's record {key} can't be read: {'.'.join(map(str, first['loc']))}: {first['msg']}",

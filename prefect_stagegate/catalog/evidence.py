@@ -17,11 +17,7 @@ OF_ONE_CHECK = 100
 
 
 def kept(evidence: Sequence[Evidence]) -> list[Evidence]:
-    """The evidence to keep, the oldest first.
-
-    Args:
-        evidence: All of it, the oldest first.
-    """
+    """The evidence to keep of all that there is; both have the oldest first."""
     questions: Counter[tuple[str, frozenset[tuple[str, str]]]] = Counter()
     checks: Counter[str] = Counter()
     newest: list[Evidence] = []

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 
+# The look-ahead bounds the length.
 _NAME = r"(?=.{1,63}$)[a-z0-9]+(-[a-z0-9]+)*"
 _HEX = r"[0-9a-f]{64}"
 _NUMBER = r"[0-9]{8}\.json"

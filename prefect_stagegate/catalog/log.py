@@ -170,7 +170,8 @@ class Log(Generic[E]):
 
     def _walk(self, *, whole: bool = False) -> tuple[list[E], Mark]:
         """Check the entries that are new to this node, or all; returns them, and the mark after the last one."""
-        remembered, count = self._remembered(), self._count()
+        note, count = self.memory.noted(self._note) if self.memory else None, self._count()
+        remembered = Mark(*json.loads(note)) if note else Mark()
         if remembered.seq > count:
             raise self._contradiction(f"it had {count_text(remembered.seq, 'entry', 'entries')}, and has {count} now")
         entries: list[E] = []
@@ -202,6 +203,7 @@ class Log(Generic[E]):
         return len(numbers)
 
     def _records_of(self, numbers: Sequence[int]) -> Iterator[tuple[int, bytes]]:
+        # A pool of threads costs more than a few reads.
         if len(numbers) < READERS:
             yield from ((number, self._read(number)) for number in numbers)
             return
@@ -223,10 +225,6 @@ class Log(Generic[E]):
     @property
     def _note(self) -> str:
         return f"log {self.catalog} {self.prefix}"
-
-    def _remembered(self) -> Mark:
-        noted = self.memory.noted(self._note) if self.memory else None
-        return Mark(*json.loads(noted)) if noted else Mark()
 
     def _require_remembered(self, mark: Mark, digest: str) -> None:
         if digest != mark.hash:

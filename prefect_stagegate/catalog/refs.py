@@ -49,6 +49,7 @@ def withdrawn(entries: Sequence[RefEntry]) -> dict[str, RefEntry]:
     withdrawals: dict[str, RefEntry] = {}
     for entry in entries:
         if entry.action is not RefAction.WITHDRAW:
+            # A later promotion or rollback to a withdrawn version ends its withdrawal.
             withdrawals.pop(entry.digest, None)
         if entry.withdrawn:
             withdrawals[entry.withdrawn] = entry
@@ -144,6 +145,7 @@ def _read_decision(statement: Mapping[str, Any]) -> _DecisionSummary:
         CorruptRecord: A field is missing, or the Statement's subject or result contradicts the decision in it.
     """
     try:
+        # Exactly one: with several, two readers could take different ones for the version that is meant.
         (subject,) = statement["subject"]
         predicate = statement["predicate"]
         decision = predicate["stagegate"]["decision"]

@@ -78,9 +78,7 @@ class RowLayout(Generic[T]):
     def footer(self, data: bytes, key: str) -> Footer:
         """The footer of the record `key`.
 
-        Args:
-            data: The record, or so much of its end as `footer_size` says.
-            key: The record's key, for errors.
+        `data` is the record, or so much of its end as `footer_size` says.
 
         Raises:
             CorruptRecord: The record is no Parquet file, or its footer is not one of `write`.
@@ -110,6 +108,7 @@ def to_column(kind: pa.DataType, values: Sequence[Any]) -> pa.Array:
     if kind in NUMBERS:
         return pa.Array.from_buffers(kind, len(values), [None, pa.py_buffer(array(NUMBERS[kind], values))])
     texts = [text.encode() for text in values]
+    # Offsets of 32 bits, as `pa.string` has them: a batch stays far below 2 GiB.
     ends = array("i", accumulate(map(len, texts), initial=0))
     return pa.Array.from_buffers(kind, len(texts), [None, pa.py_buffer(ends), pa.py_buffer(b"".join(texts))])
 
@@ -122,6 +121,7 @@ def to_values(column: pa.Array) -> list[Any]:
         return numbers
     _, ends, texts = column.buffers()
     bounds = memoryview(ends).cast("B").cast("i")[first : last + 1]
+    # A column of empty texts has no buffer.
     data = memoryview(texts or b"")
     return [str(data[start:end], "utf-8") for start, end in pairwise(bounds)]
 
@@ -164,6 +164,7 @@ def _explained(key: str) -> Iterator[None]:
     except CorruptRecord:
         raise
     except Exception as error:
+        # A damaged file can make Arrow, and the conversion of its values, raise nearly anything.
         raise CorruptRecord(
             f"The catalog's record {key} can't be read: {error}",
             hint="Restore it from a backup.",

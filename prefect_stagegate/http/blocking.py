@@ -25,10 +25,7 @@ _shared: Loop | None = None
 def fetch(request: Request, buffer: memoryview | None = None, sink: Sink | None = None) -> Response:
     """Send one request and wait for its response, which may have any status.
 
-    Args:
-        request: The request.
-        buffer: Takes the body; must have exactly its length.
-        sink: Called with the body's chunks, in another thread.
+    `buffer` takes the body, and must have its length; `sink` is called with its chunks, in another thread.
 
     Raises:
         SourceUnavailable: The server did not answer, or the response broke off.
@@ -39,6 +36,7 @@ def fetch(request: Request, buffer: memoryview | None = None, sink: Sink | None 
     ended: queue.SimpleQueue[Exchange] = queue.SimpleQueue()
     exchange = Exchange(request, ended.put, buffer=buffer, sink=sink)
     loop = _loop()
+    # By `call`: `submit` belongs to the loop's thread.
     loop.call(partial(loop.submit, exchange))
     try:
         return _response(_next(loop, ended))
@@ -51,15 +49,15 @@ def fetch(request: Request, buffer: memoryview | None = None, sink: Sink | None 
 def fetch_many(requests: Iterable[tuple[str, Request]], at_once: int) -> Iterator[tuple[str, Response | Exception]]:
     """Send many requests, and give the response or error of each as it ends.
 
-    Args:
-        requests: Each with a key, which comes back with its outcome. Taken one by one as others end.
-        at_once: Most requests under way at a time.
+    Requests are taken one by one as others end, so that at most `at_once` are under way. The key of each comes back
+    with its outcome.
     """
     ended: queue.SimpleQueue[Exchange] = queue.SimpleQueue()
     loop, remaining = _loop(), iter(requests)
     under_way: deque[Exchange] = deque()
     try:
         while True:
+            # As many as have ended: the requests may be very many, and each is made when it is sent.
             for key, request in islice(remaining, at_once - len(under_way)):
                 exchange = Exchange(request, ended.put, owner=key)
                 under_way.append(exchange)
@@ -70,6 +68,7 @@ def fetch_many(requests: Iterable[tuple[str, Request]], at_once: int) -> Iterato
             under_way.remove(exchange)
             yield exchange.owner, exchange.error or _response(exchange)
     finally:
+        # Also when the caller takes no further outcomes: no request may outlive it.
         for exchange in under_way:
             loop.call(partial(loop.cancel, exchange))
 
@@ -95,6 +94,7 @@ def _loop() -> Loop:
     """The process's loop; a new one where a defect ended the last."""
     global _shared  # noqa: PLW0603 - one for the process
     with _lock:
+        # Made late, so that a process that sends nothing has no thread for it.
         if _shared is None or not _shared.thread.is_alive():
             _shared = Loop("http", room=ROOM)
             _shared.start()

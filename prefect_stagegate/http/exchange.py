@@ -53,13 +53,8 @@ class Meter(Protocol):
 class Exchange:
     """A request and its response, whose body goes into `buffer`, to `sink`, or into the response.
 
-    Args:
-        request: The request.
-        done: Called at the end with this exchange, in the loop's thread.
-        buffer: Takes the body; must have its length.
-        sink: Called with the body's chunks.
-        meter: Limits the speed.
-        owner: Any value, for `done`.
+    `buffer` must have the body's length; `sink` is called with its chunks. `done` is called at the end with this
+    exchange, in the loop's thread; `owner` is any value, for `done`.
     """
 
     __slots__ = (
@@ -137,6 +132,7 @@ class Exchange:
         end = self.received + len(chunk)
         if keep:
             self.chunks.append(bytes(chunk))
+        # A server that sends more than it announced must fill neither the buffer nor the disk.
         elif self.target.length is not None and end > self.target.length:
             return 0
         elif self.buffer is not None:
@@ -159,6 +155,7 @@ class Exchange:
         """
         request, self.handle = self.target, handle
         require_sendable(request.headers)
+        # libcurl would drop a header without a value; a semicolon makes it send the name alone.
         headers = [f"{name}: {value}" if value else f"{name};" for name, value in request.headers.items()]
         if request.range:
             headers.append(f"Range: bytes={request.range[0]}-{request.range[1] - 1}")
@@ -184,9 +181,7 @@ class Exchange:
     def complete(self, handle: pycurl.Curl, code: int) -> bool:
         """Set `response`, or `error` when the request failed or the response is not as expected.
 
-        Args:
-            handle: The exchange's handle.
-            code: libcurl's, 0 for a whole response.
+        `code` is libcurl's, 0 for a whole response.
 
         Returns:
             Whether the connection may be used for another request.
@@ -199,6 +194,7 @@ class Exchange:
 
     def _set_response(self, handle: pycurl.Curl, code: int) -> bool:
         status = handle.getinfo(pycurl.RESPONSE_CODE)
+        # The fast way of `writer` counts nothing while the bytes come.
         self.received = self.received or sum(map(len, self.chunks))
         # The body of an error or redirect may be cut: its beginning is enough.
         is_cut = (status >= _ERRORS or status in REDIRECT_STATUSES) and code in TOO_LONG

@@ -92,6 +92,7 @@ class Loop:
     ) -> None:
         self.room, self._supply, self._turned, self._ended = room, supply, turned, ended
         self._multi = pycurl.CurlMulti()
+        # As many kept connections as requests at a time: libcurl's own bound grows with each handle.
         self._multi.setopt(pycurl.M_MAXCONNECTS, room)
         self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._watch)
         self._multi.setopt(pycurl.M_TIMERFUNCTION, self._set_timer)
@@ -123,6 +124,7 @@ class Loop:
         """Requests that were sent again, because the server had sent bytes on the connection before any request."""
         self.failure: BaseException | None = None
         """The exception that ended the loop: a defect of a function that it calls."""
+        # In the caller's context, which loggers and progress need.
         context = contextvars.copy_context()
         self.thread = threading.Thread(target=context.run, args=(self._run,), name=f"stagegate-{name}", daemon=True)
 
@@ -156,6 +158,7 @@ class Loop:
 
     def call_later(self, seconds: float, function: Callable[[], object]) -> None:
         """Call a function after so many seconds."""
+        # The number comes before the function, because functions of one moment can't be compared.
         heapq.heappush(self._later, (time.monotonic() + seconds, next(self._numbers), function))
 
     def submit(self, exchange: Exchange) -> None:
@@ -175,6 +178,7 @@ class Loop:
             self._under_way.pop(exchange.handle).handle.close()
 
     def _wake_up(self) -> None:
+        # The loop's own thread looks at everything again before it waits.
         if threading.get_ident() != self.thread.ident:
             os.eventfd_write(self._wake, 1)
 
@@ -232,6 +236,7 @@ class Loop:
 
     def _start_waiting(self) -> None:
         """Start the exchanges that wait, then those of `supply`, while there is room."""
+        # What waits here (redirects, retries) holds claims and buffers, so it goes before new requests.
         while self._waiting and len(self._under_way) < self.room:
             self._begin(self._waiting.popleft())
         while self._supply and self._hungry and not self._waiting and (room := self._room_left()) > 0:
@@ -281,8 +286,10 @@ class Loop:
         exchange.reset()
         exchange.configure(slot.handle, self._pause)
         slot.handle.setopt(pycurl.FRESH_CONNECT, int(exchange.fresh or slot.alone))
+        # The proxy differs by origin, unlike the options of `_new_slot`.
         if client.proxies:
             slot.handle.setopt(pycurl.PROXY, proxy.url if proxy else "")
+            # Else libcurl would read NO_PROXY itself, by other rules than `proxy_for`.
             slot.handle.setopt(pycurl.NOPROXY, "")
             slot.handle.setopt(pycurl.PROXYUSERNAME, proxy.user.encode() if proxy else "")
             slot.handle.setopt(pycurl.PROXYPASSWORD, proxy.password.encode() if proxy else "")
@@ -301,10 +308,12 @@ class Loop:
             pycurl.BUFFERSIZE: RECEIVE_BUFFER,
             pycurl.FOLLOWLOCATION: 0,  # `Exchange.follow` does it, hop by hop
             pycurl.PROTOCOLS: pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS,
+            # An HTTP/0.9 response has no status: whatever any port sends would pass for an object.
             pycurl.HTTP09_ALLOWED: 0,
             # Bytes as they are stored: listed sizes, ranges and checksums are of these.
             pycurl.HTTP_CONTENT_DECODING: 0,
             pycurl.ENCODING: "identity",
+            # No credentials but those of the request.
             pycurl.NETRC: 0,
             # Keys may hold `..`, and S3 signs the path as it is sent.
             pycurl.PATH_AS_IS: 1,
@@ -314,10 +323,12 @@ class Loop:
             pycurl.PROXY: "",
             pycurl.CAINFO: trusted_authorities(client.ca_file),
             pycurl.HTTP_VERSION: pycurl.CURL_HTTP_VERSION_2TLS if client.http2 else pycurl.CURL_HTTP_VERSION_1_1,
+            # Over HTTP/2, wait for the connection that can carry the request instead of opening another.
             pycurl.PIPEWAIT: int(client.http2),
             pycurl.OPENSOCKETFUNCTION: partial(self._open_socket, slot),
             pycurl.FORBID_REUSE: int(slot.alone),
         }
+        # Not over HTTP/2, where a server may send frames at any time.
         if not client.http2:
             options[pycurl.PREREQFUNCTION] = self._check_silence
         for option, value in options.items():
@@ -378,6 +389,7 @@ class Loop:
                 slot.received, slot.moved = received, now
             elif now - slot.moved > slot.client.idle:
                 silent.append(handle)
+        # After the search: `_take_out` changes what it goes through.
         ended = [self._take_out(handle, pycurl.E_OPERATION_TIMEDOUT) for handle in silent]
         for exchange in filter(None, ended):
             self._advance(exchange)
@@ -415,6 +427,7 @@ class Loop:
                 answer = ForbiddenAddress(refusal(host, address), hint=ALLOW_HINT)
             self.call(partial(self._resolved, proxy_key, answer))
 
+        # In a thread of its own: DNS can't be interrupted, and may take long.
         threading.Thread(target=look_up, name="stagegate-proxy", daemon=True).start()
 
     def _resolved(self, proxy_key: _ProxyKey, answer: Proxy | StagegateError) -> None:
@@ -435,6 +448,7 @@ class Loop:
         try:
             descriptor = self._sockets.open(address, slot.client.allowed)
         except Exception:
+            # libcurl would only print an exception of its callback, so the request fails instead.
             log.debug("A socket can't be made", exc_info=True)
             return int(pycurl.SOCKET_BAD)
         if isinstance(descriptor, str):
@@ -447,6 +461,7 @@ class Loop:
         try:
             silent = self._sockets.is_silent((remote, remote_port, local, local_port))
         except OSError:
+            # A connection that can't be looked at is not used again.
             silent = False
         return int(pycurl.PREREQFUNC_OK if silent else pycurl.PREREQFUNC_ABORT)
 

@@ -93,6 +93,7 @@ def retry_after(headers: Mapping[str, str]) -> float:
     """
     text = headers.get("retry-after", "").strip()
     if text.isascii() and text.isdigit():
+        # Nine digits are far beyond the bound below.
         seconds = float(text[:9])
     else:
         try:

@@ -104,6 +104,7 @@ def wire_url(url: str) -> str:
     >>> wire_url("https://me:secret@bücher.example/a b?c=ü#top")
     'https://xn--bcher-kva.example/a%20b?c=%C3%BC'
     """
+    # The common case, without parsing: this runs for each request.
     if _PLAIN_URL.fullmatch(url):
         return url
     origin, parts = origin_of(url), urlsplit(url)
@@ -112,6 +113,7 @@ def wire_url(url: str) -> str:
     head, _, _ = url.partition("#")
     target = head.partition("://")[2]
     target = target[len(parts.netloc) :]
+    # `%` is safe: what is encoded already must not be encoded twice.
     safe = quote(target, safe="!\"$%&'()*+,-./:;<=>?@[\\]^_`{|}~", errors="surrogateescape")
     return f"{origin.scheme}://{netloc}{safe if safe.startswith('/') else '/' + safe}"
 
@@ -145,9 +147,7 @@ def require_sendable(headers: Mapping[str, str]) -> None:
 def require_allowed(host_or_url: str, allowed: Allowed) -> None:
     """Refuse a host that is a blocked address, or resolves to one now. A host that doesn't resolve passes.
 
-    Args:
-        host_or_url: A URL, `host`, `host:port`, or empty.
-        allowed: Hosts that are never blocked.
+    `host_or_url` is a URL, `host`, `host:port`, or empty.
 
     Raises:
         UsageError: Its address is blocked.
@@ -188,10 +188,7 @@ def addresses(host: str) -> list[str]:
 def redirect_url(url: str, location: str, count: int) -> str:
     """The URL that a redirect leads to.
 
-    Args:
-        url: The requested URL.
-        location: The response's Location header, absolute or relative.
-        count: Redirects followed before this one.
+    `location` may be relative; `count` redirects were followed before this one.
 
     Raises:
         SourceError: Too many redirects, one from https to http, or one to no http or https URL.

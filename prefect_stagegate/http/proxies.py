@@ -29,6 +29,7 @@ class Proxy(NamedTuple):
 def environment_proxies() -> Proxies:
     """The environment's proxy settings now; empty where it names no proxy."""
     settings = getproxies_environment()
+    # Sorted, because clients with equal settings share connections.
     return tuple(sorted(settings.items())) if settings.keys() - {"no"} else ()
 
 

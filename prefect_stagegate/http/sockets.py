@@ -33,6 +33,7 @@ class Sockets:
         host = str(address.addr[0])
         if is_blocked(host, allowed):
             return host
+        # Detached, because libcurl closes it.
         descriptor = socket.socket(address.family, address.socktype | socket.SOCK_CLOEXEC, address.protocol).detach()
         # An older connection with this descriptor has been closed, or the number would not be free.
         self._opened = [other for other in self._opened if other != descriptor and _endpoints(other)]
@@ -57,6 +58,7 @@ def shut_down(handle: pycurl.Curl) -> None:
     """Shut a handle's connection down, because libcurl would use it again."""
     descriptor = handle.getinfo(pycurl.ACTIVESOCKET)
     if descriptor >= 0:
+        # Borrowed: libcurl closes it.
         borrowed = socket.socket(fileno=descriptor)
         try:
             borrowed.shutdown(socket.SHUT_RDWR)

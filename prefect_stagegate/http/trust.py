@@ -24,6 +24,7 @@ def trusted_authorities(ca_file: str = "") -> str:
     paths = ssl.get_default_verify_paths()
     path = Path(ca_file).expanduser() if ca_file else None
     try:
+        # By its time, so that a renewed file is read again.
         stamp = path.stat().st_mtime_ns if path else 0
         return _bundle(str(path or ""), stamp, paths.cafile or "", paths.capath or "")
     except (OSError, ValueError) as error:

@@ -14,6 +14,7 @@ from prefect_stagegate.units import count_text
 
 TOO_LONG = (pycurl.E_FILESIZE_EXCEEDED, pycurl.E_WRITE_ERROR)
 """libcurl's codes for a body that is longer than it may be."""
+# At most 19 digits: no object is larger, and `int` would take long for very many.
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)")
 _OK, _PARTIAL = 200, 206
 _LATER = "Requests are retried a few times; if all fail, try later or with fewer parallel transfers."
@@ -85,10 +86,7 @@ def is_whole_head(lines: Sequence[bytes]) -> bool:
 def require_expected(request: Request, response: Response, received: int) -> None:
     """Compare a response below 300 with its request.
 
-    Args:
-        request: The request, after redirects.
-        response: Its head.
-        received: Length of its body in bytes.
+    `request` is the one after redirects; `received` is the length of the body in bytes.
 
     Raises:
         RangeIgnored: The response is the whole object, and a range was requested.
@@ -116,11 +114,7 @@ def require_expected(request: Request, response: Response, received: int) -> Non
 def failure_of(request: Request, code: int, status: int, *, refused: bool) -> StagegateError:
     """The error for a request that ended without a whole response.
 
-    Args:
-        request: The request.
-        code: libcurl's.
-        status: Of the response; 0 without one.
-        refused: Whether the connection was refused.
+    `code` is libcurl's; `status` is 0 without a response.
     """
     address = origin_of(request.url).address
     if code in TOO_LONG:
@@ -131,6 +125,7 @@ def failure_of(request: Request, code: int, status: int, *, refused: bool) -> St
     if refused:
         return SourceUnavailable(f"Connection refused by {address}", hint=_ANSWER)
     if code == pycurl.E_RECV_ERROR and status:
+        # The response had begun, since it has a status.
         code = pycurl.E_PARTIAL_FILE
     message, hint = _FAILURES.get(code, (f"The connection to {{}} failed ({pycurl.easy_strerror(code)})", _LATER))
     return SourceUnavailable(message.format(address), hint=hint)

@@ -66,6 +66,7 @@ class BotocoreLister:
         credential = self.provider() if self.provider else {}
         return Session().create_client(
             "s3",
+            # botocore demands a region, also for servers that know none.
             region_name=self.settings.region or "us-east-1",
             endpoint_url=self.endpoint or None,
             verify=self.settings.ca_file or None,

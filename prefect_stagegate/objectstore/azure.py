@@ -18,11 +18,10 @@ from prefect_stagegate.model import CredentialLife
 from prefect_stagegate.objectstore.azure_options import AzureSettings
 from prefect_stagegate.objectstore.client import (
     IDLE_SECONDS,
-    RETRIES,
     canonical_url,
     client_options,
     http_client,
-    retries,
+    open_twice,
     usable_endpoint,
 )
 from prefect_stagegate.objectstore.keeper import Credential, CredentialKeeper
@@ -75,11 +74,8 @@ def open_azure(
 ) -> ObjectStore:
     """Open a container. This sends no request to the server, but may ask Azure's identity service for a token.
 
-    Args:
-        path: The container; the key is not used.
-        settings: The options, with what the environment adds.
-        idle: Seconds without a byte after which a read is given up.
-        allowed: Hosts that may be connected to whatever their address is.
+    Only the container of `path` is used. A read ends after `idle` seconds without a byte; `allowed` hosts are never
+    blocked.
 
     Raises:
         AccessDenied: There are no credentials.
@@ -91,22 +87,15 @@ def open_azure(
     client = client_options(endpoint, settings.ca_file, idle)
     config = {"account_name": settings.account, "endpoint": endpoint, "skip_signature": False, **identity.config}
 
-    def store(retry_count: int) -> AzureStore:
-        try:
-            return AzureStore(
-                path.bucket,
-                config=config,  # type: ignore[arg-type]
-                client_options=client,  # type: ignore[arg-type]
-                retry_config=retries(retry_count),  # type: ignore[arg-type]
-                credential_provider=identity.provider,  # type: ignore[arg-type]
-            )
-        except Exception as error:
-            # obstore's message may hold the key itself, so it is not shown.
-            raise UsageError(f"The credentials for {url} are not well formed", hint="Keys are Base64.") from error
-
-    lister = AzureLister(f"{endpoint}/{path.bucket}", identity.credential, settings.ca_file, idle)
     # First: obstore refuses a key that is not Base64, and `_access` signs with it.
-    stores = store(RETRIES), store(0)
+    try:
+        stores = open_twice(
+            AzureStore, path.bucket, config=config, client_options=client, credential_provider=identity.provider
+        )
+    except Exception as error:
+        # obstore's message may hold the key itself, so it is not shown.
+        raise UsageError(f"The credentials for {url} are not well formed", hint="Keys are Base64.") from error
+    lister = AzureLister(f"{endpoint}/{path.bucket}", identity.credential, settings.ca_file, idle)
     access = _access(settings, identity, path.bucket)
     container_url = f"{canonical_url(endpoint)}/{quote(path.bucket, safe='$')}"
     requests = AzureRequests(container_url, access) if access else None
@@ -215,6 +204,7 @@ class AzureLister:
         try:
             with client:
                 for blob in client.list_blobs(name_starts_with=prefix or None):
+                    # Accounts with real folders list them as blobs with this mark.
                     if (blob.metadata or {}).get("hdi_isfolder") != "true":
                         etag = (blob.etag or "").strip('"')
                         yield ListedObject(blob.name, blob.size, etag, blob.last_modified.timestamp())

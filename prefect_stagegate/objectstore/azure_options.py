@@ -56,6 +56,7 @@ def connection(value: Any) -> dict[str, Any]:
     if not account and not endpoint:
         raise UsageError("The connection string names no account", hint="It has AccountName=…, as the portal shows it.")
     protocol, suffix = fields.get("defaultendpointsprotocol", "https"), fields.get("endpointsuffix", SUFFIX)
+    # Without a name, the endpoint's first label is the account.
     return {
         "account": account or endpoint.partition("://")[2].partition(".")[0],
         "endpoint": endpoint or f"{protocol}://{account}.blob.{suffix}",
@@ -96,14 +97,13 @@ _TABLE: OptionTable[AzureSettings] = OptionTable(AZURE, TRANSLATIONS)
 def azure_settings(options: Mapping[str, Any], *, host: str = "") -> AzureSettings:
     """Translate adlfs's options; the environment fills in what they leave open.
 
-    Args:
-        options: By adlfs's names.
-        host: The account's host where the URL names it: `account.dfs.core.windows.net`.
+    `host` is the account's where the URL names it: `account.dfs.core.windows.net`.
 
     Raises:
         UsageError: An option is unknown, a value is not usable, or no account is named.
     """
     settings = _TABLE.apply(AzureSettings(), options)[0]
+    # The environment's credentials only where the options hold none: the two must not mix.
     if not settings.has_credential and not settings.client_id:
         variables = {name: os.environ[variable] for variable, name in ENVIRONMENT.items() if os.environ.get(variable)}
         given = {name: value for name, value in options.items() if value is not None}
@@ -114,5 +114,6 @@ def azure_settings(options: Mapping[str, Any], *, host: str = "") -> AzureSettin
             "No storage account is set",
             hint="Set `account_name`, or write abfss://container@host/.",
         )
+    # A Data Lake's blobs, whose protocol is used here, are at the account's other host.
     own_host = host.replace(".dfs.", ".blob.", 1) if host else f"{account}.blob.{SUFFIX}"
     return replace(settings, account=account, endpoint=settings.endpoint or f"https://{own_host}")

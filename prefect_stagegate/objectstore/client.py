@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import urllib.parse
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,7 @@ def client_options(endpoint: str, ca_file: str, idle: float) -> dict[str, Any]:
         "allow_http": endpoint.startswith("http://"),
         "connect_timeout": timedelta(seconds=CONNECT_SECONDS),
         "read_timeout": timedelta(seconds=idle),
+        # obstore's own limit of the whole request would end long reads that progress.
         "timeout": timedelta(days=3650),
     }
     if ca_file:
@@ -83,6 +85,8 @@ def http_client(ca_file: str, idle: float, allowed: Allowed) -> Client:
     return Client(tuple(allowed), ca_file, idle, proxies=environment_proxies(), redirects=False)
 
 
-def retries(count: int) -> dict[str, Any]:
-    """Obstore's retry options; listings and small requests use `RETRIES`, reads 0."""
-    return {"max_retries": count, "retry_timeout": timedelta(seconds=60)}
+def open_twice(kind: Callable[..., Any], bucket: str, **settings: Any) -> tuple[Any, Any]:
+    """A bucket by a class of obstore's stores: one with retries, for listings and small requests, and one without."""
+    configs = ({"max_retries": count, "retry_timeout": timedelta(seconds=60)} for count in (RETRIES, 0))
+    with_retries, without = (kind(bucket, retry_config=config, **settings) for config in configs)
+    return with_retries, without

@@ -44,7 +44,9 @@ def resolve(settings: S3Settings, *, url: str) -> Resolved:
     environment = _from_environment(settings)
     if settings.anonymous:
         return Resolved(environment, None, CredentialLife("none", "anonymous reading"))
+    # A profile was chosen on purpose, so it goes before the environment's keys.
     if environment.key and not settings.profile:
+        # The variable speaks of the environment's keys, not of those in the options.
         expiration = "" if settings.key else os.environ.get("AWS_CREDENTIAL_EXPIRATION", "")
         credential = {
             "access_key_id": environment.key,
@@ -111,6 +113,7 @@ def _from_botocore(given: S3Settings, settings: S3Settings, url: str) -> Resolve
 
     def provide() -> dict[str, Any]:
         frozen = credentials.get_frozen_credentials()
+        # So that no log and no error shows them.
         remember(frozen.access_key, frozen.secret_key, frozen.token or "")
         return {
             "access_key_id": frozen.access_key,

@@ -179,14 +179,9 @@ def explain_response(
 ) -> StagegateError:
     """The typed error for a response of another client than obstore.
 
-    Args:
-        status: The response's.
-        headers: The response's, names in any case. `x-ms-error-code` is Azure's code, since a HEAD response has no
-            body; Retry-After goes into a `SourceBusy`.
-        body: As much of it as came; its first `LONGEST_BODY` bytes are searched.
-        source: What was read.
-        endpoint: The server's address, for messages.
-        key: The requested object; empty when the request named none.
+    The names of headers may be in any case. `x-ms-error-code` is Azure's code, since a HEAD response has no body;
+    Retry-After goes into a `SourceBusy`. The first `LONGEST_BODY` bytes of the body are searched. `key` is empty when
+    the request named none.
     """
     lowered = {name.lower(): value for name, value in headers.items()}
     phrase = http.HTTPStatus(status).phrase if status in _KNOWN_STATUSES else ""
@@ -215,10 +210,7 @@ def _meaning(error: Exception, text: str) -> Meaning | None:
 def refused(address: str, *, source: str, key: str = "") -> SourceUnavailable:
     """The error for a server that refuses connections, the same for all kinds of sources.
 
-    Args:
-        address: Its host and port.
-        source: What was read.
-        key: Which object of it.
+    `address` is its host and port.
     """
     return SourceUnavailable(REFUSED.message.format(endpoint=address), hint=REFUSED.hint, source=source, object=key)
 
@@ -247,6 +239,7 @@ def _summary(text: str) -> str:
 
 def _server_message(text: str) -> str:
     """The message of the error document that the server sent; empty when it sent none."""
+    # Behind it obstore repeats its error in Rust's form.
     body = text.partition("\n\nDebug source")[0]
     document = body.find("<Error>")
     if document >= 0 and (message := _MESSAGE.search(body, document)):

@@ -14,11 +14,10 @@ from prefect_stagegate.errors import UsageError
 from prefect_stagegate.http import Allowed
 from prefect_stagegate.objectstore.client import (
     IDLE_SECONDS,
-    RETRIES,
     canonical_url,
     client_options,
     http_client,
-    retries,
+    open_twice,
     usable_endpoint,
 )
 from prefect_stagegate.objectstore.generations import Generations
@@ -73,40 +72,34 @@ def open_gcs(
 ) -> ObjectStore:
     """Open a bucket. This sends no request yet.
 
-    Args:
-        path: The bucket; the key is not used.
-        settings: The options; the environment fills in what they leave open.
-        idle: Seconds without a byte after which a read is given up.
-        allowed: Hosts that may be connected to whatever their address is.
+    Only the bucket of `path` is used. A read ends after `idle` seconds without a byte; `allowed` hosts are never
+    blocked.
 
     Raises:
         AccessDenied: There are no credentials.
         UsageError: The credentials or the CA file can't be used, or the requester pays and no project is named.
     """
     url = f"gs://{path.bucket}/"
+    # The emulator's variable is mostly a host and port without TLS.
     endpoint = usable_endpoint(settings.endpoint or os.environ.get(EMULATOR, ""), tls=False) or GOOGLE
     identity = identify(settings.token, url=url)
     payer = _payer(settings)
     headers = {"x-goog-user-project": payer} if payer else {}
     client = {**client_options(endpoint, settings.ca_file, idle), "default_headers": headers}
 
-    def store(retry_count: int) -> GCSStore:
-        return GCSStore(
-            path.bucket,
-            config={"base_url": endpoint, "skip_signature": False, **identity.config},  # type: ignore[arg-type]
-            client_options=client,  # type: ignore[arg-type]
-            retry_config=retries(retry_count),  # type: ignore[arg-type]
-            credential_provider=identity.provider,  # type: ignore[arg-type]
-        )
-
+    config = {"base_url": endpoint, "skip_signature": False, **identity.config}
+    stores = open_twice(
+        GCSStore, path.bucket, config=config, client_options=client, credential_provider=identity.provider
+    )
     bearer = identity.bearer
     our_client = http_client(settings.ca_file, idle, allowed)
+    # Only with a token of our own: obstore gives none away.
     lister = Generations(endpoint, path.bucket, bearer, payer, our_client) if bearer else None
     authorization = _authorization(identity)
     bucket_url = f"{canonical_url(endpoint)}/{quote(path.bucket, safe='')}"
     requests = GoogleRequests(bucket_url, authorization, payer) if authorization else None
     store_access = StoreAccess(identity.life, client=our_client, requests=requests)
-    return ObjectStore(store(RETRIES), store(0), url, endpoint, lister, store_access)
+    return ObjectStore(*stores, url, endpoint, lister, store_access)
 
 
 def _authorization(identity: GoogleIdentity) -> CredentialKeeper[dict[str, str]] | None:
@@ -130,6 +123,7 @@ def _payer(settings: GcsSettings) -> str:
     payer = str(settings.requester_pays or "")
     if payer.lower() in ("", "false"):
         return ""
+    # As gcsfs reads it: `true` means the option `project`.
     if payer.lower() == "true":
         payer = settings.project
     if not payer:

@@ -53,6 +53,7 @@ class Generations:
         query = {"prefix": prefix, "maxResults": str(PAGE), "fields": FIELDS}
         if self.payer:
             query["userProject"] = self.payer
+        # A server whose pages link in a circle would be listed for ever.
         seen = set[str]()
         while True:
             page = self._page(query)
@@ -81,7 +82,9 @@ class Generations:
                 if response.status == http.HTTPStatus.OK:
                     return _parsed(response.body)
                 if response.status not in RETRIED_STATUSES or last:
-                    raise OSError(_error_text(response.status))
+                    missing = response.status == http.HTTPStatus.NOT_FOUND
+                    # In the form of obstore's errors, which `explain` looks up.
+                    raise OSError("<Code>NoSuchBucket" if missing else f"status code: {response.status}")
             time.sleep(0.2 * 2**attempt)
         raise AssertionError("unreachable")
 
@@ -97,11 +100,6 @@ def _parsed(body: bytes | bytearray) -> dict[str, Any]:
         return dict(json.loads(body))
     except (ValueError, TypeError, RecursionError) as error:
         raise OSError(f"the response is no listing: {type(error).__name__}") from error
-
-
-def _error_text(status: int) -> str:
-    """The status in the form of obstore's errors, which `explain` looks up."""
-    return "<Code>NoSuchBucket" if status == http.HTTPStatus.NOT_FOUND else f"status code: {status}"
 
 
 def _listed(item: dict[str, Any]) -> ListedObject:

@@ -49,6 +49,7 @@ def identify(token: Any, *, url: str) -> GoogleIdentity:
     if token == "anon":  # noqa: S105 - gcsfs's word
         return GoogleIdentity(CredentialLife("none", "anonymous reading"), {"skip_signature": True}, lambda: "")
     info = _info(token)
+    # Neither a word of gcsfs's nor JSON: an access token.
     if info is None and token and token not in ("google_default", "cloud"):
         life = CredentialLife("temporary" if ends_at(token) else "unknown", "an access token", ends_at(token))
         return GoogleIdentity(life, {"bearer_token": token}, lambda: str(token))
@@ -103,6 +104,7 @@ def _by_google(info: dict[str, Any] | None, request: Any, life: CredentialLife, 
             try:
                 credentials.refresh(request)
             except GoogleAuthError as refused:
+                # In the form of a response, by which `explain` knows what to do.
                 raise OSError(f"status code: 401: {type(refused).__name__}") from refused
         remember(str(credentials.token))
         expiry = credentials.expiry

@@ -71,6 +71,7 @@ class CredentialKeeper(Generic[T]):
         return ends and time.monotonic() >= self._next_request
 
     def _renew_in_background(self) -> None:
+        # One renewal at a time: other requests go on with the old credential.
         if not self._renewing.acquire(blocking=False):
             return
         started = False
@@ -95,6 +96,7 @@ class CredentialKeeper(Generic[T]):
         except Exception:  # noqa: BLE001 - each library of credentials has errors of its own
             self._failed = True
         finally:
+            # After a failure, too: a service that is down is not called for each object.
             self._next_request = time.monotonic() + PAUSE_SECONDS
 
 

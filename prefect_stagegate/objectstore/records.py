@@ -27,6 +27,7 @@ class ObjectRecords:
 
     def __init__(self, url: str, options: Mapping[str, Any] | None = None) -> None:
         self.url = url
+        # Before anything can fail: no error may show them.
         remember_access(url, {**os.environ, **(options or {})})
         self._store, prefix = _open(url, options or {})
         self._prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
@@ -49,6 +50,7 @@ class ObjectRecords:
 
     def keys(self, prefix: str) -> Iterator[str]:
         """The keys below `prefix`, which ends with a slash, sorted."""
+        # Sorted here: not every server lists in order.
         listing = self._store.listing(self._prefix + prefix)
         return iter(sorted(listed.key.removeprefix(self._prefix) for listed in listing))
 

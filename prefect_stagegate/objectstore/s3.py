@@ -16,7 +16,7 @@ from prefect_stagegate.objectstore.client import (
     canonical_url,
     client_options,
     http_client,
-    retries,
+    open_twice,
     usable_endpoint,
 )
 from prefect_stagegate.objectstore.credentials import Provider, Resolved, resolve
@@ -51,11 +51,8 @@ def open_s3(
 ) -> ObjectStore:
     """Open a bucket. This sends no request yet.
 
-    Args:
-        path: The bucket; the key is not used.
-        settings: The options; the environment and the AWS files fill in what they leave open.
-        idle: Seconds without a byte after which a read is given up.
-        allowed: Hosts that may be connected to whatever their address is.
+    Only the bucket of `path` is used. A read ends after `idle` seconds without a byte; `allowed` hosts are never
+    blocked.
 
     Raises:
         AccessDenied: There are no credentials.
@@ -71,15 +68,10 @@ def open_s3(
     client = client_options(endpoint, resolved.settings.ca_file, idle)
     host = _host(endpoint, path.bucket, virtual=virtual)
 
-    def store(retry_count: int) -> S3Store:
-        return S3Store(
-            path.bucket,
-            config=_config(resolved, host, virtual=virtual),  # type: ignore[arg-type]
-            client_options=client,  # type: ignore[arg-type]
-            retry_config=retries(retry_count),  # type: ignore[arg-type]
-            credential_provider=resolved.provider,  # type: ignore[arg-type]
-        )
-
+    config = _config(resolved, host, virtual=virtual)
+    stores = open_twice(
+        S3Store, path.bucket, config=config, client_options=client, credential_provider=resolved.provider
+    )
     lister = BotocoreLister(path.bucket, resolved.settings, resolved.provider, endpoint, virtual, idle)
     credential = resolved.provider() if resolved.provider else {}
     token = credential.get("token")
@@ -93,7 +85,7 @@ def open_s3(
     store_access = StoreAccess(
         resolved.life, redirect_probe, http_client(resolved.settings.ca_file, idle, allowed), requests
     )
-    return ObjectStore(store(RETRIES), store(0), url, endpoint or "AWS", lister, store_access)
+    return ObjectStore(*stores, url, endpoint or "AWS", lister, store_access)
 
 
 def object_store_options(url: str, settings: S3Settings, *, idle: float) -> dict[str, str]:
@@ -128,6 +120,7 @@ def object_store_options(url: str, settings: S3Settings, *, idle: float) -> dict
         "max_retries": str(RETRIES),
         "retry_timeout": f"{max(idle, 1.0):.0f}s",
     }
+    # An empty value is no missing one: the library would take it for a setting.
     return {name: value for name, value in options.items() if value}
 
 
@@ -173,5 +166,6 @@ def _config(resolved: Resolved, host: str, *, virtual: bool) -> dict[str, Any]:
     if settings.requester_pays:
         config["request_payer"] = True
     if host:
+        # Under both names: the environment's AWS_ENDPOINT_URL_S3 would count more than the first alone.
         config["endpoint"] = config["aws_endpoint_url_s3"] = host
     return config

@@ -19,12 +19,7 @@ CHECKSUMS = "ENABLED"
 class SigV4Signer:
     """Signs requests with one access key. Safe to use from many threads.
 
-    Args:
-        access_key: The key's id.
-        secret: The secret that belongs to it.
-        region: Where the bucket lies.
-        token: The session token of a temporary key; empty for a key without one.
-        requester_pays: Whether each request says that the requester pays.
+    `token` is the session token of a temporary key; empty for a key without one.
     """
 
     def __init__(

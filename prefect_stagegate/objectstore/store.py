@@ -80,13 +80,8 @@ DEFAULT_ACCESS = StoreAccess()
 class ObjectStore:
     """The calls to one bucket.
 
-    Args:
-        store: obstore's own, which retries failed requests.
-        reader: The same bucket, without retries.
-        url: The bucket's URL without credentials, for errors.
-        endpoint: The server's address; tells two servers with a bucket of one name apart.
-        lister: Lists the bucket when it holds keys that obstore refuses; always, when it tells versions.
-        store_access: How this package's own requests reach the store.
+    `reader` is the same bucket without retries. `endpoint` tells two servers with a bucket of one name apart. `lister`
+    lists the bucket when it holds keys that obstore refuses; always, when it tells versions.
     """
 
     def __init__(
@@ -98,17 +93,12 @@ class ObjectStore:
         lister: Lister | None = None,
         store_access: StoreAccess = DEFAULT_ACCESS,
     ) -> None:
-        self.life = store_access.life
-        self._store = store
+        self._store, self._reader, self.url, self.endpoint = store, reader, url, endpoint
         self._lister = lister
         self._by_version = lister is not None and lister.tells_versions
+        self.life, self.client = store_access.life, store_access.client
+        self._redirect_probe, self._requests = store_access.redirect_probe, store_access.requests
         self._retry_after_lock = threading.Lock()
-        self.client = store_access.client
-        self._redirect_probe = store_access.redirect_probe
-        self._requests = store_access.requests
-        self._reader = reader
-        self.url = url
-        self.endpoint = endpoint
 
     def close(self) -> None:
         """Close the connections. The store can't be used again."""
@@ -132,6 +122,7 @@ class ObjectStore:
             for page in obstore.list(self._store, prefix or None, chunk_size=PAGE):
                 for meta in page:
                     yield _listed(meta, by_version=False)
+                # From here the lister goes on, when a later page holds a key that obstore refuses.
                 last = page[-1]["path"]
         except InvalidPathError as error:
             if self._lister is None:
@@ -170,14 +161,7 @@ class ObjectStore:
         The request names the version, or has the etag as If-Match. Not every server heeds these conditions, so the
         response's version and etag are compared as well.
 
-        Args:
-            key: The object's.
-            start: In bytes.
-            end: In bytes.
-            buffer: As long as they are.
-            size: Of the whole object, as it was listed.
-            etag: As it was listed, without quotes; empty when it had none.
-            version: As it was listed; empty when it had none.
+        `size`, `etag` (without quotes) and `version` are those of the listing, empty when it had none.
 
         Raises:
             ObjectChanged: The object was replaced since.
@@ -246,10 +230,7 @@ class ObjectStore:
         and `//` included. Range and If-Match may be added. Signatures last 15 minutes at most, so call this anew for
         each attempt.
 
-        Args:
-            key: The object's.
-            method: `GET` or `HEAD`.
-            version: Its version id or generation; empty: the current one.
+        Without a `version`, the current one is read.
 
         Returns:
             None where only obstore has the credentials, and while there are none: then use `read_into`.
@@ -264,9 +245,7 @@ class ObjectStore:
     def refusal(self, response: Response, key: str) -> SourceError:
         """The error for a response of 300 or above to a request of `get_request`. May send further requests.
 
-        Args:
-            response: With the beginning of its body.
-            key: The object's.
+        The response has the beginning of its body.
         """
         status, headers, body = response.status, response.headers, bytes(response.body)
         error = self._with_identity(
@@ -326,6 +305,7 @@ class ObjectStore:
                 hint=f"If {there} is the right server, set `endpoint_url` to it.",
                 source=self.url,
             )
+        # Once is enough: the probe costs a request.
         self._redirect_probe = ""
 
     def _head(self, key: str, timeout: float) -> Response | None:
@@ -333,6 +313,7 @@ class ObjectStore:
         signed = self.get_request(key, method="HEAD")
         if signed is None:
             try:
+                # A URL that obstore signs is valid without a header. A minute is enough for the one request.
                 signed = obstore.sign(self._store, "HEAD", key, timedelta(minutes=1)), {}
             except _FAILURES:
                 return None
@@ -340,6 +321,7 @@ class ObjectStore:
 
     def _send_head(self, url: str, headers: Headers, timeout: float) -> Response | None:
         """Send a HEAD request; None without a response in time."""
+        # Only a look: what fails here fails again in the request that follows, which tells why.
         with suppress(StagegateError):
             return fetch(Request(url, headers, self.client, "HEAD", timeout=timeout))
         return None

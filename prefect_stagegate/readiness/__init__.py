@@ -47,6 +47,7 @@ __all__ = [
     "statement_digest",
 ]
 
+# Here, so that whoever imports the package finds all checks.
 import_checks()
 
 _RENAMED = {"Answer": CheckResult, "Question": CheckContext}

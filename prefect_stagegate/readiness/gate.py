@@ -55,15 +55,13 @@ def decide(requirements: Sequence[Requirement], evidence: Iterable[Evidence], *,
 def judge(context: CheckContext, evidence: Iterable[Evidence], record: Sequence[Evidence] = ()) -> Decision:
     """Make the decision about a version, with one line for each check that its gate requires.
 
-    Args:
-        context: The version, its target and its gate.
-        evidence: The answers to decide by.
-        record: All recorded evidence about the version, the oldest first. Passes in a row are counted in it.
+    `record` is all recorded evidence about the version, the oldest first; passes in a row are counted in it.
     """
     case = Case(
         dataset=context.dataset,
         digest=context.digest,
         target=context.target,
+        # Not whoever runs the checks: a waiver of the one who wants the promotion must stay void.
         requester=context.asker.name,
         environment=context.environment.fingerprint,
         at=clock.stamp(context.now),
@@ -143,9 +141,7 @@ class PlannedCheck:
 def plan_checks(context: CheckContext, evidence: Iterable[Evidence]) -> tuple[PlannedCheck, ...]:
     """Plan which checks of the gate must run: those without stored evidence that still holds.
 
-    Args:
-        context: The version, its target and its gate.
-        evidence: All stored evidence about the version, the oldest first.
+    `evidence` is all that is stored about the version, the oldest first.
     """
     stored = list(evidence)
     seconds = _last_durations(context, stored)

@@ -66,19 +66,17 @@ def apply_overrides(
 ) -> Evidence:
     """The answer as the gate counts it, with the gate's severity.
 
-    Args:
-        answer: The answer of the check.
-        requirement: What the gate requires of this check.
-        case: What the gate decides about.
-        waivers: All waivers that were granted; void ones are ignored.
-        record: All recorded evidence about the version, the oldest first, the answer among it.
+    Void waivers are ignored. `record` is all recorded evidence about the version, the oldest first, the answer among
+    it.
     """
     answer = replace(answer, severity=requirement.severity)
     if answer.outcome is Outcome.FAIL:
         valid = [waiver for waiver in waivers if not why_void(waiver, requirement, case)]
+        # The one that lasts longest: each of them alone lets the failure pass.
         longest = max(valid, key=lambda waiver: waiver.until, default=None)
         if longest is None:
             return answer
+        # No longer than the failure itself is known: afterwards it may be another one.
         ends = min(filter(None, (answer.expires, longest.until)))
         ruling = Ruling(answer.outcome, answer.expires, longest)
         return replace(answer, outcome=Outcome.WAIVED, expires=ends, ruling=ruling)

@@ -42,10 +42,7 @@ class Renewed:
 def renew(context: CheckContext, stored: Iterable[Evidence], accepted: Decision) -> Renewed:
     """Decide by the stored evidence that still holds and by running the cheap checks again. Records nothing.
 
-    Args:
-        context: The version, under the policy that is stored beside it, on this node.
-        stored: All stored evidence about the version, the oldest first.
-        accepted: The decision that accepted the version.
+    The policy of `context` is the one stored beside the version. `stored` is all evidence about it, the oldest first.
     """
     # The acceptance stays on record unchanged, so answers that were revoked since must be left out here.
     accepted_answers = unrevoked(accepted.checks, context.revocations)

@@ -31,6 +31,7 @@ def run_check(definition: CheckDefinition, requirement: Requirement, context: Ch
     """
     began = time.perf_counter()
     answer = _ask(definition, requirement, context)
+    # Shared work tells its own duration: this check may have waited for it, or met it done.
     seconds = time.perf_counter() - began if answer.seconds is None else answer.seconds
     return Evidence(
         check=definition.name,
@@ -102,9 +103,7 @@ def superseded(evidence: Evidence, record: Sequence[Evidence]) -> str:
 
     An answer is later when it was recorded later, or dated later: a check that ran shorter may be recorded first.
 
-    Args:
-        evidence: One answer of the record.
-        record: All recorded evidence about the version, the oldest first.
+    `record` is all recorded evidence about the version, the oldest first.
     """
     recorded_later = False
     for other in record:

@@ -209,6 +209,7 @@ def read_pieces(source: Source, listed: SourceObject, start: int, end: int) -> I
     buffer = memoryview(bytearray(min(PIECE, end - start)))
     while True:
         piece = buffer[: min(PIECE, end - start)]
+        # At least once: an empty read checks the pin of an empty object.
         source.read_into(listed, start, piece)
         start += len(piece)
         yield piece
@@ -226,10 +227,7 @@ def as_typed(error: Exception) -> StagegateError:
 def server_busy(headers: Mapping[str, str], *, source: str, key: str) -> SourceBusy:
     """The error for a server that is too busy, with the seconds of its Retry-After.
 
-    Args:
-        headers: The response's, in any case.
-        source: The source, without credentials.
-        key: The object.
+    The names of headers may be in any case.
     """
     busy = SourceBusy("The server is too busy", source=source, object=key)
     busy.retry_after = retry_after({name.lower(): text for name, text in headers.items()})
@@ -256,10 +254,7 @@ def require_length(received: int, wanted: int, source: Source, key: str) -> None
 def require_unchanged(source: Source, listed: SourceObject, noun: str = "object") -> None:
     """Look the object up and compare pin and size with the listed ones.
 
-    Args:
-        source: The object's source.
-        listed: The object as it was listed.
-        noun: What the error calls the object.
+    `noun` is what the error calls the object.
 
     Raises:
         ObjectChanged: Pin or size differ.

@@ -29,10 +29,6 @@ def extra_of(url: str) -> str:
 def missing_extra(extra: str, *, source: str = "") -> MissingExtra:
     """The error for a client library that is not installed: raise it from the ImportError.
 
-    Args:
-        extra: One of pyproject.toml's.
-        source: The source's URL, free of credentials.
-
     >>> str(missing_extra("sftp", source="sftp://nas/data/"))
     'The client library for sftp://nas/data/ is not installed. Install it: pip install "prefect-stagegate[sftp]"'
     """

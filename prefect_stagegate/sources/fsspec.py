@@ -96,10 +96,7 @@ def library_of(url: str) -> Library:
 class FsspecSource(BaseSource):
     """A folder or one object that an fsspec file system reads.
 
-    Args:
-        url: Any URL that `library_of` lets through.
-        options: The file system's own storage options.
-        most: Most files and folders that one listing looks at.
+    `url` is any that `library_of` lets through. One listing looks at `most` files and folders at most.
 
     Raises:
         UsageError: fsspec knows no such scheme, or the file system refuses an option.
@@ -124,6 +121,7 @@ class FsspecSource(BaseSource):
             raise self._explained(error, "") from error
         # Only asynchronous file systems of fsspec may be called by many threads at once.
         self._fs = system if system.async_impl else SerializedFileSystem(system)
+        # Two servers may have a bucket or folder of one name.
         server = options.get("endpoint_url") or options.get("host") or ""
         self.identity = f"{server} {self.url}".strip()
         self._is_folder = url.endswith("/")
@@ -257,9 +255,6 @@ class SerializedFileSystem:
     """A file system that one thread at a time may use, behind a lock: FTP's one connection would mix responses.
 
     Has only the methods that `FsspecSource` calls.
-
-    Args:
-        system: An `AbstractFileSystem`.
     """
 
     def __init__(self, system: Any) -> None:

@@ -8,22 +8,9 @@ from functools import cached_property
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from prefect_stagegate.errors import (
-    AccessDenied,
-    ObjectVanished,
-    SourceError,
-    SourceUnavailable,
-    UsageError,
-)
+from prefect_stagegate.errors import AccessDenied, ObjectVanished, SourceError, SourceUnavailable, UsageError
 from prefect_stagegate.model import CredentialLife, Pin, SourceObject
-from prefect_stagegate.sources.base import (
-    BaseSource,
-    Wanted,
-    everything,
-    public_url,
-    require_length,
-    require_unchanged,
-)
+from prefect_stagegate.sources.base import BaseSource, Wanted, everything, public_url, require_length, require_unchanged
 from prefect_stagegate.sources.extras import missing_extra
 from prefect_stagegate.sources.terms import Terms
 from prefect_stagegate.sources.walk import Walk

@@ -71,6 +71,7 @@ def _gcs(url: str, options: Options, terms: Terms) -> Source:
 
     path = parse_bucket_url(url)
     store = open_gcs(path, gcs_settings(options), idle=terms.idle, allowed=terms.allowed)
+    # The environment may name the endpoint, so it is known only now.
     require_allowed(store.endpoint, terms.allowed)
     return BucketSource(url, store, path.key)
 
@@ -109,6 +110,7 @@ def _iceberg(url: str, options: Options, terms: Terms) -> Source:
     from prefect_stagegate.sources.lake.iceberg import IcebergSource
 
     source = IcebergSource(url, options, partial(open_source, idle=terms.idle, allowed=terms.allowed), terms)
+    # The user's configuration may name the server.
     require_allowed(source.server, terms.allowed)
     return source
 
@@ -129,6 +131,7 @@ def _hub(url: str, options: Options, terms: Terms) -> Source:
     from prefect_stagegate.sources.web.hub import HubSource
 
     source = HubSource(url, options, terms)
+    # HF_ENDPOINT may name it.
     require_allowed(source.endpoint, terms.allowed)
     return source
 
@@ -265,12 +268,6 @@ def _installed(scheme: str) -> Opener | None:
 
 def _require_permitted(library: Library, url: str, options: Mapping[str, Any], allowed: Allowed) -> None:
     """Refuse an option that is not permitted, a forbidden address, and a device or pipe in place of a file.
-
-    Args:
-        library: The library that gets the options.
-        url: The source's, for errors.
-        options: With the credentials among them.
-        allowed: Hosts that may be asked even at addresses that no source may have.
 
     Raises:
         UsageError: An option can't be used.

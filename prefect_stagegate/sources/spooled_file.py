@@ -49,6 +49,7 @@ class Sink:
         view = memoryview(data).cast("B")
         self._hash.update(view)
         written = 0
+        # A write may be short.
         while written < len(view):
             written += os.pwrite(self._descriptor, view[written:], self._position + written)
         self._position += written

@@ -31,9 +31,7 @@ class Walk:
 
     Keys of folders end with a slash; the source's own is empty.
 
-    Args:
-        url: The source, for errors.
-        most: Most files and folders that it may look at, wanted or not.
+    It looks at `most` files and folders at most, wanted or not.
     """
 
     def __init__(self, url: str, most: int = ENTRIES) -> None:
@@ -94,9 +92,7 @@ class Walk:
     def enter_once(self, identity: Hashable, folder: str) -> bool:
         """Enter a folder; False when this walk has entered it before: then call `note_second_path`.
 
-        Args:
-            identity: Equal for two keys exactly when they lead to the same folder.
-            folder: The key by which the walk came here.
+        Two identities are equal exactly when they lead to the same folder.
 
         Raises:
             SourceError: It lies too deep.
@@ -110,12 +106,8 @@ class Walk:
     def note_second_path(self, folder: str, real: str, root: str, above: str, *, by_path: bool) -> None:
         """Record a second path to a folder that the walk has entered, for `end` to report.
 
-        Args:
-            folder: The key of this second path.
-            real: The folder's real path.
-            root: The real path of the source's own folder.
-            above: The real path of the folder that holds the link.
-            by_path: Whether the folder's files may be wanted under this path.
+        Real paths are `real` of the folder, `root` of the source's own and `above` of the one that holds the link.
+        `by_path` says whether the folder's files may be wanted under this path.
         """
         leads_to = posixpath.relpath(real, root)
         is_loop = posixpath.commonpath((real, above)) == real
@@ -125,10 +117,7 @@ class Walk:
     def require_inside(self, key: str, real: str, root: str) -> None:
         """Refuse a symbolic link that leads out of the source.
 
-        Args:
-            key: The link's.
-            real: The real path of its target.
-            root: The real path of the source's own folder.
+        `real` is the real path of the link's target, `root` that of the source's own folder.
 
         Raises:
             SourceError: The target lies outside.
@@ -167,10 +156,7 @@ class Walk:
 def require_regular(mode: int, key: str, url: str) -> None:
     """Refuse a pipe, a socket or a device.
 
-    Args:
-        mode: The file's, as in stat(2).
-        key: The file's.
-        url: The source, for errors.
+    `mode` is as in stat(2).
 
     Raises:
         SourceError: The file is none that holds bytes.

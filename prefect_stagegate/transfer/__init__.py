@@ -114,12 +114,12 @@ def _run(context: TransferContext, make_engine: Callable[[], Engine], max_failed
         engine.stop()
         # What came in before the stop is remembered too, so that the next run reuses it.
         try:
-            while batch := _taken(engine):
+            while batch := engine.results.take(BATCH):
                 _remember(context, batch)
                 _drop_claims(batch)
         finally:
             # Last: threads that were left behind may add results until then, which hold claims.
-            engine.close()
+            engine.results.close()
     # Before failures are raised: what came in is durable, whatever else failed.
     _sync(context)
     if len(context.stats.failures) > max_failed:
@@ -131,7 +131,7 @@ def _batches(engine: Engine, stop: Stop) -> Iterator[list[Done]]:
     ended = False
     while not ended and not stop:
         ended = engine.wait(BATCH_SECONDS)
-        while batch := _taken(engine):
+        while batch := engine.results.take(BATCH):
             yield batch
             if len(batch) < BATCH:
                 break  # wait for more: a transaction for each few objects would cost too much
@@ -149,10 +149,6 @@ def _remember(context: TransferContext, batch: list[Done]) -> None:
 def _sync(context: TransferContext) -> None:
     """Sync the blobs that came in so far, and then confirm their digests in the memory."""
     context.store.memory.confirm(context.store.blobs.sync)
-
-
-def _taken(engine: Engine) -> list[Done]:
-    return [engine.results.popleft() for _ in range(min(len(engine.results), BATCH))]
 
 
 def _receipts(context: TransferContext, batch: list[Done]) -> Iterator[Receipt]:

@@ -14,9 +14,7 @@ from prefect_stagegate.transfer.limits import BLOCK
 class Buffers:
     """A pool of a fixed number of buffers, each of one part's size, created when they are first needed.
 
-    Args:
-        count: How many there may be.
-        size: Bytes of each; a multiple of 4096.
+    `size` is the bytes of each, a multiple of 4096.
     """
 
     def __init__(self, count: int, size: int) -> None:
@@ -39,6 +37,7 @@ class Buffers:
             if not self._unmade:
                 return None
             self._unmade -= 1
+        # Outside of the lock, which others wait for. Its pages are aligned, as direct writes need them.
         return mmap.mmap(-1, self._size)
 
     def put(self, buffer: mmap.mmap) -> None:
@@ -75,6 +74,7 @@ class DirectFile:
     def __init__(self, descriptor: int, size: int) -> None:
         self._descriptor = descriptor
         self._size = size
+        # Before the first byte comes: a full volume ends the download at its start, not at its end.
         _reserve(descriptor, size)
         self._direct = _go_direct(descriptor)
 
@@ -125,6 +125,7 @@ def _go_direct(descriptor: int) -> bool:
     try:
         fcntl.fcntl(descriptor, fcntl.F_SETFL, flags | os.O_DIRECT)
     except OSError:
+        # tmpfs and some network file systems refuse: then all writes go through the page cache.
         return False
     return True
 

@@ -23,12 +23,7 @@ Offers = tuple[tuple[str, str], ...]
 
 
 class Hasher:
-    """The digests of one object's bytes, given in order.
-
-    Args:
-        checksums: The source's checksums of the bytes.
-        size: Of the object.
-    """
+    """The digests of one object's bytes, given in order."""
 
     def __init__(self, checksums: Offers, size: int) -> None:
         self._blake3 = blake3()
@@ -82,6 +77,7 @@ def _new_hasher(name: str, size: int) -> Any:
         return crc32c.Crc(crc32c.crc32c if name == "crc32c" else zlib.crc32)
     hasher = hashlib.new("sha1" if name == "git" else name, usedforsecurity=False)
     if name == "git":
+        # git hashes this head before the bytes.
         hasher.update(f"blob {size}\0".encode())
     return hasher
 
@@ -104,6 +100,7 @@ def verify_bytes(job: Job, hasher: Hasher) -> bool:
             hint += " If this server's etags are no MD5, set `etag_is_md5: false`."
         raise ChecksumMismatch(f"The bytes are wrong: {mismatch}", hint=hint, **_location(job))
     if planned and planned != (actual := hasher.digest()):
+        # The object was listed again, or is a mirror's: other bytes are another state of it, not damage.
         if job.restarted or job.member:
             raise ObjectChanged(
                 f"The object was replaced: it no longer has the digest {planned}",

@@ -63,12 +63,8 @@ class TransferContext:
         stop: Stop,
         stats: TransferStats,
     ) -> None:
-        self.store = store
-        self.space = space
-        self.limits = limits
-        self.progress = progress
-        self.stop = stop
-        self.stats = stats
+        self.store, self.space, self.limits = store, space, limits
+        self.progress, self.stop, self.stats = progress, stop, stats
         # Sources at one server share a throttle, but each has its own budget of retries.
         self._retriers = {
             id(source): Retrier(limits.retries, stop, stats, throttle_of(server_of(source.identity), limits))
@@ -107,14 +103,8 @@ class TransferContext:
     ) -> Done:
         """Verify the bytes of the claimed file and make them a blob.
 
-        Args:
-            job: The object.
-            claim: Its file holds the bytes.
-            hasher: Has hashed all of them.
-            watch: Measures the steps, since the last byte.
-            fetched: How many bytes came over the wire in this run.
-            started: When the first byte was read, in seconds since the epoch.
-            sync: Whether the blob is synced at once.
+        `hasher` has hashed all of them, and `fetched` of them came over the wire in this run. `watch` measures since
+        the last byte. The first one was read at `started`, in seconds since the epoch.
         """
         assert job.listed is not None  # noqa: S101
         by_server, digest = verify_bytes(job, hasher), hasher.digest()
@@ -138,6 +128,7 @@ class TransferContext:
         """The row to remember, or None: without a planned digest, a mirror's bytes don't prove the source's pin."""
         listed = job.planned.object if job.member else job.listed
         assert listed is not None  # noqa: S101
+        # A weak pin as young as this may name other bytes soon.
         if is_racy(listed, started) or (job.member and not job.planned.digest):
             return None
         return (job.sources[0].identity, listed.key, listed.pin, listed.size, digest)

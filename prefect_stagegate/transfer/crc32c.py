@@ -34,9 +34,7 @@ def crc32c(data: Buffer, value: int) -> int:
 class Crc:
     """A CRC of bytes, given in order, in the manner of hashlib.
 
-    Args:
-        extend: `crc32c` or `zlib.crc32`.
-        value: The CRC of the bytes so far.
+    `extend` is `crc32c` or `zlib.crc32`.
     """
 
     def __init__(self, extend: Callable[[Buffer, int], int], value: int = 0) -> None:

@@ -13,9 +13,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import suppress
 from contextvars import copy_context
 from functools import partial
 
@@ -37,6 +35,7 @@ from prefect_stagegate.transfer.checks import Offers
 from prefect_stagegate.transfer.context import Done, TransferContext
 from prefect_stagegate.transfer.job import Job, SourceGroup
 from prefect_stagegate.transfer.multipart import MultipartDownload, Part
+from prefect_stagegate.transfer.results import Results
 from prefect_stagegate.transfer.source_queue import Read, SourceQueue
 from prefect_stagegate.transfer.waiting import Waits
 from prefect_stagegate.transfer.whole import WholeDownload
@@ -52,10 +51,6 @@ WRITERS = 2
 """Threads that write and hash the parts of large objects."""
 HELPERS = 4
 """Threads that open large objects, look objects up, and explain failures."""
-BACKLOG = 256
-"""Results that wait, each with an open file, before no further read is started: a slow consumer slows the transfer."""
-MANY = 128
-"""Number of results at which the consumer is woken."""
 CLAIM_POLL_SECONDS = 0.1
 """Seconds between two tries of an object that another stager has claimed."""
 PROGRESS_SECONDS = 0.05
@@ -70,11 +65,8 @@ log = logging.getLogger(__name__)
 class Engine:
     """The running parts of one transfer.
 
-    Args:
-        context: The transfer's context.
-        plan: The planned objects; a thread of the engine's reads them, at most `AHEAD` ahead.
-        groups: The sources, by their position in the spec.
-        max_failed: Failed objects after which no further ones are started.
+    A thread of its own reads the plan, at most `AHEAD` objects ahead. After `max_failed` failures no further object is
+    started.
     """
 
     def __init__(
@@ -84,6 +76,7 @@ class Engine:
         self._members = [group.members() for group in groups]
         limits = context.limits
         self._buffers = Buffers(max(limits.memory // limits.part, 1), limits.part)
+        # Not above a part: whatever is larger is read into buffers of that size.
         self._small = min(SMALL, limits.part)
         self._waits = Waits(context.store.blobs, limits.idle, context.progress)
         self._loop = Loop(
@@ -107,16 +100,13 @@ class Engine:
         self._too_many_failed = False
         """Whether too many objects failed; set under the lock."""
         self._lock = threading.Lock()
-        self._stopped = False
-        """Whether results are no longer taken."""
         self._room = threading.Event()
         self._reported_bytes, self._reported_at = 0, 0.0
-        self.results: deque[Done] = deque()
-        """Objects that are done. The consumer polls, because waking its thread for each object would cost too much."""
-        self._results_ready = threading.Event()
+        self.results = Results(context.stop, partial(self._loop.call, self._count_finished))
         self.ended = False
         self.fatal: BaseException | None = None
         """What ended the whole transfer: an error of the cache, of the plan, or a defect."""
+        # In the caller's context, which loggers and progress need.
         run = partial(copy_context().run, self._read_plan)
         self._planning = threading.Thread(target=run, name="stagegate-plan", daemon=True)
 
@@ -141,21 +131,16 @@ class Engine:
             pool.join(until)
         self._planning.join(max(0.0, until - time.monotonic()))  # last: its listing may wait for a silent server
 
-    def close(self) -> None:
-        """Take no more results. Later ones, of threads that were left behind, are dropped."""
-        self._stopped = True
-        self._drop_late_results()
-
     def wait(self, seconds: float) -> bool:
         """Wait until many results are there, at most `seconds`.
 
         Returns:
             Whether all objects are done, or something ends the transfer.
         """
-        if len(self.results) < BACKLOG:
+        if not self.results.is_full:
             self._loop.feed()
-        self._results_ready.wait(seconds)
-        self._results_ready.clear()
+        self.results.wait(seconds)
+        # A defect in the loop's thread ends the transfer: nobody would wake this thread any more.
         if self._loop.failure:
             self._fail(self._loop.failure)
         return self.ended
@@ -168,6 +153,7 @@ class Engine:
                 job = Job(planned, self._members[planned.source], listed=planned.object)
                 if planned.action is Action.REUSE and self._reuse(job):
                     continue
+                # Before it can be finished, else the transfer could look complete in between.
                 self._planned += 1
                 self._queues[id(job.source)].jobs.append(job)
                 self._loop.feed()
@@ -195,22 +181,16 @@ class Engine:
         planned = job.planned
         if not self._context.store.blobs.holds(planned.digest, planned.object.size):
             return False
-        self._wait_for_consumer()
-        self.results.append(Done(Receipt(planned.path, planned.object, planned.source, planned.digest, "manifest", 0)))
+        receipt = Receipt(planned.path, planned.object, planned.source, planned.digest, "manifest", 0)
+        self.results.add_reused(Done(receipt))
         return True
-
-    def _wait_for_consumer(self) -> None:
-        """Block while far too many results wait. Not in the loop's thread."""
-        while len(self.results) >= 4 * BACKLOG and not self._context.stop:
-            self._results_ready.set()
-            time.sleep(_TICK / 10)
 
     # ---------------------------------------------------------------- the loop's thread: starting reads
 
     def _supply(self, room: int) -> list[Exchange]:
         """The next requests, at most `room`. Also hands objects of blocking sources to workers."""
         exchanges: list[Exchange] = []
-        if self._context.stop or len(self.results) >= BACKLOG:
+        if self._context.stop or self.results.is_full:
             return exchanges
         # Parts first: an open object holds a file and a claim until its last part came.
         while len(exchanges) < room and (part := self._next_part()):
@@ -284,6 +264,7 @@ class Engine:
             start, end = read.bounds
             buffer = memoryview(read.part.buffer)[: end - start]
         elif read.whole:
+            # A repeated request begins with the first byte again.
             read.whole.restart()
             if read.whole.size > self._small:
                 sink = read.whole.take
@@ -299,6 +280,7 @@ class Engine:
 
     def _next_part(self) -> Part | None:
         """The next part, of the open object with the fewest parts under way; None without a buffer or connection."""
+        # Evenly: an object that gets no part would hold its file and its claim for nothing.
         for download in sorted(self._open, key=lambda download: download.users):
             queue = self._queues[id(download.job.source)]
             if not queue.may_read() or not self._has_connection(queue):
@@ -457,22 +439,6 @@ class Engine:
                 self._finished += 1
         self._room.set()
 
-    def _add_result(self, done: Done) -> None:
-        """Hand a result to the consumer. From any thread."""
-        self.results.append(done)
-        if len(self.results) >= MANY:
-            self._results_ready.set()
-        self._loop.call(self._count_finished)
-        # After `close` nobody takes this result, which may hold a claim.
-        self._drop_late_results()
-
-    def _drop_late_results(self) -> None:
-        """After `close`, drop the results of threads that were left behind."""
-        while self._stopped and self.results:
-            with suppress(IndexError):  # another thread took it
-                if claim := self.results.popleft().claim:
-                    claim.drop()
-
     def _count_finished(self) -> None:
         self._finished += 1
 
@@ -494,17 +460,18 @@ class Engine:
         if self._plan_ended and self._finished >= self._planned and not self.ended:
             self._report_progress()
             self.ended = True
-            self._results_ready.set()
+            self.results.wake()
 
     def _is_over(self) -> bool:
         return self._too_many_failed or bool(self._context.stop)
 
     def _fail(self, error: BaseException) -> None:
         """End the whole transfer with an error. From any thread."""
+        # The first cause counts: what follows from the stop says less.
         self.fatal = self.fatal or error
         self._context.stop.end()
         self.ended = True
-        self._results_ready.set()
+        self.results.wake()
 
     # ---------------------------------------------------------------- claims
 
@@ -545,7 +512,7 @@ class Engine:
         if cached is None:
             return claim
         claim.drop()
-        self._add_result(cached)
+        self.results.add(cached)
         return None
 
     # ---------------------------------------------------------------- workers, which may wait
@@ -574,7 +541,7 @@ class Engine:
             raise
         else:
             if done:
-                self._add_result(done)
+                self.results.add(done)
 
     def _look_up(self, queue: SourceQueue, job: Job) -> None:
         """Look the object up at a mirror, or again at its source."""
@@ -599,7 +566,7 @@ class Engine:
                 # Put back, so that it is counted when the waiting objects are dropped.
                 self._loop.call(partial(self._requeue, job))
                 continue
-            self._wait_for_consumer()
+            self.results.wait_for_room()
             try:
                 whole = self._claimed_whole(job)
             except SourceError as error:
@@ -676,7 +643,7 @@ class Engine:
             if done:
                 # Before the result is handed over: its claim is the consumer's from then on.
                 self._downloads.discard(download)
-                self._add_result(done)
+                self.results.add(done)
                 self._loop.call(partial(self._close_download, download))
             self._loop.feed()
 

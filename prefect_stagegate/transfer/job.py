@@ -98,8 +98,10 @@ class Job:
 
     def after(self, error: StagegateError) -> Job | None:
         """The job to try next, or None when the object has failed for good."""
+        # Once only: an object that changes all the time would be read for ever.
         if isinstance(error, ObjectChanged) and not self.restarted and not self.member:
             return replace(self, restarted=True, listed=None)
+        # Damage in transit passes, damage at the source stays: a few further looks tell them apart.
         if isinstance(error, ChecksumMismatch) and self.looks < SECOND_LOOKS:
             return replace(self, looks=self.looks + 1)
         if self.member + 1 < len(self.sources) and self._mirror_may_help(error):

@@ -36,6 +36,7 @@ class Limits:
         """The limits of the STAGEGATE_* settings."""
         return cls(
             in_flight=settings.objects_in_flight,
+            # Direct writes are of whole blocks.
             part=max(settings.part_size // BLOCK, 1) * BLOCK,
             memory=settings.memory,
             retries=settings.retries,

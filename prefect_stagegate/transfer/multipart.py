@@ -40,12 +40,8 @@ class MultipartDownload:
 
     Each `next_part` must be followed by one `store` or `give_up`.
 
-    Args:
-        context: The transfer's context.
-        job: The object.
-        claim: Its file takes the bytes. It is kept when the object is abandoned, and belongs to the result at the end.
-        offers: Checksums of the whole object, where the listing had none.
-        buffers: One is taken for each part, and put back when the part is written and hashed.
+    Its claim is kept when the object is abandoned, and belongs to the result at the end. `offers` are checksums of the
+    whole object, where the listing had none.
 
     Raises:
         CacheError, NoSpace: The volume can't take the object.
@@ -140,6 +136,7 @@ class MultipartDownload:
             if self.users or not self._abandoned or self._closed:
                 return
             self._closed = True
+            # Taken under the lock, so that no other thread hashes what is freed below.
             waiting, self._ready = self._ready, {}
         for buffer in filter(None, waiting.values()):
             self._buffers.put_held(buffer)
@@ -174,6 +171,7 @@ class MultipartDownload:
 
     def _note(self, index: int, note: Note) -> None:
         self._notes[index] = note
+        # An object of one part has nothing to resume from.
         if self._count > 1:
             with writing(self._claim.path):
                 self._journal.record(index, note)
@@ -190,6 +188,7 @@ class MultipartDownload:
                 self._hash(self._next, buffer)
             finally:
                 self._hashing = False
+            # Only one thread gets here: the one that hashed the last part.
             if self._next == self._count:
                 return self._finish()
 
@@ -218,10 +217,12 @@ class MultipartDownload:
         # By a copy, which is dropped when the bytes turn out wrong.
         hasher, alone = self._hasher.copy(), blake3()
         start, position = index * self._length, 0
+        # Aligned, because the file may be open for direct reads.
         scratch = mmap.mmap(-1, SCRATCH)
         with writing(self._claim.path):
             while position < length:
                 count = self._file.read(scratch, min(SCRATCH, length - position), start + position)
+                # The file is shorter than its journal says.
                 if not count:
                     return False
                 self._context.stop.check()

@@ -59,11 +59,7 @@ class Budget:
 class Retrier:
     """Decides whether and when reads of one source are retried. Safe to use from many threads.
 
-    Args:
-        retries: The source's budget.
-        stop: Ends all waiting.
-        stats: Counts retries and waits.
-        throttle: The limits of the source's server; None where it has none.
+    `retries` is the budget of the source; `throttle` has the limits of its server, where it has any.
     """
 
     def __init__(self, retries: int, stop: Stop, stats: TransferStats, throttle: Throttle | None = None) -> None:
@@ -76,9 +72,7 @@ class Retrier:
     def run(self, read: Callable[[], T], *, again: tuple[type[StagegateError], ...] = (SourceUnavailable,)) -> T:
         """Call `read` until it returns. Blocks.
 
-        Args:
-            read: Starts from nothing at each call.
-            again: The errors after which `read` is called again.
+        `read` starts from nothing at each call, and is called again after an error of `again`.
 
         Raises:
             StagegateError: The last error: one of another kind, or the tries or the budget are used up.
@@ -86,6 +80,7 @@ class Retrier:
         attempt = 0
         while True:
             attempt += 1
+            # Before each try, too: another read of this source may have been refused meanwhile.
             if seconds := self.quiet_seconds():
                 self._sleep(seconds)
             try:
@@ -103,9 +98,7 @@ class Retrier:
     def delay(self, attempt: int, error: StagegateError) -> float | None:
         """Seconds after which a failed read is retried; None when it is not.
 
-        Args:
-            attempt: The number of the try that failed, from 1.
-            error: The failure.
+        `attempt` is the number of the try that failed, from 1.
         """
         # The budget comes last: a read that is not retried costs nothing of it.
         if attempt >= TRIES or not error.retryable or not self._budget.take():

@@ -24,11 +24,7 @@ BATCH = 32
 class SourceQueue:
     """The waiting objects of one source.
 
-    Args:
-        source: The objects' source.
-        retrier: Its retries and throttle.
-        limits: The transfer's.
-        failed: Called with an exception of a blocking read that is no error of the source.
+    `failed` is called with an exception of a blocking read that is no error of the source.
     """
 
     def __init__(
@@ -55,6 +51,7 @@ class SourceQueue:
         """Whether an object waits and may be started now."""
         if not self.jobs or not self.may_read():
             return False
+        # Two for each worker keep all busy, and most of the plan stays where it can be dropped.
         return not self.blocks or self.readers.busy < 2 * self.readers.size
 
     def take_batch(self, first: Job) -> list[Job]:

@@ -50,6 +50,7 @@ class Throttle:
     @contextmanager
     def connection(self, stop: Stop) -> Iterator[None]:
         """Wait for a connection, and hold it in the block."""
+        # Polled, because a thread that waits for a semaphore would not notice the stop.
         while not self.try_acquire():
             stop.sleep(_TICK)
         try:

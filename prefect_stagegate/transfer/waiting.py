@@ -29,10 +29,7 @@ log = logging.getLogger(__name__)
 class Waits:
     """The waits of one transfer for other stagers.
 
-    Args:
-        blobs: The claims.
-        idle: Seconds without a change of a claim's file after which the wait ends.
-        progress: Shows the holder of the claim, about once a second.
+    A wait ends after `idle` seconds without a change of the claim's file.
     """
 
     def __init__(self, blobs: Blobs, idle: float, progress: Progress) -> None:

@@ -19,11 +19,6 @@ from prefect_stagegate.transfer.progress import Stopwatch
 class WholeDownload:
     """One object that is read whole into its claimed file.
 
-    Args:
-        context: The transfer's context.
-        job: The object.
-        claim: Its file takes the bytes.
-
     Raises:
         CacheError, NoSpace: The volume can't take the object.
     """
@@ -72,9 +67,7 @@ class WholeDownload:
     def take_all(self, chunks: Iterable[bytes], offers: Offers = ()) -> None:
         """Hash and write a whole object that is in memory.
 
-        Args:
-            chunks: Its bytes.
-            offers: Checksums of the response, where the listing had none.
+        `offers` are checksums of the response, where the listing had none.
         """
         if offers:
             self._hasher = Hasher(offers, self.size)

@@ -15,10 +15,7 @@ class WorkerPool:
     A pool of `concurrent.futures` would wait for its threads when the process ends, and a thread whose server is silent
     never ends.
 
-    Args:
-        name: Of the threads.
-        size: How many threads there are at most.
-        failed: Called with the exception of a call that failed.
+    `failed` is called with the exception of a call that failed.
     """
 
     def __init__(self, name: str, size: int, failed: Callable[[BaseException], object]) -> None:
@@ -34,6 +31,7 @@ class WorkerPool:
         """Have a thread run `call`."""
         with self._lock:
             self.busy += 1
+            # As many threads as there are calls, up to the bound: most sources need few.
             if len(self._threads) < min(self.size, self.busy):
                 name = f"stagegate-{self._name}-{len(self._threads)}"
                 # In the caller's context: loggers and progress need it.

@@ -48,7 +48,11 @@ NAMED: dict[str, dict[str, Any]] = {
 }
 """What a gate names, so that a check has something to look at."""
 LOOKS = [
-    *(one.name for one in fields(CheckContext) if "Callable" in str(one.type) and one.name not in BINDINGS),
+    *(
+        attribute.name
+        for attribute in fields(CheckContext)
+        if "Callable" in str(attribute.type) and attribute.name not in BINDINGS
+    ),
     *(f"measures.{name}" for name in vars(Measures) if not name.startswith("_")),
 ]
 """All that a check can ask for and that may break."""
@@ -98,10 +102,12 @@ class Broken:
 )
 def test_a_look_that_fails_is_inconclusive_with_the_reason(name: str, error: Exception) -> None:
     broken = Broken(error)
-    found = ask(name, broken.context())
+    result = ask(name, broken.context())
     if broken.looked:
-        assert found.outcome is Outcome.INCONCLUSIVE
-        assert str(getattr(error, "message", error)) in found.summary + "".join(one.problem for one in found.findings)
+        assert result.outcome is Outcome.INCONCLUSIVE
+        assert str(getattr(error, "message", error)) in result.summary + "".join(
+            finding.problem for finding in result.findings
+        )
 
 
 def test_unknown_binding_ends_earlier_evidence() -> None:
@@ -157,20 +163,20 @@ def nothing(**changes: Any) -> CheckContext:
 
 @every_check
 def test_nothing_is_never_a_pass(name: str, tmp_path: Any) -> None:
-    found = ask(name, nothing(root=tmp_path))
-    assert found.outcome is not Outcome.PASS
-    assert found.summary
+    result = ask(name, nothing(root=tmp_path))
+    assert result.outcome is not Outcome.PASS
+    assert result.summary
 
 
 @every_check
 def test_failures_and_warnings_name_a_fix(name: str, tmp_path: Any) -> None:
     for context in (nothing(root=tmp_path), Broken(SourceUnavailable("nobody answers", hint="Start it.")).context()):
-        found = ask(name, context)
-        if found.outcome in (Outcome.FAIL, Outcome.WARN):
-            assert any(finding.fix for finding in found.findings)
-            assert any(finding.outcome is found.outcome for finding in found.findings)
-        assert found.summary
-        canonical(found.measured)
+        result = ask(name, context)
+        if result.outcome in (Outcome.FAIL, Outcome.WARN):
+            assert any(finding.fix for finding in result.findings)
+            assert any(finding.outcome is result.outcome for finding in result.findings)
+        assert result.summary
+        canonical(result.measured)
 
 
 AGE = re.compile(r"\b\d+ (?:s|min|h|d) (?:ago|old|left)\b|\bfor \d+ (?:s|min|h|d)\b(?!, until)")
@@ -197,8 +203,8 @@ def test_recorded_texts_do_not_age(name: str) -> None:
             table_time=lambda _: NOW - days,
             origins=lambda: iter([an_origin(NOW - days)]),
         )
-        found = ask(name, context)
-        assert not AGE.search("\n".join([found.summary, *(one.problem for one in found.findings)])), found
+        result = ask(name, context)
+        assert not AGE.search("\n".join([result.summary, *(finding.problem for finding in result.findings)])), result
 
 
 @every_check
@@ -229,8 +235,8 @@ def test_evidence_ends_with_its_time_to_live(name: str) -> None:
 @every_check
 def test_check_has_an_owner_and_binds_what_its_scope_needs(name: str) -> None:
     definition = CHECKS[name]
-    found = ask(name, check_context())
-    assert (found.owner, found.scope) == (definition.owner, definition.scope)
+    result = ask(name, check_context())
+    assert (result.owner, result.scope) == (definition.owner, definition.scope)
     assert definition.owner in OWNERS
     assert "version" in definition.binds
     expected = {Scope.VERSION: set(), Scope.ENVIRONMENT: {"environment"}, Scope.NODE: {"node"}}[definition.scope]

@@ -39,7 +39,7 @@ def family(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def named(family: str, server: RawServer) -> tuple[str, dict[str, Any]]:
+def source_of(family: str, server: RawServer) -> tuple[str, dict[str, Any]]:
     url, options = SOURCES[family]
     filled = {name: value.format(server.url) if isinstance(value, str) else value for name, value in options.items()}
     return url.format(server.url), filled
@@ -90,7 +90,7 @@ def test_page_is_bounded(family: str) -> None:
 
     with (
         raw_server(listing(flood)) as server,
-        closing(open_source(*named(family, server))) as source,
+        closing(open_source(*source_of(family, server))) as source,
         pytest.raises(SourceError, match="268,435,456 bytes"),
     ):
         list(source.list())
@@ -117,7 +117,7 @@ def drip(family: str) -> Callable[[bytes, socket.socket], bytes | None]:
 def test_page_that_drips_ends_in_its_time(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(webserver, "PAGE_SECONDS", 0.5)
     monkeypatch.setattr(generations, "PAGE_SECONDS", 0.5)
-    with raw_server(listing(drip(family))) as server, closing(open_source(*named(family, server))) as source:
+    with raw_server(listing(drip(family))) as server, closing(open_source(*source_of(family, server))) as source:
         begun = time.monotonic()
         with pytest.raises(SourceError):
             list(source.list())
@@ -130,15 +130,15 @@ def test_hub_page_leads_back_to_no_earlier_one(back: int) -> None:
         number = int(head.split()[1].rpartition(b"cursor=")[2]) if b"cursor=" in head else 0
         following = number + 1 if number < 3 else back
         url = head.split()[1].partition(b"?")[0].decode()
-        told = (
+        target = (
             f"<{url}?recursive=true&cursor={following}>"
             if following
             else f"<{server.requests[-4].split()[1].decode()}>"
         )
         items = [{"type": "file", "path": f"{number}.bin", "size": 1, "oid": "0" * 40}]
-        return response(json.dumps(items).encode(), headers={"Link": f'{told}; rel="next"'})
+        return response(json.dumps(items).encode(), headers={"Link": f'{target}; rel="next"'})
 
-    with raw_server(listing(page)) as server, closing(open_source(*named("hub", server))) as source:
+    with raw_server(listing(page)) as server, closing(open_source(*source_of("hub", server))) as source:
         with pytest.raises(SourceError, match="never ends"):
             list(source.list())
         assert len(server.requests) < 8
@@ -152,7 +152,7 @@ def test_google_token_comes_once(tokens: str) -> None:
         item = {"name": "data/a", "size": "1", "updated": "2026-01-01T00:00:00Z", "generation": "1"}
         return response(json.dumps({"items": [item], "nextPageToken": next(said)}).encode())
 
-    with raw_server(page) as server, closing(open_source(*named("google", server))) as source:
+    with raw_server(page) as server, closing(open_source(*source_of("google", server))) as source:
         with pytest.raises(SourceError, match="never ends"):
             list(source.list())
         assert len(server.requests) == len(tokens)
@@ -183,7 +183,7 @@ def test_signal_ends_endless_listing_within_two_seconds(case: str, sent: signal.
     """SIGTERM during a listing took 92 s."""
     family, respond = ENDLESS[case]
     with raw_server(listing(respond())) as server:
-        url, options = named(family, server)
+        url, options = source_of(family, server)
         spec = {"stagegate": 1, "dataset": "things", "sources": [{"url": url, "options": options}]}
         (tmp_path / "spec.yaml").write_text(json.dumps(spec))
         places = {"STAGEGATE_CACHE": str(tmp_path / "cache"), "STAGEGATE_CATALOG": str(tmp_path / "catalog")}

@@ -162,8 +162,8 @@ class Pages(BaseHTTPRequestHandler):
         paths = [self.path] if self.headers["Depth"] == "0" else [f"{self.path}{name}/" for name in self.names]
         collection = "<D:propstat><D:status>HTTP/1.1 200 OK</D:status><D:prop><D:resourcetype><D:collection/>"
         collection += "</D:resourcetype></D:prop></D:propstat>"
-        told = "".join(f"<D:response><D:href>{path}</D:href>{collection}</D:response>" for path in paths)
-        self._answer(207, "application/xml", f'<D:multistatus xmlns:D="DAV:">{told}</D:multistatus>')
+        responses = "".join(f"<D:response><D:href>{path}</D:href>{collection}</D:response>" for path in paths)
+        self._answer(207, "application/xml", f'<D:multistatus xmlns:D="DAV:">{responses}</D:multistatus>')
 
     def _answer(self, status: int, kind: str, text: str) -> None:
         self.send_response(status)

@@ -81,7 +81,7 @@ def test_missing_values_are_counted_by_file(run: Run) -> None:
 def test_what_is_twice_in_two_files_is_not_unique(run: Run) -> None:
     judgement = only(run(MONTHS, expect("expect_column_values_to_be_unique", column="tail")))
     assert judgement.verdict is ExpectationVerdict.FAILED
-    assert {place.file for place in judgement.places} == {"2013-01.parquet", "2013-02.parquet"}
+    assert {row.file for row in judgement.places} == {"2013-01.parquet", "2013-02.parquet"}
 
 
 def test_a_pair_of_columns_is_located_too(run: Run) -> None:
@@ -157,7 +157,7 @@ def test_files_with_hostile_names_are_read_and_named(run: Run) -> None:
         "year=2013/x?.parquet": pd.DataFrame({"x": [-3]}),
     }
     judgement = only(run(files, expect("expect_column_values_to_be_between", column="x", min_value=0)))
-    assert {place.file for place in judgement.places} == {"it's [1] *new*/50%_a;b.parquet", "year=2013/x?.parquet"}
+    assert {row.file for row in judgement.places} == {"it's [1] *new*/50%_a;b.parquet", "year=2013/x?.parquet"}
 
 
 def test_file_with_corrupt_pages_is_named_and_the_rest_judged(run: Run, tmp_path: Path) -> None:

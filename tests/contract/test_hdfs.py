@@ -55,7 +55,7 @@ class TestHdfs(SourceContract, without=("credentials",)):
         for key in keys:
             place.put(key, key.encode())
         source = open_source(place.url)
-        assert {key: read(source, one) for key, one in listed(source).items()} == {key: key.encode() for key in keys}
+        assert {key: read(source, obj) for key, obj in listed(source).items()} == {key: key.encode() for key in keys}
         with pytest.raises(FileNotFoundError):
             HdfsFileSystem(**_wrapped(place)).cat_file(place.url + "a#b.bin")
 
@@ -70,9 +70,9 @@ class TestHdfs(SourceContract, without=("credentials",)):
         data = os.urandom(3_500_000)
         place.put("big.bin", data)
         source = open_source(place.url)
-        one = source.find("big.bin")
+        obj = source.find("big.bin")
         for start, end in ((0, len(data)), (1048575, 1048577), (3_000_000, len(data))):
-            assert read(source, one, start, end) == data[start:end]
+            assert read(source, obj, start, end) == data[start:end]
 
     def test_what_may_not_be_read_is_told(self, place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
         place.put("private/a.bin", b"x")
@@ -102,8 +102,8 @@ class TestHdfs(SourceContract, without=("credentials",)):
         assert list(listed(open_source("hdfs://lake/" + place.url.split("/", 3)[3]))) == ["a.bin"]
 
 
-def _wrapped(place: Place) -> dict[str, Any]:
-    host, _, port = place.url.split("/")[2].partition(":")
+def _wrapped(hdfs: Place) -> dict[str, Any]:
+    host, _, port = hdfs.url.split("/")[2].partition(":")
     return {"host": host, "port": int(port)}
 
 

@@ -107,14 +107,14 @@ class TestOpenSsh(SourceContract):
 
 @pytest.fixture(params=[_by_rclone, pytest.param(_by_openssh, marks=pytest.mark.system)], ids=["rclone", "openssh"])
 def served(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Served]:
-    with request.param(tmp_path) as found:
-        yield found
+    with request.param(tmp_path) as server:
+        yield server
 
 
 @pytest.fixture
 def openssh(tmp_path: Path) -> Iterator[Served]:
-    with _by_openssh(tmp_path) as found:
-        yield found
+    with _by_openssh(tmp_path) as server:
+        yield server
 
 
 def test_a_host_key_that_is_not_known_is_refused(served: Served, tmp_path: Path) -> None:
@@ -202,9 +202,9 @@ def test_a_range_is_a_range_and_a_large_file_comes_in_order(served: Served) -> N
     _write(root, "large", data)
     assert _naive(server).cat_file(f"{urlsplit(url).path}large", start=1, end=2) == data
     with _opened(url, server.options) as source:
-        one = source.find("large")
+        obj = source.find("large")
         for start, end in ((0, len(data)), (1, 2), (261_119, 1_300_000), (len(data) - 1, len(data)), (7, 7)):
-            assert read(source, one, start, end) == data[start:end] == _filled(source, one, start, end)
+            assert read(source, obj, start, end) == data[start:end] == _filled(source, obj, start, end)
 
 
 def test_many_threads_fill_their_buffers_at_once(served: Served) -> None:
@@ -213,8 +213,8 @@ def test_many_threads_fill_their_buffers_at_once(served: Served) -> None:
     _write(root, "large", data)
     ranges = [(start, min(start + 1_500_000, len(data))) for start in range(0, len(data), 1_500_000)]
     with _opened(url, server.options) as source, ThreadPoolExecutor(16) as pool:
-        one = source.find("large")
-        assert b"".join(pool.map(lambda ends: _filled(source, one, *ends), ranges)) == data
+        obj = source.find("large")
+        assert b"".join(pool.map(lambda ends: _filled(source, obj, *ends), ranges)) == data
 
 
 def test_a_file_that_changes_between_two_reads_is_found(served: Served) -> None:
@@ -231,12 +231,12 @@ def test_a_file_that_is_replaced_between_two_reads_is_found(served: Served) -> N
     _write(root, "a.bin", BYTES)
     os.utime(root / "a.bin", OLD)
     with _opened(url, server.options) as source:
-        one = source.find("a.bin")
-        _filled(source, one, 0, 10)
+        obj = source.find("a.bin")
+        _filled(source, obj, 0, 10)
         _write(root, "new", BYTES[::-1])
         (root / "new").rename(root / "a.bin")
         with pytest.raises(ObjectChanged):
-            _filled(source, one, 10, one.size)
+            _filled(source, obj, 10, obj.size)
 
 
 @pytest.mark.system
@@ -266,8 +266,8 @@ def test_links_inside_are_followed_and_those_outside_refused(openssh: Served, tm
         with pytest.raises(SourceError, match="leads out of the source") as caught:
             list(source.list())
         assert caught.value.object == "out"
-        found = {one.key for one in source.list(lambda key: key != "out")}
-        assert found == {"folder/a.bin", "link.bin"}
+        keys = {obj.key for obj in source.list(lambda key: key != "out")}
+        assert keys == {"folder/a.bin", "link.bin"}
 
 
 @pytest.mark.system
@@ -279,9 +279,9 @@ def test_odd_names_hide_no_other(openssh: Served) -> None:
             file.write(BYTES)
     os.mkfifo(root / "pipe")
     with _opened(url, server.options) as source:
-        found = {one.key: one for one in source.list(lambda key: key != "pipe")}
-        assert set(found) == {"a.bin", "new\nline", "not-\udcff-utf8", "star*[x]", "-dash"}
-        assert all(read(source, one) == BYTES for one in found.values())
+        objects = {obj.key: obj for obj in source.list(lambda key: key != "pipe")}
+        assert set(objects) == {"a.bin", "new\nline", "not-\udcff-utf8", "star*[x]", "-dash"}
+        assert all(read(source, obj) == BYTES for obj in objects.values())
         with pytest.raises(SourceError, match="no file but a pipe"):
             list(source.list())
 
@@ -344,42 +344,42 @@ def test_a_lost_connection_is_told_and_the_next_read_has_another(tmp_path: Path)
         known.write_text((server.folder / "known_hosts").read_text().replace(str(server.port), str(port)))
         options = {**server.options, "known_hosts": str(known)}
         with _opened(f"sftp://127.0.0.1:{port}/data/", options) as source:
-            one = source.find("large")
-            chunks = read_pieces(source, one, 0, one.size)
+            obj = source.find("large")
+            chunks = read_pieces(source, obj, 0, obj.size)
             next(chunks)
             cut()
             with pytest.raises(SourceUnavailable) as caught:
                 list(chunks)
             assert caught.value.retryable
             assert caught.value.object == "large"
-            assert read(source, one) == bytes(20_000_000)
+            assert read(source, obj) == bytes(20_000_000)
 
 
 def test_a_server_that_stands_still_is_given_up(served: Served) -> None:
     server, root, url = served
     _write(root, "a.bin", BYTES)
     with _opened(url, server.options, idle=1.0) as source:
-        one = source.find("a.bin")
+        obj = source.find("a.bin")
         with _stopped(server), pytest.raises(SourceUnavailable, match="no response for 1 seconds"):
-            read(source, one)
-        assert read(source, one) == BYTES
+            read(source, obj)
+        assert read(source, obj) == BYTES
 
 
 def test_every_read_of_a_stalled_server_ends_with_the_reason(served: Served) -> None:
     server, root, url = served
     _write(root, "a.bin", BYTES)
 
-    def failure(source: Source, one: SourceObject) -> str:
+    def failure(source: Source, obj: SourceObject) -> str:
         with pytest.raises(SourceUnavailable) as caught:
-            read(source, one)
+            read(source, obj)
         return str(caught.value)
 
     with _opened(url, server.options, idle=1.0) as source, ThreadPoolExecutor(4) as pool:
-        one = source.find("a.bin")
+        obj = source.find("a.bin")
         with _stopped(server):
-            told = list(pool.map(partial(failure, source), [one] * 4))
-        assert all("no response for 1 seconds" in text for text in told)
-        assert read(source, one) == BYTES
+            failures = list(pool.map(partial(failure, source), [obj] * 4))
+        assert all("no response for 1 seconds" in text for text in failures)
+        assert read(source, obj) == BYTES
 
 
 def test_nothing_is_left_behind(served: Served) -> None:
@@ -388,11 +388,11 @@ def test_nothing_is_left_behind(served: Served) -> None:
         _write(root, f"{number}.bin", BYTES)
     before = set(threading.enumerate())
     with _opened(url, server.options) as source:
-        found = list(source.list())
-        chunks = read_pieces(source, found[0], 0, found[0].size)
+        objects = list(source.list())
+        chunks = read_pieces(source, objects[0], 0, objects[0].size)
         next(chunks)
         chunks.close()  # type: ignore[attr-defined]
-        assert len(found) == 40
+        assert len(objects) == 40
     assert set(threading.enumerate()) <= before
     with pytest.raises(SourceError, match="closed"):
         list(source.list())
@@ -409,11 +409,11 @@ def test_source_closed_while_connecting_leaves_no_connection(served: Served) -> 
     server, _, url = served
     sockets = _sockets()
     with ThreadPoolExecutor(1) as pool, _stopped(server), _opened(url, server.options) as source:
-        asked = pool.submit(source.find, "a.bin")
+        pending = pool.submit(source.find, "a.bin")
         while len(_sockets() - sockets) < 3:  # two wake the loop
             time.sleep(0.01)
         source.close()
-        assert asked.exception()
+        assert pending.exception()
     assert _sockets() <= sockets
 
 
@@ -438,11 +438,11 @@ def test_an_interrupted_read_ends_soon_and_writes_no_more(served: Served) -> Non
     server, root, url = served
     _write(root, "large", bytes(range(1, 251)) * 120_000)
     with _opened(url, server.options) as source:
-        one, buffer = source.find("large"), bytearray(30_000_000)
+        obj, buffer = source.find("large"), bytearray(30_000_000)
         with _interrupt(lambda: any(buffer[:: 1 << 15])), pytest.raises(Interrupted):
-            source.read_into(one, 0, memoryview(buffer))
+            source.read_into(obj, 0, memoryview(buffer))
         filled = bytes(buffer)
-        assert read(source, one, 0, 10) == filled[:10]  # the server answers in turn: all that was asked for has come
+        assert read(source, obj, 0, 10) == filled[:10]  # the server answers in turn: all that was asked for has come
         assert buffer == filled
 
 
@@ -450,9 +450,9 @@ def test_closing_ends_reads_that_wait(served: Served) -> None:
     server, root, url = served
     _write(root, "a.bin", BYTES)
     with _opened(url, server.options) as source, ThreadPoolExecutor(4) as pool:
-        one = source.find("a.bin")
+        obj = source.find("a.bin")
         with _stopped(server):
-            reads = [pool.submit(_filled, source, one, 0, one.size) for _ in range(4)]
+            reads = [pool.submit(_filled, source, obj, 0, obj.size) for _ in range(4)]
             while len(asyncio.all_tasks(source._source._loop._loop)) < 4:  # type: ignore[attr-defined]
                 time.sleep(0.01)
             begun = time.monotonic()
@@ -490,8 +490,8 @@ def test_server_that_drops_connections_is_not_overrun(openssh: Served) -> None:
     _write(root, "a.bin", BYTES)
     assert asyncio.run(_channels(server)) == 10
     with _opened(url, server.options) as source, ThreadPoolExecutor(60) as pool:
-        one = source.find("a.bin")
-        assert set(pool.map(lambda _: read(source, one), range(60))) == {BYTES}
+        obj = source.find("a.bin")
+        assert set(pool.map(lambda _: read(source, obj), range(60))) == {BYTES}
     with ExitStack() as several:  # a connection for each read, as naive clients have it
         clients = [several.enter_context(socket.create_connection(("127.0.0.1", server.port))) for _ in range(60)]
         assert not all(client.recv(4) == b"SSH-" for client in clients)
@@ -560,15 +560,15 @@ def _begun(served: Served) -> Iterator[tuple[Path, Callable[[], bytes]]]:
     _write(root, "large", bytes(8_000_000))
     os.utime(root / "large", OLD)
     with _opened(url, server.options) as source:
-        one = source.find("large")
-        _filled(source, one, 0, 4_000_000)
-        yield root / "large", lambda: _filled(source, one, 4_000_000, one.size)
+        obj = source.find("large")
+        _filled(source, obj, 0, 4_000_000)
+        yield root / "large", lambda: _filled(source, obj, 4_000_000, obj.size)
 
 
-def _filled(source: Any, one: SourceObject, start: int, end: int) -> bytes:
+def _filled(source: Any, obj: SourceObject, start: int, end: int) -> bytes:
     """A range, read into a buffer."""
     buffer = bytearray(end - start)
-    source.read_into(one, start, memoryview(buffer))
+    source.read_into(obj, start, memoryview(buffer))
     return bytes(buffer)
 
 
@@ -638,7 +638,7 @@ def _family(pid: int) -> list[int]:
         children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
     except (FileNotFoundError, ProcessLookupError):  # an earlier connection's, which has just ended
         return []
-    return [pid, *(one for child in children for one in _family(int(child)))]
+    return [pid, *(pid for child in children for pid in _family(int(child)))]
 
 
 @contextmanager
@@ -652,8 +652,8 @@ def _relay(port: int) -> Iterator[tuple[int, Callable[[], None]]]:
                 client = listener.accept()[0]
                 server = socket.create_connection(("127.0.0.1", port))
                 ends.extend((client, server))
-                for one, other in ((client, server), (server, client)):
-                    threading.Thread(target=_pass, args=(one, other), daemon=True).start()
+                for sender, other in ((client, server), (server, client)):
+                    threading.Thread(target=_pass, args=(sender, other), daemon=True).start()
 
     def cut() -> None:
         for end in ends:

@@ -51,10 +51,10 @@ def attributes(modified: int = NOW) -> bytes:
 
 
 def names(*entries: tuple[bytes, bytes]) -> bytes:
-    return struct.pack(">I", len(entries)) + b"".join(text(name) + text(b"-rw") + told for name, told in entries)
+    return struct.pack(">I", len(entries)) + b"".join(text(name) + text(b"-rw") + packed for name, packed in entries)
 
 
-def place(body: bytes) -> tuple[int, int]:
+def read_range(body: bytes) -> tuple[int, int]:
     """Where a read begins, and how many bytes it asks for."""
     start, length = struct.unpack(">QI", body[-12:])
     return start, length
@@ -103,7 +103,7 @@ class Server:
         return status(number, 0) if kind == CLOSE else packet(ATTRS, number, attributes())
 
     def _read(self, number: int, body: bytes) -> bytes:
-        start, length = place(body)
+        start, length = read_range(body)
         data = BYTES[start : start + min(length, self.most)]
         return packet(DATA, number, text(data)) if data else status(number, 1)
 
@@ -183,14 +183,14 @@ def whole(source: Any) -> bytes:
 
 
 def listed_and_read(source: Any) -> None:
-    assert [one.key for one in source.list()] == ["a"]
+    assert [obj.key for obj in source.list()] == ["a"]
     whole(source)
 
 
 @pytest.mark.parametrize("cut", [1, 7, 1000])
 def test_answers_may_be_cut_anywhere(folder: Path, cut: int) -> None:
     with served(folder, Server(cut=cut)) as source:
-        assert [(one.key, one.size, one.pin.value) for one in source.list()] == [("a", len(BYTES), str(NOW))]
+        assert [(obj.key, obj.size, obj.pin.value) for obj in source.list()] == [("a", len(BYTES), str(NOW))]
         buffer = bytearray(5000)
         source.read_into(source.find("a"), 100_000, memoryview(buffer))
         assert buffer == BYTES[100_000:105_000]
@@ -210,7 +210,7 @@ def test_answers_may_come_in_any_order(folder: Path) -> None:
 @pytest.mark.parametrize("position", [0, 5 * BLOCK])
 def test_more_bytes_than_were_asked_for_are_refused(folder: Path, position: int) -> None:
     def more(number: int, body: bytes) -> bytes:
-        start, length = place(body)
+        start, length = read_range(body)
         return packet(DATA, number, text(BYTES[start : start + length + (start == position)]))
 
     with (
@@ -227,7 +227,7 @@ def test_a_hole_is_no_zeros(folder: Path, answer: Callable[[int], bytes], positi
     server = Server()
 
     def hole(number: int, body: bytes) -> bytes:
-        return answer(number) if place(body)[0] == position else server._read(number, body)
+        return answer(number) if read_range(body)[0] == position else server._read(number, body)
 
     server.odd[READ] = hole
     with served(folder, server) as source, pytest.raises(ObjectChanged):
@@ -237,7 +237,9 @@ def test_a_hole_is_no_zeros(folder: Path, answer: Callable[[int], bytes], positi
 def test_asyncssh_fills_holes_with_zeros(folder: Path) -> None:
     """Why blocks are put together here: asyncssh gives as many bytes as there should be."""
     server = Server()
-    server.odd[READ] = lambda number, body: status(number, 1) if place(body)[0] == 0 else server._read(number, body)
+    server.odd[READ] = lambda number, body: (
+        status(number, 1) if read_range(body)[0] == 0 else server._read(number, body)
+    )
 
     async def read() -> bytes:
         session, _ = await source._source._connection._session()
@@ -255,22 +257,22 @@ def test_a_range_behind_the_end_is_a_change(folder: Path) -> None:
 
 
 def test_the_open_file_is_compared_after_its_last_byte(folder: Path) -> None:
-    asked: list[int] = []
+    requests: list[int] = []
     server = Server()
 
     def read(number: int, body: bytes) -> bytes:
-        asked.append(READ)
+        requests.append(READ)
         return server._read(number, body)
 
     def state(number: int, body: bytes) -> bytes:
         del body
-        asked.append(FSTAT)
+        requests.append(FSTAT)
         return packet(ATTRS, number, attributes(modified=NOW + 1))
 
     server.odd = {READ: read, FSTAT: state}
     with served(folder, server) as source, pytest.raises(ObjectChanged):
         whole(source)
-    assert asked == [READ] * BLOCKS + [FSTAT]
+    assert requests == [READ] * BLOCKS + [FSTAT]
 
 
 def test_a_refusal_ends_no_connection(folder: Path) -> None:
@@ -345,9 +347,9 @@ def test_another_version_is_refused(folder: Path, version: int) -> None:
 @pytest.mark.parametrize("limit", [0, 1, BLOCK - 1, 1 << 20, 1 << 63])
 def test_limits_of_any_size_are_survived(folder: Path, limit: int) -> None:
     extension = text(b"limits@openssh.com") + text(b"1")
-    told = struct.pack(">IBI", 5 + len(extension), VERSION, 3) + extension
+    content = struct.pack(">IBI", 5 + len(extension), VERSION, 3) + extension
     limits = struct.pack(">QQQQ", limit, limit, limit, limit)
-    server = Server(odd={INIT: lambda *_: told, EXTENDED: lambda number, _: packet(EXTENDED_REPLY, number, limits)})
+    server = Server(odd={INIT: lambda *_: content, EXTENDED: lambda number, _: packet(EXTENDED_REPLY, number, limits)})
     with served(folder, server) as source:
         assert whole(source) == BYTES
     server.odd[EXTENDED] = lambda number, _: packet(EXTENDED_REPLY, number, limits[:9])

@@ -67,11 +67,11 @@ class Mutation:
         places = list(re.finditer(r"\s+".join(map(re.escape, self.old.split())), text))
         if len(places) != 1:
             raise LookupError(f"{self.function} has {len(places)} times: {self.old}")
-        (place,) = places
+        (match,) = places
         # Later lines of `new` are indented as the line is that it stands in.
-        line = text[text.rfind("\n", 0, place.start()) + 1 :]
+        line = text[text.rfind("\n", 0, match.start()) + 1 :]
         new = self.new.replace("\n", "\n" + line[: len(line) - len(line.lstrip())])
-        lines[span.first - 1 : span.last] = [text[: place.start()] + new + text[place.end() :]]
+        lines[span.first - 1 : span.last] = [text[: match.start()] + new + text[match.end() :]]
         return span.file, "".join(lines)
 
     @contextmanager

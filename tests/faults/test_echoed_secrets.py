@@ -274,6 +274,6 @@ def test_runs_and_their_pages_hold_no_echo(
     database = Path(str(PREFECT_API_DATABASE_CONNECTION_URL.value()).partition("///")[2])
     written = b"".join(path.read_bytes() for path in database.parent.glob(f"{database.name}*"))
     texts = {"the API": records.encode(), "the server's database": written, "logs": caplog.text.encode()}
-    assert {place: [form for form in forms(CANARY) if form in data] for place, data in texts.items()} == {
-        place: [] for place in texts
+    assert {path: [form for form in forms(CANARY) if form in data] for path, data in texts.items()} == {
+        path: [] for path in texts
     }

@@ -200,10 +200,10 @@ def test_what_waits_for_dns_takes_its_room(monkeypatch: pytest.MonkeyPatch, serv
     loop.thread.join(10)
 
 
-@pytest.mark.parametrize("place", ["/held", "/part/held"])
-def test_a_silent_server_is_left_after_the_idle_time(loop: Loop, server: Server, place: str) -> None:
+@pytest.mark.parametrize("path", ["/held", "/part/held"])
+def test_a_silent_server_is_left_after_the_idle_time(loop: Loop, server: Server, path: str) -> None:
     begun = time.monotonic()
-    exchange = sent(loop, Request(f"{server.url}{place}", client=Client(idle=0.4), size=4))
+    exchange = sent(loop, Request(f"{server.url}{path}", client=Client(idle=0.4), size=4))
     assert isinstance(exchange.error, SourceUnavailable)
     assert "stopped answering" in exchange.error.message
     assert 0.4 <= time.monotonic() - begun < 3

@@ -233,10 +233,10 @@ BY_OPTION: tuple[tuple[str, dict[str, Any]], ...] = (
 )
 
 
-def filled(value: Any, place: str) -> Any:
+def filled(value: Any, address: str) -> Any:
     if isinstance(value, dict):
-        return {name: filled(item, place) for name, item in value.items()}
-    return value.replace("{}", place) if isinstance(value, str) else value
+        return {name: filled(item, address) for name, item in value.items()}
+    return value.replace("{}", address) if isinstance(value, str) else value
 
 
 @pytest.mark.parametrize("url", BY_URL)
@@ -265,9 +265,9 @@ REDIRECTED: tuple[tuple[str, dict[str, Any]], ...] = (
 
 @pytest.mark.parametrize(("url", "options"), REDIRECTED)
 def test_listing_follows_no_redirect_to_blocked_address(redirector: str, url: str, options: dict[str, Any]) -> None:
-    place = redirector.removeprefix("http://")
+    address = redirector.removeprefix("http://")
     with pytest.raises(StagegateError, match=f"Refused to connect to {TRAP}"):
-        listed(open_source(filled(url, place), filled(options, place), idle=5))
+        listed(open_source(filled(url, address), filled(options, address), idle=5))
 
 
 def test_object_read_follows_no_redirect_to_blocked_address(trap: Trap) -> None:

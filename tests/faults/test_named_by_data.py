@@ -197,23 +197,23 @@ def test_an_iceberg_spec_names_no_code(
 
 
 @both_jobs
-@pytest.mark.parametrize("place", ["defaults", "overrides", "config", "properties"])
+@pytest.mark.parametrize("section", ["defaults", "overrides", "config", "properties"])
 def test_a_catalog_s_answer_names_no_file_io(
-    job: Any, place: str, workspace: Workspace, rest: SmallCatalog, tmp_path: Path, marker: Path
+    job: Any, section: str, workspace: Workspace, rest: SmallCatalog, tmp_path: Path, marker: Path
 ) -> None:
-    answer = rest.metadata["properties"] if place == "properties" else getattr(rest, place)
+    answer = rest.metadata["properties"] if section == "properties" else getattr(rest, section)
     answer["py-io-impl"] = "planted.It"
     job(workspace, load_spec(written(URL, rest_options(rest, tmp_path)), known_checks={}))
     assert not marker.exists()
 
 
 @both_jobs
-@pytest.mark.parametrize("place", ["defaults", "overrides"])
+@pytest.mark.parametrize("section", ["defaults", "overrides"])
 @pytest.mark.parametrize("auth", [{"type": "planted.It"}, {"type": "custom", "impl": "planted.It"}])
 def test_a_catalog_s_answer_names_no_login(
-    job: Any, place: str, auth: Any, workspace: Workspace, rest: SmallCatalog, tmp_path: Path, marker: Path
+    job: Any, section: str, auth: Any, workspace: Workspace, rest: SmallCatalog, tmp_path: Path, marker: Path
 ) -> None:
-    getattr(rest, place)["auth"] = auth
+    getattr(rest, section)["auth"] = auth
     job(workspace, load_spec(written(URL, rest_options(rest, tmp_path)), known_checks={}))
     assert not marker.exists()
 

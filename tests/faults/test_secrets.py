@@ -33,7 +33,7 @@ Run = Callable[..., CompletedProcess[str]]
 
 CANARY = "CANARY+{}/9f8e7d6c5b4a"
 PLACES = ("key", "secret", "token", "password", "query", "block", "session", "catalog")
-CANARIES = {place: CANARY.format(place) for place in PLACES}
+CANARIES = {origin: CANARY.format(origin) for origin in PLACES}
 
 
 def forms(secret: str) -> list[bytes]:
@@ -44,7 +44,7 @@ def forms(secret: str) -> list[bytes]:
 
 def found_in(data: bytes, secrets: dict[str, str]) -> list[str]:
     """Which secrets stand in the data."""
-    return [place for place, secret in secrets.items() if any(form in data for form in forms(secret))]
+    return [origin for origin, secret in secrets.items() if any(form in data for form in forms(secret))]
 
 
 def found_below(folder: Path, secrets: dict[str, str]) -> dict[str, list[str]]:

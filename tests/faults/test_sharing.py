@@ -188,7 +188,7 @@ def as_user(user: int, action: Callable[[], None], *, groups: tuple[int, ...] = 
 
 
 @pytest.fixture
-def place(tmp_path: Path, spec: dict[str, Any]) -> Iterator[Path]:
+def shared(tmp_path: Path, spec: dict[str, Any]) -> Iterator[Path]:
     """A folder that two users may enter, with the source, and a cache and a catalog of the owner's."""
     above = [parent for parent in (tmp_path, *tmp_path.parents) if stat.S_IMODE(parent.stat().st_mode) == 0o700]
     for folder in above:
@@ -205,22 +205,22 @@ def place(tmp_path: Path, spec: dict[str, Any]) -> Iterator[Path]:
 needs_root = pytest.mark.system
 
 
-def stages(place: Path, spec: dict[str, Any]) -> Callable[[], None]:
+def stages(shared: Path, spec: dict[str, Any]) -> Callable[[], None]:
     def action() -> None:
-        stage(open_workspace(place / "home" / "cache", place / "catalog"), spec)
+        stage(open_workspace(shared / "home" / "cache", shared / "catalog"), spec)
 
     return action
 
 
 @needs_root
-def test_cache_of_another_user_is_refused_unless_group_shared(place: Path, spec: dict[str, Any]) -> None:
-    cache = place / "home" / "cache"
+def test_cache_of_another_user_is_refused_unless_group_shared(shared: Path, spec: dict[str, Any]) -> None:
+    cache = shared / "home" / "cache"
 
     def reads() -> None:
         with open_dataset("things", cache=cache) as dataset:
             assert holds(dataset.path) == FILES
 
-    assert as_user(OWNER, stages(place, spec)) == ""
+    assert as_user(OWNER, stages(shared, spec)) == ""
     assert stat.S_IMODE(cache.stat().st_mode) == 0o700
     assert "CacheError" in as_user(NEIGHBOUR, reads)
     cache.chmod(0o755)
@@ -231,14 +231,14 @@ def test_cache_of_another_user_is_refused_unless_group_shared(place: Path, spec:
     os.chown(cache, OWNER, GROUP)
     cache.chmod(0o2750)
     assert as_user(NEIGHBOUR, reads, groups=(GROUP,)) == ""
-    problem = as_user(NEIGHBOUR, stages(place, {**spec, "dataset": "others"}), groups=(GROUP,))
+    problem = as_user(NEIGHBOUR, stages(shared, {**spec, "dataset": "others"}), groups=(GROUP,))
     assert "permission denied" in problem
     assert "CacheError" in as_user(NEIGHBOUR, reads)
 
 
 @needs_root
-def test_a_cache_that_can_only_be_read_may_lack_empty_folders(place: Path, spec: dict[str, Any]) -> None:
-    cache = place / "home" / "cache"
+def test_a_cache_that_can_only_be_read_may_lack_empty_folders(shared: Path, spec: dict[str, Any]) -> None:
+    cache = shared / "home" / "cache"
 
     def reads() -> None:
         opened = Cache.open(cache, create=False)
@@ -249,7 +249,7 @@ def test_a_cache_that_can_only_be_read_may_lack_empty_folders(place: Path, spec:
         with open_dataset("things", cache=cache) as dataset:
             assert holds(dataset.path) == FILES
 
-    assert as_user(OWNER, stages(place, spec)) == ""
+    assert as_user(OWNER, stages(shared, spec)) == ""
     os.chown(cache, OWNER, GROUP)
     cache.chmod(0o2750)
     for folder in ("views", "refs", "blobs"):
@@ -261,11 +261,11 @@ def test_a_cache_that_can_only_be_read_may_lack_empty_folders(place: Path, spec:
 
 
 @needs_root
-def test_blob_planted_by_another_user_is_hashed_first(place: Path, spec: dict[str, Any]) -> None:
-    assert as_user(OWNER, stages(place, spec)) == ""
-    cache = Cache.open(place / "home" / "cache")
+def test_blob_planted_by_another_user_is_hashed_first(shared: Path, spec: dict[str, Any]) -> None:
+    assert as_user(OWNER, stages(shared, spec)) == ""
+    cache = Cache.open(shared / "home" / "cache")
     (version,) = list(cache.views.all())
-    workspace = open_workspace(cache.root, place / "catalog")
+    workspace = open_workspace(cache.root, shared / "catalog")
     entries = {entry.path: entry for entry in workspace.catalog.manifest(*version).entries()}
     shutil.rmtree(cache.root / "views" / "things")
     for name, data in (("a.bin", b"no first!"), ("b/c.bin", FILES["b/c.bin"])):
@@ -278,27 +278,27 @@ def test_blob_planted_by_another_user_is_hashed_first(place: Path, spec: dict[st
     assert cache.blobs.holds(entries["b/c.bin"].digest, entries["b/c.bin"].size)
 
     def stages_and_reads() -> None:
-        version = stage(open_workspace(cache.root, place / "catalog"), spec)
+        version = stage(open_workspace(cache.root, shared / "catalog"), spec)
         assert holds(version.path) == FILES
 
     assert as_user(OWNER, stages_and_reads) == ""
 
 
 @needs_root
-def test_cache_prepared_by_another_user_is_refused_unwritten(place: Path, spec: dict[str, Any]) -> None:
-    assert as_user(NEIGHBOUR, stages(place, spec)) == ""
-    (place / "home" / "cache").chmod(0o777)
-    before = sorted((place / "home" / "cache").rglob("*"))
-    problem = as_user(OWNER, stages(place, spec))
+def test_cache_prepared_by_another_user_is_refused_unwritten(shared: Path, spec: dict[str, Any]) -> None:
+    assert as_user(NEIGHBOUR, stages(shared, spec)) == ""
+    (shared / "home" / "cache").chmod(0o777)
+    before = sorted((shared / "home" / "cache").rglob("*"))
+    problem = as_user(OWNER, stages(shared, spec))
     assert "Everybody may write" in problem
-    (place / "home" / "cache").chmod(0o755)
-    assert f"belongs to the user {NEIGHBOUR}" in as_user(OWNER, stages(place, spec))
-    assert sorted((place / "home" / "cache").rglob("*")) == before
+    (shared / "home" / "cache").chmod(0o755)
+    assert f"belongs to the user {NEIGHBOUR}" in as_user(OWNER, stages(shared, spec))
+    assert sorted((shared / "home" / "cache").rglob("*")) == before
 
 
 @needs_root
-def test_a_group_shares_a_cache_whose_folder_says_so(place: Path, spec: dict[str, Any]) -> None:
-    cache = place / "home" / "cache"
+def test_a_group_shares_a_cache_whose_folder_says_so(shared: Path, spec: dict[str, Any]) -> None:
+    cache = shared / "home" / "cache"
     cache.mkdir()
     os.chown(cache, OWNER, GROUP)
     cache.chmod(0o2770)
@@ -308,7 +308,7 @@ def test_a_group_shares_a_cache_whose_folder_says_so(place: Path, spec: dict[str
     def stages_all(wanted: dict[str, Any], fetched: int) -> Callable[[], None]:
         def action() -> None:
             os.umask(0o077)
-            version = stage(open_workspace(cache, place / "catalog" / str(os.getuid())), wanted)
+            version = stage(open_workspace(cache, shared / "catalog" / str(os.getuid())), wanted)
             assert holds(version.path) == FILES
             assert version.bytes_fetched == fetched
             with open_dataset(wanted["dataset"], cache=cache) as dataset:
@@ -333,12 +333,12 @@ def test_a_group_shares_a_cache_whose_folder_says_so(place: Path, spec: dict[str
 
 
 @needs_root
-def test_group_members_see_leases_and_take_over_dead_ones(place: Path, spec: dict[str, Any]) -> None:
-    cache = place / "home" / "cache"
+def test_group_members_see_leases_and_take_over_dead_ones(shared: Path, spec: dict[str, Any]) -> None:
+    cache = shared / "home" / "cache"
     cache.mkdir()
     os.chown(cache, OWNER, GROUP)
     cache.chmod(0o2770)
-    assert as_user(OWNER, stages(place, spec), groups=(GROUP,)) == ""
+    assert as_user(OWNER, stages(shared, spec), groups=(GROUP,)) == ""
     ready, end = os.pipe(), os.pipe()
     holder = os.fork()
     if holder == 0:

@@ -315,7 +315,7 @@ class TestThrottle:
         begun = time.monotonic()
         jobs = [
             threading.Thread(
-                target=lambda source, place: list(fetch_all(source, Cache.open(place), limits=limits)), args=pair
+                target=lambda source, folder: list(fetch_all(source, Cache.open(folder), limits=limits)), args=pair
             )
             for pair in zip(sources, (tmp_path / "1", tmp_path / "2"), strict=True)
         ]

@@ -37,17 +37,17 @@ CODES = (0, 1, 2, 3)
 def test_records_keep_their_promise(tmp_path: Path, scratch: Path) -> None:
     budget = Budget.of_environment()
     truth = build(tmp_path / "truth")
-    place = scratch / "place"
+    folder = scratch / "place"
 
     def play(number: int, draw: random.Random) -> str:
-        copy(truth.folder, place)
-        changes = damage(draw, place)
+        copy(truth.folder, folder)
+        changes = damage(draw, folder)
         try:
             for command in draw.sample(COMMANDS, 3):
-                _command(place, command)
-            _entries(truth, place)
-            draw.choice((_gate, _ready))(truth, place)
-            _bytes(truth, place)
+                _command(folder, command)
+            _entries(truth, folder)
+            draw.choice((_gate, _ready))(truth, folder)
+            _bytes(truth, folder)
         except WrongOutcome as error:
             raise WrongOutcome(f"{'; '.join(changes)}: {error}") from error
         except Exception as error:
@@ -58,11 +58,11 @@ def test_records_keep_their_promise(tmp_path: Path, scratch: Path) -> None:
     require_clean(run_campaign("records", budget, play))
 
 
-def _command(place: Path, words: tuple[str, ...]) -> None:
+def _command(folder: Path, words: tuple[str, ...]) -> None:
     """A command ends with an exit code that is documented, and never by an error that nobody foresaw."""
     out, err = io.TextIOWrapper(io.BytesIO(), errors="backslashreplace"), io.StringIO()
     code: object = 0
-    flags = ["--cache", str(place / "cache"), "--catalog", str(place / "catalog")]
+    flags = ["--cache", str(folder / "cache"), "--catalog", str(folder / "catalog")]
     with redirect_stdout(out), redirect_stderr(err):
         try:
             _run([*words, *flags], debug=True)
@@ -72,10 +72,10 @@ def _command(place: Path, words: tuple[str, ...]) -> None:
         raise WrongOutcome(f"{' '.join(words)} ended with {code}: {err.getvalue()}")
 
 
-def _entries(truth: Truth, place: Path) -> None:
+def _entries(truth: Truth, folder: Path) -> None:
     """What a manifest gives is its version's, or it ends in an error."""
     with suppress(StagegateError):
-        catalog = node(place).catalog
+        catalog = node(folder).catalog
         for digest, entries in truth.entries.items():
             with suppress(StagegateError):
                 if list(catalog.manifest("things", digest).entries()) != entries:
@@ -86,28 +86,28 @@ def _entries(truth: Truth, place: Path) -> None:
                     raise WrongOutcome(f"the origins of {digest} gave other entries")
 
 
-def _gate(truth: Truth, place: Path) -> None:
+def _gate(truth: Truth, folder: Path) -> None:
     """No gate lets the refused version in."""
     with suppress(StagegateError):
-        if check(node(place), Address("things", truth.refused), "pilot").accepted:
+        if check(node(folder), Address("things", truth.refused), "pilot").accepted:
             raise WrongOutcome(f"{truth.refused} was accepted")
 
 
-def _ready(truth: Truth, place: Path) -> None:
+def _ready(truth: Truth, folder: Path) -> None:
     """Nobody is told that a target names what it never named."""
     with suppress(StagegateError):
-        ready = find_ready(node(place), Address("things", "pilot")).chosen
+        ready = find_ready(node(folder), Address("things", "pilot")).chosen
         if ready is not None and ready.digest not in truth.accepted:
             raise WrongOutcome(f"things@pilot is said to be ready as {ready.digest}")
 
 
-def _bytes(truth: Truth, place: Path) -> None:
+def _bytes(truth: Truth, folder: Path) -> None:
     """Where verification finds nothing, every file of every version has its bytes."""
     with suppress(StagegateError):
-        workspace = node(place)
-        found = verify(workspace)
+        workspace = node(folder)
+        verification = verify(workspace)
         workspace.cache.memory.close()
-        if found.damaged or found.unreadable:
+        if verification.damaged or verification.unreadable:
             return
         for digest, entries in truth.entries.items():
             view = workspace.cache.views.path("things", digest)

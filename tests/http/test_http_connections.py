@@ -238,16 +238,16 @@ def test_tls_goes_through_the_proxy_s_tunnel(
 def test_no_proxy_names_hosts_and_networks(monkeypatch: pytest.MonkeyPatch) -> None:
     with raw_server(relay) as proxy, raw_server(response(b"direct")) as server:
         monkeypatch.setenv("HTTP_PROXY", proxy.url)
-        for named in ("127.0.0.1", "localhost,127.0.0.1", server.address, "*", "127.0.0.0/8"):
-            monkeypatch.setenv("NO_PROXY", named)
+        for hosts in ("127.0.0.1", "localhost,127.0.0.1", server.address, "*", "127.0.0.0/8"):
+            monkeypatch.setenv("NO_PROXY", hosts)
             with raw_server(response(b"direct")) as other:
                 came = fetch(
                     Request(
-                        f"{(server if named == server.address else other).url}/a",
+                        f"{(server if hosts == server.address else other).url}/a",
                         client=Client(proxies=environment_proxies(), idle=5),
                     )
                 )
-            assert bytes(came.body) == b"direct", named
+            assert bytes(came.body) == b"direct", hosts
         assert proxy.requests == []
 
 

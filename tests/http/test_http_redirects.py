@@ -118,5 +118,7 @@ def test_location_with_a_line_break_adds_no_header() -> None:
 @pytest.mark.parametrize("length", [9, 1 << 30])
 def test_long_body_of_a_redirect_ends(length: int) -> None:
     head = b"HTTP/1.1 302 x\r\nLocation: /b\r\nContent-Length: %d\r\n\r\n" % length
-    with raw_server(lambda asked, _: head + b"x" * min(length, 200_000) if b" /a " in asked else response()) as server:
+    with raw_server(
+        lambda request, _: head + b"x" * min(length, 200_000) if b" /a " in request else response()
+    ) as server:
         assert bytes(fetch(Request(f"{server.url}/a", size=5, timeout=5)).body) == b"hello"

@@ -155,9 +155,9 @@ RANGES = {
 }
 
 
-@pytest.mark.parametrize(("status", "told", "error"), RANGES.values(), ids=RANGES)
-def test_response_of_another_range_is_refused(status: str, told: str | None, error: type[Exception]) -> None:
-    said = response(b"abc", status, {"Content-Range": told} if told else {})
+@pytest.mark.parametrize(("status", "content_range", "error"), RANGES.values(), ids=RANGES)
+def test_response_of_another_range_is_refused(status: str, content_range: str | None, error: type[Exception]) -> None:
+    said = response(b"abc", status, {"Content-Range": content_range} if content_range else {})
     with pytest.raises(error):
         got(said, range=(0, 3), size=10)
 

@@ -54,7 +54,7 @@ class ThreeVersions(Scenario):
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> ThreeVersions:
+def versions(tmp_path: Path) -> ThreeVersions:
     """A place of the test's own, which it changes."""
     return ThreeVersions(tmp_path)
 
@@ -72,9 +72,9 @@ def read_place(shared_place: ThreeVersions, monkeypatch: pytest.MonkeyPatch) -> 
     return shared_place
 
 
-def second(place: ThreeVersions, form: str) -> str:
+def second(versions: ThreeVersions, form: str) -> str:
     """The address of the second version."""
-    return f"things@{digest_text(place.second.digest)}" if form == "digest" else f"things@{form}"
+    return f"things@{digest_text(versions.second.digest)}" if form == "digest" else f"things@{form}"
 
 
 FORMS = pytest.mark.parametrize("form", ["digest", "pilot~1"])
@@ -84,8 +84,8 @@ FORMS = pytest.mark.parametrize("form", ["digest", "pilot~1"])
 def test_readers_take_any_way_to_name_a_version(read_place: ThreeVersions, run_stagegate: Run, form: str) -> None:
     name = second(read_place, form)
     assert run_stagegate("path", name, env=read_place.environment()).stdout.strip() == str(read_place.second.path)
-    told = run_stagegate("exec", name, "--", "cat", "{}/data.csv", env=read_place.environment())
-    assert (told.returncode, told.stdout) == (0, "two\n"), told.stderr
+    result = run_stagegate("exec", name, "--", "cat", "{}/data.csv", env=read_place.environment())
+    assert (result.returncode, result.stdout) == (0, "two\n"), result.stderr
     with open_dataset(name) as dataset:
         assert dataset.digest == read_place.second.digest
     assert StagegateFileSystem().cat(f"stagegate://{name.replace(':', '-')}/data.csv") == b"two\n"
@@ -115,8 +115,8 @@ def test_commands_take_any_way_to_name_a_version(
     ):
         with suppress(SystemExit):
             main([*words])
-        told = capsys.readouterr()
-        assert (says in told.out, told.err) == (True, ""), (words, told)
+        output = capsys.readouterr()
+        assert (says in output.out, output.err) == (True, ""), (words, output)
 
 
 @FORMS
@@ -127,43 +127,45 @@ def test_a_version_brought_by_its_name_moves_no_ref_of_the_node(read_place: Thre
 
 
 @FORMS
-def test_people_answer_for_any_way_to_name_a_version(place: ThreeVersions, form: str) -> None:
-    address = Address.parse(second(place, form))
-    check(place.node(), address, "production")
-    assert approve(place.node(INES), address, "production").approved
-    assert check(place.node(), address, "production").accepted
-    assert promote(place.node(), address, "production").digest == place.second.digest
+def test_people_answer_for_any_way_to_name_a_version(versions: ThreeVersions, form: str) -> None:
+    address = Address.parse(second(versions, form))
+    check(versions.node(), address, "production")
+    assert approve(versions.node(INES), address, "production").approved
+    assert check(versions.node(), address, "production").accepted
+    assert promote(versions.node(), address, "production").digest == versions.second.digest
     with pytest.raises(UsageError, match="license did not fail"):
-        waive(place.node(INES), address, "pilot", "license", reason="agreed", until=now() + timedelta(days=1))
-    revocation = revoke(place.node(), address, "license", reason="was wrong")
-    assert revocations(place.node(), address) == [revocation]
-    assert revocations(place.node(), Address("things", place.first.digest)) == []
+        waive(versions.node(INES), address, "pilot", "license", reason="agreed", until=now() + timedelta(days=1))
+    revocation = revoke(versions.node(), address, "license", reason="was wrong")
+    assert revocations(versions.node(), address) == [revocation]
+    assert revocations(versions.node(), Address("things", versions.first.digest)) == []
 
 
 @FORMS
-def test_tasks_take_any_way_to_name_a_version(place: ThreeVersions, form: str) -> None:
-    name = second(place, form)
-    assert stage_dataset.fn(name, **place.on).digest == place.second.digest
-    assert validate_dataset.fn(name, **place.on).digest == place.second.digest
-    assert check_readiness.fn(name, "pilot", **place.on).digest == place.second.digest
-    assert verify_cache.fn(name, **place.on).versions == 1
-    assert promote_dataset.fn(name, "pilot", **place.on).digest == place.second.digest
+def test_tasks_take_any_way_to_name_a_version(versions: ThreeVersions, form: str) -> None:
+    name = second(versions, form)
+    assert stage_dataset.fn(name, **versions.on).digest == versions.second.digest
+    assert validate_dataset.fn(name, **versions.on).digest == versions.second.digest
+    assert check_readiness.fn(name, "pilot", **versions.on).digest == versions.second.digest
+    assert verify_cache.fn(name, **versions.on).versions == 1
+    assert promote_dataset.fn(name, "pilot", **versions.on).digest == versions.second.digest
 
 
 @pytest.mark.parametrize("to", ["digest", "pilot~2"])
-def test_rollback_returns_to_any_way_to_name_a_version(place: ThreeVersions, to: str) -> None:
-    chosen = digest_text(place.first.digest) if to == "digest" else to
-    moved = rollback(place.node(), Address("things", "pilot"), to=chosen, reason="worse")
-    assert (moved.digest, moved.previous) == (place.first.digest, place.third.digest)
+def test_rollback_returns_to_any_way_to_name_a_version(versions: ThreeVersions, to: str) -> None:
+    chosen = digest_text(versions.first.digest) if to == "digest" else to
+    moved = rollback(versions.node(), Address("things", "pilot"), to=chosen, reason="worse")
+    assert (moved.digest, moved.previous) == (versions.first.digest, versions.third.digest)
 
 
-def test_rollback_to_a_version_the_target_never_named_is_refused(place: ThreeVersions) -> None:
-    check(place.node(), Address("things", place.second.digest), "production")
-    approve(place.node(INES), Address("things", place.second.digest), "production")
-    check(place.node(), Address("things", place.second.digest), "production")
-    promote(place.node(), Address("things", place.second.digest), "production")
+def test_rollback_to_a_version_the_target_never_named_is_refused(versions: ThreeVersions) -> None:
+    check(versions.node(), Address("things", versions.second.digest), "production")
+    approve(versions.node(INES), Address("things", versions.second.digest), "production")
+    check(versions.node(), Address("things", versions.second.digest), "production")
+    promote(versions.node(), Address("things", versions.second.digest), "production")
     with pytest.raises(UnknownRef, match="never named that version"):
-        rollback(place.node(), Address("things", "production"), to=digest_text(place.first.digest), reason="worse")
+        rollback(
+            versions.node(), Address("things", "production"), to=digest_text(versions.first.digest), reason="worse"
+        )
 
 
 @FORMS
@@ -185,23 +187,23 @@ def test_an_audit_of_a_ref_that_is_none_is_refused(read_place: ThreeVersions) ->
         verify_history(read_place.node(), Address("things", "pilo"))
 
 
-def test_an_ambiguous_digest_moves_nothing(place: ThreeVersions) -> None:
-    twin = place.second.digest[:-4] + ("0000" if place.second.digest[-4:] != "0000" else "0001")
-    place.node().catalog.put_version("things", twin, 0, 0, [], [])
-    address = Address.parse(second(place, "digest"))
-    for job in (lambda: stage(place.node(), address), lambda: promote(place.node(), address, "pilot")):
+def test_an_ambiguous_digest_moves_nothing(versions: ThreeVersions) -> None:
+    twin = versions.second.digest[:-4] + ("0000" if versions.second.digest[-4:] != "0000" else "0001")
+    versions.node().catalog.put_version("things", twin, 0, 0, [], [])
+    address = Address.parse(second(versions, "digest"))
+    for job in (lambda: stage(versions.node(), address), lambda: promote(versions.node(), address, "pilot")):
         with pytest.raises(UnknownRef, match="ambiguous") as caught:
             job()
         assert twin in str(caught.value)
-    head = place.node().catalog.ref("things", "pilot")
+    head = versions.node().catalog.ref("things", "pilot")
     assert head
-    assert head.digest == place.third.digest
+    assert head.digest == versions.third.digest
 
 
 def test_addresses_need_no_catalog_unless_they_count_back(read_place: ThreeVersions, run_stagegate: Run) -> None:
     nowhere = read_place.environment() | {"STAGEGATE_CATALOG": os.devnull + "/nowhere"}
     name = second(read_place, "digest")
     assert run_stagegate("path", name, env=nowhere).stdout.strip() == str(read_place.second.path)
-    told = run_stagegate("path", "things@pilot~1", env=nowhere)
-    assert (told.returncode, told.stdout) == (2, "")
-    assert "things@pilot~1 is found by the catalog's log" in told.stderr
+    result = run_stagegate("path", "things@pilot~1", env=nowhere)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "things@pilot~1 is found by the catalog's log" in result.stderr

@@ -70,9 +70,9 @@ def running(*command: str, log: Path, **environment: str) -> Iterator[subprocess
 
 def eventually(look: Callable[[], Any], seconds: float = 100) -> Any:
     until = time.monotonic() + seconds
-    while not (found := look()) and time.monotonic() < until:
+    while not (value := look()) and time.monotonic() < until:
         time.sleep(0.2)
-    return found
+    return value
 
 
 class Platform:
@@ -94,8 +94,8 @@ class Platform:
         return str(run["id"])
 
     def run(self, run: str) -> dict[str, Any]:
-        found: dict[str, Any] = httpx.get(f"{self.url}/flow_runs/{run}", timeout=30).raise_for_status().json()
-        return found
+        run_record: dict[str, Any] = httpx.get(f"{self.url}/flow_runs/{run}", timeout=30).raise_for_status().json()
+        return run_record
 
     def reaches(self, run: str, *states: str, form: str = "") -> str:
         """Wait until the run is in one of these states; returns the key of the form that it waits with, another one.
@@ -119,7 +119,7 @@ class Platform:
 
     def log(self, run: str) -> str:
         lines = self.ask("/logs/filter", logs={"flow_run_id": {"any_": [run]}}, sort="TIMESTAMP_ASC")
-        return "\n".join(one["message"] for one in lines)
+        return "\n".join(line["message"] for line in lines)
 
     def summary(self, run: str, target: str) -> str:
         """What the run's page about a target says last."""
@@ -193,8 +193,8 @@ class Dataset:
         (self._folder / "nas/data.csv").write_text(text)
 
     def spec(self, **changes: Any) -> dict[str, Any]:
-        named = {"stagegate": 1, "dataset": "things", "runbook": "https://wiki.example.org/"}
-        return {**named, "sources": [{"url": str(self._folder / "nas")}], "gates": GATES, **changes}
+        spec = {"stagegate": 1, "dataset": "things", "runbook": "https://wiki.example.org/"}
+        return {**spec, "sources": [{"url": str(self._folder / "nas")}], "gates": GATES, **changes}
 
     def node(self, who: str = "ada@example.org") -> Workspace:
         return open_workspace(**self.on, identity=Identity(who, "declared"))
@@ -207,7 +207,7 @@ class Dataset:
         return self.node().catalog.requests("things", "production")
 
     def waits(self) -> list[Wait]:
-        return [one for request in self.requests() for one in self.node().catalog.waits(request)]
+        return [wait for request in self.requests() for wait in self.node().catalog.waits(request)]
 
     def environment(self, **more: str) -> dict[str, str]:
         """Where a command works."""
@@ -218,7 +218,7 @@ class Dataset:
 
     def answers(self) -> list[Approval]:
         catalog = self.node().catalog
-        return [one for request in self.requests() for one in catalog.approvals(request)]
+        return [approval for request in self.requests() for approval in catalog.approvals(request)]
 
     def to_pilot(self, text: str) -> Version:
         """Deliver, stage and promote to pilot, as another run meanwhile does."""
@@ -229,7 +229,7 @@ class Dataset:
         return version
 
 
-Asked = dict[str, tuple[Dataset, str]]
+Requested = dict[str, tuple[Dataset, str]]
 
 
 @pytest.fixture
@@ -238,13 +238,16 @@ def dataset(tmp_path: Path) -> Dataset:
 
 
 @pytest.fixture(scope="module")
-def asked(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> Asked:
+def requested(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> Requested:
     """Datasets with a run each that asked for approval; they start at once, since the start is what takes time."""
     names = ("form", "command", "both", "declined", "lapsed")
     datasets = {name: Dataset(tmp_path_factory.mktemp(name)) for name in names}
     runs = {
-        name: (one, platform.start(spec=one.spec(), approval_timeout=1 if name == "lapsed" else 3600, **one.on))
-        for name, one in datasets.items()
+        name: (
+            target,
+            platform.start(spec=target.spec(), approval_timeout=1 if name == "lapsed" else 3600, **target.on),
+        )
+        for name, target in datasets.items()
     }
     for name, (_, run) in runs.items():
         platform.reaches(run, "Not approved" if name == "lapsed" else "Suspended")
@@ -254,8 +257,8 @@ def asked(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> Asked
 # ── by the form and by the command ──────────────────────────────────────────────────────────────────────────────
 
 
-def test_form_promotes_its_version_though_pilot_moved_on(platform: Platform, asked: Asked) -> None:
-    dataset, run = asked["form"]
+def test_form_promotes_its_version_though_pilot_moved_on(platform: Platform, requested: Requested) -> None:
+    dataset, run = requested["form"]
     form, version = platform.reaches(run, "Suspended"), dataset.head("pilot")
     shown = platform.form(run, "description")
     assert "things waits for approval to go to production" in shown
@@ -285,9 +288,9 @@ def test_form_promotes_its_version_though_pilot_moved_on(platform: Platform, ask
 
 
 def test_the_command_records_the_same_answer_and_wakes_the_run(
-    platform: Platform, asked: Asked, run_stagegate: Command
+    platform: Platform, requested: Requested, run_stagegate: Command
 ) -> None:
-    dataset, run = asked["command"]
+    dataset, run = requested["command"]
 
     alone = run_stagegate(*APPROVE, env=dataset.environment())
     assert alone.returncode == 0, alone.stderr
@@ -309,9 +312,9 @@ def test_the_command_records_the_same_answer_and_wakes_the_run(
 
 
 def test_simultaneous_answers_of_one_person_are_recorded_once(
-    platform: Platform, asked: Asked, run_stagegate: Command
+    platform: Platform, requested: Requested, run_stagegate: Command
 ) -> None:
-    dataset, run = asked["both"]
+    dataset, run = requested["both"]
 
     with ThreadPoolExecutor() as pool:
         typed = pool.submit(run_stagegate, *APPROVE, env=dataset.environment(PREFECT_API_URL=platform.url))
@@ -324,17 +327,17 @@ def test_simultaneous_answers_of_one_person_are_recorded_once(
     assert dataset.head("production") == dataset.head("pilot")
 
 
-def test_decline_ends_all_waiting_runs_with_who_and_why(platform: Platform, asked: Asked) -> None:
-    dataset, run = asked["declined"]
+def test_decline_ends_all_waiting_runs_with_who_and_why(platform: Platform, requested: Requested) -> None:
+    dataset, run = requested["declined"]
     other = platform.start(version=dataset.waiting_version(), **dataset.on)
     platform.reaches(other, "Suspended")
     assert len(dataset.requests()) == 1
 
     assert platform.answer(run, decision="perhaps", name="ines")["status"] == "REJECT"
     platform.answer(run, decision="decline", name="ines", reason="March looks wrong")
-    for one in (run, other):
-        platform.reaches(one, "Not approved")
-        state = platform.run(one)["state"]
+    for run_id in (run, other):
+        platform.reaches(run_id, "Not approved")
+        state = platform.run(run_id)["state"]
         assert state["type"] == "FAILED"
         assert state["message"].endswith("for production: ines (prefect-form) declined: March looks wrong")
     assert dataset.head("production") == ""
@@ -344,16 +347,16 @@ def test_answer_is_recorded_though_the_api_is_unreachable() -> None:
     waits = [Wait("r1", "00000000-0000-4000-8000-000000000000", "9999", "")]
     given = Approval("r1", Identity("ines", "declared"), approved=True, reason="", at="")
     with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
-        (one,) = wake(waits, given)
-    assert not one.resumed
-    assert one.told.startswith("was not resumed: http://127.0.0.1:9/api did not answer")
+        (waiting,) = wake(waits, given)
+    assert not waiting.resumed
+    assert waiting.told.startswith("was not resumed: http://127.0.0.1:9/api did not answer")
 
 
 # ── nobody answers ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_unanswered_run_ends_and_its_retry_requests_again(platform: Platform, asked: Asked) -> None:
-    dataset, run = asked["lapsed"]
+def test_unanswered_run_ends_and_its_retry_requests_again(platform: Platform, requested: Requested) -> None:
+    dataset, run = requested["lapsed"]
     state, version = platform.run(run)["state"], dataset.head("pilot")
     assert (state["type"], state["message"][:24]) == ("FAILED", "Nobody answered in time,")
     with pytest.raises(UsageError, match=r"lapsed at .* records a new request"):
@@ -363,7 +366,7 @@ def test_unanswered_run_ends_and_its_retry_requests_again(platform: Platform, as
     dataset.deliver("second")
     platform.ask(f"/flow_runs/{run}/set_state", state={"type": "SCHEDULED", "name": "AwaitingRetry"}, force=True)
     assert eventually(lambda: len(dataset.waits()) > 1), platform.log(run)
-    assert [one.digest for one in dataset.requests()] == [version, version]
+    assert [request.digest for request in dataset.requests()] == [version, version]
     assert not dataset.answers()
     platform.reaches(run, "Not approved")
 
@@ -382,28 +385,28 @@ def called(platform: Platform, prefect_at: Callable[[str], AbstractContextManage
 def test_approved_version_is_promoted_without_a_second_staging(dataset: Dataset) -> None:
     flow: Any = pilot_to_production
     state: State[Any] = flow(dataset.spec(), **dataset.on, return_state=True)
-    asked: Decision = state.result()
+    decision: Decision = state.result()
 
     assert (state.name, state.is_completed()) == ("Waiting for approval", True)
-    assert (asked.outcome, asked.target) == (DecisionOutcome.WAITING, "production")
-    assert (dataset.head("pilot"), dataset.head("production")) == (asked.digest, "")
+    assert (decision.outcome, decision.target) == (DecisionOutcome.WAITING, "production")
+    assert (dataset.head("pilot"), dataset.head("production")) == (decision.digest, "")
 
     approve(dataset.node("ines"), Address("things"), "production")
     dataset.deliver("a newer delivery that nobody was asked about")
     stage(dataset.node(), dataset.spec())
-    answered: Decision = flow(version=f"things@{asked.digest}", **dataset.on)
+    answered: Decision = flow(version=f"things@{decision.digest}", **dataset.on)
 
     assert answered.accepted
-    assert dataset.head("production") == asked.digest != dataset.head("latest")
+    assert dataset.head("production") == decision.digest != dataset.head("latest")
 
 
 @pytest.mark.usefixtures("called")
 def test_a_declined_version_raises_in_the_caller_s_process(dataset: Dataset) -> None:
     flow: Any = pilot_to_production
-    asked: Decision = flow(dataset.spec(), **dataset.on)
+    decision: Decision = flow(dataset.spec(), **dataset.on)
     approve(dataset.node("ines"), Address("things"), "production", approved=False, reason="March looks wrong")
 
-    state: State[Any] = flow(version=f"things@{asked.digest}", **dataset.on, return_state=True)
+    state: State[Any] = flow(version=f"things@{decision.digest}", **dataset.on, return_state=True)
 
     assert (state.name, state.is_failed()) == ("Not approved", True)
     with pytest.raises(GateFailed, match=r"ines \(declared\) declined: March looks wrong"):

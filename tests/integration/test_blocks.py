@@ -185,20 +185,20 @@ def test_deployment_takes_every_form_of_spec_and_blocks(
     (tmp_path / "nas").mkdir()
     (tmp_path / "nas/data.csv").write_text("data")
     spec = {"stagegate": 1, "dataset": "things", "sources": [{"url": str(tmp_path / "nas")}]}
-    place = tmp_path / "www/spec.json"
-    place.write_text(json.dumps(spec))
+    file = tmp_path / "www/spec.json"
+    file.write_text(json.dumps(spec))
     bucket = seaweedfs.bucket("blocks-specs")
-    seaweedfs.client().pipe(f"{bucket}/spec.json", place.read_bytes())
+    seaweedfs.client().pipe(f"{bucket}/spec.json", file.read_bytes())
     monkeypatch.setenv("AWS_ENDPOINT_URL", seaweedfs.endpoint_url)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", seaweedfs.key)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", seaweedfs.secret)
     places = {"cache": StagegateCache(path=on["cache"]), "catalog": StagegateCatalog(url=str(on["catalog"]))}
-    named = {name: {"$ref": {"block_document_id": save(block, "deployed")}} for name, block in places.items()}
+    references = {name: {"$ref": {"block_document_id": save(block, "deployed")}} for name, block in places.items()}
     deployment: Any = stage.to_deployment("blocks", entrypoint_type=EntrypointType.MODULE_PATH)
     deployed = deployment.apply()
 
-    for form in (str(place), f"{served}/spec.json", f"{bucket}/spec.json", spec):
-        state = run_deployed(deployed, {"spec_or_ref": form, **named})
+    for form in (str(file), f"{served}/spec.json", f"{bucket}/spec.json", spec):
+        state = run_deployed(deployed, {"spec_or_ref": form, **references})
 
         assert state.is_completed(), (form, state.message)
         result: Any = state.result

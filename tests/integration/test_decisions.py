@@ -46,8 +46,8 @@ class Dataset:
         return done.stdout
 
     def listed(self, *words: str) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = json.loads(self.do("decisions", "things", "--json", *words))
-        return found
+        decisions: list[dict[str, Any]] = json.loads(self.do("decisions", "things", "--json", *words))
+        return decisions
 
 
 @pytest.fixture
@@ -70,22 +70,22 @@ def decided(dataset: Dataset) -> tuple[Dataset, str, str]:
 def test_decisions_of_all_versions_are_listed(decided: tuple[Dataset, str, str]) -> None:
     dataset, refused, accepted = decided
     lines = dataset.listed()
-    assert [(one["digest"], one["target"], one["outcome"]) for one in lines] == [
+    assert [(line["digest"], line["target"], line["outcome"]) for line in lines] == [
         (refused, "pilot", "refused"),
         (accepted, "pilot", "accepted"),
         (accepted, "production", "waiting"),
     ]
-    assert [one["why"] for one in lines] == [
+    assert [line["why"] for line in lines] == [
         "It fails license.",
         "No check found anything.",
         "Only an approval is missing.",
     ]
-    assert {one["requester"] for one in lines} == {"ada"}
-    assert [one["outcome"] for one in dataset.listed("--gate", "production")] == ["waiting"]
-    told = dataset.do("decisions", "things").splitlines()
-    assert len(told) == 6
-    assert max(map(len, told)) < 120
-    assert told[0].startswith(lines[0]["id"][:19])
+    assert {line["requester"] for line in lines} == {"ada"}
+    assert [line["outcome"] for line in dataset.listed("--gate", "production")] == ["waiting"]
+    printed = dataset.do("decisions", "things").splitlines()
+    assert len(printed) == 6
+    assert max(map(len, printed)) < 120
+    assert printed[0].startswith(lines[0]["id"][:19])
 
 
 def test_an_old_decision_is_drawn_again_from_its_record(decided: tuple[Dataset, str, str], tmp_path: Path) -> None:
@@ -110,7 +110,7 @@ def test_a_damaged_decision_hides_no_other(decided: tuple[Dataset, str, str], tm
     folder = tmp_path / "catalog/datasets/things/decisions"
     (record,) = (folder / refused.removeprefix("sha256:")).rglob("*.json")
     record.write_text("{}")
-    assert [one["outcome"] for one in dataset.listed()] == ["unreadable", "accepted", "waiting"]
+    assert [line["outcome"] for line in dataset.listed()] == ["unreadable", "accepted", "waiting"]
     assert "Invalid attestation" in dataset.do("decisions", "things")
 
 
@@ -121,8 +121,8 @@ def test_history_tells_refusals_between_moves(decided: tuple[Dataset, str, str])
     assert "  policy  " in lines[0]
     assert f"refused {refused[:19]}, requested by ada: It fails license." in lines[1]
     assert accepted in lines[2]
-    told = json.loads(dataset.do("history", "things", "--json"))
-    assert [one["action"] for one in told] == ["adopt", "stage", "refuse", "stage", "promote"]
+    history = json.loads(dataset.do("history", "things", "--json"))
+    assert [move["action"] for move in history] == ["adopt", "stage", "refuse", "stage", "promote"]
 
 
 def test_history_lists_packages_only_when_asked(decided: tuple[Dataset, str, str]) -> None:
@@ -130,9 +130,9 @@ def test_history_lists_packages_only_when_asked(decided: tuple[Dataset, str, str
 
     def python(*words: str) -> dict[str, Any]:
         moves = json.loads(dataset.do("history", "things@pilot", "--json", *words))
-        (move,) = [one for one in moves if one["action"] == "promote"]
-        found: dict[str, Any] = move["attestation"]["predicate"]["stagegate"]["environment"]["python"]
-        return found
+        (move,) = [move for move in moves if move["action"] == "promote"]
+        environment: dict[str, Any] = move["attestation"]["predicate"]["stagegate"]["environment"]["python"]
+        return environment
 
     assert "distributions" not in python()
     assert "pyarrow" in python("--full")["distributions"]

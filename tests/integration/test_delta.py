@@ -51,17 +51,17 @@ def test_the_files_of_the_newest_version_are_read(seaweedfs: SeaweedFS, table: s
     naive = pa.table(DeltaTable(table, storage_options=_opened(seaweedfs)).get_add_actions())["path"].to_pylist()
     assert not any(seaweedfs.client().exists(f"{table}/{path}") for path in naive)  # they are encoded once more
     source = open_source(f"delta+{table}", seaweedfs.storage_options)
-    found = listed(source)
-    rows = [pq.read_table(pa.BufferReader(read(source, one))).to_pylist() for one in found.values()]
+    objects = listed(source)
+    rows = [pq.read_table(pa.BufferReader(read(source, obj))).to_pylist() for obj in objects.values()]
     assert sorted(row["number"] for part in rows for row in part) == [0, 1]
-    assert {one.state for one in found.values()} == {"1"}
+    assert {obj.state for obj in objects.values()} == {"1"}
 
 
 def test_a_file_keeps_its_pin_in_later_versions(seaweedfs: SeaweedFS, table: str) -> None:
     before = listed(open_source(f"delta+{table}", seaweedfs.storage_options))
     _append(seaweedfs, table, 2)
     after = listed(open_source(f"delta+{table}", seaweedfs.storage_options))
-    assert {key: after[key].pin for key in before} == {key: one.pin for key, one in before.items()}
+    assert {key: after[key].pin for key in before} == {key: obj.pin for key, obj in before.items()}
     assert len(after) == 3
 
 
@@ -104,11 +104,11 @@ def test_a_file_that_vacuum_removed_is_named(seaweedfs: SeaweedFS, table: str) -
     naive = DeltaTable(table, version=1, storage_options=_opened(seaweedfs)).file_uris()
     assert [seaweedfs.client().exists(uri) for uri in naive] == [False, False]
     source = open_source(f"delta+{table}@1", seaweedfs.storage_options)
-    found = listed(source)
-    assert len(found) == 2
-    for key, one in found.items():
+    objects = listed(source)
+    assert len(objects) == 2
+    for key, obj in objects.items():
         with pytest.raises(ObjectVanished, match="VACUUM") as caught:
-            read(source, one)
+            read(source, obj)
         assert caught.value.object == key
 
 
@@ -117,14 +117,17 @@ def test_rows_that_a_deletion_vector_marks_are_left_out(tmp_path: Path) -> None:
     table.put("whole.parquet", _parquet(tmp_path, 3), stats='{"numRecords": 3}')
     table.put("pa rt.parquet", _parquet(tmp_path, 5), stats='{"numRecords": 5}', deletionVector=_row_1())
     source = open_source(f"delta+file://{tmp_path}/ta ble")
-    found = listed(source)
-    rows = {key: pq.read_table(pa.BufferReader(read(source, one)))["x"].to_pylist() for key, one in found.items()}
+    objects = listed(source)
+    rows = {key: pq.read_table(pa.BufferReader(read(source, obj)))["x"].to_pylist() for key, obj in objects.items()}
     assert rows == {"whole.parquet": [0, 1, 2], "pa rt.parquet": [0, 2, 3, 4]}
-    asked = QueryBuilder().register("t", DeltaTable(tmp_path / "ta ble")).execute("select x from t").read_all()
-    assert sorted(pa.table(asked)["x"].to_pylist()) == sorted([*rows["whole.parquet"], *rows["pa rt.parquet"]])
+    rows_by_sql = QueryBuilder().register("t", DeltaTable(tmp_path / "ta ble")).execute("select x from t").read_all()
+    assert sorted(pa.table(rows_by_sql)["x"].to_pylist()) == sorted([*rows["whole.parquet"], *rows["pa rt.parquet"]])
     naive = pq.read_table(tmp_path / "ta ble" / "pa rt.parquet")["x"].to_pylist()
     assert naive == [0, 1, 2, 3, 4]
-    assert {key: one.pin.kind for key, one in found.items()} == {"whole.parquet": "file", "pa rt.parquet": "rewritten"}
+    assert {key: obj.pin.kind for key, obj in objects.items()} == {
+        "whole.parquet": "file",
+        "pa rt.parquet": "rewritten",
+    }
 
 
 def test_deletion_vector_changes_one_file_on_every_node(tmp_path: Path) -> None:
@@ -137,7 +140,7 @@ def test_deletion_vector_changes_one_file_on_every_node(tmp_path: Path) -> None:
     stage(workspace, spec)
     table.commit({"remove": {"path": "b.parquet", "deletionTimestamp": 1, "dataChange": True}})
     table.put("b.parquet", _parquet(tmp_path, 3), stats='{"numRecords": 3}', deletionVector=_row_1())
-    assert {one.path for one in preview(workspace, spec) if one.action == "fetch"} == {"b.parquet"}
+    assert {planned.path for planned in preview(workspace, spec) if planned.action == "fetch"} == {"b.parquet"}
     version = stage(workspace, spec)
     assert pq.read_table(version.path / "b.parquet")["x"].to_pylist() == [0, 2]
     assert not stage(workspace, spec).bytes_fetched
@@ -170,4 +173,4 @@ def _row_1() -> dict[str, object]:
 def _z85(data: bytes) -> str:
     letters = "0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ.-:+=^!/*?&<>()[]{}@%$#"
     words = struct.unpack(f">{len(data) // 4}I", data)
-    return "".join(letters[word // 85**place % 85] for word in words for place in (4, 3, 2, 1, 0))
+    return "".join(letters[word // 85**digit % 85] for word in words for digit in (4, 3, 2, 1, 0))

@@ -28,7 +28,7 @@ MARK = "DEMO_TEST_MARK"
 
 
 @dataclass(frozen=True)
-class Told:
+class DemoOutput:
     """A demo that is over."""
 
     code: int
@@ -49,16 +49,16 @@ class Told:
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory: pytest.TempPathFactory) -> Told:
+def demo(tmp_path_factory: pytest.TempPathFactory) -> DemoOutput:
     """The demo in a folder and with a home of its own, its output in a pipe."""
-    place = tmp_path_factory.mktemp("demo")
-    home = place / "home"
+    folder = tmp_path_factory.mktemp("demo")
+    home = folder / "home"
     home.mkdir()
     mark = uuid4().hex
     begun = time.monotonic()
     done = subprocess.run(
         [COMMAND, "demo"],
-        cwd=place,
+        cwd=folder,
         env=_environment(mark, HOME=str(home)),
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -67,12 +67,12 @@ def told(tmp_path_factory: pytest.TempPathFactory) -> Told:
         check=False,
     )
     seconds = time.monotonic() - begun
-    return Told(
+    return DemoOutput(
         done.returncode,
         done.stdout,
         done.stderr,
         seconds,
-        place / ".stagegate-demo",
+        folder / ".stagegate-demo",
         home,
         list(_marked(mark).values()),
     )
@@ -84,35 +84,35 @@ def _environment(mark: str, **own: str) -> dict[str, str]:
 
 def _marked(mark: str) -> Mapping[int, str]:
     """The command lines of living processes whose environment has the mark."""
-    found = {}
+    commands = {}
     for process in Path("/proc").glob("[0-9]*"):
         try:
             if f"{MARK}={mark}".encode() in (process / "environ").read_bytes():
-                found[int(process.name)] = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+                commands[int(process.name)] = (process / "cmdline").read_bytes().replace(b"\0", b" ").decode()
         except OSError:
             continue  # it ended meanwhile, or is another user's
-    return found
+    return commands
 
 
-def test_it_ends_well_without_noise(told: Told) -> None:
-    assert (told.code, told.errors) == (0, ""), told.output
-    assert "INFO" not in told.output
+def test_it_ends_well_without_noise(demo: DemoOutput) -> None:
+    assert (demo.code, demo.errors) == (0, ""), demo.output
+    assert "INFO" not in demo.output
 
 
-def test_it_takes_less_than_ninety_seconds(told: Told) -> None:
-    assert told.seconds < 90
+def test_it_takes_less_than_ninety_seconds(demo: DemoOutput) -> None:
+    assert demo.seconds < 90
 
 
-def test_no_process_is_left_behind(told: Told) -> None:
-    assert told.left_behind == []
+def test_no_process_is_left_behind(demo: DemoOutput) -> None:
+    assert demo.left_behind == []
 
 
-def test_the_home_of_the_user_stays_as_it_was(told: Told) -> None:
-    assert list(told.home.iterdir()) == []
+def test_the_home_of_the_user_stays_as_it_was(demo: DemoOutput) -> None:
+    assert list(demo.home.iterdir()) == []
 
 
-def test_demo_moves_production_twice_by_approved_decisions(told: Told) -> None:
-    catalog = Catalog.open(str(told.folder / "catalog"))
+def test_demo_moves_production_twice_by_approved_decisions(demo: DemoOutput) -> None:
+    catalog = Catalog.open(str(demo.folder / "catalog"))
     moves = catalog.history("nycflights", "production")
     assert [str(move.who) for move in moves] == ["ada@example.org (declared)"] * 2
     for move in moves:
@@ -122,8 +122,8 @@ def test_demo_moves_production_twice_by_approved_decisions(told: Told) -> None:
     assert [move.digest for move in catalog.history("nycflights", "pilot")] == [move.digest for move in moves]
 
 
-def test_demo_s_refused_delivery_was_staged_but_never_promoted(told: Told) -> None:
-    catalog = Catalog.open(str(told.folder / "catalog"))
+def test_demo_s_refused_delivery_was_staged_but_never_promoted(demo: DemoOutput) -> None:
+    catalog = Catalog.open(str(demo.folder / "catalog"))
     staged = [move.digest for move in catalog.history("nycflights", "latest")]
     promoted = [move.digest for move in catalog.history("nycflights", "production")]
     assert len(staged) == 3
@@ -138,55 +138,55 @@ def test_demo_s_refused_delivery_was_staged_but_never_promoted(told: Told) -> No
         ("2013-11", "coverage", "truncated"),
     ],
 )
-@pytest.mark.parametrize("place", ["terminal", "page"])
+@pytest.mark.parametrize("output", ["terminal", "page"])
 def test_each_defect_is_named_with_its_file_check_owner_and_fix(
-    told: Told, place: str, month: str, check: str, problem: str
+    demo: DemoOutput, output: str, month: str, check: str, problem: str
 ) -> None:
-    page = (told.folder / "report.html").read_text().partition("What was found")[2]  # above it, the steps
-    text = told.step(4) if place == "terminal" else page
+    page = (demo.folder / "report.html").read_text().partition("What was found")[2]  # above it, the steps
+    text = demo.step(4) if output == "terminal" else page
     start = text.index(file_name(month))
     assert problem in text[start : start + 200]
     assert text.rindex(check, 0, start) > 0
     assert "data-eng@example.org" in text
-    if place == "terminal":
+    if output == "terminal":
         assert "→ " in text[start:]
 
 
-def test_demo_s_consumer_reads_more_only_after_the_promotion(told: Told) -> None:
-    first, after_refusal, after_promotion = told.figures()
+def test_demo_s_consumer_reads_more_only_after_the_promotion(demo: DemoOutput) -> None:
+    first, after_refusal, after_promotion = demo.figures()
     assert first == after_refusal != after_promotion
     assert after_promotion.startswith("336,776 flights")
 
 
-def test_the_mended_delivery_says_what_it_saved(told: Told) -> None:
-    assert re.search(r"staged .* 1\.5 MB fetched and verified, 7\.2 MB \(82%\) saved", told.step(5))
+def test_the_mended_delivery_says_what_it_saved(demo: DemoOutput) -> None:
+    assert re.search(r"staged .* 1\.5 MB fetched and verified, 7\.2 MB \(82%\) saved", demo.step(5))
 
 
-def test_what_it_says_to_type_next_works(told: Told) -> None:
-    lines = [line.strip() for line in told.output.partition("What to type next")[2].splitlines() if line.strip()]
+def test_what_it_says_to_type_next_works(demo: DemoOutput) -> None:
+    lines = [line.strip() for line in demo.output.partition("What to type next")[2].splitlines() if line.strip()]
     assert len(lines) >= 5
     done = subprocess.run(
-        ["sh", "-e", "-c", "\n".join(lines)], cwd=told.folder.parent, capture_output=True, text=True, check=False
+        ["sh", "-e", "-c", "\n".join(lines)], cwd=demo.folder.parent, capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.count("promote by ada@example.org") == 4
 
 
-def test_everything_lies_where_it_says(told: Told) -> None:
+def test_everything_lies_where_it_says(demo: DemoOutput) -> None:
     for what in ("report.html", "cache", "catalog", "logs"):
-        assert f".stagegate-demo/{what}" in told.step(6)
-        assert (told.folder / what).exists()
-    assert "Finished in state" in (told.folder / "logs" / "flows.log").read_text()
+        assert f".stagegate-demo/{what}" in demo.step(6)
+        assert (demo.folder / what).exists()
+    assert "Finished in state" in (demo.folder / "logs" / "flows.log").read_text()
 
 
 @pytest.mark.parametrize(
     ("sent", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)], ids=["INT", "TERM", "KILL"]
 )
-def test_servers_end_with_a_demo_that_is_stopped(told: Told, sent: signal.Signals, code: int) -> None:
+def test_servers_end_with_a_demo_that_is_stopped(demo: DemoOutput, sent: signal.Signals, code: int) -> None:
     """Each in the folder of the one before, which it empties."""
     mark = uuid4().hex
     command = subprocess.Popen(
-        [COMMAND, "demo", "--folder", told.folder.with_name("stopped")],
+        [COMMAND, "demo", "--folder", demo.folder.with_name("stopped")],
         env=_environment(mark),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -235,7 +235,7 @@ def test_earlier_demo_s_read_only_folders_are_removed(tmp_path: Path) -> None:
         (view / "file").write_bytes(b"")
         view.chmod(0o555)
     with renewed(tmp_path / "demo") as second:
-        assert sorted(place.name for place in second.root.iterdir()) == [MARKER, "logs", "servers"]
+        assert sorted(path.name for path in second.root.iterdir()) == [MARKER, "logs", "servers"]
 
 
 def test_the_shipped_spec_loads_and_has_both_gates() -> None:

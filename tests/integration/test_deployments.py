@@ -42,9 +42,9 @@ INSTALLED = "deployments/install.sh"
 
 def eventually(look: Callable[[], Any], seconds: float = 120) -> Any:
     until = time.monotonic() + seconds
-    while not (found := look()) and time.monotonic() < until:
+    while not (value := look()) and time.monotonic() < until:
         time.sleep(0.2)
-    return found
+    return value
 
 
 class Terminal:
@@ -125,8 +125,8 @@ class Platform:
             "https://hooks.example.org": self.receiver.url,
             "/opt/stagegate/bin": str(Path(sys.executable).parent),
             **{
-                place: f"{folder}{place}"
-                for place in ("/etc/stagegate", "/srv/stagegate", "/var/cache/stagegate", "/tmp/")
+                path: f"{folder}{path}"
+                for path in ("/etc/stagegate", "/srv/stagegate", "/var/cache/stagegate", "/tmp/")
             },
         }
         # The scheduled staging is not to start while one is started by hand, which it would cancel.
@@ -148,7 +148,7 @@ class Platform:
     def here(self, text: str) -> str:
         """A text of the page with this machine's folders and addresses."""
         places = "|".join(map(re.escape, self._exchanged))
-        return re.sub(places, lambda found: self._exchanged[found[0]], text)
+        return re.sub(places, lambda match: self._exchanged[match[0]], text)
 
     def follow(self, steps: range) -> str:
         """Type the commands of some of the page's numbered steps; returns what they said."""
@@ -172,14 +172,17 @@ class Platform:
         return answered
 
     def deployments(self) -> dict[str, dict[str, Any]]:
-        flows = {one["id"]: one["name"] for one in self.ask("/flows/filter")}
-        return {f"{flows[one['flow_id']]}/{one['name']}": one for one in self.ask("/deployments/filter")}
+        flows = {flow["id"]: flow["name"] for flow in self.ask("/flows/filter")}
+        return {
+            f"{flows[deployment['flow_id']]}/{deployment['name']}": deployment
+            for deployment in self.ask("/deployments/filter")
+        }
 
     def runs(self, deployment: str) -> list[dict[str, Any]]:
         """Runs that somebody or an event asked for, the oldest first."""
         wanted = {"id": {"any_": [self.deployments()[deployment]["id"]]}}
-        found = self.ask("/flow_runs/filter", deployments=wanted, sort="EXPECTED_START_TIME_ASC")
-        return [run for run in found if not run["auto_scheduled"]]
+        runs = self.ask("/flow_runs/filter", deployments=wanted, sort="EXPECTED_START_TIME_ASC")
+        return [run for run in runs if not run["auto_scheduled"]]
 
     def run_named(self, deployment: str, state: str) -> dict[str, Any] | None:
         return next((run for run in self.runs(deployment) if run["state_name"] == state), None)
@@ -198,8 +201,8 @@ class Platform:
     def scheduled(self, deployment: str, state: str) -> list[dict[str, Any]]:
         """The runs that the clock started and that ended so."""
         wanted = {"id": {"any_": [self.deployments()[deployment]["id"]]}}
-        found = self.ask("/flow_runs/filter", deployments=wanted, flow_runs={"state": {"type": {"any_": [state]}}})
-        return [run for run in found if run["auto_scheduled"]]
+        runs = self.ask("/flow_runs/filter", deployments=wanted, flow_runs={"state": {"type": {"any_": [state]}}})
+        return [run for run in runs if run["auto_scheduled"]]
 
     @contextmanager
     def every(self, seconds: int, deployment: str) -> Iterator[None]:
@@ -214,19 +217,19 @@ class Platform:
     def staged(self) -> list[dict[str, Any]]:
         """What was told of new versions."""
         wanted = {"event": {"name": ["stagegate.version.staged"]}}
-        found: list[dict[str, Any]] = self.ask("/events/filter", filter=wanted)["events"]
-        return found
+        events: list[dict[str, Any]] = self.ask("/events/filter", filter=wanted)["events"]
+        return events
 
     def transferred(self) -> set[str]:
         """The runs that moved bytes, and so showed their progress."""
         shown = self.ask("/artifacts/filter", artifacts={"key": {"any_": ["nycflights-stage"]}})
-        return {one["flow_run_id"] for one in shown}
+        return {event["flow_run_id"] for event in shown}
 
     def approvals(self, digest: str) -> list[Approval]:
         """Who answered about a version."""
         catalog = self.node("pilot").catalog
-        asked = [one for one in catalog.requests("nycflights", "production") if one.digest == digest]
-        return [given for request in asked for given in catalog.approvals(request)]
+        requests = [request for request in catalog.requests("nycflights", "production") if request.digest == digest]
+        return [given for request in requests for given in catalog.approvals(request)]
 
     def deliver(self, flights: str) -> None:
         Path(self.here("/srv/stagegate/delivery/flights.csv")).write_text(flights)
@@ -261,15 +264,17 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
 def test_every_deployment_of_the_file_is_there_in_its_pool(platform: Platform) -> None:
     deployed = platform.deployments()
 
-    assert {name: one["work_pool_name"] for name, one in deployed.items()} == {
+    assert {name: deployment["work_pool_name"] for name, deployment in deployed.items()} == {
         "stagegate-stage/nycflights": "pilot",
         "stagegate-pilot-to-production/nycflights": "pilot",
         "stagegate-refresh/nycflights": "production",
         "stagegate-sweep/node": "production",
     }
     assert len(DEPLOYMENTS) == len(deployed)
-    assert all(one["entrypoint"].startswith("prefect_stagegate.flows.") for one in deployed.values())
-    assert [one["pull_steps"] or [] for one in deployed.values()] == [[]] * len(deployed)  # no worker fetches code
+    assert all(deployment["entrypoint"].startswith("prefect_stagegate.flows.") for deployment in deployed.values())
+    assert [deployment["pull_steps"] or [] for deployment in deployed.values()] == [[]] * len(
+        deployed
+    )  # no worker fetches code
 
 
 def test_the_scheduler_makes_runs_by_the_clock_of_a_place(platform: Platform) -> None:
@@ -315,8 +320,8 @@ def test_two_promotions_are_never_at_once_and_none_is_lost(platform: Platform, f
 
 def test_deploying_again_adds_nothing_twice(platform: Platform) -> None:
     def things() -> tuple[list[str], list[str], int]:
-        automations = sorted(one["name"] for one in platform.ask("/automations/filter"))
-        schedules = sum(len(one["schedules"]) for one in platform.deployments().values())
+        automations = sorted(automation["name"] for automation in platform.ask("/automations/filter"))
+        schedules = sum(len(deployment["schedules"]) for deployment in platform.deployments().values())
         return automations, sorted(platform.deployments()), schedules
 
     before = things()
@@ -351,9 +356,9 @@ def test_the_page_leads_from_a_first_staging_to_production(platform: Platform) -
     said = platform.follow(range(7, 9))
 
     digest = platform.head("latest")
-    asked = eventually(lambda: platform.run_named(promotion, "Suspended"))
-    assert asked, said
-    assert asked["parameters"]["version"] == f"nycflights@{digest}"
+    suspended = eventually(lambda: platform.run_named(promotion, "Suspended"))
+    assert suspended, said
+    assert suspended["parameters"]["version"] == f"nycflights@{digest}"
     assert (platform.head("pilot"), platform.head("production")) == (digest, "")
 
     said = platform.follow(range(9, 10))
@@ -380,15 +385,15 @@ def test_a_refused_delivery_calls_people_and_leaves_every_ref(platform: Platform
 
     platform.terminal.type("prefect deployment run stagegate-stage/nycflights --watch\n")
 
-    def told(what: str) -> list[dict[str, str]]:
-        return [one for one in platform.receiver.messages if what in one["title"]]
+    def messages_about(what: str) -> list[dict[str, str]]:
+        return [message for message in platform.receiver.messages if what in message["title"]]
 
-    (message,) = eventually(lambda: told("is refused"))
+    (message,) = eventually(lambda: messages_about("is refused"))
     assert message["title"] == "nycflights is refused for pilot"
     assert f"stagegate check nycflights@{platform.head('latest')} --gate pilot" in message["text"]
     assert "runbook" in message["text"]
     assert (platform.head("pilot"), platform.head("production")) == before != (platform.head("latest"),) * 2
-    (request,) = told("waits for approval to go to production")  # of the version that the page brings there
+    (request,) = messages_about("waits for approval to go to production")  # of the version that the page brings there
     assert f"stagegate approve nycflights@{before[1]} --to production" in request["text"]
 
 
@@ -407,14 +412,14 @@ def test_scheduled_staging_promotes_only_what_was_approved(platform: Platform) -
         assert eventually(lambda: len(platform.scheduled(stage, "COMPLETED")) > 2)
         assert len({run["id"] for run in platform.scheduled(stage, "COMPLETED")} & platform.transferred()) == 1
         assert [event["payload"]["version"] for event in platform.staged()].count(f"nycflights@{wanted}") == 1
-        asked = eventually(lambda: platform.run_about(promotion, wanted, "Suspended"))
+        suspended = eventually(lambda: platform.run_about(promotion, wanted, "Suspended"))
         platform.deliver("origin,dep_delay\nJFK,41\n")
         assert eventually(lambda: platform.head("latest") != wanted)
     newer = platform.head("latest")
     assert (platform.head("production"), platform.scheduled(stage, "FAILED")) == (before, [])
 
     answer = {"decision": "approve", "name": "platform@example.org", "reason": "seen the report"}
-    platform.ask(f"/flow_runs/{asked['id']}/resume", run_input=answer)
+    platform.ask(f"/flow_runs/{suspended['id']}/resume", run_input=answer)
 
     assert eventually(lambda: platform.head("production") == wanted), platform.terminal.log.read_text()
     assert eventually(lambda: platform.run_about(promotion, newer, "Suspended"))
@@ -446,7 +451,7 @@ def test_a_cache_that_is_nearly_full_calls_people_once_a_day(platform: Platform)
     tell("gpu-2")
 
     def titles() -> list[str]:
-        return sorted(one["title"] for one in platform.receiver.messages if "cache" in one["title"])
+        return sorted(message["title"] for message in platform.receiver.messages if "cache" in message["title"])
 
     eventually(lambda: len(titles()) > 1)
     time.sleep(1)

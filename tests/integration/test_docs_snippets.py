@@ -38,8 +38,8 @@ class Reader:
         self._environment = {**os.environ, **own, "PATH": path}
 
     def here(self, text: str) -> str:
-        for place in self._places:
-            text = text.replace(place, f"{self.folder}{place}")
+        for path in self._places:
+            text = text.replace(path, f"{self.folder}{path}")
         return text
 
     def do(self, kind: str, block: str) -> None:
@@ -96,4 +96,4 @@ def test_the_readme_shows_what_the_page_shows() -> None:
     shown = [block for kind, block in BLOCK.findall(section) if kind in ("python", "console")]
     page = [block for _, block in BLOCK.findall(PAGE)]
     assert len(shown) >= 4
-    assert [block for block in shown if not any(block in one for one in page)] == []
+    assert [block for block in shown if not any(block in text for text in page)] == []

@@ -66,9 +66,9 @@ def test_each_broken_source_is_one_line_that_says_what_to_do(
     assert "read 65.5 kB of 2013-01.parquet" in lines[0]
     assert "(a mirror of s3://" in lines[1]
     assert "pins by mtime, weak" in lines[2]
-    for line, told in zip(lines[3:6], ("secret doesn't belong to", "s3://laek/", NOBODY), strict=True):
+    for line, problem in zip(lines[3:6], ("secret doesn't belong to", "s3://laek/", NOBODY), strict=True):
         assert "a static access key: " in line
-        assert told in line
+        assert problem in line
     assert " as the profile typo, a static access key: " in lines[3]
     assert "this-is-not-the-secret" not in done.stdout + done.stderr
     assert not (tmp_path / "cache").exists()
@@ -89,13 +89,13 @@ def test_programs_get_the_same_and_working_sources_pass(
     spec = a_spec(tmp_path, sources[:2])
     done = run_stagegate("doctor", spec, "--json", env=env)
     assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
-    assert [(one["works"], one["pin"], one["problem"]) for one in told] == [
+    rows = json.loads(done.stdout)
+    assert [(row["works"], row["pin"], row["problem"]) for row in rows] == [
         (True, "etag, strong", ""),
         (True, "mtime, weak", ""),
         (True, "mtime, weak", ""),
     ]
-    assert told[0]["list_seconds"] > 0
+    assert rows[0]["list_seconds"] > 0
     assert run_stagegate("stage", spec, env=env).returncode == 0
     assert run_stagegate("doctor", "things@latest", env=env).stdout.endswith("3 of 3 work.\n")
 

@@ -36,8 +36,8 @@ def nas(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def workspace(tmp_path: Path) -> Workspace:
-    found = open_workspace(tmp_path / "cache", tmp_path / "catalog")
-    return replace(found, settings=replace(found.settings, max_size=5 * SIZE // 2, free_floor=0.0))
+    opened = open_workspace(tmp_path / "cache", tmp_path / "catalog")
+    return replace(opened, settings=replace(opened.settings, max_size=5 * SIZE // 2, free_floor=0.0))
 
 
 def bring(workspace: Workspace, nas: Path, dataset: str, *names: str, **options: Any) -> Version:

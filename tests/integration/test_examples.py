@@ -29,11 +29,11 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
 def load(name: str) -> ModuleType:
-    place = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
-    assert place
-    assert place.loader
-    module = importlib.util.module_from_spec(place)
-    place.loader.exec_module(module)
+    module_spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
+    assert module_spec
+    assert module_spec.loader
+    module = importlib.util.module_from_spec(module_spec)
+    module_spec.loader.exec_module(module)
     return module
 
 
@@ -67,7 +67,12 @@ def test_the_example_spec_loads_with_its_suite_and_its_gates() -> None:
 
     suite = spec.contract.tables["flights"].suite
     assert isinstance(suite, dict)
-    assert {one["kwargs"]["column"] for one in suite["expectations"]} == {"year", "distance", "origin", "dep_delay"}
+    assert {expectation["kwargs"]["column"] for expectation in suite["expectations"]} == {
+        "year",
+        "distance",
+        "origin",
+        "dep_delay",
+    }
     pilot, production = (
         [requirement.check for requirement in spec.gate(target).requirements] for target in ("pilot", "production")
     )

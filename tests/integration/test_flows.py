@@ -46,94 +46,99 @@ GATES = {
 
 
 @pytest.fixture
-def place(tmp_path: Path, request: pytest.FixtureRequest) -> Scenario:
+def scenario(tmp_path: Path, request: pytest.FixtureRequest) -> Scenario:
     """A scenario whose dataset has a name of its own, and whose source has two files."""
-    place = Scenario(tmp_path, dataset_name(request), runbook="https://wiki.example.org/", gates=GATES)
-    place.write("first")
-    (place.nas / "more.csv").write_text("more")
-    return place
+    scenario = Scenario(tmp_path, dataset_name(request), runbook="https://wiki.example.org/", gates=GATES)
+    scenario.write("first")
+    (scenario.nas / "more.csv").write_text("more")
+    return scenario
 
 
 def run(of: Any, *args: Any, **parameters: Any) -> Any:
     return of(*args, **parameters)
 
 
-def events(place: Scenario, count: int) -> list[dict[str, Any]]:
+def events(scenario: Scenario, count: int) -> list[dict[str, Any]]:
     """The dataset's events, the oldest first, once there are `count` of them."""
-    return events_about(f"stagegate.dataset.{place.dataset}", count)
+    return events_about(f"stagegate.dataset.{scenario.dataset}", count)
 
 
 # ── pilot_to_production ─────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_refused_version_fails_the_run_and_moves_no_ref(place: Scenario) -> None:
-    place.stage()
-    good = place.promote()
-    place.write("second")
+def test_refused_version_fails_the_run_and_moves_no_ref(scenario: Scenario) -> None:
+    scenario.stage()
+    good = scenario.promote()
+    scenario.write("second")
 
-    state: State[Any] = run(pilot_to_production, place.spec(runbook=None), **place.on, return_state=True)
+    state: State[Any] = run(pilot_to_production, scenario.spec(runbook=None), **scenario.on, return_state=True)
 
     assert (state.name, state.is_failed()) == ("Gate refused", True)
-    assert f"The gate pilot refused {place.dataset}@sha256:" in (state.message or "")
+    assert f"The gate pilot refused {scenario.dataset}@sha256:" in (state.message or "")
     assert "fail          runbook" in (state.message or "")
     with pytest.raises(GateFailed):
         run(state.result)
-    assert place.head("pilot") == place.head("production") == good
-    assert events(place, 2)[-1]["event"] == "stagegate.gate.failed"
-    assert events(place, 2)[-1]["payload"]["checks"] == {"runbook": "fail"}
+    assert scenario.head("pilot") == scenario.head("production") == good
+    assert events(scenario, 2)[-1]["event"] == "stagegate.gate.failed"
+    assert events(scenario, 2)[-1]["payload"]["checks"] == {"runbook": "fail"}
 
 
-def test_refusal_logs_whose_turn_it_is_without_a_traceback(place: Scenario, caplog: pytest.LogCaptureFixture) -> None:
-    run(pilot_to_production, place.spec(runbook=None), **place.on, return_state=True)
-    (told,) = [one for one in caplog.records if "Whose turn: " in one.getMessage()]
-    assert told.levelno == logging.WARNING
-    assert not [one for one in caplog.records if one.exc_info]
+def test_refusal_logs_whose_turn_it_is_without_a_traceback(
+    scenario: Scenario, caplog: pytest.LogCaptureFixture
+) -> None:
+    run(pilot_to_production, scenario.spec(runbook=None), **scenario.on, return_state=True)
+    (record,) = [record for record in caplog.records if "Whose turn: " in record.getMessage()]
+    assert record.levelno == logging.WARNING
+    assert not [record for record in caplog.records if record.exc_info]
 
 
-def test_runs_are_named_by_what_goes_where(place: Scenario) -> None:
-    state: State[Any] = run(pilot_to_production, place.spec(), targets=["pilot"], **place.on, return_state=True)
+def test_runs_are_named_by_what_goes_where(scenario: Scenario) -> None:
+    state: State[Any] = run(pilot_to_production, scenario.spec(), targets=["pilot"], **scenario.on, return_state=True)
     with get_client(sync_client=True) as client:
-        named = client.read_flow_run(state.state_details.flow_run_id or uuid4()).name
-    assert named == f"{place.dataset} → pilot"
+        run_name = client.read_flow_run(state.state_details.flow_run_id or uuid4()).name
+    assert run_name == f"{scenario.dataset} → pilot"
 
 
-def test_missing_targets_are_named_and_others_can_be_chosen(place: Scenario) -> None:
-    spec = place.spec(gates={"pilot": GATES["pilot"]})
+def test_missing_targets_are_named_and_others_can_be_chosen(scenario: Scenario) -> None:
+    spec = scenario.spec(gates={"pilot": GATES["pilot"]})
 
     with pytest.raises(UsageError, match=r"production.*pilot"):
-        pilot_to_production(spec, **place.on)
+        pilot_to_production(spec, **scenario.on)
 
-    decided = pilot_to_production(spec, targets=["pilot"], **place.on)
+    decided = pilot_to_production(spec, targets=["pilot"], **scenario.on)
     assert isinstance(decided, Decision)
     assert decided.accepted
 
 
-def test_neither_a_spec_nor_a_version_is_told_at_once(place: Scenario) -> None:
+def test_neither_a_spec_nor_a_version_is_told_at_once(scenario: Scenario) -> None:
     with pytest.raises(UsageError, match="nothing to promote"):
-        pilot_to_production(**place.on)
+        pilot_to_production(**scenario.on)
 
 
 # ── tasks in other people's flows ───────────────────────────────────────────────────────────────────────────────
 
 
-def test_tasks_run_in_threads_and_return_what_can_be_pickled(place: Scenario) -> None:
+def test_tasks_run_in_threads_and_return_what_can_be_pickled(scenario: Scenario) -> None:
     @flow
     def mine() -> tuple[str, Version, Any]:
-        version = stage_dataset.submit(place.spec(), **place.on).result()
-        found = validate_dataset.submit(place.dataset, **place.on)
-        return str(flow_run.get_id()), version, found.result()
+        version = stage_dataset.submit(scenario.spec(), **scenario.on).result()
+        validation = validate_dataset.submit(scenario.dataset, **scenario.on)
+        return str(flow_run.get_id()), version, validation.result()
 
-    of, version, found = mine()
+    of, version, validation = mine()
 
-    assert pickle.loads(pickle.dumps((version, found))) == (version, found)
+    assert pickle.loads(pickle.dumps((version, validation))) == (version, validation)
     assert (version.path / "data.csv").read_text() == "first"
-    assert [one["name"] for one in task_runs_of(of)] == [f"stage {place.dataset}", f"validate {place.dataset}"]
+    assert [task_run["name"] for task_run in task_runs_of(of)] == [
+        f"stage {scenario.dataset}",
+        f"validate {scenario.dataset}",
+    ]
 
 
-def test_each_job_says_one_line_to_the_run(place: Scenario) -> None:
+def test_each_job_says_one_line_to_the_run(scenario: Scenario) -> None:
     @flow
     def mine() -> str:
-        stage_dataset(place.spec(), **place.on)
+        stage_dataset(scenario.spec(), **scenario.on)
         return str(flow_run.get_id())
 
     of = mine()
@@ -141,28 +146,30 @@ def test_each_job_says_one_line_to_the_run(place: Scenario) -> None:
     async def logs() -> list[str]:
         async with get_client() as client:
             lines = await client.read_logs(LogFilter(flow_run_id=LogFilterFlowRunId(any_=[UUID(of)])), limit=200)
-            return [one.message for one in lines if one.task_run_id]
+            return [line.message for line in lines if line.task_run_id]
 
     until = time.monotonic() + 15
-    while not (lines := [line for line in asyncio.run(logs()) if place.dataset in line]) and time.monotonic() < until:
+    while (
+        not (lines := [line for line in asyncio.run(logs()) if scenario.dataset in line]) and time.monotonic() < until
+    ):
         time.sleep(0.2)
     assert len(lines) == 1
     assert "2 files, 9 B; fetched 9 B, reused 0 B" in lines[0]
 
 
-def test_blocks_name_the_cache_and_the_catalog(place: Scenario) -> None:
-    cache, catalog = StagegateCache(path=place.on["cache"]), StagegateCatalog(url=str(place.on["catalog"]))
-    cache.save(f"{place.dataset}"[:40], _sync=True)  # type: ignore[call-arg]
+def test_blocks_name_the_cache_and_the_catalog(scenario: Scenario) -> None:
+    cache, catalog = StagegateCache(path=scenario.on["cache"]), StagegateCatalog(url=str(scenario.on["catalog"]))
+    cache.save(f"{scenario.dataset}"[:40], _sync=True)  # type: ignore[call-arg]
 
-    loaded: Any = StagegateCache.load(f"{place.dataset}"[:40])
+    loaded: Any = StagegateCache.load(f"{scenario.dataset}"[:40])
 
-    version = stage(place.spec(), cache=loaded, catalog=catalog)
+    version = stage(scenario.spec(), cache=loaded, catalog=catalog)
 
-    assert version.path.is_relative_to(place.on["cache"])
-    assert place.head("latest") == version.digest
+    assert version.path.is_relative_to(scenario.on["cache"])
+    assert scenario.head("latest") == version.digest
 
 
-def test_a_spec_names_the_block_that_opens_its_source(place: Scenario, seaweedfs: SeaweedFS) -> None:
+def test_a_spec_names_the_block_that_opens_its_source(scenario: Scenario, seaweedfs: SeaweedFS) -> None:
     bucket = seaweedfs.bucket("flows-credentials")
     seaweedfs.client().pipe(f"{bucket}/data.csv", b"from a bucket")
     secret = SecretDict({"key": seaweedfs.key, "secret": seaweedfs.secret})
@@ -170,51 +177,51 @@ def test_a_spec_names_the_block_that_opens_its_source(place: Scenario, seaweedfs
     block.save("flows-credentials", _sync=True)  # type: ignore[call-arg]
 
     version = stage(
-        place.spec(sources=[{"url": bucket, "credentials": "stagegate-source/flows-credentials"}]), **place.on
+        scenario.spec(sources=[{"url": bucket, "credentials": "stagegate-source/flows-credentials"}]), **scenario.on
     )
 
     assert (version.path / "data.csv").read_bytes() == b"from a bucket"
     with pytest.raises(UsageError, match="no block 'stagegate-source/flows-nothing'"):
-        stage(place.spec(sources=[{"url": bucket, "credentials": "stagegate-source/flows-nothing"}]), **place.on)
+        stage(scenario.spec(sources=[{"url": bucket, "credentials": "stagegate-source/flows-nothing"}]), **scenario.on)
 
 
 # ── refresh and sweep ───────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_refresh_brings_what_another_node_promoted(place: Scenario) -> None:
-    place.stage()
-    place.promote()
-    elsewhere = {**place.on, "cache": place.folder / "elsewhere"}
-    stage_dataset.fn(f"{place.dataset}@production", **elsewhere)
-    place.deliver("second")
-    second = place.promote()
-    versions = refresh([place.spec()], **elsewhere)
+def test_refresh_brings_what_another_node_promoted(scenario: Scenario) -> None:
+    scenario.stage()
+    scenario.promote()
+    elsewhere = {**scenario.on, "cache": scenario.folder / "elsewhere"}
+    stage_dataset.fn(f"{scenario.dataset}@production", **elsewhere)
+    scenario.deliver("second")
+    second = scenario.promote()
+    versions = refresh([scenario.spec()], **elsewhere)
 
     assert [version.digest for version in versions] == [second] * 2
-    held = place.node(cache=place.folder / "elsewhere").cache.refs.of(place.dataset)
+    held = scenario.node(cache=scenario.folder / "elsewhere").cache.refs.of(scenario.dataset)
     assert held == {"latest": second, "production": second}
 
 
-def test_failed_refresh_of_one_dataset_blocks_no_other(place: Scenario) -> None:
-    place.stage()
-    digest = place.promote()
-    elsewhere = {**place.on, "cache": place.folder / "elsewhere"}
+def test_failed_refresh_of_one_dataset_blocks_no_other(scenario: Scenario) -> None:
+    scenario.stage()
+    digest = scenario.promote()
+    elsewhere = {**scenario.on, "cache": scenario.folder / "elsewhere"}
     with pytest.raises(UnknownDataset, match="nobody-staged-it"):
-        refresh(["nobody-staged-it@production", f"{place.dataset}@production"], **elsewhere)
-    assert place.node(cache=place.folder / "elsewhere").cache.refs.get(place.dataset, "production") == digest
+        refresh(["nobody-staged-it@production", f"{scenario.dataset}@production"], **elsewhere)
+    assert scenario.node(cache=scenario.folder / "elsewhere").cache.refs.get(scenario.dataset, "production") == digest
 
 
-def test_sweep_collects_garbage_and_repairs_rotten_files(place: Scenario) -> None:
-    first = stage_dataset.fn(place.spec(), **place.on)
-    place.write("second")
-    second = stage_dataset.fn(place.spec(), **place.on)
+def test_sweep_collects_garbage_and_repairs_rotten_files(scenario: Scenario) -> None:
+    first = stage_dataset.fn(scenario.spec(), **scenario.on)
+    scenario.write("second")
+    second = stage_dataset.fn(scenario.spec(), **scenario.on)
     rotten = second.path / "data.csv"
     rotten.chmod(0o600)
     rotten.write_text("rotten")
 
-    collected, verified = sweep(**place.on)
+    collected, verified = sweep(**scenario.on)
 
-    assert collected.versions == (f"{place.dataset}@{first.digest}",)
+    assert collected.versions == (f"{scenario.dataset}@{first.digest}",)
     assert [damage.finding.subject for damage in verified.damaged] == ["data.csv"]
     assert verified.repaired
     assert (second.path / "data.csv").read_text() == "second"
@@ -265,12 +272,12 @@ def relay(seaweedfs: SeaweedFS, monkeypatch: pytest.MonkeyPatch) -> Iterator[Rel
     relay.close()
 
 
-def bucket_spec(place: Scenario, bucket: str, relay: Relay) -> dict[str, Any]:
-    return place.spec(sources=[{"url": bucket, "options": {"endpoint_url": relay.url}}])
+def bucket_spec(scenario: Scenario, bucket: str, relay: Relay) -> dict[str, Any]:
+    return scenario.spec(sources=[{"url": bucket, "options": {"endpoint_url": relay.url}}])
 
 
 def test_unavailable_source_is_retried_and_a_missing_one_is_not(
-    place: Scenario, seaweedfs: SeaweedFS, relay: Relay
+    scenario: Scenario, seaweedfs: SeaweedFS, relay: Relay
 ) -> None:
     bucket = seaweedfs.bucket("flows-retried")
     seaweedfs.client().pipe(f"{bucket}/data.csv", b"at last")
@@ -286,16 +293,16 @@ def test_unavailable_source_is_retried_and_a_missing_one_is_not(
 
     @flow
     def mine(spec: dict[str, Any]) -> Version:
-        version: Version = patient(spec, **place.on)
+        version: Version = patient(spec, **scenario.on)
         return version
 
-    assert (mine(bucket_spec(place, bucket, relay)).path / "data.csv").read_bytes() == b"at last"
+    assert (mine(bucket_spec(scenario, bucket, relay)).path / "data.csv").read_bytes() == b"at last"
     assert reasons == [SourceUnavailable]
 
-    state: State[Any] = run(mine, bucket_spec(place, "s3://flows-nothing", relay), return_state=True)
+    state: State[Any] = run(mine, bucket_spec(scenario, "s3://flows-nothing", relay), return_state=True)
     assert state.is_failed()
     assert len(reasons) == 2
-    assert [one["run_count"] for one in task_runs_of(str(state.state_details.flow_run_id))] == [1]
+    assert [task_run["run_count"] for task_run in task_runs_of(str(state.state_details.flow_run_id))] == [1]
 
 
 @contextmanager
@@ -315,37 +322,37 @@ def terminated_after(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def test_terminated_stage_ends_in_seconds_and_resumes(place: Scenario, seaweedfs: SeaweedFS, relay: Relay) -> None:
+def test_terminated_stage_ends_in_seconds_and_resumes(scenario: Scenario, seaweedfs: SeaweedFS, relay: Relay) -> None:
     bucket = seaweedfs.bucket("flows-terminated")
     seaweedfs.client().pipe({f"{bucket}/small.bin": b"s" * 1000, f"{bucket}/large.bin": b"l" * 30_000_000})
-    spec = bucket_spec(place, bucket, relay)
+    spec = bucket_spec(scenario, bucket, relay)
     relay.slow = True
     begun = time.monotonic()
 
     with terminated_after(1.5), pytest.raises(TerminationSignal):
-        stage_dataset.fn(spec, **place.on)
+        stage_dataset.fn(spec, **scenario.on)
 
     assert time.monotonic() - begun < 6
-    assert place.node().cache.leases.live() == []
-    assert place.node().cache.refs.of(place.dataset) == {}
+    assert scenario.node().cache.leases.live() == []
+    assert scenario.node().cache.refs.of(scenario.dataset) == {}
     relay.slow = False
-    version = stage_dataset.fn(spec, **place.on)
+    version = stage_dataset.fn(spec, **scenario.on)
     assert version.bytes_fetched < version.bytes == 30_001_000
 
 
 # ── evidence ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_report_names_a_truncated_file(place: Scenario) -> None:
-    pq.write_table(pa.table({"day": [1, 2]}), place.nas / "good.parquet")
-    (place.nas / "cut.parquet").write_bytes((place.nas / "good.parquet").read_bytes()[:-3])
+def test_report_names_a_truncated_file(scenario: Scenario) -> None:
+    pq.write_table(pa.table({"day": [1, 2]}), scenario.nas / "good.parquet")
+    (scenario.nas / "cut.parquet").write_bytes((scenario.nas / "good.parquet").read_bytes()[:-3])
     contract = {"tables": {"days": {"files": "*.parquet", "columns": {"day": "int"}}}}
     gates = {"pilot": {"require": ["schema", "coverage"]}}
 
     with pytest.raises(GateFailed, match=r"cut\.parquet"):
-        pilot_to_production(place.spec(contract=contract, gates=gates), targets=["pilot"], **place.on)
+        pilot_to_production(scenario.spec(contract=contract, gates=gates), targets=["pilot"], **scenario.on)
 
-    assert place.head("pilot") == ""
-    report = artifact(f"{place.dataset}-pilot-gate")["data"]
+    assert scenario.head("pilot") == ""
+    report = artifact(f"{scenario.dataset}-pilot-gate")["data"]
     assert "cut.parquet" in report
     assert "good.parquet" not in report

@@ -41,7 +41,7 @@ class ForgedScenario(Scenario):
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> ForgedScenario:
+def scenario(tmp_path: Path) -> ForgedScenario:
     return ForgedScenario(tmp_path, owners={"governance": "legal@example.org"}, gates=LAX)
 
 
@@ -54,39 +54,39 @@ def hash_of(path: Path) -> str:
     return "sha256:" + hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-def plant_after_a_gap(place: ForgedScenario, staged: str) -> None:
-    forge(place.log(3), place.log(1), seq=3, digest=staged)
+def plant_after_a_gap(scenario: ForgedScenario, staged: str) -> None:
+    forge(scenario.log(3), scenario.log(1), seq=3, digest=staged)
 
 
-def name_another_version(place: ForgedScenario, staged: str) -> None:
-    forge(place.log(1), place.log(1), digest=staged)
+def name_another_version(scenario: ForgedScenario, staged: str) -> None:
+    forge(scenario.log(1), scenario.log(1), digest=staged)
 
 
-def append_a_refused_version(place: ForgedScenario, staged: str) -> None:
-    forge(place.log(2), place.log(1), seq=2, digest=staged, before=hash_of(place.log(1)))
+def append_a_refused_version(scenario: ForgedScenario, staged: str) -> None:
+    forge(scenario.log(2), scenario.log(1), seq=2, digest=staged, before=hash_of(scenario.log(1)))
 
 
-def append_without_an_attestation(place: ForgedScenario, staged: str) -> None:
-    forge(place.log(2), place.log(1), seq=2, digest=staged, before=hash_of(place.log(1)), attestation={})
+def append_without_an_attestation(scenario: ForgedScenario, staged: str) -> None:
+    forge(scenario.log(2), scenario.log(1), seq=2, digest=staged, before=hash_of(scenario.log(1)), attestation={})
 
 
-def append_a_made_up_acceptance(place: ForgedScenario, staged: str) -> None:
+def append_a_made_up_acceptance(scenario: ForgedScenario, staged: str) -> None:
     """The decision is consistent and accepts the version, under a policy that nobody adopted."""
-    statement = json.loads(place.log(1).read_bytes())["attestation"]
+    statement = json.loads(scenario.log(1).read_bytes())["attestation"]
     statement["subject"][0]["digest"]["sha256"] = staged.removeprefix("sha256:")
     statement["predicate"]["stagegate"]["decision"] |= {"digest": staged, "adopted": "sha256:" + "0" * 64}
-    changes = {"digest": staged, "before": hash_of(place.log(1)), "attestation": statement}
-    forge(place.log(2), place.log(1), seq=2, **changes)
+    changes = {"digest": staged, "before": hash_of(scenario.log(1)), "attestation": statement}
+    forge(scenario.log(2), scenario.log(1), seq=2, **changes)
 
 
-def withdraw_and_move(place: ForgedScenario, staged: str) -> None:
-    changes = {"digest": staged, "before": hash_of(place.log(1)), "action": "withdraw"}
-    forge(place.log(2), place.log(1), seq=2, **changes)
+def withdraw_and_move(scenario: ForgedScenario, staged: str) -> None:
+    changes = {"digest": staged, "before": hash_of(scenario.log(1)), "action": "withdraw"}
+    forge(scenario.log(2), scenario.log(1), seq=2, **changes)
 
 
-def stage_to_production(place: ForgedScenario, staged: str) -> None:
-    changes = {"digest": staged, "before": hash_of(place.log(1)), "action": "stage"}
-    forge(place.log(2), place.log(1), seq=2, **changes)
+def stage_to_production(scenario: ForgedScenario, staged: str) -> None:
+    changes = {"digest": staged, "before": hash_of(scenario.log(1)), "action": "stage"}
+    forge(scenario.log(2), scenario.log(1), seq=2, **changes)
 
 
 FORGERIES: list[Callable[[ForgedScenario, str], None]] = [
@@ -101,19 +101,19 @@ FORGERIES: list[Callable[[ForgedScenario, str], None]] = [
 
 
 @pytest.mark.parametrize("forgery", FORGERIES, ids=lambda forgery: forgery.__name__)
-def test_forged_log_serves_no_node(place: ForgedScenario, forgery: Callable[[ForgedScenario, str], None]) -> None:
-    place.to_production("one")
-    staged = place.deliver("two").digest
-    forgery(place, staged)
-    newcomer = place.node(cache="elsewhere")
+def test_forged_log_serves_no_node(scenario: ForgedScenario, forgery: Callable[[ForgedScenario, str], None]) -> None:
+    scenario.to_production("one")
+    staged = scenario.deliver("two").digest
+    forgery(scenario, staged)
+    newcomer = scenario.node(cache="elsewhere")
     with pytest.raises(CorruptRecord, match=r"log of things@production is damaged: entry \d"):
         stage(newcomer, PRODUCTION)
     with pytest.raises(UnknownRef), open_dataset("things@production", cache=newcomer.cache.root):
         pytest.fail("it was served")
 
 
-def readers(place: ForgedScenario) -> dict[str, Callable[[], object]]:
-    node = place.node(cache="elsewhere")
+def readers(scenario: ForgedScenario) -> dict[str, Callable[[], object]]:
+    node = scenario.node(cache="elsewhere")
     return {
         "resolve": lambda: node.catalog.resolve(PRODUCTION),
         "refs": lambda: node.catalog.refs("things"),
@@ -126,63 +126,67 @@ def readers(place: ForgedScenario) -> dict[str, Callable[[], object]]:
 
 
 @pytest.mark.parametrize("reader", ["resolve", "refs", "check", "promote", "rollback", "require", "history"])
-def test_every_reader_refuses_a_forged_log(place: ForgedScenario, reader: str) -> None:
-    place.to_production("one")
-    append_a_refused_version(place, place.deliver("two").digest)
+def test_every_reader_refuses_a_forged_log(scenario: ForgedScenario, reader: str) -> None:
+    scenario.to_production("one")
+    append_a_refused_version(scenario, scenario.deliver("two").digest)
     with pytest.raises(CorruptRecord, match="entry 2: its attestation is about"):
-        readers(place)[reader]()
+        readers(scenario)[reader]()
 
 
 def test_log_that_lost_its_end_is_refused_where_it_was_read(
-    place: ForgedScenario, capsys: pytest.CaptureFixture[str]
+    scenario: ForgedScenario, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    place.to_production("one")
-    place.to_production("two")
-    place.log(2).unlink()
+    scenario.to_production("one")
+    scenario.to_production("two")
+    scenario.log(2).unlink()
     for words in (["stage", "things@production"], ["history", "things@production"], ["show", "things@production"]):
         with pytest.raises(SystemExit) as ended:
-            main([*words, "--cache", str(place.folder / "cache"), "--catalog", str(place.folder / "catalog")])
+            main([*words, "--cache", str(scenario.folder / "cache"), "--catalog", str(scenario.folder / "catalog")])
         assert ended.value.code == 3
-        told = capsys.readouterr().err
-        assert "things@production contradicts what this node remembers: it had 2 entries, and has 1 now" in told
-        assert "stagegate history things@production --forget" in told
+        errors = capsys.readouterr().err
+        assert "things@production contradicts what this node remembers: it had 2 entries, and has 1 now" in errors
+        assert "stagegate history things@production --forget" in errors
 
 
-def test_restored_log_is_read_again_once_it_is_forgotten(place: ForgedScenario) -> None:
-    first = place.to_production("one")
-    place.to_production("two")
-    place.log(2).unlink()
-    flags = ["--cache", str(place.folder / "cache"), "--catalog", str(place.folder / "catalog")]
+def test_restored_log_is_read_again_once_it_is_forgotten(scenario: ForgedScenario) -> None:
+    first = scenario.to_production("one")
+    scenario.to_production("two")
+    scenario.log(2).unlink()
+    flags = ["--cache", str(scenario.folder / "cache"), "--catalog", str(scenario.folder / "catalog")]
     main(["history", "things@production", "--forget", *flags])
-    assert place.node().catalog.resolve(PRODUCTION) == first
+    assert scenario.node().catalog.resolve(PRODUCTION) == first
 
 
-def test_entry_that_was_exchanged_is_refused_where_it_was_read(place: ForgedScenario) -> None:
-    place.to_production("one")
-    forge(place.log(1), place.log(1), reason="edited")
+def test_entry_that_was_exchanged_is_refused_where_it_was_read(scenario: ForgedScenario) -> None:
+    scenario.to_production("one")
+    forge(scenario.log(1), scenario.log(1), reason="edited")
     with pytest.raises(CorruptRecord, match=r"contradicts what this node remembers: entry 1 was sha256:"):
-        place.node().catalog.resolve(PRODUCTION)
-    place.node(cache="elsewhere").catalog.resolve(PRODUCTION)  # a chain alone can't tell that its last entry was edited
+        scenario.node().catalog.resolve(PRODUCTION)
+    scenario.node(cache="elsewhere").catalog.resolve(
+        PRODUCTION
+    )  # a chain alone can't tell that its last entry was edited
 
 
-def test_backup_beside_a_log_is_no_entry(place: ForgedScenario) -> None:
-    first = place.to_production("one")
-    place.log(1).with_suffix(".json.bak").write_text("{}")
-    assert place.node(cache="elsewhere").catalog.resolve(PRODUCTION) == first
+def test_backup_beside_a_log_is_no_entry(scenario: ForgedScenario) -> None:
+    first = scenario.to_production("one")
+    scenario.log(1).with_suffix(".json.bak").write_text("{}")
+    assert scenario.node(cache="elsewhere").catalog.resolve(PRODUCTION) == first
 
 
-def test_policy_forged_without_its_rule_lets_nothing_through(place: ForgedScenario) -> None:
+def test_policy_forged_without_its_rule_lets_nothing_through(scenario: ForgedScenario) -> None:
     rule = {"change": {"approval": {"count": 1, "from": ["governance"]}}}
-    place.to_production("one", policy=rule)
-    lax = json.loads(place.log(1, "policy").read_bytes())["policy"] | {"gates": {"production": {"require": ["owner"]}}}
-    changes = {"policy": lax, "before": hash_of(place.log(1, "policy"))}
-    forge(place.log(2, "policy"), place.log(1, "policy"), seq=2, **changes)
-    for node in (place.node(), place.node(cache="elsewhere")):
+    scenario.to_production("one", policy=rule)
+    lax = json.loads(scenario.log(1, "policy").read_bytes())["policy"] | {
+        "gates": {"production": {"require": ["owner"]}}
+    }
+    changes = {"policy": lax, "before": hash_of(scenario.log(1, "policy"))}
+    forge(scenario.log(2, "policy"), scenario.log(1, "policy"), seq=2, **changes)
+    for node in (scenario.node(), scenario.node(cache="elsewhere")):
         with pytest.raises(
             CorruptRecord, match=r"policy of things is damaged: entry 2: the required people did not agree"
         ):
             check(node, THINGS, "production")
-    assert {chain.ref for chain in verify_history(place.node()) if chain.problems} >= {""}
+    assert {chain.ref for chain in verify_history(scenario.node()) if chain.problems} >= {""}
 
 
 @pytest.mark.parametrize(
@@ -191,40 +195,40 @@ def test_policy_forged_without_its_rule_lets_nothing_through(place: ForgedScenar
     ids=str,
 )
 def test_policy_that_is_none_is_a_damaged_record(
-    place: ForgedScenario, forged: dict[str, Any], capsys: pytest.CaptureFixture[str]
+    scenario: ForgedScenario, forged: dict[str, Any], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    place.to_production("one")
-    changes = {"policy": forged, "before": hash_of(place.log(1, "policy"))}
-    forge(place.log(2, "policy"), place.log(1, "policy"), seq=2, **changes)
+    scenario.to_production("one")
+    changes = {"policy": forged, "before": hash_of(scenario.log(1, "policy"))}
+    forge(scenario.log(2, "policy"), scenario.log(1, "policy"), seq=2, **changes)
     for words in (
         ["status"],
         ["policy", "show", "things"],
-        ["policy", "adopt", str(place.spec_file()), "--reason", "so"],
+        ["policy", "adopt", str(scenario.spec_file()), "--reason", "so"],
     ):
         with pytest.raises(SystemExit) as ended:
-            main([*words, "--cache", str(place.folder / "cache"), "--catalog", str(place.folder / "catalog")])
-        told = capsys.readouterr().err
-        assert (ended.value.code, "things" in told, "unexpected error" in told) == (3, True, False)
+            main([*words, "--cache", str(scenario.folder / "cache"), "--catalog", str(scenario.folder / "catalog")])
+        errors = capsys.readouterr().err
+        assert (ended.value.code, "things" in errors, "unexpected error" in errors) == (3, True, False)
 
 
-def test_promotion_under_an_earlier_policy_is_refused_by_readers(place: ForgedScenario) -> None:
+def test_promotion_under_an_earlier_policy_is_refused_by_readers(scenario: ForgedScenario) -> None:
     """An acceptance under a policy that was changed since can't be put behind a later promotion."""
-    place.to_production("one")
-    adopt(place.node(), place.spec(gates={"production": {"require": ["license", "owner"]}}), reason="stricter")
+    scenario.to_production("one")
+    adopt(scenario.node(), scenario.spec(gates={"production": {"require": ["license", "owner"]}}), reason="stricter")
     changes = {"gates": {"production": {"require": ["license", "owner"]}}, "owners": {"governance": "legal"}}
-    place.deliver("two", **changes)
-    adopt(place.node(), place.spec(**changes), reason="owners")
-    assert check(place.node(), THINGS, "production").accepted
-    promote(place.node(), THINGS, "production")
-    forge(place.log(3), place.log(1), seq=3, before=hash_of(place.log(2)), reason="again")
+    scenario.deliver("two", **changes)
+    adopt(scenario.node(), scenario.spec(**changes), reason="owners")
+    assert check(scenario.node(), THINGS, "production").accepted
+    promote(scenario.node(), THINGS, "production")
+    forge(scenario.log(3), scenario.log(1), seq=3, before=hash_of(scenario.log(2)), reason="again")
     with pytest.raises(CorruptRecord, match="was not adopted then"):
-        place.node().catalog.resolve(PRODUCTION)
+        scenario.node().catalog.resolve(PRODUCTION)
 
 
-def test_reading_a_known_log_costs_one_record(place: ForgedScenario) -> None:
+def test_reading_a_known_log_costs_one_record(scenario: ForgedScenario) -> None:
     for text in ("one", "two", "three"):
-        place.to_production(text)
-    node = place.node()
+        scenario.to_production(text)
+    node = scenario.node()
     node.catalog.resolve(PRODUCTION)
     records = CountedRecords(node.catalog._records)
     node.catalog._records = records
@@ -232,62 +236,62 @@ def test_reading_a_known_log_costs_one_record(place: ForgedScenario) -> None:
     assert records.calls == {"list": 1, "read": 1}
 
 
-def test_whole_log_reads_the_policy_s_log_once(place: ForgedScenario) -> None:
+def test_whole_log_reads_the_policy_s_log_once(scenario: ForgedScenario) -> None:
     for text in ("one", "two", "three"):
-        place.to_production(text)
-    node = place.node(cache="elsewhere")
+        scenario.to_production(text)
+    node = scenario.node(cache="elsewhere")
     node.catalog._records = records = CountedRecords(node.catalog._records)
     node.catalog.history("things", "production")
     assert records.calls == {"list": 2, "read": 4}
 
 
-def test_gate_is_asked_again_after_a_version_came_back(place: ForgedScenario) -> None:
+def test_gate_is_asked_again_after_a_version_came_back(scenario: ForgedScenario) -> None:
     """A statement from before the rollback, copied behind it, reinstates nothing."""
-    place.to_production("one")
-    place.to_production("two")
-    rollback(place.node(), PRODUCTION, reason="loss went up")
-    forge(place.log(4), place.log(2), seq=4, before=hash_of(place.log(3)))
+    scenario.to_production("one")
+    scenario.to_production("two")
+    rollback(scenario.node(), PRODUCTION, reason="loss went up")
+    forge(scenario.log(4), scenario.log(2), seq=4, before=hash_of(scenario.log(3)))
     with pytest.raises(CorruptRecord, match="was withdrawn, and its gate has not accepted it since"):
-        place.node(cache="elsewhere").catalog.resolve(PRODUCTION)
-    place.log(4).unlink()
+        scenario.node(cache="elsewhere").catalog.resolve(PRODUCTION)
+    scenario.log(4).unlink()
     with pytest.raises(GateFailed):
-        promote(place.node(), THINGS, "production", reinstate=True)
+        promote(scenario.node(), THINGS, "production", reinstate=True)
 
 
 def test_race_with_promotion_under_a_newer_policy_spoils_no_log(
-    place: ForgedScenario, monkeypatch: pytest.MonkeyPatch
+    scenario: ForgedScenario, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever asked for the policy before another one was adopted and promoted under can't write behind that."""
-    slow = place.deliver("one", gates=LAX).digest
-    assert check(place.node(), THINGS, "production").accepted
+    slow = scenario.deliver("one", gates=LAX).digest
+    assert check(scenario.node(), THINGS, "production").accepted
 
-    def overtaken(*asked: Any) -> Any:
-        version_and_gate = resolve_for_gate(*asked)
+    def overtaken(*arguments: Any) -> Any:
+        version_and_gate = resolve_for_gate(*arguments)
         monkeypatch.undo()
-        adopt(place.node(), place.spec(gates=OWNED), reason="stricter")
-        quick = place.deliver("two", gates=OWNED).digest
-        assert check(place.node(), THINGS, "production").accepted
-        assert promote(place.node(), THINGS, "production").digest == quick
+        adopt(scenario.node(), scenario.spec(gates=OWNED), reason="stricter")
+        quick = scenario.deliver("two", gates=OWNED).digest
+        assert check(scenario.node(), THINGS, "production").accepted
+        assert promote(scenario.node(), THINGS, "production").digest == quick
         return version_and_gate
 
     monkeypatch.setattr("prefect_stagegate.operations.gating.promote.resolve_for_gate", overtaken)
     refused = r"things@production can't be changed in this way: its decision was made under the policy .* decide again"
     with pytest.raises(RefConflict, match=refused):
-        promote(place.node(), Address("things", slow), "production")
+        promote(scenario.node(), Address("things", slow), "production")
     assert [
-        entry.digest == slow for entry in place.node(cache="elsewhere").catalog.history("things", "production")
+        entry.digest == slow for entry in scenario.node(cache="elsewhere").catalog.history("things", "production")
     ] == [False]
 
 
-def test_rollback_leads_only_to_what_the_target_named(place: ForgedScenario) -> None:
+def test_rollback_leads_only_to_what_the_target_named(scenario: ForgedScenario) -> None:
     """A version that an earlier policy accepted, and that was never promoted, can't come in as a return."""
-    never_promoted = place.deliver("one", gates=LAX).digest
-    assert check(place.node(), THINGS, "production").accepted
-    accepted = place.node().catalog.attestation("things", never_promoted, "production")
-    adopt(place.node(), place.spec(gates=OWNED), reason="stricter")
-    place.to_production("two", gates=OWNED)
-    changes = {"digest": never_promoted, "before": hash_of(place.log(1)), "attestation": accepted}
-    forge(place.log(2), place.log(1), seq=2, action="rollback", **changes)
-    for node in (place.node(), place.node(cache="elsewhere")):
+    never_promoted = scenario.deliver("one", gates=LAX).digest
+    assert check(scenario.node(), THINGS, "production").accepted
+    accepted = scenario.node().catalog.attestation("things", never_promoted, "production")
+    adopt(scenario.node(), scenario.spec(gates=OWNED), reason="stricter")
+    scenario.to_production("two", gates=OWNED)
+    changes = {"digest": never_promoted, "before": hash_of(scenario.log(1)), "attestation": accepted}
+    forge(scenario.log(2), scenario.log(1), seq=2, action="rollback", **changes)
+    for node in (scenario.node(), scenario.node(cache="elsewhere")):
         with pytest.raises(CorruptRecord, match="a rollback to a version that the ref never named"):
             node.catalog.resolve(PRODUCTION)

@@ -38,7 +38,7 @@ class Composite(BucketSource):
     """Objects as Google lists those that were composed: without MD5, which fake-gcs-server tells of these, too."""
 
     def _checksums(self, listed: ListedObject) -> tuple[tuple[str, str], ...]:
-        return tuple(one for one in super()._checksums(listed) if one[0] != "md5")
+        return tuple(checksum for checksum in super()._checksums(listed) if checksum[0] != "md5")
 
 
 @pytest.fixture(scope="module")
@@ -88,13 +88,15 @@ def of_object(fetch: Fetch) -> bool:
 
 
 def test_both_checksums_are_offered(bucket: str, options: dict[str, Any]) -> None:
-    for one in listed(open_source(bucket, options)).values():
-        assert [name for name, _ in one.checksums] == ["crc32c", "md5"]
+    for obj in listed(open_source(bucket, options)).values():
+        assert [name for name, _ in obj.checksums] == ["crc32c", "md5"]
 
 
 def test_a_composite_object_is_listed_with_crc32c_alone() -> None:
-    told = '{"name": "a", "size": "9", "updated": "2026-01-02T03:04:05.678Z", "generation": "7", "crc32c": "4waSgw=="}'
-    assert _listed(json.loads(told)).checksums == (("crc32c", "e3069283"),)
+    record = (
+        '{"name": "a", "size": "9", "updated": "2026-01-02T03:04:05.678Z", "generation": "7", "crc32c": "4waSgw=="}'
+    )
+    assert _listed(json.loads(record)).checksums == (("crc32c", "e3069283"),)
 
 
 def test_composite_objects_are_proved_by_the_server(bucket: str, options: dict[str, Any], cache: Cache) -> None:
@@ -123,8 +125,8 @@ def test_bytes_that_stay_wrong_are_refused_by_crc32c(
     proxy.break_with(lambda fetch: Flip(1000) if of_object(fetch) else None)
     run = fetch_all(open_source(bucket, options), cache, limits=LIMITS, max_failed=len(DATA))
     assert list(run) == []
-    assert [type(one) for one in run.stats.failures] == [ChecksumMismatch] * len(DATA)
-    assert all("crc32c" in str(one) and "etag" not in str(one) for one in run.stats.failures)
+    assert [type(failure) for failure in run.stats.failures] == [ChecksumMismatch] * len(DATA)
+    assert all("crc32c" in str(failure) and "etag" not in str(failure) for failure in run.stats.failures)
 
 
 def test_md5_is_not_computed_where_crc32c_is() -> None:
@@ -150,10 +152,10 @@ def test_without_the_library_nothing_proves_composite_objects(
 
 
 def test_a_state_goes_on_separately_from_its_copy() -> None:
-    one = crc32c.Crc(crc32c.crc32c)
-    one.update(b"1234")
-    twin = one.copy()
-    one.update(b"xxxxx")
+    crc = crc32c.Crc(crc32c.crc32c)
+    crc.update(b"1234")
+    twin = crc.copy()
+    crc.update(b"xxxxx")
     twin.update(memoryview(bytearray(b"56789")))
     assert twin.hexdigest() == "e3069283"
-    assert one.hexdigest() != twin.hexdigest()
+    assert crc.hexdigest() != twin.hexdigest()

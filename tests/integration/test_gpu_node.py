@@ -77,21 +77,21 @@ def diagnosed(tmp_path: Path, *, unsound: bool) -> None:
 
 
 def answers(done: subprocess.CompletedProcess[str]) -> dict[str, dict[str, Any]]:
-    return {one["check"]: one for one in json.loads(done.stdout)["rows"]}
+    return {row["check"]: row for row in json.loads(done.stdout)["rows"]}
 
 
 def measured(tmp_path: Path, digest: str) -> dict[str, Mapping[str, Any]]:
     """What the catalog keeps of each check's figures."""
     workspace = open_workspace(tmp_path / "cache", tmp_path / "catalog")
-    return {one.check: one.measured for one in workspace.catalog.evidence("scans", digest)}
+    return {evidence.check: evidence.measured for evidence in workspace.catalog.evidence("scans", digest)}
 
 
 def test_sound_node_is_accepted_with_its_bytes_by_tier(staged: Run, node: dict[str, str], tmp_path: Path) -> None:
     gpus(tmp_path, unsound=False)
     diagnosed(tmp_path, unsound=False)
     done = staged("check", "scans", "--gate", "pilot", "--json", env=node)
-    found = answers(done)
-    assert {name: one["outcome"] for name, one in found.items()} == dict.fromkeys(found, "pass")
+    rows = answers(done)
+    assert {name: row["outcome"] for name, row in rows.items()} == dict.fromkeys(rows, "pass")
     assert done.returncode == 0
     figures = measured(tmp_path, json.loads(done.stdout)["digest"])
     assert figures["gpu_inventory"]["driver"] == "550.54.15"
@@ -104,7 +104,7 @@ def test_every_gpu_that_is_unsound_is_told_to_who_mends_it(staged: Run, node: di
     gpus(tmp_path, unsound=True)
     diagnosed(tmp_path, unsound=True)
     done = staged("check", "scans", "--gate", "pilot", "--json", env=node)
-    failed = {name: one["summary"] for name, one in answers(done).items() if one["outcome"] == "fail"}
+    failed = {name: row["summary"] for name, row in answers(done).items() if row["outcome"] == "fail"}
     assert failed.keys() == {"gpu_inventory", "gpu_memory", "gpu_idle", "dcgm"}
     assert failed["gpu_memory"].startswith("GPU 1 (0001:9a:00.0): 1 uncorrected memory errors")
     assert done.returncode == 1

@@ -75,8 +75,8 @@ def test_files_keep_their_pins_in_later_commits(hub: SmallHub) -> None:
     before = listed(open_source(URL))
     commit = hub.put(REPO, "new.bin", b"new")
     after = listed(open_source(URL))
-    assert {key: after[key].pin for key in before} == {key: one.pin for key, one in before.items()}
-    assert {one.state for one in after.values()} == {commit}
+    assert {key: after[key].pin for key in before} == {key: obj.pin for key, obj in before.items()}
+    assert {obj.state for obj in after.values()} == {commit}
     assert dict(after["data/large.bin"].checksums)["sha256"] == after["data/large.bin"].pin.value
 
 
@@ -102,9 +102,9 @@ def test_a_range_is_one_request_for_these_bytes(hub: SmallHub) -> None:
     assert naive.cat_file(f"{REPO}@main/data/large.bin", start=100, end=200) == LARGE[100:200]
     assert {seen.range for seen in hub.seen if seen.range} == {f"bytes=100-{len(LARGE) - 1}"}  # it reads 5 MB ahead
     source = open_source(URL)
-    one = listed(source)["data/large.bin"]
+    obj = listed(source)["data/large.bin"]
     hub.seen.clear()
-    assert read(source, one, 100, 200) == LARGE[100:200]
+    assert read(source, obj, 100, 200) == LARGE[100:200]
     assert [(seen.range, seen.path.split("/")[1]) for seen in hub.seen] == [
         ("bytes=100-199", "datasets"),
         ("bytes=100-199", "cdn"),
@@ -113,9 +113,9 @@ def test_a_range_is_one_request_for_these_bytes(hub: SmallHub) -> None:
 
 def test_a_redirect_costs_no_connection(hub: SmallHub) -> None:
     source = open_source(URL)
-    one = listed(source)["data/large.bin"]
+    obj = listed(source)["data/large.bin"]
     for start in range(20):
-        assert read(source, one, start, start + 100) == LARGE[start : start + 100]
+        assert read(source, obj, start, start + 100) == LARGE[start : start + 100]
     source.close()
     assert hub.connections <= 2, "one to the hub, and one to its content network"
 
@@ -134,9 +134,9 @@ def test_the_hub_is_asked_through_the_environment_s_proxy(hub: SmallHub, monkeyp
     monkeypatch.setenv("http_proxy", hub.endpoint.replace("//", "//me:se%20cret@"))
     monkeypatch.setenv("no_proxy", "localhost")
     source = open_source(URL)
-    one = listed(source)["data/large.bin"]
+    obj = listed(source)["data/large.bin"]
     hub.seen.clear()
-    assert read(source, one) == LARGE
+    assert read(source, obj) == LARGE
     assert [seen.path.partition("/resolve/")[0].partition("/sound/")[0] for seen in hub.seen] == [
         f"http://hub.invalid/{REPO}",
         "/cdn",
@@ -144,7 +144,7 @@ def test_the_hub_is_asked_through_the_environment_s_proxy(hub: SmallHub, monkeyp
     hub.cdn = "http://169.254.169.254"
     monkeypatch.setenv("no_proxy", "")
     with pytest.raises(SourceError, match=r"Refused to connect to 169\.254\.169\.254"):
-        read(source, one)
+        read(source, obj)
 
 
 def test_a_proxy_is_told_the_host_and_not_the_token(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -152,12 +152,12 @@ def test_a_proxy_is_told_the_host_and_not_the_token(monkeypatch: pytest.MonkeyPa
     monkeypatch.setenv("no_proxy", "")
     with socket.create_server(("127.0.0.1", 0)) as server, ThreadPoolExecutor(1) as pool:
         monkeypatch.setenv("https_proxy", f"http://me:secret@127.0.0.1:{server.getsockname()[1]}")
-        told = pool.submit(_refusing, server)
+        response = pool.submit(_refusing, server)
         source = open_source(URL, {"endpoint": "https://hub.invalid"})
         with pytest.raises(SourceUnavailable, match="407") as caught:
             listed(source)
     assert "secret" not in str(caught.value)
-    lines = told.result().decode().splitlines()
+    lines = response.result().decode().splitlines()
     assert lines[0].startswith("CONNECT hub.invalid:443 ")
     assert f"Proxy-Authorization: Basic {base64.b64encode(b'me:secret').decode()}" in lines
     assert "hf_very-secret" not in "".join(lines)
@@ -175,11 +175,11 @@ def _refusing(server: socket.socket) -> bytes:
     """What is asked on the next connection, which is answered by 407."""
     connection, _ = server.accept()
     with connection:
-        asked = b""
-        while b"\r\n\r\n" not in asked:
-            asked += connection.recv(4096)
+        request = b""
+        while b"\r\n\r\n" not in request:
+            request += connection.recv(4096)
         connection.sendall(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")
-    return asked
+    return request
 
 
 def test_a_gated_repository_says_what_to_do(hub: SmallHub) -> None:
@@ -194,8 +194,8 @@ def test_a_gated_repository_says_what_to_do(hub: SmallHub) -> None:
 
 def test_redirect_to_a_metadata_address_is_not_followed(hub: SmallHub) -> None:
     source = open_source(URL)
-    one = listed(source)["data/large.bin"]
+    obj = listed(source)["data/large.bin"]
     hub.cdn = "http://169.254.169.254"
     with pytest.raises(SourceError, match=r"Refused to connect to 169\.254\.169\.254") as caught:
-        read(source, one)
+        read(source, obj)
     assert caught.value.object == "data/large.bin"

@@ -51,7 +51,7 @@ def _append(table: Table, number: int) -> int:
 
 def _numbers(url: str, properties: Mapping[str, Any]) -> list[int]:
     source = open_source(url, properties)
-    tables = [pq.read_table(pa.BufferReader(read(source, one))) for one in listed(source).values()]
+    tables = [pq.read_table(pa.BufferReader(read(source, obj))) for obj in listed(source).values()]
     return sorted(number for table in tables for number in table["number"].to_pylist())
 
 
@@ -76,8 +76,8 @@ def test_a_file_keeps_its_pin_in_later_snapshots(local: dict[str, str]) -> None:
     before = listed(open_source(URL, local))
     last = _append(table, 2)
     after = listed(open_source(URL, local))
-    assert {key: after[key].pin for key in before} == {key: one.pin for key, one in before.items()}
-    assert (len(after), {one.state for one in after.values()}) == (2, {str(last)})
+    assert {key: after[key].pin for key in before} == {key: obj.pin for key, obj in before.items()}
+    assert (len(after), {obj.state for obj in after.values()}) == (2, {str(last)})
 
 
 def test_a_url_may_name_a_branch_or_a_tag(local: dict[str, str]) -> None:
@@ -106,10 +106,10 @@ def test_an_expired_snapshot_is_an_error_and_no_empty_table(local: dict[str, str
 def test_a_file_that_is_gone_from_a_snapshot_is_named(local: dict[str, str], tmp_path: Path) -> None:
     _append(_table(local), 1)
     source = open_source(URL, local)
-    ((key, one),) = listed(source).items()
+    ((key, obj),) = listed(source).items()
     (tmp_path / "w/ns/flights" / key).unlink()
     with pytest.raises(ObjectVanished, match="Expiring snapshots") as caught:
-        read(source, one)
+        read(source, obj)
     assert caught.value.object == key
 
 

@@ -61,7 +61,7 @@ def row(number: int) -> dict[str, Any]:
         "clock": dt.time(number % 24),
         "raw": b"\0" * (number % 5),
         "fixed": bytes([number % 256] * 4),
-        "legs": [{"to": f"x{one}", "miles": one} for one in range(number % 3)],
+        "legs": [{"to": f"x{leg}", "miles": leg} for leg in range(number % 3)],
         "tags": [("a", number / 2)],
     }
 
@@ -85,8 +85,10 @@ def _table(properties: Mapping[str, str], *, files: int = 3, rows: int = 100, sc
     catalog.create_namespace_if_not_exists("ns")
     table = catalog.create_table("ns.flights", schema=schema)
     for number in range(files):
-        rows_of_it = [row(one) for one in range(number * rows, (number + 1) * rows)]
-        table.append(pa.Table.from_pylist([{name: one[name] for name in schema.names} for one in rows_of_it], schema))
+        rows_of_it = [row(index) for index in range(number * rows, (number + 1) * rows)]
+        table.append(
+            pa.Table.from_pylist([{name: record[name] for name in schema.names} for record in rows_of_it], schema)
+        )
     return table
 
 
@@ -100,7 +102,7 @@ def _first_number(task: Any) -> int:
 
 
 def _all(source: Source) -> pa.Table:
-    tables = [pq.read_table(pa.BufferReader(read(source, one))) for one in listed(source).values()]
+    tables = [pq.read_table(pa.BufferReader(read(source, obj))) for obj in listed(source).values()]
     return pa.concat_tables(tables).sort_by("number")
 
 
@@ -126,14 +128,14 @@ def test_deleted_rows_are_left_out_as_in_a_table_scan(catalog: dict[str, str]) -
     naive = listed(before)
     delete_positions(table, {first: [0, 1, 50], second: [99]})
     source = open_source(URL, catalog)
-    found = _all(source)
+    rows = _all(source)
     table.refresh()
     expected = table.scan().to_arrow().sort_by("number")
-    assert found.num_rows == 296
-    assert sum(pq.read_metadata(pa.BufferReader(read(before, one))).num_rows for one in naive.values()) == 300
-    assert found.to_pylist() == expected.to_pylist()
-    assert {0, 1, 50, 199}.isdisjoint(found["number"].to_pylist())
-    untouched = {key: one.pin for key, one in listed(source).items() if one.pin.kind == "file"}
+    assert rows.num_rows == 296
+    assert sum(pq.read_metadata(pa.BufferReader(read(before, obj))).num_rows for obj in naive.values()) == 300
+    assert rows.to_pylist() == expected.to_pylist()
+    assert {0, 1, 50, 199}.isdisjoint(rows["number"].to_pylist())
+    untouched = {key: obj.pin for key, obj in listed(source).items() if obj.pin.kind == "file"}
     assert len(untouched) == 1
     assert untouched == {key: naive[key].pin for key in untouched}
 
@@ -144,10 +146,10 @@ def test_types_and_field_ids_are_kept(local: dict[str, str]) -> None:
     before = pq.ParquetFile(path.removeprefix("file://"))
     delete_positions(table, {path: [7]})
     source = open_source(URL, local)
-    ((_, one),) = listed(source).items()
-    after = pq.ParquetFile(pa.BufferReader(read(source, one)))
+    ((_, obj),) = listed(source).items()
+    after = pq.ParquetFile(pa.BufferReader(read(source, obj)))
     described = [
-        [(one.path, one.physical_type, one.logical_type.type, one.length) for one in _columns(file)]
+        [(column.path, column.physical_type, column.logical_type.type, column.length) for column in _columns(file)]
         for file in (before, after)
     ]
     assert described[0] == described[1]
@@ -171,7 +173,7 @@ def test_further_delete_fetches_only_the_affected_file(
     again = stage(workspace, spec)
     assert (again.digest, again.bytes_fetched) == (version.digest, 0)
     delete_positions(table.refresh(), {second: [5], first: [0]})  # one row is deleted a second time
-    planned = {one.path.rpartition("/")[2] for one in preview(workspace, spec) if one.action == "fetch"}
+    planned = {planned.path.rpartition("/")[2] for planned in preview(workspace, spec) if planned.action == "fetch"}
     assert planned == {path.rpartition("/")[2] for path in (first, second)}
     later = stage(workspace, spec)
     assert later.digest != version.digest
@@ -197,7 +199,7 @@ def test_what_is_known_is_not_made_again(
     with monkeypatch.context() as patch:
         patch.setattr("prefect_stagegate.sources.lake.iceberg.rewrite", None)  # would fail
         assert stage(workspace, spec).digest == version.digest
-        assert [one.action for one in preview(workspace, spec)] == ["reuse"] * 3
+        assert [planned.action for planned in preview(workspace, spec)] == ["reuse"] * 3
     other = open_workspace(workspace.cache.root.parent / "other", workspace.cache.root.parent / "records")
     assert stage(other, spec).digest == version.digest  # known by the catalog, and made when it is read
 
@@ -208,8 +210,8 @@ def test_the_same_snapshot_is_the_same_bytes(catalog: dict[str, str]) -> None:
     made = []
     for _ in range(2):
         source = open_source(URL, catalog)
-        ((_, one),) = listed(source).items()
-        made.append((one, read(source, one)))
+        ((_, obj),) = listed(source).items()
+        made.append((obj, read(source, obj)))
         source.close()
     assert made[0] == made[1]
 
@@ -233,7 +235,7 @@ def test_an_older_version_is_brought_while_its_snapshot_is_there(
 
 
 def _read_from_elsewhere(properties: Mapping[str, str], workspace: Workspace, digest: str) -> None:
-    (origin,) = [one for one in workspace.catalog.origins("flights", digest) if one.pin.kind == "rewritten"]
+    (origin,) = [origin for origin in workspace.catalog.origins("flights", digest) if origin.pin.kind == "rewritten"]
     read(open_source(URL, properties), SourceObject(origin.key, origin.size, origin.pin, state=origin.state))
 
 
@@ -243,15 +245,15 @@ def test_deletes_that_are_older_than_a_file_are_not_about_it(local: dict[str, st
     delete_positions(table, {path: [0], path.replace(".parquet", "-gone.parquet"): [3]})
     table.refresh().append(pa.Table.from_pylist([row(1000)], TYPES))
     source = open_source(URL, local)
-    assert {one.pin.kind for one in listed(source).values()} == {"rewritten", "file"}
+    assert {obj.pin.kind for obj in listed(source).values()} == {"rewritten", "file"}
     assert _all(source).num_rows == 100
 
 
 def test_a_file_without_rows_left_is_an_empty_one(local: dict[str, str]) -> None:
     table = _table(local, files=1, rows=4)
     delete_positions(table, {_paths(table)[0]: range(4)})
-    found = _all(open_source(URL, local))
-    assert (found.num_rows, found.schema.names) == (0, TYPES.names)
+    rows = _all(open_source(URL, local))
+    assert (rows.num_rows, rows.schema.names) == (0, TYPES.names)
 
 
 def test_equality_deletes_younger_than_a_file_are_refused(local: dict[str, str]) -> None:
@@ -263,17 +265,17 @@ def test_equality_deletes_younger_than_a_file_are_refused(local: dict[str, str])
         listed(source)
     younger = _keys_of_newest(table)
     assert len(younger) == 1
-    assert [one.key for one in source.list(lambda key: key in younger)] == younger
+    assert [obj.key for obj in source.list(lambda key: key in younger)] == younger
 
 
 def _keys_of_newest(table: Table) -> list[str]:
     snapshot = table.refresh().current_snapshot()
     assert snapshot
-    entries = [entry for one in snapshot.manifests(table.io) for entry in one.fetch_manifest_entry(table.io)]
+    entries = [entry for manifest in snapshot.manifests(table.io) for entry in manifest.fetch_manifest_entry(table.io)]
     return [
-        one.data_file.file_path.removeprefix(f"{table.location()}/")
-        for one in entries
-        if one.snapshot_id == snapshot.snapshot_id and not one.data_file.content
+        entry.data_file.file_path.removeprefix(f"{table.location()}/")
+        for entry in entries
+        if entry.snapshot_id == snapshot.snapshot_id and not entry.data_file.content
     ]
 
 
@@ -343,8 +345,8 @@ def test_memory_does_not_grow_with_the_rows(local: dict[str, str]) -> None:
     delete_positions(table, {small: [0], large: range(0, 1_000_000, 10)})
     key = small.removeprefix(f"{table.location()}/")
     command = [sys.executable, "-c", MEASURED, URL, json.dumps(local), key]
-    found = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert found.returncode == 0, found.stderr
-    file, grown = map(int, found.stdout.split())
+    result = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    file, grown = map(int, result.stdout.split())
     assert file > 150
     assert grown < 140  # MiB: a row group of 16, its copies, what is read of two columns, and the writer's buffers

@@ -88,7 +88,11 @@ def test_image_runs_as_a_numeric_user_and_has_a_health_check(dockerfile: Path) -
 
 def test_both_images_have_the_same_steps_and_environment() -> None:
     steps = [
-        [one for one in instructions(dockerfile, stage) if one[0] != "FROM" and "apt-get" not in one[1]]
+        [
+            instruction
+            for instruction in instructions(dockerfile, stage)
+            if instruction[0] != "FROM" and "apt-get" not in instruction[1]
+        ]
         for dockerfile, stage in ((CPU, 1), (CUDA, 2))
     ]
     assert steps[0] == steps[1]
@@ -119,7 +123,7 @@ class Image:
     def enter(self, *command: str, user: str = USER, **mounts: str) -> list[str]:
         """The command line that runs `command` in the image; root only builds it."""
         as_user = ["setpriv", "--reuid", user, "--regid", user, "--clear-groups", "--no-new-privs", "--"]
-        folders = [f"{self.folder / name}={place}" for name, place in mounts.items()]
+        folders = [f"{self.folder / name}={mount}" for name, mount in mounts.items()]
         python = str(Path(sys.base_prefix).resolve())
         enter = ["unshare", "--mount", "sh", "-c", ENTER, "sh", str(self.folder / "root"), python]
         return [*enter, *folders, "--", *as_user, *command]
@@ -175,7 +179,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Image]:
 @pytest.mark.system
 def test_what_is_installed_is_the_runtime_lock_and_runs(image: Image) -> None:
     listed = json.loads(image.run("pip", "list", "--format", "json", "--disable-pip-version-check"))
-    installed = {re.sub(r"[-_.]+", "-", one["name"]).lower(): one["version"] for one in listed}
+    installed = {re.sub(r"[-_.]+", "-", package["name"]).lower(): package["version"] for package in listed}
 
     assert installed.pop("prefect-stagegate") == image.run("stagegate", "--version").strip()
     assert installed.pop("pip")
@@ -230,9 +234,9 @@ def test_image_s_worker_reports_its_health_and_stops_on_sigterm(image: Image, pr
     worker = image.start(*image.command, **on)
     try:
         until = time.monotonic() + 60
-        while (asked := image.start(*health)).wait(30) and time.monotonic() < until and worker.poll() is None:
+        while (check := image.start(*health)).wait(30) and time.monotonic() < until and worker.poll() is None:
             time.sleep(0.5)
-        assert asked.returncode == 0
+        assert check.returncode == 0
         while not httpx.post(f"{url}/work_pools/of-the-image/workers/filter", json={}, timeout=10).json():
             time.sleep(0.2)  # a process that is still being loaded is ended by a signal as any other
         worker.send_signal(signal.SIGTERM)

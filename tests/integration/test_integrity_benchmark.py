@@ -24,8 +24,8 @@ def measured(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, li
     command = [sys.executable, "-m", "benchmarks.integrity", *only, *counts, "--folder", str(folder)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads((folder / "cases.json").read_text())
-    return found
+    cases: dict[str, Any] = json.loads((folder / "cases.json").read_text())
+    return cases
 
 
 def test_who_checks_nothing_lets_all_through(measured: dict[str, dict[str, list[dict[str, str]]]]) -> None:

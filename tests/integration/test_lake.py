@@ -51,15 +51,15 @@ def changes(tmp_path: Path, hub: SmallHub, spec: Spec) -> dict[str, Change]:
     def rows() -> pa.Table:
         return pa.table({"number": [next(numbers)]})
 
-    found: dict[str, Change] = {
+    additions: dict[str, Change] = {
         "labels": lambda: hub.put(REPO, f"{next(numbers)}.bin", bytes(range(200)) * 10),
         "flights": lambda: table.append(rows()),
         "weather": lambda: write_deltalake(tmp_path / "weather", rows(), mode="append"),
         "reference": lambda: _write_long_ago(tmp_path / f"nas/{next(numbers)}.csv", b"a,b\n"),
     }
-    for change in (*found.values(), *found.values()):
+    for change in (*additions.values(), *additions.values()):
         change()
-    return found
+    return additions
 
 
 def _write_long_ago(path: Path, data: bytes) -> None:
@@ -85,7 +85,7 @@ def test_what_is_new_in_each_source_is_all_that_is_fetched(
     assert first.files == 8
     for change in changes.values():
         change()
-    planned = {one.path for one in preview(workspace, spec) if one.action == "fetch"}
+    planned = {planned.path for planned in preview(workspace, spec) if planned.action == "fetch"}
     second = stage(workspace, spec)
     new = paths(second).keys() - paths(first).keys()
     assert {path.partition("/")[0] for path in new} == changes.keys()
@@ -96,7 +96,9 @@ def test_what_is_new_in_each_source_is_all_that_is_fetched(
 
 def test_the_state_of_each_source_is_recorded(workspace: Workspace, spec: Spec, changes: dict[str, Change]) -> None:
     version = stage(workspace, spec)
-    states = {one.path.partition("/")[0]: one.state for one in workspace.catalog.origins("things", version.digest)}
+    states = {
+        origin.path.partition("/")[0]: origin.state for origin in workspace.catalog.origins("things", version.digest)
+    }
     assert states["weather"] == "1"
     assert states["flights"].isdigit()
     assert len(states["labels"]) == 40

@@ -79,7 +79,7 @@ class LimitedNode:
 
 
 @pytest.fixture
-def place(
+def node(
     tmp_path: Path, seaweedfs: SeaweedFS, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
 ) -> Iterator[LimitedNode]:
     bucket = f"limits-{crc32(request.node.name.encode())}"
@@ -107,8 +107,8 @@ def lines(count: int, *states: State[Any]) -> list[str]:
     while True:
         wanted = {"flow_run_id": {"any_": [str(state.state_details.flow_run_id) for state in states]}}
         answer = httpx.post(f"{PREFECT_API_URL.value()}/logs/filter", json={"logs": wanted}, timeout=10)
-        found: list[str] = [line["message"] for line in answer.raise_for_status().json()]
-        ours = [line for line in found if ABOUT.search(line)]
+        messages: list[str] = [line["message"] for line in answer.raise_for_status().json()]
+        ours = [line for line in messages if ABOUT.search(line)]
         if len(ours) >= count or time.monotonic() > until:
             return ours
         time.sleep(0.1)
@@ -122,57 +122,57 @@ def active_slots(name: str) -> int:
 # ── waiting ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_limit_of_one_makes_two_stagings_take_turns(place: LimitedNode, monkeypatch: pytest.MonkeyPatch) -> None:
-    specs = [place.spec(dataset) for dataset in ("one", "two")]
-    place.let_meet()
-    at_once(*(lambda spec=spec: stage(spec, **place.on) for spec in specs))
-    assert place.met.is_set()
+def test_limit_of_one_makes_two_stagings_take_turns(node: LimitedNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    specs = [node.spec(dataset) for dataset in ("one", "two")]
+    node.let_meet()
+    at_once(*(lambda spec=spec: stage(spec, **node.on) for spec in specs))
+    assert node.met.is_set()
 
-    set_limits({place.source: 1})
-    place.met.clear()
-    place.go.clear()
+    set_limits({node.source: 1})
+    node.met.clear()
+    node.go.clear()
     look = slots._try
 
     def looked(*args: Any) -> float | None:
         if (pause := look(*args)) is not None:
-            place.go.set()
+            node.go.set()
         return pause
 
     monkeypatch.setattr(slots, "_try", looked)
-    elsewhere = {**place.on, "cache": place.on["cache"].parent / "elsewhere"}
+    elsewhere = {**node.on, "cache": node.on["cache"].parent / "elsewhere"}
     states = at_once(*(lambda spec=spec: run(spec, **elsewhere) for spec in specs))
 
     assert [state.is_completed() for state in states] == [True, True]
-    assert not place.met.is_set()
-    assert active_slots(place.source) == 0
-    told = [line for line in lines(4, *states) if "slot of" in line]
-    assert [line.split(" after ")[0].partition(",")[0] for line in told] == [
-        f"Waiting for a free slot of {place.source}",
-        f"Got a slot of {place.source}",
+    assert not node.met.is_set()
+    assert active_slots(node.source) == 0
+    messages = [line for line in lines(4, *states) if "slot of" in line]
+    assert [line.split(" after ")[0].partition(",")[0] for line in messages] == [
+        f"Waiting for a free slot of {node.source}",
+        f"Got a slot of {node.source}",
     ]
 
 
-def test_a_wait_ends_with_an_error_that_names_the_limit(place: LimitedNode, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wait_ends_with_an_error_that_names_the_limit(node: LimitedNode, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STAGEGATE_SLOT_WAIT", "2.5")
-    spec = place.spec("one")
-    set_limits({place.node: 0})
+    spec = node.spec("one")
+    set_limits({node.node: 0})
     begun = time.monotonic()
 
-    with pytest.raises(StagegateError, match=rf"No slot of {place.node} became free in 2 s.*stagegate limits"):
-        stage(spec, **place.on)
+    with pytest.raises(StagegateError, match=rf"No slot of {node.node} became free in 2 s.*stagegate limits"):
+        stage(spec, **node.on)
 
     assert 2.5 <= time.monotonic() - begun < 10
-    assert not place.proxy.requests
-    set_limits({place.node: 1})
-    assert stage(spec, **place.on).files == 2
+    assert not node.proxy.requests
+    set_limits({node.node: 1})
+    assert stage(spec, **node.on).files == 2
 
 
 def test_async_task_waits_for_a_slot_without_blocking_the_loop(
-    place: LimitedNode, monkeypatch: pytest.MonkeyPatch
+    node: LimitedNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("STAGEGATE_SLOT_WAIT", "2.5")
-    spec = place.spec("one")
-    set_limits({place.source: 0})
+    spec = node.spec("one")
+    set_limits({node.source: 0})
     ticks = []
 
     @flow
@@ -184,7 +184,7 @@ def test_async_task_waits_for_a_slot_without_blocking_the_loop(
 
         ticking = asyncio.create_task(tick())
         try:
-            await astage_dataset(spec, **place.on)
+            await astage_dataset(spec, **node.on)
         finally:
             ticking.cancel()
 
@@ -193,14 +193,14 @@ def test_async_task_waits_for_a_slot_without_blocking_the_loop(
     assert len(ticks) > 10
 
 
-def test_a_wait_can_be_given_up(place: LimitedNode, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wait_can_be_given_up(node: LimitedNode, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(slots, "in_a_run", lambda: True)
-    set_limits({place.node: 0})
+    set_limits({node.node: 0})
     cancel = threading.Event()
     threading.Timer(0.5, cancel.set).start()
     begun = time.monotonic()
 
-    with pytest.raises(Cancelled), slots.admit(read_spec(place.spec("one")), cancel):
+    with pytest.raises(Cancelled), slots.admit(read_spec(node.spec("one")), cancel):
         pass
 
     assert time.monotonic() - begun < 2
@@ -219,25 +219,25 @@ def terminations() -> Iterator[None]:
 
 
 def test_terminated_run_releases_its_slot_or_stops_waiting(
-    place: LimitedNode, terminations: None, monkeypatch: pytest.MonkeyPatch
+    node: LimitedNode, terminations: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    spec = place.spec("one")
+    spec = node.spec("one")
     held: list[int] = []
     here = copy_context()  # where the API's address is known
 
     def end(_: Any) -> None:
-        held.append(here.run(active_slots, place.node))
+        held.append(here.run(active_slots, node.node))
         os.kill(os.getpid(), signal.SIGTERM)
-        place.proxy.wait(10)
+        node.proxy.wait(10)
 
-    set_limits({place.node: 1})
-    place.proxy.break_with(lambda fetch: end(fetch) if not held else None)
+    set_limits({node.node: 1})
+    node.proxy.break_with(lambda fetch: end(fetch) if not held else None)
     with pytest.raises(TerminationSignal):
-        stage(spec, **place.on)
+        stage(spec, **node.on)
     assert held == [1]
-    assert active_slots(place.node) == 0
+    assert active_slots(node.node) == 0
 
-    set_limits({place.node: 0})
+    set_limits({node.node: 0})
     look = slots._try
 
     def looked(*args: Any) -> float | None:
@@ -248,14 +248,14 @@ def test_terminated_run_releases_its_slot_or_stops_waiting(
     monkeypatch.setattr(slots, "PAUSE", (30.0, 30.0))
     begun = time.monotonic()
     with pytest.raises(TerminationSignal):
-        stage(spec, **place.on)
+        stage(spec, **node.on)
     assert time.monotonic() - begun < 15
 
 
 # ── not waiting ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_absent_limits_cost_one_call_and_log_nothing(place: LimitedNode, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_absent_limits_cost_one_call_and_log_nothing(node: LimitedNode, monkeypatch: pytest.MonkeyPatch) -> None:
     calls = []
     ask = SyncPrefectClient.request
 
@@ -266,45 +266,45 @@ def test_absent_limits_cost_one_call_and_log_nothing(place: LimitedNode, monkeyp
     monkeypatch.setattr(SyncPrefectClient, "request", counted)
     for dataset, files in (("one", 2), ("two", 60)):
         calls.clear()
-        state = run(place.spec(dataset, files), **place.on)
+        state = run(node.spec(dataset, files), **node.on)
 
         assert state.is_completed()
         assert [path for path in calls if "concurrency" in path] == ["/v2/concurrency_limits/filter"]
         assert ["fetched" in line for line in lines(1, state)] == [True]
 
 
-def test_only_a_version_that_is_fetched_waits_for_a_slot(place: LimitedNode, monkeypatch: pytest.MonkeyPatch) -> None:
-    version: Version = stage(place.spec("one"), **place.on)
+def test_only_a_version_that_is_fetched_waits_for_a_slot(node: LimitedNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    version: Version = stage(node.spec("one"), **node.on)
     monkeypatch.setenv("STAGEGATE_SLOT_WAIT", "1")
-    set_limits({place.source: 0})
+    set_limits({node.source: 0})
 
-    assert stage(version.address, **place.on).digest == version.digest
+    assert stage(version.address, **node.on).digest == version.digest
     with pytest.raises(StagegateError, match="No slot"):
-        stage(version.address, **{**place.on, "cache": place.on["cache"].parent / "elsewhere"})
+        stage(version.address, **{**node.on, "cache": node.on["cache"].parent / "elsewhere"})
 
 
-def test_a_limit_that_is_disabled_holds_nothing_up(place: LimitedNode) -> None:
-    set_limits({place.node: 0})
+def test_a_limit_that_is_disabled_holds_nothing_up(node: LimitedNode) -> None:
+    set_limits({node.node: 0})
     with get_client(sync_client=True) as client:
-        client.update_global_concurrency_limit(place.node, GlobalConcurrencyLimitUpdate(active=False))
+        client.update_global_concurrency_limit(node.node, GlobalConcurrencyLimitUpdate(active=False))
 
-    assert stage(place.spec("one"), **place.on).files == 2
-    assert set_limits({place.node: 3})[0].active is False
+    assert stage(node.spec("one"), **node.on).files == 2
+    assert set_limits({node.node: 3})[0].active is False
 
 
-def test_the_command_is_no_run_and_waits_for_nobody(place: LimitedNode, run_stagegate: Run, tmp_path: Path) -> None:
-    set_limits({place.node: 0})
+def test_the_command_is_no_run_and_waits_for_nobody(node: LimitedNode, run_stagegate: Run, tmp_path: Path) -> None:
+    set_limits({node.node: 0})
     spec = tmp_path / "one.json"
-    spec.write_text(json.dumps(place.spec("one")))
+    spec.write_text(json.dumps(node.spec("one")))
 
     assert run_stagegate("stage", spec, env={"PREFECT_API_URL": str(PREFECT_API_URL.value())}).returncode == 0
 
 
 def test_an_api_that_fails_holds_no_transfer_up_and_ends_none(
-    place: LimitedNode, monkeypatch: pytest.MonkeyPatch
+    node: LimitedNode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    set_limits({place.node: 1})
-    place.proxy.break_with(lambda _: time.sleep(1))
+    set_limits({node.node: 1})
+    node.proxy.break_with(lambda _: time.sleep(1))
     gone = httpx.ConnectError("the API is gone")
 
     def broken(*args: Any, **options: Any) -> Any:
@@ -313,14 +313,14 @@ def test_an_api_that_fails_holds_no_transfer_up_and_ends_none(
     monkeypatch.setattr("prefect.concurrency._leases._RENEWAL_MAX_ATTEMPTS", 1)
     monkeypatch.setattr(SyncPrefectClient, "renew_concurrency_lease", broken)
     monkeypatch.setattr("prefect.concurrency._sync.release_concurrency_slots_with_lease", broken)
-    not_renewed = run(place.spec("one"), **place.on)
+    not_renewed = run(node.spec("one"), **node.on)
     monkeypatch.setattr(SyncPrefectClient, "read_global_concurrency_limits", broken)
-    not_asked = run(place.spec("two"), **place.on)
+    not_asked = run(node.spec("two"), **node.on)
 
     assert [state.is_completed() for state in (not_renewed, not_asked)] == [True, True]
-    told = "\n".join(lines(5, not_renewed, not_asked))
+    output = "\n".join(lines(5, not_renewed, not_asked))
     for said in ("lease renewal failed", "released some minutes late", "limits are ignored: the API is gone"):
-        assert said in told
+        assert said in output
 
 
 # ── names ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -339,24 +339,24 @@ def test_names_are_short_safe_and_apart() -> None:
 
 
 def test_limits_command_creates_changes_and_is_idempotent(
-    place: LimitedNode, run_stagegate: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    node: LimitedNode, run_stagegate: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     spec = tmp_path / "one.json"
-    spec.write_text(json.dumps(place.spec("one")))
+    spec.write_text(json.dumps(node.spec("one")))
     gpu = node_limit("limits-gpu")
 
     def limits(*words: str) -> list[tuple[str, int, int | None]]:
         main(["limits", *words, "--json"])
-        return [(one["name"], one["limit"], one["before"]) for one in json.loads(capsys.readouterr().out)]
+        return [(limit["name"], limit["limit"], limit["before"]) for limit in json.loads(capsys.readouterr().out)]
 
     both = (str(spec), "--per-source", "4", "--per-node", "1", "--node", "limits-gpu")
     for words in ((*both, "--dry-run"), both):
-        assert limits(*words) == [(gpu, 1, None), (place.source, 4, None)]
-    assert limits(*both) == [(gpu, 1, 1), (place.source, 4, 4)]
-    assert limits("--per-node", "2") == [(place.node, 2, None)]
+        assert limits(*words) == [(gpu, 1, None), (node.source, 4, None)]
+    assert limits(*both) == [(gpu, 1, 1), (node.source, 4, 4)]
+    assert limits("--per-node", "2") == [(node.node, 2, None)]
     env = {"PREFECT_API_URL": str(PREFECT_API_URL.value())}
-    told = run_stagegate("limits", spec, "--per-source", "2", env=env).stdout
-    assert told == f"   2  {place.source}  (was 4)\n"
+    output = run_stagegate("limits", spec, "--per-source", "2", env=env).stdout
+    assert output == f"   2  {node.source}  (was 4)\n"
 
 
 @pytest.mark.parametrize(

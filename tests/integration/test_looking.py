@@ -78,7 +78,7 @@ def test_pins_of_an_earlier_release_are_counted(workspace: Workspace) -> None:
 
 
 def test_footer_longer_than_the_first_read(workspace: Workspace, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("prefect_stagegate.catalog.catalog.END", 64)
+    monkeypatch.setattr("prefect_stagegate.catalog.version_records.END", 64)
     put(workspace)
     (line,) = list_versions(workspace, "things")
     assert (line.files, line.pins) == (COUNT, WEAK)

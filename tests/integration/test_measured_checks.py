@@ -56,7 +56,7 @@ class TripsNode:
 
     def ask(self, name: str, workspace: Workspace | None = None, gate: str = "pilot") -> Evidence:
         decision = check(workspace or self.here, Address("trips"), gate)
-        return next(one for one in decision.checks if one.check == name)
+        return next(result for result in decision.checks if result.check == name)
 
 
 @pytest.fixture
@@ -74,8 +74,8 @@ def test_duplicate_keys_and_splits_that_overlap_are_found(node: TripsNode) -> No
     assert node.ask("duplicates").outcome is Outcome.PASS
 
     node.deliver([{"duplicates": keys}], held=rows(49, 10))
-    found = node.ask("duplicates")
-    assert (found.outcome, found.summary) == (
+    result = node.ask("duplicates")
+    assert (result.outcome, result.summary) == (
         Outcome.FAIL,
         "splits trips and held: they share 1 record; the smallest split has 10",
     )
@@ -87,9 +87,9 @@ def test_duplicate_keys_and_splits_that_overlap_are_found(node: TripsNode) -> No
 def test_check_of_an_absent_column_or_table_is_inconclusive(node: TripsNode) -> None:
     for keys in ({"trips": ["ident"]}, {"trip": ["id"]}):
         node.deliver([{"duplicates": {"keys": keys}}], trips=rows(0, 5), held=rows(5, 5))
-        found = node.ask("duplicates")
-        assert found.outcome is Outcome.INCONCLUSIVE
-        assert "ident" in found.summary or "did you mean 'trips'" in found.findings[0].problem
+        result = node.ask("duplicates")
+        assert result.outcome is Outcome.INCONCLUSIVE
+        assert "ident" in result.summary or "did you mean 'trips'" in result.findings[0].problem
 
 
 def test_drift_is_measured_from_what_was_accepted(node: TripsNode) -> None:
@@ -101,10 +101,10 @@ def test_drift_is_measured_from_what_was_accepted(node: TripsNode) -> None:
     node.deliver(require, trips=rows(0, 500, step=1.01))
     assert node.ask("drift").outcome is Outcome.PASS
     node.deliver(require, trips=rows(0, 500, kind="bus", step=3))
-    found = node.ask("drift")
-    assert found.outcome is Outcome.FAIL
-    assert {finding.subject for finding in found.findings} == {"trips.miles", "trips.kind"}
-    assert found.measured["skipped"]["trips.id"] == "ignored by the gate"
+    result = node.ask("drift")
+    assert result.outcome is Outcome.FAIL
+    assert {finding.subject for finding in result.findings} == {"trips.miles", "trips.kind"}
+    assert result.measured["skipped"]["trips.id"] == "ignored by the gate"
 
 
 def test_columns_are_compared_with_what_the_target_names(node: TripsNode) -> None:
@@ -116,10 +116,10 @@ def test_columns_are_compared_with_what_the_target_names(node: TripsNode) -> Non
     assert node.ask("schema").outcome is Outcome.PASS, "text has numbers without a width"
 
     node.deliver(["schema"], trips=rows(0, 9).replace("miles", "milse"))
-    found = node.ask("schema")
-    assert found.outcome is Outcome.FAIL
-    assert "table trips: column miles (number) is missing; pilot's sha256:" in found.summary
-    assert found.summary.endswith("milse is new: renamed?")
+    result = node.ask("schema")
+    assert result.outcome is Outcome.FAIL
+    assert "table trips: column miles (number) is missing; pilot's sha256:" in result.summary
+    assert result.summary.endswith("milse is new: renamed?")
 
 
 def test_rollback_leaves_the_answers_about_columns_as_they_are(node: TripsNode) -> None:
@@ -132,7 +132,7 @@ def test_rollback_leaves_the_answers_about_columns_as_they_are(node: TripsNode) 
 
     decision = check(node.here, Address("trips", versions[1].digest), "pilot")
 
-    (again,) = (one for one in decision.checks if one.check == "schema")
+    (again,) = (result for result in decision.checks if result.check == "schema")
     assert again.binding["reference"] == versions[0].digest
     assert (again.at, again.seconds) == (answers[1].at, answers[1].seconds)
 
@@ -145,10 +145,10 @@ def test_drift_is_inconclusive_when_the_accepted_bytes_are_gone(node: TripsNode)
     node.deliver(require, trips=rows(0, 500, step=2))
     adopt(node.here, node.spec(require), reason="rows may drift")
 
-    found = node.ask("drift", node.other("elsewhere"))
+    result = node.ask("drift", node.other("elsewhere"))
 
-    assert found.outcome is Outcome.INCONCLUSIVE
-    assert "stagegate stage trips@sha256:" in found.findings[0].fix
+    assert result.outcome is Outcome.INCONCLUSIVE
+    assert "stagegate stage trips@sha256:" in result.findings[0].fix
 
 
 def test_the_smallest_class_is_judged(node: TripsNode) -> None:
@@ -157,22 +157,22 @@ def test_the_smallest_class_is_judged(node: TripsNode) -> None:
         trips=rows(0, 95) + "95,1,bus\n" * 5,
         held=rows(0, 1),
     )
-    found = node.ask("balance")
-    assert (found.outcome, found.measured["trips.kind"]["share"]) == (Outcome.FAIL, 0.05)
+    result = node.ask("balance")
+    assert (result.outcome, result.measured["trips.kind"]["share"]) == (Outcome.FAIL, 0.05)
 
 
 def test_no_personal_data_leave_the_table_that_they_stand_in(node: TripsNode, tmp_path: Path) -> None:
     node.deliver(["pii"], trips=rows(0, 5) + f"6,1,{MAIL}\n", held=rows(0, 5))
-    found = node.ask("pii")
-    assert (found.outcome, found.findings[0].subject) == (Outcome.FAIL, "trips.kind")
+    result = node.ask("pii")
+    assert (result.outcome, result.findings[0].subject) == (Outcome.FAIL, "trips.kind")
     kept = [file for file in (tmp_path / "catalog").rglob("*.json") if MAIL in file.read_text()]
     assert kept == []
 
 
 def test_files_of_no_table_were_not_looked_at(node: TripsNode) -> None:
     node.deliver(["pii"], trips=rows(0, 5), held=rows(0, 5), notes="some,text\n1,2\n")
-    found = node.ask("pii")
-    assert (found.outcome, found.findings[0].problem) == (Outcome.WARN, "not scanned: 1 file outside of all tables")
+    result = node.ask("pii")
+    assert (result.outcome, result.findings[0].problem) == (Outcome.WARN, "not scanned: 1 file outside of all tables")
 
 
 def test_a_flipped_byte_is_found_on_the_node_that_has_it_only(node: TripsNode) -> None:
@@ -183,15 +183,15 @@ def test_a_flipped_byte_is_found_on_the_node_that_has_it_only(node: TripsNode) -
     file.write_bytes(file.read_bytes().replace(b"taxi", b"taxy", 1))
 
     assert node.ask("cache_integrity").outcome is Outcome.PASS, "it holds a day"
-    renamed, empty = named(node.here, "again"), named(node.other("elsewhere"), "empty")
-    found = node.ask("cache_integrity", renamed)
-    assert (found.outcome, found.findings[0].subject) == (Outcome.FAIL, "trips/1.csv")
-    found = node.ask("cache_integrity", empty)
-    assert found.outcome is Outcome.INCONCLUSIVE
-    assert "stagegate stage trips@" in found.findings[0].fix
+    renamed, empty = on_node(node.here, "again"), on_node(node.other("elsewhere"), "empty")
+    result = node.ask("cache_integrity", renamed)
+    assert (result.outcome, result.findings[0].subject) == (Outcome.FAIL, "trips/1.csv")
+    result = node.ask("cache_integrity", empty)
+    assert result.outcome is Outcome.INCONCLUSIVE
+    assert "stagegate stage trips@" in result.findings[0].fix
 
 
-def named(workspace: Workspace, node: str) -> Workspace:
+def on_node(workspace: Workspace, node: str) -> Workspace:
     return replace(workspace, settings=replace(workspace.settings, node=node))
 
 

@@ -95,15 +95,15 @@ class _Quiet(SimpleHTTPRequestHandler):
 def families(tmp_path: Path, seaweedfs: SeaweedFS, gcs: Cloud, monkeypatch: pytest.MonkeyPatch) -> Iterator[Families]:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", seaweedfs.key)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", seaweedfs.secret)
-    found, clock = Families(), iter(range(LONG_AGO, LONG_AGO + 10_000, 10))
+    built, clock = Families(), iter(range(LONG_AGO, LONG_AGO + 10_000, 10))
     with ExitStack() as servers:
         bucket, client = seaweedfs.bucket("nine-families"), seaweedfs.client()
         at = f"{bucket}/data.parquet"
-        found.add("s3", lambda table: client.pipe_file(at, parquet(table)), bucket, endpoint_url=seaweedfs.endpoint_url)
+        built.add("s3", lambda table: client.pipe_file(at, parquet(table)), bucket, endpoint_url=seaweedfs.endpoint_url)
 
         google, cloud = gcs.bucket("nine-families"), gcs.client()
         there = f"{google}/data.parquet"
-        found.add(
+        built.add(
             "gs",
             lambda table: cloud.pipe_file(there, parquet(table)),
             google,
@@ -111,11 +111,11 @@ def families(tmp_path: Path, seaweedfs: SeaweedFS, gcs: Cloud, monkeypatch: pyte
             anon=True,
         )
 
-        found.add("nas", partial(write, tmp_path / "nas/data.parquet", clock), f"file://{tmp_path}/nas/")
+        built.add("nas", partial(write, tmp_path / "nas/data.parquet", clock), f"file://{tmp_path}/nas/")
 
         (tmp_path / "ssh").mkdir()
         ssh = servers.enter_context(rclone_sftp(tmp_path / "ssh-server", tmp_path / "ssh"))
-        found.add("sftp", partial(write, tmp_path / "ssh/data.parquet", clock), ssh.url("/"), **ssh.options)
+        built.add("sftp", partial(write, tmp_path / "ssh/data.parquet", clock), ssh.url("/"), **ssh.options)
 
         (tmp_path / "web").mkdir()
         web = servers.enter_context(
@@ -124,24 +124,24 @@ def families(tmp_path: Path, seaweedfs: SeaweedFS, gcs: Cloud, monkeypatch: pyte
         threading.Thread(target=web.serve_forever, daemon=True).start()
         servers.callback(web.shutdown)
         page = f"http://127.0.0.1:{web.server_port}/data.parquet"
-        found.add("web", partial(write, tmp_path / "web/data.parquet", clock), page)
+        built.add("web", partial(write, tmp_path / "web/data.parquet", clock), page)
 
         dav = servers.enter_context(rclone("webdav", tmp_path / "dav", "--read-only"))
-        found.add("dav", partial(write, dav.root / "data.parquet", clock), f"webdav+{dav.url}")
+        built.add("dav", partial(write, dav.root / "data.parquet", clock), f"webdav+{dav.url}")
 
         hub = servers.enter_context(small_hub())
         put = partial(hub.put, REPO, "data.parquet")
-        found.add("hub", lambda table: put(parquet(table)), f"hf://{REPO}", endpoint=hub.endpoint, token=False)
+        built.add("hub", lambda table: put(parquet(table)), f"hf://{REPO}", endpoint=hub.endpoint, token=False)
 
-        place = {"type": "sql", "uri": f"sqlite:///{tmp_path}/ice.db", "warehouse": f"file://{tmp_path}/warehouse"}
-        catalog = load_catalog("lake", **place, init_catalog_tables="true")
+        properties = {"type": "sql", "uri": f"sqlite:///{tmp_path}/ice.db", "warehouse": f"file://{tmp_path}/warehouse"}
+        catalog = load_catalog("lake", **properties, init_catalog_tables="true")
         catalog.create_namespace("ns")
         iceberg = catalog.create_table("ns.readings", schema=pa.schema([("number", pa.int64())]))
-        found.add("iceberg", iceberg.append, "iceberg://lake/ns.readings", **place)
+        built.add("iceberg", iceberg.append, "iceberg://lake/ns.readings", **properties)
 
         delta = tmp_path / "delta"
-        found.add("delta", lambda table: write_deltalake(delta, table, mode="append"), f"delta+file://{delta}")
-        yield found
+        built.add("delta", lambda table: write_deltalake(delta, table, mode="append"), f"delta+file://{delta}")
+        yield built
 
 
 @pytest.fixture
@@ -151,11 +151,11 @@ def workspace(tmp_path: Path) -> Workspace:
 
 def inodes(version: Version) -> dict[tuple[str, int], int]:
     """Path and inode of each file of a version → its size: what was there before keeps its inode."""
-    found = {}
+    sizes = {}
     for path in version.path.rglob("*.parquet"):
         status = path.stat()
-        found[str(path.relative_to(version.path)), status.st_ino] = status.st_size
-    return found
+        sizes[str(path.relative_to(version.path)), status.st_ino] = status.st_size
+    return sizes
 
 
 def test_change_in_each_of_nine_families_fetches_nine_objects(families: Families, workspace: Workspace) -> None:
@@ -163,13 +163,13 @@ def test_change_in_each_of_nine_families_fetches_nine_objects(families: Families
     first = stage(workspace, families.spec)
     assert first.files == 9
     decision = check(workspace, Address("readings", first.digest), "pilot")
-    assert decision.accepted, [(one.check, one.summary, one.findings) for one in decision.checks]
+    assert decision.accepted, [(result.check, result.summary, result.findings) for result in decision.checks]
     assert promote(workspace, Address("readings", first.digest), "pilot").digest == first.digest
     assert not stage(workspace, families.spec).bytes_fetched
 
     families.deliver_each()
-    planned = [one for one in preview(workspace, families.spec) if one.action == "fetch"]
-    assert sorted(one.path.partition("/")[0] for one in planned) == sorted(families.deliver)
+    planned = [planned for planned in preview(workspace, families.spec) if planned.action == "fetch"]
+    assert sorted(fetch.path.partition("/")[0] for fetch in planned) == sorted(families.deliver)
     second = stage(workspace, families.spec)
     new = {key: size for key, size in inodes(second).items() if key not in inodes(first)}
     assert len(new) == len(planned) == 9

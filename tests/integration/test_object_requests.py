@@ -128,14 +128,14 @@ class TestGoogle:
         assert answer(store, key, Range="bytes=5-14").content == DATA[5:15]
 
     def test_a_generation_is_asked_for(self, store: ObjectStore) -> None:
-        (listed,) = (one for one in store.listing("plain/") if one.key == KEYS[0])
+        (listed,) = (obj for obj in store.listing("plain/") if obj.key == KEYS[0])
         assert answer(store, KEYS[0], version=listed.version).content == DATA
         assert answer(store, KEYS[0], version="1").status_code == 404
 
     def test_stored_gzip_is_read_as_it_lies(self, gcs: Cloud, store: ObjectStore) -> None:
         packed = gzip.compress(DATA)
-        told = json.dumps({"name": "packed", "contentEncoding": "gzip"}).encode()
-        body = b"--x\r\nContent-Type: application/json\r\n\r\n" + told
+        metadata = json.dumps({"name": "packed", "contentEncoding": "gzip"}).encode()
+        body = b"--x\r\nContent-Type: application/json\r\n\r\n" + metadata
         body += b"\r\n--x\r\nContent-Type: text/plain\r\n\r\n" + packed + b"\r\n--x--\r\n"
         headers = {"Content-Type": "multipart/related; boundary=x"}
         upload = f"{gcs.endpoint_url}/upload/storage/v1/b/requests/o?uploadType=multipart"

@@ -63,32 +63,32 @@ def ask(name: str, later: timedelta = timedelta(0), **params: Any) -> Evidence:
 @pytest.mark.parametrize("name", ABOUT_PREFECT)
 def test_without_an_api_nothing_is_known_and_no_server_starts(name: str) -> None:
     with temporary_settings({PREFECT_API_URL: None}):
-        found = ask(name, **ABOUT_PREFECT[name])
-    assert found.outcome is Outcome.INCONCLUSIVE
-    assert "PREFECT_API_URL" in found.findings[0].fix
+        result = ask(name, **ABOUT_PREFECT[name])
+    assert result.outcome is Outcome.INCONCLUSIVE
+    assert "PREFECT_API_URL" in result.findings[0].fix
 
 
 @pytest.mark.parametrize("name", ABOUT_PREFECT)
 def test_an_api_that_does_not_answer_is_inconclusive(name: str) -> None:
     with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api"}):
-        found = ask(name, **ABOUT_PREFECT[name])
-    assert found.outcome is Outcome.INCONCLUSIVE
-    assert "did not answer" in found.summary
+        result = ask(name, **ABOUT_PREFECT[name])
+    assert result.outcome is Outcome.INCONCLUSIVE
+    assert "did not answer" in result.summary
 
 
 @pytest.mark.parametrize("name", ABOUT_PREFECT)
 def test_missing_prefect_object_fails_with_the_command_for_it(name: str) -> None:
-    found = ask(name, **(ABOUT_PREFECT[name] or {"automation": "none of this name"}))
-    assert found.outcome is Outcome.FAIL
-    assert "Prefect has no" in found.summary
-    assert found.findings[0].fix
+    result = ask(name, **(ABOUT_PREFECT[name] or {"automation": "none of this name"}))
+    assert result.outcome is Outcome.FAIL
+    assert "Prefect has no" in result.summary
+    assert result.findings[0].fix
 
 
 @pytest.mark.parametrize("name", [name for name, params in ABOUT_PREFECT.items() if params])
 def test_a_gate_that_names_nothing_to_look_at_gets_no_answer(name: str) -> None:
-    found = ask(name)
-    assert found.outcome is Outcome.INCONCLUSIVE
-    assert found.findings[0].fix.startswith("Set it in the gate")
+    result = ask(name)
+    assert result.outcome is Outcome.INCONCLUSIVE
+    assert result.findings[0].fix.startswith("Set it in the gate")
 
 
 def test_a_worker_is_as_alive_as_its_last_heartbeat(client: SyncPrefectClient, pool: str) -> None:
@@ -143,8 +143,8 @@ def test_a_late_run_is_told_of(client: SyncPrefectClient, pool: str) -> None:
     run = client.create_flow_run_from_deployment(deployment)
     client.set_flow_run_state(run.id, Late(scheduled_time=datetime.now(UTC) - timedelta(minutes=9)), force=True)
     poll(client, pool)
-    found = ask("queue", pool=pool)
-    assert (found.outcome, found.measured["late_runs"]) == (Outcome.WARN, 1)
+    result = ask("queue", pool=pool)
+    assert (result.outcome, result.measured["late_runs"]) == (Outcome.WARN, 1)
 
 
 def test_a_deployment_runs_by_the_clock_or_not(client: SyncPrefectClient, pool: str) -> None:
@@ -156,8 +156,8 @@ def test_a_deployment_runs_by_the_clock_or_not(client: SyncPrefectClient, pool: 
     due = datetime.now(UTC) + timedelta(minutes=30)
     planned: Any = Scheduled(scheduled_time=due)
     client.create_flow_run_from_deployment(deployment, state=planned)
-    found = ask("schedule", deployment=name)
-    assert (found.outcome, found.summary) == (Outcome.PASS, f"its next run is due at {due:%Y-%m-%dT%H:%M:%SZ}")
+    result = ask("schedule", deployment=name)
+    assert (result.outcome, result.summary) == (Outcome.PASS, f"its next run is due at {due:%Y-%m-%dT%H:%M:%SZ}")
     client.pause_deployment(deployment)
     assert ask("schedule", deployment=name).outcome is Outcome.FAIL
     assert ask("schedule", deployment="no-slash").outcome is Outcome.INCONCLUSIVE
@@ -188,9 +188,9 @@ class Hook(BaseHTTPRequestHandler):
 
 def patiently(look: Callable[[], Evidence], done: Callable[[Evidence], bool]) -> Evidence:
     until = monotonic() + 120
-    while not done(found := look()) and monotonic() < until:
+    while not done(value := look()) and monotonic() < until:
         sleep(0.5)
-    return found
+    return value
 
 
 def test_an_alert_counts_once_the_server_sent_it(client: SyncPrefectClient) -> None:
@@ -212,7 +212,7 @@ def test_an_alert_counts_once_the_server_sent_it(client: SyncPrefectClient) -> N
             emit_event(event, resource={"prefect.resource.id": "stagegate.alert-test"})
             return ask("alert", automation=name)
 
-        sent = patiently(emitted, lambda one: bool(one.measured))
+        sent = patiently(emitted, lambda result: bool(result.measured))
         server.shutdown()
     assert (sent.outcome, sent.measured["executed"]) == (Outcome.PASS, True)
     assert ask("alert", timedelta(days=8), automation=name).outcome is Outcome.WARN

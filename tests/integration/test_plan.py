@@ -40,31 +40,31 @@ def staged(tmp_path: Path, run_stagegate: Run) -> Path:
 def plan(run: Run, what: str | Path, **settings: Any) -> dict[str, Any]:
     planned = run("check", what, "--gate", "pilot", "--plan", "--json", **settings)
     assert planned.returncode == 0, planned.stderr
-    return {one["check"]: one for one in json.loads(planned.stdout)}
+    return {row["check"]: row for row in json.loads(planned.stdout)}
 
 
 def test_check_uses_what_validate_found(staged: Path, run_stagegate: Run) -> None:
     assert run_stagegate("validate", staged).returncode == 0
     planned = plan(run_stagegate, staged)
-    assert {name: (one["state"], one["reason"]) for name, one in planned.items()} == dict.fromkeys(
+    assert {name: (row["state"], row["reason"]) for name, row in planned.items()} == dict.fromkeys(
         SPEC["gates"]["pilot"]["require"], ("current", "")
     )
     staged.write_text(json.dumps(SPEC))  # another contract: nothing of it holds
-    assert {one["reason"] for one in plan(run_stagegate, staged).values()} == {"another contract"}
+    assert {row["reason"] for row in plan(run_stagegate, staged).values()} == {"another contract"}
 
 
 def test_plan_counts_the_shared_run_once(staged: Path, run_stagegate: Run, tmp_path: Path) -> None:
     assert run_stagegate("validate", staged).returncode == 0
-    seconds = {one["seconds"] for one in plan(run_stagegate, staged).values()}
+    seconds = {row["seconds"] for row in plan(run_stagegate, staged).values()}
     assert len(seconds) == 1  # each check would need the whole run of the contract, the child's start included
     assert min(seconds) > 0.5
     revoked = run_stagegate("revoke", "things", "--check", "coverage", "--reason", "it was wrong")
     assert revoked.returncode == 0, revoked.stderr
-    told = run_stagegate("check", "things", "--gate", "pilot", "--plan").stdout.splitlines()[1]
-    assert told == f"To run: 1 of 4 checks, took {min(seconds):.1f} s last time."
+    line = run_stagegate("check", "things", "--gate", "pilot", "--plan").stdout.splitlines()[1]
+    assert line == f"To run: 1 of 4 checks, took {min(seconds):.1f} s last time."
     elsewhere = {"STAGEGATE_CACHE": str(tmp_path / "another-node")}
-    told = run_stagegate("check", "things", "--gate", "pilot", "--plan", env=elsewhere).stdout.splitlines()[1]
-    assert told.endswith(" last time, after fetching 6 B to this node.")
+    line = run_stagegate("check", "things", "--gate", "pilot", "--plan", env=elsewhere).stdout.splitlines()[1]
+    assert line.endswith(" last time, after fetching 6 B to this node.")
 
 
 def test_progress_names_the_check_and_its_work(staged: Path, tmp_path: Path) -> None:

@@ -72,7 +72,7 @@ def test_a_sound_plugin_is_listed_explained_and_asked(site: Path, run_stagegate:
 
 def test_a_broken_plugin_says_so_and_breaks_no_other(site: Path, run_stagegate: Run) -> None:
     listed = json.loads(run_stagegate("checks", "--json", env={"PYTHONPATH": str(site)}).stdout)
-    broken = {one["name"]: one["broken"] for one in listed}
+    broken = {plugin["name"]: plugin["broken"] for plugin in listed}
     assert not broken["few_files"]
     assert not broken["schema"], "a plugin takes no other's name"
     assert "no licence" in broken["half"]

@@ -58,7 +58,7 @@ class PolicyScenario(Scenario):
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> PolicyScenario:
+def scenario(tmp_path: Path) -> PolicyScenario:
     return PolicyScenario(tmp_path, owners=OWNERS, gates=STRICT)
 
 
@@ -66,25 +66,25 @@ def place(tmp_path: Path) -> PolicyScenario:
 
 
 def test_of_two_first_stagings_one_adopts_and_the_other_proposes(
-    place: PolicyScenario, monkeypatch: pytest.MonkeyPatch
+    scenario: PolicyScenario, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     adopt_policy = Catalog.adopt_policy
 
-    def overtaken(catalog: Catalog, *arguments: Any, **named: Any) -> PolicyEntry:
+    def overtaken(catalog: Catalog, *arguments: Any, **keywords: Any) -> PolicyEntry:
         monkeypatch.setattr(Catalog, "adopt_policy", adopt_policy)
-        assert stage(place.node(INES), place.spec_file("strict.yaml", gates=STRICT)).proposed == ()
-        return catalog.adopt_policy(*arguments, **named)
+        assert stage(scenario.node(INES), scenario.spec_file("strict.yaml", gates=STRICT)).proposed == ()
+        return catalog.adopt_policy(*arguments, **keywords)
 
     monkeypatch.setattr(Catalog, "adopt_policy", overtaken)
-    place.write("one")
-    version = stage(place.node(), place.spec_file("lax.yaml", gates=LAX))
+    scenario.write("one")
+    version = stage(scenario.node(), scenario.spec_file("lax.yaml", gates=LAX))
     assert any(change.direction is Direction.LOOSENED for change in version.proposed)
-    (adoption,) = place.node().catalog.policies("things")
+    (adoption,) = scenario.node().catalog.policies("things")
     assert (adoption.who, adoption.policy["gates"]) == (INES, STRICT)
 
 
 def test_stager_killed_after_the_adoption_leaves_its_policy(
-    place: PolicyScenario, monkeypatch: pytest.MonkeyPatch
+    scenario: PolicyScenario, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing was published, and the next staging is judged by what was adopted."""
 
@@ -97,108 +97,111 @@ def test_stager_killed_after_the_adoption_leaves_its_policy(
     with monkeypatch.context() as patch:
         patch.setattr(Catalog, "put_spec", killed)
         with pytest.raises(Killed):
-            place.deliver("one")
+            scenario.deliver("one")
     with pytest.raises(UnknownRef, match=r"no ref `latest` of things.*stagegate stage SPEC"):
-        check(place.node(), THINGS, "production")
-    place.deliver("one", gates=LAX)
-    assert check(place.node(), THINGS, "production").outcome is DecisionOutcome.WAITING
+        check(scenario.node(), THINGS, "production")
+    scenario.deliver("one", gates=LAX)
+    assert check(scenario.node(), THINGS, "production").outcome is DecisionOutcome.WAITING
 
 
 # ── trials ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_lax_spec_reinstates_nothing(place: PolicyScenario, capsys: pytest.CaptureFixture[str]) -> None:
-    good = place.to_production("one")
-    bad = place.to_production("two")
-    rollback(place.node(), PRODUCTION, reason="loss went up")
-    lax = str(place.spec_file("lax.yaml", gates=LAX))
-    assert place.run("check", f"things@{bad}", "--gate", "production", "--spec", lax, identity="mallory") == 0
+def test_lax_spec_reinstates_nothing(scenario: PolicyScenario, capsys: pytest.CaptureFixture[str]) -> None:
+    good = scenario.to_production("one")
+    bad = scenario.to_production("two")
+    rollback(scenario.node(), PRODUCTION, reason="loss went up")
+    lax = str(scenario.spec_file("lax.yaml", gates=LAX))
+    assert scenario.run("check", f"things@{bad}", "--gate", "production", "--spec", lax, identity="mallory") == 0
     assert capsys.readouterr().out.startswith("TRIAL")
-    assert place.run("promote", f"things@{bad}", "--to", "production", "--reinstate", identity="mallory") == 1
-    assert place.node().catalog.resolve(PRODUCTION) == good
+    assert scenario.run("promote", f"things@{bad}", "--to", "production", "--reinstate", identity="mallory") == 1
+    assert scenario.node().catalog.resolve(PRODUCTION) == good
 
 
-def test_trial_leaves_no_trace(place: PolicyScenario) -> None:
-    place.deliver("one")
-    check(place.node(), THINGS, "production")
-    before, planned = place.files(), preview_check(place.node(), THINGS, "production")
-    lax = place.spec_file("lax.yaml", gates=LAX)
-    assert check(place.node(), THINGS, "production", spec=lax).accepted
-    assert check(place.node(), lax, "production").accepted
-    validate(place.node(), THINGS, spec=lax)
-    assert place.files() == before
-    assert [one.state for one in preview_check(place.node(), THINGS, "production")] == [one.state for one in planned]
+def test_trial_leaves_no_trace(scenario: PolicyScenario) -> None:
+    scenario.deliver("one")
+    check(scenario.node(), THINGS, "production")
+    before, planned = scenario.files(), preview_check(scenario.node(), THINGS, "production")
+    lax = scenario.spec_file("lax.yaml", gates=LAX)
+    assert check(scenario.node(), THINGS, "production", spec=lax).accepted
+    assert check(scenario.node(), lax, "production").accepted
+    validate(scenario.node(), THINGS, spec=lax)
+    assert scenario.files() == before
+    assert [planned_check.state for planned_check in preview_check(scenario.node(), THINGS, "production")] == [
+        planned_check.state for planned_check in planned
+    ]
     with pytest.raises(WaitingForApproval):
-        promote(place.node(), THINGS, "production")
+        promote(scenario.node(), THINGS, "production")
 
 
-def test_nobody_is_asked_to_approve_a_trial(place: PolicyScenario) -> None:
+def test_nobody_is_asked_to_approve_a_trial(scenario: PolicyScenario) -> None:
     """Whoever writes a flow of his own hands a trial's decision on to what records requests."""
-    version = place.deliver("one", gates={"production": {"require": ["license"]}}).digest
-    tried = check(place.node(), Address("things", version), "production", spec=place.spec(gates=STRICT))
+    version = scenario.deliver("one", gates={"production": {"require": ["license"]}}).digest
+    tried = check(scenario.node(), Address("things", version), "production", spec=scenario.spec(gates=STRICT))
     assert tried.outcome is DecisionOutcome.WAITING
     with pytest.raises(UsageError, match=r"trial.*can\'t be approved"):
-        wait(place.node(), tried, "7d0cfe2e-0000-4000-8000-000000000000", timedelta(hours=1))
-    assert place.node().catalog.requests("things", "production") == []
+        wait(scenario.node(), tried, "7d0cfe2e-0000-4000-8000-000000000000", timedelta(hours=1))
+    assert scenario.node().catalog.requests("things", "production") == []
 
 
 def test_validating_under_another_spec_says_that_it_is_a_trial(
-    place: PolicyScenario, capsys: pytest.CaptureFixture[str]
+    scenario: PolicyScenario, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    place.deliver("one")
-    assert place.run("validate", "things", "--spec", str(place.spec_file(gates=LAX))) == 3  # it has no contract
+    scenario.deliver("one")
+    assert scenario.run("validate", "things", "--spec", str(scenario.spec_file(gates=LAX))) == 3  # it has no contract
     assert capsys.readouterr().out.startswith("TRIAL")
 
 
-def test_spec_with_the_adopted_policy_is_no_trial(place: PolicyScenario) -> None:
-    place.deliver("one")
-    assert check(place.node(), place.spec(), "production").adopted == place.node().catalog.policy("things").digest  # type: ignore[union-attr]
+def test_spec_with_the_adopted_policy_is_no_trial(scenario: PolicyScenario) -> None:
+    scenario.deliver("one")
+    decision = check(scenario.node(), scenario.spec(), "production")
+    assert decision.adopted == scenario.node().catalog.policy("things").digest  # type: ignore[union-attr]
 
 
-def test_facts_of_the_asker_s_spec_do_not_count(place: PolicyScenario) -> None:
-    place.deliver("one", license="CC-BY-NC-4.0")
-    friendly = place.spec_file("friendly.yaml", license="CC0-1.0")
-    assert check(place.node(), friendly, "production").outcome is DecisionOutcome.REFUSED
+def test_facts_of_the_asker_s_spec_do_not_count(scenario: PolicyScenario) -> None:
+    scenario.deliver("one", license="CC-BY-NC-4.0")
+    friendly = scenario.spec_file("friendly.yaml", license="CC0-1.0")
+    assert check(scenario.node(), friendly, "production").outcome is DecisionOutcome.REFUSED
 
 
 # ── proposals ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_another_policy_is_proposed_and_the_adopted_one_judges(
-    place: PolicyScenario, capsys: pytest.CaptureFixture[str]
+    scenario: PolicyScenario, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    place.deliver("one")
-    digest = place.deliver("two", gates=LAX).digest
-    assert place.run("stage", str(place.spec_file(gates=LAX))) == 0
-    told = capsys.readouterr().out
-    assert "proposes another policy" in told
-    assert "loosened   gate production: approval is no longer required" in told
-    assert check(place.node(), Address("things", digest), "production").outcome is DecisionOutcome.WAITING
-    assert place.run("check", "things", "--gate", "production") == 4
+    scenario.deliver("one")
+    digest = scenario.deliver("two", gates=LAX).digest
+    assert scenario.run("stage", str(scenario.spec_file(gates=LAX))) == 0
+    output = capsys.readouterr().out
+    assert "proposes another policy" in output
+    assert "loosened   gate production: approval is no longer required" in output
+    assert check(scenario.node(), Address("things", digest), "production").outcome is DecisionOutcome.WAITING
+    assert scenario.run("check", "things", "--gate", "production") == 4
     assert "loosened" in capsys.readouterr().out
 
 
-def test_first_spec_with_gates_is_adopted(place: PolicyScenario) -> None:
-    place.deliver("one", gates={})
+def test_first_spec_with_gates_is_adopted(scenario: PolicyScenario) -> None:
+    scenario.deliver("one", gates={})
     with pytest.raises(UsageError, match=r"adopted no policy yet.*stagegate policy adopt"):
-        check(place.node(), THINGS, "production")
-    place.deliver("two")
-    assert check(place.node(), THINGS, "production").outcome is DecisionOutcome.WAITING
+        check(scenario.node(), THINGS, "production")
+    scenario.deliver("two")
+    assert check(scenario.node(), THINGS, "production").outcome is DecisionOutcome.WAITING
 
 
-def test_owners_are_policy_so_nobody_names_himself(place: PolicyScenario) -> None:
-    place.deliver("one", owners=OWNERS)
-    place.deliver("one", owners=OWNERS | {"infra": "mallory"})
-    check(place.node(), THINGS, "production")
+def test_owners_are_policy_so_nobody_names_himself(scenario: PolicyScenario) -> None:
+    scenario.deliver("one", owners=OWNERS)
+    scenario.deliver("one", owners=OWNERS | {"infra": "mallory"})
+    check(scenario.node(), THINGS, "production")
     with pytest.raises(UsageError, match="not an address of infra"):
-        approve(place.node(Identity("mallory", "declared")), THINGS, "production", reason="me")
+        approve(scenario.node(Identity("mallory", "declared")), THINGS, "production", reason="me")
 
 
-def test_policy_diff_and_show_tell_check_by_check(place: PolicyScenario, capsys: pytest.CaptureFixture[str]) -> None:
-    place.deliver("one", gates={"production": {"require": ["license", {"rollback": {"warn": "30d"}}]}}, policy=RULE)
+def test_policy_diff_and_show_tell_check_by_check(scenario: PolicyScenario, capsys: pytest.CaptureFixture[str]) -> None:
+    scenario.deliver("one", gates={"production": {"require": ["license", {"rollback": {"warn": "30d"}}]}}, policy=RULE)
     other = {"production": {"require": [{"rollback": {"warn": "60d", "severity": "warning"}}, "owner"]}}
-    assert place.run("policy", "diff", str(place.spec_file("other.yaml", gates=other)), "--json") == 0
-    changes = {(one["difference"], one["direction"]) for one in json.loads(capsys.readouterr().out)}
+    assert scenario.run("policy", "diff", str(scenario.spec_file("other.yaml", gates=other)), "--json") == 0
+    changes = {(change["difference"], change["direction"]) for change in json.loads(capsys.readouterr().out)}
     assert changes == {
         ("license is no longer required", "loosened"),
         ("rollback: severity blocking → warning", "loosened"),
@@ -206,67 +209,71 @@ def test_policy_diff_and_show_tell_check_by_check(place: PolicyScenario, capsys:
         ("owner is required", "tightened"),
         ('change {"approval":{"count":1,"from":["governance"]}} → none', "loosened"),
     }
-    assert place.run("policy", "show", "things") == 0
+    assert scenario.run("policy", "show", "things") == 0
     assert "# policy 1 of things" in capsys.readouterr().out
 
 
 def test_policy_written_otherwise_is_told_as_another_one(
-    place: PolicyScenario, capsys: pytest.CaptureFixture[str]
+    scenario: PolicyScenario, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Whether two ways to write it ask the same is not known of every key: so it is a proposal, and a trial."""
-    place.deliver("one", gates={"production": {"require": ["license", "owner"]}})
-    other = str(place.spec_file(gates={"production": {"require": ["owner", "license"]}}))
-    told = "changed    gates: written otherwise, without a difference that this release can name"
+    scenario.deliver("one", gates={"production": {"require": ["license", "owner"]}})
+    other = str(scenario.spec_file(gates={"production": {"require": ["owner", "license"]}}))
+    line = "changed    gates: written otherwise, without a difference that this release can name"
     for words in (("policy", "diff", other), ("stage", other), ("policy", "adopt", other, "--reason", "by name")):
-        assert place.run(*words) == 0
-        assert told in capsys.readouterr().out
+        assert scenario.run(*words) == 0
+        assert line in capsys.readouterr().out
 
 
 def test_policy_that_this_release_can_t_read_is_named_and_left(
-    place: PolicyScenario, capsys: pytest.CaptureFixture[str]
+    scenario: PolicyScenario, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """One whose check came with a plugin, say; nothing is judged by it, and its own rule lets another one in."""
-    place.deliver("one")
+    scenario.deliver("one")
     lost = {"gates": {"production": {"require": ["came_with_a_plugin"]}}}
-    place.node().catalog.adopt_policy("things", lost, head=place.node().catalog.policy("things"), who=ADA, reason="so")
+    scenario.node().catalog.adopt_policy(
+        "things", lost, head=scenario.node().catalog.policy("things"), who=ADA, reason="so"
+    )
     with pytest.raises(
         CorruptRecord, match=r"policy sha256:\w{12}.* can't be read by this release.*came_with_a_plugin"
     ):
-        check(place.node(), THINGS, "production")
-    for words in (["status"], ["stage", str(place.spec_file())], ["policy", "history", "things"]):
-        assert place.run(*words) == 0
+        check(scenario.node(), THINGS, "production")
+    for words in (["status"], ["stage", str(scenario.spec_file())], ["policy", "history", "things"]):
+        assert scenario.run(*words) == 0
         assert "of things can't be read by this release" in capsys.readouterr().out
-    assert place.run("policy", "adopt", str(place.spec_file()), "--reason", "the plugin is gone") == 0
-    assert check(place.node(), THINGS, "production").outcome is DecisionOutcome.WAITING
+    assert scenario.run("policy", "adopt", str(scenario.spec_file()), "--reason", "the plugin is gone") == 0
+    assert check(scenario.node(), THINGS, "production").outcome is DecisionOutcome.WAITING
 
 
-def test_spec_that_this_release_can_t_read_is_named(place: PolicyScenario, capsys: pytest.CaptureFixture[str]) -> None:
-    digest = place.deliver("one").digest
-    newer = {**place.node().catalog.spec("things", digest), "stagegate": 2}  # type: ignore[dict-item]
-    place.node().catalog.put_spec("things", digest, newer)
+def test_spec_that_this_release_can_t_read_is_named(
+    scenario: PolicyScenario, capsys: pytest.CaptureFixture[str]
+) -> None:
+    digest = scenario.deliver("one").digest
+    newer = {**scenario.node().catalog.spec("things", digest), "stagegate": 2}  # type: ignore[dict-item]
+    scenario.node().catalog.put_spec("things", digest, newer)
     problem = "can't be read by this release: spec: stagegate: this release reads version 1"
     with pytest.raises(CorruptRecord, match=f"spec of things@{digest} with the policy .* {problem}"):
-        check(place.node(), THINGS, "production")
-    assert place.run("status") == 3
+        check(scenario.node(), THINGS, "production")
+    assert scenario.run("status") == 3
     assert f"The spec of things@{digest} {problem}" in capsys.readouterr().err
 
 
 def test_status_tells_what_waits_and_what_is_proposed(
-    place: PolicyScenario, capsys: pytest.CaptureFixture[str]
+    scenario: PolicyScenario, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    place.deliver("one", policy=RULE)
-    check(place.node(), THINGS, "production")
-    adopt(place.node(), place.spec_file("lax.yaml", gates=LAX), reason="in a hurry")
-    digest = place.deliver("two", gates=LAX, policy=RULE).digest
-    assert place.run("status") == 0
-    told = capsys.readouterr().out
-    assert "production   no version yet" in told
-    assert "waits for approval since" in told
-    assert "stagegate policy approve things" in told
-    assert "loosened   gate production: approval is no longer required" in told
-    assert place.run("status", "things", "--json") == 0
-    (found,) = json.loads(capsys.readouterr().out)
-    assert found["refs"][0] | {"at": "", "by": ""} == {
+    scenario.deliver("one", policy=RULE)
+    check(scenario.node(), THINGS, "production")
+    adopt(scenario.node(), scenario.spec_file("lax.yaml", gates=LAX), reason="in a hurry")
+    digest = scenario.deliver("two", gates=LAX, policy=RULE).digest
+    assert scenario.run("status") == 0
+    output = capsys.readouterr().out
+    assert "production   no version yet" in output
+    assert "waits for approval since" in output
+    assert "stagegate policy approve things" in output
+    assert "loosened   gate production: approval is no longer required" in output
+    assert scenario.run("status", "things", "--json") == 0
+    (status,) = json.loads(capsys.readouterr().out)
+    assert status["refs"][0] | {"at": "", "by": ""} == {
         "ref": "latest",
         "digest": digest,
         "at": "",
@@ -276,14 +283,14 @@ def test_status_tells_what_waits_and_what_is_proposed(
 
 
 def test_status_leaves_out_a_request_that_an_adoption_ended(
-    place: PolicyScenario, capsys: pytest.CaptureFixture[str]
+    scenario: PolicyScenario, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    place.deliver("one")
-    check(place.node(), THINGS, "production")
-    assert place.run("status") == 0
+    scenario.deliver("one")
+    check(scenario.node(), THINGS, "production")
+    assert scenario.run("status") == 0
     assert "waits for approval since" in capsys.readouterr().out
-    adopt(place.node(), place.spec(gates=SHORT), reason="less")
-    assert place.run("status") == 0
+    adopt(scenario.node(), scenario.spec(gates=SHORT), reason="less")
+    assert scenario.run("status") == 0
     assert "waits for approval since" not in capsys.readouterr().out
 
 
@@ -291,87 +298,92 @@ def test_status_leaves_out_a_request_that_an_adoption_ended(
 
 
 def test_without_a_rule_anybody_adopts_and_it_is_told(
-    place: PolicyScenario, capsys: pytest.CaptureFixture[str]
+    scenario: PolicyScenario, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    place.deliver("one")
-    assert place.run("policy", "adopt", str(place.spec_file(gates=LAX)), "--reason", "in a hurry") == 0
+    scenario.deliver("one")
+    assert scenario.run("policy", "adopt", str(scenario.spec_file(gates=LAX)), "--reason", "in a hurry") == 0
     assert "No approval was needed" in capsys.readouterr().out
-    assert place.run("history", "things") == 0
+    assert scenario.run("history", "things") == 0
     ledger = capsys.readouterr().out
     assert "number 2" in ledger
     assert "in a hurry" in ledger
     assert "loosened   gate production: approval is no longer required" in ledger
 
 
-def test_answer_to_a_proposal_has_a_name(place: PolicyScenario) -> None:
-    place.deliver("one", policy={"change": {"approval": {"count": 1}}})
-    assert adopt(place.node(), place.spec(gates=LAX), reason="in a hurry").missing
+def test_answer_to_a_proposal_has_a_name(scenario: PolicyScenario) -> None:
+    scenario.deliver("one", policy={"change": {"approval": {"count": 1}}})
+    assert adopt(scenario.node(), scenario.spec(gates=LAX), reason="in a hurry").missing
     with pytest.raises(UsageError, match="has no name"):
-        answer_request(place.node(Identity(" ", "declared")), "things", approved=True, reason="")
+        answer_request(scenario.node(Identity(" ", "declared")), "things", approved=True, reason="")
 
 
 def test_rule_wants_its_group_and_never_the_requester(
-    place: PolicyScenario, capsys: pytest.CaptureFixture[str]
+    scenario: PolicyScenario, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    place.deliver("one", policy=RULE)
-    lax = str(place.spec_file(gates=LAX))  # without a rule of its own: the adopted one decides, its own end included
-    assert place.run("policy", "adopt", lax, "--reason", "in a hurry", identity=LEGAL.name) == 4
-    assert place.run("policy", "approve", "things", identity=LEGAL.name) == 2
+    scenario.deliver("one", policy=RULE)
+    lax = str(scenario.spec_file(gates=LAX))  # without a rule of its own: the adopted one decides, its own end included
+    assert scenario.run("policy", "adopt", lax, "--reason", "in a hurry", identity=LEGAL.name) == 4
+    assert scenario.run("policy", "approve", "things", identity=LEGAL.name) == 2
     assert "made the request and can't answer it" in capsys.readouterr().err
-    assert place.run("policy", "approve", "things", identity=INES.name) == 2
+    assert scenario.run("policy", "approve", "things", identity=INES.name) == 2
     assert "not an address of governance" in capsys.readouterr().err
-    assert place.run("policy", "adopt", lax, "--reason", "in a hurry", identity="mallory") == 4
-    assert len(adoptions(place.node(), "things")) == 1
+    assert scenario.run("policy", "adopt", lax, "--reason", "in a hurry", identity="mallory") == 4
+    assert len(adoptions(scenario.node(), "things")) == 1
 
 
-def test_policy_is_adopted_once_its_rule_is_met(place: PolicyScenario, capsys: pytest.CaptureFixture[str]) -> None:
-    place.deliver("one", policy=RULE)
-    other = place.spec_file(gates=LAX, policy=RULE)
-    assert place.run("policy", "adopt", str(other), "--reason", "smaller team") == 4
+def test_policy_is_adopted_once_its_rule_is_met(scenario: PolicyScenario, capsys: pytest.CaptureFixture[str]) -> None:
+    scenario.deliver("one", policy=RULE)
+    other = scenario.spec_file(gates=LAX, policy=RULE)
+    assert scenario.run("policy", "adopt", str(other), "--reason", "smaller team") == 4
     assert "0 of 1 approval by governance" in capsys.readouterr().out
-    assert place.run("policy", "approve", "things", "--reason", "agreed", identity=LEGAL.name) == 0
+    assert scenario.run("policy", "approve", "things", "--reason", "agreed", identity=LEGAL.name) == 0
     assert "loosened" in capsys.readouterr().out
-    assert place.run("policy", "adopt", str(other), "--reason", "smaller team") == 0
-    (_, (entry, changes)) = adoptions(place.node(), "things")
+    assert scenario.run("policy", "adopt", str(other), "--reason", "smaller team") == 0
+    (_, (entry, changes)) = adoptions(scenario.node(), "things")
     assert [answer.approver.name for answer in entry.approvals] == [LEGAL.name]
     assert {change.direction for change in changes} == {Direction.LOOSENED}
-    assert check(place.node(), THINGS, "production").accepted
+    assert check(scenario.node(), THINGS, "production").accepted
 
 
 def test_of_several_proposals_the_one_that_is_named_is_agreed_to(
-    place: PolicyScenario, capsys: pytest.CaptureFixture[str]
+    scenario: PolicyScenario, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Whoever proposes another one just before the answer gets no approval that was meant for the one before."""
-    place.deliver("one", policy=RULE)
+    scenario.deliver("one", policy=RULE)
     owned = {"production": {"require": ["license", "owner"]}}
-    meant = adopt(place.node(), place.spec_file("meant.yaml", gates=owned, policy=RULE), reason="as agreed").digest
-    hasty = adopt(place.node(INES), place.spec_file("lax.yaml", gates=LAX), reason="in a hurry").digest
-    assert place.run("policy", "approve", "things", identity=LEGAL.name) == 2
-    told = capsys.readouterr().err
-    assert (meant[:19] in told, hasty[:19] in told, "--policy" in told) == (True, True, True)
-    assert place.run("policy", "approve", "things", "--policy", meant[:19], identity=LEGAL.name) == 0
-    assert adopt(place.node(INES), place.folder / "lax.yaml", reason="in a hurry").missing
-    assert adopt(place.node(), place.folder / "meant.yaml", reason="as agreed").seq == 2
+    meant = adopt(
+        scenario.node(), scenario.spec_file("meant.yaml", gates=owned, policy=RULE), reason="as agreed"
+    ).digest
+    hasty = adopt(scenario.node(INES), scenario.spec_file("lax.yaml", gates=LAX), reason="in a hurry").digest
+    assert scenario.run("policy", "approve", "things", identity=LEGAL.name) == 2
+    errors = capsys.readouterr().err
+    assert (meant[:19] in errors, hasty[:19] in errors, "--policy" in errors) == (True, True, True)
+    assert scenario.run("policy", "approve", "things", "--policy", meant[:19], identity=LEGAL.name) == 0
+    assert adopt(scenario.node(INES), scenario.folder / "lax.yaml", reason="in a hurry").missing
+    assert adopt(scenario.node(), scenario.folder / "meant.yaml", reason="as agreed").seq == 2
 
 
-def test_declined_policy_is_not_adopted(place: PolicyScenario) -> None:
-    place.deliver("one", policy=RULE)
-    other = place.spec(gates=LAX, policy=RULE)
-    adopt(place.node(), other, reason="smaller team")
-    answer_request(place.node(LEGAL), "things", approved=False, reason="no")
-    assert adopt(place.node(), other, reason="again").missing == f"declined by {LEGAL.name}: no"
+def test_declined_policy_is_not_adopted(scenario: PolicyScenario) -> None:
+    scenario.deliver("one", policy=RULE)
+    other = scenario.spec(gates=LAX, policy=RULE)
+    adopt(scenario.node(), other, reason="smaller team")
+    answer_request(scenario.node(LEGAL), "things", approved=False, reason="no")
+    assert adopt(scenario.node(), other, reason="again").missing == f"declined by {LEGAL.name}: no"
 
 
-def test_answer_to_an_earlier_proposal_does_not_count(place: PolicyScenario) -> None:
-    place.deliver("one", policy=RULE)
-    first, second = place.spec_file("first.yaml", gates=LAX, policy=RULE), place.spec_file("second.yaml", gates=STRICT)
-    wanted, other = (adopt(place.node(), spec, reason="why not").digest for spec in (first, second))
-    answer_request(place.node(LEGAL), "things", approved=True, reason="", digest=wanted)
-    assert adopt(place.node(), second, reason="why not").missing == "0 of 1 approval by governance"
-    assert adopt(place.node(), first, reason="why not").seq == 2
+def test_answer_to_an_earlier_proposal_does_not_count(scenario: PolicyScenario) -> None:
+    scenario.deliver("one", policy=RULE)
+    first, second = (
+        scenario.spec_file("first.yaml", gates=LAX, policy=RULE),
+        scenario.spec_file("second.yaml", gates=STRICT),
+    )
+    wanted, other = (adopt(scenario.node(), spec, reason="why not").digest for spec in (first, second))
+    answer_request(scenario.node(LEGAL), "things", approved=True, reason="", digest=wanted)
+    assert adopt(scenario.node(), second, reason="why not").missing == "0 of 1 approval by governance"
+    assert adopt(scenario.node(), first, reason="why not").seq == 2
     # It was asked about a policy that counts no more.
     with pytest.raises(UsageError, match="There is no request to adopt another policy"):
-        answer_request(place.node(LEGAL), "things", approved=True, reason="", digest=other)
+        answer_request(scenario.node(LEGAL), "things", approved=True, reason="", digest=other)
 
 
 @pytest.mark.parametrize(
@@ -380,15 +392,15 @@ def test_answer_to_an_earlier_proposal_does_not_count(place: PolicyScenario) -> 
     ids=["more than there are", "nobody"],
 )
 def test_rule_that_nobody_could_meet_is_not_adopted(
-    place: PolicyScenario, rule: dict[str, Any], owners: dict[str, str]
+    scenario: PolicyScenario, rule: dict[str, Any], owners: dict[str, str]
 ) -> None:
     """Once it was, no policy could ever be adopted again, nor the rule taken back."""
     locked: dict[str, Any] = {"policy": {"change": {"approval": rule}}, "owners": owners}
     with pytest.raises(UsageError, match=r"nobody could ever adopt another policy.*from governance.*owners"):
-        place.deliver("one", **locked)
-    place.deliver("one")
+        scenario.deliver("one", **locked)
+    scenario.deliver("one")
     with pytest.raises(UsageError, match="nobody could ever adopt another policy"):
-        adopt(place.node(), place.spec(**locked), reason="locked")
+        adopt(scenario.node(), scenario.spec(**locked), reason="locked")
 
 
 def new_key(path: Path) -> SigningKey:
@@ -397,52 +409,52 @@ def new_key(path: Path) -> SigningKey:
     return read_signing_key(path, no_passphrase)
 
 
-def test_signed_decline_is_not_hidden_behind_an_unsigned_answer(place: PolicyScenario, tmp_path: Path) -> None:
+def test_signed_decline_is_not_hidden_behind_an_unsigned_answer(scenario: PolicyScenario, tmp_path: Path) -> None:
     """Whoever may write to the catalog adds an answer in the name of the one who declined."""
     boss = Identity("boss@example.org", "declared")
     keys = {who.name: new_key(tmp_path / who.name) for who in (LEGAL, boss)}
     public = {name: key.public for name, key in keys.items()}
     signed = {"count": 1, "from": ["governance"], "signed": True, "keys": public}
     owners = OWNERS | {"governance": f"{LEGAL.name}, {boss.name}"}
-    place.deliver("one", policy={"change": {"approval": signed}}, owners=owners)
-    lax = place.spec(gates=LAX)
-    request = adopt(place.node(), lax, reason="smaller team").request
+    scenario.deliver("one", policy={"change": {"approval": signed}}, owners=owners)
+    lax = scenario.spec(gates=LAX)
+    request = adopt(scenario.node(), lax, reason="smaller team").request
     assert request
-    answer_request(place.node(LEGAL), "things", approved=False, reason="no", key=keys[LEGAL.name])
-    put_approval(place.node().catalog, request, LEGAL, approved=True, reason="forged")
-    answer_request(place.node(boss), "things", approved=True, reason="", key=keys[boss.name])
-    assert adopt(place.node(), lax, reason="smaller team").missing.startswith(f"declined by {LEGAL.name}")
+    answer_request(scenario.node(LEGAL), "things", approved=False, reason="no", key=keys[LEGAL.name])
+    put_approval(scenario.node().catalog, request, LEGAL, approved=True, reason="forged")
+    answer_request(scenario.node(boss), "things", approved=True, reason="", key=keys[boss.name])
+    assert adopt(scenario.node(), lax, reason="smaller team").missing.startswith(f"declined by {LEGAL.name}")
 
 
-def test_rule_that_wants_signatures_takes_no_other_answer(place: PolicyScenario, tmp_path: Path) -> None:
+def test_rule_that_wants_signatures_takes_no_other_answer(scenario: PolicyScenario, tmp_path: Path) -> None:
     path = tmp_path / "key.pem"
     key = new_key(path)
     signed = {"count": 1, "from": ["governance"], "signed": True, "keys": {LEGAL.name: key.public}}
-    place.deliver("one", policy={"change": {"approval": signed}})
-    lax = place.spec(gates=LAX)
-    adopt(place.node(), lax, reason="smaller team")
+    scenario.deliver("one", policy={"change": {"approval": signed}})
+    lax = scenario.spec(gates=LAX)
+    adopt(scenario.node(), lax, reason="smaller team")
     with pytest.raises(UsageError, match="not signed with the key"):
-        answer_request(place.node(LEGAL), "things", approved=True, reason="")
-    assert place.run("policy", "approve", "things", "--key", str(path), identity=LEGAL.name) == 0
-    assert adopt(place.node(), lax, reason="smaller team").seq == 2
+        answer_request(scenario.node(LEGAL), "things", approved=True, reason="")
+    assert scenario.run("policy", "approve", "things", "--key", str(path), identity=LEGAL.name) == 0
+    assert adopt(scenario.node(), lax, reason="smaller team").seq == 2
     assert open_workspace(tmp_path / "elsewhere", tmp_path / "catalog").catalog.policy("things")
 
 
-def test_acceptance_ends_with_its_policy(place: PolicyScenario) -> None:
-    place.deliver("one", gates=LAX)
-    assert check(place.node(), THINGS, "production").accepted
-    adopt(place.node(), place.spec(gates=STRICT), reason="an approval is needed")
+def test_acceptance_ends_with_its_policy(scenario: PolicyScenario) -> None:
+    scenario.deliver("one", gates=LAX)
+    assert check(scenario.node(), THINGS, "production").accepted
+    adopt(scenario.node(), scenario.spec(gates=STRICT), reason="an approval is needed")
     with pytest.raises(GateFailed, match="policy of production changed"):
-        promote(place.node(), THINGS, "production")
+        promote(scenario.node(), THINGS, "production")
 
 
-def test_what_production_names_stays_ready_under_its_own_policy(place: PolicyScenario) -> None:
-    digest = place.deliver("one", gates=LAX).digest
-    check(place.node(), THINGS, "production")
-    promote(place.node(), THINGS, "production")
-    adopt(place.node(), place.spec(gates=STRICT), reason="an approval is needed")
-    readiness = find_ready(place.node(), PRODUCTION)
-    with hold_ready(place.node(), readiness) as version:
+def test_what_production_names_stays_ready_under_its_own_policy(scenario: PolicyScenario) -> None:
+    digest = scenario.deliver("one", gates=LAX).digest
+    check(scenario.node(), THINGS, "production")
+    promote(scenario.node(), THINGS, "production")
+    adopt(scenario.node(), scenario.spec(gates=STRICT), reason="an approval is needed")
+    readiness = find_ready(scenario.node(), PRODUCTION)
+    with hold_ready(scenario.node(), readiness) as version:
         assert version.digest == digest
 
 
@@ -450,19 +462,19 @@ def test_what_production_names_stays_ready_under_its_own_policy(place: PolicySce
 
 
 def test_reinstatement_needs_a_decision_after_the_rollback(
-    place: PolicyScenario, capsys: pytest.CaptureFixture[str]
+    scenario: PolicyScenario, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    place.to_production("one")
-    bad = Address("things", place.to_production("two"))
-    assert check(place.node(), bad, "production").accepted
-    rollback(place.node(), PRODUCTION, reason="loss went up")
+    scenario.to_production("one")
+    bad = Address("things", scenario.to_production("two"))
+    assert check(scenario.node(), bad, "production").accepted
+    rollback(scenario.node(), PRODUCTION, reason="loss went up")
     with pytest.raises(GateFailed, match=r"loss went up; its acceptance is older than the withdrawal.*stagegate check"):
-        promote(place.node(), bad, "production", reinstate=True)
-    assert place.run("check", str(bad), "--gate", "production") == 4
-    told = capsys.readouterr().out
-    assert "loss went up" in told
-    approve(place.node(INES), bad, "production", reason="mended")
-    assert check(place.node(), bad, "production").accepted
+        promote(scenario.node(), bad, "production", reinstate=True)
+    assert scenario.run("check", str(bad), "--gate", "production") == 4
+    output = capsys.readouterr().out
+    assert "loss went up" in output
+    approve(scenario.node(INES), bad, "production", reason="mended")
+    assert check(scenario.node(), bad, "production").accepted
     with pytest.raises(GateFailed, match="--reinstate"):
-        promote(place.node(), bad, "production")
-    assert promote(place.node(), bad, "production", reinstate=True).digest == bad.digest
+        promote(scenario.node(), bad, "production")
+    assert promote(scenario.node(), bad, "production", reinstate=True).digest == bad.digest

@@ -47,393 +47,398 @@ GATES = {
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> Scenario:
+def scenario(tmp_path: Path) -> Scenario:
     return Scenario(tmp_path, gates=GATES)
 
 
-def to_pilot(place: Scenario) -> None:
-    place.promote("pilot")
+def to_pilot(scenario: Scenario) -> None:
+    scenario.promote("pilot")
 
 
-def to_production(place: Scenario) -> None:
-    place.promote("pilot", "production")
+def to_production(scenario: Scenario) -> None:
+    scenario.promote("pilot", "production")
 
 
-def test_nothing_is_promoted_that_its_gate_was_not_asked_about(place: Scenario) -> None:
-    place.deliver("one")
+def test_nothing_is_promoted_that_its_gate_was_not_asked_about(scenario: Scenario) -> None:
+    scenario.deliver("one")
     with pytest.raises(GateFailed, match="never checked"):
-        promote(place.node(), THINGS, "pilot")
+        promote(scenario.node(), THINGS, "pilot")
 
 
-def test_promotion_moves_the_catalog_s_ref_and_the_node_s_copy(place: Scenario) -> None:
-    version = place.deliver("one")
-    to_pilot(place)
-    here = place.node()
+def test_promotion_moves_the_catalog_s_ref_and_the_node_s_copy(scenario: Scenario) -> None:
+    version = scenario.deliver("one")
+    to_pilot(scenario)
+    here = scenario.node()
     assert here.catalog.resolve(Address("things", "pilot")) == version.digest == here.cache.refs.get("things", "pilot")
     (entry,) = history(here, Address("things", "pilot"))
     assert entry.attestation["subject"][0]["digest"]["sha256"] == version.digest.removeprefix("sha256:")
 
 
-def test_production_waits_for_somebody_else_of_the_right_group(place: Scenario) -> None:
-    place.deliver("one")
-    to_pilot(place)
-    assert check(place.node(), THINGS, "production").outcome is DecisionOutcome.WAITING
+def test_production_waits_for_somebody_else_of_the_right_group(scenario: Scenario) -> None:
+    scenario.deliver("one")
+    to_pilot(scenario)
+    assert check(scenario.node(), THINGS, "production").outcome is DecisionOutcome.WAITING
     with pytest.raises(WaitingForApproval, match="approve"):
-        promote(place.node(), THINGS, "production")
+        promote(scenario.node(), THINGS, "production")
     with pytest.raises(UsageError, match="ada made the request"):
-        approve(place.node(), THINGS, "production", reason="me")
+        approve(scenario.node(), THINGS, "production", reason="me")
     with pytest.raises(UsageError, match="made the request"):
-        approve(place.node(Identity(" Ada", "declared")), THINGS, "production", reason="me again")
-    bob = place.node(Identity("bob", "declared"))
+        approve(scenario.node(Identity(" Ada", "declared")), THINGS, "production", reason="me again")
+    bob = scenario.node(Identity("bob", "declared"))
     with pytest.raises(UsageError, match=r"bob can't answer .*not an address of infra.*ines@example.org"):
         approve(bob, THINGS, "production", reason="not my group")
     assert check(bob, THINGS, "production").outcome is DecisionOutcome.WAITING
     with pytest.raises(WaitingForApproval, match="Somebody else than ada answers"):
         promote(bob, THINGS, "production")
-    approve(place.node(INES), THINGS, "production", reason="seen")
-    assert check(place.node(), THINGS, "production").accepted
-    assert promote(place.node(), THINGS, "production").previous == ""
+    approve(scenario.node(INES), THINGS, "production", reason="seen")
+    assert check(scenario.node(), THINGS, "production").accepted
+    assert promote(scenario.node(), THINGS, "production").previous == ""
 
 
-def test_decline_fails_the_gate_with_its_reason(place: Scenario) -> None:
-    place.deliver("one")
-    to_pilot(place)
-    check(place.node(), THINGS, "production")
+def test_decline_fails_the_gate_with_its_reason(scenario: Scenario) -> None:
+    scenario.deliver("one")
+    to_pilot(scenario)
+    check(scenario.node(), THINGS, "production")
     with pytest.raises(UsageError, match="needs a reason"):
-        approve(place.node(INES), THINGS, "production", approved=False)
-    approve(place.node(INES), THINGS, "production", approved=False, reason="March looks wrong")
-    decision = check(place.node(), THINGS, "production")
+        approve(scenario.node(INES), THINGS, "production", approved=False)
+    approve(scenario.node(INES), THINGS, "production", approved=False, reason="March looks wrong")
+    decision = check(scenario.node(), THINGS, "production")
     assert decision.outcome is DecisionOutcome.REFUSED
-    approval = next(one for one in decision.checks if one.check == "approval")
+    approval = next(result for result in decision.checks if result.check == "approval")
     assert "March looks wrong" in approval.summary + "".join(finding.problem for finding in approval.findings)
 
 
-def test_answer_that_cannot_count_is_refused_and_not_recorded(place: Scenario) -> None:
-    place.deliver("one")
-    to_pilot(place)
-    check(place.node(), THINGS, "production")
-    (request,) = place.node().catalog.requests("things", "production")
+def test_answer_that_cannot_count_is_refused_and_not_recorded(scenario: Scenario) -> None:
+    scenario.deliver("one")
+    to_pilot(scenario)
+    check(scenario.node(), THINGS, "production")
+    (request,) = scenario.node().catalog.requests("things", "production")
     for who in (ADA, Identity("bob", "declared")):
         with pytest.raises(UsageError, match="can't answer"):
-            approve(place.node(who), THINGS, "production", reason="seen")
-    assert not place.node().catalog.approvals(request)
+            approve(scenario.node(who), THINGS, "production", reason="seen")
+    assert not scenario.node().catalog.approvals(request)
 
 
-def test_answer_to_a_policy_of_before_is_refused(place: Scenario) -> None:
-    place.deliver("one")
-    to_pilot(place)
-    check(place.node(), THINGS, "production")
+def test_answer_to_a_policy_of_before_is_refused(scenario: Scenario) -> None:
+    scenario.deliver("one")
+    to_pilot(scenario)
+    check(scenario.node(), THINGS, "production")
     stricter = {**GATES, "production": {"extends": "pilot", "require": ["digest", {"approval": {"count": 2}}]}}
-    adopt(place.node(), place.spec(gates=stricter), reason="two must agree")
+    adopt(scenario.node(), scenario.spec(gates=stricter), reason="two must agree")
     with pytest.raises(UsageError, match=r"ended: the policy of production changed since.*records a new request"):
-        approve(place.node(INES), THINGS, "production", reason="seen")
+        approve(scenario.node(INES), THINGS, "production", reason="seen")
 
 
-def test_answer_about_a_target_that_moved_on_is_refused(place: Scenario) -> None:
-    asked = place.deliver("one")
-    to_pilot(place)
-    check(place.node(), THINGS, "production")
-    place.deliver("two")
-    to_production(place)
+def test_answer_about_a_target_that_moved_on_is_refused(scenario: Scenario) -> None:
+    staged = scenario.deliver("one")
+    to_pilot(scenario)
+    check(scenario.node(), THINGS, "production")
+    scenario.deliver("two")
+    to_production(scenario)
     with pytest.raises(UsageError, match="ended: production moved since"):
-        approve(place.node(INES), Address("things", asked.digest), "production", reason="late")
+        approve(scenario.node(INES), Address("things", staged.digest), "production", reason="late")
 
 
-def test_answer_to_a_request_that_was_made_anew_is_refused(place: Scenario) -> None:
-    place.deliver("one")
-    to_pilot(place)
-    decision = check(place.node(), THINGS, "production")
-    request, _ = wait(place.node(), decision, "run-1", timedelta(seconds=-1))
-    check(place.node(), THINGS, "production")
+def test_answer_to_a_request_that_was_made_anew_is_refused(scenario: Scenario) -> None:
+    scenario.deliver("one")
+    to_pilot(scenario)
+    decision = check(scenario.node(), THINGS, "production")
+    request, _ = wait(scenario.node(), decision, "run-1", timedelta(seconds=-1))
+    check(scenario.node(), THINGS, "production")
     with pytest.raises(UsageError, match="ended: ada made a newer request at"):
-        answer(place.node(INES), request, approved=True, reason="seen")
+        answer(scenario.node(INES), request, approved=True, reason="seen")
 
 
-def test_attestation_lists_only_answers_that_counted(place: Scenario) -> None:
-    place.deliver("one")
-    to_pilot(place)
-    check(place.node(), THINGS, "production")
-    (request,) = place.node().catalog.requests("things", "production")
-    put_approval(place.node().catalog, request, Identity("bob", "declared"), approved=True, reason="not my group")
-    approve(place.node(INES), THINGS, "production", reason="seen")
-    assert check(place.node(), THINGS, "production").accepted
-    statement = place.node().catalog.attestation("things", request.digest, "production")
-    assert [one.approver.name for one in read_statement(statement or {}).approvals] == [INES.name]
+def test_attestation_lists_only_answers_that_counted(scenario: Scenario) -> None:
+    scenario.deliver("one")
+    to_pilot(scenario)
+    check(scenario.node(), THINGS, "production")
+    (request,) = scenario.node().catalog.requests("things", "production")
+    put_approval(scenario.node().catalog, request, Identity("bob", "declared"), approved=True, reason="not my group")
+    approve(scenario.node(INES), THINGS, "production", reason="seen")
+    assert check(scenario.node(), THINGS, "production").accepted
+    statement = scenario.node().catalog.attestation("things", request.digest, "production")
+    assert [approval.approver.name for approval in read_statement(statement or {}).approvals] == [INES.name]
 
 
-def test_promote_after_an_approval_asks_for_a_check(place: Scenario) -> None:
-    place.deliver("one")
-    to_pilot(place)
-    check(place.node(), THINGS, "production")
-    approve(place.node(INES), THINGS, "production", reason="seen")
+def test_promote_after_an_approval_asks_for_a_check(scenario: Scenario) -> None:
+    scenario.deliver("one")
+    to_pilot(scenario)
+    check(scenario.node(), THINGS, "production")
+    approve(scenario.node(INES), THINGS, "production", reason="seen")
     with pytest.raises(
         GateFailed, match=r"approved by ines.* has to be checked again: the gate has not decided.*stagegate check"
     ):
-        promote(place.node(), THINGS, "production")
-    revoke(place.node(), Address("things", "pilot"), "license", reason="the wrong one was read")
+        promote(scenario.node(), THINGS, "production")
+    revoke(scenario.node(), Address("things", "pilot"), "license", reason="the wrong one was read")
     with pytest.raises(GateFailed, match=r"has to be checked again: no longer current: license \(revoked by ada"):
-        promote(place.node(), THINGS, "production")
+        promote(scenario.node(), THINGS, "production")
 
 
-def test_promote_after_a_decline_says_that_the_version_ended(place: Scenario) -> None:
-    place.deliver("one")
-    to_pilot(place)
-    check(place.node(), THINGS, "production")
-    approve(place.node(INES), THINGS, "production", approved=False, reason="March looks wrong")
+def test_promote_after_a_decline_says_that_the_version_ended(scenario: Scenario) -> None:
+    scenario.deliver("one")
+    to_pilot(scenario)
+    check(scenario.node(), THINGS, "production")
+    approve(scenario.node(INES), THINGS, "production", approved=False, reason="March looks wrong")
     for _ in range(2):
         with pytest.raises(
             GateFailed, match=r"can't go to production: .*ines.* declined: March looks wrong.*turn of ada.*new version"
         ):
-            promote(place.node(), THINGS, "production")
-        assert check(place.node(), THINGS, "production").outcome is DecisionOutcome.REFUSED
+            promote(scenario.node(), THINGS, "production")
+        assert check(scenario.node(), THINGS, "production").outcome is DecisionOutcome.REFUSED
 
 
-def test_request_lapses_with_the_last_run_that_waited(place: Scenario) -> None:
-    asked = place.deliver("one")
-    to_pilot(place)
-    decision = check(place.node(), THINGS, "production")
-    here = place.node()
+def test_request_lapses_with_the_last_run_that_waited(scenario: Scenario) -> None:
+    staged = scenario.deliver("one")
+    to_pilot(scenario)
+    decision = check(scenario.node(), THINGS, "production")
+    here = scenario.node()
     request, _ = wait(here, decision, "run-1", timedelta(seconds=-1))
     with pytest.raises(UsageError, match=r"lapsed at .* records a new request"):
-        approve(place.node(INES), THINGS, "production", reason="too late")
+        approve(scenario.node(INES), THINGS, "production", reason="too late")
     wait(here, decision, "run-2", timedelta(minutes=1))
     newer = here.catalog.awaited("things", "production", "run-2")
     assert newer is not None
-    assert (newer.id, newer.digest) == (here.catalog.requests("things", "production")[-1].id, asked.digest)
+    assert (newer.id, newer.digest) == (here.catalog.requests("things", "production")[-1].id, staged.digest)
     assert newer.id != request.id
     assert here.catalog.awaited("things", "production", "run-1") == request
-    assert [one.flow_run for one in waiting_runs(here, newer)] == ["run-2"]
-    assert approve(place.node(INES), THINGS, "production", reason="seen").request == newer.id
+    assert [run.flow_run for run in waiting_runs(here, newer)] == ["run-2"]
+    assert approve(scenario.node(INES), THINGS, "production", reason="seen").request == newer.id
 
 
-def test_decline_can_be_changed_after_the_run_ended(place: Scenario) -> None:
-    place.deliver("one")
-    to_pilot(place)
-    decision = check(place.node(), THINGS, "production")
-    wait(place.node(), decision, "run-1", timedelta(seconds=1))
-    approve(place.node(INES), THINGS, "production", approved=False, reason="March looks wrong")
+def test_decline_can_be_changed_after_the_run_ended(scenario: Scenario) -> None:
+    scenario.deliver("one")
+    to_pilot(scenario)
+    decision = check(scenario.node(), THINGS, "production")
+    wait(scenario.node(), decision, "run-1", timedelta(seconds=1))
+    approve(scenario.node(INES), THINGS, "production", approved=False, reason="March looks wrong")
     time.sleep(1)
-    assert not check(place.node(), THINGS, "production").accepted
-    approve(place.node(INES), THINGS, "production", reason="March was so")
-    assert check(place.node(), THINGS, "production").accepted
+    assert not check(scenario.node(), THINGS, "production").accepted
+    approve(scenario.node(INES), THINGS, "production", reason="March was so")
+    assert check(scenario.node(), THINGS, "production").accepted
 
 
-def test_approved_version_is_promoted_though_a_newer_arrived(place: Scenario) -> None:
-    asked = place.deliver("one")
-    to_pilot(place)
-    check(place.node(), THINGS, "production")
-    newer = place.deliver("two")
-    approve(place.node(INES), THINGS, "production", reason="seen")
-    assert check(place.node(), THINGS, "production").digest == asked.digest != newer.digest
-    assert promote(place.node(), THINGS, "production").digest == asked.digest
+def test_approved_version_is_promoted_though_a_newer_arrived(scenario: Scenario) -> None:
+    staged = scenario.deliver("one")
+    to_pilot(scenario)
+    check(scenario.node(), THINGS, "production")
+    newer = scenario.deliver("two")
+    approve(scenario.node(INES), THINGS, "production", reason="seen")
+    assert check(scenario.node(), THINGS, "production").digest == staged.digest != newer.digest
+    assert promote(scenario.node(), THINGS, "production").digest == staged.digest
 
 
-def test_an_approval_lets_no_other_version_through(place: Scenario) -> None:
-    place.deliver("one")
-    to_production(place)
-    place.deliver("two")
-    to_pilot(place)
-    assert check(place.node(), THINGS, "production").outcome is DecisionOutcome.WAITING
+def test_an_approval_lets_no_other_version_through(scenario: Scenario) -> None:
+    scenario.deliver("one")
+    to_production(scenario)
+    scenario.deliver("two")
+    to_pilot(scenario)
+    assert check(scenario.node(), THINGS, "production").outcome is DecisionOutcome.WAITING
 
 
-def test_approval_ends_when_production_moves_on(place: Scenario) -> None:
-    asked = place.deliver("one")
-    to_pilot(place)
-    check(place.node(), THINGS, "production")
-    approve(place.node(INES), THINGS, "production", reason="seen")
-    place.deliver("two")
-    to_production(place)
-    older = Address("things", asked.digest)
-    assert check(place.node(), older, "production").outcome is DecisionOutcome.WAITING
+def test_approval_ends_when_production_moves_on(scenario: Scenario) -> None:
+    staged = scenario.deliver("one")
+    to_pilot(scenario)
+    check(scenario.node(), THINGS, "production")
+    approve(scenario.node(INES), THINGS, "production", reason="seen")
+    scenario.deliver("two")
+    to_production(scenario)
+    older = Address("things", staged.digest)
+    assert check(scenario.node(), older, "production").outcome is DecisionOutcome.WAITING
 
 
-def test_what_pilot_accepted_goes_on_though_pilot_moved_on(place: Scenario) -> None:
-    asked = place.deliver("one")
-    to_pilot(place)
-    check(place.node(), THINGS, "production")
-    place.deliver("two")
-    to_pilot(place)
-    older = Address("things", asked.digest)
-    approve(place.node(INES), older, "production", reason="seen")
-    assert check(place.node(), older, "production").accepted
-    assert promote(place.node(), older, "production").digest == asked.digest
+def test_what_pilot_accepted_goes_on_though_pilot_moved_on(scenario: Scenario) -> None:
+    staged = scenario.deliver("one")
+    to_pilot(scenario)
+    check(scenario.node(), THINGS, "production")
+    scenario.deliver("two")
+    to_pilot(scenario)
+    older = Address("things", staged.digest)
+    approve(scenario.node(INES), older, "production", reason="seen")
+    assert check(scenario.node(), older, "production").accepted
+    assert promote(scenario.node(), older, "production").digest == staged.digest
 
 
-def test_production_takes_only_what_pilot_accepted(place: Scenario) -> None:
-    place.deliver("one")
-    to_pilot(place)
-    newer = place.deliver("two")
-    decision = check(place.node(), Address("things", newer.digest), "production")
+def test_production_takes_only_what_pilot_accepted(scenario: Scenario) -> None:
+    scenario.deliver("one")
+    to_pilot(scenario)
+    newer = scenario.deliver("two")
+    decision = check(scenario.node(), Address("things", newer.digest), "production")
     assert decision.outcome is DecisionOutcome.REFUSED
-    assert [one.check for one in decision.checks if one.outcome is Outcome.FAIL] == ["digest"]
+    assert [result.check for result in decision.checks if result.outcome is Outcome.FAIL] == ["digest"]
 
 
-def test_a_changed_policy_ends_the_acceptance(place: Scenario) -> None:
-    place.deliver("one")
-    assert check(place.node(), THINGS, "pilot").accepted
+def test_a_changed_policy_ends_the_acceptance(scenario: Scenario) -> None:
+    scenario.deliver("one")
+    assert check(scenario.node(), THINGS, "pilot").accepted
     stricter = {"pilot": {"require": ["license", "owner", "runbook"]}}
-    assert "runbook is required" in place.deliver("one", gates=stricter).proposed[0].difference
-    adopt(place.node(), place.spec(gates=stricter), reason="a runbook is needed")
+    assert "runbook is required" in scenario.deliver("one", gates=stricter).proposed[0].difference
+    adopt(scenario.node(), scenario.spec(gates=stricter), reason="a runbook is needed")
     with pytest.raises(GateFailed, match="policy of pilot changed"):
-        promote(place.node(), THINGS, "pilot")
+        promote(scenario.node(), THINGS, "pilot")
 
 
-def test_an_answer_that_came_after_the_acceptance_ends_it(place: Scenario) -> None:
-    place.deliver("one")
-    to_pilot(place)
-    check(place.node(), THINGS, "production")
-    approve(place.node(INES), THINGS, "production", reason="seen")
-    assert check(place.node(), THINGS, "production").accepted
-    approve(place.node(INES), THINGS, "production", approved=False, reason="March looks wrong after all")
+def test_an_answer_that_came_after_the_acceptance_ends_it(scenario: Scenario) -> None:
+    scenario.deliver("one")
+    to_pilot(scenario)
+    check(scenario.node(), THINGS, "production")
+    approve(scenario.node(INES), THINGS, "production", reason="seen")
+    assert check(scenario.node(), THINGS, "production").accepted
+    approve(scenario.node(INES), THINGS, "production", approved=False, reason="March looks wrong after all")
     with pytest.raises(GateFailed, match="approval depends on changed since: answers"):
-        promote(place.node(), THINGS, "production")
+        promote(scenario.node(), THINGS, "production")
 
 
-def test_version_that_the_gate_below_withdrew_is_not_promoted(place: Scenario) -> None:
-    place.deliver("one")
-    to_pilot(place)
-    bad = place.deliver("two")
-    to_pilot(place)
-    check(place.node(), THINGS, "production")
-    approve(place.node(INES), THINGS, "production", reason="seen")
-    assert check(place.node(), THINGS, "production").accepted
-    rollback(place.node(), Address("things", "pilot"), reason="loss went up")
+def test_version_that_the_gate_below_withdrew_is_not_promoted(scenario: Scenario) -> None:
+    scenario.deliver("one")
+    to_pilot(scenario)
+    bad = scenario.deliver("two")
+    to_pilot(scenario)
+    check(scenario.node(), THINGS, "production")
+    approve(scenario.node(INES), THINGS, "production", reason="seen")
+    assert check(scenario.node(), THINGS, "production").accepted
+    rollback(scenario.node(), Address("things", "pilot"), reason="loss went up")
     with pytest.raises(GateFailed, match="digest depends on changed since: below"):
-        promote(place.node(), Address("things", bad.digest), "production")
+        promote(scenario.node(), Address("things", bad.digest), "production")
 
 
-def test_promotion_works_from_another_node_than_the_checks(place: Scenario, monkeypatch: pytest.MonkeyPatch) -> None:
-    place.deliver("one", gates={"pilot": {"require": ["license", {"space": {"warn": 1.0, "fail": 1.0}}]}})
-    assert check(place.node(), THINGS, "pilot").accepted
+def test_promotion_works_from_another_node_than_the_checks(scenario: Scenario, monkeypatch: pytest.MonkeyPatch) -> None:
+    scenario.deliver("one", gates={"pilot": {"require": ["license", {"space": {"warn": 1.0, "fail": 1.0}}]}})
+    assert check(scenario.node(), THINGS, "pilot").accepted
     monkeypatch.setattr("platform.node", lambda: "elsewhere")
-    assert promote(place.node(cache="other"), THINGS, "pilot").ref == "pilot"
+    assert promote(scenario.node(cache="other"), THINGS, "pilot").ref == "pilot"
 
 
-def test_the_newest_decision_counts(place: Scenario) -> None:
-    place.deliver("one")
-    assert check(place.node(), THINGS, "pilot").accepted
-    place.deliver("one", license="CC-BY-NC-4.0")
-    assert not check(place.node(), THINGS, "pilot").accepted
+def test_the_newest_decision_counts(scenario: Scenario) -> None:
+    scenario.deliver("one")
+    assert check(scenario.node(), THINGS, "pilot").accepted
+    scenario.deliver("one", license="CC-BY-NC-4.0")
+    assert not check(scenario.node(), THINGS, "pilot").accepted
     with pytest.raises(StagegateError):
-        promote(place.node(), THINGS, "pilot")
+        promote(scenario.node(), THINGS, "pilot")
 
 
-def test_check_that_can_t_run_is_inconclusive_and_never_passes(place: Scenario) -> None:
-    place.deliver("one", gates={"pilot": {"require": ["license", "dcgm"]}})
-    decision = check(place.node(), THINGS, "pilot")
+def test_check_that_can_t_run_is_inconclusive_and_never_passes(scenario: Scenario) -> None:
+    scenario.deliver("one", gates={"pilot": {"require": ["license", "dcgm"]}})
+    decision = check(scenario.node(), THINGS, "pilot")
     assert decision.outcome is DecisionOutcome.INCONCLUSIVE
     with pytest.raises(StagegateError) as caught:
-        promote(place.node(), THINGS, "pilot")
+        promote(scenario.node(), THINGS, "pilot")
     assert caught.value.exit_code == 3
 
 
-def test_evidence_that_still_holds_is_used_again(place: Scenario) -> None:
-    place.deliver("one")
-    to_pilot(place)
-    planned = {one.requirement.check: one.state for one in preview_check(place.node(), THINGS, "production")}
+def test_evidence_that_still_holds_is_used_again(scenario: Scenario) -> None:
+    scenario.deliver("one")
+    to_pilot(scenario)
+    planned = {
+        planned_check.requirement.check: planned_check.state
+        for planned_check in preview_check(scenario.node(), THINGS, "production")
+    }
     assert planned["license"] == "current"
     assert planned["approval"] == "missing"
-    first = check(place.node(), THINGS, "pilot")
-    assert check(place.node(), THINGS, "pilot").checks == first.checks
+    first = check(scenario.node(), THINGS, "pilot")
+    assert check(scenario.node(), THINGS, "pilot").checks == first.checks
 
 
-def test_rollback_returns_to_the_last_good_version(place: Scenario) -> None:
-    good = place.deliver("one")
-    to_production(place)
-    bad = place.deliver("two")
-    to_production(place)
-    moved = rollback(place.node(), Address("things", "production"), reason="loss went up")
+def test_rollback_returns_to_the_last_good_version(scenario: Scenario) -> None:
+    good = scenario.deliver("one")
+    to_production(scenario)
+    bad = scenario.deliver("two")
+    to_production(scenario)
+    moved = rollback(scenario.node(), Address("things", "production"), reason="loss went up")
     assert (moved.digest, moved.previous) == (good.digest, bad.digest)
-    assert place.node().cache.refs.get("things", "production") == good.digest
+    assert scenario.node().cache.refs.get("things", "production") == good.digest
     with pytest.raises(GateFailed, match=r"withdrawn from production.*loss went up"):
-        promote(place.node(), Address("things", bad.digest), "production")
+        promote(scenario.node(), Address("things", bad.digest), "production")
     with pytest.raises(GateFailed, match="its acceptance is older than the withdrawal"):
-        promote(place.node(), Address("things", bad.digest), "production", reinstate=True)
-    assert check(place.node(), Address("things", bad.digest), "production").outcome is DecisionOutcome.WAITING
-    approve(place.node(INES), Address("things", bad.digest), "production", reason="mended")
-    assert check(place.node(), Address("things", bad.digest), "production").accepted
-    assert promote(place.node(), Address("things", bad.digest), "production", reinstate=True).digest == bad.digest
-    assert check(place.node(), Address("things", bad.digest), "production").accepted  # where it is, it stays approved
+        promote(scenario.node(), Address("things", bad.digest), "production", reinstate=True)
+    assert check(scenario.node(), Address("things", bad.digest), "production").outcome is DecisionOutcome.WAITING
+    approve(scenario.node(INES), Address("things", bad.digest), "production", reason="mended")
+    assert check(scenario.node(), Address("things", bad.digest), "production").accepted
+    assert promote(scenario.node(), Address("things", bad.digest), "production", reinstate=True).digest == bad.digest
+    assert check(
+        scenario.node(), Address("things", bad.digest), "production"
+    ).accepted  # where it is, it stays approved
 
 
 def test_a_rollback_withdraws_what_the_ref_names_when_it_moves(
-    place: Scenario, monkeypatch: pytest.MonkeyPatch
+    scenario: Scenario, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    good = place.deliver("one")
-    to_pilot(place)
-    place.deliver("two")
-    to_pilot(place)
-    bad = place.deliver("three")
-    assert check(place.node(), THINGS, "pilot").accepted
-    here, history = place.node(), Catalog.history
+    good = scenario.deliver("one")
+    to_pilot(scenario)
+    scenario.deliver("two")
+    to_pilot(scenario)
+    bad = scenario.deliver("three")
+    assert check(scenario.node(), THINGS, "pilot").accepted
+    here, history = scenario.node(), Catalog.history
 
     def promoted_meanwhile(catalog: Catalog, dataset: str, ref: str) -> list[RefEntry]:
         monkeypatch.undo()
-        promote(place.node(), THINGS, "pilot")
+        promote(scenario.node(), THINGS, "pilot")
         return history(catalog, dataset, ref)
 
     monkeypatch.setattr(Catalog, "history", promoted_meanwhile)
     moved = rollback(here, Address("things", "pilot"), to=good.digest, reason="loss went up")
     assert moved.previous == bad.digest
     with pytest.raises(GateFailed, match="withdrawn"):
-        promote(place.node(), Address("things", bad.digest), "pilot")
+        promote(scenario.node(), Address("things", bad.digest), "pilot")
 
 
-def test_the_node_s_copy_ends_where_the_catalog_s_ref_does(place: Scenario, monkeypatch: pytest.MonkeyPatch) -> None:
-    good = place.deliver("one")
-    to_pilot(place)
-    place.deliver("two")
-    assert check(place.node(), THINGS, "pilot").accepted
+def test_the_node_s_copy_ends_where_the_catalog_s_ref_does(scenario: Scenario, monkeypatch: pytest.MonkeyPatch) -> None:
+    good = scenario.deliver("one")
+    to_pilot(scenario)
+    scenario.deliver("two")
+    assert check(scenario.node(), THINGS, "pilot").accepted
     put = Refs.put
 
     def rolled_back_meanwhile(refs: Refs, dataset: str, ref: str, digest: str) -> None:
         monkeypatch.undo()
-        rollback(place.node(), Address("things", "pilot"), reason="loss went up")
+        rollback(scenario.node(), Address("things", "pilot"), reason="loss went up")
         put(refs, dataset, ref, digest)
 
     monkeypatch.setattr(Refs, "put", rolled_back_meanwhile)
-    promote(place.node(), THINGS, "pilot")
-    assert place.node().cache.refs.get("things", "pilot") == good.digest
+    promote(scenario.node(), THINGS, "pilot")
+    assert scenario.node().cache.refs.get("things", "pilot") == good.digest
 
 
 def test_a_move_stands_though_this_node_cannot_write_its_copy(
-    place: Scenario, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    scenario: Scenario, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    version = place.deliver("one")
-    assert check(place.node(), THINGS, "pilot").accepted
+    version = scenario.deliver("one")
+    assert check(scenario.node(), THINGS, "pilot").accepted
 
     def refuse(*_: object) -> None:
         raise CacheError("the volume is read-only")
 
     monkeypatch.setattr(Refs, "put", refuse)
-    assert promote(place.node(), THINGS, "pilot").digest == version.digest
+    assert promote(scenario.node(), THINGS, "pilot").digest == version.digest
     assert "this node's copy did not" in caplog.text
 
 
-def test_latest_is_not_rolled_back(place: Scenario) -> None:
-    place.deliver("one")
-    place.deliver("two")
+def test_latest_is_not_rolled_back(scenario: Scenario) -> None:
+    scenario.deliver("one")
+    scenario.deliver("two")
     with pytest.raises(UsageError, match="names no target"):
-        rollback(place.node(), Address("things", "latest"), reason="loss went up")
+        rollback(scenario.node(), Address("things", "latest"), reason="loss went up")
 
 
-def test_there_is_nothing_to_roll_back_to_at_first(place: Scenario) -> None:
-    place.deliver("one")
-    to_pilot(place)
+def test_there_is_nothing_to_roll_back_to_at_first(scenario: Scenario) -> None:
+    scenario.deliver("one")
+    to_pilot(scenario)
     with pytest.raises(UsageError, match="no earlier version"):
-        rollback(place.node(), Address("things", "pilot"), reason="why not")
+        rollback(scenario.node(), Address("things", "pilot"), reason="why not")
     with pytest.raises(UsageError, match="needs a reason"):
-        rollback(place.node(), Address("things", "pilot"), reason=" ")
+        rollback(scenario.node(), Address("things", "pilot"), reason=" ")
 
 
 def test_of_two_promoters_at_once_one_wins_and_the_other_is_told(
-    place: Scenario, monkeypatch: pytest.MonkeyPatch
+    scenario: Scenario, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    place.deliver("one")
-    assert check(place.node(), THINGS, "pilot").accepted
-    one, two = place.node(Identity("one", "declared")), place.node(Identity("two", "declared"))
+    scenario.deliver("one")
+    assert check(scenario.node(), THINGS, "pilot").accepted
+    first, two = scenario.node(Identity("one", "declared")), scenario.node(Identity("two", "declared"))
     # Both read the head before either moves it.
-    heads = {id(workspace): workspace.catalog.ref("things", "pilot") for workspace in (one, two)}
+    heads = {id(workspace): workspace.catalog.ref("things", "pilot") for workspace in (first, two)}
 
     def move(workspace: Workspace) -> bool:
         version, decision = workspace.catalog.resolve(THINGS), workspace.catalog.attestation
@@ -453,56 +458,56 @@ def test_of_two_promoters_at_once_one_wins_and_the_other_is_told(
         return True
 
     with ThreadPoolExecutor(2) as pool:
-        assert sorted(pool.map(move, (one, two))) == [False, True]
+        assert sorted(pool.map(move, (first, two))) == [False, True]
 
 
-def test_the_log_s_attestation_says_who_asked_and_who_approved(place: Scenario) -> None:
-    place.deliver("one")
-    to_production(place)
-    (entry,) = history(place.node(), Address("things", "production"))
-    told = entry.attestation["predicate"]["stagegate"]
-    assert told["request"]["requester"]["name"] == "ada"
-    assert [one["approver"]["name"] for one in told["approvals"]] == [INES.name]
+def test_the_log_s_attestation_says_who_asked_and_who_approved(scenario: Scenario) -> None:
+    scenario.deliver("one")
+    to_production(scenario)
+    (entry,) = history(scenario.node(), Address("things", "production"))
+    predicate = entry.attestation["predicate"]["stagegate"]
+    assert predicate["request"]["requester"]["name"] == "ada"
+    assert [approval["approver"]["name"] for approval in predicate["approvals"]] == [INES.name]
 
 
-def test_check_that_fails_during_a_promotion_withdraws_it(place: Scenario, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_check_that_fails_during_a_promotion_withdraws_it(scenario: Scenario, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whoever checks finds nothing to withdraw yet, and whoever promotes has read the acceptance already."""
-    place.deliver("one")
-    assert check(place.node(), THINGS, "pilot").accepted
+    scenario.deliver("one")
+    assert check(scenario.node(), THINGS, "pilot").accepted
     move = Catalog.move_ref
 
-    def fail_first(catalog: Catalog, *arguments: Any, **named: Any) -> RefEntry:
+    def fail_first(catalog: Catalog, *arguments: Any, **keywords: Any) -> RefEntry:
         monkeypatch.setattr(Catalog, "move_ref", move)
-        stage(place.node(), place.spec(license="CC-BY-NC-4.0"))
-        assert check(place.node(), THINGS, "pilot").outcome is DecisionOutcome.REFUSED
-        return catalog.move_ref(*arguments, **named)
+        stage(scenario.node(), scenario.spec(license="CC-BY-NC-4.0"))
+        assert check(scenario.node(), THINGS, "pilot").outcome is DecisionOutcome.REFUSED
+        return catalog.move_ref(*arguments, **keywords)
 
     monkeypatch.setattr(Catalog, "move_ref", fail_first)
     with pytest.raises(GateFailed, match="failed its gate while it was promoted, and was withdrawn"):
-        promote(place.node(), THINGS, "pilot")
-    log = history(place.node(), Address("things", "pilot"))
+        promote(scenario.node(), THINGS, "pilot")
+    log = history(scenario.node(), Address("things", "pilot"))
     assert [entry.action for entry in log] == ["promote", "withdraw"]
 
 
 @pytest.mark.parametrize("target", ["../../../x", "", "Production", "a/b"])
-def test_a_target_s_name_leads_nowhere_else_in_the_catalog(place: Scenario, target: str) -> None:
-    place.deliver("one")
+def test_a_target_s_name_leads_nowhere_else_in_the_catalog(scenario: Scenario, target: str) -> None:
+    scenario.deliver("one")
     with pytest.raises(UsageError, match="is not a target's name"):
-        approve(place.node(INES), THINGS, target)
+        approve(scenario.node(INES), THINGS, target)
     with pytest.raises(UsageError, match="is not a target's name"):
-        verify_attestation(place.node(), "things", gate=target or "/")
+        verify_attestation(scenario.node(), "things", gate=target or "/")
 
 
-def test_forged_request_writes_nothing_outside_the_catalog(place: Scenario) -> None:
+def test_forged_request_writes_nothing_outside_the_catalog(scenario: Scenario) -> None:
     """Whoever may write to the catalog must not write, by the hand of whoever answers, to what lies beside it."""
-    place.deliver("one")
-    to_pilot(place)
-    check(place.node(), THINGS, "production")
-    workspace = place.node()
+    scenario.deliver("one")
+    to_pilot(scenario)
+    check(scenario.node(), THINGS, "production")
+    workspace = scenario.node()
     (record,) = Path(workspace.catalog.url).rglob("request.json")
     record.chmod(0o600)
     request = workspace.catalog.requests("things", "production")[0]
     record.write_text(record.read_text().replace(request.id, "../../../../../../out"))
     with pytest.raises(CorruptRecord, match="holds the request"):
-        approve(place.node(INES), THINGS, "production", reason="seen")
+        approve(scenario.node(INES), THINGS, "production", reason="seen")
     assert not (Path(workspace.catalog.url).parent / "out").exists()

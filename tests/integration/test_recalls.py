@@ -49,15 +49,15 @@ def test_file_without_bytes_on_disk_is_listed_as_away(tmp_path: Path, run_stageg
     (folder / "empty.bin").touch()
     with (folder / "away.bin").open("wb") as file:
         file.truncate(7_000_000)
-    assert {key: one.away for key, one in listed(open_source(str(folder))).items()} == {
+    assert {key: obj.away for key, obj in listed(open_source(str(folder))).items()} == {
         "here.bin": False,
         "empty.bin": False,
         "away.bin": True,
     }
     spec = tmp_path / "spec.json"
     spec.write_text(json.dumps({"stagegate": 1, "dataset": "things", "sources": [{"url": f"file://{folder}"}]}))
-    told = run_stagegate("stage", spec, "--dry-run")
-    assert "archived: 1 of them, 7.0 MB; their source must restore them first" in told.stdout, told
+    result = run_stagegate("stage", spec, "--dry-run")
+    assert "archived: 1 of them, 7.0 MB; their source must restore them first" in result.stdout, result
     assert json.loads(run_stagegate("stage", spec, "--dry-run", "--json").stdout)["bytes_away"] == 7_000_000
     assert run_stagegate("stage", spec).returncode == 0  # holes are read at once
     assert "brought back" not in run_stagegate("stage", spec, "--dry-run").stdout
@@ -94,10 +94,10 @@ def test_of_those_that_wait_the_first_by_path_is_next(archive: Tape, tmp_path: P
     for name in NAMES:
         archive.put(tmp_path / "nas" / name, b"x")
     source = FileSource(str(tmp_path / "nas"), {"recalls": 1})
-    found = listed(source)
+    objects = listed(source)
     threads = []
     for name in ["5.bin", *(name for name in reversed(NAMES) if name != "5.bin")]:
-        threads.append(threading.Thread(target=read, args=(source, found[name])))
+        threads.append(threading.Thread(target=read, args=(source, objects[name])))
         threads[-1].start()
         archive.wait(1)
     while len(source.recalls.waiting) < len(NAMES) - 1:
@@ -116,12 +116,12 @@ def test_of_those_that_wait_the_first_by_path_is_next(archive: Tape, tmp_path: P
 def test_file_not_recalled_in_time_is_an_error_with_its_name(archive: Tape, tmp_path: Path) -> None:
     archive.put(tmp_path / "nas" / "a.bin", b"x" * 100)
     source = open_source(str(tmp_path / "nas"), {"recall_timeout": "1s"})
-    (one,) = listed(source).values()
+    (obj,) = listed(source).values()
     with pytest.raises(SourceError, match=r"did not recall the offline file within 1s.*mmlsattr") as caught:
-        read(source, one)
+        read(source, obj)
     assert (caught.value.object, caught.value.retryable) == ("a.bin", False)
     archive.bring("a.bin")
-    assert read(source, one) == b"x" * 100
+    assert read(source, obj) == b"x" * 100
 
 
 @pytest.mark.system
@@ -129,12 +129,12 @@ def test_reads_of_what_is_here_go_on_beside_those_that_wait(archive: Tape, tmp_p
     archive.put(tmp_path / "nas" / "a.bin", b"x" * 100)
     (tmp_path / "nas" / "b.bin").write_bytes(b"here")
     source = open_source(str(tmp_path / "nas"), {"recalls": 1})
-    found = listed(source)
+    objects = listed(source)
     got: list[bytes] = []
-    waiting = threading.Thread(target=lambda: got.append(read(source, found["a.bin"])))
+    waiting = threading.Thread(target=lambda: got.append(read(source, objects["a.bin"])))
     waiting.start()
     assert archive.wait(1) == ["a.bin"]
-    assert read(source, found["b.bin"]) == b"here"
+    assert read(source, objects["b.bin"]) == b"here"
     assert not got
     archive.bring("a.bin")
     waiting.join(30)

@@ -68,7 +68,7 @@ class PilotScenario(Scenario):
 
 
 @pytest.fixture
-def place(tmp_path: Path) -> PilotScenario:
+def scenario(tmp_path: Path) -> PilotScenario:
     return PilotScenario(tmp_path)
 
 
@@ -95,8 +95,8 @@ def write_key(path: Path, encryption: KeySerializationEncryption | None = None) 
     path.chmod(0o600)
 
 
-def verdicts(place: PilotScenario, what: str | Path = "things@pilot", **more: Any) -> dict[str, AttestationVerdict]:
-    return {part.what: part.verdict for part in verify_attestation(place.newcomer(), what, **more)}
+def verdicts(scenario: PilotScenario, what: str | Path = "things@pilot", **more: Any) -> dict[str, AttestationVerdict]:
+    return {part.what: part.verdict for part in verify_attestation(scenario.newcomer(), what, **more)}
 
 
 def change(path: Path, edit: Callable[[dict[str, Any]], None]) -> None:
@@ -108,108 +108,108 @@ def change(path: Path, edit: Callable[[dict[str, Any]], None]) -> None:
 # ── withdrawing ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def fail_again(place: PilotScenario) -> None:
+def fail_again(scenario: PilotScenario) -> None:
     """The licence of what stands at the pilot turns out to be another one, under the same policy."""
-    digest = place.node().catalog.resolve(PILOT)
-    place.stage(gate=_gate(place), license="CC-BY-NC-4.0")
-    assert check(place.node(INES), Address("things", digest), "pilot").outcome is DecisionOutcome.REFUSED
+    digest = scenario.node().catalog.resolve(PILOT)
+    scenario.stage(gate=_gate(scenario), license="CC-BY-NC-4.0")
+    assert check(scenario.node(INES), Address("things", digest), "pilot").outcome is DecisionOutcome.REFUSED
 
 
-def _gate(place: PilotScenario) -> dict[str, Any]:
-    adopted = place.node().catalog.policy("things")
+def _gate(scenario: PilotScenario) -> dict[str, Any]:
+    adopted = scenario.node().catalog.policy("things")
     assert adopted
     return {key: value for key, value in adopted.policy["gates"]["pilot"].items() if value}
 
 
-def test_failed_recheck_logs_a_withdrawal_with_who_and_why(place: PilotScenario) -> None:
-    digest = place.to_pilot("one")
-    fail_again(place)
-    (_, entry) = place.node().catalog.history("things", "pilot")
+def test_failed_recheck_logs_a_withdrawal_with_who_and_why(scenario: PilotScenario) -> None:
+    digest = scenario.to_pilot("one")
+    fail_again(scenario)
+    (_, entry) = scenario.node().catalog.history("things", "pilot")
     assert (entry.action, entry.digest, entry.withdrawn, entry.who) == (RefAction.WITHDRAW, digest, digest, INES)
     assert entry.reason == "failed when it was checked again: license"
-    fail_again(place)
-    assert len(place.node().catalog.history("things", "pilot")) == 2
-    assert not verify_history(place.node())[1].problems
+    fail_again(scenario)
+    assert len(scenario.node().catalog.history("things", "pilot")) == 2
+    assert not verify_history(scenario.node())[1].problems
 
 
-def test_runs_are_held_until_a_withdrawn_version_is_reinstated(place: PilotScenario) -> None:
-    place.to_pilot("one")
-    second = place.to_pilot("two")
-    fail_again(place)
-    readiness = find_ready(place.node(), PILOT)
+def test_runs_are_held_until_a_withdrawn_version_is_reinstated(scenario: PilotScenario) -> None:
+    scenario.to_pilot("one")
+    second = scenario.to_pilot("two")
+    fail_again(scenario)
+    readiness = find_ready(scenario.node(), PILOT)
     assert readiness.chosen is None
     assert "withdrawn" in ready_text(readiness)
-    place.stage()
-    assert check(place.node(), Address("things", second), "pilot").accepted
-    mended = find_ready(place.node(), PILOT)
+    scenario.stage()
+    assert check(scenario.node(), Address("things", second), "pilot").accepted
+    mended = find_ready(scenario.node(), PILOT)
     assert mended.chosen is None
     assert mended.steps == (f"stagegate promote things@{second} --to pilot --reinstate",)
     with pytest.raises(GateFailed, match="was withdrawn from pilot by ines"):
-        promote(place.node(), Address("things", second), "pilot")
-    promote(place.node(), Address("things", second), "pilot", reinstate=True)
-    assert find_ready(place.node(), PILOT).chosen
-    assert not verify_history(place.node())[1].problems
+        promote(scenario.node(), Address("things", second), "pilot")
+    promote(scenario.node(), Address("things", second), "pilot", reinstate=True)
+    assert find_ready(scenario.node(), PILOT).chosen
+    assert not verify_history(scenario.node())[1].problems
 
 
-def test_runs_fall_back_where_the_gate_says_so(place: PilotScenario) -> None:
+def test_runs_fall_back_where_the_gate_says_so(scenario: PilotScenario) -> None:
     gate = {"require": ["license", "owner"], "on_withdrawal": "fall_back"}
-    first = place.to_pilot("one", gate)
-    place.to_pilot("two", gate)
-    fail_again(place)
-    found = find_ready(place.node(), PILOT).chosen
-    assert found
-    assert found.digest == first
-    assert rollback(place.node(), PILOT, reason="it is withdrawn").digest == first
+    first = scenario.to_pilot("one", gate)
+    scenario.to_pilot("two", gate)
+    fail_again(scenario)
+    chosen = find_ready(scenario.node(), PILOT).chosen
+    assert chosen
+    assert chosen.digest == first
+    assert rollback(scenario.node(), PILOT, reason="it is withdrawn").digest == first
 
 
 def test_failure_of_a_node_or_other_policy_withdraws_nothing(
-    place: PilotScenario, monkeypatch: pytest.MonkeyPatch
+    scenario: PilotScenario, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    place.to_pilot("one", {"require": ["license", {"space": {"warn": 1, "fail": 1}}]})
-    monkeypatch.setattr(questions, "_volume", lambda *_: Volume(place.folder, total=10, free=-1, floor=0, held=0))
+    scenario.to_pilot("one", {"require": ["license", {"space": {"warn": 1, "fail": 1}}]})
+    monkeypatch.setattr(questions, "_volume", lambda *_: Volume(scenario.folder, total=10, free=-1, floor=0, held=0))
     later = stamp(now() + timedelta(hours=1))
     monkeypatch.setattr(questions, "now", lambda: moment(later))
-    assert check(place.node(), PILOT, "pilot").outcome is DecisionOutcome.REFUSED
-    other = place.spec({"require": ["license"]}, license="CC-BY-NC-4.0")
-    stage(place.node(), other)
-    adopt(place.node(), other, reason="another policy")
-    assert check(place.node(), PILOT, "pilot").outcome is DecisionOutcome.REFUSED
-    assert [entry.action for entry in place.node().catalog.history("things", "pilot")] == [RefAction.PROMOTE]
+    assert check(scenario.node(), PILOT, "pilot").outcome is DecisionOutcome.REFUSED
+    other = scenario.spec({"require": ["license"]}, license="CC-BY-NC-4.0")
+    stage(scenario.node(), other)
+    adopt(scenario.node(), other, reason="another policy")
+    assert check(scenario.node(), PILOT, "pilot").outcome is DecisionOutcome.REFUSED
+    assert [entry.action for entry in scenario.node().catalog.history("things", "pilot")] == [RefAction.PROMOTE]
 
 
-def test_withdrawn_version_does_not_pass_the_gate_above(place: PilotScenario) -> None:
+def test_withdrawn_version_does_not_pass_the_gate_above(scenario: PilotScenario) -> None:
     gates = {"pilot": {"require": ["license"]}, "production": {"extends": "pilot", "require": ["digest"]}}
-    digest = place.deliver("one", gates=gates).digest
-    assert check(place.node(), THINGS, "pilot").accepted
-    promote(place.node(), THINGS, "pilot")
-    assert check(place.node(), THINGS, "production").accepted
-    place.stage(gates=gates, license="CC-BY-NC-4.0")
-    check(place.node(), Address("things", digest), "pilot")
-    place.stage(gates=gates)
-    again = check(place.node(), Address("things", digest), "production")
-    assert [one.check for one in again.checks if one.outcome == "fail"] == ["digest"]
+    digest = scenario.deliver("one", gates=gates).digest
+    assert check(scenario.node(), THINGS, "pilot").accepted
+    promote(scenario.node(), THINGS, "pilot")
+    assert check(scenario.node(), THINGS, "production").accepted
+    scenario.stage(gates=gates, license="CC-BY-NC-4.0")
+    check(scenario.node(), Address("things", digest), "pilot")
+    scenario.stage(gates=gates)
+    again = check(scenario.node(), Address("things", digest), "production")
+    assert [result.check for result in again.checks if result.outcome == "fail"] == ["digest"]
 
 
 # ── verifying ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_history_verifies_and_says_what_that_proves_and_what_not(
-    place: PilotScenario, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    scenario: PilotScenario, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    place.to_pilot("one")
-    place.to_pilot("two")
-    rollback(place.node(), PILOT, reason="loss went up")
-    monkeypatch.setenv("STAGEGATE_CACHE", str(place.folder / "cache"))
-    monkeypatch.setenv("STAGEGATE_CATALOG", str(place.folder / "catalog"))
+    scenario.to_pilot("one")
+    scenario.to_pilot("two")
+    rollback(scenario.node(), PILOT, reason="loss went up")
+    monkeypatch.setenv("STAGEGATE_CACHE", str(scenario.folder / "cache"))
+    monkeypatch.setenv("STAGEGATE_CATALOG", str(scenario.folder / "catalog"))
     main(["history", "things", "--verify"])
-    told = capsys.readouterr().out
-    assert "things@pilot: 3 entries, 3 attested; unbroken, last entry sha256:" in told
-    assert "Not proved: that no newer entry was cut off" in told
+    output = capsys.readouterr().out
+    assert "things@pilot: 3 entries, 3 attested; unbroken, last entry sha256:" in output
+    assert "Not proved: that no newer entry was cut off" in output
     main(["history", "things@pilot"])
     ledger = capsys.readouterr().out
     assert "rollback by ada (declared): loss went up" in ledger
     assert "2 checks, requested by ada" in ledger
-    change(place.log(2), lambda entry: entry.update(reason="nothing happened"))
+    change(scenario.log(2), lambda entry: entry.update(reason="nothing happened"))
     with pytest.raises(SystemExit) as ended:
         main(["history", "things", "--verify"])
     assert ended.value.code == 3
@@ -217,11 +217,11 @@ def test_history_verifies_and_says_what_that_proves_and_what_not(
 
 
 @pytest.mark.parametrize("seq", [1, 2])
-def test_a_missing_entry_is_found(place: PilotScenario, seq: int) -> None:
+def test_a_missing_entry_is_found(scenario: PilotScenario, seq: int) -> None:
     for text in ("one", "two", "three"):
-        place.to_pilot(text)
-    place.log(seq).unlink()
-    assert verify_history(place.node(), PILOT)[0].problems
+        scenario.to_pilot(text)
+    scenario.log(seq).unlink()
+    assert verify_history(scenario.node(), PILOT)[0].problems
 
 
 EDITS: dict[str, Callable[[dict[str, Any]], None]] = {
@@ -241,98 +241,104 @@ def _decision(entry: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("what", EDITS)
-def test_edited_entry_is_found_even_as_the_last_of_its_log(place: PilotScenario, what: str) -> None:
-    place.to_pilot("one")
-    change(place.log(1), EDITS[what])
-    (chain,) = verify_history(place.node(), PILOT)
+def test_edited_entry_is_found_even_as_the_last_of_its_log(scenario: PilotScenario, what: str) -> None:
+    scenario.to_pilot("one")
+    change(scenario.log(1), EDITS[what])
+    (chain,) = verify_history(scenario.node(), PILOT)
     assert chain.problems
 
 
-def test_attestation_is_verified_against_all_that_it_names(place: PilotScenario) -> None:
-    place.to_pilot("one")
-    holds = verdicts(place)
+def test_attestation_is_verified_against_all_that_it_names(scenario: PilotScenario) -> None:
+    scenario.to_pilot("one")
+    holds = verdicts(scenario)
     assert holds.pop("signature") is AttestationVerdict.UNKNOWN
     assert set(holds.values()) == {AttestationVerdict.HOLDS}
-    change(place.log(1), lambda entry: _decision(entry)["checks"][0].update(summary="looked twice"))
+    change(scenario.log(1), lambda entry: _decision(entry)["checks"][0].update(summary="looked twice"))
     # The last entry of the log was changed, and nothing was noted elsewhere.
-    assert verdicts(place)["log"] is AttestationVerdict.HOLDS
-    change(place.log(1), EDITS["another policy"])
-    assert verdicts(place) == {"contents": AttestationVerdict.FAILS}
+    assert verdicts(scenario)["log"] is AttestationVerdict.HOLDS
+    change(scenario.log(1), EDITS["another policy"])
+    assert verdicts(scenario) == {"contents": AttestationVerdict.FAILS}
 
 
-def test_a_signature_finds_any_field_that_was_flipped(place: PilotScenario, key: str) -> None:
-    place.to_pilot("one")
-    assert set(verdicts(place, keys=[key]).values()) == {AttestationVerdict.HOLDS}
-    assert verify_history(place.node(), PILOT, [key])[0].signed == 1
-    change(place.log(1), lambda entry: _decision(entry)["checks"][0].update(summary="looked twice"))
-    assert verdicts(place, keys=[key])["signature"] is AttestationVerdict.FAILS
-    assert verify_history(place.newcomer(), PILOT, [key])[0].signed == 0
+def test_a_signature_finds_any_field_that_was_flipped(scenario: PilotScenario, key: str) -> None:
+    scenario.to_pilot("one")
+    assert set(verdicts(scenario, keys=[key]).values()) == {AttestationVerdict.HOLDS}
+    assert verify_history(scenario.node(), PILOT, [key])[0].signed == 1
+    change(scenario.log(1), lambda entry: _decision(entry)["checks"][0].update(summary="looked twice"))
+    assert verdicts(scenario, keys=[key])["signature"] is AttestationVerdict.FAILS
+    assert verify_history(scenario.newcomer(), PILOT, [key])[0].signed == 0
 
 
 def test_exported_envelope_verifies_by_its_signature(
-    place: PilotScenario, key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    scenario: PilotScenario,
+    key: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    digest = place.to_pilot("one")
-    monkeypatch.setenv("STAGEGATE_CACHE", str(place.folder / "cache"))
-    monkeypatch.setenv("STAGEGATE_CATALOG", str(place.folder / "catalog"))
+    digest = scenario.to_pilot("one")
+    monkeypatch.setenv("STAGEGATE_CACHE", str(scenario.folder / "cache"))
+    monkeypatch.setenv("STAGEGATE_CATALOG", str(scenario.folder / "catalog"))
     exported = tmp_path / "exported.json"
     main(["verify-attestation", f"things@{digest}", "--gate", "pilot", "--key", key, "--export", str(exported)])
     assert "holds    signature" in capsys.readouterr().out
-    assert set(verdicts(place, exported, keys=[key]).values()) == {AttestationVerdict.HOLDS}
-    assert verdicts(place, exported, keys=["ed25519:" + "0" * 64])["signature"] is AttestationVerdict.FAILS
+    assert set(verdicts(scenario, exported, keys=[key]).values()) == {AttestationVerdict.HOLDS}
+    assert verdicts(scenario, exported, keys=["ed25519:" + "0" * 64])["signature"] is AttestationVerdict.FAILS
     envelope = json.loads(exported.read_bytes())
     assert envelope["payloadType"] == "application/vnd.in-toto+json"
     envelope["signatures"][0]["sig"] = "AAAA" + envelope["signatures"][0]["sig"][4:]
     exported.write_text(json.dumps(envelope))
-    assert verdicts(place, exported, keys=[key])["signature"] is AttestationVerdict.FAILS
+    assert verdicts(scenario, exported, keys=[key])["signature"] is AttestationVerdict.FAILS
 
 
 def test_unusable_key_stops_a_check_before_it_records(
-    place: PilotScenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    scenario: PilotScenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    digest = place.deliver("one").digest
+    digest = scenario.deliver("one").digest
     path = tmp_path / "key.pem"
     monkeypatch.setenv("STAGEGATE_SIGNING_KEY", str(path))
     for text, mode, problem in (("", 0o600, "is no private key"), ("", 0o604, "can be read by everybody")):
         path.write_text(text)
         path.chmod(mode)
         with pytest.raises(UsageError, match=problem):
-            check(place.node(), THINGS, "pilot")
+            check(scenario.node(), THINGS, "pilot")
     write_key(path, BestAvailableEncryption(b"secret"))
     with pytest.raises(UsageError, match="needs a passphrase, and a task has no terminal"):
-        check(place.node(), THINGS, "pilot")
-    assert place.node().catalog.attestation("things", digest, "pilot") is None
+        check(scenario.node(), THINGS, "pilot")
+    assert scenario.node().catalog.attestation("things", digest, "pilot") is None
 
 
 # ── replaying ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_replay_names_flipped_decisions_and_the_deciding_check(
-    place: PilotScenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    scenario: PilotScenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     limits = {"space": {"warn": 1, "fail": 1}}
-    digest = place.deliver("one", gate={"require": ["license", limits]}).digest
-    assert check(place.node(), THINGS, "pilot").accepted
-    monkeypatch.setenv("STAGEGATE_CACHE", str(place.folder / "cache"))
-    monkeypatch.setenv("STAGEGATE_CATALOG", str(place.folder / "catalog"))
-    before = sorted(path for path in (place.folder / "catalog").rglob("*") if path.is_file())
+    digest = scenario.deliver("one", gate={"require": ["license", limits]}).digest
+    assert check(scenario.node(), THINGS, "pilot").accepted
+    monkeypatch.setenv("STAGEGATE_CACHE", str(scenario.folder / "cache"))
+    monkeypatch.setenv("STAGEGATE_CATALOG", str(scenario.folder / "catalog"))
+    before = sorted(path for path in (scenario.folder / "catalog").rglob("*") if path.is_file())
 
-    def told(*require: Any) -> Any:
+    def replayed(*require: Any) -> Any:
         policy = tmp_path / "policy.yaml"
-        spec = read_spec(place.spec({"require": list(require)})).canonical()
+        spec = read_spec(scenario.spec({"require": list(require)})).canonical()
         policy.write_text(json.dumps(spec))
         main(["gate", "replay", "--policy", str(policy), "--since", "1d", "--json"])
         return json.loads(capsys.readouterr().out)
 
-    assert [one["flipped"] for one in told("license", limits)] == [False]
-    (stricter,) = told("license", {"space": {"warn": 0.000001, "fail": 0.000001}})
+    assert [replay["flipped"] for replay in replayed("license", limits)] == [False]
+    (stricter,) = replayed("license", {"space": {"warn": 0.000001, "fail": 0.000001}})
     assert (stricter["digest"], stricter["before"], stricter["after"]) == (digest, "accepted", "refused")
-    assert [(one["check"], one["before"], one["after"]) for one in stricter["checks"]] == [("space", "pass", "fail")]
-    (more,) = told("license", limits, "owner")
-    assert (more["after"], [one["check"] for one in more["checks"]]) == ("inconclusive", ["owner"])
+    assert [(changed["check"], changed["before"], changed["after"]) for changed in stricter["checks"]] == [
+        ("space", "pass", "fail")
+    ]
+    (more,) = replayed("license", limits, "owner")
+    assert (more["after"], [changed["check"] for changed in more["checks"]]) == ("inconclusive", ["owner"])
     main(["gate", "replay", "--policy", str(tmp_path / "policy.yaml")])
     assert "accepted → inconclusive" in capsys.readouterr().out
-    assert before == sorted(path for path in (place.folder / "catalog").rglob("*") if path.is_file())
+    assert before == sorted(path for path in (scenario.folder / "catalog").rglob("*") if path.is_file())
     main(["gate", "replay", "--policy", str(tmp_path / "policy.yaml"), "--since", "2999-01-01"])
     assert "0 of 0 decisions" in capsys.readouterr().out
 
@@ -341,7 +347,7 @@ def test_replay_names_flipped_decisions_and_the_deciding_check(
 
 
 @pytest.fixture
-def signed(place: PilotScenario, tmp_path: Path) -> dict[str, SigningKey]:
+def signed(scenario: PilotScenario, tmp_path: Path) -> dict[str, SigningKey]:
     """A version that waits for two signed answers; the keys of the people by name."""
     keys = {}
     for who in (INES, OLEG):
@@ -350,26 +356,26 @@ def signed(place: PilotScenario, tmp_path: Path) -> dict[str, SigningKey]:
         keys[who.name] = read_signing_key(path, no_passphrase)
     asks = {"count": 2, "from": ["infra", "governance"], "signed": True, "keys": {n: k.public for n, k in keys.items()}}
     people = {"infra": INES.name, "governance": OLEG.name, "data": "d@example.org", "ai": "a@example.org"}
-    place.deliver("one", gate={"require": ["license", {"approval": asks}]}, owners=people)
-    assert check(place.node(), THINGS, "pilot").outcome is DecisionOutcome.WAITING
+    scenario.deliver("one", gate={"require": ["license", {"approval": asks}]}, owners=people)
+    assert check(scenario.node(), THINGS, "pilot").outcome is DecisionOutcome.WAITING
     return keys
 
 
-def test_only_a_signature_proves_who_agreed(place: PilotScenario, signed: dict[str, SigningKey]) -> None:
+def test_only_a_signature_proves_who_agreed(scenario: PilotScenario, signed: dict[str, SigningKey]) -> None:
     ines, oleg = signed[INES.name], signed[OLEG.name]
     with pytest.raises(UsageError, match=r"not signed with the key that .*--key KEY.pem"):
-        approve(place.node(INES), THINGS, "pilot")
+        approve(scenario.node(INES), THINGS, "pilot")
     with pytest.raises(UsageError, match=r"oleg@example\.org can't answer for pilot: it is not signed with the key"):
-        approve(place.node(OLEG), THINGS, "pilot", key=ines)
+        approve(scenario.node(OLEG), THINGS, "pilot", key=ines)
     with pytest.raises(UsageError, match="ben can't answer for pilot: not an address of infra, governance"):
-        approve(place.node(Identity("ben", "declared")), THINGS, "pilot", key=ines)
-    approve(place.node(INES), THINGS, "pilot", reason="seen", key=ines)
-    assert check(place.node(), THINGS, "pilot").outcome is DecisionOutcome.WAITING
-    approve(place.node(OLEG), THINGS, "pilot", reason="seen", key=oleg)
-    decision = check(place.node(), THINGS, "pilot")
+        approve(scenario.node(Identity("ben", "declared")), THINGS, "pilot", key=ines)
+    approve(scenario.node(INES), THINGS, "pilot", reason="seen", key=ines)
+    assert check(scenario.node(), THINGS, "pilot").outcome is DecisionOutcome.WAITING
+    approve(scenario.node(OLEG), THINGS, "pilot", reason="seen", key=oleg)
+    decision = check(scenario.node(), THINGS, "pilot")
     assert decision.accepted
-    (answered,) = [one for one in decision.checks if one.check == "approval"]
-    assert [one["known_by"] for one in answered.measured["answers"]] == ["signature", "signature"]
+    (answered,) = [result for result in decision.checks if result.check == "approval"]
+    assert [answer["known_by"] for answer in answered.measured["answers"]] == ["signature", "signature"]
 
 
 EDITED: dict[str, Callable[[dict[str, Any]], None]] = {
@@ -383,38 +389,38 @@ EDITED: dict[str, Callable[[dict[str, Any]], None]] = {
 
 @pytest.mark.parametrize("what", EDITED)
 def test_answer_changed_in_the_catalog_does_not_count(
-    place: PilotScenario, signed: dict[str, SigningKey], what: str
+    scenario: PilotScenario, signed: dict[str, SigningKey], what: str
 ) -> None:
     for who in (INES, OLEG):
-        approve(place.node(who), THINGS, "pilot", reason="seen", key=signed[who.name])
-    assert check(place.node(), THINGS, "pilot").accepted
-    (path,) = (place.folder / "catalog/datasets/things/approvals/pilot").glob("*/00000001.json")
+        approve(scenario.node(who), THINGS, "pilot", reason="seen", key=signed[who.name])
+    assert check(scenario.node(), THINGS, "pilot").accepted
+    (path,) = (scenario.folder / "catalog/datasets/things/approvals/pilot").glob("*/00000001.json")
     change(path, EDITED[what])
-    assert check(place.node(), THINGS, "pilot").outcome is DecisionOutcome.WAITING
+    assert check(scenario.node(), THINGS, "pilot").outcome is DecisionOutcome.WAITING
     with pytest.raises(StagegateError):
-        promote(place.node(), THINGS, "pilot")
+        promote(scenario.node(), THINGS, "pilot")
 
 
-def test_copy_of_a_retracted_answer_does_not_count(place: PilotScenario, signed: dict[str, SigningKey]) -> None:
+def test_copy_of_a_retracted_answer_does_not_count(scenario: PilotScenario, signed: dict[str, SigningKey]) -> None:
     for who in (INES, OLEG):
-        approve(place.node(who), THINGS, "pilot", reason="seen", key=signed[who.name])
-    approve(place.node(OLEG), THINGS, "pilot", approved=False, reason="no", key=signed[OLEG.name])
-    assert check(place.node(), THINGS, "pilot").outcome is DecisionOutcome.REFUSED
-    (folder,) = (place.folder / "catalog/datasets/things/approvals/pilot").iterdir()
+        approve(scenario.node(who), THINGS, "pilot", reason="seen", key=signed[who.name])
+    approve(scenario.node(OLEG), THINGS, "pilot", approved=False, reason="no", key=signed[OLEG.name])
+    assert check(scenario.node(), THINGS, "pilot").outcome is DecisionOutcome.REFUSED
+    (folder,) = (scenario.folder / "catalog/datasets/things/approvals/pilot").iterdir()
     (folder / "00000004.json").write_bytes((folder / "00000002.json").read_bytes())
-    assert check(place.node(), THINGS, "pilot").outcome is DecisionOutcome.REFUSED
+    assert check(scenario.node(), THINGS, "pilot").outcome is DecisionOutcome.REFUSED
 
 
 # ── many at once ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_concurrent_promotions_and_checks_leave_no_gap(place: PilotScenario) -> None:
-    digests = [place.deliver(text).digest for text in ("one", "two")]
+def test_concurrent_promotions_and_checks_leave_no_gap(scenario: PilotScenario) -> None:
+    digests = [scenario.deliver(text).digest for text in ("one", "two")]
     for digest in digests:
-        assert check(place.node(), Address("things", digest), "pilot").accepted
+        assert check(scenario.node(), Address("things", digest), "pilot").accepted
 
     def work(number: int) -> str:
-        workspace = place.node(Identity(f"person-{number}", "declared"))
+        workspace = scenario.node(Identity(f"person-{number}", "declared"))
         try:
             return promote(workspace, Address("things", digests[number % 2]), "pilot").digest
         except RefConflict:
@@ -423,25 +429,25 @@ def test_concurrent_promotions_and_checks_leave_no_gap(place: PilotScenario) -> 
             return str(error)
 
     with ThreadPoolExecutor(2) as pool:
-        told = list(pool.map(work, range(16)))
-    assert set(told) <= {"", *digests}
-    (chain,) = verify_history(place.node(), PILOT)
-    log = place.node().catalog.history("things", "pilot")
+        outcomes = list(pool.map(work, range(16)))
+    assert set(outcomes) <= {"", *digests}
+    (chain,) = verify_history(scenario.node(), PILOT)
+    log = scenario.node().catalog.history("things", "pilot")
     assert not chain.problems
     assert [entry.seq for entry in log] == list(range(1, chain.entries + 1))
-    assert all(one.digest != two.digest for one, two in pairwise(log))
+    assert all(earlier.digest != two.digest for earlier, two in pairwise(log))
 
 
-def test_two_approvers_at_once_are_two_answers_and_one_promotion(place: PilotScenario) -> None:
+def test_two_approvers_at_once_are_two_answers_and_one_promotion(scenario: PilotScenario) -> None:
     people = {"infra": INES.name, "governance": OLEG.name, "data": "d@example.org", "ai": "a@example.org"}
     gate = {"require": ["license", {"approval": {"count": 2, "from": ["infra", "governance"]}}]}
-    place.deliver("one", gate=gate, owners=people)
-    assert check(place.node(), THINGS, "pilot").outcome is DecisionOutcome.WAITING
+    scenario.deliver("one", gate=gate, owners=people)
+    assert check(scenario.node(), THINGS, "pilot").outcome is DecisionOutcome.WAITING
     with ThreadPoolExecutor(2) as pool:
-        list(pool.map(lambda who: approve(place.node(who), THINGS, "pilot", reason="seen"), (INES, OLEG)))
-    assert check(place.node(), THINGS, "pilot").accepted
-    promote(place.node(), THINGS, "pilot")
-    (chain,) = verify_history(place.node(), PILOT)
+        list(pool.map(lambda who: approve(scenario.node(who), THINGS, "pilot", reason="seen"), (INES, OLEG)))
+    assert check(scenario.node(), THINGS, "pilot").accepted
+    promote(scenario.node(), THINGS, "pilot")
+    (chain,) = verify_history(scenario.node(), PILOT)
     assert (chain.entries, chain.problems) == (1, ())
-    (entry,) = place.node().catalog.history("things", "pilot")
+    (entry,) = scenario.node().catalog.history("things", "pilot")
     assert len(entry.attestation["predicate"]["stagegate"]["approvals"]) == 2

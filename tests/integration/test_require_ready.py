@@ -63,8 +63,8 @@ class RunScenario(Scenario):
         return self.promote()
 
     def page(self) -> str:
-        found: str = artifact(f"{self.dataset}-production-ready")["data"]
-        return found
+        page: str = artifact(f"{self.dataset}-production-ready")["data"]
+        return page
 
     def read(self) -> str:
         with open_dataset(self.address, cache=self.on["cache"]) as opened:
@@ -88,7 +88,7 @@ class RunScenario(Scenario):
 
 
 @pytest.fixture
-def place(tmp_path: Path, request: pytest.FixtureRequest) -> RunScenario:
+def scenario(tmp_path: Path, request: pytest.FixtureRequest) -> RunScenario:
     return RunScenario(tmp_path, dataset_name(request))
 
 
@@ -121,156 +121,158 @@ def soon(true: Callable[[], bool], seconds: float = 10) -> bool:
 # ── what is given out ───────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_training_flow_gets_the_accepted_version_on_any_node(place: RunScenario) -> None:
-    accepted = place.to_production("first")
-    place.deliver("newer and not accepted")
-    (place.nas / "data.csv").write_text("first")
-    elsewhere = {**place.on, "cache": place.folder / "elsewhere"}
+def test_training_flow_gets_the_accepted_version_on_any_node(scenario: RunScenario) -> None:
+    accepted = scenario.to_production("first")
+    scenario.deliver("newer and not accepted")
+    (scenario.nas / "data.csv").write_text("first")
+    elsewhere = {**scenario.on, "cache": scenario.folder / "elsewhere"}
 
     @flow
     def train() -> tuple[Version, Version]:
-        here = require_ready(place.address, **place.on)
-        there = require_ready.submit(place.address, **elsewhere)
+        here = require_ready(scenario.address, **scenario.on)
+        there = require_ready.submit(scenario.address, **elsewhere)
         return here, there.result()
 
     here, there = train()
 
     assert here.digest == there.digest == accepted
     assert (there.path / "data.csv").read_text() == "first"
-    held = place.node(cache=place.folder / "elsewhere").cache.refs.of(place.dataset)
+    held = scenario.node(cache=scenario.folder / "elsewhere").cache.refs.of(scenario.dataset)
     assert held == {"production": accepted}
-    assert artifact(f"{place.dataset}-stage")["description"] == "5 B of 5 B, 1 of 1 object"
+    assert artifact(f"{scenario.dataset}-stage")["description"] == "5 B of 5 B, 1 of 1 object"
 
 
-def test_an_attestation_of_another_version_makes_nothing_ready(place: RunScenario) -> None:
-    accepted = place.to_production("first")
-    (log,) = Path(place.on["catalog"]).glob(f"datasets/{place.dataset}/refs/production/*.json")
+def test_an_attestation_of_another_version_makes_nothing_ready(scenario: RunScenario) -> None:
+    accepted = scenario.to_production("first")
+    (log,) = Path(scenario.on["catalog"]).glob(f"datasets/{scenario.dataset}/refs/production/*.json")
     log.chmod(0o600)
     log.write_text(log.read_text().replace(accepted, "sha256:" + "0" * 64, 1))
 
     with pytest.raises(CorruptRecord):
-        run(place.train().result)
+        run(scenario.train().result)
 
 
-def test_unaccepted_dataset_fails_with_the_check_command(place: RunScenario) -> None:
-    place.deliver("first")
+def test_unaccepted_dataset_fails_with_the_check_command(scenario: RunScenario) -> None:
+    scenario.deliver("first")
 
-    assert f"stagegate check {place.dataset} --gate production" in failed(place.train())
-    assert f"No version of {place.dataset} was accepted for production" in place.page()
+    assert f"stagegate check {scenario.dataset} --gate production" in failed(scenario.train())
+    assert f"No version of {scenario.dataset} was accepted for production" in scenario.page()
 
 
 # ── what is asked again ─────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_expired_acceptance_is_renewed_by_cheap_checks(
-    place: RunScenario, later: Callable[[timedelta], None], caplog: pytest.LogCaptureFixture
+    scenario: RunScenario, later: Callable[[timedelta], None], caplog: pytest.LogCaptureFixture
 ) -> None:
-    place.production += [DAY, "rollback", "space"]
-    accepted = place.to_production("first")
-    before = place.records()
+    scenario.production += [DAY, "rollback", "space"]
+    accepted = scenario.to_production("first")
+    before = scenario.records()
     later(timedelta(hours=13))
 
-    version: Version = run(place.train().result)
+    version: Version = run(scenario.train().result)
 
     assert version.digest == accepted
-    page = place.page()
+    page = scenario.page()
     assert page.startswith("## ✅")
     assert f"This run uses `{accepted}`, accepted 20" in page
     assert "by ada (declared)" in page
     assert "Ran again: `freshness`, `rollback`, `space`." in page
-    assert f"{place.address} is ready; the run uses {accepted}" in caplog.text
-    assert place.records() == before
+    assert f"{scenario.address} is ready; the run uses {accepted}" in caplog.text
+    assert scenario.records() == before
 
 
-def test_a_newer_policy_is_not_asked_about_what_the_target_names(place: RunScenario) -> None:
-    accepted = place.to_production("first")
-    place.production += [{"space": {"warn": 0.00001, "fail": 0.00001}}]
-    adopt(place.node(), place.spec(), reason="more room")
-    before = place.records()
+def test_a_newer_policy_is_not_asked_about_what_the_target_names(scenario: RunScenario) -> None:
+    accepted = scenario.to_production("first")
+    scenario.production += [{"space": {"warn": 0.00001, "fail": 0.00001}}]
+    adopt(scenario.node(), scenario.spec(), reason="more room")
+    before = scenario.records()
 
-    assert run(place.train().result).digest == accepted
-    assert "`space`" not in place.page()
-    assert place.records() == before
+    assert run(scenario.train().result).digest == accepted
+    assert "`space`" not in scenario.page()
+    assert scenario.records() == before
 
 
 def test_stale_data_is_refused_and_the_run_says_whose_turn(
-    place: RunScenario, later: Callable[[timedelta], None]
+    scenario: RunScenario, later: Callable[[timedelta], None]
 ) -> None:
-    place.production.append(DAY)
-    place.to_production("first")
+    scenario.production.append(DAY)
+    scenario.to_production("first")
     later(timedelta(hours=30))
 
-    why = failed(place.train())
+    why = failed(scenario.train())
 
-    assert f"{place.address} is not ready" in why
+    assert f"{scenario.address} is not ready" in why
     old = r"newest object is from \d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ, more than 24 h before the check"
     assert re.search(rf"{old}  \[data \(team@example\.org\)\]", why), why
     assert "Whose turn: data (team@example.org)" in why
     assert "Request a new delivery" in why
-    page = place.page()
+    page = scenario.page()
     assert page.startswith("## ❌")
     assert re.search(rf"- `freshness`: fail, {old}", page), page
     assert "**Whose turn:** data (team@example.org)" in page
-    assert place.leases() == []
+    assert scenario.leases() == []
 
 
-def test_the_age_of_a_table_needs_no_data_on_this_node(place: RunScenario, later: Callable[[timedelta], None]) -> None:
-    pq.write_table(pa.table({"at": [now() - timedelta(hours=1)]}), place.nas / "days.parquet")
-    place.production.append(DAY)
+def test_the_age_of_a_table_needs_no_data_on_this_node(
+    scenario: RunScenario, later: Callable[[timedelta], None]
+) -> None:
+    pq.write_table(pa.table({"at": [now() - timedelta(hours=1)]}), scenario.nas / "days.parquet")
+    scenario.production.append(DAY)
     contract = {"tables": {"days": {"files": "*.parquet", "time": "at"}}}
-    place.to_production("first", contract=contract)
+    scenario.to_production("first", contract=contract)
     later(timedelta(hours=15))
-    place.on["cache"] = place.folder / "elsewhere"
+    scenario.on["cache"] = scenario.folder / "elsewhere"
 
-    run(place.train().result)
+    run(scenario.train().result)
 
-    assert re.search(r"- `freshness`: warn, table days is from \S+Z, more than 12 h before the check", place.page())
+    assert re.search(r"- `freshness`: warn, table days is from \S+Z, more than 12 h before the check", scenario.page())
 
 
 def test_another_environment_is_compared_here_and_now(
-    place: RunScenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    scenario: RunScenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    place.production.append("parity_python")
-    place.to_production("first")
-    run(place.train().result)
+    scenario.production.append("parity_python")
+    scenario.to_production("first")
+    run(scenario.train().result)
     other = tmp_path / "site" / "intruder-1.0.dist-info"
     other.mkdir(parents=True)
     (other / "METADATA").write_text("Metadata-Version: 2.1\nName: intruder\nVersion: 1.0\n")
     monkeypatch.syspath_prepend(str(other.parent))
 
-    assert "intruder: 1.0 here, absent in pilot" in failed(place.train())
+    assert "intruder: 1.0 here, absent in pilot" in failed(scenario.train())
 
 
-def test_costly_check_is_not_run_again_at_a_run_s_start(place: RunScenario) -> None:
-    pq.write_table(pa.table({"day": [1, 2]}), place.nas / "days.parquet")
-    place.production.append("schema")
+def test_costly_check_is_not_run_again_at_a_run_s_start(scenario: RunScenario) -> None:
+    pq.write_table(pa.table({"day": [1, 2]}), scenario.nas / "days.parquet")
+    scenario.production.append("schema")
     tables = {"days": {"files": "*.parquet", "columns": {"day": "int"}}}
-    accepted = place.to_production("first", contract={"tables": tables})
-    run(place.train().result)
-    revoke(place.node(), Address(place.dataset, accepted), "schema", reason="the wrong mount")
+    accepted = scenario.to_production("first", contract={"tables": tables})
+    run(scenario.train().result)
+    revoke(scenario.node(), Address(scenario.dataset, accepted), "schema", reason="the wrong mount")
 
-    why = failed(place.train())
+    why = failed(scenario.train())
     assert "schema          no current evidence: revoked by ada" in why
-    assert f"What to do: stagegate check {place.dataset}@{accepted} --gate production" in why
+    assert f"What to do: stagegate check {scenario.dataset}@{accepted} --gate production" in why
 
-    check(place.node(), Address(place.dataset, accepted), "production")
-    assert run(place.train().result).digest == accepted
+    check(scenario.node(), Address(scenario.dataset, accepted), "production")
+    assert run(scenario.train().result).digest == accepted
 
 
 def test_node_s_lack_of_space_is_not_held_against_the_version(
-    place: RunScenario, later: Callable[[timedelta], None], monkeypatch: pytest.MonkeyPatch
+    scenario: RunScenario, later: Callable[[timedelta], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    place.gate = {"on_withdrawal": "fall_back"}
-    place.production += [{"space": {"warn": 1.0, "fail": 1.0}}]
-    place.to_production("first")
-    accepted = place.to_production("second")
+    scenario.gate = {"on_withdrawal": "fall_back"}
+    scenario.production += [{"space": {"warn": 1.0, "fail": 1.0}}]
+    scenario.to_production("first")
+    accepted = scenario.to_production("second")
     full = Volume(Path("/cache"), total=10, free=-1, floor=0, held=0)
     monkeypatch.setattr(context, "_volume", lambda *_: full)
     later(timedelta(hours=1))
 
-    why = failed(place.train())
+    why = failed(scenario.train())
 
-    assert f"{place.address} can't be used on this node" in why
+    assert f"{scenario.address} can't be used on this node" in why
     assert "Run it again, here or on another node." in why
     assert "stagegate gc" in why
     assert why.count("sha256:") == 1
@@ -280,176 +282,176 @@ def test_node_s_lack_of_space_is_not_held_against_the_version(
 # ── what happens to a version that does not hold any more ───────────────────────────────────────────────────────
 
 
-def test_run_falls_back_where_the_gate_allows_it(place: RunScenario, caplog: pytest.LogCaptureFixture) -> None:
-    place.gate = {"on_withdrawal": "fall_back"}
-    older = place.to_production("first")
-    newer = place.to_production("second")
-    place.stage(runbook=None)
-    before = place.records()
+def test_run_falls_back_where_the_gate_allows_it(scenario: RunScenario, caplog: pytest.LogCaptureFixture) -> None:
+    scenario.gate = {"on_withdrawal": "fall_back"}
+    older = scenario.to_production("first")
+    newer = scenario.to_production("second")
+    scenario.stage(runbook=None)
+    before = scenario.records()
 
-    @require_ready(place.address, **place.on)
+    @require_ready(scenario.address, **scenario.on)
     @flow
     def train() -> tuple[str, str]:
-        files = StagegateFileSystem(cache=place.on["cache"])
-        return place.read(), files.cat_file(f"stagegate://{place.address}/data.csv").decode()
+        files = StagegateFileSystem(cache=scenario.on["cache"])
+        return scenario.read(), files.cat_file(f"stagegate://{scenario.address}/data.csv").decode()
 
     assert train() == ("first", "first")
-    assert run(place.train().result).digest == older
-    page = place.page()
+    assert run(scenario.train().result).digest == older
+    page = scenario.page()
     assert page.startswith("## ⚠️")
     assert f"This run uses `{older}`" in page
     assert f"Not used: `{newer}`" in page
     assert "- `runbook`: fail, the spec names no runbook" in page
     assert "**Whose turn:** governance (team@example.org)" in page
-    (line,) = {one.getMessage() for one in caplog.records if "fell back" in one.getMessage()}
+    (line,) = {record.getMessage() for record in caplog.records if "fell back" in record.getMessage()}
     assert "does not pass runbook" in line
-    assert place.records() == before
-    assert place.node().cache.refs.get(place.dataset, "production") == newer
-    assert soon(lambda: place.read() == "second")
+    assert scenario.records() == before
+    assert scenario.node().cache.refs.get(scenario.dataset, "production") == newer
+    assert soon(lambda: scenario.read() == "second")
 
 
-def test_a_run_is_held_where_the_gate_says_nothing(place: RunScenario) -> None:
-    older = place.to_production("first")
-    place.to_production("second")
-    place.stage(runbook=None)
+def test_a_run_is_held_where_the_gate_says_nothing(scenario: RunScenario) -> None:
+    older = scenario.to_production("first")
+    scenario.to_production("second")
+    scenario.stage(runbook=None)
 
-    why = failed(place.train())
+    why = failed(scenario.train())
 
     assert "fail          runbook" in why
     assert older not in why
 
 
-def test_no_run_falls_back_to_what_a_rollback_took_back(place: RunScenario) -> None:
-    place.gate = {"on_withdrawal": "fall_back"}
-    first = place.to_production("first")
-    place.to_production("second")
-    rollback(place.node(), Address(place.dataset, "production"), reason="March looks wrong")
-    place.to_production("third")
-    place.stage(runbook=None)
+def test_no_run_falls_back_to_what_a_rollback_took_back(scenario: RunScenario) -> None:
+    scenario.gate = {"on_withdrawal": "fall_back"}
+    first = scenario.to_production("first")
+    scenario.to_production("second")
+    rollback(scenario.node(), Address(scenario.dataset, "production"), reason="March looks wrong")
+    scenario.to_production("third")
+    scenario.stage(runbook=None)
 
-    assert run(place.train().result).digest == first
+    assert run(scenario.train().result).digest == first
 
 
-def test_no_run_falls_back_to_what_the_catalog_has_lost(place: RunScenario) -> None:
-    place.gate = {"on_withdrawal": "fall_back"}
-    first, second, _ = (place.to_production(text) for text in ("first", "second", "third"))
-    place.stage(runbook=None)
-    (manifest,) = Path(place.on["catalog"]).rglob(f"manifests/{second.removeprefix('sha256:')}.parquet")
+def test_no_run_falls_back_to_what_the_catalog_has_lost(scenario: RunScenario) -> None:
+    scenario.gate = {"on_withdrawal": "fall_back"}
+    first, second, _ = (scenario.to_production(text) for text in ("first", "second", "third"))
+    scenario.stage(runbook=None)
+    (manifest,) = Path(scenario.on["catalog"]).rglob(f"manifests/{second.removeprefix('sha256:')}.parquet")
     manifest.unlink()
 
-    found = find_ready(place.node(), Address(place.dataset, "production")).chosen
+    chosen = find_ready(scenario.node(), Address(scenario.dataset, "production")).chosen
 
-    assert found is not None
-    assert found.digest == first
+    assert chosen is not None
+    assert chosen.digest == first
 
 
-def test_run_without_a_fallback_names_all_candidates(place: RunScenario) -> None:
-    place.gate = {"on_withdrawal": "fall_back"}
-    older = place.to_production("first")
-    place.deliver("first", runbook=None)
-    newer = place.to_production("second")
-    place.deliver("second", runbook=None)
+def test_run_without_a_fallback_names_all_candidates(scenario: RunScenario) -> None:
+    scenario.gate = {"on_withdrawal": "fall_back"}
+    older = scenario.to_production("first")
+    scenario.deliver("first", runbook=None)
+    newer = scenario.to_production("second")
+    scenario.deliver("second", runbook=None)
 
-    why = failed(place.train())
+    why = failed(scenario.train())
 
-    assert f"{place.address} is not ready, and no earlier version is ready either" in why
+    assert f"{scenario.address} is not ready, and no earlier version is ready either" in why
     assert older in why
     assert newer in why
 
 
-def test_a_version_that_the_gate_below_took_back_is_not_ready(place: RunScenario) -> None:
-    place.to_production("first")
-    place.to_production("second")
-    rollback(place.node(), Address(place.dataset, "pilot"), reason="March looks wrong")
+def test_a_version_that_the_gate_below_took_back_is_not_ready(scenario: RunScenario) -> None:
+    scenario.to_production("first")
+    scenario.to_production("second")
+    rollback(scenario.node(), Address(scenario.dataset, "pilot"), reason="March looks wrong")
 
-    assert "fail          digest" in failed(place.train())
+    assert "fail          digest" in failed(scenario.train())
 
 
 # ── how long it stays ───────────────────────────────────────────────────────────────────────────────────────────
 
 
-def another_takes_its_place(place: RunScenario, digest: str) -> None:
+def another_takes_its_place(scenario: RunScenario, digest: str) -> None:
     """Let every ref leave a version, and collect what nothing needs."""
-    assert place.to_production("second") != digest
-    collect_garbage(place.node())
+    assert scenario.to_production("second") != digest
+    collect_garbage(scenario.node())
 
 
-def ask(place: RunScenario) -> Version:
-    return require_ready(place.address, **place.on)
+def ask(scenario: RunScenario) -> Version:
+    return require_ready(scenario.address, **scenario.on)
 
 
-def submit(place: RunScenario) -> Version:
-    version: Version = require_ready.submit(place.address, **place.on).result()
+def submit(scenario: RunScenario) -> Version:
+    version: Version = require_ready.submit(scenario.address, **scenario.on).result()
     return version
 
 
 @pytest.mark.parametrize("way", [ask, submit])
 def test_collection_spares_a_run_s_version_until_it_ends(
-    place: RunScenario, way: Callable[[RunScenario], Version]
+    scenario: RunScenario, way: Callable[[RunScenario], Version]
 ) -> None:
-    digest = place.to_production("first")
+    digest = scenario.to_production("first")
 
     @flow
     def train() -> str:
-        data = way(place)
-        way(place)
-        assert place.leases() == [digest]
-        another_takes_its_place(place, digest)
-        assert place.read() == "first"
+        data = way(scenario)
+        way(scenario)
+        assert scenario.leases() == [digest]
+        another_takes_its_place(scenario, digest)
+        assert scenario.read() == "first"
         return (data.path / "data.csv").read_text()
 
     assert train() == "first"
-    assert soon(lambda: place.leases() == [])
-    assert place.read() == "second"
-    assert collect_garbage(place.node()).versions == (f"{place.dataset}@{digest}",)
+    assert soon(lambda: scenario.leases() == [])
+    assert scenario.read() == "second"
+    assert collect_garbage(scenario.node()).versions == (f"{scenario.dataset}@{digest}",)
 
 
-def test_a_run_that_fails_and_is_repeated_leaves_no_lease(place: RunScenario) -> None:
-    digest = place.to_production("first")
+def test_a_run_that_fails_and_is_repeated_leaves_no_lease(scenario: RunScenario) -> None:
+    digest = scenario.to_production("first")
     held = []
 
     @flow(retries=1)
     def train() -> None:
-        require_ready(place.address, **place.on)
-        held.append(place.leases())
+        require_ready(scenario.address, **scenario.on)
+        held.append(scenario.leases())
         raise ValueError("the training diverged")
 
     with pytest.raises(ValueError, match="diverged"):
         train()
     assert held == [[digest]] * 2
-    assert soon(lambda: place.leases() == [])
+    assert soon(lambda: scenario.leases() == [])
 
 
-def test_guarded_function_holds_its_version_while_it_runs(place: RunScenario) -> None:
-    digest = place.to_production("first")
+def test_guarded_function_holds_its_version_while_it_runs(scenario: RunScenario) -> None:
+    digest = scenario.to_production("first")
 
     @flow
-    @require_ready(place.address, **place.on)
+    @require_ready(scenario.address, **scenario.on)
     def train() -> str:
-        another_takes_its_place(place, digest)
-        return place.read()
+        another_takes_its_place(scenario, digest)
+        return scenario.read()
 
     assert train() == "first"
-    assert place.leases() == []
+    assert scenario.leases() == []
 
 
 @pytest.mark.parametrize("seconds", [0.1, 2.0], ids=["asking meanwhile", "asking only when its client is closed"])
 def test_a_worker_keeps_the_version_until_the_run_ends_elsewhere(
-    place: RunScenario, monkeypatch: pytest.MonkeyPatch, seconds: float
+    scenario: RunScenario, monkeypatch: pytest.MonkeyPatch, seconds: float
 ) -> None:
-    digest = place.to_production("first")
+    digest = scenario.to_production("first")
     monkeypatch.setattr(leases, "ASK_SECONDS", seconds)
 
     @flow
     def train() -> list[str]:
         for _ in range(2):
             with hydrated_context(serialize_context()):  # what Dask, Ray and process pools run a task in
-                require_ready.fn(place.address, **place.on)
+                require_ready.fn(scenario.address, **scenario.on)
         time.sleep(0.5)
-        return place.leases()
+        return scenario.leases()
 
     assert train() == [digest]
-    assert soon(lambda: place.leases() == [])
+    assert soon(lambda: scenario.leases() == [])
 
 
 def test_deleted_run_has_ended_and_an_unknown_one_has_not() -> None:
@@ -462,15 +464,15 @@ def test_deleted_run_has_ended_and_an_unknown_one_has_not() -> None:
 # ── flows of every kind ─────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_decorator_gates_a_flow_above_or_below_flow(place: RunScenario) -> None:
-    guard = require_ready(place.address, **place.on)
+def test_decorator_gates_a_flow_above_or_below_flow(scenario: RunScenario) -> None:
+    guard = require_ready(scenario.address, **scenario.on)
     ran = []
 
     def train(epochs: int) -> int:
         ran.append(epochs)
         return epochs
 
-    place.deliver("first")
+    scenario.deliver("first")
     for gated in (guard(flow(train)), flow(guard(train))):
         with pytest.raises(GateFailed, match="accepted for production"):
             gated(3)
@@ -478,14 +480,14 @@ def test_decorator_gates_a_flow_above_or_below_flow(place: RunScenario) -> None:
         assert (state.name, state.is_failed()) == ("Gate refused", True)
     assert not ran
 
-    place.to_production("first")
+    scenario.to_production("first")
     assert guard(flow(train))(3) == 3
 
 
-def test_a_guarded_function_that_is_no_flow_raises(place: RunScenario) -> None:
-    place.deliver("first")
+def test_a_guarded_function_that_is_no_flow_raises(scenario: RunScenario) -> None:
+    scenario.deliver("first")
 
-    @require_ready(place.address, **place.on)
+    @require_ready(scenario.address, **scenario.on)
     def train() -> None:
         raise AssertionError("it must not run")
 
@@ -500,22 +502,22 @@ def test_a_guarded_function_that_is_no_flow_raises(place: RunScenario) -> None:
         whole()
 
 
-def test_a_refused_run_logs_no_traceback(place: RunScenario, caplog: pytest.LogCaptureFixture) -> None:
-    place.deliver("first")
-    failed(place.train())
-    refusals = [one for one in caplog.records if "accepted for production" in one.getMessage()]
-    assert {one.levelname for one in refusals if "Finished in state" not in one.getMessage()} == {"WARNING"}
-    assert not [one for one in caplog.records if one.exc_info]
+def test_a_refused_run_logs_no_traceback(scenario: RunScenario, caplog: pytest.LogCaptureFixture) -> None:
+    scenario.deliver("first")
+    failed(scenario.train())
+    refusals = [record for record in caplog.records if "accepted for production" in record.getMessage()]
+    assert {record.levelname for record in refusals if "Finished in state" not in record.getMessage()} == {"WARNING"}
+    assert not [record for record in caplog.records if record.exc_info]
 
 
-def test_one_line_over_an_async_flow_gates_it_and_blocks_no_loop(place: RunScenario) -> None:
+def test_one_line_over_an_async_flow_gates_it_and_blocks_no_loop(scenario: RunScenario) -> None:
     ticks = []
 
-    @require_ready(place.address, **place.on)
+    @require_ready(scenario.address, **scenario.on)
     @flow
     async def train(epochs: int) -> tuple[int, str]:
         ticks.append("train")
-        return epochs, place.read()
+        return epochs, scenario.read()
 
     async def both() -> Any:
         async def tick() -> None:
@@ -525,56 +527,56 @@ def test_one_line_over_an_async_flow_gates_it_and_blocks_no_loop(place: RunScena
 
         return (await asyncio.gather(train(3), tick()))[0]
 
-    place.deliver("first")
+    scenario.deliver("first")
     with pytest.raises(GateFailed):
         asyncio.run(train(3))
     state: State[Any] = asyncio.run(run(train, 3, return_state=True))
     assert state.name == "Gate refused"
 
-    place.to_production("first")
+    scenario.to_production("first")
     assert asyncio.run(both()) == (3, "first")
     assert ticks.count("tick") > 3
-    assert place.leases() == []
+    assert scenario.leases() == []
 
 
-def test_one_line_over_flows_that_yield_gates_them(place: RunScenario) -> None:
-    @require_ready(place.address, **place.on)
+def test_one_line_over_flows_that_yield_gates_them(scenario: RunScenario) -> None:
+    @require_ready(scenario.address, **scenario.on)
     @flow
     def epochs() -> Iterator[list[str]]:
-        yield place.leases()
+        yield scenario.leases()
 
     @flow
-    @require_ready(place.address, **place.on)
+    @require_ready(scenario.address, **scenario.on)
     async def asynchronous() -> AsyncIterator[list[str]]:
-        yield place.leases()
+        yield scenario.leases()
 
     async def collected() -> list[Any]:
-        return [one async for one in asynchronous()]
+        return [value async for value in asynchronous()]
 
-    place.deliver("first")
+    scenario.deliver("first")
     with pytest.raises(GateFailed):
         list(epochs())
     with pytest.raises(GateFailed):
         asyncio.run(collected())
 
-    digest = place.to_production("first")
+    digest = scenario.to_production("first")
     assert list(epochs()) == [[digest]]
     assert asyncio.run(collected()) == [[digest]]
-    assert place.leases() == []
+    assert scenario.leases() == []
 
 
-def test_blocks_name_where_the_guard_and_the_twin_look(place: RunScenario) -> None:
-    digest = place.to_production("first")
+def test_blocks_name_where_the_guard_and_the_twin_look(scenario: RunScenario) -> None:
+    digest = scenario.to_production("first")
     on: dict[str, Any] = {
-        "cache": StagegateCache(path=place.on["cache"]),
-        "catalog": StagegateCatalog(url=str(place.on["catalog"])),
+        "cache": StagegateCache(path=scenario.on["cache"]),
+        "catalog": StagegateCatalog(url=str(scenario.on["catalog"])),
     }
 
-    @require_ready(place.address, **on)
+    @require_ready(scenario.address, **on)
     @flow
     async def train() -> tuple[str, str]:
-        data: Any = await arequire_ready(place.address, **on)
-        return data.digest, place.read()
+        data: Any = await arequire_ready(scenario.address, **on)
+        return data.digest, scenario.read()
 
     assert asyncio.run(train()) == (digest, "first")
-    assert soon(lambda: place.leases() == [])
+    assert soon(lambda: scenario.leases() == [])

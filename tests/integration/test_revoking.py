@@ -52,7 +52,11 @@ def node(folder: Path, who: Identity = ADA) -> Workspace:
 
 def stale(folder: Path, gate: str = "pilot") -> dict[str, str]:
     planned = preview_check(node(folder), THINGS, gate)
-    return {one.requirement.check: one.reason for one in planned if one.state is not State.CURRENT}
+    return {
+        planned_check.requirement.check: planned_check.reason
+        for planned_check in planned
+        if planned_check.state is not State.CURRENT
+    }
 
 
 def test_revoked_evidence_ends_until_its_check_runs_again(folder: Path) -> None:
@@ -146,12 +150,12 @@ def test_revocation_shows_who_when_and_why(folder: Path, capsys: pytest.CaptureF
     said = do("revoke", "things@pilot", "--check", "lineage", "--reason", forged)
     assert said.splitlines()[0].startswith("evidence of lineage of things@sha256:")
     assert "Next: stagegate check things@sha256:" in said
-    for told in (do("show", "things"), do("history", "things"), do("check", "things", "--gate", "pilot", "--plan")):
-        (line,) = [one for one in told.splitlines() if "lineage" in one]
+    for output in (do("show", "things"), do("history", "things"), do("check", "things", "--gate", "pilot", "--plan")):
+        (line,) = [line for line in output.splitlines() if "lineage" in line]
         assert "revoked by ines (declared)" in line
         assert r"forged\x1b[2J" in line
     (entry,) = json.loads(do("show", "things", "--json"))["revocations"]
     assert (entry["check"], entry["who"]["name"], entry["reason"]) == ("lineage", "ines", forged)
     adopted, moved, revoked = json.loads(do("history", "things@pilot", "--json"))
-    assert [one["action"] for one in (adopted, moved, revoked)] == ["adopt", "promote", "revoke"]
+    assert [entry["action"] for entry in (adopted, moved, revoked)] == ["adopt", "promote", "revoke"]
     assert revoked["check"] == "lineage"

@@ -78,19 +78,19 @@ def test_the_whole_way_goes_on_every_task_runner(
     def way() -> tuple[Any, ...]:
         first = ours.stage_dataset.submit(spec, **blocks)
         again = ours.astage_dataset.submit(read_spec(spec), **on, wait_for=[first])
-        found = ours.validate_dataset.map([first.result().address], cache=unmapped(on["cache"]), **_only(on))
+        validations = ours.validate_dataset.map([first.result().address], cache=unmapped(on["cache"]), **_only(on))
         decided = ours.acheck_readiness.submit("things", "pilot", **on, wait_for=[again])
         moved = ours.promote_dataset.submit("things", "pilot", **blocks, wait_for=[decided])
         ready = ours.arequire_ready.submit("things@pilot", **on, wait_for=[moved])
         nothing = ours.astage_dataset.submit("nothing@pilot", **on)
-        futures = (first, again, found[0], decided, moved, ready)
+        futures = (first, again, validations[0], decided, moved, ready)
         return *(future.result() for future in futures), nothing.result(raise_on_failure=False)
 
-    first, again, found, decided, moved, ready, nothing = way()
+    first, again, validation, decided, moved, ready, nothing = way()
 
     assert isinstance(first, Version)
     assert (first.bytes_fetched, again.bytes_reused, again.digest) == (8, 8, first.digest)
-    assert isinstance(found, Validation)
+    assert isinstance(validation, Validation)
     assert isinstance(decided, Decision)
     assert decided.accepted
     assert isinstance(moved, Promotion)

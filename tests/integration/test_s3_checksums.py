@@ -28,8 +28,8 @@ def put_in_parts(client: Any, bucket: str, key: str, data: bytes, **more: Any) -
     parts = []
     for number, start in enumerate(range(0, len(data), PART), 1):
         body = data[start : start + PART]
-        named = {"Bucket": bucket, "Key": key, "UploadId": upload, "PartNumber": number, "Body": body}
-        done = client.upload_part(**named, **({"ChecksumAlgorithm": "CRC32"} if "ChecksumType" in more else {}))
+        parameters = {"Bucket": bucket, "Key": key, "UploadId": upload, "PartNumber": number, "Body": body}
+        done = client.upload_part(**parameters, **({"ChecksumAlgorithm": "CRC32"} if "ChecksumType" in more else {}))
         parts.append({name: done[name] for name in ("ETag", "ChecksumCRC32") if name in done} | {"PartNumber": number})
     client.complete_multipart_upload(Bucket=bucket, Key=key, UploadId=upload, MultipartUpload={"Parts": parts})
 

@@ -112,8 +112,8 @@ class _ByTheSecond(SimpleHTTPRequestHandler):
     def end_headers(self) -> None:
         path = Path(self.translate_path(self.path))
         if path.is_file():
-            found = path.stat()
-            self.send_header("ETag", f'"{int(found.st_mtime):x}-{found.st_size:x}"')
+            status = path.stat()
+            self.send_header("ETag", f'"{int(status.st_mtime):x}-{status.st_size:x}"')
         super().end_headers()
 
     def log_message(self, *args: object) -> None:
@@ -190,10 +190,10 @@ def test_a_version_says_what_its_weakest_pin_is(
     assert "weakest pin: mtime, weak for 1\n" in run_stagegate("stage", spec, env=env).stdout
     assert "weakest pin: mtime, weak for 1\n" in run_stagegate("show", "things").stdout
     assert "mtime, weak for 1" in run_stagegate("ls").stdout
-    told = {"kind": "mtime", "strength": "weak", "weak": 1}
-    assert json.loads(run_stagegate("show", "things", "--json").stdout)["pins"] == told
-    assert json.loads(run_stagegate("ls", "--json").stdout)[0]["pins"] == told
-    assert json.loads(run_stagegate("stage", "things@latest", "--json", env=env).stdout)["pins"] == told
+    pins = {"kind": "mtime", "strength": "weak", "weak": 1}
+    assert json.loads(run_stagegate("show", "things", "--json").stdout)["pins"] == pins
+    assert json.loads(run_stagegate("ls", "--json").stdout)[0]["pins"] == pins
+    assert json.loads(run_stagegate("stage", "things@latest", "--json", env=env).stdout)["pins"] == pins
     spec.write_text(json.dumps({"stagegate": 1, "dataset": "things", "sources": [strong]}))
     staged = json.loads(run_stagegate("stage", spec, "--json", env=env).stdout)
     assert staged["pins"] == {"kind": "etag", "strength": "strong", "weak": 0}

@@ -79,27 +79,27 @@ def test_a_table_is_one_file_ordered_by_its_key(server: Postgres) -> None:
     server.run("create schema nyc", 'create table nyc."Tail #s" (id int primary key, tail text)')
     server.run("""insert into nyc."Tail #s" values (3, 'c'), (1, 'a'), (2, null)""")
     source = _open(server, "nyc.Tail%20%23s")
-    ((key, one),) = listed(source).items()
-    assert (key, one.pin.kind, one.pin.strength) == ("nyc.Tail %23s.parquet", "sha256", "strong")
+    ((key, obj),) = listed(source).items()
+    assert (key, obj.pin.kind, obj.pin.strength) == ("nyc.Tail %23s.parquet", "sha256", "strong")
     assert _table(source, key).to_pydict() == {"id": [1, 2, 3], "tail": ["a", None, "c"]}
-    assert [read(source, one, 0, 4), read(source, one, one.size - 4)] == [b"PAR1", b"PAR1"]
+    assert [read(source, obj, 0, 4), read(source, obj, obj.size - 4)] == [b"PAR1", b"PAR1"]
 
 
 @pytest.mark.parametrize("options", [{}, {"partition_by": "month"}, {"partition_by": "id", "partitions": 4}])
 def test_the_same_rows_are_the_same_bytes_however_they_lie(server: Postgres, options: dict[str, Any]) -> None:
     name = f"lying_{len(options)}"
     _flights(server, name)
-    first = {key: (one.size, one.pin) for key, one in listed(_open(server, name, **options)).items()}
+    first = {key: (obj.size, obj.pin) for key, obj in listed(_open(server, name, **options)).items()}
     server.run(f"update {name} set carrier = carrier where id % 5 = 0", f"vacuum full {name}")
-    assert {key: (one.size, one.pin) for key, one in listed(_open(server, name, **options)).items()} == first
+    assert {key: (obj.size, obj.pin) for key, obj in listed(_open(server, name, **options)).items()} == first
     server.run(f"update {name} set fare = 0 where id = 1")
-    changed = {key: (one.size, one.pin) for key, one in listed(_open(server, name, **options)).items()}
+    changed = {key: (obj.size, obj.pin) for key, obj in listed(_open(server, name, **options)).items()}
     assert [first[key] == changed[key] for key in first].count(False) == 1
 
 
 def test_without_a_key_rows_are_ordered_by_all_columns(server: Postgres) -> None:
-    found = _rows(server, "select g % 3 as a, g % 2 as b from generate_series(1, 60) g")
-    assert found == sorted(found, key=lambda row: (row["a"], row["b"]))
+    rows = _rows(server, "select g % 3 as a, g % 2 as b from generate_series(1, 60) g")
+    assert rows == sorted(rows, key=lambda row: (row["a"], row["b"]))
     with pytest.raises(SourceError, match="can't be ordered by doc"):
         _rows(server, "select g as id, '{}'::json as doc from generate_series(1, 3) g")
     assert len(_rows(server, "select g as id, '{}'::json as doc from generate_series(1, 3) g", order_by="id")) == 3
@@ -123,8 +123,8 @@ def test_odd_names_of_tables_and_partitions_are_file_names(server: Postgres) -> 
     """Percent-encoded, so that each can stand in a path and none is another's."""
     values = ", ".join("({}, '{}')".format(number, name.replace("'", "''")) for number, name in enumerate(ODD))
     rows = _open(server, "odd", query=f"select * from (values {values}) as t(id, name)", partition_by="name")
-    found = {key: _table(rows, key)["id"].to_pylist() for key in listed(rows)}
-    assert {unquote(key): ids for key, ids in found.items()} == {
+    ids_by_key = {key: _table(rows, key)["id"].to_pylist() for key in listed(rows)}
+    assert {unquote(key): ids for key, ids in ids_by_key.items()} == {
         f"name={name}.parquet": [number] for number, name in enumerate(ODD)
     }
     for number, name in enumerate(ODD):
@@ -161,8 +161,8 @@ def test_partitions_are_of_one_snapshot_while_a_writer_commits(server: Postgres)
         server.run("delete from moving where month = 9")
 
     source, keys = _open(server, "moving", partition_by="month"), []
-    for one in source.list():
-        keys.append(one.key)
+    for obj in source.list():
+        keys.append(obj.key)
         write()
     assert len(keys) == 3
     assert str(sum(sum(_table(source, key)["id"].to_pylist()) for key in keys)) == total
@@ -196,7 +196,7 @@ def test_numeric_is_a_decimal_and_never_an_opaque_text(server: Postgres) -> None
 
 
 @pytest.mark.parametrize(
-    ("value", "named"),
+    ("value", "problem"),
     [
         ("interval '1 day'", "interval.*extract"),
         ("'12.50'::money", "money"),
@@ -209,8 +209,8 @@ def test_numeric_is_a_decimal_and_never_an_opaque_text(server: Postgres) -> None
         ("'<a/>'::xml", "xml"),
     ],
 )
-def test_what_parquet_lacks_is_refused_by_name(server: Postgres, value: str, named: str) -> None:
-    with pytest.raises(SourceError, match=f"column 'odd' is of the type.*{named}"):
+def test_what_parquet_lacks_is_refused_by_name(server: Postgres, value: str, problem: str) -> None:
+    with pytest.raises(SourceError, match=f"column 'odd' is of the type.*{problem}"):
         _rows(server, f"select 1 as id, {value} as odd", order_by="id")
 
 
@@ -364,11 +364,11 @@ def test_a_server_that_is_gone_may_be_asked_again(tmp_path: Path) -> None:
 
 def test_object_listed_by_another_node_is_rendered_and_compared(server: Postgres) -> None:
     _flights(server, "shared", 100)
-    (one,) = listed(_open(server, "shared")).values()
-    assert read(_open(server, "shared"), one)[:4] == b"PAR1"
+    (obj,) = listed(_open(server, "shared")).values()
+    assert read(_open(server, "shared"), obj)[:4] == b"PAR1"
     server.run("update shared set month = 7")
     with pytest.raises(ObjectChanged):
-        read(_open(server, "shared"), one)
+        read(_open(server, "shared"), obj)
 
 
 def test_a_staging_fetches_only_the_partitions_that_changed(
@@ -415,9 +415,9 @@ except Exception as error:
 def test_a_result_that_finds_no_room_is_told(server: Postgres) -> None:
     command = [sys.executable, "-c", LIMITED, f"{server.url}#big"]
     env = {**os.environ, "PGPASSWORD": PASSWORD}
-    found = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
-    assert found.stdout.startswith("SourceError The result can't be stored in /"), found.stdout + found.stderr
-    assert "File too large" in found.stdout
+    result = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
+    assert result.stdout.startswith("SourceError The result can't be stored in /"), result.stdout + result.stderr
+    assert "File too large" in result.stdout
 
 
 MEASURED = """
@@ -441,11 +441,11 @@ def test_memory_does_not_grow_with_the_rows(server: Postgres) -> None:
     noise = " || ".join(f"sha512((g || '{word}')::bytea)" for word in "abc")
     query = f"select g as id, {noise} as noise from generate_series(1, 1200000) g"
     command = [sys.executable, "-c", MEASURED, f"{server.url}#big", query]
-    found = subprocess.run(
+    result = subprocess.run(
         command, env={**os.environ, "PGPASSWORD": PASSWORD}, capture_output=True, text=True, check=False
     )
-    assert found.returncode == 0, found.stderr
-    file, grown = map(int, found.stdout.split())
+    assert result.returncode == 0, result.stderr
+    file, grown = map(int, result.stdout.split())
     assert file > 200
     assert grown < 128  # MiB: a batch of 16, its copy, and the writer's buffers
 

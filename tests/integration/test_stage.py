@@ -118,7 +118,7 @@ def test_only_what_changed_is_fetched(workspace: Workspace, nas: Path) -> None:
     second = stage(workspace, spec_of(nas))
     assert second.bytes_fetched == 3
     changes = compare(workspace, Address("things", first.digest), Address("things"))
-    assert [(one.change, one.path) for one in changes] == [("changed", "a.csv"), ("removed", "empty")]
+    assert [(change.change, change.path) for change in changes] == [("changed", "a.csv"), ("removed", "empty")]
 
 
 def test_the_same_content_is_stored_once(workspace: Workspace, nas: Path) -> None:
@@ -206,8 +206,8 @@ def test_damage_is_found_and_repaired(workspace: Workspace, nas: Path) -> None:
     victim.chmod(0o644)
     victim.write_bytes(b"a,b\n1,3\n")
     victim.chmod(0o444)
-    found = verify(workspace)
-    assert sorted(damage.finding.subject for damage in found.damaged) == ["a.csv", "copy of a.csv"]
+    verification = verify(workspace)
+    assert sorted(damage.finding.subject for damage in verification.damaged) == ["a.csv", "copy of a.csv"]
     assert verify(workspace, repair=True).repaired
     assert verify(workspace).damaged == ()
     assert content(version.path) == FILES
@@ -256,7 +256,7 @@ def test_repair_mends_the_rest_when_the_source_lost_a_file(workspace: Workspace,
     with pytest.raises(StagegateError, match=r"deep/er/b\.csv"):
         verify(workspace, repair=True)
     assert (version.path / "a.csv").read_bytes() == FILES["a.csv"]
-    assert [one.finding.subject for one in verify(workspace).damaged] == ["deep/er/b.csv"]
+    assert [damaged.finding.subject for damaged in verify(workspace).damaged] == ["deep/er/b.csv"]
 
 
 def test_irreparable_version_keeps_no_other_from_repair(
@@ -269,7 +269,7 @@ def test_irreparable_version_keeps_no_other_from_repair(
         damage(version.path / "deep/er/b.csv", b"rotten")
     gone = (first.dataset, "sha256:" + "0" * 64)
     for order in ((first, second), (second, first)):
-        listed = [gone, *((one.dataset, one.digest) for one in order)]
+        listed = [gone, *((version.dataset, version.digest) for version in order)]
         monkeypatch.setattr(type(workspace.cache.views), "all", lambda _, listed=listed: iter(listed))
         with pytest.raises(TransferFailed, match=r"deep/er/b\.csv"):
             verify(workspace, repair=True)
@@ -325,9 +325,9 @@ def test_file_changed_within_its_clock_s_grain_is_read_again(workspace: Workspac
 
 def test_the_catalog_works_on_s3(nas: Path, tmp_path: Path, seaweedfs: SeaweedFS) -> None:
     url = f"{seaweedfs.bucket('catalog-on-s3')}/catalog"
-    one = open_workspace(tmp_path / "one", url, catalog_options=seaweedfs.storage_options)
+    node = open_workspace(tmp_path / "one", url, catalog_options=seaweedfs.storage_options)
     two = open_workspace(tmp_path / "two", url, catalog_options=seaweedfs.storage_options)
-    staged = stage(one, spec_of(nas))
+    staged = stage(node, spec_of(nas))
     assert stage(two, Address("things", "latest")).digest == staged.digest
     line, manifest = show(two, Address("things"))
     assert (line.refs, line.here, manifest.files) == (("latest",), True, 4)
@@ -341,8 +341,8 @@ def test_a_pipe_s_reader_may_leave_early(nas: Path, tmp_path: Path, run_stagegat
     assert run_stagegate("stage", spec).returncode == 0
     places = f"--cache {tmp_path}/cache --catalog {tmp_path}/catalog"
     command = f"{Path(sys.executable).with_name('stagegate')} show --rows things {places} | head -1"
-    found = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
-    assert (found.stdout[:5], found.stderr) == ("a.csv", "")
+    result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert (result.stdout[:5], result.stderr) == ("a.csv", "")
 
 
 def settle(folder: Path) -> None:

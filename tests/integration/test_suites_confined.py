@@ -295,12 +295,12 @@ worker.main()
 
 def test_what_judges_ends_with_its_guard(view: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(child, "COMMAND", (sys.executable, "-c", SLEEPER))
-    told: list[str] = []
+    pids: list[str] = []
     with pytest.raises(ValidationError, match="not judged within 15 s"):
         child.judge_in_child(
-            [TableJob("t", "duckdb", {}, str(view), ["t.parquet"])], dataset="d", timeout=15, progress=told.append
+            [TableJob("t", "duckdb", {}, str(view), ["t.parquet"])], dataset="d", timeout=15, progress=pids.append
         )
-    status = Path("/proc", told[0], "stat")
+    status = Path("/proc", pids[0], "stat")
     deadline = time.monotonic() + 20
     while status.exists() and status.read_text().rpartition(")")[2].split()[0] not in "ZX":
         assert time.monotonic() < deadline, "what judges outlived its guard"
@@ -309,8 +309,8 @@ def test_what_judges_ends_with_its_guard(view: Path, monkeypatch: pytest.MonkeyP
 
 def test_worker_knows_no_credentials() -> None:
     given = {"AWS_SECRET_ACCESS_KEY": "hush", "PREFECT_API_KEY": "hush", "HOME": "/home/ann", "TZ": "UTC"}
-    told = environment(given, "/scratch")
-    assert told == {"TZ": "UTC", "GX_ANALYTICS_ENABLED": "false", "TMPDIR": "/scratch", "HOME": "/scratch"}
+    variables = environment(given, "/scratch")
+    assert variables == {"TZ": "UTC", "GX_ANALYTICS_ENABLED": "false", "TMPDIR": "/scratch", "HOME": "/scratch"}
     assert "TZ" in VARIABLES
 
 

@@ -59,11 +59,11 @@ class EventScenario(Scenario):
 
 
 @pytest.fixture
-def place(tmp_path: Path, request: pytest.FixtureRequest) -> EventScenario:
-    place = EventScenario(tmp_path, dataset_name(request), runbook="https://wiki.example.org/", gates=GATES)
-    place.write("first")
-    (place.nas / "more.csv").write_text("more")
-    return place
+def scenario(tmp_path: Path, request: pytest.FixtureRequest) -> EventScenario:
+    scenario = EventScenario(tmp_path, dataset_name(request), runbook="https://wiki.example.org/", gates=GATES)
+    scenario.write("first")
+    (scenario.nas / "more.csv").write_text("more")
+    return scenario
 
 
 def run(of: Any, *args: Any, **parameters: Any) -> Any:
@@ -72,139 +72,145 @@ def run(of: Any, *args: Any, **parameters: Any) -> Any:
 
 def related(event: dict[str, Any]) -> dict[str, str]:
     """Role → id of what an event relates; roles that Prefect gives more than once are tags."""
-    return {one["prefect.resource.role"]: one["prefect.resource.id"] for one in event["related"]}
+    return {resource["prefect.resource.role"]: resource["prefect.resource.id"] for resource in event["related"]}
 
 
 # ── events ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_each_step_emits_one_event_with_its_run_and_version(place: EventScenario) -> None:
-    asked: Decision = run(pilot_to_production, place.spec(), **place.on)
-    run(pilot_to_production, version=f"{place.dataset}@{asked.digest}", **place.on)  # one request is told once
-    approve(place.node(INES), Address(place.dataset), "production")
-    decided: Decision = run(pilot_to_production, place.spec(), **place.on)
+def test_each_step_emits_one_event_with_its_run_and_version(scenario: EventScenario) -> None:
+    decision: Decision = run(pilot_to_production, scenario.spec(), **scenario.on)
+    run(pilot_to_production, version=f"{scenario.dataset}@{decision.digest}", **scenario.on)  # one request is told once
+    approve(scenario.node(INES), Address(scenario.dataset), "production")
+    decided: Decision = run(pilot_to_production, scenario.spec(), **scenario.on)
 
-    told = place.events(8)
-    assert [one["event"].removeprefix("stagegate.") for one in told] == [
+    emitted = scenario.events(8)
+    assert [event["event"].removeprefix("stagegate.") for event in emitted] == [
         *("version.staged", "gate.passed", "ref.moved", "approval.requested"),
         "gate.passed",
         *("gate.passed", "gate.passed", "ref.moved"),
     ]
-    assert asked.digest == decided.digest
-    requested = told[3]["payload"]
-    assert (requested["digest"], requested["target"], requested["groups"]) == (asked.digest, "production", ["anybody"])
+    assert decision.digest == decided.digest
+    requested = emitted[3]["payload"]
+    assert (requested["digest"], requested["target"], requested["groups"]) == (
+        decision.digest,
+        "production",
+        ["anybody"],
+    )
     assert requested["turn"] == f"anybody, except {requested['requester']}, who asked"
-    staged, last = told[0]["payload"], told[-1]
-    assert staged["version"] == f"{place.dataset}@{decided.digest}"
+    staged, last = emitted[0]["payload"], emitted[-1]
+    assert staged["version"] == f"{scenario.dataset}@{decided.digest}"
     assert (staged["files"], staged["bytes"], staged["bytes_fetched"]) == (2, 9, 9)
     assert last["payload"] == {
         "version": staged["version"],
-        "dataset": place.dataset,
+        "dataset": scenario.dataset,
         "digest": decided.digest,
         "target": "production",
         "previous": "",
     }
     assert last["resource"]["stagegate.target"] == "production"
-    for one in told:
-        assert {"flow-run", "task-run", "flow", "tag"} <= related(one).keys()
-        assert related(one)["asset"] == f"stagegate://{place.dataset}@{decided.digest.replace(':', '-')}"
+    for event in emitted:
+        assert {"flow-run", "task-run", "flow", "tag"} <= related(event).keys()
+        assert related(event)["asset"] == f"stagegate://{scenario.dataset}@{decided.digest.replace(':', '-')}"
 
 
 @pytest.mark.timeout(240)  # four commands that load Prefect
-def test_commands_tell_the_api_what_they_did(place: EventScenario, run_stagegate: Command) -> None:
-    env = place.environment(PREFECT_API_URL=str(PREFECT_API_URL.value()))
+def test_commands_tell_the_api_what_they_did(scenario: EventScenario, run_stagegate: Command) -> None:
+    env = scenario.environment(PREFECT_API_URL=str(PREFECT_API_URL.value()))
 
     def do(*words: str, code: int = 0) -> None:
         done = run_stagegate(*words, env=env)
         assert (done.returncode, done.stderr) == (code, ""), done.stdout
 
-    workspace = open_workspace(**place.on)
-    digests = [make_version(workspace, place.spec()).digest]
-    assert check(workspace, place.dataset, "pilot").accepted
-    promote(workspace, Address(place.dataset), "pilot")
-    place.write("second")
-    digests.append(make_version(workspace, place.spec()).digest)
-    do("check", place.dataset, "--gate", "pilot")
-    do("promote", f"{place.dataset}@{digests[-1]}", "--to", "pilot")
-    do("check", place.dataset, "--gate", "production", code=4)
-    do("rollback", f"{place.dataset}@pilot", "--reason", "loss went up")
+    workspace = open_workspace(**scenario.on)
+    digests = [make_version(workspace, scenario.spec()).digest]
+    assert check(workspace, scenario.dataset, "pilot").accepted
+    promote(workspace, Address(scenario.dataset), "pilot")
+    scenario.write("second")
+    digests.append(make_version(workspace, scenario.spec()).digest)
+    do("check", scenario.dataset, "--gate", "pilot")
+    do("promote", f"{scenario.dataset}@{digests[-1]}", "--to", "pilot")
+    do("check", scenario.dataset, "--gate", "production", code=4)
+    do("rollback", f"{scenario.dataset}@pilot", "--reason", "loss went up")
 
-    told = [one["event"].removeprefix("stagegate.") for one in place.events(4)]
-    assert told == ["gate.passed", "ref.moved", "approval.requested", "ref.moved"]
-    assert [place.events(4)[-1]["payload"][name] for name in ("digest", "previous")] == digests
+    emitted = [event["event"].removeprefix("stagegate.") for event in scenario.events(4)]
+    assert emitted == ["gate.passed", "ref.moved", "approval.requested", "ref.moved"]
+    assert [scenario.events(4)[-1]["payload"][name] for name in ("digest", "previous")] == digests
 
 
 def test_trial_emits_nothing_and_takes_no_page_s_place(
-    place: EventScenario, run_stagegate: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    scenario: EventScenario, run_stagegate: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("STAGEGATE_REPORTS", str(tmp_path / "reports"))
     lax = {"gates": {"production": {"require": ["runbook"]}}}
-    version = make_version(open_workspace(**place.on), place.spec())
-    assert not run(flow(check_readiness.fn), version.address, "production", **place.on).accepted
+    version = make_version(open_workspace(**scenario.on), scenario.spec())
+    assert not run(flow(check_readiness.fn), version.address, "production", **scenario.on).accepted
     (page,) = (tmp_path / "reports").rglob("*.html")
     kept = page.read_bytes()
     untouched = [
-        artifact(f"{place.dataset}-production-{what}")["id"] for what in ("summary", "gate", "checks", "report")
+        artifact(f"{scenario.dataset}-production-{what}")["id"] for what in ("summary", "gate", "checks", "report")
     ]
 
-    assert run(flow(check_readiness.fn), version.address, "production", spec=place.spec(**lax), **place.on).accepted
-    (tmp_path / "lax.json").write_text(json.dumps(place.spec(**lax)))
-    env = place.environment(PREFECT_API_URL=str(PREFECT_API_URL.value()))
+    assert run(
+        flow(check_readiness.fn), version.address, "production", spec=scenario.spec(**lax), **scenario.on
+    ).accepted
+    (tmp_path / "lax.json").write_text(json.dumps(scenario.spec(**lax)))
+    env = scenario.environment(PREFECT_API_URL=str(PREFECT_API_URL.value()))
     words = ("check", version.address, "--gate", "production", "--spec", str(tmp_path / "lax.json"))
     assert run_stagegate(*words, env=env).returncode == 0
-    run(flow(validate_dataset.fn), version.address, spec=place.spec(**lax), **place.on)
+    run(flow(validate_dataset.fn), version.address, spec=scenario.spec(**lax), **scenario.on)
 
-    assert [one["event"] for one in place.events(0)] == [events.GATE_FAILED]
+    assert [event["event"] for event in scenario.events(0)] == [events.GATE_FAILED]
     assert page.read_bytes() == kept
     assert [
-        artifact(f"{place.dataset}-production-{what}")["id"] for what in ("summary", "gate", "checks", "report")
+        artifact(f"{scenario.dataset}-production-{what}")["id"] for what in ("summary", "gate", "checks", "report")
     ] == (untouched)
     for what in ("summary", "gate", "checks"):
-        assert artifact(f"{place.dataset}-production-trial-{what}")["description"].startswith("Trial: ")
-    assert artifact(f"{place.dataset}-trial-contract")["description"].startswith("Trial")
+        assert artifact(f"{scenario.dataset}-production-trial-{what}")["description"].startswith("Trial: ")
+    assert artifact(f"{scenario.dataset}-trial-contract")["description"].startswith("Trial")
 
 
 def test_commands_tell_the_api_of_the_active_profile(
-    place: EventScenario, run_stagegate: Command, tmp_path: Path
+    scenario: EventScenario, run_stagegate: Command, tmp_path: Path
 ) -> None:
-    make_version(open_workspace(**place.on), place.spec())
+    make_version(open_workspace(**scenario.on), scenario.spec())
     (tmp_path / "home/.prefect").mkdir()
     profile = f'active = "here"\n[profiles.here]\nPREFECT_API_URL = "{PREFECT_API_URL.value()}"\n'
     (tmp_path / "home/.prefect/profiles.toml").write_text(profile)
-    assert run_stagegate("check", place.dataset, "--gate", "pilot", env=place.environment()).returncode == 0
-    assert place.events(1)[0]["event"] == events.GATE_PASSED
+    assert run_stagegate("check", scenario.dataset, "--gate", "pilot", env=scenario.environment()).returncode == 0
+    assert scenario.events(1)[0]["event"] == events.GATE_PASSED
 
 
-def test_an_api_that_hangs_changes_no_command(place: EventScenario, run_stagegate: Command) -> None:
-    make_version(open_workspace(**place.on), place.spec())
+def test_an_api_that_hangs_changes_no_command(scenario: EventScenario, run_stagegate: Command) -> None:
+    make_version(open_workspace(**scenario.on), scenario.spec())
     with socket.create_server(("127.0.0.1", 0)) as silent:
-        env = place.environment(PREFECT_API_URL=f"http://127.0.0.1:{silent.getsockname()[1]}/api")
+        env = scenario.environment(PREFECT_API_URL=f"http://127.0.0.1:{silent.getsockname()[1]}/api")
         began = time.monotonic()
-        done = run_stagegate("check", place.dataset, "--gate", "pilot", env=env)
+        done = run_stagegate("check", scenario.dataset, "--gate", "pilot", env=env)
     assert (done.returncode, "no event was sent to Prefect" in done.stderr) == (0, True)
     assert time.monotonic() - began < 2 * PATIENCE + 30  # the rest is the command itself, on a busy machine
 
 
-def test_a_ref_that_moves_on_relates_the_version_that_it_leaves(place: EventScenario) -> None:
-    spec = place.spec(gates={"pilot": GATES["pilot"]})
-    first: Decision = run(pilot_to_production, spec, targets=["pilot"], **place.on)
-    place.write("second")
-    run(pilot_to_production, spec, targets=["pilot"], **place.on)
+def test_a_ref_that_moves_on_relates_the_version_that_it_leaves(scenario: EventScenario) -> None:
+    spec = scenario.spec(gates={"pilot": GATES["pilot"]})
+    first: Decision = run(pilot_to_production, spec, targets=["pilot"], **scenario.on)
+    scenario.write("second")
+    run(pilot_to_production, spec, targets=["pilot"], **scenario.on)
 
-    moved = [one for one in place.events(6) if one["event"] == events.REF_MOVED][-1]
+    moved = [event for event in scenario.events(6) if event["event"] == events.REF_MOVED][-1]
 
     assert moved["payload"]["previous"] == first.digest
     assert related(moved)["stagegate-previous"].endswith(first.digest.replace(":", "-"))
 
 
-def test_event_of_a_gate_of_all_checks_is_small(place: EventScenario) -> None:
+def test_event_of_a_gate_of_all_checks_is_small(scenario: EventScenario) -> None:
     gates = {"pilot": {"require": ["license"]}, "production": {"extends": "pilot", "require": sorted(CHECKS)}}
     owners = {"data": "x" * 2000, "governance": "y" * 2000}
-    version = stage(place.spec(gates=gates, license="CC-BY-NC-4.0", owners=owners), **place.on)
+    version = stage(scenario.spec(gates=gates, license="CC-BY-NC-4.0", owners=owners), **scenario.on)
 
-    run(flow(check_readiness.fn), version.address, "production", **place.on)
+    run(flow(check_readiness.fn), version.address, "production", **scenario.on)
 
-    event = place.events(2)[-1]
+    event = scenario.events(2)[-1]
     payload = event["payload"]
     assert event["event"] == events.GATE_FAILED
     assert (payload["outcome"], len(payload["checks"])) == ("refused", len(CHECKS))
@@ -216,60 +222,64 @@ def test_event_of_a_gate_of_all_checks_is_small(place: EventScenario) -> None:
 
 def examples() -> dict[str, set[str]]:
     """The keys of each event's example in the docs."""
-    found: dict[str, set[str]] = {}
+    payloads: dict[str, set[str]] = {}
     for names, text in re.findall(r"^(`stagegate\.[^\n]*)\n```json\n(.*?)```", EVENTS, re.MULTILINE | re.DOTALL):
-        found |= {name: set(json.loads(text)) for name in re.findall(r"stagegate[\w.]+", names)}
-    return found
+        payloads |= {name: set(json.loads(text)) for name in re.findall(r"stagegate[\w.]+", names)}
+    return payloads
 
 
-def test_payloads_have_the_keys_that_the_docs_show(place: EventScenario, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_payloads_have_the_keys_that_the_docs_show(scenario: EventScenario, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STAGEGATE_FREE_WARNING", "100%")
-    run(pilot_to_production, place.spec(), **place.on)
+    run(pilot_to_production, scenario.spec(), **scenario.on)
     with pytest.raises(Exception, match="refused"):
-        pilot_to_production(place.spec(runbook=None), **place.on)
+        pilot_to_production(scenario.spec(runbook=None), **scenario.on)
 
-    full = events_about(f"stagegate.cache.{os.uname().nodename}{place.on['cache']}", 1)
-    shown = {one["event"]: set(one["payload"]) for one in [*place.events(5), *full]}
+    full = events_about(f"stagegate.cache.{os.uname().nodename}{scenario.on['cache']}", 1)
+    shown = {event["event"]: set(event["payload"]) for event in [*scenario.events(5), *full]}
 
     assert shown == examples()
-    named = [*vars(telling).values(), *vars(events).values()]
-    assert shown.keys() == {name for name in named if str(name).startswith("stagegate.")}
+    constants = [*vars(telling).values(), *vars(events).values()]
+    assert shown.keys() == {name for name in constants if str(name).startswith("stagegate.")}
 
 
-def test_a_cache_that_is_nearly_full_is_told_once_a_run(place: EventScenario, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cache_that_is_nearly_full_is_told_once_a_run(
+    scenario: EventScenario, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("STAGEGATE_FREE_WARNING", "100%")
 
     @flow
     def twice_and_sweep() -> None:
-        stage_dataset(place.spec(), **place.on)
-        stage_dataset.submit(place.spec(), **place.on).wait()
-        sweep.fn(**place.on)
+        stage_dataset(scenario.spec(), **scenario.on)
+        stage_dataset.submit(scenario.spec(), **scenario.on).wait()
+        sweep.fn(**scenario.on)
 
     twice_and_sweep()
-    resource = f"stagegate.cache.{os.uname().nodename}{place.on['cache']}"
+    resource = f"stagegate.cache.{os.uname().nodename}{scenario.on['cache']}"
     (event,) = events_about(resource)
     payload = event["payload"]
-    assert payload["cache"] == str(place.on["cache"])
+    assert payload["cache"] == str(scenario.on["cache"])
     assert payload["used"] + payload["free"] == payload["size"]
     assert payload["share"] == pytest.approx(payload["used"] / payload["size"], abs=1e-4)
     assert event["resource"]["stagegate.node"] == payload["node"] == os.uname().nodename
 
-    sweep(**place.on)
+    sweep(**scenario.on)
     assert len(events_about(resource)) == 2
 
     monkeypatch.setenv("STAGEGATE_FREE_WARNING", "0%")
     monkeypatch.setenv("STAGEGATE_FREE_FLOOR", "0%")
-    sweep(**place.on)
+    sweep(**scenario.on)
     assert len(events_about(resource)) == 2
 
 
-def test_staging_that_ran_out_of_space_emits_nearly_full(place: EventScenario, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_staging_that_ran_out_of_space_emits_nearly_full(
+    scenario: EventScenario, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("STAGEGATE_FREE_WARNING", "100%")
 
     with pytest.raises(Exception, match="no objects"):
-        stage(place.spec(sources=[{"url": str(place.nas), "include": ["*.none"]}]), **place.on)
+        stage(scenario.spec(sources=[{"url": str(scenario.nas), "include": ["*.none"]}]), **scenario.on)
 
-    assert len(events_about(f"stagegate.cache.{os.uname().nodename}{place.on['cache']}", 1)) == 1
+    assert len(events_about(f"stagegate.cache.{os.uname().nodename}{scenario.on['cache']}", 1)) == 1
 
 
 # ── assets ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -279,19 +289,19 @@ def key_of(version: Version) -> str:
     return f"stagegate://{version.dataset}@{version.digest.replace(':', '-')}"
 
 
-def test_a_new_version_is_an_asset_with_its_sources_upstream(place: EventScenario) -> None:
-    other = place.nas.parent / "other files"
+def test_a_new_version_is_an_asset_with_its_sources_upstream(scenario: EventScenario) -> None:
+    other = scenario.nas.parent / "other files"
     other.mkdir()
     (other / "last.csv").write_text("last")
-    sources = [{"url": str(place.nas)}, {"url": f"{other.as_uri()}/", "into": "other/"}]
+    sources = [{"url": str(scenario.nas)}, {"url": f"{other.as_uri()}/", "into": "other/"}]
 
-    version = stage(place.spec(sources=sources), **place.on)
+    version = stage(scenario.spec(sources=sources), **scenario.on)
 
     (made,) = events_about(key_of(version), 1)
-    upstream = {f"file://{place.nas}", f"file://{place.nas.parent}/other-files/"}
+    upstream = {f"file://{scenario.nas}", f"file://{scenario.nas.parent}/other-files/"}
     assert made["event"] == "prefect.asset.materialization.succeeded"
     assert {
-        one["prefect.resource.id"] for one in made["related"] if one["prefect.resource.role"] == "asset"
+        resource["prefect.resource.id"] for resource in made["related"] if resource["prefect.resource.role"] == "asset"
     } == upstream
     assert {"flow-run", "task-run"} <= related(made).keys()
     assert related(made)["asset-materialized-by"] == "prefect-stagegate"
@@ -302,27 +312,27 @@ def test_a_new_version_is_an_asset_with_its_sources_upstream(place: EventScenari
         "fetched": 13,
         "path": str(version.path),
     }
-    assert made["resource"]["prefect.resource.name"] == f"{place.dataset} {version.digest[:19]}"
+    assert made["resource"]["prefect.resource.name"] == f"{scenario.dataset} {version.digest[:19]}"
     assert "team@example.org" in made["resource"]["prefect.asset.owners"]
     for source in upstream:
-        assert [one["event"] for one in events_about(source, 1)] == ["prefect.asset.referenced"]
+        assert [event["event"] for event in events_about(source, 1)] == ["prefect.asset.referenced"]
 
 
-def test_a_staging_that_finds_nothing_new_materializes_nothing(place: EventScenario) -> None:
-    version = stage(place.spec(), **place.on)
-    again = stage(place.spec(), **place.on)
-    brought = stage(version.address, **place.on)
+def test_a_staging_that_finds_nothing_new_materializes_nothing(scenario: EventScenario) -> None:
+    version = stage(scenario.spec(), **scenario.on)
+    again = stage(scenario.spec(), **scenario.on)
+    brought = stage(version.address, **scenario.on)
 
     assert (again.digest, brought.digest) == (version.digest, version.digest)
     assert len(events_about(key_of(version))) == 1
-    assert len(events_about(f"file://{place.nas}")) == 1
+    assert len(events_about(f"file://{scenario.nas}")) == 1
 
 
 @pytest.mark.parametrize("new", [True, False])
-def test_what_is_made_of_a_version_has_it_upstream(place: EventScenario, new: bool) -> None:
+def test_what_is_made_of_a_version_has_it_upstream(scenario: EventScenario, new: bool) -> None:
     if not new:
-        stage_dataset.fn(place.spec(), **place.on)
-    model = f"s3://models/{place.dataset}"
+        stage_dataset.fn(scenario.spec(), **scenario.on)
+    model = f"s3://models/{scenario.dataset}"
 
     @materialize(model)
     def train(version: Version) -> str:
@@ -330,20 +340,20 @@ def test_what_is_made_of_a_version_has_it_upstream(place: EventScenario, new: bo
 
     @flow
     def nightly() -> None:
-        train(stage_dataset(place.spec(), **place.on))
+        train(stage_dataset(scenario.spec(), **scenario.on))
 
     nightly()
 
     (made,) = events_about(model, 1)
-    head = stage_dataset.fn(place.spec(), **place.on)
+    head = stage_dataset.fn(scenario.spec(), **scenario.on)
     assert made["event"] == "prefect.asset.materialization.succeeded"
     assert related(made)["asset"] == key_of(head)
 
 
-def test_what_is_made_of_a_required_version_has_it_upstream(place: EventScenario) -> None:
-    spec = place.spec(gates={"pilot": GATES["pilot"]})
-    accepted: Decision = run(pilot_to_production, spec, targets=["pilot"], **place.on)
-    model = f"s3://models/{place.dataset}"
+def test_what_is_made_of_a_required_version_has_it_upstream(scenario: EventScenario) -> None:
+    spec = scenario.spec(gates={"pilot": GATES["pilot"]})
+    accepted: Decision = run(pilot_to_production, spec, targets=["pilot"], **scenario.on)
+    model = f"s3://models/{scenario.dataset}"
 
     @materialize(model)
     def train(version: Version) -> str:
@@ -351,61 +361,65 @@ def test_what_is_made_of_a_required_version_has_it_upstream(place: EventScenario
 
     @flow
     def nightly() -> None:
-        train(require_ready(f"{place.dataset}@pilot", **place.on))
+        train(require_ready(f"{scenario.dataset}@pilot", **scenario.on))
 
     nightly()
 
     (made,) = events_about(model, 1)
-    assert related(made)["asset"] == f"stagegate://{place.dataset}@{accepted.digest.replace(':', '-')}"
+    assert related(made)["asset"] == f"stagegate://{scenario.dataset}@{accepted.digest.replace(':', '-')}"
 
 
 # ── artifacts ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_run_has_artifacts_of_summary_report_and_checks(place: EventScenario) -> None:
-    asked: Decision = run(pilot_to_production, place.spec(), **place.on)
+def test_run_has_artifacts_of_summary_report_and_checks(scenario: EventScenario) -> None:
+    decision: Decision = run(pilot_to_production, scenario.spec(), **scenario.on)
 
-    summary, report, checks = (artifact(f"{place.dataset}-production-{what}") for what in ("summary", "gate", "checks"))
+    summary, report, checks = (
+        artifact(f"{scenario.dataset}-production-{what}") for what in ("summary", "gate", "checks")
+    )
     assert "waits for approval to go to production" in summary["data"].splitlines()[0]
-    assert f"`stagegate approve {place.dataset}@{asked.digest} --to production`" in summary["data"]
+    assert f"`stagegate approve {scenario.dataset}@{decision.digest} --to production`" in summary["data"]
     assert "waits for approval to go to production" in report["data"]
     assert '"check": "approval"' in checks["data"]
     assert summary["task_run_id"]
-    assert {one["key"].rpartition("-")[2] for one in artifacts_of(summary["flow_run_id"])} == {
+    assert {document["key"].rpartition("-")[2] for document in artifacts_of(summary["flow_run_id"])} == {
         *("stage", "summary", "gate", "checks")
     }
 
 
-def test_run_links_to_the_html_report(place: EventScenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_run_links_to_the_html_report(scenario: EventScenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STAGEGATE_REPORTS", str(tmp_path / "reports"))
-    run(pilot_to_production, place.spec(), **place.on)
+    run(pilot_to_production, scenario.spec(), **scenario.on)
 
-    (page,) = (tmp_path / "reports").glob(f"{place.dataset}/production/*.html")
+    (page,) = (tmp_path / "reports").glob(f"{scenario.dataset}/production/*.html")
     assert "waits for approval" in page.read_text()
-    link, summary = (artifact(f"{place.dataset}-production-{what}")["data"] for what in ("report", "summary"))
+    link, summary = (artifact(f"{scenario.dataset}-production-{what}")["data"] for what in ("report", "summary"))
     assert f"({page.as_uri()})" in link
     assert f"({page.as_uri()})" in summary
 
     monkeypatch.setenv("STAGEGATE_REPORTS_URL", "https://ci.example.org/reports/")
-    run(pilot_to_production, version=f"{place.dataset}@sha256:{page.stem}", **place.on)
-    address = f"https://ci.example.org/reports/{place.dataset}/production/{page.name}"
-    assert f"({address})" in artifact(f"{place.dataset}-production-report")["data"]
+    run(pilot_to_production, version=f"{scenario.dataset}@sha256:{page.stem}", **scenario.on)
+    address = f"https://ci.example.org/reports/{scenario.dataset}/production/{page.name}"
+    assert f"({address})" in artifact(f"{scenario.dataset}-production-report")["data"]
 
 
 def test_a_report_that_can_not_be_kept_fails_no_check(
-    place: EventScenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    scenario: EventScenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     (tmp_path / "reports").write_text("not a folder")
     monkeypatch.setenv("STAGEGATE_REPORTS", str(tmp_path / "reports"))
 
-    decided: Decision = run(pilot_to_production, place.spec(), **place.on)
+    decided: Decision = run(pilot_to_production, scenario.spec(), **scenario.on)
 
     assert decided.target == "production"
     assert "Could not keep the HTML report" in caplog.text
-    assert "Whole report" not in artifact(f"{place.dataset}-production-summary")["data"]
+    assert "Whole report" not in artifact(f"{scenario.dataset}-production-summary")["data"]
 
 
-def test_an_api_that_fails_fails_no_staging(place: EventScenario, monkeypatch: pytest.MonkeyPatch, caplog: Any) -> None:
+def test_an_api_that_fails_fails_no_staging(
+    scenario: EventScenario, monkeypatch: pytest.MonkeyPatch, caplog: Any
+) -> None:
     def broken(*args: Any, **options: Any) -> None:
         raise httpx.ConnectError("the API is gone")
 
@@ -414,10 +428,10 @@ def test_an_api_that_fails_fails_no_staging(place: EventScenario, monkeypatch: p
     monkeypatch.setattr("prefect_stagegate.tasks._support.notify.emit_event", broken)
     monkeypatch.setattr("prefect_stagegate.tasks._support.lineage.Asset", broken)
 
-    decided = pilot_to_production(place.spec(), **place.on)
+    decided = pilot_to_production(scenario.spec(), **scenario.on)
 
     assert isinstance(decided, Decision)
-    assert open_workspace(**place.on).cache.refs.of(place.dataset)["pilot"] == decided.digest
+    assert open_workspace(**scenario.on).cache.refs.of(scenario.dataset)["pilot"] == decided.digest
     for what in ("Progress is no longer shown", "store the artifact", "emit stagegate", "as an asset"):
         assert re.search(f"{what}.*the API is gone", caplog.text)
 
@@ -436,24 +450,24 @@ def slow(seaweedfs: SeaweedFS, monkeypatch: pytest.MonkeyPatch) -> Iterator[Faul
 
 
 def test_progress_costs_at_most_one_call_in_two_seconds(
-    place: EventScenario,
+    scenario: EventScenario,
     seaweedfs: SeaweedFS,
     slow: FaultProxy,
     prefect_at: Callable[[str], AbstractContextManager[None]],
 ) -> None:
     bucket = seaweedfs.bucket("telling-progress")
     seaweedfs.client().pipe({f"{bucket}/{number:02}.bin": bytes(50_000) for number in range(18)})
-    spec = place.spec(sources=[{"url": bucket, "options": {"endpoint_url": slow.url}}])
+    spec = scenario.spec(sources=[{"url": bucket, "options": {"endpoint_url": slow.url}}])
 
     with CallCounter(PREFECT_API_URL.value()) as counter:
         with prefect_at(counter.url):
             begun = time.monotonic()
-            stage(spec, **place.on)
+            stage(spec, **scenario.on)
             lasted = time.monotonic() - begun
             shown = [call for call in counter.calls if "/artifacts/" in call.path]
-            last = artifact(f"{place.dataset}-stage")
+            last = artifact(f"{scenario.dataset}-stage")
             counter.calls.clear()
-            stage(spec, **place.on)
+            stage(spec, **scenario.on)
         again = [call for call in counter.calls if "/artifacts/" in call.path]
 
     assert progress.INTERVAL == 2.0

@@ -280,7 +280,7 @@ def test_a_key_that_cannot_stand_in_a_dataset_hides_no_others(seaweedfs: Seaweed
     url = seaweedfs.bucket("transfer-keys")
     for key in ("a", "a\nb", "z"):
         seaweedfs.client().pipe_file(f"{url}/{key}", b"")
-    assert {one.key for one in open_source(url, seaweedfs.storage_options).list()} == {"a", "a\nb", "z"}
+    assert {obj.key for obj in open_source(url, seaweedfs.storage_options).list()} == {"a", "a\nb", "z"}
 
 
 def test_folder_markers_are_skipped_and_empty_files_are_not(seaweedfs: SeaweedFS) -> None:
@@ -288,8 +288,8 @@ def test_folder_markers_are_skipped_and_empty_files_are_not(seaweedfs: SeaweedFS
     client.call_s3("put_object", Bucket="transfer-marker", Key="folder/", Body=b"")
     client.pipe_file(f"{url}/folder/a", b"1")
     client.pipe_file(f"{url}/empty", b"")
-    found = {one.key for one in open_source(url, seaweedfs.storage_options).list()}
-    assert found == {"folder/a", "empty"}
+    keys = {obj.key for obj in open_source(url, seaweedfs.storage_options).list()}
+    assert keys == {"folder/a", "empty"}
 
 
 def test_an_etag_of_many_parts_is_no_md5(seaweedfs: SeaweedFS, cache: Cache) -> None:
@@ -303,8 +303,8 @@ def test_an_etag_of_many_parts_is_no_md5(seaweedfs: SeaweedFS, cache: Cache) -> 
 
 
 def test_a_simple_etag_is_the_md5_of_the_bytes(bucket: str, options: dict[str, str]) -> None:
-    (one,) = open_source(f"{bucket}/small/00.bin", options).list()
-    assert one.checksums == (("md5", hashlib.md5(SMALL["small/00.bin"], usedforsecurity=False).hexdigest()),)
+    (obj,) = open_source(f"{bucket}/small/00.bin", options).list()
+    assert obj.checksums == (("md5", hashlib.md5(SMALL["small/00.bin"], usedforsecurity=False).hexdigest()),)
 
 
 def test_a_listing_that_fails_now_and_then_is_asked_for_again(

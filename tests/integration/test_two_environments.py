@@ -137,14 +137,14 @@ class Environment:
 
     def check(self, gate: str, code: int, **more: Any) -> dict[str, str]:
         """Ask a gate; gives the outcome of each check."""
-        told = json.loads(self.do("check", THINGS, "--gate", gate, "--json", code=code, **more))
-        return {one["check"]: one["outcome"] for one in told["rows"]}
+        answer = json.loads(self.do("check", THINGS, "--gate", gate, "--json", code=code, **more))
+        return {row["check"]: row["outcome"] for row in answer["rows"]}
 
     def stale(self, what: str | Path = THINGS, **more: Any) -> set[str]:
         """The checks of production's gate whose evidence holds no more, by the plan."""
         plan = json.loads(self.do("check", what, "--gate", "production", "--plan", "--json", **more))
-        assert {one["check"] for one in plan} == {*GATES["production"]["require"][1:-1], *PILOTS, "license", "approval"}
-        return {one["check"] for one in plan if one["state"] != "current"}
+        assert {row["check"] for row in plan} == {*GATES["production"]["require"][1:-1], *PILOTS, "license", "approval"}
+        return {row["check"] for row in plan if row["state"] != "current"}
 
 
 PILOTS = {"owner", "freshness", "read_probe"}
@@ -188,23 +188,23 @@ class TwoEnvironments:
 
 
 @pytest.fixture
-def place(tmp_path: Path, seaweedfs: SeaweedFS) -> TwoEnvironments:
+def environments(tmp_path: Path, seaweedfs: SeaweedFS) -> TwoEnvironments:
     return TwoEnvironments(tmp_path, seaweedfs)
 
 
-def enter_pilot(place: TwoEnvironments) -> None:
+def enter_pilot(environments: TwoEnvironments) -> None:
     """Have a version accepted as pilot, and brought to production's cache."""
-    pilot, production = place.pilot, place.production
-    pilot.do("stage", place.spec())
+    pilot, production = environments.pilot, environments.production
+    pilot.do("stage", environments.spec())
     assert pilot.check("pilot", 0)["license"] == "fail"  # a warning there
     pilot.do("promote", THINGS, "--to", "pilot")
     production.do("stage", PILOT)
 
 
-def enter_production(place: TwoEnvironments) -> dict[str, str]:
+def enter_production(environments: TwoEnvironments) -> dict[str, str]:
     """Make the environments agree, answer for the licence, approve and promote."""
-    production = place.production
-    production.install(place.wheels[OLD])
+    production = environments.production
+    production.install(environments.wheels[OLD])
     production.check("production", 1)
     until = (datetime.now(UTC) + WAIVED).isoformat()
     waiver = ("waive", THINGS, "--gate", "production", "--check", "license", "--until", until, "--reason", "research")
@@ -217,31 +217,31 @@ def enter_production(place: TwoEnvironments) -> dict[str, str]:
     return outcomes
 
 
-def test_production_refuses_until_the_environments_agree(place: TwoEnvironments) -> None:
-    production = place.production
-    enter_pilot(place)
-    told = json.loads(production.do("env", "diff", PILOT, "--json", code=1))
-    (difference,) = [one for one in told if one["weight"] == "blocking"]
+def test_production_refuses_until_the_environments_agree(environments: TwoEnvironments) -> None:
+    production = environments.production
+    enter_pilot(environments)
+    differences = json.loads(production.do("env", "diff", PILOT, "--json", code=1))
+    (difference,) = [difference for difference in differences if difference["weight"] == "blocking"]
     assert (difference["name"], difference["there"], difference["here"]) == (LIBRARY, OLD, NEW)
     refused = json.loads(production.do("check", THINGS, "--gate", "production", "--json", code=1))
-    assert {one["check"] for one in refused["rows"] if one["outcome"] == "fail"} == {"parity_python", "license"}
-    parity = next(one for one in refused["rows"] if one["check"] == "parity_python")
+    assert {row["check"] for row in refused["rows"] if row["outcome"] == "fail"} == {"parity_python", "license"}
+    parity = next(row for row in refused["rows"] if row["check"] == "parity_python")
     assert parity["findings"][0]["subject"] == LIBRARY
     assert parity["findings"][0]["fix"] == f"pip install {LIBRARY}=={OLD}"
 
-    production.install(place.wheels[OLD])
+    production.install(environments.wheels[OLD])
     production.do("env", "diff", PILOT)
     assert production.stale() == {*ENVIRONMENTAL, "approval"}
-    outcomes = enter_production(place)
+    outcomes = enter_production(environments)
     assert (outcomes["parity_python"] in ("pass", "warn"), outcomes["license"]) == (True, "waived")
     assert production.do("exec", PRODUCTION, "--", "sh", "-c", "ls $STAGEGATE_DATASET_PATH").split() == sorted(FILES)
     assert production.stale() == set()
 
 
-def test_change_ends_only_the_evidence_that_depends_on_it(place: TwoEnvironments) -> None:
-    pilot, production = place.pilot, place.production
-    enter_pilot(place)
-    enter_production(place)
+def test_change_ends_only_the_evidence_that_depends_on_it(environments: TwoEnvironments) -> None:
+    pilot, production = environments.pilot, environments.production
+    enter_pilot(environments)
+    enter_production(environments)
     assert production.stale() == set()
     assert log(pilot) == [("promote", "")]
 
@@ -270,17 +270,17 @@ def test_change_ends_only_the_evidence_that_depends_on_it(place: TwoEnvironments
     assert log(pilot) == [("promote", ""), ("revoke", why)]
 
     # Another library ends what was found out about the environment, and says nothing against the version.
-    production.install(place.wheels[NEW])
+    production.install(environments.wheels[NEW])
     assert production.stale() == ENVIRONMENTAL
     assert production.check("production", 1)["parity_python"] == "fail"
-    production.install(place.wheels[OLD])
+    production.install(environments.wheels[OLD])
     assert production.stale() == set()  # what was found out in this environment holds in it
     assert log(pilot)[2:] == []
 
     # A changed policy ends what it sets, and what vouches for all of it.
     stricter = {"freshness": {"warn": "6h", "fail": "9h"}}
     gates = GATES | {"production": {**GATES["production"], "require": [*GATES["production"]["require"], stricter]}}
-    assert production.stale(place.spec("stricter.yaml", gates)) == {"freshness", "owner", "approval"}
+    assert production.stale(environments.spec("stricter.yaml", gates)) == {"freshness", "owner", "approval"}
     assert production.stale() == set()
 
     # An approval that is taken back ends the approval, and by it the version's place in production, for all.
@@ -299,25 +299,25 @@ def test_change_ends_only_the_evidence_that_depends_on_it(place: TwoEnvironments
     assert production.stale(later=LATER_THAN_WAIVED) == {"read_probe"}  # which holds for a quarter of an hour
     after = production.check("production", 1, later=LATER_THAN_WAIVED)
     assert {name for name, outcome in after.items() if outcome == "fail"} == {"license"}
-    assert [one for one, _ in log(pilot)] == ["promote", "revoke", "withdraw", "promote", "withdraw"]
+    assert [action for action, _ in log(pilot)] == ["promote", "revoke", "withdraw", "promote", "withdraw"]
     pilot.do("history", PRODUCTION, "--verify")
 
 
 def log(node: Environment) -> list[tuple[str, str]]:
     """What happened to production's ref, and why."""
-    told = json.loads(node.do("history", PRODUCTION, "--json"))
-    return [(one["action"], one["reason"]) for one in told if one["action"] not in ("adopt", "refuse")]
+    history = json.loads(node.do("history", PRODUCTION, "--json"))
+    return [(entry["action"], entry["reason"]) for entry in history if entry["action"] not in ("adopt", "refuse")]
 
 
 @pytest.fixture
-def workers(place: TwoEnvironments, prefect_server: None) -> Iterator[Path]:
+def workers(environments: TwoEnvironments, prefect_server: None) -> Iterator[Path]:
     """A worker for each of two pools, in its own environment."""
     from prefect.settings import PREFECT_API_URL
 
-    script = place.folder / "flows.py"
+    script = environments.folder / "flows.py"
     script.write_text(FLOW)
     running = []
-    for node in (place.pilot, place.production):
+    for node in (environments.pilot, environments.production):
         node.environment |= {"PREFECT_API_URL": PREFECT_API_URL.value(), "PREFECT_WORKER_QUERY_SECONDS": "1"}
         prefect: list[str | Path] = [node.python, "-m", "prefect"]
         pool = f"{node.name}-pool"
@@ -347,28 +347,28 @@ def workers(place: TwoEnvironments, prefect_server: None) -> Iterator[Path]:
                 process.wait()
 
 
-def test_gate_sees_the_environment_of_each_work_pool(place: TwoEnvironments, workers: Path) -> None:
+def test_gate_sees_the_environment_of_each_work_pool(environments: TwoEnvironments, workers: Path) -> None:
     from prefect import flow
     from prefect.deployments import run_deployment
 
-    judge: Any = flow.from_source(source=str(place.folder), entrypoint=f"{workers.name}:judge")
+    judge: Any = flow.from_source(source=str(environments.folder), entrypoint=f"{workers.name}:judge")
 
     def ask(node: Environment, gate: str) -> str:
         judge.deploy(node.name, work_pool_name=f"{node.name}-pool", build=False, push=False, print_next_steps=False)
         run: Any = run_deployment(f"judge/{node.name}", parameters={"gate": gate}, timeout=200, poll_interval=1)
         log = (node.folder / "worker.log").read_text()
         assert run.state.is_completed(), log
-        return newest(place, gate)
+        return newest(environments, gate)
 
-    place.pilot.do("stage", place.spec())
-    assert ask(place.pilot, "pilot") == "accepted license"
-    place.pilot.do("promote", THINGS, "--to", "pilot")
-    assert ask(place.production, "production") == "refused license parity_python"
-    place.production.install(place.wheels[OLD])
-    assert ask(place.production, "production") == "refused license"
+    environments.pilot.do("stage", environments.spec())
+    assert ask(environments.pilot, "pilot") == "accepted license"
+    environments.pilot.do("promote", THINGS, "--to", "pilot")
+    assert ask(environments.production, "production") == "refused license parity_python"
+    environments.production.install(environments.wheels[OLD])
+    assert ask(environments.production, "production") == "refused license"
 
 
-def newest(place: TwoEnvironments, gate: str) -> str:
+def newest(environments: TwoEnvironments, gate: str) -> str:
     """The newest decision of a gate, with what failed."""
     code = (
         "import sys; from prefect_stagegate.operations.workspace import open_workspace;"
@@ -377,7 +377,7 @@ def newest(place: TwoEnvironments, gate: str) -> str:
         f"decision = decision_of(where.catalog.attestation('things', digest, {gate!r}));"
         "print(decision.outcome, *sorted(one.check for one in decision.checks if one.outcome == 'fail'))"
     )
-    node = place.pilot
+    node = environments.pilot
     return subprocess.run(
         [node.python, "-c", code], env=node.environment, capture_output=True, text=True, check=True
     ).stdout.strip()

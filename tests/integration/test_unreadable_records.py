@@ -40,9 +40,9 @@ class RecordScenario(Scenario):
         return self.folder / f"catalog/datasets/things/{kind}/{digest.removeprefix('sha256:')}.parquet"
 
 
-def to_pilot(place: Scenario, text: str) -> str:
-    place.deliver(text)
-    return place.promote()
+def to_pilot(scenario: Scenario, text: str) -> str:
+    scenario.deliver(text)
+    return scenario.promote()
 
 
 @pytest.fixture(scope="session")
@@ -50,25 +50,25 @@ def staged(tmp_path_factory: pytest.TempPathFactory) -> RecordScenario:
     """`things` with two versions, and another dataset, `planes`."""
     folder = tmp_path_factory.mktemp("staged")
     to_pilot(Scenario(folder, "planes", gates=GATES), "plane\n")
-    place = RecordScenario(folder, gates=GATES)
-    place.digests = to_pilot(place, "one\n"), to_pilot(place, "two\n")
-    return place
+    scenario = RecordScenario(folder, gates=GATES)
+    scenario.digests = to_pilot(scenario, "one\n"), to_pilot(scenario, "two\n")
+    return scenario
 
 
 @pytest.fixture
-def place(staged: RecordScenario, tmp_path: Path) -> RecordScenario:
+def scenario(staged: RecordScenario, tmp_path: Path) -> RecordScenario:
     shutil.copytree(staged.folder, tmp_path / "place", symlinks=True)
-    place = RecordScenario(tmp_path / "place", gates=GATES)
-    place.digests = staged.digests
-    return place
+    scenario = RecordScenario(tmp_path / "place", gates=GATES)
+    scenario.digests = staged.digests
+    return scenario
 
 
 @pytest.fixture
-def run(place: RecordScenario, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+def run(scenario: RecordScenario, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
     """Run a command in this process: exit code, output, errors."""
 
     def run(*words: str) -> tuple[int, str, str]:
-        flags = ("--cache", str(place.folder / "cache"), "--catalog", str(place.folder / "catalog"))
+        flags = ("--cache", str(scenario.folder / "cache"), "--catalog", str(scenario.folder / "catalog"))
         try:
             main([*words, *flags])
             code: Any = 0
@@ -95,36 +95,36 @@ def unreadable(lines: list[Any]) -> list[tuple[str, str]]:
     return [(line["unreadable"]["dataset"], line["unreadable"]["problem"]) for line in lines if "unreadable" in line]
 
 
-def test_ls_goes_on_past_a_damaged_manifest(place: RecordScenario, run: Run) -> None:
-    damage(place.of("manifests", place.digests[0]))
+def test_ls_goes_on_past_a_damaged_manifest(scenario: RecordScenario, run: Run) -> None:
+    damage(scenario.of("manifests", scenario.digests[0]))
     code, out, _ = run("ls", "--json")
     lines = json.loads(out)
     assert code == ExitCode.ERROR
     assert [line["dataset"] for line in lines if "digest" in line] == ["planes", "things"]
     ((dataset, problem),) = unreadable(lines)
     assert dataset == "things"
-    assert place.digests[0][7:] in problem
+    assert scenario.digests[0][7:] in problem
     code, out, err = run("ls")
     assert (code, out.count("things")) == (ExitCode.ERROR, 1)
     assert "can't be read: things: The catalog's record" in err.splitlines()[-1]
 
 
-def test_ls_and_show_go_on_past_damaged_origins(place: RecordScenario, run: Run) -> None:
-    damage(place.of("origins", place.digests[1]))
+def test_ls_and_show_go_on_past_damaged_origins(scenario: RecordScenario, run: Run) -> None:
+    damage(scenario.of("origins", scenario.digests[1]))
     code, out, _ = run("ls", "--json")
     lines = json.loads(out)
     assert code == ExitCode.ERROR
     assert sum("digest" in line for line in lines) == 3
     assert "/origins/" in unreadable(lines)[0][1]
     code, out, _ = run("show", "things", "--json")
-    told = json.loads(out)
+    version = json.loads(out)
     assert code == ExitCode.ERROR
-    assert [entry["path"] for entry in told["entries"]] == ["data.csv"]
-    assert [record["dataset"] for record in told["unreadable"]] == ["things"]
+    assert [entry["path"] for entry in version["entries"]] == ["data.csv"]
+    assert [record["dataset"] for record in version["unreadable"]] == ["things"]
 
 
-def test_history_names_a_damaged_log_and_goes_on(place: RecordScenario, run: Run) -> None:
-    place.record("refs/pilot/*.json").write_bytes(b'{"seq": 2')
+def test_history_names_a_damaged_log_and_goes_on(scenario: RecordScenario, run: Run) -> None:
+    scenario.record("refs/pilot/*.json").write_bytes(b'{"seq": 2')
     code, out, _ = run("history", "things", "--json")
     moves = json.loads(out)
     assert code == ExitCode.ERROR
@@ -134,8 +134,8 @@ def test_history_names_a_damaged_log_and_goes_on(place: RecordScenario, run: Run
     assert run("history", "planes")[0] == 0
 
 
-def test_history_names_a_damaged_policy_and_goes_on(place: RecordScenario, run: Run) -> None:
-    place.record("policy/*.json").write_bytes(b'{"seq": 1')
+def test_history_names_a_damaged_policy_and_goes_on(scenario: RecordScenario, run: Run) -> None:
+    scenario.record("policy/*.json").write_bytes(b'{"seq": 1')
     code, out, _ = run("history", "things", "--json")
     moves = json.loads(out)
     assert code == ExitCode.ERROR
@@ -144,8 +144,8 @@ def test_history_names_a_damaged_policy_and_goes_on(place: RecordScenario, run: 
 
 
 @pytest.mark.parametrize("text", [b"\xff\xfe", b"", b"sha256:short\n"])
-def test_a_damaged_node_ref_breaks_no_command(place: RecordScenario, run: Run, text: bytes) -> None:
-    (place.folder / "cache/refs/things/pilot").write_bytes(text)
+def test_a_damaged_node_ref_breaks_no_command(scenario: RecordScenario, run: Run, text: bytes) -> None:
+    (scenario.folder / "cache/refs/things/pilot").write_bytes(text)
     for words in (("ls",), ("gc", "--dry-run"), ("gc",), ("show", "things")):
         code, _, err = run(*words)
         assert code == ExitCode.ERROR, words
@@ -153,71 +153,71 @@ def test_a_damaged_node_ref_breaks_no_command(place: RecordScenario, run: Run, t
     assert run("verify")[0] == 0
     code, _, err = run("path", "things@pilot")
     assert (code, "stage things@pilot" in err) == (ExitCode.ERROR, True)
-    for digest in place.digests:
-        assert place.node().cache.views.path("things", digest), "a damaged ref may have named it"
+    for digest in scenario.digests:
+        assert scenario.node().cache.views.path("things", digest), "a damaged ref may have named it"
 
 
 @pytest.mark.parametrize("of", ["catalog/datasets/planes/refs/latest/00000001.json", "cache/refs/planes/pilot"])
-def test_a_pipe_in_a_records_place_stops_no_command(place: RecordScenario, run: Run, of: str) -> None:
-    (place.folder / of).unlink()
-    os.mkfifo(place.folder / of)  # whoever opens it for reading waited until somebody wrote
+def test_a_pipe_in_a_records_place_stops_no_command(scenario: RecordScenario, run: Run, of: str) -> None:
+    (scenario.folder / of).unlink()
+    os.mkfifo(scenario.folder / of)  # whoever opens it for reading waited until somebody wrote
     code, out, err = run("ls", "--json")
     assert (code, "not a regular file" in err) == (ExitCode.ERROR, True)
     assert sum("digest" in line for line in json.loads(out)) == 3
 
 
-def test_a_damaged_format_of_the_cache_is_named(place: RecordScenario, run: Run) -> None:
-    (place.folder / "cache/format").write_bytes(b"\xff\xfe")
+def test_a_damaged_format_of_the_cache_is_named(scenario: RecordScenario, run: Run) -> None:
+    (scenario.folder / "cache/format").write_bytes(b"\xff\xfe")
     code, _, err = run("gc", "--dry-run")
     assert (code, "has the format" in err) == (ExitCode.ERROR, True)
-    (place.folder / "cache/format").unlink()
-    os.mkfifo(place.folder / "cache/format")
+    (scenario.folder / "cache/format").unlink()
+    os.mkfifo(scenario.folder / "cache/format")
     code, _, err = run("gc", "--dry-run")
     assert (code, "not a regular file" in err) == (ExitCode.ERROR, True)
 
 
-def test_a_rollback_mends_a_damaged_node_ref(place: RecordScenario) -> None:
-    (place.folder / "cache/refs/things/pilot").write_bytes(b"\xff")
-    rollback(place.node(), Address("things", "pilot"), reason="wrong")
-    assert place.node().cache.refs.get("things", "pilot") == place.digests[0]
+def test_a_rollback_mends_a_damaged_node_ref(scenario: RecordScenario) -> None:
+    (scenario.folder / "cache/refs/things/pilot").write_bytes(b"\xff")
+    rollback(scenario.node(), Address("things", "pilot"), reason="wrong")
+    assert scenario.node().cache.refs.get("things", "pilot") == scenario.digests[0]
 
 
-def test_gc_takes_no_damaged_pin_for_none(place: RecordScenario, run: Run) -> None:
-    to_pilot(place, "three\n")
-    assert run("pin", f"things@{place.digests[0]}")[0] == 0
-    (pin,) = (place.folder / "cache/leases").iterdir()
+def test_gc_takes_no_damaged_pin_for_none(scenario: RecordScenario, run: Run) -> None:
+    to_pilot(scenario, "three\n")
+    assert run("pin", f"things@{scenario.digests[0]}")[0] == 0
+    (pin,) = (scenario.folder / "cache/leases").iterdir()
     pin.write_bytes(b"\xff" + pin.read_bytes()[1:])
     code, out, _ = run("gc", "--json")
     assert code == ExitCode.ERROR
     assert pin.name in json.loads(out)["unreadable"][0]["problem"]
     assert pin.exists()
-    assert place.node().cache.views.path("things", place.digests[0])
+    assert scenario.node().cache.views.path("things", scenario.digests[0])
     code, out, _ = run("ls", "--held", "--json")
     assert (code, len(unreadable(json.loads(out)))) == (ExitCode.ERROR, 1)
 
 
-def test_verify_names_a_damaged_manifest_and_goes_on(place: RecordScenario, run: Run) -> None:
-    damage(place.of("manifests", place.digests[0]))
-    blob = next(path for path in (place.folder / "cache/views/planes").rglob("data.csv"))
+def test_verify_names_a_damaged_manifest_and_goes_on(scenario: RecordScenario, run: Run) -> None:
+    damage(scenario.of("manifests", scenario.digests[0]))
+    blob = next(path for path in (scenario.folder / "cache/views/planes").rglob("data.csv"))
     blob.chmod(0o644)
     blob.write_bytes(b"rotten")
     code, out, _ = run("verify", "--json")
-    told = json.loads(out)
+    summary = json.loads(out)
     assert code == ExitCode.ERROR
-    assert [record["dataset"] for record in told["unreadable"]] == ["things"]
-    assert [found["dataset"] for found in told["damaged"]] == ["planes"]
+    assert [record["dataset"] for record in summary["unreadable"]] == ["things"]
+    assert [damaged["dataset"] for damaged in summary["damaged"]] == ["planes"]
 
 
-def test_leftovers_beside_records_are_ignored(place: RecordScenario, run: Run) -> None:
+def test_leftovers_beside_records_are_ignored(scenario: RecordScenario, run: Run) -> None:
     commands = (
         *(("ls", "--json"), ("show", "things@pilot"), ("history", "things@pilot"), ("history", "things", "--verify")),
-        *(("diff", f"things@{place.digests[0]}", "things"), ("gc", "--dry-run"), ("ls", "--held")),
+        *(("diff", f"things@{scenario.digests[0]}", "things"), ("gc", "--dry-run"), ("ls", "--held")),
         *(("verify",), ("path", "things@pilot"), ("check", "things", "--gate", "pilot")),
     )
     before = [run(*words)[0] for words in commands]
     clean = run("ls", "--json")[1]
     for top in ("catalog/datasets", "cache/refs", "cache/leases", "cache/views"):
-        for folder in [path for path in (place.folder / top).rglob("*") if path.is_dir()] + [place.folder / top]:
+        for folder in [path for path in (scenario.folder / top).rglob("*") if path.is_dir()] + [scenario.folder / top]:
             if folder.parent.parent.name == "views":
                 continue  # a view's own files
             folder.chmod(0o755)
@@ -228,11 +228,11 @@ def test_leftovers_beside_records_are_ignored(place: RecordScenario, run: Run) -
             if files:
                 (folder / f"{files[-1].name}.d").mkdir()
     for copied in ("catalog/datasets/things", "catalog/datasets/planes/refs/pilot", "cache/views/things"):
-        shutil.copytree(place.folder / copied, place.folder / f"{copied}.bak")
+        shutil.copytree(scenario.folder / copied, scenario.folder / f"{copied}.bak")
     assert run("ls", "--json")[1] == clean
     assert {words: run(*words)[0] for words in commands} == dict(zip(commands, before, strict=True))
-    rollback(place.node(), Address("things", "pilot"), reason="wrong")
-    assert place.node().cache.refs.get("things", "pilot") == place.digests[0]
+    rollback(scenario.node(), Address("things", "pilot"), reason="wrong")
+    assert scenario.node().cache.refs.get("things", "pilot") == scenario.digests[0]
     assert run("gc")[0] == 0
 
 
@@ -248,30 +248,30 @@ def test_leftovers_beside_records_are_ignored(place: RecordScenario, run: Run) -
     ],
 )
 def test_who_decides_refuses_a_damaged_record(
-    place: RecordScenario, pattern: str, job: Callable[[Workspace], object]
+    scenario: RecordScenario, pattern: str, job: Callable[[Workspace], object]
 ) -> None:
-    record = place.record(pattern.format(place.digests[1][7:]))
+    record = scenario.record(pattern.format(scenario.digests[1][7:]))
     record.write_bytes(record.read_bytes()[:-20] + b"\xff" * 20)
     with pytest.raises(CorruptRecord) as refused:
-        job(place.node())
+        job(scenario.node())
     assert (refused.value.dataset, record.name in str(refused.value)) == ("things", True)
 
 
-def test_another_versions_origins_are_refused(place: RecordScenario) -> None:
-    first, second = (place.of("origins", digest) for digest in place.digests)
+def test_another_versions_origins_are_refused(scenario: RecordScenario) -> None:
+    first, second = (scenario.of("origins", digest) for digest in scenario.digests)
     first.write_bytes(second.read_bytes())
-    catalog = place.node().catalog
+    catalog = scenario.node().catalog
     with pytest.raises(CorruptRecord, match="origins/"):
-        list(catalog.origins("things", place.digests[0]))
+        list(catalog.origins("things", scenario.digests[0]))
     with pytest.raises(CorruptRecord, match="origins/"):
-        catalog.pins("things", place.digests[0])
+        catalog.pins("things", scenario.digests[0])
 
 
-def test_a_lost_answer_stops_no_other(place: RecordScenario) -> None:
-    catalog = place.node().catalog
-    request = catalog.put_request("things", place.digests[1], "pilot", "sha256:" + "0" * 64, ADA)
+def test_a_lost_answer_stops_no_other(scenario: RecordScenario) -> None:
+    catalog = scenario.node().catalog
+    request = catalog.put_request("things", scenario.digests[1], "pilot", "sha256:" + "0" * 64, ADA)
     for name in ("ben", "cleo"):
         put_approval(catalog, request, Identity(name, "declared"), approved=True, reason="")
-    place.record(f"approvals/pilot/{request.id}/00000001.json").unlink()
+    scenario.record(f"approvals/pilot/{request.id}/00000001.json").unlink()
     put_approval(catalog, request, Identity("dan", "declared"), approved=True, reason="")  # went round without an end
     assert [answer.approver.name for answer in catalog.approvals(request)] == ["cleo", "dan"]

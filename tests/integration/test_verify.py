@@ -62,11 +62,11 @@ def bring_in(workspace: Workspace, nas: Path, *, mirror: Path | None = None) -> 
 @pytest.fixture
 def versions(workspace: Workspace, nas: Path) -> list[Version]:
     """Three versions that share two files, and each have one of their own."""
-    found = []
+    brought = []
     for day in range(DAYS):
         put(nas / "own.bin", f"of day {day}".encode() * 500)
-        found.append(bring_in(workspace, nas))
-    return found
+        brought.append(bring_in(workspace, nas))
+    return brought
 
 
 def blob_of(workspace: Workspace, version: Version, path: str) -> Path:
@@ -90,30 +90,30 @@ def blob_bytes(workspace: Workspace) -> int:
 
 
 def test_what_many_versions_share_is_hashed_once(workspace: Workspace, versions: list[Version]) -> None:
-    found = verify(workspace)
-    assert (found.versions, found.files) == (DAYS, 4 * DAYS)
-    assert found.bytes == blob_bytes(workspace) < sum(version.bytes for version in versions)
-    one = verify(workspace, Address("things"))
-    assert (one.versions, one.files, one.bytes) == (1, 4, versions[-1].bytes - len(SHARED))
+    verification = verify(workspace)
+    assert (verification.versions, verification.files) == (DAYS, 4 * DAYS)
+    assert verification.bytes == blob_bytes(workspace) < sum(version.bytes for version in versions)
+    selected = verify(workspace, Address("things"))
+    assert (selected.versions, selected.files, selected.bytes) == (1, 4, versions[-1].bytes - len(SHARED))
 
 
 @pytest.mark.parametrize("runs", [1, 3, 7])
 def test_partial_verifications_cover_everything_once(workspace: Workspace, versions: list[Version], runs: int) -> None:
-    found = [
+    parts = [
         verify(open_workspace(workspace.cache.root, workspace.catalog.url), share=Fraction(1, runs))
         for _ in range(runs)
     ]
-    assert sum(one.bytes for one in found) == blob_bytes(workspace)
-    assert sum(one.files for one in found) >= 4 * DAYS
-    assert all(abs(one.share - 1 / runs) < 0.001 for one in found)
+    assert sum(part.bytes for part in parts) == blob_bytes(workspace)
+    assert sum(part.files for part in parts) >= 4 * DAYS
+    assert all(abs(part.share - 1 / runs) < 0.001 for part in parts)
 
 
 def test_runs_that_each_have_a_moment_come_around_to_everything(workspace: Workspace, versions: list[Version]) -> None:
     blobs = len(list(workspace.cache.layout.blobs.glob("*/*")))
     rot(blob_of(workspace, versions[0], "own.bin"))
-    found = [verify(workspace, lasting=timedelta(0)) for _ in range(blobs)]
-    assert [one.finding.subject for run in found for one in run.damaged] == ["own.bin"]
-    assert max(one.bytes for one in found) < blob_bytes(workspace)
+    verifications = [verify(workspace, lasting=timedelta(0)) for _ in range(blobs)]
+    assert [damage.finding.subject for run in verifications for damage in run.damaged] == ["own.bin"]
+    assert max(run.bytes for run in verifications) < blob_bytes(workspace)
 
 
 def test_a_run_that_was_stopped_loses_nothing_of_what_it_did(workspace: Workspace, versions: list[Version]) -> None:
@@ -154,7 +154,7 @@ def test_copies_are_hashed_too_where_a_volume_takes_no_links(
     version = bring_in(workspace, nas)
     assert (version.path / "shared.bin").stat().st_nlink == 1
     rot(version.path / "shared.bin")
-    assert [one.finding.subject for one in verify(workspace).damaged] == ["shared.bin"]
+    assert [damage.finding.subject for damage in verify(workspace).damaged] == ["shared.bin"]
 
 
 class Clock(Event):
@@ -189,21 +189,21 @@ def test_reading_keeps_to_its_rate(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_rotten_blob_is_moved_aside_with_its_reason(workspace: Workspace, versions: list[Version]) -> None:
     blob = blob_of(workspace, versions[0], "shared.bin")
     rot(blob)
-    found = verify(workspace)
+    verification = verify(workspace)
 
-    (one,) = found.quarantined
-    assert len(found.damaged) == 2 * DAYS
-    assert one.digest == f"blake3:{blob.name}"
-    assert one.found != one.digest
-    assert one.found in one.problem
-    assert one.bytes == len(SHARED)
-    assert set(one.entries) == {
+    (quarantined,) = verification.quarantined
+    assert len(verification.damaged) == 2 * DAYS
+    assert quarantined.digest == f"blake3:{blob.name}"
+    assert quarantined.found != quarantined.digest
+    assert quarantined.found in quarantined.problem
+    assert quarantined.bytes == len(SHARED)
+    assert set(quarantined.entries) == {
         f"{version.address} {name}" for version in versions for name in ("shared.bin", "twin.bin")
     }
     assert not blob.exists()
-    assert Quarantine(workspace.cache.layout).all() == [one]
+    assert Quarantine(workspace.cache.layout).all() == [quarantined]
     assert len(verify(workspace).damaged) == 2 * DAYS  # it stays damaged, though the blob is aside
-    assert Quarantine(workspace.cache.layout).all() == [one]
+    assert Quarantine(workspace.cache.layout).all() == [quarantined]
 
 
 def test_nothing_new_is_made_of_what_rotted(workspace: Workspace, nas: Path, versions: list[Version]) -> None:
@@ -301,9 +301,9 @@ def test_a_cache_that_can_only_be_read_is_verified_too(
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
     monkeypatch.setattr(Path, "rename", refuse)
-    found = verify(workspace)
-    assert [one.finding.subject for one in found.damaged] == ["own.bin"]
-    assert found.quarantined == ()
+    verification = verify(workspace)
+    assert [damage.finding.subject for damage in verification.damaged] == ["own.bin"]
+    assert verification.quarantined == ()
     assert "is read-only, so it stays where it is" in caplog.text
 
 
@@ -312,8 +312,8 @@ def test_quarantined_blob_of_no_version_is_no_damage(workspace: Workspace, nas: 
     blob = blob_of(workspace, version, "shared.bin")
     workspace.cache.views.discard(version.dataset, version.digest)
     rot(blob)
-    found = verify(workspace)
-    assert (found.damaged, [one.entries for one in found.quarantined]) == ((), [()])
+    verification = verify(workspace)
+    assert (verification.damaged, [quarantined.entries for quarantined in verification.quarantined]) == ((), [()])
 
 
 def test_the_record_of_a_blob_whose_mover_died_is_a_plain_one(workspace: Workspace, nas: Path) -> None:
@@ -322,8 +322,8 @@ def test_the_record_of_a_blob_whose_mover_died_is_a_plain_one(workspace: Workspa
     verify(workspace)
     (record,) = workspace.cache.layout.quarantine.glob("*.json")
     record.unlink()
-    (one,) = Quarantine(workspace.cache.layout).all()
-    assert one.problem == "the reason is unknown"
+    (quarantined,) = Quarantine(workspace.cache.layout).all()
+    assert quarantined.problem == "the reason is unknown"
 
 
 # ── the command ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -343,10 +343,10 @@ def test_the_command_tells_lists_and_mends(staged: Workspace, run_stagegate: Run
     view = staged.cache.layout.view(*version)
     rot(staged.cache.layout.blob(f"blake3:{_blob_with(staged, SHARED)}"))
 
-    found = run_stagegate("verify", "--share", "100%", "--rate", "200MB/s", "--for", "1h")
-    assert found.returncode == 3
-    assert "shared.bin: its bytes hash to blake3:" in found.stdout
-    assert "in quarantine: blake3:" in found.stdout
+    result = run_stagegate("verify", "--share", "100%", "--rate", "200MB/s", "--for", "1h")
+    assert result.returncode == 3
+    assert "shared.bin: its bytes hash to blake3:" in result.stdout
+    assert "in quarantine: blake3:" in result.stdout
     (listed,) = json.loads(run_stagegate("ls", "--quarantine", "--json").stdout)
     assert listed["digest"] in run_stagegate("ls", "--quarantine").stdout
     assert f"things@{version[1]} shared.bin" in listed["entries"]
@@ -359,9 +359,9 @@ def test_the_command_tells_lists_and_mends(staged: Workspace, run_stagegate: Run
 
 @pytest.mark.parametrize("rate", ["5", "999kB/s", "2TB"])
 def test_a_rate_that_is_too_slow_or_too_fast_is_refused(run_stagegate: Run, rate: str) -> None:
-    found = run_stagegate("verify", "--rate", rate)
-    assert found.returncode == 2
-    assert f"{rate!r} is not between 1MB/s and 1TB/s" in found.stderr
+    result = run_stagegate("verify", "--rate", rate)
+    assert result.returncode == 2
+    assert f"{rate!r} is not between 1MB/s and 1TB/s" in result.stderr
 
 
 def _blob_with(workspace: Workspace, data: bytes) -> str:
@@ -374,6 +374,6 @@ def _blob_with(workspace: Workspace, data: bytes) -> str:
     [("--share", "8/7"), ("--share", "0/7"), ("--rate", "fast"), ("--rate", "0"), ("--for", "long")],
 )
 def test_an_option_that_is_none_is_told(run_stagegate: Run, option: str, value: str) -> None:
-    found = run_stagegate("verify", option, value)
-    assert found.returncode == 2
-    assert value in found.stderr
+    result = run_stagegate("verify", option, value)
+    assert result.returncode == 2
+    assert value in result.stderr

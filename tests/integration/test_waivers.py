@@ -74,14 +74,14 @@ def test_waived_failure_is_reported_and_the_version_accepted(
     decision = check(node(folder), THINGS, "pilot")
     assert decision.accepted
     assert decision.expires == waiver.until
-    assert [one.outcome for one in decision.checks] == [Outcome.WAIVED, Outcome.PASS]
+    assert [result.outcome for result in decision.checks] == [Outcome.WAIVED, Outcome.PASS]
     text = to_text(build_report(decision, spec))
     assert "waived by ines@example.org (declared) until" in text
     assert "the owner agreed by mail" in text
     promote(node(folder), THINGS, "pilot")
-    told = node(folder).catalog.history("things", "pilot")[-1].attestation["predicate"]
-    assert told["result"] == "WARNED"
-    assert told["stagegate"]["decision"]["checks"][0]["ruling"]["waiver"]["reason"] == "the owner agreed by mail"
+    predicate = node(folder).catalog.history("things", "pilot")[-1].attestation["predicate"]
+    assert predicate["result"] == "WARNED"
+    assert predicate["stagegate"]["decision"]["checks"][0]["ruling"]["waiver"]["reason"] == "the owner agreed by mail"
     assert waivers(node(folder), "things", decision.digest) == [waiver]
     assert find_ready(node(folder), Address("things", "pilot")).chosen
 
@@ -112,8 +112,8 @@ def test_digest_approval_and_unrequired_checks_can_t_be_waived(folder: Path) -> 
 def test_only_a_recorded_failure_can_be_waived(folder: Path) -> None:
     staged(folder, require=["license", "owner", "feed_rate"])
     check(node(folder), THINGS, "pilot")
-    for name, found in (("owner", "pass"), ("feed_rate", "inconclusive")):
-        with pytest.raises(UsageError, match=f"{name} did not fail in the last decision of pilot: {found}"):
+    for name, outcome in (("owner", "pass"), ("feed_rate", "inconclusive")):
+        with pytest.raises(UsageError, match=f"{name} did not fail in the last decision of pilot: {outcome}"):
             waived(folder, name=name)
     waived(folder)
     check(node(folder), THINGS, "pilot")
@@ -203,10 +203,12 @@ def test_an_inconclusive_check_can_t_be_waived_through(folder: Path) -> None:
 
 def test_a_noisy_check_has_to_pass_several_times_in_a_row(folder: Path) -> None:
     staged(folder, require=[{"space": {"warn": 1.0, "fail": 1.0, "consecutive": 3}}], license="CC0-1.0")
-    told = [check(node(folder), THINGS, "pilot") for _ in range(3)]
-    assert [one.outcome for one in told] == [DecisionOutcome.INCONCLUSIVE] * 2 + [DecisionOutcome.ACCEPTED]
-    assert "1 of 3 passes in a row" in told[0].checks[0].full_summary
-    assert [one.state for one in preview_check(node(folder), THINGS, "pilot")] == ["current"]
+    decisions = [check(node(folder), THINGS, "pilot") for _ in range(3)]
+    assert [decision.outcome for decision in decisions] == [DecisionOutcome.INCONCLUSIVE] * 2 + [
+        DecisionOutcome.ACCEPTED
+    ]
+    assert "1 of 3 passes in a row" in decisions[0].checks[0].full_summary
+    assert [planned_check.state for planned_check in preview_check(node(folder), THINGS, "pilot")] == ["current"]
 
 
 def test_the_command_waives_shows_and_revokes(

@@ -74,8 +74,8 @@ def test_whole_file_from_a_server_without_ranges_is_not_spliced(website: tuple[s
     (root / "a.bin").write_bytes(BYTES)
     assert fsspec.filesystem("http").cat_file(f"{url}a.bin", start=10, end=20) == BYTES  # the naive client
     source = open_source(url)
-    one = listed(source)["a.bin"]
-    assert read(source, one, 10, 20) == BYTES[10:20]
+    obj = listed(source)["a.bin"]
+    assert read(source, obj, 10, 20) == BYTES[10:20]
     assert not getattr(source, "ranges", True)
 
 
@@ -100,9 +100,9 @@ def test_what_a_server_encodes_unasked_is_refused() -> None:
     with ThreadingHTTPServer(("127.0.0.1", 0), _Encoding) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         source = open_source(f"http://127.0.0.1:{server.server_port}/a.bin")
-        (one,) = source.list()
+        (obj,) = source.list()
         with pytest.raises(SourceError, match="compressed the response"):
-            read(source, one)
+            read(source, obj)
         server.shutdown()
 
 
@@ -113,8 +113,8 @@ def test_nginx_s_compression_changes_neither_sizes_nor_ranges(tmp_path: Path) ->
         naive = fsspec.filesystem("http", ssl=ssl.create_default_context(cafile=server.ca_file))
         assert len(naive.cat_file(f"{server.url}a.txt", start=5, end=9)) == 100_000
         source = open_source(server.url, {"verify": server.ca_file})
-        one = listed(source)["a.txt"]
-        assert (one.size, read(source, one, 5, 9)) == (100_000, b"aaaa")
+        obj = listed(source)["a.txt"]
+        assert (obj.size, read(source, obj, 5, 9)) == (100_000, b"aaaa")
 
 
 @pytest.mark.system
@@ -152,17 +152,17 @@ def test_self_signed_certificate_is_trusted_where_it_is_named(tmp_path: Path) ->
 @pytest.mark.system
 def test_nginx_s_pin_is_weak_as_a_change_within_a_second_shows(tmp_path: Path) -> None:
     with nginx(tmp_path / "nginx") as server:
-        place = server.root / "a.bin"
-        place.write_bytes(b"one")
-        os.utime(place, (1_700_000_000, 1_700_000_000))
+        file = server.root / "a.bin"
+        file.write_bytes(b"one")
+        os.utime(file, (1_700_000_000, 1_700_000_000))
         source = open_source(server.url, {"verify": server.ca_file})
-        one = listed(source)["a.bin"]
+        obj = listed(source)["a.bin"]
         naive = HTTPStore(server.url, client_options={"root_certificate": Path(server.ca_file).read_bytes()})
         etag = obstore.head(naive, "a.bin")["e_tag"]
-        place.write_bytes(b"two")
-        os.utime(place, (1_700_000_000, 1_700_000_000))
+        file.write_bytes(b"two")
+        os.utime(file, (1_700_000_000, 1_700_000_000))
         assert bytes(obstore.get(naive, "a.bin", options={"if_match": etag}).bytes()) == b"two"
-        assert (one.pin.strength, read(source, one)) == ("weak", b"two")
+        assert (obj.pin.strength, read(source, obj)) == ("weak", b"two")
 
 
 def test_a_server_that_ignores_if_match_is_found_out(gcs: Cloud, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -171,12 +171,12 @@ def test_a_server_that_ignores_if_match_is_found_out(gcs: Cloud, monkeypatch: py
     store = _gcs_store(gcs, "ignores-if-match")
     etag = obstore.head(store, "a.bin")["e_tag"]
     source = open_source(f"{url}/", gcs.storage_options)
-    one = listed(source)["a.bin"]
-    assert one.pin.kind == "generation"
+    obj = listed(source)["a.bin"]
+    assert obj.pin.kind == "generation"
     client.pipe_file("ignores-if-match/a.bin", b"two")
     assert bytes(obstore.get(store, "a.bin", options={"if_match": etag}).bytes()) == b"two"  # the naive client
     with pytest.raises(ObjectChanged):
-        read(source, one)
+        read(source, obj)
 
 
 ODD = ("odd//key", "odd/new\nline", "odd/tab\tkey", "odd/../key", "odd/fine")
@@ -190,8 +190,8 @@ def test_one_odd_key_hides_no_other_on_google(gcs: Cloud) -> None:
         )
     with pytest.raises(InvalidPathError):  # the naive client
         obstore.list(_gcs_store(gcs, "odd-keys")).collect()
-    found = listed(open_source(f"{url}/", gcs.storage_options))
-    assert {"odd//key", "odd/new\nline", "odd/tab\tkey", "odd/fine"} <= set(found)
+    objects = listed(open_source(f"{url}/", gcs.storage_options))
+    assert {"odd//key", "odd/new\nline", "odd/tab\tkey", "odd/fine"} <= set(objects)
 
 
 @pytest.mark.system
@@ -226,9 +226,9 @@ def test_keys_begin_at_the_url_and_passwords_go_along_on_webdav(tmp_path: Path) 
             obstore.list(naive).collect()
         headers = {"authorization": "Basic " + base64.b64encode(b"me:right").decode()}
         naive = HTTPStore(f"{server.url}sub/", client_options={"allow_http": True, "default_headers": headers})
-        assert [one["path"] for one in obstore.list(naive).collect()] == ["sub/a.bin"]
+        assert [meta["path"] for meta in obstore.list(naive).collect()] == ["sub/a.bin"]
         source = open_source(f"webdav+{server.url}sub/", {"username": "me", "password": "right"})
-        assert {key: read(source, one) for key, one in listed(source).items()} == {"a.bin": BYTES}
+        assert {key: read(source, obj) for key, obj in listed(source).items()} == {"a.bin": BYTES}
 
 
 def test_listed_and_requested_etags_are_equal_on_google(gcs: Cloud) -> None:
@@ -238,9 +238,9 @@ def test_listed_and_requested_etags_are_equal_on_google(gcs: Cloud) -> None:
     (naive,) = obstore.list(store).collect()
     assert naive["e_tag"] != obstore.head(store, "a.bin")["e_tag"]
     source = BucketSource(f"{url}/", ObjectStore(store, store, url, gcs.endpoint_url), "")
-    one = listed(source)["a.bin"]
-    assert (one.pin.kind, one.pin) == ("etag", source.find("a.bin").pin)
-    assert read(source, one) == b"one"
+    obj = listed(source)["a.bin"]
+    assert (obj.pin.kind, obj.pin) == ("etag", source.find("a.bin").pin)
+    assert read(source, obj) == b"one"
 
 
 @pytest.mark.system
@@ -251,9 +251,9 @@ def test_listed_and_requested_etags_are_equal_on_azure(azure: Cloud) -> None:
     (naive,) = obstore.list(store).collect()
     assert naive["e_tag"] != obstore.head(store, "a.bin")["e_tag"]
     source = open_source(f"{url}/", azure.storage_options)
-    one = listed(source)["a.bin"]
-    assert (one.pin.kind, one.pin) == ("etag", source.find("a.bin").pin)
-    assert read(source, one) == b"one"
+    obj = listed(source)["a.bin"]
+    assert (obj.pin.kind, obj.pin) == ("etag", source.find("a.bin").pin)
+    assert read(source, obj) == b"one"
 
 
 @pytest.mark.system
@@ -261,13 +261,13 @@ def test_a_server_that_ignores_versions_is_asked_by_etag(azure: Cloud) -> None:
     url, client = azure.bucket("no-versions"), azure.client()
     client.pipe_file("no-versions/a.bin", b"one")
     source = open_source(f"{url}/", azure.storage_options)
-    one = listed(source)["a.bin"]
+    obj = listed(source)["a.bin"]
     client.pipe_file("no-versions/a.bin", b"two")
     old: Any = {"version": "2020-01-01T00:00:00.0000000Z"}
     naive = obstore.get(_azure_store(azure, "no-versions"), "a.bin", options=old)
     assert bytes(naive.bytes()) == b"two"
     with pytest.raises(ObjectChanged):
-        read(source, one)
+        read(source, obj)
 
 
 @pytest.mark.parametrize("name", ["SHA256SUMS", "tagged"])
@@ -279,10 +279,10 @@ def test_a_manifest_s_checksums_pin_and_prove(website: tuple[str, Path], name: s
     (root / "SHA256SUMS").write_text(f"{digest}  a b.bin\n")
     (root / "tagged").write_text(f"SHA256 (a b.bin) = {digest}\n")
     source = open_source(f"{url}{name}", {"manifest": "checksums"})
-    (one,) = source.list()
-    assert (one.key, one.pin.kind, one.pin.strength) == ("a b.bin", "sha256", "strong")
-    assert one.checksums == (("sha256", digest),)
-    assert read(source, one) == BYTES
+    (obj,) = source.list()
+    assert (obj.key, obj.pin.kind, obj.pin.strength) == ("a b.bin", "sha256", "strong")
+    assert obj.checksums == (("sha256", digest),)
+    assert read(source, obj) == BYTES
 
 
 def test_croissant_and_lists_name_objects(website: tuple[str, Path]) -> None:
@@ -296,7 +296,7 @@ def test_croissant_and_lists_name_objects(website: tuple[str, Path]) -> None:
     (root / "croissant.json").write_text(json.dumps(described))
     for name, kind in (("list.txt", "list"), ("croissant.json", "croissant")):
         source = open_source(f"{url}{name}", {"manifest": kind})
-        assert {key: read(source, one) for key, one in listed(source).items()} == {"data/a.bin": BYTES}
+        assert {key: read(source, obj) for key, obj in listed(source).items()} == {"data/a.bin": BYTES}
 
 
 def test_what_is_no_manifest_is_refused(website: tuple[str, Path]) -> None:

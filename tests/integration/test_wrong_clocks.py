@@ -67,7 +67,7 @@ def test_evidence_from_the_future_is_asked_again(
     """Passing and failing evidence, with an end and without one: `license` has none, `space` has one."""
     staged(node, license=license_name)
     check_ahead(node, monkeypatch, timedelta(minutes=2))
-    planned = {one.requirement.check: one for one in preview_check(node, THINGS, "pilot")}
+    planned = {planned_check.requirement.check: planned_check for planned_check in preview_check(node, THINGS, "pilot")}
     assert planned["license"].evidence is None
     assert "so a clock is wrong" in planned["license"].reason
     assert planned["space"].evidence is None

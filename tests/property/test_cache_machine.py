@@ -22,7 +22,7 @@ from typing import Any
 
 import pytest
 from blake3 import blake3
-from crash.jobs import DATASET, PILOT, SETTINGS, THINGS, Place, settle
+from crash.jobs import DATASET, PILOT, SETTINGS, THINGS, Sandbox, settle
 from crash.lab import Lab
 from crash.look import leftovers
 from hypothesis import HealthCheck, Phase, event, seed, settings
@@ -149,7 +149,7 @@ class Model:
     def to_return_to(self) -> str | None:
         """Where a rollback of the pilot goes."""
         leaving = self.history[-1] if self.history else None
-        good = (one for one in reversed(self.history) if one != leaving and one not in self.withdrawn)
+        good = (digest for digest in reversed(self.history) if digest != leaving and digest not in self.withdrawn)
         return next(good, None)
 
 
@@ -165,9 +165,9 @@ class CacheMachine(RuleBasedStateMachine):
     @initialize(tight=st.booleans())
     def begin(self, *, tight: bool) -> None:
         folder = Path(tempfile.mkdtemp(dir=self.base))
-        self.folder, self.place = folder, Place(folder / "node", folder / "nas")
-        for one in (self.place.folder, self.place.nas):
-            one.mkdir()
+        self.folder, self.sandbox = folder, Sandbox(folder / "node", folder / "nas")
+        for root in (self.sandbox.folder, self.sandbox.nas):
+            root.mkdir()
         self.model = Model()
         self.leases: list[tuple[str, ExitStack]] = []
         self.restart(lose_index=False)
@@ -183,10 +183,10 @@ class CacheMachine(RuleBasedStateMachine):
 
     @rule(lose_index=st.booleans())
     def restart(self, *, lose_index: bool) -> None:
-        self.workspace = self.place.open()
+        self.workspace = self.sandbox.open()
         if lose_index:
             self.workspace.cache.layout.index.unlink(missing_ok=True)
-            self.workspace = self.place.open()
+            self.workspace = self.sandbox.open()
 
     def _event(self, what: str) -> None:
         event(what)
@@ -201,7 +201,7 @@ class CacheMachine(RuleBasedStateMachine):
         for path in {*wanted, *self.model.source}:
             if wanted.get(path) != self.model.source.get(path):
                 self.model.delivered[path] = next(self.numbers)
-        self.place.deliver(wanted)
+        self.sandbox.deliver(wanted)
         self.model.source = wanted
 
     # ── staging ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -211,10 +211,10 @@ class CacheMachine(RuleBasedStateMachine):
         self._event("staged")
         if not self.model.source.keys() - exclude:
             with pytest.raises(UsageError):
-                stage(self.workspace, self.place.spec(exclude=exclude))
+                stage(self.workspace, self.sandbox.spec(exclude=exclude))
             return
         before = self._intend(exclude)
-        assert stage(self.workspace, self.place.spec(exclude=exclude)).digest == before
+        assert stage(self.workspace, self.sandbox.spec(exclude=exclude)).digest == before
         self._staged(before)
 
     def _intend(self, exclude: frozenset[str] = frozenset()) -> str:
@@ -243,16 +243,16 @@ class CacheMachine(RuleBasedStateMachine):
         workspace = replace(self.workspace, settings=replace(self.workspace.settings, max_size=limit))
         digest = self._intend(exclude)
         try:
-            stage(workspace, self.place.spec(exclude=exclude))
+            stage(workspace, self.sandbox.spec(exclude=exclude))
         except NoSpace:
             self._event("no room could be made")
             return
         may_go, gone = model.may_go(), model.views - self._views()
         assert gone <= may_go
-        assert all(model.comes_back(one) is not False for one in gone)
-        could = {one for one in may_go - gone - {digest} if model.comes_back(one)}
+        assert all(model.comes_back(digest) is not False for digest in gone)
+        could = {candidate for candidate in may_go - gone - {digest} if model.comes_back(candidate)}
         if gone and {*could, *gone} <= model.used.keys():
-            assert all(model.used[kept] > max(model.used[one] for one in gone) for kept in could)
+            assert all(model.used[kept] > max(model.used[digest] for digest in gone) for kept in could)
         self._event(f"{len(gone)} versions made room")
         model.go(gone)
         self._staged(digest)
@@ -362,7 +362,7 @@ class CacheMachine(RuleBasedStateMachine):
         foretold = collect_garbage(self.workspace, dry_run=True)
         assert self._views() == self.model.views
         collected = collect_garbage(self.workspace)
-        assert {one.partition("@")[2] for one in collected.versions} == wanted
+        assert {version.partition("@")[2] for version in collected.versions} == wanted
         assert foretold == collected
         self.model.go(wanted)
         layout = self.workspace.cache.layout
@@ -385,23 +385,26 @@ class CacheMachine(RuleBasedStateMachine):
         model = self.model
         model.rotten.add(data)
         model.suspect |= {
-            (one, path) for one in model.views for path, found in model.versions[one].items() if found == data
+            (digest, path)
+            for digest in model.views
+            for path, content in model.versions[digest].items()
+            if content == data
         }
 
     @rule(repair=st.booleans(), share=st.none() | st.just(Fraction(1, 2)))
     def verify(self, *, repair: bool, share: Fraction | None) -> None:
         bad = self._bad()
         self._event(f"{'repair' if repair else 'verification'} of {'bad' if bad else 'sound'} files")
-        found = self._verify(repair=repair, share=share)
-        if found is None:
+        verification = self._verify(repair=repair, share=share)
+        if verification is None:
             self._event("a version could not be repaired")
             hopeless = {digest for digest, _ in bad if not self.model.comes_back(digest)}
             assert hopeless
             assert share or {digest for digest, _ in self._bad()} <= hopeless
         else:
-            told = {(damage.digest, damage.finding.subject) for damage in found.damaged}
-            assert told <= bad if share else told == bad
-            assert self._bad() == (bad - told if repair else bad)
+            damaged = {(damage.digest, damage.finding.subject) for damage in verification.damaged}
+            assert damaged <= bad if share else damaged == bad
+            assert self._bad() == (bad - damaged if repair else bad)
         left = {data for data in self.model.rotten if self._is_rotten(data)}
         assert share or not left
         self.model.rotten, self.model.suspect = left, self._bad()
@@ -469,10 +472,10 @@ class CacheMachine(RuleBasedStateMachine):
     def _kill(self, job: str, kind: str, number: int) -> bool:
         """Kill a job before one of its calls, and open all anew; a job that makes fewer calls ends as it would."""
         with self.lab.warm() as warm:
-            told = warm.run(job, self.place, kind=kind, number=number, fault="kill", error=0)
-        killed = bool(told["status"] == -9)
+            outcome = warm.run(job, self.sandbox, kind=kind, number=number, fault="kill", error=0)
+        killed = bool(outcome["status"] == -9)
         self._event(f"{job} {'killed' if killed else 'ended'}")
-        assert killed or "about" in told or told.get("error") == "TransferFailed", told
+        assert killed or "about" in outcome or outcome.get("error") == "TransferFailed", outcome
         self.restart(lose_index=False)
         return killed
 
@@ -541,8 +544,8 @@ class CacheMachine(RuleBasedStateMachine):
         for _, held in self.leases:
             held.close()
         self.workspace.cache.blobs.sync()  # a staging that came to nothing leaves what it wrote to the next one
-        settle(self.place)
-        left = leftovers(self.place.roots[0])
+        settle(self.sandbox)
+        left = leftovers(self.sandbox.roots[0])
         for root, _, _ in os.walk(self.folder):
             Path(root).chmod(0o700)
         shutil.rmtree(self.folder)
@@ -573,6 +576,6 @@ def test_what_can_be_seen_is_what_a_model_says(machine: Any, capsys: pytest.Capt
         print_blob=True,
     )
     run_state_machine_as_test(seed(int(SEED))(machine) if SEED else machine, settings=how)
-    told = ", ".join(f"{what}: {number}" for what, number in sorted(machine.events.items()))
+    counts = ", ".join(f"{what}: {number}" for what, number in sorted(machine.events.items()))
     with capsys.disabled():
-        print(f"\n{EXAMPLES} lives of a cache: {told}")  # noqa: T201
+        print(f"\n{EXAMPLES} lives of a cache: {counts}")  # noqa: T201

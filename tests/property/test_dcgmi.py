@@ -31,8 +31,8 @@ def statuses(value: Any) -> list[Any]:
     """Every status that stands anywhere in an output."""
     if isinstance(value, dict):
         own = [value["status"]] if "status" in value else []
-        return own + [found for inner in value.values() for found in statuses(inner)]
-    return [found for inner in value for found in statuses(inner)] if isinstance(value, list) else []
+        return own + [status for inner in value.values() for status in statuses(inner)]
+    return [status for inner in value for status in statuses(inner)] if isinstance(value, list) else []
 
 
 @given(OUTPUTS | JSON, st.sampled_from([0, 0, 0, 1, 226]), st.text(max_size=20))

@@ -45,18 +45,20 @@ def environments(draw: st.DrawFn) -> Environment:
 
 @given(environments(), environments())
 def test_what_makes_another_fingerprint_is_told_as_a_difference(there: Environment, here: Environment) -> None:
-    found = list(compare(there, here))
+    differences = list(compare(there, here))
     if there.fingerprint != here.fingerprint:
-        assert found
+        assert differences
     else:
-        assert all(one.weight in (Weight.UNKNOWN, Weight.WARNING, Weight.BLOCKING) for one in found)
-        assert all(UNKNOWN in (one.there, one.here) or "driver" in one.why for one in found)
+        assert all(difference.weight in (Weight.UNKNOWN, Weight.WARNING, Weight.BLOCKING) for difference in differences)
+        assert all(
+            UNKNOWN in (difference.there, difference.here) or "driver" in difference.why for difference in differences
+        )
 
 
 @given(environments(), environments())
 def test_differences_are_symmetric_and_say_why(there: Environment, here: Environment) -> None:
-    one_way = {(one.group, one.name) for one in compare(there, here)}
-    other_way = {(one.group, one.name) for one in compare(here, there)}
+    one_way = {(difference.group, difference.name) for difference in compare(there, here)}
+    other_way = {(difference.group, difference.name) for difference in compare(here, there)}
     # A driver that is too old counts only where it is looked at.
     assert one_way ^ other_way <= {("cuda", "driver")}
-    assert all(one.why for one in compare(there, here))
+    assert all(difference.why for difference in compare(there, here))

@@ -53,8 +53,8 @@ def cases(draw: st.DrawFn) -> Case:
     gate = [Requirement(name, draw(st.sampled_from(Severity)), {}) for name in names]
     among = draw(st.sampled_from([FAVOURABLE, (*FAVOURABLE, Outcome.FAIL), (Outcome.PASS, Outcome.INCONCLUSIVE)]))
     ends = draw(st.sampled_from([("",), ("", stamp(NOW + timedelta(seconds=1))), ("", stamp(NOW))]))
-    told = names[draw(st.sampled_from([0, 0, 0, 1])) :] + draw(st.lists(st.sampled_from(NAMES), max_size=2))
-    return gate, [draw(answers(name, among, ends)) for name in told]
+    answered = names[draw(st.sampled_from([0, 0, 0, 1])) :] + draw(st.lists(st.sampled_from(NAMES), max_size=2))
+    return gate, [draw(answers(name, among, ends)) for name in answered]
 
 
 def holding(evidence: list[Evidence]) -> list[Evidence]:
@@ -94,10 +94,10 @@ def test_order_does_not_matter(case: Case, data: st.DataObject) -> None:
 def test_worse_evidence_never_helps(case: Case, data: st.DataObject) -> None:
     gate, evidence = case
     before = decide(gate, evidence, at=NOW)
-    for place, answer in enumerate(evidence):
+    for index, answer in enumerate(evidence):
         if answer.outcome in ORDER:
             worse = data.draw(st.sampled_from(ORDER[ORDER.index(answer.outcome) :]))
-            evidence[place] = replace(answer, outcome=worse, awaiting=())
+            evidence[index] = replace(answer, outcome=worse, awaiting=())
     after = decide(gate, evidence, at=NOW)
     if before is not DecisionOutcome.ACCEPTED:
         assert after is not DecisionOutcome.ACCEPTED

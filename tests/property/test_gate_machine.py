@@ -165,14 +165,14 @@ class Gates(RuleBasedStateMachine):
         digest = "".join(proposed)
         self.attempt(lambda: answer_request(self.node(who), "things", approved=approved, reason="so", digest=digest))
 
-    @rule(version=versions, gate=targets, policy=policies, who=people, named=st.booleans())
-    def trial(self, version: int, gate: str, policy: int, who: str, named: bool) -> None:
+    @rule(version=versions, gate=targets, policy=policies, who=people, by_flag=st.booleans())
+    def trial(self, version: int, gate: str, policy: int, who: str, by_flag: bool) -> None:
         """Under a spec of one's own: it leaves no trace."""
-        if POLICIES[policy] == POLICIES[self.adopted] and not named:
+        if POLICIES[policy] == POLICIES[self.adopted] and not by_flag:
             return
         before = self.files()
-        what = self.address(version) if named else self.spec(policy)
-        spec = self.spec(policy) if named else None
+        what = self.address(version) if by_flag else self.spec(policy)
+        spec = self.spec(policy) if by_flag else None
         self.attempt(lambda: check(self.node(who), what, gate, spec=spec))
         assert self.files() == before
 
@@ -217,11 +217,11 @@ class Gates(RuleBasedStateMachine):
     @rule(gate=targets)
     def read(self, gate: str) -> None:
         """A node brings what a target names, and a run requires it."""
-        named = self.catalog.ref("things", gate)
+        ref = self.catalog.ref("things", gate)
         brought: Any = self.attempt(lambda: stage(self.node("reader"), Address("things", gate)))
-        assert (brought and brought.digest) == (named and named.digest)
+        assert (brought and brought.digest) == (ref and ref.digest)
         readiness: Any = self.attempt(lambda: find_ready(self.node("reader"), Address("things", gate)))
-        assert not (readiness and readiness.chosen) or (named and readiness.chosen.digest == named.digest)
+        assert not (readiness and readiness.chosen) or (ref and readiness.chosen.digest == ref.digest)
 
     def address(self, version: int) -> Address:
         return Address("things", self.digests.get(version, "sha256:" + "0" * 64))
@@ -261,19 +261,19 @@ class Gates(RuleBasedStateMachine):
         required = [*gates["pilot"]["require"], *(gates[target]["require"] if target == "production" else [])]
         if "license" in required:
             assert self.licenses[entry.digest] == "CC0-1.0" or self.waived(target, entry.digest)
-        for asked in required:
-            if isinstance(asked, dict):
-                self.require_approved(asked["approval"], policy["owners"], target, entry.digest, len(before))
+        for requirement in required:
+            if isinstance(requirement, dict):
+                self.require_approved(requirement["approval"], policy["owners"], target, entry.digest, len(before))
 
     def waived(self, target: str, digest: str) -> bool:
-        return any(one.check == "license" for one in self.catalog.waivers("things", digest, target))
+        return any(waiver.check == "license" for waiver in self.catalog.waivers("things", digest, target))
 
     def require_approved(
         self, rule: Mapping[str, Any], owners: Mapping[str, str], target: str, digest: str, moves: int
     ) -> None:
-        requests = [one for one in self.catalog.requests("things", target) if one.digest == digest]
-        found = [one for one in requests if one.after == moves and self.agreed(rule, owners, one)]
-        assert found, f"{digest} went to {target} without {rule}"
+        requests = [request for request in self.catalog.requests("things", target) if request.digest == digest]
+        agreed = [request for request in requests if request.after == moves and self.agreed(rule, owners, request)]
+        assert agreed, f"{digest} went to {target} without {rule}"
 
     def require_agreed(self, before: Mapping[str, Any], request: ApprovalRequest | None) -> None:
         rule = before.get("policy", {}).get("change", {}).get("approval")
@@ -282,7 +282,7 @@ class Gates(RuleBasedStateMachine):
             assert self.agreed(rule, before["owners"], request)
 
     def agreed(self, rule: Mapping[str, Any], owners: Mapping[str, str], request: ApprovalRequest) -> bool:
-        last = {person(one.approver.name): one.approved for one in self.catalog.approvals(request)}
+        last = {person(approval.approver.name): approval.approved for approval in self.catalog.approvals(request)}
         may = {person(owners[group]) for group in rule["from"]} - {person(request.requester.name)}
         answers = [approved for name, approved in last.items() if name in may]
         return sum(answers) >= rule["count"] and all(answers)

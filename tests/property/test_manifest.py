@@ -29,9 +29,9 @@ def test_versions_share_a_digest_exactly_when_nothing_differs(old: dict[str, int
 @given(flat, flat)
 def test_applying_a_diff_to_the_old_version_gives_the_new_one(old: dict[str, int], new: dict[str, int]) -> None:
     result = {entry.path: entry for entry in entries(old)}
-    for one in diff(entries(old), entries(new)):
-        if one.change is Change.REMOVED:
-            del result[one.path]
-        elif one.new:
-            result[one.path] = one.new
+    for change in diff(entries(old), entries(new)):
+        if change.change is Change.REMOVED:
+            del result[change.path]
+        elif change.new:
+            result[change.path] = change.new
     assert sorted(result.values(), key=lambda entry: entry.path) == entries(new)

@@ -38,10 +38,10 @@ def test_known_secrets_are_hidden_anywhere(secret: str, before: str, after: str,
     redactor = Redactor()
     redactor.remember([secret])
     written = SPELLINGS[spelling](secret)
-    told = redactor.redact(before + written + after)
+    redacted = redactor.redact(before + written + after)
     # What is the same character repeated may stand in its surroundings too, and is hidden there just as well.
-    assert written not in told.replace("***", "\x00")
-    assert secret not in told.replace("***", "\x00")
+    assert written not in redacted.replace("***", "\x00")
+    assert secret not in redacted.replace("***", "\x00")
 
 
 @given(secret=secrets | tokens, user=st.binary(max_size=9), rest=st.binary(max_size=9), encode=st.sampled_from(BASE64))
@@ -52,8 +52,8 @@ def test_known_secrets_are_hidden_in_base64(
     redactor.remember([secret])
     written = encode(user + secret.encode() + rest).decode()
     for spelled in (written, written.rstrip("="), quote(written, safe="")):
-        told = redactor.redact(f"denied: {spelled}, says the server")
-        assert told == "denied: ***, says the server"
+        redacted = redactor.redact(f"denied: {spelled}, says the server")
+        assert redacted == "denied: ***, says the server"
 
 
 @given(secret=st.text(st.sampled_from("abcXYZ019"), min_size=LEAST, max_size=WORD - 1))
@@ -94,8 +94,8 @@ CREDENTIALS = (
 )
 def test_what_looks_like_a_credential_is_hidden(secret: str, before: str, after: str) -> None:
     for form in CREDENTIALS:
-        told = Redactor().redact(f"{before}\n{form.format('canary' + secret)}\n{after}")
-        assert f"canary{secret}" not in told, form
+        redacted = Redactor().redact(f"{before}\n{form.format('canary' + secret)}\n{after}")
+        assert f"canary{secret}" not in redacted, form
 
 
 def test_the_sentences_of_errors_stay_as_they_are() -> None:

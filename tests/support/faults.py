@@ -53,7 +53,7 @@ class Echo:
     """Answer with this status, and repeat the credentials and the address of the request in one place."""
 
     code: int
-    place: str
+    part: str
     """`reason`, `body`, `document` (S3's error, in its message), or the name of a header."""
     around: str = "{}"
     """What stands around them."""
@@ -67,16 +67,16 @@ class Echo:
 
     def reason(self, echo: str) -> str | None:
         """The reason phrase; None for the usual one."""
-        return echo if self.place == "reason" else None
+        return echo if self.part == "reason" else None
 
     def headers(self, echo: str) -> dict[str, str]:
         """The headers that come with it."""
-        return {} if self.place in ("reason", "body", "document") else {self.place: echo}
+        return {} if self.part in ("reason", "body", "document") else {self.part: echo}
 
     def body(self, echo: str) -> bytes:
         """The body."""
         documents = {"body": echo, "document": f"<Error><Code>Odd</Code><Message>{escape(echo)}</Message></Error>"}
-        return documents.get(self.place, "").encode()
+        return documents.get(self.part, "").encode()
 
 
 @dataclass(frozen=True, slots=True)

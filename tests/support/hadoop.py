@@ -46,9 +46,9 @@ class Hadoop:
     def put(self, path: str, data: bytes) -> None:
         """Write a file over WebHDFS, folders and all. Names with a percent sign it can't; rename them afterwards."""
         query = "op=CREATE&overwrite=true&user.name=root"
-        status, place = _asked(f"http://127.0.0.1:{self.web}/webhdfs/v1{quote(path)}?{query}")
-        if place:
-            status, _ = _asked(place, data)
+        status, location = _asked(f"http://127.0.0.1:{self.web}/webhdfs/v1{quote(path)}?{query}")
+        if location:
+            status, _ = _asked(location, data)
         if status != 201:
             raise SourceError(f"WebHDFS says {status} to {path}")
 

@@ -199,9 +199,9 @@ class _Handler(BaseHTTPRequestHandler):
         if data is None:
             self._refuse(404, "EntryNotFound")
         elif sha256 := described(path, data).get("lfs", {}).get("oid"):
-            place = f"{self.hub.cdn}/cdn/{'rotten' if path in self.hub.rotten else 'sound'}/{sha256}"
+            location = f"{self.hub.cdn}/cdn/{'rotten' if path in self.hub.rotten else 'sound'}/{sha256}"
             linked = {"X-Linked-Etag": f'"{sha256}"', "X-Linked-Size": str(len(data)), "X-Repo-Commit": commit}
-            self._answer(302, b"", {"Location": place, **linked})
+            self._answer(302, b"", {"Location": location, **linked})
         else:
             given = data[::-1] if path in self.hub.rotten else data
             self._bytes(given, {"ETag": f'"{described(path, data)["oid"]}"', "X-Repo-Commit": commit})

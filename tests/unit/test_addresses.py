@@ -168,8 +168,8 @@ def test_moves_back_are_no_target() -> None:
 def test_node_asks_the_catalog_for_moves_back(catalog: Catalog, cache: Cache, run_stagegate: Run) -> None:
     with open_dataset("digits@production~1") as dataset:
         assert dataset.digest == SECOND
-    told = run_stagegate("path", "digits@production~2")
-    assert told.stdout.strip() == str(cache.views.path("digits", FIRST)), told.stderr
+    result = run_stagegate("path", "digits@production~2")
+    assert result.stdout.strip() == str(cache.views.path("digits", FIRST)), result.stderr
 
 
 def test_node_without_a_catalog_says_it_needs_one(cache: Cache, run_stagegate: Run) -> None:
@@ -180,9 +180,9 @@ def test_node_without_a_catalog_says_it_needs_one(cache: Cache, run_stagegate: R
         open_dataset("digits@production~1"),
     ):
         pass
-    told = run_stagegate("path", "digits@production~1")
-    assert (told.returncode, told.stdout) == (2, "")
-    assert "catalog" in told.stderr
+    result = run_stagegate("path", "digits@production~1")
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "catalog" in result.stderr
 
 
 # ── names that are nearly right ─────────────────────────────────────────────────────────────────────────────────
@@ -212,9 +212,9 @@ def test_ref_that_resembles_none_is_to_be_brought(cache: Cache) -> None:
 
 @pytest.mark.parametrize("command", ["path", "stage", "show"])
 def test_commands_offer_the_nearest_ref(catalog: Catalog, cache: Cache, run_stagegate: Run, command: str) -> None:
-    told = run_stagegate(command, "digits@prod")
-    assert told.returncode == 2
-    assert "Did you mean `production`?" in told.stderr
+    result = run_stagegate(command, "digits@prod")
+    assert result.returncode == 2
+    assert "Did you mean `production`?" in result.stderr
 
 
 def test_errors_reach_other_processes_whole(cache: Cache) -> None:

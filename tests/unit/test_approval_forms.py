@@ -114,7 +114,7 @@ def test_form_counts_after_another_person_s_command(
     put_approval(workspace.catalog, request_, Identity("ines", "declared"), approved=True, reason="seen")
     for _ in range(2):
         _record_answers(workspace, request_, run_of(forms))
-        given = [(one.approver.name, one.approved) for one in workspace.catalog.approvals(request_)]
+        given = [(answer.approver.name, answer.approved) for answer in workspace.catalog.approvals(request_)]
         assert given == [("ines", True), ("grace", False)]
 
 
@@ -124,7 +124,7 @@ def test_form_older_than_the_same_person_s_answer_is_ignored(
     forms[_record_answers(workspace, request_, run_of(forms)).key] = said("Grace", "decline", "no")
     put_approval(workspace.catalog, request_, Identity("grace", "declared"), approved=True, reason="seen again")
     assert not _record_answers(workspace, request_, run_of(forms)).why
-    assert [one.approved for one in workspace.catalog.approvals(request_)] == [True]
+    assert [answer.approved for answer in workspace.catalog.approvals(request_)] == [True]
 
 
 def test_an_answer_that_adds_nothing_wakes_nobody(
@@ -133,7 +133,7 @@ def test_an_answer_that_adds_nothing_wakes_nobody(
     woken: list[str] = []
 
     def wake(waits: Iterable[Wait], given: Approval) -> list[Woken]:
-        woken.extend(f"{one.flow_run}: {given.approver.name}" for one in waits)
+        woken.extend(f"{wait.flow_run}: {given.approver.name}" for wait in waits)
         return []
 
     monkeypatch.setattr(approval, "wake", wake)

@@ -57,7 +57,7 @@ def test_statement_reads_as_an_in_toto_test_result() -> None:
 def test_result_is_failed_unless_the_gate_accepted(
     outcome: DecisionOutcome, checks: tuple[Outcome, ...], result: str
 ) -> None:
-    evidence = tuple(Evidence(f"check{number}", one, "", "data") for number, one in enumerate(checks))
+    evidence = tuple(Evidence(f"check{number}", outcome, "", "data") for number, outcome in enumerate(checks))
     statement = attest(replace(DECISION, outcome=outcome, checks=evidence), ENVIRONMENT)
     assert statement["predicate"]["result"] == result
 

@@ -89,7 +89,7 @@ def test_empty_aws_credentials_leave_it_to_the_environment() -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "option"),
+    ("parameters", "option"),
     [
         ({"use_ssl": False}, {"use_ssl": False}),
         ({"verify": False}, {"verify": False}),
@@ -99,8 +99,10 @@ def test_empty_aws_credentials_leave_it_to_the_environment() -> None:
         ({"config": {"s3": {"addressing_style": "path"}}}, {"config_kwargs": {"s3": {"addressing_style": "path"}}}),
     ],
 )
-def test_the_parameters_of_an_aws_client_become_storage_options(asked: dict[str, Any], option: dict[str, Any]) -> None:
-    assert options_of(AwsCredentials(aws_client_parameters=AwsClientParameters(**asked))) == option
+def test_the_parameters_of_an_aws_client_become_storage_options(
+    parameters: dict[str, Any], option: dict[str, Any]
+) -> None:
+    assert options_of(AwsCredentials(aws_client_parameters=AwsClientParameters(**parameters))) == option
 
 
 def test_minio_credentials_become_storage_options() -> None:
@@ -132,17 +134,21 @@ def test_an_azure_connection_string_becomes_a_storage_option() -> None:
 
 @pytest.mark.parametrize("url", ["https://ours.blob.core.windows.net/", "ours.blob.core.windows.net"])
 def test_azure_account_url_means_default_credentials(url: str) -> None:
-    found = options_of(AzureBlobStorageCredentials(account_url=url))
+    options = options_of(AzureBlobStorageCredentials(account_url=url))
 
-    assert found == {"account_name": "ours", "account_host": "ours.blob.core.windows.net", "anon": False}
+    assert options == {"account_name": "ours", "account_host": "ours.blob.core.windows.net", "anon": False}
 
 
 def test_an_azure_service_principal_becomes_storage_options() -> None:
     principal: Any = {"client_id": "me", "tenant_id": "us", "client_secret": SecretStr("hush")}
 
-    found = options_of(AzureBlobStorageCredentials(account_url="https://ours.blob.core.windows.net", **principal))
+    options = options_of(AzureBlobStorageCredentials(account_url="https://ours.blob.core.windows.net", **principal))
 
-    assert {name: found[name] for name in principal} == {"client_id": "me", "tenant_id": "us", "client_secret": "hush"}
+    assert {name: options[name] for name in principal} == {
+        "client_id": "me",
+        "tenant_id": "us",
+        "client_secret": "hush",
+    }
 
 
 def test_source_block_s_credentials_are_no_source_block() -> None:
@@ -167,6 +173,6 @@ def test_collection_import_loads_no_heavy_libraries() -> None:
     heavy = "{'great_expectations', 'duckdb', 'pyarrow', 'pandas', 'obstore', 's3fs'}"
     script = f"import sys, prefect_stagegate.blocks; print(sorted({heavy} & set(sys.modules)))"
 
-    found = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
 
-    assert found.stdout.strip() == "[]"
+    assert result.stdout.strip() == "[]"

@@ -229,16 +229,16 @@ def test_least_recently_used_versions_are_evicted_first(cache: Cache) -> None:
     publish(cache, V3, {"a": b"3" * 100})
     for age, version in enumerate((V2, V1, V3)):
         os.utime(cache.layout.view("flights", version), (age, age))
-    asked = []
+    candidates = []
 
     def may_go(dataset: str, digest: str) -> bool:
-        asked.append(digest)
+        candidates.append(digest)
         return digest != V2
 
     assert collect(cache.layout, dry_run=True, may_go=may_go).bytes == 2 * PAGE
-    asked.clear()
-    found = collect(cache.layout, enough=1, may_go=may_go)
-    assert (found.versions, found.bytes, asked) == ((f"flights@{V1}",), PAGE, [V2, V1])
+    candidates.clear()
+    collected = collect(cache.layout, enough=1, may_go=may_go)
+    assert (collected.versions, collected.bytes, candidates) == ((f"flights@{V1}",), PAGE, [V2, V1])
     cache.views.touch("flights", V2)
     assert collect(cache.layout, enough=PAGE + 1).versions == (f"flights@{V3}", f"flights@{V2}")
     assert list(cache.layout.blobs.glob("*/*")) == []
@@ -332,10 +332,12 @@ def test_verification_names_what_differs(cache: Cache) -> None:
         (view / name).write_bytes(data)
     (view / "gone").unlink()
     rotten = {entry.digest: rot for entry in entries if (rot := check_blob(cache.layout, entry.digest))}
-    found = {entry.path: finding.problem for entry, finding in verify_view(view, entries, cache.layout, rotten=rotten)}
-    assert set(found) == {"cut", "flip", "gone"}
-    assert "hash to" in found["flip"]
-    assert "No such file" in found["gone"]
+    problems = {
+        entry.path: finding.problem for entry, finding in verify_view(view, entries, cache.layout, rotten=rotten)
+    }
+    assert set(problems) == {"cut", "flip", "gone"}
+    assert "hash to" in problems["flip"]
+    assert "No such file" in problems["gone"]
 
 
 def test_a_pipe_in_a_blobs_place_is_rot(cache: Cache) -> None:

@@ -41,7 +41,7 @@ class Run(threading.Thread):
 
     def __init__(self, patience: float = SOON) -> None:
         super().__init__()
-        self.told = False
+        self.stopped = False
         self._patience = patience
         self._begun = Event()
         self.start()
@@ -50,7 +50,7 @@ class Run(threading.Thread):
     def run(self) -> None:
         with ending() as event:
             self._begun.set()
-            self.told = event.wait(self._patience)
+            self.stopped = event.wait(self._patience)
 
 
 def unwind(run: Run, error: BaseException, *more: BaseException) -> None:
@@ -66,21 +66,21 @@ def test_a_run_in_a_thread_is_told_when_the_main_thread_unwinds(error: BaseExcep
     run = Run()
     with pytest.raises(type(error)):
         unwind(run, error)
-    assert run.told
+    assert run.stopped
 
 
 def test_it_is_told_also_when_something_else_fails_meanwhile() -> None:
     run = Run()
     with pytest.raises(OSError, match="gone"):
         unwind(run, TerminationSignal(signal.SIGTERM), OSError("the API is gone"))
-    assert run.told
+    assert run.stopped
 
 
 def test_an_error_that_the_main_thread_handles_ends_no_run() -> None:
     run = Run(patience=4 * TICK)
     with pytest.raises(OSError, match="handles"):
         unwind(run, OSError("somebody handles it"))
-    assert not run.told
+    assert not run.stopped
 
 
 def test_error_that_leaves_the_block_sets_its_event() -> None:

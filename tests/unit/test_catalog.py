@@ -109,7 +109,7 @@ def test_newest_spec_is_current_and_an_equal_one_is_not_written(staged: Catalog,
 def test_evidence_accumulates_in_order(staged: Catalog) -> None:
     for outcome in (Outcome.FAIL, Outcome.PASS):
         staged.put_evidence("flights", SEAL.digest, [Evidence("schema", outcome, "columns", "data", at="t")])
-    assert [one.outcome for one in staged.evidence("flights", SEAL.digest)] == [Outcome.FAIL, Outcome.PASS]
+    assert [evidence.outcome for evidence in staged.evidence("flights", SEAL.digest)] == [Outcome.FAIL, Outcome.PASS]
 
 
 def test_current_evidence_is_read_in_one_piece_after_many_checks(catalog: Catalog) -> None:
@@ -120,11 +120,11 @@ def test_current_evidence_is_read_in_one_piece_after_many_checks(catalog: Catalo
     for number in range(300):
         catalog.put_evidence("flights", SEAL.digest, [answer("space", f"node-{number % 30}", number)])
     counted = CountedRecords(catalog._records)
-    found = Catalog(counted).evidence("flights", SEAL.digest)
+    evidence = Catalog(counted).evidence("flights", SEAL.digest)
 
     assert counted.calls == {"list": 1, "read": 1}
-    assert [one.summary for one in found if one.check == "schema"] == ["0"]
-    spaces = [int(one.summary) for one in found if one.check == "space"]
+    assert [answer.summary for answer in evidence if answer.check == "schema"] == ["0"]
+    spaces = [int(answer.summary) for answer in evidence if answer.check == "space"]
     assert spaces == list(range(300 - OF_ONE_CHECK, 300))
     alone = [answer("space", "node-1", number) for number in range(9)]
     assert kept(alone) == alone[-SAME_QUESTION:]
@@ -136,7 +136,7 @@ def test_no_evidence_is_lost_when_two_nodes_write_at_once(staged: Catalog) -> No
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(put, range(16)))
-    assert {one.check for one in staged.evidence("flights", SEAL.digest)} == {f"check-{n}" for n in range(16)}
+    assert {evidence.check for evidence in staged.evidence("flights", SEAL.digest)} == {f"check-{n}" for n in range(16)}
 
 
 def test_a_request_is_kept_with_its_answers(staged: Catalog) -> None:
@@ -155,7 +155,9 @@ def test_answers_at_once_are_one_for_each_person(staged: Catalog) -> None:
         for who in people:
             pool.submit(put_approval, staged, request, who, approved=True, reason="seen")
 
-    assert sorted(person_key(one.approver.name) for one in staged.approvals(request)) == sorted([ANN.name, BEN.name])
+    assert sorted(person_key(approval.approver.name) for approval in staged.approvals(request)) == sorted(
+        [ANN.name, BEN.name]
+    )
 
 
 def test_a_request_without_the_fields_of_later_ones_is_read(staged: Catalog, tmp_path: Path) -> None:
@@ -216,14 +218,14 @@ def test_next_write_removes_a_dead_writer_s_leftovers(staged: Catalog, tmp_path:
 
 @pytest.mark.parametrize("way", ["folder", "link", "pipe"])
 def test_a_taken_record_name_loops_no_writer(staged: Catalog, tmp_path: Path, way: str) -> None:
-    place = tmp_path / f"catalog/datasets/flights/evidence/{SEAL.digest[7:]}/00000001.json"
-    place.parent.mkdir(parents=True)
+    file = tmp_path / f"catalog/datasets/flights/evidence/{SEAL.digest[7:]}/00000001.json"
+    file.parent.mkdir(parents=True)
     if way == "folder":
-        place.mkdir()
+        file.mkdir()
     elif way == "link":
-        place.symlink_to("nowhere")
+        file.symlink_to("nowhere")
     else:
-        os.mkfifo(place)
+        os.mkfifo(file)
     with pytest.raises(CatalogError, match=r"00000001\.json"):
         staged.put_evidence("flights", SEAL.digest, [Evidence("schema", Outcome.PASS, "", "data")])
 
@@ -287,7 +289,7 @@ def test_another_versions_spec_is_not_believed(staged: Catalog, tmp_path: Path) 
     staged.put_spec("flights", SEAL.digest, {"license": "CC-BY-NC-4.0"})
     staged.put_spec("flights", OTHER, {"license": "CC0-1.0"})
     own, others = (
-        (tmp_path / f"catalog/datasets/flights/specs/{one[7:]}/00000001.json") for one in (SEAL.digest, OTHER)
+        (tmp_path / f"catalog/datasets/flights/specs/{digest[7:]}/00000001.json") for digest in (SEAL.digest, OTHER)
     )
     own.chmod(0o600)
     own.write_bytes(others.read_bytes())

@@ -19,15 +19,15 @@ from prefect_stagegate.cli.app import COMMANDS, SUBCOMMANDS, main
 
 Run = Callable[..., CompletedProcess[str]]
 DIGEST = "sha256:" + "1" * 64
-LINES = {name: (place, line) for commands in COMMANDS.values() for name, (place, line) in commands.items() if place} | {
-    f"{first} {name}": told for first, commands in SUBCOMMANDS.items() for name, told in commands.items()
-}
+LINES = {
+    name: (target, line) for commands in COMMANDS.values() for name, (target, line) in commands.items() if target
+} | {f"{first} {name}": command for first, commands in SUBCOMMANDS.items() for name, command in commands.items()}
 
 
 @pytest.mark.parametrize("name", LINES)
 def test_overview_repeats_the_first_line_of_each_command_s_help(name: str) -> None:
-    place, line = LINES[name]
-    module, _, function = place.partition(":")
+    target, line = LINES[name]
+    module, _, function = target.partition(":")
     doc = inspect.getdoc(getattr(import_module(f"prefect_stagegate.cli.{module}"), function))
     assert doc
     assert doc.splitlines()[0].startswith(line.rstrip("."))
@@ -36,9 +36,9 @@ def test_overview_repeats_the_first_line_of_each_command_s_help(name: str) -> No
 @pytest.mark.parametrize("name", LINES)
 def test_every_command_explains_itself(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     main([*name.split(), "--help"])
-    told = capsys.readouterr().out
-    assert f"Usage: stagegate {name}" in told
-    assert "For example:" in told
+    output = capsys.readouterr().out
+    assert f"Usage: stagegate {name}" in output
+    assert "For example:" in output
 
 
 @pytest.mark.parametrize("width", [80, 120])
@@ -112,8 +112,8 @@ def test_path_and_exec_hand_over_the_folder(tmp_path: Path, run_stagegate: Run) 
     view = cache.views.publish("things", DIGEST, [])
     cache.refs.put("things", "production", DIGEST)
     assert run_stagegate("path", "things@production").stdout == f"{view}\n"
-    told = json.loads(run_stagegate("path", "things@production", "--json").stdout)
-    assert told == {"dataset": "things", "digest": DIGEST, "path": str(view)}
+    answer = json.loads(run_stagegate("path", "things@production", "--json").stdout)
+    assert answer == {"dataset": "things", "digest": DIGEST, "path": str(view)}
     shell = 'echo "$STAGEGATE_DATASET_PATH $STAGEGATE_DATASET_DIGEST $0"; exit 7'
     result = run_stagegate("exec", "things@production", "--", "sh", "-c", shell, "{}/data")
     assert (result.returncode, result.stdout) == (7, f"{view} {DIGEST} {view}/data\n")
@@ -176,8 +176,8 @@ def test_the_exit_code_is_the_same_with_debug(run_stagegate: Run) -> None:
 def test_closed_pipe_ends_the_command_with_141(run_stagegate: Run) -> None:
     stagegate = Path(sys.executable).with_name("stagegate")
     command = f"set -o pipefail; {stagegate} schema | true"
-    found = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
-    assert (found.returncode, found.stderr) == (141, "")
+    result = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=False)
+    assert (result.returncode, result.stderr) == (141, "")
 
 
 def test_a_name_that_the_terminal_cannot_write_is_no_error(tmp_path: Path, run_stagegate: Run) -> None:
@@ -202,14 +202,14 @@ def test_environment_is_captured_and_compared_later(
     assert run_stagegate("env", "capture", "before.json", env=before).returncode == 0
     assert run_stagegate("env", "capture", env=before).stdout == (tmp_path / "before.json").read_text()
     assert run_stagegate("env", "diff", "before.json", env=before).returncode == 0
-    told = run_stagegate("env", "diff", "before.json", env=here)
-    assert told.returncode == 1, told.stderr
-    first = told.stdout.splitlines()[1]
+    result = run_stagegate("env", "diff", "before.json", env=here)
+    assert result.returncode == 1, result.stderr
+    first = result.stdout.splitlines()[1]
     assert first.split()[:5] == ["blocking", "variables", "PYTHONHASHSEED", "absent", "0"]
-    assert "hidden" not in told.stdout
+    assert "hidden" not in result.stdout
     weights = {
-        one["name"]: one["weight"]
-        for one in json.loads(run_stagegate("env", "diff", "before.json", "--json", env=here).stdout)
+        difference["name"]: difference["weight"]
+        for difference in json.loads(run_stagegate("env", "diff", "before.json", "--json", env=here).stdout)
     }
     assert (weights["PYTHONHASHSEED"], weights["OMP_NUM_THREADS"], weights["HF_TOKEN"]) == (
         "blocking",
@@ -228,9 +228,9 @@ def test_environment_is_captured_and_compared_later(
     ],
 )
 def test_an_environment_that_is_nowhere_is_bad_usage(run_stagegate: Run, there: str, says: str) -> None:
-    told = run_stagegate("env", "diff", there)
-    assert told.returncode == 2
-    assert says in told.stderr.lower()
+    result = run_stagegate("env", "diff", there)
+    assert result.returncode == 2
+    assert says in result.stderr.lower()
 
 
 SPEC_WITH_BLOCK = {
@@ -244,10 +244,10 @@ SPEC_WITH_BLOCK = {
 def test_no_temporary_prefect_server_is_started(words: tuple[str, ...], tmp_path: Path, run_stagegate: Run) -> None:
     (tmp_path / "s.json").write_text(json.dumps(SPEC_WITH_BLOCK))
     result = run_stagegate(*words, timeout=20)
-    told = result.stdout + result.stderr
-    assert result.returncode == (3 if words[0] == "doctor" else 2), told
-    assert "No Prefect API is configured" in told
-    assert "prefect config set PREFECT_API_URL=" in told
+    output = result.stdout + result.stderr
+    assert result.returncode == (3 if words[0] == "doctor" else 2), output
+    assert "No Prefect API is configured" in output
+    assert "prefect config set PREFECT_API_URL=" in output
     assert not list((tmp_path / "home").rglob("*.db*"))
 
 

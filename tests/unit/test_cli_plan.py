@@ -49,7 +49,7 @@ def test_forecast_counts_shared_work_once_and_what_is_fetched() -> None:
     names = ("schema", "expectations", "coverage")
     contract = [planned(name, State.STALE, seconds) for name, seconds in zip(names, (13.6, 14.0, None), strict=True)]
     assert forecast(contract) == "To run: 3 of 3 checks, took 14.0 s last time."
-    fetched = [replace(one, fetches=3_200_000_000) for one in contract]
+    fetched = [replace(obj, fetches=3_200_000_000) for obj in contract]
     assert forecast(fetched) == "To run: 3 of 3 checks, took 14.0 s last time, after fetching 3.2 GB to this node."
 
 
@@ -64,8 +64,8 @@ def test_plan_begins_with_the_forecast(capsys: pytest.CaptureFixture[str]) -> No
 
 def test_plan_as_json(capsysbinary: pytest.CaptureFixture[bytes]) -> None:
     print_plan(PLAN[:1], json=True)
-    told = json.loads(capsysbinary.readouterr().out)
-    assert told == [
+    rows = json.loads(capsysbinary.readouterr().out)
+    assert rows == [
         {"check": "schema", "state": "stale", "reason": "another contract", "seconds": 92.0, "bytes_to_fetch": 0}
     ]
 
@@ -74,9 +74,9 @@ def test_only_a_terminal_is_told_and_only_of_what_is_asked(monkeypatch: pytest.M
     for stream in (io.StringIO(), Terminal()):
         monkeypatch.setattr(sys, "stderr", stream)
         announce((*PLAN, replace(PLAN[0], reason="\x1b[31m")))
-        told = stream.getvalue().splitlines()
-        assert told == [] or [line.split()[0] for line in told[1:]] == ["schema", "space", "owner", "schema"]
-        assert bool(told) == stream.isatty()
+        lines = stream.getvalue().splitlines()
+        assert lines == [] or [line.split()[0] for line in lines[1:]] == ["schema", "space", "owner", "schema"]
+        assert bool(lines) == stream.isatty()
         assert "\x1b" not in stream.getvalue()
 
 

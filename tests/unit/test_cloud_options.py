@@ -33,8 +33,8 @@ LAKE = BucketPath("lake", "")
     ],
 )  # fmt: skip
 def test_an_azure_account_is_named_in_ways(options: dict[str, Any], host: str, account: str, endpoint: str) -> None:
-    found = azure_settings(options, host=host)
-    assert (found.account, found.endpoint) == (account, endpoint)
+    settings = azure_settings(options, host=host)
+    assert (settings.account, settings.endpoint) == (account, endpoint)
 
 
 def test_azure_s_variables_answer_what_the_options_leave_open(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -89,7 +89,7 @@ def test_a_gpu_node_gets_what_it_was_given() -> None:
     assert pod["tolerations"] == GPU_NODE["tolerations"]
     assert GPU_NODE["cache_volume"] in pod["volumes"]
     assert {"name": "cache", "mountPath": "/mnt/cache"} in container["volumeMounts"]
-    env = {one["name"]: one.get("value") for one in container["env"]}
+    env = {variable["name"]: variable.get("value") for variable in container["env"]}
     assert (env["STAGEGATE_CACHE"], env["STAGEGATE_CATALOG"]) == ("/mnt/cache", "s3://lake/stagegate")
     assert env["PREFECT_HOME"] == "/tmp/prefect"
 
@@ -139,9 +139,9 @@ def test_template_s_variables_and_placeholders_are_the_same() -> None:
 
 def test_node_cache_fits_the_schemas_and_the_jobs_claim() -> None:
     objects = list(yaml.safe_load_all((DEPLOYMENTS / "kubernetes/cache.yaml").read_text()))
-    for one in objects:
-        validate(one)
-    by_kind = {one["kind"]: one for one in objects}
+    for manifest in objects:
+        validate(manifest)
+    by_kind = {manifest["kind"]: manifest for manifest in objects}
 
     claim = pod_of(rendered())[0]["volumes"][0]["persistentVolumeClaim"]["claimName"]
     assert by_kind["PersistentVolumeClaim"]["metadata"]["name"] == claim

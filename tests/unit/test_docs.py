@@ -155,5 +155,5 @@ def test_the_table_of_families_has_every_scheme_and_its_extra(scheme: str) -> No
 
 
 def test_the_page_of_sources_has_every_key_of_a_source() -> None:
-    told = set(re.findall(r"`(\w+)[`:]", SOURCES)) | set(re.findall(r"^    (\w+):", SOURCES, re.MULTILINE))
-    assert SourceSpec.model_fields.keys() <= told
+    keys = set(re.findall(r"`(\w+)[`:]", SOURCES)) | set(re.findall(r"^    (\w+):", SOURCES, re.MULTILINE))
+    assert SourceSpec.model_fields.keys() <= keys

@@ -42,7 +42,7 @@ def test_environment_lists_installed_packages_and_a_fingerprint(tmp_path: Path) 
     assert here.host.architecture == os.uname().machine
     assert here.fingerprint == capture(tmp_path / "not" / "there" / "yet", os.environ).fingerprint
     assert Environment.from_json(json.loads(json.dumps(here.to_json()))) == here
-    assert not list(compare(here, here, declared=())) or {one.weight for one in compare(here, here)} <= {
+    assert not list(compare(here, here, declared=())) or {difference.weight for difference in compare(here, here)} <= {
         Weight.UNKNOWN,
         Weight.WARNING,  # installed as editable here
     }
@@ -98,15 +98,15 @@ def test_image_comes_from_the_deployment_or_podman_or_is_unknown(tmp_path: Path)
     assert capture_image(OTHER, tmp_path) == OTHER
 
 
-@pytest.mark.parametrize("told", [DIGEST, f"registry:5000/train@{DIGEST}", f"registry/train:v3@{DIGEST}"])
-def test_setting_takes_a_digest_with_or_without_its_image(told: str) -> None:
-    assert Settings.from_environment({"STAGEGATE_IMAGE_DIGEST": told}).image_digest == DIGEST
+@pytest.mark.parametrize("digest", [DIGEST, f"registry:5000/train@{DIGEST}", f"registry/train:v3@{DIGEST}"])
+def test_setting_takes_a_digest_with_or_without_its_image(digest: str) -> None:
+    assert Settings.from_environment({"STAGEGATE_IMAGE_DIGEST": digest}).image_digest == DIGEST
 
 
-@pytest.mark.parametrize("told", ["latest", "registry/train:v3", "sha256:12", DIGEST.upper()])
-def test_setting_refuses_a_tag(told: str) -> None:
+@pytest.mark.parametrize("value", ["latest", "registry/train:v3", "sha256:12", DIGEST.upper()])
+def test_setting_refuses_a_tag(value: str) -> None:
     with pytest.raises(UsageError, match="is no digest"):
-        Settings.from_environment({"STAGEGATE_IMAGE_DIGEST": told})
+        Settings.from_environment({"STAGEGATE_IMAGE_DIGEST": value})
 
 
 def test_setting_refuses_a_pattern_that_takes_everything() -> None:
@@ -138,17 +138,17 @@ def install(folder: Path, record: str | None, **more: str) -> Installed:
 
 
 def test_distribution_s_digest_is_independent_of_its_installer(tmp_path: Path) -> None:
-    one = install(tmp_path / "a", RECORD)
+    package = install(tmp_path / "a", RECORD)
     other = install(tmp_path / "b", "\n".join(reversed((NOTES + RECORD).splitlines())))
-    assert one.files.startswith("sha256:")
-    assert one == other
-    assert install(tmp_path / "c", RECORD.replace("bbb", "bbc")).files != one.files
+    assert package.files.startswith("sha256:")
+    assert package == other
+    assert install(tmp_path / "c", RECORD.replace("bbb", "bbc")).files != package.files
 
 
 def test_files_of_an_editable_distribution_are_unknown(tmp_path: Path) -> None:
     assert install(tmp_path / "a", None).files == UNKNOWN
-    told = '{"url": "file:///src/thing", "dir_info": {"editable": true}}'
-    assert install(tmp_path / "b", RECORD, **{"direct_url.json": told}).files == UNKNOWN
+    direct_url = '{"url": "file:///src/thing", "dir_info": {"editable": true}}'
+    assert install(tmp_path / "b", RECORD, **{"direct_url.json": direct_url}).files == UNKNOWN
 
 
 def test_broken_metadata_hides_nothing_else(tmp_path: Path) -> None:
@@ -207,14 +207,14 @@ def test_gpus_are_counted_by_model_without_their_serials(tmp_path: Path) -> None
 )
 def test_cuda_by_major_release_and_by_the_oldest_driver(change: dict[str, str], weights: list[Weight]) -> None:
     there = Cuda("550.54.15", "12.4.127", "9.1.0", "2.21.5")
-    assert [one.weight for one in compare_cudas(there, replace(there, **change))] == weights
+    assert [difference.weight for difference in compare_cudas(there, replace(there, **change))] == weights
 
 
 def test_driver_that_was_too_old_there_as_well_still_blocks() -> None:
     both = Cuda("470.57.02", "12.4.127", "9.1.0", "2.21.5")
-    found = list(compare_cudas(both, both))
-    assert [(one.name, one.weight) for one in found] == [("driver", Weight.BLOCKING)]
-    assert found[0].why == "CUDA 12 needs driver 525 or newer"
+    differences = list(compare_cudas(both, both))
+    assert [(difference.name, difference.weight) for difference in differences] == [("driver", Weight.BLOCKING)]
+    assert differences[0].why == "CUDA 12 needs driver 525 or newer"
 
 
 # ── host, limits, volume ────────────────────────────────────────────────────────────────────────────────────────
@@ -241,22 +241,24 @@ def test_system_is_what_os_release_says(tmp_path: Path) -> None:
 def test_narrowest_control_group_counts(tmp_path: Path, files: dict[str, str], memory: object, cpus: object) -> None:
     put(tmp_path, {"proc/self/cgroup": "0::/a/b\n"})
     put(tmp_path / "sys/fs/cgroup", files)
-    found = capture_limits(tmp_path)
-    assert (found["memory"], found["cpus"]) == (memory, cpus)
-    assert found["shm"] == UNKNOWN
+    limits = capture_limits(tmp_path)
+    assert (limits["memory"], limits["cpus"]) == (memory, cpus)
+    assert limits["shm"] == UNKNOWN
 
 
 def test_less_of_what_is_declared_blocks_and_more_is_harmless() -> None:
     there: dict[str, Limit] = {"nofile": 1000, "nproc": UNLIMITED, "shm": 64, "memory": UNKNOWN}
     here: dict[str, Limit] = {"nofile": 999, "nproc": 5, "shm": UNLIMITED, "memory": 4}
-    weights = {one.name: one.weight for one in compare_limits(there, here)}
+    weights = {difference.name: difference.weight for difference in compare_limits(there, here)}
     assert weights == {
         "nofile": Weight.BLOCKING,
         "nproc": Weight.WARNING,
         "shm": Weight.HARMLESS,
         "memory": Weight.UNKNOWN,
     }
-    assert {one.weight for one in compare_limits({"nproc": 6}, {"nproc": 5}, declared=("nproc",))} == {Weight.BLOCKING}
+    assert {difference.weight for difference in compare_limits({"nproc": 6}, {"nproc": 5}, declared=("nproc",))} == {
+        Weight.BLOCKING
+    }
 
 
 @pytest.mark.parametrize(
@@ -311,13 +313,13 @@ def test_only_allowed_variables_are_recorded_without_secrets() -> None:
 
 def test_declared_variables_block_and_others_warn() -> None:
     there, here = {"OMP_NUM_THREADS": "8", "HF_TOKEN": SECRET}, {"OMP_NUM_THREADS": "4", "PYTHONHASHSEED": "0"}
-    weights = {one.name: one.weight for one in compare_variables(there, here)}
+    weights = {difference.name: difference.weight for difference in compare_variables(there, here)}
     assert weights == {
         "HF_TOKEN": Weight.WARNING,
         "OMP_NUM_THREADS": Weight.WARNING,
         "PYTHONHASHSEED": Weight.BLOCKING,
     }
-    declared = {one.name: one.weight for one in compare_variables(there, here, ("OMP_*",))}
+    declared = {difference.name: difference.weight for difference in compare_variables(there, here, ("OMP_*",))}
     assert declared["OMP_NUM_THREADS"] is Weight.BLOCKING
     assert declared["PYTHONHASHSEED"] is Weight.WARNING
 

@@ -49,9 +49,9 @@ def test_links_inside_are_followed(root: Path) -> None:
     (root / "latest").symlink_to("data")
     (root / "b.csv").symlink_to("data/a.csv")
     source = open_source(str(root))
-    found = listed(source, GlobFilter(exclude=("data/",)))
-    assert sorted(found) == ["b.csv", "latest/a.csv"]
-    assert {read(source, one) for one in found.values()} == {b"1,2\n"}
+    objects = listed(source, GlobFilter(exclude=("data/",)))
+    assert sorted(objects) == ["b.csv", "latest/a.csv"]
+    assert {read(source, obj) for obj in objects.values()} == {b"1,2\n"}
 
 
 @pytest.mark.parametrize("target", ["/etc", "/etc/hostname", "../outside"])
@@ -66,8 +66,8 @@ def test_a_link_that_leads_out_is_refused_by_name(root: Path, target: str) -> No
 def test_what_is_not_wanted_is_not_refused(root: Path) -> None:
     (root / "escape").symlink_to("/etc")
     os.mkfifo(root / "pipe")
-    found = open_source(str(root)).list(lambda key: key.startswith("data"))
-    assert [one.key for one in found] == ["data/a.csv"]
+    objects = open_source(str(root)).list(lambda key: key.startswith("data"))
+    assert [obj.key for obj in objects] == ["data/a.csv"]
 
 
 def test_a_broken_link_is_named(root: Path) -> None:
@@ -94,18 +94,18 @@ def test_an_empty_directory_holds_nothing_and_is_no_error(tmp_path: Path) -> Non
 
 def test_a_rewrite_of_the_same_size_is_seen(root: Path) -> None:
     source = open_source(str(root))
-    one = listed(source)["data/a.csv"]
+    obj = listed(source)["data/a.csv"]
     (root / "data" / "a.csv").write_bytes(b"3,4\n")
     with pytest.raises(ObjectChanged):
-        read(source, one)
+        read(source, obj)
 
 
 def test_a_file_that_shrinks_while_it_is_read_is_seen(root: Path) -> None:
     path = root / "data" / "a.csv"
     path.write_bytes(bytes(3 << 20))
     source = open_source(str(root))
-    one = listed(source)["data/a.csv"]
-    pieces = read_pieces(source, one, 0, one.size)
+    obj = listed(source)["data/a.csv"]
+    pieces = read_pieces(source, obj, 0, obj.size)
     next(pieces)
     os.truncate(path, 1 << 20)
     with pytest.raises(ObjectChanged):
@@ -115,12 +115,12 @@ def test_a_file_that_shrinks_while_it_is_read_is_seen(root: Path) -> None:
 def test_a_replaced_file_of_the_same_time_is_seen(root: Path) -> None:
     path = root / "data" / "a.csv"
     source = open_source(str(root))
-    one, times = listed(source)["data/a.csv"], path.stat()
+    obj, times = listed(source)["data/a.csv"], path.stat()
     (root / "new").write_bytes(b"3,4\n")
     os.utime(root / "new", ns=(times.st_atime_ns, times.st_mtime_ns))
     (root / "new").replace(path)
     with pytest.raises(ObjectChanged):
-        read(source, one)
+        read(source, obj)
 
 
 @contextmanager
@@ -152,16 +152,16 @@ def test_sparse_files_read_as_what_they_stand_for(root: Path) -> None:
         file.write(b"data")
     assert (root / "holes").stat().st_blocks == 0
     source = open_source(f"file://{root}/")
-    found = listed(source)
-    assert read(source, found["holes"]) == bytes(5_000_000)
-    assert read(source, found["late"]) == bytes(3_000_000) + b"data"
-    assert read(source, found["late"], 2_999_999, 3_000_002) == b"\0da"
+    objects = listed(source)
+    assert read(source, objects["holes"]) == bytes(5_000_000)
+    assert read(source, objects["late"]) == bytes(3_000_000) + b"data"
+    assert read(source, objects["late"], 2_999_999, 3_000_002) == b"\0da"
 
 
 def test_two_names_of_one_file_are_two_objects(root: Path) -> None:
     os.link(root / "data" / "a.csv", root / "again.csv")
     source = open_source(f"file://{root}/")
-    assert {key: read(source, one) for key, one in listed(source).items()} == {
+    assert {key: read(source, obj) for key, obj in listed(source).items()} == {
         "again.csv": b"1,2\n",
         "data/a.csv": b"1,2\n",
     }

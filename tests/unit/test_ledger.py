@@ -20,7 +20,7 @@ def test_many_receipts_come_back_sorted_by_path() -> None:
 
     assert [entry.path for entry in entries] == [f"path-{number:04}" for number in range(count)]
     assert [(entry.size, entry.digest) for entry in entries] == [(n, f"blake3:{n:064x}") for n in range(count)]
-    assert [(one.path, one.key, one.source, str(one.pin), one.modified, one.proof) for one in origins] == [
-        (f"path-{n:04}", f"key-{n}", URLS[n % 2], f"etag:e{n}", float(n), "server") for n in range(count)
-    ]
+    assert [
+        (origin.path, origin.key, origin.source, str(origin.pin), origin.modified, origin.proof) for origin in origins
+    ] == [(f"path-{n:04}", f"key-{n}", URLS[n % 2], f"etag:e{n}", float(n), "server") for n in range(count)]
     assert (ledger.fetched, ledger.fetched + ledger.reused) == (sum(n // 2 for n in range(count)), sum(range(count)))

@@ -65,7 +65,7 @@ def test_entries_out_of_order_are_a_programming_error() -> None:
 def test_diff_tells_added_removed_and_changed_entries_in_order() -> None:
     old = [Entry("a", 1, A), Entry("b", 1, A), Entry("d", 1, A)]
     new = [Entry("a", 1, A), Entry("b", 1, B), Entry("c", 2, A)]
-    assert [(one.change, one.path) for one in diff(old, new)] == [
+    assert [(change.change, change.path) for change in diff(old, new)] == [
         (Change.CHANGED, "b"),
         (Change.ADDED, "c"),
         (Change.REMOVED, "d"),

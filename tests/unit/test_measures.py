@@ -42,20 +42,20 @@ def test_duplicates_are_counted_over_all_files_and_two_named(tmp_path: Path) -> 
         write(tmp_path, "a.parquet", id=[1, 2, 3], day=["mo", "mo", None]),
         write(tmp_path, "b [1].parquet", id=[3, 2, 2], day=[None, "tu", "tu"]),
     ]
-    with queries("flights", tmp_path) as asked:
-        assert duplicates(asked, tmp_path, files, ["id"]) == Duplicates(6, 3, ("a.parquet", "b [1].parquet"))
-        assert duplicates(asked, tmp_path, files, ["id", "day"]) == Duplicates(6, 2, ("a.parquet", "b [1].parquet"))
-        assert duplicates(asked, tmp_path, files[:1], ["id"]) == Duplicates(3, 0)
-        assert duplicates(asked, tmp_path, [], ["id"]) == Duplicates(0, 0)
+    with queries("flights", tmp_path) as session:
+        assert duplicates(session, tmp_path, files, ["id"]) == Duplicates(6, 3, ("a.parquet", "b [1].parquet"))
+        assert duplicates(session, tmp_path, files, ["id", "day"]) == Duplicates(6, 2, ("a.parquet", "b [1].parquet"))
+        assert duplicates(session, tmp_path, files[:1], ["id"]) == Duplicates(3, 0)
+        assert duplicates(session, tmp_path, [], ["id"]) == Duplicates(0, 0)
 
 
 def test_a_key_that_is_no_column_is_an_error_that_names_it(tmp_path: Path) -> None:
     file = write(tmp_path, "a.parquet", id=[1])
     with (
-        queries("table flights", tmp_path) as asked,
+        queries("table flights", tmp_path) as session,
         pytest.raises(ValidationError, match=r"table flights can't be queried.*ident"),
     ):
-        duplicates(asked, tmp_path, [file], ["ident"])
+        duplicates(session, tmp_path, [file], ["ident"])
 
 
 def test_records_of_splits_are_compared_in_every_combination(tmp_path: Path) -> None:
@@ -65,27 +65,27 @@ def test_records_of_splits_are_compared_in_every_combination(tmp_path: Path) -> 
         "test": [write(tmp_path, "test.parquet", id=[2, 3, 9])],
         "none": [],
     }
-    with queries("splits", tmp_path) as asked:
-        found = shared_records(asked, tmp_path, splits, ["id"])
+    with queries("splits", tmp_path) as session:
+        overlap = shared_records(session, tmp_path, splits, ["id"])
         with pytest.raises(ValidationError, match="at most"):
-            shared_records(asked, tmp_path, {str(n): [] for n in range(MOST_SPLITS + 1)}, ["id"])
-    assert found == Overlap(
+            shared_records(session, tmp_path, {str(n): [] for n in range(MOST_SPLITS + 1)}, ["id"])
+    assert overlap == Overlap(
         {"train": 3, "val": 2, "test": 3, "none": 0}, {("train", "val", "test"): 1, ("train", "test"): 1}
     )
 
 
 def test_rarest_class_is_found_and_unlabelled_rows_counted_apart(tmp_path: Path) -> None:
     file = write(tmp_path, "a.parquet", label=["cat"] * 5 + ["dog"] * 2 + [None], none=[None] * 8)
-    with queries("x", tmp_path) as asked:
-        assert balance(asked, tmp_path, [file], "label") == Balance(7, 1, 2, "dog", 2)
-        assert balance(asked, tmp_path, [file], "none") == Balance(0, 8, 0)
-        assert balance(asked, tmp_path, [], "label") == Balance(0, 0, 0)
+    with queries("x", tmp_path) as session:
+        assert balance(session, tmp_path, [file], "label") == Balance(7, 1, 2, "dog", 2)
+        assert balance(session, tmp_path, [file], "none") == Balance(0, 8, 0)
+        assert balance(session, tmp_path, [], "label") == Balance(0, 0, 0)
 
 
 def moved(folder: Path, before: Rows, now: Rows, *ignored: str) -> TableDrift:
     files = [write(folder, "before.parquet", **before), write(folder, "now.parquet", **now)]
-    with queries("x", folder) as asked:
-        reference, current = (profile(asked, folder, [file]) for file in files)
+    with queries("x", folder) as session:
+        reference, current = (profile(session, folder, [file]) for file in files)
         return drift("t", reference, current, ignored)
 
 
@@ -110,16 +110,16 @@ def test_values_that_are_no_numbers_do_not_spoil_a_distance(tmp_path: Path) -> N
 
 
 def test_categories_move_by_the_jensen_shannon_distance(tmp_path: Path) -> None:
-    found = moved(
+    drifted = moved(
         tmp_path,
         {"text": ["a"] * 50 + ["b"] * 50, "few": [1] * 50 + [2] * 50, "flag": [True] * 100, "gone": ["a"] * 100},
         {"text": ["a"] * 25 + ["b"] * 75, "few": [1] * 25 + [2] * 75, "flag": [False] * 100, "gone": [None] * 100},
     )
-    distances = {column.column: column.distance for column in found.columns}
+    distances = {column.column: column.distance for column in drifted.columns}
     # SciPy's jensenshannon([.5, .5], [.25, .75])
     assert distances["text"] == distances["few"] == pytest.approx(0.18397, abs=1e-4)
     assert distances["flag"] == distances["gone"] == pytest.approx(FURTHEST)
-    assert {column.method for column in found.columns} == {"jensen-shannon"}
+    assert {column.method for column in drifted.columns} == {"jensen-shannon"}
 
 
 def test_what_can_not_be_compared_says_why(tmp_path: Path) -> None:
@@ -130,8 +130,8 @@ def test_what_can_not_be_compared_says_why(tmp_path: Path) -> None:
         "empty": [None] * 3000,
         "kind": [1] * 3000,
     }
-    found = moved(tmp_path, many, {**many, "kind": ["a"] * 3000, "new": [1] * 3000}, "t.id")
-    skipped = {column.column: column.skipped for column in found.columns}
+    drifted = moved(tmp_path, many, {**many, "kind": ["a"] * 3000, "new": [1] * 3000}, "t.id")
+    skipped = {column.column: column.skipped for column in drifted.columns}
     assert set(skipped) == {*many, "new"}
     assert "more than 1,000 values" in skipped["name"]
     assert skipped["id"] == "ignored by the gate"
@@ -161,27 +161,27 @@ MISSES = {
 def test_a_pattern_finds_what_it_defines_and_no_lookalikes(tmp_path: Path, name: str, form: str) -> None:
     hits, misses = HITS[name], MISSES[name]
     file = write(tmp_path, f"a.{form}", text=[*hits, *misses], n=[1] * (len(hits) + len(misses)))
-    with queries("x", tmp_path, discreet=True) as asked:
-        found = scan(asked, tmp_path, [file], (), (), [name])
-        clean = scan(asked, tmp_path, [write(tmp_path, f"b.{form}", text=[*misses])], (), (), [name])
-    assert found.hits == {("text", name): len(hits)}
+    with queries("x", tmp_path, discreet=True) as session:
+        scanned = scan(session, tmp_path, [file], (), (), [name])
+        clean = scan(session, tmp_path, [write(tmp_path, f"b.{form}", text=[*misses])], (), (), [name])
+    assert scanned.hits == {("text", name): len(hits)}
     assert clean.hits == {}
 
 
 def test_skipped_columns_are_named_with_the_reason(tmp_path: Path) -> None:
     file = write(tmp_path, "a.parquet", text=["x"], tags=[["a@example.org"]], known=["a@example.org"], n=[1])
-    with queries("x", tmp_path, discreet=True) as asked:
-        found = scan(asked, tmp_path, [file], (), ["known"], ["email"])
-        narrow = scan(asked, tmp_path, [file], ["text", "n", "absent"], (), ["iban"])
-    assert (found.scanned, found.hits) == (("text",), {})
-    assert found.unscanned.keys() == {"tags", "known"}
+    with queries("x", tmp_path, discreet=True) as session:
+        scanned = scan(session, tmp_path, [file], (), ["known"], ["email"])
+        narrow = scan(session, tmp_path, [file], ["text", "n", "absent"], (), ["iban"])
+    assert (scanned.scanned, scanned.hits) == (("text",), {})
+    assert scanned.unscanned.keys() == {"tags", "known"}
     assert narrow.unscanned == {"n": "it holds no text", "absent": "the table has no such column"}
 
 
 def test_no_error_of_a_discreet_query_quotes_a_value(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text('id,text\n1,"ana@example.org\n2,x"x,y,z\n')
-    with queries("x", tmp_path, discreet=True) as asked, pytest.raises(ValidationError) as raised:
-        asked.rows(f"SELECT CAST(text AS INTEGER) FROM read_csv('{tmp_path}/a.csv', strict_mode=false)")
+    with queries("x", tmp_path, discreet=True) as session, pytest.raises(ValidationError) as raised:
+        session.rows(f"SELECT CAST(text AS INTEGER) FROM read_csv('{tmp_path}/a.csv', strict_mode=false)")
     assert "ana@" not in str(raised.value)
     assert raised.value.__cause__ is None
 
@@ -189,13 +189,13 @@ def test_no_error_of_a_discreet_query_quotes_a_value(tmp_path: Path) -> None:
 def test_a_query_ends_when_that_is_asked_for(tmp_path: Path) -> None:
     cancel = Event()
     cancel.set()
-    with queries("x", tmp_path, cancel=cancel) as asked, pytest.raises(Cancelled, match="stopped"):
-        asked.rows("SELECT count(*) FROM range(1000000000) a, range(1000000000) b WHERE a.range * b.range % 7 = 3")
+    with queries("x", tmp_path, cancel=cancel) as session, pytest.raises(Cancelled, match="stopped"):
+        session.rows("SELECT count(*) FROM range(1000000000) a, range(1000000000) b WHERE a.range * b.range % 7 = 3")
 
 
 def test_memory_is_bounded_and_what_needs_more_is_spilled(tmp_path: Path) -> None:
-    with queries("x", tmp_path) as asked:
-        ((memory, spill),) = asked.rows("SELECT current_setting('memory_limit'), current_setting('temp_directory')")
+    with queries("x", tmp_path) as session:
+        ((memory, spill),) = session.rows("SELECT current_setting('memory_limit'), current_setting('temp_directory')")
         assert re.fullmatch(r"[\d.]+ [MG]iB", memory)
         assert Path(spill).is_dir()
     assert not Path(spill).exists()
@@ -204,8 +204,8 @@ def test_memory_is_bounded_and_what_needs_more_is_spilled(tmp_path: Path) -> Non
 def test_measures_open_nothing_outside_the_version(tmp_path: Path) -> None:
     (tmp_path / "view").mkdir()
     (tmp_path / "secret.txt").write_text("hush")
-    with queries("x", tmp_path / "view") as asked:
+    with queries("x", tmp_path / "view") as session:
         with pytest.raises(ValidationError, match="disabled by configuration"):
-            asked.rows(f"SELECT content FROM read_text('{tmp_path}/secret.txt')")
+            session.rows(f"SELECT content FROM read_text('{tmp_path}/secret.txt')")
         with pytest.raises(ValidationError, match="locked"):
-            asked.rows("SET threads = 1")
+            session.rows("SET threads = 1")

@@ -57,8 +57,8 @@ def test_nothing_is_recalled_when_anything_differs(path: Path, listed: SourceObj
 def test_answers_come_in_the_order_of_the_questions(path: Path) -> None:
     memory = PinMemory(path)
     memory.remember([ROW, ("s3://lake/", "c", PIN, 1, OTHER)])
-    asked = [("s3://lake/", SourceObject(key, size, PIN)) for key, size in (("c", 1), ("b", 1), ("a.bin", 3))]
-    assert memory.recall_many(asked) == [OTHER, None, DIGEST]
+    objects = [("s3://lake/", SourceObject(key, size, PIN)) for key, size in (("c", 1), ("b", 1), ("a.bin", 3))]
+    assert memory.recall_many(objects) == [OTHER, None, DIGEST]
     assert memory.recall_many([]) == []
 
 

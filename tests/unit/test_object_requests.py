@@ -134,13 +134,13 @@ def test_a_sas_is_encoded_once(sas: str) -> None:
 
 def test_what_only_obstore_knows_is_left_to_it(monkeypatch: pytest.MonkeyPatch) -> None:
     application = {"client_id": "c", "client_secret": "s", "tenant_id": "t"}
-    place = parse_container_url("az://lake/")[0]
-    store = open_azure(place, azure_settings({"account_name": "acme", **application}))
+    container = parse_container_url("az://lake/")[0]
+    store = open_azure(container, azure_settings({"account_name": "acme", **application}))
     store.prepare()
     assert store.get_request(KEY) is None
     monkeypatch.setattr(gcs, "identify", lambda *_, **__: GoogleIdentity(LIFE, {"skip_signature": True}))
     assert open_gcs(parse_bucket_url("gs://lake/"), gcs_settings({})).get_request(KEY) is None
-    key = open_azure(place, azure_settings({"account_name": "acme", "account_key": EMULATED_KEY}))
+    key = open_azure(container, azure_settings({"account_name": "acme", "account_key": EMULATED_KEY}))
     assert key.get_request(KEY, version="17") is None
 
 

@@ -107,8 +107,8 @@ class TestCredentials:
     def credential(self, settings: S3Settings) -> tuple[str, str, str | None]:
         provider = resolve(settings, url="s3://lake/").provider
         assert provider
-        found = provider()
-        return found["access_key_id"], found["secret_access_key"], found["token"]
+        credentials = provider()
+        return credentials["access_key_id"], credentials["secret_access_key"], credentials["token"]
 
     def test_given_keys_win_and_take_no_token_from_the_environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("AWS_ACCESS_KEY_ID", "env")
@@ -128,8 +128,8 @@ class TestCredentials:
         )
         (tmp_path / "config").write_text("[profile onprem]\nregion = eu-north-1\nendpoint_url = http://minio:9000\n")
         assert self.credential(S3Settings(profile="onprem")) == ("p", "q", None)
-        found = resolve(S3Settings(profile="onprem"), url="s3://lake/").settings
-        assert (found.region, found.endpoint) == ("eu-north-1", "http://minio:9000")
+        settings = resolve(S3Settings(profile="onprem"), url="s3://lake/").settings
+        assert (settings.region, settings.endpoint) == ("eu-north-1", "http://minio:9000")
 
     def test_the_default_profile_is_the_last_resort(self, tmp_path: Path) -> None:
         (tmp_path / "credentials").write_text("[default]\naws_access_key_id = d\naws_secret_access_key = e\n")
@@ -200,12 +200,12 @@ def test_a_ca_file_that_is_not_there_is_named() -> None:
     ],
 )
 def test_each_answer_has_its_meaning(error: Exception, kind: type[SourceError], *, retryable: bool) -> None:
-    found = explain(error, source="s3://lake/", endpoint="http://x:1", key="a")
-    assert (type(found), found.retryable, found.object) == (kind, retryable, "a")
-    assert "{endpoint}" not in str(found)
+    explained = explain(error, source="s3://lake/", endpoint="http://x:1", key="a")
+    assert (type(explained), explained.retryable, explained.object) == (kind, retryable, "a")
+    assert "{endpoint}" not in str(explained)
 
 
-def told(error: StagegateError) -> tuple[type[StagegateError], str, str, str]:
+def summary(error: StagegateError) -> tuple[type[StagegateError], str, str, str]:
     return type(error), error.message, error.hint, error.object
 
 
@@ -217,9 +217,9 @@ XML = "<?xml version='1.0'?><Error><Code>{}</Code><Message>Mine, not yours</Mess
 def test_a_response_means_what_obstore_would_say(code: str) -> None:
     body = XML.format(code)
     by_obstore = explain(OSError(f"status code: 409 Conflict: {body}"), **PLACE)
-    assert told(explain_response(409, {}, body.encode(), **PLACE)) == told(by_obstore)
+    assert summary(explain_response(409, {}, body.encode(), **PLACE)) == summary(by_obstore)
     if code in CODES:  # a HEAD has no body, and what doesn't know the code quotes it
-        assert told(explain_response(409, {"X-Ms-Error-Code": code}, b"", **PLACE)) == told(by_obstore)
+        assert summary(explain_response(409, {"X-Ms-Error-Code": code}, b"", **PLACE)) == summary(by_obstore)
 
 
 @pytest.mark.parametrize("status", [*STATUSES, 304, 307, 400, 405, 418, 500, 502, 504, 599, 999])
@@ -227,7 +227,7 @@ def test_a_status_means_what_obstore_would_say(status: int) -> None:
     error = FileNotFoundError if status == 404 else OSError
     phrase = http.HTTPStatus(status).phrase if status in set(http.HTTPStatus) else ""
     by_obstore = explain(error(f"status code: {status} {phrase}: "), **PLACE)
-    assert told(explain_response(status, {}, b"", **PLACE)) == told(by_obstore)
+    assert summary(explain_response(status, {}, b"", **PLACE)) == summary(by_obstore)
 
 
 def test_not_found_without_a_key_is_no_vanished_object() -> None:

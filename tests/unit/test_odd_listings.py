@@ -95,8 +95,8 @@ def test_a_page_of_impossible_numbers_is_no_listing(serve: Callable[..., str], b
 
 def test_a_manifest_may_name_any_bytes(serve: Callable[..., str]) -> None:
     url = serve(b"0" * 64 + b"  a\xff.bin\n")
-    (named,) = open_source(f"{url}/SUMS", {"manifest": "checksums"}).list()
-    assert named.key == "a\udcff.bin"
+    (obj,) = open_source(f"{url}/SUMS", {"manifest": "checksums"}).list()
+    assert obj.key == "a\udcff.bin"
 
 
 def test_a_listing_that_is_cut_off_is_typed(serve: Callable[..., str]) -> None:

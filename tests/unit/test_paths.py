@@ -59,9 +59,9 @@ def test_a_file_where_another_object_needs_a_folder_is_named(paths: tuple[str, .
 
 @pytest.mark.parametrize(("first", "second"), [("", ""), ("", "/x"), ("/x", "/x"), ("/x", "/y")])
 def test_two_spellings_of_a_letter_are_one_name(first: str, second: str) -> None:
-    for one, other in ((NFC + first, NFD + second), (NFD + second, NFC + first)):
+    for spelling, other in ((NFC + first, NFD + second), (NFD + second, NFC + first)):
         taken = Paths(URLS)
-        taken.take([wanted(one)])
+        taken.take([wanted(spelling)])
         with pytest.raises(UsageError) as caught:
             taken.take([wanted(other)])
         assert "caf" in str(caught.value)
@@ -117,7 +117,7 @@ def test_folders_are_walked_however_deep_they_are(tmp_path: Path) -> None:
         os.close(above)
     os.close(os.open("file", os.O_CREAT | os.O_WRONLY, dir_fd=descriptor))
     os.close(descriptor)
-    (one,) = FileSource(str(tmp_path)).list()
+    (obj,) = FileSource(str(tmp_path)).list()
     with pytest.raises(UsageError, match="deeper than 256 names"):
-        check_names([(one.key, one.key, "file:///")])
+        check_names([(obj.key, obj.key, "file:///")])
     subprocess.run(["rm", "-r", tmp_path / "d"], check=True)  # pytest's own cleaning ends at such a depth

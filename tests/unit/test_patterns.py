@@ -71,7 +71,7 @@ def test_both_engines_say_the_same_of_a_glob(inner: str, text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("pattern", "told"),
+    ("pattern", "message"),
     [
         (r"(?=a)b", "look-around and back-references"),
         (r"(?<!a)b", "look-around and back-references"),
@@ -81,8 +81,8 @@ def test_both_engines_say_the_same_of_a_glob(inner: str, text: str) -> None:
         ("a\udcff", "not valid Unicode"),
     ],
 )
-def test_what_no_bound_holds_for_is_refused(pattern: str, told: str) -> None:
-    with pytest.raises(ValueError, match=told):
+def test_what_no_bound_holds_for_is_refused(pattern: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         Expression(pattern)
 
 

@@ -42,7 +42,7 @@ def test_owner_asks_for_each_role_that_owns_a_check_of_the_gate() -> None:
 
 
 @pytest.mark.parametrize(
-    ("named", "outcome"),
+    ("license_name", "outcome"),
     [
         ("CC0-1.0", Outcome.PASS),
         ("cc-by-4.0", Outcome.PASS),
@@ -52,8 +52,8 @@ def test_owner_asks_for_each_role_that_owns_a_check_of_the_gate() -> None:
         (None, Outcome.WARN),
     ],
 )
-def test_license_is_allowed_denied_or_unknown(named: str | None, outcome: Outcome) -> None:
-    assert governance.license(check_context(spec=a_spec(license=named)), License()).outcome is outcome
+def test_license_is_allowed_denied_or_unknown(license_name: str | None, outcome: Outcome) -> None:
+    assert governance.license(check_context(spec=a_spec(license=license_name)), License()).outcome is outcome
 
 
 def test_license_lists_can_be_set() -> None:

@@ -101,9 +101,9 @@ def test_what_must_be_the_same_is_the_policy_s_to_say() -> None:
 def test_no_gpu_on_either_side_is_never_a_pass() -> None:
     without = replace(ENVIRONMENT, cuda=replace(ENVIRONMENT.cuda, driver=ABSENT))
     assert ask("parity_cuda", without, without).outcome is Outcome.INCONCLUSIVE
-    told = ParityCuda(absent="not_applicable")
-    assert ask("parity_cuda", without, without, told).outcome is Outcome.NOT_APPLICABLE
-    assert ask("parity_cuda", without, ENVIRONMENT, told).outcome is Outcome.FAIL
+    parameters = ParityCuda(absent="not_applicable")
+    assert ask("parity_cuda", without, without, parameters).outcome is Outcome.NOT_APPLICABLE
+    assert ask("parity_cuda", without, ENVIRONMENT, parameters).outcome is Outcome.FAIL
 
 
 # ── parity_python ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -145,9 +145,9 @@ def test_other_build_of_a_version_fails_and_an_unrecorded_warns() -> None:
             ENVIRONMENT, python=replace(ENVIRONMENT.python, distributions={"numpy": Installed("2.1.0", files)})
         )
 
-    one, other, unknown = map(with_files, ("sha256:" + "1" * 64, "sha256:" + "2" * 64, UNKNOWN))
-    assert ask("parity_python", one, other).outcome is Outcome.FAIL
-    for here, there in ((one, unknown), (unknown, one), (unknown, unknown)):
+    first, other, unknown = map(with_files, ("sha256:" + "1" * 64, "sha256:" + "2" * 64, UNKNOWN))
+    assert ask("parity_python", first, other).outcome is Outcome.FAIL
+    for here, there in ((first, unknown), (unknown, first), (unknown, unknown)):
         answer = ask("parity_python", here, there)
         assert answer.outcome is Outcome.WARN
         assert "numpy" in answer.findings[0].problem

@@ -54,7 +54,7 @@ def test_version_soaks_at_the_gate_below_for_its_time() -> None:
     assert soak(check_context(target="pilot"), Soak()).outcome is Outcome.NOT_APPLICABLE
 
 
-def asked(*answers: tuple[str, bool], **changes: Any) -> CheckContext:
+def requested(*answers: tuple[str, bool], **changes: Any) -> CheckContext:
     """A question with a recorded request and these answers to it."""
     context = check_context(**changes)
     request = ApprovalRequest("r1", "nycflights", DIGEST, "production", context.gate.policy, REQUESTER, stamp(NOW))
@@ -63,60 +63,60 @@ def asked(*answers: tuple[str, bool], **changes: Any) -> CheckContext:
 
 
 def test_approval_waits_until_somebody_of_the_group_answers() -> None:
-    for context in (check_context(), asked(), asked(("passer-by@example.org", True))):
+    for context in (check_context(), requested(), requested(("passer-by@example.org", True))):
         answer = approval(context, INFRA)
         assert (answer.outcome, answer.awaiting) == (Outcome.INCONCLUSIVE, ("infra",))
         assert answer.findings[0].fix == f"stagegate approve nycflights@{DIGEST} --to production"
-    assert approval(asked(("platform@example.org", True)), INFRA).outcome is Outcome.PASS
+    assert approval(requested(("platform@example.org", True)), INFRA).outcome is Outcome.PASS
 
 
 def test_each_address_of_a_group_is_somebody() -> None:
     two = ApprovalParameters(groups=("infra",), count=2)
-    assert approval(asked(("platform@example.org", True)), two).awaiting == ("infra",)
-    both = asked(("platform@example.org", True), ("oncall@example.org", True))
+    assert approval(requested(("platform@example.org", True)), two).awaiting == ("infra",)
+    both = requested(("platform@example.org", True), ("oncall@example.org", True))
     assert approval(both, two).outcome is Outcome.PASS
 
 
 def test_one_person_who_answers_twice_is_one() -> None:
-    context = asked(("platform@example.org", True), ("PLATFORM@example.org ", True))
+    context = requested(("platform@example.org", True), ("PLATFORM@example.org ", True))
     assert approval(context, ApprovalParameters(groups=("infra",), count=2)).outcome is Outcome.INCONCLUSIVE
 
 
 def test_requester_never_counts_however_the_name_is_written() -> None:
     owners = {"infra": "ana@example.org, oncall@example.org"}
     for name in ("ana@example.org", "Ana@Example.org"):
-        assert approval(asked((name, True), spec=a_spec(owners=owners)), INFRA).awaiting == ("infra",)
-        assert approval(asked((name, True)), ApprovalParameters()).awaiting == ("anybody",)
+        assert approval(requested((name, True), spec=a_spec(owners=owners)), INFRA).awaiting == ("infra",)
+        assert approval(requested((name, True)), ApprovalParameters()).awaiting == ("anybody",)
 
 
 def test_group_of_only_the_requester_fails() -> None:
-    answer = approval(asked(spec=a_spec(owners={"infra": "ana@example.org"})), INFRA)
+    answer = approval(requested(spec=a_spec(owners={"infra": "ana@example.org"})), INFRA)
     assert (answer.outcome, answer.awaiting) == (Outcome.FAIL, ())
 
 
 def test_last_answer_of_a_person_counts() -> None:
-    changed = asked(("platform@example.org", True), ("platform@example.org", False))
+    changed = requested(("platform@example.org", True), ("platform@example.org", False))
     assert approval(changed, INFRA).outcome is Outcome.FAIL
-    back = asked(("platform@example.org", False), ("platform@example.org", True))
+    back = requested(("platform@example.org", False), ("platform@example.org", True))
     assert approval(back, INFRA).outcome is Outcome.PASS
 
 
 def test_one_who_declines_is_enough_to_refuse() -> None:
-    answer = approval(asked(("platform@example.org", True), ("oncall@example.org", False)), INFRA)
+    answer = approval(requested(("platform@example.org", True), ("oncall@example.org", False)), INFRA)
     assert answer.outcome is Outcome.FAIL
     assert "oncall@example.org" in answer.summary
     assert "seen" in answer.findings[0].problem
 
 
 def test_anybody_but_the_requester_answers_without_a_group() -> None:
-    assert approval(asked(("passer-by", True)), ApprovalParameters()).outcome is Outcome.PASS
+    assert approval(requested(("passer-by", True)), ApprovalParameters()).outcome is Outcome.PASS
 
 
 @pytest.mark.parametrize(
     "other", [{"digest": OTHER_DIGEST}, {"policy": "sha256:" + "0" * 64}, {"target": "pilot"}, {"id": "r2"}]
 )
 def test_answer_to_another_request_lets_nothing_through(other: dict[str, Any]) -> None:
-    context = asked(("platform@example.org", True))
+    context = requested(("platform@example.org", True))
     assert context.request is not None
     changed = replace(context, request=replace(context.request, **other))
     assert approval(changed, INFRA).awaiting == ("infra",)

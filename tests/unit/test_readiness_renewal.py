@@ -25,8 +25,8 @@ def about(*required: Any, **facts: Any) -> CheckContext:
 def answers(context: CheckContext, **changes: Any) -> list[Evidence]:
     """What `check` would have stored."""
     return [
-        replace(run_check(CHECKS[one.check], one, context), **changes.get(one.check, {}))
-        for one in context.gate.requirements
+        replace(run_check(CHECKS[requirement.check], requirement, context), **changes.get(requirement.check, {}))
+        for requirement in context.gate.requirements
     ]
 
 
@@ -37,18 +37,18 @@ def renewed(context: CheckContext, stored: Iterable[Evidence], accepted: Iterabl
 def test_what_holds_is_not_asked_again() -> None:
     context = about("schema", "license", "space", "freshness")
 
-    found = renewed(context, answers(context))
+    renewal = renewed(context, answers(context))
 
-    assert (found.decision.outcome, found.rerun) == (DecisionOutcome.ACCEPTED, ())
+    assert (renewal.decision.outcome, renewal.rerun) == (DecisionOutcome.ACCEPTED, ())
 
 
 def test_of_what_ended_the_cheap_is_asked_and_nothing_else() -> None:
     before = about("schema", "license", "space", "freshness")
     context = about("schema", "license", "space", "freshness", now=NOW + timedelta(hours=2))
 
-    found = renewed(context, answers(before))
+    renewal = renewed(context, answers(before))
 
-    assert (found.decision.outcome, found.rerun) == (DecisionOutcome.ACCEPTED, ("space",))
+    assert (renewal.decision.outcome, renewal.rerun) == (DecisionOutcome.ACCEPTED, ("space",))
 
 
 def test_another_node_or_environment_is_asked_for_itself() -> None:
@@ -63,11 +63,11 @@ def test_costly_check_without_evidence_is_inconclusive_not_run(check: str) -> No
     def validate() -> Any:
         raise AssertionError("it runs the contract")
 
-    found = renewed(about(check, validation=validate), [])
+    renewal = renewed(about(check, validation=validate), [])
 
-    assert (found.decision.outcome, found.rerun) == (DecisionOutcome.INCONCLUSIVE, ())
-    assert found.against_version == (check,)
-    (answer,) = found.decision.checks
+    assert (renewal.decision.outcome, renewal.rerun) == (DecisionOutcome.INCONCLUSIVE, ())
+    assert renewal.against_version == (check,)
+    (answer,) = renewal.decision.checks
     assert "never ran" in answer.summary
     assert answer.findings[0].fix.startswith("stagegate check nycflights@sha256:")
 
@@ -75,17 +75,17 @@ def test_costly_check_without_evidence_is_inconclusive_not_run(check: str) -> No
 def test_approval_stands_under_another_policy() -> None:
     approved = Evidence("approval", Outcome.PASS, "approved by ines", "governance")
 
-    found = renewed(about("license", "approval"), [], [approved])
+    renewal = renewed(about("license", "approval"), [], [approved])
 
-    assert found.decision.outcome is DecisionOutcome.ACCEPTED
-    assert found.rerun == ("license",)
+    assert renewal.decision.outcome is DecisionOutcome.ACCEPTED
+    assert renewal.rerun == ("license",)
 
 
 def test_an_approval_that_was_never_given_is_missed() -> None:
-    found = renewed(about("license", "approval"), [])
+    renewal = renewed(about("license", "approval"), [])
 
-    assert found.decision.outcome is DecisionOutcome.INCONCLUSIVE
-    assert (found.against_version, found.rerun) == (("approval",), ("license",))
+    assert renewal.decision.outcome is DecisionOutcome.INCONCLUSIVE
+    assert (renewal.against_version, renewal.rerun) == (("approval",), ("license",))
 
 
 def test_what_a_node_lacks_is_told_from_what_a_version_lacks() -> None:
@@ -93,9 +93,9 @@ def test_what_a_node_lacks_is_told_from_what_a_version_lacks() -> None:
     context = about("license", "space", spec=None, volume=lambda: full)
     context = replace(context, spec=a_spec(license="CC-BY-NC-4.0", gates={"pilot": {"require": ["license"]}}))
 
-    found = renewed(context, [])
+    renewal = renewed(context, [])
 
-    assert (found.against_version, found.against_node) == (("license",), ("space",))
+    assert (renewal.against_version, renewal.against_node) == (("license",), ("space",))
 
 
 @pytest.mark.parametrize("severity", ["warning", "info"])
@@ -104,17 +104,17 @@ def test_what_does_not_block_is_asked_and_stops_nobody(severity: str) -> None:
     requirements = (*context.gate.requirements[:2], Requirement("drift", Severity(severity), {}))
     context = replace(context, gate=replace(context.gate, requirements=requirements))
 
-    found = renewed(context, [])
+    renewal = renewed(context, [])
 
-    assert found.decision.outcome is DecisionOutcome.ACCEPTED
-    assert found.against_version == found.against_node == ()
-    assert [answer.outcome for answer in found.decision.checks] == [Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE]
+    assert renewal.decision.outcome is DecisionOutcome.ACCEPTED
+    assert renewal.against_version == renewal.against_node == ()
+    assert [answer.outcome for answer in renewal.decision.checks] == [Outcome.PASS, Outcome.FAIL, Outcome.INCONCLUSIVE]
 
 
 def test_a_cheap_check_that_finds_nothing_out_passes_nobody() -> None:
-    found = renewed(about("space", volume=lambda: replace(VOLUME, total=0)), [])
+    renewal = renewed(about("space", volume=lambda: replace(VOLUME, total=0)), [])
 
-    assert found.against_node == ("space",)
+    assert renewal.against_node == ("space",)
 
 
 def test_table_s_time_is_kept_for_its_version_and_contract_only() -> None:

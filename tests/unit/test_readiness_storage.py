@@ -116,6 +116,6 @@ def test_a_damaged_file_fails_and_its_repair_is_named() -> None:
     assert cache_integrity(check_context(), NoParameters()).outcome is Outcome.PASS
 
 
-@pytest.mark.parametrize("found", [Integrity(0, 0), Integrity(3, 0)])
-def test_nothing_hashed_is_no_pass(found: Integrity) -> None:
-    assert cache_integrity(check_context(integrity=lambda: found), NoParameters()).outcome is Outcome.INCONCLUSIVE
+@pytest.mark.parametrize("integrity", [Integrity(0, 0), Integrity(3, 0)])
+def test_nothing_hashed_is_no_pass(integrity: Integrity) -> None:
+    assert cache_integrity(check_context(integrity=lambda: integrity), NoParameters()).outcome is Outcome.INCONCLUSIVE

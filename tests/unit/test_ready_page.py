@@ -87,8 +87,8 @@ def test_nothing_left_names_every_version() -> None:
     left = Readiness(PRODUCTION, tried, falls_back=True)
 
     assert ready_text(left).startswith("nycflights@production is not ready, and no earlier version is ready either\n")
-    for told in (ready_text(left), ready_page(left)):
-        assert told.index(DIGEST) < told.index(OTHER_DIGEST)
+    for page in (ready_text(left), ready_page(left)):
+        assert page.index(DIGEST) < page.index(OTHER_DIGEST)
 
 
 def test_what_was_never_accepted_is_told_with_a_command() -> None:

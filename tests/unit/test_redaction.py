@@ -22,7 +22,7 @@ CANARY = "CANARY+token/9f8e7d6c5b4a"
 
 def test_secrets_of_urls_and_options_are_found() -> None:
     key = "-----BEGIN PRIVATE KEY-----\nMIIEvQIBADANBgkqhkiG9w0B\n-----END PRIVATE KEY-----\n"
-    found = secrets_of(
+    secrets = secrets_of(
         "https://me:pass%2Fword@host/a?v=2013&sig=abc%2Bdef",
         {
             "client_kwargs": {"headers": {"Authorization": "Bearer tok-123"}},
@@ -33,8 +33,8 @@ def test_secrets_of_urls_and_options_are_found() -> None:
         },
     )
     wanted = {"pass%2Fword", "pass/word", "abc+def", "tok-123", "a2V5==", "first-one", "second-one", "proxied"}
-    assert wanted | {"MIIEvQIBADANBgkqhkiG9w0B"} <= set(found)
-    assert not {"2013", "service_account", "acme"} & set(found)
+    assert wanted | {"MIIEvQIBADANBgkqhkiG9w0B"} <= set(secrets)
+    assert not {"2013", "service_account", "acme"} & set(secrets)
 
 
 def test_paths_of_secrets_are_no_secrets(tmp_path: Path) -> None:
@@ -73,10 +73,10 @@ def test_a_chain_that_leads_to_itself_ends() -> None:
     first.add_note(f"with {CANARY}")
     clean = redact_chain(first)
     assert clean
-    told = "".join(traceback.format_exception(clean))
-    assert "ValueError: ***" in told
-    assert "with ***" in told
-    assert CANARY not in told
+    text = "".join(traceback.format_exception(clean))
+    assert "ValueError: ***" in text
+    assert "with ***" in text
+    assert CANARY not in text
 
 
 @pytest.mark.parametrize("run", ["\\", "\\u0", "%25", '"', " "])

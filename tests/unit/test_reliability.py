@@ -21,14 +21,16 @@ def exists(test: str) -> bool:
     file, *names = test.split("::")
     within: list[ast.stmt] = ast.parse((ROOT / file).read_text()).body if (ROOT / file).exists() else []
     for name in names:
-        found = [one for one in within if isinstance(one, ast.FunctionDef | ast.ClassDef) and one.name == name]
-        if not found:
+        definitions = [
+            node for node in within if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.name == name
+        ]
+        if not definitions:
             return False
-        within = found[0].body
+        within = definitions[0].body
     return True
 
 
-@pytest.mark.parametrize("test", sorted(set(TEST.findall(PAGE + SOURCES)) | {one.test for one in MUTATIONS}))
+@pytest.mark.parametrize("test", sorted(set(TEST.findall(PAGE + SOURCES)) | {mutation.test for mutation in MUTATIONS}))
 def test_every_test_that_is_named_exists(test: str) -> None:
     assert exists(test)
 
@@ -52,16 +54,18 @@ def test_each_of_the_fourteen_traps_has_its_test() -> None:
 
 def test_each_promise_has_a_mutation_and_each_mutation_a_promise() -> None:
     assert len(PROMISES) > 40
-    assert sorted(PROMISES) == sorted({f"{one.promise}." for one in MUTATIONS})
+    assert sorted(PROMISES) == sorted({f"{mutation.promise}." for mutation in MUTATIONS})
 
 
-@pytest.mark.parametrize("one", MUTATIONS, ids=lambda one: f"{one.promise[:40]}-{Path(one.test).name[:40]}")
-def test_mutations_change_one_place_and_cite_a_promise_s_test(one: Mutation) -> None:
-    file, broken = one.broken(ROOT)
+@pytest.mark.parametrize(
+    "mutation", MUTATIONS, ids=lambda mutation: f"{mutation.promise[:40]}-{Path(mutation.test).name[:40]}"
+)
+def test_mutations_change_one_place_and_cite_a_promise_s_test(mutation: Mutation) -> None:
+    file, broken = mutation.broken(ROOT)
     ast.parse(broken)
     assert broken != file.read_text()
-    (row,) = [line for line in PROMISED.splitlines() if line.startswith(f"| {one.promise}. |")]
-    assert f"`{one.test}`" in row
+    (row,) = [line for line in PROMISED.splitlines() if line.startswith(f"| {mutation.promise}. |")]
+    assert f"`{mutation.test}`" in row
 
 
 def test_names_of_tests_have_at_most_60_characters() -> None:

@@ -145,7 +145,7 @@ def test_steps_name_the_files_that_a_fix_is_for() -> None:
 
 
 @pytest.mark.parametrize(
-    ("serves", "outcome", "told"),
+    ("serves", "outcome", "sentence"),
     [
         ("", DecisionOutcome.REFUSED, "no version"),
         (DIGEST, DecisionOutcome.WAITING, "this version"),
@@ -155,13 +155,13 @@ def test_steps_name_the_files_that_a_fix_is_for() -> None:
 )
 @pytest.mark.parametrize("writer", ["html", "markdown", "text"])
 def test_top_tells_version_policy_and_what_is_served(
-    writer: str, serves: str, outcome: DecisionOutcome, told: str
+    writer: str, serves: str, outcome: DecisionOutcome, sentence: str
 ) -> None:
     written = WRITERS[writer](a_report(*ALL, outcome=outcome, serves=serves))
     top = re.sub(r"<[^>]*>|`", "", written[: written.index("hose turn")])
-    for part in ("nycflights@sha256:4f9c4f9c4f9c", "sha256:aaaaaaaaaaaa", "serves", told):
+    for part in ("nycflights@sha256:4f9c4f9c4f9c", "sha256:aaaaaaaaaaaa", "serves", sentence):
         assert part in top
-    assert ("still" in top) == ("still" in told)
+    assert ("still" in top) == ("still" in sentence)
 
 
 def test_what_production_serves_already_is_nobodys_turn() -> None:

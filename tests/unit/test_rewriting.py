@@ -61,11 +61,11 @@ def _made(
 
 def _without(folder: Path, marked: Sequence[dict[str, Any]]) -> pq.ParquetFile:
     rewritten, made, data = _made(folder, folder, marked)
-    one = rewritten.sized(data, made)
-    found = bytearray(one.size)
-    rewritten.read_into(one, 0, memoryview(found), lambda: ())
+    obj = rewritten.sized(data, made)
+    content = bytearray(obj.size)
+    rewritten.read_into(obj, 0, memoryview(content), lambda: ())
     rewritten.close()
-    return pq.ParquetFile(pa.BufferReader(found))
+    return pq.ParquetFile(pa.BufferReader(content))
 
 
 @given(
@@ -78,17 +78,17 @@ def test_what_is_left_is_what_nobody_marked(
 ) -> None:
     folder = tmp_path_factory.mktemp("rows")
     pq.write_table(pa.table({"x": pa.array(range(rows), pa.int32())}), folder / "data", row_group_size=group)
-    found = _without(folder, [{"file_path": name, "pos": at} for name, at in marked])
+    file = _without(folder, [{"file_path": name, "pos": at} for name, at in marked])
     gone = {at for name, at in marked if name == NAME}
-    assert found.read()["x"].to_pylist() == [one for one in range(rows) if one not in gone]
+    assert file.read()["x"].to_pylist() == [row for row in range(rows) if row not in gone]
     assert marked_paths(_pinned(folder / "deletes")) == {name for name, _ in marked}
 
 
 def test_notes_of_the_file_are_kept_and_pyarrows_own_is_not(tmp_path: Path) -> None:
     table = pa.table({"x": [1, 2]}).replace_schema_metadata({"iceberg.schema": '{"fields": []}'})
     pq.write_table(table, tmp_path / "data")
-    found = _without(tmp_path, [{"file_path": NAME, "pos": 0}]).metadata.metadata
-    assert found == {b"iceberg.schema": b'{"fields": []}'}
+    metadata = _without(tmp_path, [{"file_path": NAME, "pos": 0}]).metadata.metadata
+    assert metadata == {b"iceberg.schema": b'{"fields": []}'}
 
 
 def test_times_of_old_writers_survive_without_overflow(tmp_path: Path) -> None:
@@ -123,14 +123,14 @@ def test_nothing_is_made_after_the_end(tmp_path: Path) -> None:
 
 def test_what_a_table_no_longer_tells_is_asked_for_once(tmp_path: Path) -> None:
     pq.write_table(pa.table({"x": [1, 2]}), tmp_path / "data")
-    asked = []
+    calls = []
 
     def plan() -> list[Task]:
-        asked.append(1)
+        calls.append(1)
         return []
 
     rewritten, made, data = _made(tmp_path, tmp_path)
     for _ in range(2):
         with pytest.raises(ObjectChanged, match="its deleted rows or pyarrow's release have changed"):
             rewritten.read_into(replace(data, pin=made.pin), 0, memoryview(bytearray(1)), plan)
-    assert asked == [1]
+    assert calls == [1]

@@ -24,7 +24,7 @@ def test_score_is_the_weakest_section() -> None:
         schema=PASS, freshness=WARN, space=FAIL, cache_fit=PASS, license=Outcome.WAIVED, digest=Outcome.NOT_APPLICABLE
     )
     rubric = rubric_of(report)
-    assert [(one.name, one.points, one.checks) for one in rubric.sections] == [
+    assert [(section.name, section.points, section.checks) for section in rubric.sections] == [
         ("data", 1.5, 2),
         ("infra", 1.0, 2),
         ("governance", 0.5, 1),

@@ -38,8 +38,8 @@ def an_object(key: str = "a", size: int = 10, age: timedelta | None = timedelta(
     ],
 )
 def test_partitions(conditions: dict[str, Any], taken: list[str], left: list[str]) -> None:
-    one = selection(partitions=conditions)
-    assert [key for key in taken + left if one.wants(key)] == taken
+    chosen = selection(partitions=conditions)
+    assert [key for key in taken + left if chosen.wants(key)] == taken
 
 
 def test_a_folder_is_entered_that_may_lead_to_wanted_partitions() -> None:
@@ -48,8 +48,8 @@ def test_a_folder_is_entered_that_may_lead_to_wanted_partitions() -> None:
 
 
 def test_sizes_are_bounds_that_belong_to_what_is_taken() -> None:
-    one = selection(min_size="1kB", max_size="2kB")
-    assert [size for size in (999, 1000, 2000, 2001) if one.takes(an_object(size=size))] == [1000, 2000]
+    chosen = selection(min_size="1kB", max_size="2kB")
+    assert [size for size in (999, 1000, 2000, 2001) if chosen.takes(an_object(size=size))] == [1000, 2000]
 
 
 @pytest.mark.parametrize(
@@ -63,8 +63,8 @@ def test_sizes_are_bounds_that_belong_to_what_is_taken() -> None:
     ],
 )
 def test_ages_count_from_now_and_dates_in_utc(keys: dict[str, str], taken: list[int]) -> None:
-    one = selection(**keys)
-    assert [days for days in (1, 3, 40) if one.takes(an_object(age=timedelta(days=days)))] == taken
+    chosen = selection(**keys)
+    assert [days for days in (1, 3, 40) if chosen.takes(an_object(age=timedelta(days=days)))] == taken
 
 
 def test_an_age_that_nobody_tells_is_an_error_and_no_guess() -> None:
@@ -73,11 +73,11 @@ def test_an_age_that_nobody_tells_is_an_error_and_no_guess() -> None:
 
 
 def test_the_first_rename_that_matches_counts() -> None:
-    one = selection(
+    chosen = selection(
         into="flights/",
         rename=[{"from": r"raw/(\d+)-(\d+)\.PARQUET", "to": r"\1/\2.parquet"}, {"from": "raw/(.*)", "to": r"other/\1"}],
     )
-    assert [one.path(key) for key in ("raw/2013-01.PARQUET", "raw/x", "y/raw/x")] == [
+    assert [chosen.path(key) for key in ("raw/2013-01.PARQUET", "raw/x", "y/raw/x")] == [
         "flights/2013/01.parquet",
         "flights/other/x",
         "flights/y/raw/x",
@@ -85,7 +85,7 @@ def test_the_first_rename_that_matches_counts() -> None:
 
 
 @pytest.mark.parametrize(
-    ("keys", "told"),
+    ("keys", "message"),
     [
         ({"sample": "0%"}, "'0%' is not a share"),
         ({"sample": 1.5}, "must be a share as in 10%, 1/10 or 0.1"),
@@ -100,6 +100,6 @@ def test_the_first_rename_that_matches_counts() -> None:
         ({"rehash": "sometimes"}, "'sometimes' is not known; known: always, never, when_weak"),
     ],
 )
-def test_what_takes_nothing_or_says_nothing_is_refused_at_load(keys: dict[str, Any], told: str) -> None:
-    with pytest.raises(SpecError, match=told):
+def test_what_takes_nothing_or_says_nothing_is_refused_at_load(keys: dict[str, Any], message: str) -> None:
+    with pytest.raises(SpecError, match=message):
         selection(**keys)

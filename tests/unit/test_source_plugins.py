@@ -28,7 +28,7 @@ def install(site: Path, package: str, source: str, **points: str) -> None:
     info = site / f"{package}-1.0.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
-    lines = "\n".join(f"{scheme} = {place}" for scheme, place in points.items())
+    lines = "\n".join(f"{scheme} = {target}" for scheme, target in points.items())
     (info / "entry_points.txt").write_text(f"[prefect_stagegate.sources]\n{lines}\n")
     (site / f"{package}.py").write_text(source)
 
@@ -59,7 +59,7 @@ def test_another_package_brings_a_scheme(tmp_path: Path, monkeypatch: pytest.Mon
     install(tmp_path / "site", "broken_shelves", "raise SystemExit('no licence')", broken="broken_shelves:nothing")
     monkeypatch.syspath_prepend(tmp_path / "site")
     (tmp_path / "a.csv").write_text("a")
-    assert [one.key for one in open_source(f"shelf://{tmp_path}/a.csv").list()] == ["a.csv"]
+    assert [obj.key for obj in open_source(f"shelf://{tmp_path}/a.csv").list()] == ["a.csv"]
     with pytest.raises(UsageError, match=r"broken.shelves.*can't be loaded: SystemExit: no licence.*pip uninstall"):
         open_source("broken://x/")
 
@@ -68,6 +68,6 @@ def test_another_package_brings_a_scheme(tmp_path: Path, monkeypatch: pytest.Mon
 def test_a_scheme_is_registered_once(tmp_path: Path) -> None:
     register("here", lambda *_: FileSource(str(tmp_path)))
     (tmp_path / "a.csv").write_text("a")
-    assert [one.key for one in open_source("here://anything").list()] == ["a.csv"]
+    assert [obj.key for obj in open_source("here://anything").list()] == ["a.csv"]
     with pytest.raises(ValueError, match="'s3' is taken"):
         register("s3", lambda *_: FileSource(str(tmp_path)))

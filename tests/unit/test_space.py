@@ -89,17 +89,17 @@ def test_room_is_made_and_only_what_is_missing(cache: Cache, writer: Lease) -> N
     filler.mkdir()
     (filler / "old").write_bytes(bytes(8192))
     held = used_bytes(cache.layout)
-    asked: list[tuple[int, int, int | None]] = []
+    calls: list[tuple[int, int, int | None]] = []
 
-    def make_room(size: int, missing: int, found: Available) -> None:
-        asked.append((size, missing, found.used))
+    def make_room(size: int, missing: int, available: Available) -> None:
+        calls.append((size, missing, available.used))
         (filler / "old").unlink()
 
     space = Space(cache.layout, SpaceRules(limit=held + 100), writer, make_room)
     space.claim(100)
-    assert asked == []
+    assert calls == []
     space.claim(50)
-    assert asked == [(50, 50, held)]
+    assert calls == [(50, 50, held)]
 
 
 def test_a_long_plan_looks_at_the_cache_seldom(cache: Cache, writer: Lease, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -134,8 +134,8 @@ def test_claim_ahead_leaves_space_to_others(cache: Cache, writer: Lease) -> None
 def test_objects_leave_room_for_the_records_of_the_cache(cache: Cache, writer: Lease) -> None:
     volume = os.statvfs(cache.root)
     records = min(RECORDS, volume.f_blocks * volume.f_frsize // SMALL_VOLUME)
-    found = Space(cache.layout, SpaceRules(), writer)._measure()
-    assert (found.floor, found.bytes) == (records, found.free - records)
+    available = Space(cache.layout, SpaceRules(), writer)._measure()
+    assert (available.floor, available.bytes) == (records, available.free - records)
 
 
 def test_the_floor_of_the_volume_stays_free(cache: Cache, writer: Lease) -> None:
@@ -149,7 +149,7 @@ def test_a_reservation_never_breaks_a_lease(cache: Cache) -> None:
     with cache.leases.hold(LeaseKind.WRITER, "flights", purpose="a" * 700) as lease:
         for size in (0, 10**19, 7):
             write_reserved(cache.layout.leases / lease.id, lease, size)
-            assert [(one.what, one.reserved) for one in cache.leases.live()] == [(lease.what, size)]
+            assert [(lease.what, lease.reserved) for lease in cache.leases.live()] == [(lease.what, size)]
 
 
 def test_a_blob_counts_once_while_its_claim_still_names_it(cache: Cache) -> None:

@@ -230,8 +230,8 @@ def test_unreachable_spec_url_is_reported_without_its_secrets(website: str) -> N
         load("http://me:s3cr3t@127.0.0.1:1/spec.yaml")
 
     assert missing.value.problems == (f"{website}/nothing.yaml: does not exist",)
-    told = "http://127.0.0.1:1/spec.yaml: can't be read: Connection refused by 127.0.0.1:1"
-    assert unreached.value.problems == (told,)
+    problem = "http://127.0.0.1:1/spec.yaml: can't be read: Connection refused by 127.0.0.1:1"
+    assert unreached.value.problems == (problem,)
     assert "s3cr3t" not in str(missing.value) + str(unreached.value)
 
 

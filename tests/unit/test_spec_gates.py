@@ -302,7 +302,7 @@ def test_what_a_withdrawal_does_is_one_of_two_words() -> None:
 def test_check_s_own_severity_counts_where_no_gate_sets_one() -> None:
     def severities(*items: Any) -> list[Severity]:
         gates = {"pilot": {"require": ["drift", "schema"]}, "production": {"extends": "pilot", "require": [*items]}}
-        return [asked.severity for asked in gate_of(gates, "production").requirements]
+        return [requirement.severity for requirement in gate_of(gates, "production").requirements]
 
     assert severities("digest") == [Severity.WARNING, Severity.BLOCKING, Severity.BLOCKING]
     assert severities({"drift": {"severity": "blocking"}}) == [Severity.BLOCKING, Severity.BLOCKING]

@@ -36,7 +36,7 @@ def in_file(tmp_path: Path, text: str | bytes) -> list[str]:
 
 
 def test_all_mistakes_are_told_in_the_order_of_their_lines(tmp_path: Path) -> None:
-    told = in_file(
+    problems = in_file(
         tmp_path,
         """\
 stagegate: 1
@@ -63,7 +63,7 @@ gates:
 """,
     )
 
-    assert told == [
+    assert problems == [
         "spec.yaml:2: dataset: 'NYC' is not a dataset's name; "
         "use lowercase letters and digits, joined by single dashes, at most 63 characters",
         "spec.yaml:3: owner: unknown key; did you mean 'owners'?",
@@ -131,9 +131,9 @@ gates:
     ],
 )
 def test_a_mistake_is_told_at_its_line(tmp_path: Path, text: str, problem: str) -> None:
-    told = in_file(tmp_path, text)
+    problems = in_file(tmp_path, text)
 
-    assert f"spec.yaml:{problem}" in told
+    assert f"spec.yaml:{problem}" in problems
 
 
 @pytest.mark.parametrize("key", ["include", "exclude"])
@@ -201,15 +201,15 @@ def test_the_contract_s_globs_are_held_to_the_same(pattern: str) -> None:
 def test_a_bad_url_is_told_and_its_secret_is_not(url: str, what: str) -> None:
     source = {"url": url, "mirrors": [{"url": url}]}
 
-    told = problems_of({"stagegate": 1, "dataset": "d", "sources": [source]})
+    problems = problems_of({"stagegate": 1, "dataset": "d", "sources": [source]})
 
-    assert [problem.split(": ")[1] for problem in told] == ["sources[0].url", "sources[0].mirrors[0].url"]
-    assert all(what in problem for problem in told)
-    assert "hunter2" not in "".join(told)
+    assert [problem.split(": ")[1] for problem in problems] == ["sources[0].url", "sources[0].mirrors[0].url"]
+    assert all(what in problem for problem in problems)
+    assert "hunter2" not in "".join(problems)
 
 
 def test_credential_in_options_is_told_at_its_line_unquoted(tmp_path: Path) -> None:
-    told = in_file(
+    problems = in_file(
         tmp_path,
         f"""{TOP}sources:
 - url: s3://lake/
@@ -233,7 +233,7 @@ def test_credential_in_options_is_told_at_its_line_unquoted(tmp_path: Path) -> N
 """,
     )
 
-    assert [problem.split(": ", 2)[:2] for problem in told] == [
+    assert [problem.split(": ", 2)[:2] for problem in problems] == [
         ["spec.yaml:6", "sources[0].options.endpoint_url"],
         ["spec.yaml:7", "sources[0].options.key"],
         ["spec.yaml:8", "sources[0].options.secret"],
@@ -244,11 +244,11 @@ def test_credential_in_options_is_told_at_its_line_unquoted(tmp_path: Path) -> N
         ["spec.yaml:19", "sources[0].mirrors[1].options.proxies[0]"],
         ["spec.yaml:21", "sources[0].mirrors[2].credentials"],
     ]
-    assert told[1].endswith(
+    assert problems[1].endswith(
         "looks like a credential; name a Prefect block under `credentials:`, or leave it to the environment"
     )
-    assert told[-1].endswith("must look like aws-credentials/onprem")
-    assert "hunter2" not in "".join(told)
+    assert problems[-1].endswith("must look like aws-credentials/onprem")
+    assert "hunter2" not in "".join(problems)
 
 
 @pytest.mark.parametrize(
@@ -274,10 +274,10 @@ def test_credential_in_options_is_told_at_its_line_unquoted(tmp_path: Path) -> N
 )  # fmt: skip
 def test_an_unknown_option_is_told_at_its_line(tmp_path: Path, url: str, option: str, what: str) -> None:
     nested = f"url: {url}\n  options:\n    {option}\n"
-    told = in_file(tmp_path, f"{TOP}sources:\n- {nested}  mirrors:\n  - " + nested.replace("\n", "\n  "))
+    problems = in_file(tmp_path, f"{TOP}sources:\n- {nested}  mirrors:\n  - " + nested.replace("\n", "\n  "))
 
-    assert [problem.partition(": sources[0].")[0] for problem in told] == ["spec.yaml:6", "spec.yaml:10"]
-    assert all(what in problem for problem in told)
+    assert [problem.partition(": sources[0].")[0] for problem in problems] == ["spec.yaml:6", "spec.yaml:10"]
+    assert all(what in problem for problem in problems)
 
 
 def test_the_runbook_may_not_hold_a_password() -> None:
@@ -289,9 +289,9 @@ def test_the_runbook_may_not_hold_a_password() -> None:
 
 
 def test_list_of_only_mistakes_is_not_called_empty() -> None:
-    told = problems_of({"stagegate": 1, "dataset": "d", "sources": [{"url": ""}]})
+    problems = problems_of({"stagegate": 1, "dataset": "d", "sources": [{"url": ""}]})
 
-    assert told == ["spec: sources[0].url: must not be empty"]
+    assert problems == ["spec: sources[0].url: must not be empty"]
 
 
 @pytest.mark.parametrize(

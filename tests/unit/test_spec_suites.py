@@ -146,10 +146,10 @@ def test_an_inline_suite_is_refused_at_the_spec_s_line(tmp_path: Path) -> None:
     ],
 )
 def test_what_is_wrong_with_a_suite_is_told_at_its_own_line(tmp_path: Path, suite: str, problems: list[str]) -> None:
-    told = problems_of(write(tmp_path, suite))
+    reported = problems_of(write(tmp_path, suite))
 
-    assert len(told) == len(problems)
-    assert all(problem.startswith(wanted) for problem, wanted in zip(told, problems, strict=True))
+    assert len(reported) == len(problems)
+    assert all(problem.startswith(wanted) for problem, wanted in zip(reported, problems, strict=True))
 
 
 def test_missing_suite_is_told_at_its_line_with_the_nearest_file(tmp_path: Path) -> None:

@@ -45,12 +45,14 @@ def test_a_table_is_named_as_it_is_written(name: str, table: tuple[str, str]) ->
 
 
 def test_shown_url_has_no_user_and_identities_differ_by_query() -> None:
-    one = read_request("postgresql://me@h:5433/db?sslmode=require#t", {"query": "select 1 as x", "password": "hidden"})
+    request = read_request(
+        "postgresql://me@h:5433/db?sslmode=require#t", {"query": "select 1 as x", "password": "hidden"}
+    )
     other = read_request("postgresql://me@h:5433/db?sslmode=require#t", {"query": "select 2 as x"})
-    assert one.url == "postgresql://h:5433/db#t"
-    assert one.identity.startswith(one.url)
-    assert one.identity != other.identity
-    assert "hidden" not in repr(one)
+    assert request.url == "postgresql://h:5433/db#t"
+    assert request.identity.startswith(request.url)
+    assert request.identity != other.identity
+    assert "hidden" not in repr(request)
 
 
 def test_libpq_uri_escapes_the_login_and_sets_a_timeout() -> None:

@@ -74,17 +74,19 @@ def test_who_asked_is_not_among_those_whose_turn_it_is() -> None:
 
 
 @pytest.mark.parametrize(
-    ("previous", "told"),
+    ("previous", "sentence"),
     [
         ("", "Its gate accepted this version. Before, it named nothing."),
         (f"sha256:{'b' * 64}", "Its gate accepted this version. Before, it named `sha256:bbbbbbbbbbbb`."),
         (DIGEST, "It already named this version."),
     ],
 )
-def test_moved_ref_is_nobody_s_turn_and_names_the_rollback(previous: str, told: str) -> None:
+def test_moved_ref_is_nobody_s_turn_and_names_the_rollback(previous: str, sentence: str) -> None:
     written = moved_page(Promotion("nycflights", "production", DIGEST, previous))
 
-    assert written.startswith(f"## ✅ nycflights@production names {DIGEST[:19]}\n\n{told}\n\n**Whose turn:** nobody\n")
+    assert written.startswith(
+        f"## ✅ nycflights@production names {DIGEST[:19]}\n\n{sentence}\n\n**Whose turn:** nobody\n"
+    )
     back = "stagegate rollback nycflights@production --reason TEXT" in written
     assert back == (previous not in ("", DIGEST))
 

@@ -91,11 +91,11 @@ def test_task_s_function_runs_without_a_prefect_server(
 
     version = stage_dataset.fn(spec, **places)
 
-    told = [record for record in caplog.records if record.name == "prefect_stagegate"]
-    assert [one.getMessage() for one in told if one.levelno == logging.INFO] == [
+    records = [record for record in caplog.records if record.name == "prefect_stagegate"]
+    assert [record.getMessage() for record in records if record.levelno == logging.INFO] == [
         f"{version.address}: 2 files, 16 B; fetched 16 B, reused 0 B"
     ]
-    files = [one.getMessage() for one in told if one.levelno == logging.DEBUG]
+    files = [record.getMessage() for record in records if record.levelno == logging.DEBUG]
     assert [text.split()[0] for text in sorted(files)] == ["a.csv", "b.csv"]
 
 
@@ -104,7 +104,7 @@ def test_tasks_take_every_form_of_spec_and_an_address(
 ) -> None:
     file = tmp_path / "things.json"
     file.write_text(str(spec).replace("'", '"'))
-    staged = [stage_dataset.fn(one, **places) for one in (spec, file, str(file), read_spec(spec))]
+    staged = [stage_dataset.fn(dataset, **places) for dataset in (spec, file, str(file), read_spec(spec))]
     brought = [stage_dataset.fn(f"things@{ref}", **places) for ref in ("latest", staged[0].digest)]
 
     assert {version.digest for version in staged + brought} == {staged[0].digest}
@@ -143,7 +143,7 @@ def test_task_is_retried_only_when_the_engine_says_it_may_help(error: Any, worth
 
 
 @pytest.mark.parametrize(
-    ("named", "words"),
+    ("subject", "words"),
     [
         ("/etc/stagegate/nycflights.yaml", "nycflights"),
         (Path("nycflights.yaml"), "nycflights"),
@@ -156,8 +156,8 @@ def test_task_is_retried_only_when_the_engine_says_it_may_help(error: Any, worth
         ({}, "a spec"),
     ],
 )
-def test_what_a_run_works_on_is_named_in_few_words(named: Any, words: str) -> None:
-    assert short_name(named) == words
+def test_what_a_run_works_on_is_named_in_few_words(subject: Any, words: str) -> None:
+    assert short_name(subject) == words
 
 
 # ── the guard ───────────────────────────────────────────────────────────────────────────────────────────────────

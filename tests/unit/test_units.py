@@ -119,19 +119,19 @@ def plurals(tree: ast.AST) -> Iterator[tuple[int, str]]:
         if isinstance(node, ast.JoinedStr):
             for value, text in pairwise(node.values):
                 if isinstance(value, ast.FormattedValue) and isinstance(text, ast.Constant):
-                    found = PLURAL.match(str(text.value))
-                    if found and not ast.unparse(value.value).split(".")[0].isupper():  # a constant is more than one
-                        yield node.lineno, found[0]
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and (found := LOGGED.search(node.value)):
-            yield node.lineno, found[0]
+                    match = PLURAL.match(str(text.value))
+                    if match and not ast.unparse(value.value).split(".")[0].isupper():  # a constant is more than one
+                        yield node.lineno, match[0]
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and (match := LOGGED.search(node.value)):
+            yield node.lineno, match[0]
 
 
 @pytest.mark.parametrize("folder", ["prefect_stagegate", "tasks", "flows", "validations", "deployments"])
 def test_one_of_something_is_no_plural(folder: str) -> None:
-    found = [
+    misses = [
         f"{file.relative_to(ROOT)}:{line}:{noun}"
         for file in sorted((ROOT / folder).rglob("*.py"))
         if "testing" not in file.parts and not any(parent.is_symlink() for parent in file.parents)
         for line, noun in plurals(ast.parse(file.read_text()))
     ]
-    assert not found, "use units.count_text: " + " ".join(found)
+    assert not misses, "use units.count_text: " + " ".join(misses)

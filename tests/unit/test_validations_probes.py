@@ -87,9 +87,9 @@ def test_csv_tells_its_columns_and_rows(tmp_path: Path) -> None:
 def test_csv_with_a_broken_row_is_refused_with_its_line(tmp_path: Path, row: str, reason: str) -> None:
     path = tmp_path / "t.csv"
     path.write_text("a,b\n" + "1,2\n" * 50_000 + f"{row}\n")
-    found = problem("csv", path)
-    assert "can't be read as CSV: CSV Error on Line: 50002" in found
-    assert reason in found
+    message = problem("csv", path)
+    assert "can't be read as CSV: CSV Error on Line: 50002" in message
+    assert reason in message
 
 
 # ── which files are probed, and what becomes of them ────────────────────────────────────────────────────────────

@@ -23,8 +23,8 @@ def renamed(old: str, new: str) -> dict[str, pa.DataType]:
 
 
 def problems(*files: TableFile, declared: Mapping[str, str] = DECLARED) -> dict[str, list[tuple[str, Outcome]]]:
-    found = schema.compare("flights", declared, files)
-    return {path: [(problem.problem, problem.outcome) for problem in items] for path, items in found.items()}
+    disagreeing = schema.compare("flights", declared, files)
+    return {path: [(problem.problem, problem.outcome) for problem in items] for path, items in disagreeing.items()}
 
 
 def test_files_that_keep_the_contract_have_no_problems() -> None:
@@ -32,15 +32,15 @@ def test_files_that_keep_the_contract_have_no_problems() -> None:
 
 
 def test_a_missing_column_fails_its_file_only() -> None:
-    found = problems(
+    by_file = problems(
         file("a", FLIGHTS), file("b", FLIGHTS), file("c", {"dep_delay": pa.float64(), "arr_delay": pa.float64()})
     )
-    assert found == {"c": [("column year (int) is missing", Outcome.FAIL)]}
+    assert by_file == {"c": [("column year (int) is missing", Outcome.FAIL)]}
 
 
 def test_a_renamed_column_is_recognised_and_not_called_new_too() -> None:
-    found = problems(file("a", FLIGHTS), file("b", FLIGHTS), file("c", renamed("dep_delay", "dep_dealy")))
-    assert found == {"c": [("column dep_delay (double) is missing; dep_dealy is new: renamed?", Outcome.FAIL)]}
+    by_file = problems(file("a", FLIGHTS), file("b", FLIGHTS), file("c", renamed("dep_delay", "dep_dealy")))
+    assert by_file == {"c": [("column dep_delay (double) is missing; dep_dealy is new: renamed?", Outcome.FAIL)]}
 
 
 def test_column_beside_the_missing_one_elsewhere_is_no_rename() -> None:
@@ -52,24 +52,26 @@ def test_column_beside_the_missing_one_elsewhere_is_no_rename() -> None:
 
 
 def test_a_renaming_is_recognised_in_a_table_of_one_file() -> None:
-    found = problems(file("a", renamed("dep_delay", "departure_delay")), declared=DECLARED)
-    assert "departure_delay is new: renamed?" in found["a"][0][0]
+    by_file = problems(file("a", renamed("dep_delay", "departure_delay")), declared=DECLARED)
+    assert "departure_delay is new: renamed?" in by_file["a"][0][0]
 
 
 def test_a_column_of_another_type_fails() -> None:
-    found = problems(file("a", {**FLIGHTS, "year": pa.string()}))
-    assert found == {"a": [("column year is string, the contract says int", Outcome.FAIL)]}
+    by_file = problems(file("a", {**FLIGHTS, "year": pa.string()}))
+    assert by_file == {"a": [("column year is string, the contract says int", Outcome.FAIL)]}
 
 
 def test_undeclared_columns_that_differ_by_file_are_warnings() -> None:
     odd = {"year": pa.int64(), "dep_delay": pa.float64(), "arr_delay": pa.float32(), "gate": pa.string()}
-    found = problems(file("a", FLIGHTS), file("b", FLIGHTS), file("c", odd), file("d", dict(list(FLIGHTS.items())[:2])))
-    assert {outcome for items in found.values() for _, outcome in items} == {Outcome.WARN}
-    assert [text for text, _ in found["c"]] == [
+    by_file = problems(
+        file("a", FLIGHTS), file("b", FLIGHTS), file("c", odd), file("d", dict(list(FLIGHTS.items())[:2]))
+    )
+    assert {outcome for items in by_file.values() for _, outcome in items} == {Outcome.WARN}
+    assert [text for text, _ in by_file["c"]] == [
         "has column gate, which most files of flights lack",
         "column arr_delay is float; in most files of flights it is double",
     ]
-    assert [text for text, _ in found["d"]] == ["lacks column arr_delay, which most files of flights have"]
+    assert [text for text, _ in by_file["d"]] == ["lacks column arr_delay, which most files of flights have"]
 
 
 def test_problem_of_all_files_is_told_once() -> None:
@@ -84,8 +86,8 @@ def test_problem_of_all_files_is_told_once() -> None:
 
 
 def disagreements(*files: schema.TableFile) -> list[tuple[str, str, Outcome]]:
-    found = schema.compare("t", {}, files)
-    return [(path, problem.problem, problem.outcome) for path, items in found.items() for problem in items]
+    disagreeing = schema.compare("t", {}, files)
+    return [(path, problem.problem, problem.outcome) for path, items in disagreeing.items() for problem in items]
 
 
 def test_undeclared_columns_are_to_be_alike_in_all_files() -> None:
@@ -100,8 +102,8 @@ def test_undeclared_columns_are_to_be_alike_in_all_files() -> None:
 
 
 def test_two_files_that_disagree_about_a_column_fail() -> None:
-    found = disagreements(file("a", {"x": pa.int64(), "y": pa.string()}), file("b", {"x": pa.int64()}))
-    assert [(path, outcome) for path, _, outcome in found] == [("b", Outcome.FAIL)]
+    rows = disagreements(file("a", {"x": pa.int64(), "y": pa.string()}), file("b", {"x": pa.int64()}))
+    assert [(path, outcome) for path, _, outcome in rows] == [("b", Outcome.FAIL)]
 
 
 def test_numbers_in_text_have_no_width_to_agree_on() -> None:

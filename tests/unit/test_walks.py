@@ -37,11 +37,11 @@ def test_folders_that_link_to_one_another_are_listed_once(root: Path) -> None:
     for name in names:
         (root / name).mkdir()
     (root / "d0" / "only.csv").touch()
-    for one, other in permutations(names, 2):
-        (root / one / other).symlink_to(f"../{other}")
+    for first, other in permutations(names, 2):
+        (root / first / other).symlink_to(f"../{other}")
     source = open_source(str(root))
     listing = source.list()
-    assert sorted(one.key for one in islice(listing, 2)) == ["d0/only.csv", "data/a.csv"]
+    assert sorted(obj.key for obj in islice(listing, 2)) == ["d0/only.csv", "data/a.csv"]
     with pytest.raises(SourceError, match=r"d0/d1 -> d1, .*, and 70 more") as caught:
         next(listing)
     assert "exclude" in caught.value.hint
@@ -185,8 +185,8 @@ def endless(monkeypatch: pytest.MonkeyPatch) -> type[Endless]:
 def test_folders_without_end_of_fsspec_are_told(endless: type[Endless]) -> None:
     with pytest.raises(SourceError, match=f"deeper than {DEEPEST} names"):
         list(FsspecSource("endless://data/", {}).list())
-    found = list(FsspecSource("endless://data/", {}).list(GlobFilter(exclude=("again/",))))
-    assert [one.key for one in found] == ["file"]
+    objects = list(FsspecSource("endless://data/", {}).list(GlobFilter(exclude=("again/",))))
+    assert [obj.key for obj in objects] == ["file"]
 
 
 def test_folders_that_multiply_on_fsspec_are_told(endless: type[Endless], monkeypatch: pytest.MonkeyPatch) -> None:

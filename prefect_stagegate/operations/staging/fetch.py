@@ -31,12 +31,7 @@ def fetch_version(
 
     The node's copy of the ref moves after the view is complete. The catalog's refs don't move.
 
-    Args:
-        workspace: Cache and catalog.
-        address: The version.
-        writer: The caller's lease on the dataset.
-        progress: Called as the transfer goes on, from several threads.
-        cancel: Set it to stop in time.
+    `writer` is the caller's lease on the dataset. `progress` is called from several threads; `cancel` stops in time.
 
     Raises:
         UsageError: There is no such version, or no stored spec has its sources.
@@ -70,12 +65,7 @@ def present(
 ) -> Iterator[Path]:
     """Hold a version on this node during the block, and give its folder. A version that isn't here is fetched.
 
-    Args:
-        workspace: Cache and catalog.
-        dataset: The dataset's name.
-        digest: The version's digest.
-        purpose: What the holder does, for people.
-        cancel: Set it to stop the fetching in time.
+    `purpose` says what the holder does, for people; `cancel` stops the fetching in time.
 
     Raises:
         UsageError: There is no such version, or no stored spec has its sources.

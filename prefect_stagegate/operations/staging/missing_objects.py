@@ -33,11 +33,6 @@ def expected(origins: Iterable[Origin], sources: Sources) -> Iterator[str]:
 def require_complete(origins: Iterator[Origin], sources: Sources, paths: Paths) -> None:
     """Request objects of the last version that the new listing lacks; fail when one of them is there.
 
-    Args:
-        origins: The last version's origins.
-        sources: The spec's sources, opened.
-        paths: The paths of all listed objects.
-
     Raises:
         SourceUnavailable: The listing left out an object that is there.
     """

@@ -23,6 +23,7 @@ def spec_with_sources(workspace: Workspace, dataset: str, digest: str) -> Spec:
         UsageError: No stored spec has them.
     """
     recorded = workspace.catalog.origins(dataset, digest)
+    # One origin tells as much of its source as all of them.
     origins = {(origin.source, origin.position): origin for origin in recorded}.values()
     for canonical in workspace.catalog.specs(dataset, digest):
         spec = read_spec(canonical)
@@ -41,12 +42,7 @@ def plan_origins(
 ) -> Iterator[PlannedObject]:
     """Plan the fetching of a version, or of some of its paths.
 
-    Args:
-        workspace: Cache and catalog.
-        spec: A spec that has the version's sources.
-        dataset: The version's dataset.
-        digest: The version.
-        paths: Only these entries; None for all.
+    `spec` must have the version's sources. With `paths`, only these entries are planned.
     """
     for origin in workspace.catalog.origins(dataset, digest):
         if paths is not None and origin.path not in paths:

@@ -84,6 +84,7 @@ class Paths:
     def _folders(self, files: Iterable[_Taken]) -> Iterator[_Taken]:
         """Each folder of the files that is not in memory, with the object that needs it."""
         if len(self._known) > KNOWN_FOLDERS:
+            # A forgotten folder costs another look at the table, and no more.
             self._known.clear()
         for file in files:
             folder = file.path.rpartition("/")[0]

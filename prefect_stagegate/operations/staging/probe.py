@@ -16,13 +16,7 @@ PROBE_BYTES = 64 * 1024
 
 
 def probe(url: str, reopen: Callable[[], Source], selection: Selection) -> Probe:
-    """Open, list and read a source with the credentials of this process. Ignores `limit`: it needs the whole listing.
-
-    Args:
-        url: The source, free of credentials.
-        reopen: Opens the source.
-        selection: Which objects the spec takes.
-    """
+    """Open, list and read a source with this process's credentials. Ignores `limit`, which needs the whole listing."""
     started = time.monotonic()
     answer = Probe(url)
     try:

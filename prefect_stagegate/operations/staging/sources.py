@@ -86,12 +86,8 @@ def open_spec_source(
 ) -> Source:
     """Open a source or a mirror of a spec with the credentials that it names.
 
-    Args:
-        spec: The source or mirror.
-        settings: This process's settings: time-outs and allowed hosts, among others.
-        resolve_credentials: Turns the name of a block into storage options.
-        scratch: A folder for files that the source writes before they are read.
-        recall: Looks up the sizes of objects that were made before.
+    `scratch` is a folder for files that the source writes before they are read; `recall` looks up the sizes of objects
+    that were made before.
 
     Raises:
         UsageError: The URL or an option can't be used, or credentials aren't found.

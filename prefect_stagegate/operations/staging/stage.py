@@ -244,15 +244,8 @@ def transfer_objects(
 ) -> Transfer:
     """Transfer the bytes of every planned object into the cache, verified.
 
-    Args:
-        workspace: Cache and catalog.
-        spec: What the objects were listed by.
-        sources: The spec's, opened.
-        planned: The plan.
-        writer: The caller's lease on the dataset.
-        kept: A draft that holds the reused blobs while room is made.
-        progress: Called as the transfer goes on, from several threads.
-        cancel: Set it to stop in time; fetched bytes stay for the next run.
+    `writer` is the caller's lease on the dataset; `kept` is a draft that holds the reused blobs while room is made.
+    `progress` is called from several threads; after `cancel`, fetched bytes stay for the next run.
 
     Raises:
         NoSpace: The objects don't fit, and a collection can't free enough. Raised before the first byte, unless the
@@ -282,12 +275,7 @@ def publish_version(
 ) -> Version:
     """Make a version of the received objects: its view, its records in the catalog, and the ref `latest`.
 
-    Args:
-        workspace: Cache and catalog.
-        spec: What the objects were listed by.
-        receipts: The objects, as they come in.
-        draft: Becomes the view. It holds each fetched blob at once.
-        failures: Errors of the objects that may be left out; read when the receipts have ended.
+    `draft` becomes the view, and holds each fetched blob at once. `failures` are read when the receipts have ended.
 
     Raises:
         BlobVanished: A collection took a blob that the plan counted on.

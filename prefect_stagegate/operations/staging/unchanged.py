@@ -64,10 +64,7 @@ class ListingDigest:
 def spool(listed: Iterable[SelectedObject], digest: ListingDigest, file: IO[bytes]) -> Iterator[SelectedObject]:
     """Read a listing to its end into a file, and give it again, in case it must be planned.
 
-    Args:
-        listed: The listing.
-        digest: Gets each object added.
-        file: Keeps the listing, which may not fit in memory.
+    Each object is added to `digest`; `file` keeps the listing, which may not fit in memory.
 
     Raises:
         NoSpace: The file's volume is full.
@@ -88,13 +85,7 @@ def _reread(file: IO[bytes], end: int) -> Iterator[SelectedObject]:
 
 
 class Unchanged:
-    """Recognizes the last listing of a spec's sources, and notes a new one when its version is staged.
-
-    Args:
-        workspace: Cache and catalog.
-        spec: What is listed.
-        sources: Its sources, opened.
-    """
+    """Recognizes the last listing of a spec's sources, and notes a new one when its version is staged."""
 
     def __init__(self, workspace: Workspace, spec: Spec, sources: Sources) -> None:
         self._workspace, self._spec, self._sources = workspace, spec, sources
@@ -118,6 +109,7 @@ class Unchanged:
         If so, sets `manifest`.
         """
         workspace, dataset, digest = self._workspace, last.dataset, last.digest
+        # Read again: another staging may have noted a newer version since the listing began.
         noted = workspace.cache.memory.noted(self._name)
         if noted == f"{digest} {listing}" and workspace.catalog.spec(dataset, digest) == self._spec.canonical():
             manifest = workspace.catalog.manifest(dataset, digest)

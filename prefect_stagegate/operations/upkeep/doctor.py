@@ -67,11 +67,7 @@ def examine(
 ) -> list[Examination]:
     """Probe every source and mirror of a spec; the results come in its order.
 
-    Args:
-        spec: The spec.
-        settings: This process's settings: time-outs and allowed hosts, among others.
-        resolve_credentials: Turns the name under a spec's `credentials:` into storage options.
-        patience: Seconds for all of them together.
+    `patience` is in seconds, for all of them together.
     """
     endpoints = list(_endpoints(spec))
     results: queue.SimpleQueue[tuple[int, Probe]] = queue.SimpleQueue()

@@ -33,10 +33,7 @@ def space_for(workspace: Workspace, writer: Lease, *, is_repair: bool = False) -
 
     The least recently used go first. A version that can't be fetched again stays; only `stagegate gc` takes it.
 
-    Args:
-        workspace: The cache.
-        writer: The writer's lease.
-        is_repair: Whether the writer replaces rotten files: it may also use the bytes that are kept free otherwise.
+    A writer that replaces rotten files (`is_repair`) may also use the bytes that are kept free otherwise.
     """
     rules = SpaceRules(workspace.settings.free_floor, workspace.settings.max_size, is_repair)
     return Space(workspace.cache.layout, rules, writer, partial(_make_room, workspace, writer.id))
@@ -47,12 +44,7 @@ def claim_space(
 ) -> Iterator[PlannedObject]:
     """Pass a plan on once space is claimed for what it fetches: all of it at once, unless the plan takes long.
 
-    Args:
-        workspace: The cache.
-        space: The space that the writer may fill.
-        planned: The plan.
-        groups: The sources, by the position that planned objects name.
-        kept: A draft that holds the reused blobs when room must be made. Nobody else may use it.
+    `kept` holds the reused blobs when room must be made; nobody else may use it.
 
     Raises:
         NoSpace: There is too little space, and not enough can be freed.
@@ -62,6 +54,7 @@ def claim_space(
     ahead: deque[PlannedObject] = deque()
     for planned_object in planned:
         ahead.append(planned_object)
+        # A listing may take long: claim what is planned by now, and let the copying begin.
         if time.monotonic() > deadline:
             break
     _claim(space, ahead, missing, kept)
@@ -87,6 +80,7 @@ def _claim(
 def _missing(workspace: Workspace, groups: Sequence[SourceGroup], planned: PlannedObject) -> int:
     """Bytes of the volume that an object is yet to take."""
     size = room(planned.object.size)
+    # Only large objects are resumed, so nothing of a small one is on the volume yet.
     if planned.object.size <= workspace.settings.part_size:
         return size
     # Of a large object, an interrupted run may have left some bytes on the volume.
@@ -96,6 +90,7 @@ def _missing(workspace: Workspace, groups: Sequence[SourceGroup], planned: Plann
 
 def _make_room(workspace: Workspace, writer_id: str, size: int, missing: int, available: Available) -> None:
     """Collect `missing` bytes of the `size` that are needed, or raise `NoSpace` and collect nothing."""
+    # Remembered, because the dry run and the collection both ask: each answer lists sources.
     may_go = cache(partial(can_be_fetched, workspace))
     needs = f"No space left: needs {bytes_text(size)}, {bytes_text(missing)} more than there is: {available}"
     try:
@@ -104,6 +99,7 @@ def _make_room(workspace: Workspace, writer_id: str, size: int, missing: int, av
         if evictable.bytes >= missing:
             collect(workspace.cache.layout, enough=missing, writer_id=writer_id, may_go=may_go)
             return
+        # Without the condition, so that the message can say what `stagegate gc` would free.
         collectable = collect(workspace.cache.layout, dry_run=True, writer_id=writer_id)
     except CacheError as error:
         raise NoSpace(f"{needs}; garbage can't be collected: {error.message}", hint=error.hint) from error

@@ -184,6 +184,7 @@ class _Verifier:
         try:
             for digest in blobs_on(self._workspace.cache.layout, arc):
                 self._check(digest)
+                # One behind the blob, so that the next run does not begin with it again.
                 done = arc.offset(digest[7:]) + 1
                 if time.monotonic() >= deadline:
                     break
@@ -213,6 +214,7 @@ class _Verifier:
     def _verify_view(self, held: OpenDataset, manifest: Manifest, arc: Arc, *, repair: bool) -> None:
         """Check a version's files of an arc's blobs, and repair them. The caller holds the version."""
         self._versions += 1
+        # Without a look at each digest where everything is verified.
         entries = self._count_files(entry for entry in manifest.entries() if arc is WHOLE or entry.digest in arc)
         layout = self._workspace.cache.layout
         damaged = list(verify_view(held.path, entries, layout, rotten=self._rotten, read=self._pace))

@@ -110,14 +110,7 @@ def approval(context: CheckContext, parameters: ApprovalParameters) -> CheckResu
 def why_answer_is_void(
     reply: Approval, request: ApprovalRequest, parameters: ApprovalParameters, owners: Mapping[Any, str]
 ) -> str:
-    """Why an answer does not count; empty when it does. Called by the check, and before an answer is recorded.
-
-    Args:
-        reply: The answer, signed where the policy requires that.
-        request: The request that it answers.
-        parameters: What the gate requires of answers.
-        owners: The addresses of each group, as the spec has them.
-    """
+    """Why an answer does not count; empty when it does. Called by the check, and before an answer is recorded."""
     person = person_key(reply.approver.name)
     # The requester comes first: they are in no list of eligible people, and would be told a wrong reason.
     if person == person_key(request.requester.name):
@@ -136,11 +129,8 @@ def why_request_ended(request: ApprovalRequest, *, policy: str, named: str, move
 
     While the target names the requested version itself, its moves end no request.
 
-    Args:
-        request: The request.
-        policy: The digest of the version's policy now.
-        named: The digest of the version that the target names now; empty when it names none.
-        moves: The number of the target's last move; 0 before the first.
+    `policy` and `named` are digests: of the version's policy now, and of the version that the target names now. `moves`
+    is the number of the target's last move; 0 before the first.
     """
     if request.policy != policy:
         return f"the policy of {request.target} changed since"
@@ -200,10 +190,7 @@ def last_answers(
 ) -> dict[str, Approval]:
     """The last answer of each person to a request. Where answers must be signed, a signed one comes before others.
 
-    Args:
-        request: The request.
-        replies: Answers to it and to others, as they were recorded.
-        parameters: What the gate requires of answers.
+    `replies` may hold answers to other requests, too.
     """
     replies = [reply for reply in replies if reply.request == request.id]
     if parameters.signed:
@@ -216,6 +203,7 @@ def last_answers(
 def signed_answer(request: ApprovalRequest, reply: Approval) -> dict[str, Any]:
     """The JSON values that an approver signs: the digest of the whole request, and the answer to it."""
     return {
+        # Of the whole request, so that an answer can't be carried over to another one.
         "request": digest_of(asdict(request)),
         "dataset": request.dataset,
         "digest": request.digest,

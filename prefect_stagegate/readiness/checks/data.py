@@ -72,11 +72,7 @@ def _compared(context: CheckContext, answer: CheckResult, reference: Accepted) -
 def _compare_columns(table: str, before: Mapping[str, str], now: Mapping[str, str], label: str) -> Iterator[Finding]:
     """Report changed columns: a missing or retyped one fails, an added one warns. A table that is new has no changes.
 
-    Args:
-        table: The table's name.
-        before: Its columns in the reference version, each with its type.
-        now: Its columns in the version that is checked.
-        label: What the texts call the reference version.
+    `before` and `now` have the type of each column; `label` is what texts call the reference version.
     """
     subject = f"table {table}"
     added = [name for name in now if name not in before] if before else []
@@ -146,6 +142,7 @@ def coverage(context: CheckContext, parameters: NoParameters) -> CheckResult:  #
 
 def _from_contract(context: CheckContext, name: str) -> CheckResult:
     validation = context.validation()
+    # A verdict about another version must never count for this one.
     if validation.digest != context.digest:
         other = digest_text(validation.digest)
         return CheckResult(Outcome.INCONCLUSIVE, f"the validation is of another version, {other}")
@@ -200,9 +197,7 @@ def _newest_times(context: CheckContext) -> dict[str, datetime | None]:
 def recorded_times(stored: Iterable[Evidence], context: CheckContext) -> dict[str, datetime]:
     """The newest time in each table, from stored evidence of `freshness`: it can't change, for the version doesn't.
 
-    Args:
-        stored: All stored evidence about the version, the oldest first.
-        context: The version and its contract.
+    `stored` is all stored evidence about the version, the oldest first.
     """
     bound = {name: BINDINGS[name](context) for name in ("version", "contract")}
     return {

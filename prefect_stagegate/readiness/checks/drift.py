@@ -60,6 +60,7 @@ def drift(context: CheckContext, parameters: Drift) -> CheckResult:
     try:
         tables = context.measures.drift(reference.digest, parameters.ignore)
     except Cancelled:
+        # A stop is no answer, so nothing may be recorded.
         raise
     except StagegateError as error:
         address = f"{context.dataset}@{reference.digest}"

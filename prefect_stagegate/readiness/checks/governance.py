@@ -112,6 +112,7 @@ def runbook(context: CheckContext, parameters: Runbook) -> CheckResult:
 
 
 def _follow(link: str, allowed: tuple[str, ...], until: datetime) -> CheckResult:
+    # The link is data of the spec: blocked addresses stay blocked.
     client = Client(allowed, idle=LINK_TIMEOUT, proxies=environment_proxies())
     status, fix = 0, "Try again, or drop `resolve` if this node can't reach the link."
     try:

@@ -113,6 +113,7 @@ def gpu_devices(context: CheckContext, parameters: OnGpus) -> CheckResult:
 
 
 def _minor(gpu: Gpu) -> int:
+    # Without the driver's own number, NVML's order is the best guess.
     return gpu.index if gpu.minor is None else gpu.minor
 
 

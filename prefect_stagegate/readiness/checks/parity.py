@@ -141,6 +141,7 @@ def _parity(
 def _answer(
     differences: Sequence[EnvironmentDifference], label: str, target: str, here: Environment, there: Environment
 ) -> CheckResult:
+    # The worst first: it decides, and people read it first.
     ranked = sorted(differences, key=lambda difference: list(OUTCOMES).index(difference.weight))
     measured = {
         "environment": here.fingerprint,

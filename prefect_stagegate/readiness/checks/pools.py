@@ -98,6 +98,7 @@ def _free_slots(subject: str, name: str, pool: orchestration.Pool, measured: Map
     if pool.limit is not None and (pool.active or 0) >= pool.limit:
         problem = f"all of its {count_text(pool.limit, 'slot')} are in use"
         fix = f"Wait, or raise it: prefect work-pool set-concurrency-limit {name} {pool.limit + 1}"
+        # A pool without slots runs nothing, however long one waits.
         outcome = Outcome.WARN if pool.limit else Outcome.FAIL
         return one_finding(outcome, subject, problem, fix, measured)
     return CheckResult(Outcome.PASS, "ready", measured=measured)
@@ -126,6 +127,7 @@ def queue(context: CheckContext, parameters: WorkQueue) -> CheckResult:
     if work_queue is None:
         fix = f"prefect work-queue create {parameters.queue} --pool {parameters.pool}"
         return one_finding(Outcome.FAIL, subject, problem, fix)
+    # The server's clock may be ahead.
     age = max(context.now - work_queue.polled, timedelta(0)) if work_queue.polled else None
     measured = {"late_runs": work_queue.late, "polled_seconds": age.total_seconds() if age is not None else None}
     if work_queue.paused:

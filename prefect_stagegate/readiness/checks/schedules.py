@@ -128,6 +128,7 @@ def alert(context: CheckContext, parameters: Alert) -> CheckResult:
         return one_finding(Outcome.FAIL, name, problem, fix)
     if delivery is None:
         return one_finding(Outcome.FAIL, name, "the server has no record of a message from it", TEST)
+    # The server's clock may be ahead.
     age = max(context.now - delivery.at, timedelta(0))
     measured = {"at": delivery.at.isoformat(), "executed": delivery.executed}
     if not delivery.executed:

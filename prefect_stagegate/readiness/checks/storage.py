@@ -43,6 +43,7 @@ def cache_fit(context: CheckContext, parameters: CacheFit) -> CheckResult:
     if context.bytes < 1:
         return CheckResult(Outcome.INCONCLUSIVE, "the version has 0 bytes")
     volume = context.volume()
+    # What is held already needs no further room.
     room = max(volume.free - volume.floor, 0) + volume.held
     ratio = room / context.bytes
     measured = _measured(volume) | {"bytes": context.bytes, "ratio": round(ratio, 4)}

@@ -83,6 +83,7 @@ def _in_splits(
     if not splits:
         return
     keys = {parameters.keys.get(name, ()) for name in parameters.splits}
+    # By default the keys of the splits' own tables, if all have the same ones.
     by = parameters.by or (keys.pop() if len(keys) == 1 else ())
     compared = {FILES: context.measures.shared_files(splits)}
     if by:

@@ -138,6 +138,7 @@ class Accelerator:
         Raises:
             CacheError: A file can't be read. The accelerator then ends.
         """
+        # Through the page cache, as the loader of a job reads.
         reader = Reader(direct=False)
         try:
             while (next_piece := self._next()) is not None:

@@ -39,11 +39,9 @@ FIXES: Mapping[Bottleneck, str] = {
 def bottleneck(reading: Reading, more: Reading, *, cores: int) -> Bottleneck:
     """Find the bottleneck of a reading.
 
-    Args:
-        reading: The reading that was too slow.
-        more: The same with several times the readers, past the page cache.
-        cores: Cores that this process may use.
+    `more` is the same reading with several times the readers, past the page cache. This process may use `cores`.
     """
+    # First: where the processor is busy, more readers could not help.
     if reading.cpu >= BUSY * cores * reading.seconds:
         return Bottleneck.PROCESSOR
     if more.rate >= HELPS * reading.rate:

@@ -87,6 +87,7 @@ def parse_diagnosis(code: int, output: str, errors: str) -> Diagnosis:
     """Parse the exit code and the two output streams of a run."""
     document = _object(output)
     top = _mapping(next((document[top] for top in TOPS if top in document), None))
+    # Version 4 writes it beside the results, older ones among them.
     version = (_mapping(document.get("metadata")) or top).get("version", "unknown")
     complaint = str(top.get("runtime_error") or _last_line(errors or output))
     return Diagnosis(code, tuple(_results(top)), str(version), complaint)
@@ -126,6 +127,7 @@ def _result(test: str, result: Mapping[str, Any]) -> Result:
     status = str(result.get("status", "no status"))
     outcome = OUTCOMES.get(status.upper(), Outcome.INCONCLUSIVE)
     warnings = list(_warnings(result.get("warnings")))
+    # An error of a setting says nothing of the GPU.
     if outcome is Outcome.FAIL and warnings and all(severity == CONFIG for _, severity in warnings):
         outcome = Outcome.WARN
     return Result(f"{test} ({_entity(result)})", outcome, ": ".join((status, *(text for text, _ in warnings))))

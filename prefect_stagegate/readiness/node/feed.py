@@ -102,10 +102,7 @@ def read_cold(files: Sequence[tuple[Path, int]], *, readers: int, seconds: float
 def run_all(jobs: Sequence[Callable[[], None]], until: float, begin: Callable[[], None]) -> None:
     """Run every job in a thread of its own, and wait for all of them.
 
-    Args:
-        jobs: Run only once all threads have started.
-        until: When to stop waiting, by the monotonic clock.
-        begin: Called just before the jobs run.
+    `begin` is called when all threads have started, just before the jobs run; `until` is by the monotonic clock.
 
     Raises:
         CacheError: A job failed or did not end. Its thread is left behind, for a hung read can't be stopped.

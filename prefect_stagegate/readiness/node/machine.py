@@ -56,6 +56,7 @@ class Machine:
 
     def mount(self, folder: Path) -> Mount | None:
         """The file system that holds a folder: mounted nearest above it, and of several there the last one."""
+        # A link in the path may lead to another volume.
         real = Path(os.path.realpath(folder))
         holding = [(point, mount) for point, mount in self._mounts() if real.is_relative_to(point)]
         nearest = max((len(point.parts) for point, _ in holding), default=0)
@@ -92,6 +93,7 @@ class Machine:
             before, _, after = line.partition(" - ")
             _, _, number, _, point, *_ = before.split(" ")
             kind, device, *_ = after.split(" ")
+            # The kernel writes blanks in octal.
             yield Path(point.replace("\\040", " ")), Mount(kind, device.replace("\\040", " "), number)
 
     def _disks(self, block: Path) -> Iterator[Path]:

@@ -128,7 +128,10 @@ def _query_gpus(nvml: ModuleType) -> Gpus:
     try:
         nvml.nvmlInit()
         try:
-            return _read_all(nvml)
+            version = int(_query(nvml, nvml.nvmlSystemGetCudaDriverVersion_v2) or 0)  # 12040 is CUDA 12.4
+            cuda = f"{version // 1000}.{version % 1000 // 10}" if version else UNKNOWN
+            gpus = tuple(_read(nvml, index) for index in range(nvml.nvmlDeviceGetCount()))
+            return Gpus(_query(nvml, nvml.nvmlSystemGetDriverVersion) or UNKNOWN, cuda, gpus)
         finally:
             nvml.nvmlShutdown()
     except nvml.NVMLError as error:
@@ -155,13 +158,6 @@ def _hint(nvml: ModuleType, error: Any) -> str:
     if error.value == nvml.NVML_ERROR_LIB_RM_VERSION_MISMATCH:
         return "The driver was updated while it was loaded. Restart the node to load the new one."
     return LOOK
-
-
-def _read_all(nvml: ModuleType) -> Gpus:
-    version = int(_query(nvml, nvml.nvmlSystemGetCudaDriverVersion_v2) or 0)  # 12040 is CUDA 12.4
-    cuda = f"{version // 1000}.{version % 1000 // 10}" if version else UNKNOWN
-    gpus = tuple(_read(nvml, index) for index in range(nvml.nvmlDeviceGetCount()))
-    return Gpus(_query(nvml, nvml.nvmlSystemGetDriverVersion) or UNKNOWN, cuda, gpus)
 
 
 def _read(nvml: ModuleType, index: int) -> Gpu:

@@ -101,6 +101,7 @@ class TierMeter:
             self._before += forget(file, size)
             self._still += cached(file, size)  # pages that others use stay
             self.files.append((file, size))
+        # All files of a view are on one volume.
         mount = machine.mount(self.files[0][0].parent) if self.files else None
         self._kind = mount.kind if mount else ""
         self.begin()

@@ -69,14 +69,7 @@ def attest(
     request: ApprovalRequest | None = None,
     approvals: Sequence[Approval] = (),
 ) -> dict[str, Any]:
-    """Write a decision as a Statement of JSON values.
-
-    Args:
-        decision: The decision.
-        environment: The environment of the decision; its fingerprint is the decision's.
-        request: The recorded request to promote the version.
-        approvals: The answers to the request.
-    """
+    """Write a decision as a Statement of JSON values."""
     verifier = {"name": "prefect-stagegate", "version": version("prefect-stagegate")}
     attested = AttestedDecision(FORMAT, verifier, decision, environment, request, tuple(approvals))
     return {
@@ -150,6 +143,7 @@ def _check_agreement(statement: Mapping[str, Any], rewritten: Mapping[str, Any])
         if statement["predicate"].get(name) != rewritten["predicate"][name]:
             raise _corrupt(f"its {name} does not match the decision")
     decision = rewritten["predicate"]["stagegate"]["decision"]
+    # Computed again: an environment that was changed afterwards must not keep its fingerprint.
     if Environment.from_json(rewritten["predicate"]["stagegate"]["environment"]).fingerprint != decision["environment"]:
         raise _corrupt("its environment does not match the decision's fingerprint")
 

@@ -65,11 +65,8 @@ class Flip:
 def replay(decision: Decision, gate: Gate, record: Iterable[Evidence] = ()) -> Decision:
     """Decide as another gate would have at the moment of a decision, from the same evidence.
 
-    Args:
-        decision: The recorded decision.
-        gate: The gate to decide by now.
-        record: Other recorded evidence about the version, for checks that the decision did not need; the oldest first.
-            Evidence from after the decision is ignored.
+    `record` is other evidence about the version, the oldest first, for checks that the decision did not need. What is
+    younger than the decision is ignored.
     """
     history = [answer for answer in record if answer.at <= decision.at]
     # An answer without a time stands for a check that never ran, and is no evidence.

@@ -110,6 +110,7 @@ def signers(envelope: Mapping[str, Any], value: Any, payload_type: str, keys: It
     from securesystemslib.exceptions import UnverifiedSignatureError, VerificationError
 
     try:
+        # Copies: the library takes fields out of what it reads.
         written = {**envelope, "signatures": [dict(signature) for signature in envelope["signatures"]]}
         read = Envelope.from_dict(written)
     except (KeyError, TypeError, ValueError):
@@ -118,6 +119,7 @@ def signers(envelope: Mapping[str, Any], value: Any, payload_type: str, keys: It
     if (read.payload, read.payload_type) != (canonical(value), payload_type):
         return []
     proved = []
+    # One by one, to tell which of them signed.
     for text in keys:
         try:
             read.verify([_key(library, text)], 1)

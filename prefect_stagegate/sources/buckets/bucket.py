@@ -19,10 +19,7 @@ class BucketSource(HttpReads):
 
     The pin is the version where listings hold it, else the etag. Each read names it.
 
-    Args:
-        url: As people may see it.
-        store: The bucket.
-        key: The part of the URL behind the bucket.
+    `key` is the part of the URL behind the bucket.
     """
 
     def __init__(self, url: str, store: ObjectStore, key: str) -> None:

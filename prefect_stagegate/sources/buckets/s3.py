@@ -26,11 +26,6 @@ class S3Source(BucketSource):
 
     The etag of an object that was not uploaded in parts is the MD5 of its bytes, and is checked. The option
     `etag_is_md5: false` says that the server's etags are none.
-
-    Args:
-        url: `s3://bucket/folder/`.
-        settings: The translated options.
-        terms: Its idle time and permitted hosts apply.
     """
 
     def __init__(self, url: str, settings: S3Settings, terms: Terms) -> None:
@@ -40,6 +35,7 @@ class S3Source(BucketSource):
 
     def response_checksums(self, headers: Headers) -> Checksums:
         """The checksum of the whole object from its upload, else the MD5 that rclone stores for uploads in parts."""
+        # Checksums of parts can't be compared with one of all bytes.
         if headers.get("x-amz-checksum-type", "FULL_OBJECT") == "FULL_OBJECT":
             for name in _ALGORITHMS:
                 if digest := _hex(headers.get(f"x-amz-checksum-{name}", "")):

@@ -119,6 +119,7 @@ class DeltaSource(TableSource):
             # A vector may be shorter than its file: the rows behind its end are kept.
             yield from rewrite(self._pinned(data), lambda rows: _bytes(vector).ljust(rows, b"\x01"), sink)
 
+        # Without the kept rows at its end, which a writer may leave out: the same rows have the same pin.
         return plan_rewrite(data, bytes(_bytes(vector)).rstrip(b"\x01"), make)
 
     def _table(self, at: str) -> Any:
@@ -131,6 +132,7 @@ class DeltaSource(TableSource):
                     table.load_as_version(int(at) if at.isdigit() else _time(at) or at)
             except Exception as error:
                 raise self._explained(error) from error
+        # deltalake refuses a version that doesn't exist, but not a time before the first.
         if at and not at.isdigit():
             self._require_begun(table)
         return table
@@ -138,6 +140,7 @@ class DeltaSource(TableSource):
     def _require_begun(self, table: Any) -> None:
         """Refuse a time before the table's first version: deltalake would return that version."""
         wanted = _time(self._at)
+        # Of the version that was loaded: it is younger than the wanted time only where none was older.
         stamp = next((commit.get("timestamp") for commit in table.history(1)), None)
         if wanted and stamp and wanted.timestamp() * 1000 < stamp:
             began = datetime.fromtimestamp(stamp / 1000, UTC).isoformat(timespec="seconds")
@@ -156,6 +159,7 @@ class DeltaSource(TableSource):
         except Exception as error:
             raise self._explained(error) from error
         state = str(table.version())
+        # In batches, so that few rows are Python objects at a time.
         for batch in actions.to_batches(max_chunksize=4096):
             for path, size, modified in zip(*(column.to_pylist() for column in batch.columns), strict=True):
                 key = unquote(path)
@@ -170,6 +174,7 @@ class DeltaSource(TableSource):
 
     def _vectors(self, table: Any) -> dict[str, pa.BooleanArray]:
         """The deletion vectors by the keys of their files. A vector has a bit for each row: whether the row is kept."""
+        # Few tables have any, and the protocol tells without a read.
         if "deletionVectors" not in (table.protocol().reader_features or ()):
             return {}
         import pyarrow as pa
@@ -195,6 +200,7 @@ class DeltaSource(TableSource):
             hint = "The log may have been cleaned since, or the version is not written yet."
             return SourceError(f"The table has no version {self._at}", hint=hint, source=self.url)
         explained = explain(error, source=self.url, endpoint=self.identity.partition(" ")[0])
+        # `explain` knows nothing of it, so the log is at fault, and not the store.
         if type(explained) is SourceError and kind != "OSError":
             return SourceError(f"The table's log can't be read: {text}", source=self.url)
         return explained

@@ -29,13 +29,7 @@ from prefect_stagegate.redaction import remember_access
 from prefect_stagegate.sources.base import Source, Wanted, everything, public_url
 from prefect_stagegate.sources.extras import missing_extra
 from prefect_stagegate.sources.lake.locations import Locations
-from prefect_stagegate.sources.lake.rewriting import (
-    Task,
-    marked_paths,
-    plan_rewrite,
-    rewrite,
-    unmarked,
-)
+from prefect_stagegate.sources.lake.rewriting import Task, marked_paths, plan_rewrite, rewrite, unmarked
 from prefect_stagegate.sources.lake.table_format import TableSource
 from prefect_stagegate.sources.spooled_file import Sink
 from prefect_stagegate.sources.terms import Terms
@@ -207,6 +201,7 @@ class IcebergSource(TableSource):
 
     def _source(self, scheme: str, root: str) -> Source:
         with self._lock:
+            # Under the lock, so that a store is opened once.
             if root not in self._stores:
                 # The catalog's credentials are for its S3 store; other stores use the user's own.
                 options = self._store_options if scheme in ("s3", "s3a", "s3n") else {}
@@ -352,6 +347,7 @@ def _properties(options: Mapping[str, Any], url: str) -> dict[str, Any]:
         if scheme.lower() not in ICEBERG_CATALOGS:
             hint = f"Use one of {', '.join(ICEBERG_CATALOGS)}; describe other catalogs in ~/.pyiceberg.yaml."
             raise UsageError(f"The catalog's `uri` begins with {scheme!r}", hint=hint, source=url)
+        # A database's parameters may name files and libraries, as `sslkey` does.
         if "?" in rest and not scheme.lower().startswith("http"):
             hint = "Set the connection's parameters in ~/.pyiceberg.yaml or in the environment."
             raise UsageError("The `uri` of a catalog's database has parameters", hint=hint, source=url)

@@ -67,13 +67,7 @@ class ConfinedIO(FileIO):
 
 
 class ConfinedRestCatalog(RestCatalog):
-    """A REST catalog that keeps only permitted properties of responses, and connects to no forbidden host.
-
-    Args:
-        name: The catalog's.
-        allowed: Hosts that may be asked even at addresses that no source may have.
-        properties: The user's and the spec's.
-    """
+    """A REST catalog that keeps only permitted properties of responses, and connects to no forbidden host."""
 
     def __init__(self, name: str, allowed: Allowed, properties: Mapping[str, Any]) -> None:
         self._allowed = allowed
@@ -88,8 +82,10 @@ class ConfinedRestCatalog(RestCatalog):
         users = dict(self.properties)
         super()._fetch_config()
         # pyiceberg has merged the response into the properties: what differs came from the catalog.
+        # `self` stands for a missing value, because it equals none.
         sent = {name: value for name, value in self.properties.items() if users.get(name, self) != value}
         self.properties = {**users, **permitted_properties(sent, self._allowed)}
+        # pyiceberg keeps the address a second time.
         self.uri = self.properties[URI]
 
     def _response_to_table(self, identifier_tuple: tuple[str, ...], table_response: TableResponse) -> Table:
@@ -110,11 +106,7 @@ class ConfinedRestCatalog(RestCatalog):
 def open_catalog(name: str, properties: Mapping[str, Any], locations: Locations, allowed: Allowed) -> Catalog:
     """Open a catalog.
 
-    Args:
-        name: The catalog's.
-        properties: From the user's configuration and from the spec, whose options were checked.
-        locations: Where files may lie.
-        allowed: Hosts that may be asked even at addresses that no source may have.
+    `properties` are those of the user's configuration and of the spec, whose options were checked.
 
     Raises:
         ValueError: The properties can't be used.
@@ -123,6 +115,7 @@ def open_catalog(name: str, properties: Mapping[str, Any], locations: Locations,
     # pyiceberg loads `ConfinedIO` for every file. `ConfinedIO` then loads the user's own FileIO.
     users_io = {USERS_IO: properties[PY_IO_IMPL]} if properties.get(PY_IO_IMPL) else {}
     confined = {**properties, **users_io, PY_IO_IMPL: f"{__name__}.ConfinedIO", CONFINED: locations}
+    # A source changes nothing: a SQL catalog gets no tables.
     confined |= {"init_catalog_tables": "false", **_read_only(properties)}
     if not properties.get(PY_CATALOG_IMPL) and _type(name, properties) is CatalogType.REST:
         return ConfinedRestCatalog(name, allowed, confined)

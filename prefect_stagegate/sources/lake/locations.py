@@ -92,6 +92,7 @@ class Locations:
             return
         if _names_a_machine(path) and not any(is_below(path, folder) for folder in self._chosen):
             raise self._elsewhere(path, "on a machine, outside of the spec's folders")
+        # While the table's folder is unknown, its metadata may lie in any store, but not on a machine.
         if not is_below(path, path if self._table is None else self._table):
             raise self._elsewhere(path, "outside of the table's folder")
 

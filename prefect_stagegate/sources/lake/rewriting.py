@@ -89,23 +89,14 @@ class Task(NamedTuple):
 def plan_rewrite(data: SourceObject, deletes: bytes, make: Make) -> Task:
     """The task that re-writes a data file.
 
-    Args:
-        data: The file as it is.
-        deletes: Bytes that identify which of its rows are deleted.
-        make: Writes it without them.
+    `deletes` are bytes that identify which of its rows are deleted; `make` writes it without them.
     """
     digest = hashlib.sha256(deletes).hexdigest()[:32]
     return Task(Pin(REWRITTEN, f"{data.pin.value}-{digest}-{WRITTEN_BY}", "strong"), make)
 
 
 class RewrittenFiles:
-    """The re-written files of a table. Each is written once, and read any number of times by any number of threads.
-
-    Args:
-        terms: The folder for the spool, and the known sizes of files that were re-written before.
-        url: The table's, for errors.
-        identity: The source's.
-    """
+    """The re-written files of a table. Each is written once, and read any number of times by any number of threads."""
 
     def __init__(self, terms: Terms, *, url: str, identity: str) -> None:
         self._terms, self._url, self._identity = terms, url, identity
@@ -128,11 +119,7 @@ class RewrittenFiles:
     ) -> None:
         """Fill a buffer with a range of an object.
 
-        Args:
-            listed: The object, which another process may have listed.
-            start: Where the range begins.
-            buffer: As long as the range.
-            plan: Plans all tasks of the table's state in which the object was listed.
+        Another process may have listed the object: `plan` plans all tasks of the table's state at that time.
 
         Raises:
             ObjectChanged: None of the tasks makes the object, or the file has another size now.
@@ -151,6 +138,7 @@ class RewrittenFiles:
                 source=self._url,
                 object=listed.key,
             )
+        # In a variable, because `close` may take it away at any time.
         spool = self._spool
         if spool is None:
             raise self._is_closed(listed)
@@ -212,10 +200,7 @@ def marked_paths(deletes: PinnedFile) -> frozenset[str]:
 def unmarked(deletes: Sequence[PinnedFile], path: str, rows: int) -> bytearray:
     """A byte for each row of a data file: 0 where a position delete file marks it, else 1.
 
-    Args:
-        deletes: Files with the columns `file_path` and `pos`.
-        path: The data file's path in them.
-        rows: The number of its rows.
+    `deletes` are files with the columns `file_path` and `pos`; `path` is the data file's path in them.
     """
     kept = bytearray(b"\x01") * rows
     for file in deletes:
@@ -229,14 +214,12 @@ def unmarked(deletes: Sequence[PinnedFile], path: str, rows: int) -> bytearray:
 def rewrite(data: PinnedFile, kept: Callable[[int], bytearray], sink: Sink) -> Iterator[None]:
     """Write a Parquet file without some of its rows. Memory holds one row group, and a byte for each row of the file.
 
-    Args:
-        data: The file.
-        kept: Returns a byte for each row, given their number: 0 where the row is left out.
-        sink: Gets the re-written file.
+    `kept` returns a byte for each row, given their number: 0 where the row is left out.
 
     Raises:
         OSError, ValueError, pyarrow.ArrowException: The file is broken.
     """
+    # Spark's old timestamps as microseconds: as nanoseconds they would end in the year 2262.
     with pq.ParquetFile(data, coerce_int96_timestamp_unit="us", **READER) as file:
         rows = kept(file.metadata.num_rows)
         yield  # reading the delete files may have taken long: let the caller stop here
@@ -245,6 +228,7 @@ def rewrite(data: PinnedFile, kept: Callable[[int], bytearray], sink: Sink) -> I
             for group in _groups(_kept(file, rows)):
                 writer.write_table(group, row_group_size=max(1, group.num_rows))
                 yield
+            # All but pyarrow's own note on the schema, which changes with its releases.
             metadata = file.metadata.metadata or {}
             if notes := {name: note for name, note in metadata.items() if name != b"ARROW:schema"}:
                 writer.add_key_value_metadata(notes)
@@ -262,6 +246,7 @@ def _kept(file: pq.ParquetFile, kept: bytearray) -> Iterator[pa.RecordBatch]:
     start, metadata = 0, file.metadata
     size = sum(metadata.row_group(number).total_byte_size for number in range(metadata.num_row_groups))
     rows = min(MOST_ROWS, max(1, GROUP_BYTES * metadata.num_rows // max(1, size)))
+    # In this thread: others would hold further batches in memory.
     for batch in file.iter_batches(rows, use_threads=False):
         mask = pa.Array.from_buffers(pa.uint8(), len(batch), [None, pa.py_buffer(kept[start : start + len(batch)])])
         start += len(batch)

@@ -20,13 +20,7 @@ REMEMBERED_STATS = 4096
 
 
 class TableSource(BaseSource):
-    """The data files that a table's records list. A file with deleted rows is re-written without them.
-
-    Args:
-        url: The table's.
-        identity: Server and table, without credentials.
-        terms: The folder for re-written files, and their known sizes.
-    """
+    """The data files that a table's records list. A file with deleted rows is re-written without them."""
 
     records: str
     """The noun for what lists the table's files: its log, its snapshot."""
@@ -82,6 +76,7 @@ class TableSource(BaseSource):
             self._rewritten.read_into(listed, start, buffer, partial(self._tasks, listed.state))
             return
         store, key = self._place_of(listed)
+        # Parts must share one state of the file, and only a bucket names a state in each read: else look it up.
         if not isinstance(store, BucketSource) or not 0 == start < len(buffer) == listed.size:
             store.read_into(self._stat(listed), start, buffer)
             return

@@ -64,10 +64,7 @@ class FileSource(BaseSource):
     The pin is the modification time in nanoseconds with the inode: weak, because a program may set times back. It is
     compared before and after each read, so that a change during the read is an error.
 
-    Args:
-        url: `file:///mnt/nas/flights/` or a path.
-        options: Those of `Recalls`; others have no effect.
-        most: Most files and directories that one listing looks at.
+    Of the options only those of `Recalls` have an effect. One listing looks at `most` files and directories at most.
 
     Raises:
         UsageError: The URL names another host, or an option can't be used.
@@ -79,6 +76,7 @@ class FileSource(BaseSource):
         self.recalls = Recalls(options, url=url)
         path = local_path(url)
         self.identity = f"file://{path}"
+        # Looked up once: keys must not change their meaning while the source is open.
         self._single = path.name if path.is_file() else ""
         self._root = path.parent if self._single else path
         self._folder = str(self._root)
@@ -169,6 +167,7 @@ class FileSource(BaseSource):
                         yield self._file(entry, path)
             except OSError as error:  # `is_dir` calls stat where the file system gives no kinds with the names
                 raise self._explained(error, key) from error
+            # Reversed, because the stack is taken from its end.
             directories += filter(partial(enters, wanted), reversed(below))
 
     def _is_new(self, key: str, wanted: Wanted, walk: Walk) -> bool:

@@ -61,9 +61,7 @@ class GlobFilter:
 def enters(wanted: Wanted, folder: str) -> bool:
     """Whether an object below a folder may be wanted: always, unless `wanted` is a `GlobFilter` and says no.
 
-    Args:
-        wanted: The filter of keys.
-        folder: The folder's key, with a slash at its end.
+    A folder's key ends with a slash.
     """
     return not isinstance(wanted, GlobFilter) or wanted.enters(folder)
 

@@ -31,9 +31,7 @@ BITS = 64
 class Selection:
     """The filters, sample, limit and renames of one source of a spec.
 
-    Args:
-        spec: The source.
-        now: The time from which ages are counted; aware.
+    Ages are counted from `now`, an aware time.
     """
 
     def __init__(self, spec: SourceSpec, now: datetime) -> None:
@@ -60,6 +58,7 @@ class Selection:
         objects = filter(self.takes, listed)
         if self._spec.limit is None:
             return objects
+        # Only `limit` objects are in memory, however long the listing is.
         return iter(nsmallest(self._spec.limit, objects, key=self._order))
 
     def path(self, key: str) -> str:
@@ -99,6 +98,7 @@ def rank(path: str) -> int:
 
 def sampled(path: str, share: Fraction) -> bool:
     """Whether a path is in the sample."""
+    # In whole numbers: a float would round, and another release could take another sample.
     return rank(path) * share.denominator < share.numerator << BITS
 
 

@@ -63,10 +63,7 @@ class _Session:
 class SftpConnection:
     """One SSH connection and its SFTP session, which all requests share.
 
-    Args:
-        login: Host and user.
-        idle: Seconds without any response after which the connection is dropped.
-        allowed: Hosts that may be asked even at addresses that no source may have.
+    The connection is dropped after `idle` seconds without any response.
     """
 
     login: Login
@@ -161,6 +158,7 @@ class SftpConnection:
         file = await client.open(encoded(path), asyncssh.FXF_READ, encoding=None, block_size=None)
         try:
             self._note_response()
+            # A server may tell no limit (0), or a larger one than it serves.
             size = min(max(client.limits.max_read_len, SMALLEST_BLOCK), LARGEST_BLOCK)
             blocks = iter(range(0, len(view), size))  # shared: each coroutine takes the next block
 

@@ -106,12 +106,7 @@ async def connect(
 ) -> Connection:
     """Open a connection, through the jump hosts that the configuration names under ProxyJump.
 
-    Args:
-        login: Host and user.
-        idle: Most seconds for the login.
-        allowed: Hosts that may be asked even at addresses that no source may have.
-        through: The connection to go through, instead of the configured ProxyJump.
-        jumps: How many jump hosts may still follow.
+    `through` replaces the configured ProxyJump, and `jumps` more hosts may follow. The login may take `idle` seconds.
 
     Raises:
         AccessDenied: The server refuses the login.
@@ -150,6 +145,7 @@ def _options(login: Login, idle: float, tunnel: Connection | None) -> asyncssh.S
         "client_keys": [os.path.expanduser(key) for key in login.keys],  # noqa: PTH111 - text for asyncssh
         "tunnel": tunnel,
     }
+    # What is left out, asyncssh takes from the user's configuration.
     given = {name: value for name, value in given.items() if value}
     given |= {"host": login.host, "connect_timeout": min(idle, CONNECT_SECONDS), "login_timeout": idle}
     try:
@@ -186,6 +182,7 @@ def _known_keys(options: asyncssh.SSHClientConnectionOptions, known_hosts: Any) 
 def _known_hosts(login: Login, configured: Any) -> Any:
     """The files of known hosts that exist; without any, a function that knows no host."""
     if login.known_hosts:
+        # Opened, so that a missing file is an error here and not an unknown host.
         with Path(login.known_hosts).expanduser().open("rb") as file:
             return [file.name]
     names = configured or KNOWN_HOSTS

@@ -91,6 +91,7 @@ class SftpSource(BaseSource):
                 yield self.find(self._single)
             return
         listing = _Listing(wanted, Walk(self.url, self._most), deque([_Folder("", self._real_root, self._real_root)]))
+        # The source's own folder is the first. What links lead to comes after all that it holds.
         while listing.links:
             yield from self._tree(listing.links.popleft(), listing)
         listing.walk.end()

@@ -28,10 +28,7 @@ _EARLIEST = {"date32[day]": -2_147_000_000, "timestamp": -9_222_000_000_000_000_
 class Columns:
     """How the batches of one result are converted.
 
-    Args:
-        result: The result's schema by ADBC.
-        numeric: The types of numeric columns by name; the empty name stands for the others.
-        url: For errors.
+    `numeric` has the types of numeric columns by name; the empty name stands for the others.
 
     Raises:
         SourceError: Columns can't be written. It names each, and what to do.
@@ -117,6 +114,7 @@ def _converted(array: pa.Array, kind: pa.DataType) -> pa.Array:
     plain = array.storage if isinstance(array, pa.ExtensionArray) and not isinstance(kind, pa.ExtensionType) else array
     _refuse_infinity(plain)
     plain = plain if plain.type == kind else plain.cast(kind)
+    # The driver's buffers are checked too: Parquet would store invalid UTF-8.
     plain.validate(full=True)
     return plain
 

@@ -56,6 +56,7 @@ class Relation:
     def _find_table(self) -> str:
         schema, table = self._request.table
         name = f"{identifier(schema)}.{identifier(table)}" if schema else identifier(table)
+        # PostgreSQL itself resolves the name, by the search path of this user.
         oid = self._session.rows(f"select to_regclass({literal(name)})::oid::int8")[0][0]
         if oid is None:
             raise SourceError(
@@ -139,6 +140,7 @@ class Relation:
             f"select (low + (high - low) * step / {count})::text from generate_series(1, {count - 1}) as step, "
             f"(select min({column}) as low, max({column}) as high from {self._from}) as range order by step"
         )
+        # A table without rows has no bounds: one range takes all.
         bounds = [literal(str(bound)) for (bound,) in rows if bound is not None]
         # Each range includes its lower bound, and excludes its upper one, so that none overlap.
         parts = []

@@ -58,6 +58,7 @@ def read_request(url: str, options: Mapping[str, Any]) -> SqlRequest:
     """
     parts = urlsplit(url)
     place = f"postgresql://{parts.netloc.rpartition('@')[2]}{parts.path}"
+    # A semicolon would end the statement that the query becomes a part of.
     name, query = unquote(parts.fragment), str(options.get("query") or "").strip().rstrip(";")
     if not name:
         raise UsageError(
@@ -66,6 +67,7 @@ def read_request(url: str, options: Mapping[str, Any]) -> SqlRequest:
         )
     order = options.get("order_by")
     by, partitions = str(options.get("partition_by") or ""), _partitions(options)
+    # What decides the rows, and no more: another password must not make all objects new.
     content = [query, order, by, partitions, options.get("numeric")]
     digest = hashlib.sha256(json.dumps(content, default=str).encode()).hexdigest()[:16]
     return SqlRequest(
@@ -107,6 +109,7 @@ def connection_uri(url: str, options: Mapping[str, Any], *, idle: float) -> str:
             hint = "Name the key's file; an engine stands in PGSSLKEY or in a service file."
             raise UsageError(f"The URL of a SQL source names an SSL engine: sslkey={value}", hint=hint)
     login = {"user": options.get("user") or options.get("username"), "password": options.get("password")}
+    # The URL's parameters override ours, and the login overrides both.
     query = {**_timeouts(idle), **given, **{name: str(value) for name, value in login.items() if value}}
     return f"postgresql://{parts.netloc}{parts.path}?{urlencode(query, quote_via=quote)}"
 

@@ -31,10 +31,7 @@ class Session:
 
     With repeatable read, every statement sees the snapshot of the first. The read-only transaction refuses writes.
 
-    Args:
-        uri: For libpq; it may hold a password.
-        url: The source's, without credentials.
-        statement_timeout: How long one statement may take, in PostgreSQL's format.
+    `uri`, for libpq, may hold a password. `statement_timeout` is in PostgreSQL's format.
 
     Raises:
         MissingExtra: ADBC isn't installed.
@@ -50,6 +47,7 @@ class Session:
         self._url = url
         self._errors = (Error, OSError, pa.ArrowException)  # the last comes from a result's stream
         try:
+            # Else the driver would begin a transaction of its own, with another isolation.
             self._connection = dbapi.connect(uri, autocommit=True)
         except self._errors as error:
             raise self._refused(str(error)) from error

@@ -10,12 +10,7 @@ from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urljoin
 
-from prefect_stagegate.errors import (
-    AccessDenied,
-    ObjectVanished,
-    SourceError,
-    UsageError,
-)
+from prefect_stagegate.errors import AccessDenied, ObjectVanished, SourceError, UsageError
 from prefect_stagegate.http import Client, Headers, Response, environment_proxies, origin_of
 from prefect_stagegate.model import SourceObject
 from prefect_stagegate.redaction import remember
@@ -30,13 +25,7 @@ _GATE = "Request access on the repository's page, and log in as a user who has i
 
 
 class Hub(WebServer):
-    """One hub, as one user sees it, through the environment's proxies. The user's token goes to no other server.
-
-    Args:
-        url: The source's, as people may see it.
-        options: Its storage options.
-        terms: Its idle time and permitted hosts apply.
-    """
+    """One hub, as one user sees it, through the environment's proxies. The user's token goes to no other server."""
 
     trusting = "Name the CA's PEM file by SSL_CERT_FILE."
 

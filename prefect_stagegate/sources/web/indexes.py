@@ -49,6 +49,7 @@ def html_items(text: str, url: str) -> Iterator[Item]:
     links.feed(text)
     here = urlsplit(url)
     folder = unquote(here.path)
+    # Pages link an entry twice: by its icon and by its name.
     for link in dict.fromkeys(links.targets):
         there = urlsplit(urljoin(url, link))
         path = unquote(there.path)

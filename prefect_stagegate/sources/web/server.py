@@ -39,12 +39,7 @@ _NO_METHOD = (405, 501)
 class WebServer:
     """A web server, as one user sees it.
 
-    Args:
-        client: The HTTP settings of its requests.
-        home: A URL of the only origin that gets `headers`.
-        headers: Sent with each request to that origin; credentials among them.
-        url: The source's, without credentials, for errors.
-        who: The user, for messages.
+    Only the origin of `home` gets `headers`, credentials among them. `who` is the user, for messages.
     """
 
     trusting = "Set `verify:` to the CA's PEM file."

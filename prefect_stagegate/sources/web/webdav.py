@@ -135,6 +135,7 @@ def _entry(element: ET.Element) -> tuple[str, dict[str, str] | None]:
     path = unquote(urlsplit(element.findtext("{DAV:}href", "")).path, errors="surrogateescape")
     properties: dict[str, str] = {}
     for group in element.iterfind("{DAV:}propstat"):
+        # Other groups name the properties that the server doesn't have.
         if " 200 " in f"{group.findtext('{DAV:}status', '')} ":
             for item in group.iterfind("{DAV:}prop/*"):
                 if item.tag == "{DAV:}resourcetype" and item.find("{DAV:}collection") is not None:
@@ -144,4 +145,5 @@ def _entry(element: ET.Element) -> tuple[str, dict[str, str] | None]:
 
 
 def _quoted(key: str) -> str:
+    # Else a colon in the first name would be taken for the end of a scheme.
     return "./" + quote(key, errors="surrogateescape")

@@ -55,6 +55,7 @@ class WebSource(HttpReads):
             raise UsageError("The URL is no usable http or https URL", hint=hint, source=self.url) from None
         settings = web_settings(url, options)
         parts = urlsplit(url)
+        # Without user and password, which only the header for the source's own server has.
         self._address = urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2], fragment=""))
         self._life = settings.life()
         self._manifest = settings.manifest
@@ -182,6 +183,7 @@ class HttpSource(WebSource):
         except ObjectVanished as error:
             raise SourceError("There is nothing at this address", hint="Check the URL.", source=self.url) from error
         kind = response.headers.get("content-type", "text/plain").partition(";")[0].strip().lower()
+        # A name in another encoding survives, and so leads to its file.
         return kind, response.body.decode(errors="surrogateescape")
 
     def _headed(self, keys: Iterable[str]) -> Iterator[SourceObject]:

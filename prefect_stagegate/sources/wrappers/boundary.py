@@ -27,10 +27,6 @@ log = logging.getLogger(__name__)
 def bounded(url: str, make: Callable[[], Source]) -> Source:
     """Open a source that raises only typed errors.
 
-    Args:
-        url: Its URL, as it was given.
-        make: Opens its adapter.
-
     Raises:
         StagegateError: What the adapter raises, or `AdapterFailed`.
     """
@@ -42,10 +38,7 @@ def bounded(url: str, make: Callable[[], Source]) -> Source:
 class _Boundary:
     """Translates what its block raises. A MemoryError passes untouched: no adapter is to blame for it.
 
-    Args:
-        adapter: The adapter's name, for the error.
-        url: The source, without credentials.
-        key: The object; empty for a listing.
+    `key` is empty for a listing.
     """
 
     __slots__ = ("_adapter", "_key", "_url")
@@ -159,11 +152,7 @@ class _BoundedSource:
 def adapter_failed(error: Exception, adapter: str, *, source: str, object: str) -> AdapterFailed:  # noqa: A002
     """The error for an exception that an adapter should have translated.
 
-    Args:
-        error: The exception.
-        adapter: The full name of the class that has the defect.
-        source: The source, without credentials.
-        object: The object; empty for a listing.
+    `adapter` is the full name of the class that has the defect; `object` is empty for a listing.
     """
     hint = f"This is a defect of {adapter}: report it with the output of --debug."
     return AdapterFailed(f"The adapter failed: {_described(error)}", hint=hint, source=source, object=object)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from crash.jobs import Place
+from crash.jobs import Sandbox
 from crash.lab import Lab, Point, Verdict, problems_ended, problems_left
 from crash.look import look
 
@@ -24,17 +24,17 @@ def fill(lab: Lab, job: str, pages: int, folder: Path) -> Verdict:
     calm = lab.calm(job)
     volume = folder / "full"
     volume.mkdir(exist_ok=True)
-    place = Place(volume / "place", lab.nas(job))
+    sandbox = Sandbox(volume / "place", lab.nas(job))
     verdict = Verdict(Point(job, ROOM, pages, "enospc"), reached=True)
     with lab.warm() as warm, mounted(volume, ROOMY):
-        subprocess.run(["cp", "-a", lab.world(job), place.folder], check=True)
+        subprocess.run(["cp", "-a", lab.world(job), sandbox.folder], check=True)
         volume_stat = os.statvfs(volume)
         _resize(volume, (volume_stat.f_blocks - volume_stat.f_bfree) * volume_stat.f_frsize + pages * PAGE)
-        outcome = warm.run(job, place)
+        outcome = warm.run(job, sandbox)
         verdict.problems += problems_ended(verdict.point, outcome, calm)
-        verdict.problems += problems_left(job, outcome, look(*place.roots, lab.rotten(job)), calm)
+        verdict.problems += problems_left(job, outcome, look(*sandbox.roots, lab.rotten(job)), calm)
         _resize(volume, ROOMY)
-        verdict.problems += lab.converges(warm, job, place)
+        verdict.problems += lab.converges(warm, job, sandbox)
     return verdict
 
 

@@ -52,7 +52,7 @@ ROTTEN = SECOND["changed.txt"]
 
 
 @dataclass(frozen=True)
-class Place:
+class Sandbox:
     """One node with its catalog, in a folder, and the source, in another."""
 
     folder: Path
@@ -105,147 +105,147 @@ class Place:
 # ── worlds ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def staged(place: Place) -> None:
+def staged(sandbox: Sandbox) -> None:
     """The first delivery is staged and at the pilot; the second one lies at the source."""
-    place.deliver(FIRST)
-    stage(place.open(), place.spec())
-    to_pilot(place)
-    place.deliver(SECOND)
+    sandbox.deliver(FIRST)
+    stage(sandbox.open(), sandbox.spec())
+    to_pilot(sandbox)
+    sandbox.deliver(SECOND)
 
 
-def accepted(place: Place) -> None:
+def accepted(sandbox: Sandbox) -> None:
     """The second delivery is staged and accepted, and the first one still at the pilot."""
-    staged(place)
-    stage(place.open(), place.spec())
-    assert check(place.open(), THINGS, "pilot").accepted
+    staged(sandbox)
+    stage(sandbox.open(), sandbox.spec())
+    assert check(sandbox.open(), THINGS, "pilot").accepted
 
 
-def promoted(place: Place) -> None:
+def promoted(sandbox: Sandbox) -> None:
     """The second delivery is at the pilot, the first one was before."""
-    accepted(place)
-    promote(place.open(), THINGS, "pilot")
+    accepted(sandbox)
+    promote(sandbox.open(), THINGS, "pilot")
 
 
-def unreferenced(place: Place) -> None:
+def unreferenced(sandbox: Sandbox) -> None:
     """Nothing names the first delivery any more."""
-    place.deliver(FIRST)
-    stage(place.open(), place.spec())
-    place.deliver(SECOND)
-    stage(place.open(), place.spec())
+    sandbox.deliver(FIRST)
+    stage(sandbox.open(), sandbox.spec())
+    sandbox.deliver(SECOND)
+    stage(sandbox.open(), sandbox.spec())
 
 
-def rotten(place: Place) -> None:
+def rotten(sandbox: Sandbox) -> None:
     """A blob of the second delivery is rotten."""
-    place.deliver(SECOND)
-    stage(place.open(), place.spec())
-    place.rot()
+    sandbox.deliver(SECOND)
+    stage(sandbox.open(), sandbox.spec())
+    sandbox.rot()
 
 
-def elsewhere(place: Place) -> None:
+def elsewhere(sandbox: Sandbox) -> None:
     """The catalog knows the second delivery; this node's cache is another one, and empty."""
-    place.deliver(SECOND)
-    stage(place.open(), place.spec())
-    (place.folder / "cache").rename(place.folder / "first-cache")
+    sandbox.deliver(SECOND)
+    stage(sandbox.open(), sandbox.spec())
+    (sandbox.folder / "cache").rename(sandbox.folder / "first-cache")
 
 
-def nothing(place: Place) -> None:
+def nothing(sandbox: Sandbox) -> None:
     """Neither cache nor catalog is there."""
-    place.deliver(SECOND)
+    sandbox.deliver(SECOND)
 
 
-def pinned(place: Place) -> None:
+def pinned(sandbox: Sandbox) -> None:
     """The newest version is pinned."""
-    accepted(place)
-    pin(place.open(), THINGS)
+    accepted(sandbox)
+    pin(sandbox.open(), THINGS)
 
 
-def unchecked(place: Place) -> None:
+def unchecked(sandbox: Sandbox) -> None:
     """The second delivery is staged, and no gate was asked about it."""
-    staged(place)
-    stage(place.open(), place.spec())
+    staged(sandbox)
+    stage(sandbox.open(), sandbox.spec())
 
 
-def promoted_elsewhere(place: Place) -> None:
+def promoted_elsewhere(sandbox: Sandbox) -> None:
     """The second delivery is at the pilot; this node's cache is another one, and empty."""
-    promoted(place)
-    (place.folder / "cache").rename(place.folder / "first-cache")
+    promoted(sandbox)
+    (sandbox.folder / "cache").rename(sandbox.folder / "first-cache")
 
 
-def to_pilot(place: Place) -> None:
+def to_pilot(sandbox: Sandbox) -> None:
     """Check what is newest and promote it."""
-    assert check(place.open(), THINGS, "pilot").accepted
-    promote(place.open(), THINGS, "pilot")
+    assert check(sandbox.open(), THINGS, "pilot").accepted
+    promote(sandbox.open(), THINGS, "pilot")
 
 
 # ── jobs ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def run_stage(place: Place) -> str:
+def run_stage(sandbox: Sandbox) -> str:
     """Stage what the source has."""
-    return stage(place.open(), place.spec()).digest
+    return stage(sandbox.open(), sandbox.spec()).digest
 
 
-def run_promote(place: Place) -> str:
+def run_promote(sandbox: Sandbox) -> str:
     """Promote what is accepted."""
-    return promote(place.open(), THINGS, "pilot").digest
+    return promote(sandbox.open(), THINGS, "pilot").digest
 
 
-def run_rollback(place: Place) -> str:
+def run_rollback(sandbox: Sandbox) -> str:
     """Roll the pilot back, unless that was done: then this node only follows."""
-    workspace = place.open()
+    workspace = sandbox.open()
     if workspace.catalog.history(DATASET, "pilot")[-1].action == "rollback":
         return stage(workspace, PILOT).digest
     return rollback(workspace, PILOT, reason="it was worse").digest
 
 
-def run_collect(place: Place) -> str:
+def run_collect(sandbox: Sandbox) -> str:
     """Collect garbage."""
-    collect_garbage(place.open())
+    collect_garbage(sandbox.open())
     return ""
 
 
-def run_repair(place: Place) -> str:
+def run_repair(sandbox: Sandbox) -> str:
     """Verify, and repair what is damaged."""
-    verify(place.open(), repair=True)
+    verify(sandbox.open(), repair=True)
     return ""
 
 
-def run_bring(place: Place) -> str:
+def run_bring(sandbox: Sandbox) -> str:
     """Bring the newest version here."""
-    return stage(place.open(), THINGS).digest
+    return stage(sandbox.open(), THINGS).digest
 
 
-def run_check(place: Place) -> str:
+def run_check(sandbox: Sandbox) -> str:
     """Ask the gate, and write down what it says."""
-    return str(check(place.open(), THINGS, "pilot").outcome)
+    return str(check(sandbox.open(), THINGS, "pilot").outcome)
 
 
-def run_withdraw(place: Place) -> str:
+def run_withdraw(sandbox: Sandbox) -> str:
     """Ask the gate again about what it let in, whose licence turned out to be another one."""
-    stage(place.open(), place.spec("CC-BY-NC-4.0"))
-    decision = check(place.open(), THINGS, "pilot")
-    assert place.open().catalog.history(DATASET, "pilot")[-1].withdrawn == decision.digest
+    stage(sandbox.open(), sandbox.spec("CC-BY-NC-4.0"))
+    decision = check(sandbox.open(), THINGS, "pilot")
+    assert sandbox.open().catalog.history(DATASET, "pilot")[-1].withdrawn == decision.digest
     return str(decision.outcome)
 
 
-def run_require(place: Place) -> str:
+def run_require(sandbox: Sandbox) -> str:
     """Require what the pilot accepted, and hold it for a moment."""
-    workspace = place.open()
+    workspace = sandbox.open()
     with hold_ready(workspace, find_ready(workspace, PILOT)) as version:
         return version.digest
 
 
-def run_pin(place: Place) -> str:
+def run_pin(sandbox: Sandbox) -> str:
     """Pin the newest version, unless that was done."""
-    workspace = place.open()
+    workspace = sandbox.open()
     if not any(lease.kind == "pin" for lease in workspace.cache.leases.live()):
         pin(workspace, THINGS)
     return ""
 
 
-def run_unpin(place: Place) -> str:
+def run_unpin(sandbox: Sandbox) -> str:
     """Unpin the newest version, unless that was done."""
-    workspace = place.open()
+    workspace = sandbox.open()
     if any(lease.kind == "pin" for lease in workspace.cache.leases.live()):
         unpin(workspace, THINGS)
     return ""
@@ -255,8 +255,8 @@ def run_unpin(place: Place) -> str:
 class Job:
     """One job, which can be run again after it was stopped anywhere."""
 
-    world: Callable[[Place], None]
-    run: Callable[[Place], str]
+    world: Callable[[Sandbox], None]
+    run: Callable[[Sandbox], str]
 
 
 JOBS = {
@@ -275,9 +275,9 @@ JOBS = {
 }
 
 
-def settle(place: Place) -> dict[str, Any]:
+def settle(sandbox: Sandbox) -> dict[str, Any]:
     """What an operator does afterwards: verify, and collect two days later."""
-    workspace = place.open()
+    workspace = sandbox.open()
     damaged = [str(damage) for damage in verify(workspace).damaged]
     damaged += [problem for chain in verify_history(workspace) for problem in chain.problems]
     live = [str(lease) for lease in workspace.cache.leases.live() if lease.kind != "pin"]

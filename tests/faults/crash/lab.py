@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 from blake3 import blake3
 
-from crash.jobs import JOBS, ROTTEN, SETTINGS, Place
+from crash.jobs import JOBS, ROTTEN, SETTINGS, Sandbox
 from crash.look import Seen, leftovers, look
 
 HERE = Path(__file__).parent
@@ -109,11 +109,11 @@ class Warm:
             text=True,
         )
 
-    def run(self, job: str, place: Place, **order: Any) -> dict[str, Any]:
+    def run(self, job: str, sandbox: Sandbox, **order: Any) -> dict[str, Any]:
         """Run a job, or `settle`, or `world <job>`; what its child told, and its exit status."""
         assert self._process.stdin
         assert self._process.stdout
-        what = {"job": job, "folder": str(place.folder), "nas": str(place.nas), **order}
+        what = {"job": job, "folder": str(sandbox.folder), "nas": str(sandbox.nas), **order}
         self._process.stdin.write(json.dumps(what) + "\n")
         self._process.stdin.flush()
         answer: dict[str, Any] = json.loads(self._process.stdout.readline())
@@ -170,11 +170,11 @@ class Lab:
     def crash(self, point: Point) -> Verdict:
         """Crash a job at one point, and look at what is left, then and after it ran again."""
         self.calm(point.job)
-        place = self.copy(point.job)
+        sandbox = self.copy(point.job)
         fault, error = FAULTS[point.fault]
         with self.warm() as warm:
-            outcome = warm.run(point.job, place, kind=point.kind, number=point.number, fault=fault, error=error)
-            unwritten = _unwritten(place, outcome) if point.fault in ("lose", "taint") else []
+            outcome = warm.run(point.job, sandbox, kind=point.kind, number=point.number, fault=fault, error=error)
+            unwritten = _unwritten(sandbox, outcome) if point.fault in ("lose", "taint") else []
             with ExitStack() as held:
                 # Held open, so that no other file gets the inode.
                 inodes = {os.fstat(held.enter_context(path.open("rb")).fileno()).st_ino for path in unwritten}
@@ -182,49 +182,49 @@ class Lab:
                     _lose(path)
                 tainted = inodes if point.fault == "taint" else set()
                 return self.judge(
-                    warm, Verdict(point, "spoilt" in outcome, outcome.get("spoilt", "")), place, outcome, tainted
+                    warm, Verdict(point, "spoilt" in outcome, outcome.get("spoilt", "")), sandbox, outcome, tainted
                 )
 
     def judge(
-        self, warm: Warm, verdict: Verdict, place: Place, outcome: dict[str, Any], tainted: Set[int] = frozenset()
+        self, warm: Warm, verdict: Verdict, sandbox: Sandbox, outcome: dict[str, Any], tainted: Set[int] = frozenset()
     ) -> Verdict:
-        """Complete the verdict on a job that ended, by what it told and what it left; the place goes if all is well.
+        """Complete the verdict on a job that ended, by what it told and what it left; the sandbox goes if all is well.
 
         Args:
             warm: Runs the job again.
             verdict: Has no problems yet.
-            place: Where the job ran.
+            sandbox: Where the job ran.
             outcome: What it told.
             tainted: Inodes that must be no part of what the job makes when it runs again.
         """
         point, calm = verdict.point, self.calm(verdict.point.job)
         if verdict.reached:
             verdict.problems += problems_ended(point, outcome, calm)
-            verdict.problems += problems_left(point.job, outcome, look(*place.roots, self.rotten(point.job)), calm)
-            verdict.problems += self.converges(warm, point.job, place)
-            verdict.problems += (f"{path} is believed, and was never written" for path in _among(place, tainted))
+            verdict.problems += problems_left(point.job, outcome, look(*sandbox.roots, self.rotten(point.job)), calm)
+            verdict.problems += self.converges(warm, point.job, sandbox)
+            verdict.problems += (f"{path} is believed, and was never written" for path in _among(sandbox, tainted))
         if not verdict.problems:
-            _remove(place.folder)
+            _remove(sandbox.folder)
         return verdict
 
-    def converges(self, warm: Warm, job: str, place: Place, **order: Any) -> Iterator[str]:
+    def converges(self, warm: Warm, job: str, sandbox: Sandbox, **order: Any) -> Iterator[str]:
         """Run the job again, undisturbed, then settle; everything must be as if nothing had happened."""
         calm = self.calm(job)
-        outcome = warm.run(job, place, **order)
+        outcome = warm.run(job, sandbox, **order)
         if outcome.get("about") != calm.about:
             yield f"the job, run again, did not succeed: {outcome}"
-        seen = look(*place.roots)
+        seen = look(*sandbox.roots)
         yield from (f"after the job ran again: {problem}" for problem in seen.problems)
         if seen != calm.after:
             yield f"the job, run again, left {seen}, and undisturbed {calm.after}"
-        outcome = warm.run("settle", place, **order)
+        outcome = warm.run("settle", sandbox, **order)
         if outcome.get("damaged") != [] or outcome["leases"]:
             yield f"afterwards it is not clean: {outcome}"
-        seen = look(*place.roots)
+        seen = look(*sandbox.roots)
         yield from (f"after a collection: {problem}" for problem in seen.problems)
-        if (seen, _blobs(place)) != (calm.settled, calm.blobs):
-            yield f"a collection left {seen} and {sorted(_blobs(place))}, and undisturbed {calm.settled}"
-        if left := leftovers(place.roots[0]):
+        if (seen, _blobs(sandbox)) != (calm.settled, calm.blobs):
+            yield f"a collection left {seen} and {sorted(_blobs(sandbox))}, and undisturbed {calm.settled}"
+        if left := leftovers(sandbox.roots[0]):
             yield f"after a collection there is {left}"
 
     @contextmanager
@@ -246,20 +246,20 @@ class Lab:
         return self._calm[job]
 
     def _measure(self, warm: Warm, job: str) -> Calm:
-        world = self._place(self.world(job), job)
+        world = self._sandbox(self.world(job), job)
         place_made = warm.run(f"world {job}", world)
         if "defect" in place_made or "error" in place_made:
             raise AssertionError(f"the world of {job} can't be made: {place_made}")
-        place = self.copy(job)
-        before = look(*place.roots, self.rotten(job))
-        outcome = warm.run(job, place)
-        after = look(*place.roots)
-        settled = warm.run("settle", place)
-        finally_seen = look(*place.roots)
-        problems = before.problems + after.problems + finally_seen.problems + leftovers(place.roots[0])
+        sandbox = self.copy(job)
+        before = look(*sandbox.roots, self.rotten(job))
+        outcome = warm.run(job, sandbox)
+        after = look(*sandbox.roots)
+        settled = warm.run("settle", sandbox)
+        finally_seen = look(*sandbox.roots)
+        problems = before.problems + after.problems + finally_seen.problems + leftovers(sandbox.roots[0])
         if problems or "about" not in outcome or settled.get("damaged") != []:
             raise AssertionError(f"{job} fails undisturbed: {outcome} {settled} {problems}")
-        return Calm(outcome["about"], outcome["counts"], before, after, finally_seen, _blobs(place))
+        return Calm(outcome["about"], outcome["counts"], before, after, finally_seen, _blobs(sandbox))
 
     def rotten(self, job: str) -> frozenset[str]:
         """The blobs that are rotten before the job."""
@@ -273,16 +273,16 @@ class Lab:
         """The job's source."""
         return self._folder / job / "nas"
 
-    def _place(self, folder: Path, job: str) -> Place:
+    def _sandbox(self, folder: Path, job: str) -> Sandbox:
         folder.mkdir(parents=True)
         self.nas(job).mkdir(exist_ok=True)
-        return Place(folder, self.nas(job))
+        return Sandbox(folder, self.nas(job))
 
-    def copy(self, job: str) -> Place:
-        """A place of its own, as the job finds it."""
-        place = self._place(self._folder / job / f"point-{next(self._numbers)}", job)
-        subprocess.run(["cp", "-a", f"{self.world(job)}/.", place.folder], check=True)
-        return place
+    def copy(self, job: str) -> Sandbox:
+        """A copy of the sandbox as the job finds it."""
+        sandbox = self._sandbox(self._folder / job / f"point-{next(self._numbers)}", job)
+        subprocess.run(["cp", "-a", f"{self.world(job)}/.", sandbox.folder], check=True)
+        return sandbox
 
 
 T = TypeVar("T")
@@ -339,9 +339,9 @@ def problems_left(job: str, outcome: dict[str, Any], seen: Seen, calm: Calm) -> 
         yield f"the views are {seen.views}: neither the old nor the new ones"
 
 
-def _unwritten(place: Place, outcome: dict[str, Any]) -> list[Path]:
+def _unwritten(sandbox: Sandbox, outcome: dict[str, Any]) -> list[Path]:
     """What the sync that failed was to write, wherever it is by now."""
-    files = (path for path in place.roots[0].rglob("*") if path.is_file())
+    files = (path for path in sandbox.roots[0].rglob("*") if path.is_file())
     return [path for path in files if path.stat().st_ino in outcome.get("dirty", [])]
 
 
@@ -353,15 +353,15 @@ def _lose(path: Path) -> None:
     path.chmod(mode)
 
 
-def _among(place: Place, inodes: Set[int]) -> Iterator[Path]:
+def _among(sandbox: Sandbox, inodes: Set[int]) -> Iterator[Path]:
     """The files of blobs and views that are these."""
     for folder in ("blobs", "views"):
-        files = (path for path in (place.roots[0] / folder).rglob("*") if path.is_file())
+        files = (path for path in (sandbox.roots[0] / folder).rglob("*") if path.is_file())
         yield from (path for path in files if path.stat().st_ino in inodes)
 
 
-def _blobs(place: Place) -> frozenset[str]:
-    return frozenset(path.name for path in (place.roots[0] / "blobs").glob("*/*"))
+def _blobs(sandbox: Sandbox) -> frozenset[str]:
+    return frozenset(path.name for path in (sandbox.roots[0] / "blobs").glob("*/*"))
 
 
 def _remove(folder: Path) -> None:

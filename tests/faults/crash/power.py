@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from struct import pack
 
-from crash.jobs import JOBS, Place
+from crash.jobs import JOBS, Sandbox
 from crash.lab import Lab, Point, Verdict, problems_left
 from crash.look import look
 
@@ -69,21 +69,21 @@ def cut_power(lab: Lab, cut: Cut, folder: Path) -> Verdict:
     with image.open("wb") as file:
         file.truncate(SIZE)
     subprocess.run(["mkfs.ext4", "-q", "-F", image], check=True)
-    place = Place(mounted / "place", lab.nas(point.job))
+    sandbox = Sandbox(mounted / "place", lab.nas(point.job))
     with lab.warm() as warm:
         with _mounted(image, mounted, options):
-            subprocess.run(["cp", "-a", lab.world(point.job), place.folder], check=True)
+            subprocess.run(["cp", "-a", lab.world(point.job), sandbox.folder], check=True)
             subprocess.run(["sync", "-f", mounted], check=True)
             kind = {} if point.kind == END else {"kind": point.kind, "number": point.number, "fault": point.fault}
             settings = {"STAGEGATE_DURABILITY": "full"} if cut.mount == "full" else {}
-            outcome = warm.run(point.job, place, skip_sync=False, settings=settings, **kind)
+            outcome = warm.run(point.job, sandbox, skip_sync=False, settings=settings, **kind)
             if point.kind == END:
                 _cut(mounted, commit=point.fault != "cut")
         verdict = Verdict(point, point.kind == END or "spoilt" in outcome, outcome.get("spoilt", ""), again=str(cut))
         with _mounted(image, mounted, options):
-            seen = look(*place.roots, lab.rotten(point.job), blobs=False)
+            seen = look(*sandbox.roots, lab.rotten(point.job), blobs=False)
             verdict.problems += problems_left(point.job, outcome, seen, calm)
-            verdict.problems += lab.converges(warm, point.job, place, boot="the next")
+            verdict.problems += lab.converges(warm, point.job, sandbox, boot="the next")
     return verdict
 
 

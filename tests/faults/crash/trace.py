@@ -17,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from crash.jobs import JOBS, Place
+from crash.jobs import JOBS, Sandbox
 from crash.lab import Lab, Point, Verdict, Warm
 
 CHANGES = (
@@ -49,12 +49,12 @@ def points(lab: Lab, jobs: Iterable[str] = JOBS) -> Iterator[Point]:
     """Every point of some jobs: the calls that touch the job's own folder, by a run that nobody disturbs."""
     for job in jobs:
         lab.calm(job)  # makes the world
-        place = lab.copy(job)
+        sandbox = lab.copy(job)
         with lab.warm() as warm:
-            outcome, lines = _traced(warm, job, place, f"trace={','.join(CHANGES + LOOKS)}")
+            outcome, lines = _traced(warm, job, sandbox, f"trace={','.join(CHANGES + LOOKS)}")
         if "about" not in outcome:
             raise AssertionError(f"{job} fails under strace: {outcome}")
-        for call, numbers in _numbers(lines, place).items():
+        for call, numbers in _numbers(lines, sandbox).items():
             for number in numbers:
                 yield from (Point(job, call, number, fault) for fault in _faults(call))
 
@@ -68,18 +68,18 @@ def crash_each(lab: Lab, chosen: Iterable[Point]) -> Iterator[Verdict]:
 def crash(lab: Lab, point: Point) -> Verdict:
     """Crash a job at one point, and look at what is left, then and after it ran again."""
     lab.calm(point.job)
-    place = lab.copy(point.job)
+    sandbox = lab.copy(point.job)
     injection = INJECTIONS[point.fault].format(point.number)
     with lab.warm() as warm:
-        outcome, lines = _traced(warm, point.job, place, f"trace={point.kind}", f"inject={point.kind}:{injection}")
+        outcome, lines = _traced(warm, point.job, sandbox, f"trace={point.kind}", f"inject={point.kind}:{injection}")
         killed = point.fault == "kill" and outcome["status"] == -9
         injected = [line for line in lines if "INJECTED" in line]
         # Which call is the n-th may differ from run to run, as where a folder's order decides. Another thread's n-th
         # may be one of a counter in memory, which no disk spoils.
-        hits = (line for line in injected if str(place.folder) in line)
+        hits = (line for line in injected if str(sandbox.folder) in line)
         in_memory = any("anon_inode:" in line for line in injected)
         spoilt = "" if in_memory else next(hits, "killed" if killed else "")
-        return lab.judge(warm, Verdict(point, bool(spoilt), spoilt, again=f"strace:{point}"), place, outcome)
+        return lab.judge(warm, Verdict(point, bool(spoilt), spoilt, again=f"strace:{point}"), sandbox, outcome)
 
 
 def _faults(call: str) -> Iterator[str]:
@@ -90,24 +90,24 @@ def _faults(call: str) -> Iterator[str]:
         yield "enospc"
 
 
-def _numbers(lines: list[str], place: Place) -> dict[str, list[int]]:
-    """For each call, the numbers of those that touch the place's folder, where a thread is the first to come so far."""
+def _numbers(lines: list[str], sandbox: Sandbox) -> dict[str, list[int]]:
+    """The numbers of the calls that touch the sandbox's folder, by call, where a thread is the first to come so far."""
     mine: Counter[tuple[str, str]] = Counter()
     first: dict[str, dict[int, bool]] = {}
     for thread, call, rest in (match.groups() for match in map(_LINE.match, lines) if match):
         mine[thread, call] += 1
-        first.setdefault(call, {}).setdefault(mine[thread, call], str(place.folder) in rest)
+        first.setdefault(call, {}).setdefault(mine[thread, call], str(sandbox.folder) in rest)
     return {call: sorted(number for number, ours in numbers.items() if ours) for call, numbers in first.items()}
 
 
-def _traced(warm: Warm, job: str, place: Place, *expressions: str) -> tuple[dict[str, Any], list[str]]:
+def _traced(warm: Warm, job: str, sandbox: Sandbox, *expressions: str) -> tuple[dict[str, Any], list[str]]:
     """Run a job under strace; what its child told, and what strace wrote."""
-    meeting = place.folder.with_name(place.folder.name + "-meeting")
+    meeting = sandbox.folder.with_name(sandbox.folder.name + "-meeting")
     meeting.mkdir()
     os.mkfifo(meeting / "go")
     watcher = threading.Thread(target=_trace, args=(meeting, expressions))
     watcher.start()
-    outcome = warm.run(job, place, wait=str(meeting))
+    outcome = warm.run(job, sandbox, wait=str(meeting))
     watcher.join()
     lines = (meeting / "trace").read_text(errors="replace").splitlines()
     subprocess.run(["rm", "-r", meeting], check=True)

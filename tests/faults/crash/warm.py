@@ -19,7 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from crash.jobs import JOBS, Place, settle
+from crash.jobs import JOBS, Sandbox, settle
 from prefect_stagegate.cache import memory, unsynced
 from prefect_stagegate.errors import StagegateError
 
@@ -64,7 +64,7 @@ def _fork(order: dict[str, Any], shim: ctypes.CDLL, kinds: list[str]) -> dict[st
 def _child(order: dict[str, Any], shim: ctypes.CDLL, kinds: list[str], report: int) -> None:
     os.dup2(2, 1)
     ctypes.CDLL(None).alarm(TIMEOUT)
-    place = Place(Path(order["folder"]), Path(order["nas"]))
+    sandbox = Sandbox(Path(order["folder"]), Path(order["nas"]))
     try:
         os.environ.update(order.get("settings", {}))
         if "boot" in order:
@@ -73,8 +73,8 @@ def _child(order: dict[str, Any], shim: ctypes.CDLL, kinds: list[str], report: i
         if "wait" in order:
             _meet(Path(order["wait"]))
         else:
-            _arm(order, shim, kinds, place, report)
-        outcome = _outcome(order, place)
+            _arm(order, shim, kinds, sandbox, report)
+        outcome = _outcome(order, sandbox)
         shim.crash_disarm()
         outcome["counts"] = {kind: shim.crash_count(number) for number, kind in enumerate(kinds)}
         _tell(report, json.dumps(outcome).encode() + b"\n")
@@ -98,9 +98,9 @@ def _meet(folder: Path) -> None:
     select.select([go], [], [])
 
 
-def _arm(order: dict[str, Any], shim: ctypes.CDLL, kinds: list[str], place: Place, report: int) -> None:
+def _arm(order: dict[str, Any], shim: ctypes.CDLL, kinds: list[str], sandbox: Sandbox, report: int) -> None:
     kind = kinds.index(order["kind"]) if order.get("kind") else -1
-    cache, catalog = (str(root).encode() for root in place.roots)
+    cache, catalog = (str(root).encode() for root in sandbox.roots)
     how = FAULTS.index(order.get("fault", "count"))
     shim.crash_arm(
         cache, catalog, kind, ctypes.c_long(order.get("number", 0)), how, order.get("error", 0), report,
@@ -108,15 +108,15 @@ def _arm(order: dict[str, Any], shim: ctypes.CDLL, kinds: list[str], place: Plac
     )  # fmt: skip
 
 
-def _outcome(order: dict[str, Any], place: Place) -> dict[str, Any]:
+def _outcome(order: dict[str, Any], sandbox: Sandbox) -> dict[str, Any]:
     """Do what was ordered, and tell how it ended."""
     try:
         if order["job"] == "settle":
-            return settle(place)
+            return settle(sandbox)
         if order["job"].startswith("world "):
-            JOBS[order["job"].removeprefix("world ")].world(place)
+            JOBS[order["job"].removeprefix("world ")].world(sandbox)
             return {}
-        return {"about": JOBS[order["job"]].run(place)}
+        return {"about": JOBS[order["job"]].run(sandbox)}
     except StagegateError as error:
         return {"error": type(error).__name__, "exit": int(error.exit_code), "message": str(error)}
     except BaseException:  # noqa: BLE001 - a defect; the lab prints it

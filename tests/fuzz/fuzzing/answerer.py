@@ -74,13 +74,13 @@ class Answerer:
         """What is sent to a request."""
         key = (method, target, body, *(headers.get(name, "") for name in _ASKS))
         known = self._known.get(key) or self._ask(key, method, target, headers, body)
-        asked = (method, _LONG_NUMBER.sub("N", target), body, headers.get("range", ""))
+        request = (method, _LONG_NUMBER.sub("N", target), body, headers.get("range", ""))
         with self._lock:
-            number = self._asked[asked]
-            self._asked[asked] += 1
+            number = self._asked[request]
+            self._asked[request] += 1
             if not self.changes:
-                self._others[repr(asked)] = known
-        draw = random.Random(f"{self._case} {asked} {number}")
+                self._others[repr(request)] = known
+        draw = random.Random(f"{self._case} {request} {number}")
         if not self.changes or draw.random() > SHARE:
             return Sending(known.written())
         return mutate_http(draw, known, [answer for _, answer in sorted(self._others.items())])
@@ -97,12 +97,12 @@ class Answerer:
             if body:
                 connection.putheader("Content-Length", str(len(body)))
             connection.endheaders(body or None)
-            told = connection.getresponse()
-            content = told.read()
-            own = [(name, value) for name, value in told.getheaders() if name.lower() not in _HOP_BY_HOP]
+            response = connection.getresponse()
+            content = response.read()
+            own = [(name, value) for name, value in response.getheaders() if name.lower() not in _HOP_BY_HOP]
             if method != "HEAD" and "content-length" not in (name.lower() for name, _ in own):
                 own.append(("Content-Length", str(len(content))))
-            answer = HttpAnswer(told.status, told.reason, tuple(own), content)
+            answer = HttpAnswer(response.status, response.reason, tuple(own), content)
         finally:
             connection.close()
         if not self.changes:  # what a single case asks is asked again, or memory grew with the cases

@@ -53,16 +53,16 @@ class Budget:
     @classmethod
     def of_environment(cls) -> Budget:
         """What FUZZ_SEED, FUZZ_CASES, FUZZ_SECONDS and FUZZ_CASE ask for."""
-        told = {
+        options = {
             name: text
             for name in ("seed", "cases", "seconds", "case")
             if (text := os.environ.get(f"FUZZ_{name.upper()}"))
         }
         return cls(
-            int(told.get("seed", cls.seed)),
-            int(told.get("cases", cls.cases)),
-            float(told.get("seconds", cls.seconds)),
-            int(told["case"]) if "case" in told else None,
+            int(options.get("seed", cls.seed)),
+            int(options.get("cases", cls.cases)),
+            float(options.get("seconds", cls.seconds)),
+            int(options["case"]) if "case" in options else None,
         )
 
 

@@ -256,12 +256,12 @@ def _chunked(draw: random.Random, answer: HttpAnswer, _: Sequence[HttpAnswer]) -
     wrong = draw.randrange(-3, max(1, len(pieces)))
     written = b""
     for number, piece in enumerate(pieces):
-        told = b"%x" % len(piece)
+        announced = b"%x" % len(piece)
         if number == wrong:
-            told = draw.choice(
+            announced = draw.choice(
                 (b"%x" % (len(piece) + 1), b"%x" % (len(piece) // 2), b"f" * 16, b"-1", b"", b"zz", b"0")
             )
-        written += told + draw.choice((b"", b"", b";name=value", b";" + b"x" * 20_000)) + b"\r\n" + piece + b"\r\n"
+        written += announced + draw.choice((b"", b"", b";name=value", b";" + b"x" * 20_000)) + b"\r\n" + piece + b"\r\n"
     written += draw.choice((b"0\r\n\r\n", b"0\r\n\r\n", b"0\r\nX-Trailer: 1\r\n\r\n", b"", b"0\r\n", b"0\n\n"))
     headers = (*answer.without("content-length"), ("Transfer-Encoding", "chunked"))
     kept = (*answer.headers, ("Transfer-Encoding", "chunked")) if draw.random() < 0.1 else headers

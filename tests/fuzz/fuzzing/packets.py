@@ -100,12 +100,12 @@ class SftpAnswerer:
 
     def changed(self, answer: bytes, request: bytes) -> list[bytes]:
         """What is sent in place of an answer; empty bytes end the connection."""
-        asked = request[:1] + self._by_path(request[_HEAD.size :])
+        request_key = request[:1] + self._by_path(request[_HEAD.size :])
         if answer[:1] == bytes([_HANDLE]):
-            self._paths[answer[_HEAD.size :]] = asked
-        number = self._asked[asked]
-        self._asked[asked] += 1
-        draw = random.Random(f"{self._case} {asked!r} {number}")
+            self._paths[answer[_HEAD.size :]] = request_key
+        number = self._asked[request_key]
+        self._asked[request_key] += 1
+        draw = random.Random(f"{self._case} {request_key!r} {number}")
         if not self.changes or draw.random() > SHARE:
             return [_framed(answer)]
         return _changed(draw, answer)
@@ -169,9 +169,9 @@ def _content(draw: random.Random, answer: bytes, _kind: int, _number: int) -> li
 def _word(draw: random.Random, answer: bytes, _kind: int, _number: int) -> list[bytes]:
     """Put a strange number in the place of four bytes: a length, a count, a flag."""
     rest = answer[_HEAD.size :]
-    place = draw.randrange(max(1, len(rest) - 3))
+    offset = draw.randrange(max(1, len(rest) - 3))
     word = draw.choice((0, 1, 0xFFFF, 0x7FFFFFFF, 0xFFFFFFFF))
-    return [_framed(answer[: _HEAD.size] + rest[:place] + _WORD.pack(word) + rest[place + 4 :])]
+    return [_framed(answer[: _HEAD.size] + rest[:offset] + _WORD.pack(word) + rest[offset + 4 :])]
 
 
 def _kind(draw: random.Random, answer: bytes, _kind: int, number: int) -> list[bytes]:

@@ -94,7 +94,7 @@ def _damage_one(draw: random.Random, folder: Path) -> str:
     name = str(path.relative_to(folder))
     way = draw.choice(WAYS)
     path.parent.chmod(0o755)
-    other = draw.choice([one for one in files if one.suffix == path.suffix])
+    other = draw.choice([finding for finding in files if finding.suffix == path.suffix])
     data = path.read_bytes()
     if way == "bytes":
         _write(path, mutate(draw, data))
@@ -131,8 +131,8 @@ def _replace(draw: random.Random, path: Path, way: str, other: str) -> None:
 
 def _files(folder: Path) -> Iterator[Path]:
     """The regular files that may be damaged: what an earlier damage made a link or a pipe of is left alone."""
-    for place in PLACES:
-        for inside, _, names in os.walk(folder / place):
+    for subfolder in PLACES:
+        for inside, _, names in os.walk(folder / subfolder):
             paths = (Path(inside, name) for name in names if name not in LEFT_OUT)
             yield from (path for path in paths if stat.S_ISREG(path.lstat().st_mode))
 
@@ -170,9 +170,9 @@ def copy(source: Path, target: Path) -> None:
         here.mkdir(parents=True, exist_ok=True)
         for name in names:
             path = Path(folder, name)
-            found = path.lstat()
-            if first := known.get(found.st_ino):
+            status = path.lstat()
+            if first := known.get(status.st_ino):
                 os.link(first, here / name)
             else:
                 shutil.copy2(path, here / name)
-                known[found.st_ino] = here / name
+                known[status.st_ino] = here / name

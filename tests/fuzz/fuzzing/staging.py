@@ -70,7 +70,7 @@ def stage_case(opened: Opened, scratch: Path, draw: random.Random, expected: Map
     source = open_source(opened.url, opened.options, idle=IDLE)
     try:
         objects = list(islice(source.list(), LISTED))
-        usable = {one.key: one for one in objects if not path_problem(one.key)}
+        usable = {obj.key: obj for obj in objects if not path_problem(obj.key)}
         _read_a_part(source, usable, draw, expected)
         return _bring(source, usable, scratch, expected)
     finally:
@@ -93,9 +93,9 @@ def _read_a_part(
         source.read_into(source.find(key), start, memoryview(buffer))
     except StagegateError:
         return
-    for place in range(0, len(buffer) - 7, 8):
-        if buffer[place : place + 8] == filling[place : place + 8]:
-            raise WrongOutcome(f"a read of {key} from {start} to {end} left byte {place} as it was, and no error")
+    for offset in range(0, len(buffer) - 7, 8):
+        if buffer[offset : offset + 8] == filling[offset : offset + 8]:
+            raise WrongOutcome(f"a read of {key} from {start} to {end} left byte {offset} as it was, and no error")
 
 
 def _bring(source: Source, objects: Mapping[str, SourceObject], scratch: Path, expected: Mapping[str, bytes]) -> str:

@@ -95,7 +95,7 @@ def test_one_node_is_the_node_of_devices_that_name_none(tmp_path: Path) -> None:
     assert distance(tree.machine, "0000:00:02.0", "0000:40:02.0") == "same NUMA node"
 
 
-def asked(tree: Tree, folder: str = "/cache", *gpus: Gpu) -> CheckResult:
+def locality(tree: Tree, folder: str = "/cache", *gpus: Gpu) -> CheckResult:
     volume = replace(VOLUME, path=Path(folder))
     context = check_context(gpus=lambda: Gpus(gpus=gpus or (H100,)), volume=lambda: volume, machine=tree.machine)
     return gpu_locality(context, OnGpus())
@@ -104,7 +104,7 @@ def asked(tree: Tree, folder: str = "/cache", *gpus: Gpu) -> CheckResult:
 def test_partition_of_a_drive_at_the_gpu_s_switch_passes(tree: Tree) -> None:
     tree.disk(f"{SWITCH}/0000:02:01.0/{NVME}/nvme/nvme0/nvme0n1", "nvme0n1p2", "259:2")
     tree.mount("/cache", "xfs", "/dev/nvme0n1p2", "259:2")
-    answer = asked(tree)
+    answer = locality(tree)
     assert answer.outcome is Outcome.PASS
     assert answer.measured == {"disks": [NVME], "distance": {f"GPU 0 ({GPU})": "same PCIe switch"}}
 
@@ -117,7 +117,7 @@ def test_the_farthest_of_a_raid_s_disks_counts(tree: Tree) -> None:
     tree.slave(raid, of=near)
     tree.slave(raid, of=far)
     tree.mount("/cache", "ext4", "/dev/mapper/cache", "253:0")
-    answer = asked(tree)
+    answer = locality(tree)
     assert answer.outcome is Outcome.WARN
     assert answer.measured["disks"] == [NVME, FAR]
     assert "other NUMA node" in answer.findings[0].problem
@@ -147,7 +147,7 @@ def test_file_system_with_own_mount_numbers_is_found_by_device(tree: Tree) -> No
 )
 def test_what_is_no_disk_of_this_machine_is_unknown(tree: Tree, kind: str, device: str, number: str) -> None:
     tree.mount("/cache", kind, device, number)
-    answer = asked(tree)
+    answer = locality(tree)
     assert answer.outcome is Outcome.INCONCLUSIVE
     assert "findmnt -T /cache" in answer.findings[0].fix
 
@@ -156,7 +156,7 @@ def test_each_gpu_is_judged_by_itself(tree: Tree) -> None:
     tree.disk(f"{SWITCH}/0000:02:01.0/{NVME}/nvme/nvme0", "nvme0n1", "259:0")
     tree.mount("/cache", "ext4", "/dev/nvme0n1", "259:0")
     other = replace(H100, index=1, pci=FAR)
-    answer = asked(tree, "/cache", H100, other)
+    answer = locality(tree, "/cache", H100, other)
     assert [finding.subject for finding in answer.findings] == [f"GPU 1 ({FAR})"]
     assert answer.outcome is Outcome.WARN
 
@@ -165,9 +165,9 @@ def test_nearest_and_newest_mount_holds_a_folder(tree: Tree) -> None:
     tree.mount("/cache", "ext4", "/dev/old", "8:2")
     tree.mount("/cache/deeper", "xfs", "/dev/other", "8:4")
     tree.mount("/cache", "xfs", "/dev/new", "8:3")
-    found = tree.machine.mount(Path("/cache/of/ours"))
-    assert found is not None
-    assert (found.kind, found.device, found.number) == ("xfs", "/dev/new", "8:3")
+    mount = tree.machine.mount(Path("/cache/of/ours"))
+    assert mount is not None
+    assert (mount.kind, mount.device, mount.number) == ("xfs", "/dev/new", "8:3")
 
 
 def test_this_machine_names_a_folder_s_file_system_and_memory(tmp_path: Path) -> None:

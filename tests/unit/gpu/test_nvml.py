@@ -42,7 +42,7 @@ def library(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureReq
 OLD = pytest.mark.parametrize("library", [("-DOLD",)], indirect=True, ids=["before 510"])
 
 
-def asked(library: Path, answers: Path, sys_root: str = "/nowhere", ask: str = ASK) -> dict[str, Any]:
+def facts_of(library: Path, answers: Path, sys_root: str = "/nowhere", ask: str = ASK) -> dict[str, Any]:
     env = os.environ | {"LD_LIBRARY_PATH": str(library), "FAKE_NVML": str(answers)}
     command = [sys.executable, "-c", ask, sys_root]
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
@@ -51,9 +51,9 @@ def asked(library: Path, answers: Path, sys_root: str = "/nowhere", ask: str = A
 
 
 def test_every_fact_of_two_gpus(library: Path) -> None:
-    found = asked(library, HERE / "h100.txt")
-    assert (found["driver"], found["cuda"]) == ("550.54.15", "12.4")
-    assert found["gpus"] == [
+    facts = facts_of(library, HERE / "h100.txt")
+    assert (facts["driver"], facts["cuda"]) == ("550.54.15", "12.4")
+    assert facts["gpus"] == [
         {
             "index": 0,
             "minor": 2,
@@ -92,14 +92,14 @@ def test_every_fact_of_two_gpus(library: Path) -> None:
 
 
 def test_gpu_before_ampere_tells_pages_and_no_rows(library: Path) -> None:
-    (gpu,) = asked(library, HERE / "v100.txt")["gpus"]
+    (gpu,) = facts_of(library, HERE / "v100.txt")["gpus"]
     assert (gpu["retired_pages"], gpu["retirement_pending"]) == (3, False)
     assert (gpu["mig"], gpu["remap_pending"], gpu["remap_failed"]) == (None, None, None)
 
 
 @OLD
 def test_old_driver_is_asked_in_its_own_way(library: Path) -> None:
-    gpus = asked(library, HERE / "h100.txt")["gpus"]
+    gpus = facts_of(library, HERE / "h100.txt")["gpus"]
     assert [gpu["processes"] for gpu in gpus] == [[], [4711, 4712]]
     assert gpus[0]["used"] == 4325376 + 549453824  # it can't tell what it keeps for itself
 
@@ -115,24 +115,24 @@ def test_failure_names_the_gpu_and_what_to_do(
     library: Path, tmp_path: Path, line: str, problem: str, hint: str
 ) -> None:
     (tmp_path / "answers").write_text(f"{line}\n{(HERE / 'h100.txt').read_text()}")
-    found = asked(library, tmp_path / "answers", str(bus(tmp_path, "0000:18:00.0")))
-    assert found["error"] == problem
-    assert hint in found["hint"]
+    facts = facts_of(library, tmp_path / "answers", str(bus(tmp_path, "0000:18:00.0")))
+    assert facts["error"] == problem
+    assert hint in facts["hint"]
 
 
 @pytest.mark.parametrize("line", ["1.error 15", "init 999", "init 18"])
 def test_library_that_fails_is_no_sign_that_there_is_no_gpu(library: Path, tmp_path: Path, line: str) -> None:
     (tmp_path / "answers").write_text(f"{line}\n{(HERE / 'h100.txt').read_text()}")
-    assert "error" in asked(library, tmp_path / "answers", str(bus(tmp_path)))
+    assert "error" in facts_of(library, tmp_path / "answers", str(bus(tmp_path)))
 
 
 def test_library_that_hangs_is_left_behind(library: Path, tmp_path: Path) -> None:
     (tmp_path / "answers").write_text("hang 1\n")
-    found = asked(
+    facts = facts_of(
         library, tmp_path / "answers", ask=ASK.replace("find_gpus(Machine(sys=Path(sys.argv[1])))", "read_gpus(1)")
     )
-    assert found["error"] == "NVML did not answer within 1 s"
-    assert "dmesg" in found["hint"]
+    assert facts["error"] == "NVML did not answer within 1 s"
+    assert "dmesg" in facts["hint"]
 
 
 def bus(root: Path, *gpus: str) -> Path:
@@ -148,8 +148,8 @@ def bus(root: Path, *gpus: str) -> Path:
 
 def test_gpus_that_the_library_does_not_show_are_not_absent(library: Path, tmp_path: Path) -> None:
     (tmp_path / "answers").write_text("driver 550.54.15\n")
-    found = asked(library, tmp_path / "answers", str(bus(tmp_path, "0000:18:00.0", "0000:2a:00.0")))
-    assert found["error"] == "NVML shows none of the GPUs on the PCI bus: 0000:18:00.0, 0000:2a:00.0"
+    facts = facts_of(library, tmp_path / "answers", str(bus(tmp_path, "0000:18:00.0", "0000:2a:00.0")))
+    assert facts["error"] == "NVML shows none of the GPUs on the PCI bus: 0000:18:00.0, 0000:2a:00.0"
 
 
 NO_LIBRARY = "init 12\n"
@@ -157,14 +157,14 @@ NO_LIBRARY = "init 12\n"
 
 def test_node_without_library_and_gpus_has_none(library: Path, tmp_path: Path) -> None:
     (tmp_path / "answers").write_text(NO_LIBRARY)
-    assert asked(library, tmp_path / "answers", str(bus(tmp_path)))["gpus"] == []
+    assert facts_of(library, tmp_path / "answers", str(bus(tmp_path)))["gpus"] == []
 
 
 def test_gpu_on_the_bus_without_a_driver_is_not_absent(library: Path, tmp_path: Path) -> None:
     (tmp_path / "answers").write_text(NO_LIBRARY)
-    found = asked(library, tmp_path / "answers", str(bus(tmp_path, "0000:18:00.0")))
-    assert found["error"].startswith("NVML returned an error")
-    assert "nvidia-container-toolkit" in found["hint"]
+    facts = facts_of(library, tmp_path / "answers", str(bus(tmp_path, "0000:18:00.0")))
+    assert facts["error"].startswith("NVML returned an error")
+    assert "nvidia-container-toolkit" in facts["hint"]
 
 
 def test_absent_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

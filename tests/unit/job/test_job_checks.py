@@ -40,21 +40,21 @@ def staged(tmp_path: Path) -> Callable[..., CheckContext]:
     return ask
 
 
-def asked(name: str, context: CheckContext, **params: Any) -> Evidence:
+def evidence_of(name: str, context: CheckContext, **params: Any) -> Evidence:
     requirement = Requirement(name, Severity.BLOCKING, {"seconds": f"{SECONDS}s", **params})
     return run_check(CHECKS[name], requirement, context)
 
 
 @BOTH
 def test_spec_without_a_job_is_inconclusive_and_says_what_to_add(name: str) -> None:
-    evidence = asked(name, check_context())
+    evidence = evidence_of(name, check_context())
     assert evidence.outcome is Outcome.INCONCLUSIVE
     assert "job: {batch_size: 400" in evidence.findings[0].fix
 
 
 @BOTH
 def test_version_that_is_not_staged_here_is_inconclusive(name: str) -> None:
-    evidence = asked(name, check_context(spec=a_spec(job=JOB)))
+    evidence = evidence_of(name, check_context(spec=a_spec(job=JOB)))
     assert evidence.outcome is Outcome.INCONCLUSIVE
     assert evidence.findings[0].fix == f"stagegate stage nycflights@{DIGEST}"
 
@@ -62,14 +62,14 @@ def test_version_that_is_not_staged_here_is_inconclusive(name: str) -> None:
 @BOTH
 @pytest.mark.parametrize("sizes", [(), (0, 0)])
 def test_nothing_read_is_no_pass(name: str, staged: Callable[..., CheckContext], sizes: tuple[int, ...]) -> None:
-    evidence = asked(name, staged(sizes))
+    evidence = evidence_of(name, staged(sizes))
     assert (evidence.outcome, evidence.summary) == (Outcome.INCONCLUSIVE, "0 bytes were read")
 
 
 def test_fast_enough_volume_passes_with_its_bytes_by_tier(
     staged: Callable[..., CheckContext],
 ) -> None:
-    evidence = asked("feed_rate", staged(step_time=3600.0))
+    evidence = evidence_of("feed_rate", staged(step_time=3600.0))
     assert evidence.outcome is Outcome.PASS
     assert evidence.measured["bytes"] == 8 * 128 * KIB
     assert evidence.measured["tiers"] == {"source": 0, "local": 8 * 128 * KIB, "page_cache": 0}
@@ -78,7 +78,7 @@ def test_fast_enough_volume_passes_with_its_bytes_by_tier(
 
 @BOTH
 def test_slow_volume_fails_and_names_the_bottleneck(name: str, staged: Callable[..., CheckContext]) -> None:
-    evidence = asked(name, staged(step_time=1e-9))
+    evidence = evidence_of(name, staged(step_time=1e-9))
     assert evidence.outcome is Outcome.FAIL
     (finding,) = evidence.findings
     assert finding.subject == evidence.measured["bottleneck"]
@@ -89,12 +89,12 @@ def test_slow_volume_fails_and_names_the_bottleneck(name: str, staged: Callable[
 
 def test_thresholds_are_the_policy_s(staged: Callable[..., CheckContext]) -> None:
     context = staged(step_time=1e-5)
-    assert asked("utilisation", context, warn=1e-9, fail=1e-9).outcome is Outcome.PASS
-    assert asked("utilisation", context, warn=1.0, fail=1e-9).outcome is Outcome.WARN
+    assert evidence_of("utilisation", context, warn=1e-9, fail=1e-9).outcome is Outcome.PASS
+    assert evidence_of("utilisation", context, warn=1.0, fail=1e-9).outcome is Outcome.WARN
 
 
 def test_utilisation_reads_batches_whole_and_once(staged: Callable[..., CheckContext]) -> None:
-    evidence = asked("utilisation", staged(accelerators=2), warn=1e-9, fail=1e-9)
+    evidence = evidence_of("utilisation", staged(accelerators=2), warn=1e-9, fail=1e-9)
     assert (evidence.measured["steps"], evidence.measured["bytes"]) == (16, 8 * 128 * KIB)
     assert evidence.measured["tiers"]["page_cache"] == 0
 
@@ -110,14 +110,14 @@ def test_utilisation_reads_batches_whole_and_once(staged: Callable[..., CheckCon
 def test_too_few_steps_are_no_share(
     staged: Callable[..., CheckContext], changes: dict[str, Any], params: dict[str, Any], fix: str
 ) -> None:
-    evidence = asked("utilisation", staged(**changes), **params)
+    evidence = evidence_of("utilisation", staged(**changes), **params)
     assert evidence.outcome is Outcome.INCONCLUSIVE
     assert evidence.findings[0].fix.startswith(fix)
 
 
 @BOTH
 def test_bytes_that_may_be_read_are_a_bound(name: str, staged: Callable[..., CheckContext]) -> None:
-    evidence = asked(name, staged(step_time=1e-9), bytes="512KiB")
+    evidence = evidence_of(name, staged(step_time=1e-9), bytes="512KiB")
     assert evidence.measured["bytes"] == 384 * KIB
 
 
@@ -130,7 +130,7 @@ def test_page_cache_alone_proves_nothing_about_the_volume(
     account.parent.mkdir(parents=True)
     account.write_text("read_bytes: 0\n")
     machine = type(context.machine)(proc=tmp_path / "proc")
-    evidence = asked(name, replace(context, machine=machine))
+    evidence = evidence_of(name, replace(context, machine=machine))
     assert evidence.outcome is Outcome.INCONCLUSIVE
     assert "only the page cache was read (100% of the bytes)" in evidence.summary
     assert evidence.measured["bottleneck"] == "page cache"
@@ -146,7 +146,7 @@ def test_cache_on_a_network_file_system_counts_as_source(
     (process / "io").symlink_to("/proc/self/io")
     (process / "mountinfo").write_text(f"30 1 0:45 / {tmp_path} rw - nfs4 nas:/export rw\n")
     machine = type(context.machine)(proc=tmp_path / "proc")
-    evidence = asked(name, replace(context, machine=machine))
+    evidence = evidence_of(name, replace(context, machine=machine))
     assert evidence.measured["tiers"] == {"source": 8 * 128 * KIB, "local": 0, "page_cache": 0}
     assert evidence.measured["bottleneck"] in {"source", "readers", "processor"}
     if evidence.measured["bottleneck"] == "source":
@@ -159,7 +159,7 @@ def test_missing_file_is_inconclusive_with_the_command_to_repair(
 ) -> None:
     context = staged()
     (tmp_path / "3.bin").unlink()
-    evidence = asked(name, context, seconds="1s")
+    evidence = evidence_of(name, context, seconds="1s")
     assert evidence.outcome is Outcome.INCONCLUSIVE
     assert "3.bin can't be read" in evidence.findings[0].problem
     assert "stagegate verify" in evidence.findings[0].fix
@@ -179,7 +179,7 @@ def reading(rate: int, *, cpu: float = 0.1, source: bool = False) -> Reading:
 
 
 @pytest.mark.parametrize(
-    ("first", "more", "named"),
+    ("first", "more", "expected"),
     [
         (reading(100), reading(100), Bottleneck.VOLUME),
         (reading(100), reading(124), Bottleneck.VOLUME),
@@ -190,8 +190,8 @@ def reading(rate: int, *, cpu: float = 0.1, source: bool = False) -> Reading:
         (reading(100, cpu=3.1), reading(100), Bottleneck.VOLUME),
     ],
 )
-def test_bottleneck_is_told_by_what_more_readers_give(first: Reading, more: Reading, named: Bottleneck) -> None:
-    assert bottleneck(first, more, cores=4) is named
+def test_bottleneck_is_told_by_what_more_readers_give(first: Reading, more: Reading, expected: Bottleneck) -> None:
+    assert bottleneck(first, more, cores=4) is expected
 
 
 @pytest.mark.parametrize("model", [FeedRate, Utilisation])

@@ -1,0 +1,81 @@
+"""The part of the catalog that keeps requests for approval, their answers, and the flow runs that wait for them."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import datetime
+
+from prefect_stagegate.catalog.codec import encode
+from prefect_stagegate.catalog.typed_records import TypedRecords, corrupt
+from prefect_stagegate.clock import now, stamp
+from prefect_stagegate.model import Approval, ApprovalRequest, Identity, Wait, person_key
+
+
+class ApprovalRecords(TypedRecords):
+    """The records of approvals. Every method may raise `CatalogError`."""
+
+    def put_request(
+        self, dataset: str, digest: str, target: str, policy: str, requester: Identity, *, after: int | None = None
+    ) -> ApprovalRequest:
+        """Record a request to promote a version; answers are stored under its id."""
+        # Ids sort by time: `20260301T030000.000000Z-1f3a…`.
+        request_id = now().strftime("%Y%m%dT%H%M%S.%fZ-") + uuid.uuid4().hex[:12]
+        request = ApprovalRequest(request_id, dataset, digest, target, policy, requester, stamp(now()), after)
+        self._records.create(self._request_folder(dataset, target, request.id) + "request.json", encode(request))
+        return request
+
+    def requests(self, dataset: str, target: str) -> list[ApprovalRequest]:
+        """All requests for a target, the oldest first."""
+        folder = f"datasets/{dataset}/approvals/{target}/"
+        return [self._load_request(folder, name) for name in self._records.folders(folder)]
+
+    def put_answer(self, request: ApprovalRequest, approval: Approval) -> Approval:
+        """Add an answer; the same one of the same person again adds nothing, unless only the new one is signed."""
+        folder = self._request_folder(request.dataset, request.target, request.id)
+        while True:
+            # Before the answers are read: an answer that is added meanwhile takes this number, and `create` fails.
+            number = self._last(folder) + 1
+            answers = self.approvals(request)
+            person = person_key(approval.approver.name)
+            last = next((answer for answer in reversed(answers) if person_key(answer.approver.name) == person), None)
+            if last and last.approved == approval.approved and (last.envelope or not approval.envelope):
+                return last
+            if self._records.create(f"{folder}{number:08d}.json", encode(approval)):
+                return approval
+
+    def approvals(self, request: ApprovalRequest) -> list[Approval]:
+        """The answers to a request, the oldest first."""
+        folder = self._request_folder(request.dataset, request.target, request.id)
+        names = (key.removeprefix(folder) for key in self._records.keys(folder))
+        return [self._load(Approval, folder + name) for name in names if name[0].isdigit()]
+
+    def put_wait(self, request: ApprovalRequest, flow_run: str, until: datetime) -> Wait:
+        """Record until when a flow run waits for answers to a request, over an earlier record."""
+        wait = Wait(request.id, flow_run, stamp(until), stamp(now()))
+        folder = self._request_folder(request.dataset, request.target, request.id)
+        # Replaced, unlike other records: it decides nothing.
+        self._records.replace(f"{folder}waits/{flow_run}.json", encode(wait))
+        return wait
+
+    def waits(self, request: ApprovalRequest) -> list[Wait]:
+        """The flow runs that wait for answers to a request, or did."""
+        return self._load_all(Wait, self._request_folder(request.dataset, request.target, request.id) + "waits/")
+
+    def awaited(self, dataset: str, target: str, flow_run: str) -> ApprovalRequest | None:
+        """The newest request for a target that a flow run waits for, or did."""
+        folder = f"datasets/{dataset}/approvals/{target}/"
+        for name in reversed(self._records.folders(folder)):
+            if self._records.read(f"{folder}{name}/waits/{flow_run}.json") is not None:
+                return self._load_request(folder, name)
+        return None
+
+    def _load_request(self, folder: str, name: str) -> ApprovalRequest:
+        """The request in a folder, whose fields must lead to this folder."""
+        # Answers are written to the folder of the fields: a copied request would have them go elsewhere.
+        request = self._load(ApprovalRequest, f"{folder}{name}/request.json")
+        if self._request_folder(request.dataset, request.target, request.id) != f"{folder}{name}/":
+            raise corrupt(f"{folder}{name}/request.json", f"holds the request {request.id!r}")
+        return request
+
+    def _request_folder(self, dataset: str, target: str, request: str) -> str:
+        return f"datasets/{dataset}/approvals/{target}/{request}/"

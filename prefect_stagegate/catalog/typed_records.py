@@ -1,0 +1,57 @@
+"""Typed records: what every part of the catalog does with keys and stored values."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+from prefect_stagegate.catalog.codec import decode
+from prefect_stagegate.catalog.keys import dataset_of
+from prefect_stagegate.catalog.records import Records
+from prefect_stagegate.errors import CorruptRecord
+
+T = TypeVar("T")
+
+
+class TypedRecords:
+    """Records of known types, by their keys. Numbered ones lie below a prefix: the highest number is the newest."""
+
+    def __init__(self, records: Records) -> None:
+        self._records = records
+        self.url = records.url
+
+    def _key(self, dataset: str, kind: str, digest: str, rest: str = ".parquet") -> str:
+        return f"datasets/{dataset}/{kind}/{digest.removeprefix('sha256:')}{rest}"
+
+    def _load(self, kind: type[T], key: str) -> T:
+        data = self._records.read(key)
+        if data is None:
+            raise corrupt(key, "is gone")
+        return decode(kind, data, key)
+
+    def _load_all(self, kind: type[T], prefix: str) -> list[T]:
+        """All records below a prefix, sorted by key."""
+        return [self._load(kind, key) for key in self._records.keys(prefix)]
+
+    def _load_newest(self, kind: type[T], prefix: str) -> T | None:
+        """The record with the highest number below a prefix; None without one."""
+        keys = list(self._records.keys(prefix))
+        return self._load(kind, keys[-1]) if keys else None
+
+    def _append(self, prefix: str, data: bytes) -> None:
+        """Store a record under the next free number. Numbers tell which is the newest, since clocks may be wrong."""
+        last = self._last(prefix)
+        # Another writer may have taken the number since: then the next one is tried.
+        while not self._records.create(f"{prefix}{last + 1:08d}.json", data):
+            last += 1
+
+    def _last(self, prefix: str) -> int:
+        """The number of the newest record below a prefix; 0 without one."""
+        names = (key.removeprefix(prefix).removesuffix(".json") for key in self._records.keys(prefix))
+        return max((int(name) for name in names if name.isdigit()), default=0)
+
+
+def corrupt(key: str, problem: str) -> CorruptRecord:
+    """The error of a record that can't be believed."""
+    return CorruptRecord(
+        f"The catalog's record {key} {problem}", hint="Restore it from a backup.", dataset=dataset_of(key)
+    )

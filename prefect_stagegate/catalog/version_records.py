@@ -1,0 +1,225 @@
+"""The part of the catalog that keeps versions: their manifests, origins, missing objects and specs."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from prefect_stagegate.catalog.codec import encode
+from prefect_stagegate.catalog.typed_records import TypedRecords, corrupt
+from prefect_stagegate.errors import UnknownDataset, UnknownRef, suggest
+from prefect_stagegate.manifest import Manifest, Seal, path_problem, row
+from prefect_stagegate.model import Entry, FailedObject, Origin, Pins
+from prefect_stagegate.units import count_text
+
+if TYPE_CHECKING:
+    from prefect_stagegate.catalog.tables import Footer
+
+END = 1 << 16
+"""Bytes at the end of a manifest or of origins; nearly every footer fits into them."""
+
+R = TypeVar("R", Entry, Origin)
+
+
+class VersionRecords(TypedRecords):
+    """The records of versions. Every method may raise `CatalogError`."""
+
+    def datasets(self) -> list[str]:
+        """The names of all datasets, sorted."""
+        return self._records.folders("datasets/")
+
+    def require_dataset(self, dataset: str) -> None:
+        """Raise `UnknownDataset` when the catalog has nothing under this name."""
+        if not self._records.folders(f"datasets/{dataset}/"):
+            known = self.datasets()
+            raise UnknownDataset(
+                f"The catalog {self.url} has no dataset {dataset!r}",
+                hint=suggest(dataset, known, "It")
+                if known
+                else "It is empty: stage a spec with `stagegate stage SPEC`.",
+            )
+
+    def put_version(
+        self,
+        dataset: str,
+        digest: str,
+        files: int,
+        size: int,
+        entries: Iterable[Entry],
+        origins: Iterable[Origin],
+        pins: Pins | None = None,
+    ) -> bool:
+        """Store a version's manifest and origins; True when the manifest is new.
+
+        Args:
+            dataset: The dataset's name.
+            digest: The version's digest, which must be that of `entries`.
+            files: Number of entries.
+            size: Sum of their sizes in bytes.
+            entries: Sorted by path.
+            origins: Sorted by path; they replace those of an earlier staging of the same version.
+            pins: The summary of the origins' pins, so that readers need not count them.
+        """
+        from prefect_stagegate.catalog.tables import ENTRIES, ORIGINS, write_pins
+
+        facts = {"digest": digest, "files": str(files), "bytes": str(size)}
+        # The origins first: once a version has its manifest, its origins can be read.
+        self._records.replace(self._key(dataset, "origins", digest), ORIGINS.write(origins, facts | write_pins(pins)))
+        key = self._key(dataset, "manifests", digest)
+        # Looked up first: a known manifest, which may be large, is neither written nor sent again.
+        return not self.has_version(dataset, digest) and self._records.create(key, ENTRIES.write(entries, facts))
+
+    def has_version(self, dataset: str, digest: str) -> bool:
+        """Whether the catalog knows the version."""
+        return self._records.read_end(self._key(dataset, "manifests", digest), 1) is not None
+
+    def versions(self, dataset: str) -> list[str]:
+        """The digests of all versions, sorted by digest."""
+        keys = self._records.keys(f"datasets/{dataset}/manifests/")
+        return ["sha256:" + key.rsplit("/", 1)[1].removesuffix(".parquet") for key in keys]
+
+    def manifest(self, dataset: str, digest: str) -> Manifest:
+        """The version's manifest. Its entries are a stream, which raises at its end when they don't have the digest.
+
+        Raises:
+            UnknownRef: The catalog has no such version.
+            CorruptRecord: The stored manifest is another version's.
+        """
+        from prefect_stagegate.catalog.tables import ENTRIES
+
+        key = self._key(dataset, "manifests", digest)
+        data = self._require_version(dataset, digest, self._records.read(key))
+        sums = _sums(ENTRIES.footer(data, key), digest, key)
+
+        def entries() -> Iterator[Entry]:
+            return _verified(ENTRIES.read(data, key), digest, key, sums.bytes)
+
+        return Manifest(dataset, digest, sums.files, sums.bytes, entries)
+
+    def sums(self, dataset: str, digest: str) -> Seal:
+        """The numbers of the version's files and bytes. Reads the end of its manifest only.
+
+        Raises:
+            UnknownRef: The catalog has no such version.
+            CorruptRecord: The stored manifest is another version's.
+        """
+        from prefect_stagegate.catalog.tables import ENTRIES
+
+        key = self._key(dataset, "manifests", digest)
+        end = self._require_version(dataset, digest, self._end(key))
+        return _sums(ENTRIES.footer(end, key), digest, key)
+
+    def origins(self, dataset: str, digest: str) -> Iterator[Origin]:
+        """Where the version's entries came from, sorted by path.
+
+        Raises:
+            CorruptRecord: The record is damaged, or another version's, which is known only after the last origin.
+        """
+        from prefect_stagegate.catalog.tables import ORIGINS
+
+        key = self._key(dataset, "origins", digest)
+        data = self._require_version(dataset, digest, self._records.read(key))
+        return _verified(ORIGINS.read(data, key), digest, key)
+
+    def pins(self, dataset: str, digest: str) -> Pins | None:
+        """The summary of the pins of the version's origins; None without a record of its origins.
+
+        Raises:
+            CorruptRecord: The record is damaged.
+        """
+        from prefect_stagegate.catalog.tables import ORIGINS
+
+        key = self._key(dataset, "origins", digest)
+        end = self._end(key)
+        if end is None:
+            return None
+        footer = ORIGINS.footer(end, key)
+        if footer.digest != digest:
+            raise corrupt(key, f"belongs to the version {footer.digest}")
+        if footer.pins:
+            return footer.pins
+        # Records of earlier releases have no summary.
+        counts = ORIGINS.counts(self._records.read(key) or b"", key, ("pin_kind", "pin_strength"))
+        return Pins.of({(kind, strength): count for (kind, strength), count in counts.items()})
+
+    def _end(self, key: str) -> bytes | None:
+        """The end of a record, with its whole footer; None when there is no such record."""
+        from prefect_stagegate.catalog.tables import footer_size
+
+        end = self._records.read_end(key, END)
+        needed = footer_size(end) if end else 0
+        # Nearly always one read: only the footers of very many row groups are longer.
+        return end if needed <= END else self._records.read_end(key, needed)
+
+    def _require_version(self, dataset: str, digest: str, data: bytes | None) -> bytes:
+        if data is None:
+            self.require_dataset(dataset)
+            raise UnknownRef(
+                f"The catalog has no version {digest} of {dataset}",
+                hint=f"`stagegate ls {dataset}` lists its versions.",
+                dataset=dataset,
+            )
+        return data
+
+    def put_failed(self, dataset: str, digest: str, failed: Sequence[FailedObject]) -> None:
+        """Store the objects that the version lacks from here on; the same list again writes nothing."""
+        if self.failed(dataset, digest) != tuple(failed):
+            self._append(self._key(dataset, "failed", digest, "/"), encode(failed))
+
+    def failed(self, dataset: str, digest: str) -> tuple[FailedObject, ...]:
+        """The objects that could not be staged when the version was staged last."""
+        return tuple(self._load_newest(list[FailedObject], self._key(dataset, "failed", digest, "/")) or ())
+
+    # ── specs ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def put_spec(self, dataset: str, digest: str, canonical: Mapping[str, Any]) -> None:
+        """Store the spec that the version is staged from, from here on; the same again writes nothing."""
+        prefix = self._key(dataset, "specs", digest, "/")
+        if self.spec(dataset, digest) != canonical:
+            # With the digest, so that a copy of another version's record is refused.
+            self._append(prefix, encode({"version": digest, "spec": dict(canonical)}))
+
+    def spec(self, dataset: str, digest: str) -> dict[str, Any] | None:
+        """The canonical spec that the version was staged from last; None without one."""
+        return next(self.specs(dataset, digest), None)
+
+    def specs(self, dataset: str, digest: str) -> Iterator[dict[str, Any]]:
+        """All specs that the version was staged from, the newest first.
+
+        Raises:
+            CorruptRecord: A record is damaged, or another version's.
+        """
+        keys = list(self._records.keys(self._key(dataset, "specs", digest, "/")))
+        return (self._spec(key, digest) for key in reversed(keys))
+
+    def _spec(self, key: str, digest: str) -> dict[str, Any]:
+        record = self._load(dict[str, Any], key)
+        if record.get("version") != digest or not isinstance(record.get("spec"), dict):
+            raise corrupt(key, "is not the spec of its version")
+        spec: dict[str, Any] = record["spec"]
+        return spec
+
+
+def _verified(rows: Iterable[R], digest: str, key: str, size: int | None = None) -> Iterator[R]:
+    """Pass a version's rows on, and raise `CorruptRecord` after the last one unless they hash to its digest."""
+    hasher = hashlib.sha256()
+    total = 0
+    for entry in rows:
+        # Anyone who can write to the catalog can forge a manifest with a fitting digest, so paths are checked again.
+        if problem := path_problem(entry.path):
+            raise corrupt(key, f"has a path that is not allowed in a dataset: {problem}")
+        hasher.update(row(entry))
+        total += entry.size
+        yield entry
+    if hasher.hexdigest() != digest.removeprefix("sha256:") or size not in (None, total):
+        raise corrupt(key, "does not hold the entries of its version")
+
+
+def _sums(footer: Footer, digest: str, key: str) -> Seal:
+    """The sums in a manifest's footer, which must be the version's."""
+    if footer.digest != digest:
+        raise corrupt(key, f"is the manifest of {footer.digest}")
+    if footer.files != footer.rows:
+        raise corrupt(key, f"has {count_text(footer.rows, 'entry', 'entries')}, not {footer.files}")
+    return Seal(digest, footer.files, footer.bytes)

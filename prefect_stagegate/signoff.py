@@ -1,0 +1,139 @@
+"""What people decide about versions, and who they are: requests, answers, waivers and revocations.
+
+Only the standard library is imported here: short commands load this module.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+
+def person_key(name: str) -> str:
+    """A key that is equal for all spellings of a person's name: it ignores case, spaces and invisible characters.
+
+    >>> person_key(" Ines@Example.org\u200b") == person_key("ines@example.org")
+    True
+    """
+    spelled = " ".join(unicodedata.normalize("NFKC", name).split())
+    return "".join(letter for letter in spelled if unicodedata.category(letter) not in ("Cc", "Cf")).strip().casefold()
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who did something, and the source of the name: only a signature proves it."""
+
+    name: str
+    source: Literal["os-user", "declared", "prefect-form", "prefect-actor", "signature"]
+    """`declared` and `prefect-form`: somebody wrote the name into a setting or a flag, or into Prefect's form."""
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.source})"
+
+
+@dataclass(frozen=True, slots=True)
+class ApprovalRequest:
+    """A recorded request to promote a version, which waits for approval."""
+
+    id: str
+    dataset: str
+    digest: str
+    """The requested version: an answer approves no other."""
+    target: str
+    policy: str
+    """`sha256:<hex>` of the policy of the decision. An answer is valid only under that policy."""
+    requester: Identity
+    at: str
+    after: int | None = None
+    """The number of the target's last move then, 0 before the first. Once the target moves to another version, answers
+    no longer count. None where it isn't recorded: then answers count wherever the target is."""
+
+
+@dataclass(frozen=True, slots=True)
+class Revocation:
+    """The end of a waiver before its time."""
+
+    who: Identity
+    at: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Waiver:
+    """A person's temporary acceptance of one check's failure, for one version at one target."""
+
+    id: str
+    dataset: str
+    digest: str
+    """The only version that it is valid for."""
+    target: str
+    check: str
+    parameters: str
+    """`sha256:<hex>` of the check's parameters then. It is not valid for other thresholds."""
+    reason: str
+    approver: Identity
+    """Who is responsible for it; never the requester."""
+    requester: str
+    """Who had requested the gate's decision when it was granted."""
+    at: str
+    until: str
+    """When it ends, 30 days after `at` at most."""
+    revoked: Revocation | None = None
+
+    def __str__(self) -> str:
+        return f"waived by {self.approver} until {self.until[:16]}Z: {self.reason}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EvidenceRevocation:
+    """The end of one check's evidence about one version. Later evidence counts."""
+
+    dataset: str
+    digest: str
+    check: str
+    target: str = ""
+    """Ends only evidence that is bound to this target; empty for all of the check's evidence."""
+    reason: str
+    who: Identity
+    at: str
+    ahead: tuple[str, ...] = ()
+    """Times after `at` of evidence that was on record before: its node's clock was ahead."""
+
+    def __str__(self) -> str:
+        return f"revoked by {self.who} {self.at[:16]}Z: {self.reason}"
+
+    @property
+    def about(self) -> str:
+        """The evidence that it ends: `schema of nycflights@sha256:…`."""
+        target = f" at {self.target}" if self.target else ""
+        return f"{self.check}{target} of {self.dataset}@{self.digest}"
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """A flow run that is suspended until a request is answered."""
+
+    request: str
+    """The request's id."""
+    flow_run: str
+    """The run's id in Prefect."""
+    until: str
+    """When the run gives up."""
+    at: str
+
+
+@dataclass(frozen=True, slots=True)
+class Approval:
+    """One person's answer to a request."""
+
+    request: str
+    """The request's id."""
+    approver: Identity
+    approved: bool
+    """False when the version was declined."""
+    reason: str
+    at: str
+    envelope: Mapping[str, Any] = field(default_factory=dict)
+    """The DSSE envelope around the answer, when it is signed."""
