@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from enum import IntEnum
-from typing import Any
+from typing import Any, TypeVar
 
 from prefect_stagegate.model import Decision, DecisionOutcome, Evidence, Finding, Outcome, Severity
 from prefect_stagegate.report.legible import legible_text
@@ -75,6 +75,10 @@ class Row:
     def listed_findings(self) -> tuple[Finding, ...]:
         """The findings; a check without findings gets one made of its summary."""
         return self.findings or (Finding(self.check, self.summary, "", self.outcome),)
+
+
+Checked = TypeVar("Checked", Row, Evidence)
+"""A check with its findings."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,6 +209,19 @@ def legible(report: Report) -> Report:
     """The report without characters that act on a terminal, break XML or turn the direction of writing."""
     cleaned: Report = _clean(report)
     return cleaned
+
+
+def without_repeats(report: Report) -> Report:
+    """The report for readers, without repeated findings. Programs want each row whole."""
+    return replace(report, rows=tuple(name_repeats(report.rows)))
+
+
+def name_repeats(checks: Iterable[Checked]) -> Iterator[Checked]:
+    """Name the earlier check in place of findings that it lists already, as when work that checks share failed."""
+    first: dict[tuple[Finding, ...], str] = {}
+    for check in checks:
+        earlier = first.setdefault(check.findings, check.check) if check.findings else check.check
+        yield check if earlier == check.check else replace(check, summary=f"the same as {earlier}", findings=())
 
 
 def is_command(text: str) -> bool:

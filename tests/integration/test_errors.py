@@ -180,3 +180,26 @@ def test_dry_run_doubts_a_column_that_is_nearly_declared(tmp_path: Path, run_sta
     result = run_stagegate("stage", a_contract(tmp_path, expectation, dep_delay="int"), "--dry-run")
     assert result.returncode == 0
     assert "table things declares no column 'dep_dleay': did you mean 'dep_delay'?" in result.stderr
+
+
+def test_crash_of_the_judge_is_reported_once(tmp_path: Path, run_stagegate: Run) -> None:
+    broken = tmp_path / "broken/great_expectations"
+    broken.mkdir(parents=True)
+    (broken / "__init__.py").write_text("raise MemoryError('no 9 GiB left')\n")
+    path = os.pathsep.join([str(broken.parent), os.environ.get("PYTHONPATH", "")])
+    crash = {"PYTHONPATH": path, "STAGEGATE_IDENTITY": "ada"}
+    expectation = {"type": "expect_column_values_to_not_be_null", "kwargs": {"column": "a"}}
+    spec = a_contract(tmp_path, expectation, a="int")
+    gates = yaml.dump({"gates": {"pilot": {"require": ["schema", "nonempty", "expectations", "coverage"]}}})
+    spec.write_text(spec.read_text() + "owners: {data: d@example.org, infra: i@example.org}\n" + gates)
+    assert run_stagegate("stage", spec).returncode == 0
+    result = run_stagegate("check", "things", "--gate", "pilot", env=crash)
+    assert result.returncode == 3
+    assert "Traceback" not in result.stdout + result.stderr
+    assert result.stdout.count("  contract: The process that judges the tables crashed") == 1
+    assert result.stdout.count("MemoryError: no 9 GiB left") == 2  # the check's line and its finding
+    assert result.stdout.count("the same as schema") == 3
+    assert "Whose turn: infra (i@example.org)" in result.stdout
+    debugged = run_stagegate("check", "things", "--gate", "pilot", "--debug", env=crash)
+    assert debugged.stderr.count("Traceback (most recent call last)") == 1
+    failed(run_stagegate("validate", "things", env=crash), 3, "MemoryError: no 9 GiB left", "--debug")
