@@ -126,6 +126,10 @@ def test_an_unknown_gate_and_an_unknown_check(tmp_path: Path, run_stagegate: Run
     spec = write_spec(tmp_path, gates={"pilot": {"require": ["owner"]}})
     assert run_stagegate("stage", spec).returncode == 0
     failed(run_stagegate("check", "things", "--gate", "pilto"), 2, "'pilot'")
+    unpromoted = run_stagegate("stage", "things@pilot")
+    failed(unpromoted, 2, "no ref `pilot`", "`stagegate check things --gate pilot`", "promote things --to pilot`")
+    failed(run_stagegate("stage", "things@pilto"), 2, "Its policy has gates for: pilot")
+    failed(run_stagegate("rollback", "things", "--reason", "x"), 2, "stagegate rollback things@production")
     failed(run_stagegate("checks", "freshnes"), 2, "'freshness'")
 
 

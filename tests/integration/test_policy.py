@@ -178,6 +178,26 @@ def test_another_policy_is_proposed_and_the_adopted_one_judges(
     assert "loosened" in capsys.readouterr().out
 
 
+def test_version_of_an_older_spec_is_told_in_one_sentence(
+    place: PolicyScenario, capsys: pytest.CaptureFixture[str]
+) -> None:
+    place.deliver("one", gates=LAX)
+    newer = place.spec_file("newer.yaml", gates=STRICT)
+    adopt(place.node(), newer, reason="an approval is needed")
+    assert place.run("check", "things", "--gate", "production") == 4
+    shown = capsys.readouterr().out
+    assert "It was staged under an older spec, and is judged by policy 2, adopted since" in shown
+    assert "gate production: owner is required; gate production: approval is required" in shown
+    assert "stagegate stage SPEC" in shown
+    assert "proposed" not in shown
+    assert "loosened" not in shown
+    assert place.run("status") == 0
+    assert "latest was staged under an older spec than that of policy 2" in capsys.readouterr().out
+    assert place.run("stage", str(newer)) == 0
+    assert place.run("check", "things", "--gate", "production") == 4
+    assert "older spec" not in capsys.readouterr().out
+
+
 def test_first_spec_with_gates_is_adopted(place: PolicyScenario) -> None:
     place.deliver("one", gates={})
     with pytest.raises(UsageError, match=r"adopted no policy yet.*stagegate policy adopt"):
@@ -461,8 +481,11 @@ def test_reinstatement_needs_a_decision_after_the_rollback(
     assert place.run("check", str(bad), "--gate", "production") == 4
     told = capsys.readouterr().out
     assert "loss went up" in told
+    assert "An approval is missing; the promotion then needs `--reinstate`" in told
+    assert told.rstrip().endswith(f"stagegate promote {bad} --to production --reinstate")
     approve(place.node(INES), bad, "production", reason="mended")
-    assert check(place.node(), bad, "production").accepted
+    assert place.run("check", str(bad), "--gate", "production") == 0
+    assert f"stagegate promote {bad} --to production --reinstate" in capsys.readouterr().out
     with pytest.raises(GateFailed, match="--reinstate"):
         promote(place.node(), bad, "production")
     assert promote(place.node(), bad, "production", reinstate=True).digest == bad.digest

@@ -102,7 +102,7 @@ def build_context(
 
 
 def _cache_with_errors(compute: Callable[[], T]) -> Callable[[], T]:
-    """Cache a function's result, or its error: checks wait only once for a driver that hangs or a contract that fails."""
+    """Cache a function's result, or its error: checks wait once for a driver that hangs or a contract that fails."""
 
     @cache
     def outcome() -> T | StagegateError:
