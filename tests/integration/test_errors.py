@@ -136,7 +136,18 @@ def test_an_unknown_gate_and_an_unknown_check(tmp_path: Path, run_stagegate: Run
 def test_a_command_and_a_flag_that_do_not_exist(run_stagegate: Run) -> None:
     failed(run_stagegate("stgae"), 2, "stage")
     failed(run_stagegate("ls", "--jsn"), 2, "--jsn")
-    failed(run_stagegate("check", "things"), 2, "--gate")
+    failed(run_stagegate("check", "things"), 2, "needs --gate TARGET. Run `stagegate check things --gate TARGET`.")
+
+
+def test_option_left_out_is_named_with_a_whole_command(run_stagegate: Run) -> None:
+    rolled_back = run_stagegate("rollback", "things@production")
+    failed(rolled_back, 2, "needs --reason TEXT. Run `stagegate rollback things@production --reason TEXT`.")
+    adopted = run_stagegate("policy", "adopt", "things.yaml")
+    failed(adopted, 2, "Run `stagegate policy adopt things.yaml --reason TEXT`.", "`stagegate policy adopt --help`")
+    waived = run_stagegate("waive", "things", "--until=7d")
+    failed(waived, 2, "`stagegate waive things --until=7d --gate TARGET --check CHECK --reason TEXT`")
+    failed(run_stagegate("policy", "diff"), 2, "Run `stagegate policy diff SPEC`.")
+    failed(run_stagegate("rollback", "things@production", "--reason"), 2, "--reason requires an argument")
 
 
 def test_a_mistyped_setting(run_stagegate: Run) -> None:
