@@ -27,6 +27,7 @@
     │   ├── RefConflict            somebody else moved the ref first
     │   └── CorruptRecord          a stored record doesn't match its own digest
     └── ValidationError            exit 3: the contract could not be evaluated
+        └── WorkerCrashed          the process that evaluates it crashed, which says nothing about the data
 
 An error says what happened (`message`), to what (`dataset`, `source`, `object`), and what to do about it (`hint`).
 Tasks and transfers retry an error if, and only if, it is `retryable`. Its text is redacted, so it holds no secret.
@@ -125,12 +126,16 @@ class StagegateError(Exception):
         self.source = source
         self.object = object
 
-    def __str__(self) -> str:
+    @property
+    def description(self) -> str:
+        """What happened and to what, without the hint."""
         # Programs look sources and objects up by these fields, so they are redacted only in the text.
         fields = (("dataset", self.dataset), ("source", redact(self.source)), ("object", redact(self.object)))
         subject = ", ".join(f"{word} {_shown(value)}" for word, value in fields if value and value not in self.message)
-        text = f"{self.message} ({subject})" if subject else self.message
-        return f"{text}. {self.hint}" if self.hint else text
+        return f"{self.message} ({subject})" if subject else self.message
+
+    def __str__(self) -> str:
+        return f"{self.description}. {self.hint}" if self.hint else self.description
 
     def __reduce__(self) -> tuple[object, ...]:
         # Results and errors cross process borders under Dask, Ray and Prefect's process runners.
@@ -283,4 +288,8 @@ class CorruptRecord(CatalogError):
 
 
 class ValidationError(StagegateError):
+    pass
+
+
+class WorkerCrashed(ValidationError):
     pass

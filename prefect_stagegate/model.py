@@ -472,6 +472,8 @@ class Validation:
     """How long running the contract took, without bringing the version to this node."""
     is_trial: bool = False
     """Whether the contract is that of the caller's spec. Then nothing is recorded."""
+    policy: str = ""
+    """`sha256:<hex>` of the adopted policy that has the contract; empty for a trial, and where none was adopted."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,8 @@ from prefect_stagegate.validations.records import ExpectationVerdict
 from prefect_stagegate.validations.tables import ContractTable
 
 NO_CONTRACT = "the spec has no contract"
+TABLES = 5
+"""The most tables that a summary names."""
 WRITE_ONE = "Write a `contract:` into the spec, or leave the checks that need one out of the gate."
 
 
@@ -65,10 +67,19 @@ def _schema(observations: Observations) -> ContractCheckResult:
     promised = f"{count_text(declared, 'declared column')} as promised" if declared else "the same columns"
     return _result(
         findings,
-        f"{promised} in {count_text(opened, 'file')}",
+        f"{promised} in {_files_text(observations.tables)}",
         {"columns": declared, "files": opened, "files_breaking": wrong},
         bad=f"{wrong} of {count_text(opened, 'file')} break the declared columns" if wrong else _headline(findings),
     )
+
+
+def _files_text(tables: Sequence[ContractTable]) -> str:
+    """How many files were opened; of several tables, how many of each, since only those are compared."""
+    if len(tables) == 1:
+        return count_text(len(tables[0].opened), "file")
+    counts = [f"{table.name} ({count_text(len(table.opened), 'file')})" for table in tables]
+    more = len(counts) - TABLES
+    return f"all files of each table: {', '.join(counts[:TABLES])}{f' and {more} more' if more > 0 else ''}"
 
 
 def _schema_findings(table: ContractTable) -> list[Finding]:

@@ -293,12 +293,19 @@ class Catalog(VersionRecords, ApprovalRecords):
 
     def _unknown_ref(self, dataset: str, ref: str) -> UnknownRef:
         self.require_dataset(dataset)
-        command = "stage SPEC" if ref == LATEST else f"promote {dataset} --to TARGET"
-        return UnknownRef(
-            f"There is no ref `{ref}` of {dataset}",
-            hint=f"{suggest(ref, self.ref_names(dataset), 'It')} `stagegate {command}` makes one.",
-            dataset=dataset,
-        )
+        adoption = self.policy(dataset)
+        gates = adoption.policy.get("gates", {}) if adoption else {}
+        hint = suggest(ref, self.ref_names(dataset), "It")
+        if ref == LATEST:
+            hint += " `stagegate stage SPEC` makes one."
+        elif ref in gates:
+            hint += (
+                f" Nobody promoted a version to {ref} yet: `stagegate check {dataset} --gate {ref}`, then "
+                f"`stagegate promote {dataset} --to {ref}`."
+            )
+        elif gates:
+            hint += f" Its policy has gates for: {', '.join(sorted(gates))}."
+        return UnknownRef(f"There is no ref `{ref}` of {dataset}", hint=hint, dataset=dataset)
 
     # ── evidence and decisions ──────────────────────────────────────────────────────────────────────────────────
 

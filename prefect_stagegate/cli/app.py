@@ -6,13 +6,14 @@ import gc
 import io
 import logging
 import os
+import shlex
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cyclopts import App, CycloptsError, Group, Parameter
+from cyclopts import App, CycloptsError, Group, MissingArgumentError, Parameter
 
 from prefect_stagegate import __version__
 from prefect_stagegate.cli.common import escaped
@@ -198,9 +199,8 @@ def _run(words: list[str], *, debug: bool) -> None:
     try:
         command_line(words)(words, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
-        known = [name for commands in COMMANDS.values() for name in commands]
-        command = "".join(f" {word}" for word in words[:1] if word in known)
-        _fail(f"{error}\nTry `{program_name()}{command} --help`.", ExitCode.USAGE)
+        text = _missing_arguments(error, words) or str(error)
+        _fail(f"{text}\nTry `{' '.join([program_name(), *_command_words(words), '--help'])}`.", ExitCode.USAGE)
     except KeyboardInterrupt:
         _fail(TEXT, INTERRUPTED)
     except BrokenPipeError:
@@ -213,6 +213,31 @@ def _run(words: list[str], *, debug: bool) -> None:
     finally:
         # Flush here, so that `main` sees when the reader left, and not Python's exit.
         sys.stdout.flush()
+
+
+def _command_words(words: Sequence[str]) -> Sequence[str]:
+    """The words that name a command: `policy adopt`; empty when they name none."""
+    known = [name for commands in COMMANDS.values() for name in commands]
+    if not words or words[0] not in known:
+        return ()
+    return words[:2] if len(words) > 1 and words[1] in SUBCOMMANDS.get(words[0], {}) else words[:1]
+
+
+def _missing_arguments(error: CycloptsError, words: Sequence[str]) -> str:
+    """Name the required arguments that were left out, with the whole command; empty for other errors."""
+    if not isinstance(error, MissingArgumentError) or error.keyword or not (error.app and error.argument):
+        return ""
+    options = {word.partition("=")[0] for word in words}
+    missing = [
+        argument
+        for argument in error.app.assemble_argument_collection()
+        # The command line has all positional arguments, or the error is about the first that it lacks.
+        if argument.required and (argument.index is None or argument.names == error.argument.names)
+        if options.isdisjoint(argument.names)
+    ]
+    texts = [" ".join(filter(None, (argument.name, argument.parameter.metavar))) for argument in missing]
+    command = " ".join([program_name(), *_command_words(words)])
+    return f"`{command}` needs {', '.join(texts)}. Run `{program_name()} {shlex.join(words)} {' '.join(texts)}`."
 
 
 def _fail(text: str, code: int, *, debug: bool = False) -> None:

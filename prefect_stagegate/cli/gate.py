@@ -88,7 +88,9 @@ def validate(
 def _print_validation(validation: Validation) -> None:
     if validation.is_trial:
         say("TRIAL under your own spec: it is not recorded and does not count.")
-    say(f"{validation.dataset}@{digest_text(validation.digest)}: {'passed' if validation.passed else 'not passed'}")
+    verdict = "passed" if validation.passed else "not passed"
+    policy = f" under policy {digest_text(validation.policy)}" if validation.policy else ""
+    say(f"{validation.dataset}@{digest_text(validation.digest)}: {verdict}{policy}")
     for table in validation.tables:
         say(
             f"table {table.name}: {count_text(table.files, 'file')}, {count_text(table.rows, 'row')}, "

@@ -28,8 +28,8 @@ def init(
 ) -> None:
     """Write a first spec for a folder or URL, with a pilot gate that passes.
 
-    It lists the source, takes Parquet and CSV files with like names for one table, and says in comments what to fill
-    in. No object is read.
+    It lists the source, and takes files with like names for one table. CSV files of one folder with the same header are
+    one table, too: it reads the first line of at most 100 of them, and of no other file. Comments say what to fill in.
 
     For example:
 

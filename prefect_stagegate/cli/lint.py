@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Annotated
 
 from cyclopts import Parameter
 
-from prefect_stagegate.cli.common import Json, print_json, say
+from prefect_stagegate.cli.common import Json, escaped, print_json, say
 from prefect_stagegate.operations.gating.lint import lint as lint_spec
+from prefect_stagegate.operations.gating.lint import missing_owners
 from prefect_stagegate.units import count_text
 
 
@@ -15,7 +17,8 @@ def lint(spec: Annotated[str, Parameter(name="SPEC")], /, *, json: Json = False)
     """Check a spec with its suites, columns and gates, without data.
 
     No source is tried and no catalog is opened, so it runs in CI before a change is merged. All problems are listed,
-    with file, line and key where they have one; the exit code is 2 then.
+    with file, line and key where they have one; the exit code is 2 then. A group of owners without an address that a
+    gate needs is a warning.
 
     For example:
 
@@ -34,7 +37,11 @@ def lint(spec: Annotated[str, Parameter(name="SPEC")], /, *, json: Json = False)
         "expectation": sum(len(suite["expectations"]) for suite in suites),
         "gate": len(loaded.gates),
     }
+    warnings = missing_owners(loaded)
     if json:
-        print_json({"dataset": loaded.dataset, **{f"{noun}s": count for noun, count in counts.items()}})
+        totals = {f"{noun}s": count for noun, count in counts.items()}
+        print_json({"dataset": loaded.dataset, **totals, "warnings": warnings})
     else:
         say(f"{loaded.dataset}: no problem in {', '.join(count_text(count, noun) for noun, count in counts.items())}")
+        for warning in warnings:
+            print(escaped(f"warning: {warning}"), file=sys.stderr)

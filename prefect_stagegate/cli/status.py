@@ -68,7 +68,11 @@ def _print(status: job.DatasetStatus) -> None:
             f"  policy {digest_text(request.digest)} waits since {request.at[:19]}Z, requested by {request.requester}"
         )
         say(f"    stagegate policy approve {status.dataset}")
-    if status.proposed:
+    if status.changed_since:
+        say(f"  latest was staged under an older spec than that of policy {status.policy}, which changed:")
+        print_changes(status.changed_since)
+        say("  Next: stagegate stage SPEC, with the newer spec")
+    elif status.proposed:
         say("  The spec of latest proposes another policy:")
         print_changes(status.proposed)
     if status.anybody_may_change:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
@@ -11,15 +11,22 @@ from json import dumps
 from pathlib import PurePosixPath
 from typing import get_args
 
-from prefect_stagegate.errors import UsageError
-from prefect_stagegate.model import NAME_LENGTH
+from prefect_stagegate.errors import SourceError, UsageError
+from prefect_stagegate.model import NAME_LENGTH, SourceObject
 from prefect_stagegate.operations.staging.sources import open_spec_source
 from prefect_stagegate.operations.workspace import ResolveCredentials
 from prefect_stagegate.settings import Settings
+from prefect_stagegate.sources.base import Source
 from prefect_stagegate.spec import SourceSpec
 from prefect_stagegate.spec.models import Owner
 from prefect_stagegate.validations.files.probes import TABLE_PROBES
 
+HEADER_BYTES = 16_384
+"""Bytes of a text file that are read for its header, which is its first line."""
+HEADERS = 100
+"""The most files whose headers are read; where there are more, only their names say which make a table."""
+TEXT_ENDINGS = (".csv", ".tsv")
+"""The endings of files whose first line is their header."""
 LISTED = 10_000
 """Objects that are looked at; a larger source is described by its first ones."""
 MOST_TABLES = 20
@@ -56,18 +63,20 @@ def write_first_spec(
     """
     source_spec = SourceSpec(url=url)
     with closing(open_spec_source(source_spec, settings, resolve_credentials)) as source:
-        keys = [listed.key for listed in islice(source.list(), LISTED + 1)]
-    if not keys:
-        raise UsageError(f"{url} has no objects", hint="Name the folder or prefix that holds the data.")
-    whole = len(keys) <= LISTED
-    keys = sorted(keys[:LISTED])
+        listed = list(islice(source.list(), LISTED + 1))
+        if not listed:
+            raise UsageError(f"{url} has no objects", hint="Name the folder or prefix that holds the data.")
+        objects = sorted(listed[:LISTED], key=lambda item: item.key)
+        globs, unlike = _join_by_header(source, _by_glob(objects))
     dataset = dataset or _name(PurePosixPath(url.rstrip("/")).name) or "dataset"
-    tables, others = _tables(keys, dataset), sorted({_ending(key) for key in keys if not _table_ending(key)})
-    text = "".join(f"{line}\n" for line in _lines(url, dataset, tables, others))
-    return FirstSpec(dataset, text, len(keys), tables, whole)
+    tables, others = _tables(globs, dataset), sorted({_ending(item.key) for item in objects} - {""})
+    text = "".join(f"{line}\n" for line in _lines(url, dataset, tables, others, unlike))
+    return FirstSpec(dataset, text, len(objects), tables, whole=len(listed) <= LISTED)
 
 
-def _lines(url: str, dataset: str, tables: dict[str, str], endings: Iterable[str]) -> Iterator[str]:
+def _lines(
+    url: str, dataset: str, tables: dict[str, str], endings: Iterable[str], unlike: Iterable[str]
+) -> Iterator[str]:
     yield f"# Written by `stagegate init`. Next: stagegate lint {dataset}.yaml, then stagegate stage {dataset}.yaml"
     yield "stagegate: 1"
     yield f"dataset: {dataset}"
@@ -79,6 +88,7 @@ def _lines(url: str, dataset: str, tables: dict[str, str], endings: Iterable[str
     yield "contract:"
     if tables:
         yield "  # A table is all files that its glob names. Columns and a suite say what its rows must be."
+        yield from (f"  # {line}" for line in _unlike_lines(unlike))
         yield "  tables:"
     for name, glob in tables.items():
         yield f"    {name}: {{files: {dumps(glob, ensure_ascii=False)}}}"
@@ -94,13 +104,66 @@ def _lines(url: str, dataset: str, tables: dict[str, str], endings: Iterable[str
     yield "  #   require: [digest, {approval: {count: 1, from: [infra]}}]"
 
 
-def _tables(keys: Iterable[str], dataset: str) -> dict[str, str]:
-    """The globs of files that look like one table's, by a name for the table; those with the most files first."""
-    counts: dict[str, int] = {}
-    for key in keys:
-        if _table_ending(key):
-            glob = _glob(key)
-            counts[glob] = counts.get(glob, 0) + 1
+def _unlike_lines(unlike: Iterable[str]) -> Iterator[str]:
+    """What to do about files of one folder that are a table each, since their headers differ."""
+    for glob in unlike:
+        joined = dumps(glob.replace("*", "{one,other}", 1), ensure_ascii=False)
+        yield f"The headers of {dumps(glob, ensure_ascii=False)} differ, so its files are a table each. To join some of"
+        yield f"them, give them the same header, and one table: {{files: {joined}}}"
+
+
+def _by_glob(objects: Iterable[SourceObject]) -> dict[str, list[SourceObject]]:
+    """The files that look like one table's by their names, by a glob of them."""
+    files: dict[str, list[SourceObject]] = {}
+    for item in objects:
+        if _table_ending(item.key):
+            files.setdefault(_glob(item.key), []).append(item)
+    return files
+
+
+def _join_by_header(source: Source, files: dict[str, list[SourceObject]]) -> tuple[dict[str, int], list[str]]:
+    """Join the text files of one folder into one table when all of them have the same header.
+
+    Returns:
+        The number of files of each table, by its glob; and the globs of folders whose files have different headers.
+    """
+    folders: dict[str, list[str]] = {}
+    for glob in files:
+        folder, _, name = glob.rpartition("/")
+        if glob.endswith(TEXT_ENDINGS) and "**" not in glob:
+            folders.setdefault(f"{folder}/*{_table_ending(name)}".removeprefix("/"), []).append(glob)
+    counts, unlike, left = {glob: len(items) for glob, items in files.items()}, [], HEADERS
+    for joined, globs in folders.items():
+        left -= len(globs)
+        if len(globs) == 1 or left < 0:
+            continue
+        headers = {_header(source, files[glob][0]) for glob in globs}
+        if len(headers) > 1 or "" in headers:
+            unlike.append(joined)
+            continue
+        counts = {glob: count for glob, count in counts.items() if glob not in globs}
+        counts[joined] = sum(len(files[glob]) for glob in globs)
+    return counts, unlike
+
+
+def _header(source: Source, item: SourceObject) -> str:
+    """The first line of a file; empty where it has none, or can't be read."""
+    buffer = bytearray(min(item.size, HEADER_BYTES))
+    try:
+        source.read_into(item, 0, memoryview(buffer))
+    except SourceError:
+        return ""  # staging reports it; here its name alone says which table it belongs to
+    lines = bytes(buffer).decode("utf-8-sig", errors="replace").splitlines()
+    return lines[0].strip() if lines else ""
+
+
+def _tables(counts: Mapping[str, int], dataset: str) -> dict[str, str]:
+    """The globs of tables by a name for each; those with the most files first.
+
+    Args:
+        counts: The number of files of each table, by its glob.
+        dataset: The name of a table whose glob gives none.
+    """
     tables: dict[str, str] = {}
     for glob in sorted(counts, key=lambda glob: (-counts[glob], glob))[:MOST_TABLES]:
         begin = glob[: -len(_table_ending(glob))].partition("*")[0]
@@ -139,7 +202,8 @@ def _table_ending(key: str) -> str:
 
 
 def _ending(key: str) -> str:
-    return _escaped(PurePosixPath(key).suffix)
+    """The ending of a file that is no table's; empty for one that is."""
+    return "" if _table_ending(key) else _escaped(PurePosixPath(key).suffix)
 
 
 def _name(text: str) -> str:

@@ -79,6 +79,8 @@ class CheckResult:
     """Duration of the work behind it, where checks share that work; None when the check did all of it itself."""
     awaiting: tuple[str, ...] = ()
     """Groups of `owners` that have yet to answer. Only an inconclusive result that a person must settle has any."""
+    owner: str = ""
+    """Who repairs it, where that isn't the check's owner; empty otherwise."""
 
 
 def one_finding(

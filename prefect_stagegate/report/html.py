@@ -8,7 +8,7 @@ from functools import cache
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
 from prefect_stagegate.report.legible import spans, time_text
-from prefect_stagegate.report.model import Report, is_command, legible
+from prefect_stagegate.report.model import Report, is_command, legible, without_repeats
 from prefect_stagegate.report.rubric import SOURCES, rubric_of
 
 _MAIL = re.compile(r"[\w.+-]+@[\w-]+(\.[\w-]+)+")
@@ -19,7 +19,7 @@ def to_html(report: Report) -> str:
 
     All text in it is escaped, since file names and error messages come from whoever wrote the data.
     """
-    report = legible(report)
+    report = legible(without_repeats(report))
     checks = [row.check for row in report.rows]
     return _template().render(report=report, rubric=rubric_of(report), sources=SOURCES, checks=checks)
 

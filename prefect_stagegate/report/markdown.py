@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Sequence
 
 from prefect_stagegate.report.legible import time_text
 from prefect_stagegate.report.marks import code, plain, step
-from prefect_stagegate.report.model import Report, Row, legible
+from prefect_stagegate.report.model import Report, Row, legible, without_repeats
 from prefect_stagegate.report.rubric import SOURCES, rubric_of
 
 FINDINGS = 200
@@ -15,7 +15,7 @@ FINDINGS = 200
 
 def to_markdown(report: Report) -> str:
     """The decision, whose turn it is, what to do, the findings of each check, and all checks."""
-    report = legible(report)
+    report = legible(without_repeats(report))
     headed = {row.check for row in _listed(report)}
     parts = [
         f"## {plain(report.headline)}",

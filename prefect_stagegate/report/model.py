@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, fields, is_dataclass, replace
 from enum import IntEnum
-from typing import Any
+from typing import Any, TypeVar
 
 from prefect_stagegate.model import Decision, DecisionOutcome, Evidence, Finding, Outcome, Severity
 from prefect_stagegate.report.legible import legible_text
@@ -77,6 +77,10 @@ class Row:
         return self.findings or (Finding(self.check, self.summary, "", self.outcome),)
 
 
+Checked = TypeVar("Checked", Row, Evidence)
+"""A check with its findings."""
+
+
 @dataclass(frozen=True, slots=True)
 class Turn:
     """The checks that one person has to see to."""
@@ -123,6 +127,8 @@ class Report:
     """Facts beside the checks, for example that the version was rolled back."""
     is_trial: bool = False
     """Whether a policy was tried that nobody adopted, so that the decision does not count."""
+    is_withdrawn: bool = False
+    """Whether the target withdrew the version before the decision, so that promoting it takes `--reinstate`."""
 
     @property
     def headline(self) -> str:
@@ -147,7 +153,8 @@ class Report:
             return f"{people}, except {excluded}, who asked" if excluded else people
         if self.outcome is not DecisionOutcome.ACCEPTED:
             return f"whoever asked ({self.requester})" if self.requester else "whoever asked"
-        return f"nobody: {self.target} serves it" if self.serves == self.digest else "whoever promotes"
+        is_served = self.serves == self.digest and not self.is_withdrawn
+        return f"nobody: {self.target} serves it" if is_served else "whoever promotes"
 
     @property
     def about(self) -> tuple[tuple[str, str], ...]:
@@ -166,7 +173,14 @@ class Report:
 
 
 def build_report(
-    decision: Decision, spec: Spec, *, serves: str | None = None, notes: tuple[str, ...] = (), is_trial: bool = False
+    decision: Decision,
+    spec: Spec,
+    *,
+    serves: str | None = None,
+    notes: tuple[str, ...] = (),
+    is_trial: bool = False,
+    is_requested: bool = True,
+    is_withdrawn: bool = False,
 ) -> Report:
     """Make the report of a decision.
 
@@ -176,18 +190,22 @@ def build_report(
         serves: The digest that the target serves; empty when it serves none, None when that is not known.
         notes: Facts beside the checks, one line each.
         is_trial: Whether a policy was tried that nobody adopted.
+        is_requested: Whether the catalog has a request for the approval that a check waits for.
+        is_withdrawn: Whether the target withdrew the version, so that promoting it takes `--reinstate`.
     """
     rows = tuple(sorted((_row(evidence, spec) for evidence in decision.checks), key=lambda row: row.standing))
+    if not is_requested:
+        rows = tuple(_unrequested(row, decision) if row.awaiting else row for row in rows)
     turns = _turns(decision, rows, spec)
     return Report(
         dataset=decision.dataset,
         digest=decision.digest,
         target=decision.target,
         outcome=decision.outcome,
-        reason=reason_of(decision),
+        reason=_reinstating_reason(decision) if is_withdrawn else reason_of(decision),
         turn=tuple(turn.person for turn in turns),
         turns=turns,
-        steps=TRIED if is_trial and decision.accepted else _steps(decision, rows, serves),
+        steps=TRIED if is_trial and decision.accepted else _steps(decision, rows, serves, is_withdrawn=is_withdrawn),
         rows=rows,
         runbook=spec.runbook or "",
         policy=decision.adopted or decision.policy,
@@ -198,6 +216,7 @@ def build_report(
         serves=serves,
         notes=notes,
         is_trial=is_trial,
+        is_withdrawn=is_withdrawn,
     )
 
 
@@ -205,6 +224,19 @@ def legible(report: Report) -> Report:
     """The report without characters that act on a terminal, break XML or turn the direction of writing."""
     cleaned: Report = _clean(report)
     return cleaned
+
+
+def without_repeats(report: Report) -> Report:
+    """The report for readers, without repeated findings. Programs want each row whole."""
+    return replace(report, rows=tuple(name_repeats(report.rows)))
+
+
+def name_repeats(checks: Iterable[Checked]) -> Iterator[Checked]:
+    """Name the earlier check in place of findings that it lists already, as when work that checks share failed."""
+    first: dict[tuple[Finding, ...], str] = {}
+    for check in checks:
+        earlier = first.setdefault(check.findings, check.check) if check.findings else check.check
+        yield check if earlier == check.check else replace(check, summary=f"the same as {earlier}", findings=())
 
 
 def is_command(text: str) -> bool:
@@ -224,6 +256,18 @@ def _row(evidence: Evidence, spec: Spec) -> Row:
         awaiting=evidence.awaiting,
         seconds=evidence.seconds,
     )
+
+
+def _unrequested(row: Row, decision: Decision) -> Row:
+    """The row of a check that waits for people whom nobody asked yet: an answer would be refused."""
+    problem = "nobody was asked yet: the gate asks once all other checks pass"
+    version = f"{decision.dataset}@{decision.digest}"
+    fix = f"stagegate check {version} --gate {decision.target}"
+    waits = tuple(
+        replace(finding, problem=problem, fix=fix) if finding.outcome is Outcome.INCONCLUSIVE else finding
+        for finding in row.findings
+    )
+    return replace(row, findings=waits)
 
 
 def _standing(evidence: Evidence) -> Standing:
@@ -269,6 +313,17 @@ def reason_of(decision: Decision) -> str:
             return f"No result from {deciding}." if deciding else "No check of the gate applied to it."
 
 
+def _reinstating_reason(decision: Decision) -> str:
+    """Why a decision about a withdrawn version ended as it did, and that promoting it takes more than acceptance."""
+    match decision.outcome:
+        case DecisionOutcome.WAITING:
+            return "An approval is missing; the promotion then needs `--reinstate`, since the version was withdrawn."
+        case DecisionOutcome.ACCEPTED:
+            return f"{reason_of(decision)} The promotion needs `--reinstate`, since the version was withdrawn."
+        case _:
+            return reason_of(decision)
+
+
 def _turns(decision: Decision, rows: tuple[Row, ...], spec: Spec) -> tuple[Turn, ...]:
     deciding = _deciding(decision, rows)
     if decision.declined:
@@ -305,12 +360,15 @@ def _addressed(fix: str, subjects: Sequence[str]) -> str:
     return f"{', '.join(subjects[:SUBJECTS])}{f' and {more} more' if more > 0 else ''}: {fix}"
 
 
-def _steps(decision: Decision, rows: tuple[Row, ...], serves: str | None) -> tuple[str, ...]:
+def _steps(
+    decision: Decision, rows: tuple[Row, ...], serves: str | None, *, is_withdrawn: bool = False
+) -> tuple[str, ...]:
     version = f"{decision.dataset}@{decision.digest}"
-    if decision.accepted and serves == decision.digest:
+    promote = f"stagegate promote {version} --to {decision.target}{' --reinstate' if is_withdrawn else ''}"
+    if decision.accepted and serves == decision.digest and not is_withdrawn:
         return ("Nothing.",)
     if decision.accepted:
-        return (f"stagegate promote {version} --to {decision.target}",)
+        return (promote,)
     if decision.declined:
         return _after_decline(decision)
     deciding = _deciding(decision, rows)
@@ -323,7 +381,11 @@ def _steps(decision: Decision, rows: tuple[Row, ...], serves: str | None) -> tup
         # Versions never change, so mended data must become a new version.
         steps.append("Stage the repaired data with `stagegate stage SPEC`.")
         version = f"{decision.dataset}@latest"
-    return (*steps, f"stagegate check {version} --gate {decision.target}")
+    steps.append(f"stagegate check {version} --gate {decision.target}")
+    # A withdrawn version needs both, so say so before people answer.
+    if is_withdrawn and decision.outcome is DecisionOutcome.WAITING:
+        steps.append(promote)
+    return tuple(steps)
 
 
 def _after_decline(decision: Decision) -> tuple[str, ...]:

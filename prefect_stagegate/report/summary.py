@@ -8,7 +8,7 @@ from prefect_stagegate.model import DecisionOutcome, Promotion
 from prefect_stagegate.report.legible import legible_text, one_line, time_text
 from prefect_stagegate.report.markdown import about_line
 from prefect_stagegate.report.marks import code, link, plain, step
-from prefect_stagegate.report.model import Report, Row, Standing, is_command, legible
+from prefect_stagegate.report.model import Report, Row, Standing, is_command, legible, without_repeats
 from prefect_stagegate.units import count_text, digest_text
 
 DEFECTS = 3
@@ -32,7 +32,7 @@ def to_summary(report: Report, *, page: str = "") -> str:
         report: The decision.
         page: The address of the whole report; empty when it is not kept.
     """
-    report = legible(report)
+    report = legible(without_repeats(report))
     standings = [row.standing for row in report.rows]
     fine = f"{standings.count(Standing.FINE)} of {count_text(len(standings), 'check')}"
     steps = "\n".join(f"{number}. {text}" for number, text in enumerate(_steps(report), start=1))

@@ -13,7 +13,7 @@ from rich.text import Text
 
 from prefect_stagegate.model import DecisionOutcome
 from prefect_stagegate.report.legible import one_line
-from prefect_stagegate.report.model import Report, Row, Standing, is_command, legible
+from prefect_stagegate.report.model import Report, Row, Standing, is_command, legible, without_repeats
 
 FINDINGS = 20
 """The most findings of one check that a terminal shows."""
@@ -38,7 +38,7 @@ def to_rich(report: Report) -> RenderableType:
     Print it with `console.print(…, crop=False)`. Then a long command runs past the edge and the terminal wraps it, so
     that it can be copied without a line break.
     """
-    report = legible(report)
+    report = legible(without_repeats(report))
     # Text, never markup: a file may be called `[red]`.
     headline = Text.assemble((report.headline, _DECISIONS[report.outcome]), ". ", report.reason)
     turn = Text.assemble(("Whose turn: ", "bold"), report.whose_turn)
@@ -94,7 +94,7 @@ def _found(row: Row, steps: Sequence[str]) -> RenderableType:
 
 def to_text(report: Report) -> str:
     """The same as plain lines, without colours and of any length."""
-    return "\n".join(_lines(legible(report))) + "\n"
+    return "\n".join(_lines(legible(without_repeats(report)))) + "\n"
 
 
 def _lines(report: Report) -> Iterator[str]:

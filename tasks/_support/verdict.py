@@ -11,6 +11,7 @@ from prefect.states import Completed, Failed
 from prefect_stagegate.errors import GateFailed, GateUndecided
 from prefect_stagegate.model import Decision, DecisionOutcome, Evidence, Outcome
 from prefect_stagegate.report.legible import legible_text
+from prefect_stagegate.report.model import name_repeats
 from prefect_stagegate.tasks._support.refusals import ended_by_gate
 
 FINDINGS = 5
@@ -67,7 +68,7 @@ def not_approved(decision: Decision) -> State[Decision]:
 
 
 def _lines(decision: Decision) -> Iterator[str]:
-    for evidence in decision.checks:
+    for evidence in name_repeats(decision.checks):
         if evidence.outcome in FINE:
             continue
         summary = legible_text(evidence.full_summary)

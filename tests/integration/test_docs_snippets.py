@@ -6,6 +6,7 @@ Blocks marked `sh`, and fragments of YAML without a file's name in their first l
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -31,8 +32,7 @@ class Reader:
 
     def __init__(self, folder: Path, places: tuple[str, ...]) -> None:
         self.folder, self._places = folder, places
-        self.trained: list[Path] = []
-        self.names: dict[str, Any] = {"__name__": "page", "train": self.trained.append}
+        self.names: dict[str, Any] = {"__name__": "page"}
         own = {"PREFECT_API_URL": str(PREFECT_API_URL.value()), "STAGEGATE_IDENTITY": "ines", "COLUMNS": "200"}
         path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
         self._environment = {**os.environ, **own, "PATH": path}
@@ -65,7 +65,9 @@ class Reader:
             (self.folder / file_name[1]).write_text(text)
 
 
-def test_the_page_works_from_top_to_bottom(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_page_works_from_top_to_bottom(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     delivery = tmp_path / "mnt/nas/flights"
     delivery.mkdir(parents=True)
     (delivery / "2013-01.csv").write_text("origin,dep_delay\nJFK,4\n")
@@ -81,7 +83,8 @@ def test_the_page_works_from_top_to_bottom(tmp_path: Path, monkeypatch: pytest.M
     accepted = Catalog.open(str(catalog)).ref("nycflights", "production")
     assert accepted
     assert accepted.digest == reader.names["asked"].digest
-    assert [sorted(file.name for file in folder.rglob("*.csv")) for folder in reader.trained] == [["2013-01.csv"]] * 3
+    trained = re.findall(r"^training on (.+)$", capsys.readouterr().out, re.MULTILINE)
+    assert [sorted(file.name for file in Path(folder).rglob("*.csv")) for folder in trained] == [["2013-01.csv"]] * 3
     assert (tmp_path / "mnt/nvme/stagegate/CACHEDIR.TAG").exists()
     with get_client(sync_client=True) as client:
         limits = {limit.name: limit.limit for limit in client.read_global_concurrency_limits(limit=100)}
@@ -95,5 +98,13 @@ def test_the_readme_shows_what_the_page_shows() -> None:
     section = README.split("\n## In Prefect\n")[1].split("\n## ")[0]
     shown = [block for kind, block in BLOCK.findall(section) if kind in ("python", "console")]
     page = [block for _, block in BLOCK.findall(PAGE)]
-    assert len(shown) >= 4
+    assert len(shown) >= 3
     assert [block for block in shown if not any(block in text for text in page)] == []
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/prefect.md"])
+def test_snippets_define_what_they_train_with(page: str) -> None:
+    snippets = [text for kind, text in BLOCK.findall((ROOT / page).read_text()) if kind == "python"]
+    with_imports = [text for text in snippets if "import flow" in text]
+    assert len(with_imports) >= 2
+    assert [text for text in with_imports if "train(" in text and "def train(" not in text] == []

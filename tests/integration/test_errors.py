@@ -126,13 +126,28 @@ def test_an_unknown_gate_and_an_unknown_check(tmp_path: Path, run_stagegate: Run
     spec = write_spec(tmp_path, gates={"pilot": {"require": ["owner"]}})
     assert run_stagegate("stage", spec).returncode == 0
     failed(run_stagegate("check", "things", "--gate", "pilto"), 2, "'pilot'")
+    unpromoted = run_stagegate("stage", "things@pilot")
+    failed(unpromoted, 2, "no ref `pilot`", "`stagegate check things --gate pilot`", "promote things --to pilot`")
+    failed(run_stagegate("stage", "things@pilto"), 2, "Its policy has gates for: pilot")
+    failed(run_stagegate("rollback", "things", "--reason", "x"), 2, "stagegate rollback things@production")
     failed(run_stagegate("checks", "freshnes"), 2, "'freshness'")
 
 
 def test_a_command_and_a_flag_that_do_not_exist(run_stagegate: Run) -> None:
     failed(run_stagegate("stgae"), 2, "stage")
     failed(run_stagegate("ls", "--jsn"), 2, "--jsn")
-    failed(run_stagegate("check", "things"), 2, "--gate")
+    failed(run_stagegate("check", "things"), 2, "needs --gate TARGET. Run `stagegate check things --gate TARGET`.")
+
+
+def test_option_left_out_is_named_with_a_whole_command(run_stagegate: Run) -> None:
+    rolled_back = run_stagegate("rollback", "things@production")
+    failed(rolled_back, 2, "needs --reason TEXT. Run `stagegate rollback things@production --reason TEXT`.")
+    adopted = run_stagegate("policy", "adopt", "things.yaml")
+    failed(adopted, 2, "Run `stagegate policy adopt things.yaml --reason TEXT`.", "`stagegate policy adopt --help`")
+    waived = run_stagegate("waive", "things", "--until=7d")
+    failed(waived, 2, "`stagegate waive things --until=7d --gate TARGET --check CHECK --reason TEXT`")
+    failed(run_stagegate("policy", "diff"), 2, "Run `stagegate policy diff SPEC`.")
+    failed(run_stagegate("rollback", "things@production", "--reason"), 2, "--reason requires an argument")
 
 
 def test_a_mistyped_setting(run_stagegate: Run) -> None:
@@ -180,3 +195,26 @@ def test_dry_run_doubts_a_column_that_is_nearly_declared(tmp_path: Path, run_sta
     result = run_stagegate("stage", a_contract(tmp_path, expectation, dep_delay="int"), "--dry-run")
     assert result.returncode == 0
     assert "table things declares no column 'dep_dleay': did you mean 'dep_delay'?" in result.stderr
+
+
+def test_crash_of_the_judge_is_reported_once(tmp_path: Path, run_stagegate: Run) -> None:
+    broken = tmp_path / "broken/great_expectations"
+    broken.mkdir(parents=True)
+    (broken / "__init__.py").write_text("raise MemoryError('no 9 GiB left')\n")
+    path = os.pathsep.join([str(broken.parent), os.environ.get("PYTHONPATH", "")])
+    crash = {"PYTHONPATH": path, "STAGEGATE_IDENTITY": "ada"}
+    expectation = {"type": "expect_column_values_to_not_be_null", "kwargs": {"column": "a"}}
+    spec = a_contract(tmp_path, expectation, a="int")
+    gates = yaml.dump({"gates": {"pilot": {"require": ["schema", "nonempty", "expectations", "coverage"]}}})
+    spec.write_text(spec.read_text() + "owners: {data: d@example.org, infra: i@example.org}\n" + gates)
+    assert run_stagegate("stage", spec).returncode == 0
+    result = run_stagegate("check", "things", "--gate", "pilot", env=crash)
+    assert result.returncode == 3
+    assert "Traceback" not in result.stdout + result.stderr
+    assert result.stdout.count("  contract: The process that judges the tables crashed") == 1
+    assert result.stdout.count("MemoryError: no 9 GiB left") == 2  # the check's line and its finding
+    assert result.stdout.count("the same as schema") == 3
+    assert "Whose turn: infra (i@example.org)" in result.stdout
+    debugged = run_stagegate("check", "things", "--gate", "pilot", "--debug", env=crash)
+    assert debugged.stderr.count("Traceback (most recent call last)") == 1
+    failed(run_stagegate("validate", "things", env=crash), 3, "MemoryError: no 9 GiB left", "--debug")

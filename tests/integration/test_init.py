@@ -50,6 +50,30 @@ def test_files_with_like_names_are_one_table(flights: Path) -> None:
     }
 
 
+def test_files_of_a_folder_with_one_header_are_one_table(tmp_path: Path) -> None:
+    folder = tmp_path / "plant"
+    (folder / "devices").mkdir(parents=True)
+    for site in ("berlin", "graz", "oslo"):
+        (folder / "devices" / f"{site}.csv").write_text("id,watts\n1,2.5\n")
+    (folder / "sites.csv").write_text("site,country\ngraz,AT\n")
+    (folder / "shifts.csv").write_text("day,crew\n2026-01-01,3\n")
+    spec = first_spec(folder)
+    assert spec.tables == {"devices": "devices/*.csv", "shifts": "shifts.csv", "sites": "sites.csv"}
+    assert '  # The headers of "*.csv" differ, so its files are a table each.' in spec.text
+    assert '{files: "{one,other}.csv"}' in spec.text
+    path = tmp_path / "plant.yaml"
+    path.write_text(spec.text)
+    workspace = open_workspace(tmp_path / "cache", tmp_path / "catalog")
+    stage(workspace, str(path))
+    assert check(workspace, Address("plant"), "pilot").accepted
+
+
+def test_empty_file_joins_no_table(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("id\n1\n")
+    (tmp_path / "b.csv").write_text("")
+    assert first_spec(tmp_path, "things").tables == {"a": "a.csv", "b": "b.csv"}
+
+
 def test_pilot_gate_passes_and_a_defect_fails_it(flights: Path, tmp_path: Path) -> None:
     path = tmp_path / "flights.yaml"
     path.write_text(first_spec(flights).text)

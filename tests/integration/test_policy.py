@@ -181,6 +181,26 @@ def test_another_policy_is_proposed_and_the_adopted_one_judges(
     assert "loosened" in capsys.readouterr().out
 
 
+def test_version_of_an_older_spec_is_told_in_one_sentence(
+    scenario: PolicyScenario, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scenario.deliver("one", gates=LAX)
+    newer = scenario.spec_file("newer.yaml", gates=STRICT)
+    adopt(scenario.node(), newer, reason="an approval is needed")
+    assert scenario.run("check", "things", "--gate", "production") == 4
+    shown = capsys.readouterr().out
+    assert "It was staged under an older spec, and is judged by policy 2, adopted since" in shown
+    assert "gate production: owner is required; gate production: approval is required" in shown
+    assert "stagegate stage SPEC" in shown
+    assert "proposed" not in shown
+    assert "loosened" not in shown
+    assert scenario.run("status") == 0
+    assert "latest was staged under an older spec than that of policy 2" in capsys.readouterr().out
+    assert scenario.run("stage", str(newer)) == 0
+    assert scenario.run("check", "things", "--gate", "production") == 4
+    assert "older spec" not in capsys.readouterr().out
+
+
 def test_first_spec_with_gates_is_adopted(scenario: PolicyScenario) -> None:
     scenario.deliver("one", gates={})
     with pytest.raises(UsageError, match=r"adopted no policy yet.*stagegate policy adopt"):
@@ -473,8 +493,11 @@ def test_reinstatement_needs_a_decision_after_the_rollback(
     assert scenario.run("check", str(bad), "--gate", "production") == 4
     output = capsys.readouterr().out
     assert "loss went up" in output
+    assert "An approval is missing; the promotion then needs `--reinstate`" in output
+    assert output.rstrip().endswith(f"stagegate promote {bad} --to production --reinstate")
     approve(scenario.node(INES), bad, "production", reason="mended")
-    assert check(scenario.node(), bad, "production").accepted
+    assert scenario.run("check", str(bad), "--gate", "production") == 0
+    assert f"stagegate promote {bad} --to production --reinstate" in capsys.readouterr().out
     with pytest.raises(GateFailed, match="--reinstate"):
         promote(scenario.node(), bad, "production")
     assert promote(scenario.node(), bad, "production", reinstate=True).digest == bad.digest

@@ -27,12 +27,14 @@ from prefect_stagegate.operations.gating.attestations import verify_attestation
 from prefect_stagegate.operations.gating.check import check
 from prefect_stagegate.operations.gating.policy import adopt
 from prefect_stagegate.operations.gating.promote import promote
+from prefect_stagegate.operations.gating.reports import report_of
 from prefect_stagegate.operations.gating.revoke import revoke
 from prefect_stagegate.operations.gating.rollback import rollback
 from prefect_stagegate.operations.inspect import history
 from prefect_stagegate.operations.staging.stage import stage
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.readiness.records.attest import read_statement
+from prefect_stagegate.report import to_text
 from tests.support.gates import preview_check, put_approval
 from tests.support.scenario import ADA, INES, Scenario
 
@@ -266,6 +268,12 @@ def test_production_takes_only_what_pilot_accepted(scenario: Scenario) -> None:
     decision = check(scenario.node(), Address("things", newer.digest), "production")
     assert decision.outcome is DecisionOutcome.REFUSED
     assert [result.check for result in decision.checks if result.outcome is Outcome.FAIL] == ["digest"]
+    text = to_text(report_of(scenario.node(), decision))
+    version = f"things@{newer.digest}"
+    assert f"stagegate check {version} --gate pilot && stagegate promote {version} --to pilot" in text
+    # No request is recorded before the other checks pass, so an answer would be refused.
+    assert "nobody was asked yet" in text
+    assert "stagegate approve" not in text
 
 
 def test_a_changed_policy_ends_the_acceptance(scenario: Scenario) -> None:
@@ -338,6 +346,20 @@ def test_evidence_that_still_holds_is_used_again(scenario: Scenario) -> None:
     assert planned["approval"] == "missing"
     first = check(scenario.node(), THINGS, "pilot")
     assert check(scenario.node(), THINGS, "pilot").checks == first.checks
+
+
+def test_way_back_shows_when_its_version_was_accepted(scenario: Scenario) -> None:
+    scenario.deliver("one")
+    to_production(scenario)
+    accepted = scenario.node().catalog.history("things", "production")[-1]
+    scenario.deliver("two")
+    to_production(scenario)
+    rollback(scenario.node(), Address("things", "production"), reason="loss went up")
+    scenario.deliver("three")
+    decision = check(scenario.node(), Address("things", scenario.promote("pilot")), "production")
+    (way_back,) = [evidence for evidence in decision.checks if evidence.check == "rollback"]
+    assert way_back.measured["version"] == accepted.digest
+    assert way_back.measured["accepted_at"] == read_statement(accepted.attestation).decision.at
 
 
 def test_rollback_returns_to_the_last_good_version(scenario: Scenario) -> None:

@@ -119,7 +119,9 @@ def test_digest_passes_only_what_the_gate_below_accepted() -> None:
     assert digest(check_context(below=below), NONE).outcome is Outcome.PASS
     answer = digest(check_context(below=Accepted("pilot", OTHER_DIGEST, below.at)), NONE)
     assert answer.outcome is Outcome.FAIL
-    assert answer.findings[0].fix == f"stagegate promote nycflights@{DIGEST} --to pilot"
+    assert answer.findings[0].fix == (
+        f"stagegate check nycflights@{DIGEST} --gate pilot && stagegate promote nycflights@{DIGEST} --to pilot"
+    )
 
 
 def test_digest_fails_when_the_gate_below_accepted_nothing() -> None:

@@ -145,6 +145,17 @@ def test_files_that_agree_pass_without_declared_columns() -> None:
     assert (evidence.outcome, evidence.summary) == (Outcome.PASS, "the same columns in 2 files")
 
 
+def test_schema_names_the_tables_that_it_compared() -> None:
+    matches = {"*.parquet": ["a.parquet", "b.parquet"], "*.csv": ["c.csv"]}
+    names = [name for paths in matches.values() for name in paths]
+    probed = ProbedFiles(3, 3, matches, {name: Facts(SCHEMA, 1) for name in names}, {})
+    globs = {"t": "*.parquet", "u": "*.csv"}
+    tables = [examine(name, TableSpec.model_validate({"files": glob}), probed) for name, glob in globs.items()]
+    results = gather(Observations(probed, tables, {}), digest="sha256:0", at="now")
+    (schema,) = [item for item in results if item.check == "schema"]
+    assert schema.summary == "the same columns in all files of each table: t (2 files), u (1 file)"
+
+
 def test_files_that_disagree_fail_without_declared_columns() -> None:
     evidence = schema_of({}, a=SCHEMA, b=SCHEMA, c=pa.schema([("x", pa.string())]))
     assert evidence.outcome is Outcome.FAIL

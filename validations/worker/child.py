@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -14,7 +15,7 @@ from contextlib import suppress
 from dataclasses import asdict
 from typing import IO, Any
 
-from prefect_stagegate.errors import SpecError, ValidationError
+from prefect_stagegate.errors import SpecError, ValidationError, WorkerCrashed
 from prefect_stagegate.validations.records import TableJob, TableReport
 from prefect_stagegate.validations.worker.confinement import environment
 
@@ -22,8 +23,12 @@ COMMAND = (sys.executable, "-P", "-m", "prefect_stagegate.validations.worker.wor
 """`-P`: a module in the current folder must not shadow a library."""
 LAST_SECONDS = 5.0
 """Seconds that a worker may take to end by itself after its last message."""
-STDERR_LINES = 5
-"""Last lines of the worker's standard error that an error quotes."""
+STDERR_BYTES = 16_384
+"""The last bytes of the worker's standard error that are logged."""
+LINE_LENGTH = 200
+"""The most characters of its last line that an error quotes."""
+
+log = logging.getLogger(__name__)
 
 
 def judge_in_child(
@@ -45,7 +50,8 @@ def judge_in_child(
 
     Raises:
         SpecError: A suite can't be used; it lists every problem of every suite.
-        ValidationError: The process died or ran out of time.
+        WorkerCrashed: The process died.
+        ValidationError: It ran out of time.
     """
     with tempfile.TemporaryDirectory(prefix="stagegate-") as scratch, tempfile.TemporaryFile() as stderr:
         job = {"scratch": scratch, "tables": [asdict(table) for table in tables], "lint": lint}
@@ -132,13 +138,21 @@ def _died(child: _Child, stderr: IO[bytes], dataset: str) -> ValidationError:
             hint="Name fewer files in the contract, or stage smaller versions.",
             dataset=dataset,
         )
-    stderr.seek(0)
-    lines = stderr.read().decode(errors="replace").strip().splitlines()[-STDERR_LINES:]
-    said = ("; its last output:\n" + "\n".join(f"  {line}" for line in lines)) if lines else ""
-    return ValidationError(
-        f"The process that judges the tables ended with status {child.process.returncode}{said}\n",
-        hint="Status -9 is most often the system's out-of-memory killer."
+    output = _last_output(stderr)
+    # The traceback is for whoever debugs the worker; people who wait for a gate need its last line.
+    log.debug("The last output of the process that judges the tables of %s:\n%s", dataset, output)
+    last_line = output.splitlines()[-1][:LINE_LENGTH] if output else ""
+    return WorkerCrashed(
+        f"The process that judges the tables crashed with status {child.process.returncode}"
+        + (f": {last_line.rstrip('.')}" if last_line else ""),
+        hint="Most often the system's out-of-memory killer ends it so: free memory, or validate on a larger node."
         if child.process.returncode == -signal.SIGKILL
-        else "It says nothing about the data: look at its last output.",
+        else "Run the command again with --debug for the whole traceback; the crash says nothing about the data.",
         dataset=dataset,
     )
+
+
+def _last_output(stderr: IO[bytes]) -> str:
+    """The end of the worker's standard error."""
+    stderr.seek(max(0, stderr.seek(0, os.SEEK_END) - STDERR_BYTES))
+    return stderr.read().decode(errors="replace").strip()

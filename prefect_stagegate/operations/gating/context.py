@@ -76,7 +76,7 @@ def build_context(
         entries=manifest.entries,
         origins=lambda: workspace.catalog.origins(dataset, digest),
         failed=cache(lambda: workspace.catalog.failed(dataset, digest)),
-        validation=cache(lambda: run_contract(workspace, version, cancel, progress, reread=reread)),
+        validation=_cache_with_errors(lambda: run_contract(workspace, version, cancel, progress, reread=reread)),
         table_time=lambda table: _newest(workspace, version, table),
         probe_source=lambda position: _probe(workspace, version, position),
         credential_life=lambda position: _credential_life(workspace, version, position),
@@ -102,7 +102,7 @@ def build_context(
 
 
 def _cache_with_errors(compute: Callable[[], T]) -> Callable[[], T]:
-    """Cache a function's result, or its error: several checks wait only once for a driver that hangs."""
+    """Cache a function's result, or its error: checks wait once for a driver that hangs or a contract that fails."""
 
     @cache
     def outcome() -> T | StagegateError:

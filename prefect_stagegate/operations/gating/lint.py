@@ -6,7 +6,12 @@ from collections.abc import Iterator
 
 from prefect_stagegate.errors import SpecError
 from prefect_stagegate.operations.address import SpecLike, read_spec
-from prefect_stagegate.spec import Spec
+from prefect_stagegate.operations.gating.unanswered import APPROVAL
+from prefect_stagegate.readiness import CHECKS
+from prefect_stagegate.readiness.checks.approval import ApprovalParameters
+from prefect_stagegate.readiness.context import addresses_of
+from prefect_stagegate.readiness.wording import listed
+from prefect_stagegate.spec import Requirement, Spec
 from prefect_stagegate.validations import lint as lint_contract
 
 
@@ -28,6 +33,27 @@ def lint(spec: SpecLike) -> Spec:
         raise SpecError(spec if isinstance(spec, str) else f"the spec of {loaded.dataset}", problems)
     lint_contract(loaded.contract, dataset=loaded.dataset)
     return loaded
+
+
+def missing_owners(spec: Spec) -> tuple[str, ...]:
+    """A line for each group that a gate needs and that `owners` gives no address of. The spec works without them."""
+    needed: dict[str, list[str]] = {}
+    for target in spec.gates:
+        for requirement in spec.gate(target).requirements:
+            for group in _groups(requirement):
+                needed.setdefault(group, []).append(requirement.check)
+    return tuple(
+        f"owners.{group}: no address is set, so a report names nobody to turn to for {listed(checks)}"
+        for group, checks in ((group, list(dict.fromkeys(checks))) for group, checks in needed.items())
+        if not addresses_of(spec.owners, group)
+    )
+
+
+def _groups(requirement: Requirement) -> tuple[str, ...]:
+    """Who repairs what a check finds; for an approval, who may give it."""
+    if requirement.check == APPROVAL:
+        return ApprovalParameters.model_validate(requirement.params).groups
+    return (CHECKS[requirement.check].owner,)
 
 
 def _idle_requirements(spec: Spec) -> Iterator[str]:

@@ -72,6 +72,12 @@ def proposed_changes(workspace: Workspace, spec: Spec) -> tuple[PolicyChange, ..
     return changes(adoption.policy, policy_of(spec), spec.dataset) if adoption else ()
 
 
+def changes_since(workspace: Workspace, spec: Spec) -> tuple[PolicyChange, ...]:
+    """What changed since a spec's policy was the adopted one; empty when it never was, or still is."""
+    policy, adopted = policy_of(spec), [entry.policy for entry in workspace.catalog.policies(spec.dataset)]
+    return changes(policy, adopted[-1], spec.dataset) if policy in adopted else ()
+
+
 def difference(workspace: Workspace, spec: SpecLike) -> tuple[PolicyChange, ...]:
     """How a spec's policy differs from the one that its dataset adopted; all of it when it adopted none."""
     loaded = read_spec(spec)

@@ -6,13 +6,17 @@ import uuid
 from collections.abc import Iterator, Sequence
 
 from prefect_stagegate.catalog import RefAction, RefEntry, adopted_as, moves, withdrawn
-from prefect_stagegate.model import Decision
-from prefect_stagegate.operations.address import judged_spec, spec_beside
-from prefect_stagegate.operations.gating.policy import proposed_changes
+from prefect_stagegate.model import Decision, DecisionOutcome
+from prefect_stagegate.operations.address import judged_spec, policy_of, spec_beside
+from prefect_stagegate.operations.gating.approve import request_for
+from prefect_stagegate.operations.gating.policy import changes, changes_since
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.report import Report, build_report, to_html
 from prefect_stagegate.spec import Spec
 from prefect_stagegate.units import count_text
+
+DIFFERENCES = 5
+"""The most differences of policies that a note lists; `stagegate policy history` has all."""
 
 
 def report_of(workspace: Workspace, decision: Decision, trial: Spec | None = None) -> Report:
@@ -30,12 +34,16 @@ def report_of(workspace: Workspace, decision: Decision, trial: Spec | None = Non
     log = workspace.catalog.history(decision.dataset, decision.target)
     earlier = [entry for entry in log if entry.seq <= decision.after]
     served = moves(earlier)
+    about = (decision.dataset, decision.digest, decision.target, decision.policy)
+    requested = decision.outcome is DecisionOutcome.WAITING or request_for(workspace, *about) is not None
     return build_report(
         decision,
         trial or spec_of(workspace, decision),
         serves=served[-1].digest if served else "",
         notes=() if trial else tuple(_notes(workspace, decision, earlier)),
         is_trial=trial is not None,
+        is_requested=requested,
+        is_withdrawn=trial is None and decision.digest in withdrawn(earlier),
     )
 
 
@@ -47,7 +55,24 @@ def _notes(workspace: Workspace, decision: Decision, log: Sequence[RefEntry]) ->
             f"It was {verb} {decision.target} at {withdrawal.at[:19]}Z by {withdrawal.who}: {withdrawal.reason}. "
             "Only `stagegate promote --reinstate` promotes it again, after its gate accepted it again."
         )
-    proposed = proposed_changes(workspace, spec_beside(workspace.catalog, decision.dataset, decision.digest))
+    yield from _policy_notes(workspace, spec_beside(workspace.catalog, decision.dataset, decision.digest))
+
+
+def _policy_notes(workspace: Workspace, spec: Spec) -> Iterator[str]:
+    """How the policy in the spec that a version was staged from differs from the adopted one, if it does."""
+    adopted = workspace.catalog.policy(spec.dataset)
+    if adopted is None:
+        return
+    if newer := changes_since(workspace, spec):
+        differences = [f"{change.subject}: {change.difference}" for change in newer]
+        more = len(differences) - DIFFERENCES
+        yield (
+            f"It was staged under an older spec, and is judged by policy {adopted.seq}, adopted since, which differs "
+            f"in {'; '.join(differences[:DIFFERENCES])}{f'; and {more} more' if more > 0 else ''}. To stage it under "
+            "the newer spec, run `stagegate stage SPEC`."
+        )
+        return
+    proposed = changes(adopted.policy, policy_of(spec), spec.dataset)
     if proposed:
         yield (
             f"The spec that it was staged from proposes another policy ({count_text(len(proposed), 'change')}); it is "

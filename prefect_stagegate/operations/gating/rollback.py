@@ -25,10 +25,11 @@ def rollback(workspace: Workspace, address: Address, *, to: str = "", reason: st
     """
     if not address.target:
         raise UsageError(
-            f"{address} names no target", hint="Name one, as in `stagegate rollback nycflights@production`."
+            f"{address} names no target",
+            hint=f"Name one, as in `stagegate rollback {address.dataset}@production --reason TEXT`.",
         )
     if not reason.strip():
-        raise UsageError("A rollback needs a reason", hint="Give one with --reason.")
+        raise UsageError("A rollback needs a reason", hint=f"Run `stagegate rollback {address} --reason TEXT`.")
     dataset, ref = address.dataset, address.target
     workspace.catalog.resolve(address)  # its error lists the known refs when there is no such ref
     entries = workspace.catalog.history(dataset, ref)

@@ -9,7 +9,7 @@ from prefect_stagegate.model import LATEST, ApprovalRequest, PolicyChange
 from prefect_stagegate.operations.address import spec_beside
 from prefect_stagegate.operations.gating.approve import waiting_requests
 from prefect_stagegate.operations.gating.consent import rule_of
-from prefect_stagegate.operations.gating.policy import open_requests, proposed_changes
+from prefect_stagegate.operations.gating.policy import changes_since, open_requests, proposed_changes
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.unreadable import UnreadableRecords
 
@@ -44,6 +44,8 @@ class DatasetStatus:
     """`latest` first, then each target that has a gate or a log."""
     proposed: tuple[PolicyChange, ...]
     """How the policy in the spec of `latest` differs from the adopted one."""
+    changed_since: tuple[PolicyChange, ...]
+    """What changed since the policy in the spec of `latest` was the adopted one; empty when it never was, or is."""
     policy_requests: tuple[ApprovalRequest, ...]
     """Requests to adopt another policy that can still be answered."""
 
@@ -77,7 +79,7 @@ def _status(workspace: Workspace, dataset: str, unreadable: UnreadableRecords) -
         last_move = (entry.digest, entry.at, str(entry.who)) if entry else ("", "", "")
         refs.append(RefStatus(ref, *last_move, waits))
     latest = entries.get(LATEST)
-    proposed = proposed_changes(workspace, spec_beside(workspace.catalog, dataset, latest.digest)) if latest else ()
+    spec = spec_beside(workspace.catalog, dataset, latest.digest) if latest else None
     return DatasetStatus(
         dataset=dataset,
         policy=adoption.seq if adoption else 0,
@@ -86,6 +88,7 @@ def _status(workspace: Workspace, dataset: str, unreadable: UnreadableRecords) -
         adopted_by=str(adoption.who) if adoption else "",
         anybody_may_change=adoption is not None and rule_of(adoption.policy) is None,
         refs=tuple(refs),
-        proposed=proposed,
+        proposed=proposed_changes(workspace, spec) if spec else (),
+        changed_since=changes_since(workspace, spec) if spec else (),
         policy_requests=tuple(open_requests(workspace, dataset)) if adoption else (),
     )

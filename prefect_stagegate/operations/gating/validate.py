@@ -52,4 +52,4 @@ def validate(
     if not version.is_trial:
         workspace.catalog.put_evidence(version.dataset, version.digest, answers)
     passed = all(answer.outcome in (Outcome.PASS, Outcome.WARN) for answer in answers)
-    return replace(validation, evidence=answers, passed=passed, is_trial=version.is_trial)
+    return replace(validation, evidence=answers, passed=passed, is_trial=version.is_trial, policy=version.adopted)

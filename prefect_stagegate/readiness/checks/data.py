@@ -238,6 +238,7 @@ def digest(context: CheckContext, parameters: NoParameters) -> CheckResult:  # n
     if below and below.digest == context.digest:
         return CheckResult(Outcome.PASS, f"the version that {extends} accepted", measured=measured)
     problem = f"{extends} accepted {digest_text(below.digest)}" if below else f"{extends} has accepted no version yet"
-    fix = f"stagegate promote {context.address} --to {extends}"
+    # The gate below may not have decided about it, and only an accepted version can be promoted.
+    fix = f"stagegate check {context.address} --gate {extends} && stagegate promote {context.address} --to {extends}"
     difference = f"it is {digest_text(context.digest)}, but {problem}"
     return one_finding(Outcome.FAIL, "version", difference, fix, measured, summary=problem)

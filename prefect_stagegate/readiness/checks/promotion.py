@@ -39,20 +39,22 @@ def rollback(context: CheckContext, parameters: Rollback) -> CheckResult:
     accepted = context.accepted
     if accepted is None:
         return CheckResult(Outcome.NOT_APPLICABLE, f"{context.target} has no earlier version to return to")
-    age = context.now - moment(accepted.at)
-    measured = {"version": accepted.digest, "accepted_at": accepted.at, "age_seconds": age.total_seconds()}
+    # A rollback moves the ref again, so the time of the move is not that of the acceptance.
+    accepted_at = accepted.decision.at if accepted.decision else accepted.at
+    age = context.now - moment(accepted_at)
+    measured = {"version": accepted.digest, "accepted_at": accepted_at, "age_seconds": age.total_seconds()}
     name = digest_text(accepted.digest)
     # However young: a version whose manifest is lost can't be returned to.
     if not context.resolvable(accepted.digest):
         fix, summary = f"stagegate history {context.dataset}@{context.target}", f"{name} can't be returned to"
         problem = "the catalog has lost its manifest: restore it from a backup"
         return one_finding(Outcome.FAIL, name, problem, fix, measured, summary=summary)
-    summary = f"{name}, accepted at {time_text(moment(accepted.at))}"
+    summary = f"{name}, accepted at {time_text(moment(accepted_at))}"
     if age <= parameters.warn:
         return CheckResult(Outcome.PASS, summary, measured=measured)
     fix = f"Rehearse it: stagegate stage {context.dataset}@{accepted.digest}"
     limit = age_text(parameters.warn)
-    problem = f"it was accepted at {time_text(moment(accepted.at))}, more than {limit} before the check"
+    problem = f"it was accepted at {time_text(moment(accepted_at))}, more than {limit} before the check"
     return one_finding(Outcome.WARN, name, problem, fix, measured, summary=summary)
 
 
