@@ -23,6 +23,7 @@ from prefect_stagegate.validations.records import ExpectationVerdict
 from prefect_stagegate.validations.tables import ContractTable
 
 NO_CONTRACT = "the spec has no contract"
+NAME_A_SUITE = "Name a `suite:` of a table in the spec's contract, or leave `expectations` out of the gate."
 TABLES = 5
 """The most tables that a summary names."""
 WRITE_ONE = "Write a `contract:` into the spec, or leave the checks that need one out of the gate."
@@ -141,7 +142,7 @@ def _expectations(observations: Observations) -> ContractCheckResult:
     with_suite = [table for table in observations.tables if table.spec.suite is not None]
     suites = {table.name: table.suite_digest for table in with_suite}
     if not any(table.expectations for table in with_suite):
-        return _inconclusive("the contract has no expectations", {"suites": suites})
+        return _inconclusive("the contract has no expectations", {"suites": suites}, fix=NAME_A_SUITE)
     findings = [
         finding for table in with_suite for finding in expectation_findings(table, observations.reports.get(table.name))
     ]

@@ -125,7 +125,9 @@ def test_a_wrong_spec_tells_all_its_problems_by_line(tmp_path: Path, run_stagega
 def test_an_unknown_gate_and_an_unknown_check(tmp_path: Path, run_stagegate: Run) -> None:
     spec = write_spec(tmp_path, gates={"pilot": {"require": ["owner"]}})
     assert run_stagegate("stage", spec).returncode == 0
-    failed(run_stagegate("check", "things", "--gate", "pilto"), 2, "'pilot'")
+    failed(
+        run_stagegate("check", "things", "--gate", "pilto"), 2, "Did you mean `pilot`?", "stagegate policy adopt SPEC"
+    )
     unpromoted = run_stagegate("stage", "things@pilot")
     failed(unpromoted, 2, "no ref `pilot`", "`stagegate check things --gate pilot`", "promote things --to pilot`")
     failed(run_stagegate("stage", "things@pilto"), 2, "Its policy has gates for: pilot")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from threading import Event
 
-from prefect_stagegate.errors import Cancelled, UsageError
+from prefect_stagegate.errors import Cancelled, UsageError, suggest
 from prefect_stagegate.model import Address, Decision, DecisionOutcome, Evidence
 from prefect_stagegate.operations.address import ResolvedVersion, SpecLike, parse, resolve
 from prefect_stagegate.operations.gating.approve import request_approval
@@ -122,9 +122,14 @@ def _gate(workspace: Workspace, version: ResolvedVersion, target: str) -> Gate:
     Raises:
         UsageError: The spec has no such gate.
     """
-    if version.spec.gates or version.is_trial:
+    gates = version.spec.gates
+    if version.is_trial or target in gates:
         return version.spec.gate(target)
-    if workspace.catalog.policy(version.dataset) is None:
+    if gates:
+        problem = "adopted a policy without one"
+        adopts = "A gate of a newer spec counts after `stagegate policy adopt SPEC --reason TEXT`."
+        hint = f"{suggest(target, gates, 'It')} {adopts}"
+    elif workspace.catalog.policy(version.dataset) is None:
         problem, hint = "adopted no policy yet", "`stagegate policy adopt SPEC --reason TEXT` adopts the one of a spec."
     else:
         problem, hint = "adopted a policy without gates", f"`stagegate policy show {version.dataset}` prints it."
