@@ -42,6 +42,7 @@ from prefect_stagegate.model import (
     Waiver,
     person_key,
 )
+from prefect_stagegate.profiles import NO_PARTS, ProfileParts, TableProfile
 from prefect_stagegate.units import count_text
 from prefect_stagegate.unreadable import UnreadableRecords, skipping
 
@@ -67,6 +68,25 @@ class TableValues:
     dataset: str
     table: str
     values: FileValues
+
+
+@dataclass(frozen=True, slots=True)
+class TableParts:
+    """What a validation profiled of a table's files."""
+
+    dataset: str
+    table: str
+    parts: ProfileParts
+
+
+@dataclass(frozen=True, slots=True)
+class VersionProfile:
+    """The profile of one version's table."""
+
+    dataset: str
+    digest: str
+    table: str
+    profile: TableProfile
 
 
 class Catalog:
@@ -535,6 +555,49 @@ class Catalog:
         if (record.dataset, record.table) != (dataset, table):
             raise _corrupt(key, "is another table's")
         return record.values
+
+    def put_profile_parts(self, dataset: str, table: str, parts: ProfileParts) -> None:
+        """Store what a validation profiled of a table's files, over an earlier record."""
+        record = TableParts(dataset, table, parts)
+        self._records.replace(self._key(dataset, "parts", digest_of(table), ".json"), encode(record))
+
+    def profile_parts(self, dataset: str, table: str) -> ProfileParts:
+        """What the last validation profiled of a table's files; nothing without such a record.
+
+        Raises:
+            CorruptRecord: The record is damaged, or another table's.
+        """
+        key = self._key(dataset, "parts", digest_of(table), ".json")
+        data = self._records.read(key)
+        if data is None:
+            return NO_PARTS
+        record = decode(TableParts, data, key)
+        if (record.dataset, record.table) != (dataset, table):
+            raise _corrupt(key, "is another table's")
+        return record.parts
+
+    def put_profile(self, dataset: str, digest: str, table: str, profile: TableProfile) -> None:
+        """Store the profile of a version's table, over an earlier record."""
+        record = VersionProfile(dataset, digest, table, profile)
+        self._records.replace(self._profile_key(dataset, digest, table), encode(record))
+
+    def profile(self, dataset: str, digest: str, table: str) -> TableProfile | None:
+        """The profile of a version's table; None where no validation kept one.
+
+        Raises:
+            CorruptRecord: The record is damaged, or another table's.
+        """
+        key = self._profile_key(dataset, digest, table)
+        data = self._records.read(key)
+        if data is None:
+            return None
+        record = decode(VersionProfile, data, key)
+        if (record.dataset, record.digest, record.table) != (dataset, digest, table):
+            raise _corrupt(key, "is another table's")
+        return record.profile
+
+    def _profile_key(self, dataset: str, digest: str, table: str) -> str:
+        return self._key(dataset, "profiles", digest, f"/{digest_of(table).removeprefix('sha256:')}.json")
 
     def put_attestation(self, dataset: str, digest: str, target: str, statement: Mapping[str, Any]) -> None:
         """Add a gate's decision about a version, accepting or not."""
