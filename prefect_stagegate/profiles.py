@@ -73,9 +73,15 @@ class TableProfile:
     columns: Mapping[str, ColumnProfile] = field(default_factory=dict)
     skipped: Mapping[str, str] = field(default_factory=dict)
     """The types of columns without figures: nested ones, and those beyond a bound."""
+    order: tuple[str, ...] = ()
+    """The names of `columns` as the files have them: JSON sorts them by name."""
     files: str = ""
     """`files_digest` of the files that it was computed from."""
     algorithm: int = ALGORITHM
+
+    def ordered(self) -> dict[str, ColumnProfile]:
+        """The columns as the files have them."""
+        return {name: self.columns[name] for name in self.order if name in self.columns}
 
 
 def files_digest(digests: list[str]) -> str:

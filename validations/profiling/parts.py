@@ -77,7 +77,7 @@ def profile_table(
     parts = [*kept, *fresh]
     profile = with_categories(combine([part.profile for part in parts]), known.names)
     skipped = nested | {name: kinds[name] for name in profiled[MOST_COLUMNS:]}
-    profile = replace(profile, skipped=skipped, files=files_digest(list(files.values())))
+    profile = replace(profile, skipped=skipped, order=tuple(types), files=files_digest(list(files.values())))
     names = {name: column.names for name, column in profile.columns.items() if column.names}
     used = {part.files for part in parts}
     earlier = known.parts if known.release == RELEASE else ()

@@ -35,6 +35,8 @@ FAMILIES = (
 class Suggestion:
     """One expectation and its reason. Without a type it only says why there is none."""
 
+    column: str
+    """The column that it is about; empty for the table."""
     reason: str
     type: str = ""
     kwargs: Mapping[str, Any] = field(default_factory=dict)
@@ -49,6 +51,8 @@ def column_types(files: Sequence[TableFile]) -> tuple[dict[str, str], dict[str, 
         family = next((family for family in FAMILIES if all(_keeps(family, name, file) for file in having)), "")
         if len(having) < len(files):
             reasons[name] = f"{count_text(len(files) - len(having), 'file')} of {len(files):,} lack it"
+        elif not name.isprintable():
+            reasons[name] = "its name has a character that a spec can't have"
         elif not family:
             reasons[name] = "its files have no type in common"
         else:
@@ -65,7 +69,7 @@ def key_candidates(profile: TableProfile) -> list[str]:
     """The columns that may be a key of the table, by their estimated number of values."""
     return [
         name
-        for name, column in profile.columns.items()
+        for name, column in profile.ordered().items()
         if 1 < column.values == profile.rows
         and (column.kind in ("text", "other") or column.type in INTEGERS)
         and column.distinct >= ALMOST_UNIQUE * profile.rows
@@ -81,13 +85,14 @@ def suggest(profile: TableProfile, keys: Collection[str]) -> list[Suggestion]:
     """
     lowest, highest = _rounded_down(profile.rows / 2), -_rounded_down(-profile.rows * 2)
     rows = Suggestion(
+        "",
         f"{count_text(profile.rows, 'row')} now: half to twice as many.",
         "expect_table_row_count_to_be_between",
         {"min_value": int(lowest), "max_value": int(highest)},
     )
     columns = (
         suggestion
-        for name, column in profile.columns.items()
+        for name, column in profile.ordered().items()
         for suggestion in _column(name, column, unique=name in keys)
     )
     return [rows, *columns] if profile.rows else []
@@ -97,12 +102,12 @@ def _column(name: str, column: ColumnProfile, *, unique: bool) -> Iterator[Sugge
     yield _presence(name, column)
     if unique:
         reason = f"No value occurs twice in {count_text(column.values, 'row')}."
-        yield Suggestion(reason, "expect_column_values_to_be_unique", {"column": name})
+        yield Suggestion(name, reason, "expect_column_values_to_be_unique", {"column": name})
     elif values := _values(column):
         reason = f"{count_text(len(values), 'value')}, each in at least {FREQUENT} rows."
-        yield Suggestion(reason, "expect_column_values_to_be_in_set", {"column": name, "value_set": values})
+        yield Suggestion(name, reason, "expect_column_values_to_be_in_set", {"column": name, "value_set": values})
     elif column.kind == "number" and column.nonfinite:
-        yield Suggestion(f"No bounds: {count_text(column.nonfinite, 'row')} with NaN or infinity.")
+        yield Suggestion(name, f"No bounds: {count_text(column.nonfinite, 'row')} with NaN or infinity.")
     elif column.kind == "number" and column.least is not None and column.greatest is not None:
         yield _between(name, column.least, column.greatest)
 
@@ -110,14 +115,14 @@ def _column(name: str, column: ColumnProfile, *, unique: bool) -> Iterator[Sugge
 def _presence(name: str, column: ColumnProfile) -> Suggestion:
     expectation = "expect_column_values_to_not_be_null"
     if not column.nulls:
-        return Suggestion("No row lacks a value.", expectation, {"column": name})
+        return Suggestion(name, "No row lacks a value.", expectation, {"column": name})
     share = column.nulls / column.rows
     reason = f"{share:.2%} of the rows have no value"
     # Half as many again, and one in a hundred more.
     mostly = math.floor(100 * (1 - 1.5 * share - 0.01)) / 100
     if mostly < FEWEST_VALUES:
-        return Suggestion(f"{reason}: no share suggested.")
-    return Suggestion(f"{reason}: half as many again may.", expectation, {"column": name, "mostly": mostly})
+        return Suggestion(name, f"{reason}: no share suggested.")
+    return Suggestion(name, f"{reason}: half as many again may.", expectation, {"column": name, "mostly": mostly})
 
 
 def _values(column: ColumnProfile) -> list[Any]:
@@ -133,11 +138,13 @@ def _values(column: ColumnProfile) -> list[Any]:
 
 def _between(name: str, least: float, greatest: float) -> Suggestion:
     margin = MARGIN * ((greatest - least) or abs(greatest) or 1)
-    lowest, highest = _rounded_down(least - margin, margin), -_rounded_down(-greatest - margin, margin)
+    unit = max(margin, 1) if isinstance(least, int) and isinstance(greatest, int) else margin
+    lowest, highest = _rounded_down(least - margin, unit), -_rounded_down(-greatest - margin, unit)
     # What is never negative stays so.
     bounds = {"min_value": max(lowest, 0) if least >= 0 else lowest, "max_value": highest}
-    reason = f"{least:,.6g} to {greatest:,.6g} now, and a tenth of that range beyond."
-    return Suggestion(reason, "expect_column_values_to_be_between", {"column": name, **bounds})
+    now = f"{least:.7g} in all rows" if least == greatest else f"{least:.7g} to {greatest:.7g} now"
+    reason = f"{now}, and a tenth of {'it' if least == greatest else 'that range'} either way."
+    return Suggestion(name, reason, "expect_column_values_to_be_between", {"column": name, **bounds})
 
 
 def _rounded_down(value: float, unit: float = 0.0) -> float:

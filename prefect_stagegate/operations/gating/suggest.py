@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,8 @@ MOST_KEYS = 20
 """Columns of a table that are tried as keys: each takes a query."""
 WIDEST = 1_000_000
 """Characters of a line that YAML would break: so that none is broken."""
+
+_WORD = re.compile(r"[A-Za-z_][\w./*-]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,8 +158,8 @@ def _suite(table: TableContract) -> Iterator[str]:
     yield "expectations:" if table.expectations else "expectations: []"
     column = ""
     for suggestion in table.suggestions:
-        if (name := str(suggestion.kwargs.get("column", column))) != column:
-            column = name
+        if suggestion.column != column:
+            column = suggestion.column
             yield f"  # ── {_scalar(column)}"
         yield f"  # {suggestion.reason}"
         if suggestion.type:
@@ -170,14 +173,31 @@ def _suite_path(table: str) -> str:
     return f"suites/{safe}.yaml"
 
 
+class _Dumper(yaml.SafeDumper):
+    """Writes texts in double quotes unless they are words: YAML's dialects disagree about `1e3`."""
+
+
+def _written(dumper: _Dumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if _WORD.fullmatch(text) else '"')
+
+
+_Dumper.add_representer(str, _written)
+
+
 def _yaml(value: Mapping[str, Any]) -> list[str]:
-    return yaml.safe_dump(dict(value), sort_keys=False, allow_unicode=True, width=WIDEST).splitlines() if value else []
+    """The lines of a mapping in YAML; none for an empty one."""
+    return _dumped(dict(value)).split("\n") if value else []
 
 
 def _scalar(value: Any) -> str:
     """A value in one line of YAML."""
-    flow = yaml.safe_dump(value, default_flow_style=True, sort_keys=False, allow_unicode=True, width=WIDEST)
-    return flow.removesuffix("...\n").strip()
+    # As the only item of a list: a word with a bracket or comma is quoted then.
+    return _dumped([value], default_flow_style=True)[1:-1]
+
+
+def _dumped(value: Any, **options: Any) -> str:
+    text: str = yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=WIDEST, **options)
+    return text.strip()
 
 
 def _indented(spaces: int, lines: Iterable[str]) -> Iterator[str]:
