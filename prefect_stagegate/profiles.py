@@ -81,7 +81,7 @@ class TableProfile:
 
     def ordered(self) -> dict[str, ColumnProfile]:
         """The columns as the files have them."""
-        return {name: self.columns[name] for name in self.order if name in self.columns}
+        return {name: self.columns[name] for name in (*self.order, *self.columns) if name in self.columns}
 
 
 def files_digest(digests: list[str]) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from prefect_stagegate.model import Decision, DecisionOutcome, Evidence, Finding, Outcome, Severity
 from prefect_stagegate.report.legible import legible_text
+from prefect_stagegate.report.tables import TableFigures
 from prefect_stagegate.spec import Spec
 from prefect_stagegate.units import digest_text
 
@@ -123,6 +124,8 @@ class Report:
     """Facts beside the checks, for example that the version was rolled back."""
     is_trial: bool = False
     """Whether a policy was tried that nobody adopted, so that the decision does not count."""
+    tables: tuple[TableFigures, ...] = ()
+    """The profiles of the version's tables that validations kept."""
 
     @property
     def headline(self) -> str:
@@ -166,7 +169,13 @@ class Report:
 
 
 def build_report(
-    decision: Decision, spec: Spec, *, serves: str | None = None, notes: tuple[str, ...] = (), is_trial: bool = False
+    decision: Decision,
+    spec: Spec,
+    *,
+    serves: str | None = None,
+    notes: tuple[str, ...] = (),
+    is_trial: bool = False,
+    tables: tuple[TableFigures, ...] = (),
 ) -> Report:
     """Make the report of a decision.
 
@@ -176,6 +185,7 @@ def build_report(
         serves: The digest that the target serves; empty when it serves none, None when that is not known.
         notes: Facts beside the checks, one line each.
         is_trial: Whether a policy was tried that nobody adopted.
+        tables: The profiles of the version's tables.
     """
     rows = tuple(sorted((_row(evidence, spec) for evidence in decision.checks), key=lambda row: row.standing))
     turns = _turns(decision, rows, spec)
@@ -198,6 +208,7 @@ def build_report(
         serves=serves,
         notes=notes,
         is_trial=is_trial,
+        tables=tables,
     )
 
 

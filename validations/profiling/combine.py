@@ -35,12 +35,13 @@ def combine(profiles: Sequence[TableProfile]) -> TableProfile:
 def _column(parts: Sequence[ColumnProfile]) -> ColumnProfile:
     counts = _counts(parts)
     sketch = union([part.sketch for part in parts])
+    values = sum(part.values for part in parts)
     return replace(
         parts[0],
-        values=sum(part.values for part in parts),
+        values=values,
         nulls=sum(part.nulls for part in parts),
         nonfinite=sum(part.nonfinite for part in parts),
-        distinct=estimate(sketch) if counts is None else len(counts),
+        distinct=min(values, estimate(sketch)) if counts is None else len(counts),
         least=MERGES["column.min"].merge([(part.least,) for part in parts]),
         greatest=MERGES["column.max"].merge([(part.greatest,) for part in parts]),
         mean=MERGES["column.mean"].merge([(part.mean, part.values) for part in parts if part.mean is not None]),

@@ -142,7 +142,7 @@ class _Column:
             values=values,
             nulls=rows - record["p"],
             nonfinite=record["p"] - values,
-            distinct=estimate(sketch) if counts is None else len(counts),
+            distinct=min(record["p"], estimate(sketch)) if counts is None else len(counts),
             least=_json_number(record.get("l")),
             greatest=_json_number(record.get("g")),
             mean=record.get("m"),

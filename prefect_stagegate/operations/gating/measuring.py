@@ -13,7 +13,7 @@ from prefect_stagegate.errors import UsageError, did_you_mean
 from prefect_stagegate.measures import Balance, Duplicates, Overlap, Scan, TableDrift
 from prefect_stagegate.model import Entry
 from prefect_stagegate.operations.address import ResolvedVersion
-from prefect_stagegate.operations.gating.profiling import kept_profile
+from prefect_stagegate.operations.gating.profiling import kept_profiles
 from prefect_stagegate.operations.staging.fetch import present
 from prefect_stagegate.operations.staging.temporary_tables import insert, temporary
 from prefect_stagegate.operations.workspace import Workspace
@@ -68,7 +68,8 @@ class VersionMeasures:
 
     def balance(self, table: str, column: str) -> Balance:
         """Count the values of a column, in the table's kept profile where that has them all."""
-        kept = self._kept(table)
+        self._glob(table)  # raises for a table that the contract lacks
+        kept = kept_profiles(self.workspace, self.version, [table]).get(table)
         if kept and column in kept.columns and (counted := balance_of(kept.columns[column])):
             return counted
         with self._open(f"table {table}") as (view, database):
@@ -97,20 +98,14 @@ class VersionMeasures:
     def _profiles(self, digest: str, ignored: Sequence[str]) -> dict[str, TableProfile]:
         """The profiles of all tables: the kept ones where they suffice, so that the version need not be here."""
         tables = self.version.spec.contract.tables
-        kept = {name: self._kept(name, digest) for name in tables}
-        profiles = {
-            name: profile for name, profile in kept.items() if profile and not _withholds(name, profile, ignored)
-        }
+        kept = kept_profiles(self.workspace, self.version, tables, digest)
+        profiles = {name: profile for name, profile in kept.items() if not _withholds(name, profile, ignored)}
         missing = [name for name in tables if name not in profiles]
         if missing:
             with self._open("the tables", digest) as (view, database):
                 for name in missing:
                     profiles[name] = profile_rows(database, view, self._paths(tables[name].files, digest))
         return {name: profiles[name] for name in tables}
-
-    def _kept(self, table: str, digest: str = "") -> TableProfile | None:
-        self._glob(table)  # raises for a table that the contract lacks
-        return kept_profile(self.workspace, self.version, table, digest)
 
     @contextmanager
     def _open(self, about: str, digest: str = "", *, discreet: bool = False) -> Iterator[tuple[Path, Queries]]:

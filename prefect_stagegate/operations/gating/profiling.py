@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection
 from pathlib import Path
 from threading import Event
 
@@ -63,8 +63,7 @@ def _profile_table(
     reread: bool,
 ) -> None:
     catalog, dataset = workspace.catalog, version.dataset
-    files = table_files(workspace, version, table)
-    # Damaged bytes of a part's values are read again; so is what another release computed.
+    files = table_files(workspace, version, [table])[table]
     known = NO_PARTS if reread else _known_parts(workspace, dataset, table)
     with queries(f"table {table} of {dataset}", view, cancel=cancel, discreet=True) as database:
         progress(f"profiling table {table}")
@@ -83,39 +82,60 @@ def _known_parts(workspace: Workspace, dataset: str, table: str) -> ProfileParts
         return NO_PARTS
 
 
-def table_files(workspace: Workspace, version: ResolvedVersion, table: str, digest: str = "") -> Mapping[str, str]:
-    """The digest of each file of a table, by its path in the dataset.
+def table_files(
+    workspace: Workspace, version: ResolvedVersion, tables: Collection[str], digest: str = ""
+) -> dict[str, dict[str, str]]:
+    """The files of tables: the digest of each by its path in the dataset, by table.
 
     Args:
         workspace: The catalog.
         version: The spec with the contract.
-        table: The table's name in the contract.
+        tables: Names of tables in the contract.
         digest: Another version of the dataset; empty for this one.
     """
-    matches = matcher(version.spec.contract.tables[table].files)
-    manifest = workspace.catalog.manifest(version.dataset, digest or version.digest)
-    return {entry.path: entry.digest for entry in manifest.entries() if matches(entry.path)}
+    tests = {table: matcher(version.spec.contract.tables[table].files) for table in tables}
+    files: dict[str, dict[str, str]] = {table: {} for table in tables}
+    for entry in workspace.catalog.manifest(version.dataset, digest or version.digest).entries():
+        for table, matches in tests.items():
+            if matches(entry.path):
+                files[table][entry.path] = entry.digest
+    return files
 
 
-def kept_profile(workspace: Workspace, version: ResolvedVersion, table: str, digest: str = "") -> TableProfile | None:
-    """The kept profile of a version's table; None where there is none of exactly these files, computed as now.
+def kept_profiles(
+    workspace: Workspace, version: ResolvedVersion, tables: Collection[str], digest: str = ""
+) -> dict[str, TableProfile]:
+    """The kept profiles of tables of a version, as far as there are any of exactly these files, computed as now.
 
     Args:
         workspace: The catalog.
         version: The spec with the contract.
-        table: The table's name in the contract.
+        tables: Names of tables in the contract.
         digest: Another version of the dataset; empty for this one.
+
+    Raises:
+        CatalogError: The version's manifest can't be read.
     """
+    kept = {table: _kept_profile(workspace, version.dataset, digest or version.digest, table) for table in tables}
+    profiles = {table: profile for table, profile in kept.items() if profile}
+    if not profiles:
+        return {}  # reading the manifest takes long
+    # The contract may have named other files when a profile was kept.
+    files = table_files(workspace, version, profiles, digest)
+    return {
+        table: profile
+        for table, profile in profiles.items()
+        if profile.files == files_digest(list(files[table].values()))
+    }
+
+
+def _kept_profile(workspace: Workspace, dataset: str, digest: str, table: str) -> TableProfile | None:
     try:
-        profile = workspace.catalog.profile(version.dataset, digest or version.digest, table)
+        profile = workspace.catalog.profile(dataset, digest, table)
     except CatalogError as error:
-        log.warning("The profile of table %s of %s is not used: %s", table, version.dataset, error)
+        log.warning("The profile of table %s of %s is not used: %s", table, dataset, error)
         return None
-    if profile is None or profile.algorithm != ALGORITHM or not _is_whole(profile):
-        return None
-    # The contract may have named other files when the profile was kept.
-    files = files_digest(list(table_files(workspace, version, table, digest).values()))
-    return profile if profile.files == files else None
+    return profile if profile and profile.algorithm == ALGORITHM and _is_whole(profile) else None
 
 
 def _is_whole(profile: TableProfile) -> bool:

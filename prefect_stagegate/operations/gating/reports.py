@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import uuid
 from collections.abc import Iterator, Sequence
 
 from prefect_stagegate.catalog import RefAction, RefEntry, adopted_as, moves, withdrawn
+from prefect_stagegate.errors import CatalogError
 from prefect_stagegate.model import Decision
-from prefect_stagegate.operations.address import judged_spec, spec_beside
+from prefect_stagegate.operations.address import ResolvedVersion, judged_spec, spec_beside
 from prefect_stagegate.operations.gating.policy import proposed_changes
+from prefect_stagegate.operations.gating.profiling import kept_profiles
 from prefect_stagegate.operations.workspace import Workspace
-from prefect_stagegate.report import Report, build_report, to_html
+from prefect_stagegate.report import Report, TableFigures, build_report, table_figures, to_html
 from prefect_stagegate.spec import Spec
 from prefect_stagegate.units import count_text
+
+log = logging.getLogger(__name__)
 
 
 def report_of(workspace: Workspace, decision: Decision, trial: Spec | None = None) -> Report:
@@ -30,13 +35,29 @@ def report_of(workspace: Workspace, decision: Decision, trial: Spec | None = Non
     log = workspace.catalog.history(decision.dataset, decision.target)
     earlier = [entry for entry in log if entry.seq <= decision.after]
     served = moves(earlier)
+    spec, serves = trial or spec_of(workspace, decision), served[-1].digest if served else ""
     return build_report(
         decision,
-        trial or spec_of(workspace, decision),
-        serves=served[-1].digest if served else "",
+        spec,
+        serves=serves,
         notes=() if trial else tuple(_notes(workspace, decision, earlier)),
         is_trial=trial is not None,
+        tables=tuple(_tables(workspace, decision, spec, serves)),
     )
+
+
+def _tables(workspace: Workspace, decision: Decision, spec: Spec, serves: str) -> Iterator[TableFigures]:
+    """The kept profiles of the version's tables, beside those of the version that the target serves."""
+    version = ResolvedVersion(decision.dataset, decision.digest, spec)
+    tables = spec.contract.tables
+    try:
+        now = kept_profiles(workspace, version, tables)
+        before = kept_profiles(workspace, version, now, serves) if serves not in ("", decision.digest) else {}
+    except CatalogError as error:
+        log.warning("The report has no profiles: %s", error)  # the decision is what people need
+        return
+    for name, profile in now.items():
+        yield table_figures(name, profile, before.get(name))
 
 
 def _notes(workspace: Workspace, decision: Decision, log: Sequence[RefEntry]) -> Iterator[str]:

@@ -14,7 +14,7 @@ import yaml
 from prefect_stagegate.errors import UsageError, did_you_mean
 from prefect_stagegate.model import Address
 from prefect_stagegate.operations.address import ResolvedVersion, resolve
-from prefect_stagegate.operations.gating.profiling import kept_profile, table_files, withheld_columns
+from prefect_stagegate.operations.gating.profiling import kept_profiles, table_files, withheld_columns
 from prefect_stagegate.operations.staging.fetch import present
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.validations.files.files import probe_files
@@ -133,8 +133,8 @@ def suggest_contract(
 def _suggest_table(
     workspace: Workspace, version: ResolvedVersion, view: Path, database: Queries, table: ContractTable
 ) -> TableContract:
-    files = table_files(workspace, version, table.name)
-    profile = kept_profile(workspace, version, table.name)
+    files = table_files(workspace, version, [table.name])[table.name]
+    profile = kept_profiles(workspace, version, [table.name]).get(table.name)
     if profile is None:
         withheld = withheld_columns(version.spec, table.name)
         profile = profile_table(
