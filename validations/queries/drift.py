@@ -108,8 +108,10 @@ def _counts(column: ColumnProfile) -> dict[str | None, int]:
     """Rows by value, None for a missing value; empty for a column with many values."""
     if column.counts is None or (_is_number(column) and len(column.counts) > 2 * FEW_VALUES):
         return {}
-    missing = {None: column.nulls} if column.nulls else {}
-    return {**column.counts, **missing}
+    counts: dict[str | None, int] = {**column.counts}
+    if column.nulls:
+        counts[None] = column.nulls
+    return counts
 
 
 def wasserstein(reference: ColumnProfile, current: ColumnProfile) -> float:
