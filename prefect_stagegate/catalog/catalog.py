@@ -5,7 +5,6 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import cache, partial
 from importlib import import_module
 from itertools import groupby
@@ -13,17 +12,16 @@ from typing import Any
 
 from prefect_stagegate.canonical import digest_of
 from prefect_stagegate.catalog.approval_records import ApprovalRecords
-from prefect_stagegate.catalog.codec import decode, encode
+from prefect_stagegate.catalog.codec import encode
 from prefect_stagegate.catalog.evidence import kept
+from prefect_stagegate.catalog.kept_records import KeptRecords
 from prefect_stagegate.catalog.log import Log, LogMemory
 from prefect_stagegate.catalog.policies import Consent, PolicyEntry, prove_adoption
 from prefect_stagegate.catalog.records import Records, open_records
 from prefect_stagegate.catalog.refs import RefAction, RefEntry, prove_move
-from prefect_stagegate.catalog.typed_records import corrupt
 from prefect_stagegate.catalog.version_records import VersionRecords
 from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.errors import CatalogError, CorruptRecord, UnknownRef, suggest
-from prefect_stagegate.measures import NO_VALUES, FileValues
 from prefect_stagegate.model import (
     LATEST,
     Address,
@@ -44,16 +42,7 @@ PROBE_KEY = "probe"
 PROBE = b"A store that lets this record be created twice can't hold a catalog.\n"
 
 
-@dataclass(frozen=True, slots=True)
-class TableValues:
-    """What a validation computed of a table's files."""
-
-    dataset: str
-    table: str
-    values: FileValues
-
-
-class Catalog(VersionRecords, ApprovalRecords):
+class Catalog(VersionRecords, ApprovalRecords, KeptRecords):
     """The records that all environments share. `open` makes one; every method may raise `CatalogError`."""
 
     def __init__(self, records: Records, *, memory: LogMemory | None = None, consent: Consent | None = None) -> None:
@@ -329,26 +318,6 @@ class Catalog(VersionRecords, ApprovalRecords):
         if not keys:
             return 0, []
         return int(keys[-1].removeprefix(prefix).removesuffix(".json")), self._load(list[Evidence], keys[-1])
-
-    def put_file_values(self, dataset: str, table: str, values: FileValues) -> None:
-        """Store what a validation computed of a table's files, over an earlier record."""
-        record = TableValues(dataset, table, values)
-        self._records.replace(self._key(dataset, "values", digest_of(table), ".json"), encode(record))
-
-    def file_values(self, dataset: str, table: str) -> FileValues:
-        """What the last validation computed of a table's files; nothing without such a record.
-
-        Raises:
-            CorruptRecord: The record is damaged, or another table's.
-        """
-        key = self._key(dataset, "values", digest_of(table), ".json")
-        data = self._records.read(key)
-        if data is None:
-            return NO_VALUES
-        record = decode(TableValues, data, key)
-        if (record.dataset, record.table) != (dataset, table):
-            raise corrupt(key, "is another table's")
-        return record.values
 
     def put_attestation(self, dataset: str, digest: str, target: str, statement: Mapping[str, Any]) -> None:
         """Add a gate's decision about a version, accepting or not."""

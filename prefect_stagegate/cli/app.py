@@ -74,6 +74,7 @@ COMMANDS = {
         "limits": ("limits:limits", "Set how many transfers a node or a source takes at a time."),
     },
     "Write specs": {
+        "contract": ("", "Write a contract from what a version holds."),
         "gate": ("", "Decide old records again under a new policy."),
         "init": ("init:init", "Write a first spec for a folder or URL, with a pilot gate that passes."),
         "lint": ("lint:lint", "Check a spec with its suites, columns and gates, without data."),
@@ -101,6 +102,12 @@ SUBCOMMANDS = {
         "adopt": ("policy:adopt", "Adopt a spec's policy for its dataset, or ask those who must agree to it."),
         "approve": ("policy:approve", "Agree to a proposed policy, or decline it."),
         "history": ("policy:history", "Show who adopted which policy, when and why, and what it changed."),
+    },
+    "contract": {
+        "suggest": (
+            "contract_suggest:suggest",
+            "Write columns and suites for a version's tables from their profiles, for a person to edit.",
+        ),
     },
     "gate": {
         "replay": (

@@ -9,6 +9,7 @@ from prefect_stagegate.report.proposal import FileTotals, Proposal, proposal_pag
 from prefect_stagegate.report.ready import Candidate, Readiness, ready_page, ready_text
 from prefect_stagegate.report.rubric import rubric_lines, rubric_of
 from prefect_stagegate.report.summary import moved_page, to_summary
+from prefect_stagegate.report.tables import TableFigures, table_figures
 from prefect_stagegate.report.text import to_rich, to_text
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "Report",
     "Row",
     "Standing",
+    "TableFigures",
     "Turn",
     "build_report",
     "moved_page",
@@ -28,6 +30,7 @@ __all__ = [
     "reason_of",
     "rubric_lines",
     "rubric_of",
+    "table_figures",
     "to_html",
     "to_json",
     "to_junit",

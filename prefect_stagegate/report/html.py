@@ -1,4 +1,4 @@
-"""The report as one self-contained HTML page: no script, no font, no image, no network."""
+"""The report as one self-contained HTML page: no script, no font, no image file, no network."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 from prefect_stagegate.report.legible import spans, time_text
 from prefect_stagegate.report.model import Report, is_command, legible, without_repeats
 from prefect_stagegate.report.rubric import SOURCES, rubric_of
+from prefect_stagegate.report.tables import HEIGHT, WIDTH, rows_text
 
 _MAIL = re.compile(r"[\w.+-]+@[\w-]+(\.[\w-]+)+")
 
@@ -34,7 +35,8 @@ def _template() -> Template:
         lstrip_blocks=True,
     )
     environment.tests["command"] = is_command
-    environment.filters.update(href=_href, spans=spans, time=time_text)
+    environment.filters.update(href=_href, spans=spans, time=time_text, rows=rows_text)
+    environment.globals.update(picture=(WIDTH, HEIGHT))
     return environment.get_template("report.html")
 
 

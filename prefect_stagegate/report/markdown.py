@@ -8,6 +8,7 @@ from prefect_stagegate.report.legible import time_text
 from prefect_stagegate.report.marks import code, plain, step
 from prefect_stagegate.report.model import Report, Row, legible, without_repeats
 from prefect_stagegate.report.rubric import SOURCES, rubric_of
+from prefect_stagegate.report.tables import rows_text
 
 FINDINGS = 200
 """The most findings that are listed, since Prefect refuses artifacts above a size."""
@@ -32,6 +33,7 @@ def to_markdown(report: Report) -> str:
             ("Check", "Outcome", "Owner", "Found"),
             ((code(row.check), row.verdict, plain(str(row.owner)), plain(row.summary)) for row in report.rows),
         ),
+        *_tables(report),
         _facts(report),
         *_rubric(report),
     ]
@@ -75,6 +77,15 @@ def _defects(report: Report, headed: Collection[str]) -> list[str]:
     left = sum(len(row.listed_findings) for row in report.defects) - FINDINGS
     more = [f"{left} more are in the other reports."] if left > 0 else []
     return ["### What was found", *parts, *more] if parts else []
+
+
+def _tables(report: Report) -> list[str]:
+    """Rows and columns of each table, and where values went missing; the HTML report has each column."""
+    rows = (
+        (code(table.name), rows_text(table), str(len(table.columns) + table.more), plain("; ".join(table.moved)))
+        for table in report.tables
+    )
+    return ["### Tables", _table(("Table", "Rows", "Columns", "Missing values"), rows)] if report.tables else []
 
 
 def _rubric(report: Report) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from prefect_stagegate.model import Decision, DecisionOutcome, Evidence, Finding, Outcome, Severity
 from prefect_stagegate.report.legible import legible_text
+from prefect_stagegate.report.tables import TableFigures
 from prefect_stagegate.spec import Spec
 from prefect_stagegate.units import digest_text
 
@@ -129,6 +130,8 @@ class Report:
     """Whether a policy was tried that nobody adopted, so that the decision does not count."""
     is_withdrawn: bool = False
     """Whether the target withdrew the version before the decision, so that promoting it takes `--reinstate`."""
+    tables: tuple[TableFigures, ...] = ()
+    """The profiles of the version's tables that validations kept."""
 
     @property
     def headline(self) -> str:
@@ -181,6 +184,7 @@ def build_report(
     is_trial: bool = False,
     is_requested: bool = True,
     is_withdrawn: bool = False,
+    tables: tuple[TableFigures, ...] = (),
 ) -> Report:
     """Make the report of a decision.
 
@@ -192,6 +196,7 @@ def build_report(
         is_trial: Whether a policy was tried that nobody adopted.
         is_requested: Whether the catalog has a request for the approval that a check waits for.
         is_withdrawn: Whether the target withdrew the version, so that promoting it takes `--reinstate`.
+        tables: The profiles of the version's tables.
     """
     rows = tuple(sorted((_row(evidence, spec) for evidence in decision.checks), key=lambda row: row.standing))
     if not is_requested:
@@ -217,6 +222,7 @@ def build_report(
         notes=notes,
         is_trial=is_trial,
         is_withdrawn=is_withdrawn,
+        tables=tables,
     )
 
 

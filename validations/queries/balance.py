@@ -6,7 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from prefect_stagegate.measures import Balance
+from prefect_stagegate.profiles import ColumnProfile
 from prefect_stagegate.quoting import identifier
+from prefect_stagegate.validations.profiling.figures import INTEGERS
 from prefect_stagegate.validations.queries.duck import Queries
 from prefect_stagegate.validations.queries.sql import relation
 
@@ -36,3 +38,16 @@ def balance(queries: Queries, view: Path, paths: Sequence[str], column: str) -> 
     if rarest is None:
         return Balance(0, int(unlabelled), 0)
     return Balance(int(labelled), int(unlabelled), int(classes), rarest["label"][:SHOWN], int(rarest["n"]))
+
+
+def balance_of(column: ColumnProfile) -> Balance | None:
+    """The balance of a column by its profile; None where that does not know every value as DuckDB writes it."""
+    counts = column.value_counts()
+    if column.counts is None or len(counts) != len(column.counts):
+        return None
+    if column.kind == "number" and column.type not in INTEGERS:
+        return None
+    if not counts:
+        return Balance(0, column.nulls, 0)
+    rows, label = min((count, label) for label, count in counts.items())
+    return Balance(sum(counts.values()), column.nulls, len(counts), label[:SHOWN], rows)

@@ -2,63 +2,29 @@
 
 The distances are the defaults of Evidently above 1,000 rows (https://docs.evidentlyai.com/metrics/customize_data_drift):
 for numbers the first Wasserstein distance in standard deviations of the reference; for categories, and for numbers with
-at most five values, the Jensen-Shannon distance. Each table is read twice, and memory depends on its columns only.
+at most five values, the Jensen-Shannon distance. Both are computed from profiles, so no row is read here.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from prefect_stagegate.measures import ColumnDrift, TableDrift
-from prefect_stagegate.quoting import identifier
+from prefect_stagegate.profiles import LEVELS, MANY_VALUES, ColumnProfile, TableProfile
+from prefect_stagegate.validations.profiling.figures import NUMBERS
+from prefect_stagegate.validations.profiling.parts import profile_table
 from prefect_stagegate.validations.queries.duck import Queries
 from prefect_stagegate.validations.queries.sql import PARQUET, relation
 
-LEVELS = 200
-"""Quantiles that stand for a column of numbers: the error is far below a hundredth of a standard deviation."""
 FEW_VALUES = 5
 """A column of numbers with at most this many values counts as categories."""
-MANY_VALUES = 1000
-"""Categories with more values are names or identifiers. Each delivery has new ones, so they are not compared."""
 FURTHEST = math.sqrt(math.log(2))
 """The Jensen-Shannon distance of counts that share no value."""
 SMALLEST_NORM = 0.001
 """Lower bound of the reference's standard deviation, which the distance is divided by."""
-NUMBERS = (
-    *("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT"),
-    *("UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "UHUGEINT"),
-    *("FLOAT", "DOUBLE", "DECIMAL"),
-)
-CATEGORIES = ("VARCHAR", "BOOLEAN", "ENUM", '"NULL"')
-
-
-@dataclass
-class Profile:
-    """The figures of one column."""
-
-    number: bool
-    values: int = 0
-    """Rows with a value; in a column of numbers, with a finite one."""
-    distinct: int = 0
-    """Distinct values, approximately."""
-    deviation: float = 0.0
-    quantiles: Sequence[float] = ()
-    counts: Mapping[Any, int] = field(default_factory=dict)
-    """Rows by value, None for a missing value. Empty for a column with many values."""
-
-
-@dataclass
-class Profiles:
-    """The figures of one table's columns."""
-
-    rows: int = 0
-    columns: dict[str, Profile] = field(default_factory=dict)
-    other: dict[str, str] = field(default_factory=dict)
-    """The types of columns that can't be compared."""
 
 
 def column_types(queries: Queries, view: Path, paths: Sequence[str]) -> dict[str, str]:
@@ -78,99 +44,82 @@ def column_types(queries: Queries, view: Path, paths: Sequence[str]) -> dict[str
     return {name: "number" if text and kind.partition("(")[0] in NUMBERS else kind for name, kind in kinds.items()}
 
 
-def drift(table: str, reference: Profiles, current: Profiles, ignored: Sequence[str]) -> TableDrift:
+def drift(table: str, reference: TableProfile, current: TableProfile, ignored: Sequence[str]) -> TableDrift:
     """Compare two profiles of a table, column by column."""
-    names = dict.fromkeys([*reference.columns, *reference.other, *current.columns, *current.other])
+    names = dict.fromkeys([*reference.columns, *reference.skipped, *current.columns, *current.skipped])
     columns = (
-        _ignored(table, name)
-        if name in ignored or f"{table}.{name}" in ignored
-        else _column(table, name, reference, current)
+        _ignored(table, name) if is_ignored(table, name, ignored) else _column(table, name, reference, current)
         for name in names
     )
     return TableDrift(current.rows, reference.rows, tuple(columns))
 
 
-def profile(queries: Queries, view: Path, paths: Sequence[str]) -> Profiles:
-    """Profile all comparable columns of a table in two passes: figures, then rows by value where values are few."""
-    if not paths:
-        return Profiles()
-    rows = relation([view / path for path in paths])
-    kinds = {name: kind.partition("(")[0] for name, kind in queries.columns(rows).items()}
-    columns = {name: Profile(kind in NUMBERS) for name, kind in kinds.items() if kind in (*NUMBERS, *CATEGORIES)}
-    other = {name: kind for name, kind in kinds.items() if name not in columns}
-    # Pass 1: figures of all columns.
-    expressions = ", ".join(["count(*)", *(_figures(name, column.number) for name, column in columns.items())])
-    ((total, *records),) = queries.rows(f"SELECT {expressions} FROM ({rows})")  # noqa: S608 - names are quoted
-    for column, record in zip(columns.values(), records, strict=True):
-        column.values, column.distinct, column.deviation, quantiles = record.values()
-        column.quantiles = quantiles or ()
-    # Pass 2: rows by value, only where the first pass saw few values.
-    _count(queries, rows, total, {n: column for n, column in columns.items() if column.distinct <= _most(column)})
-    return Profiles(total, columns, other)
+def is_ignored(table: str, column: str, ignored: Sequence[str]) -> bool:
+    """Whether a column is named by `ignored`, alone or as `table.column`."""
+    return column in ignored or f"{table}.{column}" in ignored
 
 
-def _figures(name: str, number: bool) -> str:
-    column = identifier(name)
-    if not number:
-        return f"struct_pack(v := count({column}), d := approx_count_distinct({column}), s := 0.0, q := NULL)"
-    value = f"CAST({column} AS DOUBLE)"
-    levels = ", ".join(f"{(level + 0.5) / LEVELS:g}" for level in range(LEVELS))
-    finite = f"FILTER (isfinite({value}))"
-    return (
-        f"struct_pack(v := count({column}) {finite}, d := approx_count_distinct({column}), "
-        f"s := coalesce(stddev_pop({value}) {finite}, 0.0), q := approx_quantile({value}, [{levels}]) {finite})"
-    )
-
-
-def _most(column: Profile) -> int:
-    """The most distinct values with which a column's values are counted."""
-    # approx_count_distinct errs by some percent, so count twice as many; `_is_category` looks at the exact counts.
-    return 2 * FEW_VALUES if column.number else MANY_VALUES
-
-
-def _count(queries: Queries, rows: str, total: int, few: Mapping[str, Profile]) -> None:
-    if not few:
-        return
-    expressions = ", ".join(f"histogram({identifier(name)})" for name in few)
-    (histograms,) = queries.rows(f"SELECT {expressions} FROM ({rows})")  # noqa: S608 - names are quoted
-    for column, counts in zip(few.values(), histograms, strict=True):
-        column.counts = dict(counts or {})
-        if missing := total - sum(column.counts.values()):
-            column.counts[None] = missing
+def profile(queries: Queries, view: Path, paths: Sequence[str]) -> TableProfile:
+    """Profile a table whose rows are compared, as a whole."""
+    return profile_table(queries, {view / path: path for path in paths}).profile
 
 
 def _ignored(table: str, name: str) -> ColumnDrift:
     return ColumnDrift(table, name, None, skipped="ignored by the gate")
 
 
-def _column(table: str, name: str, reference: Profiles, current: Profiles) -> ColumnDrift:
+def _comparable(profile: TableProfile, name: str) -> ColumnProfile | None:
+    column = profile.columns.get(name)
+    return column if column and column.kind in ("number", "flag", "text") else None
+
+
+def _column(table: str, name: str, reference: TableProfile, current: TableProfile) -> ColumnDrift:
     # First the reasons not to compare, then the distance that fits the kind of column.
-    before, now = reference.columns.get(name), current.columns.get(name)
-    if before is None or now is None or (before.values and now.values and before.number != now.number):
-        kind = current.other.get(name) or reference.other.get(name)
+    before, now = _comparable(reference, name), _comparable(current, name)
+    if before is None or now is None or (before.values and now.values and _is_number(before) != _is_number(now)):
+        kind = _other(current, name) or _other(reference, name)
         reason = f"a {kind} is not compared" if kind else "it is not in both versions with one kind of values"
         return ColumnDrift(table, name, None, skipped=reason)
     if not before.values and not now.values:
         return ColumnDrift(table, name, None, skipped="it has no values in either version")
-    if before.values and now.values and before.number and not _is_category(before):
+    counts, counts_now = _counts(before), _counts(now)
+    if before.values and now.values and _is_number(before) and not 0 < len(counts.keys() - {None}) <= FEW_VALUES:
         return ColumnDrift(table, name, wasserstein(before, now), "wasserstein")
-    if before.values and now.values and not before.counts:
+    if before.values and now.values and not counts:
         return ColumnDrift(table, name, None, skipped=f"it has more than {MANY_VALUES:,} values")
     # A column that emptied or filled, or whose few values became many, gets the largest distance.
-    compared = before.values and now.values and now.counts
-    return ColumnDrift(
-        table, name, jensen_shannon(before.counts, now.counts) if compared else FURTHEST, "jensen-shannon"
-    )
+    compared = before.values and now.values and counts_now
+    return ColumnDrift(table, name, jensen_shannon(counts, counts_now) if compared else FURTHEST, "jensen-shannon")
 
 
-def _is_category(column: Profile) -> bool:
-    return 0 < len(column.counts.keys() - {None}) <= FEW_VALUES
+def _is_number(column: ColumnProfile) -> bool:
+    return column.kind == "number"
 
 
-def wasserstein(reference: Profile, current: Profile) -> float:
+def _other(profile: TableProfile, name: str) -> str:
+    """The type of a column that can't be compared; empty where it can, or the table lacks it."""
+    if _comparable(profile, name):
+        return ""
+    column = profile.columns.get(name)
+    return (column.type if column else profile.skipped.get(name, "")).partition("(")[0]
+
+
+def _counts(column: ColumnProfile) -> dict[str | None, int]:
+    """Rows by value, None for a missing value; empty for a column with many values."""
+    if column.counts is None or (_is_number(column) and len(column.counts) > 2 * FEW_VALUES):
+        return {}
+    counts: dict[str | None, int] = {**column.counts}
+    if column.nulls:
+        counts[None] = column.nulls
+    return counts
+
+
+def wasserstein(reference: ColumnProfile, current: ColumnProfile) -> float:
     """The first Wasserstein distance in standard deviations of the reference: the mean distance of their quantiles."""
     moved = (abs(a - b) for a, b in zip(reference.quantiles, current.quantiles, strict=True))
-    return math.fsum(moved) / LEVELS / max(reference.deviation, SMALLEST_NORM)
+    # The sample deviation is that of the population, but for its divisor.
+    deviation = (reference.deviation or 0.0) * math.sqrt(max(reference.values - 1, 0) / max(reference.values, 1))
+    return math.fsum(moved) / LEVELS / max(deviation, SMALLEST_NORM)
 
 
 def jensen_shannon(reference: Mapping[Any, int], current: Mapping[Any, int]) -> float:

@@ -1,4 +1,4 @@
-"""Running a version's contract on this node. The checks record the result."""
+"""Running a version's contract on this node, and profiling its tables. The checks record the result."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from prefect_stagegate.errors import CatalogError
 from prefect_stagegate.measures import NO_VALUES, FileValues
 from prefect_stagegate.model import Validation
 from prefect_stagegate.operations.address import ResolvedVersion
+from prefect_stagegate.operations.gating.profiling import profile_version
 from prefect_stagegate.operations.staging.fetch import present
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.validations import validate
@@ -55,6 +56,7 @@ def run_contract(
             progress=report,
             kept=_CatalogValues(workspace.catalog, dataset, reread=reread, is_trial=version.is_trial),
         )
+        profile_version(workspace, version, view, cancel, report, reread=reread)
     return replace(validation, seconds=round(time.perf_counter() - began, 3))
 
 

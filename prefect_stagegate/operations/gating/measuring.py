@@ -13,12 +13,15 @@ from prefect_stagegate.errors import UsageError, did_you_mean
 from prefect_stagegate.measures import Balance, Duplicates, Overlap, Scan, TableDrift
 from prefect_stagegate.model import Entry
 from prefect_stagegate.operations.address import ResolvedVersion
+from prefect_stagegate.operations.gating.profiling import kept_profiles
 from prefect_stagegate.operations.staging.fetch import present
 from prefect_stagegate.operations.staging.temporary_tables import insert, temporary
 from prefect_stagegate.operations.workspace import Workspace
+from prefect_stagegate.profiles import TableProfile
 from prefect_stagegate.validations.files.paths import matcher
-from prefect_stagegate.validations.queries.balance import balance
-from prefect_stagegate.validations.queries.drift import Profiles, column_types, drift, profile
+from prefect_stagegate.validations.queries.balance import balance, balance_of
+from prefect_stagegate.validations.queries.drift import column_types, drift, is_ignored
+from prefect_stagegate.validations.queries.drift import profile as profile_rows
 from prefect_stagegate.validations.queries.duck import Queries, queries
 from prefect_stagegate.validations.queries.duplicates import duplicates, overlap, shared_records
 from prefect_stagegate.validations.queries.pii import scan
@@ -64,13 +67,17 @@ class VersionMeasures:
             return shared_records(database, view, {name: self._paths(glob) for name, glob in splits.items()}, by)
 
     def balance(self, table: str, column: str) -> Balance:
-        """Count the values of a column."""
+        """Count the values of a column, in the table's kept profile where that has them all."""
+        self._glob(table)  # raises for a table that the contract lacks
+        kept = kept_profiles(self.workspace, self.version, [table]).get(table)
+        if kept and column in kept.columns and (counted := balance_of(kept.columns[column])):
+            return counted
         with self._open(f"table {table}") as (view, database):
             return balance(database, view, self._paths(self._glob(table)), column)
 
     def drift(self, reference: str, ignored: Sequence[str]) -> Mapping[str, TableDrift]:
         """Compare each table with the same one of another version."""
-        before, now = self._profiles(reference), self._profiles(self.version.digest)
+        before, now = self._profiles(reference, ignored), self._profiles(self.version.digest, ignored)
         return {table: drift(table, before[table], now[table], ignored) for table in now}
 
     def scan(self, table: str, columns: Sequence[str], ignored: Sequence[str], patterns: Sequence[str]) -> Scan:
@@ -88,10 +95,17 @@ class VersionMeasures:
         tests = [matcher(table.files) for table in self.version.spec.contract.tables.values()]
         return sum(not any(test(entry.path) for test in tests) for entry in self._manifest(self.version.digest))
 
-    def _profiles(self, digest: str) -> dict[str, Profiles]:
+    def _profiles(self, digest: str, ignored: Sequence[str]) -> dict[str, TableProfile]:
+        """The profiles of all tables: the kept ones where they suffice, so that the version need not be here."""
         tables = self.version.spec.contract.tables
-        with self._open("the tables", digest) as (view, database):
-            return {name: profile(database, view, self._paths(table.files, digest)) for name, table in tables.items()}
+        kept = kept_profiles(self.workspace, self.version, tables, digest)
+        profiles = {name: profile for name, profile in kept.items() if not _withholds(name, profile, ignored)}
+        missing = [name for name in tables if name not in profiles]
+        if missing:
+            with self._open("the tables", digest) as (view, database):
+                for name in missing:
+                    profiles[name] = profile_rows(database, view, self._paths(tables[name].files, digest))
+        return {name: profiles[name] for name in tables}
 
     @contextmanager
     def _open(self, about: str, digest: str = "", *, discreet: bool = False) -> Iterator[tuple[Path, Queries]]:
@@ -115,3 +129,8 @@ class VersionMeasures:
 
     def _manifest(self, digest: str) -> Iterator[Entry]:
         return self.workspace.catalog.manifest(self.version.dataset, digest).entries()
+
+
+def _withholds(table: str, profile: TableProfile, ignored: Sequence[str]) -> bool:
+    """Whether a kept profile lacks the figures of a column that is to be compared."""
+    return any(column.withheld and not is_ignored(table, name, ignored) for name, column in profile.columns.items())

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 import uuid
 from collections.abc import Iterator, Sequence
 
 from prefect_stagegate.catalog import RefAction, RefEntry, adopted_as, moves, withdrawn
+from prefect_stagegate.errors import CatalogError
 from prefect_stagegate.model import Decision, DecisionOutcome
-from prefect_stagegate.operations.address import judged_spec, policy_of, spec_beside
+from prefect_stagegate.operations.address import ResolvedVersion, judged_spec, policy_of, spec_beside
 from prefect_stagegate.operations.gating.approve import request_for
 from prefect_stagegate.operations.gating.policy import changes, changes_since
+from prefect_stagegate.operations.gating.profiling import kept_profiles
 from prefect_stagegate.operations.workspace import Workspace
-from prefect_stagegate.report import Report, build_report, to_html
+from prefect_stagegate.report import Report, TableFigures, build_report, table_figures, to_html
 from prefect_stagegate.spec import Spec
 from prefect_stagegate.units import count_text
 
+log = logging.getLogger(__name__)
 DIFFERENCES = 5
 """The most differences of policies that a note lists; `stagegate policy history` has all."""
 
@@ -36,15 +40,31 @@ def report_of(workspace: Workspace, decision: Decision, trial: Spec | None = Non
     served = moves(earlier)
     about = (decision.dataset, decision.digest, decision.target, decision.policy)
     requested = decision.outcome is DecisionOutcome.WAITING or request_for(workspace, *about) is not None
+    spec, serves = trial or spec_of(workspace, decision), served[-1].digest if served else ""
     return build_report(
         decision,
-        trial or spec_of(workspace, decision),
-        serves=served[-1].digest if served else "",
+        spec,
+        serves=serves,
         notes=() if trial else tuple(_notes(workspace, decision, earlier)),
         is_trial=trial is not None,
         is_requested=requested,
         is_withdrawn=trial is None and decision.digest in withdrawn(earlier),
+        tables=tuple(_tables(workspace, decision, spec, serves)),
     )
+
+
+def _tables(workspace: Workspace, decision: Decision, spec: Spec, serves: str) -> Iterator[TableFigures]:
+    """The kept profiles of the version's tables, beside those of the version that the target serves."""
+    version = ResolvedVersion(decision.dataset, decision.digest, spec)
+    tables = spec.contract.tables
+    try:
+        now = kept_profiles(workspace, version, tables)
+        before = kept_profiles(workspace, version, now, serves) if serves not in ("", decision.digest) else {}
+    except CatalogError as error:
+        log.warning("The report has no profiles: %s", error)  # the decision is what people need
+        return
+    for name, profile in now.items():
+        yield table_figures(name, profile, before.get(name))
 
 
 def _notes(workspace: Workspace, decision: Decision, log: Sequence[RefEntry]) -> Iterator[str]:

@@ -1,0 +1,98 @@
+"""Profile one large table, whole and with one new file, and write the figures into docs/performance.md.
+
+    python -m benchmarks.profiles [--rows 20000000] [--files 100] [--rounds 3]
+
+Every run is a new process. Its peak memory is its own, and the seconds are those of the profile alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import platform
+import resource
+import statistics
+import tempfile
+import time
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+
+from benchmarks.validation import PAGE, build
+from prefect_stagegate.catalog.codec import encode
+from prefect_stagegate.profiles import NO_PARTS, ProfileParts, TableProfile
+from prefect_stagegate.validations.profiling.parts import profile_table
+from prefect_stagegate.validations.queries.drift import drift
+from prefect_stagegate.validations.queries.duck import queries
+
+BEGIN, END = "<!-- profiles: begin -->", "<!-- profiles: end -->"
+Run = tuple[float, float, TableProfile, ProfileParts]
+"""Seconds, peak memory in MB, and what came out."""
+
+
+def profile(files: list[Path], known: ProfileParts) -> Run:
+    """Profile the table in this process."""
+    started = time.monotonic()
+    with queries("the table", files[0].parent) as database:
+        profiled = profile_table(database, {file: file.name for file in files}, known=known)
+    seconds = time.monotonic() - started
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
+    return seconds, peak, profiled.profile, profiled.parts
+
+
+def in_a_new_process(files: list[Path], known: ProfileParts = NO_PARTS) -> Run:
+    """The same in a process of its own."""
+    with multiprocessing.get_context("spawn").Pool(1) as pool:
+        return pool.apply(profile, (files, known))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, default=20_000_000)
+    parser.add_argument("--files", type=int, default=100)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--dry-run", action="store_true", help="print the figures and leave the page alone")
+    options = parser.parse_args()
+    load = os.getloadavg()[0]
+    runs: dict[str, list[Run]] = {"first profile": [], "one file new": []}
+    with tempfile.TemporaryDirectory() as folder:
+        files = [Path(folder, name) for name in build(Path(folder), options.rows, options.files)]
+        for _ in range(options.rounds):
+            first = in_a_new_process(files)
+            newest = files[-1].name
+            earlier = replace(first[3], parts=tuple(part for part in first[3].parts if newest not in part.files))
+            runs["first profile"].append(first)
+            runs["one file new"].append(in_a_new_process(files, earlier))
+    text = table(runs, options.rows, options.files, load)
+    print(text)
+    if not options.dry_run:
+        before, _, rest = PAGE.read_text().partition(BEGIN)
+        PAGE.write_text(f"{before}{BEGIN}\n{text}\n{END}{rest.partition(END)[2]}")
+
+
+def table(runs: dict[str, list[Run]], rows: int, files: int, load: float) -> str:
+    """The figures as Markdown: medians over the rounds."""
+    _, _, whole, parts = runs["first profile"][0]
+    started = time.monotonic()
+    drift("t", whole, runs["one file new"][0][2], ())
+    compared = time.monotonic() - started
+    rounds = len(runs["one file new"])
+    lines = [
+        f"{len(whole.columns)} columns of {rows:,} rows in {files} Parquet files; medians of {rounds}, a"
+        f" new process each, on {os.cpu_count()} cores with a load average of {load:.1f} before ({platform.machine()},"
+        f" Python {platform.python_version()}, duckdb {version('duckdb')}).",
+        "",
+        "| | seconds | peak memory |",
+        "|---|---|---|",
+    ]
+    for name, of_name in runs.items():
+        seconds, peak = (statistics.median(run[figure] for run in of_name) for figure in (0, 1))  # type: ignore[type-var]
+        lines.append(f"| {name} | {seconds:.1f} s | {peak:,.0f} MB |")
+    sizes = f"{len(encode(whole)) / 1e3:.0f} kB a version, {len(encode(parts)) / 1e6:.1f} MB for the files of the table"
+    lines += ["", f"Kept in the catalog: {sizes}. Comparing two kept profiles takes {1000 * compared:.0f} ms."]
+    return "\n".join([*lines, "", "Again: `python -m benchmarks.profiles`"])
+
+
+if __name__ == "__main__":
+    main()

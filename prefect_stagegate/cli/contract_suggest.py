@@ -1,0 +1,76 @@
+"""`stagegate contract suggest`: write a contract from the profile of a version."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from prefect_stagegate.cli.common import Places, VersionName, say
+from prefect_stagegate.errors import UsageError
+from prefect_stagegate.operations.gating.suggest import suggest_contract
+from prefect_stagegate.units import count_text
+
+STDOUT = "-"
+
+
+def suggest(
+    version: VersionName,
+    /,
+    *,
+    table: Annotated[str, Parameter(metavar="TABLE")] = "",
+    output: Annotated[str, Parameter(name=["--output", "-o"], metavar="DIR", allow_leading_hyphen=True)] = "",
+    force: Annotated[bool, Parameter(negative="")] = False,
+    places: Places | None = None,
+) -> None:
+    """Write columns and suites for a version's tables from their profiles, for a person to edit.
+
+    It writes the version's spec with these columns, and a file for each suite. Each bound has its reason above it. The
+    version itself passes. Nothing is adopted.
+
+    For example:
+
+    - `stagegate contract suggest nycflights --output suggested`
+    - `stagegate contract suggest nycflights@pilot --table flights --output -`
+
+    Parameters
+    ----------
+    version
+        DATASET[@REF], or DATASET@sha256:…; `latest` without a ref.
+    table
+        The one table to write for; by default all of the contract.
+    output
+        The folder to write to; by default DATASET-suggested, and `-` is standard output.
+    force
+        Replace files that exist.
+    """
+    suggested = suggest_contract((places or Places()).workspace(), version, table=table)
+    if output == STDOUT:
+        sys.stdout.write(suggested.text())
+        return
+    folder = Path(output or f"{suggested.version.dataset}-suggested")
+    _write(folder, suggested.files(), force=force)
+    spec = folder / suggested.spec_name
+    say(f"{spec}: {count_text(len(suggested.tables), 'table')} from {suggested.version.dataset}")
+    for name, contract in suggested.tables.items():
+        columns = count_text(len(contract.types), "column")
+        say(f"  {name:<16} {columns}, {count_text(contract.expectations, 'expectation')}")
+    say(f"Next: edit it, then `stagegate lint {spec}` and `stagegate validate {version} --spec {spec}`.")
+
+
+def _write(folder: Path, files: Mapping[str, str], *, force: bool) -> None:
+    """Write all files, or none where one exists and `force` is not set."""
+    existing = [folder / name for name in files if (folder / name).exists()]
+    if existing and not force:
+        raise UsageError(f"{existing[0]} exists", hint="Name another folder by --output, or replace it by --force.")
+    for name, text in files.items():
+        path = folder / name
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with path.open("w" if force else "x", encoding="utf-8") as file:
+                file.write(text)
+        except OSError as error:
+            raise UsageError(f"{path} can't be written: {error.strerror}") from error

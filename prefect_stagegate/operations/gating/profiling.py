@@ -1,0 +1,155 @@
+"""Profiles of a version's tables: computed beside a validation, kept in the catalog, and found there again."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Collection
+from pathlib import Path
+from threading import Event
+
+from prefect_stagegate.errors import CatalogError, ValidationError
+from prefect_stagegate.operations.address import ResolvedVersion
+from prefect_stagegate.operations.workspace import Workspace
+from prefect_stagegate.profiles import ALGORITHM, LEVELS, NO_PARTS, ProfileParts, TableProfile, files_digest
+from prefect_stagegate.spec import Spec
+from prefect_stagegate.validations.files.paths import matcher
+from prefect_stagegate.validations.profiling.parts import profile_table
+from prefect_stagegate.validations.queries.duck import queries
+
+log = logging.getLogger(__name__)
+
+
+def profile_version(
+    workspace: Workspace,
+    version: ResolvedVersion,
+    view: Path,
+    cancel: Event | None,
+    progress: Callable[[str], None],
+    *,
+    reread: bool = False,
+) -> None:
+    """Profile the tables of a version that lies in `view`, and keep the profiles, unless it is a trial.
+
+    A table that can't be read gets no profile: the contract's checks say what is wrong with it.
+
+    Args:
+        workspace: The catalog.
+        version: The version, and the spec with the contract.
+        view: The version's folder.
+        cancel: Set it to stop the running query.
+        progress: Called with lines for people while the work goes on.
+        reread: Whether to read all files again, also those that were profiled before.
+
+    Raises:
+        Cancelled: The cancel event was set.
+    """
+    if version.is_trial:
+        return
+    for table in version.spec.contract.tables:
+        try:
+            _profile_table(workspace, version, view, table, cancel, progress, reread=reread)
+        except (ValidationError, CatalogError) as error:
+            log.warning("Table %s of %s has no profile: %s", table, version.dataset, error)
+
+
+def _profile_table(
+    workspace: Workspace,
+    version: ResolvedVersion,
+    view: Path,
+    table: str,
+    cancel: Event | None,
+    progress: Callable[[str], None],
+    *,
+    reread: bool,
+) -> None:
+    catalog, dataset = workspace.catalog, version.dataset
+    files = table_files(workspace, version, [table])[table]
+    known = NO_PARTS if reread else _known_parts(workspace, dataset, table)
+    with queries(f"table {table} of {dataset}", view, cancel=cancel, discreet=True) as database:
+        progress(f"profiling table {table}")
+        digests = {view / path: digest for path, digest in files.items()}
+        profiled = profile_table(database, digests, known=known, withheld=withheld_columns(version.spec, table))
+    catalog.put_profile(dataset, version.digest, table, profiled.profile)
+    if profiled.parts != known:
+        catalog.put_profile_parts(dataset, table, profiled.parts)
+
+
+def _known_parts(workspace: Workspace, dataset: str, table: str) -> ProfileParts:
+    try:
+        return workspace.catalog.profile_parts(dataset, table)
+    except CatalogError as error:
+        log.warning("All files of table %s of %s are profiled again: %s", table, dataset, error)
+        return NO_PARTS
+
+
+def table_files(
+    workspace: Workspace, version: ResolvedVersion, tables: Collection[str], digest: str = ""
+) -> dict[str, dict[str, str]]:
+    """The files of tables: the digest of each by its path in the dataset, by table.
+
+    Args:
+        workspace: The catalog.
+        version: The spec with the contract.
+        tables: Names of tables in the contract.
+        digest: Another version of the dataset; empty for this one.
+    """
+    tests = {table: matcher(version.spec.contract.tables[table].files) for table in tables}
+    files: dict[str, dict[str, str]] = {table: {} for table in tables}
+    for entry in workspace.catalog.manifest(version.dataset, digest or version.digest).entries():
+        for table, matches in tests.items():
+            if matches(entry.path):
+                files[table][entry.path] = entry.digest
+    return files
+
+
+def kept_profiles(
+    workspace: Workspace, version: ResolvedVersion, tables: Collection[str], digest: str = ""
+) -> dict[str, TableProfile]:
+    """The kept profiles of tables of a version, as far as there are any of exactly these files, computed as now.
+
+    Args:
+        workspace: The catalog.
+        version: The spec with the contract.
+        tables: Names of tables in the contract.
+        digest: Another version of the dataset; empty for this one.
+
+    Raises:
+        CatalogError: The version's manifest can't be read.
+    """
+    kept = {table: _kept_profile(workspace, version.dataset, digest or version.digest, table) for table in tables}
+    profiles = {table: profile for table, profile in kept.items() if profile}
+    if not profiles:
+        return {}  # reading the manifest takes long
+    # The contract may have named other files when a profile was kept.
+    files = table_files(workspace, version, profiles, digest)
+    return {
+        table: profile
+        for table, profile in profiles.items()
+        if profile.files == files_digest(list(files[table].values()))
+    }
+
+
+def _kept_profile(workspace: Workspace, dataset: str, digest: str, table: str) -> TableProfile | None:
+    try:
+        profile = workspace.catalog.profile(dataset, digest, table)
+    except CatalogError as error:
+        log.warning("The profile of table %s of %s is not used: %s", table, dataset, error)
+        return None
+    return profile if profile and profile.algorithm == ALGORITHM and _is_whole(profile) else None
+
+
+def _is_whole(profile: TableProfile) -> bool:
+    return all(len(column.quantiles) in (0, LEVELS) for column in profile.columns.values())
+
+
+def withheld_columns(spec: Spec, table: str) -> frozenset[str]:
+    """The columns of a table that a gate's `pii` names: those to look at, and those that may hold personal data."""
+    withheld: set[str] = set()
+    for target in spec.gates:
+        for requirement in spec.gate(target).requirements:
+            if requirement.check == "pii":
+                withheld.update(requirement.params.get("columns", {}).get(table, ()))
+                begin = f"{table}."
+                ignored = requirement.params.get("ignore", ())
+                withheld.update(name.removeprefix(begin) for name in ignored if name.startswith(begin))
+    return frozenset(withheld)

@@ -1,0 +1,208 @@
+"""Writing a contract for a version from the profiles of its tables, as a spec for a person to edit."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import yaml
+
+from prefect_stagegate.errors import UsageError, did_you_mean
+from prefect_stagegate.model import Address
+from prefect_stagegate.operations.address import ResolvedVersion, resolve
+from prefect_stagegate.operations.gating.profiling import kept_profiles, table_files, withheld_columns
+from prefect_stagegate.operations.staging.fetch import present
+from prefect_stagegate.operations.workspace import Workspace
+from prefect_stagegate.validations.files.files import probe_files
+from prefect_stagegate.validations.profiling.parts import profile_table
+from prefect_stagegate.validations.profiling.suggest import Suggestion, column_types, key_candidates, suggest
+from prefect_stagegate.validations.queries.duck import Queries, queries
+from prefect_stagegate.validations.queries.duplicates import duplicates
+from prefect_stagegate.validations.tables import ContractTable, examine
+
+MOST_KEYS = 20
+"""Columns of a table that are tried as keys: each takes a query."""
+WIDEST = 1_000_000
+"""Characters of a line that YAML would break: so that none is broken."""
+
+_WORD = re.compile(r"[A-Za-z_][\w./*-]*")
+
+
+@dataclass(frozen=True, slots=True)
+class TableContract:
+    """What is suggested for one table."""
+
+    name: str
+    rows: int
+    types: Mapping[str, str]
+    untyped: Mapping[str, str]
+    """Why the other columns have no type."""
+    suggestions: Sequence[Suggestion]
+
+    @property
+    def expectations(self) -> int:
+        """How many expectations are suggested."""
+        return sum(bool(suggestion.type) for suggestion in self.suggestions)
+
+
+@dataclass(frozen=True, slots=True)
+class SuggestedContract:
+    """A spec with suggested tables."""
+
+    version: ResolvedVersion
+    tables: Mapping[str, TableContract]
+
+    @property
+    def spec_name(self) -> str:
+        """The name of the spec's file."""
+        return f"{self.version.dataset}.yaml"
+
+    def files(self) -> dict[str, str]:
+        """The spec and a file for each suite: their texts by relative path."""
+        suites = {_suite_path(name): _lines(_suite(table)) for name, table in self.tables.items()}
+        return {self.spec_name: _lines(self._spec(inline=False)), **suites}
+
+    def text(self) -> str:
+        """The spec with its suites inside."""
+        return _lines(self._spec(inline=True))
+
+    def _spec(self, *, inline: bool) -> Iterator[str]:
+        canonical = self.version.spec.canonical()
+        contract = canonical.pop("contract", {})
+        yield f"# Suggested by `stagegate contract suggest` from the profile of {self.version.dataset}"
+        yield f"# {self.version.digest}. Edit every bound that you know better; the reason stands above it."
+        yield "# The suites count for a target once its gate requires `expectations`."
+        yield from _yaml(canonical)
+        yield "contract:"
+        yield "  tables:"
+        for name, table in contract.get("tables", {}).items():
+            suggested = self.tables.get(name)
+            yield f"    {_scalar(name)}:"
+            left_out = ("columns", "suite") if suggested else ()
+            yield from _indented(6, _yaml({key: value for key, value in table.items() if key not in left_out}))
+            if suggested:
+                yield from _indented(6, _columns(suggested))
+                yield f"      suite:{'' if inline else f' {_scalar(_suite_path(name))}'}"
+                yield from _indented(8, _suite(suggested) if inline else ())
+        yield from _indented(2, _yaml({key: value for key, value in contract.items() if key != "tables"}))
+
+
+def suggest_contract(
+    workspace: Workspace, version: str | Address, *, table: str = "", cancel: Event | None = None
+) -> SuggestedContract:
+    """Suggest columns and suites for the tables of a version, all of which the version keeps.
+
+    The version is brought to this node. Its kept profiles are used; a table without one is read.
+
+    Args:
+        workspace: Cache and catalog.
+        version: The version's address; `latest` without a ref.
+        table: The one table to suggest a contract for; empty for all.
+        cancel: Set it to stop fetching or reading the version.
+
+    Raises:
+        UsageError: There is no such version or table, or the contract has no table.
+        ValidationError: A table can't be read.
+    """
+    resolved = resolve(workspace, version)
+    tables = resolved.spec.contract.tables
+    if not tables:
+        hint = (
+            "Name them under `contract`, adopt that policy, and try again: `stagegate init` finds tables in a folder."
+        )
+        raise UsageError("The contract has no tables", hint=hint, dataset=resolved.dataset)
+    if table and table not in tables:
+        hint = did_you_mean(table, tables)
+        raise UsageError(f"The contract has no table {table!r}", hint=hint, dataset=resolved.dataset)
+    with present(workspace, resolved.dataset, resolved.digest, "suggest", cancel) as view:
+        entries = workspace.catalog.manifest(resolved.dataset, resolved.digest).entries()
+        probed = probe_files(view, entries, resolved.spec.contract)
+        suggested = {}
+        for name in [table] if table else tables:
+            about = f"table {name} of {resolved.dataset}@{resolved.digest}"
+            with queries(about, view, cancel=cancel, discreet=True) as database:
+                opened = examine(name, tables[name], probed)
+                suggested[name] = _suggest_table(workspace, resolved, view, database, opened)
+    return SuggestedContract(resolved, suggested)
+
+
+def _suggest_table(
+    workspace: Workspace, version: ResolvedVersion, view: Path, database: Queries, table: ContractTable
+) -> TableContract:
+    files = table_files(workspace, version, [table.name])[table.name]
+    profile = kept_profiles(workspace, version, [table.name]).get(table.name)
+    if profile is None:
+        withheld = withheld_columns(version.spec, table.name)
+        profile = profile_table(
+            database, {view / path: digest for path, digest in files.items()}, withheld=withheld
+        ).profile
+    candidates = key_candidates(profile)[:MOST_KEYS]
+    keys = [name for name in candidates if not duplicates(database, view, list(files), [name]).duplicates]
+    types, untyped = column_types(table.opened)
+    return TableContract(table.name, profile.rows, types, untyped, suggest(profile, keys))
+
+
+def _columns(table: TableContract) -> Iterator[str]:
+    yield "columns:" if table.types else "columns: {}"
+    for name, kind in table.types.items():
+        yield f"  {_scalar(name)}: {kind}"
+    for name, reason in table.untyped.items():
+        yield f"  # {_scalar(name)}: {reason}"
+
+
+def _suite(table: TableContract) -> Iterator[str]:
+    yield "expectations:" if table.expectations else "expectations: []"
+    column = ""
+    for suggestion in table.suggestions:
+        if suggestion.column != column:
+            column = suggestion.column
+            yield f"  # ── {_scalar(column)}"
+        yield f"  # {suggestion.reason}"
+        if suggestion.type:
+            yield f"  - type: {suggestion.type}"
+            yield f"    kwargs: {_scalar(dict(suggestion.kwargs))}"
+
+
+def _suite_path(table: str) -> str:
+    """The suite's file beside the spec. A table's name may be no name of a file, so it is written with safe letters."""
+    safe = "".join(letter if letter.isalnum() or letter in "-_" else f"%{ord(letter):x}" for letter in table)
+    return f"suites/{safe}.yaml"
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes texts in double quotes unless they are words: YAML's dialects disagree about `1e3`."""
+
+
+def _written(dumper: _Dumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if _WORD.fullmatch(text) else '"')
+
+
+_Dumper.add_representer(str, _written)
+
+
+def _yaml(value: Mapping[str, Any]) -> list[str]:
+    """The lines of a mapping in YAML; none for an empty one."""
+    return _dumped(dict(value)).split("\n") if value else []
+
+
+def _scalar(value: Any) -> str:
+    """A value in one line of YAML."""
+    # As the only item of a list: a word with a bracket or comma is quoted then.
+    return _dumped([value], default_flow_style=True)[1:-1]
+
+
+def _dumped(value: Any, **options: Any) -> str:
+    text: str = yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=WIDEST, **options)
+    return text.strip()
+
+
+def _indented(spaces: int, lines: Iterable[str]) -> Iterator[str]:
+    return (" " * spaces + line for line in lines)
+
+
+def _lines(lines: Iterable[str]) -> str:
+    return "".join(f"{line}\n" for line in lines)

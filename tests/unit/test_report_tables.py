@@ -1,0 +1,89 @@
+"""The profiles of tables in a report."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from prefect_stagegate.model import Decision, DecisionOutcome
+from prefect_stagegate.profiles import LEVELS, ColumnProfile, TableProfile
+from prefect_stagegate.report import build_report, table_figures, to_html, to_json, to_markdown
+from prefect_stagegate.report.tables import HEIGHT, MOST_COLUMNS, WIDTH
+from prefect_stagegate.testing.contexts import a_spec
+
+NUMBER = ColumnProfile(
+    "BIGINT",
+    "number",
+    values=90,
+    nulls=10,
+    distinct=90,
+    least=0,
+    greatest=199,
+    mean=99.5,
+    deviation=57.0,
+    quantiles=tuple(map(float, range(LEVELS))),
+)
+CATEGORIES = ColumnProfile(
+    "VARCHAR", "text", values=100, distinct=2, counts={"ab01": 75, "ab02": 25}, names={"ab01": "taxi", "ab02": "<bus>"}
+)
+
+
+def table(**columns: ColumnProfile) -> TableProfile:
+    return TableProfile(100, columns, order=tuple(columns))
+
+
+def page(now: TableProfile, before: TableProfile | None = None) -> str:
+    decision = Decision("things", "sha256:1", "pilot", DecisionOutcome.ACCEPTED, (), "", "", "2026-11-26T00:00:00Z")
+    report = build_report(decision, a_spec(), tables=(table_figures("trips", now, before),))
+    assert '"tables"' in to_json(report)
+    assert "| `trips` |" in to_markdown(report)
+    return to_html(report)
+
+
+def test_a_column_stands_beside_what_the_target_serves() -> None:
+    before = replace(NUMBER, values=100, nulls=0, mean=50.0)
+    html = page(table(miles=NUMBER), table(miles=before))
+    assert "10 %" in html
+    assert "before none" in html
+    assert "before 0 to 199, mean 50" in html
+    assert html.count('class="before"') > 1
+    assert "what pilot serves" in html
+
+
+def test_values_of_categories_are_shown_and_escaped() -> None:
+    html = page(table(kind=CATEGORIES))
+    assert "<title>taxi: 75.0%</title>" in html
+    assert "&lt;bus&gt;: 25.0%" in html
+    assert "<bus>" not in html
+
+
+def test_text_that_may_be_personal_is_only_counted() -> None:
+    hidden = replace(CATEGORIES, names={})
+    html = page(table(person=hidden, salary=replace(NUMBER, withheld=True, quantiles=(), least=None)))
+    assert "ab01" not in html
+    assert "may be personal" in html
+    assert "<title>taxi" not in html
+
+
+def test_bars_stay_inside_their_picture() -> None:
+    for column in (NUMBER, CATEGORIES, replace(NUMBER, quantiles=(7.0,) * LEVELS)):
+        for figures in table_figures("t", table(x=column), table(x=NUMBER)).columns:
+            assert figures.bars
+            assert all(0 <= bar.height <= HEIGHT and 0 <= bar.height_before <= HEIGHT for bar in figures.bars)
+            assert all(bar.left >= 0 and bar.left + bar.width <= WIDTH for bar in figures.bars)
+
+
+def test_wide_tables_show_their_first_columns() -> None:
+    wide = table(**{f"c{number}": NUMBER for number in range(MOST_COLUMNS + 3)})
+    html = page(replace(wide, skipped={"tags": "VARCHAR[]"}))
+    assert "4 more columns are not shown" in html
+    assert "c49" in html
+    assert "c50" not in html
+
+
+def test_an_empty_table_and_odd_times_are_drawn() -> None:
+    empty = ColumnProfile("DOUBLE", "number")
+    far = replace(NUMBER, type="TIMESTAMP", kind="time", least=-(10**18), greatest=10**18)
+    html = page(TableProfile(0, {"x": empty, "at": far}, {"tags": "STRUCT(a INTEGER)"}))
+    assert "0 rows" in html
+    assert "s since 1970" in html
+    assert "not profiled" in html

@@ -1,0 +1,1 @@
+"""Profiles of tables: read file by file, merged, and turned into a proposed contract."""

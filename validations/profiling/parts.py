@@ -1,0 +1,155 @@
+"""A table's profile from the parts that an earlier validation kept and the files that are new.
+
+A part is the profile of one file, or of several where a table has too many files to keep each of them: all parts
+together hold at most `MOST_NUMBERS` numbers. A part is used again when all its files are still in the table.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import duckdb
+
+from prefect_stagegate.profiles import (
+    ALGORITHM,
+    LEVELS,
+    NO_PARTS,
+    ProfilePart,
+    ProfileParts,
+    TableProfile,
+    files_digest,
+)
+from prefect_stagegate.validations.profiling.combine import combine, with_categories, without_names
+from prefect_stagegate.validations.profiling.figures import is_text, kind_of, read_part
+from prefect_stagegate.validations.queries.duck import Queries
+from prefect_stagegate.validations.queries.sql import relation
+
+RELEASE = f"{ALGORITHM} duckdb {duckdb.__version__}"
+MOST_NUMBERS = 1_000_000
+"""Numbers in all kept parts of a table: about 15 MB of JSON."""
+MOST_COLUMNS = 1_000
+"""Columns that are profiled; a table's others are skipped by name."""
+SAMPLE = 1_000_000
+"""Rows of a table that quantiles are computed from, shared by its files."""
+SAMPLE_OF_PART = (10_000, 100_000)
+"""The fewest and the most of one part, if it has as many."""
+
+
+@dataclass(frozen=True, slots=True)
+class Profiled:
+    """A table's profile, and what to keep for the next one."""
+
+    profile: TableProfile
+    parts: ProfileParts
+    read: int
+    """Files that were read."""
+
+
+def profile_table(
+    queries: Queries,
+    files: Mapping[Path, str],
+    *,
+    known: ProfileParts = NO_PARTS,
+    withheld: Collection[str] = (),
+) -> Profiled:
+    """Profile a table, reading only files that no known part has.
+
+    Args:
+        queries: An open database.
+        files: The digest of each file's bytes, by its path on this node.
+        known: What an earlier profile kept.
+        withheld: Columns that may hold personal data.
+
+    Raises:
+        ValidationError: A file can't be read.
+    """
+    if not files:
+        return Profiled(TableProfile(files=files_digest([])), known, 0)
+    kinds = queries.columns(relation(list(files)))
+    nested = {name: kind for name, kind in kinds.items() if kind_of(kind) is None}
+    profiled = [name for name in kinds if name not in nested]
+    types = {name: kinds[name] for name in profiled[:MOST_COLUMNS]}
+    kept = _usable(known, files, types, withheld)
+    fresh = _read(queries, files, kept, types, withheld)
+    parts = [*kept, *fresh]
+    profile = with_categories(combine([part.profile for part in parts]), known.names)
+    skipped = nested | {name: kinds[name] for name in profiled[MOST_COLUMNS:]}
+    profile = replace(profile, skipped=skipped, order=tuple(types), files=files_digest(list(files.values())))
+    names = {name: column.names for name, column in profile.columns.items() if column.names}
+    used = {part.files for part in parts}
+    earlier = known.parts if known.release == RELEASE else ()
+    others = [part for part in earlier if part.files not in used and _fits(part, types, withheld)]
+    return Profiled(
+        profile,
+        ProfileParts(RELEASE, tuple(_bounded(parts, others[: len(parts)])), names),
+        sum(len(part.files) for part in fresh),
+    )
+
+
+def _usable(
+    known: ProfileParts, files: Mapping[Path, str], types: Mapping[str, str], withheld: Collection[str]
+) -> list[ProfilePart]:
+    """The known parts whose files are all in the table, each file once."""
+    if known.release != RELEASE:
+        return []
+    left = Counter(files.values())
+    usable = []
+    for part in known.parts:
+        held = Counter(part.files)
+        # The types of text files depend on all of them, so they are read together or not at all.
+        if _fits(part, types, withheld) and (held == left if is_text(list(files)) else held <= left):
+            usable.append(part)
+            left -= held
+    return usable
+
+
+def _fits(part: ProfilePart, types: Mapping[str, str], withheld: Collection[str]) -> bool:
+    """Whether a part has the table's columns with figures of full length, and withholds what is to be withheld."""
+    columns = part.profile.columns
+    return {name: column.type for name, column in columns.items()} == types and all(
+        column.withheld == (name in withheld) and len(column.quantiles) in (0, LEVELS)
+        for name, column in columns.items()
+    )
+
+
+def _read(
+    queries: Queries,
+    files: Mapping[Path, str],
+    kept: Sequence[ProfilePart],
+    types: Mapping[str, str],
+    withheld: Collection[str],
+) -> list[ProfilePart]:
+    """Profile the files that no kept part has: each on its own as far as there is room, else several together."""
+    covered = Counter(digest for part in kept for digest in part.files)
+    missing = []
+    for path, digest in files.items():
+        if covered[digest]:
+            covered[digest] -= 1
+        else:
+            missing.append(path)
+    room = MOST_NUMBERS - sum(part.weight for part in kept)
+    most_parts = max(1, room // (len(types) * (LEVELS + 100) or 1))
+    size = len(missing) if is_text(list(files)) else -(-len(missing) // most_parts)
+    fewest, most = SAMPLE_OF_PART
+    sample = max(fewest, min(most, SAMPLE // len(files)))
+    parts = []
+    for start in range(0, len(missing), max(1, size)):
+        paths = missing[start : start + size]
+        profile = read_part(queries, paths, types, withheld=withheld, sample=sample * len(paths))
+        parts.append(ProfilePart(tuple(files[path] for path in paths), profile))
+    return parts
+
+
+def _bounded(parts: Sequence[ProfilePart], others: Sequence[ProfilePart]) -> Iterator[ProfilePart]:
+    """The parts to keep: the table's largest first, then those of another version, until there is no room.
+
+    Files of a part that is not kept are read again with the next new ones, in one part, which then is larger.
+    """
+    room = MOST_NUMBERS
+    for part in [*sorted(parts, key=lambda part: -part.profile.rows), *others]:
+        if part.weight <= room:
+            room -= part.weight
+            yield replace(part, profile=without_names(part.profile))
