@@ -8,6 +8,7 @@
                        failed/<sha256>/<seq>.json             the objects that the version lacks; the last one counts
                        evidence/<sha256>/<seq>.json           all evidence about it so far; the last one counts
                        values/<sha256>.json                   what a validation counted of a table's files, by its name
+                       probes.json                            the digests of files that passed a probe
                        decisions/<sha256>/<target>/<seq>.json attestations, accepting or not
                        signatures/<sha256>/<key>.json         DSSE envelopes around an attestation, by its own digest
                        waivers/<sha256>/<target>/<seq>.json   who answers for which failure, and until when

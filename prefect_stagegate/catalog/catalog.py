@@ -25,7 +25,7 @@ from prefect_stagegate.catalog.refs import RefAction, RefEntry, prove_move
 from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.errors import CatalogError, CorruptRecord, UnknownDataset, UnknownRef, suggest
 from prefect_stagegate.manifest import Manifest, Seal, path_problem, row
-from prefect_stagegate.measures import NO_VALUES, FileValues
+from prefect_stagegate.measures import NO_PASSES, NO_VALUES, FileValues, PassedProbes
 from prefect_stagegate.model import (
     LATEST,
     Address,
@@ -67,6 +67,14 @@ class TableValues:
     dataset: str
     table: str
     values: FileValues
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetPasses:
+    """Which of a dataset's files passed which probes, by digests."""
+
+    dataset: str
+    passed: dict[str, list[str]]
 
 
 class Catalog:
@@ -535,6 +543,26 @@ class Catalog:
         if (record.dataset, record.table) != (dataset, table):
             raise _corrupt(key, "is another table's")
         return record.values
+
+    def put_passed_probes(self, dataset: str, passed: PassedProbes) -> None:
+        """Store which files passed which probes, over an earlier record."""
+        record = DatasetPasses(dataset, {probe: sorted(digests) for probe, digests in passed.files.items()})
+        self._records.replace(f"datasets/{dataset}/probes.json", encode(record))
+
+    def passed_probes(self, dataset: str) -> PassedProbes:
+        """Which files passed which probes in the last validation; none without such a record.
+
+        Raises:
+            CorruptRecord: The record is damaged, or another dataset's.
+        """
+        key = f"datasets/{dataset}/probes.json"
+        data = self._records.read(key)
+        if data is None:
+            return NO_PASSES
+        record = decode(DatasetPasses, data, key)
+        if record.dataset != dataset:
+            raise _corrupt(key, "is another dataset's")
+        return PassedProbes({probe: frozenset(digests) for probe, digests in record.passed.items()})
 
     def put_attestation(self, dataset: str, digest: str, target: str, statement: Mapping[str, Any]) -> None:
         """Add a gate's decision about a version, accepting or not."""

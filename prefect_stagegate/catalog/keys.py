@@ -24,6 +24,7 @@ _SHAPES = tuple(
         rf"{_DATASET}/refs/{_NAME}/{_NUMBER}",
         rf"{_DATASET}/policy/{_NUMBER}",
         rf"{_DATASET}/(proposals|values)/{_HEX}\.json",
+        rf"{_DATASET}/probes\.json",
         r"nodes/[\w.-]+\.json",
     )
 )
