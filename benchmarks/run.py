@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-BENCHMARKS = ("transfer", "validation", "gate", "prefect_share")
+BENCHMARKS = ("transfer", "validation", "probes", "gate", "prefect_share")
 
 if __name__ == "__main__":
     for name in BENCHMARKS:

@@ -31,7 +31,7 @@ from prefect_stagegate.spec.sources import MirrorSpec, RenameSpec, SourceSpec
 from prefect_stagegate.spec.suites import ExpectationSpec, SuiteSpec
 from prefect_stagegate.units import DURATION_PATTERN, SIZE_PATTERN, format_size
 from prefect_stagegate.validations.columntypes import COLUMN_TYPES, accepts
-from prefect_stagegate.validations.files.probes import PROBES, TABLE_PROBES
+from prefect_stagegate.validations.files.probes import PROBES, TABLE_PROBES, UNIQUE, UNIQUE_PASSES
 
 EXAMPLE = Path(__file__).parents[1] / "examples/nycflights.yaml"
 
@@ -88,7 +88,7 @@ def spec_page() -> str:
     definitions = schema["$defs"]
     after = {
         "contract: tables": _column_types,
-        "contract: files": _probes,
+        "contract: files": lambda: _probes(definitions),
         "sources: mirrors": _storage_options,
         "gates": lambda: _require(definitions),
     }
@@ -362,10 +362,18 @@ ARROW_TYPES: dict[str, pa.DataType] = {
 """One of each kind that a column may have."""
 
 
-def _probes() -> Iterator[str]:
+def _probes(definitions: Mapping[str, Any]) -> Iterator[str]:
     yield "### contract: probes"
-    rows = [(f"`{name}`", inspect.getdoc(probe) or "") for name, probe in PROBES.items()]
-    yield table(("probe", "passes when"), rows)
+    yield (
+        "An item of `probes` is the name of a probe, or a mapping of one name to settings. Those from `parquet-pages` "
+        "on run in processes that can open nothing but the version, one a core; bytes that passed are not read again."
+    )
+    rows = [(f"`{name}`", " ".join((inspect.getdoc(probe) or "").split())) for name, probe in PROBES.items()]
+    yield table(("probe", "passes when"), [*rows, (f"`{UNIQUE}`", UNIQUE_PASSES)])
+    yield "### contract: image"
+    yield "The settings of the probe `image`:"
+    yield keys_table(definitions["ImageSpec"], dict.fromkeys(("min_size", "max_size"), "list of width and height"))
+    yield code("yaml", example_yaml(example_of(FilesSpec, "probes"), ("contract", "files", 0, "probes")))
 
 
 def _storage_options() -> Iterator[str]:

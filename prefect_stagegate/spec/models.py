@@ -35,8 +35,18 @@ Owner = Literal["data", "ai", "infra", "governance"]
 Engine = Literal["duckdb", "pandas"]
 """The engines that evaluate a suite; the package `validations` implements them."""
 Probe = Literal[
-    *("nonempty", "parquet", "parquet-pages", "csv", "image", "audio"),
-    *("tar", "safetensors", "numpy", "jsonl", "text", "unique"),
+    "nonempty",
+    "parquet",
+    "csv",
+    "parquet-pages",
+    "image",
+    "audio",
+    "tar",
+    "safetensors",
+    "numpy",
+    "jsonl",
+    "text",
+    "unique",
 ]
 """The probes of a file; the package `validations` implements them."""
 ImageMode = Literal["1", "L", "P", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV", "I", "F", "LA", "PA", "I;16"]
@@ -101,7 +111,7 @@ def _form(value: object) -> str:
 class FilesSpec(SpecModel):
     """What the files of one glob promise, each by itself."""
 
-    match: Glob = Field(description="Glob of the dataset's paths that are probed.", examples=["flights/*.parquet"])
+    match: Glob = Field(description="Glob of the dataset's paths that are probed.", examples=["images/**/*.jpg"])
     probes: tuple[
         Annotated[Annotated[ProbeSpec, Tag(SETTINGS_TAG)] | Annotated[Probe, Tag(NAME_TAG)], Discriminator(_form)],
         ...,

@@ -95,14 +95,15 @@ def test_other_settings_decode_all_images(scenario: Scenario) -> None:
 
 
 def test_sample_is_drawn_by_path_and_grows(tmp_path: Path) -> None:
+    contract = {"files": [{"match": "**/*.png", "probes": ["image"]}]}
+    scenario = Scenario(tmp_path, contract=contract, gates={"pilot": {"require": ["coverage"]}})
+    deliver(scenario, range(100))
+
     def measured(**part: Any) -> tuple[str, Mapping[str, Any]]:
         files = [{"match": "**/*.png", "probes": ["image"], **part}]
         evidence = coverage(scenario, spec=scenario.spec(contract={"files": files}))
         return evidence.summary, evidence.measured
 
-    contract = {"files": [{"match": "**/*.png", "probes": ["image"]}]}
-    scenario = Scenario(tmp_path, contract=contract, gates={"pilot": {"require": ["coverage"]}})
-    deliver(scenario, range(100))
     assert measured(limit=7)[0] == "7 of 7 files validated; 93 left out by a sample"
     tenth = measured(sample="10%")[1]
     assert 0 < tenth["decoded"] < 40

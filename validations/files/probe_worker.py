@@ -36,7 +36,7 @@ def main() -> None:
     resource.setrlimit(resource.RLIMIT_DATA, (MEMORY, MEMORY))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     # It writes nothing, so the scratch folder is the null device.
-    sandbox = confine(os.devnull, [view])
+    sandbox = confine(os.devnull, [str(view)])
     results = os.fdopen(os.dup(1), "w", encoding="ascii")
     os.dup2(2, 1)  # what libraries print must not mix with the results
     print(json.dumps({"sandbox": sandbox}), file=results, flush=True)

@@ -112,7 +112,8 @@ OPENERS: dict[str, Probe] = {"nonempty": nonempty, "parquet": parquet, "csv": cs
 """Probes that say what a table's file has, or cost next to nothing: they run in this process, each time."""
 PROBES = {**OPENERS, **DECODERS}
 UNIQUE = "unique"
-"""The probe of all files of a glob together: no two have the same bytes. It compares digests and opens no file."""
+"""The probe of all files of a glob together, which compares their digests and opens none."""
+UNIQUE_PASSES = "No other file of the glob has the same bytes, whether a sample drew them or not. Opens no file."
 
 TABLE_PROBES = {
     ".parquet": "parquet",

@@ -69,7 +69,7 @@ def _names(path: Path) -> Iterator[str]:
                         break
                     if number == MOST_MEMBERS:
                         raise UnreadableFile(f"it has more than {count_text(MOST_MEMBERS, 'member')}")
-                    archive.members.clear()  # which else grow with the archive
+                    archive.members.clear()  # type: ignore[attr-defined] # they grow with the archive
                     _check_member(member)
                     if not member.isdir():
                         yield member.name
