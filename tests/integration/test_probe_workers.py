@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import os
 import sys
+import tarfile
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
+import pandas as pd
 import pytest
+import soundfile
+from PIL import Image
 
 from prefect_stagegate.errors import Cancelled, ValidationError
 from prefect_stagegate.model import Entry, Outcome
 from prefect_stagegate.spec import ContractSpec
 from prefect_stagegate.validations.files import probe_pool
+from prefect_stagegate.validations.files.decoders import DECODERS
 from prefect_stagegate.validations.files.files import ProbedFiles, probe_files
 from prefect_stagegate.validations.worker import landlock
 
@@ -49,6 +55,32 @@ def probe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Prob
         return probe_files(view, entries, contract, cancel=cancel)
 
     return run
+
+
+def test_every_decoder_runs_confined(tmp_path: Path) -> None:
+    """Each with its library, which is loaded after the process was confined."""
+    Image.effect_noise((16, 16), 60).save(tmp_path / "a.image", "AVIF")
+    soundfile.write(tmp_path / "a.audio", np.zeros((100, 1)), 8000, format="FLAC")
+    np.savez_compressed(tmp_path / "a.npz", a=np.arange(10))
+    (tmp_path / "a.npz").rename(tmp_path / "a.numpy")
+    pd.DataFrame({"x": range(10)}).to_parquet(tmp_path / "a.parquet-pages")
+    (tmp_path / "a.safetensors").write_bytes(b"\2\0\0\0\0\0\0\0{}")
+    (tmp_path / "a.jsonl").write_text("{}")
+    (tmp_path / "a.text").write_text("a")
+    with tarfile.open(tmp_path / "a.tar", "w") as archive:
+        archive.add(tmp_path / "a.text", "0.txt")
+    entries = [Entry(path.name, path.stat().st_size, "blake3:00") for path in sorted(tmp_path.iterdir())]
+    items = [{"match": f"*.{name}", "probes": [name]} for name in DECODERS]
+    files = probe_files(tmp_path, entries, ContractSpec.model_validate({"files": items}))
+    assert files.defects == {}
+    assert files.decoded == len(DECODERS)
+
+
+def test_workers_are_as_many_as_the_control_group_has_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)))
+    for quota, expected in ((1.5, 2), (0.2, 1), (100.0, 64), ("unlimited", 64)):
+        monkeypatch.setattr(probe_pool, "capture_limits", lambda quota=quota: {"cpus": quota})
+        assert probe_pool.cores() == expected
 
 
 def test_crashed_decoder_fails_its_file_only(probe: Callable[..., ProbedFiles]) -> None:

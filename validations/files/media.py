@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from prefect_stagegate.errors import MissingExtra
@@ -64,28 +66,39 @@ def image(
     An image of more than 89,478,485 pixels is refused. Settings: `mode`, `min_size` and `max_size`. Needs the extra
     `media`.
     """
+    pillow = _pillow()
     with _decoding("image"):
-        actual, size = _decode_image(path)
+        actual, size = _decode_image(path, pillow)
     if mode is not None and actual != mode:
         raise UnreadableFile(f"its mode is {actual}, and the contract says {mode}", "Convert it at its source.")
     _check_size(size, min_size or (1, 1), max_size or size)
     return Facts()
 
 
-def _decode_image(path: Path) -> tuple[str, tuple[int, int]]:
-    from PIL import Image, UnidentifiedImageError
+@cache
+def _pillow() -> ModuleType:
+    from PIL import Image
 
+    # Each core has a worker, and the threads' stacks would count as its memory.
+    with suppress(ImportError):
+        from PIL import AvifImagePlugin
+
+        AvifImagePlugin.DEFAULT_MAX_THREADS = 1
+    return Image
+
+
+def _decode_image(path: Path, pillow: ModuleType) -> tuple[str, tuple[int, int]]:
     try:
-        with Image.open(path, formats=FORMATS) as picture:
+        with pillow.open(path, formats=FORMATS) as picture:
             mode, size = picture.mode, picture.size
             for frame in range(getattr(picture, "n_frames", 1)):
                 picture.seek(frame)
                 _check_pixels(*picture.size)
                 picture.load()
-    except UnidentifiedImageError:
+    except pillow.UnidentifiedImageError:
         nonempty(path)
         raise UnreadableFile(f"it is no image of a known format ({', '.join(FORMATS)})") from None
-    except Image.DecompressionBombError as error:
+    except pillow.DecompressionBombError as error:
         raise UnreadableFile(f"too many pixels to decode safely: {first_line(error)}") from error
     return mode, size
 
@@ -111,14 +124,13 @@ def audio(path: Path) -> Facts:
     Needs the extra `media`.
     """
     nonempty(path)
-    with _decoding("sound"):
-        import soundfile
+    import soundfile
 
-        with soundfile.SoundFile(path) as sound:
-            frames = 0
-            while frames < sound.frames and (block := _decode_block(sound, frames)):
-                frames += block
-            expected, log = sound.frames, sound.extra_info
+    with _decoding("sound"), soundfile.SoundFile(path) as sound:
+        frames = 0
+        while frames < sound.frames and (block := _decode_block(sound, frames)):
+            frames += block
+        expected, log = sound.frames, sound.extra_info
     if frames < max(1, expected):
         raise UnreadableFile(f"truncated: {frames:,} of {expected:,} frames decode")
     _check_log(log)

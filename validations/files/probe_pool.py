@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import queue
 import signal
@@ -18,6 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from prefect_stagegate.environment.limits import capture_limits
 from prefect_stagegate.errors import Cancelled, ValidationError
 from prefect_stagegate.model import Entry
 from prefect_stagegate.units import count_text
@@ -38,6 +40,8 @@ MOST_REPLY = 1 << 20
 """Bytes of a process's reply to a batch."""
 MOST_TEXT = 500
 """Characters of a defect."""
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+"""Each core has a process; the threads of libraries would only take memory."""
 PROGRESS_SECONDS = 5.0
 LOOK_SECONDS = 0.2
 """How often cancelling, deadlines and progress are looked after."""
@@ -52,7 +56,6 @@ def probe_in_workers(
     *,
     cancel: threading.Event | None = None,
     progress: Callable[[str], None],
-    processes: int | None = None,
 ) -> tuple[dict[str, Defect], str]:
     """Probe files in processes that can open the version and nothing else.
 
@@ -61,7 +64,6 @@ def probe_in_workers(
         jobs: The files, each with its probes.
         cancel: Set it to stop.
         progress: Called with lines for people, from this thread.
-        processes: How many at once; None for one a core.
 
     Returns:
         The files with a defect, by path, and what confined the processes.
@@ -71,7 +73,7 @@ def probe_in_workers(
         ValidationError: A process could not be started, or too many died.
     """
     pool = _Pool(view, jobs)
-    count = min(processes or len(os.sched_getaffinity(0)), pool.batches.qsize())
+    count = min(cores(), pool.batches.qsize())
     with ThreadPoolExecutor(count) as threads:
         running = {threads.submit(pool.work) for _ in range(count)}
         try:
@@ -90,6 +92,13 @@ def probe_in_workers(
             # Threads wait for their process only, so ending those lets all of them end.
             pool.stop()
     return pool.defects, pool.sandbox
+
+
+def cores() -> int:
+    """How many cores this process may use: of its control group, where that gives less than the machine has."""
+    quota = capture_limits()["cpus"]
+    available = len(os.sched_getaffinity(0))
+    return available if isinstance(quota, str) else max(1, min(available, math.ceil(quota)))
 
 
 class _Pool:
@@ -228,7 +237,7 @@ class _Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._stderr,
-            env=environment(os.environ, os.devnull),
+            env=environment(os.environ, os.devnull) | ONE_THREAD,
         )
         self.deadline = time.monotonic() + START_SECONDS
         self.timed_out = False

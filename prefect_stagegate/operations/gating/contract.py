@@ -108,6 +108,7 @@ class _CatalogValues:
             return
         try:
             earlier = self.passed[-1] if self.passed else NO_PASSES
-            self.catalog.put_passed_probes(self.dataset, passed.keeping(earlier))
+            if (kept := passed.keeping(earlier)) != earlier:
+                self.catalog.put_passed_probes(self.dataset, kept)
         except CatalogError as error:
             log.warning("The next validation probes all files of %s: %s", self.dataset, error)
