@@ -21,8 +21,10 @@ from prefect_stagegate.spec.models import (
     ContractSpec,
     FilesSpec,
     GateSpec,
+    ImageSpec,
     JobSpec,
     PolicySpec,
+    ProbeSpec,
     Spec,
     TableSpec,
 )
@@ -70,6 +72,8 @@ SECTIONS = (
         "`tables` has one of these for each table, by the table's name.",
     ),
     Section("contract: files", FilesSpec, ("contract", "files", 0), "`files` is a list of these."),
+    Section("contract: files: settings", ProbeSpec, ("contract", "files", 0, "probes", 0), "It has one key."),
+    Section("contract: files: image", ImageSpec, ("contract", "files", 0, "probes", 0, "image"), ""),
     Section("suite", SuiteSpec, (), "It is a file of its own, or stands under the table's `suite`."),
     Section("suite: expectations", ExpectationSpec, ("expectations", 0), "`expectations` is a list of these."),
     Section("job", JobSpec, ("job",), ""),
@@ -88,7 +92,7 @@ def spec_page() -> str:
     definitions = schema["$defs"]
     after = {
         "contract: tables": _column_types,
-        "contract: files": lambda: _probes(definitions),
+        "contract: files": _probes,
         "sources: mirrors": _storage_options,
         "gates": lambda: _require(definitions),
     }
@@ -171,7 +175,9 @@ def _example(section: Section, definitions: Mapping[str, Any]) -> str:
     """All keys of a section with an example of each, below the required keys of the mapping that it is in."""
     values: Any = {name: example_of(section.model, name) for name in definitions[section.model.__name__]["properties"]}
     place = section.place
-    outer = next(other for other in SECTIONS if other.heading == section.heading.partition(":")[0])
+    outer = next(
+        other for other in SECTIONS if other.heading == (section.heading.rpartition(":")[0] or section.heading)
+    )
     inner = place[len(outer.place) :]
     if outer is not section and place[: len(outer.place)] == outer.place:
         required = definitions[outer.model.__name__].get("required", ())
@@ -275,6 +281,8 @@ def _number_type(schema: Mapping[str, Any]) -> str:
 
 
 def _list_type(schema: Mapping[str, Any]) -> str:
+    if places := schema.get("prefixItems"):
+        return f"list of {len(places)}: {_type(places[0])}"
     item = schema.get("items", {})
     return f"list of {_plural(_type(item))}" if item else "list"
 
@@ -362,7 +370,7 @@ ARROW_TYPES: dict[str, pa.DataType] = {
 """One of each kind that a column may have."""
 
 
-def _probes(definitions: Mapping[str, Any]) -> Iterator[str]:
+def _probes() -> Iterator[str]:
     yield "### contract: probes"
     yield (
         "An item of `probes` is the name of a probe, or a mapping of one name to settings. Those from `parquet-pages` "
@@ -370,10 +378,6 @@ def _probes(definitions: Mapping[str, Any]) -> Iterator[str]:
     )
     rows = [(f"`{name}`", " ".join((inspect.getdoc(probe) or "").split())) for name, probe in PROBES.items()]
     yield table(("probe", "passes when"), [*rows, (f"`{UNIQUE}`", UNIQUE_PASSES)])
-    yield "### contract: image"
-    yield "The settings of the probe `image`:"
-    yield keys_table(definitions["ImageSpec"], dict.fromkeys(("min_size", "max_size"), "list of width and height"))
-    yield code("yaml", example_yaml(example_of(FilesSpec, "probes"), ("contract", "files", 0, "probes")))
 
 
 def _storage_options() -> Iterator[str]:
