@@ -126,6 +126,12 @@ def test_long_reply_of_a_worker_is_not_read(probe: Callable[..., ProbedFiles]) -
     assert len(files.defects) == 1
 
 
+@pytest.mark.parametrize("reply", ["{}", "[1]", "[]", "[[1]]", "nonsense"])
+def test_forged_reply_passes_nothing(probe: Callable[..., ProbedFiles], reply: str) -> None:
+    files = probe(f"for d in range(3, 9):\n  try: os.write(d, b'{reply}\\n')\n  except OSError: pass")
+    assert list(files.defects) == ["000.txt"]
+
+
 def test_cancelled_probing_ends_its_workers(probe: Callable[..., ProbedFiles]) -> None:
     cancel = threading.Event()
     threading.Timer(2.0, cancel.set).start()

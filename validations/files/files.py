@@ -88,6 +88,7 @@ def probe_files(
     files = match_files(entries, contract)
     due = [(entry, due) for entry, calls in files.calls if (due := _due(entry, calls, known))]
     opened = _open_files(view, files.calls, {entry.path for entry, _ in due})
+    before = sum(any(call.decodes for call in calls) for _, calls in files.calls) - len(due)
     # A file that can't be opened as its table's has its defect already.
     due = [(entry, calls) for entry, calls in due if not isinstance(opened.get(entry.path), Defect)]
     decoded, sandbox = probe_in_workers(view, due, cancel=cancel, progress=progress) if due else ({}, "")
@@ -103,7 +104,7 @@ def probe_files(
         {entry.path: entry.digest for entry, _ in files.calls},
         files.not_drawn,
         decoded=len(due),
-        decoded_before=sum(any(call.decodes for call in calls) for _, calls in files.calls) - len(due),
+        decoded_before=before,
         passed=_passed(files.calls, unreadable),
         sandbox=sandbox,
     )

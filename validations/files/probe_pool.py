@@ -46,6 +46,9 @@ PROGRESS_SECONDS = 5.0
 LOOK_SECONDS = 0.2
 """How often cancelling, deadlines and progress are looked after."""
 LAST_OUTPUT = 2000
+"""Bytes of a process's standard error that an error is made of."""
+LAST_SECONDS = 2.0
+"""How long a process may take to end after it closed its output."""
 
 Job = tuple[Entry, Sequence[ProbeCall]]
 
@@ -119,7 +122,7 @@ class _Pool:
     def work(self) -> None:
         """Start a process and give it batches; start another one where it dies."""
         while not self._stopped and not self.batches.empty():
-            with _Worker(self.view) as worker:
+            with _start_worker(self.view) as worker:
                 with self._lock:
                     self._workers.add(worker)
                 try:
@@ -155,7 +158,8 @@ class _Pool:
             )
         if len(batch) == 1:
             self._record(batch, [death.defect()])
-        for job in batch if len(batch) > 1 else ():
+            return
+        for job in batch:
             self.batches.put([job])
 
     def _record(self, batch: Sequence[Job], defects: Iterable[Defect | None]) -> None:
@@ -223,7 +227,21 @@ def _bounded(result: tuple[str, str, bool] | None) -> Defect | None:
     if result is None:
         return None
     problem, fix, of_copy = result
-    return Defect(problem[:MOST_TEXT], fix[:MOST_TEXT], of_copy)
+    return Defect(str(problem)[:MOST_TEXT], str(fix)[:MOST_TEXT], bool(of_copy))
+
+
+def _start_worker(view: Path) -> _Worker:
+    try:
+        return _Worker(view)
+    except OSError as error:
+        raise _not_started(error) from error
+
+
+def _not_started(reason: Exception) -> ValidationError:
+    return ValidationError(
+        f"A process that probes files could not start: {reason}",
+        hint="It says nothing about the data: look at its last output.",
+    )
 
 
 class _Worker:
@@ -260,13 +278,9 @@ class _Worker:
             ValidationError: It died before.
         """
         try:
-            sandbox = self._reply()["sandbox"]
+            return str(self._reply()["sandbox"])
         except _WorkerDied as death:
-            raise ValidationError(
-                f"A process that probes files could not start: {death}",
-                hint="It says nothing about the data: look at its last output.",
-            ) from death
-        return str(sandbox)
+            raise _not_started(death) from death
 
     def probe(self, batch: Sequence[Job]) -> list[Defect | None]:
         """Probe files; None for each file that passes all its probes.
@@ -286,15 +300,28 @@ class _Worker:
             self.process.stdin.flush()
         results = self._reply()
         self.deadline = time.monotonic() + START_SECONDS
-        return [_bounded(result) for _, result in zip(batch, results, strict=True)]
+        try:
+            return [_bounded(result) for _, result in zip(batch, results, strict=True)]
+        except (TypeError, ValueError):
+            raise self._death() from None
 
     def _reply(self) -> Any:
         assert self.process.stdout is not None  # noqa: S101 - asked for above
         line = self.process.stdout.readline(MOST_REPLY)
-        if line.endswith(b"\n"):
-            return json.loads(line)
-        self.process.stdout.close()  # what is left of a reply that is too long is not read
-        raise _WorkerDied(self.process.wait(), self.timed_out, self._last_output())
+        # A process that a file took over may write anything, or no end of it.
+        with suppress(ValueError):
+            if line.endswith(b"\n"):
+                return json.loads(line)
+        raise self._death()
+
+    def _death(self) -> _WorkerDied:
+        """How the process ended. It is killed where it replied what it may not."""
+        assert self.process.stdout is not None  # noqa: S101 - asked for above
+        self.process.stdout.close()
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(LAST_SECONDS)
+        self.process.kill()
+        return _WorkerDied(self.process.wait(), self.timed_out, self._last_output())
 
     def _last_output(self) -> str:
         size = self._stderr.seek(0, os.SEEK_END)
