@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-BENCHMARKS = ("transfer", "validation", "gate", "prefect_share")
+BENCHMARKS = ("transfer", "validation", "probes", "gate", "prefect_share")
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])

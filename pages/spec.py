@@ -21,8 +21,10 @@ from prefect_stagegate.spec.models import (
     ContractSpec,
     FilesSpec,
     GateSpec,
+    ImageSpec,
     JobSpec,
     PolicySpec,
+    ProbeSpec,
     Spec,
     TableSpec,
 )
@@ -31,7 +33,7 @@ from prefect_stagegate.spec.sources import MirrorSpec, RenameSpec, SourceSpec
 from prefect_stagegate.spec.suites import ExpectationSpec, SuiteSpec
 from prefect_stagegate.units import DURATION_PATTERN, SIZE_PATTERN, format_size
 from prefect_stagegate.validations.columntypes import COLUMN_TYPES, accepts
-from prefect_stagegate.validations.files.probes import PROBES, TABLE_PROBES
+from prefect_stagegate.validations.files.probes import PROBES, TABLE_PROBES, UNIQUE, UNIQUE_PASSES
 
 EXAMPLE = Path(__file__).parents[1] / "examples/nycflights.yaml"
 
@@ -70,6 +72,8 @@ SECTIONS = (
         "`tables` has one of these for each table, by the table's name.",
     ),
     Section("contract: files", FilesSpec, ("contract", "files", 0), "`files` is a list of these."),
+    Section("contract: files: settings", ProbeSpec, ("contract", "files", 0, "probes", 0), "It has one key."),
+    Section("contract: files: image", ImageSpec, ("contract", "files", 0, "probes", 0, "image"), ""),
     Section("suite", SuiteSpec, (), "It is a file of its own, or stands under the table's `suite`."),
     Section("suite: expectations", ExpectationSpec, ("expectations", 0), "`expectations` is a list of these."),
     Section("job", JobSpec, ("job",), ""),
@@ -171,7 +175,9 @@ def _example(section: Section, definitions: Mapping[str, Any]) -> str:
     """All keys of a section with an example of each, below the required keys of the mapping that it is in."""
     values: Any = {name: example_of(section.model, name) for name in definitions[section.model.__name__]["properties"]}
     place = section.place
-    outer = next(other for other in SECTIONS if other.heading == section.heading.partition(":")[0])
+    outer = next(
+        other for other in SECTIONS if other.heading == (section.heading.rpartition(":")[0] or section.heading)
+    )
     inner = place[len(outer.place) :]
     if outer is not section and place[: len(outer.place)] == outer.place:
         required = definitions[outer.model.__name__].get("required", ())
@@ -275,6 +281,8 @@ def _number_type(schema: Mapping[str, Any]) -> str:
 
 
 def _list_type(schema: Mapping[str, Any]) -> str:
+    if places := schema.get("prefixItems"):
+        return f"list of {len(places)}: {_type(places[0])}"
     item = schema.get("items", {})
     return f"list of {_plural(_type(item))}" if item else "list"
 
@@ -364,8 +372,12 @@ ARROW_TYPES: dict[str, pa.DataType] = {
 
 def _probes() -> Iterator[str]:
     yield "### contract: probes"
-    rows = [(f"`{name}`", inspect.getdoc(probe) or "") for name, probe in PROBES.items()]
-    yield table(("probe", "passes when"), rows)
+    yield (
+        "An item of `probes` is the name of a probe, or a mapping of one name to settings. Those from `parquet-pages` "
+        "on run in processes that can open nothing but the version, one a core; bytes that passed are not read again."
+    )
+    rows = [(f"`{name}`", " ".join((inspect.getdoc(probe) or "").split())) for name, probe in PROBES.items()]
+    yield table(("probe", "passes when"), [*rows, (f"`{UNIQUE}`", UNIQUE_PASSES)])
 
 
 def _storage_options() -> Iterator[str]:

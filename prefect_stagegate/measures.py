@@ -159,3 +159,30 @@ class FileValues:
 
 
 NO_VALUES = FileValues()
+MOST_PASSES = 500_000
+"""Passes of files that are kept for a dataset: about 36 MB."""
+
+
+@dataclass(frozen=True, slots=True)
+class PassedProbes:
+    """Which files passed which probes: digests only."""
+
+    files: Mapping[str, Collection[str]] = field(default_factory=dict)
+    """The digests of the files' bytes, by the digest of a probe with its settings and its library's release."""
+
+    def has(self, probe: str, digest: str) -> bool:
+        """Whether a file passed a probe."""
+        return digest in self.files.get(probe, ())
+
+    def keeping(self, earlier: PassedProbes) -> PassedProbes:
+        """These passes and those of other files, as many again at most, and no more than `MOST_PASSES`."""
+        left = MOST_PASSES
+        merged: dict[str, frozenset[str]] = {}
+        for probe, digests in self.files.items():
+            others = sorted(set(earlier.files.get(probe, ())) - set(digests))[: len(digests)]
+            merged[probe] = frozenset([*sorted(digests), *others][:left])
+            left -= len(merged[probe])
+        return PassedProbes(merged)
+
+
+NO_PASSES = PassedProbes()

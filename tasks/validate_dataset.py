@@ -31,7 +31,7 @@ def validate_dataset(
         dataset: `nycflights` (its `latest`), `nycflights@pilot`, `nycflights@sha256:…`; or a spec, which means the
             `latest` of its dataset.
         spec: A spec to try instead of the adopted policy. Nothing of such a trial is recorded.
-        reread: Whether to read all files of tables again, also those that an earlier validation counted.
+        reread: Whether to read all files again, also those that an earlier validation counted or probed.
         cache: The node's cache; by default the settings'.
         catalog: The shared catalog; by default the settings'.
 

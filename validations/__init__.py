@@ -12,7 +12,24 @@ Great Expectations takes seconds to import, so only the worker loads it, and onl
     worker/     the child process: what it may open, the suite that it builds, the results that it sends
 """
 
-from prefect_stagegate.validations.queries.newest import newest_time
-from prefect_stagegate.validations.validate import lint, validate
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from prefect_stagegate.validations.queries.newest import newest_time as newest_time
+    from prefect_stagegate.validations.validation import lint as lint
+    from prefect_stagegate.validations.validation import validate as validate
 
 __all__ = ["lint", "newest_time", "validate"]
+
+
+def __getattr__(name: str) -> Any:
+    # Late: the processes that probe files start within a tenth of the time without the query engines.
+    if name == "newest_time":
+        from prefect_stagegate.validations.queries.newest import newest_time
+
+        return newest_time
+    if name in __all__:
+        from prefect_stagegate.validations import validation
+
+        return getattr(validation, name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -190,21 +190,31 @@ def _coverage(observations: Observations) -> ContractCheckResult:
         if not paths
     ]
     unreadable = observations.unreadable()
-    # A file counts once: as unreadable, or as left out for its columns.
+    # A file counts once: as one with a defect, or as left out for its columns.
     breaking = observations.breaking_schema() - set(unreadable)
     validated = files.matched - len(unreadable) - len(breaking)
-    others = files.listed - files.matched
+    others = files.listed - len({path for paths in files.matches.values() for path in paths})
     summary = f"{validated} of {count_text(files.matched, 'file')} validated"
     for count, clause in (
-        (len(unreadable), "unreadable"),
+        (len(unreadable), "with a defect"),
         (len(breaking), "left out for the columns (see schema)"),
         (len(unmatched), "of the contract's globs without a file"),
+        (files.not_drawn, "left out by a sample"),
         (others, "not named by the contract"),
     ):
         summary += f"; {count} {clause}" if count else ""
     findings = [*unreadable.values(), *unmatched]
     outcome = worst([finding.outcome for finding in findings] + [Outcome.FAIL] * bool(breaking))
-    measured = {"validated": validated, "named": files.matched, "listed": files.listed, "unreadable": len(unreadable)}
+    measured = {
+        "validated": validated,
+        "named": files.matched,
+        "listed": files.listed,
+        "unreadable": len(unreadable),
+        "not_drawn": files.not_drawn,
+        "decoded": files.decoded,
+        "decoded_before": files.decoded_before,
+        "probe_sandbox": files.sandbox,
+    }
     return ContractCheckResult(outcome, summary, findings, measured)
 
 

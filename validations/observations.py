@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from prefect_stagegate.model import Finding, Outcome
+from prefect_stagegate.validations.files.facts import REWRITE
 from prefect_stagegate.validations.files.files import ProbedFiles
-from prefect_stagegate.validations.files.probes import REWRITE
 from prefect_stagegate.validations.records import TableReport
 from prefect_stagegate.validations.schema import TableFile
 from prefect_stagegate.validations.tables import ContractTable

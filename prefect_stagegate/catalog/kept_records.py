@@ -11,7 +11,7 @@ from typing import Generic, TypeVar
 from prefect_stagegate.canonical import digest_of
 from prefect_stagegate.catalog.codec import decode, encode
 from prefect_stagegate.catalog.typed_records import TypedRecords, corrupt
-from prefect_stagegate.measures import NO_VALUES, FileValues
+from prefect_stagegate.measures import NO_VALUES, FileValues, PassedProbes
 from prefect_stagegate.profiles import NO_PARTS, ProfileParts, TableProfile
 
 T = TypeVar("T")
@@ -58,6 +58,16 @@ class KeptRecords(TypedRecords):
         key = self._profile_key(dataset, digest, table)
         return self._kept(_Kept[TableProfile], key, dataset, table, digest)
 
+    def put_passed_probes(self, dataset: str, passed: PassedProbes) -> None:
+        """Store which files passed which probes."""
+        files = {probe: sorted(digests) for probe, digests in passed.files.items()}
+        self._keep(_probes_key(dataset), _Kept(dataset, files))
+
+    def passed_probes(self, dataset: str) -> PassedProbes:
+        """Which files passed which probes in the last validation; none without such a record."""
+        files = self._kept(_Kept[dict[str, frozenset[str]]], _probes_key(dataset), dataset)
+        return PassedProbes(files or {})
+
     def _table_key(self, dataset: str, kind: str, table: str) -> str:
         return self._key(dataset, kind, digest_of(table), ".json")
 
@@ -75,3 +85,7 @@ class KeptRecords(TypedRecords):
         if (record.dataset, record.table, record.digest) != (dataset, table, digest):
             raise corrupt(key, "is about something else")
         return record.values
+
+
+def _probes_key(dataset: str) -> str:
+    return f"datasets/{dataset}/probes.json"

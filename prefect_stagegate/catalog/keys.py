@@ -26,6 +26,7 @@ _SHAPES = tuple(
         rf"{_DATASET}/policy/{_NUMBER}",
         rf"{_DATASET}/(proposals|values|parts)/{_HEX}\.json",
         rf"{_DATASET}/profiles/{_HEX}/{_HEX}\.json",
+        rf"{_DATASET}/probes\.json",
         r"nodes/[\w.-]+\.json",
     )
 )

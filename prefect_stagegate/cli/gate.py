@@ -68,7 +68,7 @@ def validate(
     what
         DATASET[@REF], DATASET@sha256:…, or a spec, which means the `latest` of its dataset.
     reread
-        Read all files again, also those that an earlier validation counted.
+        Read all files again, also those that an earlier validation counted or probed.
     """
     workspace = (places or Places()).workspace()
     with shown_work(f"validate {what}", quiet=json) as progress:

@@ -108,8 +108,11 @@ def _contract(old: Spec, new: Spec) -> Iterator[PolicyChange]:
             yield PolicyChange("contract", f"the table {name} was added", Direction.TIGHTENED)
         else:
             yield from _table(f"contract of {name}", before[name].model_dump(), after[name].model_dump())
-    probes = [{(files.match, probe) for files in spec.contract.files for probe in files.probes} for spec in (old, new)]
-    yield from _items("contract", *({f"the probe {probe} of {match}" for match, probe in each} for each in probes))
+    probes = (
+        {f"the probe {probe} of {files.match}{files.drawn}" for files in spec.contract.files for probe in files.probes}
+        for spec in (old, new)
+    )
+    yield from _items("contract", *probes)
 
 
 def _table(subject: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[PolicyChange]:

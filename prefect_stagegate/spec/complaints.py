@@ -13,6 +13,7 @@ from pydantic_core import ErrorDetails
 
 from prefect_stagegate.errors import did_you_mean
 from prefect_stagegate.spec.document import Document
+from prefect_stagegate.spec.fields import NAME_TAG, SETTINGS_TAG
 from prefect_stagegate.spec.yamltree import Loc
 from prefect_stagegate.units import format_duration
 
@@ -41,6 +42,8 @@ _WANTED = {
     "model_type": "a mapping of keys to values",
     "model_attributes_type": "a mapping of keys to values",
 }
+
+_MARKS = ("[key]", NAME_TAG, SETTINGS_TAG)
 
 _BOUNDS = {
     "greater_than": ("more than", "gt"),
@@ -72,8 +75,8 @@ def check(document: Document, value: object, model: type[BaseModel], prefix: Loc
 
 
 def place_of(error: ErrorDetails) -> Loc:
-    """The place of an error, without the marks that pydantic adds for keys."""
-    return tuple(part for part in error["loc"] if part != "[key]")
+    """The place of an error, without the marks that pydantic adds for keys and for forms of an item."""
+    return tuple(part for part in error["loc"] if part not in _MARKS)
 
 
 def complaint(error: ErrorDetails, model: type[BaseModel]) -> str:
@@ -90,7 +93,7 @@ def complaint(error: ErrorDetails, model: type[BaseModel]) -> str:
 
 
 def _unknown_key(error: ErrorDetails, model: type[BaseModel]) -> str:
-    return f"unknown key; {did_you_mean(str(error['loc'][-1]), keys_at(model, error['loc'][:-1]))}"
+    return f"unknown key; {did_you_mean(str(error['loc'][-1]), keys_at(model, place_of(error)[:-1]))}"
 
 
 def _unknown_word(error: ErrorDetails, model: type[BaseModel]) -> str:  # noqa: ARG001 - one of `_SENTENCES`
@@ -106,8 +109,12 @@ def _too_short(error: ErrorDetails, model: type[BaseModel]) -> str:  # noqa: ARG
     return "must not be empty" if least == 1 else f"is too short; at least {least} are needed"
 
 
+def _too_long(error: ErrorDetails, model: type[BaseModel]) -> str:  # noqa: ARG001 - one of `_SENTENCES`
+    return f"must have at most {error['ctx']['max_length']} items, not {error['ctx']['actual_length']}"
+
+
 def _pattern_mismatch(error: ErrorDetails, model: type[BaseModel]) -> str:
-    owner = model_at(model, error["loc"][:-1])
+    owner = model_at(model, place_of(error)[:-1])
     field = owner.model_fields.get(str(error["loc"][-1])) if owner else None
     pattern = error["ctx"]["pattern"]
     return f"must look like {field.examples[0]}" if field and field.examples else f"must match the pattern {pattern}"
@@ -166,5 +173,6 @@ _SENTENCES: Mapping[str, Callable[[ErrorDetails, type[BaseModel]], str]] = {
     "enum": _unknown_word,
     "too_short": _too_short,
     "string_too_short": _too_short,
+    "too_long": _too_long,
     "string_pattern_mismatch": _pattern_mismatch,
 }

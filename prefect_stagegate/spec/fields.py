@@ -44,6 +44,10 @@ class SpecModel(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+NAME_TAG, SETTINGS_TAG = "[name]", "[settings]"
+"""Pydantic's marks, in the places of errors, for items that are a name or a mapping of one name to settings."""
+
+
 class Context(NamedTuple):
     """The context of a spec's validation: what its values don't hold."""
 

@@ -9,12 +9,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, PrivateAttr, model_serializer
+from pydantic import AfterValidator, Discriminator, Field, PrivateAttr, Tag, model_serializer
 
 from prefect_stagegate.canonical import digest_of
 from prefect_stagegate.errors import UsageError, did_you_mean
 from prefect_stagegate.model import Severity
 from prefect_stagegate.spec.fields import (
+    NAME_TAG,
+    SETTINGS_TAG,
     ByteSize,
     Context,
     DatasetName,
@@ -24,15 +26,33 @@ from prefect_stagegate.spec.fields import (
     TargetName,
     Text,
 )
-from prefect_stagegate.spec.sources import SourceSpec
+from prefect_stagegate.spec.selection import Share
+from prefect_stagegate.spec.sources import MOST_LIMITED, SourceSpec
 
 VERSION = 1
 """The version of the spec's format that this release reads."""
 Owner = Literal["data", "ai", "infra", "governance"]
 Engine = Literal["duckdb", "pandas"]
 """The engines that evaluate a suite; the package `validations` implements them."""
-Probe = Literal["nonempty", "parquet", "parquet-pages", "csv"]
+Probe = Literal[
+    "nonempty",
+    "parquet",
+    "csv",
+    "parquet-pages",
+    "image",
+    "audio",
+    "tar",
+    "safetensors",
+    "numpy",
+    "jsonl",
+    "text",
+    "unique",
+]
 """The probes of a file; the package `validations` implements them."""
+ImageMode = Literal["1", "L", "P", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV", "I", "F", "LA", "PA", "I;16"]
+"""Pillow's names of how an image's pixels are stored."""
+Pixels = Annotated[int, Field(ge=1, le=10**6, strict=True)]
+ImageSize = Annotated[tuple[Pixels, Pixels], Field(json_schema_extra={"description": "Width and height in pixels."})]
 OnWithdrawal = Literal["hold", "fall_back"]
 """What a run does when the accepted version no longer holds."""
 HOLD: OnWithdrawal = "hold"
@@ -60,13 +80,66 @@ class TableSpec(SpecModel):
     )
 
 
+class ImageSpec(SpecModel):
+    """What images promise, beside that they decode."""
+
+    mode: ImageMode | None = Field(
+        default=None, description="How pixels are stored, by Pillow's name.", examples=["RGB"]
+    )
+    min_size: ImageSize | None = Field(
+        default=None, description="The least width and height, in pixels.", examples=[[64, 64]]
+    )
+    max_size: ImageSize | None = Field(
+        default=None, description="The greatest width and height, in pixels.", examples=[[4096, 4096]]
+    )
+
+
+class ProbeSpec(SpecModel):
+    """A probe that was written with settings."""
+
+    image: ImageSpec = Field(description="What the images promise.", examples=[{"mode": "RGB", "min_size": [64, 64]}])
+
+    def __str__(self) -> str:
+        ((name, settings),) = self.model_dump(mode="json", exclude_none=True).items()
+        return f"{name} ({', '.join(f'{key} {value}' for key, value in settings.items())})"
+
+
+def _form(value: object) -> str:
+    return NAME_TAG if isinstance(value, str) else SETTINGS_TAG
+
+
 class FilesSpec(SpecModel):
     """What the files of one glob promise, each by itself."""
 
-    match: Glob = Field(description="Glob of the dataset's paths that are probed.", examples=["flights/*.parquet"])
-    probes: tuple[Probe, ...] = Field(
-        min_length=1, description="The probes that each of the files must pass.", examples=[["parquet"]]
+    match: Glob = Field(description="Glob of the dataset's paths that are probed.", examples=["images/**/*.jpg"])
+    probes: tuple[
+        Annotated[Annotated[ProbeSpec, Tag(SETTINGS_TAG)] | Annotated[Probe, Tag(NAME_TAG)], Discriminator(_form)],
+        ...,
+    ] = Field(
+        min_length=1,
+        description="The probes that each of the files must pass: names, or a name with settings.",
+        examples=[["unique", {"image": {"mode": "RGB", "min_size": [64, 64]}}]],
     )
+    sample: Share | None = Field(
+        default=None,
+        description="A share of the files, chosen by the hash of their paths, and at least one: only these are opened. "
+        "A larger share holds all of a smaller one.",
+        examples=["10%", 0.1],
+    )
+    limit: int | None = Field(
+        default=None,
+        ge=1,
+        le=MOST_LIMITED,
+        strict=True,
+        description="At most so many files are opened: those whose paths have the smallest hashes.",
+        examples=[1000],
+    )
+
+    @property
+    def drawn(self) -> str:
+        """Which part of the files is opened, as the end of a sentence; empty when all are."""
+        share = f", a sample of {self.sample}" if self.sample is not None else ""
+        return f"{share}, at most {self.limit:,} files" if self.limit is not None else share
 
 
 class ContractSpec(SpecModel):

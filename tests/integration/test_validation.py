@@ -155,7 +155,7 @@ def test_truncated_file_is_named_and_the_rest_are_validated(refused: Validation)
     assert "stage again" in about(coverage, "flights/2013-04.parquet").fix
     assert "corrupt" in about(coverage, "flights/2013-05.parquet").problem
     assert (coverage.measured["validated"], coverage.measured["named"]) == (4, 7)
-    assert coverage.summary.startswith("4 of 7 files validated; 2 unreadable; 1 left out for the columns")
+    assert coverage.summary.startswith("4 of 7 files validated; 2 with a defect; 1 left out for the columns")
 
 
 def test_a_glob_without_files_fails_coverage(refused: Validation) -> None:
@@ -229,7 +229,7 @@ def judge(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Judge:
         scratch.mkdir()
         return {report.name: report for report in judge_tables(tables, scratch, print)}
 
-    monkeypatch.setattr(sys.modules["prefect_stagegate.validations.validate"], "judge_in_child", here)
+    monkeypatch.setattr(sys.modules["prefect_stagegate.validations.validation"], "judge_in_child", here)
 
     def run(frame: pd.DataFrame, *expectations: dict[str, Any], **table: Any) -> Validation:
         (tmp_path / "view").mkdir()

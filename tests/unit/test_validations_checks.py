@@ -12,8 +12,8 @@ from prefect_stagegate.spec import ContractSpec, TableSpec
 from prefect_stagegate.validations import validate
 from prefect_stagegate.validations.evidence import MOST_FINDINGS, gather
 from prefect_stagegate.validations.expectations import expectation_findings
+from prefect_stagegate.validations.files.facts import Facts
 from prefect_stagegate.validations.files.files import ProbedFiles
-from prefect_stagegate.validations.files.probes import Facts
 from prefect_stagegate.validations.observations import Observations, worst
 from prefect_stagegate.validations.records import ExpectationVerdict, Judgement, RefusedRows, TableReport
 from prefect_stagegate.validations.tables import ContractTable, examine

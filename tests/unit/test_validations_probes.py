@@ -11,8 +11,9 @@ import pytest
 from prefect_stagegate.model import Entry, Outcome
 from prefect_stagegate.spec import ContractSpec
 from prefect_stagegate.validations import validate
+from prefect_stagegate.validations.files.facts import UnreadableFile
 from prefect_stagegate.validations.files.files import ProbedFiles, probe_files
-from prefect_stagegate.validations.files.probes import PROBES, UnreadableFile
+from prefect_stagegate.validations.files.probes import PROBES
 
 FRAME = pd.DataFrame({"x": range(10_000), "y": [str(number) for number in range(10_000)]})
 

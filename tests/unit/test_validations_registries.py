@@ -11,12 +11,12 @@ from prefect_stagegate.spec import vocabulary
 from prefect_stagegate.spec.models import Engine, Probe
 from prefect_stagegate.validations.columntypes import COLUMN_TYPES
 from prefect_stagegate.validations.engines.engine import ENGINES
-from prefect_stagegate.validations.files.probes import PROBES
+from prefect_stagegate.validations.files.probes import PROBES, UNIQUE
 
 
 def test_the_spec_names_every_engine_and_probe() -> None:
     assert set(get_args(Engine)) == set(ENGINES)
-    assert set(get_args(Probe)) == set(PROBES)
+    assert set(get_args(Probe)) == {*PROBES, UNIQUE}
 
 
 def test_the_spec_names_every_column_type() -> None:

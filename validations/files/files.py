@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
+from threading import Event
 
+from prefect_stagegate.measures import NO_PASSES, PassedProbes
 from prefect_stagegate.model import Entry, Finding, Outcome
 from prefect_stagegate.spec import ContractSpec
-from prefect_stagegate.units import count_text
-from prefect_stagegate.validations.files.paths import matcher
-from prefect_stagegate.validations.files.probes import (
-    PROBES,
-    TABLE_PROBES,
-    Facts,
-    UnreadableFile,
-    first_line,
-    table_probe,
-)
+from prefect_stagegate.validations.files.calls import ProbeCall
+from prefect_stagegate.validations.files.copies import probe_copy
+from prefect_stagegate.validations.files.facts import Defect, Facts, Probe, UnreadableFile
+from prefect_stagegate.validations.files.matching import match_files
+from prefect_stagegate.validations.files.probe_pool import Job, probe_in_workers
+from prefect_stagegate.validations.files.probes import OPENERS, TABLE_PROBES
 
 THREADS = 8
-"""Files that are opened at a time."""
+"""Files that are opened at a time in this process."""
 UNKNOWN_FORMAT = ""
 """What `table_probe` returns for a file that can't be a table's."""
-TABLE_FILE = "table"
-"""Stands for the probe that opens a table's file, which depends on the file's format."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,74 +40,115 @@ class ProbedFiles:
     """The files that failed a probe. A fault of this node's copy is inconclusive: it says nothing about the version."""
     digests: dict[str, str] = field(default_factory=dict)
     """The digest of each file that the contract names."""
+    not_drawn: int = 0
+    """Files that a sample of the contract left out."""
+    decoded: int = 0
+    """Files that the probes of `DECODERS` read now."""
+    decoded_before: int = 0
+    """Files that an earlier validation read, so that none of these probes read them now."""
+    passed: PassedProbes = NO_PASSES
+    """The passes of the probes of `DECODERS`, now and before."""
+    sandbox: str = ""
+    """What confined the processes that read files now; empty when none did."""
 
     @property
     def matched(self) -> int:
-        """How many files the contract names."""
+        """How many files were looked at: all that the contract names, without those that only samples name."""
         return len(self.facts) + len(self.defects)
 
 
-def probe_files(view: Path, entries: Iterable[Entry], contract: ContractSpec) -> ProbedFiles:
-    """Probe every file that some glob of the contract names: each file once, with the probes of all its globs."""
-    globs = _probes_by_glob(contract)
-    tests = {glob: matcher(glob) for glob in globs}
-    matches: dict[str, list[str]] = {glob: [] for glob in globs}
-    matched: list[tuple[Entry, list[str]]] = []
-    listed = size = 0
-    for entry in entries:
-        listed += 1
-        size += entry.size
-        # A file can match several globs, which may ask for different probes.
-        hits = [glob for glob, test in tests.items() if test(entry.path)]
-        for glob in hits:
-            matches[glob].append(entry.path)
-        if hits:
-            probes = [probe for glob in hits for probe in globs[glob]]
-            matched.append((entry, [table_probe(entry.path) if probe == TABLE_FILE else probe for probe in probes]))
+def _silent(_: str) -> None:
+    pass
+
+
+def probe_files(
+    view: Path,
+    entries: Iterable[Entry],
+    contract: ContractSpec,
+    *,
+    known: PassedProbes = NO_PASSES,
+    cancel: Event | None = None,
+    progress: Callable[[str], None] = _silent,
+) -> ProbedFiles:
+    """Probe every file that some glob of the contract names: each file once, with the probes of all its globs.
+
+    Args:
+        view: The version's folder.
+        entries: The version's entries.
+        contract: The dataset's contract.
+        known: The passes of an earlier validation.
+        cancel: Set it to stop.
+        progress: Called with lines for people.
+
+    Raises:
+        Cancelled: `cancel` was set.
+        MissingExtra: The library of a probe is not installed.
+        ValidationError: The processes that decode files could not be started, or too many died.
+    """
+    files = match_files(entries, contract)
+    due = [(entry, due) for entry, calls in files.calls if (due := _due(entry, calls, known))]
+    opened = _open_files(view, files.calls, {entry.path for entry, _ in due})
+    before = sum(any(call.decodes for call in calls) for _, calls in files.calls) - len(due)
+    # A file that can't be opened as its table's has its defect already.
+    due = [(entry, calls) for entry, calls in due if not isinstance(opened.get(entry.path), Defect)]
+    decoded, sandbox = probe_in_workers(view, due, cancel=cancel, progress=progress) if due else ({}, "")
+    unreadable = {path: result for path, result in opened.items() if isinstance(result, Defect)} | decoded
+    defects = files.duplicates | {path: _finding(path, defect) for path, defect in unreadable.items()}
+    facts = {path: result for path, result in opened.items() if isinstance(result, Facts)}
+    return ProbedFiles(
+        files.listed,
+        files.bytes,
+        files.matches,
+        {entry.path: facts.get(entry.path, Facts()) for entry, _ in files.calls if entry.path not in defects},
+        defects,
+        {entry.path: entry.digest for entry, _ in files.calls},
+        files.not_drawn,
+        decoded=len(due),
+        decoded_before=before,
+        passed=_passed(files.calls, unreadable),
+        sandbox=sandbox,
+    )
+
+
+def _finding(path: str, defect: Defect) -> Finding:
+    outcome = Outcome.INCONCLUSIVE if defect.of_copy else Outcome.FAIL
+    return Finding(path, defect.problem, defect.fix, outcome)
+
+
+def _due(entry: Entry, calls: Sequence[ProbeCall], known: PassedProbes) -> list[ProbeCall]:
+    """The probes to run in a worker: all that read the file and did not pass on the same bytes before."""
+    return [call for call in calls if call.decodes and not known.has(call.key, entry.digest)]
+
+
+def _open_files(view: Path, jobs: Sequence[Job], due: Collection[str]) -> dict[str, Facts | Defect]:
+    """Run the other probes here. Workers look at this node's copy of a file that has no other one."""
+    here = [(entry, [_opener(call.name) for call in calls if not call.decodes]) for entry, calls in jobs]
+    here = [(entry, probes) for entry, probes in here if probes or entry.path not in due]
+    # The threads share one iterator: a future for each file would take longer than most files.
+    shared = iter(here)
+
+    def open_next() -> dict[str, Facts | Defect]:
+        return {entry.path: probe_copy(view / entry.path, entry.size, probes) for entry, probes in shared}
+
     with ThreadPoolExecutor(THREADS) as pool:
-        results = list(pool.map(lambda item: _probe(view, *item), matched))
-    paths = (entry.path for entry, _ in matched)
-    facts = {path: result for path, result in zip(paths, results, strict=True) if isinstance(result, Facts)}
-    defects = {result.subject: result for result in results if isinstance(result, Finding)}
-    digests = {entry.path: entry.digest for entry, _ in matched}
-    return ProbedFiles(listed, size, matches, facts, defects, digests)
+        parts = [pool.submit(open_next) for _ in range(THREADS)]
+        return {path: result for part in parts for path, result in part.result().items()}
 
 
-def _probes_by_glob(contract: ContractSpec) -> dict[str, list[str]]:
-    """The probes that the contract asks for, by glob."""
-    globs: dict[str, list[str]] = {}
-    for table in contract.tables.values():
-        globs.setdefault(table.files, []).append(TABLE_FILE)
-    for item in contract.files:
-        globs.setdefault(item.match, []).extend(item.probes)
-    return globs
+def _passed(jobs: Sequence[Job], defects: Collection[str]) -> PassedProbes:
+    """What a later validation need not read again."""
+    passed: dict[str, set[str]] = {}
+    for entry, calls in jobs:
+        for call in calls if entry.path not in defects else ():
+            if call.decodes:
+                passed.setdefault(call.key, set()).add(entry.digest)
+    return PassedProbes(passed)
 
 
-def _probe(view: Path, entry: Entry, probes: Sequence[str]) -> Facts | Finding:
-    """The facts of the table's probe when all probes pass, else the first defect."""
-    path = view / entry.path
-    try:
-        # Look at this node's copy first: its faults must not count against the version.
-        if (size := path.stat().st_size) != entry.size:
-            return _nodes_fault(
-                entry.path, f"this node's copy has {count_text(size, 'byte')}, the manifest says {entry.size:,}"
-            )
-        if not os.access(path, os.R_OK):
-            return _nodes_fault(entry.path, "this node's copy may not be read")
-        results = [_run(name, path) for name in dict.fromkeys(probes)]
-    except UnreadableFile as error:
-        return Finding(entry.path, error.problem, error.fix)
-    except OSError as error:
-        return _nodes_fault(entry.path, f"this node's copy can't be read: {first_line(error)}")
-    return next((facts for facts in results if facts.schema is not None), Facts())
+def _opener(name: str) -> Probe:
+    return _refuse_format if name == UNKNOWN_FORMAT else OPENERS[name]
 
 
-def _run(name: str, path: Path) -> Facts:
-    if name == UNKNOWN_FORMAT:
-        known = ", ".join(TABLE_PROBES)
-        raise UnreadableFile(f"no table's file has this format; known: {known}", "Narrow the table's `files:`.")
-    return PROBES[name](path)
-
-
-def _nodes_fault(path: str, problem: str) -> Finding:
-    return Finding(path, problem, "Run `stagegate verify`, then stage the version again.", Outcome.INCONCLUSIVE)
+def _refuse_format(_: Path) -> Facts:
+    known = ", ".join(TABLE_PROBES)
+    raise UnreadableFile(f"no table's file has this format; known: {known}", "Narrow the table's `files:`.")

@@ -1,15 +1,13 @@
 """Probes: each opens one file and finds out whether it is readable.
 
 A probe is a function that takes a file's path, returns `Facts`, and raises `UnreadableFile` when the file has a
-defect. To add one, write the function and name it in `PROBES`.
+defect. To add one, write the function and name it in `DECODERS` of the module `decoders`.
 """
 
 from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import duckdb
@@ -17,40 +15,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from prefect_stagegate.units import count_text
+from prefect_stagegate.validations.files.decoders import DECODERS
+from prefect_stagegate.validations.files.facts import Facts, Probe, UnreadableFile, first_line, nonempty
 from prefect_stagegate.validations.queries.duck import locked
 from prefect_stagegate.validations.queries.sql import read_csv
 
 MAGIC = b"PAR1"
 TAIL = 8
 """Bytes at the end of a Parquet file: the footer's length and `PAR1`."""
-REWRITE = "Write it again at its source, whole, and stage again."
-
-
-@dataclass(frozen=True, slots=True)
-class Facts:
-    """A file's columns and rows; the defaults for a probe that reads no table."""
-
-    schema: pa.Schema | None = None
-    rows: int = 0
-
-
-class UnreadableFile(Exception):
-    """A file's defect, as one clause without a full stop, and what to do about it."""
-
-    def __init__(self, problem: str, fix: str = REWRITE) -> None:
-        super().__init__(problem)
-        self.problem = problem
-        self.fix = fix
-
-
-Probe = Callable[[Path], Facts]
-
-
-def nonempty(path: Path) -> Facts:
-    """The file has at least one byte."""
-    if path.stat().st_size == 0:
-        raise UnreadableFile("the file is empty (0 bytes)")
-    return Facts()
 
 
 def parquet(path: Path) -> Facts:
@@ -103,8 +75,8 @@ def _check_row_groups(metadata: pq.FileMetaData, *, data_end: int) -> None:
                 )
 
 
-def parquet_pages(path: Path) -> Facts:
-    """Every page decodes. Reads the whole file, a batch of rows at a time."""
+def read_pages(path: Path) -> Facts:
+    """Decode every page, a batch of rows at a time."""
     facts = parquet(path)
     read = 0
     try:
@@ -136,18 +108,12 @@ def _csv_reason(error: duckdb.Error) -> str:
     return "; ".join(line.strip().rstrip(".") for line in reason.splitlines() if line.strip())
 
 
-def first_line(error: BaseException) -> str:
-    """An error's first line without its full stop, to be part of a sentence."""
-    text = str(error).strip() or type(error).__name__
-    return text.splitlines()[0].rstrip(".")
-
-
-PROBES: dict[str, Probe] = {
-    "nonempty": nonempty,
-    "parquet": parquet,
-    "parquet-pages": parquet_pages,
-    "csv": csv,
-}
+OPENERS: dict[str, Probe] = {"nonempty": nonempty, "parquet": parquet, "csv": csv}
+"""Probes that say what a table's file has, or cost next to nothing: they run in this process, each time."""
+PROBES = {**OPENERS, **DECODERS}
+UNIQUE = "unique"
+"""The probe of all files of a glob together, which compares their digests and opens none."""
+UNIQUE_PASSES = "No other file of the glob has the same bytes, whether a sample drew them or not. Opens no file."
 
 TABLE_PROBES = {
     ".parquet": "parquet",

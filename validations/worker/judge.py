@@ -14,7 +14,8 @@ from great_expectations.expectations.expectation import Expectation
 from great_expectations.expectations.expectation_configuration import ExpectationConfiguration
 
 from prefect_stagegate.validations.engines.engine import SuiteEngine, load_engine
-from prefect_stagegate.validations.files.probes import PROBES, UnreadableFile, first_line, table_probe
+from prefect_stagegate.validations.files.facts import UnreadableFile, first_line
+from prefect_stagegate.validations.files.probes import PROBES, table_probe
 from prefect_stagegate.validations.records import ExpectationVerdict, Judgement, TableJob, TableReport
 from prefect_stagegate.validations.worker.results import error_of, is_about_the_suite, judge
 from prefect_stagegate.validations.worker.suites import build

@@ -54,7 +54,7 @@ def build_context(
         gate: The gate; with an empty target when nobody asks for a promotion.
         cancel: Set it to stop while the version is fetched to be validated.
         progress: Called with lines for people while the contract runs.
-        reread: Whether the contract reads all files of tables again, also those that were counted before.
+        reread: Whether to read all files again, also those that an earlier validation counted or probed.
     """
     dataset, digest = version.dataset, version.digest
     manifest = workspace.catalog.manifest(dataset, digest)

@@ -10,7 +10,7 @@ from threading import Event
 
 from prefect_stagegate.catalog import Catalog
 from prefect_stagegate.errors import CatalogError
-from prefect_stagegate.measures import NO_VALUES, FileValues
+from prefect_stagegate.measures import NO_PASSES, NO_VALUES, FileValues, PassedProbes
 from prefect_stagegate.model import Validation
 from prefect_stagegate.operations.address import ResolvedVersion
 from prefect_stagegate.operations.gating.profiling import profile_version
@@ -34,9 +34,9 @@ def run_contract(
     Args:
         workspace: Cache and catalog.
         version: The version, and the spec with the contract.
-        cancel: Set it to stop fetching the version.
+        cancel: Set it to stop fetching the version, or probing its files.
         progress: Called with lines for people while the work goes on.
-        reread: Whether to read all files of tables again, also those that were counted before.
+        reread: Whether to read all files again, also those that were counted or passed their probes before.
 
     Raises:
         ValidationError: The contract could not be evaluated.
@@ -55,6 +55,7 @@ def run_contract(
             digest=digest,
             progress=report,
             kept=_CatalogValues(workspace.catalog, dataset, reread=reread, is_trial=version.is_trial),
+            cancel=cancel,
         )
         profile_version(workspace, version, view, cancel, report, reread=reread)
     return replace(validation, seconds=round(time.perf_counter() - began, 3))
@@ -62,13 +63,15 @@ def run_contract(
 
 @dataclass(frozen=True, slots=True)
 class _CatalogValues:
-    """Keeps what validations compute of single files in the catalog."""
+    """Keeps what validations find out about single files in the catalog."""
 
     catalog: Catalog
     dataset: str
     reread: bool
     is_trial: bool
     loaded: dict[str, FileValues] = field(default_factory=dict)
+    passed: list[PassedProbes] = field(default_factory=list)
+    """What was loaded of probes."""
 
     def load(self, table: str) -> FileValues:
         """What an earlier validation computed. Without it, all files are read."""
@@ -89,3 +92,25 @@ class _CatalogValues:
             self.catalog.put_file_values(self.dataset, table, values.keeping(self.loaded.get(table, NO_VALUES)))
         except CatalogError as error:
             log.warning("The next validation reads all files of table %s of %s: %s", table, self.dataset, error)
+
+    def load_passed(self) -> PassedProbes:
+        """Which files passed which probes before. Without it, all files are probed."""
+        if self.reread:
+            return NO_PASSES
+        try:
+            self.passed.append(self.catalog.passed_probes(self.dataset))
+            return self.passed[-1]
+        except CatalogError as error:
+            log.warning("All files of %s are probed again: %s", self.dataset, error)
+            return NO_PASSES
+
+    def save_passed(self, passed: PassedProbes) -> None:
+        """Keep which files passed which probes, unless it tries another contract."""
+        if self.is_trial:
+            return
+        try:
+            earlier = self.passed[-1] if self.passed else NO_PASSES
+            if (kept := passed.keeping(earlier)) != earlier:
+                self.catalog.put_passed_probes(self.dataset, kept)
+        except CatalogError as error:
+            log.warning("The next validation probes all files of %s: %s", self.dataset, error)

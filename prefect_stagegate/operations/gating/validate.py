@@ -37,7 +37,7 @@ def validate(
         spec: A spec to try instead of the adopted policy; then nothing is recorded.
         cancel: Set it to stop fetching the version.
         progress: Called with lines for people while the work goes on.
-        reread: Whether to read all files of tables again, also those that an earlier validation counted.
+        reread: Whether to read all files again, also those that an earlier validation counted or probed.
 
     Raises:
         UsageError: There is no such version.

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+from threading import Event
 from typing import Protocol
 
 from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.errors import SpecError, did_you_mean
-from prefect_stagegate.measures import NO_VALUES, FileValues
+from prefect_stagegate.measures import NO_PASSES, NO_VALUES, FileValues, PassedProbes
 from prefect_stagegate.model import Entry, Outcome, Validation
 from prefect_stagegate.spec import ContractSpec
 from prefect_stagegate.units import count_text
@@ -16,7 +17,6 @@ from prefect_stagegate.validations.columntypes import type_problem
 from prefect_stagegate.validations.engines.engine import ENGINES
 from prefect_stagegate.validations.evidence import gather, table_result
 from prefect_stagegate.validations.files.files import ProbedFiles, probe_files
-from prefect_stagegate.validations.files.probes import PROBES
 from prefect_stagegate.validations.observations import Observations
 from prefect_stagegate.validations.records import TableJob
 from prefect_stagegate.validations.tables import ContractTable, examine
@@ -27,7 +27,7 @@ TIMEOUT = 3600.0
 
 
 class KeptValues(Protocol):
-    """Keeps what validations compute of single files, by table."""
+    """Keeps what validations find out about single files."""
 
     def load(self, table: str) -> FileValues:
         """What an earlier validation computed; nothing where none did."""
@@ -35,12 +35,18 @@ class KeptValues(Protocol):
     def save(self, table: str, values: FileValues) -> None:
         """Keep what this one computed."""
 
+    def load_passed(self) -> PassedProbes:
+        """Which files passed which probes in an earlier validation; none where there was none."""
+
+    def save_passed(self, passed: PassedProbes) -> None:
+        """Keep which files passed which probes in this one."""
+
 
 def _silent(_: str) -> None:
     pass
 
 
-def validate(
+def validate(  # noqa: PLR0913 - what one validation depends on
     view: Path,
     entries: Iterable[Entry],
     contract: ContractSpec,
@@ -50,6 +56,7 @@ def validate(
     progress: Callable[[str], None] = _silent,
     timeout: float = TIMEOUT,
     kept: KeptValues | None = None,
+    cancel: Event | None = None,
 ) -> Validation:
     """Judge one version that lies complete below `view`.
 
@@ -64,17 +71,25 @@ def validate(
         digest: The version's digest; the evidence is bound to it.
         progress: Called with lines for people while the work goes on.
         timeout: Seconds that judging the tables may take.
-        kept: What validations computed of single files; None to read all files and keep nothing.
+        kept: What validations found out about single files; None to read all files and keep nothing.
+        cancel: Set it to stop probing files.
 
     Raises:
-        SpecError: The contract can't be used: an unknown type, probe, engine or expectation, or a wrong argument.
+        Cancelled: `cancel` was set.
+        MissingExtra: The library of a probe is not installed.
+        SpecError: The contract can't be used: an unknown type, engine or expectation, or a wrong argument.
             It lists every such problem.
-        ValidationError: The process that judges the tables died or ran out of time.
+        ValidationError: The process that judges the tables died or ran out of time, or too many that probe files died.
     """
     _refuse_problems(contract, dataset)
     # Open every file first, so that bad files don't reach the suites.
-    files = probe_files(view, entries, contract)
+    known = kept.load_passed() if kept else NO_PASSES
+    files = probe_files(view, entries, contract, known=known, cancel=cancel, progress=progress)
     progress(f"opened {count_text(files.matched, 'file')}")
+    if kept and files.passed.files:
+        kept.save_passed(files.passed)
+    if files.decoded_before:
+        progress(f"probed {count_text(files.decoded, 'file')}; {files.decoded_before:,} passed before")
     tables = [examine(name, spec, files) for name, spec in contract.tables.items()]
     jobs = [
         _job(table, view, files, kept.load(table.name) if kept else NO_VALUES)
@@ -137,10 +152,6 @@ def _problems(contract: ContractSpec) -> Iterator[str]:
         for column, kind in table.columns.items():
             if problem := type_problem(kind):
                 yield f"table {name}: column {column}: {problem}"
-    for item in contract.files:
-        for probe in item.probes:
-            if probe not in PROBES:
-                yield f"files {item.match}: unknown probe {probe!r}: {did_you_mean(probe, PROBES)}"
 
 
 def _job(table: ContractTable, view: Path, probed: ProbedFiles, known: FileValues) -> TableJob:

@@ -1,0 +1,57 @@
+"""Calls of probes: a probe with its settings, and what its result depends on."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache, cached_property
+from importlib.metadata import version
+from typing import Any
+
+from prefect_stagegate.canonical import digest_of
+from prefect_stagegate.spec import ProbeSpec
+from prefect_stagegate.validations.files import media
+from prefect_stagegate.validations.files.decoders import DECODERS
+
+MEANING = 1
+"""Raise it when a probe of this package changes what passes: earlier passes then count no more."""
+LIBRARIES = {"parquet-pages": "pyarrow", "numpy": "numpy"}
+"""The library that a probe's result depends on; those of images and sound are in `media`."""
+
+
+@dataclass(frozen=True)
+class ProbeCall:
+    """A probe with its settings."""
+
+    name: str
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_spec(cls, probe: str | ProbeSpec) -> ProbeCall:
+        """The call that an item of `probes` asks for."""
+        if isinstance(probe, str):
+            return cls(probe)
+        ((name, settings),) = probe.model_dump(mode="json", exclude_none=True).items()
+        return cls(name, settings)
+
+    @cached_property
+    def decodes(self) -> bool:
+        """Whether it runs in a worker, and not again on bytes that passed."""
+        return self.name in DECODERS
+
+    @cached_property
+    def key(self) -> str:
+        """The digest of what a pass depends on, beside the file: the probe, its settings and its library's release.
+
+        Raises:
+            MissingExtra: The probe's library is not installed.
+        """
+        return digest_of([self.name, dict(self.settings), MEANING, _release(self.name)])
+
+
+@cache
+def _release(probe: str) -> str:
+    if probe in media.PROBES:
+        return media.release(probe)
+    library = LIBRARIES.get(probe)
+    return f"{library} {version(library)}" if library else ""

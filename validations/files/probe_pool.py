@@ -1,0 +1,329 @@
+"""Probe files in confined processes, one for each core. A decoder that crashes fails its file, and nothing else."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import queue
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, wait
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from prefect_stagegate.environment.limits import capture_limits
+from prefect_stagegate.errors import Cancelled, ValidationError
+from prefect_stagegate.model import Entry
+from prefect_stagegate.units import count_text
+from prefect_stagegate.validations.files.calls import ProbeCall
+from prefect_stagegate.validations.files.copies import fault_of_copy
+from prefect_stagegate.validations.files.facts import Defect
+from prefect_stagegate.validations.worker.confinement import environment
+
+COMMAND = (sys.executable, "-P", "-m", "prefect_stagegate.validations.files.probe_worker")
+BATCH_FILES, BATCH_BYTES = 128, 64 << 20
+"""The most that one batch holds, so that all processes end at about the same time."""
+FILE_SECONDS, BYTES_A_SECOND = 60.0, 4 << 20
+"""How long a file may take: a minute, and longer for what can't be read within it."""
+START_SECONDS = 120.0
+MOST_DEATHS = 200
+"""Processes that may die before the others give up."""
+MOST_REPLY = 1 << 20
+"""Bytes of a process's reply to a batch."""
+MOST_TEXT = 500
+"""Characters of a defect."""
+ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+"""Each core has a process; the threads of libraries would only take memory."""
+PROGRESS_SECONDS = 5.0
+LOOK_SECONDS = 0.2
+"""How often cancelling, deadlines and progress are looked after."""
+LAST_OUTPUT = 2000
+"""Bytes of a process's standard error that an error is made of."""
+LAST_SECONDS = 2.0
+"""How long a process may take to end after it closed its output."""
+
+Job = tuple[Entry, Sequence[ProbeCall]]
+
+
+def probe_in_workers(
+    view: Path,
+    jobs: Sequence[Job],
+    *,
+    cancel: threading.Event | None = None,
+    progress: Callable[[str], None],
+) -> tuple[dict[str, Defect], str]:
+    """Probe files in processes that can open the version and nothing else.
+
+    Args:
+        view: The version's folder.
+        jobs: The files, each with its probes.
+        cancel: Set it to stop.
+        progress: Called with lines for people, from this thread.
+
+    Returns:
+        The files with a defect, by path, and what confined the processes.
+
+    Raises:
+        Cancelled: `cancel` was set.
+        ValidationError: A process could not be started, or too many died.
+    """
+    pool = _Pool(view, jobs)
+    count = min(cores(), pool.batches.qsize())
+    with ThreadPoolExecutor(count) as threads:
+        running = {threads.submit(pool.work) for _ in range(count)}
+        try:
+            reported = time.monotonic()
+            while running:
+                ended, running = wait(running, LOOK_SECONDS)
+                for future in ended:
+                    future.result()
+                if cancel and cancel.is_set():
+                    raise Cancelled("The validation was stopped")
+                pool.end_late_workers()
+                if time.monotonic() - reported > PROGRESS_SECONDS:
+                    reported = time.monotonic()
+                    progress(f"probed {pool.done:,} of {count_text(len(jobs), 'file')}")
+        finally:
+            # Threads wait for their process only, so ending those lets all of them end.
+            pool.stop()
+    return pool.defects, pool.sandbox
+
+
+def cores() -> int:
+    """How many cores this process may use: of its control group, where that gives less than the machine has."""
+    quota = capture_limits()["cpus"]
+    available = len(os.sched_getaffinity(0))
+    return available if isinstance(quota, str) else max(1, min(available, math.ceil(quota)))
+
+
+class _Pool:
+    """What the threads share: each thread owns a process, and takes batches until none is left."""
+
+    def __init__(self, view: Path, jobs: Sequence[Job]) -> None:
+        self.view = view
+        self.batches: queue.SimpleQueue[Sequence[Job]] = queue.SimpleQueue()
+        for batch in _batches(jobs):
+            self.batches.put(batch)
+        self.defects: dict[str, Defect] = {}
+        self.done = self.deaths = 0
+        self.sandbox = ""
+        self._stopped = False
+        self._workers: set[_Worker] = set()
+        self._lock = threading.Lock()
+
+    def work(self) -> None:
+        """Start a process and give it batches; start another one where it dies."""
+        while not self._stopped and not self.batches.empty():
+            with _start_worker(self.view) as worker:
+                with self._lock:
+                    self._workers.add(worker)
+                try:
+                    self.sandbox = worker.start()
+                    self._feed(worker)
+                finally:
+                    with self._lock:
+                        self._workers.discard(worker)
+
+    def _feed(self, worker: _Worker) -> None:
+        """Give a process batches until none is left or it dies."""
+        while not self._stopped:
+            try:
+                batch = self.batches.get_nowait()
+            except queue.Empty:
+                return
+            try:
+                defects = worker.probe(batch)
+            except _WorkerDied as death:
+                if not self._stopped:
+                    self._bury(batch, death)
+                return
+            self._record(batch, defects)
+
+    def _bury(self, batch: Sequence[Job], death: _WorkerDied) -> None:
+        """Blame the file that a process died of. Where it had many, probe each of them alone first."""
+        with self._lock:
+            self.deaths += 1
+        if self.deaths > MOST_DEATHS:
+            raise ValidationError(
+                f"More than {MOST_DEATHS} processes that probe files died; the last: {death}",
+                hint="Name fewer files in the contract, or look at their source: many of them crash their decoder.",
+            )
+        if len(batch) == 1:
+            self._record(batch, [death.defect()])
+            return
+        for job in batch:
+            self.batches.put([job])
+
+    def _record(self, batch: Sequence[Job], defects: Iterable[Defect | None]) -> None:
+        with self._lock:
+            self.done += len(batch)
+            self.defects |= {entry.path: defect for (entry, _), defect in zip(batch, defects, strict=True) if defect}
+
+    def end_late_workers(self) -> None:
+        """Kill the processes that take too long for their batch."""
+        with self._lock:
+            for worker in self._workers:
+                if time.monotonic() > worker.deadline:
+                    worker.timed_out = True
+                    worker.process.kill()
+
+    def stop(self) -> None:
+        """Kill all processes; the threads end then."""
+        self._stopped = True
+        with self._lock:
+            for worker in self._workers:
+                worker.process.kill()
+
+
+def _batches(jobs: Iterable[Job]) -> Iterator[list[Job]]:
+    """Batches of files that get the same probes."""
+    batch: list[Job] = []
+    size = 0
+    for job in jobs:
+        full = len(batch) == BATCH_FILES or size + job[0].size > BATCH_BYTES
+        if batch and (full or job[1] != batch[0][1]):
+            yield batch
+            batch, size = [], 0
+        batch.append(job)
+        size += job[0].size
+    if batch:
+        yield batch
+
+
+@dataclass(eq=False)
+class _WorkerDied(Exception):
+    """A process ended before it replied."""
+
+    status: int
+    timed_out: bool = False
+    output: str = field(default="", repr=False)
+
+    def __str__(self) -> str:
+        if self.timed_out:
+            return "a file took too long"
+        reason = signal.Signals(-self.status).name if self.status < 0 else f"status {self.status}"
+        return f"{reason}; its last output: {self.output}" if self.output else reason
+
+    def defect(self) -> Defect:
+        """What the death says about the file that the process had alone."""
+        if self.timed_out:
+            return fault_of_copy("probing it took too long")
+        if self.status == -signal.SIGKILL:
+            problem = "probing it was killed, most often by the system's out-of-memory killer"
+            return Defect(problem, "Validate again with more memory.", of_copy=True)
+        return Defect(f"its decoder crashed on it ({self})"[:MOST_TEXT], "Look at it with care: damaged or hostile.")
+
+
+def _bounded(result: tuple[str, str, bool] | None) -> Defect | None:
+    """The defect that a process reported of a file."""
+    if result is None:
+        return None
+    problem, fix, of_copy = result
+    return Defect(str(problem)[:MOST_TEXT], str(fix)[:MOST_TEXT], bool(of_copy))
+
+
+def _start_worker(view: Path) -> _Worker:
+    try:
+        return _Worker(view)
+    except OSError as error:
+        raise _not_started(error) from error
+
+
+def _not_started(reason: Exception) -> ValidationError:
+    return ValidationError(
+        f"A process that probes files could not start: {reason}",
+        hint="It says nothing about the data: look at its last output.",
+    )
+
+
+class _Worker:
+    """One process. Leaving the block ends it."""
+
+    def __init__(self, view: Path) -> None:
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed in __exit__
+        # The kernel kills the process when the thread that started it ends.
+        self.process = subprocess.Popen(
+            [*COMMAND, str(view.absolute())],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._stderr,
+            env=environment(os.environ, os.devnull) | ONE_THREAD,
+        )
+        self.deadline = time.monotonic() + START_SECONDS
+        self.timed_out = False
+
+    def __enter__(self) -> _Worker:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.wait()
+        for pipe in (self.process.stdin, self.process.stdout, self._stderr):
+            with suppress(BrokenPipeError):
+                if pipe:
+                    pipe.close()
+
+    def start(self) -> str:
+        """Wait until the process is confined; returns by what.
+
+        Raises:
+            ValidationError: It died before.
+        """
+        try:
+            return str(self._reply()["sandbox"])
+        except _WorkerDied as death:
+            raise _not_started(death) from death
+
+    def probe(self, batch: Sequence[Job]) -> list[Defect | None]:
+        """Probe files; None for each file that passes all its probes.
+
+        Raises:
+            _WorkerDied: The process ended, or was killed, before it replied.
+        """
+        seconds = sum(FILE_SECONDS + entry.size / BYTES_A_SECOND for entry, _ in batch)
+        self.deadline = time.monotonic() + seconds
+        request = {
+            "probes": [(call.name, call.settings) for call in batch[0][1]],
+            "files": [(entry.path, entry.size) for entry, _ in batch],
+        }
+        assert self.process.stdin is not None  # noqa: S101 - asked for above
+        with suppress(BrokenPipeError):  # its death shows when it does not reply
+            self.process.stdin.write(json.dumps(request).encode() + b"\n")
+            self.process.stdin.flush()
+        results = self._reply()
+        self.deadline = time.monotonic() + START_SECONDS
+        try:
+            return [_bounded(result) for _, result in zip(batch, results, strict=True)]
+        except (TypeError, ValueError):
+            raise self._death() from None
+
+    def _reply(self) -> Any:
+        assert self.process.stdout is not None  # noqa: S101 - asked for above
+        line = self.process.stdout.readline(MOST_REPLY)
+        # A process that a file took over may write anything, or no end of it.
+        with suppress(ValueError):
+            if line.endswith(b"\n"):
+                return json.loads(line)
+        raise self._death()
+
+    def _death(self) -> _WorkerDied:
+        """How the process ended. It is killed where it replied what it may not."""
+        assert self.process.stdout is not None  # noqa: S101 - asked for above
+        self.process.stdout.close()
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(LAST_SECONDS)
+        self.process.kill()
+        return _WorkerDied(self.process.wait(), self.timed_out, self._last_output())
+
+    def _last_output(self) -> str:
+        size = self._stderr.seek(0, os.SEEK_END)
+        self._stderr.seek(max(0, size - LAST_OUTPUT))
+        return " / ".join(self._stderr.read().decode(errors="replace").split("\n")[-4:]).strip(" /")
