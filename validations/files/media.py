@@ -1,4 +1,4 @@
-"""Probes of images and sound. This module alone knows Pillow and soundfile, the libraries of the extra `media`.
+"""Probes of images, sound and tensors. This module alone knows the libraries of the extra `media`.
 
 Their C code decodes what strangers wrote, so only the confined probe worker calls these probes.
 """
@@ -19,7 +19,7 @@ from prefect_stagegate.validations.files.facts import Facts, UnreadableFile, fir
 if TYPE_CHECKING:
     import soundfile
 
-PROBES = ("image", "audio")
+PROBES = ("image", "audio", "safetensors")
 """The probes of this module."""
 MOST_PIXELS = 89_478_485
 """Pixels of an image, as Pillow's own limit: a quarter of a GiB in RGB."""
@@ -45,6 +45,10 @@ def release(probe: str) -> str:
             import PIL
 
             return f"pillow {PIL.__version__}"
+        if probe == "safetensors":
+            from safetensors import __version__
+
+            return f"safetensors {__version__}"
         import soundfile
     except (ImportError, OSError) as error:  # OSError: soundfile without its C library
         raise MissingExtra(
@@ -150,6 +154,22 @@ def _check_log(log: str) -> None:
         raise UnreadableFile(f"truncated: {int(cut[2]):,} of {int(cut[1]):,} bytes of sound are there")
     if _CUT_OGG in log:
         raise UnreadableFile("truncated: its last page is missing")
+
+
+def safetensors(path: Path) -> Facts:
+    """The header is that of safetensors, and its tensors fill the rest of the file without overlap or hole.
+
+    Needs the extra `media`.
+    """
+    nonempty(path)
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy"):
+            return Facts()
+    except SafetensorError as error:
+        reason = first_line(error).removeprefix("Error while deserializing header: ")
+        raise UnreadableFile(f"its header doesn't fit the file: {reason}") from error
 
 
 @contextmanager
