@@ -15,6 +15,8 @@ BACKLOG = 256
 """Results that wait, each with an open file, before no further read is started: a slow consumer slows the transfer."""
 MANY = 128
 """Number of results at which the consumer is woken."""
+FULL = 4 * BACKLOG
+"""Number of results at which workers and the plan wait. Above `BACKLOG`, since reads under way add theirs, too."""
 _PAUSE = 0.005
 
 
@@ -41,13 +43,14 @@ class Results:
 
     def add_reused(self, done: Done) -> None:
         """Hand over the result of an object that needed no read, once there is room. Not in the loop's thread."""
-        self.wait_for_room()
+        # Looked at here first: most objects of a large plan are reused, and a call for each would show.
+        if len(self._waiting) >= FULL:
+            self.wait_for_room()
         self._waiting.append(done)
 
     def wait_for_room(self) -> None:
         """Block while far too many results wait. Not in the loop's thread."""
-        # A multiple of what stops further reads: those under way add their results, too.
-        while len(self._waiting) >= 4 * BACKLOG and not self._stop:
+        while len(self._waiting) >= FULL and not self._stop:
             self._ready.set()
             time.sleep(_PAUSE)
 
