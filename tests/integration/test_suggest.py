@@ -11,6 +11,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from prefect_stagegate.cli.app import main
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.model import Address, Outcome
 from prefect_stagegate.operations.first_spec import write_first_spec
@@ -142,3 +143,26 @@ def test_an_empty_table_has_nothing_to_suggest(delivery: Delivery) -> None:
     delivery.stage()
     contract = suggest_contract(delivery.workspace, "things").tables["empty"]
     assert (contract.types, contract.suggestions) == ({"x": "int"}, [])
+
+
+def test_files_are_never_overwritten_unless_forced(
+    delivery: Delivery, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copy(data("palmerpenguins", "penguins.csv"), delivery.source)
+    delivery.stage()
+    monkeypatch.chdir(delivery.folder)
+    monkeypatch.setenv("STAGEGATE_CACHE", str(delivery.folder / "cache"))
+    monkeypatch.setenv("STAGEGATE_CATALOG", str(delivery.folder / "catalog"))
+    suite = delivery.folder / "things-suggested/suites/penguins.yaml"
+    suite.parent.mkdir(parents=True)
+    suite.write_text("mine")
+
+    with pytest.raises(SystemExit) as ended:
+        main(["contract", "suggest", "things"])
+    assert (ended.value.code, suite.read_text()) == (2, "mine")
+    assert "by --force" in capsys.readouterr().err
+
+    main(["contract", "suggest", "things", "--force"])
+    assert "expect_column_values_to_be_in_set" in suite.read_text()
+    main(["contract", "suggest", "things", "-o", "-"])
+    assert yaml.safe_load(capsys.readouterr().out.partition("# Suggested")[2].partition("\n")[2])["dataset"] == "things"

@@ -108,7 +108,7 @@ def _counts(column: ColumnProfile) -> dict[str | None, int]:
     """Rows by value, None for a missing value; empty for a column with many values."""
     if column.counts is None or (_is_number(column) and len(column.counts) > 2 * FEW_VALUES):
         return {}
-    counts: dict[str | None, int] = {**column.counts}
+    counts: dict[str | None, int] = dict(column.counts.items())
     if column.nulls:
         counts[None] = column.nulls
     return counts

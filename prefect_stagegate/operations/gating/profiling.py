@@ -48,8 +48,10 @@ def profile_version(
     for table in version.spec.contract.tables:
         try:
             _profile_table(workspace, version, view, table, cancel, progress, reread=reread)
-        except (ValidationError, CatalogError) as error:
-            log.warning("Table %s of %s has no profile: %s", table, version.dataset, error)
+        except ValidationError as error:
+            log.info("Table %s of %s has no profile: %s", table, version.dataset, error)
+        except CatalogError as error:
+            log.warning("The profile of table %s of %s is not kept: %s", table, version.dataset, error)
 
 
 def _profile_table(
