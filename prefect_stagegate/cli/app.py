@@ -75,6 +75,7 @@ COMMANDS = {
     "Write specs": {
         "gate": ("", "Decide old records again under a new policy."),
         "init": ("init:init", "Write a first spec for a folder or URL, with a pilot gate that passes."),
+        "contract": ("", "Write a spec's contract in a standard's form, or try a changed one on old versions."),
         "lint": ("lint:lint", "Check a spec with its suites, columns and gates, without data."),
         "schema": ("describe:schema", "Print the JSON Schema of spec files, for editors and CI."),
         "key": ("prove:key", "Print the public half of an Ed25519 key."),
@@ -100,6 +101,10 @@ SUBCOMMANDS = {
         "adopt": ("policy:adopt", "Adopt a spec's policy for its dataset, or ask those who must agree to it."),
         "approve": ("policy:approve", "Agree to a proposed policy, or decline it."),
         "history": ("policy:history", "Show who adopted which policy, when and why, and what it changed."),
+    },
+    "contract": {
+        "check": ("contract:check", "Show what a changed contract would have done to the last versions."),
+        "export": ("contract:export", "Write a spec's contract as a data contract of an open standard."),
     },
     "gate": {
         "replay": (

@@ -15,7 +15,8 @@ def lint(spec: Annotated[str, Parameter(name="SPEC")], /, *, json: Json = False)
     """Check a spec with its suites, columns and gates, without data.
 
     No source is tried and no catalog is opened, so it runs in CI before a change is merged. All problems are listed,
-    with file, line and key where they have one; the exit code is 2 then.
+    with file, line and key where they have one; the exit code is 2 then. With `partial: true`, what a data contract
+    promises and no check can test is listed, too.
 
     For example:
 
@@ -35,6 +36,10 @@ def lint(spec: Annotated[str, Parameter(name="SPEC")], /, *, json: Json = False)
         "gate": len(loaded.gates),
     }
     if json:
-        print_json({"dataset": loaded.dataset, **{f"{noun}s": count for noun, count in counts.items()}})
+        numbers = {f"{noun}s": count for noun, count in counts.items()}
+        left_out = {"left_out": loaded.left_out} if loaded.left_out else {}
+        print_json({"dataset": loaded.dataset, **numbers, **left_out})
     else:
+        for promise in loaded.left_out:
+            say(f"left out: {promise}")
         say(f"{loaded.dataset}: no problem in {', '.join(count_text(count, noun) for noun, count in counts.items())}")

@@ -72,6 +72,19 @@ class FilesSpec(SpecModel):
 class ContractSpec(SpecModel):
     """What the dataset promises."""
 
+    odcs: Text | None = Field(
+        default=None,
+        description="A data contract of the Open Data Contract Standard: a YAML file relative to the spec. "
+        "Its tables, suites, owners and freshness become those of the spec, which win where both write one.",
+        examples=["contract.yaml"],
+    )
+    partial: bool = Field(
+        default=False,
+        strict=True,
+        description="Leave out what the data contract promises and no check can test, which `stagegate lint` lists; "
+        "without it, such a contract is refused.",
+        examples=[True],
+    )
     tables: dict[Text, TableSpec] = Field(
         default={},
         description="The dataset's tables by name, with their suites.",
@@ -289,11 +302,18 @@ class Spec(SpecModel):
     )
 
     _requirements: Mapping[str, tuple[Requirement, ...]] = PrivateAttr(default={})
+    _left_out: tuple[str, ...] = PrivateAttr(default=())
 
     def model_post_init(self, context: Any, /) -> None:
         """Keep what each target requires, which `load_spec` settled before validation."""
         if isinstance(context, Context):
             self._requirements = context.requirements
+            self._left_out = context.left_out
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """What its data contract promises and `partial: true` left out; file, line, key and reason of each."""
+        return self._left_out
 
     def gate(self, target: str) -> Gate:
         """The settled policy of one target.
