@@ -14,6 +14,7 @@ from pydantic import AfterValidator, Field, PrivateAttr, model_serializer
 from prefect_stagegate.canonical import digest_of
 from prefect_stagegate.errors import UsageError, did_you_mean
 from prefect_stagegate.model import Severity
+from prefect_stagegate.spec.documentation import PublicationSpec, RaiSpec
 from prefect_stagegate.spec.fields import (
     ByteSize,
     Context,
@@ -266,6 +267,16 @@ class Spec(SpecModel):
         default=None,
         description="Where people read what to do when something is wrong.",
         examples=["https://wiki.example.org/nycflights"],
+    )
+    publication: PublicationSpec = Field(
+        default=PublicationSpec(),
+        description="What `stagegate show --croissant` says of the dataset; the check `croissant` asks for it.",
+        examples=[{"description": "On-time data of flights from New York in 2013."}],
+    )
+    rai: RaiSpec = Field(
+        default=RaiSpec(),
+        description="Limits, biases and origin of the data, by the names of Croissant's vocabulary of responsible AI.",
+        examples=[{"data_limitations": ["One year only."], "personal_sensitive_information": ["None."]}],
     )
     sources: tuple[SourceSpec, ...] = Field(
         min_length=1,

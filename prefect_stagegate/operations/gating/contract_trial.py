@@ -73,17 +73,19 @@ def _try_version(
     workspace: Workspace, changed: Spec, digest: str, at: str, progress: Callable[[str], None] | None
 ) -> VersionTrial:
     try:
-        then = _validation(workspace, stored_spec(workspace, changed.dataset, digest), digest, progress)
-        now = _validation(workspace, changed, digest, progress)
+        counting = stored_spec(workspace, changed.dataset, digest)
+        then = _validation(workspace, counting, digest, progress)
+        unchanged = counting.contract == changed.contract
+        now = then if unchanged else _validation(workspace, changed, digest, progress)
     except StagegateError as error:
         # One version that is gone must not hide what is known of the others.
         return VersionTrial(digest, at, problem=redact(str(error)))
-    return VersionTrial(digest, at, _compared(_outcomes(then), _outcomes(now)), _compared(_verdicts(then), _verdicts(now)))
+    return VersionTrial(
+        digest, at, _compared(_outcomes(then), _outcomes(now)), _compared(_verdicts(then), _verdicts(now))
+    )
 
 
-def _validation(
-    workspace: Workspace, spec: Spec, digest: str, progress: Callable[[str], None] | None
-) -> Validation:
+def _validation(workspace: Workspace, spec: Spec, digest: str, progress: Callable[[str], None] | None) -> Validation:
     # A trial, also of the adopted contract: nothing of it is kept.
     return run_contract(workspace, ResolvedVersion(spec.dataset, digest, spec, is_trial=True), progress=progress)
 

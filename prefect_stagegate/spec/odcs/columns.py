@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from prefect_stagegate.patterns import regex_problem
 from prefect_stagegate.spec.vocabulary import COLUMN_TYPES
 from prefect_stagegate.spec.yamltree import Loc
 
@@ -96,7 +97,10 @@ def _options(column: SchemaProperty, name: str, loc: Loc) -> Iterator[Expectatio
         yield {"type": "expect_column_value_lengths_to_be_between", "kwargs": {"column": name, **limits}}
     if bounds := _bounds(options):
         yield {"type": "expect_column_values_to_be_between", "kwargs": {"column": name, **bounds}}
-    if pattern := options.pop("pattern", None):
+    pattern = options.pop("pattern", None)
+    if pattern and (problem := regex_problem(pattern)):
+        yield NoCounterpart((*loc, "pattern"), problem)
+    elif pattern:
         yield {"type": "expect_column_values_to_match_regex", "kwargs": {"column": name, "regex": pattern}}
     for option, value in options.items():
         if not _describes(column, option, value):

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from prefect_stagegate.canonical import digest_of
 from prefect_stagegate.spec.odcs.columns import LOGICAL
-from prefect_stagegate.spec.odcs.reading import PROPERTY
 from prefect_stagegate.spec.odcs.standard import WRITTEN
+from prefect_stagegate.spec.odcs.tables import PROPERTY
 from prefect_stagegate.units import digest_text, parse_duration
 
 if TYPE_CHECKING:
@@ -17,12 +17,16 @@ if TYPE_CHECKING:
 
 FLAGS = {"expect_column_values_to_not_be_null": "required", "expect_column_values_to_be_unique": "unique"}
 """Expectations that the standard has a key of properties for."""
-_LOGICAL = {kind: logical for logical, kind in reversed(LOGICAL.items())} | {
+_LOGICAL: Mapping[str, str] = {kind: logical for logical, kind in reversed(LOGICAL.items())} | {
     **dict.fromkeys(("tinyint", "smallint", "bigint"), "integer"),
     **{f"{sign}{width}": "integer" for sign in ("int", "uint") for width in (8, 16, 32, 64)},
     **dict.fromkeys(("float", "decimal", "float16", "float32", "float64", "real", "double"), "number"),
-    **{"boolean": "boolean", "varchar": "string"},
+    "boolean": "boolean",
+    "varchar": "string",
+    # The standard's `map` must say what its keys and values are, which a column's type does not.
+    "map": "object",
 }
+"""The standard's type of each of ours; it has none for bytes and durations, which stand as texts of a physical type."""
 
 
 def odcs_document(spec: Spec) -> dict[str, Any]:
@@ -88,13 +92,12 @@ def _property(column: str, kind: str, items: list[dict[str, Any]]) -> dict[str, 
         and item["kwargs"] == {"column": column}
         and item.get("severity", "critical") == "critical"
     }
-    logical = {"logicalType": _LOGICAL[kind]} if kind in _LOGICAL else {}
-    return {"name": column, **logical, "physicalType": kind, **flags}
+    return {"name": column, "logicalType": _LOGICAL.get(kind, "string"), "physicalType": kind, **flags}
 
 
 def _rule(item: dict[str, Any]) -> dict[str, Any]:
     """An expectation as a rule of Great Expectations, with its severity and description where others look for them."""
-    shown = {key: item[key] for key in ("severity", "description") if key in item}
+    shown: dict[str, Any] = {key: item[key] for key in ("severity", "description") if key in item}
     return {"type": "custom", "engine": "greatExpectations", **shown, "implementation": item}
 
 
