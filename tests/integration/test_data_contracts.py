@@ -13,6 +13,9 @@ from prefect_stagegate.cli.app import main
 from prefect_stagegate.operations.gating.validate import validate
 from tests.support.scenario import Scenario
 
+pytestmark = pytest.mark.timeout(300)
+"""Great Expectations takes seconds to load, and a trial loads it for each contract and version."""
+
 
 def write_contract(folder: Path, *columns: dict[str, Any], **keys: Any) -> str:
     head = {"apiVersion": "v3.1.0", "kind": "DataContract", "id": "things", "version": "1.0.0", "status": "active"}
