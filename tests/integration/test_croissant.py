@@ -107,7 +107,7 @@ def test_too_many_files_are_not_listed(
     assert "Leave out --sha256" in capsys.readouterr().err
 
 
-def test_a_bare_spec_is_described_without_a_warning_about_its_form(tmp_path: Path) -> None:
+def test_a_bare_spec_is_described_without_errors(tmp_path: Path) -> None:
     things = scenario(tmp_path, publication={}, rai={}, contract={})
     dataset = mlcroissant.Dataset(jsonld=croissant(things.node(), Address("things")))
     assert list(dataset.metadata.ctx.issues.errors) == []

@@ -306,6 +306,20 @@ def test_missing_file_and_other_server_are_refused(tmp_path: Path) -> None:
             read_spec(str(tmp_path / "other.yaml"))
 
 
+def test_rule_without_a_type_and_tables_of_one_name_are_refused(tmp_path: Path) -> None:
+    quality = [{"type": "custom", "engine": "greatExpectations", "implementation": {"kwargs": {}}}]
+    twice = {"schema": [{"name": "trips", "quality": quality}, {"name": "trips"}]}
+    missing, double = problems_of(tmp_path, twice)
+    assert "schema[0].quality[0].type: is required but missing" in missing
+    assert "schema[1].name: another table is called 'trips', too" in double
+
+
+def test_partial_must_be_true_or_false_and_have_a_contract(tmp_path: Path) -> None:
+    assert "contract.partial: must be" in problems_of(tmp_path, table(column()), {"partial": "some"})[0]
+    without = {"odcs": None, "partial": True}
+    assert "`odcs` names none" in problems_of(tmp_path, table(column()), without)[0]
+
+
 def test_missing_extra_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "open_data_contract_standard.model", None)
     with pytest.raises(MissingExtra, match=r"prefect-stagegate\[odcs\]"):

@@ -32,19 +32,34 @@ def inline_odcs(
         MissingExtra: The library of the standard is not installed.
     """
     contract = values.get("contract")
-    if not isinstance(contract, dict) or contract.get("odcs") is None:
+    if not isinstance(contract, dict):
+        return values, ()
+    name, is_partial, tables = contract.get("odcs"), contract.get("partial", False), contract.get("tables") or {}
+    if name is None and is_partial is True:
+        document.report(("contract", "partial"), "leaves out parts of a data contract, and `odcs` names none")
+    # A value of another type is left for the spec's model, which says what is wrong with it.
+    if not isinstance(name, str) or not isinstance(is_partial, bool) or not isinstance(tables, dict):
         return values, ()
     rest = {key: value for key, value in contract.items() if key not in ("odcs", "partial")}
-    without = {**values, "contract": rest}
-    # What a mapping's keys are is the model's to say; here it only must not be taken apart.
-    if not isinstance(contract["odcs"], str) or not isinstance(rest.get("tables") or {}, dict):
+    return _with_contract(document, {**values, "contract": rest}, name, is_partial, argument_problems)
+
+
+def _with_contract(
+    document: Document,
+    values: dict[str, Any],
+    name: str,
+    is_partial: bool,
+    argument_problems: ArgumentProblems | None,
+) -> tuple[dict[str, Any], LeftOut]:
+    file = _read(document, name)
+    contract = read_contract(file) if file and not file.problems else None
+    if file is None or contract is None:
+        document.problems.extend(file.problems if file else [])
         return values, ()
-    file = _read(document, contract["odcs"])
-    model = read_contract(file) if file and not file.problems else None
-    reading = Reading(file, contract.get("partial") is True, argument_problems) if file and model else None
-    merged = _merged(document, without, reading, model) if reading and model else without
-    document.problems.extend(file.problems if file else [])
-    return merged, tuple(map(str, reading.left_out)) if reading else ()
+    reading = Reading(file, is_partial, argument_problems)
+    merged = _merged(document, values, reading, contract)
+    document.problems.extend(file.problems)
+    return merged, tuple(map(str, reading.left_out))
 
 
 def _read(document: Document, name: str) -> Document | None:

@@ -41,6 +41,7 @@ def schema_errors(values: Any) -> list[ValidationError]:
         MissingExtra: The library is not installed.
     """
     _library()
+    # It comes with Great Expectations and Prefect; imported here, for few specs have such a contract.
     from jsonschema import Draft201909Validator
 
     schema = files("open_data_contract_standard").joinpath("schema.json").read_text(encoding="utf-8")

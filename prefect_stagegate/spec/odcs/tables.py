@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from prefect_stagegate.canonical import canonical
 from prefect_stagegate.errors import did_you_mean
 from prefect_stagegate.spec.document import Document, SpecProblem
 from prefect_stagegate.spec.odcs.columns import (
@@ -77,11 +78,15 @@ def contract_tables(
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Each table of the contract that has files, with what the spec writes beside it."""
     times = _times(reading, contract, levels)
+    names: set[str] = set()
     for index, table in enumerate(contract.schema_ or []):
         name, loc = table.name or "", ("schema", index)
+        if name in names:
+            reading.file.report((*loc, "name"), f"another table is called {name!r}, too")
+        names.add(name)
         own = beside.get(name, {})
         if not isinstance(own, dict):
-            continue
+            continue  # the spec's model says what is wrong with it
         if "columns" in own:
             document.report(("contract", "tables", name, "columns"), "stand in the data contract; leave them out here")
         promised = _table(reading, table, loc)
@@ -120,14 +125,19 @@ def _table(reading: Reading, table: SchemaObject, loc: Loc) -> dict[str, Any]:
         for item in reading.expectations(_at(loc, position, column, keys))
     ]
     stated = reading.expectations(_rules(table, loc, names))
-    # A promise that stands twice, as `required` and as a rule, is expected once.
-    written = [(item["type"], item["kwargs"]) for item in stated]
-    single: list[Expectation] = []
-    for item in implied:
-        if (item["type"], item["kwargs"]) not in [*written, *((kept["type"], kept["kwargs"]) for kept in single)]:
-            single.append(item)
-    items = [*single, *stated]
+    items = [*_unstated(implied, stated), *stated]
     return {**({"columns": columns} if columns else {}), **({"suite": {"expectations": items}} if items else {})}
+
+
+def _unstated(implied: list[Expectation], stated: list[Expectation]) -> list[Expectation]:
+    """What keys of properties promise and no rule states: a promise that stands twice is expected once."""
+    seen = {_promise(item) for item in stated}
+    single = {_promise(item): item for item in implied}
+    return [item for promise, item in single.items() if promise not in seen]
+
+
+def _promise(item: Expectation) -> bytes:
+    return canonical([item.get("type"), item["kwargs"]])
 
 
 def _at(
