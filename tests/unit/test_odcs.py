@@ -254,6 +254,7 @@ def test_latency_becomes_freshness_of_the_lowest_gates(tmp_path: Path) -> None:
     gates = {
         "pilot": {"require": ["schema"]},
         "own": {"require": [{"freshness": {"fail": "2h", "warn": "1h"}}]},
+        "above": {"extends": "own", "require": ["digest"]},
         "production": {"extends": "pilot", "require": ["digest"]},
     }
     at = column("at", logicalType="timestamp")
@@ -264,7 +265,7 @@ def test_latency_becomes_freshness_of_the_lowest_gates(tmp_path: Path) -> None:
         for requirement in spec.gate(target).requirements
         if requirement.check == "freshness"
     }
-    assert ages == {"pilot": "4d", "own": "2h", "production": "4d"}
+    assert ages == {"pilot": "4d", "own": "2h", "above": "2h", "production": "4d"}
     assert spec.contract.tables["trips"].time == "at"
 
 
