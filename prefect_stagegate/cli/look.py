@@ -32,6 +32,7 @@ from prefect_stagegate.cli.common import (
 from prefect_stagegate.cli.croissant import print_croissant
 from prefect_stagegate.cli.history import ledger_lines, without_distributions
 from prefect_stagegate.cli.prove import Keys, print_audit
+from prefect_stagegate.errors import UsageError
 from prefect_stagegate.manifest import Change, Difference, row
 from prefect_stagegate.model import Address
 from prefect_stagegate.operations import inspect
@@ -127,6 +128,8 @@ def show(
     address
         DATASET[@REF], DATASET@REF~1 or DATASET@sha256:…; without a ref, `latest`. 12 digits of a digest do.
     """
+    if (sha256 or output) and not croissant:
+        raise UsageError("--sha256 and --output belong to --croissant", hint="Add --croissant, or leave them out.")
     workspace = (places or Places()).workspace()
     if croissant:
         print_croissant(workspace, Address.parse(address), hashed=sha256, output=output)

@@ -107,6 +107,13 @@ def test_too_many_files_are_not_listed(
     assert "Leave out --sha256" in capsys.readouterr().err
 
 
+def test_options_of_the_description_need_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["show", "things", "--output", str(tmp_path / "c.json")])
+    assert ended.value.code == 2
+    assert "Add --croissant" in capsys.readouterr().err
+
+
 def test_a_bare_spec_is_described_without_errors(tmp_path: Path) -> None:
     things = scenario(tmp_path, publication={}, rai={}, contract={})
     dataset = mlcroissant.Dataset(jsonld=croissant(things.node(), Address("things")))
