@@ -16,6 +16,7 @@ from pydantic import BaseModel
 from pages.markdown import NONE, code, link, names, page, prose, table
 from prefect_stagegate.readiness import known_checks
 from prefect_stagegate.spec import json_schema
+from prefect_stagegate.spec.documentation import CreatorSpec, PublicationSpec, RaiSpec
 from prefect_stagegate.spec.models import (
     ChangeSpec,
     ContractSpec,
@@ -64,7 +65,20 @@ SECTIONS = (
     ),
     Section("sources: rename", RenameSpec, ("sources", 0, "rename", 0), "`rename` is a list of these."),
     Section("sources: mirrors", MirrorSpec, ("sources", 0, "mirrors", 0), "`mirrors` is a list of these."),
-    Section("contract", ContractSpec, ("contract",), ""),
+    Section(
+        "publication",
+        PublicationSpec,
+        ("publication",),
+        "[Publish a description](../how-to/publish.md) says what becomes of it.",
+    ),
+    Section("publication: creators", CreatorSpec, ("publication", "creators", 0), "`creators` is a list of these."),
+    Section("rai", RaiSpec, ("rai",), "The keys are its names, in snake case."),
+    Section(
+        "contract",
+        ContractSpec,
+        ("contract",),
+        "[Use a data contract](../how-to/data-contracts.md) says what becomes of `odcs`.",
+    ),
     Section(
         "contract: tables",
         TableSpec,

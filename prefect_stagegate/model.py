@@ -446,6 +446,20 @@ class Decision:
 
 
 @dataclass(frozen=True, slots=True)
+class ExpectationResult:
+    """The verdict on one expectation of a table's suite."""
+
+    expectation: str
+    """The suite's own description, or the expectation's type and arguments."""
+    column: str
+    """The column or columns that it is about; empty when it is about the table."""
+    severity: str
+    """`critical`, `warning` or `info`."""
+    verdict: str
+    """`passed`, `failed`, or `errored` when it could not be evaluated."""
+
+
+@dataclass(frozen=True, slots=True)
 class TableResult:
     """What the contract found about one table."""
 
@@ -456,6 +470,8 @@ class TableResult:
     """Expectations that were evaluated."""
     failed: int
     passed: bool
+    expectations: tuple[ExpectationResult, ...] = ()
+    """The verdict on each expectation, in the suite's order; empty when the suite could not run."""
 
 
 @dataclass(frozen=True, slots=True)

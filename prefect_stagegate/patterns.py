@@ -132,3 +132,16 @@ def _compiled(text: str) -> re2._Regexp:
 def _encoded(text: str) -> bytes:
     # A name that isn't UTF-8 has lone surrogates in it; they are matched as any other character.
     return text.encode("utf-8", "surrogatepass")
+
+
+def regex_problem(expression: str) -> str:
+    """Say why RE2, by which DuckDB matches, can't read a regular expression; empty when it can.
+
+    >>> regex_problem("^A[0-9]+$"), regex_problem("(A")
+    ('', "no check can match this pattern: missing ): (A (the syntax is RE2's)")
+    """
+    try:
+        _compiled(expression)
+    except ValueError as error:
+        return f"no check can match this pattern: {error}"
+    return ""

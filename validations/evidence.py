@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from prefect_stagegate.model import Evidence, Finding, Outcome, TableResult
+from prefect_stagegate.model import Evidence, ExpectationResult, Finding, Outcome, TableResult
 from prefect_stagegate.units import count_text
 from prefect_stagegate.validations.checks import CHECKS, table_findings
 from prefect_stagegate.validations.observations import ORDER, Observations, worst
@@ -52,7 +52,8 @@ def _bounded(findings: Sequence[Finding]) -> tuple[Finding, ...]:
 def table_result(table: ContractTable, observations: Observations) -> TableResult:
     """The figures of one table."""
     report = observations.reports.get(table.name)
-    verdicts = [judgement.verdict for judgement in report.judgements] if report else []
+    judgements = report.judgements if report else ()
+    verdicts = [judgement.verdict for judgement in judgements]
     outcome = worst([finding.outcome for finding in table_findings(table, observations)])
     return TableResult(
         name=table.name,
@@ -61,4 +62,8 @@ def table_result(table: ContractTable, observations: Observations) -> TableResul
         evaluated=len(verdicts) - verdicts.count(ExpectationVerdict.ERRORED),
         failed=verdicts.count(ExpectationVerdict.FAILED),
         passed=outcome in (Outcome.PASS, Outcome.WARN),
+        expectations=tuple(
+            ExpectationResult(judgement.expectation, judgement.column, judgement.severity, judgement.verdict.value)
+            for judgement in judgements
+        ),
     )

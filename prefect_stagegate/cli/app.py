@@ -77,6 +77,7 @@ COMMANDS = {
         "contract": ("", "Write a contract from what a version holds."),
         "gate": ("", "Decide old records again under a new policy."),
         "init": ("init:init", "Write a first spec for a folder or URL, with a pilot gate that passes."),
+        "contract": ("", "Write a spec's contract in a standard's form, or try a changed one on old versions."),
         "lint": ("lint:lint", "Check a spec with its suites, columns and gates, without data."),
         "schema": ("describe:schema", "Print the JSON Schema of spec files, for editors and CI."),
         "key": ("prove:key", "Print the public half of an Ed25519 key."),
@@ -108,6 +109,8 @@ SUBCOMMANDS = {
             "contract_suggest:suggest",
             "Write columns and suites for a version's tables from their profiles, for a person to edit.",
         ),
+        "check": ("contract:check", "Show what a changed contract would have done to the last versions."),
+        "export": ("contract:export", "Write a spec's contract as a data contract of an open standard."),
     },
     "gate": {
         "replay": (

@@ -18,7 +18,7 @@ def lint(spec: Annotated[str, Parameter(name="SPEC")], /, *, json: Json = False)
 
     No source is tried and no catalog is opened, so it runs in CI before a change is merged. All problems are listed,
     with file, line and key where they have one; the exit code is 2 then. A group of owners without an address that a
-    gate needs is a warning.
+    gate needs is a warning. With `partial: true`, what a data contract promises and no check can test is listed, too.
 
     For example:
 
@@ -40,8 +40,11 @@ def lint(spec: Annotated[str, Parameter(name="SPEC")], /, *, json: Json = False)
     warnings = missing_owners(loaded)
     if json:
         totals = {f"{noun}s": count for noun, count in counts.items()}
-        print_json({"dataset": loaded.dataset, **totals, "warnings": warnings})
+        left_out = {"left_out": loaded.left_out} if loaded.left_out else {}
+        print_json({"dataset": loaded.dataset, **totals, **left_out, "warnings": warnings})
     else:
+        for promise in loaded.left_out:
+            say(f"left out: {promise}")
         say(f"{loaded.dataset}: no problem in {', '.join(count_text(count, noun) for noun, count in counts.items())}")
         for warning in warnings:
             print(escaped(f"warning: {warning}"), file=sys.stderr)

@@ -6,6 +6,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -28,8 +29,10 @@ from prefect_stagegate.cli.common import (
     say_line,
     unreadable_lines,
 )
+from prefect_stagegate.cli.croissant import print_croissant
 from prefect_stagegate.cli.history import ledger_lines, without_distributions
 from prefect_stagegate.cli.prove import Keys, print_audit
+from prefect_stagegate.errors import UsageError
 from prefect_stagegate.manifest import Change, Difference, row
 from prefect_stagegate.model import Address
 from prefect_stagegate.operations import inspect
@@ -99,6 +102,15 @@ def show(
     rows: Annotated[
         bool, Parameter(negative="", help="Print the manifest's lines, whose SHA-256 is the digest.")
     ] = False,
+    croissant: Annotated[
+        bool, Parameter(negative="", help="Print the version's description in Croissant 1.1, as JSON-LD.")
+    ] = False,
+    sha256: Annotated[
+        bool, Parameter(negative="", help="With --croissant: read each file on this node for its SHA-256.")
+    ] = False,
+    output: Annotated[
+        Path | None, Parameter(name=["--output", "-o"], metavar="FILE", help="With --croissant: the file to write.")
+    ] = None,
     every: All = False,
     json: Json = False,
     places: Places | None = None,
@@ -109,13 +121,19 @@ def show(
 
     - `stagegate show nycflights@production`
     - `stagegate show --rows nycflights | sha256sum`
+    - `stagegate show nycflights@production --croissant -o croissant.json`
 
     Parameters
     ----------
     address
         DATASET[@REF], DATASET@REF~1 or DATASET@sha256:…; without a ref, `latest`. 12 digits of a digest do.
     """
+    if (sha256 or output) and not croissant:
+        raise UsageError("--sha256 and --output belong to --croissant", hint="Add --croissant, or leave them out.")
     workspace = (places or Places()).workspace()
+    if croissant:
+        print_croissant(workspace, Address.parse(address), hashed=sha256, output=output)
+        return
     unreadable = UnreadableRecords()
     line, manifest = inspect.show(workspace, Address.parse(address), unreadable)
     failed = inspect.failed(workspace, line.dataset, line.digest, unreadable)

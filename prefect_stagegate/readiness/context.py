@@ -225,6 +225,9 @@ BINDINGS: dict[str, Callable[[CheckContext], str]] = {
     "owners": lambda context: digest_of(dict(context.spec.owners)),
     "license": lambda context: context.spec.license or "none",
     "runbook": lambda context: context.spec.runbook or "none",
+    "documentation": lambda context: digest_of(
+        {key: context.spec.canonical().get(key) for key in ("license", "publication", "rai")}
+    ),
     "contract": lambda context: digest_of(context.spec.canonical().get("contract")),
     "sources": lambda context: digest_of(context.spec.canonical()["sources"]),
     "job": lambda context: digest_of(context.spec.canonical().get("job")),

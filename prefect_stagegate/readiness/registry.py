@@ -45,6 +45,7 @@ MODULES = (
     "pii",
     "pools",
     "promotion",
+    "publication",
     "schedules",
     "sources",
     "storage",

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from prefect_stagegate.errors import StagegateError
 from prefect_stagegate.spec.confidential import without_secrets
-from prefect_stagegate.spec.location import folder_of, local_path
+from prefect_stagegate.spec.location import folder_of, is_url, local_path, place
 from prefect_stagegate.spec.permitted import DOCUMENT_SCHEMES, chain_problem, scheme_of
 from prefect_stagegate.spec.yamltree import DEEPEST, Loc, NotYaml, read_tree
 
@@ -105,6 +105,43 @@ def read_document(location: str, label: str, allowed: Allowed = ()) -> Document:
     for loc, line, message in problems:
         document.problems.append(SpecProblem(label, line, key_of(loc), message))
     return document
+
+
+def read_beside(document: Document, name: str) -> Document:
+    """Read a YAML file that a document names: on this machine, or on the server that the document came from.
+
+    Args:
+        document: The spec.
+        name: The file's path, relative to the spec, or its URL.
+
+    Raises:
+        UnreadableDocument: Nothing can be read there, or it lies on another server.
+    """
+    location = place(name, document.base)
+    # A spec from elsewhere must not make this machine read from any server it names.
+    if not _is_beside(location, document.base):
+        raise UnreadableDocument("lies on another server than the spec; put the file beside the spec")
+    label = _label(document, name, location)
+    try:
+        return read_document(location, label, document.allowed)
+    except UnreadableDocument as error:
+        raise UnreadableDocument(f"{label} {error}") from error
+
+
+def _is_beside(location: str, base: str) -> bool:
+    """Whether a file lies on this machine, or on the server that the spec came from and that the user chose."""
+    if local_path(location) is not None:
+        return True
+    scheme, _, rest = base.partition("://")
+    return bool(rest) and "::" not in location and location.startswith(f"{scheme}://{rest.partition('/')[0]}/")
+
+
+def _label(document: Document, name: str, location: str) -> str:
+    """What problems call a file beside a spec: a path that begins as the spec's does, or a URL without secrets."""
+    if is_url(location):
+        return without_secrets(location)
+    folder = document.label.rpartition("/")[0]
+    return place(name, folder) if folder else name
 
 
 def mapping_document(values: Mapping[str, Any], label: str) -> Document:

@@ -55,6 +55,8 @@ class Context(NamedTuple):
     """The folder that paths are relative to: an absolute path or a URL."""
     requirements: Mapping[str, Any] = {}
     """What each target requires, with inheritance and defaults settled."""
+    left_out: tuple[str, ...] = ()
+    """What a data contract promises and the spec leaves out: file, line, key and reason of each."""
 
 
 def _duration(value: object) -> timedelta:

@@ -14,6 +14,7 @@ from pydantic import AfterValidator, Discriminator, Field, PrivateAttr, Tag, mod
 from prefect_stagegate.canonical import digest_of
 from prefect_stagegate.errors import UsageError, did_you_mean
 from prefect_stagegate.model import Severity
+from prefect_stagegate.spec.documentation import PublicationSpec, RaiSpec
 from prefect_stagegate.spec.fields import (
     NAME_TAG,
     SETTINGS_TAG,
@@ -145,6 +146,19 @@ class FilesSpec(SpecModel):
 class ContractSpec(SpecModel):
     """What the dataset promises."""
 
+    odcs: Text | None = Field(
+        default=None,
+        description="A data contract of the Open Data Contract Standard: a YAML file relative to the spec. "
+        "Its tables, suites, owners and freshness become those of the spec, which win where both write one.",
+        examples=["contract.yaml"],
+    )
+    partial: bool = Field(
+        default=False,
+        strict=True,
+        description="Leave out what the data contract promises and no check can test, which `stagegate lint` lists; "
+        "without it, such a contract is refused.",
+        examples=[True],
+    )
     tables: dict[Text, TableSpec] = Field(
         default={},
         description="The dataset's tables by name, with their suites.",
@@ -327,6 +341,16 @@ class Spec(SpecModel):
         description="Where people read what to do when something is wrong.",
         examples=["https://wiki.example.org/nycflights"],
     )
+    publication: PublicationSpec = Field(
+        default=PublicationSpec(),
+        description="What `stagegate show --croissant` says of the dataset; the check `croissant` asks for it.",
+        examples=[{"description": "On-time data of flights from New York in 2013."}],
+    )
+    rai: RaiSpec = Field(
+        default=RaiSpec(),
+        description="Limits, biases and origin of the data, by the names of Croissant's vocabulary of responsible AI.",
+        examples=[{"data_limitations": ["One year only."], "personal_sensitive_information": ["None."]}],
+    )
     sources: tuple[SourceSpec, ...] = Field(
         min_length=1,
         description="Where the dataset's entries come from; no two may give the same path.",
@@ -362,11 +386,18 @@ class Spec(SpecModel):
     )
 
     _requirements: Mapping[str, tuple[Requirement, ...]] = PrivateAttr(default={})
+    _left_out: tuple[str, ...] = PrivateAttr(default=())
 
     def model_post_init(self, context: Any, /) -> None:
         """Keep what each target requires, which `load_spec` settled before validation."""
         if isinstance(context, Context):
             self._requirements = context.requirements
+            self._left_out = context.left_out
+
+    @property
+    def left_out(self) -> tuple[str, ...]:
+        """What its data contract promises and `partial: true` left out; file, line, key and reason of each."""
+        return self._left_out
 
     def gate(self, target: str) -> Gate:
         """The settled policy of one target.

@@ -11,10 +11,8 @@ from pydantic import Field
 from prefect_stagegate.errors import did_you_mean
 from prefect_stagegate.spec import vocabulary
 from prefect_stagegate.spec.complaints import check
-from prefect_stagegate.spec.confidential import without_secrets
-from prefect_stagegate.spec.document import Document, UnreadableDocument, read_document
+from prefect_stagegate.spec.document import Document, UnreadableDocument, read_beside
 from prefect_stagegate.spec.fields import SpecModel, Text
-from prefect_stagegate.spec.location import is_url, local_path, place
 from prefect_stagegate.spec.yamltree import Loc
 
 if TYPE_CHECKING:
@@ -110,16 +108,10 @@ def _suite(
 def _from_file(
     document: Document, loc: Loc, table: str, name: str, argument_problems: ArgumentProblems | None
 ) -> dict[str, Any] | None:
-    location = place(name, document.base)
-    # A spec from elsewhere must not make this machine read from any server it names.
-    if not _is_beside(location, document.base):
-        document.report(loc, "lies on another server than the spec; put the suite beside the spec")
-        return None
-    label = _label(document, name, location)
     try:
-        file = read_document(location, label, document.allowed)
+        file = read_beside(document, name)
     except UnreadableDocument as error:
-        document.report(loc, f"{label} {error}")
+        document.report(loc, str(error))
         return None
     suite = None
     if isinstance(file.values, dict):
@@ -128,22 +120,6 @@ def _from_file(
         file.report((), "is not a suite: a suite is a mapping with `name` and `expectations`")
     document.problems.extend(file.problems)
     return suite
-
-
-def _is_beside(location: str, base: str) -> bool:
-    """Whether a file lies on this machine, or on the server that the spec came from and that the user chose."""
-    if local_path(location) is not None:
-        return True
-    scheme, _, rest = base.partition("://")
-    return bool(rest) and "::" not in location and location.startswith(f"{scheme}://{rest.partition('/')[0]}/")
-
-
-def _label(document: Document, name: str, location: str) -> str:
-    """What problems call a suite's file: a path that begins as the spec's does, or a URL without secrets."""
-    if is_url(location):
-        return without_secrets(location)
-    folder = document.label.rpartition("/")[0]
-    return place(name, folder) if folder else name
 
 
 def _checked(
@@ -160,8 +136,22 @@ def _checked(
     return {
         "name": table,
         **_canonical_values(suite),
-        "expectations": [{"kwargs": {}, **_canonical_values(item)} for item in items if isinstance(item, dict)],
+        "expectations": [canonical_expectation(item) for item in items if isinstance(item, dict)],
     }
+
+
+def canonical_expectation(item: dict[str, Any]) -> dict[str, Any]:
+    """An expectation without empty values and Great Expectations' own id."""
+    return {"kwargs": {}, **_canonical_values(item)}
+
+
+def check_expectation(
+    document: Document, loc: Loc, item: Mapping[str, Any], argument_problems: ArgumentProblems | None
+) -> None:
+    """Report what is wrong with one expectation; its arguments only with `argument_problems`."""
+    check(document, item, ExpectationSpec, loc)
+    if argument_problems:
+        _report_expectation(document, loc, item, argument_problems)
 
 
 def _report_expectation(

@@ -126,7 +126,7 @@ gates:
         (
             f"{TOP}{BELOW}credentials: aws",
             "4: credentials: unknown key; known: contract, dataset, gates, job, license, max_failed_objects, owners, "
-            "policy, runbook, sources, stagegate",
+            "policy, publication, rai, runbook, sources, stagegate",
         ),
     ],
 )

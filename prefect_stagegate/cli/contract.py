@@ -1,0 +1,122 @@
+"""`stagegate contract`: write a contract in a standard's form, and try a changed one on old versions."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+from cyclopts import Parameter
+
+from prefect_stagegate.cli.common import Debug, Json, Places, print_json, say, say_line
+from prefect_stagegate.cli.progress import shown_work
+from prefect_stagegate.errors import ExitCode, UsageError
+from prefect_stagegate.model import Outcome
+from prefect_stagegate.operations.address import read_spec
+from prefect_stagegate.operations.gating.contract_trial import Comparison, VersionTrial, try_contract, worst_outcome
+from prefect_stagegate.spec.odcs import odcs_document
+from prefect_stagegate.units import count_text, digest_text
+
+SpecFile = Annotated[str, Parameter(name="SPEC")]
+_EXIT_CODES = {Outcome.FAIL: ExitCode.GATE_FAILED, Outcome.INCONCLUSIVE: ExitCode.ERROR}
+
+
+def export(
+    spec: SpecFile,
+    /,
+    *,
+    odcs: Annotated[bool, Parameter(negative="")] = False,
+    output: Annotated[Path | None, Parameter(name=["--output", "-o"], metavar="FILE")] = None,
+    debug: Debug = False,  # noqa: ARG001 - read from the words by `main`
+) -> None:
+    """Write a spec's contract as a data contract of an open standard.
+
+    Tables, columns, expectations, owners and freshness are written. `contract: {odcs: FILE}` in a spec reads them back.
+
+    For example:
+
+    - `stagegate contract export --odcs nycflights.yaml`
+    - `stagegate contract export --odcs nycflights.yaml --output contract.yaml`
+
+    Parameters
+    ----------
+    spec
+        A spec's path or URL.
+    odcs
+        Write the Open Data Contract Standard.
+    output
+        The file to write; by default standard output.
+    """
+    if not odcs:
+        raise UsageError("No form is named", hint="Write --odcs for the Open Data Contract Standard.")
+    import yaml
+
+    text = yaml.safe_dump(odcs_document(read_spec(spec)), sort_keys=False, allow_unicode=True, width=120)
+    if output is None:
+        sys.stdout.write(text)
+        return
+    try:
+        output.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"The contract can't be written to {output}: {error.strerror}") from error
+
+
+def check(
+    spec: SpecFile,
+    /,
+    *,
+    versions: Annotated[int, Parameter(metavar="N")] = 3,
+    json: Json = False,
+    places: Places | None = None,
+) -> None:
+    """Show what a changed contract would have done to the last versions.
+
+    Each of them is validated under the contract that counts for it and under that of the spec. Nothing is recorded.
+    Exits with 1 when a version would fail now, with 3 when one can't be told.
+
+    For example:
+
+    - `stagegate contract check nycflights.yaml`
+    - `stagegate contract check nycflights.yaml --versions 10 --json`
+
+    Parameters
+    ----------
+    spec
+        The spec with the changed contract: a path or URL.
+    versions
+        How many versions, the newest first; 3 by default, 20 at most.
+    """
+    workspace = (places or Places()).workspace()
+    with shown_work(f"contract check {spec}", quiet=json) as progress:
+        trials = try_contract(workspace, spec, versions, progress)
+    if json:
+        print_json([asdict(trial) for trial in trials])
+    else:
+        say("TRIAL under your own spec: it is not recorded and does not count.")
+        for trial in trials:
+            _print_trial(trial)
+    if code := _EXIT_CODES.get(worst_outcome(trials)):
+        sys.exit(code)
+
+
+def _print_trial(trial: VersionTrial) -> None:
+    say(f"{digest_text(trial.digest)}, staged {trial.at}")
+    if trial.problem:
+        say_line(f"  not tried: {trial.problem}")
+        return
+    for comparison in trial.checks:
+        say_line(_line(comparison))
+    notable = [comparison for comparison in trial.expectations if _is_notable(comparison)]
+    for comparison in notable:
+        say_line(_line(comparison))
+    if rest := len(trial.expectations) - len(notable):
+        say(f"  {count_text(rest, 'expectation')} passed then and now")
+
+
+def _is_notable(comparison: Comparison) -> bool:
+    return (comparison.then, comparison.now) != ("passed", "passed")
+
+
+def _line(comparison: Comparison) -> str:
+    return f"  {comparison.then:>12} → {comparison.now:<12} {comparison.subject}"

@@ -1,0 +1,29 @@
+"""`stagegate show --croissant`: a version's description for hubs and loaders."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from prefect_stagegate.errors import UsageError
+from prefect_stagegate.model import Address
+from prefect_stagegate.operations.croissant import croissant
+from prefect_stagegate.operations.workspace import Workspace
+
+
+def print_croissant(workspace: Workspace, address: Address, *, hashed: bool, output: Path | None) -> None:
+    """Write the description to a file, or to standard output.
+
+    Raises:
+        UsageError: There is no such version, or the file can't be written.
+    """
+    # ASCII only, so that no name in it acts on a terminal.
+    text = json.dumps(croissant(workspace, address, hashed=hashed), indent=2) + "\n"
+    if output is None:
+        sys.stdout.write(text)
+        return
+    try:
+        output.write_text(text, encoding="ascii")
+    except OSError as error:
+        raise UsageError(f"The description can't be written to {output}: {error.strerror}") from error
