@@ -74,10 +74,9 @@ COMMANDS = {
         "limits": ("limits:limits", "Set how many transfers a node or a source takes at a time."),
     },
     "Write specs": {
-        "contract": ("", "Write a contract from what a version holds."),
         "gate": ("", "Decide old records again under a new policy."),
         "init": ("init:init", "Write a first spec for a folder or URL, with a pilot gate that passes."),
-        "contract": ("", "Write a spec's contract in a standard's form, or try a changed one on old versions."),
+        "contract": ("", "Suggest a contract, try a changed one on old versions, or write it in a standard's form."),
         "lint": ("lint:lint", "Check a spec with its suites, columns and gates, without data."),
         "schema": ("describe:schema", "Print the JSON Schema of spec files, for editors and CI."),
         "key": ("prove:key", "Print the public half of an Ed25519 key."),
