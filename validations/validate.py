@@ -147,5 +147,5 @@ def _job(table: ContractTable, view: Path, probed: ProbedFiles, known: FileValue
     files = [file.path for file in table.judged]
     columns = list(dict.fromkeys(name for file in table.judged for name in file.schema.names))
     digests = {path: probed.digests[path] for path in files}
-    folder = str(view.absolute())
-    return TableJob(table.name, table.spec.engine, table.suite or {}, folder, files, columns, digests, known)
+    folder, personal = str(view.absolute()), table.spec.pii
+    return TableJob(table.name, table.spec.engine, table.suite or {}, folder, files, columns, digests, known, personal)
