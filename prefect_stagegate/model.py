@@ -539,6 +539,36 @@ class Decision:
 
 
 @dataclass(frozen=True, slots=True)
+class ExpectationResult:
+    """What one expectation of a table's suite found."""
+
+    table: str
+    expectation: str
+    """The suite's own description, or the expectation's type and arguments."""
+    column: str
+    """The column or columns that it is about; empty when it is about the table."""
+    severity: str
+    """`critical`, `warning` or `info`."""
+    verdict: str
+    """`passed`, `failed`, or `errored` when it could not be evaluated."""
+    observed: str = ""
+    """The figure that decided; empty where rows are judged, and where none is known."""
+    rows: int | None = None
+    """Rows that were judged one by one; None where none are."""
+    refused: int | None = None
+    """Rows that it refuses; None where it judges none."""
+    examples: tuple[str, ...] = ()
+    """Different refused values, five at most; those of personal columns are masked."""
+    seconds: float | None = None
+    """How long its queries took; of a query for several expectations, its part."""
+
+    @property
+    def share(self) -> float | None:
+        """Refused rows divided by judged rows, 0.0 to 1.0; None without judged rows."""
+        return self.refused / self.rows if self.rows and self.refused is not None else None
+
+
+@dataclass(frozen=True, slots=True)
 class TableResult:
     """What the contract found about one table."""
 
@@ -549,6 +579,8 @@ class TableResult:
     """Expectations that were evaluated."""
     failed: int
     passed: bool
+    expectations: tuple[ExpectationResult, ...] = ()
+    """All expectations of its suite, in the suite's order."""
 
 
 @dataclass(frozen=True, slots=True)

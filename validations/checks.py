@@ -20,6 +20,7 @@ from prefect_stagegate.validations import schema
 from prefect_stagegate.validations.expectations import expectation_findings
 from prefect_stagegate.validations.observations import ORDER, Observations, worst
 from prefect_stagegate.validations.records import ExpectationVerdict
+from prefect_stagegate.validations.results import recorded_results
 from prefect_stagegate.validations.tables import ContractTable
 
 NO_CONTRACT = "the spec has no contract"
@@ -164,6 +165,7 @@ def _expectations(observations: Observations) -> ContractCheckResult:
             "suites": suites,
             "files_read": read,
             "sandbox": sandboxes[0] if sandboxes else "none",
+            **recorded_results(list(observations.reports.values())),
         },
     )
 

@@ -9,6 +9,7 @@ from prefect_stagegate.units import count_text
 from prefect_stagegate.validations.checks import CHECKS, table_findings
 from prefect_stagegate.validations.observations import ORDER, Observations, worst
 from prefect_stagegate.validations.records import ExpectationVerdict
+from prefect_stagegate.validations.results import caller_results
 from prefect_stagegate.validations.tables import ContractTable
 
 VERSION = "2"
@@ -61,4 +62,5 @@ def table_result(table: ContractTable, observations: Observations) -> TableResul
         evaluated=len(verdicts) - verdicts.count(ExpectationVerdict.ERRORED),
         failed=verdicts.count(ExpectationVerdict.FAILED),
         passed=outcome in (Outcome.PASS, Outcome.WARN),
+        expectations=caller_results(report),
     )

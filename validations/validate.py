@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Protocol
 
 from prefect_stagegate.clock import now, stamp
-from prefect_stagegate.errors import SpecError, did_you_mean
+from prefect_stagegate.errors import SpecError, UsageError, did_you_mean
 from prefect_stagegate.measures import NO_VALUES, FileValues
 from prefect_stagegate.model import Entry, Outcome, Validation
 from prefect_stagegate.spec import ContractSpec
 from prefect_stagegate.units import count_text
 from prefect_stagegate.validations.columntypes import type_problem
+from prefect_stagegate.validations.data_docs import refuse_taken
 from prefect_stagegate.validations.engines.engine import ENGINES
 from prefect_stagegate.validations.evidence import gather, table_result
 from prefect_stagegate.validations.files.files import ProbedFiles, probe_files
@@ -40,7 +41,7 @@ def _silent(_: str) -> None:
     pass
 
 
-def validate(
+def validate(  # noqa: PLR0913 - one parameter for each choice of the caller
     view: Path,
     entries: Iterable[Entry],
     contract: ContractSpec,
@@ -50,6 +51,7 @@ def validate(
     progress: Callable[[str], None] = _silent,
     timeout: float = TIMEOUT,
     kept: KeptValues | None = None,
+    data_docs: Path | None = None,
 ) -> Validation:
     """Judge one version that lies complete below `view`.
 
@@ -65,13 +67,17 @@ def validate(
         progress: Called with lines for people while the work goes on.
         timeout: Seconds that judging the tables may take.
         kept: What validations computed of single files; None to read all files and keep nothing.
+        data_docs: A new or empty folder for Great Expectations' own pages of the results; None for no pages.
 
     Raises:
+        UsageError: The folder `data_docs` is not empty or can't be written, or no table has results to show.
         SpecError: The contract can't be used: an unknown type, probe, engine or expectation, or a wrong argument.
             It lists every such problem.
         ValidationError: The process that judges the tables died or ran out of time.
     """
     _refuse_problems(contract, dataset)
+    if data_docs is not None:
+        refuse_taken(data_docs)
     # Open every file first, so that bad files don't reach the suites.
     files = probe_files(view, entries, contract)
     progress(f"opened {count_text(files.matched, 'file')}")
@@ -83,7 +89,11 @@ def validate(
     ]
     if jobs:
         progress("loading Great Expectations")
-    reports = judge_in_child(jobs, dataset=dataset, timeout=timeout, progress=progress) if jobs else {}
+    elif data_docs is not None:
+        raise UsageError("There is nothing for Data Docs", hint="Give a table with rows a suite.", dataset=dataset)
+    reports = (
+        judge_in_child(jobs, dataset=dataset, timeout=timeout, progress=progress, data_docs=data_docs) if jobs else {}
+    )
     for name, report in reports.items():
         if report.read is not None:
             counted = count_text(len(report.values.files), "file")

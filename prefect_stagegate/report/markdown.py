@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 
+from prefect_stagegate.report.expectations import HEAD, cells
 from prefect_stagegate.report.legible import time_text
 from prefect_stagegate.report.marks import code, plain, step
 from prefect_stagegate.report.model import Report, Row, legible
@@ -32,6 +33,7 @@ def to_markdown(report: Report) -> str:
             ("Check", "Outcome", "Owner", "Found"),
             ((code(row.check), row.verdict, plain(str(row.owner)), plain(row.summary)) for row in report.rows),
         ),
+        *_expectations(report),
         _facts(report),
         *_rubric(report),
     ]
@@ -75,6 +77,22 @@ def _defects(report: Report, headed: Collection[str]) -> list[str]:
     left = sum(len(row.listed_findings) for row in report.defects) - FINDINGS
     more = [f"{left} more are in the other reports."] if left > 0 else []
     return ["### What was found", *parts, *more] if parts else []
+
+
+def _expectations(report: Report) -> list[str]:
+    """A table of the expectations of each table of the contract."""
+    parts = []
+    for table, results in report.tables.items():
+        rows = (_expectation_cells(cells(result)) for result in results)
+        parts += [f"### Expectations of {plain(table)}", _table(HEAD, rows)]
+    more = [f"{report.results_left_out} more are not in the evidence."] if report.results_left_out else []
+    return [*parts, *more]
+
+
+def _expectation_cells(texts: Sequence[str]) -> list[str]:
+    """The expectation, its column, its observed value and its examples as code, since they may look like markup."""
+    expectation, column, severity, verdict, observed, refused, examples, time = texts
+    return [code(expectation), code(column), severity, verdict, code(observed), refused, code(examples), time]
 
 
 def _rubric(report: Report) -> list[str]:

@@ -7,7 +7,16 @@ from dataclasses import dataclass, fields, is_dataclass, replace
 from enum import IntEnum
 from typing import Any
 
-from prefect_stagegate.model import Decision, DecisionOutcome, Evidence, Finding, Outcome, Severity
+from prefect_stagegate.model import (
+    Decision,
+    DecisionOutcome,
+    Evidence,
+    ExpectationResult,
+    Finding,
+    Outcome,
+    Severity,
+)
+from prefect_stagegate.report.expectations import by_table, left_out, read_results
 from prefect_stagegate.report.legible import legible_text
 from prefect_stagegate.spec import Spec
 from prefect_stagegate.units import digest_text
@@ -63,6 +72,10 @@ class Row:
     awaiting: tuple[str, ...]
     seconds: float | None = None
     """How long the check took; None when nobody measured it."""
+    results: tuple[ExpectationResult, ...] = ()
+    """Of the check `expectations`: what each expectation found; the failed ones first."""
+    results_left_out: int = 0
+    """How many more results there are than the evidence holds."""
 
     @property
     def verdict(self) -> str:
@@ -160,6 +173,16 @@ class Report:
         return (*lines, (f"{self.target} {'still ' if goes_on else ''}serves", served if self.serves else "no version"))
 
     @property
+    def tables(self) -> dict[str, list[ExpectationResult]]:
+        """The results of the suites' expectations by table, the failed ones first."""
+        return by_table(result for row in self.rows for result in row.results)
+
+    @property
+    def results_left_out(self) -> int:
+        """How many more results of expectations there are than the evidence holds."""
+        return sum(row.results_left_out for row in self.rows)
+
+    @property
     def defects(self) -> tuple[Row, ...]:
         """The checks that somebody should look at."""
         return tuple(row for row in self.rows if row.standing is not Standing.FINE)
@@ -223,6 +246,8 @@ def _row(evidence: Evidence, spec: Spec) -> Row:
         findings=evidence.findings,
         awaiting=evidence.awaiting,
         seconds=evidence.seconds,
+        results=read_results(evidence),
+        results_left_out=left_out(evidence),
     )
 
 

@@ -28,7 +28,7 @@ from prefect_stagegate.validations.queries.duck import MEMORY_MIB, THREADS
 from prefect_stagegate.validations.queries.sql import PARQUET, relation
 from prefect_stagegate.validations.records import RefusedRows, TableJob
 from prefect_stagegate.validations.worker.results import columns_of, metric_of
-from prefect_stagegate.validations.worker.values import RowWriter, pattern
+from prefect_stagegate.validations.worker.values import RowWriter
 
 BY_FILE = "{}_by_file"
 """Name of the view that adds a column to the batch: the file of each row."""
@@ -122,7 +122,7 @@ class DuckDBEngine:
         root = Path(table.view)
         writer = RowWriter(columns, table.personal)
         return [
-            RefusedRows(str(Path(file).relative_to(root)), count, writer.row(values, pattern) if columns else "")
+            RefusedRows(str(Path(file).relative_to(root)), count, writer.recordable(values))
             for file, count, *values in rows
         ]
 

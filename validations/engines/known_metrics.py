@@ -21,7 +21,7 @@ EXAMPLES = (".unexpected_values", ".unexpected_rows", ".unexpected_index_list", 
 """What the names of metrics end with that fetch refused rows."""
 
 
-class KnownMetrics(ExecutionEngine):
+class KnownMetrics(ExecutionEngine[Any]):
     """A mixin for an engine: computes each metric once, and measures it."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -29,9 +29,9 @@ class KnownMetrics(ExecutionEngine):
         self._values: dict[Any, Any] = {}
         self._only_known = False
         self.seconds: dict[Any, float] = {}
-        """How long each metric took, by its id. Metrics of one query have equal parts of its time."""
+        """How long each metric took, by its key. Metrics of one query have equal parts of its time."""
         self.used: set[Any] = set()
-        """The metrics that were asked for since the caller last emptied it."""
+        """The keys of the metrics that were requested since the caller last emptied it."""
 
     @contextmanager
     def only_known(self) -> Iterator[None]:
@@ -50,8 +50,8 @@ class KnownMetrics(ExecutionEngine):
     ) -> dict[Any, Any]:
         """Compute the metrics that are not known, the aggregates of them together, and return all."""
         wanted = list(metrics_to_resolve)
-        self.used.update(metric.id for metric in wanted)
-        unknown = [metric for metric in wanted if metric.id not in self._values]
+        self.used.update(map(self._key, wanted))
+        unknown = [metric for metric in wanted if self._key(metric) not in self._values]
         if self._only_known:
             return {metric.id: self._known(metric) for metric in wanted}
         # A metric without a function of its own is an aggregate, which the engine puts into one query with the others.
@@ -60,21 +60,27 @@ class KnownMetrics(ExecutionEngine):
         alone = [metric for metric in unknown if metric.id not in together]
         for group in (*([metric] for metric in alone), aggregates):
             self._resolve(group, metrics, runtime_configuration)
-        return {metric.id: self._values[metric.id] for metric in wanted}
+        return {metric.id: self._values[self._key(metric)] for metric in wanted}
+
+    def _key(self, metric: MetricConfiguration) -> Any:
+        """A metric's id with its batch: without a batch of its own it is about the active one."""
+        batch = metric.metric_domain_kwargs.get("batch_id") or self.batch_manager.active_batch_data_id
+        return metric.id, batch
 
     def _resolve(self, group: list[MetricConfiguration], metrics: dict[Any, Any] | None, options: Any) -> None:
         began = time.perf_counter()
         try:
             if group:
-                self._values.update(super().resolve_metrics(group, metrics, options))
+                values = super().resolve_metrics(group, metrics, options)
+                self._values.update({self._key(metric): values[metric.id] for metric in group})
         finally:
             each = (time.perf_counter() - began) / max(len(group), 1)
             for metric in group:
-                self.seconds[metric.id] = self.seconds.get(metric.id, 0.0) + each
+                self.seconds[self._key(metric)] = self.seconds.get(self._key(metric), 0.0) + each
 
     def _known(self, metric: MetricConfiguration) -> Any:
-        if metric.id in self._values:
-            return self._values[metric.id]
+        if self._key(metric) in self._values:
+            return self._values[self._key(metric)]
         if metric.metric_name.endswith(EXAMPLES):
             return []
         raise MetricResolutionError(f"{metric.metric_name} was not computed", (metric,))

@@ -13,7 +13,7 @@ from great_expectations.data_context.data_context.abstract_data_context import A
 from great_expectations.datasource.fluent.interfaces import Batch
 from great_expectations.datasource.fluent.pandas_datasource import PandasDatasource
 from great_expectations.exceptions.exceptions import GreatExpectationsError
-from great_expectations.execution_engine import PandasExecutionEngine
+from great_expectations.execution_engine.pandas_execution_engine import PandasExecutionEngine
 from great_expectations.expectations.expectation import Expectation
 
 from prefect_stagegate.validations.engines.known_metrics import KnownMetrics
@@ -21,7 +21,7 @@ from prefect_stagegate.validations.queries.sql import CSV_NULLS, PARQUET, separa
 from prefect_stagegate.validations.records import RefusedRows, TableJob
 from prefect_stagegate.validations.worker.results import columns_of, map_metric, metric_of
 from prefect_stagegate.validations.worker.statements import condition_problem
-from prefect_stagegate.validations.worker.values import RowWriter, pattern
+from prefect_stagegate.validations.worker.values import RowWriter
 
 
 class Frame(pd.DataFrame):
@@ -94,9 +94,9 @@ class PandasEngine:
         ]
         return sorted(places, key=lambda place: (-place.rows, place.file))
 
-    def _example(self, table: TableJob, number: int, columns: list[str]) -> str:
+    def _example(self, table: TableJob, number: Any, columns: list[str]) -> str:
         """A refused row as records may hold it."""
-        return RowWriter(columns, table.personal).row(self._frame.loc[number, columns].tolist(), pattern)
+        return RowWriter(columns, table.personal).recordable(self._frame.loc[number, columns].tolist())
 
 
 def _read(path: Path) -> pd.DataFrame:

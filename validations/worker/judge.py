@@ -21,7 +21,7 @@ from prefect_stagegate.validations.engines.known_metrics import KnownMetrics, kn
 from prefect_stagegate.validations.files.probes import PROBES, UnreadableFile, table_probe
 from prefect_stagegate.validations.records import ExpectationVerdict, Judgement, TableJob, TableReport
 from prefect_stagegate.validations.worker.results import engine_reason, error_of, is_about_the_suite, judge
-from prefect_stagegate.validations.worker.suites import build
+from prefect_stagegate.validations.worker.suites import POSITION, build
 
 VERDICT_ONLY = {"result_format": "BOOLEAN_ONLY"}
 """Asks for the counts that decide. Examples take a query over the table for each expectation."""
@@ -118,11 +118,13 @@ def _run(batch: Batch, table: TableJob, expectations: Sequence[Expectation]) -> 
             metrics.used.clear()
         judged.append(_with_figures(batch, table, _judged(result, table), metrics))
         used.append(frozenset(metrics.used) if metrics else frozenset())
-    seconds = metrics.seconds if metrics else {}
-    return [
+    seconds = _parts(used, metrics.seconds if metrics else {})
+    timed = [
         (expectation, replace(judgement, seconds=took), error)
-        for (expectation, judgement, error), took in zip(judged, _parts(used, seconds), strict=True)
+        for (expectation, judgement, error), took in zip(judged, seconds, strict=True)
     ]
+    # Great Expectations answers in an order of its own.
+    return sorted(timed, key=_position)
 
 
 def _with_figures(batch: Batch, table: TableJob, judged: Judged, metrics: KnownMetrics | None) -> Judged:
@@ -137,6 +139,11 @@ def _with_figures(batch: Batch, table: TableJob, judged: Judged, metrics: KnownM
     with metrics.only_known():
         figures = _judged(batch.validate(_suite([expectation]), result_format=FIGURES).results[0], table)
     return figures if figures[1].verdict is ExpectationVerdict.PASSED else judged
+
+
+def _position(judged: Judged) -> int:
+    """The position of the expectation in its suite, from 1."""
+    return int((judged[0].meta or {}).get(POSITION, 0))
 
 
 def _parts(used: Sequence[frozenset[Any]], seconds: Mapping[Any, float]) -> Iterator[float]:
@@ -155,7 +162,7 @@ def _judged(result: gx.core.ExpectationValidationResult, table: TableJob) -> Jud
     assert config is not None  # noqa: S101 - every result of a suite has one
     kwargs = {name: value for name, value in config.kwargs.items() if name != "batch_id"}
     expectation = ExpectationConfiguration(
-        type=config.type, kwargs=kwargs, severity=config.severity, description=config.description
+        type=config.type, kwargs=kwargs, severity=config.severity, description=config.description, meta=config.meta
     ).to_domain_obj()
     judgement = judge(result, expectation, table.columns, table.personal)
     return expectation, judgement, "" if result.success else error_of(result)

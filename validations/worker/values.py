@@ -21,6 +21,7 @@ from numbers import Number
 
 LONGEST = 120
 """Characters of a value or list that are shown."""
+LONGEST_PATTERN = 40
 MOST_EXAMPLES = 5
 """Different refused values that are shown of one expectation."""
 MASKED = "(masked)"
@@ -52,7 +53,7 @@ def pattern(value: object) -> str:
     text = _single(value)
     if text == NULL or isinstance(value, FIGURES):
         return text
-    return PATTERN + "".join(map(_kind, text[:LONGEST]))
+    return PATTERN + "".join(map(_kind, short(text, LONGEST_PATTERN)))
 
 
 def short(text: str, longest: int = LONGEST) -> str:
@@ -82,6 +83,11 @@ class RowWriter:
             for column, value in zip(self.columns, values, strict=True)
         ]
         return "" if set(shown) <= {NULL} else short(", ".join(shown))
+
+    def recordable(self, values: Sequence[object]) -> str:
+        """The values for a sentence in a record; empty when it would tell nothing."""
+        text = self.row(values, pattern) if self.columns else ""
+        return "" if set(text.split(", ")) <= {MASKED, NULL} else text
 
     def examples(self, refused: Iterable[object], form: Form) -> tuple[str, ...]:
         """The first different ones of the rows that Great Expectations lists as refused."""

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from threading import Event
 
 from prefect_stagegate.catalog import Catalog
@@ -27,6 +28,7 @@ def run_contract(
     progress: Callable[[str], None] | None = None,
     *,
     reread: bool = False,
+    data_docs: Path | None = None,
 ) -> Validation:
     """Run the contract on a version; fetch the version first when this node lacks it.
 
@@ -36,6 +38,7 @@ def run_contract(
         cancel: Set it to stop fetching the version.
         progress: Called with lines for people while the work goes on.
         reread: Whether to read all files of tables again, also those that were counted before.
+        data_docs: A new or empty folder for Great Expectations' own pages of the results.
 
     Raises:
         ValidationError: The contract could not be evaluated.
@@ -54,6 +57,7 @@ def run_contract(
             digest=digest,
             progress=report,
             kept=_CatalogValues(workspace.catalog, dataset, reread=reread, is_trial=version.is_trial),
+            data_docs=data_docs,
         )
     return replace(validation, seconds=round(time.perf_counter() - began, 3))
 
