@@ -157,5 +157,5 @@ def _job(table: ContractTable, view: Path, probed: ProbedFiles, known: FileValue
     files = [file.path for file in table.judged]
     columns = list(dict.fromkeys(name for file in table.judged for name in file.schema.names))
     digests = {path: probed.digests[path] for path in files}
-    folder, personal = str(view.absolute()), table.spec.pii
+    folder, personal = str(view.absolute()), table.personal
     return TableJob(table.name, table.spec.engine, table.suite or {}, folder, files, columns, digests, known, personal)

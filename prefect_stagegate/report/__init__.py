@@ -1,6 +1,6 @@
 """Reports of decisions for people: one model, and one module for each format or page."""
 
-from prefect_stagegate.report.expectations import by_table, cells, read_results, table_rows
+from prefect_stagegate.report.expectations import by_table, cells, read_results
 from prefect_stagegate.report.html import to_html
 from prefect_stagegate.report.json import to_json
 from prefect_stagegate.report.junit import to_junit
@@ -32,7 +32,6 @@ __all__ = [
     "reason_of",
     "rubric_lines",
     "rubric_of",
-    "table_rows",
     "to_html",
     "to_json",
     "to_junit",

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -84,9 +83,9 @@ def share_text(share: float) -> str:
     """A share in per cent, with three digits.
 
     >>> share_text(0.12345), share_text(1.0), share_text(0.0000001)
-    ('12.3 %', '100 %', '<0.01 %')
+    ('12.3%', '100%', '<0.01%')
     """
-    return f"{share * 100:.3g} %" if share >= SMALLEST else "<0.01 %"
+    return f"{share * 100:.3g}%" if share >= SMALLEST else "<0.01%"
 
 
 def seconds_text(seconds: float | None) -> str:
@@ -98,14 +97,6 @@ def seconds_text(seconds: float | None) -> str:
     if seconds is None:
         return ""
     return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
-
-
-def table_rows(results: Sequence[ExpectationResult]) -> list[Mapping[str, Any]]:
-    """A row for each result, the failed ones first, for a table artifact."""
-    ordered = [result for of_table in by_table(results).values() for result in of_table]
-    return [
-        {"table": result.table, **dict(zip(map(str.lower, HEAD), cells(result), strict=True))} for result in ordered
-    ]
 
 
 def _rank(result: ExpectationResult) -> int:
