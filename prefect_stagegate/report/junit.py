@@ -33,7 +33,7 @@ def to_junit(report: Report) -> str:
         errors=str(counts["error"]),
         skipped=str(sum(_skipped(row) for row in report.rows)),
         time=_seconds(report.rows),
-        timestamp=report.at.removesuffix("Z"),
+        timestamp=report.at[:19],
     )
     properties = ET.SubElement(suite, "properties")
     for name in ("digest", "outcome", "policy", "environment", "expires"):
@@ -61,7 +61,7 @@ def _expectation_suites(report: Report) -> Iterator[ET.Element]:
             errors=str(elements.count("error")),
             skipped="0",
             time=f"{sum(result.seconds or 0 for result in results):.3f}",
-            timestamp=report.at.removesuffix("Z"),
+            timestamp=report.at[:19],
         )
         suite.extend(_expectation_case(name, *pair) for pair in zip(results, elements, strict=True))
         yield suite
