@@ -140,7 +140,10 @@ def judge(engine: str, view: Path, files: list[str], known: FileValues = NO_VALU
         )
         assert worker.stdin is not None  # noqa: S101
         assert worker.stdout is not None  # noqa: S101
-        worker.stdin.write(json.dumps({"scratch": scratch, "tables": [asdict(job)], "lint": False}).encode() + b"\n")
+        worker.stdin.write(
+            json.dumps({"scratch": scratch, "tables": [asdict(job)], "lint": False, "data_docs": False}).encode()
+            + b"\n"
+        )
         worker.stdin.flush()
         imported = started
         report = None

@@ -447,8 +447,9 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class ExpectationResult:
-    """The verdict on one expectation of a table's suite."""
+    """What one expectation of a table's suite found."""
 
+    table: str
     expectation: str
     """The suite's own description, or the expectation's type and arguments."""
     column: str
@@ -457,6 +458,21 @@ class ExpectationResult:
     """`critical`, `warning` or `info`."""
     verdict: str
     """`passed`, `failed`, or `errored` when it could not be evaluated."""
+    observed: str = ""
+    """The figure that decided; empty where rows are judged, and where none is known."""
+    rows: int | None = None
+    """Rows that were judged one by one; None where none are."""
+    refused: int | None = None
+    """Rows that it refuses; None where it judges none."""
+    examples: tuple[str, ...] = ()
+    """Different refused values, five at most; those of personal columns are masked."""
+    seconds: float | None = None
+    """How long its queries took; of a query for several expectations, its part."""
+
+    @property
+    def share(self) -> float | None:
+        """Refused rows divided by judged rows, 0.0 to 1.0; None without judged rows."""
+        return self.refused / self.rows if self.rows and self.refused is not None else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -471,7 +487,7 @@ class TableResult:
     failed: int
     passed: bool
     expectations: tuple[ExpectationResult, ...] = ()
-    """The verdict on each expectation, in the suite's order; empty when the suite could not run."""
+    """All expectations of its suite, in the suite's order."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,11 +7,12 @@ from prefect.artifacts import TableArtifact
 from prefect_stagegate.model import Validation
 from prefect_stagegate.operations.address import SpecLike
 from prefect_stagegate.operations.gating.validate import validate
+from prefect_stagegate.report import read_results
 from prefect_stagegate.tasks._support.cancelling import ending
 from prefect_stagegate.tasks._support.notify import attach, run_log
 from prefect_stagegate.tasks._support.places import CacheLike, CatalogLike, open_places
 from prefect_stagegate.tasks._support.running import async_twin, engine_task, short_name
-from prefect_stagegate.tasks._support.verdict import checks_table
+from prefect_stagegate.tasks._support.verdict import checks_table, expectations_table
 
 
 @engine_task(lambda parameters: f"validate {short_name(parameters['dataset'])}")
@@ -53,6 +54,10 @@ def validate_dataset(
     trial = {"key": f"{validation.dataset}-trial-contract", "description": "Trial: nothing of it is recorded"}
     labels = trial if validation.is_trial else {"key": f"{validation.dataset}-contract"}
     attach(TableArtifact(table=checks_table(validation.evidence), **labels))
+    # The recorded form: an artifact is read by more people than the data.
+    results = [result for evidence in validation.evidence for result in read_results(evidence)]
+    if results:
+        attach(TableArtifact(table=expectations_table(results), **{**labels, "key": f"{labels['key']}-expectations"}))
     return validation
 
 

@@ -9,7 +9,7 @@ Great Expectations takes seconds to import, so only the worker loads it, and onl
     files/      which files a contract names, and the probes that open each of them
     queries/    DuckDB's measures of rows: balance, drift, duplicates, personal data, freshness
     engines/    what evaluates a suite: DuckDB, with values kept by file, and pandas
-    worker/     the child process: what it may open, the suite that it builds, the results that it sends
+    worker/     the child process: what it may open, the suite that it builds, the results and pages that it makes
 """
 
 from typing import TYPE_CHECKING, Any

@@ -10,16 +10,18 @@ A check's outcome is that of its worst finding. From the worst: fail, inconclusi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from prefect_stagegate.errors import did_you_mean
 from prefect_stagegate.model import Finding, Outcome
 from prefect_stagegate.units import count_text
 from prefect_stagegate.validations import schema
 from prefect_stagegate.validations.expectations import expectation_findings
 from prefect_stagegate.validations.observations import ORDER, Observations, worst
 from prefect_stagegate.validations.records import ExpectationVerdict
+from prefect_stagegate.validations.results import recorded_results
 from prefect_stagegate.validations.tables import ContractTable
 
 NO_CONTRACT = "the spec has no contract"
@@ -91,7 +93,15 @@ def _schema_findings(table: ContractTable) -> list[Finding]:
     findings = schema.findings(table.name, table.spec.columns, table.opened, table.problems) if table.opened else []
     if unopened := len(table.listed) - len(table.opened):
         findings.append(_unknown(table, unopened, "could not be opened, so their columns are unknown"))
-    return findings
+    return [*findings, *_misspelled(table)] if table.opened else findings
+
+
+def _misspelled(table: ContractTable) -> Iterator[Finding]:
+    """Names under `pii` that no file has."""
+    for name in table.unknown_personal:
+        problem = f"pii names {name}, which no file has: {did_you_mean(name, table.columns)}"
+        fix = "Correct the name in the contract. Until then, results mask all columns of the table."
+        yield Finding(f"table {table.name}", problem, fix, Outcome.WARN)
 
 
 def _unknown(table: ContractTable, count: int, reason: str) -> Finding:
@@ -176,6 +186,7 @@ def _expectations(observations: Observations) -> ContractCheckResult:
             "suites": suites,
             "files_read": read,
             "sandbox": sandboxes[0] if sandboxes else "none",
+            **recorded_results(list(observations.reports.values())),
         },
     )
 

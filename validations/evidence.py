@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from prefect_stagegate.model import Evidence, ExpectationResult, Finding, Outcome, TableResult
+from prefect_stagegate.model import Evidence, Finding, Outcome, TableResult
 from prefect_stagegate.units import count_text
 from prefect_stagegate.validations.checks import CHECKS, table_findings
 from prefect_stagegate.validations.observations import ORDER, Observations, worst
 from prefect_stagegate.validations.records import ExpectationVerdict
+from prefect_stagegate.validations.results import caller_results
 from prefect_stagegate.validations.tables import ContractTable
 
 VERSION = "2"
@@ -62,8 +63,5 @@ def table_result(table: ContractTable, observations: Observations) -> TableResul
         evaluated=len(verdicts) - verdicts.count(ExpectationVerdict.ERRORED),
         failed=verdicts.count(ExpectationVerdict.FAILED),
         passed=outcome in (Outcome.PASS, Outcome.WARN),
-        expectations=tuple(
-            ExpectationResult(judgement.expectation, judgement.column, judgement.severity, judgement.verdict.value)
-            for judgement in judgements
-        ),
+        expectations=caller_results(report),
     )

@@ -28,6 +28,8 @@ class TableJob:
     """The digest of each file's bytes, by its path in the dataset; empty to keep no values of files."""
     known: FileValues = NO_VALUES
     """What an earlier validation computed of these files, or of others."""
+    personal: Sequence[str] = ()
+    """The columns with personal data, whose values are masked."""
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> TableJob:
@@ -60,6 +62,25 @@ class RefusedRows:
     file: str
     rows: int
     example: str = ""
+    """One of them, in the form for records: text as its pattern, personal values masked."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShownValues:
+    """Values of the data that explain a verdict, as text. Those of personal columns are masked."""
+
+    observed: str = ""
+    """The figure that decided, or what stands in its place; empty for an expectation that judges rows."""
+    examples: Sequence[str] = ()
+    """Different values that it refuses, five at most."""
+
+    @classmethod
+    def from_json(cls, record: Mapping[str, Any]) -> ShownValues:
+        """Read what `dataclasses.asdict` wrote."""
+        return cls(record["observed"], tuple(record["examples"]))
+
+
+NO_SHOWN_VALUES = ShownValues()
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,12 +98,26 @@ class Judgement:
     fix: str = ""
     places: Sequence[RefusedRows] = ()
     """The files that hold the refused rows, the most rows first; empty when the files are not known."""
+    rows: int | None = None
+    """Rows that were judged one by one; None for an expectation about the table or a figure of it."""
+    refused: int | None = None
+    """Rows that it refuses; None where it judges no rows."""
+    shown: ShownValues = NO_SHOWN_VALUES
+    """The values for the run's caller."""
+    recorded: ShownValues = NO_SHOWN_VALUES
+    """The same in the form for records: text as its pattern."""
+    seconds: float | None = None
+    """How long its queries took; of a query for several expectations, its part."""
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Judgement:
         """Read what `dataclasses.asdict` wrote."""
-        places = tuple(RefusedRows(**place) for place in record["places"])
-        return cls(**{**record, "verdict": ExpectationVerdict(record["verdict"]), "places": places})
+        parsed = {
+            "verdict": ExpectationVerdict(record["verdict"]),
+            "places": tuple(RefusedRows(**place) for place in record["places"]),
+            **{form: ShownValues.from_json(record[form]) for form in ("shown", "recorded")},
+        }
+        return cls(**{**record, **parsed})
 
 
 @dataclass(frozen=True, slots=True)

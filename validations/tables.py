@@ -40,6 +40,22 @@ class ContractTable:
         )
 
     @property
+    def columns(self) -> list[str]:
+        """The columns of all opened files, each once."""
+        return list(dict.fromkeys(name for file in self.opened for name in file.schema.names))
+
+    @property
+    def unknown_personal(self) -> list[str]:
+        """Names under `pii` that no file has. Their case makes no difference."""
+        known = {name.casefold() for name in self.columns}
+        return [name for name in self.spec.pii if name.casefold() not in known]
+
+    @property
+    def personal(self) -> Sequence[str]:
+        """The columns whose values are masked: all where a name under `pii` may be misspelled."""
+        return [*self.spec.pii, *self.columns] if self.unknown_personal else self.spec.pii
+
+    @property
     def rows(self) -> int:
         """Rows of the files that the suite runs over."""
         return sum(file.rows for file in self.judged)

@@ -8,12 +8,13 @@ from threading import Event
 from typing import Protocol
 
 from prefect_stagegate.clock import now, stamp
-from prefect_stagegate.errors import SpecError, did_you_mean
+from prefect_stagegate.errors import SpecError, UsageError, did_you_mean
 from prefect_stagegate.measures import NO_PASSES, NO_VALUES, FileValues, PassedProbes
 from prefect_stagegate.model import Entry, Outcome, Validation
 from prefect_stagegate.spec import ContractSpec
 from prefect_stagegate.units import count_text
 from prefect_stagegate.validations.columntypes import type_problem
+from prefect_stagegate.validations.data_docs import refuse_taken
 from prefect_stagegate.validations.engines.engine import ENGINES
 from prefect_stagegate.validations.evidence import gather, table_result
 from prefect_stagegate.validations.files.files import ProbedFiles, probe_files
@@ -46,7 +47,7 @@ def _silent(_: str) -> None:
     pass
 
 
-def validate(  # noqa: PLR0913 - what one validation depends on
+def validate(  # noqa: PLR0913 - one parameter for each choice of the caller
     view: Path,
     entries: Iterable[Entry],
     contract: ContractSpec,
@@ -57,6 +58,7 @@ def validate(  # noqa: PLR0913 - what one validation depends on
     timeout: float = TIMEOUT,
     kept: KeptValues | None = None,
     cancel: Event | None = None,
+    data_docs: Path | None = None,
 ) -> Validation:
     """Judge one version that lies complete below `view`.
 
@@ -73,15 +75,19 @@ def validate(  # noqa: PLR0913 - what one validation depends on
         timeout: Seconds that judging the tables may take.
         kept: What validations found out about single files; None to read all files and keep nothing.
         cancel: Set it to stop probing files.
+        data_docs: A new or empty folder for Great Expectations' own pages of the results; None for no pages.
 
     Raises:
         Cancelled: `cancel` was set.
         MissingExtra: The library of a probe is not installed.
+        UsageError: The folder `data_docs` is not empty or can't be written, or no table has results to show.
         SpecError: The contract can't be used: an unknown type, engine or expectation, or a wrong argument.
             It lists every such problem.
         ValidationError: The process that judges the tables died or ran out of time, or too many that probe files died.
     """
     _refuse_problems(contract, dataset)
+    if data_docs is not None:
+        refuse_taken(data_docs)
     # Open every file first, so that bad files don't reach the suites.
     known = kept.load_passed() if kept else NO_PASSES
     files = probe_files(view, entries, contract, known=known, cancel=cancel, progress=progress)
@@ -98,7 +104,11 @@ def validate(  # noqa: PLR0913 - what one validation depends on
     ]
     if jobs:
         progress("loading Great Expectations")
-    reports = judge_in_child(jobs, dataset=dataset, timeout=timeout, progress=progress) if jobs else {}
+    elif data_docs is not None:
+        raise UsageError("There is nothing for Data Docs", hint="Give a table with rows a suite.", dataset=dataset)
+    reports = (
+        judge_in_child(jobs, dataset=dataset, timeout=timeout, progress=progress, data_docs=data_docs) if jobs else {}
+    )
     for name, report in reports.items():
         if report.read is not None:
             counted = count_text(len(report.values.files), "file")
@@ -158,5 +168,5 @@ def _job(table: ContractTable, view: Path, probed: ProbedFiles, known: FileValue
     files = [file.path for file in table.judged]
     columns = list(dict.fromkeys(name for file in table.judged for name in file.schema.names))
     digests = {path: probed.digests[path] for path in files}
-    folder = str(view.absolute())
-    return TableJob(table.name, table.spec.engine, table.suite or {}, folder, files, columns, digests, known)
+    folder, personal = str(view.absolute()), table.personal
+    return TableJob(table.name, table.spec.engine, table.suite or {}, folder, files, columns, digests, known, personal)

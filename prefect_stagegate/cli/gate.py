@@ -12,6 +12,7 @@ from cyclopts import Parameter
 
 from prefect_stagegate.cli.common import Json, Places, VersionName, VersionOrSpec, escaped, print_json, say
 from prefect_stagegate.cli.events import emit_event
+from prefect_stagegate.cli.expectations import print_expectations
 from prefect_stagegate.cli.plan import announce, judged_line, print_plan
 from prefect_stagegate.cli.progress import shown_work
 from prefect_stagegate.cli.reporting import Html, Junit, Markdown, print_report, write_reports
@@ -42,6 +43,7 @@ _EXIT_CODES = {
 }
 
 SpecFile = Annotated[Path | None, Parameter(metavar="FILE", help="Try this spec instead of the adopted policy.")]
+DATA_DOCS = "Also write Great Expectations' own pages of the results, without examples, into a new or empty folder."
 Target = Annotated[str, Parameter(metavar="TARGET", help="A target that the adopted policy's `gates` name.")]
 
 
@@ -51,17 +53,20 @@ def validate(
     *,
     spec: SpecFile = None,
     reread: bool = False,
+    data_docs: Annotated[Path | None, Parameter(metavar="FOLDER", help=DATA_DOCS)] = None,
     json: Json = False,
     places: Places | None = None,
 ) -> None:
     """Run a version's contract: probe its files, then its tables' Great Expectations suites.
 
-    Files of tables that an earlier validation counted are not read again, as far as counts can be added up.
+    Files of tables that an earlier validation counted are not read again, as far as counts can be added up. Refused
+    values of text are shown here; the recorded evidence has their pattern only. `pii:` of a table masks its columns.
 
     For example:
 
     - `stagegate validate nycflights`
     - `stagegate validate nycflights@pilot --spec new.yaml`
+    - `stagegate validate nycflights --data-docs site/`
 
     Parameters
     ----------
@@ -72,7 +77,7 @@ def validate(
     """
     workspace = (places or Places()).workspace()
     with shown_work(f"validate {what}", quiet=json) as progress:
-        validation = run_contract(workspace, what, spec=spec, progress=progress, reread=reread)
+        validation = run_contract(workspace, what, spec=spec, progress=progress, reread=reread, data_docs=data_docs)
     if json:
         print_json(asdict(validation))
     else:
@@ -96,6 +101,7 @@ def _print_validation(validation: Validation) -> None:
             f"table {table.name}: {count_text(table.files, 'file')}, {count_text(table.rows, 'row')}, "
             f"{count_text(table.evaluated, 'expectation')}, {table.failed:,} failed"
         )
+        print_expectations(table.expectations)
     for evidence in validation.evidence:
         say(f"{evidence.check:<14} {evidence.outcome:<14} {evidence.summary}")
         for finding in evidence.findings:

@@ -121,7 +121,7 @@ def _table(subject: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iter
     yield from _items(
         subject, *({f"the column {n}: {kind}" for n, kind in table["columns"].items()} for table in (old, new))
     )
-    for key in ("files", "engine", "time"):
+    for key in ("files", "engine", "time", "pii"):
         if old[key] != new[key]:
             yield PolicyChange(subject, f"{key} {_text(old[key])} → {_text(new[key])}", Direction.CHANGED)
 

@@ -1,5 +1,6 @@
 """Reports of decisions for people: one model, and one module for each format or page."""
 
+from prefect_stagegate.report.expectations import by_table, cells, read_results
 from prefect_stagegate.report.html import to_html
 from prefect_stagegate.report.json import to_json
 from prefect_stagegate.report.junit import to_junit
@@ -23,8 +24,11 @@ __all__ = [
     "TableFigures",
     "Turn",
     "build_report",
+    "by_table",
+    "cells",
     "moved_page",
     "proposal_page",
+    "read_results",
     "ready_page",
     "ready_text",
     "reason_of",

@@ -7,6 +7,7 @@ from functools import cache
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
+from prefect_stagegate.report.expectations import refused_text, seconds_text, verdict_text
 from prefect_stagegate.report.legible import spans, time_text
 from prefect_stagegate.report.model import Report, is_command, legible, without_repeats
 from prefect_stagegate.report.rubric import SOURCES, rubric_of
@@ -36,6 +37,7 @@ def _template() -> Template:
     )
     environment.tests["command"] = is_command
     environment.filters.update(href=_href, spans=spans, time=time_text, rows=rows_text)
+    environment.filters.update(refused=refused_text, seconds=seconds_text, verdict=verdict_text)
     environment.globals.update(picture=(WIDTH, HEIGHT))
     return environment.get_template("report.html")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 
+from prefect_stagegate.report.expectations import HEAD, cells
 from prefect_stagegate.report.legible import time_text
 from prefect_stagegate.report.marks import code, plain, step
 from prefect_stagegate.report.model import Report, Row, legible, without_repeats
@@ -33,7 +34,8 @@ def to_markdown(report: Report) -> str:
             ("Check", "Outcome", "Owner", "Found"),
             ((code(row.check), row.verdict, plain(str(row.owner)), plain(row.summary)) for row in report.rows),
         ),
-        *_tables(report),
+        *_expectations(report),
+        *_profiles(report),
         _facts(report),
         *_rubric(report),
     ]
@@ -79,13 +81,29 @@ def _defects(report: Report, headed: Collection[str]) -> list[str]:
     return ["### What was found", *parts, *more] if parts else []
 
 
-def _tables(report: Report) -> list[str]:
+def _expectations(report: Report) -> list[str]:
+    """A table of the expectations of each table of the contract."""
+    parts = []
+    for table, results in report.expectations.items():
+        rows = (_expectation_cells(cells(result)) for result in results)
+        parts += [f"### Expectations of {plain(table)}", _table(HEAD, rows)]
+    more = [f"{report.results_left_out} more are not in the evidence."] if report.results_left_out else []
+    return [*parts, *more]
+
+
+def _expectation_cells(texts: Sequence[str]) -> list[str]:
+    """The expectation, its column, its observed value and its examples as code, since they may look like markup."""
+    expectation, column, severity, verdict, observed, refused, examples, time = texts
+    return [code(expectation), code(column), severity, verdict, code(observed), refused, code(examples), time]
+
+
+def _profiles(report: Report) -> list[str]:
     """Rows and columns of each table, and where values went missing; the HTML report has each column."""
     rows = (
         (code(table.name), rows_text(table), str(len(table.columns) + table.more), plain("; ".join(table.moved)))
-        for table in report.tables
+        for table in report.profiles
     )
-    return ["### Tables", _table(("Table", "Rows", "Columns", "Missing values"), rows)] if report.tables else []
+    return ["### Tables", _table(("Table", "Rows", "Columns", "Missing values"), rows)] if report.profiles else []
 
 
 def _rubric(report: Report) -> list[str]:

@@ -7,7 +7,16 @@ from dataclasses import dataclass, fields, is_dataclass, replace
 from enum import IntEnum
 from typing import Any, TypeVar
 
-from prefect_stagegate.model import Decision, DecisionOutcome, Evidence, Finding, Outcome, Severity
+from prefect_stagegate.model import (
+    Decision,
+    DecisionOutcome,
+    Evidence,
+    ExpectationResult,
+    Finding,
+    Outcome,
+    Severity,
+)
+from prefect_stagegate.report.expectations import by_table, left_out, read_results
 from prefect_stagegate.report.legible import legible_text
 from prefect_stagegate.report.tables import TableFigures
 from prefect_stagegate.spec import Spec
@@ -64,6 +73,10 @@ class Row:
     awaiting: tuple[str, ...]
     seconds: float | None = None
     """How long the check took; None when nobody measured it."""
+    results: tuple[ExpectationResult, ...] = ()
+    """Of the check `expectations`: what each expectation found; the failed ones first."""
+    results_left_out: int = 0
+    """How many more results there are than the evidence holds."""
 
     @property
     def verdict(self) -> str:
@@ -130,7 +143,7 @@ class Report:
     """Whether a policy was tried that nobody adopted, so that the decision does not count."""
     is_withdrawn: bool = False
     """Whether the target withdrew the version before the decision, so that promoting it takes `--reinstate`."""
-    tables: tuple[TableFigures, ...] = ()
+    profiles: tuple[TableFigures, ...] = ()
     """The profiles of the version's tables that validations kept."""
 
     @property
@@ -170,6 +183,16 @@ class Report:
         return (*lines, (f"{self.target} {'still ' if goes_on else ''}serves", served if self.serves else "no version"))
 
     @property
+    def expectations(self) -> dict[str, list[ExpectationResult]]:
+        """The results of the suites' expectations by table, the failed ones first."""
+        return by_table(result for row in self.rows for result in row.results)
+
+    @property
+    def results_left_out(self) -> int:
+        """How many more results of expectations there are than the evidence holds."""
+        return sum(row.results_left_out for row in self.rows)
+
+    @property
     def defects(self) -> tuple[Row, ...]:
         """The checks that somebody should look at."""
         return tuple(row for row in self.rows if row.standing is not Standing.FINE)
@@ -184,7 +207,7 @@ def build_report(
     is_trial: bool = False,
     is_requested: bool = True,
     is_withdrawn: bool = False,
-    tables: tuple[TableFigures, ...] = (),
+    profiles: tuple[TableFigures, ...] = (),
 ) -> Report:
     """Make the report of a decision.
 
@@ -196,7 +219,7 @@ def build_report(
         is_trial: Whether a policy was tried that nobody adopted.
         is_requested: Whether the catalog has a request for the approval that a check waits for.
         is_withdrawn: Whether the target withdrew the version, so that promoting it takes `--reinstate`.
-        tables: The profiles of the version's tables.
+        profiles: The profiles of the version's tables.
     """
     rows = tuple(sorted((_row(evidence, spec) for evidence in decision.checks), key=lambda row: row.standing))
     if not is_requested:
@@ -222,7 +245,7 @@ def build_report(
         notes=notes,
         is_trial=is_trial,
         is_withdrawn=is_withdrawn,
-        tables=tables,
+        profiles=profiles,
     )
 
 
@@ -261,6 +284,8 @@ def _row(evidence: Evidence, spec: Spec) -> Row:
         findings=evidence.findings,
         awaiting=evidence.awaiting,
         seconds=evidence.seconds,
+        results=read_results(evidence),
+        results_left_out=left_out(evidence),
     )
 
 

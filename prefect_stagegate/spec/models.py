@@ -79,6 +79,11 @@ class TableSpec(SpecModel):
         description="The column that says when a record arose; the check `freshness` reads it.",
         examples=["time_hour"],
     )
+    pii: tuple[Text, ...] = Field(
+        default=(),
+        description="The columns that hold personal data: results and reports mask their values.",
+        examples=[["email", "phone"]],
+    )
 
 
 class ImageSpec(SpecModel):

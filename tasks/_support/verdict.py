@@ -9,7 +9,8 @@ from prefect import State
 from prefect.states import Completed, Failed
 
 from prefect_stagegate.errors import GateFailed, GateUndecided
-from prefect_stagegate.model import Decision, DecisionOutcome, Evidence, Outcome
+from prefect_stagegate.model import Decision, DecisionOutcome, Evidence, ExpectationResult, Outcome
+from prefect_stagegate.report.expectations import HEAD, by_table, cells
 from prefect_stagegate.report.legible import legible_text
 from prefect_stagegate.report.model import name_repeats
 from prefect_stagegate.tasks._support.refusals import ended_by_gate
@@ -33,6 +34,15 @@ def checks_table(checks: Iterable[Evidence]) -> list[dict[str, Any]]:
             "defects": len(evidence.findings),
         }
         for evidence in checks
+    ]
+
+
+def expectations_table(results: Iterable[ExpectationResult]) -> list[dict[str, Any]]:
+    """A row for each expectation of each table, the failed ones first, for a table artifact."""
+    return [
+        {"table": table, **dict(zip(map(str.lower, HEAD), map(legible_text, cells(result)), strict=True))}
+        for table, of_table in by_table(results).items()
+        for result in of_table
     ]
 
 

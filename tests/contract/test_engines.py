@@ -90,6 +90,21 @@ def test_a_pair_of_columns_is_located_too(run: Run) -> None:
     assert only(run(files, expectation)).places == [RefusedRows("b.parquet", 1, "2, 3")]
 
 
+def test_passes_and_failures_have_figures_and_seconds(run: Run) -> None:
+    report = run(
+        MONTHS,
+        expect("expect_column_values_to_be_in_set", column="tail", value_set=["N1"]),
+        expect("expect_column_values_to_be_between", column="distance", max_value=1000),
+        expect("expect_column_max_to_be_between", column="distance", max_value=1000),
+    )
+    tails, rows, longest = report.judgements
+    assert (tails.rows, tails.refused, set(tails.shown.examples)) == (6, 3, {"N2", "N3", "N5"})
+    assert tails.recorded.examples == ("pattern A9",)
+    assert (rows.verdict, rows.rows, rows.refused) == (ExpectationVerdict.PASSED, 6, 0)
+    assert (longest.verdict, longest.shown.observed) == (ExpectationVerdict.PASSED, "400")
+    assert all(judgement.seconds for judgement in report.judgements)
+
+
 def test_only_the_columns_of_the_data_are_there(run: Run) -> None:
     report = run(MONTHS, expect("expect_table_columns_to_match_set", column_set=["distance", "tail"]))
     assert only(report).verdict is ExpectationVerdict.PASSED

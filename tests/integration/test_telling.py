@@ -170,6 +170,18 @@ def test_trial_emits_nothing_and_takes_no_page_s_place(
     assert artifact(f"{scenario.dataset}-trial-contract")["description"].startswith("Trial")
 
 
+def test_artifact_of_expectations_masks_personal_values(scenario: EventScenario) -> None:
+    kinds: dict[str, dict[str, object]] = {"email": {"value_set": ["x"]}, "age": {"value_set": [7]}}
+    suite = [{"type": "expect_column_values_to_be_in_set", "kwargs": {"column": name, **kinds[name]}} for name in kinds]
+    table = {"files": "*.csv", "pii": ["email"], "suite": {"expectations": suite}}
+    scenario.write("email,age\nada.lovelace@example.org,-36\n")
+    version = make_version(open_workspace(**scenario.on), scenario.spec(contract={"tables": {"people": table}}))
+    assert not run(flow(validate_dataset.fn), version.address, **scenario.on).passed
+    data = artifact(f"{scenario.dataset}-contract-expectations")["data"]
+    rows = {row["column"]: (row["verdict"], row["refused rows"], row["examples"]) for row in json.loads(data)}
+    assert rows == {"email": ("failed", "1 of 1 (100%)", "(masked)"), "age": ("failed", "1 of 1 (100%)", "-36")}
+
+
 def test_commands_tell_the_api_of_the_active_profile(
     scenario: EventScenario, run_stagegate: Command, tmp_path: Path
 ) -> None:

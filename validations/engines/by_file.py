@@ -21,6 +21,7 @@ from great_expectations.util import convert_to_json_serializable
 
 from prefect_stagegate.canonical import digest_of
 from prefect_stagegate.measures import FileValues, Values
+from prefect_stagegate.validations.engines.known_metrics import KnownMetrics
 from prefect_stagegate.validations.engines.merging import Merge, merge_of
 
 VERSION = 1
@@ -48,6 +49,8 @@ class FilesOfTable:
     """The columns of the batch with their types."""
     known: FileValues
     """What an earlier validation computed."""
+    personal: frozenset[str] = frozenset()
+    """The columns with personal data, of which only counts are kept; in lower case."""
     by_aggregate: dict[str, dict[str, Values | None]] = field(default_factory=dict)
     """The values of this batch's files, known and computed: by aggregate, then by the digest of the file."""
     read: set[str] = field(default_factory=set)
@@ -78,7 +81,7 @@ class _Aggregate:
     """The digest of all that the values depend on beside the bytes."""
 
 
-class ByFileEngine(SqlAlchemyExecutionEngine):
+class ByFileEngine(KnownMetrics, SqlAlchemyExecutionEngine):
     """Great Expectations' engine for SQL, with aggregates by file for the batches in `tables`."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -114,6 +117,7 @@ class ByFileEngine(SqlAlchemyExecutionEngine):
         if (
             merge is None
             or (merge.of_values and not _ORDERED.fullmatch(table.types.get(column, "")))
+            or (not merge.is_count and column.casefold() in table.personal)
             or _WHOLE_TABLE.search(self._text(item.metric_fn))
         ):
             return None

@@ -27,7 +27,8 @@ from prefect_stagegate.validations.engines.duckdb_dialect import FOLDERS, Refuse
 from prefect_stagegate.validations.queries.duck import MEMORY_MIB, THREADS
 from prefect_stagegate.validations.queries.sql import PARQUET, relation
 from prefect_stagegate.validations.records import RefusedRows, TableJob
-from prefect_stagegate.validations.worker.results import columns_of, figure, metric_of
+from prefect_stagegate.validations.worker.results import columns_of, metric_of
+from prefect_stagegate.validations.worker.values import RowWriter
 
 BY_FILE = "{}_by_file"
 """Name of the view that adds a column to the batch: the file of each row."""
@@ -81,7 +82,7 @@ class DuckDBEngine:
         view = BY_FILE.format(name)
         types = {column: str(kind) for column, kind, *_ in self._execute(f"SELECT * FROM (DESCRIBE {view})")}  # noqa: S608
         digests = {str(path): table.digests[file] for file, path in zip(table.files, table.paths(), strict=True)}
-        return FilesOfTable(view, FILE, digests, types, table.known)
+        return FilesOfTable(view, FILE, digests, types, table.known, frozenset(map(str.casefold, table.personal)))
 
     def counted(self, table: TableJob) -> FilesOfTable | None:
         """What is known of each file after the suite ran; None where the table was judged as a whole."""
@@ -119,7 +120,11 @@ class DuckDBEngine:
             # A user's query may return no file, and an exotic metric no query. The verdict holds without places.
             return []
         root = Path(table.view)
-        return [RefusedRows(str(Path(file).relative_to(root)), count, figure(values)) for file, count, *values in rows]
+        writer = RowWriter(columns, table.personal)
+        return [
+            RefusedRows(str(Path(file).relative_to(root)), count, writer.recordable(values))
+            for file, count, *values in rows
+        ]
 
     def _refused_rows(self, table: TableJob, expectation: Expectation) -> tuple[str, list[str]]:
         """The query for the refused rows with their file, and the columns to show; empty when there is no query."""

@@ -27,6 +27,11 @@ class Merge:
     of_values: bool = False
     """Whether it is a value of the column itself."""
 
+    @property
+    def is_count(self) -> bool:
+        """Whether it counts rows, so that it tells no value even where a file has one row."""
+        return self.merge is _count
+
 
 def _count(files: Sequence[Part]) -> int:
     return sum(count or 0 for (count,) in files)

@@ -11,13 +11,17 @@ import numpy as np
 import pandas as pd
 from great_expectations.data_context.data_context.abstract_data_context import AbstractDataContext
 from great_expectations.datasource.fluent.interfaces import Batch
+from great_expectations.datasource.fluent.pandas_datasource import PandasDatasource
 from great_expectations.exceptions.exceptions import GreatExpectationsError
+from great_expectations.execution_engine.pandas_execution_engine import PandasExecutionEngine
 from great_expectations.expectations.expectation import Expectation
 
+from prefect_stagegate.validations.engines.known_metrics import KnownMetrics
 from prefect_stagegate.validations.queries.sql import CSV_NULLS, PARQUET, separator
 from prefect_stagegate.validations.records import RefusedRows, TableJob
-from prefect_stagegate.validations.worker.results import columns_of, figure, map_metric, metric_of
+from prefect_stagegate.validations.worker.results import columns_of, map_metric, metric_of
 from prefect_stagegate.validations.worker.statements import condition_problem
+from prefect_stagegate.validations.worker.values import RowWriter
 
 
 class Frame(pd.DataFrame):
@@ -37,11 +41,17 @@ class Frame(pd.DataFrame):
         return super().query(expr, **{**options, "level": options.get("level", 0) + 1})
 
 
+class KnownPandas(KnownMetrics, PandasExecutionEngine):
+    """Great Expectations' engine for pandas, which remembers its metrics."""
+
+
 class PandasEngine:
     """A `SuiteEngine` on one data frame a table."""
 
     def __init__(self, context: AbstractDataContext, tables: Sequence[TableJob], scratch: Path) -> None:  # noqa: ARG002
         self._context = context
+        # Great Expectations asks the class, not the source, for its engine. This process judges and ends.
+        PandasDatasource.execution_engine_override = KnownPandas  # type: ignore[misc]
         self._source = context.data_sources.add_pandas("pandas")
         self._frame = pd.DataFrame()
         self._ends: list[int] = []
@@ -79,10 +89,14 @@ class PandasEngine:
             np.searchsorted(self._ends, numbers, side="right"), return_index=True, return_counts=True
         )
         places = [
-            RefusedRows(table.files[file], int(count), figure(self._frame.loc[numbers[position], columns].tolist()))
+            RefusedRows(table.files[file], int(count), self._example(table, numbers[position], columns))
             for file, position, count in zip(files, first, counts, strict=True)
         ]
         return sorted(places, key=lambda place: (-place.rows, place.file))
+
+    def _example(self, table: TableJob, number: Any, columns: list[str]) -> str:
+        """A refused row as records may hold it."""
+        return RowWriter(columns, table.personal).recordable(self._frame.loc[number, columns].tolist())
 
 
 def _read(path: Path) -> pd.DataFrame:

@@ -103,9 +103,11 @@ def csv(path: Path) -> Facts:
 
 
 def _csv_reason(error: duckdb.Error) -> str:
-    """DuckDB's reason with the line of the file, without DuckDB's advice on its options."""
+    """DuckDB's reason with the number of the line, without the line itself and DuckDB's advice on its options."""
     reason = str(error).partition("Possible fixes:")[0].removeprefix("Invalid Input Error: ")
-    return "; ".join(line.strip().rstrip(".") for line in reason.splitlines() if line.strip())
+    # The line holds values, and reasons are recorded.
+    lines = (line.strip().rstrip(".") for line in reason.splitlines() if not line.startswith("Original Line:"))
+    return "; ".join(filter(None, lines))
 
 
 OPENERS: dict[str, Probe] = {"nonempty": nonempty, "parquet": parquet, "csv": csv}

@@ -13,9 +13,11 @@ import threading
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict
+from pathlib import Path
 from typing import IO, Any
 
 from prefect_stagegate.errors import SpecError, ValidationError, WorkerCrashed
+from prefect_stagegate.validations.data_docs import publish
 from prefect_stagegate.validations.records import TableJob, TableReport
 from prefect_stagegate.validations.worker.confinement import environment
 
@@ -38,6 +40,7 @@ def judge_in_child(
     timeout: float,
     progress: Callable[[str], None],
     lint: bool = False,
+    data_docs: Path | None = None,
 ) -> dict[str, TableReport]:
     """Judge tables in one new process.
 
@@ -47,19 +50,31 @@ def judge_in_child(
         timeout: Seconds after which the process is killed.
         progress: Called with lines for people.
         lint: Only build the suites; then the reports are empty, and no file is looked at.
+        data_docs: A new or empty folder for Great Expectations' pages of the results; None for no pages.
 
     Raises:
         SpecError: A suite can't be used; it lists every problem of every suite.
         WorkerCrashed: The process died.
         ValidationError: It ran out of time.
+        UsageError: The folder `data_docs` can't be written.
     """
     with tempfile.TemporaryDirectory(prefix="stagegate-") as scratch, tempfile.TemporaryFile() as stderr:
-        job = {"scratch": scratch, "tables": [asdict(table) for table in tables], "lint": lint}
+        job = {
+            "scratch": scratch,
+            "tables": [asdict(table) for table in tables],
+            "lint": lint,
+            "data_docs": data_docs is not None,
+        }
         with _Child(job, stderr, timeout) as child:
             reports = _read(child, dataset, progress)
         # The worker sends a table's report when it is judged: fewer reports mean that it died.
         if set(reports) != {table.name for table in tables}:
             raise _died(child, stderr, dataset)
+        if data_docs is not None:
+            # The pages come after the last report.
+            if child.process.returncode:
+                raise _died(child, stderr, dataset)
+            publish(Path(scratch), data_docs)
     return reports
 
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import great_expectations as gx
 from great_expectations.core import ExpectationSuite
@@ -14,16 +17,19 @@ from great_expectations.expectations.expectation import Expectation
 from great_expectations.expectations.expectation_configuration import ExpectationConfiguration
 
 from prefect_stagegate.validations.engines.engine import SuiteEngine, load_engine
-from prefect_stagegate.validations.files.facts import UnreadableFile, first_line
+from prefect_stagegate.validations.engines.known_metrics import KnownMetrics, known_metrics
+from prefect_stagegate.validations.files.facts import UnreadableFile
 from prefect_stagegate.validations.files.probes import PROBES, table_probe
 from prefect_stagegate.validations.records import ExpectationVerdict, Judgement, TableJob, TableReport
-from prefect_stagegate.validations.worker.results import error_of, is_about_the_suite, judge
-from prefect_stagegate.validations.worker.suites import build
+from prefect_stagegate.validations.worker.results import engine_reason, error_of, is_about_the_suite, judge
+from prefect_stagegate.validations.worker.suites import POSITION, build
 
 VERDICT_ONLY = {"result_format": "BOOLEAN_ONLY"}
 """Asks for the counts that decide. Examples take a query over the table for each expectation."""
-RESULT_FORMAT = {"result_format": "SUMMARY", "partial_unexpected_count": 3}
-"""Counts and three examples; COMPLETE would return every refused row."""
+FIGURES = {"result_format": "BASIC"}
+"""Asks for the counts and figures of a pass, which were computed for its verdict."""
+RESULT_FORMAT = {"result_format": "SUMMARY", "partial_unexpected_count": 20}
+"""Counts and 20 rows, of which the first different values are examples; COMPLETE would return every refused row."""
 PAGES = {"parquet": "parquet-pages"}
 """The probe that reads a whole file, by the probe that opens it, where the two differ."""
 
@@ -90,42 +96,77 @@ def _judge_table(engine: SuiteEngine, table: TableJob, expectations: Sequence[Ex
 def _try_to_run(engine: SuiteEngine, table: TableJob, expectations: Sequence[Expectation]) -> tuple[list[Judged], bool]:
     """All judgements, and whether there was an error that the suite doesn't explain."""
     try:
-        judged = _run(engine.batch(table), expectations, table.columns)
+        judged = _run(engine.batch(table), table, expectations)
     except Exception as error:  # noqa: BLE001 - engines raise what their libraries raise
-        problem = f"not evaluated: the table could not be read: {first_line(error)}"
+        reason = engine_reason(str(error) or type(error).__name__, is_discreet=bool(table.personal))
+        problem = f"not evaluated: the table could not be read: {reason}"
         errored = [(item, _errored(item, problem, table.columns), str(error)) for item in expectations]
         return errored, True
     return judged, any(error and not is_about_the_suite(error) for _, _, error in judged)
 
 
-def _run(batch: Batch, expectations: Sequence[Expectation], columns: Sequence[str]) -> list[Judged]:
-    """Evaluate a suite as a whole, then alone, with figures, each expectation that did not hold.
+def _run(batch: Batch, table: TableJob, expectations: Sequence[Expectation]) -> list[Judged]:
+    """Evaluate a suite as a whole, then ask for the figures of each expectation.
 
     Great Expectations computes many figures in one query. When one of them fails, all of them do, so an expectation
     with an error gets a second chance, too.
     """
     results = batch.validate(_suite(expectations), result_format=VERDICT_ONLY).results
-    judged = [_judged(result, columns) for result in results]
-    return [
-        (expectation, judgement, error)
-        if judgement.verdict is ExpectationVerdict.PASSED or is_about_the_suite(error)
-        else _judged(batch.validate(_suite([expectation]), result_format=RESULT_FORMAT).results[0], columns)
-        for expectation, judgement, error in judged
+    metrics = known_metrics(batch)
+    judged, used = [], []
+    for result in results:
+        if metrics:
+            metrics.used.clear()
+        judged.append(_with_figures(batch, table, _judged(result, table), metrics))
+        used.append(frozenset(metrics.used) if metrics else frozenset())
+    seconds = _parts(used, metrics.seconds if metrics else {})
+    timed = [
+        (expectation, replace(judgement, seconds=took), error)
+        for (expectation, judgement, error), took in zip(judged, seconds, strict=True)
     ]
+    # Great Expectations answers in an order of its own.
+    return sorted(timed, key=_position)
+
+
+def _with_figures(batch: Batch, table: TableJob, judged: Judged, metrics: KnownMetrics | None) -> Judged:
+    """The same judgement with its figures: of a pass from what is known, of any other by further queries."""
+    expectation, judgement, error = judged
+    if judgement.verdict is not ExpectationVerdict.PASSED:
+        if is_about_the_suite(error):
+            return judged
+        return _judged(batch.validate(_suite([expectation]), result_format=RESULT_FORMAT).results[0], table)
+    if metrics is None:
+        return judged
+    with metrics.only_known():
+        figures = _judged(batch.validate(_suite([expectation]), result_format=FIGURES).results[0], table)
+    return figures if figures[1].verdict is ExpectationVerdict.PASSED else judged
+
+
+def _position(judged: Judged) -> int:
+    """The position of the expectation in its suite, from 1."""
+    return int((judged[0].meta or {}).get(POSITION, 0))
+
+
+def _parts(used: Sequence[frozenset[Any]], seconds: Mapping[Any, float]) -> Iterator[float]:
+    """The seconds of each expectation: those of the metrics that it used, divided among all that used them."""
+    users = Counter(metric for metrics in used for metric in metrics)
+    for metrics in used:
+        yield sum(seconds.get(metric, 0.0) / users[metric] for metric in metrics)
 
 
 def _suite(expectations: Sequence[Expectation]) -> ExpectationSuite:
     return ExpectationSuite(name="contract", expectations=list(expectations))
 
 
-def _judged(result: gx.core.ExpectationValidationResult, columns: Sequence[str]) -> Judged:
+def _judged(result: gx.core.ExpectationValidationResult, table: TableJob) -> Judged:
     config = result.expectation_config
     assert config is not None  # noqa: S101 - every result of a suite has one
     kwargs = {name: value for name, value in config.kwargs.items() if name != "batch_id"}
     expectation = ExpectationConfiguration(
-        type=config.type, kwargs=kwargs, severity=config.severity, description=config.description
+        type=config.type, kwargs=kwargs, severity=config.severity, description=config.description, meta=config.meta
     ).to_domain_obj()
-    return expectation, judge(result, expectation, columns), "" if result.success else error_of(result)
+    judgement = judge(result, expectation, table.columns, table.personal)
+    return expectation, judgement, "" if result.success else error_of(result)
 
 
 def _errored(expectation: Expectation, problem: str, columns: Sequence[str]) -> Judgement:
@@ -148,4 +189,6 @@ def _unreadable(table: TableJob) -> list[tuple[str, str]]:
 def _with_places(engine: SuiteEngine, table: TableJob, expectation: Expectation, judgement: Judgement) -> Judgement:
     if judgement.verdict is not ExpectationVerdict.FAILED:
         return judgement
-    return replace(judgement, places=engine.locate(table, expectation))
+    began = time.perf_counter()
+    places = engine.locate(table, expectation)
+    return replace(judgement, places=places, seconds=(judgement.seconds or 0.0) + time.perf_counter() - began)

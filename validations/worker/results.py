@@ -13,19 +13,32 @@ from great_expectations.validator.metric_configuration import MetricConfiguratio
 
 from prefect_stagegate.errors import did_you_mean
 from prefect_stagegate.units import count_text
-from prefect_stagegate.validations.records import ExpectationVerdict, Judgement
+from prefect_stagegate.validations.records import ExpectationVerdict, Judgement, ShownValues
 from prefect_stagegate.validations.worker.statements import COMPARE, ONLY
+from prefect_stagegate.validations.worker.values import MASKED, Form, RowWriter, pattern, plain, short
 
 COLUMN_ARGUMENTS = ("column", "column_A", "column_B", "column_list", "column_set")
 NOT_SHOWN = {*COLUMN_ARGUMENTS, "batch_id"}
-LONGEST = 120
-"""Characters of a value or list that are shown."""
-NULL = "null"
+OF_ROWS = "unexpected_rows_expectation"
+FIGURES = re.compile(
+    r"expect_table_.*|expect_column_to_exist|expect_column_values_to_be_(of_type|in_type_list)"
+    r"|expect_column_(unique_value_count|proportion_of_unique_values|proportion_of_non_null_values)_to_be_between"
+)
+"""Expectations that observe names, types, counts or shares: never a value of the column."""
 FIX = "Correct the data at its source and stage again; if the data is right, change the expectation in the suite."
 
 
-def judge(result: ExpectationValidationResult, expectation: Expectation, columns: Sequence[str]) -> Judgement:
-    """Turn one result into a judgement without places; `columns` are the table's."""
+def judge(
+    result: ExpectationValidationResult, expectation: Expectation, columns: Sequence[str], personal: Sequence[str] = ()
+) -> Judgement:
+    """Turn one result into a judgement without places.
+
+    Args:
+        result: What Great Expectations says; without figures where it was asked for the verdict only.
+        expectation: The expectation.
+        columns: The table's columns.
+        personal: Those of them whose values are masked.
+    """
     config = expectation.configuration
     judgement = Judgement(
         expectation=config.description or describe(config.type, config.kwargs),
@@ -33,12 +46,15 @@ def judge(result: ExpectationValidationResult, expectation: Expectation, columns
         severity=str(getattr(expectation.severity, "value", expectation.severity)),
         verdict=ExpectationVerdict.PASSED,
     )
+    error = "" if result.success else error_of(result)
+    if error:
+        problem, fix = explain(error, config.type, config.kwargs, columns, is_discreet=bool(personal))
+        return replace(judgement, verdict=ExpectationVerdict.ERRORED, problem=problem, fix=fix)
+    writer = RowWriter(columns_of(expectation), personal)
+    judgement = _with_figures(judgement, config.type, result.result, writer)
     if result.success:
         return judgement
-    if error := error_of(result):
-        problem, fix = explain(error, config.type, config.kwargs, columns)
-        return replace(judgement, verdict=ExpectationVerdict.ERRORED, problem=problem, fix=fix)
-    return replace(judgement, verdict=ExpectationVerdict.FAILED, problem=figures(result.result), fix=FIX)
+    return replace(judgement, verdict=ExpectationVerdict.FAILED, problem=_problem(judgement, result.result), fix=FIX)
 
 
 def describe(kind: str, arguments: Mapping[str, Any]) -> str:
@@ -50,10 +66,8 @@ def describe(kind: str, arguments: Mapping[str, Any]) -> str:
     'expect_column_values_to_not_be_null'
     """
     if query := arguments.get("unexpected_rows_query"):
-        return f"{kind}: {_short(' '.join(str(query).split()))}"
-    shown = ", ".join(
-        f"{name}={_short(_value_text(value))}" for name, value in arguments.items() if name not in NOT_SHOWN
-    )
+        return f"{kind}: {short(' '.join(str(query).split()))}"
+    shown = ", ".join(f"{name}={short(plain(value))}" for name, value in arguments.items() if name not in NOT_SHOWN)
     return f"{kind}({shown})" if shown else kind
 
 
@@ -99,44 +113,53 @@ def error_of(result: ExpectationValidationResult) -> str:
     return "" if result.result else "Great Expectations gave no result"
 
 
-def figures(result: Mapping[str, Any]) -> str:
-    """The figures of a failed expectation, as one clause."""
-    if "unexpected_count" in result:
-        example = figure((result.get("partial_unexpected_list") or [])[:1])
-        clause = f"{result['unexpected_count']:,} of {count_text(result['element_count'], 'row')} break it"
-        return f"{clause}, for example {example}" if example else clause
-    observed = result.get("observed_value")
+def _with_figures(judgement: Judgement, kind: str, result: Mapping[str, Any], writer: RowWriter) -> Judgement:
+    """Add what a result says of rows and values, in the form for the caller and in that for records."""
+    refused = result.get("observed_value") if kind == OF_ROWS else result.get("unexpected_count")
+    judges_rows = kind == OF_ROWS or "element_count" in result
+    return replace(
+        judgement,
+        rows=_count(result.get("element_count")),
+        refused=_count(refused) if judges_rows else None,
+        shown=_shown(kind, result, writer, plain),
+        recorded=_shown(kind, result, writer, pattern),
+    )
+
+
+def _count(count: int | None) -> int | None:
+    """A count as Python's own integer: pandas' can't be written as JSON."""
+    return None if count is None else int(count)
+
+
+def _shown(kind: str, result: Mapping[str, Any], writer: RowWriter, form: Form) -> ShownValues:
+    examples = writer.examples(result.get("partial_unexpected_list") or (), form)
+    return ShownValues("" if kind == OF_ROWS else _observed(kind, result.get("observed_value"), writer, form), examples)
+
+
+def _observed(kind: str, observed: object, writer: RowWriter, form: Form) -> str:
+    if observed is None:
+        return ""
     if isinstance(observed, Mapping) and "values" in observed:
         observed = observed["values"]
-    clause = f"observed {_short(_value_text(observed))}"
+    if FIGURES.fullmatch(kind):
+        return short(plain(observed))
+    # A query of the suite may look at any column.
+    hides = writer.is_personal or (writer.personal and not writer.columns)
+    return MASKED if hides else short(form(observed))
+
+
+def _problem(judgement: Judgement, result: Mapping[str, Any]) -> str:
+    """What is wrong, as one clause that may be recorded."""
+    examples = [example for example in judgement.recorded.examples if example != MASKED]
+    clause = f", for example {examples[0]}" if examples else ""
+    if judgement.rows is not None:
+        return f"{judgement.refused:,} of {count_text(judgement.rows, 'row')} break it{clause}"
+    if judgement.refused is not None:
+        return f"observed {judgement.refused}"
     mismatched = (result.get("details") or {}).get("mismatched")
-    return f"{clause}, {_short(_value_text(mismatched))}" if mismatched else clause
-
-
-def figure(values: Sequence[object]) -> str:
-    """Values of one row as text; empty when all of them are null.
-
-    >>> figure([-5.0]), figure([1, None]), figure([None])
-    ('-5', '1, null', '')
-    """
-    shown = [_value_text(value) for value in values]
-    return "" if set(shown) <= {NULL} else _short(", ".join(shown))
-
-
-def _value_text(value: object) -> str:
-    if isinstance(value, Mapping):
-        return ", ".join(f"{key}: {_value_text(item)}" for key, item in value.items())
-    if isinstance(value, list | tuple | set):
-        return "[" + ", ".join(_value_text(item) for item in value) + "]"
-    if value is None or value != value:  # noqa: PLR0124 - NaN and NaT are the values that differ from themselves
-        return NULL
-    if isinstance(value, float):
-        return f"{value:.10g}"
-    return str(value)
-
-
-def _short(text: str) -> str:
-    return text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
+    observed = judgement.recorded.observed
+    clauses = [f"observed {observed}" if observed else "", short(plain(mismatched)) if mismatched else ""]
+    return ", ".join(filter(None, clauses)) or f"it refuses values{clause}"
 
 
 # ── why an expectation could not be evaluated ──────────────────────────────────────────────────────────────────
@@ -148,14 +171,26 @@ NO_COLUMN = re.compile(
 NO_PATTERNS = re.compile(r"(Regex is|Like patterns are) not supported")
 NO_PROVIDER = re.compile(r"No provider found for .* using (?P<engine>\w+)")
 FORBIDDEN = re.compile(rf'{ONLY}|{COMPARE}|Cannot access (file|directory) "(?P<path>.*?)"')
+QUOTED = re.compile(r"'.*'")
+"""From the first to the last quotation mark, since a value may hold some."""
 FORBIDDEN_FIX = "Name the contract's tables in the query; what else it needs belongs to the dataset's sources."
 
 
-def explain(error: str, kind: str, arguments: Mapping[str, Any], columns: Sequence[str]) -> tuple[str, str]:
-    """Why an expectation could not be evaluated, and what to do; `columns` are the table's."""
+def explain(
+    error: str, kind: str, arguments: Mapping[str, Any], columns: Sequence[str], *, is_discreet: bool = False
+) -> tuple[str, str]:
+    """Why an expectation could not be evaluated, and what to do.
+
+    Args:
+        error: What Great Expectations or the engine says.
+        kind: The expectation's type.
+        arguments: Its arguments.
+        columns: The table's columns.
+        is_discreet: Leave out what the engine says, since it may quote a personal value.
+    """
     if match := NO_COLUMN.search(error):
         column = match["column"] or match["c"] or match["referenced"]
-        problem = f"not evaluated: the table has no column {column}: {_short(did_you_mean(column, columns))}"
+        problem = f"not evaluated: the table has no column {column}: {short(did_you_mean(column, columns))}"
         return problem, "Correct the column's name in the suite or the data."
     if NO_PATTERNS.search(error):
         return f"not evaluated: Great Expectations knows no {kind} on DuckDB", _pattern_fix(arguments)
@@ -167,8 +202,19 @@ def explain(error: str, kind: str, arguments: Mapping[str, Any], columns: Sequen
             f"not evaluated: it opens {match['path']}, and a suite reads the files of its version only",
             FORBIDDEN_FIX,
         )
-    lines = error.splitlines()
-    return f"not evaluated: {_short(lines[0]) if lines else 'no reason given'}", "Correct the expectation in the suite."
+    return f"not evaluated: {engine_reason(error, is_discreet=is_discreet)}", "Correct the expectation in the suite."
+
+
+def engine_reason(error: str, *, is_discreet: bool) -> str:
+    """What an engine says about an error, without the texts that it quotes: they may be values.
+
+    >>> engine_reason("Conversion Error: Could not convert string 'N1' to INT32", is_discreet=False)
+    "Conversion Error: Could not convert string '…' to INT32"
+    """
+    if is_discreet:
+        return "the engine's reason is left out, since the table has personal columns"
+    lines = error.strip().splitlines()
+    return short(QUOTED.sub("'…'", lines[0]).rstrip(".")) if lines else "no reason given"
 
 
 def is_about_the_suite(error: str) -> bool:

@@ -18,6 +18,7 @@ from great_expectations.expectations.registry import get_expectation_impl, list_
 from prefect_stagegate.errors import did_you_mean
 from prefect_stagegate.validations.worker.statements import argument_problems
 
+POSITION = "stagegate_position"
 KEYS = ("type", "kwargs", "severity", "description", "notes", "meta")
 
 
@@ -25,13 +26,15 @@ def build(table: str, suite: Mapping[str, Any]) -> tuple[list[Expectation], list
     """Build a suite's expectations.
 
     Returns:
-        The expectations, and a line for each mistake that names the table and the expectation's position (from 1).
+        The expectations, each with its position (from 1) under `POSITION` in its `meta`, and a line for each mistake
+        that names the table and the position.
     """
     expectations: list[Expectation] = []
     problems: list[str] = []
     for number, item in enumerate(suite.get("expectations") or [], start=1):
         made = _expectation(item)
         if isinstance(made, Expectation):
+            made.meta = {**(made.meta or {}), POSITION: number}
             expectations.append(made)
         else:
             kind = item.get("type", "without a type") if isinstance(item, Mapping) else item

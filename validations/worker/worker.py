@@ -1,11 +1,12 @@
 """The process that imports Great Expectations: it reads one job from standard input and writes lines of JSON.
 
-    → {"scratch": "/tmp/…", "tables": [{TableJob}, …], "lint": false}
+    → {"scratch": "/tmp/…", "tables": [{TableJob}, …], "lint": false, "data_docs": false}
     ← {"progress": "table flights: 8 expectations over 12 files"}
     ← {"table": {TableReport}}
     ← {"problems": ["table flights, expectation 3 (…): …"]}        instead of any table
 
-With `"lint": true` it builds the suites, judges nothing, and sends empty reports.
+With `"data_docs": true` it also makes Great Expectations' pages, in the scratch folder. With `"lint": true` it builds
+the suites, judges nothing, and sends empty reports.
 
 It is two processes. The second one judges, and can open only what `confinement` lists. The first one is its guard and
 waits. When the parent ends, standard input closes: the guard then kills the second one and removes the scratch folder.
@@ -26,6 +27,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
+from prefect_stagegate.validations.data_docs import MADE
 from prefect_stagegate.validations.records import TableJob
 from prefect_stagegate.validations.worker.confinement import confine
 
@@ -51,8 +53,15 @@ def main() -> None:
             if job["lint"]
             else judge.judge_tables(tables, Path(job["scratch"]), lambda line: send({"progress": line}))
         )
+        reports = []
         for report in judged:
+            reports.append(report)
             send({"table": asdict(replace(report, sandbox=sandbox))})
+        if job["data_docs"]:
+            send({"progress": "writing Data Docs"})
+            from prefect_stagegate.validations.worker.data_docs import build_site
+
+            build_site(tables, reports, Path(job["scratch"], MADE))
     except judge.BadSuites as error:
         send({"problems": error.args[0]})
 

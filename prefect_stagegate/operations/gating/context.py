@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import cache, partial
+from pathlib import Path
 from threading import Event
 from typing import TypeVar
 
@@ -45,6 +46,7 @@ def build_context(
     progress: Callable[[str], None] | None = None,
     *,
     reread: bool = False,
+    data_docs: Path | None = None,
 ) -> CheckContext:
     """Collect the facts about a version that the checks of a gate read. Expensive facts are computed on first use.
 
@@ -55,6 +57,7 @@ def build_context(
         cancel: Set it to stop while the version is fetched to be validated.
         progress: Called with lines for people while the contract runs.
         reread: Whether to read all files again, also those that an earlier validation counted or probed.
+        data_docs: A new or empty folder for Great Expectations' own pages of the contract's results.
     """
     dataset, digest = version.dataset, version.digest
     manifest = workspace.catalog.manifest(dataset, digest)
@@ -76,7 +79,9 @@ def build_context(
         entries=manifest.entries,
         origins=lambda: workspace.catalog.origins(dataset, digest),
         failed=cache(lambda: workspace.catalog.failed(dataset, digest)),
-        validation=_cache_with_errors(lambda: run_contract(workspace, version, cancel, progress, reread=reread)),
+        validation=_cache_with_errors(
+            lambda: run_contract(workspace, version, cancel, progress, reread=reread, data_docs=data_docs)
+        ),
         table_time=lambda table: _newest(workspace, version, table),
         probe_source=lambda position: _probe(workspace, version, position),
         credential_life=lambda position: _credential_life(workspace, version, position),

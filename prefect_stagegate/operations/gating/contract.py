@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from threading import Event
 
 from prefect_stagegate.catalog import Catalog
@@ -28,6 +29,7 @@ def run_contract(
     progress: Callable[[str], None] | None = None,
     *,
     reread: bool = False,
+    data_docs: Path | None = None,
 ) -> Validation:
     """Run the contract on a version; fetch the version first when this node lacks it.
 
@@ -37,6 +39,7 @@ def run_contract(
         cancel: Set it to stop fetching the version, or probing its files.
         progress: Called with lines for people while the work goes on.
         reread: Whether to read all files again, also those that were counted or passed their probes before.
+        data_docs: A new or empty folder for Great Expectations' own pages of the results.
 
     Raises:
         ValidationError: The contract could not be evaluated.
@@ -56,6 +59,7 @@ def run_contract(
             progress=report,
             kept=_CatalogValues(workspace.catalog, dataset, reread=reread, is_trial=version.is_trial),
             cancel=cancel,
+            data_docs=data_docs,
         )
         profile_version(workspace, version, view, cancel, report, reread=reread)
     return replace(validation, seconds=round(time.perf_counter() - began, 3))

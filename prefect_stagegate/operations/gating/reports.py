@@ -49,11 +49,11 @@ def report_of(workspace: Workspace, decision: Decision, trial: Spec | None = Non
         is_trial=trial is not None,
         is_requested=requested,
         is_withdrawn=trial is None and decision.digest in withdrawn(earlier),
-        tables=tuple(_tables(workspace, decision, spec, serves)),
+        profiles=tuple(_profiles(workspace, decision, spec, serves)),
     )
 
 
-def _tables(workspace: Workspace, decision: Decision, spec: Spec, serves: str) -> Iterator[TableFigures]:
+def _profiles(workspace: Workspace, decision: Decision, spec: Spec, serves: str) -> Iterator[TableFigures]:
     """The kept profiles of the version's tables, beside those of the version that the target serves."""
     version = ResolvedVersion(decision.dataset, decision.digest, spec)
     tables = spec.contract.tables

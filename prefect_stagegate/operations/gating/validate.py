@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from threading import Event
 
 from prefect_stagegate.model import Address, Outcome, Severity, Validation
@@ -25,6 +26,7 @@ def validate(
     cancel: Event | None = None,
     progress: Callable[[str], None] | None = None,
     reread: bool = False,
+    data_docs: Path | None = None,
 ) -> Validation:
     """Run the contract on a version; fetch the version first when this node lacks it.
 
@@ -38,13 +40,14 @@ def validate(
         cancel: Set it to stop fetching the version.
         progress: Called with lines for people while the work goes on.
         reread: Whether to read all files again, also those that an earlier validation counted or probed.
+        data_docs: A new or empty folder for Great Expectations' own pages of the results.
 
     Raises:
-        UsageError: There is no such version.
+        UsageError: There is no such version, or the folder `data_docs` is not empty.
         ValidationError: The contract could not be evaluated.
     """
     version = resolve(workspace, version_or_spec, spec)
-    context = build_context(workspace, version, NO_GATE, cancel, progress, reread=reread)
+    context = build_context(workspace, version, NO_GATE, cancel, progress, reread=reread, data_docs=data_docs)
     validation = context.validation()
     # Ask the checks themselves, without parameters, so that the evidence is the same as that of a gate.
     requirements = [Requirement(evidence.check, Severity.BLOCKING, {}) for evidence in validation.evidence]
