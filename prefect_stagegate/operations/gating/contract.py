@@ -15,7 +15,10 @@ from prefect_stagegate.model import Validation
 from prefect_stagegate.operations.address import ResolvedVersion
 from prefect_stagegate.operations.staging.fetch import present
 from prefect_stagegate.operations.workspace import Workspace
+from prefect_stagegate.settings import Settings
 from prefect_stagegate.validations import validate
+from prefect_stagegate.validations.parameters import SuiteFacts
+from prefect_stagegate.validations.worker.limits import Limits
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +30,7 @@ def run_contract(
     progress: Callable[[str], None] | None = None,
     *,
     reread: bool = False,
+    facts: SuiteFacts | None = None,
 ) -> Validation:
     """Run the contract on a version; fetch the version first when this node lacks it.
 
@@ -36,6 +40,7 @@ def run_contract(
         cancel: Set it to stop fetching the version.
         progress: Called with lines for people while the work goes on.
         reread: Whether to read all files of tables again, also those that were counted before.
+        facts: The values of the suites' parameters.
 
     Raises:
         ValidationError: The contract could not be evaluated.
@@ -53,9 +58,21 @@ def run_contract(
             dataset=dataset,
             digest=digest,
             progress=report,
+            limits=limits_of(workspace.settings),
             kept=_CatalogValues(workspace.catalog, dataset, reread=reread, is_trial=version.is_trial),
+            facts=facts,
         )
     return replace(validation, seconds=round(time.perf_counter() - began, 3))
+
+
+def limits_of(settings: Settings) -> Limits:
+    """What the settings let a validation take."""
+    return Limits(
+        settings.validation_timeout,
+        settings.validation_memory,
+        settings.validation_spill,
+        str(settings.validation_scratch) if settings.validation_scratch else None,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 from prefect_stagegate.errors import SpecError
 from prefect_stagegate.operations.address import SpecLike, read_spec
+from prefect_stagegate.operations.gating.contract import limits_of
+from prefect_stagegate.settings import Settings
 from prefect_stagegate.spec import Spec
 from prefect_stagegate.validations import lint as lint_contract
 
@@ -26,7 +29,8 @@ def lint(spec: SpecLike) -> Spec:
     loaded = read_spec(spec)
     if problems := list(_idle_requirements(loaded)):
         raise SpecError(spec if isinstance(spec, str) else f"the spec of {loaded.dataset}", problems)
-    lint_contract(loaded.contract, dataset=loaded.dataset)
+    limits = limits_of(Settings.from_environment(os.environ))
+    lint_contract(loaded.contract, dataset=loaded.dataset, limits=limits)
     return loaded
 
 
