@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -62,14 +62,23 @@ def parameters_of(table: str, rows: Mapping[str, int], facts: SuiteFacts) -> Par
     return Parameters(values, reasons)
 
 
-def fill_suite(suite: Mapping[str, Any], parameters: Parameters) -> FilledSuite:
-    """Put the values into a suite, and take out the expectations that lack one."""
+def fill_suite(
+    suite: Mapping[str, Any], parameters: Parameters, zoneless: Collection[str] = frozenset()
+) -> FilledSuite:
+    """Put the values into a suite, and take out the expectations that lack one.
+
+    Args:
+        suite: The suite, as JSON values.
+        parameters: The values.
+        zoneless: Columns whose times have no zone. They compare with no time that has one.
+    """
     kept, not_applicable = [], []
     used: dict[str, Value] = {}
     for item in suite.get("expectations") or ():
         arguments = item.get("kwargs") or {}
+        values = parameters.without_zone() if arguments.get("column") in zoneless else parameters
         try:
-            kept.append({**item, "kwargs": fill(arguments, parameters)})
+            kept.append({**item, "kwargs": fill(arguments, values)})
         except NoValue as missing:
             not_applicable.append(_not_applicable(item, *missing.args))
         else:

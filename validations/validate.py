@@ -115,7 +115,7 @@ def _filled(tables: Sequence[ContractTable], facts: SuiteFacts) -> dict[str, Fil
     """The suites with the values of their parameters, by table; none for a table without expectations."""
     rows = {table.name: table.rows for table in tables}
     return {
-        table.name: fill_suite(table.suite or {}, parameters_of(table.name, rows, facts))
+        table.name: fill_suite(table.suite or {}, parameters_of(table.name, rows, facts), table.zoneless)
         for table in tables
         if table.expectations
     }

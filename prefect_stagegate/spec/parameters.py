@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from prefect_stagegate.errors import did_you_mean
@@ -55,6 +55,14 @@ class Parameters:
             raise NoValue(name, self.reasons.get(name, "it is unknown"))
         value = self.values[name]
         return value if factor is None or isinstance(value, str) else _whole(value * factor)
+
+    def without_zone(self) -> Parameters:
+        """The same with times for columns whose times have no zone, and are taken to be in UTC."""
+        return replace(self, values={name: _local(value) for name, value in self.values.items()})
+
+
+def _local(value: Value) -> Value:
+    return value.removesuffix("Z") if isinstance(value, str) else value
 
 
 def names(tables: Iterable[str]) -> tuple[str, ...]:

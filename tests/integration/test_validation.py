@@ -361,6 +361,7 @@ def test_worker_returns_mistakes_in_suites_and_leaves_no_files(tmp_path: Path, s
 
 
 def test_a_worker_that_takes_too_long_is_ended(tmp_path: Path) -> None:
+    child.end_idle_workers()
     with pytest.raises(ValidationError, match=r"not judged within 0\.2 s"):
         child.judge_in_child([some_job(tmp_path)], dataset="d", limits=Limits(seconds=0.2), progress=print)
 

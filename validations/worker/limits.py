@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import resource
 from dataclasses import dataclass
 
@@ -12,6 +13,11 @@ OUT_OF_MEMORY = 77
 """The status of a process that could not get more memory."""
 SHARE = 4
 """DuckDB spills beyond this part of the memory: Great Expectations, Arrow and rows in transit need some, too."""
+
+_ABOUT_LIMITS = re.compile(
+    r"Out of Memory|MemoryError|Unable to allocate|malloc of size|bad_alloc|max_temp_directory_size|File too large",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +52,11 @@ def applied() -> tuple[int | None, int | None]:
     """The bytes of memory and of one file that this process may take; None where nothing bounds them."""
     memory, spill = (resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_DATA, resource.RLIMIT_FSIZE))
     return _bytes(memory), _bytes(spill)
+
+
+def is_about_limits(error: str) -> bool:
+    """Whether an error, with its type, says that the process needed more memory or scratch space than it may take."""
+    return bool(_ABOUT_LIMITS.search(error))
 
 
 def _bytes(limit: int) -> int | None:

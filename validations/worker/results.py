@@ -14,6 +14,7 @@ from great_expectations.validator.metric_configuration import MetricConfiguratio
 from prefect_stagegate.errors import did_you_mean
 from prefect_stagegate.units import count_text
 from prefect_stagegate.validations.records import ExpectationVerdict, Judgement
+from prefect_stagegate.validations.worker.limits import is_about_limits
 from prefect_stagegate.validations.worker.statements import COMPARE, ONLY
 
 COLUMN_ARGUMENTS = ("column", "column_A", "column_B", "column_list", "column_set")
@@ -148,6 +149,9 @@ NO_COLUMN = re.compile(
 NO_PATTERNS = re.compile(r"(Regex is|Like patterns are) not supported")
 NO_PROVIDER = re.compile(r"No provider found for .* using (?P<engine>\w+)")
 FORBIDDEN = re.compile(rf'{ONLY}|{COMPARE}|Cannot access (file|directory) "(?P<path>.*?)"')
+LIMITS_FIX = (
+    "Raise STAGEGATE_VALIDATION_MEMORY or STAGEGATE_VALIDATION_SPILL; `engine: duckdb` spills to disk, pandas does not."
+)
 FORBIDDEN_FIX = "Name the contract's tables in the query; what else it needs belongs to the dataset's sources."
 
 
@@ -168,6 +172,8 @@ def explain(error: str, kind: str, arguments: Mapping[str, Any], columns: Sequen
             FORBIDDEN_FIX,
         )
     lines = error.splitlines()
+    if is_about_limits(error):
+        return f"not evaluated: {_short(lines[0])}", LIMITS_FIX
     return f"not evaluated: {_short(lines[0]) if lines else 'no reason given'}", "Correct the expectation in the suite."
 
 

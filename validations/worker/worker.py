@@ -31,7 +31,7 @@ from typing import Any, NoReturn, TextIO
 
 from prefect_stagegate.validations.records import TableJob
 from prefect_stagegate.validations.worker.confinement import confine
-from prefect_stagegate.validations.worker.limits import OUT_OF_MEMORY, apply
+from prefect_stagegate.validations.worker.limits import OUT_OF_MEMORY, apply, is_about_limits
 
 Send = Callable[[dict[str, Any]], None]
 
@@ -47,6 +47,7 @@ def main() -> None:
     while select.select([0], [], [], idle)[0] and (line := sys.stdin.readline()):
         job = json.loads(line)
         send({"ended": _run(job, send)})
+    os._exit(0)  # nothing is left to do, and freeing all modules takes a while
 
 
 def _load_libraries() -> None:
@@ -85,9 +86,9 @@ def _judge_and_exit(job: Mapping[str, Any], send: Send, guard: int) -> NoReturn:
         _belong_to(guard)
         _judge(job, send)
         status = 0
-    except MemoryError:
-        status = OUT_OF_MEMORY
-    except BaseException:  # noqa: BLE001 - nothing may return into the guard's code
+    except BaseException as error:  # noqa: BLE001 - nothing may return into the guard's code
+        if is_about_limits(f"{type(error).__name__}: {error}"):
+            status = OUT_OF_MEMORY
         traceback.print_exc()
     finally:
         sys.stderr.flush()
