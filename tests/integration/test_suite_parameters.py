@@ -46,7 +46,7 @@ def expectations_of(decision: Decision) -> Evidence:
     return next(item for item in decision.checks if item.check == "expectations")
 
 
-def test_first_version_is_not_applicable_and_the_next_is_compared(tmp_path: Path) -> None:
+def test_first_version_is_not_compared_and_the_next_is(tmp_path: Path) -> None:
     here = scenario(tmp_path, GROWS, IN_THE_PAST)
     deliver(here, 100)
 

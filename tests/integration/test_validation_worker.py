@@ -133,7 +133,7 @@ def test_kept_worker_ends_with_its_process(judge: Judge, tmp_path: Path, how: st
 # ── bounds, and deaths with their reasons ───────────────────────────────────────────────────────────────────────
 
 
-def test_table_too_large_for_pandas_is_inconclusive_with_what_to_do(judge: Judge) -> None:
+def test_table_too_large_for_pandas_is_inconclusive(judge: Judge) -> None:
     report = judge(rows=10_000_000, engine="pandas", memory=420 << 20)
     (judgement,) = report.judgements
     assert (judgement.verdict, report.unreadable) == ("errored", ())
