@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import resource
 import subprocess
 import sys
 import time
@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from prefect_stagegate.errors import ValidationError
+from prefect_stagegate.errors import UsageError, ValidationError
 from prefect_stagegate.model import Outcome
 from prefect_stagegate.operations.gating.check import check
 from prefect_stagegate.validations.records import TableJob, TableReport
@@ -208,5 +208,11 @@ def test_kernel_bounds_memory_files_and_cores(judge: Judge, monkeypatch: pytest.
     monkeypatch.setattr(child, "COMMAND", (sys.executable, "-c", DYING.format(death=death)))
     with pytest.raises(ValidationError) as caught:
         judge(memory=2 * GIB, spill=GIB)
-    files = min(4096, os.sysconf("SC_OPEN_MAX"))
+    files = min(65536, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
     assert f"[{2 * GIB}, {GIB}, {files}, 0]" in str(caught.value)
+
+
+def test_missing_scratch_folder_is_told_with_its_setting(judge: Judge, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"No scratch folder can be made in .*: No such file") as caught:
+        judge(scratch=str(tmp_path / "absent"))
+    assert "STAGEGATE_VALIDATION_SCRATCH" in caught.value.hint

@@ -20,7 +20,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from typing import IO, Any
 
-from prefect_stagegate.errors import SpecError, ValidationError
+from prefect_stagegate.errors import SpecError, UsageError, ValidationError
 from prefect_stagegate.units import format_size
 from prefect_stagegate.validations.records import TableJob, TableReport
 from prefect_stagegate.validations.worker.confinement import environment
@@ -58,13 +58,25 @@ def judge_in_child(
     Raises:
         SpecError: A suite can't be used; it lists every problem of every suite.
         ValidationError: The process died, or ran out of time or memory.
+        UsageError: No scratch folder can be made.
     """
     with (
-        tempfile.TemporaryDirectory(prefix="stagegate-", dir=limits.scratch) as scratch,
+        _scratch_folder(limits) as scratch,
         _borrowed(scratch) as worker,
         _Job(worker, limits, dataset, progress) as job,
     ):
         return job.run({"scratch": scratch, "tables": [asdict(table) for table in tables], "lint": lint})
+
+
+def _scratch_folder(limits: Limits) -> tempfile.TemporaryDirectory[str]:
+    try:
+        return tempfile.TemporaryDirectory(prefix="stagegate-", dir=limits.scratch)
+    except OSError as error:
+        folder = limits.scratch or tempfile.gettempdir()
+        raise UsageError(
+            f"No scratch folder can be made in {folder}: {error.strerror}",
+            hint=f"Make it writable (mkdir -p {folder}), or name another one by STAGEGATE_VALIDATION_SCRATCH.",
+        ) from error
 
 
 class Worker:

@@ -7,8 +7,8 @@ import resource
 from dataclasses import dataclass
 
 GIB = 1 << 30
-OPEN_FILES = 4096
-"""Files that the process may have open at once, at most."""
+OPEN_FILES = 65536
+"""Files that the process may have open at once, at most: DuckDB opens all files of a table."""
 OUT_OF_MEMORY = 77
 """The status of a process that could not get more memory."""
 SHARE = 4

@@ -49,4 +49,4 @@ def _rows(reference: Accepted) -> Mapping[str, int]:
     checks = reference.decision.checks if reference.decision else ()
     measured: Mapping[str, Any] = next((item.measured for item in checks if item.check == "expectations"), {})
     rows = measured.get("table_rows")
-    return rows if isinstance(rows, Mapping) else {}
+    return {str(table): count for table, count in rows.items() if isinstance(count, int)} if rows else {}
