@@ -13,6 +13,7 @@ from prefect_stagegate.spec.parameters import (
     NoValue,
     Parameters,
     Value,
+    arguments_of,
     examples,
     fill,
     names,
@@ -75,7 +76,10 @@ def fill_suite(
     kept, not_applicable = [], []
     used: dict[str, Value] = {}
     for item in suite.get("expectations") or ():
-        arguments = item.get("kwargs") or {}
+        arguments = arguments_of(item)
+        if not arguments:
+            kept.append(item)
+            continue
         values = parameters.without_zone() if arguments.get("column") in zoneless else parameters
         try:
             kept.append({**item, "kwargs": fill(arguments, values)})
@@ -105,5 +109,5 @@ def example_suite(suite: Mapping[str, Any], tables: Sequence[str]) -> Mapping[st
 def misused(table: str, suite: Mapping[str, Any], tables: Sequence[str]) -> Iterator[str]:
     """The mistakes in a suite's parameters, a line each. A stored spec was not checked when it was loaded."""
     for number, item in enumerate(suite.get("expectations") or (), start=1):
-        for argument, problem in parameter_problems(item.get("kwargs") or {}, names(tables)):
+        for argument, problem in parameter_problems(arguments_of(item), names(tables)):
             yield f"table {table}, expectation {number} ({item.get('type')}): argument {argument!r}: {problem}"

@@ -84,7 +84,13 @@ def names_in(arguments: Mapping[str, Any]) -> set[str]:
 def uses(tables: Mapping[str, TableSpec], name: str) -> bool:
     """Whether an expectation of the tables' suites names a parameter."""
     items = (item for table in tables.values() for item in (table.suite or {}).get("expectations") or ())
-    return any(name in names_in(item.get("kwargs") or {}) for item in items)
+    return any(name in names_in(arguments_of(item)) for item in items)
+
+
+def arguments_of(expectation: object) -> Mapping[str, Any]:
+    """An expectation's arguments; none for what is no expectation, which the worker reports."""
+    arguments = expectation.get("kwargs") if isinstance(expectation, Mapping) else None
+    return arguments if isinstance(arguments, Mapping) else {}
 
 
 def fill(arguments: Mapping[str, Any], parameters: Parameters) -> dict[str, Any]:

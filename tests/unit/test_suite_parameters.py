@@ -10,7 +10,7 @@ import pytest
 from prefect_stagegate.errors import SpecError
 from prefect_stagegate.operations.address import read_spec
 from prefect_stagegate.spec.parameters import Parameters, fill, names, parameter_problems
-from prefect_stagegate.validations.parameters import SuiteFacts, fill_suite, parameters_of
+from prefect_stagegate.validations.parameters import SuiteFacts, fill_suite, misused, parameters_of
 
 STAGED = "2026-01-31T03:00:00.000000Z"
 PARAMETERS = parameters_of("flights", {"flights": 90, "planes": 7}, SuiteFacts(STAGED, {"flights": 100}))
@@ -74,6 +74,12 @@ def test_expectation_without_a_value_is_named_and_not_judged() -> None:
     (judgement,) = filled.not_applicable
     assert (judgement.expectation, judgement.verdict, judgement.severity) == ("grows", "not-applicable", "warning")
     assert judgement.problem == "${previous.rows} has no value: pilot names no other version"
+
+
+def test_what_is_no_expectation_is_left_to_the_worker() -> None:
+    suite = {"expectations": ["text", {"type": "t", "kwargs": ["x"]}, {"kwargs": {}}]}
+    assert fill_suite(suite, PARAMETERS).suite == suite
+    assert not list(misused("t", suite, ["t"]))
 
 
 def test_time_has_no_zone_where_the_column_has_none() -> None:
