@@ -268,6 +268,30 @@ class Settings:
         "Seconds that a transfer waits for a free slot of its concurrency limits before it gives up.",
         _seconds(1, 604_800),
     )
+    validation_memory: int = _setting(
+        "8GiB",
+        "1GiB to 1TiB",
+        "Bytes of memory that the process which judges tables may take; DuckDB spills to disk beyond a quarter of it.",
+        _size("1GiB", "1TiB"),
+    )
+    validation_timeout: float = _setting(
+        "3600",
+        "1 to 604800 seconds",
+        "Seconds that judging the tables of one version may take.",
+        _seconds(1, 604_800),
+    )
+    validation_scratch: Path | None = _setting(
+        "",
+        "a folder",
+        "Where judging tables spills what exceeds its memory; without it, the system's folder of temporary files.",
+        _optional(_folder),
+    )
+    validation_spill: int = _setting(
+        "64GiB",
+        "64MiB to 1000TiB",
+        "Bytes that judging the tables of one version may spill there.",
+        _size("64MiB", "1000TiB"),
+    )
     signing_key: Path | None = _setting(
         "", "a PEM file", "An Ed25519 key that signs each decision; nothing is signed without it.", _optional(_folder)
     )

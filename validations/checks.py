@@ -11,7 +11,7 @@ A check's outcome is that of its worst finding. From the worst: fail, inconclusi
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from prefect_stagegate.errors import did_you_mean
@@ -161,11 +161,13 @@ def _expectations(observations: Observations) -> ContractCheckResult:
     verdicts = [judgement.verdict for report in observations.reports.values() for judgement in report.judgements]
     total = sum(table.expectations for table in with_suite)
     kept = verdicts.count(ExpectationVerdict.PASSED)
+    idle = verdicts.count(ExpectationVerdict.NOT_APPLICABLE)
     counts = {
         "asked": total,
-        "evaluated": len(verdicts) - verdicts.count(ExpectationVerdict.ERRORED),
+        "evaluated": evaluated(verdicts),
         "failed": verdicts.count(ExpectationVerdict.FAILED),
         "errored": verdicts.count(ExpectationVerdict.ERRORED),
+        "not_applicable": idle,
     }
     rows = sum(file.rows for table in with_suite for file in observations.read(table))
     verb = "holds" if total == 1 else "hold"
@@ -175,20 +177,32 @@ def _expectations(observations: Observations) -> ContractCheckResult:
         summary = f"{unjudged} of {count_text(listed, 'file')} could not be judged; in the others, {summary}"
     if errored := counts["errored"]:
         summary += f"; {errored} could not be evaluated"
+    if idle:
+        summary += f"; {count_text(idle, 'expectation is', 'expectations are')} not applicable"
     read = {name: report.read for name, report in observations.reports.items() if report.read is not None}
     sandboxes = sorted({report.sandbox for report in observations.reports.values()})
-    return _result(
+    result = _result(
         findings,
         summary,
         {
             **counts,
             "rows": rows,
+            "table_rows": {table.name: table.rows for table in observations.tables},
             "suites": suites,
+            "parameters": {name: dict(used) for name, used in observations.parameters.items() if used},
             "files_read": read,
             "sandbox": sandboxes[0] if sandboxes else "none",
             **recorded_results(list(observations.reports.values())),
         },
     )
+    # Findings that decide nothing must not make a suite pass of which nothing was evaluated.
+    nothing = result.outcome is Outcome.PASS and idle == total
+    return replace(result, outcome=Outcome.NOT_APPLICABLE) if nothing else result
+
+
+def evaluated(verdicts: Sequence[ExpectationVerdict]) -> int:
+    """How many expectations were evaluated, whatever came of it."""
+    return sum(verdict in (ExpectationVerdict.PASSED, ExpectationVerdict.FAILED) for verdict in verdicts)
 
 
 def _coverage(observations: Observations) -> ContractCheckResult:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from prefect_stagegate.model import Evidence, Finding, Outcome, TableResult
 from prefect_stagegate.units import count_text
-from prefect_stagegate.validations.checks import CHECKS, table_findings
+from prefect_stagegate.validations.checks import CHECKS, evaluated, table_findings
 from prefect_stagegate.validations.observations import ORDER, Observations, worst
 from prefect_stagegate.validations.records import ExpectationVerdict
 from prefect_stagegate.validations.results import caller_results
@@ -60,7 +60,7 @@ def table_result(table: ContractTable, observations: Observations) -> TableResul
         name=table.name,
         files=len(table.listed),
         rows=sum(file.rows for file in observations.read(table)),
-        evaluated=len(verdicts) - verdicts.count(ExpectationVerdict.ERRORED),
+        evaluated=evaluated(verdicts),
         failed=verdicts.count(ExpectationVerdict.FAILED),
         passed=outcome in (Outcome.PASS, Outcome.WARN),
         expectations=caller_results(report),

@@ -2,6 +2,7 @@
 
 The severity decides, not Great Expectations' own `success`: a failed critical expectation fails, a failed warning
 warns, and a failed info is noted. An expectation that could not be evaluated is inconclusive, unless it is an info.
+One that is not applicable is named, and decides nothing.
 """
 
 from __future__ import annotations
@@ -52,7 +53,9 @@ def _findings(table: str, judgement: Judgement, rows: Mapping[str, int]) -> Iter
     outcome = (UNKNOWN if judgement.verdict is ExpectationVerdict.ERRORED else FAILURE)[judgement.severity]
     note = "noted: " if outcome is Outcome.PASS else ""
     subject = f"{table}.{judgement.column}" if judgement.column else f"table {table}"
-    if not judgement.places:
+    if judgement.verdict is ExpectationVerdict.NOT_APPLICABLE:
+        yield Finding(subject, f"not applicable: {judgement.expectation}: {judgement.problem}", "", Outcome.PASS)
+    elif not judgement.places:
         yield Finding(subject, f"{note}{judgement.expectation}: {judgement.problem}", judgement.fix, outcome)
     elif len(judgement.places) > MOST_FILES or len(judgement.places) == len(rows) > 1:
         yield Finding(subject, note + _in_many_files(judgement, rows), judgement.fix, outcome)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from prefect_stagegate.model import Finding, Outcome
+from prefect_stagegate.spec.parameters import Value
 from prefect_stagegate.validations.files.facts import REWRITE
 from prefect_stagegate.validations.files.files import ProbedFiles
 from prefect_stagegate.validations.records import TableReport
@@ -29,6 +30,8 @@ class Observations:
     tables: Sequence[ContractTable]
     reports: Mapping[str, TableReport]
     """Reports by table. A table without a suite or without rows has none."""
+    parameters: Mapping[str, Mapping[str, Value]] = field(default_factory=dict)
+    """The values of each suite's parameters, by table and by name."""
 
     def unreadable(self) -> dict[str, Finding]:
         """The files that could not be opened, or not read to the end."""

@@ -53,6 +53,8 @@ class ExpectationVerdict(StrEnum):
     FAILED = "failed"
     ERRORED = "errored"
     """It could not be evaluated, so nothing is known about the data."""
+    NOT_APPLICABLE = "not-applicable"
+    """A parameter of it has no value for this version."""
 
 
 @dataclass(frozen=True, slots=True)

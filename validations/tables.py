@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from pyarrow import types
+
 from prefect_stagegate.canonical import digest_of
 from prefect_stagegate.model import Outcome
 from prefect_stagegate.spec import TableSpec
@@ -70,6 +72,16 @@ class ContractTable:
         """The suite as JSON values: dates of the YAML file become text."""
         suite: Mapping[str, Any] | None = self.spec.model_dump(mode="json")["suite"]
         return suite
+
+    @property
+    def zoneless(self) -> set[str]:
+        """The columns whose times have no zone."""
+        return {
+            field.name
+            for file in self.judged
+            for field in file.schema
+            if types.is_timestamp(field.type) and field.type.tz is None
+        }
 
     @property
     def suite_digest(self) -> str:

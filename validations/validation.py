@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from threading import Event
-from typing import Protocol
+from typing import Any, Protocol
 
 from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.errors import SpecError, UsageError, did_you_mean
@@ -19,12 +20,22 @@ from prefect_stagegate.validations.engines.engine import ENGINES
 from prefect_stagegate.validations.evidence import gather, table_result
 from prefect_stagegate.validations.files.files import ProbedFiles, probe_files
 from prefect_stagegate.validations.observations import Observations
-from prefect_stagegate.validations.records import TableJob
+from prefect_stagegate.validations.parameters import (
+    FilledSuite,
+    SuiteFacts,
+    example_suite,
+    fill_suite,
+    misused,
+    parameters_of,
+)
+from prefect_stagegate.validations.records import TableJob, TableReport
 from prefect_stagegate.validations.tables import ContractTable, examine
 from prefect_stagegate.validations.worker.child import judge_in_child
+from prefect_stagegate.validations.worker.limits import Limits
 
-TIMEOUT = 3600.0
-"""Seconds that judging all tables of one version may take."""
+DEFAULT_LIMITS = Limits()
+KEEPS = (Outcome.PASS, Outcome.WARN, Outcome.NOT_APPLICABLE)
+"""Outcomes of checks with which a version keeps its contract."""
 
 
 class KeptValues(Protocol):
@@ -55,10 +66,11 @@ def validate(  # noqa: PLR0913 - one parameter for each choice of the caller
     dataset: str,
     digest: str,
     progress: Callable[[str], None] = _silent,
-    timeout: float = TIMEOUT,
+    limits: Limits = DEFAULT_LIMITS,
     kept: KeptValues | None = None,
     cancel: Event | None = None,
     data_docs: Path | None = None,
+    facts: SuiteFacts | None = None,
 ) -> Validation:
     """Judge one version that lies complete below `view`.
 
@@ -72,10 +84,11 @@ def validate(  # noqa: PLR0913 - one parameter for each choice of the caller
         dataset: The dataset's name.
         digest: The version's digest; the evidence is bound to it.
         progress: Called with lines for people while the work goes on.
-        timeout: Seconds that judging the tables may take.
+        limits: What the process that judges the tables may take.
         kept: What validations found out about single files; None to read all files and keep nothing.
         cancel: Set it to stop probing files.
         data_docs: A new or empty folder for Great Expectations' own pages of the results; None for no pages.
+        facts: The values of the suites' parameters; None where nothing but this version is known.
 
     Raises:
         Cancelled: `cancel` was set.
@@ -83,7 +96,8 @@ def validate(  # noqa: PLR0913 - one parameter for each choice of the caller
         UsageError: The folder `data_docs` is not empty or can't be written, or no table has results to show.
         SpecError: The contract can't be used: an unknown type, engine or expectation, or a wrong argument.
             It lists every such problem.
-        ValidationError: The process that judges the tables died or ran out of time, or too many that probe files died.
+        ValidationError: The process that judges the tables died, or ran out of time or memory, or too many that probe
+            files died.
     """
     _refuse_problems(contract, dataset)
     if data_docs is not None:
@@ -97,56 +111,90 @@ def validate(  # noqa: PLR0913 - one parameter for each choice of the caller
     if files.decoded_before:
         progress(f"probed {count_text(files.decoded, 'file')}; {files.decoded_before:,} passed before")
     tables = [examine(name, spec, files) for name, spec in contract.tables.items()]
+    suites = _filled(tables, facts or SuiteFacts())
     jobs = [
-        _job(table, view, files, kept.load(table.name) if kept else NO_VALUES)
+        _job(table, suites[table.name].suite, view, files, kept.load(table.name) if kept else NO_VALUES)
         for table in tables
-        if table.expectations and table.rows
+        if table.rows and table.name in suites and suites[table.name].suite["expectations"]
     ]
     if jobs:
         progress("loading Great Expectations")
     elif data_docs is not None:
         raise UsageError("There is nothing for Data Docs", hint="Give a table with rows a suite.", dataset=dataset)
     reports = (
-        judge_in_child(jobs, dataset=dataset, timeout=timeout, progress=progress, data_docs=data_docs) if jobs else {}
+        judge_in_child(jobs, dataset=dataset, limits=limits, progress=progress, data_docs=data_docs) if jobs else {}
     )
+    _keep(reports, kept, progress)
+    parameters = {name: filled.used for name, filled in suites.items()}
+    observations = Observations(files, tables, _complete(reports, tables, suites), parameters)
+    evidence = gather(observations, digest=digest, at=stamp(now()))
+    return Validation(
+        dataset=dataset,
+        digest=digest,
+        passed=all(item.outcome in KEEPS for item in evidence),
+        tables=tuple(table_result(table, observations) for table in tables),
+        evidence=evidence,
+    )
+
+
+def _filled(tables: Sequence[ContractTable], facts: SuiteFacts) -> dict[str, FilledSuite]:
+    """The suites with the values of their parameters, by table; none for a table without expectations."""
+    rows = {table.name: table.rows for table in tables}
+    return {
+        table.name: fill_suite(table.suite or {}, parameters_of(table.name, rows, facts), table.zoneless)
+        for table in tables
+        if table.expectations
+    }
+
+
+def _keep(reports: Mapping[str, TableReport], kept: KeptValues | None, progress: Callable[[str], None]) -> None:
+    """Keep the values of single files, and say how many files were read."""
     for name, report in reports.items():
         if report.read is not None:
             counted = count_text(len(report.values.files), "file")
             progress(f"table {name}: read {report.read} of {counted}; the others were counted before")
         if kept and report.values.files:
             kept.save(name, report.values)
-    observations = Observations(files, tables, reports)
-    evidence = gather(observations, digest=digest, at=stamp(now()))
-    return Validation(
-        dataset=dataset,
-        digest=digest,
-        passed=all(item.outcome in (Outcome.PASS, Outcome.WARN) for item in evidence),
-        tables=tuple(table_result(table, observations) for table in tables),
-        evidence=evidence,
-    )
 
 
-def lint(contract: ContractSpec, *, dataset: str, timeout: float = TIMEOUT) -> None:
+def _complete(
+    reports: Mapping[str, TableReport], tables: Sequence[ContractTable], suites: Mapping[str, FilledSuite]
+) -> dict[str, TableReport]:
+    """The reports with the expectations that are not applicable."""
+    complete = dict(reports)
+    for table in tables:
+        idle = suites[table.name].not_applicable if table.name in suites and table.rows else ()
+        if idle:
+            report = complete.get(table.name, TableReport(table.name, ()))
+            complete[table.name] = replace(report, judgements=[*report.judgements, *idle])
+    return complete
+
+
+def lint(contract: ContractSpec, *, dataset: str, limits: Limits = DEFAULT_LIMITS) -> None:
     """Find the mistakes in a contract without any data.
 
     Args:
         contract: The contract, with its suites.
         dataset: The dataset's name, for errors.
-        timeout: Seconds that loading Great Expectations and building the suites may take.
+        limits: What the process that builds the suites may take.
 
     Raises:
         SpecError: As `validate`.
         ValidationError: The process that builds the suites died or ran out of time.
     """
     _refuse_problems(contract, dataset)
-    suites = {name: table.model_dump(mode="json")["suite"] for name, table in contract.tables.items()}
     jobs = [
-        TableJob(name, contract.tables[name].engine, suite, view="", files=())
-        for name, suite in suites.items()
-        if suite
+        TableJob(name, contract.tables[name].engine, example_suite(suite, list(contract.tables)), view="", files=())
+        for name, suite in _suites(contract).items()
     ]
     if jobs:
-        judge_in_child(jobs, dataset=dataset, timeout=timeout, progress=_silent, lint=True)
+        judge_in_child(jobs, dataset=dataset, limits=limits, progress=_silent, lint=True)
+
+
+def _suites(contract: ContractSpec) -> dict[str, Mapping[str, Any]]:
+    """The suites as JSON values, by table."""
+    suites = {name: table.model_dump(mode="json")["suite"] for name, table in contract.tables.items()}
+    return {name: suite for name, suite in suites.items() if suite}
 
 
 def _refuse_problems(contract: ContractSpec, dataset: str) -> None:
@@ -162,11 +210,15 @@ def _problems(contract: ContractSpec) -> Iterator[str]:
         for column, kind in table.columns.items():
             if problem := type_problem(kind):
                 yield f"table {name}: column {column}: {problem}"
+    for name, suite in _suites(contract).items():
+        yield from misused(name, suite, list(contract.tables))
 
 
-def _job(table: ContractTable, view: Path, probed: ProbedFiles, known: FileValues) -> TableJob:
+def _job(
+    table: ContractTable, suite: Mapping[str, Any], view: Path, probed: ProbedFiles, known: FileValues
+) -> TableJob:
     files = [file.path for file in table.judged]
     columns = list(dict.fromkeys(name for file in table.judged for name in file.schema.names))
     digests = {path: probed.digests[path] for path in files}
     folder, personal = str(view.absolute()), table.personal
-    return TableJob(table.name, table.spec.engine, table.suite or {}, folder, files, columns, digests, known, personal)
+    return TableJob(table.name, table.spec.engine, suite, folder, files, columns, digests, known, personal)

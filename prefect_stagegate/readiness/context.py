@@ -34,6 +34,7 @@ from prefect_stagegate.model import (
 from prefect_stagegate.readiness.node.machine import Machine
 from prefect_stagegate.readiness.node.nvml import Gpus
 from prefect_stagegate.spec import Gate, Spec
+from prefect_stagegate.spec.parameters import PREVIOUS_ROWS, uses
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +213,14 @@ def _or_unknown(read: Callable[[], str]) -> str:
         return UNKNOWN
 
 
-BINDINGS: dict[str, Callable[[CheckContext], str]] = {
+def _previous(context: CheckContext) -> str | None:
+    """The version whose rows the suites compare with; None where they compare with none."""
+    if not uses(context.spec.contract.tables, PREVIOUS_ROWS):
+        return None
+    return context.reference.digest if context.reference else "none"
+
+
+BINDINGS: dict[str, Callable[[CheckContext], str | None]] = {
     "version": lambda context: context.digest,
     "environment": lambda context: context.environment.fingerprint,
     "target": lambda context: context.target,
@@ -237,11 +245,13 @@ BINDINGS: dict[str, Callable[[CheckContext], str]] = {
     "reference": lambda context: (
         context.reference.digest if context.reference and context.undeclared_tables else "none"
     ),
+    "previous": _previous,
     "answers": lambda context: digest_of(
         [asdict(record) for record in (context.request, *context.approvals) if record]
     ),
 }
-"""What an answer can depend on. When a value changes, exactly the evidence that is bound to it ends."""
+"""What an answer can depend on. When a value changes, exactly the evidence that is bound to it ends.
+None where the answer does not depend on it."""
 
 
 def _digest(failed: tuple[FailedObject, ...]) -> str:

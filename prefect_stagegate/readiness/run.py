@@ -57,7 +57,7 @@ def run_check(definition: CheckDefinition, requirement: Requirement, context: Ch
 
 def binding(definition: CheckDefinition, requirement: Requirement, context: CheckContext) -> dict[str, str]:
     """The values of everything that a check's answer depends on, by name."""
-    values = {name: BINDINGS[name](context) for name in definition.binds}
+    values = {name: value for name in definition.binds if (value := BINDINGS[name](context)) is not None}
     return values | {
         "check_version": str(definition.version),
         "parameters": parameters_digest(definition, requirement),

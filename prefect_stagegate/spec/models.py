@@ -65,8 +65,9 @@ class TableSpec(SpecModel):
     files: Glob = Field(description="Glob of the dataset's paths that are the table.", examples=["flights/*.parquet"])
     suite: dict[str, Any] | None = Field(
         default=None,
-        description="Great Expectations suite of the table: a YAML file relative to the spec, or the suite itself.",
-        examples=["suites/flights.yaml"],
+        description="Great Expectations suite of the table: a YAML file relative to the spec, the suite itself, or a "
+        "list of these, whose expectations are joined.",
+        examples=["suites/flights.yaml", ["suites/common.yaml", "suites/flights.yaml"]],
     )
     engine: Engine = Field(default="duckdb", description="What evaluates the suite.", examples=["duckdb"])
     columns: dict[Text, Text] = Field(

@@ -12,7 +12,7 @@ from prefect_stagegate.model import Severity
 from prefect_stagegate.spec.fields import TARGET_SCHEMA
 from prefect_stagegate.spec.models import Spec
 from prefect_stagegate.spec.requirements import MOST_PASSES, KnownChecks
-from prefect_stagegate.spec.suites import SuiteSpec
+from prefect_stagegate.spec.suites import MOST_SUITES, SuiteSpec
 from prefect_stagegate.units import format_duration
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -70,7 +70,9 @@ def json_schema(known_checks: KnownChecks) -> dict[str, Any]:
     spec["properties"]["owners"] = _owners(spec["properties"]["owners"])
     spec["properties"]["gates"]["propertyNames"] = TARGET_SCHEMA
     suite = definitions["TableSpec"]["properties"]["suite"]
-    suite["anyOf"] = [{"type": "string"}, refs[(SuiteSpec, "validation")], {"type": "null"}]
+    one_suite = [{"type": "string"}, refs[(SuiteSpec, "validation")]]
+    many_suites = {"type": "array", "items": {"anyOf": one_suite}, "minItems": 1, "maxItems": MOST_SUITES}
+    suite["anyOf"] = [*one_suite, many_suites, {"type": "null"}]
     checks = {name: _parameters(definitions[keys[known.parameters]], name) for name, known in known_checks.items()}
     # Items of `require` are a mapping in the file and a model here, so the schema of their model is replaced.
     definitions["Severity"] = _SEVERITY

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -13,6 +13,7 @@ from prefect_stagegate.spec import vocabulary
 from prefect_stagegate.spec.complaints import check
 from prefect_stagegate.spec.document import Document, UnreadableDocument, read_beside
 from prefect_stagegate.spec.fields import SpecModel, Text
+from prefect_stagegate.spec.parameters import examples, fill, names, parameter_problems
 from prefect_stagegate.spec.yamltree import Loc
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 ArgumentProblems = Callable[[Mapping[str, Any]], Iterable[tuple[str, str]]]
 """Finds the arguments of an expectation that no suite may have, each with the reason."""
+MOST_SUITES = 20
+"""Suites that one table may have as a list."""
 
 
 class ExpectationSpec(SpecModel):
@@ -84,6 +87,8 @@ def inline_suites(document: Document, argument_problems: ArgumentProblems | None
     tables = contract.get("tables") if isinstance(contract, dict) else None
     if not isinstance(contract, dict) or not isinstance(tables, dict):
         return values
+    if argument_problems:
+        argument_problems = _with_parameters(argument_problems, [str(name) for name in tables])
     inlined = {
         name: {**table, "suite": _suite(document, name, table["suite"], argument_problems)}
         if isinstance(table, dict) and table.get("suite") is not None
@@ -93,15 +98,46 @@ def inline_suites(document: Document, argument_problems: ArgumentProblems | None
     return {**values, "contract": {**contract, "tables": inlined}}
 
 
+def _with_parameters(argument_problems: ArgumentProblems, tables: Sequence[str]) -> ArgumentProblems:
+    """Check an expectation's parameters first, then its arguments with an example of each value."""
+
+    def problems(arguments: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+        wrong = list(parameter_problems(arguments, names(tables)))
+        return wrong or argument_problems(fill(arguments, examples(tables)))
+
+    return problems
+
+
 def _suite(
     document: Document, table: str, suite: object, argument_problems: ArgumentProblems | None
 ) -> dict[str, Any] | None:
-    loc = ("contract", "tables", table, "suite")
+    loc: Loc = ("contract", "tables", table, "suite")
+    if not isinstance(suite, list):
+        return _read_or_checked(document, loc, table, suite, argument_problems)
+    if not 1 <= len(suite) <= MOST_SUITES:
+        document.report(loc, f"must have 1 to {MOST_SUITES} suites, not {len(suite)}")
+        return None
+    parts = [
+        _read_or_checked(document, (*loc, index), table, part, argument_problems) for index, part in enumerate(suite)
+    ]
+    return _joined(table, [part for part in parts if part is not None])
+
+
+def _joined(table: str, suites: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """One suite with the expectations of all, in their order; of other keys, a later suite's count."""
+    together = {key: value for suite in suites for key, value in suite.items()}
+    expectations = [expectation for suite in suites for expectation in suite["expectations"]]
+    return {**together, "name": table, "expectations": expectations}
+
+
+def _read_or_checked(
+    document: Document, loc: Loc, table: str, suite: object, argument_problems: ArgumentProblems | None
+) -> dict[str, Any] | None:
     if isinstance(suite, str):
         return _from_file(document, loc, table, suite, argument_problems)
     if isinstance(suite, dict):
         return _checked(document, loc, table, suite, argument_problems)
-    document.report(loc, "must be a suite's file or the suite itself")
+    document.report(loc, "must be a suite's file, the suite itself, or a list of these")
     return None
 
 
@@ -165,10 +201,10 @@ def _report_expectation(
     if kind not in known:
         document.report((*loc, "type"), f"there is no expectation {kind!r}: {did_you_mean(kind, known)}")
         return
-    names = vocabulary.arguments(kind)
-    for name in arguments if names else ():
-        if name not in names:
-            document.report((*loc, "kwargs", name), f"{kind} has no such argument: {did_you_mean(name, names)}")
+    allowed = vocabulary.arguments(kind)
+    for name in arguments if allowed else ():
+        if name not in allowed:
+            document.report((*loc, "kwargs", name), f"{kind} has no such argument: {did_you_mean(name, allowed)}")
     for name in vocabulary.required(kind):
         if name not in arguments:
             document.report((*loc, "kwargs"), f"{kind} lacks the argument {name!r}")

@@ -1,6 +1,12 @@
-"""The names that a contract may use: column types, and Great Expectations' expectations with their arguments.
+"""The names that a contract may use: column types, and expectations with their arguments.
 
-Great Expectations takes seconds to import, so its names are read from the JSON schemas that it ships.
+Great Expectations takes seconds to import, so its names are read from the JSON schemas that it ships. Another package
+adds an expectation by an entry point, named after the expectation's type, that leads to its class:
+
+    [project.entry-points."prefect_stagegate.expectations"]
+    expect_column_values_to_be_airports = "my_package.expectations:ExpectColumnValuesToBeAirports"
+
+Only the process that evaluates suites imports it.
 """
 
 from __future__ import annotations
@@ -8,6 +14,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Mapping, Sequence
 from functools import cache
+from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -18,18 +25,27 @@ COLUMN_TYPES = (
     *("float16", "float32", "float64", "tinyint", "smallint", "bigint", "real", "double", "boolean", "varchar"),
 )
 """The names of types under `columns:`; validations knows what each accepts."""
+GROUP = "prefect_stagegate.expectations"
+"""The entry points of expectations in other packages."""
 
 
 @cache
 def expectations() -> Mapping[str, str]:
-    """Great Expectations' expectations, each with the file that lists its arguments; empty where it isn't installed."""
+    """All expectations, each with the file that lists its arguments; empty where Great Expectations isn't installed."""
     folder = _schemas()
     if folder is None:
         return {}
     index = json.loads(folder.joinpath("index.json").read_bytes())
     listed = {name: str(folder / facts["schema_file"]) for name, facts in index["expectations"].items()}
-    # Some expectations are documented without a schema; their arguments can't be checked.
-    return {**dict.fromkeys(index["documented_absent"], ""), **listed}
+    # Some of them have no schema, and those of other packages have none: their arguments are not checked here.
+    return {**dict.fromkeys([*custom_expectations(), *index["documented_absent"]], ""), **listed}
+
+
+def custom_expectations() -> Mapping[str, EntryPoint]:
+    """The entry points of expectations in other packages, by the expectation's type."""
+    # Sorted, so that with two packages for one type every node takes the same one.
+    points = sorted(entry_points(group=GROUP), key=lambda point: point.value, reverse=True)
+    return {point.name: point for point in points}
 
 
 def arguments(expectation: str) -> Collection[str]:

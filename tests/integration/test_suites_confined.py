@@ -22,8 +22,9 @@ from prefect_stagegate.validations import validate
 from prefect_stagegate.validations.engines.duckdb_dialect import FOLDERS, Refused, register
 from prefect_stagegate.validations.records import ExpectationVerdict, TableJob, TableReport
 from prefect_stagegate.validations.worker import child, landlock
-from prefect_stagegate.validations.worker.confinement import NOT_CONFINED, VARIABLES, environment
+from prefect_stagegate.validations.worker.confinement import NOT_CONFINED, ONE_THREAD, VARIABLES, environment
 from prefect_stagegate.validations.worker.judge import BadSuites, judge_tables
+from prefect_stagegate.validations.worker.limits import Limits
 
 DAYS = pd.to_datetime(["2013-01-01", "2013-06-01", "2013-12-31"]).tz_localize("America/New_York")
 ROWS = pd.DataFrame({"x": [1, 2, 3], "name": ["a", "b", "c"], "at": DAYS})
@@ -272,7 +273,7 @@ def test_worker_confines_what_judges(view: Path, tmp_path: Path, monkeypatch: py
     script = INTRUDER.format(secret=str(tmp_path / "secret.txt"))
     monkeypatch.setattr(child, "COMMAND", (sys.executable, "-c", script))
     job = TableJob("t", "duckdb", {}, str(view), ["t.parquet"])
-    report = child.judge_in_child([job], dataset="d", timeout=60, progress=print)["t"]
+    report = child.judge_in_child([job], dataset="d", limits=Limits(), progress=print)["t"]
     held = landlock.version() > 0
     assert report.judgements[0].problem == ("PermissionError" if held else "hush")
     assert report.sandbox == (f"Landlock {landlock.version()}" if held else NOT_CONFINED)
@@ -298,7 +299,10 @@ def test_what_judges_ends_with_its_guard(view: Path, monkeypatch: pytest.MonkeyP
     pids: list[str] = []
     with pytest.raises(ValidationError, match="not judged within 15 s"):
         child.judge_in_child(
-            [TableJob("t", "duckdb", {}, str(view), ["t.parquet"])], dataset="d", timeout=15, progress=pids.append
+            [TableJob("t", "duckdb", {}, str(view), ["t.parquet"])],
+            dataset="d",
+            limits=Limits(seconds=15),
+            progress=pids.append,
         )
     status = Path("/proc", pids[0], "stat")
     deadline = time.monotonic() + 20
@@ -310,7 +314,8 @@ def test_what_judges_ends_with_its_guard(view: Path, monkeypatch: pytest.MonkeyP
 def test_worker_knows_no_credentials() -> None:
     given = {"AWS_SECRET_ACCESS_KEY": "hush", "PREFECT_API_KEY": "hush", "HOME": "/home/ann", "TZ": "UTC"}
     variables = environment(given, "/scratch")
-    assert variables == {"TZ": "UTC", "GX_ANALYTICS_ENABLED": "false", "TMPDIR": "/scratch", "HOME": "/scratch"}
+    scratch = {"TMPDIR": "/scratch", "HOME": "/scratch"}
+    assert variables == {"TZ": "UTC", "GX_ANALYTICS_ENABLED": "false", **scratch, **ONE_THREAD}
     assert "TZ" in VARIABLES
 
 

@@ -27,6 +27,7 @@ from prefect_stagegate.validations.engines.duckdb_dialect import FOLDERS, Refuse
 from prefect_stagegate.validations.queries.duck import MEMORY_MIB, THREADS
 from prefect_stagegate.validations.queries.sql import PARQUET, relation
 from prefect_stagegate.validations.records import RefusedRows, TableJob
+from prefect_stagegate.validations.worker.limits import SHARE, applied
 from prefect_stagegate.validations.worker.results import columns_of, metric_of
 from prefect_stagegate.validations.worker.values import RowWriter
 
@@ -43,10 +44,10 @@ class DuckDBEngine:
             register(),
             database=str(scratch / "views.duckdb"),
             query={
-                "memory_limit": f"{MEMORY_MIB}MiB",
                 "temp_directory": str(scratch / "spill"),
                 "threads": str(THREADS),
                 "preserve_insertion_order": "false",
+                **_bounds(),
                 FOLDERS: json.dumps(sorted({table.view for table in tables} | {str(scratch)})),
             },
         )
@@ -149,6 +150,13 @@ class DuckDBEngine:
         with self._database.connect() as connection:
             result = connection.exec_driver_sql(statement)
             return [tuple(row) for row in result] if result.returns_rows else []
+
+
+def _bounds() -> dict[str, str]:
+    """DuckDB's bounds of memory and spilled bytes, from those of this process."""
+    memory, spill = applied()
+    bounds = {"memory_limit": f"{memory // SHARE}B" if memory else f"{MEMORY_MIB}MiB"}
+    return bounds | {"max_temp_directory_size": f"{spill}B"} if spill else bounds
 
 
 def _is_text(path: str) -> bool:

@@ -1,7 +1,12 @@
-"""The parent's side of the worker: start it, read its messages, and remove the process and its files."""
+"""The parent's side of the worker: start it, send it jobs, read its messages, and end it.
+
+A worker whose job ended stays for the next validation of this process, since Great Expectations takes seconds to load.
+It ends with this process, or when it had nothing to do for a while.
+"""
 
 from __future__ import annotations
 
+import atexit
 import json
 import logging
 import os
@@ -10,21 +15,26 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Sequence
-from contextlib import suppress
-from dataclasses import asdict
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
-from prefect_stagegate.errors import SpecError, ValidationError, WorkerCrashed
+from prefect_stagegate.errors import SpecError, UsageError, WorkerCrashed
+from prefect_stagegate.units import format_size
 from prefect_stagegate.validations.data_docs import publish
 from prefect_stagegate.validations.records import TableJob, TableReport
 from prefect_stagegate.validations.worker.confinement import environment
+from prefect_stagegate.validations.worker.limits import OUT_OF_MEMORY, Limits
 
 COMMAND = (sys.executable, "-P", "-m", "prefect_stagegate.validations.worker.worker")
 """`-P`: a module in the current folder must not shadow a library."""
+IDLE_SECONDS = 300
+"""Seconds after which a worker without a job ends by itself."""
 LAST_SECONDS = 5.0
-"""Seconds that a worker may take to end by itself after its last message."""
+"""Seconds that a worker may take to end by itself."""
 STDERR_BYTES = 16_384
 """The last bytes of the worker's standard error that are logged."""
 LINE_LENGTH = 200
@@ -37,93 +47,80 @@ def judge_in_child(
     tables: Sequence[TableJob],
     *,
     dataset: str,
-    timeout: float,
+    limits: Limits,
     progress: Callable[[str], None],
     lint: bool = False,
     data_docs: Path | None = None,
 ) -> dict[str, TableReport]:
-    """Judge tables in one new process.
+    """Judge tables in one process beside this one.
 
     Args:
         tables: What to judge; at least one.
         dataset: For errors.
-        timeout: Seconds after which the process is killed.
+        limits: What the process may take. It is killed when its time is over.
         progress: Called with lines for people.
         lint: Only build the suites; then the reports are empty, and no file is looked at.
         data_docs: A new or empty folder for Great Expectations' pages of the results; None for no pages.
 
     Raises:
         SpecError: A suite can't be used; it lists every problem of every suite.
-        WorkerCrashed: The process died.
-        ValidationError: It ran out of time.
-        UsageError: The folder `data_docs` can't be written.
+        WorkerCrashed: The process died, or ran out of time or memory.
+        UsageError: No scratch folder can be made, or the folder `data_docs` can't be written.
     """
-    with tempfile.TemporaryDirectory(prefix="stagegate-") as scratch, tempfile.TemporaryFile() as stderr:
-        job = {
-            "scratch": scratch,
-            "tables": [asdict(table) for table in tables],
-            "lint": lint,
-            "data_docs": data_docs is not None,
-        }
-        with _Child(job, stderr, timeout) as child:
-            reports = _read(child, dataset, progress)
-        # The worker sends a table's report when it is judged: fewer reports mean that it died.
-        if set(reports) != {table.name for table in tables}:
-            raise _died(child, stderr, dataset)
+    with (
+        _scratch_folder(limits) as scratch,
+        _borrowed(scratch) as worker,
+        _Job(worker, limits, dataset, progress) as job,
+    ):
+        record = {"scratch": scratch, "tables": [asdict(table) for table in tables], "lint": lint}
+        reports = job.run({**record, "data_docs": data_docs is not None})
         if data_docs is not None:
-            # The pages come after the last report.
-            if child.process.returncode:
-                raise _died(child, stderr, dataset)
             publish(Path(scratch), data_docs)
     return reports
 
 
-class _Child:
-    """The running worker. Leaving the block ends it in every case."""
+def _scratch_folder(limits: Limits) -> tempfile.TemporaryDirectory[str]:
+    try:
+        return tempfile.TemporaryDirectory(prefix="stagegate-", dir=limits.scratch)
+    except OSError as error:
+        folder = limits.scratch or tempfile.gettempdir()
+        raise UsageError(
+            f"No scratch folder can be made in {folder}: {error.strerror}",
+            hint=f"Make it writable (mkdir -p {folder}), or name another one by STAGEGATE_VALIDATION_SCRATCH.",
+        ) from error
 
-    def __init__(self, job: dict[str, Any], stderr: IO[bytes], timeout: float) -> None:
+
+class Worker:
+    """A running worker, which does one job at a time."""
+
+    def __init__(self, scratch: str) -> None:
+        self.kind = _kind()
+        self.stderr = tempfile.TemporaryFile()  # noqa: SIM115 - it stays open as long as the worker runs
+        self.used = time.monotonic()
         self.process = subprocess.Popen(
-            COMMAND,
+            [*COMMAND, str(IDLE_SECONDS)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
-            stderr=stderr,
-            env=environment(os.environ, job["scratch"]),
+            stderr=self.stderr,
+            env=environment(os.environ, scratch),
         )
-        self.job = json.dumps(job).encode() + b"\n"
-        self.seconds = timeout
-        self.timed_out = False
-        self._timer = threading.Timer(timeout, self._time_out)
 
-    def _time_out(self) -> None:
-        self.timed_out = True
-        self.process.kill()
+    def can_work(self) -> bool:
+        """Whether it can take a job: it runs, won't end soon, and would be started alike now."""
+        is_fresh = time.monotonic() - self.used < IDLE_SECONDS / 2
+        return is_fresh and self.kind == _kind() and self.process.poll() is None
 
-    def __enter__(self) -> _Child:
-        # The timer starts before the job is written: a worker that never reads it must be killed, too.
-        self._timer.start()
-        assert self.process.stdin is not None  # noqa: S101 - asked for above
-        with suppress(BrokenPipeError):
-            # Standard input stays open: the worker takes its end for the end of this process.
-            self.process.stdin.write(self.job)
-            self.process.stdin.flush()
-        return self
-
-    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
-        self._timer.cancel()
-        # After all reports, let the worker end by itself.
-        if error is None:
-            self._wait()
+    def end(self) -> None:
+        """End it in every case."""
         # Closing standard input makes the worker end its judging process and wait for it, so that nobody uses the
         # scratch folder any more when it is removed.
         self._close(self.process.stdin)
-        self._wait()
+        with suppress(subprocess.TimeoutExpired):
+            self.process.wait(LAST_SECONDS)
         self.process.kill()
         self._close(self.process.stdout)
         self.process.wait()
-
-    def _wait(self) -> None:
-        with suppress(subprocess.TimeoutExpired):
-            self.process.wait(LAST_SECONDS)
+        self.stderr.close()
 
     def _close(self, pipe: IO[bytes] | None) -> None:
         with suppress(BrokenPipeError):
@@ -131,43 +128,151 @@ class _Child:
                 pipe.close()
 
 
-def _read(child: _Child, dataset: str, progress: Callable[[str], None]) -> dict[str, TableReport]:
-    reports: dict[str, TableReport] = {}
-    assert child.process.stdout is not None  # noqa: S101 - asked for above
-    for line in child.process.stdout:
-        message = json.loads(line)
-        if "progress" in message:
-            progress(message["progress"])
-        elif "problems" in message:
-            raise SpecError(f"the contract of {dataset}", message["problems"])
-        else:
-            report = TableReport.from_json(message["table"])
-            reports[report.name] = report
-    return reports
+def _kind() -> tuple[object, ...]:
+    """What a worker is started with; another environment needs another worker."""
+    return COMMAND, environment(os.environ, "")
 
 
-def _died(child: _Child, stderr: IO[bytes], dataset: str) -> ValidationError:
-    if child.timed_out:
-        return ValidationError(
-            f"The tables were not judged within {child.seconds:g} s",
-            hint="Name fewer files in the contract, or stage smaller versions.",
-            dataset=dataset,
-        )
-    output = _last_output(stderr)
-    # The traceback is for whoever debugs the worker; people who wait for a gate need its last line.
-    log.debug("The last output of the process that judges the tables of %s:\n%s", dataset, output)
-    last_line = output.splitlines()[-1][:LINE_LENGTH] if output else ""
-    return WorkerCrashed(
-        f"The process that judges the tables crashed with status {child.process.returncode}"
-        + (f": {last_line.rstrip('.')}" if last_line else ""),
-        hint="Most often the system's out-of-memory killer ends it so: free memory, or validate on a larger node."
-        if child.process.returncode == -signal.SIGKILL
-        else "Run the command again with --debug for the whole traceback; the crash says nothing about the data.",
-        dataset=dataset,
-    )
+_idle: list[Worker] = []
+_lock = threading.Lock()
 
 
-def _last_output(stderr: IO[bytes]) -> str:
-    """The end of the worker's standard error."""
-    stderr.seek(max(0, stderr.seek(0, os.SEEK_END) - STDERR_BYTES))
-    return stderr.read().decode(errors="replace").strip()
+@contextmanager
+def _borrowed(scratch: str) -> Iterator[Worker]:
+    """A worker for this block alone. Afterwards one is kept; after an error it is ended."""
+    worker = _take() or Worker(scratch)
+    try:
+        yield worker
+    except BaseException:
+        worker.end()
+        raise
+    worker.used = time.monotonic()
+    with _lock:
+        is_kept = not _idle
+        if is_kept:
+            _idle.append(worker)
+    if not is_kept:
+        worker.end()
+
+
+def _take() -> Worker | None:
+    with _lock:
+        worker = _idle.pop() if _idle else None
+    if worker is None or worker.can_work():
+        return worker
+    worker.end()
+    return None
+
+
+def end_idle_workers() -> None:
+    """End the worker that is kept for the next validation of this process."""
+    while _idle:
+        _idle.pop().end()
+
+
+def _forget_workers() -> None:
+    """Leave the parent's worker to the parent, and close the copies of its pipes."""
+    global _lock  # noqa: PLW0603 - another thread of the parent may hold the old one
+    _lock = threading.Lock()
+    _idle.clear()
+
+
+atexit.register(end_idle_workers)
+os.register_at_fork(after_in_child=_forget_workers)
+
+
+@dataclass
+class _Job:
+    """One job of a worker. The time-out, which starts with the block, kills the worker."""
+
+    worker: Worker
+    limits: Limits
+    dataset: str
+    progress: Callable[[str], None]
+    timed_out: bool = False
+    quoted: int = 0
+    """Where this job's part of the worker's standard error begins."""
+    reports: dict[str, TableReport] = field(default_factory=dict)
+
+    def __enter__(self) -> _Job:
+        self.quoted = os.fstat(self.worker.stderr.fileno()).st_size
+        self._timer = threading.Timer(self.limits.seconds, self._time_out)
+        self._timer.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._timer.cancel()
+
+    def _time_out(self) -> None:
+        self.timed_out = True
+        self.worker.process.kill()
+
+    def run(self, job: Mapping[str, Any]) -> dict[str, TableReport]:
+        """Send the job and read its reports; raises as `judge_in_child`."""
+        stdin = self.worker.process.stdin
+        assert stdin is not None  # noqa: S101 - asked for above
+        line = json.dumps({**job, "memory": self.limits.memory, "spill": self.limits.spill}).encode() + b"\n"
+        with suppress(BrokenPipeError):
+            # Standard input stays open: the worker takes its end for the end of this process.
+            stdin.write(line)
+            stdin.flush()
+        status = self._read()
+        # The worker sends a table's report when it is judged: fewer reports mean that its process died.
+        if status != 0 or set(self.reports) != {table["name"] for table in job["tables"]}:
+            raise self._died(status)
+        return self.reports
+
+    def _read(self) -> int | None:
+        """Read messages to the job's end, and return the judging process' status; None when the worker died."""
+        assert self.worker.process.stdout is not None  # noqa: S101 - asked for above
+        problems: list[str] = []
+        for line in self.worker.process.stdout:
+            message = json.loads(line)
+            if "progress" in message:
+                self.progress(message["progress"])
+            elif "problems" in message:
+                problems = message["problems"]
+            elif "ended" in message:
+                if problems:
+                    raise SpecError(f"the contract of {self.dataset}", problems)
+                return int(message["ended"])
+            else:
+                report = TableReport.from_json(message["table"])
+                self.reports[report.name] = report
+        return None
+
+    def _died(self, status: int | None) -> WorkerCrashed:
+        if status is None:
+            with suppress(subprocess.TimeoutExpired):
+                self.worker.process.wait(LAST_SECONDS)
+            status = self.worker.process.poll()
+        output = self._last_output()
+        # The traceback is for whoever debugs the worker; people who wait for a gate need its last line.
+        log.debug("The last output of the process that judges the tables of %s:\n%s", self.dataset, output)
+        what, hint = self._reason(status)
+        last_line = output.splitlines()[-1][:LINE_LENGTH] if output and not self.timed_out else ""
+        text = f"{what}: {last_line.rstrip('.')}" if last_line else what
+        return WorkerCrashed(text, hint=hint, dataset=self.dataset)
+
+    def _reason(self, status: int | None) -> tuple[str, str]:
+        """What happened to the judging process, and what to do."""
+        if self.timed_out:
+            hint = "Raise STAGEGATE_VALIDATION_TIMEOUT, name fewer files in the contract, or stage smaller versions."
+            return f"The tables were not judged within {self.limits.seconds:g} s", hint
+        memory = format_size(self.limits.memory)
+        if status == OUT_OF_MEMORY:
+            hint = "Raise STAGEGATE_VALIDATION_MEMORY, or judge the table with `engine: duckdb`, which spills."
+            return f"The process that judges the tables needed more than its {memory} of memory", hint
+        if status == -signal.SIGKILL:
+            hint = (
+                f"Most often that is the system's out-of-memory killer: lower STAGEGATE_VALIDATION_MEMORY ({memory})."
+            )
+            return "The process that judges the tables was killed (SIGKILL)", hint
+        hint = "Run the command again with --debug for the whole traceback; the crash says nothing about the data."
+        kind = signal.Signals(-status).name if status is not None and status < 0 else f"status {status}"
+        return f"The process that judges the tables crashed with {kind}", hint
+
+    def _last_output(self) -> str:
+        descriptor = self.worker.stderr.fileno()
+        start = max(self.quoted, os.fstat(descriptor).st_size - STDERR_BYTES)
+        return os.pread(descriptor, STDERR_BYTES, start).decode(errors="replace").strip()

@@ -30,12 +30,15 @@ VARIABLES = ("PATH", "LD_LIBRARY_PATH", "LANG", "LANGUAGE", "TZ", "TZDIR", "VIRT
 PREFIXES = ("LC_", "PYTHON", "OMP_", "OPENBLAS_", "MKL_", "COVERAGE_", "COV_")
 """The variables that the process gets, by name and by prefix. None of them holds credentials."""
 
+ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
+"""Keep the libraries from starting threads when they are imported: a fork of a process with threads may hang."""
+
 
 def environment(given: Mapping[str, str], scratch: str) -> dict[str, str]:
     """The environment of the validating process: no secrets, and the scratch folder as its home."""
     kept = {name: value for name, value in given.items() if name in VARIABLES or name.startswith(PREFIXES)}
     # Great Expectations leaves its temporary folders behind. In the scratch folder they are removed with it.
-    return {**kept, "GX_ANALYTICS_ENABLED": "false", "TMPDIR": scratch, "HOME": scratch}
+    return {**kept, "GX_ANALYTICS_ENABLED": "false", "TMPDIR": scratch, "HOME": scratch, **ONE_THREAD}
 
 
 def confine(scratch: str, views: Iterable[str]) -> str:

@@ -21,8 +21,9 @@ from prefect_stagegate.validations.engines.known_metrics import KnownMetrics, kn
 from prefect_stagegate.validations.files.facts import UnreadableFile
 from prefect_stagegate.validations.files.probes import PROBES, table_probe
 from prefect_stagegate.validations.records import ExpectationVerdict, Judgement, TableJob, TableReport
-from prefect_stagegate.validations.worker.results import engine_reason, error_of, is_about_the_suite, judge
-from prefect_stagegate.validations.worker.suites import POSITION, build
+from prefect_stagegate.validations.worker.limits import is_about_limits
+from prefect_stagegate.validations.worker.results import LIMITS_FIX, engine_reason, error_of, is_about_the_suite, judge
+from prefect_stagegate.validations.worker.suites import POSITION, BuiltSuite, build
 
 VERDICT_ONLY = {"result_format": "BOOLEAN_ONLY"}
 """Asks for the counts that decide. Examples take a query over the table for each expectation."""
@@ -48,35 +49,44 @@ def judge_tables(tables: Sequence[TableJob], scratch: Path, progress: Callable[[
         BadSuites: A suite is wrong. It is raised before any table is read.
     """
     suites = _build_suites(tables)
+    if problems := [problem for built in suites.values() for problem in built.problems]:
+        raise BadSuites(problems)
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = ProgressBarsConfig(globally=False, metric_calculations=False)
     engines: dict[str, SuiteEngine] = {}
     for table in tables:
-        expectations = suites[table.name]
+        expectations = suites[table.name].expectations
         progress(f"judging table {table.name}: expectations {len(expectations)}, files {len(table.files)}")
         if table.engine not in engines:
             # An engine gets all its tables, since a suite of one may query the others.
             of_engine = [other for other in tables if other.engine == table.engine]
             engines[table.engine] = load_engine(table.engine)(context, of_engine, scratch)
-        yield _judge_table(engines[table.engine], table, expectations)
+        report = _judge_table(engines[table.engine], table, expectations)
+        yield replace(report, judgements=[*report.judgements, *suites[table.name].unloadable])
 
 
 def lint_tables(tables: Sequence[TableJob]) -> Iterator[TableReport]:
     """Build the suites of the tables and judge nothing: the reports are empty.
 
     Raises:
-        BadSuites: A suite is wrong.
+        BadSuites: A suite is wrong, or needs a package that can't be loaded.
     """
-    for name in _build_suites(tables):
-        yield TableReport(name, ())
-
-
-def _build_suites(tables: Sequence[TableJob]) -> dict[str, list[Expectation]]:
-    """The expectations of each table; raises `BadSuites` with the mistakes of all of them."""
-    built = {table.name: build(table.name, table.suite) for table in tables}
-    if problems := [problem for _, of_table in built.values() for problem in of_table]:
+    suites = _build_suites(tables)
+    problems = [problem for built in suites.values() for problem in built.problems]
+    problems += [
+        f"table {name}: {judgement.expectation}: {judgement.problem}. {judgement.fix}"
+        for name, built in suites.items()
+        for judgement in built.unloadable
+    ]
+    if problems:
         raise BadSuites(problems)
-    return {name: expectations for name, (expectations, _) in built.items()}
+    for table in tables:
+        yield TableReport(table.name, ())
+
+
+def _build_suites(tables: Sequence[TableJob]) -> dict[str, BuiltSuite]:
+    """The expectations of each table, with the mistakes in its suite."""
+    return {table.name: build(table.name, table.suite) for table in tables}
 
 
 def _judge_table(engine: SuiteEngine, table: TableJob, expectations: Sequence[Expectation]) -> TableReport:
@@ -96,13 +106,18 @@ def _judge_table(engine: SuiteEngine, table: TableJob, expectations: Sequence[Ex
 def _try_to_run(engine: SuiteEngine, table: TableJob, expectations: Sequence[Expectation]) -> tuple[list[Judged], bool]:
     """All judgements, and whether there was an error that the suite doesn't explain."""
     try:
+        if not expectations:
+            return [], False
         judged = _run(engine.batch(table), table, expectations)
     except Exception as error:  # noqa: BLE001 - engines raise what their libraries raise
+        text = f"{type(error).__name__}: {error}"
         reason = engine_reason(str(error) or type(error).__name__, is_discreet=bool(table.personal))
         problem = f"not evaluated: the table could not be read: {reason}"
-        errored = [(item, _errored(item, problem, table.columns), str(error)) for item in expectations]
-        return errored, True
-    return judged, any(error and not is_about_the_suite(error) for _, _, error in judged)
+        fix = LIMITS_FIX if is_about_limits(text) else ""
+        errored = [(item, _errored(item, problem, fix, table.columns), text) for item in expectations]
+        # A file is not unreadable because the memory was too small for the table.
+        return errored, not fix
+    return judged, any(error and not (is_about_the_suite(error) or is_about_limits(error)) for _, _, error in judged)
 
 
 def _run(batch: Batch, table: TableJob, expectations: Sequence[Expectation]) -> list[Judged]:
@@ -169,9 +184,10 @@ def _judged(result: gx.core.ExpectationValidationResult, table: TableJob) -> Jud
     return expectation, judgement, "" if result.success else error_of(result)
 
 
-def _errored(expectation: Expectation, problem: str, columns: Sequence[str]) -> Judgement:
+def _errored(expectation: Expectation, problem: str, fix: str, columns: Sequence[str]) -> Judgement:
     empty = gx.core.ExpectationValidationResult(success=False, result={}, exception_info={})
-    return replace(judge(empty, expectation, columns), problem=problem)
+    judgement = judge(empty, expectation, columns)
+    return replace(judgement, problem=problem, fix=fix or judgement.fix)
 
 
 def _unreadable(table: TableJob) -> list[tuple[str, str]]:

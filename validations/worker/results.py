@@ -14,6 +14,7 @@ from great_expectations.validator.metric_configuration import MetricConfiguratio
 from prefect_stagegate.errors import did_you_mean
 from prefect_stagegate.units import count_text
 from prefect_stagegate.validations.records import ExpectationVerdict, Judgement, ShownValues
+from prefect_stagegate.validations.worker.limits import is_about_limits
 from prefect_stagegate.validations.worker.statements import COMPARE, ONLY
 from prefect_stagegate.validations.worker.values import MASKED, Form, RowWriter, pattern, plain, short
 
@@ -173,6 +174,9 @@ NO_PROVIDER = re.compile(r"No provider found for .* using (?P<engine>\w+)")
 FORBIDDEN = re.compile(rf'{ONLY}|{COMPARE}|Cannot access (file|directory) "(?P<path>.*?)"')
 QUOTED = re.compile(r"'.*'")
 """From the first to the last quotation mark, since a value may hold some."""
+LIMITS_FIX = (
+    "Raise STAGEGATE_VALIDATION_MEMORY or STAGEGATE_VALIDATION_SPILL; `engine: duckdb` spills to disk, pandas does not."
+)
 FORBIDDEN_FIX = "Name the contract's tables in the query; what else it needs belongs to the dataset's sources."
 
 
@@ -202,7 +206,8 @@ def explain(
             f"not evaluated: it opens {match['path']}, and a suite reads the files of its version only",
             FORBIDDEN_FIX,
         )
-    return f"not evaluated: {engine_reason(error, is_discreet=is_discreet)}", "Correct the expectation in the suite."
+    reason = engine_reason(error, is_discreet=is_discreet)
+    return f"not evaluated: {reason}", LIMITS_FIX if is_about_limits(error) else "Correct the expectation in the suite."
 
 
 def engine_reason(error: str, *, is_discreet: bool) -> str:

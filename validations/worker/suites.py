@@ -7,6 +7,7 @@ data that nobody looked at. This module builds each expectation itself and repor
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any
 
 from great_expectations.compatibility import pydantic
@@ -16,38 +17,61 @@ from great_expectations.expectations.expectation_configuration import Expectatio
 from great_expectations.expectations.registry import get_expectation_impl, list_registered_expectation_implementations
 
 from prefect_stagegate.errors import did_you_mean
+from prefect_stagegate.validations.records import ExpectationVerdict, Judgement
+from prefect_stagegate.validations.worker.plugins import UnloadablePlugin, load_custom_expectation
 from prefect_stagegate.validations.worker.statements import argument_problems
 
 POSITION = "stagegate_position"
 KEYS = ("type", "kwargs", "severity", "description", "notes", "meta")
 
 
-def build(table: str, suite: Mapping[str, Any]) -> tuple[list[Expectation], list[str]]:
-    """Build a suite's expectations.
+@dataclass(frozen=True, slots=True)
+class BuiltSuite:
+    """What became of a suite's expectations."""
 
-    Returns:
-        The expectations, each with its position (from 1) under `POSITION` in its `meta`, and a line for each mistake
-        that names the table and the position.
-    """
-    expectations: list[Expectation] = []
-    problems: list[str] = []
+    expectations: list[Expectation] = field(default_factory=list)
+    """Each with its position (from 1) under `POSITION` in its `meta`."""
+    unloadable: list[Judgement] = field(default_factory=list)
+    """Those of packages that can't be loaded: nothing is wrong with the suite, and nothing is known about the data."""
+    problems: list[str] = field(default_factory=list)
+    """A line for each mistake, which names the table and the expectation's position (from 1)."""
+
+
+def build(table: str, suite: Mapping[str, Any]) -> BuiltSuite:
+    """Build a suite's expectations."""
+    built = BuiltSuite()
     for number, item in enumerate(suite.get("expectations") or [], start=1):
-        made = _expectation(item)
+        kind = item.get("type", "without a type") if isinstance(item, Mapping) else item
+        try:
+            made = _expectation(item)
+        except UnloadablePlugin as error:
+            built.unloadable.append(_unloadable(item, *error.args))
+            continue
         if isinstance(made, Expectation):
             made.meta = {**(made.meta or {}), POSITION: number}
-            expectations.append(made)
+            built.expectations.append(made)
         else:
-            kind = item.get("type", "without a type") if isinstance(item, Mapping) else item
-            problems += [f"table {table}, expectation {number} ({kind}): {problem}" for problem in made]
-    return expectations, problems
+            built.problems.extend(f"table {table}, expectation {number} ({kind}): {problem}" for problem in made)
+    return built
+
+
+def _unloadable(item: Mapping[str, Any], reason: str, fix: str) -> Judgement:
+    severity = str(item.get("severity", "critical"))
+    verdict = ExpectationVerdict.ERRORED
+    return Judgement(item["type"], "", severity, verdict, f"not evaluated: {reason}", fix)
 
 
 def _expectation(item: Any) -> Expectation | list[str]:
-    """The expectation, or what is wrong with it."""
+    """The expectation, or what is wrong with it.
+
+    Raises:
+        UnloadablePlugin: Another package has it, and can't be loaded.
+    """
     if not isinstance(item, Mapping) or not isinstance(item.get("type"), str):
         return ["an expectation is a mapping with `type` and `kwargs`"]
     if unknown := [f"unknown key {key!r}: {did_you_mean(str(key), KEYS)}" for key in item if key not in (*KEYS, "id")]:
         return unknown
+    load_custom_expectation(item["type"])
     known = list_registered_expectation_implementations()
     if item["type"] not in known:
         return [f"there is no such expectation: {did_you_mean(item['type'], known)}"]

@@ -1,15 +1,17 @@
-"""The process that imports Great Expectations: it reads one job from standard input and writes lines of JSON.
+"""The process that imports Great Expectations: it reads jobs from standard input and writes lines of JSON.
 
-    → {"scratch": "/tmp/…", "tables": [{TableJob}, …], "lint": false, "data_docs": false}
+    → {"scratch": "/tmp/…", "tables": [{TableJob}, …], "lint": false, "data_docs": false, "memory": 1e9, "spill": 1e9}
     ← {"progress": "table flights: 8 expectations over 12 files"}
     ← {"table": {TableReport}}
     ← {"problems": ["table flights, expectation 3 (…): …"]}        instead of any table
+    ← {"ended": 0}                                                 the judging process' status: the job is over
 
 With `"data_docs": true` it also makes Great Expectations' pages, in the scratch folder. With `"lint": true` it builds
 the suites, judges nothing, and sends empty reports.
 
-It is two processes. The second one judges, and can open only what `confinement` lists. The first one is its guard and
-waits. When the parent ends, standard input closes: the guard then kills the second one and removes the scratch folder.
+It is two processes. The first one loads Great Expectations, which takes seconds, and then only waits: it is the guard.
+For each job it forks a second one, which judges, and can open only what `confinement` lists. When the parent ends,
+standard input closes: the guard then kills the second one and removes the scratch folder.
 """
 
 from __future__ import annotations
@@ -21,8 +23,9 @@ import select
 import shutil
 import signal
 import sys
-from collections.abc import Callable
-from contextlib import suppress
+import tempfile
+import traceback
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
@@ -30,6 +33,7 @@ from typing import Any, NoReturn, TextIO
 from prefect_stagegate.validations.data_docs import MADE
 from prefect_stagegate.validations.records import TableJob
 from prefect_stagegate.validations.worker.confinement import confine
+from prefect_stagegate.validations.worker.limits import OUT_OF_MEMORY, apply, is_about_limits
 
 Send = Callable[[dict[str, Any]], None]
 
@@ -37,14 +41,78 @@ _PR_SET_PDEATHSIG = 1
 
 
 def main() -> None:
-    """Do the job on standard input."""
-    job = json.loads(sys.stdin.readline())
-    _leave_a_guard(job["scratch"])
-    tables = [TableJob.from_json(table) for table in job["tables"]]
-    # Confine the process before it imports anything that could start threads: those would stay unconfined.
-    sandbox = confine(job["scratch"], {table.view for table in tables if table.view})
+    """Do the jobs on standard input, one after the other, until none came for a while. Seconds are the argument."""
+    idle = float(sys.argv[1])
     # Before Great Expectations is imported: what libraries print must not mix with the results.
     send = _sender(_reserve_standard_output())
+    _load_libraries()
+    while select.select([0], [], [], idle)[0] and (line := sys.stdin.readline()):
+        job = json.loads(line)
+        send({"ended": _run(job, send)})
+    os._exit(0)  # nothing is left to do, and freeing all modules takes a while
+
+
+def _load_libraries() -> None:
+    """Import what every job needs, once. Their threads stay behind at a fork, and start again where needed."""
+    from prefect_stagegate.validations.engines.engine import load_engine
+    from prefect_stagegate.validations.worker import judge
+
+    del judge
+    load_engine("duckdb")
+
+
+def _run(job: Mapping[str, Any], send: Send) -> int:
+    """Judge in a new process, and return its status; negative for a signal."""
+    ended, alive = os.pipe()
+    guard = os.getpid()
+    process = os.fork()
+    if not process:
+        os.close(ended)
+        _judge_and_exit(job, send, guard)
+    os.close(alive)
+    # The pipe closes with the judging process, standard input with the parent.
+    readable, _, _ = select.select([0, ended], [], [])
+    if 0 in readable and ended not in readable:
+        os.kill(process, signal.SIGKILL)
+        os.waitpid(process, 0)
+        shutil.rmtree(job["scratch"], ignore_errors=True)
+        os._exit(1)
+    os.close(ended)
+    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+
+
+def _judge_and_exit(job: Mapping[str, Any], send: Send, guard: int) -> NoReturn:
+    """Judge in this process, which the guard has just forked, and end it."""
+    status = 1
+    try:
+        _belong_to(guard)
+        _judge(job, send)
+        status = 0
+    except BaseException as error:  # noqa: BLE001 - nothing may return into the guard's code
+        if is_about_limits(f"{type(error).__name__}: {error}"):
+            status = OUT_OF_MEMORY
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        os._exit(status)
+
+
+def _belong_to(guard: int) -> None:
+    """End with the guard, and leave standard input to it."""
+    # The guard may have ended before this call.
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+    if os.getppid() != guard:
+        os._exit(1)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+
+
+def _judge(job: Mapping[str, Any], send: Send) -> None:
+    tables = [TableJob.from_json(table) for table in job["tables"]]
+    os.environ |= {"TMPDIR": job["scratch"], "HOME": job["scratch"]}
+    tempfile.tempdir = None
+    # Only this thread came through the fork. All that it starts from now on is confined with it.
+    sandbox = confine(job["scratch"], {table.view for table in tables if table.view})
+    apply(job["memory"], job["spill"])
     from prefect_stagegate.validations.worker import judge
 
     try:
@@ -64,45 +132,6 @@ def main() -> None:
             build_site(tables, reports, Path(job["scratch"], MADE))
     except judge.BadSuites as error:
         send({"problems": error.args[0]})
-
-
-def _leave_a_guard(scratch: str) -> None:
-    """Go on in a new process; the old one stays behind as its guard."""
-    guard = os.getpid()
-    ended, alive = os.pipe()
-    if judge := os.fork():
-        os.close(alive)
-        _guard(judge, ended, scratch)
-    os.close(ended)
-    # Let the kernel kill the judge when its guard is killed. The guard may have ended before this call.
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != guard:
-        os._exit(1)
-    # Standard input belongs to the guard from now on.
-    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-
-
-def _guard(judge: int, ended: int, scratch: str) -> NoReturn:
-    """Wait for the judge and end as it did. When the parent ends first, kill the judge and remove its files.
-
-    Args:
-        judge: The id of the process that judges.
-        ended: The reading end of a pipe, whose other end closes with the judge.
-        scratch: The folder with the judge's files.
-    """
-    readable, _, _ = select.select([0, ended], [], [])
-    if 0 in readable:
-        os.kill(judge, signal.SIGKILL)
-        os.waitpid(judge, 0)
-        shutil.rmtree(scratch, ignore_errors=True)
-        os._exit(1)
-    code = os.waitstatus_to_exitcode(os.waitpid(judge, 0)[1])
-    # A judge that a signal killed: die by the same signal, so that the parent sees the same status.
-    if code < 0:
-        with suppress(OSError):  # SIGKILL has no handler to take away
-            signal.signal(-code, signal.SIG_DFL)
-        os.kill(os.getpid(), -code)
-    os._exit(code)
 
 
 def _reserve_standard_output() -> TextIO:

@@ -18,12 +18,13 @@ from prefect_stagegate.catalog import RefAction, RefEntry, moves, withdrawn
 from prefect_stagegate.clock import now
 from prefect_stagegate.environment import Environment
 from prefect_stagegate.errors import StagegateError
-from prefect_stagegate.model import Address, CredentialLife, Finding
+from prefect_stagegate.model import Address, CredentialLife, Finding, Validation
 from prefect_stagegate.operations.address import ResolvedVersion
 from prefect_stagegate.operations.environment import capture_environment
 from prefect_stagegate.operations.gating.approve import request_for
 from prefect_stagegate.operations.gating.contract import run_contract
 from prefect_stagegate.operations.gating.measuring import VersionMeasures
+from prefect_stagegate.operations.gating.parameters import suite_facts
 from prefect_stagegate.operations.read import keep_dataset
 from prefect_stagegate.operations.staging.probe import probe
 from prefect_stagegate.operations.staging.sources import open_sources, open_spec_source
@@ -65,6 +66,12 @@ def build_context(
     request = request_for(workspace, dataset, digest, gate.target, gate.policy) if gate.target else None
     machine = Machine()
     log = workspace.catalog.history(dataset, gate.target) if gate.target else []
+    reference = _reference(log, digest)
+
+    def validation() -> Validation:
+        facts = suite_facts(workspace.catalog, version, gate, reference)
+        return run_contract(workspace, version, cancel, progress, reread=reread, data_docs=data_docs, facts=facts)
+
     return CheckContext(
         dataset=dataset,
         digest=digest,
@@ -79,9 +86,7 @@ def build_context(
         entries=manifest.entries,
         origins=lambda: workspace.catalog.origins(dataset, digest),
         failed=cache(lambda: workspace.catalog.failed(dataset, digest)),
-        validation=_cache_with_errors(
-            lambda: run_contract(workspace, version, cancel, progress, reread=reread, data_docs=data_docs)
-        ),
+        validation=_cache_with_errors(validation),
         table_time=lambda table: _newest(workspace, version, table),
         probe_source=lambda position: _probe(workspace, version, position),
         credential_life=lambda position: _credential_life(workspace, version, position),
@@ -98,7 +103,7 @@ def build_context(
         after=len(log),
         below=_below(workspace, version, gate.extends) if gate.extends else None,
         accepted=_last_accepted(log, digest),
-        reference=_reference(log, digest),
+        reference=reference,
         request=request,
         approvals=tuple(workspace.catalog.approvals(request)) if request else (),
         waivers=tuple(workspace.catalog.waivers(dataset, digest, gate.target)) if gate.target else (),

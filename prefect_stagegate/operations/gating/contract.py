@@ -17,7 +17,10 @@ from prefect_stagegate.operations.address import ResolvedVersion
 from prefect_stagegate.operations.gating.profiling import profile_version
 from prefect_stagegate.operations.staging.fetch import present
 from prefect_stagegate.operations.workspace import Workspace
+from prefect_stagegate.settings import Settings
 from prefect_stagegate.validations import validate
+from prefect_stagegate.validations.parameters import SuiteFacts
+from prefect_stagegate.validations.worker.limits import Limits
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +33,7 @@ def run_contract(
     *,
     reread: bool = False,
     data_docs: Path | None = None,
+    facts: SuiteFacts | None = None,
 ) -> Validation:
     """Run the contract on a version; fetch the version first when this node lacks it.
 
@@ -40,6 +44,7 @@ def run_contract(
         progress: Called with lines for people while the work goes on.
         reread: Whether to read all files again, also those that were counted or passed their probes before.
         data_docs: A new or empty folder for Great Expectations' own pages of the results.
+        facts: The values of the suites' parameters.
 
     Raises:
         ValidationError: The contract could not be evaluated.
@@ -57,12 +62,24 @@ def run_contract(
             dataset=dataset,
             digest=digest,
             progress=report,
+            limits=limits_of(workspace.settings),
             kept=_CatalogValues(workspace.catalog, dataset, reread=reread, is_trial=version.is_trial),
             cancel=cancel,
             data_docs=data_docs,
+            facts=facts,
         )
         profile_version(workspace, version, view, cancel, report, reread=reread)
     return replace(validation, seconds=round(time.perf_counter() - began, 3))
+
+
+def limits_of(settings: Settings) -> Limits:
+    """What the settings let a validation take."""
+    return Limits(
+        settings.validation_timeout,
+        settings.validation_memory,
+        settings.validation_spill,
+        str(settings.validation_scratch) if settings.validation_scratch else None,
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 from prefect_stagegate.errors import SpecError
 from prefect_stagegate.operations.address import SpecLike, read_spec
+from prefect_stagegate.operations.gating.contract import limits_of
 from prefect_stagegate.operations.gating.unanswered import APPROVAL
 from prefect_stagegate.readiness import CHECKS
 from prefect_stagegate.readiness.checks.approval import ApprovalParameters
 from prefect_stagegate.readiness.context import addresses_of
 from prefect_stagegate.readiness.wording import listed
+from prefect_stagegate.settings import Settings
 from prefect_stagegate.spec import Requirement, Spec
 from prefect_stagegate.validations import lint as lint_contract
 
@@ -31,7 +34,8 @@ def lint(spec: SpecLike) -> Spec:
     loaded = read_spec(spec)
     if problems := list(_idle_requirements(loaded)):
         raise SpecError(spec if isinstance(spec, str) else f"the spec of {loaded.dataset}", problems)
-    lint_contract(loaded.contract, dataset=loaded.dataset)
+    limits = limits_of(Settings.from_environment(os.environ))
+    lint_contract(loaded.contract, dataset=loaded.dataset, limits=limits)
     return loaded
 
 

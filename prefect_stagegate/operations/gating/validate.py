@@ -7,12 +7,13 @@ from dataclasses import replace
 from pathlib import Path
 from threading import Event
 
-from prefect_stagegate.model import Address, Outcome, Severity, Validation
+from prefect_stagegate.model import Address, Severity, Validation
 from prefect_stagegate.operations.address import SpecLike, resolve
 from prefect_stagegate.operations.gating.context import build_context
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.readiness import CHECKS, run_check
 from prefect_stagegate.spec import Gate, Requirement
+from prefect_stagegate.validations.validation import KEEPS
 
 NO_GATE = Gate(target="", extends=None, requirements=(), policy="")
 """Stands for a gate where none decides: a validation is for no target."""
@@ -54,5 +55,5 @@ def validate(
     answers = tuple(run_check(CHECKS[requirement.check], requirement, context) for requirement in requirements)
     if not version.is_trial:
         workspace.catalog.put_evidence(version.dataset, version.digest, answers)
-    passed = all(answer.outcome in (Outcome.PASS, Outcome.WARN) for answer in answers)
+    passed = all(answer.outcome in KEEPS for answer in answers)
     return replace(validation, evidence=answers, passed=passed, is_trial=version.is_trial, policy=version.adopted)

@@ -107,12 +107,13 @@ def nonempty(context: CheckContext, parameters: NoParameters) -> CheckResult:  #
     return _from_contract(context, "nonempty")
 
 
-@check("expectations", owner="data", binds=("contract",), shared="contract", fetches=True)
+@check("expectations", owner="data", binds=("contract", "previous"), shared="contract", fetches=True)
 def expectations(context: CheckContext, parameters: NoParameters) -> CheckResult:  # noqa: ARG001
     """What the contract's Great Expectations suites say.
 
     No failed expectation passes, failed warnings warn, a failed critical one fails; one that raised an error instead
-    of answering is inconclusive.
+    of answering is inconclusive. One with a parameter that has no value, as `${previous.rows}` of a first version, is
+    named as not applicable.
     """
     return _from_contract(context, "expectations")
 

@@ -1,0 +1,63 @@
+"""How much the process that judges may take: memory, files and time. The kernel enforces all but the time."""
+
+from __future__ import annotations
+
+import re
+import resource
+from dataclasses import dataclass
+
+GIB = 1 << 30
+OPEN_FILES = 65536
+"""Files that the process may have open at once, at most: DuckDB opens all files of a table."""
+OUT_OF_MEMORY = 77
+"""The status of a process that could not get more memory."""
+SHARE = 4
+"""DuckDB spills beyond this part of the memory: Great Expectations, Arrow and rows in transit need some, too."""
+
+_ABOUT_LIMITS = re.compile(
+    r"Out of Memory|MemoryError|Unable to allocate|malloc of size|bad_alloc|max_temp_directory_size|File too large",
+    re.IGNORECASE,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds of one validation."""
+
+    seconds: float = 3600.0
+    """Time for all tables of a version, with loading Great Expectations."""
+    memory: int = 8 * GIB
+    """Bytes of memory that the process may write to."""
+    spill: int = 64 * GIB
+    """Bytes of one file in the scratch folder, and of all that DuckDB spills there."""
+    scratch: str | None = None
+    """Where the scratch folder is made; None for the system's folder of temporary files."""
+
+
+def apply(memory: int, spill: int) -> None:
+    """Bound this process. Memory is bounded without what is only reserved or read from files (RLIMIT_DATA)."""
+    for kind, most in (
+        (resource.RLIMIT_DATA, memory),
+        (resource.RLIMIT_FSIZE, spill),
+        (resource.RLIMIT_NOFILE, OPEN_FILES),
+        (resource.RLIMIT_CORE, 0),
+    ):
+        hard = resource.getrlimit(kind)[1]
+        # A process may lower its limits only, so a lower one of the system stays.
+        bound = most if hard == resource.RLIM_INFINITY else min(most, hard)
+        resource.setrlimit(kind, (bound, bound))
+
+
+def applied() -> tuple[int | None, int | None]:
+    """The bytes of memory and of one file that this process may take; None where nothing bounds them."""
+    memory, spill = (resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_DATA, resource.RLIMIT_FSIZE))
+    return _bytes(memory), _bytes(spill)
+
+
+def is_about_limits(error: str) -> bool:
+    """Whether an error, with its type, says that the process needed more memory or scratch space than it may take."""
+    return bool(_ABOUT_LIMITS.search(error))
+
+
+def _bytes(limit: int) -> int | None:
+    return None if limit == resource.RLIM_INFINITY else limit
