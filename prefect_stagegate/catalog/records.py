@@ -54,8 +54,15 @@ class DirectoryRecords:
         self.root = root
         self.url = str(root)
 
-    def read(self, key: str, last: int | None = None) -> bytes | None:
-        """The file's bytes, or its `last` ones; None when there is none."""
+    def read(self, key: str) -> bytes | None:
+        """The file's bytes, or None when there is none."""
+        return self._read(key)
+
+    def read_end(self, key: str, size: int) -> bytes | None:
+        """The file's last `size` bytes, or all of a shorter one; None when there is none."""
+        return self._read(key, size)
+
+    def _read(self, key: str, last: int | None = None) -> bytes | None:
         try:
             return read_file(self.root / key, last)
         except FileNotFoundError:
@@ -66,10 +73,6 @@ class DirectoryRecords:
                 hint="Check the file's owner and mode, or name another catalog with --catalog or STAGEGATE_CATALOG.",
                 dataset=dataset_of(key),
             ) from error
-
-    def read_end(self, key: str, size: int) -> bytes | None:
-        """The file's last `size` bytes, or all of a shorter one; None when there is none."""
-        return self.read(key, size)
 
     def create(self, key: str, data: bytes) -> bool:
         """Link a new file to its name; False when the name is taken."""
