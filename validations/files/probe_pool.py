@@ -29,8 +29,10 @@ from prefect_stagegate.validations.files.facts import Defect
 from prefect_stagegate.validations.worker.confinement import environment
 
 COMMAND = (sys.executable, "-P", "-m", "prefect_stagegate.validations.files.probe_worker")
-BATCH_FILES, BATCH_BYTES = 128, 64 << 20
-"""The most that one batch holds, so that all processes end at about the same time."""
+LEAST_BATCH, MOST_BATCH, BATCH_BYTES = 16, 512, 64 << 20
+"""The least and most files of a batch, and its most bytes: a process waits for its next batch on a busy machine."""
+BATCHES = 16
+"""Batches that each process gets at least, where the files are enough: then all end at about the same time."""
 FILE_SECONDS, BYTES_A_SECOND = 60.0, 4 << 20
 """How long a file may take: a minute, and longer for what can't be read within it."""
 START_SECONDS = 120.0
@@ -75,8 +77,10 @@ def probe_in_workers(
         Cancelled: `cancel` was set.
         ValidationError: A process could not be started, or too many died.
     """
-    pool = _Pool(view, jobs)
-    count = min(cores(), pool.batches.qsize())
+    available = cores()
+    most = min(max(LEAST_BATCH, len(jobs) // (BATCHES * available)), MOST_BATCH)
+    pool = _Pool(view, _batches(jobs, most))
+    count = min(available, pool.batches.qsize())
     with ThreadPoolExecutor(count) as threads:
         running = {threads.submit(pool.work) for _ in range(count)}
         try:
@@ -107,10 +111,10 @@ def cores() -> int:
 class _Pool:
     """What the threads share: each thread owns a process, and takes batches until none is left."""
 
-    def __init__(self, view: Path, jobs: Sequence[Job]) -> None:
+    def __init__(self, view: Path, batches: Iterable[Sequence[Job]]) -> None:
         self.view = view
         self.batches: queue.SimpleQueue[Sequence[Job]] = queue.SimpleQueue()
-        for batch in _batches(jobs):
+        for batch in batches:
             self.batches.put(batch)
         self.defects: dict[str, Defect] = {}
         self.done = self.deaths = 0
@@ -183,12 +187,12 @@ class _Pool:
                 worker.process.kill()
 
 
-def _batches(jobs: Iterable[Job]) -> Iterator[list[Job]]:
-    """Batches of files that get the same probes."""
+def _batches(jobs: Iterable[Job], most: int) -> Iterator[list[Job]]:
+    """Batches of files that get the same probes, each of `most` files at most."""
     batch: list[Job] = []
     size = 0
     for job in jobs:
-        full = len(batch) == BATCH_FILES or size + job[0].size > BATCH_BYTES
+        full = len(batch) == most or size + job[0].size > BATCH_BYTES
         if batch and (full or job[1] != batch[0][1]):
             yield batch
             batch, size = [], 0
