@@ -165,7 +165,7 @@ def test_trial_emits_nothing_and_takes_no_page_s_place(
 
 
 def test_artifact_of_expectations_masks_personal_values(place: EventScenario) -> None:
-    kinds = {"email": {"value_set": ["x"]}, "age": {"value_set": [7]}}
+    kinds: dict[str, dict[str, Any]] = {"email": {"value_set": ["x"]}, "age": {"value_set": [7]}}
     suite = [{"type": "expect_column_values_to_be_in_set", "kwargs": {"column": name, **kinds[name]}} for name in kinds]
     table = {"files": "*.csv", "pii": ["email"], "suite": {"expectations": suite}}
     place.write("email,age\nada.lovelace@example.org,-36\n")
