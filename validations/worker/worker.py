@@ -25,7 +25,8 @@ import signal
 import sys
 import tempfile
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
@@ -45,11 +46,34 @@ def main() -> None:
     idle = float(sys.argv[1])
     # Before Great Expectations is imported: what libraries print must not mix with the results.
     send = _sender(_reserve_standard_output())
-    _load_libraries()
-    while select.select([0], [], [], idle)[0] and (line := sys.stdin.readline()):
-        job = json.loads(line)
-        send({"ended": _run(job, send)})
+    # The first job is read before the import, so that its scratch folder is known when the parent ends meanwhile.
+    line = sys.stdin.readline()
+    if line:
+        with _watching_the_parent(json.loads(line)["scratch"]):
+            _load_libraries()
+    while line:
+        send({"ended": _run(json.loads(line), send)})
+        line = sys.stdin.readline() if select.select([0], [], [], idle)[0] else ""
     os._exit(0)  # nothing is left to do, and freeing all modules takes a while
+
+
+@contextmanager
+def _watching_the_parent(scratch: str) -> Iterator[None]:
+    """End this process in the block when the parent ends, within a second. A timer looks, since a thread would stay."""
+    parent = select.poll()
+    parent.register(0, 0)  # reports nothing but a closed pipe
+
+    def look(*_: object) -> None:
+        if parent.poll(0):
+            shutil.rmtree(scratch, ignore_errors=True)
+            os._exit(1)
+
+    signal.signal(signal.SIGALRM, look)
+    signal.setitimer(signal.ITIMER_REAL, 1, 1)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def _load_libraries() -> None:
