@@ -26,6 +26,7 @@ from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.spec import Spec, TableSpec
 from prefect_stagegate.spec.documentation import CreatorSpec, PublicationSpec, RaiSpec
 from prefect_stagegate.spec.location import is_url
+from prefect_stagegate.units import count_text
 
 CONFORMS_TO = ("http://mlcommons.org/croissant/1.1", "http://mlcommons.org/croissant/RAI/1.0")
 MOST_FILES = 1000
@@ -100,7 +101,9 @@ def croissant(workspace: Workspace, address: Address, *, hashed: bool = False) -
     if not hashed:
         return _description(spec, manifest, None)
     if manifest.files > MOST_FILES:
-        problem = f"{manifest.files:,} files are too many to list each with its SHA-256: {MOST_FILES:,} at most"
+        problem = (
+            f"{count_text(manifest.files, 'file')} are too many to list each with its SHA-256: {MOST_FILES:,} at most"
+        )
         raise UsageError(problem, hint="Leave out --sha256.", dataset=address.dataset)
     with keep_dataset(workspace.cache, Address(address.dataset, digest), "croissant") as held:
         return _description(spec, manifest, held.path)

@@ -29,6 +29,7 @@ from prefect_stagegate.spec.fields import (
 )
 from prefect_stagegate.spec.selection import Share
 from prefect_stagegate.spec.sources import MOST_LIMITED, SourceSpec
+from prefect_stagegate.units import count_text
 
 VERSION = 1
 """The version of the spec's format that this release reads."""
@@ -146,7 +147,7 @@ class FilesSpec(SpecModel):
     def drawn(self) -> str:
         """Which part of the files is opened, as the end of a sentence; empty when all are."""
         share = f", a sample of {self.sample}" if self.sample is not None else ""
-        return f"{share}, at most {self.limit:,} files" if self.limit is not None else share
+        return f"{share}, at most {count_text(self.limit, 'file')}" if self.limit is not None else share
 
 
 class ContractSpec(SpecModel):

@@ -24,7 +24,7 @@ CATALOGUE = {
     *("gpu_inventory", "gpu_devices", "gpu_memory", "gpu_idle", "gpu_locality", "dcgm"),
     *("parity_image", "parity_python", "parity_cuda", "parity_env", "parity_host"),
     *("worker", "work_pool", "queue", "schedule", "concurrency"),
-    *("owner", "runbook", "rollback", "soak", "alert", "license", "pii", "lineage", "approval"),
+    *("owner", "runbook", "rollback", "soak", "alert", "license", "pii", "lineage", "approval", "croissant"),
 }
 
 

@@ -14,6 +14,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING
 
 from prefect_stagegate.errors import MissingExtra
+from prefect_stagegate.units import count_text
 from prefect_stagegate.validations.files.facts import Facts, UnreadableFile, first_line, nonempty
 
 if TYPE_CHECKING:
@@ -151,7 +152,7 @@ def _check_log(log: str) -> None:
     """Refuse a file that libsndfile calls truncated in its log, although it decodes what is there."""
     cut = _CUT_WAV.search(log)
     if cut and int(cut[1]) > int(cut[2]) and int(cut[1]) != _STREAMED:
-        raise UnreadableFile(f"truncated: {int(cut[2]):,} of {int(cut[1]):,} bytes of sound are there")
+        raise UnreadableFile(f"truncated: {int(cut[2]):,} of {count_text(int(cut[1]), 'byte')} of sound are there")
     if _CUT_OGG in log:
         raise UnreadableFile("truncated: its last page is missing")
 

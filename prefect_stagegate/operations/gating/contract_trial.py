@@ -12,6 +12,7 @@ from prefect_stagegate.operations.gating.contract import run_contract
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.redaction import redact
 from prefect_stagegate.spec import Spec
+from prefect_stagegate.units import count_text
 
 MOST_VERSIONS = 20
 """Versions that one trial looks at: each may have to be fetched and read as a whole."""
@@ -59,7 +60,9 @@ def try_contract(
         UsageError: There is no such dataset, or the number is out of bounds.
     """
     if not 1 <= versions <= MOST_VERSIONS:
-        raise UsageError(f"{versions} versions can't be tried", hint=f"Write --versions 1 to {MOST_VERSIONS}.")
+        raise UsageError(
+            f"{count_text(versions, 'version')} can't be tried", hint=f"Write --versions 1 to {MOST_VERSIONS}."
+        )
     changed = read_spec(spec)
     workspace.catalog.require_dataset(changed.dataset)
     staged: dict[str, str] = {}
