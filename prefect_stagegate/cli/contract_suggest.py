@@ -28,8 +28,8 @@ def suggest(
 ) -> None:
     """Write columns and suites for a version's tables from their profiles, for a person to edit.
 
-    It writes the version's spec with these columns, and a file for each suite. Each bound has its reason above it. The
-    version itself passes. Nothing is adopted.
+    It writes the version's spec with these columns, a file for each suite, and gates that require `expectations`. Each
+    bound has its reason above it. The version itself passes. Nothing is adopted.
 
     For example:
 

@@ -11,7 +11,7 @@ from json import dumps
 from pathlib import PurePosixPath
 from typing import get_args
 
-from prefect_stagegate.errors import SourceError, UsageError
+from prefect_stagegate.errors import MissingExtra, SourceError, UsageError
 from prefect_stagegate.model import NAME_LENGTH, SourceObject
 from prefect_stagegate.operations.staging.sources import open_spec_source
 from prefect_stagegate.operations.workspace import ResolveCredentials
@@ -19,12 +19,22 @@ from prefect_stagegate.settings import Settings
 from prefect_stagegate.sources.base import Source
 from prefect_stagegate.spec import SourceSpec
 from prefect_stagegate.spec.models import Owner
+from prefect_stagegate.validations.files.calls import release
 from prefect_stagegate.validations.files.probes import TABLE_PROBES
 
 HEADER_BYTES = 16_384
 """Bytes of a text file that are read for its header, which is its first line."""
 HEADERS = 100
 """The most files whose headers are read; where there are more, only their names say which make a table."""
+PROBES = {
+    **dict.fromkeys((".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"), "image"),
+    **dict.fromkeys((".aiff", ".flac", ".mp3", ".ogg", ".wav"), "audio"),
+    **dict.fromkeys((".npy", ".npz"), "numpy"),
+    ".safetensors": "safetensors",
+    ".tar": "tar",
+    ".txt": "text",
+}
+"""The probe that opens a file, by its ending."""
 TEXT_ENDINGS = (".csv", ".tsv")
 """The endings of files whose first line is their header."""
 LISTED = 10_000
@@ -95,13 +105,24 @@ def _lines(
     if endings := list(endings):
         yield "  files:"
     for ending in endings:
-        yield f"    - {{match: {dumps(f'**/*{ending}', ensure_ascii=False)}, probes: [nonempty]}}"
+        probe, note = _probe(ending)
+        yield f"    - {{match: {dumps(f'**/*{ending}', ensure_ascii=False)}, probes: [{probe}]}}{note}"
     yield "gates:"
     yield "  pilot:"
     yield f"    require: [{'schema, ' if tables else ''}nonempty, coverage, cache_fit]"
     yield "  # production:"
     yield "  #   extends: pilot"
     yield "  #   require: [digest, {approval: {count: 1, from: [infra]}}]"
+
+
+def _probe(ending: str) -> tuple[str, str]:
+    """The probe of files with this ending, and a comment on what a better one needs."""
+    probe = PROBES.get(ending.lower(), "nonempty")
+    try:
+        release(probe)
+    except MissingExtra as error:
+        return "nonempty", f"  # or [{probe}], which opens them. {error.hint}"
+    return probe, ""
 
 
 def _unlike_lines(unlike: Iterable[str]) -> Iterator[str]:

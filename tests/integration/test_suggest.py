@@ -15,6 +15,7 @@ from prefect_stagegate.cli.app import main
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.model import Address, Outcome
 from prefect_stagegate.operations.first_spec import write_first_spec
+from prefect_stagegate.operations.gating.check import check
 from prefect_stagegate.operations.gating.lint import lint
 from prefect_stagegate.operations.gating.suggest import suggest_contract
 from prefect_stagegate.operations.gating.validate import validate
@@ -99,12 +100,14 @@ def test_suggested_contract_of_penguins_finds_a_defect(delivery: Delivery) -> No
     spec = delivery.suggest()  # without a kept profile: the table is read
     lint(str(spec))
     assert delivery.judge(spec)["expectations"].outcome is Outcome.PASS
+    assert check(delivery.workspace, Address("things"), "pilot", spec=str(spec)).accepted
 
     (delivery.source / "penguins.csv").write_text(penguins.replace("Gentoo,", "Gento,", 3))
     delivery.stage()
     evidence = delivery.judge(spec)["expectations"]
     assert evidence.outcome is Outcome.FAIL
     assert "species" in subjects(evidence)
+    assert not check(delivery.workspace, Address("things"), "pilot", spec=str(spec)).accepted
 
 
 def test_each_bound_has_its_reason_above_it(delivery: Delivery) -> None:

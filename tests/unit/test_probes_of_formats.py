@@ -57,6 +57,12 @@ def test_image_passes_whole_and_fails_truncated(tmp_path: Path, form: str) -> No
     assert "can't be decoded" in problem("image", path)
 
 
+def test_png_without_its_last_bytes_fails(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    path.write_bytes(picture(form="PNG")[:-20])  # all pixels are there
+    assert "can't be decoded" in problem("image", path)
+
+
 @pytest.mark.parametrize(
     ("settings", "reason"),
     [

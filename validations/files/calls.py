@@ -46,11 +46,16 @@ class ProbeCall:
         Raises:
             MissingExtra: The probe's library is not installed.
         """
-        return digest_of([self.name, dict(self.settings), MEANING, _release(self.name)])
+        return digest_of([self.name, dict(self.settings), MEANING, release(self.name)])
 
 
 @cache
-def _release(probe: str) -> str:
+def release(probe: str) -> str:
+    """The release of the library that a probe's result depends on; empty for one that depends on none.
+
+    Raises:
+        MissingExtra: The library is not installed.
+    """
     if probe in media.PROBES:
         return media.release(probe)
     library = LIBRARIES.get(probe)

@@ -95,6 +95,9 @@ def _pillow() -> ModuleType:
 def _decode_image(path: Path, pillow: ModuleType) -> tuple[str, tuple[int, int]]:
     try:
         with pillow.open(path, formats=FORMATS) as picture:
+            if picture.format == "PNG":
+                picture.verify()  # the checksums up to its end: all pixels decode without the last bytes
+        with pillow.open(path, formats=FORMATS) as picture:
             mode, size = picture.mode, picture.size
             for frame in range(getattr(picture, "n_frames", 1)):
                 picture.seek(frame)

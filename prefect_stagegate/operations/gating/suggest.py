@@ -72,11 +72,11 @@ class SuggestedContract:
 
     def _spec(self, *, inline: bool) -> Iterator[str]:
         canonical = self.version.spec.canonical()
-        contract = canonical.pop("contract", {})
+        contract, gates = canonical.pop("contract", {}), canonical.pop("gates", {})
         yield f"# Suggested by `stagegate contract suggest` from the profile of {self.version.dataset}"
         yield f"# {self.version.digest}. Edit every bound that you know better; the reason stands above it."
-        yield "# The suites count for a target once its gate requires `expectations`."
-        yield from _yaml(canonical)
+        yield "# The gates require `expectations`, so that the suites count."
+        yield from _yaml({**canonical, "gates": {name: _with_expectations(gate) for name, gate in gates.items()}})
         yield "contract:"
         yield "  tables:"
         for name, table in contract.get("tables", {}).items():
@@ -89,6 +89,14 @@ class SuggestedContract:
                 yield f"      suite:{'' if inline else f' {_scalar(_suite_path(name))}'}"
                 yield from _indented(8, _suite(suggested) if inline else ())
         yield from _indented(2, _yaml({key: value for key, value in contract.items() if key != "tables"}))
+
+
+def _with_expectations(gate: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The gate with the check of suites; one that extends another has what that requires."""
+    require = gate.get("require", [])
+    if gate.get("extends") or any(item == "expectations" or "expectations" in item for item in require):
+        return gate
+    return {**gate, "require": [*require, "expectations"]}
 
 
 def suggest_contract(
