@@ -8,6 +8,7 @@ Great Expectations takes seconds to import, so only the worker loads it, and onl
 
     files/      which files a contract names, and the probes that open each of them
     queries/    DuckDB's measures of rows: balance, drift, duplicates, personal data, freshness
+    profiling/  the profile of a table: figures of each column by file, merged, and the suite that they suggest
     engines/    what evaluates a suite: DuckDB, with values kept by file, and pandas
     worker/     the child process: what it may open, the suite that it builds, the results and pages that it makes
 """
