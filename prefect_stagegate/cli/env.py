@@ -84,6 +84,7 @@ def diff(there: str, other: str = HERE, /, *, json: Json = False, places: Places
 def _environment(reference: str, places: Places) -> Environment:
     if reference == HERE:
         return _here(places)
+    # A path counts as one even where no file is, so that the error names the missing file and no dataset.
     if "/" in reference or reference.endswith(".json") or Path(reference).exists():
         return from_file(Path(reference))
     return accepted_in(places.workspace(), Address.parse(reference))

@@ -43,6 +43,7 @@ def emit_event(event: Callable[[], VersionEvent]) -> None:
 
 def _send_within(seconds: float, send: Callable[[], None]) -> str:
     """Call `send` for so many seconds at most; return why it failed or did not return, empty when it succeeded."""
+    # What is returned when the thread has not ended by then; the thread replaces it.
     failures = [f"no answer within {seconds:.0f} s"]
 
     def run() -> None:

@@ -104,6 +104,7 @@ def capture_gpus(root: Path = Path("/")) -> dict[str, int]:
             match = re.search(r"^Model:\s*(.+?)\s*$", path.read_text(), re.MULTILINE)
         except OSError:
             match = None
+        # A GPU whose file can't be read is still one: left out, it would show as a smaller number of GPUs.
         models[match[1] if match else UNKNOWN] += 1
     return dict(sorted(models.items()))
 

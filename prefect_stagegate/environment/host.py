@@ -41,6 +41,7 @@ def capture_host(root: Path = Path("/")) -> Host:
 
 
 def _os(root: Path) -> str:
+    # The first file that exists counts, as os-release(5) has it.
     for name in RELEASE_FILES:
         try:
             lines = (root / name).read_text(errors="replace").splitlines()

@@ -65,6 +65,7 @@ def _size(folder: Path) -> Limit:
 def _groups(root: Path) -> Iterator[Path]:
     """The folders of this process's control groups, of either version, and of the groups above them."""
     top = root / "sys/fs/cgroup"
+    # The top also counts: in a container, the mount may begin at its own group, whose limits then stand there.
     yield from (top, top / "memory", top / "cpu", top / "cpu,cpuacct")
     try:
         lines = (root / "proc/self/cgroup").read_text().splitlines()

@@ -75,6 +75,7 @@ def _files(distribution: Distribution) -> str:
 
 def _is_shipped(row: str) -> bool:
     """Whether a RECORD's row, `path,digest,size`, names a file that is the same in each installation."""
+    # From the end, since only the path may have commas. The empty texts stand in for fields that a damaged row lacks.
     path, digest, _ = [*row.rsplit(",", 2), "", ""][:3]
     path = path.strip('"')
     if not digest or path.startswith(("..", "/")) or path.endswith(".pyc"):

@@ -38,6 +38,7 @@ def capture_variables(environ: Mapping[str, str], more: Collection[str] = ()) ->
     return {
         name: SECRET if _is_secret(name, value) else value
         for name, value in sorted(environ.items())
+        # An empty variable counts as unset, so that it does not differ from one that is left out.
         if value and name not in OF_ONE_JOB and matches(name, allowed)
     }
 

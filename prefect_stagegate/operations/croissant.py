@@ -211,6 +211,7 @@ def _sha256(path: Path) -> str:
 
 def _format(path: str) -> str:
     ending = PurePosixPath(path).suffix.lower()
+    # By a made-up name, because `guess_type` takes a path with a colon for a URL.
     return FORMATS.get(ending) or mimetypes.guess_type(f"x{ending}", strict=False)[0] or UNKNOWN_FORMAT
 
 

@@ -66,6 +66,7 @@ def from_file(path: Path) -> Environment:
         version, fingerprint = written["stagegate_environment"], written["fingerprint"]
     except OSError as error:
         raise UsageError(f"{path} can't be read: {error.strerror}", hint=hint) from error
+    # Before ValueError, which it is, too: its own text repeats the values of the file.
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         key = ".".join(map(str, first["loc"]))

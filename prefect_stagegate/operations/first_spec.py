@@ -63,6 +63,7 @@ def write_first_spec(
     """
     source_spec = SourceSpec(url=url)
     with closing(open_spec_source(source_spec, settings, resolve_credentials)) as source:
+        # One more than is described tells whether the source has more.
         listed = list(islice(source.list(), LISTED + 1))
         if not listed:
             raise UsageError(f"{url} has no objects", hint="Name the folder or prefix that holds the data.")
@@ -134,6 +135,7 @@ def _join_by_header(source: Source, files: dict[str, list[SourceObject]]) -> tup
             folders.setdefault(f"{folder}/*{_table_ending(name)}".removeprefix("/"), []).append(glob)
     counts, unlike, left = {glob: len(items) for glob, items in files.items()}, [], HEADERS
     for joined, globs in folders.items():
+        # Counted before the test below: a folder is read as a whole or not at all.
         left -= len(globs)
         if len(globs) == 1 or left < 0:
             continue
@@ -153,6 +155,7 @@ def _header(source: Source, item: SourceObject) -> str:
         source.read_into(item, 0, memoryview(buffer))
     except SourceError:
         return ""  # staging reports it; here its name alone says which table it belongs to
+    # Spreadsheets write a byte-order mark, which would make equal headers differ.
     lines = bytes(buffer).decode("utf-8-sig", errors="replace").splitlines()
     return lines[0].strip() if lines else ""
 

@@ -210,6 +210,7 @@ def _line(
         refs=tuple(name for name, target in refs.catalog.items() if target == digest),
         here=here,
         here_as=tuple(name for name, target in refs.node.items() if target == digest),
+        # A writer's lease is about its whole dataset, also about versions that this node lacks.
         leases=tuple(lease for lease in leases if here and lease.keeps(dataset, digest)),
         pins=pins,
     )

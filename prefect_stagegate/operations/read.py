@@ -160,6 +160,7 @@ def keep_dataset(cache: Cache, address: Address, holder: str = "", *, inherited:
                 cache.leases.hold(LeaseKind.READER, version.dataset, version.digest, holder, inherited=inherited)
             )
         except CacheError as error:
+            # Only a cache that this user can't write to is used without a lease: a full volume may be freed again.
             if not isinstance(error.__cause__, OSError) or error.__cause__.errno not in ONLY_READABLE:
                 raise
             log.warning(

@@ -110,6 +110,7 @@ def _digits(text: str) -> str:
 
 def _without_secrets(secrets: Iterable[_Secret], match: re.Match[str]) -> str:
     run = match[0]
+    # The loop ends: in a run that `_BASE64` matches, each percent sign encodes something.
     while "%" in run:
         run = unquote(run)
     return HIDDEN if any(secret.is_in_base64(run) for secret in secrets) else match[0]

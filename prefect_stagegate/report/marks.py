@@ -8,6 +8,7 @@ from collections.abc import Collection
 from prefect_stagegate.report.legible import one_line, spans
 from prefect_stagegate.report.model import is_command
 
+# An underscore within a word marks nothing in Markdown, and names that keep theirs unescaped can be copied.
 _ACTIVE = re.compile(r"([\\`*\[\]<>|&~#!$])|(?<![^\W_])(_)|(_)(?![^\W_])")
 _TICKS = re.compile(r"`+")
 _ADDRESS = re.compile(r"(https?|file)://[^\s<>()\\`\"|]+")

@@ -116,5 +116,6 @@ def read_limits(client: SyncPrefectClient, names: Collection[str]) -> dict[str, 
         page = client.read_global_concurrency_limits(limit=PAGE, offset=read)
         limits |= {limit.name: limit for limit in page if limit.name in names}
         read += len(page)
+        # Names are unique, so nothing more can come once all of them were found.
         if len(page) < PAGE or len(limits) == len(names):
             return limits

@@ -53,6 +53,7 @@ def source_key(url: str) -> str:
     key = f"{re.sub('[^a-z0-9]', '', scheme.lower())}://{_REFUSED.sub('-', unquote(rest))}"
     if len(key) <= KEY_LENGTH:
         return key
+    # Two long keys that begin alike must stay two sources.
     mark = hashlib.sha256(key.encode(errors="surrogateescape")).hexdigest()[:16]
     return f"{key[: KEY_LENGTH - len(mark) - 1]}-{mark}"
 

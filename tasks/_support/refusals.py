@@ -55,6 +55,7 @@ def end_or_raise(error: GateFailed, function: Callable[..., Any]) -> State[Any]:
 def _seen(error: StagegateError) -> bool:
     """Whether an error was logged already; mark it as logged."""
     seen = bool(vars(error).get("logged"))
+    # In the error itself: Prefect logs the same one for the task, for the flow and in its engine.
     vars(error)["logged"] = True
     return seen
 

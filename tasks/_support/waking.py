@@ -54,6 +54,7 @@ def _woken(waits: Iterable[Wait], answer: Approval) -> Iterator[Woken]:
         try:
             with get_client(sync_client=True) as client:
                 yield _resume(client, UUID(wait.flow_run), form)
+        # A run may wait on another server than the one that answers here, or may have been deleted.
         except ObjectNotFound:
             yield Woken(wait.flow_run, False, f"is unknown to {url}")
         except httpx.HTTPError as error:

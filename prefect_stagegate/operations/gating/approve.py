@@ -117,6 +117,7 @@ def waiting_requests(
         unreadable: Collects the specs that can't be read; the requests for their versions are left out.
     """
     head, adoption = workspace.catalog.ref(dataset, target), workspace.catalog.policy(dataset)
+    # Requests come the oldest first, so the newest of each version and policy replaces the others.
     newest = {
         (request.digest, request.policy): request
         for request in workspace.catalog.requests(dataset, target)

@@ -34,6 +34,7 @@ def lint(spec: SpecLike) -> Spec:
     loaded = read_spec(spec)
     if problems := list(_idle_requirements(loaded)):
         raise SpecError(spec if isinstance(spec, str) else f"the spec of {loaded.dataset}", problems)
+    # After the checks that need no worker: those problems come at once.
     limits = limits_of(Settings.from_environment(os.environ))
     lint_contract(loaded.contract, dataset=loaded.dataset, limits=limits)
     return loaded

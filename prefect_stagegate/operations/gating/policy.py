@@ -181,6 +181,7 @@ def adoptions(workspace: Workspace, dataset: str) -> list[tuple[PolicyEntry, tup
     """Every adoption of a dataset, the oldest first, each with how it differs from the one before."""
     entries = workspace.catalog.policies(dataset)
     differences = [(), *(changes(before.policy, after.policy, dataset) for before, after in pairwise(entries))]
+    # Not strict: without entries, the first one's empty difference is left over.
     return list(zip(entries, differences, strict=False))
 
 

@@ -72,6 +72,7 @@ def _profile_table(
         digests = {view / path: digest for path, digest in files.items()}
         profiled = profile_table(database, digests, known=known, withheld=withheld_columns(version.spec, table))
     catalog.put_profile(dataset, version.digest, table, profiled.profile)
+    # Without new files the record stays as it is, and is not written again.
     if profiled.parts != known:
         catalog.put_profile_parts(dataset, table, profiled.parts)
 

@@ -75,6 +75,7 @@ def _status(workspace: Workspace, dataset: str, unreadable: UnreadableRecords) -
     refs = []
     for ref in dict.fromkeys((LATEST, *gates, *entries)):
         entry = entries.get(ref)
+        # Without a gate no version can be promoted, so no answer would count.
         waits = () if ref not in gates else tuple(waiting_requests(workspace, dataset, ref, unreadable))
         last_move = (entry.digest, entry.at, str(entry.who)) if entry else ("", "", "")
         refs.append(RefStatus(ref, *last_move, waits))

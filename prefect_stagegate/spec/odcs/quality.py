@@ -44,6 +44,7 @@ def rule_expectation(rule: DataQuality, loc: Loc, subject: Subject) -> Outcome:
         return outcome
     severity = {"severity": SEVERITIES.get(rule.severity.lower(), "critical")} if rule.severity else {}
     text = rule.description or (_summary(rule, subject) if outcome.get("type") == QUERY else "")
+    # The outcome comes last: an expectation that a custom rule holds may state severity and description itself.
     return {**severity, **({"description": text} if text else {}), **outcome}
 
 
@@ -62,6 +63,7 @@ def _sql(rule: DataQuality, loc: Loc, subject: Subject) -> Outcome:
     comparison = comparison_of(rule)
     if comparison is None:
         return NoCounterpart(loc, NO_OPERATOR)
+    # The query becomes part of another one, where a semicolon would end the statement.
     query = (rule.query or "").strip().rstrip(";")
     if not subject.column and any(
         match[1] in ("property", "column", "field") for match in _PLACEHOLDER.finditer(query)

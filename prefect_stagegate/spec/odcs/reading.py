@@ -52,6 +52,7 @@ def _with_contract(
     argument_problems: ArgumentProblems | None,
 ) -> tuple[dict[str, Any], LeftOut]:
     file = _read(document, name)
+    # Values of a file with flaws in its YAML may be cut, and the standard's complaints about them would mislead.
     contract = read_contract(file) if file and not file.problems else None
     if file is None or contract is None:
         document.problems.extend(file.problems if file else [])

@@ -95,5 +95,6 @@ def _with_item(gate: Any, item: Mapping[str, Any]) -> Any:
     required = gate.get("require", []) if isinstance(gate, dict) else None
     if not isinstance(required, list) or gate.get("extends") is not None:
         return gate
+    # An empty mapping is no check; `resolve_gates` reports it at its line.
     stated = [next(iter(written), None) if isinstance(written, dict) else written for written in required]
     return gate if "freshness" in stated else {**gate, "require": [*required, item]}
