@@ -28,9 +28,6 @@ _CHOICE = re.compile(r"\*+|\{")
 class Expression:
     """A regular expression, by RE2's syntax.
 
-    Args:
-        text: The expression as the user wrote it.
-
     Raises:
         ValueError: The text is no regular expression, with the reason.
     """

@@ -23,8 +23,7 @@ PATIENCE = 10.0
 def emit_event(event: Callable[[], VersionEvent]) -> None:
     """Send an event to Prefect's API, if one is configured. A failure is printed and changes nothing else.
 
-    Args:
-        event: Makes the event; called only when an API is configured.
+    `event` makes it, and is called only then.
     """
     if not api_is_configured():
         return

@@ -45,13 +45,7 @@ class Cuda:
 
 
 def capture_cuda(distributions: Mapping[str, Installed], environ: Mapping[str, str], root: Path = Path("/")) -> Cuda:
-    """Find the versions of the driver and the libraries.
-
-    Args:
-        distributions: What is installed for Python.
-        environ: The variables of the process, for LD_LIBRARY_PATH.
-        root: The root of the file system.
-    """
+    """Find the versions of the driver and the libraries, also by the LD_LIBRARY_PATH of `environ`."""
     folders = [Path(folder) for folder in environ.get("LD_LIBRARY_PATH", "").split(os.pathsep) if folder]
     folders += [root / folder for folder in FOLDERS]
     versions = {

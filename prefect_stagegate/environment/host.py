@@ -30,11 +30,7 @@ class Host:
 
 
 def capture_host(root: Path = Path("/")) -> Host:
-    """Capture the facts of this machine.
-
-    Args:
-        root: The root of the file system.
-    """
+    """Capture the facts of this machine."""
     kernel = f"{platform.system() or sys.platform} {platform.release() or UNKNOWN}"
     libc = " ".join(filter(None, platform.libc_ver())) or UNKNOWN
     return Host(platform.machine() or UNKNOWN, _os(root), kernel, libc)

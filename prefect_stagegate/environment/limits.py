@@ -37,11 +37,7 @@ Limit = int | float | str
 
 
 def capture_limits(root: Path = Path("/")) -> dict[str, Limit]:
-    """The soft limits, by name; bytes, numbers of things, or processors.
-
-    Args:
-        root: The root of the file system.
-    """
+    """The soft limits, by name; bytes, numbers of things, or processors."""
     soft = {name: resource.getrlimit(number)[0] for name, number in ULIMITS.items()}
     limits: dict[str, Limit] = {
         name: UNLIMITED if value == resource.RLIM_INFINITY else value for name, value in soft.items()

@@ -43,11 +43,7 @@ class Python:
 
 
 def capture_python(path: Iterable[str] | None = None) -> Python:
-    """Capture the interpreter of this process.
-
-    Args:
-        path: Where to look for distributions; `sys.path` by default.
-    """
+    """Capture the interpreter of this process, and the distributions on `path`, by default `sys.path`."""
     installed: dict[str, Installed] = {}
     for distribution in distributions(path=list(sys.path if path is None else path)):
         # A broken installation leaves metadata without a name or version; it is recorded as unknown.

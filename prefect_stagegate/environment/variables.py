@@ -30,9 +30,7 @@ SECRET = "(set)"  # noqa: S105 - what stands in a secret's place
 def capture_variables(environ: Mapping[str, str], more: Collection[str] = ()) -> dict[str, str]:
     """The allowed variables that are set and not empty, by name, with secrets' values replaced.
 
-    Args:
-        environ: The variables of a process.
-        more: Names to allow besides `ALLOWED`, with `*` for any rest.
+    Names in `more` are allowed besides `ALLOWED`, with `*` for any rest.
     """
     allowed = (*ALLOWED, *more)
     return {

@@ -30,12 +30,7 @@ class CacheVolume:
 
 
 def capture_volume(folder: Path, root: Path = Path("/")) -> CacheVolume:
-    """Capture the volume that holds a folder, or would hold it once it is made.
-
-    Args:
-        folder: The cache's folder.
-        root: Where `sys` lies.
-    """
+    """Capture the volume that holds a folder, or would hold it once it is made."""
     # A cache that is not made yet will lie on the volume of the nearest folder above it.
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent

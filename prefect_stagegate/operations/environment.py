@@ -24,12 +24,7 @@ FORMAT = 1
 
 
 def capture_environment(settings: Settings, cache: Path | None = None) -> Environment:
-    """Capture the environment of this process.
-
-    Args:
-        settings: Give the image's digest, and the variables to record besides those that are always recorded.
-        cache: The cache's folder; by default the settings'.
-    """
+    """Capture the environment of this process; the cache's folder is by default the settings'."""
     cache_root = cache or settings.cache
     environment = capture(cache_root, os.environ, image=settings.image_digest, variables=settings.variables)
     # NVML is a part of the driver, so without a driver there is nothing to ask.

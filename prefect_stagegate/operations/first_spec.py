@@ -161,12 +161,7 @@ def _header(source: Source, item: SourceObject) -> str:
 
 
 def _tables(counts: Mapping[str, int], dataset: str) -> dict[str, str]:
-    """The globs of tables by a name for each; those with the most files first.
-
-    Args:
-        counts: The number of files of each table, by its glob.
-        dataset: The name of a table whose glob gives none.
-    """
+    """The globs of tables by name, those with the most files first; `dataset` where a glob gives no name."""
     tables: dict[str, str] = {}
     for glob in sorted(counts, key=lambda glob: (-counts[glob], glob))[:MOST_TABLES]:
         begin = glob[: -len(_table_ending(glob))].partition("*")[0]

@@ -33,9 +33,7 @@ def code(text: str) -> str:
 def step(text: str, headed: Collection[str] = ()) -> str:
     """Format a fix or a step: a command as code, a sentence with its backticks.
 
-    Args:
-        text: The fix or step.
-        headed: Names with a heading on the page; between backticks they become links to it.
+    Names in `headed` have a heading on the page; between backticks they become links to it.
     """
     if is_command(text):
         return code(text)

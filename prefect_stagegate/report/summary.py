@@ -28,9 +28,7 @@ _MARKS = {
 def to_summary(report: Report, *, page: str = "") -> str:
     """The decision, whose turn it is, and what to do, in at most fifteen lines.
 
-    Args:
-        report: The decision.
-        page: The address of the whole report; empty when it is not kept.
+    The page is the address of the whole report; empty when it is not kept.
     """
     report = legible(without_repeats(report))
     standings = [row.standing for row in report.rows]

@@ -109,12 +109,7 @@ def fill(arguments: Mapping[str, Any], parameters: Parameters) -> dict[str, Any]
 
 
 def parameter_problems(arguments: Mapping[str, Any], known: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """The arguments that use a parameter wrongly, each with the reason.
-
-    Args:
-        arguments: An expectation's arguments.
-        known: The parameters that there are.
-    """
+    """The arguments that use a parameter wrongly, each with the reason."""
     # It is read for each occurrence, and an iterator would be empty after the first.
     known = tuple(known)
     for argument, content, is_allowed in _occurrences(arguments, known):

@@ -284,9 +284,7 @@ def chain_problem(url: str) -> str:
 def spec_problems(url: str, options: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], str]]:
     """Yield the options that a spec may not give to a source: the place of each, and the reason.
 
-    Args:
-        url: The source's URL. All options pass for a scheme that another package reads.
-        options: The source's options.
+    All options pass for a scheme that another package reads.
     """
     library = LIBRARIES.get(scheme_of(url))
     if library is None:

@@ -53,11 +53,7 @@ class _Plain(GenerateJsonSchema):
 
 
 def json_schema(known_checks: KnownChecks) -> dict[str, Any]:
-    """The schema of a spec file, in the 2020-12 dialect.
-
-    Args:
-        known_checks: The checks that gates may name, each with the model of its parameters and its severity.
-    """
+    """The schema of a spec file, in the 2020-12 dialect."""
     models: list[type[BaseModel]] = [
         Spec,
         SuiteSpec,

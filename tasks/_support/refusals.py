@@ -36,11 +36,7 @@ def ended_by_gate(error: StagegateError) -> State[Any]:
 
 
 def end_or_raise(error: GateFailed, function: Callable[..., Any]) -> State[Any]:
-    """The state of the flow run that a refusal ends.
-
-    Args:
-        error: The refusal.
-        function: The guarded function.
+    """The state of the flow run that a refusal of this guarded function ends.
 
     Raises:
         GateFailed: The current flow run is not one of this function. Then a caller would take the state for the

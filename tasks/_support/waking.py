@@ -36,9 +36,7 @@ class Woken:
 def wake(waits: Iterable[Wait], answer: Approval) -> tuple[Woken, ...]:
     """Resume the flow runs that wait for a recorded answer. Raise nothing, since the answer counts in any case.
 
-    Args:
-        waits: The waits of the flow runs.
-        answer: The answer, which fills in their forms.
+    The answer fills in their forms.
     """
     return tuple(_woken(waits, answer))
 

@@ -24,9 +24,6 @@ def lint(spec: SpecLike) -> Spec:
     Keys, types, suites and their arguments are checked, and whether a gate requires a check that the contract gives
     nothing to.
 
-    Args:
-        spec: A path, a URL or a dictionary.
-
     Raises:
         SpecError: It can't be used; the error has all problems.
         ValidationError: The suites could not be built.

@@ -80,12 +80,6 @@ def hold_ready(
 
     During the block the address resolves to this version in this process, even if the ref moves on.
 
-    Args:
-        workspace: Cache and catalog.
-        readiness: The result of `find_ready`.
-        progress: Receives the transfer's events.
-        cancel: Set it to stop the transfer.
-
     Raises:
         GateFailed: No version is ready; the message says why, whose turn it is and what to do.
         StagegateError: The version could not be fetched.

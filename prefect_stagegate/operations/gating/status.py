@@ -51,12 +51,7 @@ class DatasetStatus:
 
 
 def status(workspace: Workspace, dataset: str, unreadable: UnreadableRecords) -> Iterator[DatasetStatus]:
-    """Give the status of one dataset, or of all.
-
-    Args:
-        workspace: The catalog.
-        dataset: Its name; empty for all.
-        unreadable: Collects the records that can't be read; a dataset whose policy is damaged is left out.
+    """Give the status of one dataset, or of all; those whose policy is damaged are left out and collected.
 
     Raises:
         UnknownDataset: There is no such dataset.

@@ -36,10 +36,7 @@ _PLACEHOLDER = re.compile(r"\$?\{(object|table|model|property|column|field)\}")
 
 def rule_expectation(rule: DataQuality, loc: Loc, subject: Subject) -> Outcome:
     """The expectation that states a rule."""
-    kind = rule.type or "library"
-    outcome = (
-        _KINDS[kind](rule, loc, subject) if kind in _KINDS else NoCounterpart(loc, "no check tests a rule in words")
-    )
+    outcome = _KINDS.get(rule.type or "library", _text)(rule, loc, subject)
     if isinstance(outcome, NoCounterpart):
         return outcome
     severity = {"severity": SEVERITIES.get(rule.severity.lower(), "critical")} if rule.severity else {}
@@ -107,5 +104,4 @@ _KINDS: Mapping[str, Callable[[DataQuality, Loc, Subject], Outcome]] = {
     "library": metric_expectation,
     "sql": _sql,
     "custom": _custom,
-    "text": _text,
 }

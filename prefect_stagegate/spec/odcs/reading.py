@@ -23,11 +23,6 @@ def inline_odcs(
 ) -> tuple[dict[str, Any], LeftOut]:
     """The spec's values with the contract in place of its file's name; reports what is wrong with the contract.
 
-    Args:
-        document: The spec.
-        values: Its values, with suites inlined.
-        argument_problems: As for `inline_suites`.
-
     Raises:
         MissingExtra: The library of the standard is not installed.
     """
