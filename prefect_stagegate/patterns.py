@@ -114,6 +114,7 @@ def character_class(inner: str) -> str:
         if not negated and first <= "/" <= last:
             parts = [(first, "."), ("0", last)]
         ranges += [f"{re.escape(low)}-{re.escape(high)}" for low, high in parts if low <= high]
+    # Where only a slash was written, nothing is left, and an empty class is no expression: this one matches nothing.
     return f"[{'^' if negated else ''}{''.join(ranges)}]" if ranges else r"[^\s\S]"
 
 

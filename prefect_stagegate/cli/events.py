@@ -72,5 +72,6 @@ def api_is_configured() -> bool:
     active = os.environ.get("PREFECT_PROFILE") or profiles.get("active")
     try:
         return bool(profiles["profiles"][active]["PREFECT_API_URL"])
+    # People write this file: a table may be missing, or be a text, and then no API is named.
     except (KeyError, TypeError):
         return False

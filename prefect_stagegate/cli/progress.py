@@ -159,7 +159,7 @@ def shown_work(title: str, *, quiet: bool = False) -> Iterator[Callable[[str], N
     if quiet or not sys.stderr.isatty():
         yield None
         return
-    # No markup, since names of checks and datasets stand in the line: a check of a plugin may be called `[red]`.
+    # No markup, since paths and names of tables stand in the line, and one may be called `[red]`.
     columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
         task = bars.add_task(title, total=None)

@@ -52,6 +52,7 @@ def medium(file_system: str, device: int, root: Path = Path("/")) -> str:
         return "memory"
     block = root / "sys/dev/block" / f"{os.major(device)}:{os.minor(device)}"
     real = Path(os.path.realpath(block))
+    # By its path: the kernel's flag below is the same for NVMe and other SSDs.
     if re.search(r"/nvme\d", str(real)):
         return "nvme"
     # A partition has no such file; its disk, the folder above, has it.

@@ -85,6 +85,7 @@ def _lines(
     yield "# Who is told when a check fails. Fill in an address each."
     yield f"# owners: {{{', '.join(f'{name}: {name}@example.org' for name in get_args(Owner))}}}"
     yield "sources:"
+    # A string of JSON is one of YAML, too, whatever characters are in the name.
     yield f"  - url: {dumps(url, ensure_ascii=False)}"
     yield "contract:"
     if tables:

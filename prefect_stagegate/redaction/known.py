@@ -139,6 +139,7 @@ class Redactor:
         with self._lock:
             # The longest first: a secret may contain a shorter one.
             secrets = sorted(self._secrets.items(), key=lambda item: len(item[0]), reverse=True)
+        # Outside the lock, so that a long text of one thread does not hold up the errors of the others.
         for _, secret in secrets:
             text = secret.hidden(text)
         if secrets:

@@ -76,6 +76,7 @@ def _defect(row: Row) -> str:
 def _steps(report: Report) -> Iterator[str]:
     """The first fixes and the last two steps, which are to stage the mended data and to ask the gate again."""
     many = len(report.steps) > STEPS
+    # The line about the report and the last two steps take three of the lines.
     shown = (*report.steps[: STEPS - 3], "The whole report has more.", *report.steps[-2:]) if many else report.steps
     return (step(text if is_command(text) else _short(text)) for text in shown)
 

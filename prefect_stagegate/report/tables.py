@@ -118,6 +118,7 @@ def _missing(column: ColumnProfile) -> str:
 
 
 def _distinct(column: ColumnProfile) -> str:
+    # Without counts it is an estimate within some percent, so more than two digits would pretend.
     return f"{column.distinct:,}" if column.counts is not None else f"about {float(f'{column.distinct:.2g}'):,.0f}"
 
 

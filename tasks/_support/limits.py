@@ -57,6 +57,7 @@ def source_limit(url: str) -> str:
 def _name(*words: str) -> str:
     name = re.sub(r"[^a-z0-9._]+", "-", "-".join(words).lower()).strip("-")
     if len(name) > LONGEST:
+        # A dash and eight digits of the digest take the last nine characters.
         name = f"{name[: LONGEST - 9]}-{sha256(name.encode()).hexdigest()[:8]}"
     return f"stagegate-{name}"
 

@@ -100,6 +100,7 @@ def build_context(
         resolvable=lambda other: workspace.catalog.has_version(dataset, other),
         allowed_hosts=workspace.settings.allowed_hosts,
         adopted=version.adopted,
+        # Entries are numbered from 1 without a gap, so this is the number of the last.
         after=len(log),
         below=_below(workspace, version, gate.extends) if gate.extends else None,
         accepted=_last_accepted(log, digest),

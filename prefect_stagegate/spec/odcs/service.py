@@ -72,6 +72,7 @@ def service_levels(contract: OpenDataContractStandard) -> Iterator[Freshness | N
 def _limit(level: ServiceLevelAgreementProperty) -> timedelta | None:
     seconds = SECONDS.get((level.unit or "").strip().lower())
     try:
+        # `float` takes a bool for 0 or 1.
         number = float(level.value) if level.value is not None and not isinstance(level.value, bool) else 0.0
         limit = timedelta(seconds=round(number * (seconds or 0)))
     except (ValueError, OverflowError):
