@@ -96,7 +96,7 @@ def _with_column(written: dict[str, Any], subject: Subject) -> Expectation:
     return {**written, "kwargs": arguments}
 
 
-def _text(rule: DataQuality, loc: Loc, subject: Subject) -> Outcome:  # noqa: ARG001 - one of `_KINDS`
+def _text(rule: DataQuality, loc: Loc, subject: Subject) -> Outcome:  # noqa: ARG001 - as those of `_KINDS`
     return NoCounterpart(loc, "no check tests a rule in words")
 
 
