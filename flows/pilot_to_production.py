@@ -80,5 +80,6 @@ def pilot_to_production(
             return not_approved(decision)
         if not decision.accepted:
             return not_accepted(decision)
+        # Before the next gate is asked, which looks at what the ref of the gate below names.
         promote_dataset(version, target, cache=cache, catalog=catalog)
     return decision

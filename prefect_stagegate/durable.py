@@ -40,11 +40,7 @@ def write_file(path: Path, data: bytes) -> None:
 
 
 def read_file(path: Path, last: int | None = None) -> bytes:
-    """Read a regular file.
-
-    Args:
-        path: The file.
-        last: Read only so many bytes at its end.
+    """Read a regular file; with `last`, only so many bytes at its end.
 
     Raises:
         OSError: It can't be read, or is no regular file.

@@ -148,6 +148,7 @@ def _shown(name: str) -> str:
 
 
 def _rebuild(kind: type[StagegateError], args: tuple[object, ...], state: dict[str, object]) -> StagegateError:
+    # Without `__init__`, whose arguments differ from class to class and are not kept.
     error = kind.__new__(kind, *args)
     error.args = args
     error.__dict__.update(state)

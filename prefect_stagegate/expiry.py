@@ -36,6 +36,7 @@ def _ends(secret: str) -> Iterator[float]:
             yield (_aware(query["x-amz-date"]) + timedelta(seconds=int(query["x-amz-expires"]))).timestamp()
         parts = secret.removeprefix("Bearer ").split(".")
         if len(parts) == PARTS_OF_A_JWT:
+            # Tokens leave out Base64's padding (RFC 7515), and Python's decoder requires it.
             claims = json.loads(urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
             yield float(claims["exp"])
     except (ValueError, KeyError, TypeError, OverflowError):

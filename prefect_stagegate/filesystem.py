@@ -145,6 +145,7 @@ class StagegateFileSystem(AbstractFileSystem):  # type: ignore[misc] # fsspec ha
     @classmethod
     def _get_kwargs_from_urls(cls, path: str) -> dict[str, str]:
         name = cls._strip_protocol(path).partition("/")[0]
+        # A glob over versions has no version to look up.
         return {} if set("*?[") & set(name) else {"version": name}
 
     def _refs(self) -> list[str]:

@@ -109,6 +109,7 @@ def name_key(path: str, *, folds_case: bool = False) -> str:
     True
     """
     if folds_case:
+        # Unicode's caseless matching folds the decomposed form; another order would leave some twins apart.
         path = unicodedata.normalize("NFD", path).casefold()
     return path if path.isascii() else unicodedata.normalize("NFC", path)
 
@@ -138,6 +139,7 @@ def _checked(entries: Iterable[Entry]) -> Iterator[Entry]:
         path = entry.path
         if problem := path_problem(path):
             raise UsageError(f"The path {path!r} can't be in a dataset: {problem}", object=path)
+        # As texts, without encoding each path: code points have the order of their UTF-8 bytes.
         if previous and path <= previous:
             raise ValueError(f"entries are not sorted: {path!r} after {previous!r}")
         while prefixes and not path.startswith(prefixes[-1]):

@@ -179,6 +179,7 @@ class PassedProbes:
         left = MOST_PASSES
         merged: dict[str, frozenset[str]] = {}
         for probe, digests in self.files.items():
+            # Sorted, since the order of a set differs between processes: the record would change without a new pass.
             others = sorted(set(earlier.files.get(probe, ())) - set(digests))[: len(digests)]
             merged[probe] = frozenset([*sorted(digests), *others][:left])
             left -= len(merged[probe])

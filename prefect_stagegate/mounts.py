@@ -22,6 +22,7 @@ def mount_of(path: Path) -> tuple[str, str]:
     except OSError:
         return "", ""
     real = Path(os.path.realpath(path))
+    # The kernel writes a space in a path as \040, since spaces separate the fields.
     mounts = [
         (point.replace("\\040", " "), kind, device) for device, point, kind, *_ in (line.split(" ") for line in lines)
     ]

@@ -70,6 +70,7 @@ class Address:
                 f"{text!r} names no version",
                 hint=f"`{dataset}@{name}~2` is what `{name}` named two versions before; write 6 digits at most.",
             )
+        # `production~` is one version back, as Git reads `HEAD~`.
         back = int(steps or 1) if tilde else 0
         return cls(dataset, f"{name}~{back}" if back else name)
 

@@ -15,6 +15,7 @@ MOST_CHOICES = 2
 """The most choices in a glob that Python's faster `re` matches, in time up to the square of a name's length."""
 
 _OPTIONS = re2.Options()
+# RE2 would also write each wrong expression to standard error.
 _OPTIONS.log_errors = False
 _UNSUPPORTED = re.compile(r"invalid (perl operator: \(\?[=!<]|escape sequence: \\[1-9])")
 _REFERENCE = re.compile(
@@ -26,9 +27,6 @@ _CHOICE = re.compile(r"\*+|\{")
 
 class Expression:
     """A regular expression, by RE2's syntax.
-
-    Args:
-        text: The expression as the user wrote it.
 
     Raises:
         ValueError: The text is no regular expression, with the reason.
@@ -53,6 +51,7 @@ class Expression:
             if name is None:
                 # Any other escape, as \n, is expanded by Python's own rules.
                 return _NOTHING.sub(reference[0], "")
+            # A group that took no part in the match is empty text, as in Python's templates.
             return (match.group(groups[name]) or b"").decode("utf-8", "surrogatepass")
 
         return _REFERENCE.sub(expand, template)
@@ -115,6 +114,7 @@ def character_class(inner: str) -> str:
         if not negated and first <= "/" <= last:
             parts = [(first, "."), ("0", last)]
         ranges += [f"{re.escape(low)}-{re.escape(high)}" for low, high in parts if low <= high]
+    # Where only a slash was written, nothing is left, and an empty class is no expression: this one matches nothing.
     return f"[{'^' if negated else ''}{''.join(ranges)}]" if ranges else r"[^\s\S]"
 
 

@@ -86,6 +86,7 @@ class TableProfile:
 
 def files_digest(digests: list[str]) -> str:
     """The digest that a profile names its files by, from the digest of each file's bytes."""
+    # Sorted, since the order of a table's files means nothing.
     return digest_of(sorted(digests))
 
 

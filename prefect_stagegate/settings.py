@@ -61,6 +61,7 @@ def _seconds(low: int, high: int) -> Callable[[str], float]:
         try:
             seconds = float(text)
         except ValueError:
+            # NaN is within no bounds, so that the test below reports text, too.
             seconds = float("nan")
         if not low <= seconds <= high:
             raise ValueError(f"{text!r} is not a number of seconds from {low} to {high}")

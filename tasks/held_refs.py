@@ -21,4 +21,5 @@ def held_refs(dataset: SpecLike, *, cache: CacheLike = None, catalog: CatalogLik
     name = parse(dataset).dataset
     refs = open_places(cache, catalog).cache.refs.names(name)
     run_log().info("%s on this node: %s", name, ", ".join(refs) or "no refs")
+    # Staging moves `latest` by itself, so only what targets name is left to fetch.
     return tuple(f"{name}@{ref}" for ref in refs if ref != LATEST)

@@ -53,6 +53,7 @@ class Guard:
         """Guard a flow, or the function under `@flow`, and keep the version on this node until it ends."""
         self._used = True
         if isinstance(guarded, Flow):
+            # A copy, since other modules may hold the flow as it was, and must not find it changed.
             flow = copy.copy(guarded)
             flow.fn = self._over(guarded.fn)
             return cast("F", flow)

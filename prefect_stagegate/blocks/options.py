@@ -132,6 +132,7 @@ def _azure(block: Any) -> dict[str, Any]:
     """An account's URL alone means Azure's default credentials, but anonymous access to adlfs: so set `anon=False`."""
     if block.connection_string:
         return _filled(connection_string=block.connection_string)
+    # Without a scheme, `urlsplit` would take the host for a path.
     host = urlsplit(block.account_url if "://" in block.account_url else f"https://{block.account_url}").netloc
     principal = {name: getattr(block, name, None) for name in ("client_id", "client_secret", "tenant_id")}
     return _filled(account_name=host.partition(".")[0], account_host=host, anon=False, **principal)

@@ -183,10 +183,12 @@ def program_name() -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run one command and exit with the code that `stagegate --help` explains."""
     words = list(sys.argv[1:] if arguments is None else arguments)
+    # Read from the words: an error of the parser comes before any command has its flags.
     debug = "--debug" in words
     # Libraries log each request when they debug, with the tokens and signatures in its headers.
     logging.basicConfig(level=logging.INFO if debug else logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     logging.getLogger("prefect_stagegate").setLevel(logging.DEBUG if debug else logging.WARNING)
+    # On handlers, since a filter of a logger does not see the records of the loggers below it.
     for handler in logging.getLogger().handlers:
         handler.addFilter(RedactingFilter())
     for stream in (sys.stdout, sys.stderr):
@@ -206,6 +208,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def _run(words: list[str], *, debug: bool) -> None:
     try:
+        # By default cyclopts exits with 1 on wrong usage, and 1 is a gate's refusal here.
         command_line(words)(words, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
         text = _missing_arguments(error, words) or str(error)

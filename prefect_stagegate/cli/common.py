@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 from cyclopts import Group, Parameter
 
-from prefect_stagegate.errors import ExitCode
+from prefect_stagegate.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -112,6 +112,21 @@ def print_json(value: Any) -> None:
     sys.stdout.buffer.write(orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE, default=str))
 
 
+def write_output(text: str, file: Path | None, subject: str) -> None:
+    """Write a text to a file, or to standard output where none is given.
+
+    Raises:
+        UsageError: The file can't be written. The message begins with the subject, `The report`.
+    """
+    if file is None:
+        sys.stdout.write(text)
+        return
+    try:
+        file.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise UsageError(f"{subject} can't be written to {file}: {error.strerror}") from error
+
+
 def print_json_list(
     items: Iterable[Any],
     name: str = "",
@@ -205,6 +220,7 @@ def print_changes(changes: Iterable[PolicyChange]) -> None:
 
 def escaped(text: str) -> str:
     """The text with control characters as escapes, so that it can't act on a terminal; lines and tabs stay."""
+    # Nearly every text is: no escapes are needed, and their module is not imported.
     if text.isprintable():
         return text
     from prefect_stagegate.report.legible import legible_text

@@ -9,7 +9,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from prefect_stagegate.cli.common import Debug, Json, Places, print_json, say, say_line
+from prefect_stagegate.cli.common import Debug, Json, Places, print_json, say, say_line, write_output
 from prefect_stagegate.cli.progress import shown_work
 from prefect_stagegate.errors import ExitCode, UsageError
 from prefect_stagegate.model import Outcome
@@ -53,13 +53,7 @@ def export(
     import yaml
 
     text = yaml.safe_dump(odcs_document(read_spec(spec)), sort_keys=False, allow_unicode=True, width=120)
-    if output is None:
-        sys.stdout.write(text)
-        return
-    try:
-        output.write_text(text, encoding="utf-8")
-    except OSError as error:
-        raise UsageError(f"The contract can't be written to {output}: {error.strerror}") from error
+    write_output(text, output, "The contract")
 
 
 def check(

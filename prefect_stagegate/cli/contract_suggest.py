@@ -70,6 +70,7 @@ def _write(folder: Path, files: Mapping[str, str], *, force: bool) -> None:
         path = folder / name
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
+            # "x" also refuses a file that appeared after the look above.
             with path.open("w" if force else "x", encoding="utf-8") as file:
                 file.write(text)
         except OSError as error:

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
-from prefect_stagegate.errors import UsageError
+from prefect_stagegate.cli.common import write_output
 from prefect_stagegate.model import Address
 from prefect_stagegate.operations.croissant import croissant
 from prefect_stagegate.operations.workspace import Workspace
@@ -20,10 +19,4 @@ def print_croissant(workspace: Workspace, address: Address, *, hashed: bool, out
     """
     # ASCII only, so that no name in it acts on a terminal.
     text = json.dumps(croissant(workspace, address, hashed=hashed), indent=2) + "\n"
-    if output is None:
-        sys.stdout.write(text)
-        return
-    try:
-        output.write_text(text, encoding="ascii")
-    except OSError as error:
-        raise UsageError(f"The description can't be written to {output}: {error.strerror}") from error
+    write_output(text, output, "The description")

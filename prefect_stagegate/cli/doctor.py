@@ -62,7 +62,6 @@ def doctor(
         sick = len(failing(examinations))
         say(f"{len(examinations) - sick} of {len(examinations)} work" + (f", {sick} do not." if sick else "."))
     if failing(examinations):
-        sys.stdout.flush()
         sys.exit(ExitCode.ERROR)
 
 

@@ -13,9 +13,9 @@ from pathlib import Path
 from rich.table import Column, Table
 from rich.text import Text
 
-from prefect_stagegate.cli.common import Json, Places, escaped, print_json, print_table, say
+from prefect_stagegate.cli.common import Json, Places, escaped, print_json, print_table, say, write_output
 from prefect_stagegate.environment import Environment, EnvironmentDifference, Weight, compare
-from prefect_stagegate.errors import ExitCode, UsageError
+from prefect_stagegate.errors import ExitCode
 from prefect_stagegate.model import Address
 from prefect_stagegate.operations.environment import accepted_in, capture_environment, from_file, to_file
 from prefect_stagegate.settings import Settings
@@ -41,14 +41,9 @@ def capture(file: Path | None = None, /, *, places: Places | None = None) -> Non
     file
         Where to write it; by default to standard output.
     """
+    # ASCII only, so that no value in it acts on a terminal.
     text = jsons.dumps(to_file(_here(places or Places())), indent=2, sort_keys=True, ensure_ascii=True)
-    if file is None:
-        say(text)
-        return
-    try:
-        file.write_text(text + "\n")
-    except OSError as error:
-        raise UsageError(f"The environment can't be written to {file}: {error.strerror}") from error
+    write_output(text + "\n", file, "The environment")
 
 
 def diff(there: str, other: str = HERE, /, *, json: Json = False, places: Places | None = None) -> None:
@@ -84,6 +79,7 @@ def diff(there: str, other: str = HERE, /, *, json: Json = False, places: Places
 def _environment(reference: str, places: Places) -> Environment:
     if reference == HERE:
         return _here(places)
+    # A path counts as one even where no file is, so that the error names the missing file and no dataset.
     if "/" in reference or reference.endswith(".json") or Path(reference).exists():
         return from_file(Path(reference))
     return accepted_in(places.workspace(), Address.parse(reference))

@@ -23,8 +23,7 @@ PATIENCE = 10.0
 def emit_event(event: Callable[[], VersionEvent]) -> None:
     """Send an event to Prefect's API, if one is configured. A failure is printed and changes nothing else.
 
-    Args:
-        event: Makes the event; called only when an API is configured.
+    `event` makes it, and is called only then.
     """
     if not api_is_configured():
         return
@@ -43,6 +42,7 @@ def emit_event(event: Callable[[], VersionEvent]) -> None:
 
 def _send_within(seconds: float, send: Callable[[], None]) -> str:
     """Call `send` for so many seconds at most; return why it failed or did not return, empty when it succeeded."""
+    # What is returned when the thread has not ended by then; the thread replaces it.
     failures = [f"no answer within {seconds:.0f} s"]
 
     def run() -> None:
@@ -72,5 +72,6 @@ def api_is_configured() -> bool:
     active = os.environ.get("PREFECT_PROFILE") or profiles.get("active")
     try:
         return bool(profiles["profiles"][active]["PREFECT_API_URL"])
+    # People write this file: a table may be missing, or be a text, and then no API is named.
     except (KeyError, TypeError):
         return False

@@ -235,6 +235,7 @@ def approve(
     say(f"{answer.approver} {verb} {request.dataset}@{request.digest} for {to}, requested by {request.requester}")
     for run in woken:
         say(f"Flow run {run.flow_run} {run.told}")
+    # A resumed run asks the gate by itself, so there is no command to run next.
     if any(run.resumed for run in woken):
         return
     if not answer.approved:

@@ -47,6 +47,7 @@ def init(
     force
         Replace a file that exists.
     """
+    # Paths in a spec are relative to its file, which `--output` may put into another folder.
     url = source if "://" in source else str(Path(source).absolute())
     first = write_first_spec(url, Settings.from_environment(os.environ), load_block, dataset=dataset)
     if output == STDOUT:

@@ -31,6 +31,7 @@ _BLOCK_ENDED = b"\0"
 def prompt_interrupts() -> Iterator[None]:
     """End this process soon after SIGINT or SIGTERM, if the block doesn't end by itself. For the main thread."""
     reader, writer = os.pipe()
+    # Python's signal handler writes to it, and must never wait for a full pipe.
     os.set_blocking(writer, False)
     # The C part of Python's signal handler writes each signal's number here, also while the main thread is in C code.
     fd_before = signal.set_wakeup_fd(writer, warn_on_full_buffer=False)
@@ -67,6 +68,7 @@ def _end(received: signal.Signals) -> None:
     text = f"stagegate: {TEXT}\n" if received is signal.SIGINT else ""
     with suppress(OSError):
         os.write(2, f"{show_cursor}{text}".encode())
+    # Not `sys.exit`, which would wait for the very threads that keep the process from ending.
     os._exit(CODES[received])
 
 

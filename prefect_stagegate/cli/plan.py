@@ -86,6 +86,7 @@ def forecast(planned: Sequence[PlannedCheck]) -> str:
     took = f"took {_about(sum(seconds.values()))} last time" if seconds else "their time is not known yet"
     untimed = sum((check.definition.shared or check.requirement.check) not in seconds for check in due)
     more = f", {untimed} of unknown duration" if seconds and untimed else ""
+    # Each check names all bytes that this node lacks, and they are fetched once for all checks.
     missing = max(check.fetches for check in due)
     fetch = f", after fetching {bytes_text(missing)} to this node" if missing else ""
     return f"To run: {len(due)} of {count_text(len(planned), 'check')}, {took}{more}{fetch}."

@@ -54,6 +54,7 @@ def show(dataset: str, /, *, json: Json = False, places: Places | None = None) -
         return
     import yaml
 
+    # All that is no part of the policy is a YAML comment, so that the output can be put into a spec.
     say_line(f"# policy {adoption.seq} of {dataset}, {adoption.digest}")
     say_line(f"# adopted {adoption.at[:19]}Z by {adoption.who}: {adoption.reason}")
     say(yaml.safe_dump(dict(adoption.policy), sort_keys=False, allow_unicode=True).rstrip())

@@ -33,6 +33,7 @@ class Totals:
 
     def __init__(self, show: Callable[[Totals], None]) -> None:
         self._show = show
+        # Held while `show` runs, too: the display is drawn by one thread at a time, and never from half a change.
         self._lock = threading.Lock()
         self.objects = 0
         self.objects_done = 0
@@ -158,6 +159,7 @@ def shown_work(title: str, *, quiet: bool = False) -> Iterator[Callable[[str], N
     if quiet or not sys.stderr.isatty():
         yield None
         return
+    # No markup, since paths and names of tables stand in the line, and one may be called `[red]`.
     columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
         task = bars.add_task(title, total=None)

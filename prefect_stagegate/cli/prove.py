@@ -86,6 +86,7 @@ def key(file: Path, /, *, json: Json = False) -> None:
     """
     from prefect_stagegate.readiness.records.signing import read_public_key, read_signing_key
 
+    # PEM's first line tells, also for an encrypted key: BEGIN ENCRYPTED PRIVATE KEY.
     private = file.is_file() and b"PRIVATE KEY" in file.read_bytes()
     public = read_signing_key(file, type_passphrase).public if private else read_public_key(str(file))
     if json:

@@ -62,6 +62,7 @@ def execute(
     places = places or Places()
     resolved = Address.parse(address).counted(read_catalog(places.catalog))
     with hold_dataset(places.open_cache(), resolved, holder=command[0], inherited=True) as held:
+        # Not by `format`, which would fail on other braces, such as those of JSON in an argument.
         words = [word.replace("{}", str(held.path)) for word in command]
         variables = dict(zip(EXEC_VARIABLES, (str(held.path), held.digest), strict=True))
         # Python ignores these signals, and the command would inherit that.

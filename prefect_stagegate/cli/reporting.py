@@ -10,9 +10,8 @@ from cyclopts import Parameter
 from rich.console import Console
 
 from prefect_stagegate.cli.ages import report_with_ages
-from prefect_stagegate.cli.common import say
+from prefect_stagegate.cli.common import say, write_output
 from prefect_stagegate.clock import now
-from prefect_stagegate.errors import UsageError
 from prefect_stagegate.report import Report, to_html, to_json, to_junit, to_markdown, to_rich, to_text
 
 Html = Annotated[Path | None, Parameter(metavar="FILE", help="Also write the report as one HTML page.")]
@@ -43,9 +42,6 @@ def write_reports(report: Report, *, html: Path | None, markdown: Path | None, j
     for path, writer in outputs:
         if path is None:
             continue
-        try:
-            path.write_text(writer(report), encoding="utf-8")
-        except OSError as error:
-            raise UsageError(f"The report can't be written to {path}: {error.strerror}") from error
+        write_output(writer(report), path, "The report")
         written.append(path)
     return written

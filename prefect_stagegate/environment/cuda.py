@@ -45,13 +45,7 @@ class Cuda:
 
 
 def capture_cuda(distributions: Mapping[str, Installed], environ: Mapping[str, str], root: Path = Path("/")) -> Cuda:
-    """Find the versions of the driver and the libraries.
-
-    Args:
-        distributions: What is installed for Python.
-        environ: The variables of the process, for LD_LIBRARY_PATH.
-        root: The root of the file system.
-    """
+    """Find the versions of the driver and the libraries, also by the LD_LIBRARY_PATH of `environ`."""
     folders = [Path(folder) for folder in environ.get("LD_LIBRARY_PATH", "").split(os.pathsep) if folder]
     folders += [root / folder for folder in FOLDERS]
     versions = {
@@ -104,6 +98,7 @@ def capture_gpus(root: Path = Path("/")) -> dict[str, int]:
             match = re.search(r"^Model:\s*(.+?)\s*$", path.read_text(), re.MULTILINE)
         except OSError:
             match = None
+        # A GPU whose file can't be read is still one: left out, it would show as a smaller number of GPUs.
         models[match[1] if match else UNKNOWN] += 1
     return dict(sorted(models.items()))
 

@@ -30,17 +30,14 @@ class Host:
 
 
 def capture_host(root: Path = Path("/")) -> Host:
-    """Capture the facts of this machine.
-
-    Args:
-        root: The root of the file system.
-    """
+    """Capture the facts of this machine."""
     kernel = f"{platform.system() or sys.platform} {platform.release() or UNKNOWN}"
     libc = " ".join(filter(None, platform.libc_ver())) or UNKNOWN
     return Host(platform.machine() or UNKNOWN, _os(root), kernel, libc)
 
 
 def _os(root: Path) -> str:
+    # The first file that exists counts, as os-release(5) has it.
     for name in RELEASE_FILES:
         try:
             lines = (root / name).read_text(errors="replace").splitlines()

@@ -16,11 +16,7 @@ PODMAN = Path("run/.containerenv")
 def capture_image(declared: str = "", root: Path = Path("/")) -> str:
     """The image's digest, `sha256:<hex>`, or unknown.
 
-    A container can't see its own digest, so whoever starts it declares it.
-
-    Args:
-        declared: The deployment's digest: the setting `STAGEGATE_IMAGE_DIGEST`.
-        root: The root of the file system.
+    A container can't see its own digest, so whoever starts it declares it by STAGEGATE_IMAGE_DIGEST.
     """
     if declared:
         return declared

@@ -37,11 +37,7 @@ Limit = int | float | str
 
 
 def capture_limits(root: Path = Path("/")) -> dict[str, Limit]:
-    """The soft limits, by name; bytes, numbers of things, or processors.
-
-    Args:
-        root: The root of the file system.
-    """
+    """The soft limits, by name; bytes, numbers of things, or processors."""
     soft = {name: resource.getrlimit(number)[0] for name, number in ULIMITS.items()}
     limits: dict[str, Limit] = {
         name: UNLIMITED if value == resource.RLIM_INFINITY else value for name, value in soft.items()
@@ -65,6 +61,7 @@ def _size(folder: Path) -> Limit:
 def _groups(root: Path) -> Iterator[Path]:
     """The folders of this process's control groups, of either version, and of the groups above them."""
     top = root / "sys/fs/cgroup"
+    # The top also counts: in a container, the mount may begin at its own group, whose limits then stand there.
     yield from (top, top / "memory", top / "cpu", top / "cpu,cpuacct")
     try:
         lines = (root / "proc/self/cgroup").read_text().splitlines()

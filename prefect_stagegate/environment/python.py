@@ -43,11 +43,7 @@ class Python:
 
 
 def capture_python(path: Iterable[str] | None = None) -> Python:
-    """Capture the interpreter of this process.
-
-    Args:
-        path: Where to look for distributions; `sys.path` by default.
-    """
+    """Capture the interpreter of this process, and the distributions on `path`, by default `sys.path`."""
     installed: dict[str, Installed] = {}
     for distribution in distributions(path=list(sys.path if path is None else path)):
         # A broken installation leaves metadata without a name or version; it is recorded as unknown.
@@ -75,6 +71,7 @@ def _files(distribution: Distribution) -> str:
 
 def _is_shipped(row: str) -> bool:
     """Whether a RECORD's row, `path,digest,size`, names a file that is the same in each installation."""
+    # From the end, since only the path may have commas. The empty texts stand in for fields that a damaged row lacks.
     path, digest, _ = [*row.rsplit(",", 2), "", ""][:3]
     path = path.strip('"')
     if not digest or path.startswith(("..", "/")) or path.endswith(".pyc"):

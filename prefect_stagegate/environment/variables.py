@@ -30,14 +30,13 @@ SECRET = "(set)"  # noqa: S105 - what stands in a secret's place
 def capture_variables(environ: Mapping[str, str], more: Collection[str] = ()) -> dict[str, str]:
     """The allowed variables that are set and not empty, by name, with secrets' values replaced.
 
-    Args:
-        environ: The variables of a process.
-        more: Names to allow besides `ALLOWED`, with `*` for any rest.
+    Names in `more` are allowed besides `ALLOWED`, with `*` for any rest.
     """
     allowed = (*ALLOWED, *more)
     return {
         name: SECRET if _is_secret(name, value) else value
         for name, value in sorted(environ.items())
+        # An empty variable counts as unset, so that it does not differ from one that is left out.
         if value and name not in OF_ONE_JOB and matches(name, allowed)
     }
 

@@ -30,12 +30,7 @@ class CacheVolume:
 
 
 def capture_volume(folder: Path, root: Path = Path("/")) -> CacheVolume:
-    """Capture the volume that holds a folder, or would hold it once it is made.
-
-    Args:
-        folder: The cache's folder.
-        root: Where `sys` lies.
-    """
+    """Capture the volume that holds a folder, or would hold it once it is made."""
     # A cache that is not made yet will lie on the volume of the nearest folder above it.
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
@@ -57,6 +52,7 @@ def medium(file_system: str, device: int, root: Path = Path("/")) -> str:
         return "memory"
     block = root / "sys/dev/block" / f"{os.major(device)}:{os.minor(device)}"
     real = Path(os.path.realpath(block))
+    # By its path: the kernel's flag below is the same for NVMe and other SSDs.
     if re.search(r"/nvme\d", str(real)):
         return "nvme"
     # A partition has no such file; its disk, the folder above, has it.

@@ -180,12 +180,7 @@ def policy_name(policy: Mapping[str, Any], dataset: str) -> str:
 
 
 def read_recorded(canonical: Mapping[str, Any], name: str, dataset: str) -> Spec:
-    """Read a spec that the catalog holds.
-
-    Args:
-        canonical: The spec.
-        name: Its name in error messages.
-        dataset: Its dataset.
+    """Read a spec that the catalog holds; errors call it by `name`.
 
     Raises:
         CorruptRecord: A newer release wrote it, or a plugin that it needs is missing.

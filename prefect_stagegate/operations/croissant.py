@@ -122,6 +122,7 @@ def _description(spec: Spec, manifest: Manifest, folder: Path | None) -> dict[st
         **_responsible(spec.rai),
         "distribution": [
             *_sets(manifest),
+            # With a prefix, because the table's record set has the bare name as its id.
             *(_file_set(f"table/{name}", table.files, table.files) for name, table in tables.items()),
             *([_file(entry, folder) for entry in manifest.entries()] if folder else []),
         ],
@@ -211,6 +212,7 @@ def _sha256(path: Path) -> str:
 
 def _format(path: str) -> str:
     ending = PurePosixPath(path).suffix.lower()
+    # By a made-up name, because `guess_type` takes a path with a colon for a URL.
     return FORMATS.get(ending) or mimetypes.guess_type(f"x{ending}", strict=False)[0] or UNKNOWN_FORMAT
 
 

@@ -24,12 +24,7 @@ FORMAT = 1
 
 
 def capture_environment(settings: Settings, cache: Path | None = None) -> Environment:
-    """Capture the environment of this process.
-
-    Args:
-        settings: Give the image's digest, and the variables to record besides those that are always recorded.
-        cache: The cache's folder; by default the settings'.
-    """
+    """Capture the environment of this process; the cache's folder is by default the settings'."""
     cache_root = cache or settings.cache
     environment = capture(cache_root, os.environ, image=settings.image_digest, variables=settings.variables)
     # NVML is a part of the driver, so without a driver there is nothing to ask.
@@ -66,6 +61,7 @@ def from_file(path: Path) -> Environment:
         version, fingerprint = written["stagegate_environment"], written["fingerprint"]
     except OSError as error:
         raise UsageError(f"{path} can't be read: {error.strerror}", hint=hint) from error
+    # Before ValueError, which it is, too: its own text repeats the values of the file.
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         key = ".".join(map(str, first["loc"]))

@@ -73,6 +73,7 @@ def write_first_spec(
     """
     source_spec = SourceSpec(url=url)
     with closing(open_spec_source(source_spec, settings, resolve_credentials)) as source:
+        # One more than is described tells whether the source has more.
         listed = list(islice(source.list(), LISTED + 1))
         if not listed:
             raise UsageError(f"{url} has no objects", hint="Name the folder or prefix that holds the data.")
@@ -94,6 +95,7 @@ def _lines(
     yield "# Who is told when a check fails. Fill in an address each."
     yield f"# owners: {{{', '.join(f'{name}: {name}@example.org' for name in get_args(Owner))}}}"
     yield "sources:"
+    # A string of JSON is one of YAML, too, whatever characters are in the name.
     yield f"  - url: {dumps(url, ensure_ascii=False)}"
     yield "contract:"
     if tables:
@@ -155,6 +157,7 @@ def _join_by_header(source: Source, files: dict[str, list[SourceObject]]) -> tup
             folders.setdefault(f"{folder}/*{_table_ending(name)}".removeprefix("/"), []).append(glob)
     counts, unlike, left = {glob: len(items) for glob, items in files.items()}, [], HEADERS
     for joined, globs in folders.items():
+        # Counted before the test below: a folder is read as a whole or not at all.
         left -= len(globs)
         if len(globs) == 1 or left < 0:
             continue
@@ -174,17 +177,13 @@ def _header(source: Source, item: SourceObject) -> str:
         source.read_into(item, 0, memoryview(buffer))
     except SourceError:
         return ""  # staging reports it; here its name alone says which table it belongs to
+    # Spreadsheets write a byte-order mark, which would make equal headers differ.
     lines = bytes(buffer).decode("utf-8-sig", errors="replace").splitlines()
     return lines[0].strip() if lines else ""
 
 
 def _tables(counts: Mapping[str, int], dataset: str) -> dict[str, str]:
-    """The globs of tables by a name for each; those with the most files first.
-
-    Args:
-        counts: The number of files of each table, by its glob.
-        dataset: The name of a table whose glob gives none.
-    """
+    """The globs of tables by name, those with the most files first; `dataset` where a glob gives no name."""
     tables: dict[str, str] = {}
     for glob in sorted(counts, key=lambda glob: (-counts[glob], glob))[:MOST_TABLES]:
         begin = glob[: -len(_table_ending(glob))].partition("*")[0]

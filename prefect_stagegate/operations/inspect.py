@@ -38,12 +38,7 @@ class VersionLine:
 def list_versions(
     workspace: Workspace, dataset: str | None = None, unreadable: UnreadableRecords | None = None
 ) -> list[VersionLine]:
-    """List the versions of one dataset, or of all.
-
-    Args:
-        workspace: Cache and catalog.
-        dataset: Only this dataset.
-        unreadable: Collects the records that can't be read, which are left out.
+    """List the versions of one dataset, or of all; records that can't be read are left out and collected.
 
     Raises:
         UnknownDataset: There is no such dataset.
@@ -66,10 +61,7 @@ def show(
 ) -> tuple[VersionLine, Manifest]:
     """Return one version with its manifest.
 
-    Args:
-        workspace: Cache and catalog.
-        address: The version.
-        unreadable: Collects the records that can't be read beside the manifest, which are left out.
+    Records beside the manifest that can't be read are left out and collected.
 
     Raises:
         UsageError: There is no such dataset, ref or version.
@@ -136,10 +128,7 @@ def compare(workspace: Workspace, old: Address, new: Address) -> Iterator[Differ
 def history(workspace: Workspace, address: Address, unreadable: UnreadableRecords | None = None) -> list[RefEntry]:
     """List the moves of one ref, or of all refs of a dataset, the oldest first.
 
-    Args:
-        workspace: The catalog.
-        address: The dataset, with or without a ref.
-        unreadable: Without a ref, collects the logs that can't be read, which are left out.
+    Without a ref, logs that can't be read are left out and collected.
 
     Raises:
         UsageError: There is no such dataset, or the address names a version.
@@ -210,6 +199,7 @@ def _line(
         refs=tuple(name for name, target in refs.catalog.items() if target == digest),
         here=here,
         here_as=tuple(name for name, target in refs.node.items() if target == digest),
+        # A writer's lease is about its whole dataset, also about versions that this node lacks.
         leases=tuple(lease for lease in leases if here and lease.keeps(dataset, digest)),
         pins=pins,
     )

@@ -99,11 +99,7 @@ def _not_here(cache: Cache, dataset: str, ref: str) -> UnknownRef | UnknownDatas
 
 
 def read_catalog(url: str | None = None) -> Callable[[Address], str]:
-    """Return a resolver of addresses that opens the catalog when it is called.
-
-    Args:
-        url: The catalog; by default STAGEGATE_CATALOG.
-    """
+    """Return a resolver of addresses that opens the catalog when it is called; by default STAGEGATE_CATALOG."""
 
     def resolve(address: Address) -> str:
         from prefect_stagegate.catalog import Catalog
@@ -129,11 +125,7 @@ def _overridden(cache: Cache, address: Address) -> str | None:
 def hold_dataset(cache: Cache, address: Address, holder: str = "", *, inherited: bool = False) -> Iterator[OpenDataset]:
     """Find a version, record that it is used, and keep it from being collected during the block.
 
-    Args:
-        cache: The node's cache.
-        address: The version.
-        holder: What holds it, for people.
-        inherited: Let child processes hold it too; see `Leases.hold`.
+    `holder` says for people what holds it. With `inherited`, child processes hold it too; see `Leases.hold`.
 
     Raises:
         UnknownRef: The node has no such ref, or not that version.
@@ -160,6 +152,7 @@ def keep_dataset(cache: Cache, address: Address, holder: str = "", *, inherited:
                 cache.leases.hold(LeaseKind.READER, version.dataset, version.digest, holder, inherited=inherited)
             )
         except CacheError as error:
+            # Only a cache that this user can't write to is used without a lease: a full volume may be freed again.
             if not isinstance(error.__cause__, OSError) or error.__cause__.errno not in ONLY_READABLE:
                 raise
             log.warning(

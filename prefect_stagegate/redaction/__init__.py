@@ -27,9 +27,7 @@ def remember(*texts: str) -> None:
 def remember_access(url: str, options: Mapping[str, Any]) -> None:
     """Hide the credentials of a URL (user, password, query) and of the options whose names mean credentials.
 
-    Args:
-        url: As the user wrote it.
-        options: Storage options, or the environment's variables.
+    The environment's variables are options, too.
     """
     _PROCESS.remember(secrets_of(url, options))
 

@@ -27,6 +27,7 @@ def _clean(error: BaseException | None, above: frozenset[int]) -> BaseException 
     for note in getattr(error, "__notes__", ()):
         clean.add_note(redact(note))
     clean.__context__, clean.__cause__ = _clean(error.__context__, above), _clean(error.__cause__, above)
+    # After the cause, whose assignment sets it: an error must show the same contexts as before.
     clean.__suppress_context__ = error.__suppress_context__
     return clean
 
@@ -53,6 +54,7 @@ class RedactingFilter(logging.Filter):
         """Redact the record, and let it pass."""
         message = record.getMessage()
         if (clean := redact(message)) != message:
+            # The text is formatted already. With arguments, a percent sign in it would be taken for a placeholder.
             record.msg, record.args = clean, ()
         if record.exc_info and not record.exc_text:
             # A handler writes `exc_text` where it is set, and does not format the exception again.

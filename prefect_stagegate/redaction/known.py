@@ -110,6 +110,7 @@ def _digits(text: str) -> str:
 
 def _without_secrets(secrets: Iterable[_Secret], match: re.Match[str]) -> str:
     run = match[0]
+    # The loop ends: in a run that `_BASE64` matches, each percent sign encodes something.
     while "%" in run:
         run = unquote(run)
     return HIDDEN if any(secret.is_in_base64(run) for secret in secrets) else match[0]
@@ -138,6 +139,7 @@ class Redactor:
         with self._lock:
             # The longest first: a secret may contain a shorter one.
             secrets = sorted(self._secrets.items(), key=lambda item: len(item[0]), reverse=True)
+        # Outside the lock, so that a long text of one thread does not hold up the errors of the others.
         for _, secret in secrets:
             text = secret.hidden(text)
         if secrets:

@@ -28,6 +28,7 @@ def _of_url(url: str) -> Iterator[str]:
         yield query
         pairs = (pair.partition("=") for pair in query.split("&"))
         yield from (value for name, _, value in pairs if is_secret_name(name))
+        # By the last @, since a password may hold one that is not encoded.
         user, colon, password = link.partition("://")[2].rpartition("@")[0].partition(":")
         if colon:
             yield from (user, password)

@@ -13,8 +13,11 @@ HIDDEN = "***"
 
 _IS = r"(?:=|%(?:25)*3[dD])"
 _COLON = r"\s*(?::|%(?:25)*3[aA])(?:\s|%(?:25)*20)*"
+# An encoded & ends a value, too, where a whole query stands encoded inside another.
 _VALUE = r"(?:(?!%26)[^\s&\"'<>;,)\]}])+"
+# With backslashes before the quote, as in JSON that stands in a text of JSON.
 _QUOTED = r"\\*\"[^\"]*|\\*'[^']*"
+# At most 60 characters before the word, because a search of long runs of letters would take quadratic time.
 _PLAIN_NAME = (
     r"[\w.-]{0,60}(?:authorization|cookie|passphrase|passwd|password|pwd|sas|secret|signature|sig|token|"
     rf"(?:{'|'.join(sorted(PLAIN_KEYS))})[_.-]?key(?:[_.-]?id)?)"

@@ -23,13 +23,7 @@ def failed_lines(failed: Sequence[FailedObject]) -> Iterator[str]:
 
 
 def failed_page(dataset: str, failed: Sequence[FailedObject], *, digest: str = "") -> str:
-    """The page of a run whose objects failed.
-
-    Args:
-        dataset: The dataset.
-        failed: The objects.
-        digest: The version that was made without them; empty when no version was made.
-    """
+    """The page of a run whose objects failed; the digest is that of the version made without them, if any."""
     count = count_text(len(failed), "object")
     made = f"Version {code(digest)} was made without them." if digest else "No version was made, and no ref moved."
     rows = [f"| {code(f.path)} | {plain(f.source)} | {plain(f.error)} | {plain(f.reason)} |" for f in failed]

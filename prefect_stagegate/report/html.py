@@ -28,6 +28,7 @@ def to_html(report: Report) -> str:
 
 @cache
 def _template() -> Template:
+    # By default, Jinja escapes nothing and leaves a gap where the template misspells a field.
     environment = Environment(
         loader=PackageLoader("prefect_stagegate.report", "."),
         autoescape=True,

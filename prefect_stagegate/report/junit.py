@@ -33,6 +33,7 @@ def to_junit(report: Report) -> str:
         errors=str(counts["error"]),
         skipped=str(sum(_skipped(row) for row in report.rows)),
         time=_seconds(report.rows),
+        # JUnit's schema allows neither fractions of a second nor a zone.
         timestamp=report.at[:19],
     )
     properties = ET.SubElement(suite, "properties")

@@ -122,6 +122,7 @@ def _facts(report: Report) -> str:
     lines.append(f"Decided {time_text(report.at)}{until}, requested by {plain(report.requester or 'unknown')}.")
     if report.runbook:
         lines.append(f"Runbook: {plain(report.runbook)}")
+    # Two spaces at the end of a line break it in Markdown.
     return "  \n".join(lines)
 
 

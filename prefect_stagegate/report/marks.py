@@ -8,6 +8,7 @@ from collections.abc import Collection
 from prefect_stagegate.report.legible import one_line, spans
 from prefect_stagegate.report.model import is_command
 
+# An underscore within a word marks nothing in Markdown, and names that keep theirs unescaped can be copied.
 _ACTIVE = re.compile(r"([\\`*\[\]<>|&~#!$])|(?<![^\W_])(_)|(_)(?![^\W_])")
 _TICKS = re.compile(r"`+")
 _ADDRESS = re.compile(r"(https?|file)://[^\s<>()\\`\"|]+")
@@ -32,9 +33,7 @@ def code(text: str) -> str:
 def step(text: str, headed: Collection[str] = ()) -> str:
     """Format a fix or a step: a command as code, a sentence with its backticks.
 
-    Args:
-        text: The fix or step.
-        headed: Names with a heading on the page; between backticks they become links to it.
+    Names in `headed` have a heading on the page; between backticks they become links to it.
     """
     if is_command(text):
         return code(text)

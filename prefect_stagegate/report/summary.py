@@ -28,9 +28,7 @@ _MARKS = {
 def to_summary(report: Report, *, page: str = "") -> str:
     """The decision, whose turn it is, and what to do, in at most fifteen lines.
 
-    Args:
-        report: The decision.
-        page: The address of the whole report; empty when it is not kept.
+    The page is the address of the whole report; empty when it is not kept.
     """
     report = legible(without_repeats(report))
     standings = [row.standing for row in report.rows]
@@ -78,6 +76,7 @@ def _defect(row: Row) -> str:
 def _steps(report: Report) -> Iterator[str]:
     """The first fixes and the last two steps, which are to stage the mended data and to ask the gate again."""
     many = len(report.steps) > STEPS
+    # The line about the report and the last two steps take three of the lines.
     shown = (*report.steps[: STEPS - 3], "The whole report has more.", *report.steps[-2:]) if many else report.steps
     return (step(text if is_command(text) else _short(text)) for text in shown)
 

@@ -95,6 +95,7 @@ def _column(name: str, now: ColumnProfile, before: ColumnProfile | None) -> Colu
         *(_missing(now), _missing(before) if before else ""),
         *(_distinct(now), _distinct(before) if before else ""),
         *(_span(now), _span(before) if before else ""),
+        # A column that became another kind has no values that fit into the same picture.
         bars=tuple(_bars(now, before if before and before.kind == now.kind else None)),
         note="may be personal: counted only" if now.withheld else "",
     )
@@ -117,6 +118,7 @@ def _missing(column: ColumnProfile) -> str:
 
 
 def _distinct(column: ColumnProfile) -> str:
+    # Without counts it is an estimate within some percent, so more than two digits would pretend.
     return f"{column.distinct:,}" if column.counts is not None else f"about {float(f'{column.distinct:.2g}'):,.0f}"
 
 
@@ -172,6 +174,7 @@ def _share(counts: Mapping[str, int], value: str) -> float:
 def _histogram(column: ColumnProfile, before: Sequence[float]) -> list[tuple[str, float, float]]:
     """The label and both shares of each bin. The bins are those of both versions together."""
     low, high = min([*column.quantiles, *before]), max([*column.quantiles, *before])
+    # Where all values are the same, any width does but 0, by which `_binned` would divide.
     width = (high - low) / BINS or 1.0
     now, old = (_binned(quantiles, low, width) for quantiles in (column.quantiles, before))
     text = _time if column.kind == "time" else _number

@@ -88,7 +88,7 @@ def _found(row: Row, steps: Sequence[str]) -> RenderableType:
         if finding.fix and not again and finding.fix not in steps:
             lines.append(Padding(Text(f"→ {one_line(finding.fix)}", "cyan"), (0, 0, 0, 2), expand=False))
     if more := _more(row):
-        lines.append(Text(more.strip()))
+        lines.append(Text(more))
     return Group(*lines)
 
 
@@ -111,7 +111,7 @@ def _lines(report: Report) -> Iterator[str]:
                 if finding.fix:
                     yield f"        → {one_line(finding.fix)}"
             if more := _more(row):
-                yield f"      {more.strip()}"
+                yield f"      {more}"
     yield f"Whose turn: {report.whose_turn}"
     yield from (f"  {turn}" for turn in report.turns)
     yield "What to do:"
@@ -120,4 +120,4 @@ def _lines(report: Report) -> Iterator[str]:
 
 def _more(row: Row) -> str:
     more = len(row.findings) - FINDINGS
-    return f"\n… and {more} more; --json and --html have all of them" if more > 0 else ""
+    return f"… and {more} more; --json and --html have all of them" if more > 0 else ""

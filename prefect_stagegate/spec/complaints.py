@@ -89,6 +89,7 @@ def complaint(error: ErrorDetails, model: type[BaseModel]) -> str:
         return f"must be {words} {_shown(error['ctx'][bound])}, not {_shown(error['input'])}"
     if kind in _SENTENCES:
         return _SENTENCES[kind](error, model)
+    # A newer pydantic may have kinds of errors that no table here lists: its own words are better than none.
     return error["msg"].replace("Input should be", "must be", 1)
 
 
@@ -98,6 +99,7 @@ def _unknown_key(error: ErrorDetails, model: type[BaseModel]) -> str:
 
 def _unknown_word(error: ErrorDetails, model: type[BaseModel]) -> str:  # noqa: ARG001 - one of `_SENTENCES`
     given, expected = error["input"], error["ctx"]["expected"]
+    # Pydantic gives the choices as one text only: `'a', 'b' or 'c'`.
     words = re.findall(r"'([^']*)'", expected)
     if isinstance(given, str) and words:
         return f"{given!r} is not known; {did_you_mean(given, words)}"
@@ -143,6 +145,8 @@ def model_at(model: type[BaseModel], loc: Loc) -> type[BaseModel] | None:
     kind: Any = model
     for part in loc:
         if _is_model(kind):
+            # Places of errors have keys as a spec writes them. `from` can't be the name of a field in Python, so it is
+            # an alias.
             fields = {field.alias or name: field.annotation for name, field in kind.model_fields.items()}
             kind = _unwrapped(fields.get(str(part)))
         else:

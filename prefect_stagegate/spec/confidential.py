@@ -62,6 +62,7 @@ def _url_has_secret(text: str) -> bool:
     try:
         return bool(secret_in_url(text))
     except ValueError:
+        # Any text may stand in an option: one with `://` in it need not be a URL.
         return False
 
 
@@ -70,5 +71,6 @@ def without_secrets(url: str) -> str:
     try:
         parts = urlsplit(url)
     except ValueError:
+        # Its parts can't be told apart. The query goes in any case, for signatures stand there.
         return url.partition("?")[0]
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path, "", ""))

@@ -133,6 +133,7 @@ def _is_beside(location: str, base: str) -> bool:
     if local_path(location) is not None:
         return True
     scheme, _, rest = base.partition("://")
+    # A chained URL may begin as the spec's does and lead to another server.
     return bool(rest) and "::" not in location and location.startswith(f"{scheme}://{rest.partition('/')[0]}/")
 
 
@@ -183,6 +184,7 @@ def _read(location: str, allowed: Allowed) -> bytes:
         raise UnreadableDocument("is a directory; name the YAML file in it") from None
     except PermissionError:
         raise UnreadableDocument("may not be read by this user") from None
+    # ValueError: the path has a NUL, which Python refuses before the system does.
     except (OSError, ValueError) as error:
         raise UnreadableDocument(f"can't be read: {getattr(error, 'strerror', None) or error}") from None
 

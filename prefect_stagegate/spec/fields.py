@@ -69,6 +69,7 @@ def _duration(value: object) -> timedelta:
 
 
 def _size(value: object) -> int:
+    # A bool is an int in Python: without the second test, YAML's `true` would be one byte.
     if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
         return value
     if isinstance(value, str):
@@ -150,6 +151,7 @@ def _source_url(value: str, info: Info) -> str:
     _checked_url(value)
     if _ALMOST_URL.match(value):
         raise ValueError(f"lacks a slash: write {value.partition(':')[0]}://")
+    # Only `load_spec` gives a context. Other callers, as `stagegate init`, have an absolute URL already.
     base = info.context.base if isinstance(info.context, Context) else "/"
     placed = place(value, base)
     if problem := chain_problem(placed):
@@ -190,10 +192,13 @@ def _text(value: str) -> str:
 
 
 def _options(value: dict[str, Any], info: Info) -> dict[str, Any]:
+    # A wrong URL is reported by its own field, and does not tell which options fit.
     problems: dict[tuple[str | int, ...], str] = dict(
         spec_problems(info.data["url"], value) if "url" in info.data else ()
     )
+    # Credentials are refused for every scheme, also where only an installed package knows its options.
     problems |= dict.fromkeys(secret_options(value), f"looks like a credential; {INSTEAD_OF_CREDENTIALS}")
+    # One error for each option, so that each is reported at its own line.
     errors = [
         InitErrorDetails(type=PydanticCustomError("option", "{problem}", {"problem": problem}), loc=loc, input=None)
         for loc, problem in problems.items()
@@ -203,6 +208,7 @@ def _options(value: dict[str, Any], info: Info) -> dict[str, Any]:
     return value
 
 
+# What `_relative` refuses, as far as a pattern can say it, so that editors mark it before a spec is loaded.
 _INSIDE = r"^(?!/)(?!(.*/)?\.\.(/|$))[^\\]*$"
 _NAME_SCHEMA: dict[str, Any] = {"pattern": f"^{NAME.pattern}$", "maxLength": NAME_LENGTH}
 TARGET_SCHEMA: dict[str, Any] = {**_NAME_SCHEMA, "not": {"const": LATEST}}

@@ -50,6 +50,7 @@ def load_spec(
     """
     document = _open(source, allowed)
     spec = _checked(document, known_checks, argument_problems) if isinstance(document.values, dict) else None
+    # The model can be built although a suite or a gate has problems: those are only in the document.
     if spec is None or document.problems:
         raise SpecError(document.label, document.ordered_problems())
     return spec
@@ -60,6 +61,7 @@ def _open(source: str | os.PathLike[str] | Mapping[str, Any], allowed: Allowed) 
         return mapping_document(source, DICTIONARY)
     label = os.fspath(source)
     location = place(label, str(Path.cwd()))
+    # The label stands in every message, and a URL may hold a password or a signature.
     if is_url(label) and local_path(label) is None:
         label = without_secrets(label)
     try:

@@ -38,6 +38,7 @@ def place(text: str, base: str) -> str:
     path = local_path(text)
     if path is None:
         return text
+    # `normpath` drops the slash that tells a folder from an object.
     closing = "/" if path.endswith("/") and path.strip("/") else ""
     scheme = _SCHEME.match(base)
     if scheme and not path.startswith("/"):

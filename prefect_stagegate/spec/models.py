@@ -422,6 +422,7 @@ class Spec(SpecModel):
             "extends": extends,
             # A mapping, since the order of checks decides nothing.
             "requirements": {requirement.check: requirement.policy for requirement in requirements},
+            # Without defaults, so that a key that a later release adds changes no digest until somebody writes it.
             "contract": self.contract.model_dump(mode="json", exclude_defaults=True),
             # Left out by default, so that policies from before the key existed keep their digests.
             **({} if on_withdrawal == HOLD else {"on_withdrawal": on_withdrawal}),
@@ -431,6 +432,7 @@ class Spec(SpecModel):
     def _on_withdrawal(self, target: str) -> OnWithdrawal:
         """The setting of the gate, or of the nearest gate below that has one."""
         gate = self.gates[target]
+        # The loop ends: `load_spec` refuses gates that extend each other in a circle.
         while gate.on_withdrawal is None and gate.extends is not None:
             gate = self.gates[gate.extends]
         return gate.on_withdrawal or HOLD

@@ -54,6 +54,7 @@ class Parameters:
         if name not in self.values:
             raise NoValue(name, self.reasons.get(name, "it is unknown"))
         value = self.values[name]
+        # A time stays as it is: `_problem` has refused a factor on it.
         return value if factor is None or isinstance(value, str) else _whole(value * factor)
 
     def without_zone(self) -> Parameters:
@@ -108,12 +109,8 @@ def fill(arguments: Mapping[str, Any], parameters: Parameters) -> dict[str, Any]
 
 
 def parameter_problems(arguments: Mapping[str, Any], known: Iterable[str]) -> Iterator[tuple[str, str]]:
-    """The arguments that use a parameter wrongly, each with the reason.
-
-    Args:
-        arguments: An expectation's arguments.
-        known: The parameters that there are.
-    """
+    """The arguments that use a parameter wrongly, each with the reason."""
+    # It is read for each occurrence, and an iterator would be empty after the first.
     known = tuple(known)
     for argument, content, is_allowed in _occurrences(arguments, known):
         if problem := _problem(content, known, is_allowed=is_allowed):

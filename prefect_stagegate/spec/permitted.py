@@ -275,6 +275,7 @@ def flat(options: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, An
 def chain_problem(url: str) -> str:
     """Say why a URL of fsspec's chained file systems is refused; empty for any other URL."""
     scheme = scheme_of(url)
+    # The chain stands before the scheme in `simplecache::s3://…`, and behind it in `zip://a::s3://…`.
     if "::" in scheme or ("::" in url and scheme not in LIBRARIES):
         return "chains file systems, which may write files; use the URL of the data itself, or unpack the archive first"
     return ""
@@ -283,9 +284,7 @@ def chain_problem(url: str) -> str:
 def spec_problems(url: str, options: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], str]]:
     """Yield the options that a spec may not give to a source: the place of each, and the reason.
 
-    Args:
-        url: The source's URL. All options pass for a scheme that another package reads.
-        options: The source's options.
+    All options pass for a scheme that another package reads.
     """
     library = LIBRARIES.get(scheme_of(url))
     if library is None:
@@ -297,6 +296,7 @@ def spec_problems(url: str, options: Mapping[str, Any]) -> Iterator[tuple[tuple[
             yield path, f"{problem.partition(' ')[2]}; {hint}"
         elif kind is BLOCK:
             yield path, "is allowed in a Prefect block only; name one under `credentials:`"
+        # A switch or a null under a credential's name, such as `token: false`, holds no secret.
         elif kind is CREDENTIAL and value is not None and not isinstance(value, bool):
             yield path, f"looks like a credential; {INSTEAD_OF_CREDENTIALS}"
 

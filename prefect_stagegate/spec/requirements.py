@@ -112,6 +112,7 @@ def _item(document: Document, loc: Loc, item: object, known: KnownChecks) -> _Wr
     if not isinstance(settings, (dict, type(None))):
         document.report(here, "a check's parameters must be a mapping, such as {severity: warning}")
         return None
+    # A copy, since keys are taken out of it below, and the document's values must stay as they were written.
     params = dict(settings or {})
     severity = _severity(document, here, params.pop("severity", None))
     consecutive = _consecutive(document, here, params.pop("consecutive", None))
@@ -163,6 +164,7 @@ def _report_extends(document: Document, gates: Mapping[str, _Gate]) -> None:
     for target, gate in gates.items():
         loc = ("gates", target, "extends")
         if gate.extends is not None and gate.extends not in gates:
+            # No gate can extend itself, so its own name is no suggestion.
             others = [name for name in gates if name != target]
             document.report(loc, f"there is no gate {gate.extends!r}; {did_you_mean(gate.extends, others)}")
         line = [*_lineage(target, gates)]
@@ -224,6 +226,7 @@ def _with_defaults(
             if item := _culprit(written, place, detail["type"]):
                 document.report((*item.loc, *place), complaint(detail, model))
         return requirement
+    # Defaults belong to the policy's digest: a release with other defaults must not use evidence of the earlier ones.
     return replace(requirement, params=params.model_dump(mode="json", by_alias=True))
 
 

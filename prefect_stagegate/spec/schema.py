@@ -53,11 +53,7 @@ class _Plain(GenerateJsonSchema):
 
 
 def json_schema(known_checks: KnownChecks) -> dict[str, Any]:
-    """The schema of a spec file, in the 2020-12 dialect.
-
-    Args:
-        known_checks: The checks that gates may name, each with the model of its parameters and its severity.
-    """
+    """The schema of a spec file, in the 2020-12 dialect."""
     models: list[type[BaseModel]] = [
         Spec,
         SuiteSpec,
@@ -69,6 +65,8 @@ def json_schema(known_checks: KnownChecks) -> dict[str, Any]:
     spec = definitions[keys[Spec]]
     spec["properties"]["owners"] = _owners(spec["properties"]["owners"])
     spec["properties"]["gates"]["propertyNames"] = TARGET_SCHEMA
+    # In the model a suite is read already, so the model's schema does not know the names of files that a spec may
+    # write.
     suite = definitions["TableSpec"]["properties"]["suite"]
     one_suite = [{"type": "string"}, refs[(SuiteSpec, "validation")]]
     many_suites = {"type": "array", "items": {"anyOf": one_suite}, "minItems": 1, "maxItems": MOST_SUITES}
@@ -87,6 +85,7 @@ def json_schema(known_checks: KnownChecks) -> dict[str, Any]:
 
 
 def _owners(owners: dict[str, Any]) -> dict[str, Any]:
+    # Each key by its name, so that editors complete it and show its meaning.
     people = {
         name: {"type": "string", "minLength": 1, "description": meaning, "examples": [example]}
         for name, (meaning, example) in _OWNERS.items()
@@ -107,6 +106,7 @@ def _parameters(schema: dict[str, Any], check: str) -> dict[str, Any]:
             "severity": {"$ref": "#/$defs/Severity"},
             "consecutive": {"$ref": "#/$defs/Consecutive"},
         },
+        # Pydantic ignores unknown keys unless a model says otherwise, and `load_spec` refuses them all the same.
         "additionalProperties": schema.get("additionalProperties", False),
     }
 

@@ -60,6 +60,7 @@ def _conditions(value: object) -> object:
             raise ValueError(
                 f"{condition!r} is no comparison: write one as in '>=2013-06', several with commas between"
             )
+    # As text, because the names of folders are: YAML reads `year: 2013` as a number.
     return tuple(map(str, conditions))
 
 

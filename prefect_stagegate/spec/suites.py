@@ -103,6 +103,7 @@ def _with_parameters(argument_problems: ArgumentProblems, tables: Sequence[str])
 
     def problems(arguments: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
         wrong = list(parameter_problems(arguments, names(tables)))
+        # A wrong parameter has no value to fill in.
         return wrong or argument_problems(fill(arguments, examples(tables)))
 
     return problems
@@ -196,12 +197,14 @@ def _report_expectation(
     """Report an unknown expectation, and its unknown, missing and forbidden arguments."""
     kind, arguments = item.get("type"), item.get("kwargs", {})
     known = vocabulary.expectations()
+    # The model reports wrong types. Where Great Expectations is not installed, no name can be called wrong.
     if not isinstance(kind, str) or not isinstance(arguments, dict) or not known:
         return
     if kind not in known:
         document.report((*loc, "type"), f"there is no expectation {kind!r}: {did_you_mean(kind, known)}")
         return
     allowed = vocabulary.arguments(kind)
+    # An empty list means that the arguments are unknown, not that there are none.
     for name in arguments if allowed else ():
         if name not in allowed:
             document.report((*loc, "kwargs", name), f"{kind} has no such argument: {did_you_mean(name, allowed)}")

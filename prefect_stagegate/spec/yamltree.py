@@ -22,6 +22,7 @@ MOST_VALUES = 200_000
 """The most values that a document may have once its aliases are expanded; 64 characters of text count as one more."""
 
 _TAG = "tag:yaml.org,2002:"
+# 40 digits at most, since Python's int() raises an error of its own for more than 4,300.
 _INT = re.compile(r"[-+]?[0-9]{1,40}|0o[0-7]{1,40}|0x[0-9a-fA-F]{1,40}")
 _FLOAT = re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)([eE][-+]?[0-9]+)?")
 _CONSTANTS = {

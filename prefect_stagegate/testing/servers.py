@@ -84,6 +84,7 @@ def free_port(twin_offset: int = 0) -> int:
     Raises:
         SourceUnavailable: No such port was found.
     """
+    # At random, so that two processes that test at the same time seldom try the same port.
     for port in random.sample(PORTS, 200):
         if _is_free(port) and _is_free(port + twin_offset):
             return port
@@ -146,6 +147,7 @@ def _command(weed: str, directory: Path) -> tuple[dict[str, int], list[str]]:
     identities.append(_identity("none", STRANGER))
     config.write_text(json.dumps({"identities": identities}))
     ports = {service: free_port(GRPC_OFFSET) for service in ("master", "volume", "filer", "s3", "s3.port.iceberg")}
+    # The ports are drawn one by one and none is bound yet, so two services may have drawn the same.
     if len(set(ports.values())) < len(ports):
         return _command(weed, directory)
     return ports, [
@@ -170,6 +172,7 @@ def _identity(name: str, keys: Keys, *actions: str) -> dict[str, object]:
 
 def _is_free(port: int) -> bool:
     with socket.socket() as probe:
+        # As the server itself does: else ports of servers that ended a minute ago would count as taken.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", port))

@@ -125,12 +125,7 @@ def read(source: Source, source_object: SourceObject, start: int = 0, end: int |
 def broken(patch: pytest.MonkeyPatch, source: Source, method: str, function: str, raised: Exception) -> Iterator[None]:
     """Have a library's function, or an adapter's method, raise an error in the block.
 
-    Args:
-        patch: Makes and undoes the change.
-        source: Its adapter's class is changed.
-        method: The adapter's method, where no function is named.
-        function: The library's function, by its dotted name.
-        raised: The error.
+    Where no function is named by its dotted name, the method of the adapter's class is changed.
     """
 
     def breaks(*_: Any, **__: Any) -> None:

@@ -63,12 +63,6 @@ def resumed(
     """Record the answers to this run's forms, and return its request; None when the run was never suspended.
 
     An answer is recorded as by `stagegate approve`.
-
-    Args:
-        dataset: The spec or version that the run promotes.
-        targets: The targets that it promotes to.
-        cache: The node's cache; by default the settings'.
-        catalog: The shared catalog; by default the settings'.
     """
     run = _run_of_a_deployment()
     if run is None:

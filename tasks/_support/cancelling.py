@@ -140,6 +140,7 @@ def _announce_end() -> socket.socket | None:
 def _announces_end(pid: int) -> bool:
     """Whether this process announces its end."""
     with socket.socket(socket.AF_UNIX) as connection:
+        # A full queue must not keep this thread from its next look.
         connection.setblocking(False)
         try:
             connection.connect(_name(pid))

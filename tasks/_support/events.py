@@ -58,14 +58,8 @@ def version_event(
     """Make one of the events above, on the resource `stagegate.dataset.<dataset>`.
 
     Automations can match one target by the resource's label `stagegate.target`, which events without a target lack.
-    Related resources are the version, as an asset, and the version that it replaces, as `stagegate-previous`.
-
-    Args:
-        name: The event's name.
-        dataset: The dataset.
-        digest: The version.
-        identity: The event's id.
-        payload: Further small JSON values, beside `version`, `dataset` and `digest`.
+    Related resources are the version, as an asset, and the version that it replaces, as `stagegate-previous`. The
+    payload's values are small and JSON's.
     """
     resource = {"prefect.resource.id": f"stagegate.dataset.{dataset}", "prefect.resource.name": dataset}
     if "target" in payload:

@@ -25,13 +25,7 @@ def showing_failed(dataset: str) -> Iterator[None]:
 
 
 def show_failed(dataset: str, failed: Sequence[FailedObject], *, digest: str = "") -> None:
-    """Show objects that failed, if there are any.
-
-    Args:
-        dataset: The dataset.
-        failed: The objects.
-        digest: The version that was made without them; empty when no version was made.
-    """
+    """Show objects that failed, if there are any; the digest is that of the version made without them."""
     if not failed:
         return
     lines = "\n".join(failed_lines(failed))

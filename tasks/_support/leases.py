@@ -85,6 +85,7 @@ def held_during(function: Callable[[], Any]) -> Iterator[None]:
         try:
             function()
         finally:
+            # Before the block runs: what its own tasks hold belongs to its flow run.
             _block.reset(token)
         yield
 

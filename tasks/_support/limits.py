@@ -57,6 +57,7 @@ def source_limit(url: str) -> str:
 def _name(*words: str) -> str:
     name = re.sub(r"[^a-z0-9._]+", "-", "-".join(words).lower()).strip("-")
     if len(name) > LONGEST:
+        # A dash and eight digits of the digest take the last nine characters.
         name = f"{name[: LONGEST - 9]}-{sha256(name.encode()).hexdigest()[:8]}"
     return f"stagegate-{name}"
 
@@ -116,5 +117,6 @@ def read_limits(client: SyncPrefectClient, names: Collection[str]) -> dict[str, 
         page = client.read_global_concurrency_limits(limit=PAGE, offset=read)
         limits |= {limit.name: limit for limit in page if limit.name in names}
         read += len(page)
+        # Names are unique, so nothing more can come once all of them were found.
         if len(page) < PAGE or len(limits) == len(names):
             return limits

@@ -53,6 +53,7 @@ def source_key(url: str) -> str:
     key = f"{re.sub('[^a-z0-9]', '', scheme.lower())}://{_REFUSED.sub('-', unquote(rest))}"
     if len(key) <= KEY_LENGTH:
         return key
+    # Two long keys that begin alike must stay two sources.
     mark = hashlib.sha256(key.encode(errors="surrogateescape")).hexdigest()[:16]
     return f"{key[: KEY_LENGTH - len(mark) - 1]}-{mark}"
 
@@ -61,11 +62,8 @@ def trace(version: Version, origin: Spec | Address) -> None:
     """Register a version with Prefect in a task's run: as made from its spec's sources, or as used.
 
     A version that the catalog knew already counts as used: it is upstream of the tasks that take this task's result,
-    and no event is emitted for it. Outside of a task's run nothing happens.
-
-    Args:
-        version: The version.
-        origin: The spec that it was made from, or the address by which it was fetched.
+    and no event is emitted for it. Outside of a task's run nothing happens. The origin is the spec that the version
+    was made from, or the address by which it was fetched.
     """
     context = AssetContext.get()
     if context is None:

@@ -65,12 +65,7 @@ def announce(event: VersionEvent) -> None:
 
 
 def announce_version(version: Version, origin: Spec | Address) -> None:
-    """Log a staged version in one line, show it as an asset, and emit the event when it is new.
-
-    Args:
-        version: The staged version.
-        origin: The spec that it was made from, or the address by which it was fetched.
-    """
+    """Log a staged version in one line, show it as an asset, and emit the event when it is new."""
     sizes = map(bytes_text, (version.bytes, version.bytes_fetched, version.bytes_reused))
     files = count_text(version.files, "file")
     run_log().info("%s: %s, %s; fetched %s, reused %s", version.address, files, *sizes)
@@ -95,12 +90,7 @@ def emit(
 ) -> None:
     """Emit an event, in a run only. Prefect relates the flow run, the task run and the deployment.
 
-    Args:
-        event: The event's name.
-        resource: The resource that the event is about.
-        payload: Small JSON values.
-        related: Other resources that it concerns.
-        identity: The event's id. The server drops later events of the same id.
+    The server drops later events of the same id.
     """
     if in_a_run():
         with unfailing(f"emit {event}"):

@@ -76,6 +76,7 @@ class LiveProgress:
         if self._mute or not self._moved:
             return
         share, text = self._state()
+        # Nothing moved since the last look, so the API is left alone.
         if text == self._shown:
             return
         try:

@@ -36,11 +36,7 @@ def ended_by_gate(error: StagegateError) -> State[Any]:
 
 
 def end_or_raise(error: GateFailed, function: Callable[..., Any]) -> State[Any]:
-    """The state of the flow run that a refusal ends.
-
-    Args:
-        error: The refusal.
-        function: The guarded function.
+    """The state of the flow run that a refusal of this guarded function ends.
 
     Raises:
         GateFailed: The current flow run is not one of this function. Then a caller would take the state for the
@@ -55,6 +51,7 @@ def end_or_raise(error: GateFailed, function: Callable[..., Any]) -> State[Any]:
 def _seen(error: StagegateError) -> bool:
     """Whether an error was logged already; mark it as logged."""
     seen = bool(vars(error).get("logged"))
+    # In the error itself: Prefect logs the same one for the task, for the flow and in its engine.
     vars(error)["logged"] = True
     return seen
 

@@ -47,9 +47,6 @@ def run_options(run_name: Callable[[Mapping[str, Any]], str]) -> dict[str, Any]:
 
     Prefect caches nothing: the result of an earlier run says nothing about the files on this node. Each job finds out
     by itself what it need not do again.
-
-    Args:
-        run_name: Returns a run's name for its parameters.
     """
 
     def task_run_name(parameters: dict[str, Any]) -> str:  # Prefect looks for this parameter's name

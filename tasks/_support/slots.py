@@ -91,6 +91,7 @@ def _try(slots: ExitStack, names: Sequence[str]) -> float | None:
     # A lease that can't be renewed ends no transfer: needed data matter more than limits.
     held = concurrency(list(names), max_retries=0, raise_on_lease_renewal_failure=False)
     try:
+        # By hand, because leaving may fail, and its error must not hide what the block raised.
         held.__enter__()
     except ConcurrencySlotAcquisitionError as error:
         response = getattr(error.__cause__, "response", None)

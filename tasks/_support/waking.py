@@ -36,9 +36,7 @@ class Woken:
 def wake(waits: Iterable[Wait], answer: Approval) -> tuple[Woken, ...]:
     """Resume the flow runs that wait for a recorded answer. Raise nothing, since the answer counts in any case.
 
-    Args:
-        waits: The waits of the flow runs.
-        answer: The answer, which fills in their forms.
+    The answer fills in their forms.
     """
     return tuple(_woken(waits, answer))
 
@@ -54,6 +52,7 @@ def _woken(waits: Iterable[Wait], answer: Approval) -> Iterator[Woken]:
         try:
             with get_client(sync_client=True) as client:
                 yield _resume(client, UUID(wait.flow_run), form)
+        # A run may wait on another server than the one that answers here, or may have been deleted.
         except ObjectNotFound:
             yield Woken(wait.flow_run, False, f"is unknown to {url}")
         except httpx.HTTPError as error:

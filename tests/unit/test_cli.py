@@ -218,6 +218,13 @@ def test_environment_is_captured_and_compared_later(
     )
 
 
+def test_output_file_that_cannot_be_written_is_bad_usage(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["env", "capture", str(tmp_path / "missing" / "here.json")])
+    assert caught.value.code == 2
+    assert re.search(r"The environment can't be written to .*here\.json: No such file", capsys.readouterr().err)
+
+
 @pytest.mark.parametrize(
     ("there", "says"),
     [

@@ -43,13 +43,7 @@ def request_for(workspace: Workspace, dataset: str, digest: str, target: str, po
 
 
 def _why_ended(request: ApprovalRequest, policy: str, head: RefEntry | None) -> str:
-    """Why answers to a request no longer count; empty while they do.
-
-    Args:
-        request: The request.
-        policy: The digest of the gate's policy now.
-        head: The target's last move; None before the first.
-    """
+    """Why answers to a request no longer count under the gate's current policy; empty while they do."""
     return why_request_ended(request, policy=policy, named=head.digest if head else "", moves=head.seq if head else 0)
 
 
@@ -78,11 +72,7 @@ def request_approval(workspace: Workspace, decision: Decision) -> ApprovalReques
 def wait(workspace: Workspace, decision: Decision, flow_run: str, timeout: timedelta) -> tuple[ApprovalRequest, Wait]:
     """Record that a flow run waits for the approval that a decision waits for, and until when.
 
-    Args:
-        workspace: The catalog, and the requester when there is no request yet.
-        decision: The gate's decision.
-        flow_run: The run's id.
-        timeout: How long it waits. A run that waits already keeps its end.
+    A run that waits already keeps its end.
     """
     request = request_approval(workspace, decision)
     current = next((wait for wait in waiting_runs(workspace, request) if wait.flow_run == flow_run), None)
@@ -110,13 +100,10 @@ def waiting_requests(
 ) -> Iterator[ApprovalRequest]:
     """The requests for a target that wait for an answer, the newest for each version and policy.
 
-    Args:
-        workspace: The catalog.
-        dataset: The dataset.
-        target: A target that its adopted policy has a gate for.
-        unreadable: Collects the specs that can't be read; the requests for their versions are left out.
+    Requests for versions whose specs can't be read are left out, and the specs collected.
     """
     head, adoption = workspace.catalog.ref(dataset, target), workspace.catalog.policy(dataset)
+    # Requests come the oldest first, so the newest of each version and policy replaces the others.
     newest = {
         (request.digest, request.policy): request
         for request in workspace.catalog.requests(dataset, target)

@@ -86,11 +86,13 @@ def verify_attestation(
 
 
 def _is_file(source: str | Path) -> bool:
+    # No address ends in .json, so a missing file is reported as a file.
     return isinstance(source, Path) or source.endswith(".json") or Path(source).is_file()
 
 
 def _from_file(path: Path) -> Presented:
     try:
+        # Before it is read: the file comes from anybody.
         if path.stat().st_size > LARGEST:
             raise UsageError(f"{path} is larger than {LARGEST >> 20} MiB, the limit for an attestation")
         document = json.loads(path.read_bytes())
@@ -178,6 +180,7 @@ def _log(workspace: Workspace, presented: Presented, attested: AttestedDecision)
         decided = workspace.catalog.attestations(decision.dataset, decision.digest, decision.target)
     except StagegateError as error:
         return AttestationPart("log", FAILS, error.message)
+    # Another catalog may have the log, so nothing is proved either way.
     if decision.dataset not in workspace.catalog.datasets():
         return AttestationPart("log", UNKNOWN, f"the catalog {workspace.catalog.url} has no dataset {decision.dataset}")
     digest = statement_digest(presented.statement)

@@ -105,6 +105,7 @@ def contradictions(attested: AttestedDecision, entry: RefEntry) -> Iterator[str]
     about = entry.withdrawn if entry.action is RefAction.WITHDRAW else entry.digest
     if (decision.dataset, decision.target, decision.digest) != (entry.dataset, entry.ref, about):
         yield f"its attestation is about {decision.dataset}@{decision.digest} for {decision.target}, not about {about}"
+    # A move needs an acceptance, a withdrawal a refusal.
     if decision.accepted == (entry.action is RefAction.WITHDRAW):
         yield f"its attestation says {decision.outcome}"
     if decision.at > entry.at:

@@ -100,6 +100,7 @@ def build_context(
         resolvable=lambda other: workspace.catalog.has_version(dataset, other),
         allowed_hosts=workspace.settings.allowed_hosts,
         adopted=version.adopted,
+        # Entries are numbered from 1 without a gap, so this is the number of the last.
         after=len(log),
         below=_below(workspace, version, gate.extends) if gate.extends else None,
         accepted=_last_accepted(log, digest),
@@ -183,6 +184,7 @@ def _volume(workspace: Workspace, version: ResolvedVersion) -> Volume:
     is_here = workspace.cache.views.path(version.dataset, version.digest) is not None
     blobs = workspace.cache.blobs
     held = manifest.bytes if is_here else sum(e.size for e in manifest.entries() if blobs.holds(e.digest, e.size))
+    # `f_bavail` and not `f_bfree`: the rest is kept for root.
     free, floor = stat.f_bavail * stat.f_frsize, SpaceRules(workspace.settings.free_floor).kept_free(total)
     return Volume(root, total, free, floor, held, stat.f_files, stat.f_favail)
 

@@ -102,6 +102,7 @@ class _CatalogValues:
             self.loaded[table] = self.catalog.file_values(self.dataset, table)
             return self.loaded[table]
         except CatalogError as error:
+            # The values save time and decide nothing, so a damaged record must not stop a validation.
             log.warning("All files of table %s of %s are read again: %s", table, self.dataset, error)
             return NO_VALUES
 
@@ -131,6 +132,7 @@ class _CatalogValues:
             return
         try:
             earlier = self.passed[-1] if self.passed else NO_PASSES
+            # The record may have 36 MB: it is not written again for the same passes.
             if (kept := passed.keeping(earlier)) != earlier:
                 self.catalog.put_passed_probes(self.dataset, kept)
         except CatalogError as error:

@@ -66,6 +66,7 @@ def try_contract(
     changed = read_spec(spec)
     workspace.catalog.require_dataset(changed.dataset)
     staged: dict[str, str] = {}
+    # `latest` may return to a version; it is tried once, at its last staging.
     for entry in reversed(workspace.catalog.history(changed.dataset, LATEST)):
         staged.setdefault(entry.digest, entry.at)
     newest = list(staged.items())[:versions]

@@ -38,12 +38,7 @@ class RecordedDecision:
 
 
 def list_decisions(workspace: Workspace, dataset: str, target: str = "") -> list[RecordedDecision]:
-    """List the decisions about a dataset's versions, the oldest first.
-
-    Args:
-        workspace: The catalog.
-        dataset: The dataset.
-        target: Only decisions of this target's gate.
+    """List the decisions about a dataset's versions, the oldest first; with a target, those of its gate.
 
     Raises:
         UsageError: There is no such dataset.

@@ -24,9 +24,6 @@ def lint(spec: SpecLike) -> Spec:
     Keys, types, suites and their arguments are checked, and whether a gate requires a check that the contract gives
     nothing to.
 
-    Args:
-        spec: A path, a URL or a dictionary.
-
     Raises:
         SpecError: It can't be used; the error has all problems.
         ValidationError: The suites could not be built.
@@ -34,6 +31,7 @@ def lint(spec: SpecLike) -> Spec:
     loaded = read_spec(spec)
     if problems := list(_idle_requirements(loaded)):
         raise SpecError(spec if isinstance(spec, str) else f"the spec of {loaded.dataset}", problems)
+    # After the checks that need no worker: those problems come at once.
     limits = limits_of(Settings.from_environment(os.environ))
     lint_contract(loaded.contract, dataset=loaded.dataset, limits=limits)
     return loaded

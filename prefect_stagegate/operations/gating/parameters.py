@@ -18,11 +18,7 @@ from prefect_stagegate.validations.parameters import SuiteFacts
 def suite_facts(catalog: Catalog, version: ResolvedVersion, gate: Gate, reference: Accepted | None) -> SuiteFacts:
     """The facts that the suites of a version's contract name; the others are not looked up.
 
-    Args:
-        catalog: The catalog.
-        version: The version, and the spec with the contract.
-        gate: The gate; with an empty target when nobody asks for a promotion.
-        reference: The version that the gate's target names.
+    `reference` is the version that the gate's target names. The target is empty when nobody asks for a promotion.
     """
     tables = version.spec.contract.tables
     as_of = _staged_at(catalog, version) if uses(tables, AS_OF) else ""

@@ -120,11 +120,6 @@ def adopt(workspace: Workspace, spec: SpecLike, *, reason: str) -> Adoption:
     The rule of the adopted policy says who must agree. Without a rule anybody may adopt. Once they agreed, the same
     call adopts the policy.
 
-    Args:
-        workspace: The catalog, and who adopts.
-        spec: The spec.
-        reason: Kept with the adoption.
-
     Raises:
         UsageError: There is no reason, the spec has no gates, or too few people could ever agree by its rule.
         RefConflict: Somebody adopted another policy meanwhile; nothing was changed.
@@ -181,6 +176,7 @@ def adoptions(workspace: Workspace, dataset: str) -> list[tuple[PolicyEntry, tup
     """Every adoption of a dataset, the oldest first, each with how it differs from the one before."""
     entries = workspace.catalog.policies(dataset)
     differences = [(), *(changes(before.policy, after.policy, dataset) for before, after in pairwise(entries))]
+    # Not strict: without entries, the first one's empty difference is left over.
     return list(zip(entries, differences, strict=False))
 
 

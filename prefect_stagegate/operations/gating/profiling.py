@@ -72,6 +72,7 @@ def _profile_table(
         digests = {view / path: digest for path, digest in files.items()}
         profiled = profile_table(database, digests, known=known, withheld=withheld_columns(version.spec, table))
     catalog.put_profile(dataset, version.digest, table, profiled.profile)
+    # Without new files the record stays as it is, and is not written again.
     if profiled.parts != known:
         catalog.put_profile_parts(dataset, table, profiled.parts)
 
@@ -87,14 +88,7 @@ def _known_parts(workspace: Workspace, dataset: str, table: str) -> ProfileParts
 def table_files(
     workspace: Workspace, version: ResolvedVersion, tables: Collection[str], digest: str = ""
 ) -> dict[str, dict[str, str]]:
-    """The files of tables: the digest of each by its path in the dataset, by table.
-
-    Args:
-        workspace: The catalog.
-        version: The spec with the contract.
-        tables: Names of tables in the contract.
-        digest: Another version of the dataset; empty for this one.
-    """
+    """The files of tables in this version, or in another `digest`: each file's digest by path, by table."""
     tests = {table: matcher(version.spec.contract.tables[table].files) for table in tables}
     files: dict[str, dict[str, str]] = {table: {} for table in tables}
     for entry in workspace.catalog.manifest(version.dataset, digest or version.digest).entries():
@@ -109,11 +103,7 @@ def kept_profiles(
 ) -> dict[str, TableProfile]:
     """The kept profiles of tables of a version, as far as there are any of exactly these files, computed as now.
 
-    Args:
-        workspace: The catalog.
-        version: The spec with the contract.
-        tables: Names of tables in the contract.
-        digest: Another version of the dataset; empty for this one.
+    `digest` is another version of the dataset; empty for this one.
 
     Raises:
         CatalogError: The version's manifest can't be read.

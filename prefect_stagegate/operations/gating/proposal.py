@@ -26,6 +26,7 @@ def proposal_of(workspace: Workspace, decision: Decision) -> Proposal:
         return Proposal(manifest.files, manifest.bytes, rows, "")
     counts = dict.fromkeys(Kind, FileTotals())
     for difference in diff(workspace.catalog.manifest(decision.dataset, head.digest).entries(), manifest.entries()):
+        # A removed file has only its old entry.
         entry = difference.new or difference.old
         count = counts[difference.change]
         counts[difference.change] = FileTotals(count.files + 1, count.bytes + (entry.size if entry else 0))

@@ -66,6 +66,7 @@ def find_ready(workspace: Workspace, address: Address) -> Readiness:
         # The gate of the version that the target names decides whether runs may fall back to earlier ones.
         falls_back = falls_back or (not candidates and gate.on_withdrawal != HOLD)
         candidates.append(_examine(workspace, version, gate, entry, decision, withdrawals.get(entry.digest)))
+        # A failure of this node also ends the search: it says nothing about the version, so an older one is no remedy.
         if not candidates[-1].against_version or not falls_back:
             break
     return Readiness(address, tuple(candidates), falls_back)
@@ -78,12 +79,6 @@ def hold_ready(
     """Fetch the version of a `Readiness` to this node, and keep it there during the block.
 
     During the block the address resolves to this version in this process, even if the ref moves on.
-
-    Args:
-        workspace: Cache and catalog.
-        readiness: The result of `find_ready`.
-        progress: Receives the transfer's events.
-        cancel: Set it to stop the transfer.
 
     Raises:
         GateFailed: No version is ready; the message says why, whose turn it is and what to do.

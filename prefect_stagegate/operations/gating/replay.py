@@ -50,6 +50,7 @@ def replay_records(workspace: Workspace, policy: SpecLike, *, since: str = "", t
         UsageError: `since` is no time, the spec has no such gate, or the catalog has no such dataset.
     """
     spec, earliest = read_spec(policy), stamp(parse_since(since, now())) if since else ""
+    # A mistyped gate would match no decision, and "0 decisions change" would look like an answer.
     if target and target not in spec.gates:
         hint = did_you_mean(target, spec.gates)
         raise UsageError(f"There is no gate for {target!r}", hint=hint[0].upper() + hint[1:], dataset=spec.dataset)

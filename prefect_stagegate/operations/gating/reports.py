@@ -26,10 +26,7 @@ DIFFERENCES = 5
 def report_of(workspace: Workspace, decision: Decision, trial: Spec | None = None) -> Report:
     """Build the report of a decision, new or old, with the owners and the served version of the time of the decision.
 
-    Args:
-        workspace: The catalog.
-        decision: The gate's decision.
-        trial: For a trial, the spec that it was decided under.
+    `trial` is the spec that a trial was decided under.
 
     Raises:
         UsageError: No spec is stored beside the version.

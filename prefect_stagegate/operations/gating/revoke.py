@@ -30,6 +30,7 @@ def revoke(workspace: Workspace, address: Address, check: str, *, reason: str, g
         raise UsageError("A revocation needs a reason", hint="Give one with --reason.")
     digest = workspace.catalog.resolve(address)
     before = workspace.catalog.revocations(address.dataset, digest)
+    # Evidence that is revoked already does not count, so a second revocation would end nothing.
     counted = unrevoked(workspace.catalog.evidence(address.dataset, digest), before)
     version = Address(address.dataset, digest)
     revoked = [evidence for evidence in counted if evidence.check == check]

@@ -58,6 +58,7 @@ def rollback(workspace: Workspace, address: Address, *, to: str = "", reason: st
 def _choose(entries: list[RefEntry], leaving: str, to: str, address: Address) -> RefEntry:
     """The newest move to `to`, or to any accepted version when `to` is empty."""
     withdrawals = withdrawn(entries)
+    # A withdrawn version is no place to return to: it failed, or somebody rolled back from it.
     candidates = [entry for entry in moves(entries) if entry.digest != leaving and entry.digest not in withdrawals]
     chosen = next((entry for entry in reversed(candidates) if to in ("", entry.digest)), None)
     if chosen is None:

@@ -51,12 +51,7 @@ class DatasetStatus:
 
 
 def status(workspace: Workspace, dataset: str, unreadable: UnreadableRecords) -> Iterator[DatasetStatus]:
-    """Give the status of one dataset, or of all.
-
-    Args:
-        workspace: The catalog.
-        dataset: Its name; empty for all.
-        unreadable: Collects the records that can't be read; a dataset whose policy is damaged is left out.
+    """Give the status of one dataset, or of all; those whose policy is damaged are left out and collected.
 
     Raises:
         UnknownDataset: There is no such dataset.
@@ -75,6 +70,7 @@ def _status(workspace: Workspace, dataset: str, unreadable: UnreadableRecords) -
     refs = []
     for ref in dict.fromkeys((LATEST, *gates, *entries)):
         entry = entries.get(ref)
+        # Without a gate no version can be promoted, so no answer would count.
         waits = () if ref not in gates else tuple(waiting_requests(workspace, dataset, ref, unreadable))
         last_move = (entry.digest, entry.at, str(entry.who)) if entry else ("", "", "")
         refs.append(RefStatus(ref, *last_move, waits))

@@ -189,6 +189,7 @@ def _written(dumper: _Dumper, text: str) -> yaml.ScalarNode:
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if _WORD.fullmatch(text) else '"')
 
 
+# To a class of its own: with SafeDumper it would change all YAML that this process writes.
 _Dumper.add_representer(str, _written)
 
 

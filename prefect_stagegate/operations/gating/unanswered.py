@@ -19,12 +19,6 @@ def why_not_promoted(workspace: Workspace, version: ResolvedVersion, gate: Gate,
     """The error for a version whose newest decision waits for an approval, or was declined.
 
     People may have answered since that decision, so their answers are counted again.
-
-    Args:
-        workspace: Cache and catalog.
-        version: The version.
-        gate: Its target's gate.
-        decision: The newest decision about it.
     """
     context = build_context(workspace, version, gate)
     requirement = next(requirement for requirement in gate.requirements if requirement.check == APPROVAL)
@@ -42,13 +36,7 @@ def why_not_promoted(workspace: Workspace, version: ResolvedVersion, gate: Gate,
 
 
 def declined_hint(address: str, target: str, requester: str) -> str:
-    """Whose turn it is after a version was declined, and what they can do.
-
-    Args:
-        address: The version: `nycflights@sha256:…`.
-        target: The target that it was declined for.
-        requester: Who requested the approval.
-    """
+    """Whose turn it is after a version was declined, and what they can do."""
     return (
         f"It is the turn of {requester}, who asked: stage a new version with `stagegate stage SPEC`. "
         f"Whoever declined may still approve it: `stagegate approve {address} --to {target}`, "

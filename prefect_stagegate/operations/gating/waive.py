@@ -59,6 +59,7 @@ def waive(workspace: Workspace, address: Address, gate: str, check: str, *, reas
         digest=version.digest,
         target=gate,
         requester=waiver.requester,
+        # `why_void` does not look at it.
         environment="",
         at=waiver.at,
     )

@@ -19,12 +19,8 @@ def withdraw_failed_version(workspace: Workspace, decision: Decision, statement:
     """Withdraw a version that its target accepted under the decision's policy, and that fails now; keep the ref.
 
     Failures of the environment or the node withdraw nothing: they don't count against the version. Runs that require
-    the version wait or fall back, as the gate says. `promote --reinstate` promotes it again.
-
-    Args:
-        workspace: The catalog, and who checked.
-        decision: The gate's new decision.
-        statement: The attestation of that decision; the log keeps it as the reason.
+    the version wait or fall back, as the gate says. `promote --reinstate` promotes it again. The log keeps the
+    statement, the new decision's attestation, as the reason.
 
     Returns:
         The new entry of the log; None when there was nothing to withdraw.

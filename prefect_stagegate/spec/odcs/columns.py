@@ -66,7 +66,9 @@ def column_type(column: SchemaProperty) -> str:
     if column.logicalType:
         written = (column.logicalTypeOptions or {}).get("format")
         numeric = column.logicalType in ("integer", "number")
+        # As text: a contract may have a list there, and `get` raises for what can't be hashed.
         return FORMATS.get(str(written), LOGICAL[column.logicalType]) if numeric else LOGICAL[column.logicalType]
+    # Length and scale, as in `numeric(10, 2)`, are no part of a type of ours.
     plain = re.sub(r"\(.*", "", column.physicalType or "").strip().lower()
     return plain if plain in COLUMN_TYPES else PHYSICAL.get(plain, "")
 

@@ -44,6 +44,7 @@ class Comparison:
         """The least and greatest whole number that it allows; empty where it is no range."""
         if not all(isinstance(value, int) and not isinstance(value, bool) for value in self.values):
             return {}
+        # Of whole numbers, those above 5 begin at 6: so strict bounds become bounds that belong to the range.
         low, high = self.values[0], self.values[-1]
         return {
             "mustBe": {"min_value": low, "max_value": low},
@@ -72,6 +73,7 @@ def sql_value(value: Any) -> str:
     """
     if value is None:
         return "NULL"
+    # Before the numbers, since a bool is an int in Python.
     if isinstance(value, bool):
         return str(value).upper()
     return repr(value) if isinstance(value, (int, float)) else literal(str(value))

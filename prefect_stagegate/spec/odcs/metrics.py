@@ -75,6 +75,7 @@ def _missing_values(rule: DataQuality, loc: Loc, subject: Subject, comparison: C
 def _invalid_values(rule: DataQuality, loc: Loc, subject: Subject, comparison: Comparison) -> Outcome:
     values, pattern = (rule.arguments or {}).get("validValues"), (rule.arguments or {}).get("pattern")
     if isinstance(values, list) and pattern is None:
+        # A missing value is not an invalid one: the metric nullValues counts those.
         return _outside_set(rule, subject, comparison, [value for value in values if value is not None])
     if isinstance(pattern, str) and values is None:
         if problem := regex_problem(pattern):
@@ -126,9 +127,11 @@ def _is_any_of(column: str, values: list[Any]) -> str:
     name = identifier(column)
     numbers = [sql_value(value) for value in values if isinstance(value, (int, float)) and not isinstance(value, bool)]
     texts = [literal(str(value)) for value in values if isinstance(value, str)]
+    # DuckDB writes a boolean as `true` or `false`.
     texts += [literal(str(value).lower()) for value in values if isinstance(value, bool)]
     tests = [f"{name} IS NULL"] if None in values else []
     tests += [f"CAST({name} AS VARCHAR) IN ({', '.join(texts)})"] if texts else []
+    # CAST would end the whole query at the first text that is no number.
     tests += [f"TRY_CAST({name} AS DOUBLE) IN ({', '.join(numbers)})"] if numbers else []
     return " OR ".join(tests) or "FALSE"
 
@@ -151,6 +154,7 @@ def _query(figure: str, comparison: Comparison) -> Expectation:
 
 def unexpected(inner: str, comparison: Comparison) -> Expectation:
     """Expect of a query's one figure that the comparison is true of it. Its braces are doubled already."""
+    # A value in the contract may have braces, too.
     condition = comparison.sql.replace("{", "{{").replace("}", "}}")
     query = f"SELECT * FROM (\n{inner}\n) AS computed(figure) WHERE (figure {condition}) IS NOT TRUE"  # noqa: S608
     return {"type": QUERY, "kwargs": {"unexpected_rows_query": query}}

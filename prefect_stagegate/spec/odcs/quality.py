@@ -36,14 +36,12 @@ _PLACEHOLDER = re.compile(r"\$?\{(object|table|model|property|column|field)\}")
 
 def rule_expectation(rule: DataQuality, loc: Loc, subject: Subject) -> Outcome:
     """The expectation that states a rule."""
-    kind = rule.type or "library"
-    outcome = (
-        _KINDS[kind](rule, loc, subject) if kind in _KINDS else NoCounterpart(loc, "no check tests a rule in words")
-    )
+    outcome = _KINDS.get(rule.type or "library", _text)(rule, loc, subject)
     if isinstance(outcome, NoCounterpart):
         return outcome
     severity = {"severity": SEVERITIES.get(rule.severity.lower(), "critical")} if rule.severity else {}
     text = rule.description or (_summary(rule, subject) if outcome.get("type") == QUERY else "")
+    # The outcome comes last: an expectation that a custom rule holds may state severity and description itself.
     return {**severity, **({"description": text} if text else {}), **outcome}
 
 
@@ -62,6 +60,7 @@ def _sql(rule: DataQuality, loc: Loc, subject: Subject) -> Outcome:
     comparison = comparison_of(rule)
     if comparison is None:
         return NoCounterpart(loc, NO_OPERATOR)
+    # The query becomes part of another one, where a semicolon would end the statement.
     query = (rule.query or "").strip().rstrip(";")
     if not subject.column and any(
         match[1] in ("property", "column", "field") for match in _PLACEHOLDER.finditer(query)
@@ -97,7 +96,7 @@ def _with_column(written: dict[str, Any], subject: Subject) -> Expectation:
     return {**written, "kwargs": arguments}
 
 
-def _text(rule: DataQuality, loc: Loc, subject: Subject) -> Outcome:  # noqa: ARG001 - one of `_KINDS`
+def _text(rule: DataQuality, loc: Loc, subject: Subject) -> Outcome:  # noqa: ARG001 - as those of `_KINDS`
     return NoCounterpart(loc, "no check tests a rule in words")
 
 
@@ -105,5 +104,4 @@ _KINDS: Mapping[str, Callable[[DataQuality, Loc, Subject], Outcome]] = {
     "library": metric_expectation,
     "sql": _sql,
     "custom": _custom,
-    "text": _text,
 }

@@ -23,11 +23,6 @@ def inline_odcs(
 ) -> tuple[dict[str, Any], LeftOut]:
     """The spec's values with the contract in place of its file's name; reports what is wrong with the contract.
 
-    Args:
-        document: The spec.
-        values: Its values, with suites inlined.
-        argument_problems: As for `inline_suites`.
-
     Raises:
         MissingExtra: The library of the standard is not installed.
     """
@@ -52,6 +47,7 @@ def _with_contract(
     argument_problems: ArgumentProblems | None,
 ) -> tuple[dict[str, Any], LeftOut]:
     file = _read(document, name)
+    # Values of a file with flaws in its YAML may be cut, and the standard's complaints about them would mislead.
     contract = read_contract(file) if file and not file.problems else None
     if file is None or contract is None:
         document.problems.extend(file.problems if file else [])

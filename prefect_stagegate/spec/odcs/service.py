@@ -72,6 +72,7 @@ def service_levels(contract: OpenDataContractStandard) -> Iterator[Freshness | N
 def _limit(level: ServiceLevelAgreementProperty) -> timedelta | None:
     seconds = SECONDS.get((level.unit or "").strip().lower())
     try:
+        # `float` takes a bool for 0 or 1.
         number = float(level.value) if level.value is not None and not isinstance(level.value, bool) else 0.0
         limit = timedelta(seconds=round(number * (seconds or 0)))
     except (ValueError, OverflowError):
@@ -95,5 +96,6 @@ def _with_item(gate: Any, item: Mapping[str, Any]) -> Any:
     required = gate.get("require", []) if isinstance(gate, dict) else None
     if not isinstance(required, list) or gate.get("extends") is not None:
         return gate
+    # An empty mapping is no check; `resolve_gates` reports it at its line.
     stated = [next(iter(written), None) if isinstance(written, dict) else written for written in required]
     return gate if "freshness" in stated else {**gate, "require": [*required, item]}

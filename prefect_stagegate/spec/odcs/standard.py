@@ -40,6 +40,7 @@ def schema_errors(values: Any) -> list[ValidationError]:
     Raises:
         MissingExtra: The library is not installed.
     """
+    # Imported first: without it, reading its schema below would fail by an error that does not say what to install.
     _library()
     # It comes with Great Expectations and Prefect; imported here, for few specs have such a contract.
     from jsonschema import Draft201909Validator

@@ -52,6 +52,7 @@ class Reading:
     def leave_out(self, promise: NoCounterpart) -> None:
         """Note a promise without a counterpart; a problem of the file unless the spec wants a part."""
         if self.is_partial:
+            # Reported and taken out again, because `report` finds the line.
             self.file.report(promise.loc, promise.reason)
             self.left_out.append(self.file.problems.pop())
         else:
@@ -91,6 +92,8 @@ def contract_tables(
             document.report(("contract", "tables", name, "columns"), "stand in the data contract; leave them out here")
         promised = _table(reading, table, loc)
         kept = _kept(reading, table, loc)
+        # From the weakest to the strongest: a promise, what this program wrote into the contract, and what the spec
+        # writes.
         values = {**times.get(name, {}), **promised, **kept, **{k: v for k, v in own.items() if v is not None}}
         values |= _suite(name, promised.get("suite"), kept.get("suite"), own.get("suite"))
         if not values.get("files"):
@@ -160,6 +163,7 @@ def _key_expectations(properties: list[SchemaProperty]) -> dict[int, list[Expect
     }
     if parts:
         ordered = sorted(parts, key=lambda position: properties[position].primaryKeyPosition or 0)
+        # The key as a whole is unique, so one column of it carries the expectation.
         promised[parts[-1]].append(unique_together([column_name(properties[position]) for position in ordered]))
     return promised
 
@@ -217,6 +221,7 @@ def _element(tables: list[SchemaObject], element: str) -> tuple[str, str]:
     """The table and the column that `table.column` names; both empty where there is none."""
     name, _, property_name = element.rpartition(".")
     candidates = [table for table in tables if name in (table.name, table.physicalName)] if name else tables
+    # A column without its table is clear only where there is one table. None is guessed.
     if len(candidates) != 1:
         return "", ""
     names = {column.name: column_name(column) for column in candidates[0].properties or []}

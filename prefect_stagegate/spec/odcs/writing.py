@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 FLAGS = {"expect_column_values_to_not_be_null": "required", "expect_column_values_to_be_unique": "unique"}
 """Expectations that the standard has a key of properties for."""
+# Reversed, so that of several logical types with one type of ours the first is written: `array` and not `vector`.
 _LOGICAL: Mapping[str, str] = {kind: logical for logical, kind in reversed(LOGICAL.items())} | {
     **dict.fromkeys(("tinyint", "smallint", "bigint"), "integer"),
     **{f"{sign}{width}": "integer" for sign in ("int", "uint") for width in (8, 16, 32, 64)},
@@ -90,6 +91,7 @@ def _property(column: str, kind: str, items: list[dict[str, Any]]) -> dict[str, 
         for item in items
         if item["type"] in FLAGS
         and item["kwargs"] == {"column": column}
+        # Other tools read a flag as a hard promise, which an expectation that only warns is not.
         and item.get("severity", "critical") == "critical"
     }
     return {"name": column, "logicalType": _LOGICAL.get(kind, "string"), "physicalType": kind, **flags}
