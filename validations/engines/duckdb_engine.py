@@ -7,7 +7,7 @@ tables.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,14 @@ from great_expectations.exceptions.exceptions import GreatExpectationsError
 from great_expectations.expectations.core.unexpected_rows_expectation import UnexpectedRowsExpectation
 from great_expectations.expectations.expectation import ColumnMapExpectation, ColumnPairMapExpectation, Expectation
 
+from prefect_stagegate.canonical import digest_of
 from prefect_stagegate.quoting import identifier
 from prefect_stagegate.validations.engines.by_file import ByFileEngine, FilesOfTable
 from prefect_stagegate.validations.engines.duckdb_dialect import FOLDERS, Refused, definitions, register
+from prefect_stagegate.validations.partitions import partition_types, partition_values
 from prefect_stagegate.validations.queries.duck import MEMORY_MIB, THREADS
-from prefect_stagegate.validations.queries.sql import PARQUET, relation
+from prefect_stagegate.validations.queries.relations import relation_of
+from prefect_stagegate.validations.queries.sql import form
 from prefect_stagegate.validations.records import RefusedRows, TableJob
 from prefect_stagegate.validations.worker.results import columns_of, figure, metric_of
 
@@ -64,7 +67,7 @@ class DuckDBEngine:
                 self._define(table)
 
     def batch(self, table: TableJob) -> Batch:
-        """All rows of the table's files. Every query scans Parquet anew; text files are read once."""
+        """All rows of the table's files. Every query scans Parquet anew; files of other formats are read once."""
         name = self._define(table)
         asset = self._source.add_table_asset(name, table_name=name)
         batch = asset.add_batch_definition_whole_table("all").get_batch()
@@ -75,12 +78,17 @@ class DuckDBEngine:
         return batch
 
     def _files(self, table: TableJob, name: str) -> FilesOfTable | None:
-        """What is needed to count file by file; None for text files, whose types depend on all of them."""
-        if any(_is_text(path) for path in table.files) or not table.digests:
+        """What is needed to count file by file; None beside Parquet: the types of text files depend on all of them."""
+        if not _is_parquet(table) or not table.digests:
             return None
         view = BY_FILE.format(name)
         types = {column: str(kind) for column, kind, *_ in self._execute(f"SELECT * FROM (DESCRIBE {view})")}  # noqa: S608
-        digests = {str(path): table.digests[file] for file, path in zip(table.files, table.paths(), strict=True)}
+        partitions = partition_types(table.files)
+        # The values of a file's partition columns are not in its bytes.
+        digests = {
+            str(path): digest_of([table.digests[file], _texts(file, partitions)]) if partitions else table.digests[file]
+            for file, path in zip(table.files, table.paths(), strict=True)
+        }
         return FilesOfTable(view, FILE, digests, types, table.known)
 
     def counted(self, table: TableJob) -> FilesOfTable | None:
@@ -98,14 +106,24 @@ class DuckDBEngine:
             return name
         name = f"stagegate_{len(self._batches)}_{len(table.files)}"
         by_file = BY_FILE.format(name)
-        # A table of text files is read into the database once: a view would parse the text for each query.
-        text = any(_is_text(path) for path in table.files)
+        # Other formats than Parquet are read into the database once: a view would parse them for each query.
+        kind = "VIEW" if _is_parquet(table) else "TABLE"
         with definitions():
-            self._execute(f"CREATE {'TABLE' if text else 'VIEW'} {by_file} AS {relation(table.paths(), filename=FILE)}")
+            self._create(f"CREATE {kind} {by_file} AS", table)
             self._execute(f"CREATE VIEW {name} AS SELECT * EXCLUDE ({FILE}) FROM {by_file}")  # noqa: S608
             self._execute(f"CREATE OR REPLACE VIEW {identifier(table.name)} AS FROM {name}")
         self._batches[table.name] = name, table.files
         return name
+
+    def _create(self, statement: str, table: TableJob) -> None:
+        with self._database.connect() as connection:
+            database = connection.connection.driver_connection
+            assert database is not None  # noqa: S101 - it is connected
+            # SQLAlchemy leaves rows of its first queries unread, and DuckDB registers nothing meanwhile.
+            database.complete()
+            # The readers of Arrow's files are known to this one connection.
+            rows = relation_of(database, Path(table.view), table.files, filename=FILE)
+            connection.exec_driver_sql(f"{statement} {rows}")
 
     def locate(self, table: TableJob, expectation: Expectation) -> list[RefusedRows]:
         """Group the rows that the expectation refuses by their file."""
@@ -146,8 +164,13 @@ class DuckDBEngine:
             return [tuple(row) for row in result] if result.returns_rows else []
 
 
-def _is_text(path: str) -> bool:
-    return not path.lower().endswith(PARQUET)
+def _is_parquet(table: TableJob) -> bool:
+    return all(form(path) == "parquet" for path in table.paths())
+
+
+def _texts(file: str, partitions: Mapping[str, str]) -> dict[str, str | None]:
+    values = partition_values(file, partitions)
+    return {name: None if value is None else str(value) for name, value in values.items()}
 
 
 _WITH_FILE = {

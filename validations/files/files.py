@@ -13,7 +13,7 @@ from prefect_stagegate.spec import ContractSpec
 from prefect_stagegate.units import count_text
 from prefect_stagegate.validations.files.paths import matcher
 from prefect_stagegate.validations.files.probes import (
-    PROBES,
+    ALL_PROBES,
     TABLE_PROBES,
     Facts,
     UnreadableFile,
@@ -111,7 +111,7 @@ def _run(name: str, path: Path) -> Facts:
     if name == UNKNOWN_FORMAT:
         known = ", ".join(TABLE_PROBES)
         raise UnreadableFile(f"no table's file has this format; known: {known}", "Narrow the table's `files:`.")
-    return PROBES[name](path)
+    return ALL_PROBES[name](path)
 
 
 def _nodes_fault(path: str, problem: str) -> Finding:

@@ -16,7 +16,7 @@ from typing import Any
 from prefect_stagegate.measures import ColumnDrift, TableDrift
 from prefect_stagegate.quoting import identifier
 from prefect_stagegate.validations.queries.duck import Queries
-from prefect_stagegate.validations.queries.sql import PARQUET, relation
+from prefect_stagegate.validations.queries.sql import is_text
 
 LEVELS = 200
 """Quantiles that stand for a column of numbers: the error is far below a hundredth of a standard deviation."""
@@ -73,8 +73,8 @@ def column_types(queries: Queries, view: Path, paths: Sequence[str]) -> dict[str
     """
     if not paths:
         return {}
-    text = any(not path.lower().endswith(PARQUET) for path in paths)
-    kinds = queries.columns(relation([view / path for path in paths]))
+    text = any(is_text(path) for path in paths)
+    kinds = queries.columns(queries.relation(view, paths))
     return {name: "number" if text and kind.partition("(")[0] in NUMBERS else kind for name, kind in kinds.items()}
 
 
@@ -94,7 +94,7 @@ def profile(queries: Queries, view: Path, paths: Sequence[str]) -> Profiles:
     """Profile all comparable columns of a table in two passes: figures, then rows by value where values are few."""
     if not paths:
         return Profiles()
-    rows = relation([view / path for path in paths])
+    rows = queries.relation(view, paths)
     kinds = {name: kind.partition("(")[0] for name, kind in queries.columns(rows).items()}
     columns = {name: Profile(kind in NUMBERS) for name, kind in kinds.items() if kind in (*NUMBERS, *CATEGORIES)}
     other = {name: kind for name, kind in kinds.items() if name not in columns}

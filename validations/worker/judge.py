@@ -14,7 +14,7 @@ from great_expectations.expectations.expectation import Expectation
 from great_expectations.expectations.expectation_configuration import ExpectationConfiguration
 
 from prefect_stagegate.validations.engines.engine import SuiteEngine, load_engine
-from prefect_stagegate.validations.files.probes import PROBES, UnreadableFile, first_line, table_probe
+from prefect_stagegate.validations.files.probes import ALL_PROBES, UnreadableFile, first_line, table_probe
 from prefect_stagegate.validations.records import ExpectationVerdict, Judgement, TableJob, TableReport
 from prefect_stagegate.validations.worker.results import error_of, is_about_the_suite, judge
 from prefect_stagegate.validations.worker.suites import build
@@ -138,7 +138,7 @@ def _unreadable(table: TableJob) -> list[tuple[str, str]]:
     for file, path in zip(table.files, table.paths(), strict=True):
         probe = table_probe(file)
         try:
-            PROBES[PAGES.get(probe, probe)](path)
+            ALL_PROBES[PAGES.get(probe, probe)](path)
         except UnreadableFile as error:
             problems.append((file, error.problem))
     return problems
