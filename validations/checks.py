@@ -10,6 +10,7 @@ A check's outcome is that of its worst finding. From the worst: fail, inconclusi
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -154,6 +155,7 @@ def _expectations(observations: Observations) -> ContractCheckResult:
     if errored := counts["errored"]:
         summary += f"; {errored} could not be evaluated"
     read = {name: report.read for name, report in observations.reports.items() if report.read is not None}
+    engines = Counter(judgement.engine for report in observations.reports.values() for judgement in report.judgements)
     sandboxes = sorted({report.sandbox for report in observations.reports.values()})
     return _result(
         findings,
@@ -163,7 +165,8 @@ def _expectations(observations: Observations) -> ContractCheckResult:
             "rows": rows,
             "suites": suites,
             "files_read": read,
-            "sandbox": sandboxes[0] if sandboxes else "none",
+            "judged_elsewhere": {name: count for name, count in sorted(engines.items()) if name},
+            "sandbox": "; ".join(sandboxes) or "none",
         },
     )
 

@@ -28,6 +28,8 @@ class TableJob:
     """The digest of each file's bytes, by its path in the dataset; empty to keep no values of files."""
     known: FileValues = NO_VALUES
     """What an earlier validation computed of these files, or of others."""
+    rows: int = 0
+    """The rows of all files."""
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> TableJob:
@@ -77,6 +79,8 @@ class Judgement:
     fix: str = ""
     places: Sequence[RefusedRows] = ()
     """The files that hold the refused rows, the most rows first; empty when the files are not known."""
+    engine: str = ""
+    """The engine that judged in place of the table's own, which does not know the expectation."""
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Judgement:

@@ -7,7 +7,7 @@ tables.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -66,7 +66,7 @@ class DuckDBEngine:
             with suppress(sa.exc.SQLAlchemyError):
                 self._define(table)
 
-    def batch(self, table: TableJob) -> Batch:
+    def batch(self, table: TableJob, columns: Collection[str] | None = None) -> Batch:  # noqa: ARG002 - SQL chooses
         """All rows of the table's files. Every query scans Parquet anew; files of other formats are read once."""
         name = self._define(table)
         asset = self._source.add_table_asset(name, table_name=name)

@@ -15,6 +15,7 @@ from dataclasses import asdict
 from typing import IO, Any
 
 from prefect_stagegate.errors import SpecError, ValidationError
+from prefect_stagegate.validations.engines.engine import SPARK
 from prefect_stagegate.validations.records import TableJob, TableReport
 from prefect_stagegate.validations.worker.confinement import environment
 
@@ -66,7 +67,7 @@ class _Child:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=stderr,
-            env=environment(os.environ, job["scratch"]),
+            env=environment(os.environ, job["scratch"], spark=any(t["engine"] == SPARK for t in job["tables"])),
         )
         self.job = json.dumps(job).encode() + b"\n"
         self.seconds = timeout

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import great_expectations as gx
 from great_expectations.core import ExpectationSuite
+from great_expectations.data_context.data_context.abstract_data_context import AbstractDataContext
 from great_expectations.data_context.types.base import ProgressBarsConfig
 from great_expectations.datasource.fluent.interfaces import Batch
 from great_expectations.expectations.expectation import Expectation
@@ -16,7 +17,8 @@ from great_expectations.expectations.expectation_configuration import Expectatio
 from prefect_stagegate.validations.engines.engine import SuiteEngine, load_engine
 from prefect_stagegate.validations.files.probes import ALL_PROBES, UnreadableFile, first_line, table_probe
 from prefect_stagegate.validations.records import ExpectationVerdict, Judgement, TableJob, TableReport
-from prefect_stagegate.validations.worker.results import error_of, is_about_the_suite, judge
+from prefect_stagegate.validations.worker.elsewhere import OTHERS, has_sql, needed_columns, refusal
+from prefect_stagegate.validations.worker.results import NOT_KNOWN, error_of, is_about_the_suite, is_unknown, judge
 from prefect_stagegate.validations.worker.suites import build
 
 VERDICT_ONLY = {"result_format": "BOOLEAN_ONLY"}
@@ -28,6 +30,24 @@ PAGES = {"parquet": "parquet-pages"}
 
 Judged = tuple[Expectation, Judgement, str]
 """An expectation, its judgement, and why it could not be evaluated (empty when it was)."""
+
+
+class Engines:
+    """The engines of one job, each made when a table first needs it."""
+
+    def __init__(self, context: AbstractDataContext, tables: Sequence[TableJob], scratch: Path) -> None:
+        self._context = context
+        self._tables = tables
+        self._scratch = scratch
+        self._engines: dict[str, SuiteEngine] = {}
+
+    def of(self, name: str, table: TableJob) -> SuiteEngine:
+        """The engine of this name, for `table`."""
+        if name not in self._engines:
+            # An engine gets all its tables, since a suite of one may query the others.
+            tables = [other for other in self._tables if other.engine in (name, table.engine)]
+            self._engines[name] = load_engine(name)(self._context, tables, self._scratch)
+        return self._engines[name]
 
 
 class BadSuites(Exception):
@@ -43,15 +63,11 @@ def judge_tables(tables: Sequence[TableJob], scratch: Path, progress: Callable[[
     suites = _build_suites(tables)
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = ProgressBarsConfig(globally=False, metric_calculations=False)
-    engines: dict[str, SuiteEngine] = {}
+    engines = Engines(context, tables, scratch)
     for table in tables:
         expectations = suites[table.name]
         progress(f"judging table {table.name}: expectations {len(expectations)}, files {len(table.files)}")
-        if table.engine not in engines:
-            # An engine gets all its tables, since a suite of one may query the others.
-            of_engine = [other for other in tables if other.engine == table.engine]
-            engines[table.engine] = load_engine(table.engine)(context, of_engine, scratch)
-        yield _judge_table(engines[table.engine], table, expectations)
+        yield _judge_table(engines, table, expectations)
 
 
 def lint_tables(tables: Sequence[TableJob]) -> Iterator[TableReport]:
@@ -72,24 +88,67 @@ def _build_suites(tables: Sequence[TableJob]) -> dict[str, list[Expectation]]:
     return {name: expectations for name, (expectations, _) in built.items()}
 
 
-def _judge_table(engine: SuiteEngine, table: TableJob, expectations: Sequence[Expectation]) -> TableReport:
+def _judge_table(engines: Engines, table: TableJob, expectations: Sequence[Expectation]) -> TableReport:
     """Judge a table. When unreadable files make that fail, report them and judge the other files."""
-    judged, failure = _try_to_run(engine, table, expectations)
+    engine = engines.of(table.engine, table)
+    sql = [item for item in expectations if table.engine != "duckdb" and has_sql(item)]
+    known = [item for item in expectations if item not in sql]
+    judged, failure = _try_to_run(engine, table, known)
     # Reading every file to its end is slow, so it is done only after a failure that the suite doesn't explain.
     unreadable = _unreadable(table) if failure else []
     if unreadable:
         table = table.without([file for file, _ in unreadable])
-        judged = _try_to_run(engine, table, expectations)[0] if table.files else []
-    located = [_with_places(engine, table, expectation, judgement) for expectation, judgement, _ in judged]
+        judged = _try_to_run(engine, table, known)[0] if table.files else []
+    located = [(item, _with_places(engine, table, item, judgement), error) for item, judgement, error in judged]
+    if table.files:
+        located = _judge_elsewhere(engines, table, located + [_without_sql(table, item) for item in sql])
     counted = engine.counted(table)
-    report = TableReport(table.name, located, unreadable)
+    report = TableReport(table.name, [judgement for _, judgement, _ in located], unreadable)
     return replace(report, values=counted.values(), read=len(counted.read)) if counted else report
+
+
+def _without_sql(table: TableJob, expectation: Expectation) -> Judged:
+    problem = f"not evaluated: no SQL of a suite runs on {table.engine}"
+    return expectation, _errored(expectation, problem, table.columns), NOT_KNOWN
+
+
+def _judge_elsewhere(engines: Engines, table: TableJob, judged: list[Judged]) -> list[Judged]:
+    """Judge what the table's own engine does not know on the first other one that does."""
+    for name in OTHERS[table.engine]:
+        unknown = [entry for entry in judged if is_unknown(entry[2])]
+        refusals = [refusal(name, table, item) for item, _, _ in unknown]
+        accepted = [item for (item, _, _), reason in zip(unknown, refusals, strict=True) if not reason]
+        refused = [_refused(entry, reason) for entry, reason in zip(unknown, refusals, strict=True) if reason]
+        judged = (
+            [entry for entry in judged if not is_unknown(entry[2])]
+            + refused
+            + _judge_on(engines, name, table, accepted)
+        )
+    return judged
+
+
+def _judge_on(engines: Engines, name: str, table: TableJob, expectations: Sequence[Expectation]) -> list[Judged]:
+    if not expectations:
+        return []
+    engine = engines.of(name, table)
+    judged, _ = _try_to_run(engine, table, expectations)
+    return [
+        (item, replace(_with_places(engine, table, item, judgement), engine=name), error)
+        for item, judgement, error in judged
+    ]
+
+
+def _refused(entry: Judged, reason: str) -> Judged:
+    expectation, judgement, error = entry
+    return expectation, replace(judgement, problem=f"{judgement.problem}; {reason}"), error
 
 
 def _try_to_run(engine: SuiteEngine, table: TableJob, expectations: Sequence[Expectation]) -> tuple[list[Judged], bool]:
     """All judgements, and whether there was an error that the suite doesn't explain."""
+    if not expectations:
+        return [], False
     try:
-        judged = _run(engine.batch(table), expectations, table.columns)
+        judged = _run(engine.batch(table, needed_columns(expectations)), expectations, table.columns)
     except Exception as error:  # noqa: BLE001 - engines raise what their libraries raise
         problem = f"not evaluated: the table could not be read: {first_line(error)}"
         errored = [(item, _errored(item, problem, table.columns), str(error)) for item in expectations]

@@ -146,6 +146,8 @@ NO_COLUMN = re.compile(
     r'|Referenced column "(?P<referenced>.*?)" not found in FROM clause'
 )
 NO_PATTERNS = re.compile(r"(Regex is|Like patterns are) not supported")
+NOT_KNOWN = "No provider found for SQL using this engine"
+"""The error of an expectation whose SQL its table's engine does not run."""
 NO_PROVIDER = re.compile(r"No provider found for .* using (?P<engine>\w+)")
 FORBIDDEN = re.compile(rf'{ONLY}|{COMPARE}|Cannot access (file|directory) "(?P<path>.*?)"')
 FORBIDDEN_FIX = "Name the contract's tables in the query; what else it needs belongs to the dataset's sources."
@@ -161,7 +163,7 @@ def explain(error: str, kind: str, arguments: Mapping[str, Any], columns: Sequen
         return f"not evaluated: Great Expectations knows no {kind} on DuckDB", _pattern_fix(arguments)
     if match := NO_PROVIDER.search(error):
         other = "pandas" if "SqlAlchemy" in match["engine"] else "duckdb"
-        return f"not evaluated: this engine does not know {kind}", f"Set `engine: {other}` for the table."
+        return f"not evaluated: no engine knows {kind} here", f"Set `engine: {other}` for the table."
     if (match := FORBIDDEN.search(error)) and match["path"]:
         return (
             f"not evaluated: it opens {match['path']}, and a suite reads the files of its version only",
@@ -174,6 +176,11 @@ def explain(error: str, kind: str, arguments: Mapping[str, Any], columns: Sequen
 def is_about_the_suite(error: str) -> bool:
     """Whether the suite causes the error, so that no file needs to be looked at for it."""
     return any(pattern.search(error) for pattern in (NO_COLUMN, NO_PATTERNS, NO_PROVIDER, FORBIDDEN))
+
+
+def is_unknown(error: str) -> bool:
+    """Whether the engine does not know the expectation, so that another one may."""
+    return any(pattern.search(error) for pattern in (NO_PATTERNS, NO_PROVIDER))
 
 
 def _pattern_fix(arguments: Mapping[str, Any]) -> str:

@@ -26,6 +26,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
+from prefect_stagegate.validations.engines.engine import SPARK
 from prefect_stagegate.validations.records import TableJob
 from prefect_stagegate.validations.worker.confinement import confine
 
@@ -40,7 +41,8 @@ def main() -> None:
     _leave_a_guard(job["scratch"])
     tables = [TableJob.from_json(table) for table in job["tables"]]
     # Confine the process before it imports anything that could start threads: those would stay unconfined.
-    sandbox = confine(job["scratch"], {table.view for table in tables if table.view})
+    spark = any(table.engine == SPARK for table in tables)
+    sandbox = confine(job["scratch"], {table.view for table in tables if table.view}, spark=spark)
     # Before Great Expectations is imported: what libraries print must not mix with the results.
     send = _sender(_reserve_standard_output())
     from prefect_stagegate.validations.worker import judge
