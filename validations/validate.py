@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Protocol
 
 from prefect_stagegate.clock import now, stamp
-from prefect_stagegate.errors import SpecError, did_you_mean
+from prefect_stagegate.errors import MissingExtra, SpecError, did_you_mean
 from prefect_stagegate.measures import NO_VALUES, FileValues
 from prefect_stagegate.model import Entry, Outcome, Validation
 from prefect_stagegate.spec import ContractSpec
@@ -70,6 +71,7 @@ def validate(
     Raises:
         SpecError: The contract can't be used: an unknown type, probe, engine or expectation, or a wrong argument.
             It lists every such problem.
+        MissingExtra: A table is to be judged by Spark, which is not installed.
         ValidationError: The process that judges the tables died or ran out of time.
     """
     _refuse_problems(contract, dataset)
@@ -110,9 +112,20 @@ def _judge(
     reports: dict[str, TableReport] = {}
     for on_spark in (False, True):
         if group := [job for job in jobs if (job.engine == SPARK) is on_spark]:
+            if on_spark:
+                _require_spark(dataset)
             left = max(0.0, deadline - time.monotonic())
             reports |= judge_in_child(group, dataset=dataset, timeout=left, progress=progress)
     return reports
+
+
+def _require_spark(dataset: str) -> None:
+    if find_spec("pyspark") is None:
+        raise MissingExtra(
+            "A table has `engine: spark`, and Spark is not installed",
+            hint='Install it, beside a Java 17 or 21: pip install "prefect-stagegate[spark]"',
+            dataset=dataset,
+        )
 
 
 def lint(contract: ContractSpec, *, dataset: str, timeout: float = TIMEOUT) -> None:

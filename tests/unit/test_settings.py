@@ -28,6 +28,7 @@ def test_without_variables_everything_has_its_default(monkeypatch: pytest.Monkey
         node="gpu-1",
         image_digest="",
         variables=(),
+        spark="",
         objects_in_flight=64,
         part_size=8 * 2**20,
         memory=64 * 2**20,

@@ -45,16 +45,16 @@ class SparkEngine:
     """A `SuiteEngine` on one data frame a table."""
 
     def __init__(self, context: AbstractDataContext, tables: Sequence[TableJob], scratch: Path) -> None:  # noqa: ARG002
-        self._session = open_session(scratch)
+        self._scratch = scratch
         self._context = context
         SparkDatasource.execution_engine_override = ConditionsOnlyEngine  # type: ignore[misc]
-        # Without `persist`: a table that is larger than the heap is read again for each query.
-        self._source = context.data_sources.add_spark("spark", persist=False)
+        self._source: SparkDatasource | None = None
         self._frames: dict[str, DataFrame] = {}
 
     def batch(self, table: TableJob, columns: Collection[str] | None = None) -> Batch:  # noqa: ARG002 - Spark chooses
         """All rows of the table's files."""
-        frame = self._frames[table.name] = frame_of(self._session, table)
+        # Here and not before, so that a Spark that does not start makes its tables inconclusive.
+        frame = self._frames[table.name] = frame_of(open_session(self._scratch), table)
         return self._definition(table).get_batch({"dataframe": frame.drop(FILE)})
 
     def counted(self, table: TableJob) -> None:
@@ -84,5 +84,8 @@ class SparkEngine:
         return [(file, count, figure(values)) for file, count, *values in grouped.collect()]
 
     def _definition(self, table: TableJob) -> Any:
+        if self._source is None:
+            # Without `persist`: a table that is larger than the heap is read again for each query.
+            self._source = self._context.data_sources.add_spark("spark", persist=False)
         name = f"{table.name} {len(self._source.assets)}"
         return self._source.add_dataframe_asset(name).add_batch_definition_whole_dataframe("all")

@@ -29,14 +29,10 @@ def open_session(scratch: Path) -> SparkSession:
         scratch: An empty folder for what does not fit into memory.
 
     Raises:
-        RuntimeError: The extra is not installed, there is no Java, or the cluster is away. It names no address.
+        RuntimeError: There is no Java, or the cluster is away. It names no address.
     """
-    try:
-        from pyspark.sql import SparkSession
-    except ImportError as error:
-        raise RuntimeError(
-            'Spark is not installed. Install it: pip install "prefect-stagegate[spark]", with a Java 17 or 21'
-        ) from error
+    from pyspark.sql import SparkSession
+
     address = os.environ.get(VARIABLE, "") or f"local[{THREADS}]"
     builder = SparkSession.builder.appName("stagegate")
     builder = builder.remote(address) if address.startswith("sc://") else builder.master(address)
@@ -47,8 +43,8 @@ def open_session(scratch: Path) -> SparkSession:
         return builder.getOrCreate()
     except Exception as error:
         # Spark's own message may quote the address, which may hold a token.
-        place = "Java did not start; is a Java 17 or 21 on the PATH or in JAVA_HOME?" if local else "is it running?"
-        raise RuntimeError(f"Spark can't be started at the place that {VARIABLE} names: {place}") from error
+        advice = "install a Java 17 or 21, on the PATH or in JAVA_HOME" if local else f"look at {VARIABLE}"
+        raise RuntimeError(f"Spark did not start: {advice}") from error
 
 
 _COMMON = {

@@ -76,6 +76,9 @@ class _Child:
 
     def _time_out(self) -> None:
         self.timed_out = True
+        # The guard ends all that the judging process started. It may not be there yet, or not answer.
+        self.process.terminate()
+        self._wait()
         self.process.kill()
 
     def __enter__(self) -> _Child:

@@ -8,7 +8,8 @@
 With `"lint": true` it builds the suites, judges nothing, and sends empty reports.
 
 It is two processes. The second one judges, and can open only what `confinement` lists. The first one is its guard and
-waits. When the parent ends, standard input closes: the guard then kills the second one and removes the scratch folder.
+waits. When the parent ends or terminates it, the guard kills the second one and removes the scratch folder. With the
+second one it kills all that it started: Spark's Java is in its process group.
 """
 
 from __future__ import annotations
@@ -67,12 +68,21 @@ def _leave_a_guard(scratch: str) -> None:
         os.close(alive)
         _guard(judge, ended, scratch)
     os.close(ended)
+    os.setpgid(0, 0)
     # Let the kernel kill the judge when its guard is killed. The guard may have ended before this call.
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != guard:
         os._exit(1)
     # Standard input belongs to the guard from now on.
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+
+
+class _Terminated(Exception):
+    """The parent terminates the guard."""
+
+
+def _raise(*_: object) -> NoReturn:
+    raise _Terminated
 
 
 def _guard(judge: int, ended: int, scratch: str) -> NoReturn:
@@ -83,9 +93,20 @@ def _guard(judge: int, ended: int, scratch: str) -> NoReturn:
         ended: The reading end of a pipe, whose other end closes with the judge.
         scratch: The folder with the judge's files.
     """
-    readable, _, _ = select.select([0, ended], [], [])
+    with suppress(OSError):  # the judge may be gone
+        os.setpgid(judge, judge)  # it does the same; whoever comes first
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _raise)
+    try:
+        readable, _, _ = select.select([0, ended], [], [])
+    except _Terminated:
+        readable = [0]
+    # A zombie keeps its group's number, so kill the group before the judge is waited for.
+    if 0 not in readable:
+        os.waitid(os.P_PID, judge, os.WEXITED | os.WNOWAIT)
+    with suppress(ProcessLookupError):
+        os.killpg(judge, signal.SIGKILL)
     if 0 in readable:
-        os.kill(judge, signal.SIGKILL)
         os.waitpid(judge, 0)
         shutil.rmtree(scratch, ignore_errors=True)
         os._exit(1)
