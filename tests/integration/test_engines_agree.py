@@ -17,7 +17,18 @@ from prefect_stagegate.validations.engines.engine import ENGINES, SPARK
 from prefect_stagegate.validations.records import TableJob
 from prefect_stagegate.validations.worker.child import judge_in_child
 
-COLUMNS = ("year", "month", "day", "dep_time", "dep_delay", "carrier", "flight", "tailnum", "origin", "dest")
+COLUMNS: tuple[str, ...] = (
+    "year",
+    "month",
+    "day",
+    "dep_time",
+    "dep_delay",
+    "carrier",
+    "flight",
+    "tailnum",
+    "origin",
+    "dest",
+)
 COLUMNS += ("air_time", "distance", "time_hour")
 AIRPORTS = ["EWR", "JFK", "LGA"]
 
@@ -62,7 +73,8 @@ EXPECTATIONS = [
     _column("max_to_be_between", "dep_delay", max_value=1300),
     _column("unique_value_count_to_be_between", "dest", min_value=105, max_value=105),
     _column("distinct_values_to_be_in_set", "origin", value_set=["EWR", "JFK"]),
-    expect("expect_column_pair_values_a_to_be_greater_than_b", column_A="distance", column_B="air_time"),
+    expect("expect_column_pair_values_a_to_be_greater_than_b", column_A="distance", column_B="air_time",
+           ignore_row_if="either_value_is_missing"),
     expect("expect_compound_columns_to_be_unique", column_list=["month", "day", "carrier", "flight"]),
     _values("be_between", "distance", min_value=200, row_condition='col("origin") == "JFK"',
             condition_parser="great_expectations"),
@@ -96,7 +108,7 @@ def judged(flights: Path, engine: str) -> list[tuple[str, str, str, str]]:
             judgement.expectation,
             judgement.column,
             str(judgement.verdict),
-            judgement.problem.partition(", for example")[0] + str([(p.file, p.rows) for p in judgement.places]),
+            judgement.problem.partition(", for example")[0],
         )
         for judgement in report.judgements
     )

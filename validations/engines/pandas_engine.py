@@ -21,7 +21,7 @@ from prefect_stagegate.validations.columntypes import whole_numbers
 from prefect_stagegate.validations.files.arrow import batches, schema_of
 from prefect_stagegate.validations.partitions import lowered, partition_types, partition_values
 from prefect_stagegate.validations.queries.duck import locked
-from prefect_stagegate.validations.queries.sql import CSV_NULLS, form, read_json, separator
+from prefect_stagegate.validations.queries.sql import CSV_NULLS, form, read_json
 from prefect_stagegate.validations.records import RefusedRows, TableJob
 from prefect_stagegate.validations.worker.results import columns_of, figure, map_metric, metric_of
 from prefect_stagegate.validations.worker.statements import condition_problem
@@ -101,20 +101,29 @@ def _read(path: Path, columns: Collection[str] | None) -> pd.DataFrame:
     kind = form(path)
     if kind == "parquet":
         return pd.read_parquet(path, columns=_chosen(pq.read_schema(path).names, columns))
-    if kind == "arrow":
-        schema = schema_of(path)
-        names = _chosen(schema.names, columns) or schema.names
-        parts = (batch.select(names) for batch in batches(path))
-        return pa.Table.from_batches(parts, pa.schema([schema.field(name) for name in names])).to_pandas()
-    if kind == "json":
-        with locked([path.parent]) as connection:
-            rows = connection.sql(f"FROM {read_json([path])}")
-            names = _chosen(rows.columns, columns) or rows.columns
-            table = rows.select(*map(duckdb.ColumnExpression, names)).to_arrow_table()
-            return table.cast(whole_numbers(table.schema)).to_pandas()
-    form_of_text = {"sep": separator(path), "keep_default_na": False, "na_values": list(CSV_NULLS)}
-    header = pd.read_csv(path, nrows=0, **form_of_text)
-    return pd.read_csv(path, usecols=_chosen(list(header.columns), columns), **form_of_text)
+    if kind in ("arrow", "json"):
+        table = _arrow(path, columns) if kind == "arrow" else _json(path, columns)
+        frame: pd.DataFrame = table.to_pandas()
+        return frame
+    nulls = list(CSV_NULLS)
+    header = pd.read_csv(path, nrows=0, sep=kind, keep_default_na=False, na_values=nulls)
+    names = _chosen(list(header.columns), columns)
+    return pd.read_csv(path, usecols=names, sep=kind, keep_default_na=False, na_values=nulls)
+
+
+def _arrow(path: Path, columns: Collection[str] | None) -> pa.Table:
+    schema = schema_of(path)
+    names = _chosen(schema.names, columns) or schema.names
+    parts = (batch.select(names) for batch in batches(path))
+    return pa.Table.from_batches(parts, pa.schema([schema.field(name) for name in names]))
+
+
+def _json(path: Path, columns: Collection[str] | None) -> pa.Table:
+    with locked([path.parent]) as connection:
+        rows = connection.sql(f"FROM {read_json([path])}")
+        names = _chosen(rows.columns, columns) or rows.columns
+        table = rows.select(*map(duckdb.ColumnExpression, names)).to_arrow_table()
+    return table.cast(whole_numbers(table.schema))
 
 
 def _chosen(names: Sequence[str], columns: Collection[str] | None) -> list[str] | None:

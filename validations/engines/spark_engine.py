@@ -11,8 +11,8 @@ from great_expectations.datasource.fluent.interfaces import Batch
 from great_expectations.datasource.fluent.spark_datasource import SparkDatasource
 from great_expectations.exceptions.exceptions import GreatExpectationsError
 from great_expectations.execution_engine.sparkdf_execution_engine import SparkDFExecutionEngine
-from great_expectations.expectations.conditions import PassThroughCondition, deserialize_row_condition
 from great_expectations.expectations.expectation import Expectation
+from great_expectations.expectations.row_conditions import PassThroughCondition, deserialize_row_condition
 
 from prefect_stagegate.validations.engines.spark_session import open_session
 from prefect_stagegate.validations.engines.spark_tables import FILE, frame_of, path_of
@@ -55,7 +55,8 @@ class SparkEngine:
         """All rows of the table's files."""
         # Here and not before, so that a Spark that does not start makes its tables inconclusive.
         frame = self._frames[table.name] = frame_of(open_session(self._scratch), table)
-        return self._definition(table).get_batch({"dataframe": frame.drop(FILE)})
+        batch: Batch = self._definition(table).get_batch({"dataframe": frame.drop(FILE)})
+        return batch
 
     def counted(self, table: TableJob) -> None:
         """Nothing: Spark reads whole tables."""

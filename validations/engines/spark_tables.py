@@ -92,8 +92,8 @@ def _types(source: str, paths: Sequence[Path]) -> StructType:
 
 
 def _csv(reader: DataFrameReader, delimiter: str) -> DataFrameReader:
-    options = {"header": True, "sep": delimiter, "quote": QUOTE, "escape": QUOTE}
-    return reader.options(**options, nullValue=CSV_NULLS[1], mode="FAILFAST", multiLine=True, enforceSchema=True)
+    quoting = reader.options(sep=delimiter, quote=QUOTE, escape=QUOTE, nullValue=CSV_NULLS[1])
+    return quoting.options(header=True, mode="FAILFAST", multiLine=True, enforceSchema=True)
 
 
 def _uri(path: Path) -> str:

@@ -101,7 +101,8 @@ def error_of(result: ExpectationValidationResult) -> str:
 
 def figures(result: Mapping[str, Any]) -> str:
     """The figures of a failed expectation, as one clause."""
-    if "unexpected_count" in result:
+    # Some expectations count unexpected values, and no rows.
+    if "unexpected_count" in result and "element_count" in result:
         example = figure((result.get("partial_unexpected_list") or [])[:1])
         clause = f"{result['unexpected_count']:,} of {count_text(result['element_count'], 'row')} break it"
         return f"{clause}, for example {example}" if example else clause
