@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,17 @@ def test_pattern_on_duckdb_is_judged_by_pandas(tmp_path: Path) -> None:
     assert (str(regex.verdict), regex.engine, regex.places) == ("failed", "pandas", [RefusedRows("a.parquet", 1, "X")])
 
 
+def test_what_no_engine_knows_is_inconclusive_by_name(tmp_path: Path) -> None:
+    like = {
+        "type": "expect_column_values_to_match_like_pattern",
+        "kwargs": {"column": "tail", "like_pattern": "N%"},
+    }
+    between, unknown = judge(tmp_path, "duckdb", like, BETWEEN)
+    assert (str(between.verdict), str(unknown.verdict), unknown.engine) == ("passed", "errored", "")
+    assert "expect_column_values_to_match_like_pattern" in unknown.problem
+    assert "tail NOT LIKE 'N%'" in unknown.fix
+
+
 def test_query_of_a_table_on_pandas_runs_on_duckdb(tmp_path: Path) -> None:
     (query,) = judge(tmp_path, "pandas", QUERY)
     assert (str(query.verdict), query.engine, query.places) == ("failed", "duckdb", [RefusedRows("a.parquet", 1)])
@@ -57,7 +69,12 @@ def test_pattern_over_a_large_table_is_inconclusive(tmp_path: Path) -> None:
 def test_pandas_reads_only_the_columns_of_the_suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read = []
     real = pandas_engine._read
-    monkeypatch.setattr(pandas_engine, "_read", lambda path, columns: read.append(columns) or real(path, columns))
+
+    def reads(path: Path, columns: Collection[str] | None) -> pd.DataFrame:
+        read.append(columns)
+        return real(path, columns)
+
+    monkeypatch.setattr(pandas_engine, "_read", reads)
     condition = {"row_condition": {"type": "comparison", "column": {"name": "other"}, "operator": ">", "parameter": 1}}
     judge(tmp_path, "pandas", {**BETWEEN, "kwargs": {**BETWEEN["kwargs"], **condition}})
     assert read == [{"distance", "other"}]

@@ -115,15 +115,13 @@ def _without_sql(table: TableJob, expectation: Expectation) -> Judged:
 def _judge_elsewhere(engines: Engines, table: TableJob, judged: list[Judged]) -> list[Judged]:
     """Judge what the table's own engine does not know on the first other one that does."""
     for name in OTHERS[table.engine]:
-        unknown = [entry for entry in judged if is_unknown(entry[2])]
-        refusals = [refusal(name, table, item) for item, _, _ in unknown]
-        accepted = [item for (item, _, _), reason in zip(unknown, refusals, strict=True) if not reason]
-        refused = [_refused(entry, reason) for entry, reason in zip(unknown, refusals, strict=True) if reason]
-        judged = (
-            [entry for entry in judged if not is_unknown(entry[2])]
-            + refused
-            + _judge_on(engines, name, table, accepted)
-        )
+        unknown = [_refused(entry, refusal(name, table, entry[0])) for entry in judged if is_unknown(entry[2])]
+        accepted = [item for item, _, _ in unknown if not refusal(name, table, item)]
+        answered = [entry for entry in _judge_on(engines, name, table, accepted) if not is_unknown(entry[2])]
+        items = [item for item, _, _ in answered]
+        # What no engine knows keeps the advice of the first.
+        judged = [entry for entry in judged if not is_unknown(entry[2])]
+        judged += answered + [entry for entry in unknown if entry[0] not in items]
     return judged
 
 
@@ -139,6 +137,8 @@ def _judge_on(engines: Engines, name: str, table: TableJob, expectations: Sequen
 
 
 def _refused(entry: Judged, reason: str) -> Judged:
+    if not reason:
+        return entry
     expectation, judgement, error = entry
     return expectation, replace(judgement, problem=f"{judgement.problem}; {reason}"), error
 

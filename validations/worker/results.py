@@ -149,7 +149,7 @@ NO_COLUMN = re.compile(
 NO_PATTERNS = re.compile(r"(Regex is|Like patterns are) not supported")
 NOT_KNOWN = "No provider found for SQL using this engine"
 """The error of an expectation whose SQL its table's engine does not run."""
-NO_PROVIDER = re.compile(r"No provider found for .* using (?P<engine>\w+)")
+NO_PROVIDER = re.compile(r"No provider found for .* using \w+")
 FORBIDDEN = re.compile(rf'{ONLY}|{COMPARE}|Cannot access (file|directory) "(?P<path>.*?)"')
 FORBIDDEN_FIX = "Name the contract's tables in the query; what else it needs belongs to the dataset's sources."
 
@@ -162,9 +162,9 @@ def explain(error: str, kind: str, arguments: Mapping[str, Any], columns: Sequen
         return problem, "Correct the column's name in the suite or the data."
     if NO_PATTERNS.search(error):
         return f"not evaluated: Great Expectations knows no {kind} on DuckDB", _pattern_fix(arguments)
-    if match := NO_PROVIDER.search(error):
-        other = "pandas" if "SqlAlchemy" in match["engine"] else "duckdb"
-        return f"not evaluated: no engine knows {kind} here", f"Set `engine: {other}` for the table."
+    if NO_PROVIDER.search(error):
+        fix = "Write it as unexpected_rows_expectation, in SQL, or take it out of the suite."
+        return f"not evaluated: no engine knows {kind}", fix
     if (match := FORBIDDEN.search(error)) and match["path"]:
         return (
             f"not evaluated: it opens {match['path']}, and a suite reads the files of its version only",
