@@ -2,7 +2,8 @@
 
     python -m benchmarks.validation [--rows 20000000] [--files 20] [--rounds 3] [--engine duckdb] [--merging]
 
-Every round is a new worker process, as in production; the contenders take turns. Peak memory is the process's own.
+Every round is a new worker process, as in production; the contenders take turns. Peak memory is the process's own,
+without Spark's Java.
 `plain SQL` makes the same counts by hand-written queries of DuckDB: no engine of expectations can be much faster.
 `one file new` knows the counts of all other files from an earlier validation.
 """
@@ -136,7 +137,7 @@ def judge(engine: str, view: Path, files: list[str], known: FileValues = NO_VALU
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=stderr,
-            env=environment(os.environ, scratch),
+            env=environment(os.environ, scratch, spark=engine == "spark"),
         )
         assert worker.stdin is not None  # noqa: S101
         assert worker.stdout is not None  # noqa: S101

@@ -10,6 +10,7 @@ A check's outcome is that of its worst finding. From the worst: fail, inconclusi
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -180,6 +181,7 @@ def _expectations(observations: Observations) -> ContractCheckResult:
     if idle:
         summary += f"; {count_text(idle, 'expectation is', 'expectations are')} not applicable"
     read = {name: report.read for name, report in observations.reports.items() if report.read is not None}
+    engines = Counter(judgement.engine for report in observations.reports.values() for judgement in report.judgements)
     sandboxes = sorted({report.sandbox for report in observations.reports.values()})
     result = _result(
         findings,
@@ -191,7 +193,8 @@ def _expectations(observations: Observations) -> ContractCheckResult:
             "suites": suites,
             "parameters": {name: dict(used) for name, used in observations.parameters.items() if used},
             "files_read": read,
-            "sandbox": sandboxes[0] if sandboxes else "none",
+            "judged_elsewhere": {name: count for name, count in sorted(engines.items()) if name},
+            "sandbox": "; ".join(sandboxes) or "none",
             **recorded_results(list(observations.reports.values())),
         },
     )

@@ -30,6 +30,8 @@ class TableJob:
     """What an earlier validation computed of these files, or of others."""
     personal: Sequence[str] = ()
     """The columns with personal data, whose values are masked."""
+    rows: int = 0
+    """The rows of all files."""
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> TableJob:
@@ -110,6 +112,8 @@ class Judgement:
     """The same in the form for records: text as its pattern."""
     seconds: float | None = None
     """How long its queries took; of a query for several expectations, its part."""
+    engine: str = ""
+    """The engine that judged in place of the table's own, which does not know the expectation."""
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Judgement:

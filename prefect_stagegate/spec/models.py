@@ -33,7 +33,7 @@ from prefect_stagegate.spec.sources import MOST_LIMITED, SourceSpec
 VERSION = 1
 """The version of the spec's format that this release reads."""
 Owner = Literal["data", "ai", "infra", "governance"]
-Engine = Literal["duckdb", "pandas"]
+Engine = Literal["duckdb", "pandas", "spark"]
 """The engines that evaluate a suite; the package `validations` implements them."""
 Probe = Literal[
     "nonempty",
