@@ -126,6 +126,9 @@ class Judgement:
         return cls(**{**record, **parsed})
 
 
+NO_SANDBOX = "none"
+
+
 @dataclass(frozen=True, slots=True)
 class TableReport:
     """The worker's report on one table."""
@@ -134,7 +137,7 @@ class TableReport:
     judgements: Sequence[Judgement]
     unreadable: Sequence[tuple[str, str]] = field(default=())
     """Files that passed their probes but could not be read to the end, with the reason; they are not judged."""
-    sandbox: str = "none"
+    sandbox: str = NO_SANDBOX
     """What confined the judging process: `Landlock 5`, or `none` with the reason."""
     values: FileValues = NO_VALUES
     """The aggregates of the files, which a later validation need not compute again."""

@@ -56,11 +56,14 @@ def javas(scratch: str) -> Iterator[str]:
             yield command
 
 
-def test_each_table_has_its_own_confinement(view: Path) -> None:
+def test_each_table_has_its_own_confinement(view: Path, tmp_path: Path) -> None:
     tables = {name: {"files": "*.parquet", "engine": name, "suite": {"expectations": [POSITIVE]}} for name in ENGINES}
     entries = [Entry("t.parquet", (view / "t.parquet").stat().st_size, "blake3:00")]
     contract = ContractSpec.model_validate({"tables": tables})
-    validation = validate(view, entries, contract, dataset="d", digest="sha256:" + "0" * 64)
+    site = tmp_path / "site"
+    validation = validate(view, entries, contract, dataset="d", digest="sha256:" + "0" * 64, data_docs=site)
+    index = (site / "index.html").read_text()
+    assert all(name in index for name in ENGINES)
     (evidence,) = (item for item in validation.evidence if item.check == "expectations")
     assert isinstance(evidence, Evidence)
     version = landlock.version()

@@ -170,10 +170,10 @@ worker.main()
 """
 DEATHS = {
     "os.kill(os.getpid(), signal.SIGKILL)": ("was killed (SIGKILL)", "out-of-memory killer"),
-    "os.kill(os.getpid(), signal.SIGSEGV)": ("crashed (SIGSEGV)", "Report it"),
-    "os.abort()": ("crashed (SIGABRT)", "Report it"),
+    "os.kill(os.getpid(), signal.SIGSEGV)": ("crashed with SIGSEGV", "says nothing about the data"),
+    "os.abort()": ("crashed with SIGABRT", "says nothing about the data"),
     "bytearray(2 << 30)": ("needed more than its 1GiB of memory", "STAGEGATE_VALIDATION_MEMORY"),
-    "sys.exit('no licence')": ("ended with status 1", "look at its last output"),
+    "sys.exit('no licence')": ("crashed with status 1: SystemExit: no licence", "says nothing about the data"),
 }
 
 

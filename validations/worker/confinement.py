@@ -81,11 +81,14 @@ NOT_CONFINED_SPARK = "none: this kernel has no Landlock, so only Spark's setting
 
 def _java() -> list[str | Path]:
     """The folders from which Spark and Java are started."""
-    java = os.environ.get("JAVA_HOME") or shutil.which("java")
+    program = shutil.which("java")
+    # `java` may be a link to <JDK>/bin/java.
+    home = os.environ.get("JAVA_HOME") or (Path(program).resolve().parent.parent if program else "")
     spark = importlib.util.find_spec("pyspark")
     scripts = [Path(spark.origin).parent / "bin"] if spark and spark.origin else []
-    # `java` may be a link to <JDK>/bin/java.
-    return [*PROGRAMS, *scripts, *([Path(java).resolve().parents[0 if Path(java).is_dir() else 1]] if java else [])]
+    # A `java` in /bin must not open the whole file system.
+    homes = [Path(home)] if home and Path(home).resolve() != Path("/") else []
+    return [*PROGRAMS, *scripts, *homes]
 
 
 NOT_CONFINED = "none: this kernel has no Landlock, so only DuckDB's and pandas' own limits hold"
