@@ -19,7 +19,7 @@ from prefect_stagegate.model import Entry, Evidence
 from prefect_stagegate.spec import ContractSpec
 from prefect_stagegate.validations import validate
 from prefect_stagegate.validations.records import ExpectationVerdict, TableJob, TableReport
-from prefect_stagegate.validations.worker import landlock
+from prefect_stagegate.validations.worker import child, landlock
 from prefect_stagegate.validations.worker.child import judge_in_child
 from prefect_stagegate.validations.worker.confinement import NOT_CONFINED, NOT_CONFINED_SPARK, WITH_SPARK
 from prefect_stagegate.validations.worker.limits import Limits
@@ -138,6 +138,19 @@ def test_without_java_the_table_is_inconclusive(view: Path, monkeypatch: pytest.
     (judgement,) = judge(view, POSITIVE).judgements
     assert judgement.verdict is ExpectationVerdict.ERRORED
     assert "install a Java 17 or 21" in judgement.problem
+
+
+def test_clusters_token_is_in_no_kept_worker(view: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    monkeypatch.setenv("JAVA_HOME", "/nowhere")
+    monkeypatch.setenv("SPARK_CONNECT_AUTHENTICATE_TOKEN", "hush")
+    child.end_idle_workers()
+    judge(view, POSITIVE)
+    assert not child._idle
+    files = ["t.parquet"]
+    judge_in_child([TableJob("t", "duckdb", {}, str(view), files)], dataset="d", limits=Limits(), progress=print)
+    (worker,) = child._idle
+    assert b"hush" not in Path(f"/proc/{worker.process.pid}/environ").read_bytes()
 
 
 def test_timeout_ends_java_and_removes_its_files(view: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
