@@ -45,7 +45,7 @@ $(HADOOP)/.installed:
 	@touch $@
 
 # Commands that tests run, with the packages that have them.
-NEEDED := cc:gcc mkfs.ext4:e2fsprogs mount:mount nginx:nginx-light node:nodejs npm:npm openssl:openssl \
+NEEDED := cc:gcc java:default-jre-headless mkfs.ext4:e2fsprogs mount:mount nginx:nginx-light node:nodejs npm:npm openssl:openssl \
 	$(or $(lastword $(wildcard /usr/lib/postgresql/*/bin/pg_ctl)),pg_ctl):postgresql \
 	ssh-agent:openssh-client /usr/sbin/sshd:openssh-server strace:strace systemd-analyze:systemd
 

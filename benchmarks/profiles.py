@@ -34,7 +34,7 @@ def profile(files: list[Path], known: ProfileParts) -> Run:
     """Profile the table in this process."""
     started, busy = time.monotonic(), time.process_time()
     with queries("the table", files[0].parent) as database:
-        profiled = profile_table(database, {file: file.name for file in files}, known=known)
+        profiled = profile_table(database, files[0].parent, {file.name: file.name for file in files}, known=known)
     seconds, busy = time.monotonic() - started, time.process_time() - busy
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
     return seconds, busy, peak, profiled.profile, profiled.parts

@@ -2,7 +2,8 @@
 
     python -m benchmarks.validation [--rows 20000000] [--files 20] [--rounds 3] [--engine duckdb] [--merging]
 
-Every round is a new worker process, as in production; the contenders take turns. Peak memory is the process's own.
+Every round is a new worker process, as in production; the contenders take turns. Peak memory is the process's own,
+without Spark's Java.
 `plain SQL` makes the same counts by hand-written queries of DuckDB: no engine of expectations can be much faster.
 `one file new` knows the counts of all other files from an earlier validation.
 """
@@ -29,6 +30,7 @@ from prefect_stagegate.validations.engines.engine import ENGINES
 from prefect_stagegate.validations.queries.duck import MEMORY_MIB, THREADS
 from prefect_stagegate.validations.records import ExpectationVerdict, TableJob, TableReport
 from prefect_stagegate.validations.worker.confinement import environment
+from prefect_stagegate.validations.worker.limits import Limits
 
 PAGE = Path(__file__).parent.parent / "docs/performance.md"
 BEGIN, END = "<!-- validation: begin -->", "<!-- validation: end -->"
@@ -68,6 +70,7 @@ print(database.sql(f'''
 print(database.sql(f"SELECT count(*) FROM (SELECT id FROM {{table}} GROUP BY id HAVING count(*) > 1)").fetchall())
 """  # noqa: S608 - the names are ours
 """The same counts by hand: the table's folder and a folder for temporary data are its arguments."""
+LIMITS = Limits()
 TIMED_WORKER = """
 import sys, time
 import sqlalchemy as sa
@@ -76,8 +79,15 @@ from prefect_stagegate.validations.worker import worker
 seconds, started = [], []
 sa.event.listen(sa.Engine, "before_cursor_execute", lambda *_: started.append(time.monotonic()))
 sa.event.listen(sa.Engine, "after_cursor_execute", lambda *_: seconds.append(time.monotonic() - started.pop()))
+judge = worker._judge
+
+def judge_and_report(*arguments):
+    judge(*arguments)
+    print("queries", sum(seconds), file=sys.stderr)
+
+# The process that judges is forked, so it must say itself what its queries took.
+worker._judge = judge_and_report
 worker.main()
-print("queries", sum(seconds), file=sys.stderr)
 """
 """The worker, which also prints how long the database took for its queries."""
 ROWS = """
@@ -132,18 +142,17 @@ def judge(engine: str, view: Path, files: list[str], known: FileValues = NO_VALU
     with tempfile.TemporaryDirectory() as scratch, tempfile.TemporaryFile() as stderr:
         started = time.monotonic()
         worker = subprocess.Popen(
-            [sys.executable, "-P", "-c", TIMED_WORKER],
+            [sys.executable, "-P", "-c", TIMED_WORKER, "0"],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=stderr,
-            env=environment(os.environ, scratch),
+            env=environment(os.environ, scratch, spark=engine == "spark"),
         )
         assert worker.stdin is not None  # noqa: S101
         assert worker.stdout is not None  # noqa: S101
-        worker.stdin.write(
-            json.dumps({"scratch": scratch, "tables": [asdict(job)], "lint": False, "data_docs": False}).encode()
-            + b"\n"
-        )
+        what = {"tables": [asdict(job)], "judged": [], "lint": False, "data_docs": False, "spark": engine == "spark"}
+        bounds = {"scratch": scratch, "memory": LIMITS.memory, "spill": LIMITS.spill}
+        worker.stdin.write(json.dumps({**what, **bounds}).encode() + b"\n")
         worker.stdin.flush()
         imported = started
         report = None
@@ -151,7 +160,7 @@ def judge(engine: str, view: Path, files: list[str], known: FileValues = NO_VALU
             message = json.loads(line)
             if "progress" in message:
                 imported = time.monotonic()
-            else:
+            elif "table" in message:
                 report = TableReport.from_json(message["table"])
         ended = time.monotonic()
         _, _, usage = os.wait4(worker.pid, 0)

@@ -349,8 +349,8 @@ def _column_types() -> Iterator[str]:
     """The names of types that `columns` takes, by what they accept."""
     yield "### contract: types of columns"
     yield (
-        "Under `columns`, each column has one of these types. In CSV numbers have no width: each type of whole numbers "
-        "accepts any whole number, and each other type of numbers any number."
+        "Under `columns`, each column has one of these types. In CSV, JSON lines and partition folders numbers have no "
+        "width: each type of whole numbers accepts any whole number, and each other type of numbers any number."
     )
     types_by_kinds: dict[str, list[str]] = {}
     for name in COLUMN_TYPES:

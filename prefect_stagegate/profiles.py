@@ -85,7 +85,7 @@ class TableProfile:
 
 
 def files_digest(digests: list[str]) -> str:
-    """The digest that a profile names its files by, from the digest of each file's bytes."""
+    """The digest that a profile names its files by, from the digest of each file's rows (`partitions.row_digests`)."""
     # Sorted, since the order of a table's files means nothing.
     return digest_of(sorted(digests))
 
@@ -95,7 +95,7 @@ class ProfilePart:
     """The profile of one file, or of several that were read together."""
 
     files: tuple[str, ...]
-    """The digest of each file's bytes."""
+    """The digest of each file's rows."""
     profile: TableProfile
 
     @property

@@ -7,6 +7,7 @@ Only the standard library is imported here: short commands load this module.
 from __future__ import annotations
 
 import platform
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -138,6 +139,18 @@ def _web_address(text: str) -> str:
     return text
 
 
+def _spark(text: str) -> str:
+    if text and not _SPARK.fullmatch(text):
+        raise ValueError(
+            "is none of local, local[N], spark://HOST:PORT, sc://HOST:PORT. "
+            "A token for Spark Connect belongs into SPARK_CONNECT_AUTHENTICATE_TOKEN"
+        )
+    return text
+
+
+_SPARK = re.compile(r"local(\[([0-9]{1,4}|\*)\])?|(spark|sc)://[A-Za-z0-9.\-\[\]:]+(/;use_ssl=(true|false))?")
+
+
 def _setting(default: str, values: str, meaning: str, read: Callable[[str], Any]) -> Any:
     """A required field of `Settings`; `SETTINGS` makes a `Setting` of its metadata."""
     return field(metadata={"default": default, "values": values, "meaning": meaning, "read": read})
@@ -177,6 +190,13 @@ class Settings:
         "Environment variables to compare between environments, beside those that always are.",
         _names,
     )
+    spark: str = _setting(
+        "",
+        "`local[N]`, `spark://HOST:PORT` or `sc://HOST:PORT`",
+        "Where tables with `engine: spark` are judged; without it, in a Java process of this node's own.",
+        _spark,
+    )
+    """Empty for this node; a cluster must see the cache under the same path."""
     objects_in_flight: int = _setting(
         "64", "1 to 1024", "Objects of one source that are fetched at the same time, at most.", _whole(1, 1024)
     )

@@ -10,6 +10,7 @@ A check's outcome is that of its worst finding. From the worst: fail, inconclusi
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,7 +21,7 @@ from prefect_stagegate.units import count_text
 from prefect_stagegate.validations import schema
 from prefect_stagegate.validations.expectations import expectation_findings
 from prefect_stagegate.validations.observations import ORDER, Observations, worst
-from prefect_stagegate.validations.records import ExpectationVerdict
+from prefect_stagegate.validations.records import NO_SANDBOX, ExpectationVerdict
 from prefect_stagegate.validations.results import recorded_results
 from prefect_stagegate.validations.tables import ContractTable
 
@@ -180,7 +181,9 @@ def _expectations(observations: Observations) -> ContractCheckResult:
     if idle:
         summary += f"; {count_text(idle, 'expectation is', 'expectations are')} not applicable"
     read = {name: report.read for name, report in observations.reports.items() if report.read is not None}
-    sandboxes = sorted({report.sandbox for report in observations.reports.values()})
+    engines = Counter(judgement.engine for report in observations.reports.values() for judgement in report.judgements)
+    # A table of which no expectation was applicable has a report that no process made.
+    sandboxes = sorted({report.sandbox for report in observations.reports.values()} - {NO_SANDBOX})
     result = _result(
         findings,
         summary,
@@ -191,7 +194,8 @@ def _expectations(observations: Observations) -> ContractCheckResult:
             "suites": suites,
             "parameters": {name: dict(used) for name, used in observations.parameters.items() if used},
             "files_read": read,
-            "sandbox": sandboxes[0] if sandboxes else "none",
+            "judged_elsewhere": {name: count for name, count in sorted(engines.items()) if name},
+            "sandbox": "; ".join(sandboxes) or NO_SANDBOX,
             **recorded_results(list(observations.reports.values())),
         },
     )

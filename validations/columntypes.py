@@ -62,9 +62,17 @@ COLUMN_TYPES: dict[str, Accepts] = {
     "varchar": _text,
 }
 
+_HUGEINT = pa.decimal128(38, 0)
+"""What DuckDB makes of its type HUGEINT."""
 _FLOATS = frozenset({"float", "number", "decimal", "float16", "float32", "float64", "real", "double"})
 _INTS = frozenset(name for name in COLUMN_TYPES if "int" in name)
 _TEXTS = frozenset({"string", "varchar"})
+
+
+def whole_numbers(schema: pa.Schema) -> pa.Schema:
+    """The schema of JSON lines with integers of 64 bits where DuckDB takes 128: it does for columns with both signs."""
+    fields = (field.with_type(pa.int64()) if field.type == _HUGEINT else field for field in schema)
+    return pa.schema(list(fields))
 
 
 def type_problem(name: str) -> str:
@@ -76,7 +84,7 @@ def type_problem(name: str) -> str:
     return "" if name in COLUMN_TYPES else f"unknown type {name!r}: {did_you_mean(name, COLUMN_TYPES)}"
 
 
-def accepts(name: str, kind: pa.DataType, *, text: bool = False) -> bool:
+def accepts(name: str, kind: pa.DataType, *, text: bool = False, quoted: bool = False) -> bool:
     """Whether a column of type `kind` keeps the promise `name`.
 
     Args:
@@ -84,11 +92,12 @@ def accepts(name: str, kind: pa.DataType, *, text: bool = False) -> bool:
         kind: The column's Arrow type; a dictionary counts as its values.
         text: The type was inferred from text (CSV), where numbers have no width, whole numbers may stand
             in a column of floats, and anything is a string.
+        quoted: The text tells strings from numbers and truth values (JSON), so those are no strings.
     """
     if types.is_dictionary(kind):
         kind = kind.value_type
     if text and name in _TEXTS:
-        return True
+        return not (quoted and (_number(kind) or types.is_boolean(kind)))
     if text and name in _INTS:
         return bool(types.is_integer(kind))
     if text and name in _FLOATS:

@@ -53,10 +53,11 @@ def _findings(table: str, judgement: Judgement, rows: Mapping[str, int]) -> Iter
     outcome = (UNKNOWN if judgement.verdict is ExpectationVerdict.ERRORED else FAILURE)[judgement.severity]
     note = "noted: " if outcome is Outcome.PASS else ""
     subject = f"{table}.{judgement.column}" if judgement.column else f"table {table}"
+    engine = f" (on {judgement.engine})" if judgement.engine else ""
     if judgement.verdict is ExpectationVerdict.NOT_APPLICABLE:
         yield Finding(subject, f"not applicable: {judgement.expectation}: {judgement.problem}", "", Outcome.PASS)
     elif not judgement.places:
-        yield Finding(subject, f"{note}{judgement.expectation}: {judgement.problem}", judgement.fix, outcome)
+        yield Finding(subject, f"{note}{judgement.expectation}: {judgement.problem}{engine}", judgement.fix, outcome)
     elif len(judgement.places) > MOST_FILES or len(judgement.places) == len(rows) > 1:
         yield Finding(subject, note + _in_many_files(judgement, rows), judgement.fix, outcome)
     else:

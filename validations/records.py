@@ -30,6 +30,8 @@ class TableJob:
     """What an earlier validation computed of these files, or of others."""
     personal: Sequence[str] = ()
     """The columns with personal data, whose values are masked."""
+    rows: int = 0
+    """The rows of all files."""
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> TableJob:
@@ -110,6 +112,8 @@ class Judgement:
     """The same in the form for records: text as its pattern."""
     seconds: float | None = None
     """How long its queries took; of a query for several expectations, its part."""
+    engine: str = ""
+    """The engine that judged in place of the table's own, which does not know the expectation."""
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> Judgement:
@@ -122,6 +126,9 @@ class Judgement:
         return cls(**{**record, **parsed})
 
 
+NO_SANDBOX = "none"
+
+
 @dataclass(frozen=True, slots=True)
 class TableReport:
     """The worker's report on one table."""
@@ -130,7 +137,7 @@ class TableReport:
     judgements: Sequence[Judgement]
     unreadable: Sequence[tuple[str, str]] = field(default=())
     """Files that passed their probes but could not be read to the end, with the reason; they are not judged."""
-    sandbox: str = "none"
+    sandbox: str = NO_SANDBOX
     """What confined the judging process: `Landlock 5`, or `none` with the reason."""
     values: FileValues = NO_VALUES
     """The aggregates of the files, which a later validation need not compute again."""

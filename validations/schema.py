@@ -33,6 +33,15 @@ class TableFile:
     rows: int
     text: bool = False
     """Its types were inferred from text."""
+    quoted: bool = False
+    """Its text tells strings from numbers, as JSON does."""
+    partitions: frozenset[str] = frozenset()
+    """The columns that its folders name; their types were inferred from text, too."""
+
+    def accepts(self, wanted: str, column: str, kind: pa.DataType) -> bool:
+        """Whether a column of this file, of type `kind`, keeps the promise `wanted`."""
+        in_path = column in self.partitions
+        return accepts(wanted, kind, text=self.text or in_path, quoted=self.quoted and not in_path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +99,10 @@ def _file_problems(
         if name not in kinds:
             free = {column: kinds[column] for column in kinds if column not in taken and column not in declared}
             # A column that stands beside `name` in another file can't be `name` renamed.
-            renamed = _renamed(name, wanted, {c: k for c, k in free.items() if c not in beside[name]}, text=file.text)
+            renamed = _renamed(name, wanted, {c: k for c, k in free.items() if c not in beside[name]}, file)
             taken.add(renamed)
             problems.append(_missing(name, wanted, renamed))
-        elif not accepts(wanted, kinds[name], text=file.text):
+        elif not file.accepts(wanted, name, kinds[name]):
             problems.append(_retyped(name, wanted, kinds[name]))
     # The columns beside the declared ones are compared with those of the other files.
     rest = {column: kind for column, kind in kinds.items() if column not in declared and column not in taken}
@@ -103,9 +112,9 @@ def _file_problems(
     )
 
 
-def _renamed(name: str, wanted: str, new: Mapping[str, pa.DataType], *, text: bool) -> str:
+def _renamed(name: str, wanted: str, new: Mapping[str, pa.DataType], file: TableFile) -> str:
     """The new column that is probably `name` renamed: its type fits and its name is similar; empty for none."""
-    fitting = [column for column, kind in new.items() if accepts(wanted, kind, text=text)]
+    fitting = [column for column, kind in new.items() if file.accepts(wanted, column, kind)]
     near = difflib.get_close_matches(name, fitting, n=1, cutoff=ALIKE)
     return near[0] if near else ""
 

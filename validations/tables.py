@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from pyarrow import types
@@ -13,7 +14,8 @@ from prefect_stagegate.model import Outcome
 from prefect_stagegate.spec import TableSpec
 from prefect_stagegate.validations import schema
 from prefect_stagegate.validations.files.files import ProbedFiles
-from prefect_stagegate.validations.files.probes import table_probe
+from prefect_stagegate.validations.partitions import partition_types, with_partitions
+from prefect_stagegate.validations.queries.sql import form, is_text
 from prefect_stagegate.validations.schema import ColumnProblem, TableFile
 
 
@@ -92,9 +94,15 @@ class ContractTable:
 def examine(name: str, spec: TableSpec, files: ProbedFiles) -> ContractTable:
     """Compare the columns of the table's files with the contract and with each other."""
     listed = files.matches[spec.files]
+    partitions = partition_types(listed)
     opened = []
     for path in listed:
         facts = files.facts.get(path)
         if facts is not None and facts.schema is not None:
-            opened.append(TableFile(path, facts.schema, facts.rows, text=table_probe(path) == "csv"))
+            columns = with_partitions(facts.schema, partitions)
+            opened.append(TableFile(path, columns, facts.rows, is_text(path), _is_json(path), frozenset(partitions)))
     return ContractTable(name, spec, listed, opened, schema.compare(name, spec.columns, opened))
+
+
+def _is_json(path: str) -> bool:
+    return form(Path(path)) == "json"

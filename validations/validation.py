@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from threading import Event
 from typing import Any, Protocol
 
 from prefect_stagegate.clock import now, stamp
-from prefect_stagegate.errors import SpecError, UsageError, did_you_mean
+from prefect_stagegate.errors import MissingExtra, SpecError, UsageError, did_you_mean
 from prefect_stagegate.measures import NO_PASSES, NO_VALUES, FileValues, PassedProbes
 from prefect_stagegate.model import Entry, Outcome, Validation
 from prefect_stagegate.spec import ContractSpec
 from prefect_stagegate.units import count_text
 from prefect_stagegate.validations.columntypes import type_problem
 from prefect_stagegate.validations.data_docs import refuse_taken
-from prefect_stagegate.validations.engines.engine import ENGINES
+from prefect_stagegate.validations.engines.engine import ENGINES, SPARK
 from prefect_stagegate.validations.evidence import gather, table_result
 from prefect_stagegate.validations.files.files import ProbedFiles, probe_files
 from prefect_stagegate.validations.observations import Observations
@@ -92,7 +94,7 @@ def validate(  # noqa: PLR0913 - one parameter for each choice of the caller
 
     Raises:
         Cancelled: `cancel` was set.
-        MissingExtra: The library of a probe is not installed.
+        MissingExtra: The library of a probe is not installed, or a table is to be judged by Spark, which is not.
         UsageError: The folder `data_docs` is not empty or can't be written, or no table has results to show.
         SpecError: The contract can't be used: an unknown type, engine or expectation, or a wrong argument.
             It lists every such problem.
@@ -121,9 +123,7 @@ def validate(  # noqa: PLR0913 - one parameter for each choice of the caller
         progress("loading Great Expectations")
     elif data_docs is not None:
         raise UsageError("There is nothing for Data Docs", hint="Give a table with rows a suite.", dataset=dataset)
-    reports = (
-        judge_in_child(jobs, dataset=dataset, limits=limits, progress=progress, data_docs=data_docs) if jobs else {}
-    )
+    reports = _judge(jobs, dataset, limits, progress, data_docs)
     _keep(reports, kept, progress)
     parameters = {name: filled.used for name, filled in suites.items()}
     observations = Observations(files, tables, _complete(reports, tables, suites), parameters)
@@ -135,6 +135,36 @@ def validate(  # noqa: PLR0913 - one parameter for each choice of the caller
         tables=tuple(table_result(table, observations) for table in tables),
         evidence=evidence,
     )
+
+
+def _judge(
+    jobs: Sequence[TableJob], dataset: str, limits: Limits, progress: Callable[[str], None], data_docs: Path | None
+) -> dict[str, TableReport]:
+    """Judge tables: those on Spark in a process of their own, which needs more rights than the others get."""
+    deadline = time.monotonic() + limits.seconds
+    # Spark's first, so that the process with fewer rights makes the pages of all.
+    groups = [[job for job in jobs if (job.engine == SPARK) is on_spark] for on_spark in (True, False)]
+    if groups[0]:
+        _require_spark(dataset)
+    groups = [group for group in groups if group]
+    judged: list[tuple[TableJob, TableReport]] = []
+    for group in groups:
+        left = replace(limits, seconds=max(0.0, deadline - time.monotonic())) if judged else limits
+        pages = data_docs if group is groups[-1] else None
+        reports = judge_in_child(
+            group, dataset=dataset, limits=left, progress=progress, data_docs=pages, judged=judged if pages else ()
+        )
+        judged += [(job, reports[job.name]) for job in group]
+    return {job.name: report for job, report in judged}
+
+
+def _require_spark(dataset: str) -> None:
+    if find_spec("pyspark") is None:
+        raise MissingExtra(
+            "A table has `engine: spark`, and Spark is not installed",
+            hint='Install it, beside a Java 17 or 21: pip install "prefect-stagegate[spark]"',
+            dataset=dataset,
+        )
 
 
 def _filled(tables: Sequence[ContractTable], facts: SuiteFacts) -> dict[str, FilledSuite]:
@@ -221,4 +251,5 @@ def _job(
     columns = list(dict.fromkeys(name for file in table.judged for name in file.schema.names))
     digests = {path: probed.digests[path] for path in files}
     folder, personal = str(view.absolute()), table.personal
-    return TableJob(table.name, table.spec.engine, suite, folder, files, columns, digests, known, personal)
+    engine, rows = table.spec.engine, table.rows
+    return TableJob(table.name, engine, suite, folder, files, columns, digests, known, personal, rows)

@@ -218,7 +218,12 @@ def _escaped(name: str) -> str:
 
 def _table_ending(key: str) -> str:
     """What the key ends with where that is a table's format; the longest such ending."""
-    return max((ending for ending in TABLE_PROBES if key.lower().endswith(ending)), key=len, default="")
+    return max((ending for ending in TABLE_PROBES if _is_table(key, ending)), key=len, default="")
+
+
+def _is_table(key: str, ending: str) -> bool:
+    # A `.json` is more often one document than a table of lines.
+    return key.lower().endswith(ending) and not ending.startswith(".json.") and ending != ".json"
 
 
 def _ending(key: str) -> str:

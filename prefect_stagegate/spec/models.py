@@ -34,7 +34,7 @@ from prefect_stagegate.units import count_text
 VERSION = 1
 """The version of the spec's format that this release reads."""
 Owner = Literal["data", "ai", "infra", "governance"]
-Engine = Literal["duckdb", "pandas"]
+Engine = Literal["duckdb", "pandas", "spark"]
 """The engines that evaluate a suite; the package `validations` implements them."""
 Probe = Literal[
     "nonempty",

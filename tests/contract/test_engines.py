@@ -9,14 +9,15 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from prefect_stagegate.validations.engines.engine import ENGINES
+from prefect_stagegate.validations.engines.engine import ENGINES, SPARK
 from prefect_stagegate.validations.records import ExpectationVerdict, Judgement, RefusedRows, TableJob, TableReport
 from prefect_stagegate.validations.worker.judge import judge_tables
 
+PARAMS = [pytest.param(name, marks=[pytest.mark.system] if name == SPARK else []) for name in sorted(ENGINES)]
 Run = Callable[..., TableReport]
 
 
-@pytest.fixture(params=sorted(ENGINES))
+@pytest.fixture(params=PARAMS)
 def run(request: pytest.FixtureRequest, tmp_path: Path) -> Run:
     """Judge the files of one table, given as frames by name, in this process."""
 

@@ -290,6 +290,7 @@ def judge_tables(tables, scratch, progress):
 judge = types.ModuleType("judge")
 judge.judge_tables, judge.BadSuites = judge_tables, type("BadSuites", (Exception,), {})
 sys.modules["prefect_stagegate.validations.worker.judge"] = judge
+worker._load_libraries = lambda: None
 worker.main()
 """
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import math
 from datetime import UTC, date, datetime, time
 from decimal import Decimal
@@ -10,10 +12,10 @@ from typing import Any
 
 import pyarrow as pa
 import pytest
-from pyarrow import parquet
+from pyarrow import feather, parquet
 
 from prefect_stagegate.catalog.codec import decode, encode
-from prefect_stagegate.profiles import LEVELS, ColumnProfile, ProfileParts
+from prefect_stagegate.profiles import LEVELS, NO_PARTS, ColumnProfile, ProfileParts
 from prefect_stagegate.validations.profiling import parts as profiling
 from prefect_stagegate.validations.profiling.parts import Profiled, profile_table
 from prefect_stagegate.validations.queries.drift import drift
@@ -28,7 +30,8 @@ def write(folder: Path, name: str, /, **columns: Any) -> Path:
 
 def profiled(folder: Path, *files: Path, **options: Any) -> Profiled:
     with queries("table t", folder, discreet=True) as database:
-        return profile_table(database, {file: file.read_bytes().hex()[-64:] + file.name for file in files}, **options)
+        digests = {file.relative_to(folder).as_posix(): file.read_bytes().hex()[-64:] + file.name for file in files}
+        return profile_table(database, folder, digests, **options)
 
 
 def column(folder: Path, values: Any, **options: Any) -> ColumnProfile:
@@ -134,9 +137,69 @@ def test_equal_files_count_each(tmp_path: Path) -> None:
     (file,) = months(tmp_path, 1)
     with queries("table t", tmp_path) as database:
         twin = write(tmp_path, "twin.parquet", x=[*range(10, 20)], kind=["a"] * 10)
-        first = profile_table(database, {file: "same", twin: "same"})
-        second = profile_table(database, {file: "same", twin: "same"}, known=first.parts)
+        digests = {file.name: "same", twin.name: "same"}
+        first = profile_table(database, tmp_path, digests)
+        second = profile_table(database, tmp_path, digests, known=first.parts)
     assert (first.profile.rows, second.profile.rows, second.read) == (20, 20, 0)
+
+
+# ── folders that are partitions, and other formats ──────────────────────────────────────────────────────────────
+
+
+def by_year(folder: Path, *years: object, known: ProfileParts = NO_PARTS) -> Profiled:
+    """Profile files of the same bytes in one folder for each year."""
+    files = [folder / f"year={year}" / "x.parquet" for year in years]
+    for file in files:
+        file.parent.mkdir(parents=True)
+        write(file.parent, file.name, x=[1, 2])
+    with queries("table t", folder) as database:
+        return profile_table(database, folder, {f"year={year}/x.parquet": "same" for year in years}, known=known)
+
+
+def test_same_bytes_in_two_partitions_are_two_profiles(tmp_path: Path) -> None:
+    first = by_year(tmp_path / "first", 2013, 2014)
+    assert first.profile.columns["year"].counts == {"2013": 2, "2014": 2}
+    moved = by_year(tmp_path / "moved", 2014, 2015, known=first.parts)
+    assert (moved.read, moved.profile.columns["year"].counts) == (1, {"2014": 2, "2015": 2})
+    assert moved.profile == by_year(tmp_path / "anew", 2014, 2015).profile
+    assert moved.profile.files != first.profile.files
+
+
+def test_partition_types_are_those_of_all_files(tmp_path: Path) -> None:
+    profile = by_year(tmp_path, "07", "spring").profile
+    assert profile.columns["year"].type == "VARCHAR"
+    digests = {hashlib.sha256(text.encode()).hexdigest()[:16]: 2 for text in ("07", "spring")}
+    assert profile.columns["year"].counts == digests
+
+
+def test_key_that_one_file_lacks_is_no_partition(tmp_path: Path) -> None:
+    own = {"year": [1, 1]}
+    (tmp_path / "year=2013").mkdir()
+    files = write(tmp_path / "year=2013", "x.parquet", **own), write(tmp_path, "y.parquet", **own)
+    assert profiled(tmp_path, *files).profile.columns["year"].counts == {"1": 4}
+
+
+def test_large_file_in_a_partition_is_sampled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(profiling, "SAMPLE_OF_PART", (100, 100))
+    (tmp_path / "year=2013").mkdir()
+    profile = profiled(tmp_path, write(tmp_path / "year=2013", "x.parquet", x=list(range(10_000)))).profile
+    assert (profile.rows, profile.columns["x"].greatest, profile.columns["year"].counts) == (
+        10_000,
+        9_999,
+        {"2013": 10_000},
+    )
+
+
+def test_formats_have_the_same_figures(tmp_path: Path) -> None:
+    table = pa.table({"x": [1, 2, 2], "kind": ["a", None, "b"]})
+    parquet.write_table(table, tmp_path / "t.parquet")
+    feather.write_feather(table, str(tmp_path / "t.feather"))
+    (tmp_path / "t.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in table.to_pylist()))
+    expected, *others = (profiled(tmp_path, tmp_path / f"t{suffix}") for suffix in (".parquet", ".feather", ".jsonl"))
+    for other in others:
+        assert other.profile.columns == expected.profile.columns
+        again = profiled(tmp_path, *(tmp_path / part for part in ("t.feather", "t.jsonl")), known=other.parts)
+        assert (again.read, again.profile.rows) == (2, 6)
 
 
 def test_another_type_of_a_column_reads_all_files(tmp_path: Path) -> None:

@@ -28,6 +28,7 @@ def test_without_variables_everything_has_its_default(monkeypatch: pytest.Monkey
         node="gpu-1",
         image_digest="",
         variables=(),
+        spark="",
         objects_in_flight=64,
         part_size=8 * 2**20,
         memory=64 * 2**20,
@@ -72,6 +73,7 @@ def test_every_setting_can_be_set() -> None:
             "STAGEGATE_NODE": "gpu-2",
             "STAGEGATE_IMAGE_DIGEST": "sha256:" + "1" * 64,
             "STAGEGATE_VARIABLES": "RAY_*, SEED",
+            "STAGEGATE_SPARK": "local[2]",
             "STAGEGATE_OBJECTS_IN_FLIGHT": "16",
             "STAGEGATE_PART_SIZE": "16MiB",
             "STAGEGATE_MEMORY": "1.5GB",
@@ -106,6 +108,7 @@ def test_every_setting_can_be_set() -> None:
         node="gpu-2",
         image_digest="sha256:" + "1" * 64,
         variables=("RAY_*", "SEED"),
+        spark="local[2]",
         objects_in_flight=16,
         part_size=16 * 2**20,
         memory=1_500_000_000,
@@ -213,3 +216,17 @@ def test_settings_load_nothing_beyond_the_standard_library() -> None:
 
 def test_a_transfer_s_limits_default_to_the_settings_own() -> None:
     assert Limits() == Limits.of(Settings.from_environment({}))
+
+
+@pytest.mark.parametrize(
+    "place", ["local", "local[4]", "local[*]", "spark://head:7077", "sc://head:15002/;use_ssl=true"]
+)
+def test_spark_runs_where_the_operator_says(place: str) -> None:
+    assert Settings.from_environment({"STAGEGATE_SPARK": place}).spark == place
+
+
+@pytest.mark.parametrize("place", ["yarn", "sc://head/;token=hush", "http://head", "spark://head --conf x=y"])
+def test_place_for_spark_that_is_none_is_refused(place: str) -> None:
+    with pytest.raises(UsageError, match="SPARK_CONNECT_AUTHENTICATE_TOKEN") as caught:
+        Settings.from_environment({"STAGEGATE_SPARK": place})
+    assert "hush" not in str(caught.value)

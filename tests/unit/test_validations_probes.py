@@ -111,8 +111,8 @@ def test_a_tables_files_are_opened_without_being_asked_for(parquet: Path) -> Non
 
 
 def test_a_format_that_no_table_can_have_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "t.json").write_text("{}")
-    finding = probed(tmp_path, {"tables": {"t": {"files": "*"}}}).defects["t.json"]
+    (tmp_path / "t.txt").write_text("{}")
+    finding = probed(tmp_path, {"tables": {"t": {"files": "*"}}}).defects["t.txt"]
     assert ".parquet" in finding.problem
     assert finding.outcome is Outcome.FAIL
 

@@ -7,7 +7,7 @@ tables.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,10 @@ from great_expectations.expectations.expectation import ColumnMapExpectation, Co
 from prefect_stagegate.quoting import identifier
 from prefect_stagegate.validations.engines.by_file import ByFileEngine, FilesOfTable
 from prefect_stagegate.validations.engines.duckdb_dialect import FOLDERS, Refused, definitions, register
+from prefect_stagegate.validations.partitions import row_digests
 from prefect_stagegate.validations.queries.duck import MEMORY_MIB, THREADS
-from prefect_stagegate.validations.queries.sql import PARQUET, relation
+from prefect_stagegate.validations.queries.relations import relation_of
+from prefect_stagegate.validations.queries.sql import form
 from prefect_stagegate.validations.records import RefusedRows, TableJob
 from prefect_stagegate.validations.worker.limits import SHARE, applied
 from prefect_stagegate.validations.worker.results import columns_of, metric_of
@@ -65,8 +67,8 @@ class DuckDBEngine:
             with suppress(sa.exc.SQLAlchemyError):
                 self._define(table)
 
-    def batch(self, table: TableJob) -> Batch:
-        """All rows of the table's files. Every query scans Parquet anew; text files are read once."""
+    def batch(self, table: TableJob, columns: Collection[str] | None = None) -> Batch:  # noqa: ARG002 - SQL chooses
+        """All rows of the table's files. Every query scans Parquet anew; files of other formats are read once."""
         name = self._define(table)
         asset = self._source.add_table_asset(name, table_name=name)
         batch = asset.add_batch_definition_whole_table("all").get_batch()
@@ -77,12 +79,13 @@ class DuckDBEngine:
         return batch
 
     def _files(self, table: TableJob, name: str) -> FilesOfTable | None:
-        """What is needed to count file by file; None for text files, whose types depend on all of them."""
-        if any(_is_text(path) for path in table.files) or not table.digests:
+        """What is needed to count file by file; None beside Parquet: the types of text files depend on all of them."""
+        if not _is_parquet(table) or not table.digests:
             return None
         view = BY_FILE.format(name)
         types = {column: str(kind) for column, kind, *_ in self._execute(f"SELECT * FROM (DESCRIBE {view})")}  # noqa: S608
-        digests = {str(path): table.digests[file] for file, path in zip(table.files, table.paths(), strict=True)}
+        rows = row_digests({file: table.digests[file] for file in table.files})
+        digests = {str(path): rows[file] for file, path in zip(table.files, table.paths(), strict=True)}
         return FilesOfTable(view, FILE, digests, types, table.known, frozenset(map(str.casefold, table.personal)))
 
     def counted(self, table: TableJob) -> FilesOfTable | None:
@@ -100,14 +103,24 @@ class DuckDBEngine:
             return name
         name = f"stagegate_{len(self._batches)}_{len(table.files)}"
         by_file = BY_FILE.format(name)
-        # A table of text files is read into the database once: a view would parse the text for each query.
-        text = any(_is_text(path) for path in table.files)
+        # Other formats than Parquet are read into the database once: a view would parse them for each query.
+        kind = "VIEW" if _is_parquet(table) else "TABLE"
         with definitions():
-            self._execute(f"CREATE {'TABLE' if text else 'VIEW'} {by_file} AS {relation(table.paths(), filename=FILE)}")
+            self._create(f"CREATE {kind} {by_file} AS", table)
             self._execute(f"CREATE VIEW {name} AS SELECT * EXCLUDE ({FILE}) FROM {by_file}")  # noqa: S608
             self._execute(f"CREATE OR REPLACE VIEW {identifier(table.name)} AS FROM {name}")
         self._batches[table.name] = name, table.files
         return name
+
+    def _create(self, statement: str, table: TableJob) -> None:
+        with self._database.connect() as connection:
+            database = connection.connection.driver_connection
+            assert database is not None  # noqa: S101 - it is connected
+            # SQLAlchemy leaves rows of its first queries unread, and DuckDB registers nothing meanwhile.
+            database.complete()
+            # The readers of Arrow's files are known to this one connection.
+            rows = relation_of(database, Path(table.view), table.files, filename=FILE)
+            connection.exec_driver_sql(f"{statement} {rows}")
 
     def locate(self, table: TableJob, expectation: Expectation) -> list[RefusedRows]:
         """Group the rows that the expectation refuses by their file."""
@@ -132,7 +145,9 @@ class DuckDBEngine:
         name, _ = self._batches[table.name]
         if isinstance(expectation, UnexpectedRowsExpectation):
             return str(expectation.unexpected_rows_query).replace("{batch}", BY_FILE.format(name)), []
-        if not isinstance(expectation, ColumnMapExpectation | ColumnPairMapExpectation):
+        # Great Expectations' query leaves out the condition, so its rows would be too many.
+        has_condition = expectation.configuration.kwargs.get("row_condition") is not None
+        if has_condition or not isinstance(expectation, ColumnMapExpectation | ColumnPairMapExpectation):
             return "", []
         validator = self._context.get_validator(batch_request=self._by_file(name).build_batch_request())
         query = validator.get_metric(metric_of(expectation, "unexpected_index_query", {"result_format": _WITH_FILE}))
@@ -159,8 +174,8 @@ def _bounds() -> dict[str, str]:
     return bounds | {"max_temp_directory_size": f"{spill}B"} if spill else bounds
 
 
-def _is_text(path: str) -> bool:
-    return not path.lower().endswith(PARQUET)
+def _is_parquet(table: TableJob) -> bool:
+    return all(form(path) == "parquet" for path in table.paths())
 
 
 _WITH_FILE = {

@@ -6,7 +6,7 @@ then tests it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -26,10 +26,14 @@ class SuiteEngine(Protocol):
     def __init__(self, context: AbstractDataContext, tables: Sequence[TableJob], scratch: Path) -> None:
         """Prepare for `tables`; `scratch` is an empty folder for data that don't fit into memory."""
 
-    def batch(self, table: TableJob) -> Batch:
+    def batch(self, table: TableJob, columns: Collection[str] | None = None) -> Batch:
         """All rows of all of `table.files` as one batch, with the data's own columns and no others.
 
         The caller calls it again with fewer files when some could not be read.
+
+        Args:
+            table: The table.
+            columns: The columns that the suite names; None when it may look at all. An engine may leave out others.
         """
 
     def counted(self, table: TableJob) -> FilesOfTable | None:
@@ -43,9 +47,12 @@ class SuiteEngine(Protocol):
         """
 
 
+SPARK = "spark"
+"""The engine that starts programs and connects, so its process is confined less."""
 ENGINES = {
     "duckdb": "prefect_stagegate.validations.engines.duckdb_engine:DuckDBEngine",
     "pandas": "prefect_stagegate.validations.engines.pandas_engine:PandasEngine",
+    SPARK: "prefect_stagegate.validations.engines.spark_engine:SparkEngine",
 }
 """Module and class of each engine. Only the worker imports them, since they import Great Expectations."""
 

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 from great_expectations.data_context.data_context.abstract_data_context import AbstractDataContext
 from great_expectations.datasource.fluent.interfaces import Batch
 from great_expectations.datasource.fluent.pandas_datasource import PandasDatasource
@@ -16,8 +19,12 @@ from great_expectations.exceptions.exceptions import GreatExpectationsError
 from great_expectations.execution_engine.pandas_execution_engine import PandasExecutionEngine
 from great_expectations.expectations.expectation import Expectation
 
+from prefect_stagegate.validations.columntypes import whole_numbers
 from prefect_stagegate.validations.engines.known_metrics import KnownMetrics
-from prefect_stagegate.validations.queries.sql import CSV_NULLS, PARQUET, separator
+from prefect_stagegate.validations.files.arrow import batches, schema_of
+from prefect_stagegate.validations.partitions import lowered, partition_types, partition_values
+from prefect_stagegate.validations.queries.duck import locked
+from prefect_stagegate.validations.queries.sql import CSV_NULLS, form, read_json
 from prefect_stagegate.validations.records import RefusedRows, TableJob
 from prefect_stagegate.validations.worker.results import columns_of, map_metric, metric_of
 from prefect_stagegate.validations.worker.statements import condition_problem
@@ -56,11 +63,15 @@ class PandasEngine:
         self._frame = pd.DataFrame()
         self._ends: list[int] = []
 
-    def batch(self, table: TableJob) -> Batch:
+    def batch(self, table: TableJob, columns: Collection[str] | None = None) -> Batch:
         """All rows of the table's files, numbered in the order of the files."""
         # Free the table before, so that memory holds one table at a time.
         self._frame = pd.DataFrame()
-        frames = [_read(path) for path in table.paths()]
+        partitions = partition_types(table.files)
+        frames = [
+            _with_partitions(_read(path, columns), file, partitions)
+            for file, path in zip(table.files, table.paths(), strict=True)
+        ]
         self._ends = list(accumulate(len(frame) for frame in frames))
         self._frame = Frame(pd.concat(frames, ignore_index=True))
         # `concat` copied the rows; the parts must not stay in memory beside them while the suite runs.
@@ -99,7 +110,46 @@ class PandasEngine:
         return RowWriter(columns, table.personal).recordable(self._frame.loc[number, columns].tolist())
 
 
-def _read(path: Path) -> pd.DataFrame:
-    if path.suffix.lower() in PARQUET:
-        return pd.read_parquet(path)
-    return pd.read_csv(path, sep=separator(path), keep_default_na=False, na_values=list(CSV_NULLS))
+def _read(path: Path, columns: Collection[str] | None) -> pd.DataFrame:
+    """One file's rows with those of `columns` that it has; with all of its columns for None."""
+    kind = form(path)
+    if kind == "parquet":
+        return pd.read_parquet(path, columns=_chosen(pq.read_schema(path).names, columns))
+    if kind in ("arrow", "json"):
+        table = _arrow(path, columns) if kind == "arrow" else _json(path, columns)
+        frame: pd.DataFrame = table.to_pandas()
+        return frame
+    nulls = list(CSV_NULLS)
+    header = pd.read_csv(path, nrows=0, sep=kind, keep_default_na=False, na_values=nulls)
+    names = _chosen(list(header.columns), columns)
+    return pd.read_csv(path, usecols=names, sep=kind, keep_default_na=False, na_values=nulls)
+
+
+def _arrow(path: Path, columns: Collection[str] | None) -> pa.Table:
+    schema = schema_of(path)
+    names = _chosen(schema.names, columns) or schema.names
+    parts = (batch.select(names) for batch in batches(path))
+    return pa.Table.from_batches(parts, pa.schema([schema.field(name) for name in names]))
+
+
+def _json(path: Path, columns: Collection[str] | None) -> pa.Table:
+    with locked([path.parent]) as connection:
+        rows = connection.sql(f"FROM {read_json([path])}")
+        names = _chosen(rows.columns, columns) or rows.columns
+        table = rows.select(*map(duckdb.ColumnExpression, names)).to_arrow_table()
+    return table.cast(whole_numbers(table.schema))
+
+
+def _chosen(names: Sequence[str], columns: Collection[str] | None) -> list[str] | None:
+    """Those of a file's columns to read, at least one, so that its rows can be counted; None for all."""
+    # Parquet's reader takes a point in a name for a part of a nested column.
+    if columns is None or any("." in name for name in names):
+        return None
+    return [name for name in names if name in columns] or list(names[:1])
+
+
+def _with_partitions(frame: pd.DataFrame, file: str, types: Mapping[str, str]) -> pd.DataFrame:
+    """The frame with the columns that the file's folders name."""
+    hidden = lowered(types)
+    own = frame[[name for name in frame.columns if name.lower() not in hidden]]
+    return own.assign(**partition_values(file, types)) if types else frame

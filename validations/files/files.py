@@ -16,7 +16,7 @@ from prefect_stagegate.validations.files.copies import probe_copy
 from prefect_stagegate.validations.files.facts import Defect, Facts, Probe, UnreadableFile
 from prefect_stagegate.validations.files.matching import match_files
 from prefect_stagegate.validations.files.probe_pool import Job, probe_in_workers
-from prefect_stagegate.validations.files.probes import OPENERS, TABLE_PROBES
+from prefect_stagegate.validations.files.probes import OPENERS, TABLE_ONLY, TABLE_PROBES
 
 THREADS = 8
 """Files that are opened at a time in this process."""
@@ -146,7 +146,7 @@ def _passed(jobs: Sequence[Job], defects: Collection[str]) -> PassedProbes:
 
 
 def _opener(name: str) -> Probe:
-    return _refuse_format if name == UNKNOWN_FORMAT else OPENERS[name]
+    return _refuse_format if name == UNKNOWN_FORMAT else {**OPENERS, **TABLE_ONLY}[name]
 
 
 def _refuse_format(_: Path) -> Facts:

@@ -15,10 +15,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from prefect_stagegate.units import count_text
+from prefect_stagegate.validations.columntypes import whole_numbers
+from prefect_stagegate.validations.files.arrow import ARROW, batches, schema_of
 from prefect_stagegate.validations.files.decoders import DECODERS
 from prefect_stagegate.validations.files.facts import Facts, Probe, UnreadableFile, first_line, nonempty
 from prefect_stagegate.validations.queries.duck import locked
-from prefect_stagegate.validations.queries.sql import read_csv
+from prefect_stagegate.validations.queries.sql import GZIP, JSON, read_csv, read_json
 
 MAGIC = b"PAR1"
 TAIL = 8
@@ -90,19 +92,41 @@ def read_pages(path: Path) -> Facts:
 
 def csv(path: Path) -> Facts:
     """There is a header, and every row has its columns. Reads the whole file."""
+    return _by_duckdb(path, read_csv([path]), "CSV")
+
+
+def json_rows(path: Path) -> Facts:
+    """Every line is a JSON object. Reads the whole file."""
+    facts = _by_duckdb(path, read_json([path]), "JSON lines")
+    return Facts(whole_numbers(facts.schema), facts.rows)
+
+
+def arrow_batches(path: Path) -> Facts:
+    """Every batch of an Arrow file or stream can be read, and its values lie within it. Reads the whole file."""
     nonempty(path)
-    source = read_csv([path])
+    rows = 0
+    try:
+        schema = schema_of(path)
+        for batch in batches(path):
+            rows += batch.num_rows
+    except (pa.ArrowException, OSError) as error:
+        raise UnreadableFile(f"it can't be read as Arrow after row {rows:,}: {first_line(error)}") from error
+    return Facts(schema, rows)
+
+
+def _by_duckdb(path: Path, source: str, kind: str) -> Facts:
+    nonempty(path)
     try:
         with locked([path.parent]) as connection:
             relation = connection.sql(f"SELECT * FROM {source}")  # noqa: S608 - names are quoted
             schema = relation.limit(0).to_arrow_table().schema
             rows = relation.count("*").fetchall()[0][0]
     except duckdb.Error as error:
-        raise UnreadableFile(f"it can't be read as CSV: {_csv_reason(error)}") from error
+        raise UnreadableFile(f"it can't be read as {kind}: {_reason(error)}") from error
     return Facts(schema, rows)
 
 
-def _csv_reason(error: duckdb.Error) -> str:
+def _reason(error: duckdb.Error) -> str:
     """DuckDB's reason with the number of the line, without the line itself and DuckDB's advice on its options."""
     reason = str(error).partition("Possible fixes:")[0].removeprefix("Invalid Input Error: ")
     # The line holds values, and reasons are recorded.
@@ -112,7 +136,10 @@ def _csv_reason(error: duckdb.Error) -> str:
 
 OPENERS: dict[str, Probe] = {"nonempty": nonempty, "parquet": parquet, "csv": csv}
 """Probes that say what a table's file has, or cost next to nothing: they run in this process, each time."""
+TABLE_ONLY: dict[str, Probe] = {"json-rows": json_rows, "arrow-batches": arrow_batches}
+"""Probes that only tables have, as `OPENERS`: a contract's `files` don't name them."""
 PROBES = {**OPENERS, **DECODERS}
+ALL_PROBES = {**PROBES, **TABLE_ONLY}
 UNIQUE = "unique"
 """The probe of all files of a glob together, which compares their digests and opens none."""
 UNIQUE_PASSES = "No other file of the glob has the same bytes, whether a sample drew them or not. Opens no file."
@@ -124,6 +151,8 @@ TABLE_PROBES = {
     ".csv.gz": "csv",
     ".tsv": "csv",
     ".tsv.gz": "csv",
+    **{suffix + gzip: "json-rows" for suffix in JSON for gzip in ("", GZIP)},
+    **dict.fromkeys(ARROW, "arrow-batches"),
 }
 """The probe that opens a table's file, by the end of its name. Files with other endings can't be a table's."""
 
@@ -131,7 +160,7 @@ TABLE_PROBES = {
 def table_probe(path: str) -> str:
     """The name of the probe that opens `path` as a table's file; empty when its format isn't known.
 
-    >>> table_probe("a/b.csv.gz"), table_probe("a/b.json")
+    >>> table_probe("a/b.csv.gz"), table_probe("a/b.txt")
     ('csv', '')
     """
     return next((probe for suffix, probe in TABLE_PROBES.items() if path.lower().endswith(suffix)), "")

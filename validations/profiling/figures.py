@@ -1,13 +1,14 @@
 """DuckDB's queries for the profile of some files. Memory depends on the columns only.
 
 Pass 1 computes figures, pass 2 counts the values of columns that have few, pass 3 hashes those of the other columns.
-Columns of Parquet are read for what each pass needs; text files are read into a temporary table once.
+Columns of Parquet are read for what each pass needs; files of other formats are read into a temporary table once.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from prefect_stagegate.profiles import LEVELS, MANY_VALUES, ColumnProfile, Kind,
 from prefect_stagegate.quoting import identifier
 from prefect_stagegate.validations.profiling.sketch import EMPTY, REGISTERS, estimate, sketch_of
 from prefect_stagegate.validations.queries.duck import Queries
-from prefect_stagegate.validations.queries.sql import PARQUET, relation
+from prefect_stagegate.validations.queries.sql import form
 
 INTEGERS = (
     *("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT"),
@@ -50,13 +51,28 @@ def kind_of(kind: str) -> Kind | None:
     return "flag" if base == "BOOLEAN" else "text" if base in TEXTS else "other"
 
 
-def is_text(paths: Sequence[Path]) -> bool:
-    """Whether a file of a table is text, so that the types of columns depend on all rows of all files."""
-    return any(path.suffix.lower() not in PARQUET for path in paths)
+@dataclass(frozen=True, slots=True)
+class ProfiledFiles:
+    """A table's files, or some of them."""
+
+    view: Path
+    """The version's folder."""
+    files: Sequence[str]
+    partitions: Mapping[str, str]
+    """The partition columns of the whole table, with their types."""
+
+    @property
+    def is_read_whole(self) -> bool:
+        """Whether a file is not Parquet: the types of text depend on all rows of all files, and Arrow has no index."""
+        return any(form(Path(file)) != "parquet" for file in self.files)
+
+    def relation(self, queries: Queries) -> str:
+        """The query over their rows."""
+        return queries.relation(self.view, self.files, partitions=self.partitions)
 
 
 def read_part(
-    queries: Queries, paths: Sequence[Path], types: Mapping[str, str], *, withheld: Collection[str], sample: int
+    queries: Queries, part: ProfiledFiles, types: Mapping[str, str], *, withheld: Collection[str], sample: int
 ) -> TableProfile:
     """Profile some files of a table.
 
@@ -64,14 +80,14 @@ def read_part(
 
     Args:
         queries: An open database.
-        paths: At least one file.
+        part: At least one file.
         types: The table's columns to profile, with their types, to which those of the files are cast.
         withheld: Columns of which only rows are counted.
         sample: Rows that quantiles are computed from. Each file's first rows are among them, the others are chosen by
-            a hash of their number. Text files have no row numbers, so all their rows count.
+            a hash of their number. Other formats than Parquet have no row numbers, so all their rows count.
     """
     columns = _columns(types, withheld)
-    with _projected(queries, paths, columns, sample):
+    with _projected(queries, part, columns, sample):
         figures = ", ".join(["count(*)", *(column.figures() for column in columns)])
         ((rows, *records),) = queries.rows(f"SELECT {figures} FROM part")  # noqa: S608 - no name is in it
         few = [column for column, record in zip(columns, records, strict=True) if column.is_counted(record)]
@@ -173,27 +189,26 @@ def _columns(types: Mapping[str, str], withheld: Collection[str]) -> list[_Colum
 
 
 @contextmanager
-def _projected(queries: Queries, paths: Sequence[Path], columns: Sequence[_Column], sample: int) -> Iterator[None]:
+def _projected(queries: Queries, part: ProfiledFiles, columns: Sequence[_Column], sample: int) -> Iterator[None]:
     """Define `part`: the columns by number, and whether a row is in the sample."""
-    rows = relation(paths)
-    text = is_text(paths)
+    rows = part.relation(queries)
     sampled = "true"
-    if not text:
+    # The types of text files are inferred from all rows, and were when the table's were found.
+    present = {column.name: column.type for column in columns} if part.is_read_whole else queries.columns(rows)
+    if not part.is_read_whole:
         ((total,),) = queries.rows(f"SELECT count(*) FROM ({rows})")  # noqa: S608 - names are quoted
         every = max(1, total // sample)
         if every > 1:
             # A column of DuckDB's own; the data may have one of that name.
             sampled = f"(stagegate_row < {FIRST_ROWS} OR hash(stagegate_row) % {every} = 0)"
             rows = rows.replace("SELECT *", "SELECT *, file_row_number AS stagegate_row", 1)
-    # The types of text files are inferred from all rows, and were when the table's were found.
-    present = {column.name: column.type for column in columns} if text else queries.columns(relation(paths))
     projection = ", ".join([f"{sampled} AS sampled", *(column.projection(present) for column in columns)])
-    form = "TABLE" if text else "VIEW"
-    queries.rows(f"CREATE TEMP {form} part AS SELECT {projection} FROM ({rows})")  # noqa: S608 - names are quoted
+    kind = "TABLE" if part.is_read_whole else "VIEW"
+    queries.rows(f"CREATE TEMP {kind} part AS SELECT {projection} FROM ({rows})")  # noqa: S608 - names are quoted
     try:
         yield
     finally:
-        queries.rows(f"DROP {form} part")
+        queries.rows(f"DROP {kind} part")
 
 
 def _count(queries: Queries, columns: Sequence[_Column]) -> dict[int, _Counted]:

@@ -1,7 +1,8 @@
 """A table's profile from the parts that an earlier validation kept and the files that are new.
 
-A part is the profile of one file, or of several where a table has too many files to keep each of them: all parts
-together hold at most `MOST_NUMBERS` numbers. A part is used again when all its files are still in the table.
+Files are known by the digests of their rows (`partitions.row_digests`). A part is the profile of one file, or of
+several where a table has too many files to keep each of them: all parts together hold at most `MOST_NUMBERS` numbers. A
+part is used again when all its files are still in the table.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ from prefect_stagegate.profiles import (
     TableProfile,
     files_digest,
 )
+from prefect_stagegate.validations.partitions import partition_types, row_digests
 from prefect_stagegate.validations.profiling.combine import combine, with_categories, without_names
-from prefect_stagegate.validations.profiling.figures import is_text, kind_of, read_part
+from prefect_stagegate.validations.profiling.figures import ProfiledFiles, kind_of, read_part
 from prefect_stagegate.validations.queries.duck import Queries
-from prefect_stagegate.validations.queries.sql import relation
 
 RELEASE = f"{ALGORITHM} duckdb {duckdb.__version__}"
 MOST_NUMBERS = 1_000_000
@@ -50,7 +51,8 @@ class Profiled:
 
 def profile_table(
     queries: Queries,
-    files: Mapping[Path, str],
+    view: Path,
+    files: Mapping[str, str],
     *,
     known: ProfileParts = NO_PARTS,
     withheld: Collection[str] = (),
@@ -59,7 +61,8 @@ def profile_table(
 
     Args:
         queries: An open database.
-        files: The digest of each file's bytes, by its path on this node.
+        view: The version's folder.
+        files: The digest of each file's bytes, by its path in the dataset.
         known: What an earlier profile kept.
         withheld: Columns that may hold personal data.
 
@@ -68,12 +71,14 @@ def profile_table(
     """
     if not files:
         return Profiled(TableProfile(files=files_digest([])), known, 0)
-    kinds = queries.columns(relation(list(files)))
+    files = row_digests(files)
+    table = ProfiledFiles(view, list(files), partition_types(files))
+    kinds = queries.columns(table.relation(queries))
     nested = {name: kind for name, kind in kinds.items() if kind_of(kind) is None}
     profiled = [name for name in kinds if name not in nested]
     types = {name: kinds[name] for name in profiled[:MOST_COLUMNS]}
-    kept = _usable(known, files, types, withheld)
-    fresh = _read(queries, files, kept, types, withheld)
+    kept = _usable(known, table, files, types, withheld)
+    fresh = _read(queries, table, files, kept, types, withheld)
     parts = [*kept, *fresh]
     profile = with_categories(combine([part.profile for part in parts]), known.names)
     skipped = nested | {name: kinds[name] for name in profiled[MOST_COLUMNS:]}
@@ -90,7 +95,11 @@ def profile_table(
 
 
 def _usable(
-    known: ProfileParts, files: Mapping[Path, str], types: Mapping[str, str], withheld: Collection[str]
+    known: ProfileParts,
+    table: ProfiledFiles,
+    files: Mapping[str, str],
+    types: Mapping[str, str],
+    withheld: Collection[str],
 ) -> list[ProfilePart]:
     """The known parts whose files are all in the table, each file once."""
     if known.release != RELEASE:
@@ -100,7 +109,7 @@ def _usable(
     for part in known.parts:
         held = Counter(part.files)
         # The types of text files depend on all of them, so they are read together or not at all.
-        if _fits(part, types, withheld) and (held == left if is_text(list(files)) else held <= left):
+        if _fits(part, types, withheld) and (held == left if table.is_read_whole else held <= left):
             usable.append(part)
             left -= held
     return usable
@@ -117,7 +126,8 @@ def _fits(part: ProfilePart, types: Mapping[str, str], withheld: Collection[str]
 
 def _read(
     queries: Queries,
-    files: Mapping[Path, str],
+    table: ProfiledFiles,
+    files: Mapping[str, str],
     kept: Sequence[ProfilePart],
     types: Mapping[str, str],
     withheld: Collection[str],
@@ -125,21 +135,21 @@ def _read(
     """Profile the files that no kept part has: each on its own as far as there is room, else several together."""
     covered = Counter(digest for part in kept for digest in part.files)
     missing = []
-    for path, digest in files.items():
+    for file, digest in files.items():
         if covered[digest]:
             covered[digest] -= 1
         else:
-            missing.append(path)
+            missing.append(file)
     room = MOST_NUMBERS - sum(part.weight for part in kept)
     most_parts = max(1, room // (len(types) * (LEVELS + 100) or 1))
-    size = len(missing) if is_text(list(files)) else -(-len(missing) // most_parts)
+    size = len(missing) if table.is_read_whole else -(-len(missing) // most_parts)
     fewest, most = SAMPLE_OF_PART
     sample = max(fewest, min(most, SAMPLE // len(files)))
     parts = []
     for start in range(0, len(missing), max(1, size)):
-        paths = missing[start : start + size]
-        profile = read_part(queries, paths, types, withheld=withheld, sample=sample * len(paths))
-        parts.append(ProfilePart(tuple(files[path] for path in paths), profile))
+        part = replace(table, files=missing[start : start + size])
+        profile = read_part(queries, part, types, withheld=withheld, sample=sample * len(part.files))
+        parts.append(ProfilePart(tuple(files[file] for file in part.files), profile))
     return parts
 
 

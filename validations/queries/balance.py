@@ -10,7 +10,6 @@ from prefect_stagegate.profiles import ColumnProfile
 from prefect_stagegate.quoting import identifier
 from prefect_stagegate.validations.profiling.figures import INTEGERS
 from prefect_stagegate.validations.queries.duck import Queries
-from prefect_stagegate.validations.queries.sql import relation
 
 SHOWN = 60
 """Characters of a class's name that are shown."""
@@ -27,7 +26,7 @@ def balance(queries: Queries, view: Path, paths: Sequence[str], column: str) -> 
     """
     if not paths:
         return Balance(0, 0, 0)
-    rows = relation([view / path for path in paths])
+    rows = queries.relation(view, paths)
     counted = f"SELECT {identifier(column)} AS label, count(*) AS n FROM ({rows}) GROUP BY 1"  # noqa: S608
     ((labelled, unlabelled, classes, rarest),) = queries.rows(
         "SELECT coalesce(sum(n) FILTER (label IS NOT NULL), 0), coalesce(sum(n) FILTER (label IS NULL), 0), "  # noqa: S608

@@ -17,7 +17,7 @@ from prefect_stagegate.profiles import LEVELS, MANY_VALUES, ColumnProfile, Table
 from prefect_stagegate.validations.profiling.figures import NUMBERS
 from prefect_stagegate.validations.profiling.parts import profile_table
 from prefect_stagegate.validations.queries.duck import Queries
-from prefect_stagegate.validations.queries.sql import PARQUET, relation
+from prefect_stagegate.validations.queries.sql import is_text
 
 FEW_VALUES = 5
 """A column of numbers with at most this many values counts as categories."""
@@ -39,8 +39,8 @@ def column_types(queries: Queries, view: Path, paths: Sequence[str]) -> dict[str
     """
     if not paths:
         return {}
-    text = any(not path.lower().endswith(PARQUET) for path in paths)
-    kinds = queries.columns(relation([view / path for path in paths]))
+    text = any(is_text(path) for path in paths)
+    kinds = queries.columns(queries.relation(view, paths))
     return {name: "number" if text and kind.partition("(")[0] in NUMBERS else kind for name, kind in kinds.items()}
 
 
@@ -61,7 +61,7 @@ def is_ignored(table: str, column: str, ignored: Sequence[str]) -> bool:
 
 def profile(queries: Queries, view: Path, paths: Sequence[str]) -> TableProfile:
     """Profile a table whose rows are compared, as a whole."""
-    return profile_table(queries, {view / path: path for path in paths}).profile
+    return profile_table(queries, view, {path: path for path in paths}).profile
 
 
 def _ignored(table: str, name: str) -> ColumnDrift:

@@ -7,7 +7,7 @@ import os
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +17,7 @@ from typing import Any
 import duckdb
 
 from prefect_stagegate.errors import Cancelled, ValidationError
+from prefect_stagegate.validations.queries.relations import relation_of
 from prefect_stagegate.validations.queries.sql import texts
 
 THREADS = min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
@@ -83,11 +84,33 @@ class Queries:
                 raise Cancelled(f"The query about {self.about} was stopped") from None
             raise ValidationError(f"The query about {self.about} took more than {TIMEOUT:g} s") from None
         except duckdb.Error as error:
-            reason = type(error).__name__ if self.discreet else str(error).splitlines()[0]
-            raise ValidationError(
-                f"{self.about} can't be queried: {reason}",
-                hint="Check the names of tables and columns in the spec, and `stagegate validate`.",
-            ) from (None if self.discreet else error)
+            raise self._unreadable(error) from (None if self.discreet else error)
+
+    def _unreadable(self, error: duckdb.Error) -> ValidationError:
+        reason = type(error).__name__ if self.discreet else str(error).splitlines()[0]
+        return ValidationError(
+            f"{self.about} can't be queried: {reason}",
+            hint="Check the names of tables and columns in the spec, and `stagegate validate`.",
+        )
+
+    def relation(
+        self,
+        view: Path,
+        files: Sequence[str],
+        *,
+        filename: str = "",
+        as_text: bool = False,
+        partitions: Mapping[str, str] | None = None,
+    ) -> str:
+        """A query over a table's files, as `relations.relation_of` makes it.
+
+        Raises:
+            ValidationError: An Arrow file can't be opened.
+        """
+        try:
+            return relation_of(self.connection, view, files, filename=filename, as_text=as_text, partitions=partitions)
+        except duckdb.Error as error:
+            raise self._unreadable(error) from (None if self.discreet else error)
 
     def columns(self, relation: str) -> dict[str, str]:
         """The columns of a query, each with DuckDB's name of its type."""

@@ -9,7 +9,6 @@ from prefect_stagegate.errors import ValidationError
 from prefect_stagegate.measures import Duplicates, Overlap
 from prefect_stagegate.quoting import identifier
 from prefect_stagegate.validations.queries.duck import Queries
-from prefect_stagegate.validations.queries.sql import relation
 
 FILE = "stagegate_file"
 MOST_SPLITS = 16
@@ -26,7 +25,7 @@ def duplicates(queries: Queries, view: Path, paths: Sequence[str], keys: Sequenc
     """
     if not paths:
         return Duplicates(0, 0)
-    rows = relation([view / path for path in paths], filename=FILE)
+    rows = queries.relation(view, paths, filename=FILE)
     by = _columns(keys)
     ((rows_in_groups, surplus, *places),) = queries.rows(
         "SELECT coalesce(sum(n), 0), coalesce(sum(n - 1), 0), min(first) FILTER (n > 1), max(last) FILTER (n > 1) "  # noqa: S608 - names are quoted
@@ -50,7 +49,7 @@ def shared_records(queries: Queries, view: Path, splits: Mapping[str, Sequence[s
         raise ValidationError(f"{len(names)} splits can't be compared at once", hint=f"Name at most {MOST_SPLITS}.")
     columns = _columns(by)
     parts = [
-        f"SELECT {columns}, {1 << bit} AS split FROM ({relation([view / path for path in splits[name]])})"  # noqa: S608
+        f"SELECT {columns}, {1 << bit} AS split FROM ({queries.relation(view, splits[name])})"  # noqa: S608
         for bit, name in enumerate(names)
         if splits[name]
     ]

@@ -13,8 +13,8 @@ from prefect_stagegate.model import Entry
 from prefect_stagegate.quoting import identifier
 from prefect_stagegate.spec import TableSpec
 from prefect_stagegate.validations.files.paths import matcher
-from prefect_stagegate.validations.queries import sql
 from prefect_stagegate.validations.queries.duck import locked
+from prefect_stagegate.validations.queries.relations import relation_of
 
 
 def newest_time(view: Path, entries: Iterable[Entry], table: TableSpec) -> datetime | None:
@@ -32,12 +32,13 @@ def newest_time(view: Path, entries: Iterable[Entry], table: TableSpec) -> datet
         ValidationError: The column is absent or not a time, or a file can't be read.
     """
     matches = matcher(table.files)
-    paths = [view / entry.path for entry in entries if matches(entry.path)]
-    if not paths or not table.time:
+    files = [entry.path for entry in entries if matches(entry.path)]
+    if not files or not table.time:
         return None
-    column, rows = identifier(table.time), sql.relation(paths)
+    column = identifier(table.time)
     try:
         with locked([view]) as connection:
+            rows = relation_of(connection, view, files)
             (kind,) = connection.sql(f"SELECT {column} FROM ({rows})").types  # noqa: S608 - names are quoted
             # Cast text only: to cast a time with a zone, DuckDB would need its calendar extension.
             moment = f"CAST({column} AS TIMESTAMP)" if kind == "VARCHAR" else column

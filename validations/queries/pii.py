@@ -18,7 +18,6 @@ from pathlib import Path
 from prefect_stagegate.measures import Scan
 from prefect_stagegate.quoting import identifier, literal
 from prefect_stagegate.validations.queries.duck import Queries
-from prefect_stagegate.validations.queries.sql import relation
 
 _IBAN = r"\b([A-Z]{2}[0-9]{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?)\b"
 _CARD = (
@@ -76,7 +75,7 @@ def scan(
     """
     if not paths:
         return Scan(0, (), {}, {})
-    rows = relation([view / path for path in paths], as_text=True)
+    rows = queries.relation(view, paths, as_text=True)
     kinds = queries.columns(rows)
     chosen = [name for name, kind in kinds.items() if kind == TEXT and name not in ignored]
     chosen = [name for name in chosen if name in columns] if columns else chosen

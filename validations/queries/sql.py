@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import glob
-from collections.abc import Iterable, Sequence
+import hashlib
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from prefect_stagegate.quoting import literal
+from prefect_stagegate.quoting import identifier, literal
+from prefect_stagegate.validations.files.arrow import ARROW
+from prefect_stagegate.validations.partitions import NULL, lowered, partition_types
 
 PARQUET = (".parquet", ".pq")
+JSON = (".json", ".jsonl", ".ndjson")
+GZIP = ".gz"
 QUOTE = '"'
 """Surrounds a CSV value that holds a separator. Inside such a value it is doubled (RFC 4180)."""
+PATH = "stagegate_path"
+"""The column of each row's file where no query asks for it by another name."""
 CSV_NULLS = ("", "NA")
 """CSV values that every engine reads as missing."""
 
@@ -45,25 +52,96 @@ def read_parquet(paths: Sequence[Path], *, filename: str = "") -> str:
     return f"read_parquet({_names(paths)}, union_by_name=true, hive_partitioning=false{_filename(filename)})"
 
 
+def read_json(paths: Sequence[Path], *, filename: str = "") -> str:
+    """A relation over files with one JSON object a line. DuckDB infers types from all rows."""
+    return (
+        f"read_json({_names(paths)}, format='newline_delimited', records=true, sample_size=-1, union_by_name=true, "
+        f"hive_partitioning=false{_filename(filename)})"
+    )
+
+
 def _filename(column: str) -> str:
     return f", filename={literal(column)}" if column else ""
 
 
-def relation(paths: Sequence[Path], *, filename: str = "", as_text: bool = False) -> str:
+def form(path: Path) -> str:
+    """The format of a table's file, by its name: `parquet`, `json`, `arrow`, or a text file's separator."""
+    suffix = Path(path.name.lower().removesuffix(GZIP)).suffix
+    known = {"parquet": PARQUET, "json": JSON, "arrow": ARROW}
+    return next((name for name, suffixes in known.items() if suffix in suffixes), separator(path))
+
+
+def is_text(path: str) -> bool:
+    """Whether a file's types are inferred from its text.
+
+    >>> is_text("a.csv.gz"), is_text("a.ndjson"), is_text("a.parquet"), is_text("a.feather")
+    (True, True, False, False)
+    """
+    return form(Path(path)) not in ("parquet", "arrow")
+
+
+def arrow_name(paths: Sequence[Path]) -> str:
+    """The name under which a connection knows the readers of Arrow files; `relations.register` gives it."""
+    text = "\0".join(map(str, paths))
+    return "stagegate_arrow_" + hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:16]
+
+
+def relation(
+    paths: Sequence[Path],
+    *,
+    filename: str = "",
+    as_text: bool = False,
+    root: Path | None = None,
+    partitions: Mapping[str, str] | None = None,
+) -> str:
     """A query over all of `paths`, columns matched by name.
+
+    Arrow's files must be registered with the connection before: `relations.relation_of` does both.
 
     Args:
         paths: At least one file of a table, in any mix of formats.
         filename: The name of a column to add, which holds each row's file.
-        as_text: Read all values of CSV files as text, numbers too.
+        as_text: Read all values of text files as text, numbers too.
+        root: The version's folder. The folders below it that are partitions (`year=2013/`) become columns.
+        partitions: The partition columns with their types, where `paths` are not all files of the table.
     """
+    types = partitions or {}
+    if partitions is None and root:
+        types = partition_types(path.relative_to(root).as_posix() for path in paths)
     groups: dict[str, list[Path]] = {}
     for path in paths:
-        groups.setdefault("parquet" if path.suffix.lower() in PARQUET else separator(path), []).append(path)
-    parts = [
-        read_parquet(group, filename=filename)
-        if form == "parquet"
-        else read_csv(group, filename=filename, as_text=as_text)
-        for form, group in groups.items()
-    ]
-    return " UNION ALL BY NAME ".join(f"SELECT * FROM {part}" for part in parts)  # noqa: S608 - names are quoted
+        groups.setdefault(form(path), []).append(path)
+    name = filename or (PATH if types else "")
+    parts = [_part(kind, group, name, as_text=as_text) for kind, group in groups.items()]
+    rows = " UNION ALL BY NAME ".join(parts)
+    return _partitioned(rows, types, name, keep=bool(filename)) if types else rows
+
+
+def _part(kind: str, paths: Sequence[Path], filename: str, *, as_text: bool) -> str:
+    """A query over files of one format."""
+    columns = "*"
+    if kind == "parquet":
+        source = read_parquet(paths, filename=filename)
+    elif kind == "arrow":
+        source = arrow_name(paths)
+        columns = f"* EXCLUDE ({PATH})" + (f", {PATH} AS {identifier(filename)}" if filename else "")
+    elif kind == "json":
+        source = read_json(paths, filename=filename)
+        columns = "CAST(COLUMNS(*) AS VARCHAR)" if as_text else "*"
+    else:
+        source = read_csv(paths, filename=filename, as_text=as_text)
+    return f"SELECT {columns} FROM {source}"  # noqa: S608 - names are quoted
+
+
+def _partitioned(rows: str, types: Mapping[str, str], filename: str, *, keep: bool) -> str:
+    """Add the partition columns to a query, from the column that holds each row's file."""
+    hidden = lowered([*types, *([] if keep else [filename])])
+    own = f"COLUMNS(lambda c: lower(c) NOT IN ({', '.join(literal(name) for name in sorted(hidden))}))"
+    values = (f"{_partition(name, kind, filename)} AS {identifier(name)}" for name, kind in types.items())
+    return f"SELECT {own}, {', '.join(values)} FROM ({rows})"  # noqa: S608 - names are quoted
+
+
+def _partition(name: str, kind: str, filename: str) -> str:
+    # The greedy start takes the innermost folder. Keys are plain words, so the pattern needs no escapes.
+    text = f"regexp_extract({identifier(filename)}, {literal(f'(?s).*/{name}=([^/]*)/')}, 1)"
+    return f"CAST(url_decode(nullif({text}, {literal(NULL)})) AS {kind})"

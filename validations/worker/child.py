@@ -18,13 +18,15 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
 from prefect_stagegate.errors import SpecError, UsageError, WorkerCrashed
+from prefect_stagegate.measures import NO_VALUES
 from prefect_stagegate.units import format_size
 from prefect_stagegate.validations.data_docs import publish
+from prefect_stagegate.validations.engines.engine import SPARK
 from prefect_stagegate.validations.records import TableJob, TableReport
 from prefect_stagegate.validations.worker.confinement import environment
 from prefect_stagegate.validations.worker.limits import OUT_OF_MEMORY, Limits
@@ -51,6 +53,7 @@ def judge_in_child(
     progress: Callable[[str], None],
     lint: bool = False,
     data_docs: Path | None = None,
+    judged: Sequence[tuple[TableJob, TableReport]] = (),
 ) -> dict[str, TableReport]:
     """Judge tables in one process beside this one.
 
@@ -61,22 +64,30 @@ def judge_in_child(
         progress: Called with lines for people.
         lint: Only build the suites; then the reports are empty, and no file is looked at.
         data_docs: A new or empty folder for Great Expectations' pages of the results; None for no pages.
+        judged: Tables that another process judged, for the pages.
 
     Raises:
         SpecError: A suite can't be used; it lists every problem of every suite.
         WorkerCrashed: The process died, or ran out of time or memory.
         UsageError: No scratch folder can be made, or the folder `data_docs` can't be written.
     """
+    spark = not lint and any(table.engine == SPARK for table in tables)
     with (
         _scratch_folder(limits) as scratch,
-        _borrowed(scratch) as worker,
+        _borrowed(scratch, spark=spark) as worker,
         _Job(worker, limits, dataset, progress) as job,
     ):
-        record = {"scratch": scratch, "tables": [asdict(table) for table in tables], "lint": lint}
-        reports = job.run({**record, "data_docs": data_docs is not None})
+        record = {"scratch": scratch, "tables": [asdict(table) for table in tables], "lint": lint, "spark": spark}
+        pages = {"data_docs": data_docs is not None, "judged": [_for_pages(*pair) for pair in judged]}
+        reports = job.run({**record, **pages})
         if data_docs is not None:
             publish(Path(scratch), data_docs)
     return reports
+
+
+def _for_pages(table: TableJob, report: TableReport) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A judged table as JSON values, without what only judging needs."""
+    return asdict(replace(table, files=(), digests={}, known=NO_VALUES)), asdict(replace(report, values=NO_VALUES))
 
 
 def _scratch_folder(limits: Limits) -> tempfile.TemporaryDirectory[str]:
@@ -93,7 +104,7 @@ def _scratch_folder(limits: Limits) -> tempfile.TemporaryDirectory[str]:
 class Worker:
     """A running worker, which does one job at a time."""
 
-    def __init__(self, scratch: str) -> None:
+    def __init__(self, scratch: str, *, spark: bool = False) -> None:
         self.kind = _kind()
         self.stderr = tempfile.TemporaryFile()  # noqa: SIM115 - it stays open as long as the worker runs
         self.used = time.monotonic()
@@ -102,7 +113,7 @@ class Worker:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.stderr,
-            env=environment(os.environ, scratch),
+            env=environment(os.environ, scratch, spark=spark),
         )
 
     def can_work(self) -> bool:
@@ -138,9 +149,12 @@ _lock = threading.Lock()
 
 
 @contextmanager
-def _borrowed(scratch: str) -> Iterator[Worker]:
-    """A worker for this block alone. Afterwards one is kept; after an error it is ended."""
-    worker = _take() or Worker(scratch)
+def _borrowed(scratch: str, *, spark: bool) -> Iterator[Worker]:
+    """A worker for this block alone. Afterwards one is kept; after an error it is ended.
+
+    Spark gets a new one, which is not kept: no job of other tables may be forked from a process that holds its token.
+    """
+    worker = (None if spark else _take()) or Worker(scratch, spark=spark)
     try:
         yield worker
     except BaseException:
@@ -148,7 +162,7 @@ def _borrowed(scratch: str) -> Iterator[Worker]:
         raise
     worker.used = time.monotonic()
     with _lock:
-        is_kept = not _idle
+        is_kept = not _idle and not spark
         if is_kept:
             _idle.append(worker)
     if not is_kept:
@@ -205,6 +219,10 @@ class _Job:
 
     def _time_out(self) -> None:
         self.timed_out = True
+        # The guard ends all that the judging process started. It may not be there yet, or not answer.
+        self.worker.process.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            self.worker.process.wait(LAST_SECONDS)
         self.worker.process.kill()
 
     def run(self, job: Mapping[str, Any]) -> dict[str, TableReport]:

@@ -31,7 +31,7 @@ _LOOK_ALIKES = str.maketrans({"<": "\u2039", ">": "\u203a", '"': "\u201d", "'": 
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_-]+")
 
 
-def build_site(tables: Sequence[TableJob], reports: Sequence[TableReport], folder: Path) -> None:
+def build_site(judged: Sequence[tuple[TableJob, TableReport]], folder: Path) -> None:
     """Write the pages of all tables into `folder`, which is made."""
     # Great Expectations guesses the types of its pictures; the system's list of types is not open to this process.
     mimetypes.knownfiles.clear()
@@ -43,10 +43,9 @@ def build_site(tables: Sequence[TableJob], reports: Sequence[TableReport], folde
         site_config={"class_name": "SiteBuilder", "site_index_builder": index, "store_backend": backend},
     )
     run = RunIdentifier(run_name=RUN)
-    jobs = {table.name: table for table in tables}
-    for number, report in enumerate(reports, start=1):
+    for number, (table, report) in enumerate(judged, start=1):
         name = f"{number}-{_NOT_IN_NAMES.sub('-', report.name)}"
-        configurations = list(_configurations(jobs[report.name].suite, report.judgements))
+        configurations = list(_configurations(table.suite, report.judgements))
         expectations = [configuration.to_domain_obj() for configuration in configurations]
         context.suites.add(ExpectationSuite(name=name, expectations=expectations))
         results = [_result(*pair) for pair in zip(configurations, report.judgements, strict=True)]

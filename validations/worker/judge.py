@@ -11,6 +11,7 @@ from typing import Any
 
 import great_expectations as gx
 from great_expectations.core import ExpectationSuite
+from great_expectations.data_context.data_context.abstract_data_context import AbstractDataContext
 from great_expectations.data_context.types.base import ProgressBarsConfig
 from great_expectations.datasource.fluent.interfaces import Batch
 from great_expectations.expectations.expectation import Expectation
@@ -19,10 +20,19 @@ from great_expectations.expectations.expectation_configuration import Expectatio
 from prefect_stagegate.validations.engines.engine import SuiteEngine, load_engine
 from prefect_stagegate.validations.engines.known_metrics import KnownMetrics, known_metrics
 from prefect_stagegate.validations.files.facts import UnreadableFile
-from prefect_stagegate.validations.files.probes import PROBES, table_probe
+from prefect_stagegate.validations.files.probes import ALL_PROBES, table_probe
 from prefect_stagegate.validations.records import ExpectationVerdict, Judgement, TableJob, TableReport
+from prefect_stagegate.validations.worker.elsewhere import OTHERS, has_sql, needed_columns, refusal
 from prefect_stagegate.validations.worker.limits import is_about_limits
-from prefect_stagegate.validations.worker.results import LIMITS_FIX, engine_reason, error_of, is_about_the_suite, judge
+from prefect_stagegate.validations.worker.results import (
+    LIMITS_FIX,
+    NOT_KNOWN,
+    engine_reason,
+    error_of,
+    is_about_the_suite,
+    is_unknown,
+    judge,
+)
 from prefect_stagegate.validations.worker.suites import POSITION, BuiltSuite, build
 
 VERDICT_ONLY = {"result_format": "BOOLEAN_ONLY"}
@@ -36,6 +46,24 @@ PAGES = {"parquet": "parquet-pages"}
 
 Judged = tuple[Expectation, Judgement, str]
 """An expectation, its judgement, and why it could not be evaluated (empty when it was)."""
+
+
+class Engines:
+    """The engines of one job, each made when a table first needs it."""
+
+    def __init__(self, context: AbstractDataContext, tables: Sequence[TableJob], scratch: Path) -> None:
+        self._context = context
+        self._tables = tables
+        self._scratch = scratch
+        self._engines: dict[str, SuiteEngine] = {}
+
+    def of(self, name: str, table: TableJob) -> SuiteEngine:
+        """The engine of this name, for `table`."""
+        if name not in self._engines:
+            # An engine gets all its tables, since a suite of one may query the others.
+            tables = [other for other in self._tables if other.engine in (name, table.engine)]
+            self._engines[name] = load_engine(name)(self._context, tables, self._scratch)
+        return self._engines[name]
 
 
 class BadSuites(Exception):
@@ -53,15 +81,11 @@ def judge_tables(tables: Sequence[TableJob], scratch: Path, progress: Callable[[
         raise BadSuites(problems)
     context = gx.get_context(mode="ephemeral")
     context.variables.progress_bars = ProgressBarsConfig(globally=False, metric_calculations=False)
-    engines: dict[str, SuiteEngine] = {}
+    engines = Engines(context, tables, scratch)
     for table in tables:
         expectations = suites[table.name].expectations
         progress(f"judging table {table.name}: expectations {len(expectations)}, files {len(table.files)}")
-        if table.engine not in engines:
-            # An engine gets all its tables, since a suite of one may query the others.
-            of_engine = [other for other in tables if other.engine == table.engine]
-            engines[table.engine] = load_engine(table.engine)(context, of_engine, scratch)
-        report = _judge_table(engines[table.engine], table, expectations)
+        report = _judge_table(engines, table, expectations)
         yield replace(report, judgements=[*report.judgements, *suites[table.name].unloadable])
 
 
@@ -89,18 +113,59 @@ def _build_suites(tables: Sequence[TableJob]) -> dict[str, BuiltSuite]:
     return {table.name: build(table.name, table.suite) for table in tables}
 
 
-def _judge_table(engine: SuiteEngine, table: TableJob, expectations: Sequence[Expectation]) -> TableReport:
+def _judge_table(engines: Engines, table: TableJob, expectations: Sequence[Expectation]) -> TableReport:
     """Judge a table. When unreadable files make that fail, report them and judge the other files."""
-    judged, failure = _try_to_run(engine, table, expectations)
+    engine = engines.of(table.engine, table)
+    sql = [item for item in expectations if table.engine != "duckdb" and has_sql(item)]
+    known = [item for item in expectations if item not in sql]
+    judged, failure = _try_to_run(engine, table, known)
     # Reading every file to its end is slow, so it is done only after a failure that the suite doesn't explain.
     unreadable = _unreadable(table) if failure else []
     if unreadable:
         table = table.without([file for file, _ in unreadable])
-        judged = _try_to_run(engine, table, expectations)[0] if table.files else []
-    located = [_with_places(engine, table, expectation, judgement) for expectation, judgement, _ in judged]
+        judged = _try_to_run(engine, table, known)[0] if table.files else []
+    located = [(item, _with_places(engine, table, item, judgement), error) for item, judgement, error in judged]
+    if table.files:
+        located = _judge_elsewhere(engines, table, located + [_without_sql(table, item) for item in sql])
     counted = engine.counted(table)
-    report = TableReport(table.name, located, unreadable)
+    report = TableReport(table.name, [judgement for _, judgement, _ in sorted(located, key=_position)], unreadable)
     return replace(report, values=counted.values(), read=len(counted.read)) if counted else report
+
+
+def _without_sql(table: TableJob, expectation: Expectation) -> Judged:
+    problem = f"not evaluated: no SQL of a suite runs on {table.engine}"
+    return expectation, _errored(expectation, problem, "", table.columns), NOT_KNOWN
+
+
+def _judge_elsewhere(engines: Engines, table: TableJob, judged: list[Judged]) -> list[Judged]:
+    """Judge what the table's own engine does not know on the first other one that does."""
+    for name in OTHERS[table.engine]:
+        unknown = [_refused(entry, refusal(name, table, entry[0])) for entry in judged if is_unknown(entry[2])]
+        accepted = [item for item, _, _ in unknown if not refusal(name, table, item)]
+        answered = [entry for entry in _judge_on(engines, name, table, accepted) if not is_unknown(entry[2])]
+        positions = set(map(_position, answered))
+        # What no engine knows keeps the advice of the first.
+        judged = [entry for entry in judged if not is_unknown(entry[2])]
+        judged += answered + [entry for entry in unknown if _position(entry) not in positions]
+    return judged
+
+
+def _judge_on(engines: Engines, name: str, table: TableJob, expectations: Sequence[Expectation]) -> list[Judged]:
+    if not expectations:
+        return []
+    engine = engines.of(name, table)
+    judged, _ = _try_to_run(engine, table, expectations)
+    return [
+        (item, replace(_with_places(engine, table, item, judgement), engine=name), error)
+        for item, judgement, error in judged
+    ]
+
+
+def _refused(entry: Judged, reason: str) -> Judged:
+    if not reason:
+        return entry
+    expectation, judgement, error = entry
+    return expectation, replace(judgement, problem=f"{judgement.problem}; {reason}"), error
 
 
 def _try_to_run(engine: SuiteEngine, table: TableJob, expectations: Sequence[Expectation]) -> tuple[list[Judged], bool]:
@@ -108,7 +173,7 @@ def _try_to_run(engine: SuiteEngine, table: TableJob, expectations: Sequence[Exp
     try:
         if not expectations:
             return [], False
-        judged = _run(engine.batch(table), table, expectations)
+        judged = _run(engine.batch(table, needed_columns(expectations)), table, expectations)
     except Exception as error:  # noqa: BLE001 - engines raise what their libraries raise
         text = f"{type(error).__name__}: {error}"
         reason = engine_reason(str(error) or type(error).__name__, is_discreet=bool(table.personal))
@@ -196,7 +261,7 @@ def _unreadable(table: TableJob) -> list[tuple[str, str]]:
     for file, path in zip(table.files, table.paths(), strict=True):
         probe = table_probe(file)
         try:
-            PROBES[PAGES.get(probe, probe)](path)
+            ALL_PROBES[PAGES.get(probe, probe)](path)
         except UnreadableFile as error:
             problems.append((file, error.problem))
     return problems

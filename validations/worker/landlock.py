@@ -1,4 +1,4 @@
-"""Confine this process with Linux' Landlock: it can open given paths only, and connect to nothing.
+"""Confine this process with Linux' Landlock: it can open given paths only, and connect to nothing unless allowed.
 
 The rules hold for the calling thread and the threads and processes that it starts, so call it before starting any.
 Files that are open already stay open. Landlock covers TCP from its version 4 on, and UDP not at all. See landlock(7).
@@ -47,12 +47,20 @@ def version() -> int:
     return max(0, int(_libc.syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), _ASK_VERSION)))
 
 
-def confine(read: Iterable[str | Path], write: Iterable[str | Path]) -> int:
+def confine(
+    read: Iterable[str | Path],
+    write: Iterable[str | Path],
+    *,
+    execute: Iterable[str | Path] = (),
+    tcp: bool = False,
+) -> int:
     """Let this thread, and all that it starts from now on, open only what lies at or below these paths.
 
     Args:
         read: Files and folders that may be read. Paths that don't exist are ignored.
         write: Files and folders that may also be written to. In the folders, files may be made and removed.
+        execute: Files and folders that may be read and run as programs.
+        tcp: Whether TCP stays open: Landlock knows ports, and no addresses.
 
     Returns:
         The version of Landlock that confines the process; 0 where the kernel has none, and nothing was confined.
@@ -64,12 +72,14 @@ def confine(read: Iterable[str | Path], write: Iterable[str | Path]) -> int:
     if not offered:
         return 0
     every = (1 << _RIGHTS[max(known for known in _RIGHTS if known <= offered)]) - 1
-    rules = _Ruleset(every, _ALL_TCP if offered >= TCP else 0, _ALL_SCOPES if offered >= SCOPES else 0)
+    rules = _Ruleset(every, _ALL_TCP if offered >= TCP and not tcp else 0, _ALL_SCOPES if offered >= SCOPES else 0)
     fields = 1 + (offered >= TCP) + (offered >= SCOPES)  # an older version refuses fields that it does not know
     ruleset = _syscall(_CREATE_RULESET, ctypes.byref(rules), ctypes.c_size_t(8 * fields), 0)
     try:
         for path in read:
             _allow(ruleset, path, _READ_FILE | _READ_DIR)
+        for path in execute:
+            _allow(ruleset, path, _READ_FILE | _READ_DIR | _EXECUTE)
         for path in write:
             _allow(ruleset, path, every & ~(_EXECUTE | _DEVICES))
         # The kernel confines only processes that can't gain privileges.
@@ -89,7 +99,7 @@ def _allow(ruleset: int, path: str | Path, rights: int) -> None:
     try:
         # The kernel refuses rights about folders in the rule of a file.
         if not Path(path).is_dir():
-            rights &= _READ_FILE | _WRITE_FILE | _TRUNCATE
+            rights &= _EXECUTE | _READ_FILE | _WRITE_FILE | _TRUNCATE
         rule = _Beneath(rights, descriptor)
         _syscall(_ADD_RULE, ruleset, _PATH_BENEATH, ctypes.byref(rule), 0)
     finally:

@@ -34,10 +34,15 @@ class Limits:
     """Where the scratch folder is made; None for the system's folder of temporary files."""
 
 
-def apply(memory: int, spill: int) -> None:
-    """Bound this process. Memory is bounded without what is only reserved or read from files (RLIMIT_DATA)."""
+def apply(memory: int | None, spill: int) -> None:
+    """Bound this process, and those that it starts.
+
+    Args:
+        memory: Bytes, without what is only reserved or read from files (RLIMIT_DATA); None for no bound.
+        spill: Bytes of one file.
+    """
     for kind, most in (
-        (resource.RLIMIT_DATA, memory),
+        *([(resource.RLIMIT_DATA, memory)] if memory is not None else []),
         (resource.RLIMIT_FSIZE, spill),
         (resource.RLIMIT_NOFILE, OPEN_FILES),
         (resource.RLIMIT_CORE, 0),

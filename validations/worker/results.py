@@ -170,7 +170,9 @@ NO_COLUMN = re.compile(
     r'|Referenced column "(?P<referenced>.*?)" not found in FROM clause'
 )
 NO_PATTERNS = re.compile(r"(Regex is|Like patterns are) not supported")
-NO_PROVIDER = re.compile(r"No provider found for .* using (?P<engine>\w+)")
+NOT_KNOWN = "No provider found for SQL using this engine"
+"""The error of an expectation whose SQL its table's engine does not run."""
+NO_PROVIDER = re.compile(r"No provider found for .* using \w+")
 FORBIDDEN = re.compile(rf'{ONLY}|{COMPARE}|Cannot access (file|directory) "(?P<path>.*?)"')
 QUOTED = re.compile(r"'.*'")
 """From the first to the last quotation mark, since a value may hold some."""
@@ -198,9 +200,9 @@ def explain(
         return problem, "Correct the column's name in the suite or the data."
     if NO_PATTERNS.search(error):
         return f"not evaluated: Great Expectations knows no {kind} on DuckDB", _pattern_fix(arguments)
-    if match := NO_PROVIDER.search(error):
-        other = "pandas" if "SqlAlchemy" in match["engine"] else "duckdb"
-        return f"not evaluated: this engine does not know {kind}", f"Set `engine: {other}` for the table."
+    if NO_PROVIDER.search(error):
+        fix = "Write it as unexpected_rows_expectation, in SQL, or take it out of the suite."
+        return f"not evaluated: no engine knows {kind}", fix
     if (match := FORBIDDEN.search(error)) and match["path"]:
         return (
             f"not evaluated: it opens {match['path']}, and a suite reads the files of its version only",
@@ -225,6 +227,11 @@ def engine_reason(error: str, *, is_discreet: bool) -> str:
 def is_about_the_suite(error: str) -> bool:
     """Whether the suite causes the error, so that no file needs to be looked at for it."""
     return any(pattern.search(error) for pattern in (NO_COLUMN, NO_PATTERNS, NO_PROVIDER, FORBIDDEN))
+
+
+def is_unknown(error: str) -> bool:
+    """Whether the engine does not know the expectation, so that another one may."""
+    return any(pattern.search(error) for pattern in (NO_PATTERNS, NO_PROVIDER))
 
 
 def _pattern_fix(arguments: Mapping[str, Any]) -> str:

@@ -1,17 +1,20 @@
 """The process that imports Great Expectations: it reads jobs from standard input and writes lines of JSON.
 
-    → {"scratch": "/tmp/…", "tables": [{TableJob}, …], "lint": false, "data_docs": false, "memory": 1e9, "spill": 1e9}
+    → {"scratch": "/tmp/…", "tables": [{TableJob}, …], "judged": [], "lint": false, "data_docs": false,
+       "spark": false, "memory": 1e9, "spill": 1e9}
     ← {"progress": "table flights: 8 expectations over 12 files"}
     ← {"table": {TableReport}}
     ← {"problems": ["table flights, expectation 3 (…): …"]}        instead of any table
     ← {"ended": 0}                                                 the judging process' status: the job is over
 
-With `"data_docs": true` it also makes Great Expectations' pages, in the scratch folder. With `"lint": true` it builds
-the suites, judges nothing, and sends empty reports.
+With `"data_docs": true` it also makes Great Expectations' pages, in the scratch folder; `judged` are the tables of
+another process for them, each with its report. With `"spark": true` it may also start Java, and use TCP. With
+`"lint": true` it builds the suites, judges nothing, and sends empty reports.
 
 It is two processes. The first one loads Great Expectations, which takes seconds, and then only waits: it is the guard.
 For each job it forks a second one, which judges, and can open only what `confinement` lists. When the parent ends,
-standard input closes: the guard then kills the second one and removes the scratch folder.
+standard input closes: the guard then kills the second one and removes the scratch folder. It does the same when it is
+terminated. With the second one it kills all that it started: Spark's Java is in its process group.
 """
 
 from __future__ import annotations
@@ -26,13 +29,13 @@ import sys
 import tempfile
 import traceback
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
 from prefect_stagegate.validations.data_docs import MADE
-from prefect_stagegate.validations.records import TableJob
+from prefect_stagegate.validations.records import TableJob, TableReport
 from prefect_stagegate.validations.worker.confinement import confine
 from prefect_stagegate.validations.worker.limits import OUT_OF_MEMORY, apply, is_about_limits
 
@@ -94,15 +97,46 @@ def _run(job: Mapping[str, Any], send: Send) -> int:
         os.close(ended)
         _judge_and_exit(job, send, guard)
     os.close(alive)
-    # The pipe closes with the judging process, standard input with the parent.
-    readable, _, _ = select.select([0, ended], [], [])
-    if 0 in readable and ended not in readable:
-        os.kill(process, signal.SIGKILL)
-        os.waitpid(process, 0)
-        shutil.rmtree(job["scratch"], ignore_errors=True)
-        os._exit(1)
+    with suppress(OSError):  # the process may be gone
+        os.setpgid(process, process)  # it does the same; whoever comes first
+    with _ending_both_when_terminated(process, job["scratch"]):
+        # The pipe closes with the judging process, standard input with the parent.
+        readable, _, _ = select.select([0, ended], [], [])
+        if 0 in readable and ended not in readable:
+            _end_both(process, job["scratch"])
+        # A zombie keeps its group's number, so kill the group before the process is waited for.
+        os.waitid(os.P_PID, process, os.WEXITED | os.WNOWAIT)
+        _kill_group(process)
     os.close(ended)
     return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+
+
+@contextmanager
+def _ending_both_when_terminated(process: int, scratch: str) -> Iterator[None]:
+    """In the block, signals that end this process end the judging one with all that it started."""
+
+    def end(*_: object) -> None:
+        _end_both(process, scratch)
+
+    before = {number: signal.signal(number, end) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _end_both(process: int, scratch: str) -> NoReturn:
+    """Kill the judging process with all that it started, remove its files, and end this process."""
+    _kill_group(process)
+    os.waitpid(process, 0)
+    shutil.rmtree(scratch, ignore_errors=True)
+    os._exit(1)
+
+
+def _kill_group(process: int) -> None:
+    with suppress(ProcessLookupError):
+        os.killpg(process, signal.SIGKILL)
 
 
 def _judge_and_exit(job: Mapping[str, Any], send: Send, guard: int) -> NoReturn:
@@ -122,7 +156,8 @@ def _judge_and_exit(job: Mapping[str, Any], send: Send, guard: int) -> NoReturn:
 
 
 def _belong_to(guard: int) -> None:
-    """End with the guard, and leave standard input to it."""
+    """End with the guard, and leave standard input to it. Its group is all that this process will start."""
+    os.setpgid(0, 0)
     # The guard may have ended before this call.
     ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != guard:
@@ -135,8 +170,9 @@ def _judge(job: Mapping[str, Any], send: Send) -> None:
     os.environ |= {"TMPDIR": job["scratch"], "HOME": job["scratch"]}
     tempfile.tempdir = None
     # Only this thread came through the fork. All that it starts from now on is confined with it.
-    sandbox = confine(job["scratch"], {table.view for table in tables if table.view})
-    apply(job["memory"], job["spill"])
+    sandbox = confine(job["scratch"], {table.view for table in tables if table.view}, spark=job["spark"])
+    # Java's heap has a bound of its own, and a JVM that may not have more memory ends without saying why.
+    apply(None if job["spark"] else job["memory"], job["spill"])
     from prefect_stagegate.validations.worker import judge
 
     try:
@@ -153,7 +189,8 @@ def _judge(job: Mapping[str, Any], send: Send) -> None:
             send({"progress": "writing Data Docs"})
             from prefect_stagegate.validations.worker.data_docs import build_site
 
-            build_site(tables, reports, Path(job["scratch"], MADE))
+            before = [(TableJob.from_json(table), TableReport.from_json(report)) for table, report in job["judged"]]
+            build_site([*before, *zip(tables, reports, strict=True)], Path(job["scratch"], MADE))
     except judge.BadSuites as error:
         send({"problems": error.args[0]})
 

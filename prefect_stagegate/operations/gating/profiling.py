@@ -13,6 +13,7 @@ from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.profiles import ALGORITHM, LEVELS, NO_PARTS, ProfileParts, TableProfile, files_digest
 from prefect_stagegate.spec import Spec
 from prefect_stagegate.validations.files.paths import matcher
+from prefect_stagegate.validations.partitions import row_digests
 from prefect_stagegate.validations.profiling.parts import profile_table
 from prefect_stagegate.validations.queries.duck import queries
 
@@ -69,8 +70,7 @@ def _profile_table(
     known = NO_PARTS if reread else _known_parts(workspace, dataset, table)
     with queries(f"table {table} of {dataset}", view, cancel=cancel, discreet=True) as database:
         progress(f"profiling table {table}")
-        digests = {view / path: digest for path, digest in files.items()}
-        profiled = profile_table(database, digests, known=known, withheld=withheld_columns(version.spec, table))
+        profiled = profile_table(database, view, files, known=known, withheld=withheld_columns(version.spec, table))
     catalog.put_profile(dataset, version.digest, table, profiled.profile)
     # Without new files the record stays as it is, and is not written again.
     if profiled.parts != known:
@@ -117,7 +117,7 @@ def kept_profiles(
     return {
         table: profile
         for table, profile in profiles.items()
-        if profile.files == files_digest(list(files[table].values()))
+        if profile.files == files_digest(list(row_digests(files[table]).values()))
     }
 
 

@@ -145,9 +145,7 @@ def _suggest_table(
     profile = kept_profiles(workspace, version, [table.name]).get(table.name)
     if profile is None:
         withheld = withheld_columns(version.spec, table.name)
-        profile = profile_table(
-            database, {view / path: digest for path, digest in files.items()}, withheld=withheld
-        ).profile
+        profile = profile_table(database, view, files, withheld=withheld).profile
     candidates = key_candidates(profile)[:MOST_KEYS]
     keys = [name for name in candidates if not duplicates(database, view, list(files), [name]).duplicates]
     types, untyped = column_types(table.opened)

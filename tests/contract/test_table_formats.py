@@ -1,0 +1,215 @@
+"""Every format of a table's files means the same rows, whichever engine or query reads them."""
+
+from __future__ import annotations
+
+import gzip
+import io
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.feather
+import pyarrow.parquet
+import pytest
+
+from prefect_stagegate.measures import Duplicates
+from prefect_stagegate.model import Entry
+from prefect_stagegate.spec import ContractSpec, TableSpec
+from prefect_stagegate.validations.files.files import ProbedFiles, probe_files
+from prefect_stagegate.validations.queries.duck import queries
+from prefect_stagegate.validations.queries.duplicates import duplicates
+from prefect_stagegate.validations.records import ExpectationVerdict, RefusedRows, TableJob, TableReport
+from prefect_stagegate.validations.tables import examine
+from prefect_stagegate.validations.worker.judge import judge_tables
+
+Write = Callable[[pa.Table], bytes]
+
+
+def _by(write: Callable[[pa.Table, io.BytesIO], object]) -> Write:
+    def bytes_of(table: pa.Table) -> bytes:
+        buffer = io.BytesIO()
+        write(table, buffer)
+        return buffer.getvalue()
+
+    return bytes_of
+
+
+def _json_lines(table: pa.Table) -> bytes:
+    lines = pa.Table.to_pandas(table).to_json(orient="records", lines=True)
+    return str(lines).encode()
+
+
+def _stream(table: pa.Table, buffer: io.BytesIO) -> None:
+    with pa.ipc.new_stream(buffer, table.schema) as writer:
+        writer.write_table(table, max_chunksize=1)
+
+
+def _file(table: pa.Table, buffer: io.BytesIO) -> None:
+    with pa.ipc.new_file(buffer, table.schema) as writer:
+        writer.write_table(table, max_chunksize=1)
+
+
+FORMATS: dict[str, Write] = {
+    ".parquet": _by(pa.parquet.write_table),
+    ".csv": _by(pa.csv.write_csv),
+    ".jsonl": _json_lines,
+    ".ndjson.gz": lambda table: gzip.compress(_json_lines(table)),
+    ".json": _json_lines,
+    ".arrow": _by(_stream),
+    ".feather": _by(lambda table, buffer: pa.feather.write_feather(table, buffer, compression="lz4")),
+    ".2.arrow": _by(_file),
+}
+ENGINES = ("duckdb", "pandas")
+JANUARY = pa.table({"distance": [100, -5], "tail": ["N1", None]})
+FEBRUARY = pa.table({"distance": [-7, 300], "tail": ["N2", "N1"]})
+
+
+def expect(kind: str, **kwargs: Any) -> dict[str, Any]:
+    return {"type": kind, "kwargs": kwargs}
+
+
+def entries(view: Path, files: list[str]) -> list[Entry]:
+    return [Entry(file, (view / file).stat().st_size, f"blake3:{file}") for file in files]
+
+
+def probed(view: Path, files: list[str], glob: str) -> tuple[ProbedFiles, TableSpec]:
+    spec = ContractSpec.model_validate({"tables": {"t": {"files": glob, "columns": {"distance": "int"}}}})
+    return probe_files(view, entries(view, files), spec), spec.tables["t"]
+
+
+def judge(view: Path, scratch: Path, engine: str, files: list[str], *expectations: dict[str, Any]) -> TableReport:
+    scratch.mkdir(parents=True)
+    job = TableJob("t", engine, {"expectations": list(expectations)}, str(view), files)
+    (report,) = judge_tables([job], scratch, lambda _: None)
+    return report
+
+
+def verdicts(report: TableReport) -> list[str]:
+    return [str(judgement.verdict) for judgement in report.judgements]
+
+
+def write(view: Path, contents: dict[str, bytes]) -> list[str]:
+    for name, content in contents.items():
+        (view / name).parent.mkdir(parents=True, exist_ok=True)
+        (view / name).write_bytes(content)
+    return list(contents)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_format_is_judged_by_file(tmp_path: Path, engine: str, suffix: str) -> None:
+    files = write(tmp_path / "v", {f"a{suffix}": FORMATS[suffix](JANUARY), f"b{suffix}": FORMATS[suffix](FEBRUARY)})
+    report = judge(
+        tmp_path / "v",
+        tmp_path / "s",
+        engine,
+        files,
+        expect("expect_column_values_to_be_between", column="distance", min_value=-5),
+        expect("expect_column_values_to_not_be_null", column="tail"),
+        expect("expect_table_columns_to_match_ordered_list", column_list=["distance", "tail"]),
+    )
+    between, present, columns = report.judgements
+    assert between.places == [RefusedRows(f"b{suffix}", 1, "-7")]
+    assert present.places == ([] if suffix == ".csv" and not present.places else [RefusedRows(f"a{suffix}", 1)])
+    assert columns.verdict is ExpectationVerdict.PASSED
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_format_keeps_declared_columns(tmp_path: Path, suffix: str) -> None:
+    files = write(tmp_path, {f"a{suffix}": FORMATS[suffix](JANUARY)})
+    facts, spec = probed(tmp_path, files, "*")
+    table = examine("t", spec, facts)
+    assert (facts.defects, table.rows, table.problems) == ({}, 2, {})
+
+
+@pytest.mark.parametrize("suffix", sorted(FORMATS.keys() - {".csv"}))  # a cut CSV is a shorter CSV
+def test_damaged_file_is_named(tmp_path: Path, suffix: str) -> None:
+    content = FORMATS[suffix](JANUARY)
+    files = write(tmp_path, {f"a{suffix}": content[: len(content) * 2 // 3]})
+    facts, _ = probed(tmp_path, files, "*")
+    assert list(facts.defects) == files
+
+
+def test_number_in_json_is_no_string(tmp_path: Path) -> None:
+    files = write(tmp_path, {"a.jsonl": b'{"distance": "far", "id": 7}\n'})
+    facts, spec = probed(tmp_path, files, "*")
+    problems = examine("t", spec.model_copy(update={"columns": {"id": "string"}}), facts).problems
+    assert ["the contract says string" in problem.problem for problem in problems["a.jsonl"]][:1] == [True]
+
+
+def test_queries_read_arrow_and_json(tmp_path: Path) -> None:
+    files = write(
+        tmp_path, {"a.arrow": FORMATS[".arrow"](JANUARY), "b.jsonl": _json_lines(JANUARY), "c.csv": b"distance\n9\n"}
+    )
+    with queries("the duplicates", tmp_path) as database:
+        assert duplicates(database, tmp_path, files, ["distance"]) == Duplicates(5, 2, ("a.arrow", "b.jsonl"))
+
+
+def test_arrow_offset_out_of_bounds_is_a_defect(tmp_path: Path) -> None:
+    content = FORMATS[".2.arrow"](pa.table({"s": ["abcdefgh"]}))
+    hostile = content.replace(b"\x00\x00\x00\x00\x08\x00\x00\x00", b"\x00\x00\x00\x00\x00\x00\x00\x7f")
+    assert hostile != content
+    facts, _ = probed(tmp_path, write(tmp_path, {"a.arrow": hostile}), "*")
+    assert "can't be read as Arrow" in facts.defects["a.arrow"].problem
+
+
+# ── folders that are partitions ─────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_partition_folders_are_typed_columns(tmp_path: Path, engine: str, suffix: str) -> None:
+    folders = ("year=2013/day=2013-01-02/city=New%20York", "year=2014/day=2014-01-02/city=__HIVE_DEFAULT_PARTITION__")
+    files = write(tmp_path / "v=1", {f"{folder}/x{suffix}": FORMATS[suffix](JANUARY) for folder in folders})
+    report = judge(
+        tmp_path / "v=1",
+        tmp_path / "s",
+        engine,
+        files,
+        expect("expect_column_max_to_be_between", column="year", min_value=2014, max_value=2014),
+        expect("expect_column_values_to_be_between", column="year", max_value=2013),
+        expect("expect_column_values_to_be_in_set", column="city", value_set=["New York"]),
+        expect("expect_column_values_to_not_be_null", column="city"),
+        expect("expect_table_columns_to_match_ordered_list", column_list=["distance", "tail", "year", "day", "city"]),
+    )
+    assert verdicts(report) == ["passed", "failed", "passed", "failed", "passed"]
+    assert report.judgements[1].places == [RefusedRows(files[1], 2, "2014")]
+
+
+def test_partition_column_is_declared_by_type(tmp_path: Path) -> None:
+    files = write(tmp_path, {f"month={n}/x.parquet": FORMATS[".parquet"](JANUARY) for n in (1, 12)})
+    facts, spec = probed(tmp_path, files, "**/*.parquet")
+    declared = spec.model_copy(update={"columns": {"month": "int32", "distance": "int"}})
+    assert not examine("t", declared, facts).problems
+    wrong = examine("t", spec.model_copy(update={"columns": {"month": "date"}}), facts).problems
+    assert set(wrong) == set(files)
+
+
+def test_partition_column_hides_the_files_own(tmp_path: Path) -> None:
+    own = FORMATS[".parquet"](pa.table({"Year": [1, 1], "x": [1, 2]}))
+    files = write(tmp_path / "v", {"year=2013/x.parquet": own})
+    for engine in ENGINES:
+        values = expect("expect_column_values_to_be_in_set", column="year", value_set=[2013])
+        names = expect("expect_table_columns_to_match_set", column_set=["x", "year"])
+        report = judge(tmp_path / "v", tmp_path / engine, engine, files, values, names)
+        assert verdicts(report) == ["passed", "passed"], engine
+
+
+def test_moved_file_gets_no_kept_values_of_its_old_folder(tmp_path: Path) -> None:
+    """The two files have the same bytes, so only their folders tell their years apart."""
+    content = FORMATS[".parquet"](JANUARY)
+    suite = {"expectations": [expect("expect_column_max_to_be_between", column="year", max_value=2014)]}
+    known = None
+    results = []
+    for number, years in enumerate([(2013, 2014), (2014, 2015), (2013, 2015)]):
+        view, scratch = tmp_path / f"v{number}", tmp_path / f"s{number}"
+        scratch.mkdir()
+        files = write(view, {f"year={year}/x.parquet": content for year in years})
+        job = TableJob("t", "duckdb", suite, str(view), files, digests=dict.fromkeys(files, "blake3:same"))
+        (report,) = judge_tables([job if known is None else replace(job, known=known)], scratch, lambda _: None)
+        known = report.values
+        results.append((*verdicts(report), report.read))
+    assert results == [("passed", 2), ("failed", 1), ("failed", 1)]

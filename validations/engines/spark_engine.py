@@ -1,0 +1,96 @@
+"""Judge tables with Spark: in a JVM of this process, or on the operator's cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from great_expectations.data_context.data_context.abstract_data_context import AbstractDataContext
+from great_expectations.datasource.fluent.interfaces import Batch
+from great_expectations.datasource.fluent.spark_datasource import SparkDatasource
+from great_expectations.exceptions.exceptions import GreatExpectationsError
+from great_expectations.execution_engine.sparkdf_execution_engine import SparkDFExecutionEngine
+from great_expectations.expectations.expectation import Expectation
+from great_expectations.expectations.row_conditions import PassThroughCondition, deserialize_row_condition
+
+from prefect_stagegate.validations.engines.known_metrics import KnownMetrics
+from prefect_stagegate.validations.engines.spark_session import open_session
+from prefect_stagegate.validations.engines.spark_tables import FILE, frame_of, path_of
+from prefect_stagegate.validations.records import RefusedRows, TableJob
+from prefect_stagegate.validations.worker.results import columns_of, map_metric, metric_of
+from prefect_stagegate.validations.worker.statements import COMPARE, OWN_CONDITIONS
+from prefect_stagegate.validations.worker.values import RowWriter
+
+if TYPE_CHECKING:
+    from pyspark.sql import DataFrame
+
+REFUSED = "stagegate_refused"
+"""The column that says whether an expectation refuses a row."""
+
+
+class ConditionsOnlyEngine(KnownMetrics, SparkDFExecutionEngine):
+    """Great Expectations' engine for Spark, which remembers its metrics and evaluates its own conditions only.
+
+    Other conditions are Spark's SQL, which calls any Java method (`reflect`).
+    """
+
+    def _apply_row_condition_filter(self, data: Any, row_condition: Any, domain_kwargs: dict[str, Any]) -> Any:
+        condition = deserialize_row_condition(row_condition) if isinstance(row_condition, dict) else row_condition
+        is_text = isinstance(condition, str) and domain_kwargs.get("condition_parser") not in OWN_CONDITIONS
+        if is_text or isinstance(condition, PassThroughCondition):
+            raise GreatExpectationsError(f'{COMPARE}; on Spark, write it in Great Expectations\' own way: col("x") > 0')
+        return super()._apply_row_condition_filter(data, condition, domain_kwargs)
+
+
+class SparkEngine:
+    """A `SuiteEngine` on one data frame a table."""
+
+    def __init__(self, context: AbstractDataContext, tables: Sequence[TableJob], scratch: Path) -> None:  # noqa: ARG002
+        self._scratch = scratch
+        self._context = context
+        SparkDatasource.execution_engine_override = ConditionsOnlyEngine  # type: ignore[misc]
+        self._source: SparkDatasource | None = None
+        self._frames: dict[str, DataFrame] = {}
+
+    def batch(self, table: TableJob, columns: Collection[str] | None = None) -> Batch:  # noqa: ARG002 - Spark chooses
+        """All rows of the table's files."""
+        # Here and not before, so that a Spark that does not start makes its tables inconclusive.
+        frame = self._frames[table.name] = frame_of(open_session(self._scratch), table)
+        batch: Batch = self._definition(table).get_batch({"dataframe": frame.drop(FILE)})
+        return batch
+
+    def counted(self, table: TableJob) -> None:
+        """Nothing: Spark reads whole tables."""
+
+    def locate(self, table: TableJob, expectation: Expectation) -> list[RefusedRows]:
+        """Group the rows that the expectation refuses by their file."""
+        if not map_metric(expectation):
+            return []
+        options = {"dataframe": self._frames[table.name]}
+        validator = self._context.get_validator(batch_request=self._definition(table).build_batch_request(options))
+        writer = RowWriter(columns_of(expectation), table.personal)
+        try:
+            condition, domain, _ = validator.get_metric(metric_of(expectation, "condition"))
+            rows = validator.execution_engine.get_domain_records(domain_kwargs=domain)
+            places = self._places(rows.withColumn(REFUSED, condition), writer)
+        except Exception:  # noqa: BLE001 - Spark raises what its functions raise; the verdict holds without places
+            return []
+        root = Path(table.view)
+        located = [RefusedRows(str(path_of(file).relative_to(root)), rows, example) for file, rows, example in places]
+        return sorted(located, key=lambda place: (-place.rows, place.file))
+
+    def _places(self, rows: DataFrame, writer: RowWriter) -> list[tuple[str, int, str]]:
+        from pyspark.sql import functions as f
+
+        quoted = [f"`{name.replace('`', '``')}`" for name in writer.columns]
+        examples = [f.first(name).alias(f"c{number}") for number, name in enumerate(quoted)]
+        grouped = rows.filter(REFUSED).groupBy(FILE).agg(f.count("*").alias("n"), *examples)
+        return [(file, count, writer.recordable(values)) for file, count, *values in grouped.collect()]
+
+    def _definition(self, table: TableJob) -> Any:
+        if self._source is None:
+            # Without `persist`: a table that is larger than the heap is read again for each query.
+            self._source = self._context.data_sources.add_spark("spark", persist=False)
+        name = f"{table.name} {len(self._source.assets)}"
+        return self._source.add_dataframe_asset(name).add_batch_definition_whole_dataframe("all")
