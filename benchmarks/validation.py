@@ -30,7 +30,7 @@ from prefect_stagegate.validations.engines.engine import ENGINES
 from prefect_stagegate.validations.queries.duck import MEMORY_MIB, THREADS
 from prefect_stagegate.validations.records import ExpectationVerdict, TableJob, TableReport
 from prefect_stagegate.validations.worker.confinement import environment
-from prefect_stagegate.validations.worker.limits import Limits
+from prefect_stagegate.validations.worker.limits import ValidationLimits
 
 PAGE = Path(__file__).parent.parent / "docs/performance.md"
 BEGIN, END = "<!-- validation: begin -->", "<!-- validation: end -->"
@@ -70,7 +70,7 @@ print(database.sql(f'''
 print(database.sql(f"SELECT count(*) FROM (SELECT id FROM {{table}} GROUP BY id HAVING count(*) > 1)").fetchall())
 """  # noqa: S608 - the names are ours
 """The same counts by hand: the table's folder and a folder for temporary data are its arguments."""
-LIMITS = Limits()
+LIMITS = ValidationLimits()
 TIMED_WORKER = """
 import sys, time
 import sqlalchemy as sa

@@ -11,7 +11,7 @@ from prefect_stagegate.spec.parameters import (
     PREVIOUS_ROWS,
     ROWS,
     NoValue,
-    Parameters,
+    SuiteParameters,
     Value,
     arguments_of,
     examples,
@@ -46,7 +46,7 @@ class FilledSuite:
     """The expectations that were taken out, since a parameter of theirs has no value."""
 
 
-def parameters_of(table: str, rows: Mapping[str, int], facts: SuiteFacts) -> Parameters:
+def parameters_of(table: str, rows: Mapping[str, int], facts: SuiteFacts) -> SuiteParameters:
     """The values of all parameters in one table's suite.
 
     Args:
@@ -60,11 +60,11 @@ def parameters_of(table: str, rows: Mapping[str, int], facts: SuiteFacts) -> Par
         values[AS_OF] = facts.as_of
     if table in facts.previous_rows:
         values[PREVIOUS_ROWS] = facts.previous_rows[table]
-    return Parameters(values, reasons)
+    return SuiteParameters(values, reasons)
 
 
 def fill_suite(
-    suite: Mapping[str, Any], parameters: Parameters, zoneless: Collection[str] = frozenset()
+    suite: Mapping[str, Any], parameters: SuiteParameters, zoneless: Collection[str] = frozenset()
 ) -> FilledSuite:
     """Put the values into a suite, and take out the expectations that lack one.
 

@@ -33,9 +33,9 @@ from prefect_stagegate.validations.parameters import (
 from prefect_stagegate.validations.records import TableJob, TableReport
 from prefect_stagegate.validations.tables import ContractTable, examine
 from prefect_stagegate.validations.worker.child import judge_in_child
-from prefect_stagegate.validations.worker.limits import Limits
+from prefect_stagegate.validations.worker.limits import ValidationLimits
 
-DEFAULT_LIMITS = Limits()
+DEFAULT_LIMITS = ValidationLimits()
 KEEPS = (Outcome.PASS, Outcome.WARN, Outcome.NOT_APPLICABLE)
 """Outcomes of checks with which a version keeps its contract."""
 
@@ -68,7 +68,7 @@ def validate(  # noqa: PLR0913 - one parameter for each choice of the caller
     dataset: str,
     digest: str,
     progress: Callable[[str], None] = _silent,
-    limits: Limits = DEFAULT_LIMITS,
+    limits: ValidationLimits = DEFAULT_LIMITS,
     kept: KeptValues | None = None,
     cancel: Event | None = None,
     data_docs: Path | None = None,
@@ -138,7 +138,11 @@ def validate(  # noqa: PLR0913 - one parameter for each choice of the caller
 
 
 def _judge(
-    jobs: Sequence[TableJob], dataset: str, limits: Limits, progress: Callable[[str], None], data_docs: Path | None
+    jobs: Sequence[TableJob],
+    dataset: str,
+    limits: ValidationLimits,
+    progress: Callable[[str], None],
+    data_docs: Path | None,
 ) -> dict[str, TableReport]:
     """Judge tables: those on Spark in a process of their own, which needs more rights than the others get."""
     deadline = time.monotonic() + limits.seconds
@@ -200,7 +204,7 @@ def _complete(
     return complete
 
 
-def lint(contract: ContractSpec, *, dataset: str, limits: Limits = DEFAULT_LIMITS) -> None:
+def lint(contract: ContractSpec, *, dataset: str, limits: ValidationLimits = DEFAULT_LIMITS) -> None:
     """Find the mistakes in a contract without any data.
 
     Args:

@@ -14,7 +14,12 @@ from prefect_stagegate.cli.progress import shown_work
 from prefect_stagegate.errors import ExitCode, UsageError
 from prefect_stagegate.model import Outcome
 from prefect_stagegate.operations.address import read_spec
-from prefect_stagegate.operations.gating.contract_trial import Comparison, VersionTrial, try_contract, worst_outcome
+from prefect_stagegate.operations.gating.contract_trial import (
+    TrialComparison,
+    VersionTrial,
+    try_contract,
+    worst_outcome,
+)
 from prefect_stagegate.spec.odcs import odcs_document
 from prefect_stagegate.units import count_text, digest_text
 
@@ -108,9 +113,9 @@ def _print_trial(trial: VersionTrial) -> None:
         say(f"  {count_text(rest, 'expectation')} passed then and now")
 
 
-def _is_notable(comparison: Comparison) -> bool:
+def _is_notable(comparison: TrialComparison) -> bool:
     return (comparison.then, comparison.now) != ("passed", "passed")
 
 
-def _line(comparison: Comparison) -> str:
+def _line(comparison: TrialComparison) -> str:
     return f"  {comparison.then:>12} → {comparison.now:<12} {comparison.subject}"

@@ -38,7 +38,7 @@ class NoValue(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Parameters:
+class SuiteParameters:
     """The values that parameters have in one table's suite."""
 
     values: Mapping[str, Value]
@@ -57,7 +57,7 @@ class Parameters:
         # A time stays as it is: `_problem` has refused a factor on it.
         return value if factor is None or isinstance(value, str) else _whole(value * factor)
 
-    def without_zone(self) -> Parameters:
+    def without_zone(self) -> SuiteParameters:
         """The same with times for columns whose times have no zone, and are taken to be in UTC."""
         return replace(self, values={name: _local(value) for name, value in self.values.items()})
 
@@ -71,10 +71,10 @@ def names(tables: Iterable[str]) -> tuple[str, ...]:
     return (AS_OF, PREVIOUS_ROWS, *(ROWS + table for table in tables))
 
 
-def examples(tables: Iterable[str]) -> Parameters:
+def examples(tables: Iterable[str]) -> SuiteParameters:
     """A value for each parameter, to check a suite without a version."""
     rows: dict[str, Value] = dict.fromkeys(names(tables), 1)
-    return Parameters(rows | {AS_OF: "2026-01-31T03:00:00.000000Z"}, {})
+    return SuiteParameters(rows | {AS_OF: "2026-01-31T03:00:00.000000Z"}, {})
 
 
 def names_in(arguments: Mapping[str, Any]) -> set[str]:
@@ -94,7 +94,7 @@ def arguments_of(expectation: object) -> Mapping[str, Any]:
     return arguments if isinstance(arguments, Mapping) else {}
 
 
-def fill(arguments: Mapping[str, Any], parameters: Parameters) -> dict[str, Any]:
+def fill(arguments: Mapping[str, Any], parameters: SuiteParameters) -> dict[str, Any]:
     """An expectation's arguments with values in place of parameters.
 
     Raises:

@@ -16,7 +16,7 @@ import pytest
 from prefect_stagegate.validations.engines.engine import ENGINES, SPARK
 from prefect_stagegate.validations.records import TableJob
 from prefect_stagegate.validations.worker.child import judge_in_child
-from prefect_stagegate.validations.worker.limits import Limits
+from prefect_stagegate.validations.worker.limits import ValidationLimits
 
 COLUMNS: tuple[str, ...] = (
     "year",
@@ -103,7 +103,7 @@ def judged(flights: Path, engine: str) -> list[tuple[str, str, str, str]]:
     """The type, column, verdict and counts of each expectation."""
     files = sorted(path.name for path in flights.iterdir())
     job = TableJob("flights", engine, {"expectations": EXPECTATIONS}, str(flights), files, list(COLUMNS), rows=336776)
-    report = judge_in_child([job], dataset="flights", limits=Limits(seconds=600), progress=print)["flights"]
+    report = judge_in_child([job], dataset="flights", limits=ValidationLimits(seconds=600), progress=print)["flights"]
     return sorted(
         (
             judgement.expectation,

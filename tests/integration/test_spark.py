@@ -22,7 +22,7 @@ from prefect_stagegate.validations.records import ExpectationVerdict, TableJob, 
 from prefect_stagegate.validations.worker import child, landlock
 from prefect_stagegate.validations.worker.child import judge_in_child
 from prefect_stagegate.validations.worker.confinement import NOT_CONFINED, NOT_CONFINED_SPARK, WITH_SPARK
-from prefect_stagegate.validations.worker.limits import Limits
+from prefect_stagegate.validations.worker.limits import ValidationLimits
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
 
@@ -42,7 +42,7 @@ def view(tmp_path: Path) -> Path:
 def judge(view: Path, *expectations: dict[str, Any], timeout: float = 250) -> TableReport:
     files = sorted(path.name for path in view.iterdir())
     job = TableJob("t", "spark", {"expectations": list(expectations)}, str(view), files, ["x", "name"], rows=3)
-    return judge_in_child([job], dataset="d", limits=Limits(seconds=timeout), progress=print)["t"]
+    return judge_in_child([job], dataset="d", limits=ValidationLimits(seconds=timeout), progress=print)["t"]
 
 
 def javas(scratch: str) -> Iterator[str]:
@@ -148,7 +148,9 @@ def test_clusters_token_is_in_no_kept_worker(view: Path, monkeypatch: pytest.Mon
     judge(view, POSITIVE)
     assert not child._idle
     files = ["t.parquet"]
-    judge_in_child([TableJob("t", "duckdb", {}, str(view), files)], dataset="d", limits=Limits(), progress=print)
+    judge_in_child(
+        [TableJob("t", "duckdb", {}, str(view), files)], dataset="d", limits=ValidationLimits(), progress=print
+    )
     (worker,) = child._idle
     assert b"hush" not in Path(f"/proc/{worker.process.pid}/environ").read_bytes()
 

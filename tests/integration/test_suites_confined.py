@@ -24,7 +24,7 @@ from prefect_stagegate.validations.records import ExpectationVerdict, TableJob, 
 from prefect_stagegate.validations.worker import child, landlock
 from prefect_stagegate.validations.worker.confinement import NOT_CONFINED, ONE_THREAD, VARIABLES, environment
 from prefect_stagegate.validations.worker.judge import BadSuites, judge_tables
-from prefect_stagegate.validations.worker.limits import Limits
+from prefect_stagegate.validations.worker.limits import ValidationLimits
 
 DAYS = pd.to_datetime(["2013-01-01", "2013-06-01", "2013-12-31"]).tz_localize("America/New_York")
 ROWS = pd.DataFrame({"x": [1, 2, 3], "name": ["a", "b", "c"], "at": DAYS})
@@ -273,7 +273,7 @@ def test_worker_confines_what_judges(view: Path, tmp_path: Path, monkeypatch: py
     script = INTRUDER.format(secret=str(tmp_path / "secret.txt"))
     monkeypatch.setattr(child, "COMMAND", (sys.executable, "-c", script))
     job = TableJob("t", "duckdb", {}, str(view), ["t.parquet"])
-    report = child.judge_in_child([job], dataset="d", limits=Limits(), progress=print)["t"]
+    report = child.judge_in_child([job], dataset="d", limits=ValidationLimits(), progress=print)["t"]
     held = landlock.version() > 0
     assert report.judgements[0].problem == ("PermissionError" if held else "hush")
     assert report.sandbox == (f"Landlock {landlock.version()}" if held else NOT_CONFINED)
@@ -302,7 +302,7 @@ def test_what_judges_ends_with_its_guard(view: Path, monkeypatch: pytest.MonkeyP
         child.judge_in_child(
             [TableJob("t", "duckdb", {}, str(view), ["t.parquet"])],
             dataset="d",
-            limits=Limits(seconds=15),
+            limits=ValidationLimits(seconds=15),
             progress=pids.append,
         )
     status = Path("/proc", pids[0], "stat")

@@ -31,7 +31,7 @@ from prefect_stagegate.validations import validate
 from prefect_stagegate.validations.records import TableJob, TableReport
 from prefect_stagegate.validations.worker import child
 from prefect_stagegate.validations.worker.judge import BadSuites, judge_tables
-from prefect_stagegate.validations.worker.limits import Limits
+from prefect_stagegate.validations.worker.limits import ValidationLimits
 
 DIGEST = "sha256:" + "0" * 64
 
@@ -363,14 +363,14 @@ def test_worker_returns_mistakes_in_suites_and_leaves_no_files(tmp_path: Path, s
 def test_a_worker_that_takes_too_long_is_ended(tmp_path: Path) -> None:
     child.end_idle_workers()
     with pytest.raises(ValidationError, match=r"not judged within 0\.2 s"):
-        child.judge_in_child([some_job(tmp_path)], dataset="d", limits=Limits(seconds=0.2), progress=print)
+        child.judge_in_child([some_job(tmp_path)], dataset="d", limits=ValidationLimits(seconds=0.2), progress=print)
 
 
 def test_a_worker_that_dies_is_quoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dying = "import sys; sys.stdin.readline(); sys.exit('the volume is gone')"
     monkeypatch.setattr(child, "COMMAND", (sys.executable, "-c", dying))
     with pytest.raises(ValidationError, match="crashed with status 1: the volume is gone"):
-        child.judge_in_child([some_job(tmp_path)], dataset="d", limits=Limits(), progress=print)
+        child.judge_in_child([some_job(tmp_path)], dataset="d", limits=ValidationLimits(), progress=print)
 
 
 PARENT = """
@@ -383,7 +383,7 @@ def popen(*args, **kwargs):
     return process
 child.subprocess.Popen = popen
 job = records.TableJob("t", "duckdb", {}, "/", [])
-child.judge_in_child([job], dataset="d", limits=limits.Limits(), progress=print)
+child.judge_in_child([job], dataset="d", limits=limits.ValidationLimits(), progress=print)
 """
 
 

@@ -19,7 +19,7 @@ from prefect_stagegate.model import Outcome
 from prefect_stagegate.operations.gating.check import check
 from prefect_stagegate.validations.records import TableJob, TableReport
 from prefect_stagegate.validations.worker import child
-from prefect_stagegate.validations.worker.limits import GIB, Limits
+from prefect_stagegate.validations.worker.limits import GIB, ValidationLimits
 from tests.support.scenario import Scenario
 
 POSITIVE = {"type": "expect_column_values_to_be_between", "kwargs": {"column": "x", "min_value": 0}}
@@ -42,12 +42,12 @@ def judge(tmp_path: Path) -> Judge:
         view.mkdir(exist_ok=True)
         pd.DataFrame({"x": np.random.default_rng(1).permutation(rows)}).to_parquet(view / "t.parquet", index=False)
         job = TableJob("t", engine, {"expectations": list(expectations or (POSITIVE,))}, str(view), ["t.parquet"])
-        return child.judge_in_child([job], dataset="d", limits=Limits(**limits), progress=lambda _: None)["t"]
+        return child.judge_in_child([job], dataset="d", limits=ValidationLimits(**limits), progress=lambda _: None)["t"]
 
     return run
 
 
-def kept() -> child.Worker:
+def kept() -> child.WorkerProcess:
     (worker,) = child._idle
     return worker
 
@@ -75,7 +75,7 @@ def test_job_of_a_kept_worker_opens_only_its_own_version(judge: Judge, tmp_path:
     query = f"SELECT * FROM '{tmp_path}/view/t.parquet'"
     stolen = {"type": "unexpected_rows_expectation", "kwargs": {"unexpected_rows_query": query}}
     job = TableJob("t", "duckdb", {"expectations": [stolen]}, str(other), ["t.parquet"])
-    report = child.judge_in_child([job], dataset="d", limits=Limits(), progress=print)["t"]
+    report = child.judge_in_child([job], dataset="d", limits=ValidationLimits(), progress=print)["t"]
     assert report.sandbox == first.sandbox
     assert report.judgements[0].verdict == "errored"
 
@@ -104,9 +104,9 @@ PROCESS = """
 import os, sys
 from prefect_stagegate.validations.records import TableJob
 from prefect_stagegate.validations.worker import child
-from prefect_stagegate.validations.worker.limits import Limits
+from prefect_stagegate.validations.worker.limits import ValidationLimits
 job = TableJob("t", "duckdb", {"expectations": []}, sys.argv[1], ["t.parquet"])
-child.judge_in_child([job], dataset="d", limits=Limits(), progress=lambda _: None)
+child.judge_in_child([job], dataset="d", limits=ValidationLimits(), progress=lambda _: None)
 print(child._idle[0].process.pid, flush=True)
 if sys.argv[2] == "kill":
     os.kill(os.getpid(), 9)

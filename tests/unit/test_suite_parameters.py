@@ -9,7 +9,7 @@ import pytest
 
 from prefect_stagegate.errors import SpecError
 from prefect_stagegate.operations.address import read_spec
-from prefect_stagegate.spec.parameters import Parameters, fill, names, parameter_problems
+from prefect_stagegate.spec.parameters import SuiteParameters, fill, names, parameter_problems
 from prefect_stagegate.validations.parameters import SuiteFacts, fill_suite, misused, parameters_of
 
 STAGED = "2026-01-31T03:00:00.000000Z"
@@ -34,7 +34,7 @@ def test_parameters_take_values_at_any_depth() -> None:
 
 
 def test_values_in_a_query_are_literals() -> None:
-    hostile = Parameters({"as_of": "x' OR '1'='1", "rows.planes": 7}, {})
+    hostile = SuiteParameters({"as_of": "x' OR '1'='1", "rows.planes": 7}, {})
     query = "SELECT * FROM {batch} WHERE t > ${as_of} AND n < ${rows.planes * 2} AND s <> '$${x}'"
     assert fill({"unexpected_rows_query": query}, hostile)["unexpected_rows_query"] == (
         "SELECT * FROM {batch} WHERE t > 'x'' OR ''1''=''1' AND n < 14 AND s <> '${x}'"

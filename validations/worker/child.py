@@ -29,7 +29,7 @@ from prefect_stagegate.validations.data_docs import publish
 from prefect_stagegate.validations.engines.engine import SPARK
 from prefect_stagegate.validations.records import TableJob, TableReport
 from prefect_stagegate.validations.worker.confinement import environment
-from prefect_stagegate.validations.worker.limits import OUT_OF_MEMORY, Limits
+from prefect_stagegate.validations.worker.limits import OUT_OF_MEMORY, ValidationLimits
 
 COMMAND = (sys.executable, "-P", "-m", "prefect_stagegate.validations.worker.worker")
 """`-P`: a module in the current folder must not shadow a library."""
@@ -49,7 +49,7 @@ def judge_in_child(
     tables: Sequence[TableJob],
     *,
     dataset: str,
-    limits: Limits,
+    limits: ValidationLimits,
     progress: Callable[[str], None],
     lint: bool = False,
     data_docs: Path | None = None,
@@ -90,7 +90,7 @@ def _for_pages(table: TableJob, report: TableReport) -> tuple[dict[str, Any], di
     return asdict(replace(table, files=(), digests={}, known=NO_VALUES)), asdict(replace(report, values=NO_VALUES))
 
 
-def _scratch_folder(limits: Limits) -> tempfile.TemporaryDirectory[str]:
+def _scratch_folder(limits: ValidationLimits) -> tempfile.TemporaryDirectory[str]:
     try:
         return tempfile.TemporaryDirectory(prefix="stagegate-", dir=limits.scratch)
     except OSError as error:
@@ -101,7 +101,7 @@ def _scratch_folder(limits: Limits) -> tempfile.TemporaryDirectory[str]:
         ) from error
 
 
-class Worker:
+class WorkerProcess:
     """A running worker, which does one job at a time."""
 
     def __init__(self, scratch: str, *, spark: bool = False) -> None:
@@ -144,17 +144,17 @@ def _kind() -> tuple[object, ...]:
     return COMMAND, environment(os.environ, "")
 
 
-_idle: list[Worker] = []
+_idle: list[WorkerProcess] = []
 _lock = threading.Lock()
 
 
 @contextmanager
-def _borrowed(scratch: str, *, spark: bool) -> Iterator[Worker]:
+def _borrowed(scratch: str, *, spark: bool) -> Iterator[WorkerProcess]:
     """A worker for this block alone. Afterwards one is kept; after an error it is ended.
 
     Spark gets a new one, which is not kept: no job of other tables may be forked from a process that holds its token.
     """
-    worker = (None if spark else _take()) or Worker(scratch, spark=spark)
+    worker = (None if spark else _take()) or WorkerProcess(scratch, spark=spark)
     try:
         yield worker
     except BaseException:
@@ -169,7 +169,7 @@ def _borrowed(scratch: str, *, spark: bool) -> Iterator[Worker]:
         worker.end()
 
 
-def _take() -> Worker | None:
+def _take() -> WorkerProcess | None:
     with _lock:
         worker = _idle.pop() if _idle else None
     if worker is None or worker.can_work():
@@ -199,8 +199,8 @@ os.register_at_fork(after_in_child=_forget_workers)
 class _Job:
     """One job of a worker. The time-out, which starts with the block, kills the worker."""
 
-    worker: Worker
-    limits: Limits
+    worker: WorkerProcess
+    limits: ValidationLimits
     dataset: str
     progress: Callable[[str], None]
     timed_out: bool = False

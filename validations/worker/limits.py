@@ -21,7 +21,7 @@ _ABOUT_LIMITS = re.compile(
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class ValidationLimits:
     """Bounds of one validation."""
 
     seconds: float = 3600.0

@@ -20,7 +20,7 @@ from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.settings import Settings
 from prefect_stagegate.validations import validate
 from prefect_stagegate.validations.parameters import SuiteFacts
-from prefect_stagegate.validations.worker.limits import Limits
+from prefect_stagegate.validations.worker.limits import ValidationLimits
 
 log = logging.getLogger(__name__)
 
@@ -72,9 +72,9 @@ def run_contract(
     return replace(validation, seconds=round(time.perf_counter() - began, 3))
 
 
-def limits_of(settings: Settings) -> Limits:
+def limits_of(settings: Settings) -> ValidationLimits:
     """What the settings let a validation take."""
-    return Limits(
+    return ValidationLimits(
         settings.validation_timeout,
         settings.validation_memory,
         settings.validation_spill,

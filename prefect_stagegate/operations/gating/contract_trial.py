@@ -21,7 +21,7 @@ ABSENT = "absent"
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class TrialComparison:
     """One check or expectation under both contracts."""
 
     subject: str
@@ -39,8 +39,8 @@ class VersionTrial:
     digest: str
     at: str
     """When staging moved `latest` to it, the last time."""
-    checks: tuple[Comparison, ...] = ()
-    expectations: tuple[Comparison, ...] = ()
+    checks: tuple[TrialComparison, ...] = ()
+    expectations: tuple[TrialComparison, ...] = ()
     problem: str = ""
     """Why the version could not be tried; empty when it was."""
 
@@ -106,9 +106,9 @@ def _verdicts(validation: Validation) -> dict[str, str]:
     }
 
 
-def _compared(then: dict[str, str], now: dict[str, str]) -> tuple[Comparison, ...]:
+def _compared(then: dict[str, str], now: dict[str, str]) -> tuple[TrialComparison, ...]:
     subjects = dict.fromkeys([*now, *then])
-    return tuple(Comparison(subject, then.get(subject, ABSENT), now.get(subject, ABSENT)) for subject in subjects)
+    return tuple(TrialComparison(subject, then.get(subject, ABSENT), now.get(subject, ABSENT)) for subject in subjects)
 
 
 def worst_outcome(trials: list[VersionTrial]) -> Outcome:

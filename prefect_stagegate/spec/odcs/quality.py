@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from prefect_stagegate.quoting import identifier
 from prefect_stagegate.spec.odcs.columns import Expectation, NoCounterpart
-from prefect_stagegate.spec.odcs.comparison import comparison_of
 from prefect_stagegate.spec.odcs.metrics import (
     BATCH,
     NO_OPERATOR,
@@ -19,6 +18,7 @@ from prefect_stagegate.spec.odcs.metrics import (
     metric_expectation,
     unexpected,
 )
+from prefect_stagegate.spec.odcs.operations import comparison_of
 from prefect_stagegate.spec.yamltree import Loc, NotYaml, read_tree
 
 if TYPE_CHECKING:

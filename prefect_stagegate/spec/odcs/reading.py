@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 from prefect_stagegate.spec.document import Document, UnreadableDocument, read_beside
 from prefect_stagegate.spec.odcs.columns import NoCounterpart
-from prefect_stagegate.spec.odcs.service import Freshness, owners_of, service_levels, with_freshness
+from prefect_stagegate.spec.odcs.service import FreshnessPromise, owners_of, service_levels, with_freshness
 from prefect_stagegate.spec.odcs.standard import read_contract
-from prefect_stagegate.spec.odcs.tables import Reading, contract_tables, custom_property
+from prefect_stagegate.spec.odcs.tables import ContractReading, contract_tables, custom_property
 from prefect_stagegate.spec.suites import ArgumentProblems
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def _with_contract(
     if file is None or contract is None:
         document.problems.extend(file.problems if file else [])
         return values, ()
-    reading = Reading(file, is_partial, argument_problems)
+    reading = ContractReading(file, is_partial, argument_problems)
     merged = _merged(document, values, reading, contract)
     document.problems.extend(file.problems)
     return merged, tuple(map(str, reading.left_out))
@@ -70,7 +70,7 @@ def _read(document: Document, name: str) -> Document | None:
 
 
 def _merged(
-    document: Document, values: dict[str, Any], reading: Reading, contract: OpenDataContractStandard
+    document: Document, values: dict[str, Any], reading: ContractReading, contract: OpenDataContractStandard
 ) -> dict[str, Any]:
     """The spec's values with those of the contract; what the spec writes itself wins."""
     own: dict[str, Any] = values["contract"]
@@ -86,7 +86,7 @@ def _merged(
     }
 
 
-def _levels(reading: Reading, contract: OpenDataContractStandard) -> list[Freshness]:
+def _levels(reading: ContractReading, contract: OpenDataContractStandard) -> list[FreshnessPromise]:
     levels = []
     for level in service_levels(contract):
         if isinstance(level, NoCounterpart):

@@ -35,7 +35,7 @@ SECONDS = {
 LONGEST = timedelta(days=36_500)
 
 
-class Freshness(NamedTuple):
+class FreshnessPromise(NamedTuple):
     """How old the newest data may be."""
 
     loc: Loc
@@ -56,7 +56,7 @@ def owners_of(contract: OpenDataContractStandard) -> dict[str, str]:
     return {owner: ", ".join(dict.fromkeys(usernames)) for owner, usernames in addresses.items()}
 
 
-def service_levels(contract: OpenDataContractStandard) -> Iterator[Freshness | NoCounterpart]:
+def service_levels(contract: OpenDataContractStandard) -> Iterator[FreshnessPromise | NoCounterpart]:
     """Each service level of the contract."""
     for index, level in enumerate(contract.slaProperties or []):
         loc = ("slaProperties", index)
@@ -66,7 +66,7 @@ def service_levels(contract: OpenDataContractStandard) -> Iterator[Freshness | N
             yield NoCounterpart(loc, "needs a number and a unit such as h or d: at least 1 second, at most 100 years")
         else:
             elements = level.element or contract.slaDefaultElement or ""
-            yield Freshness(loc, limit, tuple(name.strip() for name in elements.split(",") if name.strip()))
+            yield FreshnessPromise(loc, limit, tuple(name.strip() for name in elements.split(",") if name.strip()))
 
 
 def _limit(level: ServiceLevelAgreementProperty) -> timedelta | None:
@@ -80,7 +80,7 @@ def _limit(level: ServiceLevelAgreementProperty) -> timedelta | None:
     return limit if timedelta(0) < limit <= LONGEST else None
 
 
-def with_freshness(gates: Any, levels: list[Freshness]) -> Any:
+def with_freshness(gates: Any, levels: list[FreshnessPromise]) -> Any:
     """The gates with the contract's freshness in each that extends none and does not state its own.
 
     What a gate writes wins, in the gate itself and in those that extend it.

@@ -19,7 +19,7 @@ from prefect_stagegate.spec.odcs.columns import (
 )
 from prefect_stagegate.spec.odcs.metrics import Subject, unique_together
 from prefect_stagegate.spec.odcs.quality import rule_expectation
-from prefect_stagegate.spec.odcs.service import Freshness
+from prefect_stagegate.spec.odcs.service import FreshnessPromise
 from prefect_stagegate.spec.suites import ArgumentProblems, canonical_expectation, check_expectation
 from prefect_stagegate.spec.yamltree import Loc
 
@@ -41,7 +41,7 @@ PATH = re.compile(r"[/*]|\.(parquet|csv|tsv|json|jsonl|ndjson|feather|arrow|orc)
 
 
 @dataclass(slots=True)
-class Reading:
+class ContractReading:
     """One contract that is read."""
 
     file: Document
@@ -72,10 +72,10 @@ class Reading:
 
 def contract_tables(
     document: Document,
-    reading: Reading,
+    reading: ContractReading,
     contract: OpenDataContractStandard,
     beside: Mapping[str, Any],
-    levels: list[Freshness],
+    levels: list[FreshnessPromise],
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Each table of the contract that has files, with what the spec writes beside it."""
     times = _times(reading, contract, levels)
@@ -113,7 +113,7 @@ def _suite(name: str, promised: Any, kept: Any, own: Any) -> dict[str, Any]:
     return {"suite": {"name": name, **heading, "expectations": items}}
 
 
-def _table(reading: Reading, table: SchemaObject, loc: Loc) -> dict[str, Any]:
+def _table(reading: ContractReading, table: SchemaObject, loc: Loc) -> dict[str, Any]:
     """The columns of a table, and the suite of what it promises."""
     properties = table.properties or []
     names = {column.name or "": column_name(column) for column in properties}
@@ -185,7 +185,7 @@ def _outcomes(
         yield (*loc, index), rule_expectation(rule, (*loc, index), subject)
 
 
-def _kept(reading: Reading, table: SchemaObject, loc: Loc) -> dict[str, Any]:
+def _kept(reading: ContractReading, table: SchemaObject, loc: Loc) -> dict[str, Any]:
     """What the contract says of a table's files: our custom property, else a physical name that is a path."""
     path = {"files": table.physicalName} if table.physicalName and PATH.search(table.physicalName) else {}
     kept = custom_property(table.customProperties)
@@ -203,7 +203,9 @@ def custom_property(properties: list[CustomProperty] | None) -> Any:
     return next((item.value for item in properties or [] if item.property == PROPERTY), None)
 
 
-def _times(reading: Reading, contract: OpenDataContractStandard, levels: list[Freshness]) -> dict[str, dict[str, Any]]:
+def _times(
+    reading: ContractReading, contract: OpenDataContractStandard, levels: list[FreshnessPromise]
+) -> dict[str, dict[str, Any]]:
     """The column of each table that says when a record arose, as the latency names it."""
     times: dict[str, dict[str, Any]] = {}
     for level in levels:

@@ -24,7 +24,7 @@ CONDITIONS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class Operation:
     """One operator with its value or values."""
 
     operator: str
@@ -56,12 +56,12 @@ class Comparison:
         }.get(self.operator, {})
 
 
-def comparison_of(rule: DataQuality) -> Comparison | None:
+def operation_of(rule: DataQuality) -> Operation | None:
     """The operator of a rule; None where it has none."""
     for operator in CONDITIONS:
         value = getattr(rule, operator)
         if value is not None:
-            return Comparison(operator, tuple(value) if isinstance(value, list) else (value,))
+            return Operation(operator, tuple(value) if isinstance(value, list) else (value,))
     return None
 
 
