@@ -14,7 +14,7 @@ from prefect_stagegate.errors import SpecError
 from prefect_stagegate.operations.address import read_spec
 from prefect_stagegate.spec import load_spec
 from prefect_stagegate.spec.odcs import odcs_document
-from prefect_stagegate.spec.odcs.operations import CONDITIONS
+from prefect_stagegate.spec.odcs.operators import CONDITIONS
 from prefect_stagegate.spec.odcs.standard import schema_errors
 from prefect_stagegate.spec.vocabulary import COLUMN_TYPES
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from prefect_stagegate.patterns import regex_problem
 from prefect_stagegate.quoting import identifier, literal
 from prefect_stagegate.spec.odcs.columns import Expectation, NoCounterpart
-from prefect_stagegate.spec.odcs.operations import Operation, operation_of, sql_value
+from prefect_stagegate.spec.odcs.operators import Operation, operation_of, sql_value
 from prefect_stagegate.spec.yamltree import Loc
 
 if TYPE_CHECKING:

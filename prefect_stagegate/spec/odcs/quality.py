@@ -18,7 +18,7 @@ from prefect_stagegate.spec.odcs.metrics import (
     metric_expectation,
     unexpected,
 )
-from prefect_stagegate.spec.odcs.operations import comparison_of
+from prefect_stagegate.spec.odcs.operators import operation_of
 from prefect_stagegate.spec.yamltree import Loc, NotYaml, read_tree
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def rule_expectation(rule: DataQuality, loc: Loc, subject: Subject) -> Outcome:
 
 def _summary(rule: DataQuality, subject: Subject) -> str:
     """What a rule that became a query says, for findings: the query itself would be their text."""
-    comparison = comparison_of(rule)
+    comparison = operation_of(rule)
     if comparison is None:
         return ""
     values = " and ".join(map(str, comparison.values))
@@ -57,7 +57,7 @@ def _summary(rule: DataQuality, subject: Subject) -> str:
 
 
 def _sql(rule: DataQuality, loc: Loc, subject: Subject) -> Outcome:
-    comparison = comparison_of(rule)
+    comparison = operation_of(rule)
     if comparison is None:
         return NoCounterpart(loc, NO_OPERATOR)
     # The query becomes part of another one, where a semicolon would end the statement.
