@@ -556,7 +556,7 @@ def test_a_suite_s_condition_is_no_program(condition: Any, workspace: Workspace,
 def test_a_suite_lies_where_the_spec_does(chain: str, monkeypatch: pytest.MonkeyPatch) -> None:
     with inside(monkeypatch) as (address, requests):
         tables = {"numbers": {"files": "*.csv", "suite": f"{chain}{address}/suite.yaml"}}
-        with pytest.raises(SpecError, match=r"suite: .* put the suite beside the spec"):
+        with pytest.raises(SpecError, match=r"suite: .* put the file beside the spec"):
             load_spec({**written("in/", {}), "contract": {"tables": tables}}, known_checks={})
     assert requests == []
 

@@ -47,18 +47,18 @@ def rule_expectation(rule: DataQuality, loc: Loc, subject: Subject) -> Outcome:
 
 def _summary(rule: DataQuality, subject: Subject) -> str:
     """What a rule that became a query says, for findings: the query itself would be their text."""
-    comparison = operation_of(rule)
-    if comparison is None:
+    operation = operation_of(rule)
+    if operation is None:
         return ""
-    values = " and ".join(map(str, comparison.values))
+    values = " and ".join(map(str, operation.values))
     unit = f" {rule.unit}" if rule.unit else ""
     about = f" of {subject.column}" if subject.column else ""
-    return f"{rule.metric or rule.name or 'query'}{about} {comparison.operator} {values}{unit}"
+    return f"{rule.metric or rule.name or 'query'}{about} {operation.operator} {values}{unit}"
 
 
 def _sql(rule: DataQuality, loc: Loc, subject: Subject) -> Outcome:
-    comparison = operation_of(rule)
-    if comparison is None:
+    operation = operation_of(rule)
+    if operation is None:
         return NoCounterpart(loc, NO_OPERATOR)
     # The query becomes part of another one, where a semicolon would end the statement.
     query = (rule.query or "").strip().rstrip(";")
@@ -66,7 +66,7 @@ def _sql(rule: DataQuality, loc: Loc, subject: Subject) -> Outcome:
         match[1] in ("property", "column", "field") for match in _PLACEHOLDER.finditer(query)
     ):
         return NoCounterpart((*loc, "query"), "the query names a property, and this rule is the table's")
-    return unexpected(escaped(_PLACEHOLDER.sub(lambda match: _filled(match[1], subject), query)), comparison)
+    return unexpected(escaped(_PLACEHOLDER.sub(lambda match: _filled(match[1], subject), query)), operation)
 
 
 def _filled(placeholder: str, subject: Subject) -> str:
