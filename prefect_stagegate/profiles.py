@@ -1,8 +1,8 @@
 """Profiles of tables: figures of each column, no rows. Pure records, which the catalog keeps as JSON.
 
 A text column's values may be personal, so `counts` has their digests only. `names` shows the values of categories: of
-columns with few values that are all frequent. Columns that a gate's `pii` names are `withheld`: only their values and
-nulls are counted, and their distinct values estimated.
+columns with few values that are all frequent. Columns under a table's or a gate's `pii` are `withheld`: only their
+values and nulls are counted, and their distinct values estimated.
 """
 
 from __future__ import annotations

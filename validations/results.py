@@ -15,7 +15,12 @@ LONGEST = 200
 """Characters of a text in evidence."""
 EXAMPLE = 60
 """Characters of an example in evidence."""
-_ORDER = (ExpectationVerdict.FAILED, ExpectationVerdict.ERRORED, ExpectationVerdict.PASSED)
+_ORDER = (
+    ExpectationVerdict.FAILED,
+    ExpectationVerdict.ERRORED,
+    ExpectationVerdict.NOT_APPLICABLE,
+    ExpectationVerdict.PASSED,
+)
 
 
 def caller_results(report: TableReport | None) -> tuple[ExpectationResult, ...]:

@@ -133,6 +133,16 @@ def test_only_new_files_are_read(tmp_path: Path) -> None:
     assert profiled(tmp_path, *months(tmp_path, 1, 2), known=second.parts).read == 0
 
 
+def test_misspelled_personal_column_withholds_all(tmp_path: Path) -> None:
+    file = write(tmp_path, "one.parquet", Salary=[1], kind=["a"])
+    assert [
+        name
+        for name, column in profiled(tmp_path, file, withheld={"salary"}).profile.columns.items()
+        if column.withheld
+    ] == ["Salary"]
+    assert all(column.withheld for column in profiled(tmp_path, file, withheld={"salry"}).profile.columns.values())
+
+
 def test_equal_files_count_each(tmp_path: Path) -> None:
     (file,) = months(tmp_path, 1)
     with queries("table t", tmp_path) as database:

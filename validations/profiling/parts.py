@@ -64,7 +64,7 @@ def profile_table(
         view: The version's folder.
         files: The digest of each file's bytes, by its path in the dataset.
         known: What an earlier profile kept.
-        withheld: Columns that may hold personal data.
+        withheld: Columns that may hold personal data, in any case. A name that no column has withholds all of them.
 
     Raises:
         ValidationError: A file can't be read.
@@ -74,6 +74,7 @@ def profile_table(
     files = row_digests(files)
     table = ProfiledFiles(view, list(files), partition_types(files))
     kinds = queries.columns(table.relation(queries))
+    withheld = _withheld(kinds, withheld)
     nested = {name: kind for name, kind in kinds.items() if kind_of(kind) is None}
     profiled = [name for name in kinds if name not in nested]
     types = {name: kinds[name] for name in profiled[:MOST_COLUMNS]}
@@ -92,6 +93,14 @@ def profile_table(
         ProfileParts(RELEASE, tuple(_bounded(parts, others[: len(parts)])), names),
         sum(len(part.files) for part in fresh),
     )
+
+
+def _withheld(columns: Collection[str], named: Collection[str]) -> set[str]:
+    """The columns to withhold: all where a name may be misspelled."""
+    folded = {name.casefold() for name in named}
+    if folded - {name.casefold() for name in columns}:
+        return set(columns)
+    return {name for name in columns if name.casefold() in folded}
 
 
 def _usable(

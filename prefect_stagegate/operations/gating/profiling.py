@@ -135,8 +135,8 @@ def _is_whole(profile: TableProfile) -> bool:
 
 
 def withheld_columns(spec: Spec, table: str) -> frozenset[str]:
-    """The columns of a table that a gate's `pii` names: those to look at, and those that may hold personal data."""
-    withheld: set[str] = set()
+    """The columns under a table's `pii`, and those that a gate's `pii` names: to look at, or as maybe personal."""
+    withheld = set(spec.contract.tables[table].pii)
     for target in spec.gates:
         for requirement in spec.gate(target).requirements:
             if requirement.check == "pii":
