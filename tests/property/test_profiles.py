@@ -65,7 +65,7 @@ def test_merged_figures_are_those_of_all_rows(files: list[list[float]], chance: 
     assert (merged.values, merged.least, merged.greatest) == (whole.values, whole.least, whole.greatest)
     assert (merged.counts, merged.distinct) == (whole.counts, len(set(map(repr, rows))))
     assert merged.mean == pytest.approx(whole.mean, abs=1e-6)
-    assert merged.deviation == (whole.deviation and pytest.approx(whole.deviation, abs=1e-3))
+    assert merged.deviation == (None if whole.deviation is None else pytest.approx(whole.deviation, abs=1e-3))
     chance.shuffle(profiles)
     assert combine(profiles).columns["x"] == merged
 
