@@ -71,12 +71,16 @@ def test_expectation_of_an_installed_package_judges_rows(here: Scenario) -> None
         ("expect_things", "the plugin thief replaces expect_column_to_exist of Great Expectations"),
     ],
 )
-def test_broken_package_is_inconclusive_by_name(here: Scenario, kind: str, reason: str) -> None:
+def test_broken_package_is_inconclusive_by_name(here: Scenario, tmp_path: Path, kind: str, reason: str) -> None:
     contract = expect(kind, column="origin")
     suite = contract["tables"]["flights"]["suite"]["expectations"]  # type: ignore[index]
     suite.append({"type": "expect_column_to_exist", "kwargs": {"column": "origin"}})
     here.deliver("origin\n\n", contract=contract)
-    evidence = {item.check: item for item in validate(here.node(), "flights").evidence}["expectations"]
+    validation = validate(here.node(), "flights", data_docs=tmp_path / "docs")
+    assert [result.verdict for result in validation.tables[0].expectations] == ["errored", "passed"]
+    (page,) = (tmp_path / "docs/validations").rglob("*.html")
+    assert "is a required field" in page.read_text()
+    evidence = {item.check: item for item in validation.evidence}["expectations"]
     assert (evidence.outcome, evidence.measured["evaluated"], evidence.measured["failed"]) == ("inconclusive", 1, 0)
     (finding,) = evidence.findings
     assert reason in finding.problem

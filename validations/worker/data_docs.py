@@ -9,6 +9,7 @@ from __future__ import annotations
 import mimetypes
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from great_expectations.data_context.types.resource_identifiers import (
     ExpectationSuiteIdentifier,
     ValidationResultIdentifier,
 )
+from great_expectations.exceptions.exceptions import ExpectationNotFoundError
 from great_expectations.expectations.expectation_configuration import ExpectationConfiguration
 
 from prefect_stagegate.clock import now, stamp
@@ -45,10 +47,15 @@ def build_site(judged: Sequence[tuple[TableJob, TableReport]], folder: Path) -> 
     run = RunIdentifier(run_name=RUN)
     for number, (table, report) in enumerate(judged, start=1):
         name = f"{number}-{_NOT_IN_NAMES.sub('-', report.name)}"
-        configurations = list(_configurations(table.suite, report.judgements))
-        expectations = [configuration.to_domain_obj() for configuration in configurations]
+        expectations, results = [], []
+        for configuration, judgement in zip(
+            _configurations(table.suite, report.judgements), report.judgements, strict=True
+        ):
+            # Great Expectations has no page for the expectation of a package that can't be loaded.
+            with suppress(ExpectationNotFoundError):
+                expectations.append(configuration.to_domain_obj())
+                results.append(_result(configuration, judgement))
         context.suites.add(ExpectationSuite(name=name, expectations=expectations))
-        results = [_result(*pair) for pair in zip(configurations, report.judgements, strict=True)]
         key = ValidationResultIdentifier(ExpectationSuiteIdentifier(name), run, batch_identifier=name)
         context.validation_results_store.set(key, _suite_result(name, run, results))
     context.build_data_docs(site_names=[SITE])

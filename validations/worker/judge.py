@@ -86,7 +86,10 @@ def judge_tables(tables: Sequence[TableJob], scratch: Path, progress: Callable[[
         expectations = suites[table.name].expectations
         progress(f"judging table {table.name}: expectations {len(expectations)}, files {len(table.files)}")
         report = _judge_table(engines, table, expectations)
-        yield replace(report, judgements=[*report.judgements, *suites[table.name].unloadable])
+        judgements = list(report.judgements)
+        for position, judgement in suites[table.name].unloadable.items():
+            judgements.insert(position - 1, judgement)  # in the suite's order
+        yield replace(report, judgements=judgements)
 
 
 def lint_tables(tables: Sequence[TableJob]) -> Iterator[TableReport]:
@@ -100,7 +103,7 @@ def lint_tables(tables: Sequence[TableJob]) -> Iterator[TableReport]:
     problems += [
         f"table {name}: {judgement.expectation}: {judgement.problem}. {judgement.fix}"
         for name, built in suites.items()
-        for judgement in built.unloadable
+        for judgement in built.unloadable.values()
     ]
     if problems:
         raise BadSuites(problems)

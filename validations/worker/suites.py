@@ -31,7 +31,7 @@ class BuiltSuite:
 
     expectations: list[Expectation] = field(default_factory=list)
     """Each with its position (from 1) under `POSITION` in its `meta`."""
-    unloadable: list[Judgement] = field(default_factory=list)
+    unloadable: dict[int, Judgement] = field(default_factory=dict)
     """Those of packages that can't be loaded: nothing is wrong with the suite, and nothing is known about the data."""
     problems: list[str] = field(default_factory=list)
     """A line for each mistake, which names the table and the expectation's position (from 1)."""
@@ -45,7 +45,7 @@ def build(table: str, suite: Mapping[str, Any]) -> BuiltSuite:
         try:
             made = _expectation(item)
         except UnloadablePlugin as error:
-            built.unloadable.append(_unloadable(item, *error.args))
+            built.unloadable[number] = _unloadable(item, *error.args)
             continue
         if isinstance(made, Expectation):
             made.meta = {**(made.meta or {}), POSITION: number}
