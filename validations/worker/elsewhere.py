@@ -18,6 +18,7 @@ from great_expectations.expectations.expectation import (
     MulticolumnMapExpectation,
 )
 
+from prefect_stagegate.units import count_text
 from prefect_stagegate.validations.records import TableJob
 from prefect_stagegate.validations.worker.results import columns_of
 from prefect_stagegate.validations.worker.statements import QUERIES
@@ -69,4 +70,6 @@ def refusal(engine: str, table: TableJob, expectation: Expectation) -> str:
         return ""
     needed = needed_columns([expectation])
     values = table.rows * (len(table.columns) if needed is None else len(needed))
-    return f"pandas knows it, and would hold {values:,} values, more than {MOST_VALUES:,}" * (values > MOST_VALUES)
+    if values <= MOST_VALUES:
+        return ""
+    return f"pandas knows it, and would hold {count_text(values, 'value')}, more than {MOST_VALUES:,}"
