@@ -139,6 +139,8 @@ class FileValues:
     """The digest of each aggregate: its query, the types of its columns, and the releases of the libraries."""
     files: Mapping[str, Sequence[Values | None]] = field(default_factory=dict)
     """The values of each file in the order of `aggregates`, by the digest of its bytes; None where no row counts."""
+    read_at: Mapping[str, str] = field(default_factory=dict)
+    """When each file was last read for its values (ISO 8601 in UTC), by the digest of its bytes."""
 
     def of(self, aggregate: str) -> dict[str, Values | None]:
         """The values of one aggregate, by the digest of the file."""
@@ -155,7 +157,8 @@ class FileValues:
         others = {digest: values for digest, values in earlier.files.items() if digest not in self.files}
         if earlier.aggregates != self.aggregates or len(others) > len(self.files):
             return self
-        return FileValues(self.aggregates, {**others, **self.files})
+        read_at = {digest: at for digest, at in earlier.read_at.items() if digest in others}
+        return FileValues(self.aggregates, {**others, **self.files}, {**read_at, **self.read_at})
 
 
 NO_VALUES = FileValues()

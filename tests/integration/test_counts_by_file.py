@@ -154,7 +154,10 @@ def test_next_version_costs_its_new_files(tmp_path: Path, caplog: pytest.LogCapt
             (source / name).write_bytes(content)
         stage(workspace, spec)
         assert files_read(workspace) == {"t": read}
+    first, last = measured(workspace)["read_between"]["t"]
+    assert first < last
     assert files_read(workspace, reread=True) == {"t": 4}
+    assert measured(workspace)["read_between"]["t"][0] > last
     (record,) = (tmp_path / "catalog").rglob("values/*.json")
     record.write_text(record.read_text()[:-20])
     assert files_read(workspace) == {"t": 4}
@@ -162,5 +165,9 @@ def test_next_version_costs_its_new_files(tmp_path: Path, caplog: pytest.LogCapt
 
 
 def files_read(workspace: Workspace, *, reread: bool = False) -> Any:
+    return measured(workspace, reread=reread)["files_read"]
+
+
+def measured(workspace: Workspace, *, reread: bool = False) -> Mapping[str, Any]:
     evidence = {item.check: item for item in validate(workspace, "months", reread=reread).evidence}
-    return evidence["expectations"].measured["files_read"]
+    return evidence["expectations"].measured

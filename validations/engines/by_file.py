@@ -20,6 +20,7 @@ from great_expectations.execution_engine.sqlalchemy_execution_engine import SqlA
 from great_expectations.util import convert_to_json_serializable
 
 from prefect_stagegate.canonical import digest_of
+from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.measures import FileValues, Values
 from prefect_stagegate.validations.engines.known_metrics import KnownMetrics
 from prefect_stagegate.validations.engines.merging import Merge, merge_of
@@ -64,7 +65,13 @@ class FilesOfTable:
             for name, files in sorted(self.by_aggregate.items())
             if files.keys() >= set(digests) and all(_fits_json(values) for values in files.values())
         }
-        return FileValues(tuple(kept), {digest: [files[digest] for files in kept.values()] for digest in digests})
+        read = {self.digests[path] for path in self.read}
+        at = stamp(now())
+        return FileValues(
+            tuple(kept),
+            {digest: [files[digest] for files in kept.values()] for digest in digests},
+            {digest: at if digest in read else self.known.read_at.get(digest, "") for digest in digests},
+        )
 
 
 @dataclass(frozen=True)
