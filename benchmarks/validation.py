@@ -27,13 +27,15 @@ import duckdb
 
 from prefect_stagegate.measures import NO_VALUES, FileValues
 from prefect_stagegate.validations.engines.engine import ENGINES
-from prefect_stagegate.validations.queries.duck import MEMORY_MIB, THREADS
+from prefect_stagegate.validations.queries.duck import THREADS
 from prefect_stagegate.validations.records import ExpectationVerdict, TableJob, TableReport
 from prefect_stagegate.validations.worker.confinement import environment
-from prefect_stagegate.validations.worker.limits import ValidationLimits
+from prefect_stagegate.validations.worker.limits import SHARE, ValidationLimits
 
 PAGE = Path(__file__).parent.parent / "docs/performance.md"
 BEGIN, END = "<!-- validation: begin -->", "<!-- validation: end -->"
+
+LIMITS = ValidationLimits()
 
 SUITE = {
     "expectations": [
@@ -58,7 +60,7 @@ PLAIN = f"""
 import duckdb, sys
 table = f"read_parquet('{{sys.argv[1]}}/*.parquet')"
 database = duckdb.connect(sys.argv[2] + "/plain.duckdb", config={{
-    "memory_limit": "{MEMORY_MIB}MiB", "threads": "{THREADS}", "temp_directory": sys.argv[2] + "/spill",
+    "memory_limit": "{LIMITS.memory // SHARE}B", "threads": "{THREADS}", "temp_directory": sys.argv[2] + "/spill",
     "preserve_insertion_order": "false",
 }})
 print("imported", flush=True)
@@ -70,7 +72,6 @@ print(database.sql(f'''
 print(database.sql(f"SELECT count(*) FROM (SELECT id FROM {{table}} GROUP BY id HAVING count(*) > 1)").fetchall())
 """  # noqa: S608 - the names are ours
 """The same counts by hand: the table's folder and a folder for temporary data are its arguments."""
-LIMITS = ValidationLimits()
 TIMED_WORKER = """
 import sys, time
 import sqlalchemy as sa

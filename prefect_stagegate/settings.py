@@ -292,7 +292,7 @@ class Settings:
     validation_memory: int = _setting(
         "8GiB",
         "1GiB to 1TiB",
-        "Bytes of memory that the process which judges tables may take; DuckDB spills to disk beyond a quarter of it.",
+        "Bytes of memory that the process which judges tables may take; DuckDB spills to disk beyond an eighth of it.",
         _size("1GiB", "1TiB"),
     )
     validation_timeout: float = _setting(

@@ -24,6 +24,7 @@ from great_expectations.expectations.expectation import ColumnMapExpectation, Co
 from prefect_stagegate.quoting import identifier
 from prefect_stagegate.validations.engines.by_file import ByFileEngine, FilesOfTable
 from prefect_stagegate.validations.engines.duckdb_dialect import FOLDERS, Refused, definitions, register
+from prefect_stagegate.validations.engines.uniqueness import count_by_groups
 from prefect_stagegate.validations.partitions import row_digests
 from prefect_stagegate.validations.queries.duck import MEMORY_MIB, THREADS
 from prefect_stagegate.validations.queries.relations import relation_of
@@ -56,6 +57,7 @@ class DuckDBEngine:
         self._context = context
         # Great Expectations asks the class, not the source, for its engine. This process judges and ends.
         SQLDatasource.execution_engine_override = ByFileEngine  # type: ignore[misc]
+        count_by_groups(ByFileEngine)
         self._source = context.data_sources.add_sql(
             "duckdb", connection_string=url.render_as_string(hide_password=False), create_temp_table=False
         )

@@ -11,7 +11,7 @@ OPEN_FILES = 65536
 """Files that the process may have open at once, at most: DuckDB opens all files of a table."""
 OUT_OF_MEMORY = 77
 """The status of a process that could not get more memory."""
-SHARE = 4
+SHARE = 8
 """DuckDB spills beyond this part of the memory: Great Expectations, Arrow and rows in transit need some, too."""
 
 _ABOUT_LIMITS = re.compile(
