@@ -49,7 +49,18 @@ class Frame(pd.DataFrame):
 
 
 class KnownPandas(KnownMetrics, PandasExecutionEngine):
-    """Great Expectations' engine for pandas, which remembers its metrics."""
+    """Great Expectations' engine for pandas, which remembers its metrics and the last frame that it loaded."""
+
+    _loaded: tuple[Any, Any] = (None, None)
+
+    def get_batch_data_and_markers(self, batch_spec: Any) -> Any:
+        """Load a frame, unless it was the last one: Great Expectations hashes all rows for each expectation."""
+        frame = batch_spec.get("batch_data")
+        if frame is None or self._loaded[0] is not frame:
+            self._loaded = (frame, super().get_batch_data_and_markers(batch_spec))
+        else:
+            batch_spec["batch_data"] = "PandasDataFrame"  # as it does itself: the results name the frame, not its rows
+        return self._loaded[1]
 
 
 class PandasEngine:
