@@ -186,6 +186,11 @@ class MissingExtra(UsageError):
     pass
 
 
+def install_hint(extra: str) -> str:
+    """What to do about a missing extra: the hint of a `MissingExtra`."""
+    return f'Install it: pip install "prefect-stagegate[{extra}]"'
+
+
 class GateFailed(StagegateError):
     exit_code = ExitCode.GATE_FAILED
 

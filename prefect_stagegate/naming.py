@@ -81,7 +81,7 @@ class Address:
 
     @property
     def abbreviation(self) -> str:
-        """The digest when the address has one that is not in full, else empty."""
+        """An abbreviated digest, as the address has it; empty where it has a full digest or none."""
         return self.ref if self.ref.startswith("sha256:") and not self.digest else ""
 
     @property

@@ -71,8 +71,8 @@ def _recorded(file: str, types: Mapping[str, str]) -> dict[str, str | None]:
 
 def with_partitions(schema: pa.Schema, types: Mapping[str, str]) -> pa.Schema:
     """A file's columns, then the partition columns of its table."""
-    own = [field for field in schema if field.name.lower() not in lowered(types)]
-    return pa.schema([*own, *(pa.field(name, TYPES[kind]) for name, kind in types.items())])
+    fields = [field for field in schema if field.name.lower() not in lowered(types)]
+    return pa.schema([*fields, *(pa.field(name, TYPES[kind]) for name, kind in types.items())])
 
 
 def lowered(names: Iterable[str]) -> set[str]:

@@ -35,6 +35,6 @@ def _row(result: ExpectationResult) -> list[Text]:
     """The cells as text, never markup: a value may be `[red]`."""
     expectation, column, severity, verdict, observed, refused, examples, time = map(escaped, cells(result))
     verdict = verdict if severity == "critical" else f"{verdict} ({severity})"
-    named = f"{column}: {expectation}" if column else expectation
+    title = f"{column}: {expectation}" if column else expectation
     first = Text(verdict, _COLOURS.get(result.verdict, ""))
-    return [first, *map(Text, (named, observed, refused, examples, time))]
+    return [first, *map(Text, (title, observed, refused, examples, time))]

@@ -13,7 +13,7 @@ from datetime import UTC
 from pathlib import Path
 from typing import Any
 
-from prefect_stagegate.errors import AccessDenied, UsageError
+from prefect_stagegate.errors import AccessDenied, UsageError, install_hint
 from prefect_stagegate.expiry import ends_at
 from prefect_stagegate.model import CredentialLife
 from prefect_stagegate.redaction import remember, remember_access
@@ -83,7 +83,7 @@ def _for_obstore(info: dict[str, Any] | None) -> dict[str, Any]:
     """Obstore's configuration: a service account is handed over, other credentials obstore finds itself."""
     if info and info.get("type") != "service_account":
         message = f"Credentials of the type {info.get('type')!r} need google-auth"
-        raise UsageError(message, hint='Install it: pip install "prefect-stagegate[gcs]"')
+        raise UsageError(message, hint=install_hint("gcs"))
     return {"service_account_key": json.dumps(info)} if info else {}
 
 

@@ -227,7 +227,7 @@ def _is_table(key: str, ending: str) -> bool:
 
 
 def _ending(key: str) -> str:
-    """The ending of a file that is no table's; empty for one that is."""
+    """The ending of a file outside of tables; empty for a file of a table."""
     return "" if _table_ending(key) else _escaped(PurePosixPath(key).suffix)
 
 

@@ -42,7 +42,7 @@ def left_out(evidence: Evidence) -> int:
 
 
 def by_table(results: Iterable[ExpectationResult]) -> dict[str, list[ExpectationResult]]:
-    """The results of each table, the failed ones first, then those that could not be evaluated."""
+    """The results of each table in this order: failed, not evaluated, passed."""
     tables: dict[str, list[ExpectationResult]] = {}
     for result in sorted(results, key=_rank):
         tables.setdefault(result.table, []).append(result)
@@ -89,7 +89,7 @@ def share_text(share: float) -> str:
 
 
 def seconds_text(seconds: float | None) -> str:
-    """Seconds for people; empty when nobody measured them.
+    """Write seconds for people; empty for None, which was not measured.
 
     >>> seconds_text(0.0123), seconds_text(75.04)
     ('12 ms', '75.0 s')

@@ -79,8 +79,8 @@ def _expectation_case(suite: str, result: ExpectationResult, element: str) -> ET
     expectation, column, severity, verdict, observed, _, examples, _ = cells(result)
     title = f"{column}: {expectation}" if column else expectation
     case = ET.Element("testcase", name=title, classname=suite, time=f"{result.seconds or 0:.3f}")
-    found = [("observed", observed), ("refused rows", refused_text(result)), ("examples", examples)]
-    body = "\n".join([f"{verdict} ({severity})", *(f"{name}: {text}" for name, text in found if text)])
+    figures = [("observed", observed), ("refused rows", refused_text(result)), ("examples", examples)]
+    body = "\n".join([f"{verdict} ({severity})", *(f"{name}: {text}" for name, text in figures if text)])
     if element:
         ET.SubElement(case, element, message=f"{title}: {verdict}", type=severity).text = body
     else:

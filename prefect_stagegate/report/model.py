@@ -290,7 +290,7 @@ def _row(evidence: Evidence, spec: Spec) -> Row:
 
 
 def _unrequested(row: Row, decision: Decision) -> Row:
-    """The row of a check that waits for people whom nobody asked yet: an answer would be refused."""
+    """The row of an approval without a request: nobody can answer yet."""
     problem = "nobody was asked yet: the gate asks once all other checks pass"
     version = f"{decision.dataset}@{decision.digest}"
     fix = f"stagegate check {version} --gate {decision.target}"

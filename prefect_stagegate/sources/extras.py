@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prefect_stagegate.errors import MissingExtra
+from prefect_stagegate.errors import MissingExtra, install_hint
 
 EXTRAS = {
     "delta": "delta",
@@ -33,4 +33,4 @@ def missing_extra(extra: str, *, source: str = "") -> MissingExtra:
     'The client library for sftp://nas/data/ is not installed. Install it: pip install "prefect-stagegate[sftp]"'
     """
     message = f"The client library for {source or extra} is not installed"
-    return MissingExtra(message, hint=f'Install it: pip install "prefect-stagegate[{extra}]"', source=source)
+    return MissingExtra(message, hint=install_hint(extra), source=source)

@@ -62,7 +62,7 @@ class PublicationSpec(SpecModel):
 
 
 class RaiSpec(SpecModel):
-    """What whoever trains on the dataset has to know of it: Croissant's vocabulary of responsible AI."""
+    """What trainers must know of the dataset, in Croissant's vocabulary of responsible AI."""
 
     data_collection: Prose | None = Field(
         default=None, description="How the data was collected.", examples=["Reported by the airlines each month."]

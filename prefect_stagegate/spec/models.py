@@ -27,8 +27,8 @@ from prefect_stagegate.spec.fields import (
     TargetName,
     Text,
 )
-from prefect_stagegate.spec.selection import Share
-from prefect_stagegate.spec.sources import MOST_LIMITED, SourceSpec
+from prefect_stagegate.spec.selection import MostTaken, Share
+from prefect_stagegate.spec.sources import SourceSpec
 from prefect_stagegate.units import count_text
 
 VERSION = 1
@@ -134,11 +134,8 @@ class FilesSpec(SpecModel):
         "A larger share holds all of a smaller one.",
         examples=["10%", 0.1],
     )
-    limit: int | None = Field(
+    limit: MostTaken | None = Field(
         default=None,
-        ge=1,
-        le=MOST_LIMITED,
-        strict=True,
         description="At most so many files are opened: those whose paths have the smallest hashes.",
         examples=[1000],
     )

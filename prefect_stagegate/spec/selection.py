@@ -90,6 +90,8 @@ Share = Annotated[
     _any_of({"type": "string", "pattern": _SHARE}, {"type": "number", "exclusiveMinimum": 0, "maximum": 1}),
 ]
 """More than nothing, at most all: `10%`, `1/10` or `0.1`."""
+MostTaken = Annotated[int, Field(ge=1, le=1_000_000, strict=True)]
+"""At most so many: they are in memory until the listing ends."""
 _CONDITION: dict[str, Any] = {"anyOf": [{"type": "string", "minLength": 1}, {"type": "integer"}]}
 Conditions = Annotated[
     tuple[str, ...],

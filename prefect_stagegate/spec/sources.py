@@ -8,10 +8,8 @@ from pydantic import ConfigDict, Field, model_validator
 
 from prefect_stagegate.patterns import Expression
 from prefect_stagegate.spec.fields import ByteSize, CredentialsName, Glob, Options, Prefix, SourceUrl, SpecModel, Text
-from prefect_stagegate.spec.selection import Conditions, Moment, RegularExpression, Share
+from prefect_stagegate.spec.selection import Conditions, Moment, MostTaken, RegularExpression, Share
 
-MOST_LIMITED = 1_000_000
-"""The largest `limit`: its objects are in memory until the listing ends."""
 Rehash = Literal["always", "when_weak", "never"]
 """Which objects a staging reads again although it remembers their pin."""
 
@@ -102,11 +100,8 @@ class SourceSpec(SpecModel):
         "share holds all of a smaller one.",
         examples=["10%", 0.1],
     )
-    limit: int | None = Field(
+    limit: MostTaken | None = Field(
         default=None,
-        ge=1,
-        le=MOST_LIMITED,
-        strict=True,
         description="At most so many objects: those whose paths have the smallest hashes. Applied after all else.",
         examples=[100],
     )

@@ -162,5 +162,5 @@ def _chosen(names: Sequence[str], columns: Collection[str] | None) -> list[str] 
 def _with_partitions(frame: pd.DataFrame, file: str, types: Mapping[str, str]) -> pd.DataFrame:
     """The frame with the columns that the file's folders name."""
     hidden = lowered(types)
-    own = frame[[name for name in frame.columns if name.lower() not in hidden]]
-    return own.assign(**partition_values(file, types)) if types else frame
+    columns = frame[[name for name in frame.columns if name.lower() not in hidden]]
+    return columns.assign(**partition_values(file, types)) if types else frame

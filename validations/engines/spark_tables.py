@@ -42,7 +42,7 @@ def frame_of(session: SparkSession, table: TableJob) -> DataFrame:
     if len(groups) > MOST_HEADERS:
         raise ValueError(f"its text files have more than {MOST_HEADERS} different headers; set `engine: duckdb`")
     frames = [_read(session, paths).withColumn(FILE, f.col("_metadata.file_path")) for paths in groups.values()]
-    frame = reduce(lambda one, other: one.unionByName(other, allowMissingColumns=True), frames)
+    frame = reduce(lambda left, right: left.unionByName(right, allowMissingColumns=True), frames)
     return _with_partitions(frame, table)
 
 
@@ -106,9 +106,9 @@ def _with_partitions(frame: DataFrame, table: TableJob) -> DataFrame:
     if not types:
         return frame
     hidden = lowered([*types, FILE])
-    own = [frame[f"`{name.replace('`', '``')}`"] for name in frame.columns if name.lower() not in hidden]
+    columns = [frame[f"`{name.replace('`', '``')}`"] for name in frame.columns if name.lower() not in hidden]
     values = [_partition(name, kind).alias(name) for name, kind in types.items()]
-    return frame.select(*own, *values, FILE)
+    return frame.select(*columns, *values, FILE)
 
 
 def _partition(name: str, kind: str) -> Column:

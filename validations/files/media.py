@@ -13,7 +13,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from prefect_stagegate.errors import MissingExtra
+from prefect_stagegate.errors import MissingExtra, install_hint
 from prefect_stagegate.units import count_text
 from prefect_stagegate.validations.files.facts import Facts, UnreadableFile, first_line, nonempty
 
@@ -52,10 +52,7 @@ def release(probe: str) -> str:
             return f"safetensors {__version__}"
         import soundfile
     except (ImportError, OSError) as error:  # OSError: soundfile without its C library
-        raise MissingExtra(
-            f"The library for the probe {probe} is not installed",
-            hint='Install it: pip install "prefect-stagegate[media]"',
-        ) from error
+        raise MissingExtra(f"The library for the probe {probe} is not installed", hint=install_hint("media")) from error
     return f"soundfile {soundfile.__version__}, {soundfile.__libsndfile_version__}"
 
 

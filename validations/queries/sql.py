@@ -136,9 +136,9 @@ def _part(kind: str, paths: Sequence[Path], filename: str, *, as_text: bool) -> 
 def _partitioned(rows: str, types: Mapping[str, str], filename: str, *, keep: bool) -> str:
     """Add the partition columns to a query, from the column that holds each row's file."""
     hidden = lowered([*types, *([] if keep else [filename])])
-    own = f"COLUMNS(lambda c: lower(c) NOT IN ({', '.join(literal(name) for name in sorted(hidden))}))"
+    columns = f"COLUMNS(lambda c: lower(c) NOT IN ({', '.join(literal(name) for name in sorted(hidden))}))"
     values = (f"{_partition(name, kind, filename)} AS {identifier(name)}" for name, kind in types.items())
-    return f"SELECT {own}, {', '.join(values)} FROM ({rows})"  # noqa: S608 - names are quoted
+    return f"SELECT {columns}, {', '.join(values)} FROM ({rows})"  # noqa: S608 - names are quoted
 
 
 def _partition(name: str, kind: str, filename: str) -> str:

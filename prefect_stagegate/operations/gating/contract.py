@@ -82,7 +82,7 @@ def limits_of(settings: Settings) -> ValidationLimits:
     )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _CatalogValues:
     """Keeps what validations find out about single files in the catalog."""
 
@@ -91,7 +91,7 @@ class _CatalogValues:
     reread: bool
     is_trial: bool
     loaded: dict[str, FileValues] = field(default_factory=dict)
-    passed: list[PassedProbes] = field(default_factory=list)
+    passed: PassedProbes = NO_PASSES
     """What was loaded of probes."""
 
     def load(self, table: str) -> FileValues:
@@ -117,23 +117,20 @@ class _CatalogValues:
 
     def load_passed(self) -> PassedProbes:
         """Which files passed which probes before. Without it, all files are probed."""
-        if self.reread:
-            return NO_PASSES
-        try:
-            self.passed.append(self.catalog.passed_probes(self.dataset))
-            return self.passed[-1]
-        except CatalogError as error:
-            log.warning("All files of %s are probed again: %s", self.dataset, error)
-            return NO_PASSES
+        if not self.reread:
+            try:
+                self.passed = self.catalog.passed_probes(self.dataset)
+            except CatalogError as error:
+                log.warning("All files of %s are probed again: %s", self.dataset, error)
+        return self.passed
 
     def save_passed(self, passed: PassedProbes) -> None:
         """Keep which files passed which probes, unless it tries another contract."""
         if self.is_trial:
             return
         try:
-            earlier = self.passed[-1] if self.passed else NO_PASSES
             # The record may have 36 MB: it is not written again for the same passes.
-            if (kept := passed.keeping(earlier)) != earlier:
+            if (kept := passed.keeping(self.passed)) != self.passed:
                 self.catalog.put_passed_probes(self.dataset, kept)
         except CatalogError as error:
             log.warning("The next validation probes all files of %s: %s", self.dataset, error)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from threading import Event
 
@@ -11,6 +11,7 @@ from prefect_stagegate.errors import CatalogError, ValidationError
 from prefect_stagegate.operations.address import ResolvedVersion
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.profiles import ALGORITHM, LEVELS, NO_PARTS, ProfileParts, TableProfile, files_digest
+from prefect_stagegate.readiness.checks.pii import ignored_columns
 from prefect_stagegate.spec import Spec
 from prefect_stagegate.validations.files.paths import matcher
 from prefect_stagegate.validations.partitions import row_digests
@@ -46,9 +47,15 @@ def profile_version(
     """
     if version.is_trial:
         return
-    for table in version.spec.contract.tables:
+    try:
+        # All tables at once, since each call reads the whole manifest.
+        by_table = table_files(workspace, version, version.spec.contract.tables)
+    except CatalogError as error:
+        log.warning("No profile of %s is kept: %s", version.dataset, error)
+        return
+    for table, files in by_table.items():
         try:
-            _profile_table(workspace, version, view, table, cancel, progress, reread=reread)
+            _profile_table(workspace, version, view, table, files, cancel, progress, reread=reread)
         except ValidationError as error:
             log.info("Table %s of %s has no profile: %s", table, version.dataset, error)
         except CatalogError as error:
@@ -60,13 +67,13 @@ def _profile_table(
     version: ResolvedVersion,
     view: Path,
     table: str,
+    files: Mapping[str, str],
     cancel: Event | None,
     progress: Callable[[str], None],
     *,
     reread: bool,
 ) -> None:
     catalog, dataset = workspace.catalog, version.dataset
-    files = table_files(workspace, version, [table])[table]
     known = NO_PARTS if reread else _known_parts(workspace, dataset, table)
     with queries(f"table {table} of {dataset}", view, cancel=cancel, discreet=True) as database:
         progress(f"profiling table {table}")
@@ -135,13 +142,11 @@ def _is_whole(profile: TableProfile) -> bool:
 
 
 def withheld_columns(spec: Spec, table: str) -> frozenset[str]:
-    """The columns under a table's `pii`, and those that a gate's `pii` names: to look at, or as maybe personal."""
+    """The columns that the table's `pii` names, or a check `pii` of a gate, under `columns` or `ignore`."""
     withheld = set(spec.contract.tables[table].pii)
     for target in spec.gates:
         for requirement in spec.gate(target).requirements:
             if requirement.check == "pii":
                 withheld.update(requirement.params.get("columns", {}).get(table, ()))
-                begin = f"{table}."
-                ignored = requirement.params.get("ignore", ())
-                withheld.update(name.removeprefix(begin) for name in ignored if name.startswith(begin))
+                withheld.update(ignored_columns(requirement.params.get("ignore", ()), table))
     return frozenset(withheld)

@@ -32,8 +32,8 @@ def report_of(workspace: Workspace, decision: Decision, trial: Spec | None = Non
         UsageError: No spec is stored beside the version.
         CorruptRecord: The log of the target's ref is damaged.
     """
-    log = workspace.catalog.history(decision.dataset, decision.target)
-    earlier = [entry for entry in log if entry.seq <= decision.after]
+    history = workspace.catalog.history(decision.dataset, decision.target)
+    earlier = [entry for entry in history if entry.seq <= decision.after]
     served = moves(earlier)
     about = (decision.dataset, decision.digest, decision.target, decision.policy)
     requested = decision.outcome is DecisionOutcome.WAITING or request_for(workspace, *about) is not None
@@ -64,9 +64,9 @@ def _profiles(workspace: Workspace, decision: Decision, spec: Spec, serves: str)
         yield table_figures(name, profile, before.get(name))
 
 
-def _notes(workspace: Workspace, decision: Decision, log: Sequence[RefEntry]) -> Iterator[str]:
+def _notes(workspace: Workspace, decision: Decision, earlier: Sequence[RefEntry]) -> Iterator[str]:
     """What people must know beside the checks: that the version was withdrawn, and that another policy is proposed."""
-    if withdrawal := withdrawn(log).get(decision.digest):
+    if withdrawal := withdrawn(earlier).get(decision.digest):
         verb = "rolled back from" if withdrawal.action is RefAction.ROLLBACK else "withdrawn from"
         yield (
             f"It was {verb} {decision.target} at {withdrawal.at[:19]}Z by {withdrawal.who}: {withdrawal.reason}. "

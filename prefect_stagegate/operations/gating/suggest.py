@@ -92,7 +92,7 @@ class SuggestedContract:
 
 
 def _with_expectations(gate: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The gate with the check of suites; one that extends another has what that requires."""
+    """Add `expectations` to a gate, unless it has the check or inherits the requirements of another gate."""
     require = gate.get("require", [])
     if gate.get("extends") or any(item == "expectations" or "expectations" in item for item in require):
         return gate

@@ -5,7 +5,7 @@ A check for personal data where none should be.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Literal, get_args
 
 from pydantic import Field
@@ -80,8 +80,14 @@ def pii(context: CheckContext, parameters: Pii) -> CheckResult:
 
 
 def _scan(context: CheckContext, table: str, parameters: Pii) -> Scan:
-    ignored = [name.removeprefix(f"{table}.") for name in parameters.ignore if name.startswith(f"{table}.")]
+    ignored = ignored_columns(parameters.ignore, table)
     return context.measures.scan(table, parameters.columns.get(table, ()), ignored, parameters.patterns)
+
+
+def ignored_columns(ignore: Iterable[str], table: str) -> list[str]:
+    """The columns of one table in `ignore`, which names them as `table.column`."""
+    begin = f"{table}."
+    return [name.removeprefix(begin) for name in ignore if name.startswith(begin)]
 
 
 def _hits(table: str, scan: Scan) -> Iterator[Finding]:

@@ -73,15 +73,20 @@ def _merged(
     document: Document, values: dict[str, Any], reading: ContractReading, contract: OpenDataContractStandard
 ) -> dict[str, Any]:
     """The spec's values with those of the contract; what the spec writes itself wins."""
-    own: dict[str, Any] = values["contract"]
+    written: dict[str, Any] = values["contract"]
     owners = values.get("owners", {})
     levels = _levels(reading, contract)
-    tables = dict(contract_tables(document, reading, contract, own.get("tables") or {}, levels))
-    files = [*_files(contract), *(own.get("files") or [])] if isinstance(own.get("files") or [], list) else own["files"]
+    tables = dict(contract_tables(document, reading, contract, written.get("tables") or {}, levels))
+    beside = written.get("files") or []
+    files = [*_files(contract), *beside] if isinstance(beside, list) else beside
     return {
         **values,
         "owners": {**owners_of(contract), **owners} if isinstance(owners, dict) else owners,
-        "contract": {**own, "tables": {**(own.get("tables") or {}), **tables}, **({"files": files} if files else {})},
+        "contract": {
+            **written,
+            "tables": {**(written.get("tables") or {}), **tables},
+            **({"files": files} if files else {}),
+        },
         **({"gates": with_freshness(values["gates"], levels)} if "gates" in values else {}),
     }
 

@@ -6,7 +6,7 @@ import json
 from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
-from prefect_stagegate.errors import MissingExtra
+from prefect_stagegate.errors import MissingExtra, install_hint
 from prefect_stagegate.spec.document import Document
 
 if TYPE_CHECKING:
@@ -63,8 +63,7 @@ def _library() -> type[OpenDataContractStandard]:
         from open_data_contract_standard.model import OpenDataContractStandard
     except ImportError as error:
         raise MissingExtra(
-            "The library of the Open Data Contract Standard is not installed",
-            hint='Install it: pip install "prefect-stagegate[odcs]"',
+            "The library of the Open Data Contract Standard is not installed", hint=install_hint("odcs")
         ) from error
     return OpenDataContractStandard
 

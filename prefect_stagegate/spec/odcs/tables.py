@@ -85,17 +85,17 @@ def contract_tables(
         if name in names:
             reading.file.report((*loc, "name"), f"another table is called {name!r}, too")
         names.add(name)
-        own = beside.get(name, {})
-        if not isinstance(own, dict):
+        written = beside.get(name, {})
+        if not isinstance(written, dict):
             continue  # the spec's model says what is wrong with it
-        if "columns" in own:
+        if "columns" in written:
             document.report(("contract", "tables", name, "columns"), "stand in the data contract; leave them out here")
         promised = _table(reading, table, loc)
         kept = _kept(reading, table, loc)
         # From the weakest to the strongest: a promise, what this program wrote into the contract, and what the spec
         # writes.
-        values = {**times.get(name, {}), **promised, **kept, **{k: v for k, v in own.items() if v is not None}}
-        values |= _suite(name, promised.get("suite"), kept.get("suite"), own.get("suite"))
+        values = {**times.get(name, {}), **promised, **kept, **{k: v for k, v in written.items() if v is not None}}
+        values |= _suite(name, promised.get("suite"), kept.get("suite"), written.get("suite"))
         if not values.get("files"):
             hint = f"no files are known for this table: write `contract.tables.{name}.files` in the spec"
             reading.leave_out(NoCounterpart(loc, hint))
@@ -103,11 +103,11 @@ def contract_tables(
         yield name, values
 
 
-def _suite(name: str, promised: Any, kept: Any, own: Any) -> dict[str, Any]:
+def _suite(name: str, promised: Any, kept: Any, written: Any) -> dict[str, Any]:
     """The suite of a table: the contract's expectations, then those that the spec adds."""
-    if promised is None and kept is None and own is None:
+    if promised is None and kept is None and written is None:
         return {}
-    added = own if isinstance(own, dict) else {}
+    added = written if isinstance(written, dict) else {}
     heading = {**(kept if isinstance(kept, dict) else {}), **added}
     items = [*(promised or {}).get("expectations", []), *added.get("expectations", [])]
     return {"suite": {"name": name, **heading, "expectations": items}}
