@@ -7,6 +7,7 @@
     │   ├── UnknownRef             no such ref or version
     │   └── MissingExtra           an optional dependency is absent
     ├── GateFailed                 exit 1: the gate refused the version
+    ├── NotReady                   exit 1: a node doesn't hold the version that is named
     ├── GateUndecided              exit 3: the gate could not decide about the version
     ├── WaitingForApproval         exit 4: a request is recorded and unanswered
     ├── SourceError                exit 3: a source can't be used as asked
@@ -192,6 +193,13 @@ def install_hint(extra: str) -> str:
 
 
 class GateFailed(StagegateError):
+    exit_code = ExitCode.GATE_FAILED
+
+
+class NotReady(StagegateError):
+    """A node does not hold the version that is named, complete and current."""
+
+    retryable = True
     exit_code = ExitCode.GATE_FAILED
 
 

@@ -114,6 +114,8 @@ def _folder_or_url(text: str) -> str:
 
 
 def _node(text: str) -> str:
+    if text and not _NODE.fullmatch(text):
+        raise ValueError(f"{text!r} is no name of a node: letters, digits, `.`, `_` and `-`, at most 253")
     return text or platform.node()
 
 
@@ -139,6 +141,12 @@ def _web_address(text: str) -> str:
     return text
 
 
+def _peer_url(text: str) -> str:
+    if text and not re.fullmatch(r"https?://[^/@\s]+", text):
+        raise ValueError(f"{text!r} is no address of a server: write http://HOST:PORT, without a path")
+    return text
+
+
 def _spark(text: str) -> str:
     if text and not _SPARK.fullmatch(text):
         raise ValueError(
@@ -148,6 +156,7 @@ def _spark(text: str) -> str:
     return text
 
 
+_NODE = re.compile(r"[A-Za-z0-9._-]{1,253}")
 _SPARK = re.compile(r"local(\[([0-9]{1,4}|\*)\])?|(spark|sc)://[A-Za-z0-9.\-\[\]:]+(/;use_ssl=(true|false))?")
 
 
@@ -174,9 +183,25 @@ class Settings:
     node: str = _setting(
         "",
         "text",
-        "This node's name in evidence and concurrency limits, where the host's name isn't it, as in a container.",
+        "This node's name in records and limits, where the host's name isn't it, as in a container.",
         _node,
     )
+    node_timeout: float = _setting(
+        "300",
+        "10 to 86400 seconds",
+        "Seconds after which a node's record counts as unknown; the node's agent writes it three times as often.",
+        _seconds(10, 86_400),
+    )
+    site: str = _setting(
+        "", "text", "Nodes of one site read blobs from one another; without it, this node asks no other.", str
+    )
+    peer_url: str = _setting(
+        "",
+        "`http://HOST:PORT` or `https://HOST:PORT`",
+        "Where this node's blob server answers other nodes of the site.",
+        _peer_url,
+    )
+    """Empty where no blob server runs."""
     image_digest: str = _setting(
         "",
         "sha256:…, or a reference by digest",

@@ -18,6 +18,7 @@ from prefect_stagegate.tasks.check_readiness import acheck_readiness, check_read
 from prefect_stagegate.tasks.collect_garbage import acollect_garbage, collect_garbage
 from prefect_stagegate.tasks.held_refs import held_refs
 from prefect_stagegate.tasks.list_sources import list_sources
+from prefect_stagegate.tasks.place import place
 from prefect_stagegate.tasks.plan_transfer import plan_transfer
 from prefect_stagegate.tasks.promote_dataset import apromote_dataset, promote_dataset
 from prefect_stagegate.tasks.publish_version import publish_version
@@ -39,6 +40,7 @@ __all__ = [
     "collect_garbage",
     "held_refs",
     "list_sources",
+    "place",
     "plan_transfer",
     "promote_dataset",
     "publish_version",

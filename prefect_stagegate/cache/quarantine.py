@@ -109,10 +109,18 @@ class Quarantine:
         Raises:
             CacheError: The quarantine can't be read.
         """
+        inodes = self.linked()
+        return [entry for entry in entries if inode_of(view / entry.path) in inodes] if inodes else []
+
+    def linked(self) -> set[int]:
+        """The inodes of rotten blobs that some view may still link to.
+
+        Raises:
+            CacheError: The quarantine can't be read.
+        """
         with explained("read the quarantine", self._layout.quarantine):
             # A blob with one link is in no view any more.
-            inodes = {stat.st_ino for path in self.files() if (stat := path.lstat()).st_nlink > 1}
-        return [entry for entry in entries if inode_of(view / entry.path) in inodes] if inodes else []
+            return {stat.st_ino for path in self.files() if (stat := path.lstat()).st_nlink > 1}
 
     def tidy(self) -> None:
         """Remove the records of blobs that are gone."""

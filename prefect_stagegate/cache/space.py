@@ -150,7 +150,7 @@ class Space:
         for tries_left in reversed(range(_TRIES)):
             # Measured and written under one lock, so that no other writer claims the same bytes in between.
             with explained("reserve space", self._layout.root), locked(self._layout.leases):
-                available = self._measure()
+                available = measure(self._layout, self._rules, self._lease)
                 free = available.bytes - self._left
                 if size <= free:
                     # Never so much ahead that another writer finds no room.
@@ -165,24 +165,27 @@ class Space:
             # Outside of the lock, since a collection needs it. Others may be faster, hence the loop.
             self._make_room(size, size - free, available)
 
-    def _measure(self) -> Available:
-        """The volume's figures now. The caller holds the lock of the leases, so no writer reserves space meanwhile."""
-        volume = os.statvfs(self._layout.root)
-        leases = Leases(self._layout).live(UnreadableRecords())  # a damaged lease's reservation is unknown
-        others = [lease for lease in leases if not self._lease or lease.id != self._lease.id]
-        return Available(
-            volume.f_bavail * volume.f_frsize,
-            self._rules.kept_free(volume.f_blocks * volume.f_frsize),
-            used_bytes(self._layout) if self._rules.limit is not None else None,
-            self._rules.limit,
-            sum(lease.reserved for lease in others),
-        )
-
     def _write_reservation(self) -> None:
         """Write into the lease how many bytes are yet to be written. The caller has a lock of the leases."""
         self._reserved = self._left
         if self._lease is not None:
             write_reserved(self._layout.leases / self._lease.id, self._lease, self._left)
+
+
+def measure(layout: Layout, rules: SpaceRules, lease: Lease | None = None) -> Available:
+    """The volume's figures now, for the writer that holds `lease`.
+
+    A caller that holds the lock of the leases counts on them: no writer reserves space meanwhile.
+    """
+    volume = os.statvfs(layout.root)
+    leases = Leases(layout).live(UnreadableRecords())  # a damaged lease's reservation is unknown
+    return Available(
+        volume.f_bavail * volume.f_frsize,
+        rules.kept_free(volume.f_blocks * volume.f_frsize),
+        used_bytes(layout) if rules.limit is not None else None,
+        rules.limit,
+        sum(other.reserved for other in leases if not lease or other.id != lease.id),
+    )
 
 
 def room(size: int) -> int:

@@ -16,6 +16,7 @@ from prefect_stagegate.catalog.codec import encode
 from prefect_stagegate.catalog.evidence import kept
 from prefect_stagegate.catalog.kept_records import KeptRecords
 from prefect_stagegate.catalog.log import Log, LogMemory
+from prefect_stagegate.catalog.node_records import NodeRecords
 from prefect_stagegate.catalog.policies import Consent, PolicyEntry, prove_adoption
 from prefect_stagegate.catalog.records import Records, open_records
 from prefect_stagegate.catalog.refs import RefAction, RefEntry, prove_move
@@ -42,7 +43,7 @@ PROBE_KEY = "probe"
 PROBE = b"A store that lets this record be created twice can't hold a catalog.\n"
 
 
-class Catalog(VersionRecords, ApprovalRecords, KeptRecords):
+class Catalog(VersionRecords, ApprovalRecords, KeptRecords, NodeRecords):
     """The records that all environments share. `open` makes one; every method may raise `CatalogError`."""
 
     def __init__(self, records: Records, *, memory: LogMemory | None = None, consent: Consent | None = None) -> None:

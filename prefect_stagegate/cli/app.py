@@ -63,6 +63,12 @@ COMMANDS = {
         "path": ("read:path", "Print the folder of a version that lies in this node's cache."),
         "exec": ("read:execute", "Run a command while its version is held."),
     },
+    "Nodes": {
+        "nodes": ("fleet:nodes", "List the nodes: what they hold, their room, and how old their records are."),
+        "where": ("fleet:where", "Show which nodes hold a version, and which have room for it."),
+        "ready": ("fleet:ready", "Exit with 0 only when this node holds what the catalog names, complete."),
+        "agent": ("fleet:agent", "Keep this node's versions current, and its record in the catalog young."),
+    },
     "Compare environments": {
         "env": ("", "Capture this environment, or show how two of them differ."),
     },
@@ -88,6 +94,7 @@ ARGUMENTS = {
     "ls": "[OPTIONS] [DATASET]",
     "status": "[OPTIONS] [DATASET]",
     "exec": "[OPTIONS] DATASET@REF -- COMMAND...",
+    "agent": "[OPTIONS] [DATASET@REF...]",
     "verify": "[OPTIONS] [DATASET@REF]",
     "limits": "[OPTIONS] [SPEC...]",
     "checks": "[OPTIONS] [CHECK]",

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -22,6 +22,12 @@ SECONDS = 10.0
 """How long one call to the API may take."""
 MOST_DAYS = timedelta(days=90)
 """How far back events are read. A server keeps them for 7 days by default."""
+POLLED_SECONDS = 60.0
+"""Prefect's own policy of a queue's health: a live worker polls it at least so often."""
+MOST_QUEUES = 10_000
+"""Queues of a pool that are looked at, at most."""
+_PAGE = 200
+"""Most objects that Prefect's API returns at once."""
 EXECUTED, FAILED = "prefect.automation.action.executed", "prefect.automation.action.failed"
 
 
@@ -145,6 +151,24 @@ def queue(pool: str, name: str) -> Queue:
         work_queue = client.read_work_queue_by_name(name, work_pool_name=pool)
         status = client.read_work_queue_status(work_queue.id)
     return Queue(work_queue.is_paused, status.last_polled, status.late_runs_count)
+
+
+def polled_queues(pool: str) -> frozenset[str]:
+    """The names of a pool's queues that a worker polled within `POLLED_SECONDS`, without paused ones."""
+    since = datetime.now(UTC) - timedelta(seconds=POLLED_SECONDS)
+    names: set[str] = set()
+    with _client(f"work pool {pool!r}") as client:
+        client.read_work_pool(pool)  # raises for a missing pool; the list of its queues would just be empty
+        for offset in range(0, MOST_QUEUES, _PAGE):
+            queues = client.read_work_queues(work_pool_name=pool, limit=_PAGE, offset=offset)
+            names.update(
+                queue.name
+                for queue in queues
+                if queue.last_polled and queue.last_polled >= since and not queue.is_paused
+            )
+            if len(queues) < _PAGE:
+                break
+    return frozenset(names)
 
 
 def deployment(name: str) -> Deployment:

@@ -12,7 +12,17 @@ import pytest
 from prefect_stagegate.cache import Cache
 from prefect_stagegate.cache.layout import Layout
 from prefect_stagegate.cache.leases import Lease, LeaseKind, write_reserved
-from prefect_stagegate.cache.space import AHEAD, RECORDS, SMALL_VOLUME, STEP, Available, Space, SpaceRules, used_bytes
+from prefect_stagegate.cache.space import (
+    AHEAD,
+    RECORDS,
+    SMALL_VOLUME,
+    STEP,
+    Available,
+    Space,
+    SpaceRules,
+    measure,
+    used_bytes,
+)
 from prefect_stagegate.errors import NoSpace
 
 LIMIT = 4 * STEP
@@ -35,7 +45,7 @@ def test_two_writers_never_count_on_the_same_bytes(cache: Cache, writer: Lease) 
 
     with cache.leases.hold(LeaseKind.WRITER, "planes") as other:
         theirs = Space(cache.layout, SpaceRules(limit=LIMIT), other)
-        assert theirs._measure().bytes == STEP
+        assert measure(cache.layout, SpaceRules(limit=LIMIT), other).bytes == STEP
         theirs.claim(STEP)
         with pytest.raises(
             NoSpace, match=r"No space left: needs 1 B more, but .*holds 0 B of its limit.*have reserved 201.3 MB"
@@ -134,7 +144,7 @@ def test_claim_ahead_leaves_space_to_others(cache: Cache, writer: Lease) -> None
 def test_objects_leave_room_for_the_records_of_the_cache(cache: Cache, writer: Lease) -> None:
     volume = os.statvfs(cache.root)
     records = min(RECORDS, volume.f_blocks * volume.f_frsize // SMALL_VOLUME)
-    available = Space(cache.layout, SpaceRules(), writer)._measure()
+    available = measure(cache.layout, SpaceRules(), writer)
     assert (available.floor, available.bytes) == (records, available.free - records)
 
 

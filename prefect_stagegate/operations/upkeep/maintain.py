@@ -6,6 +6,7 @@ from prefect_stagegate.cache.gc import Collection, collect
 from prefect_stagegate.cache.leases import Lease
 from prefect_stagegate.errors import UnknownRef
 from prefect_stagegate.model import Address
+from prefect_stagegate.operations.fleet.record import try_publish
 from prefect_stagegate.operations.read import hold_dataset, locate
 from prefect_stagegate.operations.workspace import Workspace
 
@@ -16,7 +17,10 @@ def collect_garbage(workspace: Workspace, *, dry_run: bool = False) -> Collectio
     Raises:
         CacheError: The cache can't be changed.
     """
-    return collect(workspace.cache.layout, dry_run=dry_run)
+    collection = collect(workspace.cache.layout, dry_run=dry_run)
+    if collection.versions and not dry_run:
+        try_publish(workspace)  # other nodes and schedulers must not count on what is gone
+    return collection
 
 
 def pin(workspace: Workspace, address: Address) -> Lease:

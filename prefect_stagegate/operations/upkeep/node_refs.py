@@ -7,6 +7,7 @@ import logging
 from prefect_stagegate.cache.leases import LeaseKind
 from prefect_stagegate.errors import CacheError, CorruptRecord
 from prefect_stagegate.model import Promotion
+from prefect_stagegate.operations.fleet.record import try_publish
 from prefect_stagegate.operations.workspace import Workspace
 
 log = logging.getLogger(__name__)
@@ -15,20 +16,25 @@ log = logging.getLogger(__name__)
 def point(workspace: Workspace, dataset: str, ref: str, digest: str) -> None:
     """Make the node's copy of a ref name a version, if the version is here.
 
-    Ends when the copy names what the catalog's ref names, or the catalog's version isn't here.
+    Ends when the copy names what the catalog's ref names, or the catalog's version isn't here. After a move the node's
+    record is written.
 
     Raises:
         CacheError: The copy can't be written.
     """
+    moved = False
     while _current(workspace, dataset, ref) != digest:
         # Under a lease, so that no collection takes the view between the look and the move.
         with workspace.cache.leases.hold(LeaseKind.READER, dataset, digest, f"move {ref}"):
             if workspace.cache.views.path(dataset, digest) is None:
-                return
+                break
             workspace.cache.refs.put(dataset, ref, digest)
+            moved = True
         # Others may have moved the catalog's ref since the caller read it, and this copy before the caller did.
         head = workspace.catalog.ref(dataset, ref)
         digest = head.digest if head else digest
+    if moved:
+        try_publish(workspace)
 
 
 def _current(workspace: Workspace, dataset: str, ref: str) -> str | None:

@@ -1,0 +1,194 @@
+"""`stagegate nodes`, `where`, `ready` and `agent`: what each node holds, and what this one should."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import timedelta
+from typing import Annotated
+
+from cyclopts import Parameter
+from rich.table import Table
+from rich.text import Text
+
+from prefect_stagegate.cli.common import (
+    Json,
+    Places,
+    VersionName,
+    end_unreadable,
+    escaped,
+    print_json,
+    print_table,
+    say,
+    say_line,
+    unreadable_lines,
+)
+from prefect_stagegate.clock import moment, now
+from prefect_stagegate.errors import ExitCode
+from prefect_stagegate.model import Address
+from prefect_stagegate.nodes import NodePlacement, NodeRecord, Placement
+from prefect_stagegate.operations.fleet.agent import run_agent
+from prefect_stagegate.operations.fleet.placement import find_version, list_nodes
+from prefect_stagegate.operations.fleet.ready import require_on_node, wait_until_ready
+from prefect_stagegate.readiness.wording import age_text
+from prefect_stagegate.units import bytes_text, count_text, parse_duration
+from prefect_stagegate.unreadable import UnreadableRecords
+
+
+def nodes(*, json: Json = False, places: Places | None = None) -> None:
+    """List the nodes that wrote a record: what they hold, their room, and how old the record is.
+
+    A record is written after staging and collecting, and by `stagegate agent`. One that is older than
+    STAGEGATE_NODE_TIMEOUT says nothing of the node as it is now.
+
+    For example:
+
+    - `stagegate nodes`
+    - `stagegate nodes --json`
+    """
+    unreadable = UnreadableRecords()
+    workspace = (places or Places()).workspace()
+    records = list_nodes(workspace, unreadable)
+    timeout = workspace.settings.node_timeout
+    if json:
+        lines = [{**asdict(record), "current": record.is_current(now(), timeout)} for record in records]
+        print_json([*lines, *unreadable_lines(unreadable.all)])
+    elif records:
+        _print_nodes(records, timeout)
+    else:
+        say("No node wrote a record yet. `stagegate stage` and `stagegate agent` write one.")
+    end_unreadable(unreadable.all)
+
+
+def _print_nodes(records: Sequence[NodeRecord], timeout: float) -> None:
+    table = Table(
+        "node", "site", "record", "versions", "partly", "used", "room", "gpus", "blobs at", box=None, pad_edge=False
+    )
+    for record in records:
+        age = f"{age_text(max(now() - moment(record.at), timedelta(0)))} old"
+        complete = sum(held.is_complete for held in record.versions)
+        cells = (
+            record.name,
+            record.site or "-",
+            age if record.is_current(now(), timeout) else f"unknown, {age}",
+            str(complete),
+            str(len(record.versions) - complete),
+            bytes_text(record.used),
+            bytes_text(record.room),
+            ", ".join(f"{count} × {model}" for model, count in record.gpus.items()) or "-",
+            record.url or "-",
+        )
+        table.add_row(*(Text(escaped(cell)) for cell in cells))
+    print_table(table)
+
+
+def where(address: VersionName, /, *, json: Json = False, places: Places | None = None) -> None:
+    """Show which nodes hold a version: complete, partly, with or without room for it, or unknown.
+
+    For example:
+
+    - `stagegate where nycflights@production`
+
+    Parameters
+    ----------
+    address
+        DATASET@REF, DATASET@REF~1 or DATASET@sha256:…; without a ref, `latest`.
+    """
+    unreadable = UnreadableRecords()
+    found = find_version((places or Places()).workspace(), Address.parse(address), unreadable)
+    if json:
+        print_json({**asdict(found), "unreadable": [asdict(record) for record in unreadable.all]})
+    else:
+        say(f"{found.dataset}@{found.digest}, {bytes_text(found.bytes)}")
+        complete = len(found.having(Placement.COMPLETE))
+        say(f"complete on {complete:,} of {count_text(len(found.nodes), 'node')}")
+        for node in found.nodes:
+            say_line(f"  {node.node:<24} {_placement_text(node)}")
+    end_unreadable(unreadable.all)
+
+
+def _placement_text(node: NodePlacement) -> str:
+    texts = {
+        Placement.COMPLETE: "complete",
+        Placement.PARTIAL: f"partly: {bytes_text(node.missing)} missing" + (", being fetched" if node.fetching else ""),
+        Placement.ABSENT: f"absent: {bytes_text(node.room)} free",
+        Placement.NO_ROOM: f"no room: {bytes_text(node.missing)} missing, {bytes_text(node.room)} free",
+        Placement.UNKNOWN: f"unknown: its record is of {node.at[:19]}Z",
+    }
+    names = f"  named by {', '.join(node.names)}" if node.names else ""
+    return f"{texts[node.placement]}{names}"
+
+
+def ready(
+    address: VersionName,
+    /,
+    *,
+    wait: Annotated[bool, Parameter(negative="", help="Wait until this node holds it.")] = False,
+    timeout: Annotated[str, Parameter(metavar="TIME", help="The longest wait, as in 30m.")] = "1h",
+    json: Json = False,
+    places: Places | None = None,
+) -> None:
+    """Exit with 0 only when this node holds exactly the version that the catalog names, complete.
+
+    For the start of a job on this node: an init container, a Slurm prolog, a script. Otherwise it exits with 1 and says
+    why: the node lacks the version, its copy of the ref names another one, a file rotted, or the version was withdrawn.
+
+    For example:
+
+    - `stagegate ready nycflights@production --wait --timeout 30m`
+
+    Parameters
+    ----------
+    address
+        DATASET@REF or DATASET@sha256:…; without a ref, `latest`.
+    """
+    parsed, longest = Address.parse(address), parse_duration(timeout)
+    workspace = (places or Places()).workspace()
+    if wait:
+        found = wait_until_ready(
+            workspace,
+            parsed,
+            longest.total_seconds(),
+            lambda reason: print(escaped(f"waiting: {reason}"), file=sys.stderr),
+        )
+    else:
+        found = require_on_node(workspace, parsed)
+    if json:
+        print_json(asdict(found))
+    else:
+        say(f"{found.dataset}@{found.digest} is ready: {found.path}")
+
+
+def agent(
+    *addresses: Annotated[str, Parameter(name="DATASET@REF")],
+    once: Annotated[bool, Parameter(negative="", help="Do one round and end.")] = False,
+    places: Places | None = None,
+) -> None:
+    """Keep this node's versions current, and its record in the catalog young, until it is stopped.
+
+    Fetches what each ref names in the catalog, and moves this node's copy when the version is complete here. The record
+    tells `stagegate nodes`, `where` and other nodes what this one holds; it is written three times in
+    STAGEGATE_NODE_TIMEOUT.
+
+    For example:
+
+    - `stagegate agent nycflights@production`
+    - `stagegate agent --once`
+
+    Parameters
+    ----------
+    addresses
+        Refs to keep current; without any, the targets' refs that this node has copies of.
+    """
+    wanted = [Address.parse(address) for address in addresses]
+    workspace = (places or Places()).workspace()
+
+    def report(line: str) -> None:
+        say_line(f"{now():%Y-%m-%dT%H:%M:%SZ} {line}")
+        sys.stdout.flush()
+
+    all_well = run_agent(workspace, wanted, report=report, cancel=threading.Event(), once=once)
+    if not all_well:
+        sys.exit(ExitCode.ERROR)

@@ -1,0 +1,130 @@
+"""What a node says of itself: the versions that its cache holds, its room, and where its blob server answers. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+
+from prefect_stagegate.clock import moment
+
+CLOCK_SKEW = 60.0
+"""Seconds by which a record may lie ahead of the reader's clock."""
+
+
+@dataclass(frozen=True, slots=True)
+class HeldVersion:
+    """A version that lies in a node's cache, or a part of it."""
+
+    dataset: str
+    digest: str
+    bytes: int
+    """Bytes of all its entries."""
+    missing: int = 0
+    """Bytes of its entries that the node lacks or that rotted there; 0 for a complete version."""
+    fetching: bool = False
+    """Whether the node is fetching it."""
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether its view is published and no file of it is known to be rotten."""
+        return not self.missing and not self.fetching
+
+
+@dataclass(frozen=True, slots=True)
+class NodeRecord:
+    """One node, as it was at `at`. The catalog keeps the newest record of each node."""
+
+    name: str
+    at: str
+    """When it was written, as ISO 8601 by the node's clock."""
+    cache: str
+    """The cache's folder."""
+    versions: tuple[HeldVersion, ...] = ()
+    refs: Mapping[str, str] = field(default_factory=dict)
+    """The node's copies of refs: the digest by `dataset@ref`."""
+    used: int = 0
+    """Bytes of the volume that the cache takes."""
+    room: int = 0
+    """Bytes that a writer may still write there."""
+    site: str = ""
+    """Nodes of one site read blobs from one another; empty for a node that asks no other."""
+    url: str = ""
+    """The URL of its blob server; empty without one."""
+    gpus: Mapping[str, int] = field(default_factory=dict)
+    """How many of each model."""
+    environment: str = ""
+    """The fingerprint of its environment."""
+
+    def age(self, now: datetime) -> float:
+        """Seconds since it was written."""
+        return (now - moment(self.at)).total_seconds()
+
+    def is_current(self, now: datetime, timeout: float) -> bool:
+        """Whether it was written at most `timeout` seconds ago. Any other says nothing of the node as it is now."""
+        return -CLOCK_SKEW <= self.age(now) <= timeout
+
+    def version(self, dataset: str, digest: str) -> HeldVersion | None:
+        """What the node holds of a version; None for nothing."""
+        return next((held for held in self.versions if (held.dataset, held.digest) == (dataset, digest)), None)
+
+
+class Placement(StrEnum):
+    """What a node has of a version."""
+
+    COMPLETE = "complete"
+    PARTIAL = "partial"
+    """A part of its bytes is there, or it is being fetched, and the rest fits."""
+    ABSENT = "absent"
+    """Nothing is there, and all of it fits."""
+    NO_ROOM = "no room"
+    """What is missing does not fit without a collection."""
+    UNKNOWN = "unknown"
+    """The node's record is too old, or can't be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodePlacement:
+    """What one node has of one version."""
+
+    node: str
+    placement: Placement
+    missing: int
+    """Bytes that the node lacks, as far as its record says."""
+    names: tuple[str, ...] = ()
+    """The node's refs that name the version."""
+    fetching: bool = False
+    room: int = 0
+    at: str = ""
+    """When the node's record was written."""
+
+
+def placement(record: NodeRecord, dataset: str, digest: str, size: int, now: datetime, timeout: float) -> NodePlacement:
+    """What a node has of a version of `size` bytes.
+
+    Args:
+        record: The node's newest record.
+        dataset: The version's dataset.
+        digest: The version's digest.
+        size: Bytes of all its entries.
+        now: The reader's time.
+        timeout: Seconds after which a record counts as unknown.
+    """
+    held = record.version(dataset, digest)
+    missing = held.missing if held else size
+    fetching = bool(held and held.fetching)
+    if not record.is_current(now, timeout):
+        state = Placement.UNKNOWN
+    elif held and held.is_complete:
+        state = Placement.COMPLETE
+    elif missing > record.room:
+        state = Placement.NO_ROOM
+    elif fetching or missing < size:
+        state = Placement.PARTIAL
+    else:
+        state = Placement.ABSENT
+    prefix = f"{dataset}@"
+    names = [ref for ref, named in record.refs.items() if ref.startswith(prefix) and named == digest]
+    refs = tuple(sorted(name.removeprefix(prefix) for name in names))
+    return NodePlacement(record.name, state, missing, refs, fetching, record.room, record.at)

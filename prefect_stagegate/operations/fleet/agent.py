@@ -1,0 +1,119 @@
+"""The node's agent: keeps this node's copies of versions current, and its record in the catalog young."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+
+from prefect_stagegate.errors import Cancelled, StagegateError
+from prefect_stagegate.model import LATEST, Address
+from prefect_stagegate.nodes import NodeRecord
+from prefect_stagegate.operations.fleet.record import publish_record
+from prefect_stagegate.operations.staging.stage import stage
+from prefect_stagegate.operations.workspace import Workspace
+
+HEARTBEATS = 3
+"""Records that the agent writes in the time after which one counts as unknown."""
+
+Report = Callable[[str], None]
+"""Takes a line for the log: what changed, or what failed."""
+Published = Callable[[NodeRecord], None]
+"""Takes each record that was written."""
+
+
+def run_agent(
+    workspace: Workspace,
+    addresses: Iterable[Address] = (),
+    *,
+    report: Report,
+    published: Published = lambda _: None,
+    cancel: threading.Event,
+    once: bool = False,
+) -> bool:
+    """Fetch what the node should hold, and write the node's record, until `cancel` is set.
+
+    The record is written also while a fetch goes on. An address that can't be fetched keeps no other from being.
+
+    Args:
+        workspace: Cache and catalog.
+        addresses: Refs that this node keeps current; without any, the targets' refs that it has copies of.
+        report: Takes lines for the log.
+        published: Takes each record after it was written.
+        cancel: Set it to end soon.
+        once: Whether to end after one round.
+
+    Returns:
+        Whether the last round fetched what it should, and wrote the record.
+    """
+    pause = workspace.settings.node_timeout / HEARTBEATS
+    wanted = tuple(addresses)
+    if once:
+        fetched = reconcile(workspace, wanted, report, cancel)
+        return _publish(workspace, report, published) and fetched
+    with _reconciling(workspace, wanted, report, cancel, pause):
+        while True:
+            written = _publish(workspace, report, published)
+            if cancel.wait(pause):
+                return written
+
+
+def reconcile(workspace: Workspace, addresses: tuple[Address, ...], report: Report, cancel: threading.Event) -> bool:
+    """Fetch what the addresses name in the catalog now, and move the node's copies of their refs.
+
+    Returns:
+        Whether all of them are current.
+    """
+    current = True
+    for address in addresses or _held_targets(workspace):
+        try:
+            before = workspace.cache.refs.get(address.dataset, address.ref or LATEST) if address.ref else None
+            version = stage(workspace, address, cancel=cancel)
+        except Cancelled:
+            return False
+        except StagegateError as error:
+            current = False
+            report(f"{address} could not be fetched: {error}")
+        else:
+            if version.bytes_fetched or (address.ref and before != version.digest):
+                report(f"{address} is {version.digest}: {version.bytes_fetched:,} bytes fetched")
+    return current
+
+
+@contextmanager
+def _reconciling(
+    workspace: Workspace, addresses: tuple[Address, ...], report: Report, cancel: threading.Event, pause: float
+) -> Iterator[None]:
+    """Reconcile again and again in a thread of its own during the block."""
+
+    def loop() -> None:
+        while not cancel.is_set():
+            try:
+                reconcile(workspace, addresses, report, cancel)
+            except StagegateError as error:
+                report(f"This node's refs could not be read: {error}")
+            cancel.wait(pause)
+
+    thread = threading.Thread(target=loop, name="stagegate-reconcile", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        cancel.set()
+        thread.join(1.0)
+
+
+def _publish(workspace: Workspace, report: Report, published: Published) -> bool:
+    try:
+        record = publish_record(workspace)
+    except StagegateError as error:
+        report(f"The node's record was not written: {error}")
+        return False
+    published(record)
+    return True
+
+
+def _held_targets(workspace: Workspace) -> tuple[Address, ...]:
+    """The targets' refs that this node has copies of. `latest` is moved by staging alone."""
+    refs = workspace.cache.refs
+    return tuple(Address(dataset, ref) for dataset in refs.datasets() for ref in refs.names(dataset) if ref != LATEST)

@@ -1,0 +1,127 @@
+"""Whether this node holds exactly what a ref of the catalog names, complete: what a job on the node waits for."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from prefect_stagegate.cache.quarantine import Quarantine
+from prefect_stagegate.catalog import withdrawn
+from prefect_stagegate.errors import CatalogError, CorruptRecord, NotReady
+from prefect_stagegate.model import LATEST, Address
+from prefect_stagegate.operations.workspace import Workspace
+from prefect_stagegate.units import digest_text
+
+POLL_SECONDS = 5.0
+"""Seconds between two looks, more or less a fifth, so that a thousand jobs don't ask the catalog at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeReadiness:
+    """Whether this node holds the version of an address."""
+
+    dataset: str
+    ref: str
+    """Empty for an address by digest."""
+    digest: str
+    """The version that the catalog names."""
+    path: str
+    """The version's folder; empty while it isn't complete here."""
+    problem: str
+    """Why this node isn't ready; empty when it is."""
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether a job may start here."""
+        return not self.problem
+
+
+def node_readiness(workspace: Workspace, address: Address) -> NodeReadiness:
+    """Compare this node's cache with what the catalog's ref names now.
+
+    Raises:
+        UsageError: There is no such dataset, ref or version.
+        CorruptRecord: The ref's log or the version's manifest is damaged.
+        CatalogError: The catalog can't be read.
+    """
+    dataset, ref = address.dataset, "" if address.is_version else address.ref or LATEST
+    digest = workspace.catalog.resolve(address)
+    view = workspace.cache.views.path(dataset, digest)
+    problem = _withdrawal(workspace, dataset, ref, digest) or _absence(workspace, dataset, ref, digest)
+    return NodeReadiness(dataset, ref, digest, str(view) if view and not problem else "", problem)
+
+
+def require_on_node(workspace: Workspace, address: Address) -> NodeReadiness:
+    """As `node_readiness`, and raise unless it is ready.
+
+    Raises:
+        NotReady: This node doesn't hold the version; the message says why.
+    """
+    readiness = node_readiness(workspace, address)
+    if readiness.problem:
+        raise NotReady(
+            f"{address} is not ready on {workspace.settings.node}: {readiness.problem}",
+            hint=f"`stagegate stage {address}` fetches it; `stagegate agent {address}` keeps it current.",
+            dataset=address.dataset,
+        )
+    return readiness
+
+
+def wait_until_ready(
+    workspace: Workspace, address: Address, seconds: float, waiting: Callable[[str], None] = lambda _: None
+) -> NodeReadiness:
+    """Wait until this node holds the version. A catalog that can't be reached is asked again.
+
+    Args:
+        workspace: Cache and catalog.
+        address: The version.
+        seconds: The longest wait.
+        waiting: Called with each new reason to wait.
+
+    Raises:
+        NotReady: The time is over.
+        UsageError: There is no such dataset.
+        CorruptRecord: A record about the version is damaged.
+    """
+    deadline, last = time.monotonic() + seconds, ""
+    while True:
+        try:
+            return require_on_node(workspace, address)
+        except CorruptRecord:
+            raise
+        except (CatalogError, NotReady) as error:
+            if time.monotonic() >= deadline:
+                raise
+            if error.message != last:
+                waiting(error.message)
+                last = error.message
+        pause = POLL_SECONDS * random.uniform(0.8, 1.2)  # noqa: S311
+        time.sleep(max(0.0, min(pause, deadline - time.monotonic())))
+
+
+def _withdrawal(workspace: Workspace, dataset: str, ref: str, digest: str) -> str:
+    """Why the version that a target names may not be used any more; empty when it may."""
+    if ref in ("", LATEST):
+        return ""
+    withdrawal = withdrawn(workspace.catalog.history(dataset, ref)).get(digest)
+    return f"{digest_text(digest)} was withdrawn by {withdrawal.who}: {withdrawal.reason}" if withdrawal else ""
+
+
+def _absence(workspace: Workspace, dataset: str, ref: str, digest: str) -> str:
+    """What this node lacks of a version; empty when it is complete, and the node's copy of the ref names it."""
+    view = workspace.cache.views.path(dataset, digest)
+    if view is None:
+        return f"this node lacks {digest_text(digest)}"
+    quarantine = Quarantine(workspace.cache.layout)
+    # Manifests are read only where something rotted.
+    if quarantine.linked():
+        entries = workspace.catalog.manifest(dataset, digest).entries()
+        if rotten := quarantine.rotten_files(view, entries):
+            return f"{rotten[0].path} of {digest_text(digest)} rotted here; `stagegate verify --repair` replaces it"
+    if ref:
+        named = workspace.cache.refs.get(dataset, ref)
+        if named != digest:
+            return f"this node's {ref} names {digest_text(named)}" if named else f"this node has no copy of {ref}"
+    return ""

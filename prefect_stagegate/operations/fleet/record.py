@@ -1,0 +1,143 @@
+"""This node's record in the catalog: written after staging and collecting, and by the node's agent."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+from prefect_stagegate.cache.leases import LeaseKind
+from prefect_stagegate.cache.quarantine import Quarantine
+from prefect_stagegate.cache.space import SpaceRules, measure, used_bytes
+from prefect_stagegate.clock import now, stamp
+from prefect_stagegate.environment import Environment
+from prefect_stagegate.errors import StagegateError
+from prefect_stagegate.nodes import HeldVersion, NodeRecord
+from prefect_stagegate.operations.environment import capture_environment
+from prefect_stagegate.operations.workspace import Workspace
+from prefect_stagegate.settings import Settings
+from prefect_stagegate.unreadable import UnreadableRecords
+
+log = logging.getLogger(__name__)
+
+
+def publish_record(workspace: Workspace, fetching: tuple[str, str] | None = None) -> NodeRecord:
+    """Write what this node holds now to the catalog.
+
+    Args:
+        workspace: Cache and catalog.
+        fetching: Dataset and digest of a version that the caller begins to fetch.
+
+    Raises:
+        CacheError: The cache can't be read.
+        CatalogError: The record can't be written.
+    """
+    record = build_record(workspace, fetching)
+    workspace.catalog.put_node(record)
+    return record
+
+
+def try_publish(workspace: Workspace, fetching: tuple[str, str] | None = None) -> None:
+    """As `publish_record`; a failure is logged, since it ends no staging: the old record becomes unknown by itself."""
+    try:
+        publish_record(workspace, fetching)
+    except StagegateError as error:
+        log.warning("The record of the node %s was not written: %s", workspace.settings.node, error)
+
+
+@contextmanager
+def recorded_fetch(workspace: Workspace, dataset: str, digest: str) -> Iterator[None]:
+    """Record that this node fetches a version, and when the block ends, however it ends, what it holds then."""
+    try_publish(workspace, (dataset, digest))
+    try:
+        yield
+    finally:
+        try_publish(workspace)
+
+
+def build_record(workspace: Workspace, fetching: tuple[str, str] | None = None) -> NodeRecord:
+    """This node's record as of now. The catalog is asked only about versions that the last record lacks.
+
+    Raises:
+        CacheError: The cache can't be read.
+        CatalogError: A record can't be read.
+    """
+    settings, layout = workspace.settings, workspace.cache.layout
+    last = _last_record(workspace)
+    environment = _environment(settings, workspace.cache.root)
+    rules = SpaceRules(settings.free_floor, settings.max_size)
+    unreadable = UnreadableRecords()
+    refs = {
+        f"{dataset}@{ref}": digest
+        for dataset in workspace.cache.refs.datasets()
+        for ref, digest in workspace.cache.refs.of(dataset, unreadable).items()
+    }
+    return NodeRecord(
+        settings.node,
+        stamp(now()),
+        str(workspace.cache.root),
+        tuple(_held_versions(workspace, last, fetching, unreadable)),
+        refs,
+        used_bytes(layout),
+        max(0, measure(layout, rules).bytes),
+        settings.site,
+        settings.peer_url,
+        environment.gpus,
+        environment.fingerprint,
+    )
+
+
+def _held_versions(
+    workspace: Workspace, last: NodeRecord | None, fetching: tuple[str, str] | None, unreadable: UnreadableRecords
+) -> Iterator[HeldVersion]:
+    """The versions that lie here, complete ones and, as far as they are known, parts of others."""
+    known = {(held.dataset, held.digest): held for held in last.versions} if last else {}
+    complete = set(workspace.cache.views.all())
+    has_rotten = bool(Quarantine(workspace.cache.layout).linked())
+    writers = {lease.dataset for lease in workspace.cache.leases.live(unreadable) if lease.kind is LeaseKind.WRITER}
+    partial = {key for key, held in known.items() if held.missing or held.fetching}
+    for dataset, digest in sorted(complete | partial | ({fetching} if fetching else set())):
+        # A version that is in no catalog yet, or not any more, is left out.
+        with unreadable.skip(dataset):
+            held = known.get((dataset, digest)) or HeldVersion(
+                dataset, digest, workspace.catalog.sums(dataset, digest).bytes
+            )
+            if (dataset, digest) in complete:
+                missing = _rotten_bytes(workspace, dataset, digest) if has_rotten else 0
+                yield replace(held, missing=missing, fetching=False)
+                continue
+            missing = _missing_bytes(workspace, dataset, digest)
+            is_fetched = (dataset, digest) == fetching or (held.fetching and dataset in writers)
+            if is_fetched or missing < held.bytes:
+                yield replace(held, missing=missing, fetching=is_fetched)
+
+
+def _last_record(workspace: Workspace) -> NodeRecord | None:
+    """The node's last record; None where it has none, or a damaged one: it will be replaced."""
+    unreadable = UnreadableRecords()
+    with unreadable.skip(""):
+        return workspace.catalog.node(workspace.settings.node)
+    return None
+
+
+def _missing_bytes(workspace: Workspace, dataset: str, digest: str) -> int:
+    """Bytes of a version's blobs that this node lacks; a blob that is several entries counts for each."""
+    holds = workspace.cache.blobs.holds
+    entries = workspace.catalog.manifest(dataset, digest).entries()
+    return sum(entry.size for entry in entries if not holds(entry.digest, entry.size))
+
+
+def _rotten_bytes(workspace: Workspace, dataset: str, digest: str) -> int:
+    """Bytes of a version's files that are links to rotten blobs."""
+    view = workspace.cache.layout.view(dataset, digest)
+    entries = workspace.catalog.manifest(dataset, digest).entries()
+    return sum(entry.size for entry in Quarantine(workspace.cache.layout).rotten_files(view, entries))
+
+
+@cache
+def _environment(settings: Settings, root: Path) -> Environment:
+    """The environment of this process, captured once."""
+    return capture_environment(settings, root)
