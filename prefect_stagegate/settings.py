@@ -143,7 +143,7 @@ def _web_address(text: str) -> str:
 
 def _peer_url(text: str) -> str:
     if text and not re.fullmatch(r"https?://[^/@\s]+", text):
-        raise ValueError(f"{text!r} is no address of a server: write http://HOST:PORT, without a path")
+        raise ValueError("is no address of a server: write http://HOST:PORT, without a user and a path")
     return text
 
 

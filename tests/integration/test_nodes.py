@@ -21,8 +21,8 @@ from prefect_stagegate.errors import CorruptRecord, NotReady, StagegateError
 from prefect_stagegate.model import Address
 from prefect_stagegate.nodes import Placement
 from prefect_stagegate.operations.fleet.agent import run_agent
+from prefect_stagegate.operations.fleet.node_readiness import node_readiness, require_on_node, wait_until_ready
 from prefect_stagegate.operations.fleet.placement import choose_node, find_version
-from prefect_stagegate.operations.fleet.ready import node_readiness, require_on_node, wait_until_ready
 from prefect_stagegate.operations.gating.rollback import rollback
 from prefect_stagegate.operations.staging.stage import stage
 from prefect_stagegate.operations.upkeep.maintain import collect_garbage
@@ -195,7 +195,7 @@ def test_rotten_file_is_not_ready_until_repaired(scenario: Scenario) -> None:
 
 
 def test_wait_ends_when_the_agent_has_fetched(scenario: Scenario, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("prefect_stagegate.operations.fleet.ready.POLL_SECONDS", 0.05)
+    monkeypatch.setattr("prefect_stagegate.operations.fleet.node_readiness.POLL_SECONDS", 0.05)
     home, gpu = scenario.node(), node(scenario, "gpu-1")
     version = stage(home, scenario.spec())
     reasons: list[str] = []

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from prefect_stagegate.errors import Cancelled, StagegateError
 from prefect_stagegate.model import LATEST, Address
 from prefect_stagegate.nodes import NodeRecord
-from prefect_stagegate.operations.fleet.record import publish_record
+from prefect_stagegate.operations.fleet.own_record import publish_record
 from prefect_stagegate.operations.staging.stage import stage
 from prefect_stagegate.operations.workspace import Workspace
 

@@ -11,7 +11,7 @@ from prefect_stagegate.cache.leases import Lease, LeaseKind
 from prefect_stagegate.cache.views import Draft
 from prefect_stagegate.errors import TransferFailed
 from prefect_stagegate.model import LATEST, Address, Entry, Version
-from prefect_stagegate.operations.fleet.record import recorded_fetch
+from prefect_stagegate.operations.fleet.own_record import recorded_fetch
 from prefect_stagegate.operations.staging.origins import plan_origins, spec_with_sources
 from prefect_stagegate.operations.staging.sources import open_sources
 from prefect_stagegate.operations.upkeep.eviction import claim_space, space_for

@@ -9,7 +9,7 @@ from prefect_stagegate.cache.gc import Collection, collect
 from prefect_stagegate.cache.leases import Lease
 from prefect_stagegate.errors import StagegateError, UnknownRef
 from prefect_stagegate.model import Address
-from prefect_stagegate.operations.fleet.record import publish_record
+from prefect_stagegate.operations.fleet.own_record import publish_record
 from prefect_stagegate.operations.read import hold_dataset, locate
 from prefect_stagegate.operations.workspace import Workspace
 
