@@ -55,7 +55,7 @@ class NodeRecord:
     gpus: Mapping[str, int] = field(default_factory=dict)
     """How many of each model."""
     environment: str = ""
-    """The fingerprint of its environment."""
+    """The fingerprint of its environment, as its agent captured it last; without one, as at its first record."""
 
     def age(self, now: datetime) -> float:
         """Seconds since it was written."""

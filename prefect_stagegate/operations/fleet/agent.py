@@ -105,7 +105,7 @@ def _reconciling(
 
 def _publish(workspace: Workspace, report: Report, published: Published) -> bool:
     try:
-        record = publish_record(workspace)
+        record = publish_record(workspace, recapture=True)
     except StagegateError as error:
         report(f"The node's record was not written: {error}")
         return False

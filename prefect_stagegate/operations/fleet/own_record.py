@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
@@ -13,7 +13,6 @@ from prefect_stagegate.cache.leases import Lease, LeaseKind
 from prefect_stagegate.cache.quarantine import Quarantine
 from prefect_stagegate.cache.space import SpaceRules, measure, used_bytes
 from prefect_stagegate.clock import now, stamp
-from prefect_stagegate.environment import Environment
 from prefect_stagegate.errors import StagegateError
 from prefect_stagegate.nodes import HeldVersion, NodeRecord
 from prefect_stagegate.operations.environment import capture_environment
@@ -28,19 +27,23 @@ VersionKey = tuple[str, str]
 """Dataset and digest."""
 
 
-def publish_record(workspace: Workspace, begun: VersionKey | None = None, ended: Lease | None = None) -> NodeRecord:
+def publish_record(
+    workspace: Workspace, begun: VersionKey | None = None, ended: Lease | None = None, *, recapture: bool = False
+) -> NodeRecord:
     """Write what this node holds now to the catalog.
 
     Args:
         workspace: Cache and catalog.
         begun: A version that the caller begins to fetch.
         ended: The lease of a writer that has just ended its fetch.
+        recapture: Whether this process captures the node's environment, which takes 0.1 s once. Otherwise the last
+            record's is kept, where there is one.
 
     Raises:
         CacheError: The cache can't be read.
         CatalogError: The record can't be written.
     """
-    record = build_record(workspace, begun, ended)
+    record = build_record(workspace, begun, ended, recapture=recapture)
     workspace.catalog.put_node(record)
     return record
 
@@ -66,7 +69,9 @@ def recorded_fetch(workspace: Workspace, writer: Lease, dataset: str, digest: st
         try_publish(workspace, ended=writer)
 
 
-def build_record(workspace: Workspace, begun: VersionKey | None = None, ended: Lease | None = None) -> NodeRecord:
+def build_record(
+    workspace: Workspace, begun: VersionKey | None = None, ended: Lease | None = None, *, recapture: bool = False
+) -> NodeRecord:
     """This node's record as of now, with the arguments of `publish_record`.
 
     The catalog is asked only about versions that the last record lacks.
@@ -77,7 +82,7 @@ def build_record(workspace: Workspace, begun: VersionKey | None = None, ended: L
     """
     settings, layout = workspace.settings, workspace.cache.layout
     last = _last_record(workspace)
-    environment = _environment(settings, workspace.cache.root)
+    gpus, fingerprint = (last.gpus, last.environment) if last and not recapture else _environment(settings, layout.root)
     rules = SpaceRules(settings.free_floor, settings.max_size)
     unreadable = UnreadableRecords()
     refs = {
@@ -95,8 +100,8 @@ def build_record(workspace: Workspace, begun: VersionKey | None = None, ended: L
         max(0, measure(layout, rules).bytes),
         settings.site,
         settings.peer_url,
-        environment.gpus,
-        environment.fingerprint,
+        gpus,
+        fingerprint,
     )
 
 
@@ -152,6 +157,7 @@ def _rotten_bytes(workspace: Workspace, dataset: str, digest: str) -> int:
 
 
 @cache
-def _environment(settings: Settings, root: Path) -> Environment:
-    """The environment of this process, captured once."""
-    return capture_environment(settings, root)
+def _environment(settings: Settings, root: Path) -> tuple[Mapping[str, int], str]:
+    """The GPUs and the fingerprint of this process's environment, captured once."""
+    environment = capture_environment(settings, root)
+    return environment.gpus, environment.fingerprint
