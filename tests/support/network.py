@@ -1,4 +1,4 @@
-"""A small network on this machine: hosts in namespaces of their own, each behind a link of a given rate. Takes root."""
+"""A small network on this machine: hosts in namespaces of their own, behind links whose rate can be set. Takes root."""
 
 from __future__ import annotations
 
@@ -19,6 +19,10 @@ class Host:
 
     namespace: str
     address: str
+    switch: str
+    """The switch's namespace."""
+    port: str
+    """Its device at the switch."""
 
     def command(self, *words: str) -> list[str]:
         """A command line that runs `words` on this host."""
@@ -32,16 +36,14 @@ class Host:
 
 
 @contextmanager
-def network(names: Sequence[str], rate: str = "") -> Iterator[dict[str, Host]]:
-    """Connect hosts by a switch for the time of the block; their processes must end before it does.
-
-    Args:
-        names: The hosts' names.
-        rate: What each link carries in either direction, as tc(8) writes it, `200mbit`; empty for no limit.
-    """
+def network(names: Sequence[str]) -> Iterator[dict[str, Host]]:
+    """Connect hosts by a switch for the time of the block, by their names; their processes must end before it does."""
     tag = uuid.uuid4().hex[:6]
     switch = f"sg{tag}"
-    hosts = {name: Host(f"sg{tag}{number}", f"{SUBNET}.{number}") for number, name in enumerate(names, start=1)}
+    hosts = {
+        name: Host(f"sg{tag}{number}", f"{SUBNET}.{number}", switch, f"port{number}")
+        for number, name in enumerate(names, start=1)
+    }
     namespaces = [switch, *(host.namespace for host in hosts.values())]
     try:
         for namespace in namespaces:
@@ -49,16 +51,12 @@ def network(names: Sequence[str], rate: str = "") -> Iterator[dict[str, Host]]:
             _run("ip", "-n", namespace, "link", "set", "lo", "up")
         _run("ip", "-n", switch, "link", "add", "br0", "type", "bridge")
         _run("ip", "-n", switch, "link", "set", "br0", "up")
-        for number, host in enumerate(hosts.values(), start=1):
-            port = f"port{number}"
+        for host in hosts.values():
             peer = ("peer", "name", "eth0", "netns", host.namespace)
-            _run("ip", "-n", switch, "link", "add", port, "type", "veth", *peer)
-            _run("ip", "-n", switch, "link", "set", port, "master", "br0", "up")
+            _run("ip", "-n", switch, "link", "add", host.port, "type", "veth", *peer)
+            _run("ip", "-n", switch, "link", "set", host.port, "master", "br0", "up")
             _run("ip", "-n", host.namespace, "address", "add", f"{host.address}/24", "dev", "eth0")
             _run("ip", "-n", host.namespace, "link", "set", "eth0", "up")
-            if rate:
-                shape(host, rate)
-                _shape(switch, port, rate)
         yield hosts
     finally:
         for namespace in namespaces:
@@ -66,13 +64,10 @@ def network(names: Sequence[str], rate: str = "") -> Iterator[dict[str, Host]]:
 
 
 def shape(host: Host, rate: str) -> None:
-    """Limit what a host sends."""
-    _shape(host.namespace, "eth0", rate)
-
-
-def _shape(namespace: str, device: str, rate: str) -> None:
-    bucket = ("tbf", "rate", rate, "burst", "256kb", "latency", "50ms")
-    _run("tc", "-n", namespace, "qdisc", "replace", "dev", device, "root", *bucket)
+    """Limit what a host's link carries in either direction; the rate as tc(8) writes it, `200mbit`."""
+    for namespace, device in ((host.namespace, "eth0"), (host.switch, host.port)):
+        bucket = ("tbf", "rate", rate, "burst", "256kb", "latency", "50ms")
+        _run("tc", "-n", namespace, "qdisc", "replace", "dev", device, "root", *bucket)
 
 
 def _run(*command: str) -> str:

@@ -14,11 +14,25 @@ from pathlib import Path
 from typing import Any
 
 from prefect_stagegate.testing.launching import launched
-from tests.support.network import Host, network
+from tests.support.network import Host, network, shape
 
 BIN = Path(sys.executable).parent
 PREFECT_PORT, SOURCE_PORT, BLOB_PORT = 4200, 8000, 8444
-POOL, SITE = "nodes", "rack-1"
+POOL, SITE, DATASET = "nodes", "rack-1", "things"
+DEPLOY = """
+import sys
+from prefect.deployments.runner import EntrypointType
+from prefect_stagegate.flows import stage_node
+stage_node.to_deployment("fleet", work_pool_name=sys.argv[1], entrypoint_type=EntrypointType.MODULE_PATH).apply()
+print("null")
+"""
+STAGE = """
+import json, sys
+from dataclasses import asdict
+from prefect_stagegate.flows import stage_fleet
+state = stage_fleet(sys.argv[1], **json.loads(sys.argv[2]), return_state=True)
+print(json.dumps({"state": state.name, **asdict(state.result(raise_on_failure=False))}, default=str))
+"""
 
 _NGINX = """
 daemon off; pid {here}/nginx.pid; error_log {here}/error.log; worker_processes 1; user root;
@@ -33,7 +47,7 @@ http {{
 
 
 @dataclass(slots=True)
-class FleetNode:
+class LinkedNode:
     """One node: its host, its cache, and the processes that run on it."""
 
     name: str
@@ -54,7 +68,7 @@ class FleetNode:
             os.kill(pid, signal.SIGKILL)
 
 
-class Fleet:
+class LinkedFleet:
     """A running fleet. `running_fleet` makes one."""
 
     def __init__(self, folder: Path, hosts: Mapping[str, Host], stack: ExitStack) -> None:
@@ -64,12 +78,15 @@ class Fleet:
         self.common = {
             **os.environ,
             "HOME": str(folder),
+            "STAGEGATE_CACHE": str(folder / "coordinator"),
+            "STAGEGATE_NODE": "coordinator",
+            "STAGEGATE_NODE_TIMEOUT": "3600",
             "STAGEGATE_CATALOG": str(folder / "catalog"),
             "PREFECT_API_URL": f"http://{self.server.address}:{PREFECT_PORT}/api",
             "PREFECT_WORKER_QUERY_SECONDS": "1",
             "PREFECT_LOGGING_LEVEL": "WARNING",
         }
-        self.nodes: dict[str, FleetNode] = {}
+        self.nodes: dict[str, LinkedNode] = {}
 
     @property
     def source_url(self) -> str:
@@ -105,10 +122,10 @@ class Fleet:
             )
         )
 
-    def add_node(self, name: str, **settings: str) -> FleetNode:
+    def add_node(self, name: str, *, serve: bool = True) -> LinkedNode:
         """Start a node: its record, its blob server and its worker."""
         host, cache = self._hosts[name], self.folder / name
-        node = FleetNode(name, host, cache, {})
+        node = LinkedNode(name, host, cache, {})
         node.environment = {
             **self.common,
             "PREFECT_HOME": str(self.folder / f"{name}.prefect"),
@@ -116,21 +133,17 @@ class Fleet:
             "STAGEGATE_NODE": name,
             "STAGEGATE_SITE": SITE,
             "STAGEGATE_PEER_URL": node.url,
-            **settings,
         }
         self.nodes[name] = node
         self.run(node, "stagegate", "agent", "--once")
-        self.serve(node)
+        if serve:
+            bind = node.url.removeprefix("http://")
+            self.start(node, "blobs", str(BIN / "stagegate"), "serve", "blobs", "--bind", bind, "--insecure")
         worker = ("worker", "start", "--pool", POOL, "--work-queue", name, "--type", "process", "--name", name)
         self.start(node, "worker", str(BIN / "prefect"), *worker)
         return node
 
-    def serve(self, node: FleetNode) -> None:
-        """Start a node's blob server."""
-        bind = node.url.removeprefix("http://")
-        self.start(node, "blobs", str(BIN / "stagegate"), "serve", "blobs", "--bind", bind, "--insecure")
-
-    def start(self, node: FleetNode, name: str, *words: str) -> None:
+    def start(self, node: LinkedNode, name: str, *words: str) -> None:
         """Start a process on a node, with its output in a log."""
         context = launched(
             node.host.command(*words),
@@ -141,7 +154,7 @@ class Fleet:
         )
         node.processes.append(self._stack.enter_context(context))
 
-    def run(self, node: FleetNode | None, program: str, *words: str, timeout: float = 600) -> str:
+    def run(self, node: LinkedNode | None, program: str, *words: str, timeout: float = 600) -> str:
         """Run a program of this environment on a node, or on the server's host; returns its output."""
         host, env = (node.host, node.environment) if node else (self.server, self.common)
         done = subprocess.run(
@@ -156,12 +169,16 @@ class Fleet:
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
 
+    def stage(self, version: str, **parameters: Any) -> dict[str, Any]:
+        """Run the flow `stage_fleet` on the server's host; returns its result, also that of a failed run."""
+        result: dict[str, Any] = self.python(STAGE, version, json.dumps({"pool": POOL, **parameters}))
+        return result
+
     def python(self, script: str, *words: str, timeout: float = 900) -> Any:
         """Run a script on the server's host; returns what it printed last, as JSON."""
-        env = self.common | {"STAGEGATE_CACHE": str(self.folder / "coordinator"), "STAGEGATE_NODE": "coordinator"}
         done = subprocess.run(
             self.server.command(sys.executable, "-c", script, *words),
-            env=env,
+            env=self.common,
             cwd=self.folder,
             capture_output=True,
             text=True,
@@ -171,13 +188,36 @@ class Fleet:
         assert done.returncode == 0, done.stdout + done.stderr
         return json.loads(done.stdout.splitlines()[-1])
 
+    def deliver(self, files: int, size: int) -> str:
+        """Fill the source with files of random bytes, and make a version of them; returns its digest."""
+        for number in range(files):
+            (self.root / f"{number:04}.bin").write_bytes(os.urandom(size))
+        spec = {"stagegate": 1, "dataset": DATASET, "sources": [{"url": self.source_url, "include": ["*.bin"]}]}
+        path = self.folder / "spec.json"
+        path.write_text(json.dumps(spec))
+        staged = self.run(None, "stagegate", "stage", str(path), "--json")
+        return str(json.loads(staged)["digest"])
+
+    def create_pool(self) -> None:
+        """Create the work pool, and the deployment that its nodes run."""
+        self.run(None, "prefect", "work-pool", "create", POOL, "--type", "process")
+        self.python(DEPLOY, POOL)
+
+    def limit(self, rate: str) -> None:
+        """Limit what each node's link and the source's carry."""
+        for host in (self.source, *(node.host for node in self.nodes.values())):
+            shape(host, rate)
+
     def _answers(self, host: Host, url: str) -> bool:
         command = host.command("curl", "--silent", "--fail", "--max-time", "2", "--output", "/dev/null", url)
         return subprocess.run(command, check=False).returncode == 0
 
 
 @contextmanager
-def running_fleet(folder: Path, nodes: Sequence[str], rate: str) -> Iterator[Fleet]:
-    """A source, a Prefect server, and hosts for nodes, each behind a link of that rate. Takes root."""
-    with network(["source", "server", *nodes], rate) as hosts, ExitStack() as stack:
-        yield Fleet(folder, hosts, stack)
+def running_fleet(folder: Path, nodes: Sequence[str]) -> Iterator[LinkedFleet]:
+    """A source and a Prefect server that run, and hosts for nodes. Takes root."""
+    with network(["source", "server", *nodes]) as hosts, ExitStack() as stack:
+        fleet = LinkedFleet(folder, hosts, stack)
+        fleet.start_source()
+        fleet.start_server()
+        yield fleet
