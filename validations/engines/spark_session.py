@@ -78,7 +78,7 @@ def _require_answer(address: str) -> None:
                 return
         except (OSError, ValueError) as error:
             reason = str(getattr(error, "strerror", None) or error)
-    raise RuntimeError(f"Spark's cluster does not answer ({reason}): {_advice()}")
+    raise RuntimeError(f"The Spark cluster does not answer ({reason}): {_advice()}")
 
 
 def _start(address: str, scratch: Path) -> SparkSession:
@@ -100,7 +100,7 @@ def _start(address: str, scratch: Path) -> SparkSession:
 
 def _advice() -> str:
     if on_cluster():
-        return f"look at {VARIABLE}, and at the cluster's workers"
+        return f"look at {VARIABLE} and at the workers of the cluster"
     return "install a Java 17 or 21, on the PATH or in JAVA_HOME"
 
 

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 FILE = "stagegate_file"
 """The column that holds each row's file, as Spark writes it: an escaped URI."""
-OTHER_FILES = "Spark's workers must see the cache under this node's path"
+OTHER_FILES = "Spark workers must see the cache under the same path as this node"
+"""Without apostrophes: messages leave out what stands between two."""
 MISSING = re.compile(r"FILE_NOT_EXIST|PATH_NOT_FOUND|FileNotFoundException")
 """What Spark says about a file that is not there, or that its user may not read."""
 MOST_HEADERS = 50
