@@ -80,10 +80,10 @@ def configuration(folder: Path) -> Path:
     return conf
 
 
-def judge(view: Path, engine: str, *expectations: dict[str, Any], seconds: float = 800) -> TableReport:
+def judge(view: Path, engine: str, *expectations: dict[str, Any], rows: int = 600, seconds: float = 800) -> TableReport:
     files = sorted(str(path.relative_to(view)) for path in view.rglob("*.*"))
     suite = {"expectations": list(expectations)}
-    job = TableJob("flights", engine, suite, str(view), files, COLUMNS, rows=200 * len(files))
+    job = TableJob("flights", engine, suite, str(view), files, COLUMNS, rows=rows)
     return judge_in_child([job], dataset="d", limits=ValidationLimits(seconds=seconds), progress=print)["flights"]
 
 
@@ -114,8 +114,9 @@ def test_connect_gives_the_verdicts_of_duckdb(flights: Path, tmp_path: Path, mon
     """The server asks for a token, and would leave out missing and corrupt files by itself."""
     corrupt = tmp_path / "view/flights.parquet"
     corrupt.parent.mkdir()
-    content = bytearray((flights / "month=1/flights.parquet").read_bytes())
-    content[4:400] = b"\xff" * 396
+    pd.DataFrame({"distance": range(20_000)}).to_parquet(corrupt, index=False)
+    content = bytearray(corrupt.read_bytes())
+    content[200:20_000] = b"\xff" * 19_800
     corrupt.write_bytes(content)
     with spark_connect(tmp_path) as url:
         monkeypatch.setenv("STAGEGATE_SPARK", url)
@@ -123,7 +124,7 @@ def test_connect_gives_the_verdicts_of_duckdb(flights: Path, tmp_path: Path, mon
         refused = judge(flights, "spark", POSITIVE)
         monkeypatch.setenv("SPARK_CONNECT_AUTHENTICATE_TOKEN", TOKEN)
         report = judge(flights, "spark", *EXPECTATIONS)
-        unreadable = judge(corrupt.parent, "spark", POSITIVE).unreadable
+        unreadable = judge(corrupt.parent, "spark", POSITIVE, rows=20_000).unreadable
     assert "Spark did not start: look at STAGEGATE_SPARK" in only_problem(refused)
     assert verdicts(report) == verdicts(judge(flights, "duckdb", *EXPECTATIONS))
     assert [file for file, _ in unreadable] == ["flights.parquet"]
@@ -176,8 +177,8 @@ def test_cluster_without_a_free_core_is_given_up(
 
 def test_timeout_frees_the_cluster(cluster: StandaloneCluster, flights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STAGEGATE_SPARK", cluster.url)
-    with pytest.raises(Exception, match="not judged within 30 s"):
-        judge(flights, "spark", *[{**POSITIVE, "meta": {"n": n}} for n in range(400)], seconds=30)
+    with pytest.raises(Exception, match="not judged within 60 s"):
+        judge(flights, "spark", *[{**POSITIVE, "meta": {"n": n}} for n in range(400)], seconds=60)
     deadline = time.monotonic() + 60
     while cluster.state("activeapps"):
         assert time.monotonic() < deadline, "the cluster still works for a validation that has ended"
