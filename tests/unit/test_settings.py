@@ -11,6 +11,7 @@ import pytest
 
 from prefect_stagegate.durable import Durability
 from prefect_stagegate.errors import ExitCode, UsageError
+from prefect_stagegate.operations.gating import contract
 from prefect_stagegate.settings import SETTINGS, Settings
 from prefect_stagegate.transfer import Limits
 
@@ -231,14 +232,25 @@ def test_a_transfer_s_limits_default_to_the_settings_own() -> None:
 
 
 @pytest.mark.parametrize(
-    "place", ["local", "local[4]", "local[*]", "spark://head:7077", "sc://head:15002/;use_ssl=true"]
+    "place",
+    ["local", "local[4]", "local[*]", "spark://head:7077", "spark://a:7077,b:7077", "sc://head:15002/;use_ssl=true"],
 )
 def test_spark_runs_where_the_operator_says(place: str) -> None:
     assert Settings.from_environment({"STAGEGATE_SPARK": place}).spark == place
 
 
-@pytest.mark.parametrize("place", ["yarn", "sc://head/;token=hush", "http://head", "spark://head --conf x=y"])
+@pytest.mark.parametrize(
+    "place", ["yarn", "sc://head/;token=hush", "http://head", "spark://head --conf x=y", "sc://a,b"]
+)
 def test_place_for_spark_that_is_none_is_refused(place: str) -> None:
     with pytest.raises(UsageError, match="SPARK_CONNECT_AUTHENTICATE_TOKEN") as caught:
         Settings.from_environment({"STAGEGATE_SPARK": place})
     assert "hush" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("group", "memory"), [(2**31, 2**31), (2**40, 2**33), ("unlimited", 2**33)])
+def test_validation_takes_its_groups_memory_at_most(
+    group: int | str, memory: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(contract, "capture_limits", lambda: {"memory": group})
+    assert contract.limits_of(Settings.from_environment({})).memory == memory

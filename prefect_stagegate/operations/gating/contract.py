@@ -10,6 +10,7 @@ from pathlib import Path
 from threading import Event
 
 from prefect_stagegate.catalog import Catalog
+from prefect_stagegate.environment.limits import capture_limits
 from prefect_stagegate.errors import CatalogError
 from prefect_stagegate.measures import NO_PASSES, NO_VALUES, FileValues, PassedProbes
 from prefect_stagegate.model import Validation
@@ -73,10 +74,14 @@ def run_contract(
 
 
 def limits_of(settings: Settings) -> ValidationLimits:
-    """What the settings let a validation take."""
+    """What the settings let a validation take, and no more memory than this process' control group has.
+
+    The kernel kills whatever exceeds the group's, and gives no reason.
+    """
+    available = capture_limits()["memory"]
     return ValidationLimits(
         settings.validation_timeout,
-        settings.validation_memory,
+        min(settings.validation_memory, available) if isinstance(available, int) else settings.validation_memory,
         settings.validation_spill,
         str(settings.validation_scratch) if settings.validation_scratch else None,
     )
