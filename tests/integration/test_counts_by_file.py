@@ -154,10 +154,7 @@ def test_next_version_costs_its_new_files(tmp_path: Path, caplog: pytest.LogCapt
             (source / name).write_bytes(content)
         stage(workspace, spec)
         assert files_read(workspace) == {"t": read}
-    first, last = measured(workspace)["read_between"]["t"]
-    assert first < last
     assert files_read(workspace, reread=True) == {"t": 4}
-    assert measured(workspace)["read_between"]["t"][0] > last
     (record,) = (tmp_path / "catalog").rglob("values/*.json")
     record.write_text(record.read_text()[:-20])
     assert files_read(workspace) == {"t": 4}
