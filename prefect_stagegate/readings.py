@@ -47,7 +47,7 @@ class Readings:
     """Which validation was the last to read each file of a table, or each file that probes decode."""
 
     subject: str
-    """`table trips`, or `files`."""
+    """`table trips`, or `probes`."""
     groups: tuple[FilesRead, ...]
     """The newest reading first."""
     unread: Mapping[str, str] = field(default_factory=dict)
@@ -90,7 +90,7 @@ def grouped(
     """Group files by the validation that read them.
 
     Args:
-        subject: The table, or `files`.
+        subject: `table trips`, or `probes`.
         rows: The rows of each file that was read, by path.
         read_by: The run that read each of these files, by path.
         readings: The readings by run. The reading of any other run is unknown.

@@ -15,7 +15,7 @@ from prefect_stagegate.validations.partitions import row_digests
 from prefect_stagegate.validations.records import TableReport
 from prefect_stagegate.validations.tables import ContractTable
 
-FILES = "files"
+PROBES = "probes"
 """The subject of the files that probes decode."""
 WRONG_COLUMNS = "its columns break the contract"
 
@@ -71,7 +71,7 @@ def attribute(observations: Observations, readings: Mapping[str, Reading]) -> It
     if files.decoded or files.decoded_before:
         rows = {path: files.facts[path].rows for path in files.read_by}
         unread = {path: defects[path] for path in files.undecoded}
-        yield grouped(FILES, rows, files.read_by, files.passed.readings, unread)
+        yield grouped(PROBES, rows, files.read_by, files.passed.readings, unread)
 
 
 def _text(libraries: Mapping[str, str]) -> str:

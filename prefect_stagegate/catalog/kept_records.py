@@ -71,12 +71,12 @@ class KeptRecords(TypedRecords):
         return self._kept(_Kept[TableProfile], key, dataset, table, digest)
 
     def put_readings(self, dataset: str, digest: str, readings: Readings) -> None:
-        """Store which validation read which file of a version's table, or of its files."""
+        """Store which validation read which file of a version's table, or of the files that probes decode."""
         key = self._version_key(dataset, "readings", digest, readings.subject)
         self._keep(key, _Kept(dataset, readings, readings.subject, digest))
 
     def readings(self, dataset: str, digest: str, subject: str) -> Readings | None:
-        """Which validation read which file of a version's table, or of its `files`; None without such a record."""
+        """Which validation read which file of a version's table, or of its `probes`; None without one."""
         key = self._version_key(dataset, "readings", digest, subject)
         return self._kept(_Kept[Readings], key, dataset, subject, digest)
 

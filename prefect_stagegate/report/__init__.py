@@ -1,6 +1,6 @@
 """Reports of decisions for people: one model, and one module for each format or page."""
 
-from prefect_stagegate.report.coverage import TableCoverage, basis_text, cover, group_text, table_text
+from prefect_stagegate.report.coverage import CoveredGroup, TableCoverage, basis_text, cover, group_text, table_text
 from prefect_stagegate.report.expectations import by_table, cells, read_results
 from prefect_stagegate.report.html import to_html
 from prefect_stagegate.report.json import to_json
@@ -16,6 +16,7 @@ from prefect_stagegate.report.text import to_rich, to_text
 
 __all__ = [
     "Candidate",
+    "CoveredGroup",
     "FileTotals",
     "Proposal",
     "Readiness",

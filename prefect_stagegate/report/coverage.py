@@ -51,7 +51,7 @@ class TableCoverage:
     """One table, or the files that probes decode."""
 
     subject: str
-    """`table trips`, or `files`."""
+    """`table trips`, or `probes`."""
     files: int
     rows: int
     groups: tuple[CoveredGroup, ...]
@@ -156,5 +156,7 @@ def reader_text(reading: Reading) -> str:
 
 def basis_text(reading: Reading) -> str:
     """The suite and the libraries that a validation read the files under."""
-    suite = f"suite {digest_text(reading.suite)}" if reading.suite else "no suite"
-    return f"{suite}; {reading.libraries or 'no library named'}" if reading.run else "unknown suite and libraries"
+    if not reading.run:
+        return "unknown suite and libraries"
+    suite = f"suite {digest_text(reading.suite)}" if reading.suite else ""
+    return "; ".join(filter(None, (suite, reading.libraries))) or "no suite"
