@@ -12,6 +12,7 @@ import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
+from prefect_stagegate.cli.coverage import print_coverage
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.measures import NO_VALUES, FileValues
 from prefect_stagegate.model import Address
@@ -184,11 +185,12 @@ def test_next_version_costs_its_new_files(tmp_path: Path, caplog: pytest.LogCapt
     assert "All files of table t of months are read again" in caplog.text
 
 
-def test_changed_list_is_not_taken_for_the_proven_one(tmp_path: Path) -> None:
+def test_changed_list_is_not_taken_for_the_proven_one(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     workspace = open_workspace(tmp_path / "cache", tmp_path / "catalog")
     source = tmp_path / "source"
     source.mkdir()
-    (source / "1.csv").write_text("a\n1\n")
+    for number in range(30):
+        (source / f"{number:02}.csv").write_text(f"a\n{number}\n")
     tables = {"t": {"files": "*.csv"}}
     stage(
         workspace,
@@ -199,8 +201,12 @@ def test_changed_list_is_not_taken_for_the_proven_one(tmp_path: Path) -> None:
     validate(workspace, "months")
     assert coverage(workspace).is_proven
     (record,) = (tmp_path / "catalog").rglob("readings/*/*.json")
-    record.write_text(record.read_text().replace('"1.csv":1', '"1.csv":2'))
+    record.write_text(record.read_text().replace('"01.csv":1', '"01.csv":2'))
     assert not coverage(workspace).is_proven
+    print_coverage(workspace, Address("months"), every=False, json=False)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0].startswith("table t: 30 files, 31 rows read by 1 validation; the version was validated again since")
+    assert (len(lines), lines[-1]) == (24, "    … and 10 more files; --all lists them")
 
 
 def coverage(workspace: Workspace) -> TableCoverage:
