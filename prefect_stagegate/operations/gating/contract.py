@@ -11,8 +11,8 @@ from pathlib import Path
 from threading import Event
 
 from prefect_stagegate.catalog import Catalog
-from prefect_stagegate.environment.limits import capture_limits
 from prefect_stagegate.clock import now, stamp
+from prefect_stagegate.environment.limits import capture_limits
 from prefect_stagegate.errors import CatalogError
 from prefect_stagegate.measures import NO_PASSES, NO_VALUES, FileValues, PassedProbes
 from prefect_stagegate.model import Validation
