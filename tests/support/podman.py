@@ -96,7 +96,7 @@ class Podman:
 
 @contextmanager
 def podman_with_images() -> Iterator[Podman]:
-    """Podman with both images, built anew; 7 GB in /var/tmp, which are removed afterwards."""
+    """Podman with both images, built anew; 3 GB in /var/tmp, which are removed afterwards."""
     podman = Podman(Path(tempfile.mkdtemp(prefix="images-", dir="/var/tmp")))
     try:
         podman.import_bases()
