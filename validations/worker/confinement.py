@@ -79,7 +79,7 @@ def confine(scratch: str, views: Iterable[str], *, spark: bool = False) -> str:
 
 
 WITH_SPARK = " for files; programs and TCP are open, which Spark needs"
-NOT_CONFINED_SPARK = "none: this kernel has no Landlock, so only Spark's settings hold"
+NOT_CONFINED_SPARK = "none: Landlock is not available, so only Spark's settings hold"
 
 
 def _java() -> list[str | Path]:
@@ -94,7 +94,7 @@ def _java() -> list[str | Path]:
     return [*PROGRAMS, *scripts, *homes]
 
 
-NOT_CONFINED = "none: this kernel has no Landlock, so only DuckDB's and pandas' own limits hold"
+NOT_CONFINED = "none: Landlock is not available, so only DuckDB's and pandas' own limits hold"
 
 
 def _installation() -> set[str | Path]:
