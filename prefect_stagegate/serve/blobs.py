@@ -22,10 +22,9 @@ from ipaddress import ip_address
 from typing import Any
 
 import uvicorn
-from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Route
+from starlette.routing import Route, Router
 from starlette.types import Receive, Scope, Send
 
 from prefect_stagegate.cache import Cache
@@ -111,13 +110,13 @@ def serve_blobs(
         uvicorn.Server(config).run(sockets=[listener])
 
 
-def blob_app(cache: Cache, token: str = "", bandwidth: int | None = None) -> Starlette:
+def blob_app(cache: Cache, token: str = "", bandwidth: int | None = None) -> Router:
     """The server's application.
 
     `token` is what requests must bring, empty for none; `bandwidth` limits all responses together, in bytes a second.
     """
     server = _BlobServer(cache, token, _Pace(bandwidth))
-    return Starlette(routes=[Route("/blobs/{digest}", server.answer, methods=["GET"])])
+    return Router([Route("/blobs/{digest}", server.answer, methods=["GET"])], redirect_slashes=False)
 
 
 class _Pace:
