@@ -8,17 +8,22 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from prefect_stagegate.errors import TransferFailed
+from prefect_stagegate.http import Request, fetch
 from prefect_stagegate.nodes import BlobOrder
 from prefect_stagegate.operations.staging.stage import stage
 from prefect_stagegate.operations.upkeep.verify import verify
 from prefect_stagegate.operations.workspace import Workspace
+from prefect_stagegate.testing.launching import launched
+from prefect_stagegate.testing.servers import free_port
 from tests.support.rawserver import raw_server, response
 from tests.support.site import LATEST, Site, blob_server, stage_together
+from tests.support.webservers import accepts
 
 TOKEN = "0123456789abcdef0123"
 
@@ -255,6 +260,64 @@ def test_object_that_is_gone_everywhere_is_named(site: Site) -> None:
         stage(stage_first, LATEST)
     with pytest.raises(TransferFailed, match=r"000\.bin"):
         stage(site.node("gpu-2", idle_timeout=1.0), LATEST, together=["gpu-1", "gpu-2"])
+
+
+@pytest.mark.system
+def test_nginx_serves_a_node_s_blobs(site: Site, tmp_path: Path) -> None:
+    site.make()
+    first = site.node("gpu-1", url=None)
+    held = stage(first, LATEST)
+    (first.cache.layout.ingest / ("4" * 64)).write_bytes(b"unverified")
+    name = next(first.cache.layout.blobs.glob("*/*")).name
+    (first.cache.layout.blobs / name[:2] / (name[:2] + "0" * 62)).symlink_to(first.cache.root / "format")
+    with nginx_blobs(tmp_path, first) as url:
+        site.node("gpu-1", url=url)
+        site.source.sent.clear()
+        second = site.node("gpu-2", peer_token_file=put_token(tmp_path))
+        assert stage(second, LATEST).bytes_from_peers == held.bytes
+        assert site.read() == 0
+        assert same_bytes(second, site)
+        token = {"Authorization": f"Bearer {TOKEN}"}
+        paths = [
+            f"{name[:2]}{'0' * 62}",
+            "4" * 64,
+            "../format",
+            f"..%2fformat?{name}",
+            f"{name[:2]}/{name}",
+            name[:63],
+            "",
+        ]
+        refused = [fetch(Request(f"{url}/blobs/{path}", token)).status for path in paths]
+        assert [status for status in refused if status not in (403, 404)] == []
+        assert fetch(Request(f"{url}/blobs/{name}")).status == 401
+        assert fetch(Request(f"{url}/blobs/{name}", token, method="DELETE")).status in (403, 405)
+
+
+@contextmanager
+def nginx_blobs(folder: Path, node: Workspace) -> Iterator[str]:
+    """Run nginx with the lines of `deployments/`, for a node's cache; gives its URL."""
+    port, token = free_port(), folder / "nginx-token"
+    token.write_text(f'"Bearer {TOKEN}" 1;')
+    lines = (Path(__file__).parents[2] / "deployments/nginx-blobs.conf").read_text()
+    for shipped, own in (
+        ("/etc/nginx/stagegate-token", str(token)),
+        ("/var/cache/stagegate", str(node.cache.root)),
+        ("listen 8444;", f"listen 127.0.0.1:{port};"),
+    ):
+        assert shipped in lines
+        lines = lines.replace(shipped, own)
+    temporary = " ".join(
+        f"{kind}_temp_path {folder}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    config = folder / "nginx.conf"
+    config.write_text(
+        f"daemon off; pid {folder}/nginx.pid; error_log {folder}/error.log; worker_processes 1; user root;"
+        f"events {{ worker_connections 256; }} http {{ access_log off; {temporary} {lines} }}"
+    )
+    with launched(
+        ["/usr/sbin/nginx", "-p", str(folder), "-c", str(config)], folder / "nginx.log", lambda: accepts(port)
+    ):
+        yield f"http://127.0.0.1:{port}"
 
 
 def wait_for_record(node: Workspace, name: str) -> None:

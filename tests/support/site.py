@@ -18,7 +18,7 @@ import uvicorn
 
 from prefect_stagegate.cache import Cache
 from prefect_stagegate.model import Address, Version
-from prefect_stagegate.operations.fleet.record import publish_record
+from prefect_stagegate.operations.fleet.own_record import publish_record
 from prefect_stagegate.operations.staging.stage import stage
 from prefect_stagegate.operations.workspace import Workspace, open_workspace
 from prefect_stagegate.serve.blobs import blob_app
