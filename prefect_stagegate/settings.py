@@ -19,7 +19,7 @@ from prefect_stagegate.model import DIGEST
 from prefect_stagegate.units import parse_rate, parse_size
 
 T = TypeVar("T")
-PEER_URL = r"https?://[^/@\s]+"
+PEER_URL = r"https?://[^/@?#\s]+"
 """What the URL of a node's blob server looks like; records of other nodes are compared with it, too."""
 PREFIX = "STAGEGATE_"
 EXEC_VARIABLES = ("STAGEGATE_DATASET_PATH", "STAGEGATE_DATASET_DIGEST")

@@ -20,7 +20,7 @@ from prefect_stagegate.tasks._support.running import async_twin, engine_task, sh
 def stage_dataset(
     spec_or_ref: SpecLike | Address,
     *,
-    together: Collection[str] = (),
+    peers: Collection[str] = (),
     cache: CacheLike = None,
     catalog: CatalogLike = None,
 ) -> Version:
@@ -31,7 +31,7 @@ def stage_dataset(
     Args:
         spec_or_ref: A spec (path, URL, dictionary or loaded), whose sources are listed and become `latest`; or a
             version, `nycflights@production` or `nycflights@sha256:…`, which is fetched unchanged.
-        together: Names of the nodes that fetch an existing version at the same time. Those of one site read its sources
+        peers: Names of the nodes that fetch an existing version at the same time. Those of one site read its sources
             once, and the rest from one another.
         cache: The node's cache; by default the settings'.
         catalog: The shared catalog; by default the settings'.
@@ -48,7 +48,7 @@ def stage_dataset(
         live_progress(f"{origin.dataset}-stage") as progress,
         ending() as cancel,
     ):
-        version = stage(workspace, origin, together=together, progress=progress, cancel=cancel)
+        version = stage(workspace, origin, peers=peers, progress=progress, cancel=cancel)
     announce_version(version, origin)
     show_failed(version.dataset, version.failed, digest=version.digest)
     return version

@@ -181,13 +181,13 @@ def test_node_that_only_says_not_yet_is_left(site: Site, monkeypatch: pytest.Mon
     with raw_server(always_later) as server:
         site.node("gpu-1", url=server.url)
         second = site.node("gpu-2", idle_timeout=1.0)
-        version = stage(second, LATEST, together=["gpu-1", "gpu-2"])
+        version = stage(second, LATEST, peers=["gpu-1", "gpu-2"])
     assert same_bytes(second, site)
     assert "brought nothing" in version.peers[0].problem
 
 
 def test_own_share_does_not_wait_for_other_nodes(tmp_path: Path) -> None:
-    site = Site(tmp_path, contents(small=5, large=24), idle_timeout=1.0)
+    site = Site(tmp_path, contents(small=16, large=0), idle_timeout=3.0)
     version = site.make()
     read_when_left: list[int] = []
 
@@ -195,17 +195,22 @@ def test_own_share_does_not_wait_for_other_nodes(tmp_path: Path) -> None:
         def emit(self, _: logging.LogRecord) -> None:
             read_when_left.append(site.read())
 
-    logger, watch = logging.getLogger("prefect_stagegate.sources.peer"), Watch()
+    def wait_and_refuse(_head: bytes, _connection: socket.socket) -> bytes:
+        time.sleep(0.5)
+        return response(b"", "503 Service Unavailable", {"Stagegate-Activity": "1"})
+
+    logger, watch, busy = logging.getLogger("prefect_stagegate.sources.peer"), Watch(), ["gpu-1", "gpu-2", "gpu-3"]
     logger.addHandler(watch)
-    with raw_server(response(b"", "503 Service Unavailable", {"Stagegate-Activity": "1"})) as server:
-        site.node("gpu-1", url=server.url)
-        second = site.node("gpu-2", objects_in_flight=4)
-        stage(second, LATEST, together=["gpu-1", "gpu-2"])
+    with raw_server(wait_and_refuse) as server:
+        for name in busy:
+            site.node(name, url=server.url)
+        own = site.node("gpu-4", objects_in_flight=2)
+        stage(own, LATEST, peers=busy)
     logger.removeHandler(watch)
-    order = BlobOrder("gpu-2", [], ["gpu-1"])
-    entries = second.catalog.manifest(version.dataset, version.digest).entries()
-    assert read_when_left == [sum(entry.size for entry in entries if not order(entry.digest))]
-    assert same_bytes(second, site)
+    order = BlobOrder("gpu-4", [], busy)
+    entries = own.catalog.manifest(version.dataset, version.digest).entries()
+    assert read_when_left[0] == sum(entry.size for entry in entries if not order(entry.digest)) > 0
+    assert same_bytes(own, site)
     site.close()
 
 
@@ -259,7 +264,7 @@ def test_object_that_is_gone_everywhere_is_named(site: Site) -> None:
     with pytest.raises(TransferFailed, match=r"000\.bin"):
         stage(stage_first, LATEST)
     with pytest.raises(TransferFailed, match=r"000\.bin"):
-        stage(site.node("gpu-2", idle_timeout=1.0), LATEST, together=["gpu-1", "gpu-2"])
+        stage(site.node("gpu-2", idle_timeout=1.0), LATEST, peers=["gpu-1", "gpu-2"])
 
 
 @pytest.mark.system

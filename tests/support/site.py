@@ -130,4 +130,4 @@ def stage_together(*nodes: Workspace) -> list[Version]:
     """Stage the newest version on all nodes at the same time, each knowing of the others."""
     names = [node.settings.node for node in nodes]
     with ThreadPoolExecutor(len(nodes)) as pool:
-        return list(pool.map(lambda node: stage(node, LATEST, together=names), nodes))
+        return list(pool.map(lambda node: stage(node, LATEST, peers=names), nodes))

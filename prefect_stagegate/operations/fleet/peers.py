@@ -17,14 +17,14 @@ from prefect_stagegate.unreadable import UnreadableRecords
 log = logging.getLogger(__name__)
 
 
-def find_peers(workspace: Workspace, dataset: str, digest: str, together: Collection[str] = ()) -> Peers | None:
+def find_peers(workspace: Workspace, dataset: str, digest: str, peers: Collection[str] = ()) -> Peers | None:
     """The nodes of this site that have a version or fetch it, by their records; None where there is none to ask.
 
     Args:
         workspace: Catalog and settings.
         dataset: The version's dataset.
         digest: The version's digest.
-        together: Names of the nodes that fetch it at the same time, whether their records say so yet or not.
+        peers: Names of the nodes that fetch it at the same time, whether their records say so yet or not.
 
     Raises:
         CatalogError: The records can't be listed.
@@ -43,7 +43,7 @@ def find_peers(workspace: Workspace, dataset: str, digest: str, together: Collec
         held = record.version(dataset, digest)
         if held and held.is_complete:
             holders[record.name] = record.url
-        elif record.name in together or (held and held.fetching):
+        elif record.name in peers or (held and held.fetching):
             fetching[record.name] = record.url
     if not holders and not fetching:
         return None

@@ -26,7 +26,7 @@ def fetch_version(
     address: Address,
     writer: Lease,
     *,
-    together: Collection[str] = (),
+    peers: Collection[str] = (),
     progress: Progress | None = None,
     cancel: Event | None = None,
 ) -> Version:
@@ -34,7 +34,7 @@ def fetch_version(
 
     The node's copy of the ref moves after the view is complete. The catalog's refs don't move.
 
-    `writer` is the caller's lease on the dataset. `together` names nodes that fetch it at the same time: those of one
+    `writer` is the caller's lease on the dataset. `peers` names nodes that fetch it at the same time: those of one
     site read the sources once. `progress` is called from several threads; `cancel` stops in time.
 
     Raises:
@@ -51,7 +51,7 @@ def fetch_version(
         if progress:
             progress.listed(manifest.files, manifest.bytes)
         with recorded_fetch(workspace, writer, dataset, digest), workspace.cache.views.draft() as draft:
-            stats = _fill_draft(workspace, writer, digest, draft, together=together, progress=progress, cancel=cancel)
+            stats = _fill_draft(workspace, writer, digest, draft, peers=peers, progress=progress, cancel=cancel)
             view = draft.publish(dataset, digest, manifest.entries())
     workspace.cache.views.touch(dataset, digest)
     # A ref may name only what is here, so it moves last. An address by digest moves none.
@@ -115,7 +115,7 @@ def _fill_draft(
     draft: Draft,
     *,
     paths: Collection[str] | None = None,
-    together: Collection[str] = (),
+    peers: Collection[str] = (),
     progress: Progress | None = None,
     cancel: Event | None = None,
 ) -> TransferStats:
@@ -129,11 +129,11 @@ def _fill_draft(
     dataset = writer.dataset
     spec = spec_with_sources(workspace, dataset, digest)
     space = space_for(workspace, writer, is_repair=paths is not None)
-    peers = find_peers(workspace, dataset, digest, together)
+    nodes = find_peers(workspace, dataset, digest, peers)
     # Slots of limits come first, so that no source is opened while the transfer waits for one.
     with (
         workspace.admit(spec, cancel),
-        open_sources(workspace, spec, peers=peers) as sources,
+        open_sources(workspace, spec, peers=nodes) as sources,
         workspace.cache.views.draft() as kept,
     ):
         receipts = transfer(
