@@ -5,11 +5,13 @@ from __future__ import annotations
 import logging
 import random
 import socket
+import ssl
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -23,7 +25,7 @@ from prefect_stagegate.testing.launching import launched
 from prefect_stagegate.testing.servers import free_port
 from tests.support.rawserver import raw_server, response
 from tests.support.site import LATEST, Site, blob_server, stage_together
-from tests.support.webservers import accepts
+from tests.support.webservers import accepts, certificates
 
 TOKEN = "0123456789abcdef0123"
 
@@ -255,6 +257,42 @@ def test_wrong_token_is_named_and_never_shown(site: Site, tmp_path: Path, caplog
     refused = {peer.node: peer.problem for peer in version.peers}["gpu-1"]
     assert "refused the token" in refused
     assert "another-token" not in caplog.text
+
+
+def test_nodes_prove_themselves_by_certificates(site: Site, tmp_path: Path) -> None:
+    site.make()
+    authority, own = certificates(tmp_path), tmp_path / "own.pem"
+    own.write_text((tmp_path / "server.pem").read_text() + (tmp_path / "server.key").read_text())
+    first = site.node("gpu-1", url=None)
+    stage(first, LATEST)
+    tls: dict[str, Any] = {"ssl_certfile": str(own), "ssl_ca_certs": str(authority), "ssl_cert_reqs": ssl.CERT_REQUIRED}
+    with blob_server(first.cache, **tls) as url:
+        site.node("gpu-1", url=url)
+        stranger = site.node("gpu-2", url=None, peer_ca=authority)
+        assert stage(stranger, LATEST).bytes_from_peers == 0
+        second = site.node("gpu-3", url=None, peer_ca=authority, peer_certificate=own)
+        assert stage(second, LATEST).bytes_from_peers == site.size
+
+
+def test_slow_node_is_left(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("prefect_stagegate.sources.peer.LEAST_SECONDS", 0.5)
+    version = site.make()
+    second, ended = site.node("gpu-2"), threading.Event()
+    sizes = {entry.digest[7:]: entry.size for entry in second.catalog.manifest("things", version.digest).entries()}
+
+    def drip(head: bytes, connection: socket.socket) -> None:
+        size = sizes[head.decode().partition("/blobs/")[2][:64]]
+        with suppress(OSError):
+            connection.sendall(f"HTTP/1.1 200 OK\r\nContent-Length: {size}\r\n\r\n".encode())
+            while not ended.wait(0.1) and head.startswith(b"GET"):
+                connection.sendall(b"x")
+
+    with raw_server(drip) as server:
+        stage(site.node("gpu-1", url=server.url), LATEST)
+        slow = stage(second, LATEST).peers
+        ended.set()
+    assert same_bytes(second, site)
+    assert "stopped answering" in slow[0].problem
 
 
 def test_object_that_is_gone_everywhere_is_named(site: Site) -> None:

@@ -113,15 +113,16 @@ class Site:
 
 
 @contextmanager
-def blob_server(cache: Cache, token: str = "", bandwidth: int | None = None) -> Iterator[str]:
-    """Run a node's blob server in a thread; gives its URL."""
+def blob_server(cache: Cache, token: str = "", bandwidth: int | None = None, **tls: Any) -> Iterator[str]:
+    """Run a node's blob server in a thread; gives its URL. `tls` are uvicorn's options."""
     app = blob_app(cache, token, bandwidth)
-    config = uvicorn.Config(app, log_config=None, lifespan="off", timeout_graceful_shutdown=1)
+    config = uvicorn.Config(app, log_config=None, lifespan="off", timeout_graceful_shutdown=1, **tls)
     server = uvicorn.Server(config)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
-        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        host = "https://localhost" if tls else "http://127.0.0.1"
+        yield f"{host}:{listener.getsockname()[1]}"
         server.should_exit = True
         thread.join(10)
 
