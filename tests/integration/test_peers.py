@@ -197,19 +197,17 @@ def test_own_share_does_not_wait_for_other_nodes(tmp_path: Path) -> None:
         def emit(self, _: logging.LogRecord) -> None:
             read_when_left.append(site.read())
 
-    def wait_and_refuse(_head: bytes, _connection: socket.socket) -> bytes:
-        time.sleep(0.5)
-        return response(b"", "503 Service Unavailable", {"Stagegate-Activity": "1"})
-
-    logger, watch, busy = logging.getLogger("prefect_stagegate.sources.peer"), Watch(), ["gpu-1", "gpu-2", "gpu-3"]
+    logger, watch, silent = logging.getLogger("prefect_stagegate.sources.peer"), Watch(), ["gpu-1", "gpu-2", "gpu-3"]
     logger.addHandler(watch)
-    with raw_server(wait_and_refuse) as server:
-        for name in busy:
+    ended = threading.Event()
+    with raw_server(lambda _head, _connection: b"" if ended.wait(30) else None) as server:
+        for name in silent:
             site.node(name, url=server.url)
         own = site.node("gpu-4", objects_in_flight=2)
-        stage(own, LATEST, peers=busy)
+        stage(own, LATEST, peers=silent)
+        ended.set()
     logger.removeHandler(watch)
-    order = BlobOrder("gpu-4", [], busy)
+    order = BlobOrder("gpu-4", [], silent)
     entries = own.catalog.manifest(version.dataset, version.digest).entries()
     assert read_when_left[0] == sum(entry.size for entry in entries if not order(entry.digest)) > 0
     assert same_bytes(own, site)
