@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import hmac
+import logging
 import os
 import re
 import socket
@@ -49,6 +50,7 @@ MOST_CLAIMS = 4096
 END_SECONDS = 1
 """Seconds that responses under way may take when the server ends."""
 
+log = logging.getLogger(__name__)
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _RANGE = re.compile(r"bytes=(\d{1,19})-(\d{0,19})")
 
@@ -135,6 +137,8 @@ class _Pace:
 
 
 class _BlobServer:
+    """Answers requests for the blobs of one cache."""
+
     def __init__(self, cache: Cache, token: str, pace: _Pace) -> None:
         self._cache, self._pace = cache, pace
         self._wanted = f"Bearer {token}".encode() if token else b""
@@ -198,24 +202,33 @@ class _BlobResponse(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-            if scope["method"] == "GET":
-                await self._send_part(Request(scope, receive), send)
-            await send({"type": "http.response.body", "body": b""})
+            # Without its end, the server closes the connection, and the other node sees that bytes are missing.
+            if scope["method"] == "HEAD" or await self._send_part(Request(scope, receive), send):
+                await send({"type": "http.response.body", "body": b""})
         finally:
             os.close(self._file)
 
-    async def _send_part(self, request: Request, send: Send) -> None:
+    async def _send_part(self, request: Request, send: Send) -> bool:
+        """Send the bytes; returns whether all of them left."""
         position = self._part.start
-        while position < self._part.stop and not await request.is_disconnected():
+        while position < self._part.stop:
+            if await request.is_disconnected():
+                return False
             read = partial(os.pread, self._file, min(CHUNK, self._part.stop - position), position)
             # In a thread: a cold volume may take long, and all other responses would wait.
             data = await asyncio.to_thread(read)
             if not data:
-                raise OSError("A blob is shorter than it was")
+                log.warning("%s is shorter than it was: run `stagegate verify`", request.url.path)
+                return False
             await self._pace.spend(len(data))
-            async with asyncio.timeout(STALLED):
-                await send({"type": "http.response.body", "body": data, "more_body": True})
+            try:
+                async with asyncio.timeout(STALLED):
+                    await send({"type": "http.response.body", "body": data, "more_body": True})
+            except TimeoutError:
+                log.warning("A node stopped reading %s, and was cut off after %g s", request.url.path, STALLED)
+                return False
             position += len(data)
+        return True
 
 
 def _send(file: int, request: Request, pace: _Pace) -> Response:

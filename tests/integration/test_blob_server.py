@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -128,6 +129,23 @@ def test_bandwidth_is_shared_by_all_responses(cache: Cache) -> None:
         for _ in range(2):
             assert get(f"{url}/blobs/{name}").body == CONTENT
         assert time.monotonic() - began > 0.9
+
+
+def test_client_that_stops_reading_is_cut_off(
+    cache: Cache, server: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("prefect_stagegate.serve.blobs.STALLED", 0.3)
+    name = put(cache, CONTENT * 4)
+    with socket.socket() as client:
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        client.connect(("127.0.0.1", int(server.rpartition(":")[2])))
+        client.sendall(f"GET /blobs/{name} HTTP/1.1\r\nHost: node\r\n\r\n".encode())
+        until = time.monotonic() + 20
+        while "stopped reading" not in caplog.text and time.monotonic() < until:
+            time.sleep(0.05)
+    assert f"A node stopped reading /blobs/{name}" in caplog.text
+    assert "Traceback" not in caplog.text
+    assert get(f"{server}/blobs/{name}").body == CONTENT * 4
 
 
 def command(*words: str, **env: str) -> subprocess.Popen[str]:
