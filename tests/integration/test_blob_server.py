@@ -19,7 +19,7 @@ from prefect_stagegate.cache import Cache
 from prefect_stagegate.cache.leases import LeaseKind
 from prefect_stagegate.errors import SourceError, UsageError
 from prefect_stagegate.http import Client, Request, Response, fetch
-from prefect_stagegate.serve.blobs import serve_blobs
+from prefect_stagegate.serve.blobs import listen, serve_blobs
 from prefect_stagegate.settings import Settings
 from tests.support.site import blob_server
 from tests.support.webservers import certificates
@@ -129,6 +129,13 @@ def test_bandwidth_is_shared_by_all_responses(cache: Cache) -> None:
         for _ in range(2):
             assert get(f"{url}/blobs/{name}").body == CONTENT
         assert time.monotonic() - began > 0.9
+
+
+def test_body_does_not_wait_for_the_head_s_receipt() -> None:
+    with listen("127.0.0.1", 0) as listener, socket.create_connection(listener.getsockname()):
+        accepted, _ = listener.accept()
+        with accepted:
+            assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 
 
 def test_client_that_stops_reading_is_cut_off(

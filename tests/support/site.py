@@ -21,7 +21,7 @@ from prefect_stagegate.model import Address, Version
 from prefect_stagegate.operations.fleet.own_record import publish_record
 from prefect_stagegate.operations.staging.stage import stage
 from prefect_stagegate.operations.workspace import Workspace, open_workspace
-from prefect_stagegate.serve.blobs import blob_app
+from prefect_stagegate.serve.blobs import blob_app, listen
 from tests.support.rawserver import RawServer, response
 
 SITE = "dc1"
@@ -118,7 +118,7 @@ def blob_server(cache: Cache, token: str = "", bandwidth: int | None = None, **t
     app = blob_app(cache, token, bandwidth)
     config = uvicorn.Config(app, log_config=None, lifespan="off", timeout_graceful_shutdown=1, **tls)
     server = uvicorn.Server(config)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
+    with listen("127.0.0.1", 0) as listener:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()
         host = "https://localhost" if tls else "http://127.0.0.1"
