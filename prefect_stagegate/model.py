@@ -273,6 +273,16 @@ class PolicyChange:
 
 
 @dataclass(frozen=True, slots=True)
+class PeerTraffic:
+    """What another node of the site sent for a version."""
+
+    node: str
+    bytes: int
+    problem: str = ""
+    """Why it was asked no further; empty for a node without a failure."""
+
+
+@dataclass(frozen=True, slots=True)
 class Version:
     """A version that is complete and verified in this node's cache."""
 
@@ -291,6 +301,13 @@ class Version:
     """The summary of its entries' pins."""
     proposed: tuple[PolicyChange, ...] = ()
     """How the policy in its spec differs from the adopted one, which its gates use."""
+    peers: tuple[PeerTraffic, ...] = ()
+    """What other nodes of the site sent of it, and which of them failed."""
+
+    @property
+    def bytes_from_peers(self) -> int:
+        """Of the fetched bytes, those that other nodes of the site sent."""
+        return sum(peer.bytes for peer in self.peers)
 
     @property
     def address(self) -> str:

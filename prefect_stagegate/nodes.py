@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -11,6 +12,10 @@ from prefect_stagegate.clock import moment
 
 CLOCK_SKEW = 60.0
 """Seconds by which a record may lie ahead of the reader's clock."""
+ASKED = 4
+"""Nodes before itself in a blob's order that a node asks, at most, and of further holders as many."""
+SHARD = slice(len("blake3:"), len("blake3:") + 3)
+"""The digits of a blob's digest that decide its order: 4,096 orders, each computed once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,3 +133,37 @@ def placement(record: NodeRecord, dataset: str, digest: str, size: int, now: dat
     names = [ref for ref, named in record.refs.items() if ref.startswith(prefix) and named == digest]
     refs = tuple(sorted(name.removeprefix(prefix) for name in names))
     return NodePlacement(record.name, state, missing, refs, fetching, record.room, record.at)
+
+
+class BlobOrder:
+    """Which nodes one node asks for each blob of a version, by rendezvous hashing.
+
+    All nodes that know of the same ones put them in the same order for a blob. The first has it or fetches it from the
+    source; each other asks those before itself, so that nobody waits in a circle. Holders are asked last of all, too.
+
+    Args:
+        node: The node that asks; empty for one that nobody can ask.
+        holders: Other nodes that have every blob.
+        fetching: Other nodes that fetch the version.
+    """
+
+    def __init__(self, node: str, holders: Collection[str], fetching: Collection[str]) -> None:
+        self._node, self._holders = node, frozenset(holders)
+        self._names = {*holders, *fetching, *([node] if node else [])}
+        self._orders: dict[str, tuple[str, ...]] = {}
+
+    def __call__(self, digest: str) -> tuple[str, ...]:
+        """The names of the nodes to ask for the blob `blake3:<hex>`, the first to ask first."""
+        shard = digest[SHARD]
+        if shard not in self._orders:
+            self._orders[shard] = self._order(shard)
+        return self._orders[shard]
+
+    def _order(self, shard: str) -> tuple[str, ...]:
+        def weight(name: str) -> tuple[bytes, str]:
+            return hashlib.blake2b(f"{name}\0{shard}".encode(), digest_size=8).digest(), name
+
+        ranked = sorted(self._names, key=weight)
+        before = ranked[: ranked.index(self._node)] if self._node else ranked
+        asked = before[:ASKED]
+        return (*asked, *[name for name in ranked if name in self._holders and name not in asked][:ASKED])

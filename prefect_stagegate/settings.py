@@ -19,6 +19,8 @@ from prefect_stagegate.model import DIGEST
 from prefect_stagegate.units import parse_rate, parse_size
 
 T = TypeVar("T")
+PEER_URL = r"https?://[^/@?#\s]+"
+"""What the URL of a node's blob server looks like; records of other nodes are compared with it, too."""
 PREFIX = "STAGEGATE_"
 EXEC_VARIABLES = ("STAGEGATE_DATASET_PATH", "STAGEGATE_DATASET_DIGEST")
 """Not settings: `stagegate exec` sets them for its command, which may be a `stagegate` again and must accept them."""
@@ -142,7 +144,7 @@ def _web_address(text: str) -> str:
 
 
 def _peer_url(text: str) -> str:
-    if text and not re.fullmatch(r"https?://[^/@\s]+", text):
+    if text and not re.fullmatch(PEER_URL, text):
         raise ValueError("is no address of a server: write http://HOST:PORT, without a user and a path")
     return text
 
@@ -205,6 +207,31 @@ class Settings:
         _peer_url,
     )
     """Empty where no blob server runs."""
+    peer_token_file: Path | None = _setting(
+        "",
+        "a file that others can't read",
+        "Holds the token that the nodes of a site show one another's blob servers; the same on all of them.",
+        _optional(_folder),
+    )
+    peer_certificate: Path | None = _setting(
+        "",
+        "a PEM file with certificate and key",
+        "What this node shows other nodes of the site, as their server and as their client.",
+        _optional(_folder),
+    )
+    peer_ca: Path | None = _setting(
+        "",
+        "a PEM file",
+        "The authority of the site's certificates; with it, the blob server asks each client for one.",
+        _optional(_folder),
+    )
+    peer_bandwidth: int | None = _setting(
+        "",
+        "64KiB/s to 1TiB/s",
+        "Bytes a second that the blob server sends to all nodes together; without it, as many as they take.",
+        _optional(lambda text: parse_rate(text, "64KiB", "1TiB")),
+    )
+    """None for no limit."""
     image_digest: str = _setting(
         "",
         "sha256:…, or a reference by digest",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from prefect_stagegate.model import Address, Version
 from prefect_stagegate.operations.address import SpecLike, parse
 from prefect_stagegate.operations.staging.stage import stage
@@ -15,7 +17,13 @@ from prefect_stagegate.tasks._support.running import async_twin, engine_task, sh
 
 
 @engine_task(lambda parameters: f"stage {short_name(parameters['spec_or_ref'])}")
-def stage_dataset(spec_or_ref: SpecLike | Address, *, cache: CacheLike = None, catalog: CatalogLike = None) -> Version:
+def stage_dataset(
+    spec_or_ref: SpecLike | Address,
+    *,
+    peers: Collection[str] = (),
+    cache: CacheLike = None,
+    catalog: CatalogLike = None,
+) -> Version:
     """Fetch a dataset into this node's cache, verified and complete, or not at all.
 
     Objects that the cache has, or that an interrupted run fetched, are not fetched again.
@@ -23,6 +31,8 @@ def stage_dataset(spec_or_ref: SpecLike | Address, *, cache: CacheLike = None, c
     Args:
         spec_or_ref: A spec (path, URL, dictionary or loaded), whose sources are listed and become `latest`; or a
             version, `nycflights@production` or `nycflights@sha256:…`, which is fetched unchanged.
+        peers: Names of the nodes that fetch an existing version at the same time. Those of one site read its sources
+            once, and the rest from one another.
         cache: The node's cache; by default the settings'.
         catalog: The shared catalog; by default the settings'.
 
@@ -38,7 +48,7 @@ def stage_dataset(spec_or_ref: SpecLike | Address, *, cache: CacheLike = None, c
         live_progress(f"{origin.dataset}-stage") as progress,
         ending() as cancel,
     ):
-        version = stage(workspace, origin, progress=progress, cancel=cancel)
+        version = stage(workspace, origin, peers=peers, progress=progress, cancel=cancel)
     announce_version(version, origin)
     show_failed(version.dataset, version.failed, digest=version.digest)
     return version

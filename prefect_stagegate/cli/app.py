@@ -77,6 +77,7 @@ COMMANDS = {
             "Exit with 0 only when this node holds the version that the catalog names, complete.",
         ),
         "agent": ("fleet:agent", "Keep this node's versions current, and its record in the catalog young."),
+        "serve": ("", "Serve this node's blobs to other nodes of its site."),
     },
     "Compare environments": {
         "env": ("", "Capture this environment, or show how two of them differ."),
@@ -132,6 +133,9 @@ SUBCOMMANDS = {
             "replay:replay",
             "Decide recorded decisions again under another policy, and show which change and by which checks.",
         ),
+    },
+    "serve": {
+        "blobs": ("serve:blobs", "Send this node's blobs to other nodes of its site, by their digest."),
     },
     "env": {
         "capture": ("env:capture", "Write this environment as JSON."),

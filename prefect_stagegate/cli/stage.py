@@ -87,6 +87,10 @@ def _staged(workspace: Workspace, spec_or_address: Spec | Address, progress: Pro
 def _print(version: Version) -> None:
     say(f"{version.dataset}@{version.digest}")
     fetched, reused = bytes_text(version.bytes_fetched), bytes_text(version.bytes_reused)
+    from_peers = sum(peer.bytes > 0 for peer in version.peers)
+    if from_peers:
+        other = count_text(from_peers, "other node")
+        fetched += f" ({bytes_text(version.bytes_from_peers)} of it from {other} of the site)"
     say(f"{count_text(version.files, 'file')}, {bytes_text(version.bytes)}: fetched {fetched}, reused {reused}")
     say(f"path: {version.path}")
     say(f"weakest pin: {version.pins}")

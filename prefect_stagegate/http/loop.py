@@ -328,6 +328,8 @@ class Loop:
             pycurl.OPENSOCKETFUNCTION: partial(self._open_socket, slot),
             pycurl.FORBID_REUSE: int(slot.alone),
         }
+        if client.certificate:
+            options[pycurl.SSLCERT] = client.certificate
         # Not over HTTP/2, where a server may send frames at any time.
         if not client.http2:
             options[pycurl.PREREQFUNCTION] = self._check_silence

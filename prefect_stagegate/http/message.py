@@ -31,6 +31,8 @@ class Client:
     """Whether redirects are followed; else they are returned like other responses."""
     http2: bool = False
     """Whether HTTP/2 is offered over TLS."""
+    certificate: str = ""
+    """Path of a PEM file with a certificate and its key, shown to servers that ask for one."""
 
 
 LONGEST_RETRY_AFTER = 3600.0

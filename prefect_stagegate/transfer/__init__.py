@@ -17,7 +17,7 @@ from prefect_stagegate.errors import TransferFailed
 from prefect_stagegate.model import PlannedObject, Receipt
 from prefect_stagegate.transfer.context import Done, Store, TransferContext
 from prefect_stagegate.transfer.engine import Engine
-from prefect_stagegate.transfer.job import SourceGroup
+from prefect_stagegate.transfer.job import SourceGroup, peers_of
 from prefect_stagegate.transfer.limits import Limits
 from prefect_stagegate.transfer.progress import Progress, Silent, TransferStats
 from prefect_stagegate.transfer.stop import Stop
@@ -89,7 +89,7 @@ def transfer(
     stop = Stop(cancel)
     members = [source for group in sources for source in group.members()]
     space = space or Space(cache.layout, SpaceRules())
-    context = TransferContext(cache, space, members, limits, progress, stop, stats)
+    context = TransferContext(cache, space, members, limits, progress, stop, stats, peers_of(sources))
     return Transfer(_run(context, lambda: Engine(context, plan, sources, max_failed), max_failed), stats)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -12,6 +13,7 @@ from prefect_stagegate.cache.memory import PinMemory, Row, is_racy
 from prefect_stagegate.cache.space import Space
 from prefect_stagegate.model import Receipt
 from prefect_stagegate.sources.base import Source, server_of
+from prefect_stagegate.sources.peer import PeerSource
 from prefect_stagegate.transfer.checks import Hasher, verify_bytes
 from prefect_stagegate.transfer.job import Job
 from prefect_stagegate.transfer.limits import BLOCK, Limits
@@ -62,6 +64,7 @@ class TransferContext:
         progress: Progress,
         stop: Stop,
         stats: TransferStats,
+        peers: Sequence[PeerSource] = (),
     ) -> None:
         self.store, self.space, self.limits = store, space, limits
         self.progress, self.stop, self.stats = progress, stop, stats
@@ -69,6 +72,10 @@ class TransferContext:
         self._retriers = {
             id(source): Retrier(limits.retries, stop, stats, throttle_of(server_of(source.identity), limits))
             for source in sources
+        }
+        # Another node has no second try: its blobs are to be had elsewhere.
+        self._retriers |= {
+            id(peer): Retrier(0, stop, stats, throttle_of(server_of(peer.identity), limits)) for peer in peers
         }
 
     def retrier_of(self, source: Source) -> Retrier:
@@ -115,18 +122,20 @@ class TransferContext:
         self.store.blobs.commit(claim, digest, job.listed.size, sync=sync)
         watch.lap("disk")
         self.stats.spend(watch)
+        if job.peers:
+            self.stats.count_from_peer(job.peers[0].node, fetched)
         receipt = self._receipt(job, digest, fetched=fetched, by_server=by_server)
         unsynced = 0 if self.store.blobs.is_synced(requested=sync) else max(job.listed.size, BLOCK)
         return Done(receipt, claim, self._row(job, digest, started), unsynced)
 
     def _receipt(self, job: Job, digest: str, *, fetched: int, by_server: bool) -> Receipt:
-        # A mirror's copy counts as the object that the source listed.
-        listed = job.planned.object if job.member or job.listed is None else job.listed
+        # A mirror's or a node's copy counts as the object that the source listed.
+        listed = job.planned.object if job.is_copy or job.listed is None else job.listed
         return Receipt(job.planned.path, listed, job.planned.source, digest, job.proof(by_server=by_server), fetched)
 
     def _row(self, job: Job, digest: str, started: float) -> Row | None:
         """The row to remember, or None: without a planned digest, a mirror's bytes don't prove the source's pin."""
-        listed = job.planned.object if job.member else job.listed
+        listed = job.planned.object if job.is_copy else job.listed
         assert listed is not None  # noqa: S101
         # A weak pin as young as this may name other bytes soon.
         if is_racy(listed, started) or (job.member and not job.planned.digest):

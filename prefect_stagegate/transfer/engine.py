@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextvars import copy_context
+from dataclasses import replace
 from functools import partial
 
 from prefect_stagegate.cache.ingest import Claim
@@ -24,16 +25,18 @@ from prefect_stagegate.errors import (
     ChecksumMismatch,
     CredentialsExpired,
     ObjectChanged,
+    ObjectVanished,
     SourceError,
     SourceUnavailable,
     StagegateError,
 )
 from prefect_stagegate.http import Exchange, Loop, Request, Response
 from prefect_stagegate.model import Action, PlannedObject, Receipt
+from prefect_stagegate.sources.peer import ASK_AGAIN, BlobNotYet
 from prefect_stagegate.transfer.buffers import Buffers
 from prefect_stagegate.transfer.checks import Offers
 from prefect_stagegate.transfer.context import Done, TransferContext
-from prefect_stagegate.transfer.job import Job, SourceGroup
+from prefect_stagegate.transfer.job import Job, SourceGroup, peers_of
 from prefect_stagegate.transfer.multipart import MultipartDownload, Part
 from prefect_stagegate.transfer.results import Results
 from prefect_stagegate.transfer.source_queue import Read, SourceQueue
@@ -45,8 +48,12 @@ SMALL = 1 << 20
 """Largest object, in bytes, that one request reads into memory; larger ones are read in parts, each in a buffer."""
 AHEAD = 2048
 """Planned objects that wait to be started, at most."""
+AHEAD_AT_PEERS = 16 * AHEAD
+"""Planned objects that wait for other nodes of the site, at most: more, since those may be behind this one."""
 OPEN = 8
 """Large objects that are open at the same time, at most."""
+PEER_READS = 16
+"""Requests to one other node at a time, at most."""
 WRITERS = 2
 """Threads that write and hash the parts of large objects."""
 HELPERS = 4
@@ -73,8 +80,13 @@ class Engine:
         self, context: TransferContext, plan: Iterable[PlannedObject], groups: Sequence[SourceGroup], max_failed: int
     ) -> None:
         self._context, self._plan, self._max_failed = context, plan, max_failed
-        self._members = [group.members() for group in groups]
+        self._groups = groups
+        members = [source for group in groups for source in group.members()]
+        peers = peers_of(groups)
         limits = context.limits
+        # Half for each: requests that wait for other nodes must not keep this one from reading its own share.
+        shared = replace(limits, in_flight=max(1, limits.in_flight // 2)) if peers else limits
+        self._peer_reads = shared.in_flight
         self._buffers = Buffers(max(limits.memory // limits.part, 1), limits.part)
         # Not above a part: whatever is larger is read into buffers of that size.
         self._small = min(SMALL, limits.part)
@@ -85,10 +97,12 @@ class Engine:
         self._writers = WorkerPool("write", WRITERS, self._fail)
         self._helpers = WorkerPool("helper", HELPERS, self._fail)
         self._queues = {
-            id(source): SourceQueue(source, context.retrier_of(source), limits, self._fail)
-            for members in self._members
-            for source in members
+            id(source): SourceQueue(source, context.retrier_of(source), shared, self._fail) for source in members
         }
+        to_peers = replace(shared, in_flight=min(PEER_READS, shared.in_flight))
+        self._peer_queues = [SourceQueue(peer, context.retrier_of(peer), to_peers, self._fail) for peer in peers]
+        # Last, so that this node's own share comes first whenever there is room.
+        self._queues |= {id(queue.source): queue for queue in self._peer_queues}
         self._open: list[MultipartDownload] = []
         self._opening = 0
         self._downloads: set[MultipartDownload] = set()
@@ -150,14 +164,17 @@ class Engine:
     def _read_plan(self) -> None:
         try:
             for planned in self._plan:
-                job = Job(planned, self._members[planned.source], listed=planned.object)
+                group = self._groups[planned.source]
+                job = Job(planned, group.members(), listed=planned.object)
                 if planned.action is Action.REUSE and self._reuse(job):
                     continue
+                if group.peers and planned.digest:
+                    job = job.asking(group.peers.asked(planned.digest))
                 # Before it can be finished, else the transfer could look complete in between.
                 self._planned += 1
                 self._queues[id(job.source)].jobs.append(job)
                 self._loop.feed()
-                while self._waiting() >= AHEAD and not self._is_over():
+                while self._has_enough() and not self._is_over():
                     self._room.wait(_TICK)
                     self._room.clear()
                 if self._is_over():
@@ -173,8 +190,11 @@ class Engine:
             self._drop_waiting()  # the plan's thread may have added some since
         self._check_ended()
 
-    def _waiting(self) -> int:
-        return sum(len(queue.jobs) for queue in self._queues.values())
+    def _has_enough(self) -> bool:
+        """Whether so many objects wait that the plan is read no further."""
+        at_peers = sum(len(queue.jobs) for queue in self._peer_queues)
+        waiting = sum(len(queue.jobs) for queue in self._queues.values())
+        return waiting - at_peers >= AHEAD or at_peers >= AHEAD_AT_PEERS
 
     def _reuse(self, job: Job) -> bool:
         """Add the result of an object whose planned digest the cache holds; False where it doesn't any more."""
@@ -196,7 +216,7 @@ class Engine:
         while len(exchanges) < room and (part := self._next_part()):
             self._add(exchanges, self._queues[id(part.download.job.source)], partial(self._begin_part, part))
         for queue in self._queues.values():
-            while len(exchanges) < room and queue.is_ready():
+            while len(exchanges) < room and queue.is_ready() and self._may_ask(queue):
                 if self._is_large(queue.jobs[0]) and not self._may_open():
                     break
                 # Last, because it takes a connection that `_add` must use or give back.
@@ -223,11 +243,11 @@ class Engine:
         if job.listed is None:
             self._helpers.submit(partial(self._look_up, queue, job))
             return None
-        if self._is_large(job):
-            # Counted now, so that no more than `OPEN` objects are open when the helper gets to it.
-            self._opening += 1
-            self._helpers.submit(partial(self._open_large, job))
+        if job.peers and job.peers[0].is_dropped:
+            self._requeue(job.asking(job.peers))
             return None
+        if self._is_large(job):
+            return self._begin_large(queue, job)
         read = Read(queue, job)
         try:
             # Before the claim: an object that can't be requested leaves no claim behind.
@@ -241,6 +261,15 @@ class Engine:
             self._handle_failure(job, error)
             return None
         return self._exchange(read, request) if read.whole else None
+
+    def _begin_large(self, queue: SourceQueue, job: Job) -> Exchange | None:
+        """Have a helper open a large object. First ask a node whether it has it: a wait must not take an open place."""
+        if job.peers and not job.found and job.listed:
+            return self._exchange(Read(queue, job, is_probe=True), job.peers[0].probe(job.listed))
+        # Counted now, so that no more than `OPEN` objects are open when the helper gets to it.
+        self._opening += 1
+        self._helpers.submit(partial(self._open_large, job))
+        return None
 
     def _begin_part(self, part: Part) -> Exchange | None:
         job = part.download.job
@@ -274,6 +303,11 @@ class Engine:
     def _is_large(self, job: Job) -> bool:
         """Whether the object is read in parts. Not from a server that ignores ranges: each part would be the whole."""
         return (job.listed or job.planned.object).size > self._small and job.source.ranges
+
+    def _may_ask(self, queue: SourceQueue) -> bool:
+        """Whether another read of the queue may begin: all other nodes together take no more than their half."""
+        at_peers = queue in self._peer_queues
+        return not at_peers or sum(len(other.reads) for other in self._peer_queues) < self._peer_reads
 
     def _may_open(self) -> bool:
         return len(self._open) + self._opening < OPEN and self._buffers.available > self._opening
@@ -322,6 +356,8 @@ class Engine:
             self._writers.submit(partial(self._store, read.part))
         elif read.whole:
             self._work_on(read.whole, partial(self._finish_whole, read.whole, exchange))
+        else:
+            self._requeue(replace(read.job, found=True))
 
     def _finish_whole(self, whole: WholeDownload, exchange: Exchange) -> Done | None:
         """Hash, write and commit a small object."""
@@ -343,7 +379,9 @@ class Engine:
             return
         # Fresh credentials are tried at once, and cost nothing of the budget of retries.
         delay: float | None = 0.0 if renewed else None
-        if isinstance(error, SourceUnavailable):
+        if isinstance(error, BlobNotYet):
+            delay = ASK_AGAIN
+        elif isinstance(error, SourceUnavailable):
             delay = read.queue.retrier.delay(read.attempt, error)
         if delay is None or self._too_many_failed:
             self._give_up(read)
@@ -399,8 +437,9 @@ class Engine:
         """Abandon a large object. Only the first failure of a part is handled."""
         self._close_download(download)
         self._downloads.discard(download)
-        # After a failed write or sync, bytes may look written that are not.
-        if download.abandon(discard=isinstance(error, ChecksumMismatch | ObjectChanged | CacheError)):
+        # After a failed write or sync, bytes may look written that are not. What another node sent is not proved yet.
+        wrong = isinstance(error, ChecksumMismatch | ObjectChanged | CacheError) or bool(download.job.peers)
+        if download.abandon(discard=wrong):
             self._handle_failure(download.job, error)
 
     def _close_download(self, download: MultipartDownload) -> None:
@@ -416,6 +455,9 @@ class Engine:
         if not isinstance(error, SourceError):
             self._fail(error)
             return
+        if job.peers and not isinstance(error, ObjectVanished):
+            job.peers[0].drop(error)
+            self._context.stats.dropped_peers[job.peers[0].node] = job.peers[0].problem
         next_job = job.after(error)
         if next_job is not None:
             self._loop.call(partial(self._requeue, next_job))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from prefect_stagegate.cache.memory import is_racy
@@ -17,6 +17,7 @@ from prefect_stagegate.errors import (
 )
 from prefect_stagegate.model import PlannedObject, Proof, SourceObject
 from prefect_stagegate.sources.base import Source
+from prefect_stagegate.sources.peer import Peers, PeerSource
 from prefect_stagegate.units import count_text
 
 SECOND_LOOKS = 2
@@ -29,10 +30,17 @@ class SourceGroup:
 
     primary: Source
     mirrors: Sequence[Source] = ()
+    peers: Peers | None = None
+    """Other nodes, which are asked first for objects whose digest is known."""
 
     def members(self) -> tuple[Source, ...]:
         """The primary, then the mirrors in the order in which they are tried."""
         return (self.primary, *self.mirrors)
+
+
+def peers_of(groups: Iterable[SourceGroup]) -> tuple[PeerSource, ...]:
+    """The nodes that are asked for objects of any of the groups, each once."""
+    return tuple({id(peer): peer for group in groups if group.peers for peer in group.peers.sources}.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +76,26 @@ class Job:
     """The wait for another stager's claim; None while there is none."""
     beside: int = 0
     """How many stalled claims on it are bypassed by a further one."""
+    peers: tuple[PeerSource, ...] = ()
+    """The nodes of the site that are asked before the sources; the first is asked now."""
+    found: bool = False
+    """Whether that node said that it has the blob."""
 
     @property
     def source(self) -> Source:
         """The source that is tried."""
-        return self.sources[self.member]
+        return self.peers[0] if self.peers else self.sources[self.member]
+
+    @property
+    def is_copy(self) -> bool:
+        """Whether the source that is tried is a mirror or another node, and not the one that listed the object."""
+        return bool(self.peers or self.member)
+
+    def asking(self, peers: Sequence[PeerSource]) -> Job:
+        """This job with these nodes to ask, without those that were dropped; with none left, for its sources."""
+        left = tuple(peer for peer in peers if not peer.is_dropped)
+        listed = left[0].object_of(self.planned) if left else self.planned.object
+        return replace(self, peers=left, listed=listed, found=False)
 
     def looked_up(self) -> Job:
         """This job with the object as its source has it now.
@@ -98,6 +121,8 @@ class Job:
 
     def after(self, error: StagegateError) -> Job | None:
         """The job to try next, or None when the object has failed for good."""
+        if self.peers:
+            return self.asking(self.peers[1:])
         # Once only: an object that changes all the time would be read for ever.
         if isinstance(error, ObjectChanged) and not self.restarted and not self.member:
             return replace(self, restarted=True, listed=None)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Literal, Protocol
 
 from prefect_stagegate.errors import StagegateError
-from prefect_stagegate.model import Receipt
+from prefect_stagegate.model import PeerTraffic, Receipt
 
 
 class Progress(Protocol):
@@ -71,6 +71,10 @@ class TransferStats:
     """Bytes that an interrupted run had fetched, and that were verified."""
     reused: int = 0
     """Bytes that the cache had already."""
+    from_peers: dict[str, int] = field(default_factory=dict)
+    """Of the fetched bytes, those that each other node of the site sent, by its name."""
+    dropped_peers: dict[str, str] = field(default_factory=dict)
+    """The nodes that were asked no further, and why."""
     retries: int = 0
     seconds: dict[Side, float] = field(
         default_factory=lambda: {"network": 0.0, "hashing": 0.0, "disk": 0.0, "waiting": 0.0}
@@ -89,6 +93,19 @@ class TransferStats:
         """Count bytes that an interrupted run had fetched."""
         with self._lock:
             self.resumed += size
+
+    def count_from_peer(self, node: str, size: int) -> None:
+        """Count bytes that another node of the site sent."""
+        with self._lock:
+            self.from_peers[node] = self.from_peers.get(node, 0) + size
+
+    @property
+    def peers(self) -> tuple[PeerTraffic, ...]:
+        """What each other node of the site sent, and which of them failed; sorted by name."""
+        names = sorted(self.from_peers | self.dropped_peers)
+        return tuple(
+            PeerTraffic(name, self.from_peers.get(name, 0), self.dropped_peers.get(name, "")) for name in names
+        )
 
     def retried(self) -> None:
         """Count one retry."""

@@ -65,12 +65,14 @@ class SourceQueue:
 
 @dataclass(slots=True, eq=False)
 class Read:
-    """One read over HTTP: of a whole object, or of a part of one."""
+    """One read over HTTP: of a whole object, or of a part of one; or a question to a node whether it has a blob."""
 
     queue: SourceQueue
     job: Job
     whole: WholeDownload | None = None
     part: Part | None = None
+    is_probe: bool = False
+    """Whether it only asks another node for a blob's presence."""
     attempt: int = 0
     started: float = 0.0
     """When the request was sent, by the monotonic clock."""
@@ -90,6 +92,8 @@ class Read:
             SourceError: The bytes can't be requested.
         """
         assert self.job.listed is not None  # noqa: S101
+        if self.is_probe:
+            return self.job.peers[0].probe(self.job.listed)
         return self.job.source.request(self.job.listed, *self.bounds)
 
 

@@ -22,6 +22,7 @@ import pytest
 
 from prefect_stagegate.errors import Cancelled, SourceError, SourceUnavailable, StagegateError, UsageError
 from prefect_stagegate.http import CertificateNotTrusted, Client, Request, environment_proxies, fetch, fetch_many
+from prefect_stagegate.sources import open_source
 from tests.support.rawserver import RawServer, Script, raw_server, response
 from tests.support.webservers import certificates
 
@@ -220,6 +221,20 @@ def test_plain_request_goes_through_the_proxy(variable: str, monkeypatch: pytest
         assert bytes(came.body) == b"GET http://203.0.113.1:81/a?b HTTP/1.1"
         login = b"Proxy-Authorization: Basic " + base64.b64encode(b"me:p@ss")
         assert login in proxy.requests[0]
+
+
+def test_web_source_is_read_through_the_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    def answer(head: bytes, _: socket.socket) -> bytes:
+        return response(b"right") if head.startswith(b"GET") else b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n"
+
+    with raw_server(answer) as proxy:
+        monkeypatch.setenv("HTTP_PROXY", proxy.url)
+        source = open_source("http://203.0.113.1:81/a.bin")
+        (listed,) = source.list()
+        buffer = bytearray(5)
+        source.read_into(listed, 0, memoryview(buffer))
+        assert buffer == b"right"
+        assert all(b" http://203.0.113.1:81/a.bin " in head for head in proxy.requests)
 
 
 def test_tls_goes_through_the_proxy_s_tunnel(

@@ -52,7 +52,7 @@ def nginx(directory: Path, *more: str) -> Iterator[WebServer]:
     (directory / "nginx.conf").write_text(_NGINX.format(root=root, here=directory, port=port, more="\n".join(more)))
     directory.chmod(0o755)
     command = [_command("nginx", "nginx-light"), "-p", str(directory), "-c", str(directory / "nginx.conf")]
-    with launched(command, directory / "nginx.log", lambda: _accepts(port)):
+    with launched(command, directory / "nginx.log", lambda: accepts(port)):
         yield WebServer(f"https://localhost:{port}/", root, str(authority))
 
 
@@ -82,7 +82,7 @@ def rclone(kind: str, directory: Path, *options: str) -> Iterator[WebServer]:
         *options,
         str(root),
     ]
-    with launched(command, directory / f"rclone-{kind}.log", lambda: _accepts(port)):
+    with launched(command, directory / f"rclone-{kind}.log", lambda: accepts(port)):
         yield WebServer(f"http://127.0.0.1:{port}/", root)
 
 
@@ -139,7 +139,8 @@ def _run(command: Sequence[str]) -> str:
     return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
 
 
-def _accepts(port: int) -> bool:
+def accepts(port: int) -> bool:
+    """Whether somebody listens at a port of this machine."""
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=1):
             return True

@@ -12,6 +12,7 @@ from prefect_stagegate.cache.views import Draft
 from prefect_stagegate.errors import TransferFailed
 from prefect_stagegate.model import LATEST, Address, Entry, Version
 from prefect_stagegate.operations.fleet.own_record import recorded_fetch
+from prefect_stagegate.operations.fleet.peers import find_peers
 from prefect_stagegate.operations.staging.origins import plan_origins, spec_with_sources
 from prefect_stagegate.operations.staging.sources import open_sources
 from prefect_stagegate.operations.upkeep.eviction import claim_space, space_for
@@ -25,14 +26,16 @@ def fetch_version(
     address: Address,
     writer: Lease,
     *,
+    peers: Collection[str] = (),
     progress: Progress | None = None,
     cancel: Event | None = None,
 ) -> Version:
-    """Fetch a version to this node, unless it is here.
+    """Fetch a version to this node, unless it is here: from other nodes of the site that have it or fetch it, too.
 
     The node's copy of the ref moves after the view is complete. The catalog's refs don't move.
 
-    `writer` is the caller's lease on the dataset. `progress` is called from several threads; `cancel` stops in time.
+    `writer` is the caller's lease on the dataset. `peers` names nodes that fetch it at the same time: those of one
+    site read the sources once. `progress` is called from several threads; `cancel` stops in time.
 
     Raises:
         UsageError: There is no such version, or no stored spec has its sources.
@@ -42,22 +45,22 @@ def fetch_version(
     dataset, digest = address.dataset, workspace.catalog.resolve(address)
     manifest = workspace.catalog.manifest(dataset, digest)
     view = workspace.cache.views.path(dataset, digest)
-    fetched = 0
+    stats = TransferStats()
     # Complete and read-only since it appeared by one rename: a view that is here needs no look at its files.
     if view is None:
         if progress:
             progress.listed(manifest.files, manifest.bytes)
         with recorded_fetch(workspace, writer, dataset, digest), workspace.cache.views.draft() as draft:
-            stats = _fill_draft(workspace, writer, dataset, digest, draft, progress=progress, cancel=cancel)
-            fetched = stats.fetched
+            stats = _fill_draft(workspace, writer, digest, draft, peers=peers, progress=progress, cancel=cancel)
             view = draft.publish(dataset, digest, manifest.entries())
     workspace.cache.views.touch(dataset, digest)
     # A ref may name only what is here, so it moves last. An address by digest moves none.
     if not address.is_version:
         point(workspace, dataset, address.ref or LATEST, digest)
-    reused = max(0, manifest.bytes - fetched)
+    reused = max(0, manifest.bytes - stats.fetched)
     pins = workspace.catalog.pins(dataset, digest)
-    return Version(dataset, digest, view, manifest.files, manifest.bytes, fetched, reused, pins=pins)
+    facts = (view, manifest.files, manifest.bytes, stats.fetched, reused)
+    return Version(dataset, digest, *facts, pins=pins, peers=stats.peers)
 
 
 @contextmanager
@@ -98,7 +101,7 @@ def repair_files(
     """
     paths = {entry.path for entry in entries}
     with workspace.cache.views.draft() as draft:
-        stats = _fill_draft(workspace, writer, dataset, digest, draft, paths=paths, cancel=cancel)
+        stats = _fill_draft(workspace, writer, digest, draft, paths=paths, cancel=cancel)
         lost = {failure.object for failure in stats.failures}
         draft.repair(dataset, digest, (entry for entry in entries if entry.path not in lost))
     if stats.failures:
@@ -108,23 +111,31 @@ def repair_files(
 def _fill_draft(
     workspace: Workspace,
     writer: Lease,
-    dataset: str,
     digest: str,
     draft: Draft,
     *,
     paths: Collection[str] | None = None,
+    peers: Collection[str] = (),
     progress: Progress | None = None,
     cancel: Event | None = None,
 ) -> TransferStats:
-    """Hold the blobs of a version, or of the given paths, in a draft. Those that the cache lacks are fetched.
+    """Hold the blobs of a version of the writer's dataset, or of the given paths, in a draft.
+
+    Those that the cache lacks are fetched: from other nodes of the site, else from the sources.
 
     A whole version has to be complete: the spec's `max_failed_objects` is for making versions, and does not apply. Of
     given paths each may fail.
     """
+    dataset = writer.dataset
     spec = spec_with_sources(workspace, dataset, digest)
     space = space_for(workspace, writer, is_repair=paths is not None)
+    nodes = find_peers(workspace, dataset, digest, peers)
     # Slots of limits come first, so that no source is opened while the transfer waits for one.
-    with workspace.admit(spec, cancel), open_sources(workspace, spec) as sources, workspace.cache.views.draft() as kept:
+    with (
+        workspace.admit(spec, cancel),
+        open_sources(workspace, spec, peers=nodes) as sources,
+        workspace.cache.views.draft() as kept,
+    ):
         receipts = transfer(
             claim_space(workspace, space, plan_origins(workspace, spec, dataset, digest, paths), sources.groups, kept),
             sources.groups,

@@ -13,6 +13,7 @@ from prefect_stagegate.errors import SourceError, TransferFailed
 from prefect_stagegate.operations.workspace import ResolveCredentials, Workspace
 from prefect_stagegate.settings import Settings
 from prefect_stagegate.sources import Recall, Source, open_source, renewing
+from prefect_stagegate.sources.peer import Peers
 from prefect_stagegate.sources.selection.selection import Selection
 from prefect_stagegate.sources.terms import nothing
 from prefect_stagegate.spec import MirrorSpec, SourceSpec, Spec
@@ -40,8 +41,12 @@ class Sources:
 
 
 @contextmanager
-def open_sources(workspace: Workspace, spec: Spec, *, only: int | None = None) -> Iterator[Sources]:
+def open_sources(
+    workspace: Workspace, spec: Spec, *, only: int | None = None, peers: Peers | None = None
+) -> Iterator[Sources]:
     """Open every source and mirror of a spec, or those at the position `only`, for the time of the block.
+
+    `peers` are asked before them.
 
     Raises:
         UsageError: A URL or an option can't be used, or credentials aren't found.
@@ -60,7 +65,7 @@ def open_sources(workspace: Workspace, spec: Spec, *, only: int | None = None) -
             return source
 
         chosen = spec.sources if only is None else spec.sources[only : only + 1]
-        groups = (SourceGroup(opened(source), tuple(map(opened, source.mirrors))) for source in chosen)
+        groups = (SourceGroup(opened(source), tuple(map(opened, source.mirrors)), peers) for source in chosen)
         selections = tuple(Selection(source, now()) for source in chosen)
         yield Sources(tuple(chosen), tuple(groups), selections)
 

@@ -9,7 +9,7 @@ number of objects. `stage` runs the four in a row, unless the sources list what 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from itertools import chain, islice
 from tempfile import SpooledTemporaryFile
@@ -58,13 +58,20 @@ LISTING_RETRIES = 3
 
 
 def stage(
-    workspace: Workspace, subject: SpecLike | Address, *, progress: Progress | None = None, cancel: Event | None = None
+    workspace: Workspace,
+    subject: SpecLike | Address,
+    *,
+    peers: Collection[str] = (),
+    progress: Progress | None = None,
+    cancel: Event | None = None,
 ) -> Version:
     """Make a version from a spec, or fetch an existing version to this node.
 
     Args:
         workspace: Cache and catalog.
         subject: A spec, whose sources are listed and whose version becomes `latest`; or the address of a version.
+        peers: Names of the nodes that fetch an existing version at the same time: those of this node's site read
+            its sources once.
         progress: Called as the transfer goes on, from several threads.
         cancel: Set it to stop in time; fetched bytes stay for the next run.
 
@@ -75,7 +82,7 @@ def stage(
     # The lease keeps the dataset's views from being collected until `latest` names the new one.
     with workspace.cache.leases.hold(LeaseKind.WRITER, parsed.dataset, purpose="stage") as writer:
         if isinstance(parsed, Address):
-            return fetch_version(workspace, parsed, writer, progress=progress, cancel=cancel)
+            return fetch_version(workspace, parsed, writer, peers=peers, progress=progress, cancel=cancel)
         # Each try's drafts stay open until the end, so that blobs fetched by one try are there for the next.
         with ExitStack() as drafts:
             for tries_left in reversed(range(TRIES)):

@@ -15,7 +15,16 @@ from typing import Any
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from prefect_stagegate.errors import ObjectVanished, SourceError, UsageError
-from prefect_stagegate.http import Client, Headers, Request, Response, fetch_many, origin_of, trusted_authorities
+from prefect_stagegate.http import (
+    Client,
+    Headers,
+    Request,
+    Response,
+    environment_proxies,
+    fetch_many,
+    origin_of,
+    trusted_authorities,
+)
 from prefect_stagegate.model import CredentialLife, Pin, SourceObject
 from prefect_stagegate.sources.base import Wanted, everything, public_url
 from prefect_stagegate.sources.http_source import HttpReads
@@ -61,7 +70,7 @@ class WebSource(HttpReads):
         self._manifest = settings.manifest
         self._most = terms.most
         trusted_authorities(settings.ca_file)  # raises now where the file is no PEM file
-        client = Client(tuple(terms.allowed), settings.ca_file, terms.idle)
+        client = Client(tuple(terms.allowed), settings.ca_file, terms.idle, environment_proxies())
         self._server = WebServer(client, self._address, settings.request_headers(), url=self.url, who=self._life.what)
 
     def credential_life(self) -> CredentialLife:

@@ -1,0 +1,222 @@
+"""Other nodes of the site as sources of blobs. They need no trust: each blob is hashed against its digest."""
+
+from __future__ import annotations
+
+import logging
+import re
+import stat
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from prefect_stagegate.errors import (
+    AccessDenied,
+    ObjectVanished,
+    SourceError,
+    SourceUnavailable,
+    StagegateError,
+    UsageError,
+)
+from prefect_stagegate.http import Client, Request, Response
+from prefect_stagegate.model import PlannedObject, SourceObject
+from prefect_stagegate.nodes import BlobOrder
+from prefect_stagegate.redaction import remember
+from prefect_stagegate.sources.base import BaseSource, Wanted, as_typed, everything
+from prefect_stagegate.units import count_text
+
+LONGEST_WAIT = 20.0
+"""Seconds that a blob server waits for a blob, at most."""
+ACTIVITY = "Stagegate-Activity"
+"""The header of a 503 whose value changes while the node's stagings receive bytes."""
+ASK_AGAIN = 0.25
+"""Seconds until a node is asked again for a blob that it does not have yet."""
+SLOWEST = 1_000_000
+"""Bytes a second that a node must send each request; one that is slower is dropped."""
+LEAST_SECONDS = 10.0
+"""Seconds that any request may take beside its wait."""
+SOURCE_RATE = 10_000_000
+"""Bytes a second at which a blob that a node fetches is waited for, beside `PATIENCE`."""
+PATIENCE = 10
+"""Idle times for which a node that only says "not yet" is waited for, however active it is."""
+SHORTEST_TOKEN = 16
+"""Characters of a token: a shorter one can be guessed."""
+
+_DENIED, _GONE, _BUSY = (401, 403), 404, 503
+
+log = logging.getLogger(__name__)
+
+
+class BlobNotYet(SourceError):
+    """The node does not have the blob yet. Asking again costs nothing."""
+
+
+class PeerSource(BaseSource):
+    """The blob server of another node of the site. Objects are asked for by their digest: see `object_of`.
+
+    After one failed request, wrong bytes, or too long a silence it is dropped: no further blob is asked of it.
+
+    Args:
+        node: The node's name.
+        url: Of its blob server; without a path.
+        client: Trust, certificate and idle time of its requests.
+        token: The site's token; empty for none.
+        holds: Whether the node's record says that it has every blob; else it fetches them, and is waited for.
+    """
+
+    def __init__(self, node: str, url: str, client: Client, token: str = "", *, holds: bool) -> None:
+        self.node, self.url, self.identity = node, url, url
+        self._client, self._holds = client, holds
+        self._headers = {"Authorization": f"Bearer {token}"} if token else {}
+        self._wait = 0.0 if holds else min(LONGEST_WAIT, client.idle / 2)
+        self._lock = threading.Lock()
+        self._started = False
+        """Whether it was seen to stage or to have a blob; until then, a blob that it lacks may come."""
+        self._activity = ""
+        self._asked = self._alive = self._delivered = 0.0
+        """When it was last asked, last seen to go on, and last sent a blob, by the monotonic clock."""
+        self.problem = ""
+        """Why it was dropped; empty while it is asked."""
+
+    @property
+    def is_dropped(self) -> bool:
+        """Whether no further blob is asked of it."""
+        return bool(self.problem)
+
+    def drop(self, error: StagegateError) -> None:
+        """Ask it for nothing any more in this transfer. From any thread."""
+        with self._lock:
+            if self.problem:
+                return
+            self.problem = error.message
+        log.warning(
+            "The node %s (%s) is left out of this transfer, and its blobs come from elsewhere: %s",
+            self.node, self.url, error.message,
+        )  # fmt: skip
+
+    def object_of(self, planned: PlannedObject) -> SourceObject:
+        """The planned object as blobs are asked for. Its digest must be known."""
+        # Checksums are of the source, which alone knows what they are worth; the digest proves the bytes.
+        return replace(planned.object, key=planned.digest.removeprefix("blake3:"), checksums=(), away=False)
+
+    def probe(self, listed: SourceObject) -> Request:
+        """The request that asks whether the node has a blob, and waits for it."""
+        return self._request("HEAD", listed, None, self._wait)
+
+    def request(self, listed: SourceObject, start: int, end: int) -> Request:
+        """The request for the bytes from `start` to `end` (exclusive) of a blob."""
+        whole = (start, end) == (0, listed.size)
+        # A part is asked for after a probe only.
+        return self._request("GET", listed, None if whole else (start, end), self._wait if whole else 0.0)
+
+    def explain(self, listed: SourceObject, outcome: Response | Exception) -> StagegateError:
+        """The error of a failed request; `BlobNotYet` while the node may still bring the blob."""
+        if not isinstance(outcome, Response):
+            return as_typed(outcome)
+        subject = {"source": self.url, "object": listed.key}
+        if outcome.status == _BUSY or (outcome.status == _GONE and not (self._holds or self._started)):
+            return self._not_yet(listed, outcome)
+        if outcome.status == _GONE:
+            return ObjectVanished("The node does not have the blob", **subject)
+        if outcome.status in _DENIED:
+            hint = "All nodes of a site need the same STAGEGATE_PEER_TOKEN_FILE."
+            return AccessDenied("The node refused the token", hint=hint, **subject)
+        return SourceUnavailable(f"The node answers {outcome.status}", **subject)
+
+    def list(self, wanted: Wanted = everything) -> Iterator[SourceObject]:  # noqa: ARG002
+        """Refuse: blobs are asked for by digest alone."""
+        raise SourceError("A node's blobs can't be listed", source=self.url)
+
+    def find(self, key: str) -> SourceObject:
+        """Refuse: blobs are asked for by digest alone."""
+        raise SourceError("A node's blobs can't be looked up", source=self.url, object=key)
+
+    def read_into(self, listed: SourceObject, start: int, buffer: memoryview) -> None:  # noqa: ARG002
+        """Refuse: blobs are read by requests alone."""
+        raise SourceError("A node's blobs are read by requests", source=self.url, object=listed.key)
+
+    def _request(self, method: str, listed: SourceObject, part: tuple[int, int] | None, wait: float) -> Request:
+        now = time.monotonic()
+        with self._lock:
+            # A silence counts only while it is asked.
+            if now - self._asked > self._wait + LEAST_SECONDS:
+                self._alive = self._delivered = now
+            self._asked = now
+        size = part[1] - part[0] if part else listed.size
+        return Request(
+            f"{self.url}/blobs/{listed.key}" + (f"?wait={wait:.3f}" if wait else ""),
+            self._headers,
+            self._client,
+            method,
+            range=part,
+            size=listed.size,
+            timeout=wait + max(LEAST_SECONDS, size / SLOWEST),
+            verify=self._note_delivery,
+        )
+
+    def _note_delivery(self, _: Response) -> None:
+        self._started = True
+        self._alive = self._delivered = time.monotonic()
+
+    def _not_yet(self, listed: SourceObject, response: Response) -> SourceError:
+        now = time.monotonic()
+        activity = response.headers.get(ACTIVITY.lower(), "")
+        with self._lock:
+            self._started |= bool(activity)
+            if activity != self._activity:
+                self._activity, self._alive = activity, now
+            silent, waited = now - self._alive, now - self._delivered
+        longest = PATIENCE * self._client.idle + listed.size / SOURCE_RATE
+        subject = {"source": self.url, "object": listed.key}
+        if silent <= self._client.idle and waited <= longest:
+            return BlobNotYet("The node does not have the blob yet", **subject)
+        seconds = count_text(round(max(silent, waited)), "second")
+        return SourceUnavailable(f"The node has brought nothing for {seconds}", **subject)
+
+
+class Peers:
+    """The nodes of the site that may be asked for blobs.
+
+    Args:
+        sources: By the node's name.
+        order: Gives the names of the nodes to ask for a blob, the first to ask first.
+    """
+
+    def __init__(self, sources: Sequence[PeerSource], order: BlobOrder) -> None:
+        self.sources = tuple(sources)
+        self._by_name = {source.node: source for source in sources}
+        self._order = order
+
+    def asked(self, digest: str) -> tuple[PeerSource, ...]:
+        """The nodes to ask for a blob, in order, without those that were dropped."""
+        sources = (self._by_name[name] for name in self._order(digest))
+        return tuple(source for source in sources if not source.is_dropped)
+
+
+def read_token(path: Path | None) -> str:
+    """The site's token, which logs and errors hide from now on; empty where no file is named.
+
+    Raises:
+        UsageError: The file can't be read, others may read it, or it holds no token.
+    """
+    if path is None:
+        return ""
+    try:
+        with path.open("rb") as file:
+            data = file.read(4096)
+            mode = stat.S_IMODE(path.stat().st_mode)
+    except OSError as error:
+        raise UsageError(
+            f"The token file {path} can't be read: {error.strerror}", hint="Check STAGEGATE_PEER_TOKEN_FILE."
+        ) from error
+    if mode & stat.S_IROTH:
+        raise UsageError(f"Everybody may read the token file {path}", hint=f"Run `chmod o-r {path}`.")
+    token = data.strip()
+    if not re.fullmatch(rb"[!-~]{%d,1024}" % SHORTEST_TOKEN, token):
+        raise UsageError(
+            f"The token file {path} holds no token: one line of {SHORTEST_TOKEN} to 1024 letters, digits and signs",
+            hint=f"Make one: `openssl rand -hex 32 > {path}`.",
+        )
+    remember(token.decode())
+    return token.decode()

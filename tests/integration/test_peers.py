@@ -1,0 +1,392 @@
+"""Nodes of a site read blobs from one another: the source is read once, and no node can spoil another's bytes."""
+
+from __future__ import annotations
+
+import logging
+import random
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from prefect_stagegate.errors import TransferFailed
+from prefect_stagegate.http import Request, fetch
+from prefect_stagegate.nodes import BlobOrder
+from prefect_stagegate.operations.staging.stage import stage
+from prefect_stagegate.operations.upkeep.verify import verify
+from prefect_stagegate.operations.workspace import Workspace
+from prefect_stagegate.testing.launching import launched
+from prefect_stagegate.testing.servers import free_port
+from tests.support.rawserver import raw_server, response
+from tests.support.site import LATEST, Site, blob_server, stage_together
+from tests.support.webservers import accepts, certificates
+
+TOKEN = "0123456789abcdef0123"
+
+
+def contents(small: int = 40, large: int = 2) -> dict[str, bytes]:
+    drawn = random.Random(68)
+    files = {f"{number:03}.bin": drawn.randbytes(drawn.randrange(1, 5000)) for number in range(small)}
+    return files | {f"large{number}.bin": drawn.randbytes(3_000_000) for number in range(large)}
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
+    made = Site(tmp_path, contents())
+    yield made
+    made.close()
+
+
+def put_token(folder: Path, token: str = TOKEN) -> Path:
+    path = folder / "token"
+    path.write_text(token + "\n")
+    path.chmod(0o600)
+    return path
+
+
+def same_bytes(node: Workspace, site: Site) -> bool:
+    view = node.cache.views.path(LATEST.dataset, node.catalog.resolve(LATEST))
+    assert view
+    return {path.name: path.read_bytes() for path in view.iterdir()} == site.source.files
+
+
+def test_source_is_read_once_by_nodes_that_stage_together(site: Site) -> None:
+    site.make()
+    nodes = [site.node(f"gpu-{number}") for number in range(3)]
+    versions = stage_together(*nodes)
+    assert site.read() == site.size
+    assert all(same_bytes(node, site) for node in nodes)
+    assert sum(version.bytes_from_peers for version in versions) == 2 * site.size
+    assert all(version.bytes_fetched == site.size for version in versions)
+
+
+def test_source_is_not_read_when_a_node_has_the_version(site: Site) -> None:
+    site.make()
+    stage(site.node("gpu-1"), LATEST)
+    site.source.sent.clear()
+    second = site.node("gpu-2")
+    version = stage(second, LATEST)
+    assert site.read() == 0
+    assert same_bytes(second, site)
+    assert [(peer.node, peer.bytes, peer.problem) for peer in version.peers] == [("gpu-1", site.size, "")]
+
+
+def test_node_that_comes_later_reads_from_those_that_fetch(site: Site) -> None:
+    site.make()
+    first, second = site.node("gpu-1"), site.node("gpu-2")
+    with blocked(site) as go_on:
+        fetching = threading.Thread(target=stage, args=(first, LATEST))
+        fetching.start()
+        wait_for_record(second, "gpu-1")
+        threading.Timer(0.5, go_on).start()
+        version = stage(second, LATEST)
+        fetching.join()
+    assert version.bytes_from_peers > 0
+    assert site.read() + version.bytes_from_peers == 2 * site.size
+    assert same_bytes(second, site)
+
+
+def test_rotten_file_is_healed_from_a_node_of_the_site(site: Site) -> None:
+    site.make()
+    stage(site.node("gpu-1"), LATEST)
+    second = site.node("gpu-2")
+    rotten = stage(second, LATEST).path / "large0.bin"
+    rotten.chmod(0o644)
+    with rotten.open("r+b") as file:
+        file.write(b"rot")
+    rotten.chmod(0o444)
+    site.source.sent.clear()
+    assert verify(second, LATEST, repair=True).repaired
+    assert same_bytes(second, site)
+    assert site.read() == 0
+
+
+def flipped(site: Site, name: str) -> str:
+    """The URL of a node that holds the version by its record, and flips a bit of each blob."""
+    holder = site.node(name, url=None)
+    stage(holder, LATEST)
+    for blob in holder.cache.layout.blobs.glob("*/*"):
+        blob.chmod(0o644)
+        with blob.open("r+b") as file:
+            first = file.read(1)
+            file.seek(0)
+            file.write(bytes([first[0] ^ 1]))
+    return site.node(name).settings.peer_url
+
+
+def test_wrong_bytes_cost_one_try_and_are_named(site: Site, caplog: pytest.LogCaptureFixture) -> None:
+    site.make()
+    flipped(site, "gpu-1")
+    site.source.sent.clear()
+    second = site.node("gpu-2")
+    version = stage(second, LATEST)
+    assert same_bytes(second, site)
+    assert site.read() == site.size
+    assert [(peer.node, peer.bytes) for peer in version.peers] == [("gpu-1", 0)]
+    assert "blake3:" in version.peers[0].problem
+    assert "The node gpu-1" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("answer", "problem"),
+    [
+        pytest.param(None, "Connection refused", id="a dead node"),
+        pytest.param(response(b"", "500 Internal Server Error"), "answers 500", id="a node that fails"),
+        pytest.param(
+            response(b"", "302 Found", {"Location": "http://169.254.169.254/"}), "answers 302", id="one that redirects"
+        ),
+        pytest.param(response(b"short"), "", id="a node that sends other bytes"),
+    ],
+)
+def test_node_that_fails_costs_one_try(site: Site, answer: bytes | None, problem: str) -> None:
+    site.make()
+    with raw_server(answer or b"") as server:
+        if answer is None:
+            server.close()
+        holder = site.node("gpu-1", url=server.url)
+        stage(holder, LATEST)
+        site.source.sent.clear()
+        second = site.node("gpu-2")
+        version = stage(second, LATEST)
+    assert same_bytes(second, site)
+    assert site.read() == site.size
+    assert version.peers[0].node == "gpu-1"
+    assert problem in version.peers[0].problem
+
+
+def test_silent_node_is_left_after_the_idle_time(site: Site) -> None:
+    site.make()
+    ended = threading.Event()
+    with raw_server(lambda _head, _connection: b"" if ended.wait(30) else None) as server:
+        stage(site.node("gpu-1", url=server.url), LATEST)
+        second = site.node("gpu-2", idle_timeout=1.0)
+        version = stage(second, LATEST)
+        ended.set()
+    assert same_bytes(second, site)
+    assert "stopped answering" in version.peers[0].problem
+
+
+def test_node_that_only_says_not_yet_is_left(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("prefect_stagegate.sources.peer.PATIENCE", 2)
+    site.make()
+    ticks = iter(range(10**9))
+
+    def always_later(_head: bytes, _connection: socket.socket) -> bytes:
+        return response(b"", "503 Service Unavailable", {"Stagegate-Activity": str(next(ticks))})
+
+    with raw_server(always_later) as server:
+        site.node("gpu-1", url=server.url)
+        second = site.node("gpu-2", idle_timeout=1.0)
+        version = stage(second, LATEST, peers=["gpu-1", "gpu-2"])
+    assert same_bytes(second, site)
+    assert "brought nothing" in version.peers[0].problem
+
+
+def test_own_share_does_not_wait_for_other_nodes(tmp_path: Path) -> None:
+    site = Site(tmp_path, contents(small=16, large=0), idle_timeout=3.0)
+    version = site.make()
+    read_when_left: list[int] = []
+
+    class Watch(logging.Handler):
+        def emit(self, _: logging.LogRecord) -> None:
+            read_when_left.append(site.read())
+
+    logger, watch, silent = logging.getLogger("prefect_stagegate.sources.peer"), Watch(), ["gpu-1", "gpu-2", "gpu-3"]
+    logger.addHandler(watch)
+    ended = threading.Event()
+    with raw_server(lambda _head, _connection: b"" if ended.wait(30) else None) as server:
+        for name in silent:
+            site.node(name, url=server.url)
+        own = site.node("gpu-4", objects_in_flight=2)
+        stage(own, LATEST, peers=silent)
+        ended.set()
+    logger.removeHandler(watch)
+    order = BlobOrder("gpu-4", [], silent)
+    entries = own.catalog.manifest(version.dataset, version.digest).entries()
+    assert read_when_left[0] == sum(entry.size for entry in entries if not order(entry.digest)) > 0
+    assert same_bytes(own, site)
+    site.close()
+
+
+def test_without_a_site_no_node_is_asked(site: Site) -> None:
+    site.make()
+    stage(site.node("gpu-1"), LATEST)
+    site.source.sent.clear()
+    version = stage(site.node("gpu-2", site=""), LATEST)
+    assert version.peers == ()
+    assert site.read() == site.size
+
+
+def test_other_sites_and_old_records_are_not_asked(site: Site) -> None:
+    site.make()
+    stage(site.node("far", site="dc2"), LATEST)
+    stage(site.node("gpu-1"), LATEST)
+    site.source.sent.clear()
+    second = site.node("gpu-2", node_timeout=-100.0)
+    assert stage(second, LATEST).peers == ()
+    assert site.read() == site.size
+
+
+def test_record_can_t_lead_to_a_metadata_service(site: Site) -> None:
+    site.make()
+    stage(site.node("gpu-1", url="http://169.254.169.254"), LATEST)
+    second = site.node("gpu-2")
+    version = stage(second, LATEST)
+    assert same_bytes(second, site)
+    assert "169.254.169.254" in version.peers[0].problem
+
+
+def test_wrong_token_is_named_and_never_shown(site: Site, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    site.make()
+    first = site.node("gpu-1", url=None)
+    stage(first, LATEST)
+    with blob_server(first.cache, TOKEN) as url:
+        site.node("gpu-1", url=url)
+        right = site.node("gpu-2", peer_token_file=put_token(tmp_path))
+        assert stage(right, LATEST).bytes_from_peers == site.size
+        wrong = site.node("gpu-3", peer_token_file=put_token(tmp_path, "another-token-0123456789"))
+        version = stage(wrong, LATEST)
+    refused = {peer.node: peer.problem for peer in version.peers}["gpu-1"]
+    assert "refused the token" in refused
+    assert "another-token" not in caplog.text
+
+
+def test_nodes_prove_themselves_by_certificates(site: Site, tmp_path: Path) -> None:
+    site.make()
+    authority, own = certificates(tmp_path), tmp_path / "own.pem"
+    own.write_text((tmp_path / "server.pem").read_text() + (tmp_path / "server.key").read_text())
+    first = site.node("gpu-1", url=None)
+    stage(first, LATEST)
+    tls: dict[str, Any] = {"ssl_certfile": str(own), "ssl_ca_certs": str(authority), "ssl_cert_reqs": ssl.CERT_REQUIRED}
+    with blob_server(first.cache, **tls) as url:
+        site.node("gpu-1", url=url)
+        stranger = site.node("gpu-2", url=None, peer_ca=authority)
+        assert stage(stranger, LATEST).bytes_from_peers == 0
+        second = site.node("gpu-3", url=None, peer_ca=authority, peer_certificate=own)
+        assert stage(second, LATEST).bytes_from_peers == site.size
+
+
+def test_slow_node_is_left(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("prefect_stagegate.sources.peer.LEAST_SECONDS", 0.5)
+    version = site.make()
+    second, ended = site.node("gpu-2"), threading.Event()
+    sizes = {entry.digest[7:]: entry.size for entry in second.catalog.manifest("things", version.digest).entries()}
+
+    def drip(head: bytes, connection: socket.socket) -> None:
+        size = sizes[head.decode().partition("/blobs/")[2][:64]]
+        with suppress(OSError):
+            connection.sendall(f"HTTP/1.1 200 OK\r\nContent-Length: {size}\r\n\r\n".encode())
+            while not ended.wait(0.1) and head.startswith(b"GET"):
+                connection.sendall(b"x")
+
+    with raw_server(drip) as server:
+        stage(site.node("gpu-1", url=server.url), LATEST)
+        slow = stage(second, LATEST).peers
+        ended.set()
+    assert same_bytes(second, site)
+    assert "stopped answering" in slow[0].problem
+
+
+def test_object_that_is_gone_everywhere_is_named(site: Site) -> None:
+    site.make()
+    del site.source.files["000.bin"]
+    stage_first = site.node("gpu-1")
+    with pytest.raises(TransferFailed, match=r"000\.bin"):
+        stage(stage_first, LATEST)
+    with pytest.raises(TransferFailed, match=r"000\.bin"):
+        stage(site.node("gpu-2", idle_timeout=1.0), LATEST, peers=["gpu-1", "gpu-2"])
+
+
+@pytest.mark.system
+def test_nginx_serves_a_node_s_blobs(site: Site, tmp_path: Path) -> None:
+    site.make()
+    first = site.node("gpu-1", url=None)
+    held = stage(first, LATEST)
+    (first.cache.layout.ingest / ("4" * 64)).write_bytes(b"unverified")
+    name = next(first.cache.layout.blobs.glob("*/*")).name
+    (first.cache.layout.blobs / name[:2] / (name[:2] + "0" * 62)).symlink_to(first.cache.root / "format")
+    with nginx_blobs(tmp_path, first) as url:
+        site.node("gpu-1", url=url)
+        site.source.sent.clear()
+        second = site.node("gpu-2", peer_token_file=put_token(tmp_path))
+        assert stage(second, LATEST).bytes_from_peers == held.bytes
+        assert site.read() == 0
+        assert same_bytes(second, site)
+        token = {"Authorization": f"Bearer {TOKEN}"}
+        paths = [
+            f"{name[:2]}{'0' * 62}",
+            "4" * 64,
+            "../format",
+            f"..%2fformat?{name}",
+            f"{name[:2]}/{name}",
+            name[:63],
+            "",
+        ]
+        refused = [fetch(Request(f"{url}/blobs/{path}", token)).status for path in paths]
+        assert [status for status in refused if status not in (403, 404)] == []
+        assert fetch(Request(f"{url}/blobs/{name}")).status == 401
+        assert fetch(Request(f"{url}/blobs/{name}", token, method="DELETE")).status in (403, 405)
+
+
+@contextmanager
+def nginx_blobs(folder: Path, node: Workspace) -> Iterator[str]:
+    """Run nginx with the lines of `deployments/`, for a node's cache; gives its URL."""
+    port, token = free_port(), folder / "nginx-token"
+    token.write_text(f'"Bearer {TOKEN}" 1;')
+    lines = (Path(__file__).parents[2] / "deployments/nginx-blobs.conf").read_text()
+    for shipped, own in (
+        ("/etc/nginx/stagegate-token", str(token)),
+        ("/var/cache/stagegate", str(node.cache.root)),
+        ("listen 8444;", f"listen 127.0.0.1:{port};"),
+    ):
+        assert shipped in lines
+        lines = lines.replace(shipped, own)
+    temporary = " ".join(
+        f"{kind}_temp_path {folder}/{kind};" for kind in ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    )
+    config = folder / "nginx.conf"
+    config.write_text(
+        f"daemon off; pid {folder}/nginx.pid; error_log {folder}/error.log; worker_processes 1; user root;"
+        f"events {{ worker_connections 256; }} http {{ access_log off; {temporary} {lines} }}"
+    )
+    with launched(
+        ["/usr/sbin/nginx", "-p", str(folder), "-c", str(config)], folder / "nginx.log", lambda: accepts(port)
+    ):
+        yield f"http://127.0.0.1:{port}"
+
+
+def wait_for_record(node: Workspace, name: str) -> None:
+    """Wait until a node's record says that it fetches."""
+    for _ in range(500):
+        record = node.catalog.node(name)
+        if record and any(held.fetching for held in record.versions):
+            return
+        time.sleep(0.02)
+    raise AssertionError(f"{name} did not begin")
+
+
+class blocked:  # noqa: N801 - used as a statement
+    """Has the source wait with each object until `go_on` is called."""
+
+    def __init__(self, site: Site) -> None:
+        self._source, self._go = site.source, threading.Event()
+        self._answer = self._source._server._script
+
+    def __enter__(self):  # type: ignore[no-untyped-def]
+        def answer(head: bytes, connection: socket.socket) -> bytes | None:
+            if not head.startswith(b"HEAD") and b"SHA256SUMS" not in head:
+                self._go.wait(20)
+            return self._answer(head, connection)
+
+        self._source._server._script = answer
+        return self._go.set
+
+    def __exit__(self, *_: object) -> None:
+        self._go.set()
+        self._source._server._script = self._answer
