@@ -19,7 +19,7 @@ HEARTBEATS = 3
 Report = Callable[[str], None]
 """Takes a line for the log: what changed, or what failed."""
 Published = Callable[[NodeRecord], None]
-"""Takes each record that was written."""
+"""Takes each record that was written. What it raises as a `StagegateError` is reported, and ends nothing."""
 
 
 def run_agent(
@@ -65,7 +65,7 @@ def reconcile(workspace: Workspace, addresses: tuple[Address, ...], report: Repo
         Whether all of them are current.
     """
     current = True
-    for address in addresses or _held_targets(workspace):
+    for address in addresses or held_targets(workspace):
         try:
             before = workspace.cache.refs.get(address.dataset, address.ref or LATEST) if address.ref else None
             version = stage(workspace, address, cancel=cancel)
@@ -109,11 +109,15 @@ def _publish(workspace: Workspace, report: Report, published: Published) -> bool
     except StagegateError as error:
         report(f"The node's record was not written: {error}")
         return False
-    published(record)
+    try:
+        published(record)
+    except StagegateError as error:
+        report(f"The node's record was written, but not told further: {error}")
+        return False
     return True
 
 
-def _held_targets(workspace: Workspace) -> tuple[Address, ...]:
+def held_targets(workspace: Workspace) -> tuple[Address, ...]:
     """The targets' refs that this node has copies of. `latest` is moved by staging alone."""
     refs = workspace.cache.refs
     return tuple(Address(dataset, ref) for dataset in refs.datasets() for ref in refs.names(dataset) if ref != LATEST)
