@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
@@ -15,6 +16,9 @@ from prefect_stagegate.operations.workspace import Workspace
 
 HEARTBEATS = 3
 """Records that the agent writes in the time after which one counts as unknown."""
+
+LOOK_SECONDS = 0.5
+"""Seconds from a change on the node to the record about it, at most."""
 
 Report = Callable[[str], None]
 """Takes a line for the log: what changed, or what failed."""
@@ -33,7 +37,8 @@ def run_agent(
 ) -> bool:
     """Fetch what the node should hold, and write the node's record, until `cancel` is set.
 
-    The record is written also while a fetch goes on. An address that can't be fetched keeps no other from being.
+    The record is written also while a fetch goes on, and at once when one ended. An address that can't be fetched keeps
+    no other from being.
 
     Args:
         workspace: Cache and catalog.
@@ -51,10 +56,17 @@ def run_agent(
     if once:
         fetched = reconcile(workspace, wanted, report, cancel)
         return _publish(workspace, report, published) and fetched
-    with _reconciling(workspace, wanted, report, cancel, pause):
+    changed = threading.Event()
+
+    def report_change(line: str) -> None:
+        report(line)
+        changed.set()
+
+    with _reconciling(workspace, wanted, report_change, cancel, pause):
         while True:
+            changed.clear()
             written = _publish(workspace, report, published)
-            if cancel.wait(pause):
+            if _wait(cancel, changed, pause):
                 return written
 
 
@@ -101,6 +113,15 @@ def _reconciling(
     finally:
         cancel.set()
         thread.join(1.0)
+
+
+def _wait(cancel: threading.Event, changed: threading.Event, seconds: float) -> bool:
+    """Wait until it is time for the next record: at once when something changed. Returns whether to end."""
+    end = time.monotonic() + seconds
+    while not cancel.wait(LOOK_SECONDS):
+        if changed.is_set() or time.monotonic() > end:
+            return False
+    return True
 
 
 def _publish(workspace: Workspace, report: Report, published: Published) -> bool:
