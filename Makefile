@@ -44,7 +44,7 @@ $(HADOOP)/.installed:
 	tar -xzf $(HADOOP)/pyspark-2.4.8.tar.gz -C $(HADOOP) --wildcards '*/deps/jars/*.jar' && rm $(HADOOP)/pyspark-2.4.8.tar.gz
 	@touch $@
 
-KUBERNETES := tests/servers/kubernetes/built
+KUBERNETES := .kubernetes
 test-kubernetes: setup $(KUBERNETES)/.installed ## run the tests that need Kubernetes: builds its API server from Debian's source, 3 to 9 minutes
 	$(BIN)/pytest --durations=10 -m kubernetes tests/kubernetes
 

@@ -14,9 +14,11 @@ from typing import Any
 import pytest
 import yaml
 
+from prefect_stagegate.model import Address
 from prefect_stagegate.operations.fleet.kubernetes import OVERALL, label_value
 from tests.support.kubernetes import BUILT, Cluster, cluster, eventually
 from tests.support.scenario import Scenario
+from tests.support.transcript import rerun
 from tests.unit.test_deploy_files import GPU_NODE, rendered
 
 pytestmark = pytest.mark.kubernetes
@@ -229,10 +231,11 @@ def test_the_agent_may_not(deployed: Cluster, what: str) -> None:
 
 def test_a_job_waits_until_its_node_holds_production(deployed: Cluster, data: Scenario) -> None:
     deployed.add_node("gate-1", PRODUCTION)
-    namespace, job = yaml.safe_load_all((MANIFESTS / "examples/job.yaml").read_text())
+    _, job = yaml.safe_load_all((MANIFESTS / "examples/job.yaml").read_text())
+    job["metadata"]["namespace"] = "default"
     job["spec"]["template"]["spec"]["nodeSelector"] = PRODUCTION
-    deployed.apply(namespace, job)
-    pods = ("-n", "training", "-l", "job-name=train")
+    deployed.apply(job)
+    pods = ("-n", "default", "-l", "job-name=train")
 
     def waits() -> bool:
         (pod,) = deployed.get("pods", *pods)["items"] or [{}]
@@ -246,6 +249,7 @@ def test_a_job_waits_until_its_node_holds_production(deployed: Cluster, data: Sc
     assert code == 0, printed
     digest = data.head("production")
     assert labels(deployed, "gate-1")[LABEL] == label_value(digest)
+    assert data.node().catalog.resolve(Address.parse(f"nycflights@{label_value(digest)}")) == digest
     assert conditions(deployed, "gate-1")[LABEL] == ("True", f"nycflights@{digest} is complete")
     deployed.kubectl("wait", "--for=condition=StagegateReady", "node/gate-1", "--timeout=1s")
     assert eventually(lambda: nodes_of(deployed, *pods) == {"gate-1"})
@@ -322,3 +326,20 @@ def test_a_running_agent_tells_soon_and_ends_at_once(deployed: Cluster, data: Sc
         assert eventually(lambda: LABEL in labels(deployed, "gate-7"))
         agent.send_signal(signal.SIGINT)
         assert agent.wait(10) == 130
+
+
+def test_the_page_shows_what_happens(deployed: Cluster, data: Scenario) -> None:
+    root = MANIFESTS.parents[1]
+    page = (root / "docs/how-to/kubernetes.md").read_text()
+    deployed.kubectl("delete", "nodes", "--all")  # no other node holds the version
+    deployed.add_node("gpu-2", PRODUCTION)
+    away = data.nas.rename(data.folder / "away")
+    assert run_agent(deployed, data, "gpu-2")[0] == 3
+
+    first, heading, second = page.partition("\n## Its node")
+    shown = rerun(first, root, deployed.reader)
+    away.rename(data.nas)
+    assert run_agent(deployed, data, "gpu-2")[0] == 0
+    assert eventually(lambda: nodes_of(deployed, "-n", "training") == {"gpu-2"})
+    shown += heading + rerun(second, root, deployed.reader)
+    assert shown == page

@@ -23,7 +23,7 @@ from prefect_stagegate.operations.fleet.kubernetes_api import SERVICE_ACCOUNT
 from prefect_stagegate.testing.launching import launched
 from prefect_stagegate.testing.servers import free_port
 
-BUILT = Path(__file__).parents[2] / "tests/servers/kubernetes/built"
+BUILT = Path(__file__).parents[2] / ".kubernetes"
 BIN = BUILT / "bin"
 _SECONDS = 60
 # A pod's view of its token: a folder over /run, which only this process and its children see.
@@ -41,6 +41,11 @@ class Cluster:
     def environment(self) -> dict[str, str]:
         """What Kubernetes tells each pod of the API."""
         return {"KUBERNETES_SERVICE_HOST": "127.0.0.1", "KUBERNETES_SERVICE_PORT": str(self.port)}
+
+    @property
+    def reader(self) -> dict[str, str]:
+        """The environment of somebody who types kubectl's commands."""
+        return {"KUBECONFIG": str(self.folder / "kubeconfig"), "PATH": f"{BIN}:{os.environ['PATH']}"}
 
     def kubectl(self, *words: str | Path, stdin: str = "", code: int | None = 0) -> str:
         """What kubectl prints, as an administrator. With `code` None it may fail; its errors come first then."""
@@ -73,7 +78,12 @@ class Cluster:
         metadata = {"name": name, "labels": labels}
         self.apply({"apiVersion": "v1", "kind": "Node", "metadata": metadata, "spec": spec})
         room = {"cpu": "64", "memory": "256Gi", "pods": "100", "nvidia.com/gpu": "8"}
-        ready = {"type": "Ready", "status": "True", "reason": "KubeletReady", "message": "fake"}
+        ready = {
+            "type": "Ready",
+            "status": "True",
+            "reason": "KubeletReady",
+            "message": "kubelet is posting ready status",
+        }
         status = {"status": {"capacity": room, "allocatable": room, "conditions": [ready]}}
         self.kubectl("patch", "node", name, "--subresource=status", "--patch", json.dumps(status))
 

@@ -12,8 +12,8 @@ mkdir -p "$work/apt/lists/partial" "$work/debs"
 cd "$work"
 
 # Debian 12 beside this machine's release: lists of its own, from the mirror that this machine uses.
-mirror=$(cat /etc/apt/sources.list /etc/apt/sources.list.d/* 2>/dev/null | grep -oE 'https?://[^ ]+/debian/?' | head -n 1)
-keyring=$(find /usr/share/keyrings -name 'debian-archive-keyring.*' | head -n 1)
+mirror=$(find /etc/apt/sources.list* -type f -exec grep -hoE 'https?://[^ ]+/debian/?' {} + | sed -n 1p)
+keyring=$(find /usr/share/keyrings -name 'debian-archive-keyring.*' | sed -n 1p)
 for suite in bookworm bookworm-updates; do
   echo "deb [signed-by=$keyring] $mirror $suite main"
   echo "deb-src [signed-by=$keyring] $mirror $suite main"
