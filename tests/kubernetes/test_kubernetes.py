@@ -54,11 +54,11 @@ def data(tmp_path: Path) -> Scenario:
 
 
 def run_agent(
-    kubernetes: Cluster, data: Scenario, node: str, account: str = AGENT, namespace: str = NAMESPACE
+    kubernetes: Cluster, data: Scenario, node: str, account: str = AGENT, namespace: str = NAMESPACE, ref: str = REF
 ) -> tuple[int, str]:
     """One round of the agent on a node, with the token that its pod would have: exit status and lines."""
     settings = data.environment(STAGEGATE_CACHE=str(data.folder / node), STAGEGATE_NODE=node)
-    command: list[str | Path] = [STAGEGATE, "agent", REF, "--kubernetes", "--once"]
+    command: list[str | Path] = [STAGEGATE, "agent", ref, "--kubernetes", "--once"]
     return kubernetes.in_pod(kubernetes.token(account, namespace), command, **settings)
 
 
@@ -293,6 +293,13 @@ def test_a_ref_that_is_kept_no_more_leaves_the_node(deployed: Cluster, data: Sce
 
     assert {key for key in labels(deployed, "gate-4") if key.startswith("stagegate.io/")} == {LABEL, *PRODUCTION}
     assert set(conditions(deployed, "gate-4")) == {"Ready", LABEL, OVERALL}
+
+
+def test_a_dataset_that_nobody_staged_yet_is_not_ready(deployed: Cluster, data: Scenario) -> None:
+    deployed.add_node("gate-8", PRODUCTION)
+    code, printed = run_agent(deployed, data, "gate-8", ref="songs@production")
+    assert (code, "told further" in printed) == (3, False), printed
+    assert conditions(deployed, "gate-8")["stagegate.io/songs.production"][0] == "False"
 
 
 def test_a_node_that_does_not_exist_is_named(deployed: Cluster, data: Scenario) -> None:

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from prefect_stagegate.clock import moment, now
-from prefect_stagegate.errors import CorruptRecord, SourceError, UnknownRef
+from prefect_stagegate.errors import CorruptRecord, SourceError, UnknownDataset, UnknownRef
 from prefect_stagegate.model import LATEST, Address
 from prefect_stagegate.operations.fleet.kubernetes_api import NodeApi
 from prefect_stagegate.operations.fleet.ready import NodeReadiness, node_readiness
@@ -126,10 +126,10 @@ def node_changes(node: Mapping[str, Any], states: Sequence[NodeReadiness], time:
 
 
 def _state(workspace: Workspace, address: Address) -> NodeReadiness:
-    """As `node_readiness`; a ref that is unknown yet, or a record that is damaged, makes this node not ready."""
+    """As `node_readiness`; a dataset or ref that is unknown yet, or a damaged record, makes this node not ready."""
     try:
         return node_readiness(workspace, address)
-    except (UnknownRef, CorruptRecord) as error:
+    except (UnknownDataset, UnknownRef, CorruptRecord) as error:
         ref = "" if address.is_version else address.ref or LATEST
         return NodeReadiness(address.dataset, ref, "", "", error.message)
 
