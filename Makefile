@@ -56,9 +56,10 @@ $(KUBERNETES)/.installed: tests/servers/kubernetes/build.sh | $(BIN)/uv
 	@touch $@
 
 # Commands that tests run, with the packages that have them.
-NEEDED := cc:gcc java:default-jre-headless mkfs.ext4:e2fsprogs mount:mount nginx:nginx-light node:nodejs npm:npm openssl:openssl \
+NEEDED := cc:gcc catatonit:catatonit java:default-jre-headless mkfs.ext4:e2fsprogs mmdebstrap:mmdebstrap mount:mount \
+	nginx:nginx-light node:nodejs npm:npm openssl:openssl \
 	$(or $(lastword $(wildcard /usr/lib/postgresql/*/bin/pg_ctl)),pg_ctl):postgresql \
-	ssh-agent:openssh-client /usr/sbin/sshd:openssh-server strace:strace systemd-analyze:systemd
+	podman:podman runc:runc ssh-agent:openssh-client /usr/sbin/sshd:openssh-server strace:strace systemd-analyze:systemd
 
 missing: ## list the Debian packages that test-all needs and that are not here
 	@for needed in $(NEEDED); do command -v $${needed%%:*} >/dev/null || echo $${needed##*:}; done

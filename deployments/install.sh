@@ -4,20 +4,21 @@
 #   deployments/install.sh dependencies /opt/stagegate
 #   deployments/install.sh package /opt/stagegate
 #
-# Run it at the root of the repository. It is two steps, so that images keep the long one while only the package changes.
+# It is two steps, so that images keep the long one while only the package changes.
 set -eu
 
 step=$1
-venv=$2
+venv=$(realpath --canonicalize-missing "$2")
+cd "$(dirname "$0")/.."
 
 case $step in
 dependencies)
     "${PYTHON:-python3}" -m venv "$venv"
-    "$venv/bin/pip" install --quiet --disable-pip-version-check --no-cache-dir --only-binary :all: \
+    "$venv/bin/pip" install --quiet --disable-pip-version-check --only-binary :all: \
         --require-hashes --requirement requirements-runtime.lock
-    # A tenth of the whole: the libraries' own tests.
+    # A tenth of the whole: the libraries' own tests, and headers for compilers.
     for library in numpy pandas pyarrow scipy; do
-        find "$venv"/lib/python*/site-packages/$library -type d -name tests -prune -exec rm -rf {} +
+        find "$venv"/lib/python*/site-packages/$library -type d \( -name tests -o -name include \) -prune -exec rm -rf {} +
     done
     ;;
 package)

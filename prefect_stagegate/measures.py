@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Protocol, TypeAlias
+
+from prefect_stagegate.readings import Reading, used
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,8 +142,10 @@ class FileValues:
     """The digest of each aggregate: its query, the types of its columns, and the releases of the libraries."""
     files: Mapping[str, Sequence[Values | None]] = field(default_factory=dict)
     """The values of each file in the order of `aggregates`, by the digest of its bytes; None where no row counts."""
-    read_at: Mapping[str, str] = field(default_factory=dict)
-    """When each file was last read for its values (ISO 8601 in UTC), by the digest of its bytes."""
+    read_by: Mapping[str, str] = field(default_factory=dict)
+    """The run that last read each file for its values, by the digest of its bytes."""
+    readings: Mapping[str, Reading] = field(default_factory=dict)
+    """These readings, by run. Records of earlier releases have none."""
 
     def of(self, aggregate: str) -> dict[str, Values | None]:
         """The values of one aggregate, by the digest of the file."""
@@ -157,8 +162,9 @@ class FileValues:
         others = {digest: values for digest, values in earlier.files.items() if digest not in self.files}
         if earlier.aggregates != self.aggregates or len(others) > len(self.files):
             return self
-        read_at = {digest: at for digest, at in earlier.read_at.items() if digest in others}
-        return FileValues(self.aggregates, {**others, **self.files}, {**read_at, **self.read_at})
+        read_by = {digest: run for digest, run in earlier.read_by.items() if digest in others} | dict(self.read_by)
+        readings = used({**earlier.readings, **self.readings}, read_by.values())
+        return FileValues(self.aggregates, {**others, **self.files}, read_by, readings)
 
 
 NO_VALUES = FileValues()
@@ -170,8 +176,11 @@ MOST_PASSES = 500_000
 class PassedProbes:
     """Which files passed which probes: digests only."""
 
-    files: Mapping[str, Collection[str]] = field(default_factory=dict)
-    """The digests of the files' bytes, by the digest of a probe with its settings and its library's release."""
+    files: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """The run that read each file, by the digest of a probe with its settings and its library's release, then by the
+    digest of the file's bytes."""
+    readings: Mapping[str, Reading] = field(default_factory=dict)
+    """These readings, by run. Records of earlier releases have none."""
 
     def has(self, probe: str, digest: str) -> bool:
         """Whether a file passed a probe."""
@@ -180,13 +189,17 @@ class PassedProbes:
     def keeping(self, earlier: PassedProbes) -> PassedProbes:
         """These passes and those of other files, as many again at most, and no more than `MOST_PASSES`."""
         left = MOST_PASSES
-        merged: dict[str, frozenset[str]] = {}
-        for probe, digests in self.files.items():
-            # Sorted, since the order of a set differs between processes: the record would change without a new pass.
-            others = sorted(set(earlier.files.get(probe, ())) - set(digests))[: len(digests)]
-            merged[probe] = frozenset([*sorted(digests), *others][:left])
+        merged: dict[str, dict[str, str]] = {}
+        for probe, passes in self.files.items():
+            others = earlier.files.get(probe, {})
+            # Sorted, so that the same passes are left out each time.
+            more = sorted(others.keys() - passes.keys())[: len(passes)]
+            merged[probe] = dict(
+                islice([*sorted(passes.items()), *((digest, others[digest]) for digest in more)], left)
+            )
             left -= len(merged[probe])
-        return PassedProbes(merged)
+        runs = (run for passes in merged.values() for run in passes.values())
+        return PassedProbes(merged, used({**earlier.readings, **self.readings}, runs))
 
 
 NO_PASSES = PassedProbes()

@@ -55,7 +55,7 @@ class NodeRecord:
     gpus: Mapping[str, int] = field(default_factory=dict)
     """How many of each model."""
     environment: str = ""
-    """The fingerprint of its environment."""
+    """The fingerprint of its environment, as its agent captured it last; without one, as at its first record."""
 
     def age(self, now: datetime) -> float:
         """Seconds since it was written."""
@@ -120,7 +120,7 @@ def placement(record: NodeRecord, dataset: str, digest: str, size: int, now: dat
         state = Placement.COMPLETE
     elif missing > record.room:
         state = Placement.NO_ROOM
-    elif fetching or missing < size:
+    elif held:
         state = Placement.PARTIAL
     else:
         state = Placement.ABSENT

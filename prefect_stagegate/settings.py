@@ -143,21 +143,24 @@ def _web_address(text: str) -> str:
 
 def _peer_url(text: str) -> str:
     if text and not re.fullmatch(r"https?://[^/@\s]+", text):
-        raise ValueError(f"{text!r} is no address of a server: write http://HOST:PORT, without a path")
+        raise ValueError("is no address of a server: write http://HOST:PORT, without a user and a path")
     return text
 
 
 def _spark(text: str) -> str:
     if text and not _SPARK.fullmatch(text):
         raise ValueError(
-            "is none of local, local[N], spark://HOST:PORT, sc://HOST:PORT. "
+            "is none of local, local[N], spark://HOST:PORT[,HOST:PORT], sc://HOST:PORT. "
             "A token for Spark Connect belongs into SPARK_CONNECT_AUTHENTICATE_TOKEN"
         )
     return text
 
 
 _NODE = re.compile(r"[A-Za-z0-9._-]{1,253}")
-_SPARK = re.compile(r"local(\[([0-9]{1,4}|\*)\])?|(spark|sc)://[A-Za-z0-9.\-\[\]:]+(/;use_ssl=(true|false))?")
+_SERVER = r"[A-Za-z0-9.\-\[\]:]+"
+_SPARK = re.compile(
+    rf"local(\[([0-9]{{1,4}}|\*)\])?|spark://{_SERVER}(,{_SERVER}){{0,9}}|sc://{_SERVER}(/;use_ssl=(true|false))?"
+)
 
 
 def _setting(default: str, values: str, meaning: str, read: Callable[[str], Any]) -> Any:
@@ -317,7 +320,8 @@ class Settings:
     validation_memory: int = _setting(
         "8GiB",
         "1GiB to 1TiB",
-        "Bytes of memory that the process which judges tables may take; DuckDB spills to disk beyond an eighth of it.",
+        "Bytes of memory that the process which judges tables may take, at most those of this process' control group; "
+        "DuckDB spills to disk beyond an eighth of it.",
         _size("1GiB", "1TiB"),
     )
     validation_timeout: float = _setting(

@@ -147,13 +147,6 @@ def _emptiness_findings(table: ContractTable) -> list[Finding]:
     return findings
 
 
-def _reading_times(observations: Observations) -> Iterator[tuple[str, list[str]]]:
-    """When the first and the last of a table's files were read for their counts, by validations up to this one."""
-    for name, report in observations.reports.items():
-        if times := sorted(filter(None, report.values.read_at.values())):
-            yield name, [times[0], times[-1]]
-
-
 def _expectations(observations: Observations) -> ContractCheckResult:
     if not observations.files.matches:
         return _inconclusive(NO_CONTRACT, fix=WRITE_ONE)
@@ -201,7 +194,6 @@ def _expectations(observations: Observations) -> ContractCheckResult:
             "suites": suites,
             "parameters": {name: dict(used) for name, used in observations.parameters.items() if used},
             "files_read": read,
-            "read_between": dict(_reading_times(observations)),
             "judged_elsewhere": {name: count for name, count in sorted(engines.items()) if name},
             "sandbox": "; ".join(sandboxes) or NO_SANDBOX,
             **recorded_results(list(observations.reports.values())),
@@ -251,6 +243,8 @@ def _coverage(observations: Observations) -> ContractCheckResult:
         "decoded": files.decoded,
         "decoded_before": files.decoded_before,
         "probe_sandbox": files.sandbox,
+        "run": observations.run,
+        "readings": {readings.subject: readings.figures(observations.run) for readings in observations.readings},
     }
     return ContractCheckResult(outcome, summary, findings, measured)
 

@@ -32,11 +32,13 @@ class TableJob:
     """The columns with personal data, whose values are masked."""
     rows: int = 0
     """The rows of all files."""
+    run: str = ""
+    """The validation that judges it."""
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> TableJob:
-        """Read what `dataclasses.asdict` wrote."""
-        return cls(**{**record, "known": FileValues(**record["known"])})
+        """Read what `dataclasses.asdict` wrote. The process that judges needs no readings, only the names of runs."""
+        return cls(**{**record, "known": FileValues(**{**record["known"], "readings": {}})})
 
     def paths(self) -> list[Path]:
         """The files' paths on this node."""

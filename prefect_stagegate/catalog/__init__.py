@@ -10,6 +10,7 @@
                        values/<sha256>.json                   what a validation counted of a table's files, by its name
                        parts/<sha256>.json                    what a validation profiled of a table's files, likewise
                        profiles/<sha256>/<sha256>.json        the profile of one version's table, by the table's name
+                       readings/<sha256>/<sha256>.json        which validation read which file of a version's table
                        probes.json                            the digests of files that passed a probe
                        decisions/<sha256>/<target>/<seq>.json attestations, accepting or not
                        signatures/<sha256>/<key>.json         DSSE envelopes around an attestation, by its own digest

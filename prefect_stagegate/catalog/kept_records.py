@@ -5,14 +5,16 @@ These records decide nothing and are replaced, unlike others: without one, files
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Generic, TypeVar
 
 from prefect_stagegate.canonical import digest_of
 from prefect_stagegate.catalog.codec import decode, encode
 from prefect_stagegate.catalog.typed_records import TypedRecords, corrupt
-from prefect_stagegate.measures import NO_VALUES, FileValues, PassedProbes
+from prefect_stagegate.measures import NO_PASSES, NO_VALUES, FileValues, PassedProbes
 from prefect_stagegate.profiles import NO_PARTS, ProfileParts, TableProfile
+from prefect_stagegate.readings import Reading, Readings
 
 T = TypeVar("T")
 
@@ -26,6 +28,16 @@ class _Kept(Generic[T]):
     table: str = ""
     digest: str = ""
     """The version's; empty where the values are those of files."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Passes:
+    """The passes of probes. Runs are named once, since a record may have hundreds of thousands of digests."""
+
+    dataset: str
+    values: Mapping[str, Mapping[str, list[str]] | list[str]]
+    """The digests of files by probe and run; records of earlier releases name no runs."""
+    readings: Mapping[str, Reading] = field(default_factory=dict)
 
 
 class KeptRecords(TypedRecords):
@@ -51,28 +63,49 @@ class KeptRecords(TypedRecords):
 
     def put_profile(self, dataset: str, digest: str, table: str, profile: TableProfile) -> None:
         """Store the profile of a version's table."""
-        self._keep(self._profile_key(dataset, digest, table), _Kept(dataset, profile, table, digest))
+        self._keep(self._version_key(dataset, "profiles", digest, table), _Kept(dataset, profile, table, digest))
 
     def profile(self, dataset: str, digest: str, table: str) -> TableProfile | None:
         """The profile of a version's table; None where no validation kept one."""
-        key = self._profile_key(dataset, digest, table)
+        key = self._version_key(dataset, "profiles", digest, table)
         return self._kept(_Kept[TableProfile], key, dataset, table, digest)
+
+    def put_readings(self, dataset: str, digest: str, readings: Readings) -> None:
+        """Store which validation read which file of a version's table, or of the files that probes decode."""
+        key = self._version_key(dataset, "readings", digest, readings.subject)
+        self._keep(key, _Kept(dataset, readings, readings.subject, digest))
+
+    def readings(self, dataset: str, digest: str, subject: str) -> Readings | None:
+        """Which validation read which file of a version's table, or of its `probes`; None without one."""
+        key = self._version_key(dataset, "readings", digest, subject)
+        return self._kept(_Kept[Readings], key, dataset, subject, digest)
 
     def put_passed_probes(self, dataset: str, passed: PassedProbes) -> None:
         """Store which files passed which probes."""
-        files = {probe: sorted(digests) for probe, digests in passed.files.items()}
-        self._keep(_probes_key(dataset), _Kept(dataset, files))
+        values: dict[str, dict[str, list[str]]] = {}
+        for probe, passes in passed.files.items():
+            by_run = values.setdefault(probe, {})
+            for digest in sorted(passes):
+                by_run.setdefault(passes[digest], []).append(digest)
+        self._records.replace(_probes_key(dataset), encode(_Passes(dataset, values, passed.readings)))
 
     def passed_probes(self, dataset: str) -> PassedProbes:
         """Which files passed which probes in the last validation; none without such a record."""
-        files = self._kept(_Kept[dict[str, frozenset[str]]], _probes_key(dataset), dataset)
-        return PassedProbes(files or {})
+        key = _probes_key(dataset)
+        data = self._records.read(key)
+        if data is None:
+            return NO_PASSES
+        record = decode(_Passes, data, key)
+        if record.dataset != dataset:
+            raise corrupt(key, "is about something else")
+        files = {probe: _by_digest(passes) for probe, passes in record.values.items()}
+        return PassedProbes(files, record.readings)
 
     def _table_key(self, dataset: str, kind: str, table: str) -> str:
         return self._key(dataset, kind, digest_of(table), ".json")
 
-    def _profile_key(self, dataset: str, digest: str, table: str) -> str:
-        return self._key(dataset, "profiles", digest, f"/{digest_of(table).removeprefix('sha256:')}.json")
+    def _version_key(self, dataset: str, kind: str, digest: str, table: str) -> str:
+        return self._key(dataset, kind, digest, f"/{digest_of(table).removeprefix('sha256:')}.json")
 
     def _keep(self, key: str, record: _Kept[T]) -> None:
         self._records.replace(key, encode(record))
@@ -89,3 +122,8 @@ class KeptRecords(TypedRecords):
 
 def _probes_key(dataset: str) -> str:
     return f"datasets/{dataset}/probes.json"
+
+
+def _by_digest(passes: Mapping[str, list[str]] | list[str]) -> dict[str, str]:
+    by_run = {"": passes} if isinstance(passes, list) else passes
+    return {digest: run for run, digests in by_run.items() for digest in digests}

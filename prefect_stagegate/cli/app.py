@@ -64,9 +64,18 @@ COMMANDS = {
         "exec": ("read:execute", "Run a command while its version is held."),
     },
     "Nodes": {
-        "nodes": ("fleet:nodes", "List the nodes: what they hold, their room, and how old their records are."),
-        "where": ("fleet:where", "Show which nodes hold a version, and which have room for it."),
-        "ready": ("fleet:ready", "Exit with 0 only when this node holds what the catalog names, complete."),
+        "nodes": (
+            "fleet:nodes",
+            "List the nodes: their versions, their room, and the age of their records.",
+        ),
+        "where": (
+            "fleet:where",
+            "Show what each node has of a version, and whether the rest fits.",
+        ),
+        "ready": (
+            "fleet:ready",
+            "Exit with 0 only when this node holds the version that the catalog names, complete.",
+        ),
         "agent": ("fleet:agent", "Keep this node's versions current, and its record in the catalog young."),
     },
     "Compare environments": {

@@ -33,8 +33,8 @@ from prefect_stagegate.nodes import NodePlacement, NodeRecord, Placement
 from prefect_stagegate.operations.fleet.agent import Published, Report, held_targets, run_agent
 from prefect_stagegate.operations.fleet.kubernetes import publish_node
 from prefect_stagegate.operations.fleet.kubernetes_api import NodeApi
+from prefect_stagegate.operations.fleet.node_readiness import require_on_node, wait_until_ready
 from prefect_stagegate.operations.fleet.placement import find_version, list_nodes
-from prefect_stagegate.operations.fleet.ready import require_on_node, wait_until_ready
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.readiness.wording import age_text
 from prefect_stagegate.units import bytes_text, count_text, parse_duration
@@ -42,7 +42,7 @@ from prefect_stagegate.unreadable import UnreadableRecords
 
 
 def nodes(*, json: Json = False, places: Places | None = None) -> None:
-    """List the nodes that wrote a record: what they hold, their room, and how old the record is.
+    """List the nodes: their versions, their room, and the age of their records.
 
     A record is written after staging and collecting, and by `stagegate agent`. One that is older than
     STAGEGATE_NODE_TIMEOUT says nothing of the node as it is now.
@@ -89,7 +89,7 @@ def _print_nodes(records: Sequence[NodeRecord], timeout: float) -> None:
 
 
 def where(address: VersionName, /, *, json: Json = False, places: Places | None = None) -> None:
-    """Show which nodes hold a version: complete, partly, with or without room for it, or unknown.
+    """Show what each node has of a version, and whether the rest fits.
 
     For example:
 
@@ -134,7 +134,7 @@ def ready(
     json: Json = False,
     places: Places | None = None,
 ) -> None:
-    """Exit with 0 only when this node holds exactly the version that the catalog names, complete.
+    """Exit with 0 only when this node holds the version that the catalog names, complete.
 
     For the start of a job on this node: an init container, a Slurm prolog, a script. Otherwise it exits with 1 and says
     why: the node lacks the version, its copy of the ref names another one, a file rotted, or the version was withdrawn.

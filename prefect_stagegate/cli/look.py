@@ -95,12 +95,15 @@ def _print_versions(lines: Sequence[inspect.VersionLine]) -> None:
     print_table(rows)
 
 
-def show(
+def show(  # noqa: PLR0913 - one parameter a flag
     address: VersionName,
     /,
     *,
     rows: Annotated[
         bool, Parameter(negative="", help="Print the manifest's lines, whose SHA-256 is the digest.")
+    ] = False,
+    coverage: Annotated[
+        bool, Parameter(negative="", help="Show instead which validation read which file, when and under what.")
     ] = False,
     croissant: Annotated[
         bool, Parameter(negative="", help="Print the version's description in Croissant 1.1, as JSON-LD.")
@@ -121,6 +124,7 @@ def show(
 
     - `stagegate show nycflights@production`
     - `stagegate show --rows nycflights | sha256sum`
+    - `stagegate show nycflights --coverage`
     - `stagegate show nycflights@production --croissant -o croissant.json`
 
     Parameters
@@ -133,6 +137,11 @@ def show(
     workspace = (places or Places()).workspace()
     if croissant:
         print_croissant(workspace, Address.parse(address), hashed=sha256, output=output)
+        return
+    if coverage:
+        from prefect_stagegate.cli.coverage import print_coverage
+
+        print_coverage(workspace, Address.parse(address), every=every, json=json)
         return
     unreadable = UnreadableRecords()
     line, manifest = inspect.show(workspace, Address.parse(address), unreadable)

@@ -58,6 +58,8 @@ class Workspace:
     admit: Admit = field(default=admit_at_once)
     ask_passphrase: Callable[[Path], str] = field(default=no_passphrase)
     """Asks for the passphrase of a key file."""
+    flow_run: str = ""
+    """The id of Prefect's flow run that the job belongs to; empty outside of one."""
 
 
 def open_workspace(
@@ -68,6 +70,7 @@ def open_workspace(
     identity: Identity | None = None,
     resolve_credentials: ResolveCredentials = no_credentials,
     admit: Admit = admit_at_once,
+    flow_run: str = "",
 ) -> Workspace:
     """Open the cache and the catalog. Arguments that are left out come from the STAGEGATE_* settings.
 
@@ -78,6 +81,7 @@ def open_workspace(
         identity: Who runs the job; by default the declared identity of the settings, else the operating system's user.
         resolve_credentials: Turns the name under a spec's `credentials:` into storage options.
         admit: Admits each transfer from sources before it begins.
+        flow_run: The id of Prefect's flow run that the job belongs to.
 
     Raises:
         UsageError: A setting is wrong.
@@ -97,6 +101,7 @@ def open_workspace(
         settings,
         resolve_credentials,
         admit,
+        flow_run=flow_run,
     )
 
 

@@ -1,5 +1,6 @@
 """Reports of decisions for people: one model, and one module for each format or page."""
 
+from prefect_stagegate.report.coverage import CoveredGroup, TableCoverage, basis_text, cover, group_text, table_text
 from prefect_stagegate.report.expectations import by_table, cells, read_results
 from prefect_stagegate.report.html import to_html
 from prefect_stagegate.report.json import to_json
@@ -15,17 +16,22 @@ from prefect_stagegate.report.text import to_rich, to_text
 
 __all__ = [
     "Candidate",
+    "CoveredGroup",
     "FileTotals",
     "Proposal",
     "Readiness",
     "Report",
     "Row",
     "Standing",
+    "TableCoverage",
     "TableFigures",
     "Turn",
+    "basis_text",
     "build_report",
     "by_table",
     "cells",
+    "cover",
+    "group_text",
     "moved_page",
     "proposal_page",
     "read_results",
@@ -35,6 +41,7 @@ __all__ = [
     "rubric_lines",
     "rubric_of",
     "table_figures",
+    "table_text",
     "to_html",
     "to_json",
     "to_junit",

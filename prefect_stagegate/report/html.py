@@ -7,11 +7,13 @@ from functools import cache
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, Template
 
+from prefect_stagegate.report.coverage import basis_text, group_text, table_text
 from prefect_stagegate.report.expectations import refused_text, seconds_text, verdict_text
 from prefect_stagegate.report.legible import spans, time_text
 from prefect_stagegate.report.model import Report, is_command, legible, without_repeats
 from prefect_stagegate.report.rubric import SOURCES, rubric_of
 from prefect_stagegate.report.tables import HEIGHT, WIDTH, rows_text
+from prefect_stagegate.units import digest_text
 
 _MAIL = re.compile(r"[\w.+-]+@[\w-]+(\.[\w-]+)+")
 
@@ -39,6 +41,7 @@ def _template() -> Template:
     environment.tests["command"] = is_command
     environment.filters.update(href=_href, spans=spans, time=time_text, rows=rows_text)
     environment.filters.update(refused=refused_text, seconds=seconds_text, verdict=verdict_text)
+    environment.filters.update(table=table_text, group=group_text, basis=basis_text, digest=digest_text)
     environment.globals.update(picture=(WIDTH, HEIGHT))
     return environment.get_template("report.html")
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Sequence
 
+from prefect_stagegate.report.coverage import HEAD as COVERAGE_HEAD
+from prefect_stagegate.report.coverage import group_cells, table_text
 from prefect_stagegate.report.expectations import HEAD, cells
 from prefect_stagegate.report.legible import time_text
 from prefect_stagegate.report.marks import code, plain, step
@@ -36,6 +38,7 @@ def to_markdown(report: Report) -> str:
         ),
         *_expectations(report),
         *_profiles(report),
+        *_coverage(report),
         _facts(report),
         *_rubric(report),
     ]
@@ -104,6 +107,15 @@ def _profiles(report: Report) -> list[str]:
         for table in report.profiles
     )
     return ["### Tables", _table(("Table", "Rows", "Columns", "Missing values"), rows)] if report.profiles else []
+
+
+def _coverage(report: Report) -> list[str]:
+    """Which validation read how many files of each table; the HTML report lists files."""
+    parts = []
+    for table in report.coverage:
+        rows = (map(plain, group_cells(group)) for group in table.groups)
+        parts += [plain(table_text(table)), _table(COVERAGE_HEAD, map(list, rows))]
+    return ["### Files that were read", *parts] if parts else []
 
 
 def _rubric(report: Report) -> list[str]:

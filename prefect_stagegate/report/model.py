@@ -16,6 +16,7 @@ from prefect_stagegate.model import (
     Outcome,
     Severity,
 )
+from prefect_stagegate.report.coverage import TableCoverage
 from prefect_stagegate.report.expectations import by_table, left_out, read_results
 from prefect_stagegate.report.legible import legible_text
 from prefect_stagegate.report.tables import TableFigures
@@ -145,6 +146,8 @@ class Report:
     """Whether the target withdrew the version before the decision, so that promoting it takes `--reinstate`."""
     profiles: tuple[TableFigures, ...] = ()
     """The profiles of the version's tables that validations kept."""
+    coverage: tuple[TableCoverage, ...] = ()
+    """Which validation read which file."""
 
     @property
     def headline(self) -> str:
@@ -198,7 +201,7 @@ class Report:
         return tuple(row for row in self.rows if row.standing is not Standing.FINE)
 
 
-def build_report(
+def build_report(  # noqa: PLR0913 - one parameter for each fact that the caller looks up
     decision: Decision,
     spec: Spec,
     *,
@@ -208,6 +211,7 @@ def build_report(
     is_requested: bool = True,
     is_withdrawn: bool = False,
     profiles: tuple[TableFigures, ...] = (),
+    coverage: tuple[TableCoverage, ...] = (),
 ) -> Report:
     """Make the report of a decision.
 
@@ -220,6 +224,7 @@ def build_report(
         is_requested: Whether the catalog has a request for the approval that a check waits for.
         is_withdrawn: Whether the target withdrew the version, so that promoting it takes `--reinstate`.
         profiles: The profiles of the version's tables.
+        coverage: Which validation read which file.
     """
     rows = tuple(sorted((_row(evidence, spec) for evidence in decision.checks), key=lambda row: row.standing))
     if not is_requested:
@@ -246,6 +251,7 @@ def build_report(
         is_trial=is_trial,
         is_withdrawn=is_withdrawn,
         profiles=profiles,
+        coverage=coverage,
     )
 
 

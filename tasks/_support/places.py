@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from prefect.runtime import flow_run
+
 from prefect_stagegate.blocks import StagegateCache, StagegateCatalog, options_of, storage_options
 from prefect_stagegate.operations.workspace import Workspace, open_workspace
 from prefect_stagegate.tasks._support.slots import admit
@@ -30,4 +32,5 @@ def open_places(cache: CacheLike, catalog: CatalogLike) -> Workspace:
         catalog_options=options_of(block) if block else None,
         resolve_credentials=storage_options,
         admit=admit,
+        flow_run=str(flow_run.id or ""),
     )

@@ -16,6 +16,7 @@ from contextlib import AbstractContextManager
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import httpx
 import pytest
@@ -28,6 +29,7 @@ from prefect_stagegate.flows import pilot_to_production, stage, sweep
 from prefect_stagegate.model import Address, Decision, Version
 from prefect_stagegate.operations.gating.approve import approve
 from prefect_stagegate.operations.gating.check import check
+from prefect_stagegate.operations.gating.coverage import coverage_of
 from prefect_stagegate.operations.gating.promote import promote
 from prefect_stagegate.operations.staging.stage import stage as make_version
 from prefect_stagegate.operations.workspace import open_workspace
@@ -177,6 +179,9 @@ def test_artifact_of_expectations_masks_personal_values(scenario: EventScenario)
     scenario.write("email,age\nada.lovelace@example.org,-36\n")
     version = make_version(open_workspace(**scenario.on), scenario.spec(contract={"tables": {"people": table}}))
     assert not run(flow(validate_dataset.fn), version.address, **scenario.on).passed
+    (people,) = coverage_of(open_workspace(**scenario.on), Address.parse(version.address), lines=2, of_group=1)
+    flow_run = people.groups[0].reading.flow_run
+    assert str(UUID(flow_run)) == flow_run
     data = artifact(f"{scenario.dataset}-contract-expectations")["data"]
     rows = {row["column"]: (row["verdict"], row["refused rows"], row["examples"]) for row in json.loads(data)}
     assert rows == {"email": ("failed", "1 of 1 (100%)", "(masked)"), "age": ("failed", "1 of 1 (100%)", "-36")}

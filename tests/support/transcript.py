@@ -21,10 +21,14 @@ BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FILE = re.compile(r"# (\S+\.\w+)\n")
 CHANGING = {
     r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ": "2026-11-26T03:00:00Z",
+    r"\d{4}-\d\d-\d\d \d\d:\d\d UTC": "2026-11-26 03:00 UTC",
     r"\d+ (ms|s|min|h) ago": "1 min ago",
     r"(?m)\b\d+(\.\d+)? m?s *$": "5 ms",
 }
 """What differs from run to run, and what a page shows in its place."""
+RUN = re.compile(r"\brun ([0-9a-f]{12})\b")
+RUNS = ("9c41f0d27a3e", "51b8e6a3c90f", "e07d3b64f218")
+"""What a page shows for the names of validations, in the order of their first appearance."""
 PAGE_FOLDER = "/home/ada"
 """The folder of the reader, as pages show it."""
 
@@ -59,6 +63,8 @@ def _printed(command: str, folder: Path, environment: Mapping[str, str]) -> str:
     printed = printed.replace(str(folder), PAGE_FOLDER)
     for pattern, shown in CHANGING.items():
         printed = re.sub(pattern, shown, printed)
+    for run, shown in zip(dict.fromkeys(RUN.findall(printed)), RUNS, strict=False):
+        printed = printed.replace(run, shown)
     return "".join(f"{line.rstrip()}\n" for line in printed.splitlines())
 
 
@@ -82,6 +88,7 @@ def reader(folder: Path) -> dict[str, str]:
         "STAGEGATE_CACHE": str(folder / "cache"),
         "STAGEGATE_CATALOG": str(folder / "catalog"),
         "STAGEGATE_IDENTITY": "ada@example.org",
+        "STAGEGATE_NODE": "node-7",
         "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         "COLUMNS": "100",
         "TZ": "UTC",

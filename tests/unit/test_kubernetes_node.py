@@ -11,7 +11,7 @@ import pytest
 from prefect_stagegate.errors import AccessDenied, SourceError, UsageError
 from prefect_stagegate.operations.fleet.kubernetes import OVERALL, label_key, label_value, node_changes
 from prefect_stagegate.operations.fleet.kubernetes_api import NodeApi
-from prefect_stagegate.operations.fleet.ready import NodeReadiness
+from prefect_stagegate.operations.fleet.node_readiness import NodeReadiness
 
 DIGEST = "sha256:" + "ab" * 32
 NOON = datetime(2026, 11, 27, 12, tzinfo=UTC)

@@ -54,12 +54,16 @@ def test_duplicates_are_sought_beyond_the_sample() -> None:
 
 
 def test_passes_of_another_version_are_kept_within_bounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = PassedProbes({"image": {"a", "b", "c"}, "text": {"a"}})
-    kept = PassedProbes({"image": {"c", "d"}}).keeping(before)
-    assert kept.files == {"image": {"a", "b", "c", "d"}}
-    assert PassedProbes({"image": {"d"}}).keeping(before).files == {"image": {"a", "d"}}
+    before = passes(image="abc", text="a")
+    assert kept_passes(passes(image="cd"), before) == {"image": set("abcd")}
+    assert kept_passes(passes(image="d"), before) == {"image": set("ad")}
     monkeypatch.setattr(measures, "MOST_PASSES", 3)
-    assert PassedProbes({"image": {"c", "d"}, "text": {"a", "b"}}).keeping(before).files == {
-        "image": {"a", "c", "d"},
-        "text": set(),
-    }
+    assert kept_passes(passes(image="cd", text="ab"), before) == {"image": set("acd"), "text": set()}
+
+
+def passes(**files: str) -> PassedProbes:
+    return PassedProbes({probe: dict.fromkeys(digests, "") for probe, digests in files.items()})
+
+
+def kept_passes(passed: PassedProbes, earlier: PassedProbes) -> dict[str, set[str]]:
+    return {probe: set(digests) for probe, digests in passed.keeping(earlier).files.items()}

@@ -11,6 +11,7 @@ import pytest
 
 from prefect_stagegate.durable import Durability
 from prefect_stagegate.errors import ExitCode, UsageError
+from prefect_stagegate.operations.gating import contract
 from prefect_stagegate.settings import SETTINGS, Settings
 from prefect_stagegate.transfer import Limits
 
@@ -26,6 +27,9 @@ def test_without_variables_everything_has_its_default(monkeypatch: pytest.Monkey
         catalog="/home/me/.local/share/stagegate/catalog",
         identity="",
         node="gpu-1",
+        node_timeout=300.0,
+        site="",
+        peer_url="",
         image_digest="",
         variables=(),
         spark="",
@@ -71,6 +75,9 @@ def test_every_setting_can_be_set() -> None:
             "STAGEGATE_CATALOG": "s3://lake/catalog",
             "STAGEGATE_IDENTITY": "nightly",
             "STAGEGATE_NODE": "gpu-2",
+            "STAGEGATE_NODE_TIMEOUT": "60",
+            "STAGEGATE_SITE": "rack-1",
+            "STAGEGATE_PEER_URL": "http://10.0.0.7:8444",
             "STAGEGATE_IMAGE_DIGEST": "sha256:" + "1" * 64,
             "STAGEGATE_VARIABLES": "RAY_*, SEED",
             "STAGEGATE_SPARK": "local[2]",
@@ -106,6 +113,9 @@ def test_every_setting_can_be_set() -> None:
         catalog="s3://lake/catalog",
         identity="nightly",
         node="gpu-2",
+        node_timeout=60.0,
+        site="rack-1",
+        peer_url="http://10.0.0.7:8444",
         image_digest="sha256:" + "1" * 64,
         variables=("RAY_*", "SEED"),
         spark="local[2]",
@@ -169,6 +179,9 @@ def test_an_empty_variable_means_the_default() -> None:
         ("STAGEGATE_IDLE_TIMEOUT", "0", "'0' is not a number of seconds from 1 to 3600"),
         ("STAGEGATE_IDLE_TIMEOUT", "inf", "from 1 to 3600"),
         ("STAGEGATE_IDLE_TIMEOUT", "soon", "from 1 to 3600"),
+        ("STAGEGATE_NODE", "../gpu-1", "is no name of a node"),
+        ("STAGEGATE_NODE_TIMEOUT", "5", "from 10 to 86400"),
+        ("STAGEGATE_PEER_URL", "http://me:secret@gpu-1:8444", "is no address of a server"),
         ("STAGEGATE_CACHE", "~nobody-of-this-name/cache", "home"),
     ],
 )
@@ -219,14 +232,25 @@ def test_a_transfer_s_limits_default_to_the_settings_own() -> None:
 
 
 @pytest.mark.parametrize(
-    "place", ["local", "local[4]", "local[*]", "spark://head:7077", "sc://head:15002/;use_ssl=true"]
+    "place",
+    ["local", "local[4]", "local[*]", "spark://head:7077", "spark://a:7077,b:7077", "sc://head:15002/;use_ssl=true"],
 )
 def test_spark_runs_where_the_operator_says(place: str) -> None:
     assert Settings.from_environment({"STAGEGATE_SPARK": place}).spark == place
 
 
-@pytest.mark.parametrize("place", ["yarn", "sc://head/;token=hush", "http://head", "spark://head --conf x=y"])
+@pytest.mark.parametrize(
+    "place", ["yarn", "sc://head/;token=hush", "http://head", "spark://head --conf x=y", "sc://a,b"]
+)
 def test_place_for_spark_that_is_none_is_refused(place: str) -> None:
     with pytest.raises(UsageError, match="SPARK_CONNECT_AUTHENTICATE_TOKEN") as caught:
         Settings.from_environment({"STAGEGATE_SPARK": place})
     assert "hush" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("group", "memory"), [(2**31, 2**31), (2**40, 2**33), ("unlimited", 2**33)])
+def test_validation_takes_its_groups_memory_at_most(
+    group: int | str, memory: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(contract, "capture_limits", lambda: {"memory": group})
+    assert contract.limits_of(Settings.from_environment({})).memory == memory

@@ -11,7 +11,6 @@ import math
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from typing import Any
 
 import sqlalchemy as sa
@@ -20,14 +19,14 @@ from great_expectations.execution_engine.sqlalchemy_execution_engine import SqlA
 from great_expectations.util import convert_to_json_serializable
 
 from prefect_stagegate.canonical import digest_of
-from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.measures import FileValues, Values
+from prefect_stagegate.validations.engines.engine import releases
 from prefect_stagegate.validations.engines.known_metrics import KnownMetrics
 from prefect_stagegate.validations.engines.merging import Merge, merge_of
 
 VERSION = 1
 """Raise it when kept values change their meaning."""
-ENGINES = {name: version(name) for name in ("duckdb", "great-expectations")}
+ENGINES = releases("duckdb")
 """Another release may compute another value, so values are kept for these only."""
 LARGEST = 2**63
 _ORDERED = re.compile(r"U?(TINY|SMALL|BIG)?INT(EGER)?|FLOAT|DOUBLE|DECIMAL\(.*|DATE|TIMESTAMP.*")
@@ -50,6 +49,8 @@ class FilesOfTable:
     """The columns of the batch with their types."""
     known: FileValues
     """What an earlier validation computed."""
+    run: str = ""
+    """The validation that reads the other files now."""
     personal: frozenset[str] = frozenset()
     """The columns with personal data, of which only counts are kept; in lower case."""
     by_aggregate: dict[str, dict[str, Values | None]] = field(default_factory=dict)
@@ -66,11 +67,10 @@ class FilesOfTable:
             if files.keys() >= set(digests) and all(_fits_json(values) for values in files.values())
         }
         read = {self.digests[path] for path in self.read}
-        at = stamp(now())
         return FileValues(
             tuple(kept),
             {digest: [files[digest] for files in kept.values()] for digest in digests},
-            {digest: at if digest in read else self.known.read_at.get(digest, "") for digest in digests},
+            {digest: self.run if digest in read else self.known.read_by.get(digest, "") for digest in digests},
         )
 
 

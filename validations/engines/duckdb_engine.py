@@ -88,7 +88,8 @@ class DuckDBEngine:
         types = {column: str(kind) for column, kind, *_ in self._execute(f"SELECT * FROM (DESCRIBE {view})")}  # noqa: S608
         rows = row_digests({file: table.digests[file] for file in table.files})
         digests = {str(path): rows[file] for file, path in zip(table.files, table.paths(), strict=True)}
-        return FilesOfTable(view, FILE, digests, types, table.known, frozenset(map(str.casefold, table.personal)))
+        personal = frozenset(map(str.casefold, table.personal))
+        return FilesOfTable(view, FILE, digests, types, table.known, table.run, personal)
 
     def counted(self, table: TableJob) -> FilesOfTable | None:
         """What is known of each file after the suite ran; None where the table was judged as a whole."""

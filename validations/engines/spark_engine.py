@@ -15,15 +15,22 @@ from great_expectations.expectations.expectation import Expectation
 from great_expectations.expectations.row_conditions import PassThroughCondition, deserialize_row_condition
 
 from prefect_stagegate.validations.engines.known_metrics import KnownMetrics
-from prefect_stagegate.validations.engines.spark_session import open_session
-from prefect_stagegate.validations.engines.spark_tables import FILE, frame_of, path_of
+from prefect_stagegate.validations.engines.spark_session import on_cluster, open_session
+from prefect_stagegate.validations.engines.spark_tables import (
+    FILE,
+    MISSING,
+    OTHER_FILES,
+    frame_of,
+    path_of,
+    require_rows,
+)
 from prefect_stagegate.validations.records import RefusedRows, TableJob
 from prefect_stagegate.validations.worker.results import columns_of, map_metric, metric_of
 from prefect_stagegate.validations.worker.statements import COMPARE, OWN_CONDITIONS
 from prefect_stagegate.validations.worker.values import RowWriter
 
 if TYPE_CHECKING:
-    from pyspark.sql import DataFrame
+    from pyspark.sql import DataFrame, SparkSession
 
 REFUSED = "stagegate_refused"
 """The column that says whether an expectation refuses a row."""
@@ -46,8 +53,10 @@ class ConditionsOnlyEngine(KnownMetrics, SparkDFExecutionEngine):
 class SparkEngine:
     """A `SuiteEngine` on one data frame a table."""
 
-    def __init__(self, context: AbstractDataContext, tables: Sequence[TableJob], scratch: Path) -> None:  # noqa: ARG002
+    def __init__(self, context: AbstractDataContext, tables: Sequence[TableJob], scratch: Path) -> None:
         self._scratch = scratch
+        self._files = {table.name: len(table.files) for table in tables}
+        self._failure: RuntimeError | None = None
         self._context = context
         SparkDatasource.execution_engine_override = ConditionsOnlyEngine  # type: ignore[misc]
         self._source: SparkDatasource | None = None
@@ -55,10 +64,35 @@ class SparkEngine:
 
     def batch(self, table: TableJob, columns: Collection[str] | None = None) -> Batch:  # noqa: ARG002 - Spark chooses
         """All rows of the table's files."""
-        # Here and not before, so that a Spark that does not start makes its tables inconclusive.
-        frame = self._frames[table.name] = frame_of(open_session(self._scratch), table)
+        frame = self._frames[table.name] = self._frame(table)
         batch: Batch = self._definition(table).get_batch({"dataframe": frame.drop(FILE)})
         return batch
+
+    def _frame(self, table: TableJob) -> DataFrame:
+        """The table's rows, of which a cluster reads as many as this node."""
+        session = self._session()
+        if not on_cluster():
+            return frame_of(session, table)
+        try:
+            frame = frame_of(session, table)
+            # The rows of a table are known with all its files only.
+            if len(table.files) == self._files.get(table.name):
+                require_rows(frame, table.rows)
+        except Exception as error:
+            if MISSING.search(str(error)):
+                raise ValueError(f"{OTHER_FILES}: a file is missing there") from error
+            raise
+        return frame
+
+    def _session(self) -> SparkSession:
+        """The session, opened for the first table; a Spark that did not start is not waited for again."""
+        if self._failure is not None:
+            raise self._failure
+        try:
+            return open_session(self._scratch)
+        except RuntimeError as error:
+            self._failure = error
+            raise
 
     def counted(self, table: TableJob) -> None:
         """Nothing: Spark reads whole tables."""

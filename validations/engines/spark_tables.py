@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import gzip
+import re
 from collections.abc import Sequence
 from functools import reduce
 from pathlib import Path
@@ -24,6 +25,10 @@ if TYPE_CHECKING:
 
 FILE = "stagegate_file"
 """The column that holds each row's file, as Spark writes it: an escaped URI."""
+OTHER_FILES = "Spark workers must see the cache under the same path as this node"
+"""Without apostrophes: messages leave out what stands between two."""
+MISSING = re.compile(r"FILE_NOT_EXIST|PATH_NOT_FOUND|FileNotFoundException")
+"""What Spark says about a file that is not there, or that its user may not read."""
 MOST_HEADERS = 50
 """Text files whose columns differ are read apart, so that their columns match by name."""
 
@@ -44,6 +49,17 @@ def frame_of(session: SparkSession, table: TableJob) -> DataFrame:
     frames = [_read(session, paths).withColumn(FILE, f.col("_metadata.file_path")) for paths in groups.values()]
     frame = reduce(lambda left, right: left.unionByName(right, allowMissingColumns=True), frames)
     return _with_partitions(frame, table)
+
+
+def require_rows(frame: DataFrame, rows: int) -> None:
+    """Refuse a frame with other rows than this node counted: a worker may have another file under a path, or none.
+
+    Raises:
+        ValueError: The rows differ.
+    """
+    read = frame.count()
+    if read != rows:
+        raise ValueError(f"{OTHER_FILES}: rows read there {read:,}, here {rows:,}")
 
 
 def path_of(uri: str) -> Path:

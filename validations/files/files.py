@@ -20,6 +20,8 @@ from prefect_stagegate.validations.files.probes import OPENERS, TABLE_ONLY, TABL
 
 THREADS = 8
 """Files that are opened at a time in this process."""
+LATER = "~"
+"""Sorts behind every time."""
 UNKNOWN_FORMAT = ""
 """What `table_probe` returns for a file that can't be a table's."""
 
@@ -48,6 +50,10 @@ class ProbedFiles:
     """Files that an earlier validation read, so that none of these probes read them now."""
     passed: PassedProbes = NO_PASSES
     """The passes of the probes of `DECODERS`, now and before."""
+    read_by: dict[str, str] = field(default_factory=dict)
+    """The run that last read each file with these probes, by path."""
+    undecoded: list[str] = field(default_factory=list)
+    """The files for these probes that have a defect."""
     sandbox: str = ""
     """What confined the processes that read files now; empty when none did."""
 
@@ -67,6 +73,7 @@ def probe_files(
     contract: ContractSpec,
     *,
     known: PassedProbes = NO_PASSES,
+    run: str = "",
     cancel: Event | None = None,
     progress: Callable[[str], None] = _silent,
 ) -> ProbedFiles:
@@ -77,6 +84,7 @@ def probe_files(
         entries: The version's entries.
         contract: The dataset's contract.
         known: The passes of an earlier validation.
+        run: The validation that reads the other files now.
         cancel: Set it to stop.
         progress: Called with lines for people.
 
@@ -88,13 +96,14 @@ def probe_files(
     files = match_files(entries, contract)
     due = [(entry, due) for entry, calls in files.calls if (due := _due(entry, calls, known))]
     opened = _open_files(view, files.calls, {entry.path for entry, _ in due})
-    before = sum(any(call.decodes for call in calls) for _, calls in files.calls) - len(due)
+    before = sum(bool(_decoded(calls)) for _, calls in files.calls) - len(due)
     # A file that can't be opened as its table's has its defect already.
     due = [(entry, calls) for entry, calls in due if not isinstance(opened.get(entry.path), Defect)]
     decoded, sandbox = probe_in_workers(view, due, cancel=cancel, progress=progress) if due else ({}, "")
     unreadable = {path: result for path, result in opened.items() if isinstance(result, Defect)} | decoded
     defects = files.duplicates | {path: _finding(path, defect) for path, defect in unreadable.items()}
     facts = {path: result for path, result in opened.items() if isinstance(result, Facts)}
+    passed = _passed(files.calls, unreadable, known, run)
     return ProbedFiles(
         files.listed,
         files.bytes,
@@ -105,7 +114,9 @@ def probe_files(
         files.not_drawn,
         decoded=len(due),
         decoded_before=before,
-        passed=_passed(files.calls, unreadable),
+        passed=passed,
+        read_by=_read_by(files.calls, defects, passed, known, run),
+        undecoded=[entry.path for entry, calls in files.calls if entry.path in defects and _decoded(calls)],
         sandbox=sandbox,
     )
 
@@ -115,9 +126,14 @@ def _finding(path: str, defect: Defect) -> Finding:
     return Finding(path, defect.problem, defect.fix, outcome)
 
 
+def _decoded(calls: Sequence[ProbeCall]) -> list[ProbeCall]:
+    """The probes that run in a worker."""
+    return [call for call in calls if call.decodes]
+
+
 def _due(entry: Entry, calls: Sequence[ProbeCall], known: PassedProbes) -> list[ProbeCall]:
     """The probes to run in a worker: all that read the file and did not pass on the same bytes before."""
-    return [call for call in calls if call.decodes and not known.has(call.key, entry.digest)]
+    return [call for call in _decoded(calls) if not known.has(call.key, entry.digest)]
 
 
 def _open_files(view: Path, jobs: Sequence[Job], due: Collection[str]) -> dict[str, Facts | Defect]:
@@ -135,14 +151,27 @@ def _open_files(view: Path, jobs: Sequence[Job], due: Collection[str]) -> dict[s
         return {path: result for part in parts for path, result in part.result().items()}
 
 
-def _passed(jobs: Sequence[Job], defects: Collection[str]) -> PassedProbes:
-    """What a later validation need not read again."""
-    passed: dict[str, set[str]] = {}
+def _passed(jobs: Sequence[Job], defects: Collection[str], known: PassedProbes, run: str) -> PassedProbes:
+    """What a later validation need not read again, and who read it."""
+    passed: dict[str, dict[str, str]] = {}
     for entry, calls in jobs:
-        for call in calls if entry.path not in defects else ():
-            if call.decodes:
-                passed.setdefault(call.key, set()).add(entry.digest)
+        for call in _decoded(calls) if entry.path not in defects else ():
+            before = known.files.get(call.key, {})
+            passed.setdefault(call.key, {})[entry.digest] = before.get(entry.digest, run)
     return PassedProbes(passed)
+
+
+def _read_by(
+    jobs: Sequence[Job], defects: Collection[str], passed: PassedProbes, known: PassedProbes, run: str
+) -> dict[str, str]:
+    """The run that last read each file that has no defect: of several probes, the newest."""
+    times = {**{name: reading.at for name, reading in known.readings.items()}, run: LATER}
+    runs = (
+        (entry.path, [passed.files[call.key][entry.digest] for call in _decoded(calls)])
+        for entry, calls in jobs
+        if entry.path not in defects
+    )
+    return {path: max(names, key=lambda name: times.get(name, "")) for path, names in runs if names}
 
 
 def _opener(name: str) -> Probe:

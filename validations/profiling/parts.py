@@ -114,13 +114,16 @@ def _usable(
     if known.release != RELEASE:
         return []
     left = Counter(files.values())
+    # The types of text files depend on all of them, so they are read together or not at all.
+    read_whole = table.is_read_whole
     usable = []
     for part in known.parts:
         held = Counter(part.files)
-        # The types of text files depend on all of them, so they are read together or not at all.
-        if _fits(part, types, withheld) and (held == left if table.is_read_whole else held <= left):
+        # Not by comparing the counters: that looks at all files of the table, for each of as many parts.
+        there = held == left if read_whole else all(left[digest] >= count for digest, count in held.items())
+        if there and _fits(part, types, withheld):
             usable.append(part)
-            left -= held
+            left.subtract(held)
     return usable
 
 

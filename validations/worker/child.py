@@ -279,7 +279,10 @@ class _Job:
             return f"The tables were not judged within {self.limits.seconds:g} s", hint
         memory = format_size(self.limits.memory)
         if status == OUT_OF_MEMORY:
-            hint = "Raise STAGEGATE_VALIDATION_MEMORY, or judge the table with `engine: duckdb`, which spills."
+            hint = (
+                "Raise STAGEGATE_VALIDATION_MEMORY, and the container's memory where that is less, or judge the table "
+                "with `engine: duckdb`, which spills."
+            )
             return f"The process that judges the tables needed more than its {memory} of memory", hint
         if status == -signal.SIGKILL:
             hint = (

@@ -39,7 +39,9 @@ SPARK_SYSTEM = (
 PROGRAMS = ("/bin", "/usr/bin", "/lib", "/lib64", "/usr/lib", "/usr/lib64")
 """Where Java and the shell lie that starts it."""
 VARIABLES = ("PATH", "LD_LIBRARY_PATH", "LANG", "LANGUAGE", "TZ", "TZDIR", "VIRTUAL_ENV")
-SPARK_VARIABLES = ("JAVA_HOME", "STAGEGATE_SPARK", "SPARK_CONNECT_AUTHENTICATE_TOKEN")
+SPARK_FILES = ("SPARK_CONF_DIR", "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH")
+"""Variables that name what Spark reads: its settings of a cluster, and the authorities of a server's certificate."""
+SPARK_VARIABLES = ("JAVA_HOME", "STAGEGATE_SPARK", "SPARK_CONNECT_AUTHENTICATE_TOKEN", "SPARK_LOCAL_IP", *SPARK_FILES)
 """More for Spark: where Java and the cluster are, and the token for it, which only its own child gets."""
 PREFIXES = ("LC_", "PYTHON", "OMP_", "OPENBLAS_", "MKL_", "COVERAGE_", "COV_")
 """The variables that the process gets, by name and by prefix. None of them holds credentials."""
@@ -71,12 +73,13 @@ def confine(scratch: str, views: Iterable[str], *, spark: bool = False) -> str:
     if not spark:
         version = landlock.confine(read, write)
         return f"Landlock {version}" if version else NOT_CONFINED
-    version = landlock.confine([*read, *SPARK_SYSTEM], write, execute=_java(), tcp=True)
+    given = filter(None, map(os.environ.get, SPARK_FILES))
+    version = landlock.confine([*read, *SPARK_SYSTEM, *given], write, execute=_java(), tcp=True)
     return f"Landlock {version}{WITH_SPARK}" if version else NOT_CONFINED_SPARK
 
 
 WITH_SPARK = " for files; programs and TCP are open, which Spark needs"
-NOT_CONFINED_SPARK = "none: this kernel has no Landlock, so only Spark's settings hold"
+NOT_CONFINED_SPARK = "none: Landlock is not available, so only Spark's settings hold"
 
 
 def _java() -> list[str | Path]:
@@ -91,7 +94,7 @@ def _java() -> list[str | Path]:
     return [*PROGRAMS, *scripts, *homes]
 
 
-NOT_CONFINED = "none: this kernel has no Landlock, so only DuckDB's and pandas' own limits hold"
+NOT_CONFINED = "none: Landlock is not available, so only DuckDB's and pandas' own limits hold"
 
 
 def _installation() -> set[str | Path]:

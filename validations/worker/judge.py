@@ -132,7 +132,10 @@ def _judge_table(engines: Engines, table: TableJob, expectations: Sequence[Expec
         located = _judge_elsewhere(engines, table, located + [_without_sql(table, item) for item in sql])
     counted = engine.counted(table)
     report = TableReport(table.name, [judgement for _, judgement, _ in sorted(located, key=_position)], unreadable)
-    return replace(report, values=counted.values(), read=len(counted.read)) if counted else report
+    # Without aggregates, whatever was asked took the whole table.
+    if counted is None or not counted.by_aggregate:
+        return report
+    return replace(report, values=counted.values(), read=len(counted.read))
 
 
 def _without_sql(table: TableJob, expectation: Expectation) -> Judged:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from prefect_stagegate.errors import Cancelled, StagegateError
 from prefect_stagegate.model import LATEST, Address
 from prefect_stagegate.nodes import NodeRecord
-from prefect_stagegate.operations.fleet.record import publish_record
+from prefect_stagegate.operations.fleet.own_record import publish_record
 from prefect_stagegate.operations.staging.stage import stage
 from prefect_stagegate.operations.workspace import Workspace
 
@@ -126,7 +126,7 @@ def _wait(cancel: threading.Event, changed: threading.Event, seconds: float) -> 
 
 def _publish(workspace: Workspace, report: Report, published: Published) -> bool:
     try:
-        record = publish_record(workspace)
+        record = publish_record(workspace, recapture=True)
     except StagegateError as error:
         report(f"The node's record was not written: {error}")
         return False

@@ -12,7 +12,7 @@ from prefect_stagegate.clock import moment, now
 from prefect_stagegate.errors import CorruptRecord, SourceError, UnknownDataset, UnknownRef
 from prefect_stagegate.model import LATEST, Address
 from prefect_stagegate.operations.fleet.kubernetes_api import NodeApi
-from prefect_stagegate.operations.fleet.ready import NodeReadiness, node_readiness
+from prefect_stagegate.operations.fleet.node_readiness import NodeReadiness, node_readiness
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.units import count_text
 

@@ -11,10 +11,11 @@ from prefect_stagegate.errors import CatalogError
 from prefect_stagegate.model import Decision, DecisionOutcome
 from prefect_stagegate.operations.address import ResolvedVersion, judged_spec, policy_of, spec_beside
 from prefect_stagegate.operations.gating.approve import request_for
+from prefect_stagegate.operations.gating.coverage import covered_tables
 from prefect_stagegate.operations.gating.policy import changes, changes_since
 from prefect_stagegate.operations.gating.profiling import kept_profiles
 from prefect_stagegate.operations.workspace import Workspace
-from prefect_stagegate.report import Report, TableFigures, build_report, table_figures, to_html
+from prefect_stagegate.report import Report, TableCoverage, TableFigures, build_report, table_figures, to_html
 from prefect_stagegate.spec import Spec
 from prefect_stagegate.units import count_text
 
@@ -47,7 +48,16 @@ def report_of(workspace: Workspace, decision: Decision, trial: Spec | None = Non
         is_requested=requested,
         is_withdrawn=trial is None and decision.digest in withdrawn(earlier),
         profiles=tuple(_profiles(workspace, decision, spec, serves)),
+        coverage=() if trial else tuple(_coverage(workspace, decision)),
     )
+
+
+def _coverage(workspace: Workspace, decision: Decision) -> Iterator[TableCoverage]:
+    """Which validation read which file of the version, where the gate requires `coverage`."""
+    try:
+        yield from covered_tables(workspace, decision.dataset, decision.digest, decision.checks)
+    except CatalogError as error:
+        log.warning("The report does not say who read the files: %s", error)  # the decision is what people need
 
 
 def _profiles(workspace: Workspace, decision: Decision, spec: Spec, serves: str) -> Iterator[TableFigures]:

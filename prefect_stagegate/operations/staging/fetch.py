@@ -11,7 +11,7 @@ from prefect_stagegate.cache.leases import Lease, LeaseKind
 from prefect_stagegate.cache.views import Draft
 from prefect_stagegate.errors import TransferFailed
 from prefect_stagegate.model import LATEST, Address, Entry, Version
-from prefect_stagegate.operations.fleet.record import recorded_fetch
+from prefect_stagegate.operations.fleet.own_record import recorded_fetch
 from prefect_stagegate.operations.staging.origins import plan_origins, spec_with_sources
 from prefect_stagegate.operations.staging.sources import open_sources
 from prefect_stagegate.operations.upkeep.eviction import claim_space, space_for
@@ -47,7 +47,7 @@ def fetch_version(
     if view is None:
         if progress:
             progress.listed(manifest.files, manifest.bytes)
-        with recorded_fetch(workspace, dataset, digest), workspace.cache.views.draft() as draft:
+        with recorded_fetch(workspace, writer, dataset, digest), workspace.cache.views.draft() as draft:
             stats = _fill_draft(workspace, writer, dataset, digest, draft, progress=progress, cancel=cancel)
             fetched = stats.fetched
             view = draft.publish(dataset, digest, manifest.entries())

@@ -7,7 +7,7 @@ import logging
 from prefect_stagegate.cache.leases import LeaseKind
 from prefect_stagegate.errors import CacheError, CorruptRecord
 from prefect_stagegate.model import Promotion
-from prefect_stagegate.operations.fleet.record import try_publish
+from prefect_stagegate.operations.fleet.own_record import try_publish
 from prefect_stagegate.operations.workspace import Workspace
 
 log = logging.getLogger(__name__)
