@@ -8,7 +8,7 @@ PYTHON ?= $(firstword $(foreach python,python3 python3.13 python3.12 python3.11,
 SOURCES := benchmarks deployments examples flows pages prefect_stagegate tasks tests validations
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all test-hdfs missing servers faults soak fuzz mutations check format coverage bench bench-integrity bench-sources bench-unchanged docs lock pictures reference schema clean
+.PHONY: help setup demo test test-all test-hdfs test-kubernetes missing servers faults soak fuzz mutations check format coverage bench bench-integrity bench-sources bench-unchanged docs lock pictures reference schema clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -27,7 +27,7 @@ test: setup ## run the tests that need nothing but Python
 
 test-all: setup servers ## run the tests that `make test` leaves out: they take Debian packages, or minutes
 	@missing=$$($(MAKE) --silent missing); test -z "$$missing" || { echo "apt-get install" $$missing >&2; exit 1; }
-	$(BIN)/pytest --durations=10 -m "system and not hdfs"
+	$(BIN)/pytest --durations=10 -m "system and not hdfs and not kubernetes"
 
 HADOOP := tests/servers/hadoop
 test-hdfs: setup $(HADOOP)/.installed ## run the tests that need a NameNode and a DataNode: Hadoop's jars, and a Java
@@ -42,6 +42,17 @@ $(HADOOP)/.installed:
 	echo "pypandoc<1.8" > $(HADOOP)/constraints # Spark's setup.py calls what later ones lack
 	PIP_CONSTRAINT=$(HADOOP)/constraints $(BIN)/python -m pip download -q --no-deps --no-binary :all: -d $(HADOOP) pyspark==2.4.8
 	tar -xzf $(HADOOP)/pyspark-2.4.8.tar.gz -C $(HADOOP) --wildcards '*/deps/jars/*.jar' && rm $(HADOOP)/pyspark-2.4.8.tar.gz
+	@touch $@
+
+KUBERNETES := .kubernetes
+test-kubernetes: setup $(KUBERNETES)/.installed ## run the tests that need Kubernetes: builds its API server from Debian's source, 3 to 9 minutes
+	$(BIN)/pytest --durations=10 -m kubernetes tests/kubernetes
+
+# What lints the manifests, and Prefect's worker, have dependencies of their own.
+$(KUBERNETES)/.installed: tests/servers/kubernetes/build.sh | $(BIN)/uv
+	nice tests/servers/kubernetes/build.sh $(KUBERNETES)
+	for tool in checkov:checkov worker:prefect-kubernetes; do $(BIN)/uv venv -q --clear $(KUBERNETES)/$${tool%%:*} && \
+		$(BIN)/uv pip install -q --python $(KUBERNETES)/$${tool%%:*} $${tool##*:} || exit; done
 	@touch $@
 
 # Commands that tests run, with the packages that have them.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import threading
 from collections.abc import Sequence
@@ -29,9 +30,12 @@ from prefect_stagegate.clock import moment, now
 from prefect_stagegate.errors import ExitCode
 from prefect_stagegate.model import Address
 from prefect_stagegate.nodes import NodePlacement, NodeRecord, Placement
-from prefect_stagegate.operations.fleet.agent import run_agent
+from prefect_stagegate.operations.fleet.agent import Published, Report, held_targets, run_agent
+from prefect_stagegate.operations.fleet.kubernetes import publish_node
+from prefect_stagegate.operations.fleet.kubernetes_api import NodeApi
 from prefect_stagegate.operations.fleet.node_readiness import require_on_node, wait_until_ready
 from prefect_stagegate.operations.fleet.placement import find_version, list_nodes
+from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.readiness.wording import age_text
 from prefect_stagegate.units import bytes_text, count_text, parse_duration
 from prefect_stagegate.unreadable import UnreadableRecords
@@ -164,6 +168,9 @@ def ready(
 def agent(
     *addresses: Annotated[str, Parameter(name="DATASET@REF")],
     once: Annotated[bool, Parameter(negative="", help="Do one round and end.")] = False,
+    kubernetes: Annotated[
+        bool, Parameter(negative="", help="Set labels and conditions of this node's Node in Kubernetes, too.")
+    ] = False,
     places: Places | None = None,
 ) -> None:
     """Keep this node's versions current, and its record in the catalog young, until it is stopped.
@@ -172,9 +179,13 @@ def agent(
     tells `stagegate nodes`, `where` and other nodes what this one holds; it is written three times in
     STAGEGATE_NODE_TIMEOUT.
 
+    With `--kubernetes`, in a pod, the Node gets a label `stagegate.io/DATASET.REF` with the digest for each ref that is
+    ready, a condition of that type for each ref that is kept, and the condition `StagegateReady` for all of them.
+
     For example:
 
     - `stagegate agent nycflights@production`
+    - `stagegate agent nycflights@production --kubernetes`
     - `stagegate agent --once`
 
     Parameters
@@ -189,6 +200,14 @@ def agent(
         say_line(f"{now():%Y-%m-%dT%H:%M:%SZ} {line}")
         sys.stdout.flush()
 
-    all_well = run_agent(workspace, wanted, report=report, cancel=threading.Event(), once=once)
+    published = _kubernetes_publisher(workspace, wanted, report) if kubernetes else lambda _: None
+    all_well = run_agent(workspace, wanted, report=report, published=published, cancel=threading.Event(), once=once)
     if not all_well:
         sys.exit(ExitCode.ERROR)
+
+
+def _kubernetes_publisher(workspace: Workspace, wanted: Sequence[Address], report: Report) -> Published:
+    """What tells Kubernetes of each round of the agent."""
+    settings = workspace.settings
+    api = NodeApi.in_cluster(os.environ, settings.node, allowed=settings.allowed_hosts)
+    return lambda _: publish_node(workspace, wanted or held_targets(workspace), api, report)

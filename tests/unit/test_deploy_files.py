@@ -34,6 +34,8 @@ GPU_NODE = {
     "env_from": [{"secretRef": {"name": "stagegate"}}],
     "command": "prefect flow-run execute",
     "cpu_limit": "4",
+    "node_label": "stagegate.io/nycflights.production",
+    "requires": "nycflights@production",
 }
 
 
@@ -54,9 +56,6 @@ def rendered(**variables: Any) -> dict[str, Any]:
     container["env"] = [{"name": name, "value": value} for name, value in job.env.items()] + container["env"]
     if "args" in container:
         container["args"] = container["args"].split()
-    # Prefect's worker refuses a template without these two in the pod, where Kubernetes knows no such fields.
-    pod = manifest["spec"]["template"]["spec"]
-    assert (pod.pop("parallelism"), pod.pop("completions")) == (1, 1)
     return manifest
 
 
@@ -95,6 +94,30 @@ def test_a_gpu_node_gets_what_it_was_given() -> None:
     assert env["PREFECT_HOME"] == "/tmp/prefect"
 
 
+def test_a_run_waits_for_the_version_that_it_requires() -> None:
+    pod, _ = pod_of(rendered(**GPU_NODE))
+    terms = pod["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
+    assert terms == [{"matchExpressions": [{"key": GPU_NODE["node_label"], "operator": "Exists"}]}]
+    (ready,) = pod["initContainers"]
+    assert ready["args"] == ["ready", "nycflights@production", "30m"]
+    assert ready["envFrom"] == GPU_NODE["env_from"]
+
+
+@pytest.mark.parametrize(("version", "code"), [("", 0), ("nycflights@production", 7)])
+def test_only_a_required_version_is_asked_for(version: str, code: int, tmp_path: Path) -> None:
+    (ready,) = pod_of(rendered(requires=version))[0]["initContainers"]
+    stagegate = tmp_path / "stagegate"
+    stagegate.write_text("#!/bin/sh\necho $@\nexit 7\n")
+    stagegate.chmod(0o755)
+
+    command = [*ready["command"], *ready["args"]]
+    done = subprocess.run(
+        command, env={"PATH": f"{tmp_path}:/usr/bin:/bin"}, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == code
+    assert done.stdout == (f"ready {version} --wait --timeout 30m\n" if version else "")
+
+
 def test_default_values_request_no_gpu_and_claim_the_cache() -> None:
     pod, container = pod_of(rendered())
 
@@ -115,11 +138,12 @@ def test_pods_keep_the_restricted_security_standard() -> None:
     assert pod["securityContext"]["runAsUser"] > 0
     assert pod["securityContext"]["seccompProfile"] == {"type": "RuntimeDefault"}
     assert not pod["automountServiceAccountToken"]
-    assert container["securityContext"] == {
-        "allowPrivilegeEscalation": False,
-        "readOnlyRootFilesystem": True,
-        "capabilities": {"drop": ["ALL"]},
-    }
+    for each in (container, *pod["initContainers"]):
+        assert each["securityContext"] == {
+            "allowPrivilegeEscalation": False,
+            "readOnlyRootFilesystem": True,
+            "capabilities": {"drop": ["ALL"]},
+        }
     allowed = {
         "configMap",
         "csi",
@@ -139,7 +163,7 @@ def test_template_s_variables_and_placeholders_are_the_same() -> None:
 
 
 def test_node_cache_fits_the_schemas_and_the_jobs_claim() -> None:
-    objects = list(yaml.safe_load_all((DEPLOYMENTS / "kubernetes/cache.yaml").read_text()))
+    objects = list(yaml.safe_load_all((DEPLOYMENTS / "kubernetes/examples/cache.yaml").read_text()))
     for manifest in objects:
         validate(manifest)
     by_kind = {manifest["kind"]: manifest for manifest in objects}
@@ -147,6 +171,40 @@ def test_node_cache_fits_the_schemas_and_the_jobs_claim() -> None:
     claim = pod_of(rendered())[0]["volumes"][0]["persistentVolumeClaim"]["claimName"]
     assert by_kind["PersistentVolumeClaim"]["metadata"]["name"] == claim
     assert by_kind["PersistentVolumeClaim"]["spec"]["volumeName"] == by_kind["PersistentVolume"]["metadata"]["name"]
+
+
+AGENT = sorted({*DEPLOYMENTS.glob("kubernetes/base/*.yaml"), DEPLOYMENTS / "kubernetes/examples/job.yaml"})
+
+
+@pytest.mark.parametrize(
+    "file", [file for file in AGENT if file.name != "kustomization.yaml"], ids=lambda file: file.stem
+)
+def test_manifests_keep_the_schemas_of_kubernetes(file: Path) -> None:
+    for manifest in yaml.safe_load_all(file.read_text()):
+        if manifest["kind"] == "DaemonSet":  # the kustomization adds its labels
+            manifest["spec"]["selector"] = {"matchLabels": {"a": "b"}}
+        validate(manifest)
+
+
+def test_only_the_agent_gets_a_token_of_kubernetes() -> None:
+    pod = yaml.safe_load((DEPLOYMENTS / "kubernetes/base/daemonset.yaml").read_text())["spec"]["template"]["spec"]
+    component = yaml.safe_load((DEPLOYMENTS / "kubernetes/components/blob-server/kustomization.yaml").read_text())
+    _, blobs = yaml.safe_load(component["patches"][0]["patch"])["spec"]["template"]["spec"]["containers"]
+    assert pod["automountServiceAccountToken"] is False
+    assert [mount["name"] for mount in pod["containers"][0]["volumeMounts"]] == [
+        "cache",
+        "tmp",
+        "credentials",
+        "kubernetes",
+    ]
+    assert [mount["name"] for mount in blobs["volumeMounts"]] == ["cache", "tmp", "credentials"]
+
+
+@pytest.mark.parametrize("overlay", ["pilot", "production"])
+def test_overlays_set_only_settings_that_exist(overlay: str) -> None:
+    kustomization = yaml.safe_load((DEPLOYMENTS / f"kubernetes/overlays/{overlay}/kustomization.yaml").read_text())
+    given = dict(line.split("=", 1) for line in kustomization["configMapGenerator"][0]["literals"])
+    assert Settings.from_environment(given).catalog == "s3://lake/stagegate"
 
 
 # ── images ──────────────────────────────────────────────────────────────────────────────────────────────────────

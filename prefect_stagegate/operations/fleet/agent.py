@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
@@ -16,10 +17,13 @@ from prefect_stagegate.operations.workspace import Workspace
 HEARTBEATS = 3
 """Records that the agent writes in the time after which one counts as unknown."""
 
+LOOK_SECONDS = 0.5
+"""Seconds from a change on the node to the record about it, at most."""
+
 Report = Callable[[str], None]
 """Takes a line for the log: what changed, or what failed."""
 Published = Callable[[NodeRecord], None]
-"""Takes each record that was written."""
+"""Takes each record that was written. What it raises as a `StagegateError` is reported, and ends nothing."""
 
 
 def run_agent(
@@ -33,7 +37,8 @@ def run_agent(
 ) -> bool:
     """Fetch what the node should hold, and write the node's record, until `cancel` is set.
 
-    The record is written also while a fetch goes on. An address that can't be fetched keeps no other from being.
+    The record is written also while a fetch goes on, and at once when one ended. An address that can't be fetched keeps
+    no other from being.
 
     Args:
         workspace: Cache and catalog.
@@ -51,10 +56,17 @@ def run_agent(
     if once:
         fetched = reconcile(workspace, wanted, report, cancel)
         return _publish(workspace, report, published) and fetched
-    with _reconciling(workspace, wanted, report, cancel, pause):
+    changed = threading.Event()
+
+    def report_change(line: str) -> None:
+        report(line)
+        changed.set()
+
+    with _reconciling(workspace, wanted, report_change, cancel, pause):
         while True:
+            changed.clear()
             written = _publish(workspace, report, published)
-            if cancel.wait(pause):
+            if _wait(cancel, changed, pause):
                 return written
 
 
@@ -65,7 +77,7 @@ def reconcile(workspace: Workspace, addresses: tuple[Address, ...], report: Repo
         Whether all of them are current.
     """
     current = True
-    for address in addresses or _held_targets(workspace):
+    for address in addresses or held_targets(workspace):
         try:
             before = workspace.cache.refs.get(address.dataset, address.ref or LATEST) if address.ref else None
             version = stage(workspace, address, cancel=cancel)
@@ -103,17 +115,30 @@ def _reconciling(
         thread.join(1.0)
 
 
+def _wait(cancel: threading.Event, changed: threading.Event, seconds: float) -> bool:
+    """Wait until it is time for the next record: at once when something changed. Returns whether to end."""
+    end = time.monotonic() + seconds
+    while not cancel.wait(LOOK_SECONDS):
+        if changed.is_set() or time.monotonic() > end:
+            return False
+    return True
+
+
 def _publish(workspace: Workspace, report: Report, published: Published) -> bool:
     try:
         record = publish_record(workspace, recapture=True)
     except StagegateError as error:
         report(f"The node's record was not written: {error}")
         return False
-    published(record)
+    try:
+        published(record)
+    except StagegateError as error:
+        report(f"The node's record was written, but not told further: {error}")
+        return False
     return True
 
 
-def _held_targets(workspace: Workspace) -> tuple[Address, ...]:
+def held_targets(workspace: Workspace) -> tuple[Address, ...]:
     """The targets' refs that this node has copies of. `latest` is moved by staging alone."""
     refs = workspace.cache.refs
     return tuple(Address(dataset, ref) for dataset in refs.datasets() for ref in refs.names(dataset) if ref != LATEST)

@@ -1,0 +1,53 @@
+"""The node's agent, while it runs."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from prefect_stagegate.errors import SourceUnavailable
+from prefect_stagegate.model import Address
+from prefect_stagegate.nodes import NodeRecord
+from prefect_stagegate.operations.fleet.agent import run_agent
+from tests.support.scenario import Scenario
+
+KEPT = (Address("things", "production"),)
+
+
+@pytest.fixture
+def scenario(tmp_path: Path) -> Scenario:
+    scenario = Scenario(tmp_path, gates={"production": {"require": ["cache_fit"]}})
+    scenario.deliver("a,b\n")
+    scenario.promote()
+    return scenario
+
+
+def test_a_fetched_version_is_told_at_once(scenario: Scenario) -> None:
+    node, cancel = scenario.node(cache="node"), threading.Event()
+    records: list[NodeRecord] = []
+
+    def published(record: NodeRecord) -> None:
+        records.append(record)
+        if record.refs.get("things@production") == scenario.head("production"):
+            cancel.set()
+
+    # Else the next record would come after 100 s.
+    stop = threading.Timer(20, cancel.set)
+    stop.start()
+    run_agent(node, KEPT, report=lambda _: None, published=published, cancel=cancel)
+    stop.cancel()
+    assert records[-1].refs == {"things@production": scenario.head("production")}
+
+
+def test_a_record_that_is_not_told_further_ends_nothing(scenario: Scenario) -> None:
+    lines: list[str] = []
+
+    def published(_: NodeRecord) -> None:
+        raise SourceUnavailable("Kubernetes' API can't be used")
+
+    node = scenario.node(cache="node")
+    assert not run_agent(node, KEPT, report=lines.append, published=published, cancel=threading.Event(), once=True)
+    assert lines[-1] == "The node's record was written, but not told further: Kubernetes' API can't be used"
+    assert node.cache.refs.get("things", "production") == scenario.head("production")
