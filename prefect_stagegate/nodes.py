@@ -120,7 +120,7 @@ def placement(record: NodeRecord, dataset: str, digest: str, size: int, now: dat
         state = Placement.COMPLETE
     elif missing > record.room:
         state = Placement.NO_ROOM
-    elif fetching or missing < size:
+    elif held:
         state = Placement.PARTIAL
     else:
         state = Placement.ABSENT

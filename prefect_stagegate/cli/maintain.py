@@ -26,7 +26,10 @@ def gc(
 
     - `stagegate gc --dry-run`
     """
-    collection = collect((places or Places()).open_cache().layout, dry_run=dry_run)
+    places = places or Places()
+    collection = collect(places.open_cache().layout, dry_run=dry_run)
+    if collection.versions and not dry_run:
+        maintain.record_collection(places.workspace)
     if json:
         print_json(asdict(collection))
     else:

@@ -9,7 +9,7 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
-from prefect_stagegate.cache.leases import LeaseKind
+from prefect_stagegate.cache.leases import Lease, LeaseKind
 from prefect_stagegate.cache.quarantine import Quarantine
 from prefect_stagegate.cache.space import SpaceRules, measure, used_bytes
 from prefect_stagegate.clock import now, stamp
@@ -24,42 +24,52 @@ from prefect_stagegate.unreadable import UnreadableRecords
 log = logging.getLogger(__name__)
 
 
-def publish_record(workspace: Workspace, fetching: tuple[str, str] | None = None) -> NodeRecord:
+VersionKey = tuple[str, str]
+"""Dataset and digest."""
+
+
+def publish_record(workspace: Workspace, begun: VersionKey | None = None, ended: Lease | None = None) -> NodeRecord:
     """Write what this node holds now to the catalog.
 
     Args:
         workspace: Cache and catalog.
-        fetching: Dataset and digest of a version that the caller begins to fetch.
+        begun: A version that the caller begins to fetch.
+        ended: The lease of a writer that has just ended its fetch.
 
     Raises:
         CacheError: The cache can't be read.
         CatalogError: The record can't be written.
     """
-    record = build_record(workspace, fetching)
+    record = build_record(workspace, begun, ended)
     workspace.catalog.put_node(record)
     return record
 
 
-def try_publish(workspace: Workspace, fetching: tuple[str, str] | None = None) -> None:
+def try_publish(workspace: Workspace, begun: VersionKey | None = None, ended: Lease | None = None) -> None:
     """As `publish_record`; a failure is logged, since it ends no staging: the old record becomes unknown by itself."""
     try:
-        publish_record(workspace, fetching)
+        publish_record(workspace, begun, ended)
     except StagegateError as error:
         log.warning("The record of the node %s was not written: %s", workspace.settings.node, error)
 
 
 @contextmanager
-def recorded_fetch(workspace: Workspace, dataset: str, digest: str) -> Iterator[None]:
-    """Record that this node fetches a version, and when the block ends, however it ends, what it holds then."""
-    try_publish(workspace, (dataset, digest))
+def recorded_fetch(workspace: Workspace, writer: Lease, dataset: str, digest: str) -> Iterator[None]:
+    """Record that this node fetches a version, and when the block ends, however it ends, what it holds then.
+
+    `writer` is the lease of the caller, which fetches.
+    """
+    try_publish(workspace, begun=(dataset, digest))
     try:
         yield
     finally:
-        try_publish(workspace)
+        try_publish(workspace, ended=writer)
 
 
-def build_record(workspace: Workspace, fetching: tuple[str, str] | None = None) -> NodeRecord:
-    """This node's record as of now. The catalog is asked only about versions that the last record lacks.
+def build_record(workspace: Workspace, begun: VersionKey | None = None, ended: Lease | None = None) -> NodeRecord:
+    """This node's record as of now, with the arguments of `publish_record`.
+
+    The catalog is asked only about versions that the last record lacks.
 
     Raises:
         CacheError: The cache can't be read.
@@ -79,7 +89,7 @@ def build_record(workspace: Workspace, fetching: tuple[str, str] | None = None) 
         settings.node,
         stamp(now()),
         str(workspace.cache.root),
-        tuple(_held_versions(workspace, last, fetching, unreadable)),
+        tuple(_held_versions(workspace, last, begun, ended, unreadable)),
         refs,
         used_bytes(layout),
         max(0, measure(layout, rules).bytes),
@@ -91,28 +101,32 @@ def build_record(workspace: Workspace, fetching: tuple[str, str] | None = None) 
 
 
 def _held_versions(
-    workspace: Workspace, last: NodeRecord | None, fetching: tuple[str, str] | None, unreadable: UnreadableRecords
+    workspace: Workspace,
+    last: NodeRecord | None,
+    begun: VersionKey | None,
+    ended: Lease | None,
+    unreadable: UnreadableRecords,
 ) -> Iterator[HeldVersion]:
-    """The versions that lie here, complete ones and, as far as they are known, parts of others."""
+    """The versions that lie here: complete ones and, as far as they are known, parts of others."""
     known = {(held.dataset, held.digest): held for held in last.versions} if last else {}
     complete = set(workspace.cache.views.all())
     has_rotten = bool(Quarantine(workspace.cache.layout).linked())
-    writers = {lease.dataset for lease in workspace.cache.leases.live(unreadable) if lease.kind is LeaseKind.WRITER}
-    partial = {key for key, held in known.items() if held.missing or held.fetching}
-    for dataset, digest in sorted(complete | partial | ({fetching} if fetching else set())):
+    # Another process of this node may fetch a version that the last record calls fetched.
+    writers = (lease for lease in workspace.cache.leases.live(unreadable) if lease.kind is LeaseKind.WRITER)
+    written = {lease.dataset for lease in writers if not ended or lease.id != ended.id}
+    partial = {key for key, held in known.items() if not held.is_complete} | ({begun} if begun else set())
+    for key in sorted(complete | partial):
         # A version that is in no catalog yet, or not any more, is left out.
-        with unreadable.skip(dataset):
-            held = known.get((dataset, digest)) or HeldVersion(
-                dataset, digest, workspace.catalog.sums(dataset, digest).bytes
-            )
-            if (dataset, digest) in complete:
-                missing = _rotten_bytes(workspace, dataset, digest) if has_rotten else 0
+        with unreadable.skip(key[0]):
+            held = known.get(key) or HeldVersion(*key, workspace.catalog.sums(*key).bytes)
+            if key in complete:
+                missing = _rotten_bytes(workspace, *key) if has_rotten else 0
                 yield replace(held, missing=missing, fetching=False)
                 continue
-            missing = _missing_bytes(workspace, dataset, digest)
-            is_fetched = (dataset, digest) == fetching or (held.fetching and dataset in writers)
-            if is_fetched or missing < held.bytes:
-                yield replace(held, missing=missing, fetching=is_fetched)
+            missing = _missing_bytes(workspace, *key)
+            fetching = key == begun or (held.fetching and key[0] in written)
+            if fetching or missing < held.bytes:
+                yield replace(held, missing=missing, fetching=fetching)
 
 
 def _last_record(workspace: Workspace) -> NodeRecord | None:

@@ -47,7 +47,7 @@ def fetch_version(
     if view is None:
         if progress:
             progress.listed(manifest.files, manifest.bytes)
-        with recorded_fetch(workspace, dataset, digest), workspace.cache.views.draft() as draft:
+        with recorded_fetch(workspace, writer, dataset, digest), workspace.cache.views.draft() as draft:
             stats = _fill_draft(workspace, writer, dataset, digest, draft, progress=progress, cancel=cancel)
             fetched = stats.fetched
             view = draft.publish(dataset, digest, manifest.entries())

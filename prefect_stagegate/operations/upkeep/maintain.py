@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
+
 from prefect_stagegate.cache.gc import Collection, collect
 from prefect_stagegate.cache.leases import Lease
-from prefect_stagegate.errors import UnknownRef
+from prefect_stagegate.errors import StagegateError, UnknownRef
 from prefect_stagegate.model import Address
-from prefect_stagegate.operations.fleet.record import try_publish
+from prefect_stagegate.operations.fleet.record import publish_record
 from prefect_stagegate.operations.read import hold_dataset, locate
 from prefect_stagegate.operations.workspace import Workspace
+
+log = logging.getLogger(__name__)
 
 
 def collect_garbage(workspace: Workspace, *, dry_run: bool = False) -> Collection:
@@ -19,8 +24,19 @@ def collect_garbage(workspace: Workspace, *, dry_run: bool = False) -> Collectio
     """
     collection = collect(workspace.cache.layout, dry_run=dry_run)
     if collection.versions and not dry_run:
-        try_publish(workspace)  # other nodes and schedulers must not count on what is gone
+        record_collection(lambda: workspace)
     return collection
+
+
+def record_collection(open_workspace: Callable[[], Workspace]) -> None:
+    """Write the node's record, so that nobody counts on versions that a collection removed.
+
+    A collection needs no catalog, so one that can't be opened or written is logged.
+    """
+    try:
+        publish_record(open_workspace())
+    except StagegateError as error:
+        log.warning("Versions were removed, but the node's record in the catalog still has them: %s", error)
 
 
 def pin(workspace: Workspace, address: Address) -> Lease:

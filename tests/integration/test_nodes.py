@@ -1,0 +1,238 @@
+"""Nodes: each says what it holds, and nobody counts on a node that does not say so, or said so too long ago."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+from subprocess import CompletedProcess
+
+import pytest
+
+from prefect_stagegate.clock import moment, stamp
+from prefect_stagegate.errors import CorruptRecord, NotReady, StagegateError
+from prefect_stagegate.model import Address
+from prefect_stagegate.nodes import Placement
+from prefect_stagegate.operations.fleet.agent import run_agent
+from prefect_stagegate.operations.fleet.placement import choose_node, find_version
+from prefect_stagegate.operations.fleet.ready import node_readiness, require_on_node, wait_until_ready
+from prefect_stagegate.operations.gating.rollback import rollback
+from prefect_stagegate.operations.staging.stage import stage
+from prefect_stagegate.operations.upkeep.maintain import collect_garbage
+from prefect_stagegate.operations.upkeep.verify import verify
+from prefect_stagegate.operations.workspace import Workspace
+from prefect_stagegate.unreadable import UnreadableRecords
+from tests.support.scenario import Scenario
+
+Run = Callable[..., CompletedProcess[str]]
+LATEST = Address("things", "latest")
+
+
+@pytest.fixture
+def scenario(tmp_path: Path) -> Scenario:
+    made = Scenario(tmp_path, gates={"pilot": {"require": ["nonempty"]}})
+    made.write("a,b\n1,2\n")
+    return made
+
+
+def node(scenario: Scenario, name: str) -> Workspace:
+    """A node of that name with a cache of its own."""
+    workspace = scenario.node(cache=name)
+    return replace(workspace, settings=replace(workspace.settings, node=name))
+
+
+def states(workspace: Workspace, address: Address = LATEST) -> dict[str, Placement]:
+    found = find_version(workspace, address, UnreadableRecords())
+    return {placed.node: placed.placement for placed in found.nodes}
+
+
+def run_once(workspace: Workspace, *addresses: Address) -> list[str]:
+    lines: list[str] = []
+    run_agent(workspace, addresses, report=lines.append, cancel=threading.Event(), once=True)
+    return lines
+
+
+def test_staging_tells_where_a_version_lies(scenario: Scenario) -> None:
+    first, second = node(scenario, "gpu-1"), node(scenario, "gpu-2")
+    version = stage(first, scenario.spec())
+    run_once(second)
+    assert states(first) == {"gpu-1": Placement.COMPLETE, "gpu-2": Placement.ABSENT}
+    stage(second, Address.parse(version.address))
+    assert states(first) == {"gpu-1": Placement.COMPLETE, "gpu-2": Placement.COMPLETE}
+
+
+def test_collected_version_is_not_counted_on(scenario: Scenario) -> None:
+    workspace = node(scenario, "gpu-1")
+    old = stage(workspace, scenario.spec())
+    scenario.write("a,b\n3,4\n")
+    stage(workspace, scenario.spec())
+    collect_garbage(workspace)
+    assert states(workspace, Address("things", old.digest)) == {"gpu-1": Placement.ABSENT}
+    assert states(workspace) == {"gpu-1": Placement.COMPLETE}
+
+
+def test_command_gc_tells_what_is_gone(scenario: Scenario, run_stagegate: Run) -> None:
+    env = scenario.environment(STAGEGATE_NODE="gpu-1")
+    old = stage(node(scenario, "gpu-1"), scenario.spec())
+    for workspace in (scenario.node(), node(scenario, "gpu-1")):
+        stage(workspace, scenario.spec())
+    scenario.write("a,b\n3,4\n")
+    assert run_stagegate("stage", str(scenario.spec_file()), env=env).returncode == 0
+    assert run_stagegate("gc", env=env).returncode == 0
+    found = json.loads(run_stagegate("where", f"things@{old.digest}", "--json", env=env).stdout)
+    assert {placed["node"]: placed["placement"] for placed in found["nodes"]}["gpu-1"] == "absent"
+
+
+def test_interrupted_fetch_is_partial_with_its_missing_bytes(scenario: Scenario) -> None:
+    for number in range(3):
+        (scenario.nas / f"{number}.csv").write_text(f"a,b\n{number},9\n")
+    first, second = node(scenario, "gpu-1"), node(scenario, "gpu-2")
+    version = stage(first, scenario.spec())
+    (scenario.nas / "1.csv").unlink()
+    with pytest.raises(StagegateError):
+        stage(second, LATEST)
+    found = find_version(first, LATEST, UnreadableRecords())
+    placed = {placed.node: placed for placed in found.nodes}["gpu-2"]
+    assert placed.placement is Placement.PARTIAL
+    assert 8 <= placed.missing < version.bytes
+    assert not placed.fetching
+
+
+def test_old_record_is_unknown_and_never_chosen(scenario: Scenario) -> None:
+    workspace = node(scenario, "gpu-1")
+    stage(workspace, scenario.spec())
+    assert choose_node(workspace, LATEST).node == "gpu-1"
+    record = workspace.catalog.node("gpu-1")
+    assert record
+    age = timedelta(seconds=workspace.settings.node_timeout + 1)
+    workspace.catalog.put_node(replace(record, at=stamp(moment(record.at) - age)))
+    assert states(workspace) == {"gpu-1": Placement.UNKNOWN}
+    with pytest.raises(NotReady, match="gpu-1: unknown"):
+        choose_node(workspace, LATEST)
+
+
+def test_record_of_another_node_is_refused(scenario: Scenario) -> None:
+    workspace = node(scenario, "gpu-1")
+    stage(workspace, scenario.spec())
+    records = Path(workspace.catalog.url) / "nodes"
+    (records / "gpu-9.json").write_bytes((records / "gpu-1.json").read_bytes())
+    (records / "gpu-8.json").write_text("no record")
+    with pytest.raises(CorruptRecord, match="another node"):
+        workspace.catalog.node("gpu-9")
+    unreadable = UnreadableRecords()
+    assert [record.name for record in workspace.catalog.nodes(unreadable)] == ["gpu-1"]
+    assert len(unreadable.all) == 2
+
+
+def test_only_candidates_are_chosen(scenario: Scenario) -> None:
+    first, second = node(scenario, "gpu-1"), node(scenario, "gpu-2")
+    stage(first, scenario.spec())
+    stage(second, LATEST)
+    assert choose_node(first, LATEST, ["gpu-2"]).node == "gpu-2"
+    with pytest.raises(NotReady, match="No node of gpu-3 holds things@sha256"):
+        choose_node(first, LATEST, ["gpu-3"])
+
+
+def promoted(scenario: Scenario) -> str:
+    scenario.stage()
+    return scenario.promote("pilot")
+
+
+def test_ready_only_where_the_target_s_version_lies(scenario: Scenario) -> None:
+    gpu = node(scenario, "gpu-1")
+    pilot = Address("things", "pilot")
+    first = promoted(scenario)
+    with pytest.raises(NotReady, match="gpu-1: this node lacks sha256"):
+        require_on_node(gpu, pilot)
+    assert run_once(gpu, pilot)[0].startswith(f"things@pilot is {first}")
+    assert require_on_node(gpu, pilot).digest == first
+    scenario.write("a,b\n3,4\n")
+    second = promoted(scenario)
+    with pytest.raises(NotReady, match="this node lacks"):
+        require_on_node(gpu, pilot)
+    # The bytes are here by another way, but this node's ref, which its readers follow, still names the old version.
+    stage(gpu, Address("things", second))
+    with pytest.raises(NotReady, match="this node's pilot names"):
+        require_on_node(gpu, pilot)
+    # Without an address the agent follows the targets that it has copies of.
+    run_once(gpu)
+    assert require_on_node(gpu, pilot).digest == second
+
+
+def test_withdrawn_version_is_not_ready(scenario: Scenario) -> None:
+    workspace = scenario.node()
+    first = promoted(scenario)
+    scenario.write("a,b\n3,4\n")
+    second = promoted(scenario)
+    rollback(workspace, Address("things", "pilot"), to=first, reason="wrong units")
+    assert node_readiness(workspace, Address("things", "pilot")).digest == first
+    assert node_readiness(workspace, Address("things", second)).is_ready
+
+
+def test_rotten_file_is_not_ready_until_repaired(scenario: Scenario) -> None:
+    workspace = node(scenario, "gpu-1")
+    version = stage(workspace, scenario.spec())
+    rotten = version.path / "data.csv"
+    rotten.chmod(0o644)
+    rotten.write_text("a,b\n1,3\n")
+    rotten.chmod(0o444)
+    verify(workspace)
+    with pytest.raises(NotReady, match=r"data\.csv of sha256:\w+ rotted here"):
+        require_on_node(workspace, LATEST)
+    run_once(workspace)
+    assert states(workspace) == {"gpu-1": Placement.PARTIAL}
+    verify(workspace, repair=True)
+    run_once(workspace)
+    assert require_on_node(workspace, LATEST).path == str(version.path)
+    assert states(workspace) == {"gpu-1": Placement.COMPLETE}
+
+
+def test_wait_ends_when_the_agent_has_fetched(scenario: Scenario, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("prefect_stagegate.operations.fleet.ready.POLL_SECONDS", 0.05)
+    home, gpu = scenario.node(), node(scenario, "gpu-1")
+    version = stage(home, scenario.spec())
+    reasons: list[str] = []
+    fetching = threading.Timer(0.3, run_once, (gpu, LATEST))
+    fetching.start()
+    found = wait_until_ready(gpu, LATEST, 60, reasons.append)
+    fetching.join()
+    assert found.digest == version.digest
+    assert any("lacks" in reason for reason in reasons)
+    with pytest.raises(NotReady):
+        wait_until_ready(node(scenario, "gpu-2"), LATEST, 0.1)
+
+
+def test_agent_fetches_the_others_when_one_fails(scenario: Scenario) -> None:
+    home, gpu = scenario.node(), node(scenario, "gpu-1")
+    stage(home, scenario.spec())
+    lines = run_once(gpu, Address("nothing", "pilot"), LATEST)
+    assert "nothing@pilot could not be fetched" in lines[0]
+    assert states(home)["gpu-1"] is Placement.COMPLETE
+
+
+def test_agent_ends_soon_and_fetches_what_moves(scenario: Scenario) -> None:
+    home = scenario.node()
+    stage(home, scenario.spec())
+    env = scenario.environment(
+        STAGEGATE_NODE="gpu-1", STAGEGATE_NODE_TIMEOUT="10", STAGEGATE_CACHE=str(scenario.folder / "gpu-1")
+    )
+    command = [str(Path(sys.executable).with_name("stagegate")), "agent", "things@latest"]
+    with subprocess.Popen(command, env={"PATH": "/usr/bin:/bin", "HOME": str(scenario.folder), **env}) as agent:
+        try:
+            gpu = node(scenario, "gpu-1")
+            wait_until_ready(gpu, LATEST, 60)
+            scenario.write("a,b\n3,4\n")
+            moved = stage(home, scenario.spec())
+            assert wait_until_ready(gpu, LATEST, 60).digest == moved.digest
+        finally:
+            agent.send_signal(signal.SIGTERM)
+            began = time.monotonic()
+            assert agent.wait(30) == 143
+    assert time.monotonic() - began < 5
