@@ -34,6 +34,8 @@ T = TypeVar("T")
 
 STARTED, READ, CANCELLED = 100, 200, 50
 """Most runs that Prefect's API starts, reads, and cancels in one call."""
+TRIES, PAUSE_SECONDS = 3, 1.0
+"""How often a run is started that the server failed to start, and the time between."""
 HEARTBEATS_SECONDS = 5.0
 """Seconds between two looks at the workers' heartbeats."""
 SILENCE = 120.0
@@ -54,6 +56,7 @@ class PoolEngine:
         self._client, self._pool, self._deployment = client, pool, deployment
         self._lost_after = timedelta(seconds=lost_after)
         self._runs: dict[UUID, str] = {}
+        self._refused: dict[str, str] = {}
         self._started = datetime.now(UTC)
         self._looked_at_workers = self._answered = time.monotonic()
 
@@ -64,28 +67,43 @@ class PoolEngine:
     def start(self, jobs: Mapping[str, NodeJob]) -> None:
         """Create a flow run in the queue of each node."""
         deployment = self._required_deployment()
-        context = TaskRunContext.get()
-        parent = str(context.task_run.id) if context else None
-        self._started, self._runs = datetime.now(UTC), {}
+        self._started, self._runs, self._refused = datetime.now(UTC), {}, {}
         self._looked_at_workers = self._answered = time.monotonic()
-        for batch in _batches(jobs.items(), STARTED):
-            rows = [
-                {
-                    "parameters": job.parameters(),
-                    "work_queue_name": node,
-                    "parent_task_run_id": parent,
-                    "name": f"{node}: {job.name}",
-                }
-                for node, job in batch
-            ]
-            results = self._post(f"/deployments/{deployment}/create_flow_run/bulk", rows)["results"]
-            for (node, _), result in zip(batch, results, strict=True):
-                if result["status"] != "CREATED":
-                    raise UsageError(f"Prefect did not start the run of {node}: {result['error']}")
+        left = dict(jobs)
+        for tries_left in reversed(range(TRIES)):
+            # A busy server fails some runs of a call, which a second call may start.
+            for batch in _batches(left.items(), STARTED):
+                self._start(deployment, dict(batch))
+            left = {node: jobs[node] for node in self._refused}
+            if not left:
+                break
+            if tries_left:
+                time.sleep(PAUSE_SECONDS)
+
+    def _start(self, deployment: UUID, jobs: Mapping[str, NodeJob]) -> None:
+        context = TaskRunContext.get()
+        rows = [
+            {
+                "parameters": job.parameters(),
+                "work_queue_name": node,
+                "parent_task_run_id": str(context.task_run.id) if context else None,
+                "name": f"{node}: {job.name}",
+            }
+            for node, job in jobs.items()
+        ]
+        results = self._post(f"/deployments/{deployment}/create_flow_run/bulk", rows)["results"]
+        for node, result in zip(jobs, results, strict=True):
+            if result["status"] == "CREATED":
                 self._runs[UUID(result["flow_run_id"])] = node
+                self._refused.pop(node, None)
+            else:
+                # The first line: Prefect adds its database's statement.
+                self._refused[node] = str(result["error"]).partition("\n")[0]
 
     def poll(self) -> Iterator[tuple[str, NodeReport]]:
         """The nodes whose runs ended, or whose workers are gone."""
+        for node in list(self._refused):
+            yield node, failed(node, f"Prefect did not start its run: {self._refused.pop(node)}")
         try:
             yield from self._ended()
             if self._runs and time.monotonic() - self._looked_at_workers >= HEARTBEATS_SECONDS:
