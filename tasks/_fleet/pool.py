@@ -36,7 +36,7 @@ STARTED, READ, CANCELLED = 100, 200, 50
 """Most runs that Prefect's API starts, reads, and cancels in one call."""
 TRIES, PAUSE_SECONDS = 3, 1.0
 """How often a run is started that the server failed to start, and the time between."""
-HEARTBEATS_SECONDS = 5.0
+HEARTBEATS_SECONDS = 10.0
 """Seconds between two looks at the workers' heartbeats."""
 SILENCE = 120.0
 """Seconds for which the API may fail to answer, while nodes go on with their jobs."""

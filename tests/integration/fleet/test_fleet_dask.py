@@ -17,7 +17,7 @@ from prefect_stagegate.testing.servers import free_port
 from tests.support.fleet import FleetNode, wait_for
 from tests.support.scenario import Scenario
 
-pytestmark = [pytest.mark.system, pytest.mark.usefixtures("prefect_server"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.system, pytest.mark.usefixtures("prefect_server"), pytest.mark.timeout(900)]
 
 NODES = ("node-a", "node-b", "node-c")
 

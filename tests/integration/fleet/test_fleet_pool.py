@@ -27,7 +27,7 @@ from tests.support.fleet import FleetNode, wait_for
 from tests.support.scenario import Scenario, dataset_name
 from tests.support.told import artifact
 
-pytestmark = [pytest.mark.system, pytest.mark.usefixtures("prefect_server"), pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.system, pytest.mark.usefixtures("prefect_server"), pytest.mark.timeout(900)]
 
 POOL = "gpus"
 GATES = {"pilot": {"require": ["runbook"]}}
