@@ -114,7 +114,7 @@ def _folder_or_url(text: str) -> str:
 
 
 def _node(text: str) -> str:
-    if text and not _NODE.fullmatch(text):
+    if text and not NODE_NAME.fullmatch(text):
         raise ValueError(f"{text!r} is no name of a node: letters, digits, `.`, `_` and `-`, at most 253")
     return text or platform.node()
 
@@ -156,7 +156,8 @@ def _spark(text: str) -> str:
     return text
 
 
-_NODE = re.compile(r"[A-Za-z0-9._-]{1,253}")
+NODE_NAME = re.compile(r"[A-Za-z0-9._-]{1,253}")
+"""A node's name."""
 _SPARK = re.compile(r"local(\[([0-9]{1,4}|\*)\])?|(spark|sc)://[A-Za-z0-9.\-\[\]:]+(/;use_ssl=(true|false))?")
 
 

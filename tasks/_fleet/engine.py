@@ -1,9 +1,11 @@
-"""A fleet's engine: runs one job on each node. `collect_reports` waits for all of them, for a bounded time.
+"""A fleet's engine runs one job on each node; `collect_reports` waits for all of them, for a bounded time.
 
-engine      module           a node is                                      liveness
-pool        pool.py          a queue of a Prefect work pool                 when a worker last polled the queue
-dask        dask.py          a named worker of a Dask cluster               the scheduler's list of workers
-ray         ray.py           a Ray node with a resource of its name         Ray's list of nodes
+    engine      module           a node is                                      its sign of life
+    pool        pool.py          a worker of a Prefect work pool, with a queue  the worker's heartbeats
+    dask        dask.py          a named worker of a Dask cluster               the scheduler's list of workers
+    ray         ray.py           a Ray node with a resource of its name         Ray's list of nodes
+
+`engines.py` opens the one that the user named, `rounds.py` has the two rounds of jobs, `showing.py` shows the result.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from prefect_stagegate.errors import Cancelled
 from prefect_stagegate.operations.fleet.barrier import NodeOutcome, NodeReport, checked_report
 from prefect_stagegate.operations.fleet.node import Proof
 from prefect_stagegate.tasks._support.cancelling import ending
-from prefect_stagegate.tasks._support.notify import run_log
+from prefect_stagegate.tasks._support.notify import run_log, unfailing
 from prefect_stagegate.tasks._support.running import engine_task
 from prefect_stagegate.units import count_text
 
@@ -98,7 +100,9 @@ def collect_reports(engine: FleetEngine, jobs: Mapping[str, NodeJob], timeout: f
     finally:
         # Also after a lost node's report: a job that starts later would only be in the way of the next run's.
         if unended := waiting | {report.node for report in reports if report.outcome is NodeOutcome.LOST}:
-            engine.cancel(sorted(unended))
+            # Not in the way of the error that ends the round.
+            with unfailing("cancel the jobs of nodes without a report"):
+                engine.cancel(sorted(unended))
     return reports
 
 

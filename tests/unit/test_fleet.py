@@ -110,6 +110,12 @@ def test_selector_that_fits_no_node_or_is_unknown_is_refused() -> None:
         choose_nodes(["a"], None, {"sit": "rome"}, RECORDS)
 
 
+def test_workers_without_a_name_are_no_nodes() -> None:
+    assert choose_nodes(["ProcessWorker 4c2e", "a"], None, None, []) == ["a"]
+    with pytest.raises(UsageError, match="no name of a node"):
+        choose_nodes([], ["| a |"], None, [])
+
+
 def test_each_node_of_a_large_fleet_gets_few_peers() -> None:
     nodes = [f"n{number:04}" for number in range(1000)]
 

@@ -11,6 +11,7 @@ from prefect_stagegate.model import LATEST, Address
 from prefect_stagegate.nodes import NodeRecord
 from prefect_stagegate.operations.fleet.barrier import NAMED, NodeOutcome, NodeReport
 from prefect_stagegate.operations.workspace import Workspace
+from prefect_stagegate.settings import NODE_NAME
 from prefect_stagegate.units import bytes_text, digest_text
 
 KEYS = ("site", "gpu")
@@ -32,12 +33,16 @@ def choose_nodes(
         records: The nodes' records.
 
     Raises:
-        UsageError: No node is left, or the selector has an unknown key.
+        UsageError: No node is left, or a node's name or the selector's key can't be one.
     """
     if unknown := set(selector or ()) - set(KEYS):
         word = sorted(unknown)[0]
         raise UsageError(f"A selector has no key {word!r}", hint=f"About {word!r}: {did_you_mean(word, KEYS)}.")
-    chosen = set(available if nodes is None else nodes)
+    for node in nodes or ():
+        if not NODE_NAME.fullmatch(node):
+            raise UsageError(f"{node!r} is no name of a node", hint="`stagegate nodes` lists the nodes' names.")
+    # Workers that nobody gave a name have one of Prefect's, which no node can have.
+    chosen = {node for node in available if NODE_NAME.fullmatch(node)} if nodes is None else set(nodes)
     if selector:
         chosen &= {record.name for record in records if _matches(record, selector)}
     if not chosen:
