@@ -34,8 +34,8 @@ T = TypeVar("T")
 
 STARTED, READ, CANCELLED = 100, 200, 50
 """Most runs that Prefect's API starts, reads, and cancels in one call."""
-TRIES, PAUSE_SECONDS = 3, 1.0
-"""How often a run is started that the server failed to start, and the time between."""
+TRIES = 5
+"""How often a run is started that the server failed to start, with pauses of 1, 2, 4 and 8 seconds."""
 HEARTBEATS_SECONDS = 10.0
 """Seconds between two looks at the workers' heartbeats."""
 SILENCE = 120.0
@@ -70,15 +70,15 @@ class PoolEngine:
         self._started, self._runs, self._refused = datetime.now(UTC), {}, {}
         self._looked_at_workers = self._answered = time.monotonic()
         left = dict(jobs)
-        for tries_left in reversed(range(TRIES)):
+        for attempt in range(TRIES):
             # A busy server fails some runs of a call, which a second call may start.
             for batch in _batches(left.items(), STARTED):
                 self._start(deployment, dict(batch))
             left = {node: jobs[node] for node in self._refused}
             if not left:
                 break
-            if tries_left:
-                time.sleep(PAUSE_SECONDS)
+            if attempt + 1 < TRIES:
+                time.sleep(2**attempt)
 
     def _start(self, deployment: UUID, jobs: Mapping[str, NodeJob]) -> None:
         context = TaskRunContext.get()
