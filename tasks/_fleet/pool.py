@@ -1,7 +1,7 @@
 """Nodes as workers of a Prefect work pool, each with a queue of its own: one deployment serves all of them.
 
-A call of the API is about many nodes: runs are started a hundred at a time, read by pages of two hundred, and cancelled
-by fifty.
+A call of the API is about many nodes: runs are started twenty at a time, read by pages of two hundred, and cancelled by
+fifty.
 """
 
 from __future__ import annotations
@@ -32,10 +32,10 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-STARTED, READ, CANCELLED = 100, 200, 50
-"""Most runs that Prefect's API starts, reads, and cancels in one call."""
-TRIES = 5
-"""How often a run is started that the server failed to start, with pauses of 1, 2, 4 and 8 seconds."""
+STARTED, READ, CANCELLED = 20, 200, 50
+"""Runs that are started, read and cancelled in one call. On SQLite, longer transactions fail while nodes report."""
+TRIES = 8
+"""How often a run is started that the server failed to start, with pauses of 1, 2, 4, 8, 8, 8 and 8 seconds."""
 HEARTBEATS_SECONDS = 10.0
 """Seconds between two looks at the workers' heartbeats."""
 SILENCE = 120.0
@@ -78,7 +78,7 @@ class PoolEngine:
             if not left:
                 break
             if attempt + 1 < TRIES:
-                time.sleep(2**attempt)
+                time.sleep(min(2**attempt, 8))
 
     def _start(self, deployment: UUID, jobs: Mapping[str, NodeJob]) -> None:
         context = TaskRunContext.get()
