@@ -1,6 +1,6 @@
 """Nodes as workers of a Prefect work pool, each with a queue of its own: one deployment serves all of them.
 
-A call of the API is about many nodes: runs are started twenty at a time, read by pages of two hundred, and cancelled by
+A call of the API is about many nodes: runs are started a hundred at a time, read by pages of two hundred, and cancelled by
 fifty.
 """
 
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -32,10 +32,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-STARTED, READ, CANCELLED = 20, 200, 50
-"""Runs that are started, read and cancelled in one call. On SQLite, longer transactions fail while nodes report."""
-TRIES = 8
-"""How often a run is started that the server failed to start, with pauses of 1, 2, 4, 8, 8, 8 and 8 seconds."""
+STARTED, READ, CANCELLED = 100, 200, 50
+"""Most runs that Prefect's API starts, reads and cancels in one call."""
 HEARTBEATS_SECONDS = 10.0
 """Seconds between two looks at the workers' heartbeats."""
 SILENCE = 120.0
@@ -69,36 +67,36 @@ class PoolEngine:
         deployment = self._required_deployment()
         self._started, self._runs, self._refused = datetime.now(UTC), {}, {}
         self._looked_at_workers = self._answered = time.monotonic()
-        left = dict(jobs)
-        for attempt in range(TRIES):
-            # A busy server fails some runs of a call, which a second call may start.
-            for batch in _batches(left.items(), STARTED):
-                self._start(deployment, dict(batch))
-            left = {node: jobs[node] for node in self._refused}
-            if not left:
-                break
-            if attempt + 1 < TRIES:
-                time.sleep(min(2**attempt, 8))
+        for batch in _batches(jobs.items(), STARTED):
+            self._start_many(deployment, dict(batch))
+        # A server on SQLite fails a transaction of many runs while nodes report; one run at a time, the client retries.
+        for node in list(self._refused):
+            with suppress(httpx.HTTPError):
+                self._start_one(deployment, node, jobs[node])
 
-    def _start(self, deployment: UUID, jobs: Mapping[str, NodeJob]) -> None:
-        context = TaskRunContext.get()
+    def _start_many(self, deployment: UUID, jobs: Mapping[str, NodeJob]) -> None:
+        parent = _parent()
         rows = [
-            {
-                "parameters": job.parameters(),
-                "work_queue_name": node,
-                "parent_task_run_id": str(context.task_run.id) if context else None,
-                "name": f"{node}: {job.name}",
-            }
+            {"work_queue_name": node, "parent_task_run_id": parent and str(parent), **_run_fields(node, job)}
             for node, job in jobs.items()
         ]
         results = self._post(f"/deployments/{deployment}/create_flow_run/bulk", rows)["results"]
         for node, result in zip(jobs, results, strict=True):
             if result["status"] == "CREATED":
                 self._runs[UUID(result["flow_run_id"])] = node
-                self._refused.pop(node, None)
             else:
                 # The first line: Prefect adds its database's statement.
                 self._refused[node] = str(result["error"]).partition("\n")[0]
+
+    def _start_one(self, deployment: UUID, node: str, job: NodeJob) -> None:
+        run = self._client.create_flow_run_from_deployment(
+            deployment,
+            work_queue_name=node,
+            parent_task_run_id=_parent(),
+            **_run_fields(node, job),
+        )
+        self._runs[run.id] = node
+        del self._refused[node]
 
     def poll(self) -> Iterator[tuple[str, NodeReport]]:
         """The nodes whose runs ended, or whose workers are gone."""
@@ -190,6 +188,16 @@ def pool_engine(pool: str, deployment: str, lost_after: float) -> Iterator[PoolE
             f"Prefect's API did not answer: {type(error).__name__}",
             hint="Check PREFECT_API_URL with `prefect version`.",
         ) from error
+
+
+def _run_fields(node: str, job: NodeJob) -> dict[str, Any]:
+    return {"parameters": job.parameters(), "name": f"{node}: {job.name}"}
+
+
+def _parent() -> UUID | None:
+    """The task run that the nodes' runs belong to."""
+    context = TaskRunContext.get()
+    return context.task_run.id if context else None
 
 
 def _report(node: str, run: FlowRun) -> NodeReport | None:

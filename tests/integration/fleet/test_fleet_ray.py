@@ -46,7 +46,9 @@ def head(tmp_path: Path, scenario: Scenario) -> Iterator[tuple[str, FleetNode]]:
         '--resources={"node-a": 1}',
     )
     place = (f"--node-ip-address={host}", f"--port={port}", f"--object-store-memory={80 << 20}")
-    with node.running("ray", "start", "--head", *words, *place, env={}) as process:
+    # Else workers' ports are a range that has the ports of this machine's other servers, too.
+    ports = ("--min-worker-port=0", "--max-worker-port=0", f"--ray-client-server-port={free_port()}")
+    with node.running("ray", "start", "--head", *words, *place, *ports, env={"RAY_AUTH_MODE": "disabled"}) as process:
         wait_for(lambda: "Ray runtime started" in node.log(), 120)
         yield address, node
         process.terminate()  # it ends its own children, which have left its group
@@ -57,6 +59,7 @@ def test_ref_moves_on_a_ray_node_and_a_missing_one_is_named(
     scenario: Scenario, head: tuple[str, FleetNode], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
     address, node = head
 
     def fleet(**parameters: Any) -> Any:
