@@ -1,6 +1,6 @@
 """Nodes as workers of a Prefect work pool, each with a queue of its own: one deployment serves all of them.
 
-A call of the API is about many nodes: runs are started a hundred at a time, read by two hundred, and cancelled by fifty.
+A call of the API is about many nodes: runs are started by the hundred, read by two hundred, and cancelled by fifty.
 """
 
 from __future__ import annotations
