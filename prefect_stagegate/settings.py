@@ -116,7 +116,7 @@ def _folder_or_url(text: str) -> str:
 
 
 def _node(text: str) -> str:
-    if text and not _NODE.fullmatch(text):
+    if text and not NODE_NAME.fullmatch(text):
         raise ValueError(f"{text!r} is no name of a node: letters, digits, `.`, `_` and `-`, at most 253")
     return text or platform.node()
 
@@ -158,7 +158,8 @@ def _spark(text: str) -> str:
     return text
 
 
-_NODE = re.compile(r"[A-Za-z0-9._-]{1,253}")
+NODE_NAME = re.compile(r"[A-Za-z0-9._-]{1,253}")
+"""A node's name."""
 _SERVER = r"[A-Za-z0-9.\-\[\]:]+"
 _SPARK = re.compile(
     rf"local(\[([0-9]{{1,4}}|\*)\])?|spark://{_SERVER}(,{_SERVER}){{0,9}}|sc://{_SERVER}(/;use_ssl=(true|false))?"

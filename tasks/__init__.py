@@ -11,7 +11,7 @@ they are cancelled.
 `cache` and `catalog` take a block, a path or a URL; by default they come from the STAGEGATE_* settings. The results of
 tasks are small and can be pickled. Each task is a module of its name. `_support` has what they share: `places` (the
 cache and catalog), `running` (how tasks run), `cancelling` (when they must end), `notify` (logs, events, artifacts),
-`progress`, `summary` and `verdict`.
+`progress`, `summary` and `verdict`. `_fleet` runs a node's task on many nodes.
 """
 
 from prefect_stagegate.tasks.check_readiness import acheck_readiness, check_readiness
@@ -24,6 +24,7 @@ from prefect_stagegate.tasks.promote_dataset import apromote_dataset, promote_da
 from prefect_stagegate.tasks.publish_version import publish_version
 from prefect_stagegate.tasks.require_ready import arequire_ready, require_ready
 from prefect_stagegate.tasks.stage_dataset import astage_dataset, stage_dataset
+from prefect_stagegate.tasks.stage_on_node import stage_on_node
 from prefect_stagegate.tasks.transfer import transfer
 from prefect_stagegate.tasks.validate_dataset import avalidate_dataset, validate_dataset
 from prefect_stagegate.tasks.verify_cache import averify_cache, verify_cache
@@ -46,6 +47,7 @@ __all__ = [
     "publish_version",
     "require_ready",
     "stage_dataset",
+    "stage_on_node",
     "transfer",
     "validate_dataset",
     "verify_cache",

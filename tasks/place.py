@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prefect_stagegate.model import Address
 from prefect_stagegate.operations.fleet.placement import choose_node
-from prefect_stagegate.readiness.orchestration import polled_queues
+from prefect_stagegate.readiness.orchestration import live_workers
 from prefect_stagegate.tasks._support.notify import run_log
 from prefect_stagegate.tasks._support.places import CacheLike, CatalogLike, open_places
 from prefect_stagegate.tasks._support.running import engine_task
@@ -18,8 +18,8 @@ def place(dataset: str, pool: str | None = None, *, cache: CacheLike = None, cat
 
     Args:
         dataset: The version: `nycflights@production`, or `nycflights@sha256:…`.
-        pool: A work pool with a queue for each node, named as the node. Only nodes whose queue was polled lately by a
-            worker are chosen; without a pool, any node.
+        pool: A work pool with a queue and a worker for each node, both named as the node. Only nodes whose worker had
+            a heartbeat lately are chosen; without a pool, any node.
         cache: The node's cache; by default the settings'.
         catalog: The shared catalog; by default the settings'.
 
@@ -32,7 +32,7 @@ def place(dataset: str, pool: str | None = None, *, cache: CacheLike = None, cat
         run_deployment("train/nycflights", work_queue_name=node)
     """
     workspace = open_places(cache, catalog)
-    candidates = polled_queues(pool) if pool else None
+    candidates = live_workers(pool) if pool else None
     chosen = choose_node(workspace, Address.parse(dataset), candidates)
     run_log().info("%s lies complete on %s, as of %s", dataset, chosen.node, chosen.at)
     return chosen.node

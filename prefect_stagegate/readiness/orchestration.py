@@ -22,10 +22,10 @@ SECONDS = 10.0
 """How long one call to the API may take."""
 MOST_DAYS = timedelta(days=90)
 """How far back events are read. A server keeps them for 7 days by default."""
-POLLED_SECONDS = 60.0
-"""Prefect's own policy of a queue's health: a live worker polls it at least so often."""
-MOST_QUEUES = 10_000
-"""Queues of a pool that are looked at, at most."""
+MOST_WORKERS = 10_000
+"""Workers of a pool that are looked at, at most."""
+LIVE_SECONDS = 90.0
+"""Prefect's own policy of a worker's health: three heartbeats of 30 s."""
 _PAGE = 200
 """Most objects that Prefect's API returns at once."""
 EXECUTED, FAILED = "prefect.automation.action.executed", "prefect.automation.action.failed"
@@ -153,22 +153,26 @@ def queue(pool: str, name: str) -> Queue:
     return Queue(work_queue.is_paused, status.last_polled, status.late_runs_count)
 
 
-def polled_queues(pool: str) -> frozenset[str]:
-    """The names of a pool's queues that a worker polled within `POLLED_SECONDS`, without paused ones."""
-    since = datetime.now(UTC) - timedelta(seconds=POLLED_SECONDS)
-    names: set[str] = set()
+def worker_heartbeats(pool: str) -> dict[str, datetime]:
+    """The newest heartbeat of each worker of a pool, by the worker's name.
+
+    Which queues are polled says less: Prefect 3.9 notes few of the polls of a pool that many workers poll.
+    """
+    newest: dict[str, datetime] = {}
     with _client(f"work pool {pool!r}") as client:
-        client.read_work_pool(pool)  # raises for a missing pool; the list of its queues would just be empty
-        for offset in range(0, MOST_QUEUES, _PAGE):
-            queues = client.read_work_queues(work_pool_name=pool, limit=_PAGE, offset=offset)
-            names.update(
-                queue.name
-                for queue in queues
-                if queue.last_polled and queue.last_polled >= since and not queue.is_paused
-            )
-            if len(queues) < _PAGE:
+        client.read_work_pool(pool)  # raises for a missing pool; the list of its workers would just be empty
+        for offset in range(0, MOST_WORKERS, _PAGE):
+            workers = client.read_workers_for_work_pool(pool, limit=_PAGE, offset=offset)
+            newest |= {worker.name: worker.last_heartbeat_time for worker in workers if worker.last_heartbeat_time}
+            if len(workers) < _PAGE:
                 break
-    return frozenset(names)
+    return newest
+
+
+def live_workers(pool: str) -> frozenset[str]:
+    """The names of a pool's workers that had a heartbeat within `LIVE_SECONDS`."""
+    since = datetime.now(UTC) - timedelta(seconds=LIVE_SECONDS)
+    return frozenset(name for name, last in worker_heartbeats(pool).items() if last >= since)
 
 
 def deployment(name: str) -> Deployment:

@@ -1,0 +1,42 @@
+"""The flow `stage_node`: one node's part in staging a fleet, started by `stage_fleet`."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from prefect import State, flow
+from prefect.states import Completed
+
+from prefect_stagegate.operations.fleet.barrier import NodeReport
+from prefect_stagegate.tasks._fleet.message import to_message
+from prefect_stagegate.tasks._support.places import CacheLike, CatalogLike
+from prefect_stagegate.tasks.stage_on_node import stage_on_node
+
+
+@flow(name="stagegate-stage-node")
+def stage_node(
+    version: str,
+    ref: str = "",
+    proof: Literal["hash", "count"] = "hash",
+    peers: list[str] = [],  # noqa: B006 - a run gets its own
+    cache: CacheLike = None,
+    catalog: CatalogLike = None,
+) -> State[NodeReport]:
+    """Bring a version to this node and prove it there; or, with a ref, move the node's copy of the ref to it.
+
+    One deployment of this flow serves all queues of a work pool. The report is the message of the run's state, where
+    `stage_fleet` reads it.
+
+    Args:
+        version: `nycflights@sha256:…`, with the whole digest.
+        ref: The ref whose copy is to name the version; empty to bring it.
+        proof: `hash` reads each byte from the disk again; `count` looks at sizes and links.
+        peers: Nodes that fetch the same version now.
+        cache: The node's cache; by default the settings'.
+        catalog: The shared catalog; by default the settings'.
+
+    Raises:
+        StagegateError: The version isn't complete here, or the ref may not move.
+    """
+    report = stage_on_node(version, ref, proof=proof, peers=peers, cache=cache, catalog=catalog)
+    return Completed(message=to_message(report), data=report)

@@ -1,0 +1,103 @@
+"""Nodes as named workers of a Dask cluster: `dask worker SCHEDULER --name NODE --no-nanny`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+from uuid import uuid4
+
+from prefect_stagegate.errors import MissingExtra, SourceUnavailable, install_hint
+from prefect_stagegate.operations.fleet.barrier import NodeReport
+from prefect_stagegate.tasks._fleet.engine import NodeJob, failed, lost
+from prefect_stagegate.tasks._fleet.job import run_job
+
+if TYPE_CHECKING:
+    from distributed import Client, Future
+
+CONNECTING_SECONDS = 10
+"""How long the scheduler may take to answer."""
+
+
+class DaskEngine:
+    """Runs jobs as futures, each bound to its node's worker.
+
+    A job that runs can't be stopped: it goes on until the version is there, and moves no ref.
+
+    Args:
+        client: A client of the cluster's scheduler.
+        lost_after: Seconds after which a node whose worker the scheduler doesn't know is lost.
+    """
+
+    def __init__(self, client: Client, lost_after: float) -> None:
+        self._client, self._lost_after = client, lost_after
+        self._futures: dict[str, Future[NodeReport]] = {}
+        self._seen: dict[str, float] = {}
+
+    def nodes(self) -> list[str]:
+        """The names of the cluster's workers."""
+        workers = self._client.scheduler_info(n_workers=-1)["workers"].values()
+        return sorted(str(worker["name"]) for worker in workers)
+
+    def start(self, jobs: Mapping[str, NodeJob]) -> None:
+        """Submit a job to each node's worker. One whose worker is not there waits for it."""
+        self._seen = dict.fromkeys(jobs, time.monotonic())
+        self._futures = {
+            node: self._client.submit(
+                run_job,
+                job,
+                key=f"stagegate-{node}-{uuid4().hex}",
+                workers=[node],
+                allow_other_workers=False,
+                pure=False,
+            )
+            for node, job in jobs.items()
+        }
+
+    def poll(self) -> Iterator[tuple[str, NodeReport]]:
+        """The nodes whose jobs ended, or whose worker is gone."""
+        now = time.monotonic()
+        self._seen |= dict.fromkeys(self.nodes(), now)
+        for node, future in list(self._futures.items()):
+            # A future's status lags behind a worker's death, so the list of workers decides about those that wait.
+            if future.status not in ("pending", "lost"):
+                del self._futures[node]
+                yield node, _report(node, future)
+            elif now - self._seen[node] > self._lost_after:
+                yield node, lost(node, f"the scheduler has no worker of this name since {now - self._seen[node]:.0f} s")
+
+    def cancel(self, nodes: Iterable[str]) -> None:
+        """Let no job start later."""
+        self._client.cancel(  # type: ignore[no-untyped-call]
+            [future for node in nodes if (future := self._futures.pop(node, None))]
+        )
+
+
+@contextmanager
+def dask_engine(scheduler: str, lost_after: float) -> Iterator[DaskEngine]:
+    """An engine on a Dask cluster.
+
+    Raises:
+        MissingExtra: Dask is not installed.
+        SourceUnavailable: The scheduler does not answer.
+    """
+    try:
+        from distributed import Client
+    except ImportError as error:
+        raise MissingExtra("Dask is not installed", hint=install_hint("dask")) from error
+    try:
+        client = Client(scheduler, timeout=CONNECTING_SECONDS, set_as_default=False)  # type: ignore[no-untyped-call]
+    except (OSError, ValueError) as error:
+        raise SourceUnavailable(
+            f"The Dask scheduler {scheduler} did not answer: {error}", hint="Check its address and that it runs."
+        ) from error
+    with client:
+        yield DaskEngine(client, lost_after)
+
+
+def _report(node: str, future: Future[NodeReport]) -> NodeReport:
+    try:
+        return future.result(timeout=CONNECTING_SECONDS)
+    except Exception as error:  # noqa: BLE001 - whatever the job's process died of
+        return failed(node, f"{type(error).__name__}: {error}")

@@ -1,0 +1,216 @@
+"""Nodes as workers of a Prefect work pool, each with a queue of its own: one deployment serves all of them.
+
+A call of the API is about many nodes: runs are started by the hundred, read by two hundred, and cancelled by fifty.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from itertools import islice
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+from uuid import UUID
+
+import httpx
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
+from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.context import TaskRunContext
+from prefect.exceptions import ObjectNotFound, PrefectException
+
+from prefect_stagegate.errors import SourceUnavailable, UsageError
+from prefect_stagegate.operations.fleet.barrier import NodeReport
+from prefect_stagegate.readiness.orchestration import require_api, worker_heartbeats
+from prefect_stagegate.tasks._fleet.engine import NodeJob, failed, lost
+from prefect_stagegate.tasks._fleet.message import from_message
+
+if TYPE_CHECKING:
+    from prefect.client.orchestration import SyncPrefectClient
+
+T = TypeVar("T")
+
+STARTED, READ, CANCELLED = 100, 200, 50
+"""Most runs that Prefect's API starts, reads and cancels in one call."""
+HEARTBEATS_SECONDS = 10.0
+"""Seconds between two looks at the workers' heartbeats."""
+SILENCE = 120.0
+"""Seconds for which the API may fail to answer, while nodes go on with their jobs."""
+
+
+class PoolEngine:
+    """Runs jobs as flow runs of one deployment, each in its node's queue.
+
+    Args:
+        client: A client of Prefect's API.
+        pool: The work pool.
+        deployment: The deployment of the flow `stage_node`, as FLOW/DEPLOYMENT.
+        lost_after: Seconds without a heartbeat of its worker after which a node is lost.
+    """
+
+    def __init__(self, client: SyncPrefectClient, pool: str, deployment: str, lost_after: float) -> None:
+        self._client, self._pool, self._deployment = client, pool, deployment
+        self._lost_after = timedelta(seconds=lost_after)
+        self._runs: dict[UUID, str] = {}
+        self._refused: dict[str, str] = {}
+        self._started = datetime.now(UTC)
+        self._looked_at_workers = self._answered = time.monotonic()
+
+    def nodes(self) -> list[str]:
+        """The names of the pool's workers, also of those that are gone."""
+        return sorted(worker_heartbeats(self._pool))
+
+    def start(self, jobs: Mapping[str, NodeJob]) -> None:
+        """Create a flow run in the queue of each node."""
+        deployment = self._required_deployment()
+        self._started, self._runs, self._refused = datetime.now(UTC), {}, {}
+        self._looked_at_workers = self._answered = time.monotonic()
+        for batch in _batches(jobs.items(), STARTED):
+            self._start_many(deployment, dict(batch))
+        # A server on SQLite fails a transaction of many runs while nodes report; one run at a time, the client retries.
+        for node in list(self._refused):
+            with suppress(httpx.HTTPError):
+                self._start_one(deployment, node, jobs[node])
+
+    def _start_many(self, deployment: UUID, jobs: Mapping[str, NodeJob]) -> None:
+        parent = _parent()
+        rows = [
+            {"work_queue_name": node, "parent_task_run_id": parent and str(parent), **_run_fields(node, job)}
+            for node, job in jobs.items()
+        ]
+        results = self._post(f"/deployments/{deployment}/create_flow_run/bulk", rows)["results"]
+        for node, result in zip(jobs, results, strict=True):
+            if result["status"] == "CREATED":
+                self._runs[UUID(result["flow_run_id"])] = node
+            else:
+                # The first line: Prefect adds its database's statement.
+                self._refused[node] = str(result["error"]).partition("\n")[0]
+
+    def _start_one(self, deployment: UUID, node: str, job: NodeJob) -> None:
+        run = self._client.create_flow_run_from_deployment(
+            deployment,
+            work_queue_name=node,
+            parent_task_run_id=_parent(),
+            **_run_fields(node, job),
+        )
+        self._runs[run.id] = node
+        del self._refused[node]
+
+    def poll(self) -> Iterator[tuple[str, NodeReport]]:
+        """The nodes whose runs ended, or whose workers are gone."""
+        for node in list(self._refused):
+            yield node, failed(node, f"Prefect did not start its run: {self._refused.pop(node)}")
+        try:
+            yield from self._ended()
+            if self._runs and time.monotonic() - self._looked_at_workers >= HEARTBEATS_SECONDS:
+                self._looked_at_workers = time.monotonic()
+                yield from self._lost()
+            self._answered = time.monotonic()
+        except (httpx.HTTPError, PrefectException, SourceUnavailable) as error:
+            # A server that restarts must not end a staging of hours.
+            if time.monotonic() - self._answered > SILENCE:
+                raise SourceUnavailable(
+                    f"Prefect's API did not answer for {SILENCE:.0f} s: {type(error).__name__}"
+                ) from error
+
+    def cancel(self, nodes: Iterable[str]) -> None:
+        """Cancel runs. One that has not started never will; a running one is ended by its worker."""
+        wanted = set(nodes)
+        runs = [run for run, node in self._runs.items() if node in wanted]
+        for batch in _batches(runs, CANCELLED):
+            ids = {"id": {"any_": [str(run) for run in batch]}}
+            self._post("/flow_runs/bulk_set_state", {"flow_runs": ids, "state": {"type": "CANCELLING"}})
+
+    def _ended(self) -> Iterator[tuple[str, NodeReport]]:
+        for batch in _batches(list(self._runs), READ):
+            runs = self._client.read_flow_runs(
+                flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=batch)), limit=READ
+            )
+            by_id = {run.id: run for run in runs}
+            for run in batch:
+                node = self._runs[run]
+                report = _report(node, by_id[run]) if run in by_id else failed(node, "its flow run was deleted")
+                if report:
+                    del self._runs[run]
+                    yield node, report
+
+    def _lost(self) -> Iterator[tuple[str, NodeReport]]:
+        """The nodes whose workers are silent for too long. Their runs stay known, to be cancelled."""
+        now, heartbeats = datetime.now(UTC), worker_heartbeats(self._pool)
+        for node in self._runs.values():
+            last = heartbeats.get(node)
+            # A worker that starts late has its time from the start of the jobs on.
+            if now - max(last or self._started, self._started) > self._lost_after:
+                when = f"its last heartbeat was at {last:%Y-%m-%dT%H:%M:%SZ}" if last else "it never had a heartbeat"
+                yield node, lost(node, f"its worker in the pool {self._pool} is gone: {when}")
+
+    def _required_deployment(self) -> UUID:
+        try:
+            deployment = self._client.read_deployment_by_name(self._deployment)
+        except ObjectNotFound as error:
+            raise UsageError(
+                f"Prefect has no deployment {self._deployment!r}",
+                hint="docs/how-to/stage-a-fleet.md deploys the flow `stage_node`.",
+            ) from error
+        if deployment.work_pool_name != self._pool:
+            raise UsageError(
+                f"The deployment {self._deployment!r} is of the work pool {deployment.work_pool_name!r}, "
+                f"not {self._pool!r}"
+            )
+        return deployment.id
+
+    def _post(self, path: str, body: Any) -> Any:
+        # Prefect's client has no method for the calls that do many runs at once.
+        response = self._client.request("POST", cast("Any", path), json=body)
+        response.raise_for_status()
+        return response.json()
+
+
+@contextmanager
+def pool_engine(pool: str, deployment: str, lost_after: float) -> Iterator[PoolEngine]:
+    """An engine on a Prefect work pool.
+
+    Raises:
+        UsageError: No API is configured, or it has no such pool.
+        SourceUnavailable: The API does not answer.
+    """
+    require_api("a fleet's nodes are queues of its work pools")
+    try:
+        with get_client(sync_client=True) as client:
+            client.read_work_pool(pool)
+            yield PoolEngine(client, pool, deployment, lost_after)
+    except ObjectNotFound as error:
+        raise UsageError(f"Prefect has no work pool {pool!r}", hint="`prefect work-pool ls` lists them.") from error
+    except httpx.HTTPError as error:
+        raise SourceUnavailable(
+            f"Prefect's API did not answer: {type(error).__name__}",
+            hint="Check PREFECT_API_URL with `prefect version`.",
+        ) from error
+
+
+def _run_fields(node: str, job: NodeJob) -> dict[str, Any]:
+    return {"parameters": job.parameters(), "name": f"{node}: {job.name}"}
+
+
+def _parent() -> UUID | None:
+    """The task run that the nodes' runs belong to."""
+    context = TaskRunContext.get()
+    return context.task_run.id if context else None
+
+
+def _report(node: str, run: FlowRun) -> NodeReport | None:
+    """The report of a run that ended; None while it goes on."""
+    state = run.state
+    if state is None or not state.is_final():
+        return None
+    if state.type is not StateType.COMPLETED:
+        return failed(node, f"{state.name}: {state.message or 'Prefect gives no reason'}")
+    without = f"its run {run.name} ended without a report: the deployment is of another flow or release"
+    return from_message(state.message or "") or failed(node, without)
+
+
+def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    iterator = iter(items)
+    while batch := list(islice(iterator, size)):
+        yield batch

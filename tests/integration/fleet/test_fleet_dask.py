@@ -1,0 +1,89 @@
+"""A fleet on a Dask cluster: a scheduler and three named workers, each a process with a cache of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prefect import State
+
+from prefect_stagegate.errors import SourceUnavailable
+from prefect_stagegate.flows import stage_fleet
+from prefect_stagegate.tasks._fleet.dask import dask_engine
+from prefect_stagegate.testing.servers import free_port
+from tests.support.fleet import FleetNode, wait_for
+from tests.support.scenario import Scenario
+
+pytestmark = [pytest.mark.system, pytest.mark.usefixtures("prefect_server"), pytest.mark.timeout(900)]
+
+NODES = ("node-a", "node-b", "node-c")
+
+
+class Cluster:
+    """A scheduler and its workers."""
+
+    def __init__(self, folder: Path, stack: ExitStack, catalog: Path) -> None:
+        self._stack, self.address = stack, f"tcp://127.0.0.1:{free_port()}"
+        self.nodes = {name: FleetNode(folder, name, catalog) for name in NODES}
+        scheduler = FleetNode(folder, "scheduler", catalog)
+        port = self.address.rpartition(":")[2]
+        command = ("dask", "scheduler", "--host", "127.0.0.1", "--port", port, "--no-dashboard")
+        stack.enter_context(scheduler.running(*command, env={}))
+        self.processes = {name: self.start(name) for name in NODES}
+
+    def start(self, name: str) -> Any:
+        """Start a node's worker."""
+        command = ("dask", "worker", self.address, "--name", name, "--no-nanny", "--nthreads", "1", "--no-dashboard")
+        return self._stack.enter_context(self.nodes[name].running(*command, env={}))
+
+
+@pytest.fixture
+def scenario(tmp_path: Path) -> Scenario:
+    scenario = Scenario(tmp_path, "on-dask")
+    scenario.deliver("first")
+    return scenario
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, scenario: Scenario) -> Iterator[Cluster]:
+    with ExitStack() as stack:
+        cluster = Cluster(tmp_path, stack, Path(scenario.on["catalog"]))
+        with dask_engine(cluster.address, 10) as engine:
+            wait_for(lambda: set(engine.nodes()) == set(NODES), 120)
+        yield cluster
+
+
+def fleet(scenario: Scenario, cluster: Cluster, **parameters: Any) -> Any:
+    return stage_fleet(f"{scenario.dataset}@latest", dask=cluster.address, lost_after=20, **parameters, **scenario.on)
+
+
+def refs(scenario: Scenario, cluster: Cluster) -> dict[str, bool]:
+    digest = scenario.head("latest")
+    return {name: node.ref(scenario.dataset, "latest") == digest for name, node in cluster.nodes.items()}
+
+
+def test_killed_dask_worker_is_lost_and_the_policy_decides(scenario: Scenario, cluster: Cluster) -> None:
+    cluster.nodes["node-b"].kill(cluster.processes["node-b"])
+    state: State[Any] = fleet(scenario, cluster, nodes=list(NODES), return_state=True)
+    assert state.name == "Fleet not ready"
+    assert "node-b: lost: the scheduler has no worker of this name" in (state.message or "")
+    assert not any(refs(scenario, cluster).values())
+
+    fleet(scenario, cluster, nodes=list(NODES), policy={"quorum": 2})
+    assert refs(scenario, cluster) == {"node-a": True, "node-b": False, "node-c": True}
+
+    cluster.start("node-b")
+    result = fleet(scenario, cluster, nodes=list(NODES))
+    assert [report.node for report in result.ready] == [*NODES]
+    assert refs(scenario, cluster) == dict.fromkeys(NODES, True)
+
+
+def test_dask_scheduler_that_is_not_there_is_named() -> None:
+    with (
+        pytest.raises(SourceUnavailable, match="did not answer"),
+        dask_engine(f"tcp://127.0.0.1:{free_port()}", 10),
+    ):
+        pass

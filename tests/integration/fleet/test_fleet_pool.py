@@ -1,0 +1,146 @@
+"""A fleet whose nodes are queues of a real work pool, each polled by a real worker with a cache of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prefect import State
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.actions import WorkPoolCreate
+from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
+from prefect.client.schemas.objects import StateType
+from prefect.exceptions import TerminationSignal
+from prefect.settings import PREFECT_API_URL
+from prefect.types.entrypoint import EntrypointType
+
+from prefect_stagegate.flows import stage_fleet, stage_node
+from prefect_stagegate.operations.fleet.barrier import FleetResult
+from prefect_stagegate.readiness.orchestration import live_workers
+from tests.support.fleet import FleetNode, wait_for
+from tests.support.scenario import Scenario, dataset_name
+from tests.support.told import artifact
+
+pytestmark = [pytest.mark.system, pytest.mark.usefixtures("prefect_server"), pytest.mark.timeout(900)]
+
+POOL = "gpus"
+GATES = {"pilot": {"require": ["runbook"]}}
+
+
+class Pool:
+    """A work pool with three nodes, whose workers run."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.catalog = folder, folder / "catalog"
+        self.nodes = {name: FleetNode(folder, name, self.catalog) for name in ("node-a", "node-b", "node-c")}
+        self.stack = ExitStack()
+
+    def start(self, name: str) -> Any:
+        """Start a node's worker."""
+        env = {
+            "PREFECT_API_URL": str(PREFECT_API_URL.value()),
+            "PREFECT_WORKER_QUERY_SECONDS": "1",
+            "PREFECT_WORKER_HEARTBEAT_SECONDS": "2",
+        }
+        command = ("prefect", "worker", "start", "--pool", POOL, "--work-queue", name, "--name", name)
+        return self.stack.enter_context(self.nodes[name].running(*command, env=env))
+
+
+@pytest.fixture(scope="module")
+def pool(tmp_path_factory: pytest.TempPathFactory, prefect_server: None) -> Iterator[Pool]:
+    folder = tmp_path_factory.mktemp("pool")
+    with get_client(sync_client=True) as client:
+        client.create_work_pool(WorkPoolCreate(name=POOL, type="process"))
+    deployment: Any = stage_node.to_deployment("fleet", work_pool_name=POOL, entrypoint_type=EntrypointType.MODULE_PATH)
+    deployment.apply()
+    pool = Pool(folder)
+    with pool.stack:
+        for name in pool.nodes:
+            pool.start(name)
+        wait_for(lambda: live_workers(POOL) >= set(pool.nodes), 120)
+        yield pool
+
+
+@pytest.fixture
+def scenario(pool: Pool, tmp_path: Path, request: pytest.FixtureRequest) -> Scenario:
+    scenario = Scenario(tmp_path, dataset_name(request), runbook="https://wiki.example.org/", gates=GATES)
+    scenario.on["catalog"] = pool.catalog
+    scenario.deliver("first")
+    scenario.promote()
+    return scenario
+
+
+def fleet(scenario: Scenario, **parameters: Any) -> Any:
+    return stage_fleet(f"{scenario.dataset}@pilot", POOL, **parameters, **scenario.on)
+
+
+def test_ref_names_the_version_on_all_nodes(pool: Pool, scenario: Scenario) -> None:
+    result = fleet(scenario)
+    again = fleet(scenario)
+
+    assert isinstance(result, FleetResult)
+    assert [report.node for report in result.ready] == ["node-a", "node-b", "node-c"]
+    assert {report.digest for report in result.ready} == {scenario.head("pilot")}
+    assert {node.ref(scenario.dataset, "pilot") for node in pool.nodes.values()} == {scenario.head("pilot")}
+    assert [report.fetched for report in again.ready] == [0, 0, 0]
+    assert "| node-a | ready, ref moved | 1 |" in artifact(f"{scenario.dataset}-fleet")["data"]
+
+
+def test_node_whose_worker_is_killed_is_named_and_moves_no_ref(pool: Pool, scenario: Scenario) -> None:
+    """The run of a killed worker stays in the state Running: only its missing heartbeats tell."""
+    doomed = FleetNode(pool.folder, "node-d", pool.catalog)
+    pool.nodes["node-d"] = doomed
+    try:
+        process = pool.start("node-d")
+        wait_for(lambda: "node-d" in live_workers(POOL), 120)
+        doomed.kill(process)
+        nodes = ["node-a", "node-d"]
+        state: State[Any] = fleet(scenario, nodes=nodes, lost_after=60, return_state=True)
+
+        assert (state.name, state.is_failed()) == ("Fleet not ready", True)
+        assert "node-d: lost: its worker in the pool gpus is gone: its last heartbeat was at" in (state.message or "")
+        assert pool.nodes["node-a"].ref(scenario.dataset, "pilot") is None
+        runs = runs_of("node-d")
+        assert [run.state.type for run in runs if run.state] == [StateType.CANCELLED]
+
+        result = fleet(scenario, nodes=nodes, lost_after=60, policy={"quorum": 1})
+        assert [report.node for report in result.ready] == ["node-a"]
+        assert pool.nodes["node-a"].ref(scenario.dataset, "pilot") == scenario.head("pilot")
+    finally:
+        del pool.nodes["node-d"]
+
+
+def test_stopped_fleet_cancels_the_runs_of_its_nodes(pool: Pool, scenario: Scenario) -> None:
+    """The coordinator gets SIGTERM while a node has not answered yet: nothing starts later, and no ref moves."""
+    before = signal.signal(signal.SIGTERM, _terminated)
+    threading.Thread(target=_terminate_once_started, daemon=True).start()
+    try:
+        with pytest.raises(TerminationSignal):
+            fleet(scenario, nodes=["node-x"])
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+    assert [run.state.type for run in runs_of("node-x") if run.state] == [StateType.CANCELLED]
+
+
+def _terminated(number: int, _: Any) -> None:
+    """Treat SIGTERM as Prefect does in the process of a flow run."""
+    raise TerminationSignal(signal=number)
+
+
+def _terminate_once_started() -> None:
+    wait_for(lambda: runs_of("node-x"), 120)
+    os.kill(os.getpid(), signal.SIGTERM)
+
+
+def runs_of(queue: str) -> list[Any]:
+    with get_client(sync_client=True) as client:
+        return client.read_flow_runs(
+            flow_run_filter=FlowRunFilter(name=FlowRunFilterName(like_=f"{queue}: ")), limit=50
+        )

@@ -1,0 +1,73 @@
+"""A fleet on a Ray cluster: nodes with a resource of their name, each with a cache of its own."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prefect import State
+
+from prefect_stagegate.flows import stage_fleet
+from prefect_stagegate.testing.servers import free_port
+from tests.support.fleet import FleetNode, wait_for
+from tests.support.scenario import Scenario
+
+pytestmark = [pytest.mark.system, pytest.mark.usefixtures("prefect_server"), pytest.mark.timeout(900)]
+
+
+@pytest.fixture
+def scenario(tmp_path: Path) -> Scenario:
+    scenario = Scenario(tmp_path, "on-ray")
+    scenario.deliver("first")
+    return scenario
+
+
+def address_of_this_host() -> str:
+    """An address of this machine that isn't the loopback's, which Ray's nodes don't accept."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+        asking.connect(("10.255.255.255", 1))  # sends nothing
+        return str(asking.getsockname()[0])
+
+
+@pytest.fixture
+def head(tmp_path: Path, scenario: Scenario) -> Iterator[tuple[str, FleetNode]]:
+    """A cluster of one node, and its address."""
+    node = FleetNode(tmp_path, "node-a", Path(scenario.on["catalog"]))
+    address = f"{address_of_this_host()}:{free_port()}"
+    host, _, port = address.partition(":")
+    words = (
+        "--block",
+        "--include-dashboard=false",
+        "--disable-usage-stats",
+        "--num-cpus=1",
+        '--resources={"node-a": 1}',
+    )
+    place = (f"--node-ip-address={host}", f"--port={port}", f"--object-store-memory={80 << 20}")
+    # Else workers' ports are a range that has the ports of this machine's other servers, too.
+    ports = ("--min-worker-port=0", "--max-worker-port=0", f"--ray-client-server-port={free_port()}")
+    with node.running("ray", "start", "--head", *words, *place, *ports, env={"RAY_AUTH_MODE": "disabled"}) as process:
+        wait_for(lambda: "Ray runtime started" in node.log(), 120)
+        yield address, node
+        process.terminate()  # it ends its own children, which have left its group
+        process.wait(30)
+
+
+def test_ref_moves_on_a_ray_node_and_a_missing_one_is_named(
+    scenario: Scenario, head: tuple[str, FleetNode], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    address, node = head
+
+    def fleet(**parameters: Any) -> Any:
+        return stage_fleet(f"{scenario.dataset}@latest", ray=address, lost_after=10, **parameters, **scenario.on)
+
+    state: State[Any] = fleet(nodes=["node-a", "node-b"], return_state=True)
+    assert "node-b: lost: Ray has no living node with this resource" in (state.message or "")
+    assert node.ref(scenario.dataset, "latest") is None
+
+    assert [report.node for report in fleet().ready] == ["node-a"]
+    assert node.ref(scenario.dataset, "latest") == scenario.head("latest")
