@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import uuid
 from collections.abc import Iterator, Sequence
@@ -26,7 +27,7 @@ class Host:
 
     def command(self, *words: str) -> list[str]:
         """A command line that runs `words` on this host."""
-        return ["ip", "netns", "exec", self.namespace, *words]
+        return [shutil.which("ip") or "ip", "netns", "exec", self.namespace, *words]
 
     @property
     def sent(self) -> int:
