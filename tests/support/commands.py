@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from prefect_stagegate import cli
+from prefect_stagegate.environment.python import capture_python
 from prefect_stagegate.testing.launching import launched
 
 INSTALLED = Path(sys.executable).with_name("stagegate")
@@ -99,6 +100,8 @@ def serve(address: str) -> None:
     """Load all commands, then fork for each order that comes. A fork returns from here to Python's own end."""
     for module in pkgutil.iter_modules(cli.__path__, "prefect_stagegate.cli."):
         importlib.import_module(module.name)
+    sys.path[0] = str(INSTALLED.parent)
+    capture_python()  # kept, so that not each run reads all distributions
     gc.freeze()  # a collection in a fork would copy every page
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
         listener.bind(f"{address}.new")
@@ -143,5 +146,4 @@ def _become(order: dict[str, Any], output: int, errors: int) -> None:
     time.tzset()
     os.chdir(order["cwd"])
     sys.argv = [str(INSTALLED), *order["words"]]
-    sys.path[0] = str(INSTALLED.parent)
     cli.main()
