@@ -66,10 +66,10 @@ class Commands:
             tempfile.TemporaryFile("w+") as errors,
             socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection,
         ):
+            connection.settimeout(timeout)
             connection.connect(str(self.address))
             socket.send_fds(connection, [order], [output.fileno(), errors.fileno()])
             process = int(connection.recv(64))
-            connection.settimeout(timeout)
             try:
                 status = int(connection.recv(64))
             except TimeoutError:
