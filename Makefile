@@ -19,15 +19,16 @@ setup: $(VENV)/.installed ## build .venv with the `stagegate` command
 demo: setup ## run the main job on real data, from servers to promotion
 	$(BIN)/stagegate demo
 
-# Two processes, since tests wait more than they compute. The tests of a file share its servers, so they stay together.
-TWO := -n 2 --dist loadfile --no-loadscope-reorder
+# Several processes, since tests wait nearly as long as they compute. The tests of a file share its servers, so they stay
+# together.
+BY_FILE := --dist loadfile --no-loadscope-reorder
 
 test: setup ## run the tests that need nothing but Python
-	$(BIN)/pytest $(TWO) --durations=10
+	$(BIN)/pytest -n 3 $(BY_FILE) --durations=10
 
 test-all: setup servers ## run the tests that `make test` leaves out: they take Debian packages, or minutes
 	@missing=$$($(MAKE) --silent missing); test -z "$$missing" || { echo "apt-get install" $$missing >&2; exit 1; }
-	$(BIN)/pytest --durations=10 -m "system and not hdfs and not kubernetes"
+	$(BIN)/pytest -n 2 $(BY_FILE) --durations=10 -m "system and not hdfs and not kubernetes"
 
 HADOOP := tests/servers/hadoop
 test-hdfs: setup $(HADOOP)/.installed ## run the tests that need a NameNode and a DataNode: Hadoop's jars, and a Java
@@ -100,7 +101,7 @@ format: setup ## format the code and mend what the linter can
 
 coverage: setup ## run the tests and show the lines that none of them runs
 	$(BIN)/coverage erase
-	$(BIN)/coverage run $(BIN)/pytest $(TWO)
+	$(BIN)/coverage run $(BIN)/pytest -n 2 $(BY_FILE)
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -19,6 +18,7 @@ from prefect_stagegate.redaction.known import Redactor
 from prefect_stagegate.testing.servers import SeaweedFS, free_port, seaweedfs
 from prefect_stagegate.transfer import retry
 from tests.support.clouds import Cloud, azurite, fake_gcs
+from tests.support.commands import Commands, commands
 from tests.support.proxy import FaultProxy
 
 FOREIGN = ("STAGEGATE_", "PREFECT_", "AWS_", "AZURE_", "GOOGLE_", "STORAGE_EMULATOR_HOST")
@@ -143,9 +143,16 @@ def prefect_at() -> Callable[[str], AbstractContextManager[None]]:
     return at
 
 
+@pytest.fixture(scope="session", name="commands")
+def _commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
+    """What runs commands for `run_stagegate`."""
+    with commands(tmp_path_factory.mktemp("commands")) as running:
+        yield running
+
+
 @pytest.fixture
-def run_stagegate(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Run the installed `stagegate` command as a user would, with a home, cache and catalog below `tmp_path`.
+def run_stagegate(tmp_path: Path, commands: Commands) -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Run `stagegate` as a user would, with a home, cache and catalog below `tmp_path`.
 
     `run_stagegate("ls", "--json", env={…})` returns the finished process: `.returncode`, `.stdout`, `.stderr`.
     """
@@ -162,15 +169,6 @@ def run_stagegate(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[s
     def run(
         *args: str | Path, env: Mapping[str, str] | None = None, cwd: Path = tmp_path, timeout: float = 100
     ) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [Path(sys.executable).with_name("stagegate"), *args],
-            env={**os.environ, **own, **(env or {})},
-            cwd=cwd,
-            timeout=timeout,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        return commands.run([str(word) for word in args], {**os.environ, **own, **(env or {})}, cwd, timeout)
 
     return run

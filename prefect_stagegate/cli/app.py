@@ -56,7 +56,7 @@ COMMANDS = {
         "ls": ("look:ls", "List datasets, their versions and refs, and what this node holds."),
         "show": ("look:show", "Show one version: its digest, its size and its entries."),
         "diff": ("look:diff", "Show how the entries of two versions differ."),
-        "history": ("look:history", "Show who moved which ref to which version, when and why."),
+        "history": ("history:history", "Show who moved which ref to which version, when and why."),
         "decisions": ("decisions:decisions", "List the gates' decisions about a dataset's versions, the oldest first."),
         "report": ("decisions:report", "Draw the report of a recorded decision again."),
         "verify-attestation": ("prove:verify_attestation", "Verify the attestation of a decision."),

@@ -1,18 +1,88 @@
-"""A dataset's history as lines: each move of a ref, refusal, revocation and adopted policy, by whom, when and why."""
+"""`stagegate history`: each move of a ref, refusal, revocation and adopted policy, by whom, when and why."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from dataclasses import asdict
+from typing import Annotated, Any
+
+from cyclopts import Parameter
 
 from prefect_stagegate.catalog import PolicyEntry, RefAction, RefEntry
+from prefect_stagegate.cli.common import (
+    Json,
+    Places,
+    VersionName,
+    end_unreadable,
+    print_json,
+    say_line,
+    unreadable_lines,
+)
+from prefect_stagegate.cli.prove import Keys, print_audit
 from prefect_stagegate.errors import CorruptRecord
-from prefect_stagegate.model import Approval, EvidenceRevocation, PolicyChange
-from prefect_stagegate.operations.gating.decisions import RecordedDecision
+from prefect_stagegate.model import Address, Approval, EvidenceRevocation, PolicyChange
+from prefect_stagegate.operations import inspect
+from prefect_stagegate.operations.gating.decisions import RecordedDecision, list_refusals
 from prefect_stagegate.readiness.checks.approval import counted_answers
 from prefect_stagegate.readiness.records.attest import read_statement
 from prefect_stagegate.units import count_text, digest_text
+from prefect_stagegate.unreadable import UnreadableRecords
+
+
+def history(
+    address: VersionName,
+    /,
+    *,
+    verify: Annotated[bool, Parameter(negative="", help="Walk the logs and say what that proves.")] = False,
+    key: Keys = (),
+    full: Annotated[
+        bool, Parameter(negative="", help="With --json: the environments' packages, too, as attestations have them.")
+    ] = False,
+    forget: Annotated[
+        bool, Parameter(negative="", help="Forget what this node knows of the logs, after a restore that was meant.")
+    ] = False,
+    json: Json = False,
+    places: Places | None = None,
+) -> None:
+    """Show who moved which ref to which version, when and why, and what was refused and adopted in between.
+
+    Each move has its decision, approvals and waivers. `stagegate decisions` lists all decisions.
+
+    `--verify` finds entries that are missing or were changed, and attestations of something else; it exits with 3 then.
+
+    For example:
+
+    - `stagegate history nycflights@production`
+    - `stagegate history nycflights --verify`
+
+    Parameters
+    ----------
+    address
+        DATASET@REF for one ref, DATASET for all of them.
+    """
+    workspace, about = (places or Places()).workspace(), Address.parse(address)
+    # Before anything reads the logs: what this node remembers would refuse a log that was restored.
+    if forget:
+        inspect.forget(workspace, about)
+    if verify:
+        print_audit(workspace, about, key, json=json)
+        return
+    unreadable = UnreadableRecords()
+    moves = inspect.history(workspace, about, unreadable)
+    revocations = inspect.revocations(workspace, about, unreadable)
+    refusals = list_refusals(workspace, about, moves)
+    policies = inspect.policy_history(workspace, about.dataset, unreadable)
+    if json:
+        records = [asdict(move) if full else without_distributions(asdict(move)) for move in moves]
+        records += [asdict(revocation) | {"action": "revoke"} for revocation in revocations]
+        records += [asdict(refusal) | {"action": "refuse"} for refusal in refusals]
+        records += [asdict(entry) | {"action": "adopt", "changes": list(map(asdict, each))} for entry, each in policies]
+        print_json([*sorted(records, key=lambda record: record["at"]), *unreadable_lines(unreadable.all)])
+    else:
+        for line in ledger_lines(moves, revocations, refusals, policies):
+            say_line(line)
+    end_unreadable(unreadable.all)
 
 
 def ledger_lines(

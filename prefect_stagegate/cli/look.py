@@ -1,4 +1,4 @@
-"""`stagegate ls`, `show`, `diff` and `history`: look, and change nothing."""
+"""`stagegate ls`, `show` and `diff`: look, and change nothing."""
 
 from __future__ import annotations
 
@@ -29,14 +29,10 @@ from prefect_stagegate.cli.common import (
     say_line,
     unreadable_lines,
 )
-from prefect_stagegate.cli.croissant import print_croissant
-from prefect_stagegate.cli.history import ledger_lines, without_distributions
-from prefect_stagegate.cli.prove import Keys, print_audit
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.manifest import Change, Difference, row
 from prefect_stagegate.model import Address
 from prefect_stagegate.operations import inspect
-from prefect_stagegate.operations.gating.decisions import list_refusals
 from prefect_stagegate.units import bytes_text, count_text, digest_text
 from prefect_stagegate.unreadable import UnreadableRecords
 
@@ -136,6 +132,8 @@ def show(  # noqa: PLR0913 - one parameter a flag
         raise UsageError("--sha256 and --output belong to --croissant", hint="Add --croissant, or leave them out.")
     workspace = (places or Places()).workspace()
     if croissant:
+        from prefect_stagegate.cli.croissant import print_croissant
+
         print_croissant(workspace, Address.parse(address), hashed=sha256, output=output)
         return
     if coverage:
@@ -223,58 +221,3 @@ def _counted(changes: Iterable[Difference], counts: Counter[Change]) -> Iterator
 def _change_line(change: Difference) -> str:
     sizes = " → ".join(bytes_text(entry.size) for entry in (change.old, change.new) if entry)
     return f"{_CHANGE_SIGNS[change.change]} {change.path}  {sizes}"
-
-
-def history(
-    address: VersionName,
-    /,
-    *,
-    verify: Annotated[bool, Parameter(negative="", help="Walk the logs and say what that proves.")] = False,
-    key: Keys = (),
-    full: Annotated[
-        bool, Parameter(negative="", help="With --json: the environments' packages, too, as attestations have them.")
-    ] = False,
-    forget: Annotated[
-        bool, Parameter(negative="", help="Forget what this node knows of the logs, after a restore that was meant.")
-    ] = False,
-    json: Json = False,
-    places: Places | None = None,
-) -> None:
-    """Show who moved which ref to which version, when and why, and what was refused and adopted in between.
-
-    Each move has its decision, approvals and waivers. `stagegate decisions` lists all decisions.
-
-    `--verify` finds entries that are missing or were changed, and attestations of something else; it exits with 3 then.
-
-    For example:
-
-    - `stagegate history nycflights@production`
-    - `stagegate history nycflights --verify`
-
-    Parameters
-    ----------
-    address
-        DATASET@REF for one ref, DATASET for all of them.
-    """
-    workspace, about = (places or Places()).workspace(), Address.parse(address)
-    # Before anything reads the logs: what this node remembers would refuse a log that was restored.
-    if forget:
-        inspect.forget(workspace, about)
-    if verify:
-        print_audit(workspace, about, key, json=json)
-        return
-    unreadable = UnreadableRecords()
-    moves = inspect.history(workspace, about, unreadable)
-    revocations = inspect.revocations(workspace, about, unreadable)
-    refusals = list_refusals(workspace, about, moves)
-    policies = inspect.policy_history(workspace, about.dataset, unreadable)
-    if json:
-        records = [asdict(move) if full else without_distributions(asdict(move)) for move in moves]
-        records += [asdict(revocation) | {"action": "revoke"} for revocation in revocations]
-        records += [asdict(refusal) | {"action": "refuse"} for refusal in refusals]
-        records += [asdict(entry) | {"action": "adopt", "changes": list(map(asdict, each))} for entry, each in policies]
-        print_json([*sorted(records, key=lambda record: record["at"]), *unreadable_lines(unreadable.all)])
-    else:
-        for line in ledger_lines(moves, revocations, refusals, policies):
-            say_line(line)
-    end_unreadable(unreadable.all)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import platform
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from importlib.metadata import Distribution, distributions
 
 from prefect_stagegate.environment.difference import ABSENT, UNKNOWN, EnvironmentDifference, Weight, version_weight
@@ -43,9 +45,25 @@ class Python:
 
 
 def capture_python(path: Iterable[str] | None = None) -> Python:
-    """Capture the interpreter of this process, and the distributions on `path`, by default `sys.path`."""
+    """Capture the interpreter of this process, and the distributions on `path`, by default `sys.path`.
+
+    A folder is read once a process, and again when an entry was added to it or removed.
+    """
+    folders = [os.path.abspath(folder) for folder in (sys.path if path is None else path)]  # noqa: PTH100 - "" is here
+    return _captured(tuple((folder, _changed(folder)) for folder in folders))
+
+
+def _changed(folder: str) -> int:
+    try:
+        return os.stat(folder).st_mtime_ns  # noqa: PTH116 - also of an archive
+    except OSError:
+        return 0
+
+
+@lru_cache(maxsize=4)  # reading the records of 300 distributions takes most of a gate's check
+def _captured(folders: tuple[tuple[str, int], ...]) -> Python:
     installed: dict[str, Installed] = {}
-    for distribution in distributions(path=list(sys.path if path is None else path)):
+    for distribution in distributions(path=[folder for folder, _ in folders]):
         # A broken installation leaves metadata without a name or version; it is recorded as unknown.
         headers = _headers(distribution)
         name = re.sub(r"[-_.]+", "-", headers.get("name", UNKNOWN)).lower()

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 
 from pydantic import TypeAdapter
@@ -59,7 +60,12 @@ class Environment:
         Raises:
             pydantic.ValidationError: The value isn't an environment.
         """
-        return TypeAdapter(cls).validate_python(value)
+        return _adapter().validate_python(value)
+
+
+@cache
+def _adapter() -> TypeAdapter[Environment]:
+    return TypeAdapter(Environment)  # takes longer to build than to use
 
 
 def capture(

@@ -74,7 +74,11 @@ class SeaweedFS:
 
     def bucket(self, name: str) -> str:
         """Create an empty bucket and return its URL, `s3://<name>`. Names have 3 characters or more."""
-        self.client().mkdir(name)
+        client = self.client()
+        client.mkdir(name)
+        # The first write makes the bucket's volumes. Several at once would wait a second for them.
+        client.pipe(f"{name}/first", b"first")
+        client.rm_file(f"{name}/first")
         return f"s3://{name}"
 
 

@@ -11,7 +11,8 @@ from collections.abc import Iterator
 import pytest
 from crash.lab import Lab, spread
 
-COUNT = 160
+COUNT = min(160, int(os.environ.get("CRASH_POINTS", "80")))
+"""`make faults` takes the larger sample."""
 SEED = int(os.environ.get("SEED", "4"))
 
 
@@ -30,4 +31,4 @@ def test_crashed_job_leaves_the_old_or_new_state_and_converges(lab: Lab, capsys:
         print(f"\n{len(reached)} distinct crash points by the shim, seed {SEED}")
     failed = [str(verdict) for verdict in verdicts if verdict.problems]
     assert not failed, "\n".join(failed)
-    assert len(reached) >= 150
+    assert len(reached) >= COUNT * 15 // 16

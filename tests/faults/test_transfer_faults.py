@@ -348,11 +348,10 @@ class TestStopping:
         with pytest.raises(Cancelled):
             list(fetch_all(source, cache, limits=Limits(in_flight=1, part=PART, memory=2 * PART), cancel=cancel))
         released.set()
-        for thread in threading.enumerate():
-            if thread.name.startswith("stagegate-"):
-                thread.join(10)
-        ingest = cache.layout.ingest
-        assert [path.name for path in ingest.iterdir() if path.suffix != PARTS and Claim.is_taken(str(path))] == []
+        ingest, until = cache.layout.ingest, time.monotonic() + 20
+        while taken := [path for path in ingest.iterdir() if path.suffix != PARTS and Claim.is_taken(str(path))]:
+            assert time.monotonic() < until, taken
+            time.sleep(0.01)
         source.on_read = lambda *_: None
         assert len(list(fetch_all(source, cache))) == 1
 

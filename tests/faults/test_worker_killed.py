@@ -59,7 +59,7 @@ if __name__ == "__main__":
 
 
 class SlowNode:
-    """A node whose source takes half a minute to give all it has."""
+    """A node whose source takes a quarter of a minute to give all it has."""
 
     def __init__(self, folder: Path, seaweedfs: SeaweedFS, proxy: FaultProxy) -> None:
         bucket = seaweedfs.bucket(f"worker-{folder.name.replace('_', '-')[-20:].strip('-').lower()}")
@@ -123,7 +123,7 @@ class SlowNode:
 
 @pytest.fixture
 def node(tmp_path: Path, seaweedfs: SeaweedFS) -> Iterator[SlowNode]:
-    with FaultProxy(seaweedfs.endpoint_url, delay=1.0) as proxy:
+    with FaultProxy(seaweedfs.endpoint_url, delay=0.5) as proxy:
         yield SlowNode(tmp_path, seaweedfs, proxy)
 
 

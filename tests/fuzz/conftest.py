@@ -1,8 +1,7 @@
-"""What lets many cases fit into the time: retries that come soon, memory for a disk, and an environment asked once."""
+"""What lets many cases fit into the time: retries that come soon and memory for a disk."""
 
 from __future__ import annotations
 
-import functools
 import os
 import tempfile
 from collections.abc import Iterator
@@ -10,7 +9,6 @@ from pathlib import Path
 
 import pytest
 
-from prefect_stagegate.environment.python import capture_python
 from prefect_stagegate.transfer import retry
 
 
@@ -19,7 +17,6 @@ def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retry, "FIRST_WAIT", 0.005)
     monkeypatch.setattr(retry, "LONGEST_RETRY_AFTER", 0.02)
     monkeypatch.setattr(retry, "TRIES", 2)
-    monkeypatch.setattr("prefect_stagegate.environment.record.capture_python", functools.cache(capture_python))
 
 
 @pytest.fixture

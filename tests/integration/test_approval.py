@@ -318,7 +318,7 @@ def test_simultaneous_answers_of_one_person_are_recorded_once(
 
     with ThreadPoolExecutor() as pool:
         typed = pool.submit(run_stagegate, *APPROVE, env=dataset.environment(PREFECT_API_URL=platform.url))
-        time.sleep(1)  # about what the command takes to start
+        time.sleep(0.1)  # about what the command takes to start
         platform.answer(run, decision="approve", name="Ines", reason="seen")
 
     assert typed.result().returncode == 0, typed.result().stderr

@@ -29,7 +29,7 @@ from prefect_stagegate.model import Approval
 from prefect_stagegate.operations.workspace import Workspace, open_workspace
 from prefect_stagegate.testing.servers import free_port
 
-pytestmark = pytest.mark.timeout(400)
+pytestmark = [pytest.mark.system, pytest.mark.timeout(400)]
 """Long waits cost nothing on a machine that has nothing else to do, where the whole takes less than a minute."""
 
 ROOT = Path(__file__).parents[2]
@@ -349,7 +349,6 @@ def test_kubernetes_template_refuses_an_unknown_variable(platform: Platform) -> 
 # ── what runs ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.system  # a minute: it does all that the page says
 def test_the_page_leads_from_a_first_staging_to_production(platform: Platform) -> None:
     promotion = "stagegate-pilot-to-production/nycflights"
 
@@ -375,7 +374,6 @@ def test_the_page_leads_from_a_first_staging_to_production(platform: Platform) -
     assert "stagegate-refresh" in said
 
 
-@pytest.mark.system  # it goes on where the page ends
 def test_a_refused_delivery_calls_people_and_leaves_every_ref(platform: Platform) -> None:
     before = platform.head("pilot"), platform.head("production")
     assert all(before), "the page's steps came first"
@@ -397,7 +395,6 @@ def test_a_refused_delivery_calls_people_and_leaves_every_ref(platform: Platform
     assert f"stagegate approve nycflights@{before[1]} --to production" in request["text"]
 
 
-@pytest.mark.system  # two minutes: it waits for the clock
 def test_scheduled_staging_promotes_only_what_was_approved(platform: Platform) -> None:
     stage, promotion = "stagegate-stage/nycflights", "stagegate-pilot-to-production/nycflights"
     before, first = platform.head("production"), platform.head("latest")

@@ -335,6 +335,7 @@ print(one.size >> 20, (peak() - before) >> 10)
 """
 
 
+@pytest.mark.system  # 200 MB of rows
 def test_memory_does_not_grow_with_the_rows(local: dict[str, str]) -> None:
     table = _table(local, files=1, schema=pa.schema([("number", pa.int64()), ("raw", pa.binary())]))
     noise = pa.Array.from_buffers(

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+pytestmark = pytest.mark.system  # it starts a tool for each of 72 cases
+
 ROOT = Path(__file__).parents[2]
 KINDS = 8
 SHAPES = 3

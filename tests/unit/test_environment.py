@@ -157,6 +157,13 @@ def test_broken_metadata_hides_nothing_else(tmp_path: Path) -> None:
     assert capture_python([str(tmp_path)]).distributions.keys() == {UNKNOWN, "thing"}
 
 
+def test_distribution_added_meanwhile_is_captured(tmp_path: Path) -> None:
+    (tmp_path / "other-2.dist-info").mkdir()
+    os.utime(tmp_path, (0, 0))
+    assert capture_python([str(tmp_path)]).distributions.keys() == {UNKNOWN}
+    assert install(tmp_path, RECORD).version == "1.0"
+
+
 # ── CUDA and GPUs ───────────────────────────────────────────────────────────────────────────────────────────────
 
 NVRM = "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  570.86.15  Release Build  (dvs-builder@U16)\n"

@@ -21,6 +21,7 @@ from typing import Any
 
 from crash.jobs import JOBS, Sandbox, settle
 from prefect_stagegate.cache import memory, unsynced
+from prefect_stagegate.environment.python import capture_python
 from prefect_stagegate.errors import StagegateError
 
 FAULTS = ("count", "kill", "tear", "fail", "full", "cut", "commit-and-cut")
@@ -38,6 +39,7 @@ def main() -> None:
     """Serve orders until the input ends."""
     for name in LOADED_LATE:
         importlib.import_module(name)
+    capture_python()  # kept, so that not each run reads all distributions
     shim = ctypes.CDLL(None)
     shim.crash_kind.restype = ctypes.c_char_p
     shim.crash_count.restype = ctypes.c_long

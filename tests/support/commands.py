@@ -1,0 +1,149 @@
+"""Runs of `stagegate` in forks of a process that has loaded it: loading takes longer than most commands.
+
+A run has a process, an environment and a folder of its own, and ends as the installed command does.
+"""
+
+from __future__ import annotations
+
+import gc
+import importlib
+import json
+import os
+import pkgutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from prefect_stagegate import cli
+from prefect_stagegate.environment.python import capture_python
+from prefect_stagegate.testing.launching import launched
+
+INSTALLED = Path(sys.executable).with_name("stagegate")
+READ_AT_START = ("PYTHON", "LD_", "LANG", "LC_")
+"""Variables that an interpreter reads when it starts: a fork would not notice them."""
+MOST = 1_000_000
+"""Bytes of an order, which holds the arguments and the environment."""
+
+
+@dataclass(frozen=True, slots=True)
+class Commands:
+    """A process that waits for orders to run commands."""
+
+    address: Path
+    environment: Mapping[str, str]
+    """The environment that it was started in."""
+
+    def run(
+        self, words: Sequence[str], env: Mapping[str, str], cwd: Path, timeout: float
+    ) -> subprocess.CompletedProcess[str]:
+        """Run `stagegate` with these arguments; by the installed command where the interpreter must notice `env`.
+
+        Raises:
+            TimeoutExpired: The command took longer than `timeout` seconds, and was killed.
+        """
+        if self._at_start(env) != self._at_start(self.environment):
+            return subprocess.run(
+                [INSTALLED, *words],
+                env=env,
+                cwd=cwd,
+                timeout=timeout,
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+        order = json.dumps({"words": words, "env": dict(env), "cwd": str(cwd)}).encode()
+        with (
+            tempfile.TemporaryFile("w+") as output,
+            tempfile.TemporaryFile("w+") as errors,
+            socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as connection,
+        ):
+            connection.settimeout(timeout)
+            connection.connect(str(self.address))
+            socket.send_fds(connection, [order], [output.fileno(), errors.fileno()])
+            process = int(connection.recv(64))
+            try:
+                status = int(connection.recv(64))
+            except TimeoutError:
+                os.kill(process, signal.SIGKILL)
+                raise subprocess.TimeoutExpired([INSTALLED, *words], timeout) from None
+            output.seek(0)
+            errors.seek(0)
+            return subprocess.CompletedProcess([INSTALLED, *words], status, output.read(), errors.read())
+
+    @staticmethod
+    def _at_start(env: Mapping[str, str]) -> dict[str, str]:
+        return {name: value for name, value in env.items() if name.startswith(READ_AT_START)}
+
+
+@contextmanager
+def commands(folder: Path) -> Iterator[Commands]:
+    """Start the process, with its socket in `folder`, for as long as the block runs."""
+    address = folder / "orders"
+    environment = dict(os.environ)
+    command = [sys.executable, "-c", f"from tests.support.commands import serve; serve({str(address)!r})"]
+    root = str(Path(__file__).parents[2])
+    path = {"PYTHONPATH": os.pathsep.join(filter(None, (root, environment.get("PYTHONPATH"))))}
+    with launched(command, folder / "log", address.exists, env=environment | path):
+        yield Commands(address, environment)
+
+
+def serve(address: str) -> None:
+    """Load all commands, then fork for each order that comes. A fork returns from here to Python's own end."""
+    for module in pkgutil.iter_modules(cli.__path__, "prefect_stagegate.cli."):
+        importlib.import_module(module.name)
+    sys.path[0] = str(INSTALLED.parent)
+    capture_python()  # kept, so that not each run reads all distributions
+    gc.freeze()  # a collection in a fork would copy every page
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as listener:
+        listener.bind(f"{address}.new")
+        listener.listen(64)
+        os.rename(f"{address}.new", address)  # noqa: PTH104 - whoever sees it can connect
+        while True:
+            connection, _ = listener.accept()
+            if not os.fork():
+                break
+            connection.close()
+            _reap()
+    order, descriptors, _, _ = socket.recv_fds(connection, MOST, 2)
+    process = os.fork()
+    if not process:
+        connection.close()
+        _become(json.loads(order), *descriptors)
+        return
+    connection.send(str(process).encode())
+    _, status = os.waitpid(process, 0)
+    connection.send(str(os.waitstatus_to_exitcode(status)).encode())
+    os._exit(0)
+
+
+def _reap() -> None:
+    """Wait for the forks that have ended."""
+    while True:
+        try:
+            if not os.waitpid(-1, os.WNOHANG)[0]:
+                return
+        except ChildProcessError:
+            return
+
+
+def _become(order: dict[str, Any], output: int, errors: int) -> None:
+    """Run a command as the installed script does."""
+    with open(os.devnull) as nothing:  # noqa: PTH123
+        os.dup2(nothing.fileno(), 0)
+    os.dup2(output, 1)
+    os.dup2(errors, 2)
+    os.environ.clear()
+    os.environ.update(order["env"])
+    time.tzset()
+    os.chdir(order["cwd"])
+    sys.argv = [str(INSTALLED), *order["words"]]
+    cli.main()
