@@ -171,7 +171,9 @@ class LinkedFleet:
 
     def stage(self, version: str, **parameters: Any) -> dict[str, Any]:
         """Run the flow `stage_fleet` on the server's host; returns its result, also that of a failed run."""
-        result: dict[str, Any] = self.python(STAGE, version, json.dumps({"pool": POOL, **parameters}))
+        result: dict[str, Any] = self.python(
+            STAGE, version, json.dumps({"pool": POOL, "nodes": sorted(self.nodes), **parameters})
+        )
         return result
 
     def python(self, script: str, *words: str, timeout: float = 900) -> Any:
@@ -209,8 +211,8 @@ class LinkedFleet:
             shape(host, rate)
 
     def _answers(self, host: Host, url: str) -> bool:
-        command = host.command("curl", "--silent", "--fail", "--max-time", "2", "--output", "/dev/null", url)
-        return subprocess.run(command, check=False).returncode == 0
+        command = host.command(sys.executable, "-S", "-c", f"import urllib.request; urllib.request.urlopen({url!r})")
+        return subprocess.run(command, check=False, capture_output=True).returncode == 0
 
 
 @contextmanager

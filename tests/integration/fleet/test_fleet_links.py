@@ -78,7 +78,7 @@ def test_source_is_read_once_for_five_nodes(fleet: LinkedFleet) -> None:
 
     assert result["state"] == "Completed", result
     assert {report["digest"] for report in result["reports"]} == {digest}
-    assert {named(fleet, name) for name in NODES} == {digest}
+    assert {name: named(fleet, name) for name in NODES} == dict.fromkeys(NODES, digest), result
     assert fleet.source.sent - before <= 1.1 * FILES * SIZE
 
 
