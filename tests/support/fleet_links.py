@@ -31,7 +31,9 @@ import json, sys
 from dataclasses import asdict
 from prefect_stagegate.flows import stage_fleet
 state = stage_fleet(sys.argv[1], **json.loads(sys.argv[2]), return_state=True)
-print(json.dumps({"state": state.name, **asdict(state.result(raise_on_failure=False))}, default=str))
+result = state.result(raise_on_failure=False)
+told = {"message": str(result)} if isinstance(result, Exception) else asdict(result)
+print(json.dumps({"state": state.name, **told}, default=str))
 """
 
 _NGINX = """
@@ -122,7 +124,7 @@ class LinkedFleet:
             )
         )
 
-    def add_node(self, name: str, *, serve: bool = True) -> LinkedNode:
+    def add_node(self, name: str, *, serve: bool = True, work: bool = True) -> LinkedNode:
         """Start a node: its record, its blob server and its worker."""
         host, cache = self._hosts[name], self.folder / name
         node = LinkedNode(name, host, cache, {})
@@ -139,8 +141,9 @@ class LinkedFleet:
         if serve:
             bind = node.url.removeprefix("http://")
             self.start(node, "blobs", str(BIN / "stagegate"), "serve", "blobs", "--bind", bind, "--insecure")
-        worker = ("worker", "start", "--pool", POOL, "--work-queue", name, "--type", "process", "--name", name)
-        self.start(node, "worker", str(BIN / "prefect"), *worker)
+        if work:
+            worker = ("worker", "start", "--pool", POOL, "--work-queue", name, "--type", "process", "--name", name)
+            self.start(node, "worker", str(BIN / "prefect"), *worker)
         return node
 
     def start(self, node: LinkedNode, name: str, *words: str) -> None:
