@@ -90,6 +90,18 @@ def test_command_gc_tells_what_is_gone(scenario: Scenario, run_stagegate: Run) -
     assert {placed["node"]: placed["placement"] for placed in found["nodes"]}["gpu-1"] == "absent"
 
 
+def test_version_of_another_catalog_is_left_out(scenario: Scenario) -> None:
+    other = Scenario(scenario.folder, "others")
+    other.on["catalog"] = scenario.folder / "another-catalog"
+    other.write("a,b\n1,2\n")
+    stage(node(other, "gpu-1"), other.spec())
+    version = stage(node(scenario, "gpu-1"), scenario.spec())
+    record = scenario.node().catalog.node("gpu-1")
+    assert record
+    assert [held.digest for held in record.versions] == [version.digest]
+    assert record.version("others", version.digest) is None
+
+
 def test_interrupted_fetch_is_partial_with_its_missing_bytes(scenario: Scenario) -> None:
     for number in range(3):
         (scenario.nas / f"{number}.csv").write_text(f"a,b\n{number},9\n")

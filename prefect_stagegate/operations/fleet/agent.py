@@ -13,6 +13,7 @@ from prefect_stagegate.nodes import NodeRecord
 from prefect_stagegate.operations.fleet.own_record import publish_record
 from prefect_stagegate.operations.staging.stage import stage
 from prefect_stagegate.operations.workspace import Workspace
+from prefect_stagegate.units import bytes_text
 
 HEARTBEATS = 3
 """Records that the agent writes in the time after which one counts as unknown."""
@@ -88,7 +89,7 @@ def reconcile(workspace: Workspace, addresses: tuple[Address, ...], report: Repo
             report(f"{address} could not be fetched: {error}")
         else:
             if version.bytes_fetched or (address.ref and before != version.digest):
-                report(f"{address} is {version.digest}: {version.bytes_fetched:,} bytes fetched")
+                report(f"{address} is {version.digest}: fetched {bytes_text(version.bytes_fetched)}")
     return current
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -13,7 +13,7 @@ from prefect_stagegate.cache.leases import Lease, LeaseKind
 from prefect_stagegate.cache.quarantine import Quarantine
 from prefect_stagegate.cache.space import SpaceRules, measure, used_bytes
 from prefect_stagegate.clock import now, stamp
-from prefect_stagegate.errors import StagegateError
+from prefect_stagegate.errors import StagegateError, UnknownDataset, UnknownRef
 from prefect_stagegate.nodes import HeldVersion, NodeRecord
 from prefect_stagegate.operations.environment import capture_environment
 from prefect_stagegate.operations.workspace import Workspace
@@ -121,8 +121,8 @@ def _held_versions(
     written = {lease.dataset for lease in writers if not ended or lease.id != ended.id}
     partial = {key for key, held in known.items() if not held.is_complete} | ({begun} if begun else set())
     for key in sorted(complete | partial):
-        # A version that is in no catalog yet, or not any more, is left out.
-        with unreadable.skip(key[0]):
+        # A version whose staging has not reached the catalog yet, or that was removed from it, is left out.
+        with suppress(UnknownDataset, UnknownRef), unreadable.skip(key[0]):
             held = known.get(key) or HeldVersion(*key, workspace.catalog.sums(*key).bytes)
             if key in complete:
                 missing = _rotten_bytes(workspace, *key) if has_rotten else 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -33,7 +34,15 @@ def address_of_this_host() -> str:
 
 
 @pytest.fixture
-def head(tmp_path: Path, scenario: Scenario) -> Iterator[tuple[str, FleetNode]]:
+def ray_folder(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A short path for Ray's files: in /tmp/ray, a later `ray.init()` would look for the cluster that is gone."""
+    with tempfile.TemporaryDirectory(prefix="ray-", dir="/tmp", ignore_cleanup_errors=True) as folder:
+        monkeypatch.setenv("RAY_TMPDIR", folder)
+        yield folder
+
+
+@pytest.fixture
+def head(tmp_path: Path, scenario: Scenario, ray_folder: str) -> Iterator[tuple[str, FleetNode]]:
     """A cluster of one node, and its address."""
     node = FleetNode(tmp_path, "node-a", Path(scenario.on["catalog"]))
     address = f"{address_of_this_host()}:{free_port()}"
@@ -48,7 +57,9 @@ def head(tmp_path: Path, scenario: Scenario) -> Iterator[tuple[str, FleetNode]]:
     place = (f"--node-ip-address={host}", f"--port={port}", f"--object-store-memory={80 << 20}")
     # Else workers' ports are a range that has the ports of this machine's other servers, too.
     ports = ("--min-worker-port=0", "--max-worker-port=0", f"--ray-client-server-port={free_port()}")
-    with node.running("ray", "start", "--head", *words, *place, *ports, env={"RAY_AUTH_MODE": "disabled"}) as process:
+    with node.running(
+        "ray", "start", "--head", *words, *place, *ports, env={"RAY_AUTH_MODE": "disabled", "RAY_TMPDIR": ray_folder}
+    ) as process:
         wait_for(lambda: "Ray runtime started" in node.log(), 120)
         yield address, node
         process.terminate()  # it ends its own children, which have left its group
