@@ -9,6 +9,7 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
+from prefect_stagegate.cache.layout import explained
 from prefect_stagegate.cache.leases import Lease, LeaseKind
 from prefect_stagegate.cache.quarantine import Quarantine
 from prefect_stagegate.cache.space import SpaceRules, measure, used_bytes
@@ -82,22 +83,27 @@ def build_record(
     """
     settings, layout = workspace.settings, workspace.cache.layout
     last = _last_record(workspace)
-    gpus, fingerprint = (last.gpus, last.environment) if last and not recapture else _environment(settings, layout.root)
-    rules = SpaceRules(settings.free_floor, settings.max_size)
     unreadable = UnreadableRecords()
-    refs = {
-        f"{dataset}@{ref}": digest
-        for dataset in workspace.cache.refs.datasets()
-        for ref, digest in workspace.cache.refs.of(dataset, unreadable).items()
-    }
+    with explained("look at this node's cache", layout.root):
+        gpus, fingerprint = (
+            (last.gpus, last.environment) if last and not recapture else _environment(settings, layout.root)
+        )
+        refs = {
+            f"{dataset}@{ref}": digest
+            for dataset in workspace.cache.refs.datasets()
+            for ref, digest in workspace.cache.refs.of(dataset, unreadable).items()
+        }
+        versions = tuple(_held_versions(workspace, last, begun, ended, unreadable))
+        used = used_bytes(layout)
+        room = max(0, measure(layout, SpaceRules(settings.free_floor, settings.max_size)).bytes)
     return NodeRecord(
         settings.node,
         stamp(now()),
-        str(workspace.cache.root),
-        tuple(_held_versions(workspace, last, begun, ended, unreadable)),
+        str(layout.root),
+        versions,
         refs,
-        used_bytes(layout),
-        max(0, measure(layout, rules).bytes),
+        used,
+        room,
         settings.site,
         settings.peer_url,
         gpus,
