@@ -32,36 +32,33 @@ class DaskEngine:
 
     def __init__(self, client: Client, lost_after: float) -> None:
         self._client, self._lost_after = client, lost_after
+        self._unsubmitted: dict[str, NodeJob] = {}
         self._futures: dict[str, Future[NodeReport]] = {}
+        self._addresses: dict[str, str] = {}
+        """The workers that jobs were submitted to, by node."""
         self._seen: dict[str, float] = {}
 
     def nodes(self) -> list[str]:
         """The names of the cluster's workers."""
-        workers = self._client.scheduler_info(n_workers=-1)["workers"].values()
-        return sorted(str(worker["name"]) for worker in workers)
+        return sorted(self._workers())
 
     def start(self, jobs: Mapping[str, NodeJob]) -> None:
         """Submit a job to each node's worker. One whose worker is not there waits for it."""
         self._seen = dict.fromkeys(jobs, time.monotonic())
-        self._futures = {
-            node: self._client.submit(
-                run_job,
-                job,
-                key=f"stagegate-{node}-{uuid4().hex}",
-                workers=[node],
-                allow_other_workers=False,
-                pure=False,
-            )
-            for node, job in jobs.items()
-        }
+        self._unsubmitted = dict(jobs)
+        self._submit(self._workers())
 
     def poll(self) -> Iterator[tuple[str, NodeReport]]:
         """The nodes whose jobs ended, or whose worker is gone."""
-        now = time.monotonic()
-        self._seen |= dict.fromkeys(self.nodes(), now)
-        for node, future in list(self._futures.items()):
+        now, workers = time.monotonic(), self._workers()
+        self._submit(workers)
+        # A worker that was started anew has another address: the job of the old one never ends.
+        alive = (node for node, address in self._addresses.items() if workers.get(node) == address)
+        self._seen |= dict.fromkeys(alive, now)
+        for node in [*self._futures, *self._unsubmitted]:
+            future = self._futures.get(node)
             # A future's status lags behind a worker's death, so the list of workers decides about those that wait.
-            if future.status not in ("pending", "lost"):
+            if future and future.status not in ("pending", "lost"):
                 del self._futures[node]
                 yield node, _report(node, future)
             elif now - self._seen[node] > self._lost_after:
@@ -69,9 +66,31 @@ class DaskEngine:
 
     def cancel(self, nodes: Iterable[str]) -> None:
         """Let no job start later."""
-        self._client.cancel(  # type: ignore[no-untyped-call]
-            [future for node in nodes if (future := self._futures.pop(node, None))]
-        )
+        futures = []
+        for node in nodes:
+            self._unsubmitted.pop(node, None)
+            if future := self._futures.pop(node, None):
+                futures.append(future)
+        self._client.cancel(futures)  # type: ignore[no-untyped-call]
+
+    def _workers(self) -> dict[str, str]:
+        """The addresses of the cluster's workers by their names."""
+        workers = self._client.scheduler_info(n_workers=-1)["workers"]
+        return {str(worker["name"]): address for address, worker in workers.items()}
+
+    def _submit(self, workers: Mapping[str, str]) -> None:
+        """Submit the jobs whose worker is there."""
+        for node in workers.keys() & self._unsubmitted.keys():
+            self._addresses[node] = workers[node]
+            self._futures[node] = self._client.submit(
+                run_job,
+                self._unsubmitted.pop(node),
+                key=f"stagegate-{node}-{uuid4().hex}",
+                # Not by its name: the scheduler takes one that it doesn't know for a host's, and chose another worker.
+                workers=[workers[node]],
+                allow_other_workers=False,
+                pure=False,
+            )
 
 
 @contextmanager
