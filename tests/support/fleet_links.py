@@ -86,6 +86,7 @@ class LinkedFleet:
             "STAGEGATE_CATALOG": str(folder / "catalog"),
             "PREFECT_API_URL": f"http://{self.server.address}:{PREFECT_PORT}/api",
             "PREFECT_WORKER_QUERY_SECONDS": "1",
+            "PREFECT_WORKER_HEARTBEAT_SECONDS": "5",
             "PREFECT_LOGGING_LEVEL": "WARNING",
         }
         self.nodes: dict[str, LinkedNode] = {}

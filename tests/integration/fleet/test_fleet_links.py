@@ -107,7 +107,7 @@ def test_faults_are_told_and_no_wrong_byte_counts(fleet: LinkedFleet, tmp_path: 
         shape(fleet.nodes["n5"].host, "1mbit")
         result: dict[str, Any] = {}
         run = threading.Thread(
-            target=lambda: result.update(fleet.stage("things@latest", policy={"quorum": 2}, timeout=240, lost_after=30))
+            target=lambda: result.update(fleet.stage("things@latest", policy={"quorum": 2}, timeout=300, lost_after=60))
         )
         began = time.monotonic()
         run.start()
