@@ -24,7 +24,7 @@ cd debs
 apt-get "${old[@]}" source --download-only kubernetes
 apt-get "${old[@]}" download golang-1.19-go golang-1.19-src etcd-server golang-github-modern-go-reflect2-dev
 apt-get -q download kubectl
-for deb in *.deb; do dpkg -x "$deb" "$work/root"; done
+for deb in *.deb; do dpkg -x "$deb" "$work/packages"; done
 cd ..
 
 tree=$work/gopath/src/k8s.io/kubernetes
@@ -32,9 +32,9 @@ mkdir -p "$tree"
 tar -xf debs/kubernetes_*.orig.tar.* --strip-components=1 -C "$tree"
 # The vendored reflect2 doesn't build by Go 1.19; Debian's does.
 rm -rf "$tree/vendor/github.com/modern-go/reflect2"
-cp -rL root/usr/share/gocode/src/github.com/modern-go/reflect2 "$tree/vendor/github.com/modern-go/reflect2"
+cp -rL packages/usr/share/gocode/src/github.com/modern-go/reflect2 "$tree/vendor/github.com/modern-go/reflect2"
 
-export GOROOT=$work/root/usr/lib/go-1.19 GOPATH=$work/gopath GOCACHE=$work/gocache
+export GOROOT=$work/packages/usr/lib/go-1.19 GOPATH=$work/gopath GOCACHE=$work/gocache
 export GO111MODULE=off GOPROXY=off GOTOOLCHAIN=local GOFLAGS=-trimpath CGO_ENABLED=0
 export PATH=$GOROOT/bin:$PATH
 cd "$tree"
@@ -53,6 +53,6 @@ version="$version -X $vendor/component-base/version.gitMinor=20 -X $vendor/clien
 for program in kube-apiserver kube-controller-manager kube-scheduler; do
   go build -p 2 -tags providerless -ldflags "-s -w $version" -o "$folder/bin/$program" "./cmd/$program"
 done
-cp "$work/root/usr/bin/etcd" "$work/root/usr/bin/kubectl" "$folder/bin/"
+cp "$work/packages/usr/bin/etcd" "$work/packages/usr/bin/kubectl" "$folder/bin/"
 cd "$folder"
 rm -rf "$work"
