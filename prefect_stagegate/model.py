@@ -306,7 +306,7 @@ class Version:
 
     @property
     def bytes_from_peers(self) -> int:
-        """Of the fetched bytes, those that other nodes of the site sent."""
+        """The fetched bytes that other nodes of the site sent."""
         return sum(peer.bytes for peer in self.peers)
 
     @property

@@ -96,6 +96,11 @@ class Address:
         return ":" in self.ref or "~" in self.ref
 
     @property
+    def named_ref(self) -> str:
+        """The ref that the address names, `latest` by default; empty for versions."""
+        return "" if self.is_version else self.ref or LATEST
+
+    @property
     def target(self) -> str:
         """The target that the address names; empty for `latest` and for versions."""
         return "" if self.is_version or self.ref == LATEST else self.ref

@@ -130,7 +130,7 @@ def placement(record: NodeRecord, dataset: str, digest: str, size: int, now: dat
     else:
         state = Placement.ABSENT
     prefix = f"{dataset}@"
-    names = [ref for ref, named in record.refs.items() if ref.startswith(prefix) and named == digest]
+    names = [ref for ref, version in record.refs.items() if ref.startswith(prefix) and version == digest]
     refs = tuple(sorted(name.removeprefix(prefix) for name in names))
     return NodePlacement(record.name, state, missing, refs, fetching, record.room, record.at)
 
@@ -165,5 +165,5 @@ class BlobOrder:
 
         ranked = sorted(self._names, key=weight)
         before = ranked[: ranked.index(self._node)] if self._node else ranked
-        asked = before[:ASKED]
-        return (*asked, *[name for name in ranked if name in self._holders and name not in asked][:ASKED])
+        first = before[:ASKED]
+        return (*first, *[name for name in ranked if name in self._holders and name not in first][:ASKED])

@@ -36,7 +36,7 @@ class NodeRecords(TypedRecords):
         return record
 
     def nodes(self, unreadable: UnreadableRecords) -> list[NodeRecord]:
-        """The newest record of each node, sorted by name; those that can't be read are left out and collected."""
+        """The newest record of each node, sorted by name. `unreadable` collects those that can't be read."""
         names = [key.removeprefix(_FOLDER).removesuffix(".json") for key in self._records.keys(_FOLDER)]
 
         def read(name: str) -> NodeRecord | None:

@@ -34,7 +34,7 @@ from prefect_stagegate.operations.fleet.agent import Published, Report, held_tar
 from prefect_stagegate.operations.fleet.kubernetes import publish_node
 from prefect_stagegate.operations.fleet.kubernetes_api import NodeApi
 from prefect_stagegate.operations.fleet.node_readiness import require_on_node, wait_until_ready
-from prefect_stagegate.operations.fleet.placement import find_version, list_nodes
+from prefect_stagegate.operations.fleet.placement import find_version
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.readiness.wording import age_text
 from prefect_stagegate.units import bytes_text, count_text, parse_duration
@@ -54,7 +54,7 @@ def nodes(*, json: Json = False, places: Places | None = None) -> None:
     """
     unreadable = UnreadableRecords()
     workspace = (places or Places()).workspace()
-    records = list_nodes(workspace, unreadable)
+    records = workspace.catalog.nodes(unreadable)
     timeout = workspace.settings.node_timeout
     if json:
         lines = [{**asdict(record), "current": record.is_current(now(), timeout)} for record in records]

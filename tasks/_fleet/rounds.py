@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from prefect_stagegate.model import LATEST, Address
+from prefect_stagegate.model import Address
 from prefect_stagegate.operations.fleet.barrier import (
     FleetPolicy,
     FleetPolicyLike,
@@ -19,7 +19,6 @@ from prefect_stagegate.operations.fleet.members import (
     require_committed,
 )
 from prefect_stagegate.operations.fleet.node import Proof
-from prefect_stagegate.operations.fleet.placement import list_nodes
 from prefect_stagegate.tasks._fleet.engine import FleetEngine, NodeJob, collect_reports, failed
 from prefect_stagegate.tasks._support.notify import run_log
 from prefect_stagegate.tasks._support.places import CacheLike, CatalogLike, open_places
@@ -65,13 +64,12 @@ def plan_fleet(
     """
     workspace, address = open_places(cache, catalog), Address.parse(version)
     digest = workspace.catalog.resolve(address)
-    records = list_nodes(workspace, UnreadableRecords())
+    records = workspace.catalog.nodes(UnreadableRecords())
     chosen = choose_nodes(available, nodes, selector, records)
     parsed = FleetPolicy.parse(policy, len(chosen))
     full = tuple(reports_of_full_nodes(workspace, address.dataset, digest, set(chosen), records))
-    ref = "" if address.is_version else address.ref or LATEST
     run_log().info("%s to %s: %s", version, count_text(len(chosen), "node"), digest)
-    return Fleet(address.dataset, digest, ref, parsed, tuple(chosen), full)
+    return Fleet(address.dataset, digest, address.named_ref, parsed, tuple(chosen), full)
 
 
 def bring_to_nodes(engine: FleetEngine, fleet: Fleet, proof: str, timeout: float) -> FleetResult:

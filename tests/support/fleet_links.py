@@ -32,8 +32,8 @@ from dataclasses import asdict
 from prefect_stagegate.flows import stage_fleet
 state = stage_fleet(sys.argv[1], **json.loads(sys.argv[2]), return_state=True)
 result = state.result(raise_on_failure=False)
-told = {"message": str(result)} if isinstance(result, Exception) else asdict(result)
-print(json.dumps({"state": state.name, **told}, default=str))
+values = {"message": str(result)} if isinstance(result, Exception) else asdict(result)
+print(json.dumps({"state": state.name, **values}, default=str))
 """
 
 _NGINX = """

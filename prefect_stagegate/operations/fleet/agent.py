@@ -80,7 +80,7 @@ def reconcile(workspace: Workspace, addresses: tuple[Address, ...], report: Repo
     current = True
     for address in addresses or held_targets(workspace):
         try:
-            before = workspace.cache.refs.get(address.dataset, address.ref or LATEST) if address.ref else None
+            before = workspace.cache.refs.get(address.dataset, address.ref) if address.ref else None
             version = stage(workspace, address, cancel=cancel)
         except Cancelled:
             return False

@@ -24,7 +24,7 @@ class NodeOutcome(StrEnum):
     FAILED = "failed"
     """It answered that it could not."""
     LOST = "lost"
-    """It did not answer in time, or nobody is there to answer."""
+    """It did not report in time, or its worker is gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class NodeReport:
 
 @dataclass(frozen=True, slots=True)
 class FleetPolicy:
-    """How many nodes must be ready before a ref moves on those that are."""
+    """The number of ready nodes from which on the ref moves on the ready ones."""
 
     quorum: int | None
     """None: all of them."""

@@ -1,4 +1,4 @@
-"""What Kubernetes is told of this node: labels and conditions of its Node, one for each ref that the agent keeps."""
+"""Tells Kubernetes which refs are ready on this node: a label and a condition of its Node for each of them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 from prefect_stagegate.clock import moment, now
 from prefect_stagegate.errors import CorruptRecord, SourceError, UnknownDataset, UnknownRef
-from prefect_stagegate.model import LATEST, Address
+from prefect_stagegate.model import Address
 from prefect_stagegate.operations.fleet.kubernetes_api import NodeApi
 from prefect_stagegate.operations.fleet.node_readiness import NodeReadiness, node_readiness
 from prefect_stagegate.operations.workspace import Workspace
@@ -130,8 +130,7 @@ def _state(workspace: Workspace, address: Address) -> NodeReadiness:
     try:
         return node_readiness(workspace, address)
     except (UnknownDataset, UnknownRef, CorruptRecord) as error:
-        ref = "" if address.is_version else address.ref or LATEST
-        return NodeReadiness(address.dataset, ref, "", "", error.message)
+        return NodeReadiness(address.dataset, address.named_ref, "", "", error.message)
 
 
 def _condition(key: str, state: NodeReadiness) -> dict[str, str]:

@@ -87,7 +87,7 @@ class NodeApi:
         return node
 
     def patch_labels(self, labels: Mapping[str, str | None]) -> None:
-        """Set the Node's labels, and remove those that are None. Raises as `read` does."""
+        """Set labels of the Node; None removes one. Raises as `read` does."""
         self._send("PATCH", "", "application/merge-patch+json", {"metadata": {"labels": labels}})
 
     def patch_conditions(self, conditions: list[dict[str, str]]) -> None:

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
-from prefect_stagegate.catalog import withdrawn
 from prefect_stagegate.clock import now
 from prefect_stagegate.errors import NotReady, UsageError, did_you_mean
-from prefect_stagegate.model import LATEST, Address
+from prefect_stagegate.model import Address
 from prefect_stagegate.nodes import NodeRecord
 from prefect_stagegate.operations.fleet.barrier import NAMED, NodeOutcome, NodeReport
+from prefect_stagegate.operations.fleet.node_readiness import withdrawal_of
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.settings import NODE_NAME
 from prefect_stagegate.units import bytes_text, digest_text
@@ -91,8 +91,7 @@ def require_committed(workspace: Workspace, dataset: str, ref: str, digest: str)
             hint="Stage the fleet again.",
             dataset=dataset,
         )
-    withdrawal = None if ref == LATEST else withdrawn(workspace.catalog.history(dataset, ref)).get(digest)
-    if withdrawal:
+    if withdrawal := withdrawal_of(workspace, dataset, ref, digest):
         raise NotReady(
             f"{dataset}@{digest_text(digest)} was withdrawn by {withdrawal.who} ({withdrawal.reason}): "
             "the ref moved on no node",

@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from prefect_stagegate.cache.quarantine import Quarantine
-from prefect_stagegate.catalog import withdrawn
+from prefect_stagegate.catalog import RefEntry, withdrawn
 from prefect_stagegate.errors import CatalogError, CorruptRecord, NotReady
 from prefect_stagegate.model import LATEST, Address
 from prefect_stagegate.operations.workspace import Workspace
@@ -46,7 +46,7 @@ def node_readiness(workspace: Workspace, address: Address) -> NodeReadiness:
         CorruptRecord: The ref's log or the version's manifest is damaged.
         CatalogError: The catalog can't be read.
     """
-    dataset, ref = address.dataset, "" if address.is_version else address.ref or LATEST
+    dataset, ref = address.dataset, address.named_ref
     digest = workspace.catalog.resolve(address)
     view = workspace.cache.views.path(dataset, digest)
     problem = _withdrawal(workspace, dataset, ref, digest) or _absence(workspace, dataset, ref, digest)
@@ -101,12 +101,15 @@ def wait_until_ready(
         time.sleep(max(0.0, min(pause, deadline - time.monotonic())))
 
 
+def withdrawal_of(workspace: Workspace, dataset: str, ref: str, digest: str) -> RefEntry | None:
+    """The entry that withdrew a version from a target; None for one that may be used, and for refs of no target."""
+    return None if ref in ("", LATEST) else withdrawn(workspace.catalog.history(dataset, ref)).get(digest)
+
+
 def _withdrawal(workspace: Workspace, dataset: str, ref: str, digest: str) -> str:
     """Why the version that a target names may not be used any more; empty when it may."""
-    if ref in ("", LATEST):
-        return ""
-    withdrawal = withdrawn(workspace.catalog.history(dataset, ref)).get(digest)
-    return f"{digest_text(digest)} was withdrawn by {withdrawal.who}: {withdrawal.reason}" if withdrawal else ""
+    entry = withdrawal_of(workspace, dataset, ref, digest)
+    return f"{digest_text(digest)} was withdrawn by {entry.who}: {entry.reason}" if entry else ""
 
 
 def _absence(workspace: Workspace, dataset: str, ref: str, digest: str) -> str:
@@ -121,7 +124,7 @@ def _absence(workspace: Workspace, dataset: str, ref: str, digest: str) -> str:
         if rotten := quarantine.rotten_files(view, entries):
             return f"{rotten[0].path} of {digest_text(digest)} rotted here; `stagegate verify --repair` replaces it"
     if ref:
-        named = workspace.cache.refs.get(dataset, ref)
-        if named != digest:
-            return f"this node's {ref} names {digest_text(named)}" if named else f"this node has no copy of {ref}"
+        current = workspace.cache.refs.get(dataset, ref)
+        if current != digest:
+            return f"this node's {ref} names {digest_text(current)}" if current else f"this node has no copy of {ref}"
     return ""

@@ -6,7 +6,6 @@ import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 
 from prefect_stagegate.cache.layout import explained
@@ -37,7 +36,7 @@ def publish_record(
         workspace: Cache and catalog.
         begun: A version that the caller begins to fetch.
         ended: The lease of a writer that has just ended its fetch.
-        recapture: Whether this process captures the node's environment, which takes 0.1 s once. Otherwise the last
+        recapture: Whether to capture the node's environment, which takes a process 0.1 s at first. Otherwise the last
             record's is kept, where there is one.
 
     Raises:
@@ -94,8 +93,8 @@ def build_record(
             for ref, digest in workspace.cache.refs.of(dataset, unreadable).items()
         }
         versions = tuple(_held_versions(workspace, last, begun, ended, unreadable))
-        used = used_bytes(layout)
-        room = max(0, measure(layout, SpaceRules(settings.free_floor, settings.max_size)).bytes)
+        available = measure(layout, SpaceRules(settings.free_floor, settings.max_size))
+        used = used_bytes(layout) if available.used is None else available.used
     return NodeRecord(
         settings.node,
         stamp(now()),
@@ -103,7 +102,7 @@ def build_record(
         versions,
         refs,
         used,
-        room,
+        max(0, available.bytes),
         settings.site,
         settings.peer_url,
         gpus,
@@ -162,8 +161,7 @@ def _rotten_bytes(workspace: Workspace, dataset: str, digest: str) -> int:
     return sum(entry.size for entry in Quarantine(workspace.cache.layout).rotten_files(view, entries))
 
 
-@cache
 def _environment(settings: Settings, root: Path) -> tuple[Mapping[str, int], str]:
-    """The GPUs and the fingerprint of this process's environment, captured once."""
+    """The GPUs and the fingerprint of this process's environment, as it is now."""
     environment = capture_environment(settings, root)
     return environment.gpus, environment.fingerprint

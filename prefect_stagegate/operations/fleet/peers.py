@@ -59,8 +59,8 @@ def find_peers(workspace: Workspace, dataset: str, digest: str, peers: Collectio
         PeerSource(name, url, client, token, holds=name in holders) for name, url in (holders | fetching).items()
     ]
     # Without a server of its own nobody waits for this node, so it fetches nothing on behalf of others.
-    own = settings.node if settings.peer_url else ""
-    return Peers(sources, BlobOrder(own, holders, fetching))
+    name = settings.node if settings.peer_url else ""
+    return Peers(sources, BlobOrder(name, holders, fetching))
 
 
 def _may_be_asked(workspace: Workspace, record: NodeRecord) -> bool:

@@ -1,4 +1,4 @@
-"""Where versions lie: every node's record, what each node has of a version, and which node a run should go to."""
+"""Where versions lie: what each node has of a version, and which node a run should go to."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from prefect_stagegate.clock import now
 from prefect_stagegate.errors import NotReady
 from prefect_stagegate.model import Address
-from prefect_stagegate.nodes import NodePlacement, NodeRecord, Placement, placement
+from prefect_stagegate.nodes import NodePlacement, Placement, placement
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.unreadable import UnreadableRecords
 
@@ -28,11 +28,6 @@ class VersionPlacement:
         return [node for node in self.nodes if node.placement is state]
 
 
-def list_nodes(workspace: Workspace, unreadable: UnreadableRecords) -> list[NodeRecord]:
-    """Every node's newest record, sorted by name; records that can't be read are collected."""
-    return workspace.catalog.nodes(unreadable)
-
-
 def find_version(workspace: Workspace, address: Address, unreadable: UnreadableRecords) -> VersionPlacement:
     """What each node has of a version, by the nodes' own records.
 
@@ -50,7 +45,7 @@ def find_version(workspace: Workspace, address: Address, unreadable: UnreadableR
 
 
 def choose_node(workspace: Workspace, address: Address, candidates: Collection[str] | None = None) -> NodePlacement:
-    """The node that a run on a version should go to: one that holds it complete, the one with the most room first.
+    """Choose the node for a run on a version: of those that hold it complete, the one with the most room.
 
     Args:
         workspace: The catalog.

@@ -10,7 +10,7 @@ from threading import Event
 from prefect_stagegate.cache.leases import Lease, LeaseKind
 from prefect_stagegate.cache.views import Draft
 from prefect_stagegate.errors import TransferFailed
-from prefect_stagegate.model import LATEST, Address, Entry, Version
+from prefect_stagegate.model import Address, Entry, Version
 from prefect_stagegate.operations.fleet.own_record import recorded_fetch
 from prefect_stagegate.operations.fleet.peers import find_peers
 from prefect_stagegate.operations.staging.origins import plan_origins, spec_with_sources
@@ -55,8 +55,8 @@ def fetch_version(
             view = draft.publish(dataset, digest, manifest.entries())
     workspace.cache.views.touch(dataset, digest)
     # A ref may name only what is here, so it moves last. An address by digest moves none.
-    if not address.is_version:
-        point(workspace, dataset, address.ref or LATEST, digest)
+    if address.named_ref:
+        point(workspace, dataset, address.named_ref, digest)
     reused = max(0, manifest.bytes - stats.fetched)
     pins = workspace.catalog.pins(dataset, digest)
     facts = (view, manifest.files, manifest.bytes, stats.fetched, reused)

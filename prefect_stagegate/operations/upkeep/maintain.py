@@ -29,7 +29,7 @@ def collect_garbage(workspace: Workspace, *, dry_run: bool = False) -> Collectio
 
 
 def record_collection(open_workspace: Callable[[], Workspace]) -> None:
-    """Write the node's record, so that nobody counts on versions that a collection removed.
+    """Write the node's record without the versions that a collection removed.
 
     A collection needs no catalog, so one that can't be opened or written is logged.
     """

@@ -64,7 +64,7 @@ def reports(result: dict[str, Any]) -> dict[str, dict[str, Any]]:
     return {report["node"]: report for report in result["reports"]}
 
 
-def named(fleet: LinkedFleet, node: str) -> str | None:
+def ref_on(fleet: LinkedFleet, node: str) -> str | None:
     """What the node's copy of `latest` names."""
     return Cache.open(fleet.nodes[node].cache).refs.get("things", "latest")
 
@@ -80,7 +80,7 @@ def test_source_is_read_once_for_five_nodes(fleet: LinkedFleet) -> None:
 
     assert result["state"] == "Completed", result
     assert {report["digest"] for report in result["reports"]} == {digest}
-    assert {name: named(fleet, name) for name in NODES} == dict.fromkeys(NODES, digest), result
+    assert {name: ref_on(fleet, name) for name in NODES} == dict.fromkeys(NODES, digest), result
     assert fleet.source.sent - before <= 1.1 * FILES * SIZE
 
 
@@ -120,15 +120,15 @@ def test_faults_are_told_and_no_wrong_byte_counts(fleet: LinkedFleet, tmp_path: 
 
         assert time.monotonic() - began < 450
         assert result["state"] == "Completed", result
-        told = reports(result)
-        assert told["n2"]["outcome"] == "lost"
-        assert told["n3"]["outcome"] == "failed"
-        assert "o room" in told["n3"]["problem"] or "No space" in told["n3"]["problem"]
-        ready = {name for name, report in told.items() if report["outcome"] == "ready"}
+        by_node = reports(result)
+        assert by_node["n2"]["outcome"] == "lost"
+        assert by_node["n3"]["outcome"] == "failed"
+        assert "o room" in by_node["n3"]["problem"] or "No space" in by_node["n3"]["problem"]
+        ready = {name for name, report in by_node.items() if report["outcome"] == "ready"}
         # A busy machine may keep one of the sound nodes from its end in time; the slow one never gets there.
         assert ready
         assert ready <= {"n1", "n4"}
-        assert {name for name in NODES if named(fleet, name) == digest} == ready
+        assert {name for name in NODES if ref_on(fleet, name) == digest} == ready
         for name in ready:
             fleet.run(fleet.nodes[name], "stagegate", "verify", f"things@{digest}")
         # Wrong bytes cost one try, and whoever asked for them names the node.
