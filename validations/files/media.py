@@ -19,6 +19,7 @@ from prefect_stagegate.validations.files.facts import Facts, UnreadableFile, fir
 
 if TYPE_CHECKING:
     import soundfile
+    from PIL.Image import Image
 
 PROBES = ("image", "audio", "safetensors")
 """The probes of this module."""
@@ -92,19 +93,25 @@ def _pillow() -> ModuleType:
 def _decode_image(path: Path, pillow: ModuleType) -> tuple[str, tuple[int, int]]:
     try:
         with pillow.open(path, formats=FORMATS) as picture:
-            if picture.format == "PNG":
-                picture.verify()  # the checksums up to its end: all pixels decode without the last bytes
+            if picture.format != "PNG":
+                return _decode_frames(picture)
+            picture.verify()  # the checksums up to its end: all pixels decode without the last bytes
         with pillow.open(path, formats=FORMATS) as picture:
-            mode, size = picture.mode, picture.size
-            for frame in range(getattr(picture, "n_frames", 1)):
-                picture.seek(frame)
-                _check_pixels(*picture.size)
-                picture.load()
+            return _decode_frames(picture)
     except pillow.UnidentifiedImageError:
         nonempty(path)
         raise UnreadableFile(f"it is no image of a known format ({', '.join(FORMATS)})") from None
     except pillow.DecompressionBombError as error:
         raise UnreadableFile(f"too many pixels to decode safely: {first_line(error)}") from error
+
+
+def _decode_frames(picture: Image) -> tuple[str, tuple[int, int]]:
+    """Decode every frame; returns the mode and the size of the first."""
+    mode, size = picture.mode, picture.size
+    for frame in range(getattr(picture, "n_frames", 1)):
+        picture.seek(frame)
+        _check_pixels(*picture.size)
+        picture.load()
     return mode, size
 
 

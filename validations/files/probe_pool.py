@@ -29,8 +29,8 @@ from prefect_stagegate.validations.files.facts import Defect
 from prefect_stagegate.validations.worker.confinement import environment
 
 COMMAND = (sys.executable, "-P", "-m", "prefect_stagegate.validations.files.probe_worker")
-LEAST_BATCH, MOST_BATCH, BATCH_BYTES = 16, 512, 64 << 20
-"""The least and most files of a batch, and its most bytes: a process waits for its next batch on a busy machine."""
+LEAST_BATCH, MOST_BATCH, BATCH_BYTES = 16, 64, 64 << 20
+"""The least and most files of a batch, and its most bytes: larger ones leave a core idle at the end."""
 BATCHES = 16
 """Batches that each process gets at least, where the files are enough: then all end at about the same time."""
 FILE_SECONDS, BYTES_A_SECOND = 60.0, 4 << 20
