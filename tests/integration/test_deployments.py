@@ -372,6 +372,7 @@ def test_the_page_leads_from_a_first_staging_to_production(platform: Platform) -
 
     assert digest in said
     assert "stagegate-refresh" in said
+    assert "complete on 2 of 2 nodes\n  pilot-1  " in said
 
 
 def test_a_refused_delivery_calls_people_and_leaves_every_ref(platform: Platform) -> None:
