@@ -259,6 +259,28 @@ def test_a_job_waits_until_its_node_holds_production(deployed: Cluster, data: Sc
     assert digest in ready.stdout
 
 
+def test_a_readiness_rules_taint_waits_for_the_agent(deployed: Cluster, data: Scenario) -> None:
+    """The test does what the Node Readiness Controller does by the rule: it sets the taint, and takes it away."""
+    rule = yaml.safe_load((MANIFESTS / "examples/node-readiness-rule.yaml").read_text())["spec"]
+    taint = f"{rule['taint']['key']}:{rule['taint']['effect']}"
+    deployed.add_node("gate-9", rule["nodeSelector"]["matchLabels"], taint)
+    spec = {"nodeSelector": {"kubernetes.io/hostname": "gate-9"}, "containers": [{"name": "train", "image": "train"}]}
+    deployed.apply(
+        {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "train", "namespace": "default"}, "spec": spec}
+    )
+
+    assert eventually(lambda: "gate-9" in nodes_of(deployed, "-n", NAMESPACE))  # the agent's pod
+    deployed.kubectl("wait", "--for=condition=PodScheduled=False", "pod/train", "-n", "default", "--timeout=30s")
+    assert rule["taint"]["key"] in deployed.get("pod", "train", "-n", "default")["status"]["conditions"][0]["message"]
+
+    assert run_agent(deployed, data, "gate-9")[0] == 0
+
+    status = conditions(deployed, "gate-9")
+    assert all(status[condition["type"]][0] == condition["requiredStatus"] for condition in rule["conditions"])
+    deployed.kubectl("taint", "node", "gate-9", f"{taint}-")
+    deployed.kubectl("wait", "--for=condition=PodScheduled", "pod/train", "-n", "default", "--timeout=30s")
+
+
 def test_a_node_that_lacks_what_production_names_says_so(deployed: Cluster, data: Scenario) -> None:
     deployed.add_node("gate-2", PRODUCTION)
     assert run_agent(deployed, data, "gate-2")[0] == 0
