@@ -99,7 +99,9 @@ class Engine:
         self._queues = {
             id(source): SourceQueue(source, context.retrier_of(source), shared, self._fail) for source in members
         }
-        to_peers = replace(shared, in_flight=min(PEER_READS, shared.in_flight))
+        # Each has its own part: requests that wait for a late node must not keep this one from asking the others.
+        to_peer = max(1, min(PEER_READS, shared.in_flight // max(1, len(peers))))
+        to_peers = replace(shared, in_flight=to_peer)
         self._peer_queues = [SourceQueue(peer, context.retrier_of(peer), to_peers, self._fail) for peer in peers]
         # Last, so that this node's own share comes first whenever there is room.
         self._queues |= {id(queue.source): queue for queue in self._peer_queues}

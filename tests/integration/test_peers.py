@@ -20,7 +20,7 @@ from prefect_stagegate.http import Request, fetch
 from prefect_stagegate.nodes import BlobOrder
 from prefect_stagegate.operations.staging.stage import stage
 from prefect_stagegate.operations.upkeep.verify import verify
-from prefect_stagegate.operations.workspace import Workspace
+from prefect_stagegate.operations.workspace import Workspace, open_workspace
 from prefect_stagegate.testing.launching import launched
 from prefect_stagegate.testing.servers import free_port
 from tests.support.rawserver import raw_server, response
@@ -210,6 +210,37 @@ def test_own_share_does_not_wait_for_other_nodes(tmp_path: Path) -> None:
     order = BlobOrder("gpu-4", [], silent)
     entries = own.catalog.manifest(version.dataset, version.digest).entries()
     assert read_when_left[0] == sum(entry.size for entry in entries if not order(entry.digest)) > 0
+    assert same_bytes(own, site)
+    site.close()
+
+
+def test_late_node_does_not_keep_others_from_being_asked(tmp_path: Path) -> None:
+    site = Site(tmp_path, contents(small=24, large=0), idle_timeout=2.0)
+    version = site.make()
+    outside = open_workspace(tmp_path / "outside", tmp_path / "catalog")
+    entries = list(outside.catalog.manifest(version.dataset, version.digest).entries())
+    late, names = threading.Event(), ["gpu-1", "gpu-2"]
+    held_when_left: list[str] = []
+
+    class Watch(logging.Handler):
+        def emit(self, _: logging.LogRecord) -> None:
+            held_when_left.extend(entry.path for entry in entries if own.cache.blobs.holds(entry.digest, entry.size))
+
+    logger, watch = logging.getLogger("prefect_stagegate.sources.peer"), Watch()
+    with (
+        raw_server(lambda _head, _connection: b"" if late.wait(30) else None) as server,
+        blob_server(outside.cache) as url,
+    ):
+        site.node("gpu-1", url=server.url)
+        site.node("gpu-2", url=url)
+        own = site.node("gpu-3", objects_in_flight=8)
+        logger.addHandler(watch)
+        stage(own, LATEST, peers=names)
+        late.set()
+    logger.removeHandler(watch)
+    order = BlobOrder("gpu-3", [], names)
+    of_others = {entry.path for entry in entries if order(entry.digest)[:1] != ("gpu-1",)}
+    assert set(held_when_left) == of_others
     assert same_bytes(own, site)
     site.close()
 
