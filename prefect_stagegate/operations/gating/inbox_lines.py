@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from prefect_stagegate.catalog import RefEntry, RefHead
 from prefect_stagegate.clock import moment, stamp
@@ -31,6 +32,7 @@ from prefect_stagegate.operations.gating.inbox import (
 from prefect_stagegate.readiness import CHECKS
 from prefect_stagegate.readiness.base import Renewal
 from prefect_stagegate.readiness.context import addresses_of
+from prefect_stagegate.readiness.records.attest import statement_digest
 from prefect_stagegate.readiness.wording import listed
 from prefect_stagegate.report import Person, reason_of
 from prefect_stagegate.units import digest_text
@@ -54,10 +56,15 @@ class RequestState:
 
 @dataclass(frozen=True, slots=True)
 class DecisionRecord:
-    """A decision with the id of its attestation."""
+    """A decision with its attestation."""
 
-    id: str
     decision: Decision
+    statement: Mapping[str, Any]
+
+    @property
+    def id(self) -> str:
+        """The decision's id. Computed when it is asked for: that takes milliseconds."""
+        return statement_digest(self.statement)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
