@@ -229,6 +229,7 @@ class _DatasetReader:
             target=target,
             owners=self._policy.get("owners", {}),
             adopted=self._adoption.digest if self._adoption else "",
+            adopted_at=self._adoption.at if self._adoption else "",
             has_gate=target in self._gates,
             head=head,
             source=source,
