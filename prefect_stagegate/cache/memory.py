@@ -51,8 +51,10 @@ _VERSION = 3
 """2: notes. 3: counters."""
 _BATCH = 500
 """Rows of one statement."""
-MOST_LABELS = 500
+MOST_LABELS = 5_000
 """Combinations of labels that one counter keeps apart; all further ones are counted together."""
+MOST_COUNTERS = 20_000
+"""Counters that are read: in a cache that a group shares, anybody of it may have added some."""
 OTHER = "_other"
 """The value of each label of those; no dataset and no target has such a name."""
 _RECALL = """
@@ -179,8 +181,8 @@ class PinMemory:
 
     def counted(self) -> list[tuple[str, str, float]]:
         """The name, labels as JSON and value of each counter, sorted."""
-        select = "SELECT name, labels, value FROM counters"
-        return self._transact("BEGIN", lambda database: database.execute(select).fetchall()) or []
+        select = "SELECT name, labels, value FROM counters LIMIT ?"
+        return self._transact("BEGIN", lambda database: database.execute(select, (MOST_COUNTERS,)).fetchall()) or []
 
     def confirm(self, sync: Callable[[], bool]) -> None:
         """Sync the volume, and mark the rows from before the sync as durable.

@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-import json
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from prefect_stagegate.cli import main
-from prefect_stagegate.model import Address, Identity
-from prefect_stagegate.operations.fleet.own_record import publish_record
+from prefect_stagegate.model import Address
 from prefect_stagegate.operations.gating.approve import approve
 from prefect_stagegate.operations.gating.check import check
 from prefect_stagegate.operations.gating.inbox import InboxLine, TargetStanding
-from prefect_stagegate.operations.gating.policy import adopt
 from prefect_stagegate.operations.gating.promote import promote
-from prefect_stagegate.operations.gating.revoke import revoke
-from prefect_stagegate.operations.gating.rollback import rollback
 from prefect_stagegate.operations.gating.status import inbox, status
 from prefect_stagegate.units import digest_text
 from prefect_stagegate.unreadable import UnreadableRecords

@@ -39,6 +39,17 @@ class Sample(NamedTuple):
     value: float
 
 
+class Durations(NamedTuple):
+    """The values of a histogram for one set of labels."""
+
+    family: Family
+    labels: tuple[str, ...]
+    counts: tuple[float, ...]
+    """How many took at most as long as each of `BUCKETS`, and last, how many there are."""
+    seconds: float
+    """Their sum."""
+
+
 BUCKETS = (0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14_400.0)
 """Upper bounds in seconds; what takes longer is in one more bucket."""
 BUCKET, SUM = "_bucket", "_sum"
@@ -71,7 +82,6 @@ CACHE_ROOM = _gauge("stagegate_cache_room_bytes", "Bytes that a writer may still
 CACHE_RESERVED = _gauge("stagegate_cache_reserved_bytes", "Bytes that running jobs are yet to write.")
 CACHE_LIMIT = _gauge("stagegate_cache_limit_bytes", "Bytes that the cache may take (STAGEGATE_MAX_SIZE).")
 VOLUME_FREE = _gauge("stagegate_cache_volume_free_bytes", "Bytes that are free on the cache's volume.")
-VOLUME_SIZE = _gauge("stagegate_cache_volume_size_bytes", "Bytes of the cache's volume.")
 CACHE_VERSIONS = _gauge("stagegate_cache_versions", "Versions that lie complete in this node's cache.", "dataset")
 CACHE_QUARANTINED = _gauge("stagegate_cache_quarantined_blobs", "Rotten blobs of this node's cache.")
 CACHE_LEASES = _gauge("stagegate_cache_leases", "Live readers, writers and pins of this node.", "kind")
@@ -83,14 +93,21 @@ VERSIONS = _gauge("stagegate_versions", "Versions of a dataset in the catalog.",
 REF_MOVED = _gauge("stagegate_ref_moved_timestamp_seconds", "When a ref was moved to its version.", "dataset", "ref")
 EVIDENCE_ENDS = _gauge(
     "stagegate_evidence_ends_timestamp_seconds",
-    "When the first evidence ends that the version of a target was accepted by; without a sample, none ends.",
+    "When the first evidence of a target's version ends that no run gathers again; without a sample, none does.",
     "dataset",
     "target",
 )
-WITHDRAWN = _gauge(
-    "stagegate_target_withdrawn", "Whether the version of a target was withdrawn: 1 or 0.", "dataset", "target"
+STANDING = _gauge(
+    "stagegate_target_standing",
+    "Always 1; the label says where a target stands, as `stagegate status` does: current, waiting, refused, …",
+    "dataset",
+    "target",
+    "standing",
 )
 PROPOSED = _gauge(
+    "stagegate_proposed_timestamp_seconds", "Since when another version would come next.", "dataset", "target"
+)
+DECIDED = _gauge(
     "stagegate_proposed_decision_timestamp_seconds",
     "When a target's gate last decided about the version that would come next, and how.",
     "dataset",
@@ -99,7 +116,7 @@ PROPOSED = _gauge(
 )
 REQUESTED = _gauge(
     "stagegate_approval_requested_timestamp_seconds",
-    "When the oldest request was made that waits for an answer.",
+    "When the oldest request was made that waits for an answer; the target `_policy` is a policy's adoption.",
     "dataset",
     "target",
 )
