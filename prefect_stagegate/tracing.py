@@ -14,7 +14,6 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from functools import cache
-from importlib.metadata import entry_points
 from typing import TYPE_CHECKING
 
 from prefect_stagegate.errors import install_hint
@@ -110,20 +109,23 @@ def _provide() -> bool:
 
 @cache
 def _provided() -> bool:
+    from importlib.metadata import entry_points
+
     from opentelemetry import trace
 
     if not isinstance(trace.get_tracer_provider(), trace.ProxyTracerProvider):
         return True  # the process has set up its own
     protocol = next(filter(None, map(os.environ.get, PROTOCOLS)), "http/protobuf")
-    found = entry_points(group="opentelemetry_traces_exporter", name=_EXPORTERS.get(protocol, ""))
     try:
         from opentelemetry.sdk.resources import Resource
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
+        found = entry_points(group="opentelemetry_traces_exporter", name=_EXPORTERS.get(protocol, ""))
         exporter = next(iter(found)).load()
     except (ImportError, StopIteration):
-        log.warning("Spans are not sent: no exporter for the protocol %s is installed. %s", protocol, _HINT)
+        hint = install_hint("otel")
+        log.warning("Spans are not sent: no exporter for the protocol %s is installed. %s", protocol, hint)
         return False
     # What the environment says of the service counts more than our name.
     named = os.environ.get("OTEL_SERVICE_NAME") or "service.name=" in os.environ.get("OTEL_RESOURCE_ATTRIBUTES", "")
@@ -132,9 +134,6 @@ def _provided() -> bool:
     provider.add_span_processor(BatchSpanProcessor(exporter(**timeout)))
     trace.set_tracer_provider(provider)
     return True
-
-
-_HINT = install_hint("otel")
 
 
 def _parent() -> Context | None:

@@ -14,6 +14,7 @@ from typing import Any
 
 from prefect_stagegate.cache import Cache
 from prefect_stagegate.cache.layout import explained
+from prefect_stagegate.cache.leases import LeaseKind
 from prefect_stagegate.cache.quarantine import Quarantine
 from prefect_stagegate.cache.space import SpaceRules, content_folders, folder_bytes, measure
 from prefect_stagegate.operations.monitoring import families
@@ -48,8 +49,8 @@ def node_samples(cache: Cache, settings: Settings) -> Iterator[Sample | Duration
         versions = Counter(dataset for dataset, _ in cache.views.all())
         yield from (Sample(families.CACHE_VERSIONS, (dataset,), count) for dataset, count in versions.items())
         yield Sample(families.CACHE_QUARANTINED, (), sum(1 for _ in Quarantine(cache.layout).files()))
-        leases = Counter(lease.kind.value for lease in cache.leases.live(UnreadableRecords()))
-        yield from (Sample(families.CACHE_LEASES, (kind,), count) for kind, count in leases.items())
+        leases = Counter(lease.kind for lease in cache.leases.live(UnreadableRecords()))
+        yield from (Sample(families.CACHE_LEASES, (kind.value,), leases[kind]) for kind in LeaseKind)
     yield from _counted(cache)
 
 
