@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pages.checks import checks_page
 from pages.cli import cli_page
+from pages.metrics import metrics_page
 from pages.settings import settings_page
 from pages.spec import spec_page
 from pages.tasks import tasks_page
@@ -22,6 +23,7 @@ PAGES: dict[str, Callable[[], str]] = {
     "settings.md": settings_page,
     "checks.md": checks_page,
     "tasks.md": tasks_page,
+    "metrics.md": metrics_page,
 }
 """The pages by the name of their file, each with the function that gives its text."""
 

@@ -28,6 +28,7 @@ from prefect_stagegate.tasks.stage_on_node import stage_on_node
 from prefect_stagegate.tasks.transfer import transfer
 from prefect_stagegate.tasks.validate_dataset import avalidate_dataset, validate_dataset
 from prefect_stagegate.tasks.verify_cache import averify_cache, verify_cache
+from prefect_stagegate.tracing import set_up_tracing
 
 __all__ = [
     "acheck_readiness",
@@ -52,3 +53,6 @@ __all__ = [
     "validate_dataset",
     "verify_cache",
 ]
+
+# Before the first run, whose own span is then sent, too.
+set_up_tracing()

@@ -29,9 +29,9 @@ def list_sources(spec: SpecLike, *, cache: CacheLike = None, catalog: CatalogLik
     Raises:
         SourceError: A source can't be listed.
     """
-    loaded = read_spec(spec)
-    with open_sources(open_places(cache, catalog), loaded) as sources:
-        listed = tuple(stage.list_sources(sources))
+    loaded, workspace = read_spec(spec), open_places(cache, catalog)
+    with open_sources(workspace, loaded) as sources:
+        listed = tuple(stage.list_sources(workspace, loaded, sources))
     counts = count_text(len(listed), "object"), count_text(len(loaded.sources), "source")
     run_log().info("%s: %s in %s", loaded.dataset, *counts)
     return listed

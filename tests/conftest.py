@@ -21,7 +21,7 @@ from tests.support.clouds import Cloud, azurite, fake_gcs
 from tests.support.commands import Commands, commands
 from tests.support.proxy import FaultProxy
 
-FOREIGN = ("STAGEGATE_", "PREFECT_", "AWS_", "AZURE_", "GOOGLE_", "STORAGE_EMULATOR_HOST")
+FOREIGN = ("STAGEGATE_", "PREFECT_", "AWS_", "AZURE_", "GOOGLE_", "STORAGE_EMULATOR_HOST", "OTEL_", "TRACEPARENT")
 """Settings of the person who runs the tests must not reach them."""
 QUIET = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "GX_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
 PROMPT = {"PREFECT_SERVER_SERVICES_EVENT_PERSISTER_FLUSH_INTERVAL": "0.2"}

@@ -13,7 +13,8 @@
       leases/<id>                   held by flock for as long as its holder lives
       quarantine/<blake3>-<id>      a rotten blob, with a record beside it; the folder is made for the first one
       trash/<unique>                renamed here under a lock, unlinked after
-      index.sqlite                  pin → digest, and where verification goes on; disposable, rebuilt when it is lost
+      index.sqlite                  pin → digest, where verification goes on, and jobs' counters; disposable, rebuilt
+                                    when it is lost
 
 Where a group shares the cache (its root is 2770), folders are 2770 too, files that others of the group read are 0640,
 and the index is 0660.

@@ -1,5 +1,7 @@
 """The pin memory: which digest a pin is known to name, so that an unchanged object is never read again.
 
+Beside pins it keeps notes, and the counters of what jobs did on this node, which metrics show.
+
 It is the file `index.sqlite`, and disposable: when it is lost or damaged it starts empty, and the next staging reads
 the objects again. Its rows never go stale, because a pin names one content. But before a power cut a row may have been
 written whose blob never reached the disk, so rows of an earlier boot count only when a sync followed them.
@@ -9,6 +11,7 @@ The journal is a rollback journal: SQLite before 3.51.3 could lose a write-ahead
 
 from __future__ import annotations
 
+import json
 import logging
 import sqlite3
 import threading
@@ -39,12 +42,21 @@ CREATE TABLE IF NOT EXISTS pins (
 );
 CREATE INDEX IF NOT EXISTS unsynced ON pins (boot) WHERE durable = 0;
 CREATE TABLE IF NOT EXISTS notes (name TEXT PRIMARY KEY, note TEXT NOT NULL) WITHOUT ROWID;
-PRAGMA user_version = 2;
+CREATE TABLE IF NOT EXISTS counters (
+    name TEXT NOT NULL, labels TEXT NOT NULL, value REAL NOT NULL, PRIMARY KEY (name, labels)
+) WITHOUT ROWID;
+PRAGMA user_version = 3;
 """
-_VERSION = 2
-"""2: notes."""
+_VERSION = 3
+"""2: notes. 3: counters."""
 _BATCH = 500
 """Rows of one statement."""
+MOST_LABELS = 5_000
+"""Combinations of labels that one counter keeps apart; all further ones are counted together."""
+MOST_COUNTERS = 20_000
+"""Counters that are read: in a cache that a group shares, anybody of it may have added some."""
+OTHER = "_other"
+"""The value of each label of those; no dataset and no target has such a name."""
 _RECALL = """
 WITH asked (number, identity, key, pin, size) AS (VALUES {marks})
 SELECT number, digest FROM asked CROSS JOIN sources USING (identity)
@@ -59,12 +71,16 @@ SELECT size FROM sources JOIN pins ON source = id
 WHERE identity = ? AND key = ? AND pin = ? AND (durable OR boot = ?)
 """
 
+_ADD = "UPDATE counters SET value = value + ? WHERE name = ? AND labels = ?"
+_ADD_NEW = "INSERT INTO counters VALUES (?, ?, ?) ON CONFLICT DO UPDATE SET value = value + excluded.value"
 _SOURCE_ID = "SELECT id FROM sources WHERE identity = ?"
 _WRITE = "BEGIN IMMEDIATE"
 
 T = TypeVar("T")
 Row = tuple[str, str, Pin, int, str]
 """Source identity, key, pin, size in bytes, `blake3:<hex>`."""
+Count = tuple[str, tuple[str, ...], float]
+"""A counter's name, the values of its labels, and what is added to it."""
 
 
 def is_racy(listed: SourceObject, read_at: float) -> bool:
@@ -149,6 +165,25 @@ class PinMemory:
         row = self._transact("BEGIN", lambda database: database.execute(select, (name,)).fetchone())
         return str(row[0]) if row else None
 
+    def count(self, counts: Iterable[Count]) -> None:
+        """Add to counters, in one transaction. They start again at zero when the memory is lost."""
+
+        def add(database: sqlite3.Connection) -> None:
+            for name, labels, amount in counts:
+                key = (name, json.dumps(labels))
+                if not database.execute(_ADD, (amount, *key)).rowcount:
+                    (number,) = database.execute("SELECT count(*) FROM counters WHERE name = ?", (name,)).fetchone()
+                    if number >= MOST_LABELS:
+                        key = (name, json.dumps([OTHER] * len(labels)))
+                    database.execute(_ADD_NEW, (*key, amount))
+
+        self._transact(_WRITE, add)
+
+    def counted(self) -> list[tuple[str, str, float]]:
+        """The name, labels as JSON and value of each counter, sorted."""
+        select = "SELECT name, labels, value FROM counters LIMIT ?"
+        return self._transact("BEGIN", lambda database: database.execute(select, (MOST_COUNTERS,)).fetchall()) or []
+
     def confirm(self, sync: Callable[[], bool]) -> None:
         """Sync the volume, and mark the rows from before the sync as durable.
 
@@ -207,6 +242,9 @@ class PinMemory:
                 with self._database:
                     self._database.execute(begin)
                     return action(self._database)
+            except sqlite3.ProgrammingError as error:
+                # Closed at the process's end, when a stream that nobody ended counts what it did.
+                log.debug("the pin memory %s is closed: %s", self._path, error)
             except sqlite3.OperationalError as error:
                 # Locked for too long, or read-only, or the volume is full: the memory only saves work.
                 log.warning("the pin memory %s is not used now: %s", self._path, error)

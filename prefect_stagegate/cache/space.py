@@ -12,6 +12,7 @@ import os
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from prefect_stagegate.cache.layout import Layout, explained
 from prefect_stagegate.cache.leases import Lease, Leases, locked, write_reserved
@@ -199,19 +200,30 @@ def room(size: int) -> int:
 
 def used_bytes(layout: Layout) -> int:
     """Bytes of the volume that blobs, objects on their way in, and quarantined blobs take. Looks at each file once."""
+    return sum(folder_bytes(layout, folder) for folder in content_folders(layout))
+
+
+def content_folders(layout: Layout) -> list[Path]:
+    """The folders whose files count as used: those of blobs, of objects on their way in, and of quarantined blobs."""
+    return [
+        *layout.entries(layout.blobs),
+        *(folder for folder in (layout.ingest, layout.quarantine) if folder.is_dir()),
+    ]
+
+
+def folder_bytes(layout: Layout, folder: Path) -> int:
+    """Bytes of the volume that the files of a content folder take."""
     size = 0
-    others = (folder for folder in (layout.ingest, layout.quarantine) if folder.is_dir())
-    for folder in (*layout.entries(layout.blobs), *others):
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if entry.is_file(follow_symlinks=False):
-                    try:
-                        status = entry.stat(follow_symlinks=False)
-                    except FileNotFoundError:
-                        continue
-                    # A committed blob still has its claim's name for a moment; it is counted as a blob.
-                    if folder != layout.ingest or status.st_nlink == 1:
-                        size += status.st_blocks * BLOCK
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_file(follow_symlinks=False):
+                try:
+                    status = entry.stat(follow_symlinks=False)
+                except FileNotFoundError:
+                    continue
+                # A committed blob still has its claim's name for a moment; it is counted as a blob.
+                if folder != layout.ingest or status.st_nlink == 1:
+                    size += status.st_blocks * BLOCK
     return size
 
 

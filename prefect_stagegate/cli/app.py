@@ -77,6 +77,7 @@ COMMANDS = {
             "Exit with 0 only when this node holds the version that the catalog names, complete.",
         ),
         "agent": ("fleet:agent", "Keep this node's versions current, and its record in the catalog young."),
+        "metrics": ("metrics:metrics", "Print metrics of this node and of the catalog for Prometheus."),
         "serve": ("", "Serve this node's blobs to other nodes of its site."),
     },
     "Compare environments": {

@@ -124,6 +124,8 @@ class TransferContext:
         self.stats.spend(watch)
         if job.peers:
             self.stats.count_from_peer(job.peers[0].node, fetched)
+        else:
+            self.stats.count_from_source(server_of(job.source.url), fetched)
         receipt = self._receipt(job, digest, fetched=fetched, by_server=by_server)
         unsynced = 0 if self.store.blobs.is_synced(requested=sync) else max(job.listed.size, BLOCK)
         return Done(receipt, claim, self._row(job, digest, started), unsynced)

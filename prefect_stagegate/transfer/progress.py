@@ -71,6 +71,8 @@ class TransferStats:
     """Bytes that an interrupted run had fetched, and that were verified."""
     reused: int = 0
     """Bytes that the cache had already."""
+    from_sources: dict[str, int] = field(default_factory=dict)
+    """Of the fetched bytes, those that each server of a source or mirror sent, by `server_of` the source's URL."""
     from_peers: dict[str, int] = field(default_factory=dict)
     """Of the fetched bytes, those that each other node of the site sent, by its name."""
     dropped_peers: dict[str, str] = field(default_factory=dict)
@@ -93,6 +95,11 @@ class TransferStats:
         """Count bytes that an interrupted run had fetched."""
         with self._lock:
             self.resumed += size
+
+    def count_from_source(self, server: str, size: int) -> None:
+        """Count bytes that the server of a source or mirror sent."""
+        with self._lock:
+            self.from_sources[server] = self.from_sources.get(server, 0) + size
 
     def count_from_peer(self, node: str, size: int) -> None:
         """Count bytes that another node of the site sent."""

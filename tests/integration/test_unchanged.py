@@ -151,7 +151,7 @@ def test_bytes_of_a_mirror_prove_no_listing(workspace: Workspace, nas: Path) -> 
     spec = spec_of(nas, of_source={"mirrors": [{"url": str(nas)}]})
     with open_sources(workspace, spec) as sources:
         unchanged = Unchanged(workspace, spec, sources)
-        listed = list(list_sources(sources))
+        listed = list(list_sources(workspace, spec, sources))
         receipts = [Receipt(entry.object.key, entry.object, 0, "blake3:" + "0" * 64, "computed", 1) for entry in listed]
         assert list(unchanged.received(receipts)) == receipts
         unchanged.note("sha256:" + "0" * 64)

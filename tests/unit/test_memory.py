@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -206,3 +207,37 @@ def test_a_pipe_in_the_memorys_place_stops_nobody(tmp_path: Path, name: str) -> 
     memory = PinMemory(tmp_path / "index.sqlite")
     memory.note("place", "here")
     assert memory.noted("place") == "here"
+
+
+def test_counters_add_up_over_processes_and_threads(path: Path) -> None:
+    memories = [PinMemory(path) for _ in range(3)]
+    with ThreadPoolExecutor(3) as pool:
+        list(pool.map(lambda memory: [memory.count([("jobs", ("a",), 1.0)]) for _ in range(20)], memories))
+    assert PinMemory(path).counted() == [("jobs", '["a"]', 60.0)]
+
+
+def test_labels_beyond_the_bound_are_counted_together(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "MOST_LABELS", 3)
+    memory = PinMemory(path)
+    memory.count(("jobs", (str(number), "x"), 1.0) for number in range(10))
+    memory.count([("jobs", ("1", "x"), 1.0)])
+    counted = {labels: value for _, labels, value in memory.counted()}
+    assert counted == {'["0", "x"]': 1.0, '["1", "x"]': 2.0, '["2", "x"]': 1.0, '["_other", "_other"]': 7.0}
+
+
+def test_memory_of_an_earlier_release_gets_counters(path: Path) -> None:
+    PinMemory(path).remember([ROW])
+    with sqlite3.connect(path) as database:
+        database.executescript("DROP TABLE counters; PRAGMA user_version = 2")
+    memory = PinMemory(path)
+    memory.count([("jobs", (), 2.0)])
+    assert memory.counted() == [("jobs", "[]", 2.0)]
+    assert recalled(memory) == DIGEST
+
+
+def test_counting_after_the_end_keeps_the_memory(path: Path) -> None:
+    memory = PinMemory(path)
+    memory.remember([ROW])
+    memory.close()
+    memory.count([("jobs", (), 1.0)])
+    assert recalled(PinMemory(path)) == DIGEST

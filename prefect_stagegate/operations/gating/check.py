@@ -11,6 +11,8 @@ from prefect_stagegate.operations.address import ResolvedVersion, SpecLike, pars
 from prefect_stagegate.operations.gating.approve import request_approval
 from prefect_stagegate.operations.gating.context import build_context
 from prefect_stagegate.operations.gating.withdraw import withdraw_failed_version
+from prefect_stagegate.operations.monitoring.families import CHECKS, DECISIONS
+from prefect_stagegate.operations.monitoring.job_steps import step
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.readiness import CheckContext, PlannedCheck, judge, plan_checks, run_check
 from prefect_stagegate.readiness.checks.approval import counted_answers
@@ -68,10 +70,29 @@ def check_version(
     """Check a version that `resolve_for_gate` returned; see `check`."""
     key = signing_key(workspace)
     report = _CheckProgress(progress)
-    context = build_context(workspace, version, gate, cancel, report)
-    decision = judge(context, *_collect_evidence(workspace, version, context, cancel, announce, report))
-    if version.is_trial:
-        return decision
+    with step(workspace, "check", version.dataset) as running:
+        running.note(digest=version.digest, target=gate.target)
+        context = build_context(workspace, version, gate, cancel, report)
+        evidence, record = _collect_evidence(workspace, version, context, cancel, announce, report)
+        with step(workspace, "decide", version.dataset) as deciding:
+            decision = judge(context, evidence, record)
+            deciding.note(digest=version.digest, target=gate.target, outcome=decision.outcome.value)
+            if not version.is_trial:
+                _record_decision(workspace, version, gate, context, decision, key)
+        running.note(outcome=decision.outcome.value)
+        if not version.is_trial:
+            running.count(DECISIONS, version.dataset, gate.target, decision.outcome.value)
+    return decision
+
+
+def _record_decision(
+    workspace: Workspace,
+    version: ResolvedVersion,
+    gate: Gate,
+    context: CheckContext,
+    decision: Decision,
+    key: SigningKey | None,
+) -> None:
     answers = counted_answers(decision, context.approvals)
     statement = attest(decision, context.environment, context.request, answers)
     if key:  # before the attestation, so that no decision is ever recorded without its signature
@@ -81,7 +102,6 @@ def check_version(
     withdraw_failed_version(workspace, decision, statement)
     if decision.outcome is DecisionOutcome.WAITING:
         request_approval(workspace, decision)
-    return decision
 
 
 def signing_key(workspace: Workspace) -> SigningKey | None:
@@ -180,7 +200,12 @@ def _collect_evidence(
         if cancel and cancel.is_set():
             raise Cancelled(f"The check of {context.address} was stopped", dataset=context.dataset)
         report.begin(f"{check.requirement.check} ({number} of {len(due)})")
-        fresh.append(run_check(check.definition, check.requirement, context))
+        with step(workspace, "evidence", context.dataset) as running:
+            running.note(check=check.requirement.check)
+            result = run_check(check.definition, check.requirement, context)
+            running.note(outcome=result.outcome.value)
+            running.count(CHECKS, result.check, result.outcome.value)
+        fresh.append(result)
     # One record for all checks, and none when the check was stopped before it decided.
     if not version.is_trial:
         workspace.catalog.put_evidence(context.dataset, context.digest, fresh)

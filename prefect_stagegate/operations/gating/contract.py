@@ -18,6 +18,7 @@ from prefect_stagegate.measures import NO_PASSES, NO_VALUES, FileValues, PassedP
 from prefect_stagegate.model import Validation
 from prefect_stagegate.operations.address import ResolvedVersion
 from prefect_stagegate.operations.gating.profiling import profile_version
+from prefect_stagegate.operations.monitoring.job_steps import step
 from prefect_stagegate.operations.staging.fetch import present
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.readings import Reading, Readings
@@ -54,7 +55,10 @@ def run_contract(
         ValidationError: The contract could not be evaluated.
     """
     dataset, digest = version.dataset, version.digest
-    with present(workspace, dataset, digest, "validate", cancel) as view:
+    with (
+        step(workspace, "validate", dataset) as running,
+        present(workspace, dataset, digest, "validate", cancel) as view,
+    ):
         began = time.perf_counter()
         entries = workspace.catalog.manifest(dataset, digest).entries()
         contract = version.spec.contract
@@ -74,6 +78,7 @@ def run_contract(
             reading=_reading(workspace, digest),
         )
         profile_version(workspace, version, view, cancel, report, reread=reread)
+        running.note(digest=digest, outcome="passed" if validation.passed else "failed", tables=len(validation.tables))
     return replace(validation, seconds=round(time.perf_counter() - began, 3))
 
 

@@ -13,6 +13,7 @@ from prefect_stagegate.operations.gating.check import resolve_for_gate
 from prefect_stagegate.operations.gating.context import build_context
 from prefect_stagegate.operations.gating.unanswered import why_not_promoted
 from prefect_stagegate.operations.gating.withdraw import withdraw_failed_version
+from prefect_stagegate.operations.monitoring.job_steps import step
 from prefect_stagegate.operations.upkeep.node_refs import follow
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.readiness import CHECKS, CheckContext
@@ -44,6 +45,17 @@ def promote(workspace: Workspace, address: Address, to: str, *, reinstate: bool 
     """
     version, policy = resolve_for_gate(workspace, address, to)
     dataset, digest = version.dataset, version.digest
+    with step(workspace, "promote", dataset) as running:
+        running.note(digest=digest, target=to)
+        moved = _move(workspace, version, policy, to, reinstate=reinstate)
+        running.note(moved=moved.previous != digest)
+    # Last, since the catalog's move stands even when this node's copy can't be written.
+    follow(workspace, moved)
+    return moved
+
+
+def _move(workspace: Workspace, version: ResolvedVersion, policy: Gate, to: str, *, reinstate: bool) -> Promotion:
+    dataset, digest = version.dataset, version.digest
     # Read the log before everything that the promotion rests on, so that a move in between makes `move_ref` fail.
     entries = workspace.catalog.history(dataset, to)
     statement = workspace.catalog.attestation(dataset, digest, to)
@@ -60,10 +72,7 @@ def promote(workspace: Workspace, address: Address, to: str, *, reinstate: bool 
         )
         # After the move: a check that refused the version meanwhile may not have seen it accepted yet.
         _require_no_failure_since(workspace, decision)
-    moved = Promotion(dataset, to, digest, head.digest if head else "")
-    # Last, since the catalog's move stands even when this node's copy can't be written.
-    follow(workspace, moved)
-    return moved
+    return Promotion(dataset, to, digest, head.digest if head else "")
 
 
 def _require_acceptance(

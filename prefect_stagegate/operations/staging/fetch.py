@@ -13,6 +13,7 @@ from prefect_stagegate.errors import TransferFailed
 from prefect_stagegate.model import Address, Entry, Version
 from prefect_stagegate.operations.fleet.own_record import recorded_fetch
 from prefect_stagegate.operations.fleet.peers import find_peers
+from prefect_stagegate.operations.monitoring.job_steps import step, transfer_step
 from prefect_stagegate.operations.staging.origins import plan_origins, spec_with_sources
 from prefect_stagegate.operations.staging.sources import open_sources
 from prefect_stagegate.operations.upkeep.eviction import claim_space, space_for
@@ -50,9 +51,15 @@ def fetch_version(
     if view is None:
         if progress:
             progress.listed(manifest.files, manifest.bytes)
-        with recorded_fetch(workspace, writer, dataset, digest), workspace.cache.views.draft() as draft:
+        with (
+            step(workspace, "fetch", dataset) as running,
+            recorded_fetch(workspace, writer, dataset, digest),
+            workspace.cache.views.draft() as draft,
+        ):
+            running.note(digest=digest)
             stats = _fill_draft(workspace, writer, digest, draft, peers=peers, progress=progress, cancel=cancel)
             view = draft.publish(dataset, digest, manifest.entries())
+            running.note(files=manifest.files, bytes=manifest.bytes, bytes_fetched=stats.fetched)
     workspace.cache.views.touch(dataset, digest)
     # A ref may name only what is here, so it moves last. An address by digest moves none.
     if address.named_ref:
@@ -147,6 +154,6 @@ def _fill_draft(
             max_failed=len(paths or ()),
         )
         # At once, since a blob without a second link may be collected before the view is complete.
-        for receipt in receipts:
+        for receipt in transfer_step(workspace, dataset, receipts):
             draft.hold(Entry(receipt.path, receipt.object.size, receipt.digest))
     return receipts.stats

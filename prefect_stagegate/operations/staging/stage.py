@@ -26,6 +26,7 @@ from prefect_stagegate.manifest import Manifest, Seal, seal
 from prefect_stagegate.model import LATEST, Address, Entry, FailedObject, PlannedObject, Receipt, SourceObject, Version
 from prefect_stagegate.operations.address import SpecLike, parse
 from prefect_stagegate.operations.gating.policy import adopt_first_policy, proposed_changes
+from prefect_stagegate.operations.monitoring.job_steps import step, transfer_step
 from prefect_stagegate.operations.staging.fetch import fetch_version
 from prefect_stagegate.operations.staging.ledger import Ledger
 from prefect_stagegate.operations.staging.missing_objects import expected, require_complete
@@ -79,19 +80,32 @@ def stage(
         StagegateError: Nothing was published, and no ref moved.
     """
     parsed = parse(subject)
-    # The lease keeps the dataset's views from being collected until `latest` names the new one.
-    with workspace.cache.leases.hold(LeaseKind.WRITER, parsed.dataset, purpose="stage") as writer:
+    with (
+        step(workspace, "stage", parsed.dataset) as running,
+        # The lease keeps the dataset's views from being collected until `latest` names the new one.
+        workspace.cache.leases.hold(LeaseKind.WRITER, parsed.dataset, purpose="stage") as writer,
+    ):
         if isinstance(parsed, Address):
-            return fetch_version(workspace, parsed, writer, peers=peers, progress=progress, cancel=cancel)
-        # Each try's drafts stay open until the end, so that blobs fetched by one try are there for the next.
-        with ExitStack() as drafts:
-            for tries_left in reversed(range(TRIES)):
-                draft, kept = (drafts.enter_context(workspace.cache.views.draft()) for _ in range(2))
-                try:
-                    return _stage(workspace, parsed, writer, draft, kept, progress, cancel)
-                except BlobVanished:
-                    if not tries_left:
-                        raise
+            version = fetch_version(workspace, parsed, writer, peers=peers, progress=progress, cancel=cancel)
+        else:
+            version = _stage_spec(workspace, parsed, writer, progress, cancel)
+        running.note(digest=version.digest, bytes=version.bytes, bytes_fetched=version.bytes_fetched)
+        return version
+
+
+def _stage_spec(
+    workspace: Workspace, spec: Spec, writer: Lease, progress: Progress | None, cancel: Event | None
+) -> Version:
+    """Make a version from a spec. It is tried again when a collection took a blob that it counted on."""
+    # Each try's drafts stay open until the end, so that blobs fetched by one try are there for the next.
+    with ExitStack() as drafts:
+        for tries_left in reversed(range(TRIES)):
+            draft, kept = (drafts.enter_context(workspace.cache.views.draft()) for _ in range(2))
+            try:
+                return _stage(workspace, spec, writer, draft, kept, progress, cancel)
+            except BlobVanished:
+                if not tries_left:
+                    raise
     raise AssertionError("unreachable")
 
 
@@ -107,7 +121,8 @@ def _stage(
     with workspace.admit(spec, cancel), open_sources(workspace, spec) as sources, SpooledTemporaryFile(SPOOLED) as file:
         workspace.catalog.load()  # imports pyarrow in the background, while the sources are listed
         unchanged = Unchanged(workspace, spec, sources)
-        planned = _planned(workspace, spec, sources, list_sources(sources, progress, cancel), unchanged, file)
+        listed = list_sources(workspace, spec, sources, progress, cancel)
+        planned = _planned(workspace, spec, sources, listed, unchanged, file)
         transferred = transfer_objects(
             workspace, spec, sources, planned, writer, kept, progress=progress, cancel=cancel
         )
@@ -161,24 +176,33 @@ def preview(workspace: Workspace, subject: Spec | Address) -> Iterator[PlannedOb
         yield from plan_origins(workspace, spec, subject.dataset, digest)
         return
     with open_sources(workspace, subject) as sources:
-        yield from plan_transfer(workspace, subject, sources, list_sources(sources))
+        yield from plan_transfer(workspace, subject, sources, list_sources(workspace, subject, sources))
 
 
 def list_sources(
-    sources: Sources, progress: Progress | None = None, cancel: Event | None = None
+    workspace: Workspace,
+    spec: Spec,
+    sources: Sources,
+    progress: Progress | None = None,
+    cancel: Event | None = None,
 ) -> Iterator[SelectedObject]:
     """List every source of a spec, and stream the objects that the spec takes.
 
     Raises:
         SourceError: A source can't be listed.
     """
-    for position, (selection, group) in enumerate(zip(sources.selections, sources.groups, strict=True)):
-        stream = selection.taken(_begin_listing(group.primary, selection.wants, cancel))
-        while batch := list(islice(stream, BATCH)):
-            if progress:
-                progress.listed(len(batch), sum(listed.size for listed in batch))
-            for listed in batch:
-                yield SelectedObject(position, listed)
+    objects = size = 0
+    with step(workspace, "list", spec.dataset, is_current=False) as running:
+        for position, (selection, group) in enumerate(zip(sources.selections, sources.groups, strict=True)):
+            stream = selection.taken(_begin_listing(group.primary, selection.wants, cancel))
+            while batch := list(islice(stream, BATCH)):
+                listed_bytes = sum(listed.size for listed in batch)
+                objects, size = objects + len(batch), size + listed_bytes
+                if progress:
+                    progress.listed(len(batch), listed_bytes)
+                for listed in batch:
+                    yield SelectedObject(position, listed)
+        running.note(objects=objects, bytes=size)
 
 
 def _begin_listing(source: Source, wanted: Wanted, cancel: Event | None = None) -> Iterator[SourceObject]:
@@ -209,25 +233,27 @@ def plan_transfer(
         UsageError: Two objects want one path or twins of one, or a path can't be in a manifest.
         SourceUnavailable: A listing names an object twice, or leaves out one of the last version that is there.
     """
-    head = workspace.catalog.ref(spec.dataset, LATEST)
-    paths = Paths(sources.urls, folds_case=folds_case(workspace.cache.root))
-    # Before the first object is planned, since plans use what the memory learns here.
-    if head:
-        _learn(workspace, sources, head, paths)
-    stream = iter(listed)
-    while batch := list(islice(stream, BATCH)):
-        batch_paths = [sources.selections[entry.source].path(entry.object.key) for entry in batch]
-        check_names(
-            (path, entry.object.key, sources.urls[entry.source]) for path, entry in zip(batch_paths, batch, strict=True)
-        )
-        digests = _recall(workspace, sources, batch)
-        planned = [_plan_one(workspace, sources, *row) for row in zip(batch, batch_paths, digests, strict=True)]
-        # Before any of the batch is fetched: a conflict ends the staging.
-        paths.take(planned)
-        yield from planned
-    # At the listing's end only: an object that is missing so far may come on a later page.
-    if head and paths.lacks_expected():
-        require_complete(workspace.catalog.origins(spec.dataset, head.digest), sources, paths)
+    with step(workspace, "plan", spec.dataset, is_current=False):
+        head = workspace.catalog.ref(spec.dataset, LATEST)
+        paths = Paths(sources.urls, folds_case=folds_case(workspace.cache.root))
+        # Before the first object is planned, since plans use what the memory learns here.
+        if head:
+            _learn(workspace, sources, head, paths)
+        stream = iter(listed)
+        while batch := list(islice(stream, BATCH)):
+            batch_paths = [sources.selections[entry.source].path(entry.object.key) for entry in batch]
+            check_names(
+                (path, entry.object.key, sources.urls[entry.source])
+                for path, entry in zip(batch_paths, batch, strict=True)
+            )
+            digests = _recall(workspace, sources, batch)
+            planned = [_plan_one(workspace, sources, *row) for row in zip(batch, batch_paths, digests, strict=True)]
+            # Before any of the batch is fetched: a conflict ends the staging.
+            paths.take(planned)
+            yield from planned
+        # At the listing's end only: an object that is missing so far may come on a later page.
+        if head and paths.lacks_expected():
+            require_complete(workspace.catalog.origins(spec.dataset, head.digest), sources, paths)
 
 
 def _plan_one(
@@ -260,7 +286,7 @@ def transfer_objects(
         TransferFailed: More objects failed than the spec's `max_failed_objects`. It names each with its reason.
     """
     space = space_for(workspace, writer)
-    return transfer(
+    running = transfer(
         claim_space(workspace, space, iter(planned), sources.groups, kept),
         sources.groups,
         workspace.cache,
@@ -270,6 +296,7 @@ def transfer_objects(
         cancel=cancel,
         max_failed=spec.max_failed_objects,
     )
+    return transfer_step(workspace, spec.dataset, running)
 
 
 def publish_version(
@@ -305,6 +332,14 @@ def publish_version(
             hint="Check each `url:` and its filters; `stagegate stage SPEC --dry-run` lists the selected objects.",
             dataset=spec.dataset,
         )
+    with step(workspace, "publish", spec.dataset) as running:
+        running.note(digest=sealed.digest, files=sealed.files, bytes=sealed.bytes)
+        return _publish_sealed(workspace, spec, sealed, ledger, draft, failures)
+
+
+def _publish_sealed(
+    workspace: Workspace, spec: Spec, sealed: Seal, ledger: Ledger, draft: Draft, failures: Sequence[StagegateError]
+) -> Version:
     # First the view, then the catalog's records, then the refs: each step names only what the one before completed.
     dataset, digest, views = spec.dataset, sealed.digest, workspace.cache.views
     view = views.path(dataset, digest)

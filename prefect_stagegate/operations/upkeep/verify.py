@@ -27,6 +27,7 @@ from prefect_stagegate.cache.verify import Pace, Rot, check_blob, verify_view
 from prefect_stagegate.errors import CacheError, Cancelled, CatalogError, StagegateError, UnknownRef, UsageError
 from prefect_stagegate.manifest import Manifest
 from prefect_stagegate.model import Address, Entry, Finding
+from prefect_stagegate.operations.monitoring.job_steps import step
 from prefect_stagegate.operations.read import OpenDataset, keep_dataset
 from prefect_stagegate.operations.staging.fetch import repair_files
 from prefect_stagegate.operations.staging.temporary_tables import BATCH, insert, temporary
@@ -108,18 +109,21 @@ def verify(
     """
     pace = Pace(rate or workspace.settings.verify_rate, cancel, watch.read if watch else lambda _: None)
     verifier = _Verifier(workspace, pace, cancel)
-    if address:
-        if share is not None or lasting is not None:
-            raise UsageError(
-                "A share or a time applies to the whole node, not to one version",
-                hint=f"Leave it out, or leave out {address}.",
-            )
-        arc = verifier.version(address, watch, repair=repair)
-    else:
-        arc = verifier.all(share or Fraction(1), lasting, watch, repair=repair)
-    if verifier.failed:
-        raise verifier.failed[0]
-    return verifier.result(arc, repair=repair)
+    if address and (share is not None or lasting is not None):
+        raise UsageError(
+            "A share or a time applies to the whole node, not to one version",
+            hint=f"Leave it out, or leave out {address}.",
+        )
+    with step(workspace, "verify", address.dataset if address else "") as running:
+        if address:
+            arc = verifier.version(address, watch, repair=repair)
+        else:
+            arc = verifier.all(share or Fraction(1), lasting, watch, repair=repair)
+        if verifier.failed:
+            raise verifier.failed[0]
+        verification = verifier.result(arc, repair=repair)
+        running.note(files=verification.files, bytes=verification.bytes, damaged=len(verification.damaged))
+        return verification
 
 
 class _Verifier:
