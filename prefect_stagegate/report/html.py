@@ -29,7 +29,18 @@ def to_html(report: Report) -> str:
 
 
 @cache
+def stylesheet() -> str:
+    """The style sheet of the page, for other pages that look like it."""
+    source, _, _ = _environment().loader.get_source(_environment(), "report.html")  # type: ignore[union-attr]
+    return source.partition("<style>")[2].partition("</style>")[0]
+
+
 def _template() -> Template:
+    return _environment().get_template("report.html")
+
+
+@cache
+def _environment() -> Environment:
     # By default, Jinja escapes nothing and leaves a gap where the template misspells a field.
     environment = Environment(
         loader=PackageLoader("prefect_stagegate.report", "."),
@@ -39,14 +50,14 @@ def _template() -> Template:
         lstrip_blocks=True,
     )
     environment.tests["command"] = is_command
-    environment.filters.update(href=_href, spans=spans, time=time_text, rows=rows_text)
+    environment.filters.update(href=link_of, spans=spans, time=time_text, rows=rows_text)
     environment.filters.update(refused=refused_text, seconds=seconds_text, verdict=verdict_text)
     environment.filters.update(table=table_text, group=group_text, basis=basis_text, digest=digest_text)
     environment.globals.update(picture=(WIDTH, HEIGHT))
-    return environment.get_template("report.html")
+    return environment
 
 
-def _href(text: str) -> str:
+def link_of(text: str) -> str:
     """The link of a contact or runbook; empty for anything but a web or mail address."""
     if text.lower().startswith(("https://", "http://")):
         return text

@@ -1,0 +1,91 @@
+"""Turns what a page shows into HTML. All text is escaped, since names and evidence come from anybody."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from prefect_stagegate.clock import moment, now, stamp
+from prefect_stagegate.readiness.wording import age_text
+from prefect_stagegate.report.expectations import refused_text, seconds_text, verdict_text
+from prefect_stagegate.report.html import link_of, stylesheet
+from prefect_stagegate.report.legible import legible_text, one_line, spans, time_text
+from prefect_stagegate.report.model import is_command
+from prefect_stagegate.report.tables import HEIGHT, WIDTH, rows_text
+from prefect_stagegate.serve.pages import sparkline
+from prefect_stagegate.units import bytes_text, count_text, digest_text
+
+LONGEST = 2000
+"""Characters of one text that are shown."""
+_PACKAGE = "prefect_stagegate.serve.pages"
+
+
+def render(template: str, **values: Any) -> str:
+    """One page as HTML."""
+    return _environment().get_template(template).render(at=stamp(now()), **values)
+
+
+@cache
+def style() -> str:
+    """The style sheet of all pages: the report's look, and what the pages have beside it."""
+    return stylesheet() + _static("pages.css")
+
+
+@cache
+def script() -> str:
+    """The one script, which adds buttons that copy commands."""
+    return _static("copy.js")
+
+
+def _static(name: str) -> str:
+    return files(_PACKAGE).joinpath("static", name).read_text(encoding="utf-8")
+
+
+@cache
+def _environment() -> Environment:
+    # By default, Jinja escapes nothing and leaves a gap where the template misspells a field.
+    environment = Environment(
+        loader=PackageLoader(_PACKAGE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_shown,
+    )
+    environment.tests["command"] = is_command
+    environment.filters.update(href=link_of, spans=spans, time=time_text, rows=rows_text, age=_age, cut=_cut)
+    environment.filters.update(refused=refused_text, seconds=seconds_text, verdict=verdict_text)
+    environment.filters.update(digest=digest_text, bytes=bytes_text, count=_count, json=_json)
+    environment.globals.update(picture=(WIDTH, HEIGHT), spark=(sparkline.WIDTH, sparkline.HEIGHT))
+    return environment
+
+
+def _shown(value: object) -> object:
+    """What an expression shows: text without characters that act. Markup of macros is left as it is."""
+    return legible_text(value) if type(value) is str else value
+
+
+def _age(text: str) -> str:
+    """How long ago a recorded time was; the text itself where it is none."""
+    try:
+        return age_text(max(now() - moment(text), timedelta(0)))
+    except ValueError:
+        return _cut(text, 40)
+
+
+def _cut(text: object, longest: int = LONGEST) -> str:
+    line = one_line(str(text))
+    return line if len(line) <= longest else f"{line[: longest - 1]}…"
+
+
+def _count(number: int, noun: str) -> str:
+    return count_text(number, noun)
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, default=str)
