@@ -295,6 +295,13 @@ class Settings:
         _share(100),
     )
     """From 0.0 to 1.0."""
+    expiry_warning: float = _setting(
+        "20%",
+        "0% to 100%",
+        "Share of the life of an acceptance's evidence that is left when `stagegate status` says that it ends soon.",
+        _share(100),
+    )
+    """From 0.0 to 1.0."""
     verify_rate: int | None = _setting(
         "",
         "1MB/s to 1TB/s",

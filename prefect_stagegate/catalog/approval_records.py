@@ -3,12 +3,29 @@
 from __future__ import annotations
 
 import uuid
+from dataclasses import dataclass
 from datetime import datetime
 
 from prefect_stagegate.catalog.codec import encode
 from prefect_stagegate.catalog.typed_records import TypedRecords, corrupt
 from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.model import Approval, ApprovalRequest, Identity, Wait, person_key
+
+REQUEST_TIME = "%Y%m%dT%H%M%S.%fZ"
+"""How the id of a request begins: with its time."""
+
+
+@dataclass(frozen=True, slots=True)
+class RecordedRequest:
+    """A request as a listing shows it, before it is read."""
+
+    dataset: str
+    target: str
+    id: str
+    answers: int
+    """How many answers it has."""
+    waits: int
+    """How many flow runs wait for it, or did."""
 
 
 class ApprovalRecords(TypedRecords):
@@ -19,7 +36,7 @@ class ApprovalRecords(TypedRecords):
     ) -> ApprovalRequest:
         """Record a request to promote a version; answers are stored under its id."""
         # Ids sort by time: `20260301T030000.000000Z-1f3a…`.
-        request_id = now().strftime("%Y%m%dT%H%M%S.%fZ-") + uuid.uuid4().hex[:12]
+        request_id = f"{now():{REQUEST_TIME}}-" + uuid.uuid4().hex[:12]
         request = ApprovalRequest(request_id, dataset, digest, target, policy, requester, stamp(now()), after)
         self._records.create(self._request_folder(dataset, target, request.id) + "request.json", encode(request))
         return request
@@ -28,6 +45,31 @@ class ApprovalRecords(TypedRecords):
         """All requests for a target, the oldest first."""
         folder = f"datasets/{dataset}/approvals/{target}/"
         return [self._load_request(folder, name) for name in self._records.folders(folder)]
+
+    def recorded_requests(self, dataset: str) -> list[RecordedRequest]:
+        """All requests about a dataset, sorted by target, the oldest first. Lists them at once, and reads none."""
+        prefix = f"datasets/{dataset}/approvals/"
+        names: dict[tuple[str, str], list[str]] = {}
+        for key in self._records.keys(prefix):
+            target, request, name = key.removeprefix(prefix).split("/", 2)
+            names.setdefault((target, request), []).append(name)
+        return [
+            RecordedRequest(
+                dataset,
+                *place,
+                answers=sum(name[0].isdigit() for name in below),
+                waits=sum(name.startswith("waits/") for name in below),
+            )
+            for place, below in names.items()
+        ]
+
+    def load_request(self, recorded: RecordedRequest) -> ApprovalRequest:
+        """The request that a listing showed.
+
+        Raises:
+            CorruptRecord: The record is damaged, or another request's.
+        """
+        return self._load_request(f"datasets/{recorded.dataset}/approvals/{recorded.target}/", recorded.id)
 
     def put_answer(self, request: ApprovalRequest, approval: Approval) -> Approval:
         """Add an answer; the same one of the same person again adds nothing, unless only the new one is signed."""

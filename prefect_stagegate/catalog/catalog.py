@@ -19,7 +19,7 @@ from prefect_stagegate.catalog.log import Log, LogMemory
 from prefect_stagegate.catalog.node_records import NodeRecords
 from prefect_stagegate.catalog.policies import Consent, PolicyEntry, prove_adoption
 from prefect_stagegate.catalog.records import Records, open_records
-from prefect_stagegate.catalog.refs import RefAction, RefEntry, prove_move
+from prefect_stagegate.catalog.refs import RefAction, RefEntry, RefHead, prove_move
 from prefect_stagegate.catalog.version_records import VersionRecords
 from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.errors import CatalogError, CorruptRecord, UnknownRef, suggest
@@ -123,6 +123,22 @@ class Catalog(VersionRecords, ApprovalRecords, KeptRecords, NodeRecords):
                 if entry := self.ref(dataset, name):
                     refs[name] = entry
         return refs
+
+    def ref_heads(self, dataset: str, unreadable: UnreadableRecords | None = None) -> dict[str, RefHead]:
+        """What each ref of a dataset names now, sorted by name. Lists all refs at once.
+
+        `unreadable` collects the refs that can't be read, which are left out; with None, the first of them raises.
+        """
+        prefix = f"datasets/{dataset}/refs/"
+        heads: dict[str, RefHead] = {}
+        for name, keys in groupby(self._records.keys(prefix), lambda key: key.removeprefix(prefix).partition("/")[0]):
+            log, listed = self.ref_log(dataset, name), list(keys)
+            with skipping(unreadable, dataset):
+                entry, state = log.newest(listed)
+                if entry is not None:
+                    moved = entry if entry.action is not RefAction.WITHDRAW else _last_move(log.before(entry))
+                    heads[name] = RefHead(entry, moved or entry, state.get("withdrawn", {}))
+        return heads
 
     def history(self, dataset: str, ref: str) -> list[RefEntry]:
         """All entries of a ref's log, the oldest first, checked as by `ref`."""
@@ -337,6 +353,17 @@ class Catalog(VersionRecords, ApprovalRecords, KeptRecords, NodeRecords):
         """All decisions of a target's gate about a version, the oldest first."""
         return self._load_all(dict[str, Any], self._key(dataset, "decisions", digest, f"/{target}/"))
 
+    def decision_numbers(self, dataset: str, digest: str) -> dict[str, int]:
+        """How many decisions each target's gate made about a version. Lists those of all targets at once."""
+        prefix = self._key(dataset, "decisions", digest, "/")
+        # Sorted, so the last one of a target has the highest number.
+        places = (key.removeprefix(prefix).removesuffix(".json").partition("/") for key in self._records.keys(prefix))
+        return {target: int(number) for target, _, number in places}
+
+    def numbered_attestation(self, dataset: str, digest: str, target: str, number: int) -> dict[str, Any]:
+        """One decision of a target's gate about a version, by its number."""
+        return self._load(dict[str, Any], self._key(dataset, "decisions", digest, f"/{target}/{number:08d}.json"))
+
     def decided(self, dataset: str) -> list[tuple[str, str]]:
         """The digest and target of each version that a gate decided on, sorted."""
         folder = f"datasets/{dataset}/decisions/"
@@ -385,6 +412,10 @@ class Catalog(VersionRecords, ApprovalRecords, KeptRecords, NodeRecords):
     def revoked_versions(self, dataset: str) -> list[str]:
         """The digests of the versions with revoked evidence, sorted."""
         return [f"sha256:{hexes}" for hexes in self._records.folders(f"datasets/{dataset}/revocations/")]
+
+
+def _last_move(entries: Iterable[RefEntry]) -> RefEntry | None:
+    return next((entry for entry in entries if entry.action is not RefAction.WITHDRAW), None)
 
 
 def _create(records: Records) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, Protocol, TypeVar
@@ -99,13 +99,36 @@ class Log(Generic[E]):
         Raises:
             CorruptRecord: The log is damaged, or has lost an entry that this node remembers.
         """
-        entries, mark = self._walk()
+        return self.newest()[0]
+
+    def newest(self, keys: Iterable[str] | None = None) -> tuple[E | None, State]:
+        """The newest entry, or None when there is none, and the rules' state after it.
+
+        `keys` are those of all entries, sorted, where the caller has listed them already.
+
+        Raises:
+            CorruptRecord: As for `head`.
+        """
+        entries, mark = self._walk(keys)
         if entries or not mark.seq:
-            return entries[-1] if entries else None
+            return (entries[-1] if entries else None), mark.state
         # Nothing is new: the remembered entry is the newest, if it still is what it was.
         entry, digest = self._decoded(mark.seq, self._read(mark.seq))
         self._require_remembered(mark, digest)
-        return entry
+        return entry, mark.state
+
+    def before(self, entry: E) -> Iterator[E]:
+        """The entries before one, the newest first; each must have the hash that the one after it holds.
+
+        Raises:
+            CorruptRecord: An entry is missing, or another one.
+        """
+        while entry.seq > 1:
+            earlier, digest = self._decoded(entry.seq - 1, self._read(entry.seq - 1))
+            if digest != entry.before:
+                raise self.corrupt(f"entry {entry.seq} does not follow the one before")
+            yield earlier
+            entry = earlier
 
     def entries(self) -> list[E]:
         """All entries, the oldest first.
@@ -168,9 +191,9 @@ class Log(Generic[E]):
             hint=f"Restore {self.prefix} of {self.catalog} from a backup. Until then no entry of it counts.",
         )
 
-    def _walk(self, *, whole: bool = False) -> tuple[list[E], Mark]:
+    def _walk(self, keys: Iterable[str] | None = None, *, whole: bool = False) -> tuple[list[E], Mark]:
         """Check the entries that are new to this node, or all; returns them, and the mark after the last one."""
-        note, count = self.memory.noted(self._note) if self.memory else None, self._count()
+        note, count = self.memory.noted(self._note) if self.memory else None, self._count(keys)
         remembered = Mark(*json.loads(note)) if note else Mark()
         if remembered.seq > count:
             raise self._contradiction(f"it had {count_text(remembered.seq, 'entry', 'entries')}, and has {count} now")
@@ -194,9 +217,10 @@ class Log(Generic[E]):
             self.memory.note(self._note, json.dumps([mark.seq, mark.hash, mark.state]))
         return entries, mark
 
-    def _count(self) -> int:
+    def _count(self, keys: Iterable[str] | None) -> int:
         """The number of entries, none of which may be missing."""
-        numbers = [int(key.removeprefix(self.prefix).partition(".")[0]) for key in self.records.keys(self.prefix)]
+        listed = self.records.keys(self.prefix) if keys is None else keys
+        numbers = [int(key.removeprefix(self.prefix).partition(".")[0]) for key in listed]
         missing = next((number for number, present in enumerate(numbers, start=1) if number != present), 0)
         if missing:
             raise self.corrupt(f"entry {missing} is missing")

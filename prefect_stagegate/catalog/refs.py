@@ -44,6 +44,18 @@ class RefEntry:
     """`sha256:<hex>` of the entry before as stored; empty for the first."""
 
 
+@dataclass(frozen=True, slots=True)
+class RefHead:
+    """What a ref names now."""
+
+    entry: RefEntry
+    """The newest entry of its log."""
+    move: RefEntry
+    """The newest entry that moved it: the same one, unless that withdrew a version."""
+    withdrawals: Mapping[str, int]
+    """The withdrawn versions, each with the number of the entry that withdrew it."""
+
+
 def withdrawn(entries: Sequence[RefEntry]) -> dict[str, RefEntry]:
     """The versions that were withdrawn and not accepted again, each with the entry that withdrew it."""
     withdrawals: dict[str, RefEntry] = {}

@@ -132,7 +132,11 @@ POLICY_KEYS = ("contract", "gates", "job", "owners", "policy")
 
 def policy_of(spec: Spec) -> dict[str, Any]:
     """The part of a spec that a dataset adopts as its policy; JSON values."""
-    canonical = spec.canonical()
+    return policy_within(spec.canonical())
+
+
+def policy_within(canonical: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a canonical spec that a dataset adopts as its policy."""
     return {key: canonical[key] for key in POLICY_KEYS if key in canonical}
 
 

@@ -6,7 +6,7 @@ from prefect_stagegate.report.html import to_html
 from prefect_stagegate.report.json import to_json
 from prefect_stagegate.report.junit import to_junit
 from prefect_stagegate.report.markdown import to_markdown
-from prefect_stagegate.report.model import Report, Row, Standing, Turn, build_report, reason_of
+from prefect_stagegate.report.model import Person, Report, Row, Standing, Turn, build_report, reason_of
 from prefect_stagegate.report.proposal import FileTotals, Proposal, proposal_page
 from prefect_stagegate.report.ready import Candidate, Readiness, ready_page, ready_text
 from prefect_stagegate.report.rubric import rubric_lines, rubric_of
@@ -18,6 +18,7 @@ __all__ = [
     "Candidate",
     "CoveredGroup",
     "FileTotals",
+    "Person",
     "Proposal",
     "Readiness",
     "Report",

@@ -1,17 +1,55 @@
-"""The status of datasets: what each target names, which requests wait for an answer, which policies are proposed."""
+"""The status of datasets: what each target names, what is proposed, whose turn it is, and which policies are proposed.
+
+The number of the catalog's records that are read for a dataset depends on its targets, not on its versions. A node that
+reads a dataset for the first time checks the logs of its refs, once.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import datetime
+from functools import cache
+from typing import Any
 
-from prefect_stagegate.model import LATEST, ApprovalRequest, PolicyChange
-from prefect_stagegate.operations.address import spec_beside
-from prefect_stagegate.operations.gating.approve import waiting_requests
-from prefect_stagegate.operations.gating.consent import rule_of
-from prefect_stagegate.operations.gating.policy import changes_since, open_requests, proposed_changes
+from prefect_stagegate.catalog import PolicyEntry, RefEntry, RefHead
+from prefect_stagegate.catalog.approval_records import REQUEST_TIME, RecordedRequest
+from prefect_stagegate.clock import moment, now
+from prefect_stagegate.errors import CatalogError
+from prefect_stagegate.model import LATEST, ApprovalRequest, Decision, PolicyChange
+from prefect_stagegate.nodes import NodeRecord
+from prefect_stagegate.operations.address import policy_within, spec_beside
+from prefect_stagegate.operations.gating.approve import lapsed_at
+from prefect_stagegate.operations.gating.consent import POLICY_TARGET, agreement, rule_of
+from prefect_stagegate.operations.gating.inbox import InboxLine
+from prefect_stagegate.operations.gating.inbox_lines import (
+    DecisionRecord,
+    RequestState,
+    TargetFacts,
+    line_of,
+    policy_line,
+    unreadable_line,
+)
+from prefect_stagegate.operations.gating.policy import changes_since, proposed_changes, spec_under
+from prefect_stagegate.operations.gating.unanswered import APPROVAL
 from prefect_stagegate.operations.workspace import Workspace
+from prefect_stagegate.readiness.checks.approval import (
+    ApprovalParameters,
+    last_answers,
+    why_answer_is_void,
+    why_request_ended,
+)
+from prefect_stagegate.readiness.records.attest import decision_of, statement_digest
+from prefect_stagegate.readiness.run import CLOCKS_DIFFER
+from prefect_stagegate.spec import Gate
+from prefect_stagegate.spec.models import VERSION
 from prefect_stagegate.unreadable import UnreadableRecords
+
+READERS = 16
+"""Datasets that are read at a time: an object store takes milliseconds for each record."""
+REQUESTS = 8
+"""The newest requests of a target that are read, at most."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +63,12 @@ class RefStatus:
     """When it was moved to this version."""
     by: str
     waits: tuple[ApprovalRequest, ...] = ()
-    """Requests to promote a version to it that wait for an answer."""
+    """Requests to promote a version to it that wait for an answer, the oldest first, eight at most."""
 
 
 @dataclass(frozen=True, slots=True)
 class DatasetStatus:
-    """One dataset, with its policy and its refs."""
+    """One dataset, with its policy, its refs and its lines of the inbox."""
 
     dataset: str
     policy: int
@@ -48,43 +86,284 @@ class DatasetStatus:
     """What changed since the policy in the spec of `latest` was the adopted one; empty when it never was, or is."""
     policy_requests: tuple[ApprovalRequest, ...]
     """Requests to adopt another policy that can still be answered."""
+    lines: tuple[InboxLine, ...]
+    """One for each target, in the order of `refs`, and one for the policy when another one is proposed."""
 
 
-def status(workspace: Workspace, dataset: str, unreadable: UnreadableRecords) -> Iterator[DatasetStatus]:
+def inbox(statuses: Sequence[DatasetStatus], unreadable: UnreadableRecords) -> list[InboxLine]:
+    """The lines of all datasets, the one that needs somebody most first.
+
+    A dataset whose status can't be read has one line, without a target.
+    """
+    lines = [line for status in statuses for line in status.lines]
+    known = {status.dataset for status in statuses}
+    lost = {record.dataset: record for record in unreadable.all if record.dataset and record.dataset not in known}
+    lines += [unreadable_line(name, "", record.problem) for name, record in lost.items()]
+    return sorted(lines, key=lambda line: line.order)
+
+
+def status(workspace: Workspace, dataset: str, unreadable: UnreadableRecords) -> list[DatasetStatus]:
     """Give the status of one dataset, or of all; those whose policy is damaged are left out and collected.
 
     Raises:
         UnknownDataset: There is no such dataset.
     """
+    catalog, time = workspace.catalog, now()
     if dataset:
-        workspace.catalog.require_dataset(dataset)
-    for name in [dataset] if dataset else workspace.catalog.datasets():
-        with unreadable.skip(name):
-            yield _status(workspace, name, unreadable)
+        catalog.require_dataset(dataset)
+    names = [dataset] if dataset else catalog.datasets()
+    holders = _Holders(catalog.nodes(unreadable), time, workspace.settings.node_timeout)
+
+    def read(name: str) -> tuple[DatasetStatus | None, UnreadableRecords]:
+        lost = UnreadableRecords()
+        with lost.skip(name):
+            return _DatasetReader(workspace, name, time, holders, lost).status(), lost
+        return None, lost
+
+    statuses = []
+    with ThreadPoolExecutor(READERS, "stagegate-status") as pool:
+        for found, lost in pool.map(read, names):
+            unreadable.update(lost)
+            statuses += [found] if found else []
+    return statuses
 
 
-def _status(workspace: Workspace, dataset: str, unreadable: UnreadableRecords) -> DatasetStatus:
-    adoption = workspace.catalog.policy(dataset)
-    entries = workspace.catalog.refs(dataset, unreadable)
-    gates = adoption.policy.get("gates", {}) if adoption else {}
-    refs = []
-    for ref in dict.fromkeys((LATEST, *gates, *entries)):
-        entry = entries.get(ref)
-        # Without a gate no version can be promoted, so no answer would count.
-        waits = () if ref not in gates else tuple(waiting_requests(workspace, dataset, ref, unreadable))
-        last_move = (entry.digest, entry.at, str(entry.who)) if entry else ("", "", "")
-        refs.append(RefStatus(ref, *last_move, waits))
-    latest = entries.get(LATEST)
-    spec = spec_beside(workspace.catalog, dataset, latest.digest) if latest else None
-    return DatasetStatus(
-        dataset=dataset,
-        policy=adoption.seq if adoption else 0,
-        policy_digest=adoption.digest if adoption else "",
-        adopted_at=adoption.at if adoption else "",
-        adopted_by=str(adoption.who) if adoption else "",
-        anybody_may_change=adoption is not None and rule_of(adoption.policy) is None,
-        refs=tuple(refs),
-        proposed=proposed_changes(workspace, spec) if spec else (),
-        changed_since=changes_since(workspace, spec) if spec else (),
-        policy_requests=tuple(open_requests(workspace, dataset)) if adoption else (),
+class _Holders:
+    """Which nodes hold which version complete, by their current records."""
+
+    def __init__(self, records: Sequence[NodeRecord], time: datetime, timeout: float) -> None:
+        self._names: dict[tuple[str, str], list[str]] = {}
+        for record in records:
+            if record.is_current(time, timeout):
+                for held in record.versions:
+                    if held.is_complete:
+                        self._names.setdefault((held.dataset, held.digest), []).append(record.name)
+
+    def of(self, dataset: str, digest: str) -> tuple[str, ...]:
+        return tuple(self._names.get((dataset, digest), ()))
+
+
+class _DatasetReader:
+    """Reads the status of one dataset; each listing and each record once."""
+
+    def __init__(
+        self, workspace: Workspace, dataset: str, time: datetime, holders: _Holders, unreadable: UnreadableRecords
+    ) -> None:
+        self._workspace, self._dataset, self._time, self._holders = workspace, dataset, time, holders
+        self._catalog, self._unreadable = workspace.catalog, unreadable
+        self._adoption = self._catalog.policy(dataset)
+        self._policy: Mapping[str, Any] = self._adoption.policy if self._adoption else {}
+        self._gates: Mapping[str, Any] = self._policy.get("gates", {})
+        self._numbers: dict[str, Mapping[str, int]] = {}
+        """How many decisions each target's gate made about a version."""
+        self._problems: dict[str, str] = {}
+        """Why the log of a ref can't be read."""
+
+    def status(self) -> DatasetStatus:
+        adoption, heads, recorded = self._adoption, self._heads(), self._recorded_requests()
+        spec = cache(lambda: spec_under(self._policy, self._dataset))  # read only where a request is open
+        refs, lines = [], []
+        for ref in dict.fromkeys((LATEST, *self._gates, *heads, *self._problems)):
+            head = heads.get(ref)
+            # Without a gate no version can be promoted, so no answer would count.
+            known = recorded.get(ref, ()) if ref in self._gates and ref not in self._problems else ()
+            requests = self._requests(head, known, lambda ref=ref: spec().gate(ref))  # type: ignore[misc]
+            refs.append(_ref_status(ref, head, requests))
+            if ref != LATEST or ref in self._problems:
+                lines.append(self._line(ref, heads, requests))
+        proposed, changed_since = self._policy_changes(adoption, heads.get(LATEST))
+        policy_requests = self._policy_requests(adoption, recorded.get(POLICY_TARGET, ())) if adoption else []
+        is_proposed = bool(proposed) and not changed_since
+        of_policy = policy_line(self._dataset, policy_requests, self._policy.get("owners", {}), is_proposed=is_proposed)
+        return DatasetStatus(
+            dataset=self._dataset,
+            policy=adoption.seq if adoption else 0,
+            policy_digest=adoption.digest if adoption else "",
+            adopted_at=adoption.at if adoption else "",
+            adopted_by=str(adoption.who) if adoption else "",
+            anybody_may_change=adoption is not None and rule_of(adoption.policy) is None,
+            refs=tuple(refs),
+            proposed=proposed,
+            changed_since=changed_since,
+            policy_requests=tuple(state.request for state in policy_requests),
+            lines=(*lines, *([of_policy] if of_policy else [])),
+        )
+
+    def _heads(self) -> dict[str, RefHead]:
+        """What each ref names; the refs whose logs can't be read are noted."""
+        lost = UnreadableRecords()
+        heads = self._catalog.ref_heads(self._dataset, lost)
+        self._unreadable.update(lost)
+        if lost.all:
+            for ref in self._catalog.ref_names(self._dataset):
+                if ref not in heads:
+                    self._problems[ref] = next(
+                        (record.problem for record in lost.all if f"@{ref} " in record.problem), lost.all[0].problem
+                    )
+        return heads
+
+    def _line(self, target: str, heads: Mapping[str, RefHead], requests: Sequence[RequestState]) -> InboxLine:
+        if target in self._problems:
+            return unreadable_line(self._dataset, target, self._problems[target])
+        head, newest = heads.get(target), heads.get(LATEST)
+        below = _extends(self._gates.get(target))
+        source_head = heads.get(below) if below else newest
+        # Nothing is at the gate below: `latest` is proposed only where the gate was asked about it.
+        if source_head is None and newest and target in self._decision_numbers(newest.entry.digest):
+            source_head = newest
+        source = source_head.move if source_head else None
+        problem, accepted, record = "", None, None
+        try:
+            accepted = self._acceptance(target, head) if head else None
+            about = source.digest if source and target in self._gates else head.entry.digest if head else ""
+            record = self._decision(target, about) if about else None
+        except CatalogError as error:
+            self._unreadable.add(error, self._dataset)
+            problem = error.message
+        facts = TargetFacts(
+            dataset=self._dataset,
+            target=target,
+            owners=self._policy.get("owners", {}),
+            adopted=self._adoption.digest if self._adoption else "",
+            has_gate=target in self._gates,
+            head=head,
+            source=source,
+            accepted=accepted,
+            decision=record,
+            withdrawal=self._withdrawal(target, head) if head else None,
+            requests=requests,
+            held_by=self._holders.of(self._dataset, head.entry.digest) if head else (),
+            problem=problem,
+        )
+        return line_of(facts, self._time, self._workspace.settings.expiry_warning)
+
+    def _withdrawal(self, target: str, head: RefHead) -> RefEntry | None:
+        """The entry that withdrew the version that a target names; None when none did."""
+        if not head.withdrawals.get(head.entry.digest):
+            return None
+        if head.entry.withdrawn == head.entry.digest:
+            return head.entry
+        entries = self._catalog.ref_log(self._dataset, target).before(head.entry)
+        return next((entry for entry in entries if entry.withdrawn == head.entry.digest), None)
+
+    def _acceptance(self, target: str, head: RefHead) -> Decision:
+        """The newest acceptance of the version that a target names: that of its promotion, or a later one."""
+        first = decision_of(head.move.attestation)
+        # The log holds a copy of the decision that it was promoted by, so a single one need not be read.
+        if self._decision_numbers(head.entry.digest).get(target, 0) > 1:
+            newest = self._decision(target, head.entry.digest)
+            if newest and newest.decision.accepted and newest.decision.at > first.at:
+                return newest.decision
+        return first
+
+    def _decision(self, target: str, digest: str) -> DecisionRecord | None:
+        """The newest decision of a target's gate about a version."""
+        number = self._decision_numbers(digest).get(target)
+        if number is None:
+            return None
+        statement = self._catalog.numbered_attestation(self._dataset, digest, target, number)
+        return DecisionRecord(statement_digest(statement), decision_of(statement))
+
+    def _decision_numbers(self, digest: str) -> Mapping[str, int]:
+        if digest not in self._numbers:
+            self._numbers[digest] = self._catalog.decision_numbers(self._dataset, digest)
+        return self._numbers[digest]
+
+    def _recorded_requests(self) -> dict[str, list[RecordedRequest]]:
+        """The requests of each target, the newest first."""
+        by_target: dict[str, list[RecordedRequest]] = {}
+        for recorded in reversed(self._catalog.recorded_requests(self._dataset)):
+            by_target.setdefault(recorded.target, []).append(recorded)
+        return by_target
+
+    def _requests(
+        self, head: RefHead | None, recorded: Sequence[RecordedRequest], gate: Callable[[], Gate]
+    ) -> list[RequestState]:
+        """The requests for a target that can still be answered, the newest of each version and policy first."""
+        states: dict[tuple[str, str], RequestState] = {}
+        for record in _since(recorded, head.move.at if head else "")[:REQUESTS]:
+            request = self._catalog.load_request(record)
+            about = (request.digest, request.policy)
+            named, moves = (head.entry.digest, head.entry.seq) if head else ("", 0)
+            if about in states or why_request_ended(request, policy=request.policy, named=named, moves=moves):
+                continue
+            if not self._catalog.has_version(self._dataset, request.digest):
+                continue  # nobody can promote it
+            with self._unreadable.skip(self._dataset):
+                if gate().policy == request.policy:
+                    states[about] = self._request_state(record, request, gate())
+        return list(states.values())
+
+    def _request_state(self, record: RecordedRequest, request: ApprovalRequest, gate: Gate) -> RequestState:
+        required = (requirement.params for requirement in gate.requirements if requirement.check == APPROVAL)
+        parameters = ApprovalParameters.model_validate(next(required, {}))
+        answers = self._catalog.approvals(request) if record.answers else []
+        last = last_answers(request, answers, parameters).values()
+        owners = self._policy.get("owners", {})
+        counted = [answer for answer in last if not why_answer_is_void(answer, request, parameters, owners)]
+        declined = [answer for answer in counted if not answer.approved]
+        return RequestState(
+            request,
+            tuple(sorted(counted, key=lambda answer: answer.at)),
+            parameters.groups,
+            parameters.count - len(counted),
+            f"{declined[-1].approver.name}: {declined[-1].reason}" if declined else "",
+            lapsed_at(self._workspace, request) if record.waits else "",
+        )
+
+    def _policy_requests(self, adoption: PolicyEntry, recorded: Sequence[RecordedRequest]) -> list[RequestState]:
+        """The requests to replace the policy in force, the oldest first. An adoption ends all earlier ones."""
+        states = []
+        for record in reversed(_since(recorded, adoption.at)[:REQUESTS]):
+            request = self._catalog.load_request(record)
+            if request.after != adoption.seq:
+                continue
+            if rule_of(adoption.policy) is None:
+                states.append(RequestState(request))
+                continue
+            answers = self._catalog.approvals(request) if record.answers else []
+            agreed = agreement(adoption.policy, request, answers)
+            counted = (*agreed.agreed, *agreed.declined)
+            declined = f"{agreed.declined[-1].approver.name}: {agreed.declined[-1].reason}" if agreed.declined else ""
+            missing = agreed.count - len(agreed.agreed)
+            states.append(RequestState(request, counted, agreed.groups, missing, declined))
+        return states
+
+    def _policy_changes(
+        self, adoption: PolicyEntry | None, latest: RefHead | None
+    ) -> tuple[tuple[PolicyChange, ...], tuple[PolicyChange, ...]]:
+        """How the policy in the spec of `latest` differs from the adopted one, and what changed since it was that."""
+        if latest is None:
+            return (), ()
+        canonical = self._catalog.spec(self._dataset, latest.entry.digest)
+        # Reading a spec takes milliseconds, and there is nothing to compare in most.
+        is_same = canonical is not None and adoption and adoption.policy == policy_within(canonical)
+        if is_same and canonical and canonical.get("stagegate") == VERSION:
+            return (), ()
+        spec = spec_beside(self._catalog, self._dataset, latest.entry.digest)
+        return proposed_changes(self._workspace, spec), changes_since(self._workspace, spec)
+
+
+def _ref_status(ref: str, head: RefHead | None, requests: Sequence[RequestState]) -> RefStatus:
+    waits = tuple(
+        state.request
+        for state in reversed(requests)
+        if state.missing > 0 and not state.declined and not state.lapsed_at
     )
+    if head is None:
+        return RefStatus(ref, "", "", "", waits)
+    return RefStatus(ref, head.entry.digest, head.move.at, str(head.move.who), waits)
+
+
+def _since(recorded: Sequence[RecordedRequest], at: str) -> Sequence[RecordedRequest]:
+    """The requests since a moment, and those of nodes whose clocks may be behind. Earlier ones ended then."""
+    if not at:
+        return recorded
+    begin = f"{moment(at) - CLOCKS_DIFFER:{REQUEST_TIME}}"
+    return [record for record in recorded if record.id >= begin]
+
+
+def _extends(gate: object) -> str:
+    """The gate below of a gate as a policy has it; empty when it extends none."""
+    below = gate.get("extends") if isinstance(gate, Mapping) else None
+    return below if isinstance(below, str) else ""
