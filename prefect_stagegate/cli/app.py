@@ -10,6 +10,7 @@ import shlex
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,7 @@ COMMANDS = {
             "Exit with 0 only when this node holds the version that the catalog names, complete.",
         ),
         "agent": ("fleet:agent", "Keep this node's versions current, and its record in the catalog young."),
-        "serve": ("", "Serve this node's blobs to other nodes of its site."),
+        "serve": ("serve:pages", "Show the catalog as read-only pages for a browser, until it is stopped."),
     },
     "Compare environments": {
         "env": ("", "Capture this environment, or show how two of them differ."),
@@ -145,7 +146,7 @@ SUBCOMMANDS = {
         ),
     },
 }
-"""The subcommands of commands that have no function of their own; as `COMMANDS`."""
+"""The subcommands of commands; as `COMMANDS`. Most of these commands have no function of their own."""
 
 
 def command_line(words: Sequence[str]) -> App:
@@ -177,15 +178,25 @@ def _add_commands(
 ) -> None:
     overview = _asks_for_overview(words)
     for order, (name, (function, line)) in enumerate(commands.items()):
-        common = {**settings, "name": name, "help_epilogue": "", "sort_key": order}
+        common = {
+            **settings,
+            "name": name,
+            "help_epilogue": "",
+            "sort_key": order,
+            **({"help": line} if overview else {}),
+        }
         if name in SUBCOMMANDS and not prefix:
-            sub = App(**common, help=line, version_flags=[], group_commands=Group("Commands"))
+            # With a function of its own, its help is that function's.
+            if not function:
+                common["help"] = line
+            sub = App(**common, version_flags=[], group_commands=Group("Commands"))
+            if function and words[:1] == [name]:
+                module, _, attribute = function.partition(":")
+                sub.default(getattr(import_module(f"prefect_stagegate.cli.{module}"), attribute))
             _add_commands(sub, SUBCOMMANDS[name], words[1:], prefix=f"{name} ")
             app.command(sub)
             continue
         path = f"{prefix}{name}"
-        if overview:
-            common["help"] = line
         if path in ARGUMENTS:
             common["usage"] = f"Usage: {program_name()} {path} {ARGUMENTS[path]}"
         app.command(f"prefect_stagegate.cli.{function}", **common)

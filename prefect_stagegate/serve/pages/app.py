@@ -1,15 +1,15 @@
 """The application that answers requests for pages: which address shows which page, and what errors look like.
 
-    /                                                      whose turn it is
-    /datasets                                              datasets × targets
-    /datasets/NAME                                         versions in time, turns, moves
-    /datasets/NAME/policy                                  gates, proposals, history
-    /datasets/NAME/compare?old=…&new=…                     two versions
-    /datasets/NAME/versions/HEX                            checks, expectations, profiles, lineage
-    /datasets/NAME/versions/HEX/files                      its files
-    /datasets/NAME/versions/HEX/decisions/TARGET/HEX       the report of a decision
-    /nodes, /nodes/NAME                                    what lies where
-    /style.css, /copy.js
+/                                                      whose turn it is
+/datasets                                              datasets × targets
+/datasets/NAME                                         versions in time, turns, moves
+/datasets/NAME/policy                                  gates, proposals, history
+/datasets/NAME/compare?old=…&new=…                     two versions
+/datasets/NAME/versions/HEX                            checks, expectations, profiles, lineage
+/datasets/NAME/versions/HEX/files                      its files
+/datasets/NAME/versions/HEX/decisions/TARGET/HEX       the report of a decision
+/nodes, /nodes/NAME                                    what lies where
+/style.css, /copy.js
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from typing import Any
 import anyio
 import anyio.to_thread
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, PlainTextResponse, Response
+from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
@@ -75,7 +75,8 @@ def pages_app(view: CatalogView, links: Links) -> ASGIApp:
         Route("/style.css", partial(_static, style, "text/css")),
         Route("/copy.js", partial(_static, script, "text/javascript")),
     ]
-    router = Router(routes, redirect_slashes=False, default=pages.endpoint(pages.nothing))
+    routes.append(Route("/{path:path}", pages.endpoint(pages.nothing)))
+    router = Router(routes, redirect_slashes=False)
     return _below(router, links.base)
 
 
@@ -151,7 +152,9 @@ class _Pages:
     def inbox(self, request: Request) -> Response:
         """Whose turn it is."""
         query = request.query_params
-        page = inbox_page(self._view, query.get("for", "")[:254], query.get("page", ""), everything=query.get("all", "") == "1")
+        page = inbox_page(
+            self._view, query.get("for", "")[:254], query.get("page", ""), everything=query.get("all", "") == "1"
+        )
         return self._response("inbox.html", "Inbox", page=page, link=self._link(request))
 
     def board(self, request: Request) -> Response:
@@ -164,7 +167,8 @@ class _Pages:
         name = _dataset(request)
         page = dataset_page(self._view, name, request.query_params.get("page", ""))
         status = self._view.status(name)
-        return self._response("dataset.html", "Datasets", page=page, status=status, link=self._link(request))
+        lines = status.lines if status else ()
+        return self._response("dataset.html", "Datasets", page=page, turns=lines, link=self._link(request))
 
     def policy(self, request: Request) -> Response:
         """The policy of a dataset."""
@@ -196,7 +200,9 @@ class _Pages:
         target, decision = request.path_params["target"], _digest(request.path_params["decision"])
         if not is_name(target):
             raise UnknownRef(f"{target[:80]!r} is no target")
-        page = to_html(report_of(self._view.workspace, find_decision_about(self._view.workspace, name, digest, target, decision)))
+        page = to_html(
+            report_of(self._view.workspace, find_decision_about(self._view.workspace, name, digest, target, decision))
+        )
         policy = _META_POLICY.search(page)
         own = html.unescape(policy[1]) if policy else "default-src 'none'; style-src 'unsafe-inline'"
         return HTMLResponse(page, headers={"Content-Security-Policy": own + _MORE_POLICY})

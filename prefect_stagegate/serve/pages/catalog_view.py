@@ -13,10 +13,10 @@ from prefect_stagegate.catalog.records import Records
 from prefect_stagegate.errors import StagegateError
 from prefect_stagegate.model import Evidence
 from prefect_stagegate.nodes import NodeRecord
+from prefect_stagegate.operations.gating.decisions import RecordedDecision, decision_line
 from prefect_stagegate.operations.gating.inbox import InboxLine
 from prefect_stagegate.operations.gating.status import DatasetStatus, inbox, status
 from prefect_stagegate.operations.workspace import Workspace
-from prefect_stagegate.operations.gating.decisions import RecordedDecision, decision_line
 from prefect_stagegate.serve.pages.copies import CopiedRecords
 from prefect_stagegate.serve.pages.kept import Bounded, Refreshed
 from prefect_stagegate.unreadable import UnreadableRecords
@@ -190,10 +190,10 @@ class CatalogView:
         names = self.catalog.datasets()
         unreadable = UnreadableRecords()
         statuses = []
-        for status, lost in self._readers.map(self._status, names):
+        for known, lost in self._readers.map(self._status, names):
             unreadable.update(lost)
-            statuses += [status] if status else []
-        in_order = tuple(line for status in statuses for line in status.lines)
+            statuses += [known] if known else []
+        in_order = tuple(line for known in statuses for line in known.lines)
         return Overview(tuple(names), tuple(inbox(statuses, unreadable)), in_order, unreadable)
 
     def _status(self, dataset: str) -> tuple[DatasetStatus | None, UnreadableRecords]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from contextlib import suppress
+from dataclasses import dataclass
 from itertools import islice
 
 from prefect_stagegate.errors import UsageError
@@ -123,7 +123,9 @@ def _columns(table: str, now: TableProfile, then: TableProfile) -> ColumnChanges
         then.rows,
         added=tuple(name for name in types if name not in before),
         removed=tuple(name for name in before if name not in types),
-        changed=tuple((name, before[name], types[name]) for name in types if before.get(name, types[name]) != types[name]),
+        changed=tuple(
+            (name, before[name], types[name]) for name in types if before.get(name, types[name]) != types[name]
+        ),
     )
 
 

@@ -111,5 +111,7 @@ def _drifts(rows: tuple[VersionRow, ...]) -> Sparkline | None:
     if not known:
         return None
     label = f"Drift, the largest distance of a column: {known[0]:.3f} to {known[-1]:.3f}; most {max(known):.3f}"
-    texts = [f"{digest_text(figure.digest)}: {'' if figure.drift is None else f'{figure.drift:.3f}'}" for figure in figures]
+    texts = [
+        f"{digest_text(figure.digest)}: {'' if figure.drift is None else f'{figure.drift:.3f}'}" for figure in figures
+    ]
     return sparkline(label, [(figure.drift, text) for figure, text in zip(figures, texts, strict=True)])

@@ -63,7 +63,7 @@ def serve_pages(
         bind,
         lambda url: started(f"{url}{links()}"),
         connections=CONNECTIONS,
-        http=_ImpatientProtocol,
+        http=ImpatientProtocol,
     )
 
 
@@ -82,13 +82,13 @@ def base_path(text: str) -> str:
     return path
 
 
-class _ImpatientProtocol(H11Protocol):
+class ImpatientProtocol(H11Protocol):
     """Cuts connections off that do nothing, or read so slowly that no response ends: uvicorn waits for ever."""
 
     _timer: TimerHandle | None = None
     _last: RequestResponseCycle | None = None
 
-    def connection_made(self, transport: BaseTransport) -> None:  # type: ignore[override]
+    def connection_made(self, transport: BaseTransport) -> None:
         """Begin to watch a new connection."""
         super().connection_made(transport)  # type: ignore[arg-type]
         self._timer = self.loop.call_later(IDLE_SECONDS, self._look)

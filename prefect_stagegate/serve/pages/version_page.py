@@ -56,6 +56,13 @@ class CheckRow:
     contact: str
     """The owner's contact; empty when the policy names none."""
 
+    @property
+    def about(self) -> tuple[str, ...]:
+        """The node and the target that it is about, where it is about one."""
+        binding = self.evidence.binding
+        target = f"for {binding['target']}" if binding.get("target") else ""
+        return tuple(filter(None, (binding.get("node", ""), target)))
+
 
 @dataclass(frozen=True, slots=True)
 class SourceLine:
@@ -227,9 +234,7 @@ def _checks(evidence: list[Evidence], spec: Spec | None) -> tuple[CheckRow, ...]
     return tuple(sorted(rows, key=lambda row: (_WORST_FIRST.index(row.evidence.outcome), row.evidence.check)))
 
 
-def _beside(
-    logs: dict[str, list[RefEntry]], spec: Spec | None, digest: str, wanted: str
-) -> tuple[str, str]:
+def _beside(logs: dict[str, list[RefEntry]], spec: Spec | None, digest: str, wanted: str) -> tuple[str, str]:
     """The target to compare the profiles with, and its version: the wanted one, else the last gate that has another."""
     targets = [wanted] if wanted else [*reversed(spec.gates if spec else {})]
     heads = {ref: entries[-1].digest for ref, entries in logs.items() if entries}
