@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from prefect_stagegate.catalog import Catalog, RefEntry
 from prefect_stagegate.catalog.records import Records
-from prefect_stagegate.errors import StagegateError
+from prefect_stagegate.errors import CatalogError, StagegateError, UsageError
 from prefect_stagegate.model import Evidence
 from prefect_stagegate.nodes import NodeRecord
 from prefect_stagegate.operations.gating.decisions import RecordedDecision, decision_line
@@ -202,7 +202,12 @@ class CatalogView:
 
         def read() -> tuple[DatasetStatus | None, UnreadableRecords]:
             unreadable = UnreadableRecords()
-            return next(iter(status(self.workspace, dataset, unreadable)), None), unreadable
+            try:
+                return next(iter(status(self.workspace, dataset, unreadable)), None), unreadable
+            except UsageError as error:
+                # As when no spec is stored beside the newest version: the other datasets still have a status.
+                unreadable.add(CatalogError(error.message, hint=error.hint, dataset=dataset))
+                return None, unreadable
 
         return self.kept(dataset, ("status", period), read)
 

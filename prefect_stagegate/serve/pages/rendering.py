@@ -9,6 +9,7 @@ from importlib.resources import files
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
 
 from prefect_stagegate.clock import moment, now, stamp
 from prefect_stagegate.readiness.wording import age_text
@@ -20,8 +21,8 @@ from prefect_stagegate.report.tables import HEIGHT, WIDTH, rows_text
 from prefect_stagegate.serve.pages import sparkline
 from prefect_stagegate.units import bytes_text, count_text, digest_text
 
-LONGEST = 2000
-"""Characters of one text that are shown."""
+LONGEST = 600
+"""Characters of one text that are shown; reports and `--json` have all."""
 _PACKAGE = "prefect_stagegate.serve.pages"
 
 
@@ -58,7 +59,9 @@ def _environment() -> Environment:
         finalize=_shown,
     )
     environment.tests["command"] = is_command
-    environment.filters.update(href=link_of, spans=spans, time=time_text, rows=rows_text, age=_age, cut=_cut)
+    environment.filters.update(
+        href=link_of, spans=spans, time=time_text, rows=rows_text, age=_age, cut=_cut, whole=_whole
+    )
     environment.filters.update(refused=refused_text, seconds=seconds_text, verdict=verdict_text)
     environment.filters.update(digest=digest_text, bytes=bytes_text, count=_count, json=_json)
     environment.globals.update(picture=(WIDTH, HEIGHT), spark=(sparkline.WIDTH, sparkline.HEIGHT))
@@ -66,8 +69,15 @@ def _environment() -> Environment:
 
 
 def _shown(value: object) -> object:
-    """What an expression shows: text without characters that act. Markup of macros is left as it is."""
-    return legible_text(value) if type(value) is str else value
+    """What an expression shows: text without characters that act, and not too long. Markup is left as it is."""
+    if type(value) is not str:
+        return value
+    return legible_text(value if len(value) <= LONGEST else f"{value[: LONGEST - 1]}…")
+
+
+def _whole(path: str) -> Markup:
+    """All of a path in a manifest, which has 3,072 bytes at most."""
+    return Markup(escape(legible_text(path)))
 
 
 def _age(text: str) -> str:
