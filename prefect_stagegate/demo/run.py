@@ -74,6 +74,8 @@ def _say_what_next(story: Story, folder: DemoFolder) -> None:
     story.type(f"export STAGEGATE_CATALOG={shlex.quote(str(folder.catalog))}")
     for words in (f"ls {DATASET}", f"history {DATASET}", f"show {DATASET}@production", "--help"):
         story.type(f"{_command()} {words}")
+    story.say("The same in a browser, with an inbox that says whose turn it is; Ctrl-C ends it:")
+    story.type(f"{_command()} serve")
 
 
 def _command() -> str:

@@ -8,10 +8,10 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from prefect_stagegate.catalog import Catalog, RefEntry
+from prefect_stagegate.catalog import Catalog, RefAction, RefEntry
 from prefect_stagegate.catalog.records import Records
 from prefect_stagegate.errors import CatalogError, StagegateError, UsageError
-from prefect_stagegate.model import Evidence
+from prefect_stagegate.model import LATEST, DecisionOutcome, Evidence
 from prefect_stagegate.nodes import NodeRecord
 from prefect_stagegate.operations.gating.decisions import RecordedDecision, decision_line
 from prefect_stagegate.operations.gating.inbox import InboxLine
@@ -28,6 +28,10 @@ NODES_FRESH = 5.0
 """Seconds for which the nodes' records are believed."""
 OVERVIEW_FRESH, OVERVIEW_STALE = 10.0, 300.0
 """Seconds for which the overview is believed, and after which no older one is shown."""
+EVENTS = 12
+"""Events that the overview has."""
+NEWEST = 3
+"""Versions of a dataset whose decisions are among its events."""
 STATUS_SECONDS = 60
 """Seconds after which a dataset's status is derived again although no record of it is new."""
 READERS = 8
@@ -50,6 +54,22 @@ class VersionFigures:
 
 
 @dataclass(frozen=True, slots=True)
+class CatalogEvent:
+    """A move of a target, or a decision that did not accept."""
+
+    at: str
+    dataset: str
+    target: str
+    what: str
+    """A `RefAction`, or a decision's outcome."""
+    digest: str
+    who: str
+    why: str = ""
+    decision: str = ""
+    """The decision's id; empty for a move."""
+
+
+@dataclass(frozen=True, slots=True)
 class Overview:
     """What all datasets are at."""
 
@@ -59,7 +79,13 @@ class Overview:
     """The inbox: the line that needs somebody most first."""
     in_order: tuple[InboxLine, ...]
     """The same lines by dataset, and in the order of its targets."""
+    events: tuple[CatalogEvent, ...]
+    """What happened last, the newest first."""
     unreadable: UnreadableRecords
+
+
+_QUIET = frozenset((DecisionOutcome.ACCEPTED.value, "unreadable"))
+"""Decisions that are no events: a promotion follows an acceptance."""
 
 
 class _ViewedCatalog(Catalog):
@@ -189,12 +215,36 @@ class CatalogView:
     def _read_overview(self) -> Overview:
         names = self.catalog.datasets()
         unreadable = UnreadableRecords()
-        statuses = []
+        statuses, events = [], list[CatalogEvent]()
         for known, lost in self._readers.map(self._status, names):
             unreadable.update(lost)
             statuses += [known] if known else []
+            events += [] if known is None else self._events(known.dataset)
         in_order = tuple(line for known in statuses for line in known.lines)
-        return Overview(tuple(names), tuple(inbox(statuses, unreadable)), in_order, unreadable)
+        newest = tuple(sorted(events, key=lambda event: event.at, reverse=True)[:EVENTS])
+        return Overview(tuple(names), tuple(inbox(statuses, unreadable)), in_order, newest, unreadable)
+
+    def _events(self, dataset: str) -> list[CatalogEvent]:
+        """The last moves of a dataset's targets, and the decisions about its newest versions that did not accept."""
+
+        def read() -> list[CatalogEvent]:
+            events: list[CatalogEvent] = []
+            with UnreadableRecords().skip(dataset):  # the inbox's lines say which records can't be read
+                for ref in self.catalog.ref_names(dataset):
+                    moves = self.log(dataset, ref)[-EVENTS:] if ref != LATEST else []
+                    events += [_event(move) for move in moves]
+                staged = list(dict.fromkeys(move.digest for move in reversed(self.log(dataset, LATEST))))
+                for digest in staged[:NEWEST]:
+                    refused = [line for line in self.decisions(dataset, digest) if line.outcome not in _QUIET]
+                    events += [
+                        CatalogEvent(
+                            *(line.at, dataset, line.target, line.outcome, digest, line.requester, line.why, line.id)
+                        )
+                        for line in refused
+                    ]
+            return sorted(events, key=lambda event: event.at)[-EVENTS:]
+
+        return self.kept(dataset, "events", read)
 
     def _status(self, dataset: str) -> tuple[DatasetStatus | None, UnreadableRecords]:
         # Evidence ends by the clock alone; spread, so that not all datasets are read again in the same second.
@@ -210,6 +260,11 @@ class CatalogView:
                 return None, unreadable
 
         return self.kept(dataset, ("status", period), read)
+
+
+def _event(move: RefEntry) -> CatalogEvent:
+    about = move.withdrawn if move.action is RefAction.WITHDRAW else move.digest
+    return CatalogEvent(move.at, move.dataset, move.ref, move.action.value, about, str(move.who), move.reason)
 
 
 def _furthest(evidence: Iterable[Evidence]) -> float | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from prefect_stagegate.errors import ExitCode
 from prefect_stagegate.operations.gating.inbox import InboxLine, TargetStanding
-from prefect_stagegate.serve.pages.catalog_view import CatalogView
+from prefect_stagegate.serve.pages.catalog_view import CatalogEvent, CatalogView
 from prefect_stagegate.serve.pages.slices import Slice, slice_of
 from prefect_stagegate.unreadable import UnreadableRecords
 
@@ -31,6 +31,8 @@ class InboxPage:
     """Whom the lines are for; empty for everybody's."""
     is_everything: bool
     """Whether lines that need nobody are among them."""
+    events: tuple[CatalogEvent, ...]
+    """What happened last, the newest first."""
     age: float
     """Seconds since the catalog was read."""
     unreadable: UnreadableRecords
@@ -69,6 +71,7 @@ def inbox_page(view: CatalogView, person: str, number: str, *, everything: bool)
         tuple(sorted(counts.items(), key=lambda count: count[0].rank)),
         person,
         everything,
+        () if person else overview.events,
         age,
         overview.unreadable,
     )

@@ -77,7 +77,7 @@ def _shown(value: object) -> object:
 
 def _whole(path: str) -> Markup:
     """All of a path in a manifest, which has 3,072 bytes at most."""
-    return Markup(escape(legible_text(path)))
+    return escape(legible_text(path))
 
 
 def _age(text: str) -> str:
