@@ -52,7 +52,7 @@ COMMANDS = {
         "doctor": ("doctor:doctor", "Try each source of a spec, and say how to fix those that fail."),
         "status": (
             "status:status",
-            "Show each target's version, waiting requests and proposed policies.",
+            "Show where each target stands, whose turn it is, and the next command.",
         ),
         "ls": ("look:ls", "List datasets, their versions and refs, and what this node holds."),
         "show": ("look:show", "Show one version: its digest, its size and its entries."),

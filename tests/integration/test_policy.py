@@ -25,6 +25,7 @@ from prefect_stagegate.operations.gating.validate import validate
 from prefect_stagegate.operations.staging.stage import stage
 from prefect_stagegate.operations.workspace import no_passphrase, open_workspace
 from prefect_stagegate.readiness.records.signing import SigningKey, read_signing_key
+from prefect_stagegate.units import digest_text
 from tests.support.gates import preview_check, put_approval
 from tests.support.scenario import ADA, INES, Scenario
 
@@ -194,8 +195,8 @@ def test_version_of_an_older_spec_is_told_in_one_sentence(
     assert "stagegate stage SPEC" in shown
     assert "proposed" not in shown
     assert "loosened" not in shown
-    assert scenario.run("status") == 0
-    assert "latest was staged under an older spec than that of policy 2" in capsys.readouterr().out
+    assert scenario.run("status") == 4
+    assert "latest was staged under an older spec than that of policy 2" in " ".join(capsys.readouterr().out.split())
     assert scenario.run("stage", str(newer)) == 0
     assert scenario.run("check", "things", "--gate", "production") == 4
     assert "older spec" not in capsys.readouterr().out
@@ -258,9 +259,13 @@ def test_policy_that_this_release_can_t_read_is_named_and_left(
         CorruptRecord, match=r"policy sha256:\w{12}.* can't be read by this release.*came_with_a_plugin"
     ):
         check(scenario.node(), THINGS, "production")
-    for words in (["status"], ["stage", str(scenario.spec_file())], ["policy", "history", "things"]):
-        assert scenario.run(*words) == 0
-        assert "of things can't be read by this release" in capsys.readouterr().out
+    for words, code in (
+        (["status"], 4),
+        (["stage", str(scenario.spec_file())], 0),
+        (["policy", "history", "things"], 0),
+    ):
+        assert scenario.run(*words) == code
+        assert "of things can't be read by this release" in " ".join(capsys.readouterr().out.split())
     assert scenario.run("policy", "adopt", str(scenario.spec_file()), "--reason", "the plugin is gone") == 0
     assert check(scenario.node(), THINGS, "production").outcome is DecisionOutcome.WAITING
 
@@ -281,17 +286,17 @@ def test_spec_that_this_release_can_t_read_is_named(
 def test_status_tells_what_waits_and_what_is_proposed(
     scenario: PolicyScenario, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    scenario.deliver("one", policy=RULE)
+    first = scenario.deliver("one", policy=RULE).digest
     check(scenario.node(), THINGS, "production")
     adopt(scenario.node(), scenario.spec_file("lax.yaml", gates=LAX), reason="in a hurry")
     digest = scenario.deliver("two", gates=LAX, policy=RULE).digest
-    assert scenario.run("status") == 0
+    assert scenario.run("status") == 4
     output = capsys.readouterr().out
-    assert "production   no version yet" in output
-    assert "waits for approval since" in output
+    assert "things@production     no version yet" in output
+    assert f"stagegate approve things@{digest_text(first)} --to production" in output
     assert "stagegate policy approve things" in output
     assert "loosened   gate production: approval is no longer required" in output
-    assert scenario.run("status", "things", "--json") == 0
+    assert scenario.run("status", "things", "--json") == 4
     (status,) = json.loads(capsys.readouterr().out)
     assert status["refs"][0] | {"at": "", "by": ""} == {
         "ref": "latest",
@@ -307,11 +312,13 @@ def test_status_leaves_out_a_request_that_an_adoption_ended(
 ) -> None:
     scenario.deliver("one")
     check(scenario.node(), THINGS, "production")
-    assert scenario.run("status") == 0
-    assert "waits for approval since" in capsys.readouterr().out
+    assert scenario.run("status") == 4
+    assert "stagegate approve things@" in capsys.readouterr().out
     adopt(scenario.node(), scenario.spec(gates=SHORT), reason="less")
-    assert scenario.run("status") == 0
-    assert "waits for approval since" not in capsys.readouterr().out
+    assert scenario.run("status") == 4
+    output = capsys.readouterr().out
+    assert "stagegate approve things@" not in output
+    assert "the policy changed since the gate decided" in " ".join(output.split())
 
 
 # ── adoption ────────────────────────────────────────────────────────────────────────────────────────────────────────

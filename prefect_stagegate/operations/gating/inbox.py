@@ -94,6 +94,8 @@ class ActionKind(StrEnum):
     """Ask the gate."""
     PROMOTE = "promote"
     """Move the target to the version that its gate accepted."""
+    RETURN = "return"
+    """Go back to an earlier version, or bring a better one: the version that the target names was withdrawn."""
     READ = "read"
     """Find out what is wrong with a record."""
 

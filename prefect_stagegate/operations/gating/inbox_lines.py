@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from prefect_stagegate.catalog import RefEntry, RefHead
 from prefect_stagegate.clock import moment, stamp
@@ -28,9 +29,11 @@ from prefect_stagegate.operations.gating.inbox import (
     TargetStanding,
     report_command,
 )
+from prefect_stagegate.operations.gating.withdraw import version_failures
 from prefect_stagegate.readiness import CHECKS
 from prefect_stagegate.readiness.base import Renewal
 from prefect_stagegate.readiness.context import addresses_of
+from prefect_stagegate.readiness.records.attest import read_decision, statement_digest
 from prefect_stagegate.readiness.wording import listed
 from prefect_stagegate.report import Person, reason_of
 from prefect_stagegate.units import digest_text
@@ -54,10 +57,15 @@ class RequestState:
 
 @dataclass(frozen=True, slots=True)
 class DecisionRecord:
-    """A decision with the id of its attestation."""
+    """A decision with its attestation."""
 
-    id: str
     decision: Decision
+    statement: Mapping[str, Any]
+
+    @property
+    def id(self) -> str:
+        """The decision's id. Computed when it is asked for: that takes milliseconds."""
+        return statement_digest(self.statement)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,6 +77,7 @@ class TargetFacts:
     owners: Mapping[str, str]
     adopted: str
     """`sha256:<hex>` of the adopted policy."""
+    adopted_at: str
     has_gate: bool
     head: RefHead | None
     source: RefEntry | None
@@ -197,13 +206,8 @@ def _findings(
 
 def _of_accepted(facts: TargetFacts, accepted: AcceptedVersion, now: datetime, warning: float) -> Iterator[_Finding]:
     again = _command("check", facts, accepted.digest)
-    withdrawal = facts.withdrawal
-    if withdrawal:
-        command = f"stagegate rollback {facts.dataset}@{facts.target} --reason TEXT"
-        owners = _owners(facts, ("data",))
-        reason = f"withdrawn: {withdrawal.reason}"
-        action = PendingAction(ActionKind.REPAIR, owners, withdrawal.at, reason, command, accepted.digest)
-        yield _Finding(TargetStanding.WITHDRAWN, (action,))
+    if facts.withdrawal:
+        yield _Finding(TargetStanding.WITHDRAWN, (_return(facts, facts.withdrawal),))
     if not accepted.ends or facts.accepted is None:
         return
     ending = next(evidence for evidence in facts.accepted.checks if evidence.check == accepted.ends_check)
@@ -220,35 +224,36 @@ def _of_accepted(facts: TargetFacts, accepted: AcceptedVersion, now: datetime, w
         yield _Finding(TargetStanding.ENDING, (action,))
 
 
+def _return(facts: TargetFacts, withdrawal: RefEntry) -> PendingAction:
+    """What the withdrawal of the version that a target names asks for."""
+    failed = version_failures(read_decision(withdrawal.attestation)) if withdrawal.attestation else ()
+    return PendingAction(
+        ActionKind.RETURN,
+        _owners(facts, dict.fromkeys(evidence.owner for evidence in failed) or ("data",)),
+        withdrawal.at,
+        f"withdrawn by {withdrawal.who.name}: {withdrawal.reason}",
+        f"stagegate rollback {facts.dataset}@{facts.target} --reason TEXT",
+        withdrawal.withdrawn,
+        tuple(evidence.check for evidence in failed),
+    )
+
+
 def _of_decision(
     facts: TargetFacts, digest: str, proposed: ProposedVersion | None, now: datetime
 ) -> Iterator[_Finding]:
     """What the newest decision about the version that would come next, or about the accepted one, asks for."""
     record = facts.decision
-    check = _command("check", facts, digest)
-    if record is None:
+    if record is None or not _is_current(record.decision, facts, now):
         if proposed:
-            asker = (Person("whoever brought it", _name(proposed.by)),)
-            reason = "the gate has not decided about it"
-            action = PendingAction(ActionKind.CHECK, asker, proposed.since, reason, check, digest)
-            yield _Finding(TargetStanding.UNCHECKED, (action,))
+            yield _Finding(TargetStanding.UNCHECKED, (_check(facts, proposed),))
         return
-    decision, asker = record.decision, (Person("whoever asked", record.decision.requester),)
-    if not _is_current(decision, facts, now):
-        if proposed:
-            expired = decision.adopted == facts.adopted
-            reason = "its acceptance expired" if expired else "the policy changed since the gate decided"
-            since = decision.expires if expired else ""
-            action = PendingAction(ActionKind.CHECK, asker, since, reason, check, digest)
-            yield _Finding(TargetStanding.UNCHECKED, (action,))
-        return
+    decision = record.decision
+    if facts.withdrawal and digest == facts.withdrawal.withdrawn and not decision.accepted:
+        return  # it is why the version was withdrawn
     match decision.outcome:
         case DecisionOutcome.ACCEPTED:
             if proposed:
-                reinstate = " --reinstate" if proposed.withdrawn else ""
-                promote = f"stagegate promote {facts.dataset}@{digest_text(digest)} --to {facts.target}{reinstate}"
-                action = PendingAction(ActionKind.PROMOTE, asker, decision.at, reason_of(decision), promote, digest)
-                yield _Finding(TargetStanding.ACCEPTED, (action,))
+                yield _Finding(TargetStanding.ACCEPTED, (_promotion(facts, decision, proposed),))
         case DecisionOutcome.REFUSED:
             yield _Finding(TargetStanding.REFUSED, tuple(_repairs(facts, record)))
         case DecisionOutcome.INCONCLUSIVE:
@@ -257,13 +262,34 @@ def _of_decision(
             yield _of_request(facts, record)
 
 
+def _check(facts: TargetFacts, proposed: ProposedVersion) -> PendingAction:
+    """Asking the gate about a version that it has not decided about, or not under what counts now."""
+    command = _command("check", facts, proposed.digest)
+    if facts.decision is None:
+        bringer = (Person("whoever brought it", _name(proposed.by)),)
+        reason = "the gate has not decided about it"
+        return PendingAction(ActionKind.CHECK, bringer, proposed.since, reason, command, proposed.digest)
+    decision = facts.decision.decision
+    expired = decision.adopted == facts.adopted
+    reason = "its acceptance expired" if expired else "the policy changed since the gate decided"
+    since = decision.expires if expired else facts.adopted_at
+    return PendingAction(ActionKind.CHECK, _asker(decision), since, reason, command, decision.digest)
+
+
+def _promotion(facts: TargetFacts, decision: Decision, proposed: ProposedVersion) -> PendingAction:
+    reinstate = " --reinstate" if proposed.withdrawn else ""
+    command = f"stagegate promote {facts.dataset}@{digest_text(decision.digest)} --to {facts.target}{reinstate}"
+    return PendingAction(
+        ActionKind.PROMOTE, _asker(decision), decision.at, reason_of(decision), command, decision.digest
+    )
+
+
 def _of_request(facts: TargetFacts, record: DecisionRecord) -> _Finding:
     """What a decision that waits for an approval asks for, by the answers so far."""
     decision = record.decision
     about = (decision.digest, decision.policy)
     state = next((state for state in facts.requests if (state.request.digest, state.request.policy) == about), None)
-    asker = (Person("whoever asked", decision.requester),)
-    check = _command("check", facts, decision.digest)
+    asker, check = _asker(decision), _command("check", facts, decision.digest)
     if state is None or state.lapsed_at:
         why = f"the request lapsed {state.lapsed_at[:16]}Z" if state else "there is no request that can be answered"
         action = PendingAction(ActionKind.CHECK, asker, decision.at, why, check, decision.digest, ("approval",))
@@ -283,11 +309,7 @@ def _of_request(facts: TargetFacts, record: DecisionRecord) -> _Finding:
 
 def _approval(facts: TargetFacts, state: RequestState) -> PendingAction:
     request = state.request
-    answered = {person_key(answer.approver.name) for answer in state.answers}
-    people = tuple(
-        Person(person.role, ", ".join(address for address in _addresses(person) if person_key(address) not in answered))
-        for person in _owners(facts, state.groups or (ANYBODY,))
-    )
+    people = _remaining(facts.owners, state)
     more = f"{state.missing} more approvals" if state.missing > 1 else "an approval"
     return PendingAction(
         ActionKind.APPROVE,
@@ -305,9 +327,8 @@ def _repairs(facts: TargetFacts, record: DecisionRecord) -> Iterator[PendingActi
     """An action for each owner of checks that kept the gate from accepting."""
     decision, command = record.decision, report_command(record.id)
     if decision.declined:
-        asker = (Person("whoever asked", decision.requester),)
-        reason = reason_of(decision)
-        yield PendingAction(ActionKind.REPAIR, asker, decision.at, reason, command, decision.digest, ("approval",))
+        about = (decision.at, reason_of(decision), command, decision.digest, ("approval",))
+        yield PendingAction(ActionKind.REPAIR, _asker(decision), *about)
         return
     by_owner: dict[str, list[Evidence]] = {}
     worst = Outcome.FAIL if decision.outcome is DecisionOutcome.REFUSED else Outcome.INCONCLUSIVE
@@ -340,12 +361,23 @@ def unreadable_line(dataset: str, target: str, problem: str) -> InboxLine:
     )
 
 
-def _owners(facts: TargetFacts, roles: Sequence[str]) -> tuple[Person, ...]:
+def _asker(decision: Decision) -> tuple[Person, ...]:
+    return (Person("whoever asked", decision.requester),)
+
+
+def _owners(facts: TargetFacts, roles: Iterable[str]) -> tuple[Person, ...]:
     return tuple(Person(role, ", ".join(addresses_of(facts.owners, role))) for role in roles)
 
 
-def _addresses(person: Person) -> list[str]:
-    return [address.strip() for address in person.contact.split(",") if address.strip()]
+def _remaining(owners: Mapping[str, str], state: RequestState) -> tuple[Person, ...]:
+    """The groups that may answer a request, without those who have answered."""
+    answered = {person_key(answer.approver.name) for answer in state.answers}
+    people = []
+    for group in state.groups or (ANYBODY,):
+        addresses = addresses_of(owners, group)
+        left = [address for address in addresses if person_key(address) not in answered]
+        people += [Person(group, ", ".join(left))] if left or not addresses else []
+    return tuple(people)
 
 
 def _command(verb: str, facts: TargetFacts, digest: str) -> str:
@@ -382,15 +414,10 @@ def policy_line(
             command = "stagegate policy adopt SPEC --reason TEXT"
             actions.append(PendingAction(ActionKind.AGREE, asker, since, done, command, request.digest))
             continue
-        answered = {person_key(answer.approver.name) for answer in state.answers}
-        people = tuple(
-            Person(group, ", ".join(a for a in addresses_of(owners, group) if person_key(a) not in answered))
-            for group in (state.groups or (ANYBODY,))
-        )
         actions.append(
             PendingAction(
                 ActionKind.AGREE,
-                people,
+                _remaining(owners, state),
                 request.at,
                 f"{request.requester.name} proposes another policy",
                 f"stagegate policy approve {dataset} --policy {digest_text(request.digest)}",

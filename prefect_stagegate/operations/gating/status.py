@@ -40,7 +40,7 @@ from prefect_stagegate.readiness.checks.approval import (
     why_answer_is_void,
     why_request_ended,
 )
-from prefect_stagegate.readiness.records.attest import decision_of, statement_digest
+from prefect_stagegate.readiness.records.attest import read_decision
 from prefect_stagegate.readiness.run import CLOCKS_DIFFER
 from prefect_stagegate.spec import Gate
 from prefect_stagegate.spec.models import VERSION
@@ -156,6 +156,8 @@ class _DatasetReader:
         self._gates: Mapping[str, Any] = self._policy.get("gates", {})
         self._numbers: dict[str, Mapping[str, int]] = {}
         """How many decisions each target's gate made about a version."""
+        self._decisions: dict[tuple[str, str], DecisionRecord] = {}
+        """The newest decision of a target's gate about a version."""
         self._problems: dict[str, str] = {}
         """Why the log of a ref can't be read."""
 
@@ -215,8 +217,10 @@ class _DatasetReader:
         problem, accepted, record = "", None, None
         try:
             accepted = self._acceptance(target, head) if head else None
-            about = source.digest if source and target in self._gates else head.entry.digest if head else ""
-            record = self._decision(target, about) if about else None
+            if head and (source is None or target not in self._gates or source.digest == head.entry.digest):
+                record = self._decision(target, head.entry.digest, accepted)
+            elif source:
+                record = self._decision(target, source.digest)
         except CatalogError as error:
             self._unreadable.add(error, self._dataset)
             problem = error.message
@@ -225,6 +229,7 @@ class _DatasetReader:
             target=target,
             owners=self._policy.get("owners", {}),
             adopted=self._adoption.digest if self._adoption else "",
+            adopted_at=self._adoption.at if self._adoption else "",
             has_gate=target in self._gates,
             head=head,
             source=source,
@@ -248,21 +253,20 @@ class _DatasetReader:
 
     def _acceptance(self, target: str, head: RefHead) -> Decision:
         """The newest acceptance of the version that a target names: that of its promotion, or a later one."""
-        first = decision_of(head.move.attestation)
-        # The log holds a copy of the decision that it was promoted by, so a single one need not be read.
-        if self._decision_numbers(head.entry.digest).get(target, 0) > 1:
-            newest = self._decision(target, head.entry.digest)
-            if newest and newest.decision.accepted and newest.decision.at > first.at:
-                return newest.decision
-        return first
+        first = read_decision(head.move.attestation)
+        newest = self._decision(target, head.entry.digest, first)
+        return newest.decision if newest and newest.decision.accepted else first
 
-    def _decision(self, target: str, digest: str) -> DecisionRecord | None:
-        """The newest decision of a target's gate about a version."""
-        number = self._decision_numbers(digest).get(target)
-        if number is None:
+    def _decision(self, target: str, digest: str, known: Decision | None = None) -> DecisionRecord | None:
+        """The newest decision of a target's gate about a version; None when there is none but the known one."""
+        number = self._decision_numbers(digest).get(target, 0)
+        # The log holds a copy of the decision that the version was promoted by, so a single one need not be read.
+        if number <= (1 if known else 0):
             return None
-        statement = self._catalog.numbered_attestation(self._dataset, digest, target, number)
-        return DecisionRecord(statement_digest(statement), decision_of(statement))
+        if (target, digest) not in self._decisions:
+            statement = self._catalog.numbered_attestation(self._dataset, digest, target, number)
+            self._decisions[target, digest] = DecisionRecord(read_decision(statement), statement)
+        return self._decisions[target, digest]
 
     def _decision_numbers(self, digest: str) -> Mapping[str, int]:
         if digest not in self._numbers:

@@ -59,8 +59,18 @@ class AttestedDecision:
 
 
 @cache
+def _verifier() -> Mapping[str, str]:
+    return {"name": "prefect-stagegate", "version": version("prefect-stagegate")}  # reads files
+
+
+@cache
 def _adapter() -> TypeAdapter[AttestedDecision]:
     return TypeAdapter(AttestedDecision)  # late: it takes as long as a dozen modules, and staging attests nothing
+
+
+@cache
+def _decision_adapter() -> TypeAdapter[Decision]:
+    return TypeAdapter(Decision)
 
 
 def attest(
@@ -70,8 +80,7 @@ def attest(
     approvals: Sequence[Approval] = (),
 ) -> dict[str, Any]:
     """Write a decision as a Statement of JSON values."""
-    verifier = {"name": "prefect-stagegate", "version": version("prefect-stagegate")}
-    attested = AttestedDecision(FORMAT, verifier, decision, environment, request, tuple(approvals))
+    attested = AttestedDecision(FORMAT, _verifier(), decision, environment, request, tuple(approvals))
     return {
         "_type": STATEMENT_TYPE,
         "subject": [{"name": decision.dataset, "digest": {"sha256": _hex(decision.digest)}}],
@@ -100,6 +109,30 @@ def decision_of(statement: Mapping[str, Any]) -> Decision:
         CorruptRecord: It isn't one of ours, or its parts contradict each other.
     """
     return read_statement(statement).decision
+
+
+def read_decision(statement: Mapping[str, Any]) -> Decision:
+    """The decision that a Statement holds, without a look at its environment: a thousandth of `decision_of`.
+
+    For listings, which decide nothing. The Statement's subject and result must be those of the decision.
+
+    Raises:
+        CorruptRecord: It isn't one of ours, or its parts contradict each other.
+    """
+    try:
+        extension = statement["predicate"]["stagegate"]
+        if extension["format"] != FORMAT:
+            raise _corrupt(f"its format is {extension['format']!r}, and this release reads {FORMAT}")
+        decision = _decision_adapter().validate_python(extension["decision"])
+        subject = [{"name": decision.dataset, "digest": {"sha256": _hex(decision.digest)}}]
+        if statement["subject"] != subject or statement["predicate"]["result"] != _result(decision):
+            raise _corrupt("its subject or result does not match the decision")
+    except (KeyError, TypeError) as error:
+        raise _corrupt(f"it has no field {error}") from error
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise _corrupt(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+    return decision
 
 
 def environment_of(statement: Mapping[str, Any]) -> Environment:
