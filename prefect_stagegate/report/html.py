@@ -29,18 +29,7 @@ def to_html(report: Report) -> str:
 
 
 @cache
-def stylesheet() -> str:
-    """The style sheet of the page, for other pages that look like it."""
-    source, _, _ = _environment().loader.get_source(_environment(), "report.html")  # type: ignore[union-attr]
-    return source.partition("<style>")[2].partition("</style>")[0]
-
-
 def _template() -> Template:
-    return _environment().get_template("report.html")
-
-
-@cache
-def _environment() -> Environment:
     # By default, Jinja escapes nothing and leaves a gap where the template misspells a field.
     environment = Environment(
         loader=PackageLoader("prefect_stagegate.report", "."),
@@ -54,7 +43,7 @@ def _environment() -> Environment:
     environment.filters.update(refused=refused_text, seconds=seconds_text, verdict=verdict_text)
     environment.filters.update(table=table_text, group=group_text, basis=basis_text, digest=digest_text)
     environment.globals.update(picture=(WIDTH, HEIGHT))
-    return environment
+    return environment.get_template("report.html")
 
 
 def link_of(text: str) -> str:

@@ -8,13 +8,13 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import BaseLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from prefect_stagegate.clock import moment, now, stamp
 from prefect_stagegate.readiness.wording import age_text
 from prefect_stagegate.report.expectations import refused_text, seconds_text, verdict_text
-from prefect_stagegate.report.html import link_of, stylesheet
+from prefect_stagegate.report.html import link_of
 from prefect_stagegate.report.legible import legible_text, one_line, spans, time_text
 from prefect_stagegate.report.model import is_command
 from prefect_stagegate.report.tables import HEIGHT, WIDTH, rows_text
@@ -34,7 +34,12 @@ def render(template: str, **values: Any) -> str:
 @cache
 def style() -> str:
     """The style sheet of all pages: the report's look, and what the pages have beside it."""
-    return stylesheet() + _static("pages.css")
+    loader: BaseLoader = PackageLoader("prefect_stagegate.report", ".")
+    environment = Environment(loader=loader, autoescape=True)
+    source, _, _ = loader.get_source(environment, "report.html")
+    of_report = source.partition("<style>")[2].partition("</style>")[0]
+    # As a template, since the report may include a part of its style from another file.
+    return environment.from_string(of_report).render() + _static("pages.css")
 
 
 @cache

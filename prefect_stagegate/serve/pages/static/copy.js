@@ -1,23 +1,20 @@
-"use strict";
-// Adds a button to each command that copies it. Without this script, a click on a command selects it.
+// Gives each command a button that copies it. Without scripts the page only lacks the buttons.
 for (const command of document.querySelectorAll("code.command")) {
   const button = document.createElement("button");
   button.type = "button";
   button.className = "copy";
   button.textContent = "Copy";
-  button.setAttribute("aria-label", "Copy: " + command.textContent.slice(0, 80));
   button.addEventListener("click", async () => {
+    let copied = true;
     try {
       await navigator.clipboard.writeText(command.textContent);
-      button.textContent = "Copied";
     } catch {
+      // Pages that came over plain HTTP have no clipboard: select the command, and copy the selection.
       getSelection().selectAllChildren(command);
-      button.textContent = "Selected";
+      copied = document.execCommand("copy");
     }
+    button.textContent = copied ? "Copied" : "Press Ctrl+C";
     setTimeout(() => { button.textContent = "Copy"; }, 2000);
   });
-  const line = document.createElement("span");
-  line.className = "line";
-  command.replaceWith(line);
-  line.append(command, button);
+  command.after(button);
 }
