@@ -109,6 +109,7 @@ ARGUMENTS = {
     "verify": "[OPTIONS] [DATASET@REF]",
     "limits": "[OPTIONS] [SPEC...]",
     "checks": "[OPTIONS] [CHECK]",
+    "serve": "[OPTIONS]",
     "env capture": "[OPTIONS] [FILE]",
     "env diff": "[OPTIONS] THERE [OTHER]",
 }
@@ -185,21 +186,21 @@ def _add_commands(
             "sort_key": order,
             **({"help": line} if overview else {}),
         }
-        if name in SUBCOMMANDS and not prefix:
-            # With a function of its own, its help is that function's.
-            if not function:
-                common["help"] = line
-            sub = App(**common, version_flags=[], group_commands=Group("Commands"))
-            if function and words[:1] == [name]:
-                module, _, attribute = function.partition(":")
-                sub.default(getattr(import_module(f"prefect_stagegate.cli.{module}"), attribute))
-            _add_commands(sub, SUBCOMMANDS[name], words[1:], prefix=f"{name} ")
-            app.command(sub)
-            continue
         path = f"{prefix}{name}"
         if path in ARGUMENTS:
             common["usage"] = f"Usage: {program_name()} {path} {ARGUMENTS[path]}"
-        app.command(f"prefect_stagegate.cli.{function}", **common)
+        if name not in SUBCOMMANDS or prefix:
+            app.command(f"prefect_stagegate.cli.{function}", **common)
+            continue
+        # With a function of its own, its help is that function's.
+        if not function:
+            common["help"] = line
+        sub = App(**common, version_flags=[], group_commands=Group("Commands"))
+        if function and words[:1] == [name]:
+            module, _, attribute = function.partition(":")
+            sub.default(getattr(import_module(f"prefect_stagegate.cli.{module}"), attribute))
+        _add_commands(sub, SUBCOMMANDS[name], words[1:], prefix=f"{name} ")
+        app.command(sub)
 
 
 def _asks_for_overview(words: Sequence[str]) -> bool:

@@ -35,7 +35,7 @@ def pages(
     Parameters
     ----------
     bind
-        Where to listen [STAGEGATE_PAGES_BIND, 127.0.0.1:8445]. Beyond this machine, it needs a token.
+        Where to listen [STAGEGATE_PAGES_BIND]; by default 127.0.0.1:8445. Beyond this machine, it needs a token.
     base_path
         The path below which the pages lie, behind a proxy [STAGEGATE_PAGES_BASE_PATH].
     token_file

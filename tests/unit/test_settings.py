@@ -61,6 +61,10 @@ def test_without_variables_everything_has_its_default(monkeypatch: pytest.Monkey
         verification_keys=(),
         reports=None,
         reports_url="",
+        pages_url="",
+        pages_bind="127.0.0.1:8445",
+        pages_base_path="",
+        pages_token_file=None,
     )
 
 
@@ -197,6 +201,7 @@ def test_an_empty_variable_means_the_default() -> None:
         ("STAGEGATE_NODE", "../gpu-1", "is no name of a node"),
         ("STAGEGATE_NODE_TIMEOUT", "5", "from 10 to 86400"),
         ("STAGEGATE_PEER_URL", "http://me:secret@gpu-1:8444", "is no address of a server"),
+        ("STAGEGATE_PAGES_URL", "https://me:secret@pages.example.org", "holds credentials"),
         ("STAGEGATE_CACHE", "~nobody-of-this-name/cache", "home"),
     ],
 )
