@@ -69,13 +69,14 @@ def _say_what_next(story: Story, folder: DemoFolder) -> None:
     for name in ("report", "cache", "catalog", "logs"):
         story.fact(name, near(getattr(folder, name)))
     story.say(f"Both servers are stopped. It took {story.seconds:.0f} s.")
+    story.title("What to look at in a browser")
+    places = f"--cache {shlex.quote(str(folder.cache))} --catalog {shlex.quote(str(folder.catalog))}"
+    story.type(f"{_command()} serve {places}")
     story.title("What to type next")
     story.type(f"export STAGEGATE_CACHE={shlex.quote(str(folder.cache))}")
     story.type(f"export STAGEGATE_CATALOG={shlex.quote(str(folder.catalog))}")
     for words in (f"ls {DATASET}", f"history {DATASET}", f"show {DATASET}@production", "--help"):
         story.type(f"{_command()} {words}")
-    story.say("The same in a browser, with an inbox that says whose turn it is; Ctrl-C ends it:")
-    story.type(f"{_command()} serve")
 
 
 def _command() -> str:
