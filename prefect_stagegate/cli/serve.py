@@ -16,7 +16,7 @@ from prefect_stagegate.settings import Settings
 def pages(
     *,
     bind: Annotated[str, Parameter(metavar="HOST:PORT")] = "",
-    base_path: Annotated[str, Parameter(metavar="PATH")] = "",
+    base_path: Annotated[str, Parameter(metavar="BASE")] = "",
     token_file: Annotated[Path | None, Parameter(metavar="FILE")] = None,
     insecure: Annotated[bool, Parameter(negative="")] = False,
     places: Places | None = None,

@@ -11,13 +11,17 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from prefect_stagegate.catalog import Catalog
+from prefect_stagegate.catalog.records import open_records
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.serve.pages.server import serve_pages
 from tests.support.page_server import get, page_server, text_of
+from tests.support.records import CountedRecords
 from tests.support.scenario import Scenario
 
 TOKEN = "0123456789abcdef0123"
@@ -163,6 +167,33 @@ def wait_for(url: str, text: str) -> str:
             break
         time.sleep(0.1)
     return response.body.decode()
+
+
+class _HangingRecords(CountedRecords):
+    """A store that stops answering."""
+
+    hangs = False
+
+    def keys(self, prefix: str) -> Iterator[str]:
+        """List, or wait."""
+        if self.hangs:
+            time.sleep(3)
+        return super().keys(prefix)
+
+
+def test_slow_store_costs_one_page_its_time_and_no_other(scenario: Scenario, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("prefect_stagegate.serve.pages.app.PAGE_SECONDS", 1.0)
+    scenario.deliver("one")
+    scenario.stage(dataset="other")
+    store = _HangingRecords(open_records(str(scenario.on["catalog"]), {}))
+    with page_server(replace(scenario.node(), catalog=Catalog(store))) as url:
+        assert "things" in text_of(f"{url}/datasets/things")
+        store.hangs = True
+        slow = get(f"{url}/datasets/other")
+        assert slow.status == 503
+        assert b"was not ready within 1 s" in slow.body
+        # What was read before still serves while the store hangs.
+        assert "things" in text_of(f"{url}/datasets/things")
 
 
 def test_damaged_records_are_named_and_the_rest_is_shown(scenario: Scenario) -> None:

@@ -118,6 +118,10 @@ def test_every_setting_can_be_set() -> None:
             "STAGEGATE_VERIFICATION_KEYS": f"ed25519:{'0' * 64}, ci.pub.pem",
             "STAGEGATE_REPORTS": "/srv/reports",
             "STAGEGATE_REPORTS_URL": "https://ci.example.org/reports",
+            "STAGEGATE_PAGES_URL": "https://data.example.org/stagegate",
+            "STAGEGATE_PAGES_BIND": "[::1]:8000",
+            "STAGEGATE_PAGES_BASE_PATH": "/stagegate",
+            "STAGEGATE_PAGES_TOKEN_FILE": "/etc/stagegate/pages-token",
             "PATH": "/bin",
         }
     )
@@ -161,6 +165,10 @@ def test_every_setting_can_be_set() -> None:
         verification_keys=("ed25519:" + "0" * 64, "ci.pub.pem"),
         reports=Path("/srv/reports"),
         reports_url="https://ci.example.org/reports",
+        pages_url="https://data.example.org/stagegate",
+        pages_bind="[::1]:8000",
+        pages_base_path="/stagegate",
+        pages_token_file=Path("/etc/stagegate/pages-token"),
     )
 
 

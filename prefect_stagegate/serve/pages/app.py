@@ -125,11 +125,11 @@ class _Pages:
         except UsageError as error:
             return self._error(404, "Nothing here", error.message, error.hint)
         except StagegateError as error:
-            log.warning("%s can't be shown: %s", request.url.path, error)
+            log.warning("%r can't be shown: %r", request.scope["path"], str(error))
             return self._error(503, "This can't be shown", error.message, error.hint)
         except Exception:
             # One page that can't be made must not end the others; its text may hold anything.
-            log.exception("%s can't be shown", request.url.path)
+            log.exception("%r can't be shown", request.scope["path"])
             return self._error(500, "This can't be shown", "The page has an error; the server's log has more.", "")
 
     def _error(self, status: int, title: str, problem: str, hint: str) -> Response:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Hashable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 from prefect_stagegate.catalog import Catalog, RefAction, RefEntry
 from prefect_stagegate.catalog.records import Records
@@ -32,6 +33,8 @@ EVENTS = 12
 """Events that the overview has."""
 NEWEST = 3
 """Versions of a dataset whose decisions are among its events."""
+FIRST_SECONDS = 5.0
+"""Seconds that a page waits for the first overview, before it shows a part of it."""
 STATUS_SECONDS = 60
 """Seconds after which a dataset's status is derived again although no record of it is new."""
 READERS = 8
@@ -82,6 +85,8 @@ class Overview:
     events: tuple[CatalogEvent, ...]
     """What happened last, the newest first."""
     unreadable: UnreadableRecords
+    unread: int = 0
+    """Datasets that were not read yet: after its start, the server checks all logs once."""
 
 
 _QUIET = frozenset((DecisionOutcome.ACCEPTED.value, "unreadable"))
@@ -103,6 +108,10 @@ class _ViewedCatalog(Catalog):
         """The same, read now."""
         unreadable = UnreadableRecords()
         return super().nodes(unreadable), unreadable
+
+
+_Known: TypeAlias = tuple[DatasetStatus | None, UnreadableRecords, list[CatalogEvent]]
+"""What is known of one dataset; without a status when its policy can't be read."""
 
 
 class _ProcessMemory(dict[str, str]):
@@ -138,11 +147,22 @@ class CatalogView:
         self._readers = ThreadPoolExecutor(READERS, "stagegate-pages")
         background = ThreadPoolExecutor(2, "stagegate-background")
         self.catalog.kept_nodes = Refreshed(self.catalog.read_nodes, background, fresh=NODES_FRESH)
+        self._begun: list[_Known] = []
+        """What the reading of the overview that goes on has read so far."""
         self._overview = Refreshed(self._read_overview, background, fresh=OVERVIEW_FRESH, stale=OVERVIEW_STALE)
 
+    def begin(self) -> None:
+        """Begin to read what all datasets are at."""
+        with suppress(TimeoutError, StagegateError):  # pages that need it say why
+            self._overview.get_with_age(first=0)
+
     def overview(self) -> tuple[Overview, float]:
-        """What all datasets are at, and how many seconds ago that was read."""
-        return self._overview.get_with_age()
+        """What all datasets are at, and how many seconds ago that was read; soon after the start, a part of it."""
+        try:
+            return self._overview.get_with_age(first=FIRST_SECONDS)
+        except TimeoutError:
+            names = self.catalog.datasets()
+            return self._overview_of(names, list(self._begun)), 0.0
 
     def status(self, dataset: str) -> DatasetStatus | None:
         """What one dataset is at; None when its policy can't be read."""
@@ -213,16 +233,30 @@ class CatalogView:
         return VersionFigures(digest, sums.files, sums.bytes, decisions, drift)
 
     def _read_overview(self) -> Overview:
-        names = self.catalog.datasets()
+        names, begun = self.catalog.datasets(), list[_Known]()
+        self._begun = begun
+        for known in self._readers.map(self._known, names):
+            begun.append(known)
+        return self._overview_of(names, begun)
+
+    def _known(self, dataset: str) -> _Known:
+        known, lost = self._status(dataset)
+        return known, lost, self._events(dataset) if known else []
+
+    def _overview_of(self, names: list[str], read: list[_Known]) -> Overview:
         unreadable = UnreadableRecords()
-        statuses, events = [], list[CatalogEvent]()
-        for known, lost in self._readers.map(self._status, names):
+        for _, lost, _ in read:
             unreadable.update(lost)
-            statuses += [known] if known else []
-            events += [] if known is None else self._events(known.dataset)
-        in_order = tuple(line for known in statuses for line in known.lines)
-        newest = tuple(sorted(events, key=lambda event: event.at, reverse=True)[:EVENTS])
-        return Overview(tuple(names), tuple(inbox(statuses, unreadable)), in_order, newest, unreadable)
+        statuses = [known for known, _, _ in read if known]
+        events = sorted((event for _, _, events in read for event in events), key=lambda event: event.at, reverse=True)
+        return Overview(
+            tuple(names),
+            tuple(inbox(statuses, unreadable)),
+            tuple(line for known in statuses for line in known.lines),
+            tuple(events[:EVENTS]),
+            unreadable,
+            len(names) - len(read),
+        )
 
     def _events(self, dataset: str) -> list[CatalogEvent]:
         """The last moves of a dataset's targets, and the decisions about its newest versions that did not accept."""

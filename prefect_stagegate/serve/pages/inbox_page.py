@@ -35,6 +35,8 @@ class InboxPage:
     """What happened last, the newest first."""
     age: float
     """Seconds since the catalog was read."""
+    unread: int
+    """Datasets that were not read yet."""
     unreadable: UnreadableRecords
 
 
@@ -48,6 +50,8 @@ class BoardPage:
     slice: Slice
     age: float
     """Seconds since the catalog was read."""
+    unread: int
+    """Datasets that were not read yet."""
     unreadable: UnreadableRecords
 
 
@@ -73,6 +77,7 @@ def inbox_page(view: CatalogView, person: str, number: str, *, everything: bool)
         everything,
         () if person else overview.events,
         age,
+        overview.unread,
         overview.unreadable,
     )
 
@@ -91,7 +96,7 @@ def board_page(view: CatalogView, number: str) -> BoardPage:
     order = {line.target: position for position, line in reversed(list(enumerate(overview.in_order)))}
     targets.sort(key=lambda target: (order.get(target, 0), target))
     rows = tuple((names[position], by_dataset[names[position]]) for position in cut.range)
-    return BoardPage(tuple(targets), rows, cut, age, overview.unreadable)
+    return BoardPage(tuple(targets), rows, cut, age, overview.unread, overview.unreadable)
 
 
 def needs_somebody(line: InboxLine) -> bool:

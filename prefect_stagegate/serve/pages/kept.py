@@ -85,8 +85,14 @@ class Refreshed(Generic[T]):
         """
         return self.get_with_age()[0]
 
-    def get_with_age(self) -> tuple[T, float]:
-        """The value, and how many seconds ago its reading began; as `get`."""
+    def get_with_age(self, first: float | None = None) -> tuple[T, float]:
+        """The value, and how many seconds ago its reading began; as `get`.
+
+        `first` is how many seconds to wait for the first value, or for one after a long time; None for any time.
+
+        Raises:
+            TimeoutError: It was not read within this time; its reading goes on.
+        """
         with self._lock:
             known = self._value
             if known and time.monotonic() - known[1] < self._fresh:
@@ -96,7 +102,7 @@ class Refreshed(Generic[T]):
             reading = self._reading
         usable = known is not None and time.monotonic() - known[1] < self._stale
         try:
-            reading.result(self._patience if usable else None)
+            reading.result(self._patience if usable else first)
         except (TimeoutError, StagegateError):
             # While a store does not answer, people still see what it said a moment ago.
             if not usable:

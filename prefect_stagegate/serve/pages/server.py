@@ -58,8 +58,11 @@ def serve_pages(
     own = urlsplit(workspace.settings.pages_url).hostname
     # Beyond loopback anybody's name may lead here; then the token, or the proxy, keeps strangers out.
     hosts = ([own] if own else []) if is_loopback(host) else None
+    view = CatalogView(workspace)
+    # Now, since the first reading checks all logs: the first page need not wait for it.
+    view.begin()
     run_server(
-        Guard(pages_app(CatalogView(workspace), links), token, hosts),
+        Guard(pages_app(view, links), token, hosts),
         bind,
         lambda url: started(f"{url}{links()}"),
         connections=CONNECTIONS,
