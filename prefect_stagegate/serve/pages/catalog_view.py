@@ -38,7 +38,7 @@ FIRST_SECONDS = 5.0
 STATUS_SECONDS = 60
 """Seconds after which a dataset's status is derived again although no record of it is new."""
 READERS = 8
-"""Versions that are read at a time for one page."""
+"""Versions, or datasets, that are read at a time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,6 +145,8 @@ class CatalogView:
         self._copies = copies[0]
         self._derived = Bounded(DERIVED)
         self._readers = ThreadPoolExecutor(READERS, "stagegate-pages")
+        # Of its own, so that a dataset's page does not wait for all datasets.
+        self._overview_readers = ThreadPoolExecutor(READERS, "stagegate-overview")
         background = ThreadPoolExecutor(2, "stagegate-background")
         self.catalog.kept_nodes = Refreshed(self.catalog.read_nodes, background, fresh=NODES_FRESH)
         self._begun: list[_Known] = []
@@ -201,8 +203,12 @@ class CatalogView:
         targets = self.targets(dataset)
 
         def read(digest: str) -> VersionFigures:
-            name = ("figures", digest)
-            return self.kept(dataset, name, lambda: self._figures(dataset, digest, targets.get(digest, [])))
+            try:
+                name = ("figures", digest)
+                return self.kept(dataset, name, lambda: self._figures(dataset, digest, targets.get(digest, [])))
+            except StagegateError as error:
+                # Not kept: the store may answer the next time.
+                return VersionFigures(digest, problem=error.message)
 
         return list(self._readers.map(read, digests))
 
@@ -223,19 +229,16 @@ class CatalogView:
         return self.kept(dataset, ("decisions", digest), read)
 
     def _figures(self, dataset: str, digest: str, targets: list[str]) -> VersionFigures:
-        try:
-            sums = self.catalog.sums(dataset, digest)
-            statements = [(target, self.catalog.attestation(dataset, digest, target)) for target in targets]
-            decisions = tuple(decision_line(dataset, digest, target, known) for target, known in statements if known)
-            drift = _furthest(self.catalog.evidence(dataset, digest))
-        except StagegateError as error:
-            return VersionFigures(digest, problem=error.message)
+        sums = self.catalog.sums(dataset, digest)
+        statements = [(target, self.catalog.attestation(dataset, digest, target)) for target in targets]
+        decisions = tuple(decision_line(dataset, digest, target, known) for target, known in statements if known)
+        drift = _furthest(self.catalog.evidence(dataset, digest))
         return VersionFigures(digest, sums.files, sums.bytes, decisions, drift)
 
     def _read_overview(self) -> Overview:
         names, begun = self.catalog.datasets(), list[_Known]()
         self._begun = begun
-        for known in self._readers.map(self._known, names):
+        for known in self._overview_readers.map(self._known, names):
             begun.append(known)
         return self._overview_of(names, begun)
 
@@ -262,38 +265,36 @@ class CatalogView:
         """The last moves of a dataset's targets, and the decisions about its newest versions that did not accept."""
 
         def read() -> list[CatalogEvent]:
-            events: list[CatalogEvent] = []
-            with UnreadableRecords().skip(dataset):  # the inbox's lines say which records can't be read
-                for ref in self.catalog.ref_names(dataset):
-                    moves = self.log(dataset, ref)[-EVENTS:] if ref != LATEST else []
-                    events += [_event(move) for move in moves]
-                staged = list(dict.fromkeys(move.digest for move in reversed(self.log(dataset, LATEST))))
-                for digest in staged[:NEWEST]:
-                    refused = [line for line in self.decisions(dataset, digest) if line.outcome not in _QUIET]
-                    events += [
-                        CatalogEvent(
-                            *(line.at, dataset, line.target, line.outcome, digest, line.requester, line.why, line.id)
-                        )
-                        for line in refused
-                    ]
+            refs = [ref for ref in self.catalog.ref_names(dataset) if ref != LATEST]
+            events = [_event(move) for ref in refs for move in self.log(dataset, ref)[-EVENTS:]]
+            staged = list(dict.fromkeys(move.digest for move in reversed(self.log(dataset, LATEST))))
+            for digest in staged[:NEWEST]:
+                refused = [line for line in self.decisions(dataset, digest) if line.outcome not in _QUIET]
+                events += [
+                    CatalogEvent(line.at, dataset, line.target, line.outcome, digest, line.requester, line.why, line.id)
+                    for line in refused
+                ]
             return sorted(events, key=lambda event: event.at)[-EVENTS:]
 
-        return self.kept(dataset, "events", read)
+        with UnreadableRecords().skip(dataset):  # the inbox's lines say which records can't be read
+            return self.kept(dataset, "events", read)
+        return []
 
     def _status(self, dataset: str) -> tuple[DatasetStatus | None, UnreadableRecords]:
         # Evidence ends by the clock alone; spread, so that not all datasets are read again in the same second.
         period = int((time.monotonic() + hash(dataset) % STATUS_SECONDS) / STATUS_SECONDS)
 
-        def read() -> tuple[DatasetStatus | None, UnreadableRecords]:
-            unreadable = UnreadableRecords()
+        key, unreadable = (dataset, self._copies.generation(dataset), "status", period), UnreadableRecords()
+        known: DatasetStatus | None = self._derived.get(key)
+        if known is None:
             try:
-                return next(iter(status(self.workspace, dataset, unreadable)), None), unreadable
+                known = next(iter(status(self.workspace, dataset, unreadable)), None)
             except UsageError as error:
                 # As when no spec is stored beside the newest version: the other datasets still have a status.
                 unreadable.add(CatalogError(error.message, hint=error.hint, dataset=dataset))
-                return None, unreadable
-
-        return self.kept(dataset, ("status", period), read)
+            if known and not unreadable.all:
+                self._derived.put(key, known)
+        return known, unreadable
 
 
 def _event(move: RefEntry) -> CatalogEvent:
