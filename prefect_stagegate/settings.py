@@ -399,7 +399,7 @@ class Settings:
     pages_base_path: str = _setting(
         "",
         "a path",
-        "The path below which `stagegate serve` shows the pages, behind a proxy; without it, the root.",
+        "The path below which `stagegate serve` shows the pages; without it, that of STAGEGATE_PAGES_URL.",
         str,
     )
     pages_token_file: Path | None = _setting(

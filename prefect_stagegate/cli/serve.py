@@ -37,7 +37,8 @@ def pages(
     bind
         Where to listen [STAGEGATE_PAGES_BIND]; by default 127.0.0.1:8445. Beyond this machine, it needs a token.
     base_path
-        The path below which the pages lie, behind a proxy [STAGEGATE_PAGES_BASE_PATH].
+        The path below which the pages lie, behind a proxy [STAGEGATE_PAGES_BASE_PATH]; by default that of
+        STAGEGATE_PAGES_URL.
     token_file
         Holds the token that readers give as their password; any user will do [STAGEGATE_PAGES_TOKEN_FILE].
     insecure

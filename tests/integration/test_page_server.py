@@ -229,12 +229,14 @@ def command(*words: str, **settings: str) -> Iterator[subprocess.Popen[str]]:
 
 def test_command_serves_and_ends_within_two_seconds(scenario: Scenario) -> None:
     scenario.deliver("one")
-    with command("--bind", "127.0.0.1:0", "--base-path", "/here", **scenario.environment()) as process:
+    settings = scenario.environment(STAGEGATE_PAGES_URL="https://data.example.org/here/")
+    with command("--bind", "127.0.0.1:0", **settings) as process:
         assert process.stdout
         line = process.stdout.readline()
         url = line.split(" at ")[1].strip()
         assert url.endswith("/here/")
         assert "things" in text_of(f"{url}datasets")
+        assert "things" in get(f"{url}datasets", Host="data.example.org").body.decode()
         # A connection that waits keeps nothing alive.
         address, port = url.removeprefix("http://").removesuffix("/here/").split(":")
         with socket.create_connection((address, int(port))) as idle:

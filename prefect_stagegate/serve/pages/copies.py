@@ -22,8 +22,10 @@ from prefect_stagegate.serve.pages.kept import Bounded, Refreshed
 
 COPIES = 256 << 20
 """Bytes of records that are kept."""
-LISTINGS = 4_000_000
+LISTINGS = 8_000_000
 """Keys that are kept, about 150 bytes each."""
+OF_LISTING = 1000
+"""As how many keys a listing counts beside its own: addresses may name any number of datasets that don't exist."""
 FRESH = 2.0
 """Seconds for which a listing is believed."""
 LISTERS = 8
@@ -99,7 +101,7 @@ class CopiedRecords:
             refreshed: Refreshed[tuple[str, ...]] | None = self._listings.get(dataset)
             if refreshed is None:
                 refreshed = Refreshed(lambda: self._list(dataset), self._pool, fresh=FRESH)
-                self._listings.put(dataset, refreshed)
+                self._listings.put(dataset, refreshed, OF_LISTING)
         return refreshed.get()
 
     def _list(self, dataset: str) -> tuple[str, ...]:
@@ -107,7 +109,7 @@ class CopiedRecords:
         refreshed = self._listings.get(dataset)
         if refreshed is not None:
             # Known only now: how much of the bound the listing takes.
-            self._listings.put(dataset, refreshed, len(keys) + 1)
+            self._listings.put(dataset, refreshed, len(keys) + OF_LISTING)
         return keys
 
 

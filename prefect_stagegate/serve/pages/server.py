@@ -38,7 +38,7 @@ def serve_pages(
     Args:
         workspace: The catalog to show, and the settings.
         bind: `HOST:PORT` to listen at; port 0 for a free one.
-        base: The path below which the pages lie: `/stagegate`; empty for the root.
+        base: The path below which the pages lie: `/stagegate`; empty for that of STAGEGATE_PAGES_URL, or the root.
         token: What requests must bring; empty for none.
         prefect: The address of Prefect's pages, for links to runs; empty for no links.
         insecure: Whether to serve anybody who can connect from another machine.
@@ -54,10 +54,12 @@ def serve_pages(
             f"Anybody who can connect to {bind} could read what this catalog says",
             hint="Name a token with --token-file, or pass --insecure where a proxy before it asks who people are.",
         )
-    links = Links(base_path(base), prefect.rstrip("/") if prefect.startswith(("http://", "https://")) else "")
-    own = urlsplit(workspace.settings.pages_url).hostname
+    address = urlsplit(workspace.settings.pages_url)
+    links = Links(
+        base_path(base or address.path), prefect.rstrip("/") if prefect.startswith(("http://", "https://")) else ""
+    )
     # Beyond loopback anybody's name may lead here; then the token, or the proxy, keeps strangers out.
-    hosts = ([own] if own else []) if is_loopback(host) else None
+    hosts = list(filter(None, [address.hostname])) if is_loopback(host) else None
     view = CatalogView(workspace)
     # Now, since the first reading checks all logs: the first page need not wait for it.
     view.begin()
