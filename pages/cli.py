@@ -41,17 +41,21 @@ def _overview_rows(commands: Mapping[str, tuple[str, str]]) -> list[tuple[str, s
 
 def _command_group(title: str, commands: Mapping[str, tuple[str, str]]) -> Iterator[str]:
     yield f"## {title}"
-    for name, (_, line) in commands.items():
+    for name, (function, line) in commands.items():
         subcommands = SUBCOMMANDS.get(name, {})
-        yield from _group_of_words(name, line) if subcommands else _command(name)
+        if function:
+            yield from _command(name)
+        if subcommands:
+            yield from _group_of_words(name, line, heading=not function)
         for word in subcommands:
             yield from _command(f"{name} {word}")
 
 
-def _group_of_words(name: str, line: str) -> Iterator[str]:
-    yield f"### stagegate {name}"
-    yield code("console", f"stagegate {name} COMMAND")
-    yield line
+def _group_of_words(name: str, line: str, *, heading: bool) -> Iterator[str]:
+    if heading:
+        yield f"### stagegate {name}"
+        yield code("console", f"stagegate {name} COMMAND")
+        yield line
     rows = [(link(f"stagegate {name} {word}", f"`{word}`"), text) for word, (_, text) in SUBCOMMANDS[name].items()]
     yield table(("command", "what it does"), rows)
 

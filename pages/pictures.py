@@ -2,6 +2,7 @@
 
 report.png      the report of the refused delivery, as the first screen of a browser shows it
 terminal.png    what `stagegate check` prints of that delivery
+pages.png       the inbox that `stagegate serve` shows of it
 prefect.png     the run that accepted the mended delivery, in Prefect's own interface
 """
 
@@ -40,6 +41,8 @@ def main() -> None:
         terminal = Path(made) / "terminal.html"
         terminal.write_text(TERMINAL.format(escape(_refusal(demo))))
         draw(terminal.as_uri(), "terminal.png", 1200, 600)
+        with pages(demo) as inbox:
+            draw(inbox, "pages.png", 1200, 840)
         with prefect(demo) as page_of_run:
             draw(page_of_run, "prefect.png", 1200, 510)
 
@@ -67,6 +70,16 @@ def _refusal(demo: Path) -> str:
         check=False,  # a refusal is exit code 3
     )
     return f"$ {' '.join(command)}\n{done.stdout}"
+
+
+@contextmanager
+def pages(demo: Path) -> Iterator[str]:
+    """The pages of the demo's catalog; yields the address of the inbox."""
+    address = f"127.0.0.1:{free_port()}"
+    command = [str(BIN / "stagegate"), "serve", "--bind", address]
+    command += ["--cache", str(demo / "cache"), "--catalog", str(demo / "catalog")]
+    with launched(command, demo / "logs/serve.log", lambda: answers_http(f"http://{address}/"), timeout=60):
+        yield f"http://{address}/"
 
 
 @contextmanager

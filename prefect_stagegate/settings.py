@@ -392,6 +392,22 @@ class Settings:
     reports_url: str = _setting(
         "", "a URL", "Where a web server shows that folder; without it, links are the files' own.", _web_address
     )
+    pages_url: str = _setting(
+        "", "a URL", "Where `stagegate serve` shows the catalog's pages; what runs show links to them.", _web_address
+    )
+    pages_bind: str = _setting("127.0.0.1:8445", "HOST:PORT", "Where `stagegate serve` listens.", str)
+    pages_base_path: str = _setting(
+        "",
+        "a path",
+        "The path below which `stagegate serve` shows the pages; without it, that of STAGEGATE_PAGES_URL.",
+        str,
+    )
+    pages_token_file: Path | None = _setting(
+        "",
+        "a file that others can't read",
+        "Holds the token that readers of the pages give as their password; without it, none is asked for.",
+        _optional(_folder),
+    )
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str]) -> Settings:

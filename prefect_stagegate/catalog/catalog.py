@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import cache, partial
 from importlib import import_module
 from itertools import groupby
-from typing import Any
+from typing import Any, TypeVar
 
 from prefect_stagegate.canonical import digest_of
 from prefect_stagegate.catalog.approval_records import ApprovalRecords
@@ -36,6 +36,7 @@ from prefect_stagegate.model import (
 from prefect_stagegate.units import count_text
 from prefect_stagegate.unreadable import UnreadableRecords, skipping
 
+C = TypeVar("C", bound="Catalog")
 FORMAT_KEY = "format"
 FORMAT = b"stagegate-catalog 2\n"
 """2: policies have a log, and attestations name the policy that they were made under."""
@@ -87,6 +88,10 @@ class Catalog(VersionRecords, ApprovalRecords, KeptRecords, NodeRecords):
                 hint="Use the release that wrote it, or another catalog.",
             )
         return cls(records, memory=memory, consent=consent)
+
+    def over(self, kind: type[C], wrap: Callable[[Records], Records], memory: LogMemory) -> C:
+        """The same catalog as one of a `kind`, read through a store that wraps its own."""
+        return kind(wrap(self._records), memory=memory, consent=self._consent)
 
     def load(self) -> None:
         """Import the module that reads and writes manifests in the background: it takes 0.15 s, mostly for pyarrow."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -121,6 +122,18 @@ class VersionRecords(TypedRecords):
         key = self._key(dataset, "origins", digest)
         data = self._require_version(dataset, digest, self._records.read(key))
         return _verified(ORIGINS.read(data, key), digest, key)
+
+    def origin_counts(self, dataset: str, digest: str) -> Counter[str]:
+        """How many of the version's entries came from each source, by its URL.
+
+        Raises:
+            CorruptRecord: The record is damaged.
+        """
+        from prefect_stagegate.catalog.tables import ORIGINS
+
+        key = self._key(dataset, "origins", digest)
+        data = self._require_version(dataset, digest, self._records.read(key))
+        return Counter({url: count for (url,), count in ORIGINS.counts(data, key, ("source",)).items()})
 
     def pins(self, dataset: str, digest: str) -> Pins | None:
         """The summary of the pins of the version's origins; None without a record of its origins.

@@ -10,6 +10,7 @@ import shlex
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,7 @@ COMMANDS = {
         ),
         "agent": ("fleet:agent", "Keep this node's versions current, and its record in the catalog young."),
         "metrics": ("metrics:metrics", "Print metrics of this node and of the catalog for Prometheus."),
-        "serve": ("", "Serve this node's blobs to other nodes of its site."),
+        "serve": ("serve:pages", "Show the catalog as read-only pages for a browser, until it is stopped."),
     },
     "Compare environments": {
         "env": ("", "Capture this environment, or show how two of them differ."),
@@ -109,6 +110,7 @@ ARGUMENTS = {
     "verify": "[OPTIONS] [DATASET@REF]",
     "limits": "[OPTIONS] [SPEC...]",
     "checks": "[OPTIONS] [CHECK]",
+    "serve": "[OPTIONS]",
     "env capture": "[OPTIONS] [FILE]",
     "env diff": "[OPTIONS] THERE [OTHER]",
 }
@@ -146,7 +148,7 @@ SUBCOMMANDS = {
         ),
     },
 }
-"""The subcommands of commands that have no function of their own; as `COMMANDS`."""
+"""The subcommands of commands; as `COMMANDS`. Most of these commands have no function of their own."""
 
 
 def command_line(words: Sequence[str]) -> App:
@@ -178,18 +180,28 @@ def _add_commands(
 ) -> None:
     overview = _asks_for_overview(words)
     for order, (name, (function, line)) in enumerate(commands.items()):
-        common = {**settings, "name": name, "help_epilogue": "", "sort_key": order}
-        if name in SUBCOMMANDS and not prefix:
-            sub = App(**common, help=line, version_flags=[], group_commands=Group("Commands"))
-            _add_commands(sub, SUBCOMMANDS[name], words[1:], prefix=f"{name} ")
-            app.command(sub)
-            continue
+        common = {
+            **settings,
+            "name": name,
+            "help_epilogue": "",
+            "sort_key": order,
+            **({"help": line} if overview else {}),
+        }
         path = f"{prefix}{name}"
-        if overview:
-            common["help"] = line
         if path in ARGUMENTS:
             common["usage"] = f"Usage: {program_name()} {path} {ARGUMENTS[path]}"
-        app.command(f"prefect_stagegate.cli.{function}", **common)
+        if name not in SUBCOMMANDS or prefix:
+            app.command(f"prefect_stagegate.cli.{function}", **common)
+            continue
+        # With a function of its own, its help is that function's.
+        if not function:
+            common["help"] = line
+        sub = App(**common, version_flags=[], group_commands=Group("Commands"))
+        if function and words[:1] == [name]:
+            module, _, attribute = function.partition(":")
+            sub.default(getattr(import_module(f"prefect_stagegate.cli.{module}"), attribute))
+        _add_commands(sub, SUBCOMMANDS[name], words[1:], prefix=f"{name} ")
+        app.command(sub)
 
 
 def _asks_for_overview(words: Sequence[str]) -> bool:

@@ -1,15 +1,69 @@
-"""`stagegate serve blobs`: send this node's blobs to other nodes of its site."""
+"""`stagegate serve`: read-only pages of the catalog; `serve blobs`: this node's blobs for other nodes of its site."""
 
 from __future__ import annotations
 
 import os
 import sys
+from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
 from prefect_stagegate.cli.common import Places, say_line
 from prefect_stagegate.settings import Settings
+
+
+def pages(
+    *,
+    bind: Annotated[str, Parameter(metavar="HOST:PORT")] = "",
+    base_path: Annotated[str, Parameter(metavar="BASE")] = "",
+    token_file: Annotated[Path | None, Parameter(metavar="FILE")] = None,
+    insecure: Annotated[bool, Parameter(negative="")] = False,
+    places: Places | None = None,
+) -> None:
+    """Show the catalog as read-only pages for a browser, until it is stopped.
+
+    An inbox that says whose turn it is, a board of datasets and targets, and a page for each dataset, version, policy,
+    decision and node. Nothing can be changed there.
+
+    For example:
+
+    - `stagegate serve`
+    - `stagegate serve --bind 0.0.0.0:8445 --token-file /etc/stagegate/pages-token`
+    - `stagegate serve --base-path /stagegate`
+
+    Parameters
+    ----------
+    bind
+        Where to listen [STAGEGATE_PAGES_BIND]; by default 127.0.0.1:8445. Beyond this machine, it needs a token.
+    base_path
+        The path below which the pages lie, behind a proxy [STAGEGATE_PAGES_BASE_PATH]; by default that of
+        STAGEGATE_PAGES_URL.
+    token_file
+        Holds the token that readers give as their password; any user will do [STAGEGATE_PAGES_TOKEN_FILE].
+    insecure
+        Serve whoever can connect, without a token: where a proxy before it asks who people are.
+    """
+    # Late: the server's libraries take half a second to load.
+    from prefect_stagegate.serve.pages.server import serve_pages
+    from prefect_stagegate.sources.peer import read_token
+
+    workspace = (places or Places()).workspace()
+    settings = workspace.settings
+
+    def started(url: str) -> None:
+        say_line(f"Showing the catalog {workspace.catalog.url} at {url}")
+        sys.stdout.flush()
+
+    serve_pages(
+        workspace,
+        bind or settings.pages_bind,
+        base=base_path or settings.pages_base_path,
+        token=read_token(token_file or settings.pages_token_file, "--token-file and STAGEGATE_PAGES_TOKEN_FILE"),
+        prefect=os.environ.get("PREFECT_UI_URL", ""),
+        insecure=insecure,
+        started=started,
+    )
 
 
 def blobs(

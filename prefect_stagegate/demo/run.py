@@ -69,6 +69,9 @@ def _say_what_next(story: Story, folder: DemoFolder) -> None:
     for name in ("report", "cache", "catalog", "logs"):
         story.fact(name, near(getattr(folder, name)))
     story.say(f"Both servers are stopped. It took {story.seconds:.0f} s.")
+    story.title("What to look at in a browser")
+    places = f"--cache {shlex.quote(str(folder.cache))} --catalog {shlex.quote(str(folder.catalog))}"
+    story.type(f"{_command()} serve {places}")
     story.title("What to type next")
     story.type(f"export STAGEGATE_CACHE={shlex.quote(str(folder.cache))}")
     story.type(f"export STAGEGATE_CATALOG={shlex.quote(str(folder.catalog))}")

@@ -39,14 +39,14 @@ def _template() -> Template:
         lstrip_blocks=True,
     )
     environment.tests["command"] = is_command
-    environment.filters.update(href=_href, spans=spans, time=time_text, rows=rows_text)
+    environment.filters.update(href=link_of, spans=spans, time=time_text, rows=rows_text)
     environment.filters.update(refused=refused_text, seconds=seconds_text, verdict=verdict_text)
     environment.filters.update(table=table_text, group=group_text, basis=basis_text, digest=digest_text)
     environment.globals.update(picture=(WIDTH, HEIGHT))
     return environment.get_template("report.html")
 
 
-def _href(text: str) -> str:
+def link_of(text: str) -> str:
     """The link of a contact or runbook; empty for anything but a web or mail address."""
     if text.lower().startswith(("https://", "http://")):
         return text

@@ -13,16 +13,13 @@ import hmac
 import logging
 import os
 import re
-import socket
 import ssl
 import stat
 import time
 from collections.abc import Callable
 from functools import partial
-from ipaddress import ip_address
 from typing import Any
 
-import uvicorn
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
 from starlette.routing import Route, Router
@@ -31,6 +28,7 @@ from starlette.types import Receive, Scope, Send
 from prefect_stagegate.cache import Cache
 from prefect_stagegate.cache.leases import LeaseKind
 from prefect_stagegate.errors import UsageError
+from prefect_stagegate.serve.listening import is_loopback, run_server, split_address
 from prefect_stagegate.settings import Settings
 from prefect_stagegate.sources.peer import ACTIVITY, LONGEST_WAIT, read_token
 from prefect_stagegate.unreadable import UnreadableRecords
@@ -47,8 +45,6 @@ WRITERS_SECONDS = 0.5
 """Seconds for which it is believed whether this node stages: a look reads all leases."""
 MOST_CLAIMS = 4096
 """Files of the ingest folder that are looked at, at most, to see whether this node's stagings go on."""
-END_SECONDS = 1
-"""Seconds that responses under way may take when the server ends."""
 
 log = logging.getLogger(__name__)
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -77,51 +73,15 @@ def serve_blobs(
             read blobs without a token or certificate.
     """
     token = read_token(settings.peer_token_file)
-    host, port = _address(bind)
-    if not (token or settings.peer_ca or insecure or _is_loopback(host)):
+    host, _ = split_address(bind)
+    if not (token or settings.peer_ca or insecure or is_loopback(host)):
         raise UsageError(
             f"Anybody who can connect to {bind} could read this node's data",
             hint="Set STAGEGATE_PEER_TOKEN_FILE, or STAGEGATE_PEER_CERTIFICATE and STAGEGATE_PEER_CA; or pass "
             "--insecure where nobody else can connect.",
         )
-    config = uvicorn.Config(
-        blob_app(cache, token, settings.peer_bandwidth),
-        log_config=None,
-        access_log=False,
-        lifespan="off",
-        ws="none",
-        server_header=False,
-        limit_concurrency=CONNECTIONS,
-        timeout_graceful_shutdown=END_SECONDS,
-        **_tls(settings),
-    )
-    try:
-        config.load()
-    except (OSError, ssl.SSLError) as error:
-        raise UsageError(
-            f"The certificate can't be used: {error.strerror or error}",
-            hint="STAGEGATE_PEER_CERTIFICATE names a PEM file with certificate and key, STAGEGATE_PEER_CA its CA's.",
-        ) from error
-    try:
-        listener = listen(host, port)
-    except OSError as error:
-        raise UsageError(f"Could not listen at {bind}: {error.strerror}", hint="Choose another --bind.") from error
-    with listener:
-        shown = f"[{host}]" if ":" in host else host
-        started(f"{'https' if config.is_ssl else 'http'}://{shown}:{listener.getsockname()[1]}")
-        uvicorn.Server(config).run(sockets=[listener])
-
-
-def listen(host: str, port: int) -> socket.socket:
-    """The socket at which the server listens.
-
-    Raises:
-        OSError: The address can't be listened at.
-    """
-    listener = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
-    # Inherited by each connection: head and body are sent apart, and the second would wait 40 ms for the first.
-    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    return listener
+    app = blob_app(cache, token, settings.peer_bandwidth)
+    run_server(app, bind, started, connections=CONNECTIONS, **_tls(settings))
 
 
 def blob_app(cache: Cache, token: str = "", bandwidth: int | None = None) -> Router:
@@ -272,21 +232,6 @@ def _opened(path: str) -> int | None:
 def _seconds(text: str) -> float:
     """The value of `wait`, at most `LONGEST_WAIT`; 0.0 for what is no number."""
     return min(float(text), LONGEST_WAIT) if re.fullmatch(r"\d{1,4}(\.\d{1,3})?", text, re.ASCII) else 0.0
-
-
-def _address(bind: str) -> tuple[str, int]:
-    host, _, port = bind.rpartition(":")
-    host = host.removeprefix("[").removesuffix("]")
-    if not (host and port.isascii() and port.isdigit() and len(port) <= len("65535") and int(port) <= 65535):  # noqa: PLR2004
-        raise UsageError(f"{bind!r} is no address to listen at", hint="Write HOST:PORT, as in --bind 0.0.0.0:8444.")
-    return host, int(port)
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
 
 
 def _tls(settings: Settings) -> dict[str, Any]:

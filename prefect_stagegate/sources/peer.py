@@ -194,8 +194,8 @@ class Peers:
         return tuple(source for source in sources if not source.is_dropped)
 
 
-def read_token(path: Path | None) -> str:
-    """The site's token, which logs and errors hide from now on; empty where no file is named.
+def read_token(path: Path | None, setting: str = "STAGEGATE_PEER_TOKEN_FILE") -> str:
+    """The token in a file that a setting names, which logs and errors hide from now on; empty where none is named.
 
     Raises:
         UsageError: The file can't be read, others may read it, or it holds no token.
@@ -207,9 +207,7 @@ def read_token(path: Path | None) -> str:
             data = file.read(4096)
             mode = stat.S_IMODE(path.stat().st_mode)
     except OSError as error:
-        raise UsageError(
-            f"The token file {path} can't be read: {error.strerror}", hint="Check STAGEGATE_PEER_TOKEN_FILE."
-        ) from error
+        raise UsageError(f"The token file {path} can't be read: {error.strerror}", hint=f"Check {setting}.") from error
     if mode & stat.S_IROTH:
         raise UsageError(f"Everybody may read the token file {path}", hint=f"Run `chmod o-r {path}`.")
     token = data.strip()

@@ -19,7 +19,8 @@ from prefect_stagegate.cache import Cache
 from prefect_stagegate.cache.leases import LeaseKind
 from prefect_stagegate.errors import SourceError, UsageError
 from prefect_stagegate.http import Client, Request, Response, fetch
-from prefect_stagegate.serve.blobs import listen, serve_blobs
+from prefect_stagegate.serve.blobs import serve_blobs
+from prefect_stagegate.serve.listening import listen
 from prefect_stagegate.settings import Settings
 from tests.support.site import blob_server
 from tests.support.webservers import certificates

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from prefect_stagegate.demo.data import DEFECTS, MONTHS, Flights, file_name
 from prefect_stagegate.demo.folder import MARKER, SHIPPED, renewed
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.operations.address import read_spec
+from tests.support.page_server import text_of
 
 COMMAND = Path(sys.executable).with_name("stagegate")
 MARK = "DEMO_TEST_MARK"
@@ -170,6 +172,20 @@ def test_what_it_says_to_type_next_works(demo: DemoOutput) -> None:
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.count("promote by ada@example.org") == 4
+
+
+def test_pages_that_it_offers_show_its_story(demo: DemoOutput) -> None:
+    line = demo.output.partition("What to look at in a browser")[2].strip().splitlines()[0].strip()
+    words = [*shlex.split(line), "--bind", "127.0.0.1:0"]
+    with subprocess.Popen(words, cwd=demo.folder.parent, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            url = str(process.stdout and process.stdout.readline()).split(" at ")[1].strip()
+            inbox = text_of(url)
+        finally:
+            process.kill()
+    assert "Nobody has to do anything." in inbox
+    assert "It fails schema, expectations, coverage." in inbox
+    assert inbox.count("<td>promote</td>") == 4
 
 
 def test_everything_lies_where_it_says(demo: DemoOutput) -> None:

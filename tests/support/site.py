@@ -21,7 +21,8 @@ from prefect_stagegate.model import Address, Version
 from prefect_stagegate.operations.fleet.own_record import publish_record
 from prefect_stagegate.operations.staging.stage import stage
 from prefect_stagegate.operations.workspace import Workspace, open_workspace
-from prefect_stagegate.serve.blobs import blob_app, listen
+from prefect_stagegate.serve.blobs import blob_app
+from prefect_stagegate.serve.listening import listen
 from tests.support.rawserver import RawServer, response
 
 SITE = "dc1"

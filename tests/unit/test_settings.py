@@ -61,6 +61,10 @@ def test_without_variables_everything_has_its_default(monkeypatch: pytest.Monkey
         verification_keys=(),
         reports=None,
         reports_url="",
+        pages_url="",
+        pages_bind="127.0.0.1:8445",
+        pages_base_path="",
+        pages_token_file=None,
     )
 
 
@@ -114,6 +118,10 @@ def test_every_setting_can_be_set() -> None:
             "STAGEGATE_VERIFICATION_KEYS": f"ed25519:{'0' * 64}, ci.pub.pem",
             "STAGEGATE_REPORTS": "/srv/reports",
             "STAGEGATE_REPORTS_URL": "https://ci.example.org/reports",
+            "STAGEGATE_PAGES_URL": "https://data.example.org/stagegate",
+            "STAGEGATE_PAGES_BIND": "[::1]:8000",
+            "STAGEGATE_PAGES_BASE_PATH": "/stagegate",
+            "STAGEGATE_PAGES_TOKEN_FILE": "/etc/stagegate/pages-token",
             "PATH": "/bin",
         }
     )
@@ -157,6 +165,10 @@ def test_every_setting_can_be_set() -> None:
         verification_keys=("ed25519:" + "0" * 64, "ci.pub.pem"),
         reports=Path("/srv/reports"),
         reports_url="https://ci.example.org/reports",
+        pages_url="https://data.example.org/stagegate",
+        pages_bind="[::1]:8000",
+        pages_base_path="/stagegate",
+        pages_token_file=Path("/etc/stagegate/pages-token"),
     )
 
 
@@ -197,6 +209,7 @@ def test_an_empty_variable_means_the_default() -> None:
         ("STAGEGATE_NODE", "../gpu-1", "is no name of a node"),
         ("STAGEGATE_NODE_TIMEOUT", "5", "from 10 to 86400"),
         ("STAGEGATE_PEER_URL", "http://me:secret@gpu-1:8444", "is no address of a server"),
+        ("STAGEGATE_PAGES_URL", "https://me:secret@pages.example.org", "holds credentials"),
         ("STAGEGATE_CACHE", "~nobody-of-this-name/cache", "home"),
     ],
 )

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from prefect_stagegate.catalog import RefEntry
-from prefect_stagegate.errors import CorruptRecord, UsageError
+from prefect_stagegate.errors import CorruptRecord, UnknownRef, UsageError
 from prefect_stagegate.model import LATEST, Address, Decision, DecisionOutcome, check_name
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.readiness.records.attest import decision_of, statement_digest
@@ -79,6 +80,23 @@ def find_decision(workspace: Workspace, name: str) -> Decision:
     return decision
 
 
+def find_decision_about(workspace: Workspace, dataset: str, digest: str, target: str, name: str) -> Decision:
+    """Find a decision of one gate about one version by its whole id; reads only that gate's decisions about it.
+
+    Raises:
+        UnknownRef: The gate made no such decision about it.
+        CorruptRecord: Its record can't be read.
+    """
+    for statement in workspace.catalog.attestations(dataset, digest, target):
+        if statement_digest(statement) == name:
+            return decision_of(statement)
+    raise UnknownRef(
+        f"The gate of {target} made no decision {name} about {dataset}@{digest}",
+        hint=f"`stagegate decisions {dataset}` lists the decisions.",
+        dataset=dataset,
+    )
+
+
 def list_refusals(workspace: Workspace, address: Address, moves: Iterable[RefEntry]) -> list[RecordedDecision]:
     """List the refusals that the refs' logs don't have, the oldest first.
 
@@ -103,13 +121,23 @@ def _recorded(workspace: Workspace, dataset: str, target: str) -> Iterator[tuple
             yield RecordedDecision("", "", dataset, digest, gate, "unreadable", "", "", "", error.message), None
             continue
         for statement in statements:
-            name = statement_digest(statement)
-            try:
-                decision = decision_of(statement)
-            except CorruptRecord as error:
-                yield RecordedDecision(name, "", dataset, digest, gate, "unreadable", "", "", "", error.message), None
-                continue
-            yield _line(name, decision), decision
+            yield _read(dataset, digest, gate, statement)
+
+
+def decision_line(dataset: str, digest: str, target: str, statement: Mapping[str, Any]) -> RecordedDecision:
+    """The line of one recorded decision; of a damaged one, with the problem."""
+    return _read(dataset, digest, target, statement)[0]
+
+
+def _read(
+    dataset: str, digest: str, target: str, statement: Mapping[str, Any]
+) -> tuple[RecordedDecision, Decision | None]:
+    name = statement_digest(statement)
+    try:
+        decision = decision_of(statement)
+    except CorruptRecord as error:
+        return RecordedDecision(name, "", dataset, digest, target, "unreadable", "", "", "", error.message), None
+    return _line(name, decision), decision
 
 
 def _line(name: str, decision: Decision) -> RecordedDecision:

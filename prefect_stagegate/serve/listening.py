@@ -1,0 +1,99 @@
+"""What this node's servers share: the address that they listen at, and how one of them runs until a signal."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+from collections.abc import Callable
+from ipaddress import ip_address
+from typing import Any
+
+import uvicorn
+from starlette.types import ASGIApp
+
+from prefect_stagegate.errors import UsageError
+
+END_SECONDS = 1
+"""Seconds that responses under way may take when the server ends."""
+
+
+def run_server(
+    app: ASGIApp,
+    bind: str,
+    started: Callable[[str], object],
+    *,
+    connections: int,
+    **options: Any,
+) -> None:
+    """Serve an application until the process gets SIGINT or SIGTERM.
+
+    Args:
+        app: The application.
+        bind: `HOST:PORT` to listen at; port 0 for a free one.
+        started: Called with the server's URL as soon as it accepts connections.
+        connections: Connections at a time; requests on further ones get 503.
+        options: More options of uvicorn, such as its certificates.
+
+    Raises:
+        UsageError: The address can't be listened at, or a certificate can't be used.
+    """
+    host, port = split_address(bind)
+    config = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        ws="none",
+        server_header=False,
+        limit_concurrency=connections,
+        timeout_graceful_shutdown=END_SECONDS,
+        **options,
+    )
+    try:
+        config.load()
+    except (OSError, ssl.SSLError) as error:
+        raise UsageError(
+            f"The certificate can't be used: {error.strerror or error}",
+            hint="STAGEGATE_PEER_CERTIFICATE names a PEM file with certificate and key, STAGEGATE_PEER_CA its CA's.",
+        ) from error
+    try:
+        listener = listen(host, port)
+    except OSError as error:
+        raise UsageError(f"Could not listen at {bind}: {error.strerror}", hint="Choose another --bind.") from error
+    with listener:
+        shown = f"[{host}]" if ":" in host else host
+        started(f"{'https' if config.is_ssl else 'http'}://{shown}:{listener.getsockname()[1]}")
+        uvicorn.Server(config).run(sockets=[listener])
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """The socket at which a server listens.
+
+    Raises:
+        OSError: The address can't be listened at.
+    """
+    listener = socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+    # Inherited by each connection: head and body are sent apart, and the second would wait 40 ms for the first.
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return listener
+
+
+def split_address(bind: str) -> tuple[str, int]:
+    """The host and port of `HOST:PORT`.
+
+    Raises:
+        UsageError: It is no such address.
+    """
+    host, _, port = bind.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not (host and port.isascii() and port.isdigit() and len(port) <= len("65535") and int(port) <= 65535):  # noqa: PLR2004
+        raise UsageError(f"{bind!r} is no address to listen at", hint="Write HOST:PORT, as in --bind 0.0.0.0:8444.")
+    return host, int(port)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches a host, by its name or address."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,0 +1,97 @@
+"""Who may read the pages, and what browsers may do with them: checked and said for every request, in one place."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hmac
+import re
+from collections.abc import Collection
+
+from starlette.datastructures import MutableHeaders
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from prefect_stagegate.serve.listening import is_loopback
+
+POLICY = (
+    "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self' data:; form-action 'self'; "
+    "base-uri 'none'; frame-ancestors 'none'"
+)
+"""No script, style, picture or form from or to elsewhere, and no page of others around ours."""
+HEADERS = {
+    "content-security-policy": POLICY,
+    "x-content-type-options": "nosniff",
+    "referrer-policy": "no-referrer",
+    "x-frame-options": "DENY",
+    "cross-origin-opener-policy": "same-origin",
+    "cross-origin-resource-policy": "same-origin",
+    "cache-control": "private, no-cache",
+}
+LONGEST_TARGET = 8192
+"""Bytes of a request's path and query; longer ones get 414."""
+_HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[A-Za-z0-9.-]+)(:\d{1,5})?")
+
+
+class Guard:
+    """Refuses requests that may not be answered, and adds `HEADERS` to every response.
+
+    Args:
+        app: Answers the others.
+        token: What a request must bring, as a bearer token or as the password of basic authentication; empty for none.
+        hosts: Names that a request's Host may have beside those of this machine's loopback; None for any. A page of
+            somebody else's name that leads to this machine could read everything otherwise (DNS rebinding).
+    """
+
+    def __init__(self, app: ASGIApp, token: str = "", hosts: Collection[str] | None = ()) -> None:
+        self._app, self._token, self._hosts = app, token.encode(), hosts
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            return
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = MutableHeaders(scope=message)
+                for name, value in HEADERS.items():
+                    headers.setdefault(name, value)
+            await send(message)
+
+        answer = self._refusal(Request(scope)) or self._app
+        await answer(scope, receive, send_with_headers)
+
+    def _refusal(self, request: Request) -> PlainTextResponse | None:
+        if request.method not in ("GET", "HEAD"):
+            return PlainTextResponse("These pages can only be read\n", 405, {"Allow": "GET, HEAD"})
+        if len(request.scope["raw_path"]) + len(request.scope["query_string"]) > LONGEST_TARGET:
+            return PlainTextResponse("This address is too long\n", 414)
+        hosts = request.headers.getlist("host")
+        if self._hosts is not None and not (len(hosts) == 1 and self._is_known(hosts[0])):
+            text = "This server answers under its own names only; STAGEGATE_PAGES_URL names one more\n"
+            return PlainTextResponse(text, 421)
+        if self._token and not self._is_authorized(request.headers.get("authorization", "")):
+            challenge = {"WWW-Authenticate": 'Basic realm="stagegate", charset="UTF-8"'}
+            return PlainTextResponse("Give the token as the password; any user will do\n", 401, challenge)
+        return None
+
+    def _is_known(self, text: str) -> bool:
+        match = _HOST.fullmatch(text)
+        if not match or self._hosts is None:
+            return False
+        host = match[1].strip("[]").lower()
+        return is_loopback(host) or host in self._hosts
+
+    def _is_authorized(self, authorization: str) -> bool:
+        scheme, _, credentials = authorization.partition(" ")
+        given = credentials.encode()
+        if scheme.lower() == "basic":
+            try:
+                given = base64.b64decode(credentials, validate=True).partition(b":")[2]
+            except (binascii.Error, ValueError):
+                return False
+        elif scheme.lower() != "bearer":
+            return False
+        # In constant time, so that the time of a refusal tells nothing of the token.
+        return hmac.compare_digest(given, self._token)

@@ -1,0 +1,116 @@
+"""What the pages keep in memory: values by key up to a bound, and values that are read again in the background."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from concurrent.futures import Executor, Future
+from typing import Any, Generic, TypeVar
+
+from prefect_stagegate.errors import StagegateError
+
+T = TypeVar("T")
+
+
+class Bounded:
+    """Values by key. The least recently used ones are dropped when all together weigh more than the limit.
+
+    Args:
+        limit: The most that all values may weigh, in whatever `put` counts.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit, self._weight = limit, 0
+        self._values: OrderedDict[Hashable, tuple[Any, int]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def get(self, key: Hashable) -> Any:
+        """The value of a key; None without one."""
+        with self._lock:
+            if key not in self._values:
+                return None
+            self._values.move_to_end(key)
+            return self._values[key][0]
+
+    def put(self, key: Hashable, value: Any, weight: int = 1) -> None:
+        """Keep a value, unless it alone weighs more than a quarter of the limit."""
+        if 4 * weight > self._limit:
+            return
+        with self._lock:
+            self._weight += weight - self._values.pop(key, (None, 0))[1]
+            self._values[key] = (value, weight)
+            while self._weight > self._limit:
+                self._weight -= self._values.popitem(last=False)[1][1]
+
+    def get_or_make(self, key: Hashable, make: Callable[[], T]) -> T:
+        """The value of a key, made when there is none; a list weighs as many as it has items.
+
+        Two threads may make it at the same time.
+        """
+        value: T | None = self.get(key)
+        if value is None:
+            value = make()
+            self.put(key, value, len(value) if isinstance(value, list) else 1)
+        return value
+
+
+class Refreshed(Generic[T]):
+    """A value that is read again in the background once it is no longer fresh, while the older one still serves.
+
+    Args:
+        read: Reads it.
+        pool: Runs `read`.
+        fresh: Seconds for which a value is given without reading it again.
+        patience: Seconds that `get` waits for a newer value while it has an older one.
+        stale: Seconds after which an older value no longer serves.
+    """
+
+    def __init__(
+        self, read: Callable[[], T], pool: Executor, *, fresh: float, patience: float = 0.15, stale: float = 60.0
+    ) -> None:
+        self._read, self._pool = read, pool
+        self._fresh, self._patience, self._stale = fresh, patience, stale
+        self._value: tuple[T, float] | None = None
+        """The value, and when its reading began."""
+        self._reading: Future[None] | None = None
+        self._lock = threading.Lock()
+
+    def get(self) -> T:
+        """The value; waits for the first one.
+
+        Raises:
+            StagegateError: It can't be read, and there is no value that is young enough.
+        """
+        return self.get_with_age()[0]
+
+    def get_with_age(self, first: float | None = None) -> tuple[T, float]:
+        """The value, and how many seconds ago its reading began; as `get`.
+
+        `first` is how many seconds to wait for the first value, or for one after a long time; None for any time.
+
+        Raises:
+            TimeoutError: It was not read within this time; its reading goes on.
+        """
+        with self._lock:
+            known = self._value
+            if known and time.monotonic() - known[1] < self._fresh:
+                return known[0], time.monotonic() - known[1]
+            if self._reading is None or self._reading.done():
+                self._reading = self._pool.submit(self._refresh)
+            reading = self._reading
+        usable = known is not None and time.monotonic() - known[1] < self._stale
+        try:
+            reading.result(self._patience if usable else first)
+        except (TimeoutError, StagegateError):
+            # While a store does not answer, people still see what it said a moment ago.
+            if not usable:
+                raise
+        newest = self._value
+        assert newest is not None  # noqa: S101 - it was usable, or the reading did not raise
+        return newest[0], time.monotonic() - newest[1]
+
+    def _refresh(self) -> None:
+        begun = time.monotonic()
+        self._value = (self._read(), begun)

@@ -1,0 +1,106 @@
+"""Turns what a page shows into HTML. All text is escaped, since names and evidence come from anybody."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from jinja2 import BaseLoader, Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from prefect_stagegate.clock import moment, now, stamp
+from prefect_stagegate.readiness.wording import age_text
+from prefect_stagegate.report.expectations import refused_text, seconds_text, verdict_text
+from prefect_stagegate.report.html import link_of
+from prefect_stagegate.report.legible import legible_text, one_line, spans, time_text
+from prefect_stagegate.report.model import is_command
+from prefect_stagegate.report.tables import HEIGHT, WIDTH, rows_text
+from prefect_stagegate.serve.pages import sparkline
+from prefect_stagegate.units import bytes_text, count_text, digest_text
+
+LONGEST = 600
+"""Characters of one text that are shown; reports and `--json` have all."""
+_PACKAGE = "prefect_stagegate.serve.pages"
+
+
+def render(template: str, **values: Any) -> str:
+    """One page as HTML."""
+    return _environment().get_template(template).render(at=stamp(now()), **values)
+
+
+@cache
+def style() -> str:
+    """The style sheet of all pages: the report's look, and what the pages have beside it."""
+    loader: BaseLoader = PackageLoader("prefect_stagegate.report", ".")
+    environment = Environment(loader=loader, autoescape=True)
+    source, _, _ = loader.get_source(environment, "report.html")
+    of_report = source.partition("<style>")[2].partition("</style>")[0]
+    # As a template, since the report may include a part of its style from another file.
+    return environment.from_string(of_report).render() + _static("pages.css")
+
+
+@cache
+def script() -> str:
+    """The one script, which adds buttons that copy commands."""
+    return _static("copy.js")
+
+
+def _static(name: str) -> str:
+    return files(_PACKAGE).joinpath("static", name).read_text(encoding="utf-8")
+
+
+@cache
+def _environment() -> Environment:
+    # By default, Jinja escapes nothing and leaves a gap where the template misspells a field.
+    environment = Environment(
+        loader=PackageLoader(_PACKAGE),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_shown,
+    )
+    environment.tests["command"] = is_command
+    environment.filters.update(
+        href=link_of, spans=spans, time=time_text, rows=rows_text, age=_age, cut=_cut, whole=_whole
+    )
+    environment.filters.update(refused=refused_text, seconds=seconds_text, verdict=verdict_text)
+    environment.filters.update(digest=digest_text, bytes=bytes_text, count=_count, json=_json)
+    environment.globals.update(picture=(WIDTH, HEIGHT), spark=(sparkline.WIDTH, sparkline.HEIGHT))
+    return environment
+
+
+def _shown(value: object) -> object:
+    """What an expression shows: text without characters that act, and not too long. Markup is left as it is."""
+    if type(value) is not str:
+        return value
+    return legible_text(value if len(value) <= LONGEST else f"{value[: LONGEST - 1]}…")
+
+
+def _whole(path: str) -> Markup:
+    """All of a path in a manifest, which has 3,072 bytes at most."""
+    return escape(legible_text(path))
+
+
+def _age(text: str) -> str:
+    """How long ago a recorded time was; the text itself where it is none."""
+    try:
+        return age_text(max(now() - moment(text), timedelta(0)))
+    except ValueError:
+        return _cut(text, 40)
+
+
+def _cut(text: object, longest: int = LONGEST) -> str:
+    line = one_line(str(text))
+    return line if len(line) <= longest else f"{line[: longest - 1]}…"
+
+
+def _count(number: int, noun: str) -> str:
+    return count_text(number, noun)
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, default=str)

@@ -1,0 +1,214 @@
+"""A catalog whose pages show every case: passed, refused, inconclusive, waiting, withdrawn, empty, large, hostile."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from prefect_stagegate.catalog import RefAction
+from prefect_stagegate.clock import now, stamp
+from prefect_stagegate.manifest import seal
+from prefect_stagegate.model import (
+    Address,
+    Entry,
+    Evidence,
+    Finding,
+    Identity,
+    Origin,
+    Outcome,
+    Pin,
+    Severity,
+)
+from prefect_stagegate.nodes import HeldVersion, NodeRecord
+from prefect_stagegate.operations.address import ResolvedVersion, stored_spec
+from prefect_stagegate.operations.gating.check import check
+from prefect_stagegate.operations.gating.policy import adopt
+from prefect_stagegate.operations.gating.profiling import table_files
+from prefect_stagegate.operations.gating.rollback import rollback
+from prefect_stagegate.operations.workspace import Workspace
+from prefect_stagegate.profiles import LEVELS, ColumnProfile, TableProfile, files_digest
+from prefect_stagegate.readings import FilesRead, Reading, Readings
+from prefect_stagegate.validations.partitions import row_digests
+from tests.support.scenario import INES, OWNERS, Scenario
+
+GATES: dict[str, Any] = {
+    "pilot": {"require": ["license"]},
+    "production": {"extends": "pilot", "require": ["digest", {"approval": {"count": 1, "from": ["infra"]}}]},
+}
+CONTRACT = {"tables": {"trips": {"files": "*.csv"}}}
+SCRIPT = "<script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
+TURNED = "\u202egnp.exe\u2066 \x1b[31mred\x1b[0m \u200f"
+LONG = "word" * 2500
+HOSTILE = f"{SCRIPT} {TURNED} {LONG} `{SCRIPT}` javascript:alert(1) {{{{ 7*7 }}}}"
+FLOW_RUN = "0f9d3c5e-2222-4444-8888-0123456789ab"
+CASES = ("passed", "refused", "inconclusive", "waiting", "adopted", "withdrawn", "empty", "large", "hostile")
+LARGE = 10_000
+"""Files of the large dataset."""
+
+
+def fill(folder: Path) -> Workspace:
+    """Fill a catalog with a dataset for each case; gives the node."""
+
+    def scenario(name: str, **keys: Any) -> Scenario:
+        (folder / name).mkdir()
+        made = Scenario(folder / name, name, **{"gates": GATES, **keys})
+        # One cache and one catalog for all.
+        made.on = {"cache": folder / "cache", "catalog": folder / "catalog"}
+        return made
+
+    passed = scenario("passed", contract=CONTRACT)
+    for text in ("a,b\n1,2\n", "a,b\n1,2\n3,4\n"):
+        passed.deliver(text)
+        passed.promote()
+    node = passed.node()
+    _profile(node, "passed")
+    scenario("refused", license="CC-BY-NC-4.0").deliver("one")
+    check(node, Address("refused"), "pilot")
+    scenario("inconclusive", gates={"pilot": {"require": ["license", "schema"]}}).deliver("one")
+    check(node, Address("inconclusive"), "pilot")
+    waiting = scenario("waiting")
+    waiting.deliver("one")
+    waiting.promote("pilot")
+    check(node, Address("waiting"), "production")
+    adopted = scenario("adopted")
+    adopted.deliver("one")
+    adopt(node, adopted.spec(gates=GATES | {"pilot": {"require": ["nonempty"]}}), reason="more tables")
+    withdrawn = scenario("withdrawn")
+    for text in ("one", "two"):
+        withdrawn.deliver(text)
+        withdrawn.promote()
+    rollback(withdrawn.node(INES), Address("withdrawn", "production"), reason="The second delivery has `NaN` fares")
+    scenario("empty", gates={}, owners={}).deliver("one")
+    _large(node)
+    _hostile(node, scenario("hostile"))
+    _nodes(node)
+    return node
+
+
+def _profile(node: Workspace, dataset: str) -> None:
+    """Keep profiles of both versions of a dataset's table, and who read it."""
+    digests = [entry.digest for entry in node.catalog.history(dataset, "latest")]
+    for number, digest in enumerate(dict.fromkeys(digests)):
+        version = ResolvedVersion(dataset, digest, stored_spec(node, dataset, digest))
+        files = files_digest(list(row_digests(table_files(node, version, ["trips"])["trips"]).values()))
+        fares = tuple(float(level * (number + 1) % 97) for level in range(LEVELS))
+        columns = {
+            "fare": ColumnProfile("DOUBLE", "number", 990, 10 * number, 0, 97, 0, 96, 48.2, 9.5, tuple(sorted(fares))),
+            "kind": ColumnProfile(
+                "VARCHAR",
+                "text",
+                1000,
+                distinct=2,
+                counts={"x": 700 - 200 * number, "y": 300},
+                names={"x": "x", "y": "y"},
+            ),
+        }
+        node.catalog.put_profile(dataset, digest, "trips", TableProfile(1000, columns, {}, ("fare", "kind"), files))
+        reading = Reading("0123456789ab", stamp(now()), digest, "ada (declared)", "gpu-1", FLOW_RUN)
+        node.catalog.put_readings(dataset, digest, Readings("table trips", (FilesRead(reading, {"data.csv": 1}),)))
+        drift = {"distances": {"fare": 0.04 + 0.1 * number}}
+        results = [
+            {"table": "trips", "expectation": "fare is between 0 and 500", "column": "fare", "severity": "critical"}
+            | {"verdict": verdict, "rows": 1000, "refused": refused, "examples": ["-3"] * bool(refused), "seconds": 0.2}
+            for verdict, refused in (("passed", 0), ("failed", 12))
+        ]
+        node.catalog.put_evidence(
+            dataset,
+            digest,
+            [
+                Evidence("drift", Outcome.PASS, "2 columns within 0.140", "ai", measured=drift, at=stamp(now())),
+                Evidence(
+                    "expectations",
+                    Outcome.FAIL,
+                    "1 of 2 failed",
+                    "data",
+                    measured={"results": results},
+                    at=stamp(now()),
+                ),
+            ],
+        )
+
+
+def put(
+    node: Workspace, dataset: str, entries: list[Entry], source: str = "s3://lake/flights/", who: str = "ada"
+) -> str:
+    """Make a version of entries without staging any byte; gives its digest."""
+    sealed = seal(entries)
+    pin = Pin("etag", "x", "strong")
+    origins = [Origin(e.path, source, e.path, e.size, pin, "server", e.digest) for e in entries]
+    node.catalog.put_version(dataset, sealed.digest, sealed.files, sealed.bytes, entries, origins)
+    head = node.catalog.ref(dataset, "latest")
+    node.catalog.move_ref(
+        dataset, "latest", sealed.digest, head=head, action=RefAction.STAGE, who=Identity(who, "declared")
+    )
+    return sealed.digest
+
+
+def _large(node: Workspace) -> None:
+    entries = [
+        Entry(
+            f"images/{number // 1000:03d}/{number:06d}-{'long-name-' * 8}.jpg", 1000 + number, f"blake3:{number:064x}"
+        )
+        for number in range(LARGE)
+    ]
+    put(node, "large", entries[: LARGE // 2])
+    put(node, "large", [replace(entry, size=1) for entry in entries[:5]] + entries[5:])
+
+
+def _hostile(node: Workspace, scenario: Scenario) -> None:
+    staged = scenario.deliver("one", owners=OWNERS | {"data": f"{SCRIPT}@example.org, javascript:alert(1)"})
+    paths = sorted(
+        [f"<img src=x onerror=alert(1)>{'.' * 9}.csv", "a b/\u202egpj.exe", f"{'w' * 250}/{'w' * 250}", "`x`.csv"]
+    )
+    digest = put(
+        node, "hostile", [Entry(path, 1, f"blake3:{'0' * 64}") for path in paths], f"https://{HOSTILE}", HOSTILE
+    )
+    evidence = [
+        Evidence(
+            check_name,
+            outcome,
+            HOSTILE,
+            HOSTILE,
+            severity,
+            findings=(Finding(HOSTILE, HOSTILE, HOSTILE),) * 3,
+            at=HOSTILE,
+        )
+        for check_name, outcome, severity in (
+            ("license", Outcome.FAIL, Severity.BLOCKING),
+            (HOSTILE, Outcome.WARN, Severity.WARNING),
+        )
+    ]
+    result = dict.fromkeys(("table", "expectation", "column", "severity", "verdict", "observed"), HOSTILE)
+    measured = {"results": [result | {"examples": [HOSTILE] * 5}], "distances": {"x": "y"}}
+    evidence.append(
+        Evidence("expectations", Outcome.PASS, HOSTILE, "data", measured=measured, binding={"node": HOSTILE})
+    )
+    node.catalog.put_evidence("hostile", digest, evidence)
+    canonical = node.catalog.spec("hostile", staged.digest)
+    assert canonical
+    node.catalog.put_spec("hostile", digest, canonical)
+    scenario.promote("pilot")
+    check(node, Address("hostile"), "production")
+
+
+def _nodes(node: Workspace) -> None:
+    digest = node.catalog.resolve(Address("passed", "production"))
+    other = node.catalog.resolve(Address("waiting", "pilot"))
+    gpu = NodeRecord(
+        "gpu-1",
+        stamp(now()),
+        "/mnt/nvme/stagegate",
+        (HeldVersion("passed", digest, 24), HeldVersion("waiting", other, 3, 1, fetching=True)),
+        {"passed@production": digest},
+        10**12,
+        3 * 10**11,
+        "fra-1",
+        "http://gpu-1.example.org:8444",
+        {"NVIDIA H100 80GB HBM3": 8},
+    )
+    node.catalog.put_node(gpu)
+    node.catalog.put_node(replace(gpu, name="gpu-2", at="2026-01-01T00:00:00.000000Z", versions=()))
+    node.catalog.put_node(
+        replace(gpu, name="gpu-3", cache=HOSTILE, site=HOSTILE, url=HOSTILE, gpus={HOSTILE: 1}, environment=HOSTILE)
+    )

@@ -1,0 +1,46 @@
+"""A running server of pages, and catalogs whose pages are worth a look."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+
+import uvicorn
+
+from prefect_stagegate.http import Client, Request, Response, fetch
+from prefect_stagegate.operations.workspace import Workspace
+from prefect_stagegate.serve.listening import listen
+from prefect_stagegate.serve.pages.app import pages_app
+from prefect_stagegate.serve.pages.catalog_view import CatalogView
+from prefect_stagegate.serve.pages.guard import Guard
+from prefect_stagegate.serve.pages.links import Links
+from prefect_stagegate.serve.pages.server import ImpatientProtocol
+
+
+@contextmanager
+def page_server(
+    workspace: Workspace, *, base: str = "", token: str = "", hosts: Collection[str] | None = (), prefect: str = ""
+) -> Iterator[str]:
+    """Run a server of pages in a thread, as the command does; gives its URL, with the base path."""
+    app = Guard(pages_app(CatalogView(workspace), Links(base, prefect)), token, hosts)
+    config = uvicorn.Config(app, log_config=None, lifespan="off", timeout_graceful_shutdown=1, http=ImpatientProtocol)
+    server = uvicorn.Server(config)
+    with listen("127.0.0.1", 0) as listener:
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+        thread.start()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}{base}"
+        server.should_exit = True
+        thread.join(10)
+
+
+def get(url: str, method: str = "GET", **headers: str) -> Response:
+    """One request."""
+    return fetch(Request(url, headers, Client(), method))
+
+
+def text_of(url: str) -> str:
+    """The HTML of a page that must be there."""
+    response = get(url)
+    assert response.status == 200, (url, response.status, response.body[-600:])
+    return response.body.decode()
