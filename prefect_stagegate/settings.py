@@ -385,6 +385,9 @@ class Settings:
     reports_url: str = _setting(
         "", "a URL", "Where a web server shows that folder; without it, links are the files' own.", _web_address
     )
+    pages_url: str = _setting(
+        "", "a URL", "Where `stagegate serve` shows the catalog's pages; what runs show links to them.", _web_address
+    )
 
     @classmethod
     def from_environment(cls, environ: Mapping[str, str]) -> Settings:

@@ -28,6 +28,15 @@ def one_line(text: str) -> str:
     return " ".join(text.split())
 
 
+def shortened(text: str, longest: int) -> str:
+    """Cut a text that has more characters, and show that it was cut.
+
+    >>> shortened("abcdef", 4)
+    'abc…'
+    """
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
+
+
 def spans(text: str) -> list[tuple[str, bool]]:
     """Split a sentence at its backticks; each part comes with whether it stood between them.
 
