@@ -56,19 +56,18 @@ def to_html(report: Report) -> str:
     All text in it is escaped, since file names and error messages come from whoever wrote the data. The page has at
     most `MOST_BYTES`, as far as leaving out details goes.
     """
-    # Before the rows are trimmed: the rubric counts all of them.
-    report = legible(without_repeats(report))
-    rubric = rubric_of(report)
+    report = without_repeats(report)
     page = ""
     for detail in DETAILS:
-        page = _page(trimmed(report, detail), rubric)
+        # Trimmed first: looking at each character of what is not shown would take long.
+        page = _page(legible(trimmed(report, detail)))
         if len(page.encode()) <= MOST_BYTES:
             break
     return page
 
 
-def _page(report: Report, rubric: Rubric) -> str:
-    counts = report.tally.items()
+def _page(report: Report) -> str:
+    counts, rubric = report.tally.items(), rubric_of(report)
     return (
         _environment()
         .get_template("report.html")

@@ -239,7 +239,11 @@ def large() -> Report:
     """10,000 files and 60 checks, most of them with findings and all with long texts."""
     now, before = profile(50_000_000, 3.0, columns=60), profile(49_000_000, columns=60)
     sentence = "the values of this file lie outside of what the contract says about the column and its unit; "
-    findings = tuple(Finding(f"flights/{number:05}.parquet", sentence * 3, sentence) for number in range(50))
+
+    def findings(check: int) -> tuple[Finding, ...]:
+        files = (f"flights/{number:05}.parquet" for number in range(50 * check, 50 * check + 50))
+        return tuple(Finding(file, sentence * 3, sentence) for file in files)
+
     results = [
         {**RESULTS[number % 3], "expectation": sentence * 2, "examples": ["1999-01"] * 5} for number in range(200)
     ]
@@ -250,7 +254,7 @@ def large() -> Report:
             sentence,
             ("data", "ai", "infra", "governance")[number % 4],
             (Severity.BLOCKING, Severity.WARNING)[number % 2],
-            findings=findings if number % 4 else (),
+            findings=findings(number) if number % 4 else (),
         )
         for number in range(59)
     ]
