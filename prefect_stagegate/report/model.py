@@ -92,13 +92,16 @@ class Report:
 
     @property
     def about(self) -> tuple[tuple[str, str], ...]:
-        """The version, the policy, and what the target serves meanwhile, as names and values."""
+        """The version, the policy, what the target serves meanwhile, and what differs, as names and values."""
         lines = [("version", f"{self.dataset}@{digest_text(self.digest)}"), ("policy", digest_text(self.policy))]
         if self.serves is None:
             return tuple(lines)
         goes_on = self.serves not in ("", self.digest) and self.outcome is not DecisionOutcome.ACCEPTED
         served = "this version" if self.serves == self.digest else digest_text(self.serves)
-        return (*lines, (f"{self.target} {'still ' if goes_on else ''}serves", served if self.serves else "no version"))
+        lines.append((f"{self.target} {'still ' if goes_on else ''}serves", served if self.serves else "no version"))
+        if self.changes:
+            lines.append(("changes", self.changes.summary))
+        return tuple(lines)
 
     @property
     def expectations(self) -> dict[str, list[ExpectationResult]]:
