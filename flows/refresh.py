@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 from prefect import flow
+from prefect.runtime import flow_run
 
 from prefect_stagegate.model import Version
 from prefect_stagegate.tasks._support.places import CacheLike, CatalogLike, SpecParameter
+from prefect_stagegate.tasks._support.running import short_name
 from prefect_stagegate.tasks.held_refs import held_refs
 from prefect_stagegate.tasks.stage_dataset import stage_dataset
 
+NAMED = 3
+"""Datasets that a run's name has, at most."""
 
-@flow(name="stagegate-refresh")
+
+def _run_name() -> str:
+    """The datasets: `refresh nycflights, weather`."""
+    names = list(map(short_name, flow_run.parameters["datasets"]))
+    more = f" and {len(names) - NAMED} more" if len(names) > NAMED else ""
+    return f"refresh {', '.join(names[:NAMED])}{more}"
+
+
+@flow(name="stagegate-refresh", flow_run_name=_run_name)
 def refresh(datasets: list[SpecParameter], cache: CacheLike = None, catalog: CatalogLike = None) -> list[Version]:
     """Stage each dataset again, and fetch the current versions of the targets that this node has copies of.
 

@@ -5,15 +5,25 @@ from __future__ import annotations
 from typing import Literal
 
 from prefect import State, flow
+from prefect.runtime import flow_run
 from prefect.states import Completed
 
 from prefect_stagegate.operations.fleet.barrier import NodeReport
 from prefect_stagegate.tasks._fleet.message import to_message
 from prefect_stagegate.tasks._support.places import CacheLike, CatalogLike
+from prefect_stagegate.tasks._support.running import short_name
 from prefect_stagegate.tasks.stage_on_node import stage_on_node
 
 
-@flow(name="stagegate-stage-node")
+def _run_name() -> str:
+    """The version, or the ref that is moved to it: `stage nycflights@production on a node`."""
+    parameters = flow_run.parameters
+    dataset = short_name(parameters["version"])
+    ref = parameters.get("ref")
+    return f"point {dataset.partition('@')[0]}@{ref} on a node" if ref else f"stage {dataset} on a node"
+
+
+@flow(name="stagegate-stage-node", flow_run_name=_run_name)
 def stage_node(
     version: str,
     ref: str = "",

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from prefect.artifacts import LinkArtifact, MarkdownArtifact, TableArtifact
-
 from prefect_stagegate.model import Decision
 from prefect_stagegate.operations.address import SpecLike
 from prefect_stagegate.operations.gating.check import check_version, resolve_for_gate
 from prefect_stagegate.operations.gating.reports import report_of
-from prefect_stagegate.report import Report, to_markdown
+from prefect_stagegate.report import Report
 from prefect_stagegate.tasks._support.cancelling import ending
+from prefect_stagegate.tasks._support.decisions import show_decision
 from prefect_stagegate.tasks._support.events import decision_event
-from prefect_stagegate.tasks._support.notify import announce, attach, run_log
+from prefect_stagegate.tasks._support.notify import announce, run_log
 from prefect_stagegate.tasks._support.places import CacheLike, CatalogLike, open_places
 from prefect_stagegate.tasks._support.running import async_twin, engine_task, short_name
-from prefect_stagegate.tasks._support.summary import artifact_key, show_summary
-from prefect_stagegate.tasks._support.verdict import checks_table
 
 
 @engine_task(lambda parameters: f"check {short_name(parameters['dataset'])} for {parameters['gate']}")
@@ -24,9 +21,9 @@ def check_readiness(
 ) -> Decision:
     """Gather the evidence that a gate requires and that is missing or stale, decide, and record the decision.
 
-    A refusal is an answer and raises nothing: see `.accepted`. The run shows a summary, the report and the table of
-    checks, and with STAGEGATE_REPORTS a link to the report's HTML page. A trial has artifacts of its own, which say
-    that it is one, and emits no event.
+    A refusal is an answer and raises nothing: see `.accepted`. The run shows the decision as one artifact: a summary,
+    and the report below it. With STAGEGATE_REPORTS it links to the report's HTML page, and with STAGEGATE_PAGES_URL to
+    the version's page. A trial has an artifact of its own, which says that it is one, and emits no event.
 
     Args:
         dataset: `nycflights`, `nycflights@pilot`, `nycflights@sha256:…`, or a spec, which means the `latest` of its
@@ -44,7 +41,8 @@ def check_readiness(
     with ending() as cancel:
         decision = check_version(workspace, version, policy, cancel=cancel)
     report = report_of(workspace, decision, version.spec if version.is_trial else None)
-    _show(decision, report, show_summary(workspace, report))
+    _log(decision, report)
+    show_decision(workspace, report)
     if not version.is_trial:
         announce(decision_event(workspace, decision, report))
     return decision
@@ -53,13 +51,7 @@ def check_readiness(
 acheck_readiness = async_twin(check_readiness)
 
 
-def _show(decision: Decision, report: Report, page: str) -> None:
+def _log(decision: Decision, report: Report) -> None:
     # A refusal is no error of the run, but somebody has to act on it: log a warning.
     log = run_log().info if decision.accepted else run_log().warning
     log("%s. %s Whose turn: %s", report.headline, report.reason, report.whose_turn)
-    key, headline = artifact_key(report), report.headline
-    attach(MarkdownArtifact(key=f"{key}-gate", markdown=to_markdown(report), description=headline))
-    attach(TableArtifact(key=f"{key}-checks", table=checks_table(decision.checks), description=headline))
-    if page:
-        text = f"{headline}: the whole report"
-        attach(LinkArtifact(key=f"{key}-report", link=page, link_text=text, description=headline))

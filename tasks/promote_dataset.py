@@ -6,9 +6,13 @@ from prefect.artifacts import MarkdownArtifact
 
 from prefect_stagegate.model import Address, Promotion
 from prefect_stagegate.operations.gating.promote import promote
-from prefect_stagegate.report import moved_page
+from prefect_stagegate.operations.gating.reports import report_of
+from prefect_stagegate.operations.workspace import Workspace
+from prefect_stagegate.readiness.records.attest import decision_of
+from prefect_stagegate.report import Report, moved_page
+from prefect_stagegate.tasks._support.decisions import decision_key
 from prefect_stagegate.tasks._support.events import move_event
-from prefect_stagegate.tasks._support.notify import announce, attach, run_log
+from prefect_stagegate.tasks._support.notify import announce, attach, run_log, unfailing
 from prefect_stagegate.tasks._support.places import CacheLike, CatalogLike, open_places
 from prefect_stagegate.tasks._support.running import async_twin, engine_task, short_name
 
@@ -17,7 +21,7 @@ from prefect_stagegate.tasks._support.running import async_twin, engine_task, sh
 def promote_dataset(dataset: str, to: str, *, cache: CacheLike = None, catalog: CatalogLike = None) -> Promotion:
     """Move a target's ref to exactly the version that its gate accepted under the current policy.
 
-    A summary of the promotion replaces the summary of the gate's decision at the run.
+    At the run, the promotion replaces the gate's decision, whose report is below it.
 
     Args:
         dataset: `nycflights`, `nycflights@pilot` or `nycflights@sha256:…`. Without a ref: the version that the gate
@@ -31,17 +35,27 @@ def promote_dataset(dataset: str, to: str, *, cache: CacheLike = None, catalog: 
         WaitingForApproval: Only an approval is missing.
         RefConflict: Somebody else moved the ref meanwhile; nothing was changed.
     """
-    moved = promote(open_places(cache, catalog), Address.parse(dataset), to)
+    workspace = open_places(cache, catalog)
+    moved = promote(workspace, Address.parse(dataset), to)
     ref = f"{moved.dataset}@{moved.ref}"
-    key, about = f"{moved.dataset}-{moved.ref}-summary", f"{ref} names {moved.digest}"
-    # Also for a ref that stays: the summary of the gate's decision at the run must give way.
-    attach(MarkdownArtifact(key=key, markdown=moved_page(moved), description=about))
+    # Also for a ref that stays: the gate's decision at the run, which says who promotes, must give way.
+    _show(workspace, moved)
     if moved.previous == moved.digest:
         run_log().info("%s names %s already", ref, moved.digest)
         return moved
     run_log().info("%s now names %s (before: %s)", ref, moved.digest, moved.previous or "nothing")
     announce(move_event(moved))
     return moved
+
+
+def _show(workspace: Workspace, moved: Promotion) -> None:
+    """Show the promotion at the run, with the report of the decision that allowed it."""
+    report: Report | None = None
+    with unfailing("show the decision that allowed the promotion"):
+        entry = workspace.catalog.ref(moved.dataset, moved.ref)
+        report = report_of(workspace, decision_of(entry.attestation)) if entry else None
+    key, about = decision_key(moved.dataset, moved.ref), f"{moved.dataset}@{moved.ref} names {moved.digest}"
+    attach(MarkdownArtifact(key=key, markdown=moved_page(moved, report), description=about))
 
 
 apromote_dataset = async_twin(promote_dataset)

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from prefect.artifacts import TableArtifact
+from prefect.artifacts import MarkdownArtifact
 
 from prefect_stagegate.model import Validation
 from prefect_stagegate.operations.address import SpecLike
 from prefect_stagegate.operations.gating.validate import validate
-from prefect_stagegate.report import read_results
+from prefect_stagegate.report import validation_page
 from prefect_stagegate.tasks._support.cancelling import ending
 from prefect_stagegate.tasks._support.notify import attach, run_log
 from prefect_stagegate.tasks._support.places import CacheLike, CatalogLike, open_places
 from prefect_stagegate.tasks._support.running import async_twin, engine_task, short_name
-from prefect_stagegate.tasks._support.verdict import checks_table, expectations_table
 
 
 @engine_task(lambda parameters: f"validate {short_name(parameters['dataset'])}")
@@ -51,13 +50,10 @@ def validate_dataset(
         "keeps" if validation.passed else "does not keep",
         tables,
     )
-    trial = {"key": f"{validation.dataset}-trial-contract", "description": "Trial: nothing of it is recorded"}
-    labels = trial if validation.is_trial else {"key": f"{validation.dataset}-contract"}
-    attach(TableArtifact(table=checks_table(validation.evidence), **labels))
-    # The recorded form: an artifact is read by more people than the data.
-    results = [result for evidence in validation.evidence for result in read_results(evidence)]
-    if results:
-        attach(TableArtifact(table=expectations_table(results), **{**labels, "key": f"{labels['key']}-expectations"}))
+    key = f"{validation.dataset}-{'trial-' if validation.is_trial else ''}contract"
+    about = f"{validation.dataset} {'keeps' if validation.passed else 'does not keep'} its contract"
+    about = f"Trial: {about}" if validation.is_trial else about
+    attach(MarkdownArtifact(key=key, markdown=validation_page(validation), description=about))
     return validation
 
 

@@ -349,9 +349,9 @@ class Catalog(VersionRecords, ApprovalRecords, KeptRecords, NodeRecords):
         """The newest decision of a target's gate about a version; None without one."""
         return self._load_newest(dict[str, Any], self._key(dataset, "decisions", digest, f"/{target}/"))
 
-    def attestations(self, dataset: str, digest: str, target: str) -> list[dict[str, Any]]:
-        """All decisions of a target's gate about a version, the oldest first."""
-        return self._load_all(dict[str, Any], self._key(dataset, "decisions", digest, f"/{target}/"))
+    def attestations(self, dataset: str, digest: str, target: str, *, newest: int = 0) -> list[dict[str, Any]]:
+        """The decisions of a target's gate about a version, the oldest first: all, or so many of the newest."""
+        return self._load_all(dict[str, Any], self._key(dataset, "decisions", digest, f"/{target}/"), newest)
 
     def decision_numbers(self, dataset: str, digest: str) -> dict[str, int]:
         """How many decisions each target's gate made about a version. Lists those of all targets at once."""

@@ -1,6 +1,6 @@
-"""The part of the catalog that keeps what validations computed, so that the next one need not compute it again.
+"""The part of the catalog that keeps what validations and stagings computed or measured.
 
-These records decide nothing and are replaced, unlike others: without one, files are read again.
+These records decide nothing and are replaced, unlike others: without one, files are read again, or a report says less.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from prefect_stagegate.catalog.typed_records import TypedRecords, corrupt
 from prefect_stagegate.measures import NO_PASSES, NO_VALUES, FileValues, PassedProbes
 from prefect_stagegate.profiles import NO_PARTS, ProfileParts, TableProfile
 from prefect_stagegate.readings import Reading, Readings
+from prefect_stagegate.transfers import TransferRecord
 
 T = TypeVar("T")
 
@@ -41,7 +42,10 @@ class _Passes:
 
 
 class KeptRecords(TypedRecords):
-    """What validations computed. Every method may raise `CatalogError`: `CorruptRecord` for a damaged record."""
+    """What validations and stagings computed or measured.
+
+    Every method may raise `CatalogError`: `CorruptRecord` for a damaged record.
+    """
 
     def put_file_values(self, dataset: str, table: str, values: FileValues) -> None:
         """Store what a validation computed of a table's files."""
@@ -100,6 +104,15 @@ class KeptRecords(TypedRecords):
             raise corrupt(key, "is about something else")
         files = {probe: _by_digest(passes) for probe, passes in record.values.items()}
         return PassedProbes(files, record.readings)
+
+    def put_transfer(self, dataset: str, digest: str, transfer: TransferRecord) -> None:
+        """Store what a staging of a version transferred."""
+        self._keep(self._key(dataset, "transfers", digest, ".json"), _Kept(dataset, transfer, digest=digest))
+
+    def transfer(self, dataset: str, digest: str) -> TransferRecord | None:
+        """What the last staging that fetched bytes of a version transferred; None without such a record."""
+        key = self._key(dataset, "transfers", digest, ".json")
+        return self._kept(_Kept[TransferRecord], key, dataset, digest=digest)
 
     def _table_key(self, dataset: str, kind: str, table: str) -> str:
         return self._key(dataset, kind, digest_of(table), ".json")

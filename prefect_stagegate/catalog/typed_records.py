@@ -28,9 +28,9 @@ class TypedRecords:
             raise corrupt(key, "is gone")
         return decode(kind, data, key)
 
-    def _load_all(self, kind: type[T], prefix: str) -> list[T]:
-        """All records below a prefix, sorted by key."""
-        return [self._load(kind, key) for key in self._records.keys(prefix)]
+    def _load_all(self, kind: type[T], prefix: str, newest: int = 0) -> list[T]:
+        """All records below a prefix, or so many of the last ones, sorted by key."""
+        return [self._load(kind, key) for key in list(self._records.keys(prefix))[-newest:]]
 
     def _load_newest(self, kind: type[T], prefix: str) -> T | None:
         """The record with the highest number below a prefix; None without one."""

@@ -1,36 +1,55 @@
 """Reports of decisions for people: one model, and one module for each format or page."""
 
+from prefect_stagegate.report.building import build_report
+from prefect_stagegate.report.changes import (
+    ChangedFile,
+    FileTotals,
+    TableChange,
+    VersionChanges,
+    count_changes,
+    table_change,
+)
 from prefect_stagegate.report.coverage import CoveredGroup, TableCoverage, basis_text, cover, group_text, table_text
 from prefect_stagegate.report.expectations import by_table, cells, read_results
-from prefect_stagegate.report.html import to_html
+from prefect_stagegate.report.html import content_policy, to_html
 from prefect_stagegate.report.json import to_json
 from prefect_stagegate.report.junit import to_junit
 from prefect_stagegate.report.markdown import to_markdown
-from prefect_stagegate.report.model import Person, Report, Row, Standing, Turn, build_report, reason_of
+from prefect_stagegate.report.model import Report
+from prefect_stagegate.report.next_steps import Turn, reason_of
+from prefect_stagegate.report.past_events import PastEvent
 from prefect_stagegate.report.proposal import FileTotals, Proposal, proposal_page
 from prefect_stagegate.report.ready import Candidate, Readiness, ready_page, ready_text
+from prefect_stagegate.report.rows import Person, Row, Standing
 from prefect_stagegate.report.rubric import rubric_lines, rubric_of
-from prefect_stagegate.report.summary import moved_page, to_summary
+from prefect_stagegate.report.summary import moved_page, to_artifact, to_summary
 from prefect_stagegate.report.tables import TableFigures, table_figures
 from prefect_stagegate.report.text import to_rich, to_text
+from prefect_stagegate.report.validation_page import validation_page
 
 __all__ = [
     "Candidate",
+    "ChangedFile",
     "CoveredGroup",
     "FileTotals",
+    "PastEvent",
     "Person",
     "Proposal",
     "Readiness",
     "Report",
     "Row",
     "Standing",
+    "TableChange",
     "TableCoverage",
     "TableFigures",
     "Turn",
+    "VersionChanges",
     "basis_text",
     "build_report",
     "by_table",
     "cells",
+    "content_policy",
+    "count_changes",
     "cover",
     "group_text",
     "moved_page",
@@ -41,8 +60,10 @@ __all__ = [
     "reason_of",
     "rubric_lines",
     "rubric_of",
+    "table_change",
     "table_figures",
     "table_text",
+    "to_artifact",
     "to_html",
     "to_json",
     "to_junit",
@@ -50,4 +71,5 @@ __all__ = [
     "to_rich",
     "to_summary",
     "to_text",
+    "validation_page",
 ]

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pydantic import TypeAdapter, ValidationError
 
 from prefect_stagegate.model import Evidence, ExpectationResult
-from prefect_stagegate.report.legible import one_line
+from prefect_stagegate.report.legible import one_line, shortened
 
 CHECK = "expectations"
 """The check whose evidence holds the results."""
@@ -104,5 +104,4 @@ def _rank(result: ExpectationResult) -> int:
 
 
 def _cut(text: str, longest: int = LONGEST) -> str:
-    text = one_line(text)
-    return text if len(text) <= longest else f"{text[: longest - 1]}…"
+    return shortened(one_line(text), longest)

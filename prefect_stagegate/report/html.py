@@ -1,35 +1,129 @@
-"""The report as one self-contained HTML page: no script, no font, no image file, no network."""
+"""The report as one self-contained HTML page: no font, no image file, no network, and one script, which only copies."""
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import re
+from collections.abc import Iterator
 from functools import cache
+from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, Template
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from prefect_stagegate.report.changes import VersionChanges, table_change_text
 from prefect_stagegate.report.coverage import basis_text, group_text, table_text
 from prefect_stagegate.report.expectations import refused_text, seconds_text, verdict_text
 from prefect_stagegate.report.legible import spans, time_text
-from prefect_stagegate.report.model import Report, is_command, legible, without_repeats
-from prefect_stagegate.report.rubric import SOURCES, rubric_of
+from prefect_stagegate.report.model import Report, legible, without_repeats
+from prefect_stagegate.report.next_steps import is_command
+from prefect_stagegate.report.rubric import SOURCES, Rubric, rubric_of
 from prefect_stagegate.report.tables import HEIGHT, WIDTH, rows_text
-from prefect_stagegate.units import digest_text
+from prefect_stagegate.report.traffic import (
+    HEIGHT as THROUGHPUT_HEIGHT,
+)
+from prefect_stagegate.report.traffic import (
+    SIDES,
+    bottleneck_text,
+    highest_rate,
+    throughput_path,
+    traffic_cells,
+    transfer_text,
+)
+from prefect_stagegate.report.traffic import (
+    WIDTH as THROUGHPUT_WIDTH,
+)
+from prefect_stagegate.report.trimming import Detail, trimmed
+from prefect_stagegate.units import bytes_text, digest_text
 
+MOST_BYTES = 300_000
+"""Size of a page, at most. A report that exceeds it is shown with less detail."""
+DETAILS = (
+    Detail(findings=200, text=2000, results=200, columns=100, files=100),
+    Detail(findings=100, text=600, results=100, columns=60, files=50),
+    Detail(findings=40, text=240, results=40, columns=30, files=20),
+    Detail(findings=10, text=100, results=10, columns=10, files=5),
+    Detail(findings=0, text=60, results=0, columns=0, files=0),
+)
+"""How much a page shows, the most first."""
 _MAIL = re.compile(r"[\w.+-]+@[\w-]+(\.[\w-]+)+")
+_TONES = ("accepted", "refused", "inconclusive", "waiting", "promoted", "withdrawn")
 
 
 def to_html(report: Report) -> str:
     """Lay the report out as a page for screens, phones and printers, in light and dark colours.
 
-    All text in it is escaped, since file names and error messages come from whoever wrote the data.
+    All text in it is escaped, since file names and error messages come from whoever wrote the data. The page has at
+    most `MOST_BYTES`, as far as leaving out details goes.
     """
-    report = legible(without_repeats(report))
-    checks = [row.check for row in report.rows]
-    return _template().render(report=report, rubric=rubric_of(report), sources=SOURCES, checks=checks)
+    report = without_repeats(report)
+    page = ""
+    for detail in DETAILS:
+        # Trimmed first: looking at each character of what is not shown would take long.
+        page = _page(legible(trimmed(report, detail)))
+        if len(page.encode()) <= MOST_BYTES:
+            break
+    return page
+
+
+def _page(report: Report) -> str:
+    counts, rubric = report.tally.items(), rubric_of(report)
+    return (
+        _environment()
+        .get_template("report.html")
+        .render(
+            report=report,
+            rubric=rubric,
+            sources=SOURCES,
+            checks=[row.check for row in report.rows],
+            tally=[(verdict, count / len(report.rows)) for verdict, count in counts],
+            sections=list(_sections(report, rubric)),
+            differences=list(_differences(report.changes)) if report.changes else [],
+            policy=content_policy(),
+        )
+    )
 
 
 @cache
-def _template() -> Template:
+def content_policy() -> str:
+    """The page's Content-Security-Policy: its own script and nothing else. Servers send it as a header."""
+    # By the template, so that it is the text that stands in the page.
+    script = _environment().get_template("copy.js").render()
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    return f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
+
+
+def _sections(report: Report, rubric: Rubric) -> Iterator[tuple[str, str]]:
+    """The id and the words of each section that the page has."""
+    sections: dict[tuple[str, str], Any] = {
+        ("found", "Findings"): report.defects,
+        ("checks", "Checks"): True,
+        ("expectations", "Expectations"): report.expectations,
+        ("tables", "Tables"): report.profiles,
+        ("changes", "Changes"): report.changes,
+        ("transfer", "Transfer"): report.transfer,
+        ("read", "Files read"): report.coverage,
+        ("past", "History"): report.past,
+        ("judged", "Basis"): True,
+        ("rubric", "Rubric"): rubric.weakest,
+    }
+    return (section for section, content in sections.items() if content)
+
+
+def _differences(changes: VersionChanges) -> Iterator[tuple[str, str, str, str]]:
+    """What differs, in this version, before, and in words."""
+    numbers = (f"{changes.files:,}", f"{changes.files_before:,}")
+    yield ("files", *numbers, ", ".join(f"{total.files:,} {kind}" for kind, total in changes.totals))
+    parts = (f"{bytes_text(total.bytes)} {kind}" for kind, total in changes.totals)
+    yield ("bytes", bytes_text(changes.bytes), bytes_text(changes.bytes_before), ", ".join(parts))
+    for table in changes.tables:
+        rows, _, columns = table_change_text(table).partition("; ")
+        del rows
+        yield (f"rows of {table.name}", f"{table.rows:,}", f"{table.rows_before:,}", columns)
+
+
+@cache
+def _environment() -> Environment:
     # By default, Jinja escapes nothing and leaves a gap where the template misspells a field.
     environment = Environment(
         loader=PackageLoader("prefect_stagegate.report", "."),
@@ -42,8 +136,15 @@ def _template() -> Template:
     environment.filters.update(href=link_of, spans=spans, time=time_text, rows=rows_text)
     environment.filters.update(refused=refused_text, seconds=seconds_text, verdict=verdict_text)
     environment.filters.update(table=table_text, group=group_text, basis=basis_text, digest=digest_text)
-    environment.globals.update(picture=(WIDTH, HEIGHT))
-    return environment.get_template("report.html")
+    environment.filters.update(transfer=transfer_text, bottleneck=bottleneck_text, cells=traffic_cells)
+    environment.filters.update(bytes=_bytes, path=throughput_path, highest=lambda it: bytes_text(highest_rate(it)))
+    environment.globals.update(picture=(WIDTH, HEIGHT), throughput=(THROUGHPUT_WIDTH, THROUGHPUT_HEIGHT))
+    environment.globals.update(sides=SIDES, tones=_TONES)
+    return environment
+
+
+def _bytes(size: int | None) -> str:
+    return "" if size is None else bytes_text(size)
 
 
 def link_of(text: str) -> str:

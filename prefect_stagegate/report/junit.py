@@ -16,7 +16,8 @@ from xml.etree import ElementTree as ET
 from prefect_stagegate.model import ExpectationResult, Outcome
 from prefect_stagegate.report.expectations import CHECK, cells, refused_text
 from prefect_stagegate.report.legible import one_line
-from prefect_stagegate.report.model import Report, Row, Standing, legible
+from prefect_stagegate.report.model import Report, legible
+from prefect_stagegate.report.rows import Row, Standing
 
 _ELEMENT = {Standing.REFUSES: "failure", Standing.UNDECIDED: "error", Standing.WAITS: "error"}
 

@@ -7,6 +7,9 @@ import unicodedata
 _ACTING = {"Cc", "Cs", "Co", "Cn", "Zl", "Zp"}
 _TURNING = {*map(chr, range(0x202A, 0x202F)), *map(chr, range(0x2066, 0x206A)), "\u200e", "\u200f", "\u061c"}
 
+KNOWN = 4096
+"""Characters whose escapes are kept, at most."""
+
 
 def legible_text(text: str) -> str:
     r"""Replace characters that act instead of showing by escapes; line ends and tabs stay.
@@ -19,13 +22,21 @@ def legible_text(text: str) -> str:
     """
     if text.isascii() and text.isprintable():
         return text
-    escapes = ((character, character.encode("unicode_escape").decode()) for character in text)
-    return "".join(character if _shows(character) else escape for character, escape in escapes)
+    return text.translate(_ESCAPES)
 
 
 def one_line(text: str) -> str:
     """Join the lines of a text by spaces."""
     return " ".join(text.split())
+
+
+def shortened(text: str, longest: int) -> str:
+    """Cut a text that has more characters, and show that it was cut.
+
+    >>> shortened("abcdef", 4)
+    'abc…'
+    """
+    return text if len(text) <= longest else f"{text[: longest - 1]}…"
 
 
 def spans(text: str) -> list[tuple[str, bool]]:
@@ -47,6 +58,20 @@ def time_text(stamp: str) -> str:
     '2026-03-01 03:00 UTC'
     """
     return f"{stamp[:10]} {stamp[11:16]} UTC" if stamp.endswith("Z") else stamp
+
+
+class _Escapes(dict[int, str]):
+    """The escape of each character that acts, and every other character as it is."""
+
+    def __missing__(self, code: int) -> str:
+        character = chr(code)
+        shown = character if _shows(character) else character.encode("unicode_escape").decode()
+        if len(self) < KNOWN:
+            self[code] = shown
+        return shown
+
+
+_ESCAPES = _Escapes()
 
 
 def _shows(character: str) -> bool:

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
+from prefect_stagegate.model import ExpectationResult
+from prefect_stagegate.report.changes import table_change_text
 from prefect_stagegate.report.coverage import HEAD as COVERAGE_HEAD
 from prefect_stagegate.report.coverage import group_cells, table_text
 from prefect_stagegate.report.expectations import HEAD, cells
 from prefect_stagegate.report.legible import time_text
-from prefect_stagegate.report.marks import code, plain, step
-from prefect_stagegate.report.model import Report, Row, legible, without_repeats
+from prefect_stagegate.report.marks import code, markdown_table, plain, step
+from prefect_stagegate.report.model import Report, legible, without_repeats
+from prefect_stagegate.report.past_events import HEAD as PAST_HEAD
+from prefect_stagegate.report.past_events import past_cells
+from prefect_stagegate.report.rows import Row
 from prefect_stagegate.report.rubric import SOURCES, rubric_of
 from prefect_stagegate.report.tables import rows_text
+from prefect_stagegate.report.traffic import HEAD as TRAFFIC_HEAD
+from prefect_stagegate.report.traffic import bottleneck_text, traffic_cells, transfer_text
+from prefect_stagegate.units import digest_text
 
 FINDINGS = 200
 """The most findings that are listed, since Prefect refuses artifacts above a size."""
@@ -30,19 +38,35 @@ def to_markdown(report: Report) -> str:
         *_turns(report, headed),
         "**What to do:**",
         "\n".join(f"{number}. {step(fix, headed)}" for number, fix in enumerate(report.steps, start=1)),
+        *_details(report, headed),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def details(report: Report) -> str:
+    """What stands below the decision: findings, checks, tables, changes, the transfer, the past, what was judged."""
+    report = legible(without_repeats(report))
+    return "\n\n".join(_details(report, {row.check for row in _listed(report)})) + "\n"
+
+
+def _details(report: Report, headed: Collection[str]) -> list[str]:
+    return [
         *_defects(report, headed),
         "### All checks",
-        _table(
+        plain(report.tally_text),
+        markdown_table(
             ("Check", "Outcome", "Owner", "Found"),
             ((code(row.check), row.verdict, plain(str(row.owner)), plain(row.summary)) for row in report.rows),
         ),
         *_expectations(report),
         *_profiles(report),
+        *_changes(report),
+        *_transfer(report),
         *_coverage(report),
+        *_past(report),
         _facts(report),
         *_rubric(report),
     ]
-    return "\n\n".join(parts) + "\n"
 
 
 def about_line(report: Report) -> str:
@@ -77,7 +101,7 @@ def _defects(report: Report, headed: Collection[str]) -> list[str]:
             (code(item.subject), plain(item.problem), step(item.fix, headed)) for item in row.listed_findings[:room]
         )
         room -= len(row.listed_findings)
-        table = _table(("Where", "What is wrong", "What to do"), cells)
+        table = markdown_table(("Where", "What is wrong", "What to do"), cells)
         parts += [f"#### {row.check}", f"{row.verdict}, {plain(str(row.owner))}: {plain(row.summary)}", table]
     left = sum(len(row.listed_findings) for row in report.defects) - FINDINGS
     more = [f"{left} more are in the other reports."] if left > 0 else []
@@ -86,12 +110,17 @@ def _defects(report: Report, headed: Collection[str]) -> list[str]:
 
 def _expectations(report: Report) -> list[str]:
     """A table of the expectations of each table of the contract."""
-    parts = []
-    for table, results in report.expectations.items():
-        rows = (_expectation_cells(cells(result)) for result in results)
-        parts += [f"### Expectations of {plain(table)}", _table(HEAD, rows)]
     more = [f"{report.results_left_out} more are not in the evidence."] if report.results_left_out else []
-    return [*parts, *more]
+    return [*expectation_tables(report.expectations), *more]
+
+
+def expectation_tables(by_table: Mapping[str, Sequence[ExpectationResult]]) -> list[str]:
+    """A heading and a table of results for each table."""
+    parts = []
+    for table, results in by_table.items():
+        rows = (_expectation_cells(cells(result)) for result in results)
+        parts += [f"### Expectations of {plain(table)}", markdown_table(HEAD, rows)]
+    return parts
 
 
 def _expectation_cells(texts: Sequence[str]) -> list[str]:
@@ -106,7 +135,9 @@ def _profiles(report: Report) -> list[str]:
         (code(table.name), rows_text(table), str(len(table.columns) + table.more), plain("; ".join(table.moved)))
         for table in report.profiles
     )
-    return ["### Tables", _table(("Table", "Rows", "Columns", "Missing values"), rows)] if report.profiles else []
+    return (
+        ["### Tables", markdown_table(("Table", "Rows", "Columns", "Missing values"), rows)] if report.profiles else []
+    )
 
 
 def _coverage(report: Report) -> list[str]:
@@ -114,8 +145,34 @@ def _coverage(report: Report) -> list[str]:
     parts = []
     for table in report.coverage:
         rows = (map(plain, group_cells(group)) for group in table.groups)
-        parts += [plain(table_text(table)), _table(COVERAGE_HEAD, map(list, rows))]
+        parts += [plain(table_text(table)), markdown_table(COVERAGE_HEAD, map(list, rows))]
     return ["### Files that were read", *parts] if parts else []
+
+
+def _changes(report: Report) -> list[str]:
+    """Files, rows and columns that differ from the version that the target serves; the HTML report lists files."""
+    changes = report.changes
+    if changes is None:
+        return []
+    tables = [f"- {code(table.name)}: {plain(table_change_text(table))}" for table in changes.tables]
+    lines = [f"- files: {plain(changes.summary)}", *tables]
+    title = f"### What changed against {digest_text(changes.before)}, which {plain(report.target)} serves"
+    return [title, "\n".join(lines)]
+
+
+def _transfer(report: Report) -> list[str]:
+    """How much staging the version fetched from where, and what held it up."""
+    transfer = report.transfer
+    if transfer is None:
+        return []
+    rows = (list(map(plain, traffic_cells(place))) for place in transfer.traffic)
+    facts = [transfer_text(transfer), f"{bottleneck_text(transfer)}."]
+    return ["### Transfer", "  \n".join(map(plain, facts)), markdown_table(TRAFFIC_HEAD, rows)]
+
+
+def _past(report: Report) -> list[str]:
+    rows = [list(map(plain, past_cells(event))) for event in report.past]
+    return [f"### History of {plain(report.target)}", markdown_table(PAST_HEAD, rows)] if rows else []
 
 
 def _rubric(report: Report) -> list[str]:
@@ -125,7 +182,7 @@ def _rubric(report: Report) -> list[str]:
     rows = ((part.name, f"{part.points:g} of {part.checks}", f"{part.share:.0%}") for part in rubric.sections)
     score = f"Score {rubric.weakest.share:.0%}, that of the weakest section ({rubric.weakest.name}). "
     cell = f"Level × stage: {rubric.level} × {rubric.stage}. "
-    return ["### Rubric", _table(("Section", "Points", "Share"), rows), plain(score + cell + SOURCES)]
+    return ["### Rubric", markdown_table(("Section", "Points", "Share"), rows), plain(score + cell + SOURCES)]
 
 
 def _facts(report: Report) -> str:
@@ -136,8 +193,3 @@ def _facts(report: Report) -> str:
         lines.append(f"Runbook: {plain(report.runbook)}")
     # Two spaces at the end of a line break it in Markdown.
     return "  \n".join(lines)
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Sequence
 
 from prefect_stagegate.report.legible import one_line, spans
-from prefect_stagegate.report.model import is_command
+from prefect_stagegate.report.next_steps import is_command
 
 # An underscore within a word marks nothing in Markdown, and names that keep theirs unescaped can be copied.
 _ACTIVE = re.compile(r"([\\`*\[\]<>|&~#!$])|(?<![^\W_])(_)|(_)(?![^\W_])")
@@ -48,6 +48,12 @@ def _ticked(part: str, headed: Collection[str]) -> str:
 def link(words: str, address: str) -> str:
     """A link when a browser may follow the address, else the words and the address as text."""
     return f"[{plain(words)}]({address})" if _ADDRESS.fullmatch(address) else f"{plain(words)}: {plain(address)}"
+
+
+def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table of cells that are escaped already."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _escaped(text: str) -> str:

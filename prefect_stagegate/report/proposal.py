@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from prefect_stagegate.report.changes import VersionChanges
 from prefect_stagegate.report.legible import time_text
 from prefect_stagegate.report.marks import code, plain
-from prefect_stagegate.report.model import Report, Standing, legible
+from prefect_stagegate.report.model import Report, legible
+from prefect_stagegate.report.rows import Standing
 from prefect_stagegate.units import bytes_text, count_text
 
 DEFECTS = 10
@@ -15,27 +17,15 @@ DEFECTS = 10
 
 
 @dataclass(frozen=True, slots=True)
-class FileTotals:
-    """Number and size of the files that were added, removed or changed."""
-
-    files: int = 0
-    bytes: int = 0
-    """Their size in the proposed version; the size of removed files in the version that the target serves."""
-
-
-@dataclass(frozen=True, slots=True)
 class Proposal:
-    """A version, and how its files differ from those of the version that the target serves."""
+    """A version, and how it differs from the version that the target serves."""
 
     files: int
     bytes: int
     rows: int | None
     """Rows of the contract's tables; None when no check counted them."""
-    serves: str
-    """The digest of the version that the target serves; empty before its first version."""
-    added: FileTotals = FileTotals()
-    removed: FileTotals = FileTotals()
-    changed: FileTotals = FileTotals()
+    changes: VersionChanges | None = None
+    """None before the target's first version."""
 
 
 def proposal_page(report: Report, proposal: Proposal, *, until: str, why: str = "") -> str:
@@ -68,12 +58,8 @@ def _facts(report: Report, proposal: Proposal) -> Iterator[tuple[str, str]]:
     yield "size", f"{count_text(proposal.files, 'file')}, {bytes_text(proposal.bytes)}"
     if proposal.rows is not None:
         yield "rows", f"{proposal.rows:,}"
-    if not proposal.serves:
+    if proposal.changes is None:
         yield f"{report.target} serves", "no version"
         return
-    yield f"{report.target} serves", code(proposal.serves)
-    kinds = (("added", proposal.added), ("removed", proposal.removed), ("changed", proposal.changed))
-    changes = [
-        f"{count_text(total.files, 'file')} {kind} ({bytes_text(total.bytes)})" for kind, total in kinds if total.files
-    ]
-    yield "what would change", ", ".join(changes) or "nothing: the two have the same files"
+    yield f"{report.target} serves", code(proposal.changes.before)
+    yield "what would change", plain(proposal.changes.summary)

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from prefect_stagegate.model import Address, DecisionOutcome
 from prefect_stagegate.report.legible import legible_text, time_text
 from prefect_stagegate.report.marks import code, plain, step
-from prefect_stagegate.report.model import Report, Standing
+from prefect_stagegate.report.model import Report
+from prefect_stagegate.report.rows import Standing
 from prefect_stagegate.units import digest_text
 
 FINDINGS = 3

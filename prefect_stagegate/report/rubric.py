@@ -18,7 +18,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from prefect_stagegate.model import Outcome
-from prefect_stagegate.report.model import Report, Row
+from prefect_stagegate.report.model import Report
+from prefect_stagegate.report.rows import Row
 
 POINTS = {Outcome.PASS: 1.0, Outcome.WARN: 0.5, Outcome.WAIVED: 0.5}
 SECTIONS = ("data", "ai", "infra", "governance")

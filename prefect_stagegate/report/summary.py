@@ -1,14 +1,16 @@
-"""The decision on one screen, as Markdown, to be read in ten seconds."""
+"""The decision for a run's page, as Markdown: the first screen is read in ten seconds."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from prefect_stagegate.model import DecisionOutcome, Promotion
 from prefect_stagegate.report.legible import legible_text, one_line, time_text
-from prefect_stagegate.report.markdown import about_line
+from prefect_stagegate.report.markdown import about_line, details
 from prefect_stagegate.report.marks import code, link, plain, step
-from prefect_stagegate.report.model import Report, Row, Standing, is_command, legible, without_repeats
+from prefect_stagegate.report.model import Report, legible, without_repeats
+from prefect_stagegate.report.next_steps import is_command
+from prefect_stagegate.report.rows import Row, Standing
 from prefect_stagegate.units import count_text, digest_text
 
 DEFECTS = 3
@@ -25,10 +27,15 @@ _MARKS = {
 }
 
 
-def to_summary(report: Report, *, page: str = "") -> str:
+def to_artifact(report: Report, links: Mapping[str, str] | None = None) -> str:
+    """The decision as a run shows it: the summary on the first screen, and everything else below."""
+    return f"{to_summary(report, links)}\n---\n\n{details(report)}"
+
+
+def to_summary(report: Report, links: Mapping[str, str] | None = None) -> str:
     """The decision, whose turn it is, and what to do, in at most fifteen lines.
 
-    The page is the address of the whole report; empty when it is not kept.
+    `links` are addresses of pages with more, by their names.
     """
     report = legible(without_repeats(report))
     standings = [row.standing for row in report.rows]
@@ -40,15 +47,15 @@ def to_summary(report: Report, *, page: str = "") -> str:
         *(plain(_short(note)) for note in report.notes[:1]),
         f"**Whose turn:** {plain(_short(report.whose_turn))}",
         f"**What to do:**\n\n{steps}",
-        _facts(report, page),
+        _facts(report, links or {}),
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def moved_page(moved: Promotion) -> str:
+def moved_page(moved: Promotion, report: Report | None = None) -> str:
     """The page of a promoted version: what the target's ref names now, and the command to go back.
 
-    It replaces the page of the decision that accepted the version.
+    It replaces the page of the decision that accepted the version, whose `report` is below it.
     """
     ref = f"{moved.dataset}@{moved.ref}"
     before = code(digest_text(moved.previous)) if moved.previous else "nothing"
@@ -61,7 +68,8 @@ def moved_page(moved: Promotion) -> str:
     if moved.previous and not already:
         parts.append(f"**To go back:** {code(f'stagegate rollback {ref} --reason TEXT')}")
     parts.append(f"Version {code(moved.digest)}.")
-    return "\n\n".join(parts) + "\n"
+    page = "\n\n".join(parts) + "\n"
+    return f"{page}\n---\n\n## The decision that accepted it\n\n{details(report)}" if report else page
 
 
 def _defect(row: Row) -> str:
@@ -81,12 +89,13 @@ def _steps(report: Report) -> Iterator[str]:
     return (step(text if is_command(text) else _short(text)) for text in shown)
 
 
-def _facts(report: Report, page: str) -> str:
+def _facts(report: Report, links: Mapping[str, str]) -> str:
     accepted = report.outcome is DecisionOutcome.ACCEPTED
     until = f", holds until {time_text(report.expires)}" if accepted and report.expires else ""
-    links = [link(words, to) for words, to in (("Whole report", legible_text(page)), ("Runbook", report.runbook)) if to]
+    addresses = {name: legible_text(address) for name, address in links.items()} | {"Runbook": report.runbook}
+    shown = [link(name, address) for name, address in addresses.items() if address]
     decided = f"Decided {time_text(report.at)}{until}."
-    return "  \n".join((about_line(report), " · ".join((decided, *links))))
+    return "  \n".join((about_line(report), " · ".join((decided, *shown))))
 
 
 def _short(text: str) -> str:

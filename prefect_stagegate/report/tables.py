@@ -53,6 +53,21 @@ class ColumnFigures:
     bars: tuple[Bar, ...]
     note: str = ""
     """Why there are no figures."""
+    is_histogram: bool = False
+    """Whether the bars are neighbouring intervals, and not single values."""
+
+    @property
+    def outlines(self) -> tuple[str, str]:
+        """A histogram of this version, and of the other one, as paths in the picture: they take less room than bars."""
+        return (
+            _outline([(bar.left, bar.height) for bar in self.bars]),
+            _outline([(bar.left, bar.height_before) for bar in self.bars]),
+        )
+
+    @property
+    def highest(self) -> str:
+        """The label of the highest bar of this version."""
+        return max(self.bars, key=lambda bar: bar.height).label if self.bars else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +113,7 @@ def _column(name: str, now: ColumnProfile, before: ColumnProfile | None) -> Colu
         # A column that became another kind has no values that fit into the same picture.
         bars=tuple(_bars(now, before if before and before.kind == now.kind else None)),
         note="may be personal: counted only" if now.withheld else "",
+        is_histogram=not _is_categorical(now),
     )
 
 
@@ -144,8 +160,7 @@ def _time(microseconds: float) -> str:
 def _bars(now: ColumnProfile, before: ColumnProfile | None) -> list[Bar]:
     """A bar for each value of categories, else a histogram; none without values, or where they may not be shown."""
     categories = now.value_counts()
-    few = 0 < len(categories) <= MOST_BARS or (now.kind in ("text", "flag") and categories)
-    if few:
+    if _is_categorical(now):
         old = before.value_counts() if before else {}
         names = sorted(categories, key=lambda value: (-categories[value], value))[:MOST_BARS]
         shares = [(name[:SHOWN], _share(categories, name), _share(old, name)) for name in names]
@@ -165,6 +180,21 @@ def _bars(now: ColumnProfile, before: ColumnProfile | None) -> list[Bar]:
         )
         for number, (label, share, share_before) in enumerate(shares)
     ]
+
+
+def _is_categorical(column: ColumnProfile) -> bool:
+    """Whether single values have a bar each."""
+    values = len(column.value_counts())
+    return 0 < values <= MOST_BARS or (column.kind in ("text", "flag") and values > 0)
+
+
+def _outline(steps: Sequence[tuple[float, float]]) -> str:
+    """The path of a histogram that stands on the picture's lower edge; empty without any height."""
+    if not any(height for _, height in steps):
+        return ""
+    width = steps[1][0] - steps[0][0] if len(steps) > 1 else WIDTH
+    tops = "".join(f"H{left:.4g}V{HEIGHT - height:.4g}" for left, height in steps)
+    return f"M0 {HEIGHT}{tops}H{steps[-1][0] + width:.4g}V{HEIGHT}"
 
 
 def _share(counts: Mapping[str, int], value: str) -> float:

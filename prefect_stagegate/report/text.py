@@ -13,7 +13,9 @@ from rich.text import Text
 
 from prefect_stagegate.model import DecisionOutcome
 from prefect_stagegate.report.legible import one_line
-from prefect_stagegate.report.model import Report, Row, Standing, is_command, legible, without_repeats
+from prefect_stagegate.report.model import Report, legible, without_repeats
+from prefect_stagegate.report.next_steps import is_command
+from prefect_stagegate.report.rows import Row, Standing
 
 FINDINGS = 20
 """The most findings of one check that a terminal shows."""
@@ -120,4 +122,4 @@ def _lines(report: Report) -> Iterator[str]:
 
 def _more(row: Row) -> str:
     more = len(row.findings) - FINDINGS
-    return f"… and {more} more; --json and --html have all of them" if more > 0 else ""
+    return f"… and {more} more; --json has all of them" if more > 0 else ""

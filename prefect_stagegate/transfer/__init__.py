@@ -9,6 +9,7 @@ transfer: the next run continues from it.
 from __future__ import annotations
 
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
@@ -96,6 +97,7 @@ def transfer(
 def _run(context: TransferContext, make_engine: Callable[[], Engine], max_failed: int) -> Iterator[Receipt]:
     # Only now, with the first receipt: an engine that is never started would leave its files open.
     engine = make_engine()
+    context.stats.start()
     engine.start()
     unsynced = 0
     try:
@@ -122,6 +124,7 @@ def _run(context: TransferContext, make_engine: Callable[[], Engine], max_failed
             engine.results.close()
     # Before failures are raised: what came in is durable, whatever else failed.
     _sync(context)
+    context.stats.end()
     if len(context.stats.failures) > max_failed:
         raise TransferFailed(context.stats.failures)
 
@@ -148,7 +151,9 @@ def _remember(context: TransferContext, batch: list[Done]) -> None:
 
 def _sync(context: TransferContext) -> None:
     """Sync the blobs that came in so far, and then confirm their digests in the memory."""
+    began = time.perf_counter()
     context.store.memory.confirm(context.store.blobs.sync)
+    context.stats.synced(time.perf_counter() - began)
 
 
 def _receipts(context: TransferContext, batch: list[Done]) -> Iterator[Receipt]:

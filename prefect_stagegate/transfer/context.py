@@ -101,9 +101,14 @@ class TransferContext:
             Cancelled: It is time to stop.
         """
         self.stop.check()
-        self.progress.moved(count)
+        self.report_received(count)
         if throttle := self.retrier_of(job.source).throttle:
             throttle.spend(count, self.stop)
+
+    def report_received(self, count: int) -> None:
+        """Report bytes that came over the wire."""
+        self.stats.receive(count)
+        self.progress.moved(count)
 
     def finish(
         self, job: Job, claim: Claim, hasher: Hasher, watch: Stopwatch, *, fetched: int, started: float, sync: bool
@@ -122,10 +127,7 @@ class TransferContext:
         self.store.blobs.commit(claim, digest, job.listed.size, sync=sync)
         watch.lap("disk")
         self.stats.spend(watch)
-        if job.peers:
-            self.stats.count_from_peer(job.peers[0].node, fetched)
-        else:
-            self.stats.count_from_source(server_of(job.source.url), fetched)
+        self.stats.count_place(*job.place, fetched)
         receipt = self._receipt(job, digest, fetched=fetched, by_server=by_server)
         unsynced = 0 if self.store.blobs.is_synced(requested=sync) else max(job.listed.size, BLOCK)
         return Done(receipt, claim, self._row(job, digest, started), unsynced)

@@ -514,7 +514,7 @@ class Engine:
     def _report_progress(self) -> None:
         received = max(self._loop.received_so_far(), self._reported_bytes)
         if received > self._reported_bytes:
-            self._context.progress.moved(received - self._reported_bytes)
+            self._context.report_received(received - self._reported_bytes)
         self._reported_bytes, self._reported_at = received, time.monotonic()
 
     def _check_ended(self) -> None:

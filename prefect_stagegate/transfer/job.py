@@ -18,6 +18,7 @@ from prefect_stagegate.errors import (
 from prefect_stagegate.model import PlannedObject, Proof, SourceObject
 from prefect_stagegate.sources.base import Source
 from prefect_stagegate.sources.peer import Peers, PeerSource
+from prefect_stagegate.transfers import Tier
 from prefect_stagegate.units import count_text
 
 SECOND_LOOKS = 2
@@ -85,6 +86,13 @@ class Job:
     def source(self) -> Source:
         """The source that is tried."""
         return self.peers[0] if self.peers else self.sources[self.member]
+
+    @property
+    def place(self) -> tuple[Tier, str]:
+        """Where the source that is tried has the bytes from."""
+        if self.peers:
+            return ("peer", self.peers[0].node)
+        return ("mirror" if self.member else "source", self.source.url)
 
     @property
     def is_copy(self) -> bool:

@@ -9,6 +9,7 @@ from typing import Literal, Protocol
 
 from prefect_stagegate.errors import StagegateError
 from prefect_stagegate.model import PeerTraffic, Receipt
+from prefect_stagegate.transfers import Throughput, Tier
 
 
 class Progress(Protocol):
@@ -71,10 +72,6 @@ class TransferStats:
     """Bytes that an interrupted run had fetched, and that were verified."""
     reused: int = 0
     """Bytes that the cache had already."""
-    from_sources: dict[str, int] = field(default_factory=dict)
-    """Of the fetched bytes, those that each server of a source or mirror sent, by `server_of` the source's URL."""
-    from_peers: dict[str, int] = field(default_factory=dict)
-    """Of the fetched bytes, those that each other node of the site sent, by its name."""
     dropped_peers: dict[str, str] = field(default_factory=dict)
     """The nodes that were asked no further, and why."""
     retries: int = 0
@@ -82,37 +79,68 @@ class TransferStats:
         default_factory=lambda: {"network": 0.0, "hashing": 0.0, "disk": 0.0, "waiting": 0.0}
     )
     """`network`: waiting for a source's bytes; `waiting`: between a failed try and the next."""
+    wall: float = 0.0
+    """Seconds from the start of the engine to the last sync."""
+    throughput: Throughput = field(default_factory=Throughput)
+    """Bytes over the wire, by time."""
+    places: dict[tuple[Tier, str], tuple[int, int]] = field(default_factory=dict)
+    """Objects, and bytes over the wire, by where they came from."""
     failures: list[StagegateError] = field(default_factory=list)
+    _began: float = field(default_factory=time.monotonic, repr=False)
+    _threads: set[int] = field(default_factory=set, repr=False)
+    """The threads that hashed or wrote."""
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def spend(self, watch: Stopwatch) -> None:
         """Add a stop watch's times; called by many threads."""
         with self._lock:
+            self._threads.add(threading.get_ident())
             for side, seconds in watch.seconds.items():
                 self.seconds[side] += seconds
+
+    def start(self) -> None:
+        """Measure `wall` and `throughput` from now on."""
+        self._began = time.monotonic()
+
+    def end(self) -> None:
+        """Set `wall`."""
+        self.wall = time.monotonic() - self._began
+
+    @property
+    def unbusy(self) -> float:
+        """Seconds, over the threads that hash and write, in which they did neither: they had no bytes yet.
+
+        `seconds["network"]` is no measure of that: reads overlap.
+        """
+        return max(0.0, self.wall * len(self._threads) - self.seconds["hashing"] - self.seconds["disk"])
+
+    def synced(self, seconds: float) -> None:
+        """Count seconds of a sync, for which no thread of the transfer waits."""
+        with self._lock:
+            self.seconds["disk"] += seconds
+
+    def receive(self, size: int) -> None:
+        """Count bytes that came over the wire just now; called by many threads."""
+        with self._lock:
+            self.throughput.add(time.monotonic() - self._began, size)
+
+    def count_place(self, tier: Tier, name: str, size: int) -> None:
+        """Count an object that came from a place, and its bytes."""
+        with self._lock:
+            objects, total = self.places.get((tier, name), (0, 0))
+            self.places[tier, name] = (objects + 1, total + size)
 
     def resume(self, size: int) -> None:
         """Count bytes that an interrupted run had fetched."""
         with self._lock:
             self.resumed += size
 
-    def count_from_source(self, server: str, size: int) -> None:
-        """Count bytes that the server of a source or mirror sent."""
-        with self._lock:
-            self.from_sources[server] = self.from_sources.get(server, 0) + size
-
-    def count_from_peer(self, node: str, size: int) -> None:
-        """Count bytes that another node of the site sent."""
-        with self._lock:
-            self.from_peers[node] = self.from_peers.get(node, 0) + size
-
     @property
     def peers(self) -> tuple[PeerTraffic, ...]:
         """What each other node of the site sent, and which of them failed; sorted by name."""
-        names = sorted(self.from_peers | self.dropped_peers)
-        return tuple(
-            PeerTraffic(name, self.from_peers.get(name, 0), self.dropped_peers.get(name, "")) for name in names
-        )
+        sent = {name: size for (tier, name), (_, size) in self.places.items() if tier == "peer"}
+        names = sorted(sent.keys() | self.dropped_peers.keys())
+        return tuple(PeerTraffic(name, sent.get(name, 0), self.dropped_peers.get(name, "")) for name in names)
 
     def retried(self) -> None:
         """Count one retry."""
@@ -130,3 +158,5 @@ class TransferStats:
         self.fetched += receipt.fetched
         if not receipt.fetched:
             self.reused += receipt.object.size
+            if receipt.object.size:  # an empty object that was read is counted by then
+                self.count_place("cache", "", receipt.object.size)

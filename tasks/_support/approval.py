@@ -31,10 +31,10 @@ from prefect_stagegate.operations.gating.proposal import proposal_of
 from prefect_stagegate.operations.gating.reports import report_of
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.report import proposal_page
+from prefect_stagegate.tasks._support.decisions import show_decision
 from prefect_stagegate.tasks._support.lapse import ensure_lapse_automation
 from prefect_stagegate.tasks._support.notify import run_log
 from prefect_stagegate.tasks._support.places import CacheLike, CatalogLike, open_places
-from prefect_stagegate.tasks._support.summary import show_summary
 from prefect_stagegate.tasks._support.verdict import waiting
 from prefect_stagegate.tasks._support.waking import wake
 
@@ -115,7 +115,7 @@ def ask_for_approval(
     report = report_of(workspace, decision)
     # The form is the first step. The last step would ask the gate again, which the run does by itself.
     report = replace(report, steps=(BY_FORM, *report.steps[:-1]))
-    show_summary(workspace, report)
+    show_decision(workspace, report)
     page = proposal_page(report, proposal_of(workspace, decision), until=wait.until, why=why)
     left = (moment(wait.until) - now()).total_seconds()
     form_type = ApprovalForm.with_initial_data(description=page)

@@ -1,18 +1,16 @@
-"""A decision as Prefect shows it: a table, an error or a state."""
+"""A decision as an error or a state of a run."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
 from prefect import State
 from prefect.states import Completed, Failed
 
 from prefect_stagegate.errors import GateFailed, GateUndecided
-from prefect_stagegate.model import Decision, DecisionOutcome, Evidence, ExpectationResult, Outcome
-from prefect_stagegate.report.expectations import HEAD, by_table, cells
+from prefect_stagegate.model import Decision, DecisionOutcome, Outcome
 from prefect_stagegate.report.legible import legible_text
-from prefect_stagegate.report.model import name_repeats
+from prefect_stagegate.report.rows import name_repeats
 from prefect_stagegate.tasks._support.refusals import ended_by_gate
 
 FINDINGS = 5
@@ -20,30 +18,6 @@ FINDINGS = 5
 NOT_APPROVED = "Not approved"
 """The name of the state of a run whose version somebody declined, or nobody approved in time."""
 FINE = (Outcome.PASS, Outcome.WAIVED, Outcome.NOT_APPLICABLE)
-
-
-def checks_table(checks: Iterable[Evidence]) -> list[dict[str, Any]]:
-    """A row for each check, for a table artifact."""
-    return [
-        {
-            "check": evidence.check,
-            "outcome": evidence.outcome.value,
-            "severity": evidence.severity.value,
-            "owner": evidence.owner,
-            "found": legible_text(evidence.full_summary),
-            "defects": len(evidence.findings),
-        }
-        for evidence in checks
-    ]
-
-
-def expectations_table(results: Iterable[ExpectationResult]) -> list[dict[str, Any]]:
-    """A row for each expectation of each table, the failed ones first, for a table artifact."""
-    return [
-        {"table": table, **dict(zip(map(str.lower, HEAD), map(legible_text, cells(result)), strict=True))}
-        for table, of_table in by_table(results).items()
-        for result in of_table
-    ]
 
 
 def not_accepted(decision: Decision) -> State[Decision]:

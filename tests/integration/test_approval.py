@@ -123,7 +123,7 @@ class Platform:
 
     def summary(self, run: str, target: str) -> str:
         """What the run's page about a target says last."""
-        wanted = {"flow_run_id": {"any_": [run]}, "key": {"any_": [f"things-{target}-summary"]}}
+        wanted = {"flow_run_id": {"any_": [run]}, "key": {"any_": [f"things-{target}-decision"]}}
         (last, *_) = self.ask("/artifacts/filter", artifacts=wanted, sort="CREATED_DESC")
         return str(last["data"])
 

@@ -93,10 +93,17 @@ def test_refusal_logs_whose_turn_it_is_without_a_traceback(
 
 
 def test_runs_are_named_by_what_goes_where(scenario: Scenario) -> None:
-    state: State[Any] = run(pilot_to_production, scenario.spec(), targets=["pilot"], **scenario.on, return_state=True)
+    promoting: State[Any] = run(
+        pilot_to_production, scenario.spec(), targets=["pilot"], **scenario.on, return_state=True
+    )
+    refreshing: State[Any] = run(
+        refresh, [scenario.spec(), f"{scenario.dataset}@pilot"], **scenario.on, return_state=True
+    )
     with get_client(sync_client=True) as client:
-        run_name = client.read_flow_run(state.state_details.flow_run_id or uuid4()).name
-    assert run_name == f"{scenario.dataset} → pilot"
+        names = [
+            client.read_flow_run(state.state_details.flow_run_id or uuid4()).name for state in (promoting, refreshing)
+        ]
+    assert names == [f"{scenario.dataset} → pilot", f"refresh {scenario.dataset}, {scenario.dataset}@pilot"]
 
 
 def test_missing_targets_are_named_and_others_can_be_chosen(scenario: Scenario) -> None:
@@ -353,6 +360,6 @@ def test_report_names_a_truncated_file(scenario: Scenario) -> None:
         pilot_to_production(scenario.spec(contract=contract, gates=gates), targets=["pilot"], **scenario.on)
 
     assert scenario.head("pilot") == ""
-    report = artifact(f"{scenario.dataset}-pilot-gate")["data"]
+    report = artifact(f"{scenario.dataset}-pilot-decision")["data"]
     assert "cut.parquet" in report
     assert "good.parquet" not in report

@@ -149,9 +149,7 @@ def test_trial_emits_nothing_and_takes_no_page_s_place(
     assert not run(flow(check_readiness.fn), version.address, "production", **scenario.on).accepted
     (page,) = (tmp_path / "reports").rglob("*.html")
     kept = page.read_bytes()
-    untouched = [
-        artifact(f"{scenario.dataset}-production-{what}")["id"] for what in ("summary", "gate", "checks", "report")
-    ]
+    untouched = artifact(f"{scenario.dataset}-production-decision")["id"]
 
     assert run(
         flow(check_readiness.fn), version.address, "production", spec=scenario.spec(**lax), **scenario.on
@@ -164,11 +162,8 @@ def test_trial_emits_nothing_and_takes_no_page_s_place(
 
     assert [event["event"] for event in scenario.events(0)] == [events.GATE_FAILED]
     assert page.read_bytes() == kept
-    assert [
-        artifact(f"{scenario.dataset}-production-{what}")["id"] for what in ("summary", "gate", "checks", "report")
-    ] == (untouched)
-    for what in ("summary", "gate", "checks"):
-        assert artifact(f"{scenario.dataset}-production-trial-{what}")["description"].startswith("Trial: ")
+    assert artifact(f"{scenario.dataset}-production-decision")["id"] == untouched
+    assert artifact(f"{scenario.dataset}-production-trial")["description"].startswith("Trial: ")
     assert artifact(f"{scenario.dataset}-trial-contract")["description"].startswith("Trial")
 
 
@@ -182,9 +177,10 @@ def test_artifact_of_expectations_masks_personal_values(scenario: EventScenario)
     (people,) = coverage_of(open_workspace(**scenario.on), Address.parse(version.address), lines=2, of_group=1)
     flow_run = people.groups[0].reading.flow_run
     assert str(UUID(flow_run)) == flow_run
-    data = artifact(f"{scenario.dataset}-contract-expectations")["data"]
-    rows = {row["column"]: (row["verdict"], row["refused rows"], row["examples"]) for row in json.loads(data)}
-    assert rows == {"email": ("failed", "1 of 1 (100%)", "(masked)"), "age": ("failed", "1 of 1 (100%)", "-36")}
+    page = artifact(f"{scenario.dataset}-contract")["data"]
+    assert "lovelace" not in page
+    rows = [line.split(" | ") for line in page.splitlines() if "1 of 1 (100%)" in line]
+    assert {row[1]: row[6] for row in rows} == {"`email`": "`(masked)`", "`age`": "`-36`"}
 
 
 def test_commands_tell_the_api_of_the_active_profile(
@@ -389,36 +385,35 @@ def test_what_is_made_of_a_required_version_has_it_upstream(scenario: EventScena
 # ── artifacts ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_run_has_artifacts_of_summary_report_and_checks(scenario: EventScenario) -> None:
+def test_run_has_one_artifact_for_each_decision(scenario: EventScenario) -> None:
     decision: Decision = run(pilot_to_production, scenario.spec(), **scenario.on)
 
-    summary, report, checks = (
-        artifact(f"{scenario.dataset}-production-{what}") for what in ("summary", "gate", "checks")
-    )
-    assert "waits for approval to go to production" in summary["data"].splitlines()[0]
-    assert f"`stagegate approve {scenario.dataset}@{decision.digest} --to production`" in summary["data"]
-    assert "waits for approval to go to production" in report["data"]
-    assert '"check": "approval"' in checks["data"]
-    assert summary["task_run_id"]
-    assert {document["key"].rpartition("-")[2] for document in artifacts_of(summary["flow_run_id"])} == {
-        *("stage", "summary", "gate", "checks")
-    }
+    waiting, promoted = (artifact(f"{scenario.dataset}-{target}-decision") for target in ("production", "pilot"))
+    screen, _, whole = waiting["data"].partition("\n---\n")
+    assert "waits for approval to go to production" in screen.splitlines()[0]
+    assert f"`stagegate approve {scenario.dataset}@{decision.digest} --to production`" in screen
+    assert "| `approval` |" in whole
+    assert f"names {decision.digest[:19]}" in promoted["data"].splitlines()[0]
+    assert "## The decision that accepted it" in promoted["data"]
+    assert waiting["task_run_id"]
+    keys = {document["key"].removeprefix(scenario.dataset) for document in artifacts_of(waiting["flow_run_id"])}
+    assert keys == {"-stage", "-pilot-decision", "-production-decision"}
 
 
-def test_run_links_to_the_html_report(scenario: EventScenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_run_links_to_pages(scenario: EventScenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STAGEGATE_REPORTS", str(tmp_path / "reports"))
     run(pilot_to_production, scenario.spec(), **scenario.on)
 
     (page,) = (tmp_path / "reports").glob(f"{scenario.dataset}/production/*.html")
     assert "waits for approval" in page.read_text()
-    link, summary = (artifact(f"{scenario.dataset}-production-{what}")["data"] for what in ("report", "summary"))
-    assert f"({page.as_uri()})" in link
-    assert f"({page.as_uri()})" in summary
+    assert f"({page.as_uri()})" in artifact(f"{scenario.dataset}-production-decision")["data"]
 
     monkeypatch.setenv("STAGEGATE_REPORTS_URL", "https://ci.example.org/reports/")
+    monkeypatch.setenv("STAGEGATE_PAGES_URL", "https://gate.example.org/stagegate/")
     run(pilot_to_production, version=f"{scenario.dataset}@sha256:{page.stem}", **scenario.on)
-    address = f"https://ci.example.org/reports/{scenario.dataset}/production/{page.name}"
-    assert f"({address})" in artifact(f"{scenario.dataset}-production-report")["data"]
+    shown = artifact(f"{scenario.dataset}-production-decision")["data"]
+    assert f"(https://ci.example.org/reports/{scenario.dataset}/production/{page.name})" in shown
+    assert f"(https://gate.example.org/stagegate/datasets/{scenario.dataset}/versions/{page.stem})" in shown
 
 
 def test_a_report_that_can_not_be_kept_fails_no_check(
@@ -431,7 +426,7 @@ def test_a_report_that_can_not_be_kept_fails_no_check(
 
     assert decided.target == "production"
     assert "Could not keep the HTML report" in caplog.text
-    assert "Whole report" not in artifact(f"{scenario.dataset}-production-summary")["data"]
+    assert "Report as a page" not in artifact(f"{scenario.dataset}-production-decision")["data"]
 
 
 def test_an_api_that_fails_fails_no_staging(

@@ -54,7 +54,7 @@ def test_summary_has_decision_turn_and_steps_in_order() -> None:
 def test_it_has_few_short_lines_however_many_checks_there_are(outcome: DecisionOutcome, checks: int) -> None:
     report = a_report(outcome, *map(failing, range(checks)))
 
-    lines = [line for line in to_summary(report, page="https://ci.example.org/r.html").splitlines() if line]
+    lines = [line for line in to_summary(report, {"Page": "https://ci.example.org/r.html"}).splitlines() if line]
 
     assert len(lines) <= 15
     assert all(len(line) < 250 for line in lines)
@@ -113,10 +113,10 @@ def test_nothing_that_data_name_acts_on_it(name: str) -> None:
     plain = Evidence("schema", Outcome.FAIL, "x", "data", findings=(Finding("x", "x", "x"),))
 
     written = to_summary(
-        a_report(DecisionOutcome.REFUSED, hostile, runbook=name if name.isprintable() else "x"), page=name
+        a_report(DecisionOutcome.REFUSED, hostile, runbook=name if name.isprintable() else "x"), {"Page": name}
     )
 
     outside = re.sub(r"`[^`]*`", "", written)  # code spans show what they hold
     assert not re.search(r"(?<!\\)<\w|(?<!\\)!\[|(?<!\\)\]\(|\x1b", outside)
-    expected = to_summary(a_report(DecisionOutcome.REFUSED, plain, runbook="x"), page="x")
+    expected = to_summary(a_report(DecisionOutcome.REFUSED, plain, runbook="x"), {"Page": "x"})
     assert written.count("\n") == expected.count("\n")

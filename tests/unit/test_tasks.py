@@ -28,7 +28,7 @@ from prefect_stagegate.tasks import publish_version, require_ready, stage_datase
 from prefect_stagegate.tasks._support.cancelling import requested
 from prefect_stagegate.tasks._support.progress import live_progress
 from prefect_stagegate.tasks._support.running import may_help, short_name
-from prefect_stagegate.tasks._support.verdict import FINDINGS, checks_table, not_accepted, waiting
+from prefect_stagegate.tasks._support.verdict import FINDINGS, not_accepted, waiting
 
 TASKS: list[Task[..., Any]] = [getattr(ours, name) for name in ours.__all__]
 WHOLE_JOBS = [name for name in ours.__all__ if f"a{name}" in ours.__all__]
@@ -279,14 +279,6 @@ def test_waiting_is_a_completed_state_with_the_approve_command() -> None:
     assert state.is_completed()
     assert state.name == "Waiting for approval"
     assert f"stagegate approve things@{DIGEST} --to pilot" in (state.message or "")
-
-
-def test_the_table_has_a_row_for_each_check() -> None:
-    answer = Evidence("schema", Outcome.FAIL, "broken", "data", findings=(Finding("a", "b"),))
-
-    assert checks_table([answer]) == [
-        {"check": "schema", "outcome": "fail", "severity": "blocking", "owner": "data", "found": "broken", "defects": 1}
-    ]
 
 
 def test_progress_outside_of_a_run_asks_no_server() -> None:

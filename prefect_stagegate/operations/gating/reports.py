@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TypeVar
 
 from prefect_stagegate.catalog import RefAction, RefEntry, adopted_as, moves, withdrawn
 from prefect_stagegate.errors import CatalogError
@@ -12,14 +13,21 @@ from prefect_stagegate.model import Decision, DecisionOutcome
 from prefect_stagegate.operations.address import ResolvedVersion, judged_spec, policy_of, spec_beside
 from prefect_stagegate.operations.gating.approve import request_for
 from prefect_stagegate.operations.gating.coverage import covered_tables
+from prefect_stagegate.operations.gating.past import past_events
 from prefect_stagegate.operations.gating.policy import changes, changes_since
 from prefect_stagegate.operations.gating.profiling import kept_profiles
+from prefect_stagegate.operations.gating.version_changes import version_changes
 from prefect_stagegate.operations.workspace import Workspace
-from prefect_stagegate.report import Report, TableCoverage, TableFigures, build_report, table_figures, to_html
+from prefect_stagegate.profiles import TableProfile
+from prefect_stagegate.report import Report, TableCoverage, VersionChanges, build_report, table_figures, to_html
 from prefect_stagegate.spec import Spec
+from prefect_stagegate.transfers import TransferRecord
 from prefect_stagegate.units import count_text
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
+Profiles = tuple[TableProfile, TableProfile | None]
+"""A table's profile, and that in the version that the target serves."""
 DIFFERENCES = 5
 """The most differences of policies that a note lists; `stagegate policy history` has all."""
 
@@ -39,6 +47,7 @@ def report_of(workspace: Workspace, decision: Decision, trial: Spec | None = Non
     about = (decision.dataset, decision.digest, decision.target, decision.policy)
     requested = decision.outcome is DecisionOutcome.WAITING or request_for(workspace, *about) is not None
     spec, serves = trial or spec_of(workspace, decision), served[-1].digest if served else ""
+    profiles = _profiles(workspace, decision, spec, serves)
     return build_report(
         decision,
         spec,
@@ -47,31 +56,51 @@ def report_of(workspace: Workspace, decision: Decision, trial: Spec | None = Non
         is_trial=trial is not None,
         is_requested=requested,
         is_withdrawn=trial is None and decision.digest in withdrawn(earlier),
-        profiles=tuple(_profiles(workspace, decision, spec, serves)),
-        coverage=() if trial else tuple(_coverage(workspace, decision)),
+        profiles=tuple(table_figures(name, *both) for name, both in profiles.items()),
+        coverage=() if trial else _kept("who read the files", lambda: _coverage(workspace, decision), ()),
+        changes=_kept("what changed", lambda: _changes(workspace, decision, serves, profiles), None),
+        transfer=_kept("what was transferred", lambda: _transfer(workspace, decision), None),
+        past=_kept("what happened before", lambda: past_events(workspace, decision, earlier), ()),
     )
 
 
-def _coverage(workspace: Workspace, decision: Decision) -> Iterator[TableCoverage]:
-    """Which validation read which file of the version, where the gate requires `coverage`."""
+def _kept(about: str, read: Callable[[], T], otherwise: T) -> T:
+    """A part of the report; `otherwise` where its records can't be read, since the decision is what people need."""
     try:
-        yield from covered_tables(workspace, decision.dataset, decision.digest, decision.checks)
+        return read()
     except CatalogError as error:
-        log.warning("The report does not say who read the files: %s", error)  # the decision is what people need
+        log.warning("The report does not say %s: %s", about, error)
+        return otherwise
 
 
-def _profiles(workspace: Workspace, decision: Decision, spec: Spec, serves: str) -> Iterator[TableFigures]:
+def _coverage(workspace: Workspace, decision: Decision) -> tuple[TableCoverage, ...]:
+    """Which validation read which file of the version, where the gate requires `coverage`."""
+    return tuple(covered_tables(workspace, decision.dataset, decision.digest, decision.checks))
+
+
+def _transfer(workspace: Workspace, decision: Decision) -> TransferRecord | None:
+    return workspace.catalog.transfer(decision.dataset, decision.digest)
+
+
+def _changes(
+    workspace: Workspace, decision: Decision, serves: str, profiles: Mapping[str, Profiles]
+) -> VersionChanges | None:
+    """How the version differs from the one that the target serves."""
+    now = {name: profile for name, (profile, _) in profiles.items()}
+    before = {name: profile for name, (_, profile) in profiles.items() if profile}
+    return version_changes(workspace, decision.dataset, decision.digest, serves, now, before)
+
+
+def _profiles(workspace: Workspace, decision: Decision, spec: Spec, serves: str) -> dict[str, Profiles]:
     """The kept profiles of the version's tables, beside those of the version that the target serves."""
     version = ResolvedVersion(decision.dataset, decision.digest, spec)
-    tables = spec.contract.tables
-    try:
-        now = kept_profiles(workspace, version, tables)
+
+    def read() -> dict[str, Profiles]:
+        now = kept_profiles(workspace, version, spec.contract.tables)
         before = kept_profiles(workspace, version, now, serves) if serves not in ("", decision.digest) else {}
-    except CatalogError as error:
-        log.warning("The report has no profiles: %s", error)  # the decision is what people need
-        return
-    for name, profile in now.items():
-        yield table_figures(name, profile, before.get(name))
+        return {name: (profile, before.get(name)) for name, profile in now.items()}
+
+    return _kept("what the tables hold", read, {})
 
 
 def _notes(workspace: Workspace, decision: Decision, earlier: Sequence[RefEntry]) -> Iterator[str]:
@@ -142,3 +171,9 @@ def keep_report(workspace: Workspace, report: Report) -> str:
     draft.replace(file)
     base = workspace.settings.reports_url.rstrip("/")
     return f"{base}/{name}" if base else file.as_uri()
+
+
+def page_of(workspace: Workspace, dataset: str, digest: str) -> str:
+    """The address of a version's page of `stagegate serve`; empty without STAGEGATE_PAGES_URL."""
+    base = workspace.settings.pages_url.rstrip("/")
+    return f"{base}/datasets/{dataset}/versions/{digest.removeprefix('sha256:')}" if base else ""

@@ -32,6 +32,7 @@ from prefect_stagegate.operations.monitoring.families import (
     Family,
 )
 from prefect_stagegate.operations.workspace import Workspace
+from prefect_stagegate.sources.base import server_of
 from prefect_stagegate.tracing import Attribute, fail_span, span
 from prefect_stagegate.transfer import Transfer, TransferStats
 
@@ -105,8 +106,8 @@ def transfer_step(workspace: Workspace, dataset: str, transfer: Transfer) -> Tra
 
 def _count_transfer(running: Step, stats: TransferStats) -> None:
     running.note(objects=stats.objects, bytes=stats.fetched, bytes_reused=stats.reused)
-    rows = [("source", server, size) for server, size in stats.from_sources.items()]
-    rows += [("peer", node, size) for node, size in stats.from_peers.items()]
+    # By server, since every folder of it would be a series of its own.
+    rows = [(tier, server_of(name), size) for (tier, name), (_, size) in stats.places.items() if tier != "cache"]
     rows += [("cache", "", stats.reused), ("resumed", "", stats.resumed)]
     for tier, source, size in rows:
         if size:

@@ -33,6 +33,7 @@ from prefect_stagegate.operations.staging.missing_objects import expected, requi
 from prefect_stagegate.operations.staging.origins import plan_origins, spec_with_sources
 from prefect_stagegate.operations.staging.paths import Paths
 from prefect_stagegate.operations.staging.sources import Sources, open_sources
+from prefect_stagegate.operations.staging.transfer_figures import keep_transfer
 from prefect_stagegate.operations.staging.unchanged import ListingDigest, SelectedObject, Unchanged, spool
 from prefect_stagegate.operations.upkeep.eviction import claim_space, space_for
 from prefect_stagegate.operations.upkeep.node_refs import point
@@ -134,6 +135,8 @@ def _stage(
         received = chain([first] if first else [], receipts)
         version = publish_version(workspace, spec, received, draft, failures=transferred.stats.failures)
         unchanged.note(version.digest)
+        # Last, since nothing depends on it.
+        keep_transfer(workspace, spec.dataset, version.digest, transferred.stats)
         return version
 
 

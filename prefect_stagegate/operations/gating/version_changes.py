@@ -1,0 +1,48 @@
+"""Comparing a version with the one that a target serves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from prefect_stagegate.manifest import diff
+from prefect_stagegate.operations.workspace import Workspace
+from prefect_stagegate.profiles import TableProfile
+from prefect_stagegate.report import VersionChanges, count_changes, table_change
+
+COMPARED = 1_000_000
+"""Files of both versions together up to which they are compared one by one: about ten seconds."""
+
+
+def version_changes(
+    workspace: Workspace,
+    dataset: str,
+    digest: str,
+    serves: str,
+    now: Mapping[str, TableProfile] | None = None,
+    before: Mapping[str, TableProfile] | None = None,
+) -> VersionChanges | None:
+    """How a version differs from the one that a target serves; None when it serves none, or this one.
+
+    `now` and `before` are the profiles of both versions' tables, as far as there are any.
+
+    Raises:
+        CatalogError: A manifest can't be read.
+    """
+    if serves in ("", digest):
+        return None
+    new, old = (workspace.catalog.sums(dataset, each) for each in (digest, serves))
+    is_compared = new.files + old.files <= COMPARED
+    profiles = [(name, profile, (before or {}).get(name)) for name, profile in (now or {}).items()]
+    changes = VersionChanges(
+        serves,
+        new.files,
+        old.files,
+        new.bytes,
+        old.bytes,
+        is_compared=is_compared,
+        tables=tuple(table_change(name, profile, other) for name, profile, other in profiles if other),
+    )
+    if not is_compared:
+        return changes
+    manifests = [workspace.catalog.manifest(dataset, each) for each in (serves, digest)]
+    return count_changes(changes, diff(*(manifest.entries() for manifest in manifests)))

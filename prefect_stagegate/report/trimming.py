@@ -1,0 +1,111 @@
+"""Making a report small enough for one page: a hostile or very large one loses its least needed details first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+from prefect_stagegate.model import ExpectationResult, Finding
+from prefect_stagegate.report.coverage import CoveredGroup, TableCoverage
+from prefect_stagegate.report.legible import shortened
+from prefect_stagegate.report.model import Report
+from prefect_stagegate.report.next_steps import is_command
+from prefect_stagegate.report.rows import Row
+from prefect_stagegate.report.tables import TableFigures
+
+COMMAND = 1000
+"""Characters of a command, which a shorter one would make wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class Detail:
+    """How much of a report a page shows."""
+
+    findings: int
+    """Findings of all checks together."""
+    text: int
+    """Characters of one text."""
+    results: int
+    """Results of expectations."""
+    columns: int
+    """Columns of all tables together."""
+    files: int
+    """Files that changed; and lines of files that were read."""
+
+
+def trimmed(report: Report, detail: Detail) -> Report:
+    """The report without what exceeds the detail; what is left out is counted."""
+    return replace(
+        report,
+        reason=shortened(report.reason, detail.text),
+        steps=tuple(_step(step, detail) for step in report.steps),
+        notes=tuple(shortened(note, detail.text) for note in report.notes),
+        rows=tuple(_rows(report.rows, detail)),
+        profiles=tuple(_tables(report.profiles, detail.columns)),
+        coverage=tuple(_coverage(report.coverage, detail.files)),
+        changes=report.changes and replace(report.changes, listed=report.changes.listed[: detail.files]),
+        past=tuple(replace(event, why=shortened(event.why, detail.text)) for event in report.past),
+    )
+
+
+def _rows(rows: Sequence[Row], detail: Detail) -> Iterator[Row]:
+    findings, results = detail.findings, detail.results
+    for row in rows:
+        shown, kept = row.findings[:findings], row.results[:results]
+        yield replace(
+            row,
+            summary=shortened(row.summary, detail.text),
+            findings=tuple(_finding(finding, detail) for finding in shown),
+            findings_left_out=row.findings_left_out + len(row.findings) - len(shown),
+            results=tuple(_result(result, detail) for result in kept),
+            results_left_out=row.results_left_out + len(row.results) - len(kept),
+        )
+        findings -= len(shown)
+        results -= len(kept)
+
+
+def _finding(finding: Finding, detail: Detail) -> Finding:
+    return replace(
+        finding,
+        subject=shortened(finding.subject, detail.text),
+        problem=shortened(finding.problem, detail.text),
+        fix=_step(finding.fix, detail),
+    )
+
+
+def _result(result: ExpectationResult, detail: Detail) -> ExpectationResult:
+    return replace(
+        result,
+        expectation=shortened(result.expectation, detail.text),
+        observed=shortened(result.observed, detail.text),
+    )
+
+
+def _step(step: str, detail: Detail) -> str:
+    return shortened(step, COMMAND if is_command(step) else detail.text)
+
+
+def _tables(tables: Sequence[TableFigures], columns: int) -> Iterator[TableFigures]:
+    for table in tables:
+        shown = table.columns[:columns]
+        yield replace(table, columns=shown, more=table.more + len(table.columns) - len(shown))
+        columns -= len(shown)
+
+
+def _coverage(tables: Sequence[TableCoverage], lines: int) -> Iterator[TableCoverage]:
+    for table in tables:
+        groups: list[CoveredGroup] = []
+        for group in table.groups:
+            if lines <= 0:
+                break
+            groups.append(replace(group, listed=group.listed[: lines - 1]))
+            lines -= 1 + len(groups[-1].listed)
+        unread = table.unread[: max(0, lines)]
+        lines -= len(unread)
+        yield replace(
+            table,
+            groups=tuple(groups),
+            more_groups=table.more_groups + len(table.groups) - len(groups),
+            unread=unread,
+            more_unread=table.more_unread + len(table.unread) - len(unread),
+        )

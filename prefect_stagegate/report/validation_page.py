@@ -1,0 +1,37 @@
+"""What a validation found, as Markdown for a run's page."""
+
+from __future__ import annotations
+
+from prefect_stagegate.model import Validation
+from prefect_stagegate.report.expectations import by_table, read_results
+from prefect_stagegate.report.legible import legible_text
+from prefect_stagegate.report.markdown import expectation_tables
+from prefect_stagegate.report.marks import code, markdown_table, plain
+
+FINDINGS = 50
+"""Findings that are listed, since Prefect refuses artifacts above a size."""
+
+
+def validation_page(validation: Validation) -> str:
+    """Whether the version keeps its contract, each check, what was found, and the recorded results of expectations."""
+    verdict = "keeps its contract" if validation.passed else "does not keep its contract"
+    mark, trial = "✅" if validation.passed else "❌", "Trial: " if validation.is_trial else ""
+    checks = (
+        (code(item.check), item.outcome.value, plain(legible_text(item.full_summary))) for item in validation.evidence
+    )
+    findings = [
+        (code(legible_text(finding.subject)), plain(legible_text(finding.problem)))
+        for item in validation.evidence
+        for finding in item.findings
+    ]
+    # The recorded form: the page is read by more people than the data.
+    results = [result for item in validation.evidence for result in read_results(item)]
+    more = [f"{len(findings) - FINDINGS} more are in the evidence."] if len(findings) > FINDINGS else []
+    parts = [
+        f"## {mark} {trial}{plain(validation.dataset)} {verdict}",
+        f"Version {code(validation.digest)}.",
+        markdown_table(("Check", "Outcome", "Found"), checks),
+        *([markdown_table(("Where", "What is wrong"), findings[:FINDINGS]), *more] if findings else []),
+        *(legible_text(part) for part in expectation_tables(by_table(results))),
+    ]
+    return "\n\n".join(parts) + "\n"

@@ -1,0 +1,94 @@
+"""What a staging transferred: bytes by where they came from, over time, and what held it up. Pure records."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Tier = Literal["source", "mirror", "peer", "cache"]
+"""Where bytes came from: a source that listed them, a mirror of it, another node of the site, or this node's cache."""
+Bottleneck = Literal["network", "hashing", "disk"]
+BUCKETS = 60
+"""Intervals of time whose bytes are counted, at most."""
+FIRST_WIDTH = 0.25
+"""Seconds of the first intervals. They are joined in pairs when there would be more than `BUCKETS`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """What came from one place."""
+
+    tier: Tier
+    name: str
+    """A URL free of credentials, or a node's name."""
+    objects: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class TransferRecord:
+    """One staging that fetched bytes. The catalog keeps the last one of each version."""
+
+    at: str
+    """When it ended, as ISO 8601."""
+    node: str
+    seconds: float
+    """From the first request to the last sync."""
+    fetched: int
+    """Bytes that came over the wire."""
+    resumed: int
+    """Bytes that an interrupted staging had fetched, and that were verified."""
+    traffic: tuple[Traffic, ...]
+    """The places with the most bytes first."""
+    more_places: int
+    """Places that are not listed."""
+    network: float
+    """Seconds, over the threads that hash and write, in which they had no bytes to work on."""
+    hashing: float
+    disk: float
+    """Seconds of writing and syncing."""
+    backoff: float
+    """Seconds between a failed read and its retry, over all reads."""
+    retries: int
+    width: float
+    """Seconds of each interval of `throughput`."""
+    throughput: tuple[int, ...]
+    """Bytes that came over the wire in each interval."""
+
+    @property
+    def rate(self) -> float:
+        """Bytes a second over the wire, on average."""
+        return self.fetched / self.seconds if self.seconds else 0.0
+
+    @property
+    def shares(self) -> dict[Bottleneck, float]:
+        """The share of the threads' time that each side took, from 0.0 to 1.0; the largest first."""
+        sides: dict[Bottleneck, float] = {"network": self.network, "hashing": self.hashing, "disk": self.disk}
+        total = sum(sides.values())
+        ordered = sorted(sides.items(), key=lambda side: -side[1])
+        return {side: seconds / total if total else 0.0 for side, seconds in ordered}
+
+    @property
+    def bottleneck(self) -> Bottleneck:
+        """The side that took the most time."""
+        return next(iter(self.shares))
+
+
+class Throughput:
+    """Counts bytes by intervals of time, however long it takes: memory stays constant.
+
+    Only one thread may add at a time.
+    """
+
+    def __init__(self) -> None:
+        self.width = FIRST_WIDTH
+        """Seconds of each interval."""
+        self.buckets: list[int] = []
+
+    def add(self, seconds: float, size: int) -> None:
+        """Count bytes that came so many seconds after the start."""
+        while (position := int(max(0.0, seconds) / self.width)) >= BUCKETS:
+            self.buckets = [sum(self.buckets[pair : pair + 2]) for pair in range(0, len(self.buckets), 2)]
+            self.width *= 2
+        self.buckets += [0] * (position + 1 - len(self.buckets))
+        self.buckets[position] += size

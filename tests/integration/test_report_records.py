@@ -1,0 +1,98 @@
+"""What reports of real decisions say from the catalog's records: changes, the transfer and the past."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from prefect_stagegate.model import Address, DecisionOutcome
+from prefect_stagegate.operations.gating.check import check
+from prefect_stagegate.operations.gating.reports import report_of
+from prefect_stagegate.operations.gating.rollback import rollback
+from prefect_stagegate.report import Report, to_html, to_markdown, to_text
+from tests.support.scenario import Scenario
+
+GATES = {"pilot": {"require": ["license", "nonempty"]}}
+TABLES = {"tables": {"days": {"files": "*.csv"}}}
+
+
+@pytest.fixture
+def things(tmp_path: Path) -> Scenario:
+    return Scenario(tmp_path, gates=GATES, contract=TABLES)
+
+
+def report(things: Scenario) -> Report:
+    decision = check(things.node(), Address(things.dataset), "pilot")
+    return report_of(things.node(), decision)
+
+
+def test_report_compares_with_what_the_target_serves(things: Scenario) -> None:
+    (things.nas / "readme.txt").write_text("first")
+    first = things.deliver("day\n1\n").digest
+    assert report(things).changes is None
+    things.promote("pilot")
+    (things.nas / "readme.txt").unlink()
+    (things.nas / "more.csv").write_text("day\n2\n")
+    things.deliver("day\n1\n3\n")
+
+    changes = report(things).changes
+
+    assert changes
+    assert (changes.before, changes.files, changes.files_before) == (first, 2, 2)
+    assert changes.summary == "1 file added (6 B), 1 file removed (5 B), 1 file changed (8 B)"
+
+
+def test_transfer_that_fetched_bytes_is_kept_with_its_version(things: Scenario) -> None:
+    (things.nas / "large.bin").write_bytes(b"x" * 3_000_000)
+    version = things.deliver("day\n1\n")
+    kept = things.node().catalog.transfer(things.dataset, version.digest)
+    assert kept
+    assert kept == report(things).transfer
+    assert (kept.fetched, sum(kept.throughput)) == (version.bytes, version.bytes)
+    (source,) = kept.traffic
+    assert (source.tier, source.name, source.objects) == ("source", f"file://{things.nas}", 2)
+    assert kept.seconds > 0
+    assert sum(kept.shares.values()) == pytest.approx(1)
+
+    (things.nas / "large.bin").touch()  # a pin that is new for bytes that are known
+    other = things.deliver("day\n2\n")
+    tiers = {place.tier: place.bytes for place in things.node().catalog.transfer("things", other.digest).traffic}  # type: ignore[union-attr]
+    assert sum(tiers.values()) == other.bytes
+    assert things.stage().bytes_fetched == 0
+    assert things.node().catalog.transfer(things.dataset, version.digest) == kept
+
+
+def test_past_has_moves_and_earlier_decisions(things: Scenario) -> None:
+    first = things.deliver("day\n1\n").digest
+    assert report(things).past == ()
+    things.promote("pilot")
+    second = things.deliver("day\n2\n").digest
+    things.promote("pilot")
+    rollback(things.node(), Address(things.dataset, "pilot"), reason="loss went up")
+
+    again = report(things)
+
+    assert [(event.what, event.digest) for event in again.past] == [
+        ("rolled back to", first),
+        ("promoted", second),
+        ("accepted", second),
+        ("promoted", first),
+    ]
+    assert (again.is_withdrawn, again.past[0].why) == (True, "loss went up")
+    assert again.outcome is DecisionOutcome.ACCEPTED
+    for written in (to_html(again), to_markdown(again)):
+        assert "History of pilot" in written
+
+
+def test_damaged_record_costs_its_part_of_the_report_only(things: Scenario, caplog: pytest.LogCaptureFixture) -> None:
+    things.deliver("day\n1\n")
+    (record,) = (things.folder / "catalog").glob("datasets/things/transfers/*.json")
+    record.write_text('{"dataset": "things", "values": {"at": 1}}')
+
+    damaged = report(things)
+
+    assert damaged.transfer is None
+    assert damaged.outcome is DecisionOutcome.ACCEPTED
+    assert "does not say what was transferred" in caplog.text
+    assert "is accepted for pilot" in to_text(damaged)
