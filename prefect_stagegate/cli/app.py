@@ -76,6 +76,10 @@ COMMANDS = {
             "fleet:ready",
             "Exit with 0 only when this node holds the version that the catalog names, complete.",
         ),
+        "progress": (
+            "jobs:progress",
+            "Show what jobs of any process fetch into this node's cache, and how far they are.",
+        ),
         "agent": ("fleet:agent", "Keep this node's versions current, and its record in the catalog young."),
         "serve": ("", "Serve this node's blobs to other nodes of its site."),
     },
@@ -104,6 +108,7 @@ ARGUMENTS = {
     "ls": "[OPTIONS] [DATASET]",
     "status": "[OPTIONS] [DATASET]",
     "exec": "[OPTIONS] DATASET@REF -- COMMAND...",
+    "progress": "[OPTIONS] [DATASET]",
     "agent": "[OPTIONS] [DATASET@REF...]",
     "verify": "[OPTIONS] [DATASET@REF]",
     "limits": "[OPTIONS] [SPEC...]",

@@ -16,6 +16,7 @@ from tempfile import SpooledTemporaryFile
 from threading import Event
 from typing import IO
 
+from prefect_stagegate.cache.job_progress import Phase
 from prefect_stagegate.cache.leases import Lease, LeaseKind
 from prefect_stagegate.cache.quarantine import Quarantine
 from prefect_stagegate.cache.views import Draft
@@ -31,6 +32,7 @@ from prefect_stagegate.operations.staging.ledger import Ledger
 from prefect_stagegate.operations.staging.missing_objects import expected, require_complete
 from prefect_stagegate.operations.staging.origins import plan_origins, spec_with_sources
 from prefect_stagegate.operations.staging.paths import Paths
+from prefect_stagegate.operations.staging.recorded_progress import recorded_progress
 from prefect_stagegate.operations.staging.sources import Sources, open_sources
 from prefect_stagegate.operations.staging.unchanged import ListingDigest, SelectedObject, Unchanged, spool
 from prefect_stagegate.operations.upkeep.eviction import claim_space, space_for
@@ -104,14 +106,19 @@ def _stage(
     progress: Progress | None,
     cancel: Event | None,
 ) -> Version:
-    with workspace.admit(spec, cancel), open_sources(workspace, spec) as sources, SpooledTemporaryFile(SPOOLED) as file:
+    with (
+        recorded_progress(workspace.cache, writer, progress) as meter,
+        workspace.admit(spec, cancel),
+        open_sources(workspace, spec) as sources,
+        SpooledTemporaryFile(SPOOLED) as file,
+    ):
         workspace.catalog.load()  # imports pyarrow in the background, while the sources are listed
         unchanged = Unchanged(workspace, spec, sources)
-        planned = _planned(workspace, spec, sources, list_sources(sources, progress, cancel), unchanged, file)
-        transferred = transfer_objects(
-            workspace, spec, sources, planned, writer, kept, progress=progress, cancel=cancel
-        )
-        receipts = unchanged.received(transferred)
+        listed = meter.until(list_sources(sources, meter, cancel), Phase.FETCHING)
+        planned = _planned(workspace, spec, sources, listed, unchanged, file)
+        transferred = transfer_objects(workspace, spec, sources, planned, writer, kept, progress=meter, cancel=cancel)
+        meter.measure(transferred.stats)
+        receipts = meter.until(unchanged.received(transferred), Phase.PUBLISHING)
         # Planning runs in a thread of the transfer; with the first receipt, or the end, it is known what it found.
         first = next(receipts, None)
         if unchanged.manifest:
