@@ -169,7 +169,7 @@ def at_a_terminal(stager: Stager, *flags: str) -> str:
     process = stager.start(*flags, stdin=terminal, stdout=terminal, stderr=terminal)
     os.close(terminal)
     written = b""
-    with open(controller, "rb", buffering=0) as output, suppress(OSError):  # EIO: the stager closed its end
+    with os.fdopen(controller, "rb", buffering=0) as output, suppress(OSError):  # EIO: the stager closed its end
         while select.select([output], [], [], 60)[0]:
             written += os.read(output.fileno(), 65_536)
     assert process.wait(60) == 0

@@ -13,6 +13,7 @@ from prefect_stagegate.operations.gating.check import resolve_for_gate
 from prefect_stagegate.operations.gating.context import build_context
 from prefect_stagegate.operations.gating.unanswered import why_not_promoted
 from prefect_stagegate.operations.gating.withdraw import withdraw_failed_version
+from prefect_stagegate.operations.lineage.lineage_run import lineage_run
 from prefect_stagegate.operations.upkeep.node_refs import follow
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.readiness import CHECKS, CheckContext
@@ -43,6 +44,13 @@ def promote(workspace: Workspace, address: Address, to: str, *, reinstate: bool 
         RefConflict: Somebody else moved the ref meanwhile; nothing was changed.
     """
     version, policy = resolve_for_gate(workspace, address, to)
+    with lineage_run(workspace, "promote", version.dataset, to) as run:
+        run.promoted(version, to)
+        return _move(workspace, version, policy, reinstate=reinstate)
+
+
+def _move(workspace: Workspace, version: ResolvedVersion, policy: Gate, *, reinstate: bool) -> Promotion:
+    to = policy.target
     dataset, digest = version.dataset, version.digest
     # Read the log before everything that the promotion rests on, so that a move in between makes `move_ref` fail.
     entries = workspace.catalog.history(dataset, to)

@@ -27,6 +27,7 @@ from prefect_stagegate.manifest import Manifest, Seal, seal
 from prefect_stagegate.model import LATEST, Address, Entry, FailedObject, PlannedObject, Receipt, SourceObject, Version
 from prefect_stagegate.operations.address import SpecLike, parse
 from prefect_stagegate.operations.gating.policy import adopt_first_policy, proposed_changes
+from prefect_stagegate.operations.lineage.lineage_run import lineage_run
 from prefect_stagegate.operations.staging.fetch import fetch_version
 from prefect_stagegate.operations.staging.ledger import Ledger
 from prefect_stagegate.operations.staging.missing_objects import expected, require_complete
@@ -82,18 +83,31 @@ def stage(
     """
     parsed = parse(subject)
     # The lease keeps the dataset's views from being collected until `latest` names the new one.
-    with workspace.cache.leases.hold(LeaseKind.WRITER, parsed.dataset, purpose="stage") as writer:
+    with (
+        lineage_run(workspace, "stage", parsed.dataset) as run,
+        workspace.cache.leases.hold(LeaseKind.WRITER, parsed.dataset, purpose="stage") as writer,
+    ):
+        run.staged(parsed)
         if isinstance(parsed, Address):
-            return fetch_version(workspace, parsed, writer, peers=peers, progress=progress, cancel=cancel)
-        # Each try's drafts stay open until the end, so that blobs fetched by one try are there for the next.
-        with ExitStack() as drafts:
-            for tries_left in reversed(range(TRIES)):
-                draft, kept = (drafts.enter_context(workspace.cache.views.draft()) for _ in range(2))
-                try:
-                    return _stage(workspace, parsed, writer, draft, kept, progress, cancel)
-                except BlobVanished:
-                    if not tries_left:
-                        raise
+            version = fetch_version(workspace, parsed, writer, peers=peers, progress=progress, cancel=cancel)
+        else:
+            version = _stage_spec(workspace, parsed, writer, progress, cancel)
+        run.staged(parsed, version)
+    return version
+
+
+def _stage_spec(
+    workspace: Workspace, spec: Spec, writer: Lease, progress: Progress | None, cancel: Event | None
+) -> Version:
+    # Each try's drafts stay open until the end, so that blobs fetched by one try are there for the next.
+    with ExitStack() as drafts:
+        for tries_left in reversed(range(TRIES)):
+            draft, kept = (drafts.enter_context(workspace.cache.views.draft()) for _ in range(2))
+            try:
+                return _stage(workspace, spec, writer, draft, kept, progress, cancel)
+            except BlobVanished:
+                if not tries_left:
+                    raise
     raise AssertionError("unreachable")
 
 
