@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from prefect_stagegate.cache.job_progress import Phase
 from prefect_stagegate.cache.leases import LeaseKind
 from prefect_stagegate.model import FailedObject, PlannedObject, Receipts
 from prefect_stagegate.operations.address import SpecLike, read_spec
+from prefect_stagegate.operations.staging.recorded_progress import recorded_progress
 from prefect_stagegate.operations.staging.sources import open_sources
 from prefect_stagegate.operations.staging.stage import transfer_objects
 from prefect_stagegate.tasks._support.cancelling import ending
@@ -48,9 +50,11 @@ def transfer(
         # The draft holds the reused blobs while room is made for the others.
         workspace.cache.views.draft() as kept,
         live_progress(f"{loaded.dataset}-stage") as progress,
+        recorded_progress(workspace.cache, writer, progress, phase=Phase.FETCHING) as meter,
     ):
-        progress.listed(len(planned), sum(item.object.size for item in planned))
-        run = transfer_objects(workspace, loaded, sources, planned, writer, kept, progress=progress, cancel=cancel)
+        meter.listed(len(planned), sum(item.object.size for item in planned))
+        run = transfer_objects(workspace, loaded, sources, planned, writer, kept, progress=meter, cancel=cancel)
+        meter.measure(run.stats)
         receipts = Receipts(run)
         receipts.failures = tuple(run.stats.failures)
     show_failed(loaded.dataset, [FailedObject.of(failure) for failure in receipts.failures])

@@ -11,6 +11,7 @@
       views/<dataset>/<sha256>/…    appears by one rename: the renamed directory is complete
       refs/<dataset>/<ref>          the node's copy of a ref
       leases/<id>                   held by flock for as long as its holder lives
+      leases/<id>.progress          what a writer has done so far; nothing rests on it
       quarantine/<blake3>-<id>      a rotten blob, with a record beside it; the folder is made for the first one
       trash/<unique>                renamed here under a lock, unlinked after
       index.sqlite                  pin → digest, where verification goes on, and jobs' counters; disposable, rebuilt

@@ -2,6 +2,8 @@
 
     leases/<id>     {"kind": "reader", "dataset": …, "digest": …, "what": …, "pid": …, "since": …, "reserved": …}
 
+A writer's progress may lie beside it (`job_progress.py`).
+
 A pin is a lease without a holder: it stays until somebody removes it, and a version has one at most. Making leases and
 collecting garbage exclude each other by a lock on the folder itself, so that the collector never sees a lease that is
 half made.
@@ -21,6 +23,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from prefect_stagegate.cache.holders import is_locked
+from prefect_stagegate.cache.job_progress import remove_progress
 from prefect_stagegate.cache.layout import GROUP_FILE, PRIVATE_FILE, Layout, explained
 from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.durable import read_file, sync_folder
@@ -177,6 +180,8 @@ class Leases:
                 if lease and _alive(path, lease):
                     leases[path] = lease
                 elif remove_dead:
+                    # The lease goes last: without it, nobody would look for its progress.
+                    remove_progress(self._layout, path.name)
                     path.unlink(missing_ok=True)
         return leases
 

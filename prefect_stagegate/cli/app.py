@@ -77,6 +77,10 @@ COMMANDS = {
             "fleet:ready",
             "Exit with 0 only when this node holds the version that the catalog names, complete.",
         ),
+        "progress": (
+            "jobs:progress",
+            "Show what jobs of any process fetch into this node's cache, and how far they are.",
+        ),
         "agent": ("fleet:agent", "Keep this node's versions current, and its record in the catalog young."),
         "metrics": ("metrics:metrics", "Print metrics of this node and of the catalog for Prometheus."),
         "serve": ("serve:pages", "Show the catalog as read-only pages for a browser, until it is stopped."),
@@ -106,6 +110,7 @@ ARGUMENTS = {
     "ls": "[OPTIONS] [DATASET]",
     "status": "[OPTIONS] [DATASET]",
     "exec": "[OPTIONS] DATASET@REF -- COMMAND...",
+    "progress": "[OPTIONS] [DATASET]",
     "agent": "[OPTIONS] [DATASET@REF...]",
     "verify": "[OPTIONS] [DATASET@REF]",
     "limits": "[OPTIONS] [SPEC...]",

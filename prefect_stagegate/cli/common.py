@@ -81,6 +81,29 @@ class Places:
         return Cache.open(self.cache or Settings.from_environment(os.environ).cache, create=False)
 
 
+@Parameter(name="*")
+@dataclass(frozen=True)
+class Display:
+    """What a command that takes long shows of its work and of its result."""
+
+    quiet: Annotated[
+        bool,
+        Parameter(
+            negative="",
+            group=COMMON,
+            help="Print only errors, and JSON where it is asked for; the exit code tells the result.",
+        ),
+    ] = False
+    no_progress: Annotated[
+        bool, Parameter(name="--no-progress", negative="", group=COMMON, help="Show no progress.")
+    ] = False
+
+    @property
+    def hides_progress(self) -> bool:
+        """Whether the work is not shown while it goes on."""
+        return self.quiet or self.no_progress
+
+
 def load_block(name: str) -> Mapping[str, Any]:
     """The storage options behind a Prefect block that a spec names, for example `aws-credentials/onprem`.
 

@@ -9,7 +9,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from prefect_stagegate.cli.common import Debug, Json, Places, print_json, say, say_line, write_output
+from prefect_stagegate.cli.common import Debug, Display, Json, Places, print_json, say, say_line, write_output
 from prefect_stagegate.cli.progress import shown_work
 from prefect_stagegate.errors import ExitCode, UsageError
 from prefect_stagegate.model import Outcome
@@ -68,6 +68,7 @@ def check(
     versions: Annotated[int, Parameter(metavar="N")] = 3,
     json: Json = False,
     places: Places | None = None,
+    display: Display | None = None,
 ) -> None:
     """Show what a changed contract would have done to the last versions.
 
@@ -86,12 +87,12 @@ def check(
     versions
         How many versions, the newest first; 3 by default, 20 at most.
     """
-    workspace = (places or Places()).workspace()
-    with shown_work(f"contract check {spec}", quiet=json) as progress:
+    workspace, display = (places or Places()).workspace(), display or Display()
+    with shown_work(f"contract check {spec}", quiet=json or display.hides_progress) as progress:
         trials = try_contract(workspace, spec, versions, progress)
     if json:
         print_json([asdict(trial) for trial in trials])
-    else:
+    elif not display.quiet:
         say("TRIAL under your own spec: it is not recorded and does not count.")
         for trial in trials:
             _print_trial(trial)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from prefect_stagegate.cli.common import Json, Places, VersionName, VersionOrSpec, escaped, print_json, say
+from prefect_stagegate.cli.common import Display, Json, Places, VersionName, VersionOrSpec, escaped, print_json, say
 from prefect_stagegate.cli.events import emit_event
 from prefect_stagegate.cli.expectations import print_expectations
 from prefect_stagegate.cli.plan import announce, judged_line, print_plan
@@ -56,6 +56,7 @@ def validate(
     data_docs: Annotated[Path | None, Parameter(metavar="FOLDER", help=DATA_DOCS)] = None,
     json: Json = False,
     places: Places | None = None,
+    display: Display | None = None,
 ) -> None:
     """Run a version's contract: probe its files, then its tables' Great Expectations suites.
 
@@ -75,12 +76,12 @@ def validate(
     reread
         Read all files again, also those that an earlier validation counted or probed.
     """
-    workspace = (places or Places()).workspace()
-    with shown_work(f"validate {what}", quiet=json) as progress:
+    workspace, display = (places or Places()).workspace(), display or Display()
+    with shown_work(f"validate {what}", quiet=json or display.hides_progress) as progress:
         validation = run_contract(workspace, what, spec=spec, progress=progress, reread=reread, data_docs=data_docs)
     if json:
         print_json(asdict(validation))
-    else:
+    elif not display.quiet:
         _print_validation(validation)
     # A failed check refuses the version; a check without a result is an error.
     outcomes = {evidence.outcome for evidence in validation.evidence}
@@ -123,6 +124,7 @@ def check(  # noqa: PLR0913 - one parameter a flag
     rubric: Annotated[bool, Parameter(negative="", help="Also print points by section; they decide nothing.")] = False,
     json: Json = False,
     places: Places | None = None,
+    display: Display | None = None,
 ) -> None:
     """Gather the evidence that a gate requires, decide, and record the decision.
 
@@ -143,18 +145,21 @@ def check(  # noqa: PLR0913 - one parameter a flag
         DATASET[@REF], DATASET@sha256:…, or a spec, which means the `latest` of its dataset. Without a ref: the
         version that the gate below accepted, else `latest`.
     """
-    workspace = (places or Places()).workspace()
+    workspace, display = (places or Places()).workspace(), display or Display()
     version, policy = checking.resolve_for_gate(workspace, what, gate, spec)
     # Beside JSON the line goes to standard error, so that a program reads JSON alone.
-    print(escaped(judged_line(workspace, version, gate)), file=sys.stderr if json else sys.stdout)
+    if not display.quiet:
+        print(escaped(judged_line(workspace, version, gate)), file=sys.stderr if json else sys.stdout)
     if plan:
         print_plan(checking.preview_version(workspace, version, policy), json=json)
         return
-    with shown_work(f"check {what}", quiet=json) as progress:
-        decision = checking.check_version(workspace, version, policy, announce=announce, progress=progress)
+    with shown_work(f"check {what}", quiet=json or display.hides_progress) as progress:
+        tell = None if display.quiet else announce
+        decision = checking.check_version(workspace, version, policy, announce=tell, progress=progress)
     report = report_of(workspace, decision, version.spec if version.is_trial else None)
-    print_report(report, json=json)
-    if rubric and not json:
+    if json or not display.quiet:
+        print_report(report, json=json)
+    if rubric and not (json or display.quiet):
         say("\n".join(rubric_lines(report)))
     write_reports(report, html=html, markdown=markdown, junit=junit)
     # Last, so that an API that hangs delays no report.

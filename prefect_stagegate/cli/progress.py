@@ -7,115 +7,131 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 
-from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    DownloadColumn,
-    Progress,
-    SpinnerColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-    TransferSpeedColumn,
-)
+from rich.console import Console, Group
+from rich.live import Live
+from rich.progress import Progress as Tasks
+from rich.progress import SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress_bar import ProgressBar
+from rich.table import Column, Table
+from rich.text import Text
 
+from prefect_stagegate.cache.job_progress import JobProgress, Phase
 from prefect_stagegate.cli.common import escaped
 from prefect_stagegate.model import Receipt
-from prefect_stagegate.units import bytes_text, count_text
+from prefect_stagegate.readiness.wording import age_text
+from prefect_stagegate.transfer.meter import Meter, Speed, seconds_left
+from prefect_stagegate.transfer.progress import Progress
+from prefect_stagegate.units import LONGEST_DURATION, bytes_text, count_text
 
 LINE_SECONDS = 10.0
 """Seconds between two plain lines."""
-
-
-class Totals:
-    """A transfer's progress, added up over its threads; `show` is called with it after each change."""
-
-    def __init__(self, show: Callable[[Totals], None]) -> None:
-        self._show = show
-        # Held while `show` runs, too: the display is drawn by one thread at a time, and never from half a change.
-        self._lock = threading.Lock()
-        self.objects = 0
-        self.objects_done = 0
-        self.bytes = 0
-        self.bytes_moved = 0
-        self.bytes_reused = 0
-        self.wait = ""
-        """For whom the transfer waits; empty while something moves."""
-
-    def listed(self, objects: int, size: int) -> None:
-        """Add objects that a source lists, and their bytes."""
-        with self._lock:
-            self.objects += objects
-            self.bytes += size
-            self._show(self)
-
-    def moved(self, size: int) -> None:
-        """Add bytes that came over the wire."""
-        with self._lock:
-            self.bytes_moved += size
-            self.wait = ""
-            self._show(self)
-
-    def done(self, receipt: Receipt) -> None:
-        """Add an object that is in the cache."""
-        with self._lock:
-            self.objects_done += 1
-            self.wait = ""
-            if not receipt.fetched:
-                self.bytes_reused += receipt.object.size
-            self._show(self)
-
-    def waiting(self, message: str) -> None:
-        """Note for whom the transfer waits."""
-        with self._lock:
-            self.wait = message
-            self._show(self)
+DRAWN_PER_SECOND = 5
 
 
 @contextmanager
-def shown_progress(title: str, *, quiet: bool = False) -> Iterator[Totals | None]:
+def shown_progress(title: str, *, quiet: bool = False) -> Iterator[Progress | None]:
     """Show what a job lists and moves during the block; nothing when `quiet`."""
     if quiet:
         yield None
     elif sys.stderr.isatty():
-        with _bar(title) as totals:
-            yield totals
+        meter = Meter()
+        with _live(lambda: transfer_rows(title, meter.snapshot())):
+            yield meter
     else:
-        is_due = Periodic()
+        yield PlainProgress(title)
 
-        def show(totals: Totals) -> None:
-            if not is_due():
-                return
-            moved, reused, listed = map(bytes_text, (totals.bytes_moved, totals.bytes_reused, totals.bytes))
-            objects = f"{totals.objects_done:,} of {count_text(totals.objects, 'object')}"
-            wait = f", {totals.wait}" if totals.wait else ""
-            print(f"{title}: {objects}, {moved} fetched, {reused} reused of {listed}{wait}", file=sys.stderr)
 
-        yield Totals(show)
+class PlainProgress(Meter):
+    """A transfer's progress as plain lines on standard error, one every few seconds."""
+
+    def __init__(self, title: str) -> None:
+        super().__init__()
+        self._title = title
+        self._is_due = Periodic()
+        self._printing = threading.Lock()
+
+    def listed(self, objects: int, size: int) -> None:
+        """Add objects that a source lists, and their bytes."""
+        super().listed(objects, size)
+        self._print()
+
+    def moved(self, size: int) -> None:
+        """Add bytes that came over the wire."""
+        super().moved(size)
+        self._print()
+
+    def done(self, receipt: Receipt) -> None:
+        """Add an object that is in the cache."""
+        super().done(receipt)
+        self._print()
+
+    def waiting(self, message: str) -> None:
+        """Note for whom the transfer waits."""
+        super().waiting(message)
+        self._print()
+
+    def _print(self) -> None:
+        with self._printing:  # one line for all threads
+            if self._is_due():
+                print(escaped(f"{self._title}: {progress_text(self.snapshot())}"), file=sys.stderr)
+
+
+def progress_text(progress: JobProgress) -> str:
+    """A job's progress as a line of text."""
+    moved, reused, listed = map(bytes_text, (progress.bytes_moved, progress.bytes_reused, progress.bytes))
+    objects = f"{progress.objects_done:,} of {count_text(progress.objects, 'object')}"
+    left = f", {left_text(progress.seconds_left)}" if progress.seconds_left else ""
+    wait = f", {progress.wait}" if progress.wait else ""
+    return f"{objects}, {moved} fetched, {reused} reused of {listed}{left}{wait}"
+
+
+def left_text(seconds: float) -> str:
+    """How long a job will take, for people: `12 min left`."""
+    return f"{age_text(timedelta(seconds=min(seconds, LONGEST_DURATION.total_seconds())))} left"
+
+
+def transfer_rows(title: str, progress: JobProgress) -> Group:
+    """A transfer in two rows: what it does, and a bar with its speed and the time that is left."""
+    counts = f"{progress.objects_done:,} of {count_text(progress.objects, 'object')}"
+    what = progress.phase if progress.phase is Phase.PUBLISHING else progress.wait or progress.object
+    head = ", ".join(filter(None, (f"{title}: {counts}", what)))
+    return _rows(head, progress.bytes_done, progress.bytes, progress.rate, progress.seconds_left)
+
+
+def _rows(head: str, done: int, total: int, rate: float, left: float | None) -> Group:
+    """Two rows that fit a terminal of 60 columns: a text, which is cut, and a bar, which shrinks."""
+    bar = Table.grid(Column(ratio=1), padding=(0, 2, 0, 0), expand=True)
+    figures = [f"{bytes_text(done)} of {bytes_text(total)}", f"{bytes_text(rate)}/s"]
+    if total:
+        figures.insert(0, f"{int(100 * done / total)}%")
+    if left is not None:
+        figures.append(left_text(left))
+    for _ in figures:
+        bar.add_column(no_wrap=True)
+    # Not Rich's own colour, which is a red that people take for an error.
+    drawn = ProgressBar(
+        total=total or None, completed=done, complete_style="cyan", finished_style="green", pulse_style="cyan"
+    )
+    bar.add_row(drawn, *map(Text, figures))
+    line = Text(escaped(" ".join(head.split())), no_wrap=True, overflow="ellipsis")
+    return Group(line, bar)
 
 
 @contextmanager
-def _bar(title: str) -> Iterator[Totals]:
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    counts = TextColumn("{task.fields[objects]}")
-    with Progress(*columns, counts, TimeElapsedColumn(), console=Console(stderr=True), transient=True) as bars:
-        task = bars.add_task(title, total=None, objects="")
-
-        def show(totals: Totals) -> None:
-            # Without reused bytes the bar would end short of its total.
-            moved = totals.bytes_moved + totals.bytes_reused
-            counted = f"{totals.objects_done:,} of {count_text(totals.objects, 'object')}"
-            bars.update(task, total=totals.bytes, completed=moved, objects=totals.wait or counted)
-
-        yield Totals(show)
+def _live(rows: Callable[[], Group]) -> Iterator[None]:
+    """Draw rows at the terminal while the block lasts, and remove them then."""
+    with Live(get_renderable=rows, console=Console(stderr=True), transient=True, refresh_per_second=DRAWN_PER_SECOND):
+        yield
 
 
 class Hashing:
     """A verification's progress; `show` is called with it after each change."""
 
-    def __init__(self, show: Callable[[Hashing], None]) -> None:
+    def __init__(self, show: Callable[[Hashing], None] = lambda _: None) -> None:
         self._show = show
+        self._speed = Speed()
         self.bytes = 0
         self.bytes_read = 0
 
@@ -129,6 +145,12 @@ class Hashing:
         self.bytes_read += size
         self._show(self)
 
+    def rows(self, title: str) -> Group:
+        """Its progress as two rows."""
+        rate = self._speed.rate(self.bytes_read)
+        left = seconds_left(max(0, self.bytes - self.bytes_read), rate)
+        return _rows(title, self.bytes_read, self.bytes, rate, left)
+
 
 @contextmanager
 def shown_hashing(title: str, *, quiet: bool = False) -> Iterator[Hashing | None]:
@@ -136,10 +158,9 @@ def shown_hashing(title: str, *, quiet: bool = False) -> Iterator[Hashing | None
     if quiet:
         yield None
     elif sys.stderr.isatty():
-        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-        with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bars:
-            task = bars.add_task(title, total=None)
-            yield Hashing(lambda hashing: bars.update(task, total=hashing.bytes, completed=hashing.bytes_read))
+        hashing = Hashing()
+        with _live(lambda: hashing.rows(title)):
+            yield hashing
     else:
         is_due = Periodic()
 
@@ -161,7 +182,7 @@ def shown_work(title: str, *, quiet: bool = False) -> Iterator[Callable[[str], N
         return
     # No markup, since paths and names of tables stand in the line, and one may be called `[red]`.
     columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
+    with Tasks(*columns, console=Console(stderr=True), transient=True) as bars:
         task = bars.add_task(title, total=None)
         yield lambda line: bars.update(task, description=escaped(f"{title}: {' '.join(line.splitlines())}"))
 

@@ -12,6 +12,7 @@ from cyclopts import Parameter
 
 from prefect_stagegate.cli.common import (
     All,
+    Display,
     Json,
     Places,
     VersionOrSpec,
@@ -42,6 +43,7 @@ def stage(
     every: All = False,
     json: Json = False,
     places: Places | None = None,
+    display: Display | None = None,
 ) -> None:
     """Make a version from a spec's sources, or fetch an existing version to this node.
 
@@ -58,18 +60,18 @@ def stage(
         A spec's path or URL, or DATASET@REF, or DATASET@sha256:….
     """
     spec_or_address = address.parse(what)
-    workspace = (places or Places()).workspace()
+    workspace, display = (places or Places()).workspace(), display or Display()
     if dry_run:
         # Only the files can prove that a column's type is a mistake, so this warns and refuses nothing.
         for doubt in doubtful_columns(spec_or_address.contract.tables) if isinstance(spec_or_address, Spec) else ():
             print(f"stagegate: {escaped(doubt)}", file=sys.stderr)
         _preview(workspace, spec_or_address, every=every, json=json)
         return
-    with shown_progress(f"stage {spec_or_address.dataset}", quiet=json) as progress:
+    with shown_progress(f"stage {spec_or_address.dataset}", quiet=json or display.hides_progress) as progress:
         version = _staged(workspace, spec_or_address, progress, json=json)
     if json:
         print_json(asdict(version))
-    else:
+    elif not display.quiet:
         _print(version)
 
 

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter, Token
 
-from prefect_stagegate.cli.common import Json, Places, end_unreadable, print_json, say
+from prefect_stagegate.cli.common import Display, Json, Places, end_unreadable, print_json, say
 from prefect_stagegate.cli.progress import shown_hashing
 from prefect_stagegate.errors import ExitCode
 from prefect_stagegate.model import Address
@@ -59,6 +59,7 @@ def verify(
     rate: Rate = None,
     json: Json = False,
     places: Places | None = None,
+    display: Display | None = None,
 ) -> None:
     """Hash the files of this node's versions again and compare with their manifests.
 
@@ -76,13 +77,13 @@ def verify(
     address
         Only this version; without it, every version on this node.
     """
-    workspace = (places or Places()).workspace()
+    workspace, display = (places or Places()).workspace(), display or Display()
     version = Address.parse(address) if address else None
-    with shown_hashing("verify", quiet=json) as watch:
+    with shown_hashing("verify", quiet=json or display.hides_progress) as watch:
         result = job(workspace, version, repair=repair, share=share, lasting=lasting, rate=rate, watch=watch)
     if json:
         print_json(asdict(result))
-    else:
+    elif not display.quiet:
         _print(result)
     end_unreadable(result.unreadable)
     if result.damaged and not result.repaired:

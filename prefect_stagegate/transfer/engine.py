@@ -243,6 +243,7 @@ class Engine:
 
     def _begin(self, queue: SourceQueue, job: Job) -> Exchange | None:
         """Start an object: the exchange of its request, or None where a worker or another stager has it."""
+        self._context.progress.started(job.planned.path)
         if job.listed is None:
             self._helpers.submit(partial(self._look_up, queue, job))
             return None

@@ -18,6 +18,9 @@ class Progress(Protocol):
     def listed(self, objects: int, size: int) -> None:
         """Count objects that the sources listed, and the sum of their sizes in bytes."""
 
+    def started(self, path: str) -> None:
+        """Show the path of an object whose fetch begins. The engine calls it, in the thread that all requests share."""
+
     def moved(self, size: int) -> None:
         """Count bytes that came over the wire, or that an interrupted run had fetched."""
 
@@ -32,6 +35,9 @@ class Silent:
     """Progress that is shown nowhere."""
 
     def listed(self, objects: int, size: int) -> None:
+        """Do nothing."""
+
+    def started(self, path: str) -> None:
         """Do nothing."""
 
     def moved(self, size: int) -> None:

@@ -44,6 +44,9 @@ class LiveProgress:
             self._listed += objects
             self._size += size
 
+    def started(self, path: str) -> None:
+        """Do nothing: the counts are shown."""
+
     def moved(self, size: int) -> None:
         """Count bytes."""
         with self._lock:

@@ -89,7 +89,7 @@ def test_bash_completes_commands_and_options(tmp_path: Path, run_stagegate: Run)
         command = ["bash", "-c", complete, str(script), *words]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
 
-    assert completed("stagegate", "pro") == ["promote"]
+    assert completed("stagegate", "prom") == ["promote"]
     assert completed("stagegate", "promote", "--to", "x", "--re") == ["--reinstate"]
 
 

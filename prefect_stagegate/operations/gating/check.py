@@ -11,6 +11,7 @@ from prefect_stagegate.operations.address import ResolvedVersion, SpecLike, pars
 from prefect_stagegate.operations.gating.approve import request_approval
 from prefect_stagegate.operations.gating.context import build_context
 from prefect_stagegate.operations.gating.withdraw import withdraw_failed_version
+from prefect_stagegate.operations.lineage.lineage_run import lineage_run
 from prefect_stagegate.operations.monitoring.families import CHECKS, DECISIONS
 from prefect_stagegate.operations.monitoring.job_steps import step
 from prefect_stagegate.operations.workspace import Workspace
@@ -68,6 +69,21 @@ def check_version(
     progress: Progress | None = None,
 ) -> Decision:
     """Check a version that `resolve_for_gate` returned; see `check`."""
+    with lineage_run(workspace, "check", version.dataset, gate.target, is_trial=version.is_trial) as run:
+        run.judged(version)
+        decision = _decide(workspace, version, gate, cancel, announce, progress)
+        run.judged(version, decision.checks)
+    return decision
+
+
+def _decide(
+    workspace: Workspace,
+    version: ResolvedVersion,
+    gate: Gate,
+    cancel: Event | None,
+    announce: Announce | None,
+    progress: Progress | None,
+) -> Decision:
     key = signing_key(workspace)
     report = _CheckProgress(progress)
     with step(workspace, "check", version.dataset) as running:

@@ -13,6 +13,7 @@ from prefect_stagegate.operations.gating.check import resolve_for_gate
 from prefect_stagegate.operations.gating.context import build_context
 from prefect_stagegate.operations.gating.unanswered import why_not_promoted
 from prefect_stagegate.operations.gating.withdraw import withdraw_failed_version
+from prefect_stagegate.operations.lineage.lineage_run import lineage_run
 from prefect_stagegate.operations.monitoring.job_steps import step
 from prefect_stagegate.operations.upkeep.node_refs import follow
 from prefect_stagegate.operations.workspace import Workspace
@@ -45,12 +46,14 @@ def promote(workspace: Workspace, address: Address, to: str, *, reinstate: bool 
     """
     version, policy = resolve_for_gate(workspace, address, to)
     dataset, digest = version.dataset, version.digest
-    with step(workspace, "promote", dataset) as running:
-        running.note(digest=digest, target=to)
-        moved = _move(workspace, version, policy, to, reinstate=reinstate)
-        running.note(moved=moved.previous != digest)
-    # Last, since the catalog's move stands even when this node's copy can't be written.
-    follow(workspace, moved)
+    with lineage_run(workspace, "promote", dataset, to) as run:
+        run.promoted(version, to)
+        with step(workspace, "promote", dataset) as running:
+            running.note(digest=digest, target=to)
+            moved = _move(workspace, version, policy, to, reinstate=reinstate)
+            running.note(moved=moved.previous != digest)
+        # Last, since the catalog's move stands even when this node's copy can't be written.
+        follow(workspace, moved)
     return moved
 
 

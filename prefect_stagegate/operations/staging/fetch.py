@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
 
+from prefect_stagegate.cache.job_progress import Phase
 from prefect_stagegate.cache.leases import Lease, LeaseKind
 from prefect_stagegate.cache.views import Draft
 from prefect_stagegate.errors import TransferFailed
@@ -15,11 +16,13 @@ from prefect_stagegate.operations.fleet.own_record import recorded_fetch
 from prefect_stagegate.operations.fleet.peers import find_peers
 from prefect_stagegate.operations.monitoring.job_steps import step, transfer_step
 from prefect_stagegate.operations.staging.origins import plan_origins, spec_with_sources
+from prefect_stagegate.operations.staging.recorded_progress import recorded_progress
 from prefect_stagegate.operations.staging.sources import open_sources
 from prefect_stagegate.operations.upkeep.eviction import claim_space, space_for
 from prefect_stagegate.operations.upkeep.node_refs import point
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.transfer import Limits, Progress, TransferStats, transfer
+from prefect_stagegate.transfer.meter import Meter
 
 
 def fetch_version(
@@ -49,15 +52,16 @@ def fetch_version(
     stats = TransferStats()
     # Complete and read-only since it appeared by one rename: a view that is here needs no look at its files.
     if view is None:
-        if progress:
-            progress.listed(manifest.files, manifest.bytes)
         with (
             step(workspace, "fetch", dataset) as running,
+            recorded_progress(workspace.cache, writer, progress, phase=Phase.FETCHING) as meter,
             recorded_fetch(workspace, writer, dataset, digest),
             workspace.cache.views.draft() as draft,
         ):
             running.note(digest=digest)
-            stats = _fill_draft(workspace, writer, digest, draft, peers=peers, progress=progress, cancel=cancel)
+            meter.listed(manifest.files, manifest.bytes)
+            stats = _fill_draft(workspace, writer, digest, draft, meter, peers=peers, cancel=cancel)
+            meter.enter(Phase.PUBLISHING)
             view = draft.publish(dataset, digest, manifest.entries())
             running.note(files=manifest.files, bytes=manifest.bytes, bytes_fetched=stats.fetched)
     workspace.cache.views.touch(dataset, digest)
@@ -107,8 +111,12 @@ def repair_files(
         TransferFailed: Some can't be fetched; the error names them, and their files stay. The others are replaced.
     """
     paths = {entry.path for entry in entries}
-    with workspace.cache.views.draft() as draft:
-        stats = _fill_draft(workspace, writer, digest, draft, paths=paths, cancel=cancel)
+    with (
+        recorded_progress(workspace.cache, writer, phase=Phase.FETCHING) as meter,
+        workspace.cache.views.draft() as draft,
+    ):
+        meter.listed(len(entries), sum(entry.size for entry in entries))
+        stats = _fill_draft(workspace, writer, digest, draft, meter, paths=paths, cancel=cancel)
         lost = {failure.object for failure in stats.failures}
         draft.repair(dataset, digest, (entry for entry in entries if entry.path not in lost))
     if stats.failures:
@@ -120,10 +128,10 @@ def _fill_draft(
     writer: Lease,
     digest: str,
     draft: Draft,
+    meter: Meter,
     *,
     paths: Collection[str] | None = None,
     peers: Collection[str] = (),
-    progress: Progress | None = None,
     cancel: Event | None = None,
 ) -> TransferStats:
     """Hold the blobs of a version of the writer's dataset, or of the given paths, in a draft.
@@ -149,10 +157,11 @@ def _fill_draft(
             workspace.cache,
             space=space,
             limits=Limits.of(workspace.settings),
-            progress=progress,
+            progress=meter,
             cancel=cancel,
             max_failed=len(paths or ()),
         )
+        meter.measure(receipts.stats)
         # At once, since a blob without a second link may be collected before the view is complete.
         for receipt in transfer_step(workspace, dataset, receipts):
             draft.hold(Entry(receipt.path, receipt.object.size, receipt.digest))

@@ -16,6 +16,7 @@ from tempfile import SpooledTemporaryFile
 from threading import Event
 from typing import IO
 
+from prefect_stagegate.cache.job_progress import Phase
 from prefect_stagegate.cache.leases import Lease, LeaseKind
 from prefect_stagegate.cache.quarantine import Quarantine
 from prefect_stagegate.cache.views import Draft
@@ -26,12 +27,14 @@ from prefect_stagegate.manifest import Manifest, Seal, seal
 from prefect_stagegate.model import LATEST, Address, Entry, FailedObject, PlannedObject, Receipt, SourceObject, Version
 from prefect_stagegate.operations.address import SpecLike, parse
 from prefect_stagegate.operations.gating.policy import adopt_first_policy, proposed_changes
+from prefect_stagegate.operations.lineage.lineage_run import lineage_run
 from prefect_stagegate.operations.monitoring.job_steps import step, transfer_step
 from prefect_stagegate.operations.staging.fetch import fetch_version
 from prefect_stagegate.operations.staging.ledger import Ledger
 from prefect_stagegate.operations.staging.missing_objects import expected, require_complete
 from prefect_stagegate.operations.staging.origins import plan_origins, spec_with_sources
 from prefect_stagegate.operations.staging.paths import Paths
+from prefect_stagegate.operations.staging.recorded_progress import recorded_progress
 from prefect_stagegate.operations.staging.sources import Sources, open_sources
 from prefect_stagegate.operations.staging.transfer_figures import keep_transfer
 from prefect_stagegate.operations.staging.unchanged import ListingDigest, SelectedObject, Unchanged, spool
@@ -82,16 +85,19 @@ def stage(
     """
     parsed = parse(subject)
     with (
+        lineage_run(workspace, "stage", parsed.dataset) as run,
         step(workspace, "stage", parsed.dataset) as running,
         # The lease keeps the dataset's views from being collected until `latest` names the new one.
         workspace.cache.leases.hold(LeaseKind.WRITER, parsed.dataset, purpose="stage") as writer,
     ):
+        run.staged(parsed)
         if isinstance(parsed, Address):
             version = fetch_version(workspace, parsed, writer, peers=peers, progress=progress, cancel=cancel)
         else:
             version = _stage_spec(workspace, parsed, writer, progress, cancel)
         running.note(digest=version.digest, bytes=version.bytes, bytes_fetched=version.bytes_fetched)
-        return version
+        run.staged(parsed, version)
+    return version
 
 
 def _stage_spec(
@@ -119,15 +125,19 @@ def _stage(
     progress: Progress | None,
     cancel: Event | None,
 ) -> Version:
-    with workspace.admit(spec, cancel), open_sources(workspace, spec) as sources, SpooledTemporaryFile(SPOOLED) as file:
+    with (
+        recorded_progress(workspace.cache, writer, progress) as meter,
+        workspace.admit(spec, cancel),
+        open_sources(workspace, spec) as sources,
+        SpooledTemporaryFile(SPOOLED) as file,
+    ):
         workspace.catalog.load()  # imports pyarrow in the background, while the sources are listed
         unchanged = Unchanged(workspace, spec, sources)
-        listed = list_sources(workspace, spec, sources, progress, cancel)
+        listed = meter.until(list_sources(workspace, spec, sources, meter, cancel), Phase.FETCHING)
         planned = _planned(workspace, spec, sources, listed, unchanged, file)
-        transferred = transfer_objects(
-            workspace, spec, sources, planned, writer, kept, progress=progress, cancel=cancel
-        )
-        receipts = unchanged.received(transferred)
+        transferred = transfer_objects(workspace, spec, sources, planned, writer, kept, progress=meter, cancel=cancel)
+        meter.measure(transferred.stats)
+        receipts = meter.until(unchanged.received(transferred), Phase.PUBLISHING)
         # Planning runs in a thread of the transfer; with the first receipt, or the end, it is known what it found.
         first = next(receipts, None)
         if unchanged.manifest:

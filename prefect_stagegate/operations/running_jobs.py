@@ -1,0 +1,84 @@
+"""The jobs that write into this node's cache now, in any process, and how far each is."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+
+from prefect_stagegate.cache import Cache
+from prefect_stagegate.cache.holders import holder_of
+from prefect_stagegate.cache.job_progress import JobProgress, read_progress
+from prefect_stagegate.cache.leases import LeaseKind
+from prefect_stagegate.clock import moment, now
+from prefect_stagegate.unreadable import UnreadableRecords
+
+QUIET_SECONDS = 10.0
+"""A job that recorded nothing for so long hangs, or was stopped."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunningJob:
+    """A job that writes into this node's cache. Its texts are what other processes wrote: escape them."""
+
+    lease: str
+    """The id of its lease."""
+    dataset: str
+    what: str
+    """What it does, for people: `stage`."""
+    pid: int
+    user: str
+    """Who runs it; empty where that is unknown."""
+    since: str
+    is_stopped: bool
+    """Whether its process is stopped, as by SIGSTOP."""
+    quiet_seconds: float
+    """Seconds since it recorded its progress last; 0 where it recorded none yet."""
+    progress: JobProgress | None
+    """None in its first second, and where the record can't be read."""
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether it has recorded nothing for so long that it may hang."""
+        return self.is_stopped or self.quiet_seconds >= QUIET_SECONDS
+
+
+def running_jobs(cache: Cache, unreadable: UnreadableRecords | None = None) -> list[RunningJob]:
+    """The jobs that hold a writer's lease, the oldest first. Asks no catalog and waits for nobody.
+
+    A job that ended, however it ended, is not among them: its lease ended with it.
+
+    Args:
+        cache: This node's cache.
+        unreadable: Collects the leases that can't be read. With None, the first of them raises.
+
+    Raises:
+        CacheError: The leases can't be read.
+    """
+    jobs = []
+    for lease in cache.leases.live(unreadable):
+        if lease.kind is not LeaseKind.WRITER:
+            continue
+        holder = holder_of(str(cache.layout.leases / lease.id))
+        progress = read_progress(cache.layout, lease.id)
+        jobs.append(
+            RunningJob(
+                lease.id,
+                lease.dataset,
+                lease.what,
+                lease.pid,
+                holder.user if holder else "",
+                lease.since,
+                bool(holder and holder.stopped),
+                _age(progress.at) if progress else 0.0,
+                progress,
+            )
+        )
+    return jobs
+
+
+def _age(at: str) -> float:
+    """Seconds since a time that a job wrote; 0 for a text that is none."""
+    try:
+        return max(0.0, (now() - moment(at)) / timedelta(seconds=1))
+    except (ValueError, OverflowError, TypeError):
+        return 0.0

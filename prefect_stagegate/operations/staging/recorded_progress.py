@@ -1,0 +1,50 @@
+"""Recording what a writer does beside its lease, so that other processes of the node can show it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+from prefect_stagegate.cache import Cache
+from prefect_stagegate.cache.job_progress import Phase, remove_progress, write_progress
+from prefect_stagegate.cache.leases import Lease
+from prefect_stagegate.transfer.meter import Meter
+from prefect_stagegate.transfer.progress import Progress
+
+INTERVAL = 1.0
+"""Seconds between two records; a job that ends sooner writes none."""
+GRACE = 1.0
+"""Seconds that the end of a job waits for a record that is being written."""
+log = logging.getLogger(__name__)
+
+
+@contextmanager
+def recorded_progress(
+    cache: Cache, writer: Lease, progress: Progress | None = None, *, phase: Phase = Phase.LISTING
+) -> Iterator[Meter]:
+    """Record the progress of a writer's job while the block lasts.
+
+    The meter passes everything on to `progress`. A record that can't be written ends no job.
+    """
+    meter, stop = Meter(progress, phase), threading.Event()
+    # A thread of its own: those of the transfer must not wait for the volume.
+    thread = threading.Thread(target=_record, args=(cache, writer, meter, stop), name="stagegate-progress", daemon=True)
+    thread.start()
+    try:
+        yield meter
+    finally:
+        stop.set()
+        thread.join(GRACE)
+        with suppress(OSError):  # without its lease, which ends next, it counts no more
+            remove_progress(cache.layout, writer.id)
+
+
+def _record(cache: Cache, writer: Lease, meter: Meter, stop: threading.Event) -> None:
+    while not stop.wait(INTERVAL):
+        try:
+            write_progress(cache.layout, writer.id, meter.snapshot())
+        except OSError as error:
+            log.info("The progress of the job on %s is not recorded: %s", writer.dataset, error)
+            return
