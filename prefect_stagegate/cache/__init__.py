@@ -96,13 +96,13 @@ class Cache:
         Raises:
             CacheError: The home doesn't tell. Another volume that doesn't is left out, and a warning says so.
         """
-        found = []
+        copies: list[tuple[Cache, Path]] = []
         for volume in self.volumes:
             with volume.skipped_when_unreadable():
                 if view := volume.views.path(dataset, digest):
-                    found.append((volume, view))
+                    copies.append((volume, view))
         # What they lie on is looked up only where there is a choice.
-        return sorted(found, key=lambda copy: FASTEST_FIRST.index(copy[0].medium)) if len(found) > 1 else found
+        return sorted(copies, key=lambda copy: FASTEST_FIRST.index(copy[0].medium)) if len(copies) > 1 else copies
 
     def view(self, dataset: str, digest: str) -> Path | None:
         """The folder of a version on any volume of the node; None when it is complete on none.

@@ -40,16 +40,16 @@ def collect_volumes(cache: Cache, *, dry_run: bool = False) -> Collection:
     kept = list(total.kept)
     for volume in cache.home.further:
         try:
-            more = collect(volume.layout, dry_run=dry_run)
+            collection = collect(volume.layout, dry_run=dry_run)
         except CacheError as error:
             kept.append(f"{volume.root}: {error}")
             continue
-        kept += more.kept
+        kept += collection.kept
         total = Collection(
-            total.versions + more.versions,
-            total.blobs + more.blobs,
-            total.bytes + more.bytes,
-            unreadable=tuple(dict.fromkeys(total.unreadable + more.unreadable)),
+            total.versions + collection.versions,
+            total.blobs + collection.blobs,
+            total.bytes + collection.bytes,
+            unreadable=tuple(dict.fromkeys(total.unreadable + collection.unreadable)),
         )
     return replace(total, kept=(*kept, *map(str, cache.home.missing)))
 

@@ -53,11 +53,11 @@ def on_chosen_volume(
     copies = home.copies(*version) if version else []
     # What lies in memory is gone after a reboot, so it is no place for an only copy.
     disks = [volume for volume in home.volumes if not volume.is_tier]
-    whole = [volume for volume, _ in copies if volume in disks]
-    if whole:
+    complete = [volume for volume, _ in copies if volume in disks]
+    if complete:
         # Without a look at any file: most stagings change little or nothing.
-        what = "the version" if isinstance(subject, Address) else "the dataset's last version"
-        return workspace.on_volume(whole[0]), VolumeChoice(str(whole[0].root), f"it holds {what} already")
+        held = "the version" if isinstance(subject, Address) else "the dataset's last version"
+        return workspace.on_volume(complete[0]), VolumeChoice(str(complete[0].root), f"it holds {held} already")
     if staging := [volume for volume in disks if _is_staging(volume, subject.dataset)]:
         # Two stagings of a dataset share what they fetch only on one volume.
         reason = "another staging of the dataset is under way there"
