@@ -27,12 +27,10 @@ from typing import Any, ClassVar, NoReturn
 from fsspec.implementations.local import LocalFileOpener
 from fsspec.spec import AbstractFileSystem
 
-from prefect_stagegate.cache import Cache
 from prefect_stagegate.errors import UnknownDataset, UnknownRef
 from prefect_stagegate.manifest import path_problem
 from prefect_stagegate.model import Address
-from prefect_stagegate.operations.read import OpenDataset, hold_dataset, read_catalog
-from prefect_stagegate.settings import Settings
+from prefect_stagegate.operations.read import OpenDataset, hold_dataset, open_cache, read_catalog
 
 
 class VersionNotFound(UnknownRef, FileNotFoundError):
@@ -67,7 +65,7 @@ class StagegateFileSystem(AbstractFileSystem):  # type: ignore[misc] # fsspec ha
         **options: Any,
     ) -> None:
         super().__init__(**options)
-        self._cache = Cache.open(Path(cache or Settings.from_environment(os.environ).cache), create=False)
+        self._cache = open_cache(cache)
         self._resolve = read_catalog(os.fspath(catalog) if catalog else None)
         self._versions: dict[str, OpenDataset] = {}
         # Held while a version is looked up and leased, so that threads which begin together share one lease.

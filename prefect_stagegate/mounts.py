@@ -1,8 +1,9 @@
-"""The file systems that are mounted here, by /proc/mounts."""
+"""The file systems that are mounted here, by /proc/mounts, and the kind of storage behind them."""
 
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 NETWORK = frozenset(
@@ -12,6 +13,10 @@ NETWORK = frozenset(
     )
 )
 """Types of file systems that other machines may use at the same time, by their names in /proc/mounts."""
+MEMORY = ("ramfs", "tmpfs")
+"""Types of file systems that lie in memory: a reboot empties them."""
+FASTEST_FIRST = ("memory", "nvme", "ssd", "unknown", "rotational", "network")
+"""The kinds of storage, by how fast they usually read."""
 MOUNTS = Path("/proc/self/mounts")
 
 
@@ -33,3 +38,32 @@ def mount_of(path: Path) -> tuple[str, str]:
         if real.is_relative_to(point)
     ]
     return max(candidates)[2:] if candidates else ("", "")
+
+
+def medium_of(folder: Path) -> str:
+    """The kind of storage behind an existing folder, one of `FASTEST_FIRST`."""
+    try:
+        return medium(mount_of(folder)[0], folder.stat().st_dev)
+    except OSError:
+        return "unknown"
+
+
+def medium(file_system: str, device: int, root: Path = Path("/")) -> str:
+    """The kind of storage behind a device, by the kernel's number of it (`st_dev`)."""
+    if file_system in NETWORK:
+        return "network"
+    if file_system in MEMORY:
+        return "memory"
+    block = root / "sys/dev/block" / f"{os.major(device)}:{os.minor(device)}"
+    real = Path(os.path.realpath(block))
+    # By its path: the kernel's flag below is the same for NVMe and other SSDs.
+    if re.search(r"/nvme\d", str(real)):
+        return "nvme"
+    # A partition has no such file; its disk, the folder above, has it.
+    for folder in (real, real.parent):
+        try:
+            rotational = (folder / "queue/rotational").read_text().strip()
+        except OSError:
+            continue
+        return "rotational" if rotational == "1" else "ssd"
+    return "unknown"

@@ -38,6 +38,22 @@ class HeldVersion:
 
 
 @dataclass(frozen=True, slots=True)
+class VolumeRecord:
+    """One volume of a node's cache. Sizes are in bytes."""
+
+    folder: str
+    medium: str = ""
+    """The kind of its storage: `nvme`, `ssd`, `memory`, …; empty where it can't be used."""
+    used: int = 0
+    room: int = 0
+    """Bytes that a writer may still write there."""
+    limit: int | None = None
+    """Bytes that it may hold; None for as many as the volume has."""
+    problem: str = ""
+    """Why it can't be used; empty when it can."""
+
+
+@dataclass(frozen=True, slots=True)
 class NodeRecord:
     """One node, as it was at `at`. The catalog keeps the newest record of each node."""
 
@@ -50,9 +66,9 @@ class NodeRecord:
     refs: Mapping[str, str] = field(default_factory=dict)
     """The node's copies of refs: the digest by `dataset@ref`."""
     used: int = 0
-    """Bytes of the volume that the cache takes."""
+    """Bytes that the cache takes on all volumes."""
     room: int = 0
-    """Bytes that a writer may still write there."""
+    """Bytes that a writer may still write: on the disk with most room, since a version lies on one."""
     site: str = ""
     """Nodes of one site read blobs from one another; empty for a node that asks no other."""
     url: str = ""
@@ -61,6 +77,8 @@ class NodeRecord:
     """How many of each model."""
     environment: str = ""
     """The fingerprint of its environment, as its agent captured it last; without one, as at its first record."""
+    volumes: tuple[VolumeRecord, ...] = ()
+    """The cache's volumes, the home first; empty for a cache with a single one."""
 
     def age(self, now: datetime) -> float:
         """Seconds since it was written."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -74,11 +73,10 @@ class Places:
         return replace(workspace, ask_passphrase=type_passphrase)
 
     def open_cache(self) -> Cache:
-        """Open the cache alone, which must exist. Asks no catalog, and imports little."""
-        from prefect_stagegate.cache import Cache
-        from prefect_stagegate.settings import Settings
+        """Open the cache and its volumes alone; the cache must exist. Asks no catalog, and imports little."""
+        from prefect_stagegate.operations.read import open_cache
 
-        return Cache.open(self.cache or Settings.from_environment(os.environ).cache, create=False)
+        return open_cache(self.cache)
 
 
 @Parameter(name="*")

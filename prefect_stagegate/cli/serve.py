@@ -89,11 +89,11 @@ def blobs(
         Serve whoever can connect, without a token or a certificate.
     """
     # Late: the server's libraries take half a second to load.
-    from prefect_stagegate.cache import Cache
+    from prefect_stagegate.operations.read import open_cache
     from prefect_stagegate.serve.blobs import serve_blobs
 
     settings = Settings.from_environment(os.environ)
-    cache = Cache.open((places or Places()).cache or settings.cache, durability=settings.durability)
+    cache = open_cache((places or Places()).cache, settings=settings, create=True)
 
     def started(url: str) -> None:
         say_line(f"Serving the blobs of {cache.root} at {url}")

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from prefect_stagegate.environment.difference import UNKNOWN, EnvironmentDifference, Weight
-from prefect_stagegate.mounts import NETWORK, mount_of
+from prefect_stagegate.mounts import medium, mount_of
 from prefect_stagegate.units import bytes_text
-
-MEMORY = ("ramfs", "tmpfs")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,27 +39,6 @@ def capture_volume(folder: Path, root: Path = Path("/")) -> CacheVolume:
         return CacheVolume(kind or UNKNOWN, UNKNOWN, 0, device or UNKNOWN)
     size_class = 1 << (total.bit_length() - 1) if total else 0
     return CacheVolume(kind or UNKNOWN, medium(kind, number, root), size_class, device or UNKNOWN)
-
-
-def medium(file_system: str, device: int, root: Path = Path("/")) -> str:
-    """The kind of storage behind a device, by the kernel's number of it (`st_dev`)."""
-    if file_system in NETWORK:
-        return "network"
-    if file_system in MEMORY:
-        return "memory"
-    block = root / "sys/dev/block" / f"{os.major(device)}:{os.minor(device)}"
-    real = Path(os.path.realpath(block))
-    # By its path: the kernel's flag below is the same for NVMe and other SSDs.
-    if re.search(r"/nvme\d", str(real)):
-        return "nvme"
-    # A partition has no such file; its disk, the folder above, has it.
-    for folder in (real, real.parent):
-        try:
-            rotational = (folder / "queue/rotational").read_text().strip()
-        except OSError:
-            continue
-        return "rotational" if rotational == "1" else "ssd"
-    return UNKNOWN
 
 
 def compare_volumes(there: CacheVolume, here: CacheVolume) -> Iterator[EnvironmentDifference]:

@@ -33,6 +33,8 @@ class VersionLine:
     """The leases that keep it on this node: readers and pins of the version, and writers of its dataset."""
     pins: Pins | None
     """What fixes its entries at their sources; None when the record can't be read."""
+    volumes: tuple[str, ...] = ()
+    """The folders of this node's volumes that hold it."""
 
 
 def list_versions(
@@ -46,7 +48,7 @@ def list_versions(
     if dataset is not None:
         workspace.catalog.require_dataset(dataset)
     unreadable = unreadable or UnreadableRecords()
-    leases = workspace.cache.leases.live(unreadable)
+    leases = _live_leases(workspace, unreadable)
     lines: list[VersionLine] = []
     for name in [dataset] if dataset else workspace.catalog.datasets():
         refs = _Refs(workspace, name, unreadable)
@@ -71,7 +73,7 @@ def show(
     manifest = workspace.catalog.manifest(address.dataset, workspace.catalog.resolve(address))
     refs = _Refs(workspace, address.dataset, unreadable)
     sums = Seal(manifest.digest, manifest.files, manifest.bytes)
-    return _line(workspace, address.dataset, sums, refs, workspace.cache.leases.live(unreadable), unreadable), manifest
+    return _line(workspace, address.dataset, sums, refs, _live_leases(workspace, unreadable), unreadable), manifest
 
 
 def waivers(
@@ -174,6 +176,15 @@ def require_log(workspace: Workspace, address: Address) -> None:
         workspace.catalog.require_dataset(address.dataset)
 
 
+def _live_leases(workspace: Workspace, unreadable: UnreadableRecords) -> list[Lease]:
+    """The leases of live holders and the pins, on all volumes of the node."""
+    leases: list[Lease] = []
+    for volume in workspace.cache.volumes:
+        with volume.skipped_when_unreadable():
+            leases += volume.leases.live(unreadable)
+    return leases
+
+
 class _Refs:
     """The refs of a dataset with the digests that they name: the catalog's, and this node's copies."""
 
@@ -190,7 +201,8 @@ def _line(
     pins = None
     with unreadable.skip(dataset):
         pins = workspace.catalog.pins(dataset, digest)
-    here = workspace.cache.views.path(dataset, digest) is not None
+    volumes = tuple(str(volume.root) for volume, _ in workspace.cache.copies(dataset, digest))
+    here = bool(volumes)
     return VersionLine(
         dataset,
         digest,
@@ -202,4 +214,5 @@ def _line(
         # A writer's lease is about its whole dataset, also about versions that this node lacks.
         leases=tuple(lease for lease in leases if here and lease.keeps(dataset, digest)),
         pins=pins,
+        volumes=volumes,
     )

@@ -12,11 +12,33 @@ from pathlib import Path
 from prefect_stagegate.cache import Cache
 from prefect_stagegate.cache.layout import ONLY_READABLE
 from prefect_stagegate.cache.leases import LeaseKind
+from prefect_stagegate.cache.volumes import open_volumes
 from prefect_stagegate.errors import CacheError, CatalogError, UnknownDataset, UnknownRef, nearest, suggest
 from prefect_stagegate.model import LATEST, Address
 from prefect_stagegate.settings import Settings
 
 log = logging.getLogger(__name__)
+
+
+def open_cache(
+    folder: str | os.PathLike[str] | None = None, *, settings: Settings | None = None, create: bool = False
+) -> Cache:
+    """Open a node's cache with its further volumes. Those that can't be used are named in the cache's `missing`.
+
+    Args:
+        folder: The cache; by default STAGEGATE_CACHE. Any other cache is opened without the node's further volumes.
+        settings: By default, those of the environment.
+        create: Whether to make the caches that are absent.
+
+    Raises:
+        UsageError: A setting is wrong.
+        CacheError: The cache can't be opened.
+    """
+    settings = settings or Settings.from_environment(os.environ)
+    cache = Cache.open(Path(folder or settings.cache), create=create, durability=settings.durability)
+    if settings.volumes and cache.root == Path(os.path.abspath(settings.cache)):  # noqa: PTH100 - as the cache's
+        open_volumes(cache, [volume.folder for volume in settings.volumes], create=create)
+    return cache
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +62,7 @@ def override_ref(cache: Cache, address: Address, digest: str) -> Iterator[None]:
     A run that was given a version reads that version by the ref's name, even if the ref moves on meanwhile or names a
     version that the run was refused.
     """
-    override = (cache.root, address, digest)
+    override = (cache.home.root, address, digest)
     _overrides.append(override)
     try:
         yield
@@ -52,28 +74,44 @@ def override_ref(cache: Cache, address: Address, digest: str) -> Iterator[None]:
 def locate(cache: Cache, address: Address) -> OpenDataset:
     """Find a version on this node: by `override_ref`, else by the node's copies of the refs.
 
-    A node has no log of its refs, so the caller resolves an address that counts versions back with `counted` first.
+    Of several volumes that have it, the fastest is taken. A node has no log of its refs, so the caller resolves an
+    address that counts versions back with `counted` first.
 
     Raises:
         UnknownDataset: The node has nothing of the dataset, and the name resembles one that it has.
         UnknownRef: The node has no such ref, not that version, or several versions whose digests begin so.
     """
+    return _copies(cache, address)[0][1]
+
+
+def _copies(cache: Cache, address: Address) -> list[tuple[Cache, OpenDataset]]:
+    """The volumes that have a version, each with its copy; the fastest first. There is at least one."""
     dataset, ref = address.dataset, address.ref or LATEST
     if address.abbreviation:
         hint = f"Fetch it with `stagegate stage {address}`."
-        digest: str | None = address.complete(cache.views.of(dataset), f"The cache {cache.root}", hint)
+        digests: set[str] = set()
+        for volume in cache.volumes:
+            with volume.skipped_when_unreadable():
+                digests.update(volume.views.of(dataset))
+        digest: str | None = address.complete(sorted(digests), f"The cache {cache.home.root}", hint)
     else:
         digest = address.digest or _overridden(cache, Address(dataset, ref)) or cache.refs.get(dataset, ref)
     if digest is None:
         raise _not_here(cache, dataset, ref)
-    path = cache.views.path(dataset, digest)
-    if path is None:
-        raise UnknownRef(
-            f"{dataset}@{digest} is not in the cache {cache.root}",
-            hint=f"Fetch it with `stagegate stage {address}`.",
-            dataset=dataset,
-        )
-    return OpenDataset(dataset, digest, path)
+    copies = cache.copies(dataset, digest)
+    if not copies:
+        raise _absent(cache, address, digest)
+    return [(volume, OpenDataset(dataset, digest, path)) for volume, path in copies]
+
+
+def _absent(cache: Cache, address: Address, digest: str) -> UnknownRef:
+    """The error for a version that is complete on no volume; it names those that could not be looked at."""
+    missing = "".join(f"; {volume}" for volume in cache.home.missing)
+    return UnknownRef(
+        f"{address.dataset}@{digest} is not in the cache {cache.home.root}{missing}",
+        hint=f"Fetch it with `stagegate stage {address}`.",
+        dataset=address.dataset,
+    )
 
 
 def _not_here(cache: Cache, dataset: str, ref: str) -> UnknownRef | UnknownDataset:
@@ -118,7 +156,9 @@ def read_catalog(url: str | None = None) -> Callable[[Address], str]:
 
 
 def _overridden(cache: Cache, address: Address) -> str | None:
-    return next((digest for root, ref, digest in reversed(_overrides) if (root, ref) == (cache.root, address)), None)
+    return next(
+        (digest for root, ref, digest in reversed(_overrides) if (root, ref) == (cache.home.root, address)), None
+    )
 
 
 @contextmanager
@@ -130,8 +170,8 @@ def hold_dataset(cache: Cache, address: Address, holder: str = "", *, inherited:
     Raises:
         UnknownRef: The node has no such ref, or not that version.
     """
-    with keep_dataset(cache, address, holder, inherited=inherited) as held:
-        cache.views.touch(held.dataset, held.digest)
+    with _keep(cache, address, holder, inherited=inherited) as (volume, held):
+        volume.views.touch(held.dataset, held.digest)
         yield held
 
 
@@ -145,21 +185,61 @@ def keep_dataset(cache: Cache, address: Address, holder: str = "", *, inherited:
     Raises:
         UnknownRef: The node has no such ref, or not that version.
     """
-    version = locate(cache, address)
+    with _keep(cache, address, holder, inherited=inherited) as (_, held):
+        yield held
+
+
+@contextmanager
+def _keep(cache: Cache, address: Address, holder: str, *, inherited: bool) -> Iterator[tuple[Cache, OpenDataset]]:
+    """As `keep_dataset`, with the volume that has the version."""
+    copies = _copies(cache, address)
+    for volume, version in copies:
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(_keep_on(volume, version, holder, inherited=inherited))
+            except (CacheError, UnknownRef) as error:
+                if volume is copies[-1][0]:
+                    raise
+                # A full tier, or a collection since: another volume has the version, too.
+                log.warning("The copy in %s is left out: %s", volume.root, error)
+                continue
+            yield volume, version
+            return
+
+
+@contextmanager
+def keep_copy(volume: Cache, version: Address, holder: str = "") -> Iterator[OpenDataset]:
+    """Hold a version as `keep_dataset` does, on one volume. The address must be a digest.
+
+    Raises:
+        UnknownRef: The volume hasn't that version.
+    """
+    view = volume.views.path(version.dataset, version.digest)
+    if view is None:
+        raise _absent(volume, version, version.digest)
+    copy = OpenDataset(version.dataset, version.digest, view)
+    with _keep_on(volume, copy, holder):
+        yield copy
+
+
+@contextmanager
+def _keep_on(volume: Cache, version: OpenDataset, holder: str, *, inherited: bool = False) -> Iterator[None]:
     with ExitStack() as stack:
         try:
             stack.enter_context(
-                cache.leases.hold(LeaseKind.READER, version.dataset, version.digest, holder, inherited=inherited)
+                volume.leases.hold(LeaseKind.READER, version.dataset, version.digest, holder, inherited=inherited)
             )
         except CacheError as error:
             # Only a cache that this user can't write to is used without a lease: a full volume may be freed again.
             if not isinstance(error.__cause__, OSError) or error.__cause__.errno not in ONLY_READABLE:
                 raise
             log.warning(
-                "%s is read-only for this user, so a collection by its owner may remove %s", cache.root, version.path
+                "%s is read-only for this user, so a collection by its owner may remove %s", volume.root, version.path
             )
         # A collection may have removed it before the lease was there, so look again.
-        yield locate(cache, Address(version.dataset, version.digest))
+        if volume.views.path(version.dataset, version.digest) is None:
+            raise _absent(volume, Address(version.dataset, version.digest), version.digest)
+        yield
 
 
 @contextmanager
@@ -178,7 +258,6 @@ def open_dataset(address: str, *, cache: str | os.PathLike[str] | None = None) -
         with open_dataset("nycflights@production") as ds:
             train(ds.path)
     """
-    folder = Path(cache or Settings.from_environment(os.environ).cache)
     wanted = Address.parse(address).counted(read_catalog())
-    with hold_dataset(Cache.open(folder, create=False), wanted, "open_dataset") as held:
+    with hold_dataset(open_cache(cache), wanted, "open_dataset") as held:
         yield held

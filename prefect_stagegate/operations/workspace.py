@@ -6,15 +6,17 @@ import getpass
 import os
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Event
 from typing import Any
 
 from prefect_stagegate.cache import Cache
+from prefect_stagegate.cache.volumes import open_volumes
 from prefect_stagegate.catalog import Catalog
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.model import Identity
+from prefect_stagegate.operations.read import open_cache
 from prefect_stagegate.settings import Settings
 from prefect_stagegate.spec import Spec
 
@@ -51,6 +53,7 @@ class Workspace:
     """Everything that a job needs besides its own arguments. Make one with `open_workspace`."""
 
     cache: Cache
+    """The volume of the node's cache that the job works on: the home, unless `on_volume` chose another."""
     catalog: Catalog
     identity: Identity
     settings: Settings
@@ -60,6 +63,10 @@ class Workspace:
     """Asks for the passphrase of a key file."""
     flow_run: str = ""
     """The id of Prefect's flow run that the job belongs to; empty outside of one."""
+
+    def on_volume(self, volume: Cache) -> Workspace:
+        """This workspace for a job that works on another volume of the node."""
+        return self if volume is self.cache else replace(self, cache=volume)
 
 
 def open_workspace(
@@ -92,7 +99,7 @@ def open_workspace(
     from prefect_stagegate.operations.gating.consent import consent
 
     settings = Settings.from_environment(os.environ)
-    opened = Cache.open(Path(cache or settings.cache), durability=settings.durability)
+    opened = open_cache(cache, settings=settings, create=True)
     # The catalog notes in the cache's memory which log entries this node has checked.
     return Workspace(
         opened,
@@ -103,6 +110,13 @@ def open_workspace(
         admit,
         flow_run=flow_run,
     )
+
+
+def reopen_volumes(workspace: Workspace) -> None:
+    """Look again which further volumes of the node can be used; for processes that run long."""
+    home, settings = workspace.cache.home, workspace.settings
+    if home.further or home.missing:
+        open_volumes(home, [volume.folder for volume in settings.volumes])
 
 
 def whoami(settings: Settings) -> Identity:

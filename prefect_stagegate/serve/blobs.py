@@ -17,7 +17,10 @@ import ssl
 import stat
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
+from ipaddress import ip_address
+from pathlib import Path
 from typing import Any
 
 from starlette.requests import Request
@@ -27,7 +30,7 @@ from starlette.types import Receive, Scope, Send
 
 from prefect_stagegate.cache import Cache
 from prefect_stagegate.cache.leases import LeaseKind
-from prefect_stagegate.errors import UsageError
+from prefect_stagegate.errors import CacheError, UsageError
 from prefect_stagegate.serve.listening import is_loopback, run_server, split_address
 from prefect_stagegate.settings import Settings
 from prefect_stagegate.sources.peer import ACTIVITY, LONGEST_WAIT, read_token
@@ -124,9 +127,8 @@ class _BlobServer:
         digest = request.path_params["digest"]
         if not _DIGEST.fullmatch(digest):
             return PlainTextResponse("No such blob\n", 404)
-        path = self._cache.layout.blob_path(f"blake3:{digest}")
         seconds = _seconds(request.query_params.get("wait", ""))
-        file = await self._wait_for(path, seconds)
+        file = await self._wait_for(f"blake3:{digest}", seconds)
         if file is not None:
             return _send(file, request, self._pace)
         if not await self._is_staging():
@@ -134,34 +136,54 @@ class _BlobServer:
         activity = await asyncio.to_thread(self._activity)
         return PlainTextResponse("Not here yet\n", 503, {"Retry-After": "1", ACTIVITY: activity})
 
-    async def _wait_for(self, path: str, seconds: float) -> int | None:
-        """The opened blob; None where it did not come within so many seconds, or no staging of this node brings it."""
+    async def _wait_for(self, digest: str, seconds: float) -> int | None:
+        """The opened blob, from any volume of the node.
+
+        None where it did not come within so many seconds, or no staging of this node brings it.
+        """
         until = time.monotonic() + seconds
         while True:
             # Before the look: a staging that ended since may have brought it.
             staging = await self._is_staging() if seconds else False
-            file = _opened(path)
+            files = (_opened(volume.layout.blob_path(digest)) for volume in self._cache.volumes)
+            file = next((file for file in files if file is not None), None)
             if file is not None or not staging or time.monotonic() >= until:
                 return file
             await asyncio.sleep(LOOK_SECONDS)
 
     async def _is_staging(self) -> bool:
         if time.monotonic() > self._stages_until:
-            leases = await asyncio.to_thread(self._cache.leases.live, UnreadableRecords())
-            self._stages = any(lease.kind is LeaseKind.WRITER for lease in leases)
+            self._stages = await asyncio.to_thread(self._has_writer)
             self._stages_until = time.monotonic() + WRITERS_SECONDS
         return self._stages
 
+    def _has_writer(self) -> bool:
+        for volume in self._cache.volumes:
+            with suppress(CacheError):  # nothing is staged on a volume that can't be read
+                leases = volume.leases.live(UnreadableRecords())
+                if any(lease.kind is LeaseKind.WRITER for lease in leases):
+                    return True
+        return False
+
     def _activity(self) -> str:
         """A text that changes whenever a staging of this node receives bytes."""
-        newest = self._cache.layout.ingest.stat().st_mtime_ns
-        with os.scandir(self._cache.layout.ingest) as entries:
-            for _, entry in zip(range(MOST_CLAIMS), entries, strict=False):
-                try:
-                    newest = max(newest, entry.stat(follow_symlinks=False).st_mtime_ns)
-                except FileNotFoundError:
-                    continue
+        newest = 0
+        for volume in self._cache.volumes:
+            with suppress(OSError):  # as above
+                newest = max(newest, _newest_write(volume.layout.ingest))
         return str(newest)
+
+
+def _newest_write(ingest: Path) -> int:
+    """When a file of an ingest folder was last written to, in nanoseconds since the epoch."""
+    newest = ingest.stat().st_mtime_ns
+    with os.scandir(ingest) as entries:
+        for _, entry in zip(range(MOST_CLAIMS), entries, strict=False):
+            try:
+                newest = max(newest, entry.stat(follow_symlinks=False).st_mtime_ns)
+            except FileNotFoundError:
+                continue
+    return newest
 
 
 class _BlobResponse(Response):

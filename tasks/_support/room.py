@@ -5,30 +5,33 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from uuid import NAMESPACE_URL, uuid5
 
 from prefect.runtime import flow_run, task_run
 
 from prefect_stagegate.operations.workspace import Workspace
+from prefect_stagegate.settings import Settings
 from prefect_stagegate.tasks._support.notify import CACHE_NEARLY_FULL, emit, run_log, unfailing
 from prefect_stagegate.units import bytes_text
 
 
 @contextmanager
 def watched_room(workspace: Workspace) -> Iterator[None]:
-    """Look at the cache's volume when the block ends, also by an error, and warn when it is nearly full.
+    """Look at each volume of the cache when the block ends, also by an error, and warn of those that are nearly full.
 
     A flow run emits one event about a cache, even when several of its tasks see it nearly full.
     """
     try:
         yield
     finally:
-        with unfailing("measure the free space of the cache's volume"):
-            _warn(workspace)
+        for volume in workspace.cache.volumes:
+            with unfailing("measure the free space of the cache's volume"):
+                _warn(workspace.settings, volume.root)
 
 
-def _warn(workspace: Workspace) -> None:
-    node, cache, settings = workspace.settings.node, workspace.cache.root, workspace.settings
+def _warn(settings: Settings, cache: Path) -> None:
+    node = settings.node
     volume = os.statvfs(cache)
     size, free = volume.f_blocks * volume.f_frsize, volume.f_bavail * volume.f_frsize
     if free >= int(size * max(settings.free_warning, settings.free_floor)):

@@ -12,7 +12,7 @@ from prefect_stagegate.model import LATEST, Address
 from prefect_stagegate.nodes import NodeRecord
 from prefect_stagegate.operations.fleet.own_record import publish_record
 from prefect_stagegate.operations.staging.stage import stage
-from prefect_stagegate.operations.workspace import Workspace
+from prefect_stagegate.operations.workspace import Workspace, reopen_volumes
 from prefect_stagegate.units import bytes_text
 
 HEARTBEATS = 3
@@ -77,6 +77,8 @@ def reconcile(workspace: Workspace, addresses: tuple[Address, ...], report: Repo
     Returns:
         Whether all of them are current.
     """
+    # What was mounted or lost since the last round counts from now on.
+    reopen_volumes(workspace)
     current = True
     for address in addresses or held_targets(workspace):
         try:

@@ -48,7 +48,7 @@ def node_readiness(workspace: Workspace, address: Address) -> NodeReadiness:
     """
     dataset, ref = address.dataset, address.named_ref
     digest = workspace.catalog.resolve(address)
-    view = workspace.cache.views.path(dataset, digest)
+    view = workspace.cache.view(dataset, digest)
     problem = _withdrawal(workspace, dataset, ref, digest) or _absence(workspace, dataset, ref, digest)
     return NodeReadiness(dataset, ref, digest, str(view) if view and not problem else "", problem)
 
@@ -114,15 +114,17 @@ def _withdrawal(workspace: Workspace, dataset: str, ref: str, digest: str) -> st
 
 def _absence(workspace: Workspace, dataset: str, ref: str, digest: str) -> str:
     """What this node lacks of a version; empty when it is complete, and the node's copy of the ref names it."""
-    view = workspace.cache.views.path(dataset, digest)
-    if view is None:
-        return f"this node lacks {digest_text(digest)}"
-    quarantine = Quarantine(workspace.cache.layout)
-    # Manifests are read only where something rotted.
-    if quarantine.linked():
-        entries = workspace.catalog.manifest(dataset, digest).entries()
-        if rotten := quarantine.rotten_files(view, entries):
-            return f"{rotten[0].path} of {digest_text(digest)} rotted here; `stagegate verify --repair` replaces it"
+    copies = workspace.cache.copies(dataset, digest)
+    if not copies:
+        missing = "".join(f"; {volume}" for volume in workspace.cache.home.missing)
+        return f"this node lacks {digest_text(digest)}{missing}"
+    for volume, view in copies:
+        quarantine = Quarantine(volume.layout)
+        # Manifests are read only where something rotted.
+        if quarantine.linked():
+            entries = workspace.catalog.manifest(dataset, digest).entries()
+            if rotten := quarantine.rotten_files(view, entries):
+                return f"{rotten[0].path} of {digest_text(digest)} rotted here; `stagegate verify --repair` replaces it"
     if ref:
         current = workspace.cache.refs.get(dataset, ref)
         if current != digest:

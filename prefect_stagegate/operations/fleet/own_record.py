@@ -13,8 +13,8 @@ from prefect_stagegate.cache.leases import Lease, LeaseKind
 from prefect_stagegate.cache.quarantine import Quarantine
 from prefect_stagegate.cache.space import SpaceRules, measure, used_bytes
 from prefect_stagegate.clock import now, stamp
-from prefect_stagegate.errors import StagegateError, UnknownDataset, UnknownRef
-from prefect_stagegate.nodes import HeldVersion, NodeRecord
+from prefect_stagegate.errors import CacheError, StagegateError, UnknownDataset, UnknownRef
+from prefect_stagegate.nodes import HeldVersion, NodeRecord, VolumeRecord
 from prefect_stagegate.operations.environment import capture_environment
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.settings import Settings
@@ -80,7 +80,7 @@ def build_record(
         CacheError: The cache can't be read.
         CatalogError: A record can't be read.
     """
-    settings, layout = workspace.settings, workspace.cache.layout
+    settings, layout = workspace.settings, workspace.cache.home.layout
     last = _last_record(workspace)
     unreadable = UnreadableRecords()
     with explained("look at this node's cache", layout.root):
@@ -93,21 +93,45 @@ def build_record(
             for ref, digest in workspace.cache.refs.of(dataset, unreadable).items()
         }
         versions = tuple(_held_versions(workspace, last, begun, ended, unreadable))
-        available = measure(layout, SpaceRules(settings.free_floor, settings.max_size))
-        used = used_bytes(layout) if available.used is None else available.used
+    volumes = tuple(volume_records(workspace))
+    tiers = {str(volume.root) for volume in workspace.cache.volumes if volume.is_tier}
     return NodeRecord(
         settings.node,
         stamp(now()),
         str(layout.root),
         versions,
         refs,
-        used,
-        max(0, available.bytes),
+        sum(volume.used for volume in volumes),
+        max(volume.room for volume in volumes if volume.folder not in tiers),
         settings.site,
         settings.peer_url,
         gpus,
         fingerprint,
+        volumes if len(volumes) > 1 else (),
     )
+
+
+def volume_records(workspace: Workspace) -> Iterator[VolumeRecord]:
+    """Look at each volume of this node's cache, the home first.
+
+    Raises:
+        CacheError: The home can't be read. Another volume that can't is told by its `problem`.
+    """
+    home, settings = workspace.cache.home, workspace.settings
+    for volume in home.volumes:
+        root, limit = volume.root, settings.limit_of(volume.root)
+        try:
+            with explained("look at the volume", root):
+                available = measure(volume.layout, SpaceRules(settings.free_floor, limit))
+                used = used_bytes(volume.layout) if available.used is None else available.used
+        except CacheError as error:
+            if volume is home:
+                raise
+            yield VolumeRecord(str(root), limit=limit, problem=error.message)
+        else:
+            yield VolumeRecord(str(root), volume.medium, used, max(0, available.bytes), limit)
+    for missing in home.missing:
+        yield VolumeRecord(str(missing.folder), limit=settings.limit_of(missing.folder), problem=missing.problem)
 
 
 def _held_versions(
@@ -119,10 +143,16 @@ def _held_versions(
 ) -> Iterator[HeldVersion]:
     """The versions that lie here: complete ones and, as far as they are known, parts of others."""
     known = {(held.dataset, held.digest): held for held in last.versions} if last else {}
-    complete = set(workspace.cache.views.all())
-    has_rotten = bool(Quarantine(workspace.cache.layout).linked())
+    complete: set[VersionKey] = set()
+    leases: list[Lease] = []
+    has_rotten = False
+    for volume in workspace.cache.volumes:
+        with volume.skipped_when_unreadable():
+            complete |= set(volume.views.all())
+            leases += volume.leases.live(unreadable)
+            has_rotten = has_rotten or bool(Quarantine(volume.layout).linked())
     # Another process of this node may fetch a version that the last record calls fetched.
-    writers = (lease for lease in workspace.cache.leases.live(unreadable) if lease.kind is LeaseKind.WRITER)
+    writers = (lease for lease in leases if lease.kind is LeaseKind.WRITER)
     written = {lease.dataset for lease in writers if not ended or lease.id != ended.id}
     partial = {key for key, held in known.items() if not held.is_complete} | ({begun} if begun else set())
     for key in sorted(complete | partial):
@@ -149,16 +179,21 @@ def _last_record(workspace: Workspace) -> NodeRecord | None:
 
 def _missing_bytes(workspace: Workspace, dataset: str, digest: str) -> int:
     """Bytes of a version's blobs that this node lacks; a blob that is several entries counts for each."""
-    holds = workspace.cache.blobs.holds
+    volumes = workspace.cache.volumes
     entries = workspace.catalog.manifest(dataset, digest).entries()
-    return sum(entry.size for entry in entries if not holds(entry.digest, entry.size))
+    return sum(entry.size for entry in entries if not any(volume.holds(entry.digest, entry.size) for volume in volumes))
 
 
 def _rotten_bytes(workspace: Workspace, dataset: str, digest: str) -> int:
-    """Bytes of a version's files that are links to rotten blobs."""
-    view = workspace.cache.layout.view(dataset, digest)
-    entries = workspace.catalog.manifest(dataset, digest).entries()
-    return sum(entry.size for entry in Quarantine(workspace.cache.layout).rotten_files(view, entries))
+    """Bytes of a version's files that are links to rotten blobs: of several copies, in the worst."""
+    entries = tuple(workspace.catalog.manifest(dataset, digest).entries())
+    return max(
+        (
+            sum(entry.size for entry in Quarantine(volume.layout).rotten_files(view, entries))
+            for volume, view in workspace.cache.copies(dataset, digest)
+        ),
+        default=0,
+    )
 
 
 def _environment(settings: Settings, root: Path) -> tuple[Mapping[str, int], str]:

@@ -14,12 +14,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from prefect_stagegate.mounts import NETWORK
+from prefect_stagegate.mounts import MEMORY, NETWORK
 from prefect_stagegate.readiness.node.machine import Machine
 from prefect_stagegate.readiness.node.pagecache import cached, forget
-
-MEMORY = ("tmpfs", "ramfs")
-"""File systems whose storage is memory."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,1 @@
+"""Several volumes of one node: which one a version goes to, and copies between them."""
