@@ -1,10 +1,11 @@
-"""Stage one version on many simulated nodes, and count what the coordinator and the catalog have to do for each.
+"""Stage one version on many simulated nodes, and count what the coordinator, Prefect and the catalog do for each.
 
-    python -m benchmarks.fleet [--nodes 100 300 1000]
+    python -m benchmarks.fleet [--nodes 50 200 1000]
 
-One Prefect server, one catalog on S3 (SeaweedFS), and one process that takes the nodes' flow runs and does each node's
-real part over a cache that holds the version already: no bytes move. API calls are counted by a relay in front of the
-server, requests to the catalog by proxies in front of the store. The coordinator is a process of its own.
+One Prefect server on PostgreSQL, one catalog on S3 (SeaweedFS), and one process that takes the nodes' flow runs and
+does each node's real part: it fetches the version, one file of eight bytes, into the node's own cache. API calls of
+the coordinator are counted by a relay in front of the server, requests to the catalog by proxies in front of the store.
+The coordinator is a process of its own. Each fleet has its own catalog and work pool.
 """
 
 from __future__ import annotations
@@ -16,24 +17,26 @@ import platform
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from prefect_stagegate.testing.servers import free_port, seaweedfs
-from tests.support.calls import CallCounter
+from prefect_stagegate.operations.fleet.agent import HEARTBEATS
+from prefect_stagegate.settings import Settings
+from prefect_stagegate.testing.servers import SeaweedFS, free_port, seaweedfs
+from tests.support.calls import Call, CallCounter
+from tests.support.postgres import OWNER, PASSWORD, Postgres, postgres
 from tests.support.proxy import FaultProxy
 
 PAGE = Path(__file__).parent.parent / "docs/performance.md"
 BEGIN, END = "<!-- fleets: begin -->", "<!-- fleets: end -->"
-POOL, DATASET = "simulated", "things"
+DATASET, TARGET = "things", "pilot"
+MINUTE = 60
 AT_ONCE = 16
 """Simulated nodes that are busy at a time: all of them share one machine."""
 
@@ -48,10 +51,24 @@ class Figures:
     """The coordinator's API calls."""
     coordinator_requests: int
     node_requests: int
+    barrier: float
+    """Seconds until each node had reported what it holds."""
     seconds: float
     cpu: float
-    """The coordinator's, without imports."""
+    """The coordinator's CPU seconds, without imports."""
+    server_cpu: float
+    """CPU seconds of Prefect's server, workers' heartbeats included."""
     memory: int
+    """The coordinator's peak, in bytes."""
+    agent: float
+    """Catalog requests of a round of a node's agent."""
+    load: float
+    """The machine's load average when the fleet was ready."""
+    commands: dict[str, tuple[float, int]]
+    """Seconds and catalog requests of commands that read all records."""
+    poll: float
+    heartbeat: float
+    """CPU ms of Prefect's server for a poll and for a heartbeat of a worker."""
 
 
 def coordinate(nodes: int) -> None:
@@ -60,9 +77,10 @@ def coordinate(nodes: int) -> None:
 
     from prefect_stagegate.flows import stage_fleet
 
+    pool = f"simulated-{nodes}"
     before, begun = time.process_time(), time.monotonic()
-    names = [_name(number) for number in range(nodes)]
-    result: Any = stage_fleet(f"{DATASET}@latest", POOL, names, lost_after=7200, timeout=7200)
+    deployment = f"stagegate-stage-node/{pool}"
+    result: Any = stage_fleet(f"{DATASET}@{TARGET}", pool, lost_after=600, timeout=3600, deployment=deployment)
     figures = {
         "ready": len(result.ready),
         "seconds": time.monotonic() - begun,
@@ -72,76 +90,28 @@ def coordinate(nodes: int) -> None:
     print(json.dumps(figures))
 
 
-class SimulatedNodes:
-    """Takes the runs of all queues of the pool and does each node's part."""
-
-    def __init__(self, nas: Path) -> None:
-        from prefect_stagegate.operations.staging.stage import stage
-        from prefect_stagegate.operations.workspace import open_workspace
-
-        self._workspace = open_workspace()
-        stage(self._workspace, {"stagegate": 1, "dataset": DATASET, "sources": [{"url": str(nas)}]})
-        self._end = threading.Event()
-        self._thread = threading.Thread(target=self._loop, daemon=True)
-
-    def __enter__(self) -> SimulatedNodes:
-        self._thread.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._end.set()
-        self._thread.join()
-
-    def publish(self, nodes: int) -> None:
-        """Write each node's record."""
-        from prefect_stagegate.operations.fleet.own_record import build_record
-
-        record = build_record(self._workspace)
-        with ThreadPoolExecutor(AT_ONCE) as pool:
-            records = (replace(record, name=_name(number)) for number in range(nodes))
-            list(pool.map(self._workspace.catalog.put_node, records))
-
-    def _loop(self) -> None:
-        from prefect.client.orchestration import get_client
-
-        with get_client(sync_client=True) as client, ThreadPoolExecutor(AT_ONCE) as pool:
-            taken: set[Any] = set()
-            while not self._end.wait(0.5):
-                answers = client.get_scheduled_flow_runs_for_work_pool(POOL)
-                fresh = [answer.flow_run for answer in answers if answer.flow_run.id not in taken]
-                taken |= {run.id for run in fresh}
-                list(pool.map(lambda run: self._do(client, run), fresh))
-
-    def _do(self, client: Any, run: Any) -> None:
-        from prefect.states import Completed, Running
-
-        from prefect_stagegate.model import Address
-        from prefect_stagegate.operations.fleet.node import flip_ref, hold_version
-        from prefect_stagegate.tasks._fleet.message import to_message
-
-        client.set_flow_run_state(run.id, Running(), force=True)
-        node, parameters = run.name.partition(":")[0], run.parameters
-        workspace = replace(self._workspace, settings=replace(self._workspace.settings, node=node))
-        address = Address.parse(parameters["version"])
-        if parameters["ref"]:
-            report = flip_ref(workspace, address.dataset, parameters["ref"], address.digest)
-        else:
-            report = hold_version(workspace, address)
-        client.set_flow_run_state(run.id, Completed(message=to_message(report)), force=True)
-
-
-def _name(number: int) -> str:
-    return f"node-{number:04}"
-
-
 @contextmanager
-def prefect_server(folder: Path) -> Iterator[str]:
-    """A Prefect server of its own, with its database in the folder; gives its API's address."""
+def prefect_server(folder: Path, database: Postgres) -> Iterator[tuple[str, int]]:
+    """A Prefect server of its own; gives its API's address, and its process."""
     import httpx
 
     port = free_port()
     url = f"http://127.0.0.1:{port}/api"
-    env = {**os.environ, "PREFECT_HOME": str(folder), "PREFECT_SERVER_ANALYTICS_ENABLED": "false"}
+    env = {
+        **os.environ,
+        "PREFECT_HOME": str(folder),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        # A statement may take 10 s otherwise; on two cores some took longer, and states of runs were refused with 500.
+        "PREFECT_SERVER_DATABASE_TIMEOUT": "60",
+        # By default Prefect looks at each run of each node every 20 s, and 15 connections were too few for a thousand.
+        "PREFECT_SERVER_SERVICES_CANCELLATION_CLEANUP_LOOP_SECONDS": "600",
+        "PREFECT_SERVER_DATABASE_SQLALCHEMY_POOL_SIZE": "20",
+        # Nodes take turns, so runs wait as long as those of no real fleet.
+        "PREFECT_SERVER_SERVICES_LATE_RUNS_AFTER_SECONDS": "3600",
+        "PREFECT_SERVER_DATABASE_CONNECTION_URL": (
+            f"postgresql+asyncpg://{OWNER}:{PASSWORD}@127.0.0.1:{database.port}/postgres"
+        ),
+    }
     command = [str(Path(sys.executable).with_name("prefect")), "server", "start", "--no-ui", "--port", str(port)]
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(command, env=env, stdout=log, stderr=log)
@@ -155,80 +125,175 @@ def prefect_server(folder: Path) -> Iterator[str]:
                 if time.monotonic() > until or process.poll() is not None:
                     raise
                 time.sleep(0.5)
-        yield url
+        yield url, process.pid
     finally:
         process.terminate()
         process.wait()
 
 
-def deploy() -> None:
-    """Make the pool and the deployment."""
-    from prefect.client.orchestration import get_client
-    from prefect.client.schemas.actions import WorkPoolCreate
-    from prefect.types.entrypoint import EntrypointType
+class Bench:
+    """Everything that all fleets share.
 
-    from prefect_stagegate.flows import stage_node
+    Args:
+        folder: Scratch.
+        api: The address of Prefect's API.
+        server: The process of Prefect's server.
+        store: The store of the catalogs.
+        coordinators: The proxy that coordinators and commands read the catalog through.
+        of_nodes: The nodes' proxy.
+    """
 
-    with get_client(sync_client=True) as client:
-        client.create_work_pool(WorkPoolCreate(name=POOL, type="process"))
-    deployment: Any = stage_node.to_deployment("fleet", work_pool_name=POOL, entrypoint_type=EntrypointType.MODULE_PATH)
-    deployment.apply()
+    def __init__(
+        self, folder: Path, api: str, server: int, store: SeaweedFS, coordinators: FaultProxy, of_nodes: FaultProxy
+    ) -> None:
+        self._folder, self._api, self._server, self._store = folder, api, server, store
+        self._coordinators, self._of_nodes = coordinators, of_nodes
 
+    def measure(self, nodes: int) -> Figures:
+        """Stage a fleet of so many nodes."""
+        # After the settings: Prefect reads them when it is imported.
+        from benchmarks.simulated_nodes import SimulatedNodes, cpu_seconds
+        from tests.support.scenario import Scenario
+        from tests.support.site import blob_server
 
-def measure(nodes: int, url: str, simulated: SimulatedNodes, proxies: tuple[FaultProxy, FaultProxy]) -> Figures:
-    """Stage a fleet of so many nodes."""
-    simulated.publish(nodes)
-    coordinators, of_nodes = proxies
-    asked = (coordinators.requests, of_nodes.requests)
-    with CallCounter(url) as counter:
-        env = {**os.environ, "PREFECT_API_URL": counter.url, "AWS_ENDPOINT_URL": coordinators.url}
+        folder = self._folder / str(nodes)
+        folder.mkdir()
+        scenario = Scenario(
+            folder, DATASET, runbook="https://wiki.example.org/", gates={TARGET: {"require": ["runbook"]}}
+        )
+        scenario.on["catalog"] = os.environ["STAGEGATE_CATALOG"] = f"{self._store.bucket(f'fleet-{nodes}')}/catalog"
+        scenario.deliver("a,b\n1,2\n")
+        scenario.promote()
+        with blob_server(scenario.node().cache) as blobs:
+            simulated = SimulatedNodes(folder, nodes, blobs, AT_ONCE)
+            simulated.prepare()
+            asked, busy = (self._coordinators.requests, self._of_nodes.requests), cpu_seconds(self._server)
+            with simulated, CallCounter(self._api) as counter:
+                taken = self._coordinate(nodes, counter.url)
+            requests = (self._coordinators.requests - asked[0], self._of_nodes.requests - asked[1])
+            busy = cpu_seconds(self._server) - busy
+            load = os.getloadavg()[0]
+            figures = Figures(
+                nodes,
+                taken["ready"],
+                Counter(map(str, counter.calls)),
+                *requests,
+                _barrier_seconds(counter.calls),
+                taken["seconds"],
+                taken["cpu"],
+                busy,
+                taken["memory"],
+                simulated.round_of_an_agent(lambda: self._of_nodes.requests),
+                load,
+                {name: self._command(*name.split()) for name in ("nodes", f"where {DATASET}@{TARGET}")},
+                *simulated.cost_of_workers(self._server),
+            )
+        for problem in simulated.problems[:5]:
+            print(problem, file=sys.stderr)
+        return figures
+
+    def _coordinate(self, nodes: int, api: str) -> Any:
+        env = {**os.environ, "PREFECT_API_URL": api, "AWS_ENDPOINT_URL": self._coordinators.url}
         command = [sys.executable, "-m", "benchmarks.fleet", "--coordinate", str(nodes)]
         done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
         if done.returncode:
             raise SystemExit(done.stderr[-3000:])
-        calls = Counter(str(call) for call in counter.calls)
-    taken = json.loads(done.stdout.splitlines()[-1])
-    requests = (coordinators.requests - asked[0], of_nodes.requests - asked[1])
-    return Figures(nodes, taken["ready"], calls, *requests, taken["seconds"], taken["cpu"], taken["memory"])
+        return json.loads(done.stdout.splitlines()[-1])
+
+    def _command(self, *words: str) -> tuple[float, int]:
+        """Run a command against the store for its seconds, and through the proxy for its requests."""
+        command = [sys.executable, "-m", "prefect_stagegate", *words]
+        begun = time.monotonic()
+        subprocess.run(
+            command, env={**os.environ, "AWS_ENDPOINT_URL": self._store.endpoint_url}, check=True, capture_output=True
+        )
+        seconds, before = time.monotonic() - begun, self._coordinators.requests
+        env = {**os.environ, "AWS_ENDPOINT_URL": self._coordinators.url}
+        subprocess.run(command, env=env, check=True, capture_output=True)
+        return seconds, self._coordinators.requests - before
 
 
-def table(rows: list[Figures]) -> str:
+def _barrier_seconds(calls: list[Call]) -> float:
+    """From the first call that starts runs to the one that starts the second round's."""
+    starts = [call.at for call in calls if call.path.endswith("/create_flow_run/bulk")]
+    return starts[len(starts) // 2] - starts[0]
+
+
+def section(rows: list[Figures]) -> str:
     """The section of the page."""
     machine = f"{os.cpu_count()} cores ({platform.machine()}, Python {platform.python_version()}"
     head = (
-        "Simulated nodes against one Prefect server (SQLite) and one catalog on SeaweedFS; no bytes move; all on "
-        f"{machine}, Prefect {version('prefect')}), load average {os.getloadavg()[2]:.1f}, "
-        f"{time.strftime('%Y-%m-%d', time.gmtime())}. Nodes take turns, {AT_ONCE} at a time, so the seconds are the "
-        "simulation's."
+        "Simulated nodes of one site against one Prefect server on PostgreSQL and one catalog on SeaweedFS. The "
+        f"version is one file of eight bytes. All on {machine}, Prefect {version('prefect')}), "
+        f"{time.strftime('%Y-%m-%d', time.gmtime())}. {AT_ONCE} nodes are busy at a time, so "
+        "the seconds are the simulation's."
     )
-    lines = [head, "", "| nodes | API calls of the coordinator | a node | its CPU s | ms a node | peak memory MB |"]
-    lines[-1] += " catalog requests of the coordinator a node | of each node | seconds |"
-    lines.append("|---:|---:|---:|---:|---:|---:|---:|---:|---:|")
-    for row in rows:
-        calls = row.calls.total()
-        lines.append(
-            f"| {row.nodes:,} | {calls:,} | {calls / row.nodes:.2f} | {row.cpu:.1f} | "
-            f"{1000 * row.cpu / row.nodes:.1f} | {row.memory / 1e6:.0f} | {row.coordinator_requests / row.nodes:.2f} | "
-            f"{row.node_requests / row.nodes:.1f} | {row.seconds:.0f} |"
-        )
-    most = "; ".join(f"{count:,} × `{call}`" for call, count in rows[-1].calls.most_common(5))
-    frequent = f"The most frequent calls at {rows[-1].nodes:,} nodes: {most}."
-    return "\n".join([*lines, "", frequent, "", "Again: `python -m benchmarks.fleet`"])
+    fleets = _table(
+        "nodes | ready | API calls of the coordinator | a node | its CPU s | ms a node | peak memory MB | "
+        "catalog requests of the coordinator a node | of each node | seconds to the barrier | to the end | "
+        "CPU ms of Prefect's server a node | load average",
+        [
+            (
+                f"{row.nodes:,}",
+                f"{row.ready:,}",
+                f"{row.calls.total():,}",
+                f"{row.calls.total() / row.nodes:.2f}",
+                f"{row.cpu:.1f}",
+                f"{1000 * row.cpu / row.nodes:.1f}",
+                f"{row.memory / 1e6:.0f}",
+                f"{row.coordinator_requests / row.nodes:.2f}",
+                f"{row.node_requests / row.nodes:.1f}",
+                f"{row.barrier:.0f}",
+                f"{row.seconds:.0f}",
+                f"{1000 * row.server_cpu / row.nodes:.0f}",
+                f"{row.load:.0f}",
+            )
+            for row in rows
+        ],
+    )
+    most = "; ".join(f"{count:,} × `{call}`" for call, count in rows[-1].calls.most_common(6))
+    rounds = HEARTBEATS * MINUTE / Settings.from_environment({}).node_timeout
+    every_day = _table(
+        "nodes | catalog requests of a node's agent a minute | `nodes`, requests | s | `where`, requests | s | "
+        "CPU ms of Prefect's server for a worker's poll | for a heartbeat",
+        [
+            (
+                f"{row.nodes:,}",
+                f"{row.agent * rounds:.1f}",
+                *(cell for seconds, requests in row.commands.values() for cell in (f"{requests:,}", f"{seconds:.1f}")),
+                f"{row.poll:.0f}",
+                f"{row.heartbeat:.0f}",
+            )
+            for row in rows
+        ],
+    )
+    return "\n\n".join(
+        [
+            head,
+            fleets,
+            f"The most frequent calls at {rows[-1].nodes:,} nodes: {most}.",
+            "When nothing is staged, with agents that write their record three times in 300 s:",
+            every_day,
+            f"Again: `python -m benchmarks.fleet --nodes {' '.join(str(row.nodes) for row in rows)}`",
+        ]
+    )
+
+
+def _table(head: str, rows: list[tuple[str, ...]]) -> str:
+    rule = "|".join("---:" for _ in head.split(" | "))
+    return "\n".join([f"| {head} |", f"|{rule}|", *(f"| {' | '.join(cells)} |" for cells in rows)])
 
 
 def write(text: str) -> None:
     """Put the section into the page."""
-    page = PAGE.read_text()
-    if BEGIN not in page:
-        page = f"{page.rstrip()}\n\n## Fleets\n\n{BEGIN}\n{END}\n"
-    before, _, rest = page.partition(BEGIN)
+    before, _, rest = PAGE.read_text().partition(BEGIN)
     PAGE.write_text(f"{before}{BEGIN}\n{text}\n{END}{rest.partition(END)[2]}")
 
 
 def main() -> None:
     """Measure fleets of several sizes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--nodes", type=int, nargs="+", default=[100, 300, 1000])
+    parser.add_argument("--nodes", type=int, nargs="+", default=[50, 200, 1000])
     parser.add_argument("--coordinate", type=int, help=argparse.SUPPRESS)
     parser.add_argument("--dry-run", action="store_true", help="print the section, and leave the page as it is")
     options = parser.parse_args()
@@ -237,35 +302,33 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
-        (folder / "nas").mkdir()
-        (folder / "nas/a.csv").write_text("a,b\n1,2\n")
         with (
             seaweedfs(folder / "s3") as store,
             FaultProxy(store.endpoint_url) as coordinators,
             FaultProxy(store.endpoint_url) as of_nodes,
-            prefect_server(folder) as url,
+            postgres() as database,
+            prefect_server(folder, database) as (api, server),
         ):
             own = {
                 "AWS_ACCESS_KEY_ID": store.key,
                 "AWS_SECRET_ACCESS_KEY": store.secret,
                 "AWS_ENDPOINT_URL": of_nodes.url,
-                "STAGEGATE_CATALOG": f"{store.bucket('fleet')}/catalog",
                 "STAGEGATE_CACHE": str(folder / "cache"),
-                "STAGEGATE_NODE_TIMEOUT": "86400",
-                "PREFECT_API_URL": url,
+                "PREFECT_API_URL": api,
                 "PREFECT_HOME": scratch,
+                "PREFECT_CLIENT_RETRY_EXTRA_CODES": "500",
             }
             os.environ.update(own)
-            deploy()
-            with SimulatedNodes(folder / "nas") as simulated:
-                rows = []
-                for nodes in options.nodes:
-                    rows.append(measure(nodes, url, simulated, (coordinators, of_nodes)))
-                    print(rows[-1], file=sys.stderr, flush=True)
-    text = table(rows)
+            bench = Bench(folder, api, server, store, coordinators, of_nodes)
+            rows = []
+            for nodes in options.nodes:
+                rows.append(bench.measure(nodes))
+                print(rows[-1], file=sys.stderr, flush=True)
+                text = section(sorted(rows, key=lambda row: row.nodes))
+                # After each: a large one takes long.
+                if not options.dry_run:
+                    write(text)
     print(text)
-    if not options.dry_run:
-        write(text)
 
 
 if __name__ == "__main__":

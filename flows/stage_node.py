@@ -28,7 +28,7 @@ def stage_node(
     version: str,
     ref: str = "",
     proof: Literal["hash", "count"] = "hash",
-    peers: list[str] = [],  # noqa: B006 - a run gets its own
+    fleet: bool = False,
     cache: CacheLike = None,
     catalog: CatalogLike = None,
 ) -> State[NodeReport]:
@@ -41,12 +41,12 @@ def stage_node(
         version: `nycflights@sha256:…`, with the whole digest.
         ref: The ref whose copy is to name the version; empty to bring it.
         proof: `hash` reads each byte from the disk again; `count` looks at sizes and links.
-        peers: Nodes that fetch the same version now.
+        fleet: Whether the catalog lists nodes that fetch the same version now.
         cache: The node's cache; by default the settings'.
         catalog: The shared catalog; by default the settings'.
 
     Raises:
         StagegateError: The version isn't complete here, or the ref may not move.
     """
-    report = stage_on_node(version, ref, proof=proof, peers=peers, cache=cache, catalog=catalog)
+    report = stage_on_node(version, ref, proof=proof, fleet=fleet, cache=cache, catalog=catalog)
     return Completed(message=to_message(report), data=report)

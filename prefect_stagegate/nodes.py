@@ -93,6 +93,18 @@ class NodeRecord:
         return next((held for held in self.versions if (held.dataset, held.digest) == (dataset, digest)), None)
 
 
+@dataclass(frozen=True, slots=True)
+class FleetMember:
+    """A node that others of its site may ask for a version's blobs."""
+
+    name: str
+    site: str
+    url: str
+    """The URL of its blob server."""
+    holds: bool
+    """Whether it has the whole version; otherwise it fetches it."""
+
+
 class Placement(StrEnum):
     """What a node has of a version."""
 

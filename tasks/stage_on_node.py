@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Literal
 
 from prefect_stagegate.errors import UsageError
@@ -25,7 +24,7 @@ def stage_on_node(
     ref: str = "",
     *,
     proof: Literal["hash", "count"] = "hash",
-    peers: Sequence[str] = (),
+    fleet: bool = False,
     cache: CacheLike = None,
     catalog: CatalogLike = None,
 ) -> NodeReport:
@@ -36,7 +35,7 @@ def stage_on_node(
         ref: The ref whose copy is to name the version, which must be here; empty to bring it, and move no ref.
         proof: `hash` reads each byte from the disk again and hashes it, and fetches rotten files again. `count` looks
             at sizes and links only: the bytes were hashed when they came.
-        peers: Nodes that fetch the same version now.
+        fleet: Whether the catalog lists nodes that fetch the same version now.
         cache: The node's cache; by default the settings'.
         catalog: The shared catalog; by default the settings'.
 
@@ -58,7 +57,7 @@ def stage_on_node(
         live_progress(f"{address.dataset}-stage") as progress,
         ending() as cancel,
     ):
-        report = hold_version(workspace, address, proof=Proof(proof), peers=peers, progress=progress, cancel=cancel)
+        report = hold_version(workspace, address, proof=Proof(proof), fleet=fleet, progress=progress, cancel=cancel)
     run_log().info(
         "%s: %s, %s counted, %s hashed on the disk, %s fetched",
         version,

@@ -270,7 +270,7 @@ class Catalog(VersionRecords, ApprovalRecords, KeptRecords, NodeRecords):
         dataset = address.dataset
         if address.digest:
             # Read for its checks: the digest must be that of a version in this catalog.
-            return self.manifest(dataset, address.digest).digest
+            return self.sums(dataset, address.digest).digest
         if address.abbreviation:
             self.require_dataset(dataset)
             hint = f"`stagegate ls {dataset}` lists its versions."

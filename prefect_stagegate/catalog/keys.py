@@ -24,7 +24,7 @@ _SHAPES = tuple(
         rf"{_DATASET}/approvals/{_NAME}/{_REQUEST}/waits/[\w-]+\.json",
         rf"{_DATASET}/refs/{_NAME}/{_NUMBER}",
         rf"{_DATASET}/policy/{_NUMBER}",
-        rf"{_DATASET}/(proposals|values|parts)/{_HEX}\.json",
+        rf"{_DATASET}/(proposals|values|parts|fleets)/{_HEX}\.json",
         rf"{_DATASET}/(profiles|readings)/{_HEX}/{_HEX}\.json",
         rf"{_DATASET}/probes\.json",
         r"nodes/[\w.-]+\.json",

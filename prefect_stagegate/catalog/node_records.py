@@ -1,21 +1,30 @@
-"""The part of the catalog that keeps what each node says of itself. Records decide nothing and are replaced."""
+"""The part of the catalog that keeps what nodes say of themselves. Records decide nothing and are replaced."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 
 from prefect_stagegate.catalog.codec import decode, encode
 from prefect_stagegate.catalog.typed_records import TypedRecords, corrupt
-from prefect_stagegate.nodes import NodeRecord
+from prefect_stagegate.nodes import FleetMember, NodeRecord
 from prefect_stagegate.unreadable import UnreadableRecords
 
-READERS = 16
-"""Records that are read at a time: a store answers one in milliseconds, and there may be a thousand."""
+READERS = 32
+"""Records that are read at a time: S3 answers one in 20 ms, and there may be a thousand."""
 _FOLDER = "nodes/"
 
 
+@dataclass(frozen=True, slots=True)
+class _Fleet:
+    dataset: str
+    digest: str
+    members: tuple[FleetMember, ...]
+
+
 class NodeRecords(TypedRecords):
-    """The records of nodes. Every method may raise `CatalogError`."""
+    """The records of nodes and fleets. Every method may raise `CatalogError`."""
 
     def put_node(self, record: NodeRecord) -> None:
         """Store a node's record over its last one."""
@@ -46,6 +55,28 @@ class NodeRecords(TypedRecords):
 
         with ThreadPoolExecutor(READERS, "stagegate-nodes") as pool:
             return [record for record in pool.map(read, names) if record]
+
+    def put_fleet(self, dataset: str, digest: str, members: Sequence[FleetMember]) -> None:
+        """Store which nodes fetch a version together, over those that did last."""
+        self._records.replace(self._fleet_key(dataset, digest), encode(_Fleet(dataset, digest, tuple(members))))
+
+    def fleet(self, dataset: str, digest: str) -> tuple[FleetMember, ...]:
+        """The nodes that fetched a version together last; none without such a record.
+
+        Raises:
+            CorruptRecord: The record is damaged, or another version's.
+        """
+        key = self._fleet_key(dataset, digest)
+        data = self._records.read(key)
+        if data is None:
+            return ()
+        record = decode(_Fleet, data, key)
+        if (record.dataset, record.digest) != (dataset, digest):
+            raise corrupt(key, "is about another version")
+        return record.members
+
+    def _fleet_key(self, dataset: str, digest: str) -> str:
+        return self._key(dataset, "fleets", digest, ".json")
 
 
 def _key(name: str) -> str:

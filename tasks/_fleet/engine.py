@@ -37,8 +37,8 @@ class NodeJob:
     ref: str = ""
     """The ref to move; empty to bring and prove the version."""
     proof: Proof = Proof.HASH
-    peers: tuple[str, ...] = ()
-    """Nodes that fetch the same version now."""
+    fleet: bool = False
+    """Whether the catalog lists nodes that fetch the same version now."""
 
     @property
     def name(self) -> str:
@@ -48,7 +48,7 @@ class NodeJob:
     def parameters(self) -> dict[str, Any]:
         """The parameters of `stage_on_node`, as JSON allows them."""
         version = f"{self.dataset}@{self.digest}"
-        return {"version": version, "ref": self.ref, "proof": self.proof.value, "peers": list(self.peers)}
+        return {"version": version, "ref": self.ref, "proof": self.proof.value, "fleet": self.fleet}
 
 
 class FleetEngine(Protocol):

@@ -1,6 +1,7 @@
 """Nodes as workers of a Prefect work pool, each with a queue of its own: one deployment serves all of them.
 
 A call of the API is about many nodes: runs are started by the hundred, read by two hundred, and cancelled by fifty.
+Each run is read once, when it ended.
 """
 
 from __future__ import annotations
@@ -11,12 +12,17 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar, cast
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import httpx
 from prefect.client.orchestration import get_client
-from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId
-from prefect.client.schemas.objects import FlowRun, StateType
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterId,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import TERMINAL_STATES, FlowRun, StateType
 from prefect.context import TaskRunContext
 from prefect.exceptions import ObjectNotFound, PrefectException
 
@@ -33,8 +39,11 @@ T = TypeVar("T")
 
 STARTED, READ, CANCELLED = 100, 200, 50
 """Most runs that Prefect's API starts, reads and cancels in one call."""
+NAMED = 1000
+"""Most runs that a filter names: its query has a parameter for each."""
 HEARTBEATS_SECONDS = 10.0
-"""Seconds between two looks at the workers' heartbeats."""
+"""Seconds between two looks at the workers' heartbeats, and at runs that somebody deleted."""
+ENDED = FlowRunFilterState(type=FlowRunFilterStateType(any_=sorted(TERMINAL_STATES)))
 SILENCE = 120.0
 """Seconds for which the API may fail to answer, while nodes go on with their jobs."""
 
@@ -54,6 +63,8 @@ class PoolEngine:
         self._lost_after = timedelta(seconds=lost_after)
         self._runs: dict[UUID, str] = {}
         self._refused: dict[str, str] = {}
+        self._key = ""
+        """What the runs of one start have in common, so that a call that is repeated starts none twice."""
         self._started = datetime.now(UTC)
         self._looked_at_workers = self._answered = time.monotonic()
 
@@ -66,6 +77,7 @@ class PoolEngine:
         deployment = self._required_deployment()
         self._started, self._runs, self._refused = datetime.now(UTC), {}, {}
         self._looked_at_workers = self._answered = time.monotonic()
+        self._key = uuid4().hex
         for batch in _batches(jobs.items(), STARTED):
             self._start_many(deployment, dict(batch))
         # A server on SQLite fails a transaction of many runs while nodes report; one run at a time, the client retries.
@@ -76,23 +88,18 @@ class PoolEngine:
     def _start_many(self, deployment: UUID, jobs: Mapping[str, NodeJob]) -> None:
         parent = _parent()
         rows = [
-            {"work_queue_name": node, "parent_task_run_id": parent and str(parent), **_run_fields(node, job)}
-            for node, job in jobs.items()
+            {"parent_task_run_id": parent and str(parent), **self._run_fields(node, job)} for node, job in jobs.items()
         ]
         results = self._post(f"/deployments/{deployment}/create_flow_run/bulk", rows)["results"]
-        for node, result in zip(jobs, results, strict=True):
-            if result["status"] == "CREATED":
-                self._runs[UUID(result["flow_run_id"])] = node
-            else:
-                # The first line: Prefect adds its database's statement.
-                self._refused[node] = str(result["error"]).partition("\n")[0]
+        if errors := [result["error"] for result in results if result["status"] != "CREATED"]:
+            # All of them: one failure may undo the transaction. The first line: Prefect adds its database's statement.
+            self._refused |= dict.fromkeys(jobs, str(errors[0]).partition("\n")[0])
+            return
+        self._runs |= {UUID(result["flow_run_id"]): node for node, result in zip(jobs, results, strict=True)}
 
     def _start_one(self, deployment: UUID, node: str, job: NodeJob) -> None:
         run = self._client.create_flow_run_from_deployment(
-            deployment,
-            work_queue_name=node,
-            parent_task_run_id=_parent(),
-            **_run_fields(node, job),
+            deployment, parent_task_run_id=_parent(), **self._run_fields(node, job)
         )
         self._runs[run.id] = node
         del self._refused[node]
@@ -105,6 +112,7 @@ class PoolEngine:
             yield from self._ended()
             if self._runs and time.monotonic() - self._looked_at_workers >= HEARTBEATS_SECONDS:
                 self._looked_at_workers = time.monotonic()
+                yield from self._deleted()
                 yield from self._lost()
             self._answered = time.monotonic()
         except (httpx.HTTPError, PrefectException, SourceUnavailable) as error:
@@ -123,17 +131,28 @@ class PoolEngine:
             self._post("/flow_runs/bulk_set_state", {"flow_runs": ids, "state": {"type": "CANCELLING"}})
 
     def _ended(self) -> Iterator[tuple[str, NodeReport]]:
-        for batch in _batches(list(self._runs), READ):
-            runs = self._client.read_flow_runs(
-                flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=batch)), limit=READ
-            )
-            by_id = {run.id: run for run in runs}
-            for run in batch:
-                node = self._runs[run]
-                report = _report(node, by_id[run]) if run in by_id else failed(node, "its flow run was deleted")
-                if report:
-                    del self._runs[run]
-                    yield node, report
+        for batch in _batches(list(self._runs), NAMED):
+            waiting, is_more = batch, True
+            while waiting and is_more:
+                ended = self._client.read_flow_runs(
+                    flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=waiting), state=ENDED), limit=READ
+                )
+                for run in ended:
+                    node = self._runs.pop(run.id)
+                    yield node, _report(node, run)
+                waiting, is_more = [run for run in waiting if run in self._runs], len(ended) == READ
+
+    def _deleted(self) -> Iterator[tuple[str, NodeReport]]:
+        """The nodes whose runs are gone. Runs are read only where the server has fewer than were started."""
+        for batch in _batches(list(self._runs), NAMED):
+            count = self._post("/flow_runs/count", {"flow_runs": {"id": {"any_": [str(run) for run in batch]}}})
+            for some in _batches(batch, READ) if count < len(batch) else ():
+                found = self._client.read_flow_runs(
+                    flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=some)), limit=READ
+                )
+                for run in set(some) - {run.id for run in found}:
+                    node = self._runs.pop(run)
+                    yield node, failed(node, "its flow run was deleted")
 
     def _lost(self) -> Iterator[tuple[str, NodeReport]]:
         """The nodes whose workers are silent for too long. Their runs stay known, to be cancelled."""
@@ -159,6 +178,14 @@ class PoolEngine:
                 f"not {self._pool!r}"
             )
         return deployment.id
+
+    def _run_fields(self, node: str, job: NodeJob) -> dict[str, Any]:
+        return {
+            "name": f"{node}: {job.name}",
+            "parameters": job.parameters(),
+            "work_queue_name": node,
+            "idempotency_key": f"{self._key}-{node}",
+        }
 
     def _post(self, path: str, body: Any) -> Any:
         # Prefect's client has no method for the calls that do many runs at once.
@@ -189,21 +216,17 @@ def pool_engine(pool: str, deployment: str, lost_after: float) -> Iterator[PoolE
         ) from error
 
 
-def _run_fields(node: str, job: NodeJob) -> dict[str, Any]:
-    return {"parameters": job.parameters(), "name": f"{node}: {job.name}"}
-
-
 def _parent() -> UUID | None:
     """The task run that the nodes' runs belong to."""
     context = TaskRunContext.get()
     return context.task_run.id if context else None
 
 
-def _report(node: str, run: FlowRun) -> NodeReport | None:
-    """The report of a run that ended; None while it goes on."""
+def _report(node: str, run: FlowRun) -> NodeReport:
+    """The report of a run that ended."""
     state = run.state
-    if state is None or not state.is_final():
-        return None
+    if state is None:
+        return failed(node, "its flow run has no state")
     if state.type is not StateType.COMPLETED:
         return failed(node, f"{state.name}: {state.message or 'Prefect gives no reason'}")
     without = f"its run {run.name} ended without a report: the deployment is of another flow or release"

@@ -19,6 +19,7 @@ from prefect_stagegate.operations.fleet.members import (
     require_committed,
 )
 from prefect_stagegate.operations.fleet.node import Proof
+from prefect_stagegate.operations.fleet.peers import announce_fleet
 from prefect_stagegate.tasks._fleet.engine import FleetEngine, NodeJob, collect_reports, failed
 from prefect_stagegate.tasks._support.notify import run_log
 from prefect_stagegate.tasks._support.places import CacheLike, CatalogLike, open_places
@@ -39,6 +40,8 @@ class Fleet:
     """Sorted."""
     full: tuple[NodeReport, ...]
     """Nodes on which the version can never fit."""
+    is_announced: bool = False
+    """Whether the catalog lists the nodes that may be asked for the version's blobs."""
 
     def result(self, reports: Sequence[NodeReport]) -> FleetResult:
         """The fleet with its nodes' reports."""
@@ -69,7 +72,10 @@ def plan_fleet(
     parsed = FleetPolicy.parse(policy, len(chosen))
     full = tuple(reports_of_full_nodes(workspace, address.dataset, digest, set(chosen), records))
     run_log().info("%s to %s: %s", version, count_text(len(chosen), "node"), digest)
-    return Fleet(address.dataset, digest, address.named_ref, parsed, tuple(chosen), full)
+    # To all of them: only nodes that know of the same ones agree on who reads which blob from the source.
+    able = set(chosen) - {report.node for report in full}
+    is_announced = announce_fleet(workspace, address.dataset, digest, able, records)
+    return Fleet(address.dataset, digest, address.named_ref, parsed, tuple(chosen), full, is_announced)
 
 
 def bring_to_nodes(engine: FleetEngine, fleet: Fleet, proof: str, timeout: float) -> FleetResult:
@@ -82,8 +88,7 @@ def bring_to_nodes(engine: FleetEngine, fleet: Fleet, proof: str, timeout: float
     if len(able) < fleet.policy.required(len(fleet.nodes)):
         idle = (failed(node, "not started: too few nodes have room for the policy") for node in able)
         return fleet.result([*fleet.full, *idle])
-    # All names to all nodes: only nodes that know of the same ones agree on who reads which blob from the source.
-    jobs = {node: NodeJob(fleet.dataset, fleet.digest, proof=Proof(proof), peers=able) for node in able}
+    jobs = dict.fromkeys(able, NodeJob(fleet.dataset, fleet.digest, proof=Proof(proof), fleet=fleet.is_announced))
     return fleet.result([*fleet.full, *collect_reports(engine, jobs, timeout)])
 
 

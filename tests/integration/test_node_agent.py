@@ -51,3 +51,12 @@ def test_a_record_that_is_not_told_further_ends_nothing(scenario: Scenario) -> N
     assert not run_agent(node, KEPT, report=lines.append, published=published, cancel=threading.Event(), once=True)
     assert lines[-1] == "The node's record was written, but not told further: Kubernetes' API can't be used"
     assert node.cache.refs.get("things", "production") == scenario.head("production")
+
+
+def test_a_round_without_news_reads_no_manifest(scenario: Scenario) -> None:
+    """Of a thousand agents each has its round several times in a minute, and a manifest may have 100 MB."""
+    node = scenario.node(cache="node")
+    assert run_agent(node, KEPT, report=print, cancel=threading.Event(), once=True)
+    (manifest,) = Path(node.catalog.url).rglob("manifests/*.parquet")
+    manifest.unlink()
+    assert run_agent(node, KEPT, report=print, cancel=threading.Event(), once=True)

@@ -9,20 +9,26 @@ import ssl
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from prefect_stagegate.catalog.node_records import NodeRecords
 from prefect_stagegate.errors import TransferFailed
 from prefect_stagegate.http import Request, fetch
+from prefect_stagegate.model import Address
 from prefect_stagegate.nodes import BlobOrder
+from prefect_stagegate.operations.fleet.node import hold_version
+from prefect_stagegate.operations.fleet.peers import announce_fleet
 from prefect_stagegate.operations.staging.stage import stage
 from prefect_stagegate.operations.upkeep.verify import verify
 from prefect_stagegate.operations.workspace import Workspace, open_workspace
 from prefect_stagegate.testing.launching import launched
 from prefect_stagegate.testing.servers import free_port
+from prefect_stagegate.unreadable import UnreadableRecords
 from tests.support.rawserver import raw_server, response
 from tests.support.site import LATEST, Site, blob_server, stage_together
 from tests.support.webservers import accepts, certificates
@@ -64,6 +70,38 @@ def test_source_is_read_once_by_nodes_that_stage_together(site: Site) -> None:
     assert all(same_bytes(node, site) for node in nodes)
     assert sum(version.bytes_from_peers for version in versions) == 2 * site.size
     assert all(version.bytes_fetched == site.size for version in versions)
+
+
+def test_nodes_of_a_fleet_read_one_record_of_all_nodes(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    version = site.make()
+    nodes = [site.node(f"gpu-{number}") for number in range(3)]
+    names = [node.settings.node for node in nodes]
+    records = nodes[0].catalog.nodes(UnreadableRecords())
+    assert announce_fleet(nodes[0], version.dataset, version.digest, names, records)
+    monkeypatch.setattr(NodeRecords, "nodes", None)
+    fetched = hold_on_all(nodes, Address(version.dataset, version.digest))
+    assert fetched == [site.size] * 3
+    assert site.read() == site.size
+
+
+@pytest.mark.parametrize("damage", ["", "not JSON", '{"dataset": "others", "digest": "", "members": []}'])
+def test_nodes_of_a_fleet_without_its_record_read_all(site: Site, damage: str) -> None:
+    version = site.make()
+    stage(site.node("gpu-1"), LATEST)
+    second = site.node("gpu-2")
+    records = second.catalog.nodes(UnreadableRecords())
+    announce_fleet(second, version.dataset, version.digest, ["gpu-2"], records)
+    (path,) = Path(second.catalog.url).rglob("fleets/*.json")
+    path.write_text(damage) if damage else path.unlink()
+    site.source.sent.clear()
+    assert hold_on_all([second], Address(version.dataset, version.digest)) == [site.size]
+    assert site.read() == 0
+
+
+def hold_on_all(nodes: list[Workspace], version: Address) -> list[int]:
+    """Stage on all nodes as those of one fleet; the bytes that each fetched."""
+    with ThreadPoolExecutor(len(nodes)) as pool:
+        return [report.fetched for report in pool.map(lambda node: hold_version(node, version, fleet=True), nodes)]
 
 
 def test_source_is_not_read_when_a_node_has_the_version(site: Site) -> None:

@@ -82,6 +82,8 @@ def reconcile(workspace: Workspace, addresses: tuple[Address, ...], report: Repo
     current = True
     for address in addresses or held_targets(workspace):
         try:
+            if _is_current(workspace, address):
+                continue
             before = workspace.cache.refs.get(address.dataset, address.ref) if address.ref else None
             version = stage(workspace, address, cancel=cancel)
         except Cancelled:
@@ -93,6 +95,19 @@ def reconcile(workspace: Workspace, addresses: tuple[Address, ...], report: Repo
             if version.bytes_fetched or (address.ref and before != version.digest):
                 report(f"{address} is {version.digest}: fetched {bytes_text(version.bytes_fetched)}")
     return current
+
+
+def _is_current(workspace: Workspace, address: Address) -> bool:
+    """Whether this node has what a ref names, so that nothing is staged: staging reads the whole manifest."""
+    dataset, ref = address.dataset, address.named_ref
+    if not ref:
+        return False
+    digest = workspace.catalog.resolve(address)
+    if workspace.cache.refs.get(dataset, ref) != digest or workspace.cache.views.path(dataset, digest) is None:
+        return False
+    # As staging does: a collection takes what was not used for long.
+    workspace.cache.views.touch(dataset, digest)
+    return True
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from enum import StrEnum
 from pathlib import Path
 from threading import Event
@@ -15,6 +15,7 @@ from prefect_stagegate.manifest import Seal, seal
 from prefect_stagegate.model import Address, Entry
 from prefect_stagegate.operations.fleet.barrier import NodeOutcome, NodeReport
 from prefect_stagegate.operations.fleet.node_readiness import require_on_node
+from prefect_stagegate.operations.fleet.peers import announced_names
 from prefect_stagegate.operations.read import keep_dataset
 from prefect_stagegate.operations.staging.stage import stage
 from prefect_stagegate.operations.upkeep.node_refs import point
@@ -39,7 +40,7 @@ def hold_version(
     version: Address,
     *,
     proof: Proof = Proof.HASH,
-    peers: Sequence[str] = (),
+    fleet: bool = False,
     progress: Progress | None = None,
     cancel: Event | None = None,
 ) -> NodeReport:
@@ -49,7 +50,7 @@ def hold_version(
         workspace: Cache and catalog.
         version: The version, by its digest.
         proof: How much of the bytes is read again.
-        peers: Nodes that fetch the same version now.
+        fleet: Whether the catalog lists nodes that fetch the same version now.
         progress: Called as the transfer goes on, from several threads.
         cancel: Set it to stop in time; fetched bytes stay for the next run.
 
@@ -58,6 +59,7 @@ def hold_version(
         CacheError: A file isn't the manifest's.
     """
     begun = time.monotonic()
+    peers = announced_names(workspace, version.dataset, version.digest) if fleet else ()
     staged = stage(workspace, version, peers=peers, progress=progress, cancel=cancel)
     hashed = 0
     if proof is Proof.HASH:

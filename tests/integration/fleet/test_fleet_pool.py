@@ -18,11 +18,16 @@ from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
 from prefect.client.schemas.objects import StateType
 from prefect.exceptions import TerminationSignal
 from prefect.settings import PREFECT_API_URL
+from prefect.states import Completed, Crashed
 from prefect.types.entrypoint import EntrypointType
 
 from prefect_stagegate.flows import stage_fleet, stage_node
-from prefect_stagegate.operations.fleet.barrier import FleetResult
+from prefect_stagegate.operations.fleet.barrier import FleetResult, NodeOutcome, NodeReport
 from prefect_stagegate.readiness.orchestration import live_workers
+from prefect_stagegate.tasks._fleet import pool as pool_module
+from prefect_stagegate.tasks._fleet.engine import NodeJob
+from prefect_stagegate.tasks._fleet.message import to_message
+from prefect_stagegate.tasks._fleet.pool import pool_engine
 from tests.support.fleet import FleetNode, wait_for
 from tests.support.scenario import Scenario, dataset_name
 from tests.support.told import artifact
@@ -127,6 +132,31 @@ def test_stopped_fleet_cancels_the_runs_of_its_nodes(pool: Pool, scenario: Scena
         signal.signal(signal.SIGTERM, before)
 
     assert [run.state.type for run in runs_of("node-x") if run.state] == [StateType.CANCELLED]
+
+
+def test_each_run_that_ended_or_was_deleted_is_reported(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In answers of two runs at most: a large fleet takes several."""
+    monkeypatch.setattr(pool_module, "READ", 2)
+    monkeypatch.setattr(pool_module, "HEARTBEATS_SECONDS", 0)
+    nodes, digest = [f"node-{number}" for number in range(6)], "sha256:" + "a" * 64
+    with pool_engine(POOL, "stagegate-stage-node/fleet", 90) as engine, get_client(sync_client=True) as client:
+        engine.start(dict.fromkeys(nodes, NodeJob("things", digest)))
+        assert list(engine.poll()) == []
+        runs = {run.name.partition(":")[0]: run.id for node in nodes for run in runs_of(node)}
+        for node in nodes[:4]:
+            report = NodeReport(node, NodeOutcome.READY, digest)
+            client.set_flow_run_state(runs[node], Completed(message=to_message(report)), force=True)
+        client.set_flow_run_state(runs["node-4"], Crashed(message="killed"), force=True)
+        client.delete_flow_run(runs["node-5"])
+        reports = dict(engine.poll())
+        assert list(engine.poll()) == []
+
+    assert {node: report.outcome.value for node, report in reports.items()} == {
+        **dict.fromkeys(nodes[:4], "ready"),
+        "node-4": "failed",
+        "node-5": "failed",
+    }
+    assert (reports["node-4"].problem, reports["node-5"].problem) == ("Crashed: killed", "its flow run was deleted")
 
 
 def _terminated(number: int, _: Any) -> None:
