@@ -18,7 +18,7 @@ from prefect_stagegate.report.markdown import to_markdown
 from prefect_stagegate.report.model import Report
 from prefect_stagegate.report.next_steps import Turn, reason_of
 from prefect_stagegate.report.past_events import PastEvent
-from prefect_stagegate.report.proposal import FileTotals, Proposal, proposal_page
+from prefect_stagegate.report.proposal import Proposal, proposal_page
 from prefect_stagegate.report.ready import Candidate, Readiness, ready_page, ready_text
 from prefect_stagegate.report.rows import Person, Row, Standing
 from prefect_stagegate.report.rubric import rubric_lines, rubric_of

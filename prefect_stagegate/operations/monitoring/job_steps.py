@@ -107,8 +107,8 @@ def transfer_step(workspace: Workspace, dataset: str, transfer: Transfer) -> Tra
 def _count_transfer(running: Step, stats: TransferStats) -> None:
     running.note(objects=stats.objects, bytes=stats.fetched, bytes_reused=stats.reused)
     # By server, since every folder of it would be a series of its own.
-    rows = [(tier, server_of(name), size) for (tier, name), (_, size) in stats.places.items() if tier != "cache"]
-    rows += [("cache", "", stats.reused), ("resumed", "", stats.resumed)]
+    rows: list[tuple[str, str, int]] = [("cache", "", stats.reused), ("resumed", "", stats.resumed)]
+    rows += [(tier, server_of(name), size) for (tier, name), (_, size) in stats.places.items() if tier != "cache"]
     for tier, source, size in rows:
         if size:
             running.count(BYTES, tier, source[:LONGEST], amount=size)

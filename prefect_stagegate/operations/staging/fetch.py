@@ -155,7 +155,7 @@ def _fill_draft(
 
     # Before any source is opened: what lies on this node needs no network, no credentials and no slot of a limit.
     with suppress(BlobVanished):  # a collection took one since: fetch it
-        if copy_entries(workspace.cache, dataset, digest, entries, draft, space, progress=progress, cancel=cancel):
+        if copy_entries(workspace.cache, dataset, digest, entries, draft, space, progress=meter, cancel=cancel):
             for entry in entries():
                 draft.hold(entry)
             return TransferStats()

@@ -118,9 +118,7 @@ def verify(
         )
     with step(workspace, "verify", address.dataset if address else "") as running:
         verification = _verify_volumes(workspace, address, share, lasting, watch, pace, cancel, repair=repair)
-        running.note(
-            files=verification.files, bytes=verification.bytes, damaged=len(verification.damaged)
-        )
+        running.note(files=verification.files, bytes=verification.bytes, damaged=len(verification.damaged))
         return verification
 
 

@@ -16,7 +16,7 @@ from prefect_stagegate.readiness.wording import age_text
 from prefect_stagegate.report.expectations import refused_text, seconds_text, verdict_text
 from prefect_stagegate.report.html import link_of
 from prefect_stagegate.report.legible import legible_text, one_line, spans, time_text
-from prefect_stagegate.report.model import is_command
+from prefect_stagegate.report.next_steps import is_command
 from prefect_stagegate.report.tables import HEIGHT, WIDTH, rows_text
 from prefect_stagegate.serve.pages import sparkline
 from prefect_stagegate.units import bytes_text, count_text, digest_text
