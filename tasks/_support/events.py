@@ -133,9 +133,9 @@ def fleet_event(result: FleetResult) -> VersionEvent:
         {"node": report.node, "outcome": report.outcome.value, "problem": report.problem[:EVENT_TEXT]}
         for report in result.missing[:EVENT_NODES]
     ]
-    target = {"target": result.ref} if result.ref else {}
-    figures = {"ready": len(result.ready), "required": result.required, "missing": len(result.missing)}
-    return version_event(FLEET_INCOMPLETE, result.dataset, result.digest, **target, **figures, nodes=nodes)
+    payload: dict[str, Any] = {"target": result.ref} if result.ref else {}
+    payload |= {"ready": len(result.ready), "required": result.required, "missing": len(result.missing)}
+    return version_event(FLEET_INCOMPLETE, result.dataset, result.digest, **payload, nodes=nodes)
 
 
 def _payload(report: Report) -> dict[str, Any]:

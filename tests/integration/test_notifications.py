@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 from uuid import UUID
 
 import pytest
@@ -44,8 +45,8 @@ def test_automations_load_with_the_block_of_a_channel(
     for described in document["automations"]:
         automation = Automation(**{**described, "name": f"{described['name']} by {channel}"})
         automation.create()
-        stored = Automation.read(id=automation.id)
-        assert stored.actions[0].block_document_id == block  # type: ignore[union-attr]
+        stored: Any = Automation.read(id=automation.id)
+        assert stored.actions[0].block_document_id == block
         automation.delete()
 
 
