@@ -173,6 +173,7 @@ def test_withdrawn_version_comes_first_and_names_why(scenario: InboxScenario) ->
     line = scenario.lines()["pilot"]
     assert (line.standing, line.actions[0].whom) == ("withdrawn", "governance (legal@example.org)")
     assert line.next_step == "stagegate rollback things@pilot --reason TEXT"
+    assert scenario.lines()["production"].proposed is None
 
 
 def test_evidence_that_ends_is_warned_of_and_then_expires(

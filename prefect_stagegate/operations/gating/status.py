@@ -211,7 +211,9 @@ class _DatasetReader:
         # Nothing is at the gate below: `latest` is proposed only where the gate was asked about it.
         if source_head is None and newest and target in self._decision_numbers(newest.entry.digest):
             source_head = newest
-        source = source_head.move if source_head else None
+        # What the gate below took back goes no further.
+        is_sound = source_head and source_head.entry.digest not in source_head.withdrawals
+        source = source_head.move if source_head and is_sound else None
         problem, accepted, record = "", None, None
         try:
             accepted = self._acceptance(target, head) if head else None
