@@ -120,9 +120,10 @@ def _differences(changes: VersionChanges) -> Iterator[tuple[str, str, str, str]]
     parts = (f"{bytes_text(total.bytes)} {kind}" for kind, total in changes.totals)
     yield ("bytes", bytes_text(changes.bytes), bytes_text(changes.bytes_before), ", ".join(parts))
     for table in changes.tables:
-        rows, _, columns = table_change_text(table).partition("; ")
-        del rows
-        yield (f"rows of {table.name}", f"{table.rows:,}", f"{table.rows_before:,}", columns)
+        # The rows have columns of their own.
+        columns = table_change_text(table).partition("; ")[2]
+        same = "" if table.rows != table.rows_before else "as before"
+        yield (f"rows of {table.name}", f"{table.rows:,}", f"{table.rows_before:,}", columns or same)
 
 
 @cache
