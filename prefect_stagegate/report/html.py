@@ -46,6 +46,8 @@ DETAILS = (
     Detail(findings=0, text=60, results=0, columns=0, files=0),
 )
 """How much a page shows, the most first."""
+LONG = 100
+"""Checks, findings and results above which a page is long: its parts are laid out as they are scrolled to."""
 _MAIL = re.compile(r"[\w.+-]+@[\w-]+(\.[\w-]+)+")
 _TONES = ("accepted", "refused", "inconclusive", "waiting", "promoted", "withdrawn")
 
@@ -80,6 +82,7 @@ def _page(report: Report) -> str:
             sections=list(_sections(report, rubric)),
             differences=list(_differences(report.changes)) if report.changes else [],
             policy=content_policy(),
+            is_long=sum(1 + len(row.findings) + len(row.results) for row in report.rows) > LONG,
         )
     )
 
@@ -117,9 +120,10 @@ def _differences(changes: VersionChanges) -> Iterator[tuple[str, str, str, str]]
     parts = (f"{bytes_text(total.bytes)} {kind}" for kind, total in changes.totals)
     yield ("bytes", bytes_text(changes.bytes), bytes_text(changes.bytes_before), ", ".join(parts))
     for table in changes.tables:
-        rows, _, columns = table_change_text(table).partition("; ")
-        del rows
-        yield (f"rows of {table.name}", f"{table.rows:,}", f"{table.rows_before:,}", columns)
+        # The rows have columns of their own.
+        columns = table_change_text(table).partition("; ")[2]
+        same = "" if table.rows != table.rows_before else "as before"
+        yield (f"rows of {table.name}", f"{table.rows:,}", f"{table.rows_before:,}", columns or same)
 
 
 @cache

@@ -43,9 +43,11 @@ def test_page_is_whole_on_every_screen(browser: Browser, tmp_path: Path, name: s
     url = written(tmp_path, SAMPLES[name])
     for size, dark in SHOWN.values():
         with opened(browser, url, size=size, dark=dark) as shown:
-            assert shown.complaints == []
+            # What a long page has not laid out yet would escape both looks.
+            shown.page.add_style_tag(content="* { content-visibility: visible !important }")
             assert shown.overflow() == 0
             assert shown.violations() == []
+            assert shown.complaints == []
 
 
 @pytest.mark.parametrize("name", [*SAMPLES])
