@@ -8,8 +8,16 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families
 
 from prefect_stagegate.operations.monitoring import exposition as module
-from prefect_stagegate.operations.monitoring.exposition import LONGEST, exposition, label_value
-from prefect_stagegate.operations.monitoring.families import BYTES, CHECKS, REF_MOVED, STEP_SECONDS, Durations, Sample
+from prefect_stagegate.operations.monitoring.exposition import exposition, label_value
+from prefect_stagegate.operations.monitoring.families import (
+    BYTES,
+    CHECKS,
+    LONGEST,
+    REF_MOVED,
+    STEP_SECONDS,
+    Durations,
+    Sample,
+)
 
 HOSTILE = st.one_of(
     st.text(max_size=400),

@@ -87,12 +87,12 @@ def hold_ready(
     """
     address, candidate = readiness.address, readiness.chosen
     # Counted by itself, since the block is the run's own work.
-    with step(workspace, "require", address.dataset) as running:
-        running.note(target=address.ref)
+    with step(workspace, "require", address.dataset) as figures:
+        figures.note(target=address.ref)
         if candidate is None:
             raise GateFailed(ready_text(readiness), dataset=address.dataset)
         digest = candidate.digest
-        running.note(digest=digest)
+        figures.note(digest=digest)
     # Lease the version before it is fetched, so that no collection removes it in between.
     with workspace.cache.leases.hold(LeaseKind.READER, address.dataset, digest, f"require_ready {address}"):
         with workspace.cache.leases.hold(LeaseKind.WRITER, address.dataset, purpose="require_ready") as writer:

@@ -52,14 +52,14 @@ def fetch_version(
         if progress:
             progress.listed(manifest.files, manifest.bytes)
         with (
-            step(workspace, "fetch", dataset) as running,
+            step(workspace, "fetch", dataset) as figures,
             recorded_fetch(workspace, writer, dataset, digest),
             workspace.cache.views.draft() as draft,
         ):
-            running.note(digest=digest)
+            figures.note(digest=digest)
             stats = _fill_draft(workspace, writer, digest, draft, peers=peers, progress=progress, cancel=cancel)
             view = draft.publish(dataset, digest, manifest.entries())
-            running.note(files=manifest.files, bytes=manifest.bytes, bytes_fetched=stats.fetched)
+            figures.note(files=manifest.files, bytes=manifest.bytes, bytes_fetched=stats.fetched)
     workspace.cache.views.touch(dataset, digest)
     # A ref may name only what is here, so it moves last. An address by digest moves none.
     if address.named_ref:

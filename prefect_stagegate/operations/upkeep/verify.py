@@ -114,7 +114,7 @@ def verify(
             "A share or a time applies to the whole node, not to one version",
             hint=f"Leave it out, or leave out {address}.",
         )
-    with step(workspace, "verify", address.dataset if address else "") as running:
+    with step(workspace, "verify", address.dataset if address else "") as figures:
         if address:
             arc = verifier.version(address, watch, repair=repair)
         else:
@@ -122,7 +122,7 @@ def verify(
         if verifier.failed:
             raise verifier.failed[0]
         verification = verifier.result(arc, repair=repair)
-        running.note(files=verification.files, bytes=verification.bytes, damaged=len(verification.damaged))
+        figures.note(files=verification.files, bytes=verification.bytes, damaged=len(verification.damaged))
         return verification
 
 
