@@ -63,12 +63,12 @@ def span(name: str, attributes: Mapping[str, Attribute], *, is_current: bool = T
         started.end()
 
 
-def fail_span(running: Span, kind: str) -> None:
+def fail_span(failed: Span, kind: str) -> None:
     """Mark a span as failed by an error of the given type."""
     from opentelemetry.trace import Status, StatusCode
 
-    running.set_attribute("error.type", kind)
-    running.set_status(Status(StatusCode.ERROR, kind))
+    failed.set_attribute("error.type", kind)
+    failed.set_status(Status(StatusCode.ERROR, kind))
 
 
 def set_up_tracing() -> None:

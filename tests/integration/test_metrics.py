@@ -7,6 +7,7 @@ import sqlite3
 import stat
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
@@ -16,9 +17,10 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families
 
 from prefect_stagegate.catalog.records import DirectoryRecords
-from prefect_stagegate.errors import StagegateError
+from prefect_stagegate.errors import GateFailed, StagegateError
 from prefect_stagegate.model import Address
 from prefect_stagegate.operations.gating.check import check
+from prefect_stagegate.operations.gating.ready import find_ready, hold_ready
 from prefect_stagegate.operations.monitoring import node_state
 from prefect_stagegate.operations.monitoring.catalog_state import catalog_samples
 from prefect_stagegate.operations.monitoring.exposition import exposition, metrics_text, node_metrics_text
@@ -103,6 +105,21 @@ def test_error_counts_once_where_it_arose(scenario: Scenario) -> None:
     assert list(errors.values()) == [1]
 
 
+def test_run_that_may_not_begin_counts(scenario: Scenario) -> None:
+    scenario.deliver("one")
+    scenario.promote("pilot")
+    workspace = scenario.node()
+    ready = find_ready(workspace, Address("things", "pilot"))
+    with hold_ready(workspace, ready):
+        pass
+    with pytest.raises(GateFailed), hold_ready(workspace, replace(ready, candidates=())):
+        pass
+    shown = scraped(scenario)
+    assert shown["stagegate_steps_total", "things", "ok", "require"] == 1
+    assert shown["stagegate_steps_total", "things", "error", "require"] == 1
+    assert shown["stagegate_errors_total", "GateFailed", "require"] == 1
+
+
 def test_bytes_count_by_where_they_came_from(scenario: Scenario) -> None:
     scenario.write("one")
     os.utime(scenario.nas / "data.csv", (1, 1))  # a young file is read again
@@ -138,7 +155,8 @@ def test_both_formats_are_valid_and_say_the_same(scenario: Scenario) -> None:
     scenario.promote("pilot", "production")
     workspace = scenario.node()
     samples = [*node_samples(workspace.cache, workspace.settings), *catalog_samples(workspace)]
-    strict = {family.name: family for family in openmetrics_families(exposition(samples, openmetrics=True).decode())}
+    text = exposition(samples, openmetrics=True).decode()
+    strict = {family.name: family for family in openmetrics_families(text)}  # type: ignore[no-untyped-call]
     plain = {family.name: family for family in text_string_to_metric_families(exposition(samples).decode())}
     assert strict.keys() == plain.keys() <= FAMILIES.keys()
     for name, family in strict.items():
@@ -149,10 +167,13 @@ def test_requests_do_not_grow_with_versions(scenario: Scenario, monkeypatch: pyt
     scenario.deliver("one")
     scenario.promote("pilot")
     read: list[str] = []
-    real = DirectoryRecords._read
-    monkeypatch.setattr(
-        DirectoryRecords, "_read", lambda self, key, last=None: (read.append(key), real(self, key, last))[1]
-    )
+    real = DirectoryRecords.read
+
+    def counting(records: DirectoryRecords, key: str) -> bytes | None:
+        read.append(key)
+        return real(records, key)
+
+    monkeypatch.setattr(DirectoryRecords, "read", counting)
 
     def reads() -> int:
         scraped(scenario)

@@ -86,18 +86,18 @@ def _decide(
 ) -> Decision:
     key = signing_key(workspace)
     report = _CheckProgress(progress)
-    with step(workspace, "check", version.dataset) as running:
-        running.note(digest=version.digest, target=gate.target)
+    with step(workspace, "check", version.dataset) as figures:
+        figures.note(digest=version.digest, target=gate.target)
         context = build_context(workspace, version, gate, cancel, report)
         evidence, record = _collect_evidence(workspace, version, context, cancel, announce, report)
-        with step(workspace, "decide", version.dataset) as deciding:
+        with step(workspace, "decide", version.dataset) as decided:
             decision = judge(context, evidence, record)
-            deciding.note(digest=version.digest, target=gate.target, outcome=decision.outcome.value)
+            decided.note(digest=version.digest, target=gate.target, outcome=decision.outcome.value)
             if not version.is_trial:
                 _record_decision(workspace, version, gate, context, decision, key)
-        running.note(outcome=decision.outcome.value)
+        figures.note(outcome=decision.outcome.value)
         if not version.is_trial:
-            running.count(DECISIONS, version.dataset, gate.target, decision.outcome.value)
+            figures.count(DECISIONS, version.dataset, gate.target, decision.outcome.value)
     return decision
 
 
@@ -216,11 +216,11 @@ def _collect_evidence(
         if cancel and cancel.is_set():
             raise Cancelled(f"The check of {context.address} was stopped", dataset=context.dataset)
         report.begin(f"{check.requirement.check} ({number} of {len(due)})")
-        with step(workspace, "evidence", context.dataset) as running:
-            running.note(check=check.requirement.check)
+        with step(workspace, "evidence", context.dataset) as figures:
+            figures.note(check=check.requirement.check)
             result = run_check(check.definition, check.requirement, context)
-            running.note(outcome=result.outcome.value)
-            running.count(CHECKS, result.check, result.outcome.value)
+            figures.note(outcome=result.outcome.value)
+            figures.count(CHECKS, result.check, result.outcome.value)
         fresh.append(result)
     # One record for all checks, and none when the check was stopped before it decided.
     if not version.is_trial:

@@ -56,7 +56,7 @@ def run_contract(
     """
     dataset, digest = version.dataset, version.digest
     with (
-        step(workspace, "validate", dataset) as running,
+        step(workspace, "validate", dataset) as figures,
         present(workspace, dataset, digest, "validate", cancel) as view,
     ):
         began = time.perf_counter()
@@ -78,7 +78,7 @@ def run_contract(
             reading=_reading(workspace, digest),
         )
         profile_version(workspace, version, view, cancel, report, reread=reread)
-        running.note(digest=digest, outcome="passed" if validation.passed else "failed", tables=len(validation.tables))
+        figures.note(digest=digest, outcome="passed" if validation.passed else "failed", tables=len(validation.tables))
     return replace(validation, seconds=round(time.perf_counter() - began, 3))
 
 

@@ -48,10 +48,10 @@ def promote(workspace: Workspace, address: Address, to: str, *, reinstate: bool 
     dataset, digest = version.dataset, version.digest
     with lineage_run(workspace, "promote", dataset, to) as run:
         run.promoted(version, to)
-        with step(workspace, "promote", dataset) as running:
-            running.note(digest=digest, target=to)
+        with step(workspace, "promote", dataset) as figures:
+            figures.note(digest=digest, target=to)
             moved = _move(workspace, version, policy, to, reinstate=reinstate)
-            running.note(moved=moved.previous != digest)
+            figures.note(moved=moved.previous != digest)
         # Last, since the catalog's move stands even when this node's copy can't be written.
         follow(workspace, moved)
     return moved

@@ -20,6 +20,7 @@ from prefect_stagegate.model import Address, Decision, Version
 from prefect_stagegate.operations.address import ResolvedVersion, judged_spec
 from prefect_stagegate.operations.gating.context import build_context
 from prefect_stagegate.operations.gating.withdraw import version_failures
+from prefect_stagegate.operations.monitoring.job_steps import step
 from prefect_stagegate.operations.read import override_ref
 from prefect_stagegate.operations.staging.fetch import fetch_version
 from prefect_stagegate.operations.upkeep.node_refs import point
@@ -86,9 +87,13 @@ def hold_ready(
         StagegateError: The version could not be fetched.
     """
     address, candidate = readiness.address, readiness.chosen
-    if candidate is None:
-        raise GateFailed(ready_text(readiness), dataset=address.dataset)
-    digest = candidate.digest
+    # Counted by itself, since the block is the run's own work.
+    with step(workspace, "require", address.dataset) as figures:
+        figures.note(target=address.ref)
+        if candidate is None:
+            raise GateFailed(ready_text(readiness), dataset=address.dataset)
+        digest = candidate.digest
+        figures.note(digest=digest)
     workspace = on_volume_of(workspace, address.dataset, digest)
     # Lease the version before it is fetched, so that no collection removes it in between.
     with workspace.cache.leases.hold(LeaseKind.READER, address.dataset, digest, f"require_ready {address}"):

@@ -15,14 +15,20 @@ from prefect_stagegate import __version__
 from prefect_stagegate.cache import Cache
 from prefect_stagegate.operations.monitoring import families
 from prefect_stagegate.operations.monitoring.catalog_state import catalog_samples
-from prefect_stagegate.operations.monitoring.families import BUCKETS, FAMILIES, Durations, Family, MetricKind, Sample
+from prefect_stagegate.operations.monitoring.families import (
+    BUCKETS,
+    FAMILIES,
+    LONGEST,
+    Durations,
+    Family,
+    MetricKind,
+    Sample,
+)
 from prefect_stagegate.operations.monitoring.node_state import node_samples
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.report.legible import legible_text, one_line
 from prefect_stagegate.settings import Settings
 
-LONGEST = 120
-"""Characters that the value of a label may have."""
 MOST_SAMPLES = 10_000
 """Samples that one metric may have; further ones are left out."""
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4

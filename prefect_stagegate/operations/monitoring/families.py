@@ -50,6 +50,8 @@ class Durations(NamedTuple):
     """Their sum."""
 
 
+LONGEST = 120
+"""Characters that the value of a label may have."""
 BUCKETS = (0.1, 0.5, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 3600.0, 14_400.0)
 """Upper bounds in seconds; what takes longer is in one more bucket."""
 BUCKET, SUM = "_bucket", "_sum"

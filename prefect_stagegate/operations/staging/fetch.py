@@ -56,17 +56,17 @@ def fetch_version(
     # Complete and read-only since it appeared by one rename: a view that is here needs no look at its files.
     if view is None:
         with (
-            step(workspace, "fetch", dataset) as running,
+            step(workspace, "fetch", dataset) as figures,
             recorded_progress(workspace.cache, writer, progress, phase=Phase.FETCHING) as meter,
             recorded_fetch(workspace, writer, dataset, digest),
             workspace.cache.views.draft() as draft,
         ):
-            running.note(digest=digest)
+            figures.note(digest=digest)
             meter.listed(manifest.files, manifest.bytes)
             stats = _fill_draft(workspace, writer, digest, draft, meter, peers=peers, cancel=cancel)
             meter.enter(Phase.PUBLISHING)
             view = draft.publish(dataset, digest, manifest.entries())
-            running.note(files=manifest.files, bytes=manifest.bytes, bytes_fetched=stats.fetched)
+            figures.note(files=manifest.files, bytes=manifest.bytes, bytes_fetched=stats.fetched)
     workspace.cache.views.touch(dataset, digest)
     # A ref may name only what is here, so it moves last. An address by digest moves none.
     if address.named_ref:

@@ -104,7 +104,7 @@ def _stage_on_volume(
 ) -> Version:
     with (
         lineage_run(workspace, "stage", parsed.dataset) as run,
-        step(workspace, "stage", parsed.dataset) as running,
+        step(workspace, "stage", parsed.dataset) as figures,
         # The lease keeps the dataset's views from being collected until `latest` names the new one.
         workspace.cache.leases.hold(LeaseKind.WRITER, parsed.dataset, purpose="stage") as writer,
     ):
@@ -113,7 +113,7 @@ def _stage_on_volume(
             version = fetch_version(workspace, parsed, writer, peers=peers, progress=progress, cancel=cancel)
         else:
             version = _stage_spec(workspace, parsed, writer, progress, cancel)
-        running.note(digest=version.digest, bytes=version.bytes, bytes_fetched=version.bytes_fetched)
+        figures.note(digest=version.digest, bytes=version.bytes, bytes_fetched=version.bytes_fetched)
         run.staged(parsed, version)
     return version
 
@@ -228,7 +228,7 @@ def list_sources(
         SourceError: A source can't be listed.
     """
     objects = size = 0
-    with step(workspace, "list", spec.dataset, is_current=False) as running:
+    with step(workspace, "list", spec.dataset, is_current=False) as figures:
         for position, (selection, group) in enumerate(zip(sources.selections, sources.groups, strict=True)):
             stream = selection.taken(_begin_listing(group.primary, selection.wants, cancel))
             while batch := list(islice(stream, BATCH)):
@@ -238,7 +238,7 @@ def list_sources(
                     progress.listed(len(batch), listed_bytes)
                 for listed in batch:
                     yield SelectedObject(position, listed)
-        running.note(objects=objects, bytes=size)
+        figures.note(objects=objects, bytes=size)
 
 
 def _begin_listing(source: Source, wanted: Wanted, cancel: Event | None = None) -> Iterator[SourceObject]:
@@ -323,7 +323,7 @@ def transfer_objects(
     """
     space = space_for(workspace, writer)
     claimed = claim_space(workspace, space, iter(planned), sources.groups, kept)
-    running = transfer(
+    transferred = transfer(
         copied(workspace.cache, claimed, space, kept, cancel),
         sources.groups,
         workspace.cache,
@@ -333,7 +333,7 @@ def transfer_objects(
         cancel=cancel,
         max_failed=spec.max_failed_objects,
     )
-    return transfer_step(workspace, spec.dataset, running)
+    return transfer_step(workspace, spec.dataset, transferred)
 
 
 def publish_version(
@@ -369,8 +369,8 @@ def publish_version(
             hint="Check each `url:` and its filters; `stagegate stage SPEC --dry-run` lists the selected objects.",
             dataset=spec.dataset,
         )
-    with step(workspace, "publish", spec.dataset) as running:
-        running.note(digest=sealed.digest, files=sealed.files, bytes=sealed.bytes)
+    with step(workspace, "publish", spec.dataset) as figures:
+        figures.note(digest=sealed.digest, files=sealed.files, bytes=sealed.bytes)
         return _publish_sealed(workspace, spec, sealed, ledger, draft, failures)
 
 

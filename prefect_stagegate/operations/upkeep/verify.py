@@ -116,9 +116,9 @@ def verify(
             "A share or a time applies to the whole node, not to one version",
             hint=f"Leave it out, or leave out {address}.",
         )
-    with step(workspace, "verify", address.dataset if address else "") as running:
+    with step(workspace, "verify", address.dataset if address else "") as figures:
         verification = _verify_volumes(workspace, address, share, lasting, watch, pace, cancel, repair=repair)
-        running.note(files=verification.files, bytes=verification.bytes, damaged=len(verification.damaged))
+        figures.note(files=verification.files, bytes=verification.bytes, damaged=len(verification.damaged))
         return verification
 
 
