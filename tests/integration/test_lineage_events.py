@@ -212,12 +212,14 @@ def test_refusing_server_ends_no_job(
     scenario: Scenario, server: Receiver, status: int, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     server.status = status
-    monkeypatch.setenv("OPENLINEAGE_URL", server.url)
+    monkeypatch.setenv("OPENLINEAGE_URL", server.url.replace("//", "//me:canary-word@"))
     monkeypatch.setattr(runs, "WAIT_SECONDS", 2.0)
     begun = time.monotonic()
     assert scenario.deliver("year,delay\n2013,7\n").files == 1
     assert time.monotonic() - begun < 30
     assert "OpenLineage events of the job things.stage were not sent: " in caplog.text
+    assert "canary-word" not in caplog.text
+    assert {name for name in os.environ if name.startswith("OPENLINEAGE")} == {"OPENLINEAGE_URL"}
 
 
 def test_silent_server_is_waited_for_briefly(

@@ -27,13 +27,12 @@ from prefect_stagegate.operations.lineage.dataset_names import DatasetName, clea
 from prefect_stagegate.operations.lineage.lineage_datasets import Assertion, LineageDataset
 from prefect_stagegate.operations.lineage.lineage_jobs import Described
 from prefect_stagegate.operations.lineage.lineage_run import USER_CONFIGURATION
-from prefect_stagegate.redaction import remember
+from prefect_stagegate.redaction import remember_access
 
 PRODUCER = f"urn:prefect-stagegate:{__version__}"
 INTEGRATION = "STAGEGATE"
 NAMESPACE = "stagegate"
 """The namespace of jobs, where `OPENLINEAGE_NAMESPACE` names none."""
-SECRETS = ("OPENLINEAGE_API_KEY", "OPENLINEAGE__TRANSPORT__AUTH")
 TRANSPORT_SECONDS = 5.0
 """How long a transport with a queue of its own may take to send what is in it."""
 _PARENT_PARTS = 3
@@ -41,7 +40,11 @@ T = TypeVar("T")
 
 
 class LineageClient(OpenLineageClient):
-    """OpenLineage's client, which reads no configuration from the working directory."""
+    """OpenLineage's client, which reads no configuration from the working directory, and changes no environment."""
+
+    def _alias_env_vars(self) -> None:
+        # It would write the server's URL and key into this process's environment, for all of its children.
+        pass
 
     @staticmethod
     def _find_yaml_config_path() -> str | None:
@@ -60,10 +63,15 @@ def open_client() -> LineageClient:
     Raises:
         ValueError: It names no transport.
     """
-    remember(*(os.environ[name] for name in SECRETS if os.environ.get(name)))
     # Unless the user asks for it: the URL of the repository around the working directory may hold a password.
     client = LineageClient(config={"facets": {"source_code_location": {"disabled": True}}})
     transport = client.config.transport or {}
+    # Errors of the transport are shown.
+    auth = {name: value for name, value in dict(transport.get("auth") or {}).items() if name != "type"}
+    key = {"OPENLINEAGE_API_KEY": os.environ.get("OPENLINEAGE_API_KEY", "")}
+    remember_access(
+        str(transport.get("url") or os.environ.get("OPENLINEAGE_URL", "")), {**transport, "auth": auth, **key}
+    )
     if client.transport.kind == "console" and transport.get("type") != "console":
         raise ValueError("OpenLineage's configuration names no transport: set OPENLINEAGE_URL, or `transport:`")
     return client
