@@ -1,9 +1,9 @@
 """How large the report of 10,000 files and 60 checks is, and how soon Chromium paints it.
 
-python -m benchmarks.report [--rounds 21] [--docs]
+python -m benchmarks.report [--rounds 21]
 
-Each round opens the page in a new window of one browser, so that nothing of it is cached. With `--docs`, the line of
-docs/performance.md. Needs Debian's package chromium.
+Each round opens the page in a new window of one browser, so that nothing of it is cached. Needs Debian's package
+chromium.
 """
 
 from __future__ import annotations
@@ -26,7 +26,6 @@ def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=21)
-    parser.add_argument("--docs", action="store_true")
     options = parser.parse_args()
     report = large()
     began = time.perf_counter()
