@@ -8,7 +8,7 @@ from datetime import timedelta
 from prefect_stagegate.cache import Cache
 from prefect_stagegate.cache.holders import holder_of
 from prefect_stagegate.cache.job_progress import JobProgress, read_progress
-from prefect_stagegate.cache.leases import LeaseKind
+from prefect_stagegate.cache.leases import Lease, LeaseKind
 from prefect_stagegate.clock import moment, now
 from prefect_stagegate.unreadable import UnreadableRecords
 
@@ -43,7 +43,7 @@ class RunningJob:
 
 
 def running_jobs(cache: Cache, unreadable: UnreadableRecords | None = None) -> list[RunningJob]:
-    """The jobs that hold a writer's lease, the oldest first. Asks no catalog and waits for nobody.
+    """The jobs that hold a writer's lease on any volume, the oldest first. Asks no catalog and waits for nobody.
 
     A job that ended, however it ended, is not among them: its lease ended with it.
 
@@ -55,25 +55,27 @@ def running_jobs(cache: Cache, unreadable: UnreadableRecords | None = None) -> l
         CacheError: The leases can't be read.
     """
     jobs = []
-    for lease in cache.leases.live(unreadable):
-        if lease.kind is not LeaseKind.WRITER:
-            continue
-        holder = holder_of(str(cache.layout.leases / lease.id))
-        progress = read_progress(cache.layout, lease.id)
-        jobs.append(
-            RunningJob(
-                lease.id,
-                lease.dataset,
-                lease.what,
-                lease.pid,
-                holder.user if holder else "",
-                lease.since,
-                bool(holder and holder.stopped),
-                _age(progress.at) if progress else 0.0,
-                progress,
-            )
-        )
-    return jobs
+    for volume in cache.volumes:
+        with volume.skipped_when_unreadable():
+            writers = [lease for lease in volume.leases.live(unreadable) if lease.kind is LeaseKind.WRITER]
+            jobs += [_job(volume, lease) for lease in writers]
+    return sorted(jobs, key=lambda job: job.since)
+
+
+def _job(volume: Cache, lease: Lease) -> RunningJob:
+    holder = holder_of(str(volume.layout.leases / lease.id))
+    progress = read_progress(volume.layout, lease.id)
+    return RunningJob(
+        lease.id,
+        lease.dataset,
+        lease.what,
+        lease.pid,
+        holder.user if holder else "",
+        lease.since,
+        bool(holder and holder.stopped),
+        _age(progress.at) if progress else 0.0,
+        progress,
+    )
 
 
 def _age(at: str) -> float:

@@ -16,6 +16,8 @@ from pathlib import Path
 
 import pytest
 
+from prefect_stagegate.cache.job_progress import JobProgress, Phase, write_progress
+from prefect_stagegate.cache.leases import LeaseKind
 from prefect_stagegate.catalog import Catalog
 from prefect_stagegate.catalog.records import open_records
 from prefect_stagegate.errors import UsageError
@@ -42,6 +44,17 @@ def test_pages_can_only_be_read(scenario: Scenario) -> None:
         assert [get(url, method).status for method in ("POST", "PUT", "DELETE", "PATCH", "OPTIONS")] == [405] * 5
         head = get(f"{url}/datasets", "HEAD")
         assert (head.status, head.body) == (200, b"")
+
+
+def test_prometheus_gets_the_format_that_it_asks_for(scenario: Scenario) -> None:
+    scenario.deliver("one")
+    with page_server(scenario.node()) as url:
+        plain = get(f"{url}/metrics")
+        strict = get(f"{url}/metrics", Accept="application/openmetrics-text;version=1.0.0,text/plain;q=0.5")
+    assert plain.headers["content-type"].startswith("text/plain; version=0.0.4")
+    assert strict.headers["content-type"].startswith("application/openmetrics-text; version=1.0.0")
+    assert b'stagegate_versions{dataset="things"} 1.0' in plain.body
+    assert strict.body.endswith(b"# EOF\n")
 
 
 @pytest.mark.parametrize(
@@ -270,3 +283,15 @@ def test_connections_that_do_nothing_are_cut_off(scenario: Scenario, monkeypatch
         with socket.create_connection((address, int(port)), 10) as slow:
             slow.sendall(b"GET / HTTP/1.1\r\nHost: localh")
             assert slow.recv(1) == b""
+
+
+def test_nodes_page_shows_jobs_that_run(scenario: Scenario) -> None:
+    node = scenario.node()
+    done = JobProgress(Phase.FETCHING, 7, 3, 2_000_000, 500_000, 0, 25_000, 60.0, "a <b>.bin", "", "network")
+    with page_server(node) as url:
+        assert "Running on this node" not in text_of(f"{url}/nodes")
+        with node.cache.leases.hold(LeaseKind.WRITER, "things", purpose="stage") as writer:
+            write_progress(node.cache.layout, writer.id, done)
+            page = text_of(f"{url}/nodes")
+    for text in ("3 of 7", "500.0 kB of 2.0 MB", "25.0 kB/s", "60 seconds left", "network-bound", "a &lt;b&gt;.bin"):
+        assert text in page

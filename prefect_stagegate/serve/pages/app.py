@@ -9,6 +9,7 @@
 /datasets/NAME/versions/HEX/files                      its files
 /datasets/NAME/versions/HEX/decisions/TARGET/HEX       the report of a decision
 /nodes, /nodes/NAME                                    what lies where
+/metrics                                               for Prometheus
 /style.css, /copy.js
 """
 
@@ -33,6 +34,7 @@ from prefect_stagegate.errors import StagegateError, UnknownRef, UsageError
 from prefect_stagegate.model import is_name
 from prefect_stagegate.operations.gating.decisions import find_decision_about
 from prefect_stagegate.operations.gating.reports import report_of
+from prefect_stagegate.operations.monitoring.exposition import CONTENT_TYPE, OPENMETRICS_TYPE
 from prefect_stagegate.redaction import redact
 from prefect_stagegate.report import to_html
 from prefect_stagegate.serve.pages.catalog_view import CatalogView
@@ -72,6 +74,7 @@ def pages_app(view: CatalogView, links: Links) -> ASGIApp:
         Route(f"{version}/decisions/{{target}}/{{decision}}", pages.endpoint(pages.decision)),
         Route("/nodes", pages.endpoint(pages.nodes)),
         Route("/nodes/{node}", pages.endpoint(pages.node)),
+        Route("/metrics", pages.endpoint(pages.metrics)),
         Route("/style.css", partial(_static, style, "text/css")),
         Route("/copy.js", partial(_static, script, "text/javascript")),
     ]
@@ -219,6 +222,12 @@ class _Pages:
             raise UnknownRef(f"{name[:80]!r} is no name of a node")
         page = node_page(self._view, name, request.query_params.get("page", ""))
         return self._response("node.html", "Nodes", page=page, link=self._link(request))
+
+    def metrics(self, request: Request) -> Response:
+        """Metrics for Prometheus, in the format that it asks for."""
+        openmetrics = "application/openmetrics-text" in request.headers.get("accept", "")
+        kind = OPENMETRICS_TYPE if openmetrics else CONTENT_TYPE
+        return Response(self._view.metrics(openmetrics=openmetrics), headers={"Content-Type": kind})
 
 
 def _dataset(request: Request) -> str:

@@ -17,6 +17,10 @@ from prefect_stagegate.nodes import NodeRecord
 from prefect_stagegate.operations.gating.decisions import RecordedDecision, decision_line
 from prefect_stagegate.operations.gating.inbox import InboxLine
 from prefect_stagegate.operations.gating.status import DatasetStatus, inbox, status
+from prefect_stagegate.operations.monitoring.catalog_state import catalog_samples
+from prefect_stagegate.operations.monitoring.exposition import exposition
+from prefect_stagegate.operations.monitoring.families import Durations, Sample
+from prefect_stagegate.operations.monitoring.node_state import node_samples
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.serve.pages.copies import CopiedRecords
 from prefect_stagegate.serve.pages.kept import Bounded, Refreshed
@@ -27,6 +31,8 @@ DERIVED = 200_000
 """Derived values that are kept, about 1 kB each: rows of versions, entries of logs."""
 NODES_FRESH = 5.0
 """Seconds for which the nodes' records are believed."""
+METRICS_FRESH = 30.0
+"""Seconds for which the catalog's metrics are believed."""
 OVERVIEW_FRESH, OVERVIEW_STALE = 10.0, 300.0
 """Seconds for which the overview is believed, and after which no older one is shown."""
 EVENTS = 12
@@ -151,6 +157,7 @@ class CatalogView:
         self.catalog.kept_nodes = Refreshed(self.catalog.read_nodes, background, fresh=NODES_FRESH)
         self._begun: list[_Known] = []
         """What the reading of the overview that goes on has read so far."""
+        self._metrics = Refreshed(self._read_metrics, background, fresh=METRICS_FRESH)
         self._overview = Refreshed(self._read_overview, background, fresh=OVERVIEW_FRESH, stale=OVERVIEW_STALE)
 
     def begin(self) -> None:
@@ -165,6 +172,18 @@ class CatalogView:
         except TimeoutError:
             names = self.catalog.datasets()
             return self._overview_of(names, list(self._begun)), 0.0
+
+    def metrics(self, *, openmetrics: bool) -> bytes:
+        """The metrics of this node and of the catalog, for Prometheus.
+
+        Raises:
+            CacheError: The cache can't be read.
+        """
+        samples = (*node_samples(self.workspace.cache, self.workspace.settings), *self._metrics.get())
+        return exposition(samples, openmetrics=openmetrics)
+
+    def _read_metrics(self) -> tuple[Sample | Durations, ...]:
+        return tuple(catalog_samples(self.workspace))
 
     def status(self, dataset: str) -> DatasetStatus | None:
         """What one dataset is at; None when its policy can't be read."""

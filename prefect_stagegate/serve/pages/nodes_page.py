@@ -8,12 +8,15 @@ from datetime import datetime
 from prefect_stagegate.clock import now
 from prefect_stagegate.errors import UnknownRef
 from prefect_stagegate.nodes import HeldVersion, NodeRecord
+from prefect_stagegate.operations.running_jobs import RunningJob, running_jobs
 from prefect_stagegate.serve.pages.catalog_view import CatalogView
 from prefect_stagegate.serve.pages.slices import Slice, slice_of
 from prefect_stagegate.unreadable import UnreadableRecords
 
 NODES = 100
 """Nodes of one page."""
+JOBS = 100
+"""Running jobs that are shown."""
 VERSIONS = 100
 """Versions of one page of a node."""
 
@@ -44,6 +47,8 @@ class NodesPage:
     slice: Slice
     current: int
     """How many of all nodes have a current record."""
+    jobs: tuple[RunningJob, ...]
+    """The jobs that write into the cache of the node that serves the pages."""
     unreadable: UnreadableRecords
 
 
@@ -63,7 +68,8 @@ def nodes_page(view: CatalogView, number: str) -> NodesPage:
     rows = [_row(view, record, now()) for record in records]
     cut = slice_of(number, NODES, len(rows))
     shown = tuple(rows[position] for position in cut.range)
-    return NodesPage(shown, cut, sum(row.is_current for row in rows), unreadable)
+    jobs = running_jobs(view.workspace.cache, unreadable)[:JOBS]
+    return NodesPage(shown, cut, sum(row.is_current for row in rows), tuple(jobs), unreadable)
 
 
 def node_page(view: CatalogView, name: str, number: str) -> NodePage:
