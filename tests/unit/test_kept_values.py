@@ -66,6 +66,39 @@ def test_older_value_serves_while_a_newer_one_is_read(pool: ThreadPoolExecutor) 
     assert count <= 5
 
 
+def test_many_questions_wait_once_for_a_slow_reading(pool: ThreadPoolExecutor) -> None:
+    go = threading.Event()
+    answers = iter((1, 2))
+
+    def read() -> int:
+        answer = next(answers)
+        assert answer == 1 or go.wait(30)
+        return answer
+
+    value = Refreshed(read, pool, fresh=0.0, patience=0.3)
+    assert value.get() == 1
+    begun = time.monotonic()
+    assert [value.get() for _ in range(100)] == [1] * 100
+    assert 0.2 < time.monotonic() - begun < 3
+    go.set()
+
+
+def test_slow_reading_rests_longer(pool: ThreadPoolExecutor) -> None:
+    count = 0
+
+    def read() -> int:
+        nonlocal count
+        count += 1
+        time.sleep(0.2)
+        return count
+
+    value = Refreshed(read, pool, fresh=0.0)
+    assert value.get() == 1
+    time.sleep(0.1)
+    assert value.get() == 1
+    assert count == 1
+
+
 def test_value_outlives_a_store_that_fails_for_a_while(pool: ThreadPoolExecutor) -> None:
     answers = iter([1])
 

@@ -41,7 +41,7 @@ NEWEST = 3
 """Versions of a dataset whose decisions are among its events."""
 FIRST_SECONDS = 5.0
 """Seconds that a page waits for the first overview, before it shows a part of it."""
-STATUS_SECONDS = 60
+STATUS_SECONDS = 120
 """Seconds after which a dataset's status is derived again although no record of it is new."""
 READERS = 8
 """Versions, or datasets, that are read at a time."""

@@ -12,6 +12,8 @@ from typing import Any, Generic, TypeVar
 from prefect_stagegate.errors import StagegateError
 
 T = TypeVar("T")
+REST = 4
+"""How much longer a value rests than its reading took, at least."""
 
 
 class Bounded:
@@ -62,8 +64,10 @@ class Refreshed(Generic[T]):
     Args:
         read: Reads it.
         pool: Runs `read`.
-        fresh: Seconds for which a value is given without reading it again.
-        patience: Seconds that `get` waits for a newer value while it has an older one.
+        fresh: Seconds for which a value is given without reading it again; `REST` times as long as its reading took,
+            if that is more, so that a slow store is not read all the time.
+        patience: Seconds from the beginning of a reading for which `get` waits while it has an older value. One page
+            asks many times, and should wait once.
         stale: Seconds after which an older value no longer serves.
     """
 
@@ -75,6 +79,8 @@ class Refreshed(Generic[T]):
         self._value: tuple[T, float] | None = None
         """The value, and when its reading began."""
         self._reading: Future[None] | None = None
+        self._begun = self._took = 0.0
+        """When the newest reading was asked for, and how many seconds the last one took."""
         self._lock = threading.Lock()
 
     def get(self) -> T:
@@ -95,14 +101,15 @@ class Refreshed(Generic[T]):
         """
         with self._lock:
             known = self._value
-            if known and time.monotonic() - known[1] < self._fresh:
-                return known[0], time.monotonic() - known[1]
+            now = time.monotonic()
+            if known and now - known[1] < self._rest:
+                return known[0], now - known[1]
             if self._reading is None or self._reading.done():
-                self._reading = self._pool.submit(self._refresh)
-            reading = self._reading
-        usable = known is not None and time.monotonic() - known[1] < self._stale
+                self._reading, self._begun = self._pool.submit(self._refresh), now
+            reading, left = self._reading, max(0.0, self._begun + self._patience - now)
+        usable = known is not None and now - known[1] < self._stale
         try:
-            reading.result(self._patience if usable else first)
+            reading.result(left if usable else first)
         except (TimeoutError, StagegateError):
             # While a store does not answer, people still see what it said a moment ago.
             if not usable:
@@ -111,6 +118,11 @@ class Refreshed(Generic[T]):
         assert newest is not None  # noqa: S101 - it was usable, or the reading did not raise
         return newest[0], time.monotonic() - newest[1]
 
+    @property
+    def _rest(self) -> float:
+        return min(max(self._fresh, REST * self._took), max(self._fresh, self._stale / 2))
+
     def _refresh(self) -> None:
         begun = time.monotonic()
         self._value = (self._read(), begun)
+        self._took = time.monotonic() - begun
