@@ -60,6 +60,7 @@ def test_without_variables_everything_has_its_default(monkeypatch: pytest.Monkey
         verification_keys=(),
         reports=None,
         reports_url="",
+        pages_url="",
     )
 
 
@@ -112,6 +113,7 @@ def test_every_setting_can_be_set() -> None:
             "STAGEGATE_VERIFICATION_KEYS": f"ed25519:{'0' * 64}, ci.pub.pem",
             "STAGEGATE_REPORTS": "/srv/reports",
             "STAGEGATE_REPORTS_URL": "https://ci.example.org/reports",
+            "STAGEGATE_PAGES_URL": "https://gate.example.org",
             "PATH": "/bin",
         }
     )
@@ -154,6 +156,7 @@ def test_every_setting_can_be_set() -> None:
         verification_keys=("ed25519:" + "0" * 64, "ci.pub.pem"),
         reports=Path("/srv/reports"),
         reports_url="https://ci.example.org/reports",
+        pages_url="https://gate.example.org",
     )
 
 
