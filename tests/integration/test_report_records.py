@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -43,7 +44,7 @@ def test_report_compares_with_what_the_target_serves(things: Scenario) -> None:
     assert changes.summary == "1 file added (6 B), 1 file removed (5 B), 1 file changed (8 B)"
 
 
-def test_transfer_that_fetched_bytes_is_kept_with_its_version(things: Scenario) -> None:
+def test_transfer_is_kept_beside_its_version(things: Scenario) -> None:
     (things.nas / "large.bin").write_bytes(b"x" * 3_000_000)
     version = things.deliver("day\n1\n")
     kept = things.node().catalog.transfer(things.dataset, version.digest)
@@ -55,12 +56,19 @@ def test_transfer_that_fetched_bytes_is_kept_with_its_version(things: Scenario) 
     assert kept.seconds > 0
     assert sum(kept.shares.values()) == pytest.approx(1)
 
-    (things.nas / "large.bin").touch()  # a pin that is new for bytes that are known
-    other = things.deliver("day\n2\n")
-    tiers = {place.tier: place.bytes for place in things.node().catalog.transfer("things", other.digest).traffic}  # type: ignore[union-attr]
-    assert sum(tiers.values()) == other.bytes
-    assert things.stage().bytes_fetched == 0
-    assert things.node().catalog.transfer(things.dataset, version.digest) == kept
+
+def test_transfer_tells_what_the_cache_had(things: Scenario) -> None:
+    (things.nas / "large.bin").write_bytes(b"x" * 3_000_000)
+    os.utime(things.nas / "large.bin", (0, 0))  # so old that its pin may be remembered
+    first = things.deliver("day\n1\n")
+    kept = things.node().catalog.transfer(things.dataset, first.digest)
+    second = things.deliver("day\n2\n")
+
+    transfer = things.node().catalog.transfer(things.dataset, second.digest)
+
+    assert transfer
+    assert {place.tier: place.bytes for place in transfer.traffic} == {"cache": 3_000_000, "source": 6}
+    assert things.node().catalog.transfer(things.dataset, first.digest) == kept
 
 
 def test_past_has_moves_and_earlier_decisions(things: Scenario) -> None:

@@ -80,6 +80,12 @@ def test_columns_that_came_went_or_changed_are_named() -> None:
     assert (len(wide.added), wide.more) == (COLUMNS, 3)
 
 
+def test_versions_too_large_to_compare_have_their_sizes() -> None:
+    changes = VersionChanges("sha256:b", 500_000, 400_000, 5_000_000, 4_000_000, is_compared=False)
+    assert changes.summary == "500,000 files, 400,000 before; 5.0 MB, 4.0 MB before"
+    assert "Files that differ" not in to_html(replace(REFUSED, changes=changes))
+
+
 def test_first_version_changes_nothing_and_says_so() -> None:
     first = samples()["first"]
     for written in (to_html(first), to_markdown(first)):

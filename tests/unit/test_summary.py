@@ -91,6 +91,18 @@ def test_moved_ref_is_nobody_s_turn_and_names_the_rollback(previous: str, senten
     assert back == (previous not in ("", DIGEST))
 
 
+def test_moved_ref_is_followed_by_the_decision_that_allowed_it() -> None:
+    report = a_report(DecisionOutcome.ACCEPTED, Evidence("schema", Outcome.PASS, "12 columns", "data"))
+    moved = Promotion("nycflights", "production", DIGEST, "")
+
+    written = moved_page(moved, report)
+
+    assert written.startswith(moved_page(moved))
+    assert "## The decision that accepted it" in written
+    assert "| `schema` | pass |" in written
+    assert "whoever promotes" not in written
+
+
 def test_the_first_file_is_named_with_how_many_more_there_are() -> None:
     written = to_summary(a_report(DecisionOutcome.REFUSED, failing(1)))
 
