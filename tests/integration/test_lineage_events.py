@@ -21,7 +21,7 @@ from prefect_stagegate.model import Address
 from prefect_stagegate.operations.gating.check import check
 from prefect_stagegate.operations.gating.promote import promote
 from prefect_stagegate.operations.gating.validate import validate
-from prefect_stagegate.operations.lineage import lineage_run as runs
+from prefect_stagegate.operations.openlineage import lineage_run as runs
 from prefect_stagegate.operations.staging.stage import stage
 from tests.support.openlineage import Receiver, check_event, receiver
 from tests.support.scenario import Scenario
@@ -287,7 +287,7 @@ def test_missing_extra_is_named(
     scenario: Scenario, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("OPENLINEAGE_URL", "http://127.0.0.1:1")
-    monkeypatch.delitem(sys.modules, "prefect_stagegate.operations.lineage.openlineage_events", raising=False)
+    monkeypatch.delitem(sys.modules, "prefect_stagegate.operations.openlineage.openlineage_events", raising=False)
     monkeypatch.setitem(sys.modules, "openlineage.client", None)
     scenario.deliver("year,delay\n2013,7\n")
     assert 'pip install "prefect-stagegate[openlineage]"' in caplog.text

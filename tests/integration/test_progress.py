@@ -66,12 +66,11 @@ class Stager:
             "TERM": "xterm-256color",
         }
 
-    def command(self, *flags: str) -> list[str]:
-        return [sys.executable, "-m", "prefect_stagegate", "stage", str(self.spec), *flags]
-
-    def start(self, *flags: str, **streams: Any) -> subprocess.Popen[str]:
+    def start(self, *words: str, **streams: Any) -> subprocess.Popen[str]:
+        """Start a command; without words, the staging."""
+        command = [sys.executable, "-m", "prefect_stagegate", *(words or ("stage", str(self.spec)))]
         streams = streams or {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        self.started.append(subprocess.Popen(self.command(*flags), env=self.settings, text=True, **streams))
+        self.started.append(subprocess.Popen(command, env=self.settings, text=True, **streams))
         return self.started[-1]
 
 
@@ -163,17 +162,22 @@ def test_interrupted_stager_ends_at_once(stager: Stager, run_stagegate: Run) -> 
     assert json.loads(run_stagegate("progress", "--json").stdout) == []
 
 
-def at_a_terminal(stager: Stager, *flags: str) -> str:
-    """All that a stager writes to a terminal of 60 columns."""
+def at_a_terminal(stager: Stager, *words: str) -> str:
+    """All that a command writes to a terminal of 60 columns."""
     controller, terminal = pty.openpty()
-    process = stager.start(*flags, stdin=terminal, stdout=terminal, stderr=terminal)
+    process = stager.start(*words, stdin=terminal, stdout=terminal, stderr=terminal)
     os.close(terminal)
     written = b""
-    with os.fdopen(controller, "rb", buffering=0) as output, suppress(OSError):  # EIO: the stager closed its end
+    with os.fdopen(controller, "rb", buffering=0) as output, suppress(OSError):  # EIO: the command closed its end
         while select.select([output], [], [], 60)[0]:
             written += os.read(output.fileno(), 65_536)
     assert process.wait(60) == 0
     return written.decode()
+
+
+def lines(written: str) -> list[str]:
+    """What was drawn, line by line, each time that it was drawn."""
+    return re.split(r"[\r\n]+", re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", written))
 
 
 def test_bar_fits_sixty_columns_and_has_an_end(stager: Stager) -> None:
@@ -181,15 +185,23 @@ def test_bar_fits_sixty_columns_and_has_an_end(stager: Stager) -> None:
     assert " left" in written
     assert "large.bin" in written
     assert "\x1b[31m" not in written  # red
-    drawn = re.split(r"[\r\n]+", re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", written))
-    assert max(map(cell_len, drawn[:-6])) <= 60  # the last lines are the result
+    assert max(map(cell_len, lines(written)[:-6])) <= 60  # the last lines are the result
+
+
+def test_watching_at_a_terminal_ends_with_the_job(stager: Stager, run_stagegate: Run) -> None:
+    process = stager.start()
+    seen(run_stagegate, moves)
+    written = at_a_terminal(stager, "progress", "--watch")
+    assert f"stage things (pid {process.pid}, " in written
+    assert " left" in written
+    assert max(map(cell_len, lines(written))) <= 60
 
 
 @pytest.mark.parametrize("flag", ["--no-progress", "--quiet"])
 def test_flags_show_less(stager: Stager, flag: str) -> None:
     stager.include = "small.txt"
     assert "\x1b[" in at_a_terminal(stager)
-    written = at_a_terminal(stager, flag)
+    written = at_a_terminal(stager, "stage", str(stager.spec), flag)
     assert "\x1b[" not in written
     assert ("things@sha256:" in written) is (flag == "--no-progress")
 

@@ -20,6 +20,7 @@ from prefect_stagegate.cache import Cache
 from prefect_stagegate.cache.gc import collect
 from prefect_stagegate.cache.job_progress import LONGEST_TEXT, JobProgress, Phase, read_progress, write_progress
 from prefect_stagegate.cache.leases import LeaseKind
+from prefect_stagegate.cli import main
 from prefect_stagegate.cli import progress as display
 from prefect_stagegate.cli.progress import shown_progress, transfer_rows
 from prefect_stagegate.model import Pin, Receipt, SourceObject
@@ -99,6 +100,15 @@ def test_a_reader_waits_for_nothing(cache: Cache, tmp_path: Path) -> None:
     (tmp_path / "secret").write_text(json.dumps(asdict(HALF)))
     path.symlink_to(tmp_path / "secret")
     assert read_progress(cache.layout, "0" * 32) is None
+
+
+def test_hostile_records_are_printed_escaped(cache: Cache, capsys: pytest.CaptureFixture[str]) -> None:
+    with cache.leases.hold(LeaseKind.WRITER, "things\x1b[2J", purpose="stage\nthings") as lease:
+        write_progress(cache.layout, lease.id, replace(HALF, object="a\n\x1b[31mb\u202e", bottleneck="\x1b]0;x\x07"))
+        main(["progress", "--cache", str(cache.root)])
+    output = capsys.readouterr().out
+    assert len(output.splitlines()) == 3
+    assert not {"\x1b", "\x07", "\u202e"} & set(output)
 
 
 def test_collection_removes_progress_of_the_dead(cache: Cache) -> None:

@@ -11,9 +11,9 @@ from prefect_stagegate.operations.address import ResolvedVersion, SpecLike, pars
 from prefect_stagegate.operations.gating.approve import request_approval
 from prefect_stagegate.operations.gating.context import build_context
 from prefect_stagegate.operations.gating.withdraw import withdraw_failed_version
-from prefect_stagegate.operations.lineage.lineage_run import lineage_run
 from prefect_stagegate.operations.monitoring.families import CHECKS, DECISIONS
 from prefect_stagegate.operations.monitoring.job_steps import step
+from prefect_stagegate.operations.openlineage.lineage_run import lineage_run
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.readiness import CheckContext, PlannedCheck, judge, plan_checks, run_check
 from prefect_stagegate.readiness.checks.approval import counted_answers

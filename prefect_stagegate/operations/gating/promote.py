@@ -13,8 +13,8 @@ from prefect_stagegate.operations.gating.check import resolve_for_gate
 from prefect_stagegate.operations.gating.context import build_context
 from prefect_stagegate.operations.gating.unanswered import why_not_promoted
 from prefect_stagegate.operations.gating.withdraw import withdraw_failed_version
-from prefect_stagegate.operations.lineage.lineage_run import lineage_run
 from prefect_stagegate.operations.monitoring.job_steps import step
+from prefect_stagegate.operations.openlineage.lineage_run import lineage_run
 from prefect_stagegate.operations.upkeep.node_refs import follow
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.readiness import CHECKS, CheckContext

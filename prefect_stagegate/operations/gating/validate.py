@@ -10,7 +10,7 @@ from threading import Event
 from prefect_stagegate.model import Address, Severity, Validation
 from prefect_stagegate.operations.address import SpecLike, resolve
 from prefect_stagegate.operations.gating.context import build_context
-from prefect_stagegate.operations.lineage.lineage_run import lineage_run
+from prefect_stagegate.operations.openlineage.lineage_run import lineage_run
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.readiness import CHECKS, run_check
 from prefect_stagegate.spec import Gate, Requirement

@@ -29,8 +29,8 @@ from prefect_stagegate.manifest import Manifest, Seal, seal
 from prefect_stagegate.model import LATEST, Address, Entry, FailedObject, PlannedObject, Receipt, SourceObject, Version
 from prefect_stagegate.operations.address import SpecLike, parse
 from prefect_stagegate.operations.gating.policy import adopt_first_policy, proposed_changes
-from prefect_stagegate.operations.lineage.lineage_run import lineage_run
 from prefect_stagegate.operations.monitoring.job_steps import step, transfer_step
+from prefect_stagegate.operations.openlineage.lineage_run import lineage_run
 from prefect_stagegate.operations.staging.fetch import fetch_version
 from prefect_stagegate.operations.staging.ledger import Ledger
 from prefect_stagegate.operations.staging.missing_objects import expected, require_complete

@@ -9,8 +9,7 @@ from itertools import islice
 from prefect_stagegate.catalog import Catalog
 from prefect_stagegate.errors import StagegateError
 from prefect_stagegate.model import Evidence, ExpectationResult, Outcome, Severity
-from prefect_stagegate.operations.lineage.dataset_names import DatasetName, clean, source_name
-from prefect_stagegate.profiles import TableProfile
+from prefect_stagegate.operations.openlineage.dataset_names import DatasetName, clean, source_name
 from prefect_stagegate.report import read_results
 from prefect_stagegate.spec import Spec
 from prefect_stagegate.spec.models import TableSpec
@@ -170,7 +169,6 @@ def with_source_columns(
 
 def _columns(catalog: Catalog, dataset: str, digest: str, table: str, spec: TableSpec) -> dict[str, str]:
     """A table's columns with their types: those that a validation found, else those that the contract declares."""
-    profile: TableProfile | None = None
     try:
         profile = catalog.profile(dataset, digest, table)
     except StagegateError:  # a damaged profile: a validation reports it

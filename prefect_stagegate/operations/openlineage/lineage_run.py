@@ -22,8 +22,8 @@ from prefect_stagegate.spec import Spec
 
 if TYPE_CHECKING:
     from prefect_stagegate.operations.address import ResolvedVersion
-    from prefect_stagegate.operations.lineage.lineage_jobs import Described
-    from prefect_stagegate.operations.lineage.openlineage_events import EventSender
+    from prefect_stagegate.operations.openlineage.lineage_jobs import Described
+    from prefect_stagegate.operations.openlineage.openlineage_events import EventSender
 
 WAIT_SECONDS = 5.0
 """How long the end of a job waits for its events to be sent, at most."""
@@ -46,26 +46,26 @@ class LineageRun:
     def staged(self, subject: Spec | Address, version: Version | None = None) -> None:
         """Describe a staging; without a version, before it begins."""
         if self._sender:
-            from prefect_stagegate.operations.lineage.lineage_jobs import describe_stage
+            from prefect_stagegate.operations.openlineage.lineage_jobs import describe_stage
 
             self._describe(lambda: describe_stage(self._workspace, subject, version))
 
     def judged(self, version: ResolvedVersion, evidence: Iterable[Evidence] = ()) -> None:
         """Describe a version that checks look at, with what they found so far."""
         if self._sender:
-            from prefect_stagegate.operations.lineage.lineage_jobs import describe_judged
+            from prefect_stagegate.operations.openlineage.lineage_jobs import describe_judged
 
             self._describe(lambda: describe_judged(self._workspace, version, evidence))
 
     def promoted(self, version: ResolvedVersion, ref: str) -> None:
         """Describe a version that a ref names, or is about to name."""
         if self._sender:
-            from prefect_stagegate.operations.lineage.lineage_jobs import describe_promotion
+            from prefect_stagegate.operations.openlineage.lineage_jobs import describe_promotion
 
             self._describe(lambda: describe_promotion(self._workspace, version, ref))
 
     def _describe(self, describe: Callable[[], Described]) -> None:
-        from prefect_stagegate.operations.lineage.lineage_jobs import Described
+        from prefect_stagegate.operations.openlineage.lineage_jobs import Described
 
         is_begun = self._described is not None
         try:
@@ -145,7 +145,7 @@ def is_configured(environ: Mapping[str, str]) -> bool:
 
 def _sender(workspace: Workspace, job: str, dataset: str, target: str) -> EventSender | None:
     try:
-        from prefect_stagegate.operations.lineage.openlineage_events import EventSender
+        from prefect_stagegate.operations.openlineage.openlineage_events import EventSender
     except ImportError as error:
         # Not once a process: each job lacks its events.
         log.warning(

@@ -23,10 +23,10 @@ from openlineage.client.uuid import generate_new_uuid
 
 from prefect_stagegate import __version__
 from prefect_stagegate.clock import now, stamp
-from prefect_stagegate.operations.lineage.dataset_names import DatasetName, clean
-from prefect_stagegate.operations.lineage.lineage_datasets import Assertion, LineageDataset
-from prefect_stagegate.operations.lineage.lineage_jobs import Described
-from prefect_stagegate.operations.lineage.lineage_run import USER_CONFIGURATION
+from prefect_stagegate.operations.openlineage.dataset_names import DatasetName, clean
+from prefect_stagegate.operations.openlineage.lineage_datasets import Assertion, LineageDataset
+from prefect_stagegate.operations.openlineage.lineage_jobs import Described
+from prefect_stagegate.operations.openlineage.lineage_run import USER_CONFIGURATION
 from prefect_stagegate.redaction import remember_access
 
 PRODUCER = f"urn:prefect-stagegate:{__version__}"

@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 
 from prefect_stagegate.model import Address, Evidence, Version
 from prefect_stagegate.operations.address import ResolvedVersion
-from prefect_stagegate.operations.lineage.dataset_names import DatasetName, clean
-from prefect_stagegate.operations.lineage.lineage_datasets import (
+from prefect_stagegate.operations.openlineage.dataset_names import DatasetName, clean
+from prefect_stagegate.operations.openlineage.lineage_datasets import (
     LineageDataset,
     dataset_name,
     source_datasets,
