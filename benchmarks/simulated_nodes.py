@@ -30,8 +30,8 @@ from prefect_stagegate.tasks._fleet.message import to_message
 
 HEARTBEAT_SECONDS, POLL_SECONDS = 30, 10
 """How often a worker of Prefect has a heartbeat, and asks for runs, unless it is told otherwise."""
-ROUNDS = 5
-"""Rounds of an agent that are measured."""
+ROUNDS, CALLS, IDLE_SECONDS = 5, 300, 20
+"""How many rounds of an agent and calls of workers are measured, and for how long a server without them."""
 
 
 class SimulatedNodes:
@@ -93,29 +93,23 @@ class SimulatedNodes:
             run_agent(workspace, report=self.problems.append, cancel=threading.Event(), once=True)
         return (requests() - before) / ROUNDS
 
-    def polls_a_second(self, seconds: float) -> float:
-        """How many polls of the workers the server answers at most, without anything else to do."""
-        return self._rate(lambda client, name: client.get_scheduled_flow_runs_for_work_pool(self.pool, [name]), seconds)
+    def cost_of_workers(self, server: int) -> tuple[float, float]:
+        """CPU ms of the server for a poll and for a heartbeat of a worker, without what it does anyway."""
+        before = cpu_seconds(server)
+        time.sleep(IDLE_SECONDS)
+        idle = (cpu_seconds(server) - before) / IDLE_SECONDS
 
-    def heartbeats_a_second(self, seconds: float) -> float:
-        """How many heartbeats of the workers the server answers at most, without anything else to do."""
-        return self._rate(
-            lambda client, name: client.send_worker_heartbeat(self.pool, name, HEARTBEAT_SECONDS), seconds
-        )
-
-    def _rate(self, call: Callable[[SyncPrefectClient, str], Any], seconds: float) -> float:
-        end = time.monotonic() + seconds
-
-        def work(first: int) -> int:
+        def cost(call: Callable[[SyncPrefectClient, str], Any]) -> float:
+            before, begun = cpu_seconds(server), time.monotonic()
             with get_client(sync_client=True) as client:
-                for done, name in enumerate(islice(cycle(self.names), first, None)):
-                    if time.monotonic() > end:
-                        return done
+                for name in islice(cycle(self.names), CALLS):
                     call(client, name)
-            raise AssertionError("unreachable")
+            return 1000 * (cpu_seconds(server) - before - idle * (time.monotonic() - begun)) / CALLS
 
-        with ThreadPoolExecutor(self._at_once) as pool:
-            return sum(pool.map(work, range(self._at_once))) / seconds
+        return (
+            cost(lambda client, name: client.get_scheduled_flow_runs_for_work_pool(self.pool, [name])),
+            cost(lambda client, name: client.send_worker_heartbeat(self.pool, name, HEARTBEAT_SECONDS)),
+        )
 
     def _send_heartbeats(self) -> None:
         with get_client(sync_client=True) as client:
