@@ -1,6 +1,6 @@
 """Nodes of a fleet that one process simulates: each has a cache and a name of its own, and does its real part.
 
-What a worker and a flow run would add is left out, but for the workers' heartbeats.
+What a worker and a flow run would add is left out: a worker has one heartbeat, before anything starts.
 """
 
 from __future__ import annotations
@@ -28,8 +28,6 @@ from prefect_stagegate.operations.fleet.own_record import build_record
 from prefect_stagegate.operations.workspace import Workspace, open_workspace
 from prefect_stagegate.tasks._fleet.message import to_message
 
-HEARTBEAT_SECONDS, POLL_SECONDS = 30, 10
-"""How often a worker of Prefect has a heartbeat, and asks for runs, unless it is told otherwise."""
 ROUNDS, CALLS, IDLE_SECONDS = 5, 300, 20
 """How many rounds of an agent and calls of workers are measured, and for how long a server without them."""
 
@@ -49,18 +47,16 @@ class SimulatedNodes:
         self.names = [f"node-{number:04}" for number in range(count)]
         self.pool = f"simulated-{count}"
         self._end = threading.Event()
-        self._threads = [threading.Thread(target=loop, daemon=True) for loop in (self._work, self._send_heartbeats)]
+        self._thread = threading.Thread(target=self._work, daemon=True)
         self.problems: list[str] = []
 
     def __enter__(self) -> SimulatedNodes:
-        for thread in self._threads:
-            thread.start()
+        self._thread.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._end.set()
-        for thread in self._threads:
-            thread.join()
+        self._thread.join()
 
     def prepare(self) -> None:
         """Make the pool with its workers and the deployment, and write each node's record."""
@@ -68,8 +64,8 @@ class SimulatedNodes:
 
         with get_client(sync_client=True) as client:
             client.create_work_pool(WorkPoolCreate(name=self.pool, type="process"))
-            for name in self.names:
-                client.send_worker_heartbeat(self.pool, name, HEARTBEAT_SECONDS)
+            with ThreadPoolExecutor(self._at_once) as pool:
+                list(pool.map(lambda name: client.send_worker_heartbeat(self.pool, name), self.names))
         deployment: Any = stage_node.to_deployment(
             self.pool, work_pool_name=self.pool, entrypoint_type=EntrypointType.MODULE_PATH
         )
@@ -108,15 +104,8 @@ class SimulatedNodes:
 
         return (
             cost(lambda client, name: client.get_scheduled_flow_runs_for_work_pool(self.pool, [name])),
-            cost(lambda client, name: client.send_worker_heartbeat(self.pool, name, HEARTBEAT_SECONDS)),
+            cost(lambda client, name: client.send_worker_heartbeat(self.pool, name)),
         )
-
-    def _send_heartbeats(self) -> None:
-        with get_client(sync_client=True) as client:
-            for name in cycle(self.names):
-                client.send_worker_heartbeat(self.pool, name, HEARTBEAT_SECONDS)
-                if self._end.wait(HEARTBEAT_SECONDS / len(self.names)):
-                    return
 
     def _work(self) -> None:
         with get_client(sync_client=True) as client, ThreadPoolExecutor(self._at_once) as pool:

@@ -1,6 +1,6 @@
 """Nodes as workers of a Prefect work pool, each with a queue of its own: one deployment serves all of them.
 
-A call of the API is about many nodes: runs are started by the hundred, read by two hundred, and cancelled by fifty.
+A call of the API is about many nodes: 25 runs are started at a time, 200 read, and 50 cancelled.
 Each run is read once, when it ended.
 """
 
@@ -37,8 +37,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-STARTED, READ, CANCELLED = 100, 200, 50
-"""Most runs that Prefect's API starts, reads and cancels in one call."""
+STARTED, READ, CANCELLED = 25, 200, 50
+"""Runs that are started, read and cancelled in one call. Prefect starts 100 at most, which a busy server takes over a
+minute for, and its client repeats a call after one."""
 NAMED = 1000
 """Most runs that a filter names: its query has a parameter for each."""
 HEARTBEATS_SECONDS = 10.0
@@ -90,7 +91,13 @@ class PoolEngine:
         rows = [
             {"parent_task_run_id": parent and str(parent), **self._run_fields(node, job)} for node, job in jobs.items()
         ]
-        results = self._post(f"/deployments/{deployment}/create_flow_run/bulk", rows)["results"]
+        try:
+            results = self._post(f"/deployments/{deployment}/create_flow_run/bulk", rows)["results"]
+        except httpx.HTTPStatusError as error:
+            if not error.response.is_server_error:
+                raise
+            self._refused |= dict.fromkeys(jobs, f"it answered {error.response.status_code}")
+            return
         if errors := [result["error"] for result in results if result["status"] != "CREATED"]:
             # All of them: one failure may undo the transaction. The first line: Prefect adds its database's statement.
             self._refused |= dict.fromkeys(jobs, str(errors[0]).partition("\n")[0])
@@ -209,6 +216,12 @@ def pool_engine(pool: str, deployment: str, lost_after: float) -> Iterator[PoolE
             yield PoolEngine(client, pool, deployment, lost_after)
     except ObjectNotFound as error:
         raise UsageError(f"Prefect has no work pool {pool!r}", hint="`prefect work-pool ls` lists them.") from error
+    except httpx.HTTPStatusError as error:
+        request = error.request
+        raise SourceUnavailable(
+            f"Prefect's API answered {error.response.status_code} to {request.method} {request.url.path}",
+            hint="The log of its server says why.",
+        ) from error
     except httpx.HTTPError as error:
         raise SourceUnavailable(
             f"Prefect's API did not answer: {type(error).__name__}",
