@@ -8,6 +8,7 @@ from prefect_stagegate.model import Address, Version
 from prefect_stagegate.operations.address import SpecLike, parse
 from prefect_stagegate.operations.staging.stage import stage
 from prefect_stagegate.tasks._support.cancelling import ending
+from prefect_stagegate.tasks._support.endings import announce_endings
 from prefect_stagegate.tasks._support.failed import show_failed, showing_failed
 from prefect_stagegate.tasks._support.notify import announce_version
 from prefect_stagegate.tasks._support.places import CacheLike, CatalogLike, open_places
@@ -36,6 +37,8 @@ def stage_dataset(
         cache: The node's cache; by default the settings'.
         catalog: The shared catalog; by default the settings'.
 
+    Emits `stagegate.evidence.ending` when evidence that a target of the dataset rests on ends soon, or ended.
+
     Raises:
         StagegateError: Nothing was published, and every ref stays. The task tries once more when it is `retryable`.
     """
@@ -50,6 +53,7 @@ def stage_dataset(
     ):
         version = stage(workspace, origin, peers=peers, progress=progress, cancel=cancel)
     announce_version(version, origin)
+    announce_endings(workspace, version.dataset)
     show_failed(version.dataset, version.failed, digest=version.digest)
     return version
 

@@ -46,21 +46,25 @@ class ApprovalRecords(TypedRecords):
         folder = f"datasets/{dataset}/approvals/{target}/"
         return [self._load_request(folder, name) for name in self._records.folders(folder)]
 
-    def recorded_requests(self, dataset: str) -> list[RecordedRequest]:
-        """All requests about a dataset, sorted by target, the oldest first. Lists them at once, and reads none."""
-        prefix = f"datasets/{dataset}/approvals/"
-        names: dict[tuple[str, str], list[str]] = {}
-        for key in self._records.keys(prefix):
-            target, request, name = key.removeprefix(prefix).split("/", 2)
-            names.setdefault((target, request), []).append(name)
+    def recorded_requests(self, dataset: str, target: str, since: datetime | None = None) -> list[RecordedRequest]:
+        """The requests for a target, the newest first, with one listing that reads none of them.
+
+        With `since`, only those that were made from then on, by the clocks of their makers.
+        """
+        folder = f"datasets/{dataset}/approvals/{target}/"
+        names: dict[str, list[str]] = {}
+        for key in self._records.keys(folder, after=f"{folder}{since:{REQUEST_TIME}}" if since else ""):
+            request, _, name = key.removeprefix(folder).partition("/")
+            names.setdefault(request, []).append(name)
         return [
             RecordedRequest(
                 dataset,
-                *place,
+                target,
+                request,
                 answers=sum(name[0].isdigit() for name in below),
                 waits=sum(name.startswith("waits/") for name in below),
             )
-            for place, below in names.items()
+            for request, below in reversed(names.items())
         ]
 
     def load_request(self, recorded: RecordedRequest) -> ApprovalRequest:

@@ -40,6 +40,8 @@ C = TypeVar("C", bound="Catalog")
 FORMAT_KEY = "format"
 FORMAT = b"stagegate-catalog 2\n"
 """2: policies have a log, and attestations name the policy that they were made under."""
+LONG_LOG = 20
+"""Entries of `latest` from which each ref is listed by itself: that costs more requests, and fewer keys."""
 PROBE_KEY = "probe"
 PROBE = b"A store that lets this record be created twice can't hold a catalog.\n"
 
@@ -125,16 +127,22 @@ class Catalog(VersionRecords, ApprovalRecords, KeptRecords, NodeRecords):
         return refs
 
     def ref_heads(self, dataset: str, unreadable: UnreadableRecords | None = None) -> dict[str, RefHead]:
-        """What each ref of a dataset names now, sorted by name. Lists all refs at once.
+        """What each ref of a dataset names now, sorted by name. For listings: see `Log.newest`.
 
         `unreadable` collects the refs that can't be read, which are left out; with None, the first of them raises.
         """
         prefix = f"datasets/{dataset}/refs/"
+        listed: dict[str, list[str] | None]
+        if self.ref_log(dataset, LATEST).checked > LONG_LOG:
+            listed = dict.fromkeys(self.ref_names(dataset))
+        else:  # one listing for all refs
+            keys = self._records.keys(prefix)
+            listed = {ref: list(group) for ref, group in groupby(keys, lambda key: key[len(prefix) :].split("/")[0])}
         heads: dict[str, RefHead] = {}
-        for name, keys in groupby(self._records.keys(prefix), lambda key: key.removeprefix(prefix).partition("/")[0]):
-            log, listed = self.ref_log(dataset, name), list(keys)
+        for name, keys_of_ref in listed.items():
+            log = self.ref_log(dataset, name)
             with skipping(unreadable, dataset):
-                entry, state = log.newest(listed)
+                entry, state = log.newest(keys_of_ref)
                 if entry is not None:
                     moved = entry if entry.action is not RefAction.WITHDRAW else _last_move(log.before(entry))
                     heads[name] = RefHead(entry, moved or entry, state.get("withdrawn", {}))

@@ -99,17 +99,32 @@ class Log(Generic[E]):
         Raises:
             CorruptRecord: The log is damaged, or has lost an entry that this node remembers.
         """
-        return self.newest()[0]
+        return self._newest(self._walk())[0]
+
+    @property
+    def checked(self) -> int:
+        """How many entries this node has checked before."""
+        return self._remembered().seq
 
     def newest(self, keys: Iterable[str] | None = None) -> tuple[E | None, State]:
         """The newest entry, or None when there is none, and the rules' state after it.
 
-        `keys` are those of all entries, sorted, where the caller has listed them already.
+        Without `keys` only entries since the last one that this node has checked are listed: it does not notice that an
+        earlier one is missing, and costs the same however long the log is.
+
+        Args:
+            keys: The keys of all entries, sorted, where the caller has listed them.
 
         Raises:
             CorruptRecord: As for `head`.
         """
-        entries, mark = self._walk(keys)
+        if keys is None and (checked := self.checked) > 1:
+            last = [self._key(number) for number in range(1, checked)]
+            keys = (*last, *self.records.keys(self.prefix, after=last[-1]))
+        return self._newest(self._walk(keys))
+
+    def _newest(self, walked: tuple[list[E], Mark]) -> tuple[E | None, State]:
+        entries, mark = walked
         if entries or not mark.seq:
             return (entries[-1] if entries else None), mark.state
         # Nothing is new: the remembered entry is the newest, if it still is what it was.
@@ -193,8 +208,7 @@ class Log(Generic[E]):
 
     def _walk(self, keys: Iterable[str] | None = None, *, whole: bool = False) -> tuple[list[E], Mark]:
         """Check the entries that are new to this node, or all; returns them, and the mark after the last one."""
-        note, count = self.memory.noted(self._note) if self.memory else None, self._count(keys)
-        remembered = Mark(*json.loads(note)) if note else Mark()
+        remembered, count = self._remembered(), self._count(keys)
         if remembered.seq > count:
             raise self._contradiction(f"it had {count_text(remembered.seq, 'entry', 'entries')}, and has {count} now")
         entries: list[E] = []
@@ -216,6 +230,10 @@ class Log(Generic[E]):
         if self.memory and mark.seq > remembered.seq:
             self.memory.note(self._note, json.dumps([mark.seq, mark.hash, mark.state]))
         return entries, mark
+
+    def _remembered(self) -> Mark:
+        note = self.memory.noted(self._note) if self.memory else None
+        return Mark(*json.loads(note)) if note else Mark()
 
     def _count(self, keys: Iterable[str] | None) -> int:
         """The number of entries, none of which may be missing."""

@@ -40,8 +40,11 @@ class Records(Protocol):
     def replace(self, key: str, data: bytes) -> None:
         """Store a record, over the one that may be there."""
 
-    def keys(self, prefix: str) -> Iterator[str]:
-        """The keys of records below `prefix`, which ends with a slash, sorted; other files are ignored."""
+    def keys(self, prefix: str, after: str = "") -> Iterator[str]:
+        """The keys of records below `prefix`, which ends with a slash, sorted; other files are ignored.
+
+        With `after`, only those that sort after this key: a store then lists no others.
+        """
 
     def folders(self, prefix: str) -> list[str]:
         """The names directly below `prefix` that hold records, sorted."""
@@ -82,9 +85,9 @@ class DirectoryRecords:
         """Rename a file over the one that may be there."""
         self._write(key, data, os.replace)
 
-    def keys(self, prefix: str) -> Iterator[str]:
+    def keys(self, prefix: str, after: str = "") -> Iterator[str]:
         """The records below a folder, sorted; scratch files and files of others have other names."""
-        return iter(sorted(self._below(prefix)))
+        return iter(sorted(key for key in self._below(prefix) if key > after))
 
     def folders(self, prefix: str) -> list[str]:
         """The folders directly in a folder that hold records, sorted: a dead writer may have left an empty one."""
@@ -155,9 +158,9 @@ class StoredRecords:
         self.read, self.read_end = records.read, records.read_end
         self.create, self.replace = records.create, records.replace
 
-    def keys(self, prefix: str) -> Iterator[str]:
+    def keys(self, prefix: str, after: str = "") -> Iterator[str]:
         """The keys of records below a prefix, sorted."""
-        return filter(is_record, self._records.keys(prefix))
+        return filter(is_record, self._records.keys(prefix, after))
 
     def folders(self, prefix: str) -> list[str]:
         """The names directly below a prefix that can hold records, sorted."""

@@ -38,6 +38,10 @@ VersionOrSpec = Annotated[str, Parameter(name="SPEC|DATASET@REF")]
 
 All = Annotated[bool, Parameter(name="--all", negative="", help="List every object, not only the first 20.")]
 
+ANYBODY = (
+    "Anybody may adopt another policy: this one has no rule. Add `policy: {change: {approval: {count: 1, from: "
+    "[governance]}}}` to the spec and adopt it."
+)
 SHOWN_WITHOUT_ALL = 20
 """Lines that a list has without `--all`."""
 UNBROKEN_WIDTH = 1000

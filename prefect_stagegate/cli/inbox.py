@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from textwrap import wrap
 
-from prefect_stagegate.cli.policy import ANYBODY
+from prefect_stagegate.cli.common import ANYBODY
 from prefect_stagegate.clock import moment
 from prefect_stagegate.model import PolicyChange
 from prefect_stagegate.operations.gating.inbox import InboxLine
@@ -37,7 +37,7 @@ def dataset_texts(status: DatasetStatus, now: datetime) -> Iterator[str]:
 def inbox_texts(lines: Sequence[InboxLine], now: datetime) -> Iterator[str]:
     """A table with a row for each line, and below those that wait for somebody: whom, and the command."""
     if lines:
-        yield _row("", "dataset@target", "names", "since", "ends", "held")
+        yield _row("", "dataset@target", "names", "ends", "held", "since")
     for line in lines:
         yield from _line_texts(line, now)
 
@@ -63,18 +63,18 @@ def _line_texts(line: InboxLine, now: datetime) -> Iterator[str]:
 
 
 def _facts(line: InboxLine, now: datetime) -> tuple[str, str, str, str]:
-    """What the target names, since when, when evidence ends, and how many nodes hold it."""
+    """What the target names, when evidence ends, how many nodes hold it, and since when the target names it."""
     accepted = line.accepted
     if accepted is None:
         return ("no version yet" if line.target and not line.problem else "", "", "", "")
     left = moment(accepted.ends) - now if accepted.ends else None
     ends = "-" if left is None else age_text(left) if left.total_seconds() > 0 else "ended"
     nodes = len(accepted.held_by)
-    return digest_text(accepted.digest), _ago(accepted.at, now), ends, str(nodes or "-")
+    return digest_text(accepted.digest), ends, str(nodes or "-"), _ago(accepted.at, now)
 
 
-def _row(standing: str, name: str, version: str = "", since: str = "", ends: str = "", nodes: str = "") -> str:
-    return f"{standing:<12}  {name:<{NAME_WIDTH}}  {version:<19}  {since:<10}  {ends:<5}  {nodes:>4}".rstrip()
+def _row(standing: str, name: str, version: str = "", ends: str = "", nodes: str = "", since: str = "") -> str:
+    return f"{standing:<12}  {name:<{NAME_WIDTH}}  {version:<19}  {ends:<5}  {nodes:>4}  {since}".rstrip()
 
 
 def policy_texts(status: DatasetStatus, *, whole: bool) -> Iterator[str]:

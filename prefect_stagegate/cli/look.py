@@ -79,14 +79,17 @@ def _print_versions(lines: Sequence[inspect.VersionLine]) -> None:
         say("The catalog is empty. Stage a spec with `stagegate stage SPEC`, or try `stagegate demo`.")
         return
     version = Column("version", no_wrap=True)  # people copy it, so it is never cut
-    columns = ("dataset", version, "refs", "files", "size", "weakest pin", "on this node", "held by")
+    about = ("dataset", version, "staged", "refs", "decisions", "files", "size", "weakest pin")
+    columns = (*about, "on this node", "held by")
     rows = Table(*columns, box=None, pad_edge=False)
     for line in lines:
         here = (", ".join(line.here_as) or "yes") if line.here else "-"
         holders = "; ".join(map(str, line.leases))
         refs = ", ".join(line.refs) or "-"
         facts = (str(line.files), bytes_text(line.bytes), str(line.pins or "-"))
-        cells = (line.dataset, digest_text(line.digest), refs, *facts, here, holders or "-")
+        staged = f"{line.staged_at[:10]} {line.staged_at[11:16]} UTC" if line.staged_at else "-"
+        decisions = ", ".join(f"{decision.target} {decision.outcome}" for decision in line.decisions) or "-"
+        cells = (line.dataset, digest_text(line.digest), staged, refs, decisions, *facts, here, holders or "-")
         rows.add_row(*(Text(escaped(cell)) for cell in cells))  # never markup: a command may be called `[red]`
     print_table(rows)
 

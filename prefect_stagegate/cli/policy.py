@@ -9,7 +9,16 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from prefect_stagegate.cli.common import Json, Places, print_changes, print_json, say, say_line, type_passphrase
+from prefect_stagegate.cli.common import (
+    ANYBODY,
+    Json,
+    Places,
+    print_changes,
+    print_json,
+    say,
+    say_line,
+    type_passphrase,
+)
 from prefect_stagegate.cli.history import policy_lines
 from prefect_stagegate.errors import ExitCode, UsageError
 from prefect_stagegate.model import check_name
@@ -18,10 +27,6 @@ from prefect_stagegate.operations.gating.consent import rule_of
 from prefect_stagegate.readiness.records.signing import read_signing_key
 from prefect_stagegate.units import digest_text
 
-ANYBODY = (
-    "Anybody may adopt another policy: this one has no rule. Add `policy: {change: {approval: {count: 1, from: "
-    "[governance]}}}` to the spec and adopt it."
-)
 Reason = Annotated[str, Parameter(metavar="TEXT", help="Why; kept in the log.")]
 
 

@@ -131,6 +131,27 @@ class ObjectStore:
         except _FAILURES as error:
             raise self._explained(error) from cause_of(error)
 
+    def keys(self, prefix: str, after: str = "") -> Iterator[str]:
+        """The key of every object below `prefix`, as `listing` gives them; with `after`, those that sort after it.
+
+        A server may ignore `after`.
+
+        Raises:
+            SourceError: The bucket can't be listed.
+        """
+        self._require_no_redirect()
+        last = after
+        try:
+            for page in obstore.list(self._store, prefix or None, offset=after or None, chunk_size=PAGE):
+                yield from (meta["path"] for meta in page)
+                last = page[-1]["path"]
+        except InvalidPathError as error:
+            if self._lister is None:
+                raise bad_key(error, source=self.url) from error
+            yield from (listed.key for listed in self._list_by(self._lister, prefix, last))
+        except _FAILURES as error:
+            raise self._explained(error) from cause_of(error)
+
     def _list_by(self, lister: Lister, prefix: str, after: str) -> Iterator[ListedObject]:
         try:
             yield from lister.listing(prefix, after)

@@ -30,7 +30,9 @@ class _KnownChecks(Mapping[str, KnownCheck]):
         return known_checks()
 
     def __getitem__(self, name: str) -> KnownCheck:
-        return self._all()[name]
+        from prefect_stagegate.readiness import known_check
+
+        return known_check(name)
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._all())

@@ -3,16 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
 
 from prefect_stagegate.cache.leases import Lease
 from prefect_stagegate.catalog import PolicyEntry, RefEntry
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.manifest import Difference, Manifest, Seal, diff
-from prefect_stagegate.model import Address, EvidenceRevocation, FailedObject, Pins, PolicyChange, Waiver
+from prefect_stagegate.model import LATEST, Address, EvidenceRevocation, FailedObject, Pins, PolicyChange, Waiver
 from prefect_stagegate.operations.gating.policy import adoptions
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.unreadable import UnreadableRecords
+
+READERS = 8
+"""Versions whose records are read at a time: an object store takes 20 ms for each record."""
+
+
+@dataclass(frozen=True, slots=True)
+class NewestDecision:
+    """The newest decision of a target's gate about a version."""
+
+    target: str
+    outcome: str
+    at: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,26 +46,46 @@ class VersionLine:
     """The leases that keep it on this node: readers and pins of the version, and writers of its dataset."""
     pins: Pins | None
     """What fixes its entries at their sources; None when the record can't be read."""
+    staged_at: str = ""
+    """When `latest` was moved to it last. Only listings look it up, and it is empty when the log doesn't have it."""
+    decisions: tuple[NewestDecision, ...] = ()
+    """One for each target whose gate decided about it, sorted by target."""
 
 
 def list_versions(
     workspace: Workspace, dataset: str | None = None, unreadable: UnreadableRecords | None = None
 ) -> list[VersionLine]:
-    """List the versions of one dataset, or of all; records that can't be read are left out and collected.
+    """List the versions of one dataset, or of all, in the order of their staging.
+
+    Records that can't be read are left out and collected.
 
     Raises:
         UnknownDataset: There is no such dataset.
     """
+    catalog = workspace.catalog
     if dataset is not None:
-        workspace.catalog.require_dataset(dataset)
+        catalog.require_dataset(dataset)
     unreadable = unreadable or UnreadableRecords()
     leases = workspace.cache.leases.live(unreadable)
     lines: list[VersionLine] = []
-    for name in [dataset] if dataset else workspace.catalog.datasets():
-        refs = _Refs(workspace, name, unreadable)
-        for digest in workspace.catalog.versions(name):
+    with ThreadPoolExecutor(READERS, "stagegate-versions") as pool:
+        for name in [dataset] if dataset else catalog.datasets():
+            refs = _Refs(workspace, name, unreadable)
+            staged: dict[str, str] = {}
             with unreadable.skip(name):
-                lines.append(_line(workspace, name, workspace.catalog.sums(name, digest), refs, leases, unreadable))
+                staged = {entry.digest: entry.at for entry in catalog.history(name, LATEST)}
+
+            def read(digest: str, name: str = name, refs: _Refs = refs) -> tuple[VersionLine | None, UnreadableRecords]:
+                lost = UnreadableRecords()
+                with lost.skip(name):
+                    return _line(workspace, name, catalog.sums(name, digest), refs, leases, lost), lost
+                return None, lost
+
+            of_dataset = []
+            for line, lost in pool.map(read, catalog.versions(name)):
+                unreadable.update(lost)
+                of_dataset += [replace(line, staged_at=staged.get(line.digest, ""))] if line else []
+            lines += sorted(of_dataset, key=lambda line: (line.staged_at, line.digest))
     return lines
 
 
@@ -202,4 +235,16 @@ def _line(
         # A writer's lease is about its whole dataset, also about versions that this node lacks.
         leases=tuple(lease for lease in leases if here and lease.keeps(dataset, digest)),
         pins=pins,
+        decisions=tuple(_newest_decisions(workspace, dataset, digest, unreadable)),
     )
+
+
+def _newest_decisions(
+    workspace: Workspace, dataset: str, digest: str, unreadable: UnreadableRecords
+) -> Iterator[NewestDecision]:
+    from prefect_stagegate.readiness.records.attest import read_decision  # late: it loads all checks
+
+    for target, number in workspace.catalog.decision_numbers(dataset, digest).items():
+        with unreadable.skip(dataset):
+            decision = read_decision(workspace.catalog.numbered_attestation(dataset, digest, target, number))
+            yield NewestDecision(target, decision.outcome.value, decision.at)

@@ -12,7 +12,7 @@ from prefect_stagegate.readiness.gate import PlannedCheck, State, decide, judge,
 from prefect_stagegate.readiness.node.machine import Machine
 from prefect_stagegate.readiness.node.nvml import Gpu, Gpus, find_gpus
 from prefect_stagegate.readiness.records.attest import attest, decision_of, environment_of, statement_digest
-from prefect_stagegate.readiness.registry import CHECKS, check, import_checks, known_checks
+from prefect_stagegate.readiness.registry import CHECKS, check, import_checks, known_check, known_checks
 from prefect_stagegate.readiness.renewal import renew
 from prefect_stagegate.readiness.run import run_check
 
@@ -39,6 +39,7 @@ __all__ = [
     "environment_of",
     "find_gpus",
     "judge",
+    "known_check",
     "known_checks",
     "plan_checks",
     "recorded_times",

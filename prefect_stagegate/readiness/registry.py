@@ -174,7 +174,17 @@ def check(  # noqa: PLR0913 - one parameter a property of the check
 
 def known_checks() -> dict[str, KnownCheck]:
     """The parameter model and severity of every check that a spec may name."""
-    return {name: KnownCheck(definition.parameters, definition.severity) for name, definition in CHECKS.items()}
+    return {name: known_check(name) for name in CHECKS}
+
+
+def known_check(name: str) -> KnownCheck:
+    """The parameter model and severity of one check.
+
+    Raises:
+        KeyError: There is no such check.
+    """
+    definition = CHECKS[name]
+    return KnownCheck(definition.parameters, definition.severity)
 
 
 def import_checks() -> None:

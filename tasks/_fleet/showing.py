@@ -9,7 +9,8 @@ from prefect.states import Failed
 from prefect_stagegate.errors import NotReady
 from prefect_stagegate.operations.fleet.barrier import FleetResult, NodeReport
 from prefect_stagegate.report.legible import legible_text
-from prefect_stagegate.tasks._support.notify import attach, run_log
+from prefect_stagegate.tasks._support.events import fleet_event
+from prefect_stagegate.tasks._support.notify import announce, attach, run_log
 from prefect_stagegate.units import bytes_text, count_text
 
 NOT_READY = "Fleet not ready"
@@ -21,6 +22,8 @@ ROWS = 200
 def end_fleet(result: FleetResult) -> FleetResult | State[FleetResult]:
     """Show the result, and give it; or the failed state where the policy isn't met. Calling the flow raises that."""
     attach(MarkdownArtifact(key=f"{result.dataset}-fleet", markdown=fleet_page(result), description=result.headline))
+    if result.missing:
+        announce(fleet_event(result))
     if result.is_met:
         run_log().info("%s", result.text)
         return result

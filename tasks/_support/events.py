@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
 from uuid import NAMESPACE_URL, UUID, uuid5
 
 from prefect_stagegate.model import Decision, DecisionOutcome, Promotion
+from prefect_stagegate.operations.fleet.barrier import FleetResult
 from prefect_stagegate.operations.gating.approve import request_for
+from prefect_stagegate.operations.gating.inbox import ActionKind, InboxLine
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.report import Report, Turn
 from prefect_stagegate.tasks._support.lineage import version_key
@@ -28,6 +31,14 @@ REF_MOVED = "stagegate.ref.moved"
 APPROVAL_REQUESTED = "stagegate.approval.requested"
 """A gate waits for somebody's approval; once a request. Payload: version, dataset, digest, target, groups, requester,
 turn."""
+EVIDENCE_ENDING = "stagegate.evidence.ending"
+"""Evidence that a target's acceptance rests on ends soon, or ended; once for each end. Payload: version, dataset,
+digest, target, check, ends, turn, command."""
+FLEET_INCOMPLETE = "stagegate.fleet.incomplete"
+"""Nodes of a fleet were not ready at the barrier. Payload: version, dataset, digest, ready, required, missing, nodes
+(node, outcome, problem)."""
+EVENT_NODES = 20
+"""The most nodes that an event names."""
 EVENT_CHECKS = 50
 """The most checks that an event names; those that decided come first."""
 EVENT_TEXT = 300
@@ -94,6 +105,37 @@ def decision_event(workspace: Workspace, decision: Decision, report: Report) -> 
 def move_event(moved: Promotion) -> VersionEvent:
     """The event of a ref that a promotion or a rollback moved."""
     return version_event(REF_MOVED, moved.dataset, moved.digest, target=moved.ref, previous=moved.previous)
+
+
+def ending_events(lines: Iterable[InboxLine]) -> Iterator[VersionEvent]:
+    """The events of the targets whose evidence ends soon, or ended, so that somebody has to check."""
+    for line in lines:
+        accepted = line.accepted
+        actions = (action for action in line.actions if accepted and action.checks == (accepted.ends_check,))
+        action = next((action for action in actions if action.kind is ActionKind.CHECK), None)
+        if accepted and action:
+            about = (line.dataset, line.target, accepted.digest, accepted.ends_check, accepted.ends)
+            payload = {
+                "target": line.target,
+                "check": accepted.ends_check,
+                "ends": accepted.ends,
+                "turn": action.whom[:EVENT_TEXT],
+                "command": action.command,
+            }
+            # Each staging looks, so all looks that find the same end have one event id.
+            identity = uuid5(NAMESPACE_URL, "/".join((EVIDENCE_ENDING, *about)))
+            yield version_event(EVIDENCE_ENDING, line.dataset, accepted.digest, identity=identity, **payload)
+
+
+def fleet_event(result: FleetResult) -> VersionEvent:
+    """The event of a fleet some of whose nodes were not ready."""
+    nodes = [
+        {"node": report.node, "outcome": report.outcome.value, "problem": report.problem[:EVENT_TEXT]}
+        for report in result.missing[:EVENT_NODES]
+    ]
+    payload: dict[str, Any] = {"target": result.ref} if result.ref else {}
+    payload |= {"ready": len(result.ready), "required": result.required, "missing": len(result.missing)}
+    return version_event(FLEET_INCOMPLETE, result.dataset, result.digest, **payload, nodes=nodes)
 
 
 def _payload(report: Report) -> dict[str, Any]:

@@ -173,6 +173,7 @@ def test_withdrawn_version_comes_first_and_names_why(scenario: InboxScenario) ->
     line = scenario.lines()["pilot"]
     assert (line.standing, line.actions[0].whom) == ("withdrawn", "governance (legal@example.org)")
     assert line.next_step == "stagegate rollback things@pilot --reason TEXT"
+    assert scenario.lines()["production"].proposed is None
 
 
 def test_evidence_that_ends_is_warned_of_and_then_expires(
@@ -280,12 +281,29 @@ def test_watch_draws_again_and_ends_soon(scenario: InboxScenario, number: signal
     assert (first.endswith("every 1 s until stopped\n"), process.returncode) == (True, 128 + number)
 
 
+def test_ls_tells_when_versions_were_staged_and_decided(
+    scenario: InboxScenario, capsys: pytest.CaptureFixture[str]
+) -> None:
+    digests = [scenario.deliver("one").digest]
+    scenario.to("pilot")
+    digests.append(scenario.deliver("two", license="secret").digest)
+    check(scenario.node(), THINGS, "pilot")
+    assert scenario.run("ls", "things", "--json") == 0
+    lines = json.loads(capsys.readouterr().out)
+    moves = scenario.node().catalog.history("things", "latest")
+    assert [(line["digest"], line["staged_at"]) for line in lines] == [(move.digest, move.at) for move in moves]
+    outcomes = [[(told["target"], told["outcome"]) for told in line["decisions"]] for line in lines]
+    assert outcomes == [[("pilot", "accepted")], [("pilot", "refused")]]
+    assert scenario.run("ls") == 0
+    assert "pilot refused" in capsys.readouterr().out
+
+
 # ── many versions ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_requests_do_not_grow_with_versions(tmp_path: Path) -> None:
     counts = []
-    for versions in (2, 30):
+    for versions in (22, 40):
         scenario = Scenario(tmp_path, f"none-{versions}")
         scenario.on["catalog"] = tmp_path / f"catalog-{versions}"
         records = CountedRecords(open_records(str(scenario.on["catalog"]), {}))

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager
+from datetime import timedelta
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -25,11 +26,20 @@ from prefect.assets import materialize
 from prefect.settings import PREFECT_API_URL
 
 from prefect_stagegate.cli.events import PATIENCE
+from prefect_stagegate.clock import now
 from prefect_stagegate.flows import pilot_to_production, stage, sweep
 from prefect_stagegate.model import Address, Decision, Version
+from prefect_stagegate.operations.fleet.barrier import FleetResult, NodeOutcome, NodeReport
 from prefect_stagegate.operations.gating.approve import approve
 from prefect_stagegate.operations.gating.check import check
 from prefect_stagegate.operations.gating.coverage import coverage_of
+from prefect_stagegate.operations.gating.inbox import (
+    AcceptedVersion,
+    ActionKind,
+    InboxLine,
+    PendingAction,
+    TargetStanding,
+)
 from prefect_stagegate.operations.gating.promote import promote
 from prefect_stagegate.operations.staging.stage import stage as make_version
 from prefect_stagegate.operations.workspace import open_workspace
@@ -245,6 +255,33 @@ def examples() -> dict[str, set[str]]:
     return payloads
 
 
+def an_ending() -> InboxLine:
+    """A line of the inbox with evidence that ends soon."""
+    at, ends = "2026-03-01T03:00:00.000000Z", "2026-03-02T03:00:00.000000Z"
+    accepted = AcceptedVersion("sha256:4f", at, str(INES), at, ends, ends, "freshness")
+    action = PendingAction(ActionKind.CHECK, (), at, "it ends", "stagegate check", "sha256:4f", ("freshness",))
+    return InboxLine("things", "pilot", TargetStanding.ENDING, accepted, actions=(action,))
+
+
+def a_fleet_event() -> events.VersionEvent:
+    """The event of a fleet of two nodes, of which one is lost."""
+    reports = (NodeReport("gpu-1", NodeOutcome.READY), NodeReport("gpu-2", NodeOutcome.LOST, problem="no heartbeat"))
+    return events.fleet_event(FleetResult("things", "sha256:4f", "pilot", "all", 2, reports))
+
+
+def test_evidence_that_ends_is_told_once(scenario: EventScenario, monkeypatch: pytest.MonkeyPatch) -> None:
+    gates = {"pilot": {"require": [{"freshness": {"warn": "20h", "fail": "24h"}}]}}
+    run(pilot_to_production, scenario.spec(gates=gates), targets=["pilot"], **scenario.on)
+    later = now() + timedelta(hours=18)
+    monkeypatch.setattr("prefect_stagegate.operations.gating.status.now", lambda: later)
+    for _ in range(2):
+        run(stage, scenario.spec(gates=gates), **scenario.on)
+    told = [event for event in scenario.events(0) if event["event"] == "stagegate.evidence.ending"]
+    (payload,) = [event["payload"] for event in told]
+    assert (payload["target"], payload["check"], payload["turn"]) == ("pilot", "freshness", "data (team@example.org)")
+    assert payload["command"].startswith(f"stagegate check {scenario.dataset}@sha256:")
+
+
 def test_payloads_have_the_keys_that_the_docs_show(scenario: EventScenario, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("STAGEGATE_FREE_WARNING", "100%")
     run(pilot_to_production, scenario.spec(), **scenario.on)
@@ -253,6 +290,8 @@ def test_payloads_have_the_keys_that_the_docs_show(scenario: EventScenario, monk
 
     full = events_about(f"stagegate.cache.{os.uname().nodename}{scenario.on['cache']}", 1)
     shown = {event["event"]: set(event["payload"]) for event in [*scenario.events(5), *full]}
+    # Of these, their own tests look at what the server has.
+    shown |= {event.name: set(event.payload) for event in (*events.ending_events([an_ending()]), a_fleet_event())}
 
     assert shown == examples()
     constants = [*vars(telling).values(), *vars(events).values()]

@@ -128,8 +128,8 @@ class _MemoryRecords:
             self._below.setdefault(f"{folder}/", set()).add(key)
             folder, _, _ = folder.rpartition("/")
 
-    def keys(self, prefix: str) -> Iterator[str]:
-        return iter(sorted(self._below.get(prefix, ())))
+    def keys(self, prefix: str, after: str = "") -> Iterator[str]:
+        return iter(sorted(key for key in self._below.get(prefix, ()) if key > after))
 
     def folders(self, prefix: str) -> list[str]:
         parts = (key.removeprefix(prefix).partition("/") for key in self._below.get(prefix, ()))

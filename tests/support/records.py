@@ -36,10 +36,10 @@ class CountedRecords:
         self.calls["replace"] += 1
         self._records.replace(key, data)
 
-    def keys(self, prefix: str) -> Iterator[str]:
+    def keys(self, prefix: str, after: str = "") -> Iterator[str]:
         """Count, and list."""
         self.calls["list"] += 1
-        return self._records.keys(prefix)
+        return self._records.keys(prefix, after)
 
     def folders(self, prefix: str) -> list[str]:
         """Count, and list."""

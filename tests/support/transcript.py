@@ -23,6 +23,7 @@ CHANGING = {
     r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ": "2026-11-26T03:00:00Z",
     r"\d{4}-\d\d-\d\d \d\d:\d\d UTC": "2026-11-26 03:00 UTC",
     r"\d+ (ms|s|min|h) ago": "1 min ago",
+    r"stagegate report [0-9a-f]{12}": "stagegate report 7882d72e1ce0",
     r"(?m)\b\d+(\.\d+)? m?s *$": "5 ms",
 }
 """What differs from run to run, and what a page shows in its place."""

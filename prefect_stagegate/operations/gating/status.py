@@ -14,7 +14,7 @@ from functools import cache
 from typing import Any
 
 from prefect_stagegate.catalog import PolicyEntry, RefEntry, RefHead
-from prefect_stagegate.catalog.approval_records import REQUEST_TIME, RecordedRequest
+from prefect_stagegate.catalog.approval_records import RecordedRequest
 from prefect_stagegate.clock import moment, now
 from prefect_stagegate.errors import CatalogError
 from prefect_stagegate.model import LATEST, ApprovalRequest, Decision, PolicyChange
@@ -32,9 +32,9 @@ from prefect_stagegate.operations.gating.inbox_lines import (
     unreadable_line,
 )
 from prefect_stagegate.operations.gating.policy import changes_since, proposed_changes, spec_under
-from prefect_stagegate.operations.gating.unanswered import APPROVAL
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.readiness.checks.approval import (
+    APPROVAL,
     ApprovalParameters,
     last_answers,
     why_answer_is_void,
@@ -162,19 +162,17 @@ class _DatasetReader:
         """Why the log of a ref can't be read."""
 
     def status(self) -> DatasetStatus:
-        adoption, heads, recorded = self._adoption, self._heads(), self._recorded_requests()
+        adoption, heads = self._adoption, self._heads()
         spec = cache(lambda: spec_under(self._policy, self._dataset))  # read only where a request is open
         refs, lines = [], []
         for ref in dict.fromkeys((LATEST, *self._gates, *heads, *self._problems)):
             head = heads.get(ref)
-            # Without a gate no version can be promoted, so no answer would count.
-            known = recorded.get(ref, ()) if ref in self._gates and ref not in self._problems else ()
-            requests = self._requests(head, known, lambda ref=ref: spec().gate(ref))  # type: ignore[misc]
+            requests = self._requests(ref, head, lambda ref=ref: spec().gate(ref))  # type: ignore[misc]
             refs.append(_ref_status(ref, head, requests))
             if ref != LATEST or ref in self._problems:
                 lines.append(self._line(ref, heads, requests))
         proposed, changed_since = self._policy_changes(adoption, heads.get(LATEST))
-        policy_requests = self._policy_requests(adoption, recorded.get(POLICY_TARGET, ())) if adoption else []
+        policy_requests = self._policy_requests(adoption) if adoption else []
         is_proposed = bool(proposed) and not changed_since
         of_policy = policy_line(self._dataset, policy_requests, self._policy.get("owners", {}), is_proposed=is_proposed)
         return DatasetStatus(
@@ -213,7 +211,9 @@ class _DatasetReader:
         # Nothing is at the gate below: `latest` is proposed only where the gate was asked about it.
         if source_head is None and newest and target in self._decision_numbers(newest.entry.digest):
             source_head = newest
-        source = source_head.move if source_head else None
+        # What the gate below took back goes no further.
+        is_sound = source_head and source_head.entry.digest not in source_head.withdrawals
+        source = source_head.move if source_head and is_sound else None
         problem, accepted, record = "", None, None
         try:
             accepted = self._acceptance(target, head) if head else None
@@ -273,19 +273,15 @@ class _DatasetReader:
             self._numbers[digest] = self._catalog.decision_numbers(self._dataset, digest)
         return self._numbers[digest]
 
-    def _recorded_requests(self) -> dict[str, list[RecordedRequest]]:
-        """The requests of each target, the newest first."""
-        by_target: dict[str, list[RecordedRequest]] = {}
-        for recorded in reversed(self._catalog.recorded_requests(self._dataset)):
-            by_target.setdefault(recorded.target, []).append(recorded)
-        return by_target
-
-    def _requests(
-        self, head: RefHead | None, recorded: Sequence[RecordedRequest], gate: Callable[[], Gate]
-    ) -> list[RequestState]:
+    def _requests(self, target: str, head: RefHead | None, gate: Callable[[], Gate]) -> list[RequestState]:
         """The requests for a target that can still be answered, the newest of each version and policy first."""
+        # Without a gate no version can be promoted, so no answer would count.
+        if target in self._problems or not _asks_for_approval(self._gates, target):
+            return []
         states: dict[tuple[str, str], RequestState] = {}
-        for record in _since(recorded, head.move.at if head else "")[:REQUESTS]:
+        # The target's move ended all requests before it.
+        since = moment(head.move.at) - CLOCKS_DIFFER if head else None
+        for record in self._catalog.recorded_requests(self._dataset, target, since)[:REQUESTS]:
             request = self._catalog.load_request(record)
             about = (request.digest, request.policy)
             named, moves = (head.entry.digest, head.entry.seq) if head else ("", 0)
@@ -315,15 +311,15 @@ class _DatasetReader:
             lapsed_at(self._workspace, request) if record.waits else "",
         )
 
-    def _policy_requests(self, adoption: PolicyEntry, recorded: Sequence[RecordedRequest]) -> list[RequestState]:
+    def _policy_requests(self, adoption: PolicyEntry) -> list[RequestState]:
         """The requests to replace the policy in force, the oldest first. An adoption ends all earlier ones."""
+        if rule_of(adoption.policy) is None:
+            return []  # nobody has to be asked
         states = []
-        for record in reversed(_since(recorded, adoption.at)[:REQUESTS]):
+        since = moment(adoption.at) - CLOCKS_DIFFER
+        for record in reversed(self._catalog.recorded_requests(self._dataset, POLICY_TARGET, since)[:REQUESTS]):
             request = self._catalog.load_request(record)
             if request.after != adoption.seq:
-                continue
-            if rule_of(adoption.policy) is None:
-                states.append(RequestState(request))
                 continue
             answers = self._catalog.approvals(request) if record.answers else []
             agreed = agreement(adoption.policy, request, answers)
@@ -359,15 +355,20 @@ def _ref_status(ref: str, head: RefHead | None, requests: Sequence[RequestState]
     return RefStatus(ref, head.entry.digest, head.move.at, str(head.move.who), waits)
 
 
-def _since(recorded: Sequence[RecordedRequest], at: str) -> Sequence[RecordedRequest]:
-    """The requests since a moment, and those of nodes whose clocks may be behind. Earlier ones ended then."""
-    if not at:
-        return recorded
-    begin = f"{moment(at) - CLOCKS_DIFFER:{REQUEST_TIME}}"
-    return [record for record in recorded if record.id >= begin]
-
-
 def _extends(gate: object) -> str:
     """The gate below of a gate as a policy has it; empty when it extends none."""
     below = gate.get("extends") if isinstance(gate, Mapping) else None
     return below if isinstance(below, str) else ""
+
+
+def _asks_for_approval(gates: Mapping[str, Any], target: str) -> bool:
+    """Whether a gate, or one that it extends, requires an approval."""
+    seen: set[str] = set()
+    while target in gates and target not in seen:
+        seen.add(target)
+        gate = gates[target]
+        required = gate.get("require", ()) if isinstance(gate, Mapping) else ()
+        if any(check == APPROVAL or (isinstance(check, Mapping) and APPROVAL in check) for check in required):
+            return True
+        target = _extends(gate)
+    return False

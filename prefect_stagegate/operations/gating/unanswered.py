@@ -8,11 +8,10 @@ from prefect_stagegate.operations.address import ResolvedVersion
 from prefect_stagegate.operations.gating.context import build_context
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.readiness import CHECKS, plan_checks, run_check
+from prefect_stagegate.readiness.checks.approval import APPROVAL
 from prefect_stagegate.readiness.context import CheckContext
 from prefect_stagegate.readiness.gate import State
 from prefect_stagegate.spec import Gate
-
-APPROVAL = "approval"
 
 
 def why_not_promoted(workspace: Workspace, version: ResolvedVersion, gate: Gate, decision: Decision) -> StagegateError:

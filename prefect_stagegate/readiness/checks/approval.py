@@ -21,6 +21,8 @@ from prefect_stagegate.readiness.wording import listed
 from prefect_stagegate.spec.models import Owner
 from prefect_stagegate.units import count_text, digest_text
 
+APPROVAL = "approval"
+"""The name of the check."""
 ANYBODY = "anybody"
 ANSWER_PAYLOAD = "application/vnd.prefect-stagegate.answer+json"
 """The payload type of signed answers in DSSE envelopes."""
@@ -56,7 +58,7 @@ class ApprovalParameters(Parameters):
 
 
 @check(
-    "approval",
+    APPROVAL,
     owner="governance",
     binds=("target", "policy", "owners", "answers"),
     renewal=Renewal.SETTLED,

@@ -25,7 +25,7 @@ from prefect_stagegate.operations.fleet.barrier import FleetResult
 from prefect_stagegate.readiness.orchestration import live_workers
 from tests.support.fleet import FleetNode, wait_for
 from tests.support.scenario import Scenario, dataset_name
-from tests.support.told import artifact
+from tests.support.told import artifact, events_about
 
 pytestmark = [pytest.mark.system, pytest.mark.usefixtures("prefect_server"), pytest.mark.timeout(900)]
 
@@ -106,6 +106,9 @@ def test_node_whose_worker_is_killed_is_named_and_moves_no_ref(pool: Pool, scena
         assert (state.name, state.is_failed()) == ("Fleet not ready", True)
         assert "node-d: lost: its worker in the pool gpus is gone: its last heartbeat was at" in (state.message or "")
         assert pool.nodes["node-a"].ref(scenario.dataset, "pilot") is None
+        told = events_about(f"stagegate.dataset.{scenario.dataset}", 1)[-1]
+        assert (told["event"], told["resource"]["stagegate.target"]) == ("stagegate.fleet.incomplete", "pilot")
+        assert [(node["node"], node["outcome"]) for node in told["payload"]["nodes"]] == [("node-d", "lost")]
         runs = runs_of("node-d")
         assert [run.state.type for run in runs if run.state] == [StateType.CANCELLED]
 
