@@ -174,11 +174,11 @@ class _HangingRecords(CountedRecords):
 
     hangs = False
 
-    def keys(self, prefix: str) -> Iterator[str]:
+    def keys(self, prefix: str, after: str = "") -> Iterator[str]:
         """List, or wait."""
         if self.hangs:
             time.sleep(3)
-        return super().keys(prefix)
+        return super().keys(prefix, after)
 
 
 def test_slow_store_costs_one_page_its_time_and_no_other(scenario: Scenario, monkeypatch: pytest.MonkeyPatch) -> None:

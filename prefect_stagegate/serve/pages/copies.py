@@ -10,7 +10,7 @@ The catalog's own code reads through it, so pages check and say what commands ch
 from __future__ import annotations
 
 import threading
-from bisect import bisect_left
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import NoReturn
@@ -76,13 +76,14 @@ class CopiedRecords:
         """Refuse to write."""
         self.create(key, data)
 
-    def keys(self, prefix: str) -> Iterator[str]:
-        """The keys of records below `prefix`, which ends with a slash, sorted."""
+    def keys(self, prefix: str, after: str = "") -> Iterator[str]:
+        """The keys of records below `prefix`, which ends with a slash, sorted; with `after`, those that sort after it."""
         if not dataset_of(prefix):
-            return self._records.keys(prefix)
+            return self._records.keys(prefix, after)
         keys = self._listing(dataset_of(prefix))
+        begin = max(bisect_left(keys, prefix), bisect_right(keys, after))
         # "0" is the character after the slash.
-        return iter(keys[bisect_left(keys, prefix) : bisect_left(keys, f"{prefix[:-1]}0")])
+        return iter(keys[begin : bisect_left(keys, f"{prefix[:-1]}0")])
 
     def folders(self, prefix: str) -> list[str]:
         """The names directly below `prefix` that hold records, sorted."""
