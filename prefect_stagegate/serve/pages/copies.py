@@ -77,7 +77,7 @@ class CopiedRecords:
         self.create(key, data)
 
     def keys(self, prefix: str, after: str = "") -> Iterator[str]:
-        """The keys of records below `prefix`, which ends with a slash, sorted; with `after`, those that sort after it."""
+        """The keys below `prefix`, which ends with a slash, sorted; with `after`, those that sort after it."""
         if not dataset_of(prefix):
             return self._records.keys(prefix, after)
         keys = self._listing(dataset_of(prefix))
