@@ -154,6 +154,8 @@ def test_copies_list_as_the_store_does() -> None:
         *("datasets/things/refs/", "datasets/none/", "datasets/things/evidence/", "datasets/things-2/"),
     ):
         assert list(copies.keys(prefix)) == list(store.keys(prefix))
+        after = f"datasets/things/evidence/{HEX}/00000001.json"
+        assert list(copies.keys(prefix, after)) == list(store.keys(prefix, after))
         assert copies.folders(prefix) == store.folders(prefix)
     assert copies.folders("datasets/") == ["things", "things-2"]
 

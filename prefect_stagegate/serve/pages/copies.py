@@ -77,13 +77,13 @@ class CopiedRecords:
         self.create(key, data)
 
     def keys(self, prefix: str, after: str = "") -> Iterator[str]:
-        """The keys of records below `prefix`, which ends with a slash, sorted; with `after`, only those behind it."""
+        """The keys below `prefix`, which ends with a slash, sorted; with `after`, those that sort after it."""
         if not dataset_of(prefix):
             return self._records.keys(prefix, after)
         keys = self._listing(dataset_of(prefix))
+        begin = max(bisect_left(keys, prefix), bisect_right(keys, after))
         # "0" is the character after the slash.
-        first = max(bisect_left(keys, prefix), bisect_right(keys, after))
-        return iter(keys[first : bisect_left(keys, f"{prefix[:-1]}0")])
+        return iter(keys[begin : bisect_left(keys, f"{prefix[:-1]}0")])
 
     def folders(self, prefix: str) -> list[str]:
         """The names directly below `prefix` that hold records, sorted."""
