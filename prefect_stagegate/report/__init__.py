@@ -20,7 +20,7 @@ from prefect_stagegate.report.next_steps import Turn, reason_of
 from prefect_stagegate.report.past_events import PastEvent
 from prefect_stagegate.report.proposal import Proposal, proposal_page
 from prefect_stagegate.report.ready import Candidate, Readiness, ready_page, ready_text
-from prefect_stagegate.report.rows import Row, Standing
+from prefect_stagegate.report.rows import Person, Row, Standing
 from prefect_stagegate.report.rubric import rubric_lines, rubric_of
 from prefect_stagegate.report.summary import moved_page, to_artifact, to_summary
 from prefect_stagegate.report.tables import TableFigures, table_figures
@@ -33,6 +33,7 @@ __all__ = [
     "CoveredGroup",
     "FileTotals",
     "PastEvent",
+    "Person",
     "Proposal",
     "Readiness",
     "Report",

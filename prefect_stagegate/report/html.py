@@ -120,7 +120,7 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.tests["command"] = is_command
-    environment.filters.update(href=_href, spans=spans, time=time_text, rows=rows_text)
+    environment.filters.update(href=link_of, spans=spans, time=time_text, rows=rows_text)
     environment.filters.update(refused=refused_text, seconds=seconds_text, verdict=verdict_text)
     environment.filters.update(table=table_text, group=group_text, basis=basis_text, digest=digest_text)
     environment.filters.update(transfer=transfer_text, bottleneck=bottleneck_text, cells=traffic_cells)
@@ -134,7 +134,7 @@ def _bytes(size: int | None) -> str:
     return "" if size is None else bytes_text(size)
 
 
-def _href(text: str) -> str:
+def link_of(text: str) -> str:
     """The link of a contact or runbook; empty for anything but a web or mail address."""
     if text.lower().startswith(("https://", "http://")):
         return text
