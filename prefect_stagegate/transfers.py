@@ -13,7 +13,7 @@ BUCKETS = 60
 PLACES = 50
 """Sources, mirrors and nodes that are recorded, those with the most bytes first; the others are counted."""
 NAME = 1000
-"""Characters of a place's name, at most."""
+"""Characters of a place's name that are recorded, at most; their escapes may have ten times as many."""
 MOST = 1e18
 """No measurement reaches it."""
 FIRST_WIDTH = 0.25
@@ -67,7 +67,7 @@ class TransferRecord:
         counts = (self.fetched, self.resumed, self.retries, self.more_places, *self.throughput)
         places = [number for place in self.traffic for number in (place.objects, place.bytes)]
         is_small = len(self.throughput) <= BUCKETS and len(self.traffic) <= PLACES
-        has_names = all(len(place.name) <= NAME for place in self.traffic)
+        has_names = all(len(place.name) <= 10 * NAME for place in self.traffic)
         if not (is_small and has_names and all(0 <= number < MOST for number in (*times, *counts, *places))):
             raise ValueError("no staging measures this")
 

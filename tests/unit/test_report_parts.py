@@ -19,7 +19,7 @@ from prefect_stagegate.report.marks import markdown_table
 from prefect_stagegate.report.rows import Row
 from prefect_stagegate.report.traffic import bottleneck_text, throughput_path, transfer_text
 from prefect_stagegate.report.trimming import DETAILS, MOST_BYTES, trimmed
-from prefect_stagegate.transfers import BUCKETS, FIRST_WIDTH, Throughput
+from prefect_stagegate.transfers import BUCKETS, FIRST_WIDTH, NAME, Throughput
 from tests.support.reports import TRANSFER, a_decision, large, profile, samples
 from tests.unit.test_report import HOSTILE
 
@@ -133,6 +133,13 @@ def test_record_of_zeros_is_shown() -> None:
     assert transfer_text(replace(nothing, retries=0, backoff=0)) == "0 B in 0.0 s (0 B/s)"
     assert throughput_path(nothing) == "M0 60V60Z"
     assert "Transfer" in to_html(replace(REFUSED, transfer=nothing))
+
+
+def test_places_of_control_characters_are_shown() -> None:
+    odd = replace(TRANSFER, traffic=(replace(TRANSFER.traffic[0], name="\U00100000" * NAME),))
+    for written in (to_html(replace(REFUSED, transfer=odd)), to_artifact(replace(REFUSED, transfer=odd))):
+        assert "U00100000" in written
+        assert "\U00100000" not in written
 
 
 # ── all parts in all formats ────────────────────────────────────────────────────────────────────────────────────────
