@@ -10,6 +10,12 @@ Tier = Literal["source", "mirror", "peer", "cache"]
 Bottleneck = Literal["network", "hashing", "disk"]
 BUCKETS = 60
 """Intervals of time whose bytes are counted, at most."""
+PLACES = 50
+"""Sources, mirrors and nodes that are recorded, those with the most bytes first; the others are counted."""
+NAME = 1000
+"""Characters of a place's name that are recorded, at most; their escapes may have ten times as many."""
+MOST = 1e18
+"""No measurement reaches it."""
 FIRST_WIDTH = 0.25
 """Seconds of the first intervals. They are joined in pairs when there would be more than `BUCKETS`."""
 
@@ -54,6 +60,16 @@ class TransferRecord:
     """Seconds of each interval of `throughput`."""
     throughput: tuple[int, ...]
     """Bytes that came over the wire in each interval."""
+
+    def __post_init__(self) -> None:
+        """Refuse what no staging measures, since a record in the catalog may be anybody's."""
+        times = (self.seconds, self.network, self.hashing, self.disk, self.backoff, self.width)
+        counts = (self.fetched, self.resumed, self.retries, self.more_places, *self.throughput)
+        places = [number for place in self.traffic for number in (place.objects, place.bytes)]
+        is_small = len(self.throughput) <= BUCKETS and len(self.traffic) <= PLACES
+        has_names = all(len(place.name) <= 10 * NAME for place in self.traffic)
+        if not (is_small and has_names and all(0 <= number < MOST for number in (*times, *counts, *places))):
+            raise ValueError("no staging measures this")
 
     @property
     def rate(self) -> float:

@@ -33,19 +33,9 @@ from prefect_stagegate.report.traffic import (
 from prefect_stagegate.report.traffic import (
     WIDTH as THROUGHPUT_WIDTH,
 )
-from prefect_stagegate.report.trimming import Detail, trimmed
+from prefect_stagegate.report.trimming import fitted
 from prefect_stagegate.units import bytes_text, digest_text
 
-MOST_BYTES = 300_000
-"""Size of a page, at most. A report that exceeds it is shown with less detail."""
-DETAILS = (
-    Detail(findings=200, text=2000, results=200, columns=100, files=100),
-    Detail(findings=100, text=600, results=100, columns=60, files=50),
-    Detail(findings=40, text=240, results=40, columns=30, files=20),
-    Detail(findings=10, text=100, results=10, columns=10, files=5),
-    Detail(findings=0, text=60, results=0, columns=0, files=0),
-)
-"""How much a page shows, the most first."""
 LONG = 100
 """Checks, findings and results above which a page is long: its parts are laid out as they are scrolled to."""
 _MAIL = re.compile(r"[\w.+-]+@[\w-]+(\.[\w-]+)+")
@@ -56,16 +46,9 @@ def to_html(report: Report) -> str:
     """Lay the report out as a page for screens, phones and printers, in light and dark colours.
 
     All text in it is escaped, since file names and error messages come from whoever wrote the data. The page has at
-    most `MOST_BYTES`, as far as leaving out details goes.
+    most 300 kB, as far as leaving out details goes.
     """
-    report = without_repeats(report)
-    page = ""
-    for detail in DETAILS:
-        # Trimmed first: looking at each character of what is not shown would take long.
-        page = _page(legible(trimmed(report, detail)))
-        if len(page.encode()) <= MOST_BYTES:
-            break
-    return page
+    return fitted(without_repeats(report), lambda fitting: _page(legible(fitting)))
 
 
 def _page(report: Report) -> str:

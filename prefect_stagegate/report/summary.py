@@ -11,6 +11,7 @@ from prefect_stagegate.report.marks import code, link, plain, step
 from prefect_stagegate.report.model import Report, legible, without_repeats
 from prefect_stagegate.report.next_steps import is_command
 from prefect_stagegate.report.rows import Row, Standing
+from prefect_stagegate.report.trimming import fitted
 from prefect_stagegate.units import count_text, digest_text
 
 DEFECTS = 3
@@ -28,8 +29,8 @@ _MARKS = {
 
 
 def to_artifact(report: Report, links: Mapping[str, str] | None = None) -> str:
-    """The decision as a run shows it: the summary on the first screen, and everything else below."""
-    return f"{to_summary(report, links)}\n---\n\n{details(report)}"
+    """The decision as a run shows it: the summary on the first screen, and everything else below, in 300 kB at most."""
+    return fitted(report, lambda fitting: f"{to_summary(fitting, links)}\n---\n\n{details(fitting)}")
 
 
 def to_summary(report: Report, links: Mapping[str, str] | None = None) -> str:
@@ -69,7 +70,9 @@ def moved_page(moved: Promotion, report: Report | None = None) -> str:
         parts.append(f"**To go back:** {code(f'stagegate rollback {ref} --reason TEXT')}")
     parts.append(f"Version {code(moved.digest)}.")
     page = "\n\n".join(parts) + "\n"
-    return f"{page}\n---\n\n## The decision that accepted it\n\n{details(report)}" if report else page
+    if report is None:
+        return page
+    return fitted(report, lambda fitting: f"{page}\n---\n\n## The decision that accepted it\n\n{details(fitting)}")
 
 
 def _defect(row: Row) -> str:

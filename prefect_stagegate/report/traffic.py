@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from prefect_stagegate.report.expectations import LONGEST
+from prefect_stagegate.report.legible import shortened
 from prefect_stagegate.transfers import Bottleneck, Traffic, TransferRecord
 from prefect_stagegate.units import bytes_text, count_text
 
@@ -30,7 +32,7 @@ def bottleneck_text(transfer: TransferRecord) -> str:
 
 def traffic_cells(traffic: Traffic) -> tuple[str, ...]:
     """The texts below `HEAD`."""
-    return (TIERS[traffic.tier], traffic.name, f"{traffic.objects:,}", bytes_text(traffic.bytes))
+    return (TIERS[traffic.tier], shortened(traffic.name, LONGEST), f"{traffic.objects:,}", bytes_text(traffic.bytes))
 
 
 def throughput_path(transfer: TransferRecord) -> str:

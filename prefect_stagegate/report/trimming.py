@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from prefect_stagegate.model import ExpectationResult, Finding
+from prefect_stagegate.report.changes import VersionChanges
 from prefect_stagegate.report.coverage import CoveredGroup, TableCoverage
 from prefect_stagegate.report.legible import shortened
 from prefect_stagegate.report.model import Report
 from prefect_stagegate.report.next_steps import is_command
 from prefect_stagegate.report.rows import Row
-from prefect_stagegate.report.tables import TableFigures
+from prefect_stagegate.report.tables import ColumnFigures, TableFigures
 
 COMMAND = 1000
 """Characters of a command, which a shorter one would make wrong."""
@@ -33,6 +34,29 @@ class Detail:
     """Files that changed; and lines of files that were read."""
 
 
+MOST_BYTES = 300_000
+"""Size of a page, at most. A report that exceeds it is shown with less detail."""
+DETAILS = (
+    Detail(findings=200, text=2000, results=200, columns=100, files=100),
+    Detail(findings=100, text=600, results=100, columns=60, files=50),
+    Detail(findings=40, text=240, results=40, columns=30, files=20),
+    Detail(findings=10, text=100, results=10, columns=10, files=5),
+    Detail(findings=0, text=60, results=0, columns=0, files=0),
+)
+"""How much a page shows, the most first."""
+
+
+def fitted(report: Report, write: Callable[[Report], str]) -> str:
+    """Write a report with the most detail that fits `MOST_BYTES`; with the least where none does."""
+    page = ""
+    for detail in DETAILS:
+        page = write(trimmed(report, detail))
+        # Lone surrogates stand for bytes of names that aren't UTF-8.
+        if len(page.encode(errors="surrogatepass")) <= MOST_BYTES:
+            break
+    return page
+
+
 def trimmed(report: Report, detail: Detail) -> Report:
     """The report without what exceeds the detail; what is left out is counted."""
     return replace(
@@ -41,9 +65,9 @@ def trimmed(report: Report, detail: Detail) -> Report:
         steps=tuple(_step(step, detail) for step in report.steps),
         notes=tuple(shortened(note, detail.text) for note in report.notes),
         rows=tuple(_rows(report.rows, detail)),
-        profiles=tuple(_tables(report.profiles, detail.columns)),
+        profiles=tuple(_tables(report.profiles, detail)),
         coverage=tuple(_coverage(report.coverage, detail.files)),
-        changes=report.changes and replace(report.changes, listed=report.changes.listed[: detail.files]),
+        changes=report.changes and _changes(report.changes, detail),
         past=tuple(replace(event, why=shortened(event.why, detail.text)) for event in report.past),
     )
 
@@ -76,6 +100,7 @@ def _finding(finding: Finding, detail: Detail) -> Finding:
 def _result(result: ExpectationResult, detail: Detail) -> ExpectationResult:
     return replace(
         result,
+        column=shortened(result.column, detail.text),
         expectation=shortened(result.expectation, detail.text),
         observed=shortened(result.observed, detail.text),
     )
@@ -85,11 +110,39 @@ def _step(step: str, detail: Detail) -> str:
     return shortened(step, COMMAND if is_command(step) else detail.text)
 
 
-def _tables(tables: Sequence[TableFigures], columns: int) -> Iterator[TableFigures]:
+def _tables(tables: Sequence[TableFigures], detail: Detail) -> Iterator[TableFigures]:
+    columns = detail.columns
     for table in tables:
-        shown = table.columns[:columns]
+        shown = tuple(_column(column, detail) for column in table.columns[:columns])
         yield replace(table, columns=shown, more=table.more + len(table.columns) - len(shown))
         columns -= len(shown)
+
+
+def _column(column: ColumnFigures, detail: Detail) -> ColumnFigures:
+    return replace(
+        column,
+        name=shortened(column.name, detail.text),
+        type=shortened(column.type, detail.text),
+        span=shortened(column.span, detail.text),
+        span_before=shortened(column.span_before, detail.text),
+    )
+
+
+def _changes(changes: VersionChanges, detail: Detail) -> VersionChanges:
+    tables = tuple(
+        replace(
+            table,
+            added=_columns(table.added, detail),
+            removed=_columns(table.removed, detail),
+            retyped=_columns(table.retyped, detail),
+        )
+        for table in changes.tables
+    )
+    return replace(changes, listed=changes.listed[: detail.files], tables=tables)
+
+
+def _columns(names: Sequence[str], detail: Detail) -> tuple[str, ...]:
+    return tuple(shortened(name, detail.text) for name in names)
 
 
 def _coverage(tables: Sequence[TableCoverage], lines: int) -> Iterator[TableCoverage]:

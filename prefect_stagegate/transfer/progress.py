@@ -142,9 +142,14 @@ class TransferStats:
             self.resumed += size
 
     @property
+    def from_peers(self) -> dict[str, int]:
+        """Of the fetched bytes, those that each other node of the site sent, by its name."""
+        return {name: size for (tier, name), (_, size) in self.places.items() if tier == "peer"}
+
+    @property
     def peers(self) -> tuple[PeerTraffic, ...]:
         """What each other node of the site sent, and which of them failed; sorted by name."""
-        sent = {name: size for (tier, name), (_, size) in self.places.items() if tier == "peer"}
+        sent = self.from_peers
         names = sorted(sent.keys() | self.dropped_peers.keys())
         return tuple(PeerTraffic(name, sent.get(name, 0), self.dropped_peers.get(name, "")) for name in names)
 

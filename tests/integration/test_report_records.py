@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -93,10 +95,14 @@ def test_past_has_moves_and_earlier_decisions(things: Scenario) -> None:
         assert "History of pilot" in written
 
 
-def test_damaged_record_costs_its_part_of_the_report_only(things: Scenario, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("values", [{"seconds": -1}, {"fetched": 10**400}, {"throughput": [1] * 10_000}, {"at": 1}])
+def test_damaged_record_costs_its_part_of_the_report_only(
+    things: Scenario, caplog: pytest.LogCaptureFixture, values: dict[str, Any]
+) -> None:
     things.deliver("day\n1\n")
-    (record,) = (things.folder / "catalog").glob("datasets/things/transfers/*.json")
-    record.write_text('{"dataset": "things", "values": {"at": 1}}')
+    (file,) = (things.folder / "catalog").glob("datasets/things/transfers/*.json")
+    record = json.loads(file.read_text())
+    file.write_text(json.dumps({**record, "values": {**record["values"], **values}}))
 
     damaged = report(things)
 

@@ -15,12 +15,11 @@ from prefect_stagegate.manifest import diff
 from prefect_stagegate.model import Entry, Outcome
 from prefect_stagegate.report import VersionChanges, count_changes, to_artifact, to_html, to_json, to_markdown
 from prefect_stagegate.report.changes import COLUMNS, LISTED, table_change, table_change_text
-from prefect_stagegate.report.html import DETAILS, MOST_BYTES
 from prefect_stagegate.report.marks import markdown_table
 from prefect_stagegate.report.rows import Row
 from prefect_stagegate.report.traffic import bottleneck_text, throughput_path, transfer_text
-from prefect_stagegate.report.trimming import trimmed
-from prefect_stagegate.transfers import BUCKETS, FIRST_WIDTH, Throughput
+from prefect_stagegate.report.trimming import DETAILS, MOST_BYTES, trimmed
+from prefect_stagegate.transfers import BUCKETS, FIRST_WIDTH, NAME, Throughput
 from tests.support.reports import TRANSFER, a_decision, large, profile, samples
 from tests.unit.test_report import HOSTILE
 
@@ -136,6 +135,13 @@ def test_record_of_zeros_is_shown() -> None:
     assert "Transfer" in to_html(replace(REFUSED, transfer=nothing))
 
 
+def test_places_of_control_characters_are_shown() -> None:
+    odd = replace(TRANSFER, traffic=(replace(TRANSFER.traffic[0], name="\U00100000" * NAME),))
+    for written in (to_html(replace(REFUSED, transfer=odd)), to_artifact(replace(REFUSED, transfer=odd))):
+        assert "U00100000" in written
+        assert "\U00100000" not in written
+
+
 # ── all parts in all formats ────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -221,10 +227,16 @@ def test_report_of_10000_files_and_60_checks_is_small() -> None:
 def test_page_stays_small_whatever_checks_write() -> None:
     rows = tuple(replace(row, summary="<&>" * 5000, results=()) for row in LARGEST.rows)
     huge = tuple(replace(row, findings=tuple(replace(f, problem="é" * 4_000) for f in row.findings)) for row in rows)
-    page = to_html(replace(LARGEST, rows=huge))
-    assert len(page.encode()) <= MOST_BYTES
-    assert all(row.check in page for row in LARGEST.rows)
-    assert "stagegate check nycflights@latest --gate production" in page
+    table, changes = LARGEST.profiles[0], LARGEST.changes
+    assert changes
+    name = "x" * 100_000  # Parquet permits it
+    wide = replace(table, columns=tuple(replace(column, name=name, type=name) for column in table.columns))
+    gone = replace(changes, tables=(replace(changes.tables[0], removed=(name,) * COLUMNS),))
+    hostile = replace(LARGEST, rows=huge, profiles=(wide,), changes=gone)
+    for page in (to_html(hostile), to_artifact(hostile)):
+        assert len(page.encode()) <= MOST_BYTES
+        assert all(row.check in page for row in LARGEST.rows)
+        assert "stagegate check nycflights@latest --gate production" in page
 
 
 def test_trimming_counts_what_it_leaves_out() -> None:

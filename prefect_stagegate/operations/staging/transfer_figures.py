@@ -8,10 +8,7 @@ from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.errors import CatalogError
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.transfer import TransferStats
-from prefect_stagegate.transfers import Traffic, TransferRecord
-
-PLACES = 50
-"""Sources, mirrors and nodes that are recorded, those with the most bytes first; the others are counted."""
+from prefect_stagegate.transfers import NAME, PLACES, Traffic, TransferRecord
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +27,7 @@ def keep_transfer(workspace: Workspace, dataset: str, digest: str, stats: Transf
 
 
 def _record(workspace: Workspace, stats: TransferStats) -> TransferRecord:
-    traffic = [Traffic(tier, name, objects, size) for (tier, name), (objects, size) in stats.places.items()]
+    traffic = [Traffic(tier, name[:NAME], objects, size) for (tier, name), (objects, size) in stats.places.items()]
     traffic.sort(key=lambda place: (-place.bytes, place.name))
     return TransferRecord(
         at=stamp(now()),
