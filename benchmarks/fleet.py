@@ -58,8 +58,6 @@ class Figures:
     """The coordinator's CPU seconds, without imports."""
     server_cpu: float
     """CPU seconds of Prefect's server."""
-    memory: int
-    """The coordinator's peak, in bytes."""
     agent: float
     """Catalog requests of a round of a node's agent."""
     load: float
@@ -73,8 +71,6 @@ class Figures:
 
 def coordinate(nodes: int) -> None:
     """Stage the fleet, and print what it took. Runs in a process of its own."""
-    import resource
-
     from prefect_stagegate.flows import stage_fleet
 
     pool = f"simulated-{nodes}"
@@ -85,7 +81,6 @@ def coordinate(nodes: int) -> None:
         "ready": len(result.ready),
         "seconds": time.monotonic() - begun,
         "cpu": time.process_time() - before,
-        "memory": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10,
     }
     print(json.dumps(figures))
 
@@ -182,7 +177,6 @@ class Bench:
                 taken["seconds"],
                 taken["cpu"],
                 busy,
-                taken["memory"],
                 simulated.round_of_an_agent(lambda: self._of_nodes.requests),
                 load,
                 {name: self._command(*name.split()) for name in ("nodes", f"where {DATASET}@{TARGET}")},
@@ -229,7 +223,7 @@ def section(rows: list[Figures]) -> str:
         "the seconds are the simulation's."
     )
     fleets = _table(
-        "nodes | ready | API calls of the coordinator | a node | its CPU s | ms a node | peak memory MB | "
+        "nodes | ready | API calls of the coordinator | a node | its CPU s | ms a node | "
         "catalog requests of the coordinator a node | of each node | seconds to the barrier | to the end | "
         "CPU ms of Prefect's server a node | load average",
         [
@@ -240,7 +234,6 @@ def section(rows: list[Figures]) -> str:
                 f"{row.calls.total() / row.nodes:.2f}",
                 f"{row.cpu:.1f}",
                 f"{1000 * row.cpu / row.nodes:.1f}",
-                f"{row.memory / 1e6:.0f}",
                 f"{row.coordinator_requests / row.nodes:.2f}",
                 f"{row.node_requests / row.nodes:.1f}",
                 f"{row.barrier:.0f}",
