@@ -4,23 +4,21 @@ from __future__ import annotations
 
 from prefect_stagegate.model import Validation
 from prefect_stagegate.report.expectations import by_table, read_results
-from prefect_stagegate.report.legible import legible_text
+from prefect_stagegate.report.legible import legible_text, shortened
 from prefect_stagegate.report.markdown import expectation_tables
 from prefect_stagegate.report.marks import code, markdown_table, plain
 
-FINDINGS = 50
-"""Findings that are listed, since Prefect refuses artifacts above a size."""
+FINDINGS, TEXT = 50, 1000
+"""Findings that are listed, and characters of a text, since Prefect refuses artifacts above a size."""
 
 
 def validation_page(validation: Validation) -> str:
     """Whether the version keeps its contract, each check, what was found, and the recorded results of expectations."""
     verdict = "keeps its contract" if validation.passed else "does not keep its contract"
     mark, trial = "✅" if validation.passed else "❌", "Trial: " if validation.is_trial else ""
-    checks = (
-        (code(item.check), item.outcome.value, plain(legible_text(item.full_summary))) for item in validation.evidence
-    )
+    checks = ((code(item.check), item.outcome.value, plain(_text(item.full_summary))) for item in validation.evidence)
     findings = [
-        (code(legible_text(finding.subject)), plain(legible_text(finding.problem)))
+        (code(_text(finding.subject)), plain(_text(finding.problem)))
         for item in validation.evidence
         for finding in item.findings
     ]
@@ -35,3 +33,7 @@ def validation_page(validation: Validation) -> str:
         *(legible_text(part) for part in expectation_tables(by_table(results))),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _text(text: str) -> str:
+    return legible_text(shortened(text, TEXT))
