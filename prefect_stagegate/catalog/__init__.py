@@ -13,6 +13,7 @@
                        readings/<sha256>/<sha256>.json        which validation read which file of a version's table
                        probes.json                            the digests of files that passed a probe
                        fleets/<sha256>.json                   the nodes that fetched one version together last; replaced
+                       transfers/<sha256>.json                what the last staging of a version transferred; replaced
                        decisions/<sha256>/<target>/<seq>.json attestations, accepting or not
                        signatures/<sha256>/<key>.json         DSSE envelopes around an attestation, by its own digest
                        waivers/<sha256>/<target>/<seq>.json   who answers for which failure, and until when

@@ -22,7 +22,7 @@ _OF_A_DATASET = (
     rf"approvals/{_NAME}/{_REQUEST}/waits/[\w-]+\.json",
     rf"refs/{_NAME}/{_NUMBER}",
     rf"policy/{_NUMBER}",
-    rf"(?:proposals|values|parts|fleets)/{_HEX}\.json",
+    rf"(?:proposals|values|parts|fleets|transfers)/{_HEX}\.json",
     rf"(?:profiles|readings)/{_HEX}/{_HEX}\.json",
     r"probes\.json",
 )
