@@ -223,6 +223,15 @@ def test_unreadable_log_is_a_line_of_the_inbox(scenario: InboxScenario) -> None:
 # ── the command ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+def test_missing_spec_hides_no_other_line(scenario: InboxScenario) -> None:
+    version = scenario.deliver("one")
+    (scenario.folder / f"catalog/datasets/things/specs/{version.digest[7:]}").rename(scenario.folder / "gone")
+    unreadable = UnreadableRecords()
+    lines = inbox(status(scenario.node(), "", unreadable), unreadable)
+    assert [line.target for line in lines] == ["pilot", "production"]
+    assert ["No spec is stored beside" in record.problem for record in unreadable.all] == [True]
+
+
 def test_status_exits_by_what_needs_somebody_most(scenario: InboxScenario) -> None:
     scenario.deliver("one")
     assert scenario.run("status") == 4

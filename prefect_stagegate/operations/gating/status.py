@@ -16,7 +16,7 @@ from typing import Any
 from prefect_stagegate.catalog import PolicyEntry, RefEntry, RefHead
 from prefect_stagegate.catalog.approval_records import RecordedRequest
 from prefect_stagegate.clock import moment, now
-from prefect_stagegate.errors import CatalogError
+from prefect_stagegate.errors import CatalogError, CorruptRecord
 from prefect_stagegate.model import LATEST, ApprovalRequest, Decision, PolicyChange
 from prefect_stagegate.nodes import NodeRecord
 from prefect_stagegate.operations.address import policy_within, spec_beside
@@ -44,6 +44,7 @@ from prefect_stagegate.readiness.records.attest import read_decision
 from prefect_stagegate.readiness.run import CLOCKS_DIFFER
 from prefect_stagegate.spec import Gate
 from prefect_stagegate.spec.models import VERSION
+from prefect_stagegate.units import digest_text
 from prefect_stagegate.unreadable import UnreadableRecords
 
 READERS = 16
@@ -336,9 +337,15 @@ class _DatasetReader:
         if latest is None:
             return (), ()
         canonical = self._catalog.spec(self._dataset, latest.entry.digest)
+        if canonical is None:
+            problem = f"No spec is stored beside {self._dataset}@{digest_text(latest.entry.digest)}"
+            self._unreadable.add(
+                CorruptRecord(problem, hint=f"Stage {self._dataset} again from its spec."), self._dataset
+            )
+            return (), ()
         # Reading a spec takes milliseconds, and there is nothing to compare in most.
-        is_same = canonical is not None and adoption and adoption.policy == policy_within(canonical)
-        if is_same and canonical and canonical.get("stagegate") == VERSION:
+        is_same = adoption and adoption.policy == policy_within(canonical)
+        if is_same and canonical.get("stagegate") == VERSION:
             return (), ()
         spec = spec_beside(self._catalog, self._dataset, latest.entry.digest)
         return proposed_changes(self._workspace, spec), changes_since(self._workspace, spec)

@@ -11,7 +11,7 @@ from typing import TypeAlias, TypeVar
 
 from prefect_stagegate.catalog import Catalog, RefAction, RefEntry
 from prefect_stagegate.catalog.records import Records
-from prefect_stagegate.errors import CatalogError, StagegateError, UsageError
+from prefect_stagegate.errors import StagegateError
 from prefect_stagegate.model import LATEST, DecisionOutcome, Evidence
 from prefect_stagegate.nodes import NodeRecord
 from prefect_stagegate.operations.gating.decisions import RecordedDecision, decision_line
@@ -306,12 +306,7 @@ class CatalogView:
         kept: tuple[DatasetStatus, float] | None = self._derived.get(key)
         if kept and time.monotonic() - kept[1] < oldest:
             return kept[0], unreadable
-        known: DatasetStatus | None = None
-        try:
-            known = next(iter(status(self.workspace, dataset, unreadable)), None)
-        except UsageError as error:
-            # As when no spec is stored beside the newest version: the other datasets still have a status.
-            unreadable.add(CatalogError(error.message, hint=error.hint, dataset=dataset))
+        known = next(iter(status(self.workspace, dataset, unreadable)), None)
         if known and not unreadable.all:
             self._derived.put(key, (known, time.monotonic()))
         return known, unreadable

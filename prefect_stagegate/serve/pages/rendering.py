@@ -39,17 +39,17 @@ def style() -> str:
     source, _, _ = loader.get_source(environment, "report.html")
     of_report = source.partition("<style>")[2].partition("</style>")[0]
     # As a template, since the report may include a part of its style from another file.
-    return environment.from_string(of_report).render() + _static("pages.css")
+    return environment.from_string(of_report).render() + _text(_PACKAGE, "static/pages.css")
 
 
 @cache
 def script() -> str:
-    """The one script, which adds buttons that copy commands."""
-    return _static("copy.js")
+    """The one script, which adds buttons that copy commands; reports have the same."""
+    return _text("prefect_stagegate.report", "copy.js")
 
 
-def _static(name: str) -> str:
-    return files(_PACKAGE).joinpath("static", name).read_text(encoding="utf-8")
+def _text(package: str, name: str) -> str:
+    return files(package).joinpath(name).read_text(encoding="utf-8")
 
 
 @cache
