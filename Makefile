@@ -60,7 +60,7 @@ $(KUBERNETES)/.installed: tests/servers/kubernetes/build.sh | $(BIN)/uv
 NEEDED := cc:gcc catatonit:catatonit chromium:chromium ip:iproute2 java:default-jre-headless mkfs.ext4:e2fsprogs mmdebstrap:mmdebstrap mount:mount \
 	nginx:nginx-light node:nodejs npm:npm openssl:openssl \
 	$(or $(lastword $(wildcard /usr/lib/postgresql/*/bin/pg_ctl)),pg_ctl):postgresql \
-	podman:podman promtool:prometheus runc:runc ssh-agent:openssh-client /usr/sbin/sshd:openssh-server strace:strace systemd-analyze:systemd
+	podman:podman prometheus:prometheus prometheus-node-exporter:prometheus-node-exporter promtool:promtool runc:runc ssh-agent:openssh-client /usr/sbin/sshd:openssh-server strace:strace systemd-analyze:systemd
 
 missing: ## list the Debian packages that test-all needs and that are not here
 	@for needed in $(NEEDED); do command -v $${needed%%:*} >/dev/null || echo $${needed##*:}; done
