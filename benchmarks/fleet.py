@@ -208,7 +208,7 @@ class Bench:
 
 
 def _barrier_seconds(calls: list[Call]) -> float:
-    """From the first call that starts runs to the one that starts the second round's."""
+    """Seconds from the first call that starts runs of the first round to that of the second."""
     starts = [call.at for call in calls if call.path.endswith("/create_flow_run/bulk")]
     return starts[len(starts) // 2] - starts[0]
 

@@ -73,7 +73,7 @@ def _id(path: Path) -> str:
 
 
 def _write_id(layout: Layout, name: str, text: str) -> str:
-    """Write an id unless there is one by now, and return the one that is there."""
+    """Create the file with an id; where another process created it first, read its id."""
     scratch = layout.ingest / f"id-{uuid.uuid4().hex}"
     write_file(scratch, text.encode())
     layout.share(scratch, GROUP_FILE)

@@ -57,7 +57,7 @@ class NodeRecords(TypedRecords):
             return [record for record in pool.map(read, names) if record]
 
     def put_fleet(self, dataset: str, digest: str, members: Sequence[FleetMember]) -> None:
-        """Store which nodes fetch a version together, over those that did last."""
+        """Replace the record of the nodes that fetch a version together."""
         self._records.replace(self._fleet_key(dataset, digest), encode(_Fleet(dataset, digest, tuple(members))))
 
     def fleet(self, dataset: str, digest: str) -> tuple[FleetMember, ...]:

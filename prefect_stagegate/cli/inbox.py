@@ -35,7 +35,7 @@ def dataset_texts(status: DatasetStatus, now: datetime) -> Iterator[str]:
 
 
 def inbox_texts(lines: Sequence[InboxLine], now: datetime) -> Iterator[str]:
-    """A table with a row for each line, and below those that wait for somebody: whom, and the command."""
+    """A table of the lines. Below a line that waits for somebody stand the person and the command."""
     if lines:
         yield _row("", "dataset@target", "names", "ends", "held", "since")
     for line in lines:

@@ -141,7 +141,7 @@ def _watch(workspace: Workspace, dataset: str, seconds: int, *, mine: bool) -> N
 
 
 def _redraw(texts: list[str]) -> None:
-    """Print the texts in place of the last ones; one after the other where nobody looks at a screen."""
+    """Print each text: at a terminal it replaces the one before, elsewhere it follows it."""
     if not sys.stdout.isatty():
         print("\n".join([*texts, ""]), flush=True)
         return

@@ -17,7 +17,6 @@ import pytest
 
 from prefect_stagegate.catalog import Catalog
 from prefect_stagegate.catalog.records import open_records
-from prefect_stagegate.cli import main
 from prefect_stagegate.clock import now
 from prefect_stagegate.model import Address, Identity
 from prefect_stagegate.operations.environment import capture_environment
@@ -63,14 +62,6 @@ class InboxScenario(Scenario):
             approve(self.node(INES), THINGS, target, reason="seen")
             check(self.node(), THINGS, target)
         promote(self.node(), THINGS, target)
-
-    def run(self, *words: str, identity: str = ADA.name) -> int:
-        flags = ["--cache", self.on["cache"], "--catalog", self.on["catalog"], "--identity", identity]
-        try:
-            main([*words, *map(str, flags)])
-        except SystemExit as ended:
-            return int(ended.code or 0)
-        return 0
 
 
 @pytest.fixture

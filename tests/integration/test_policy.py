@@ -12,7 +12,6 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from prefect_stagegate.catalog import Catalog, PolicyEntry
-from prefect_stagegate.cli import main
 from prefect_stagegate.errors import CorruptRecord, GateFailed, UnknownRef, UsageError, WaitingForApproval
 from prefect_stagegate.model import Address, DecisionOutcome, Direction, Identity
 from prefect_stagegate.operations.gating.approve import approve, wait
@@ -48,14 +47,6 @@ class PolicyScenario(Scenario):
     def files(self) -> dict[str, bytes]:
         root = self.folder / "catalog"
         return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
-
-    def run(self, *words: str, identity: str = ADA.name) -> int:
-        flags = ["--cache", self.on["cache"], "--catalog", self.on["catalog"], "--identity", identity]
-        try:
-            main([*words, *map(str, flags)])
-        except SystemExit as ended:
-            return int(ended.code or 0)
-        return 0
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
+from prefect_stagegate.cli import main
 from prefect_stagegate.model import Address, DecisionOutcome, Identity, Version
 from prefect_stagegate.operations.gating.approve import approve
 from prefect_stagegate.operations.gating.check import check
@@ -43,6 +44,15 @@ class Scenario:
     def environment(self, **more: str) -> dict[str, str]:
         """Settings that name the cache and the catalog to a command."""
         return {"STAGEGATE_CACHE": str(self.on["cache"]), "STAGEGATE_CATALOG": str(self.on["catalog"]), **more}
+
+    def run(self, *words: str, identity: str = ADA.name) -> int:
+        """Run the command line as somebody; returns its exit code."""
+        flags = ["--cache", self.on["cache"], "--catalog", self.on["catalog"], "--identity", identity]
+        try:
+            main([*words, *map(str, flags)])
+        except SystemExit as ended:
+            return int(ended.code or 0)
+        return 0
 
     def spec(self, **changes: Any) -> dict[str, Any]:
         """The spec, with other keys."""

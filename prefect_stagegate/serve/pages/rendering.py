@@ -8,7 +8,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from jinja2 import BaseLoader, Environment, PackageLoader, StrictUndefined
+from jinja2 import BaseLoader, ChoiceLoader, Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from prefect_stagegate.clock import moment, now, stamp
@@ -56,7 +56,7 @@ def _text(package: str, name: str) -> str:
 def _environment() -> Environment:
     # By default, Jinja escapes nothing and leaves a gap where the template misspells a field.
     environment = Environment(
-        loader=PackageLoader(_PACKAGE),
+        loader=ChoiceLoader([PackageLoader(_PACKAGE), PackageLoader("prefect_stagegate.report", ".")]),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
