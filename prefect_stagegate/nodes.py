@@ -92,6 +92,12 @@ class NodeRecord:
         """What the node holds of a version; None for nothing."""
         return next((held for held in self.versions if (held.dataset, held.digest) == (dataset, digest)), None)
 
+    def refs_to(self, dataset: str, digest: str) -> tuple[str, ...]:
+        """The node's refs of a dataset that name a version, sorted."""
+        prefix = f"{dataset}@"
+        refs = (ref for ref, version in self.refs.items() if ref.startswith(prefix) and version == digest)
+        return tuple(sorted(ref.removeprefix(prefix) for ref in refs))
+
 
 @dataclass(frozen=True, slots=True)
 class FleetMember:
@@ -159,9 +165,7 @@ def placement(record: NodeRecord, dataset: str, digest: str, size: int, now: dat
         state = Placement.PARTIAL
     else:
         state = Placement.ABSENT
-    prefix = f"{dataset}@"
-    names = [ref for ref, version in record.refs.items() if ref.startswith(prefix) and version == digest]
-    refs = tuple(sorted(name.removeprefix(prefix) for name in names))
+    refs = record.refs_to(dataset, digest)
     return NodePlacement(record.name, state, missing, refs, fetching, record.room, record.at)
 
 

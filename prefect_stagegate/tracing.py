@@ -121,15 +121,15 @@ def _provided() -> bool:
         from opentelemetry.sdk.trace import TracerProvider
         from opentelemetry.sdk.trace.export import BatchSpanProcessor
 
-        found = entry_points(group="opentelemetry_traces_exporter", name=_EXPORTERS.get(protocol, ""))
-        exporter = next(iter(found)).load()
+        exporters = entry_points(group="opentelemetry_traces_exporter", name=_EXPORTERS.get(protocol, ""))
+        exporter = next(iter(exporters)).load()
     except (ImportError, StopIteration):
         hint = install_hint("otel")
         log.warning("Spans are not sent: no exporter for the protocol %s is installed. %s", protocol, hint)
         return False
     # What the environment says of the service counts more than our name.
-    named = os.environ.get("OTEL_SERVICE_NAME") or "service.name=" in os.environ.get("OTEL_RESOURCE_ATTRIBUTES", "")
-    provider = TracerProvider(resource=Resource.create({} if named else {"service.name": "stagegate"}))
+    has_name = os.environ.get("OTEL_SERVICE_NAME") or "service.name=" in os.environ.get("OTEL_RESOURCE_ATTRIBUTES", "")
+    provider = TracerProvider(resource=Resource.create({} if has_name else {"service.name": "stagegate"}))
     timeout = {} if any(map(os.environ.get, TIMEOUTS)) else {"timeout": EXPORT_SECONDS}
     provider.add_span_processor(BatchSpanProcessor(exporter(**timeout)))
     trace.set_tracer_provider(provider)

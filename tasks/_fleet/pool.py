@@ -153,11 +153,11 @@ class PoolEngine:
         """The nodes whose runs are gone. Runs are read only where the server has fewer than were started."""
         for batch in _batches(list(self._runs), NAMED):
             count = self._post("/flow_runs/count", {"flow_runs": {"id": {"any_": [str(run) for run in batch]}}})
-            for some in _batches(batch, READ) if count < len(batch) else ():
-                found = self._client.read_flow_runs(
-                    flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=some)), limit=READ
+            for part in _batches(batch, READ) if count < len(batch) else ():
+                runs = self._client.read_flow_runs(
+                    flow_run_filter=FlowRunFilter(id=FlowRunFilterId(any_=part)), limit=READ
                 )
-                for run in set(some) - {run.id for run in found}:
+                for run in set(part) - {run.id for run in runs}:
                     node = self._runs.pop(run)
                     yield node, failed(node, "its flow run was deleted")
 

@@ -157,8 +157,8 @@ def _end_of(evidence: Evidence) -> str:
 
 
 def _proposed(facts: TargetFacts, now: datetime) -> ProposedVersion | None:
-    source, named = facts.source, facts.head.entry.digest if facts.head else ""
-    if source is None or not facts.has_gate or source.digest == named:
+    source, accepted = facts.source, facts.head.entry.digest if facts.head else ""
+    if source is None or not facts.has_gate or source.digest == accepted:
         return None
     withdrawn = facts.head is not None and source.digest in facts.head.withdrawals
     if facts.decision is None:

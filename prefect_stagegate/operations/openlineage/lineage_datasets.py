@@ -120,7 +120,7 @@ def version_datasets(
     tables = []
     for table, table_spec in islice(spec.contract.tables.items(), MOST_TABLES):
         columns = _columns(catalog, spec.dataset, digest, table, table_spec)
-        found = (_result_assertion(result, columns) for result in results if result.table == table)
+        assertions = (_result_assertion(result, columns) for result in results if result.table == table)
         tables.append(
             LineageDataset(
                 whole.name.below("tables", table),
@@ -129,7 +129,7 @@ def version_datasets(
                 _format(table_spec.files),
                 columns,
                 (sources or {}).get(table, ()),
-                assertions=tuple(assertion for assertion in found if assertion),
+                assertions=tuple(assertion for assertion in assertions if assertion),
             )
         )
     return [whole, *tables]
@@ -144,15 +144,15 @@ def table_sources(catalog: Catalog, spec: Spec, digest: str) -> dict[str, tuple[
     names = [source_name(source.url, source.options) for source in spec.sources]
     # Rows of a query or table of a database become files on the way: its columns need not be those of one table.
     copied = [not name.namespace.startswith("postgres:") for name in names]
-    found: dict[str, dict[DatasetName, None]] = {table: {} for table in tables}
+    sources_of: dict[str, dict[DatasetName, None]] = {table: {} for table in tables}
     for number, origin in enumerate(catalog.origins(spec.dataset, digest) if tables else ()):
         if number >= MOST_ORIGINS:
             return {}
         if origin.position < len(names) and copied[origin.position]:
             for table, matches in tables.items():
                 if matches(origin.path):
-                    found[table][names[origin.position]] = None
-    return {table: tuple(sources) for table, sources in found.items() if sources}
+                    sources_of[table][names[origin.position]] = None
+    return {table: tuple(sources) for table, sources in sources_of.items() if sources}
 
 
 def with_source_columns(
@@ -174,10 +174,10 @@ def _columns(catalog: Catalog, dataset: str, digest: str, table: str, spec: Tabl
     except StagegateError:  # a damaged profile: a validation reports it
         profile = None
     if profile:
-        found = {name: column.type for name, column in profile.ordered().items()} | dict(profile.skipped)
+        types = {name: column.type for name, column in profile.ordered().items()} | dict(profile.skipped)
     else:
-        found = dict(spec.columns)
-    return {clean(name): clean(kind) for name, kind in islice(found.items(), MOST_COLUMNS)}
+        types = dict(spec.columns)
+    return {clean(name): clean(kind) for name, kind in islice(types.items(), MOST_COLUMNS)}
 
 
 def _format(pattern: str) -> str:

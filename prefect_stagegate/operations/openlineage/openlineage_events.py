@@ -48,12 +48,12 @@ class LineageClient(OpenLineageClient):
 
     @staticmethod
     def _find_yaml_config_path() -> str | None:
-        named = os.environ.get("OPENLINEAGE_CONFIG")
-        path = Path(named or USER_CONFIGURATION).expanduser()
+        configured = os.environ.get("OPENLINEAGE_CONFIG")
+        path = Path(configured or USER_CONFIGURATION).expanduser()
         if path.is_file():
             return str(path)
-        if named:
-            raise ValueError(f"OPENLINEAGE_CONFIG names {named}, which is no file")
+        if configured:
+            raise ValueError(f"OPENLINEAGE_CONFIG names {configured}, which is no file")
         return None
 
 

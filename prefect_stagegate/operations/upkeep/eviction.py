@@ -117,8 +117,8 @@ def _may_go(workspace: Workspace, dataset: str, digest: str) -> bool:
     ):
         return True
     # What a ref names must stay complete on the node. On a disk, the collection itself sees to that.
-    named = workspace.cache.is_tier and digest in workspace.cache.refs.of(dataset, UnreadableRecords()).values()
-    return not named and can_be_fetched(workspace, dataset, digest)
+    is_named = workspace.cache.is_tier and digest in workspace.cache.refs.of(dataset, UnreadableRecords()).values()
+    return not is_named and can_be_fetched(workspace, dataset, digest)
 
 
 def _outlook(evictable: Collected, collectable: Collected) -> str:

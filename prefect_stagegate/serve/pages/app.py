@@ -16,7 +16,6 @@
 from __future__ import annotations
 
 import asyncio
-import html
 import logging
 import re
 from collections.abc import Callable
@@ -36,7 +35,7 @@ from prefect_stagegate.operations.gating.decisions import find_decision_about
 from prefect_stagegate.operations.gating.reports import report_of
 from prefect_stagegate.operations.monitoring.exposition import CONTENT_TYPE, OPENMETRICS_TYPE
 from prefect_stagegate.redaction import redact
-from prefect_stagegate.report import to_html
+from prefect_stagegate.report import content_policy, to_html
 from prefect_stagegate.serve.pages.catalog_view import CatalogView
 from prefect_stagegate.serve.pages.comparison_page import comparison_page
 from prefect_stagegate.serve.pages.dataset_page import dataset_page
@@ -53,7 +52,6 @@ PAGES_AT_A_TIME = 8
 PAGE_SECONDS = 20.0
 """Seconds that a page may take, the wait included; then the request gets 503."""
 _HEX = re.compile(r"[0-9a-f]{64}")
-_META_POLICY = re.compile(r'<meta http-equiv="Content-Security-Policy" content="([^"]*)">')
 _MORE_POLICY = "; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
 log = logging.getLogger(__name__)
@@ -206,9 +204,7 @@ class _Pages:
         page = to_html(
             report_of(self._view.workspace, find_decision_about(self._view.workspace, name, digest, target, decision))
         )
-        policy = _META_POLICY.search(page)
-        own = html.unescape(policy[1]) if policy else "default-src 'none'; style-src 'unsafe-inline'"
-        return HTMLResponse(page, headers={"Content-Security-Policy": own + _MORE_POLICY})
+        return HTMLResponse(page, headers={"Content-Security-Policy": content_policy() + _MORE_POLICY})
 
     def nodes(self, request: Request) -> Response:
         """All nodes."""

@@ -84,7 +84,7 @@ def node_page(view: CatalogView, name: str, number: str) -> NodePage:
     held = sorted(record.versions, key=lambda version: (version.dataset, version.digest))
     cut = slice_of(number, VERSIONS, len(held))
     shown = [held[position] for position in cut.range]
-    versions = tuple((version, _names(record, version)) for version in shown)
+    versions = tuple((version, record.refs_to(version.dataset, version.digest)) for version in shown)
     return NodePage(_row(view, record, now()), versions, cut)
 
 
@@ -92,9 +92,3 @@ def _row(view: CatalogView, record: NodeRecord, at: datetime) -> NodeRow:
     complete = sum(held.is_complete for held in record.versions)
     is_current = record.is_current(at, view.workspace.settings.node_timeout)
     return NodeRow(record, is_current, complete, len(record.versions) - complete)
-
-
-def _names(record: NodeRecord, held: HeldVersion) -> tuple[str, ...]:
-    prefix = f"{held.dataset}@"
-    named = (ref for ref, digest in record.refs.items() if ref.startswith(prefix) and digest == held.digest)
-    return tuple(sorted(ref.removeprefix(prefix) for ref in named))
