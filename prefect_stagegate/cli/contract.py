@@ -55,10 +55,9 @@ def export(
     """
     if not odcs:
         raise UsageError("No form is named", hint="Write --odcs for the Open Data Contract Standard.")
-    import yaml
+    from prefect_stagegate.spec.yaml_text import yaml_text
 
-    text = yaml.safe_dump(odcs_document(read_spec(spec)), sort_keys=False, allow_unicode=True, width=120)
-    write_output(text, output, "The contract")
+    write_output(yaml_text(odcs_document(read_spec(spec))) + "\n", output, "The contract")
 
 
 def check(

@@ -57,12 +57,12 @@ def show(dataset: str, /, *, json: Json = False, places: Places | None = None) -
             asdict(adoption) | {"digest": adoption.digest, "requests": [asdict(request) for request in requests]}
         )
         return
-    import yaml
+    from prefect_stagegate.spec.yaml_text import yaml_text
 
     # All that is no part of the policy is a YAML comment, so that the output can be put into a spec.
     say_line(f"# policy {adoption.seq} of {dataset}, {adoption.digest}")
     say_line(f"# adopted {adoption.at[:19]}Z by {adoption.who}: {adoption.reason}")
-    say(yaml.safe_dump(dict(adoption.policy), sort_keys=False, allow_unicode=True).rstrip())
+    say(yaml_text(dict(adoption.policy)))
     for request in requests:
         say_line(f"# proposed: {digest_text(request.digest)} by {request.requester}, {request.at[:19]}Z")
     if rule_of(adoption.policy) is None:

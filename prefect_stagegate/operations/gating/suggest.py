@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Event
 from typing import Any
-
-import yaml
 
 from prefect_stagegate.errors import UsageError, did_you_mean
 from prefect_stagegate.model import Address
@@ -17,6 +14,7 @@ from prefect_stagegate.operations.address import ResolvedVersion, resolve
 from prefect_stagegate.operations.gating.profiling import kept_profiles, table_files, withheld_columns
 from prefect_stagegate.operations.staging.fetch import present
 from prefect_stagegate.operations.workspace import Workspace
+from prefect_stagegate.spec.yaml_text import yaml_text
 from prefect_stagegate.validations.files.files import probe_files
 from prefect_stagegate.validations.profiling.parts import profile_table
 from prefect_stagegate.validations.profiling.suggest import Suggestion, column_types, key_candidates, suggest
@@ -28,8 +26,6 @@ MOST_KEYS = 20
 """Columns of a table that are tried as keys: each takes a query."""
 WIDEST = 1_000_000
 """Characters of a line that YAML would break: so that none is broken."""
-
-_WORD = re.compile(r"[A-Za-z_][\w./*-]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,32 +175,15 @@ def _suite_path(table: str) -> str:
     return f"suites/{safe}.yaml"
 
 
-class _Dumper(yaml.SafeDumper):
-    """Writes texts in double quotes unless they are words: YAML's dialects disagree about `1e3`."""
-
-
-def _written(dumper: _Dumper, text: str) -> yaml.ScalarNode:
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if _WORD.fullmatch(text) else '"')
-
-
-# To a class of its own: with SafeDumper it would change all YAML that this process writes.
-_Dumper.add_representer(str, _written)
-
-
 def _yaml(value: Mapping[str, Any]) -> list[str]:
     """The lines of a mapping in YAML; none for an empty one."""
-    return _dumped(dict(value)).split("\n") if value else []
+    return yaml_text(dict(value), width=WIDEST).split("\n") if value else []
 
 
 def _scalar(value: Any) -> str:
     """A value in one line of YAML."""
     # As the only item of a list: a word with a bracket or comma is quoted then.
-    return _dumped([value], default_flow_style=True)[1:-1]
-
-
-def _dumped(value: Any, **options: Any) -> str:
-    text: str = yaml.dump(value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=WIDEST, **options)
-    return text.strip()
+    return yaml_text([value], width=WIDEST, one_line=True)[1:-1]
 
 
 def _indented(spaces: int, lines: Iterable[str]) -> Iterator[str]:

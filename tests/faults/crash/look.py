@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from blake3 import blake3
 
 HEX = re.compile(r"[0-9a-f]{64}")
+LEASE = re.compile(r"[0-9a-f]{32}")
 CACHE = {"CACHEDIR.TAG", "format", "blobs", "ingest", "views", "refs", "leases", "trash"} | {
     "quarantine",
     "index.sqlite",
@@ -169,6 +170,8 @@ def _refs_of_node(cache: Path, known: dict[str, Rows], seen: Seen) -> None:
 
 def _leases(cache: Path, seen: Seen) -> None:
     for path in _files(cache / "leases"):
+        if not LEASE.fullmatch(path.name):  # the progress of its job
+            continue
         with path.open("rb") as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
