@@ -283,6 +283,36 @@ def test_late_node_does_not_keep_others_from_being_asked(tmp_path: Path) -> None
     site.close()
 
 
+def test_slow_node_does_not_take_all_open_places(tmp_path: Path) -> None:
+    site = Site(tmp_path, {f"{number:02}.bin": random.Random(number).randbytes(1_100_000) for number in range(32)})
+    version = site.make()
+    outside = open_workspace(tmp_path / "outside", tmp_path / "catalog")
+    entries = list(outside.catalog.manifest(version.dataset, version.digest).entries())
+    came: list[str] = []
+    names, done = ["gpu-1", "gpu-2"], threading.Event()
+    with blob_server(outside.cache, bandwidth=6_000_000) as slow, blob_server(outside.cache) as fast:
+        site.node("gpu-1", url=slow)
+        site.node("gpu-2", url=fast)
+        own = site.node("gpu-3")
+
+        def watch() -> None:
+            while not done.wait(0.01):
+                held = (entry.digest for entry in entries if own.cache.blobs.holds(entry.digest, entry.size))
+                came.extend(digest for digest in held if digest not in came)
+
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        stage(own, LATEST, peers=names)
+        done.set()
+        watcher.join()
+    order = BlobOrder("gpu-3", [], names)
+    of_fast = {entry.digest for entry in entries if order(entry.digest)[:1] == ("gpu-2",)}
+    half_of_slow = (len(entries) - len(of_fast)) // 2
+    assert 0 < len(of_fast) < len(entries)
+    assert of_fast <= set(came[: len(of_fast) + half_of_slow])
+    site.close()
+
+
 def test_without_a_site_no_node_is_asked(site: Site) -> None:
     site.make()
     stage(site.node("gpu-1"), LATEST)
