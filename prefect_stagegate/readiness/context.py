@@ -53,6 +53,16 @@ class Volume:
     """How many files it can hold; 0 where the file system makes inodes as needed, as Btrfs does."""
     free_inodes: int = 0
     """How many more files this user can create."""
+    quota_left: int | None = None
+    """Bytes that the cache's own limit leaves once what nobody needs is collected; None without a limit."""
+
+    @property
+    def room(self) -> int:
+        """Bytes of this version that the cache has or can take."""
+        left = self.free - self.floor
+        if self.quota_left is not None:
+            left = min(left, self.quota_left)
+        return max(left, 0) + self.held
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,10 +14,12 @@ from prefect_stagegate.cache.gc import collect, empty_trash
 from prefect_stagegate.cache.leases import LeaseKind
 from prefect_stagegate.cache.space import used_bytes
 from prefect_stagegate.errors import Cancelled, NoSpace
-from prefect_stagegate.model import Address, Receipt, Version
+from prefect_stagegate.model import Address, Outcome, Receipt, Version
+from prefect_stagegate.operations.gating.check import check
 from prefect_stagegate.operations.staging.stage import stage
 from prefect_stagegate.operations.workspace import Workspace, open_workspace
 from prefect_stagegate.transfer.progress import Silent
+from tests.support.scenario import Scenario
 
 BLOCK = 4096
 """Of the file system that the tests run on: every file here is a multiple of it."""
@@ -216,3 +218,12 @@ def test_collections_and_writers_work_side_by_side(workspace: Workspace, tmp_pat
         f"{number:03}": f"{number}".encode() * 3000 for number in range(400)
     }
     assert len(rounds) > 3
+
+
+@pytest.mark.parametrize(("limit", "outcome"), [(7, Outcome.FAIL), (8, Outcome.WARN), (1000, Outcome.PASS)])
+def test_version_above_the_limit_does_not_fit(tmp_path: Path, limit: int, outcome: Outcome) -> None:
+    scenario = Scenario(tmp_path, gates={"pilot": {"require": ["cache_fit"]}})
+    scenario.deliver("a,b\n1,2\n")
+    node = scenario.node(cache="small")
+    small = replace(node, settings=replace(node.settings, max_size=limit))
+    assert [result.outcome for result in check(small, Address("things"), "pilot").checks] == [outcome]

@@ -38,6 +38,14 @@ def test_cache_fit_counts_room_above_the_floor_and_what_is_held(
     assert cache_fit(check_context(bytes=300, volume=lambda: volume), CacheFit()).outcome is outcome
 
 
+@pytest.mark.parametrize(
+    ("quota_left", "outcome"), [(None, Outcome.PASS), (61, Outcome.PASS), (60, Outcome.WARN), (-5, Outcome.FAIL)]
+)
+def test_cache_fit_keeps_the_limit_of_the_cache(quota_left: int | None, outcome: Outcome) -> None:
+    volume = replace(VOLUME, free=1000, floor=0, held=299, quota_left=quota_left)
+    assert cache_fit(check_context(bytes=300, volume=lambda: volume), CacheFit()).outcome is outcome
+
+
 def test_no_bytes_fit_into_anything_and_prove_nothing() -> None:
     assert cache_fit(check_context(bytes=0), CacheFit()).outcome is Outcome.INCONCLUSIVE
 

@@ -11,8 +11,9 @@ from pathlib import Path
 from threading import Event
 from typing import TypeVar
 
+from prefect_stagegate.cache.gc import collect
 from prefect_stagegate.cache.quarantine import Quarantine, Quarantined
-from prefect_stagegate.cache.space import SpaceRules
+from prefect_stagegate.cache.space import SpaceRules, used_bytes
 from prefect_stagegate.cache.verify import Pace, file_problem
 from prefect_stagegate.catalog import RefAction, RefEntry, moves, withdrawn
 from prefect_stagegate.clock import now
@@ -189,7 +190,20 @@ def _volume(workspace: Workspace, version: ResolvedVersion) -> Volume:
     held = manifest.bytes if is_here else sum(e.size for e in manifest.entries() if blobs.holds(e.digest, e.size))
     # `f_bavail` and not `f_bfree`: the rest is kept for root.
     free, floor = stat.f_bavail * stat.f_frsize, SpaceRules(workspace.settings.free_floor).kept_free(total)
-    return Volume(root, total, free, floor, held, stat.f_files, stat.f_favail)
+    quota_left = _quota_left(workspace, held, manifest.bytes)
+    return Volume(root, total, free, floor, held, stat.f_files, stat.f_favail, quota_left)
+
+
+def _quota_left(workspace: Workspace, held: int, size: int) -> int | None:
+    """Bytes that the cache's own limit leaves for a version of `size` bytes, `held` of them here, or None."""
+    limit = workspace.settings.limit_of(workspace.cache.root)
+    if limit is None:
+        return None
+    left = limit - used_bytes(workspace.cache.layout)
+    # A collection is foreseen only where it may matter, since it looks at every file.
+    if left + held < 2 * size:
+        left += collect(workspace.cache.layout, dry_run=True).bytes
+    return min(left, limit - held)
 
 
 def _integrity(workspace: Workspace, version: ResolvedVersion, cancel: Event | None) -> Integrity:

@@ -24,7 +24,10 @@ MANY = 100
 INTEGRITY_HOLDS = timedelta(days=1)
 SHOWN = 50
 """Damaged files that are named; the rest is only counted."""
-MORE_ROOM = "Run `stagegate gc`, or give the cache a larger volume with --cache or STAGEGATE_CACHE."
+MORE_ROOM = (
+    "Run `stagegate gc`, or give the cache a larger volume with --cache or STAGEGATE_CACHE, or a larger limit with "
+    "STAGEGATE_MAX_SIZE."
+)
 
 
 class CacheFit(Floors):
@@ -38,13 +41,14 @@ class CacheFit(Floors):
 def cache_fit(context: CheckContext, parameters: CacheFit) -> CheckResult:
     """Whether the version fits into the cache: (free above the floor + bytes already held) ÷ bytes of the version.
 
+    Under a limit, free is at most what that leaves once a collection took what nobody needs.
+
     At least `warn` (1.2) passes, at least `fail` (1.0) warns, less fails.
     """
     if context.bytes < 1:
         return CheckResult(Outcome.INCONCLUSIVE, "the version has 0 bytes")
     volume = context.volume()
-    # What is held already needs no further room.
-    room = max(volume.free - volume.floor, 0) + volume.held
+    room = volume.room
     ratio = room / context.bytes
     measured = _measured(volume) | {"bytes": context.bytes, "ratio": round(ratio, 4)}
     times = f"{ratio:.1f}" if ratio < MANY else f"more than {MANY}"
@@ -124,4 +128,5 @@ def cache_integrity(context: CheckContext, parameters: NoParameters) -> CheckRes
 
 
 def _measured(volume: Volume) -> dict[str, int]:
-    return {"total": volume.total, "free": volume.free, "floor": volume.floor, "held": volume.held}
+    measured = {"total": volume.total, "free": volume.free, "floor": volume.floor, "held": volume.held}
+    return measured if volume.quota_left is None else measured | {"quota_left": volume.quota_left}
