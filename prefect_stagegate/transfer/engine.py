@@ -13,7 +13,6 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextvars import copy_context
 from dataclasses import replace
@@ -37,24 +36,15 @@ from prefect_stagegate.sources.peer import ASK_AGAIN, BlobNotYet
 from prefect_stagegate.transfer.buffers import Buffers
 from prefect_stagegate.transfer.checks import Offers
 from prefect_stagegate.transfer.context import Done, TransferContext
-from prefect_stagegate.transfer.job import Job, SourceGroup, peers_of
+from prefect_stagegate.transfer.job import Job, SourceGroup
 from prefect_stagegate.transfer.multipart import MultipartDownload, Part
+from prefect_stagegate.transfer.read_queues import ReadQueues
 from prefect_stagegate.transfer.results import Results
 from prefect_stagegate.transfer.source_queue import Read, SourceQueue
 from prefect_stagegate.transfer.waiting import Waits
 from prefect_stagegate.transfer.whole import WholeDownload
 from prefect_stagegate.transfer.workers import WorkerPool
 
-SMALL = 1 << 20
-"""Largest object, in bytes, that one request reads into memory; larger ones are read in parts, each in a buffer."""
-AHEAD = 2048
-"""Planned objects that wait to be started, at most."""
-AHEAD_AT_PEERS = 16 * AHEAD
-"""Planned objects that wait for other nodes of the site, at most: more, since those may be behind this one."""
-OPEN = 8
-"""Large objects that are open at the same time, at most."""
-PEER_READS = 16
-"""Requests to one other node at a time, at most."""
 WRITERS = 2
 """Threads that write and hash the parts of large objects."""
 HELPERS = 4
@@ -73,7 +63,7 @@ log = logging.getLogger(__name__)
 class Engine:
     """The running parts of one transfer.
 
-    A thread of its own reads the plan, at most `AHEAD` objects ahead. After `max_failed` failures no further object is
+    A thread of its own reads the plan, some objects ahead. After `max_failed` failures no further object is
     started.
     """
 
@@ -82,33 +72,18 @@ class Engine:
     ) -> None:
         self._context, self._plan, self._max_failed = context, plan, max_failed
         self._groups = groups
-        members = [source for group in groups for source in group.members()]
-        peers = peers_of(groups)
-        limits = context.limits
-        # Half for each: requests that wait for other nodes must not keep this one from reading its own share.
-        shared = replace(limits, in_flight=max(1, limits.in_flight // 2)) if peers else limits
-        self._peer_reads = shared.in_flight
-        self._buffers = Buffers(max(limits.memory // limits.part, 1), limits.part)
-        # Not above a part: whatever is larger is read into buffers of that size.
-        self._small = min(SMALL, limits.part)
-        self._waits = Waits(context.store.blobs, limits.idle, context.progress)
+        self._buffers = Buffers(max(context.limits.memory // context.limits.part, 1), context.limits.part)
+        self._waits = Waits(context.store.blobs, context.limits.idle, context.progress)
         self._loop = Loop(
-            "transfer", room=limits.in_flight, supply=self._supply, turned=self._after_turn, ended=self._give_up_all
+            "transfer",
+            room=context.limits.in_flight,
+            supply=self._supply,
+            turned=self._after_turn,
+            ended=self._give_up_all,
         )
         self._writers = WorkerPool("write", WRITERS, self._fail)
         self._helpers = WorkerPool("helper", HELPERS, self._fail)
-        self._source_queues = [
-            SourceQueue(source, context.retrier_of(source), shared, self._fail)
-            for source in {id(source): source for source in members}.values()
-        ]
-        # Each has its own part: requests that wait for a late node must not keep this one from asking the others.
-        to_peer = max(1, min(PEER_READS, shared.in_flight // max(1, len(peers))))
-        to_peers = replace(shared, in_flight=to_peer)
-        self._peer_queues = [SourceQueue(peer, context.retrier_of(peer), to_peers, self._fail) for peer in peers]
-        self._queues = {id(queue.source): queue for queue in (*self._source_queues, *self._peer_queues)}
-        self._open: list[MultipartDownload] = []
-        self._opening: list[Job] = []
-        """Large objects that helpers are opening."""
+        self._queues = ReadQueues(context, groups, self._buffers, self._poll, self._fail)
         self._downloads: set[MultipartDownload] = set()
         """Large objects that hold a claim; abandoned when the loop has ended."""
         self._loop_ended = False
@@ -118,7 +93,6 @@ class Engine:
         self._too_many_failed = False
         """Whether too many objects failed; set under the lock."""
         self._lock = threading.Lock()
-        self._room = threading.Event()
         self._reported_bytes, self._reported_at = 0, 0.0
         self.results = Results(context.stop, partial(self._loop.call, self._count_finished))
         self.ended = False
@@ -141,8 +115,7 @@ class Engine:
         until = time.monotonic() + GRACE
         self._loop.stop()
         self._loop.thread.join(GRACE)  # first: until it has ended it submits to the pools
-        pools = [self._writers, self._helpers]
-        pools += [pool for queue in self._queues.values() for pool in (queue.readers, queue.away)]
+        pools = [self._writers, self._helpers, *self._queues.pools()]
         for pool in pools:
             pool.stop()
         for pool in pools:
@@ -176,11 +149,10 @@ class Engine:
                     job = job.asking(group.peers.asked(planned.digest))
                 # Before it can be finished, else the transfer could look complete in between.
                 self._planned += 1
-                self._queues[id(job.source)].jobs.append(job)
+                self._queues.put(job)
                 self._loop.feed()
-                while self._has_enough() and not self._is_over():
-                    self._room.wait(_TICK)
-                    self._room.clear()
+                while self._queues.are_full() and not self._is_over():
+                    self._queues.wait_for_room(_TICK)
                 if self._is_over():
                     break
         except Exception as error:  # noqa: BLE001 - handed to the caller's thread
@@ -193,12 +165,6 @@ class Engine:
         if self._too_many_failed:
             self._drop_waiting()  # the plan's thread may have added some since
         self._check_ended()
-
-    def _has_enough(self) -> bool:
-        """Whether so many objects wait that the plan is read no further."""
-        at_peers = sum(len(queue.jobs) for queue in self._peer_queues)
-        waiting = sum(len(queue.jobs) for queue in self._queues.values())
-        return waiting - at_peers >= AHEAD or at_peers >= AHEAD_AT_PEERS
 
     def _reuse(self, job: Job) -> bool:
         """Add the result of an object whose planned digest the cache holds; False where it doesn't any more."""
@@ -217,44 +183,12 @@ class Engine:
         if self._context.stop or self.results.is_full:
             return exchanges
         # Parts first: an open object holds a file and a claim until its last part came.
-        while len(exchanges) < room and (part := self._next_part()):
-            self._add(exchanges, self._queues[id(part.download.job.source)], partial(self._begin_part, part))
-        for queue in self._source_queues:
-            while len(exchanges) < room and self._may_start(queue):
-                self._start_next(queue, exchanges)
-        while len(exchanges) < room and (peer_queue := self._next_peer_queue()):
-            self._start_next(peer_queue, exchanges)
+        while len(exchanges) < room and (part := self._queues.next_part()):
+            self._add(exchanges, self._queues.of(part.download.job), partial(self._begin_part, part))
+        startable = self._queues.startable()
+        while len(exchanges) < room and not self._too_many_failed and (started := next(startable, None)):
+            self._add(exchanges, started[0], partial(self._begin, *started))
         return exchanges
-
-    def _may_start(self, queue: SourceQueue) -> bool:
-        """Whether the queue's next object may be started; takes the connection that it needs."""
-        if self._too_many_failed or not queue.is_ready() or not self._may_begin(queue.jobs[0]):
-            return False
-        # Last, because it takes a connection that `_add` must use or give back.
-        return self._has_connection(queue)
-
-    def _start_next(self, queue: SourceQueue, exchanges: list[Exchange]) -> None:
-        if len(queue.jobs) == AHEAD // 2:
-            self._room.set()
-        self._add(exchanges, queue, partial(self._begin, queue, queue.jobs.popleft()))
-
-    def _next_peer_queue(self) -> SourceQueue | None:
-        """The other node whose next object is started now: of those where one may be, that with the fewest open.
-
-        All nodes of a site name the others in one order. If it decided, all would read from the first of them, and the
-        last would send nothing until the first is through: the last of five ended at 1.72 times a copy's time.
-        """
-        # All together take no more than their half.
-        if sum(len(queue.reads) for queue in self._peer_queues) >= self._peer_reads:
-            return None
-        opened = Counter(id(job.source) for job in self._open_jobs())
-        waiting = (queue for queue in self._peer_queues if queue.jobs)
-        in_turn = sorted(waiting, key=lambda queue: opened[id(queue.source)])
-        return next((queue for queue in in_turn if self._may_start(queue)), None)
-
-    def _open_jobs(self) -> list[Job]:
-        """The large objects that are open or being opened."""
-        return [*self._opening, *(download.job for download in self._open)]
 
     def _add(self, exchanges: list[Exchange], queue: SourceQueue, begin: Callable[[], Exchange | None]) -> None:
         """Add the exchange that `begin` makes; give its connection back where it makes none."""
@@ -263,7 +197,7 @@ class Engine:
             exchange = begin()
         finally:
             if exchange is None:
-                self._release(queue)
+                queue.release()
         if exchange:
             exchanges.append(exchange)
 
@@ -276,7 +210,7 @@ class Engine:
         if job.peers and job.peers[0].is_dropped:
             self._requeue(job.asking(job.peers))
             return None
-        if self._is_large(job):
+        if self._queues.is_large(job):
             return self._begin_large(queue, job)
         read = Read(queue, job)
         try:
@@ -297,13 +231,13 @@ class Engine:
         if job.peers and not job.found and job.listed:
             return self._exchange(Read(queue, job, is_probe=True), job.peers[0].probe(job.listed))
         # Counted now, so that no more than `OPEN` objects are open when the helper gets to it.
-        self._opening.append(job)
+        self._queues.opening(job)
         self._helpers.submit(partial(self._open_large, job))
         return None
 
     def _begin_part(self, part: Part) -> Exchange | None:
         job = part.download.job
-        read = Read(self._queues[id(job.source)], job, part=part)
+        read = Read(self._queues.of(job), job, part=part)
         try:
             request = read.request()
         except SourceError as error:
@@ -325,62 +259,17 @@ class Engine:
         elif read.whole:
             # A repeated request begins with the first byte again.
             read.whole.restart()
-            if read.whole.size > self._small:
+            if read.whole.size > self._queues.small:
                 sink = read.whole.take
         throttle = read.queue.retrier.throttle
         return Exchange(request, self._read_ended, buffer=buffer, sink=sink, meter=throttle, owner=read)
-
-    def _is_large(self, job: Job) -> bool:
-        """Whether the object is read in parts. Not from a server that ignores ranges: each part would be the whole."""
-        return (job.listed or job.planned.object).size > self._small and job.source.ranges
-
-    def _may_begin(self, job: Job) -> bool:
-        """Whether there is a place for an object, if it is large and is not only asked for at another node."""
-        is_asked_for = bool(job.peers) and not job.found
-        return not self._is_large(job) or is_asked_for or self._may_open(at_peers=bool(job.peers))
-
-    def _may_open(self, *, at_peers: bool) -> bool:
-        """Whether another large object may be opened.
-
-        While objects of both kinds wait, other nodes and sources have half of the places each. With all of them at the
-        sources, a node would not fetch what the others have already: the last of five ended at 2.4 times a copy's time.
-        """
-        others = self._source_queues if at_peers else self._peer_queues
-        most = OPEN // 2 if any(queue.jobs for queue in others) else OPEN
-        opened = self._open_jobs()
-        has_place = len(opened) < OPEN and sum(bool(job.peers) is at_peers for job in opened) < most
-        return has_place and self._buffers.available > len(self._opening)
-
-    def _next_part(self) -> Part | None:
-        """The next part, of the open object with the fewest parts under way; None without a buffer or connection."""
-        # Evenly: an object that gets no part would hold its file and its claim for nothing.
-        for download in sorted(self._open, key=lambda download: download.users):
-            queue = self._queues[id(download.job.source)]
-            if not queue.may_read() or not self._has_connection(queue):
-                continue
-            if part := download.next_part():
-                return part
-            self._release(queue)
-        return None
-
-    def _has_connection(self, queue: SourceQueue) -> bool:
-        """Take a connection, where their number is limited; `_release` gives it back."""
-        throttle = queue.retrier.throttle
-        if throttle is None or throttle.try_acquire():
-            return True
-        self._loop.call_later(_TICK, self._loop.feed)  # poll: another transfer may release one
-        return False
-
-    def _release(self, queue: SourceQueue) -> None:
-        if queue.retrier.throttle:
-            queue.retrier.throttle.release()
 
     # ---------------------------------------------------------------- the loop's thread: reads that have ended
 
     def _read_ended(self, exchange: Exchange) -> None:
         read: Read = exchange.owner
         read.connected = False
-        self._release(read.queue)
+        read.queue.release()
         self._loop.feed()  # another read may use the connection
         outcome: Response | Exception | None = exchange.error
         if outcome is None and exchange.response and not exchange.response.is_success:
@@ -436,19 +325,19 @@ class Engine:
 
     def _repeat(self, read: Read) -> None:
         """Send a read's request again, as soon as there is a connection."""
-        if not self._has_connection(read.queue):
+        if not read.queue.take_connection():
             self._loop.call_later(_TICK, partial(self._repeat, read))
             return
         try:
             request = read.request()
         except SourceError as error:
-            self._release(read.queue)
+            read.queue.release()
             self._retry(read, error, renewed=False)
             return
         if request:
             self._loop.submit(self._exchange(read, request))
         else:  # renewed credentials are of a kind that only blocking calls can use
-            self._release(read.queue)
+            read.queue.release()
             self._give_up(read)
             self._requeue(read.job)
 
@@ -482,8 +371,7 @@ class Engine:
             self._handle_failure(download.job, error)
 
     def _close_download(self, download: MultipartDownload) -> None:
-        if download in self._open:
-            self._open.remove(download)
+        self._queues.closed(download)
         self._loop.feed()
 
     def _handle_failure(self, job: Job, error: StagegateError) -> None:
@@ -507,18 +395,17 @@ class Engine:
             self._too_many_failed = self._too_many_failed or len(self._context.stats.failures) > self._max_failed
         self._loop.call(self._count_finished)
 
+    def _poll(self) -> None:
+        self._loop.call_later(_TICK, self._loop.feed)
+
     def _requeue(self, job: Job) -> None:
         """Put a job back at the front of its source's queue."""
-        self._queues[id(job.source)].jobs.appendleft(job)
+        self._queues.put_back(job)
         self._loop.feed()
 
     def _drop_waiting(self) -> None:
         """Drop the objects that wait, since too many failed. Reads under way continue."""
-        for queue in self._queues.values():
-            while queue.jobs:  # one by one: the plan's thread may add another at this moment
-                queue.jobs.popleft()
-                self._finished += 1
-        self._room.set()
+        self._finished += self._queues.drop_waiting()
 
     def _count_finished(self) -> None:
         self._finished += 1
@@ -558,9 +445,9 @@ class Engine:
 
     def _give_up_all(self) -> None:
         """Give up all reads and downloads when the loop has ended. In its thread, which alone may change the reads."""
-        for read in [read for queue in self._queues.values() for read in queue.reads]:
+        for read in self._queues.reads():
             if read.connected:
-                self._release(read.queue)
+                read.queue.release()
             self._give_up(read)
         self._loop_ended = True
         for download in list(self._downloads):
@@ -709,9 +596,7 @@ class Engine:
             self._advance(download, download.begin)
 
     def _opened(self, job: Job, download: MultipartDownload | None) -> None:
-        self._opening.remove(job)
-        if download:
-            self._open.append(download)
+        self._queues.opened(job, download)
         self._loop.feed()
 
     def _advance(self, download: MultipartDownload, step: Callable[[], Done | None]) -> None:

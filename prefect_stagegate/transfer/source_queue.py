@@ -54,6 +54,15 @@ class SourceQueue:
         # Two for each worker keep all busy, and most of the plan stays where it can be dropped.
         return not self.blocks or self.readers.busy < 2 * self.readers.size
 
+    def take_connection(self) -> bool:
+        """Take a connection, where the server's are limited; `release` gives it back."""
+        return self.retrier.throttle is None or self.retrier.throttle.try_acquire()
+
+    def release(self) -> None:
+        """Give a connection back."""
+        if self.retrier.throttle:
+            self.retrier.throttle.release()
+
     def take_batch(self, first: Job) -> list[Job]:
         """A worker's batch: `first`, and further tiny objects, few when few wait, so that all workers have some."""
         batch = [first]
