@@ -11,6 +11,7 @@ from rich.console import Console
 
 from prefect_stagegate.cli.ages import report_with_ages
 from prefect_stagegate.cli.common import say, write_output
+from prefect_stagegate.cli.json_output import OUTPUT
 from prefect_stagegate.clock import now
 from prefect_stagegate.report import Report, to_html, to_json, to_junit, to_markdown, to_rich, to_text
 
@@ -22,7 +23,8 @@ Junit = Annotated[Path | None, Parameter(metavar="FILE", help="Also write the re
 def print_report(report: Report, *, json: bool) -> None:
     """Print a report: with colours to a terminal, as plain lines to a program."""
     if json:
-        say(to_json(report).rstrip())
+        OUTPUT.begin()
+        say(to_json(report, OUTPUT.indent).rstrip())
         return
     report = report_with_ages(report, now())
     if sys.stdout.isatty():
