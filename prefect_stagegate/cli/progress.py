@@ -231,9 +231,8 @@ def shown_hashing(title: str, form: ProgressForm = "auto") -> Iterator[Hashing |
 def shown_work(title: str, form: ProgressForm = "auto") -> Iterator[Callable[[str], None] | None]:
     """Show at a terminal, or as JSON, what a job does; the job calls the yielded function with each step."""
     if form == "json":
-        steps = deque([""], 1)
-        with _json_lines(lambda: {"phase": title.partition(" ")[0], "step": steps[-1]}):
-            yield steps.append
+        with _json_steps(title.partition(" ")[0]) as step:
+            yield step
         return
     if form == "none" or not sys.stderr.isatty():
         yield None
@@ -243,6 +242,26 @@ def shown_work(title: str, form: ProgressForm = "auto") -> Iterator[Callable[[st
     with Tasks(*columns, console=Console(stderr=True), transient=True) as bars:
         task = bars.add_task(title, total=None)
         yield lambda line: bars.update(task, description=escaped(f"{title}: {' '.join(line.splitlines())}"))
+
+
+@contextmanager
+def shown_waiting(phase: str, form: ProgressForm) -> Iterator[Callable[[str], None]]:
+    """Show why a command waits; it calls the yielded function with each new reason."""
+    if form == "json":
+        with _json_steps(phase) as step:
+            yield step
+    elif form == "none":
+        yield lambda _: None
+    else:
+        yield lambda reason: print(escaped(f"waiting: {reason}"), file=sys.stderr)
+
+
+@contextmanager
+def _json_steps(phase: str) -> Iterator[Callable[[str], None]]:
+    """Print the newest step of a phase as JSON; the job calls the yielded function with each."""
+    steps = deque([""], 1)
+    with _json_lines(lambda: {"phase": phase, "step": steps[-1]}):
+        yield steps.append
 
 
 class Periodic:
