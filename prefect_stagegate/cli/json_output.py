@@ -33,17 +33,15 @@ class JsonOutput:
         """Note that a document begins, so that no error is printed as a second one."""
         self.is_begun = True
 
-    @property
-    def indent(self) -> int | None:
-        """Spaces of a level of the document; None for one line."""
-        return None if self.is_compact else INDENT
+    def text(self, value: Any) -> str:
+        """A document as text. ASCII only: UTF-8 can't hold the surrogates that stand for names which aren't UTF-8."""
+        return json.dumps(value, separators=(",", ":")) if self.is_compact else json.dumps(value, indent=INDENT)
 
     def print_error(self, values: dict[str, Any]) -> None:
         """Print an error as the document, where JSON is wanted and none was begun."""
         if self.is_wanted and not self.is_begun:
             self.begin()
-            # ASCII only: UTF-8 can't hold the lone surrogates that stand for bytes of names which aren't UTF-8.
-            print(json.dumps({"error": values}, indent=self.indent))
+            print(self.text({"error": values}))
 
 
 OUTPUT = JsonOutput()
