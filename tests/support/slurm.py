@@ -51,11 +51,11 @@ class Slurm:
         return done.stdout
 
     def job(self, number: str) -> dict[str, str]:
-        """What the controller says of a job: `JobState`, `Restarts`, `Reason`, …"""
+        """What the controller says of a job: `JobState`, `Restarts` and more."""
         return dict(word.split("=", 1) for word in self("scontrol", "show", "job", number).split() if "=" in word)
 
     def node_state(self) -> str:
-        """The node's state: `IDLE`, `IDLE+DRAIN`, …"""
+        """The node's state: `IDLE`, or another."""
         words = self("scontrol", "show", "node", NODE).split()
         return next(word.removeprefix("State=") for word in words if word.startswith("State="))
 
