@@ -9,13 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.orchestrators import FILES, install_command
 from tests.support.scenario import Scenario
 from tests.support.slurm import Slurm, slurm
 
 pytestmark = pytest.mark.system
 
-ROOT = Path(__file__).parents[2]
-FILES = ROOT / "deployments/orchestrators"
 TRAIN = """
 import os, subprocess, sys
 print("trained on", sorted(os.listdir(sys.argv[2])), flush=True)
@@ -31,11 +30,7 @@ class Site:
         self.data = Scenario(folder, "nycflights", gates={"production": {"require": ["cache_fit"]}})
         self.cache = folder / "gpu-1"
         self._settings = folder / "stagegate.env"
-        self._bin = folder / "bin"
-        self._bin.mkdir()
-        command = self._bin / "stagegate"
-        command.write_text(f'#!/bin/sh\nPYTHONPATH={ROOT} exec {sys.executable} -m prefect_stagegate "$@"\n')
-        command.chmod(0o755)
+        self._bin = install_command(folder / "bin").parent
         (folder / "train.py").write_text(TRAIN)
         self.use_cache(self.cache)
         self.prolog = self.copy("slurm-prolog.sh")
