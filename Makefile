@@ -26,7 +26,14 @@ BY_FILE := --dist loadfile --no-loadscope-reorder
 test: setup ## run the tests that need nothing but Python
 	$(BIN)/pytest -n 3 $(BY_FILE) --durations=10
 
-test-all: setup servers ## run the tests that `make test` leaves out: they take Debian packages, or minutes
+# Dagster, and Argo's models, whose dependencies are not ours.
+ORCHESTRATORS := .orchestrators
+$(ORCHESTRATORS)/.installed: | $(BIN)/uv
+	$(BIN)/uv venv -q --clear --python $(BIN)/python $(ORCHESTRATORS)
+	$(BIN)/uv pip install -q --python $(ORCHESTRATORS) dagster==1.13.29 hera==7.1.0
+	@touch $@
+
+test-all: setup servers $(ORCHESTRATORS)/.installed ## run the tests that `make test` leaves out: they take Debian packages, or minutes
 	@missing=$$($(MAKE) --silent missing); test -z "$$missing" || { echo "apt-get install" $$missing >&2; exit 1; }
 	$(BIN)/pytest -n 2 $(BY_FILE) --durations=10 -m "system and not hdfs and not kubernetes"
 
@@ -57,10 +64,10 @@ $(KUBERNETES)/.installed: tests/servers/kubernetes/build.sh | $(BIN)/uv
 	@touch $@
 
 # Commands that tests run, with the packages that have them.
-NEEDED := cc:gcc catatonit:catatonit chromium:chromium ip:iproute2 java:default-jre-headless mkfs.ext4:e2fsprogs mmdebstrap:mmdebstrap mount:mount \
+NEEDED := cc:gcc catatonit:catatonit chromium:chromium /usr/sbin/cron:cron ip:iproute2 java:default-jre-headless mkfs.ext4:e2fsprogs mmdebstrap:mmdebstrap mount:mount \
 	nginx:nginx-light node:nodejs npm:npm openssl:openssl \
 	$(or $(lastword $(wildcard /usr/lib/postgresql/*/bin/pg_ctl)),pg_ctl):postgresql \
-	podman:podman prometheus:prometheus prometheus-node-exporter:prometheus-node-exporter promtool:promtool runc:runc ssh-agent:openssh-client /usr/sbin/sshd:openssh-server strace:strace systemd-analyze:systemd
+	podman:podman prometheus:prometheus prometheus-node-exporter:prometheus-node-exporter promtool:promtool runc:runc shellcheck:shellcheck /usr/sbin/slurmctld:slurmctld /usr/sbin/slurmd:slurmd ssh-agent:openssh-client /usr/sbin/sshd:openssh-server strace:strace systemd-analyze:systemd
 
 missing: ## list the Debian packages that test-all needs and that are not here
 	@for needed in $(NEEDED); do command -v $${needed%%:*} >/dev/null || echo $${needed##*:}; done

@@ -19,7 +19,8 @@ from cyclopts import App, CycloptsError, Group, MissingArgumentError, Parameter
 from prefect_stagegate import __version__
 from prefect_stagegate.cli.common import escaped
 from prefect_stagegate.cli.interrupts import INTERRUPTED, TEXT, prompt_interrupts
-from prefect_stagegate.errors import ExitCode, StagegateError
+from prefect_stagegate.cli.json_output import OUTPUT, error_values
+from prefect_stagegate.errors import ExitCode, StagegateError, UsageError
 from prefect_stagegate.redaction import redact
 from prefect_stagegate.redaction.chains import RedactingFilter
 
@@ -223,6 +224,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     words = list(sys.argv[1:] if arguments is None else arguments)
     # Read from the words: an error of the parser comes before any command has its flags.
     debug = "--debug" in words
+    OUTPUT.read(words)
     # Libraries log each request when they debug, with the tokens and signatures in its headers.
     logging.basicConfig(level=logging.INFO if debug else logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     logging.getLogger("prefect_stagegate").setLevel(logging.DEBUG if debug else logging.WARNING)
@@ -250,16 +252,21 @@ def _run(words: list[str], *, debug: bool) -> None:
         command_line(words)(words, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
         text = _missing_arguments(error, words) or str(error)
-        _fail(f"{text}\nTry `{' '.join([program_name(), *_command_words(words), '--help'])}`.", ExitCode.USAGE)
+        hint = f"Try `{' '.join([program_name(), *_command_words(words), '--help'])}`."
+        OUTPUT.print_error(error_values(UsageError(text, hint=hint)))
+        _fail(f"{text}\n{hint}", ExitCode.USAGE)
     except KeyboardInterrupt:
         _fail(TEXT, INTERRUPTED)
     except BrokenPipeError:
         raise  # `main` ends the process; the clause for all exceptions below would report it as a defect
     except StagegateError as error:
+        OUTPUT.print_error(error_values(error))
         _fail(str(error), error.exit_code, debug=debug)
     except Exception as error:  # noqa: BLE001 - Python's own exit code for it is 1, a gate's refusal
         hint = "Run the command again with --debug, and report its output."
-        _fail(f"unexpected error: {type(error).__name__}: {error}. {hint}", ExitCode.ERROR, debug=debug)
+        text = f"unexpected error: {type(error).__name__}: {error}"
+        OUTPUT.print_error(error_values(StagegateError(text, hint=hint)))
+        _fail(f"{text}. {hint}", ExitCode.ERROR, debug=debug)
     finally:
         # Flush here, so that `main` sees when the reader left, and not Python's exit.
         sys.stdout.flush()

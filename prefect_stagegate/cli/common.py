@@ -6,11 +6,12 @@ import sys
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 from cyclopts import Group, Parameter
 
-from prefect_stagegate.errors import ExitCode, UsageError
+from prefect_stagegate.cli.json_output import OUTPUT, error_values
+from prefect_stagegate.errors import ExitCode, StagegateError, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -27,7 +28,17 @@ T = TypeVar("T")
 
 COMMON = Group("Common options", sort_key=10)
 """Options of nearly all commands; those of the command itself stand above them."""
-Json = Annotated[bool, Parameter(negative="", group=COMMON, help="Print JSON for programs instead of text for people.")]
+Json = Annotated[
+    bool,
+    Parameter(
+        name=("--json", "--compact"),
+        negative="",
+        group=COMMON,
+        allow_repeating=True,
+        help="Print JSON for programs instead of text for people; with --compact in one line.",
+    ),
+]
+ProgressForm = Literal["auto", "json", "none"]
 Debug = Annotated[bool, Parameter(negative="", group=COMMON, help="Log more, and show errors with their traceback.")]
 
 
@@ -96,14 +107,25 @@ class Display:
             help="Print only errors, and JSON where it is asked for; the exit code tells the result.",
         ),
     ] = False
+    progress: Annotated[
+        ProgressForm,
+        Parameter(
+            name="--progress",
+            metavar="auto|json|none",
+            show_choices=False,
+            group=COMMON,
+            help="How work is shown on standard error: to people, as a line of JSON a second, or not.",
+        ),
+    ] = "auto"
     no_progress: Annotated[
         bool, Parameter(name="--no-progress", negative="", group=COMMON, help="Show no progress.")
     ] = False
 
-    @property
-    def hides_progress(self) -> bool:
-        """Whether the work is not shown while it goes on."""
-        return self.quiet or self.no_progress
+    def progress_form(self, *, json: bool) -> ProgressForm:
+        """How the work is shown while it goes on. What is for people is hidden beside JSON."""
+        if self.no_progress:
+            return "none"
+        return "none" if self.progress == "auto" and (self.quiet or json) else self.progress
 
 
 def load_block(name: str) -> Mapping[str, Any]:
@@ -134,7 +156,10 @@ def print_json(value: Any) -> None:
     """Write a value of dataclasses, dictionaries and lists to standard output as JSON."""
     import orjson
 
-    sys.stdout.buffer.write(orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE, default=str))
+    indented = 0 if OUTPUT.is_compact else orjson.OPT_INDENT_2
+    document = orjson.dumps(value, option=indented | orjson.OPT_APPEND_NEWLINE, default=str)
+    OUTPUT.begin()
+    sys.stdout.buffer.write(document)
 
 
 def write_output(text: str, file: Path | None, subject: str) -> None:
@@ -161,30 +186,45 @@ def print_json_list(
     """Write a list as `print_json` would, item by item: it may be longer than memory.
 
     Args:
-        items: The list's items.
+        items: The list's items. An error between two of them becomes the object's `error`, or the last item, and is
+            raised again.
         name: The list's key in an object; empty when the list stands alone.
         before: The object's values before the list.
         after: Returns the object's values after the list; called when the list has ended.
     """
     import orjson
 
-    write, option = sys.stdout.buffer.write, orjson.OPT_INDENT_2
+    write, option = sys.stdout.buffer.write, 0 if OUTPUT.is_compact else orjson.OPT_INDENT_2
     # Brackets and indentation are written by hand, so that only one item is in memory at a time.
-    margin, separator = b"    " if name else b"  ", b""
-    if name:
-        # The object's text up to its empty list; the list's items and the rest follow.
-        write(orjson.dumps({**before, name: []}, option=option, default=str).removesuffix(b"]\n}"))
-    else:
-        write(b"[")
-    for item in items:
+    line, margin = (b"", b"") if OUTPUT.is_compact else (b"\n", b"    " if name else b"  ")
+    # The object's text up to its empty list; the list's items and the rest follow.
+    opening = orjson.dumps({**before, name: []}, option=option, default=str) if name else b"[]"
+    opening = opening.removesuffix(b"]" + line + b"}" if name else b"]")
+    separator, failure = opening, None
+
+    def write_item(item: Any) -> None:
         text = orjson.dumps(item, option=option, default=str).replace(b"\n", b"\n" + margin)
-        write(separator + b"\n" + margin + text)
-        separator = b","
-    write((b"\n" + margin[2:] if separator else b"") + b"]")
+        write(separator + line + margin + text)
+
+    try:
+        for item in items:
+            # Only now, since an error before the first item is a document of its own.
+            OUTPUT.begin()
+            write_item(item)
+            separator = b","
+    except StagegateError as error:
+        if separator is opening:
+            raise
+        failure = error
+    if failure and not name:
+        write_item({"error": error_values(failure)})
+    write((opening if separator is opening else line + margin[2:]) + b"]")
     if name:
-        rest = orjson.dumps({**after()}, option=option, default=str)
-        write(b"," + rest[1:] if rest != b"{}" else b"\n}")
+        rest = {"error": error_values(failure)} if failure else {**after()}
+        write(b"," + orjson.dumps(rest, option=option)[1:] if rest else line + b"}")
     write(b"\n")
+    if failure:
+        raise failure
 
 
 def end_unreadable(unreadable: Sequence[Unreadable]) -> None:

@@ -87,7 +87,7 @@ def check(
         How many versions, the newest first; 3 by default, 20 at most.
     """
     workspace, display = (places or Places()).workspace(), display or Display()
-    with shown_work(f"contract check {spec}", quiet=json or display.hides_progress) as progress:
+    with shown_work(f"contract check {spec}", display.progress_form(json=json)) as progress:
         trials = try_contract(workspace, spec, versions, progress)
     if json:
         print_json([asdict(trial) for trial in trials])

@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from prefect_stagegate.cli.common import (
+    Display,
     Json,
     Places,
     VersionName,
@@ -26,6 +27,7 @@ from prefect_stagegate.cli.common import (
     say_line,
     unreadable_lines,
 )
+from prefect_stagegate.cli.progress import shown_waiting
 from prefect_stagegate.clock import moment, now
 from prefect_stagegate.errors import ExitCode
 from prefect_stagegate.model import Address
@@ -137,6 +139,7 @@ def ready(
     timeout: Annotated[str, Parameter(metavar="TIME", help="The longest wait, as in 30m.")] = "1h",
     json: Json = False,
     places: Places | None = None,
+    display: Display | None = None,
 ) -> None:
     """Exit with 0 only when this node holds the version that the catalog names, complete.
 
@@ -153,19 +156,15 @@ def ready(
         DATASET@REF or DATASET@sha256:…; without a ref, `latest`.
     """
     parsed, longest = Address.parse(address), parse_duration(timeout)
-    workspace = (places or Places()).workspace()
+    workspace, display = (places or Places()).workspace(), display or Display()
     if wait:
-        found = wait_until_ready(
-            workspace,
-            parsed,
-            longest.total_seconds(),
-            lambda reason: print(escaped(f"waiting: {reason}"), file=sys.stderr),
-        )
+        with shown_waiting("ready", display.progress_form(json=False)) as waiting:
+            found = wait_until_ready(workspace, parsed, longest.total_seconds(), waiting)
     else:
         found = require_on_node(workspace, parsed)
     if json:
         print_json(asdict(found))
-    else:
+    elif not display.quiet:
         say(f"{found.dataset}@{found.digest} is ready: {found.path}")
 
 

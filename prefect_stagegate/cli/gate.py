@@ -77,7 +77,7 @@ def validate(
         Read all files again, also those that an earlier validation counted or probed.
     """
     workspace, display = (places or Places()).workspace(), display or Display()
-    with shown_work(f"validate {what}", quiet=json or display.hides_progress) as progress:
+    with shown_work(f"validate {what}", display.progress_form(json=json)) as progress:
         validation = run_contract(workspace, what, spec=spec, progress=progress, reread=reread, data_docs=data_docs)
     if json:
         print_json(asdict(validation))
@@ -153,7 +153,7 @@ def check(  # noqa: PLR0913 - one parameter a flag
     if plan:
         print_plan(checking.preview_version(workspace, version, policy), json=json)
         return
-    with shown_work(f"check {what}", quiet=json or display.hides_progress) as progress:
+    with shown_work(f"check {what}", display.progress_form(json=json)) as progress:
         tell = None if display.quiet else announce
         decision = checking.check_version(workspace, version, policy, announce=tell, progress=progress)
     report = report_of(workspace, decision, version.spec if version.is_trial else None)

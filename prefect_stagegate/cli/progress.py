@@ -1,13 +1,17 @@
-"""A job's progress on standard error: a bar on a terminal, elsewhere a plain line every few seconds."""
+"""A job's progress on standard error: a bar on a terminal, elsewhere a plain line every few seconds, or JSON lines."""
 
 from __future__ import annotations
 
+import json
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from datetime import timedelta
+from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
@@ -18,7 +22,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from prefect_stagegate.cache.job_progress import JobProgress, Phase
-from prefect_stagegate.cli.common import escaped
+from prefect_stagegate.cli.common import ProgressForm, escaped
 from prefect_stagegate.model import Receipt
 from prefect_stagegate.readiness.wording import age_text
 from prefect_stagegate.transfer.meter import Meter, Speed, seconds_left
@@ -28,13 +32,19 @@ from prefect_stagegate.units import LONGEST_DURATION, bytes_text, count_text
 LINE_SECONDS = 10.0
 """Seconds between two plain lines."""
 DRAWN_PER_SECOND = 5
+JSON_SECONDS = 1.0
+"""Seconds between two JSON lines."""
 
 
 @contextmanager
-def shown_progress(title: str, *, quiet: bool = False) -> Iterator[Progress | None]:
-    """Show what a job lists and moves during the block; nothing when `quiet`."""
-    if quiet:
+def shown_progress(title: str, form: ProgressForm = "auto") -> Iterator[Progress | None]:
+    """Show what a job lists and moves during the block."""
+    if form == "none":
         yield None
+    elif form == "json":
+        meter = Meter()
+        with _json_lines(lambda: asdict(meter.snapshot())):
+            yield meter
     elif sys.stderr.isatty():
         meter = Meter()
         with _live(lambda: transfer_rows(title, meter.snapshot())):
@@ -126,6 +136,32 @@ def _live(rows: Callable[[], Group]) -> Iterator[None]:
         yield
 
 
+@contextmanager
+def _json_lines(values: Callable[[], Mapping[str, Any]]) -> Iterator[None]:
+    """Print an object a second on standard error while the block lasts, and one when it ends, however it ends."""
+    ended = threading.Event()
+
+    def write() -> None:
+        # In one write, so that no line of another thread comes in between. ASCII only, which acts on no terminal.
+        sys.stderr.write(json.dumps({"progress": values()}) + "\n")
+        sys.stderr.flush()
+
+    def write_each_second() -> None:
+        with suppress(OSError):  # nobody reads any more
+            while not ended.wait(JSON_SECONDS):
+                write()
+
+    thread = threading.Thread(target=write_each_second, name="stagegate-progress", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join(JSON_SECONDS)
+        with suppress(OSError):
+            write()
+
+
 class Hashing:
     """A verification's progress; `show` is called with it after each change."""
 
@@ -147,16 +183,33 @@ class Hashing:
 
     def rows(self, title: str) -> Group:
         """Its progress as two rows."""
+        return _rows(title, self.bytes_read, self.bytes, *self._speed_now())
+
+    def values(self) -> dict[str, Any]:
+        """Its progress for programs."""
+        rate, left = self._speed_now()
+        return {
+            "phase": "hashing",
+            "bytes": self.bytes,
+            "bytes_read": self.bytes_read,
+            "rate": rate,
+            "seconds_left": left,
+        }
+
+    def _speed_now(self) -> tuple[float, float | None]:
         rate = self._speed.rate(self.bytes_read)
-        left = seconds_left(max(0, self.bytes - self.bytes_read), rate)
-        return _rows(title, self.bytes_read, self.bytes, rate, left)
+        return rate, seconds_left(max(0, self.bytes - self.bytes_read), rate)
 
 
 @contextmanager
-def shown_hashing(title: str, *, quiet: bool = False) -> Iterator[Hashing | None]:
-    """Show how many bytes of all are hashed during the block; nothing when `quiet`."""
-    if quiet:
+def shown_hashing(title: str, form: ProgressForm = "auto") -> Iterator[Hashing | None]:
+    """Show how many bytes of all are hashed during the block."""
+    if form == "none":
         yield None
+    elif form == "json":
+        hashing = Hashing()
+        with _json_lines(hashing.values):
+            yield hashing
     elif sys.stderr.isatty():
         hashing = Hashing()
         with _live(lambda: hashing.rows(title)):
@@ -175,9 +228,13 @@ def shown_hashing(title: str, *, quiet: bool = False) -> Iterator[Hashing | None
 
 
 @contextmanager
-def shown_work(title: str, *, quiet: bool = False) -> Iterator[Callable[[str], None] | None]:
-    """Show at a terminal what a job does, and for how long; the job calls the yielded function with each step."""
-    if quiet or not sys.stderr.isatty():
+def shown_work(title: str, form: ProgressForm = "auto") -> Iterator[Callable[[str], None] | None]:
+    """Show at a terminal, or as JSON, what a job does; the job calls the yielded function with each step."""
+    if form == "json":
+        with _json_steps(title.partition(" ")[0]) as step:
+            yield step
+        return
+    if form == "none" or not sys.stderr.isatty():
         yield None
         return
     # No markup, since paths and names of tables stand in the line, and one may be called `[red]`.
@@ -185,6 +242,26 @@ def shown_work(title: str, *, quiet: bool = False) -> Iterator[Callable[[str], N
     with Tasks(*columns, console=Console(stderr=True), transient=True) as bars:
         task = bars.add_task(title, total=None)
         yield lambda line: bars.update(task, description=escaped(f"{title}: {' '.join(line.splitlines())}"))
+
+
+@contextmanager
+def shown_waiting(phase: str, form: ProgressForm) -> Iterator[Callable[[str], None]]:
+    """Show why a command waits; it calls the yielded function with each new reason."""
+    if form == "json":
+        with _json_steps(phase) as step:
+            yield step
+    elif form == "none":
+        yield lambda _: None
+    else:
+        yield lambda reason: print(escaped(f"waiting: {reason}"), file=sys.stderr)
+
+
+@contextmanager
+def _json_steps(phase: str) -> Iterator[Callable[[str], None]]:
+    """Print the newest step of a phase as JSON; the job calls the yielded function with each."""
+    steps = deque([""], 1)
+    with _json_lines(lambda: {"phase": phase, "step": steps[-1]}):
+        yield steps.append
 
 
 class Periodic:

@@ -11,8 +11,9 @@ from rich.console import Console
 
 from prefect_stagegate.cli.ages import report_with_ages
 from prefect_stagegate.cli.common import say, write_output
+from prefect_stagegate.cli.json_output import OUTPUT
 from prefect_stagegate.clock import now
-from prefect_stagegate.report import Report, to_html, to_json, to_junit, to_markdown, to_rich, to_text
+from prefect_stagegate.report import Report, json_values, to_html, to_junit, to_markdown, to_rich, to_text
 
 Html = Annotated[Path | None, Parameter(metavar="FILE", help="Also write the report as one HTML page.")]
 Markdown = Annotated[Path | None, Parameter(metavar="FILE", help="Also write the report as Markdown.")]
@@ -22,7 +23,8 @@ Junit = Annotated[Path | None, Parameter(metavar="FILE", help="Also write the re
 def print_report(report: Report, *, json: bool) -> None:
     """Print a report: with colours to a terminal, as plain lines to a program."""
     if json:
-        say(to_json(report).rstrip())
+        OUTPUT.begin()
+        say(OUTPUT.text(json_values(report)))
         return
     report = report_with_ages(report, now())
     if sys.stdout.isatty():

@@ -25,6 +25,7 @@ from prefect_stagegate.cli.common import (
     say,
     say_first,
 )
+from prefect_stagegate.cli.json_output import error_values
 from prefect_stagegate.cli.progress import shown_progress
 from prefect_stagegate.errors import TransferFailed
 from prefect_stagegate.model import Action, Address, FailedObject, PlannedObject, Version
@@ -73,7 +74,7 @@ def stage(
             print(f"stagegate: {escaped(doubt)}", file=sys.stderr)
         _preview(workspace, spec_or_address, volume, every=every, json=json)
         return
-    with shown_progress(f"stage {spec_or_address.dataset}", quiet=json or display.hides_progress) as progress:
+    with shown_progress(f"stage {spec_or_address.dataset}", display.progress_form(json=json)) as progress:
         version = _staged(workspace, spec_or_address, volume, progress, json=json)
     if json:
         print_json(asdict(version))
@@ -90,7 +91,8 @@ def _staged(
     except TransferFailed as error:
         if json:
             failed = [asdict(FailedObject.of(failure)) for failure in error.failures]
-            print_json({"dataset": spec_or_address.dataset, "digest": None, "failed": failed})
+            document = {"dataset": spec_or_address.dataset, "digest": None, "failed": failed}
+            print_json({**document, "error": error_values(error)})
         raise
 
 

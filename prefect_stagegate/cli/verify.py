@@ -79,7 +79,7 @@ def verify(
     """
     workspace, display = (places or Places()).workspace(), display or Display()
     version = Address.parse(address) if address else None
-    with shown_hashing("verify", quiet=json or display.hides_progress) as watch:
+    with shown_hashing("verify", display.progress_form(json=json)) as watch:
         result = job(workspace, version, repair=repair, share=share, lasting=lasting, rate=rate, watch=watch)
     if json:
         print_json(asdict(result))

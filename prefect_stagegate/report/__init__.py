@@ -12,7 +12,7 @@ from prefect_stagegate.report.changes import (
 from prefect_stagegate.report.coverage import CoveredGroup, TableCoverage, basis_text, cover, group_text, table_text
 from prefect_stagegate.report.expectations import by_table, cells, read_results
 from prefect_stagegate.report.html import content_policy, to_html
-from prefect_stagegate.report.json import to_json
+from prefect_stagegate.report.json import json_values, to_json
 from prefect_stagegate.report.junit import to_junit
 from prefect_stagegate.report.markdown import to_markdown
 from prefect_stagegate.report.model import Report
@@ -52,6 +52,7 @@ __all__ = [
     "count_changes",
     "cover",
     "group_text",
+    "json_values",
     "moved_page",
     "proposal_page",
     "read_results",

@@ -122,7 +122,9 @@ def test_the_command_line_lists_them(
     file.write_text(yaml.safe_dump(spec))
     done = run_stagegate("stage", file, "--json", env=keys)
     assert done.returncode == 3
-    assert [failure["path"] for failure in json.loads(done.stdout)["failed"]]
+    answer = json.loads(done.stdout)
+    assert [failure["path"] for failure in answer["failed"]]
+    assert (answer["error"]["type"], answer["error"]["retryable"]) == ("TransferFailed", False)
     file.write_text(yaml.safe_dump({**spec, "max_failed_objects": 2}))
     done = run_stagegate("stage", file, env=keys)
     assert done.returncode == 0

@@ -90,7 +90,7 @@ def test_a_terminal_shows_which_check_is_being_asked(monkeypatch: pytest.MonkeyP
             if progress:
                 progress("expectations (3 of 5)\n[red]\x1b[31m")
         assert ("check things: expectations (3 of 5) [red]\\x1b[31m" in stream.getvalue()) == stream.isatty()
-    with shown_work("check things", quiet=True) as progress:
+    with shown_work("check things", "none") as progress:
         assert progress is None
 
 

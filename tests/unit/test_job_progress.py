@@ -175,5 +175,5 @@ def test_elsewhere_progress_is_plain_lines(monkeypatch: pytest.MonkeyPatch, caps
 
 def test_no_progress_when_none_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", io.StringIO())
-    with shown_progress("stage things", quiet=True) as progress:
+    with shown_progress("stage things", "none") as progress:
         assert progress is None

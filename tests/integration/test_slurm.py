@@ -1,0 +1,135 @@
+"""`deployments/orchestrators/slurm-prolog.sh` and `train.sbatch` on a real Slurm."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.support.orchestrators import FILES, install_command
+from tests.support.scenario import Scenario
+from tests.support.slurm import Slurm, slurm
+
+pytestmark = pytest.mark.system
+
+TRAIN = """
+import os, subprocess, sys
+print("trained on", sorted(os.listdir(sys.argv[2])), flush=True)
+subprocess.run(["stagegate", "gc", "--json"], check=True)
+"""
+
+
+class Site:
+    """A catalog with a version for production, and a cluster whose node has a cache of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.data = Scenario(folder, "nycflights", gates={"production": {"require": ["cache_fit"]}})
+        self.cache = folder / "gpu-1"
+        self._settings = folder / "stagegate.env"
+        self._bin = install_command(folder / "bin").parent
+        (folder / "train.py").write_text(TRAIN)
+        self.use_cache(self.cache)
+        self.prolog = self.copy("slurm-prolog.sh")
+        self.script = self.copy("train.sbatch")
+        self.log = self.script.with_suffix(".log")
+
+    def use_cache(self, cache: Path) -> None:
+        """Set which cache the node has."""
+        values = self.data.environment(STAGEGATE_CACHE=str(cache), STAGEGATE_NODE="gpu-1", STAGEGATE_RETRIES="0")
+        self._settings.write_text("".join(f"{name}={value}\n" for name, value in values.items()))
+
+    def copy(self, name: str) -> Path:
+        """A file of the deployment with the paths of this test in place of the page's."""
+        text = (FILES / name).read_text()
+        places = {
+            "/opt/stagegate/bin": str(self._bin),
+            "/etc/stagegate/stagegate.env": str(self._settings),
+            "runuser -u stagegate": "runuser -u root",
+            "--timeout 10m": "--timeout 1s",
+            "set -u\n": f"set -u\nset -a; . {self._settings}; set +a\n" if name == "train.sbatch" else "set -u\n",
+            "python3 train.py": f"{sys.executable} {self.folder}/train.py",
+        }
+        for place, here in places.items():
+            text = text.replace(place, here)
+        path = self.folder / name
+        path.write_text(text)
+        path.chmod(0o755)
+        return path
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    return Site(tmp_path)
+
+
+@pytest.fixture
+def cluster(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Slurm]:
+    with slurm(tmp_path_factory.mktemp("slurm"), site.prolog) as running:
+        yield running
+
+
+def has_ended(job: dict[str, str]) -> bool:
+    return job["JobState"] not in ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING")
+
+
+def test_jobs_begin_where_their_version_lies(site: Site, cluster: Slurm) -> None:
+    site.data.deliver("origin,delay\nJFK,4\n")
+    digest = site.data.promote()
+    job = cluster.wait_for(cluster.submit(site.script), has_ended)
+    assert job["JobState"] == "COMPLETED", site.log.read_text()
+    written = site.log.read_text()
+    assert f"nycflights@{digest} is ready: {site.cache}" in written
+    assert "trained on ['data.csv']" in written
+    # The collection in the job took nothing: the version was held.
+    assert '"versions": []' in written
+    assert cluster.node_state() == "IDLE"
+
+
+def test_a_job_whose_data_is_missing_requeues_itself(site: Site, cluster: Slurm) -> None:
+    site.data.deliver("origin,delay\nJFK,4\n")
+    site.data.promote()
+    (site.data.nas / "data.csv").unlink()  # so that the prolog can't fetch it
+    job = cluster.wait_for(cluster.submit(site.script), lambda job: job["Restarts"] == "1")
+    assert (job["JobState"], job["Reason"]) == ("PENDING", "BeginTime")
+    assert "this node lacks" in site.log.read_text()
+    assert "DRAIN" not in cluster.node_state()
+
+
+def test_a_job_without_an_accepted_version_fails_for_good(site: Site, cluster: Slurm) -> None:
+    site.data.deliver("origin,delay\nJFK,4\n")
+    job = cluster.wait_for(cluster.submit(site.script), has_ended)
+    assert (job["JobState"], job["ExitCode"], job["Restarts"]) == ("FAILED", "2:0", "0")
+    assert "DRAIN" not in cluster.node_state()
+
+
+def test_only_a_broken_cache_drains_its_node(site: Site, cluster: Slurm) -> None:
+    site.data.deliver("origin,delay\nJFK,4\n")
+    site.data.promote()
+    broken = site.folder / "no-folder"
+    broken.write_text("")
+    site.use_cache(broken)
+    job = cluster.wait_for(cluster.submit(site.script), lambda job: job["Restarts"] == "1")
+    assert (job["JobState"], "DRAIN" in cluster.node_state()) == ("PENDING", True)
+    assert not site.log.exists()
+
+
+@pytest.mark.parametrize(
+    "comment",
+    ["", "any words", "stagegate:$(touch {})", "stagegate:x@y;touch {}", "stagegate:--help@x\nstagegate:../x"],
+)
+def test_comments_of_users_run_nothing(comment: str, site: Site) -> None:
+    site.data.deliver("origin,delay\nJFK,4\n")
+    made = site.folder / "made"
+    environment = {"SLURM_JOB_COMMENT": comment.format(made), "SLURM_JOB_ID": "1"}
+    done = subprocess.run([site.prolog], env=environment, capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, made.exists()) == (0, False), done.stderr
+
+
+def test_shell_scripts_keep_the_rules_of_shellcheck() -> None:
+    scripts = sorted(path for path in FILES.iterdir() if path.suffix in (".sh", ".sbatch"))
+    assert len(scripts) == 2
+    subprocess.run(["shellcheck", "--exclude=SC1091", "--shell=sh", *scripts], check=True)
