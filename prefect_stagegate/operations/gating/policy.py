@@ -25,6 +25,7 @@ from prefect_stagegate.units import digest_text
 
 if TYPE_CHECKING:
     from prefect_stagegate.readiness.records.signing import SigningKey
+    from prefect_stagegate.readiness.records.ssh_signatures import SshKey
 
 FEWEST_DIGITS = 12
 """The fewest digits that abbreviate a policy's digest."""
@@ -187,7 +188,7 @@ def answer_request(
     approved: bool,
     reason: str,
     digest: str = "",
-    key: SigningKey | None = None,
+    key: SigningKey | SshKey | None = None,
 ) -> tuple[ApprovalRequest, Approval]:
     """Agree to a proposed policy, or decline it.
 
