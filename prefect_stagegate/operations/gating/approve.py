@@ -22,7 +22,7 @@ from prefect_stagegate.model import Address, Approval, ApprovalRequest, Decision
 from prefect_stagegate.operations.address import judged_spec, stored_spec
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.readiness.checks.approval import ApprovalParameters as Parameters
-from prefect_stagegate.readiness.checks.approval import why_answer_is_void, why_request_ended
+from prefect_stagegate.readiness.checks.approval import why_not_counted, why_request_ended
 from prefect_stagegate.readiness.context import addresses_of
 from prefect_stagegate.readiness.records.answers import ANSWER_PAYLOAD, SSHSIG, signed_answer
 from prefect_stagegate.readiness.records.signing import SigningKey
@@ -192,7 +192,8 @@ def answer(
     required = (requirement.params for requirement in gate.requirements if requirement.check == "approval")
     parameters = Parameters.model_validate(next(required, {}))
     # Reject an answer that would not count, so that nobody believes to have answered.
-    if why := why_answer_is_void(approval, request, parameters, owners):
+    recorded = workspace.catalog.approvals(request)
+    if why := why_not_counted(approval, recorded, request, parameters, owners):
         who = f"{workspace.identity.name} can't answer for {request.target}"
         raise UsageError(f"{who}: {why}", hint=_answer_hint(request, parameters, owners), dataset=request.dataset)
     return workspace.catalog.put_answer(request, approval)

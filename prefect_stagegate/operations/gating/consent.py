@@ -24,10 +24,12 @@ class Agreement:
     """The groups of `owners` that may agree; empty for anybody but the requester."""
     agreed: tuple[Approval, ...]
     declined: tuple[Approval, ...]
-    awaited: str
+    lacking: str
     """Who has yet to agree; empty when enough did."""
     missing_people: int
     """How many more people must agree."""
+    awaited: tuple[str, ...]
+    """Those of the rule's `required` who have yet to agree."""
 
     @property
     def missing(self) -> str:
@@ -35,7 +37,7 @@ class Agreement:
         if self.declined:
             answer = self.declined[-1]
             return f"declined by {answer.approver.name}: {answer.reason}"
-        return self.awaited
+        return self.lacking
 
 
 def rule_of(policy: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -67,7 +69,9 @@ def agreement(policy: Mapping[str, Any], request: ApprovalRequest, answers: Sequ
 
     parameters = _parameters(rule_of(policy))
     tally = count_answers(request, answers, parameters, policy.get("owners", {}))
-    return Agreement(parameters.groups, tally.agreed, tally.declined, tally.missing, tally.missing_people)
+    return Agreement(
+        parameters.groups, tally.agreed, tally.declined, tally.missing, tally.missing_people, tally.awaited
+    )
 
 
 def consent(before: Mapping[str, Any], entry: PolicyEntry) -> str:

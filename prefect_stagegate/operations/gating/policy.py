@@ -206,7 +206,7 @@ def answer_request(
     """
     from prefect_stagegate.operations.gating.approve import build_answer  # late: it loads all checks, see `changes`
     from prefect_stagegate.readiness.checks.approval import ApprovalParameters as Parameters
-    from prefect_stagegate.readiness.checks.approval import why_answer_is_void
+    from prefect_stagegate.readiness.checks.approval import why_not_counted
 
     head = workspace.catalog.policy(dataset)
     requests = [request for request in open_requests(workspace, dataset) if _matches(request.digest, digest)]
@@ -226,7 +226,8 @@ def answer_request(
             dataset=dataset,
         )
     answer = build_answer(workspace, request, approved=approved, reason=reason.strip(), key=key)
-    if why := why_answer_is_void(answer, request, Parameters.model_validate(rule), head.policy.get("owners", {})):
+    recorded, owners = workspace.catalog.approvals(request), head.policy.get("owners", {})
+    if why := why_not_counted(answer, recorded, request, Parameters.model_validate(rule), owners):
         raise UsageError(
             f"{workspace.identity.name} can't answer for the policy of {dataset}: {why}",
             hint="`--identity NAME` says who you are.",

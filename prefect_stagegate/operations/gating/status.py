@@ -306,6 +306,7 @@ class _DatasetReader:
             parameters.groups,
             tally.missing_people,
             f"{declined[-1].approver.name}: {declined[-1].reason}" if declined else "",
+            tally.awaited,
             lapsed_at(self._workspace, request) if record.waits else "",
         )
 
@@ -323,7 +324,9 @@ class _DatasetReader:
             agreed = agreement(adoption.policy, request, answers)
             counted = (*agreed.agreed, *agreed.declined)
             declined = f"{agreed.declined[-1].approver.name}: {agreed.declined[-1].reason}" if agreed.declined else ""
-            states.append(RequestState(request, counted, agreed.groups, agreed.missing_people, declined))
+            states.append(
+                RequestState(request, counted, agreed.groups, agreed.missing_people, declined, agreed.awaited)
+            )
         return states
 
     def _policy_changes(

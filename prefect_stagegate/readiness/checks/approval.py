@@ -28,6 +28,7 @@ ANYBODY = "anybody"
 PublicKey = Annotated[str, Field(pattern=r"^ed25519:[0-9a-f]{64}$")]
 PersonName = Annotated[str, Field(min_length=1, max_length=256)]
 LONGEST_SIGNERS = 64 << 10
+"""Characters of `allowed_signers`."""
 _SIGNER = re.compile(r"\S.*\s(sk-)?(ssh|ecdsa)-[a-z0-9@.-]+\s+AAAA[A-Za-z0-9+/]+=*(\s|$)")
 """Principals, perhaps options, the type of a key, and the key."""
 _SINCE_SSH = ("allowed_signers", "required")
@@ -56,7 +57,6 @@ class ApprovalParameters(Parameters):
     )
     allowed_signers: FileText = Field(
         default="",
-        max_length=LONGEST_SIGNERS,
         description="People's SSH keys, in OpenSSH's format of this name: a file relative to the spec, or its lines. "
         "Principals are names as `--identity` has them. Times without a zone are UTC.",
         examples=["allowed_signers"],
@@ -71,6 +71,8 @@ class ApprovalParameters(Parameters):
     @field_validator("allowed_signers")
     @classmethod
     def _lines(cls, text: str) -> str:
+        if len(text) > LONGEST_SIGNERS:
+            raise ValueError(f"must have at most {LONGEST_SIGNERS >> 10} KiB")
         for number, line in enumerate(text.splitlines(), 1):
             if line.strip() and not line.lstrip().startswith("#") and not _SIGNER.match(line.lstrip()):
                 # Without the line: the file may be another one than was meant.
@@ -148,6 +150,8 @@ class AnswerTally:
     """Who has yet to agree; empty when enough did. Says nothing of those who declined."""
     missing_people: int
     """How many more people must agree."""
+    awaited: tuple[str, ...]
+    """Those of `required` who have yet to agree."""
 
     @property
     def counted(self) -> tuple[Approval, ...]:
@@ -169,7 +173,7 @@ def count_answers(
     valid, ignored = _valid_answers(request, replies, parameters, owners) if request else ([], [])
     agreed = tuple(reply for reply in valid if reply.approved)
     names = {person_key(reply.approver.name) for reply in agreed}
-    awaited = [name for name in parameters.required if person_key(name) not in names]
+    awaited = tuple(name for name in parameters.required if person_key(name) not in names)
     missing = ""
     if len(agreed) < parameters.count:
         groups = listed(parameters.groups or (ANYBODY,))
@@ -182,6 +186,7 @@ def count_answers(
         ignored=tuple(ignored),
         missing=missing,
         missing_people=max(parameters.count - len(agreed), len(awaited)),
+        awaited=awaited,
     )
 
 
@@ -209,7 +214,7 @@ def _valid_answers(
 def why_answer_is_void(
     reply: Approval, request: ApprovalRequest, parameters: ApprovalParameters, owners: Mapping[Any, str]
 ) -> str:
-    """Why an answer does not count; empty when it does. Called by the check, and before an answer is recorded.
+    """Why an answer alone does not count; empty when it does.
 
     Raises:
         MissingExtra: What verifies its signature is not installed.
@@ -229,6 +234,24 @@ def why_answer_is_void(
         return ""
     unproved = "it is not signed with the key that the policy has for this name"
     return f"{unproved}: {proof.why}" if proof.why else unproved
+
+
+def why_not_counted(
+    reply: Approval,
+    recorded: Sequence[Approval],
+    request: ApprovalRequest,
+    parameters: ApprovalParameters,
+    owners: Mapping[Any, str],
+) -> str:
+    """Why a new answer would not count beside those on record; empty when it would.
+
+    Raises:
+        MissingExtra: What verifies their signatures is not installed.
+    """
+    if why := why_answer_is_void(reply, request, parameters, owners):
+        return why
+    tally = count_answers(request, [*recorded, reply], parameters, owners)
+    return next((why for ignored, why in tally.ignored if ignored is reply), "")
 
 
 def why_request_ended(request: ApprovalRequest, *, policy: str, named: str, moves: int) -> str:

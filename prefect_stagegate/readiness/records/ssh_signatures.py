@@ -12,7 +12,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -25,7 +26,7 @@ NAMESPACE = "stagegate-approval"
 """Separates these signatures from those of Git and others by the same key."""
 LARGEST_SIGNATURE = 32 << 10
 """Bytes of the largest signature that is verified; one with a certificate has about 2 KiB."""
-LARGEST_STATEMENT = 1 << 20
+LARGEST_STATEMENT = 64 << 10
 """Bytes of the largest signed text."""
 LONGEST_NAME = 256
 SIGN_SECONDS = 120.0
@@ -52,8 +53,8 @@ class SshKey:
             MissingExtra: There is no ssh-keygen.
         """
         # A file, since ssh-keygen asks at the terminal only when its standard input is one.
-        with tempfile.TemporaryDirectory(prefix="stagegate-") as folder:
-            statement = Path(folder, "statement")
+        with _private_folder() as folder:
+            statement = folder / "statement"
             statement.write_bytes(data)
             command = ["-q", "-Y", "sign", "-n", NAMESPACE, "-f", str(self.path.absolute()), str(statement)]
             # At a terminal its prompts must be seen, such as the one to touch a token.
@@ -83,7 +84,7 @@ def verify_ssh_signature(data: bytes, signature: str, allowed_signers: str, name
     """Whether a key that `allowed_signers` has for a name, at a time, signed exactly these bytes.
 
     Args:
-        data: What should be signed, 1 MiB at most.
+        data: What should be signed, 64 KiB at most.
         signature: The armored signature, 32 KiB at most.
         allowed_signers: Text in OpenSSH's format of that name. Its times without a zone are UTC.
         name: The principal.
@@ -97,9 +98,9 @@ def verify_ssh_signature(data: bytes, signature: str, allowed_signers: str, name
         return SshVerdict("", f"the name is longer than {LONGEST_NAME} characters, or has some that don't print")
     if len(data) > LARGEST_STATEMENT or len(signature) > LARGEST_SIGNATURE:
         return SshVerdict("", "the answer or its signature is too large")
-    with tempfile.TemporaryDirectory(prefix="stagegate-") as folder:
-        Path(folder, "allowed_signers").write_text(allowed_signers, errors="replace")
-        Path(folder, "signature").write_text(signature, errors="replace")
+    with _private_folder() as folder:
+        (folder / "allowed_signers").write_text(allowed_signers, errors="replace")
+        (folder / "signature").write_text(signature, errors="replace")
         ended = _run(
             _verification(name, at, "signature"), folder, VERIFY_SECONDS, stderr=subprocess.PIPE, standard_input=data
         )
@@ -127,8 +128,21 @@ def _verification(name: str, at: datetime, signature: str) -> list[str]:
     return ["-Y", "verify", "-f", "allowed_signers", "-n", NAMESPACE, "-O", time, "-I", name, "-s", signature]
 
 
+@contextmanager
+def _private_folder() -> Iterator[Path]:
+    """A folder that only this user can open, for as long as the block runs."""
+    try:
+        with tempfile.TemporaryDirectory(prefix="stagegate-") as folder:
+            yield Path(folder)
+    except OSError as error:
+        raise StagegateError(
+            f"ssh-keygen can't be run in a temporary folder: {error.strerror}",
+            hint="Free space, or name another folder by TMPDIR.",
+        ) from error
+
+
 def _run(
-    arguments: Sequence[str], folder: str, seconds: float, *, stderr: int | None, standard_input: bytes | None = None
+    arguments: Sequence[str], folder: Path, seconds: float, *, stderr: int | None, standard_input: bytes | None = None
 ) -> subprocess.CompletedProcess[bytes]:
     program = shutil.which("ssh-keygen")
     if program is None:
