@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
 import re
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -326,6 +329,7 @@ def test_signature_of_another_namespace_does_not_count(scenario: SshScenario, na
         "-f/etc/passwd",
         "-Overify-time=20200101",
         "ines@example.org\n",
+        "ines@example.org\0",
         "ines@example.org,oleg@example.org",
         "*",
         "",
@@ -393,6 +397,28 @@ def test_key_in_an_agent_signs_by_its_public_half(scenario: SshScenario, agent: 
     path.unlink()
     words = ("approve", "things", "--to", "pilot", "--reason", "seen", "--ssh-key", f"{path}.pub")
     assert scenario.run(*words, identity=INES.name) == 0
+    assert check(scenario.node(), THINGS, "pilot").accepted
+
+
+def test_passphrase_is_asked_for_at_the_terminal(scenario: SshScenario, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SSH_AUTH_SOCK", raising=False)
+    scenario.key("ines")
+    scenario.ask(scenario.signer(INES.name, "ines"))
+    ssh_keygen("-q", "-p", "-P", "", "-N", "secret", "-f", str(scenario.folder / "ines"))
+    command = f"approve things --to pilot --reason seen --identity {INES.name} --ssh-key {scenario.folder}/ines"
+    ours, theirs = pty.openpty()
+    with subprocess.Popen(
+        ["setsid", "--ctty", "--wait", sys.executable, "-m", "prefect_stagegate", *command.split()],
+        env={**os.environ, **scenario.environment()},
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+    ) as process:
+        shown = b""
+        while b"Enter passphrase" not in shown:
+            shown += os.read(ours, 1024)
+        os.write(ours, b"secret\n")
+        assert process.wait(60) == 0
     assert check(scenario.node(), THINGS, "pilot").accepted
 
 

@@ -124,6 +124,15 @@ def test_inbox_names_the_one_who_must_still_agree() -> None:
         assert [person.contact for person in line.actions[0].people] == [INES.name]
 
 
+def test_signed_answer_that_is_dated_ahead_does_not_count() -> None:
+    """Whoever has a key that is not valid yet would else say that it is."""
+    parameters = ApprovalParameters(signed=True, allowed_signers=SIGNERS)
+    ahead = reply(INES, at="2999-01-01T00:00:00.000000Z", envelope={SSHSIG: "armored"})
+    ((ignored, why),) = count_answers(REQUEST, [ahead], parameters, {}).ignored
+    assert ignored == ahead
+    assert "it is dated 2999-01-01T00:00:00.000000Z, so a clock is wrong" in why
+
+
 # ── ssh-keygen ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
