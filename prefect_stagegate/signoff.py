@@ -136,4 +136,4 @@ class Approval:
     reason: str
     at: str
     envelope: Mapping[str, Any] = field(default_factory=dict)
-    """The DSSE envelope around the answer, when it is signed."""
+    """The DSSE envelope around the answer, or `{"sshsig": …}` with an armored SSH signature; empty if unsigned."""

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
+from prefect_stagegate.cli.answer_keys import AnswerKey, AnswerSshKey, answer_key
 from prefect_stagegate.cli.common import Display, Json, Places, VersionName, VersionOrSpec, escaped, print_json, say
 from prefect_stagegate.cli.events import emit_event
 from prefect_stagegate.cli.expectations import print_expectations
@@ -25,7 +26,6 @@ from prefect_stagegate.operations.gating.reports import report_of
 from prefect_stagegate.operations.gating.rollback import rollback as move_back
 from prefect_stagegate.operations.gating.unanswered import declined_hint
 from prefect_stagegate.operations.gating.validate import validate as run_contract
-from prefect_stagegate.readiness.records.signing import read_signing_key
 from prefect_stagegate.report import rubric_lines
 from prefect_stagegate.units import count_text, digest_text
 
@@ -208,7 +208,8 @@ def approve(
         bool, Parameter(name=("--reject", "--decline"), negative="", help="Decline instead; needs a reason.")
     ] = False,
     reason: Annotated[str, Parameter(metavar="TEXT", help="Why; kept with the answer.")] = "",
-    key: Annotated[Path | None, Parameter(metavar="FILE", help="An Ed25519 key in PEM that signs the answer.")] = None,
+    key: AnswerKey = None,
+    ssh_key: AnswerSshKey = None,
     json: Json = False,
     places: Places | None = None,
 ) -> None:
@@ -220,6 +221,7 @@ def approve(
 
     - `stagegate approve nycflights --to production --reason "seen the report"`
     - `stagegate approve nycflights --to production --decline --reason "March looks wrong"`
+    - `stagegate approve nycflights --to production --identity ines@example.org --ssh-key ~/.ssh/id_ed25519.pub`
 
     Parameters
     ----------
@@ -227,7 +229,7 @@ def approve(
         The dataset; with a ref or digest, the request for that version.
     """
     workspace = (places or Places()).workspace()
-    signing = read_signing_key(key, workspace.ask_passphrase) if key else None
+    signing = answer_key(key, ssh_key, workspace.ask_passphrase)
     request = approving.open_request(workspace, Address.parse(what), to)
     answer = approving.answer(workspace, request, approved=not reject, reason=reason, key=signing)
     # The answer is recorded by now, so it counts even when no server can be reached.

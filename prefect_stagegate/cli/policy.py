@@ -9,6 +9,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from prefect_stagegate.cli.answer_keys import AnswerKey, AnswerSshKey, answer_key
 from prefect_stagegate.cli.common import (
     ANYBODY,
     Json,
@@ -24,7 +25,6 @@ from prefect_stagegate.errors import ExitCode, UsageError
 from prefect_stagegate.model import check_name
 from prefect_stagegate.operations.gating import policy as job
 from prefect_stagegate.operations.gating.consent import rule_of
-from prefect_stagegate.readiness.records.signing import read_signing_key
 from prefect_stagegate.units import digest_text
 
 Reason = Annotated[str, Parameter(metavar="TEXT", help="Why; kept in the log.")]
@@ -137,7 +137,8 @@ def approve(
     decline: Annotated[bool, Parameter(negative="", help="Decline instead; needs a reason.")] = False,
     reason: Annotated[str, Parameter(metavar="TEXT", help="Why; kept with the answer.")] = "",
     policy: Annotated[str, Parameter(metavar="DIGEST", help="The proposed policy's digest, where several wait.")] = "",
-    key: Annotated[Path | None, Parameter(metavar="FILE", help="An Ed25519 key in PEM that signs the answer.")] = None,
+    key: AnswerKey = None,
+    ssh_key: AnswerSshKey = None,
     json: Json = False,
     places: Places | None = None,
 ) -> None:
@@ -155,7 +156,7 @@ def approve(
         The dataset's name.
     """
     workspace = (places or Places()).workspace()
-    signing = read_signing_key(key, type_passphrase) if key else None
+    signing = answer_key(key, ssh_key, type_passphrase)
     request, answer = job.answer_request(
         workspace, check_name("dataset", dataset), approved=not decline, reason=reason, digest=policy, key=signing
     )

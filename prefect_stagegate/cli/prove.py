@@ -41,6 +41,10 @@ def verify_attestation(
     export: Annotated[
         Path | None, Parameter(metavar="FILE", help="Also write it: a DSSE envelope, or a Statement if unsigned.")
     ] = None,
+    export_answers: Annotated[
+        Path | None,
+        Parameter(metavar="FOLDER", help="Also write its SSH-signed answers, for `ssh-keygen`, into a new folder."),
+    ] = None,
     json: Json = False,
     places: Places | None = None,
 ) -> None:
@@ -53,6 +57,7 @@ def verify_attestation(
     - `stagegate verify-attestation nycflights@production`
     - `stagegate verify-attestation attestation.json --key ci.pub.pem`
     - `stagegate verify-attestation nycflights@sha256:… --gate pilot --export attestation.json`
+    - `stagegate verify-attestation nycflights@production --export-answers answers/`
 
     Parameters
     ----------
@@ -63,9 +68,12 @@ def verify_attestation(
     parts = attestations.verify_attestation(workspace, what, gate=gate, keys=key)
     if export:
         export.write_bytes(attestations.envelope_of(workspace, Address.parse(what), gate) + b"\n")
+    lines = attestations.export_attested_answers(workspace, what, export_answers, gate) if export_answers else []
     if json:
         print_json([asdict(part) for part in parts])
     else:
+        for line in lines:
+            say_line(line)
         for part in parts:
             say_line(f"{part.verdict:<8} {part.what:<10} {part.why}")
     if any(part.verdict is AttestationVerdict.FAILS for part in parts):

@@ -81,13 +81,26 @@ def _requirement(subject: str, old: Requirement, new: Requirement) -> Iterator[P
         model = CHECKS[check].parameters
         before, after = model.model_validate(old.params), model.model_validate(new.params)
         for name, field in model.model_fields.items():
-            if getattr(before, name) != getattr(after, name):
+            if (check, name) == ("approval", "allowed_signers"):
+                yield from _signers(subject, getattr(before, name), getattr(after, name))
+            elif getattr(before, name) != getattr(after, name):
                 key = field.alias or name
                 text = f"{check}: {key} {_text(old.params.get(key))} → {_text(new.params.get(key))}"
                 yield PolicyChange(subject, text, _parameter_direction(check, name, before, after))
 
 
+def _signers(subject: str, before: str, after: str) -> Iterator[PolicyChange]:
+    """The lines of `allowed_signers` that went and came."""
+    old, new = ({line.strip() for line in text.splitlines() if line.strip()} for text in (before, after))
+    for line in sorted(old - new):
+        yield PolicyChange(subject, f"approval: no longer allows the signer {line}", Direction.TIGHTENED)
+    for line in sorted(new - old):
+        yield PolicyChange(subject, f"approval: allows the signer {line}", Direction.LOOSENED)
+
+
 def _parameter_direction(check: str, name: str, before: Any, after: Any) -> Direction:
+    if (check, name) == ("approval", "required"):
+        return _direction(frozenset(before.required), frozenset(after.required))
     if (check, name) in MORE_IS_STRICTER or (name in LIMITS and isinstance(after, Floors)):
         return _direction(getattr(before, name), getattr(after, name))
     if (check, name) in LESS_IS_STRICTER or (name in LIMITS and isinstance(after, Ceilings)):

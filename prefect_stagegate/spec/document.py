@@ -60,6 +60,8 @@ class Document:
     problems: list[SpecProblem] = field(default_factory=list)
     allowed: Allowed = ()
     """Hosts that files named in it may be read from, whatever their address is."""
+    is_dictionary: bool = False
+    """Whether it came as a dictionary, which may be a record of the catalog."""
 
     def report(self, loc: Iterable[str | int], message: str) -> None:
         """Add a problem at the line of `loc`."""
@@ -117,15 +119,33 @@ def read_beside(document: Document, name: str) -> Document:
     Raises:
         UnreadableDocument: Nothing can be read there, or it lies on another server.
     """
-    location = place(name, document.base)
-    # A spec from elsewhere must not make this machine read from any server it names.
-    if not _is_beside(location, document.base):
-        raise UnreadableDocument("lies on another server than the spec; put the file beside the spec")
-    label = _label(document, name, location)
+    location, label = _placed(document, name)
     try:
         return read_document(location, label, document.allowed)
     except UnreadableDocument as error:
         raise UnreadableDocument(f"{label} {error}") from error
+
+
+def read_text_beside(document: Document, name: str) -> str:
+    """Read the text of a file that a document names, as `read_beside` does.
+
+    Raises:
+        UnreadableDocument: Nothing can be read there, or it lies on another server.
+    """
+    location, label = _placed(document, name)
+    try:
+        return _decode(_read(location, document.allowed))
+    except UnreadableDocument as error:
+        raise UnreadableDocument(f"{label} {error}") from error
+
+
+def _placed(document: Document, name: str) -> tuple[str, str]:
+    """Where a file that a document names lies, and what problems call it."""
+    location = place(name, document.base)
+    # A spec from elsewhere must not make this machine read from any server it names.
+    if not _is_beside(location, document.base):
+        raise UnreadableDocument("lies on another server than the spec; put the file beside the spec")
+    return location, _label(document, name, location)
 
 
 def _is_beside(location: str, base: str) -> bool:
@@ -147,7 +167,7 @@ def _label(document: Document, name: str, location: str) -> str:
 
 def mapping_document(values: Mapping[str, Any], label: str) -> Document:
     """Make a document of a dictionary; its paths are relative to the current folder."""
-    document = Document(label, str(Path.cwd()))
+    document = Document(label, str(Path.cwd()), is_dictionary=True)
     document.values = _plain(document, (), values)
     return document
 

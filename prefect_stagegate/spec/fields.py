@@ -226,6 +226,14 @@ Link = Annotated[str, AfterValidator(_checked_url)]
 """Text for people that may be a URL, and then has no credential in it."""
 Text = Annotated[str, AfterValidator(_text), Field(json_schema_extra={"minLength": 1})]
 """Text in one line that is not empty."""
+
+
+class InFile:
+    """Marks a text that a spec may also give by the name of a file; the loaded spec has the file's text."""
+
+
+FileText = Annotated[str, InFile()]
+"""Text of several words or lines, or a file's name without spaces, relative to the spec."""
 Options = Annotated[dict[str, Any], AfterValidator(_options)]
 """Storage options by fsspec's names, without credentials."""
 CredentialsName = Annotated[str, Field(pattern=r"^[a-z0-9-]+/[a-z0-9-]+$")]

@@ -15,7 +15,8 @@ from pydantic import BaseModel, ValidationError
 from prefect_stagegate.errors import did_you_mean
 from prefect_stagegate.model import Severity
 from prefect_stagegate.spec.complaints import check, complaint, keys_at, place_of
-from prefect_stagegate.spec.document import Document
+from prefect_stagegate.spec.document import Document, UnreadableDocument, read_text_beside
+from prefect_stagegate.spec.fields import InFile
 from prefect_stagegate.spec.models import Requirement, RequirementSpec
 from prefect_stagegate.spec.yamltree import Loc
 
@@ -70,18 +71,50 @@ def resolve_gates(
     return {**values, "gates": shaped}, resolved
 
 
-def check_change_rule(document: Document, values: Mapping[str, Any], known: KnownChecks) -> None:
-    """Report what is wrong with the parameters of `policy.change.approval`; the spec's models report the rest."""
+def read_change_rule(document: Document, values: dict[str, Any], known: KnownChecks) -> dict[str, Any]:
+    """The spec's values with the texts of files in `policy.change.approval`.
+
+    Reports what is wrong with its parameters; the spec's models report the rest.
+    """
     place: Any = values
     for key in ("policy", "change", "approval"):
         place = place.get(key) if isinstance(place, Mapping) else None
     if not isinstance(place, dict):
-        return
+        return values
     loc, model = ("policy", "change", "approval"), known["approval"].parameters
     unknown = _unknown_parameters(place, model)
     for key in unknown:
         document.report((*loc, key), f"unknown parameter of approval; {did_you_mean(key, keys_at(model, ()))}")
-    check(document, {key: value for key, value in place.items() if key not in unknown}, model, loc)
+    inlined = _with_files(document, loc, place, model)
+    if inlined is None:
+        return values
+    check(document, {key: value for key, value in inlined.items() if key not in unknown}, model, loc)
+    policy = values["policy"]
+    return {**values, "policy": {**policy, "change": {**policy["change"], "approval": inlined}}}
+
+
+def _with_files(
+    document: Document, loc: Loc, params: Mapping[str, Any], model: type[BaseModel]
+) -> dict[str, Any] | None:
+    """Parameters with the text of each file that they name; None, with the problem reported, where none can be read."""
+    inlined = dict(params)
+    for name, field in model.model_fields.items():
+        key = field.alias or name
+        value = inlined.get(key)
+        # Text has a space or a line end; a file's name has none.
+        is_name = isinstance(value, str) and value and len(value.split()) == 1 and value == value.strip()
+        if not is_name or not any(isinstance(mark, InFile) for mark in field.metadata):
+            continue
+        # The digest of a policy in the catalog would not cover what lies in a file of the node that reads it.
+        if document.is_dictionary:
+            document.report((*loc, key), "must be the text itself; only the file of a spec may name another file")
+            return None
+        try:
+            inlined[key] = read_text_beside(document, str(value))
+        except UnreadableDocument as error:
+            document.report((*loc, key), str(error))
+            return None
+    return inlined
 
 
 def _gate(document: Document, target: str, gate: dict[str, Any], known: KnownChecks) -> _Gate:
@@ -122,7 +155,10 @@ def _item(document: Document, loc: Loc, item: object, known: KnownChecks) -> _Wr
         document.report((*here, key), f"unknown parameter of {check}; {did_you_mean(key, choices)}")
         # Removed, or each gate that inherits the check would report it again.
         del params[key]
-    return _Written(here, RequirementSpec(check=check, severity=severity, consecutive=consecutive, params=params))
+    inlined = _with_files(document, here, params, model)
+    if inlined is None:
+        return None
+    return _Written(here, RequirementSpec(check=check, severity=severity, consecutive=consecutive, params=inlined))
 
 
 def _unknown_parameters(params: Mapping[str, Any], model: type[BaseModel]) -> list[str]:

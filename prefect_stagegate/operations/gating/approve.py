@@ -14,21 +14,19 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
+from prefect_stagegate.canonical import canonical
 from prefect_stagegate.catalog import RefEntry
 from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.model import Address, Approval, ApprovalRequest, Decision, Identity, Wait, check_name, person_key
 from prefect_stagegate.operations.address import judged_spec, stored_spec
 from prefect_stagegate.operations.workspace import Workspace
-from prefect_stagegate.readiness.checks.approval import (
-    ANSWER_PAYLOAD,
-    signed_answer,
-    why_answer_is_void,
-    why_request_ended,
-)
 from prefect_stagegate.readiness.checks.approval import ApprovalParameters as Parameters
+from prefect_stagegate.readiness.checks.approval import why_not_counted, why_request_ended
 from prefect_stagegate.readiness.context import addresses_of
+from prefect_stagegate.readiness.records.answers import ANSWER_PAYLOAD, SSHSIG, signed_answer
 from prefect_stagegate.readiness.records.signing import SigningKey
+from prefect_stagegate.readiness.records.ssh_signatures import SshKey
 from prefect_stagegate.spec import Gate
 from prefect_stagegate.unreadable import UnreadableRecords
 
@@ -155,7 +153,7 @@ def approve(
     *,
     approved: bool = True,
     reason: str = "",
-    key: SigningKey | None = None,
+    key: SigningKey | SshKey | None = None,
 ) -> Approval:
     """Answer the newest request. The answer is for the version of the request, whatever was staged since.
 
@@ -175,7 +173,12 @@ def approve(
 
 
 def answer(
-    workspace: Workspace, request: ApprovalRequest, *, approved: bool, reason: str, key: SigningKey | None = None
+    workspace: Workspace,
+    request: ApprovalRequest,
+    *,
+    approved: bool,
+    reason: str,
+    key: SigningKey | SshKey | None = None,
 ) -> Approval:
     """Answer one request. The caller has made sure that it did not lapse.
 
@@ -189,7 +192,8 @@ def answer(
     required = (requirement.params for requirement in gate.requirements if requirement.check == "approval")
     parameters = Parameters.model_validate(next(required, {}))
     # Reject an answer that would not count, so that nobody believes to have answered.
-    if why := why_answer_is_void(approval, request, parameters, owners):
+    recorded = workspace.catalog.approvals(request)
+    if why := why_not_counted(approval, recorded, request, parameters, owners):
         who = f"{workspace.identity.name} can't answer for {request.target}"
         raise UsageError(f"{who}: {why}", hint=_answer_hint(request, parameters, owners), dataset=request.dataset)
     return workspace.catalog.put_answer(request, approval)
@@ -211,7 +215,7 @@ def _require_open(workspace: Workspace, request: ApprovalRequest, gate: Gate) ->
 
 
 def build_answer(
-    workspace: Workspace, request: ApprovalRequest, *, approved: bool, reason: str, key: SigningKey | None
+    workspace: Workspace, request: ApprovalRequest, *, approved: bool, reason: str, key: SigningKey | SshKey | None
 ) -> Approval:
     """Make the answer that is recorded; with a key, sign it.
 
@@ -225,7 +229,12 @@ def build_answer(
     # A signature proves the name that the caller only declared.
     who = Identity(workspace.identity.name, "signature") if key else workspace.identity
     approval = Approval(request.id, who, approved, reason, stamp(now()))
-    return replace(approval, envelope=key.sign(signed_answer(request, approval), ANSWER_PAYLOAD)) if key else approval
+    if key is None:
+        return approval
+    statement = signed_answer(request, approval)
+    if isinstance(key, SshKey):
+        return replace(approval, envelope={SSHSIG: key.sign(canonical(statement))})
+    return replace(approval, envelope=key.sign(statement, ANSWER_PAYLOAD))
 
 
 def _answer_hint(request: ApprovalRequest, parameters: Parameters, owners: Mapping[Any, str]) -> str:
@@ -233,7 +242,9 @@ def _answer_hint(request: ApprovalRequest, parameters: Parameters, owners: Mappi
     groups = [f"{group} ({', '.join(addresses_of(owners, group)) or 'nobody'})" for group in parameters.groups]
     people = f"An answer counts from {', '.join(groups)}. " if groups else "Somebody else has to answer. "
     keyed = (
-        f"It has keys for {', '.join(parameters.keys)}; `--key KEY.pem` signs the answer. " if parameters.signed else ""
+        f"It has keys for {', '.join(parameters.keys)}; `--key KEY.pem` signs the answer. " if parameters.keys else ""
     )
+    if parameters.allowed_signers:
+        keyed += "`--ssh-key FILE` signs it with an SSH key of the policy's allowed_signers. "
     version = f"{request.dataset}@{request.digest}"
     return f"{people}{keyed}`stagegate approve {version} --to {request.target} --identity NAME` says who you are."

@@ -15,11 +15,13 @@ from prefect_stagegate.canonical import canonical
 from prefect_stagegate.catalog import adopted_as
 from prefect_stagegate.errors import CorruptRecord, StagegateError, UsageError
 from prefect_stagegate.model import Address, check_name
+from prefect_stagegate.operations.gating.attested_answers import count_attested_answers, export_answers
 from prefect_stagegate.operations.gating.audit import contradictions, people_problems, public_keys
 from prefect_stagegate.operations.gating.policy import spec_under
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.readiness.records.attest import AttestedDecision, read_statement, statement_digest
 from prefect_stagegate.readiness.records.signing import STATEMENT_PAYLOAD, signers
+from prefect_stagegate.readiness.wording import listed
 from prefect_stagegate.units import digest_text
 
 LARGEST = 64 << 20
@@ -71,18 +73,31 @@ def verify_attestation(
     Raises:
         UsageError: There is no such attestation, or the file holds none.
     """
-    if gate:
-        check_name("target", gate)
     public = public_keys(workspace, keys)
-    if _is_file(source):
-        presented = _from_file(Path(source))
-    else:
-        presented = _from_catalog(workspace, Address.parse(str(source)), gate)
+    presented = _presented(workspace, source, gate)
     try:
         attested = read_statement(presented.statement)
     except CorruptRecord as error:
         return [AttestationPart("contents", FAILS, error.message)]
     return list(_verify_parts(workspace, presented, attested, public))
+
+
+def export_attested_answers(workspace: Workspace, source: str | Path, folder: Path, gate: str = "") -> list[str]:
+    """Write an attestation's SSH-signed answers for `ssh-keygen`, whose command lines it returns.
+
+    Raises:
+        UsageError: There is no such attestation, it has no such answers, or the folder has files.
+        CorruptRecord: The attestation or its policy can't be read.
+    """
+    return export_answers(workspace, read_statement(_presented(workspace, source, gate).statement), folder)
+
+
+def _presented(workspace: Workspace, source: str | Path, gate: str) -> Presented:
+    if gate:
+        check_name("target", gate)
+    if _is_file(source):
+        return _from_file(Path(source))
+    return _from_catalog(workspace, Address.parse(str(source)), gate)
 
 
 def _is_file(source: str | Path) -> bool:
@@ -133,9 +148,7 @@ def _verify_parts(
     yield _subject(workspace, attested)
     yield _policy(workspace, attested)
     yield _log(workspace, presented, attested)
-    broken = "; ".join(people_problems(attested))
-    people = f"{decision.requester} requested it, and neither approved it nor waived a check"
-    yield AttestationPart("people", FAILS if broken else HOLDS, broken or people)
+    yield _people(workspace, attested)
     yield _signature(presented, keys)
 
 
@@ -196,6 +209,27 @@ def _log(workspace: Workspace, presented: Presented, attested: AttestedDecision)
         return AttestationPart("log", HOLDS, f"recorded, but nothing was moved to {decision.target} by it")
     why = f"the catalog has no such decision of {decision.target}: the attestation was changed"
     return AttestationPart("log", FAILS, why)
+
+
+def _people(workspace: Workspace, attested: AttestedDecision) -> AttestationPart:
+    """Whether the requester kept out of it, and enough people agreed as the policy asks."""
+    if broken := "; ".join(people_problems(attested)):
+        return AttestationPart("people", FAILS, broken)
+    try:
+        tally = count_attested_answers(workspace, attested)
+    except StagegateError as error:  # the policy can't be read here, or nothing here verifies the signatures
+        return AttestationPart("people", UNKNOWN, str(error))
+    people = f"{attested.decision.requester} requested it, and neither approved it nor waived a check"
+    if tally is None:
+        return AttestationPart("people", HOLDS, people)
+    void = [f"{reply.approver.name}: {why}" for reply, why in tally.ignored]
+    if tally.missing or tally.declined:
+        declined = [f"{reply.approver.name} declined" for reply in tally.declined]
+        why = "; ".join(filter(None, [tally.missing, *declined, *void]))
+        return AttestationPart("people", FAILS, f"its approval does not hold: {why}")
+    return AttestationPart(
+        "people", HOLDS, f"{people}; approved by {listed([str(reply.approver) for reply in tally.agreed])}"
+    )
 
 
 def _signature(presented: Presented, keys: Sequence[str]) -> AttestationPart:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from prefect_stagegate.catalog import PolicyEntry
 from prefect_stagegate.model import Approval, ApprovalRequest
-from prefect_stagegate.units import count_text
 
 if TYPE_CHECKING:
     from prefect_stagegate.readiness.checks.approval import ApprovalParameters
@@ -21,12 +20,16 @@ POLICY_TARGET = "_policy"
 class Agreement:
     """The answers to a request to adopt a policy, counted."""
 
-    count: int
-    """How many people must agree."""
     groups: tuple[str, ...]
     """The groups of `owners` that may agree; empty for anybody but the requester."""
     agreed: tuple[Approval, ...]
     declined: tuple[Approval, ...]
+    lacking: str
+    """Who has yet to agree; empty when enough did."""
+    missing_people: int
+    """How many more people must agree."""
+    awaited: tuple[str, ...]
+    """Those of the rule's `required` who have yet to agree."""
 
     @property
     def missing(self) -> str:
@@ -34,11 +37,7 @@ class Agreement:
         if self.declined:
             answer = self.declined[-1]
             return f"declined by {answer.approver.name}: {answer.reason}"
-        if len(self.agreed) < self.count:
-            return (
-                f"{len(self.agreed)} of {count_text(self.count, 'approval')} by {', '.join(self.groups) or 'anybody'}"
-            )
-        return ""
+        return self.lacking
 
 
 def rule_of(policy: Mapping[str, Any]) -> Mapping[str, Any] | None:
@@ -52,16 +51,10 @@ def why_unchangeable(policy: Mapping[str, Any]) -> str:
     rule = rule_of(policy)
     if rule is None:
         return ""
-    from prefect_stagegate.readiness.checks.approval import asked_people  # late: it loads all checks
+    from prefect_stagegate.readiness.checks.approval import why_unanswerable  # late: it loads all checks
 
-    parameters = _parameters(rule)
-    people = asked_people(parameters, policy.get("owners", {}))
-    if people is None or len(people) >= parameters.count:
-        return ""
-    groups = ", ".join(parameters.groups) or "those with keys"
-    return (
-        f"its rule needs {count_text(parameters.count, 'approval')} from {groups}, where only {len(people)} may answer"
-    )
+    why = why_unanswerable(_parameters(rule), policy.get("owners", {}))
+    return why and f"its rule can't be met: {why}"
 
 
 def agreement(policy: Mapping[str, Any], request: ApprovalRequest, answers: Sequence[Approval]) -> Agreement:
@@ -72,16 +65,12 @@ def agreement(policy: Mapping[str, Any], request: ApprovalRequest, answers: Sequ
         request: The request to adopt another policy.
         answers: The answers to the request, the oldest first; the last of each person counts.
     """
-    from prefect_stagegate.readiness.checks.approval import last_answers, why_answer_is_void  # late, as above
+    from prefect_stagegate.readiness.checks.approval import count_answers  # late, as above
 
-    parameters, owners = _parameters(rule_of(policy)), policy.get("owners", {})
-    last = last_answers(request, answers, parameters).values()
-    counted = [answer for answer in last if not why_answer_is_void(answer, request, parameters, owners)]
+    parameters = _parameters(rule_of(policy))
+    tally = count_answers(request, answers, parameters, policy.get("owners", {}))
     return Agreement(
-        count=parameters.count,
-        groups=parameters.groups,
-        agreed=tuple(answer for answer in counted if answer.approved),
-        declined=tuple(answer for answer in counted if not answer.approved),
+        parameters.groups, tally.agreed, tally.declined, tally.missing, tally.missing_people, tally.awaited
     )
 
 

@@ -51,6 +51,8 @@ class RequestState:
     """How many more people must agree."""
     declined: str = ""
     """Who declined and why; empty when nobody did."""
+    awaited: tuple[str, ...] = ()
+    """People who must agree and have not yet."""
     lapsed_at: str = ""
     """When the last flow run that waited for it gave up; empty while it can be answered."""
 
@@ -372,10 +374,17 @@ def _owners(facts: TargetFacts, roles: Iterable[str]) -> tuple[Person, ...]:
 def _remaining(owners: Mapping[str, str], state: RequestState) -> tuple[Person, ...]:
     """The groups that may answer a request, without those who have answered."""
     answered = {person_key(answer.approver.name) for answer in state.answers}
+    # Where as many are missing as must agree, an answer of anybody else completes nothing.
+    only = state.awaited if state.missing == len(state.awaited) else ()
+    keys = {person_key(name) for name in only}
     people = []
     for group in state.groups or (ANYBODY,):
-        addresses = addresses_of(owners, group)
-        left = [address for address in addresses if person_key(address) not in answered]
+        addresses = addresses_of(owners, group) or only
+        left = [
+            address
+            for address in addresses
+            if (key := person_key(address)) not in answered and (not keys or key in keys)
+        ]
         people += [Person(group, ", ".join(left))] if left or not addresses else []
     return tuple(people)
 

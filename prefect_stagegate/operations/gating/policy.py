@@ -25,6 +25,7 @@ from prefect_stagegate.units import digest_text
 
 if TYPE_CHECKING:
     from prefect_stagegate.readiness.records.signing import SigningKey
+    from prefect_stagegate.readiness.records.ssh_signatures import SshKey
 
 FEWEST_DIGITS = 12
 """The fewest digits that abbreviate a policy's digest."""
@@ -187,7 +188,7 @@ def answer_request(
     approved: bool,
     reason: str,
     digest: str = "",
-    key: SigningKey | None = None,
+    key: SigningKey | SshKey | None = None,
 ) -> tuple[ApprovalRequest, Approval]:
     """Agree to a proposed policy, or decline it.
 
@@ -205,7 +206,7 @@ def answer_request(
     """
     from prefect_stagegate.operations.gating.approve import build_answer  # late: it loads all checks, see `changes`
     from prefect_stagegate.readiness.checks.approval import ApprovalParameters as Parameters
-    from prefect_stagegate.readiness.checks.approval import why_answer_is_void
+    from prefect_stagegate.readiness.checks.approval import why_not_counted
 
     head = workspace.catalog.policy(dataset)
     requests = [request for request in open_requests(workspace, dataset) if _matches(request.digest, digest)]
@@ -225,7 +226,8 @@ def answer_request(
             dataset=dataset,
         )
     answer = build_answer(workspace, request, approved=approved, reason=reason.strip(), key=key)
-    if why := why_answer_is_void(answer, request, Parameters.model_validate(rule), head.policy.get("owners", {})):
+    recorded, owners = workspace.catalog.approvals(request), head.policy.get("owners", {})
+    if why := why_not_counted(answer, recorded, request, Parameters.model_validate(rule), owners):
         raise UsageError(
             f"{workspace.identity.name} can't answer for the policy of {dataset}: {why}",
             hint="`--identity NAME` says who you are.",

@@ -36,8 +36,7 @@ from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.readiness.checks.approval import (
     APPROVAL,
     ApprovalParameters,
-    last_answers,
-    why_answer_is_void,
+    count_answers,
     why_request_ended,
 )
 from prefect_stagegate.readiness.records.attest import read_decision
@@ -299,16 +298,15 @@ class _DatasetReader:
         required = (requirement.params for requirement in gate.requirements if requirement.check == APPROVAL)
         parameters = ApprovalParameters.model_validate(next(required, {}))
         answers = self._catalog.approvals(request) if record.answers else []
-        last = last_answers(request, answers, parameters).values()
-        owners = self._policy.get("owners", {})
-        counted = [answer for answer in last if not why_answer_is_void(answer, request, parameters, owners)]
-        declined = [answer for answer in counted if not answer.approved]
+        tally = count_answers(request, answers, parameters, self._policy.get("owners", {}))
+        declined = tally.declined
         return RequestState(
             request,
-            tuple(sorted(counted, key=lambda answer: answer.at)),
+            tally.counted,
             parameters.groups,
-            parameters.count - len(counted),
+            tally.missing_people,
             f"{declined[-1].approver.name}: {declined[-1].reason}" if declined else "",
+            tally.awaited,
             lapsed_at(self._workspace, request) if record.waits else "",
         )
 
@@ -326,8 +324,9 @@ class _DatasetReader:
             agreed = agreement(adoption.policy, request, answers)
             counted = (*agreed.agreed, *agreed.declined)
             declined = f"{agreed.declined[-1].approver.name}: {agreed.declined[-1].reason}" if agreed.declined else ""
-            missing = agreed.count - len(agreed.agreed)
-            states.append(RequestState(request, counted, agreed.groups, missing, declined))
+            states.append(
+                RequestState(request, counted, agreed.groups, agreed.missing_people, declined, agreed.awaited)
+            )
         return states
 
     def _policy_changes(

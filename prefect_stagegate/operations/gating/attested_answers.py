@@ -1,0 +1,99 @@
+"""The answers that an attestation counts: count them again, and write those with SSH signatures for other tools."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from prefect_stagegate.canonical import canonical
+from prefect_stagegate.catalog import PolicyEntry, adopted_as
+from prefect_stagegate.clock import moment
+from prefect_stagegate.errors import UsageError
+from prefect_stagegate.model import Decision, Outcome
+from prefect_stagegate.operations.gating.policy import spec_under
+from prefect_stagegate.operations.workspace import Workspace
+from prefect_stagegate.readiness.checks.approval import APPROVAL, AnswerTally, ApprovalParameters, count_answers
+from prefect_stagegate.readiness.records.answers import SSHSIG, signed_answer, ssh_moment
+from prefect_stagegate.readiness.records.attest import AttestedDecision
+from prefect_stagegate.readiness.records.ssh_signatures import verification_line
+
+SCRIPT = """\
+#!/bin/sh
+# Verifies each answer with OpenSSH's ssh-keygen, 8.9 or later.
+set -e
+cd "$(dirname "$0")"
+"""
+
+
+def count_attested_answers(workspace: Workspace, attested: AttestedDecision) -> AnswerTally | None:
+    """Count the answers to a decision's request again, under the policy that it was made by.
+
+    Gives None when the decision rests on no approval.
+
+    Raises:
+        UsageError: The dataset never adopted this policy.
+        CorruptRecord: This release can't read the policy.
+        MissingExtra: What verifies the signatures is not installed.
+    """
+    decision, request = attested.decision, attested.request
+    if not any(result.check == APPROVAL and result.outcome is Outcome.PASS for result in decision.checks):
+        return None
+    about = (decision.dataset, decision.digest, decision.target, decision.policy, decision.requester)
+    # Answers to another request say nothing about this decision.
+    if request and about != (
+        *(request.dataset, request.digest, request.target, request.policy),
+        request.requester.name,
+    ):
+        request = None
+    adopted = _policy(workspace, decision)
+    parameters = _parameters(adopted, decision)
+    return count_answers(request, attested.approvals, parameters, adopted.policy.get("owners", {}))
+
+
+def export_answers(workspace: Workspace, attested: AttestedDecision, folder: Path) -> list[str]:
+    """Write what `ssh-keygen -Y verify` needs to verify an attestation's answers; returns its command lines.
+
+    The folder gets each answer's statement and signature, the policy's `allowed_signers`, and the lines as `verify.sh`.
+
+    Raises:
+        UsageError: No answer has an SSH signature, the folder has files, or the dataset never adopted the policy.
+        CorruptRecord: This release can't read the policy.
+    """
+    decision, request = attested.decision, attested.request
+    signed = [reply for reply in attested.approvals if isinstance(reply.envelope.get(SSHSIG), str)]
+    if request is None or not signed:
+        raise UsageError(
+            f"No answer about {decision.dataset}@{decision.digest} for {decision.target} has an SSH signature",
+            dataset=decision.dataset,
+        )
+    allowed_signers = _parameters(_policy(workspace, decision), decision).allowed_signers
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if any(folder.iterdir()):
+            raise UsageError(f"The folder {folder} has files", hint="Name a new or empty folder.")
+        (folder / "allowed_signers").write_text(allowed_signers)
+        lines = []
+        for number, reply in enumerate(signed, 1):
+            # Numbers, since names come from anybody.
+            statement, signature = f"{number}.json", f"{number}.json.sig"
+            (folder / statement).write_bytes(canonical(signed_answer(request, reply)))
+            (folder / signature).write_text(str(reply.envelope[SSHSIG]))
+            at = moment(ssh_moment(reply, request))
+            lines.append(verification_line(reply.approver.name, at, statement, signature))
+        (folder / "verify.sh").write_text(SCRIPT + "\n".join(lines) + "\n")
+    except OSError as error:
+        raise UsageError(f"The answers can't be written to {folder}: {error.strerror}") from error
+    return lines
+
+
+def _policy(workspace: Workspace, decision: Decision) -> PolicyEntry:
+    adopted = adopted_as(workspace.catalog.policies(decision.dataset), decision.adopted)
+    if adopted is None:
+        raise UsageError(f"{decision.dataset} never adopted the policy {decision.adopted}", dataset=decision.dataset)
+    return adopted
+
+
+def _parameters(adopted: PolicyEntry, decision: Decision) -> ApprovalParameters:
+    """What a policy asks of an approval for the decision's target."""
+    gate = spec_under(adopted.policy, decision.dataset).gate(decision.target)
+    required = (requirement.params for requirement in gate.requirements if requirement.check == APPROVAL)
+    return ApprovalParameters.model_validate(next(required, {}))
