@@ -45,7 +45,8 @@ def _certificate(pem: str) -> str:
 
 
 def _json(text: str) -> str:
-    json.loads(text)
+    if text:
+        json.loads(text)
     return text
 
 
@@ -82,7 +83,8 @@ class SignatureParameters(Parameters):
     )
     identity: SignerIdentity | None = Field(
         default=None,
-        description="Whose signature counts, as Sigstore vouches for them. Needs the extra `oms`.",
+        description="Whose signature counts, as Sigstore vouches for them: `subject`, `issuer`, and `trust_root` of "
+        "another instance than the public one. Needs the extra `oms`.",
         examples=[{"subject": "release@example.org", "issuer": "https://accounts.google.com"}],
     )
     signature: Text = Field(

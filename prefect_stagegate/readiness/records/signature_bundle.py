@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -292,7 +293,7 @@ def _proved_by_identity(data: bytes, trusted: TrustedSigners) -> tuple[bytes, st
         raise SignatureRefused(f"Sigstore does not vouch for {trusted.subject}: {str(error)[:500]}") from error
     if payload_type != STATEMENT_PAYLOAD:
         raise SignatureRefused(f"it signs {payload_type[:200]!r} instead of a statement")
-    return statement, f"{trusted.subject}, by {trusted.issuer}"
+    return statement, f"{trusted.subject} ({trusted.issuer})"
 
 
 def _trust_root(text: str) -> TrustedRoot:
@@ -305,6 +306,8 @@ def _trust_root(text: str) -> TrustedRoot:
 
     try:
         if not text:
+            # Not to ask for newer keys is intended: nothing to warn of.
+            logging.getLogger("sigstore._internal.tuf").setLevel(logging.ERROR)
             return ClientTrustConfig.production(offline=True).trusted_root
         with NamedTemporaryFile("w", encoding="utf-8", suffix=".json") as file:  # the library reads files only
             file.write(text)
