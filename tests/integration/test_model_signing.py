@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import sys
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from model_signing import verifying
 
 from prefect_stagegate.errors import CacheError, SpecError, UnknownRef, UsageError
 from prefect_stagegate.model import Address, DecisionOutcome
+from prefect_stagegate.operations.gating import sign as signing_job
 from prefect_stagegate.operations.gating.check import check
 from prefect_stagegate.operations.gating.sign import sign
 from tests.support.scenario import Scenario
@@ -101,6 +103,21 @@ def test_publisher_s_signature_in_the_version_passes(tmp_path: Path, key: Path) 
     things.stage()
     outcome, summary, findings = judged(things)
     assert (outcome, summary[:25], findings) == ("pass", "2 files signed by the key", [])
+
+
+def test_publisher_s_files_may_lie_in_a_folder(tmp_path: Path, key: Path) -> None:
+    things = scenario(tmp_path, keys=[public(key)], signature="models/tiny/model.sig", partial=True)
+    publish(things, key)
+    (tmp_path / "reference").mkdir()
+    (tmp_path / "reference" / "data.csv").write_text("not the publisher's")
+    sources = [{"url": str(things.nas), "into": "models/tiny/"}, {"url": str(tmp_path / "reference")}]
+    things.stage(sources=sources)
+    outcome, summary, findings = judged(things)
+    assert (outcome, summary.partition("; ")[2]) == ("pass", "1 file not signed")
+    assert findings == [("data.csv", "it is not signed")]
+    things.write("day,readinh\n")
+    things.stage(sources=sources)
+    assert judged(things)[2] == [("models/tiny/data.csv", "its bytes are not those that were signed")]
 
 
 @pytest.mark.parametrize("algorithm", ["blake2", "blake3"])
@@ -230,21 +247,20 @@ def test_certificates_both_ways(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("signer", "reason"),
     [
-        (lambda _: Authority("x", Authority("root"), may_certify=False), "no root under `certificates` vouches"),
-        (lambda root: Authority("x", root, may_certify=False, may_sign=False), "'CN=x' is not for signatures"),
-        (
-            lambda root: Authority("x", Authority("no authority", root, may_certify=False), may_certify=False),
-            "no root under `certificates` vouches",
-        ),
+        ({"above": "other"}, "no root under `certificates` vouches"),
+        ({"may_sign": False}, "'CN=x' is not for signatures"),
+        ({"above": "customer"}, "no root under `certificates` vouches"),
     ],
     ids=["another root", "another purpose", "by somebody who is no authority"],
 )
-def test_certificate_that_no_root_vouches_for_is_refused(tmp_path: Path, signer: Any, reason: str) -> None:
-    root = Authority("root")
-    publisher = signer(root)
+def test_certificate_that_no_root_vouches_for_is_refused(tmp_path: Path, signer: dict[str, Any], reason: str) -> None:
+    root, other = Authority("root"), Authority("root")
+    customer = Authority("customer", root, may_certify=False)
+    above = {"root": root, "other": other, "customer": customer}[signer.get("above", "root")]
+    publisher = Authority("x", above, may_certify=False, may_sign=signer.get("may_sign", True))
     key = write_key(tmp_path / "key.pem", publisher.key)
     chain = tmp_path / "chain.pem"
-    chain.write_text(publisher.text)
+    chain.write_text(publisher.text + above.text)
     things = scenario(tmp_path, certificates=[root.text])
     things.stage()
     sign(things.node(), THINGS, key, certificates=chain)
@@ -295,6 +311,13 @@ def test_another_identity_is_refused(tmp_path: Path, identity: dict[str, str], r
     assert (outcome, reason in summary) == (expected, True), summary
 
 
+def test_identity_without_the_library_names_the_extra(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    things = publisher_s(tmp_path)
+    monkeypatch.setitem(sys.modules, "sigstore.models", None)
+    outcome, summary, findings = judged(things)
+    assert (outcome, "sigstore, which is not installed" in summary) == ("inconclusive", True), (summary, findings)
+
+
 def test_gate_that_trusts_nobody_is_inconclusive(tmp_path: Path, key: Path) -> None:
     things = scenario(tmp_path)
     things.stage()
@@ -322,6 +345,23 @@ def test_rotten_file_is_not_signed(tmp_path: Path, key: Path) -> None:
         sign(things.node(), THINGS, key)
     assert "stagegate verify --repair" in refused.value.hint
     assert things.node().catalog.model_signatures("things", version.digest) == []
+
+
+def test_too_many_files_and_none_are_not_signed(tmp_path: Path, key: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    things = scenario(tmp_path)
+    things.stage()
+    monkeypatch.setattr(signing_job, "MOST_BYTES", 100)
+    with pytest.raises(UsageError, match="nobody reads more than 100 B"):
+        sign(things.node(), THINGS, key)
+    monkeypatch.setattr(signing_job, "MOST_FILES", 1)
+    with pytest.raises(UsageError, match="2 files are too many for one signature: 1 at most"):
+        sign(things.node(), THINGS, key)
+    shutil.rmtree(things.nas)
+    (things.nas / ".git").mkdir(parents=True)
+    (things.nas / ".git" / "config").write_text("[core]")
+    things.stage()
+    with pytest.raises(UsageError, match="no file to sign"):
+        sign(things.node(), THINGS, key)
 
 
 def test_unsuitable_keys_are_refused(tmp_path: Path, key: Path) -> None:

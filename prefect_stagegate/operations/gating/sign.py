@@ -28,6 +28,9 @@ from prefect_stagegate.readiness.records.signature_bundle import (
 from prefect_stagegate.readiness.records.signed_files import DIGITS, LEFT_OUT, is_left_out, write_statement
 from prefect_stagegate.units import bytes_text, count_text
 
+MOST_FILES = 400_000
+"""The signature of more would be larger than any that is read."""
+
 
 @dataclass(frozen=True, slots=True)
 class SignedVersion:
@@ -82,6 +85,9 @@ def sign(
     chain = read_chain(certificates, private) if certificates else ()
     digest = workspace.catalog.resolve(address)
     manifest = workspace.catalog.manifest(address.dataset, digest)
+    if manifest.files > MOST_FILES:
+        problem = f"{count_text(manifest.files, 'file')} are too many for one signature: {MOST_FILES:,} at most"
+        raise UsageError(problem, hint="Stage them as several datasets.", dataset=address.dataset)
     pace = Pace(workspace.settings.verify_rate, cancel, watch.read if watch else lambda _: None)
     if watch and algorithm != OWN:
         watch.expect(manifest.bytes)
@@ -99,15 +105,11 @@ def sign(
 
     statement = write_statement(address.dataset, algorithm, digests())
     bundle = sign_statement(statement, private, chain)
-    size = len(json.dumps(bundle))
-    if not covered or size > MOST_BYTES:
-        problem = (
-            f"{count_text(covered, 'file')} can't be signed: "
-            f"the signature has {bytes_text(size)}, and {bytes_text(MOST_BYTES)} are the most"
-            if covered
-            else "The version has no file to sign"
-        )
-        raise UsageError(problem, dataset=address.dataset)
+    if not covered:
+        raise UsageError("The version has no file to sign", dataset=address.dataset)
+    if (size := len(json.dumps(bundle))) > MOST_BYTES:
+        problem = f"The signature would have {bytes_text(size)}, and nobody reads more than {bytes_text(MOST_BYTES)}"
+        raise UsageError(problem, hint="Stage the files as several datasets.", dataset=address.dataset)
     workspace.catalog.put_model_signature(address.dataset, digest, bundle)
     identifier = key_id(private.public_key())
     return SignedVersion(address.dataset, digest, algorithm, covered, tuple(left_out), pace.bytes, identifier, bundle)

@@ -89,12 +89,13 @@ class SignatureParameters(Parameters):
     )
     signature: Text = Field(
         default="model.sig",
-        description="The path of the publisher's signature among the version's files.",
+        description="The path of the publisher's signature among the version's files. The names in it are relative "
+        "to its folder.",
         examples=["model.sig"],
     )
     ignore: tuple[Text, ...] = Field(
         default=LEFT_OUT,
-        description="Paths that need not be signed, or the folders that they lie in.",
+        description="Paths that need not be signed, or the folders that they lie in; also relative to the signature.",
         examples=[[".git", "README.md"]],
     )
     partial: bool = Field(
@@ -163,7 +164,11 @@ class _Comparison:
         if not data or len(data) > MOST_BYTES:
             raise SignatureRefused(f"it is empty, or larger than {bytes_text(MOST_BYTES)}")
         statement, self.signer = proved_statement(data, parameters.trusted())
-        self.name, self.files = name, read_statement(statement)
+        signed = read_statement(statement)
+        # A publisher's files may lie in a folder of the dataset, with their signature.
+        self._folder = name.rpartition("/")[0] + "/" if "/" in name else ""
+        self.name, self.algorithm = name, signed.algorithm
+        self.digests = {self._folder + path: digest for path, digest in signed.digests.items()}
         self._parameters = parameters
         self.unsigned: list[str] = []
         self.missing: list[str] = []
@@ -171,7 +176,7 @@ class _Comparison:
 
     def compare_names(self, entries: Iterable[Entry]) -> None:
         """Find the files that only the version has, or only the signature."""
-        missing = dict.fromkeys(self.files.digests)
+        missing = dict.fromkeys(self.digests)
         for entry in entries:
             if entry.path in missing:
                 del missing[entry.path]
@@ -181,11 +186,14 @@ class _Comparison:
 
     def compare(self, path: str, digest: str) -> None:
         """Compare one file's digest with what was signed."""
-        if self.files.digests.get(path, digest) != digest:
+        if self.digests.get(path, digest) != digest:
             self.changed.append(path)
 
     def _is_excused(self, path: str) -> bool:
-        return is_left_out(path, (*self._parameters.ignore, self._parameters.signature))
+        below = path.removeprefix(self._folder)
+        return path == self._parameters.signature or any(
+            is_left_out(each, self._parameters.ignore) for each in (path, below)
+        )
 
     @property
     def has_these_names(self) -> bool:
@@ -216,11 +224,11 @@ class _Comparison:
         measured = {
             "signer": self.signer,
             "signature": self.name,
-            "algorithm": self.files.algorithm,
-            "files": len(self.files.digests),
+            "algorithm": self.algorithm,
+            "files": len(self.digests),
             "unsigned": len(self.unsigned),
         }
-        signed = count_text(len(self.files.digests), "file")
+        signed = count_text(len(self.digests), "file")
         return CheckResult(Outcome.PASS, f"{signed} signed by {self.signer}{more}", unsigned, measured)
 
 
@@ -239,8 +247,8 @@ def _first_valid(
         comparison.compare_names(context.entries())
         compared.append(comparison)
     # Nothing is read for signatures of other files, and once for all that have one algorithm.
-    readable = sorted((each for each in compared if each.has_these_names), key=lambda each: each.files.algorithm)
-    for algorithm, group in groupby(readable, key=lambda each: each.files.algorithm):
+    readable = sorted((each for each in compared if each.has_these_names), key=lambda each: each.algorithm)
+    for algorithm, group in groupby(readable, key=lambda each: each.algorithm):
         _compare_bytes(context, algorithm, list(group))
     for comparison in compared:
         if not (differences := comparison.findings()):
