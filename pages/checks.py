@@ -63,4 +63,6 @@ def _check(check: CheckDefinition, schema: Mapping[str, Any]) -> Iterator[str]:
     yield table(tuple(COLUMNS), [cells])
     properties = {k: v for k, v in schema["properties"].items() if k not in ("severity", "consecutive")}
     if properties:
-        yield keys_table({"properties": properties}).replace("| key |", "| parameter |", 1)
+        # Mappings have their sections on the page of the spec.
+        parameters = keys_table({"properties": properties}).replace("(#", "(spec.md#")
+        yield parameters.replace("| key |", "| parameter |", 1)

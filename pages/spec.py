@@ -15,6 +15,7 @@ from pydantic import BaseModel
 
 from pages.markdown import NONE, code, link, names, page, prose, table
 from prefect_stagegate.readiness import known_checks
+from prefect_stagegate.readiness.checks.signature import SignerIdentity
 from prefect_stagegate.spec import json_schema
 from prefect_stagegate.spec.documentation import CreatorSpec, PublicationSpec, RaiSpec
 from prefect_stagegate.spec.models import (
@@ -93,6 +94,12 @@ SECTIONS = (
     Section("job", JobSpec, ("job",), ""),
     Section(
         "gates", GateSpec, ("gates", "production"), "`gates` has one of these for each target, by the target's name."
+    ),
+    Section(
+        "gates: identity",
+        SignerIdentity,
+        ("gates", "production", "require", 0, "signature", "identity"),
+        "It is the `identity` of the check [`signature`](checks.md#signature).",
     ),
     Section("policy", PolicySpec, ("policy",), ""),
     Section("policy: change", ChangeSpec, ("policy", "change"), ""),

@@ -75,7 +75,7 @@ def check_blob(layout: Layout, digest: str, read: Read = lambda _: None) -> Rot 
     """Hash a blob; None when it is sound, or was collected meanwhile."""
     inode = 0
     try:
-        descriptor = _open_file(layout.blob_path(digest))
+        descriptor = open_regular_file(layout.blob_path(digest))
         with os.fdopen(descriptor, "rb", buffering=0):
             # Of the open file: its name may lead to another file before this one is hashed.
             inode = os.fstat(descriptor).st_ino
@@ -137,7 +137,7 @@ def is_blob(path: str, digest: str) -> bool:
     Raises:
         OSError: It can't be read, or is a symbolic link or no regular file.
     """
-    descriptor = _open_file(path)
+    descriptor = open_regular_file(path)
     try:
         # A file that may be written to is no blob: its bytes could change after this look.
         return not stat.S_IMODE(os.fstat(descriptor).st_mode) & 0o222 and _digest(descriptor) == digest
@@ -145,7 +145,7 @@ def is_blob(path: str, digest: str) -> bool:
         os.close(descriptor)
 
 
-def _open_file(path: str) -> int:
+def open_regular_file(path: str) -> int:
     """Open a regular file without following links, and without waiting when a pipe is in its place.
 
     Raises:

@@ -16,6 +16,7 @@
                        transfers/<sha256>.json                what the last staging of a version transferred; replaced
                        decisions/<sha256>/<target>/<seq>.json attestations, accepting or not
                        signatures/<sha256>/<key>.json         DSSE envelopes around an attestation, by its own digest
+                       model-signatures/<sha256>/<seq>.json   signatures of a version's files, as Sigstore bundles
                        waivers/<sha256>/<target>/<seq>.json   who answers for which failure, and until when
                        revocations/<sha256>/<seq>.json        evidence that no longer counts, since when and why
                        approvals/<target>/<request>/request.json, <seq>.json      a request and its answers

@@ -42,6 +42,8 @@ FORMAT = b"stagegate-catalog 2\n"
 """2: policies have a log, and attestations name the policy that they were made under."""
 LONG_LOG = 20
 """Entries of `latest` from which each ref is listed by itself: that costs more requests, and fewer keys."""
+MOST_SIGNATURES = 20
+"""Signatures of one version's files that are read."""
 PROBE_KEY = "probe"
 PROBE = b"A store that lets this record be created twice can't hold a catalog.\n"
 
@@ -390,6 +392,15 @@ class Catalog(VersionRecords, ApprovalRecords, KeptRecords, NodeRecords):
     def signatures(self, dataset: str, statement: str) -> list[dict[str, Any]]:
         """The DSSE envelopes around an attestation, by its own digest."""
         return self._load_all(dict[str, Any], self._key(dataset, "signatures", statement, "/"))
+
+    def put_model_signature(self, dataset: str, digest: str, bundle: Mapping[str, Any]) -> None:
+        """Add a signature of a version's files, a Sigstore bundle; earlier ones stay."""
+        self._append(self._key(dataset, "model-signatures", digest, "/"), encode(dict(bundle)))
+
+    def model_signatures(self, dataset: str, digest: str) -> list[bytes]:
+        """The newest signatures of a version's files, the newest first; at most 20 are read."""
+        keys = list(self._records.keys(self._key(dataset, "model-signatures", digest, "/")))[-MOST_SIGNATURES:]
+        return [data for key in reversed(keys) if (data := self._records.read(key)) is not None]
 
     # ── waivers ─────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -15,7 +15,7 @@ _REQUEST = r"[0-9]{8}T[0-9]{6}\.[0-9]{6}Z-[0-9a-f]{12}"
 _DATASET = rf"datasets/{_NAME}"
 _OF_A_DATASET = (
     rf"(?:manifests|origins)/{_HEX}\.parquet",
-    rf"(?:specs|failed|evidence|revocations)/{_HEX}/{_NUMBER}",
+    rf"(?:specs|failed|evidence|revocations|model-signatures)/{_HEX}/{_NUMBER}",
     rf"(?:decisions|waivers)/{_HEX}/{_NAME}/{_NUMBER}",
     rf"signatures/{_HEX}/[0-9a-f]+\.json",
     rf"approvals/(?:{_NAME}|_policy)/{_REQUEST}/(?:request\.json|{_NUMBER})",

@@ -46,6 +46,7 @@ COMMANDS = {
         "approve": ("gate:approve", "Answer the recorded request to promote a version."),
         "waive": ("people:waive", "Answer for one failed check of one version at one gate, for a while."),
         "revoke": ("people:revoke", "End a check's evidence about a version; the check runs again."),
+        "sign": ("sign:sign", "Sign a version's files in the format of OpenSSF Model Signing."),
         "rollback": ("gate:rollback", "Return a target to a version that it accepted before."),
         "policy": ("", "Show, compare, adopt and agree to the policy that counts for a dataset."),
     },

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,9 @@ from prefect_stagegate.readiness.node.machine import Machine
 from prefect_stagegate.readiness.node.nvml import Gpus
 from prefect_stagegate.spec import Gate, Spec
 from prefect_stagegate.spec.parameters import PREVIOUS_ROWS, uses
+
+Data = bytes
+"""Bytes; `CheckContext` has a field of that name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +163,13 @@ class CheckContext:
     """The folders where Linux describes this node."""
     resolvable: Callable[[str], bool]
     """Whether the catalog still has the manifest of a version of this dataset."""
+    file_digests: Callable[[str], Iterator[tuple[str, str]]]
+    """The path and the digest in hex of each file by an algorithm, as `sha256`, sorted by path. Those by `blake3` are
+    the manifest's. For others this node's copy is read, and proved by the manifest."""
+    read_file: Callable[[Entry], Data]
+    """The bytes of one of the version's files, from this node's copy and proved by the manifest."""
+    signatures: Callable[[], tuple[Data, ...]]
+    """The signatures of the version's files that the catalog keeps, the newest first."""
 
     allowed_hosts: tuple[str, ...] = ()
     """Hosts that a link may lead to, whatever their address is."""
@@ -256,6 +267,9 @@ BINDINGS: dict[str, Callable[[CheckContext], str | None]] = {
         context.reference.digest if context.reference and context.undeclared_tables else "none"
     ),
     "previous": _previous,
+    "signatures": lambda context: _or_unknown(
+        lambda: ", ".join(sha256(signature).hexdigest() for signature in context.signatures())
+    ),
     "answers": lambda context: digest_of(
         [asdict(record) for record in (context.request, *context.approvals) if record]
     ),

@@ -47,6 +47,7 @@ MODULES = (
     "promotion",
     "publication",
     "schedules",
+    "signature",
     "sources",
     "storage",
     "tables",

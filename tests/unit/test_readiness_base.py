@@ -25,6 +25,7 @@ CATALOGUE = {
     *("parity_image", "parity_python", "parity_cuda", "parity_env", "parity_host"),
     *("worker", "work_pool", "queue", "schedule", "concurrency"),
     *("owner", "runbook", "rollback", "soak", "alert", "license", "pii", "lineage", "approval", "croissant"),
+    "signature",
 }
 
 

@@ -24,6 +24,7 @@ from prefect_stagegate.operations.address import ResolvedVersion
 from prefect_stagegate.operations.environment import capture_environment
 from prefect_stagegate.operations.gating.approve import request_for
 from prefect_stagegate.operations.gating.contract import run_contract
+from prefect_stagegate.operations.gating.file_digests import file_digests, read_file
 from prefect_stagegate.operations.gating.measuring import VersionMeasures
 from prefect_stagegate.operations.gating.parameters import suite_facts
 from prefect_stagegate.operations.read import keep_copy, locate
@@ -100,6 +101,9 @@ def build_context(
         gpus=_cache_with_errors(lambda: find_gpus(machine)),
         machine=machine,
         resolvable=lambda other: workspace.catalog.has_version(dataset, other),
+        file_digests=lambda algorithm: file_digests(workspace, manifest, algorithm, _pace(workspace, cancel)),
+        read_file=lambda entry: read_file(workspace, manifest, entry),
+        signatures=_cache_with_errors(lambda: tuple(workspace.catalog.model_signatures(dataset, digest))),
         allowed_hosts=workspace.settings.allowed_hosts,
         adopted=version.adopted,
         # Entries are numbered from 1 without a gap, so this is the number of the last.
@@ -208,7 +212,7 @@ def _quota_left(workspace: Workspace, held: int, size: int) -> int | None:
 
 def _integrity(workspace: Workspace, version: ResolvedVersion, cancel: Event | None) -> Integrity:
     """Hash the version's files on this node. Unlike `stagegate verify` it quarantines nothing: a check only reads."""
-    pace = Pace(workspace.settings.verify_rate, cancel)
+    pace = _pace(workspace, cancel)
     manifest = workspace.catalog.manifest(version.dataset, version.digest)
     address = Address(version.dataset, version.digest)
     locate(workspace.cache, address)
@@ -230,6 +234,10 @@ def _rotten(workspace: Workspace, version: ResolvedVersion) -> tuple[str, ...]:
         return ()  # seldom is anything in there, and reading the manifest takes long
     digests = {entry.digest for entry in workspace.catalog.manifest(version.dataset, version.digest).entries()}
     return tuple(sorted(file.name for file in quarantined if file.digest in digests))
+
+
+def _pace(workspace: Workspace, cancel: Event | None) -> Pace:
+    return Pace(workspace.settings.verify_rate, cancel)
 
 
 def _credential_life(workspace: Workspace, version: ResolvedVersion, position: int) -> CredentialLife:

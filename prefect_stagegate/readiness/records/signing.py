@@ -15,6 +15,7 @@ from prefect_stagegate.canonical import canonical
 from prefect_stagegate.errors import MissingExtra, UsageError
 
 if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes
     from securesystemslib.signer import CryptoSigner, SSlibKey  # type: ignore[attr-defined]
 
 STATEMENT_PAYLOAD = "application/vnd.in-toto+json"
@@ -57,19 +58,29 @@ def read_signing_key(path: Path, ask_passphrase: Callable[[Path], str]) -> Signi
     """
     from_crypto = _library().CryptoSigner
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    key = load_private_key(path, ask_passphrase, NEW_KEY)
+    if not isinstance(key, Ed25519PrivateKey):
+        raise UsageError(f"The key {path} can't be used: it is no Ed25519 key", hint=NEW_KEY)
+    return SigningKey(from_crypto(key))
+
+
+def load_private_key(path: Path, ask_passphrase: Callable[[Path], str], hint: str) -> PrivateKeyTypes:
+    """Read a private key of any kind; the rest is as for `read_signing_key`. `hint` says how to make a right one.
+
+    Raises:
+        UsageError: The file can't be read, others can read it, it is no key, or the passphrase is wrong.
+    """
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
     data = _private(path)
     # The passphrase is only asked for when it is needed: commands run unattended, too.
     secret = ask_passphrase(path).encode() if b"ENCRYPTED" in data else None
     try:
-        key = load_pem_private_key(data, secret)
+        return load_pem_private_key(data, secret)
     except Exception as error:  # of many types, and its message may hold secrets: not shown
         why = "the passphrase is wrong" if secret else "it is no private key in PEM"
-        raise UsageError(f"The key {path} can't be used: {why}", hint=NEW_KEY) from error
-    if not isinstance(key, Ed25519PrivateKey):
-        raise UsageError(f"The key {path} can't be used: it is no Ed25519 key", hint=NEW_KEY)
-    return SigningKey(from_crypto(key))
+        raise UsageError(f"The key {path} can't be used: {why}", hint=hint) from error
 
 
 def read_public_key(text: str) -> str:

@@ -31,7 +31,10 @@ FRESH = 2.0
 LISTERS = 8
 """Listings at a time."""
 _UNCHANGING = frozenset(
-    ("manifests", "specs", "failed", "evidence", "decisions", "waivers", "revocations", "signatures", "proposals")
+    (
+        *("manifests", "specs", "failed", "evidence", "decisions", "waivers", "revocations", "signatures"),
+        *("model-signatures", "proposals"),
+    )
 ) | {"refs", "policy", "approvals"}
 _DATASETS = "datasets/"
 

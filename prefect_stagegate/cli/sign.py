@@ -1,0 +1,81 @@
+"""`stagegate sign`: sign a version's files for other tools."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from json import dumps
+from pathlib import Path
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from prefect_stagegate.cli.common import Display, Json, Places, VersionName, print_json, say, say_line, write_output
+from prefect_stagegate.cli.progress import shown_hashing
+from prefect_stagegate.model import Address
+from prefect_stagegate.operations.gating.sign import SignedVersion
+from prefect_stagegate.operations.gating.sign import sign as job
+from prefect_stagegate.readiness.wording import listed
+from prefect_stagegate.units import bytes_text, count_text, digest_text
+
+Algorithm = Annotated[
+    Literal["sha256", "blake3"],
+    Parameter(
+        help="How files are named: sha256, which every verifier knows, and for which they are read; or blake3, which "
+        "the manifest has."
+    ),
+]
+
+
+def sign(
+    address: VersionName,
+    /,
+    *,
+    key: Annotated[Path, Parameter(metavar="FILE", help="The private key in PEM: P-256, P-384 or P-521.")],
+    certificate: Annotated[
+        Path | None,
+        Parameter(metavar="FILE", help="The key's certificate in PEM, and those of its authorities after it."),
+    ] = None,
+    algorithm: Algorithm = "sha256",
+    output: Annotated[Path, Parameter(metavar="FILE", help="Where the signature is written.")] = Path("model.sig"),
+    json: Json = False,
+    places: Places | None = None,
+    display: Display | None = None,
+) -> None:
+    """Sign a version's files in the format of OpenSSF Model Signing.
+
+    The signature is written to a file, and kept in the catalog for the check `signature`. Others verify it with
+    `model_signing verify key`. It leaves git's own files out, as `model_signing sign` does.
+
+    For example:
+
+    - `stagegate sign nycflights@production --key key.pem --output nycflights.sig`
+    - `stagegate sign nycflights --key key.pem --algorithm blake3`
+    - `openssl ecparam -name prime256v1 -genkey -noout -out key.pem && stagegate sign nycflights --key key.pem`
+
+    Parameters
+    ----------
+    address
+        The version; without a ref, `latest`.
+    """
+    workspace, display = (places or Places()).workspace(), display or Display()
+    with shown_hashing("sign", quiet=json or display.hides_progress) as watch:
+        version = Address.parse(address)
+        signed = job(workspace, version, key, algorithm=algorithm, certificates=certificate, watch=watch)
+    write_output(dumps(signed.bundle) + "\n", output, "The signature")
+    if json:
+        print_json(
+            {name: value for name, value in asdict(signed).items() if name != "bundle"} | {"output": str(output)}
+        )
+    elif not display.quiet:
+        _print(signed, output)
+
+
+def _print(signed: SignedVersion, output: Path) -> None:
+    read = f", {bytes_text(signed.bytes_read)} read" if signed.bytes_read else ", nothing was read"
+    say(f"{signed.dataset}@{digest_text(signed.digest)}: {count_text(signed.files, 'file')} signed{read}")
+    say(f"  by the key {digest_text(f'sha256:{signed.key}')}, digests by {signed.algorithm}")
+    if signed.left_out:
+        say_line(f"  left out: {listed(signed.left_out)}")
+    say_line(f"  in {output}, and in the catalog")
+    if signed.algorithm != "sha256":
+        say("  The command `model_signing verify` hashes by sha256 only; its Python interface verifies this one.")

@@ -1,0 +1,70 @@
+"""Keys and certificates that sign files, and the reference command of OpenSSF Model Signing."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+
+BEGAN = datetime(2026, 1, 1, tzinfo=UTC)
+MODEL_SIGNING = Path(sys.executable).with_name("model_signing")
+
+
+def pem(key: Any) -> str:
+    """A key's public half."""
+    return str(key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode())
+
+
+def write_key(path: Path, key: Any) -> Path:
+    """Write a private key as openssl does, and its public half beside it, as `.pub`."""
+    path.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    path.chmod(0o600)
+    path.with_suffix(".pub").write_text(pem(key))
+    return path
+
+
+class Authority:
+    """A certificate that signs others, or somebody's own. Made by another authority, or by itself.
+
+    Args:
+        name: Its common name.
+        above: Who vouches for it; itself by default.
+        may_certify: Whether it may sign other certificates.
+        may_sign: Whether it may sign files.
+    """
+
+    def __init__(
+        self, name: str, above: Authority | None = None, *, may_certify: bool = True, may_sign: bool = True
+    ) -> None:
+        self.key = ec.generate_private_key(ec.SECP256R1())
+        subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+        usage = [may_sign, *[False] * 4, may_certify, *[False] * 3]
+        self.certificate: x509.Certificate = (
+            x509.CertificateBuilder()
+            .subject_name(subject)
+            .issuer_name(above.certificate.subject if above else subject)
+            .public_key(self.key.public_key())
+            .serial_number(x509.random_serial_number())
+            .not_valid_before(BEGAN)
+            .not_valid_after(BEGAN + timedelta(days=30))
+            .add_extension(x509.BasicConstraints(may_certify, None), critical=True)
+            .add_extension(x509.KeyUsage(*usage), critical=True)
+            .sign(above.key if above else self.key, hashes.SHA256())
+        )
+
+    @property
+    def text(self) -> str:
+        """Its certificate in PEM."""
+        return self.certificate.public_bytes(Encoding.PEM).decode()
+
+
+def model_signing(*words: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run the reference command."""
+    return subprocess.run([MODEL_SIGNING, *map(str, words)], capture_output=True, text=True, check=False)
