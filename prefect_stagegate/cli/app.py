@@ -46,6 +46,7 @@ COMMANDS = {
         "waive": ("people:waive", "Answer for one failed check of one version at one gate, for a while."),
         "revoke": ("people:revoke", "End a check's evidence about a version; the check runs again."),
         "rollback": ("gate:rollback", "Return a target to a version that it accepted before."),
+        "push": ("push:push", "Push a version to an OCI registry, with the gates' decisions about it."),
         "policy": ("", "Show, compare, adopt and agree to the policy that counts for a dataset."),
     },
     "Look and read": {

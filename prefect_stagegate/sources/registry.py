@@ -30,7 +30,21 @@ from prefect_stagegate.sources.wrappers.boundary import bounded
 from prefect_stagegate.spec.permitted import LIBRARIES, Kind, Library, flat, scheme_of
 
 NETWORKED = (
-    *("ftp", "hdfs", "http", "https", "oci", "postgres", "postgresql", "sftp", "smb", "ssh", "webdav", "webdavs", "webhdfs"),
+    *(
+        "ftp",
+        "hdfs",
+        "http",
+        "https",
+        "oci",
+        "postgres",
+        "postgresql",
+        "sftp",
+        "smb",
+        "ssh",
+        "webdav",
+        "webdavs",
+        "webhdfs",
+    ),
 )
 """Schemes whose URLs name a host. Others name a bucket or a folder."""
 GROUP = "prefect_stagegate.sources"

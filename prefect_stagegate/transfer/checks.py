@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 CHECKSUMS = ("md5", "sha1", "sha256", "sha512", "crc32", "git")
-"""Checksums that can always be checked, beside BLAKE3 (`git`: git's own digest of a file); `crc32c` where its library is installed.
-Others are ignored, and the proof is then `computed`."""
+"""Checksums that can always be checked, beside BLAKE3 (`git`: git's own digest of a file); `crc32c` where its library
+is installed. Others are ignored, and the proof is then `computed`."""
 
 Offers = tuple[tuple[str, str], ...]
 

@@ -146,7 +146,9 @@ class RegistryClient:
 
     def push_manifest(self, name: str, body: bytes, media_type: str = MANIFEST) -> Headers:
         """Store a manifest under a tag or digest, and return the response's headers."""
-        headers: Headers = self._ask("PUT", f"/manifests/{name}", headers={"Content-Type": media_type}, data=body).headers
+        headers: Headers = self._ask(
+            "PUT", f"/manifests/{name}", headers={"Content-Type": media_type}, data=body
+        ).headers
         return headers
 
     def refusal(self, response: Response, key: str) -> SourceError:
@@ -180,5 +182,3 @@ def _error_code(body: bytes | bytearray) -> str:
     except (ValueError, LookupError, TypeError, RecursionError):
         return ""
     return code if isinstance(code, str) and _CODE.fullmatch(code) else ""
-
-
