@@ -15,7 +15,7 @@ from prefect_stagegate.operations.publishing.push import Pushed
 from prefect_stagegate.units import bytes_text, count_text
 
 
-def push(
+def push(  # noqa: PLR0913 - its options
     address: VersionName,
     target: Annotated[str, Parameter(name="oci://REGISTRY/REPOSITORY:TAG")],
     /,

@@ -1,7 +1,7 @@
 """OCI registries on the loopback interface: Debian's docker-registry, and a small one that does what a test says.
 
-    with small_registry() as registry:
-        registry.tag("me/things", "v1", {"a.bin": b"…"})
+with small_registry() as registry:
+    registry.tag("me/things", "v1", {"a.bin": b"…"})
 """
 
 from __future__ import annotations
@@ -135,7 +135,8 @@ class SmallRegistry:
 
     host: str = ""
     login: Literal["", "basic", "token"] = ""
-    """How it wants to be logged in to, as `USER` with `PASSWORD`."""
+    """How it wants to be logged in to, as `USER`."""
+    password: str = PASSWORD
     realm: str = ""
     """The token server that it names; empty for its own."""
     uses: int = 1000
@@ -189,7 +190,7 @@ def small_registry(**state: Any) -> Iterator[SmallRegistry]:
     registry = SmallRegistry(**state)
     with _Server(("127.0.0.1", 0), partial(_Handler, registry)) as server:
         registry.host = f"127.0.0.1:{server.server_port}"
-        threading.Thread(target=server.serve_forever, daemon=True).start()
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
         try:
             yield registry
         finally:
@@ -271,7 +272,10 @@ class _Handler(BaseHTTPRequestHandler):
             token = login.removeprefix("Bearer ")
             self.registry.tokens[token] = left = self.registry.tokens.get(token, 0) - 1
             return left >= 0
-        return not self.registry.login or login == f"Basic {basic()}"
+        return not self.registry.login or self._knows_password(login)
+
+    def _knows_password(self, login: str) -> bool:
+        return login == f"Basic {basic(password=self.registry.password)}"
 
     def _ask_for_login(self) -> None:
         realm = self.registry.realm or f"http://{self.registry.host}/token"
@@ -280,7 +284,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._answer(401, headers={"WWW-Authenticate": 'Basic realm="small"' if is_basic else challenge})
 
     def _give_token(self, login: str) -> None:
-        if login != f"Basic {basic()}":
+        if not self._knows_password(login):
             self._answer(401)
             return
         token = f"token-{len(self.registry.tokens)}"

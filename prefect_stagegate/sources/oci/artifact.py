@@ -4,7 +4,7 @@
       config    application/vnd.cncf.model.config.v1+json: name, version, license, and the layers' digests
       layers    application/vnd.cncf.model.dataset.v1.raw    one file
                 application/vnd.cncf.model.dataset.v1.tar    many small files (see `shards`)
-                application/vnd.cncf.model.doc.v1.raw        the rows of the version's manifest, as `show --rows` has them
+                application/vnd.cncf.model.doc.v1.raw        the rows of the version, as of `show --rows`
       annotations  io.stagegate.dataset, io.stagegate.version, io.stagegate.decision.TARGET
 
 The digest of the layer with the rows is the version's digest. So the rows tell where each file of a tar layer lies,
