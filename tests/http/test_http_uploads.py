@@ -111,9 +111,11 @@ def test_error_of_the_reader_ends_the_upload() -> None:
         if left < 100_000:
             raise UsageError("The file is damaged")
 
-    with server(lambda connection: [swallow(connection, 1 << 20), None][1]) as url:
-        with pytest.raises(UsageError, match="The file is damaged"):
-            fetch(Request(url, method="PUT", upload=Zeros(1 << 20, fail)))
+    def serve(connection: socket.socket) -> None:
+        swallow(connection, 1 << 20)
+
+    with server(serve) as url, pytest.raises(UsageError, match="The file is damaged"):
+        fetch(Request(url, method="PUT", upload=Zeros(1 << 20, fail)))
 
 
 def test_redirect_of_an_upload_is_not_followed() -> None:

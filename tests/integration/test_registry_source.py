@@ -8,6 +8,7 @@ import stat
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from prefect_stagegate.errors import (
     MissingExtra,
     ObjectVanished,
     SourceError,
+    SourceUnavailable,
     TransferFailed,
     UsageError,
 )
@@ -91,14 +93,14 @@ def test_token_that_ends_is_renewed_while_files_are_read(tmp_path: Path, registr
     registry.tag(REPOSITORY, "v1", FILES)
     source = opened(registry, **LOGIN)
     objects = listed(source)
-    for _ in range(3):  # a read whose token has ended may be tried again
-        for key in list(objects):
-            try:
-                assert read(source, objects[key]) == FILES[key]
-            except SourceError as error:
-                assert error.retryable
-                assert read(source, objects[key]) == FILES[key]
-    assert len(registry.tokens) > 10
+    renewed = 0
+    for key, found in objects.items():
+        with suppress(SourceUnavailable):  # retryable: the token had ended, and is another one now
+            assert read(source, found) == FILES[key]
+            continue
+        assert read(source, found) == FILES[key]
+        renewed += 1
+    assert renewed > 3
 
 
 @pytest.mark.parametrize("uses", [8, 1000])
@@ -141,7 +143,7 @@ def test_password_goes_to_no_token_server_without_tls(realm: str) -> None:
 def test_token_server_that_answers_nonsense_is_named(registry: SmallRegistry, answer: bytes) -> None:
     with raw_server(lambda *_: response(answer)) as tokens:
         registry.login, registry.realm = "token", f"{tokens.url}/token"
-        with pytest.raises(SourceError, match="token server|denies access"):
+        with pytest.raises(SourceError, match=r"token server|denies access"):
             listed(opened(registry, **LOGIN))
 
 

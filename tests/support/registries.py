@@ -143,6 +143,8 @@ class SmallRegistry:
     """Requests that a token is good for."""
     elsewhere: str = ""
     """The address that blobs are redirected to; empty where it gives them itself."""
+    upload_at: str = ""
+    """The address that uploads are led to; empty for its own."""
     refers: bool = False
     """Whether it knows referrers."""
     blobs: dict[str, bytes] = field(default_factory=dict)
@@ -228,7 +230,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif not self._is_let_in(login):
             self._ask_for_login()
         elif place:
-            self._serve(*place.groups(), parse_qs(address.query), body)
+            self._serve(place[1], place[2], place[3], parse_qs(address.query), body)
         else:
             self._answer(404)
 
@@ -245,7 +247,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _serve(self, repository: str, kind: str, name: str, query: dict[str, list[str]], body: bytes) -> None:
         registry = self.registry
         if kind == "blobs/uploads" and self.command == "POST":
-            self._answer(202, headers={"Location": f"/v2/{repository}/blobs/uploads/1?state=x"})
+            self._answer(202, headers={"Location": f"{registry.upload_at}/v2/{repository}/blobs/uploads/1?state=x"})
         elif kind == "blobs/uploads":
             digest = query["digest"][0]
             if digest_of(body) != digest:
