@@ -48,6 +48,7 @@ COMMANDS = {
         "revoke": ("people:revoke", "End a check's evidence about a version; the check runs again."),
         "sign": ("sign:sign", "Sign a version's files in the format of OpenSSF Model Signing."),
         "rollback": ("gate:rollback", "Return a target to a version that it accepted before."),
+        "push": ("push:push", "Push a version to an OCI registry, with the gates' decisions about it."),
         "policy": ("", "Show, compare, adopt and agree to the policy that counts for a dataset."),
     },
     "Look and read": {

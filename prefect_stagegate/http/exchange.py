@@ -5,12 +5,13 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any, Protocol
 
 import pycurl
 
 from prefect_stagegate.errors import SourceUnavailable, StagegateError
-from prefect_stagegate.http.message import Headers, Request, Response
+from prefect_stagegate.http.message import Headers, Request, Response, Upload
 from prefect_stagegate.http.policy import (
     ALLOW_HINT,
     MAX_ERROR_BODY,
@@ -164,6 +165,12 @@ class Exchange:
         handle.setopt(pycurl.HTTPHEADER, headers)
         if request.method == "HEAD":
             handle.setopt(pycurl.NOBODY, 1)
+        elif request.upload is not None:
+            request.upload.rewind()
+            handle.setopt(pycurl.UPLOAD, 1)
+            handle.setopt(pycurl.CUSTOMREQUEST, request.method)
+            handle.setopt(pycurl.INFILESIZE_LARGE, len(request.upload))
+            handle.setopt(pycurl.READFUNCTION, partial(self._read_upload, request.upload))
         elif request.method != "GET" or request.body is not None:
             handle.setopt(pycurl.CUSTOMREQUEST, request.method)
             handle.setopt(pycurl.POSTFIELDS, request.body or b"")
@@ -177,6 +184,13 @@ class Exchange:
         # Chunks that are kept must be copies; others are views, which saves the copy.
         writer = self.writer(handle, pause)
         handle.setopt(pycurl.WRITEFUNCTION, writer, use_memoryview=self.buffer is not None or self.sink is not None)
+
+    def _read_upload(self, upload: Upload, size: int) -> bytes | int:
+        try:
+            return upload.read(size)
+        except Exception as error:  # noqa: BLE001 - pycurl would print it
+            self.error = error
+            return int(pycurl.READFUNC_ABORT)
 
     def complete(self, handle: pycurl.Curl, code: int) -> bool:
         """Set `response`, or `error` when the request failed or the response is not as expected.
@@ -228,6 +242,7 @@ class Exchange:
             and response.status in REDIRECT_STATUSES
             and "location" in response.headers
             and self.request.client.redirects
+            and self.request.upload is None
         )
 
     def follow(self) -> bool:

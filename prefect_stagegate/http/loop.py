@@ -60,14 +60,14 @@ Supply = Callable[[int], Sequence[Exchange]]
 class _Slot:
     """A libcurl handle, the exchange that it serves, and what its callbacks need."""
 
-    __slots__ = ("alone", "client", "exchange", "handle", "moved", "received")
+    __slots__ = ("alone", "bytes_moved", "client", "exchange", "handle", "moved")
 
     def __init__(self, handle: pycurl.Curl, client: Client, *, alone: bool) -> None:
         self.handle, self.client, self.alone = handle, client, alone
         """`alone`: its connections are not shared, because its client allows other hosts."""
         self.exchange: Exchange | None = None
-        self.received, self.moved = 0, 0.0
-        """Bytes of the body at the last look, and the time at which they were last seen to grow."""
+        self.bytes_moved, self.moved = 0, 0.0
+        """Bytes of the bodies at the last look, and the time at which they were last seen to grow."""
 
 
 class Loop:
@@ -275,7 +275,7 @@ class Loop:
             return
         self._multi.add_handle(slot.handle)
         self._under_way[slot.handle] = slot
-        slot.received, slot.moved = 0, time.monotonic()
+        slot.bytes_moved, slot.moved = 0, time.monotonic()
         if not self._looking:
             self._schedule_look()
 
@@ -379,16 +379,16 @@ class Loop:
             self.call_later(min(idle / 4, LOOK_SECONDS), self._end_silent)
 
     def _end_silent(self) -> None:
-        """End exchanges that received no byte of a body for their idle time.
+        """End exchanges whose bodies, sent or received, had no further byte for their idle time.
 
         libcurl's own limit has whole seconds only, and takes the mean of the last six.
         """
         now = time.monotonic()
         silent = []
         for handle, slot in self._under_way.items():
-            received = handle.getinfo(pycurl.SIZE_DOWNLOAD_T)
-            if received != slot.received:
-                slot.received, slot.moved = received, now
+            moved = handle.getinfo(pycurl.SIZE_DOWNLOAD_T) + handle.getinfo(pycurl.SIZE_UPLOAD_T)
+            if moved != slot.bytes_moved:
+                slot.bytes_moved, slot.moved = moved, now
             elif now - slot.moved > slot.client.idle:
                 silent.append(handle)
         # After the search: `_take_out` changes what it goes through.

@@ -6,6 +6,7 @@ import email.utils
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from prefect_stagegate.http.policy import MAX_PAGE, Allowed
 
@@ -35,6 +36,19 @@ class Client:
     """Path of a PEM file with a certificate and its key, shown to servers that ask for one."""
 
 
+class Upload(Protocol):
+    """The body of a request, too long for memory. It is read in the thread that runs all requests."""
+
+    def __len__(self) -> int:
+        """Its bytes."""
+
+    def read(self, size: int = -1, /) -> bytes:
+        """The next bytes, at most `size`; empty at its end."""
+
+    def rewind(self) -> None:
+        """Begin again."""
+
+
 LONGEST_RETRY_AFTER = 3600.0
 """Most seconds that `retry_after` returns. Callers that wait have lower bounds."""
 DEFAULT_CLIENT = Client()
@@ -51,6 +65,8 @@ class Request:
     client: Client = DEFAULT_CLIENT
     method: str = "GET"
     body: bytes | None = None
+    upload: Upload | None = None
+    """A body that is read as it is sent, in place of `body`. Redirects of such a request are not followed."""
     range: tuple[int, int] | None = None
     """First byte and the byte after the last one; None for all. The response must be 206 with this Content-Range."""
     size: int | None = None

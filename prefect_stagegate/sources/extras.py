@@ -9,6 +9,7 @@ EXTRAS = {
     "hdfs": "hdfs",
     "hf": "hf",
     "iceberg": "iceberg",
+    "oci": "oci",
     "postgres": "sql",
     "postgresql": "sql",
     "sftp": "sftp",

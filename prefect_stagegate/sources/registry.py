@@ -30,7 +30,21 @@ from prefect_stagegate.sources.wrappers.boundary import bounded
 from prefect_stagegate.spec.permitted import LIBRARIES, Kind, Library, flat, scheme_of
 
 NETWORKED = (
-    *("ftp", "hdfs", "http", "https", "postgres", "postgresql", "sftp", "smb", "ssh", "webdav", "webdavs", "webhdfs"),
+    *(
+        "ftp",
+        "hdfs",
+        "http",
+        "https",
+        "oci",
+        "postgres",
+        "postgresql",
+        "sftp",
+        "smb",
+        "ssh",
+        "webdav",
+        "webdavs",
+        "webhdfs",
+    ),
 )
 """Schemes whose URLs name a host. Others name a bucket or a folder."""
 GROUP = "prefect_stagegate.sources"
@@ -136,6 +150,12 @@ def _hub(url: str, options: Options, terms: Terms) -> Source:
     return source
 
 
+def _oci(url: str, options: Options, terms: Terms) -> Source:
+    from prefect_stagegate.sources.oci.oci_source import OciSource
+
+    return OciSource(url, options, terms)
+
+
 def _sql(url: str, options: Options, terms: Terms) -> Source:
     from prefect_stagegate.sources.sql.source import SqlSource
 
@@ -168,6 +188,7 @@ SCHEMES: dict[str, Opener] = {
     "hf": _hub,
     "iceberg": _iceberg,
     "local": _files,
+    "oci": _oci,
     "abfs": _azure,
     "abfss": _azure,
     "az": _azure,

@@ -126,6 +126,7 @@ WEB = Library(
     ),
 )
 HUB = Library("the hub", _options(address="endpoint", credential="token"))
+OCI = Library("an OCI registry", _options(value="plain_http username", file="verify", credential="password token"))
 SFTP = Library(
     "an SFTP source",
     _options(value="port username", address="host", file="key_filename known_hosts", credential="password passphrase"),
@@ -226,6 +227,7 @@ LIBRARIES: Mapping[str, Library] = {
     "hf": HUB,
     "iceberg": ICEBERG,
     "memory": MEMORY,
+    "oci": OCI,
 }
 """The library of each scheme. Other schemes are read by an installed package's adapter, by fsspec, or not at all."""
 BY_FSSPEC = (

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from typing_extensions import Buffer
 
 CHECKSUMS = ("md5", "sha1", "sha256", "sha512", "crc32", "git")
-"""Checksums that can always be checked (`git`: git's own digest of a file); `crc32c` where its library is installed.
-Others are ignored, and the proof is then `computed`."""
+"""Checksums that can always be checked, beside BLAKE3 (`git`: git's own digest of a file); `crc32c` where its library
+is installed. Others are ignored, and the proof is then `computed`."""
 
 Offers = tuple[tuple[str, str], ...]
 
@@ -27,6 +27,8 @@ class Hasher:
 
     def __init__(self, checksums: Offers, size: int) -> None:
         self._blake3 = blake3()
+        self._expected = dict(checksums).get("blake3", "")
+        """The BLAKE3 digest that the source offers; computed anyway, so it costs nothing."""
         self._offered: list[tuple[str, str, Any]] = [
             (name, value, _new_hasher(name, size)) for name, value in _checkable(checksums)
         ]
@@ -40,7 +42,7 @@ class Hasher:
     def copy(self) -> Hasher:
         """A copy of the state that can be updated separately."""
         copy = Hasher((), 0)
-        copy._blake3 = self._blake3.copy()
+        copy._blake3, copy._expected = self._blake3.copy(), self._expected
         copy._offered = [(name, value, hasher.copy()) for name, value, hasher in self._offered]
         return copy
 
@@ -57,12 +59,14 @@ class Hasher:
         for name, value, hasher in self._offered:
             if (actual := hasher.hexdigest()) != value:
                 return f"the source says {name} {value}, and the bytes have {actual}"
+        if self._expected and (actual := self.hexdigest()) != self._expected:
+            return f"the source says blake3 {self._expected}, and the bytes have {actual}"
         return ""
 
     @property
     def checked(self) -> bool:
         """Whether the source offered a checksum that can be checked."""
-        return bool(self._offered)
+        return bool(self._offered or self._expected)
 
 
 def _checkable(offers: Offers) -> Offers:

@@ -17,6 +17,7 @@ from tests.support.clouds import Cloud
 from tests.support.faults import Status
 from tests.support.ftp import PASSWORD, USER, rclone_ftp
 from tests.support.proxy import FaultProxy
+from tests.support.registries import DebianRegistry, SmallRegistry, debian_registry, small_registry
 from tests.support.webservers import PASSWORD as WEB_PASSWORD
 from tests.support.webservers import USER as WEB_USER
 from tests.support.webservers import nginx, rclone
@@ -228,6 +229,41 @@ class TestRcloneS3(SourceContract, without=("ranges",)):
                 lacks=RCLONE_LACKS,
                 unreachable=("s3://lake/", {**options, "endpoint_url": f"http://{NOBODY}"}),
             )
+
+
+class TestRegistry(SourceContract):
+    """Artifacts of a registry that gives tokens, whose blobs are at another server."""
+
+    @pytest.fixture
+    def place(self) -> Iterator[Place]:
+        with small_registry(login="token") as registry:
+            registry.elsewhere = f"http://localhost:{registry.host.rpartition(':')[2]}"
+            yield _registry_place(registry)
+
+
+@pytest.mark.system
+class TestDebianRegistry(SourceContract):
+    """Debian's docker-registry, with a password."""
+
+    @pytest.fixture
+    def place(self, tmp_path: Path) -> Iterator[Place]:
+        with debian_registry(tmp_path / "registry", password=True) as registry:
+            yield _registry_place(registry)
+
+
+def _registry_place(registry: SmallRegistry | DebianRegistry) -> Place:
+    options = {"username": WEB_USER, "password": WEB_PASSWORD}
+    return Place(
+        f"oci://{registry.host}/me/things:v1/",
+        options,
+        put=partial(registry.put, "me/things", "v1"),
+        remove=partial(registry.remove, "me/things", "v1"),
+        denied={**options, "password": "wrong"},
+        anonymous={},
+        unreachable=(f"oci://{NOBODY}/me/things:v1", options),
+        keeps=True,
+        library=("json.loads", WIRE),
+    )
 
 
 def test_a_contract_is_without_known_promises_only() -> None:

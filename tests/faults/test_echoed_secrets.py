@@ -28,7 +28,8 @@ from tests.support.clouds import Cloud
 from tests.support.faults import Echo
 from tests.support.hub import small_hub
 from tests.support.proxy import FaultProxy
-from tests.support.webservers import rclone
+from tests.support.registries import small_registry
+from tests.support.webservers import USER, rclone
 
 CANARY = "CANARY+token/9f8e7d6c5b4a"
 SIGNATURE = re.compile(rb"Signature(?:=|%3D)[0-9a-f]{64}")
@@ -103,6 +104,14 @@ def _hub(_: Path) -> Iterator[Family]:
 
 
 @contextmanager
+def _registry(_: Path) -> Iterator[Family]:
+    with small_registry(login="basic", password=CANARY) as registry, FaultProxy(f"http://{registry.host}") as proxy:
+        registry.tag("me/things", "v1", {"a.bin": b"a" * 100})
+        host = proxy.url.removeprefix("http://")
+        yield Family(proxy, f"oci://{host}/me/things:v1", {"username": USER, "password": CANARY})
+
+
+@contextmanager
 def _s3(server: SeaweedFS, more: dict[str, str], _: Path) -> Iterator[Family]:
     bucket = server.bucket(f"echo-{uuid4().hex[:8]}")
     server.client().pipe(f"{bucket}/a.bin", b"a" * 100)
@@ -118,7 +127,16 @@ def _cloud(server: Cloud, options: dict[str, Any], _: Path) -> Iterator[Family]:
         yield Family(proxy, f"{bucket}/", {"endpoint_url": proxy.url, **options})
 
 
-FAMILIES = ("http", "webdav", "hub", "s3", "s3 session", "gcs", pytest.param("azure", marks=pytest.mark.system))
+FAMILIES = (
+    "http",
+    "webdav",
+    "hub",
+    "registry",
+    "s3",
+    "s3 session",
+    "gcs",
+    pytest.param("azure", marks=pytest.mark.system),
+)
 
 
 @pytest.fixture
@@ -129,6 +147,7 @@ def family(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Family]:
         "http": _http,
         "webdav": _webdav,
         "hub": _hub,
+        "registry": _registry,
         "s3": lambda folder: _s3(request.getfixturevalue("seaweedfs"), {}, folder),
         "s3 session": lambda folder: _s3(request.getfixturevalue("seaweedfs"), {"token": CANARY}, folder),
         "gcs": lambda folder: _cloud(request.getfixturevalue("gcs"), {"token": CANARY}, folder),

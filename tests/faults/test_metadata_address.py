@@ -214,7 +214,10 @@ def test_proxy_at_blocked_address_is_refused(trap: Trap, monkeypatch: pytest.Mon
 # ── sources by URL and by option ────────────────────────────────────────────────────────────────────────────────────
 
 KEYS = {"key": "k", "secret": "s"}
-BY_URL = ("http://{}/d/", "webdav+http://{}/d/", "sftp://{}/d/", "ftp://{}/d/", "hdfs://{}/d/", "webhdfs://{}/d/")
+BY_URL = (
+    *("http://{}/d/", "webdav+http://{}/d/", "sftp://{}/d/", "ftp://{}/d/", "hdfs://{}/d/", "webhdfs://{}/d/"),
+    "oci://{}/me/things:v1",
+)
 BY_OPTION: tuple[tuple[str, dict[str, Any]], ...] = (
     ("s3://lake/d/", {"endpoint_url": "http://{}", **KEYS}),
     ("s3://lake/d/", {"client_kwargs": {"endpoint_url": "http://{}"}, **KEYS}),
@@ -260,6 +263,7 @@ REDIRECTED: tuple[tuple[str, dict[str, Any]], ...] = (
     ("webdav+http://{}/d/", {}),
     ("hf://datasets/me/things/", {"endpoint": "http://{}", "token": "hunter2"}),
     ("iceberg://lake/ns.t", {"type": "rest", "uri": "http://{}"}),
+    ("oci://{}/me/things:v1", {"username": "me", "password": "hunter2"}),
 )
 
 

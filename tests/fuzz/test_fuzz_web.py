@@ -14,6 +14,7 @@ from fuzzing.staging import FILES, Opened, put_files, stage_case
 
 from tests.support.clouds import Cloud
 from tests.support.hub import small_hub
+from tests.support.registries import small_registry
 from tests.support.webservers import rclone
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(0)]
@@ -59,6 +60,13 @@ def test_hub_keeps_its_promise(tmp_path: Path, scratch: Path) -> None:
         hub.endpoint, hub.cdn = answerer.url, answerer.url.replace("127.0.0.1", "localhost")
         opened = Opened("hf://datasets/me/things/", {"endpoint": answerer.url, "token": False})
         require_clean(campaign("hub", answerer, scratch / "cache", lambda _: opened))
+
+
+def test_registry_keeps_its_promise(tmp_path: Path, scratch: Path) -> None:
+    with small_registry() as registry, Answerer(f"http://{registry.host}") as answerer:
+        registry.tag("me/things", "v1", FILES)
+        opened = Opened(f"oci://{answerer.url.removeprefix('http://')}/me/things:v1", {})
+        require_clean(campaign("registry", answerer, scratch / "cache", lambda _: opened))
 
 
 def test_gcs_keeps_its_promise(tmp_path: Path, scratch: Path, gcs: Cloud) -> None:

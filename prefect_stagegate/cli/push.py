@@ -1,0 +1,100 @@
+"""`stagegate push`: a version as an artifact of an OCI registry."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated, Literal
+
+from cyclopts import Parameter
+
+from prefect_stagegate.cli.common import Display, Json, Places, VersionName, print_json, say
+from prefect_stagegate.cli.progress import shown_progress
+from prefect_stagegate.model import Address
+from prefect_stagegate.operations.publishing import push as job
+from prefect_stagegate.operations.publishing.push import Pushed
+from prefect_stagegate.units import bytes_text, count_text
+
+
+def push(  # noqa: PLR0913 - its options
+    address: VersionName,
+    target: Annotated[str, Parameter(name="oci://REGISTRY/REPOSITORY:TAG")],
+    /,
+    *,
+    by: Annotated[
+        Literal["file", "shard"] | None,
+        Parameter(
+            metavar="file|shard",
+            show_choices=False,
+            help="A layer for each file, or tar layers of the files below 64 MiB; by default, file up to 1,000 files.",
+        ),
+    ] = None,
+    dry_run: Annotated[bool, Parameter(negative="", help="Only say what the registry lacks; send nothing.")] = False,
+    decisions: Annotated[
+        bool, Parameter(negative="--no-decisions", help="Send the gates' decisions and their attestations, too.")
+    ] = True,
+    credentials: Annotated[
+        str | None,
+        Parameter(
+            metavar="TYPE/NAME", help="A Prefect block with username and password; else the stored login counts."
+        ),
+    ] = None,
+    plain_http: Annotated[
+        bool | None,
+        Parameter(negative="", help="Ask the registry without TLS, as one on this machine always is."),
+    ] = None,
+    json: Json = False,
+    places: Places | None = None,
+    display: Display | None = None,
+) -> None:
+    """Push a version to an OCI registry as an artifact in ModelPack's form.
+
+    What the registry has already isn't sent again. The tag moves to the version. Attestations name people and
+    describe the environment of the decision; leave them out of registries that strangers read.
+
+    For example:
+
+    - `stagegate push nycflights@production oci://registry.example.org/data/nycflights:production`
+    - `stagegate push nycflights oci://localhost:5000/nycflights:try --dry-run`
+    - `oras pull registry.example.org/data/nycflights:production`
+
+    Parameters
+    ----------
+    address
+        DATASET@REF, or DATASET@sha256:…; it is fetched where this node lacks it.
+    target
+        Where it goes. Login by `docker login`, `podman login` or `oras login`.
+    """
+    version = Address.parse(address)
+    workspace, display = (places or Places()).workspace(), display or Display()
+    options = dict(workspace.resolve_credentials(credentials)) if credentials else {}
+    if plain_http is not None:
+        options["plain_http"] = plain_http
+    with shown_progress(f"push {version.dataset}", quiet=json or display.hides_progress) as progress:
+        result = job.push(
+            workspace,
+            version,
+            target,
+            by=by,
+            options=options,
+            decisions=decisions,
+            dry_run=dry_run,
+            progress=progress,
+        )
+    if json:
+        print_json(asdict(result))
+    elif not display.quiet:
+        _print(result)
+
+
+def _print(result: Pushed) -> None:
+    say(f"{result.dataset}@{result.digest}")
+    total, sent = count_text(result.layers, "layer"), bytes_text(result.bytes_pushed)
+    verb = "would be sent" if result.is_dry_run else "sent"
+    say(
+        f"{count_text(result.files, 'file')}, {bytes_text(result.bytes)} in {total}: {result.layers_pushed:,} {verb} "
+        f"({sent}), {result.layers - result.layers_pushed:,} were there"
+    )
+    say(f"{result.reference}{' would name' if result.is_dry_run else ' names'} {result.manifest}")
+    for referrer in result.referrers:
+        state = "sent" if referrer.is_new else "was there"
+        say(f"{referrer.artifact_type} of {referrer.target}: {referrer.digest}, {state}")

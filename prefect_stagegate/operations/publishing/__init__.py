@@ -1,0 +1,1 @@
+"""Versions for others: pushed to a registry, with the gates' decisions about them."""

@@ -1,0 +1,330 @@
+"""Push a version to an OCI registry, in ModelPack's form for datasets: `sources/oci/artifact.py` draws it.
+
+    version here (else fetched) → SHA-256 of each layer → the manifest → layers that the registry lacks → manifest and
+    tag → decisions as referrers
+
+The same version gives the same manifest, so pushing it again sends nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from threading import Event
+from typing import Any, Literal
+
+from prefect_stagegate.canonical import canonical
+from prefect_stagegate.errors import SourceError, UsageError
+from prefect_stagegate.manifest import Manifest, row
+from prefect_stagegate.model import Address, Pin, Receipt, SourceObject
+from prefect_stagegate.operations.address import spec_beside
+from prefect_stagegate.operations.monitoring.job_steps import step
+from prefect_stagegate.operations.publishing.layer_bodies import LayerBody, layer_digest
+from prefect_stagegate.operations.publishing.referrers import (
+    decision_annotations,
+    push_referrer,
+    recorded_decisions,
+    referrers_of,
+)
+from prefect_stagegate.operations.staging.fetch import present
+from prefect_stagegate.operations.workspace import Workspace
+from prefect_stagegate.redaction import remember_access
+from prefect_stagegate.sources.oci.artifact import (
+    CONFIG,
+    DATASET,
+    DOCUMENT,
+    FILEPATH,
+    FILES,
+    LARGEST_MANIFEST,
+    MANIFEST,
+    RAW,
+    TAR,
+    TITLE,
+    VERSION,
+    Descriptor,
+    artifact_manifest,
+)
+from prefect_stagegate.sources.oci.oci_reference import OciReference
+from prefect_stagegate.sources.oci.registry_client import RegistryClient
+from prefect_stagegate.sources.oci.shards import LayerFiles, layers_of
+from prefect_stagegate.sources.terms import Terms
+from prefect_stagegate.transfer.progress import Progress, Silent, TransferStats
+from prefect_stagegate.transfer.retry import Retrier
+from prefect_stagegate.transfer.stop import Stop
+from prefect_stagegate.units import bytes_text, count_text
+
+By = Literal["file", "shard"]
+
+MOST_LAYERS = 1000
+"""Files that get a layer each where the caller does not choose."""
+UPLOADS = 4
+"""Layers that are sent, or hashed, at a time."""
+RETRIES = 20
+"""Failed requests that one push makes up for."""
+
+
+@dataclass(frozen=True, slots=True)
+class PushedReferrer:
+    """A decision or an attestation in the registry."""
+
+    target: str
+    artifact_type: str
+    digest: str
+    is_new: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Pushed:
+    """A version in a registry."""
+
+    dataset: str
+    digest: str
+    """Of the version."""
+    reference: str
+    """`oci://registry/repository:tag`."""
+    manifest: str
+    """The digest of its manifest there: `oci://registry/repository@sha256:…` names it for ever."""
+    files: int
+    bytes: int
+    layers: int
+    layers_pushed: int
+    """Layers that the registry lacked; with `is_dry_run`, lacks."""
+    bytes_pushed: int
+    referrers: tuple[PushedReferrer, ...] = ()
+    is_dry_run: bool = False
+
+
+@dataclass(frozen=True)
+class _Push:
+    """What one push works with."""
+
+    client: RegistryClient
+    retrier: Retrier
+    stop: Stop
+    progress: Progress
+    folder: Path
+    """Of the version."""
+
+
+def push(  # noqa: PLR0913 - the command's options
+    workspace: Workspace,
+    address: Address,
+    target: str,
+    *,
+    by: By | None = None,
+    options: Mapping[str, Any] | None = None,
+    decisions: bool = True,
+    dry_run: bool = False,
+    progress: Progress | None = None,
+    cancel: Event | None = None,
+) -> Pushed:
+    """Push a version to a registry under a tag, which moves when it is there.
+
+    Args:
+        workspace: Cache and catalog.
+        address: The version. It is fetched where this node lacks it; files that are damaged here end the push.
+        target: `oci://registry/repository:tag`.
+        by: `file`: a layer for each file; `shard`: tar layers of small files. By default, `file` up to 1,000 files.
+        options: As of an `oci://` source: `username`, `password`, `token`, `plain_http`, `verify`.
+        decisions: Whether the newest decision of each gate about the version, and its attestation, go along.
+        dry_run: Whether to ask only what the registry lacks, and to send nothing.
+        progress: Called from several threads.
+        cancel: Stops in time.
+
+    Raises:
+        UsageError: The target is no tag of a registry, or the version has too many files for one manifest.
+        MissingExtra: oras is not installed.
+        AccessDenied: The registry refuses the login.
+        SourceError: The registry refuses something else, or does not answer.
+        CacheError: A file of the version is damaged on this node.
+    """
+    reference = OciReference.parse(target)
+    if not reference.tag or reference.digest or reference.path:
+        raise UsageError(f"{target} is no tag of a registry", hint="Write oci://registry/repository:tag.")
+    remember_access(target, options or {})
+    dataset, digest = address.dataset, workspace.catalog.resolve(address)
+    manifest = workspace.catalog.manifest(dataset, digest)
+    settings = workspace.settings
+    client = RegistryClient(reference, options or {}, Terms(settings.idle_timeout, settings.allowed_hosts), url=target)
+    stop = Stop(cancel)
+    with step(workspace, "push", dataset) as figures, present(workspace, dataset, digest, "push", cancel) as folder:
+        retrier = Retrier(RETRIES, stop, TransferStats())
+        run = _Push(client, retrier, stop, progress or Silent(), folder)
+        statements = recorded_decisions(workspace, dataset, digest) if decisions else {}
+        layers = [*layers_of(manifest.entries(), by_shard=_by(by, manifest) == "shard")]
+        run.progress.listed(len(layers), sum(layer.size for layer in layers))
+        described = _descriptors(workspace, run, layers)
+        rows = b"".join(map(row, manifest.entries()))
+        rows_layer = _rows_layer(manifest, len(rows))
+        config = _config(workspace, manifest, [*described, rows_layer])
+        body = artifact_manifest(
+            _described(config, CONFIG),
+            [*described, rows_layer],
+            {DATASET: dataset, VERSION: digest, **decision_annotations(statements)},
+        )
+        _require_size(body, manifest)
+        artifact = _described(body, MANIFEST)
+        pushed = _pushed_layers(run, reference, artifact, layers, described, dry_run=dry_run)
+        figures.note(digest=digest, files=manifest.files, bytes=manifest.bytes, bytes_pushed=sum(pushed))
+        referrers: tuple[PushedReferrer, ...] = ()
+        if not dry_run:
+            _push_small(run, {rows_layer.digest: rows, _described(config, CONFIG).digest: config})
+            retrier.run(lambda: client.push_manifest(reference.tag, body))
+            referrers = tuple(_push_referrers(workspace, run, dataset, artifact, statements))
+    return Pushed(
+        dataset,
+        digest,
+        target,
+        artifact.digest,
+        manifest.files,
+        manifest.bytes,
+        len(layers),
+        len(pushed),
+        sum(pushed),
+        referrers,
+        dry_run,
+    )
+
+
+# ── the artifact ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _by(by: By | None, manifest: Manifest) -> By:
+    return by or ("file" if manifest.files <= MOST_LAYERS else "shard")
+
+
+def _descriptors(workspace: Workspace, run: _Push, layers: Sequence[LayerFiles]) -> list[Descriptor]:
+    """The descriptor of each layer, whose digests are computed in parallel."""
+    width = len(str(len(layers)))
+    shards = iter(range(1, len(layers) + 1))
+
+    def described(files: LayerFiles, name: str) -> Descriptor:
+        digest = layer_digest(workspace.cache.memory, run.folder, files, run.stop.check)
+        annotations = {FILEPATH: name, TITLE: name}
+        if files.is_shard:
+            annotations[FILES] = str(len(files.entries))
+        return Descriptor(TAR if files.is_shard else RAW, digest, files.size, annotations)
+
+    names = [
+        f"stagegate.files-{next(shards):0{width}}.tar" if files.is_shard else files.entries[0].path for files in layers
+    ]
+    with _pool(run) as pool:
+        return list(pool.map(described, layers, names))
+
+
+def _rows_layer(manifest: Manifest, size: int) -> Descriptor:
+    """The layer with the manifest's rows, whose digest is the version's."""
+    name = "stagegate.rows"
+    while any(entry.path == name or entry.path.startswith(f"{name}/") for entry in manifest.entries()):
+        name += "_"
+    return Descriptor(DOCUMENT, manifest.digest, size, {FILEPATH: name, TITLE: name})
+
+
+def _config(workspace: Workspace, manifest: Manifest, layers: Sequence[Descriptor]) -> bytes:
+    license_ = spec_beside(workspace.catalog, manifest.dataset, manifest.digest).license
+    return canonical(
+        {
+            "descriptor": {
+                "name": manifest.dataset,
+                "version": manifest.digest,
+                **({"licenses": [license_]} if license_ else {}),
+            },
+            "config": {},
+            "modelfs": {"type": "layers", "diffIds": [layer.digest for layer in layers]},
+        }
+    )
+
+
+def _described(content: bytes, media_type: str) -> Descriptor:
+    return Descriptor(media_type, f"sha256:{hashlib.sha256(content).hexdigest()}", len(content))
+
+
+def _require_size(body: bytes, manifest: Manifest) -> None:
+    if len(body) > LARGEST_MANIFEST:
+        files, size = count_text(manifest.files, "file"), bytes_text(len(body))
+        problem = f"A manifest for {files} takes {size}, and registries take {bytes_text(LARGEST_MANIFEST)}"
+        raise UsageError(problem, hint="Push it with --by shard.", dataset=manifest.dataset)
+
+
+# ── sending ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _pushed_layers(
+    run: _Push,
+    reference: OciReference,
+    artifact: Descriptor,
+    layers: Sequence[LayerFiles],
+    described: Sequence[Descriptor],
+    *,
+    dry_run: bool,
+) -> list[int]:
+    """Send the layers that the registry lacks, and return their sizes."""
+    # A registry takes a manifest only with all of its layers, so one that has the manifest has them.
+    if run.retrier.run(lambda: run.client.has("manifests", reference.tag)) == artifact.digest:
+        for layer in described:
+            _count(run, layer, sent=0)
+        return []
+    distinct = {layer.digest: (files, layer) for files, layer in zip(layers, described, strict=True)}
+
+    def send(files: LayerFiles, layer: Descriptor) -> int | None:
+        run.stop.check()
+        run.progress.started(layer.name)
+        is_there = run.retrier.run(lambda: run.client.has("blobs", layer.digest))
+        if not is_there and not dry_run:
+            run.retrier.run(lambda: _send(run, files, layer))
+        _count(run, layer, sent=0 if is_there else layer.size)
+        return None if is_there else layer.size
+
+    with _pool(run) as pool:
+        sizes = list(pool.map(send, *zip(*distinct.values(), strict=True))) if distinct else []
+    return [size for size in sizes if size is not None]
+
+
+def _send(run: _Push, files: LayerFiles, layer: Descriptor) -> None:
+    def moved(size: int) -> None:
+        run.stop.check()
+        run.progress.moved(size)
+
+    try:
+        run.client.push_blob(layer.digest, LayerBody(run.folder, files, moved))
+    except SourceError as error:
+        error.object = error.object or layer.name
+        raise
+
+
+def _push_small(run: _Push, contents: Mapping[str, bytes]) -> None:
+    """Send blobs that are in memory, where the registry lacks them."""
+    for digest, content in contents.items():
+        if not run.retrier.run(partial(run.client.has, "blobs", digest)):
+            run.retrier.run(partial(run.client.push_blob, digest, content))
+
+
+def _push_referrers(
+    workspace: Workspace, run: _Push, dataset: str, artifact: Descriptor, statements: Mapping[str, Mapping[str, Any]]
+) -> Iterator[PushedReferrer]:
+    for referrer in referrers_of(workspace, dataset, statements):
+        digest, is_new = run.retrier.run(partial(push_referrer, run.client, artifact, referrer))
+        yield PushedReferrer(referrer.target, referrer.artifact_type, digest, is_new)
+
+
+def _count(run: _Push, layer: Descriptor, *, sent: int) -> None:
+    pin = Pin("sha256", layer.digest, "strong")
+    listed = SourceObject(layer.name, layer.size, pin)
+    run.progress.done(Receipt(layer.name, listed, 0, layer.digest, "computed", sent))
+
+
+@contextmanager
+def _pool(run: _Push) -> Iterator[ThreadPoolExecutor]:
+    """Threads for layers. After an error or an interrupt those that run stop at their next piece."""
+    with ThreadPoolExecutor(UPLOADS, "stagegate-push") as pool:
+        try:
+            yield pool
+        except BaseException:
+            run.stop.end()
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise

@@ -1,0 +1,168 @@
+"""An artifact's manifest, in ModelPack's form for datasets. Pure: no I/O.
+
+    manifest  application/vnd.oci.image.manifest.v1+json, artifactType application/vnd.cncf.model.manifest.v1+json
+      config    application/vnd.cncf.model.config.v1+json: name, version, license, and the layers' digests
+      layers    application/vnd.cncf.model.dataset.v1.raw    one file
+                application/vnd.cncf.model.dataset.v1.tar    many small files (see `shards`)
+                application/vnd.cncf.model.doc.v1.raw        the rows of the version, as of `show --rows`
+      annotations  io.stagegate.dataset, io.stagegate.version, io.stagegate.decision.TARGET
+
+The digest of the layer with the rows is the version's digest. So the rows tell where each file of a tar layer lies,
+and which BLAKE3 digest each file has.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from prefect_stagegate.canonical import canonical
+from prefect_stagegate.errors import SourceError
+
+MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+INDEX = "application/vnd.oci.image.index.v1+json"
+ARTIFACT = "application/vnd.cncf.model.manifest.v1+json"
+CONFIG = "application/vnd.cncf.model.config.v1+json"
+RAW = "application/vnd.cncf.model.dataset.v1.raw"
+TAR = "application/vnd.cncf.model.dataset.v1.tar"
+DOCUMENT = "application/vnd.cncf.model.doc.v1.raw"
+FILEPATH = "org.cncf.model.filepath"
+TITLE = "org.opencontainers.image.title"
+"""The name of a layer's file for ORAS's clients."""
+DATASET = "io.stagegate.dataset"
+VERSION = "io.stagegate.version"
+DECISION = "io.stagegate.decision."
+"""The beginning of the annotations with the digest of a target's decision, `sha256:<hex>` of its Statement."""
+FILES = "io.stagegate.files"
+"""The number of files in a tar layer of ours."""
+UNPACK = "io.deis.oras.content.unpack"
+"""ORAS's mark of a folder that was packed."""
+LARGEST_MANIFEST = 4 << 20
+"""Bytes of a manifest: registries must take so many, and many take no more."""
+
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_ARCHIVE = re.compile(r"application/vnd\.cncf\.model\..*\.tar(\+\w+)?")
+
+
+@dataclass(frozen=True, slots=True)
+class Descriptor:
+    """A reference to content of a registry."""
+
+    media_type: str
+    digest: str
+    size: int
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    artifact_type: str = ""
+
+    @property
+    def name(self) -> str:
+        """The path that it is stored under; empty where it has none."""
+        return self.annotations.get(FILEPATH) or self.annotations.get(TITLE, "")
+
+    @property
+    def is_archive(self) -> bool:
+        """Whether it holds files of which only a client that unpacks it knows."""
+        # ORAS gives plain files a type of images' tar layers, so that one tells nothing.
+        return bool(_ARCHIVE.fullmatch(self.media_type)) or self.annotations.get(UNPACK) == "true"
+
+    def as_json(self) -> dict[str, Any]:
+        """JSON values, as manifests have them."""
+        return {
+            "mediaType": self.media_type,
+            "digest": self.digest,
+            "size": self.size,
+            **({"artifactType": self.artifact_type} if self.artifact_type else {}),
+            **({"annotations": dict(self.annotations)} if self.annotations else {}),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """What a manifest says."""
+
+    digest: str
+    """Of the manifest, `sha256:<hex>`."""
+    layers: tuple[Descriptor, ...]
+    annotations: Mapping[str, str]
+
+    @property
+    def rows(self) -> Descriptor | None:
+        """The layer with the rows of the version's manifest; None for an artifact of others."""
+        version = self.annotations.get(VERSION)
+        return next((layer for layer in self.layers if layer.digest == version), None)
+
+
+def artifact_manifest(config: Descriptor, layers: Iterable[Descriptor], annotations: Mapping[str, str]) -> bytes:
+    """The manifest of a version: the same bytes each time."""
+    return canonical(
+        {
+            "schemaVersion": 2,
+            "mediaType": MANIFEST,
+            "artifactType": ARTIFACT,
+            "config": config.as_json(),
+            "layers": [layer.as_json() for layer in layers],
+            "annotations": dict(annotations),
+        }
+    )
+
+
+def read_artifact(body: bytes, digest: str, source: str) -> Artifact:
+    """Read a manifest.
+
+    Raises:
+        SourceError: It is none of one artifact.
+    """
+    try:
+        manifest = json.loads(body)
+        if "manifests" in manifest:
+            hint = "Name one of them by its digest: oci://…@sha256:<hex>."
+            raise SourceError("The registry has an index of several artifacts here", hint=hint, source=source)
+        layers = tuple(map(_descriptor, manifest["layers"]))
+        annotations = _texts(manifest.get("annotations") or {})
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise SourceError("The registry's manifest is none of an OCI artifact", source=source) from error
+    return Artifact(digest, layers, annotations)
+
+
+def read_index(body: bytes | None, source: str) -> list[Descriptor]:
+    """The descriptors of an index; none where there is no index.
+
+    Raises:
+        SourceError: It is no index.
+    """
+    try:
+        return [_descriptor(item) for item in json.loads(body)["manifests"]] if body is not None else []
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise SourceError("The registry's list of referrers is no OCI index", source=source) from error
+
+
+def named_layers(artifact: Artifact, source: str) -> Iterator[tuple[str, Descriptor]]:
+    """The layers that each hold one file, with its path; for artifacts of other tools.
+
+    Raises:
+        SourceError: A layer has no path, or two have the same.
+    """
+    seen: set[str] = set()
+    for number, layer in enumerate(artifact.layers, 1):
+        if not layer.name:
+            hint = f"Files are named by the annotation {FILEPATH} or {TITLE}: it may be a container's image."
+            raise SourceError(f"Layer {number} of the artifact has no file's name", hint=hint, source=source)
+        if layer.name in seen:
+            raise SourceError(f"The artifact names {layer.name!r} twice", source=source, object=layer.name)
+        seen.add(layer.name)
+        yield layer.name, layer
+
+
+def _descriptor(value: Any) -> Descriptor:
+    digest, size = value["digest"], value["size"]
+    if not _DIGEST.fullmatch(digest) or isinstance(size, bool) or not isinstance(size, int) or size < 0:
+        raise ValueError("no usable digest or size")
+    annotations = _texts(value.get("annotations") or {})
+    return Descriptor(str(value["mediaType"]), digest, size, annotations, str(value.get("artifactType", "")))
+
+
+def _texts(value: Mapping[str, Any]) -> dict[str, str]:
+    return {str(name): str(text) for name, text in value.items()}

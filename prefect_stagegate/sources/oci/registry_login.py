@@ -1,0 +1,204 @@
+"""Logins to registries: Docker's and Podman's stored ones, and the tokens that registries ask for, by the library oras.
+
+Only this folder imports oras. Its requests are carried by this package's HTTP client, which decides which addresses are
+connected to, which redirects are followed, and how much is read.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from base64 import b64decode
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from prefect_stagegate.errors import AccessDenied, SourceError, UsageError
+from prefect_stagegate.http import PAGE_SECONDS, Client, Request, fetch
+from prefect_stagegate.redaction import remember
+from prefect_stagegate.sources.extras import missing_extra
+from prefect_stagegate.sources.oci.oci_options import OciSettings
+from prefect_stagegate.sources.wrappers.timeout import call_with_timeout
+
+try:
+    from oras.auth.token import TokenAuth
+    from oras.auth.utils import parse_auth_header
+    from requests import PreparedRequest, Response, Session  # noqa: TID251 - it sends nothing by itself
+    from requests.adapters import BaseAdapter  # noqa: TID251
+    from requests.structures import CaseInsensitiveDict  # noqa: TID251
+except ImportError as error:
+    raise missing_extra("oci") from error
+
+UPLOAD_IDLE = 300.0
+"""Seconds for which a registry may be silent while it stores what was sent: some hash it again."""
+HELPER_SECONDS = 30.0
+"""Seconds that Docker's credential helper may take."""
+LARGEST_ANSWER = 16 << 20
+"""Bytes of an answer: of a manifest or a token."""
+_SET_BY_CLIENT = ("connection", "content-length", "transfer-encoding")
+
+
+class RegistryLogin(TokenAuth):  # type: ignore[misc] # oras ships no types
+    """Logs in as a registry asks: by a token of its token server, or by name and password with each request.
+
+    Args:
+        registry: Host, and port where one is written.
+        settings: Its name and password, or its token, win over stored logins.
+        url: Of the source, for messages.
+        secure: Whether the registry is asked over TLS: then its token server must be, too.
+    """
+
+    def __init__(self, registry: str, settings: OciSettings, *, url: str, secure: bool) -> None:
+        super().__init__()
+        self._url, self._secure = url, secure
+        self.session = Session()
+        self._tls_verify = True
+        self._scheme = "Bearer"
+        self.token = settings.token or None
+        self._is_fixed = bool(settings.token)
+        self.who = "the token of the options"
+        if settings.username:
+            self.set_basic_auth(settings.username, settings.password)
+            self.who = f"{settings.username!r} of the options"
+        elif not settings.token:
+            self._look_up(registry)
+        self.is_anonymous = self.token is None and not hasattr(self, "_basic_auth")
+
+    def get_auth_header(self) -> dict[str, str]:
+        """The header of requests to the registry; none before the first login."""
+        return {"Authorization": f"{self._scheme} {self.token}"} if self.token else {}
+
+    def authenticate_request(
+        self, original: Response, headers: Mapping[str, str] | None, refresh: bool = False
+    ) -> tuple[dict[str, str], bool]:
+        """Log in by a response with 401 or 403, and return the headers of the request that is sent again.
+
+        The library would send a token again that has expired, or that permits less than the request needs.
+
+        Raises:
+            AccessDenied: The registry asks for a login, and there is none, or it is refused.
+            SourceError: It asks for one in an unknown way.
+        """
+        del refresh
+        self.log_in(original.headers.get("www-authenticate", ""))
+        return {**(headers or {}), **self.get_auth_header()}, True
+
+    def log_in(self, challenge: str) -> None:
+        """Log in as a registry's WWW-Authenticate header asks."""
+        basic: str | None = getattr(self, "_basic_auth", None)
+        if challenge.lower().startswith("basic"):
+            if basic is None or (self._scheme, self.token) == ("Basic", basic):
+                raise self.denied()
+            self._scheme, self.token = "Basic", basic
+            return
+        if self._is_fixed or not challenge.lower().startswith("bearer"):
+            raise self.denied()
+        asked = parse_auth_header(challenge)
+        self._require_realm(asked.realm or "")
+        try:
+            token = self.request_token(asked) if basic else self.request_anonymous_token(asked)
+        except (ValueError, TypeError, AttributeError) as error:
+            message = f"{urlsplit(asked.realm).netloc} doesn't answer like a token server of registries"
+            raise SourceError(message, source=self._url) from error
+        if not isinstance(token, str) or not token:
+            raise self.denied()
+        remember(token)
+        self._scheme, self.token = "Bearer", token
+
+    def denied(self) -> AccessDenied:
+        """The error for a login that is missing or refused."""
+        hint = f"Tried with: {self.who}. Log in by `docker login`, `podman login` or `oras login`, or name a block."
+        return AccessDenied("The registry denies access", hint=hint, source=self._url)
+
+    def _require_realm(self, realm: str) -> None:
+        """Refuse a token server that would get the password in the clear. The HTTP client judges its address."""
+        schemes = ("https",) if self._secure else ("http", "https")
+        if urlsplit(realm).scheme not in schemes:
+            message = "The registry names a token server without TLS" if realm else "The registry names no token server"
+            raise SourceError(message, hint="Check the registry's configuration.", source=self._url)
+
+    def _look_up(self, registry: str) -> None:
+        """Find the login that `docker login` or `podman login` stored, if there is one."""
+        files = list(configuration_files())
+        for file in files:
+            try:
+                stored = json.loads(file.read_bytes())
+                self._auth_config = {key: stored.get(key) or {} for key in ("auths", "credHelpers", "credsStore")}
+                found = call_with_timeout(partial(self._load_auth, registry), HELPER_SECONDS)
+            except (OSError, ValueError, KeyError, TypeError, AttributeError, TimeoutError) as error:
+                # Not the error's text, which may quote a credential.
+                message = f"The stored logins in {file} can't be used ({type(error).__name__})"
+                raise UsageError(message, hint="Log in again, or remove the file.", source=self._url) from None
+            if found:
+                self.who = f"the login in {file}"
+                remember(self._basic_auth)
+                with suppress(ValueError):
+                    remember(b64decode(self._basic_auth).decode().partition(":")[2])
+                return
+        looked = ", ".join(map(str, files)) or "no file with logins exists"
+        self.who = f"nobody (looked for {registry} in: {looked})"
+
+
+class Transport(BaseAdapter):
+    """Carries the library's requests by this package's HTTP client."""
+
+    def __init__(self, client: Client) -> None:
+        super().__init__()
+        self._client = client
+
+    def send(self, request: PreparedRequest, **_: Any) -> Response:  # type: ignore[override]
+        """Send a request, and return its last response; an upload is read as it is sent."""
+        sent: Any = request.body
+        is_upload = hasattr(sent, "rewind")
+        headers = {name: str(value) for name, value in request.headers.items() if name.lower() not in _SET_BY_CLIENT}
+        answer = fetch(
+            Request(
+                str(request.url),
+                headers,
+                replace(self._client, idle=UPLOAD_IDLE) if is_upload else self._client,
+                str(request.method),
+                sent.encode() if isinstance(sent, str) else None if is_upload else sent,
+                sent if is_upload else None,
+                limit=LARGEST_ANSWER,
+                timeout=None if is_upload else PAGE_SECONDS,
+            )
+        )
+        response = Response()
+        # A redirect that this package's client does not follow is followed by nobody.
+        response.status_code, response.url = answer.status, answer.url
+        kept = {name: value for name, value in answer.headers.items() if name != "location" or answer.is_success}
+        response.headers = CaseInsensitiveDict(kept)
+        response.raw, response.request = io.BytesIO(answer.body), request
+        return response
+
+    def close(self) -> None:
+        """Do nothing: connections belong to the process."""
+
+
+def session_over(client: Client) -> Session:
+    """A session of the library whose requests this package's client carries."""
+    session = Session()
+    session.trust_env = False  # no .netrc, and no proxy but the client's
+    session.headers.clear()
+    for scheme in ("http://", "https://"):
+        session.mount(scheme, Transport(client))
+    return session
+
+
+def configuration_files() -> Iterator[Path]:
+    """The files in which Docker, Podman and ORAS store logins, the first to look in first; only those that exist."""
+    docker = Path(os.environ.get("DOCKER_CONFIG") or "~/.docker").expanduser() / "config.json"
+    runtime = os.environ.get("XDG_RUNTIME_DIR")
+    podman = [
+        os.environ.get("REGISTRY_AUTH_FILE"),
+        f"{runtime}/containers/auth.json" if runtime else None,
+        "~/.config/containers/auth.json",
+    ]
+    for file in (docker, *(Path(name).expanduser() for name in podman if name)):
+        if file.is_file():
+            yield file

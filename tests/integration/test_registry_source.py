@@ -1,0 +1,353 @@
+"""`oci://` as a source: logins, tokens that end, storage elsewhere, and manifests that nobody should believe."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import stat
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from prefect_stagegate.errors import (
+    AccessDenied,
+    ChecksumMismatch,
+    MissingExtra,
+    ObjectVanished,
+    SourceError,
+    SourceUnavailable,
+    TransferFailed,
+    UsageError,
+)
+from prefect_stagegate.sources import Source, open_source
+from prefect_stagegate.sources.oci import registry_login
+from prefect_stagegate.sources.oci.oci_options import OciSettings
+from prefect_stagegate.sources.oci.registry_login import RegistryLogin
+from prefect_stagegate.testing.sources import listed, read
+from tests.support.rawserver import raw_server, response
+from tests.support.registries import TITLE, SmallRegistry, basic, digest_of, small_registry, store_login
+from tests.support.scenario import Scenario
+from tests.support.webservers import PASSWORD, USER
+
+REPOSITORY = "me/things"
+LOGIN = {"username": USER, "password": PASSWORD}
+FILES = {f"{number:02}.bin": bytes([number]) * 1000 for number in range(20)}
+
+
+@pytest.fixture
+def registry() -> Iterator[SmallRegistry]:
+    with small_registry() as running:
+        yield running
+
+
+@pytest.fixture(autouse=True)
+def _no_stored_logins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for name in ("DOCKER_CONFIG", "REGISTRY_AUTH_FILE", "XDG_RUNTIME_DIR"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def opened(registry: SmallRegistry, path: str = ":v1", **options: Any) -> Source:
+    return open_source(f"oci://{registry.host}/{REPOSITORY}{path}", options)
+
+
+# ── references ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["oci://host", "oci://host/things", "oci://host/Things:v1", "oci://host/a/../b:v1", "oci://host/things@sha256:12"],
+)
+def test_url_without_an_artifact_is_refused(url: str) -> None:
+    with pytest.raises(UsageError, match="names no artifact"):
+        open_source(url)
+
+
+def test_digest_names_an_artifact_for_ever(registry: SmallRegistry) -> None:
+    first = registry.tag(REPOSITORY, "v1", {"a.bin": b"one"})
+    registry.tag(REPOSITORY, "v1", {"a.bin": b"two"})
+    source = opened(registry, f"@{first}")
+    assert read(source, listed(source)["a.bin"]) == b"one"
+
+
+def test_new_tag_of_known_bytes_reads_nothing(tmp_path: Path, registry: SmallRegistry) -> None:
+    things = Scenario(tmp_path)
+    registry.tag(REPOSITORY, "v1", FILES)
+    registry.tag(REPOSITORY, "v2", {**FILES, "new.bin": b"new"})
+    versions = [
+        things.stage(sources=[{"url": f"oci://{registry.host}/{REPOSITORY}:{tag}"}]) for tag in ("v1", "v1", "v2")
+    ]
+    assert [version.bytes_fetched for version in versions] == [20_000, 0, 3]
+
+
+# ── logins ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_token_that_ends_is_renewed_while_files_are_read(tmp_path: Path, registry: SmallRegistry) -> None:
+    registry.login, registry.uses = "token", 4
+    registry.tag(REPOSITORY, "v1", FILES)
+    source = opened(registry, **LOGIN)
+    objects = listed(source)
+    renewed = 0
+    for key, found in objects.items():
+        with suppress(SourceUnavailable):  # retryable: the token had ended, and is another one now
+            assert read(source, found) == FILES[key]
+            continue
+        assert read(source, found) == FILES[key]
+        renewed += 1
+    assert renewed > 3
+
+
+@pytest.mark.parametrize("uses", [8, 1000])
+def test_staging_outlives_its_tokens(
+    tmp_path: Path, registry: SmallRegistry, monkeypatch: pytest.MonkeyPatch, uses: int
+) -> None:
+    registry.login, registry.uses = "token", uses
+    registry.tag(REPOSITORY, "v1", FILES)
+    monkeypatch.setenv("DOCKER_CONFIG", str(store_login(tmp_path / "docker", registry.host)))
+    version = Scenario(tmp_path).stage(sources=[{"url": f"oci://{registry.host}/{REPOSITORY}:v1"}])
+    assert version.files == len(FILES)
+
+
+def test_storage_elsewhere_gets_no_login(registry: SmallRegistry) -> None:
+    registry.login = "token"
+    registry.elsewhere = f"http://localhost:{registry.host.rpartition(':')[2]}"
+    registry.tag(REPOSITORY, "v1", FILES)
+    source = opened(registry, **LOGIN)
+    assert {key: read(source, found) for key, found in listed(source).items()} == FILES
+    logins = {request.login for request in registry.seen if request.path.startswith("/elsewhere/")}
+    assert logins == {""}
+
+
+@pytest.mark.parametrize("realm", ["http://169.254.169.254/token", "http://[fe80::1]/token"])
+def test_token_server_at_a_blocked_address_is_refused(registry: SmallRegistry, realm: str) -> None:
+    registry.login, registry.realm = "token", realm
+    with pytest.raises(SourceError, match="Refused to connect"):
+        listed(opened(registry, **LOGIN))
+
+
+@pytest.mark.parametrize("realm", ["http://tokens.example.org/", "file:///etc/passwd", "tokens.example.org"])
+def test_password_goes_to_no_token_server_without_tls(realm: str) -> None:
+    settings = OciSettings(username=USER, password=PASSWORD)
+    login = RegistryLogin("registry.example.org", settings, url="oci://registry.example.org/a:b", secure=True)
+    with pytest.raises(SourceError, match="token server without TLS"):
+        login.log_in(f'Bearer realm="{realm}"')
+
+
+@pytest.mark.parametrize("answer", [b"[]", b"{", b'{"token": 5}', b'"token"'])
+def test_token_server_that_answers_nonsense_is_named(registry: SmallRegistry, answer: bytes) -> None:
+    with raw_server(lambda *_: response(answer)) as tokens:
+        registry.login, registry.realm = "token", f"{tokens.url}/token"
+        with pytest.raises(SourceError, match=r"token server|denies access"):
+            listed(opened(registry, **LOGIN))
+
+
+@pytest.mark.parametrize("login", ["basic", "token"])
+def test_refusal_says_which_logins_were_looked_for(
+    registry: SmallRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, login: Any
+) -> None:
+    registry.login = login
+    monkeypatch.setenv("DOCKER_CONFIG", str(store_login(tmp_path / "docker", "other.example.org")))
+    with pytest.raises(AccessDenied) as caught:
+        listed(opened(registry))
+    assert f"looked for {registry.host} in: {tmp_path}/docker/config.json" in caught.value.hint
+    assert "oras login" in caught.value.hint
+
+
+def test_given_token_that_is_refused_asks_for_no_other(registry: SmallRegistry) -> None:
+    registry.login = "token"
+    registry.tag(REPOSITORY, "v1", FILES)
+    with pytest.raises(AccessDenied, match="denies access"):
+        listed(opened(registry, token="of-somebody-else"))
+    assert "/token" not in registry.sent("GET")
+
+
+@pytest.mark.parametrize("login", ["basic", "token"])
+@pytest.mark.parametrize("store", ["docker", "podman", "helper"])
+def test_stored_logins_are_used(
+    registry: SmallRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, store: str, login: Any
+) -> None:
+    registry.login = login
+    registry.tag(REPOSITORY, "v1", {"a.bin": b"a"})
+    folder = store_login(tmp_path / "logins", registry.host)
+    if store == "helper":
+        give = json.dumps({"Username": USER, "Secret": PASSWORD})
+        _helper(tmp_path, monkeypatch, f"#!/bin/sh\necho '{give}'\n")
+        (folder / "config.json").write_text(json.dumps({"credHelpers": {registry.host: "test"}}))
+    if store == "podman":
+        monkeypatch.setenv("REGISTRY_AUTH_FILE", str(folder / "config.json"))
+    else:
+        monkeypatch.setenv("DOCKER_CONFIG", str(folder))
+    assert list(listed(opened(registry))) == ["a.bin"]
+
+
+def _helper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
+    helper = tmp_path / "bin" / "docker-credential-test"
+    helper.parent.mkdir()
+    helper.write_text(script)
+    helper.chmod(helper.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setenv("PATH", str(helper.parent), prepend=":")
+
+
+def test_helper_that_hangs_is_given_up(
+    registry: SmallRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _helper(tmp_path, monkeypatch, "#!/bin/sh\nexec sleep 20\n")
+    monkeypatch.setattr(registry_login, "HELPER_SECONDS", 0.3)
+    folder = store_login(tmp_path / "logins", "other")
+    (folder / "config.json").write_text(json.dumps({"credsStore": "test"}))
+    monkeypatch.setenv("DOCKER_CONFIG", str(folder))
+    begun = time.monotonic()
+    with pytest.raises(UsageError, match=r"config\.json can't be used \(TimeoutError\)"):
+        opened(registry)
+    assert time.monotonic() - begun < 5
+
+
+@pytest.mark.parametrize("text", ["{", "[]", '{"auths": [1]}', '{"auths": {"HOST": "x"}}'])
+def test_broken_store_of_logins_is_named(
+    registry: SmallRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
+) -> None:
+    folder = store_login(tmp_path / "logins", "other")
+    (folder / "config.json").write_text(text.replace("HOST", registry.host))
+    monkeypatch.setenv("DOCKER_CONFIG", str(folder))
+    with pytest.raises(UsageError, match=r"stored logins in .*config\.json can't be used"):
+        opened(registry)
+
+
+def test_errors_hold_no_password(registry: SmallRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    registry.login = "basic"
+    folder = store_login(tmp_path / "logins", registry.host, password="canary-of-a-password")
+    monkeypatch.setenv("DOCKER_CONFIG", str(folder))
+    registry.change = lambda _path, data: data
+    with pytest.raises(AccessDenied) as caught:
+        listed(opened(registry))
+    assert "canary" not in str(caught.value)
+    assert basic(password="canary-of-a-password") not in str(caught.value)
+
+
+# ── what nobody should believe ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def layer(**changes: Any) -> dict[str, Any]:
+    """A layer of a manifest, with changes."""
+    whole = {"mediaType": "x/y", "digest": digest_of(b"a"), "size": 1, "annotations": {TITLE: "a.bin"}}
+    return {**whole, **changes}
+
+
+@pytest.mark.parametrize(
+    ("manifest", "message"),
+    [
+        (b"{", "none of an OCI artifact"),
+        (b"[" * 100_000, "none of an OCI artifact"),
+        (b"[]", "none of an OCI artifact"),
+        ({}, "none of an OCI artifact"),
+        ({"manifests": []}, "index of several artifacts"),
+        ({"layers": [layer(annotations={})]}, "Layer 1 of the artifact has no file's name"),
+        ({"layers": [layer(), layer()]}, "names 'a.bin' twice"),
+        ({"layers": [layer(size=-1)]}, "none of an OCI artifact"),
+        ({"layers": [layer(size=True)]}, "none of an OCI artifact"),
+        ({"layers": [layer(digest="sha256:../../etc")]}, "none of an OCI artifact"),
+        ({"layers": [layer(annotations=[1])]}, "none of an OCI artifact"),
+        ({"layers": []}, "nothing at this path"),
+        ({"layers": [layer(mediaType="application/vnd.cncf.model.weight.v1.tar+gzip")]}, "unpacks none"),
+    ],
+)
+def test_odd_manifest_is_refused(registry: SmallRegistry, manifest: Any, message: str) -> None:
+    registry.store(REPOSITORY, "v1", manifest if isinstance(manifest, bytes) else json.dumps(manifest).encode())
+    with pytest.raises(SourceError, match=message):
+        listed(opened(registry))
+
+
+def test_archive_can_be_left_out(registry: SmallRegistry) -> None:
+    archive = layer(mediaType="application/vnd.cncf.model.code.v1.tar", annotations={TITLE: "code.tar"})
+    registry.store(REPOSITORY, "v1", json.dumps({"layers": [archive, layer()]}).encode())
+    assert list(listed(opened(registry), lambda key: key != "code.tar")) == ["a.bin"]
+
+
+@pytest.mark.parametrize("name", ["../a.bin", "/etc/a.bin", "a\n.bin", "a//b.bin", "./a.bin"])
+def test_name_that_leaves_the_dataset_is_never_staged(tmp_path: Path, registry: SmallRegistry, name: str) -> None:
+    registry.tag(REPOSITORY, "v1", {name: b"a", "sound.bin": b"b"})
+    with pytest.raises(UsageError, match="can't be in a dataset"):
+        Scenario(tmp_path).stage(sources=[{"url": f"oci://{registry.host}/{REPOSITORY}:v1"}])
+
+
+def test_manifest_of_another_digest_is_refused(registry: SmallRegistry) -> None:
+    digest = registry.tag(REPOSITORY, "v1", FILES)
+    registry.change = lambda path, data: data.replace(b"00.bin", b"xx.bin") if "/manifests/" in path else data
+    with pytest.raises(ChecksumMismatch, match="The registry's manifest has the digest"):
+        listed(opened(registry, f"@{digest}"))
+
+
+def test_other_bytes_of_a_layer_are_refused(tmp_path: Path, registry: SmallRegistry) -> None:
+    registry.tag(REPOSITORY, "v1", FILES)
+    registry.change = lambda path, data: data[::-1] + b"" if "/blobs/" in path and len(data) == 1000 else data
+    registry.tag(REPOSITORY, "v1", {**FILES, "a.bin": b"ab" * 500})
+    with pytest.raises(TransferFailed, match="the source says sha256"):
+        Scenario(tmp_path).stage(sources=[{"url": f"oci://{registry.host}/{REPOSITORY}:v1"}])
+
+
+ROWS = b"a.bin\x001\x00blake3:" + hashlib.sha256(b"").hexdigest().encode() + b"\n"
+
+
+@pytest.mark.parametrize(
+    ("rows", "layers", "message"),
+    [
+        (ROWS, [], "don't fit the version"),
+        (ROWS, [layer(mediaType="application/vnd.cncf.model.dataset.v1.raw", size=2)], "don't fit the version"),
+        (ROWS, [layer(mediaType="application/vnd.cncf.model.dataset.v1.tar")], "don't fit the version"),
+        (
+            ROWS,
+            [layer(annotations={"io.stagegate.files": "9" * 30}, size=4000)],
+            "don't fit the version",
+        ),
+        (b"\xff\x00", [], "rows are none of a version"),
+        (b"a.bin\n", [], "rows are none of a version"),
+    ],
+)
+def test_rows_that_fit_no_layers_are_refused(
+    registry: SmallRegistry, rows: bytes, layers: list[dict[str, Any]], message: str
+) -> None:
+    registry.blobs[digest_of(rows)] = rows
+    document = layer(digest=digest_of(rows), size=len(rows), mediaType="application/vnd.cncf.model.doc.v1.raw")
+    annotations = {"io.stagegate.version": digest_of(rows)}
+    registry.store(REPOSITORY, "v1", json.dumps({"layers": [*layers, document], "annotations": annotations}).encode())
+    with pytest.raises(SourceError, match=message):
+        listed(opened(registry))
+
+
+def test_manifest_without_end_is_bounded(registry: SmallRegistry) -> None:
+    registry.store(REPOSITORY, "v1", b'{"layers": []}' + b" " * (registry_login.LARGEST_ANSWER + 1))
+    with pytest.raises(SourceError, match="more than the permitted 16,777,216 bytes"):
+        listed(opened(registry))
+
+
+def test_silent_registry_is_given_up() -> None:
+    def say_nothing(*_: Any) -> None:
+        time.sleep(3)
+
+    with raw_server(say_nothing) as server:
+        begun = time.monotonic()
+        with pytest.raises(SourceError, match="stopped answering"):
+            listed(open_source(f"oci://{server.url.removeprefix('http://')}/me/things:v1", idle=0.5))
+        assert time.monotonic() - begun < 3
+
+
+def test_file_that_another_node_fetches_may_be_gone(registry: SmallRegistry) -> None:
+    registry.tag(REPOSITORY, "v1", FILES)
+    found = listed(opened(registry))["00.bin"]
+    registry.manifests.clear()
+    with pytest.raises(ObjectVanished):
+        read(opened(registry), found)
+
+
+def test_missing_library_is_named_by_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in [name for name in sys.modules if name.startswith("prefect_stagegate.sources.oci.")]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, "oras.auth.token", None)
+    with pytest.raises(MissingExtra, match=r"prefect-stagegate\[oci\]"):
+        open_source("oci://localhost/me/things:v1")

@@ -1,0 +1,315 @@
+"""OCI registries on the loopback interface: Debian's docker-registry, and a small one that does what a test says.
+
+with small_registry() as registry:
+    registry.tag("me/things", "v1", {"a.bin": b"…"})
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import re
+import threading
+import urllib.request
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+from urllib.parse import parse_qs, urlsplit
+
+from prefect_stagegate.testing.launching import launched
+from prefect_stagegate.testing.servers import free_port
+from tests.support.webservers import PASSWORD, USER, accepts, command_path
+
+MANIFEST = "application/vnd.oci.image.manifest.v1+json"
+TITLE = "org.opencontainers.image.title"
+_HASHED = "$2b$04$VGMY1ZmtTqVgSIo.GwXxQuJQAdk8eMRn2JcrCKdJETKJc1SxdVsdO"
+"""`PASSWORD` by bcrypt, the only hash that the registry takes."""
+_PLACE = re.compile(r"/v2/(.+?)/(blobs/uploads|blobs|manifests|referrers)/(.*)")
+
+
+def digest_of(data: bytes) -> str:
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+
+def basic(user: str = USER, password: str = PASSWORD) -> str:
+    """A login as Docker's configuration stores it."""
+    return base64.b64encode(f"{user}:{password}".encode()).decode()
+
+
+def store_login(folder: Path, registry: str, user: str = USER, password: str = PASSWORD) -> Path:
+    """Write Docker's configuration with a login, as `docker login` does; returns the folder for DOCKER_CONFIG."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps({"auths": {registry: {"auth": basic(user, password)}}}))
+    return folder
+
+
+def manifest_of(files: Mapping[str, bytes], **more: Any) -> bytes:
+    """The manifest of an artifact as ORAS makes it: a layer for each file."""
+    layers = [
+        {
+            "mediaType": "application/octet-stream",
+            "digest": digest_of(data),
+            "size": len(data),
+            "annotations": {TITLE: path},
+        }
+        for path, data in files.items()
+    ]
+    config = {"mediaType": "application/vnd.oci.empty.v1+json", "digest": digest_of(b"{}"), "size": 2}
+    return json.dumps({"schemaVersion": 2, "mediaType": MANIFEST, "config": config, "layers": layers, **more}).encode()
+
+
+@dataclass
+class DebianRegistry:
+    """Debian's docker-registry, which is CNCF Distribution 2.8: it knows no referrers."""
+
+    host: str
+    files: dict[str, dict[str, bytes]] = field(default_factory=dict)
+    """By repository and tag, what `put` and `remove` made of it."""
+
+    def put(self, repository: str, tag: str, path: str, data: bytes) -> None:
+        """Push an artifact with a file more, without the code under test."""
+        files = self.files.setdefault(f"{repository}:{tag}", {})
+        files[path] = data
+        self._push(repository, tag, files)
+
+    def remove(self, repository: str, tag: str, path: str) -> None:
+        """Push an artifact without a file."""
+        del self.files[f"{repository}:{tag}"][path]
+        self._push(repository, tag, self.files[f"{repository}:{tag}"])
+
+    def _push(self, repository: str, tag: str, files: Mapping[str, bytes]) -> None:
+        base = f"http://{self.host}/v2/{repository}"
+        for data in {b"{}", *files.values()}:
+            place = self._send("POST", f"{base}/blobs/uploads/", b"").headers["Location"]
+            self._send("PUT", f"{place}&digest={digest_of(data)}", data, "application/octet-stream")
+        self._send("PUT", f"{base}/manifests/{tag}", manifest_of(files), MANIFEST)
+
+    def _send(self, method: str, url: str, data: bytes, kind: str = "") -> Any:
+        headers = {"Authorization": f"Basic {basic()}", **({"Content-Type": kind} if kind else {})}
+        return urllib.request.urlopen(urllib.request.Request(url, data, headers, method=method), timeout=30)
+
+
+@contextmanager
+def debian_registry(directory: Path, *, password: bool = False) -> Iterator[DebianRegistry]:
+    """Run Debian's docker-registry for as long as the block runs.
+
+    Raises:
+        MissingExtra: It isn't installed.
+        SourceUnavailable: It ended or did not answer in time.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    port = free_port()
+    settings: dict[str, Any] = {
+        "version": 0.1,
+        "log": {"level": "warn"},
+        "storage": {"filesystem": {"rootdirectory": str(directory / "data")}},
+        "http": {"addr": f"127.0.0.1:{port}"},
+    }
+    if password:
+        (directory / "users").write_text(f"{USER}:{_HASHED}\n")
+        settings["auth"] = {"htpasswd": {"realm": "test", "path": str(directory / "users")}}
+    (directory / "config.yml").write_text(json.dumps(settings))  # JSON is YAML
+    command = [command_path("docker-registry", "docker-registry"), "serve", str(directory / "config.yml")]
+    with launched(command, directory / "registry.log", lambda: accepts(port)):
+        yield DebianRegistry(f"127.0.0.1:{port}")
+
+
+class Seen(NamedTuple):
+    """A request."""
+
+    method: str
+    path: str
+    login: str
+    range: str
+
+
+@dataclass
+class SmallRegistry:
+    """The state of the registry."""
+
+    host: str = ""
+    login: Literal["", "basic", "token"] = ""
+    """How it wants to be logged in to, as `USER`."""
+    password: str = PASSWORD
+    realm: str = ""
+    """The token server that it names; empty for its own."""
+    uses: int = 1000
+    """Requests that a token is good for."""
+    elsewhere: str = ""
+    """The address that blobs are redirected to; empty where it gives them itself."""
+    upload_at: str = ""
+    """The address that uploads are led to; empty for its own."""
+    refers: bool = False
+    """Whether it knows referrers."""
+    blobs: dict[str, bytes] = field(default_factory=dict)
+    manifests: dict[str, bytes] = field(default_factory=dict)
+    """By repository and digest or tag."""
+    tokens: dict[str, int] = field(default_factory=dict)
+    """The uses that are left, by token."""
+    statuses: deque[int] = field(default_factory=deque)
+    """The next requests are answered with them."""
+    change: Callable[[str, bytes], bytes] = lambda _, data: data
+    """What becomes of a body, by its path."""
+    seen: list[Seen] = field(default_factory=list)
+
+    def tag(self, repository: str, tag: str, files: Mapping[str, bytes], **more: Any) -> str:
+        """Store an artifact; returns its digest."""
+        self.blobs |= {digest_of(data): data for data in (b"{}", *files.values())}
+        return self.store(repository, tag, manifest_of(files, **more))
+
+    def store(self, repository: str, tag: str, manifest: bytes) -> str:
+        """Store a manifest; returns its digest."""
+        digest = digest_of(manifest)
+        self.manifests |= {f"{repository}/{tag}": manifest, f"{repository}/{digest}": manifest}
+        return digest
+
+    def put(self, repository: str, tag: str, path: str, data: bytes) -> None:
+        """Store an artifact with a file more."""
+        self.tag(repository, tag, {**self._files(repository, tag), path: data})
+
+    def remove(self, repository: str, tag: str, path: str) -> None:
+        """Store an artifact without a file."""
+        self.tag(repository, tag, {key: data for key, data in self._files(repository, tag).items() if key != path})
+
+    def sent(self, method: str) -> list[str]:
+        """The paths of the requests of a method."""
+        return [request.path for request in self.seen if request.method == method]
+
+    def _files(self, repository: str, tag: str) -> dict[str, bytes]:
+        manifest = json.loads(self.manifests.get(f"{repository}/{tag}", b'{"layers": []}'))
+        return {layer["annotations"][TITLE]: self.blobs[layer["digest"]] for layer in manifest["layers"]}
+
+
+@contextmanager
+def small_registry(**state: Any) -> Iterator[SmallRegistry]:
+    """Run a registry for as long as the block runs."""
+    registry = SmallRegistry(**state)
+    with _Server(("127.0.0.1", 0), partial(_Handler, registry)) as server:
+        registry.host = f"127.0.0.1:{server.server_port}"
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        try:
+            yield registry
+        finally:
+            server.shutdown()
+
+
+class _Server(ThreadingHTTPServer):
+    request_queue_size = 128
+
+
+class _Handler(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    wbufsize = -1  # headers and body leave together
+
+    def __init__(self, registry: SmallRegistry, *arguments: Any) -> None:
+        self.registry = registry
+        super().__init__(*arguments)
+
+    def log_message(self, *_: Any) -> None:
+        """Say nothing."""
+
+    def do_GET(self) -> None:
+        """Answer, after the login was looked at."""
+        registry, body = self.registry, self._body()
+        login, part = (self.headers.get(name, "") for name in ("authorization", "range"))
+        registry.seen.append(Seen(self.command, self.path, login, part))
+        address = urlsplit(self.path)
+        place = _PLACE.fullmatch(address.path)
+        if address.path == "/token":
+            self._give_token(login)
+        elif registry.statuses:
+            self._answer(registry.statuses.popleft())
+        elif address.path.startswith("/elsewhere/"):
+            self._give(registry.blobs.get(address.path.rpartition("/")[2]))
+        elif not self._is_let_in(login):
+            self._ask_for_login()
+        elif place:
+            self._serve(place[1], place[2], place[3], parse_qs(address.query), body)
+        else:
+            self._answer(404)
+
+    do_HEAD = do_POST = do_PUT = do_GET  # noqa: N815 - the names that http.server calls
+
+    def _body(self) -> bytes:
+        length = int(self.headers.get("content-length") or 0)
+        if length and self.headers.get("expect"):
+            self.send_response_only(100)
+            self.end_headers()
+            self.wfile.flush()
+        return self.rfile.read(length)
+
+    def _serve(self, repository: str, kind: str, name: str, query: dict[str, list[str]], body: bytes) -> None:
+        registry = self.registry
+        if kind == "blobs/uploads" and self.command == "POST":
+            self._answer(202, headers={"Location": f"{registry.upload_at}/v2/{repository}/blobs/uploads/1?state=x"})
+        elif kind == "blobs/uploads":
+            digest = query["digest"][0]
+            if digest_of(body) != digest:
+                self._answer(400, json.dumps({"errors": [{"code": "DIGEST_INVALID"}]}).encode())
+                return
+            registry.blobs[digest] = body
+            self._answer(201)
+        elif kind == "manifests" and self.command == "PUT":
+            digest = registry.store(repository, name, body)
+            subject = json.loads(body).get("subject")
+            told = {"OCI-Subject": subject["digest"]} if subject and registry.refers else {}
+            self._answer(201, headers={"Docker-Content-Digest": digest, **told})
+        elif kind == "manifests":
+            self._give(registry.manifests.get(f"{repository}/{name}"))
+        elif kind == "blobs" and registry.elsewhere and self.command == "GET":
+            self._answer(307, headers={"Location": f"{registry.elsewhere}/elsewhere/{name}"})
+        elif kind == "blobs":
+            self._give(registry.blobs.get(name))
+        else:
+            self._answer(404)
+
+    def _is_let_in(self, login: str) -> bool:
+        if self.registry.login == "token":
+            token = login.removeprefix("Bearer ")
+            self.registry.tokens[token] = left = self.registry.tokens.get(token, 0) - 1
+            return left >= 0
+        return not self.registry.login or self._knows_password(login)
+
+    def _knows_password(self, login: str) -> bool:
+        return login == f"Basic {basic(password=self.registry.password)}"
+
+    def _ask_for_login(self) -> None:
+        realm = self.registry.realm or f"http://{self.registry.host}/token"
+        challenge = f'Bearer realm="{realm}",service="small",scope="repository:me/things:pull,push"'
+        is_basic = self.registry.login == "basic"
+        self._answer(401, headers={"WWW-Authenticate": 'Basic realm="small"' if is_basic else challenge})
+
+    def _give_token(self, login: str) -> None:
+        if not self._knows_password(login):
+            self._answer(401)
+            return
+        token = f"token-{len(self.registry.tokens)}"
+        self.registry.tokens[token] = self.registry.uses
+        self._answer(200, json.dumps({"token": token}).encode())
+
+    def _give(self, data: bytes | None) -> None:
+        if data is None:
+            self._answer(404, json.dumps({"errors": [{"code": "MANIFEST_UNKNOWN"}]}).encode())
+            return
+        headers = {"Docker-Content-Digest": digest_of(data)}
+        data = self.registry.change(self.path, data)
+        if part := re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("range", "")):
+            first, last = int(part[1]), int(part[2])
+            headers["Content-Range"] = f"bytes {first}-{last}/{len(data)}"
+            self._answer(206, data[first : last + 1], headers)
+        else:
+            self._answer(200, data, headers)
+
+    def _answer(self, status: int, body: bytes = b"", headers: Mapping[str, str] | None = None) -> None:
+        self.send_response(status)
+        for name, value in {**(headers or {}), "Content-Length": str(len(body))}.items():
+            self.send_header(name, value)
+        self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
