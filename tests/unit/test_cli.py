@@ -189,9 +189,12 @@ def test_a_name_that_the_terminal_cannot_write_is_no_error(tmp_path: Path, run_s
     assert (result.returncode, result.stdout.splitlines()[-1].split()[-1]) == (0, "\\xfc.csv")
 
 
-def test_the_committed_schema_is_what_the_command_prints(run_stagegate: Run) -> None:
-    committed = Path(__file__).parents[2] / "docs/stagegate.schema.json"
-    assert json.loads(committed.read_text()) == json.loads(run_stagegate("schema").stdout)
+@pytest.mark.parametrize(
+    ("name", "flags"), [("stagegate.schema.json", ()), ("stagegate-decision.schema.json", ("--attestation",))]
+)
+def test_the_committed_schema_is_what_the_command_prints(run_stagegate: Run, name: str, flags: tuple[str, ...]) -> None:
+    committed = Path(__file__).parents[2] / "docs" / name
+    assert json.loads(committed.read_text()) == json.loads(run_stagegate("schema", *flags).stdout)
 
 
 def test_environment_is_captured_and_compared_later(

@@ -16,9 +16,11 @@ from prefect_stagegate.catalog import adopted_as
 from prefect_stagegate.errors import CorruptRecord, StagegateError, UsageError
 from prefect_stagegate.model import Address, check_name
 from prefect_stagegate.operations.gating.audit import contradictions, people_problems, public_keys
+from prefect_stagegate.operations.gating.check import signing_key
 from prefect_stagegate.operations.gating.policy import spec_under
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.readiness.records.attest import AttestedDecision, read_statement, statement_digest
+from prefect_stagegate.readiness.records.predicates import AttestationForm, as_recorded, written_as
 from prefect_stagegate.readiness.records.signing import STATEMENT_PAYLOAD, signers
 from prefect_stagegate.units import digest_text
 
@@ -79,10 +81,11 @@ def verify_attestation(
     else:
         presented = _from_catalog(workspace, Address.parse(str(source)), gate)
     try:
-        attested = read_statement(presented.statement)
+        recorded = as_recorded(presented.statement)
+        attested = read_statement(recorded)
     except CorruptRecord as error:
         return [AttestationPart("contents", FAILS, error.message)]
-    return list(_verify_parts(workspace, presented, attested, public))
+    return list(_verify_parts(workspace, presented, recorded, attested, public))
 
 
 def _is_file(source: str | Path) -> bool:
@@ -125,14 +128,18 @@ def _from_catalog(workspace: Workspace, address: Address, gate: str) -> Presente
 
 
 def _verify_parts(
-    workspace: Workspace, presented: Presented, attested: AttestedDecision, keys: Sequence[str]
+    workspace: Workspace,
+    presented: Presented,
+    recorded: Mapping[str, Any],
+    attested: AttestedDecision,
+    keys: Sequence[str],
 ) -> Iterator[AttestationPart]:
     decision = attested.decision
     decided = f"{decision.outcome}, decided {decision.at} by {attested.verifier['name']}"
     yield AttestationPart("contents", HOLDS, decided)
     yield _subject(workspace, attested)
     yield _policy(workspace, attested)
-    yield _log(workspace, presented, attested)
+    yield _log(workspace, recorded, attested)
     broken = "; ".join(people_problems(attested))
     people = f"{decision.requester} requested it, and neither approved it nor waived a check"
     yield AttestationPart("people", FAILS if broken else HOLDS, broken or people)
@@ -172,7 +179,7 @@ def _policy(workspace: Workspace, attested: AttestedDecision) -> AttestationPart
     return AttestationPart("policy", HOLDS, f"{digest_text(adopted.digest)}, number {adopted.seq}, is {age}")
 
 
-def _log(workspace: Workspace, presented: Presented, attested: AttestedDecision) -> AttestationPart:
+def _log(workspace: Workspace, recorded: Mapping[str, Any], attested: AttestedDecision) -> AttestationPart:
     """Whether the ref's log is unbroken and has exactly this attestation."""
     decision = attested.decision
     try:
@@ -183,7 +190,7 @@ def _log(workspace: Workspace, presented: Presented, attested: AttestedDecision)
     # Another catalog may have the log, so nothing is proved either way.
     if decision.dataset not in workspace.catalog.datasets():
         return AttestationPart("log", UNKNOWN, f"the catalog {workspace.catalog.url} has no dataset {decision.dataset}")
-    digest = statement_digest(presented.statement)
+    digest = statement_digest(recorded)
     matching = [entry for entry in entries if entry.attestation and statement_digest(entry.attestation) == digest]
     if matching:
         if wrong := "; ".join(problem for entry in matching for problem in contradictions(attested, entry)):
@@ -213,11 +220,45 @@ def _signature(presented: Presented, keys: Sequence[str]) -> AttestationPart:
     return AttestationPart("signature", FAILS, "none of the keys signed exactly this")
 
 
-def envelope_of(workspace: Workspace, address: Address, gate: str = "") -> bytes:
+def envelope_of(
+    workspace: Workspace,
+    address: Address,
+    gate: str = "",
+    *,
+    form: AttestationForm = AttestationForm.RECORDED,
+    keys: Sequence[str] = (),
+) -> bytes:
     """Export an attestation as JSON: the DSSE envelope when it is signed, else the Statement.
 
+    A form other than the recorded one is signed with the key of the settings, if they name one.
+
+    Args:
+        workspace: The catalog.
+        address: `nycflights@production`, or a version with `gate`.
+        gate: The target, for a version named by its digest or another ref.
+        form: The predicate to write.
+        keys: Public keys (`ed25519:…` or PEM files) beside those of the settings, which are believed.
+
     Raises:
-        UsageError: There is no such attestation.
+        UsageError: There is no such attestation, or none of the keys signed what is to be signed in another form.
+        CorruptRecord: The parts of the attestation contradict each other.
     """
     presented = _from_catalog(workspace, address, gate)
-    return canonical(presented.envelopes[0] if presented.envelopes else presented.statement)
+    if form is AttestationForm.RECORDED:
+        # Whoever writes to the catalog could lay an envelope of another decision there.
+        payload = base64.b64encode(canonical(presented.statement)).decode()
+        signed = (envelope for envelope in presented.envelopes if envelope.get("payload") == payload)
+        return canonical(next(signed, presented.statement))
+    statement = written_as(presented.statement, form)
+    key = signing_key(workspace)
+    if not key:
+        return canonical(statement)
+    # A new signature must not make more of a record than was proved: whoever writes to the catalog could change one.
+    signature = _signature(presented, (key.public, *public_keys(workspace, keys)))
+    if signature.verdict is not HOLDS:
+        raise UsageError(
+            f"The attestation of {address} can't be signed as {form}: {signature.why}",
+            hint="Name the key that signed the decision by --key, or export without STAGEGATE_SIGNING_KEY.",
+            dataset=address.dataset,
+        )
+    return canonical(key.sign(statement))
