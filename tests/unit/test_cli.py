@@ -13,9 +13,12 @@ from pathlib import Path
 from subprocess import CompletedProcess
 
 import pytest
+from rich.table import Table
+from rich.text import Text
 
 from prefect_stagegate.cache import Cache
 from prefect_stagegate.cli.app import COMMANDS, SUBCOMMANDS, main
+from prefect_stagegate.cli.common import print_table
 
 Run = Callable[..., CompletedProcess[str]]
 DIGEST = "sha256:" + "1" * 64
@@ -105,6 +108,30 @@ def test_path_loads_nothing_heavy(tmp_path: Path, address: str) -> None:
     )
     words = [sys.executable, "-c", script, str(tmp_path / "cache"), address]
     assert subprocess.run(words, capture_output=True, text=True, check=True).stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("words", [["nodes"], ["where", "things"]])
+def test_lists_of_nodes_load_no_staging(tmp_path: Path, words: list[str]) -> None:
+    script = (
+        "import sys; from prefect_stagegate.cli import main\n"
+        "try: main(sys.argv[1:])\n"
+        "except SystemExit: pass\n"
+        "print('prefect_stagegate.operations.staging.stage' in sys.modules)\n"
+    )
+    command = [sys.executable, "-c", script, *words, "--cache", str(tmp_path), "--catalog", str(tmp_path / "catalog")]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1] == "False"
+
+
+def test_table_for_a_program_has_a_line_for_each_row(capsys: pytest.CaptureFixture[str]) -> None:
+    table = Table("node", "用途", "site", box=None, pad_edge=False)
+    for cells in (("gpu-1", "训练", "a"), ("n", "x\nnode-2  y", "long" * 300)):
+        table.add_row(*map(Text, cells))
+    print_table(table)
+    assert capsys.readouterr().out.splitlines() == [
+        "node   用途         site",
+        "gpu-1  训练         a",
+        "n      x node-2  y  " + "long" * 300,
+    ]
 
 
 def test_path_and_exec_hand_over_the_folder(tmp_path: Path, run_stagegate: Run) -> None:
