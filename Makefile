@@ -64,7 +64,8 @@ $(KUBERNETES)/.installed: tests/servers/kubernetes/build.sh | $(BIN)/uv
 	@touch $@
 
 # Commands that tests run, with the packages that have them.
-NEEDED := cc:gcc catatonit:catatonit chromium:chromium /usr/sbin/cron:cron ip:iproute2 java:default-jre-headless mkfs.ext4:e2fsprogs mmdebstrap:mmdebstrap mount:mount \
+NEEDED := cc:gcc catatonit:catatonit chromium:chromium cosign:cosign /usr/sbin/cron:cron ip:iproute2 java:default-jre-headless jq:jq mkfs.ext4:e2fsprogs \
+	mmdebstrap:mmdebstrap mount:mount \
 	nginx:nginx-light node:nodejs npm:npm openssl:openssl \
 	$(or $(lastword $(wildcard /usr/lib/postgresql/*/bin/pg_ctl)),pg_ctl):postgresql \
 	podman:podman prometheus:prometheus prometheus-node-exporter:prometheus-node-exporter promtool:promtool runc:runc shellcheck:shellcheck /usr/sbin/slurmctld:slurmctld /usr/sbin/slurmd:slurmd ssh-agent:openssh-client /usr/sbin/sshd:openssh-server strace:strace systemd-analyze:systemd
@@ -140,8 +141,9 @@ pictures: setup ## take the pictures of the pages from a real run of the demo; n
 reference: setup ## write the reference pages from the code
 	$(BIN)/python -m pages.generate
 
-schema: setup ## write the JSON Schema of the spec
+schema: setup ## write the JSON Schemas of the spec and of attested decisions
 	$(BIN)/stagegate schema > docs/stagegate.schema.json
+	$(BIN)/stagegate schema --attestation > docs/stagegate-decision.schema.json
 
 clean: ## remove .venv and everything that tools left
 	rm -rf $(VENV) build dist *.egg-info .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -69,11 +69,11 @@ COMMANDS = {
     },
     "Nodes": {
         "nodes": (
-            "fleet:nodes",
+            "node_versions:nodes",
             "List the nodes: their versions, their room, and the age of their records.",
         ),
         "where": (
-            "fleet:where",
+            "node_versions:where",
             "Show what each node has of a version, and whether the rest fits.",
         ),
         "ready": (

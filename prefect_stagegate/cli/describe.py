@@ -10,6 +10,7 @@ from cyclopts import Parameter
 from prefect_stagegate.cli.common import Json, print_json, say
 from prefect_stagegate.errors import UsageError, did_you_mean
 from prefect_stagegate.readiness import CHECKS, CheckDefinition, Renewal, catalogue, known_checks
+from prefect_stagegate.readiness.records.predicates import decision_schema
 from prefect_stagegate.spec import json_schema
 
 RENEWALS = {
@@ -20,14 +21,20 @@ RENEWALS = {
 """What becomes of a check's evidence at the start of a run, for people."""
 
 
-def schema() -> None:
+def schema(
+    *,
+    attestation: Annotated[
+        bool, Parameter(negative="", help="Print instead the schema of the predicate of attested decisions.")
+    ] = False,
+) -> None:
     """Print the JSON Schema of spec files, for editors and CI.
 
     For example:
 
     - `stagegate schema > stagegate.schema.json`
+    - `stagegate schema --attestation > stagegate-decision.schema.json`
     """
-    print_json(json_schema(known_checks()))
+    print_json(decision_schema() if attestation else json_schema(known_checks()))
 
 
 def checks(name: Annotated[str | None, Parameter(name="CHECK")] = None, /, *, json: Json = False) -> None:

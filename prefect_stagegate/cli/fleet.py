@@ -1,4 +1,4 @@
-"""`stagegate nodes`, `where`, `ready` and `agent`: what each node holds, and what this one should."""
+"""`stagegate ready` and `agent`: what this node should hold."""
 
 from __future__ import annotations
 
@@ -7,128 +7,29 @@ import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import timedelta
 from typing import Annotated
 
 from cyclopts import Parameter
-from rich.table import Table
-from rich.text import Text
 
 from prefect_stagegate.cli.common import (
     Display,
     Json,
     Places,
     VersionName,
-    end_unreadable,
-    escaped,
     print_json,
-    print_table,
     say,
     say_line,
-    unreadable_lines,
 )
 from prefect_stagegate.cli.progress import shown_waiting
-from prefect_stagegate.clock import moment, now
+from prefect_stagegate.clock import now
 from prefect_stagegate.errors import ExitCode
 from prefect_stagegate.model import Address
-from prefect_stagegate.nodes import NodePlacement, NodeRecord, Placement
 from prefect_stagegate.operations.fleet.agent import Published, Report, held_targets, run_agent
 from prefect_stagegate.operations.fleet.kubernetes import publish_node
 from prefect_stagegate.operations.fleet.kubernetes_api import NodeApi
 from prefect_stagegate.operations.fleet.node_readiness import require_on_node, wait_until_ready
-from prefect_stagegate.operations.fleet.placement import find_version
 from prefect_stagegate.operations.workspace import Workspace
-from prefect_stagegate.readiness.wording import age_text
-from prefect_stagegate.units import bytes_text, count_text, parse_duration
-from prefect_stagegate.unreadable import UnreadableRecords
-
-
-def nodes(*, json: Json = False, places: Places | None = None) -> None:
-    """List the nodes: their versions, their room, and the age of their records.
-
-    A record is written after staging and collecting, and by `stagegate agent`. One that is older than
-    STAGEGATE_NODE_TIMEOUT says nothing of the node as it is now.
-
-    For example:
-
-    - `stagegate nodes`
-    - `stagegate nodes --json`
-    """
-    unreadable = UnreadableRecords()
-    workspace = (places or Places()).workspace()
-    records = workspace.catalog.nodes(unreadable)
-    timeout = workspace.settings.node_timeout
-    if json:
-        lines = [{**asdict(record), "current": record.is_current(now(), timeout)} for record in records]
-        print_json([*lines, *unreadable_lines(unreadable.all)])
-    elif records:
-        _print_nodes(records, timeout)
-        for record in records:
-            for volume in record.volumes:
-                if volume.problem:
-                    say_line(f"{record.name}: the volume {volume.folder} is missing: {volume.problem}")
-    else:
-        say("No node wrote a record yet. `stagegate stage` and `stagegate agent` write one.")
-    end_unreadable(unreadable.all)
-
-
-def _print_nodes(records: Sequence[NodeRecord], timeout: float) -> None:
-    table = Table(
-        "node", "site", "record", "versions", "partly", "used", "room", "gpus", "blobs at", box=None, pad_edge=False
-    )
-    for record in records:
-        age = f"{age_text(max(now() - moment(record.at), timedelta(0)))} old"
-        complete = sum(held.is_complete for held in record.versions)
-        cells = (
-            record.name,
-            record.site or "-",
-            age if record.is_current(now(), timeout) else f"unknown, {age}",
-            str(complete),
-            str(len(record.versions) - complete),
-            bytes_text(record.used),
-            bytes_text(record.room),
-            ", ".join(f"{count} × {model}" for model, count in record.gpus.items()) or "-",
-            record.url or "-",
-        )
-        table.add_row(*(Text(escaped(cell)) for cell in cells))
-    print_table(table)
-
-
-def where(address: VersionName, /, *, json: Json = False, places: Places | None = None) -> None:
-    """Show what each node has of a version, and whether the rest fits.
-
-    For example:
-
-    - `stagegate where nycflights@production`
-
-    Parameters
-    ----------
-    address
-        DATASET@REF, DATASET@REF~1 or DATASET@sha256:…; without a ref, `latest`.
-    """
-    unreadable = UnreadableRecords()
-    found = find_version((places or Places()).workspace(), Address.parse(address), unreadable)
-    if json:
-        print_json({**asdict(found), "unreadable": [asdict(record) for record in unreadable.all]})
-    else:
-        say(f"{found.dataset}@{found.digest}, {bytes_text(found.bytes)}")
-        complete = len(found.having(Placement.COMPLETE))
-        say(f"complete on {complete:,} of {count_text(len(found.nodes), 'node')}")
-        for node in found.nodes:
-            say_line(f"  {node.node:<24} {_placement_text(node)}")
-    end_unreadable(unreadable.all)
-
-
-def _placement_text(node: NodePlacement) -> str:
-    texts = {
-        Placement.COMPLETE: "complete",
-        Placement.PARTIAL: f"partly: {bytes_text(node.missing)} missing" + (", being fetched" if node.fetching else ""),
-        Placement.ABSENT: f"absent: {bytes_text(node.room)} free",
-        Placement.NO_ROOM: f"no room: {bytes_text(node.missing)} missing, {bytes_text(node.room)} free",
-        Placement.UNKNOWN: f"unknown: its record is of {node.at[:19]}Z",
-    }
-    names = f"  named by {', '.join(node.names)}" if node.names else ""
-    return f"{texts[node.placement]}{names}"
+from prefect_stagegate.units import parse_duration
 
 
 def ready(

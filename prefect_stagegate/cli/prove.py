@@ -10,13 +10,14 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from prefect_stagegate.cli.common import Json, Places, print_json, say, say_line, type_passphrase
-from prefect_stagegate.errors import ExitCode
+from prefect_stagegate.cli.common import Json, Places, print_json, say, say_line, type_passphrase, write_output
+from prefect_stagegate.errors import ExitCode, UsageError
 from prefect_stagegate.model import Address
 from prefect_stagegate.operations.gating import attestations
 from prefect_stagegate.operations.gating.attestations import AttestationVerdict
 from prefect_stagegate.operations.gating.audit import Chain, verify_history
 from prefect_stagegate.operations.workspace import Workspace
+from prefect_stagegate.readiness.records.predicates import AttestationForm
 from prefect_stagegate.units import count_text
 
 Keys = Annotated[
@@ -45,6 +46,16 @@ def verify_attestation(
         Path | None,
         Parameter(metavar="FOLDER", help="Also write its SSH-signed answers, for `ssh-keygen`, into a new folder."),
     ] = None,
+    form: Annotated[
+        AttestationForm,
+        Parameter(
+            name="--as",
+            metavar="FORM",
+            show_choices=False,
+            help="Export it as `recorded`, `test-result` or `decision`; the latter two are signed with "
+            "STAGEGATE_SIGNING_KEY, if set.",
+        ),
+    ] = AttestationForm.RECORDED,
     json: Json = False,
     places: Places | None = None,
 ) -> None:
@@ -58,16 +69,20 @@ def verify_attestation(
     - `stagegate verify-attestation attestation.json --key ci.pub.pem`
     - `stagegate verify-attestation nycflights@sha256:… --gate pilot --export attestation.json`
     - `stagegate verify-attestation nycflights@production --export-answers answers/`
+    - `stagegate verify-attestation nycflights@production --export decision.json --as decision`
 
     Parameters
     ----------
     what
         DATASET@TARGET, DATASET@sha256:… with `--gate`, or a file with a Statement or a DSSE envelope.
     """
+    if form is not AttestationForm.RECORDED and not export:
+        raise UsageError("--as belongs to --export", hint="Add --export FILE, or leave --as out.")
     workspace = (places or Places()).workspace()
     parts = attestations.verify_attestation(workspace, what, gate=gate, keys=key)
     if export:
-        export.write_bytes(attestations.envelope_of(workspace, Address.parse(what), gate) + b"\n")
+        envelope = attestations.envelope_of(workspace, Address.parse(what), gate, form=form, keys=key)
+        write_output(f"{envelope.decode()}\n", export, "The attestation")
     lines = attestations.export_attested_answers(workspace, what, export_answers, gate) if export_answers else []
     if json:
         print_json([asdict(part) for part in parts])

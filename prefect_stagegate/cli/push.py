@@ -69,7 +69,7 @@ def push(  # noqa: PLR0913 - its options
     options = dict(workspace.resolve_credentials(credentials)) if credentials else {}
     if plain_http is not None:
         options["plain_http"] = plain_http
-    with shown_progress(f"push {version.dataset}", quiet=json or display.hides_progress) as progress:
+    with shown_progress(f"push {version.dataset}", display.progress_form(json=json)) as progress:
         result = job.push(
             workspace,
             version,

@@ -58,7 +58,7 @@ def sign(
         The version; without a ref, `latest`.
     """
     workspace, display = (places or Places()).workspace(), display or Display()
-    with shown_hashing("sign", quiet=json or display.hides_progress) as watch:
+    with shown_hashing("sign", display.progress_form(json=json)) as watch:
         version = Address.parse(address)
         signed = job(workspace, version, key, algorithm=algorithm, certificates=certificate, watch=watch)
     write_output(dumps(signed.bundle) + "\n", output, "The signature")

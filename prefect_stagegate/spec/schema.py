@@ -42,13 +42,15 @@ _CONSECUTIVE = {
 }
 
 
-class _Plain(GenerateJsonSchema):
+class PlainJsonSchema(GenerateJsonSchema):
     """Leaves out the titles that pydantic derives from keys, and writes durations as a spec does."""
 
     def field_title_should_be_set(self, schema: object) -> bool:  # noqa: ARG002 - pydantic's signature
+        """Whether to derive a title from the key: never."""
         return False
 
     def encode_default(self, dft: object) -> Any:
+        """Write a default as a spec does."""
         return format_duration(dft) if isinstance(dft, timedelta) else super().encode_default(dft)
 
 
@@ -59,7 +61,7 @@ def json_schema(known_checks: KnownChecks) -> dict[str, Any]:
         SuiteSpec,
         *dict.fromkeys(known.parameters for known in known_checks.values()),
     ]
-    refs, combined = models_json_schema([(model, "validation") for model in models], schema_generator=_Plain)
+    refs, combined = models_json_schema([(model, "validation") for model in models], schema_generator=PlainJsonSchema)
     definitions: dict[str, Any] = combined["$defs"]
     keys = {model: refs[(model, "validation")]["$ref"].rpartition("/")[2] for model in models}
     spec = definitions[keys[Spec]]

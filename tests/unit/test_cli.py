@@ -13,9 +13,12 @@ from pathlib import Path
 from subprocess import CompletedProcess
 
 import pytest
+from rich.table import Table
+from rich.text import Text
 
 from prefect_stagegate.cache import Cache
 from prefect_stagegate.cli.app import COMMANDS, SUBCOMMANDS, main
+from prefect_stagegate.cli.common import print_table
 
 Run = Callable[..., CompletedProcess[str]]
 DIGEST = "sha256:" + "1" * 64
@@ -107,6 +110,30 @@ def test_path_loads_nothing_heavy(tmp_path: Path, address: str) -> None:
     assert subprocess.run(words, capture_output=True, text=True, check=True).stdout.splitlines()[-1] == "[]"
 
 
+@pytest.mark.parametrize("words", [["nodes"], ["where", "things"]])
+def test_lists_of_nodes_load_no_staging(tmp_path: Path, words: list[str]) -> None:
+    script = (
+        "import sys; from prefect_stagegate.cli import main\n"
+        "try: main(sys.argv[1:])\n"
+        "except SystemExit: pass\n"
+        "print('prefect_stagegate.operations.staging.stage' in sys.modules)\n"
+    )
+    command = [sys.executable, "-c", script, *words, "--cache", str(tmp_path), "--catalog", str(tmp_path / "catalog")]
+    assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1] == "False"
+
+
+def test_table_for_a_program_has_a_line_for_each_row(capsys: pytest.CaptureFixture[str]) -> None:
+    table = Table("node", "用途", "site", box=None, pad_edge=False)
+    for cells in (("gpu-1", "训练", "a"), ("n", "x\nnode-2  y", "long" * 300)):
+        table.add_row(*map(Text, cells))
+    print_table(table)
+    assert capsys.readouterr().out.splitlines() == [
+        "node   用途         site",
+        "gpu-1  训练         a",
+        "n      x node-2  y  " + "long" * 300,
+    ]
+
+
 def test_path_and_exec_hand_over_the_folder(tmp_path: Path, run_stagegate: Run) -> None:
     cache = Cache.open(tmp_path / "cache")
     view = cache.views.publish("things", DIGEST, [])
@@ -189,9 +216,12 @@ def test_a_name_that_the_terminal_cannot_write_is_no_error(tmp_path: Path, run_s
     assert (result.returncode, result.stdout.splitlines()[-1].split()[-1]) == (0, "\\xfc.csv")
 
 
-def test_the_committed_schema_is_what_the_command_prints(run_stagegate: Run) -> None:
-    committed = Path(__file__).parents[2] / "docs/stagegate.schema.json"
-    assert json.loads(committed.read_text()) == json.loads(run_stagegate("schema").stdout)
+@pytest.mark.parametrize(
+    ("name", "flags"), [("stagegate.schema.json", ()), ("stagegate-decision.schema.json", ("--attestation",))]
+)
+def test_the_committed_schema_is_what_the_command_prints(run_stagegate: Run, name: str, flags: tuple[str, ...]) -> None:
+    committed = Path(__file__).parents[2] / "docs" / name
+    assert json.loads(committed.read_text()) == json.loads(run_stagegate("schema", *flags).stdout)
 
 
 def test_environment_is_captured_and_compared_later(

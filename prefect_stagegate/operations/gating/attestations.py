@@ -17,9 +17,11 @@ from prefect_stagegate.errors import CorruptRecord, StagegateError, UsageError
 from prefect_stagegate.model import Address, check_name
 from prefect_stagegate.operations.gating.attested_answers import count_attested_answers, export_answers
 from prefect_stagegate.operations.gating.audit import contradictions, people_problems, public_keys
+from prefect_stagegate.operations.gating.check import signing_key
 from prefect_stagegate.operations.gating.policy import spec_under
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.readiness.records.attest import AttestedDecision, read_statement, statement_digest
+from prefect_stagegate.readiness.records.predicates import AttestationForm, as_recorded, written_as
 from prefect_stagegate.readiness.records.signing import STATEMENT_PAYLOAD, signers
 from prefect_stagegate.readiness.wording import listed
 from prefect_stagegate.units import digest_text
@@ -76,10 +78,11 @@ def verify_attestation(
     public = public_keys(workspace, keys)
     presented = _presented(workspace, source, gate)
     try:
-        attested = read_statement(presented.statement)
+        recorded = as_recorded(presented.statement)
+        attested = read_statement(recorded)
     except CorruptRecord as error:
         return [AttestationPart("contents", FAILS, error.message)]
-    return list(_verify_parts(workspace, presented, attested, public))
+    return list(_verify_parts(workspace, presented, recorded, attested, public))
 
 
 def export_attested_answers(workspace: Workspace, source: str | Path, folder: Path, gate: str = "") -> list[str]:
@@ -89,7 +92,8 @@ def export_attested_answers(workspace: Workspace, source: str | Path, folder: Pa
         UsageError: There is no such attestation, it has no such answers, or the folder has files.
         CorruptRecord: The attestation or its policy can't be read.
     """
-    return export_answers(workspace, read_statement(_presented(workspace, source, gate).statement), folder)
+    statement = as_recorded(_presented(workspace, source, gate).statement)
+    return export_answers(workspace, read_statement(statement), folder)
 
 
 def _presented(workspace: Workspace, source: str | Path, gate: str) -> Presented:
@@ -140,14 +144,18 @@ def _from_catalog(workspace: Workspace, address: Address, gate: str) -> Presente
 
 
 def _verify_parts(
-    workspace: Workspace, presented: Presented, attested: AttestedDecision, keys: Sequence[str]
+    workspace: Workspace,
+    presented: Presented,
+    recorded: Mapping[str, Any],
+    attested: AttestedDecision,
+    keys: Sequence[str],
 ) -> Iterator[AttestationPart]:
     decision = attested.decision
     decided = f"{decision.outcome}, decided {decision.at} by {attested.verifier['name']}"
     yield AttestationPart("contents", HOLDS, decided)
     yield _subject(workspace, attested)
     yield _policy(workspace, attested)
-    yield _log(workspace, presented, attested)
+    yield _log(workspace, recorded, attested)
     yield _people(workspace, attested)
     yield _signature(presented, keys)
 
@@ -185,7 +193,7 @@ def _policy(workspace: Workspace, attested: AttestedDecision) -> AttestationPart
     return AttestationPart("policy", HOLDS, f"{digest_text(adopted.digest)}, number {adopted.seq}, is {age}")
 
 
-def _log(workspace: Workspace, presented: Presented, attested: AttestedDecision) -> AttestationPart:
+def _log(workspace: Workspace, recorded: Mapping[str, Any], attested: AttestedDecision) -> AttestationPart:
     """Whether the ref's log is unbroken and has exactly this attestation."""
     decision = attested.decision
     try:
@@ -196,7 +204,7 @@ def _log(workspace: Workspace, presented: Presented, attested: AttestedDecision)
     # Another catalog may have the log, so nothing is proved either way.
     if decision.dataset not in workspace.catalog.datasets():
         return AttestationPart("log", UNKNOWN, f"the catalog {workspace.catalog.url} has no dataset {decision.dataset}")
-    digest = statement_digest(presented.statement)
+    digest = statement_digest(recorded)
     matching = [entry for entry in entries if entry.attestation and statement_digest(entry.attestation) == digest]
     if matching:
         if wrong := "; ".join(problem for entry in matching for problem in contradictions(attested, entry)):
@@ -247,11 +255,45 @@ def _signature(presented: Presented, keys: Sequence[str]) -> AttestationPart:
     return AttestationPart("signature", FAILS, "none of the keys signed exactly this")
 
 
-def envelope_of(workspace: Workspace, address: Address, gate: str = "") -> bytes:
+def envelope_of(
+    workspace: Workspace,
+    address: Address,
+    gate: str = "",
+    *,
+    form: AttestationForm = AttestationForm.RECORDED,
+    keys: Sequence[str] = (),
+) -> bytes:
     """Export an attestation as JSON: the DSSE envelope when it is signed, else the Statement.
 
+    A form other than the recorded one is signed with the key of the settings, if they name one.
+
+    Args:
+        workspace: The catalog.
+        address: `nycflights@production`, or a version with `gate`.
+        gate: The target, for a version named by its digest or another ref.
+        form: The predicate to write.
+        keys: Public keys (`ed25519:…` or PEM files) beside those of the settings, which are believed.
+
     Raises:
-        UsageError: There is no such attestation.
+        UsageError: There is no such attestation, or none of the keys signed what is to be signed in another form.
+        CorruptRecord: The parts of the attestation contradict each other.
     """
     presented = _from_catalog(workspace, address, gate)
-    return canonical(presented.envelopes[0] if presented.envelopes else presented.statement)
+    if form is AttestationForm.RECORDED:
+        # Whoever writes to the catalog could lay an envelope of another decision there.
+        payload = base64.b64encode(canonical(presented.statement)).decode()
+        signed = (envelope for envelope in presented.envelopes if envelope.get("payload") == payload)
+        return canonical(next(signed, presented.statement))
+    statement = written_as(presented.statement, form)
+    key = signing_key(workspace)
+    if not key:
+        return canonical(statement)
+    # A new signature must not make more of a record than was proved: whoever writes to the catalog could change one.
+    signature = _signature(presented, (key.public, *public_keys(workspace, keys)))
+    if signature.verdict is not HOLDS:
+        raise UsageError(
+            f"The attestation of {address} can't be signed as {form}: {signature.why}",
+            hint="Name the key that signed the decision by --key, or export without STAGEGATE_SIGNING_KEY.",
+            dataset=address.dataset,
+        )
+    return canonical(key.sign(statement))

@@ -14,7 +14,7 @@
 
 Why test-result rather than SLSA's verification summary: both give a verdict on a subject under a policy, but only this
 one names the single checks, and dataset versions have no SLSA level. A reader that ignores the extension still sees the
-subject, the policy and the result.
+subject, the policy and the result. `predicates` writes each half by itself.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _TESTS = {
 
 @dataclass(frozen=True, slots=True)
 class AttestedDecision:
-    """The content of the `stagegate` extension."""
+    """A decision with all that it rests on: the content of the `stagegate` extension."""
 
     format: int
     verifier: Mapping[str, str]
@@ -151,20 +151,31 @@ def read_statement(statement: Mapping[str, Any]) -> AttestedDecision:
         CorruptRecord: It isn't one of ours, or its parts contradict each other.
     """
     try:
-        extension = statement["predicate"]["stagegate"]
+        attested = read_extension(statement["predicate"]["stagegate"])
+    except (KeyError, TypeError) as error:
+        raise _corrupt(f"it has no field {error}") from error
+    # Write the Statement again from its extension: the parts for other tools must come out the same.
+    rewritten = attest(attested.decision, attested.environment, attested.request, attested.approvals)
+    _check_agreement(statement, rewritten)
+    return attested
+
+
+def read_extension(extension: Any) -> AttestedDecision:
+    """Read the `stagegate` extension of a Statement.
+
+    Raises:
+        CorruptRecord: It isn't one of ours, or of another format.
+    """
+    try:
         # The format comes first: the fields of another format may have other meanings.
         if extension["format"] != FORMAT:
             raise _corrupt(f"its format is {extension['format']!r}, and this release reads {FORMAT}")
-        attested = _adapter().validate_python(extension)
-        # Write the Statement again from its extension: the parts for other tools must come out the same.
-        rewritten = attest(attested.decision, attested.environment, attested.request, attested.approvals)
+        return _adapter().validate_python(extension)
     except (KeyError, TypeError) as error:
         raise _corrupt(f"it has no field {error}") from error
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise _corrupt(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
-    _check_agreement(statement, rewritten)
-    return attested
 
 
 def _check_agreement(statement: Mapping[str, Any], rewritten: Mapping[str, Any]) -> None:
