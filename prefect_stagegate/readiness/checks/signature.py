@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from itertools import groupby
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
@@ -246,21 +245,17 @@ def _first_valid(
             continue
         comparison.compare_names(context.entries())
         compared.append(comparison)
-    # Nothing is read for signatures of other files, and once for all that have one algorithm.
-    readable = sorted((each for each in compared if each.has_these_names), key=lambda each: each.algorithm)
-    for algorithm, group in groupby(readable, key=lambda each: each.algorithm):
-        _compare_bytes(context, algorithm, list(group))
-    for comparison in compared:
-        if not (differences := comparison.findings()):
-            return comparison.passed()
-        findings += differences
+    # Files are read once for all signatures of one algorithm; BLAKE3, which reads none, comes first.
+    readable = sorted((each for each in compared if each.has_these_names), key=lambda each: each.algorithm != "blake3")
+    for algorithm in dict.fromkeys(each.algorithm for each in readable):
+        comparisons = [each for each in readable if each.algorithm == algorithm]
+        for path, digest in context.file_digests(algorithm):
+            for comparison in comparisons:
+                comparison.compare(path, digest)
+        if valid := next((each for each in comparisons if not each.findings()), None):
+            return valid.passed()
+    findings += [finding for each in compared for finding in each.findings()]
     return None
-
-
-def _compare_bytes(context: CheckContext, algorithm: str, comparisons: Sequence[_Comparison]) -> None:
-    for path, digest in context.file_digests(algorithm):
-        for comparison in comparisons:
-            comparison.compare(path, digest)
 
 
 def _each(paths: Sequence[str], problem: str, fix: str, outcome: Outcome = Outcome.FAIL) -> list[Finding]:

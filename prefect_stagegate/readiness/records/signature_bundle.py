@@ -157,10 +157,8 @@ def read_chain(path: Path, key: EllipticCurvePrivateKey) -> list[Certificate]:
     Raises:
         UsageError: The file can't be read, has no certificate, or its first one is not the key's.
     """
-    from cryptography.x509 import load_pem_x509_certificates
-
     try:
-        certificates = load_pem_x509_certificates(path.read_bytes())
+        certificates = _certificates(path.read_bytes())
     except (OSError, ValueError) as error:
         raise UsageError(f"{path} has no certificates in PEM") from error
     if certificates[0].public_key() != key.public_key():
@@ -180,12 +178,10 @@ def public_key_problem(pem: str) -> str:
 
 def certificate_problem(pem: str) -> str:
     """Say why a text has no certificates in PEM; empty when it has some."""
-    from cryptography.x509 import load_pem_x509_certificates
-
     try:
-        load_pem_x509_certificates(pem.encode())
-    except ValueError:
-        return "it is no certificate in PEM"
+        _certificates(pem.encode())
+    except ValueError as error:
+        return str(error)
     return ""
 
 
@@ -208,24 +204,24 @@ def _proved_by_key(bundle: _Bundle, trusted: TrustedSigners) -> tuple[bytes, str
 
 def _proved_by_certificate(bundle: _Bundle, chain: _Chain, trusted: TrustedSigners) -> tuple[bytes, str]:
     """Verify the certificate as of its first moment, since the bundle proves no other time. Asks for no revocations."""
-    from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
-    from cryptography.x509 import DuplicateExtension, load_der_x509_certificate, load_pem_x509_certificates
-    from cryptography.x509.verification import PolicyBuilder, Store, VerificationError
+    from cryptography.x509 import load_der_x509_certificate
+    from cryptography.x509.verification import PolicyBuilder, Store
 
     if not trusted.roots:
         raise SignatureRefused("it is signed by a certificate, and the gate trusts none: `certificates` is empty")
     try:
         signer, *between = [load_der_x509_certificate(_bytes(each.raw_bytes)) for each in chain.certificates]
-        roots = [root for pem in trusted.roots for root in load_pem_x509_certificates(pem.encode())]
+        roots = [root for pem in trusted.roots for root in _certificates(pem.encode())]
         authorities, anybody = _certificate_rules()
         policy = PolicyBuilder().store(Store(roots)).time(signer.not_valid_before_utc)
         rules = policy.extension_policies(ca_policy=authorities, ee_policy=anybody)
         rules.build_client_verifier().verify(signer, between)
         key, usable = signer.public_key(), _may_sign(signer)
         name = signer.subject.rfc4514_string()
-    except (ValueError, VerificationError, UnsupportedAlgorithm, DuplicateExtension) as error:
-        raise SignatureRefused(f"no root under `certificates` vouches for its certificate: {error}") from error
+    except Exception as error:  # of many types, for whatever a stranger may write
+        reason = f"no root under `certificates` vouches for its certificate: {str(error)[:500]}"
+        raise SignatureRefused(reason) from error
     if not usable:
         raise SignatureRefused(f"the certificate of {name!r} is not for signatures")
     if isinstance(key, EllipticCurvePublicKey) and key.curve.name in CURVES:
@@ -233,6 +229,20 @@ def _proved_by_certificate(bundle: _Bundle, chain: _Chain, trusted: TrustedSigne
             return statement, f"the certificate of {name!r}"
         raise SignatureRefused(f"the certificate of {name!r} did not sign it, or it was changed since")
     raise SignatureRefused(f"the certificate of {name!r} has no P-256, P-384 or P-521 key")
+
+
+def _certificates(pem: bytes) -> list[Certificate]:
+    """Read certificates.
+
+    Raises:
+        ValueError: There are none, or one can't be read.
+    """
+    from cryptography.x509 import load_pem_x509_certificates
+
+    try:
+        return load_pem_x509_certificates(pem)
+    except Exception as error:  # of many types
+        raise ValueError("it is no certificate in PEM") from error
 
 
 def _certificate_rules() -> tuple[Any, Any]:
