@@ -12,7 +12,8 @@ from prefect_stagegate.errors import MissingExtra, SpecError, StagegateError
 from prefect_stagegate.model import Approval, ApprovalRequest, Identity
 from prefect_stagegate.operations.address import policy_of, read_spec
 from prefect_stagegate.operations.gating.inbox_lines import RequestState, policy_line
-from prefect_stagegate.readiness.checks.approval import ApprovalParameters, count_answers
+from prefect_stagegate.readiness.approval_counting import count_answers
+from prefect_stagegate.readiness.approval_parameters import ApprovalParameters
 from prefect_stagegate.readiness.records import ssh_signatures
 from prefect_stagegate.readiness.records.answers import SSHSIG
 
