@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from prefect_stagegate.clock import moment
 from prefect_stagegate.errors import MissingExtra, SpecError, StagegateError
 from prefect_stagegate.model import Approval, ApprovalRequest, Identity
 from prefect_stagegate.operations.address import policy_of, read_spec
 from prefect_stagegate.operations.gating.inbox_lines import RequestState, policy_line
-from prefect_stagegate.readiness.checks.approval import ApprovalParameters, count_answers
+from prefect_stagegate.readiness.approval_counting import count_answers
+from prefect_stagegate.readiness.approval_parameters import ApprovalParameters
 from prefect_stagegate.readiness.records import ssh_signatures
 from prefect_stagegate.readiness.records.answers import SSHSIG
 
+ROOT = Path(__file__).parents[2]
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIIddDPKB/6CkY1crm/agcmJDVO04dKApzrtfx5n7zimq"
 SIGNERS = f"ines@example.org {KEY} ines\n"
 ADA, INES, OLEG = (Identity(f"{name}@example.org", "declared") for name in ("ada", "ines", "oleg"))
@@ -55,6 +60,16 @@ def test_policy_covers_the_text_of_the_file(tmp_path: Path) -> None:
     assert read_spec(spec.canonical()) == spec
     file.write_text(SIGNERS.replace("ines@", "oleg@"))
     assert read_spec(path).gate("pilot").policy != spec.gate("pilot").policy
+
+
+def test_example_on_the_page_loads(tmp_path: Path) -> None:
+    page = (ROOT / "docs/how-to/approve.md").read_text()
+    gates, signers = re.findall(r"```(?:yaml)?\n(gates:.*?|# allowed_signers.*?)```", page, re.DOTALL)
+    (tmp_path / "allowed_signers").write_text(signers)
+    path = tmp_path / "things.yaml"
+    path.write_text(yaml.safe_dump({key: spec_of()[key] for key in ("stagegate", "dataset", "sources")}) + gates)
+    (requirement,) = read_spec(path).gate("production").requirements
+    assert requirement.params["allowed_signers"] == signers
 
 
 def test_text_of_signers_is_taken_as_it_is(tmp_path: Path) -> None:
@@ -172,6 +187,13 @@ def test_ssh_keygen_that_can_not_tell_is_an_error(script: str, monkeypatch: pyte
     put_ssh_keygen(tmp_path, script, monkeypatch)
     with pytest.raises(StagegateError, match=r"ssh-keygen can't verify signatures.*OpenSSH 8\.9"):
         count()
+
+
+def test_line_for_the_shell_runs_no_word_of_a_name(tmp_path: Path) -> None:
+    name = "x'; touch one; $(touch two) `touch three`\ntouch four #"
+    line = ssh_signatures.verification_line(name, moment(REQUEST.at), "1.json", "1.json.sig")
+    subprocess.run(["/bin/sh", "-c", line], cwd=tmp_path, capture_output=True, check=False)
+    assert not list(tmp_path.iterdir())
 
 
 def test_ssh_keygen_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -21,8 +21,9 @@ from prefect_stagegate.errors import UsageError
 from prefect_stagegate.model import Address, Approval, ApprovalRequest, Decision, Identity, Wait, check_name, person_key
 from prefect_stagegate.operations.address import judged_spec, stored_spec
 from prefect_stagegate.operations.workspace import Workspace
-from prefect_stagegate.readiness.checks.approval import ApprovalParameters as Parameters
-from prefect_stagegate.readiness.checks.approval import why_not_counted, why_request_ended
+from prefect_stagegate.readiness.approval_counting import why_not_counted
+from prefect_stagegate.readiness.approval_parameters import ApprovalParameters as Parameters
+from prefect_stagegate.readiness.checks.approval import why_request_ended
 from prefect_stagegate.readiness.context import addresses_of
 from prefect_stagegate.readiness.records.answers import ANSWER_PAYLOAD, SSHSIG, signed_answer
 from prefect_stagegate.readiness.records.signing import SigningKey

@@ -8,10 +8,12 @@ from prefect_stagegate.canonical import canonical
 from prefect_stagegate.catalog import PolicyEntry, adopted_as
 from prefect_stagegate.clock import moment
 from prefect_stagegate.errors import UsageError
-from prefect_stagegate.model import Decision, Outcome
+from prefect_stagegate.model import ApprovalRequest, Decision, Outcome
 from prefect_stagegate.operations.gating.policy import spec_under
 from prefect_stagegate.operations.workspace import Workspace
-from prefect_stagegate.readiness.checks.approval import APPROVAL, AnswerTally, ApprovalParameters, count_answers
+from prefect_stagegate.readiness.approval_counting import AnswerTally, count_answers
+from prefect_stagegate.readiness.approval_parameters import ApprovalParameters
+from prefect_stagegate.readiness.checks.approval import APPROVAL
 from prefect_stagegate.readiness.records.answers import SSHSIG, signed_answer, ssh_moment
 from prefect_stagegate.readiness.records.attest import AttestedDecision
 from prefect_stagegate.readiness.records.ssh_signatures import verification_line
@@ -37,12 +39,8 @@ def count_attested_answers(workspace: Workspace, attested: AttestedDecision) -> 
     decision, request = attested.decision, attested.request
     if not any(result.check == APPROVAL and result.outcome is Outcome.PASS for result in decision.checks):
         return None
-    about = (decision.dataset, decision.digest, decision.target, decision.policy, decision.requester)
     # Answers to another request say nothing about this decision.
-    if request and about != (
-        *(request.dataset, request.digest, request.target, request.policy),
-        request.requester.name,
-    ):
+    if request and not _is_about(request, decision):
         request = None
     adopted = _policy(workspace, decision)
     parameters = _parameters(adopted, decision)
@@ -83,6 +81,11 @@ def export_answers(workspace: Workspace, attested: AttestedDecision, folder: Pat
     except OSError as error:
         raise UsageError(f"The answers can't be written to {folder}: {error.strerror}") from error
     return lines
+
+
+def _is_about(request: ApprovalRequest, decision: Decision) -> bool:
+    requested = (request.dataset, request.digest, request.target, request.policy, request.requester.name)
+    return requested == (decision.dataset, decision.digest, decision.target, decision.policy, decision.requester)
 
 
 def _policy(workspace: Workspace, decision: Decision) -> PolicyEntry:

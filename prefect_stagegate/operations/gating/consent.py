@@ -10,7 +10,7 @@ from prefect_stagegate.catalog import PolicyEntry
 from prefect_stagegate.model import Approval, ApprovalRequest
 
 if TYPE_CHECKING:
-    from prefect_stagegate.readiness.checks.approval import ApprovalParameters
+    from prefect_stagegate.readiness.approval_parameters import ApprovalParameters
 
 POLICY_TARGET = "_policy"
 """Takes the target's place in requests to adopt a policy. No target's name begins with an underscore."""
@@ -51,7 +51,7 @@ def why_unchangeable(policy: Mapping[str, Any]) -> str:
     rule = rule_of(policy)
     if rule is None:
         return ""
-    from prefect_stagegate.readiness.checks.approval import why_unanswerable  # late: it loads all checks
+    from prefect_stagegate.readiness.approval_counting import why_unanswerable  # late: it loads all checks
 
     why = why_unanswerable(_parameters(rule), policy.get("owners", {}))
     return why and f"its rule can't be met: {why}"
@@ -65,7 +65,7 @@ def agreement(policy: Mapping[str, Any], request: ApprovalRequest, answers: Sequ
         request: The request to adopt another policy.
         answers: The answers to the request, the oldest first; the last of each person counts.
     """
-    from prefect_stagegate.readiness.checks.approval import count_answers  # late, as above
+    from prefect_stagegate.readiness.approval_counting import count_answers  # late, as above
 
     parameters = _parameters(rule_of(policy))
     tally = count_answers(request, answers, parameters, policy.get("owners", {}))
@@ -91,7 +91,7 @@ def consent(before: Mapping[str, Any], entry: PolicyEntry) -> str:
 
 
 def _parameters(rule: Mapping[str, Any] | None) -> ApprovalParameters:
-    from prefect_stagegate.readiness.checks.approval import ApprovalParameters  # late: it loads all checks
+    from prefect_stagegate.readiness.approval_parameters import ApprovalParameters  # late: it loads all checks
 
     return ApprovalParameters.model_validate(rule)
 

@@ -9,7 +9,8 @@ from prefect_stagegate.errors import SpecError
 from prefect_stagegate.operations.address import SpecLike, read_spec
 from prefect_stagegate.operations.gating.contract import limits_of
 from prefect_stagegate.readiness import CHECKS
-from prefect_stagegate.readiness.checks.approval import APPROVAL, ApprovalParameters
+from prefect_stagegate.readiness.approval_parameters import ApprovalParameters
+from prefect_stagegate.readiness.checks.approval import APPROVAL
 from prefect_stagegate.readiness.context import addresses_of
 from prefect_stagegate.readiness.wording import listed
 from prefect_stagegate.settings import Settings

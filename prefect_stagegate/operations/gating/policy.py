@@ -205,8 +205,8 @@ def answer_request(
             has no reason.
     """
     from prefect_stagegate.operations.gating.approve import build_answer  # late: it loads all checks, see `changes`
-    from prefect_stagegate.readiness.checks.approval import ApprovalParameters as Parameters
-    from prefect_stagegate.readiness.checks.approval import why_not_counted
+    from prefect_stagegate.readiness.approval_counting import why_not_counted
+    from prefect_stagegate.readiness.approval_parameters import ApprovalParameters as Parameters
 
     head = workspace.catalog.policy(dataset)
     requests = [request for request in open_requests(workspace, dataset) if _matches(request.digest, digest)]

@@ -33,12 +33,9 @@ from prefect_stagegate.operations.gating.inbox_lines import (
 )
 from prefect_stagegate.operations.gating.policy import changes_since, proposed_changes, spec_under
 from prefect_stagegate.operations.workspace import Workspace
-from prefect_stagegate.readiness.checks.approval import (
-    APPROVAL,
-    ApprovalParameters,
-    count_answers,
-    why_request_ended,
-)
+from prefect_stagegate.readiness.approval_counting import count_answers
+from prefect_stagegate.readiness.approval_parameters import ApprovalParameters
+from prefect_stagegate.readiness.checks.approval import APPROVAL, why_request_ended
 from prefect_stagegate.readiness.records.attest import read_decision
 from prefect_stagegate.readiness.run import CLOCKS_DIFFER
 from prefect_stagegate.spec import Gate

@@ -5,91 +5,19 @@ The check whether enough people agreed to a step, who they are, and how that is 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Annotated, Any
 
-from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
-
-from prefect_stagegate.model import Approval, ApprovalRequest, Decision, Finding, Identity, Outcome, person_key
-from prefect_stagegate.readiness.base import CheckResult, Parameters, Renewal, one_finding
-from prefect_stagegate.readiness.context import CheckContext, addresses_of
-from prefect_stagegate.readiness.records.answers import AnswerProof, prove_answer
+from prefect_stagegate.model import Approval, ApprovalRequest, Decision, Finding, Outcome, person_key
+from prefect_stagegate.readiness.approval_counting import ANYBODY, answer_proof, count_answers, why_unanswerable
+from prefect_stagegate.readiness.approval_parameters import ApprovalParameters
+from prefect_stagegate.readiness.base import CheckResult, Renewal, one_finding
+from prefect_stagegate.readiness.context import CheckContext
 from prefect_stagegate.readiness.registry import check
 from prefect_stagegate.readiness.wording import listed
-from prefect_stagegate.spec.fields import FileText
-from prefect_stagegate.spec.models import Owner
-from prefect_stagegate.units import count_text, digest_text
+from prefect_stagegate.units import digest_text
 
 APPROVAL = "approval"
 """The name of the check."""
-ANYBODY = "anybody"
-PublicKey = Annotated[str, Field(pattern=r"^ed25519:[0-9a-f]{64}$")]
-PersonName = Annotated[str, Field(min_length=1, max_length=256)]
-LONGEST_SIGNERS = 64 << 10
-"""Characters of `allowed_signers`."""
-_SIGNER = re.compile(r"\S.*\s(sk-)?(ssh|ecdsa)-[a-z0-9@.-]+\s+AAAA[A-Za-z0-9+/]+=*(\s|$)")
-"""Principals, perhaps options, the type of a key, and the key."""
-_SINCE_SSH = ("allowed_signers", "required")
-"""Parameters that are left out where nothing is written, so that earlier policies keep their digests."""
-
-
-class ApprovalParameters(Parameters):
-    """One is GitHub's and Argo's habit; the requester never counts."""
-
-    count: int = Field(default=1, ge=1, le=20, description="How many people must agree.", examples=[2])
-    groups: tuple[Owner, ...] = Field(
-        default=(),
-        alias="from",
-        description="Groups of `owners` that they belong to; by default anybody may agree.",
-        examples=[["infra"]],
-    )
-    signed: bool = Field(
-        default=False,
-        description="Whether an answer needs a signature by a key that `keys` or `allowed_signers` gives for the name.",
-        examples=[True],
-    )
-    keys: dict[str, PublicKey] = Field(
-        default={},
-        description="The Ed25519 keys of people by name, as `stagegate key` prints them.",
-        examples=[{"ines@example.org": "ed25519:" + "0f" * 32}],
-    )
-    allowed_signers: FileText = Field(
-        default="",
-        description="People's SSH keys, in OpenSSH's format of this name: a file relative to the spec, or its lines. "
-        "Principals are names as `--identity` has them. Times without a zone are UTC.",
-        examples=["allowed_signers"],
-    )
-    required: tuple[PersonName, ...] = Field(
-        default=(),
-        max_length=20,
-        description="People who must be among those who agree.",
-        examples=[["ines@example.org"]],
-    )
-
-    @field_validator("allowed_signers")
-    @classmethod
-    def _lines(cls, text: str) -> str:
-        if len(text) > LONGEST_SIGNERS:
-            raise ValueError(f"must have at most {LONGEST_SIGNERS >> 10} KiB")
-        for number, line in enumerate(text.splitlines(), 1):
-            if line.strip() and not line.lstrip().startswith("#") and not _SIGNER.match(line.lstrip()):
-                # Without the line: the file may be another one than was meant.
-                raise ValueError(f"line {number} of the allowed signers has no principals with a public SSH key")
-        return text
-
-    @model_validator(mode="after")
-    def _signable(self) -> ApprovalParameters:
-        if self.signed and not (self.keys or self.allowed_signers):
-            raise ValueError("`signed` needs the `keys` or the `allowed_signers` of those who may answer")
-        if self.allowed_signers and not self.signed:
-            raise ValueError("`allowed_signers` needs `signed: true`; without it unsigned answers count")
-        return self
-
-    @model_serializer(mode="wrap")
-    def _written(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {key: value for key, value in write(self).items() if value or key not in _SINCE_SSH}
 
 
 @check(
@@ -138,122 +66,6 @@ def approval(context: CheckContext, parameters: ApprovalParameters) -> CheckResu
     return CheckResult(Outcome.INCONCLUSIVE, tally.missing, (finding, *ignored), measured, awaiting=whom)
 
 
-@dataclass(frozen=True, slots=True)
-class AnswerTally:
-    """The answers to a request, counted: the last one of each person."""
-
-    agreed: tuple[Approval, ...]
-    declined: tuple[Approval, ...]
-    ignored: tuple[tuple[Approval, str], ...]
-    """Answers that don't count, each with the reason."""
-    missing: str
-    """Who has yet to agree; empty when enough did. Says nothing of those who declined."""
-    missing_people: int
-    """How many more people must agree."""
-    awaited: tuple[str, ...]
-    """Those of `required` who have yet to agree."""
-
-    @property
-    def counted(self) -> tuple[Approval, ...]:
-        """The answers that count, the oldest record first."""
-        return tuple(sorted((*self.agreed, *self.declined), key=lambda reply: reply.at))
-
-
-def count_answers(
-    request: ApprovalRequest | None,
-    replies: Sequence[Approval],
-    parameters: ApprovalParameters,
-    owners: Mapping[Any, str],
-) -> AnswerTally:
-    """Count the answers to a request; `replies` may hold answers to others, too. Without a request, none counts.
-
-    Raises:
-        MissingExtra: What verifies their signatures is not installed.
-    """
-    valid, ignored = _valid_answers(request, replies, parameters, owners) if request else ([], [])
-    agreed = tuple(reply for reply in valid if reply.approved)
-    names = {person_key(reply.approver.name) for reply in agreed}
-    awaited = tuple(name for name in parameters.required if person_key(name) not in names)
-    missing = ""
-    if len(agreed) < parameters.count:
-        groups = listed(parameters.groups or (ANYBODY,))
-        missing = f"{len(agreed)} of {count_text(parameters.count, 'approval')} by {groups}"
-    if awaited:
-        missing = f"{missing}{', ' if missing else ''}{listed(awaited)} must agree"
-    return AnswerTally(
-        agreed=agreed,
-        declined=tuple(reply for reply in valid if not reply.approved),
-        ignored=tuple(ignored),
-        missing=missing,
-        missing_people=max(parameters.count - len(agreed), len(awaited)),
-        awaited=awaited,
-    )
-
-
-def _valid_answers(
-    request: ApprovalRequest, replies: Sequence[Approval], parameters: ApprovalParameters, owners: Mapping[Any, str]
-) -> tuple[list[Approval], list[tuple[Approval, str]]]:
-    """The last answers that count, and those that don't, each with the reason."""
-    valid, ignored = [], []
-    signed_by: dict[str, str] = {}
-    # Those who decline come first: nobody hides their answer behind another by the same key.
-    for reply in sorted(last_answers(request, replies, parameters).values(), key=lambda reply: reply.approved):
-        why = why_answer_is_void(reply, request, parameters, owners)
-        key = answer_proof(reply, request, parameters).key if parameters.signed and not why else ""
-        if key in signed_by:
-            why = f"it is signed with the same key as the answer of {signed_by[key]}"
-        if why:
-            ignored.append((reply, why))
-            continue
-        valid.append(reply)
-        if key:
-            signed_by[key] = reply.approver.name
-    return valid, ignored
-
-
-def why_answer_is_void(
-    reply: Approval, request: ApprovalRequest, parameters: ApprovalParameters, owners: Mapping[Any, str]
-) -> str:
-    """Why an answer alone does not count; empty when it does.
-
-    Raises:
-        MissingExtra: What verifies its signature is not installed.
-    """
-    person = person_key(reply.approver.name)
-    # The requester comes first: they are in no list of eligible people, and would be told a wrong reason.
-    if person == person_key(request.requester.name):
-        return f"{reply.approver.name} made the request and can't answer it"
-    eligible = _eligible(parameters, owners, request.requester)
-    if eligible is not None and person not in eligible:
-        in_group = not parameters.groups or person in _members(parameters, owners)
-        return "the policy has no key for this name" if in_group else f"not an address of {listed(parameters.groups)}"
-    if not parameters.signed:
-        return ""
-    proof = answer_proof(reply, request, parameters)
-    if proof.key:
-        return ""
-    unproved = "it is not signed with the key that the policy has for this name"
-    return f"{unproved}: {proof.why}" if proof.why else unproved
-
-
-def why_not_counted(
-    reply: Approval,
-    recorded: Sequence[Approval],
-    request: ApprovalRequest,
-    parameters: ApprovalParameters,
-    owners: Mapping[Any, str],
-) -> str:
-    """Why a new answer would not count beside those on record; empty when it would.
-
-    Raises:
-        MissingExtra: What verifies their signatures is not installed.
-    """
-    if why := why_answer_is_void(reply, request, parameters, owners):
-        return why
-    tally = count_answers(request, [*recorded, reply], parameters, owners)
-    return next((why for ignored, why in tally.ignored if ignored is reply), "")
-
-
 def why_request_ended(request: ApprovalRequest, *, policy: str, named: str, moves: int) -> str:
     """Why answers to a request no longer count; empty while they do.
 
@@ -278,74 +90,6 @@ def counted_answers(decision: Decision, replies: Sequence[Approval]) -> tuple[Ap
         for recorded in answer.measured.get("answers", ())
     }
     return tuple(reply for reply in replies if (reply.approver.name, reply.at) in counted)
-
-
-def _members(parameters: ApprovalParameters, owners: Mapping[Any, str]) -> set[str]:
-    """The people in the groups that may answer."""
-    return {person_key(address) for group in parameters.groups for address in addresses_of(owners, group)}
-
-
-def _asked_people(parameters: ApprovalParameters, owners: Mapping[Any, str]) -> frozenset[str] | None:
-    """The names that may answer a request that is not their own; None where no list has them all."""
-    people = _members(parameters, owners)
-    # The principals of `allowed_signers` may be patterns, so only a signature tells whether somebody is among them.
-    if parameters.signed and not parameters.allowed_signers:
-        keyed = {person_key(name) for name in parameters.keys}
-        people = people & keyed if parameters.groups else keyed
-    elif not parameters.groups:
-        return None
-    return frozenset(people)
-
-
-def why_unanswerable(
-    parameters: ApprovalParameters, owners: Mapping[Any, str], requester: Identity | None = None
-) -> str:
-    """Why too few people could ever agree to a request; empty when enough could.
-
-    Without a requester, the answer holds for requests of people who could not agree anyway.
-    """
-    people = _asked_people(parameters, owners)
-    asker = person_key(requester.name) if requester else ""
-    for name in parameters.required:
-        if requester and person_key(name) == asker:
-            return f"{name} must agree, and made the request"
-        if people is not None and person_key(name) not in people:
-            return f"{name} must agree, and may not answer"
-    if people is None or len(people - {asker}) >= parameters.count:
-        return ""
-    groups = listed(parameters.groups or ["those with keys"])
-    may = len(people - {asker})
-    return f"{count_text(parameters.count, 'approval')} needed from {groups}; people who may answer: {may}"
-
-
-def _eligible(parameters: ApprovalParameters, owners: Mapping[Any, str], requester: Identity) -> frozenset[str] | None:
-    """The names that may answer; None when anybody but the requester may."""
-    people = _asked_people(parameters, owners)
-    return None if people is None else people - {person_key(requester.name)}
-
-
-def last_answers(
-    request: ApprovalRequest, replies: Sequence[Approval], parameters: ApprovalParameters
-) -> dict[str, Approval]:
-    """The last answer of each person to a request. Where answers must be signed, a signed one comes before others.
-
-    `replies` may hold answers to other requests, too.
-    """
-    replies = [reply for reply in replies if reply.request == request.id]
-    if parameters.signed:
-        # The time in a signed answer is signed too: sorting by it undoes a record that was put in another order.
-        proved = [reply for reply in replies if answer_proof(reply, request, parameters).key]
-        replies = [reply for reply in replies if reply not in proved] + sorted(proved, key=lambda reply: reply.at)
-    return {person_key(reply.approver.name): reply for reply in replies}
-
-
-def answer_proof(reply: Approval, request: ApprovalRequest, parameters: ApprovalParameters) -> AnswerProof:
-    """Whether an answer is signed with a key that the policy gives for the approver's name.
-
-    Raises:
-        MissingExtra: What verifies its signature is not installed.
-    """
-    return prove_answer(reply, request, keys=parameters.keys, allowed_signers=parameters.allowed_signers)
 
 
 def _answer(reply: Approval, request: ApprovalRequest | None, parameters: ApprovalParameters) -> Mapping[str, object]:

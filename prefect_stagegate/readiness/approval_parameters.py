@@ -1,0 +1,78 @@
+"""What a policy asks of an approval: how many people, which of them, and the keys by which they sign."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any
+
+from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
+
+from prefect_stagegate.readiness.base import Parameters
+from prefect_stagegate.spec.fields import FileText
+from prefect_stagegate.spec.models import Owner
+
+PublicKey = Annotated[str, Field(pattern=r"^ed25519:[0-9a-f]{64}$")]
+PersonName = Annotated[str, Field(min_length=1, max_length=256)]
+LONGEST_SIGNERS = 64 << 10
+"""Characters of `allowed_signers`."""
+_SIGNER = re.compile(r"\S.*\s(sk-)?(ssh|ecdsa)-[a-z0-9@.-]+\s+AAAA[A-Za-z0-9+/]+=*(\s|$)")
+"""Principals, perhaps options, the type of a key, and the key."""
+_SINCE_SSH = ("allowed_signers", "required")
+"""Parameters that are left out where nothing is written, so that earlier policies keep their digests."""
+
+
+class ApprovalParameters(Parameters):
+    """One is GitHub's and Argo's habit; the requester never counts."""
+
+    count: int = Field(default=1, ge=1, le=20, description="How many people must agree.", examples=[2])
+    groups: tuple[Owner, ...] = Field(
+        default=(),
+        alias="from",
+        description="Groups of `owners` that they belong to; by default anybody may agree.",
+        examples=[["infra"]],
+    )
+    signed: bool = Field(
+        default=False,
+        description="Whether an answer needs a signature by a key that `keys` or `allowed_signers` gives for the name.",
+        examples=[True],
+    )
+    keys: dict[str, PublicKey] = Field(
+        default={},
+        description="The Ed25519 keys of people by name, as `stagegate key` prints them.",
+        examples=[{"ines@example.org": "ed25519:" + "0f" * 32}],
+    )
+    allowed_signers: FileText = Field(
+        default="",
+        description="People's SSH keys, in OpenSSH's format of this name: a file relative to the spec, or its lines. "
+        "Principals are names as `--identity` has them. Times without a zone are UTC.",
+        examples=["allowed_signers"],
+    )
+    required: tuple[PersonName, ...] = Field(
+        default=(),
+        max_length=20,
+        description="People who must be among those who agree.",
+        examples=[["ines@example.org"]],
+    )
+
+    @field_validator("allowed_signers")
+    @classmethod
+    def _lines(cls, text: str) -> str:
+        if len(text) > LONGEST_SIGNERS:
+            raise ValueError(f"must have at most {LONGEST_SIGNERS >> 10} KiB")
+        for number, line in enumerate(text.splitlines(), 1):
+            if line.strip() and not line.lstrip().startswith("#") and not _SIGNER.match(line.lstrip()):
+                # Without the line: the file may be another one than was meant.
+                raise ValueError(f"line {number} of the allowed signers has no principals with a public SSH key")
+        return text
+
+    @model_validator(mode="after")
+    def _signable(self) -> ApprovalParameters:
+        if self.signed and not (self.keys or self.allowed_signers):
+            raise ValueError("`signed` needs the `keys` or the `allowed_signers` of those who may answer")
+        if self.allowed_signers and not self.signed:
+            raise ValueError("`allowed_signers` needs `signed: true`; without it unsigned answers count")
+        return self
+
+    @model_serializer(mode="wrap")
+    def _written(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {key: value for key, value in write(self).items() if value or key not in _SINCE_SSH}
