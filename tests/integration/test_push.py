@@ -281,9 +281,9 @@ def test_decisions_and_attestations_are_referrers(things: Scenario, registry: Sm
     things.run("policy", "adopt", str(things.spec_file()), "--reason", "first")
     things.promote("pilot")
     first, second = pushed(things, registry.host), pushed(things, registry.host)
-    assert [(found.target, found.artifact_type, found.is_new) for found in first.referrers] == [
-        ("pilot", "application/vnd.stagegate.decision.v1+json", True),
-        ("pilot", "application/vnd.in-toto+json", True),
+    assert [(found.kind, found.artifact_type, found.is_new) for found in first.referrers] == [
+        ("decision", "application/vnd.stagegate.decision.v1+json", True),
+        ("attestation", "application/vnd.in-toto+json", True),
     ]
     assert [found.is_new for found in second.referrers] == [False, False]
     statement = things.node().catalog.attestation("things", first.digest, "pilot")
