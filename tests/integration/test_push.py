@@ -14,11 +14,12 @@ from typing import Any
 
 import pytest
 
-from prefect_stagegate.errors import AccessDenied, CacheError, Cancelled, SourceError, UsageError
+from prefect_stagegate.errors import AccessDenied, CacheError, Cancelled, SourceError, TransferFailed, UsageError
 from prefect_stagegate.model import Address, Version
 from prefect_stagegate.operations.publishing import layer_bodies
 from prefect_stagegate.operations.publishing import push as pushing
 from prefect_stagegate.operations.publishing.push import Pushed, push
+from prefect_stagegate.operations.staging.stage import stage
 from prefect_stagegate.sources.oci import shards
 from tests.support.registries import SmallRegistry, debian_registry, small_registry, store_login
 from tests.support.scenario import Scenario
@@ -100,6 +101,22 @@ def test_many_shards_are_read_by_ranges(
     blobs = [request for request in registry.seen if "/blobs/" in request.path and request.method == "GET"]
     assert {request.path.rpartition("/")[2] for request in blobs if not request.range} == {result.digest}
     assert len(blobs) == 3
+
+
+def test_wrong_bytes_in_a_tar_layer_are_refused(tmp_path: Path, things: Scenario, registry: SmallRegistry) -> None:
+    pushed(things, registry.host, by="shard")
+    registry.change = lambda _, data: data.replace(b"u" * 700, b"v" * 700)
+    with pytest.raises(TransferFailed, match="the source says blake3"):
+        staged_elsewhere(tmp_path / "elsewhere", registry.host)
+
+
+def test_other_node_fetches_after_the_tag_moved(tmp_path: Path, things: Scenario, registry: SmallRegistry) -> None:
+    pushed(things, registry.host, by="shard")
+    version = staged_elsewhere(tmp_path / "elsewhere", registry.host)
+    registry.tag("me/things", "v1", {"other.bin": b"other"})
+    node = Scenario(tmp_path / "elsewhere", "copies").node(cache="second")
+    fetched = stage(node, Address("copies", version.digest))
+    assert {path: (fetched.path / path).read_bytes() for path in FILES} == FILES
 
 
 def test_tar_layers_are_tar_archives(things: Scenario, registry: SmallRegistry) -> None:
