@@ -21,7 +21,7 @@ from prefect_stagegate.operations.publishing import push as pushing
 from prefect_stagegate.operations.publishing.push import Pushed, push
 from prefect_stagegate.operations.staging.stage import stage
 from prefect_stagegate.sources.oci import shards
-from tests.support.registries import SmallRegistry, debian_registry, small_registry, store_login
+from tests.support.registries import SmallRegistry, debian_registry, small_registry, store_login, token_registry
 from tests.support.scenario import Scenario
 from tests.support.webservers import PASSWORD, USER, command_path
 
@@ -383,6 +383,22 @@ def test_oras_pulls_what_was_pushed(tmp_path: Path, things: Scenario, monkeypatc
         )
         copied = Scenario(_made(tmp_path / "copied")).stage(sources=[{"url": f"oci://{server.host}/you/copy:x"}])
         assert copied.digest == first.digest
+
+
+@pytest.mark.system
+def test_registry_with_tls_and_a_token_server(
+    tmp_path: Path, things: Scenario, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with token_registry(tmp_path / "registry") as server:
+        monkeypatch.setenv("DOCKER_CONFIG", str(store_login(tmp_path / "docker", server.host)))
+        authority = {"verify": str(tmp_path / "registry/ca.pem"), "plain_http": False}
+        with pytest.raises(SourceError, match=r"certificate of localhost:.* is not trusted"):
+            pushed(things, server.host, options={"plain_http": False})
+        result = pushed(things, server.host, options=authority)
+        assert {"repository:me/things:pull", "repository:me/things:pull,push"} <= set(server.scopes)
+        elsewhere = Scenario(_made(tmp_path / "elsewhere"))
+        version = elsewhere.stage(sources=[{"url": f"oci://{server.host}/{TAG}", "options": authority}])
+        assert version.digest == result.digest
 
 
 @pytest.mark.system
