@@ -64,9 +64,9 @@ $(KUBERNETES)/.installed: tests/servers/kubernetes/build.sh | $(BIN)/uv
 	@touch $@
 
 # Commands that tests run, with the packages that have them.
-NEEDED := cc:gcc catatonit:catatonit chromium:chromium cosign:cosign /usr/sbin/cron:cron ip:iproute2 java:default-jre-headless jq:jq mkfs.ext4:e2fsprogs \
-	mmdebstrap:mmdebstrap mount:mount \
-	nginx:nginx-light node:nodejs npm:npm openssl:openssl \
+NEEDED := cc:gcc catatonit:catatonit chromium:chromium cosign:cosign /usr/sbin/cron:cron docker-registry:docker-registry ip:iproute2 java:default-jre-headless jq:jq \
+	mkfs.ext4:e2fsprogs mmdebstrap:mmdebstrap mount:mount \
+	nginx:nginx-light node:nodejs npm:npm openssl:openssl oras:oras \
 	$(or $(lastword $(wildcard /usr/lib/postgresql/*/bin/pg_ctl)),pg_ctl):postgresql \
 	podman:podman prometheus:prometheus prometheus-node-exporter:prometheus-node-exporter promtool:promtool runc:runc shellcheck:shellcheck /usr/sbin/slurmctld:slurmctld /usr/sbin/slurmd:slurmd ssh-agent:openssh-client /usr/sbin/sshd:openssh-server strace:strace systemd-analyze:systemd
 

@@ -17,7 +17,7 @@ from prefect_stagegate.units import bytes_text, count_text
 
 def push(  # noqa: PLR0913 - its options
     address: VersionName,
-    target: Annotated[str, Parameter(name="oci://REGISTRY/REPOSITORY:TAG")],
+    target: Annotated[str, Parameter(name="TARGET")],
     /,
     *,
     by: Annotated[
@@ -29,9 +29,9 @@ def push(  # noqa: PLR0913 - its options
         ),
     ] = None,
     dry_run: Annotated[bool, Parameter(negative="", help="Only say what the registry lacks; send nothing.")] = False,
-    decisions: Annotated[
-        bool, Parameter(negative="--no-decisions", help="Send the gates' decisions and their attestations, too.")
-    ] = True,
+    no_decisions: Annotated[
+        bool, Parameter(name="--no-decisions", negative="", help="Leave out the gates' decisions and attestations.")
+    ] = False,
     credentials: Annotated[
         str | None,
         Parameter(
@@ -39,30 +39,29 @@ def push(  # noqa: PLR0913 - its options
         ),
     ] = None,
     plain_http: Annotated[
-        bool | None,
-        Parameter(negative="", help="Ask the registry without TLS, as one on this machine always is."),
+        bool | None, Parameter(help="Ask the registry without TLS; by default, only on this machine.")
     ] = None,
     json: Json = False,
     places: Places | None = None,
     display: Display | None = None,
 ) -> None:
-    """Push a version to an OCI registry as an artifact in ModelPack's form.
+    """Push a version to an OCI registry, with the gates' decisions about it.
 
-    What the registry has already isn't sent again. The tag moves to the version. Attestations name people and
-    describe the environment of the decision; leave them out of registries that strangers read.
+    It becomes an artifact in ModelPack's form, which clients such as `oras` pull, and the tag moves to it. What the
+    registry has already isn't sent again. Attestations name people and describe the environment of the decision: leave
+    them out of registries that strangers read.
 
     For example:
 
     - `stagegate push nycflights@production oci://registry.example.org/data/nycflights:production`
     - `stagegate push nycflights oci://localhost:5000/nycflights:try --dry-run`
-    - `oras pull registry.example.org/data/nycflights:production`
 
     Parameters
     ----------
     address
         DATASET@REF, or DATASET@sha256:…; it is fetched where this node lacks it.
     target
-        Where it goes. Login by `docker login`, `podman login` or `oras login`.
+        oci://REGISTRY/REPOSITORY:TAG. Log in by `docker login`, `podman login` or `oras login`.
     """
     version = Address.parse(address)
     workspace, display = (places or Places()).workspace(), display or Display()
@@ -76,7 +75,7 @@ def push(  # noqa: PLR0913 - its options
             target,
             by=by,
             options=options,
-            decisions=decisions,
+            decisions=not no_decisions,
             dry_run=dry_run,
             progress=progress,
         )
@@ -97,4 +96,4 @@ def _print(result: Pushed) -> None:
     say(f"{result.reference}{' would name' if result.is_dry_run else ' names'} {result.manifest}")
     for referrer in result.referrers:
         state = "sent" if referrer.is_new else "was there"
-        say(f"{referrer.artifact_type} of {referrer.target}: {referrer.digest}, {state}")
+        say(f"{referrer.kind} of {referrer.target}: {referrer.digest}, {state}")

@@ -14,13 +14,14 @@ from typing import Any
 
 import pytest
 
-from prefect_stagegate.errors import AccessDenied, CacheError, Cancelled, SourceError, UsageError
+from prefect_stagegate.errors import AccessDenied, CacheError, Cancelled, SourceError, TransferFailed, UsageError
 from prefect_stagegate.model import Address, Version
 from prefect_stagegate.operations.publishing import layer_bodies
 from prefect_stagegate.operations.publishing import push as pushing
 from prefect_stagegate.operations.publishing.push import Pushed, push
+from prefect_stagegate.operations.staging.stage import stage
 from prefect_stagegate.sources.oci import shards
-from tests.support.registries import SmallRegistry, debian_registry, small_registry, store_login
+from tests.support.registries import SmallRegistry, debian_registry, small_registry, store_login, token_registry
 from tests.support.scenario import Scenario
 from tests.support.webservers import PASSWORD, USER, command_path
 
@@ -100,6 +101,22 @@ def test_many_shards_are_read_by_ranges(
     blobs = [request for request in registry.seen if "/blobs/" in request.path and request.method == "GET"]
     assert {request.path.rpartition("/")[2] for request in blobs if not request.range} == {result.digest}
     assert len(blobs) == 3
+
+
+def test_wrong_bytes_in_a_tar_layer_are_refused(tmp_path: Path, things: Scenario, registry: SmallRegistry) -> None:
+    pushed(things, registry.host, by="shard")
+    registry.change = lambda _, data: data.replace(b"u" * 700, b"v" * 700)
+    with pytest.raises(TransferFailed, match="the source says blake3"):
+        staged_elsewhere(tmp_path / "elsewhere", registry.host)
+
+
+def test_other_node_fetches_after_the_tag_moved(tmp_path: Path, things: Scenario, registry: SmallRegistry) -> None:
+    pushed(things, registry.host, by="shard")
+    version = staged_elsewhere(tmp_path / "elsewhere", registry.host)
+    registry.tag("me/things", "v1", {"other.bin": b"other"})
+    node = Scenario(tmp_path / "elsewhere", "copies").node(cache="second")
+    fetched = stage(node, Address("copies", version.digest))
+    assert {path: (fetched.path / path).read_bytes() for path in FILES} == FILES
 
 
 def test_tar_layers_are_tar_archives(things: Scenario, registry: SmallRegistry) -> None:
@@ -281,9 +298,9 @@ def test_decisions_and_attestations_are_referrers(things: Scenario, registry: Sm
     things.run("policy", "adopt", str(things.spec_file()), "--reason", "first")
     things.promote("pilot")
     first, second = pushed(things, registry.host), pushed(things, registry.host)
-    assert [(found.target, found.artifact_type, found.is_new) for found in first.referrers] == [
-        ("pilot", "application/vnd.stagegate.decision.v1+json", True),
-        ("pilot", "application/vnd.in-toto+json", True),
+    assert [(found.kind, found.artifact_type, found.is_new) for found in first.referrers] == [
+        ("decision", "application/vnd.stagegate.decision.v1+json", True),
+        ("attestation", "application/vnd.in-toto+json", True),
     ]
     assert [found.is_new for found in second.referrers] == [False, False]
     statement = things.node().catalog.attestation("things", first.digest, "pilot")
@@ -366,6 +383,22 @@ def test_oras_pulls_what_was_pushed(tmp_path: Path, things: Scenario, monkeypatc
         )
         copied = Scenario(_made(tmp_path / "copied")).stage(sources=[{"url": f"oci://{server.host}/you/copy:x"}])
         assert copied.digest == first.digest
+
+
+@pytest.mark.system
+def test_registry_with_tls_and_a_token_server(
+    tmp_path: Path, things: Scenario, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with token_registry(tmp_path / "registry") as server:
+        monkeypatch.setenv("DOCKER_CONFIG", str(store_login(tmp_path / "docker", server.host)))
+        authority = {"verify": str(tmp_path / "registry/ca.pem"), "plain_http": False}
+        with pytest.raises(SourceError, match=r"certificate of localhost:.* is not trusted"):
+            pushed(things, server.host, options={"plain_http": False})
+        result = pushed(things, server.host, options=authority)
+        assert {"repository:me/things:pull", "repository:me/things:pull,push"} <= set(server.scopes)
+        elsewhere = Scenario(_made(tmp_path / "elsewhere"))
+        version = elsewhere.stage(sources=[{"url": f"oci://{server.host}/{TAG}", "options": authority}])
+        assert version.digest == result.digest
 
 
 @pytest.mark.system

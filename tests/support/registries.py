@@ -10,7 +10,9 @@ import base64
 import hashlib
 import json
 import re
+import ssl
 import threading
+import time
 import urllib.request
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
@@ -22,9 +24,15 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 from urllib.parse import parse_qs, urlsplit
 
+from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, EllipticCurvePrivateKey
+from cryptography.hazmat.primitives.asymmetric.utils import decode_dss_signature
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, load_pem_private_key
+from cryptography.x509 import load_pem_x509_certificate
+
 from prefect_stagegate.testing.launching import launched
 from prefect_stagegate.testing.servers import free_port
-from tests.support.webservers import PASSWORD, USER, accepts, command_path
+from tests.support.webservers import PASSWORD, USER, accepts, certificates, command_path
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 TITLE = "org.opencontainers.image.title"
@@ -71,6 +79,8 @@ class DebianRegistry:
     host: str
     files: dict[str, dict[str, bytes]] = field(default_factory=dict)
     """By repository and tag, what `put` and `remove` made of it."""
+    scopes: list[str] = field(default_factory=list)
+    """What each token that was given permits, where a token server gives them."""
 
     def put(self, repository: str, tag: str, path: str, data: bytes) -> None:
         """Push an artifact with a file more, without the code under test."""
@@ -96,7 +106,91 @@ class DebianRegistry:
 
 
 @contextmanager
-def debian_registry(directory: Path, *, password: bool = False) -> Iterator[DebianRegistry]:
+def token_registry(directory: Path, *, seconds: int = 60) -> Iterator[DebianRegistry]:
+    """Run Debian's docker-registry over TLS with a token server, whose tokens last so many seconds.
+
+    The certificate authority is `ca.pem` in the directory, for `localhost`.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    certificates(directory)
+    given: list[str] = []
+    with _Server(("127.0.0.1", 0), partial(_TokenHandler, directory, seconds, given)) as server:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(directory / "server.pem", directory / "server.key")
+        server.socket = context.wrap_socket(server.socket, server_side=True)
+        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+        token = {
+            "realm": f"https://localhost:{server.server_port}/token",
+            "service": "registry",
+            "issuer": "test",
+            "rootcertbundle": str(directory / "ca.pem"),
+        }
+        tls = {"certificate": str(directory / "server.pem"), "key": str(directory / "server.key")}
+        try:
+            with debian_registry(directory, auth={"token": token}, tls=tls) as registry:
+                registry.host = registry.host.replace("127.0.0.1", "localhost")
+                registry.scopes = given
+                yield registry
+        finally:
+            server.shutdown()
+
+
+class _TokenHandler(BaseHTTPRequestHandler):
+    """Gives tokens as Distribution's specification says: a JWT with what it permits, signed by the server's key."""
+
+    def __init__(self, folder: Path, seconds: int, given: list[str], *arguments: Any) -> None:
+        self._folder, self._seconds, self._given = folder, seconds, given
+        super().__init__(*arguments)
+
+    def log_message(self, *_: Any) -> None:
+        """Say nothing."""
+
+    def do_GET(self) -> None:
+        """Give a token to who knows the password."""
+        query = parse_qs(urlsplit(self.path).query)
+        knows = self.headers.get("authorization") == f"Basic {basic()}"
+        body = json.dumps({"token": self._token(query.get("scope", [""])[0])}).encode() if knows else b""
+        self.send_response(200 if knows else 401)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def _token(self, scope: str) -> str:
+        self._given.append(scope)
+        now = int(time.time())
+        kind, name, actions = scope.split(":") if scope else ("", "", "")
+        access = [{"type": kind, "name": name, "actions": actions.split(",")}] if scope else []
+        claims = {
+            "iss": "test",
+            "sub": USER,
+            "aud": "registry",
+            "nbf": now - 5,
+            "iat": now,
+            "jti": str(len(self._given)),
+        }
+        certificate = load_pem_x509_certificate((self._folder / "server.pem").read_bytes())
+        chain = [base64.b64encode(certificate.public_bytes(Encoding.DER)).decode()]
+        head = {"typ": "JWT", "alg": "ES256", "x5c": chain}
+        signed = f"{_part(head)}.{_part({**claims, 'exp': now + self._seconds, 'access': access})}"
+        key = load_pem_private_key((self._folder / "server.key").read_bytes(), None)
+        assert isinstance(key, EllipticCurvePrivateKey)
+        numbers = decode_dss_signature(key.sign(signed.encode(), ECDSA(SHA256())))
+        signature = b"".join(number.to_bytes(32, "big") for number in numbers)
+        return f"{signed}.{base64.urlsafe_b64encode(signature).decode().rstrip('=')}"
+
+
+def _part(value: Any) -> str:
+    return base64.urlsafe_b64encode(json.dumps(value).encode()).decode().rstrip("=")
+
+
+@contextmanager
+def debian_registry(
+    directory: Path,
+    *,
+    password: bool = False,
+    auth: Mapping[str, Any] | None = None,
+    tls: Mapping[str, str] | None = None,
+) -> Iterator[DebianRegistry]:
     """Run Debian's docker-registry for as long as the block runs.
 
     Raises:
@@ -109,7 +203,8 @@ def debian_registry(directory: Path, *, password: bool = False) -> Iterator[Debi
         "version": 0.1,
         "log": {"level": "warn"},
         "storage": {"filesystem": {"rootdirectory": str(directory / "data")}},
-        "http": {"addr": f"127.0.0.1:{port}"},
+        "http": {"addr": f"127.0.0.1:{port}", **({"tls": tls} if tls else {})},
+        **({"auth": auth} if auth else {}),
     }
     if password:
         (directory / "users").write_text(f"{USER}:{_HASHED}\n")

@@ -16,7 +16,7 @@ MOST = 1000
 _SCHEMES = {"s3a": "s3", "gcs": "gs", "postgresql": "postgres", "ssh": "sftp", "local": "file"}
 _ROOTED = ("file", "hdfs")
 """Schemes whose names are paths from the root."""
-_VERSIONED = ("delta", "iceberg", "hf")
+_VERSIONED = ("delta", "iceberg", "hf", "oci")
 """Families whose URLs may end a name by `@` and a version, which is no part of the name."""
 _AZURE = ("az", "abfs", "abfss")
 _POSTGRES_PORT = ":5432"

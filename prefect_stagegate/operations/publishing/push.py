@@ -73,6 +73,8 @@ class PushedReferrer:
     """A decision or an attestation in the registry."""
 
     target: str
+    kind: str
+    """`decision` or `attestation`."""
     artifact_type: str
     digest: str
     is_new: bool
@@ -309,7 +311,7 @@ def _push_referrers(
 ) -> Iterator[PushedReferrer]:
     for referrer in referrers_of(workspace, dataset, statements):
         digest, is_new = run.retrier.run(partial(push_referrer, run.client, artifact, referrer))
-        yield PushedReferrer(referrer.target, referrer.artifact_type, digest, is_new)
+        yield PushedReferrer(referrer.target, referrer.kind, referrer.artifact_type, digest, is_new)
 
 
 def _count(run: _Push, layer: Descriptor, *, sent: int) -> None:

@@ -35,6 +35,11 @@ class Referrer:
     contents: tuple[bytes, ...]
     annotations: Mapping[str, str]
 
+    @property
+    def kind(self) -> str:
+        """`decision` or `attestation`."""
+        return "decision" if self.artifact_type == DECIDED else "attestation"
+
 
 def recorded_decisions(workspace: Workspace, dataset: str, digest: str) -> dict[str, Mapping[str, Any]]:
     """The newest Statement of each target's gate about a version, by target."""
@@ -116,9 +121,10 @@ def _index(descriptors: Sequence[Descriptor]) -> bytes:
 
 
 def _pushed(client: RegistryClient, content: bytes, referrer: Referrer, number: int) -> Descriptor:
-    what = "decision" if referrer.artifact_type == DECIDED else "attestation"
     more = f".{number}" if len(referrer.contents) > 1 else ""
-    return _pushed_blob(client, content, referrer.artifact_type, {TITLE: f"{what}.{referrer.target}{more}.json"})
+    return _pushed_blob(
+        client, content, referrer.artifact_type, {TITLE: f"{referrer.kind}.{referrer.target}{more}.json"}
+    )
 
 
 def _pushed_blob(

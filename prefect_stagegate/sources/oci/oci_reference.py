@@ -44,7 +44,7 @@ class OciReference:
         """
         match = _URL.fullmatch(url) if len(url) <= LONGEST else None
         if not match or not (match["tag"] or match["digest"]):
-            hint = "It looks like oci://registry.example.org/repository:tag, or ends with @sha256:<hex>."
+            hint = "It looks like oci://registry.example.org/repository:tag in lower case, or ends with @sha256:<hex>."
             raise UsageError(f"{url[:LONGEST]} names no artifact of a registry", hint=hint)
         parts = {name: text or "" for name, text in match.groupdict().items()}
         return cls(**parts)
