@@ -32,8 +32,13 @@ for manifest in json.load(sys.stdin):
 
 def written_again(manifests: list[Any]) -> list[Any]:
     """The manifests as the models of Argo's API write what they read."""
-    command = [ENVIRONMENT / "bin/python", "-c", VALIDATE]
-    done = subprocess.run(command, input=json.dumps(manifests), capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [ENVIRONMENT / "bin/python", "-c", VALIDATE],
+        input=json.dumps(manifests),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     return [json.loads(line) for line in done.stdout.splitlines()]
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from prefect_stagegate.cache import Cache
 from tests.support.orchestrators import FILES, install_command
 from tests.support.scenario import Scenario
 from tests.support.slurm import Slurm, slurm
@@ -115,6 +116,19 @@ def test_only_a_broken_cache_drains_its_node(site: Site, cluster: Slurm) -> None
     job = cluster.wait_for(cluster.submit(site.script), lambda job: job["Restarts"] == "1")
     assert (job["JobState"], "DRAIN" in cluster.node_state()) == ("PENDING", True)
     assert not site.log.exists()
+
+
+def test_canceled_job_leaves_no_lease(site: Site, cluster: Slurm) -> None:
+    site.data.deliver("origin,delay\nJFK,4\n")
+    site.data.promote()
+    (site.folder / "train.py").write_text("import time; print('begun', flush=True); time.sleep(100)")
+    number = cluster.submit(site.script)
+    cluster.wait_for(number, lambda _: site.log.exists() and "begun" in site.log.read_text())
+    leases = Cache.open(site.cache).leases
+    assert len(leases.live()) == 1
+    cluster("scancel", number)
+    assert cluster.wait_for(number, has_ended)["JobState"] == "CANCELLED"
+    assert leases.live() == []
 
 
 @pytest.mark.parametrize(

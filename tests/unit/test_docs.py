@@ -1,6 +1,8 @@
 """The pages say what the code does."""
 
+import json
 import re
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -9,8 +11,10 @@ import yaml
 from pages.generate import PAGES
 from pages.spec import SECTIONS
 from prefect_stagegate import flows, tasks
+from prefect_stagegate.cache.job_progress import JobProgress, Phase
 from prefect_stagegate.cli.app import COMMANDS, SUBCOMMANDS
-from prefect_stagegate.errors import ExitCode
+from prefect_stagegate.cli.json_output import error_values
+from prefect_stagegate.errors import ExitCode, NotReady
 from prefect_stagegate.model import Outcome, Scope, Severity
 from prefect_stagegate.readiness import CHECKS, Renewal, known_checks, run_check
 from prefect_stagegate.readiness.registry import _checks
@@ -157,3 +161,24 @@ def test_the_table_of_families_has_every_scheme_and_its_extra(scheme: str) -> No
 def test_the_page_of_sources_has_every_key_of_a_source() -> None:
     keys = set(re.findall(r"`(\w+)[`:]", SOURCES)) | set(re.findall(r"^    (\w+):", SOURCES, re.MULTILINE))
     assert SourceSpec.model_fields.keys() <= keys
+
+
+ORCHESTRATORS = (DOCS / "how-to/orchestrators.md").read_text()
+
+
+def test_orchestrators_page_shows_what_the_files_have() -> None:
+    files = [path.read_text() for path in (DOCS.parent / "deployments/orchestrators").iterdir()]
+    shown = re.findall(r"^```(?:python|yaml|sh|crontab)\n(.*?)^```", ORCHESTRATORS, re.MULTILINE | re.DOTALL)
+    assert len(shown) == 7
+    assert [block for block in shown if not any(block in text for text in files)] == []
+
+
+def test_orchestrators_page_shows_the_documents_as_they_are() -> None:
+    lines = re.findall(r"^```json\n(.*?)^```", ORCHESTRATORS, re.MULTILINE | re.DOTALL)
+    error, transfer, *_ = [json.loads(line) for block in lines for line in block.splitlines()]
+    assert error == {"error": error_values(NotReady("", dataset="")) | error["error"]}
+    assert transfer["progress"].keys() == asdict(JobProgress(Phase.FETCHING)).keys()
+
+
+def test_orchestrators_page_has_every_exit_code() -> None:
+    assert all(f"| {code.value} |" in ORCHESTRATORS for code in ExitCode)
