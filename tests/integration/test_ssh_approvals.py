@@ -364,6 +364,14 @@ def test_certificate_answers_for_its_principals_only(scenario: SshScenario) -> N
     assert check(scenario.node(), THINGS, "pilot").accepted
 
 
+@pytest.mark.parametrize("kind", ["rsa", "ecdsa"])
+def test_keys_of_other_types_sign(scenario: SshScenario, kind: str) -> None:
+    scenario.key("ines", "-t", kind)
+    scenario.ask(scenario.signer(INES.name, "ines"))
+    scenario.answer(INES, "ines")
+    assert check(scenario.node(), THINGS, "pilot").accepted
+
+
 def test_principal_may_have_spaces_and_a_namespace(scenario: SshScenario) -> None:
     who = Identity("Ines Berg", "declared")
     scenario.ask(scenario.signer('"Ines B*"', "ines", f'namespaces="git,{NAMESPACE}"'), groups=[])

@@ -35,8 +35,10 @@ VERIFY_SECONDS = 20.0
 LONGEST_REASON = 300
 """Characters of ssh-keygen's own message."""
 _GOOD = re.compile(r" with \S+ key (SHA256:[A-Za-z0-9+/]{43})\n?\Z")
+"""Ends what ssh-keygen prints about a valid signature."""
 _REFUSED = "Could not verify signature."
 _OPTION = re.compile(r"^(Invalid|Unsupported) option", re.MULTILINE)
+"""Begins the complaint of an ssh-keygen that is too old."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,11 +106,11 @@ def verify_ssh_signature(data: bytes, signature: str, allowed_signers: str, name
         ended = _run(
             _verification(name, at, "signature"), folder, VERIFY_SECONDS, stderr=subprocess.PIPE, standard_input=data
         )
-    output, complaint = (ended.stdout.decode(errors="replace"), ended.stderr.decode(errors="replace"))
+    output, complaint = ended.stdout.decode(errors="replace"), ended.stderr.decode(errors="replace")
     good = _GOOD.search(output)
     if ended.returncode == 0 and good:
         return SshVerdict(good[1])
-    # A signature that this release can't judge is neither good nor bad.
+    # What this ssh-keygen can't judge is neither valid nor invalid.
     if _REFUSED not in output or _OPTION.search(complaint):
         raise StagegateError(
             f"ssh-keygen can't verify signatures: {_last_line(ended.stderr) or ended.returncode}",
