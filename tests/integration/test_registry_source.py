@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import stat
 import sys
+import tarfile
 import time
 from collections.abc import Iterator
 from contextlib import suppress
@@ -254,7 +256,7 @@ def layer(**changes: Any) -> dict[str, Any]:
         ({"layers": [layer(digest="sha256:../../etc")]}, "none of an OCI artifact"),
         ({"layers": [layer(annotations=[1])]}, "none of an OCI artifact"),
         ({"layers": []}, "nothing at this path"),
-        ({"layers": [layer(mediaType="application/vnd.cncf.model.weight.v1.tar+gzip")]}, "unpacks none"),
+        ({"layers": [layer(mediaType="application/vnd.cncf.model.weight.v1.tar+gzip")]}, "compressed archive"),
     ],
 )
 def test_odd_manifest_is_refused(registry: SmallRegistry, manifest: Any, message: str) -> None:
@@ -264,7 +266,7 @@ def test_odd_manifest_is_refused(registry: SmallRegistry, manifest: Any, message
 
 
 def test_archive_can_be_left_out(registry: SmallRegistry) -> None:
-    archive = layer(mediaType="application/vnd.cncf.model.code.v1.tar", annotations={TITLE: "code.tar"})
+    archive = layer(mediaType="application/vnd.cncf.model.code.v1.tar+zstd", annotations={TITLE: "code.tar"})
     registry.store(REPOSITORY, "v1", json.dumps({"layers": [archive, layer()]}).encode())
     assert list(listed(opened(registry), lambda key: key != "code.tar")) == ["a.bin"]
 
@@ -324,6 +326,89 @@ def test_manifest_without_end_is_bounded(registry: SmallRegistry) -> None:
     registry.store(REPOSITORY, "v1", b'{"layers": []}' + b" " * (registry_login.LARGEST_ANSWER + 1))
     with pytest.raises(SourceError, match="more than the permitted 16,777,216 bytes"):
         listed(opened(registry))
+
+
+def tar_layer(registry: SmallRegistry, data: bytes) -> dict[str, Any]:
+    """A tar layer as modctl makes it, with these bytes."""
+    registry.blobs[digest_of(data)] = data
+    return layer(mediaType="application/vnd.cncf.model.dataset.v1.tar", digest=digest_of(data), size=len(data))
+
+
+def tar_of(*files: str, form: int = tarfile.GNU_FORMAT, **types: bytes) -> bytes:
+    """A tar archive of files that hold their names, and of members of other types."""
+    written = io.BytesIO()
+    with tarfile.open(fileobj=written, mode="w", format=form) as archive:
+        for name in [*files, *types]:
+            member = tarfile.TarInfo(name)
+            member.type = types.get(name, tarfile.REGTYPE)
+            member.linkname = "elsewhere"
+            member.size = len(name.encode()) if name in files else 0
+            archive.addfile(member, io.BytesIO(name.encode()))
+    return written.getvalue()
+
+
+NAMES = ("./a.bin", "folder/ü.bin", "long/" + "x" * 150 + "/b.bin", "empty/.keep")
+
+
+@pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_tar_layer_of_another_tool_is_read_by_ranges(tmp_path: Path, registry: SmallRegistry, form: int) -> None:
+    archive = tar_layer(registry, tar_of(*NAMES, form=form, folder=tarfile.DIRTYPE))
+    registry.store(REPOSITORY, "v1", json.dumps({"layers": [archive, layer(annotations={TITLE: "z.bin"})]}).encode())
+    registry.blobs[digest_of(b"a")] = b"a"
+    version = Scenario(tmp_path).stage(sources=[{"url": f"oci://{registry.host}/{REPOSITORY}:v1"}])
+    texts = {
+        str(path.relative_to(version.path)): path.read_text() for path in version.path.rglob("*") if path.is_file()
+    }
+    assert texts == {name.removeprefix("./"): name for name in NAMES} | {"z.bin": "a"}
+
+
+@pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE])
+def test_tar_layer_s_links_and_devices_are_refused_by_name(registry: SmallRegistry, kind: bytes) -> None:
+    archive = tar_layer(registry, tar_of("a.bin", odd=kind))
+    registry.store(REPOSITORY, "v1", json.dumps({"layers": [archive]}).encode())
+    with pytest.raises(SourceError, match="in a tar layer") as caught:
+        listed(opened(registry))
+    assert caught.value.object == "odd"
+    assert list(listed(opened(registry), lambda key: key != "odd")) == ["a.bin"]
+
+
+def _damaged(archive: bytes, at: int, by: bytes) -> bytes:
+    return archive[:at] + by + archive[at + len(by) :]
+
+
+ARCHIVE = tar_of("a.bin", "b.bin", "c.bin")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"no archive",
+        bytes(1),
+        ARCHIVE[:1300],
+        _damaged(ARCHIVE, 1024, b"#" * 512),
+        _damaged(ARCHIVE, 1024 + 148, b"0" * 7),
+        tar_of("a.bin")[:1024] + b"#" * 512,
+        _damaged(tar_of("x" * 200), 124, b"77777777777"),
+    ],
+)
+def test_damaged_tar_layer_is_refused(registry: SmallRegistry, data: bytes) -> None:
+    registry.store(REPOSITORY, "v1", json.dumps({"layers": [tar_layer(registry, data)]}).encode())
+    with pytest.raises(SourceError, match="can't be read as a tar archive"):
+        listed(opened(registry))
+
+
+def test_file_in_two_layers_is_refused(registry: SmallRegistry) -> None:
+    layers = [tar_layer(registry, tar_of("a.bin")), layer()]
+    registry.store(REPOSITORY, "v1", json.dumps({"layers": layers}).encode())
+    with pytest.raises(SourceError, match=r"names 'a\.bin' twice"):
+        listed(opened(registry))
+
+
+def test_tar_layer_s_files_are_bounded(registry: SmallRegistry) -> None:
+    archive = tar_layer(registry, tar_of(*(f"{number}.bin" for number in range(20))))
+    registry.store(REPOSITORY, "v1", json.dumps({"layers": [archive]}).encode())
+    with pytest.raises(SourceError, match="more files than 10"):
+        listed(open_source(f"oci://{registry.host}/{REPOSITORY}:v1", most=10))
 
 
 def test_silent_registry_is_given_up() -> None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -44,7 +44,8 @@ LARGEST_MANIFEST = 4 << 20
 """Bytes of a manifest: registries must take so many, and many take no more."""
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
-_ARCHIVE = re.compile(r"application/vnd\.cncf\.model\..*\.tar(\+\w+)?")
+_TAR = re.compile(r"application/vnd\.cncf\.model\.[a-z0-9.]+\.tar")
+_COMPRESSED = re.compile(_TAR.pattern + r"\+[a-z]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +64,15 @@ class Descriptor:
         return self.annotations.get(FILEPATH) or self.annotations.get(TITLE, "")
 
     @property
-    def is_archive(self) -> bool:
-        """Whether it holds files of which only a client that unpacks it knows."""
+    def is_tar(self) -> bool:
+        """Whether it is a tar archive of files."""
         # ORAS gives plain files a type of images' tar layers, so that one tells nothing.
-        return bool(_ARCHIVE.fullmatch(self.media_type)) or self.annotations.get(UNPACK) == "true"
+        return bool(_TAR.fullmatch(self.media_type))
+
+    @property
+    def is_compressed(self) -> bool:
+        """Whether it is a compressed archive of files, in which nothing can be found by ranges."""
+        return bool(_COMPRESSED.fullmatch(self.media_type)) or self.annotations.get(UNPACK) == "true"
 
     def as_json(self) -> dict[str, Any]:
         """JSON values, as manifests have them."""
@@ -139,21 +145,16 @@ def read_index(body: bytes | None, source: str) -> list[Descriptor]:
         raise SourceError("The registry's list of referrers is no OCI index", source=source) from error
 
 
-def named_layers(artifact: Artifact, source: str) -> Iterator[tuple[str, Descriptor]]:
-    """The layers that each hold one file, with its path; for artifacts of other tools.
+def require_names(artifact: Artifact, source: str) -> None:
+    """Refuse an artifact of another tool whose layers are no files.
 
     Raises:
-        SourceError: A layer has no path, or two have the same.
+        SourceError: A layer has no file's name.
     """
-    seen: set[str] = set()
     for number, layer in enumerate(artifact.layers, 1):
-        if not layer.name:
+        if not layer.name and not layer.is_tar:
             hint = f"Files are named by the annotation {FILEPATH} or {TITLE}: it may be a container's image."
             raise SourceError(f"Layer {number} of the artifact has no file's name", hint=hint, source=source)
-        if layer.name in seen:
-            raise SourceError(f"The artifact names {layer.name!r} twice", source=source, object=layer.name)
-        seen.add(layer.name)
-        yield layer.name, layer
 
 
 def _descriptor(value: Any) -> Descriptor:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -16,10 +17,11 @@ from prefect_stagegate.http import MAX_PAGE, Request, Response
 from prefect_stagegate.model import CredentialLife, Entry, Pin, SourceObject
 from prefect_stagegate.sources.base import Wanted, everything
 from prefect_stagegate.sources.http_source import HttpReads
-from prefect_stagegate.sources.oci.artifact import FILES, RAW, Artifact, named_layers, read_artifact
+from prefect_stagegate.sources.oci.artifact import FILES, RAW, Artifact, Descriptor, read_artifact, require_names
 from prefect_stagegate.sources.oci.oci_reference import OciReference
 from prefect_stagegate.sources.oci.registry_client import RegistryClient
 from prefect_stagegate.sources.oci.shards import offsets
+from prefect_stagegate.sources.oci.tar_walk import tar_members
 from prefect_stagegate.sources.terms import Terms
 
 LONGEST_NUMBER = 20
@@ -142,25 +144,45 @@ class OciSource(HttpReads):
     def _places(self, artifact: Artifact) -> dict[str, _Place]:
         rows = artifact.rows
         if rows is None:
-            places = {
-                path: _Place(
-                    layer.size,
-                    Pin("sha256", layer.digest.removeprefix("sha256:"), "strong"),
-                    layer.digest,
-                    layer.size,
-                    refusal="The layer is an archive, and this source unpacks none" if layer.is_archive else "",
-                )
-                for path, layer in named_layers(artifact, self.url)
-            }
+            places = self._foreign_places(artifact)
         elif rows.size > MAX_PAGE:
             raise SourceError(f"The version's rows are larger than {MAX_PAGE >> 20} MiB", source=self.url)
         else:
             entries = self._entries(self._client.blob(rows.digest, rows.size))
             places = dict(self._version_places(artifact, entries))
-        if len(places) > self._most:
+        self._require_few(len(places))
+        return places
+
+    def _foreign_places(self, artifact: Artifact) -> dict[str, _Place]:
+        """The places of the files of another tool's artifact: a layer each, or in tar layers, by their headers."""
+        require_names(artifact, self.url)
+        places: dict[str, _Place] = {}
+        for layer in artifact.layers:
+            for path, place in self._layer_places(layer):
+                if path in places:
+                    raise SourceError(f"The artifact names {path!r} twice", source=self.url, object=path)
+                places[path] = place
+                self._require_few(len(places))
+        return places
+
+    def _layer_places(self, layer: Descriptor) -> Iterator[tuple[str, _Place]]:
+        digest = layer.digest.removeprefix("sha256:")
+        if not layer.is_tar:
+            refusal = "The layer is a compressed archive, which can't be read in part" if layer.is_compressed else ""
+            yield layer.name, _Place(layer.size, Pin("sha256", digest, "strong"), layer.digest, layer.size, 0, refusal)
+            return
+        for member in tar_members(partial(self._client.blob_part, layer.digest, layer.size), layer.size, self.url):
+            # No checksum of the file is known, but the layer's digest and the place in it name its bytes.
+            pin = Pin("layer", f"{digest}:{member.offset}", "strong")
+            yield (
+                member.path,
+                _Place(member.size, pin, layer.digest, layer.size, member.offset, member.refusal),
+            )
+
+    def _require_few(self, count: int) -> None:
+        if count > self._most:
             hint = "Set STAGEGATE_MAX_ENTRIES higher if it is that large."
             raise SourceError(f"The artifact has more files than {self._most:,}", hint=hint, source=self.url)
-        return places
 
     def _entries(self, rows: bytes) -> dict[str, Entry]:
         """The rows of a version's manifest, by path."""
@@ -235,4 +257,5 @@ def _number(text: str) -> int:
 
 
 def _object(key: str, place: _Place, state: str) -> SourceObject:
-    return SourceObject(key, place.size, place.pin, None, ((place.pin.kind, place.pin.value),), state=state)
+    checksums = () if place.pin.kind == "layer" else ((place.pin.kind, place.pin.value),)
+    return SourceObject(key, place.size, place.pin, None, checksums, state=state)

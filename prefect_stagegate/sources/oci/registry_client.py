@@ -99,15 +99,22 @@ class RegistryClient:
         Raises:
             ChecksumMismatch: Its bytes don't have the digest.
         """
-        request = self.blob_request(digest, size, None)
-        response = fetch(request)
+        body = self._blob(digest, size, None)
+        if (actual := f"sha256:{hashlib.sha256(body).hexdigest()}") != digest:
+            raise ChecksumMismatch(f"The registry's blob {digest} has the digest {actual}", source=self._url)
+        return body
+
+    def blob_part(self, digest: str, size: int, start: int, end: int) -> bytes:
+        """A small part of a blob, from `start` to `end` (exclusive)."""
+        return self._blob(digest, size, (start, end))
+
+    def _blob(self, digest: str, size: int, part: tuple[int, int] | None) -> bytes:
+        response = fetch(self.blob_request(digest, size, part))
         if response.status in _DENIED:
             self.log_in_again(response)
-            response = fetch(self.blob_request(digest, size, None))
+            response = fetch(self.blob_request(digest, size, part))
         if not response.is_success:
             raise self.refusal(response, "")
-        if (actual := f"sha256:{hashlib.sha256(response.body).hexdigest()}") != digest:
-            raise ChecksumMismatch(f"The registry's blob {digest} has the digest {actual}", source=self._url)
         return bytes(response.body)
 
     def blob_request(self, digest: str, size: int, part: tuple[int, int] | None) -> Request:

@@ -1,0 +1,94 @@
+"""The files in a tar layer of another tool, found by its headers, which are read by ranges of the layer."""
+
+from __future__ import annotations
+
+import tarfile
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from prefect_stagegate.errors import SourceError
+
+WINDOW = 1 << 20
+"""Bytes that are read at a time: headers of small files come together."""
+LONGEST_HEADER = 16 << 20
+"""Bytes of one header, with the long names and extended fields that belong to it."""
+
+ReadRange = Callable[[int, int], bytes]
+"""Reads a layer's bytes from a start to an end, which is exclusive."""
+
+
+@dataclass(frozen=True, slots=True)
+class TarMember:
+    """One file in a tar layer, or what stands in a file's place."""
+
+    path: str
+    offset: int
+    """Of its first byte in the layer."""
+    size: int
+    refusal: str = ""
+    """Why it can't be read; empty for a file."""
+
+
+def tar_members(read: ReadRange, size: int, source: str) -> Iterator[TarMember]:
+    """The files of a tar layer that is not compressed; folders are left out.
+
+    Args:
+        read: Reads a range of the layer.
+        size: Bytes of the layer.
+        source: For errors.
+
+    Raises:
+        SourceError: It is no tar archive, or ends in the middle.
+    """
+    window = _Window(read, size)
+    try:
+        with tarfile.open(fileobj=window, mode="r:") as archive:  # type: ignore[call-overload]
+            for member in archive:
+                if not member.isdir():
+                    yield _described(member, size)
+            # The library takes a damaged header for the end.
+            window.seek(archive.offset)
+            if window.read(tarfile.BLOCKSIZE).strip(b"\0"):
+                raise tarfile.ReadError("a header is damaged")
+    except (tarfile.TarError, ValueError, OverflowError, RecursionError) as error:
+        raise SourceError(f"A layer can't be read as a tar archive: {error}", source=source) from error
+
+
+def _described(member: tarfile.TarInfo, size: int) -> TarMember:
+    path = member.name.removeprefix("./")
+    if not member.isreg() or member.issparse():
+        kind = "a link" if member.issym() or member.islnk() else "no plain file"
+        return TarMember(path, 0, 0, f"It is {kind} in a tar layer")
+    if member.size < 0 or member.offset_data + member.size > size:
+        raise tarfile.ReadError(f"{path!r} is longer than the layer")
+    return TarMember(path, member.offset_data, member.size)
+
+
+class _Window:
+    """A layer as a file, of which some bytes are in memory."""
+
+    def __init__(self, read: ReadRange, size: int) -> None:
+        self._read, self._size = read, size
+        self._position = self._start = 0
+        self._bytes = b""
+
+    def tell(self) -> int:
+        """The position."""
+        return self._position
+
+    def seek(self, position: int) -> int:
+        """Go to a position."""
+        self._position = position
+        return position
+
+    def read(self, count: int) -> bytes:
+        """The next bytes, fewer at the end."""
+        if count > LONGEST_HEADER:
+            raise tarfile.ReadError(f"a header is longer than {LONGEST_HEADER >> 20} MiB")
+        start, end = self._position, min(self._position + count, self._size)
+        if start >= end:
+            return b""
+        if start < self._start or end > self._start + len(self._bytes):
+            self._start, self._bytes = start, self._read(start, min(max(end, start + WINDOW), self._size))
+        self._position = end
+        return self._bytes[start - self._start : end - self._start]
