@@ -267,6 +267,7 @@ def test_commands_and_records_hold_no_echo(
     assert [path for path in written if any(form in path.read_bytes() for form in forms(CANARY))] == []
 
 
+@pytest.mark.system
 @pytest.mark.usefixtures("prefect_server")
 @pytest.mark.parametrize("family", ["hub"], indirect=True)
 def test_runs_and_their_pages_hold_no_echo(

@@ -135,6 +135,7 @@ def test_the_command_line_lists_them(
     assert sorted(failure["path"] for failure in shown["failed"]) == list(BROKEN)
 
 
+@pytest.mark.system
 @pytest.mark.usefixtures("prefect_server")
 def test_the_run_s_page_lists_them(spec: dict[str, Any], tmp_path: Path) -> None:
     with pytest.raises(TransferFailed):

@@ -127,6 +127,7 @@ def node(tmp_path: Path, seaweedfs: SeaweedFS) -> Iterator[SlowNode]:
         yield SlowNode(tmp_path, seaweedfs, proxy)
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("how", ["threads", "processes", "dask", "await"])
 def test_run_ends_with_its_process_under_each_task_runner(
     how: str, node: SlowNode, monkeypatch: pytest.MonkeyPatch
@@ -191,6 +192,7 @@ class Job:
         ask(f"/flow_runs/{self.id}/set_state", state={"type": "SCHEDULED"}, force=True)
 
 
+@pytest.mark.system
 def test_run_after_a_killed_worker_fetches_only_the_rest(node: SlowNode, monkeypatch: pytest.MonkeyPatch) -> None:
     job = Job(node, "killed")
     job.killed("worker", share=0.1)

@@ -257,6 +257,7 @@ def requested(platform: Platform, tmp_path_factory: pytest.TempPathFactory) -> R
 # ── by the form and by the command ──────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.system
 def test_form_promotes_its_version_though_pilot_moved_on(platform: Platform, requested: Requested) -> None:
     dataset, run = requested["form"]
     form, version = platform.reaches(run, "Suspended"), dataset.head("pilot")
@@ -327,6 +328,7 @@ def test_simultaneous_answers_of_one_person_are_recorded_once(
     assert dataset.head("production") == dataset.head("pilot")
 
 
+@pytest.mark.system
 def test_decline_ends_all_waiting_runs_with_who_and_why(platform: Platform, requested: Requested) -> None:
     dataset, run = requested["declined"]
     other = platform.start(version=dataset.waiting_version(), **dataset.on)

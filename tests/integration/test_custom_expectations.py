@@ -52,6 +52,7 @@ def expect(kind: str, **kwargs: object) -> dict[str, object]:
     return {"tables": {"flights": {"files": "*.csv", "suite": {"expectations": [{"type": kind, "kwargs": kwargs}]}}}}
 
 
+@pytest.mark.system
 def test_expectation_of_an_installed_package_judges_rows(here: Scenario) -> None:
     contract = expect("expect_column_values_to_be_airports", column="origin")
     here.deliver("origin\nJFK\nLGA\n", contract=contract)
@@ -64,6 +65,7 @@ def test_expectation_of_an_installed_package_judges_rows(here: Scenario) -> None
     assert "1 of 2 rows break expect_column_values_to_be_airports" in evidence.findings[0].problem
 
 
+@pytest.mark.system
 @pytest.mark.parametrize(
     ("kind", "reason"),
     [

@@ -201,7 +201,8 @@ def test_files_from_a_folder_have_weak_pins_only(node: TripsNode) -> None:
 
 
 def test_decision_from_evidence_costs_the_same_after_many_checks(node: TripsNode) -> None:
-    node.deliver(["lineage", "space", "license", "owner", "inodes"], trips=rows(0, 5), held=rows(0, 5))
+    full = {"warn": 1.0, "fail": 1.0}
+    node.deliver(["lineage", {"space": full}, "license", "owner", {"inodes": full}], trips=rows(0, 5), held=rows(0, 5))
     records = CountedRecords(open_records(node.here.catalog.url, {}))
     counted = replace(node.here, catalog=Catalog(records))
     costs = []

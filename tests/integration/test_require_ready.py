@@ -165,7 +165,7 @@ def test_unaccepted_dataset_fails_with_the_check_command(scenario: RunScenario) 
 def test_expired_acceptance_is_renewed_by_cheap_checks(
     scenario: RunScenario, later: Callable[[timedelta], None], caplog: pytest.LogCaptureFixture
 ) -> None:
-    scenario.production += [DAY, "rollback", "space"]
+    scenario.production += [DAY, "rollback", {"space": {"warn": 1.0, "fail": 1.0}}]
     accepted = scenario.to_production("first")
     before = scenario.records()
     later(timedelta(hours=13))
@@ -464,6 +464,7 @@ def test_deleted_run_has_ended_and_an_unknown_one_has_not() -> None:
 # ── flows of every kind ─────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.system
 def test_decorator_gates_a_flow_above_or_below_flow(scenario: RunScenario) -> None:
     guard = require_ready(scenario.address, **scenario.on)
     ran = []

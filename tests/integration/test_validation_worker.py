@@ -80,6 +80,7 @@ def test_job_of_a_kept_worker_opens_only_its_own_version(judge: Judge, tmp_path:
     assert report.judgements[0].verdict == "errored"
 
 
+@pytest.mark.system
 @pytest.mark.usefixtures("_no_kept_worker")
 def test_another_environment_takes_another_worker(judge: Judge, monkeypatch: pytest.MonkeyPatch) -> None:
     judge()
@@ -90,6 +91,7 @@ def test_another_environment_takes_another_worker(judge: Judge, monkeypatch: pyt
     assert worker.process.poll() == 0
 
 
+@pytest.mark.system
 @pytest.mark.usefixtures("_no_kept_worker")
 def test_idle_worker_ends_by_itself(judge: Judge, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(child, "IDLE_SECONDS", 1)
@@ -117,6 +119,7 @@ os.wait()
 """
 
 
+@pytest.mark.system
 @pytest.mark.parametrize("how", ["end", "kill"])
 def test_kept_worker_ends_with_its_process(judge: Judge, tmp_path: Path, how: str) -> None:
     judge()
