@@ -262,6 +262,14 @@ def test_too_many_files_for_a_manifest_are_told(
     assert registry.seen == []
 
 
+def test_refused_login_is_told_before_anything_is_fetched(things: Scenario, registry: SmallRegistry) -> None:
+    registry.login = "basic"
+    node = things.node(cache="other")
+    with pytest.raises(AccessDenied):
+        push(node, Address("things"), f"oci://{registry.host}/{TAG}")
+    assert node.cache.views.path("things", things.head("latest")) is None
+
+
 @pytest.mark.parametrize("login", ["basic", "token"])
 def test_refused_login_is_told(things: Scenario, registry: SmallRegistry, login: Any) -> None:
     registry.login = login

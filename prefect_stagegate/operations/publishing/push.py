@@ -14,6 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from itertools import count
 from pathlib import Path
 from threading import Event
 from typing import Any, Literal
@@ -62,6 +63,8 @@ By = Literal["file", "shard"]
 
 MOST_LAYERS = 1000
 """Files that get a layer each where the caller does not choose."""
+UNKNOWN = "sha256:" + 64 * "0"
+"""In place of a digest that is not computed yet."""
 UPLOADS = 4
 """Layers that are sent, or hashed, at a time."""
 RETRIES = 20
@@ -154,42 +157,28 @@ def push(  # noqa: PLR0913 - the command's options
     settings = workspace.settings
     client = RegistryClient(reference, options or {}, Terms(settings.idle_timeout, settings.allowed_hosts), url=target)
     stop = Stop(cancel)
-    with step(workspace, "push", dataset) as figures, present(workspace, dataset, digest, "push", cancel) as folder:
-        retrier = Retrier(RETRIES, stop, TransferStats())
-        run = _Push(client, retrier, stop, progress or Silent(), folder)
-        statements = recorded_decisions(workspace, dataset, digest) if decisions else {}
-        layers = [*layers_of(manifest.entries(), by_shard=_by(by, manifest) == "shard")]
-        run.progress.listed(len(layers), sum(layer.size for layer in layers))
-        described = _descriptors(workspace, run, layers)
-        rows = b"".join(map(row, manifest.entries()))
-        rows_layer = _rows_layer(manifest, len(rows))
-        config = _config(workspace, manifest, [*described, rows_layer])
-        body = artifact_manifest(
-            _described(config, CONFIG),
-            [*described, rows_layer],
-            {DATASET: dataset, VERSION: digest, **decision_annotations(statements)},
-        )
-        _require_size(body, manifest)
-        artifact = _described(body, MANIFEST)
-        pushed = _pushed_layers(run, reference, artifact, layers, described, dry_run=dry_run)
+    retrier = Retrier(RETRIES, stop, TransferStats())
+    layers = [*layers_of(manifest.entries(), by_shard=_by(by, manifest) == "shard")]
+    statements = recorded_decisions(workspace, dataset, digest) if decisions else {}
+    contents = partial(_contents, workspace, manifest, layers, decision_annotations(statements))
+    with step(workspace, "push", dataset) as figures:
+        # Before anything is fetched or read: the manifest's length is the same, whatever the digests are.
+        _require_size(contents([UNKNOWN] * len(layers)).manifest, manifest)
+        current = retrier.run(lambda: client.has("manifests", reference.tag))  # a refused login is told now
+        with present(workspace, dataset, digest, "push", cancel) as folder:
+            run = _Push(client, retrier, stop, progress or Silent(), folder)
+            run.progress.listed(len(layers), sum(files.size for files in layers))
+            built = contents(_digests(workspace, run, layers))
+            pushed = _pushed_layers(run, layers, built, is_there=current == built.artifact.digest, dry_run=dry_run)
         figures.note(digest=digest, files=manifest.files, bytes=manifest.bytes, bytes_pushed=sum(pushed))
         referrers: tuple[PushedReferrer, ...] = ()
         if not dry_run:
-            _push_small(run, {rows_layer.digest: rows, _described(config, CONFIG).digest: config})
-            retrier.run(lambda: client.push_manifest(reference.tag, body))
-            referrers = tuple(_push_referrers(workspace, run, dataset, artifact, statements))
+            _push_small(run, {built.rows_layer.digest: built.rows, built.config_digest: built.config})
+            retrier.run(lambda: client.push_manifest(reference.tag, built.manifest))
+            referrers = tuple(_push_referrers(workspace, run, dataset, built.artifact, statements))
+    size = (len(layers), len(pushed), sum(pushed))
     return Pushed(
-        dataset,
-        digest,
-        target,
-        artifact.digest,
-        manifest.files,
-        manifest.bytes,
-        len(layers),
-        len(pushed),
-        sum(pushed),
-        referrers,
-        dry_run,
+        dataset, digest, target, built.artifact.digest, manifest.files, manifest.bytes, *size, referrers, dry_run
     )
 
 
@@ -200,23 +189,58 @@ def _by(by: By | None, manifest: Manifest) -> By:
     return by or ("file" if manifest.files <= MOST_LAYERS else "shard")
 
 
-def _descriptors(workspace: Workspace, run: _Push, layers: Sequence[LayerFiles]) -> list[Descriptor]:
-    """The descriptor of each layer, whose digests are computed in parallel."""
-    width = len(str(len(layers)))
-    shards = iter(range(1, len(layers) + 1))
+@dataclass(frozen=True)
+class _Contents:
+    """An artifact, but for the bytes of its layers."""
 
-    def described(files: LayerFiles, name: str) -> Descriptor:
-        digest = layer_digest(workspace.cache.memory, run.folder, files, run.stop.check)
-        annotations = {FILEPATH: name, TITLE: name}
+    layers: list[Descriptor]
+    rows: bytes
+    rows_layer: Descriptor
+    config: bytes
+    manifest: bytes
+
+    @property
+    def artifact(self) -> Descriptor:
+        """The manifest's descriptor."""
+        return _described(self.manifest, MANIFEST)
+
+    @property
+    def config_digest(self) -> str:
+        """The configuration's digest."""
+        return _described(self.config, CONFIG).digest
+
+
+def _contents(
+    workspace: Workspace,
+    manifest: Manifest,
+    layers: Sequence[LayerFiles],
+    annotations: Mapping[str, str],
+    digests: Sequence[str],
+) -> _Contents:
+    numbers, width = count(1), len(str(len(layers)))
+    described = []
+    for files, digest in zip(layers, digests, strict=True):
         if files.is_shard:
-            annotations[FILES] = str(len(files.entries))
-        return Descriptor(TAR if files.is_shard else RAW, digest, files.size, annotations)
+            name = f"stagegate.files-{next(numbers):0{width}}.tar"
+            notes = {FILEPATH: name, TITLE: name, FILES: str(len(files.entries))}
+            described.append(Descriptor(TAR, digest, files.size, notes))
+        else:
+            name = files.entries[0].path
+            described.append(Descriptor(RAW, digest, files.size, {FILEPATH: name, TITLE: name}))
+    rows = b"".join(map(row, manifest.entries()))
+    rows_layer = _rows_layer(manifest, len(rows))
+    config = _config(workspace, manifest, [*described, rows_layer])
+    facts = {DATASET: manifest.dataset, VERSION: manifest.digest, **annotations}
+    body = artifact_manifest(_described(config, CONFIG), [*described, rows_layer], facts)
+    return _Contents(described, rows, rows_layer, config, body)
 
-    names = [
-        f"stagegate.files-{next(shards):0{width}}.tar" if files.is_shard else files.entries[0].path for files in layers
-    ]
+
+def _digests(workspace: Workspace, run: _Push, layers: Sequence[LayerFiles]) -> list[str]:
+    """The digest of each layer, computed in parallel where the node has not noted it."""
     with _pool(run) as pool:
-        return list(pool.map(described, layers, names))
+        return list(
+            pool.map(lambda files: layer_digest(workspace.cache.memory, run.folder, files, run.stop.check), layers)
+        )
 
 
 def _rows_layer(manifest: Manifest, size: int) -> Descriptor:
@@ -257,21 +281,15 @@ def _require_size(body: bytes, manifest: Manifest) -> None:
 
 
 def _pushed_layers(
-    run: _Push,
-    reference: OciReference,
-    artifact: Descriptor,
-    layers: Sequence[LayerFiles],
-    described: Sequence[Descriptor],
-    *,
-    dry_run: bool,
+    run: _Push, layers: Sequence[LayerFiles], built: _Contents, *, is_there: bool, dry_run: bool
 ) -> list[int]:
     """Send the layers that the registry lacks, and return their sizes."""
     # A registry takes a manifest only with all of its layers, so one that has the manifest has them.
-    if run.retrier.run(lambda: run.client.has("manifests", reference.tag)) == artifact.digest:
-        for layer in described:
+    if is_there:
+        for layer in built.layers:
             _count(run, layer, sent=0)
         return []
-    distinct = {layer.digest: (files, layer) for files, layer in zip(layers, described, strict=True)}
+    distinct = {layer.digest: (files, layer) for files, layer in zip(layers, built.layers, strict=True)}
 
     def send(files: LayerFiles, layer: Descriptor) -> int | None:
         run.stop.check()
