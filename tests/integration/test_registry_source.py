@@ -10,6 +10,7 @@ import sys
 import tarfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,9 @@ from prefect_stagegate.errors import (
     TransferFailed,
     UsageError,
 )
+from prefect_stagegate.model import SourceObject
 from prefect_stagegate.sources import Source, open_source
-from prefect_stagegate.sources.oci import registry_login
+from prefect_stagegate.sources.oci import oci_source, registry_login
 from prefect_stagegate.sources.oci.oci_options import OciSettings
 from prefect_stagegate.sources.oci.registry_login import RegistryLogin
 from prefect_stagegate.testing.sources import listed, read
@@ -90,7 +92,10 @@ def test_new_tag_of_known_bytes_reads_nothing(tmp_path: Path, registry: SmallReg
 # ── logins ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_token_that_ends_is_renewed_while_files_are_read(tmp_path: Path, registry: SmallRegistry) -> None:
+def test_token_that_ends_is_renewed_while_files_are_read(
+    registry: SmallRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(oci_source, "JUST_NOW", 0.0)
     registry.login, registry.uses = "token", 4
     registry.tag(REPOSITORY, "v1", FILES)
     source = opened(registry, **LOGIN)
@@ -103,6 +108,27 @@ def test_token_that_ends_is_renewed_while_files_are_read(tmp_path: Path, registr
         assert read(source, found) == FILES[key]
         renewed += 1
     assert renewed > 3
+
+
+def test_reads_that_one_token_fails_renew_it_once(registry: SmallRegistry) -> None:
+    registry.login = "token"
+    registry.tag(REPOSITORY, "v1", FILES)
+    source = opened(registry, **LOGIN)
+    objects = list(listed(source).values())
+    for token in registry.tokens:
+        registry.tokens[token] = 0
+    given = len(registry.tokens)
+
+    def fails(found: SourceObject) -> bool:
+        try:
+            return read(source, found) != FILES[found.key]
+        except SourceUnavailable:
+            return True
+
+    with ThreadPoolExecutor(20) as pool:
+        assert any(pool.map(fails, objects))
+    assert not any(map(fails, objects))
+    assert len(registry.tokens) - given < 5
 
 
 @pytest.mark.parametrize("uses", [8, 1000])
@@ -397,6 +423,12 @@ def test_damaged_tar_layer_is_refused(registry: SmallRegistry, data: bytes) -> N
         listed(opened(registry))
 
 
+def test_files_of_an_artifact_are_bounded(registry: SmallRegistry) -> None:
+    registry.tag(REPOSITORY, "v1", FILES)
+    with pytest.raises(SourceError, match="more files than 10"):
+        listed(open_source(f"oci://{registry.host}/{REPOSITORY}:v1", most=10))
+
+
 def test_file_in_two_layers_is_refused(registry: SmallRegistry) -> None:
     layers = [tar_layer(registry, tar_of("a.bin")), layer()]
     registry.store(REPOSITORY, "v1", json.dumps({"layers": layers}).encode())
@@ -404,10 +436,11 @@ def test_file_in_two_layers_is_refused(registry: SmallRegistry) -> None:
         listed(opened(registry))
 
 
-def test_tar_layer_s_files_are_bounded(registry: SmallRegistry) -> None:
-    archive = tar_layer(registry, tar_of(*(f"{number}.bin" for number in range(20))))
+def test_folders_of_a_tar_layer_are_bounded(registry: SmallRegistry) -> None:
+    folders = dict.fromkeys(map(str, range(20)), tarfile.DIRTYPE)
+    archive = tar_layer(registry, tar_of(**folders))
     registry.store(REPOSITORY, "v1", json.dumps({"layers": [archive]}).encode())
-    with pytest.raises(SourceError, match="more files than 10"):
+    with pytest.raises(SourceError, match="more files and folders than 10"):
         listed(open_source(f"oci://{registry.host}/{REPOSITORY}:v1", most=10))
 
 
