@@ -9,10 +9,11 @@ import stat
 import sys
 import tarfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -360,7 +361,7 @@ def tar_layer(registry: SmallRegistry, data: bytes) -> dict[str, Any]:
     return layer(mediaType="application/vnd.cncf.model.dataset.v1.tar", digest=digest_of(data), size=len(data))
 
 
-def tar_of(*files: str, form: int = tarfile.GNU_FORMAT, **types: bytes) -> bytes:
+def tar_of(*files: str, form: int = tarfile.GNU_FORMAT, types: Mapping[str, bytes] = MappingProxyType({})) -> bytes:
     """A tar archive of files that hold their names, and of members of other types."""
     written = io.BytesIO()
     with tarfile.open(fileobj=written, mode="w", format=form) as archive:
@@ -378,7 +379,7 @@ NAMES = ("./a.bin", "folder/ü.bin", "long/" + "x" * 150 + "/b.bin", "empty/.kee
 
 @pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
 def test_tar_layer_of_another_tool_is_read_by_ranges(tmp_path: Path, registry: SmallRegistry, form: int) -> None:
-    archive = tar_layer(registry, tar_of(*NAMES, form=form, folder=tarfile.DIRTYPE))
+    archive = tar_layer(registry, tar_of(*NAMES, form=form, types={"folder": tarfile.DIRTYPE}))
     registry.store(REPOSITORY, "v1", json.dumps({"layers": [archive, layer(annotations={TITLE: "z.bin"})]}).encode())
     registry.blobs[digest_of(b"a")] = b"a"
     version = Scenario(tmp_path).stage(sources=[{"url": f"oci://{registry.host}/{REPOSITORY}:v1"}])
@@ -390,7 +391,7 @@ def test_tar_layer_of_another_tool_is_read_by_ranges(tmp_path: Path, registry: S
 
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE])
 def test_tar_layer_s_links_and_devices_are_refused_by_name(registry: SmallRegistry, kind: bytes) -> None:
-    archive = tar_layer(registry, tar_of("a.bin", odd=kind))
+    archive = tar_layer(registry, tar_of("a.bin", types={"odd": kind}))
     registry.store(REPOSITORY, "v1", json.dumps({"layers": [archive]}).encode())
     with pytest.raises(SourceError, match="in a tar layer") as caught:
         listed(opened(registry))
@@ -438,7 +439,7 @@ def test_file_in_two_layers_is_refused(registry: SmallRegistry) -> None:
 
 def test_folders_of_a_tar_layer_are_bounded(registry: SmallRegistry) -> None:
     folders = dict.fromkeys(map(str, range(20)), tarfile.DIRTYPE)
-    archive = tar_layer(registry, tar_of(**folders))
+    archive = tar_layer(registry, tar_of(types=folders))
     registry.store(REPOSITORY, "v1", json.dumps({"layers": [archive]}).encode())
     with pytest.raises(SourceError, match="more files and folders than 10"):
         listed(open_source(f"oci://{registry.host}/{REPOSITORY}:v1", most=10))
