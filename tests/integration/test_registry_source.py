@@ -32,7 +32,10 @@ from prefect_stagegate.model import SourceObject
 from prefect_stagegate.sources import Source, open_source
 from prefect_stagegate.sources.oci import oci_source, registry_login
 from prefect_stagegate.sources.oci.oci_options import OciSettings
+from prefect_stagegate.sources.oci.oci_reference import OciReference
+from prefect_stagegate.sources.oci.registry_client import RegistryClient
 from prefect_stagegate.sources.oci.registry_login import RegistryLogin
+from prefect_stagegate.sources.terms import Terms
 from prefect_stagegate.testing.sources import listed, read
 from tests.support.rawserver import raw_server, response
 from tests.support.registries import TITLE, SmallRegistry, basic, digest_of, small_registry, store_login
@@ -102,11 +105,11 @@ def test_token_that_ends_is_renewed_while_files_are_read(
     source = opened(registry, **LOGIN)
     objects = listed(source)
     renewed = 0
-    for key, found in objects.items():
+    for key, source_object in objects.items():
         with suppress(SourceUnavailable):  # retryable: the token had ended, and is another one now
-            assert read(source, found) == FILES[key]
+            assert read(source, source_object) == FILES[key]
             continue
-        assert read(source, found) == FILES[key]
+        assert read(source, source_object) == FILES[key]
         renewed += 1
     assert renewed > 3
 
@@ -120,9 +123,9 @@ def test_reads_that_one_token_fails_renew_it_once(registry: SmallRegistry) -> No
         registry.tokens[token] = 0
     given = len(registry.tokens)
 
-    def fails(found: SourceObject) -> bool:
+    def fails(source_object: SourceObject) -> bool:
         try:
-            return read(source, found) != FILES[found.key]
+            return read(source, source_object) != FILES[source_object.key]
         except SourceUnavailable:
             return True
 
@@ -148,7 +151,7 @@ def test_storage_elsewhere_gets_no_login(registry: SmallRegistry) -> None:
     registry.elsewhere = f"http://localhost:{registry.host.rpartition(':')[2]}"
     registry.tag(REPOSITORY, "v1", FILES)
     source = opened(registry, **LOGIN)
-    assert {key: read(source, found) for key, found in listed(source).items()} == FILES
+    assert {key: read(source, source_object) for key, source_object in listed(source).items()} == FILES
     logins = {request.login for request in registry.seen if request.path.startswith("/elsewhere/")}
     assert logins == {""}
 
@@ -213,6 +216,14 @@ def test_stored_logins_are_used(
     else:
         monkeypatch.setenv("DOCKER_CONFIG", str(folder))
     assert list(listed(opened(registry))) == ["a.bin"]
+
+
+def test_spec_has_no_stored_login_sent_without_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_CONFIG", str(store_login(tmp_path / "logins", "registry.example.org")))
+    reference, terms = OciReference.parse("oci://registry.example.org/me/things:v1"), Terms()
+    for plain, typed, kind in ((True, False, "none"), (True, True, "unknown"), (False, False, "unknown")):
+        client = RegistryClient(reference, {"plain_http": plain}, terms, url="oci://registry.example.org", typed=typed)
+        assert client.credential_life().kind == kind
 
 
 def _helper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
@@ -458,10 +469,10 @@ def test_silent_registry_is_given_up() -> None:
 
 def test_file_that_another_node_fetches_may_be_gone(registry: SmallRegistry) -> None:
     registry.tag(REPOSITORY, "v1", FILES)
-    found = listed(opened(registry))["00.bin"]
+    source_object = listed(opened(registry))["00.bin"]
     registry.manifests.clear()
     with pytest.raises(ObjectVanished):
-        read(opened(registry), found)
+        read(opened(registry), source_object)
 
 
 def test_missing_library_is_named_by_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
