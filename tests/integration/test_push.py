@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import jsonschema
 import pytest
 
 from prefect_stagegate.errors import AccessDenied, CacheError, Cancelled, SourceError, TransferFailed, UsageError
@@ -35,6 +36,8 @@ FILES = {
 }
 GATES = {"pilot": {"require": ["nonempty"]}, "production": {"require": ["approval"]}}
 TAG = "me/things:v1"
+SCHEMA = Path(__file__).parents[1] / "support/modelpack-config-schema.json"
+"""ModelPack's own, of its repository modelpack/model-spec (Apache-2.0)."""
 
 
 @pytest.fixture(autouse=True)
@@ -138,7 +141,9 @@ def test_manifest_is_modelpack_s(things: Scenario, registry: SmallRegistry) -> N
     assert [layer["annotations"]["org.cncf.model.filepath"] for layer in files] == sorted(FILES)
     assert (rows["digest"], rows["mediaType"]) == (result.digest, "application/vnd.cncf.model.doc.v1.raw")
     assert manifest["config"]["mediaType"] == "application/vnd.cncf.model.config.v1+json"
-    assert json.loads(registry.blobs[manifest["config"]["digest"]]) == {
+    config = json.loads(registry.blobs[manifest["config"]["digest"]])
+    jsonschema.validate(config, json.loads(SCHEMA.read_text()))
+    assert config == {
         "descriptor": {"name": "things", "version": result.digest, "licenses": ["CC0-1.0"]},
         "config": {},
         "modelfs": {"type": "layers", "diffIds": [layer["digest"] for layer in manifest["layers"]]},

@@ -9,9 +9,11 @@ import stat
 import sys
 import tarfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -26,10 +28,14 @@ from prefect_stagegate.errors import (
     TransferFailed,
     UsageError,
 )
+from prefect_stagegate.model import SourceObject
 from prefect_stagegate.sources import Source, open_source
-from prefect_stagegate.sources.oci import registry_login
+from prefect_stagegate.sources.oci import oci_source, registry_login
 from prefect_stagegate.sources.oci.oci_options import OciSettings
+from prefect_stagegate.sources.oci.oci_reference import OciReference
+from prefect_stagegate.sources.oci.registry_client import RegistryClient
 from prefect_stagegate.sources.oci.registry_login import RegistryLogin
+from prefect_stagegate.sources.terms import Terms
 from prefect_stagegate.testing.sources import listed, read
 from tests.support.rawserver import raw_server, response
 from tests.support.registries import TITLE, SmallRegistry, basic, digest_of, small_registry, store_login
@@ -90,19 +96,43 @@ def test_new_tag_of_known_bytes_reads_nothing(tmp_path: Path, registry: SmallReg
 # ── logins ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_token_that_ends_is_renewed_while_files_are_read(tmp_path: Path, registry: SmallRegistry) -> None:
+def test_token_that_ends_is_renewed_while_files_are_read(
+    registry: SmallRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(oci_source, "JUST_NOW", 0.0)
     registry.login, registry.uses = "token", 4
     registry.tag(REPOSITORY, "v1", FILES)
     source = opened(registry, **LOGIN)
     objects = listed(source)
     renewed = 0
-    for key, found in objects.items():
+    for key, source_object in objects.items():
         with suppress(SourceUnavailable):  # retryable: the token had ended, and is another one now
-            assert read(source, found) == FILES[key]
+            assert read(source, source_object) == FILES[key]
             continue
-        assert read(source, found) == FILES[key]
+        assert read(source, source_object) == FILES[key]
         renewed += 1
     assert renewed > 3
+
+
+def test_reads_that_one_token_fails_renew_it_once(registry: SmallRegistry) -> None:
+    registry.login = "token"
+    registry.tag(REPOSITORY, "v1", FILES)
+    source = opened(registry, **LOGIN)
+    objects = list(listed(source).values())
+    for token in registry.tokens:
+        registry.tokens[token] = 0
+    given = len(registry.tokens)
+
+    def fails(source_object: SourceObject) -> bool:
+        try:
+            return read(source, source_object) != FILES[source_object.key]
+        except SourceUnavailable:
+            return True
+
+    with ThreadPoolExecutor(20) as pool:
+        assert any(pool.map(fails, objects))
+    assert not any(map(fails, objects))
+    assert len(registry.tokens) - given < 5
 
 
 @pytest.mark.parametrize("uses", [8, 1000])
@@ -121,7 +151,7 @@ def test_storage_elsewhere_gets_no_login(registry: SmallRegistry) -> None:
     registry.elsewhere = f"http://localhost:{registry.host.rpartition(':')[2]}"
     registry.tag(REPOSITORY, "v1", FILES)
     source = opened(registry, **LOGIN)
-    assert {key: read(source, found) for key, found in listed(source).items()} == FILES
+    assert {key: read(source, source_object) for key, source_object in listed(source).items()} == FILES
     logins = {request.login for request in registry.seen if request.path.startswith("/elsewhere/")}
     assert logins == {""}
 
@@ -186,6 +216,14 @@ def test_stored_logins_are_used(
     else:
         monkeypatch.setenv("DOCKER_CONFIG", str(folder))
     assert list(listed(opened(registry))) == ["a.bin"]
+
+
+def test_spec_has_no_stored_login_sent_without_tls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DOCKER_CONFIG", str(store_login(tmp_path / "logins", "registry.example.org")))
+    reference, terms = OciReference.parse("oci://registry.example.org/me/things:v1"), Terms()
+    for plain, typed, kind in ((True, False, "none"), (True, True, "unknown"), (False, False, "unknown")):
+        client = RegistryClient(reference, {"plain_http": plain}, terms, url="oci://registry.example.org", typed=typed)
+        assert client.credential_life().kind == kind
 
 
 def _helper(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
@@ -334,7 +372,7 @@ def tar_layer(registry: SmallRegistry, data: bytes) -> dict[str, Any]:
     return layer(mediaType="application/vnd.cncf.model.dataset.v1.tar", digest=digest_of(data), size=len(data))
 
 
-def tar_of(*files: str, form: int = tarfile.GNU_FORMAT, **types: bytes) -> bytes:
+def tar_of(*files: str, form: int = tarfile.GNU_FORMAT, types: Mapping[str, bytes] = MappingProxyType({})) -> bytes:
     """A tar archive of files that hold their names, and of members of other types."""
     written = io.BytesIO()
     with tarfile.open(fileobj=written, mode="w", format=form) as archive:
@@ -352,7 +390,7 @@ NAMES = ("./a.bin", "folder/ü.bin", "long/" + "x" * 150 + "/b.bin", "empty/.kee
 
 @pytest.mark.parametrize("form", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
 def test_tar_layer_of_another_tool_is_read_by_ranges(tmp_path: Path, registry: SmallRegistry, form: int) -> None:
-    archive = tar_layer(registry, tar_of(*NAMES, form=form, folder=tarfile.DIRTYPE))
+    archive = tar_layer(registry, tar_of(*NAMES, form=form, types={"folder": tarfile.DIRTYPE}))
     registry.store(REPOSITORY, "v1", json.dumps({"layers": [archive, layer(annotations={TITLE: "z.bin"})]}).encode())
     registry.blobs[digest_of(b"a")] = b"a"
     version = Scenario(tmp_path).stage(sources=[{"url": f"oci://{registry.host}/{REPOSITORY}:v1"}])
@@ -364,7 +402,7 @@ def test_tar_layer_of_another_tool_is_read_by_ranges(tmp_path: Path, registry: S
 
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE])
 def test_tar_layer_s_links_and_devices_are_refused_by_name(registry: SmallRegistry, kind: bytes) -> None:
-    archive = tar_layer(registry, tar_of("a.bin", odd=kind))
+    archive = tar_layer(registry, tar_of("a.bin", types={"odd": kind}))
     registry.store(REPOSITORY, "v1", json.dumps({"layers": [archive]}).encode())
     with pytest.raises(SourceError, match="in a tar layer") as caught:
         listed(opened(registry))
@@ -397,6 +435,12 @@ def test_damaged_tar_layer_is_refused(registry: SmallRegistry, data: bytes) -> N
         listed(opened(registry))
 
 
+def test_files_of_an_artifact_are_bounded(registry: SmallRegistry) -> None:
+    registry.tag(REPOSITORY, "v1", FILES)
+    with pytest.raises(SourceError, match="more files than 10"):
+        listed(open_source(f"oci://{registry.host}/{REPOSITORY}:v1", most=10))
+
+
 def test_file_in_two_layers_is_refused(registry: SmallRegistry) -> None:
     layers = [tar_layer(registry, tar_of("a.bin")), layer()]
     registry.store(REPOSITORY, "v1", json.dumps({"layers": layers}).encode())
@@ -404,10 +448,11 @@ def test_file_in_two_layers_is_refused(registry: SmallRegistry) -> None:
         listed(opened(registry))
 
 
-def test_tar_layer_s_files_are_bounded(registry: SmallRegistry) -> None:
-    archive = tar_layer(registry, tar_of(*(f"{number}.bin" for number in range(20))))
+def test_folders_of_a_tar_layer_are_bounded(registry: SmallRegistry) -> None:
+    folders = dict.fromkeys(map(str, range(20)), tarfile.DIRTYPE)
+    archive = tar_layer(registry, tar_of(types=folders))
     registry.store(REPOSITORY, "v1", json.dumps({"layers": [archive]}).encode())
-    with pytest.raises(SourceError, match="more files than 10"):
+    with pytest.raises(SourceError, match="more files and folders than 10"):
         listed(open_source(f"oci://{registry.host}/{REPOSITORY}:v1", most=10))
 
 
@@ -424,10 +469,10 @@ def test_silent_registry_is_given_up() -> None:
 
 def test_file_that_another_node_fetches_may_be_gone(registry: SmallRegistry) -> None:
     registry.tag(REPOSITORY, "v1", FILES)
-    found = listed(opened(registry))["00.bin"]
+    source_object = listed(opened(registry))["00.bin"]
     registry.manifests.clear()
     with pytest.raises(ObjectVanished):
-        read(opened(registry), found)
+        read(opened(registry), source_object)
 
 
 def test_missing_library_is_named_by_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -297,6 +297,9 @@ def small_registry(**state: Any) -> Iterator[SmallRegistry]:
 class _Server(ThreadingHTTPServer):
     request_queue_size = 128
 
+    def handle_error(self, *_: Any) -> None:
+        """Say nothing: clients leave when they have read enough."""
+
 
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"

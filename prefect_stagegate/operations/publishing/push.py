@@ -155,7 +155,8 @@ def push(  # noqa: PLR0913 - the command's options
     dataset, digest = address.dataset, workspace.catalog.resolve(address)
     manifest = workspace.catalog.manifest(dataset, digest)
     settings = workspace.settings
-    client = RegistryClient(reference, options or {}, Terms(settings.idle_timeout, settings.allowed_hosts), url=target)
+    terms = Terms(settings.idle_timeout, settings.allowed_hosts)
+    client = RegistryClient(reference, options or {}, terms, url=target, typed=True)
     stop = Stop(cancel)
     retrier = Retrier(RETRIES, stop, TransferStats())
     layers = [*layers_of(manifest.entries(), by_shard=_by(by, manifest) == "shard")]

@@ -6,6 +6,8 @@ readable while others push to the tag. A layer is read by its digest; a file in 
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
@@ -26,6 +28,8 @@ from prefect_stagegate.sources.terms import Terms
 
 LONGEST_NUMBER = 20
 """Digits of a size: no object is larger."""
+JUST_NOW = 1.0
+"""Seconds for which a renewed token is not renewed again."""
 _EXPIRED = 401
 
 
@@ -63,6 +67,7 @@ class OciSource(HttpReads):
         self.identity = f"oci://{reference.registry}/{reference.repository}/{reference.path}"
         self._client = RegistryClient(reference, options, terms, url=url)
         self._most = terms.most
+        self._renewing, self._renewed = threading.Lock(), -JUST_NOW
         self._states: dict[str, dict[str, _Place]] = {}
         """The files of each manifest that was read, by the manifest's digest."""
 
@@ -115,7 +120,11 @@ class OciSource(HttpReads):
     def explain(self, listed: SourceObject, outcome: Response | Exception) -> StagegateError:
         """The error for a failed read. A token that has expired is renewed, and the read may be tried again."""
         if isinstance(outcome, Response) and outcome.status == _EXPIRED:
-            self._client.log_in_again(outcome)
+            with self._renewing:
+                # Of the reads that a token's end fails together, one renews it for all.
+                if time.monotonic() - self._renewed > JUST_NOW:
+                    self._client.log_in_again(outcome)
+                    self._renewed = time.monotonic()
             return SourceUnavailable("The registry's token has expired", source=self.url, object=listed.key)
         return super().explain(listed, outcome)
 
@@ -148,9 +157,10 @@ class OciSource(HttpReads):
         elif rows.size > MAX_PAGE:
             raise SourceError(f"The version's rows are larger than {MAX_PAGE >> 20} MiB", source=self.url)
         else:
-            entries = self._entries(self._client.blob(rows.digest, rows.size))
+            lines = self._client.blob(rows.digest, rows.size)
+            self._require_few(lines.count(b"\n"))
+            entries = self._entries(lines)
             places = dict(self._version_places(artifact, entries))
-        self._require_few(len(places))
         return places
 
     def _foreign_places(self, artifact: Artifact) -> dict[str, _Place]:
@@ -171,7 +181,8 @@ class OciSource(HttpReads):
             refusal = "The layer is a compressed archive, which can't be read in part" if layer.is_compressed else ""
             yield layer.name, _Place(layer.size, Pin("sha256", digest, "strong"), layer.digest, layer.size, 0, refusal)
             return
-        for member in tar_members(partial(self._client.blob_part, layer.digest, layer.size), layer.size, self.url):
+        read = partial(self._client.blob_part, layer.digest, layer.size)
+        for member in tar_members(read, layer.size, self._most, self.url):
             # No checksum of the file is known, but the layer's digest and the place in it name its bytes.
             pin = Pin("layer", f"{digest}:{member.offset}", "strong")
             yield (

@@ -41,13 +41,16 @@ class RegistryClient:
         options: `username`, `password` or `token`, `plain_http`, `verify`; by default the user's stored login counts.
         terms: Its idle time and permitted hosts apply.
         url: Of the source or target, for messages.
+        typed: Whether a person typed the options: then stored logins are used without TLS, too.
 
     Raises:
         UsageError: An option, the registry's address or a stored login can't be used.
         MissingExtra: oras is not installed.
     """
 
-    def __init__(self, reference: OciReference, options: Mapping[str, Any], terms: Terms, *, url: str) -> None:
+    def __init__(
+        self, reference: OciReference, options: Mapping[str, Any], terms: Terms, *, url: str, typed: bool = False
+    ) -> None:
         settings = oci_settings(options)
         plain = reference.is_loopback if settings.plain_http is None else settings.plain_http
         registry = f"{'http' if plain else 'https'}://{reference.registry}"
@@ -58,7 +61,9 @@ class RegistryClient:
         require_allowed(registry, terms.allowed)
         self._base, self._url = f"{registry}/v2/{reference.repository}", url
         self._client = Client(tuple(terms.allowed), settings.ca_file, terms.idle, environment_proxies())
-        self._login = RegistryLogin(reference.registry, settings, url=url, secure=not plain)
+        # A spec is data: it must not have the user's password sent in the clear.
+        looks_up = typed or not plain or reference.is_loopback
+        self._login = RegistryLogin(reference.registry, settings, url=url, secure=not plain, looks_up=looks_up)
         self._requests = _Requests(insecure=plain)
         self._requests.session = self._login.session = session_over(self._client)
         self._requests.auth = self._login
@@ -79,7 +84,7 @@ class RegistryClient:
             ObjectVanished: There is none.
             ChecksumMismatch: It does not have the digest.
         """
-        body = self._ask("GET", f"/manifests/{name}", headers={"Accept": f"{MANIFEST}, {INDEX}"}).content
+        body = self._request("GET", f"/manifests/{name}", headers={"Accept": f"{MANIFEST}, {INDEX}"}).content
         digest = f"sha256:{hashlib.sha256(body).hexdigest()}"
         if name.startswith("sha256:") and digest != name:
             raise ChecksumMismatch(f"The registry's manifest has the digest {digest}, not {name}", source=self._url)
@@ -88,7 +93,7 @@ class RegistryClient:
     def has(self, kind: str, name: str) -> str:
         """The digest of a blob or manifest (`blobs`, `manifests`) that the repository has; empty where it has none."""
         try:
-            headers = self._ask("HEAD", f"/{kind}/{name}", headers={"Accept": f"{MANIFEST}, {INDEX}"}).headers
+            headers = self._request("HEAD", f"/{kind}/{name}", headers={"Accept": f"{MANIFEST}, {INDEX}"}).headers
         except ObjectVanished:
             return ""
         return str(headers.get("docker-content-digest") or name)
@@ -139,7 +144,7 @@ class RegistryClient:
         Raises:
             SourceError: The registry refuses it; bytes with another digest, too.
         """
-        started = self._ask("POST", "/blobs/uploads/", data=b"")
+        started = self._request("POST", "/blobs/uploads/", data=b"")
         location = urljoin(started.url, started.headers.get("location", ""))
         # The login goes along, so the upload stays where the login belongs.
         if origin_of(location) != origin_of(self._base):
@@ -149,11 +154,11 @@ class RegistryClient:
         separator = "&" if urlsplit(location).query else "?"
         headers = {"Content-Type": "application/octet-stream"}
         data = content if len(content) else b""
-        self._ask("PUT", f"{location}{separator}{urlencode({'digest': digest})}", headers=headers, data=data)
+        self._request("PUT", f"{location}{separator}{urlencode({'digest': digest})}", headers=headers, data=data)
 
     def push_manifest(self, name: str, body: bytes, media_type: str = MANIFEST) -> Headers:
         """Store a manifest under a tag or digest, and return the response's headers."""
-        headers: Headers = self._ask(
+        headers: Headers = self._request(
             "PUT", f"/manifests/{name}", headers={"Content-Type": media_type}, data=body
         ).headers
         return headers
@@ -169,17 +174,19 @@ class RegistryClient:
             error.message = f"{error.message} ({code})"
         return error
 
-    def _ask(self, method: str, place: str, *, headers: Headers | None = None, data: Any = None) -> Any:
+    def _request(self, method: str, place: str, *, headers: Headers | None = None, data: Any = None) -> Any:
         url = place if "://" in place else self._base + place
         try:
-            answer = self._requests.do_request(url, method, data=data, headers=dict(headers or {}))
+            received = self._requests.do_request(url, method, data=data, headers=dict(headers or {}))
         except SourceError as error:
             error.source = error.source or self._url
             raise
-        response = Response(answer.status_code, {k.lower(): v for k, v in answer.headers.items()}, url, answer.content)
+        response = Response(
+            received.status_code, {k.lower(): v for k, v in received.headers.items()}, url, received.content
+        )
         if not response.is_success:
             raise self.refusal(response, "")
-        return answer
+        return received
 
 
 def _error_code(body: bytes | bytearray) -> str:

@@ -51,9 +51,10 @@ class RegistryLogin(TokenAuth):  # type: ignore[misc] # oras ships no types
         settings: Its name and password, or its token, win over stored logins.
         url: Of the source, for messages.
         secure: Whether the registry is asked over TLS: then its token server must be, too.
+        looks_up: Whether stored logins may be used.
     """
 
-    def __init__(self, registry: str, settings: OciSettings, *, url: str, secure: bool) -> None:
+    def __init__(self, registry: str, settings: OciSettings, *, url: str, secure: bool, looks_up: bool = True) -> None:
         super().__init__()
         self._url, self._secure = url, secure
         self.session = Session()
@@ -65,8 +66,10 @@ class RegistryLogin(TokenAuth):  # type: ignore[misc] # oras ships no types
         if settings.username:
             self.set_basic_auth(settings.username, settings.password)
             self.who = f"{settings.username!r} of the options"
-        elif not settings.token:
+        elif not settings.token and looks_up:
             self._look_up(registry)
+        elif not settings.token:
+            self.who = "nobody (stored logins are not sent without TLS because a spec says so)"
         self.is_anonymous = self.token is None and not hasattr(self, "_basic_auth")
 
     def get_auth_header(self) -> dict[str, str]:
@@ -98,12 +101,12 @@ class RegistryLogin(TokenAuth):  # type: ignore[misc] # oras ships no types
             return
         if self._is_fixed or not challenge.lower().startswith("bearer"):
             raise self.denied()
-        asked = parse_auth_header(challenge)
-        self._require_realm(asked.realm or "")
+        parameters = parse_auth_header(challenge)
+        self._require_realm(parameters.realm or "")
         try:
-            token = self.request_token(asked) if basic else self.request_anonymous_token(asked)
+            token = self.request_token(parameters) if basic else self.request_anonymous_token(parameters)
         except (ValueError, TypeError, AttributeError) as error:
-            message = f"{urlsplit(asked.realm).netloc} doesn't answer like a token server of registries"
+            message = f"{urlsplit(parameters.realm).netloc} doesn't answer like a token server of registries"
             raise SourceError(message, source=self._url) from error
         if not isinstance(token, str) or not token:
             raise self.denied()
@@ -129,19 +132,19 @@ class RegistryLogin(TokenAuth):  # type: ignore[misc] # oras ships no types
             try:
                 stored = json.loads(file.read_bytes())
                 self._auth_config = {key: stored.get(key) or {} for key in ("auths", "credHelpers", "credsStore")}
-                found = call_with_timeout(partial(self._load_auth, registry), HELPER_SECONDS)
+                has_login = call_with_timeout(partial(self._load_auth, registry), HELPER_SECONDS)
             except (OSError, ValueError, KeyError, TypeError, AttributeError, TimeoutError) as error:
                 # Not the error's text, which may quote a credential.
                 message = f"The stored logins in {file} can't be used ({type(error).__name__})"
                 raise UsageError(message, hint="Log in again, or remove the file.", source=self._url) from None
-            if found:
+            if has_login:
                 self.who = f"the login in {file}"
                 remember(self._basic_auth)
                 with suppress(ValueError):
                     remember(b64decode(self._basic_auth).decode().partition(":")[2])
                 return
-        looked = ", ".join(map(str, files)) or "no file with logins exists"
-        self.who = f"nobody (looked for {registry} in: {looked})"
+        places = ", ".join(map(str, files)) or "no file with logins exists"
+        self.who = f"nobody (looked for {registry} in: {places})"
 
 
 class Transport(BaseAdapter):
@@ -153,27 +156,29 @@ class Transport(BaseAdapter):
 
     def send(self, request: PreparedRequest, **_: Any) -> Response:  # type: ignore[override]
         """Send a request, and return its last response; an upload is read as it is sent."""
-        sent: Any = request.body
-        is_upload = hasattr(sent, "rewind")
+        body: Any = request.body
+        is_upload = hasattr(body, "rewind")
         headers = {name: str(value) for name, value in request.headers.items() if name.lower() not in _SET_BY_CLIENT}
-        answer = fetch(
+        received = fetch(
             Request(
                 str(request.url),
                 headers,
                 replace(self._client, idle=UPLOAD_IDLE) if is_upload else self._client,
                 str(request.method),
-                sent.encode() if isinstance(sent, str) else None if is_upload else sent,
-                sent if is_upload else None,
+                body.encode() if isinstance(body, str) else None if is_upload else body,
+                body if is_upload else None,
                 limit=LARGEST_ANSWER,
                 timeout=None if is_upload else PAGE_SECONDS,
             )
         )
         response = Response()
         # A redirect that this package's client does not follow is followed by nobody.
-        response.status_code, response.url = answer.status, answer.url
-        kept = {name: value for name, value in answer.headers.items() if name != "location" or answer.is_success}
-        response.headers = CaseInsensitiveDict(kept)
-        response.raw, response.request = io.BytesIO(answer.body), request
+        response.status_code, response.url = received.status, received.url
+        response_headers = {
+            name: value for name, value in received.headers.items() if name != "location" or received.is_success
+        }
+        response.headers = CaseInsensitiveDict(response_headers)
+        response.raw, response.request = io.BytesIO(received.body), request
         return response
 
     def close(self) -> None:

@@ -29,21 +29,24 @@ class TarMember:
     """Why it can't be read; empty for a file."""
 
 
-def tar_members(read: ReadRange, size: int, source: str) -> Iterator[TarMember]:
+def tar_members(read: ReadRange, size: int, most: int, source: str) -> Iterator[TarMember]:
     """The files of a tar layer that is not compressed; folders are left out.
 
     Args:
         read: Reads a range of the layer.
         size: Bytes of the layer.
+        most: Files and folders that it may have.
         source: For errors.
 
     Raises:
-        SourceError: It is no tar archive, or ends in the middle.
+        SourceError: It is no tar archive, ends in the middle, or has too many files and folders.
     """
     window = _Window(read, size)
     try:
         with tarfile.open(fileobj=window, mode="r:") as archive:  # type: ignore[call-overload]
-            for member in archive:
+            for number, member in enumerate(archive, 1):
+                if number > most:
+                    raise tarfile.ReadError(f"it has more files and folders than {most:,}")
                 if not member.isdir():
                     yield _described(member, size)
             # The library takes a damaged header for the end.
