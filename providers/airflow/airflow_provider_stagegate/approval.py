@@ -56,12 +56,20 @@ class StagegateApprovalOperator(ApprovalOperator):
         **kwargs: Any,
     ) -> None:
         reason = Param("", type="string", title="Reason", description="Kept with the answer; a decline needs one.")
-        super().__init__(subject=subject, params={"reason": reason, **kwargs.pop("params", {})}, **kwargs)
+        fields = {"reason": reason, **kwargs.pop("params", {})}
+        super().__init__(subject=subject, params=fields, **kwargs)
         if self.APPROVE in (self.defaults or ()):
             raise ValueError("An approval is a person's: `defaults` may be Reject alone")
         self.version = version
         self.to = to
         self.stagegate_conn_id = stagegate_conn_id
+        self._fields = tuple(fields)
+
+    @property
+    def serialized_params(self) -> dict[str, dict[str, Any]]:
+        """The fields of the form: without the DAG's parameters, which Airflow adds to a task's in a run."""
+        fields = super().serialized_params
+        return {name: fields[name] for name in self._fields}
 
     def execute(self, context: Context) -> Any:
         """Ask the gate, and people when only an approval is missing."""
