@@ -72,6 +72,13 @@ class Delivery:
         run = subprocess.run([stagegate(), *arguments, *places, "--json"], capture_output=True, check=False)
         return json.loads(run.stdout)
 
+    def promote_to_pilot(self) -> dict[str, Any]:
+        """Stage, and promote to the pilot; returns the version."""
+        version: dict[str, Any] = self.command("stage", str(self.spec))
+        self.command("check", "tiny", "--gate", "pilot")
+        self.command("promote", "tiny", "--to", "pilot")
+        return version
+
     def leases(self) -> list[dict[str, Any]]:
         """The live leases of the cache; none while there is no cache."""
         held = self.command("ls", "--held")

@@ -54,8 +54,7 @@ def test_wrong_spec_fails_without_retry(delivery: Delivery, run_dag: RunDag) -> 
 
 
 def test_answer_lets_a_waiting_promotion_go_on(delivery: Delivery, run_dag: RunDag) -> None:
-    digest = delivery.command("stage", str(delivery.spec))["digest"]
-    assert run_dag("jobs", "promoting", to="pilot").states == {"promote": "success"}
+    digest = delivery.promote_to_pilot()["digest"]
     answers: list[object] = []
 
     def answer() -> None:
@@ -75,35 +74,51 @@ def test_answer_lets_a_waiting_promotion_go_on(delivery: Delivery, run_dag: RunD
     assert delivery.command("ready", "tiny@production")["digest"] == digest
 
 
-def test_declined_version_fails_without_retry(delivery: Delivery, run_dag: RunDag) -> None:
-    delivery.command("stage", str(delivery.spec))
+def test_declined_version_fails_without_retry(
+    delivery: Delivery, run_dag: RunDag, capfd: pytest.CaptureFixture[str]
+) -> None:
+    delivery.promote_to_pilot()
     delivery.command("check", "tiny", "--gate", "production")
-    delivery.command("approve", "tiny", "--to", "production", "--decline", "--reason", "no", identity=APPROVER)
+    delivery.command(
+        "approve", "tiny", "--to", "production", "--decline", "--reason", "too few days", identity=APPROVER
+    )
     finished = run_dag("jobs", "checking", gate="production")
     assert (finished.states, finished.tasks["check"].try_number) == ({"check": "failed"}, 1)
+    assert "too few days" in capfd.readouterr().out
 
 
 def test_unanswered_request_fails_when_time_is_over(
     delivery: Delivery, run_dag: RunDag, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    delivery.command("stage", str(delivery.spec))
+    delivery.promote_to_pilot()
     finished = run_dag("jobs", "impatient")
     assert (finished.states, finished.tasks["promote"].try_number) == ({"promote": "failed"}, 1)
     assert "It is the turn of infra (platform@example.org) for approval" in capfd.readouterr().out
 
 
 def test_check_leaves_an_approval_to_the_next_task(delivery: Delivery, run_dag: RunDag) -> None:
-    delivery.command("stage", str(delivery.spec))
-    delivery.command("check", "tiny", "--gate", "pilot")
-    delivery.command("promote", "tiny", "--to", "pilot")
+    delivery.promote_to_pilot()
     finished = run_dag("jobs", "checking", gate="production")
     assert finished.states == {"check": "success"}
     assert finished.result("check")["outcome"] == "waiting"
 
 
 def test_ready_version_is_handed_on_with_its_path(delivery: Delivery, run_dag: RunDag) -> None:
-    staged = delivery.command("stage", str(delivery.spec))
-    delivery.command("check", "tiny", "--gate", "pilot")
-    delivery.command("promote", "tiny", "--to", "pilot")
+    staged = delivery.promote_to_pilot()
     assert run_dag("jobs", "requiring").result("ready")["path"] == staged["path"]
     assert run_dag("jobs", "requiring", version="tiny@production").states == {"ready": "failed"}
+
+
+def test_staging_on_schedule_by_its_example(delivery: Delivery, run_dag: RunDag) -> None:
+    finished = run_dag("stage_on_schedule", "dag", spec=str(delivery.spec))
+    assert finished.result("stage")["files"] == 3
+
+
+def test_pilot_to_production_by_its_example(delivery: Delivery, run_dag: RunDag) -> None:
+    """The approval was given by the command line before, so that nobody is asked in Airflow."""
+    delivery.promote_to_pilot()
+    delivery.command("check", "tiny", "--gate", "production")
+    delivery.command("approve", "tiny", "--to", "production", identity=APPROVER)
+    finished = run_dag("pilot_to_production", "dag", spec=str(delivery.spec))
+    assert finished.states == dict.fromkeys(("stage", "pilot", "approval", "production"), "success")
+    assert digest_of_last_event() == finished.result("production")["digest"]

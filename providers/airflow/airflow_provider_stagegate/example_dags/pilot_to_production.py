@@ -18,7 +18,7 @@ with DAG(
     params={"spec": "/etc/stagegate/nycflights.yaml"},
     default_args={"retries": 3},
     tags=["stagegate"],
-):
+) as dag:
     stage = StagegateStageOperator(task_id="stage", source="{{ params.spec }}", deferrable=True)
     version = stage.output["version"]
     pilot = StagegatePromoteOperator(task_id="pilot", version=version, to="pilot", deferrable=True)

@@ -18,7 +18,7 @@ with DAG(
     max_active_runs=1,
     params={"spec": "/etc/stagegate/nycflights.yaml"},
     tags=["stagegate"],
-):
+) as dag:
     StagegateStageOperator(
         task_id="stage",
         source="{{ params.spec }}",
