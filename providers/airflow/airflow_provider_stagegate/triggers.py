@@ -18,6 +18,9 @@ from airflow_provider_stagegate.command import ExitCode, Result
 from airflow_provider_stagegate.hook import StagegateHook
 from airflow_provider_stagegate.wording import SHOWN
 
+SETTLE_SECONDS = 8.0
+"""Seconds between a trigger's start and its event, at least. Airflow 3.3 fails a task that goes on before its executor
+has told that the task was deferred (apache/airflow#67287), and its workers may notice that five seconds late."""
 _SPREAD = 0.2
 """Share by which the pauses between two looks differ, so that many tasks don't ask the catalog at once."""
 
@@ -48,7 +51,9 @@ class CommandTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Run the command."""
+        started = time.monotonic()
         result = await StagegateHook(self.stagegate_conn_id).arun(*self.arguments, log=self.log.info)
+        await _settle(started)
         yield event_of(result, self.step, self.state)
 
 
@@ -91,12 +96,14 @@ class ApprovalTrigger(BaseTrigger):
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
         """Look at the dataset's status until the request is answered. A look that fails is repeated."""
+        started = time.monotonic()
         hook = StagegateHook(self.stagegate_conn_id)
         dataset, _, digest = self.version.partition("@")
         while True:
             result = await hook.arun("status", dataset, "--json", log=lambda _: None)
             if isinstance(result.document, list):
                 if not _is_waiting(result.document, digest, self.target):
+                    await _settle(started)
                     yield event_of(Result(ExitCode.PASS), self.step, self.state)
                     return
             else:
@@ -107,6 +114,11 @@ class ApprovalTrigger(BaseTrigger):
                 return
             pause = self.poke_interval * random.uniform(1 - _SPREAD, 1 + _SPREAD)  # noqa: S311
             await asyncio.sleep(min(pause, left))
+
+
+async def _settle(started: float) -> None:
+    """Wait until Airflow has noticed the deferral, given when the trigger started."""
+    await asyncio.sleep(max(0.0, started + SETTLE_SECONDS - time.monotonic()))
 
 
 def _is_waiting(statuses: Sequence[Mapping[str, Any]], digest: str, target: str) -> bool:

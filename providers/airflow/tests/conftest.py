@@ -104,6 +104,12 @@ def delivery(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Delivery:
     return delivery
 
 
+@pytest.fixture(autouse=True)
+def _prompt_triggers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`DAG.test` has no executor that a trigger has to wait for."""
+    monkeypatch.setattr("airflow_provider_stagegate.triggers.SETTLE_SECONDS", 0.0)
+
+
 @pytest.fixture(scope="session")
 def airflow_database() -> None:
     """Airflow's database, and links to all DAGs in its folder."""

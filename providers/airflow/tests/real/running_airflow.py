@@ -66,9 +66,6 @@ class RunningAirflow:
             "DAG_PROCESSOR__REFRESH_INTERVAL": "5",
             "CORE__DEFAULT_TASK_RETRY_DELAY": "1",
             "USAGE_DATA_COLLECTION__ENABLED": "False",
-            # A worker says sooner that its task has paused. Airflow fails a task that goes on before its executor has
-            # heard of the pause: github.com/apache/airflow/issues/72716.
-            "WORKERS__MIN_HEARTBEAT_INTERVAL": "1",
             # A part that was killed is noticed in seconds instead of minutes.
             "SCHEDULER__JOB_HEARTBEAT_SEC": "2",
             "SCHEDULER__TASK_INSTANCE_HEARTBEAT_SEC": "3",

@@ -16,7 +16,7 @@ from tests.real.running_airflow import ENDED, RunningAirflow, wait_for
 from tests.real.slow_server import slow_server
 
 FILES = 20
-PAUSE_SECONDS = 3
+PAUSE_SECONDS = 6
 RUN_SECONDS = 120
 """How long a run of a few tasks may take on a busy machine."""
 
