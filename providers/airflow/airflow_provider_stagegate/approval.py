@@ -6,9 +6,10 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import AirflowFailException
+from airflow.providers.common.compat.sdk import AirflowFailException, TaskDeferred
 from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.sdk import Param
+from airflow.sdk import exceptions as sdk_exceptions
 
 from airflow_provider_stagegate.command import ExitCode
 from airflow_provider_stagegate.hook import StagegateHook
@@ -17,6 +18,11 @@ from airflow_provider_stagegate.wording import SHOWN, legible, report_lines, tur
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+# Airflow before 3.3 defers a task that asks.
+_PAUSES: tuple[type[Any], ...] = (TaskDeferred, getattr(sdk_exceptions, "TaskAwaitingInput", TaskDeferred))
+
+LONGEST_REASON = 2_000
+"""Characters of a reason that are kept."""
 _REASON = "reason"
 """The form's one field."""
 _ANONYMOUS = "anonymous"
@@ -96,16 +102,19 @@ class StagegateApprovalOperator(ApprovalOperator):
             return None
         self.subject = self.subject or f"Promote {report['dataset']} to {report['target']}?"
         self.body = "\n\n".join(filter(None, (self.body, *_request_lines(report))))
-        return super().execute(context)
+        try:
+            return super().execute(context)
+        except _PAUSES as pause:
+            # What people are asked about comes back with their answer. Users may edit XComs, but not this.
+            pause.kwargs = {**(pause.kwargs or {}), "version": self.version}
+            raise
 
-    def execute_complete(self, context: Context, event: dict[str, Any]) -> Any:
+    def execute_complete(self, context: Context, event: dict[str, Any], version: str = "") -> Any:
         """Record the answer, and go on, stop what follows, or ask again."""
         if "error" in event:
             return super().execute_complete(context, event)
-        # What a person was asked about, not what the template means by now.
-        self.version = context["ti"].xcom_pull(
-            task_ids=self.task_id, key="version", map_indexes=context["ti"].map_index
-        )
+        # Not what the template means by now.
+        self.version = version
         user = event["responded_by_user"]
         if user and (problem := self._record(context, user["name"], event)):
             self.log.warning("The answer of %s doesn't count, so it is asked again: %s", legible(user["name"]), problem)
@@ -121,10 +130,11 @@ class StagegateApprovalOperator(ApprovalOperator):
         """
         if name.strip().casefold() == _ANONYMOUS:
             raise AirflowFailException("Airflow doesn't know who answered: let people log in by their names")
-        if name == getattr(context["dag_run"], "triggering_user_name", None):
+        triggered_by = getattr(context["dag_run"], "triggering_user_name", None) or ""
+        if name.casefold() == triggered_by.casefold():
             return "whoever triggered the run can't answer"
         is_declined = event["chosen_options"] != [self.APPROVE]
-        reason = str((event["params_input"] or {}).get(_REASON) or "").strip()
+        reason = legible((event["params_input"] or {}).get(_REASON) or "")[:LONGEST_REASON]
         if is_declined:
             reason = reason or "declined in Airflow, without a reason"
         # As one word, so that a name or reason which begins with a hyphen is no flag.
