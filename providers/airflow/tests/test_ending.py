@@ -8,11 +8,14 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from airflow.providers.common.compat.sdk import AirflowException
 
 from airflow_provider_stagegate.command import Command, ExitCode, child_environment, follow, guarded
+from airflow_provider_stagegate.operators import StagegateStageOperator
 from tests.conftest import Delivery, stagegate
 from tests.endless import wait_until
 
@@ -60,6 +63,24 @@ def test_cancelled_trigger_ends_its_command(endless: Delivery) -> None:
 
     assert asyncio.run(cancel()) < ENDED_WITHIN
     assert processes_with(spec) == []
+    assert endless.leases() == []
+
+
+def test_killed_task_ends_the_command_of_its_worker(endless: Delivery) -> None:
+    operator = StagegateStageOperator(task_id="stage", source=str(endless.spec), deferrable=False)
+    stopped: list[float] = []
+
+    def kill() -> None:
+        wait_until(endless.leases)
+        operator.on_kill()
+        stopped.append(time.monotonic())
+
+    with ThreadPoolExecutor() as pool:
+        killing = pool.submit(kill)
+        with pytest.raises(AirflowException, match=r"stage .* ended with 143"):
+            operator.execute({})
+        killing.result()
+    assert time.monotonic() - stopped[0] < ENDED_WITHIN
     assert endless.leases() == []
 
 
