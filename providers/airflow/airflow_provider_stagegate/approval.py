@@ -17,6 +17,8 @@ from airflow_provider_stagegate.wording import SHOWN, legible, report_lines, tur
 if TYPE_CHECKING:
     from airflow.sdk import Context
 
+_REASON = "reason"
+"""The form's one field."""
 _ANONYMOUS = "anonymous"
 """The name of everybody where Airflow has no users of its own."""
 _MARKED = re.compile(r"([!-/:-@\[-`{-~])")
@@ -37,7 +39,8 @@ class StagegateApprovalOperator(ApprovalOperator):
         version: `nycflights@sha256:…`, as the tasks before return it, or as `StagegateCheckOperator` takes it.
         to: The target that the version is to go to.
         stagegate_conn_id: The connection's id.
-        kwargs: Those of `ApprovalOperator`, such as `assigned_users`, `response_timeout` and `fail_on_reject`.
+        kwargs: Those of `ApprovalOperator` except `params`, such as `assigned_users`, `response_timeout` and
+            `fail_on_reject`. The form has a field for the reason alone.
 
     Raises:
         ValueError: The default answer is to approve. Nobody would have given it.
@@ -56,12 +59,19 @@ class StagegateApprovalOperator(ApprovalOperator):
         **kwargs: Any,
     ) -> None:
         reason = Param("", type="string", title="Reason", description="Kept with the answer; a decline needs one.")
-        super().__init__(subject=subject, params={"reason": reason, **kwargs.pop("params", {})}, **kwargs)
+        # Airflow hands the DAG's parameters to each task, and the form would ask for them, too.
+        kwargs.pop("params", None)
+        super().__init__(subject=subject, params={_REASON: reason}, **kwargs)
         if self.APPROVE in (self.defaults or ()):
             raise ValueError("An approval is a person's: `defaults` may be Reject alone")
         self.version = version
         self.to = to
         self.stagegate_conn_id = stagegate_conn_id
+
+    @property
+    def serialized_params(self) -> dict[str, dict[str, Any]]:
+        """The fields of the form: without the DAG's parameters, which Airflow adds to the task's in a run."""
+        return {_REASON: super().serialized_params[_REASON]}
 
     def execute(self, context: Context) -> Any:
         """Ask the gate, and people when only an approval is missing."""
@@ -114,7 +124,7 @@ class StagegateApprovalOperator(ApprovalOperator):
         if name == getattr(context["dag_run"], "triggering_user_name", None):
             return "whoever triggered the run can't answer"
         is_declined = event["chosen_options"] != [self.APPROVE]
-        reason = str((event["params_input"] or {}).get("reason") or "").strip()
+        reason = str((event["params_input"] or {}).get(_REASON) or "").strip()
         if is_declined:
             reason = reason or "declined in Airflow, without a reason"
         # As one word, so that a name or reason which begins with a hyphen is no flag.

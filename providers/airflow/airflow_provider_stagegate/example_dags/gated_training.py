@@ -14,7 +14,7 @@ from airflow_provider_stagegate.assets import create_asset
 
 production = create_asset(dataset="nycflights", target="production")
 
-with DAG("gated_training", schedule=[production], catchup=False, tags=["stagegate"]):
+with DAG("gated_training", schedule=[production], catchup=False, tags=["stagegate"]) as dag:
 
     @task
     def promoted_version(triggering_asset_events: Any = None) -> str:
