@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperator, conf
 from airflow.sdk import Asset
 
-from airflow_provider_stagegate.command import ExitCode, Result
+from airflow_provider_stagegate.command import ExitCode, Result, positional
 from airflow_provider_stagegate.hook import StagegateHook
 from airflow_provider_stagegate.triggers import ApprovalTrigger, CommandTrigger, result_of
 from airflow_provider_stagegate.wording import failed_lines, legible, report_lines, turn_lines
@@ -74,8 +74,10 @@ class StagegateOperator(BaseOperator):
         if self._hook:
             self._hook.stop()
 
-    def finish(self, context: Context, document: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    def finish(self, context: Context, document: Any, names: Sequence[str]) -> dict[str, Any]:
         """Put the digest into the events of the task's assets; returns the task's result."""
+        if not isinstance(document, dict) or "digest" not in document:
+            raise AirflowFailException("The command printed no version: is the connection's command `stagegate`?")
         version = f"{document['dataset']}@{document['digest']}"
         self.log.info("%s", version)
         for outlet in self.outlets:
@@ -103,16 +105,17 @@ class StagegateStageOperator(StagegateOperator):
 
     def execute(self, context: Context) -> Any:
         """Stage."""
-        volume = ["--volume", self.volume] if self.volume else []
-        return self.run_command(context, ["stage", self.source, *volume, "--json", "--progress=json"], "after_stage")
+        volume = [f"--volume={self.volume}"] if self.volume else []
+        arguments = ["stage", positional(self.source), *volume, "--json", "--progress=json"]
+        return self.run_command(context, arguments, "after_stage")
 
     def after_stage(self, context: Context, result: Result) -> dict[str, Any]:
         """Log what failed, and return the version."""
-        document = result.document if isinstance(result.document, dict) else {}
-        for line in failed_lines(document.get("failed") or []):
-            self.log.warning("%s", line)
+        if isinstance(result.document, dict):
+            for line in failed_lines(result.document.get("failed") or []):
+                self.log.warning("%s", line)
         result.require(f"stage {self.source}")
-        return self.finish(context, document, _STAGED)
+        return self.finish(context, result.document, _STAGED)
 
 
 class StagegateGateOperator(StagegateOperator):
@@ -148,7 +151,7 @@ class StagegateGateOperator(StagegateOperator):
 
     def check(self, context: Context, version: str, **state: Any) -> Any:
         """Ask the gate about a version."""
-        arguments = ["check", version, "--gate", self.target(), "--json", "--progress=json"]
+        arguments = ["check", positional(version), f"--gate={self.target()}", "--json", "--progress=json"]
         return self.run_command(context, arguments, "after_check", **state)
 
     def after_check(self, context: Context, result: Result, deadline: float | None = None) -> Any:
@@ -265,7 +268,7 @@ class StagegatePromoteOperator(StagegateGateOperator):
         """Promote what was accepted."""
         version = f"{report['dataset']}@{report['digest']}"
         reinstate = ["--reinstate"] if self.reinstate else []
-        arguments = ["promote", version, "--to", self.to, *reinstate, "--json"]
+        arguments = ["promote", version, f"--to={self.to}", *reinstate, "--json"]
         return self.run_command(context, arguments, "after_promote", version=version)
 
     def after_promote(self, context: Context, result: Result, version: str) -> dict[str, Any]:
@@ -294,7 +297,7 @@ class StagegateRequireReadyOperator(StagegateOperator):
     def execute(self, context: Context) -> Any:
         """Look whether it is ready."""
         wait = ["--wait", "--timeout", f"{max(1, round(self.wait.total_seconds()))}s"] if self.wait else []
-        return self.run_command(context, ["ready", self.version, *wait, "--json"], "after_ready")
+        return self.run_command(context, ["ready", positional(self.version), *wait, "--json"], "after_ready")
 
     def after_ready(self, context: Context, result: Result) -> dict[str, Any]:
         """Return where the version lies."""
