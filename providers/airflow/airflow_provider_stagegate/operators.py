@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperator, conf
+from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException, BaseOperator, conf
 from airflow.sdk import Asset
 
 from airflow_provider_stagegate.command import ExitCode, Result, positional
@@ -94,14 +94,16 @@ class StagegateStageOperator(StagegateOperator):
     Args:
         source: A spec's absolute path or URL, or `nycflights@production`, or `nycflights@sha256:…`.
         volume: The folder of the node's volume to use; empty for the command's own choice.
+        skip_unchanged: Skip the task, and what follows, when the delivery is no new version: no asset event comes then.
     """
 
     template_fields: Sequence[str] = ("source", "volume", "stagegate_conn_id")
 
-    def __init__(self, *, source: str, volume: str = "", **kwargs: Any) -> None:
+    def __init__(self, *, source: str, volume: str = "", skip_unchanged: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.source = source
         self.volume = volume
+        self.skip_unchanged = skip_unchanged
 
     def execute(self, context: Context) -> Any:
         """Stage."""
@@ -115,7 +117,10 @@ class StagegateStageOperator(StagegateOperator):
             for line in failed_lines(result.document.get("failed") or []):
                 self.log.warning("%s", line)
         result.require(f"stage {self.source}")
-        return self.finish(context, result.document, _STAGED)
+        staged = self.finish(context, result.document, _STAGED)
+        if self.skip_unchanged and not staged["new"]:
+            raise AirflowSkipException(f"{staged['version']} is no new version")
+        return staged
 
 
 class StagegateGateOperator(StagegateOperator):
@@ -247,14 +252,17 @@ class StagegatePromoteOperator(StagegateGateOperator):
     Args:
         to: The target.
         reinstate: Let a version in again that was withdrawn.
+        skip_unchanged: Skip the task, and what follows, when the target names the version already: no asset event comes
+            then.
     """
 
     template_fields: Sequence[str] = ("version", "to", "stagegate_conn_id")
 
-    def __init__(self, *, to: str, reinstate: bool = False, **kwargs: Any) -> None:
+    def __init__(self, *, to: str, reinstate: bool = False, skip_unchanged: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.to = to
         self.reinstate = reinstate
+        self.skip_unchanged = skip_unchanged
 
     def execute(self, context: Context) -> Any:
         """Check and promote."""
@@ -274,7 +282,10 @@ class StagegatePromoteOperator(StagegateGateOperator):
     def after_promote(self, context: Context, result: Result, version: str) -> dict[str, Any]:
         """Return the move."""
         result.require(f"promote {version} --to {self.to}")
-        return self.finish(context, result.document, (*_VERSION, "ref", "previous"))
+        moved = self.finish(context, result.document, (*_VERSION, "ref", "previous"))
+        if self.skip_unchanged and moved["previous"] == moved["digest"]:
+            raise AirflowSkipException(f"{self.to} names {moved['version']} already")
+        return moved
 
 
 class StagegateRequireReadyOperator(StagegateOperator):
