@@ -11,7 +11,7 @@ from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.sdk import Param
 from airflow.sdk import exceptions as sdk_exceptions
 
-from airflow_provider_stagegate.command import ExitCode
+from airflow_provider_stagegate.command import ExitCode, positional
 from airflow_provider_stagegate.hook import StagegateHook
 from airflow_provider_stagegate.wording import SHOWN, legible, report_lines, turn_lines
 
@@ -82,7 +82,7 @@ class StagegateApprovalOperator(ApprovalOperator):
     def execute(self, context: Context) -> Any:
         """Ask the gate, and people when only an approval is missing."""
         hook = StagegateHook(self.stagegate_conn_id)
-        result = hook.run("check", self.version, "--gate", self.to, "--json", log=self.log.info)
+        result = hook.run("check", positional(self.version), f"--gate={self.to}", "--json", log=self.log.info)
         report = result.document
         if not (isinstance(report, dict) and report.get("outcome")):
             result.require(f"check {self.version} --gate {self.to}")

@@ -131,6 +131,17 @@ def child_environment(environment: Mapping[str, str], added: Mapping[str, str]) 
     return {**inherited, **added}
 
 
+def positional(value: str) -> str:
+    """A value that the command can't take for an option. Whoever triggers a run may choose the values of templates.
+
+    Raises:
+        AirflowFailException: It begins with a hyphen.
+    """
+    if value.startswith("-"):
+        raise AirflowFailException(legible(f"{value!r} names neither a spec nor a version"))
+    return value
+
+
 def guarded(words: Sequence[str], stop: Sequence[str] = ()) -> list[str]:
     """The command line of a guard that runs a command and ends it when this process ends."""
     return [sys.executable, "-I", "-S", str(_GUARD), str(os.getpid()), json.dumps(list(stop)), *words]

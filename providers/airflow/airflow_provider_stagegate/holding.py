@@ -12,7 +12,7 @@ from pathlib import Path
 
 from airflow.providers.common.compat.sdk import AirflowException
 
-from airflow_provider_stagegate.command import Command, ExitCode, Log, guarded
+from airflow_provider_stagegate.command import Command, ExitCode, Log, guarded, positional
 from airflow_provider_stagegate.hook import StagegateHook
 from airflow_provider_stagegate.wording import legible
 
@@ -53,7 +53,7 @@ def hold_ready(hook: StagegateHook, version: str, log: Log) -> Iterator[HeldVers
         AirflowFailException: It isn't ready, and a retry would find the same; the message says why.
         AirflowException: It isn't ready now, or could not be fetched.
     """
-    ready = hook.run("ready", version, "--json", log=lambda _: None)
+    ready = hook.run("ready", positional(version), "--json", log=lambda _: None)
     if ready.code == ExitCode.REFUSED:
         hook.run("stage", version, "--json", "--progress=json", log=log).require(f"stage {version}")
         ready = hook.run("ready", version, "--json", log=log)

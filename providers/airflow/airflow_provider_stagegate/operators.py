@@ -11,10 +11,10 @@ from collections.abc import Mapping, Sequence
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from airflow.providers.common.compat.sdk import AirflowFailException, BaseOperator, conf
+from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException, BaseOperator, conf
 from airflow.sdk import Asset
 
-from airflow_provider_stagegate.command import ExitCode, Result
+from airflow_provider_stagegate.command import ExitCode, Result, positional
 from airflow_provider_stagegate.hook import StagegateHook
 from airflow_provider_stagegate.triggers import ApprovalTrigger, CommandTrigger, result_of
 from airflow_provider_stagegate.wording import failed_lines, legible, report_lines, turn_lines
@@ -74,8 +74,10 @@ class StagegateOperator(BaseOperator):
         if self._hook:
             self._hook.stop()
 
-    def finish(self, context: Context, document: Mapping[str, Any], names: Sequence[str]) -> dict[str, Any]:
+    def finish(self, context: Context, document: Any, names: Sequence[str]) -> dict[str, Any]:
         """Put the digest into the events of the task's assets; returns the task's result."""
+        if not isinstance(document, dict) or "digest" not in document:
+            raise AirflowFailException("The command printed no version: is the connection's command `stagegate`?")
         version = f"{document['dataset']}@{document['digest']}"
         self.log.info("%s", version)
         for outlet in self.outlets:
@@ -92,27 +94,33 @@ class StagegateStageOperator(StagegateOperator):
     Args:
         source: A spec's absolute path or URL, or `nycflights@production`, or `nycflights@sha256:…`.
         volume: The folder of the node's volume to use; empty for the command's own choice.
+        skip_unchanged: Skip the task, and what follows, when the delivery is no new version: no asset event comes then.
     """
 
     template_fields: Sequence[str] = ("source", "volume", "stagegate_conn_id")
 
-    def __init__(self, *, source: str, volume: str = "", **kwargs: Any) -> None:
+    def __init__(self, *, source: str, volume: str = "", skip_unchanged: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.source = source
         self.volume = volume
+        self.skip_unchanged = skip_unchanged
 
     def execute(self, context: Context) -> Any:
         """Stage."""
-        volume = ["--volume", self.volume] if self.volume else []
-        return self.run_command(context, ["stage", self.source, *volume, "--json", "--progress=json"], "after_stage")
+        volume = [f"--volume={self.volume}"] if self.volume else []
+        arguments = ["stage", positional(self.source), *volume, "--json", "--progress=json"]
+        return self.run_command(context, arguments, "after_stage")
 
     def after_stage(self, context: Context, result: Result) -> dict[str, Any]:
         """Log what failed, and return the version."""
-        document = result.document if isinstance(result.document, dict) else {}
-        for line in failed_lines(document.get("failed") or []):
-            self.log.warning("%s", line)
+        if isinstance(result.document, dict):
+            for line in failed_lines(result.document.get("failed") or []):
+                self.log.warning("%s", line)
         result.require(f"stage {self.source}")
-        return self.finish(context, document, _STAGED)
+        staged = self.finish(context, result.document, _STAGED)
+        if self.skip_unchanged and not staged["new"]:
+            raise AirflowSkipException(f"{staged['version']} is no new version")
+        return staged
 
 
 class StagegateGateOperator(StagegateOperator):
@@ -148,7 +156,7 @@ class StagegateGateOperator(StagegateOperator):
 
     def check(self, context: Context, version: str, **state: Any) -> Any:
         """Ask the gate about a version."""
-        arguments = ["check", version, "--gate", self.target(), "--json", "--progress=json"]
+        arguments = ["check", positional(version), f"--gate={self.target()}", "--json", "--progress=json"]
         return self.run_command(context, arguments, "after_check", **state)
 
     def after_check(self, context: Context, result: Result, deadline: float | None = None) -> Any:
@@ -244,14 +252,17 @@ class StagegatePromoteOperator(StagegateGateOperator):
     Args:
         to: The target.
         reinstate: Let a version in again that was withdrawn.
+        skip_unchanged: Skip the task, and what follows, when the target names the version already: no asset event comes
+            then.
     """
 
     template_fields: Sequence[str] = ("version", "to", "stagegate_conn_id")
 
-    def __init__(self, *, to: str, reinstate: bool = False, **kwargs: Any) -> None:
+    def __init__(self, *, to: str, reinstate: bool = False, skip_unchanged: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.to = to
         self.reinstate = reinstate
+        self.skip_unchanged = skip_unchanged
 
     def execute(self, context: Context) -> Any:
         """Check and promote."""
@@ -265,13 +276,16 @@ class StagegatePromoteOperator(StagegateGateOperator):
         """Promote what was accepted."""
         version = f"{report['dataset']}@{report['digest']}"
         reinstate = ["--reinstate"] if self.reinstate else []
-        arguments = ["promote", version, "--to", self.to, *reinstate, "--json"]
+        arguments = ["promote", version, f"--to={self.to}", *reinstate, "--json"]
         return self.run_command(context, arguments, "after_promote", version=version)
 
     def after_promote(self, context: Context, result: Result, version: str) -> dict[str, Any]:
         """Return the move."""
         result.require(f"promote {version} --to {self.to}")
-        return self.finish(context, result.document, (*_VERSION, "ref", "previous"))
+        moved = self.finish(context, result.document, (*_VERSION, "ref", "previous"))
+        if self.skip_unchanged and moved["previous"] == moved["digest"]:
+            raise AirflowSkipException(f"{self.to} names {moved['version']} already")
+        return moved
 
 
 class StagegateRequireReadyOperator(StagegateOperator):
@@ -294,7 +308,7 @@ class StagegateRequireReadyOperator(StagegateOperator):
     def execute(self, context: Context) -> Any:
         """Look whether it is ready."""
         wait = ["--wait", "--timeout", f"{max(1, round(self.wait.total_seconds()))}s"] if self.wait else []
-        return self.run_command(context, ["ready", self.version, *wait, "--json"], "after_ready")
+        return self.run_command(context, ["ready", positional(self.version), *wait, "--json"], "after_ready")
 
     def after_ready(self, context: Context, result: Result) -> dict[str, Any]:
         """Return where the version lies."""

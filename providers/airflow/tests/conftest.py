@@ -9,12 +9,14 @@ import runpy
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
+from tests.endless import endless_source
 
 if TYPE_CHECKING:
     from airflow.models.dagrun import DagRun
@@ -108,6 +110,14 @@ def delivery(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Delivery:
 def _prompt_triggers(monkeypatch: pytest.MonkeyPatch) -> None:
     """`DAG.test` has no executor that a trigger has to wait for."""
     monkeypatch.setattr("airflow_provider_stagegate.triggers.SETTLE_SECONDS", 0.0)
+
+
+@pytest.fixture
+def endless(delivery: Delivery) -> Iterator[Delivery]:
+    """A delivery whose only object never ends."""
+    with endless_source() as source:
+        delivery.spec.write_text(SPEC.format(source=source))
+        yield delivery
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,12 @@ from airflow.sdk import Connection
 
 from airflow_provider_stagegate.command import KEPT_MESSAGES, Command, Result, child_environment, follow
 from airflow_provider_stagegate.hook import StagegateHook, command_of
+from airflow_provider_stagegate.operators import (
+    StagegateCheckOperator,
+    StagegatePromoteOperator,
+    StagegateRequireReadyOperator,
+    StagegateStageOperator,
+)
 from airflow_provider_stagegate.triggers import event_of, result_of
 from airflow_provider_stagegate.wording import SHOWN, report_lines
 from tests.conftest import Delivery
@@ -112,6 +118,18 @@ def test_progress_is_logged_for_people(tmp_path: Path) -> None:
     lines: list[str] = []
     asyncio.run(follow(Command(str(script), environment={"PATH": "/usr/bin:/bin"}), [], lines.append))
     assert lines == ["fetching: 3 of 7 objects, 1.5 MB fetched, 0 B reused of 2.0 MB, 3 s left"]
+
+
+@pytest.mark.parametrize("source", ["--catalog=/tmp/mine", "-h"])
+def test_parameters_of_a_run_are_no_options(source: str) -> None:
+    for operator in (
+        StagegateStageOperator(task_id="stage", source=source),
+        StagegateCheckOperator(task_id="check", version=source, gate="pilot"),
+        StagegatePromoteOperator(task_id="promote", version=source, to="pilot"),
+        StagegateRequireReadyOperator(task_id="ready", version=source),
+    ):
+        with pytest.raises(AirflowFailException, match="names neither a spec nor a version"):
+            operator.execute({})
 
 
 def report(rows: int) -> dict[str, Any]:

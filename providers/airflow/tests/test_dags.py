@@ -28,6 +28,12 @@ def test_second_staging_transfers_nothing(delivery: Delivery, run_dag: RunDag) -
     assert digest_of_last_event() == first["digest"]
 
 
+def test_unchanged_version_is_skipped_where_that_is_asked_for(delivery: Delivery, run_dag: RunDag) -> None:
+    delivery.promote_to_pilot()
+    finished = run_dag("jobs", "changing", source=str(delivery.spec))
+    assert finished.states == {"stage": "skipped", "promote": "skipped"}
+
+
 def test_refused_version_fails_without_retry(
     delivery: Delivery, run_dag: RunDag, capfd: pytest.CaptureFixture[str]
 ) -> None:

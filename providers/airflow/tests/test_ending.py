@@ -7,20 +7,20 @@ import os
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from airflow.providers.common.compat.sdk import AirflowException
 
 from airflow_provider_stagegate.command import Command, ExitCode, child_environment, follow, guarded
-from tests.conftest import SPEC, Delivery, stagegate
+from airflow_provider_stagegate.operators import StagegateStageOperator
+from tests.conftest import Delivery, stagegate
+from tests.endless import wait_until
 
 ENDED_WITHIN = 2.0
 """Seconds that a command may take to end."""
-SIZE = 100_000_000
 WORKER = """
 import asyncio, os, sys
 from airflow_provider_stagegate.command import Command, follow
@@ -30,51 +30,10 @@ asyncio.run(follow(command, sys.argv[2:], print, lambda guard: print(guard, flus
 """A worker that runs a command, and prints the id of its guard."""
 
 
-class Dripping(BaseHTTPRequestHandler):
-    """Answers with an object of 100 MB that never ends."""
-
-    def do_HEAD(self) -> None:
-        self.send_response(200)
-        self.send_header("Content-Length", str(SIZE))
-        self.send_header("ETag", '"1"')
-        self.end_headers()
-
-    def do_GET(self) -> None:
-        self.do_HEAD()
-        try:
-            for _ in range(600):
-                self.wfile.write(b"x" * 100)
-                time.sleep(0.1)
-        except OSError:
-            pass
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-@pytest.fixture
-def endless(delivery: Delivery) -> Iterator[Delivery]:
-    """A delivery whose only object never ends."""
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Dripping)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    delivery.spec.write_text(SPEC.format(source=f"http://127.0.0.1:{server.server_port}/object.bin"))
-    yield delivery
-    server.shutdown()
-
-
 def command_of(delivery: Delivery) -> Command:
     extra = delivery.connection["extra"]
     places = {"STAGEGATE_CACHE": extra["cache"], "STAGEGATE_CATALOG": extra["catalog"]}
     return Command(stagegate(), environment=child_environment(os.environ, places))
-
-
-def wait_until(condition: Callable[[], object], seconds: float = 30) -> float:
-    """Wait for a condition; returns the seconds that it took."""
-    start = time.monotonic()
-    while not condition():
-        assert time.monotonic() < start + seconds, "it took too long"
-        time.sleep(0.05)
-    return time.monotonic() - start
 
 
 def processes_with(text: str) -> list[int]:
@@ -104,6 +63,24 @@ def test_cancelled_trigger_ends_its_command(endless: Delivery) -> None:
 
     assert asyncio.run(cancel()) < ENDED_WITHIN
     assert processes_with(spec) == []
+    assert endless.leases() == []
+
+
+def test_killed_task_ends_the_command_of_its_worker(endless: Delivery) -> None:
+    operator = StagegateStageOperator(task_id="stage", source=str(endless.spec), deferrable=False)
+    stopped: list[float] = []
+
+    def kill() -> None:
+        wait_until(endless.leases)
+        operator.on_kill()
+        stopped.append(time.monotonic())
+
+    with ThreadPoolExecutor() as pool:
+        killing = pool.submit(kill)
+        with pytest.raises(AirflowException, match=r"stage .* ended with 143"):
+            operator.execute({})
+        killing.result()
+    assert time.monotonic() - stopped[0] < ENDED_WITHIN
     assert endless.leases() == []
 
 

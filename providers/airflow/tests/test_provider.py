@@ -11,6 +11,7 @@ from typing import Any
 
 import airflow
 import pytest
+from airflow.providers_manager import ProvidersManager
 from jsonschema import validate
 
 import airflow_provider_stagegate
@@ -44,6 +45,13 @@ def test_everything_registered_exists(name: str) -> None:
     except ModuleNotFoundError:
         module, _, attribute = name.rpartition(".")
         assert hasattr(import_module(module), attribute)
+
+
+def test_form_of_the_connection_has_its_fields() -> None:
+    manager = ProvidersManager()
+    hook = manager.hooks["stagegate"]
+    assert hook is not None
+    assert (hook.hook_name, hook.connection_id_attribute_name) == ("Stagegate", "stagegate_conn_id")
 
 
 def test_the_package_never_imports_prefect_stagegate() -> None:

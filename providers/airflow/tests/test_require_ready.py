@@ -13,7 +13,8 @@ import pytest
 from airflow.sdk import task
 
 from tests.conftest import Delivery, RunDag
-from tests.test_ending import ENDED_WITHIN, wait_until
+from tests.endless import wait_until
+from tests.test_ending import ENDED_WITHIN
 
 WORKER = """
 import time

@@ -28,6 +28,8 @@ with DAG(
         version=version,
         to="production",
         deferrable=True,
+        # No training starts for a version that is in production already.
+        skip_unchanged=True,
         outlets=[create_asset(dataset="nycflights", target="production")],
     )
     pilot >> approval >> production

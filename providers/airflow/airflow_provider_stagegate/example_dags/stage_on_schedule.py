@@ -23,6 +23,8 @@ with DAG(
         task_id="stage",
         source="{{ params.spec }}",
         deferrable=True,
+        # No event comes for a delivery that is no new version.
+        skip_unchanged=True,
         outlets=[create_asset(dataset="nycflights", target="latest")],
         retries=3,
     )

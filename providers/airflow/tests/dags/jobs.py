@@ -44,6 +44,10 @@ with DAG("promoting", schedule=None, params={"to": "pilot"}) as promoting:
         outlets=[Asset("stagegate://tiny/production")],
     )
 
+with DAG("changing", schedule=None, params={"source": ""}) as changing:
+    StagegateStageOperator(task_id="stage", source="{{ params.source }}", skip_unchanged=True)
+    StagegatePromoteOperator(task_id="promote", version="tiny", to="pilot", skip_unchanged=True)
+
 with DAG("requiring", schedule=None, params={"version": "tiny@pilot"}) as requiring:
     StagegateRequireReadyOperator(task_id="ready", version="{{ params.version }}", deferrable=True)
 
