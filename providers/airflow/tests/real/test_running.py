@@ -15,6 +15,8 @@ from tests.real.conftest import APPROVER, OPERATOR, SECOND_APPROVER, STRANGER, w
 from tests.real.running_airflow import ENDED, RunningAirflow, wait_for
 from tests.real.slow_server import slow_server
 
+ASKING = ("awaiting_input", "deferred")
+"""States of a task that asks; the second before Airflow 3.3."""
 FILES = 20
 PAUSE_SECONDS = 6
 RUN_SECONDS = 120
@@ -64,7 +66,7 @@ class Run:
         def asked() -> Any:
             if self.state in ENDED:
                 raise AssertionError(f"{self.run_id} ended with {self.states()}")
-            return self.task(task)["state"] == "awaiting_input"
+            return self.task(task)["state"] in ASKING
 
         wait_for(asked, RUN_SECONDS, "the approval to be asked for")
         # People take longer to answer than Airflow to notice that the task has paused.
