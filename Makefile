@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 # The first that is new enough; `make setup PYTHON=…` names another.
 PYTHON ?= $(firstword $(foreach python,python3 python3.13 python3.12 python3.11,$(shell $(python) -c \
 	'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' >/dev/null 2>&1 && echo $(python))))
-SOURCES := benchmarks deployments examples flows pages prefect_stagegate tasks tests validations
+SOURCES := benchmarks deployments examples flows pages prefect_stagegate providers tasks tests validations
 
 .DEFAULT_GOAL := help
 .PHONY: help setup demo test test-all test-hdfs test-kubernetes test-airflow missing servers faults soak fuzz mutations check format coverage bench bench-integrity bench-sources bench-unchanged docs lock pictures reference schema clean
@@ -148,7 +148,7 @@ schema: setup ## write the JSON Schema of the spec
 	$(BIN)/stagegate schema > docs/stagegate.schema.json
 
 clean: ## remove .venv and everything that tools left
-	rm -rf $(VENV) build dist *.egg-info .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(AIRFLOW)/.venv build dist *.egg-info .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find $(SOURCES) -name __pycache__ -prune -exec rm -rf {} +
 
 # Three steps, each done again only when what it depends on has changed.
