@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from airflow_provider_stagegate.holding import hold_ready
 from airflow_provider_stagegate.hook import StagegateHook
 from tests.conftest import Delivery
 from tests.endless import wait_until
@@ -113,3 +114,15 @@ def test_cancelled_command_leaves_no_container(
     asyncio.run(cancel())
     wait_until(lambda: engine.containers() == [], 10)
     assert endless.leases() == []
+
+
+def test_version_is_held_by_a_container_until_its_reader_ends(
+    delivery: Delivery, engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    delivery.promote_to_pilot()
+    monkeypatch.setenv("AIRFLOW_CONN_STAGEGATE_DEFAULT", engine.connection(delivery))
+    with hold_ready(StagegateHook(), "tiny@pilot", print) as held:
+        assert [lease["digest"] for lease in delivery.leases()] == [held.digest]
+        assert (held.path / "0.csv").exists()
+    assert delivery.leases() == []
+    wait_until(lambda: engine.containers() == [], 10)
