@@ -5,10 +5,10 @@ BIN := $(VENV)/bin
 # The first that is new enough; `make setup PYTHON=…` names another.
 PYTHON ?= $(firstword $(foreach python,python3 python3.13 python3.12 python3.11,$(shell $(python) -c \
 	'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' >/dev/null 2>&1 && echo $(python))))
-SOURCES := benchmarks deployments examples flows pages prefect_stagegate tasks tests validations
+SOURCES := benchmarks deployments examples flows pages prefect_stagegate providers tasks tests validations
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-all test-hdfs test-kubernetes missing servers faults soak fuzz mutations check format coverage bench bench-integrity bench-sources bench-unchanged docs lock pictures reference schema clean
+.PHONY: help setup demo test test-all test-hdfs test-kubernetes test-airflow missing servers faults soak fuzz mutations check format coverage bench bench-integrity bench-sources bench-unchanged docs lock pictures reference schema clean
 .DELETE_ON_ERROR:
 
 help: ## list the targets
@@ -61,6 +61,17 @@ $(KUBERNETES)/.installed: tests/servers/kubernetes/build.sh | $(BIN)/uv
 	nice tests/servers/kubernetes/build.sh $(KUBERNETES)
 	for tool in checkov:checkov worker:prefect-kubernetes; do $(BIN)/uv venv -q --clear $(KUBERNETES)/$${tool%%:*} && \
 		$(BIN)/uv pip install -q --python $(KUBERNETES)/$${tool%%:*} $${tool##*:} || exit; done
+	@touch $@
+
+AIRFLOW := providers/airflow
+test-airflow: setup $(AIRFLOW)/.venv/.installed ## check the types of Airflow's provider and run its tests, with Airflow in an environment of its own
+	cd $(AIRFLOW) && $(abspath $(BIN))/mypy --python-executable .venv/bin/python
+	cd $(AIRFLOW) && TESTED_STAGEGATE=$(abspath $(BIN))/stagegate .venv/bin/python -m pytest --durations=10
+
+# Airflow and Prefect want different releases of the same libraries.
+$(AIRFLOW)/.venv/.installed: $(AIRFLOW)/pyproject.toml | $(BIN)/uv
+	$(BIN)/uv venv -q --clear --python $(BIN)/python $(AIRFLOW)/.venv
+	$(BIN)/uv pip install -q --python $(AIRFLOW)/.venv/bin/python --group $(AIRFLOW)/pyproject.toml:test -e $(AIRFLOW)
 	@touch $@
 
 # Commands that tests run, with the packages that have them.
@@ -146,7 +157,7 @@ schema: setup ## write the JSON Schemas of the spec and of attested decisions
 	$(BIN)/stagegate schema --attestation > docs/stagegate-decision.schema.json
 
 clean: ## remove .venv and everything that tools left
-	rm -rf $(VENV) build dist *.egg-info .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(AIRFLOW)/.venv build dist *.egg-info .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find $(SOURCES) -name __pycache__ -prune -exec rm -rf {} +
 
 # Three steps, each done again only when what it depends on has changed.

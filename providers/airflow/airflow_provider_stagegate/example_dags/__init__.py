@@ -1,0 +1,1 @@
+"""Example DAGs, which the tests run."""

@@ -1,0 +1,316 @@
+"""Operators for the way of the data: stage a version, check it, promote it, and require that it is ready.
+
+Each runs its command in the worker or, deferred, in the triggerer. A command that refuses fails the task without a
+retry; one that failed or could not tell is retried as the task says; one that waits for an approval defers the task.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException, BaseOperator, conf
+from airflow.sdk import Asset
+
+from airflow_provider_stagegate.command import ExitCode, Result, positional
+from airflow_provider_stagegate.hook import StagegateHook
+from airflow_provider_stagegate.triggers import ApprovalTrigger, CommandTrigger, result_of
+from airflow_provider_stagegate.wording import failed_lines, legible, report_lines, turn_lines
+
+if TYPE_CHECKING:
+    from airflow.sdk import Context
+
+_VERSION = ("dataset", "digest")
+_STAGED = (*_VERSION, "path", "files", "bytes", "bytes_fetched", "bytes_reused", "new")
+
+
+class StagegateOperator(BaseOperator):
+    """An operator that runs the command of a connection. Its results are the XComs `version`, `digest` and others.
+
+    Args:
+        stagegate_conn_id: The connection's id.
+        deferrable: Run the command in the triggerer, on its machine; by default what Airflow's setting
+            `[operators] default_deferrable` says. Otherwise it runs in the worker, and takes a slot meanwhile.
+    """
+
+    ui_color = "#e6f2ea"
+
+    def __init__(
+        self,
+        *,
+        stagegate_conn_id: str = StagegateHook.default_conn_name,
+        deferrable: bool = conf.getboolean("operators", "default_deferrable", fallback=False),
+        multiple_outputs: bool = True,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(multiple_outputs=multiple_outputs, **kwargs)
+        self.stagegate_conn_id = stagegate_conn_id
+        self.deferrable = deferrable
+        self._hook: StagegateHook | None = None
+
+    def run_command(self, context: Context, arguments: Sequence[str], step: str, **state: Any) -> Any:
+        """Run the command, here or in the triggerer, and go on with the method `step`.
+
+        Args:
+            context: The task's context.
+            arguments: The command's arguments.
+            step: A method that takes the context, the result and `state`; what it returns is the task's result.
+            state: What the method needs to know beside the result: values that JSON has.
+        """
+        if self.deferrable:
+            trigger = CommandTrigger(self.stagegate_conn_id, arguments, step, state)
+            self.defer(trigger=trigger, method_name="resume", timeout=self.execution_timeout)
+        self._hook = StagegateHook(self.stagegate_conn_id)
+        return getattr(self, step)(context, self._hook.run(*arguments, log=self.log.info), **state)
+
+    def resume(self, context: Context, event: Mapping[str, Any]) -> Any:
+        """Go on after a deferral, with the event of one of this package's triggers."""
+        return getattr(self, event["step"])(context, result_of(event), **event["state"])
+
+    def on_kill(self) -> None:
+        """End the command that runs in this worker."""
+        if self._hook:
+            self._hook.stop()
+
+    def finish(self, context: Context, document: Any, names: Sequence[str]) -> dict[str, Any]:
+        """Put the digest into the events of the task's assets; returns the task's result."""
+        if not isinstance(document, dict) or "digest" not in document:
+            raise AirflowFailException("The command printed no version: is the connection's command `stagegate`?")
+        version = f"{document['dataset']}@{document['digest']}"
+        self.log.info("%s", version)
+        for outlet in self.outlets:
+            if isinstance(outlet, Asset):
+                context["outlet_events"][outlet].extra["digest"] = document["digest"]
+        return {"version": version, **{name: document.get(name) for name in names}}
+
+
+class StagegateStageOperator(StagegateOperator):
+    """Makes a version from a spec's sources, or brings an existing version to the node: `stagegate stage`.
+
+    What the cache holds is not fetched again, nor what an interrupted run has fetched.
+
+    Args:
+        source: A spec's absolute path or URL, or `nycflights@production`, or `nycflights@sha256:…`.
+        volume: The folder of the node's volume to use; empty for the command's own choice.
+        skip_unchanged: Skip the task, and what follows, when the delivery is no new version: no asset event comes then.
+    """
+
+    template_fields: Sequence[str] = ("source", "volume", "stagegate_conn_id")
+
+    def __init__(self, *, source: str, volume: str = "", skip_unchanged: bool = False, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.source = source
+        self.volume = volume
+        self.skip_unchanged = skip_unchanged
+
+    def execute(self, context: Context) -> Any:
+        """Stage."""
+        volume = [f"--volume={self.volume}"] if self.volume else []
+        arguments = ["stage", positional(self.source), *volume, "--json", "--progress=json"]
+        return self.run_command(context, arguments, "after_stage")
+
+    def after_stage(self, context: Context, result: Result) -> dict[str, Any]:
+        """Log what failed, and return the version."""
+        if isinstance(result.document, dict):
+            for line in failed_lines(result.document.get("failed") or []):
+                self.log.warning("%s", line)
+        result.require(f"stage {self.source}")
+        staged = self.finish(context, result.document, _STAGED)
+        if self.skip_unchanged and not staged["new"]:
+            raise AirflowSkipException(f"{staged['version']} is no new version")
+        return staged
+
+
+class StagegateGateOperator(StagegateOperator):
+    """Asks a gate about a version; when only an approval is missing, waits for it, deferred.
+
+    Args:
+        version: `nycflights`, `nycflights@pilot` or `nycflights@sha256:…`. Without a ref: the version that the gate
+            below accepted, else `latest`.
+        approval_timeout: How long to wait for an approval.
+        poke_interval: Seconds between two looks whether it was given.
+    """
+
+    def __init__(
+        self,
+        *,
+        version: str,
+        approval_timeout: timedelta = timedelta(days=7),
+        poke_interval: float = 60.0,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(**kwargs)
+        self.version = version
+        self.approval_timeout = approval_timeout
+        self.poke_interval = poke_interval
+
+    def target(self) -> str:
+        """The target whose gate is asked."""
+        raise NotImplementedError
+
+    def accepted(self, context: Context, report: Mapping[str, Any]) -> Any:
+        """Go on with the decision of a gate that accepted."""
+        raise NotImplementedError
+
+    def check(self, context: Context, version: str, **state: Any) -> Any:
+        """Ask the gate about a version."""
+        arguments = ["check", positional(version), f"--gate={self.target()}", "--json", "--progress=json"]
+        return self.run_command(context, arguments, "after_check", **state)
+
+    def after_check(self, context: Context, result: Result, deadline: float | None = None) -> Any:
+        """Log the decision, then go on, wait or fail."""
+        subject = f"check {self.version} --gate {self.target()}"
+        report = result.document
+        if not (isinstance(report, dict) and report.get("outcome")):
+            result.require(subject)
+            raise AirflowFailException(f"{subject} printed no decision: is the connection's command `stagegate`?")
+        for line in report_lines(report):
+            self.log.info("%s", line)
+        if result.code == ExitCode.WAITING:
+            return self.wait(report, deadline)
+        if result.code == ExitCode.REFUSED:
+            raise AirflowFailException(". ".join((self.verdict(report, "refused"), *turn_lines(report))))
+        result.require(subject)
+        return self.accepted(context, report)
+
+    def wait(self, report: Mapping[str, Any], deadline: float | None) -> Any:
+        """Defer until the request is answered, however often the gate has to be asked again."""
+        version = f"{report['dataset']}@{report['digest']}"
+        deadline = deadline or time.time() + self.approval_timeout.total_seconds()
+        turns = list(turn_lines(report))
+        trigger = ApprovalTrigger(
+            stagegate_conn_id=self.stagegate_conn_id,
+            version=version,
+            target=self.target(),
+            deadline=deadline,
+            poke_interval=self.poke_interval,
+            step="after_wait",
+            state={"version": version, "deadline": deadline, "turns": turns},
+        )
+        self.log.info("Waiting for an approval until %s", time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(deadline)))
+        self.defer(trigger=trigger, method_name="resume")
+
+    def after_wait(self, context: Context, result: Result, version: str, deadline: float, turns: Sequence[str]) -> Any:
+        """Ask the gate again about the same version, once the request is answered."""
+        if result.code == ExitCode.WAITING:
+            reason = f"Nobody answered in time for {version} to go to {self.target()}"
+            raise AirflowFailException(". ".join((reason, *turns)))
+        return self.check(context, version, deadline=deadline)
+
+    def verdict(self, report: Mapping[str, Any], verb: str) -> str:
+        """A sentence without a full stop: the gate, the version and the reason."""
+        reason = str(report.get("reason") or "").removesuffix(".")
+        return legible(f"The gate {self.target()} {verb} {report['dataset']}@{report['digest']}: {reason}")
+
+
+class StagegateCheckOperator(StagegateGateOperator):
+    """Gathers the evidence that a gate requires, and decides: `stagegate check`. Fails unless the gate accepts.
+
+    Args:
+        gate: The target whose gate is asked.
+        wait_for_approval: Wait when only an approval is missing. Otherwise the task succeeds with the outcome
+            `waiting`, and a `StagegateApprovalOperator` after it asks.
+    """
+
+    template_fields: Sequence[str] = ("version", "gate", "stagegate_conn_id")
+
+    def __init__(self, *, gate: str, wait_for_approval: bool = True, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.gate = gate
+        self.wait_for_approval = wait_for_approval
+
+    def execute(self, context: Context) -> Any:
+        """Check."""
+        return self.check(context, self.version)
+
+    def target(self) -> str:
+        """The target whose gate is asked."""
+        return self.gate
+
+    def accepted(self, context: Context, report: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the decision."""
+        return self.finish(context, report, (*_VERSION, "target", "outcome", "expires"))
+
+    def wait(self, report: Mapping[str, Any], deadline: float | None) -> Any:
+        """Wait, or leave it to the next task."""
+        if self.wait_for_approval:
+            return super().wait(report, deadline)
+        return {
+            "version": f"{report['dataset']}@{report['digest']}",
+            **{name: report.get(name) for name in (*_VERSION, "target", "outcome", "expires")},
+        }
+
+
+class StagegatePromoteOperator(StagegateGateOperator):
+    """Moves a target's ref to a version that its gate accepts: `stagegate check`, then `stagegate promote`.
+
+    Evidence that still holds is used again, so the check is short after a `StagegateCheckOperator`. What was checked is
+    promoted, whatever was staged meanwhile.
+
+    Args:
+        to: The target.
+        reinstate: Let a version in again that was withdrawn.
+        skip_unchanged: Skip the task, and what follows, when the target names the version already: no asset event comes
+            then.
+    """
+
+    template_fields: Sequence[str] = ("version", "to", "stagegate_conn_id")
+
+    def __init__(self, *, to: str, reinstate: bool = False, skip_unchanged: bool = False, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.to = to
+        self.reinstate = reinstate
+        self.skip_unchanged = skip_unchanged
+
+    def execute(self, context: Context) -> Any:
+        """Check and promote."""
+        return self.check(context, self.version)
+
+    def target(self) -> str:
+        """The target whose gate is asked."""
+        return self.to
+
+    def accepted(self, context: Context, report: Mapping[str, Any]) -> Any:
+        """Promote what was accepted."""
+        version = f"{report['dataset']}@{report['digest']}"
+        reinstate = ["--reinstate"] if self.reinstate else []
+        arguments = ["promote", version, f"--to={self.to}", *reinstate, "--json"]
+        return self.run_command(context, arguments, "after_promote", version=version)
+
+    def after_promote(self, context: Context, result: Result, version: str) -> dict[str, Any]:
+        """Return the move."""
+        result.require(f"promote {version} --to {self.to}")
+        moved = self.finish(context, result.document, (*_VERSION, "ref", "previous"))
+        if self.skip_unchanged and moved["previous"] == moved["digest"]:
+            raise AirflowSkipException(f"{self.to} names {moved['version']} already")
+        return moved
+
+
+class StagegateRequireReadyOperator(StagegateOperator):
+    """Succeeds only when the node holds the version that the catalog names, complete: `stagegate ready`.
+
+    The node is the one where the command runs: the worker's, or the triggerer's when it is deferred.
+
+    Args:
+        version: `nycflights@production` or `nycflights@sha256:…`.
+        wait: How long to wait until it is there; None fails at once.
+    """
+
+    template_fields: Sequence[str] = ("version", "stagegate_conn_id")
+
+    def __init__(self, *, version: str, wait: timedelta | None = None, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.version = version
+        self.wait = wait
+
+    def execute(self, context: Context) -> Any:
+        """Look whether it is ready."""
+        wait = ["--wait", "--timeout", f"{max(1, round(self.wait.total_seconds()))}s"] if self.wait else []
+        return self.run_command(context, ["ready", positional(self.version), *wait, "--json"], "after_ready")
+
+    def after_ready(self, context: Context, result: Result) -> dict[str, Any]:
+        """Return where the version lies."""
+        result.require(f"ready {self.version}")
+        return self.finish(context, result.document, (*_VERSION, "ref", "path"))

@@ -1,0 +1,62 @@
+"""What Airflow registers of this package."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from importlib import import_module
+from importlib.metadata import entry_points
+from pathlib import Path
+from typing import Any
+
+import airflow
+import pytest
+from airflow.providers_manager import ProvidersManager
+from jsonschema import validate
+
+import airflow_provider_stagegate
+from airflow_provider_stagegate import get_provider_info
+
+INFO = get_provider_info()
+
+
+def names(value: Any) -> Iterator[str]:
+    """The modules and the classes or functions that a value names."""
+    if isinstance(value, dict):
+        for part in value.values():
+            yield from names(part)
+    elif isinstance(value, list):
+        for part in value:
+            yield from names(part)
+    elif isinstance(value, str) and value.startswith("airflow_provider_stagegate."):
+        yield value
+
+
+def test_entry_point_leads_to_valid_information() -> None:
+    (entry,) = entry_points(group="apache_airflow_provider", module="airflow_provider_stagegate")
+    schema = json.loads((Path(airflow.__file__).parent / "provider_info.schema.json").read_text())
+    validate(entry.load()(), schema)
+
+
+@pytest.mark.parametrize("name", sorted(set(names(INFO))))
+def test_everything_registered_exists(name: str) -> None:
+    try:
+        import_module(name)
+    except ModuleNotFoundError:
+        module, _, attribute = name.rpartition(".")
+        assert hasattr(import_module(module), attribute)
+
+
+def test_form_of_the_connection_has_its_fields() -> None:
+    manager = ProvidersManager()
+    hook = manager.hooks["stagegate"]
+    assert hook is not None
+    assert (hook.hook_name, hook.connection_id_attribute_name) == ("Stagegate", "stagegate_conn_id")
+
+
+def test_the_package_never_imports_prefect_stagegate() -> None:
+    folder = Path(airflow_provider_stagegate.__file__).parent
+    for file in folder.glob("*.py"):
+        text = file.read_text()
+        assert "import prefect_stagegate" not in text
+        assert "from prefect_stagegate" not in text
