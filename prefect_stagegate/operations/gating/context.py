@@ -206,7 +206,8 @@ def _quota_left(workspace: Workspace, held: int, size: int) -> int | None:
     left = limit - used_bytes(workspace.cache.layout)
     # A collection is foreseen only where it may matter, since it looks at every file.
     if left + held < 2 * size:
-        left += collect(workspace.cache.layout, dry_run=True).bytes
+        # What is held may be part of what a collection would free, and counts once.
+        left += max(0, collect(workspace.cache.layout, dry_run=True).bytes - held)
     return min(left, limit - held)
 
 
