@@ -73,6 +73,10 @@ def cluster(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sl
         yield running
 
 
+def is_completing(job: dict[str, str]) -> bool:
+    return job["JobState"] == "COMPLETING"
+
+
 def has_ended(job: dict[str, str]) -> bool:
     return job["JobState"] not in ("PENDING", "CONFIGURING", "RUNNING", "COMPLETING")
 
@@ -94,7 +98,7 @@ def test_a_job_whose_data_is_missing_requeues_itself(site: Site, cluster: Slurm)
     site.data.deliver("origin,delay\nJFK,4\n")
     site.data.promote()
     (site.data.nas / "data.csv").unlink()  # so that the prolog can't fetch it
-    job = cluster.wait_for(cluster.submit(site.script), lambda job: job["Restarts"] == "1")
+    job = cluster.wait_for(cluster.submit(site.script), lambda job: job["Restarts"] == "1" and not is_completing(job))
     assert (job["JobState"], job["Reason"]) == ("PENDING", "BeginTime")
     assert "this node lacks" in site.log.read_text()
     assert "DRAIN" not in cluster.node_state()
