@@ -73,8 +73,8 @@ def cluster(site: Site, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sl
         yield running
 
 
-def is_completing(job: dict[str, str]) -> bool:
-    return job["JobState"] == "COMPLETING"
+def is_requeued(job: dict[str, str]) -> bool:
+    return job["Restarts"] == "1" and job["JobState"] != "COMPLETING"
 
 
 def has_ended(job: dict[str, str]) -> bool:
@@ -98,7 +98,7 @@ def test_a_job_whose_data_is_missing_requeues_itself(site: Site, cluster: Slurm)
     site.data.deliver("origin,delay\nJFK,4\n")
     site.data.promote()
     (site.data.nas / "data.csv").unlink()  # so that the prolog can't fetch it
-    job = cluster.wait_for(cluster.submit(site.script), lambda job: job["Restarts"] == "1" and not is_completing(job))
+    job = cluster.wait_for(cluster.submit(site.script), is_requeued)
     assert (job["JobState"], job["Reason"]) == ("PENDING", "BeginTime")
     assert "this node lacks" in site.log.read_text()
     assert "DRAIN" not in cluster.node_state()
@@ -117,7 +117,7 @@ def test_only_a_broken_cache_drains_its_node(site: Site, cluster: Slurm) -> None
     broken = site.folder / "no-folder"
     broken.write_text("")
     site.use_cache(broken)
-    job = cluster.wait_for(cluster.submit(site.script), lambda job: job["Restarts"] == "1")
+    job = cluster.wait_for(cluster.submit(site.script), is_requeued)
     assert (job["JobState"], "DRAIN" in cluster.node_state()) == ("PENDING", True)
     assert not site.log.exists()
 
