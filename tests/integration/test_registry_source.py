@@ -30,7 +30,7 @@ from prefect_stagegate.errors import (
 )
 from prefect_stagegate.model import SourceObject
 from prefect_stagegate.sources import Source, open_source
-from prefect_stagegate.sources.oci import oci_source, registry_login
+from prefect_stagegate.sources.oci import oci_source, registry_login, tar_walk
 from prefect_stagegate.sources.oci.oci_options import OciSettings
 from prefect_stagegate.sources.oci.oci_reference import OciReference
 from prefect_stagegate.sources.oci.registry_client import RegistryClient
@@ -433,6 +433,38 @@ def test_damaged_tar_layer_is_refused(registry: SmallRegistry, data: bytes) -> N
     registry.store(REPOSITORY, "v1", json.dumps({"layers": [tar_layer(registry, data)]}).encode())
     with pytest.raises(SourceError, match="can't be read as a tar archive"):
         listed(opened(registry))
+
+
+def extended(kind: bytes, fields: Mapping[str, str]) -> bytes:
+    """An extended header of a tar archive."""
+    body = b"".join(f"{len(key) + len(text) + 9:06} {key}={text}\n".encode() for key, text in fields.items())
+    member = tarfile.TarInfo("fields")
+    member.type, member.size = kind, len(body)
+    return member.tobuf(tarfile.USTAR_FORMAT) + body + bytes(-len(body) % 512)
+
+
+@pytest.mark.parametrize(
+    ("headers", "message"),
+    [
+        (extended(tarfile.XHDTYPE, {"a": "x" * 4000}) * 3, "a header is longer than"),
+        (extended(tarfile.XGLTYPE, {f"{number:04}": "" for number in range(600)}), "more extended fields than 500"),
+    ],
+)
+def test_tar_layer_can_t_take_all_memory(
+    registry: SmallRegistry, monkeypatch: pytest.MonkeyPatch, headers: bytes, message: str
+) -> None:
+    monkeypatch.setattr(tar_walk, "LONGEST_HEADER", 12_000)
+    monkeypatch.setattr(tar_walk, "MOST_FIELDS", 500)
+    registry.store(REPOSITORY, "v1", json.dumps({"layers": [tar_layer(registry, headers + ARCHIVE)]}).encode())
+    with pytest.raises(SourceError, match=message):
+        listed(opened(registry))
+
+
+def test_headers_of_many_files_are_no_long_header(registry: SmallRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tar_walk, "LONGEST_HEADER", 12_000)
+    archive = tar_of(*map(str, range(50)), form=tarfile.PAX_FORMAT)
+    registry.store(REPOSITORY, "v1", json.dumps({"layers": [tar_layer(registry, archive)]}).encode())
+    assert len(listed(opened(registry))) == 50
 
 
 def test_files_of_an_artifact_are_bounded(registry: SmallRegistry) -> None:
