@@ -302,6 +302,12 @@ def test_upload_to_another_server_gets_no_login(things: Scenario, registry: Smal
     assert sent_blobs(registry) == []
 
 
+def test_upload_to_no_url_is_told(things: Scenario, registry: SmallRegistry) -> None:
+    registry.upload_at = "http://[x"
+    with pytest.raises(SourceError, match="leads an upload to no usable URL"):
+        pushed(things, registry.host)
+
+
 # ── decisions ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -171,6 +171,13 @@ def test_password_goes_to_no_token_server_without_tls(realm: str) -> None:
         login.log_in(f'Bearer realm="{realm}"')
 
 
+@pytest.mark.parametrize("realm", ["http://[x", "http://127.0.0.1:99999/token", "http:///token"])
+def test_token_server_without_a_usable_address_is_refused(registry: SmallRegistry, realm: str) -> None:
+    registry.login, registry.realm = "token", realm
+    with pytest.raises(SourceError, match="token server whose host or port can't be used"):
+        listed(opened(registry, **LOGIN))
+
+
 @pytest.mark.parametrize("answer", [b"[]", b"{", b'{"token": 5}', b'"token"'])
 def test_token_server_that_answers_nonsense_is_named(registry: SmallRegistry, answer: bytes) -> None:
     with raw_server(lambda *_: response(answer)) as tokens:
@@ -291,6 +298,7 @@ def layer(**changes: Any) -> dict[str, Any]:
         ({"layers": [layer(), layer()]}, "names 'a.bin' twice"),
         ({"layers": [layer(size=-1)]}, "none of an OCI artifact"),
         ({"layers": [layer(size=True)]}, "none of an OCI artifact"),
+        ({"layers": [layer(size=1 << 63)]}, "none of an OCI artifact"),
         ({"layers": [layer(digest="sha256:../../etc")]}, "none of an OCI artifact"),
         ({"layers": [layer(annotations=[1])]}, "none of an OCI artifact"),
         ({"layers": []}, "nothing at this path"),
@@ -343,6 +351,15 @@ ROWS = b"a.bin\x001\x00blake3:" + hashlib.sha256(b"").hexdigest().encode() + b"\
         (
             ROWS,
             [layer(annotations={"io.stagegate.files": "9" * 30}, size=4000)],
+            "don't fit the version",
+        ),
+        (
+            ROWS,
+            [
+                layer(
+                    mediaType="application/vnd.cncf.model.dataset.v1.tar", annotations={"io.stagegate.files": "9" * 19}
+                )
+            ],
             "don't fit the version",
         ),
         (b"\xff\x00", [], "rows are none of a version"),
@@ -414,6 +431,14 @@ def _damaged(archive: bytes, at: int, by: bytes) -> bytes:
     return archive[:at] + by + archive[at + len(by) :]
 
 
+def old_sparse_header() -> bytes:
+    """A header of GNU's old form for sparse files, which says that another one follows."""
+    member = tarfile.TarInfo("sparse")
+    member.type = tarfile.GNUTYPE_SPARSE
+    header = _damaged(_damaged(member.tobuf(tarfile.USTAR_FORMAT), 482, b"\1"), 148, b" " * 8)
+    return _damaged(header, 148, b"%06o\0 " % sum(header))
+
+
 ARCHIVE = tar_of("a.bin", "b.bin", "c.bin")
 
 
@@ -427,6 +452,7 @@ ARCHIVE = tar_of("a.bin", "b.bin", "c.bin")
         _damaged(ARCHIVE, 1024 + 148, b"0" * 7),
         tar_of("a.bin")[:1024] + b"#" * 512,
         _damaged(tar_of("x" * 200), 124, b"77777777777"),
+        old_sparse_header(),
     ],
 )
 def test_damaged_tar_layer_is_refused(registry: SmallRegistry, data: bytes) -> None:

@@ -26,8 +26,8 @@ from prefect_stagegate.sources.oci.shards import offsets
 from prefect_stagegate.sources.oci.tar_walk import tar_members
 from prefect_stagegate.sources.terms import Terms
 
-LONGEST_NUMBER = 20
-"""Digits of a size: no object is larger."""
+LONGEST_NUMBER = 18
+"""Digits of a size or count: no object is larger, and 64 bits hold it."""
 JUST_NOW = 1.0
 """Seconds for which a renewed token is not renewed again."""
 _EXPIRED = 401
@@ -264,7 +264,7 @@ class OciSource(HttpReads):
 
 def _number(text: str) -> int:
     """The number in a text from outside; 0 where it is none."""
-    return int(text) if text.isascii() and text.isdigit() and len(text) < LONGEST_NUMBER else 0
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= LONGEST_NUMBER else 0
 
 
 def _object(key: str, place: _Place, state: str) -> SourceObject:

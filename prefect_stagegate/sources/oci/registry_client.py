@@ -145,7 +145,10 @@ class RegistryClient:
             SourceError: The registry refuses it; bytes with another digest, too.
         """
         started = self._request("POST", "/blobs/uploads/", data=b"")
-        location = urljoin(started.url, started.headers.get("location", ""))
+        try:
+            location = urljoin(started.url, started.headers.get("location", ""))
+        except ValueError:
+            raise SourceError("The registry leads an upload to no usable URL", source=self._url) from None
         # The login goes along, so the upload stays where the login belongs.
         if origin_of(location) != origin_of(self._base):
             hint = "Behind a proxy, the registry must be told its own scheme and host (X-Forwarded-Proto, Host)."

@@ -19,7 +19,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from prefect_stagegate.errors import AccessDenied, SourceError, UsageError
-from prefect_stagegate.http import PAGE_SECONDS, Client, Request, fetch
+from prefect_stagegate.http import PAGE_SECONDS, Client, Request, fetch, origin_of
 from prefect_stagegate.redaction import remember
 from prefect_stagegate.sources.extras import missing_extra
 from prefect_stagegate.sources.oci.oci_options import OciSettings
@@ -121,9 +121,14 @@ class RegistryLogin(TokenAuth):  # type: ignore[misc] # oras ships no types
     def _require_realm(self, realm: str) -> None:
         """Refuse a token server that would get the password in the clear. The HTTP client judges its address."""
         schemes = ("https",) if self._secure else ("http", "https")
-        if urlsplit(realm).scheme not in schemes:
+        if realm.partition("://")[0].lower() not in schemes:
             message = "The registry names a token server without TLS" if realm else "The registry names no token server"
             raise SourceError(message, hint="Check the registry's configuration.", source=self._url)
+        try:
+            origin_of(realm)
+        except SourceError:
+            message = "The registry names a token server whose host or port can't be used"
+            raise SourceError(message, hint="Check the registry's configuration.", source=self._url) from None
 
     def _look_up(self, registry: str) -> None:
         """Find the login that `docker login` or `podman login` stored, if there is one."""

@@ -60,7 +60,7 @@ def tar_members(read: ReadRange, size: int, most: int, source: str) -> Iterator[
             window.seek(archive.offset)
             if window.read(tarfile.BLOCKSIZE).strip(b"\0"):
                 raise tarfile.ReadError("a header is damaged")
-    except (tarfile.TarError, ValueError, OverflowError, RecursionError) as error:
+    except (tarfile.TarError, ValueError, LookupError, OverflowError, RecursionError) as error:
         raise SourceError(f"A layer can't be read as a tar archive: {error}", source=source) from error
 
 
