@@ -362,6 +362,11 @@ ROWS = b"a.bin\x001\x00blake3:" + hashlib.sha256(b"").hexdigest().encode() + b"\
             ],
             "don't fit the version",
         ),
+        (
+            ROWS + ROWS.replace(b"a.bin", b"b.bin"),
+            [layer(mediaType="application/vnd.cncf.model.dataset.v1.raw")] * 2,
+            "don't fit the version",
+        ),
         (b"\xff\x00", [], "rows are none of a version"),
         (b"a.bin\n", [], "rows are none of a version"),
     ],

@@ -161,6 +161,9 @@ class OciSource(HttpReads):
             self._require_few(lines.count(b"\n"))
             entries = self._entries(lines)
             places = dict(self._version_places(artifact, entries))
+            # A layer that is there twice stands for a file that is not there.
+            if len(places) != len(entries):
+                raise self._contradiction("")
         return places
 
     def _foreign_places(self, artifact: Artifact) -> dict[str, _Place]:
