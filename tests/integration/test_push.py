@@ -15,7 +15,15 @@ from typing import Any
 import jsonschema
 import pytest
 
-from prefect_stagegate.errors import AccessDenied, CacheError, Cancelled, SourceError, TransferFailed, UsageError
+from prefect_stagegate.errors import (
+    AccessDenied,
+    CacheError,
+    Cancelled,
+    CorruptRecord,
+    SourceError,
+    TransferFailed,
+    UsageError,
+)
 from prefect_stagegate.model import Address, Version
 from prefect_stagegate.operations.publishing import layer_bodies
 from prefect_stagegate.operations.publishing import push as pushing
@@ -338,6 +346,16 @@ def test_decisions_can_be_left_out(things: Scenario, registry: SmallRegistry) ->
     things.promote("pilot")
     assert pushed(things, registry.host, decisions=False).referrers == ()
     assert "decision" not in registry.manifests["me/things/v1"].decode()
+
+
+def test_decision_that_can_t_be_read_moves_no_tag(
+    things: Scenario, registry: SmallRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    newer = {"production": {"predicate": {"stagegate": {"format": 99}}, "predicateType": "x"}}
+    monkeypatch.setattr(pushing, "recorded_decisions", lambda *_: newer)
+    with pytest.raises(CorruptRecord):
+        pushed(things, registry.host)
+    assert registry.seen == []
 
 
 def test_index_of_referrers_that_is_none_is_refused(things: Scenario, registry: SmallRegistry) -> None:

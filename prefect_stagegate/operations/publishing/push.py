@@ -9,7 +9,7 @@ The same version gives the same manifest, so pushing it again sends nothing.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -27,6 +27,7 @@ from prefect_stagegate.operations.address import spec_beside
 from prefect_stagegate.operations.monitoring.job_steps import step
 from prefect_stagegate.operations.publishing.layer_bodies import LayerBody, layer_digest
 from prefect_stagegate.operations.publishing.referrers import (
+    Referrer,
     decision_annotations,
     push_referrer,
     recorded_decisions,
@@ -147,6 +148,7 @@ def push(  # noqa: PLR0913 - the command's options
         AccessDenied: The registry refuses the login.
         SourceError: The registry refuses something else, or does not answer.
         CacheError: A file of the version is damaged on this node.
+        CorruptRecord: This release can't read a decision about the version.
     """
     reference = OciReference.parse(target)
     if not reference.tag or reference.digest or reference.path:
@@ -161,6 +163,8 @@ def push(  # noqa: PLR0913 - the command's options
     retrier = Retrier(RETRIES, stop, TransferStats())
     layers = [*layers_of(manifest.entries(), by_shard=_by(by, manifest) == "shard")]
     statements = recorded_decisions(workspace, dataset, digest) if decisions else {}
+    # Before anything is sent: a decision that can't be read must not leave a tag that has moved.
+    referrers = [*referrers_of(workspace, dataset, statements)]
     contents = partial(_contents, workspace, manifest, layers, decision_annotations(statements))
     with step(workspace, "push", dataset) as figures:
         # Before anything is fetched or read: the manifest's length is the same, whatever the digests are.
@@ -172,14 +176,14 @@ def push(  # noqa: PLR0913 - the command's options
             built = contents(_digests(workspace, run, layers))
             pushed = _pushed_layers(run, layers, built, is_there=current == built.artifact.digest, dry_run=dry_run)
         figures.note(digest=digest, files=manifest.files, bytes=manifest.bytes, bytes_pushed=sum(pushed))
-        referrers: tuple[PushedReferrer, ...] = ()
+        pushed_referrers: tuple[PushedReferrer, ...] = ()
         if not dry_run:
             _push_small(run, {built.rows_layer.digest: built.rows, built.config_digest: built.config})
             retrier.run(lambda: client.push_manifest(reference.tag, built.manifest))
-            referrers = tuple(_push_referrers(workspace, run, dataset, built.artifact, statements))
+            pushed_referrers = tuple(_push_referrers(run, built.artifact, referrers))
     size = (len(layers), len(pushed), sum(pushed))
     return Pushed(
-        dataset, digest, target, built.artifact.digest, manifest.files, manifest.bytes, *size, referrers, dry_run
+        dataset, digest, target, built.artifact.digest, manifest.files, manifest.bytes, *size, pushed_referrers, dry_run
     )
 
 
@@ -325,10 +329,8 @@ def _push_small(run: _Push, contents: Mapping[str, bytes]) -> None:
             run.retrier.run(partial(run.client.push_blob, digest, content))
 
 
-def _push_referrers(
-    workspace: Workspace, run: _Push, dataset: str, artifact: Descriptor, statements: Mapping[str, Mapping[str, Any]]
-) -> Iterator[PushedReferrer]:
-    for referrer in referrers_of(workspace, dataset, statements):
+def _push_referrers(run: _Push, artifact: Descriptor, referrers: Iterable[Referrer]) -> Iterator[PushedReferrer]:
+    for referrer in referrers:
         digest, is_new = run.retrier.run(partial(push_referrer, run.client, artifact, referrer))
         yield PushedReferrer(referrer.target, referrer.kind, referrer.artifact_type, digest, is_new)
 
