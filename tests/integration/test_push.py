@@ -8,6 +8,7 @@ import json
 import re
 import subprocess
 import tarfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,7 @@ from prefect_stagegate.operations.publishing import push as pushing
 from prefect_stagegate.operations.publishing.push import Pushed, push
 from prefect_stagegate.operations.staging.stage import stage
 from prefect_stagegate.sources.oci import shards
+from tests.support.rawserver import raw_server, response
 from tests.support.registries import SmallRegistry, debian_registry, small_registry, store_login, token_registry
 from tests.support.scenario import Scenario
 from tests.support.webservers import PASSWORD, USER, command_path
@@ -299,6 +301,23 @@ def test_login_lasts_as_long_as_the_push(
     registry.login, registry.uses = login, uses
     monkeypatch.setenv("DOCKER_CONFIG", str(store_login(tmp_path / "docker", registry.host)))
     assert pushed(things, registry.host).layers_pushed == 5
+
+
+def test_uploads_that_are_refused_together_log_in(things: Scenario) -> None:
+    """Everybody may read; all four uploads are refused before one of them has logged in."""
+    refused = threading.Barrier(4)
+
+    def serve(head: bytes, _: object) -> bytes:
+        if head.startswith(b"HEAD"):
+            return response(b"", "404 Not Found")
+        if b"authorization: basic" not in head.lower():
+            refused.wait(10)
+            return response(b"", "401 Unauthorized", {"WWW-Authenticate": 'Basic realm="x"'})
+        return response(b"", "201 Created", {"Location": "/v2/me/things/blobs/uploads/1"})
+
+    with raw_server(serve) as server:
+        options = {"username": USER, "password": PASSWORD}
+        assert pushed(things, server.address, options=options).layers_pushed == 5
 
 
 def test_upload_to_another_server_gets_no_login(things: Scenario, registry: SmallRegistry) -> None:

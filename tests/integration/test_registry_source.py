@@ -135,6 +135,15 @@ def test_reads_that_one_token_fails_renew_it_once(registry: SmallRegistry) -> No
     assert len(registry.tokens) - given < 5
 
 
+def test_blobs_that_a_new_token_can_t_read_are_denied(registry: SmallRegistry) -> None:
+    registry.tag(REPOSITORY, "v1", FILES)
+    source = opened(registry, **LOGIN)
+    first = listed(source)["00.bin"]
+    registry.login, registry.uses = "token", 0
+    with pytest.raises(AccessDenied, match=f"denies access.*Tried with: '{USER}' of the options"):
+        read(source, first)
+
+
 @pytest.mark.parametrize("uses", [8, 1000])
 def test_staging_outlives_its_tokens(
     tmp_path: Path, registry: SmallRegistry, monkeypatch: pytest.MonkeyPatch, uses: int
@@ -156,6 +165,16 @@ def test_storage_elsewhere_gets_no_login(registry: SmallRegistry) -> None:
     assert logins == {""}
 
 
+def test_reads_before_the_first_login_are_not_denied(registry: SmallRegistry) -> None:
+    registry.tag(REPOSITORY, "v1", FILES)
+    reference = OciReference.parse(f"oci://{registry.host}/{REPOSITORY}:v1")
+    client = RegistryClient(reference, LOGIN, Terms(), url="oci://")
+    before = client.blob_request(digest_of(FILES["00.bin"]), 1000, None)
+    registry.login = "basic"
+    assert client.blob(digest_of(FILES["01.bin"]), 1000) == FILES["01.bin"]
+    assert client.fetch_logged_in(before).body == FILES["00.bin"]
+
+
 @pytest.mark.parametrize("realm", ["http://169.254.169.254/token", "http://[fe80::1]/token"])
 def test_token_server_at_a_blocked_address_is_refused(registry: SmallRegistry, realm: str) -> None:
     registry.login, registry.realm = "token", realm
@@ -168,7 +187,7 @@ def test_password_goes_to_no_token_server_without_tls(realm: str) -> None:
     settings = OciSettings(username=USER, password=PASSWORD)
     login = RegistryLogin("registry.example.org", settings, url="oci://registry.example.org/a:b", secure=True)
     with pytest.raises(SourceError, match="token server without TLS"):
-        login.log_in(f'Bearer realm="{realm}"')
+        login.log_in(f'Bearer realm="{realm}"', "")
 
 
 @pytest.mark.parametrize("realm", ["http://[x", "http://127.0.0.1:99999/token", "http:///token"])

@@ -6,6 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlencode, urljoin, urlsplit
 
@@ -114,27 +115,29 @@ class RegistryClient:
         return self._blob(digest, size, (start, end))
 
     def _blob(self, digest: str, size: int, part: tuple[int, int] | None) -> bytes:
-        response = fetch(self.blob_request(digest, size, part))
+        return bytes(self.fetch_logged_in(self.blob_request(digest, size, part)).body)
+
+    def fetch_logged_in(self, request: Request) -> Response:
+        """Send a request for little, and once more with a new login where the registry refuses it.
+
+        Raises:
+            AccessDenied: It refuses the new login, too, or there is none.
+            SourceError: It refuses something else.
+        """
+        response = fetch(request)
         if response.status in _DENIED:
-            self.log_in_again(response)
-            response = fetch(self.blob_request(digest, size, part))
+            challenge = response.headers.get("www-authenticate", "")
+            login = self._login.log_in(challenge, request.headers.get("Authorization", ""))
+            response = fetch(replace(request, headers={**request.headers, "Authorization": login}))
         if not response.is_success:
             raise self.refusal(response, "")
-        return bytes(response.body)
+        return response
 
     def blob_request(self, digest: str, size: int, part: tuple[int, int] | None) -> Request:
         """The request for a blob, or for a range of it. Storage that it is redirected to gets no login."""
         return Request(
             f"{self._base}/blobs/{digest}", self._login.get_auth_header(), self._client, range=part, size=size
         )
-
-    def log_in_again(self, response: Response) -> None:
-        """Log in after a blob's response with 401 or 403.
-
-        Raises:
-            AccessDenied: That is not possible.
-        """
-        self._login.log_in(response.headers.get("www-authenticate", ""))
 
     # ── pushing ─────────────────────────────────────────────────────────────────────────────────────────────────
 

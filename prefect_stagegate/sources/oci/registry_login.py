@@ -59,8 +59,8 @@ class RegistryLogin(TokenAuth):  # type: ignore[misc] # oras ships no types
         self._url, self._secure = url, secure
         self.session = Session()
         self._tls_verify = True
-        self._scheme = "Bearer"
-        self.token = settings.token or None
+        # The whole header's value, so that threads never see the scheme of one login and the token of another.
+        self.token = f"Bearer {settings.token}" if settings.token else None
         self._is_fixed = bool(settings.token)
         self.who = "the token of the options"
         if settings.username:
@@ -74,7 +74,7 @@ class RegistryLogin(TokenAuth):  # type: ignore[misc] # oras ships no types
 
     def get_auth_header(self) -> dict[str, str]:
         """The header of requests to the registry; none before the first login."""
-        return {"Authorization": f"{self._scheme} {self.token}"} if self.token else {}
+        return {"Authorization": self.token} if self.token else {}
 
     def authenticate_request(
         self, original: Response, headers: Mapping[str, str] | None, refresh: bool = False
@@ -88,17 +88,23 @@ class RegistryLogin(TokenAuth):  # type: ignore[misc] # oras ships no types
             SourceError: It asks for one in an unknown way.
         """
         del refresh
-        self.log_in(original.headers.get("www-authenticate", ""))
-        return {**(headers or {}), **self.get_auth_header()}, True
+        login = self.log_in(
+            original.headers.get("www-authenticate", ""), original.request.headers.get("Authorization", "")
+        )
+        return {**(headers or {}), "Authorization": login}, True
 
-    def log_in(self, challenge: str) -> None:
-        """Log in as a registry's WWW-Authenticate header asks."""
+    def log_in(self, challenge: str, refused: str) -> str:
+        """Log in as a registry's WWW-Authenticate header asks.
+
+        `refused` is the Authorization header of the refused request; empty where it had none. Returns the new one.
+        """
         basic: str | None = getattr(self, "_basic_auth", None)
         if challenge.lower().startswith("basic"):
-            if basic is None or (self._scheme, self.token) == ("Basic", basic):
+            # Another thread may have logged in since the request was sent.
+            if basic is None or refused == f"Basic {basic}":
                 raise self.denied()
-            self._scheme, self.token = "Basic", basic
-            return
+            self.token = f"Basic {basic}"
+            return self.token
         if self._is_fixed or not challenge.lower().startswith("bearer"):
             raise self.denied()
         parameters = parse_auth_header(challenge)
@@ -111,7 +117,8 @@ class RegistryLogin(TokenAuth):  # type: ignore[misc] # oras ships no types
         if not isinstance(token, str) or not token:
             raise self.denied()
         remember(token)
-        self._scheme, self.token = "Bearer", token
+        self.token = login = f"Bearer {token}"
+        return login
 
     def denied(self) -> AccessDenied:
         """The error for a login that is missing or refused."""
