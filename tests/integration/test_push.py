@@ -9,6 +9,7 @@ import re
 import subprocess
 import tarfile
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -32,7 +33,14 @@ from prefect_stagegate.operations.publishing.push import Pushed, push
 from prefect_stagegate.operations.staging.stage import stage
 from prefect_stagegate.sources.oci import shards
 from tests.support.rawserver import raw_server, response
-from tests.support.registries import SmallRegistry, debian_registry, small_registry, store_login, token_registry
+from tests.support.registries import (
+    SmallRegistry,
+    debian_registry,
+    digest_of,
+    small_registry,
+    store_login,
+    token_registry,
+)
 from tests.support.scenario import Scenario
 from tests.support.webservers import PASSWORD, USER, command_path
 
@@ -318,6 +326,24 @@ def test_uploads_that_are_refused_together_log_in(things: Scenario) -> None:
     with raw_server(serve) as server:
         options = {"username": USER, "password": PASSWORD}
         assert pushed(things, server.address, options=options).layers_pushed == 5
+
+
+def test_error_need_not_wait_for_a_silent_upload(things: Scenario) -> None:
+    silent = digest_of(FILES["a.csv"]).partition(":")[2].encode()
+
+    def serve(head: bytes, _: object) -> bytes:
+        if head.startswith(b"PUT") and silent in head:
+            time.sleep(10)
+        if head.startswith(b"PUT"):
+            return response(b"", "413 Content Too Large")
+        status = "404 Not Found" if head.startswith(b"HEAD") else "202 Accepted"
+        return response(b"", status, {"Location": "/v2/me/things/blobs/uploads/1"})
+
+    with raw_server(serve) as server:
+        begun = time.monotonic()
+        with pytest.raises(SourceError, match="The server answers 413"):
+            pushed(things, server.address)
+        assert time.monotonic() - begun < 5
 
 
 def test_upload_to_another_server_gets_no_login(things: Scenario, registry: SmallRegistry) -> None:

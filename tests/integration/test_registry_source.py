@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import socket
 import stat
 import sys
 import tarfile
@@ -30,7 +31,7 @@ from prefect_stagegate.errors import (
 )
 from prefect_stagegate.model import SourceObject
 from prefect_stagegate.sources import Source, open_source
-from prefect_stagegate.sources.oci import oci_source, registry_login, tar_walk
+from prefect_stagegate.sources.oci import oci_source, registry_client, registry_login, tar_walk
 from prefect_stagegate.sources.oci.oci_options import OciSettings
 from prefect_stagegate.sources.oci.oci_reference import OciReference
 from prefect_stagegate.sources.oci.registry_client import RegistryClient
@@ -547,6 +548,23 @@ def test_silent_registry_is_given_up() -> None:
         with pytest.raises(SourceError, match="stopped answering"):
             listed(open_source(f"oci://{server.url.removeprefix('http://')}/me/things:v1", idle=0.5))
         assert time.monotonic() - begun < 3
+
+
+def test_rows_that_trickle_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry_client, "PAGE_SECONDS", 1.0)
+
+    def trickle(_: bytes, connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+        for _byte in range(50):
+            connection.sendall(b"x")
+            time.sleep(0.1)
+
+    with raw_server(trickle) as server:
+        reference = OciReference.parse(f"oci://{server.address}/{REPOSITORY}:v1")
+        begun = time.monotonic()
+        with pytest.raises(SourceUnavailable):
+            RegistryClient(reference, {}, Terms(), url="oci://").blob(digest_of(b""), 1000)
+        assert time.monotonic() - begun < 4
 
 
 def test_file_that_another_node_fetches_may_be_gone(registry: SmallRegistry) -> None:

@@ -9,15 +9,14 @@ The same version gives the same manifest, so pushing it again sends nothing.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
 from pathlib import Path
 from threading import Event
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from prefect_stagegate.canonical import canonical
 from prefect_stagegate.errors import SourceError, UsageError
@@ -61,6 +60,7 @@ from prefect_stagegate.transfer.stop import Stop
 from prefect_stagegate.units import bytes_text, count_text
 
 By = Literal["file", "shard"]
+T, Result = TypeVar("T"), TypeVar("Result")
 
 MOST_LAYERS = 1000
 """Files that get a layer each where the caller does not choose."""
@@ -158,8 +158,8 @@ def push(  # noqa: PLR0913 - the command's options
     manifest = workspace.catalog.manifest(dataset, digest)
     settings = workspace.settings
     terms = Terms(settings.idle_timeout, settings.allowed_hosts)
-    client = RegistryClient(reference, options or {}, terms, url=target, typed=True)
     stop = Stop(cancel)
+    client = RegistryClient(reference, options or {}, terms, url=target, typed=True, check=stop.check)
     retrier = Retrier(RETRIES, stop, TransferStats())
     layers = [*layers_of(manifest.entries(), by_shard=_by(by, manifest) == "shard")]
     statements = recorded_decisions(workspace, dataset, digest) if decisions else {}
@@ -242,10 +242,9 @@ def _contents(
 
 def _digests(workspace: Workspace, run: _Push, layers: Sequence[LayerFiles]) -> list[str]:
     """The digest of each layer, computed in parallel where the node has not noted it."""
-    with _pool(run) as pool:
-        return list(
-            pool.map(lambda files: layer_digest(workspace.cache.memory, run.folder, files, run.stop.check), layers)
-        )
+    return _in_parallel(
+        run, lambda files: layer_digest(workspace.cache.memory, run.folder, files, run.stop.check), layers
+    )
 
 
 def _rows_layer(manifest: Manifest, size: int) -> Descriptor:
@@ -296,7 +295,8 @@ def _pushed_layers(
         return []
     distinct = {layer.digest: (files, layer) for files, layer in zip(layers, built.layers, strict=True)}
 
-    def send(files: LayerFiles, layer: Descriptor) -> int | None:
+    def send(contents: tuple[LayerFiles, Descriptor]) -> int | None:
+        files, layer = contents
         run.stop.check()
         run.progress.started(layer.name)
         is_there = run.retrier.run(lambda: run.client.has("blobs", layer.digest))
@@ -305,9 +305,7 @@ def _pushed_layers(
         _count(run, layer, sent=0 if is_there else layer.size)
         return None if is_there else layer.size
 
-    with _pool(run) as pool:
-        sizes = list(pool.map(send, *zip(*distinct.values(), strict=True))) if distinct else []
-    return [size for size in sizes if size is not None]
+    return [size for size in _in_parallel(run, send, distinct.values()) if size is not None]
 
 
 def _send(run: _Push, files: LayerFiles, layer: Descriptor) -> None:
@@ -341,13 +339,16 @@ def _count(run: _Push, layer: Descriptor, *, sent: int) -> None:
     run.progress.done(Receipt(layer.name, listed, 0, layer.digest, "computed", sent))
 
 
-@contextmanager
-def _pool(run: _Push) -> Iterator[ThreadPoolExecutor]:
-    """Threads for layers. After an error or an interrupt those that run stop at their next piece."""
+def _in_parallel(run: _Push, function: Callable[[T], Result], items: Iterable[T]) -> list[Result]:
+    """Call a function for each layer, several at a time. After an error or an interrupt those that run stop soon."""
     with ThreadPoolExecutor(UPLOADS, "stagegate-push") as pool:
         try:
-            yield pool
+            calls = [pool.submit(function, item) for item in items]
+            # As they end, so that an error need not wait for the layers before it.
+            for call in as_completed(calls):
+                call.result()
         except BaseException:
             run.stop.end()
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+    return [call.result() for call in calls]

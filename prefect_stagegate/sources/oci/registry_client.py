@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 from urllib.parse import urlencode, urljoin, urlsplit
@@ -13,7 +13,16 @@ from urllib.parse import urlencode, urljoin, urlsplit
 from oras.provider import Registry
 
 from prefect_stagegate.errors import ChecksumMismatch, ObjectVanished, SourceError, UsageError
-from prefect_stagegate.http import Client, Request, Response, environment_proxies, fetch, origin_of, require_allowed
+from prefect_stagegate.http import (
+    PAGE_SECONDS,
+    Client,
+    Request,
+    Response,
+    environment_proxies,
+    fetch,
+    origin_of,
+    require_allowed,
+)
 from prefect_stagegate.http.message import Upload
 from prefect_stagegate.model import CredentialLife
 from prefect_stagegate.sources.oci.artifact import INDEX, MANIFEST
@@ -43,6 +52,7 @@ class RegistryClient:
         terms: Its idle time and permitted hosts apply.
         url: Of the source or target, for messages.
         typed: Whether a person typed the options: then stored logins are used without TLS, too.
+        check: Called twice a second while a request waits, but for those of blobs; what it raises ends the wait.
 
     Raises:
         UsageError: An option, the registry's address or a stored login can't be used.
@@ -50,7 +60,14 @@ class RegistryClient:
     """
 
     def __init__(
-        self, reference: OciReference, options: Mapping[str, Any], terms: Terms, *, url: str, typed: bool = False
+        self,
+        reference: OciReference,
+        options: Mapping[str, Any],
+        terms: Terms,
+        *,
+        url: str,
+        typed: bool = False,
+        check: Callable[[], object] = lambda: None,
     ) -> None:
         settings = oci_settings(options)
         plain = reference.is_loopback if settings.plain_http is None else settings.plain_http
@@ -66,7 +83,7 @@ class RegistryClient:
         looks_up = typed or not plain or reference.is_loopback
         self._login = RegistryLogin(reference.registry, settings, url=url, secure=not plain, looks_up=looks_up)
         self._requests = _Requests(insecure=plain)
-        self._requests.session = self._login.session = session_over(self._client)
+        self._requests.session = self._login.session = session_over(self._client, check)
         self._requests.auth = self._login
         self._errors = WebServer(self._client, registry, {}, url=url, who=self._login.who)
 
@@ -124,6 +141,7 @@ class RegistryClient:
             AccessDenied: It refuses the new login, too, or there is none.
             SourceError: It refuses something else.
         """
+        request = replace(request, timeout=PAGE_SECONDS)
         response = fetch(request)
         if response.status in _DENIED:
             challenge = response.headers.get("www-authenticate", "")

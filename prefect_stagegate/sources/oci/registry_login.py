@@ -10,7 +10,7 @@ import io
 import json
 import os
 from base64 import b64decode
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -35,7 +35,8 @@ except ImportError as error:
     raise missing_extra("oci") from error
 
 UPLOAD_IDLE = 300.0
-"""Seconds for which a registry may be silent while it stores what was sent: some hash it again."""
+"""Seconds for which an upload may stand still, and in which it is answered after its last byte: some registries hash it
+again."""
 HELPER_SECONDS = 30.0
 """Seconds that Docker's credential helper may take."""
 LARGEST_ANSWER = 16 << 20
@@ -162,9 +163,9 @@ class RegistryLogin(TokenAuth):  # type: ignore[misc] # oras ships no types
 class Transport(BaseAdapter):
     """Carries the library's requests by this package's HTTP client."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, check: Callable[[], object]) -> None:
         super().__init__()
-        self._client = client
+        self._client, self._check = client, check
 
     def send(self, request: PreparedRequest, **_: Any) -> Response:  # type: ignore[override]
         """Send a request, and return its last response; an upload is read as it is sent."""
@@ -181,7 +182,8 @@ class Transport(BaseAdapter):
                 body if is_upload else None,
                 limit=LARGEST_ANSWER,
                 timeout=None if is_upload else PAGE_SECONDS,
-            )
+            ),
+            check=self._check,
         )
         response = Response()
         # A redirect that this package's client does not follow is followed by nobody.
@@ -197,13 +199,13 @@ class Transport(BaseAdapter):
         """Do nothing: connections belong to the process."""
 
 
-def session_over(client: Client) -> Session:
-    """A session of the library whose requests this package's client carries."""
+def session_over(client: Client, check: Callable[[], object]) -> Session:
+    """A session of the library whose requests this package's client carries, and `check` may end."""
     session = Session()
     session.trust_env = False  # no .netrc, and no proxy but the client's
     session.headers.clear()
     for scheme in ("http://", "https://"):
-        session.mount(scheme, Transport(client))
+        session.mount(scheme, Transport(client, check))
     return session
 
 
