@@ -60,7 +60,8 @@ from prefect_stagegate.transfer.stop import Stop
 from prefect_stagegate.units import bytes_text, count_text
 
 By = Literal["file", "shard"]
-T, Result = TypeVar("T"), TypeVar("Result")
+T = TypeVar("T")
+Result = TypeVar("Result")
 
 MOST_LAYERS = 1000
 """Files that get a layer each where the caller does not choose."""

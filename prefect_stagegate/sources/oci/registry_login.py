@@ -89,9 +89,8 @@ class RegistryLogin(TokenAuth):  # type: ignore[misc] # oras ships no types
             SourceError: It asks for one in an unknown way.
         """
         del refresh
-        login = self.log_in(
-            original.headers.get("www-authenticate", ""), original.request.headers.get("Authorization", "")
-        )
+        refused = str(original.request.headers.get("Authorization", ""))
+        login = self.log_in(original.headers.get("www-authenticate", ""), refused)
         return {**(headers or {}), "Authorization": login}, True
 
     def log_in(self, challenge: str, refused: str) -> str:
