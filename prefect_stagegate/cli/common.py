@@ -202,26 +202,27 @@ def print_json_list(
     opening = opening.removesuffix(b"]" + line + b"}" if name else b"]")
     separator, failure = opening, None
 
-    def write_item(item: Any) -> None:
-        text = orjson.dumps(item, option=option, default=str).replace(b"\n", b"\n" + margin)
-        write(separator + line + margin + text)
+    def write_item(text: bytes) -> None:
+        write(separator + line + margin + text.replace(b"\n", b"\n" + margin))
 
     try:
         for item in items:
             # Only now, since an error before the first item is a document of its own.
             OUTPUT.begin()
-            write_item(item)
+            write_item(orjson.dumps(item, option=option, default=str))
             separator = b","
     except StagegateError as error:
         if separator is opening:
             raise
         failure = error
+    # Not by orjson: an object's name may hold surrogates.
+    ending = OUTPUT.text({"error": error_values(failure)}).encode() if failure else b""
     if failure and not name:
-        write_item({"error": error_values(failure)})
+        write_item(ending)
     write((opening if separator is opening else line + margin[2:]) + b"]")
     if name:
-        rest = {"error": error_values(failure)} if failure else {**after()}
-        write(b"," + orjson.dumps(rest, option=option)[1:] if rest else line + b"}")
+        rest = ending or orjson.dumps({**after()}, option=option, default=str)
+        write(line + b"}" if rest == b"{}" else b"," + rest[1:])
     write(b"\n")
     if failure:
         raise failure

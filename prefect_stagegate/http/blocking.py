@@ -6,7 +6,7 @@ import os
 import queue
 import threading
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import islice
 
@@ -22,10 +22,16 @@ _lock = threading.Lock()
 _shared: Loop | None = None
 
 
-def fetch(request: Request, buffer: memoryview | None = None, sink: Sink | None = None) -> Response:
+def fetch(
+    request: Request,
+    buffer: memoryview | None = None,
+    sink: Sink | None = None,
+    check: Callable[[], object] = lambda: None,
+) -> Response:
     """Send one request and wait for its response, which may have any status.
 
-    `buffer` takes the body, and must have its length; `sink` is called with its chunks, in another thread.
+    `buffer` takes the body, and must have its length; `sink` is called with its chunks, in another thread. `check` is
+    called twice a second, and ends the request by raising.
 
     Raises:
         SourceUnavailable: The server did not answer, or the response broke off.
@@ -39,7 +45,7 @@ def fetch(request: Request, buffer: memoryview | None = None, sink: Sink | None 
     # By `call`: `submit` belongs to the loop's thread.
     loop.call(partial(loop.submit, exchange))
     try:
-        return _response(_next(loop, ended))
+        return _response(_next(loop, ended, check))
     except BaseException:
         # An interrupted caller must leave no request under way.
         loop.call(partial(loop.cancel, exchange))
@@ -73,11 +79,12 @@ def fetch_many(requests: Iterable[tuple[str, Request]], at_once: int) -> Iterato
             loop.call(partial(loop.cancel, exchange))
 
 
-def _next(loop: Loop, ended: queue.SimpleQueue[Exchange]) -> Exchange:
+def _next(loop: Loop, ended: queue.SimpleQueue[Exchange], check: Callable[[], object] = lambda: None) -> Exchange:
     while True:
         try:
             return ended.get(timeout=_LOOK_SECONDS)
         except queue.Empty:
+            check()
             # A loop that ended gives no answer: without this look the caller would wait for ever.
             if not loop.thread.is_alive():
                 raise Cancelled("The HTTP client was stopped") from loop.failure

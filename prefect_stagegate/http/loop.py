@@ -386,7 +386,10 @@ class Loop:
         now = time.monotonic()
         silent = []
         for handle, slot in self._under_way.items():
-            moved = handle.getinfo(pycurl.SIZE_DOWNLOAD_T) + handle.getinfo(pycurl.SIZE_UPLOAD_T)
+            moved = handle.getinfo(pycurl.SIZE_UPLOAD_T)
+            # The short answer to an upload must be whole in the idle time: no other limit holds for it.
+            if slot.exchange is None or slot.exchange.request.upload is None:
+                moved += handle.getinfo(pycurl.SIZE_DOWNLOAD_T)
             if moved != slot.bytes_moved:
                 slot.bytes_moved, slot.moved = moved, now
             elif now - slot.moved > slot.client.idle:

@@ -10,8 +10,9 @@ from contextlib import contextmanager, suppress
 
 import pytest
 
-from prefect_stagegate.errors import SourceError, UsageError
+from prefect_stagegate.errors import Cancelled, SourceError, UsageError
 from prefect_stagegate.http import Client, Request, fetch, loop
+from prefect_stagegate.transfer.stop import Stop
 
 ANSWER = b"HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n"
 CHUNK = 1 << 16
@@ -104,6 +105,33 @@ def test_upload_that_moves_slowly_is_not_given_up(monkeypatch: pytest.MonkeyPatc
 
     with server(serve) as url:
         assert fetch(Request(url, client=Client(idle=1.0), method="PUT", upload=Zeros(size))).status == 201
+
+
+def test_answer_to_an_upload_that_trickles_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "LOOK_SECONDS", 0.1)
+
+    def serve(connection: socket.socket) -> None:
+        swallow(connection, 1000)
+        connection.sendall(b"HTTP/1.1 201 Created\r\nContent-Length: 1000\r\n\r\n")
+        for _ in range(40):
+            connection.sendall(b"x")
+            time.sleep(0.1)
+
+    with server(serve) as url:
+        begun = time.monotonic()
+        with pytest.raises(SourceError, match="stopped answering"):
+            fetch(Request(url, client=Client(idle=0.5), method="PUT", upload=Zeros(1000)))
+        assert time.monotonic() - begun < 3
+
+
+def test_check_ends_an_upload_that_waits() -> None:
+    stop = Stop(None)
+    threading.Timer(0.5, stop.end).start()
+    with server(lambda _: time.sleep(5)) as url:
+        begun = time.monotonic()
+        with pytest.raises(Cancelled):
+            fetch(Request(url, method="PUT", upload=Zeros(1000)), check=stop.check)
+        assert time.monotonic() - begun < 2
 
 
 def test_error_of_the_reader_ends_the_upload() -> None:

@@ -133,7 +133,7 @@ def test_a_list_that_breaks_off_ends_with_its_error(
 
     def items() -> Iterator[dict[str, str]]:
         yield {"path": "a.csv"}
-        raise SourceUnavailable("no answer", source="https://lake.example.org")
+        raise SourceUnavailable("no answer", source="https://lake.example.org", object="b\udcff.csv")
 
     with pytest.raises(SourceUnavailable):
         print_json_list(items(), name, {"dataset": "things"} if name else {}, lambda: {"bytes": 1})
@@ -141,9 +141,19 @@ def test_a_list_that_breaks_off_ends_with_its_error(
     printed = json.loads(capfd.readouterr().out)
     listed, error = (printed["objects"], printed["error"]) if name else (printed[:-1], printed[-1]["error"])
     assert listed == [{"path": "a.csv"}]
-    assert error["type"] == "SourceUnavailable"
+    assert (error["type"], error["object"]) == ("SourceUnavailable", "b\udcff.csv")
     assert "bytes" not in printed
     OUTPUT.read([])
+
+
+@pytest.mark.parametrize("after", [{}, {"folder": Path("/x")}])
+def test_values_after_a_list_are_printed_as_text(
+    after: dict[str, Path], monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(OUTPUT, "is_begun", False)
+    print_json_list([1], "numbers", {}, lambda: after)
+    sys.stdout.flush()
+    assert json.loads(capfd.readouterr().out) == {"numbers": [1]} | {key: str(value) for key, value in after.items()}
 
 
 # ── progress ────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -8,6 +8,8 @@ import json
 import re
 import subprocess
 import tarfile
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,14 +17,30 @@ from typing import Any
 import jsonschema
 import pytest
 
-from prefect_stagegate.errors import AccessDenied, CacheError, Cancelled, SourceError, TransferFailed, UsageError
+from prefect_stagegate.errors import (
+    AccessDenied,
+    CacheError,
+    Cancelled,
+    CorruptRecord,
+    SourceError,
+    TransferFailed,
+    UsageError,
+)
 from prefect_stagegate.model import Address, Version
 from prefect_stagegate.operations.publishing import layer_bodies
 from prefect_stagegate.operations.publishing import push as pushing
 from prefect_stagegate.operations.publishing.push import Pushed, push
 from prefect_stagegate.operations.staging.stage import stage
 from prefect_stagegate.sources.oci import shards
-from tests.support.registries import SmallRegistry, debian_registry, small_registry, store_login, token_registry
+from tests.support.rawserver import raw_server, response
+from tests.support.registries import (
+    SmallRegistry,
+    debian_registry,
+    digest_of,
+    small_registry,
+    store_login,
+    token_registry,
+)
 from tests.support.scenario import Scenario
 from tests.support.webservers import PASSWORD, USER, command_path
 
@@ -293,6 +311,41 @@ def test_login_lasts_as_long_as_the_push(
     assert pushed(things, registry.host).layers_pushed == 5
 
 
+def test_uploads_that_are_refused_together_log_in(things: Scenario) -> None:
+    """Everybody may read; all four uploads are refused before one of them has logged in."""
+    refused = threading.Barrier(4)
+
+    def serve(head: bytes, _: object) -> bytes:
+        if head.startswith(b"HEAD"):
+            return response(b"", "404 Not Found")
+        if b"authorization: basic" not in head.lower():
+            refused.wait(10)
+            return response(b"", "401 Unauthorized", {"WWW-Authenticate": 'Basic realm="x"'})
+        return response(b"", "201 Created", {"Location": "/v2/me/things/blobs/uploads/1"})
+
+    with raw_server(serve) as server:
+        options = {"username": USER, "password": PASSWORD}
+        assert pushed(things, server.address, options=options).layers_pushed == 5
+
+
+def test_error_need_not_wait_for_a_silent_upload(things: Scenario) -> None:
+    silent = digest_of(FILES["a.csv"]).partition(":")[2].encode()
+
+    def serve(head: bytes, _: object) -> bytes:
+        if head.startswith(b"PUT") and silent in head:
+            time.sleep(10)
+        if head.startswith(b"PUT"):
+            return response(b"", "413 Content Too Large")
+        status = "404 Not Found" if head.startswith(b"HEAD") else "202 Accepted"
+        return response(b"", status, {"Location": "/v2/me/things/blobs/uploads/1"})
+
+    with raw_server(serve) as server:
+        begun = time.monotonic()
+        with pytest.raises(SourceError, match="The server answers 413"):
+            pushed(things, server.address)
+        assert time.monotonic() - begun < 5
+
+
 def test_upload_to_another_server_gets_no_login(things: Scenario, registry: SmallRegistry) -> None:
     registry.login = "basic"
     port = registry.host.rpartition(":")[2]
@@ -300,6 +353,12 @@ def test_upload_to_another_server_gets_no_login(things: Scenario, registry: Smal
     with pytest.raises(SourceError, match="leads an upload to another server, localhost:"):
         pushed(things, registry.host, options={"username": USER, "password": PASSWORD})
     assert sent_blobs(registry) == []
+
+
+def test_upload_to_no_url_is_told(things: Scenario, registry: SmallRegistry) -> None:
+    registry.upload_at = "http://[x"
+    with pytest.raises(SourceError, match="leads an upload to no usable URL"):
+        pushed(things, registry.host)
 
 
 # ── decisions ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -332,6 +391,16 @@ def test_decisions_can_be_left_out(things: Scenario, registry: SmallRegistry) ->
     things.promote("pilot")
     assert pushed(things, registry.host, decisions=False).referrers == ()
     assert "decision" not in registry.manifests["me/things/v1"].decode()
+
+
+def test_decision_that_can_t_be_read_moves_no_tag(
+    things: Scenario, registry: SmallRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    newer = {"production": {"predicate": {"stagegate": {"format": 99}}, "predicateType": "x"}}
+    monkeypatch.setattr(pushing, "recorded_decisions", lambda *_: newer)
+    with pytest.raises(CorruptRecord):
+        pushed(things, registry.host)
+    assert registry.seen == []
 
 
 def test_index_of_referrers_that_is_none_is_refused(things: Scenario, registry: SmallRegistry) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import socket
 import stat
 import sys
 import tarfile
@@ -30,7 +31,7 @@ from prefect_stagegate.errors import (
 )
 from prefect_stagegate.model import SourceObject
 from prefect_stagegate.sources import Source, open_source
-from prefect_stagegate.sources.oci import oci_source, registry_login
+from prefect_stagegate.sources.oci import oci_source, registry_client, registry_login, tar_walk
 from prefect_stagegate.sources.oci.oci_options import OciSettings
 from prefect_stagegate.sources.oci.oci_reference import OciReference
 from prefect_stagegate.sources.oci.registry_client import RegistryClient
@@ -135,6 +136,15 @@ def test_reads_that_one_token_fails_renew_it_once(registry: SmallRegistry) -> No
     assert len(registry.tokens) - given < 5
 
 
+def test_blobs_that_a_new_token_can_t_read_are_denied(registry: SmallRegistry) -> None:
+    registry.tag(REPOSITORY, "v1", FILES)
+    source = opened(registry, **LOGIN)
+    first = listed(source)["00.bin"]
+    registry.login, registry.uses = "token", 0
+    with pytest.raises(AccessDenied, match=f"denies access.*Tried with: '{USER}' of the options"):
+        read(source, first)
+
+
 @pytest.mark.parametrize("uses", [8, 1000])
 def test_staging_outlives_its_tokens(
     tmp_path: Path, registry: SmallRegistry, monkeypatch: pytest.MonkeyPatch, uses: int
@@ -156,6 +166,16 @@ def test_storage_elsewhere_gets_no_login(registry: SmallRegistry) -> None:
     assert logins == {""}
 
 
+def test_reads_before_the_first_login_are_not_denied(registry: SmallRegistry) -> None:
+    registry.tag(REPOSITORY, "v1", FILES)
+    reference = OciReference.parse(f"oci://{registry.host}/{REPOSITORY}:v1")
+    client = RegistryClient(reference, LOGIN, Terms(), url="oci://")
+    before = client.blob_request(digest_of(FILES["00.bin"]), 1000, None)
+    registry.login = "basic"
+    assert client.blob(digest_of(FILES["01.bin"]), 1000) == FILES["01.bin"]
+    assert client.fetch_logged_in(before).body == FILES["00.bin"]
+
+
 @pytest.mark.parametrize("realm", ["http://169.254.169.254/token", "http://[fe80::1]/token"])
 def test_token_server_at_a_blocked_address_is_refused(registry: SmallRegistry, realm: str) -> None:
     registry.login, registry.realm = "token", realm
@@ -168,7 +188,14 @@ def test_password_goes_to_no_token_server_without_tls(realm: str) -> None:
     settings = OciSettings(username=USER, password=PASSWORD)
     login = RegistryLogin("registry.example.org", settings, url="oci://registry.example.org/a:b", secure=True)
     with pytest.raises(SourceError, match="token server without TLS"):
-        login.log_in(f'Bearer realm="{realm}"')
+        login.log_in(f'Bearer realm="{realm}"', "")
+
+
+@pytest.mark.parametrize("realm", ["http://[x", "http://127.0.0.1:99999/token", "http:///token"])
+def test_token_server_without_a_usable_address_is_refused(registry: SmallRegistry, realm: str) -> None:
+    registry.login, registry.realm = "token", realm
+    with pytest.raises(SourceError, match="token server whose host or port can't be used"):
+        listed(opened(registry, **LOGIN))
 
 
 @pytest.mark.parametrize("answer", [b"[]", b"{", b'{"token": 5}', b'"token"'])
@@ -291,6 +318,7 @@ def layer(**changes: Any) -> dict[str, Any]:
         ({"layers": [layer(), layer()]}, "names 'a.bin' twice"),
         ({"layers": [layer(size=-1)]}, "none of an OCI artifact"),
         ({"layers": [layer(size=True)]}, "none of an OCI artifact"),
+        ({"layers": [layer(size=1 << 63)]}, "none of an OCI artifact"),
         ({"layers": [layer(digest="sha256:../../etc")]}, "none of an OCI artifact"),
         ({"layers": [layer(annotations=[1])]}, "none of an OCI artifact"),
         ({"layers": []}, "nothing at this path"),
@@ -343,6 +371,20 @@ ROWS = b"a.bin\x001\x00blake3:" + hashlib.sha256(b"").hexdigest().encode() + b"\
         (
             ROWS,
             [layer(annotations={"io.stagegate.files": "9" * 30}, size=4000)],
+            "don't fit the version",
+        ),
+        (
+            ROWS,
+            [
+                layer(
+                    mediaType="application/vnd.cncf.model.dataset.v1.tar", annotations={"io.stagegate.files": "9" * 19}
+                )
+            ],
+            "don't fit the version",
+        ),
+        (
+            ROWS + ROWS.replace(b"a.bin", b"b.bin"),
+            [layer(mediaType="application/vnd.cncf.model.dataset.v1.raw")] * 2,
             "don't fit the version",
         ),
         (b"\xff\x00", [], "rows are none of a version"),
@@ -414,6 +456,14 @@ def _damaged(archive: bytes, at: int, by: bytes) -> bytes:
     return archive[:at] + by + archive[at + len(by) :]
 
 
+def old_sparse_header() -> bytes:
+    """A header of GNU's old form for sparse files, which says that another one follows."""
+    member = tarfile.TarInfo("sparse")
+    member.type = tarfile.GNUTYPE_SPARSE
+    header = _damaged(_damaged(member.tobuf(tarfile.USTAR_FORMAT), 482, b"\1"), 148, b" " * 8)
+    return _damaged(header, 148, b"%06o\0 " % sum(header))
+
+
 ARCHIVE = tar_of("a.bin", "b.bin", "c.bin")
 
 
@@ -427,12 +477,45 @@ ARCHIVE = tar_of("a.bin", "b.bin", "c.bin")
         _damaged(ARCHIVE, 1024 + 148, b"0" * 7),
         tar_of("a.bin")[:1024] + b"#" * 512,
         _damaged(tar_of("x" * 200), 124, b"77777777777"),
+        old_sparse_header(),
     ],
 )
 def test_damaged_tar_layer_is_refused(registry: SmallRegistry, data: bytes) -> None:
     registry.store(REPOSITORY, "v1", json.dumps({"layers": [tar_layer(registry, data)]}).encode())
     with pytest.raises(SourceError, match="can't be read as a tar archive"):
         listed(opened(registry))
+
+
+def extended(kind: bytes, fields: Mapping[str, str]) -> bytes:
+    """An extended header of a tar archive."""
+    body = b"".join(f"{len(key) + len(text) + 9:06} {key}={text}\n".encode() for key, text in fields.items())
+    member = tarfile.TarInfo("fields")
+    member.type, member.size = kind, len(body)
+    return member.tobuf(tarfile.USTAR_FORMAT) + body + bytes(-len(body) % 512)
+
+
+@pytest.mark.parametrize(
+    ("headers", "message"),
+    [
+        (extended(tarfile.XHDTYPE, {"a": "x" * 4000}) * 3, "a header is longer than"),
+        (extended(tarfile.XGLTYPE, {f"{number:04}": "" for number in range(600)}), "more extended fields than 500"),
+    ],
+)
+def test_tar_layer_can_t_take_all_memory(
+    registry: SmallRegistry, monkeypatch: pytest.MonkeyPatch, headers: bytes, message: str
+) -> None:
+    monkeypatch.setattr(tar_walk, "LONGEST_HEADER", 12_000)
+    monkeypatch.setattr(tar_walk, "MOST_FIELDS", 500)
+    registry.store(REPOSITORY, "v1", json.dumps({"layers": [tar_layer(registry, headers + ARCHIVE)]}).encode())
+    with pytest.raises(SourceError, match=message):
+        listed(opened(registry))
+
+
+def test_headers_of_many_files_are_no_long_header(registry: SmallRegistry, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tar_walk, "LONGEST_HEADER", 12_000)
+    archive = tar_of(*map(str, range(50)), form=tarfile.PAX_FORMAT)
+    registry.store(REPOSITORY, "v1", json.dumps({"layers": [tar_layer(registry, archive)]}).encode())
+    assert len(listed(opened(registry))) == 50
 
 
 def test_files_of_an_artifact_are_bounded(registry: SmallRegistry) -> None:
@@ -465,6 +548,23 @@ def test_silent_registry_is_given_up() -> None:
         with pytest.raises(SourceError, match="stopped answering"):
             listed(open_source(f"oci://{server.url.removeprefix('http://')}/me/things:v1", idle=0.5))
         assert time.monotonic() - begun < 3
+
+
+def test_rows_that_trickle_are_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry_client, "PAGE_SECONDS", 1.0)
+
+    def trickle(_: bytes, connection: socket.socket) -> None:
+        connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+        for _byte in range(50):
+            connection.sendall(b"x")
+            time.sleep(0.1)
+
+    with raw_server(trickle) as server:
+        reference = OciReference.parse(f"oci://{server.address}/{REPOSITORY}:v1")
+        begun = time.monotonic()
+        with pytest.raises(SourceUnavailable):
+            RegistryClient(reference, {}, Terms(), url="oci://").blob(digest_of(b""), 1000)
+        assert time.monotonic() - begun < 4
 
 
 def test_file_that_another_node_fetches_may_be_gone(registry: SmallRegistry) -> None:

@@ -9,15 +9,14 @@ The same version gives the same manifest, so pushing it again sends nothing.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from functools import partial
 from itertools import count
 from pathlib import Path
 from threading import Event
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from prefect_stagegate.canonical import canonical
 from prefect_stagegate.errors import SourceError, UsageError
@@ -27,6 +26,7 @@ from prefect_stagegate.operations.address import spec_beside
 from prefect_stagegate.operations.monitoring.job_steps import step
 from prefect_stagegate.operations.publishing.layer_bodies import LayerBody, layer_digest
 from prefect_stagegate.operations.publishing.referrers import (
+    Referrer,
     decision_annotations,
     push_referrer,
     recorded_decisions,
@@ -60,6 +60,8 @@ from prefect_stagegate.transfer.stop import Stop
 from prefect_stagegate.units import bytes_text, count_text
 
 By = Literal["file", "shard"]
+T = TypeVar("T")
+Result = TypeVar("Result")
 
 MOST_LAYERS = 1000
 """Files that get a layer each where the caller does not choose."""
@@ -147,6 +149,7 @@ def push(  # noqa: PLR0913 - the command's options
         AccessDenied: The registry refuses the login.
         SourceError: The registry refuses something else, or does not answer.
         CacheError: A file of the version is damaged on this node.
+        CorruptRecord: This release can't read a decision about the version.
     """
     reference = OciReference.parse(target)
     if not reference.tag or reference.digest or reference.path:
@@ -156,11 +159,13 @@ def push(  # noqa: PLR0913 - the command's options
     manifest = workspace.catalog.manifest(dataset, digest)
     settings = workspace.settings
     terms = Terms(settings.idle_timeout, settings.allowed_hosts)
-    client = RegistryClient(reference, options or {}, terms, url=target, typed=True)
     stop = Stop(cancel)
+    client = RegistryClient(reference, options or {}, terms, url=target, typed=True, check=stop.check)
     retrier = Retrier(RETRIES, stop, TransferStats())
     layers = [*layers_of(manifest.entries(), by_shard=_by(by, manifest) == "shard")]
     statements = recorded_decisions(workspace, dataset, digest) if decisions else {}
+    # Before anything is sent: a decision that can't be read must not leave a tag that has moved.
+    referrers = [*referrers_of(workspace, dataset, statements)]
     contents = partial(_contents, workspace, manifest, layers, decision_annotations(statements))
     with step(workspace, "push", dataset) as figures:
         # Before anything is fetched or read: the manifest's length is the same, whatever the digests are.
@@ -172,14 +177,14 @@ def push(  # noqa: PLR0913 - the command's options
             built = contents(_digests(workspace, run, layers))
             pushed = _pushed_layers(run, layers, built, is_there=current == built.artifact.digest, dry_run=dry_run)
         figures.note(digest=digest, files=manifest.files, bytes=manifest.bytes, bytes_pushed=sum(pushed))
-        referrers: tuple[PushedReferrer, ...] = ()
+        pushed_referrers: tuple[PushedReferrer, ...] = ()
         if not dry_run:
             _push_small(run, {built.rows_layer.digest: built.rows, built.config_digest: built.config})
             retrier.run(lambda: client.push_manifest(reference.tag, built.manifest))
-            referrers = tuple(_push_referrers(workspace, run, dataset, built.artifact, statements))
+            pushed_referrers = tuple(_push_referrers(run, built.artifact, referrers))
     size = (len(layers), len(pushed), sum(pushed))
     return Pushed(
-        dataset, digest, target, built.artifact.digest, manifest.files, manifest.bytes, *size, referrers, dry_run
+        dataset, digest, target, built.artifact.digest, manifest.files, manifest.bytes, *size, pushed_referrers, dry_run
     )
 
 
@@ -238,10 +243,9 @@ def _contents(
 
 def _digests(workspace: Workspace, run: _Push, layers: Sequence[LayerFiles]) -> list[str]:
     """The digest of each layer, computed in parallel where the node has not noted it."""
-    with _pool(run) as pool:
-        return list(
-            pool.map(lambda files: layer_digest(workspace.cache.memory, run.folder, files, run.stop.check), layers)
-        )
+    return _in_parallel(
+        run, lambda files: layer_digest(workspace.cache.memory, run.folder, files, run.stop.check), layers
+    )
 
 
 def _rows_layer(manifest: Manifest, size: int) -> Descriptor:
@@ -292,7 +296,8 @@ def _pushed_layers(
         return []
     distinct = {layer.digest: (files, layer) for files, layer in zip(layers, built.layers, strict=True)}
 
-    def send(files: LayerFiles, layer: Descriptor) -> int | None:
+    def send(contents: tuple[LayerFiles, Descriptor]) -> int | None:
+        files, layer = contents
         run.stop.check()
         run.progress.started(layer.name)
         is_there = run.retrier.run(lambda: run.client.has("blobs", layer.digest))
@@ -301,9 +306,7 @@ def _pushed_layers(
         _count(run, layer, sent=0 if is_there else layer.size)
         return None if is_there else layer.size
 
-    with _pool(run) as pool:
-        sizes = list(pool.map(send, *zip(*distinct.values(), strict=True))) if distinct else []
-    return [size for size in sizes if size is not None]
+    return [size for size in _in_parallel(run, send, distinct.values()) if size is not None]
 
 
 def _send(run: _Push, files: LayerFiles, layer: Descriptor) -> None:
@@ -325,10 +328,8 @@ def _push_small(run: _Push, contents: Mapping[str, bytes]) -> None:
             run.retrier.run(partial(run.client.push_blob, digest, content))
 
 
-def _push_referrers(
-    workspace: Workspace, run: _Push, dataset: str, artifact: Descriptor, statements: Mapping[str, Mapping[str, Any]]
-) -> Iterator[PushedReferrer]:
-    for referrer in referrers_of(workspace, dataset, statements):
+def _push_referrers(run: _Push, artifact: Descriptor, referrers: Iterable[Referrer]) -> Iterator[PushedReferrer]:
+    for referrer in referrers:
         digest, is_new = run.retrier.run(partial(push_referrer, run.client, artifact, referrer))
         yield PushedReferrer(referrer.target, referrer.kind, referrer.artifact_type, digest, is_new)
 
@@ -339,13 +340,16 @@ def _count(run: _Push, layer: Descriptor, *, sent: int) -> None:
     run.progress.done(Receipt(layer.name, listed, 0, layer.digest, "computed", sent))
 
 
-@contextmanager
-def _pool(run: _Push) -> Iterator[ThreadPoolExecutor]:
-    """Threads for layers. After an error or an interrupt those that run stop at their next piece."""
+def _in_parallel(run: _Push, function: Callable[[T], Result], items: Iterable[T]) -> list[Result]:
+    """Call a function for each layer, several at a time. After an error or an interrupt those that run stop soon."""
     with ThreadPoolExecutor(UPLOADS, "stagegate-push") as pool:
         try:
-            yield pool
+            calls = [pool.submit(function, item) for item in items]
+            # As they end, so that an error need not wait for the layers before it.
+            for call in as_completed(calls):
+                call.result()
         except BaseException:
             run.stop.end()
             pool.shutdown(wait=False, cancel_futures=True)
             raise
+    return [call.result() for call in calls]

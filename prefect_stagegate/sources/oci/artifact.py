@@ -42,6 +42,8 @@ UNPACK = "io.deis.oras.content.unpack"
 """ORAS's mark of a folder that was packed."""
 LARGEST_MANIFEST = 4 << 20
 """Bytes of a manifest: registries must take so many, and many take no more."""
+LARGEST_SIZE = (1 << 63) - 1
+"""Bytes of a layer or file: no larger number can be kept."""
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
 _TAR = re.compile(r"application/vnd\.cncf\.model\.[a-z0-9.]+\.tar")
@@ -159,7 +161,8 @@ def require_names(artifact: Artifact, source: str) -> None:
 
 def _descriptor(value: Any) -> Descriptor:
     digest, size = value["digest"], value["size"]
-    if not _DIGEST.fullmatch(digest) or isinstance(size, bool) or not isinstance(size, int) or size < 0:
+    is_size = isinstance(size, int) and not isinstance(size, bool) and 0 <= size <= LARGEST_SIZE
+    if not _DIGEST.fullmatch(digest) or not is_size:
         raise ValueError("no usable digest or size")
     annotations = _texts(value.get("annotations") or {})
     return Descriptor(str(value["mediaType"]), digest, size, annotations, str(value.get("artifactType", "")))

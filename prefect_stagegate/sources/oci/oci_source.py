@@ -9,13 +9,14 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import islice
 from typing import Any
 
 from prefect_stagegate.errors import ObjectVanished, SourceError, SourceUnavailable, StagegateError
-from prefect_stagegate.http import MAX_PAGE, Request, Response
+from prefect_stagegate.http import MAX_PAGE, RangeIgnored, Request, Response
 from prefect_stagegate.model import CredentialLife, Entry, Pin, SourceObject
 from prefect_stagegate.sources.base import Wanted, everything
 from prefect_stagegate.sources.http_source import HttpReads
@@ -26,8 +27,8 @@ from prefect_stagegate.sources.oci.shards import offsets
 from prefect_stagegate.sources.oci.tar_walk import tar_members
 from prefect_stagegate.sources.terms import Terms
 
-LONGEST_NUMBER = 20
-"""Digits of a size: no object is larger."""
+LONGEST_NUMBER = 18
+"""Digits of a size or count: no object is larger, and 64 bits hold it."""
 JUST_NOW = 1.0
 """Seconds for which a renewed token is not renewed again."""
 _EXPIRED = 401
@@ -123,10 +124,18 @@ class OciSource(HttpReads):
             with self._renewing:
                 # Of the reads that a token's end fails together, one renews it for all.
                 if time.monotonic() - self._renewed > JUST_NOW:
-                    self._client.log_in_again(outcome)
+                    self._log_in_for(listed)
                     self._renewed = time.monotonic()
             return SourceUnavailable("The registry's token has expired", source=self.url, object=listed.key)
         return super().explain(listed, outcome)
+
+    def _log_in_for(self, listed: SourceObject) -> None:
+        """Log in, and read a file's first byte: a registry may refuse also a token that it has just given."""
+        request = self.request(listed, 0, 1)
+        # One that ignores ranges has let the login pass.
+        with suppress(RangeIgnored):
+            if request:
+                self._client.fetch_logged_in(request)
 
     def refusal(self, response: Response, key: str) -> SourceError:
         """The error for a response of 300 or above."""
@@ -161,6 +170,9 @@ class OciSource(HttpReads):
             self._require_few(lines.count(b"\n"))
             entries = self._entries(lines)
             places = dict(self._version_places(artifact, entries))
+            # A layer that is there twice stands for a file that is not there.
+            if len(places) != len(entries):
+                raise self._contradiction("")
         return places
 
     def _foreign_places(self, artifact: Artifact) -> dict[str, _Place]:
@@ -264,7 +276,7 @@ class OciSource(HttpReads):
 
 def _number(text: str) -> int:
     """The number in a text from outside; 0 where it is none."""
-    return int(text) if text.isascii() and text.isdigit() and len(text) < LONGEST_NUMBER else 0
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= LONGEST_NUMBER else 0
 
 
 def _object(key: str, place: _Place, state: str) -> SourceObject:

@@ -5,14 +5,24 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 from urllib.parse import urlencode, urljoin, urlsplit
 
 from oras.provider import Registry
 
 from prefect_stagegate.errors import ChecksumMismatch, ObjectVanished, SourceError, UsageError
-from prefect_stagegate.http import Client, Request, Response, environment_proxies, fetch, origin_of, require_allowed
+from prefect_stagegate.http import (
+    PAGE_SECONDS,
+    Client,
+    Request,
+    Response,
+    environment_proxies,
+    fetch,
+    origin_of,
+    require_allowed,
+)
 from prefect_stagegate.http.message import Upload
 from prefect_stagegate.model import CredentialLife
 from prefect_stagegate.sources.oci.artifact import INDEX, MANIFEST
@@ -42,6 +52,7 @@ class RegistryClient:
         terms: Its idle time and permitted hosts apply.
         url: Of the source or target, for messages.
         typed: Whether a person typed the options: then stored logins are used without TLS, too.
+        check: Called twice a second while a request waits, but for those of blobs; what it raises ends the wait.
 
     Raises:
         UsageError: An option, the registry's address or a stored login can't be used.
@@ -49,7 +60,14 @@ class RegistryClient:
     """
 
     def __init__(
-        self, reference: OciReference, options: Mapping[str, Any], terms: Terms, *, url: str, typed: bool = False
+        self,
+        reference: OciReference,
+        options: Mapping[str, Any],
+        terms: Terms,
+        *,
+        url: str,
+        typed: bool = False,
+        check: Callable[[], object] = lambda: None,
     ) -> None:
         settings = oci_settings(options)
         plain = reference.is_loopback if settings.plain_http is None else settings.plain_http
@@ -65,7 +83,7 @@ class RegistryClient:
         looks_up = typed or not plain or reference.is_loopback
         self._login = RegistryLogin(reference.registry, settings, url=url, secure=not plain, looks_up=looks_up)
         self._requests = _Requests(insecure=plain)
-        self._requests.session = self._login.session = session_over(self._client)
+        self._requests.session = self._login.session = session_over(self._client, check)
         self._requests.auth = self._login
         self._errors = WebServer(self._client, registry, {}, url=url, who=self._login.who)
 
@@ -114,27 +132,30 @@ class RegistryClient:
         return self._blob(digest, size, (start, end))
 
     def _blob(self, digest: str, size: int, part: tuple[int, int] | None) -> bytes:
-        response = fetch(self.blob_request(digest, size, part))
+        return bytes(self.fetch_logged_in(self.blob_request(digest, size, part)).body)
+
+    def fetch_logged_in(self, request: Request) -> Response:
+        """Send a request for little, and once more with a new login where the registry refuses it.
+
+        Raises:
+            AccessDenied: It refuses the new login, too, or there is none.
+            SourceError: It refuses something else.
+        """
+        request = replace(request, timeout=PAGE_SECONDS)
+        response = fetch(request)
         if response.status in _DENIED:
-            self.log_in_again(response)
-            response = fetch(self.blob_request(digest, size, part))
+            challenge = response.headers.get("www-authenticate", "")
+            login = self._login.log_in(challenge, request.headers.get("Authorization", ""))
+            response = fetch(replace(request, headers={**request.headers, "Authorization": login}))
         if not response.is_success:
             raise self.refusal(response, "")
-        return bytes(response.body)
+        return response
 
     def blob_request(self, digest: str, size: int, part: tuple[int, int] | None) -> Request:
         """The request for a blob, or for a range of it. Storage that it is redirected to gets no login."""
         return Request(
             f"{self._base}/blobs/{digest}", self._login.get_auth_header(), self._client, range=part, size=size
         )
-
-    def log_in_again(self, response: Response) -> None:
-        """Log in after a blob's response with 401 or 403.
-
-        Raises:
-            AccessDenied: That is not possible.
-        """
-        self._login.log_in(response.headers.get("www-authenticate", ""))
 
     # ── pushing ─────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -145,7 +166,10 @@ class RegistryClient:
             SourceError: The registry refuses it; bytes with another digest, too.
         """
         started = self._request("POST", "/blobs/uploads/", data=b"")
-        location = urljoin(started.url, started.headers.get("location", ""))
+        try:
+            location = urljoin(started.url, started.headers.get("location", ""))
+        except ValueError:
+            raise SourceError("The registry leads an upload to no usable URL", source=self._url) from None
         # The login goes along, so the upload stays where the login belongs.
         if origin_of(location) != origin_of(self._base):
             hint = "Behind a proxy, the registry must be told its own scheme and host (X-Forwarded-Proto, Host)."

@@ -10,7 +10,7 @@ import io
 import json
 import os
 from base64 import b64decode
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -19,7 +19,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from prefect_stagegate.errors import AccessDenied, SourceError, UsageError
-from prefect_stagegate.http import PAGE_SECONDS, Client, Request, fetch
+from prefect_stagegate.http import PAGE_SECONDS, Client, Request, fetch, origin_of
 from prefect_stagegate.redaction import remember
 from prefect_stagegate.sources.extras import missing_extra
 from prefect_stagegate.sources.oci.oci_options import OciSettings
@@ -35,7 +35,8 @@ except ImportError as error:
     raise missing_extra("oci") from error
 
 UPLOAD_IDLE = 300.0
-"""Seconds for which a registry may be silent while it stores what was sent: some hash it again."""
+"""Seconds for which an upload may stand still, and in which it is answered after its last byte: some registries hash it
+again."""
 HELPER_SECONDS = 30.0
 """Seconds that Docker's credential helper may take."""
 LARGEST_ANSWER = 16 << 20
@@ -59,8 +60,8 @@ class RegistryLogin(TokenAuth):  # type: ignore[misc] # oras ships no types
         self._url, self._secure = url, secure
         self.session = Session()
         self._tls_verify = True
-        self._scheme = "Bearer"
-        self.token = settings.token or None
+        # The whole header's value, so that threads never see the scheme of one login and the token of another.
+        self.token = f"Bearer {settings.token}" if settings.token else None
         self._is_fixed = bool(settings.token)
         self.who = "the token of the options"
         if settings.username:
@@ -74,7 +75,7 @@ class RegistryLogin(TokenAuth):  # type: ignore[misc] # oras ships no types
 
     def get_auth_header(self) -> dict[str, str]:
         """The header of requests to the registry; none before the first login."""
-        return {"Authorization": f"{self._scheme} {self.token}"} if self.token else {}
+        return {"Authorization": self.token} if self.token else {}
 
     def authenticate_request(
         self, original: Response, headers: Mapping[str, str] | None, refresh: bool = False
@@ -88,17 +89,22 @@ class RegistryLogin(TokenAuth):  # type: ignore[misc] # oras ships no types
             SourceError: It asks for one in an unknown way.
         """
         del refresh
-        self.log_in(original.headers.get("www-authenticate", ""))
-        return {**(headers or {}), **self.get_auth_header()}, True
+        refused = str(original.request.headers.get("Authorization", ""))
+        login = self.log_in(original.headers.get("www-authenticate", ""), refused)
+        return {**(headers or {}), "Authorization": login}, True
 
-    def log_in(self, challenge: str) -> None:
-        """Log in as a registry's WWW-Authenticate header asks."""
+    def log_in(self, challenge: str, refused: str) -> str:
+        """Log in as a registry's WWW-Authenticate header asks.
+
+        `refused` is the Authorization header of the refused request; empty where it had none. Returns the new one.
+        """
         basic: str | None = getattr(self, "_basic_auth", None)
         if challenge.lower().startswith("basic"):
-            if basic is None or (self._scheme, self.token) == ("Basic", basic):
+            # Another thread may have logged in since the request was sent.
+            if basic is None or refused == f"Basic {basic}":
                 raise self.denied()
-            self._scheme, self.token = "Basic", basic
-            return
+            self.token = f"Basic {basic}"
+            return self.token
         if self._is_fixed or not challenge.lower().startswith("bearer"):
             raise self.denied()
         parameters = parse_auth_header(challenge)
@@ -111,7 +117,8 @@ class RegistryLogin(TokenAuth):  # type: ignore[misc] # oras ships no types
         if not isinstance(token, str) or not token:
             raise self.denied()
         remember(token)
-        self._scheme, self.token = "Bearer", token
+        self.token = login = f"Bearer {token}"
+        return login
 
     def denied(self) -> AccessDenied:
         """The error for a login that is missing or refused."""
@@ -121,9 +128,14 @@ class RegistryLogin(TokenAuth):  # type: ignore[misc] # oras ships no types
     def _require_realm(self, realm: str) -> None:
         """Refuse a token server that would get the password in the clear. The HTTP client judges its address."""
         schemes = ("https",) if self._secure else ("http", "https")
-        if urlsplit(realm).scheme not in schemes:
+        if realm.partition("://")[0].lower() not in schemes:
             message = "The registry names a token server without TLS" if realm else "The registry names no token server"
             raise SourceError(message, hint="Check the registry's configuration.", source=self._url)
+        try:
+            origin_of(realm)
+        except SourceError:
+            message = "The registry names a token server whose host or port can't be used"
+            raise SourceError(message, hint="Check the registry's configuration.", source=self._url) from None
 
     def _look_up(self, registry: str) -> None:
         """Find the login that `docker login` or `podman login` stored, if there is one."""
@@ -150,9 +162,9 @@ class RegistryLogin(TokenAuth):  # type: ignore[misc] # oras ships no types
 class Transport(BaseAdapter):
     """Carries the library's requests by this package's HTTP client."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, check: Callable[[], object]) -> None:
         super().__init__()
-        self._client = client
+        self._client, self._check = client, check
 
     def send(self, request: PreparedRequest, **_: Any) -> Response:  # type: ignore[override]
         """Send a request, and return its last response; an upload is read as it is sent."""
@@ -169,7 +181,8 @@ class Transport(BaseAdapter):
                 body if is_upload else None,
                 limit=LARGEST_ANSWER,
                 timeout=None if is_upload else PAGE_SECONDS,
-            )
+            ),
+            check=self._check,
         )
         response = Response()
         # A redirect that this package's client does not follow is followed by nobody.
@@ -185,13 +198,13 @@ class Transport(BaseAdapter):
         """Do nothing: connections belong to the process."""
 
 
-def session_over(client: Client) -> Session:
-    """A session of the library whose requests this package's client carries."""
+def session_over(client: Client, check: Callable[[], object]) -> Session:
+    """A session of the library whose requests this package's client carries, and `check` may end."""
     session = Session()
     session.trust_env = False  # no .netrc, and no proxy but the client's
     session.headers.clear()
     for scheme in ("http://", "https://"):
-        session.mount(scheme, Transport(client))
+        session.mount(scheme, Transport(client, check))
     return session
 
 

@@ -12,6 +12,8 @@ WINDOW = 1 << 20
 """Bytes that are read at a time: headers of small files come together."""
 LONGEST_HEADER = 16 << 20
 """Bytes of one header, with the long names and extended fields that belong to it."""
+MOST_FIELDS = 1000
+"""Extended fields that hold for all files of an archive: the library copies them for each file."""
 
 ReadRange = Callable[[int, int], bytes]
 """Reads a layer's bytes from a start to an end, which is exclusive."""
@@ -44,7 +46,12 @@ def tar_members(read: ReadRange, size: int, most: int, source: str) -> Iterator[
     window = _Window(read, size)
     try:
         with tarfile.open(fileobj=window, mode="r:") as archive:  # type: ignore[call-overload]
-            for number, member in enumerate(archive, 1):
+            for number, member in enumerate(iter(archive.next, None), 1):
+                # The library would keep all of them.
+                archive.members.clear()
+                window.header_bytes = 0
+                if len(archive.pax_headers) > MOST_FIELDS:
+                    raise tarfile.ReadError(f"it has more extended fields than {MOST_FIELDS:,}")
                 if number > most:
                     raise tarfile.ReadError(f"it has more files and folders than {most:,}")
                 if not member.isdir():
@@ -53,7 +60,7 @@ def tar_members(read: ReadRange, size: int, most: int, source: str) -> Iterator[
             window.seek(archive.offset)
             if window.read(tarfile.BLOCKSIZE).strip(b"\0"):
                 raise tarfile.ReadError("a header is damaged")
-    except (tarfile.TarError, ValueError, OverflowError, RecursionError) as error:
+    except (tarfile.TarError, ValueError, LookupError, OverflowError, RecursionError) as error:
         raise SourceError(f"A layer can't be read as a tar archive: {error}", source=source) from error
 
 
@@ -74,6 +81,8 @@ class _Window:
         self._read, self._size = read, size
         self._position = self._start = 0
         self._bytes = b""
+        self.header_bytes = 0
+        """Bytes that were read since the last file: the library holds a chain of headers in memory at once."""
 
     def tell(self) -> int:
         """The position."""
@@ -86,7 +95,8 @@ class _Window:
 
     def read(self, count: int) -> bytes:
         """The next bytes, fewer at the end."""
-        if count > LONGEST_HEADER:
+        self.header_bytes += count
+        if self.header_bytes > LONGEST_HEADER:
             raise tarfile.ReadError(f"a header is longer than {LONGEST_HEADER >> 20} MiB")
         start, end = self._position, min(self._position + count, self._size)
         if start >= end:
