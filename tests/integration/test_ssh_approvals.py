@@ -18,8 +18,8 @@ from typing import Any
 import pytest
 
 from prefect_stagegate.canonical import canonical
-from prefect_stagegate.clock import moment, now, stamp
-from prefect_stagegate.errors import GateFailed, StagegateError, UsageError
+from prefect_stagegate.clock import now, stamp
+from prefect_stagegate.errors import ExitCode, GateFailed, StagegateError, UsageError
 from prefect_stagegate.model import Address, Approval, ApprovalRequest, Decision, DecisionOutcome, Identity
 from prefect_stagegate.operations.gating.approve import approve, build_answer
 from prefect_stagegate.operations.gating.attestations import AttestationVerdict, verify_attestation
@@ -91,7 +91,7 @@ class SshScenario(Scenario):
         (folder / "allowed_signers").write_text(signers)
         (folder / "answer").write_bytes(canonical(signed_answer(request, reply)))
         (folder / "answer.sig").write_text(reply.envelope[SSHSIG])
-        line = verification_line(reply.approver.name, moment(ssh_moment(reply, request)), "answer", "answer.sig")
+        line = verification_line(reply.approver.name, ssh_moment(reply, request), "answer", "answer.sig")
         ended = subprocess.run(["/bin/sh", "-c", line], cwd=folder, capture_output=True, check=False)
         return ended.returncode == 0
 
@@ -212,6 +212,26 @@ def test_answer_dated_back_does_not_revive_a_key(scenario: SshScenario) -> None:
     decision = check(scenario.node(), THINGS, "pilot")
     assert decision.outcome is DecisionOutcome.WAITING
     assert "key has expired" in ignored(decision)
+
+
+@pytest.mark.parametrize("form", ["%Y%m%dT%H%M%SZ", "%G-W%V-%uT%H:%M:%SZ", "%Y-%m-%dT%H:%M:%S.%f+00:00"])
+def test_other_form_of_time_does_not_revive_a_key(scenario: SshScenario, form: str) -> None:
+    week_ago = now() - timedelta(days=7)
+    scenario.ask(scenario.signer(INES.name, "ines", f'valid-before="{week_ago:%Y%m%d}Z"'))
+    reply = replace(scenario.forged(INES, "ines"), at=(now() - timedelta(days=40)).strftime(form))
+    statement = canonical(signed_answer(scenario.request(), reply))
+    scenario.put(replace(reply, envelope={SSHSIG: scenario.key("ines").sign(statement)}))
+    decision = check(scenario.node(), THINGS, "pilot")
+    assert decision.outcome is DecisionOutcome.WAITING
+    assert "it has no time that this release writes" in ignored(decision)
+
+
+def test_answer_with_a_time_out_of_range_stops_nobody(scenario: SshScenario) -> None:
+    scenario.ask(scenario.signer(INES.name, "ines"))
+    scenario.put(replace(scenario.forged(OLEG, "eve"), at="9999-12-31T23:59:59-14:00"))
+    assert scenario.run("status", "things") == ExitCode.WAITING
+    scenario.answer(INES, "ines")
+    assert check(scenario.node(), THINGS, "pilot").accepted
 
 
 def test_answer_outlives_its_key(scenario: SshScenario) -> None:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from prefect_stagegate.canonical import canonical
 from prefect_stagegate.catalog import PolicyEntry, adopted_as
-from prefect_stagegate.clock import moment
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.model import ApprovalRequest, Decision, Outcome
 from prefect_stagegate.operations.gating.policy import spec_under
@@ -75,7 +74,7 @@ def export_answers(workspace: Workspace, attested: AttestedDecision, folder: Pat
             statement, signature = f"{number}.json", f"{number}.json.sig"
             (folder / statement).write_bytes(canonical(signed_answer(request, reply)))
             (folder / signature).write_text(str(reply.envelope[SSHSIG]))
-            at = moment(ssh_moment(reply, request))
+            at = ssh_moment(reply, request)
             lines.append(verification_line(reply.approver.name, at, statement, signature))
         (folder / "verify.sh").write_text(SCRIPT + "\n".join(lines) + "\n")
     except OSError as error:
