@@ -16,6 +16,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_ssh_private_key,
+)
 
 from prefect_stagegate.canonical import canonical
 from prefect_stagegate.clock import now, stamp
@@ -27,6 +33,7 @@ from prefect_stagegate.operations.gating.check import check
 from prefect_stagegate.operations.gating.policy import adopt, answer_request
 from prefect_stagegate.operations.gating.promote import promote
 from prefect_stagegate.readiness.records.answers import SSHSIG, signed_answer, ssh_moment
+from prefect_stagegate.readiness.records.signing import SigningKey, read_signing_key
 from prefect_stagegate.readiness.records.ssh_signatures import (
     NAMESPACE,
     SshKey,
@@ -51,6 +58,15 @@ class SshScenario(Scenario):
         if not path.exists():
             ssh_keygen("-q", "-t", "ed25519", "-N", "", "-C", who, "-f", str(path), *options)
         return SshKey(path)
+
+    def pem_of(self, who: str) -> SigningKey:
+        """A person's SSH key, written as a key in PEM."""
+        path = self.key(who).path
+        private = load_ssh_private_key(path.read_bytes(), None)
+        pem = path.with_name(f"{who}.pem")
+        pem.touch(0o600)
+        pem.write_bytes(private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+        return read_signing_key(pem, lambda _: "")
 
     def signer(self, principals: str, who: str, options: str = "") -> str:
         """A line of `allowed_signers`."""
@@ -262,7 +278,7 @@ def test_requester_can_not_answer_under_any_name(scenario: SshScenario) -> None:
 
 
 def test_one_key_is_one_person(scenario: SshScenario) -> None:
-    scenario.ask(scenario.signer("*@example.org", "ines"), count=2)
+    scenario.ask(scenario.signer("*@example.org", "ines"), scenario.signer(EVE.name, "eve"), count=2)
     scenario.answer(INES, "ines")
     with pytest.raises(
         UsageError, match=r"oleg@example\.org can't answer .*same key as the answer of ines@example\.org"
@@ -272,6 +288,31 @@ def test_one_key_is_one_person(scenario: SshScenario) -> None:
     decision = check(scenario.node(), THINGS, "pilot")
     assert decision.outcome is DecisionOutcome.WAITING
     assert "signed with the same key as the answer of ines@example.org" in ignored(decision)
+
+
+def test_one_key_in_both_lists_is_one_person(scenario: SshScenario) -> None:
+    pem = scenario.pem_of("ines")
+    signers = (scenario.signer("*@example.org", "ines"), scenario.signer(EVE.name, "eve"))
+    scenario.ask(*signers, count=2, keys={INES.name: pem.public})
+    approve(scenario.node(INES), THINGS, "pilot", reason="seen", key=pem)
+    with pytest.raises(UsageError, match=r"same key as the answer of ines@example\.org"):
+        scenario.answer(OLEG, "ines")
+    scenario.put(scenario.forged(OLEG, "ines"))
+    assert check(scenario.node(), THINGS, "pilot").outcome is DecisionOutcome.WAITING
+
+
+def test_requester_s_pem_key_is_refused_as_an_ssh_key(scenario: SshScenario) -> None:
+    pem = scenario.pem_of("ada")
+    scenario.ask(scenario.signer("*@example.org", "ada"), keys={ADA.name: pem.public})
+    with pytest.raises(UsageError, match="its key is also one of ada, who made the request"):
+        scenario.answer(INES, "ada")
+
+
+def test_requester_s_ssh_key_is_refused_as_a_pem_key(scenario: SshScenario) -> None:
+    pem = scenario.pem_of("ada")
+    scenario.ask(scenario.signer("a*", "ada"), keys={INES.name: pem.public})
+    with pytest.raises(UsageError, match="its key is also one of ada, who made the request"):
+        approve(scenario.node(INES), THINGS, "pilot", reason="seen", key=pem)
 
 
 def test_required_approver_must_be_among_those_who_agree(scenario: SshScenario) -> None:

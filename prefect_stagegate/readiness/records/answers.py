@@ -10,6 +10,7 @@ from typing import Any
 from prefect_stagegate.canonical import canonical, digest_of
 from prefect_stagegate.clock import moment, now, stamp
 from prefect_stagegate.model import Approval, ApprovalRequest, person_key
+from prefect_stagegate.readiness.records.allowed_signers import fingerprint_of, read_allowed_signers
 from prefect_stagegate.readiness.records.signing import signers
 from prefect_stagegate.readiness.records.ssh_signatures import verify_ssh_signature
 from prefect_stagegate.readiness.run import CLOCKS_DIFFER
@@ -71,11 +72,30 @@ def prove_answer(
         return AnswerProof(why="it can't be read")
     signature = reply.envelope.get(SSHSIG)
     if isinstance(signature, str):
-        return _prove_ssh(reply, request, data, signature, allowed_signers)
-    person = person_key(reply.approver.name)
-    own = [key for name, key in keys.items() if person_key(name) == person]
-    proved = own and reply.envelope and signers(reply.envelope, signed_answer(request, reply), ANSWER_PAYLOAD, own)
-    return AnswerProof(key=proved[0]) if proved else AnswerProof()
+        proof = _prove_ssh(reply, request, data, signature, allowed_signers)
+    else:
+        own = _keys_of(reply.approver.name, keys)
+        proved = own and reply.envelope and signers(reply.envelope, signed_answer(request, reply), ANSWER_PAYLOAD, own)
+        proof = AnswerProof(key=proved[0]) if proved else AnswerProof()
+    if proof.key and fingerprint_of(proof.key) in _fingerprints_of(request.requester.name, keys, allowed_signers):
+        return _requesters_key(request)
+    return proof
+
+
+def _keys_of(name: str, keys: Mapping[str, str]) -> list[str]:
+    person = person_key(name)
+    return [key for each, key in keys.items() if person_key(each) == person]
+
+
+def _fingerprints_of(name: str, keys: Mapping[str, str], allowed_signers: str) -> set[str]:
+    """The keys that a policy has for a name in either list."""
+    names = {name, person_key(name)}
+    own = (each for each in read_allowed_signers(allowed_signers) if any(map(each.has_name, names)))
+    return {*map(fingerprint_of, _keys_of(name, keys)), *(signer.fingerprint for signer in own)}
+
+
+def _requesters_key(request: ApprovalRequest) -> AnswerProof:
+    return AnswerProof(why=f"its key is also one of {request.requester.name}, who made the request")
 
 
 def ssh_moment(reply: Approval, request: ApprovalRequest) -> datetime:
@@ -107,8 +127,8 @@ def _prove_ssh(
     verdict = verify_ssh_signature(data, signature, allowed_signers, reply.approver.name, at)
     if not verdict.key:
         return AnswerProof(why=verdict.why)
-    # A pattern of `allowed_signers` may give the requester's own key other names, too.
+    # A pattern of `allowed_signers` may give the requester's own key other names, too, and a certificate names.
     for name in {request.requester.name, person_key(request.requester.name)}:
         if verify_ssh_signature(data, signature, allowed_signers, name, at).key:
-            return AnswerProof(why=f"its key is also one of {request.requester.name}, who made the request")
+            return _requesters_key(request)
     return AnswerProof(key=verdict.key)
