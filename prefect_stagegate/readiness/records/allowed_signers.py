@@ -13,10 +13,8 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from prefect_stagegate.patterns import Expression
-from prefect_stagegate.readiness.records.signing import PREFIX
+from prefect_stagegate.readiness.records.signing import PREFIX, ssh_key_problem
 
-FEWEST_RSA_BITS = 1024
-"""Of the shortest RSA key that OpenSSH reads."""
 _TYPE = (
     r"ssh-ed25519|ssh-rsa|ecdsa-sha2-nistp(?:256|384|521)"
     r"|sk-ssh-ed25519@openssh\.com|sk-ecdsa-sha2-nistp256@openssh\.com"
@@ -87,24 +85,10 @@ def _read_line(line: str) -> AllowedSigner:
     times = {name: _time(name, options[name]) for name in ("valid-after", "valid-before") if name in options}
     if len(times) > 1 and times["valid-before"] <= times["valid-after"]:
         raise ValueError("a valid-before that is not after its valid-after")
-    return AllowedSigner(
-        match["principals"].strip('"'), _read_key(match["type"], match["key"]), "cert-authority" in options
-    )
-
-
-def _read_key(kind: str, text: str) -> str:
-    """A key's fingerprint; raises ValueError where it is none."""
-    from cryptography.exceptions import UnsupportedAlgorithm
-    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
-    from cryptography.hazmat.primitives.serialization import load_ssh_public_key
-
-    try:
-        key = load_ssh_public_key(f"{kind} {text}".encode())
-    except (ValueError, UnsupportedAlgorithm):
-        raise ValueError("a damaged key") from None
-    if isinstance(key, RSAPublicKey) and key.key_size < FEWEST_RSA_BITS:
-        raise ValueError("an RSA key that is too short for OpenSSH")
-    return _fingerprint(base64.b64decode(text))
+    if problem := ssh_key_problem(f"{match['type']} {match['key']}"):
+        raise ValueError(problem)
+    fingerprint = _fingerprint(base64.b64decode(match["key"]))
+    return AllowedSigner(match["principals"].strip('"'), fingerprint, "cert-authority" in options)
 
 
 def _fingerprint(wire: bytes) -> str:
