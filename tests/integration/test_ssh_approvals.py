@@ -580,6 +580,21 @@ def test_without_ssh_keygen_nothing_passes(
         scenario.answer(OLEG, "oleg")
 
 
+def test_without_ssh_keygen_other_datasets_have_a_status(
+    scenario: SshScenario, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scenario.ask(scenario.signer(INES.name, "ines"))
+    scenario.answer(INES, "ines")
+    scenario.dataset = "fine"
+    scenario.stage(gates={"pilot": {"require": ["license"]}})
+    forget_verified()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert scenario.run("status") == ExitCode.ERROR
+    printed = " ".join("".join(capsys.readouterr()).split())
+    assert "fine@pilot" in printed
+    assert "ssh-keygen, which is not installed" in printed
+
+
 # ── the policy ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
