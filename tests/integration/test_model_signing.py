@@ -403,6 +403,7 @@ def test_passphrase_is_asked_for_and_never_guessed(tmp_path: Path, capsys: pytes
         ({"certificates": ["-----BEGIN"]}, "no certificate in PEM"),
         ({"identity": {"subject": "a@example.org"}}, "issuer"),
         ({"identity": {**WHO, "trust_root": "/etc/root.json"}}, "trust_root"),
+        ({"identity": {**WHO, "trust_root": "[" * 200_000}}, "trust_root: .*nested too deeply"),
         ({"of": "pgp"}, "oms"),
     ],
 )

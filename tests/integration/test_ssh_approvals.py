@@ -549,6 +549,22 @@ def test_exported_answers_verify_without_stagegate(scenario: SshScenario, capsys
     assert "has files" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("at", ["yesterday", "9999-12-31T23:59:59-14:00"])
+def test_export_of_an_answer_without_a_time_writes_nothing(
+    scenario: SshScenario, tmp_path: Path, capsys: pytest.CaptureFixture[str], at: str
+) -> None:
+    folder, attestation = promoted(scenario), tmp_path / "attestation.json"
+    assert scenario.run("verify-attestation", "things@pilot", "--export", str(attestation)) == 0
+    statement = json.loads(attestation.read_bytes())
+    statement["predicate"]["stagegate"]["approvals"][1]["at"] = at
+    attestation.write_text(json.dumps(statement))
+    capsys.readouterr()
+    words = ("verify-attestation", str(attestation), "--export-answers", str(folder))
+    assert scenario.run(*words) == ExitCode.USAGE
+    assert "An answer of the attestation can't be read" in capsys.readouterr().err
+    assert not folder.exists()
+
+
 def test_verified_attestation_counts_its_answers_again(scenario: SshScenario, tmp_path: Path) -> None:
     promoted(scenario)
     attestation = tmp_path / "attestation.json"

@@ -63,20 +63,24 @@ def export_answers(workspace: Workspace, attested: AttestedDecision, folder: Pat
             dataset=decision.dataset,
         )
     allowed_signers = _parameters(_policy(workspace, decision), decision).allowed_signers
+    files, lines = {"allowed_signers": allowed_signers.encode()}, []
+    try:
+        for number, reply in enumerate(signed, 1):
+            # Numbers, since names come from anybody.
+            statement, signature = f"{number}.json", f"{number}.json.sig"
+            files[statement] = canonical(signed_answer(request, reply))
+            files[signature] = str(reply.envelope[SSHSIG]).encode()
+            at = ssh_moment(reply, request)
+            lines.append(verification_line(reply.approver.name, at, statement, signature))
+        files["verify.sh"] = (SCRIPT + "\n".join(lines) + "\n").encode()
+    except ValueError as error:
+        raise UsageError(f"An answer of the attestation can't be read: {error}", dataset=decision.dataset) from error
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if any(folder.iterdir()):
             raise UsageError(f"The folder {folder} has files", hint="Name a new or empty folder.")
-        (folder / "allowed_signers").write_text(allowed_signers)
-        lines = []
-        for number, reply in enumerate(signed, 1):
-            # Numbers, since names come from anybody.
-            statement, signature = f"{number}.json", f"{number}.json.sig"
-            (folder / statement).write_bytes(canonical(signed_answer(request, reply)))
-            (folder / signature).write_text(str(reply.envelope[SSHSIG]))
-            at = ssh_moment(reply, request)
-            lines.append(verification_line(reply.approver.name, at, statement, signature))
-        (folder / "verify.sh").write_text(SCRIPT + "\n".join(lines) + "\n")
+        for name, data in files.items():
+            (folder / name).write_bytes(data)
     except OSError as error:
         raise UsageError(f"The answers can't be written to {folder}: {error.strerror}") from error
     return lines
