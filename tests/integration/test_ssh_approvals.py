@@ -641,12 +641,13 @@ def test_policy_has_the_signers_of_a_file(scenario: SshScenario, capsys: pytest.
     before = scenario.node().catalog.policy("things")
     assert before
     assert file.read_text() in json.dumps(before.policy).encode().decode("unicode_escape")
-    file.write_text(scenario.signer(OLEG.name, "oleg"))
+    file.write_text("# another comment\n" + scenario.signer(OLEG.name, "oleg"))
     capsys.readouterr()
     assert scenario.run("policy", "diff", str(spec)) == 0
     told = capsys.readouterr().out
     assert f"tightened  gate pilot: approval: no longer allows the signer {INES.name} ssh-ed25519 AAAA" in told
     assert f"loosened   gate pilot: approval: allows the signer {OLEG.name} ssh-ed25519 AAAA" in told
+    assert "comment" not in told
     # What the node's file says now is nothing to the adopted policy.
     assert check(scenario.node(), THINGS, "pilot").outcome is DecisionOutcome.WAITING
     with pytest.raises(UsageError, match="allowed_signers has no such key"):
