@@ -127,7 +127,7 @@ def _from_file(path: Path) -> Presented:
 
 
 def _json(data: bytes) -> Any:
-    """Read JSON values that can be written again; raises ValueError for others, such as halves of Unicode characters."""
+    """Read JSON values that can be written again; raises ValueError for others, such as half a Unicode character."""
     try:
         values = json.loads(data)
         canonical(values)
