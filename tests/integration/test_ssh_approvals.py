@@ -242,6 +242,21 @@ def test_other_form_of_time_does_not_revive_a_key(scenario: SshScenario, form: s
     assert "it has no time that this release writes" in ignored(decision)
 
 
+def test_request_dated_back_does_not_revive_a_key(scenario: SshScenario) -> None:
+    week_ago = now() - timedelta(days=7)
+    scenario.ask(scenario.signer(INES.name, "ines", f'valid-before="{week_ago:%Y%m%d}Z"'))
+    (path,) = (scenario.folder / "catalog/datasets/things/approvals/pilot").glob("*/request.json")
+    request = json.loads(path.read_bytes())
+    # As a node writes it whose clock is set back.
+    path.write_text(json.dumps({**request, "at": stamp(now() - timedelta(days=40))}))
+    reply = replace(scenario.forged(INES, "ines"), at=stamp(now() - timedelta(days=40)))
+    statement = canonical(signed_answer(scenario.request(), reply))
+    scenario.put(replace(reply, envelope={SSHSIG: scenario.key("ines").sign(statement)}))
+    assert check(scenario.node(), THINGS, "pilot").outcome is DecisionOutcome.WAITING
+    with pytest.raises(UsageError, match="key has expired"):
+        scenario.answer(INES, "ines")
+
+
 def test_answer_with_a_time_out_of_range_stops_nobody(scenario: SshScenario) -> None:
     scenario.ask(scenario.signer(INES.name, "ines"))
     scenario.put(replace(scenario.forged(OLEG, "eve"), at="9999-12-31T23:59:59-14:00"))
