@@ -30,7 +30,7 @@ from prefect_stagegate.model import Address, Approval, ApprovalRequest, Decision
 from prefect_stagegate.operations.gating.approve import approve, build_answer
 from prefect_stagegate.operations.gating.attestations import AttestationVerdict, verify_attestation
 from prefect_stagegate.operations.gating.check import check
-from prefect_stagegate.operations.gating.policy import adopt, answer_request
+from prefect_stagegate.operations.gating.policy import adopt, answer_request, open_requests
 from prefect_stagegate.operations.gating.promote import promote
 from prefect_stagegate.readiness.records.answers import SSHSIG, signed_answer, ssh_moment
 from prefect_stagegate.readiness.records.signing import SigningKey, read_signing_key
@@ -644,6 +644,20 @@ def test_change_of_policy_takes_ssh_signatures(scenario: SshScenario) -> None:
     forget_verified()
     # A node that never read the log proves the answers again.
     assert scenario.node(cache="elsewhere").catalog.policy("things")
+
+
+def test_proposal_dated_back_is_no_open_request(scenario: SshScenario) -> None:
+    rule = {"from": ["governance"], "signed": True, "allowed_signers": scenario.signer("legal@example.org", "legal")}
+    scenario.deliver(
+        "one", gates={"pilot": {"require": ["license"]}}, owners=INFRA, policy={"change": {"approval": rule}}
+    )
+    lax = scenario.spec(gates={"pilot": {"require": ["license"]}}, owners=INFRA)
+    proposed = adopt(scenario.node(), lax, reason="less").request
+    assert open_requests(scenario.node(), "things") == [proposed]
+    (path,) = (scenario.folder / "catalog/datasets/things/approvals").glob("_policy/*/request.json")
+    request = json.loads(path.read_bytes())
+    path.write_text(json.dumps({**request, "at": stamp(now() - timedelta(days=40))}))
+    assert not open_requests(scenario.node(), "things")
 
 
 def test_policy_has_the_signers_of_a_file(scenario: SshScenario, capsys: pytest.CaptureFixture[str]) -> None:

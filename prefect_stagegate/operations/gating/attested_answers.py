@@ -8,6 +8,7 @@ from prefect_stagegate.canonical import canonical
 from prefect_stagegate.catalog import PolicyEntry, adopted_as
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.model import ApprovalRequest, Decision, Outcome
+from prefect_stagegate.operations.gating.approve import why_dated_back
 from prefect_stagegate.operations.gating.policy import spec_under
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.readiness.approval_counting import AnswerTally, count_answers
@@ -42,6 +43,8 @@ def count_attested_answers(workspace: Workspace, attested: AttestedDecision) -> 
     if request and not _is_about(request, decision):
         request = None
     adopted = _policy(workspace, decision)
+    if request and why_dated_back(workspace, request):
+        request = None
     parameters = _parameters(adopted, decision)
     return count_answers(request, attested.approvals, parameters, adopted.policy.get("owners", {}))
 
