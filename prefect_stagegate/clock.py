@@ -16,9 +16,13 @@ def stamp(moment: datetime) -> str:
 
 
 def moment(text: str) -> datetime:
-    """Read what `stamp` wrote.
+    """Read an ISO 8601 time; one without a zone is UTC.
 
     Raises:
-        ValueError: The text is not an ISO 8601 time with a zone.
+        ValueError: The text is no such time, or none that UTC has.
     """
-    return datetime.fromisoformat(text).astimezone(UTC)
+    time = datetime.fromisoformat(text)
+    try:
+        return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
+    except OverflowError as error:
+        raise ValueError(f"{text!r} is out of range") from error

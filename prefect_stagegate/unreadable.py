@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
-from prefect_stagegate.errors import CacheError, CatalogError
+from prefect_stagegate.errors import CacheError, CatalogError, StagegateError
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class UnreadableRecords:
         """All of them, in the order of their errors."""
         return tuple(self._records.values())
 
-    def add(self, error: CatalogError | CacheError, dataset: str = "") -> None:
+    def add(self, error: StagegateError, dataset: str = "") -> None:
         """Add the record that an error names."""
         self._records.setdefault(error.message, Unreadable(error.dataset or dataset, error.message, error.hint))
 

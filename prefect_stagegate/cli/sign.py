@@ -11,6 +11,7 @@ from cyclopts import Parameter
 
 from prefect_stagegate.cli.common import Display, Json, Places, VersionName, print_json, say, say_line, write_output
 from prefect_stagegate.cli.progress import shown_hashing
+from prefect_stagegate.errors import UsageError
 from prefect_stagegate.model import Address
 from prefect_stagegate.operations.gating.sign import SignedVersion
 from prefect_stagegate.operations.gating.sign import sign as job
@@ -57,6 +58,9 @@ def sign(
     address
         The version; without a ref, `latest`.
     """
+    # Before the reading, which may take an hour, and before anything is recorded.
+    if not output.parent.is_dir() or output.is_dir():
+        raise UsageError(f"The signature can't be written to {output}", hint="Name a file in a folder that exists.")
     workspace, display = (places or Places()).workspace(), display or Display()
     with shown_hashing("sign", display.progress_form(json=json)) as watch:
         version = Address.parse(address)

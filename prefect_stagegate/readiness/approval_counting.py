@@ -9,6 +9,7 @@ from typing import Any
 from prefect_stagegate.model import Approval, ApprovalRequest, Identity, person_key
 from prefect_stagegate.readiness.approval_parameters import ApprovalParameters
 from prefect_stagegate.readiness.context import addresses_of
+from prefect_stagegate.readiness.records.allowed_signers import fingerprint_of
 from prefect_stagegate.readiness.records.answers import AnswerProof, prove_answer
 from prefect_stagegate.readiness.wording import listed
 from prefect_stagegate.units import count_text
@@ -78,6 +79,7 @@ def _valid_answers(
     for reply in sorted(last_answers(request, replies, parameters).values(), key=lambda reply: reply.approved):
         why = why_answer_is_void(reply, request, parameters, owners)
         key = answer_proof(reply, request, parameters).key if parameters.signed and not why else ""
+        key = fingerprint_of(key)  # one key may be in `keys` and in `allowed_signers`
         if key in signed_by:
             why = f"it is signed with the same key as the answer of {signed_by[key]}"
         if why:
@@ -163,6 +165,9 @@ def why_unanswerable(
             return f"{name} must agree, and made the request"
         if people is not None and person_key(name) not in people:
             return f"{name} must agree, and is none of those who may answer"
+    keys = parameters.signing_keys() if parameters.signed else None
+    if keys is not None and len(keys) < parameters.count:
+        return f"{count_text(parameters.count, 'approval')} needed, each by another key; keys: {len(keys)}"
     if people is None or len(people - {asker}) >= parameters.count:
         return ""
     groups = listed(parameters.groups or ["those with keys"])

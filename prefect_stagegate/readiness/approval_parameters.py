@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Any
 
 from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
 from prefect_stagegate.readiness.base import Parameters
+from prefect_stagegate.readiness.records.allowed_signers import fingerprint_of, read_allowed_signers
 from prefect_stagegate.spec.fields import FileText
 from prefect_stagegate.spec.models import Owner
 
@@ -15,8 +15,6 @@ PublicKey = Annotated[str, Field(pattern=r"^ed25519:[0-9a-f]{64}$")]
 PersonName = Annotated[str, Field(min_length=1, max_length=256)]
 LONGEST_SIGNERS = 64 << 10
 """Characters of `allowed_signers`."""
-_SIGNER = re.compile(r"\S.*\s(sk-)?(ssh|ecdsa)-[a-z0-9@.-]+\s+AAAA[A-Za-z0-9+/]+=*(\s|$)")
-"""Principals, perhaps options, the type of a key, and the key."""
 _SINCE_SSH = ("allowed_signers", "required")
 """Parameters that are left out where nothing is written, so that earlier policies keep their digests."""
 
@@ -59,10 +57,8 @@ class ApprovalParameters(Parameters):
     def _lines(cls, text: str) -> str:
         if len(text) > LONGEST_SIGNERS:
             raise ValueError(f"must have at most {LONGEST_SIGNERS >> 10} KiB")
-        for number, line in enumerate(text.splitlines(), 1):
-            if line.strip() and not line.lstrip().startswith("#") and not _SIGNER.match(line.lstrip()):
-                # Without the line: the file may be another one than was meant.
-                raise ValueError(f"line {number} of the allowed signers has no principals with a public SSH key")
+        if text and not list(read_allowed_signers(text)):
+            raise ValueError("has no line with a key")
         return text
 
     @model_validator(mode="after")
@@ -72,6 +68,13 @@ class ApprovalParameters(Parameters):
         if self.allowed_signers and not self.signed:
             raise ValueError("`allowed_signers` needs `signed: true`; without it unsigned answers count")
         return self
+
+    def signing_keys(self) -> frozenset[str] | None:
+        """The fingerprints of the keys whose answers count; None where authorities certify others."""
+        signers = list(read_allowed_signers(self.allowed_signers))
+        if any(signer.is_authority for signer in signers):
+            return None
+        return frozenset((*map(fingerprint_of, self.keys.values()), *(signer.fingerprint for signer in signers)))
 
     @model_serializer(mode="wrap")
     def _written(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:

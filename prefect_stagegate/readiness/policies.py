@@ -29,8 +29,11 @@ LESS_IS_STRICTER = {
     ("gpu_memory", "retired"),
     ("gpu_memory", "uncorrected"),
     ("rollback", "warn"),
+    ("signature", "partial"),
 }
 """Parameters whose lower value lets fewer versions through, beside the limits of `Ceilings`."""
+FEWER_IS_STRICTER = {("signature", "certificates"), ("signature", "ignore"), ("signature", "keys")}
+"""Parameters that are sets, of which a smaller one lets fewer versions through."""
 LIMITS = ("warn", "fail")
 SEVERITIES = [Severity.INFO, Severity.WARNING, Severity.BLOCKING]
 """From the loosest to the strictest."""
@@ -90,8 +93,11 @@ def _requirement(subject: str, old: Requirement, new: Requirement) -> Iterator[P
 
 
 def _signers(subject: str, before: str, after: str) -> Iterator[PolicyChange]:
-    """The lines of `allowed_signers` that went and came."""
-    old, new = ({line.strip() for line in text.splitlines() if line.strip()} for text in (before, after))
+    """The lines of `allowed_signers` that went and came, without comments."""
+    old, new = (
+        {line.strip() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")}
+        for text in (before, after)
+    )
     for line in sorted(old - new):
         yield PolicyChange(subject, f"approval: no longer allows the signer {line}", Direction.TIGHTENED)
     for line in sorted(new - old):
@@ -105,6 +111,10 @@ def _parameter_direction(check: str, name: str, before: Any, after: Any) -> Dire
         return _direction(getattr(before, name), getattr(after, name))
     if (check, name) in LESS_IS_STRICTER or (name in LIMITS and isinstance(after, Ceilings)):
         return _direction(getattr(after, name), getattr(before, name))
+    if (check, name) in FEWER_IS_STRICTER:
+        old, new = frozenset(getattr(before, name)), frozenset(getattr(after, name))
+        if old < new or new < old:
+            return _direction(len(new), len(old))
     return Direction.CHANGED
 
 

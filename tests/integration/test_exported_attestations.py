@@ -32,6 +32,7 @@ from securesystemslib.exceptions import UnverifiedSignatureError, VerificationEr
 from securesystemslib.signer import SSlibKey  # type: ignore[attr-defined]
 
 from prefect_stagegate.clock import now
+from prefect_stagegate.errors import UsageError
 from prefect_stagegate.model import Address, DecisionOutcome
 from prefect_stagegate.operations.gating.approve import approve
 from prefect_stagegate.operations.gating.attestations import AttestationVerdict, envelope_of, verify_attestation
@@ -339,6 +340,28 @@ def test_cosign_verifies_each_form_against_the_rows(
         envelope = export(promoted, RECORDED)
         edit(envelope)
         assert cosign(tmp_path, key, RECORDED, envelope, rows) != "Verified OK", attack
+
+
+def envelope_around(payload: bytes) -> bytes:
+    return json.dumps({"payload": base64.b64encode(payload).decode(), "payloadType": "x", "signatures": []}).encode()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"[" * 200_000,
+        envelope_around(b"[" * 200_000),
+        rb'{"_type": "\ud800"}',
+        envelope_around(rb'{"_type": "\ud800"}'),
+        b'{"_type": NaN}',
+    ],
+    ids=["deep", "deep payload", "half a character", "half a character in a payload", "no number"],
+)
+def test_file_without_an_attestation_is_refused(scenario: Scenario, tmp_path: Path, content: bytes) -> None:
+    file = tmp_path / "attestation.json"
+    file.write_bytes(content)
+    with pytest.raises(UsageError, match="holds no attestation"):
+        verify_attestation(scenario.node(), file)
 
 
 @pytest.mark.system

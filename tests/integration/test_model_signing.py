@@ -16,9 +16,10 @@ from cryptography.hazmat.primitives.serialization import BestAvailableEncryption
 from model_signing import verifying
 
 from prefect_stagegate.errors import CacheError, SpecError, UnknownRef, UsageError
-from prefect_stagegate.model import Address, DecisionOutcome
+from prefect_stagegate.model import Address, DecisionOutcome, Direction
 from prefect_stagegate.operations.gating import sign as signing_job
 from prefect_stagegate.operations.gating.check import check
+from prefect_stagegate.operations.gating.policy import difference
 from prefect_stagegate.operations.gating.sign import sign
 from tests.support.scenario import Scenario
 from tests.support.signers import Authority, model_signing, pem, write_key
@@ -403,6 +404,7 @@ def test_passphrase_is_asked_for_and_never_guessed(tmp_path: Path, capsys: pytes
         ({"certificates": ["-----BEGIN"]}, "no certificate in PEM"),
         ({"identity": {"subject": "a@example.org"}}, "issuer"),
         ({"identity": {**WHO, "trust_root": "/etc/root.json"}}, "trust_root"),
+        ({"identity": {**WHO, "trust_root": "[" * 200_000}}, "trust_root: .*nested too deeply"),
         ({"of": "pgp"}, "oms"),
     ],
 )
@@ -423,3 +425,35 @@ def test_sign_tells_what_it_did(tmp_path: Path, key: Path, capsys: pytest.Captur
     assert (told["left_out"], told["bytes_read"], len(told["key"])) == ([".gitignore"], 3_000_018, 64)
     assert things.run(*words, "--algorithm", "blake3") == 0
     assert "2 files signed, nothing was read" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("output", ["missing/model.sig", "."])
+def test_unwritable_output_is_told_before_signing(
+    tmp_path: Path, key: Path, capsys: pytest.CaptureFixture[str], output: str
+) -> None:
+    things = scenario(tmp_path)
+    version = things.stage()
+    assert things.run("sign", "things", "--key", str(key), "--output", str(tmp_path / output)) == 2
+    assert "The signature can't be written to" in capsys.readouterr().err
+    assert not things.node().catalog.model_signatures("things", version.digest)
+
+
+@pytest.mark.parametrize(
+    ("change", "direction"),
+    [
+        ({"partial": True}, Direction.LOOSENED),
+        ({"ignore": [".git", "README.md", "more.csv"]}, Direction.LOOSENED),
+        ({"ignore": []}, Direction.TIGHTENED),
+        ({"ignore": ["README.md"]}, Direction.TIGHTENED),
+        ({"ignore": [".git", "more.csv"]}, Direction.CHANGED),
+    ],
+)
+def test_policy_diff_tells_whether_more_may_be_unsigned(
+    tmp_path: Path, key: Path, change: dict[str, Any], direction: Direction
+) -> None:
+    gate = {"keys": [public(key)], "ignore": [".git", "README.md"]}
+    things = scenario(tmp_path, **gate)
+    things.stage()
+    new = things.spec(gates={"pilot": {"require": [{"signature": {"of": "oms", **gate, **change}}]}})
+    (change_of_policy,) = difference(things.node(), new)
+    assert change_of_policy.direction is direction

@@ -16,17 +16,24 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    load_ssh_private_key,
+)
 
 from prefect_stagegate.canonical import canonical
-from prefect_stagegate.clock import moment, now, stamp
-from prefect_stagegate.errors import GateFailed, StagegateError, UsageError
+from prefect_stagegate.clock import now, stamp
+from prefect_stagegate.errors import ExitCode, GateFailed, StagegateError, UsageError
 from prefect_stagegate.model import Address, Approval, ApprovalRequest, Decision, DecisionOutcome, Identity
 from prefect_stagegate.operations.gating.approve import approve, build_answer
 from prefect_stagegate.operations.gating.attestations import AttestationVerdict, verify_attestation
 from prefect_stagegate.operations.gating.check import check
-from prefect_stagegate.operations.gating.policy import adopt, answer_request
+from prefect_stagegate.operations.gating.policy import adopt, answer_request, open_requests
 from prefect_stagegate.operations.gating.promote import promote
 from prefect_stagegate.readiness.records.answers import SSHSIG, signed_answer, ssh_moment
+from prefect_stagegate.readiness.records.signing import SigningKey, read_signing_key
 from prefect_stagegate.readiness.records.ssh_signatures import (
     NAMESPACE,
     SshKey,
@@ -51,6 +58,15 @@ class SshScenario(Scenario):
         if not path.exists():
             ssh_keygen("-q", "-t", "ed25519", "-N", "", "-C", who, "-f", str(path), *options)
         return SshKey(path)
+
+    def pem_of(self, who: str) -> SigningKey:
+        """A person's SSH key, written as a key in PEM."""
+        path = self.key(who).path
+        private = load_ssh_private_key(path.read_bytes(), None)
+        pem = path.with_name(f"{who}.pem")
+        pem.touch(0o600)
+        pem.write_bytes(private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+        return read_signing_key(pem, lambda _: "")
 
     def signer(self, principals: str, who: str, options: str = "") -> str:
         """A line of `allowed_signers`."""
@@ -91,7 +107,7 @@ class SshScenario(Scenario):
         (folder / "allowed_signers").write_text(signers)
         (folder / "answer").write_bytes(canonical(signed_answer(request, reply)))
         (folder / "answer.sig").write_text(reply.envelope[SSHSIG])
-        line = verification_line(reply.approver.name, moment(ssh_moment(reply, request)), "answer", "answer.sig")
+        line = verification_line(reply.approver.name, ssh_moment(reply, request), "answer", "answer.sig")
         ended = subprocess.run(["/bin/sh", "-c", line], cwd=folder, capture_output=True, check=False)
         return ended.returncode == 0
 
@@ -214,6 +230,41 @@ def test_answer_dated_back_does_not_revive_a_key(scenario: SshScenario) -> None:
     assert "key has expired" in ignored(decision)
 
 
+@pytest.mark.parametrize("form", ["%Y%m%dT%H%M%SZ", "%G-W%V-%uT%H:%M:%SZ", "%Y-%m-%dT%H:%M:%S.%f+00:00"])
+def test_other_form_of_time_does_not_revive_a_key(scenario: SshScenario, form: str) -> None:
+    week_ago = now() - timedelta(days=7)
+    scenario.ask(scenario.signer(INES.name, "ines", f'valid-before="{week_ago:%Y%m%d}Z"'))
+    reply = replace(scenario.forged(INES, "ines"), at=(now() - timedelta(days=40)).strftime(form))
+    statement = canonical(signed_answer(scenario.request(), reply))
+    scenario.put(replace(reply, envelope={SSHSIG: scenario.key("ines").sign(statement)}))
+    decision = check(scenario.node(), THINGS, "pilot")
+    assert decision.outcome is DecisionOutcome.WAITING
+    assert "it has no time that this release writes" in ignored(decision)
+
+
+def test_request_dated_back_does_not_revive_a_key(scenario: SshScenario) -> None:
+    week_ago = now() - timedelta(days=7)
+    scenario.ask(scenario.signer(INES.name, "ines", f'valid-before="{week_ago:%Y%m%d}Z"'))
+    (path,) = (scenario.folder / "catalog/datasets/things/approvals/pilot").glob("*/request.json")
+    request = json.loads(path.read_bytes())
+    # As a node writes it whose clock is set back.
+    path.write_text(json.dumps({**request, "at": stamp(now() - timedelta(days=40))}))
+    reply = replace(scenario.forged(INES, "ines"), at=stamp(now() - timedelta(days=40)))
+    statement = canonical(signed_answer(scenario.request(), reply))
+    scenario.put(replace(reply, envelope={SSHSIG: scenario.key("ines").sign(statement)}))
+    assert check(scenario.node(), THINGS, "pilot").outcome is DecisionOutcome.WAITING
+    with pytest.raises(UsageError, match="key has expired"):
+        scenario.answer(INES, "ines")
+
+
+def test_answer_with_a_time_out_of_range_stops_nobody(scenario: SshScenario) -> None:
+    scenario.ask(scenario.signer(INES.name, "ines"))
+    scenario.put(replace(scenario.forged(OLEG, "eve"), at="9999-12-31T23:59:59-14:00"))
+    assert scenario.run("status", "things") == ExitCode.WAITING
+    scenario.answer(INES, "ines")
+    assert check(scenario.node(), THINGS, "pilot").accepted
+
+
 def test_answer_outlives_its_key(scenario: SshScenario) -> None:
     end = now() + timedelta(seconds=4)
     signers = scenario.signer(INES.name, "ines", f'valid-before="{end:%Y%m%d%H%M%S}Z"')
@@ -242,7 +293,7 @@ def test_requester_can_not_answer_under_any_name(scenario: SshScenario) -> None:
 
 
 def test_one_key_is_one_person(scenario: SshScenario) -> None:
-    scenario.ask(scenario.signer("*@example.org", "ines"), count=2)
+    scenario.ask(scenario.signer("*@example.org", "ines"), scenario.signer(EVE.name, "eve"), count=2)
     scenario.answer(INES, "ines")
     with pytest.raises(
         UsageError, match=r"oleg@example\.org can't answer .*same key as the answer of ines@example\.org"
@@ -252,6 +303,31 @@ def test_one_key_is_one_person(scenario: SshScenario) -> None:
     decision = check(scenario.node(), THINGS, "pilot")
     assert decision.outcome is DecisionOutcome.WAITING
     assert "signed with the same key as the answer of ines@example.org" in ignored(decision)
+
+
+def test_one_key_in_both_lists_is_one_person(scenario: SshScenario) -> None:
+    pem = scenario.pem_of("ines")
+    signers = (scenario.signer("*@example.org", "ines"), scenario.signer(EVE.name, "eve"))
+    scenario.ask(*signers, count=2, keys={INES.name: pem.public})
+    approve(scenario.node(INES), THINGS, "pilot", reason="seen", key=pem)
+    with pytest.raises(UsageError, match=r"same key as the answer of ines@example\.org"):
+        scenario.answer(OLEG, "ines")
+    scenario.put(scenario.forged(OLEG, "ines"))
+    assert check(scenario.node(), THINGS, "pilot").outcome is DecisionOutcome.WAITING
+
+
+def test_requester_s_pem_key_is_refused_as_an_ssh_key(scenario: SshScenario) -> None:
+    pem = scenario.pem_of("ada")
+    scenario.ask(scenario.signer("*@example.org", "ada"), keys={ADA.name: pem.public})
+    with pytest.raises(UsageError, match="its key is also one of ada, who made the request"):
+        scenario.answer(INES, "ada")
+
+
+def test_requester_s_ssh_key_is_refused_as_a_pem_key(scenario: SshScenario) -> None:
+    pem = scenario.pem_of("ada")
+    scenario.ask(scenario.signer("a*", "ada"), keys={INES.name: pem.public})
+    with pytest.raises(UsageError, match="its key is also one of ada, who made the request"):
+        approve(scenario.node(INES), THINGS, "pilot", reason="seen", key=pem)
 
 
 def test_required_approver_must_be_among_those_who_agree(scenario: SshScenario) -> None:
@@ -488,6 +564,22 @@ def test_exported_answers_verify_without_stagegate(scenario: SshScenario, capsys
     assert "has files" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("at", ["yesterday", "9999-12-31T23:59:59-14:00"])
+def test_export_of_an_answer_without_a_time_writes_nothing(
+    scenario: SshScenario, tmp_path: Path, capsys: pytest.CaptureFixture[str], at: str
+) -> None:
+    folder, attestation = promoted(scenario), tmp_path / "attestation.json"
+    assert scenario.run("verify-attestation", "things@pilot", "--export", str(attestation)) == 0
+    statement = json.loads(attestation.read_bytes())
+    statement["predicate"]["stagegate"]["approvals"][1]["at"] = at
+    attestation.write_text(json.dumps(statement))
+    capsys.readouterr()
+    words = ("verify-attestation", str(attestation), "--export-answers", str(folder))
+    assert scenario.run(*words) == ExitCode.USAGE
+    assert "An answer of the attestation can't be read" in capsys.readouterr().err
+    assert not folder.exists()
+
+
 def test_verified_attestation_counts_its_answers_again(scenario: SshScenario, tmp_path: Path) -> None:
     promoted(scenario)
     attestation = tmp_path / "attestation.json"
@@ -519,6 +611,21 @@ def test_without_ssh_keygen_nothing_passes(
         scenario.answer(OLEG, "oleg")
 
 
+def test_without_ssh_keygen_other_datasets_have_a_status(
+    scenario: SshScenario, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scenario.ask(scenario.signer(INES.name, "ines"))
+    scenario.answer(INES, "ines")
+    scenario.dataset = "fine"
+    scenario.stage(gates={"pilot": {"require": ["license"]}})
+    forget_verified()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert scenario.run("status") == ExitCode.ERROR
+    printed = " ".join("".join(capsys.readouterr()).split())
+    assert "fine@pilot" in printed
+    assert "ssh-keygen, which is not installed" in printed
+
+
 # ── the policy ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -539,6 +646,20 @@ def test_change_of_policy_takes_ssh_signatures(scenario: SshScenario) -> None:
     assert scenario.node(cache="elsewhere").catalog.policy("things")
 
 
+def test_proposal_dated_back_is_no_open_request(scenario: SshScenario) -> None:
+    rule = {"from": ["governance"], "signed": True, "allowed_signers": scenario.signer("legal@example.org", "legal")}
+    scenario.deliver(
+        "one", gates={"pilot": {"require": ["license"]}}, owners=INFRA, policy={"change": {"approval": rule}}
+    )
+    lax = scenario.spec(gates={"pilot": {"require": ["license"]}}, owners=INFRA)
+    proposed = adopt(scenario.node(), lax, reason="less").request
+    assert open_requests(scenario.node(), "things") == [proposed]
+    (path,) = (scenario.folder / "catalog/datasets/things/approvals").glob("_policy/*/request.json")
+    request = json.loads(path.read_bytes())
+    path.write_text(json.dumps({**request, "at": stamp(now() - timedelta(days=40))}))
+    assert not open_requests(scenario.node(), "things")
+
+
 def test_policy_has_the_signers_of_a_file(scenario: SshScenario, capsys: pytest.CaptureFixture[str]) -> None:
     file = scenario.folder / "allowed_signers"
     file.write_text("# who may answer\n" + scenario.signer(INES.name, "ines"))
@@ -549,12 +670,13 @@ def test_policy_has_the_signers_of_a_file(scenario: SshScenario, capsys: pytest.
     before = scenario.node().catalog.policy("things")
     assert before
     assert file.read_text() in json.dumps(before.policy).encode().decode("unicode_escape")
-    file.write_text(scenario.signer(OLEG.name, "oleg"))
+    file.write_text("# another comment\n" + scenario.signer(OLEG.name, "oleg"))
     capsys.readouterr()
     assert scenario.run("policy", "diff", str(spec)) == 0
     told = capsys.readouterr().out
     assert f"tightened  gate pilot: approval: no longer allows the signer {INES.name} ssh-ed25519 AAAA" in told
     assert f"loosened   gate pilot: approval: allows the signer {OLEG.name} ssh-ed25519 AAAA" in told
+    assert "comment" not in told
     # What the node's file says now is nothing to the adopted policy.
     assert check(scenario.node(), THINGS, "pilot").outcome is DecisionOutcome.WAITING
     with pytest.raises(UsageError, match="allowed_signers has no such key"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+from base64 import b64decode
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ from prefect_stagegate.errors import MissingExtra, SpecError, StagegateError
 from prefect_stagegate.model import Approval, ApprovalRequest, Identity
 from prefect_stagegate.operations.address import policy_of, read_spec
 from prefect_stagegate.operations.gating.inbox_lines import RequestState, policy_line
-from prefect_stagegate.readiness.approval_counting import count_answers
+from prefect_stagegate.readiness.approval_counting import count_answers, why_unanswerable
 from prefect_stagegate.readiness.approval_parameters import ApprovalParameters
 from prefect_stagegate.readiness.records import ssh_signatures
+from prefect_stagegate.readiness.records.allowed_signers import read_allowed_signers
 from prefect_stagegate.readiness.records.answers import SSHSIG
 
 ROOT = Path(__file__).parents[2]
@@ -74,7 +76,7 @@ def test_example_on_the_page_loads(tmp_path: Path) -> None:
 
 def test_text_of_signers_is_taken_as_it_is(tmp_path: Path) -> None:
     text = (
-        f'# people\n\n"Ines B*",!x@example.org namespaces="git,stagegate-approval" {KEY}\n@x cert-authority {KEY} a\n'
+        f'# people\n\n"Ines B*,!x@example.org" namespaces="git,stagegate-approval" {KEY}\n@x cert-authority {KEY} a\n'
     )
     spec = read_spec(written(tmp_path, signed=True, allowed_signers=text))
     assert spec.gate("pilot").requirements[0].params["allowed_signers"] == text
@@ -90,12 +92,24 @@ def test_text_of_signers_is_taken_as_it_is(tmp_path: Path) -> None:
         ),
         ({"signed": True, "allowed_signers": f"{SIGNERS}me ssh-ed25519\n"}, "line 2 of the allowed signers"),
         ({"signed": True, "allowed_signers": "https://example.org/signers"}, "lies on another server than the spec"),
+        ({"signed": True, "allowed_signers": "# nobody yet\n"}, "has no line with a key"),
+        ({"signed": True, "allowed_signers": "word"}, "has no line with a key"),
+        (
+            {"signed": True, "allowed_signers": f"{SIGNERS}x valid-before=20270101 {KEY}"},
+            "line 2 .* option that OpenSSH",
+        ),
+        ({"signed": True, "allowed_signers": f'x valid-before="2027-01-01" {KEY}'}, "valid-before that is no time"),
+        ({"signed": True, "allowed_signers": f"x no-touch-required {KEY}"}, "option that OpenSSH does not read"),
+        ({"signed": True, "allowed_signers": "x ssh-ed25519 AAAA"}, "line 1 of the allowed signers has a damaged key"),
+        ({"signed": True, "allowed_signers": f"x {KEY[:-4]}"}, "line 1 of the allowed signers has a damaged key"),
+        ({"signed": True, "allowed_signers": f"# a\x0cx {KEY}"}, "has no line with a key"),
         ({"allowed_signers": SIGNERS}, "`allowed_signers` needs `signed: true`"),
         ({"signed": True}, "`signed` needs the `keys` or the `allowed_signers`"),
         ({"signed": True, "allowed_signers": SIGNERS * 900}, "must have at most 64 KiB"),
     ],
 )
 def test_signers_that_can_not_be_used_are_refused(tmp_path: Path, approval: dict[str, Any], problem: str) -> None:
+    (tmp_path / "word").write_text("#none")
     (tmp_path / "secret").write_text("password: hunter2 of ssh-ed25519 keys\n")
     with pytest.raises(SpecError, match=problem) as caught:
         read_spec(written(tmp_path, **approval))
@@ -116,6 +130,39 @@ def test_policies_from_before_keep_their_digests() -> None:
         "signed": False,
         "keys": {},
     }
+
+
+def test_fewer_keys_than_approvals_can_never_suffice() -> None:
+    twice = f"{SIGNERS}oleg@example.org {KEY} the same key\n"
+    parameters = ApprovalParameters(signed=True, allowed_signers=twice, count=2)
+    assert why_unanswerable(parameters, {}) == "2 approvals needed, each by another key; keys: 1"
+    authority = ApprovalParameters(signed=True, allowed_signers=f"* cert-authority {KEY}", count=2)
+    assert not why_unanswerable(authority, {})
+
+
+def test_key_in_both_lists_is_one_key() -> None:
+    raw = b64decode(KEY.split()[1])[-32:]
+    parameters = ApprovalParameters(
+        signed=True, allowed_signers=SIGNERS, keys={INES.name: f"ed25519:{raw.hex()}"}, count=2
+    )
+    assert why_unanswerable(parameters, {}) == "2 approvals needed, each by another key; keys: 1"
+
+
+@pytest.mark.parametrize(
+    ("principals", "name", "matches"),
+    [
+        ("*@example.org", "ines@example.org", True),
+        ("!ines@*,*@example.org", "ines@example.org", False),
+        ("*@example.org,!ines@*", "ines@example.org", False),
+        ('"Ines B*"', "Ines Berg", True),
+        ("in?s", "ines", True),
+        ("ine[s]", "ines", False),
+        ("Ines", "ines", False),
+    ],
+)
+def test_principals_match_as_openssh_matches(principals: str, name: str, matches: bool) -> None:
+    (signer,) = read_allowed_signers(f"{principals} {KEY}")
+    assert signer.has_name(name) is matches
 
 
 # ── who has yet to agree ────────────────────────────────────────────────────────────────────────────────────────────

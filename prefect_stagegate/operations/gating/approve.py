@@ -10,16 +10,18 @@ An answer counts for one version, under one policy, until the target moves on fr
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
 from prefect_stagegate.canonical import canonical
 from prefect_stagegate.catalog import RefEntry
-from prefect_stagegate.clock import now, stamp
-from prefect_stagegate.errors import UsageError
+from prefect_stagegate.clock import moment, now, stamp
+from prefect_stagegate.errors import CorruptRecord, UsageError
 from prefect_stagegate.model import Address, Approval, ApprovalRequest, Decision, Identity, Wait, check_name, person_key
 from prefect_stagegate.operations.address import judged_spec, stored_spec
+from prefect_stagegate.operations.gating.policy import spec_under
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.readiness.approval_counting import why_not_counted
 from prefect_stagegate.readiness.approval_parameters import ApprovalParameters as Parameters
@@ -28,6 +30,7 @@ from prefect_stagegate.readiness.context import addresses_of
 from prefect_stagegate.readiness.records.answers import ANSWER_PAYLOAD, SSHSIG, signed_answer
 from prefect_stagegate.readiness.records.signing import SigningKey
 from prefect_stagegate.readiness.records.ssh_signatures import SshKey
+from prefect_stagegate.readiness.run import CLOCKS_DIFFER
 from prefect_stagegate.spec import Gate
 from prefect_stagegate.unreadable import UnreadableRecords
 
@@ -37,8 +40,28 @@ def request_for(workspace: Workspace, dataset: str, digest: str, target: str, po
     head = workspace.catalog.ref(dataset, target)
     requests = reversed(workspace.catalog.requests(dataset, target))
     return next(
-        (request for request in requests if request.digest == digest and not _why_ended(request, policy, head)), None
+        (
+            request
+            for request in requests
+            if request.digest == digest
+            and not _why_ended(request, policy, head)
+            and not why_dated_back(workspace, request)
+        ),
+        None,
     )
+
+
+def why_dated_back(workspace: Workspace, request: ApprovalRequest) -> str:
+    """Why a request's time must be wrong: no policy had its gate before. Empty when it may be right."""
+    for entry in workspace.catalog.policies(request.dataset):
+        with suppress(CorruptRecord, UsageError):  # this release can't read that policy, or it lacks the gate
+            if spec_under(entry.policy, request.dataset).gate(request.target).policy != request.policy:
+                continue
+            # By a clock set back, an expired key would be valid at the time of the request.
+            if request.at < stamp(moment(entry.at) - CLOCKS_DIFFER):
+                return f"it is dated {request.at}, before its policy was adopted at {entry.at}, so a clock is wrong"
+            return ""
+    return ""
 
 
 def _why_ended(request: ApprovalRequest, policy: str, head: RefEntry | None) -> str:
@@ -203,6 +226,7 @@ def answer(
 def _require_open(workspace: Workspace, request: ApprovalRequest, gate: Gate) -> None:
     """Raise when a request ended, or a newer one replaced it."""
     why = _why_ended(request, gate.policy, workspace.catalog.ref(request.dataset, request.target))
+    why = why or why_dated_back(workspace, request)
     newer = None if why else request_for(workspace, request.dataset, request.digest, request.target, gate.policy)
     if newer and newer.id != request.id:
         why = f"{newer.requester.name} made a newer request at {newer.at}"

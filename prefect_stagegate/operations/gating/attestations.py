@@ -114,9 +114,9 @@ def _from_file(path: Path) -> Presented:
         # Before it is read: the file comes from anybody.
         if path.stat().st_size > LARGEST:
             raise UsageError(f"{path} is larger than {LARGEST >> 20} MiB, the limit for an attestation")
-        document = json.loads(path.read_bytes())
+        document = _json(path.read_bytes())
         if isinstance(document, dict) and "payload" in document:
-            return Presented(json.loads(base64.b64decode(document["payload"], validate=True)), (document,))
+            return Presented(_json(base64.b64decode(document["payload"], validate=True)), (document,))
     except OSError as error:
         raise UsageError(f"{path} can't be read: {error.strerror}") from error
     except (ValueError, TypeError, binascii.Error) as error:
@@ -124,6 +124,16 @@ def _from_file(path: Path) -> Presented:
     if not isinstance(document, dict):
         raise UsageError(f"{path} holds no attestation", hint="It is a Statement in JSON, or a DSSE envelope with one.")
     return Presented(document.get("attestation", document))  # an entry of a ref's log holds one, too
+
+
+def _json(data: bytes) -> Any:
+    """Read JSON values that can be written again; raises ValueError for others, such as half a Unicode character."""
+    try:
+        values = json.loads(data)
+        canonical(values)
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    return values
 
 
 def _from_catalog(workspace: Workspace, address: Address, gate: str) -> Presented:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from prefect_stagegate.canonical import canonical
 from prefect_stagegate.catalog import PolicyEntry, adopted_as
-from prefect_stagegate.clock import moment
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.model import ApprovalRequest, Decision, Outcome
+from prefect_stagegate.operations.gating.approve import why_dated_back
 from prefect_stagegate.operations.gating.policy import spec_under
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.readiness.approval_counting import AnswerTally, count_answers
@@ -43,6 +43,8 @@ def count_attested_answers(workspace: Workspace, attested: AttestedDecision) -> 
     if request and not _is_about(request, decision):
         request = None
     adopted = _policy(workspace, decision)
+    if request and why_dated_back(workspace, request):
+        request = None
     parameters = _parameters(adopted, decision)
     return count_answers(request, attested.approvals, parameters, adopted.policy.get("owners", {}))
 
@@ -64,20 +66,24 @@ def export_answers(workspace: Workspace, attested: AttestedDecision, folder: Pat
             dataset=decision.dataset,
         )
     allowed_signers = _parameters(_policy(workspace, decision), decision).allowed_signers
+    files, lines = {"allowed_signers": allowed_signers.encode()}, []
+    try:
+        for number, reply in enumerate(signed, 1):
+            # Numbers, since names come from anybody.
+            statement, signature = f"{number}.json", f"{number}.json.sig"
+            files[statement] = canonical(signed_answer(request, reply))
+            files[signature] = str(reply.envelope[SSHSIG]).encode()
+            at = ssh_moment(reply, request)
+            lines.append(verification_line(reply.approver.name, at, statement, signature))
+        files["verify.sh"] = (SCRIPT + "\n".join(lines) + "\n").encode()
+    except ValueError as error:
+        raise UsageError(f"An answer of the attestation can't be read: {error}", dataset=decision.dataset) from error
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if any(folder.iterdir()):
             raise UsageError(f"The folder {folder} has files", hint="Name a new or empty folder.")
-        (folder / "allowed_signers").write_text(allowed_signers)
-        lines = []
-        for number, reply in enumerate(signed, 1):
-            # Numbers, since names come from anybody.
-            statement, signature = f"{number}.json", f"{number}.json.sig"
-            (folder / statement).write_bytes(canonical(signed_answer(request, reply)))
-            (folder / signature).write_text(str(reply.envelope[SSHSIG]))
-            at = moment(ssh_moment(reply, request))
-            lines.append(verification_line(reply.approver.name, at, statement, signature))
-        (folder / "verify.sh").write_text(SCRIPT + "\n".join(lines) + "\n")
+        for name, data in files.items():
+            (folder / name).write_bytes(data)
     except OSError as error:
         raise UsageError(f"The answers can't be written to {folder}: {error.strerror}") from error
     return lines

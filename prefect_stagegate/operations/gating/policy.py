@@ -15,6 +15,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from prefect_stagegate.catalog import PolicyEntry
+from prefect_stagegate.clock import moment, stamp
 from prefect_stagegate.errors import CorruptRecord, RefConflict, UsageError
 from prefect_stagegate.model import Approval, ApprovalRequest, Direction, PolicyChange
 from prefect_stagegate.operations.address import POLICY_KEYS, SpecLike, policy_name, policy_of, read_recorded, read_spec
@@ -160,10 +161,16 @@ def adopt(workspace: Workspace, spec: SpecLike, *, reason: str) -> Adoption:
 
 
 def open_requests(workspace: Workspace, dataset: str) -> list[ApprovalRequest]:
-    """The requests to replace the policy in force, the oldest first. An adoption ends all earlier requests."""
+    """The requests to replace the policy in force, the oldest first. An adoption ends all earlier requests.
+
+    One that is dated before the policy in force is left out: by a clock set back, an expired key would be valid.
+    """
+    from prefect_stagegate.readiness.run import CLOCKS_DIFFER  # late: it loads all checks, see `changes`
+
     head = workspace.catalog.policy(dataset)
-    seq = head.seq if head else 0
-    return [request for request in workspace.catalog.requests(dataset, POLICY_TARGET) if request.after == seq]
+    seq, since = (head.seq, stamp(moment(head.at) - CLOCKS_DIFFER)) if head else (0, "")
+    requests = workspace.catalog.requests(dataset, POLICY_TARGET)
+    return [request for request in requests if request.after == seq and request.at >= since]
 
 
 def proposed_by(workspace: Workspace, request: ApprovalRequest) -> tuple[PolicyChange, ...]:

@@ -16,7 +16,7 @@ from typing import Any
 from prefect_stagegate.catalog import PolicyEntry, RefEntry, RefHead
 from prefect_stagegate.catalog.approval_records import RecordedRequest
 from prefect_stagegate.clock import moment, now
-from prefect_stagegate.errors import CatalogError, CorruptRecord
+from prefect_stagegate.errors import CatalogError, CorruptRecord, SourceError, StagegateError
 from prefect_stagegate.model import LATEST, ApprovalRequest, Decision, PolicyChange
 from prefect_stagegate.nodes import NodeRecord
 from prefect_stagegate.operations.address import policy_within, spec_beside
@@ -102,8 +102,11 @@ def inbox(statuses: Sequence[DatasetStatus], unreadable: UnreadableRecords) -> l
 def status(workspace: Workspace, dataset: str, unreadable: UnreadableRecords) -> list[DatasetStatus]:
     """Give the status of one dataset, or of all; those whose policy is damaged are left out and collected.
 
+    Of all datasets, also those are left out whose signed answers can't be verified on this node.
+
     Raises:
         UnknownDataset: There is no such dataset.
+        MissingExtra: What verifies the dataset's signed answers is not installed.
     """
     catalog, time = workspace.catalog, now()
     if dataset:
@@ -113,8 +116,14 @@ def status(workspace: Workspace, dataset: str, unreadable: UnreadableRecords) ->
 
     def read(name: str) -> tuple[DatasetStatus | None, UnreadableRecords]:
         lost = UnreadableRecords()
-        with lost.skip(name):
-            return _DatasetReader(workspace, name, time, holders, lost).status(), lost
+        try:
+            with lost.skip(name):
+                return _DatasetReader(workspace, name, time, holders, lost).status(), lost
+        except StagegateError as error:
+            # Nothing here verifies the signatures of its answers: that ends no other dataset's status.
+            if dataset or isinstance(error, SourceError):
+                raise
+            lost.add(error, name)
         return None, lost
 
     statuses = []

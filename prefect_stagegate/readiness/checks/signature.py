@@ -44,8 +44,11 @@ def _certificate(pem: str) -> str:
 
 
 def _json(text: str) -> str:
-    if text:
-        json.loads(text)
+    try:
+        if text:
+            json.loads(text)
+    except RecursionError:
+        raise ValueError("is nested too deeply") from None
     return text
 
 

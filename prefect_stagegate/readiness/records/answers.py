@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from typing import Any
 
 from prefect_stagegate.canonical import canonical, digest_of
-from prefect_stagegate.clock import moment, now
+from prefect_stagegate.clock import moment, now, stamp
 from prefect_stagegate.model import Approval, ApprovalRequest, person_key
+from prefect_stagegate.readiness.records.allowed_signers import fingerprint_of, read_allowed_signers
 from prefect_stagegate.readiness.records.signing import signers
 from prefect_stagegate.readiness.records.ssh_signatures import verify_ssh_signature
 from prefect_stagegate.readiness.run import CLOCKS_DIFFER
@@ -59,36 +61,74 @@ def prove_answer(
         MissingExtra: What verifies this kind of signature is not installed.
         StagegateError: It can't verify it.
     """
+    try:
+        _written_time(reply.at)
+        _written_time(request.at)
+    except ValueError:
+        return AnswerProof(why="it has no time that this release writes")
+    try:
+        data = canonical(signed_answer(request, reply))
+    except ValueError:  # of a damaged record: no Unicode
+        return AnswerProof(why="it can't be read")
     signature = reply.envelope.get(SSHSIG)
     if isinstance(signature, str):
-        return _prove_ssh(reply, request, signature, allowed_signers)
-    person = person_key(reply.approver.name)
-    own = [key for name, key in keys.items() if person_key(name) == person]
-    proved = own and reply.envelope and signers(reply.envelope, signed_answer(request, reply), ANSWER_PAYLOAD, own)
-    return AnswerProof(key=proved[0]) if proved else AnswerProof()
+        proof = _prove_ssh(reply, request, data, signature, allowed_signers)
+    else:
+        own = _keys_of(reply.approver.name, keys)
+        proved = own and reply.envelope and signers(reply.envelope, signed_answer(request, reply), ANSWER_PAYLOAD, own)
+        proof = AnswerProof(key=proved[0]) if proved else AnswerProof()
+    if proof.key and fingerprint_of(proof.key) in _fingerprints_of(request.requester.name, keys, allowed_signers):
+        return _requesters_key(request)
+    return proof
 
 
-def ssh_moment(reply: Approval, request: ApprovalRequest) -> str:
-    """When the SSH key of an answer must have been valid."""
+def _keys_of(name: str, keys: Mapping[str, str]) -> list[str]:
+    person = person_key(name)
+    return [key for each, key in keys.items() if person_key(each) == person]
+
+
+def _fingerprints_of(name: str, keys: Mapping[str, str], allowed_signers: str) -> set[str]:
+    """The keys that a policy has for a name in either list."""
+    names = {name, person_key(name)}
+    own = (each for each in read_allowed_signers(allowed_signers) if any(map(each.has_name, names)))
+    return {*map(fingerprint_of, _keys_of(name, keys)), *(signer.fingerprint for signer in own)}
+
+
+def _requesters_key(request: ApprovalRequest) -> AnswerProof:
+    return AnswerProof(why=f"its key is also one of {request.requester.name}, who made the request")
+
+
+def ssh_moment(reply: Approval, request: ApprovalRequest) -> datetime:
+    """When the SSH key of an answer must have been valid.
+
+    Raises:
+        ValueError: The answer or the request has no time that this release writes.
+    """
     # Whoever has an expired key may date an answer back, but not to before the request.
-    return max(reply.at, request.at)
+    return max(_written_time(reply.at), _written_time(request.at))
 
 
-def _prove_ssh(reply: Approval, request: ApprovalRequest, signature: str, allowed_signers: str) -> AnswerProof:
+def _written_time(text: str) -> datetime:
+    """Read a time in the one form that texts of times sort by; whoever answers could choose another form."""
+    time = moment(text)
+    if stamp(time) != text:
+        raise ValueError(f"{text!r} is written otherwise")
+    return time
+
+
+def _prove_ssh(
+    reply: Approval, request: ApprovalRequest, data: bytes, signature: str, allowed_signers: str
+) -> AnswerProof:
     if not allowed_signers:
         return AnswerProof(why="the policy has no allowed_signers")
-    try:
-        at = moment(ssh_moment(reply, request))
-        data = canonical(signed_answer(request, reply))
-    except ValueError:  # of a damaged record: no time, or no Unicode
-        return AnswerProof(why="it can't be read")
+    at = ssh_moment(reply, request)
     if at > now() + CLOCKS_DIFFER:
         return AnswerProof(why=f"it is dated {reply.at}, so a clock is wrong")
     verdict = verify_ssh_signature(data, signature, allowed_signers, reply.approver.name, at)
     if not verdict.key:
         return AnswerProof(why=verdict.why)
-    # A pattern of `allowed_signers` may give the requester's own key other names, too.
+    # A pattern of `allowed_signers` may give the requester's own key other names, too, and a certificate names.
     for name in {request.requester.name, person_key(request.requester.name)}:
         if verify_ssh_signature(data, signature, allowed_signers, name, at).key:
-            return AnswerProof(why=f"its key is also one of {request.requester.name}, who made the request")
+            return _requesters_key(request)
     return AnswerProof(key=verdict.key)

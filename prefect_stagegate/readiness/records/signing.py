@@ -23,6 +23,8 @@ STATEMENT_PAYLOAD = "application/vnd.in-toto+json"
 PREFIX = "ed25519:"
 PUBLIC = re.compile(r"ed25519:[0-9a-f]{64}")
 OTHERS = 0o007
+FEWEST_RSA_BITS = 1024
+"""Of the shortest RSA key that OpenSSH reads."""
 
 
 class SigningKey:
@@ -108,6 +110,20 @@ def read_public_key(text: str) -> str:
     if not isinstance(public, Ed25519PublicKey):
         raise UsageError(f"{text} is no Ed25519 key", hint=NEW_KEY)
     return PREFIX + str(key.from_crypto(public).keyval["public"])
+
+
+def ssh_key_problem(text: str) -> str:
+    """Why ssh-keygen can't read a public key, written as its type and base64; empty when it can."""
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+    from cryptography.hazmat.primitives.serialization import load_ssh_public_key
+
+    try:
+        key = load_ssh_public_key(text.encode())
+    except (ValueError, UnsupportedAlgorithm):
+        return "a damaged key"
+    is_short = isinstance(key, RSAPublicKey) and key.key_size < FEWEST_RSA_BITS
+    return "an RSA key that is too short for OpenSSH" if is_short else ""
 
 
 def signers(envelope: Mapping[str, Any], value: Any, payload_type: str, keys: Iterable[str]) -> list[str]:
