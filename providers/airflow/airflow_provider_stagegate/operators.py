@@ -178,8 +178,12 @@ class StagegateGateOperator(StagegateOperator):
     def wait(self, report: Mapping[str, Any], deadline: float | None) -> Any:
         """Defer until the request is answered, however often the gate has to be asked again."""
         version = f"{report['dataset']}@{report['digest']}"
-        deadline = deadline or time.time() + self.approval_timeout.total_seconds()
         turns = list(turn_lines(report))
+        is_repeated = deadline is not None
+        if deadline is None:
+            deadline = time.time() + self.approval_timeout.total_seconds()
+        elif time.time() >= deadline:
+            raise self._unanswered(version, turns)
         trigger = ApprovalTrigger(
             stagegate_conn_id=self.stagegate_conn_id,
             version=version,
@@ -188,6 +192,8 @@ class StagegateGateOperator(StagegateOperator):
             poke_interval=self.poke_interval,
             step="after_wait",
             state={"version": version, "deadline": deadline, "turns": turns},
+            # The status lists the newest requests alone, so one that it lacks may wait still.
+            pauses_first=is_repeated,
         )
         self.log.info("Waiting for an approval until %s", time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(deadline)))
         self.defer(trigger=trigger, method_name="resume")
@@ -195,9 +201,11 @@ class StagegateGateOperator(StagegateOperator):
     def after_wait(self, context: Context, result: Result, version: str, deadline: float, turns: Sequence[str]) -> Any:
         """Ask the gate again about the same version, once the request is answered."""
         if result.code == ExitCode.WAITING:
-            reason = f"Nobody answered in time for {version} to go to {self.target()}"
-            raise AirflowFailException(". ".join((reason, *turns)))
+            raise self._unanswered(version, turns)
         return self.check(context, version, deadline=deadline)
+
+    def _unanswered(self, version: str, turns: Sequence[str]) -> AirflowFailException:
+        return AirflowFailException(". ".join((f"Nobody answered in time for {version} to go to {self.target()}", *turns)))
 
     def verdict(self, report: Mapping[str, Any], verb: str) -> str:
         """A sentence without a full stop: the gate, the version and the reason."""
