@@ -225,7 +225,9 @@ class StagegateGateOperator(StagegateOperator):
         return self.check(context, version, deadline=deadline)
 
     def _unanswered(self, version: str, turns: Sequence[str]) -> AirflowFailException:
-        return AirflowFailException(". ".join((f"Nobody answered in time for {version} to go to {self.target()}", *turns)))
+        return AirflowFailException(
+            ". ".join((f"Nobody answered in time for {version} to go to {self.target()}", *turns))
+        )
 
     def verdict(self, report: Mapping[str, Any], verb: str) -> str:
         """A sentence without a full stop: the gate, the version and the reason."""
@@ -239,13 +241,19 @@ class StagegateCheckOperator(StagegateGateOperator):
     Args:
         gate: The target whose gate is asked.
         wait_for_approval: Wait when only an approval is missing. Otherwise the task succeeds with the outcome
-            `waiting`, and a `StagegateApprovalOperator` after it asks.
+            `waiting`, and a `StagegateApprovalOperator` after it asks. Such a task can have no outlets: its success
+            tells nobody that the gate accepted.
+
+    Raises:
+        ValueError: It has outlets, and doesn't wait.
     """
 
     template_fields: Sequence[str] = ("version", "gate", "stagegate_conn_id")
 
     def __init__(self, *, gate: str, wait_for_approval: bool = True, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        if self.outlets and not wait_for_approval:
+            raise ValueError("A check that doesn't wait for an approval succeeds without one: give it no outlets")
         self.gate = gate
         self.wait_for_approval = wait_for_approval
 

@@ -66,7 +66,7 @@ class ApprovalTrigger(BaseTrigger):
         target: The target that the version is to go to.
         deadline: When to give up, in seconds since 1970.
         poke_interval: Seconds between two looks.
-        pauses_first: Wait `poke_interval` before the first look, too: the gate waits still, although a look found an answer.
+        pauses_first: Pause before the first look, too: the gate waits still, although a look found an answer.
         step: The operator's method that goes on.
         state: Handed to that method.
     """
@@ -130,7 +130,7 @@ async def _settle(started: float) -> None:
 
 
 def _is_waiting(statuses: Any, digest: str, target: str) -> bool | None:
-    """Whether a request for the version is recorded and not answered by as many as it takes; None where that is open."""
+    """Whether a request for the version is recorded and not answered by as many as it takes; None if unknown."""
     if not isinstance(statuses, list) or any("error" in status for status in statuses):
         return None
     refs = [ref for status in statuses for ref in status.get("refs", ()) if ref["ref"] == target]

@@ -15,7 +15,6 @@ from airflow.sdk import task
 
 from airflow_provider_stagegate.holding import hold_ready
 from airflow_provider_stagegate.hook import StagegateHook
-
 from tests.conftest import Delivery, RunDag
 from tests.endless import wait_until
 from tests.test_ending import ENDED_WITHIN

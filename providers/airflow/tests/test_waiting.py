@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from airflow.providers.common.compat.sdk import AirflowFailException, TaskDeferred
+from airflow.sdk import Asset
 from airflow.triggers.base import TriggerEvent
 
 from airflow_provider_stagegate.operators import StagegateCheckOperator
@@ -34,6 +35,17 @@ def test_gate_that_still_waits_is_asked_after_a_pause(deadline: float | None, pa
     with pytest.raises(TaskDeferred) as deferred:
         waiting(deadline)
     assert deferred.value.trigger.pauses_first is pauses
+
+
+def test_check_that_does_not_wait_starts_no_dag() -> None:
+    with pytest.raises(ValueError, match="no outlets"):
+        StagegateCheckOperator(
+            task_id="check",
+            version="tiny",
+            gate="pilot",
+            wait_for_approval=False,
+            outlets=[Asset("stagegate://tiny/pilot")],
+        )
 
 
 async def first_event(trigger: ApprovalTrigger) -> TriggerEvent:

@@ -49,7 +49,9 @@ with DAG("changing", schedule=None, params={"source": ""}) as changing:
     StagegatePromoteOperator(task_id="promote", version="tiny", to="pilot", skip_unchanged=True)
 
 for name, deferrable in (("retried", False), ("resumed", True)):
-    with DAG(name, schedule=None, params={"source": ""}, default_args={"retries": 1, "retry_delay": timedelta(0)}) as dag:
+    with DAG(
+        name, schedule=None, params={"source": ""}, default_args={"retries": 1, "retry_delay": timedelta(0)}
+    ) as dag:
         stage = StagegateStageOperator(
             task_id="stage", source="{{ params.source }}", skip_unchanged=True, deferrable=deferrable
         )
