@@ -30,9 +30,10 @@ def test_second_staging_transfers_nothing(delivery: Delivery, run_dag: RunDag) -
     assert digest_of_last_event() == first["digest"]
 
 
-def test_unchanged_version_is_skipped_where_that_is_asked_for(delivery: Delivery, run_dag: RunDag) -> None:
+@pytest.mark.parametrize("dag", ["changing", "resumed"])
+def test_unchanged_version_is_skipped_where_that_is_asked_for(dag: str, delivery: Delivery, run_dag: RunDag) -> None:
     delivery.promote_to_pilot()
-    finished = run_dag("jobs", "changing", source=str(delivery.spec))
+    finished = run_dag("jobs", dag, source=str(delivery.spec))
     assert finished.states == {"stage": "skipped", "promote": "skipped"}
 
 
