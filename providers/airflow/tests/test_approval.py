@@ -40,6 +40,7 @@ def asked_for(delivery: Delivery) -> dict[str, Any]:
     """The decision that waits for an approval."""
     delivery.promote_to_pilot()
     report: dict[str, Any] = delivery.command("check", "tiny", "--gate", "production")
+    assert report.get("outcome") == "waiting", report
     return report
 
 
