@@ -157,7 +157,7 @@ schema: setup ## write the JSON Schemas of the spec and of attested decisions
 	$(BIN)/stagegate schema --attestation > docs/stagegate-decision.schema.json
 
 clean: ## remove .venv and everything that tools left
-	rm -rf $(VENV) $(AIRFLOW)/.venv build dist *.egg-info .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(AIRFLOW)/.venv $(ORCHESTRATORS) build dist *.egg-info .coverage .coverage.* .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find $(SOURCES) -name __pycache__ -prune -exec rm -rf {} +
 
 # Three steps, each done again only when what it depends on has changed.

@@ -83,6 +83,8 @@ class Places:
         from prefect_stagegate.model import Identity
         from prefect_stagegate.operations.workspace import open_workspace
 
+        if self.identity is not None and not self.identity.strip():
+            raise UsageError("--identity is empty", hint="Name somebody, or leave it out to act as the system's user.")
         identity = Identity(self.identity, "declared") if self.identity else None
         workspace = open_workspace(self.cache, self.catalog, identity=identity, resolve_credentials=load_block)
         return replace(workspace, ask_passphrase=type_passphrase)

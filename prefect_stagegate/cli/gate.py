@@ -199,7 +199,7 @@ def promote(
     _print_move(moved, json=json)
 
 
-def approve(
+def approve(  # noqa: PLR0913 - one parameter a flag
     what: VersionName,
     /,
     *,
@@ -208,6 +208,9 @@ def approve(
         bool, Parameter(name=("--reject", "--decline"), negative="", help="Decline instead; needs a reason.")
     ] = False,
     reason: Annotated[str, Parameter(metavar="TEXT", help="Why; kept with the answer.")] = "",
+    policy: Annotated[
+        str, Parameter(metavar="DIGEST", help="Answer only if this policy is adopted still: `check --json` has it.")
+    ] = "",
     key: AnswerKey = None,
     ssh_key: AnswerSshKey = None,
     json: Json = False,
@@ -231,6 +234,8 @@ def approve(
     workspace = (places or Places()).workspace()
     signing = answer_key(key, ssh_key, workspace.ask_passphrase)
     request = approving.open_request(workspace, Address.parse(what), to)
+    if policy:
+        approving.require_policy(workspace, request.dataset, policy)
     answer = approving.answer(workspace, request, approved=not reject, reason=reason, key=signing)
     # The answer is recorded by now, so it counts even when no server can be reached.
     woken = _wake(approving.waiting_runs(workspace, request), answer)

@@ -499,3 +499,24 @@ def test_reinstatement_needs_a_decision_after_the_rollback(
     with pytest.raises(GateFailed, match="--reinstate"):
         promote(scenario.node(), bad, "production")
     assert promote(scenario.node(), bad, "production", reinstate=True).digest == bad.digest
+
+
+def test_answer_names_the_policy_that_it_is_about(scenario: PolicyScenario, capsys: pytest.CaptureFixture[str]) -> None:
+    scenario.deliver("one")
+    assert scenario.run("check", "things", "--gate", "production", "--json") == 4
+    asked = json.loads(capsys.readouterr().out)["policy"]
+    answer = ("approve", "things", "--to", "production")
+    adopt(scenario.node(), scenario.spec_file("short.yaml", gates=SHORT), reason="less is asked for")
+    assert scenario.run("check", "things", "--gate", "production", "--json") == 4
+    adopted = json.loads(capsys.readouterr().out)["policy"]
+    assert scenario.run(*answer, "--policy", asked, identity=INES.name) == 2
+    assert f"the adopted one is {digest_text(adopted)}" in capsys.readouterr().err
+    assert scenario.run(*answer, "--policy", adopted, identity=INES.name) == 0
+
+
+def test_nobody_answers_by_an_empty_name(scenario: PolicyScenario, capsys: pytest.CaptureFixture[str]) -> None:
+    scenario.deliver("one")
+    check(scenario.node(), THINGS, "production")
+    for name in ("", " "):
+        assert scenario.run("approve", "things", "--to", "production", identity=name) == 2
+        assert "--identity is empty" in capsys.readouterr().err

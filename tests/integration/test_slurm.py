@@ -147,6 +147,28 @@ def test_comments_of_users_run_nothing(comment: str, site: Site) -> None:
     assert (done.returncode, made.exists()) == (0, False), done.stderr
 
 
+def run_prolog(site: Site) -> subprocess.CompletedProcess[str]:
+    environment = {"SLURM_JOB_COMMENT": "stagegate:nycflights@production", "SLURM_JOB_ID": "1"}
+    return subprocess.run([site.prolog], env=environment, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_prolog_runs_nothing_of_its_settings(site: Site) -> None:
+    site.data.deliver("origin,delay\nJFK,4\n")
+    site.data.promote()
+    made = site.folder / "made"
+    settings = site.folder / "stagegate.env"
+    lines = ["# it's a comment", f"touch {made}", f"AWS_REGION=$(touch {made})", f"PATH={site.folder}", "LD_PRELOAD=x"]
+    settings.write_text("\n".join([*lines, settings.read_text()]))
+    done = run_prolog(site)
+    assert (done.returncode, made.exists()) == (0, False), done.stderr
+    assert list((site.cache / "views").rglob("data.csv"))
+
+
+def test_prolog_without_its_settings_drains_no_node(site: Site) -> None:
+    (site.folder / "stagegate.env").unlink()
+    assert run_prolog(site).returncode == 0
+
+
 def test_shell_scripts_keep_the_rules_of_shellcheck() -> None:
     scripts = sorted(path for path in FILES.iterdir() if path.suffix in (".sh", ".sbatch"))
     assert len(scripts) == 2

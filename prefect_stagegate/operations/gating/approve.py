@@ -32,6 +32,7 @@ from prefect_stagegate.readiness.records.signing import SigningKey
 from prefect_stagegate.readiness.records.ssh_signatures import SshKey
 from prefect_stagegate.readiness.run import CLOCKS_DIFFER
 from prefect_stagegate.spec import Gate
+from prefect_stagegate.units import digest_text
 from prefect_stagegate.unreadable import UnreadableRecords
 
 
@@ -168,6 +169,22 @@ def open_request(workspace: Workspace, address: Address, to: str) -> ApprovalReq
             dataset=address.dataset,
         )
     return request
+
+
+def require_policy(workspace: Workspace, dataset: str, digest: str) -> None:
+    """Raise unless a policy is the adopted one, so that nobody answers under a policy that they were not shown.
+
+    Raises:
+        UsageError: Another policy was adopted, or none.
+    """
+    adoption = workspace.catalog.policy(dataset)
+    if adoption is None or adoption.digest != digest:
+        adopted = digest_text(adoption.digest) if adoption else "none"
+        raise UsageError(
+            f"The answer is about the policy {digest_text(digest)} of {dataset}, and the adopted one is {adopted}",
+            hint=f"`stagegate policy history {dataset}` shows what changed. Then answer again.",
+            dataset=dataset,
+        )
 
 
 def approve(

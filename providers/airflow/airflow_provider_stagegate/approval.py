@@ -106,29 +106,34 @@ class StagegateApprovalOperator(ApprovalOperator):
             return super().execute(context)
         except _PAUSES as pause:
             # What people are asked about comes back with their answer. Users may edit XComs, but not this.
-            pause.kwargs = {**(pause.kwargs or {}), "version": self.version}
+            pause.kwargs = {**(pause.kwargs or {}), "version": self.version, "policy": report["policy"]}
             raise
 
-    def execute_complete(self, context: Context, event: dict[str, Any], version: str = "") -> Any:
+    def execute_complete(self, context: Context, event: dict[str, Any], version: str = "", policy: str = "") -> Any:
         """Record the answer, and go on, stop what follows, or ask again."""
         if "error" in event:
             return super().execute_complete(context, event)
         # Not what the template means by now.
         self.version = version
+        # Before it is recorded: an answer that fails the task must not count.
+        if len(event["chosen_options"]) != 1:
+            raise AirflowFailException("The answer has to be one of Approve and Reject")
+        self.validate_chosen_options(event["chosen_options"])
+        self.validate_params_input(event["params_input"] or {})
         user = event["responded_by_user"]
-        if user and (problem := self._record(context, user["name"], event)):
+        if user and (problem := self._record(context, user["name"], event, policy)):
             self.log.warning("The answer of %s doesn't count, so it is asked again: %s", legible(user["name"]), problem)
             return self.execute(context)
         return super().execute_complete(context, event)
 
-    def _record(self, context: Context, name: str, event: Mapping[str, Any]) -> str:
+    def _record(self, context: Context, name: str, event: Mapping[str, Any], policy: str) -> str:
         """Record an answer; returns why it doesn't count, or nothing.
 
         Raises:
             AirflowFailException: Airflow doesn't know who answered.
             AirflowException: It could not be recorded.
         """
-        if name.strip().casefold() == _ANONYMOUS:
+        if name.strip().casefold() in ("", _ANONYMOUS):
             raise AirflowFailException("Airflow doesn't know who answered: let people log in by their names")
         triggered_by = getattr(context["dag_run"], "triggering_user_name", None) or ""
         if name.casefold() == triggered_by.casefold():
@@ -138,7 +143,12 @@ class StagegateApprovalOperator(ApprovalOperator):
         if is_declined:
             reason = reason or "declined in Airflow, without a reason"
         # As one word, so that a name or reason which begins with a hyphen is no flag.
-        words = [f"--identity={name}", *([f"--reason={reason}"] if reason else []), *["--decline"] * is_declined]
+        words = [
+            f"--identity={name}",
+            f"--policy={policy}",
+            *([f"--reason={reason}"] if reason else []),
+            *["--decline"] * is_declined,
+        ]
         result = StagegateHook(self.stagegate_conn_id).run(
             "approve", self.version, f"--to={self.to}", *words, "--json", log=self.log.info
         )

@@ -62,7 +62,7 @@ class Command:
         image: The image; empty for a program of this machine.
         engine: What runs the container: `podman`, `docker`, or a path of one of them.
         options: Options of the engine's `run`: further volumes, `--gpus`, `--user`.
-        environment: All variables of the process. A container gets those of `passed` from it.
+        environment: All variables of the process. A container gets those of `passed` from it, and all `STAGEGATE_*`.
         passed: The names of the variables that the connection sets.
     """
 
@@ -77,7 +77,9 @@ class Command:
         """The command line. Values of variables are in none of its words, which every user of a machine may read."""
         if not self.image:
             return [self.executable, *arguments]
-        variables = [f"--env={name}" for name in self.passed]
+        # Places and settings may come from the machine's variables instead of the connection's.
+        inherited = (name for name in self.environment if name.startswith("STAGEGATE_"))
+        variables = [f"--env={name}" for name in sorted({*self.passed, *inherited})]
         # Under the same paths as outside, so that a version's path means the same to other tasks.
         folders = (self.environment.get(name, "") for name in ("STAGEGATE_CACHE", "STAGEGATE_CATALOG"))
         volumes = [f"--volume={folder}:{folder}" for folder in folders if folder.startswith("/")]

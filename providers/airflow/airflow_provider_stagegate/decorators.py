@@ -22,10 +22,11 @@ class RequireReadyDecoratedOperator(DecoratedOperator, PythonOperator):
 
     Args:
         version: `nycflights@production`, or `nycflights@sha256:…`.
+        digest: The digest that `version` has to name when the task runs; None for any.
         stagegate_conn_id: The connection's id.
     """
 
-    template_fields: Sequence[str] = ("version", "stagegate_conn_id", *PythonOperator.template_fields)
+    template_fields: Sequence[str] = ("version", "digest", "stagegate_conn_id", *PythonOperator.template_fields)
     custom_operator_name = "@task.require_ready"
     ui_color = "#e6f2ea"
 
@@ -33,6 +34,7 @@ class RequireReadyDecoratedOperator(DecoratedOperator, PythonOperator):
         self,
         *,
         version: str,
+        digest: str | None = None,
         stagegate_conn_id: str = StagegateHook.default_conn_name,
         python_callable: Callable[..., Any],
         op_args: Collection[Any] = (),
@@ -49,11 +51,12 @@ class RequireReadyDecoratedOperator(DecoratedOperator, PythonOperator):
             **kwargs,
         )
         self.version = version
+        self.digest = digest
         self.stagegate_conn_id = stagegate_conn_id
 
     def execute(self, context: Context) -> Any:
         """Require the version, and call the function while it is held."""
-        with hold_ready(StagegateHook(self.stagegate_conn_id), self.version, self.log.info) as held:
+        with hold_ready(StagegateHook(self.stagegate_conn_id), self.version, self.log.info, self.digest) as held:
             values = {name: getattr(held, name) for name in _handed(self.python_callable)}
             self.op_kwargs = {**self.op_kwargs, **values}
             return super().execute(context)
@@ -83,7 +86,8 @@ def require_ready_task(
         version: `nycflights@production`, or `nycflights@sha256:…`; may be a template.
         python_callable: The function.
         multiple_outputs: Whether a dictionary that it returns becomes several XComs.
-        kwargs: Arguments of the operator, such as `stagegate_conn_id` and `retries`.
+        kwargs: Arguments of the operator, such as `stagegate_conn_id` and `retries`. With `digest` (may be a template)
+            the task fails, without a retry, when `version` names another version by then.
 
     Raises:
         TypeError: No version is named.

@@ -12,6 +12,7 @@ This is a script with Python's own modules alone, and starts in 30 ms.
 from __future__ import annotations
 
 import ctypes
+import errno
 import json
 import os
 import signal
@@ -26,6 +27,8 @@ STOP_TIMEOUT = 30.0
 """Seconds that ending the container may take."""
 NOT_FOUND, NOT_EXECUTABLE = 127, 126
 """Exit codes of a command that can't be run, as shells give them."""
+FAILED = 3
+"""The exit code when the machine has no process or memory left, which may pass: as the command's own errors have."""
 _PR_SET_PDEATHSIG = 1
 _SIGNALS = (signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
@@ -39,6 +42,8 @@ def run(parent: int, stop: list[str], command: list[str]) -> int:
         child = subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=_prepare)  # noqa: PLW1509
     except OSError as error:
         sys.stderr.write(f"{command[0]} can't be run: {error.strerror}\n")
+        if error.errno in (errno.EAGAIN, errno.ENOMEM):
+            return FAILED
         return NOT_FOUND if isinstance(error, FileNotFoundError) else NOT_EXECUTABLE
     while os.getppid() == parent:
         received = signal.sigtimedwait(_SIGNALS, INTERVAL)

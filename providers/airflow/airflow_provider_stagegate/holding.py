@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import threading
 import uuid
@@ -10,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from airflow.providers.common.compat.sdk import AirflowException
+from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 
 from airflow_provider_stagegate.command import Command, ExitCode, Log, guarded, positional
 from airflow_provider_stagegate.hook import StagegateHook
@@ -21,6 +22,7 @@ START_SECONDS = 120.0
 END_SECONDS = 10.0
 """How long its process may take to end."""
 _KEPT_MESSAGES = 5
+_DIGEST = re.compile("sha256:[0-9a-f]{64}")
 _HELD = b"held\n"
 _SCRIPT = "echo held; exec sleep 2147483647"
 
@@ -41,24 +43,30 @@ class HeldVersion:
 
 
 @contextmanager
-def hold_ready(hook: StagegateHook, version: str, log: Log) -> Iterator[HeldVersion]:
+def hold_ready(hook: StagegateHook, version: str, log: Log, digest: str | None = None) -> Iterator[HeldVersion]:
     """Fetch a version to this node if it isn't here, and keep it here during the block.
 
     Args:
         hook: The connection's hook.
         version: `nycflights@production`, or `nycflights@sha256:…`.
         log: Called with each line for people.
+        digest: The digest that `version` has to name now, such as that of an asset's event; None for any.
 
     Raises:
-        AirflowFailException: It isn't ready, and a retry would find the same; the message says why.
+        AirflowFailException: It isn't ready, and a retry would find the same; the message says why. Or `version` names
+            another digest, or `digest` is none.
         AirflowException: It isn't ready now, or could not be fetched.
     """
+    if digest is not None and not _DIGEST.fullmatch(digest):
+        raise AirflowFailException(legible(f"{digest!r} is no digest: sha256: and 64 hexadecimal digits"))
     ready = hook.run("ready", positional(version), "--json", log=lambda _: None)
     if ready.code == ExitCode.REFUSED:
         hook.run("stage", version, "--json", "--progress=json", log=log).require(f"stage {version}")
         ready = hook.run("ready", version, "--json", log=log)
     ready.require(f"ready {version}")
     document = ready.document
+    if digest not in (None, document["digest"]):
+        raise AirflowFailException(legible(f"{version} names {document['digest']}, and not {digest}"))
     held = f"{document['dataset']}@{document['digest']}"
     # By its digest: the version that was ready is held, even if the ref has moved since.
     with _lease(hook.get_command(), held):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException, BaseOperator, conf
@@ -85,6 +85,24 @@ class StagegateOperator(BaseOperator):
                 context["outlet_events"][outlet].extra["digest"] = document["digest"]
         return {"version": version, **{name: document.get(name) for name in names}}
 
+    def is_unchanged(self, context: Context, version: Mapping[str, Any], ref: str) -> bool:
+        """Whether a command that changed nothing found no work of a try or trigger before it.
+
+        That one may have moved the ref and died before the asset's event, which a skip would lose for good.
+        """
+        if context["ti"].try_number > 1:
+            return False
+        if not self.deferrable:
+            return True
+        # Airflow doesn't say whether a trigger has run before.
+        result = StagegateHook(self.stagegate_conn_id).run("status", version["dataset"], "--json", log=self.log.info)
+        begun = context["dag_run"].start_date
+        if begun is None or not isinstance(result.document, list):
+            return False
+        refs = [each for status in result.document for each in status.get("refs", ())]
+        moves = [each["at"] for each in refs if (each["ref"], each["digest"]) == (ref, version["digest"])]
+        return all(datetime.fromisoformat(move) < begun for move in moves)
+
 
 class StagegateStageOperator(StagegateOperator):
     """Makes a version from a spec's sources, or brings an existing version to the node: `stagegate stage`.
@@ -95,6 +113,8 @@ class StagegateStageOperator(StagegateOperator):
         source: A spec's absolute path or URL, or `nycflights@production`, or `nycflights@sha256:…`.
         volume: The folder of the node's volume to use; empty for the command's own choice.
         skip_unchanged: Skip the task, and what follows, when the delivery is no new version: no asset event comes then.
+            A second try doesn't skip, nor when `latest` was moved to the version since the run began: the event of a
+            try or trigger that died may be missing.
     """
 
     template_fields: Sequence[str] = ("source", "volume", "stagegate_conn_id")
@@ -118,7 +138,7 @@ class StagegateStageOperator(StagegateOperator):
                 self.log.warning("%s", line)
         result.require(f"stage {self.source}")
         staged = self.finish(context, result.document, _STAGED)
-        if self.skip_unchanged and not staged["new"]:
+        if self.skip_unchanged and not staged["new"] and self.is_unchanged(context, staged, "latest"):
             raise AirflowSkipException(f"{staged['version']} is no new version")
         return staged
 
@@ -178,8 +198,12 @@ class StagegateGateOperator(StagegateOperator):
     def wait(self, report: Mapping[str, Any], deadline: float | None) -> Any:
         """Defer until the request is answered, however often the gate has to be asked again."""
         version = f"{report['dataset']}@{report['digest']}"
-        deadline = deadline or time.time() + self.approval_timeout.total_seconds()
         turns = list(turn_lines(report))
+        is_repeated = deadline is not None
+        if deadline is None:
+            deadline = time.time() + self.approval_timeout.total_seconds()
+        elif time.time() >= deadline:
+            raise self._unanswered(version, turns)
         trigger = ApprovalTrigger(
             stagegate_conn_id=self.stagegate_conn_id,
             version=version,
@@ -188,6 +212,8 @@ class StagegateGateOperator(StagegateOperator):
             poke_interval=self.poke_interval,
             step="after_wait",
             state={"version": version, "deadline": deadline, "turns": turns},
+            # The status lists the newest requests alone, so one that it lacks may wait still.
+            pauses_first=is_repeated,
         )
         self.log.info("Waiting for an approval until %s", time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(deadline)))
         self.defer(trigger=trigger, method_name="resume")
@@ -195,9 +221,13 @@ class StagegateGateOperator(StagegateOperator):
     def after_wait(self, context: Context, result: Result, version: str, deadline: float, turns: Sequence[str]) -> Any:
         """Ask the gate again about the same version, once the request is answered."""
         if result.code == ExitCode.WAITING:
-            reason = f"Nobody answered in time for {version} to go to {self.target()}"
-            raise AirflowFailException(". ".join((reason, *turns)))
+            raise self._unanswered(version, turns)
         return self.check(context, version, deadline=deadline)
+
+    def _unanswered(self, version: str, turns: Sequence[str]) -> AirflowFailException:
+        return AirflowFailException(
+            ". ".join((f"Nobody answered in time for {version} to go to {self.target()}", *turns))
+        )
 
     def verdict(self, report: Mapping[str, Any], verb: str) -> str:
         """A sentence without a full stop: the gate, the version and the reason."""
@@ -211,13 +241,19 @@ class StagegateCheckOperator(StagegateGateOperator):
     Args:
         gate: The target whose gate is asked.
         wait_for_approval: Wait when only an approval is missing. Otherwise the task succeeds with the outcome
-            `waiting`, and a `StagegateApprovalOperator` after it asks.
+            `waiting`, and a `StagegateApprovalOperator` after it asks. Such a task can have no outlets: its success
+            tells nobody that the gate accepted.
+
+    Raises:
+        ValueError: It has outlets, and doesn't wait.
     """
 
     template_fields: Sequence[str] = ("version", "gate", "stagegate_conn_id")
 
     def __init__(self, *, gate: str, wait_for_approval: bool = True, **kwargs: Any) -> None:
         super().__init__(**kwargs)
+        if self.outlets and not wait_for_approval:
+            raise ValueError("A check that doesn't wait for an approval succeeds without one: give it no outlets")
         self.gate = gate
         self.wait_for_approval = wait_for_approval
 
@@ -253,7 +289,8 @@ class StagegatePromoteOperator(StagegateGateOperator):
         to: The target.
         reinstate: Let a version in again that was withdrawn.
         skip_unchanged: Skip the task, and what follows, when the target names the version already: no asset event comes
-            then.
+            then. A second try doesn't skip, nor when the target was moved since the run began: the event of a try or
+            trigger that died may be missing.
     """
 
     template_fields: Sequence[str] = ("version", "to", "stagegate_conn_id")
@@ -283,7 +320,8 @@ class StagegatePromoteOperator(StagegateGateOperator):
         """Return the move."""
         result.require(f"promote {version} --to {self.to}")
         moved = self.finish(context, result.document, (*_VERSION, "ref", "previous"))
-        if self.skip_unchanged and moved["previous"] == moved["digest"]:
+        is_moved = moved["previous"] != moved["digest"]
+        if self.skip_unchanged and not is_moved and self.is_unchanged(context, moved, self.to):
             raise AirflowSkipException(f"{self.to} names {moved['version']} already")
         return moved
 

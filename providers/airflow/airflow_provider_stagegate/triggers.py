@@ -66,6 +66,7 @@ class ApprovalTrigger(BaseTrigger):
         target: The target that the version is to go to.
         deadline: When to give up, in seconds since 1970.
         poke_interval: Seconds between two looks.
+        pauses_first: Pause before the first look, too: the gate waits still, although a look found an answer.
         step: The operator's method that goes on.
         state: Handed to that method.
     """
@@ -79,6 +80,7 @@ class ApprovalTrigger(BaseTrigger):
         poke_interval: float,
         step: str,
         state: Mapping[str, Any] | None = None,
+        pauses_first: bool = False,
     ) -> None:
         super().__init__()
         self.stagegate_conn_id = stagegate_conn_id
@@ -88,10 +90,11 @@ class ApprovalTrigger(BaseTrigger):
         self.poke_interval = poke_interval
         self.step = step
         self.state = dict(state or {})
+        self.pauses_first = pauses_first
 
     def serialize(self) -> tuple[str, dict[str, Any]]:
         """The trigger's class and arguments."""
-        names = ("stagegate_conn_id", "version", "target", "deadline", "poke_interval", "step", "state")
+        names = ("stagegate_conn_id", "version", "target", "deadline", "poke_interval", "step", "state", "pauses_first")
         return f"{__name__}.ApprovalTrigger", {name: getattr(self, name) for name in names}
 
     async def run(self) -> AsyncIterator[TriggerEvent]:
@@ -99,21 +102,26 @@ class ApprovalTrigger(BaseTrigger):
         started = time.monotonic()
         hook = StagegateHook(self.stagegate_conn_id)
         dataset, _, digest = self.version.partition("@")
+        if self.pauses_first:
+            await self._pause()
         while True:
             result = await hook.arun("status", dataset, "--json", log=lambda _: None)
-            if isinstance(result.document, list):
-                if not _is_waiting(result.document, digest, self.target):
-                    await _settle(started)
-                    yield event_of(Result(ExitCode.PASS), self.step, self.state)
-                    return
-            else:
+            is_waiting = _is_waiting(result.document, digest, self.target)
+            if is_waiting is None:
                 self.log.warning("The status of %s could not be read: %s", dataset, " ".join(result.messages))
-            left = self.deadline - time.time()
-            if left <= 0:
+            elif not is_waiting:
+                await _settle(started)
+                yield event_of(Result(ExitCode.PASS), self.step, self.state)
+                return
+            if time.time() >= self.deadline:
+                await _settle(started)
                 yield event_of(Result(ExitCode.WAITING), self.step, self.state)
                 return
-            pause = self.poke_interval * random.uniform(1 - _SPREAD, 1 + _SPREAD)  # noqa: S311
-            await asyncio.sleep(min(pause, left))
+            await self._pause()
+
+    async def _pause(self) -> None:
+        pause = self.poke_interval * random.uniform(1 - _SPREAD, 1 + _SPREAD)  # noqa: S311
+        await asyncio.sleep(max(0.0, min(pause, self.deadline - time.time())))
 
 
 async def _settle(started: float) -> None:
@@ -121,15 +129,12 @@ async def _settle(started: float) -> None:
     await asyncio.sleep(max(0.0, started + SETTLE_SECONDS - time.monotonic()))
 
 
-def _is_waiting(statuses: Sequence[Mapping[str, Any]], digest: str, target: str) -> bool:
-    """Whether a request for the version is recorded and not answered by as many as it takes."""
-    return any(
-        request["digest"] == digest
-        for status in statuses
-        for ref in status.get("refs", ())
-        if ref["ref"] == target
-        for request in ref["waits"]
-    )
+def _is_waiting(statuses: Any, digest: str, target: str) -> bool | None:
+    """Whether a request for the version is recorded and not answered by as many as it takes; None if unknown."""
+    if not isinstance(statuses, list) or any("error" in status for status in statuses):
+        return None
+    refs = [ref for status in statuses for ref in status.get("refs", ()) if ref["ref"] == target]
+    return any(request["digest"] == digest for ref in refs for request in ref["waits"]) if refs else None
 
 
 def event_of(result: Result, step: str, state: Mapping[str, Any]) -> TriggerEvent:

@@ -52,6 +52,13 @@ def test_container_gets_variables_by_name_and_the_cache() -> None:
     assert SECRET not in repr(command)
 
 
+def test_container_gets_the_places_of_the_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STAGEGATE_CACHE", "/mnt/nvme")
+    monkeypatch.setenv("STAGEGATE_CATALOG", "s3://lake/catalog")
+    words = command_of(connection(extra={"image": "stagegate:1"})).words(["ls"], "stagegate-1")
+    assert words[4:7] == ["--env=STAGEGATE_CACHE", "--env=STAGEGATE_CATALOG", "--volume=/mnt/nvme:/mnt/nvme"]
+
+
 def test_command_gets_no_variable_of_airflow() -> None:
     inherited = {"AIRFLOW__CORE__FERNET_KEY": "k", "AIRFLOW_CONN_LAKE": "c", "PYTHONPATH": "p", "HOME": "/root"}
     assert child_environment(inherited, {"A": "1"}) == {"HOME": "/root", "A": "1"}

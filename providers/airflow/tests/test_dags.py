@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from airflow.models.asset import AssetEvent
 from airflow.utils.session import create_session
 
-from tests.conftest import APPROVER, Delivery, RunDag
+from tests.conftest import APPROVER, Delivery, RunDag, stagegate
 
 
 def digest_of_last_event() -> str:
@@ -28,10 +30,35 @@ def test_second_staging_transfers_nothing(delivery: Delivery, run_dag: RunDag) -
     assert digest_of_last_event() == first["digest"]
 
 
-def test_unchanged_version_is_skipped_where_that_is_asked_for(delivery: Delivery, run_dag: RunDag) -> None:
+@pytest.mark.parametrize("dag", ["changing", "resumed"])
+def test_unchanged_version_is_skipped_where_that_is_asked_for(dag: str, delivery: Delivery, run_dag: RunDag) -> None:
     delivery.promote_to_pilot()
-    finished = run_dag("jobs", "changing", source=str(delivery.spec))
+    finished = run_dag("jobs", dag, source=str(delivery.spec))
     assert finished.states == {"stage": "skipped", "promote": "skipped"}
+
+
+DYING = """#!/bin/sh
+{command} "$@"
+code=$?
+case $1 in stage|promote) [ -e {folder}/$1-died ] || {{ touch {folder}/$1-died; exit 143; }} ;; esac
+exit $code
+"""
+TWICE = """#!/bin/sh
+case $1 in stage|promote) {command} "$@" >/dev/null 2>&1 ;; esac
+exec {command} "$@"
+"""
+
+
+@pytest.mark.parametrize(("dag", "script"), [("retried", DYING), ("resumed", TWICE)])
+def test_event_of_a_try_that_died_is_made_up_for(
+    dag: str, script: str, delivery: Delivery, run_dag: RunDag, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first try, or the first run of a trigger, did its work and died before it could say so."""
+    host = tmp_path / "dying"
+    host.write_text(script.format(command=stagegate(), folder=tmp_path))
+    host.chmod(0o755)
+    monkeypatch.setenv("AIRFLOW_CONN_STAGEGATE_DEFAULT", json.dumps({**delivery.connection, "host": str(host)}))
+    assert run_dag("jobs", dag, source=str(delivery.spec)).states == {"stage": "success", "promote": "success"}
 
 
 def test_refused_version_fails_without_retry(

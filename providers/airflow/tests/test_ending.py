@@ -28,6 +28,14 @@ command = Command(sys.argv[1], environment=os.environ)
 asyncio.run(follow(command, sys.argv[2:], print, lambda guard: print(guard, flush=True)))
 """
 """A worker that runs a command, and prints the id of its guard."""
+CROWDED = """
+import os, resource, sys
+from airflow_provider_stagegate.guard import run
+os.setuid(54321)
+resource.setrlimit(resource.RLIMIT_NPROC, (1, 1))
+sys.exit(run(os.getppid(), [], ["true"]))
+"""
+"""A guard whose user may start no process."""
 
 
 def command_of(delivery: Delivery) -> Command:
@@ -47,6 +55,12 @@ def processes_with(text: str) -> list[int]:
         if text in words and int(folder.name) != os.getpid():
             found.append(int(folder.name))
     return found
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="acts as another user, who may have one process")
+def test_machine_without_processes_is_tried_again() -> None:
+    done = subprocess.run([sys.executable, "-c", CROWDED], capture_output=True, check=False)
+    assert (done.returncode, b"can't be run" in done.stderr) == (ExitCode.ERROR, True)
 
 
 def test_cancelled_trigger_ends_its_command(endless: Delivery) -> None:

@@ -10,8 +10,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from airflow.providers.common.compat.sdk import AirflowFailException
 from airflow.sdk import task
 
+from airflow_provider_stagegate.holding import hold_ready
+from airflow_provider_stagegate.hook import StagegateHook
 from tests.conftest import Delivery, RunDag
 from tests.endless import wait_until
 from tests.test_ending import ENDED_WITHIN
@@ -47,6 +50,23 @@ def test_version_that_is_not_there_calls_no_function(delivery: Delivery, run_dag
     delivery.promote_to_pilot()
     finished = run_dag("training", "training", version="tiny@production")
     assert (finished.states, finished.tasks["train"].try_number) == ({"train": "failed"}, 1)
+
+
+def test_digest_of_an_event_only_counts_if_the_ref_names_it(
+    delivery: Delivery, run_dag: RunDag, capfd: pytest.CaptureFixture[str]
+) -> None:
+    promoted = delivery.promote_to_pilot()["digest"]
+    (delivery.data / "0.csv").write_text("day,delay\n0,999\n")
+    unpromoted = delivery.command("stage", str(delivery.spec))["digest"]
+    assert run_dag("training", "digests", digest=promoted).result("train_on") == promoted
+    assert run_dag("training", "digests", digest=unpromoted).states == {"train_on": "failed"}
+    assert f"tiny@pilot names {promoted}, and not {unpromoted}" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize("digest", ["", "None", "latest", "sha256:0", "sha256:" + "0" * 64 + "\n"])
+def test_text_that_is_no_digest_is_refused(digest: str) -> None:
+    with pytest.raises(AirflowFailException, match="is no digest"), hold_ready(StagegateHook(), "tiny", print, digest):
+        pass
 
 
 def test_function_that_fails_leaves_no_lease(delivery: Delivery, run_dag: RunDag) -> None:

@@ -48,6 +48,19 @@ with DAG("changing", schedule=None, params={"source": ""}) as changing:
     StagegateStageOperator(task_id="stage", source="{{ params.source }}", skip_unchanged=True)
     StagegatePromoteOperator(task_id="promote", version="tiny", to="pilot", skip_unchanged=True)
 
+for name, deferrable in (("retried", False), ("resumed", True)):
+    with DAG(
+        name, schedule=None, params={"source": ""}, default_args={"retries": 1, "retry_delay": timedelta(0)}
+    ) as dag:
+        stage = StagegateStageOperator(
+            task_id="stage", source="{{ params.source }}", skip_unchanged=True, deferrable=deferrable
+        )
+        promote = StagegatePromoteOperator(
+            task_id="promote", version="tiny", to="pilot", skip_unchanged=True, deferrable=deferrable
+        )
+        stage >> promote
+    globals()[name] = dag
+
 with DAG("requiring", schedule=None, params={"version": "tiny@pilot"}) as requiring:
     StagegateRequireReadyOperator(task_id="ready", version="{{ params.version }}", deferrable=True)
 

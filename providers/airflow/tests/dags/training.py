@@ -25,6 +25,14 @@ with DAG("training", schedule=None, params={"version": "tiny@pilot"}) as trainin
 
     train()
 
+with DAG("digests", schedule=None, params={"digest": ""}) as digests:
+
+    @task.require_ready("tiny@pilot", digest="{{ params.digest }}", retries=2, retry_delay=0)
+    def train_on(digest: str) -> str:
+        return digest
+
+    train_on()
+
 with DAG("failing", schedule=None) as failing:
 
     @task.require_ready("tiny@pilot")
