@@ -67,7 +67,7 @@ def log_line(context: dg.AssetExecutionContext, line: str) -> None:
     progress = json.loads(line)["progress"]
     if "bytes" in progress:
         done = progress["bytes_moved"] + progress["bytes_reused"]
-        context.log.info("%s: %d of %d bytes %s", progress["phase"], done, progress["bytes"], progress["wait"])
+        context.log.info("%s: %d of %d B %s", progress["phase"], done, progress["bytes"], progress["wait"])
     else:
         context.log.info("%s: %s", progress["phase"], progress["step"])
 
