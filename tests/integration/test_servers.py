@@ -139,7 +139,9 @@ def test_a_server_that_waits_for_its_clients_for_ever_is_ended(tmp_path: Path) -
     with closing(socket.socket()) as client, azurite(tmp_path) as server:
         port = int(server.endpoint_url.split(":")[2].split("/")[0])
         client.connect(("127.0.0.1", port))
-        client.sendall(b"PUT /half HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\nhalf")
+        client.sendall(b"PUT /half HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: 10\r\n\r\n")
+        assert b"100 Continue" in client.recv(100)  # it waits for the body now
+        client.sendall(b"half")
         os.kill(server.pid, signal.SIGTERM)  # the naive way
         while _accepts(port):
             time.sleep(0.05)
