@@ -19,4 +19,9 @@ def canonical(value: Any) -> bytes:
 
 def digest_of(value: Any) -> str:
     """`sha256:<hex>` of a JSON value."""
-    return "sha256:" + hashlib.sha256(canonical(value)).hexdigest()
+    return sha256_of(canonical(value))
+
+
+def sha256_of(data: bytes) -> str:
+    """`sha256:<hex>` of bytes."""
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"

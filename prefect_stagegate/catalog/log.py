@@ -10,13 +10,13 @@ checked, so a read costs that record and the new ones. A log without the remembe
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, Protocol, TypeVar
 
+from prefect_stagegate.canonical import sha256_of
 from prefect_stagegate.catalog.codec import decode, encode
 from prefect_stagegate.catalog.records import Records
 from prefect_stagegate.errors import CorruptRecord, RefConflict
@@ -259,7 +259,7 @@ class Log(Generic[E]):
         return data
 
     def _decoded(self, number: int, data: bytes) -> tuple[E, str]:
-        return decode(self.kind, data, self._key(number)), "sha256:" + hashlib.sha256(data).hexdigest()
+        return decode(self.kind, data, self._key(number)), sha256_of(data)
 
     def _key(self, number: int) -> str:
         return f"{self.prefix}{number:08d}.json"

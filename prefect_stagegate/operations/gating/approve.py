@@ -25,7 +25,7 @@ from prefect_stagegate.operations.gating.policy import spec_under
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.readiness.approval_counting import why_not_counted
 from prefect_stagegate.readiness.approval_parameters import ApprovalParameters as Parameters
-from prefect_stagegate.readiness.checks.approval import why_request_ended
+from prefect_stagegate.readiness.checks.approval import approval_asked_by, why_request_ended
 from prefect_stagegate.readiness.context import addresses_of
 from prefect_stagegate.readiness.records.answers import ANSWER_PAYLOAD, SSHSIG, signed_answer
 from prefect_stagegate.readiness.records.signing import SigningKey
@@ -230,8 +230,7 @@ def answer(
     gate, owners = spec.gate(request.target), spec.owners
     _require_open(workspace, request, gate)
     approval = build_answer(workspace, request, approved=approved, reason=reason, key=key)
-    required = (requirement.params for requirement in gate.requirements if requirement.check == "approval")
-    parameters = Parameters.model_validate(next(required, {}))
+    parameters = approval_asked_by(gate)
     # Reject an answer that would not count, so that nobody believes to have answered.
     recorded = workspace.catalog.approvals(request)
     if why := why_not_counted(approval, recorded, request, parameters, owners):

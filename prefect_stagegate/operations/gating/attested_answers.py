@@ -13,7 +13,7 @@ from prefect_stagegate.operations.gating.policy import spec_under
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.readiness.approval_counting import AnswerTally, count_answers
 from prefect_stagegate.readiness.approval_parameters import ApprovalParameters
-from prefect_stagegate.readiness.checks.approval import APPROVAL
+from prefect_stagegate.readiness.checks.approval import APPROVAL, approval_asked_by
 from prefect_stagegate.readiness.records.answers import SSHSIG, signed_answer, ssh_moment
 from prefect_stagegate.readiness.records.attest import AttestedDecision
 from prefect_stagegate.readiness.records.ssh_signatures import verification_line
@@ -39,11 +39,9 @@ def count_attested_answers(workspace: Workspace, attested: AttestedDecision) -> 
     decision, request = attested.decision, attested.request
     if not any(result.check == APPROVAL and result.outcome is Outcome.PASS for result in decision.checks):
         return None
-    # Answers to another request say nothing about this decision.
-    if request and not _is_about(request, decision):
-        request = None
     adopted = _policy(workspace, decision)
-    if request and why_dated_back(workspace, request):
+    # Answers to another request say nothing about this decision.
+    if request and (not _is_about(request, decision) or why_dated_back(workspace, request)):
         request = None
     parameters = _parameters(adopted, decision)
     return count_answers(request, attested.approvals, parameters, adopted.policy.get("owners", {}))
@@ -103,6 +101,4 @@ def _policy(workspace: Workspace, decision: Decision) -> PolicyEntry:
 
 def _parameters(adopted: PolicyEntry, decision: Decision) -> ApprovalParameters:
     """What a policy asks of an approval for the decision's target."""
-    gate = spec_under(adopted.policy, decision.dataset).gate(decision.target)
-    required = (requirement.params for requirement in gate.requirements if requirement.check == APPROVAL)
-    return ApprovalParameters.model_validate(next(required, {}))
+    return approval_asked_by(spec_under(adopted.policy, decision.dataset).gate(decision.target))

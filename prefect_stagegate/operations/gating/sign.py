@@ -92,19 +92,17 @@ def sign(
     if watch and algorithm != OWN:
         watch.expect(manifest.bytes)
     left_out: list[str] = []
-    covered = 0
 
     def digests() -> Iterator[tuple[str, str]]:
-        nonlocal covered
         for path, value in file_digests(workspace, manifest, algorithm, pace):
             if is_left_out(path, LEFT_OUT):
                 left_out.append(path)
             else:
-                covered += 1
                 yield path, value
 
     statement = write_statement(address.dataset, algorithm, digests())
     bundle = sign_statement(statement, private, chain)
+    covered = manifest.files - len(left_out)
     if not covered:
         raise UsageError("The version has no file to sign", dataset=address.dataset)
     if (size := len(json.dumps(bundle))) > MOST_BYTES:

@@ -34,8 +34,7 @@ from prefect_stagegate.operations.gating.inbox_lines import (
 from prefect_stagegate.operations.gating.policy import changes_since, proposed_changes, spec_under
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.readiness.approval_counting import count_answers
-from prefect_stagegate.readiness.approval_parameters import ApprovalParameters
-from prefect_stagegate.readiness.checks.approval import APPROVAL, why_request_ended
+from prefect_stagegate.readiness.checks.approval import APPROVAL, approval_asked_by, why_request_ended
 from prefect_stagegate.readiness.records.attest import read_decision
 from prefect_stagegate.readiness.run import CLOCKS_DIFFER
 from prefect_stagegate.spec import Gate
@@ -301,8 +300,7 @@ class _DatasetReader:
         return list(states.values())
 
     def _request_state(self, record: RecordedRequest, request: ApprovalRequest, gate: Gate) -> RequestState:
-        required = (requirement.params for requirement in gate.requirements if requirement.check == APPROVAL)
-        parameters = ApprovalParameters.model_validate(next(required, {}))
+        parameters = approval_asked_by(gate)
         answers = self._catalog.approvals(request) if record.answers else []
         tally = count_answers(request, answers, parameters, self._policy.get("owners", {}))
         declined = tally.declined

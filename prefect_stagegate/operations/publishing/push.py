@@ -8,7 +8,6 @@ The same version gives the same manifest, so pushing it again sends nothing.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -208,12 +207,12 @@ class _Contents:
     @property
     def artifact(self) -> Descriptor:
         """The manifest's descriptor."""
-        return _described(self.manifest, MANIFEST)
+        return Descriptor.of(self.manifest, MANIFEST)
 
     @property
     def config_digest(self) -> str:
         """The configuration's digest."""
-        return _described(self.config, CONFIG).digest
+        return Descriptor.of(self.config, CONFIG).digest
 
 
 def _contents(
@@ -237,7 +236,7 @@ def _contents(
     rows_layer = _rows_layer(manifest, len(rows))
     config = _config(workspace, manifest, [*described, rows_layer])
     facts = {DATASET: manifest.dataset, VERSION: manifest.digest, **annotations}
-    body = artifact_manifest(_described(config, CONFIG), [*described, rows_layer], facts)
+    body = artifact_manifest(Descriptor.of(config, CONFIG), [*described, rows_layer], facts)
     return _Contents(described, rows, rows_layer, config, body)
 
 
@@ -269,10 +268,6 @@ def _config(workspace: Workspace, manifest: Manifest, layers: Sequence[Descripto
             "modelfs": {"type": "layers", "diffIds": [layer.digest for layer in layers]},
         }
     )
-
-
-def _described(content: bytes, media_type: str) -> Descriptor:
-    return Descriptor(media_type, f"sha256:{hashlib.sha256(content).hexdigest()}", len(content))
 
 
 def _require_size(body: bytes, manifest: Manifest) -> None:
@@ -324,8 +319,7 @@ def _send(run: _Push, files: LayerFiles, layer: Descriptor) -> None:
 def _push_small(run: _Push, contents: Mapping[str, bytes]) -> None:
     """Send blobs that are in memory, where the registry lacks them."""
     for digest, content in contents.items():
-        if not run.retrier.run(partial(run.client.has, "blobs", digest)):
-            run.retrier.run(partial(run.client.push_blob, digest, content))
+        run.retrier.run(partial(run.client.push_missing, digest, content))
 
 
 def _push_referrers(run: _Push, artifact: Descriptor, referrers: Iterable[Referrer]) -> Iterator[PushedReferrer]:

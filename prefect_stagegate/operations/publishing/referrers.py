@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -92,13 +91,12 @@ def push_referrer(client: RegistryClient, subject: Descriptor, referrer: Referre
             "annotations": dict(referrer.annotations),
         }
     )
-    digest = f"sha256:{hashlib.sha256(manifest).hexdigest()}"
-    descriptor = Descriptor(MANIFEST, digest, len(manifest), referrer.annotations, referrer.artifact_type)
-    is_new = not client.has("manifests", digest)
-    headers = client.push_manifest(digest, manifest)
+    descriptor = Descriptor.of(manifest, MANIFEST, referrer.annotations, referrer.artifact_type)
+    is_new = not client.has("manifests", descriptor.digest)
+    headers = client.push_manifest(descriptor.digest, manifest)
     if "oci-subject" not in headers:
         is_new |= _list_in_tag(client, subject.digest, descriptor)
-    return digest, is_new
+    return descriptor.digest, is_new
 
 
 def _list_in_tag(client: RegistryClient, subject: str, descriptor: Descriptor) -> bool:
@@ -130,7 +128,6 @@ def _pushed(client: RegistryClient, content: bytes, referrer: Referrer, number: 
 def _pushed_blob(
     client: RegistryClient, content: bytes, media_type: str, annotations: Mapping[str, str] | None = None
 ) -> Descriptor:
-    digest = f"sha256:{hashlib.sha256(content).hexdigest()}"
-    if not client.has("blobs", digest):
-        client.push_blob(digest, content)
-    return Descriptor(media_type, digest, len(content), annotations or {})
+    descriptor = Descriptor.of(content, media_type, annotations)
+    client.push_missing(descriptor.digest, content)
+    return descriptor

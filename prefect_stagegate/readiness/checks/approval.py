@@ -14,6 +14,7 @@ from prefect_stagegate.readiness.base import CheckResult, Renewal, one_finding
 from prefect_stagegate.readiness.context import CheckContext
 from prefect_stagegate.readiness.registry import check
 from prefect_stagegate.readiness.wording import listed
+from prefect_stagegate.spec import Gate
 from prefect_stagegate.units import digest_text
 
 APPROVAL = "approval"
@@ -64,6 +65,12 @@ def approval(context: CheckContext, parameters: ApprovalParameters) -> CheckResu
     finding = Finding("approval", f"{digest_text(context.digest)} waits for an answer", fix, Outcome.INCONCLUSIVE)
     whom = parameters.groups or (ANYBODY,)
     return CheckResult(Outcome.INCONCLUSIVE, tally.missing, (finding, *ignored), measured, awaiting=whom)
+
+
+def approval_asked_by(gate: Gate) -> ApprovalParameters:
+    """What a gate asks of an approval; the defaults where it asks for none."""
+    required = (requirement.params for requirement in gate.requirements if requirement.check == APPROVAL)
+    return ApprovalParameters.model_validate(next(required, {}))
 
 
 def why_request_ended(request: ApprovalRequest, *, policy: str, named: str, moves: int) -> str:

@@ -19,7 +19,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from prefect_stagegate.canonical import canonical
+from prefect_stagegate.canonical import canonical, sha256_of
 from prefect_stagegate.errors import SourceError
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -59,6 +59,13 @@ class Descriptor:
     size: int
     annotations: Mapping[str, str] = field(default_factory=dict)
     artifact_type: str = ""
+
+    @classmethod
+    def of(
+        cls, content: bytes, media_type: str, annotations: Mapping[str, str] | None = None, artifact_type: str = ""
+    ) -> Descriptor:
+        """The descriptor of content that is in memory."""
+        return cls(media_type, sha256_of(content), len(content), annotations or {}, artifact_type)
 
     @property
     def name(self) -> str:

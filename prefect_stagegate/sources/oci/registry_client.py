@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping
@@ -12,6 +11,7 @@ from urllib.parse import urlencode, urljoin, urlsplit
 
 from oras.provider import Registry
 
+from prefect_stagegate.canonical import sha256_of
 from prefect_stagegate.errors import ChecksumMismatch, ObjectVanished, SourceError, UsageError
 from prefect_stagegate.http import (
     PAGE_SECONDS,
@@ -103,7 +103,7 @@ class RegistryClient:
             ChecksumMismatch: It does not have the digest.
         """
         body = self._request("GET", f"/manifests/{name}", headers={"Accept": f"{MANIFEST}, {INDEX}"}).content
-        digest = f"sha256:{hashlib.sha256(body).hexdigest()}"
+        digest = sha256_of(body)
         if name.startswith("sha256:") and digest != name:
             raise ChecksumMismatch(f"The registry's manifest has the digest {digest}, not {name}", source=self._url)
         return body, digest
@@ -123,7 +123,7 @@ class RegistryClient:
             ChecksumMismatch: Its bytes don't have the digest.
         """
         body = self._blob(digest, size, None)
-        if (actual := f"sha256:{hashlib.sha256(body).hexdigest()}") != digest:
+        if (actual := sha256_of(body)) != digest:
             raise ChecksumMismatch(f"The registry's blob {digest} has the digest {actual}", source=self._url)
         return body
 
@@ -179,6 +179,15 @@ class RegistryClient:
         headers = {"Content-Type": "application/octet-stream"}
         data = content if len(content) else b""
         self._request("PUT", f"{location}{separator}{urlencode({'digest': digest})}", headers=headers, data=data)
+
+    def push_missing(self, digest: str, content: bytes) -> None:
+        """Store a blob that is in memory, unless the repository has it.
+
+        Raises:
+            SourceError: The registry refuses it.
+        """
+        if not self.has("blobs", digest):
+            self.push_blob(digest, content)
 
     def push_manifest(self, name: str, body: bytes, media_type: str = MANIFEST) -> Headers:
         """Store a manifest under a tag or digest, and return the response's headers."""
