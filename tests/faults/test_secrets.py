@@ -97,7 +97,7 @@ SPEC: dict[str, Any] = {
     "dataset": "things",
     "owners": {"data": "data@example.org"},
     "contract": {"files": [{"match": "*.csv", "probes": ["csv"]}]},
-    "gates": {"pilot": {"require": ["nonempty", "digest", "space"]}},
+    "gates": {"pilot": {"require": ["nonempty", "digest", {"space": {"warn": 1.0, "fail": 1.0}}]}},
 }
 
 
