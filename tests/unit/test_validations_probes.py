@@ -81,6 +81,29 @@ def test_csv_tells_its_columns_and_rows(tmp_path: Path) -> None:
     assert facts.rows == 2
 
 
+def test_csv_row_that_looks_like_a_comment_counts(tmp_path: Path) -> None:
+    """Left to guess, DuckDB takes the row for a comment and leaves it out, so no check would look at it."""
+    path = tmp_path / "t.csv"
+    path.write_text("a,b\n1,2\n#-5,9\n3,4\n")
+    facts = PROBES["csv"](path)
+    assert facts.schema is not None
+    assert (str(facts.schema.field("a").type), facts.rows) == ("string", 3)
+
+
+def test_csv_begins_with_its_header(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("export of 2013\na,b\n1,2\n3,4\n")
+    assert "can't be read as CSV" in problem("csv", path)
+
+
+def test_tsv_is_known_by_its_name_in_capitals(tmp_path: Path) -> None:
+    path = tmp_path / "T.TSV"
+    path.write_text("a\tb\n1\t2\n")
+    facts = PROBES["csv"](path)
+    assert facts.schema is not None
+    assert facts.schema.names == ["a", "b"]
+
+
 @pytest.mark.parametrize(
     ("row", "reason"),
     [('3,"4', "unterminated quote"), ("3,4,5", "Columns: 2 Found: 3"), ("3", "Columns: 2 Found: 1")],

@@ -34,7 +34,7 @@ def _names(paths: Sequence[Path]) -> str:
 
 def separator(path: Path) -> str:
     """What separates the columns of a text file, by its name."""
-    return "\t" if ".tsv" in path.suffixes else ","
+    return "\t" if ".tsv" in Path(path.name.lower()).suffixes else ","
 
 
 def read_csv(paths: Sequence[Path], *, filename: str = "", as_text: bool = False) -> str:
@@ -42,8 +42,9 @@ def read_csv(paths: Sequence[Path], *, filename: str = "", as_text: bool = False
     types = "all_varchar=true" if as_text else "sample_size=-1"
     return (
         f"read_csv({_names(paths)}, header=true, delim={literal(separator(paths[0]))}, "
-        f"quote='{QUOTE}', escape='{QUOTE}', {types}, nullstr={texts(CSV_NULLS)}, union_by_name=true, "
-        f"hive_partitioning=false{_filename(filename)})"
+        # Without `comment` and `skip`, DuckDB guesses which lines to leave out: nobody would look at those rows.
+        f"quote='{QUOTE}', escape='{QUOTE}', comment='', skip=0, {types}, nullstr={texts(CSV_NULLS)}, "
+        f"union_by_name=true, hive_partitioning=false{_filename(filename)})"
     )
 
 
