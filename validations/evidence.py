@@ -12,7 +12,7 @@ from prefect_stagegate.validations.records import ExpectationVerdict
 from prefect_stagegate.validations.results import caller_results
 from prefect_stagegate.validations.tables import ContractTable
 
-VERSION = "2"
+VERSION = "3"
 """Raise it when a check of this module changes its meaning: evidence of an older version is then gathered anew."""
 MOST_FINDINGS = 50
 """Findings that one piece of evidence lists; it counts the others."""

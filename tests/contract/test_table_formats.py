@@ -213,3 +213,63 @@ def test_moved_file_gets_no_kept_values_of_its_old_folder(tmp_path: Path) -> Non
         known = report.values
         results.append((*verdicts(report), report.read))
     assert results == [("passed", 2), ("failed", 1), ("failed", 1)]
+
+
+def false_statistics(content: bytes, true: int, false: int) -> bytes:
+    """A Parquet file whose footer has another number in the place of one, and whose pages are as they were."""
+    start = len(content) - 8 - int.from_bytes(content[-8:-4], "little")
+    old, new = (number.to_bytes(8, "little", signed=True) for number in (true, false))
+    footer = content[start:-8].replace(old, new)
+    return content[:start] + footer + content[-8:]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_false_parquet_statistics_hide_no_row(tmp_path: Path, engine: str) -> None:
+    content = FORMATS[".parquet"](JANUARY)
+    forged = false_statistics(content, -5, 0)
+    assert len(forged) == len(content) != sum(a == b for a, b in zip(forged, content, strict=True))
+    files = write(tmp_path / "v", {"a.parquet": forged})
+    report = judge(
+        tmp_path / "v",
+        tmp_path / "s",
+        engine,
+        files,
+        expect("expect_column_values_to_be_between", column="distance", min_value=0),
+        expect("expect_column_min_to_be_between", column="distance", min_value=0),
+        expect("unexpected_rows_expectation", unexpected_rows_query="SELECT * FROM {batch} WHERE distance < 0"),
+        expect(
+            "expect_column_values_to_not_be_null",
+            column="tail",
+            row_condition='col("distance") < 0',
+            condition_parser="great_expectations",
+        ),
+    )
+    assert verdicts(report) == ["failed"] * 4
+    with queries("t", tmp_path / "v") as database:
+        rows = database.relation(tmp_path / "v", files)
+        (order,) = database.rows(f"SELECT distance FROM ({rows}) ORDER BY distance LIMIT 1")
+        assert order == (-5,)
+
+
+def test_nan_in_parquet_is_above_all_numbers(tmp_path: Path) -> None:
+    """Arrow leaves NaN out of a file's statistics, so a reader that believes them finds none."""
+    tables = [pa.table({"x": pa.array(values)}) for values in ([1.0, 2.0], [float("nan"), 3.0])]
+    for number, (first, second) in enumerate((tables, tables[::-1])):
+        files = write(
+            tmp_path / f"v{number}", {"a.parquet": FORMATS[".parquet"](first), "b.parquet": FORMATS[".parquet"](second)}
+        )
+        suite = [
+            expect("expect_column_values_to_be_between", column="x", max_value=10),
+            expect("unexpected_rows_expectation", unexpected_rows_query="SELECT * FROM {batch} WHERE isnan(x)"),
+            *(
+                expect(f"expect_column_{figure}_to_be_between", column="x", min_value=0, max_value=10)
+                for figure in ("max", "sum", "mean", "stdev")
+            ),
+            expect("expect_column_min_to_be_between", column="x", min_value=1, max_value=1),
+        ]
+        job = TableJob("t", "duckdb", {"expectations": suite}, str(tmp_path / f"v{number}"), files)
+        for digests in ({}, {file: f"blake3:{file}" for file in files}):
+            scratch = tmp_path / f"s{number}{len(digests)}"
+            scratch.mkdir()
+            (report,) = judge_tables([replace(job, digests=digests)], scratch, lambda _: None)
+            assert verdicts(report) == ["failed"] * 6 + ["passed"]

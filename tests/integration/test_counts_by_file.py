@@ -112,6 +112,23 @@ def test_only_a_new_file_is_read(tmp_path: Path) -> None:
     assert (first.read, second.read) == (3, 1)
 
 
+def test_known_files_pages_are_not_read(tmp_path: Path) -> None:
+    """The pages of the known files are spoiled, so reading them would fail."""
+    first = judge(tmp_path / "1", months(1, 2), NO_VALUES, SUITE[:10])
+    spoiled = {name: content[:4] + bytes(200) + content[204:] for name, content in months(1, 2).items()}
+    digests = {name: f"blake3:{hash(content)}" for name, content in months(1, 2, 3).items()}
+    view, scratch = tmp_path / "2/view", tmp_path / "2/scratch"
+    view.mkdir(parents=True)
+    scratch.mkdir()
+    for name, content in (months(3) | spoiled).items():
+        (view / name).write_bytes(content)
+    job = TableJob("t", "duckdb", {"expectations": SUITE[:10]}, str(view), sorted(digests), (), digests, first.values)
+    (second,) = judge_tables([job], scratch, lambda _: None)
+    assert (second.read, second.unreadable) == (1, [])
+    whole = judge(tmp_path / "3", months(1, 2, 3), NO_VALUES, SUITE[:10])
+    assert [judgement.verdict for judgement in second.judgements] == [j.verdict for j in whole.judgements]
+
+
 def test_a_new_expectation_reads_all_files(tmp_path: Path) -> None:
     first = judge(tmp_path / "1", months(1, 2), NO_VALUES, SUITE[:3])
     second = judge(tmp_path / "2", months(1, 2), first.values, SUITE[:4])

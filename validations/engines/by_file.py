@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,7 +24,7 @@ from prefect_stagegate.validations.engines.engine import releases
 from prefect_stagegate.validations.engines.known_metrics import KnownMetrics
 from prefect_stagegate.validations.engines.merging import Merge, merge_of
 
-VERSION = 1
+VERSION = 2
 """Raise it when kept values change their meaning."""
 ENGINES = releases("duckdb")
 """Another release may compute another value, so values are kept for these only."""
@@ -43,6 +43,8 @@ class FilesOfTable:
     """The view with a column that names each row's file."""
     column: str
     """That column."""
+    view_of: Callable[[Sequence[str]], str]
+    """Makes such a view of some of its files, and returns its name."""
     digests: Mapping[str, str]
     """The digest of each file's bytes, by its path on this node."""
     types: Mapping[str, str]
@@ -59,17 +61,17 @@ class FilesOfTable:
     """The files that were read, since something of them was not known."""
 
     def values(self) -> FileValues:
-        """All values, for the next validation; without aggregates whose query failed or that JSON can't hold."""
+        """All values for the next validation, without those of failed queries and those that JSON can't hold."""
         digests = sorted(set(self.digests.values()))
-        kept = {
-            name: files
-            for name, files in sorted(self.by_aggregate.items())
-            if files.keys() >= set(digests) and all(_fits_json(values) for values in files.values())
-        }
+        kept = {name: files for name, files in sorted(self.by_aggregate.items()) if files.keys() >= set(digests)}
         read = {self.digests[path] for path in self.read}
         return FileValues(
             tuple(kept),
-            {digest: [files[digest] for files in kept.values()] for digest in digests},
+            # None at all are as good as damaged ones: the file is read again.
+            {
+                digest: [row if _fits_json(row := files[digest]) else () for files in kept.values()]
+                for digest in digests
+            },
             {digest: self.run if digest in read else self.known.read_by.get(digest, "") for digest in digests},
         )
 
@@ -82,8 +84,8 @@ class _Aggregate:
     """Its id."""
     merge: Merge
     columns: Sequence[sa.ColumnElement[Any]]
-    rows: sa.FromClause
-    """The rows that count, with their file."""
+    domain: Mapping[str, Any]
+    """Which rows count."""
     key: str
     """The digest of all that the values depend on beside the bytes."""
 
@@ -133,14 +135,17 @@ class ByFileEngine(KnownMetrics, SqlAlchemyExecutionEngine):
             values: sa.ColumnClause[Any] = sa.column(column)
             more = {"count": sa.func.count(values), "mean": sa.func.avg(1.0 * values)}
             columns += [more[name] for name in merge.needs]
-        domain = {**(item.compute_domain_kwargs or {}), "table": table.view}
-        rows = self.get_domain_records(domain_kwargs=domain)
-        if isinstance(rows, sa.Select):
-            rows = rows.subquery()
+        domain = item.compute_domain_kwargs or {}
+        rows = self._rows(domain, table.view)
         text = self._text(sa.select(*columns).select_from(rows)).replace(table.view, "files")
         used = {name: kind for name, kind in table.types.items() if name in text}
         key = digest_of({"version": VERSION, "engines": ENGINES, "query": text, "types": used})
-        return _Aggregate(metric.id, merge, columns, rows, key)
+        return _Aggregate(metric.id, merge, columns, domain, key)
+
+    def _rows(self, domain: Mapping[str, Any], view: str) -> sa.FromClause:
+        """The rows of a view that count, with their file."""
+        rows: Any = self.get_domain_records(domain_kwargs={**domain, "table": view})
+        return rows.subquery() if isinstance(rows, sa.Select) else rows
 
     def _text(self, query: sa.ClauseElement) -> str:
         compiled = query.compile(dialect=self.engine.dialect)
@@ -155,7 +160,8 @@ class ByFileEngine(KnownMetrics, SqlAlchemyExecutionEngine):
             known.update(_usable(earlier, table.digests.values(), len(aggregate.columns)))
             missing = tuple(path for path, digest in table.digests.items() if digest not in known)
             if missing:
-                queries.setdefault((self._text(sa.select(aggregate.rows)), missing), []).append(aggregate)
+                rows = self._text(sa.select(self._rows(aggregate.domain, table.view)))
+                queries.setdefault((rows, missing), []).append(aggregate)
         for (_, missing), together in queries.items():
             self._query(table, together, missing)
 
@@ -163,10 +169,9 @@ class ByFileEngine(KnownMetrics, SqlAlchemyExecutionEngine):
         file: sa.ColumnClause[str] = sa.column(table.column)
         columns = [column for aggregate in aggregates for column in aggregate.columns]
         labelled = [column.label(f"value_{number}") for number, column in enumerate(columns)]
-        query = sa.select(file, *labelled).select_from(aggregates[0].rows).group_by(file)
-        if len(missing) < len(table.digests):
-            query = query.where(file.in_(missing))
-        rows = {row[0]: convert_to_json_serializable(list(row[1:])) for row in self.execute_query(query).fetchall()}
+        view = table.view if len(missing) == len(table.digests) else table.view_of(missing)
+        query = sa.select(file, *labelled).select_from(self._rows(aggregates[0].domain, view)).group_by(file)
+        rows = {row[0]: list(map(_json_value, row[1:])) for row in self.execute_query(query).fetchall()}
         table.read.update(missing)
         for path in missing:
             values = rows.get(path)  # none where no row of the file counts
@@ -175,6 +180,11 @@ class ByFileEngine(KnownMetrics, SqlAlchemyExecutionEngine):
                 end = start + len(aggregate.columns)
                 table.by_aggregate[aggregate.key][table.digests[path]] = values[start:end] if values else None
                 start = end
+
+
+def _json_value(value: Any) -> Any:
+    """The value as JSON has it. A float stays: Great Expectations would take NaN for a missing value."""
+    return value if isinstance(value, float) else convert_to_json_serializable(value)
 
 
 def _fits_json(values: Values | None) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -89,7 +90,16 @@ class DuckDBEngine:
         rows = row_digests({file: table.digests[file] for file in table.files})
         digests = {str(path): rows[file] for file, path in zip(table.files, table.paths(), strict=True)}
         personal = frozenset(map(str.casefold, table.personal))
-        return FilesOfTable(view, FILE, digests, types, table.known, table.run, personal)
+        return FilesOfTable(
+            view, FILE, partial(self._view_of, table, view), digests, types, table.known, table.run, personal
+        )
+
+    def _view_of(self, table: TableJob, view: str, paths: Sequence[str]) -> str:
+        """A view like `view` with only these of its files."""
+        name = f"{view}_missing"
+        with definitions():
+            self._create(f"CREATE OR REPLACE VIEW {name} AS", table, paths)
+        return name
 
     def counted(self, table: TableJob) -> FilesOfTable | None:
         """What is known of each file after the suite ran; None where the table was judged as a whole."""
@@ -115,14 +125,14 @@ class DuckDBEngine:
         self._batches[table.name] = name, table.files
         return name
 
-    def _create(self, statement: str, table: TableJob) -> None:
+    def _create(self, statement: str, table: TableJob, only: Sequence[str] = ()) -> None:
         with self._database.connect() as connection:
             database = connection.connection.driver_connection
             assert database is not None  # noqa: S101 - it is connected
             # SQLAlchemy leaves rows of its first queries unread, and DuckDB registers nothing meanwhile.
             database.complete()
             # The readers of Arrow's files are known to this one connection.
-            rows = relation_of(database, Path(table.view), table.files, filename=FILE)
+            rows = relation_of(database, Path(table.view), table.files, filename=FILE, only=only)
             connection.exec_driver_sql(f"{statement} {rows}")
 
     def locate(self, table: TableJob, expectation: Expectation) -> list[RefusedRows]:

@@ -49,11 +49,16 @@ def _total(values: Sequence[float]) -> float | None:
 
 
 def _least(files: Sequence[Part]) -> Any:
-    return min(_known(files), default=None)
+    return min(_known(files), key=_order, default=None)
 
 
 def _greatest(files: Sequence[Part]) -> Any:
-    return max(_known(files), default=None)
+    return max(_known(files), key=_order, default=None)
+
+
+def _order(value: Any) -> tuple[bool, Any]:
+    """Sorts NaN above all numbers, as DuckDB does; Python sorts it anywhere."""
+    return value != value, value  # noqa: PLR0124 - only NaN differs from itself
 
 
 def _mean(files: Sequence[Part]) -> float | None:

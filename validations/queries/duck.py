@@ -46,6 +46,8 @@ def lock(connection: duckdb.DuckDBPyConnection, folders: Iterable[str | Path]) -
     connection.execute(f"SET allowed_directories = {texts(allowed)}")
     for setting in REFUSED:
         connection.execute(f"SET {setting} = false")
+    # It answers conditions from the statistics in Parquet's footers, which whoever wrote the file may have made up.
+    connection.execute("SET disabled_optimizers = 'statistics_propagation'")
     # Last, since no setting can be changed after it.
     connection.execute("SET lock_configuration = true")
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 import duckdb
@@ -21,6 +21,7 @@ def relation_of(
     filename: str = "",
     as_text: bool = False,
     partitions: Mapping[str, str] | None = None,
+    only: Collection[str] = (),
 ) -> str:
     """A query over a table, which this connection can run: its columns by name, then its partition columns.
 
@@ -31,6 +32,7 @@ def relation_of(
         filename: The name of a column to add, which holds each row's file.
         as_text: Read all values of text files as text, numbers too.
         partitions: The partition columns with their types, where `files` are not all files of the table.
+        only: With `filename`, the Parquet files to read; the columns are those of all. By default all are read.
 
     Raises:
         duckdb.Error: An Arrow file can't be opened.
@@ -38,7 +40,7 @@ def relation_of(
     paths = [view / file for file in files]
     if arrow := [path for path in paths if form(path) == "arrow"]:
         _register(connection, arrow)
-    return relation(paths, filename=filename, as_text=as_text, root=view, partitions=partitions)
+    return relation(paths, filename=filename, as_text=as_text, root=view, partitions=partitions, only=only)
 
 
 def _register(connection: duckdb.DuckDBPyConnection, paths: Sequence[Path]) -> None:

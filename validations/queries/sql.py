@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import hashlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from prefect_stagegate.quoting import identifier, literal
@@ -94,6 +94,7 @@ def relation(
     as_text: bool = False,
     root: Path | None = None,
     partitions: Mapping[str, str] | None = None,
+    only: Collection[str] = (),
 ) -> str:
     """A query over all of `paths`, columns matched by name.
 
@@ -105,6 +106,7 @@ def relation(
         as_text: Read all values of text files as text, numbers too.
         root: The version's folder. The folders below it that are partitions (`year=2013/`) become columns.
         partitions: The partition columns with their types, where `paths` are not all files of the table.
+        only: With `filename`, the Parquet files to read; the columns are those of all. By default all are read.
     """
     types = partitions or {}
     if partitions is None and root:
@@ -113,17 +115,20 @@ def relation(
     for path in paths:
         groups.setdefault(form(path), []).append(path)
     name = filename or (PATH if types else "")
-    parts = [_part(kind, group, name, as_text=as_text) for kind, group in groups.items()]
+    parts = [_part(kind, group, name, only, as_text=as_text) for kind, group in groups.items()]
     rows = " UNION ALL BY NAME ".join(parts)
     return _partitioned(rows, types, name, keep=bool(filename)) if types else rows
 
 
-def _part(kind: str, paths: Sequence[Path], filename: str, *, as_text: bool) -> str:
+def _part(kind: str, paths: Sequence[Path], filename: str, only: Collection[str], *, as_text: bool) -> str:
     """A query over files of one format."""
     columns = "*"
     if kind == "parquet":
-        source = read_parquet(paths, filename=filename)
-    elif kind == "arrow":
+        chosen = f" WHERE {identifier(filename)} IN ({', '.join(map(literal, only))})" if only else ""
+        # OFFSET keeps the conditions of outer queries from the reader, which would leave out row groups by their
+        # statistics. Those are the word of whoever wrote the file, and say nothing of NaN.
+        return f"(SELECT * FROM {read_parquet(paths, filename=filename)}{chosen} OFFSET 0)"  # noqa: S608 - quoted
+    if kind == "arrow":
         source = arrow_name(paths)
         columns = f"* EXCLUDE ({PATH})" + (f", {PATH} AS {identifier(filename)}" if filename else "")
     elif kind == "json":

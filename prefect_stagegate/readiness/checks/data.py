@@ -107,7 +107,7 @@ def nonempty(context: CheckContext, parameters: NoParameters) -> CheckResult:  #
     return _from_contract(context, "nonempty")
 
 
-@check("expectations", owner="data", binds=("contract", "previous"), shared="contract", fetches=True)
+@check("expectations", owner="data", version=2, binds=("contract", "previous"), shared="contract", fetches=True)
 def expectations(context: CheckContext, parameters: NoParameters) -> CheckResult:  # noqa: ARG001
     """What the contract's Great Expectations suites say.
 
