@@ -26,3 +26,15 @@ def moment(text: str) -> datetime:
         return time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC)
     except OverflowError as error:
         raise ValueError(f"{text!r} is out of range") from error
+
+
+def written_moment(text: str) -> datetime:
+    """Read a time in the form that `stamp` writes; texts in other forms don't sort in the order of time.
+
+    Raises:
+        ValueError: The text is no such time, or written otherwise.
+    """
+    time = moment(text)
+    if stamp(time) != text:
+        raise ValueError(f"{text!r} is written otherwise")
+    return time

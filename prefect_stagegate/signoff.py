@@ -81,6 +81,9 @@ class Waiver:
     until: str
     """When it ends, 30 days after `at` at most."""
     revoked: Revocation | None = None
+    contract: str = ""
+    """`sha256:<hex>` of the contract that the check failed by. It is not valid for another one. Empty for a check that
+    does not depend on the contract, and in records of earlier releases."""
 
     def __str__(self) -> str:
         return f"waived by {self.approver} until {self.until[:16]}Z: {self.reason}"

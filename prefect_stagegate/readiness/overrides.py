@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
-from prefect_stagegate.clock import moment
+from prefect_stagegate.clock import written_moment
 from prefect_stagegate.model import Decision, Evidence, Outcome, Ruling, Waiver, person_key
 from prefect_stagegate.readiness.registry import CHECKS
 from prefect_stagegate.readiness.run import parameters_digest
@@ -71,7 +71,12 @@ def apply_overrides(
     """
     answer = replace(answer, severity=requirement.severity)
     if answer.outcome is Outcome.FAIL:
-        valid = [waiver for waiver in waivers if not why_void(waiver, requirement, case)]
+        valid = [
+            waiver
+            for waiver in waivers
+            # Another contract finds other failures, which nobody has accepted.
+            if waiver.contract in ("", answer.binding.get("contract")) and not why_void(waiver, requirement, case)
+        ]
         # The one that lasts longest: each of them alone lets the failure pass.
         longest = max(valid, key=lambda waiver: waiver.until, default=None)
         if longest is None:
@@ -115,12 +120,16 @@ def why_void(waiver: Waiver, requirement: Requirement, case: Case) -> str:
 
 def why_out_of_time(waiver: Waiver, at: str) -> str:
     """Why a waiver does not hold at a moment; empty when it does. What it is for is not looked at."""
+    try:
+        length = written_moment(waiver.until) - written_moment(waiver.at)
+    except ValueError:
+        return "its times can't be read"
     if waiver.revoked and waiver.revoked.at <= at:
         return f"{waiver.revoked.who} revoked it at {waiver.revoked.at}"
     if not waiver.at <= at < waiver.until:
         return f"it holds from {waiver.at} until {waiver.until}"
     # The command refuses longer waivers, but somebody who writes to the catalog does not use the command.
-    if moment(waiver.until) - moment(waiver.at) > LONGEST_WAIVER:
+    if length > LONGEST_WAIVER:
         return f"it is longer than {LONGEST_WAIVER.days} days"
     return ""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -84,6 +85,38 @@ def test_waived_failure_is_reported_and_the_version_accepted(
     assert predicate["stagegate"]["decision"]["checks"][0]["ruling"]["waiver"]["reason"] == "the owner agreed by mail"
     assert waivers(node(folder), "things", decision.digest) == [waiver]
     assert find_ready(node(folder), Address("things", "pilot")).chosen
+
+
+def contract(*columns: str) -> dict[str, Any]:
+    """A contract by which no value of these columns is missing."""
+    suite = [{"type": "expect_column_values_to_not_be_null", "kwargs": {"column": column}} for column in columns]
+    return {"tables": {"data": {"files": "*.csv", "suite": {"expectations": suite}}}}
+
+
+def test_waiver_ends_with_the_contract_that_it_was_for(folder: Path) -> None:
+    (folder / "nas/data.csv").write_text("a,b\n1,\n,2\n")
+    staged(folder, ["expectations"], contract=contract("a"))
+    check(node(folder), THINGS, "pilot")
+    waived(folder, name="expectations")
+    assert check(node(folder), THINGS, "pilot").accepted
+    staged(folder, ["expectations"], contract=contract("a", "b"), adopted=True)
+    decision = check(node(folder), THINGS, "pilot")
+    assert (decision.outcome, decision.checks[0].outcome) == (DecisionOutcome.REFUSED, Outcome.FAIL)
+    waived(folder, name="expectations")
+    assert check(node(folder), THINGS, "pilot").accepted
+
+
+@pytest.mark.parametrize("until", ["9999", "soon", "2099-01-01"])
+def test_waiver_with_a_time_out_of_range_stops_nobody(folder: Path, until: str) -> None:
+    staged(folder)
+    check(node(folder), THINGS, "pilot")
+    forged = replace(waived(folder), id="forged", until=until)
+    node(folder).catalog.put_waiver(forged)
+    decision = check(node(folder), THINGS, "pilot")
+    assert decision.accepted
+    ruling = decision.checks[0].ruling
+    assert ruling is not None
+    assert ruling.waiver != forged
 
 
 def test_nobody_passes_a_gate_by_a_waiver_of_their_own(folder: Path) -> None:

@@ -8,7 +8,7 @@ from datetime import datetime
 
 from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.errors import UsageError, did_you_mean
-from prefect_stagegate.model import Address, Outcome, Revocation, Waiver, person_key
+from prefect_stagegate.model import Address, Decision, Evidence, Outcome, Revocation, Waiver, person_key
 from prefect_stagegate.operations.address import ResolvedVersion
 from prefect_stagegate.operations.gating.check import resolve_for_gate
 from prefect_stagegate.operations.workspace import Workspace
@@ -40,6 +40,7 @@ def waive(workspace: Workspace, address: Address, gate: str, check: str, *, reas
     requirement = _requirement(policy, check, version.dataset)
     granted_at = now()
     _require_reason_and_end(reason, until, granted_at)
+    decision, failure = _failure(workspace, version, gate, check)
     waiver = Waiver(
         id=uuid.uuid4().hex[:12],
         dataset=version.dataset,
@@ -49,9 +50,10 @@ def waive(workspace: Workspace, address: Address, gate: str, check: str, *, reas
         parameters=parameters_digest(CHECKS[check], requirement),
         reason=reason.strip(),
         approver=workspace.identity,
-        requester=_requester(workspace, version, gate, check),
+        requester=decision.requester,
         at=stamp(granted_at),
         until=stamp(until),
+        contract=failure.binding.get("contract", ""),
     )
     # Refuse a waiver that the gate would pass over, so that nobody relies on it.
     case = Case(
@@ -131,8 +133,8 @@ def _require_reason_and_end(reason: str, until: datetime, at: datetime) -> None:
         )
 
 
-def _requester(workspace: Workspace, version: ResolvedVersion, gate: str, check: str) -> str:
-    """Who requested the newest decision, in which the check has to have failed.
+def _failure(workspace: Workspace, version: ResolvedVersion, gate: str, check: str) -> tuple[Decision, Evidence]:
+    """The newest decision, and the evidence by which the check failed in it.
 
     Raises:
         UsageError: The check did not fail in it, or the requester wants to waive.
@@ -146,19 +148,19 @@ def _requester(workspace: Workspace, version: ResolvedVersion, gate: str, check:
             dataset=version.dataset,
         )
     decision = decision_of(statement)
-    requester = decision.requester
-    outcome = next((evidence.outcome for evidence in decision.checks if evidence.check == check), None)
-    if outcome not in (Outcome.FAIL, Outcome.WAIVED):
+    evidence = next((evidence for evidence in decision.checks if evidence.check == check), None)
+    if evidence is None or evidence.outcome not in (Outcome.FAIL, Outcome.WAIVED):
+        outcome = evidence.outcome if evidence else "it was not required"
         raise UsageError(
-            f"{check} did not fail in the last decision of {gate}: {outcome or 'it was not required'}",
+            f"{check} did not fail in the last decision of {gate}: {outcome}",
             hint="Only a recorded failure can be waived. "
             f"`stagegate check {version.dataset}@{version.digest} --gate {gate}` checks again.",
             dataset=version.dataset,
         )
-    if person_key(requester) == person_key(workspace.identity.name):
+    if person_key(decision.requester) == person_key(workspace.identity.name):
         raise UsageError(
             f"{workspace.identity.name} requested the decision and can't waive what failed in it",
             hint="Somebody else runs the same command; `--identity NAME` says who.",
             dataset=version.dataset,
         )
-    return requester
+    return decision, evidence

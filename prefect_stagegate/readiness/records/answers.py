@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from prefect_stagegate.canonical import canonical, digest_of
-from prefect_stagegate.clock import moment, now, stamp
+from prefect_stagegate.clock import now, written_moment
 from prefect_stagegate.model import Approval, ApprovalRequest, person_key
 from prefect_stagegate.readiness.records.allowed_signers import fingerprint_of, read_allowed_signers
 from prefect_stagegate.readiness.records.signing import signers
@@ -62,8 +62,8 @@ def prove_answer(
         StagegateError: It can't verify it.
     """
     try:
-        _written_time(reply.at)
-        _written_time(request.at)
+        written_moment(reply.at)
+        written_moment(request.at)
     except ValueError:
         return AnswerProof(why="it has no time that this release writes")
     try:
@@ -105,15 +105,7 @@ def ssh_moment(reply: Approval, request: ApprovalRequest) -> datetime:
         ValueError: The answer or the request has no time that this release writes.
     """
     # Whoever has an expired key may date an answer back, but not to before the request.
-    return max(_written_time(reply.at), _written_time(request.at))
-
-
-def _written_time(text: str) -> datetime:
-    """Read a time in the one form that texts of times sort by; whoever answers could choose another form."""
-    time = moment(text)
-    if stamp(time) != text:
-        raise ValueError(f"{text!r} is written otherwise")
-    return time
+    return max(written_moment(reply.at), written_moment(request.at))
 
 
 def _prove_ssh(
