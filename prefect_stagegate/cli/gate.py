@@ -229,7 +229,7 @@ def approve(  # noqa: PLR0913 - one parameter a flag
     Parameters
     ----------
     what
-        The dataset; with a ref or digest, the request for that version.
+        The dataset; with a ref or digest, the request for that version, which several waiting ones need.
     """
     workspace = (places or Places()).workspace()
     signing = answer_key(key, ssh_key, workspace.ask_passphrase)

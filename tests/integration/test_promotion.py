@@ -121,6 +121,23 @@ def test_answer_that_cannot_count_is_refused_and_not_recorded(scenario: Scenario
     assert not scenario.node().catalog.approvals(request)
 
 
+def test_answer_names_its_version_where_several_wait(scenario: Scenario) -> None:
+    """Whoever looked at one version must not approve another that was requested meanwhile."""
+    first, second = (scenario.deliver(text) for text in ("one", "two"))
+    for version in (first, second):
+        address = Address("things", version.digest)
+        check(scenario.node(), address, "pilot")
+        promote(scenario.node(), address, "pilot")
+        check(scenario.node(), address, "production")
+    ines = scenario.node(INES)
+    with pytest.raises(UsageError, match=f"2 versions of things wait .*the newest request is for.*{second.digest}"):
+        approve(ines, THINGS, "production", reason="seen")
+    answered = approve(ines, Address("things", first.digest), "production", reason="seen")
+    (request,) = [each for each in ines.catalog.requests("things", "production") if each.digest == first.digest]
+    assert answered.request == request.id
+    assert approve(ines, THINGS, "production", reason="seen").request != request.id
+
+
 def test_answer_to_a_policy_of_before_is_refused(scenario: Scenario) -> None:
     scenario.deliver("one")
     to_pilot(scenario)

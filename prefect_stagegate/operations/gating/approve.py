@@ -32,7 +32,7 @@ from prefect_stagegate.readiness.records.signing import SigningKey
 from prefect_stagegate.readiness.records.ssh_signatures import SshKey
 from prefect_stagegate.readiness.run import CLOCKS_DIFFER
 from prefect_stagegate.spec import Gate
-from prefect_stagegate.units import digest_text
+from prefect_stagegate.units import count_text, digest_text
 from prefect_stagegate.unreadable import UnreadableRecords
 
 
@@ -148,7 +148,7 @@ def open_request(workspace: Workspace, address: Address, to: str) -> ApprovalReq
     """The newest request for a target; with a ref or digest in the address, the newest for that version.
 
     Raises:
-        UsageError: There is no request, or it lapsed.
+        UsageError: There is no request, it lapsed, or the address names no version and others wait, too.
     """
     check_name("target", to)
     workspace.catalog.require_dataset(address.dataset)
@@ -168,7 +168,24 @@ def open_request(workspace: Workspace, address: Address, to: str) -> ApprovalReq
             hint=f"Run the flow again, or `stagegate check {version} --gate {to}`: either records a new request.",
             dataset=address.dataset,
         )
+    if not digest:
+        _require_no_other(workspace, request)
     return request
+
+
+def _require_no_other(workspace: Workspace, request: ApprovalRequest) -> None:
+    """Raise when requests for other versions wait for the same target: nobody may approve one for another."""
+    waiting = waiting_requests(workspace, request.dataset, request.target, UnreadableRecords())
+    others = {each.digest for each in waiting} - {request.digest}
+    if others:
+        version = f"{request.dataset}@{request.digest}"
+        raise UsageError(
+            f"{count_text(len(others) + 1, 'version')} of {request.dataset} wait for an answer to go to "
+            f"{request.target}; the newest request is for {version}",
+            hint=f"`stagegate status` lists them. Name the one that you looked at: "
+            f"`stagegate approve {version} --to {request.target}`.",
+            dataset=request.dataset,
+        )
 
 
 def require_policy(workspace: Workspace, dataset: str, digest: str) -> None:
@@ -207,8 +224,8 @@ def approve(
         key: Signs the answer.
 
     Raises:
-        UsageError: There is no request, it lapsed, the requester answers, a refusal has no reason, or the policy wants
-            another signature.
+        UsageError: There is no request, it lapsed, others wait and the address names none, the requester answers, a
+            refusal has no reason, or the policy wants another signature.
     """
     return answer(workspace, open_request(workspace, address, to), approved=approved, reason=reason, key=key)
 
