@@ -24,6 +24,7 @@ from prefect_stagegate.validations.queries.duplicates import duplicates
 from prefect_stagegate.validations.records import ExpectationVerdict, RefusedRows, TableJob, TableReport
 from prefect_stagegate.validations.tables import examine
 from prefect_stagegate.validations.worker.judge import judge_tables
+from tests.support.parquet_footers import false_statistics
 
 Write = Callable[[pa.Table], bytes]
 
@@ -215,20 +216,9 @@ def test_moved_file_gets_no_kept_values_of_its_old_folder(tmp_path: Path) -> Non
     assert results == [("passed", 2), ("failed", 1), ("failed", 1)]
 
 
-def false_statistics(content: bytes, true: int, false: int) -> bytes:
-    """A Parquet file whose footer has another number in the place of one, and whose pages are as they were."""
-    start = len(content) - 8 - int.from_bytes(content[-8:-4], "little")
-    old, new = (number.to_bytes(8, "little", signed=True) for number in (true, false))
-    footer = content[start:-8].replace(old, new)
-    return content[:start] + footer + content[-8:]
-
-
 @pytest.mark.parametrize("engine", ENGINES)
 def test_false_parquet_statistics_hide_no_row(tmp_path: Path, engine: str) -> None:
-    content = FORMATS[".parquet"](JANUARY)
-    forged = false_statistics(content, -5, 0)
-    assert len(forged) == len(content) != sum(a == b for a, b in zip(forged, content, strict=True))
-    files = write(tmp_path / "v", {"a.parquet": forged})
+    files = write(tmp_path / "v", {"a.parquet": false_statistics(FORMATS[".parquet"](JANUARY), -5, 0)})
     report = judge(
         tmp_path / "v",
         tmp_path / "s",

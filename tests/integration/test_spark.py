@@ -23,6 +23,7 @@ from prefect_stagegate.validations.worker import child, landlock
 from prefect_stagegate.validations.worker.child import judge_in_child
 from prefect_stagegate.validations.worker.confinement import NOT_CONFINED, NOT_CONFINED_SPARK, WITH_SPARK
 from prefect_stagegate.validations.worker.limits import ValidationLimits
+from tests.support.parquet_footers import false_statistics
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
 
@@ -54,6 +55,16 @@ def javas(scratch: str) -> Iterator[str]:
             continue
         if "java" in command and scratch in command:
             yield command
+
+
+def test_false_parquet_statistics_hide_no_row(tmp_path: Path) -> None:
+    pd.DataFrame({"x": [100, -5], "name": ["a", None]}).to_parquet(tmp_path / "t.parquet", index=False)
+    file = tmp_path / "t.parquet"
+    file.write_bytes(false_statistics(file.read_bytes(), -5, 0))
+    condition = {"row_condition": 'col("x") < 0', "condition_parser": "great_expectations"}
+    named = {"type": "expect_column_values_to_not_be_null", "kwargs": {"column": "name", **condition}}
+    report = judge(tmp_path, POSITIVE, named)
+    assert [judgement.verdict for judgement in report.judgements] == [ExpectationVerdict.FAILED] * 2
 
 
 def test_each_table_has_its_own_confinement(view: Path, tmp_path: Path) -> None:

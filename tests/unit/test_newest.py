@@ -8,6 +8,7 @@ from prefect_stagegate.errors import ValidationError
 from prefect_stagegate.model import Entry
 from prefect_stagegate.spec import TableSpec
 from prefect_stagegate.validations import newest_time
+from tests.support.parquet_footers import false_statistics
 
 TABLE = TableSpec(files="*.parquet", time="t")
 
@@ -37,13 +38,8 @@ def test_newest_time_of_all_files_is_found_in_each_type(tmp_path: Path, value: s
 def test_false_statistics_make_no_table_fresh(tmp_path: Path) -> None:
     duckdb.sql(f"COPY (SELECT TIMESTAMP '2013-05-01' AS t) TO '{tmp_path}/0.parquet'")
     file = tmp_path / "0.parquet"
-    content = file.read_bytes()
-    start = len(content) - 8 - int.from_bytes(content[-8:-4], "little")
-    true, false = (
-        int(datetime(year, 5, 1, tzinfo=UTC).timestamp() * 1_000_000).to_bytes(8, "little") for year in (2013, 2026)
-    )
-    file.write_bytes(content[:start] + content[start:].replace(true, false))
-    assert file.read_bytes() != content
+    old, new = (int(datetime(year, 5, 1, tzinfo=UTC).timestamp() * 1_000_000) for year in (2013, 2026))
+    file.write_bytes(false_statistics(file.read_bytes(), old, new))
     assert newest_time(tmp_path, [Entry("0.parquet", 1, "")], TABLE) == datetime(2013, 5, 1, tzinfo=UTC)
 
 
