@@ -124,7 +124,8 @@ def why_out_of_time(waiver: Waiver, at: str) -> str:
         length = written_moment(waiver.until) - written_moment(waiver.at)
     except ValueError:
         return "its times can't be read"
-    if waiver.revoked and waiver.revoked.at <= at:
+    # Whatever its time: by the clock of a node that is ahead, it would begin later.
+    if waiver.revoked:
         return f"{waiver.revoked.who} revoked it at {waiver.revoked.at}"
     if not waiver.at <= at < waiver.until:
         return f"it holds from {waiver.at} until {waiver.until}"

@@ -14,6 +14,7 @@ from prefect_stagegate.cli import main
 from prefect_stagegate.clock import now
 from prefect_stagegate.errors import GateFailed, UsageError
 from prefect_stagegate.model import Address, DecisionOutcome, Identity, Outcome
+from prefect_stagegate.operations.gating import waive as waiving
 from prefect_stagegate.operations.gating.check import check
 from prefect_stagegate.operations.gating.policy import adopt
 from prefect_stagegate.operations.gating.promote import promote
@@ -210,6 +211,16 @@ def test_revoked_waiver_ends_earlier_acceptances_too(folder: Path) -> None:
     assert waivers(node(folder), "things", gone.digest) == [gone]
     with pytest.raises(UsageError, match="No waiver of license holds"):
         revoke_waiver(node(folder), THINGS, "pilot", "license", reason="again")
+
+
+def test_waiver_that_a_fast_clock_revoked_ends_at_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    staged(folder)
+    check(node(folder), THINGS, "pilot")
+    waived(folder)
+    with monkeypatch.context() as patched:
+        patched.setattr(waiving, "now", lambda: now() + timedelta(hours=1))
+        revoke_waiver(node(folder), THINGS, "pilot", "license", reason="they changed their mind")
+    assert check(node(folder), THINGS, "pilot").outcome is DecisionOutcome.REFUSED
 
 
 def test_another_version_and_other_parameters_are_not_waived(folder: Path) -> None:
