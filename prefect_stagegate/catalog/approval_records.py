@@ -76,7 +76,7 @@ class ApprovalRecords(TypedRecords):
         return self._load_request(f"datasets/{recorded.dataset}/approvals/{recorded.target}/", recorded.id)
 
     def put_answer(self, request: ApprovalRequest, approval: Approval) -> Approval:
-        """Add an answer; the same one of the same person again adds nothing, unless only the new one is signed."""
+        """Add an answer; the same one of the same person again adds nothing, unless it is signed."""
         folder = self._request_folder(request.dataset, request.target, request.id)
         while True:
             # Before the answers are read: an answer that is added meanwhile takes this number, and `create` fails.
@@ -84,7 +84,8 @@ class ApprovalRecords(TypedRecords):
             answers = self.approvals(request)
             person = person_key(approval.approver.name)
             last = next((answer for answer in reversed(answers) if person_key(answer.approver.name) == person), None)
-            if last and last.approved == approval.approved and (last.envelope or not approval.envelope):
+            # A signed one is always added: the one before may be forged, and nothing here proves signatures.
+            if last and last.approved == approval.approved and not approval.envelope:
                 return last
             if self._records.create(f"{folder}{number:08d}.json", encode(approval)):
                 return approval

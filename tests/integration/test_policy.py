@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from prefect_stagegate.catalog import Catalog, PolicyEntry
 from prefect_stagegate.errors import CorruptRecord, GateFailed, UnknownRef, UsageError, WaitingForApproval
-from prefect_stagegate.model import Address, DecisionOutcome, Direction, Identity
+from prefect_stagegate.model import Address, Approval, DecisionOutcome, Direction, Identity
 from prefect_stagegate.operations.gating.approve import approve, wait
 from prefect_stagegate.operations.gating.check import check
 from prefect_stagegate.operations.gating.policy import adopt, adoptions, answer_request
@@ -440,6 +440,24 @@ def test_signed_decline_is_not_hidden_behind_an_unsigned_answer(scenario: Policy
     assert request
     answer_request(scenario.node(LEGAL), "things", approved=False, reason="no", key=keys[LEGAL.name])
     put_approval(scenario.node().catalog, request, LEGAL, approved=True, reason="forged")
+    answer_request(scenario.node(boss), "things", approved=True, reason="", key=keys[boss.name])
+    assert adopt(scenario.node(), lax, reason="smaller team").missing.startswith(f"declined by {LEGAL.name}")
+
+
+def test_signed_answer_is_recorded_beside_a_forged_one(scenario: PolicyScenario, tmp_path: Path) -> None:
+    """A forged answer, equal but for its signature, must not keep the true one out of the catalog."""
+    boss = Identity("boss@example.org", "declared")
+    keys = {who.name: new_key(tmp_path / who.name) for who in (LEGAL, boss)}
+    public = {name: key.public for name, key in keys.items()}
+    signed = {"count": 1, "from": ["governance"], "signed": True, "keys": public}
+    owners = OWNERS | {"governance": f"{LEGAL.name}, {boss.name}"}
+    scenario.deliver("one", policy={"change": {"approval": signed}}, owners=owners)
+    lax = scenario.spec(gates=LAX)
+    request = adopt(scenario.node(), lax, reason="smaller team").request
+    assert request
+    forged = Approval(request.id, LEGAL, approved=False, reason="no", at=request.at, envelope={"payload": "forged"})
+    scenario.node().catalog.put_answer(request, forged)
+    answer_request(scenario.node(LEGAL), "things", approved=False, reason="no", key=keys[LEGAL.name])
     answer_request(scenario.node(boss), "things", approved=True, reason="", key=keys[boss.name])
     assert adopt(scenario.node(), lax, reason="smaller team").missing.startswith(f"declined by {LEGAL.name}")
 
