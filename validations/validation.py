@@ -278,6 +278,7 @@ def _job(
     files = [file.path for file in table.judged]
     columns = list(dict.fromkeys(name for file in table.judged for name in file.schema.names))
     digests = {path: probed.digests[path] for path in files}
-    folder, personal = str(view.absolute()), table.personal
+    # DuckDB writes `//cache` as `/cache`, and rows are attributed to files by their paths.
+    folder, personal = str(Path("/", *view.absolute().parts[1:])), table.personal
     engine, rows = table.spec.engine, table.rows
     return TableJob(table.name, engine, suite, folder, files, columns, digests, known, personal, rows, run)

@@ -18,6 +18,7 @@ import pytest
 from prefect_stagegate.measures import Duplicates
 from prefect_stagegate.model import Entry
 from prefect_stagegate.spec import ContractSpec, TableSpec
+from prefect_stagegate.validations import validate
 from prefect_stagegate.validations.files.files import ProbedFiles, probe_files
 from prefect_stagegate.validations.queries.duck import queries
 from prefect_stagegate.validations.queries.duplicates import duplicates
@@ -178,6 +179,20 @@ def test_partition_folders_are_typed_columns(tmp_path: Path, engine: str, suffix
     )
     assert verdicts(report) == ["passed", "failed", "passed", "failed", "passed"]
     assert report.judgements[1].places == [RefusedRows(files[1], 2, "2014")]
+
+
+def test_rows_of_unknown_paths_are_not_left_out(tmp_path: Path) -> None:
+    """DuckDB writes the path of a name with brackets anew, and leaves out a second slash."""
+    files = write(tmp_path / "v", {"a[1].parquet": FORMATS[".parquet"](JANUARY)})
+    suite = {"expectations": [expect("expect_column_values_to_be_between", column="distance", min_value=0)]}
+    (tmp_path / "s").mkdir()
+    job = TableJob("t", "duckdb", suite, f"/{tmp_path}/v", files, digests={files[0]: "blake3:a"})
+    (report,) = judge_tables([job], tmp_path / "s", lambda _: None)
+    assert verdicts(report) == ["errored"]
+    contract = ContractSpec.model_validate({"tables": {"t": {"files": "*.parquet", "suite": suite}}})
+    view = Path(f"/{tmp_path}/v")
+    validation = validate(view, entries(view, files), contract, dataset="things", digest="sha256:0")
+    assert [result.verdict for result in validation.tables[0].expectations] == ["failed"]
 
 
 def test_partition_column_is_declared_by_type(tmp_path: Path) -> None:
