@@ -277,7 +277,7 @@ def test_what_can_t_be_served_is_refused(scenario: Scenario, bind: str, options:
 
 
 def test_connections_that_do_nothing_are_cut_off(scenario: Scenario, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("prefect_stagegate.serve.pages.server.IDLE_SECONDS", 0.2)
+    monkeypatch.setattr("prefect_stagegate.serve.listening.IDLE_SECONDS", 0.2)
     with page_server(scenario.node()) as url:
         address, port = url.removeprefix("http://").split(":")
         with socket.create_connection((address, int(port)), 10) as slow:
