@@ -106,7 +106,8 @@ class ImpatientProtocol(H11Protocol):
 
     def _look(self) -> None:
         # A response that is being made, or waits for a blob, keeps its connection.
-        waits = self.cycle is None or self.cycle.response_complete or self.flow.write_paused
+        has_asked = self.cycle is not None  # uvicorn's type says otherwise
+        waits = not has_asked or self.cycle.response_complete or self.flow.write_paused
         seen = (self.cycle, self._resumed)
         if waits and seen == self._last:
             if self.flow.write_paused:
