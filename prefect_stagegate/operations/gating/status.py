@@ -103,7 +103,8 @@ def status(
 ) -> list[DatasetStatus]:
     """Give the status of one dataset, or of all; those whose policy is damaged are left out and collected.
 
-    With `most`, of all datasets only the first so many are read. Of all datasets, also those are left out whose signed answers can't be verified on this node.
+    Of all datasets, also those are left out whose signed answers can't be verified on this node. With `most`, only the
+    first so many of them are read.
 
     Raises:
         UnknownDataset: There is no such dataset.
