@@ -83,7 +83,7 @@ class ImpatientProtocol(H11Protocol):
     """Cuts connections off whose other end sends no whole request, or stops reading: uvicorn waits for ever."""
 
     _timer: TimerHandle | None = None
-    _last: tuple[object, int] | None = None
+    _last: tuple[object, int] = (None, 0)
     """The request and the count of `_resumed` at the last look."""
     _resumed = 0
     """How often the other end had read so much that more could be written."""
