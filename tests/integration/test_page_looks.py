@@ -78,7 +78,13 @@ def test_hostile_nodes_and_errors_are_sound(path: str, url: str, browser: Browse
 def test_words_of_standings_are_not_broken(url: str, browser: Browser) -> None:
     texts = "all => all.map(each => { const text = document.createRange(); text.selectNodeContents(each); "
     lines = texts + "return new Set([...text.getClientRects()].map(box => box.top)).size })"
-    for path, words in (("/?all=1", ".verdict .tag"), ("/datasets/passed/policy", ".severity")):
+    words_of = {
+        "/?all=1": ".verdict .tag",
+        "/nodes": ".verdict .tag",
+        "/nodes/gpu-1": ".state",
+        "/datasets/passed/policy": ".state",
+    }
+    for path, words in words_of.items():
         with opened(browser, url + path) as shown:
             assert set(shown.page.locator(words).evaluate_all(lines)) == {1}
 
