@@ -19,6 +19,7 @@ from typing import Any, Generic, Protocol, TypeVar
 from prefect_stagegate.canonical import sha256_of
 from prefect_stagegate.catalog.codec import decode, encode
 from prefect_stagegate.catalog.records import Records
+from prefect_stagegate.clock import moment
 from prefect_stagegate.errors import CorruptRecord, RefConflict
 from prefect_stagegate.model import Identity
 from prefect_stagegate.units import count_text
@@ -54,6 +55,10 @@ class LogEntry(Protocol):
     @property
     def who(self) -> Identity:
         """Who appended it."""
+
+    @property
+    def at(self) -> str:
+        """When, by the writer's clock."""
 
 
 E = TypeVar("E", bound=LogEntry)
@@ -259,7 +264,12 @@ class Log(Generic[E]):
         return data
 
     def _decoded(self, number: int, data: bytes) -> tuple[E, str]:
-        return decode(self.kind, data, self._key(number)), sha256_of(data)
+        entry = decode(self.kind, data, self._key(number))
+        try:
+            moment(entry.at)  # here, or a comparison of times would end the lists of all datasets
+        except ValueError as error:
+            raise self.corrupt(f"entry {number}: {error}") from error
+        return entry, sha256_of(data)
 
     def _key(self, number: int) -> str:
         return f"{self.prefix}{number:08d}.json"

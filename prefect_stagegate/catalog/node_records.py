@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from prefect_stagegate.catalog.codec import decode, encode
 from prefect_stagegate.catalog.typed_records import TypedRecords, corrupt
+from prefect_stagegate.clock import moment
 from prefect_stagegate.nodes import FleetMember, NodeRecord
 from prefect_stagegate.unreadable import UnreadableRecords
 
@@ -42,6 +43,12 @@ class NodeRecords(TypedRecords):
         record = decode(NodeRecord, data, _key(name))
         if record.name != name:
             raise corrupt(_key(name), "is about another node")
+        try:
+            moment(record.at)
+            encode(record)
+        except (ValueError, TypeError) as error:
+            # Every list of nodes reads all records: one that nobody can show or compare must not end it.
+            raise corrupt(_key(name), f"has a time or number that can't be used: {error}") from error
         return record
 
     def nodes(self, unreadable: UnreadableRecords) -> list[NodeRecord]:

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import logging
 import socket
 import ssl
+from asyncio import BaseTransport, TimerHandle
 from collections.abc import Callable
 from ipaddress import ip_address
 from typing import Any
 
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from prefect_stagegate.errors import UsageError
 
 END_SECONDS = 1
 """Seconds that responses under way may take when the server ends."""
+IDLE_SECONDS = 30.0
+"""Seconds, and at most twice as many, after which a connection is cut whose other end does nothing."""
+
+log = logging.getLogger(__name__)
 
 
 def run_server(
@@ -32,23 +39,13 @@ def run_server(
         bind: `HOST:PORT` to listen at; port 0 for a free one.
         started: Called with the server's URL as soon as it accepts connections.
         connections: Connections at a time; requests on further ones get 503.
-        options: More options of uvicorn, such as its certificates.
+        options: More options of uvicorn: its certificates.
 
     Raises:
         UsageError: The address can't be listened at, or a certificate can't be used.
     """
     host, port = split_address(bind)
-    config = uvicorn.Config(
-        app,
-        log_config=None,
-        access_log=False,
-        lifespan="off",
-        ws="none",
-        server_header=False,
-        limit_concurrency=connections,
-        timeout_graceful_shutdown=END_SECONDS,
-        **options,
-    )
+    config = server_config(app, connections, **options)
     try:
         config.load()
     except (OSError, ssl.SSLError) as error:
@@ -64,6 +61,62 @@ def run_server(
         shown = f"[{host}]" if ":" in host else host
         started(f"{'https' if config.is_ssl else 'http'}://{shown}:{listener.getsockname()[1]}")
         uvicorn.Server(config).run(sockets=[listener])
+
+
+def server_config(app: ASGIApp, connections: int, **options: Any) -> uvicorn.Config:
+    """How uvicorn runs a server of this node; the arguments are those of `run_server`."""
+    return uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        http=ImpatientProtocol,
+        ws="none",
+        server_header=False,
+        limit_concurrency=connections,
+        timeout_graceful_shutdown=END_SECONDS,
+        **options,
+    )
+
+
+class ImpatientProtocol(H11Protocol):
+    """Cuts connections off whose other end sends no whole request, or stops reading: uvicorn waits for ever."""
+
+    _timer: TimerHandle | None = None
+    _last: tuple[object, int] = (None, 0)
+    """The request and the count of `_resumed` at the last look."""
+    _resumed = 0
+    """How often the other end had read so much that more could be written."""
+
+    def connection_made(self, transport: BaseTransport) -> None:
+        """Begin to watch a new connection."""
+        super().connection_made(transport)  # type: ignore[arg-type]
+        self._timer = self.loop.call_later(IDLE_SECONDS, self._look)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop watching."""
+        if self._timer:
+            self._timer.cancel()
+        super().connection_lost(exc)
+
+    def resume_writing(self) -> None:
+        """Note that the other end reads."""
+        self._resumed += 1
+        super().resume_writing()
+
+    def _look(self) -> None:
+        # A response that is being made, or waits for a blob, keeps its connection.
+        has_asked = self.cycle is not None  # uvicorn's type says otherwise
+        waits = not has_asked or self.cycle.response_complete or self.flow.write_paused
+        seen = (self.cycle, self._resumed)
+        if waits and seen == self._last:
+            if self.flow.write_paused:
+                path = self.cycle.scope["raw_path"].decode()[:200]
+                log.warning("A client stopped reading %s, and was cut off", path)
+            self.transport.abort()
+            return
+        self._last = seen
+        self._timer = self.loop.call_later(IDLE_SECONDS, self._look)
 
 
 def listen(host: str, port: int) -> socket.socket:

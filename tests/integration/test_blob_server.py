@@ -142,7 +142,7 @@ def test_body_does_not_wait_for_the_head_s_receipt() -> None:
 def test_client_that_stops_reading_is_cut_off(
     cache: Cache, server: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("prefect_stagegate.serve.blobs.STALLED", 0.3)
+    monkeypatch.setattr("prefect_stagegate.serve.listening.IDLE_SECONDS", 0.3)
     name = put(cache, CONTENT * 4)
     with socket.socket() as client:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -151,9 +151,26 @@ def test_client_that_stops_reading_is_cut_off(
         until = time.monotonic() + 20
         while "stopped reading" not in caplog.text and time.monotonic() < until:
             time.sleep(0.05)
-    assert f"A node stopped reading /blobs/{name}" in caplog.text
+    assert f"A client stopped reading /blobs/{name}" in caplog.text
     assert "Traceback" not in caplog.text
     assert get(f"{server}/blobs/{name}").body == CONTENT * 4
+
+
+def test_connections_that_ask_nothing_take_nobody_s_place(
+    cache: Cache, server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("prefect_stagegate.serve.listening.IDLE_SECONDS", 0.3)
+    address = ("127.0.0.1", int(server.rpartition(":")[2]))
+    with socket.create_connection(address, 10) as silent, socket.create_connection(address, 10) as slow:
+        slow.sendall(b"GET /blobs/")
+        assert (silent.recv(1), slow.recv(1)) == (b"", b"")
+
+
+def test_slow_response_keeps_its_connection(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("prefect_stagegate.serve.listening.IDLE_SECONDS", 0.1)
+    name = put(cache, CONTENT)
+    with blob_server(cache, bandwidth=len(CONTENT)) as url:
+        assert get(f"{url}/blobs/{name}").body == CONTENT
 
 
 def command(*words: str, **env: str) -> subprocess.Popen[str]:

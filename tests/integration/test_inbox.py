@@ -211,6 +211,21 @@ def test_unreadable_log_is_a_line_of_the_inbox(scenario: InboxScenario) -> None:
     assert (line.standing, "refs/pilot/00000001.json can't be read" in line.problem) == ("unreadable", True)
 
 
+@pytest.mark.parametrize("log", ["refs/pilot", "policy"])
+def test_log_with_a_time_that_is_none_hides_no_other_dataset(scenario: InboxScenario, log: str) -> None:
+    scenario.deliver("one")
+    scenario.to("pilot")
+    scenario.stage(dataset="other")
+    path = scenario.folder / f"catalog/datasets/things/{log}/00000001.json"
+    path.chmod(0o644)
+    path.write_text(json.dumps({**json.loads(path.read_text()), "at": "yesterday"}))
+    unreadable = UnreadableRecords()
+    # Another node, which remembers no log.
+    lines = inbox(status(scenario.node(cache="node"), "", unreadable), unreadable)
+    assert {line.dataset for line in lines} == {"things", "other"}
+    assert "entry 1: Invalid isoformat string: 'yesterday'" in unreadable.all[0].problem
+
+
 # ── the command ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

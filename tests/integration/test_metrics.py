@@ -188,6 +188,21 @@ def test_requests_do_not_grow_with_versions(scenario: Scenario, monkeypatch: pyt
     assert reads() <= few
 
 
+def test_datasets_beyond_the_limit_are_counted_and_not_read(
+    scenario: Scenario, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("prefect_stagegate.operations.monitoring.catalog_state.MOST_DATASETS", 1)
+    scenario.deliver("one")
+    scenario.stage(dataset="zebras")
+    for path in (scenario.folder / "catalog/datasets/zebras/policy").glob("*.json"):
+        path.write_text("{")
+    shown = scraped(scenario)
+    assert shown["stagegate_datasets",] == 2
+    assert shown["stagegate_catalog_unreadable_records",] == 0
+    assert shown["stagegate_versions", "things"] == 1
+    assert ("stagegate_versions", "zebras") not in shown
+
+
 def test_command_replaces_a_text_file_that_others_may_read(scenario: Scenario, run_stagegate: Run) -> None:
     scenario.deliver("one")
     folder = scenario.folder / "collector"

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from prefect_stagegate.catalog import Catalog
+from prefect_stagegate.catalog.records import DirectoryRecords
 from prefect_stagegate.errors import SourceUnavailable
 from prefect_stagegate.model import Address
 from prefect_stagegate.nodes import NodeRecord
@@ -50,6 +54,36 @@ def test_a_record_that_is_not_told_further_ends_nothing(scenario: Scenario) -> N
     node = scenario.node(cache="node")
     assert not run_agent(node, KEPT, report=lines.append, published=published, cancel=threading.Event(), once=True)
     assert lines[-1] == "The node's record was written, but not told further: Kubernetes' API can't be used"
+    assert node.cache.refs.get("things", "production") == scenario.head("production")
+
+
+class _FaultyRecords(DirectoryRecords):
+    """A store whose adapter has a fault that nobody foresaw, at first."""
+
+    faults = 2
+
+    def keys(self, prefix: str, after: str = "") -> Iterator[str]:
+        if self.faults:
+            self.faults -= 1
+            raise ZeroDivisionError("division by zero")
+        return super().keys(prefix, after)
+
+
+def test_a_fault_in_a_round_ends_no_agent(scenario: Scenario) -> None:
+    node, cancel = scenario.node(cache="node"), threading.Event()
+    catalog = Catalog(_FaultyRecords(scenario.folder / "catalog"))
+    node = replace(node, catalog=catalog, settings=replace(node.settings, node_timeout=1.0))
+    lines: list[str] = []
+
+    def published(record: NodeRecord) -> None:
+        if record.refs:
+            cancel.set()
+
+    stop = threading.Timer(20, cancel.set)
+    stop.start()
+    run_agent(node, KEPT, report=lines.append, published=published, cancel=cancel)
+    stop.cancel()
+    assert lines[0] == "A round failed: ZeroDivisionError: division by zero"
     assert node.cache.refs.get("things", "production") == scenario.head("production")
 
 

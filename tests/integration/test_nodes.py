@@ -143,6 +143,21 @@ def test_record_of_another_node_is_refused(scenario: Scenario) -> None:
     assert len(unreadable.all) == 2
 
 
+@pytest.mark.parametrize(
+    ("key", "value"), [("at", "yesterday"), ("at", "9999-12-31T23:59:59-23:00"), ("room", 10**400)]
+)
+def test_record_that_says_nonsense_hides_no_other_node(scenario: Scenario, key: str, value: object) -> None:
+    workspace = node(scenario, "gpu-1")
+    stage(workspace, scenario.spec())
+    records = Path(workspace.catalog.url) / "nodes"
+    record = json.loads((records / "gpu-1.json").read_text())
+    (records / "gpu-9.json").write_text(json.dumps({**record, "name": "gpu-9", key: value}))
+    assert states(workspace) == {"gpu-1": Placement.COMPLETE}
+    unreadable = UnreadableRecords()
+    find_version(workspace, LATEST, unreadable)
+    assert "nodes/gpu-9.json has a time or number that can't be used" in unreadable.all[0].problem
+
+
 def test_only_candidates_are_chosen(scenario: Scenario) -> None:
     first, second = node(scenario, "gpu-1"), node(scenario, "gpu-2")
     stage(first, scenario.spec())

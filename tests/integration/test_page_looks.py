@@ -75,6 +75,20 @@ def test_hostile_nodes_and_errors_are_sound(path: str, url: str, browser: Browse
             assert "owned" not in shown.page.title()
 
 
+def test_words_of_standings_are_not_broken(url: str, browser: Browser) -> None:
+    texts = "all => all.map(each => { const text = document.createRange(); text.selectNodeContents(each); "
+    lines = texts + "return new Set([...text.getClientRects()].map(box => box.top)).size })"
+    words_of = {
+        "/?all=1": ".verdict .tag",
+        "/nodes": ".verdict .tag",
+        "/nodes/gpu-1": ".state",
+        "/datasets/passed/policy": ".state",
+    }
+    for path, words in words_of.items():
+        with opened(browser, url + path) as shown:
+            assert set(shown.page.locator(words).evaluate_all(lines)) == {1}
+
+
 def test_keyboard_reaches_content_and_all_links_in_order(node: Workspace, url: str, browser: Browser) -> None:
     with opened(browser, f"{url}{pages_of(node, 'passed')[0]}") as shown:
         page = shown.page

@@ -222,6 +222,22 @@ def test_damaged_records_are_named_and_the_rest_is_shown(scenario: Scenario) -> 
         for page in ("", "/datasets", "/datasets/things", "/nodes", "/datasets/things/policy"):
             assert digest[7:19] in text_of(url + page) or page in ("", "/nodes", "/datasets/things/policy")
         assert "can't be read" in text_of(f"{url}/nodes")
+        assert b"The catalog&#39;s record nodes/broken.json can&#39;t be read" in get(f"{url}/nodes/broken").body
+
+
+def test_catalog_that_is_gone_is_no_empty_one(scenario: Scenario, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("prefect_stagegate.serve.pages.copies.FRESH", 0.0)
+    scenario.deliver("one")
+    catalog = scenario.folder / "catalog"
+    with page_server(scenario.node()) as url:
+        assert "things" in text_of(f"{url}/datasets/things")
+        assert get(f"{url}/datasets/other").status == 404
+        catalog.rename(scenario.folder / "unmounted")
+        catalog.mkdir()
+        assert "things" in text_of(f"{url}/datasets/things")
+        answer = get(f"{url}/datasets/another")
+        assert answer.status == 503
+        assert f"There is no catalog at {catalog} any more" in answer.body.decode()
 
 
 @contextmanager
@@ -277,7 +293,7 @@ def test_what_can_t_be_served_is_refused(scenario: Scenario, bind: str, options:
 
 
 def test_connections_that_do_nothing_are_cut_off(scenario: Scenario, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("prefect_stagegate.serve.pages.server.IDLE_SECONDS", 0.2)
+    monkeypatch.setattr("prefect_stagegate.serve.listening.IDLE_SECONDS", 0.2)
     with page_server(scenario.node()) as url:
         address, port = url.removeprefix("http://").split(":")
         with socket.create_connection((address, int(port)), 10) as slow:

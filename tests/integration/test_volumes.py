@@ -30,6 +30,8 @@ from prefect_stagegate.operations.address import read_spec
 from prefect_stagegate.operations.fleet.node_readiness import node_readiness
 from prefect_stagegate.operations.fleet.own_record import publish_record
 from prefect_stagegate.operations.inspect import list_versions
+from prefect_stagegate.operations.monitoring.families import Sample
+from prefect_stagegate.operations.monitoring.node_state import node_samples
 from prefect_stagegate.operations.read import hold_dataset, locate, open_cache, open_dataset
 from prefect_stagegate.operations.staging.stage import preview, stage
 from prefect_stagegate.operations.upkeep.maintain import collect_garbage, pin, unpin
@@ -127,6 +129,26 @@ def test_version_lies_on_one_volume_and_its_ref_is_the_nodes(node: Node, run_sta
     with open_dataset("things@latest") as held:
         assert held.path == node.disk / "views/things" / name(version)
     assert run_stagegate("path", "things@latest", env=node.environment).stdout.strip() == str(version.path)
+
+
+def test_metrics_count_all_volumes(node: Node) -> None:
+    version = node.stage(node.disk)
+    node.copy(version, node.memory)
+    rot(node.disk)
+    verify(node.open(), Address("things", version.digest))
+    workspace = node.open()
+
+    with workspace.cache.volumes[1].leases.hold(LeaseKind.READER, "things", purpose="read"):
+        samples = [sample for sample in node_samples(workspace.cache, workspace.settings) if isinstance(sample, Sample)]
+
+    shown = {(sample.family.name, *sample.labels): sample.value for sample in samples}
+    assert shown["stagegate_cache_versions", "things"] == 1
+    assert shown["stagegate_cache_quarantined_blobs",] == 2
+    assert shown["stagegate_cache_leases", "reader"] == 1
+    # Of the disks: what is in memory is a copy.
+    used, limit = shown["stagegate_cache_used_bytes",], shown["stagegate_cache_limit_bytes",]
+    assert (used >= 2 * SIZE, limit) == (True, 96 * SIZE)
+    assert shown["stagegate_cache_room_bytes",] <= limit - used
 
 
 def test_next_version_goes_where_the_last_one_lies(node: Node) -> None:

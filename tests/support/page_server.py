@@ -10,12 +10,12 @@ import uvicorn
 
 from prefect_stagegate.http import Client, Request, Response, fetch
 from prefect_stagegate.operations.workspace import Workspace
-from prefect_stagegate.serve.listening import listen
+from prefect_stagegate.serve.listening import listen, server_config
 from prefect_stagegate.serve.pages.app import pages_app
 from prefect_stagegate.serve.pages.catalog_view import CatalogView
 from prefect_stagegate.serve.pages.guard import Guard
 from prefect_stagegate.serve.pages.links import Links
-from prefect_stagegate.serve.pages.server import ImpatientProtocol
+from prefect_stagegate.serve.pages.server import CONNECTIONS
 
 
 @contextmanager
@@ -24,8 +24,7 @@ def page_server(
 ) -> Iterator[str]:
     """Run a server of pages in a thread, as the command does; gives its URL, with the base path."""
     app = Guard(pages_app(CatalogView(workspace), Links(base, prefect)), token, hosts)
-    config = uvicorn.Config(app, log_config=None, lifespan="off", timeout_graceful_shutdown=1, http=ImpatientProtocol)
-    server = uvicorn.Server(config)
+    server = uvicorn.Server(server_config(app, CONNECTIONS))
     with listen("127.0.0.1", 0) as listener:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()

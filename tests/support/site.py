@@ -21,8 +21,8 @@ from prefect_stagegate.model import Address, Version
 from prefect_stagegate.operations.fleet.own_record import publish_record
 from prefect_stagegate.operations.staging.stage import stage
 from prefect_stagegate.operations.workspace import Workspace, open_workspace
-from prefect_stagegate.serve.blobs import blob_app
-from prefect_stagegate.serve.listening import listen
+from prefect_stagegate.serve.blobs import CONNECTIONS, blob_app
+from prefect_stagegate.serve.listening import listen, server_config
 from tests.support.rawserver import RawServer, response
 
 SITE = "dc1"
@@ -116,9 +116,7 @@ class Site:
 @contextmanager
 def blob_server(cache: Cache, token: str = "", bandwidth: int | None = None, **tls: Any) -> Iterator[str]:
     """Run a node's blob server in a thread; gives its URL. `tls` are uvicorn's options."""
-    app = blob_app(cache, token, bandwidth)
-    config = uvicorn.Config(app, log_config=None, lifespan="off", timeout_graceful_shutdown=1, **tls)
-    server = uvicorn.Server(config)
+    server = uvicorn.Server(server_config(blob_app(cache, token, bandwidth), CONNECTIONS, **tls))
     with listen("127.0.0.1", 0) as listener:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
         thread.start()

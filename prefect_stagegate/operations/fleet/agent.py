@@ -13,6 +13,7 @@ from prefect_stagegate.nodes import NodeRecord
 from prefect_stagegate.operations.fleet.own_record import publish_record
 from prefect_stagegate.operations.staging.stage import stage
 from prefect_stagegate.operations.workspace import Workspace, reopen_volumes
+from prefect_stagegate.redaction import redact
 from prefect_stagegate.units import bytes_text
 
 HEARTBEATS = 3
@@ -120,8 +121,8 @@ def _reconciling(
         while not cancel.is_set():
             try:
                 reconcile(workspace, addresses, report, cancel)
-            except StagegateError as error:
-                report(f"This node's refs could not be read: {error}")
+            except Exception as error:  # noqa: BLE001 - its record would stay young on a node that fetches nothing
+                report(f"A round failed: {redact(f'{type(error).__name__}: {error}')}")
             cancel.wait(pause)
 
     thread = threading.Thread(target=loop, name="stagegate-reconcile", daemon=True)

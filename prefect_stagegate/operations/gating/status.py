@@ -98,10 +98,13 @@ def inbox(statuses: Sequence[DatasetStatus], unreadable: UnreadableRecords) -> l
     return sorted(lines, key=lambda line: line.order)
 
 
-def status(workspace: Workspace, dataset: str, unreadable: UnreadableRecords) -> list[DatasetStatus]:
+def status(
+    workspace: Workspace, dataset: str, unreadable: UnreadableRecords, *, most: int | None = None
+) -> list[DatasetStatus]:
     """Give the status of one dataset, or of all; those whose policy is damaged are left out and collected.
 
-    Of all datasets, also those are left out whose signed answers can't be verified on this node.
+    Of all datasets, also those are left out whose signed answers can't be verified on this node. With `most`, only the
+    first so many of them are read.
 
     Raises:
         UnknownDataset: There is no such dataset.
@@ -110,7 +113,7 @@ def status(workspace: Workspace, dataset: str, unreadable: UnreadableRecords) ->
     catalog, time = workspace.catalog, now()
     if dataset:
         catalog.require_dataset(dataset)
-    names = [dataset] if dataset else catalog.datasets()
+    names = [dataset] if dataset else catalog.datasets()[:most]
     holders = _Holders(catalog.nodes(unreadable), time, workspace.settings.node_timeout)
 
     def read(name: str) -> tuple[DatasetStatus | None, UnreadableRecords]:

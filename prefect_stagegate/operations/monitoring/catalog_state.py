@@ -29,7 +29,7 @@ def catalog_samples(workspace: Workspace) -> Iterator[Sample]:
     began, unreadable = time.perf_counter(), UnreadableRecords()
     try:
         names = workspace.catalog.datasets()
-        statuses = status(workspace, "", unreadable)[:MOST_DATASETS]
+        statuses = status(workspace, "", unreadable, most=MOST_DATASETS)
         with ThreadPoolExecutor(READERS, "stagegate-metrics") as pool:
             numbers = list(pool.map(lambda name: len(workspace.catalog.versions(name)), names[:MOST_DATASETS]))
     except (CatalogError, SourceError):  # a store that does not answer is reported as a source

@@ -10,13 +10,14 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from itertools import accumulate
+from pathlib import Path
 from typing import Any
 
 from prefect_stagegate.cache import Cache
-from prefect_stagegate.cache.layout import explained
+from prefect_stagegate.cache.layout import Layout, explained
 from prefect_stagegate.cache.leases import LeaseKind
 from prefect_stagegate.cache.quarantine import Quarantine
-from prefect_stagegate.cache.space import SpaceRules, content_folders, folder_bytes, measure
+from prefect_stagegate.cache.space import Available, SpaceRules, content_folders, folder_bytes, measure
 from prefect_stagegate.operations.monitoring import families
 from prefect_stagegate.operations.monitoring.families import (
     BUCKET,
@@ -44,51 +45,70 @@ def node_samples(cache: Cache, settings: Settings) -> Iterator[Sample | Duration
     Raises:
         CacheError: The cache can't be read.
     """
-    with explained("look at this node's cache", cache.root):
-        yield from _space(cache, settings)
-        versions = Counter(dataset for dataset, _ in cache.views.all())
-        yield from (Sample(families.CACHE_VERSIONS, (dataset,), count) for dataset, count in versions.items())
-        yield Sample(families.CACHE_QUARANTINED, (), sum(1 for _ in Quarantine(cache.layout).files()))
-        leases = Counter(lease.kind for lease in cache.leases.live(UnreadableRecords()))
-        yield from (Sample(families.CACHE_LEASES, (kind.value,), leases[kind]) for kind in LeaseKind)
+    views: set[tuple[str, str]] = set()
+    rotten, leases = 0, Counter[LeaseKind]()
+    for volume in cache.volumes:
+        with volume.skipped_when_unreadable(), explained("look at the volume", volume.root):
+            views |= set(volume.views.all())
+            rotten += sum(1 for _ in Quarantine(volume.layout).files())
+            leases.update(lease.kind for lease in volume.leases.live(UnreadableRecords()))
+    yield from _space(cache, settings)
+    versions = Counter(dataset for dataset, _ in views)
+    yield from (Sample(families.CACHE_VERSIONS, (dataset,), count) for dataset, count in versions.items())
+    yield Sample(families.CACHE_QUARANTINED, (), rotten)
+    yield from (Sample(families.CACHE_LEASES, (kind.value,), leases[kind]) for kind in LeaseKind)
     yield from _counted(cache)
 
 
 def _space(cache: Cache, settings: Settings) -> Iterator[Sample]:
-    available = measure(cache.layout, SpaceRules(settings.free_floor))
-    used = _used(cache)
-    yield Sample(families.VOLUME_FREE, (), available.free)
-    yield Sample(families.CACHE_RESERVED, (), available.reserved)
-    if used is not None:
-        yield Sample(families.CACHE_USED, (), used)
-    if settings.max_size is not None:
-        yield Sample(families.CACHE_LIMIT, (), settings.max_size)
-    # With a limit, the room is unknown until the whole cache has been measured once.
-    if used is not None or settings.max_size is None:
-        room = replace(available, used=used, limit=settings.max_size).bytes
-        yield Sample(families.CACHE_ROOM, (), max(0, room))
+    """The space of all disks together; memory holds copies only."""
+    sizes = _noted_sizes(cache)
+    until = time.monotonic() + BUDGET_SECONDS
+    spaces: list[Available] = []
+    for volume in cache.volumes:
+        if not volume.is_tier:
+            with volume.skipped_when_unreadable(), explained("look at the volume", volume.root):
+                available = measure(volume.layout, SpaceRules(settings.free_floor))
+                used = _used(volume.layout, sizes, until)
+                spaces.append(replace(available, used=used, limit=settings.limit_of(volume.root)))
+    cache.memory.note(_SIZES, json.dumps(sizes))
+    yield Sample(families.VOLUME_FREE, (), sum(space.free for space in spaces))
+    yield Sample(families.CACHE_RESERVED, (), sum(space.reserved for space in spaces))
+    used_bytes = [space.used for space in spaces if space.used is not None]
+    limits = [space.limit for space in spaces if space.limit is not None]
+    if len(used_bytes) == len(spaces):
+        yield Sample(families.CACHE_USED, (), sum(used_bytes))
+    if len(limits) == len(spaces):
+        yield Sample(families.CACHE_LIMIT, (), sum(limits))
+    # With a limit, the room is unknown until the whole volume has been measured once.
+    if all(space.used is not None or space.limit is None for space in spaces):
+        yield Sample(families.CACHE_ROOM, (), sum(max(0, space.bytes) for space in spaces))
 
 
-def _used(cache: Cache) -> int | None:
+def _used(layout: Layout, sizes: dict[str, tuple[float, int]], until: float) -> int | None:
     """Bytes of the volume that the cache takes; None until each folder has been measured once.
 
-    There may be millions of blobs. So each scrape measures the folders whose size is oldest, within `BUDGET_SECONDS`.
+    There may be millions of blobs. So each scrape measures the folders whose size is oldest, until `until`.
+
+    Args:
+        layout: The volume's.
+        sizes: When each folder was measured, and its bytes; brought up to date.
+        until: By the monotonic clock.
     """
-    sizes = _noted_sizes(cache)
-    folders = {folder.name: folder for folder in content_folders(cache.layout)}
-    until = time.monotonic() + BUDGET_SECONDS
+    folders = {str(folder): folder for folder in content_folders(layout)}
     for name in sorted(folders, key=lambda name: sizes.get(name, (0.0, 0))[0]):
         at, _ = sizes.get(name, (0.0, 0))
         # A time ahead of the clock, which was set back, would count as fresh for long.
         if 0 <= time.time() - at < FRESH_SECONDS:
             break
         with suppress(FileNotFoundError):
-            sizes[name] = (time.time(), folder_bytes(cache.layout, folders[name]))
+            sizes[name] = (time.time(), folder_bytes(layout, folders[name]))
         if time.monotonic() > until:
             break
-    kept = {name: sizes[name] for name in folders if name in sizes}
-    cache.memory.note(_SIZES, json.dumps(kept))
-    return sum(size for _, size in kept.values()) if len(kept) == len(folders) else None
+    for name in [name for name in sizes if name not in folders and Path(name).is_relative_to(layout.root)]:
+        del sizes[name]  # the folder is gone
+    measured = [sizes[name][1] for name in folders if name in sizes]
+    return sum(measured) if len(measured) == len(folders) else None
 
 
 def _noted_sizes(cache: Cache) -> dict[str, tuple[float, int]]:

@@ -31,8 +31,8 @@ DERIVED = 200_000
 """Derived values that are kept, about 1 kB each: rows of versions, entries of logs."""
 NODES_FRESH = 5.0
 """Seconds for which the nodes' records are believed."""
-METRICS_FRESH = 30.0
-"""Seconds for which the catalog's metrics are believed."""
+METRICS_FRESH, METRICS_PATIENCE = 30.0, 5.0
+"""Seconds for which the catalog's metrics are believed, and for which a scrape waits for newer ones: of its 10."""
 OVERVIEW_FRESH, OVERVIEW_STALE = 10.0, 300.0
 """Seconds for which the overview is believed, and after which no older one is shown."""
 EVENTS = 12
@@ -157,7 +157,9 @@ class CatalogView:
         self.catalog.kept_nodes = Refreshed(self.catalog.read_nodes, background, fresh=NODES_FRESH)
         self._begun: list[_Known] = []
         """What the reading of the overview that goes on has read so far."""
-        self._metrics = Refreshed(self._read_metrics, background, fresh=METRICS_FRESH)
+        self._metrics = Refreshed(
+            self._read_metrics, background, fresh=METRICS_FRESH, patience=METRICS_PATIENCE, stale=OVERVIEW_STALE
+        )
         self._overview = Refreshed(self._read_overview, background, fresh=OVERVIEW_FRESH, stale=OVERVIEW_STALE)
 
     def begin(self) -> None:

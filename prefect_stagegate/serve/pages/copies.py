@@ -13,13 +13,15 @@ import threading
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
+from prefect_stagegate.catalog.catalog import FORMAT_KEY
 from prefect_stagegate.catalog.keys import dataset_of
 from prefect_stagegate.catalog.records import Records
 from prefect_stagegate.errors import CatalogError
 from prefect_stagegate.serve.pages.kept import Bounded, Refreshed
 
+T = TypeVar("T")
 COPIES = 256 << 20
 """Bytes of records that are kept."""
 LISTINGS = 8_000_000
@@ -47,7 +49,9 @@ class CopiedRecords:
         self._copies, self._listings = Bounded(COPIES), Bounded(LISTINGS)
         self._lock = threading.Lock()
         self._pool = ThreadPoolExecutor(LISTERS, "stagegate-listings")
-        self._datasets = Refreshed(lambda: self._records.folders(_DATASETS), self._pool, fresh=FRESH)
+        self._datasets = Refreshed(
+            lambda: self._records.folders(_DATASETS) or self._nothing([]), self._pool, fresh=FRESH
+        )
 
     def read(self, key: str) -> bytes | None:
         """The record, or None when there is none."""
@@ -109,19 +113,25 @@ class CopiedRecords:
         return refreshed.get()
 
     def _list(self, dataset: str) -> tuple[str, ...]:
-        keys = tuple(self._records.keys(f"{_DATASETS}{dataset}/"))
+        keys = tuple(self._records.keys(f"{_DATASETS}{dataset}/")) or self._nothing(())
         refreshed = self._listings.get(dataset)
         if refreshed is not None:
             # Known only now: how much of the bound the listing takes.
             self._listings.put(dataset, refreshed, len(keys) + OF_LISTING)
         return keys
 
+    def _nothing(self, empty: T) -> T:
+        """An empty listing, where the catalog is there: a folder that is not mounted any more looks empty."""
+        if self._records.read(FORMAT_KEY) is None:
+            raise CatalogError(f"There is no catalog at {self.url} any more", hint="Is its folder mounted?")
+        return empty
+
 
 def _never_changes(key: str) -> bool:
     parts = key.split("/")
     if dataset_of(key):
         return len(parts) > 2 and parts[2] in _UNCHANGING and "waits" not in parts  # noqa: PLR2004 - datasets/NAME/KIND
-    return key == "format"
+    return key == FORMAT_KEY
 
 
 def _folders(keys: tuple[str, ...], prefix: str) -> Iterator[str]:

@@ -77,8 +77,10 @@ def node_page(view: CatalogView, name: str, number: str) -> NodePage:
 
     Raises:
         UnknownRef: No node of this name wrote a record.
+        CorruptRecord: Its record is damaged.
     """
-    record = next((record for record in view.nodes()[0] if record.name == name), None)
+    records, _ = view.nodes()
+    record = next((record for record in records if record.name == name), None) or view.catalog.node(name)
     if record is None:
         raise UnknownRef(f"No node {name!r} wrote a record", hint="`stagegate nodes` lists the nodes.")
     held = sorted(record.versions, key=lambda version: (version.dataset, version.digest))

@@ -90,7 +90,7 @@ def _age(text: str) -> str:
     try:
         return age_text(max(now() - moment(text), timedelta(0)))
     except ValueError:
-        return _cut(text, 40)
+        return _cut(text, 16)  # it is shown unbroken
 
 
 def _cut(text: object, longest: int = LONGEST) -> str:

@@ -1,13 +1,10 @@
-"""Runs the server of pages: where it listens, who may read, and how long a connection may do nothing."""
+"""Runs the server of pages: where it listens, and who may read."""
 
 from __future__ import annotations
 
 import re
-from asyncio import BaseTransport, TimerHandle
 from collections.abc import Callable
 from urllib.parse import urlsplit
-
-from uvicorn.protocols.http.h11_impl import H11Protocol, RequestResponseCycle
 
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.operations.workspace import Workspace
@@ -19,8 +16,6 @@ from prefect_stagegate.serve.pages.links import Links
 
 CONNECTIONS = 128
 """Connections at a time; requests on further ones get 503."""
-IDLE_SECONDS = 30.0
-"""Seconds after which a connection is cut that neither began nor ended a request meanwhile."""
 
 
 def serve_pages(
@@ -68,7 +63,6 @@ def serve_pages(
         bind,
         lambda url: started(f"{url}{links()}"),
         connections=CONNECTIONS,
-        http=ImpatientProtocol,
     )
 
 
@@ -85,28 +79,3 @@ def base_path(text: str) -> str:
     if path and not re.fullmatch(r"(/[A-Za-z0-9._~-]+)+", path):
         raise UsageError(f"{text!r} is no base path", hint="Write letters, digits, `.`, `_`, `~`, `-`: /stagegate.")
     return path
-
-
-class ImpatientProtocol(H11Protocol):
-    """Cuts connections off that do nothing, or read so slowly that no response ends: uvicorn waits for ever."""
-
-    _timer: TimerHandle | None = None
-    _last: RequestResponseCycle | None = None
-
-    def connection_made(self, transport: BaseTransport) -> None:
-        """Begin to watch a new connection."""
-        super().connection_made(transport)  # type: ignore[arg-type]
-        self._timer = self.loop.call_later(IDLE_SECONDS, self._look)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Stop watching."""
-        if self._timer:
-            self._timer.cancel()
-        super().connection_lost(exc)
-
-    def _look(self) -> None:
-        if self.cycle is self._last:
-            self.transport.abort()
-            return
-        self._last = self.cycle
-        self._timer = self.loop.call_later(IDLE_SECONDS, self._look)
