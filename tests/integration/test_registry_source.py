@@ -166,6 +166,27 @@ def test_storage_elsewhere_gets_no_login(registry: SmallRegistry) -> None:
     assert logins == {""}
 
 
+@pytest.mark.parametrize("challenge", ["Basic", "Bearer"])
+def test_storage_that_asks_for_a_login_gets_none(registry: SmallRegistry, challenge: str) -> None:
+    asked = []
+
+    def serve(head: bytes, _: object) -> bytes:
+        asked.append(head)
+        return response(b"", "401 Unauthorized", {"WWW-Authenticate": f'{challenge} realm="{storage.url}/token"'})
+
+    registry.login = "token"
+    registry.tag(REPOSITORY, "v1", FILES)
+    with raw_server(serve) as storage:
+        registry.elsewhere = storage.url
+        source = opened(registry, **LOGIN)
+        objects = listed(source)
+        with pytest.raises(AccessDenied, match=f"redirects to {storage.address}, which denies access"):
+            read(source, objects["00.bin"])
+    assert asked
+    assert not [head for head in asked if b"authorization" in head.lower() or b"/token" in head]
+    assert not [request.login for request in registry.seen if "/blobs/" in request.path and "Basic" in request.login]
+
+
 def test_reads_before_the_first_login_are_not_denied(registry: SmallRegistry) -> None:
     registry.tag(REPOSITORY, "v1", FILES)
     reference = OciReference.parse(f"oci://{registry.host}/{REPOSITORY}:v1")
@@ -188,7 +209,7 @@ def test_password_goes_to_no_token_server_without_tls(realm: str) -> None:
     settings = OciSettings(username=USER, password=PASSWORD)
     login = RegistryLogin("registry.example.org", settings, url="oci://registry.example.org/a:b", secure=True)
     with pytest.raises(SourceError, match="token server without TLS"):
-        login.log_in(f'Bearer realm="{realm}"', "")
+        login.log_in("https://registry.example.org/v2/", f'Bearer realm="{realm}"', "")
 
 
 @pytest.mark.parametrize("realm", ["http://[x", "http://127.0.0.1:99999/token", "http:///token"])

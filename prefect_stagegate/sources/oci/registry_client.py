@@ -145,7 +145,7 @@ class RegistryClient:
         response = fetch(request)
         if response.status in _DENIED:
             challenge = response.headers.get("www-authenticate", "")
-            login = self._login.log_in(challenge, request.headers.get("Authorization", ""))
+            login = self._login.log_in(response.url, challenge, request.headers.get("Authorization", ""))
             response = fetch(replace(request, headers={**request.headers, "Authorization": login}))
         if not response.is_success:
             raise self.refusal(response, "")
@@ -199,7 +199,7 @@ class RegistryClient:
     def refusal(self, response: Response, key: str) -> SourceError:
         """The typed error for a response of 300 or above."""
         if response.status in _DENIED:
-            error: SourceError = self._login.denied()
+            error: SourceError = self._login.denied(response.url)
             error.object = key
         else:
             error = self._errors.refusal(response, key)
@@ -215,7 +215,7 @@ class RegistryClient:
             error.source = error.source or self._url
             raise
         response = Response(
-            received.status_code, {k.lower(): v for k, v in received.headers.items()}, url, received.content
+            received.status_code, {k.lower(): v for k, v in received.headers.items()}, received.url, received.content
         )
         if not response.is_success:
             raise self.refusal(response, "")

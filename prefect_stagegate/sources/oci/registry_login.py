@@ -58,6 +58,7 @@ class RegistryLogin(TokenAuth):  # type: ignore[misc] # oras ships no types
     def __init__(self, registry: str, settings: OciSettings, *, url: str, secure: bool, looks_up: bool = True) -> None:
         super().__init__()
         self._url, self._secure = url, secure
+        self._origin = origin_of(f"{'https' if secure else 'http'}://{registry}")
         self.session = Session()
         self._tls_verify = True
         # The whole header's value, so that threads never see the scheme of one login and the token of another.
@@ -90,23 +91,26 @@ class RegistryLogin(TokenAuth):  # type: ignore[misc] # oras ships no types
         """
         del refresh
         refused = str(original.request.headers.get("Authorization", ""))
-        login = self.log_in(original.headers.get("www-authenticate", ""), refused)
+        login = self.log_in(original.url, original.headers.get("www-authenticate", ""), refused)
         return {**(headers or {}), "Authorization": login}, True
 
-    def log_in(self, challenge: str, refused: str) -> str:
-        """Log in as a registry's WWW-Authenticate header asks.
+    def log_in(self, url: str, challenge: str, refused: str) -> str:
+        """Log in as the WWW-Authenticate header of a registry's response asks. `url` is that of the response.
 
         `refused` is the Authorization header of the refused request; empty where it had none. Returns the new one.
         """
+        # Storage that the registry redirects to may ask, too: it would name a token server of its own.
+        if origin_of(url) != self._origin:
+            raise self.denied(url)
         basic: str | None = getattr(self, "_basic_auth", None)
         if challenge.lower().startswith("basic"):
             # Another thread may have logged in since the request was sent.
             if basic is None or refused == f"Basic {basic}":
-                raise self.denied()
+                raise self.denied(url)
             self.token = f"Basic {basic}"
             return self.token
         if self._is_fixed or not challenge.lower().startswith("bearer"):
-            raise self.denied()
+            raise self.denied(url)
         parameters = parse_auth_header(challenge)
         self._require_realm(parameters.realm or "")
         try:
@@ -115,13 +119,16 @@ class RegistryLogin(TokenAuth):  # type: ignore[misc] # oras ships no types
             message = f"{urlsplit(parameters.realm).netloc} doesn't answer like a token server of registries"
             raise SourceError(message, source=self._url) from error
         if not isinstance(token, str) or not token:
-            raise self.denied()
+            raise self.denied(url)
         remember(token)
         self.token = login = f"Bearer {token}"
         return login
 
-    def denied(self) -> AccessDenied:
-        """The error for a login that is missing or refused."""
+    def denied(self, url: str) -> AccessDenied:
+        """The error for a login that is missing or refused at a URL."""
+        if (origin := origin_of(url)) != self._origin:
+            message = f"The registry redirects to {origin.address}, which denies access"
+            return AccessDenied(message, hint="No login is sent there. Ask who runs the registry.", source=self._url)
         hint = f"Tried with: {self.who}. Log in by `docker login`, `podman login` or `oras login`, or name a block."
         return AccessDenied("The registry denies access", hint=hint, source=self._url)
 
