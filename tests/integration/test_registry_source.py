@@ -219,11 +219,22 @@ def test_token_server_without_a_usable_address_is_refused(registry: SmallRegistr
         listed(opened(registry, **LOGIN))
 
 
-@pytest.mark.parametrize("answer", [b"[]", b"{", b'{"token": 5}', b'"token"'])
+@pytest.mark.parametrize("login", ["basic", "token"])
+@pytest.mark.parametrize("other", ["Basic", "Bearer", "Negotiate"])
+def test_first_known_of_several_ways_to_log_in_is_taken(registry: SmallRegistry, login: Any, other: str) -> None:
+    """Gitea names its token server, and then another realm for passwords."""
+    registry.login, registry.challenge = login, f', {other} realm="http://{registry.host}/elsewhere"'
+    registry.tag(REPOSITORY, "v1", FILES)
+    assert len(listed(opened(registry, **LOGIN))) == len(FILES)
+
+
+@pytest.mark.parametrize(
+    "answer", [b"[]", b"{", b'{"token": 5}', b'"token"', b"[" * 200_000, rb'{"token": "a\nb"}', rb'{"token": "\u00fc"}']
+)
 def test_token_server_that_answers_nonsense_is_named(registry: SmallRegistry, answer: bytes) -> None:
     with raw_server(lambda *_: response(answer)) as tokens:
         registry.login, registry.realm = "token", f"{tokens.url}/token"
-        with pytest.raises(SourceError, match=r"token server|denies access"):
+        with pytest.raises(SourceError, match=r"^127.0.0.1:\d+ doesn't answer like a token server"):
             listed(opened(registry, **LOGIN))
 
 
@@ -296,7 +307,18 @@ def test_helper_that_hangs_is_given_up(
     assert time.monotonic() - begun < 5
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"auths": [1]}', '{"auths": {"HOST": "x"}}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        "[]",
+        "[" * 200_000,
+        '{"auths": [1]}',
+        '{"auths": {"HOST": "x"}}',
+        '{"auths": {"HOST": {"auth": 5}}}',
+        '{"auths": {"HOST": {"auth": "bWU6c2VjcmV0\\n"}}}',
+    ],
+)
 def test_broken_store_of_logins_is_named(
     registry: SmallRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
 ) -> None:
@@ -305,6 +327,12 @@ def test_broken_store_of_logins_is_named(
     monkeypatch.setenv("DOCKER_CONFIG", str(folder))
     with pytest.raises(UsageError, match=r"stored logins in .*config\.json can't be used"):
         opened(registry)
+
+
+def test_token_with_a_line_break_is_refused_without_showing_it(registry: SmallRegistry) -> None:
+    with pytest.raises(UsageError, match="holds a control character") as caught:
+        opened(registry, token="canary-of-a-token\n")
+    assert "canary" not in str(caught.value)
 
 
 def test_errors_hold_no_password(registry: SmallRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -421,6 +449,17 @@ def test_rows_that_fit_no_layers_are_refused(
     registry.store(REPOSITORY, "v1", json.dumps({"layers": [*layers, document], "annotations": annotations}).encode())
     with pytest.raises(SourceError, match=message):
         listed(opened(registry))
+
+
+def test_very_many_layers_take_seconds(registry: SmallRegistry) -> None:
+    registry.blobs[digest_of(ROWS)] = ROWS
+    layers = [layer()] * 20_000 + [layer(digest=digest_of(ROWS), size=len(ROWS))]
+    annotations = {"io.stagegate.version": digest_of(ROWS)}
+    registry.store(REPOSITORY, "v1", json.dumps({"layers": layers, "annotations": annotations}).encode())
+    begun = time.process_time()
+    with pytest.raises(SourceError, match="don't fit the version"):
+        listed(opened(registry))
+    assert time.process_time() - begun < 5
 
 
 def test_manifest_without_end_is_bounded(registry: SmallRegistry) -> None:

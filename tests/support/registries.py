@@ -234,6 +234,8 @@ class SmallRegistry:
     password: str = PASSWORD
     realm: str = ""
     """The token server that it names; empty for its own."""
+    challenge: str = ""
+    """Another way to log in, which it names after its own."""
     uses: int = 1000
     """Requests that a token is good for."""
     elsewhere: str = ""
@@ -380,8 +382,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _ask_for_login(self) -> None:
         realm = self.registry.realm or f"http://{self.registry.host}/token"
         challenge = f'Bearer realm="{realm}",service="small",scope="repository:me/things:pull,push"'
-        is_basic = self.registry.login == "basic"
-        self._answer(401, headers={"WWW-Authenticate": 'Basic realm="small"' if is_basic else challenge})
+        own = 'Basic realm="small"' if self.registry.login == "basic" else challenge
+        self._answer(401, headers={"WWW-Authenticate": own + self.registry.challenge})
 
     def _give_token(self, login: str) -> None:
         if not self._knows_password(login):

@@ -220,7 +220,8 @@ class OciSource(HttpReads):
 
     def _version_places(self, artifact: Artifact, entries: Mapping[str, Entry]) -> Iterator[tuple[str, _Place]]:
         """The places of a version's files: in layers of their own, and in tar layers, in the order of the rows."""
-        layers = [layer for layer in artifact.layers if layer is not artifact.rows]
+        rows = artifact.rows
+        layers = [layer for layer in artifact.layers if layer is not rows]
         alone = {layer.name: layer for layer in layers if layer.media_type == RAW}
         together = (entry for path, entry in entries.items() if path not in alone)
         count = 0

@@ -9,9 +9,9 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 from base64 import b64decode
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 
 from prefect_stagegate.errors import AccessDenied, SourceError, UsageError
 from prefect_stagegate.http import PAGE_SECONDS, Client, Request, fetch, origin_of
+from prefect_stagegate.http.policy import require_sendable
 from prefect_stagegate.redaction import remember
 from prefect_stagegate.sources.extras import missing_extra
 from prefect_stagegate.sources.oci.oci_options import OciSettings
@@ -41,6 +42,8 @@ HELPER_SECONDS = 30.0
 """Seconds that Docker's credential helper may take."""
 LARGEST_ANSWER = 16 << 20
 """Bytes of an answer: of a manifest or a token."""
+_CHALLENGES = re.compile(r",\s*(?=[A-Za-z]+ +[a-z]+=)")
+"""Between the challenges of one header: some registries take tokens and passwords."""
 _SET_BY_CLIENT = ("connection", "content-length", "transfer-encoding")
 
 
@@ -65,6 +68,7 @@ class RegistryLogin(TokenAuth):  # type: ignore[misc] # oras ships no types
         self.token = f"Bearer {settings.token}" if settings.token else None
         self._is_fixed = bool(settings.token)
         self.who = "the token of the options"
+        require_sendable(self.get_auth_header())
         if settings.username:
             self.set_basic_auth(settings.username, settings.password)
             self.who = f"{settings.username!r} of the options"
@@ -94,14 +98,16 @@ class RegistryLogin(TokenAuth):  # type: ignore[misc] # oras ships no types
         login = self.log_in(original.url, original.headers.get("www-authenticate", ""), refused)
         return {**(headers or {}), "Authorization": login}, True
 
-    def log_in(self, url: str, challenge: str, refused: str) -> str:
-        """Log in as the WWW-Authenticate header of a registry's response asks. `url` is that of the response.
+    def log_in(self, url: str, header: str, refused: str) -> str:
+        """Log in as a WWW-Authenticate header of the response from a URL asks.
 
         `refused` is the Authorization header of the refused request; empty where it had none. Returns the new one.
         """
         # Storage that the registry redirects to may ask, too: it would name a token server of its own.
         if origin_of(url) != self._origin:
             raise self.denied(url)
+        challenges = (text for text in _CHALLENGES.split(header) if text.lower().startswith(("basic", "bearer")))
+        challenge = next(challenges, "")
         basic: str | None = getattr(self, "_basic_auth", None)
         if challenge.lower().startswith("basic"):
             # Another thread may have logged in since the request was sent.
@@ -109,16 +115,17 @@ class RegistryLogin(TokenAuth):  # type: ignore[misc] # oras ships no types
                 raise self.denied(url)
             self.token = f"Basic {basic}"
             return self.token
-        if self._is_fixed or not challenge.lower().startswith("bearer"):
+        if self._is_fixed or not challenge:
             raise self.denied(url)
         parameters = parse_auth_header(challenge)
         self._require_realm(parameters.realm or "")
         try:
-            token = self.request_token(parameters) if basic else self.request_anonymous_token(parameters)
-        except (ValueError, TypeError, AttributeError) as error:
+            token: Any = self.request_token(parameters) if basic else self.request_anonymous_token(parameters)
+            require_sendable({"Authorization": token or ""})
+        except (ValueError, TypeError, AttributeError, RecursionError, UsageError) as error:
             message = f"{urlsplit(parameters.realm).netloc} doesn't answer like a token server of registries"
             raise SourceError(message, source=self._url) from error
-        if not isinstance(token, str) or not token:
+        if not token:
             raise self.denied(url)
         remember(token)
         self.token = login = f"Bearer {token}"
@@ -151,17 +158,16 @@ class RegistryLogin(TokenAuth):  # type: ignore[misc] # oras ships no types
             try:
                 stored = json.loads(file.read_bytes())
                 self._auth_config = {key: stored.get(key) or {} for key in ("auths", "credHelpers", "credsStore")}
-                has_login = call_with_timeout(partial(self._load_auth, registry), HELPER_SECONDS)
-            except (OSError, ValueError, KeyError, TypeError, AttributeError, TimeoutError) as error:
+                if not call_with_timeout(partial(self._load_auth, registry), HELPER_SECONDS):
+                    continue
+                login = b64decode(self._basic_auth, validate=True).decode(errors="replace")
+            except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
                 # Not the error's text, which may quote a credential.
                 message = f"The stored logins in {file} can't be used ({type(error).__name__})"
                 raise UsageError(message, hint="Log in again, or remove the file.", source=self._url) from None
-            if has_login:
-                self.who = f"the login in {file}"
-                remember(self._basic_auth)
-                with suppress(ValueError):
-                    remember(b64decode(self._basic_auth).decode().partition(":")[2])
-                return
+            self.who = f"the login in {file}"
+            remember(self._basic_auth, login.partition(":")[2])
+            return
         places = ", ".join(map(str, files)) or "no file with logins exists"
         self.who = f"nobody (looked for {registry} in: {places})"
 
