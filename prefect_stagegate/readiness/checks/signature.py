@@ -6,7 +6,7 @@ The check that somebody whom the gate trusts signed the version's files.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
@@ -28,6 +28,12 @@ from prefect_stagegate.units import bytes_text, count_text
 
 SHOWN = 50
 """Files that are named of each kind of difference; the rest is only counted."""
+MOST_FINDINGS = 200
+"""Findings about the catalog's signatures that are told."""
+MOST_SIGNATURES = 1000
+"""Signatures of the catalog that are read, the newest first."""
+MOST_READ = 512 << 20
+"""Bytes of these after which no older one is read."""
 IN_CATALOG = "the catalog's signature"
 
 
@@ -131,9 +137,11 @@ def signature(context: CheckContext, parameters: SignatureParameters) -> CheckRe
         return one_finding(Outcome.INCONCLUSIVE, "signature", "the gate trusts nobody's signature", fix)
     findings: list[Finding] = []
     # The catalog's first: they cost no copy on this node.
-    for bundles in (_kept(context), _published(context, parameters.signature)):
+    for bundles in (_kept(context, findings), _published(context, parameters.signature)):
         if passed := _first_valid(context, parameters, bundles, findings):
             return passed
+        # Many that were signed by the same stranger give one finding.
+        findings = list(dict.fromkeys(findings))[:MOST_FINDINGS]
     if findings:
         worst = findings[0]
         return CheckResult(Outcome.FAIL, f"{worst.subject}: {worst.problem}", tuple(findings))
@@ -146,8 +154,16 @@ Bundle = tuple[str, bytes]
 """A bundle and its name for people."""
 
 
-def _kept(context: CheckContext) -> list[Bundle]:
-    return [(IN_CATALOG, data) for data in context.signatures()]
+def _kept(context: CheckContext, findings: list[Finding]) -> Iterator[Bundle]:
+    """The catalog's signatures, the newest first; a finding says where some are too many to be read."""
+    size = 0
+    for number, data in enumerate(context.signatures()):
+        size += len(data)
+        if number == MOST_SIGNATURES or size > MOST_READ:
+            problem = f"there are more than the newest {number:,}, which are read"
+            findings.append(Finding(IN_CATALOG, problem, f"stagegate sign {context.address} --key KEY.pem"))
+            return
+        yield IN_CATALOG, data
 
 
 def _published(context: CheckContext, path: str) -> list[Bundle]:
@@ -247,11 +263,14 @@ def _first_valid(
             findings.append(Finding(name, f"the signature does not count: {refused}", fix))
             continue
         comparison.compare_names(context.entries())
-        compared.append(comparison)
+        if comparison.has_these_names:
+            compared.append(comparison)
+        else:
+            findings += comparison.findings()
     # Files are read once for all signatures of one algorithm; BLAKE3, which reads none, comes first.
-    readable = sorted((each for each in compared if each.has_these_names), key=lambda each: each.algorithm != "blake3")
-    for algorithm in dict.fromkeys(each.algorithm for each in readable):
-        comparisons = [each for each in readable if each.algorithm == algorithm]
+    compared.sort(key=lambda each: each.algorithm != "blake3")
+    for algorithm in dict.fromkeys(each.algorithm for each in compared):
+        comparisons = [each for each in compared if each.algorithm == algorithm]
         for path, digest in context.file_digests(algorithm):
             for comparison in comparisons:
                 comparison.compare(path, digest)
