@@ -31,7 +31,7 @@ from prefect_stagegate.operations.publishing import layer_bodies
 from prefect_stagegate.operations.publishing import push as pushing
 from prefect_stagegate.operations.publishing.push import Pushed, push
 from prefect_stagegate.operations.staging.stage import stage
-from prefect_stagegate.sources.oci import shards
+from prefect_stagegate.sources.oci import registry_login, shards
 from tests.support.rawserver import raw_server, response
 from tests.support.registries import (
     SmallRegistry,
@@ -252,7 +252,7 @@ def test_damaged_file_ends_the_push(things: Scenario, registry: SmallRegistry) -
     (path,) = (things.folder / "cache" / "views").rglob("a.csv")
     path.chmod(0o644)
     path.write_bytes(b"a,b\n1,3\n")
-    with pytest.raises(CacheError, match="damaged on this node") as caught:
+    with pytest.raises(CacheError, match="not the manifest's") as caught:
         pushed(things, registry.host)
     assert caught.value.object in ("a.csv", "same.csv")
     assert registry.sent("PUT") == []
@@ -344,6 +344,41 @@ def test_error_need_not_wait_for_a_silent_upload(things: Scenario) -> None:
         with pytest.raises(SourceError, match="The server answers 413"):
             pushed(things, server.address)
         assert time.monotonic() - begun < 5
+
+
+def test_silent_upload_is_sent_once_more(things: Scenario, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (pushing, registry_login):
+        monkeypatch.setattr(module, "UPLOAD_IDLE", 0.5)
+    uploads: list[bytes] = []
+
+    def serve(head: bytes, _: object) -> bytes:
+        if head.startswith(b"PUT"):
+            uploads.append(head.split()[1])
+            time.sleep(20)
+        status = "404 Not Found" if head.startswith(b"HEAD") else "202 Accepted"
+        return response(b"", status, {"Location": "/v2/me/things/blobs/uploads/1"})
+
+    with raw_server(serve) as server:
+        begun = time.monotonic()
+        with pytest.raises(
+            SourceError, match=r"stopped answering: twice it took nothing of a layer.* for 0\.5 s"
+        ) as caught:
+            pushed(things, server.address)
+        assert time.monotonic() - begun < 15
+    assert "Push again later" in caught.value.hint
+    assert max(map(uploads.count, uploads)) == 2
+
+
+def test_layer_whose_answer_was_lost_is_not_sent_again(
+    things: Scenario, registry: SmallRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some registries hash a layer again, for longer than its answer is waited for."""
+    for module in (pushing, registry_login):
+        monkeypatch.setattr(module, "UPLOAD_IDLE", 0.5)
+    monkeypatch.setattr(registry, "pause", 2.0)
+    pushed(things, registry.host)
+    blobs = [path.partition("?")[2] for path in sent_blobs(registry)]
+    assert len(blobs) == len(set(blobs))
 
 
 def test_upload_to_another_server_gets_no_login(things: Scenario, registry: SmallRegistry) -> None:

@@ -242,6 +242,8 @@ class SmallRegistry:
     """The address that blobs are redirected to; empty where it gives them itself."""
     upload_at: str = ""
     """The address that uploads are led to; empty for its own."""
+    pause: float = 0.0
+    """Seconds after which it answers that it has a layer."""
     refers: bool = False
     """Whether it knows referrers."""
     blobs: dict[str, bytes] = field(default_factory=dict)
@@ -354,6 +356,7 @@ class _Handler(BaseHTTPRequestHandler):
                 self._answer(400, json.dumps({"errors": [{"code": "DIGEST_INVALID"}]}).encode())
                 return
             registry.blobs[digest] = body
+            time.sleep(registry.pause)
             self._answer(201)
         elif kind == "manifests" and self.command == "PUT":
             digest = registry.store(repository, name, body)
