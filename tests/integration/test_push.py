@@ -282,7 +282,17 @@ def test_too_many_files_for_a_manifest_are_told(
     monkeypatch.setattr(pushing, "LARGEST_MANIFEST", 1000)
     with pytest.raises(UsageError, match=r"6 files takes .* registries take 1.0 kB.* --by shard"):
         pushed(things, registry.host, by="file")
+    monkeypatch.setattr(pushing, "LARGEST_ROWS", 100)
+    with pytest.raises(UsageError, match=r"rows have 944 B, and `oci://` reads 100 B .*\. Stage the files as several"):
+        pushed(things, registry.host)
     assert registry.seen == []
+
+
+def test_registry_that_changes_manifests_is_told(things: Scenario, registry: SmallRegistry) -> None:
+    store = registry.store
+    registry.store = lambda repository, name, manifest: store(repository, name, manifest + b" ")  # type: ignore[method-assign]
+    with pytest.raises(SourceError, match="The registry changed the manifest v1"):
+        pushed(things, registry.host)
 
 
 def test_refused_login_is_told_before_anything_is_fetched(things: Scenario, registry: SmallRegistry) -> None:
@@ -436,6 +446,18 @@ def test_decision_that_can_t_be_read_moves_no_tag(
     with pytest.raises(CorruptRecord):
         pushed(things, registry.host)
     assert registry.seen == []
+
+
+def test_referrers_of_other_tools_stay_as_they_are(things: Scenario, registry: SmallRegistry) -> None:
+    things.run("policy", "adopt", str(things.spec_file()), "--reason", "first")
+    things.promote("pilot")
+    tag = "me/things/" + pushed(things, registry.host, dry_run=True).manifest.replace(":", "-")
+    other = {"mediaType": "x/y", "digest": "sha512:" + "a" * 128, "size": 1, "platform": {"os": "linux"}}
+    registry.manifests[tag] = json.dumps({"manifests": [other], "annotations": {"of": "others"}}).encode()
+    referrers = pushed(things, registry.host).referrers
+    index = json.loads(registry.manifests[tag])
+    assert (index["manifests"][0], index["annotations"]) == (other, {"of": "others"})
+    assert [item["digest"] for item in index["manifests"][1:]] == [referrer.digest for referrer in referrers]
 
 
 def test_index_of_referrers_that_is_none_is_refused(things: Scenario, registry: SmallRegistry) -> None:

@@ -363,6 +363,8 @@ def layer(**changes: Any) -> dict[str, Any]:
         (b"[]", "none of an OCI artifact"),
         ({}, "none of an OCI artifact"),
         ({"manifests": []}, "index of several artifacts"),
+        ({"manifests": [layer()] * 2}, f"in place of the tag: @{digest_of(b'a')} or @sha256:"),
+        ({"layers": [layer(digest="sha512:" + "a" * 128)]}, "names content by sha512; only sha256 is supported"),
         ({"layers": [layer(annotations={})]}, "Layer 1 of the artifact has no file's name"),
         ({"layers": [layer(), layer()]}, "names 'a.bin' twice"),
         ({"layers": [layer(size=-1)]}, "none of an OCI artifact"),

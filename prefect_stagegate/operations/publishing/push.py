@@ -42,6 +42,7 @@ from prefect_stagegate.sources.oci.artifact import (
     FILEPATH,
     FILES,
     LARGEST_MANIFEST,
+    LARGEST_ROWS,
     MANIFEST,
     RAW,
     TAR,
@@ -170,7 +171,7 @@ def push(  # noqa: PLR0913 - the command's options
     contents = partial(_contents, workspace, manifest, layers, decision_annotations(statements))
     with step(workspace, "push", dataset) as figures:
         # Before anything is fetched or read: the manifest's length is the same, whatever the digests are.
-        _require_size(contents([UNKNOWN] * len(layers)).manifest, manifest)
+        _require_size(contents([UNKNOWN] * len(layers)), manifest)
         current = retrier.run(lambda: client.has("manifests", reference.tag))  # a refused login is told now
         with present(workspace, dataset, digest, "push", cancel) as folder:
             run = _Push(client, retrier, stop, progress or Silent(), folder)
@@ -272,9 +273,13 @@ def _config(workspace: Workspace, manifest: Manifest, layers: Sequence[Descripto
     )
 
 
-def _require_size(body: bytes, manifest: Manifest) -> None:
-    if len(body) > LARGEST_MANIFEST:
-        files, size = count_text(manifest.files, "file"), bytes_text(len(body))
+def _require_size(contents: _Contents, manifest: Manifest) -> None:
+    if len(contents.rows) > LARGEST_ROWS:
+        size = bytes_text(len(contents.rows))
+        problem = f"The version's rows have {size}, and `oci://` reads {bytes_text(LARGEST_ROWS)}"
+        raise UsageError(problem, hint="Stage the files as several datasets.", dataset=manifest.dataset)
+    if len(contents.manifest) > LARGEST_MANIFEST:
+        files, size = count_text(manifest.files, "file"), bytes_text(len(contents.manifest))
         problem = f"A manifest for {files} takes {size}, and registries take {bytes_text(LARGEST_MANIFEST)}"
         raise UsageError(problem, hint="Push it with --by shard.", dataset=manifest.dataset)
 

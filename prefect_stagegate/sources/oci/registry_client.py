@@ -190,10 +190,20 @@ class RegistryClient:
             self.push_blob(digest, content)
 
     def push_manifest(self, name: str, body: bytes, media_type: str = MANIFEST) -> Headers:
-        """Store a manifest under a tag or digest, and return the response's headers."""
+        """Store a manifest under a tag or digest, and return the response's headers.
+
+        Raises:
+            SourceError: The registry refuses it, or stores it in another form.
+        """
         headers: Headers = self._request(
             "PUT", f"/manifests/{name}", headers={"Content-Type": media_type}, data=body
         ).headers
+        digest = sha256_of(body)
+        if (stored := headers.get("docker-content-digest", digest)) != digest and stored.startswith("sha256:"):
+            hint = (
+                "Its digest would name nothing, and clients that compare it would refuse it. Ask who runs the registry."
+            )
+            raise SourceError(f"The registry changed the manifest {name}", hint=hint, source=self._url)
         return headers
 
     def refusal(self, response: Response, key: str) -> SourceError:
