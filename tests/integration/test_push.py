@@ -17,6 +17,7 @@ from typing import Any
 import jsonschema
 import pytest
 
+from prefect_stagegate.canonical import canonical
 from prefect_stagegate.errors import (
     AccessDenied,
     CacheError,
@@ -31,6 +32,7 @@ from prefect_stagegate.operations.publishing import layer_bodies
 from prefect_stagegate.operations.publishing import push as pushing
 from prefect_stagegate.operations.publishing.push import Pushed, push
 from prefect_stagegate.operations.staging.stage import stage
+from prefect_stagegate.readiness.records.attest import statement_digest
 from prefect_stagegate.sources.oci import registry_login, shards
 from tests.support.rawserver import raw_server, response
 from tests.support.registries import (
@@ -429,6 +431,18 @@ def test_decisions_and_attestations_are_referrers(things: Scenario, registry: Sm
     index = registry.manifests.get("me/things/" + first.manifest.replace(":", "-"))
     listed = [item["digest"] for item in json.loads(index)["manifests"]] if index else []
     assert listed == ([] if refers else [found.digest for found in first.referrers])
+
+
+def test_envelope_of_another_decision_is_not_pushed(things: Scenario, registry: SmallRegistry) -> None:
+    things.run("policy", "adopt", str(things.spec_file()), "--reason", "first")
+    things.promote("pilot")
+    catalog = things.node().catalog
+    recorded = statement_digest(catalog.attestation("things", things.head("latest"), "pilot") or {})
+    other = {"payload": "e30=", "payloadType": "application/vnd.in-toto+json", "signatures": []}
+    catalog.put_signature("things", recorded, "0" * 64, other)
+    attestation = pushed(things, registry.host).referrers[1]
+    assert attestation.artifact_type == "application/vnd.in-toto+json"
+    assert digest_of(canonical(other)) not in registry.blobs
 
 
 def test_decisions_can_be_left_out(things: Scenario, registry: SmallRegistry) -> None:

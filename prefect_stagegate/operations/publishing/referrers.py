@@ -11,7 +11,7 @@ from prefect_stagegate.canonical import canonical
 from prefect_stagegate.errors import ObjectVanished
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.readiness.records.attest import read_decision, statement_digest
-from prefect_stagegate.readiness.records.signing import STATEMENT_PAYLOAD
+from prefect_stagegate.readiness.records.signing import STATEMENT_PAYLOAD, envelopes_around
 from prefect_stagegate.sources.oci.artifact import DECISION, INDEX, MANIFEST, TITLE, Descriptor, index_with
 from prefect_stagegate.sources.oci.registry_client import RegistryClient
 
@@ -63,7 +63,7 @@ def referrers_of(workspace: Workspace, dataset: str, statements: Mapping[str, Ma
     for target, statement in statements.items():
         facts = {TARGET: target, OUTCOME: str(read_decision(statement).outcome)}
         yield Referrer(target, DECIDED, (canonical(statement["predicate"]["stagegate"]["decision"]),), facts)
-        envelopes = workspace.catalog.signatures(dataset, statement_digest(statement))
+        envelopes = envelopes_around(statement, workspace.catalog.signatures(dataset, statement_digest(statement)))
         kind = ENVELOPE if envelopes else STATEMENT_PAYLOAD
         facts = {**facts, PREDICATE: str(statement["predicateType"])}
         contents: Sequence[Mapping[str, Any]] = envelopes or (statement,)
