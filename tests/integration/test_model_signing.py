@@ -260,6 +260,16 @@ def test_unsigned_files_pass_where_the_gate_says_so(tmp_path: Path, key: Path) -
     assert [findings[0], findings[-1]] == [("more-00.txt", "it is not signed"), ("2 more files", "it is not signed")]
 
 
+def test_signature_of_none_of_the_files_is_refused(tmp_path: Path, key: Path) -> None:
+    things = scenario(tmp_path, keys=[public(key)], partial=True, ignore=["docs"])
+    version = things.stage()
+    statement = write_statement("things", "blake3", [("docs/a.md", "0" * 64)])
+    bundle = sign_statement(statement, read_statement_key(key, lambda _: ""))
+    things.node().catalog.put_model_signature("things", version.digest, bundle)
+    outcome, _, findings = judged(things)
+    assert (outcome, findings) == ("fail", [("d/b.bin", "it is not signed"), ("data.csv", "it is not signed")])
+
+
 @pytest.mark.parametrize(("ignored", "findings"), [([], [("notes/1.md", "it is not signed")]), (["notes"], [])])
 def test_gate_and_not_the_signer_says_what_is_ignored(
     tmp_path: Path, key: Path, ignored: list[str], findings: list[tuple[str, str]]

@@ -188,6 +188,8 @@ class _Comparison:
         self.name, self.algorithm = name, signed.algorithm
         self.digests = {self._folder + path: digest for path, digest in signed.digests.items()}
         self._parameters = parameters
+        self.signed = 0
+        """Files of the version that it covers."""
         self.unsigned: list[str] = []
         self.missing: list[str] = []
         self.changed: list[str] = []
@@ -198,6 +200,7 @@ class _Comparison:
         for entry in entries:
             if entry.path in missing:
                 del missing[entry.path]
+                self.signed += 1
             elif not self._is_excused(entry.path):
                 self.unsigned.append(entry.path)
         self.missing = [path for path in missing if not self._is_excused(path)]
@@ -216,11 +219,11 @@ class _Comparison:
     @property
     def has_these_names(self) -> bool:
         """Whether the version has the files that were signed, and no others."""
-        return not self.missing and (self._parameters.partial or not self.unsigned)
+        return bool(self.signed) and not self.missing and (self._parameters.partial or not self.unsigned)
 
     def findings(self) -> list[Finding]:
         """How the version differs from what was signed; empty when it does not."""
-        unsigned = [] if self._parameters.partial else self.unsigned
+        unsigned = [] if self._parameters.partial and self.signed else self.unsigned
         return [
             *_each(self.changed, "its bytes are not those that were signed", "Fetch it from the publisher again."),
             *_each(
@@ -243,10 +246,10 @@ class _Comparison:
             "signer": self.signer,
             "signature": self.name,
             "algorithm": self.algorithm,
-            "files": len(self.digests),
+            "files": self.signed,
             "unsigned": len(self.unsigned),
         }
-        signed = count_text(len(self.digests), "file")
+        signed = count_text(self.signed, "file")
         return CheckResult(Outcome.PASS, f"{signed} signed by {self.signer}{more}", unsigned, measured)
 
 
