@@ -366,6 +366,7 @@ def layer(**changes: Any) -> dict[str, Any]:
         ({"manifests": [layer()] * 2}, f"in place of the tag: @{digest_of(b'a')} or @sha256:"),
         ({"layers": [layer(digest="sha512:" + "a" * 128)]}, "names content by sha512; only sha256 is supported"),
         ({"layers": [layer(annotations={})]}, "Layer 1 of the artifact has no file's name"),
+        ({"layers": [layer(annotations={TITLE: None})]}, "Layer 1 of the artifact has no file's name"),
         ({"layers": [layer(), layer()]}, "names 'a.bin' twice"),
         ({"layers": [layer(size=-1)]}, "none of an OCI artifact"),
         ({"layers": [layer(size=True)]}, "none of an OCI artifact"),

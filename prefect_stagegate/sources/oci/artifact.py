@@ -189,4 +189,4 @@ def _descriptor(value: Any, source: str) -> Descriptor:
 
 
 def _texts(value: Mapping[str, Any]) -> dict[str, str]:
-    return {str(name): str(text) for name, text in value.items()}
+    return {name: text for name, text in value.items() if isinstance(text, str)}
