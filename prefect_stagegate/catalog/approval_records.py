@@ -86,7 +86,7 @@ class ApprovalRecords(TypedRecords):
             last = next((answer for answer in reversed(answers) if person_key(answer.approver.name) == person), None)
             if last and last.approved == approval.approved and (last.envelope or not approval.envelope):
                 return last
-            if self._records.create(f"{folder}{number:08d}.json", encode(approval)):
+            if self._records.create(self._numbered(folder, number), encode(approval)):
                 return approval
 
     def approvals(self, request: ApprovalRequest) -> list[Approval]:

@@ -335,7 +335,7 @@ class Catalog(VersionRecords, ApprovalRecords, KeptRecords, NodeRecords):
         while fresh:
             # Read again at each try: a record that another node created first must be kept, too.
             number, known = self._evidence(prefix)
-            if self._records.create(f"{prefix}{number + 1:08d}.json", encode(kept([*known, *fresh]))):
+            if self._records.create(self._numbered(prefix, number + 1), encode(kept([*known, *fresh]))):
                 return
 
     def evidence(self, dataset: str, digest: str) -> list[Evidence]:
