@@ -290,9 +290,11 @@ def test_too_many_files_for_a_manifest_are_told(
     assert registry.seen == []
 
 
-def test_registry_that_changes_manifests_is_told(things: Scenario, registry: SmallRegistry) -> None:
+def test_registry_that_changes_manifests_is_told(
+    things: Scenario, registry: SmallRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
     store = registry.store
-    registry.store = lambda repository, name, manifest: store(repository, name, manifest + b" ")  # type: ignore[method-assign]
+    monkeypatch.setattr(registry, "store", lambda repository, tag, manifest: store(repository, tag, manifest + b" "))
     with pytest.raises(SourceError, match="The registry changed the manifest v1"):
         pushed(things, registry.host)
 

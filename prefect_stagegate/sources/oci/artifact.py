@@ -157,7 +157,7 @@ def index_with(body: bytes | None, descriptor: Descriptor, source: str) -> bytes
         SourceError: It is no index.
     """
     try:
-        index = json.loads(body) if body else {"schemaVersion": 2, "mediaType": INDEX, "manifests": []}
+        index: dict[str, Any] = json.loads(body) if body else {"schemaVersion": 2, "mediaType": INDEX, "manifests": []}
         if any(item["digest"] == descriptor.digest for item in index["manifests"]):
             return None
         return canonical({**index, "manifests": [*index["manifests"], descriptor.as_json()]})
