@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 import socket
 import stat
 import sys
@@ -503,6 +504,24 @@ def test_tar_layer_of_another_tool_is_read_by_ranges(tmp_path: Path, registry: S
         str(path.relative_to(version.path)): path.read_text() for path in version.path.rglob("*") if path.is_file()
     }
     assert texts == {name.removeprefix("./"): name for name in NAMES} | {"z.bin": "a"}
+
+
+@pytest.mark.parametrize(("size", "count", "most"), [(3_000_000, 9, 1_400_000), (1000, 900, 1_400_000)])
+def test_listing_of_a_tar_layer_reads_little_of_its_files(
+    registry: SmallRegistry, size: int, count: int, most: int
+) -> None:
+    written = io.BytesIO()
+    with tarfile.open(fileobj=written, mode="w") as archive:
+        for number in range(count):
+            member = tarfile.TarInfo(f"{number}.bin")
+            member.size = size
+            archive.addfile(member, io.BytesIO(bytes(size)))
+    layers = [tar_layer(registry, written.getvalue())]
+    registry.store(REPOSITORY, "v1", json.dumps({"layers": layers}).encode())
+    assert len(listed(opened(registry))) == count
+    ranges = [re.findall(r"\d+", request.range) for request in registry.seen if request.range]
+    assert sum(int(last) - int(first) + 1 for first, last in ranges) < most
+    assert len(ranges) <= 10
 
 
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE])
