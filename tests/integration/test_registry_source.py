@@ -229,6 +229,15 @@ def test_first_known_of_several_ways_to_log_in_is_taken(registry: SmallRegistry,
     assert len(listed(opened(registry, **LOGIN))) == len(FILES)
 
 
+def test_endless_challenge_is_read_in_part() -> None:
+    challenge = {"WWW-Authenticate": "Bearer " + "a" * 50_000}
+    with raw_server(lambda *_: response(b"", "401 Unauthorized", challenge)) as server:
+        begun = time.process_time()
+        with pytest.raises(SourceError, match="names no token server"):
+            listed(open_source(f"oci://{server.address}/{REPOSITORY}:v1", LOGIN))
+        assert time.process_time() - begun < 5
+
+
 @pytest.mark.parametrize(
     "answer", [b"[]", b"{", b'{"token": 5}', b'"token"', b"[" * 200_000, rb'{"token": "a\nb"}', rb'{"token": "\u00fc"}']
 )

@@ -42,6 +42,8 @@ HELPER_SECONDS = 30.0
 """Seconds that Docker's credential helper may take."""
 LARGEST_ANSWER = 16 << 20
 """Bytes of an answer: of a manifest or a token."""
+LONGEST_CHALLENGE = 4096
+"""Characters of a WWW-Authenticate header that are read."""
 _CHALLENGES = re.compile(r",\s*(?=[A-Za-z]+ +[a-z]+=)")
 """Between the challenges of one header: some registries take tokens and passwords."""
 _SET_BY_CLIENT = ("connection", "content-length", "transfer-encoding")
@@ -106,8 +108,9 @@ class RegistryLogin(TokenAuth):  # type: ignore[misc] # oras ships no types
         # Storage that the registry redirects to may ask, too: it would name a token server of its own.
         if origin_of(url) != self._origin:
             raise self.denied(url)
-        challenges = (text for text in _CHALLENGES.split(header) if text.lower().startswith(("basic", "bearer")))
-        challenge = next(challenges, "")
+        # The library takes a minute to read 80,000 letters.
+        challenges = _CHALLENGES.split(header[:LONGEST_CHALLENGE])
+        challenge = next((text for text in challenges if text.lower().startswith(("basic", "bearer"))), "")
         basic: str | None = getattr(self, "_basic_auth", None)
         if challenge.lower().startswith("basic"):
             # Another thread may have logged in since the request was sent.
