@@ -34,15 +34,15 @@ class LayerBody:
 
     def rewind(self) -> None:
         """Begin again."""
-        self._pieces = pieces(self._folder, self._files)
-        self._rest = b""
+        # A piece may be empty: the padding of a file that fills its last block.
+        self._pieces = filter(None, pieces(self._folder, self._files))
+        self._rest = next(self._pieces, b"")
 
     def read(self, size: int = READ) -> bytes:
         """The next bytes, at most `size`; empty at the end."""
-        if not self._rest:
-            # A piece may be empty: the padding of a file that fills its last block.
-            self._rest = next(filter(None, self._pieces), b"")
         piece, self._rest = self._rest[:size], self._rest[size:]
+        # Before the last bytes are sent, after which nobody reads: a damaged file must not be left to the registry.
+        self._rest = self._rest or next(self._pieces, b"")
         self._moved(len(piece))
         return piece
 
