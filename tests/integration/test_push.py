@@ -405,6 +405,15 @@ def test_upload_to_another_server_gets_no_login(things: Scenario, registry: Smal
     assert sent_blobs(registry) == []
 
 
+def test_missing_repository_is_told(things: Scenario) -> None:
+    """As Amazon's registry, which makes none by itself."""
+    with (
+        raw_server(lambda *_: response(b'{"errors":[{"code":"NAME_UNKNOWN"}]}', "404 Not Found")) as server,
+        pytest.raises(SourceError, match=r"^The registry has no such repository .* Create it there"),
+    ):
+        pushed(things, server.address)
+
+
 def test_upload_to_no_url_is_told(things: Scenario, registry: SmallRegistry) -> None:
     registry.upload_at = "http://[x"
     with pytest.raises(SourceError, match="leads an upload to no usable URL"):

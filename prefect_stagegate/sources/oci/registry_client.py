@@ -165,7 +165,11 @@ class RegistryClient:
         Raises:
             SourceError: The registry refuses it; bytes with another digest, too.
         """
-        started = self._request("POST", "/blobs/uploads/", data=b"")
+        try:
+            started = self._request("POST", "/blobs/uploads/", data=b"")
+        except ObjectVanished as error:
+            hint = "Create it there: not every registry makes repositories by itself. Or check its name."
+            raise SourceError("The registry has no such repository", hint=hint, source=self._url) from error
         try:
             location = urljoin(started.url, started.headers.get("location", ""))
         except ValueError:
