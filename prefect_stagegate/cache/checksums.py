@@ -65,18 +65,18 @@ def proved_bytes(view: Path, entry: Entry) -> bytes:
     Raises:
         CacheError: The file can't be read, or its bytes are not the manifest's.
     """
-    return b"".join(_proved_pieces(view / entry.path, entry))
+    return b"".join(proved_pieces(view / entry.path, entry))
 
 
 def _checksum(path: Path, entry: Entry, algorithm: str, read: Read) -> str:
     hasher = hashlib.new(algorithm, usedforsecurity=False)
-    for piece in _proved_pieces(path, entry):
+    for piece in proved_pieces(path, entry):
         hasher.update(piece)
         read(len(piece))
     return hasher.hexdigest()
 
 
-def _proved_pieces(path: Path, entry: Entry) -> Iterator[bytes]:
+def proved_pieces(path: Path, entry: Entry) -> Iterator[bytes]:
     """A file's bytes in pieces. Raises at the end when they are not the manifest's, and before more than those."""
     proof, left = blake3(), entry.size
     try:

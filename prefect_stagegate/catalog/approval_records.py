@@ -87,7 +87,7 @@ class ApprovalRecords(TypedRecords):
             # A signed one is always added: the one before may be forged, and nothing here proves signatures.
             if last and last.approved == approval.approved and not approval.envelope:
                 return last
-            if self._records.create(f"{folder}{number:08d}.json", encode(approval)):
+            if self._records.create(self._numbered(folder, number), encode(approval)):
                 return approval
 
     def approvals(self, request: ApprovalRequest) -> list[Approval]:

@@ -42,8 +42,6 @@ FORMAT = b"stagegate-catalog 2\n"
 """2: policies have a log, and attestations name the policy that they were made under."""
 LONG_LOG = 20
 """Entries of `latest` from which each ref is listed by itself: that costs more requests, and fewer keys."""
-MOST_SIGNATURES = 20
-"""Signatures of one version's files that are read."""
 PROBE_KEY = "probe"
 PROBE = b"A store that lets this record be created twice can't hold a catalog.\n"
 
@@ -337,7 +335,7 @@ class Catalog(VersionRecords, ApprovalRecords, KeptRecords, NodeRecords):
         while fresh:
             # Read again at each try: a record that another node created first must be kept, too.
             number, known = self._evidence(prefix)
-            if self._records.create(f"{prefix}{number + 1:08d}.json", encode(kept([*known, *fresh]))):
+            if self._records.create(self._numbered(prefix, number + 1), encode(kept([*known, *fresh]))):
                 return
 
     def evidence(self, dataset: str, digest: str) -> list[Evidence]:
@@ -397,10 +395,13 @@ class Catalog(VersionRecords, ApprovalRecords, KeptRecords, NodeRecords):
         """Add a signature of a version's files, a Sigstore bundle; earlier ones stay."""
         self._append(self._key(dataset, "model-signatures", digest, "/"), encode(dict(bundle)))
 
-    def model_signatures(self, dataset: str, digest: str) -> list[bytes]:
-        """The newest signatures of a version's files, the newest first; at most 20 are read."""
-        keys = list(self._records.keys(self._key(dataset, "model-signatures", digest, "/")))[-MOST_SIGNATURES:]
-        return [data for key in reversed(keys) if (data := self._records.read(key)) is not None]
+    def model_signature_keys(self, dataset: str, digest: str) -> list[str]:
+        """The keys of all signatures of a version's files, the newest first."""
+        return sorted(self._records.keys(self._key(dataset, "model-signatures", digest, "/")), reverse=True)
+
+    def model_signature(self, key: str, most: int) -> bytes:
+        """One signature by its key; of one that is larger than `most` bytes, only so many and one more."""
+        return self._records.read_end(key, most + 1) or b""
 
     # ── waivers ─────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -7,9 +7,11 @@ from typing import TypeVar
 from prefect_stagegate.catalog.codec import decode
 from prefect_stagegate.catalog.keys import dataset_of
 from prefect_stagegate.catalog.records import Records
-from prefect_stagegate.errors import CorruptRecord
+from prefect_stagegate.errors import CatalogError, CorruptRecord
 
 T = TypeVar("T")
+LAST_NUMBER = 99_999_999
+"""The highest that a key has room for."""
 
 
 class TypedRecords:
@@ -41,8 +43,22 @@ class TypedRecords:
         """Store a record under the next free number. Numbers tell which is the newest, since clocks may be wrong."""
         last = self._last(prefix)
         # Another writer may have taken the number since: then the next one is tried.
-        while not self._records.create(f"{prefix}{last + 1:08d}.json", data):
+        while not self._records.create(self._numbered(prefix, last + 1), data):
             last += 1
+
+    def _numbered(self, prefix: str, number: int) -> str:
+        """The key of a new record below a prefix.
+
+        Raises:
+            CatalogError: Its number has more than eight digits: it would be no record, and count for nobody.
+        """
+        if number > LAST_NUMBER:
+            raise CatalogError(
+                f"Nothing can be added after the catalog's record {prefix}{LAST_NUMBER}.json: it has the last number",
+                hint="Find out who put it there, and remove it.",
+                dataset=dataset_of(prefix),
+            )
+        return f"{prefix}{number:08d}.json"
 
     def _last(self, prefix: str) -> int:
         """The number of the newest record below a prefix; 0 without one."""

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from hashlib import sha256
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +38,8 @@ from prefect_stagegate.readiness.node.nvml import Gpus
 from prefect_stagegate.spec import Gate, Spec
 from prefect_stagegate.spec.parameters import PREVIOUS_ROWS, uses
 
+BOUND_SIGNATURES = 20
+"""Signatures, the newest first, that an answer is bound to: a further one is always among them."""
 Data = bytes
 """Bytes; `CheckContext` has a field of that name."""
 
@@ -168,8 +171,8 @@ class CheckContext:
     the manifest's. For others this node's copy is read, and proved by the manifest."""
     read_file: Callable[[Entry], Data]
     """The bytes of one of the version's files, from this node's copy and proved by the manifest."""
-    signatures: Callable[[], tuple[Data, ...]]
-    """The signatures of the version's files that the catalog keeps, the newest first."""
+    signatures: Callable[[], Iterator[Data]]
+    """The signatures of the version's files that the catalog keeps, the newest first, read one by one."""
 
     allowed_hosts: tuple[str, ...] = ()
     """Hosts that a link may lead to, whatever their address is."""
@@ -268,7 +271,7 @@ BINDINGS: dict[str, Callable[[CheckContext], str | None]] = {
     ),
     "previous": _previous,
     "signatures": lambda context: _or_unknown(
-        lambda: ", ".join(sha256(signature).hexdigest() for signature in context.signatures())
+        lambda: ", ".join(sha256(data).hexdigest() for data in islice(context.signatures(), BOUND_SIGNATURES))
     ),
     "answers": lambda context: digest_of(
         [asdict(record) for record in (context.request, *context.approvals) if record]

@@ -229,6 +229,11 @@ def test_envelope_of_another_decision_is_not_exported(promoted: Scenario) -> Non
     assert statement_digest(statement_in(export(promoted, RECORDED))) == recorded
 
 
+def test_attestation_without_an_end_is_refused(promoted: Scenario) -> None:
+    with pytest.raises(UsageError, match="/dev/zero is larger than 64 MiB"):
+        verify_attestation(promoted.node(), Path("/dev/zero"))
+
+
 def test_export_that_cannot_be_written_is_bad_usage(promoted: Scenario, capsys: pytest.CaptureFixture[str]) -> None:
     words = ("verify-attestation", "nycflights@production")
     assert promoted.run(*words, "--export", str(promoted.folder / "missing/decision.json")) == 2

@@ -21,6 +21,9 @@ from prefect_stagegate.operations.gating import sign as signing_job
 from prefect_stagegate.operations.gating.check import check
 from prefect_stagegate.operations.gating.policy import difference
 from prefect_stagegate.operations.gating.sign import sign
+from prefect_stagegate.readiness.checks import signature as signature_check
+from prefect_stagegate.readiness.records.signature_bundle import read_statement_key, sign_statement
+from prefect_stagegate.readiness.records.signed_files import write_statement
 from tests.support.scenario import Scenario
 from tests.support.signers import Authority, model_signing, pem, write_key
 
@@ -195,6 +198,48 @@ def test_another_s_key_does_not_count(tmp_path: Path, key: Path) -> None:
     assert (outcome, findings) == ("fail", [("the catalog's signature", reason), ("model.sig", reason)])
 
 
+def junk(things: Scenario, key: Path, count: int) -> None:
+    """Put signatures into the catalog that do not count: a stranger's, and one of other files."""
+    catalog, digest = things.node().catalog, things.head("latest")
+    statements = [write_statement("things", "sha256", [(name, "0" * 64)]) for name in ("data.csv", "other.csv")]
+    signers = [ec.generate_private_key(ec.SECP256R1()), read_statement_key(key, lambda _: "")]
+    bundles = [sign_statement(statement, signer) for statement, signer in zip(statements, signers, strict=True)]
+    for number in range(count):
+        catalog.put_model_signature("things", digest, bundles[number % 2])
+
+
+def test_signatures_that_do_not_count_hide_none_that_does(
+    tmp_path: Path, key: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    things = scenario(tmp_path, keys=[public(key)])
+    things.stage()
+    sign(things.node(), THINGS, key)
+    junk(things, key, 30)
+    assert judged(things)[0] == "pass"
+    # Beyond a bound they do, and the newest still counts.
+    monkeypatch.setattr(signature_check, "MOST_SIGNATURES", 30)
+    junk(things, key, 2)
+    outcome, _, findings = judged(things)
+    assert (outcome, len(findings)) == ("fail", 5)
+    assert findings[-1] == ("the catalog's signature", "there are more than the newest 30, which are read")
+    sign(things.node(), THINGS, key)
+    assert judged(things)[0] == "pass"
+    monkeypatch.setattr(signature_check, "MOST_READ", 10)
+    junk(things, key, 1)
+    assert judged(things)[2] == [("the catalog's signature", "there are more than the newest 0, which are read")]
+
+
+def test_signature_that_is_too_large_is_read_in_part(
+    tmp_path: Path, key: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    things = scenario(tmp_path, keys=[public(key)])
+    things.stage()
+    junk(things, key, 1)
+    catalog = things.node().catalog
+    (record,) = catalog.model_signature_keys("things", things.head("latest"))
+    assert len(catalog.model_signature(record, 100)) == 101
+
+
 def test_signature_of_another_version_does_not_count(tmp_path: Path, key: Path) -> None:
     things = scenario(tmp_path, keys=[public(key)])
     things.stage()
@@ -213,6 +258,16 @@ def test_unsigned_files_pass_where_the_gate_says_so(tmp_path: Path, key: Path) -
     outcome, summary, findings = judged(things)
     assert (outcome, summary.partition("; ")[2]) == ("pass", "52 files not signed")
     assert [findings[0], findings[-1]] == [("more-00.txt", "it is not signed"), ("2 more files", "it is not signed")]
+
+
+def test_signature_of_none_of_the_files_is_refused(tmp_path: Path, key: Path) -> None:
+    things = scenario(tmp_path, keys=[public(key)], partial=True, ignore=["docs"])
+    version = things.stage()
+    statement = write_statement("things", "blake3", [("docs/a.md", "0" * 64)])
+    bundle = sign_statement(statement, read_statement_key(key, lambda _: ""))
+    things.node().catalog.put_model_signature("things", version.digest, bundle)
+    outcome, _, findings = judged(things)
+    assert (outcome, findings) == ("fail", [("d/b.bin", "it is not signed"), ("data.csv", "it is not signed")])
 
 
 @pytest.mark.parametrize(("ignored", "findings"), [([], [("notes/1.md", "it is not signed")]), (["notes"], [])])
@@ -346,7 +401,7 @@ def test_rotten_file_is_not_signed(tmp_path: Path, key: Path) -> None:
     with pytest.raises(CacheError, match="not the manifest's") as refused:
         sign(things.node(), THINGS, key)
     assert "stagegate verify --repair" in refused.value.hint
-    assert things.node().catalog.model_signatures("things", version.digest) == []
+    assert things.node().catalog.model_signature_keys("things", version.digest) == []
 
 
 def test_too_many_files_and_none_are_not_signed(tmp_path: Path, key: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -435,7 +490,7 @@ def test_unwritable_output_is_told_before_signing(
     version = things.stage()
     assert things.run("sign", "things", "--key", str(key), "--output", str(tmp_path / output)) == 2
     assert "The signature can't be written to" in capsys.readouterr().err
-    assert not things.node().catalog.model_signatures("things", version.digest)
+    assert not things.node().catalog.model_signature_keys("things", version.digest)
 
 
 @pytest.mark.parametrize(

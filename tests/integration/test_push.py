@@ -17,6 +17,7 @@ from typing import Any
 import jsonschema
 import pytest
 
+from prefect_stagegate.canonical import canonical
 from prefect_stagegate.errors import (
     AccessDenied,
     CacheError,
@@ -31,7 +32,8 @@ from prefect_stagegate.operations.publishing import layer_bodies
 from prefect_stagegate.operations.publishing import push as pushing
 from prefect_stagegate.operations.publishing.push import Pushed, push
 from prefect_stagegate.operations.staging.stage import stage
-from prefect_stagegate.sources.oci import shards
+from prefect_stagegate.readiness.records.attest import statement_digest
+from prefect_stagegate.sources.oci import registry_login, shards
 from tests.support.rawserver import raw_server, response
 from tests.support.registries import (
     SmallRegistry,
@@ -252,7 +254,7 @@ def test_damaged_file_ends_the_push(things: Scenario, registry: SmallRegistry) -
     (path,) = (things.folder / "cache" / "views").rglob("a.csv")
     path.chmod(0o644)
     path.write_bytes(b"a,b\n1,3\n")
-    with pytest.raises(CacheError, match="damaged on this node") as caught:
+    with pytest.raises(CacheError, match="not the manifest's") as caught:
         pushed(things, registry.host)
     assert caught.value.object in ("a.csv", "same.csv")
     assert registry.sent("PUT") == []
@@ -263,8 +265,9 @@ def test_file_that_rots_after_its_digest_was_noted(things: Scenario, registry: S
     (path,) = (things.folder / "cache" / "views").rglob("block.bin")
     path.chmod(0o644)
     path.write_bytes(bytes([1] * 512))
-    with pytest.raises(SourceError, match=r"400 \(DIGEST_INVALID\)"):
+    with pytest.raises(CacheError, match="not the manifest's") as caught:
         pushed(things, registry.host)
+    assert caught.value.object == "folder/block.bin"
     assert "me/things/v1" not in registry.manifests
 
 
@@ -282,7 +285,19 @@ def test_too_many_files_for_a_manifest_are_told(
     monkeypatch.setattr(pushing, "LARGEST_MANIFEST", 1000)
     with pytest.raises(UsageError, match=r"6 files takes .* registries take 1.0 kB.* --by shard"):
         pushed(things, registry.host, by="file")
+    monkeypatch.setattr(pushing, "LARGEST_ROWS", 100)
+    with pytest.raises(UsageError, match=r"rows have 944 B, and `oci://` reads 100 B .*\. Stage the files as several"):
+        pushed(things, registry.host)
     assert registry.seen == []
+
+
+def test_registry_that_changes_manifests_is_told(
+    things: Scenario, registry: SmallRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = registry.store
+    monkeypatch.setattr(registry, "store", lambda repository, tag, manifest: store(repository, tag, manifest + b" "))
+    with pytest.raises(SourceError, match="The registry changed the manifest v1"):
+        pushed(things, registry.host)
 
 
 def test_refused_login_is_told_before_anything_is_fetched(things: Scenario, registry: SmallRegistry) -> None:
@@ -346,6 +361,41 @@ def test_error_need_not_wait_for_a_silent_upload(things: Scenario) -> None:
         assert time.monotonic() - begun < 5
 
 
+def test_silent_upload_is_sent_once_more(things: Scenario, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (pushing, registry_login):
+        monkeypatch.setattr(module, "UPLOAD_IDLE", 0.5)
+    uploads: list[bytes] = []
+
+    def serve(head: bytes, _: object) -> bytes:
+        if head.startswith(b"PUT"):
+            uploads.append(head.split()[1])
+            time.sleep(20)
+        status = "404 Not Found" if head.startswith(b"HEAD") else "202 Accepted"
+        return response(b"", status, {"Location": "/v2/me/things/blobs/uploads/1"})
+
+    with raw_server(serve) as server:
+        begun = time.monotonic()
+        with pytest.raises(
+            SourceError, match=r"stopped answering: twice it took nothing of a layer.* for 0\.5 s"
+        ) as caught:
+            pushed(things, server.address)
+        assert time.monotonic() - begun < 15
+    assert "Push again later" in caught.value.hint
+    assert max(map(uploads.count, uploads)) == 2
+
+
+def test_layer_whose_answer_was_lost_is_not_sent_again(
+    things: Scenario, registry: SmallRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some registries hash a layer again, for longer than its answer is waited for."""
+    for module in (pushing, registry_login):
+        monkeypatch.setattr(module, "UPLOAD_IDLE", 0.5)
+    monkeypatch.setattr(registry, "pause", 2.0)
+    pushed(things, registry.host)
+    blobs = [path.partition("?")[2] for path in sent_blobs(registry)]
+    assert len(blobs) == len(set(blobs))
+
+
 def test_upload_to_another_server_gets_no_login(things: Scenario, registry: SmallRegistry) -> None:
     registry.login = "basic"
     port = registry.host.rpartition(":")[2]
@@ -353,6 +403,15 @@ def test_upload_to_another_server_gets_no_login(things: Scenario, registry: Smal
     with pytest.raises(SourceError, match="leads an upload to another server, localhost:"):
         pushed(things, registry.host, options={"username": USER, "password": PASSWORD})
     assert sent_blobs(registry) == []
+
+
+def test_missing_repository_is_told(things: Scenario) -> None:
+    """As Amazon's registry, which makes none by itself."""
+    with (
+        raw_server(lambda *_: response(b'{"errors":[{"code":"NAME_UNKNOWN"}]}', "404 Not Found")) as server,
+        pytest.raises(SourceError, match=r"^The registry has no such repository .* Create it there"),
+    ):
+        pushed(things, server.address)
 
 
 def test_upload_to_no_url_is_told(things: Scenario, registry: SmallRegistry) -> None:
@@ -386,6 +445,18 @@ def test_decisions_and_attestations_are_referrers(things: Scenario, registry: Sm
     assert listed == ([] if refers else [found.digest for found in first.referrers])
 
 
+def test_envelope_of_another_decision_is_not_pushed(things: Scenario, registry: SmallRegistry) -> None:
+    things.run("policy", "adopt", str(things.spec_file()), "--reason", "first")
+    things.promote("pilot")
+    catalog = things.node().catalog
+    recorded = statement_digest(catalog.attestation("things", things.head("latest"), "pilot") or {})
+    other = {"payload": "e30=", "payloadType": "application/vnd.in-toto+json", "signatures": []}
+    catalog.put_signature("things", recorded, "0" * 64, other)
+    attestation = pushed(things, registry.host).referrers[1]
+    assert attestation.artifact_type == "application/vnd.in-toto+json"
+    assert digest_of(canonical(other)) not in registry.blobs
+
+
 def test_decisions_can_be_left_out(things: Scenario, registry: SmallRegistry) -> None:
     things.run("policy", "adopt", str(things.spec_file()), "--reason", "first")
     things.promote("pilot")
@@ -401,6 +472,18 @@ def test_decision_that_can_t_be_read_moves_no_tag(
     with pytest.raises(CorruptRecord):
         pushed(things, registry.host)
     assert registry.seen == []
+
+
+def test_referrers_of_other_tools_stay_as_they_are(things: Scenario, registry: SmallRegistry) -> None:
+    things.run("policy", "adopt", str(things.spec_file()), "--reason", "first")
+    things.promote("pilot")
+    tag = "me/things/" + pushed(things, registry.host, dry_run=True).manifest.replace(":", "-")
+    other = {"mediaType": "x/y", "digest": "sha512:" + "a" * 128, "size": 1, "platform": {"os": "linux"}}
+    registry.manifests[tag] = json.dumps({"manifests": [other], "annotations": {"of": "others"}}).encode()
+    referrers = pushed(things, registry.host).referrers
+    index = json.loads(registry.manifests[tag])
+    assert (index["manifests"][0], index["annotations"]) == (other, {"of": "others"})
+    assert [item["digest"] for item in index["manifests"][1:]] == [referrer.digest for referrer in referrers]
 
 
 def test_index_of_referrers_that_is_none_is_refused(things: Scenario, registry: SmallRegistry) -> None:

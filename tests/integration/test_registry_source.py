@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 import socket
 import stat
 import sys
@@ -166,6 +167,27 @@ def test_storage_elsewhere_gets_no_login(registry: SmallRegistry) -> None:
     assert logins == {""}
 
 
+@pytest.mark.parametrize("challenge", ["Basic", "Bearer"])
+def test_storage_that_asks_for_a_login_gets_none(registry: SmallRegistry, challenge: str) -> None:
+    asked = []
+
+    def serve(head: bytes, _: object) -> bytes:
+        asked.append(head)
+        return response(b"", "401 Unauthorized", {"WWW-Authenticate": f'{challenge} realm="{storage.url}/token"'})
+
+    registry.login = "token"
+    registry.tag(REPOSITORY, "v1", FILES)
+    with raw_server(serve) as storage:
+        registry.elsewhere = storage.url
+        source = opened(registry, **LOGIN)
+        objects = listed(source)
+        with pytest.raises(AccessDenied, match=f"redirects to {storage.address}, which denies access"):
+            read(source, objects["00.bin"])
+    assert asked
+    assert not [head for head in asked if b"authorization" in head.lower() or b"/token" in head]
+    assert not [request.login for request in registry.seen if "/blobs/" in request.path and "Basic" in request.login]
+
+
 def test_reads_before_the_first_login_are_not_denied(registry: SmallRegistry) -> None:
     registry.tag(REPOSITORY, "v1", FILES)
     reference = OciReference.parse(f"oci://{registry.host}/{REPOSITORY}:v1")
@@ -188,7 +210,7 @@ def test_password_goes_to_no_token_server_without_tls(realm: str) -> None:
     settings = OciSettings(username=USER, password=PASSWORD)
     login = RegistryLogin("registry.example.org", settings, url="oci://registry.example.org/a:b", secure=True)
     with pytest.raises(SourceError, match="token server without TLS"):
-        login.log_in(f'Bearer realm="{realm}"', "")
+        login.log_in("https://registry.example.org/v2/", f'Bearer realm="{realm}"', "")
 
 
 @pytest.mark.parametrize("realm", ["http://[x", "http://127.0.0.1:99999/token", "http:///token"])
@@ -198,11 +220,31 @@ def test_token_server_without_a_usable_address_is_refused(registry: SmallRegistr
         listed(opened(registry, **LOGIN))
 
 
-@pytest.mark.parametrize("answer", [b"[]", b"{", b'{"token": 5}', b'"token"'])
+@pytest.mark.parametrize("login", ["basic", "token"])
+@pytest.mark.parametrize("other", ["Basic", "Bearer", "Negotiate"])
+def test_first_known_of_several_ways_to_log_in_is_taken(registry: SmallRegistry, login: Any, other: str) -> None:
+    """Gitea names its token server, and then another realm for passwords."""
+    registry.login, registry.challenge = login, f', {other} realm="http://{registry.host}/elsewhere"'
+    registry.tag(REPOSITORY, "v1", FILES)
+    assert len(listed(opened(registry, **LOGIN))) == len(FILES)
+
+
+def test_endless_challenge_is_read_in_part() -> None:
+    challenge = {"WWW-Authenticate": "Bearer " + "a" * 50_000}
+    with raw_server(lambda *_: response(b"", "401 Unauthorized", challenge)) as server:
+        begun = time.process_time()
+        with pytest.raises(SourceError, match="names no token server"):
+            listed(open_source(f"oci://{server.address}/{REPOSITORY}:v1", LOGIN))
+        assert time.process_time() - begun < 5
+
+
+@pytest.mark.parametrize(
+    "answer", [b"[]", b"{", b'{"token": 5}', b'"token"', b"[" * 200_000, rb'{"token": "a\nb"}', rb'{"token": "\u00fc"}']
+)
 def test_token_server_that_answers_nonsense_is_named(registry: SmallRegistry, answer: bytes) -> None:
     with raw_server(lambda *_: response(answer)) as tokens:
         registry.login, registry.realm = "token", f"{tokens.url}/token"
-        with pytest.raises(SourceError, match=r"token server|denies access"):
+        with pytest.raises(SourceError, match=r"^127.0.0.1:\d+ doesn't answer like a token server"):
             listed(opened(registry, **LOGIN))
 
 
@@ -275,7 +317,18 @@ def test_helper_that_hangs_is_given_up(
     assert time.monotonic() - begun < 5
 
 
-@pytest.mark.parametrize("text", ["{", "[]", '{"auths": [1]}', '{"auths": {"HOST": "x"}}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{",
+        "[]",
+        "[" * 200_000,
+        '{"auths": [1]}',
+        '{"auths": {"HOST": "x"}}',
+        '{"auths": {"HOST": {"auth": 5}}}',
+        '{"auths": {"HOST": {"auth": "bWU6c2VjcmV0\\n"}}}',
+    ],
+)
 def test_broken_store_of_logins_is_named(
     registry: SmallRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str
 ) -> None:
@@ -284,6 +337,12 @@ def test_broken_store_of_logins_is_named(
     monkeypatch.setenv("DOCKER_CONFIG", str(folder))
     with pytest.raises(UsageError, match=r"stored logins in .*config\.json can't be used"):
         opened(registry)
+
+
+def test_token_with_a_line_break_is_refused_without_showing_it(registry: SmallRegistry) -> None:
+    with pytest.raises(UsageError, match="holds a control character") as caught:
+        opened(registry, token="canary-of-a-token\n")
+    assert "canary" not in str(caught.value)
 
 
 def test_errors_hold_no_password(registry: SmallRegistry, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -314,7 +373,10 @@ def layer(**changes: Any) -> dict[str, Any]:
         (b"[]", "none of an OCI artifact"),
         ({}, "none of an OCI artifact"),
         ({"manifests": []}, "index of several artifacts"),
+        ({"manifests": [layer()] * 2}, f"in place of the tag: @{digest_of(b'a')} or @sha256:"),
+        ({"layers": [layer(digest="sha512:" + "a" * 128)]}, "names content by sha512; only sha256 is supported"),
         ({"layers": [layer(annotations={})]}, "Layer 1 of the artifact has no file's name"),
+        ({"layers": [layer(annotations={TITLE: None})]}, "Layer 1 of the artifact has no file's name"),
         ({"layers": [layer(), layer()]}, "names 'a.bin' twice"),
         ({"layers": [layer(size=-1)]}, "none of an OCI artifact"),
         ({"layers": [layer(size=True)]}, "none of an OCI artifact"),
@@ -402,6 +464,17 @@ def test_rows_that_fit_no_layers_are_refused(
         listed(opened(registry))
 
 
+def test_very_many_layers_take_seconds(registry: SmallRegistry) -> None:
+    registry.blobs[digest_of(ROWS)] = ROWS
+    layers = [layer()] * 20_000 + [layer(digest=digest_of(ROWS), size=len(ROWS))]
+    annotations = {"io.stagegate.version": digest_of(ROWS)}
+    registry.store(REPOSITORY, "v1", json.dumps({"layers": layers, "annotations": annotations}).encode())
+    begun = time.process_time()
+    with pytest.raises(SourceError, match="don't fit the version"):
+        listed(opened(registry))
+    assert time.process_time() - begun < 5
+
+
 def test_manifest_without_end_is_bounded(registry: SmallRegistry) -> None:
     registry.store(REPOSITORY, "v1", b'{"layers": []}' + b" " * (registry_login.LARGEST_ANSWER + 1))
     with pytest.raises(SourceError, match="more than the permitted 16,777,216 bytes"):
@@ -440,6 +513,24 @@ def test_tar_layer_of_another_tool_is_read_by_ranges(tmp_path: Path, registry: S
         str(path.relative_to(version.path)): path.read_text() for path in version.path.rglob("*") if path.is_file()
     }
     assert texts == {name.removeprefix("./"): name for name in NAMES} | {"z.bin": "a"}
+
+
+@pytest.mark.parametrize(("size", "count", "most"), [(3_000_000, 9, 1_400_000), (1000, 900, 1_400_000)])
+def test_listing_of_a_tar_layer_reads_little_of_its_files(
+    registry: SmallRegistry, size: int, count: int, most: int
+) -> None:
+    written = io.BytesIO()
+    with tarfile.open(fileobj=written, mode="w") as archive:
+        for number in range(count):
+            member = tarfile.TarInfo(f"{number}.bin")
+            member.size = size
+            archive.addfile(member, io.BytesIO(bytes(size)))
+    layers = [tar_layer(registry, written.getvalue())]
+    registry.store(REPOSITORY, "v1", json.dumps({"layers": layers}).encode())
+    assert len(listed(opened(registry))) == count
+    ranges = [re.findall(r"\d+", request.range) for request in registry.seen if request.range]
+    assert sum(int(last) - int(first) + 1 for first, last in ranges) < most
+    assert len(ranges) <= 10
 
 
 @pytest.mark.parametrize("kind", [tarfile.SYMTYPE, tarfile.LNKTYPE, tarfile.CHRTYPE, tarfile.FIFOTYPE])

@@ -234,12 +234,16 @@ class SmallRegistry:
     password: str = PASSWORD
     realm: str = ""
     """The token server that it names; empty for its own."""
+    challenge: str = ""
+    """Another way to log in, which it names after its own."""
     uses: int = 1000
     """Requests that a token is good for."""
     elsewhere: str = ""
     """The address that blobs are redirected to; empty where it gives them itself."""
     upload_at: str = ""
     """The address that uploads are led to; empty for its own."""
+    pause: float = 0.0
+    """Seconds after which it answers that it has a layer."""
     refers: bool = False
     """Whether it knows referrers."""
     blobs: dict[str, bytes] = field(default_factory=dict)
@@ -352,6 +356,7 @@ class _Handler(BaseHTTPRequestHandler):
                 self._answer(400, json.dumps({"errors": [{"code": "DIGEST_INVALID"}]}).encode())
                 return
             registry.blobs[digest] = body
+            time.sleep(registry.pause)
             self._answer(201)
         elif kind == "manifests" and self.command == "PUT":
             digest = registry.store(repository, name, body)
@@ -380,8 +385,8 @@ class _Handler(BaseHTTPRequestHandler):
     def _ask_for_login(self) -> None:
         realm = self.registry.realm or f"http://{self.registry.host}/token"
         challenge = f'Bearer realm="{realm}",service="small",scope="repository:me/things:pull,push"'
-        is_basic = self.registry.login == "basic"
-        self._answer(401, headers={"WWW-Authenticate": 'Basic realm="small"' if is_basic else challenge})
+        own = 'Basic realm="small"' if self.registry.login == "basic" else challenge
+        self._answer(401, headers={"WWW-Authenticate": own + self.registry.challenge})
 
     def _give_token(self, login: str) -> None:
         if not self._knows_password(login):

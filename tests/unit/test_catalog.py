@@ -1,6 +1,6 @@
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -51,6 +51,28 @@ def test_a_version_comes_back_as_it_was_stored(staged: Catalog) -> None:
 
 def test_the_same_version_again_is_not_new(staged: Catalog) -> None:
     assert not staged.put_version("flights", SEAL.digest, SEAL.files, SEAL.bytes, ENTRIES, ORIGINS)
+
+
+def test_record_after_the_last_number_is_refused(staged: Catalog) -> None:
+    """Under a longer name it would be no record: a decline, a failure or a signature that counts for nobody."""
+    request = staged.put_request("flights", SEAL.digest, "production", "sha256:p", ANN)
+    put_approval(staged, request, BEN, approved=True, reason="seen")
+    staged.put_evidence("flights", SEAL.digest, [Evidence("schema", Outcome.PASS, "", "data")])
+    staged.put_model_signature("flights", SEAL.digest, {"of": "others"})
+    for record in Path(staged.url).rglob("00000001.json"):
+        record.rename(record.with_name("99999999.json"))
+    adds: list[Callable[[], object]] = [
+        lambda: put_approval(staged, request, BEN, approved=False, reason="too early"),
+        lambda: staged.put_evidence("flights", SEAL.digest, [Evidence("schema", Outcome.FAIL, "", "data")]),
+        lambda: staged.put_model_signature("flights", SEAL.digest, {"of": "us"}),
+    ]
+    for add in adds:
+        with pytest.raises(
+            CatalogError, match=r"Nothing can be added after .*/99999999\.json: it has the last number"
+        ) as refused:
+            add()
+        assert "remove it" in refused.value.hint
+    assert not list(Path(staged.url).rglob("100000000.json"))
 
 
 def test_unknown_names_tell_what_is_known(staged: Catalog) -> None:

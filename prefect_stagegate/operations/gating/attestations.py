@@ -22,7 +22,7 @@ from prefect_stagegate.operations.gating.policy import spec_under
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.readiness.records.attest import AttestedDecision, read_statement, statement_digest
 from prefect_stagegate.readiness.records.predicates import AttestationForm, as_recorded, written_as
-from prefect_stagegate.readiness.records.signing import STATEMENT_PAYLOAD, signers
+from prefect_stagegate.readiness.records.signing import STATEMENT_PAYLOAD, envelopes_around, signers
 from prefect_stagegate.readiness.wording import listed
 from prefect_stagegate.units import digest_text
 
@@ -111,10 +111,12 @@ def _is_file(source: str | Path) -> bool:
 
 def _from_file(path: Path) -> Presented:
     try:
-        # Before it is read: the file comes from anybody.
-        if path.stat().st_size > LARGEST:
+        with path.open("rb") as file:
+            # The file comes from anybody, and a pipe doesn't tell its size.
+            data = file.read(LARGEST + 1)
+        if len(data) > LARGEST:
             raise UsageError(f"{path} is larger than {LARGEST >> 20} MiB, the limit for an attestation")
-        document = _json(path.read_bytes())
+        document = _json(data)
         if isinstance(document, dict) and "payload" in document:
             return Presented(_json(base64.b64decode(document["payload"], validate=True)), (document,))
     except OSError as error:
@@ -290,10 +292,7 @@ def envelope_of(
     """
     presented = _from_catalog(workspace, address, gate)
     if form is AttestationForm.RECORDED:
-        # Whoever writes to the catalog could lay an envelope of another decision there.
-        payload = base64.b64encode(canonical(presented.statement)).decode()
-        signed = (envelope for envelope in presented.envelopes if envelope.get("payload") == payload)
-        return canonical(next(signed, presented.statement))
+        return canonical((*envelopes_around(presented.statement, presented.envelopes), presented.statement)[0])
     statement = written_as(presented.statement, form)
     key = signing_key(workspace)
     if not key:

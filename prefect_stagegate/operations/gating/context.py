@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime
 from functools import cache, partial
@@ -34,6 +34,7 @@ from prefect_stagegate.operations.volumes.chosen_volume import on_chosen_volume
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.readiness import Accepted, CheckContext, Integrity, Machine, Probe, Volume, find_gpus
 from prefect_stagegate.readiness.records.attest import decision_of, environment_of
+from prefect_stagegate.readiness.records.signature_bundle import MOST_BYTES
 from prefect_stagegate.sources import renewing
 from prefect_stagegate.sources.selection.selection import Selection
 from prefect_stagegate.spec import Gate
@@ -103,7 +104,7 @@ def build_context(
         resolvable=lambda other: workspace.catalog.has_version(dataset, other),
         file_digests=lambda algorithm: file_digests(workspace, manifest, algorithm, _pace(workspace, cancel)),
         read_file=lambda entry: read_file(workspace, manifest, entry),
-        signatures=_cache_with_errors(lambda: tuple(workspace.catalog.model_signatures(dataset, digest))),
+        signatures=_signatures(workspace, dataset, digest),
         allowed_hosts=workspace.settings.allowed_hosts,
         adopted=version.adopted,
         # Entries are numbered from 1 without a gap, so this is the number of the last.
@@ -116,6 +117,12 @@ def build_context(
         waivers=tuple(workspace.catalog.waivers(dataset, digest, gate.target)) if gate.target else (),
         revocations=tuple(workspace.catalog.revocations(dataset, digest)),
     )
+
+
+def _signatures(workspace: Workspace, dataset: str, digest: str) -> Callable[[], Iterator[bytes]]:
+    """Reads signatures of a version's files one by one. All calls give the same, since answers are bound to them."""
+    keys = _cache_with_errors(lambda: workspace.catalog.model_signature_keys(dataset, digest))
+    return lambda: (workspace.catalog.model_signature(key, MOST_BYTES) for key in keys())
 
 
 def _cache_with_errors(compute: Callable[[], T]) -> Callable[[], T]:

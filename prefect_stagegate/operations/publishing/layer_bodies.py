@@ -6,17 +6,11 @@ import hashlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from blake3 import blake3
-
-from prefect_stagegate.cache.layout import explained
+from prefect_stagegate.cache.checksums import proved_pieces
 from prefect_stagegate.cache.memory import PinMemory
-from prefect_stagegate.errors import CacheError
+from prefect_stagegate.cache.verify import READ
 from prefect_stagegate.manifest import row
-from prefect_stagegate.model import Entry
 from prefect_stagegate.sources.oci.shards import END, LayerFiles, header_of, padding_of
-
-PIECE = 1 << 20
-"""Bytes that are read at a time."""
 
 
 class LayerBody:
@@ -36,30 +30,25 @@ class LayerBody:
         return self._files.size
 
     def __iter__(self) -> Iterator[bytes]:
-        return iter(lambda: self.read(PIECE), b"")
+        return iter(lambda: self.read(READ), b"")
 
     def rewind(self) -> None:
         """Begin again."""
-        self._pieces = pieces(self._folder, self._files)
-        self._rest = b""
+        # A piece may be empty: the padding of a file that fills its last block.
+        self._pieces = filter(None, pieces(self._folder, self._files))
+        self._rest = next(self._pieces, b"")
 
-    def read(self, size: int = PIECE) -> bytes:
+    def read(self, size: int = READ) -> bytes:
         """The next bytes, at most `size`; empty at the end."""
-        if not self._rest:
-            # A piece may be empty: the padding of a file that fills its last block.
-            self._rest = next(filter(None, self._pieces), b"")
         piece, self._rest = self._rest[:size], self._rest[size:]
+        # Before the last bytes are sent, after which nobody reads: a damaged file must not be left to the registry.
+        self._rest = self._rest or next(self._pieces, b"")
         self._moved(len(piece))
         return piece
 
 
-def pieces(folder: Path, files: LayerFiles, *, verify: bool = False) -> Iterator[bytes]:
-    """A layer's bytes, in pieces.
-
-    Args:
-        folder: Of the version.
-        files: Those of the layer.
-        verify: Whether to compare each file with its digest in the manifest.
+def pieces(folder: Path, files: LayerFiles) -> Iterator[bytes]:
+    """A layer's bytes, in pieces. Each file is compared with its digest in the manifest, at its end.
 
     Raises:
         CacheError: A file can't be read, or is damaged.
@@ -67,24 +56,11 @@ def pieces(folder: Path, files: LayerFiles, *, verify: bool = False) -> Iterator
     for entry in files.entries:
         if files.is_shard:
             yield header_of(entry)
-        yield from _file_pieces(folder, entry, verify=verify)
+        yield from proved_pieces(folder / entry.path, entry)
         if files.is_shard:
             yield padding_of(entry)
     if files.is_shard:
         yield END
-
-
-def _file_pieces(folder: Path, entry: Entry, *, verify: bool) -> Iterator[bytes]:
-    left, digest = entry.size, blake3()
-    with explained("read", folder / entry.path), (folder / entry.path).open("rb", buffering=0) as file:
-        while left and (piece := file.read(min(PIECE, left))):
-            left -= len(piece)
-            if verify:
-                digest.update(piece)
-            yield piece
-    if left or (verify and f"blake3:{digest.hexdigest()}" != entry.digest):
-        hint = "`stagegate verify --repair` fetches it again."
-        raise CacheError("A file of the version is damaged on this node", hint=hint, object=entry.path)
 
 
 def layer_digest(memory: PinMemory, folder: Path, files: LayerFiles, check: Callable[[], None]) -> str:
@@ -101,7 +77,7 @@ def layer_digest(memory: PinMemory, folder: Path, files: LayerFiles, check: Call
     if (known := memory.noted(name)) is not None:
         return known
     sha256 = hashlib.sha256()
-    for piece in pieces(folder, files, verify=True):
+    for piece in pieces(folder, files):
         check()
         sha256.update(piece)
     digest = f"sha256:{sha256.hexdigest()}"

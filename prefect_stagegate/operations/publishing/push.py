@@ -8,6 +8,7 @@ The same version gives the same manifest, so pushing it again sends nothing.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
@@ -41,6 +42,7 @@ from prefect_stagegate.sources.oci.artifact import (
     FILEPATH,
     FILES,
     LARGEST_MANIFEST,
+    LARGEST_ROWS,
     MANIFEST,
     RAW,
     TAR,
@@ -51,10 +53,11 @@ from prefect_stagegate.sources.oci.artifact import (
 )
 from prefect_stagegate.sources.oci.oci_reference import OciReference
 from prefect_stagegate.sources.oci.registry_client import RegistryClient
+from prefect_stagegate.sources.oci.registry_login import UPLOAD_IDLE
 from prefect_stagegate.sources.oci.shards import LayerFiles, layers_of
 from prefect_stagegate.sources.terms import Terms
 from prefect_stagegate.transfer.progress import Progress, Silent, TransferStats
-from prefect_stagegate.transfer.retry import Retrier
+from prefect_stagegate.transfer.retry import Budget, Retrier
 from prefect_stagegate.transfer.stop import Stop
 from prefect_stagegate.units import bytes_text, count_text
 
@@ -168,7 +171,7 @@ def push(  # noqa: PLR0913 - the command's options
     contents = partial(_contents, workspace, manifest, layers, decision_annotations(statements))
     with step(workspace, "push", dataset) as figures:
         # Before anything is fetched or read: the manifest's length is the same, whatever the digests are.
-        _require_size(contents([UNKNOWN] * len(layers)).manifest, manifest)
+        _require_size(contents([UNKNOWN] * len(layers)), manifest)
         current = retrier.run(lambda: client.has("manifests", reference.tag))  # a refused login is told now
         with present(workspace, dataset, digest, "push", cancel) as folder:
             run = _Push(client, retrier, stop, progress or Silent(), folder)
@@ -270,9 +273,13 @@ def _config(workspace: Workspace, manifest: Manifest, layers: Sequence[Descripto
     )
 
 
-def _require_size(body: bytes, manifest: Manifest) -> None:
-    if len(body) > LARGEST_MANIFEST:
-        files, size = count_text(manifest.files, "file"), bytes_text(len(body))
+def _require_size(contents: _Contents, manifest: Manifest) -> None:
+    if len(contents.rows) > LARGEST_ROWS:
+        size = bytes_text(len(contents.rows))
+        problem = f"The version's rows have {size}, and `oci://` reads {bytes_text(LARGEST_ROWS)}"
+        raise UsageError(problem, hint="Stage the files as several datasets.", dataset=manifest.dataset)
+    if len(contents.manifest) > LARGEST_MANIFEST:
+        files, size = count_text(manifest.files, "file"), bytes_text(len(contents.manifest))
         problem = f"A manifest for {files} takes {size}, and registries take {bytes_text(LARGEST_MANIFEST)}"
         raise UsageError(problem, hint="Push it with --by shard.", dataset=manifest.dataset)
 
@@ -295,17 +302,28 @@ def _pushed_layers(
         files, layer = contents
         run.stop.check()
         run.progress.started(layer.name)
-        is_there = run.retrier.run(lambda: run.client.has("blobs", layer.digest))
-        if not is_there and not dry_run:
-            run.retrier.run(lambda: _send(run, files, layer))
-        _count(run, layer, sent=0 if is_there else layer.size)
-        return None if is_there else layer.size
+        silences = Budget(1)
+
+        def send_if_missing() -> bool:
+            # Asked for each try: the registry may have a layer although its answer was lost.
+            is_missing = not run.client.has("blobs", layer.digest)
+            if is_missing and not dry_run:
+                _send(run, files, layer, silences)
+            return is_missing
+
+        is_missing = run.retrier.run(send_if_missing)
+        _count(run, layer, sent=layer.size if is_missing else 0)
+        return layer.size if is_missing else None
 
     return [size for size in _in_parallel(run, send, distinct.values()) if size is not None]
 
 
-def _send(run: _Push, files: LayerFiles, layer: Descriptor) -> None:
+def _send(run: _Push, files: LayerFiles, layer: Descriptor, silences: Budget) -> None:
+    moved_at = time.monotonic()
+
     def moved(size: int) -> None:
+        nonlocal moved_at
+        moved_at = time.monotonic()
         run.stop.check()
         run.progress.moved(size)
 
@@ -313,6 +331,11 @@ def _send(run: _Push, files: LayerFiles, layer: Descriptor) -> None:
         run.client.push_blob(layer.digest, LayerBody(run.folder, files, moved))
     except SourceError as error:
         error.object = error.object or layer.name
+        # The Retrier's tries are for failures that are told at once.
+        if time.monotonic() - moved_at >= UPLOAD_IDLE and not silences.take():
+            message = f"{error.message}: twice it took nothing of a layer, and answered nothing, for {UPLOAD_IDLE:g} s"
+            hint = "Push again later: the layers that it has are not sent again."
+            raise SourceError(message, hint=hint, source=error.source, object=error.object) from error
         raise
 
 

@@ -11,8 +11,8 @@ from prefect_stagegate.canonical import canonical
 from prefect_stagegate.errors import ObjectVanished
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.readiness.records.attest import read_decision, statement_digest
-from prefect_stagegate.readiness.records.signing import STATEMENT_PAYLOAD
-from prefect_stagegate.sources.oci.artifact import DECISION, INDEX, MANIFEST, TITLE, Descriptor, read_index
+from prefect_stagegate.readiness.records.signing import STATEMENT_PAYLOAD, envelopes_around
+from prefect_stagegate.sources.oci.artifact import DECISION, INDEX, MANIFEST, TITLE, Descriptor, index_with
 from prefect_stagegate.sources.oci.registry_client import RegistryClient
 
 ENVELOPE = "application/vnd.dsse.envelope.v1+json"
@@ -63,7 +63,7 @@ def referrers_of(workspace: Workspace, dataset: str, statements: Mapping[str, Ma
     for target, statement in statements.items():
         facts = {TARGET: target, OUTCOME: str(read_decision(statement).outcome)}
         yield Referrer(target, DECIDED, (canonical(statement["predicate"]["stagegate"]["decision"]),), facts)
-        envelopes = workspace.catalog.signatures(dataset, statement_digest(statement))
+        envelopes = envelopes_around(statement, workspace.catalog.signatures(dataset, statement_digest(statement)))
         kind = ENVELOPE if envelopes else STATEMENT_PAYLOAD
         facts = {**facts, PREDICATE: str(statement["predicateType"])}
         contents: Sequence[Mapping[str, Any]] = envelopes or (statement,)
@@ -106,16 +106,10 @@ def _list_in_tag(client: RegistryClient, subject: str, descriptor: Descriptor) -
         body: bytes | None = client.manifest(tag)[0]
     except ObjectVanished:
         body = None
-    listed = read_index(body, tag)
-    if any(known.digest == descriptor.digest for known in listed):
-        return False
-    client.push_manifest(tag, _index([*listed, descriptor]), INDEX)
-    return True
-
-
-def _index(descriptors: Sequence[Descriptor]) -> bytes:
-    manifests = [descriptor.as_json() for descriptor in descriptors]
-    return canonical({"schemaVersion": 2, "mediaType": INDEX, "manifests": manifests})
+    index = index_with(body, descriptor, tag)
+    if index:
+        client.push_manifest(tag, index, INDEX)
+    return index is not None
 
 
 def _pushed(client: RegistryClient, content: bytes, referrer: Referrer, number: int) -> Descriptor:

@@ -6,7 +6,7 @@ The check that somebody whom the gate trusts signed the version's files.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
@@ -28,6 +28,12 @@ from prefect_stagegate.units import bytes_text, count_text
 
 SHOWN = 50
 """Files that are named of each kind of difference; the rest is only counted."""
+MOST_FINDINGS = 200
+"""Findings about the catalog's signatures that are told."""
+MOST_SIGNATURES = 1000
+"""Signatures of the catalog that are read, the newest first."""
+MOST_READ = 512 << 20
+"""Bytes of these after which no older one is read."""
 IN_CATALOG = "the catalog's signature"
 
 
@@ -131,9 +137,11 @@ def signature(context: CheckContext, parameters: SignatureParameters) -> CheckRe
         return one_finding(Outcome.INCONCLUSIVE, "signature", "the gate trusts nobody's signature", fix)
     findings: list[Finding] = []
     # The catalog's first: they cost no copy on this node.
-    for bundles in (_kept(context), _published(context, parameters.signature)):
+    for bundles in (_kept(context, findings), _published(context, parameters.signature)):
         if passed := _first_valid(context, parameters, bundles, findings):
             return passed
+        # Many that were signed by the same stranger give one finding.
+        findings = list(dict.fromkeys(findings))[:MOST_FINDINGS]
     if findings:
         worst = findings[0]
         return CheckResult(Outcome.FAIL, f"{worst.subject}: {worst.problem}", tuple(findings))
@@ -146,8 +154,16 @@ Bundle = tuple[str, bytes]
 """A bundle and its name for people."""
 
 
-def _kept(context: CheckContext) -> list[Bundle]:
-    return [(IN_CATALOG, data) for data in context.signatures()]
+def _kept(context: CheckContext, findings: list[Finding]) -> Iterator[Bundle]:
+    """The catalog's signatures, the newest first; a finding says where some are too many to be read."""
+    size = 0
+    for number, data in enumerate(context.signatures()):
+        size += len(data)
+        if number == MOST_SIGNATURES or size > MOST_READ:
+            problem = f"there are more than the newest {number:,}, which are read"
+            findings.append(Finding(IN_CATALOG, problem, f"stagegate sign {context.address} --key KEY.pem"))
+            return
+        yield IN_CATALOG, data
 
 
 def _published(context: CheckContext, path: str) -> list[Bundle]:
@@ -172,6 +188,8 @@ class _Comparison:
         self.name, self.algorithm = name, signed.algorithm
         self.digests = {self._folder + path: digest for path, digest in signed.digests.items()}
         self._parameters = parameters
+        self.signed = 0
+        """Files of the version that it covers."""
         self.unsigned: list[str] = []
         self.missing: list[str] = []
         self.changed: list[str] = []
@@ -182,6 +200,7 @@ class _Comparison:
         for entry in entries:
             if entry.path in missing:
                 del missing[entry.path]
+                self.signed += 1
             elif not self._is_excused(entry.path):
                 self.unsigned.append(entry.path)
         self.missing = [path for path in missing if not self._is_excused(path)]
@@ -200,11 +219,11 @@ class _Comparison:
     @property
     def has_these_names(self) -> bool:
         """Whether the version has the files that were signed, and no others."""
-        return not self.missing and (self._parameters.partial or not self.unsigned)
+        return bool(self.signed) and not self.missing and (self._parameters.partial or not self.unsigned)
 
     def findings(self) -> list[Finding]:
         """How the version differs from what was signed; empty when it does not."""
-        unsigned = [] if self._parameters.partial else self.unsigned
+        unsigned = [] if self._parameters.partial and self.signed else self.unsigned
         return [
             *_each(self.changed, "its bytes are not those that were signed", "Fetch it from the publisher again."),
             *_each(
@@ -227,10 +246,10 @@ class _Comparison:
             "signer": self.signer,
             "signature": self.name,
             "algorithm": self.algorithm,
-            "files": len(self.digests),
+            "files": self.signed,
             "unsigned": len(self.unsigned),
         }
-        signed = count_text(len(self.digests), "file")
+        signed = count_text(self.signed, "file")
         return CheckResult(Outcome.PASS, f"{signed} signed by {self.signer}{more}", unsigned, measured)
 
 
@@ -247,11 +266,14 @@ def _first_valid(
             findings.append(Finding(name, f"the signature does not count: {refused}", fix))
             continue
         comparison.compare_names(context.entries())
-        compared.append(comparison)
+        if comparison.has_these_names:
+            compared.append(comparison)
+        else:
+            findings += comparison.findings()
     # Files are read once for all signatures of one algorithm; BLAKE3, which reads none, comes first.
-    readable = sorted((each for each in compared if each.has_these_names), key=lambda each: each.algorithm != "blake3")
-    for algorithm in dict.fromkeys(each.algorithm for each in readable):
-        comparisons = [each for each in readable if each.algorithm == algorithm]
+    compared.sort(key=lambda each: each.algorithm != "blake3")
+    for algorithm in dict.fromkeys(each.algorithm for each in compared):
+        comparisons = [each for each in compared if each.algorithm == algorithm]
         for path, digest in context.file_digests(algorithm):
             for comparison in comparisons:
                 comparison.compare(path, digest)

@@ -14,6 +14,7 @@ import hashlib
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,7 @@ from prefect_stagegate.units import digest_text
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey, EllipticCurvePublicKey
+    from cryptography.hazmat.primitives.hashes import HashAlgorithm
     from cryptography.x509 import Certificate
     from sigstore.models import TrustedRoot
 
@@ -36,8 +38,8 @@ CURVES = {"secp256r1": "SHA256", "secp384r1": "SHA384", "secp521r1": "SHA512"}
 NEW_KEY = "`openssl ecparam -name prime256v1 -genkey -noout -out key.pem` makes one."
 MOST_BYTES = 64 << 20
 """Bytes of the largest bundle that is read or made: that of about 250,000 files."""
-MOST = 16
-"""The most signatures of a bundle, and the most certificates of a chain."""
+MOST_CERTIFICATES = 16
+"""The most certificates of a chain."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,7 @@ class _Signature(BaseModel):
 class _Envelope(BaseModel):
     payload: str
     payload_type: str = Field(alias="payloadType")
-    signatures: list[_Signature] = Field(min_length=1, max_length=MOST)
+    signatures: list[_Signature] = Field(min_length=1, max_length=1)
 
 
 class _Certificate(BaseModel):
@@ -71,7 +73,7 @@ class _Certificate(BaseModel):
 
 
 class _Chain(BaseModel):
-    certificates: list[_Certificate] = Field(min_length=1, max_length=MOST)
+    certificates: list[_Certificate] = Field(min_length=1, max_length=MOST_CERTIFICATES)
 
 
 class _Material(BaseModel):
@@ -95,7 +97,9 @@ def sign_statement(
         key: See `read_statement_key`.
         certificates: That of the key, then those of the authorities between it and a root; see `read_chain`.
     """
-    signature = key.sign(_signed_bytes(statement), _signature_algorithm(key.public_key()))
+    from cryptography.hazmat.primitives.asymmetric.ec import ECDSA
+
+    signature = key.sign(_signed_bytes(statement), ECDSA(_hash_of(key.public_key())))
     if certificates:
         chain = [{"rawBytes": _text(_der(certificate))} for certificate in certificates]
         material: dict[str, Any] = {"x509CertificateChain": {"certificates": chain}}
@@ -195,10 +199,10 @@ def key_id(key: EllipticCurvePublicKey) -> str:
 def _proved_by_key(bundle: _Bundle, trusted: TrustedSigners) -> tuple[bytes, str]:
     if not trusted.keys:
         raise SignatureRefused("it is signed by a key, and the gate trusts none: `keys` is empty")
-    for pem in trusted.keys:
-        key = _public_key(pem)
-        if statement := _signed_by(key, bundle.envelope):
-            return statement, f"the key {digest_text(f'sha256:{key_id(key)}')}"
+    signed = _SignedStatement(bundle.envelope)
+    for key in map(_public_key, trusted.keys):
+        if signed.is_by(key):
+            return signed.statement, f"the key {digest_text(f'sha256:{key_id(key)}')}"
     raise SignatureRefused("no key under `keys` signed it, or it was changed since")
 
 
@@ -225,8 +229,9 @@ def _proved_by_certificate(bundle: _Bundle, chain: _Chain, trusted: TrustedSigne
     if not usable:
         raise SignatureRefused(f"the certificate of {name!r} is not for signatures")
     if isinstance(key, EllipticCurvePublicKey) and key.curve.name in CURVES:
-        if statement := _signed_by(key, bundle.envelope):
-            return statement, f"the certificate of {name!r}"
+        signed = _SignedStatement(bundle.envelope)
+        if signed.is_by(key):
+            return signed.statement, f"the certificate of {name!r}"
         raise SignatureRefused(f"the certificate of {name!r} did not sign it, or it was changed since")
     raise SignatureRefused(f"the certificate of {name!r} has no P-256, P-384 or P-521 key")
 
@@ -347,25 +352,29 @@ def _public_key(pem: str) -> EllipticCurvePublicKey:
     return key
 
 
-def _signed_by(key: EllipticCurvePublicKey, envelope: _Envelope) -> bytes:
-    """The statement in an envelope, if the key signed it; else empty.
+class _SignedStatement:
+    """The statement in an envelope, and its one signature."""
 
-    Raises:
-        SignatureRefused: The envelope is not one around a statement.
-    """
-    from cryptography.exceptions import InvalidSignature
+    def __init__(self, envelope: _Envelope) -> None:
+        """Raises `SignatureRefused` where the envelope is not one around a statement."""
+        if envelope.payload_type != STATEMENT_PAYLOAD:
+            raise SignatureRefused(f"it signs {envelope.payload_type[:200]!r} instead of a statement")
+        self.statement, self._signature = _bytes(envelope.payload), _bytes(envelope.signatures[0].sig)
+        # Once for all keys, which may be many: a statement may be long.
+        self._digest = cache(lambda name: hashlib.new(name, _signed_bytes(self.statement)).digest())
 
-    if envelope.payload_type != STATEMENT_PAYLOAD:
-        raise SignatureRefused(f"it signs {envelope.payload_type[:200]!r} instead of a statement")
-    statement = _bytes(envelope.payload)
-    signed = _signed_bytes(statement)
-    for signature in envelope.signatures:
+    def is_by(self, key: EllipticCurvePublicKey) -> bool:
+        """Whether the key signed it."""
+        from cryptography.exceptions import InvalidSignature
+        from cryptography.hazmat.primitives.asymmetric.ec import ECDSA
+        from cryptography.hazmat.primitives.asymmetric.utils import Prehashed
+
+        algorithm = _hash_of(key)
         try:
-            key.verify(_bytes(signature.sig), signed, _signature_algorithm(key))
+            key.verify(self._signature, self._digest(algorithm.name), ECDSA(Prehashed(algorithm)))
         except InvalidSignature:
-            continue
-        return statement
-    return b""
+            return False
+        return True
 
 
 def _signed_bytes(statement: bytes) -> bytes:
@@ -373,11 +382,11 @@ def _signed_bytes(statement: bytes) -> bytes:
     return b"DSSEv1 %d %s %d %s" % (len(STATEMENT_PAYLOAD), STATEMENT_PAYLOAD.encode(), len(statement), statement)
 
 
-def _signature_algorithm(key: EllipticCurvePublicKey) -> Any:
+def _hash_of(key: EllipticCurvePublicKey) -> HashAlgorithm:
     from cryptography.hazmat.primitives import hashes
-    from cryptography.hazmat.primitives.asymmetric.ec import ECDSA
 
-    return ECDSA(getattr(hashes, CURVES[key.curve.name])())
+    algorithm: HashAlgorithm = getattr(hashes, CURVES[key.curve.name])()
+    return algorithm
 
 
 def _der(certificate: Certificate) -> bytes:

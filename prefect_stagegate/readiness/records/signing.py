@@ -6,6 +6,7 @@ written `ed25519:<64 hex digits>`, as `stagegate key FILE` prints it.
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
@@ -154,6 +155,15 @@ def signers(envelope: Mapping[str, Any], value: Any, payload_type: str, keys: It
             continue
         proved.append(text)
     return proved
+
+
+def envelopes_around(value: Any, envelopes: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The envelopes whose content is exactly these JSON values, whoever signed them.
+
+    Whoever writes to the catalog could lay an envelope around another decision beside one.
+    """
+    payload = base64.b64encode(canonical(value)).decode()
+    return [envelope for envelope in envelopes if envelope.get("payload") == payload]
 
 
 NEW_KEY = "`openssl genpkey -algorithm ed25519 -out key.pem` makes one."

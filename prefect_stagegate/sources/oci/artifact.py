@@ -42,10 +42,16 @@ UNPACK = "io.deis.oras.content.unpack"
 """ORAS's mark of a folder that was packed."""
 LARGEST_MANIFEST = 4 << 20
 """Bytes of a manifest: registries must take so many, and many take no more."""
+LARGEST_ROWS = 256 << 20
+"""Bytes of a version's rows: about two million files."""
 LARGEST_SIZE = (1 << 63) - 1
 """Bytes of a layer or file: no larger number can be kept."""
 
+SHOWN = 5
+"""Artifacts of an index that an error names."""
+
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}")
+_OTHER_DIGEST = re.compile(r"(sha512|blake3):")
 _TAR = re.compile(r"application/vnd\.cncf\.model\.[a-z0-9.]+\.tar")
 _COMPRESSED = re.compile(_TAR.pattern + r"\+[a-z]+")
 
@@ -133,24 +139,29 @@ def read_artifact(body: bytes, digest: str, source: str) -> Artifact:
     try:
         manifest = json.loads(body)
         if "manifests" in manifest:
-            hint = "Name one of them by its digest: oci://…@sha256:<hex>."
+            digests = [_descriptor(item, source).digest for item in manifest["manifests"][:SHOWN]]
+            names = " or ".join(f"@{digest}" for digest in digests) or "the index is empty"
+            hint = f"Name one of them in place of the tag: {names}."
             raise SourceError("The registry has an index of several artifacts here", hint=hint, source=source)
-        layers = tuple(map(_descriptor, manifest["layers"]))
+        layers = tuple(_descriptor(layer, source) for layer in manifest["layers"])
         annotations = _texts(manifest.get("annotations") or {})
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise SourceError("The registry's manifest is none of an OCI artifact", source=source) from error
     return Artifact(digest, layers, annotations)
 
 
-def read_index(body: bytes | None, source: str) -> list[Descriptor]:
-    """The descriptors of an index; none where there is no index.
+def index_with(body: bytes | None, descriptor: Descriptor, source: str) -> bytes | None:
+    """An index, or a new one, with one descriptor more; None where it has it. All that others wrote stays.
 
     Raises:
         SourceError: It is no index.
     """
     try:
-        return [_descriptor(item) for item in json.loads(body)["manifests"]] if body is not None else []
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        index: dict[str, Any] = json.loads(body) if body else {"schemaVersion": 2, "mediaType": INDEX, "manifests": []}
+        if any(item["digest"] == descriptor.digest for item in index["manifests"]):
+            return None
+        return canonical({**index, "manifests": [*index["manifests"], descriptor.as_json()]})
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise SourceError("The registry's list of referrers is no OCI index", source=source) from error
 
 
@@ -166,8 +177,10 @@ def require_names(artifact: Artifact, source: str) -> None:
             raise SourceError(f"Layer {number} of the artifact has no file's name", hint=hint, source=source)
 
 
-def _descriptor(value: Any) -> Descriptor:
+def _descriptor(value: Any, source: str) -> Descriptor:
     digest, size = value["digest"], value["size"]
+    if other := _OTHER_DIGEST.match(digest):
+        raise SourceError(f"The artifact names content by {other[1]}; only sha256 is supported", source=source)
     is_size = isinstance(size, int) and not isinstance(size, bool) and 0 <= size <= LARGEST_SIZE
     if not _DIGEST.fullmatch(digest) or not is_size:
         raise ValueError("no usable digest or size")
@@ -176,4 +189,4 @@ def _descriptor(value: Any) -> Descriptor:
 
 
 def _texts(value: Mapping[str, Any]) -> dict[str, str]:
-    return {str(name): str(text) for name, text in value.items()}
+    return {name: text for name, text in value.items() if isinstance(text, str)}

@@ -16,11 +16,19 @@ from itertools import islice
 from typing import Any
 
 from prefect_stagegate.errors import ObjectVanished, SourceError, SourceUnavailable, StagegateError
-from prefect_stagegate.http import MAX_PAGE, RangeIgnored, Request, Response
+from prefect_stagegate.http import RangeIgnored, Request, Response
 from prefect_stagegate.model import CredentialLife, Entry, Pin, SourceObject
 from prefect_stagegate.sources.base import Wanted, everything
 from prefect_stagegate.sources.http_source import HttpReads
-from prefect_stagegate.sources.oci.artifact import FILES, RAW, Artifact, Descriptor, read_artifact, require_names
+from prefect_stagegate.sources.oci.artifact import (
+    FILES,
+    LARGEST_ROWS,
+    RAW,
+    Artifact,
+    Descriptor,
+    read_artifact,
+    require_names,
+)
 from prefect_stagegate.sources.oci.oci_reference import OciReference
 from prefect_stagegate.sources.oci.registry_client import RegistryClient
 from prefect_stagegate.sources.oci.shards import offsets
@@ -163,8 +171,8 @@ class OciSource(HttpReads):
         rows = artifact.rows
         if rows is None:
             places = self._foreign_places(artifact)
-        elif rows.size > MAX_PAGE:
-            raise SourceError(f"The version's rows are larger than {MAX_PAGE >> 20} MiB", source=self.url)
+        elif rows.size > LARGEST_ROWS:
+            raise SourceError(f"The version's rows are larger than {LARGEST_ROWS >> 20} MiB", source=self.url)
         else:
             lines = self._client.blob(rows.digest, rows.size)
             self._require_few(lines.count(b"\n"))
@@ -220,7 +228,8 @@ class OciSource(HttpReads):
 
     def _version_places(self, artifact: Artifact, entries: Mapping[str, Entry]) -> Iterator[tuple[str, _Place]]:
         """The places of a version's files: in layers of their own, and in tar layers, in the order of the rows."""
-        layers = [layer for layer in artifact.layers if layer is not artifact.rows]
+        rows = artifact.rows
+        layers = [layer for layer in artifact.layers if layer is not rows]
         alone = {layer.name: layer for layer in layers if layer.media_type == RAW}
         together = (entry for path, entry in entries.items() if path not in alone)
         count = 0

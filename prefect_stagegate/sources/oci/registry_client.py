@@ -145,7 +145,7 @@ class RegistryClient:
         response = fetch(request)
         if response.status in _DENIED:
             challenge = response.headers.get("www-authenticate", "")
-            login = self._login.log_in(challenge, request.headers.get("Authorization", ""))
+            login = self._login.log_in(response.url, challenge, request.headers.get("Authorization", ""))
             response = fetch(replace(request, headers={**request.headers, "Authorization": login}))
         if not response.is_success:
             raise self.refusal(response, "")
@@ -165,7 +165,11 @@ class RegistryClient:
         Raises:
             SourceError: The registry refuses it; bytes with another digest, too.
         """
-        started = self._request("POST", "/blobs/uploads/", data=b"")
+        try:
+            started = self._request("POST", "/blobs/uploads/", data=b"")
+        except ObjectVanished as error:
+            hint = "Create it there: not every registry makes repositories by itself. Or check its name."
+            raise SourceError("The registry has no such repository", hint=hint, source=self._url) from error
         try:
             location = urljoin(started.url, started.headers.get("location", ""))
         except ValueError:
@@ -190,16 +194,26 @@ class RegistryClient:
             self.push_blob(digest, content)
 
     def push_manifest(self, name: str, body: bytes, media_type: str = MANIFEST) -> Headers:
-        """Store a manifest under a tag or digest, and return the response's headers."""
+        """Store a manifest under a tag or digest, and return the response's headers.
+
+        Raises:
+            SourceError: The registry refuses it, or stores it in another form.
+        """
         headers: Headers = self._request(
             "PUT", f"/manifests/{name}", headers={"Content-Type": media_type}, data=body
         ).headers
+        digest = sha256_of(body)
+        if (stored := headers.get("docker-content-digest", digest)) != digest and stored.startswith("sha256:"):
+            hint = (
+                "Its digest would name nothing, and clients that compare it would refuse it. Ask who runs the registry."
+            )
+            raise SourceError(f"The registry changed the manifest {name}", hint=hint, source=self._url)
         return headers
 
     def refusal(self, response: Response, key: str) -> SourceError:
         """The typed error for a response of 300 or above."""
         if response.status in _DENIED:
-            error: SourceError = self._login.denied()
+            error: SourceError = self._login.denied(response.url)
             error.object = key
         else:
             error = self._errors.refusal(response, key)
@@ -215,7 +229,7 @@ class RegistryClient:
             error.source = error.source or self._url
             raise
         response = Response(
-            received.status_code, {k.lower(): v for k, v in received.headers.items()}, url, received.content
+            received.status_code, {k.lower(): v for k, v in received.headers.items()}, received.url, received.content
         )
         if not response.is_success:
             raise self.refusal(response, "")

@@ -9,9 +9,9 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 from base64 import b64decode
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -20,6 +20,7 @@ from urllib.parse import urlsplit
 
 from prefect_stagegate.errors import AccessDenied, SourceError, UsageError
 from prefect_stagegate.http import PAGE_SECONDS, Client, Request, fetch, origin_of
+from prefect_stagegate.http.policy import require_sendable
 from prefect_stagegate.redaction import remember
 from prefect_stagegate.sources.extras import missing_extra
 from prefect_stagegate.sources.oci.oci_options import OciSettings
@@ -41,6 +42,10 @@ HELPER_SECONDS = 30.0
 """Seconds that Docker's credential helper may take."""
 LARGEST_ANSWER = 16 << 20
 """Bytes of an answer: of a manifest or a token."""
+LONGEST_CHALLENGE = 4096
+"""Characters of a WWW-Authenticate header that are read."""
+_CHALLENGES = re.compile(r",\s*(?=[A-Za-z]+ +[a-z]+=)")
+"""Between the challenges of one header: some registries take tokens and passwords."""
 _SET_BY_CLIENT = ("connection", "content-length", "transfer-encoding")
 
 
@@ -58,12 +63,14 @@ class RegistryLogin(TokenAuth):  # type: ignore[misc] # oras ships no types
     def __init__(self, registry: str, settings: OciSettings, *, url: str, secure: bool, looks_up: bool = True) -> None:
         super().__init__()
         self._url, self._secure = url, secure
+        self._origin = origin_of(f"{'https' if secure else 'http'}://{registry}")
         self.session = Session()
         self._tls_verify = True
         # The whole header's value, so that threads never see the scheme of one login and the token of another.
         self.token = f"Bearer {settings.token}" if settings.token else None
         self._is_fixed = bool(settings.token)
         self.who = "the token of the options"
+        require_sendable(self.get_auth_header())
         if settings.username:
             self.set_basic_auth(settings.username, settings.password)
             self.who = f"{settings.username!r} of the options"
@@ -90,38 +97,48 @@ class RegistryLogin(TokenAuth):  # type: ignore[misc] # oras ships no types
         """
         del refresh
         refused = str(original.request.headers.get("Authorization", ""))
-        login = self.log_in(original.headers.get("www-authenticate", ""), refused)
+        login = self.log_in(original.url, original.headers.get("www-authenticate", ""), refused)
         return {**(headers or {}), "Authorization": login}, True
 
-    def log_in(self, challenge: str, refused: str) -> str:
-        """Log in as a registry's WWW-Authenticate header asks.
+    def log_in(self, url: str, header: str, refused: str) -> str:
+        """Log in as a WWW-Authenticate header of the response from a URL asks.
 
         `refused` is the Authorization header of the refused request; empty where it had none. Returns the new one.
         """
+        # Storage that the registry redirects to may ask, too: it would name a token server of its own.
+        if origin_of(url) != self._origin:
+            raise self.denied(url)
+        # The library takes a minute to read 80,000 letters.
+        challenges = _CHALLENGES.split(header[:LONGEST_CHALLENGE])
+        challenge = next((text for text in challenges if text.lower().startswith(("basic", "bearer"))), "")
         basic: str | None = getattr(self, "_basic_auth", None)
         if challenge.lower().startswith("basic"):
             # Another thread may have logged in since the request was sent.
             if basic is None or refused == f"Basic {basic}":
-                raise self.denied()
+                raise self.denied(url)
             self.token = f"Basic {basic}"
             return self.token
-        if self._is_fixed or not challenge.lower().startswith("bearer"):
-            raise self.denied()
+        if self._is_fixed or not challenge:
+            raise self.denied(url)
         parameters = parse_auth_header(challenge)
         self._require_realm(parameters.realm or "")
         try:
-            token = self.request_token(parameters) if basic else self.request_anonymous_token(parameters)
-        except (ValueError, TypeError, AttributeError) as error:
+            token: Any = self.request_token(parameters) if basic else self.request_anonymous_token(parameters)
+            require_sendable({"Authorization": token or ""})
+        except (ValueError, TypeError, AttributeError, RecursionError, UsageError) as error:
             message = f"{urlsplit(parameters.realm).netloc} doesn't answer like a token server of registries"
             raise SourceError(message, source=self._url) from error
-        if not isinstance(token, str) or not token:
-            raise self.denied()
+        if not token:
+            raise self.denied(url)
         remember(token)
         self.token = login = f"Bearer {token}"
         return login
 
-    def denied(self) -> AccessDenied:
-        """The error for a login that is missing or refused."""
+    def denied(self, url: str) -> AccessDenied:
+        """The error for a login that is missing or refused at a URL."""
+        if (origin := origin_of(url)) != self._origin:
+            message = f"The registry redirects to {origin.address}, which denies access"
+            return AccessDenied(message, hint="No login is sent there. Ask who runs the registry.", source=self._url)
         hint = f"Tried with: {self.who}. Log in by `docker login`, `podman login` or `oras login`, or name a block."
         return AccessDenied("The registry denies access", hint=hint, source=self._url)
 
@@ -144,17 +161,16 @@ class RegistryLogin(TokenAuth):  # type: ignore[misc] # oras ships no types
             try:
                 stored = json.loads(file.read_bytes())
                 self._auth_config = {key: stored.get(key) or {} for key in ("auths", "credHelpers", "credsStore")}
-                has_login = call_with_timeout(partial(self._load_auth, registry), HELPER_SECONDS)
-            except (OSError, ValueError, KeyError, TypeError, AttributeError, TimeoutError) as error:
+                if not call_with_timeout(partial(self._load_auth, registry), HELPER_SECONDS):
+                    continue
+                login = b64decode(self._basic_auth, validate=True).decode(errors="replace")
+            except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
                 # Not the error's text, which may quote a credential.
                 message = f"The stored logins in {file} can't be used ({type(error).__name__})"
                 raise UsageError(message, hint="Log in again, or remove the file.", source=self._url) from None
-            if has_login:
-                self.who = f"the login in {file}"
-                remember(self._basic_auth)
-                with suppress(ValueError):
-                    remember(b64decode(self._basic_auth).decode().partition(":")[2])
-                return
+            self.who = f"the login in {file}"
+            remember(self._basic_auth, login.partition(":")[2])
+            return
         places = ", ".join(map(str, files)) or "no file with logins exists"
         self.who = f"nobody (looked for {registry} in: {places})"
 

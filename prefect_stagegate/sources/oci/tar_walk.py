@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from prefect_stagegate.errors import SourceError
 
 WINDOW = 1 << 20
-"""Bytes that are read at a time: headers of small files come together."""
+"""Most bytes that are read at a time: headers of small files come together."""
+LEAST = 16 << 10
+"""Bytes that are read at a time where headers lie far from one another: else much of large files would be read."""
 LONGEST_HEADER = 16 << 20
 """Bytes of one header, with the long names and extended fields that belong to it."""
 MOST_FIELDS = 1000
@@ -80,7 +82,7 @@ class _Window:
     def __init__(self, read: ReadRange, size: int) -> None:
         self._read, self._size = read, size
         self._position = self._start = 0
-        self._bytes = b""
+        self._bytes, self._ahead = b"", WINDOW
         self.header_bytes = 0
         """Bytes that were read since the last file: the library holds a chain of headers in memory at once."""
 
@@ -102,6 +104,8 @@ class _Window:
         if start >= end:
             return b""
         if start < self._start or end > self._start + len(self._bytes):
-            self._start, self._bytes = start, self._read(start, min(max(end, start + WINDOW), self._size))
+            is_far = start > self._start + len(self._bytes) + self._ahead
+            self._ahead = LEAST if is_far else min(2 * self._ahead, WINDOW)
+            self._start, self._bytes = start, self._read(start, min(max(end, start + self._ahead), self._size))
         self._position = end
         return self._bytes[start - self._start : end - self._start]
