@@ -2,10 +2,10 @@
 
     python guard.py PARENT STOP COMMAND...
 
-`PARENT` is that process' id. When it has ended, in whatever way, or this process gets SIGTERM, the command is ended, and
-so is each process that it started, as after its own end: SIGTERM, and SIGKILL two seconds later. `STOP` is a JSON list: a
-further command to run then, which ends the container that the command has started; empty without one. A guard that is
-killed takes its command along.
+`PARENT` is that process' id. When it has ended, in whatever way, or this process gets SIGTERM, the command is ended:
+SIGTERM, and SIGKILL two seconds later. What the command started ends with it. `STOP` is a JSON list: a further command
+to run then, which ends the container that the command has started; empty without one. A guard that is killed takes its
+command along.
 
 This is a script with Python's own modules alone, and starts in 30 ms.
 """
