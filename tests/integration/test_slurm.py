@@ -51,7 +51,8 @@ class Site:
             "/etc/stagegate/stagegate.env": str(self._settings),
             "runuser -u stagegate": "runuser -u root",
             "--timeout 10m": "--timeout 1s",
-            "set -u\n": f"set -u\nset -a; . {self._settings}; set +a\n" if name == "train.sbatch" else "set -u\n",
+            "STAGEGATE_CACHE=/var/cache/stagegate ": f"STAGEGATE_CACHE={self.cache} STAGEGATE_NODE=gpu-1 ",
+            "/srv/stagegate/catalog": str(self.data.on["catalog"]),
             "python3 train.py": f"{sys.executable} {self.folder}/train.py",
         }
         for place, here in places.items():
