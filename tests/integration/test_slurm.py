@@ -165,6 +165,14 @@ def test_prolog_runs_nothing_of_its_settings(site: Site) -> None:
     assert list((site.cache / "views").rglob("data.csv"))
 
 
+def test_prolog_hands_on_proxies_and_authorities(site: Site) -> None:
+    lines = ["HTTP_PROXY=http://proxy.example.org:3128", "SSL_CERT_FILE=/etc/ssl/site.pem"]
+    (site.folder / "stagegate.env").write_text("\n".join(lines))
+    (site.folder / "bin/stagegate").write_text(f"#!/bin/sh\nenv > {site.folder}/variables\n")
+    assert run_prolog(site).returncode == 0
+    assert set(lines) <= set((site.folder / "variables").read_text().splitlines())
+
+
 def test_prolog_without_its_settings_drains_no_node(site: Site) -> None:
     (site.folder / "stagegate.env").unlink()
     assert run_prolog(site).returncode == 0
