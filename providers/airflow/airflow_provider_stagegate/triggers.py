@@ -144,12 +144,11 @@ def _is_waiting(statuses: Any, digest: str, target: str) -> bool | None:
 
 def event_of(result: Result, step: str, state: Mapping[str, Any]) -> TriggerEvent:
     """A result as an event, which Airflow keeps in its database: lists in it are cut."""
-    messages = list(result.messages)
     return TriggerEvent(
         {
             "code": int(result.code),
             "document": _cut(result.document),
-            "messages": messages,
+            "messages": list(result.messages[-1:]),  # the others are in the log
             "step": step,
             "state": dict(state),
         }

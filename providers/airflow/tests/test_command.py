@@ -188,7 +188,7 @@ def test_gate_that_can_t_decide_says_why_and_is_asked_again() -> None:
 
 
 def test_events_keep_what_is_logged_and_no_more() -> None:
-    event = event_of(Result(1, report(99), ("said",)), "after_check", {"deadline": 1.0})
+    event = event_of(Result(1, report(99), ("x" * 99_999, "said")), "after_check", {"deadline": 1.0})
     assert len(json.dumps(event.payload)) < 100_000
     kept = result_of(event.payload)
     assert (kept.code, kept.messages) == (1, ("said",))
