@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException, BaseOperator, conf
 from airflow.sdk import Asset
+from airflow.sdk.definitions.asset import AssetRef
 
 from airflow_provider_stagegate.command import ExitCode, Result, positional, require_decision
 from airflow_provider_stagegate.hook import StagegateHook
@@ -83,7 +84,7 @@ class StagegateOperator(BaseOperator):
         version = f"{document['dataset']}@{document['digest']}"
         self.log.info("%s", version)
         for outlet in self.outlets:
-            if isinstance(outlet, Asset):
+            if isinstance(outlet, Asset | AssetRef):
                 context["outlet_events"][outlet].extra["digest"] = document["digest"]
         return {"version": version, **{name: document.get(name) for name in names}}
 
