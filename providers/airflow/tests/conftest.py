@@ -32,9 +32,9 @@ os.environ |= {
     "AIRFLOW_HOME": str(HOME),
     "AIRFLOW__CORE__DAGS_FOLDER": str(DAGS),
     "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
-    # The tests stage a few bytes, however full this machine's disk is.
-    "STAGEGATE_FREE_FLOOR": "0%",
 }
+# The tests stage a few bytes, however full this machine's disk is.
+FREE_FLOOR = {"STAGEGATE_FREE_FLOOR": "0%"}
 
 APPROVER = "platform@example.org"
 SPEC = """
@@ -106,7 +106,8 @@ def delivery(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Delivery:
     for number in range(3):
         (delivery.data / f"{number}.csv").write_text(f"day,delay\n{number},5\n")
     delivery.spec.write_text(SPEC.format(source=delivery.data.as_uri()))
-    monkeypatch.setenv("AIRFLOW_CONN_STAGEGATE_DEFAULT", json.dumps(delivery.connection))
+    for name, value in {"AIRFLOW_CONN_STAGEGATE_DEFAULT": json.dumps(delivery.connection), **FREE_FLOOR}.items():
+        monkeypatch.setenv(name, value)
     return delivery
 
 
