@@ -32,11 +32,11 @@ def test_gate_that_still_waits_fails_after_the_deadline() -> None:
         waiting(time.time() - 1)
 
 
-@pytest.mark.parametrize(("deadline", "pauses"), [(None, False), (time.time() + 1000, True)])
-def test_gate_that_still_waits_is_asked_after_a_pause(deadline: float | None, pauses: bool) -> None:
+@pytest.mark.parametrize("is_repeated", [False, True])
+def test_gate_that_still_waits_is_asked_after_a_pause(is_repeated: bool) -> None:
     with pytest.raises(TaskDeferred) as deferred:
-        waiting(deadline)
-    assert deferred.value.trigger.pauses_first is pauses
+        waiting(time.time() + 1000 if is_repeated else None)
+    assert deferred.value.trigger.pauses_first is is_repeated
 
 
 def test_check_that_does_not_wait_starts_no_dag() -> None:
