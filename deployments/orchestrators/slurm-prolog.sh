@@ -21,7 +21,7 @@ SECONDS_TO_FETCH=600
 version=$(printf '%s\n' "${SLURM_JOB_COMMENT-}" | sed -n 's/.*stagegate:\([a-z0-9][a-z0-9-]*@[a-z0-9][a-z0-9:-]*\).*/\1/p' | head -n 1)
 [ -n "$version" ] || exit 0
 
-# Lines NAME=VALUE, as systemd's EnvironmentFile has them. They are read and not run, since this is root.
+# Lines NAME=VALUE without quotes, for systemd's EnvironmentFile, too. They are read and not run, since this is root.
 settings=/etc/stagegate/stagegate.env
 [ -r "$settings" ] || {
     logger -t stagegate-prolog "job ${SLURM_JOB_ID-}: $settings can't be read"
@@ -31,7 +31,8 @@ while IFS= read -r line || [ -n "$line" ]; do
     name=${line%%=*}
     case $name in
     "$line" | *[!A-Z0-9_]*) continue ;; # a comment, or no setting
-    STAGEGATE_* | AWS_* | AZURE_* | GOOGLE_* | HF_* | PREFECT_* | GX_* | OTEL_* | HTTPS_PROXY | NO_PROXY) export "$name=${line#*=}" ;;
+    STAGEGATE_* | AWS_* | AZURE_* | GOOGLE_* | HF_* | PREFECT_* | GX_* | OTEL_* | OPENLINEAGE_*) export "$name=${line#*=}" ;;
+    *_PROXY | SSL_CERT_*) export "$name=${line#*=}" ;;
     esac
 done <"$settings"
 STAGEGATE_CACHE=${STAGEGATE_CACHE:-/var/cache/stagegate}

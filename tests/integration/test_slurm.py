@@ -51,7 +51,8 @@ class Site:
             "/etc/stagegate/stagegate.env": str(self._settings),
             "runuser -u stagegate": "runuser -u root",
             "--timeout 10m": "--timeout 1s",
-            "set -u\n": f"set -u\nset -a; . {self._settings}; set +a\n" if name == "train.sbatch" else "set -u\n",
+            "STAGEGATE_CACHE=/var/cache/stagegate ": f"STAGEGATE_CACHE={self.cache} STAGEGATE_NODE=gpu-1 ",
+            "/srv/stagegate/catalog": str(self.data.on["catalog"]),
             "python3 train.py": f"{sys.executable} {self.folder}/train.py",
         }
         for place, here in places.items():
@@ -162,6 +163,14 @@ def test_prolog_runs_nothing_of_its_settings(site: Site) -> None:
     done = run_prolog(site)
     assert (done.returncode, made.exists()) == (0, False), done.stderr
     assert list((site.cache / "views").rglob("data.csv"))
+
+
+def test_prolog_hands_on_proxies_and_authorities(site: Site) -> None:
+    lines = ["HTTP_PROXY=http://proxy.example.org:3128", "SSL_CERT_FILE=/etc/ssl/site.pem"]
+    (site.folder / "stagegate.env").write_text("\n".join(lines))
+    (site.folder / "bin/stagegate").write_text(f"#!/bin/sh\nenv > {site.folder}/variables\n")
+    assert run_prolog(site).returncode == 0
+    assert set(lines) <= set((site.folder / "variables").read_text().splitlines())
 
 
 def test_prolog_without_its_settings_drains_no_node(site: Site) -> None:

@@ -11,9 +11,9 @@ from airflow.providers.standard.operators.hitl import ApprovalOperator
 from airflow.sdk import Param
 from airflow.sdk import exceptions as sdk_exceptions
 
-from airflow_provider_stagegate.command import ExitCode, positional
+from airflow_provider_stagegate.command import ExitCode, positional, require_decision
 from airflow_provider_stagegate.hook import StagegateHook
-from airflow_provider_stagegate.wording import SHOWN, legible, report_lines, turn_lines
+from airflow_provider_stagegate.wording import SHOWN, legible, turn_lines
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -83,16 +83,7 @@ class StagegateApprovalOperator(ApprovalOperator):
         """Ask the gate, and people when only an approval is missing."""
         hook = StagegateHook(self.stagegate_conn_id)
         result = hook.run("check", positional(self.version), f"--gate={self.to}", "--json", log=self.log.info)
-        report = result.document
-        if not (isinstance(report, dict) and report.get("outcome")):
-            result.require(f"check {self.version} --gate {self.to}")
-            raise AirflowFailException("The check printed no decision: is the connection's command `stagegate`?")
-        for line in report_lines(report):
-            self.log.info("%s", line)
-        if result.code == ExitCode.REFUSED:
-            raise AirflowFailException(legible(f"The gate {self.to} refused {self.version}: {report.get('reason')}"))
-        if result.code != ExitCode.WAITING:
-            result.require(f"check {self.version} --gate {self.to}")
+        report = require_decision(result, f"check {self.version} --gate {self.to}", self.log.info)
         # Until the answer, which is about this version whatever is staged meanwhile.
         self.version = f"{report['dataset']}@{report['digest']}"
         context["ti"].xcom_push("version", self.version)

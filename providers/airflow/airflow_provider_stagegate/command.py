@@ -17,7 +17,7 @@ from typing import Any
 
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 
-from airflow_provider_stagegate.wording import legible, progress_line
+from airflow_provider_stagegate.wording import legible, progress_line, report_lines, turn_lines
 
 Log = Callable[[str], object]
 
@@ -81,7 +81,9 @@ class Command:
         inherited = (name for name in self.environment if name.startswith("STAGEGATE_"))
         variables = [f"--env={name}" for name in sorted({*self.passed, *inherited})]
         # Under the same paths as outside, so that a version's path means the same to other tasks.
-        folders = (self.environment.get(name, "") for name in ("STAGEGATE_CACHE", "STAGEGATE_CATALOG"))
+        settings = (self.environment.get(f"STAGEGATE_{name}", "") for name in ("CACHE", "CATALOG"))
+        further = (each.strip().partition("=")[0] for each in self.environment.get("STAGEGATE_VOLUMES", "").split(","))
+        folders = (each.removeprefix("file://") for each in (*settings, *further))
         volumes = [f"--volume={folder}:{folder}" for folder in folders if folder.startswith("/")]
         run = [self.engine, "run", "--rm", f"--name={container}", *variables, *volumes, *self.options]
         return [*run, self.image, self.executable, *arguments]
@@ -127,19 +129,47 @@ class Result:
         return error if isinstance(error, dict) else {}
 
 
+def require_decision(result: Result, subject: str, log: Log) -> Mapping[str, Any]:
+    """Log a gate's report; returns it when the gate accepts, or waits for an approval alone.
+
+    Args:
+        result: That of `check`.
+        subject: What was asked, for messages: `check nycflights --gate pilot`.
+        log: Called with each line of the report.
+
+    Raises:
+        AirflowFailException: The gate refused, or there is no report: a retry would end the same.
+        AirflowException: The gate could not decide; a retry may help.
+    """
+    report = result.document
+    if not (isinstance(report, dict) and report.get("outcome")):
+        result.require(subject)
+        raise AirflowFailException(f"{subject} printed no decision: is the connection's command `stagegate`?")
+    for line in report_lines(report):
+        log(line)
+    if result.code in (ExitCode.PASS, ExitCode.WAITING):
+        return report
+    is_refused = result.code == ExitCode.REFUSED
+    verdict = f"The gate {report['target']} {'refused' if is_refused else 'could not decide about'}"
+    reason = str(report.get("reason") or "").removesuffix(".")
+    lines = legible(f"{verdict} {report['dataset']}@{report['digest']}: {reason}"), *turn_lines(report)
+    raise (AirflowFailException if is_refused else AirflowException)(". ".join(lines))
+
+
 def child_environment(environment: Mapping[str, str], added: Mapping[str, str]) -> dict[str, str]:
     """The variables of a command: this process' without what is Airflow's own, and those of the connection."""
     inherited = {name: value for name, value in environment.items() if not name.startswith(_WITHHELD)}
     return {**inherited, **added}
 
 
-def positional(value: str) -> str:
+def positional(value: object) -> str:
     """A value that the command can't take for an option. Whoever triggers a run may choose the values of templates.
 
     Raises:
-        AirflowFailException: It begins with a hyphen.
+        AirflowFailException: It begins with a hyphen, or is no text.
     """
-    if value.startswith("-"):
+    # A task that was skipped hands on None.
+    if not isinstance(value, str) or value.startswith("-"):
         raise AirflowFailException(legible(f"{value!r} names neither a spec nor a version"))
     return value
 

@@ -3,8 +3,9 @@
     python guard.py PARENT STOP COMMAND...
 
 `PARENT` is that process' id. When it has ended, in whatever way, or this process gets SIGTERM, the command is ended:
-SIGTERM, and SIGKILL two seconds later. `STOP` is a JSON list: a further command to run then, which ends the container
-that the command has started; empty without one. A guard that is killed takes its command along.
+SIGTERM, and SIGKILL two seconds later. What the command started ends with it. `STOP` is a JSON list: a further command
+to run then, which ends the container that the command has started; empty without one. A guard that is killed takes its
+command along.
 
 This is a script with Python's own modules alone, and starts in 30 ms.
 """
@@ -18,11 +19,15 @@ import os
 import signal
 import subprocess
 import sys
+import time
+from contextlib import suppress
 
 GRACE = 2.0
 """Seconds between SIGTERM and SIGKILL."""
 INTERVAL = 0.5
 """Seconds between two looks at the parent."""
+POLL = 0.02
+"""Seconds between two looks whether a process is left."""
 STOP_TIMEOUT = 30.0
 """Seconds that ending the container may take."""
 NOT_FOUND, NOT_EXECUTABLE = 127, 126
@@ -39,7 +44,7 @@ def run(parent: int, stop: list[str], command: list[str]) -> int:
     signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
     try:
         # `preexec_fn` is safe here: this process has one thread.
-        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, preexec_fn=_prepare)  # noqa: PLW1509
+        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, process_group=0, preexec_fn=_prepare)  # noqa: PLW1509
     except OSError as error:
         sys.stderr.write(f"{command[0]} can't be run: {error.strerror}\n")
         if error.errno in (errno.EAGAIN, errno.ENOMEM):
@@ -49,27 +54,12 @@ def run(parent: int, stop: list[str], command: list[str]) -> int:
         received = signal.sigtimedwait(_SIGNALS, INTERVAL)
         code = child.poll()
         if code is not None:
+            # What it left behind may hold its output open, which Airflow reads to the end.
+            _end(child)
             return code if code >= 0 else 128 - code
         if received and received.si_signo != signal.SIGCHLD:
             break
-    _end(child, stop)
-    return 128 + signal.SIGTERM
-
-
-def _prepare() -> None:
-    """In the child, before the command: end with the guard, and take signals again."""
-    # The signal comes when the thread ends that started the child. The guard has one, which ends with it.
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
-
-
-def _end(child: subprocess.Popen[bytes], stop: list[str]) -> None:
-    child.terminate()
-    try:
-        child.wait(GRACE)
-    except subprocess.TimeoutExpired:
-        child.kill()
-        child.wait()
+    _end(child)
     if stop:
         # A container may live on without the client that started it.
         subprocess.run(
@@ -80,6 +70,27 @@ def _end(child: subprocess.Popen[bytes], stop: list[str]) -> None:
             timeout=STOP_TIMEOUT,
             check=False,
         )
+    return 128 + signal.SIGTERM
+
+
+def _prepare() -> None:
+    """In the child, before the command: end with the guard, and take signals again."""
+    # The signal comes when the thread ends that started the child. The guard has one, which ends with it.
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, _SIGNALS)
+
+
+def _end(child: subprocess.Popen[bytes]) -> None:
+    """End all processes of the command's group: a host that is a script may have started the command without `exec`."""
+    until = time.monotonic() + GRACE
+    with suppress(ProcessLookupError):  # none is left
+        os.killpg(child.pid, signal.SIGTERM)
+        while time.monotonic() < until:
+            time.sleep(POLL)
+            child.poll()
+            os.killpg(child.pid, 0)
+        os.killpg(child.pid, signal.SIGKILL)
+    child.wait()
 
 
 if __name__ == "__main__":

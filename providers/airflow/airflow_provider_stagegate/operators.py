@@ -9,15 +9,16 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from airflow.providers.common.compat.sdk import AirflowFailException, AirflowSkipException, BaseOperator, conf
 from airflow.sdk import Asset
+from airflow.sdk.definitions.asset import AssetRef
 
-from airflow_provider_stagegate.command import ExitCode, Result, positional
+from airflow_provider_stagegate.command import ExitCode, Result, positional, require_decision
 from airflow_provider_stagegate.hook import StagegateHook
 from airflow_provider_stagegate.triggers import ApprovalTrigger, CommandTrigger, result_of
-from airflow_provider_stagegate.wording import failed_lines, legible, report_lines, turn_lines
+from airflow_provider_stagegate.wording import failed_lines, turn_lines
 
 if TYPE_CHECKING:
     from airflow.sdk import Context
@@ -59,10 +60,12 @@ class StagegateOperator(BaseOperator):
             step: A method that takes the context, the result and `state`; what it returns is the task's result.
             state: What the method needs to know beside the result: values that JSON has.
         """
+        self._hook = StagegateHook(self.stagegate_conn_id)
         if self.deferrable:
+            # A wrong connection fails the task here; what fails a trigger is retried.
+            self._hook.get_command()
             trigger = CommandTrigger(self.stagegate_conn_id, arguments, step, state)
             self.defer(trigger=trigger, method_name="resume", timeout=self.execution_timeout)
-        self._hook = StagegateHook(self.stagegate_conn_id)
         return getattr(self, step)(context, self._hook.run(*arguments, log=self.log.info), **state)
 
     def resume(self, context: Context, event: Mapping[str, Any]) -> Any:
@@ -81,7 +84,7 @@ class StagegateOperator(BaseOperator):
         version = f"{document['dataset']}@{document['digest']}"
         self.log.info("%s", version)
         for outlet in self.outlets:
-            if isinstance(outlet, Asset):
+            if isinstance(outlet, Asset | AssetRef):
                 context["outlet_events"][outlet].extra["digest"] = document["digest"]
         return {"version": version, **{name: document.get(name) for name in names}}
 
@@ -146,12 +149,16 @@ class StagegateStageOperator(StagegateOperator):
 class StagegateGateOperator(StagegateOperator):
     """Asks a gate about a version; when only an approval is missing, waits for it, deferred.
 
+    What was asked about first is what it goes on with, whatever its templates mean after a deferral.
+
     Args:
         version: `nycflights`, `nycflights@pilot` or `nycflights@sha256:…`. Without a ref: the version that the gate
             below accepted, else `latest`.
         approval_timeout: How long to wait for an approval.
         poke_interval: Seconds between two looks whether it was given.
     """
+
+    wait_for_approval = True
 
     def __init__(
         self,
@@ -166,73 +173,56 @@ class StagegateGateOperator(StagegateOperator):
         self.approval_timeout = approval_timeout
         self.poke_interval = poke_interval
 
-    def target(self) -> str:
-        """The target whose gate is asked."""
-        raise NotImplementedError
+    def check(self, context: Context, version: str, target: str, deadline: float | None = None) -> Any:
+        """Ask a target's gate about a version."""
+        arguments = ["check", positional(version), f"--gate={target}", "--json", "--progress=json"]
+        return self.run_command(context, arguments, "after_check", target=target, deadline=deadline)
+
+    def after_check(self, context: Context, result: Result, target: str, deadline: float | None) -> Any:
+        """Wait for an approval, or go on."""
+        report = require_decision(result, f"check {self.version} --gate {target}", self.log.info)
+        if result.code == ExitCode.WAITING and self.wait_for_approval:
+            self.wait(report, deadline)
+        return self.accepted(context, report)
 
     def accepted(self, context: Context, report: Mapping[str, Any]) -> Any:
         """Go on with the decision of a gate that accepted."""
-        raise NotImplementedError
+        return self.finish(context, report, (*_VERSION, "target", "outcome", "expires"))
 
-    def check(self, context: Context, version: str, **state: Any) -> Any:
-        """Ask the gate about a version."""
-        arguments = ["check", positional(version), f"--gate={self.target()}", "--json", "--progress=json"]
-        return self.run_command(context, arguments, "after_check", **state)
-
-    def after_check(self, context: Context, result: Result, deadline: float | None = None) -> Any:
-        """Log the decision, then go on, wait or fail."""
-        subject = f"check {self.version} --gate {self.target()}"
-        report = result.document
-        if not (isinstance(report, dict) and report.get("outcome")):
-            result.require(subject)
-            raise AirflowFailException(f"{subject} printed no decision: is the connection's command `stagegate`?")
-        for line in report_lines(report):
-            self.log.info("%s", line)
-        if result.code == ExitCode.WAITING:
-            return self.wait(report, deadline)
-        if result.code == ExitCode.REFUSED:
-            raise AirflowFailException(". ".join((self.verdict(report, "refused"), *turn_lines(report))))
-        result.require(subject)
-        return self.accepted(context, report)
-
-    def wait(self, report: Mapping[str, Any], deadline: float | None) -> Any:
+    def wait(self, report: Mapping[str, Any], deadline: float | None) -> NoReturn:
         """Defer until the request is answered, however often the gate has to be asked again."""
-        version = f"{report['dataset']}@{report['digest']}"
+        version, target = f"{report['dataset']}@{report['digest']}", report["target"]
         turns = list(turn_lines(report))
         is_repeated = deadline is not None
         if deadline is None:
             deadline = time.time() + self.approval_timeout.total_seconds()
         elif time.time() >= deadline:
-            raise self._unanswered(version, turns)
+            raise _unanswered(version, target, turns)
         trigger = ApprovalTrigger(
             stagegate_conn_id=self.stagegate_conn_id,
             version=version,
-            target=self.target(),
+            target=target,
             deadline=deadline,
             poke_interval=self.poke_interval,
             step="after_wait",
-            state={"version": version, "deadline": deadline, "turns": turns},
+            state={"version": version, "target": target, "deadline": deadline, "turns": turns},
             # The status lists the newest requests alone, so one that it lacks may wait still.
             pauses_first=is_repeated,
         )
         self.log.info("Waiting for an approval until %s", time.strftime("%Y-%m-%d %H:%M:%SZ", time.gmtime(deadline)))
         self.defer(trigger=trigger, method_name="resume")
 
-    def after_wait(self, context: Context, result: Result, version: str, deadline: float, turns: Sequence[str]) -> Any:
+    def after_wait(
+        self, context: Context, result: Result, version: str, target: str, deadline: float, turns: Sequence[str]
+    ) -> Any:
         """Ask the gate again about the same version, once the request is answered."""
         if result.code == ExitCode.WAITING:
-            raise self._unanswered(version, turns)
-        return self.check(context, version, deadline=deadline)
+            raise _unanswered(version, target, turns)
+        return self.check(context, version, target, deadline)
 
-    def _unanswered(self, version: str, turns: Sequence[str]) -> AirflowFailException:
-        return AirflowFailException(
-            ". ".join((f"Nobody answered in time for {version} to go to {self.target()}", *turns))
-        )
 
-    def verdict(self, report: Mapping[str, Any], verb: str) -> str:
-        """A sentence without a full stop: the gate, the version and the reason."""
-        reason = str(report.get("reason") or "").removesuffix(".")
-        return legible(f"The gate {self.target()} {verb} {report['dataset']}@{report['digest']}: {reason}")
+def _unanswered(version: str, target: str, turns: Sequence[str]) -> AirflowFailException:
+    return AirflowFailException(". ".join((f"Nobody answered in time for {version} to go to {target}", *turns)))
 
 
 class StagegateCheckOperator(StagegateGateOperator):
@@ -259,24 +249,7 @@ class StagegateCheckOperator(StagegateGateOperator):
 
     def execute(self, context: Context) -> Any:
         """Check."""
-        return self.check(context, self.version)
-
-    def target(self) -> str:
-        """The target whose gate is asked."""
-        return self.gate
-
-    def accepted(self, context: Context, report: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the decision."""
-        return self.finish(context, report, (*_VERSION, "target", "outcome", "expires"))
-
-    def wait(self, report: Mapping[str, Any], deadline: float | None) -> Any:
-        """Wait, or leave it to the next task."""
-        if self.wait_for_approval:
-            return super().wait(report, deadline)
-        return {
-            "version": f"{report['dataset']}@{report['digest']}",
-            **{name: report.get(name) for name in (*_VERSION, "target", "outcome", "expires")},
-        }
+        return self.check(context, self.version, self.gate)
 
 
 class StagegatePromoteOperator(StagegateGateOperator):
@@ -303,26 +276,22 @@ class StagegatePromoteOperator(StagegateGateOperator):
 
     def execute(self, context: Context) -> Any:
         """Check and promote."""
-        return self.check(context, self.version)
-
-    def target(self) -> str:
-        """The target whose gate is asked."""
-        return self.to
+        return self.check(context, self.version, self.to)
 
     def accepted(self, context: Context, report: Mapping[str, Any]) -> Any:
         """Promote what was accepted."""
-        version = f"{report['dataset']}@{report['digest']}"
+        version, target = f"{report['dataset']}@{report['digest']}", report["target"]
         reinstate = ["--reinstate"] if self.reinstate else []
-        arguments = ["promote", version, f"--to={self.to}", *reinstate, "--json"]
-        return self.run_command(context, arguments, "after_promote", version=version)
+        arguments = ["promote", version, f"--to={target}", *reinstate, "--json"]
+        return self.run_command(context, arguments, "after_promote", subject=f"promote {version} --to {target}")
 
-    def after_promote(self, context: Context, result: Result, version: str) -> dict[str, Any]:
+    def after_promote(self, context: Context, result: Result, subject: str) -> dict[str, Any]:
         """Return the move."""
-        result.require(f"promote {version} --to {self.to}")
+        result.require(subject)
         moved = self.finish(context, result.document, (*_VERSION, "ref", "previous"))
         is_moved = moved["previous"] != moved["digest"]
-        if self.skip_unchanged and not is_moved and self.is_unchanged(context, moved, self.to):
-            raise AirflowSkipException(f"{self.to} names {moved['version']} already")
+        if self.skip_unchanged and not is_moved and self.is_unchanged(context, moved, moved["ref"]):
+            raise AirflowSkipException(f"{moved['ref']} names {moved['version']} already")
         return moved
 
 

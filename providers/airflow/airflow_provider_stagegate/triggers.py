@@ -12,11 +12,12 @@ import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any
 
+from airflow.providers.common.compat.sdk import AirflowException
 from airflow.triggers.base import BaseTrigger, TriggerEvent
 
 from airflow_provider_stagegate.command import ExitCode, Result
 from airflow_provider_stagegate.hook import StagegateHook
-from airflow_provider_stagegate.wording import SHOWN
+from airflow_provider_stagegate.wording import SHOWN, legible
 
 SETTLE_SECONDS = 8.0
 """Seconds between a trigger's start and its event, at least. Airflow 3.3 fails a task that goes on before its executor
@@ -105,7 +106,11 @@ class ApprovalTrigger(BaseTrigger):
         if self.pauses_first:
             await self._pause()
         while True:
-            result = await hook.arun("status", dataset, "--json", log=lambda _: None)
+            try:
+                result = await hook.arun("status", dataset, "--json", log=lambda _: None)
+            except (AirflowException, OSError) as error:
+                # Where connections are kept, or this machine's processes, may be away for a while in days.
+                result = Result(ExitCode.ERROR, messages=(legible(error),))
             is_waiting = _is_waiting(result.document, digest, self.target)
             if is_waiting is None:
                 self.log.warning("The status of %s could not be read: %s", dataset, " ".join(result.messages))
@@ -139,12 +144,11 @@ def _is_waiting(statuses: Any, digest: str, target: str) -> bool | None:
 
 def event_of(result: Result, step: str, state: Mapping[str, Any]) -> TriggerEvent:
     """A result as an event, which Airflow keeps in its database: lists in it are cut."""
-    messages = list(result.messages)
     return TriggerEvent(
         {
             "code": int(result.code),
             "document": _cut(result.document),
-            "messages": messages,
+            "messages": list(result.messages[-1:]),  # the others are in the log
             "step": step,
             "state": dict(state),
         }

@@ -33,6 +33,8 @@ os.environ |= {
     "AIRFLOW__CORE__DAGS_FOLDER": str(DAGS),
     "AIRFLOW__CORE__LOAD_EXAMPLES": "False",
 }
+# The tests stage a few bytes, however full this machine's disk is.
+FREE_FLOOR = {"STAGEGATE_FREE_FLOOR": "0%"}
 
 APPROVER = "platform@example.org"
 SPEC = """
@@ -72,13 +74,15 @@ class Delivery:
         extra = self.connection["extra"]
         places = ["--cache", extra["cache"], "--catalog", extra["catalog"], "--identity", identity]
         run = subprocess.run([stagegate(), *arguments, *places, "--json"], capture_output=True, check=False)
+        assert run.stdout, f"{arguments} ended with {run.returncode}: {run.stderr.decode()}"
         return json.loads(run.stdout)
 
     def promote_to_pilot(self) -> dict[str, Any]:
         """Stage, and promote to the pilot; returns the version."""
         version: dict[str, Any] = self.command("stage", str(self.spec))
-        self.command("check", "tiny", "--gate", "pilot")
-        self.command("promote", "tiny", "--to", "pilot")
+        decision = self.command("check", "tiny", "--gate", "pilot")
+        move = self.command("promote", "tiny", "--to", "pilot")
+        assert move.get("ref") == "pilot", (version, decision, move)
         return version
 
     def leases(self) -> list[dict[str, Any]]:
@@ -102,7 +106,8 @@ def delivery(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Delivery:
     for number in range(3):
         (delivery.data / f"{number}.csv").write_text(f"day,delay\n{number},5\n")
     delivery.spec.write_text(SPEC.format(source=delivery.data.as_uri()))
-    monkeypatch.setenv("AIRFLOW_CONN_STAGEGATE_DEFAULT", json.dumps(delivery.connection))
+    for name, value in {"AIRFLOW_CONN_STAGEGATE_DEFAULT": json.dumps(delivery.connection), **FREE_FLOOR}.items():
+        monkeypatch.setenv(name, value)
     return delivery
 
 

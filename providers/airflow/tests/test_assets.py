@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import os
 import subprocess
+from collections import defaultdict
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from airflow.sdk import Asset
 
 from airflow_provider_stagegate.assets import convert_asset_to_openlineage, create_asset
+from airflow_provider_stagegate.operators import StagegateStageOperator
 from tests.conftest import Delivery, stagegate
 
 
@@ -32,6 +36,15 @@ def test_spellings_of_one_target_are_one_asset(uri: str) -> None:
 def test_uri_that_names_no_target_is_refused(uri: str) -> None:
     with pytest.raises(ValueError, match="stagegate://nycflights/production"):
         Asset(uri=uri)
+
+
+def test_event_of_an_asset_that_is_referred_to_has_the_digest() -> None:
+    reference = Asset.ref(uri="stagegate://tiny/latest")
+    stage = StagegateStageOperator(task_id="stage", source="tiny.yaml", outlets=[reference])
+    # Airflow's own asks its API which asset is meant.
+    events: Any = defaultdict(lambda: SimpleNamespace(extra={}))
+    stage.finish({"outlet_events": events}, {"dataset": "tiny", "digest": "sha256:0"}, ())
+    assert events[reference].extra == {"digest": "sha256:0"}
 
 
 @pytest.mark.parametrize(

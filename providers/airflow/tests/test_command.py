@@ -11,7 +11,14 @@ import pytest
 from airflow.providers.common.compat.sdk import AirflowException, AirflowFailException
 from airflow.sdk import Connection
 
-from airflow_provider_stagegate.command import KEPT_MESSAGES, Command, Result, child_environment, follow
+from airflow_provider_stagegate.command import (
+    KEPT_MESSAGES,
+    Command,
+    Result,
+    child_environment,
+    follow,
+    require_decision,
+)
 from airflow_provider_stagegate.hook import StagegateHook, command_of
 from airflow_provider_stagegate.operators import (
     StagegateCheckOperator,
@@ -57,6 +64,14 @@ def test_container_gets_the_places_of_the_machine(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("STAGEGATE_CATALOG", "s3://lake/catalog")
     words = command_of(connection(extra={"image": "stagegate:1"})).words(["ls"], "stagegate-1")
     assert words[4:7] == ["--env=STAGEGATE_CACHE", "--env=STAGEGATE_CATALOG", "--volume=/mnt/nvme:/mnt/nvme"]
+
+
+def test_container_gets_each_folder_that_it_writes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STAGEGATE_VOLUMES", "/mnt/a, /mnt/b=2TB")
+    extra = {"image": "stagegate:1", "cache": "/mnt/nvme", "catalog": "file:///srv/catalog"}
+    words = command_of(connection(extra=extra)).words(["ls"], "stagegate-1")
+    volumes = [word.partition("=")[2] for word in words if word.startswith("--volume=")]
+    assert volumes == [f"{folder}:{folder}" for folder in ("/mnt/nvme", "/srv/catalog", "/mnt/a", "/mnt/b")]
 
 
 def test_command_gets_no_variable_of_airflow() -> None:
@@ -127,8 +142,8 @@ def test_progress_is_logged_for_people(tmp_path: Path) -> None:
     assert lines == ["fetching: 3 of 7 objects, 1.5 MB fetched, 0 B reused of 2.0 MB, 3 s left"]
 
 
-@pytest.mark.parametrize("source", ["--catalog=/tmp/mine", "-h"])
-def test_parameters_of_a_run_are_no_options(source: str) -> None:
+@pytest.mark.parametrize("source", ["--catalog=/tmp/mine", "-h", None])
+def test_parameters_of_a_run_are_no_options(source: Any) -> None:
     for operator in (
         StagegateStageOperator(task_id="stage", source=source),
         StagegateCheckOperator(task_id="check", version=source, gate="pilot"),
@@ -163,8 +178,17 @@ def report(rows: int) -> dict[str, Any]:
     }
 
 
+def test_gate_that_can_t_decide_says_why_and_is_asked_again() -> None:
+    undecided = {**report(1), "outcome": "inconclusive", "reason": "nonempty has no result."}
+    with pytest.raises(
+        AirflowException, match=r"could not decide about tiny@sha256:0: nonempty has no result\. It is the"
+    ) as raised:
+        require_decision(Result(3, undecided, ("check: nonempty",)), "check tiny --gate pilot", print)
+    assert not isinstance(raised.value, AirflowFailException)
+
+
 def test_events_keep_what_is_logged_and_no_more() -> None:
-    event = event_of(Result(1, report(99), ("said",)), "after_check", {"deadline": 1.0})
+    event = event_of(Result(1, report(99), ("x" * 99_999, "said")), "after_check", {"deadline": 1.0})
     assert len(json.dumps(event.payload)) < 100_000
     kept = result_of(event.payload)
     assert (kept.code, kept.messages) == (1, ("said",))

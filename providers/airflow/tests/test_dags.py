@@ -86,6 +86,14 @@ def test_wrong_spec_fails_without_retry(delivery: Delivery, run_dag: RunDag) -> 
     assert run_dag("jobs", "staging", source=str(delivery.spec)).tasks["stage"].try_number == 1
 
 
+def test_wrong_connection_fails_a_deferred_task_without_retry(
+    delivery: Delivery, run_dag: RunDag, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wrong = {**delivery.connection, "extra": {"catalogue": "/srv/catalog"}}
+    monkeypatch.setenv("AIRFLOW_CONN_STAGEGATE_DEFAULT", json.dumps(wrong))
+    assert run_dag("jobs", "staging", source=str(delivery.spec)).tasks["stage"].try_number == 1
+
+
 def test_answer_lets_a_waiting_promotion_go_on(delivery: Delivery, run_dag: RunDag) -> None:
     digest = delivery.promote_to_pilot()["digest"]
     answers: list[object] = []

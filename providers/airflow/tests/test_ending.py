@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -130,6 +131,33 @@ def test_command_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
 
     asyncio.run(cancel())
     assert processes_with(str(script)) == []
+
+
+def test_wrapper_s_command_is_ended_too(endless: Delivery, tmp_path: Path) -> None:
+    command, wrapper = command_of(endless), tmp_path / "wrapper"
+    wrapper.write_text(f'#!/bin/sh\n{command.executable} "$@"\nexit $?\n')
+    wrapper.chmod(0o755)
+
+    async def cancel() -> None:
+        words = ["stage", str(endless.spec), "--json"]
+        following = asyncio.create_task(follow(replace(command, executable=str(wrapper)), words, print))
+        await asyncio.to_thread(wait_until, endless.leases)
+        following.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await following
+
+    asyncio.run(cancel())
+    assert processes_with(str(endless.spec)) == []
+    assert endless.leases() == []
+
+
+def test_what_a_command_leaves_behind_holds_up_nobody(tmp_path: Path) -> None:
+    script = tmp_path / "untidy"
+    script.write_text("#!/bin/sh\nsleep 60 &\necho '{}'\n")
+    script.chmod(0o755)
+    start = time.monotonic()
+    assert asyncio.run(follow(Command(str(script)), [], print)).document == {}
+    assert time.monotonic() - start < 10
 
 
 def test_container_is_ended_beside_its_client(tmp_path: Path) -> None:

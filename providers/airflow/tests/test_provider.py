@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from importlib import import_module
 from importlib.metadata import entry_points
@@ -52,6 +53,14 @@ def test_form_of_the_connection_has_its_fields() -> None:
     hook = manager.hooks["stagegate"]
     assert hook is not None
     assert (hook.hook_name, hook.connection_id_attribute_name) == ("Stagegate", "stagegate_conn_id")
+
+
+def test_the_readme_s_dags_can_be_read() -> None:
+    readme = (Path(__file__).parents[1] / "README.md").read_text()
+    (example,) = re.findall(r"```python\n(.*?)```", readme, flags=re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(example, names)
+    assert names["production"].dag.task_ids == ["stage", "pilot", "approval", "production"]
 
 
 def test_the_package_never_imports_prefect_stagegate() -> None:

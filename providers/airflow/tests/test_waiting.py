@@ -9,14 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from airflow.providers.common.compat.sdk import AirflowFailException, TaskDeferred
+from airflow.providers.common.compat.sdk import AirflowFailException, AirflowNotFoundException, TaskDeferred
 from airflow.sdk import Asset
 from airflow.triggers.base import TriggerEvent
 
+from airflow_provider_stagegate.command import Command
+from airflow_provider_stagegate.hook import StagegateHook
 from airflow_provider_stagegate.operators import StagegateCheckOperator
 from airflow_provider_stagegate.triggers import ApprovalTrigger
 
-REPORT = {"dataset": "tiny", "digest": "sha256:0", "turns": []}
+REPORT = {"dataset": "tiny", "digest": "sha256:0", "target": "production", "turns": []}
 ASKED = {"ref": "production", "waits": [{"digest": "sha256:0"}]}
 ANSWERED = {"ref": "production", "waits": []}
 
@@ -30,11 +32,11 @@ def test_gate_that_still_waits_fails_after_the_deadline() -> None:
         waiting(time.time() - 1)
 
 
-@pytest.mark.parametrize(("deadline", "pauses"), [(None, False), (time.time() + 1000, True)])
-def test_gate_that_still_waits_is_asked_after_a_pause(deadline: float | None, pauses: bool) -> None:
+@pytest.mark.parametrize("is_repeated", [False, True])
+def test_gate_that_still_waits_is_asked_after_a_pause(is_repeated: bool) -> None:
     with pytest.raises(TaskDeferred) as deferred:
-        waiting(deadline)
-    assert deferred.value.trigger.pauses_first is pauses
+        waiting(time.time() + 1000 if is_repeated else None)
+    assert deferred.value.trigger.pauses_first is is_repeated
 
 
 def test_check_that_does_not_wait_starts_no_dag() -> None:
@@ -50,6 +52,20 @@ def test_check_that_does_not_wait_starts_no_dag() -> None:
 
 async def first_event(trigger: ApprovalTrigger) -> TriggerEvent:
     return await anext(trigger.run())
+
+
+def test_look_that_can_t_be_made_is_repeated(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever keeps the connection is away at the first look."""
+    found = StagegateHook.aget_command
+    failures = iter([OSError("Too many open files"), AirflowNotFoundException("no connection")])
+
+    async def missing_twice(hook: StagegateHook) -> Command:
+        for failure in failures:
+            raise failure
+        return await found(hook)
+
+    monkeypatch.setattr(StagegateHook, "aget_command", missing_twice)
+    assert look(tmp_path, [{"refs": [ANSWERED]}], monkeypatch)[0] == 0
 
 
 def look(folder: Path, statuses: Any, monkeypatch: pytest.MonkeyPatch, **arguments: Any) -> tuple[int, float]:

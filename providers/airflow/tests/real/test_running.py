@@ -171,6 +171,20 @@ def test_declined_delivery_stops_what_follows(airflow: RunningAirflow, node: Del
     assert "ivan@example.org (declared) declined: March looks wrong" in decision["reason"]
 
 
+def test_tasks_that_are_marked_end_their_commands(airflow: RunningAirflow, node: Delivery, tmp_path: Path) -> None:
+    write_files(tmp_path / "data", count=FILES)
+    with slow_server(tmp_path / "data", seconds=10) as server:
+        run = trigger(airflow, "bring", spec=write_spec(tmp_path, "marked", server.url))
+        wait_for(lambda: len(node.command("progress")) == 2, RUN_SECONDS, "both tasks to stage")
+        for task, state in (("worker", "failed"), ("triggerer", "success")):
+            airflow.request(
+                "PATCH", f"{run.path}/taskInstances/{task}", OPERATOR, {"new_state": state}
+            ).raise_for_status()
+        wait_for(lambda: not node.command("progress"), 30, "the commands to end")
+    assert node.leases() == []
+    assert run.states() == {"worker": "failed", "triggerer": "success"}
+
+
 def test_killed_parts_stage_nothing_twice(airflow: RunningAirflow, node: Delivery, tmp_path: Path) -> None:
     write_files(tmp_path / "data", count=FILES)
     with slow_server(tmp_path / "data") as server:

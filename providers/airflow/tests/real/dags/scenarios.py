@@ -31,3 +31,7 @@ with DAG("deliver", schedule=None, params={"spec": ""}, default_args=retrying):
         approval_timeout=timedelta(0),
     )
     check >> approve >> promote
+
+with DAG("bring", schedule=None, params={"spec": ""}, default_args=retrying):
+    StagegateStageOperator(task_id="worker", source="{{ params.spec }}", deferrable=False)
+    StagegateStageOperator(task_id="triggerer", source="{{ params.spec }}", deferrable=True)
