@@ -86,14 +86,13 @@ def require_committed(workspace: Workspace, dataset: str, ref: str, digest: str)
     head = workspace.catalog.resolve(Address(dataset, ref))
     if head != digest:
         raise NotReady(
-            f"{dataset}@{ref} names {digest_text(head)} by now, and the nodes hold {digest_text(digest)}: "
-            "the ref moved on no node",
-            hint="Stage the fleet again.",
+            f"{dataset}@{ref} names {digest_text(head)} by now, not {digest_text(digest)}: no node's copy may move to it",
+            hint=f"Stage the fleet again: it brings what {ref} names.",
             dataset=dataset,
         )
     if withdrawal := withdrawal_of(workspace, dataset, ref, digest):
         raise NotReady(
             f"{dataset}@{digest_text(digest)} was withdrawn by {withdrawal.who} ({withdrawal.reason}): "
-            "the ref moved on no node",
+            "no node's copy may move to it",
             dataset=dataset,
         )
