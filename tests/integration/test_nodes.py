@@ -17,7 +17,7 @@ from subprocess import CompletedProcess
 import pytest
 
 from prefect_stagegate.clock import moment, stamp
-from prefect_stagegate.errors import CorruptRecord, NotReady, StagegateError
+from prefect_stagegate.errors import CorruptRecord, ExitCode, NotReady, StagegateError
 from prefect_stagegate.model import Address
 from prefect_stagegate.nodes import Placement
 from prefect_stagegate.operations.fleet.agent import run_agent
@@ -213,12 +213,26 @@ def test_wait_ends_when_the_agent_has_fetched(scenario: Scenario, monkeypatch: p
     reasons: list[str] = []
     fetching = threading.Timer(0.3, run_once, (gpu, LATEST))
     fetching.start()
-    found = wait_until_ready(gpu, LATEST, 60, reasons.append)
+    found = wait_until_ready(lambda: gpu, LATEST, 60, reasons.append)
     fetching.join()
     assert found.digest == version.digest
     assert any("lacks" in reason for reason in reasons)
     with pytest.raises(NotReady):
-        wait_until_ready(node(scenario, "gpu-2"), LATEST, 0.1)
+        wait_until_ready(lambda: node(scenario, "gpu-2"), LATEST, 0.1)
+
+
+def test_wait_goes_on_while_the_catalog_is_away(scenario: Scenario, run_stagegate: Run) -> None:
+    nobody = {"AWS_ENDPOINT_URL": "http://127.0.0.1:1", "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}
+    env = scenario.environment(STAGEGATE_CATALOG="s3://catalog/", **nobody)
+    ended = run_stagegate("ready", "things@latest", "--wait", "--timeout", "2s", env=env)
+    assert ended.returncode == ExitCode.ERROR
+    assert ended.stderr.startswith("waiting: Connection refused by 127.0.0.1:1")
+
+
+def test_timeout_that_is_no_duration_is_bad_usage(run_stagegate: Run) -> None:
+    ended = run_stagegate("ready", "things@latest", "--wait", "--timeout", "soon")
+    assert ended.returncode == ExitCode.USAGE
+    assert "'soon' is not a duration" in ended.stderr
 
 
 def test_agent_fetches_the_others_when_one_fails(scenario: Scenario) -> None:
@@ -239,10 +253,10 @@ def test_agent_ends_soon_and_fetches_what_moves(scenario: Scenario) -> None:
     with subprocess.Popen(command, env={"PATH": "/usr/bin:/bin", "HOME": str(scenario.folder), **env}) as agent:
         try:
             gpu = node(scenario, "gpu-1")
-            wait_until_ready(gpu, LATEST, 60)
+            wait_until_ready(lambda: gpu, LATEST, 60)
             scenario.write("a,b\n3,4\n")
             moved = stage(home, scenario.spec())
-            assert wait_until_ready(gpu, LATEST, 60).digest == moved.digest
+            assert wait_until_ready(lambda: gpu, LATEST, 60).digest == moved.digest
         finally:
             agent.send_signal(signal.SIGTERM)
             began = time.monotonic()

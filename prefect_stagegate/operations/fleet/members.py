@@ -86,7 +86,8 @@ def require_committed(workspace: Workspace, dataset: str, ref: str, digest: str)
     head = workspace.catalog.resolve(Address(dataset, ref))
     if head != digest:
         raise NotReady(
-            f"{dataset}@{ref} names {digest_text(head)} by now, not {digest_text(digest)}: no node's copy may move to it",
+            f"{dataset}@{ref} names {digest_text(head)} by now, not {digest_text(digest)}: "
+            "no node's copy may move to it",
             hint=f"Stage the fleet again: it brings what {ref} names.",
             dataset=dataset,
         )
