@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 from uuid import UUID, uuid4
@@ -33,6 +32,8 @@ from prefect_stagegate.tasks._fleet.engine import NodeJob, failed, lost
 from prefect_stagegate.tasks._fleet.message import from_message
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from prefect.client.orchestration import SyncPrefectClient
 
 T = TypeVar("T")
@@ -61,12 +62,15 @@ class PoolEngine:
 
     def __init__(self, client: SyncPrefectClient, pool: str, deployment: str, lost_after: float) -> None:
         self._client, self._pool, self._deployment = client, pool, deployment
-        self._lost_after = timedelta(seconds=lost_after)
+        self._lost_after = lost_after
         self._runs: dict[UUID, str] = {}
         self._refused: dict[str, str] = {}
         self._key = ""
         """What the runs of one start have in common, so that a call that is repeated starts none twice."""
-        self._started = datetime.now(UTC)
+        self._heartbeats: dict[str, datetime] = {}
+        """The workers' newest heartbeats, by the server's clock, which may differ from this one."""
+        self._seen: dict[str, float] = {}
+        """When a node's worker last had a new heartbeat; at first, when the jobs were started."""
         self._looked_at_workers = self._answered = time.monotonic()
 
     def nodes(self) -> list[str]:
@@ -76,8 +80,10 @@ class PoolEngine:
     def start(self, jobs: Mapping[str, NodeJob]) -> None:
         """Create a flow run in the queue of each node."""
         deployment = self._required_deployment()
-        self._started, self._runs, self._refused = datetime.now(UTC), {}, {}
+        self._runs, self._refused = {}, {}
         self._looked_at_workers = self._answered = time.monotonic()
+        # A worker that starts late has its time from now on.
+        self._heartbeats, self._seen = worker_heartbeats(self._pool), dict.fromkeys(jobs, self._answered)
         self._key = uuid4().hex
         for batch in _batches(jobs.items(), STARTED):
             self._start_many(deployment, dict(batch))
@@ -163,11 +169,13 @@ class PoolEngine:
 
     def _lost(self) -> Iterator[tuple[str, NodeReport]]:
         """The nodes whose workers are silent for too long. Their runs stay known, to be cancelled."""
-        now, heartbeats = datetime.now(UTC), worker_heartbeats(self._pool)
+        now, before = time.monotonic(), self._heartbeats
+        self._heartbeats = worker_heartbeats(self._pool)
         for node in self._runs.values():
-            last = heartbeats.get(node)
-            # A worker that starts late has its time from the start of the jobs on.
-            if now - max(last or self._started, self._started) > self._lost_after:
+            last = self._heartbeats.get(node)
+            if last != before.get(node):
+                self._seen[node] = now
+            elif now - self._seen[node] > self._lost_after:
                 when = f"its last heartbeat was at {last:%Y-%m-%dT%H:%M:%SZ}" if last else "it never had a heartbeat"
                 yield node, lost(node, f"its worker in the pool {self._pool} is gone: {when}")
 
