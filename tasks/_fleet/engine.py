@@ -26,6 +26,8 @@ from prefect_stagegate.units import count_text
 
 PAUSE = (0.5, 5.0)
 """The first and the longest time between two looks at the nodes, in seconds."""
+SILENCE = 120.0
+"""Seconds for which an engine may fail to answer, while nodes go on with their jobs."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ from prefect.exceptions import ObjectNotFound, PrefectException
 from prefect_stagegate.errors import SourceUnavailable, UsageError
 from prefect_stagegate.operations.fleet.barrier import NodeReport
 from prefect_stagegate.readiness.orchestration import require_api, worker_heartbeats
-from prefect_stagegate.tasks._fleet.engine import NodeJob, failed, lost
+from prefect_stagegate.tasks._fleet.engine import SILENCE, NodeJob, failed, lost
 from prefect_stagegate.tasks._fleet.message import from_message
 
 if TYPE_CHECKING:
@@ -46,8 +46,6 @@ NAMED = 1000
 HEARTBEATS_SECONDS = 10.0
 """Seconds between two looks at the workers' heartbeats, and at runs that somebody deleted."""
 ENDED = FlowRunFilterState(type=FlowRunFilterStateType(any_=sorted(TERMINAL_STATES)))
-SILENCE = 120.0
-"""Seconds for which the API may fail to answer, while nodes go on with their jobs."""
 
 
 class PoolEngine:
