@@ -10,14 +10,11 @@ from uuid import uuid4
 
 from prefect_stagegate.errors import MissingExtra, SourceUnavailable, install_hint
 from prefect_stagegate.operations.fleet.barrier import NodeReport
-from prefect_stagegate.tasks._fleet.engine import SILENCE, NodeJob, failed, lost
+from prefect_stagegate.tasks._fleet.engine import ANSWER_SECONDS, NodeJob, failed, lost
 from prefect_stagegate.tasks._fleet.job import run_job
 
 if TYPE_CHECKING:
     from distributed import Client, Future
-
-ANSWER_SECONDS = 10
-"""How long the scheduler may take to answer."""
 
 
 class DaskEngine:
@@ -37,7 +34,6 @@ class DaskEngine:
         self._addresses: dict[str, str] = {}
         """The workers that jobs were submitted to, by node."""
         self._seen: dict[str, float] = {}
-        self._answered = time.monotonic()
 
     def nodes(self) -> list[str]:
         """The names of the cluster's workers."""
@@ -45,21 +41,13 @@ class DaskEngine:
 
     def start(self, jobs: Mapping[str, NodeJob]) -> None:
         """Submit a job to each node's worker. One whose worker is not there waits for it."""
-        self._answered = time.monotonic()
-        self._seen = dict.fromkeys(jobs, self._answered)
+        self._seen = dict.fromkeys(jobs, time.monotonic())
         self._unsubmitted = dict(jobs)
         self._submit(self._workers())
 
     def poll(self) -> Iterator[tuple[str, NodeReport]]:
         """The nodes whose jobs ended, or whose worker is gone."""
-        try:
-            workers = self._workers()
-        except SourceUnavailable:
-            # A scheduler that is busy must not end a staging of hours. A client that is closed never connects again.
-            if self._client.status == "closed" or time.monotonic() - self._answered > SILENCE:
-                raise
-            return
-        now = self._answered = time.monotonic()
+        workers, now = self._workers(), time.monotonic()
         self._submit(workers)
         # A worker that was started anew has another address: the job of the old one never ends.
         alive = (node for node, address in self._addresses.items() if workers.get(node) == address)

@@ -28,7 +28,7 @@ from prefect.exceptions import ObjectNotFound, PrefectException
 from prefect_stagegate.errors import SourceUnavailable, UsageError
 from prefect_stagegate.operations.fleet.barrier import NodeReport
 from prefect_stagegate.readiness.orchestration import require_api, worker_heartbeats
-from prefect_stagegate.tasks._fleet.engine import SILENCE, NodeJob, failed, lost
+from prefect_stagegate.tasks._fleet.engine import NodeJob, failed, lost
 from prefect_stagegate.tasks._fleet.message import from_message
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ NAMED = 1000
 """Most runs that a filter names: its query has a parameter for each."""
 HEARTBEATS_SECONDS = 10.0
 """Seconds between two looks at the workers' heartbeats, and at runs that somebody deleted."""
+API_HINT = "Check PREFECT_API_URL with `prefect version`."
 ENDED = FlowRunFilterState(type=FlowRunFilterStateType(any_=sorted(TERMINAL_STATES)))
 
 
@@ -69,7 +70,7 @@ class PoolEngine:
         """The workers' newest heartbeats, by the server's clock, which may differ from this one."""
         self._seen: dict[str, float] = {}
         """When a node's worker last had a new heartbeat; at first, when the jobs were started."""
-        self._looked_at_workers = self._answered = time.monotonic()
+        self._looked_at_workers = time.monotonic()
 
     def nodes(self) -> list[str]:
         """The names of the pool's workers, also of those that are gone."""
@@ -79,9 +80,9 @@ class PoolEngine:
         """Create a flow run in the queue of each node."""
         deployment = self._required_deployment()
         self._runs, self._refused = {}, {}
-        self._looked_at_workers = self._answered = time.monotonic()
+        self._looked_at_workers = time.monotonic()
         # A worker that starts late has its time from now on.
-        self._heartbeats, self._seen = worker_heartbeats(self._pool), dict.fromkeys(jobs, self._answered)
+        self._heartbeats, self._seen = worker_heartbeats(self._pool), dict.fromkeys(jobs, self._looked_at_workers)
         self._key = uuid4().hex
         for batch in _batches(jobs.items(), STARTED):
             self._start_many(deployment, dict(batch))
@@ -125,13 +126,8 @@ class PoolEngine:
                 self._looked_at_workers = time.monotonic()
                 yield from self._deleted()
                 yield from self._lost()
-            self._answered = time.monotonic()
-        except (httpx.HTTPError, PrefectException, SourceUnavailable) as error:
-            # A server that restarts must not end a staging of hours.
-            if time.monotonic() - self._answered > SILENCE:
-                raise SourceUnavailable(
-                    f"Prefect's API did not answer for {SILENCE:.0f} s: {type(error).__name__}"
-                ) from error
+        except (httpx.HTTPError, PrefectException) as error:
+            raise SourceUnavailable(f"Prefect's API did not answer: {type(error).__name__}", hint=API_HINT) from error
 
     def cancel(self, nodes: Iterable[str]) -> None:
         """Cancel runs. One that has not started never will; a running one is ended by its worker."""
@@ -229,10 +225,7 @@ def pool_engine(pool: str, deployment: str, lost_after: float) -> Iterator[PoolE
             hint="The log of its server says why.",
         ) from error
     except httpx.HTTPError as error:
-        raise SourceUnavailable(
-            f"Prefect's API did not answer: {type(error).__name__}",
-            hint="Check PREFECT_API_URL with `prefect version`.",
-        ) from error
+        raise SourceUnavailable(f"Prefect's API did not answer: {type(error).__name__}", hint=API_HINT) from error
 
 
 def _parent() -> UUID | None:

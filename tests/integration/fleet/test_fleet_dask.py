@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -14,6 +15,7 @@ from prefect import State
 from prefect_stagegate.errors import SourceUnavailable
 from prefect_stagegate.flows import stage_fleet
 from prefect_stagegate.tasks._fleet import dask as dask_module
+from prefect_stagegate.tasks._fleet import engine as loop
 from prefect_stagegate.tasks._fleet.dask import dask_engine
 from prefect_stagegate.tasks._fleet.engine import NodeJob
 from prefect_stagegate.testing.servers import free_port
@@ -93,11 +95,10 @@ def test_dask_scheduler_that_falls_silent_ends_the_round(
     scheduler = FleetNode(tmp_path, "scheduler", tmp_path).running(*command, env={})
     with scheduler as process, dask_engine(f"tcp://127.0.0.1:{port}", 600) as engine:
         monkeypatch.setattr(dask_module, "ANSWER_SECONDS", 1)
-        monkeypatch.setattr(dask_module, "SILENCE", 2)
-        engine.start({"node-a": NodeJob("things", "sha256:" + "a" * 64)})
-        process.send_signal(blow)
+        monkeypatch.setattr(loop, "SILENCE", 2)
+        threading.Timer(1, process.send_signal, [blow]).start()
         with pytest.raises(SourceUnavailable, match="does not answer any more"):
-            wait_for(lambda: list(engine.poll()), 60)
+            loop.collect_reports.fn(engine, {"node-a": NodeJob("things", "sha256:" + "a" * 64)}, 300)
 
 
 def test_dask_scheduler_that_is_not_there_is_named() -> None:
