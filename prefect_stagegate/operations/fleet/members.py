@@ -69,8 +69,10 @@ def reports_of_full_nodes(
     size = workspace.catalog.sums(dataset, digest).bytes
     time, timeout = now(), workspace.settings.node_timeout
     for record in records:
-        most = record.room + record.used
-        if record.name in nodes and most < size and record.is_current(time, timeout):
+        held, most = record.version(dataset, digest), record.room + record.used
+        # Of files of the same bytes, a node has one: it may hold a version that is larger than its cache.
+        is_full = most < size and not (held and held.is_complete)
+        if record.name in nodes and is_full and record.is_current(time, timeout):
             problem = (
                 f"no room: the version has {bytes_text(size)}, and the node has room for {bytes_text(most)} at most"
             )

@@ -210,6 +210,16 @@ def test_nothing_starts_where_too_few_nodes_have_room(engine: ThreadEngine) -> N
     assert moved(engine) == ["node-a", "node-c"]
 
 
+def test_node_that_holds_a_version_is_not_too_small_for_it(engine: ThreadEngine) -> None:
+    """Files of the same bytes are one blob: they take less room than the version has bytes."""
+    assert run(engine).is_met
+    workspace = engine.workspace("node-b")
+    record = publish_record(workspace)
+    workspace.catalog.put_node(replace(record, room=0, used=1))
+
+    assert run(engine).is_met
+
+
 def test_cancelled_fleet_cancels_its_nodes_and_moves_no_ref(engine: ThreadEngine) -> None:
     end = threading.Event()
     engine.does["node-b"] = lambda _: None
