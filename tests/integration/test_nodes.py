@@ -22,6 +22,7 @@ from prefect_stagegate.model import Address
 from prefect_stagegate.nodes import Placement
 from prefect_stagegate.operations.fleet.agent import run_agent
 from prefect_stagegate.operations.fleet.node_readiness import node_readiness, require_on_node, wait_until_ready
+from prefect_stagegate.operations.fleet.own_record import publish_record
 from prefect_stagegate.operations.fleet.placement import choose_node, find_version
 from prefect_stagegate.operations.gating.rollback import rollback
 from prefect_stagegate.operations.staging.stage import stage
@@ -150,6 +151,22 @@ def test_only_candidates_are_chosen(scenario: Scenario) -> None:
     assert choose_node(first, LATEST, ["gpu-2"]).node == "gpu-2"
     with pytest.raises(NotReady, match="No node of gpu-3 holds things@sha256"):
         choose_node(first, LATEST, ["gpu-3"])
+
+
+def test_message_without_a_place_names_few_nodes(scenario: Scenario) -> None:
+    workspace = node(scenario, "gpu-1")
+    stage(workspace, scenario.spec())
+    with pytest.raises(NotReady, match=r"No node of .*, gpu-0019, 980 more holds things") as refused:
+        choose_node(workspace, LATEST, [f"gpu-{number:04}" for number in range(1000)])
+    assert "gpu-1: complete" not in refused.value.message
+
+
+def test_record_dated_ahead_says_so(scenario: Scenario, capsys: pytest.CaptureFixture[str]) -> None:
+    workspace = node(scenario, "gpu-1")
+    record = publish_record(workspace)
+    workspace.catalog.put_node(replace(record, at=stamp(moment(record.at) + timedelta(minutes=20, seconds=30))))
+    scenario.run("nodes")
+    assert "unknown, dated 20 min ahead" in capsys.readouterr().out
 
 
 def promoted(scenario: Scenario) -> str:
