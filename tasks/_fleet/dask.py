@@ -76,10 +76,12 @@ class DaskEngine:
         Raises:
             SourceUnavailable: The scheduler did not answer in time.
         """
-        client = self._client
+        scheduler: Any = self._client.scheduler
         try:
             # `Client.scheduler_info` waits without end, and gives old workers where it failed.
-            identity: Any = client.sync(client.scheduler.identity, n_workers=-1, callback_timeout=ANSWER_SECONDS)
+            identity: Any = self._client.sync(  # type: ignore[no-untyped-call]
+                scheduler.identity, n_workers=-1, callback_timeout=ANSWER_SECONDS
+            )
         except (OSError, AttributeError) as error:  # a closed client has no scheduler
             raise SourceUnavailable(
                 "The Dask scheduler does not answer any more", hint="The scheduler's log says why."

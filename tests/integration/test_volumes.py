@@ -14,7 +14,6 @@ from dataclasses import replace
 from pathlib import Path
 from subprocess import CompletedProcess
 from threading import Event
-from threading import Event
 from typing import Any
 
 import pytest
@@ -173,12 +172,12 @@ def test_copy_into_memory_needs_no_source(node: Node) -> None:
 def test_agent_stages_nothing_that_lies_on_another_disk(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     node.stage(node.disk)
     monkeypatch.setattr(agent, "stage", None)
-    assert agent.reconcile(node.open(), (LATEST,), [].append, Event())
+    assert agent.reconcile(node.open(), (LATEST,), print, Event())
 
 
 def test_agent_brings_what_lies_in_memory_alone_to_a_disk(node: Node) -> None:
     version = node.stage(node.memory)
-    assert agent.reconcile(node.open(), (LATEST,), [].append, Event())
+    assert agent.reconcile(node.open(), (LATEST,), print, Event())
     assert [volume.root for volume, _ in node.open().cache.copies(version.dataset, version.digest)] == [
         node.memory,
         node.home,

@@ -170,17 +170,25 @@ def test_wrong_clock_of_the_coordinator_loses_no_node(pool: Pool, monkeypatch: p
     for module in (pool_module, orchestration):
         monkeypatch.setattr(module, "datetime", _HourAhead, raising=False)
     monkeypatch.setattr(pool_module, "HEARTBEATS_SECONDS", 0)
-    with pool_engine(POOL, "stagegate-stage-node/fleet", 3) as engine, get_client(sync_client=True) as client:
-        client.request("POST", "/work_pools/gpus/workers/heartbeat", json={"name": "node-y"})
+    with pool_engine(POOL, "stagegate-stage-node/fleet", 3) as engine:
+        send_heartbeat("node-y")
         engine.start({"node-y": NodeJob("things", "sha256:" + "a" * 64)})
         time.sleep(4)
-        client.request("POST", "/work_pools/gpus/workers/heartbeat", json={"name": "node-y"})
+        send_heartbeat("node-y")
         assert list(engine.poll()) == []
         assert "node-y" in live_workers(POOL)
         time.sleep(4)
         ((node, report),) = engine.poll()
         assert (node, report.outcome) == ("node-y", NodeOutcome.LOST)
         engine.cancel(["node-y"])
+
+
+def send_heartbeat(worker: str) -> None:
+    with get_client(sync_client=True) as client:
+        path_params = {"work_pool_name": POOL}
+        client.request(
+            "POST", "/work_pools/{work_pool_name}/workers/heartbeat", path_params=path_params, json={"name": worker}
+        )
 
 
 class _HourAhead(datetime):
