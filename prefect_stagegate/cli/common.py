@@ -16,6 +16,7 @@ from prefect_stagegate.errors import ExitCode, StagegateError, UsageError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
+    from cyclopts import Token
     from rich.table import Table
 
     from prefect_stagegate.cache import Cache
@@ -40,6 +41,11 @@ Json = Annotated[
 ]
 ProgressForm = Literal["auto", "json", "none"]
 Debug = Annotated[bool, Parameter(negative="", group=COMMON, help="Log more, and show errors with their traceback.")]
+
+
+def converter(parse: Callable[[str], Any]) -> Callable[[type, tuple[Token, ...]], Any]:
+    """What reads an option's text by a function that raises `ValueError` for bad ones."""
+    return lambda _, tokens: parse(tokens[0].value)
 
 
 # What help calls the positional arguments.

@@ -7,6 +7,7 @@ import sys
 import threading
 from collections.abc import Sequence
 from dataclasses import asdict
+from datetime import timedelta
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -16,6 +17,7 @@ from prefect_stagegate.cli.common import (
     Json,
     Places,
     VersionName,
+    converter,
     print_json,
     say,
     say_line,
@@ -29,7 +31,7 @@ from prefect_stagegate.operations.fleet.kubernetes import publish_node
 from prefect_stagegate.operations.fleet.kubernetes_api import NodeApi
 from prefect_stagegate.operations.fleet.node_readiness import require_on_node, wait_until_ready
 from prefect_stagegate.operations.workspace import Workspace
-from prefect_stagegate.units import parse_duration
+from prefect_stagegate.units import format_duration, parse_duration
 
 
 def ready(
@@ -37,7 +39,15 @@ def ready(
     /,
     *,
     wait: Annotated[bool, Parameter(negative="", help="Wait until this node holds it.")] = False,
-    timeout: Annotated[str, Parameter(metavar="TIME", help="The longest wait, as in 30m.")] = "1h",
+    timeout: Annotated[
+        timedelta,
+        Parameter(
+            metavar="TIME",
+            converter=converter(parse_duration),
+            show_default=format_duration,
+            help="The longest wait, as in 30m.",
+        ),
+    ] = timedelta(hours=1),
     json: Json = False,
     places: Places | None = None,
     display: Display | None = None,
@@ -56,13 +66,13 @@ def ready(
     address
         DATASET@REF or DATASET@sha256:…; without a ref, `latest`.
     """
-    parsed, longest = Address.parse(address), parse_duration(timeout)
-    workspace, display = (places or Places()).workspace(), display or Display()
+    parsed = Address.parse(address)
+    places, display = places or Places(), display or Display()
     if wait:
         with shown_waiting("ready", display.progress_form(json=False)) as waiting:
-            found = wait_until_ready(workspace, parsed, longest.total_seconds(), waiting)
+            found = wait_until_ready(places.workspace, parsed, timeout.total_seconds(), waiting)
     else:
-        found = require_on_node(workspace, parsed)
+        found = require_on_node(places.workspace(), parsed)
     if json:
         print_json(asdict(found))
     elif not display.quiet:

@@ -65,12 +65,14 @@ def _print_nodes(records: Sequence[NodeRecord], timeout: float) -> None:
         "node", "site", "record", "versions", "partly", "used", "room", "gpus", "blobs at", box=None, pad_edge=False
     )
     for record in records:
-        age = f"{age_text(max(now() - moment(record.at), timedelta(0)))} old"
+        is_current, ago = record.is_current(now(), timeout), now() - moment(record.at)
+        is_ahead = not is_current and ago < timedelta(0)
+        age = f"dated {age_text(-ago)} ahead" if is_ahead else f"{age_text(max(ago, timedelta(0)))} old"
         complete = sum(held.is_complete for held in record.versions)
         cells = (
             record.name,
             record.site or "-",
-            age if record.is_current(now(), timeout) else f"unknown, {age}",
+            age if is_current else f"unknown, {age}",
             str(complete),
             str(len(record.versions) - complete),
             bytes_text(record.used),

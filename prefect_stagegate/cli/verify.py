@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable
 from dataclasses import asdict
 from datetime import timedelta
 from fractions import Fraction
-from typing import Annotated, Any
+from typing import Annotated
 
-from cyclopts import Parameter, Token
+from cyclopts import Parameter
 
-from prefect_stagegate.cli.common import Display, Json, Places, end_unreadable, print_json, say
+from prefect_stagegate.cli.common import Display, Json, Places, converter, end_unreadable, print_json, say
 from prefect_stagegate.cli.progress import shown_hashing
 from prefect_stagegate.errors import ExitCode
 from prefect_stagegate.model import Address
@@ -19,23 +18,16 @@ from prefect_stagegate.operations.upkeep.verify import Verification
 from prefect_stagegate.operations.upkeep.verify import verify as job
 from prefect_stagegate.units import bytes_text, count_text, parse_duration, parse_rate, parse_share
 
-
-def _converter(parse: Callable[[str], Any]) -> Callable[[type, tuple[Token, ...]], Any]:
-    return lambda _, tokens: parse(tokens[0].value)
-
-
 Share = Annotated[
     Fraction | None,
-    Parameter(
-        metavar="SHARE", converter=_converter(parse_share), help="Of all, only so much in this run: 1/7, or 15%."
-    ),
+    Parameter(metavar="SHARE", converter=converter(parse_share), help="Of all, only so much in this run: 1/7, or 15%."),
 ]
 Lasting = Annotated[
     timedelta | None,
     Parameter(
         name="--for",
         metavar="DURATION",
-        converter=_converter(parse_duration),
+        converter=converter(parse_duration),
         help="Of all, only what is hashed in this time: 1h.",
     ),
 ]
@@ -43,7 +35,7 @@ Rate = Annotated[
     int | None,
     Parameter(
         metavar="RATE",
-        converter=_converter(parse_rate),
+        converter=converter(parse_rate),
         help="Read at most so much a second: 200MB/s [STAGEGATE_VERIFY_RATE].",
     ),
 ]

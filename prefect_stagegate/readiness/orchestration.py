@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -17,6 +17,7 @@ from prefect_stagegate.errors import SourceUnavailable, UsageError
 
 if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
+    from prefect.client.schemas.objects import Worker
 
 SECONDS = 10.0
 """How long one call to the API may take."""
@@ -24,8 +25,6 @@ MOST_DAYS = timedelta(days=90)
 """How far back events are read. A server keeps them for 7 days by default."""
 MOST_WORKERS = 10_000
 """Workers of a pool that are looked at, at most."""
-LIVE_SECONDS = 90.0
-"""Prefect's own policy of a worker's health: three heartbeats of 30 s."""
 _PAGE = 200
 """Most objects that Prefect's API returns at once."""
 EXECUTED, FAILED = "prefect.automation.action.executed", "prefect.automation.action.failed"
@@ -154,25 +153,31 @@ def queue(pool: str, name: str) -> Queue:
 
 
 def worker_heartbeats(pool: str) -> dict[str, datetime]:
-    """The newest heartbeat of each worker of a pool, by the worker's name.
+    """The newest heartbeat of each worker of a pool, by the worker's name and the server's clock.
 
     Which queues are polled says less: Prefect 3.9 notes few of the polls of a pool that many workers poll.
     """
-    newest: dict[str, datetime] = {}
-    with _client(f"work pool {pool!r}") as client:
-        client.read_work_pool(pool)  # raises for a missing pool; the list of its workers would just be empty
-        for offset in range(0, MOST_WORKERS, _PAGE):
-            workers = client.read_workers_for_work_pool(pool, limit=_PAGE, offset=offset)
-            newest |= {worker.name: worker.last_heartbeat_time for worker in workers if worker.last_heartbeat_time}
-            if len(workers) < _PAGE:
-                break
-    return newest
+    newest = {worker.name: worker.last_heartbeat_time for worker in _workers(pool)}
+    return {name: last for name, last in newest.items() if last}
 
 
 def live_workers(pool: str) -> frozenset[str]:
-    """The names of a pool's workers that had a heartbeat within `LIVE_SECONDS`."""
-    since = datetime.now(UTC) - timedelta(seconds=LIVE_SECONDS)
-    return frozenset(name for name, last in worker_heartbeats(pool).items() if last >= since)
+    """The names of a pool's workers that are online: the server had at least one of the last three heartbeats."""
+    from prefect.client.schemas.objects import WorkerStatus
+
+    return frozenset(worker.name for worker in _workers(pool) if worker.status is WorkerStatus.ONLINE)
+
+
+def _workers(pool: str) -> list[Worker]:
+    workers: list[Worker] = []
+    with _client(f"work pool {pool!r}") as client:
+        client.read_work_pool(pool)  # raises for a missing pool; the list of its workers would just be empty
+        for offset in range(0, MOST_WORKERS, _PAGE):
+            page = client.read_workers_for_work_pool(pool, limit=_PAGE, offset=offset)
+            workers += page
+            if len(page) < _PAGE:
+                break
+    return workers
 
 
 def deployment(name: str) -> Deployment:

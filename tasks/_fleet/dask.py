@@ -5,19 +5,16 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from uuid import uuid4
 
 from prefect_stagegate.errors import MissingExtra, SourceUnavailable, install_hint
 from prefect_stagegate.operations.fleet.barrier import NodeReport
-from prefect_stagegate.tasks._fleet.engine import NodeJob, failed, lost
+from prefect_stagegate.tasks._fleet.engine import ANSWER_SECONDS, NodeJob, failed, lost
 from prefect_stagegate.tasks._fleet.job import run_job
 
 if TYPE_CHECKING:
     from distributed import Client, Future
-
-CONNECTING_SECONDS = 10
-"""How long the scheduler may take to answer."""
 
 
 class DaskEngine:
@@ -50,7 +47,7 @@ class DaskEngine:
 
     def poll(self) -> Iterator[tuple[str, NodeReport]]:
         """The nodes whose jobs ended, or whose worker is gone."""
-        now, workers = time.monotonic(), self._workers()
+        workers, now = self._workers(), time.monotonic()
         self._submit(workers)
         # A worker that was started anew has another address: the job of the old one never ends.
         alive = (node for node, address in self._addresses.items() if workers.get(node) == address)
@@ -74,9 +71,22 @@ class DaskEngine:
         self._client.cancel(futures)  # type: ignore[no-untyped-call]
 
     def _workers(self) -> dict[str, str]:
-        """The addresses of the cluster's workers by their names."""
-        workers = self._client.scheduler_info(n_workers=-1)["workers"]
-        return {str(worker["name"]): address for address, worker in workers.items()}
+        """The addresses of the cluster's workers by their names.
+
+        Raises:
+            SourceUnavailable: The scheduler did not answer in time.
+        """
+        scheduler: Any = self._client.scheduler
+        try:
+            # `Client.scheduler_info` waits without end, and gives old workers where it failed.
+            identity: Any = self._client.sync(  # type: ignore[no-untyped-call]
+                scheduler.identity, n_workers=-1, callback_timeout=ANSWER_SECONDS
+            )
+        except (OSError, AttributeError) as error:  # a closed client has no scheduler
+            raise SourceUnavailable(
+                "The Dask scheduler does not answer any more", hint="The scheduler's log says why."
+            ) from error
+        return {str(worker["name"]): address for address, worker in identity["workers"].items()}
 
     def _submit(self, workers: Mapping[str, str]) -> None:
         """Submit the jobs whose worker is there."""
@@ -106,7 +116,7 @@ def dask_engine(scheduler: str, lost_after: float) -> Iterator[DaskEngine]:
     except ImportError as error:
         raise MissingExtra("Dask is not installed", hint=install_hint("dask")) from error
     try:
-        client = Client(scheduler, timeout=CONNECTING_SECONDS, set_as_default=False)  # type: ignore[no-untyped-call]
+        client = Client(scheduler, timeout=ANSWER_SECONDS, set_as_default=False)  # type: ignore[no-untyped-call]
     except (OSError, ValueError) as error:
         raise SourceUnavailable(
             f"The Dask scheduler {scheduler} did not answer: {error}", hint="Check its address and that it runs."
@@ -117,6 +127,6 @@ def dask_engine(scheduler: str, lost_after: float) -> Iterator[DaskEngine]:
 
 def _report(node: str, future: Future[NodeReport]) -> NodeReport:
     try:
-        return future.result(timeout=CONNECTING_SECONDS)
+        return future.result(timeout=ANSWER_SECONDS)
     except Exception as error:  # noqa: BLE001 - whatever the job's process died of
         return failed(node, f"{type(error).__name__}: {error}")

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from threading import Event
 from typing import Any, Protocol
 
-from prefect_stagegate.errors import Cancelled
+from prefect_stagegate.errors import Cancelled, SourceUnavailable
 from prefect_stagegate.operations.fleet.barrier import NodeOutcome, NodeReport, checked_report
 from prefect_stagegate.operations.fleet.node import Proof
 from prefect_stagegate.tasks._support.cancelling import ending
@@ -26,6 +26,10 @@ from prefect_stagegate.units import count_text
 
 PAUSE = (0.5, 5.0)
 """The first and the longest time between two looks at the nodes, in seconds."""
+SILENCE = 120.0
+"""Seconds for which an engine may fail to answer, while nodes go on with their jobs."""
+ANSWER_SECONDS = 10
+"""How long an engine may take for one answer, where its client has no limit of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +65,11 @@ class FleetEngine(Protocol):
         """Start a job on each node."""
 
     def poll(self) -> Iterable[tuple[str, NodeReport]]:
-        """Nodes whose jobs ended since the last call, or that are lost by now, with their reports. Answers soon."""
+        """Nodes whose jobs ended since the last call, or that are lost by now, with their reports. Answers soon.
+
+        Raises:
+            SourceUnavailable: The engine can't be reached; it is asked again for a while.
+        """
 
     def cancel(self, nodes: Iterable[str]) -> None:
         """Stop the jobs of these nodes, and let none start later. Doesn't wait for their end."""
@@ -83,15 +91,23 @@ def collect_reports(engine: FleetEngine, jobs: Mapping[str, NodeJob], timeout: f
         Cancelled: The run must end; the jobs were cancelled.
         StagegateError: The engine could not start them, or can't be reached any more; the jobs were cancelled.
     """
-    waiting, reports, deadline, pause = set(jobs), [], time.monotonic() + timeout, PAUSE[0]
+    waiting, reports, pause = set(jobs), [], PAUSE[0]
+    deadline = time.monotonic() + timeout
     try:
         with ending() as cancel:
             engine.start(jobs)
+            answered = time.monotonic()
             while waiting and time.monotonic() < deadline:
-                for node, report in engine.poll():
-                    if node in waiting:
-                        waiting.discard(node)
-                        reports.append(_taken(node, report, jobs[node]))
+                try:
+                    for node, report in engine.poll():
+                        if node in waiting:
+                            waiting.discard(node)
+                            reports.append(_taken(node, report, jobs[node]))
+                    answered = time.monotonic()
+                except SourceUnavailable:
+                    # A server that restarts must not end a staging of hours.
+                    if time.monotonic() - answered > SILENCE:
+                        raise
                 if waiting:
                     _pause(cancel, min(pause, max(0.0, deadline - time.monotonic())))
                     pause = min(PAUSE[1], pause * 1.5)

@@ -9,7 +9,6 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from datetime import UTC, datetime, timedelta
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 from uuid import UUID, uuid4
@@ -33,6 +32,8 @@ from prefect_stagegate.tasks._fleet.engine import NodeJob, failed, lost
 from prefect_stagegate.tasks._fleet.message import from_message
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from prefect.client.orchestration import SyncPrefectClient
 
 T = TypeVar("T")
@@ -44,9 +45,8 @@ NAMED = 1000
 """Most runs that a filter names: its query has a parameter for each."""
 HEARTBEATS_SECONDS = 10.0
 """Seconds between two looks at the workers' heartbeats, and at runs that somebody deleted."""
+API_HINT = "Check PREFECT_API_URL with `prefect version`."
 ENDED = FlowRunFilterState(type=FlowRunFilterStateType(any_=sorted(TERMINAL_STATES)))
-SILENCE = 120.0
-"""Seconds for which the API may fail to answer, while nodes go on with their jobs."""
 
 
 class PoolEngine:
@@ -61,13 +61,16 @@ class PoolEngine:
 
     def __init__(self, client: SyncPrefectClient, pool: str, deployment: str, lost_after: float) -> None:
         self._client, self._pool, self._deployment = client, pool, deployment
-        self._lost_after = timedelta(seconds=lost_after)
+        self._lost_after = lost_after
         self._runs: dict[UUID, str] = {}
         self._refused: dict[str, str] = {}
         self._key = ""
         """What the runs of one start have in common, so that a call that is repeated starts none twice."""
-        self._started = datetime.now(UTC)
-        self._looked_at_workers = self._answered = time.monotonic()
+        self._heartbeats: dict[str, datetime] = {}
+        """The workers' newest heartbeats, by the server's clock, which may differ from this one."""
+        self._seen: dict[str, float] = {}
+        """When a node's worker last had a new heartbeat; at first, when the jobs were started."""
+        self._looked_at_workers = time.monotonic()
 
     def nodes(self) -> list[str]:
         """The names of the pool's workers, also of those that are gone."""
@@ -76,8 +79,10 @@ class PoolEngine:
     def start(self, jobs: Mapping[str, NodeJob]) -> None:
         """Create a flow run in the queue of each node."""
         deployment = self._required_deployment()
-        self._started, self._runs, self._refused = datetime.now(UTC), {}, {}
-        self._looked_at_workers = self._answered = time.monotonic()
+        self._runs, self._refused = {}, {}
+        self._looked_at_workers = time.monotonic()
+        # A worker that starts late has its time from now on.
+        self._heartbeats, self._seen = worker_heartbeats(self._pool), dict.fromkeys(jobs, self._looked_at_workers)
         self._key = uuid4().hex
         for batch in _batches(jobs.items(), STARTED):
             self._start_many(deployment, dict(batch))
@@ -121,13 +126,8 @@ class PoolEngine:
                 self._looked_at_workers = time.monotonic()
                 yield from self._deleted()
                 yield from self._lost()
-            self._answered = time.monotonic()
-        except (httpx.HTTPError, PrefectException, SourceUnavailable) as error:
-            # A server that restarts must not end a staging of hours.
-            if time.monotonic() - self._answered > SILENCE:
-                raise SourceUnavailable(
-                    f"Prefect's API did not answer for {SILENCE:.0f} s: {type(error).__name__}"
-                ) from error
+        except (httpx.HTTPError, PrefectException) as error:
+            raise SourceUnavailable(f"Prefect's API did not answer: {type(error).__name__}", hint=API_HINT) from error
 
     def cancel(self, nodes: Iterable[str]) -> None:
         """Cancel runs. One that has not started never will; a running one is ended by its worker."""
@@ -163,11 +163,13 @@ class PoolEngine:
 
     def _lost(self) -> Iterator[tuple[str, NodeReport]]:
         """The nodes whose workers are silent for too long. Their runs stay known, to be cancelled."""
-        now, heartbeats = datetime.now(UTC), worker_heartbeats(self._pool)
+        now, before = time.monotonic(), self._heartbeats
+        self._heartbeats = worker_heartbeats(self._pool)
         for node in self._runs.values():
-            last = heartbeats.get(node)
-            # A worker that starts late has its time from the start of the jobs on.
-            if now - max(last or self._started, self._started) > self._lost_after:
+            last = self._heartbeats.get(node)
+            if last != before.get(node):
+                self._seen[node] = now
+            elif now - self._seen[node] > self._lost_after:
                 when = f"its last heartbeat was at {last:%Y-%m-%dT%H:%M:%SZ}" if last else "it never had a heartbeat"
                 yield node, lost(node, f"its worker in the pool {self._pool} is gone: {when}")
 
@@ -223,10 +225,7 @@ def pool_engine(pool: str, deployment: str, lost_after: float) -> Iterator[PoolE
             hint="The log of its server says why.",
         ) from error
     except httpx.HTTPError as error:
-        raise SourceUnavailable(
-            f"Prefect's API did not answer: {type(error).__name__}",
-            hint="Check PREFECT_API_URL with `prefect version`.",
-        ) from error
+        raise SourceUnavailable(f"Prefect's API did not answer: {type(error).__name__}", hint=API_HINT) from error
 
 
 def _parent() -> UUID | None:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import ModuleType
 from typing import Any
 
 from prefect_stagegate.errors import MissingExtra, SourceUnavailable, install_hint
 from prefect_stagegate.operations.fleet.barrier import NodeReport
-from prefect_stagegate.tasks._fleet.engine import NodeJob, failed, lost
+from prefect_stagegate.sources.wrappers.timeout import call_with_timeout
+from prefect_stagegate.tasks._fleet.engine import ANSWER_SECONDS, NodeJob, failed, lost
 from prefect_stagegate.tasks._fleet.job import run_job
 
 SHARE = 0.001
@@ -33,8 +34,18 @@ class RayEngine:
         self._seen: dict[str, float] = {}
 
     def nodes(self) -> list[str]:
-        """The nodes that are alive, by the resources that somebody gave them."""
-        resources = {name for node in self._ray.nodes() if node["Alive"] for name in node["Resources"]}
+        """The nodes that are alive, by the resources that somebody gave them.
+
+        Raises:
+            SourceUnavailable: The cluster did not answer in time.
+        """
+        try:
+            nodes = call_with_timeout(self._ray.nodes, ANSWER_SECONDS)
+        except TimeoutError as error:
+            raise SourceUnavailable(
+                "The Ray cluster does not answer any more", hint="The log of its head, gcs_server.out, says why."
+            ) from error
+        resources = {name for node in nodes if node["Alive"] for name in node["Resources"]}
         return sorted(name for name in resources if not name.startswith(BUILT_IN))
 
     def start(self, jobs: Mapping[str, NodeJob]) -> None:
@@ -104,4 +115,6 @@ def ray_engine(address: str, lost_after: float) -> Iterator[RayEngine]:
         yield RayEngine(ray, lost_after)
     finally:
         if mine:
-            ray.shutdown()
+            # A cluster that does not answer holds it.
+            with suppress(TimeoutError):
+                call_with_timeout(ray.shutdown, ANSWER_SECONDS)

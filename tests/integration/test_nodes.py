@@ -17,11 +17,12 @@ from subprocess import CompletedProcess
 import pytest
 
 from prefect_stagegate.clock import moment, stamp
-from prefect_stagegate.errors import CorruptRecord, NotReady, StagegateError
+from prefect_stagegate.errors import CorruptRecord, ExitCode, NotReady, StagegateError
 from prefect_stagegate.model import Address
 from prefect_stagegate.nodes import Placement
 from prefect_stagegate.operations.fleet.agent import run_agent
 from prefect_stagegate.operations.fleet.node_readiness import node_readiness, require_on_node, wait_until_ready
+from prefect_stagegate.operations.fleet.own_record import publish_record
 from prefect_stagegate.operations.fleet.placement import choose_node, find_version
 from prefect_stagegate.operations.gating.rollback import rollback
 from prefect_stagegate.operations.staging.stage import stage
@@ -167,6 +168,22 @@ def test_only_candidates_are_chosen(scenario: Scenario) -> None:
         choose_node(first, LATEST, ["gpu-3"])
 
 
+def test_message_without_a_place_names_few_nodes(scenario: Scenario) -> None:
+    workspace = node(scenario, "gpu-1")
+    stage(workspace, scenario.spec())
+    with pytest.raises(NotReady, match=r"No node of .*, gpu-0019, 980 more holds things") as refused:
+        choose_node(workspace, LATEST, [f"gpu-{number:04}" for number in range(1000)])
+    assert "gpu-1: complete" not in refused.value.message
+
+
+def test_record_dated_ahead_says_so(scenario: Scenario, capsys: pytest.CaptureFixture[str]) -> None:
+    workspace = node(scenario, "gpu-1")
+    record = publish_record(workspace)
+    workspace.catalog.put_node(replace(record, at=stamp(moment(record.at) + timedelta(minutes=20, seconds=30))))
+    scenario.run("nodes")
+    assert "unknown, dated 20 min ahead" in capsys.readouterr().out
+
+
 def promoted(scenario: Scenario) -> str:
     scenario.stage()
     return scenario.promote("pilot")
@@ -228,12 +245,26 @@ def test_wait_ends_when_the_agent_has_fetched(scenario: Scenario, monkeypatch: p
     reasons: list[str] = []
     fetching = threading.Timer(0.3, run_once, (gpu, LATEST))
     fetching.start()
-    found = wait_until_ready(gpu, LATEST, 60, reasons.append)
+    found = wait_until_ready(lambda: gpu, LATEST, 60, reasons.append)
     fetching.join()
     assert found.digest == version.digest
     assert any("lacks" in reason for reason in reasons)
     with pytest.raises(NotReady):
-        wait_until_ready(node(scenario, "gpu-2"), LATEST, 0.1)
+        wait_until_ready(lambda: node(scenario, "gpu-2"), LATEST, 0.1)
+
+
+def test_wait_goes_on_while_the_catalog_is_away(scenario: Scenario, run_stagegate: Run) -> None:
+    nobody = {"AWS_ENDPOINT_URL": "http://127.0.0.1:1", "AWS_ACCESS_KEY_ID": "a", "AWS_SECRET_ACCESS_KEY": "b"}
+    env = scenario.environment(STAGEGATE_CATALOG="s3://catalog/", **nobody)
+    ended = run_stagegate("ready", "things@latest", "--wait", "--timeout", "2s", env=env)
+    assert ended.returncode == ExitCode.ERROR
+    assert ended.stderr.startswith("waiting: Connection refused by 127.0.0.1:1")
+
+
+def test_timeout_that_is_no_duration_is_bad_usage(run_stagegate: Run) -> None:
+    ended = run_stagegate("ready", "things@latest", "--wait", "--timeout", "soon")
+    assert ended.returncode == ExitCode.USAGE
+    assert "'soon' is not a duration" in ended.stderr
 
 
 def test_agent_fetches_the_others_when_one_fails(scenario: Scenario) -> None:
@@ -254,10 +285,10 @@ def test_agent_ends_soon_and_fetches_what_moves(scenario: Scenario) -> None:
     with subprocess.Popen(command, env={"PATH": "/usr/bin:/bin", "HOME": str(scenario.folder), **env}) as agent:
         try:
             gpu = node(scenario, "gpu-1")
-            wait_until_ready(gpu, LATEST, 60)
+            wait_until_ready(lambda: gpu, LATEST, 60)
             scenario.write("a,b\n3,4\n")
             moved = stage(home, scenario.spec())
-            assert wait_until_ready(gpu, LATEST, 60).digest == moved.digest
+            assert wait_until_ready(lambda: gpu, LATEST, 60).digest == moved.digest
         finally:
             agent.send_signal(signal.SIGTERM)
             began = time.monotonic()

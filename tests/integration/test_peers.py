@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,9 @@ from prefect_stagegate.catalog.node_records import NodeRecords
 from prefect_stagegate.errors import TransferFailed
 from prefect_stagegate.http import Request, fetch
 from prefect_stagegate.model import Address
-from prefect_stagegate.nodes import BlobOrder
+from prefect_stagegate.nodes import BlobOrder, HeldVersion
 from prefect_stagegate.operations.fleet.node import hold_version
+from prefect_stagegate.operations.fleet.own_record import publish_record
 from prefect_stagegate.operations.fleet.peers import announce_fleet
 from prefect_stagegate.operations.staging.stage import stage
 from prefect_stagegate.operations.upkeep.verify import verify
@@ -330,6 +332,14 @@ def test_other_sites_and_old_records_are_not_asked(site: Site) -> None:
     second = site.node("gpu-2", node_timeout=-100.0)
     assert stage(second, LATEST).peers == ()
     assert site.read() == site.size
+
+
+def test_renamed_node_does_not_wait_for_itself(site: Site) -> None:
+    made, node = site.make(), site.node("gpu-2")
+    record = publish_record(node)
+    fetching = HeldVersion(made.dataset, made.digest, made.bytes, missing=made.bytes, fetching=True)
+    node.catalog.put_node(replace(record, name="gpu-1", versions=(fetching,)))
+    assert stage(node, LATEST).peers == ()
 
 
 def test_record_can_t_lead_to_a_metadata_service(site: Site) -> None:

@@ -27,6 +27,7 @@ from prefect_stagegate.http import Client, Request, fetch
 from prefect_stagegate.model import Action, Address, Version
 from prefect_stagegate.mounts import MEMORY, mount_of
 from prefect_stagegate.operations.address import read_spec
+from prefect_stagegate.operations.fleet import agent
 from prefect_stagegate.operations.fleet.node_readiness import node_readiness
 from prefect_stagegate.operations.fleet.own_record import publish_record
 from prefect_stagegate.operations.inspect import list_versions
@@ -188,6 +189,21 @@ def test_copy_into_memory_needs_no_source(node: Node) -> None:
     with open_dataset("things@latest") as held:
         assert held.path == copy.path == node.memory / "views/things" / name(version)
         assert (held.path / "a").read_bytes() == b"a" * SIZE
+
+
+def test_agent_stages_nothing_that_lies_on_another_disk(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    node.stage(node.disk)
+    monkeypatch.setattr(agent, "stage", None)
+    assert agent.reconcile(node.open(), (LATEST,), print, Event())
+
+
+def test_agent_brings_what_lies_in_memory_alone_to_a_disk(node: Node) -> None:
+    version = node.stage(node.memory)
+    assert agent.reconcile(node.open(), (LATEST,), print, Event())
+    assert [volume.root for volume, _ in node.open().cache.copies(version.dataset, version.digest)] == [
+        node.memory,
+        node.home,
+    ]
 
 
 def test_reader_falls_back_to_a_disk_after_a_reboot(node: Node) -> None:

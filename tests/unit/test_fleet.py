@@ -80,7 +80,7 @@ def test_node_lost_before_its_ref_moved_is_not_ready() -> None:
         ("c", NodeOutcome.LOST, False),
     ]
     assert merged[0].files == 3
-    assert "the ref did not move here" in merged[1].problem
+    assert "it did not prove that the ref moved" in merged[1].problem
 
 
 RECORDS = [

@@ -104,10 +104,12 @@ def _is_current(workspace: Workspace, address: Address) -> bool:
     if not ref:
         return False
     digest = workspace.catalog.resolve(address)
-    if workspace.cache.refs.get(dataset, ref) != digest or workspace.cache.views.path(dataset, digest) is None:
+    # What lies in memory alone is gone after a reboot.
+    volumes = [volume for volume, _ in workspace.cache.copies(dataset, digest) if not volume.is_tier]
+    if workspace.cache.refs.get(dataset, ref) != digest or not volumes:
         return False
     # As staging does: a collection takes what was not used for long.
-    workspace.cache.views.touch(dataset, digest)
+    volumes[0].views.touch(dataset, digest)
     return True
 
 

@@ -149,7 +149,7 @@ def merged_reports(staged: Iterable[NodeReport], flips: Sequence[NodeReport]) ->
     for flip in flips:
         report = by_node[flip.node]
         facts = {"digest": report.digest, "files": report.files, "bytes": report.bytes, "hashed": report.hashed}
-        problem = f"{flip.problem}; the ref did not move here" if flip.problem else ""
+        problem = f"{flip.problem}; it did not prove that the ref moved" if flip.problem else ""
         by_node[flip.node] = NodeReport(
             flip.node,
             flip.outcome,

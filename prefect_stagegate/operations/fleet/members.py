@@ -69,8 +69,10 @@ def reports_of_full_nodes(
     size = workspace.catalog.sums(dataset, digest).bytes
     time, timeout = now(), workspace.settings.node_timeout
     for record in records:
-        most = record.room + record.used
-        if record.name in nodes and most < size and record.is_current(time, timeout):
+        held, most = record.version(dataset, digest), record.room + record.used
+        # Of files of the same bytes, a node has one: it may hold a version that is larger than its cache.
+        is_full = most < size and not (held and held.is_complete)
+        if record.name in nodes and is_full and record.is_current(time, timeout):
             problem = (
                 f"no room: the version has {bytes_text(size)}, and the node has room for {bytes_text(most)} at most"
             )
@@ -86,14 +88,14 @@ def require_committed(workspace: Workspace, dataset: str, ref: str, digest: str)
     head = workspace.catalog.resolve(Address(dataset, ref))
     if head != digest:
         raise NotReady(
-            f"{dataset}@{ref} names {digest_text(head)} by now, and the nodes hold {digest_text(digest)}: "
-            "the ref moved on no node",
-            hint="Stage the fleet again.",
+            f"{dataset}@{ref} names {digest_text(head)} by now, not {digest_text(digest)}: "
+            "no node's copy may move to it",
+            hint=f"Stage the fleet again: it brings what {ref} names.",
             dataset=dataset,
         )
     if withdrawal := withdrawal_of(workspace, dataset, ref, digest):
         raise NotReady(
             f"{dataset}@{digest_text(digest)} was withdrawn by {withdrawal.who} ({withdrawal.reason}): "
-            "the ref moved on no node",
+            "no node's copy may move to it",
             dataset=dataset,
         )

@@ -10,10 +10,11 @@ from threading import Event
 
 from prefect_stagegate.cache.layout import explained
 from prefect_stagegate.cache.verify import Pace, file_problem, inode_of
-from prefect_stagegate.errors import CacheError, NotReady
+from prefect_stagegate.errors import CacheError
 from prefect_stagegate.manifest import Seal, seal
 from prefect_stagegate.model import Address, Entry
 from prefect_stagegate.operations.fleet.barrier import NodeOutcome, NodeReport
+from prefect_stagegate.operations.fleet.members import require_committed
 from prefect_stagegate.operations.fleet.node_readiness import require_on_node
 from prefect_stagegate.operations.fleet.peers import announced_names
 from prefect_stagegate.operations.read import keep_dataset
@@ -125,18 +126,16 @@ def flip_ref(workspace: Workspace, dataset: str, ref: str, digest: str) -> NodeR
     """Make this node's copy of a ref name a version that lies here. Doing it twice changes nothing.
 
     Raises:
-        NotReady: The version isn't here or was withdrawn, or the catalog's ref names another one by now.
+        NotReady: The version isn't here, rotted here or was withdrawn, or the catalog's ref names another one by now.
         CacheError: The copy can't be written.
     """
     begun = time.monotonic()
-    head = workspace.catalog.resolve(Address(dataset, ref))
-    if head != digest:
-        raise NotReady(
-            f"{dataset}@{ref} names {head} by now, not {digest}",
-            hint=f"Stage the fleet again: it brings what {ref} names.",
-            dataset=dataset,
-        )
+    require_committed(workspace, dataset, ref, digest)
+    # Before the move: readers follow the copy at once.
+    require_on_node(workspace, Address(dataset, digest))
     point(workspace, dataset, ref, digest)
+    # The copy moves on where the catalog's ref moved meanwhile.
+    require_committed(workspace, dataset, ref, digest)
     require_on_node(workspace, Address(dataset, ref))
     took = round(time.monotonic() - begun, 2)
     return NodeReport(workspace.settings.node, NodeOutcome.READY, digest, seconds=took, flipped=True)

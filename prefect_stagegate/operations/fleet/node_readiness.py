@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from prefect_stagegate.cache.quarantine import Quarantine
 from prefect_stagegate.catalog import RefEntry, withdrawn
-from prefect_stagegate.errors import CatalogError, CorruptRecord, NotReady
+from prefect_stagegate.errors import CatalogError, CorruptRecord, NotReady, SourceUnavailable
 from prefect_stagegate.model import LATEST, Address
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.units import digest_text
@@ -70,28 +70,34 @@ def require_on_node(workspace: Workspace, address: Address) -> NodeReadiness:
 
 
 def wait_until_ready(
-    workspace: Workspace, address: Address, seconds: float, waiting: Callable[[str], None] = lambda _: None
+    open_workspace: Callable[[], Workspace],
+    address: Address,
+    seconds: float,
+    waiting: Callable[[str], None] = lambda _: None,
 ) -> NodeReadiness:
     """Wait until this node holds the version. A catalog that can't be reached is asked again.
 
     Args:
-        workspace: Cache and catalog.
+        open_workspace: Opens cache and catalog.
         address: The version.
-        seconds: The longest wait.
+        seconds: The longest wait. A request that is under way then may take a minute more.
         waiting: Called with each new reason to wait.
 
     Raises:
         NotReady: The time is over.
-        UsageError: There is no such dataset.
+        CatalogError, SourceUnavailable: The time is over, and the catalog can't be reached.
+        UsageError: There is no such dataset or ref.
         CorruptRecord: A record about the version is damaged.
     """
-    deadline, last = time.monotonic() + seconds, ""
+    deadline, last, workspace = time.monotonic() + seconds, "", None
     while True:
         try:
+            workspace = workspace or open_workspace()
             return require_on_node(workspace, address)
         except CorruptRecord:
             raise
-        except (CatalogError, NotReady) as error:
+        # A store that does not answer is reported as a source.
+        except (CatalogError, SourceUnavailable, NotReady) as error:
             if time.monotonic() >= deadline:
                 raise
             if error.message != last:

@@ -116,8 +116,9 @@ def _by_records(
 
 def _may_be_asked(settings: Settings, member: FleetMember) -> bool:
     """Whether it is another node of this site, with a usable URL: records come from outside."""
-    is_other = member.name != settings.node and member.site == settings.site
-    return is_other and re.fullmatch(PEER_URL, member.url) is not None
+    # A node that was renamed has a record by its old name.
+    is_other = member.name != settings.node and member.url != settings.peer_url
+    return is_other and member.site == settings.site and re.fullmatch(PEER_URL, member.url) is not None
 
 
 def _log(unreadable: UnreadableRecords) -> None:

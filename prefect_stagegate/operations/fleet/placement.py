@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 from prefect_stagegate.clock import now
 from prefect_stagegate.errors import NotReady
 from prefect_stagegate.model import Address
 from prefect_stagegate.nodes import NodePlacement, Placement, placement
+from prefect_stagegate.operations.fleet.barrier import NAMED
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.unreadable import UnreadableRecords
 
@@ -53,17 +54,23 @@ def choose_node(workspace: Workspace, address: Address, candidates: Collection[s
         candidates: Names of the nodes that may be chosen; None for all.
 
     Raises:
-        NotReady: No candidate holds it, or only nodes do whose record is too old. The message names them.
+        NotReady: No candidate holds it, or only nodes do whose record is too old. The message names 20 of them at most.
         UsageError: There is no such dataset, ref or version.
     """
     found = find_version(workspace, address, UnreadableRecords())
-    complete = [node for node in found.having(Placement.COMPLETE) if candidates is None or node.node in candidates]
-    if complete:
+    nodes = [node for node in found.nodes if candidates is None or node.node in candidates]
+    if complete := [node for node in nodes if node.placement is Placement.COMPLETE]:
         return max(complete, key=lambda node: (node.room, node.node))
-    states = "; ".join(f"{node.node}: {node.placement}" for node in found.nodes[:20]) or "there is no node's record"
-    wanted = "" if candidates is None else f" of {', '.join(sorted(candidates)) or 'no node with a worker'}"
+    states = _some([f"{node.node}: {node.placement}" for node in nodes], "; ") or "none of them has a record"
+    wanted = "" if candidates is None else f" of {_some(sorted(candidates), ', ') or 'no node with a worker'}"
     raise NotReady(
         f"No node{wanted} holds {address.dataset}@{found.digest} complete ({states})",
         hint=f"`stagegate where {address}` shows each node; `stagegate stage {address}` on a node fetches it there.",
         dataset=address.dataset,
     )
+
+
+def _some(texts: Sequence[str], separator: str) -> str:
+    """As many of the texts as a message names."""
+    more = [f"{len(texts) - NAMED:,} more"] if len(texts) > NAMED else []
+    return separator.join([*texts[:NAMED], *more])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,7 +14,10 @@ from prefect import State
 
 from prefect_stagegate.errors import SourceUnavailable
 from prefect_stagegate.flows import stage_fleet
+from prefect_stagegate.tasks._fleet import dask as dask_module
+from prefect_stagegate.tasks._fleet import engine as loop
 from prefect_stagegate.tasks._fleet.dask import dask_engine
+from prefect_stagegate.tasks._fleet.engine import NodeJob
 from prefect_stagegate.testing.servers import free_port
 from tests.support.fleet import FleetNode, wait_for
 from tests.support.scenario import Scenario
@@ -79,6 +84,21 @@ def test_killed_dask_worker_is_lost_and_the_policy_decides(scenario: Scenario, c
     result = fleet(scenario, cluster, nodes=list(NODES))
     assert [report.node for report in result.ready] == [*NODES]
     assert refs(scenario, cluster) == dict.fromkeys(NODES, True)
+
+
+@pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGSTOP])
+def test_dask_scheduler_that_falls_silent_ends_the_round(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, blow: signal.Signals
+) -> None:
+    port = str(free_port())
+    command = ("dask", "scheduler", "--host", "127.0.0.1", "--port", port, "--no-dashboard")
+    scheduler = FleetNode(tmp_path, "scheduler", tmp_path).running(*command, env={})
+    with scheduler as process, dask_engine(f"tcp://127.0.0.1:{port}", 600) as engine:
+        monkeypatch.setattr(dask_module, "ANSWER_SECONDS", 1)
+        monkeypatch.setattr(loop, "SILENCE", 2)
+        threading.Timer(1, process.send_signal, [blow]).start()
+        with pytest.raises(SourceUnavailable, match="does not answer any more"):
+            loop.collect_reports.fn(engine, {"node-a": NodeJob("things", "sha256:" + "a" * 64)}, 300)
 
 
 def test_dask_scheduler_that_is_not_there_is_named() -> None:

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from prefect_stagegate.catalog import RefAction
 from prefect_stagegate.errors import CacheError, NotReady, StagegateError
 from prefect_stagegate.model import Address
 from prefect_stagegate.operations.fleet.node import Proof, flip_ref, hold_version
 from prefect_stagegate.operations.gating.rollback import rollback
+from prefect_stagegate.operations.upkeep.verify import verify
 from prefect_stagegate.operations.workspace import Workspace
 from tests.support.scenario import Scenario
 
@@ -111,6 +113,30 @@ def test_ref_does_not_move_once_the_catalog_names_another(scenario: Scenario) ->
     with pytest.raises(NotReady, match="by now"):
         flip_ref(node(scenario), scenario.dataset, "latest", old.digest)
     assert node(scenario).cache.refs.get(scenario.dataset, "latest") is None
+
+
+def test_ref_does_not_move_to_a_version_that_rotted(scenario: Scenario) -> None:
+    hold_version(node(scenario), address(scenario))
+    overwrite(view(scenario) / "more.csv", b"mOre")
+    verify(node(scenario), address(scenario))
+
+    with pytest.raises(NotReady, match=r"more\.csv .* rotted"):
+        flip_ref(node(scenario), scenario.dataset, "latest", scenario.head("latest"))
+    assert node(scenario).cache.refs.get(scenario.dataset, "latest") is None
+
+
+def test_ref_does_not_move_to_what_was_withdrawn(scenario: Scenario) -> None:
+    withdrawn = Address(scenario.dataset, scenario.promote())
+    hold_version(node(scenario), withdrawn)
+    workspace = scenario.node()
+    workspace.catalog.move_ref(
+        scenario.dataset, "pilot", withdrawn.digest, head=workspace.catalog.ref(scenario.dataset, "pilot"),
+        action=RefAction.WITHDRAW, who=workspace.identity, reason="failed", withdrawn=withdrawn.digest,
+    )  # fmt: skip
+
+    with pytest.raises(NotReady, match="withdrawn"):
+        flip_ref(node(scenario), scenario.dataset, "pilot", withdrawn.digest)
+    assert node(scenario).cache.refs.get(scenario.dataset, "pilot") is None
 
 
 def test_ref_does_not_move_to_what_was_rolled_back(scenario: Scenario) -> None:

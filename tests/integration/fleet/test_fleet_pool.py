@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from datetime import datetime, timedelta, tzinfo
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from prefect.types.entrypoint import EntrypointType
 
 from prefect_stagegate.flows import stage_fleet, stage_node
 from prefect_stagegate.operations.fleet.barrier import FleetResult, NodeOutcome, NodeReport
+from prefect_stagegate.readiness import orchestration
 from prefect_stagegate.readiness.orchestration import live_workers
 from prefect_stagegate.tasks._fleet import pool as pool_module
 from prefect_stagegate.tasks._fleet.engine import NodeJob
@@ -160,6 +163,38 @@ def test_each_run_that_ended_or_was_deleted_is_reported(pool: Pool, monkeypatch:
         "node-5": "failed",
     }
     assert (reports["node-4"].problem, reports["node-5"].problem) == ("Crashed: killed", "its flow run was deleted")
+
+
+def test_wrong_clock_of_the_coordinator_loses_no_node(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its clock is an hour ahead of the server's, by which heartbeats are dated."""
+    for module in (pool_module, orchestration):
+        monkeypatch.setattr(module, "datetime", _HourAhead, raising=False)
+    monkeypatch.setattr(pool_module, "HEARTBEATS_SECONDS", 0)
+    with pool_engine(POOL, "stagegate-stage-node/fleet", 3) as engine:
+        send_heartbeat("node-y")
+        engine.start({"node-y": NodeJob("things", "sha256:" + "a" * 64)})
+        time.sleep(4)
+        send_heartbeat("node-y")
+        assert list(engine.poll()) == []
+        assert "node-y" in live_workers(POOL)
+        time.sleep(4)
+        ((node, report),) = engine.poll()
+        assert (node, report.outcome) == ("node-y", NodeOutcome.LOST)
+        engine.cancel(["node-y"])
+
+
+def send_heartbeat(worker: str) -> None:
+    with get_client(sync_client=True) as client:
+        path_params = {"work_pool_name": POOL}
+        client.request(
+            "POST", "/work_pools/{work_pool_name}/workers/heartbeat", path_params=path_params, json={"name": worker}
+        )
+
+
+class _HourAhead(datetime):
+    @classmethod
+    def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]
+        return datetime.now(tz) + timedelta(hours=1)
 
 
 def _terminated(number: int, _: Any) -> None:

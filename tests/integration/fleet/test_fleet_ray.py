@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import socket
+import subprocess
 import tempfile
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +15,12 @@ from typing import Any
 import pytest
 from prefect import State
 
+from prefect_stagegate.errors import SourceUnavailable
 from prefect_stagegate.flows import stage_fleet
+from prefect_stagegate.tasks._fleet import engine as loop
+from prefect_stagegate.tasks._fleet import ray as ray_module
+from prefect_stagegate.tasks._fleet.engine import NodeJob
+from prefect_stagegate.tasks._fleet.ray import ray_engine
 from prefect_stagegate.testing.servers import free_port
 from tests.support.fleet import FleetNode, wait_for
 from tests.support.scenario import Scenario
@@ -82,3 +91,22 @@ def test_ref_moves_on_a_ray_node_and_a_missing_one_is_named(
 
     assert [report.node for report in fleet().ready] == ["node-a"]
     assert node.ref(scenario.dataset, "latest") == scenario.head("latest")
+
+
+def test_ray_head_that_falls_silent_ends_the_round(
+    head: tuple[str, FleetNode], ray_folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    found = subprocess.run(
+        ["pgrep", "--full", f"gcs_server .*{ray_folder}"], capture_output=True, text=True, check=True
+    )
+    frozen = int(found.stdout)
+    with ray_engine(head[0], 600) as engine:
+        monkeypatch.setattr(ray_module, "ANSWER_SECONDS", 2)
+        monkeypatch.setattr(loop, "SILENCE", 3)
+        threading.Timer(1, os.kill, (frozen, signal.SIGSTOP)).start()
+        try:
+            with pytest.raises(SourceUnavailable, match="does not answer any more"):
+                loop.collect_reports.fn(engine, {"node-b": NodeJob("things", "sha256:" + "a" * 64)}, 300)
+        finally:
+            os.kill(frozen, signal.SIGCONT)

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from prefect_stagegate.errors import Cancelled, NotReady, StagegateError, UsageError
+from prefect_stagegate.errors import Cancelled, NotReady, SourceUnavailable, StagegateError, UsageError
 from prefect_stagegate.model import Address
 from prefect_stagegate.operations.fleet.barrier import FleetResult, NodeOutcome, NodeReport
 from prefect_stagegate.operations.fleet.node import flip_ref, hold_version
@@ -182,7 +182,7 @@ def test_no_ref_moves_once_the_catalog_names_another(engine: ThreadEngine) -> No
         return report
 
     engine.does["node-b"] = delivers_meanwhile
-    with pytest.raises(NotReady, match="moved on no node"):
+    with pytest.raises(NotReady, match="may move"):
         run(engine)
     assert [engine.ref(node) for node in NODES] == [None, None, None]
 
@@ -210,6 +210,16 @@ def test_nothing_starts_where_too_few_nodes_have_room(engine: ThreadEngine) -> N
     assert moved(engine) == ["node-a", "node-c"]
 
 
+def test_node_that_holds_a_version_is_not_too_small_for_it(engine: ThreadEngine) -> None:
+    """Files of the same bytes are one blob: they take less room than the version has bytes."""
+    assert run(engine).is_met
+    workspace = engine.workspace("node-b")
+    record = publish_record(workspace)
+    workspace.catalog.put_node(replace(record, room=0, used=1))
+
+    assert run(engine).is_met
+
+
 def test_cancelled_fleet_cancels_its_nodes_and_moves_no_ref(engine: ThreadEngine) -> None:
     end = threading.Event()
     engine.does["node-b"] = lambda _: None
@@ -224,6 +234,34 @@ def test_cancelled_fleet_cancels_its_nodes_and_moves_no_ref(engine: ThreadEngine
     assert time.monotonic() - begun < 30
     assert "node-b" in engine.cancelled
     assert moved(engine) == []
+
+
+class AwayEngine(ThreadEngine):
+    """Can't be reached from the first look at its nodes on, for some looks."""
+
+    away = 0
+
+    def poll(self) -> Iterator[tuple[str, NodeReport]]:
+        self.away -= 1
+        if self.away >= 0:
+            raise SourceUnavailable("The scheduler does not answer")
+        yield from super().poll()
+
+
+def test_engine_that_is_away_for_a_moment_loses_no_node(engine: ThreadEngine) -> None:
+    away = AwayEngine(engine.scenario)
+    away.away = 5
+    assert run(away).is_met
+
+
+def test_engine_that_stays_away_ends_the_round(engine: ThreadEngine, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loop, "SILENCE", 0.3)
+    away = AwayEngine(engine.scenario)
+    away.away = 10**6
+    with pytest.raises(SourceUnavailable):
+        run(away)
+    assert away.cancelled == [*NODES]
+    assert moved(away) == []
 
 
 def test_fleet_without_that_version_is_refused(engine: ThreadEngine) -> None:
