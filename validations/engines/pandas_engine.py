@@ -15,7 +15,6 @@ import pyarrow.parquet as pq
 from great_expectations.data_context.data_context.abstract_data_context import AbstractDataContext
 from great_expectations.datasource.fluent.interfaces import Batch
 from great_expectations.datasource.fluent.pandas_datasource import PandasDatasource
-from great_expectations.exceptions.exceptions import GreatExpectationsError
 from great_expectations.execution_engine.pandas_execution_engine import PandasExecutionEngine
 from great_expectations.expectations.expectation import Expectation
 
@@ -100,10 +99,7 @@ class PandasEngine:
             return []
         request = self._definition.build_batch_request({"dataframe": self._frame})
         validator = self._context.get_validator(batch_request=request)
-        try:
-            refused, *_ = validator.get_metric(metric_of(expectation, "condition"))
-        except GreatExpectationsError:
-            return []
+        refused, *_ = validator.get_metric(metric_of(expectation, "condition"))
         numbers = refused.index[refused.to_numpy(dtype=bool)].to_numpy()
         columns = columns_of(expectation)
         # A row belongs to the first file whose end is above its number; its first refused row is the example.
