@@ -24,7 +24,7 @@ from prefect_stagegate.validations.engines.engine import releases
 from prefect_stagegate.validations.engines.known_metrics import KnownMetrics
 from prefect_stagegate.validations.engines.merging import Merge, merge_of
 
-VERSION = 1
+VERSION = 2
 """Raise it when kept values change their meaning."""
 ENGINES = releases("duckdb")
 """Another release may compute another value, so values are kept for these only."""
@@ -166,7 +166,7 @@ class ByFileEngine(KnownMetrics, SqlAlchemyExecutionEngine):
         query = sa.select(file, *labelled).select_from(aggregates[0].rows).group_by(file)
         if len(missing) < len(table.digests):
             query = query.where(file.in_(missing))
-        rows = {row[0]: convert_to_json_serializable(list(row[1:])) for row in self.execute_query(query).fetchall()}
+        rows = {file: list(map(_as_json, values)) for file, *values in self.execute_query(query).fetchall()}
         table.read.update(missing)
         for path in missing:
             values = rows.get(path)  # none where no row of the file counts
@@ -175,6 +175,11 @@ class ByFileEngine(KnownMetrics, SqlAlchemyExecutionEngine):
                 end = start + len(aggregate.columns)
                 table.by_aggregate[aggregate.key][table.digests[path]] = values[start:end] if values else None
                 start = end
+
+
+def _as_json(value: Any) -> Any:
+    """A value as JSON has it, but for NaN, of which Great Expectations makes a missing value: a file may have both."""
+    return value if isinstance(value, float) else convert_to_json_serializable(value)
 
 
 def _fits_json(values: Values | None) -> bool:
