@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -120,9 +121,9 @@ def test_nan_of_one_file_counts_as_in_one_large_file(tmp_path: Path, files: list
 
 
 def number_file(values: list[float]) -> bytes:
-    buffer = pa.BufferOutputStream()
+    buffer = io.BytesIO()
     pq.write_table(pa.table({"number": values}), buffer)
-    return buffer.getvalue().to_pybytes()
+    return buffer.getvalue()
 
 
 def months(*numbers: int) -> dict[str, bytes]:
