@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from prefect_stagegate.cli.app import main
-from prefect_stagegate.errors import UsageError
+from prefect_stagegate.errors import UsageError, ValidationError
 from prefect_stagegate.model import Address, Outcome
 from prefect_stagegate.operations.first_spec import write_first_spec
 from prefect_stagegate.operations.gating.check import check
@@ -143,6 +143,15 @@ def test_a_table_that_the_contract_lacks_is_named(delivery: Delivery) -> None:
     delivery.stage()
     with pytest.raises(UsageError, match="did you mean 'penguins'"):
         suggest_contract(delivery.workspace, "things", table="penguin")
+
+
+def test_file_that_no_contract_can_be_made_of_is_named(delivery: Delivery) -> None:
+    (delivery.source / "cancer.csv").write_text("569,2,malignant,benign\n17.99,10.38\n")
+    delivery.stage()
+    with pytest.raises(
+        ValidationError, match=r"cancer.csv: it can't be read as CSV: line 2: Expected Number of Columns"
+    ):
+        suggest_contract(delivery.workspace, "things")
 
 
 def test_an_empty_table_has_nothing_to_suggest(delivery: Delivery) -> None:
