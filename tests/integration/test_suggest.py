@@ -125,9 +125,10 @@ def test_each_bound_has_its_reason_above_it(delivery: Delivery) -> None:
 def test_odd_values_and_names_are_suggested_as_they_are(delivery: Delivery) -> None:
     names = ["NO", "yes # no", 'a"b', "ü\u2028x", "😀", "1e3", "a, b]"]
     frame = pd.DataFrame({"a: #b": names * 10, "none": [None] * 70, "odd": [float("inf")] * 70, "tab\t": [7] * 70})
-    frame = frame.assign(
-        **{"p": ["${as_of}", "$${x}"] * 35, "${as_of}": 1, "huge": [1.7e308, -1.7e308] * 35, "tiny": 5e-324}
-    )
+    frame["p"] = ["${as_of}", "$${x}"] * 35
+    frame["${as_of}"] = 1
+    frame["huge"] = [1.7e308, -1.7e308] * 35
+    frame["tiny"] = 5e-324
     frame.to_parquet(delivery.source / "odd.parquet", index=False)
     delivery.stage()
     spec = delivery.suggest()
