@@ -196,7 +196,7 @@ def _sets(manifest: Manifest) -> Iterator[dict[str, Any]]:
 def _file(entry: Entry, folder: Path) -> dict[str, Any]:
     return {
         "@type": "cr:FileObject",
-        "@id": f"file/{entry.path}",
+        "@id": _id(f"file/{entry.path}"),
         "name": PurePosixPath(entry.path).name,
         "contentUrl": entry.path,
         "contentSize": f"{entry.size} B",
@@ -219,23 +219,32 @@ def _format(path: str) -> str:
 def _file_set(name: str, glob: str, example: str) -> dict[str, Any]:
     return {
         "@type": "cr:FileSet",
-        "@id": name,
+        "@id": _id(name),
         "name": name,
         "encodingFormat": _format(example),
         "includes": glob,
     }
 
 
+def _id(name: str) -> str:
+    """A name as an id, in which loaders take no space, not even as `%20`.
+
+    >>> _id("penguins/Culmen Length (mm)")
+    'penguins/Culmen~20Length~20~28mm~29'
+    """
+    return re.sub(r"[^\w*/.-]", lambda match: f"~{ord(match[0]):x}", name)
+
+
 def _record_set(name: str, table: TableSpec) -> dict[str, Any]:
     fields = [
         {
             "@type": "cr:Field",
-            "@id": f"{name}/{column}",
+            "@id": _id(f"{name}/{column}"),
             "name": column,
             "dataType": DATA_TYPES[kind],
-            "source": {"fileSet": {"@id": f"table/{name}"}, "extract": {"column": column}},
+            "source": {"fileSet": {"@id": _id(f"table/{name}")}, "extract": {"column": column}},
         }
         for column, kind in table.columns.items()
         if kind in DATA_TYPES
     ]
-    return {"@type": "cr:RecordSet", "@id": name, "name": name, "field": fields}
+    return {"@type": "cr:RecordSet", "@id": _id(name), "name": name, "field": fields}

@@ -142,6 +142,11 @@ def test_expectation_without_a_result_spares_the_others(run: Run) -> None:
     assert report.unreadable == []
 
 
+def test_another_type_of_column_is_a_failure_and_no_crash(run: Run) -> None:
+    judgement = only(run(MONTHS, expect("expect_column_values_to_be_of_type", column="distance", type_="datetime64")))
+    assert (judgement.verdict, judgement.places) == (ExpectationVerdict.FAILED, [])
+
+
 def test_files_are_matched_by_the_names_of_their_columns(run: Run) -> None:
     files = {
         "a.parquet": pd.DataFrame({"x": [1], "y": [-1]}),

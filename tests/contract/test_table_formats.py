@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import gzip
 import io
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -98,6 +102,36 @@ def write(view: Path, contents: dict[str, bytes]) -> list[str]:
         (view / name).parent.mkdir(parents=True, exist_ok=True)
         (view / name).write_bytes(content)
     return list(contents)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_text_has_the_types_of_all_rows_of_all_files(tmp_path: Path, engine: str) -> None:
+    contents = {"a.csv": b"code,day\n007,2013-01-01\n42,2013-01-02\n", "b.csv": b"code,day\nA7,\n"}
+    files = write(tmp_path / "v", contents)
+    report = judge(
+        tmp_path / "v",
+        tmp_path / "s",
+        engine,
+        files,
+        expect("expect_column_values_to_be_in_set", column="code", value_set=["007", "42", "A7"]),
+        expect("expect_column_values_to_be_between", column="day", min_value="2013-01-01", max_value="2013-12-31"),
+        expect("expect_column_values_to_not_be_null", column="day", mostly=0.3),
+    )
+    assert verdicts(report) == ["passed"] * 3
+
+
+def test_verdict_does_not_depend_on_the_zone_of_the_node(tmp_path: Path) -> None:
+    half_past = datetime(2013, 1, 1, 0, 30, tzinfo=UTC)
+    pa.parquet.write_table(pa.table({"moment": [half_past]}), tmp_path / "a.parquet")
+    program = f"""
+from pathlib import Path
+from prefect_stagegate.validations.queries.duck import queries
+with queries("a table", Path({str(tmp_path)!r})) as database:
+    print(database.rows("SELECT hour(moment), CAST(moment AS VARCHAR) FROM '{tmp_path}/a.parquet'"))
+"""
+    environment = {**os.environ, "TZ": "America/New_York"}
+    told = subprocess.run([sys.executable, "-c", program], env=environment, capture_output=True, text=True, check=True)
+    assert told.stdout == "[(0, '2013-01-01 00:30:00+00')]\n"
 
 
 @pytest.mark.parametrize("engine", ENGINES)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
@@ -54,6 +57,11 @@ SUITE = [
     ),
 ]
 """Expectations that merge, and some that don't."""
+FIGURES = [
+    expect(f"expect_column_{figure}_to_be_between", column="number", min_value=0, max_value=8)
+    for figure in ("min", "max", "sum", "mean", "stdev")
+]
+NAN, INF = float("nan"), float("inf")
 number = st.one_of(st.none(), st.floats(-8, 8, width=32))
 row = st.tuples(number, st.sampled_from(["a", "b", "c", None]), st.integers(-3, 3))
 contents = st.lists(row, max_size=6)
@@ -100,6 +108,22 @@ def test_merged_counts_judge_as_a_fresh_reading(
         merged = judge(tmp_path_factory.mktemp("merged"), contents, known, SUITE)
         assert verdicts(merged) == verdicts(fresh)
         known = merged.values
+
+
+@pytest.mark.parametrize("files", [[[NAN, 9.0], [1.0, 2.0]], [[1.0], [INF, NAN]], [[INF, 1.0], [-INF, 2.0]]])
+def test_nan_of_one_file_counts_as_in_one_large_file(tmp_path: Path, files: list[list[float]]) -> None:
+    contents = [number_file(values) for values in files]
+    apart = judge(tmp_path / "apart", dict(zip(("a.parquet", "b.parquet"), contents, strict=True)), NO_VALUES, FIGURES)
+    whole = {"a.parquet": number_file([*files[0], *files[1]])}
+    together = judge(tmp_path / "together", whole, NO_VALUES, FIGURES)
+    assert verdicts(apart) == verdicts(together)
+    assert {judgement.verdict for judgement in apart.judgements} <= {"passed", "failed"}
+
+
+def number_file(values: list[float]) -> bytes:
+    buffer = io.BytesIO()
+    pq.write_table(pa.table({"number": values}), buffer)
+    return buffer.getvalue()
 
 
 def months(*numbers: int) -> dict[str, bytes]:

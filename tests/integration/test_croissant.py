@@ -118,3 +118,14 @@ def test_a_bare_spec_is_described_without_errors(tmp_path: Path) -> None:
     things = scenario(tmp_path, publication={}, rai={}, contract={})
     dataset = mlcroissant.Dataset(jsonld=croissant(things.node(), Address("things")))
     assert list(dataset.metadata.ctx.issues.errors) == []
+
+
+def test_names_with_spaces_and_signs_are_described(tmp_path: Path) -> None:
+    columns = {"Culmen Length (mm)": "double", "a/b%": "int", "größe": "string"}
+    (tmp_path / "nas").mkdir()
+    (tmp_path / "nas/my readings.csv").write_text("Culmen Length (mm),a/b%,größe\n1.5,1,x\n")
+    things = scenario(tmp_path, contract={"tables": {"things": {"files": "my*.csv", "columns": columns}}})
+    description = croissant(things.node(), Address("things"), hashed=True)
+    dataset = mlcroissant.Dataset(jsonld=description)
+    assert list(dataset.metadata.ctx.issues.errors) == []
+    assert [field["name"] for field in description["recordSet"][0]["field"]] == list(columns)

@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from prefect_stagegate.cli.app import main
-from prefect_stagegate.errors import UsageError
+from prefect_stagegate.errors import UsageError, ValidationError
 from prefect_stagegate.model import Address, Outcome
 from prefect_stagegate.operations.first_spec import write_first_spec
 from prefect_stagegate.operations.gating.check import check
@@ -125,6 +125,10 @@ def test_each_bound_has_its_reason_above_it(delivery: Delivery) -> None:
 def test_odd_values_and_names_are_suggested_as_they_are(delivery: Delivery) -> None:
     names = ["NO", "yes # no", 'a"b', "ü\u2028x", "😀", "1e3", "a, b]"]
     frame = pd.DataFrame({"a: #b": names * 10, "none": [None] * 70, "odd": [float("inf")] * 70, "tab\t": [7] * 70})
+    frame["p"] = ["${as_of}", "$${x}"] * 35
+    frame["${as_of}"] = 1
+    frame["huge"] = [1.7e308, -1.7e308] * 35
+    frame["tiny"] = 5e-324
     frame.to_parquet(delivery.source / "odd.parquet", index=False)
     delivery.stage()
     spec = delivery.suggest()
@@ -140,6 +144,15 @@ def test_a_table_that_the_contract_lacks_is_named(delivery: Delivery) -> None:
     delivery.stage()
     with pytest.raises(UsageError, match="did you mean 'penguins'"):
         suggest_contract(delivery.workspace, "things", table="penguin")
+
+
+def test_file_that_no_contract_can_be_made_of_is_named(delivery: Delivery) -> None:
+    (delivery.source / "cancer.csv").write_text("569,2,malignant,benign\n17.99,10.38\n")
+    delivery.stage()
+    with pytest.raises(
+        ValidationError, match=r"cancer.csv: it can't be read as CSV: line 2: Expected Number of Columns"
+    ):
+        suggest_contract(delivery.workspace, "things")
 
 
 def test_an_empty_table_has_nothing_to_suggest(delivery: Delivery) -> None:

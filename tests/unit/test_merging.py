@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 from typing import Any
@@ -53,6 +54,14 @@ def test_files_without_rows_count_for_nothing() -> None:
     assert merged("column.max", []) is None
     assert merged("column.sum", [(None,)]) is None
     assert merged("column.mean", [(None, 0)]) is None
+
+
+def test_nan_is_above_all_values_in_any_order_of_files() -> None:
+    files = [(1.0,), (math.nan,), (9.0,)]
+    assert [merged("column.min", files), merged("column.min", files[::-1])] == [1.0, 1.0]
+    assert all(math.isnan(merged("column.max", order)) for order in (files, files[::-1]))  # type: ignore[arg-type]
+    assert math.isnan(merged("column.sum", [(math.inf,), (-math.inf,)]))  # type: ignore[arg-type]
+    assert merged("column.sum", [(1e308,), (1e308,)]) == math.inf
 
 
 def test_what_needs_the_whole_table_does_not_merge() -> None:

@@ -251,6 +251,13 @@ def archive(**members: bytes) -> bytes:
     return buffer.getvalue()
 
 
+def array_of_shape(*shape: int) -> bytes:
+    """An array of 64 bytes whose header names a shape that `numpy.save` never writes."""
+    buffer = io.BytesIO()
+    np.lib.format.write_array_header_1_0(buffer, {"descr": "<f8", "fortran_order": False, "shape": shape})
+    return buffer.getvalue() + bytes(64)
+
+
 @pytest.mark.parametrize("wrap", [lambda data: data, lambda data: archive(a=data)], ids=["npy", "npz"])
 @pytest.mark.parametrize(
     ("content", "reason"),
@@ -261,6 +268,10 @@ def archive(**members: bytes) -> bytes:
         (array(np.arange(3)) + b"x", "24 bytes of data, and 25 are there"),
         (array(np.array([{}], dtype=object), allow_pickle=True), "pickled objects"),
         (b"\x80\x04K\x01.", "can't be read as NumPy's"),
+        (array_of_shape(-2, -4), "no array can have the shape"),
+        (array_of_shape(True, 8), "no array can have the shape"),
+        (array_of_shape(10**25, 0), "no array can have the shape"),
+        (array_of_shape(8, *[1] * 64), "no array can have the shape"),
         (array(np.arange(3))[:20], "can't be read as NumPy's"),
     ],
 )

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import gzip
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from prefect_stagegate.spec import ContractSpec
 from prefect_stagegate.validations import validate
 from prefect_stagegate.validations.files.facts import UnreadableFile
 from prefect_stagegate.validations.files.files import ProbedFiles, probe_files
-from prefect_stagegate.validations.files.probes import PROBES
+from prefect_stagegate.validations.files.probes import ALL_PROBES, PROBES, table_probe
 
 FRAME = pd.DataFrame({"x": range(10_000), "y": [str(number) for number in range(10_000)]})
 
@@ -112,8 +113,75 @@ def test_csv_with_a_broken_row_is_refused_with_its_line(tmp_path: Path, row: str
     path = tmp_path / "t.csv"
     path.write_text("a,b\n" + "1,2\n" * 50_000 + f"{row}\n")
     message = problem("csv", path)
-    assert "can't be read as CSV: CSV Error on Line: 50002" in message
+    assert "can't be read as CSV: line 50,002: " in message
     assert reason in message
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("Flights of 2013\na,b\n1,2\n", "line 2: Expected Number of Columns: 1 Found: 2"),
+        ("a,b\n#1,2\n# 3\n5,6\n", "line 3: Expected Number of Columns: 2 Found: 1"),
+        ("a,b,c\n1,2,3\n1,2\n1,2,3,4\n", "line 3: Expected Number of Columns: 3 Found: 2"),
+        ('a,b\n1,"2"3\n', "line 2: Value with unterminated quote found"),
+        ("\n\na,b\n1,2\n", "its first line is blank"),
+    ],
+)
+def test_no_line_of_a_csv_is_left_out_without_a_word(tmp_path: Path, text: str, line: str) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text(text)
+    assert line in problem("csv", path)
+
+
+def test_reason_of_a_broken_csv_holds_no_rows_and_no_folder(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text("a,b\n" + "1,2\n" * 50_000 + '1,"open\n' + "secret,row\n" * 100)
+    message = problem("csv", path)
+    assert "secret" not in message
+    assert str(tmp_path) not in message
+
+
+@pytest.mark.parametrize("name", ["t.csv.gz", "t.tsv.gz", "t.jsonl.gz"])
+def test_compressed_text_with_a_wrong_checksum_is_refused(tmp_path: Path, name: str) -> None:
+    path = tmp_path / name
+    data = bytearray(gzip.compress(b'{"a": 1}\n' * 1_000))
+    data[-6] ^= 0xFF
+    path.write_bytes(data)
+    with pytest.raises(UnreadableFile, match="it can't be read as gzip: CRC check failed"):
+        ALL_PROBES[table_probe(name)](path)
+
+
+@pytest.mark.parametrize("name", ["T.TSV", "t.tsv.gz"])
+def test_tabs_separate_by_the_end_of_the_name(tmp_path: Path, name: str) -> None:
+    text = b"a,b\tc\n1\t2\n"
+    (tmp_path / name).write_bytes(gzip.compress(text) if name.endswith(".gz") else text)
+    facts = PROBES["csv"](tmp_path / name)
+    assert facts.schema is not None
+    assert facts.schema.names == ["a,b", "c"]
+
+
+def test_json_keys_that_few_lines_have_are_columns(tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    path.write_text("".join(f'{{"key{number % 300}": 1}}\n' for number in range(3_000)))
+    facts = ALL_PROBES["json-rows"](path)
+    assert facts.schema is not None
+    assert (len(facts.schema), facts.rows) == (300, 3_000)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ('{"a": 1}\n{"a":\n', "line 2 is no JSON value"),
+        ('{"a": 1}\n\n[1]\n', "line 3 is no JSON object"),
+        ('{"": 1}\n', "its objects have no key, an empty one"),
+        ('{"a": "\\ud800"}\n', "no low surrogate in string"),
+    ],
+)
+def test_json_lines_are_refused_with_the_line(tmp_path: Path, text: str, reason: str) -> None:
+    path = tmp_path / "t.jsonl"
+    path.write_text(text)
+    with pytest.raises(UnreadableFile, match=reason):
+        ALL_PROBES["json-rows"](path)
 
 
 # ── which files are probed, and what becomes of them ────────────────────────────────────────────────────────────

@@ -44,7 +44,7 @@ class SuiteEngine(Protocol):
         """The files that hold the rows that the expectation refuses, the most rows first.
 
         It looks at the batch that `batch` last returned for `table`. Empty when the expectation does not judge rows
-        one by one.
+        one by one. Whatever it raises means that the files are not known.
         """
 
 

@@ -44,8 +44,13 @@ def _sum(files: Sequence[Part]) -> float | None:
 def _total(values: Sequence[float]) -> float | None:
     if not values:
         return None
-    # `fsum` rounds once, so that the order of the files makes no difference.
-    return sum(values) if all(isinstance(value, int) for value in values) else math.fsum(values)
+    if all(isinstance(value, int) for value in values):
+        return sum(values)
+    try:
+        # `fsum` rounds once, so that the order of the files makes no difference.
+        return math.fsum(values)
+    except (ValueError, OverflowError):  # infinities of both signs, or numbers whose sum is one
+        return sum(values)
 
 
 def _least(files: Sequence[Part]) -> Any:
@@ -64,7 +69,8 @@ def _order(value: Any) -> tuple[bool, Any]:
 def _mean(files: Sequence[Part]) -> float | None:
     counted = [(mean, count) for mean, count in files if count]
     rows = sum(count for _, count in counted)
-    return math.fsum(mean * count for mean, count in counted) / rows if rows else None
+    total = _total([mean * count for mean, count in counted])
+    return None if total is None else total / rows
 
 
 def _deviation(files: Sequence[Part]) -> float | None:
@@ -73,10 +79,10 @@ def _deviation(files: Sequence[Part]) -> float | None:
     rows = sum(count for _, count, _ in counted)
     if rows <= 1:
         return None
-    mean = math.fsum(mean * count for _, count, mean in counted) / rows
+    mean = _mean([(of_file, count) for _, count, of_file in counted]) or 0.0
     within = (deviation * deviation * (count - 1) for deviation, count, _ in counted)
-    between = (count * (of_file - mean) ** 2 for _, count, of_file in counted)
-    return math.sqrt(math.fsum([*within, *between]) / (rows - 1))
+    between = (count * (of_file - mean) * (of_file - mean) for _, count, of_file in counted)
+    return math.sqrt((_total([*within, *between]) or 0.0) / (rows - 1))
 
 
 def _known(files: Iterable[Part]) -> list[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,6 @@ import pyarrow.parquet as pq
 from great_expectations.data_context.data_context.abstract_data_context import AbstractDataContext
 from great_expectations.datasource.fluent.interfaces import Batch
 from great_expectations.datasource.fluent.pandas_datasource import PandasDatasource
-from great_expectations.exceptions.exceptions import GreatExpectationsError
 from great_expectations.execution_engine.pandas_execution_engine import PandasExecutionEngine
 from great_expectations.expectations.expectation import Expectation
 
@@ -24,11 +24,14 @@ from prefect_stagegate.validations.engines.known_metrics import KnownMetrics
 from prefect_stagegate.validations.files.arrow import batches, schema_of
 from prefect_stagegate.validations.partitions import lowered, partition_types, partition_values
 from prefect_stagegate.validations.queries.duck import locked
-from prefect_stagegate.validations.queries.sql import CSV_NULLS, form, read_json
+from prefect_stagegate.validations.queries.sql import form, is_text, relation
 from prefect_stagegate.validations.records import RefusedRows, TableJob
 from prefect_stagegate.validations.worker.results import columns_of, map_metric, metric_of
 from prefect_stagegate.validations.worker.statements import condition_problem
 from prefect_stagegate.validations.worker.values import RowWriter
+
+FILE = "stagegate_file"
+"""The column that holds each row's file while text is read."""
 
 
 class Frame(pd.DataFrame):
@@ -79,14 +82,15 @@ class PandasEngine:
         # Free the table before, so that memory holds one table at a time.
         self._frame = pd.DataFrame()
         partitions = partition_types(table.files)
+        texts = _read_text(table, [path for path in table.paths() if is_text(path.name)], columns)
         frames = [
-            _with_partitions(_read(path, columns), file, partitions)
+            _with_partitions(texts[path] if path in texts else _read(path, columns), file, partitions)
             for file, path in zip(table.files, table.paths(), strict=True)
         ]
         self._ends = list(accumulate(len(frame) for frame in frames))
         self._frame = Frame(pd.concat(frames, ignore_index=True))
         # `concat` copied the rows; the parts must not stay in memory beside them while the suite runs.
-        del frames
+        del frames, texts
         name = f"{table.name} {len(self._source.assets)}"
         self._definition = self._source.add_dataframe_asset(name).add_batch_definition_whole_dataframe("all")
         return self._definition.get_batch({"dataframe": self._frame})
@@ -100,10 +104,7 @@ class PandasEngine:
             return []
         request = self._definition.build_batch_request({"dataframe": self._frame})
         validator = self._context.get_validator(batch_request=request)
-        try:
-            refused, *_ = validator.get_metric(metric_of(expectation, "condition"))
-        except GreatExpectationsError:
-            return []
+        refused, *_ = validator.get_metric(metric_of(expectation, "condition"))
         numbers = refused.index[refused.to_numpy(dtype=bool)].to_numpy()
         columns = columns_of(expectation)
         # A row belongs to the first file whose end is above its number; its first refused row is the example.
@@ -122,18 +123,27 @@ class PandasEngine:
 
 
 def _read(path: Path, columns: Collection[str] | None) -> pd.DataFrame:
-    """One file's rows with those of `columns` that it has; with all of its columns for None."""
-    kind = form(path)
-    if kind == "parquet":
+    """The rows of a file of Parquet or Arrow with those of `columns` that it has; with all of its columns for None."""
+    if form(path) == "parquet":
         return pd.read_parquet(path, columns=_chosen(pq.read_schema(path).names, columns))
-    if kind in ("arrow", "json"):
-        table = _arrow(path, columns) if kind == "arrow" else _json(path, columns)
-        frame: pd.DataFrame = table.to_pandas()
-        return frame
-    nulls = list(CSV_NULLS)
-    header = pd.read_csv(path, nrows=0, sep=kind, keep_default_na=False, na_values=nulls)
-    names = _chosen(list(header.columns), columns)
-    return pd.read_csv(path, usecols=names, sep=kind, keep_default_na=False, na_values=nulls)
+    frame: pd.DataFrame = _arrow(path, columns).to_pandas()
+    return frame
+
+
+def _read_text(table: TableJob, paths: Sequence[Path], columns: Collection[str] | None) -> dict[Path, pd.DataFrame]:
+    """The rows of each text file, read together by DuckDB: the types depend on all rows of all of them."""
+    if not paths:
+        return {}
+    with locked([table.view]) as connection:
+        rows = connection.sql(relation(paths, filename=FILE))
+        found = [name for name in rows.columns if name != FILE]
+        names = _chosen(found, columns) or found
+        read = rows.select(*map(duckdb.ColumnExpression, [*names, FILE])).to_arrow_table()
+    with suppress(pa.ArrowInvalid):  # whole numbers of more than 64 bits stay decimals
+        read = read.cast(whole_numbers(read.schema))
+    frame: pd.DataFrame = read.to_pandas()
+    files, data = frame.pop(FILE), frame
+    return {path: data[files == str(path)] for path in paths}
 
 
 def _arrow(path: Path, columns: Collection[str] | None) -> pa.Table:
@@ -141,14 +151,6 @@ def _arrow(path: Path, columns: Collection[str] | None) -> pa.Table:
     names = _chosen(schema.names, columns) or schema.names
     parts = (batch.select(names) for batch in batches(path))
     return pa.Table.from_batches(parts, pa.schema([schema.field(name) for name in names]))
-
-
-def _json(path: Path, columns: Collection[str] | None) -> pa.Table:
-    with locked([path.parent]) as connection:
-        rows = connection.sql(f"FROM {read_json([path])}")
-        names = _chosen(rows.columns, columns) or rows.columns
-        table = rows.select(*map(duckdb.ColumnExpression, names)).to_arrow_table()
-    return table.cast(whole_numbers(table.schema))
 
 
 def _chosen(names: Sequence[str], columns: Collection[str] | None) -> list[str] | None:

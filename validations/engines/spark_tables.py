@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import gzip
 import re
 from collections.abc import Sequence
 from functools import reduce
@@ -14,9 +12,10 @@ from urllib.parse import unquote
 import pyarrow as pa
 
 from prefect_stagegate.validations.columntypes import whole_numbers
+from prefect_stagegate.validations.files.text_tables import header_of
 from prefect_stagegate.validations.partitions import NULL, lowered, partition_types
 from prefect_stagegate.validations.queries.duck import locked
-from prefect_stagegate.validations.queries.sql import CSV_NULLS, GZIP, QUOTE, form, read_csv, read_json, separator
+from prefect_stagegate.validations.queries.sql import CSV_NULLS, QUOTE, form, read_csv, read_json, separator
 from prefect_stagegate.validations.records import TableJob
 
 if TYPE_CHECKING:
@@ -74,9 +73,7 @@ def _group(path: Path) -> str:
         return kind
     if kind == "arrow":
         raise ValueError("Spark reads no Arrow files; set `engine: duckdb`")
-    opened = gzip.open if path.name.lower().endswith(GZIP) else open
-    with opened(path, "rt", encoding="utf-8-sig", newline="") as text:
-        return repr([kind, *next(csv.reader(text, delimiter=kind), [])])
+    return repr([kind, *header_of(path)])
 
 
 def _read(session: SparkSession, paths: Sequence[Path]) -> DataFrame:

@@ -16,6 +16,12 @@ BLOCK = 1 << 20
 MOST_ARRAYS = 100_000
 """Members of an .npz file."""
 
+MOST_DIMENSIONS = 64
+LARGEST = 2**63 - 1
+"""The most that one dimension can have."""
+MOST_SHOWN = 80
+"""Characters of a shape that a message shows."""
+
 
 def numpy(path: Path) -> Facts:
     """An `.npy` or `.npz` file without pickled objects, whose arrays have the sizes that their headers say.
@@ -64,6 +70,8 @@ def _check_array(file: IO[bytes], size: int) -> None:
     shape, _, kind = read(file)
     if kind.hasobject:
         raise UnreadableFile("it holds pickled objects, which may run code when they are loaded")
+    if len(shape) > MOST_DIMENSIONS or any(isinstance(side, bool) or not 0 <= side <= LARGEST for side in shape):
+        raise UnreadableFile(f"no array can have the shape {str(shape)[:MOST_SHOWN]}")
     expected = math.prod(shape) * kind.itemsize
     if (there := size - file.tell()) != expected:
         raise UnreadableFile(f"its header says {count_text(expected, 'byte')} of data, and {there:,} are there")

@@ -10,17 +10,15 @@ import os
 import struct
 from pathlib import Path
 
-import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from prefect_stagegate.units import count_text
-from prefect_stagegate.validations.columntypes import whole_numbers
 from prefect_stagegate.validations.files.arrow import ARROW, batches, schema_of
 from prefect_stagegate.validations.files.decoders import DECODERS
 from prefect_stagegate.validations.files.facts import Facts, Probe, UnreadableFile, first_line, nonempty
-from prefect_stagegate.validations.queries.duck import locked
-from prefect_stagegate.validations.queries.sql import GZIP, JSON, read_csv, read_json
+from prefect_stagegate.validations.files.text_tables import csv_rows, json_rows
+from prefect_stagegate.validations.queries.sql import GZIP, JSON
 
 MAGIC = b"PAR1"
 TAIL = 8
@@ -90,17 +88,6 @@ def read_pages(path: Path) -> Facts:
     return facts
 
 
-def csv(path: Path) -> Facts:
-    """There is a header, and every row has its columns. Reads the whole file."""
-    return _by_duckdb(path, read_csv([path]), "CSV")
-
-
-def json_rows(path: Path) -> Facts:
-    """Every line is a JSON object. Reads the whole file."""
-    facts = _by_duckdb(path, read_json([path]), "JSON lines")
-    return Facts(whole_numbers(facts.schema), facts.rows)
-
-
 def arrow_batches(path: Path) -> Facts:
     """Every batch of an Arrow file or stream can be read, and its values lie within it. Reads the whole file."""
     nonempty(path)
@@ -114,27 +101,7 @@ def arrow_batches(path: Path) -> Facts:
     return Facts(schema, rows)
 
 
-def _by_duckdb(path: Path, source: str, kind: str) -> Facts:
-    nonempty(path)
-    try:
-        with locked([path.parent]) as connection:
-            relation = connection.sql(f"SELECT * FROM {source}")  # noqa: S608 - names are quoted
-            schema = relation.limit(0).to_arrow_table().schema
-            rows = relation.count("*").fetchall()[0][0]
-    except duckdb.Error as error:
-        raise UnreadableFile(f"it can't be read as {kind}: {_reason(error)}") from error
-    return Facts(schema, rows)
-
-
-def _reason(error: duckdb.Error) -> str:
-    """DuckDB's reason with the number of the line, without the line itself and DuckDB's advice on its options."""
-    reason = str(error).partition("Possible fixes:")[0].removeprefix("Invalid Input Error: ")
-    # The line holds values, and reasons are recorded.
-    lines = (line.strip().rstrip(".") for line in reason.splitlines() if not line.startswith("Original Line:"))
-    return "; ".join(filter(None, lines))
-
-
-OPENERS: dict[str, Probe] = {"nonempty": nonempty, "parquet": parquet, "csv": csv}
+OPENERS: dict[str, Probe] = {"nonempty": nonempty, "parquet": parquet, "csv": csv_rows}
 """Probes that say what a table's file has, or cost next to nothing: they run in this process, each time."""
 TABLE_ONLY: dict[str, Probe] = {"json-rows": json_rows, "arrow-batches": arrow_batches}
 """Probes that only tables have, as `OPENERS`: a contract's `files` don't name them."""

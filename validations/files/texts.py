@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import json
 from pathlib import Path
+from typing import IO
 
 from prefect_stagegate.units import count_text
 from prefect_stagegate.validations.files.facts import Facts, UnreadableFile, nonempty
@@ -36,19 +37,31 @@ def text(path: Path) -> Facts:
 def jsonl(path: Path) -> Facts:
     """Every line is a JSON value in UTF-8, of 64 MiB at most. Reads the whole file."""
     nonempty(path)
-    number = 0
     with path.open("rb") as file:
-        while line := file.readline(MOST_LINE + 1):
-            number += 1
-            if len(line) > MOST_LINE:
-                raise UnreadableFile(f"line {number:,} is longer than {count_text(MOST_LINE, 'byte')}")
-            _check_line(number, line)
+        check_json_lines(file)
     return Facts()
 
 
-def _check_line(number: int, line: bytes) -> None:
+def check_json_lines(file: IO[bytes], *, objects: bool = False) -> None:
+    """Refuse a file that has a line which is no JSON value, or with `objects` one that is neither blank nor an object.
+
+    Raises:
+        UnreadableFile: It names the first such line.
+    """
+    number = 0
+    while line := file.readline(MOST_LINE + 1):
+        number += 1
+        if len(line) > MOST_LINE:
+            raise UnreadableFile(f"line {number:,} is longer than {count_text(MOST_LINE, 'byte')}")
+        if objects and not line.strip():
+            continue
+        if not isinstance(_parsed(number, line), dict) and objects:
+            raise UnreadableFile(f"line {number:,} is no JSON object")
+
+
+def _parsed(number: int, line: bytes) -> object:
     try:
-        json.loads(line.decode(), parse_constant=_refuse_constant)
+        return json.loads(line.decode(), parse_constant=_refuse_constant)
     except json.JSONDecodeError as error:
         raise UnreadableFile(f"line {number:,} is no JSON value: {error.msg} at column {error.colno:,}") from error
     except UnicodeDecodeError as error:

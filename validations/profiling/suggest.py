@@ -24,6 +24,10 @@ FEW_NUMBERS = 31
 """The most whole numbers that are suggested as a set: days of a month."""
 ALMOST_UNIQUE = 0.9
 """The share of distinct values, which are estimated, from which on a column is tried as a key."""
+SMALLEST = 1e-300
+"""The smallest margin that a float has digits for."""
+PARAMETER = "${"
+"""What a suite's parameters begin with."""
 FAMILIES = (
     *("bool", "int", "float", "decimal", "number", "date", "timestamp", "time", "duration", "binary"),
     *("list", "struct", "map", "string"),
@@ -99,6 +103,9 @@ def suggest(profile: TableProfile, keys: Collection[str]) -> list[Suggestion]:
 
 
 def _column(name: str, column: ColumnProfile, *, unique: bool) -> Iterator[Suggestion]:
+    if PARAMETER in name:
+        yield Suggestion(name, f"Nothing: a suite takes the {PARAMETER} in its name for a parameter.")
+        return
     yield _presence(name, column)
     if unique:
         reason = f"No value occurs twice in {count_text(column.values, 'row')}."
@@ -131,13 +138,17 @@ def _values(column: ColumnProfile) -> list[Any]:
     if not counts or any(count < FREQUENT for count in counts.values()):
         return []
     if column.kind == "text":
-        return sorted(counts)
+        return [] if any(PARAMETER in value for value in counts) else sorted(counts)
     is_set = column.type in INTEGERS and 1 < len(counts) <= FEW_NUMBERS
     return sorted(map(int, counts)) if is_set else []
 
 
 def _between(name: str, least: float, greatest: float) -> Suggestion:
     margin = MARGIN * ((greatest - least) or abs(greatest) or 1)
+    if not SMALLEST < margin < math.inf:
+        return Suggestion(
+            name, f"No bounds: {least:.7g} to {greatest:.7g} now, and there is no number far enough beyond."
+        )
     unit = max(margin, 1) if isinstance(least, int) and isinstance(greatest, int) else margin
     lowest, highest = _rounded_down(least - margin, unit), -_rounded_down(-greatest - margin, unit)
     # What is never negative stays so.

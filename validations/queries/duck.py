@@ -40,7 +40,7 @@ REFUSED = (
 
 
 def lock(connection: duckdb.DuckDBPyConnection, folders: Iterable[str | Path]) -> None:
-    """Let a database open only what lies below `folders`. No later statement can undo it."""
+    """Let a database open only what lies below `folders`, and read times in UTC. No later statement can undo it."""
     # DuckDB compares a pattern as it is written with this list, so the escaped name must be in it beside the plain one.
     allowed = dict.fromkeys(name for folder in folders for name in (str(folder), glob.escape(str(folder))))
     connection.execute(f"SET allowed_directories = {texts(allowed)}")
@@ -48,6 +48,8 @@ def lock(connection: duckdb.DuckDBPyConnection, folders: Iterable[str | Path]) -
         connection.execute(f"SET {setting} = false")
     # It answers conditions from the statistics in Parquet's footers, which whoever wrote the file may have made up.
     connection.execute("SET disabled_optimizers = 'statistics_propagation'")
+    # By default it is the node's zone, which would make a verdict depend on the node.
+    connection.execute("SET GLOBAL TimeZone = 'UTC'")
     # Last, since no setting can be changed after it.
     connection.execute("SET lock_configuration = true")
 

@@ -18,6 +18,8 @@ QUOTE = '"'
 """Surrounds a CSV value that holds a separator. Inside such a value it is doubled (RFC 4180)."""
 PATH = "stagegate_path"
 """The column of each row's file where no query asks for it by another name."""
+MOST_KEYS = 1_000
+"""Keys of JSON objects that become columns, however few objects have them; more of them make a map."""
 CSV_NULLS = ("", "NA")
 """CSV values that every engine reads as missing."""
 
@@ -34,17 +36,25 @@ def _names(paths: Sequence[Path]) -> str:
 
 def separator(path: Path) -> str:
     """What separates the columns of a text file, by its name."""
-    return "\t" if ".tsv" in Path(path.name.lower()).suffixes else ","
+    return "\t" if path.name.lower().removesuffix(GZIP).endswith(".tsv") else ","
 
 
-def read_csv(paths: Sequence[Path], *, filename: str = "", as_text: bool = False) -> str:
-    """A relation over CSV files with one separator. DuckDB infers types from all rows, unless `as_text` is set."""
-    types = "all_varchar=true" if as_text else "sample_size=-1"
+def read_csv(paths: Sequence[Path], *, filename: str = "", as_text: bool = False, types: str = "") -> str:
+    """A relation over CSV files with one separator.
+
+    Args:
+        paths: The files.
+        filename: The name of a column to add, which holds each row's file.
+        as_text: Read all values as text; by default DuckDB infers types from all rows.
+        types: The columns with their types in SQL, where DuckDB is to infer nothing.
+    """
+    inferred = ("all_varchar=true" if as_text else "sample_size=-1") + ", union_by_name=true"
+    known = f"auto_detect=false, columns={types}" if types else inferred
+    # Without `skip` and `comment`, DuckDB leaves out lines that don't fit the others.
     return (
         f"read_csv({_names(paths)}, header=true, delim={literal(separator(paths[0]))}, "
-        # Without `comment` and `skip`, DuckDB guesses which lines to leave out: nobody would look at those rows.
-        f"quote='{QUOTE}', escape='{QUOTE}', comment='', skip=0, {types}, nullstr={texts(CSV_NULLS)}, "
-        f"union_by_name=true, hive_partitioning=false{_filename(filename)})"
+        f"quote='{QUOTE}', escape='{QUOTE}', skip=0, comment='', {known}, nullstr={texts(CSV_NULLS)}, "
+        f"hive_partitioning=false{_filename(filename)})"
     )
 
 
@@ -56,7 +66,8 @@ def read_parquet(paths: Sequence[Path], *, filename: str = "") -> str:
 def read_json(paths: Sequence[Path], *, filename: str = "") -> str:
     """A relation over files with one JSON object a line. DuckDB infers types from all rows."""
     return (
-        f"read_json({_names(paths)}, format='newline_delimited', records=true, sample_size=-1, union_by_name=true, "
+        f"read_json({_names(paths)}, format='newline_delimited', records=true, sample_size=-1, "
+        f"field_appearance_threshold=0, map_inference_threshold={MOST_KEYS}, union_by_name=true, "
         f"hive_partitioning=false{_filename(filename)})"
     )
 

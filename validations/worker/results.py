@@ -160,7 +160,7 @@ def _problem(judgement: Judgement, result: Mapping[str, Any]) -> str:
     mismatched = (result.get("details") or {}).get("mismatched")
     observed = judgement.recorded.observed
     clauses = [f"observed {observed}" if observed else "", short(plain(mismatched)) if mismatched else ""]
-    return ", ".join(filter(None, clauses)) or f"it refuses values{clause}"
+    return ", ".join(filter(None, clauses)) or f"observed no value, or NaN{clause}"
 
 
 # ── why an expectation could not be evaluated ──────────────────────────────────────────────────────────────────

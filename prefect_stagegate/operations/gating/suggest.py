@@ -8,7 +8,7 @@ from pathlib import Path
 from threading import Event
 from typing import Any
 
-from prefect_stagegate.errors import UsageError, did_you_mean
+from prefect_stagegate.errors import UsageError, ValidationError, did_you_mean
 from prefect_stagegate.model import Address
 from prefect_stagegate.operations.address import ResolvedVersion, resolve
 from prefect_stagegate.operations.gating.profiling import kept_profiles, table_files, withheld_columns
@@ -130,6 +130,8 @@ def suggest_contract(
             about = f"table {name} of {resolved.dataset}@{resolved.digest}"
             with queries(about, view, cancel=cancel, discreet=True) as database:
                 opened = examine(name, tables[name], probed)
+                if defect := next((probed.defects[path] for path in opened.listed if path in probed.defects), None):
+                    raise ValidationError(f"{about} can't be read: {defect.subject}: {defect.problem}", hint=defect.fix)
                 suggested[name] = _suggest_table(workspace, resolved, view, database, opened)
     return SuggestedContract(resolved, suggested)
 
