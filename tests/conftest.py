@@ -26,11 +26,13 @@ FOREIGN = ("STAGEGATE_", "PREFECT_", "AWS_", "AZURE_", "GOOGLE_", "STORAGE_EMULA
 QUIET = {"PREFECT_SERVER_ANALYTICS_ENABLED": "false", "GX_ANALYTICS_ENABLED": "false", "DO_NOT_TRACK": "1"}
 PROMPT = {"PREFECT_SERVER_SERVICES_EVENT_PERSISTER_FLUSH_INTERVAL": "0.2"}
 """The test server's answer about an event need not wait five seconds until the event is in its database."""
+NO_FLOOR = {"STAGEGATE_FREE_FLOOR": "0%"}
+"""How full the disk of the machine is must not decide what tests see."""
 
 # At import, since Prefect and Great Expectations read their settings when they are imported.
 for name in [name for name in os.environ if name.startswith(FOREIGN)]:
     del os.environ[name]
-os.environ.update(QUIET | PROMPT)
+os.environ.update(QUIET | PROMPT | NO_FLOOR)
 
 # A busy machine is no reason to fail: only what an example shows is.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
