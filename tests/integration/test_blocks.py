@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
@@ -33,6 +30,7 @@ from prefect_stagegate.errors import AccessDenied
 from prefect_stagegate.flows import stage
 from prefect_stagegate.model import Version
 from prefect_stagegate.testing.servers import STRANGER, SeaweedFS
+from tests.support.http_servers import file_server
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
@@ -162,11 +160,8 @@ def test_a_catalog_block_may_leave_its_credentials_to_another(seaweedfs: Seaweed
 def served(tmp_path: Path) -> Iterator[str]:
     """An HTTP server over a folder of the test's; yields its URL."""
     (tmp_path / "www").mkdir()
-    handler = functools.partial(SimpleHTTPRequestHandler, directory=str(tmp_path / "www"))
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
+    with file_server(tmp_path / "www") as url:
+        yield url
 
 
 def run_deployed(deployment: UUID, parameters: dict[str, Any]) -> State[Any]:

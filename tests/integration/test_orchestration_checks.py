@@ -5,8 +5,6 @@ from __future__ import annotations
 import uuid
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
 from time import monotonic, sleep
 from typing import Any
 
@@ -31,6 +29,7 @@ from prefect_stagegate.model import Evidence, Outcome, Severity
 from prefect_stagegate.readiness import CHECKS, run_check
 from prefect_stagegate.spec import Requirement
 from prefect_stagegate.testing.contexts import check_context
+from tests.support.http_servers import Handler, http_server
 
 pytestmark = [pytest.mark.usefixtures("prefect_server"), pytest.mark.timeout(300)]
 
@@ -174,16 +173,12 @@ def test_limits_have_free_slots_or_hold_runs_back(client: SyncPrefectClient) -> 
     assert ask("concurrency", limits=[name, "absent"]).outcome is Outcome.FAIL
 
 
-class Hook(BaseHTTPRequestHandler):
+class Hook(Handler):
     answers = 200
 
     def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["Content-Length"]))
-        self.send_response(type(self).answers)
-        self.end_headers()
-
-    def log_message(self, *_: object) -> None:
-        pass
+        self.read_body()
+        self.respond(self.answers)
 
 
 def patiently(look: Callable[[], Evidence], done: Callable[[Evidence], bool]) -> Evidence:
@@ -195,9 +190,8 @@ def patiently(look: Callable[[], Evidence], done: Callable[[Evidence], bool]) ->
 
 def test_an_alert_counts_once_the_server_sent_it(client: SyncPrefectClient) -> None:
     name, event = f"call us {uuid.uuid4().hex[:8]}", f"test.{uuid.uuid4().hex[:8]}"
-    with ThreadingHTTPServer(("127.0.0.1", 0), Hook) as server:
-        Thread(target=server.serve_forever, daemon=True).start()
-        hook = CustomWebhookNotificationBlock(name="x", url=f"http://127.0.0.1:{server.server_port}/")
+    with http_server(Hook) as url:
+        hook = CustomWebhookNotificationBlock(name="x", url=f"{url}/")
         hook.save(f"hook-{event.partition('.')[2]}", overwrite=True)
         client.create_automation(
             AutomationCore(
@@ -213,6 +207,5 @@ def test_an_alert_counts_once_the_server_sent_it(client: SyncPrefectClient) -> N
             return ask("alert", automation=name)
 
         sent = patiently(emitted, lambda result: bool(result.measured))
-        server.shutdown()
     assert (sent.outcome, sent.measured["executed"]) == (Outcome.PASS, True)
     assert ask("alert", timedelta(days=8), automation=name).outcome is Outcome.WARN

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
 from datetime import timedelta
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +13,7 @@ from pydantic import BaseModel, Field, ValidationError
 
 from prefect_stagegate.errors import SpecError, UsageError
 from prefect_stagegate.spec import Duration, KnownCheck, Spec, load_spec
+from tests.support.http_servers import file_server
 
 
 class Nothing(BaseModel):
@@ -198,20 +196,10 @@ def test_options_that_hold_no_credential_are_kept(url: str, options: dict[str, A
     assert load(with_sources({"url": url, "options": options})).sources[0].options == options
 
 
-class Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, *args: object) -> None:
-        pass
-
-
 @pytest.fixture
 def website(tmp_path: Path) -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(tmp_path)))
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with file_server(tmp_path) as url:
+        yield url
 
 
 def test_spec_from_a_url_finds_suite_and_sources_beside_it(example: Path, website: str) -> None:
