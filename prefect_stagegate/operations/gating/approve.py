@@ -9,7 +9,7 @@ An answer counts for one version, under one policy, until the target moves on fr
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
@@ -20,7 +20,7 @@ from prefect_stagegate.catalog import RefEntry
 from prefect_stagegate.clock import moment, now, stamp
 from prefect_stagegate.errors import CorruptRecord, UsageError
 from prefect_stagegate.model import Address, Approval, ApprovalRequest, Decision, Identity, Wait, check_name, person_key
-from prefect_stagegate.operations.address import judged_spec, stored_spec
+from prefect_stagegate.operations.address import stored_spec
 from prefect_stagegate.operations.gating.policy import spec_under
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.readiness.approval_counting import why_not_counted
@@ -33,7 +33,6 @@ from prefect_stagegate.readiness.records.ssh_signatures import SshKey
 from prefect_stagegate.readiness.run import CLOCKS_DIFFER
 from prefect_stagegate.spec import Gate
 from prefect_stagegate.units import digest_text
-from prefect_stagegate.unreadable import UnreadableRecords
 
 
 def request_for(workspace: Workspace, dataset: str, digest: str, target: str, policy: str) -> ApprovalRequest | None:
@@ -116,32 +115,6 @@ def lapsed_at(workspace: Workspace, request: ApprovalRequest) -> str:
     if not end or end > stamp(now()):
         return ""
     return end if all(answer.approved for answer in workspace.catalog.approvals(request)) else ""
-
-
-def waiting_requests(
-    workspace: Workspace, dataset: str, target: str, unreadable: UnreadableRecords
-) -> Iterator[ApprovalRequest]:
-    """The requests for a target that wait for an answer, the newest for each version and policy.
-
-    Requests for versions whose specs can't be read are left out, and the specs collected.
-    """
-    head, adoption = workspace.catalog.ref(dataset, target), workspace.catalog.policy(dataset)
-    # Requests come the oldest first, so the newest of each version and policy replaces the others.
-    newest = {
-        (request.digest, request.policy): request
-        for request in workspace.catalog.requests(dataset, target)
-        # Whether its policy is still the adopted one takes reading a spec, so that comes last.
-        if not _why_ended(request, request.policy, head)
-    }
-    for request in newest.values():
-        if workspace.catalog.approvals(request) or lapsed_at(workspace, request):
-            continue
-        if not workspace.catalog.has_version(dataset, request.digest):
-            continue  # nobody can promote it
-        with unreadable.skip(dataset):
-            spec = judged_spec(workspace.catalog, dataset, request.digest, adoption)
-            if spec.gate(target).policy == request.policy:
-                yield request
 
 
 def open_request(workspace: Workspace, address: Address, to: str) -> ApprovalRequest:
