@@ -20,7 +20,7 @@ from prefect_stagegate.model import Address, Version
 from prefect_stagegate.operations.gating.check import check
 from prefect_stagegate.operations.gating.promote import promote
 from prefect_stagegate.operations.staging.stage import preview, stage
-from prefect_stagegate.operations.workspace import Workspace, open_workspace
+from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.readiness import known_checks
 from prefect_stagegate.spec import Spec, load_spec
 from prefect_stagegate.testing.servers import SeaweedFS
@@ -131,11 +131,6 @@ def families(tmp_path: Path, seaweedfs: SeaweedFS, gcs: Cloud, monkeypatch: pyte
         delta = tmp_path / "delta"
         built.add("delta", lambda table: write_deltalake(delta, table, mode="append"), f"delta+file://{delta}")
         yield built
-
-
-@pytest.fixture
-def workspace(tmp_path: Path) -> Workspace:
-    return open_workspace(tmp_path / "cache", tmp_path / "catalog")
 
 
 def inodes(version: Version) -> dict[tuple[str, int], int]:

@@ -15,7 +15,7 @@ import pytest
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.model import Entry, Version
 from prefect_stagegate.operations.staging.stage import stage
-from prefect_stagegate.operations.workspace import Workspace, open_workspace
+from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.spec import Spec, load_spec
 from prefect_stagegate.testing.servers import SeaweedFS
 from tests.support.http_servers import FileHandler, http_server
@@ -23,11 +23,6 @@ from tests.support.http_servers import FileHandler, http_server
 Run = Callable[..., subprocess.CompletedProcess[str]]
 LONG_AGO = 1_370_000_000
 """Seconds since the epoch, in 2013: no weak pin of that time is young."""
-
-
-@pytest.fixture
-def workspace(tmp_path: Path) -> Workspace:
-    return open_workspace(tmp_path / "cache", tmp_path / "catalog")
 
 
 def spec_of(*sources: dict[str, Any]) -> Spec:
