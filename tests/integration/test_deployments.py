@@ -13,7 +13,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from prefect_stagegate.model import Approval
 from prefect_stagegate.operations.workspace import Workspace, open_workspace
 from prefect_stagegate.testing.servers import free_port
 from tests.support.http_servers import Handler, http_server
+from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(400)]
 """Long waits cost nothing on a machine that has nothing else to do, where the whole takes less than a minute."""
@@ -37,13 +38,6 @@ PAGE = (ROOT / "deployments/README.md").read_text().split("\n## ")[1]
 """The ten minutes."""
 INSTALLED = "deployments/install.sh"
 """Commands with this word are left out: `test_images.py` runs them."""
-
-
-def eventually(look: Callable[[], Any], seconds: float = 120) -> Any:
-    until = time.monotonic() + seconds
-    while not (value := look()) and time.monotonic() < until:
-        time.sleep(0.2)
-    return value
 
 
 class Terminal:

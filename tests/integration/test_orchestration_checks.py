@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from time import monotonic, sleep
 from typing import Any
 
 import pytest
@@ -30,6 +29,7 @@ from prefect_stagegate.readiness import CHECKS, run_check
 from prefect_stagegate.spec import Requirement
 from prefect_stagegate.testing.contexts import check_context
 from tests.support.http_servers import Handler, http_server
+from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.usefixtures("prefect_server"), pytest.mark.timeout(300)]
 
@@ -123,10 +123,7 @@ def deploy(client: SyncPrefectClient, pool: str) -> Any:
 def poll(client: SyncPrefectClient, pool: str) -> None:
     """Ask for runs as a worker does, and wait until the server has noted it: it does that after its answer."""
     client.get_scheduled_flow_runs_for_work_pool(pool)
-    until = monotonic() + 60
-    while client.read_work_queue_by_name("default", work_pool_name=pool).last_polled is None:
-        assert monotonic() < until, "the server did not note the poll"
-        sleep(0.05)
+    assert eventually(lambda: client.read_work_queue_by_name("default", work_pool_name=pool).last_polled)
 
 
 def test_a_queue_must_be_polled_and_have_no_late_run(client: SyncPrefectClient, pool: str) -> None:
@@ -181,13 +178,6 @@ class Hook(Handler):
         self.respond(self.answers)
 
 
-def patiently(look: Callable[[], Evidence], done: Callable[[Evidence], bool]) -> Evidence:
-    until = monotonic() + 120
-    while not done(value := look()) and monotonic() < until:
-        sleep(0.5)
-    return value
-
-
 def test_an_alert_counts_once_the_server_sent_it(client: SyncPrefectClient) -> None:
     name, event = f"call us {uuid.uuid4().hex[:8]}", f"test.{uuid.uuid4().hex[:8]}"
     with http_server(Hook) as url:
@@ -202,10 +192,11 @@ def test_an_alert_counts_once_the_server_sent_it(client: SyncPrefectClient) -> N
         )
         assert ask("alert", automation=name).outcome is Outcome.FAIL
 
-        def emitted() -> Evidence:
+        def emitted() -> Evidence | None:
             emit_event(event, resource={"prefect.resource.id": "stagegate.alert-test"})
-            return ask("alert", automation=name)
+            result = ask("alert", automation=name)
+            return result if result.measured else None
 
-        sent = patiently(emitted, lambda result: bool(result.measured))
+        sent = eventually(emitted, 120)
     assert (sent.outcome, sent.measured["executed"]) == (Outcome.PASS, True)
     assert ask("alert", timedelta(days=8), automation=name).outcome is Outcome.WARN
