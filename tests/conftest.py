@@ -93,6 +93,12 @@ def cache(tmp_path: Path) -> Cache:
 
 
 @pytest.fixture
+def places(tmp_path: Path) -> dict[str, Any]:
+    """The parameters of tasks and flows that name an empty cache and an empty catalog."""
+    return {"cache": tmp_path / "cache", "catalog": tmp_path / "catalog"}
+
+
+@pytest.fixture
 def workspace(tmp_path: Path) -> Workspace:
     """An empty cache and an empty catalog."""
     from prefect_stagegate.operations.workspace import open_workspace
