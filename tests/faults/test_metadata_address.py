@@ -122,17 +122,10 @@ def test_blocked_address_is_refused_however_spelled(trap: Trap, host: str) -> No
 
 @pytest.mark.parametrize("host", SPELLINGS)
 def test_redirect_to_blocked_address_is_refused(trap: Trap, host: str) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-
-        def answer() -> None:
-            with listener.accept()[0] as connection:
-                connection.recv(65536)
-                location = f"http://{host}:{trap.port}/".encode()
-                connection.sendall(b"HTTP/1.1 302 x\r\nContent-Length: 0\r\nLocation: %b\r\n\r\n" % location)
-
-        threading.Thread(target=answer, daemon=True).start()
-        with pytest.raises(StagegateError):
-            fetch(Request(f"http://127.0.0.1:{listener.getsockname()[1]}/", timeout=5))
+    location = f"http://{host}:{trap.port}/".encode()
+    redirect = b"HTTP/1.1 302 x\r\nContent-Length: 0\r\nLocation: %b\r\n\r\n" % location
+    with raw_server(redirect) as server, pytest.raises(StagegateError):
+        fetch(Request(server.url, timeout=5))
 
 
 def test_allowed_host_may_be_asked(trap: Trap) -> None:
@@ -164,32 +157,12 @@ def test_name_that_resolves_otherwise_later_is_refused(kind: str, monkeypatch: p
 # ── proxies ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-class Proxy:
-    """Counts what it is asked for, and refuses it."""
-
-    def __init__(self) -> None:
-        self.requests: list[bytes] = []
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-        threading.Thread(target=self._serve, daemon=True).start()
-
-    def _serve(self) -> None:
-        with suppress(OSError):
-            while True:
-                with self._listener.accept()[0] as connection:
-                    self.requests.append(connection.recv(65536))
-                    connection.sendall(b"HTTP/1.1 403 no\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
-
-    def close(self) -> None:
-        self._listener.close()
-
-
 @pytest.mark.parametrize("scheme", ["http", "https"])
 @pytest.mark.parametrize("host", SPELLINGS[:11])
 def test_proxy_is_not_asked_for_blocked_address(
     trap: Trap, scheme: str, host: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with closing(Proxy()) as proxy:
+    with raw_server(response(status="403 no", headers={"Connection": "close"})) as proxy:
         for name in ("HTTP_PROXY", "HTTPS_PROXY"):
             monkeypatch.setenv(name, proxy.url)
         with pytest.raises(SourceError, match="no usable host" if "%" in host else "Refused to connect"):
