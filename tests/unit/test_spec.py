@@ -4,38 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import ValidationError
 
 from prefect_stagegate.errors import SpecError, UsageError
-from prefect_stagegate.spec import Duration, KnownCheck, Spec, load_spec
+from prefect_stagegate.spec import Spec, load_spec
 from tests.support.http_servers import file_server
-
-
-class Nothing(BaseModel):
-    pass
-
-
-class Freshness(BaseModel):
-    warn: Duration = timedelta(hours=12)
-    fail: Duration = timedelta(hours=24)
-
-
-class Approval(BaseModel):
-    count: int = 1
-    groups: list[str] = Field(default=[], alias="from")
-
-
-NAMES = ("schema", "nonempty", "expectations", "coverage", "cache_fit", "digest", "rollback")
-CHECKS = {
-    **dict.fromkeys(NAMES, KnownCheck(Nothing)),
-    "freshness": KnownCheck(Freshness),
-    "approval": KnownCheck(Approval),
-}
+from tests.support.known_checks import KNOWN_CHECKS
 
 EXAMPLE = """\
 stagegate: 1
@@ -87,7 +65,7 @@ def example(tmp_path: Path) -> Path:
 
 
 def load(source: Any) -> Spec:
-    return load_spec(source, known_checks=CHECKS)
+    return load_spec(source, known_checks=KNOWN_CHECKS)
 
 
 def with_sources(*sources: dict[str, Any]) -> dict[str, Any]:
