@@ -349,8 +349,12 @@ class TestStopping:
         with pytest.raises(Cancelled):
             list(fetch_all(source, cache, limits=Limits(in_flight=1, part=PART, memory=2 * PART), cancel=cancel))
         released.set()
-        ingested = [path for path in cache.layout.ingest.iterdir() if path.suffix != PARTS]
-        assert eventually(lambda: not any(Claim.is_taken(str(path)) for path in ingested), 20)
+        ingest = cache.layout.ingest
+
+        def is_free() -> bool:
+            return not any(path.suffix != PARTS and Claim.is_taken(str(path)) for path in ingest.iterdir())
+
+        assert eventually(is_free, 20)
         source.on_read = lambda *_: None
         assert len(list(fetch_all(source, cache))) == 1
 
