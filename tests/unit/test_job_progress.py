@@ -174,6 +174,19 @@ def test_elsewhere_progress_is_plain_lines(monkeypatch: pytest.MonkeyPatch, caps
     assert "waits for pid 7 (\\x1b[31mmallory)" in last
 
 
+def test_progress_that_nobody_reads_ends_no_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Unread(io.StringIO):
+        def write(self, _: str) -> int:
+            raise BrokenPipeError
+
+    monkeypatch.setattr(sys, "stderr", Unread())
+    monkeypatch.setattr(display, "LINE_SECONDS", 0.01)
+    with shown_progress("stage things") as progress:
+        assert progress
+        time.sleep(0.1)
+        progress.moved(500_000)
+
+
 def test_no_progress_when_none_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", io.StringIO())
     with shown_progress("stage things", "none") as progress:
