@@ -18,13 +18,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from benchmarks.section import write_section
 from prefect_stagegate.model import Entry, Evidence, Severity
 from prefect_stagegate.readiness import CHECKS, Machine, run_check
 from prefect_stagegate.spec import Requirement
 from prefect_stagegate.testing.contexts import a_spec, check_context
 
-PAGE = Path(__file__).parent.parent / "docs/performance.md"
-BEGIN, END = "<!-- feed: begin -->", "<!-- feed: end -->"
 GROUPS = Path("/sys/fs/cgroup")
 FILES, SIZE = 32, 16 * 2**20
 BATCH, SAMPLES = 4 * 2**20, 16
@@ -110,9 +109,7 @@ def main() -> None:
         text = table(int(given.limit * 1e6), Path(folder))
     print(text)
     if not given.dry_run:
-        page = PAGE.read_text()
-        before, rest = page.split(BEGIN)
-        PAGE.write_text(f"{before}{BEGIN}\n{text}\n{END}{rest.split(END)[1]}")
+        write_section("feed", text)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from benchmarks.section import write_section
 from prefect_stagegate.operations.fleet.agent import HEARTBEATS
 from prefect_stagegate.settings import Settings
 from prefect_stagegate.testing.servers import SeaweedFS, free_port, seaweedfs
@@ -33,8 +34,6 @@ from tests.support.calls import Call, CallCounter
 from tests.support.postgres import OWNER, PASSWORD, Postgres, postgres
 from tests.support.proxy import FaultProxy
 
-PAGE = Path(__file__).parent.parent / "docs/performance.md"
-BEGIN, END = "<!-- fleets: begin -->", "<!-- fleets: end -->"
 DATASET, TARGET = "things", "pilot"
 MINUTE = 60
 AT_ONCE = 16
@@ -277,12 +276,6 @@ def _table(head: str, rows: list[tuple[str, ...]]) -> str:
     return "\n".join([f"| {head} |", f"|{rule}|", *(f"| {' | '.join(cells)} |" for cells in rows)])
 
 
-def write(text: str) -> None:
-    """Put the section into the page."""
-    before, _, rest = PAGE.read_text().partition(BEGIN)
-    PAGE.write_text(f"{before}{BEGIN}\n{text}\n{END}{rest.partition(END)[2]}")
-
-
 def main() -> None:
     """Measure fleets of several sizes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -320,7 +313,7 @@ def main() -> None:
                 text = section(sorted(rows, key=lambda row: row.nodes))
                 # After each: a large one takes long.
                 if not options.dry_run:
-                    write(text)
+                    write_section("fleets", text)
     print(text)
 
 

@@ -17,11 +17,10 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
+from benchmarks.section import write_section
 from prefect_stagegate.units import bytes_text, parse_size
 from tests.support.fleet_links import DATASET, running_fleet
 
-PAGE = Path(__file__).parent.parent / "docs/performance.md"
-BEGIN, END = "<!-- fleet links: begin -->", "<!-- fleet links: end -->"
 NODES = ("n1", "n2", "n3", "n4", "n5")
 ALONE = "alone"
 
@@ -90,9 +89,7 @@ def main() -> None:
     section = measure(arguments.files, arguments.size, arguments.rate)
     print(section)
     if not arguments.dry_run:
-        page = PAGE.read_text()
-        before, _, rest = page.partition(BEGIN)
-        PAGE.write_text(f"{before}{BEGIN}\n{section}\n{END}{rest.partition(END)[2]}")
+        write_section("fleet links", section)
 
 
 if __name__ == "__main__":

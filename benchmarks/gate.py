@@ -18,6 +18,7 @@ from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from benchmarks.section import write_section
 from prefect_stagegate.catalog import Catalog
 from prefect_stagegate.catalog.records import open_records
 from prefect_stagegate.model import Address, Evidence, Outcome
@@ -34,8 +35,6 @@ from tests.support.records import CountedRecords
 CHECKED = (1, 100, 1000)
 SIZE = 40
 THINGS = Address("things")
-PAGE = Path(__file__).parent.parent / "docs/performance.md"
-BEGIN, END = "<!-- gate: begin -->", "<!-- gate: end -->"
 
 
 @dataclass(frozen=True)
@@ -116,7 +115,6 @@ def write(runs: dict[int, Run], rounds: int) -> None:
         for times, run in runs.items()
     ]
     lines = (
-        BEGIN,
         f"A gate of {SIZE} checks decided by evidence that holds, catalog on a local directory; medians of {rounds}, "
         f"in one process, without imports, on {os.cpu_count()} cores with a load average of {os.getloadavg()[0]:.1f} "
         f"({platform.machine()}, Python {platform.python_version()}).",
@@ -126,11 +124,8 @@ def write(runs: dict[int, Run], rounds: int) -> None:
         *rows,
         "",
         "Again: `python -m benchmarks.gate`",
-        END,
     )
-    page = PAGE.read_text()
-    before, _, rest = page.partition(BEGIN)
-    PAGE.write_text(before + "\n".join(lines) + rest.partition(END)[2])
+    write_section("gate", "\n".join(lines))
 
 
 def main() -> None:

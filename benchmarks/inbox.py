@@ -24,6 +24,7 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
+from benchmarks.section import write_section
 from prefect_stagegate.catalog import Catalog
 from prefect_stagegate.catalog.records import open_records
 from prefect_stagegate.operations.environment import capture_environment
@@ -35,8 +36,6 @@ from prefect_stagegate.unreadable import UnreadableRecords
 from tests.support.large_catalog import write_large_catalog
 from tests.support.records import CountedRecords
 
-PAGE = Path(__file__).parent.parent / "docs/performance.md"
-BEGIN, END = "<!-- inbox: begin -->", "<!-- inbox: end -->"
 URL = "s3://catalog/stagegate"
 
 
@@ -86,7 +85,6 @@ def report(first: Run, runs: list[Run], calls: Counter[str], datasets: int, vers
         "with versions.",
         "",
         f"Again: `python -m benchmarks.inbox --datasets {datasets} --versions {versions} --rounds {len(runs)}`",
-        "",
     ]
     return "\n".join(lines)
 
@@ -120,9 +118,7 @@ def main() -> None:
         load = os.getloadavg()[0]
         calls = count_requests(server.storage_options, Path(made) / "cache")
     text = report(first, runs, calls, arguments.datasets, arguments.versions, load)
-    page = PAGE.read_text()
-    before, rest = page.split(BEGIN)
-    PAGE.write_text(f"{before}{BEGIN}\n{text}{END}{rest.split(END)[1]}")
+    write_section("inbox", text)
     print(json.dumps([run.__dict__ for run in (first, *runs)]))
     print(text)
 

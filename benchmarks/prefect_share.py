@@ -33,12 +33,11 @@ from typing import Any
 
 import httpx
 
+from benchmarks.section import write_section
 from prefect_stagegate.testing.launching import tied_to_parent
 from prefect_stagegate.testing.servers import free_port
 from tests.support.calls import CallCounter
 
-PAGE = Path(__file__).parent.parent / "docs/performance.md"
-BEGIN, END = "<!-- prefect share: begin -->", "<!-- prefect share: end -->"
 SETS = (10, 10_000)
 SIZE = 1000
 """Bytes of a file."""
@@ -246,15 +245,6 @@ def _calls(bench: Bench) -> Counter[str]:
     return runs[len(runs) // 2].calls
 
 
-def publish(text: str) -> None:
-    """Put the text between its markers, and leave the rest of the page alone."""
-    found = PAGE.read_text()
-    if BEGIN not in found:
-        found = f"{found.rstrip()}\n\n## What Prefect adds\n\n{BEGIN}\n{END}\n"
-    before, _, rest = found.partition(BEGIN)
-    PAGE.write_text(f"{before}{BEGIN}\n{text}\n{END}{rest.partition(END)[2]}")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7)
@@ -279,7 +269,7 @@ def main() -> None:
     text = page(benches, options.rounds, load)
     print(text)
     if not options.dry_run:
-        publish(text)
+        write_section("prefect share", text)
 
 
 if __name__ == "__main__":

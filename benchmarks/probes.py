@@ -26,8 +26,8 @@ from pathlib import Path
 
 from PIL import Image
 
-PAGE = Path(__file__).parent.parent / "docs/performance.md"
-BEGIN, END = "<!-- probes: begin -->", "<!-- probes: end -->"
+from benchmarks.section import write_section
+
 SMALLEST, LARGEST = 64, 256
 CHUNK = 64
 Figures = tuple[float, float]
@@ -134,12 +134,6 @@ def table(runs: dict[str, list[Figures]], files: int, new: int, load: float) -> 
     return "\n".join(lines)
 
 
-def publish(text: str) -> None:
-    """Put the table between its markers, and leave the rest of the page alone."""
-    before, _, rest = PAGE.read_text().partition(BEGIN)
-    PAGE.write_text(f"{before}{BEGIN}\n{text}\n{END}{rest.partition(END)[2]}")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--files", type=int, default=20_000)
@@ -167,7 +161,7 @@ def main() -> None:
     text = table(runs, options.files, options.new, load)
     print(text)
     if not options.dry_run:
-        publish(text)
+        write_section("probes", text)
 
 
 if __name__ == "__main__":

@@ -19,13 +19,13 @@ from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 
-from benchmarks.validation import PAGE, build
+from benchmarks.section import write_section
+from benchmarks.validation import build
 from prefect_stagegate.catalog.codec import encode
 from prefect_stagegate.profiles import NO_PARTS, ProfileParts, TableProfile
 from prefect_stagegate.validations.profiling.parts import profile_table
 from prefect_stagegate.validations.queries.duck import queries
 
-BEGIN, END = "<!-- profiles: begin -->", "<!-- profiles: end -->"
 Run = tuple[float, float, float, TableProfile, ProfileParts]
 """Seconds, seconds of processors, peak memory in MB, and what came out."""
 
@@ -66,8 +66,7 @@ def main() -> None:
     text = table(runs, options.rows, options.files, load)
     print(text)
     if not options.dry_run:
-        before, _, rest = PAGE.read_text().partition(BEGIN)
-        PAGE.write_text(f"{before}{BEGIN}\n{text}\n{END}{rest.partition(END)[2]}")
+        write_section("profiles", text)
 
 
 def table(runs: dict[str, list[Run]], rows: int, files: int, load: float) -> str:

@@ -32,8 +32,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-PAGE = Path(__file__).parent.parent / "docs/performance.md"
-BEGIN, END = "<!-- transfer: begin -->", "<!-- transfer: end -->"
+from benchmarks.section import write_section
+
 BIN = Path(sys.executable).parent
 PART = 8 << 20
 SETS = {"large": "8 objects of 256 MiB", "small": "10,000 objects of 2 to 60 kB"}
@@ -307,16 +307,6 @@ def page(benches: list[Bench], rounds: int, load: float, device: str) -> str:
     return "\n".join(lines)
 
 
-def publish(text: str) -> None:
-    """Put the text between its markers, and leave the rest of the page alone."""
-    found = PAGE.read_text() if PAGE.exists() else "# Performance\n"
-    if BEGIN not in found:
-        heading, _, rest = found.partition("\n")
-        found = f"{heading}\n\n## Transfer\n\n{BEGIN}\n{END}\n{rest}"
-    before, _, rest = found.partition(BEGIN)
-    PAGE.write_text(f"{before}{BEGIN}\n{text}\n{END}{rest.partition(END)[2]}")
-
-
 def measure(options: argparse.Namespace, folder: Path) -> str:
     """Start the server, fill the buckets, run the rounds."""
     from prefect_stagegate.testing.servers import seaweedfs
@@ -369,7 +359,7 @@ def main() -> None:
         text = measure(options, Path(folder))
     print(text)
     if not options.dry_run:
-        publish(text)
+        write_section("transfer", text)
 
 
 if __name__ == "__main__":

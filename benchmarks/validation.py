@@ -25,15 +25,13 @@ from pathlib import Path
 
 import duckdb
 
+from benchmarks.section import write_section
 from prefect_stagegate.measures import NO_VALUES, FileValues
 from prefect_stagegate.validations.engines.engine import ENGINES
 from prefect_stagegate.validations.queries.duck import THREADS
 from prefect_stagegate.validations.records import ExpectationVerdict, TableJob, TableReport
 from prefect_stagegate.validations.worker.confinement import environment
 from prefect_stagegate.validations.worker.limits import SHARE, ValidationLimits
-
-PAGE = Path(__file__).parent.parent / "docs/performance.md"
-BEGIN, END = "<!-- validation: begin -->", "<!-- validation: end -->"
 
 LIMITS = ValidationLimits()
 
@@ -199,15 +197,6 @@ def table(runs: dict[str, list[Run]], rows: int, files: int, rounds: int, load: 
     return "\n".join(lines)
 
 
-def publish(text: str) -> None:
-    """Put the table between its markers, and leave the rest of the page alone."""
-    page = PAGE.read_text() if PAGE.exists() else "# Performance\n"
-    if BEGIN not in page:
-        page = f"{page.rstrip()}\n\n## Validation\n\n{BEGIN}\n{END}\n"
-    before, _, rest = page.partition(BEGIN)
-    PAGE.write_text(f"{before}{BEGIN}\n{text}\n{END}{rest.partition(END)[2]}")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, default=20_000_000)
@@ -240,7 +229,7 @@ def main() -> None:
     text = table(runs, options.rows // options.files * options.files, options.files, options.rounds, load)
     print(text)
     if not options.dry_run:
-        publish(text)
+        write_section("validation", text)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import subprocess
 from collections.abc import Callable, Generator, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -20,6 +20,9 @@ from prefect_stagegate.transfer import retry
 from tests.support.clouds import Cloud, azurite, fake_gcs
 from tests.support.commands import Commands, commands
 from tests.support.proxy import FaultProxy
+
+if TYPE_CHECKING:
+    from prefect_stagegate.operations.workspace import Workspace
 
 FOREIGN = ("STAGEGATE_", "PREFECT_", "AWS_", "AZURE_", "GOOGLE_", "STORAGE_EMULATOR_HOST", "OTEL_", "TRACEPARENT")
 """Settings of the person who runs the tests must not reach them."""
@@ -89,6 +92,20 @@ def proxy(seaweedfs: SeaweedFS) -> Iterator[FaultProxy]:
 def cache(tmp_path: Path) -> Cache:
     """An empty cache."""
     return Cache.open(tmp_path / "cache")
+
+
+@pytest.fixture
+def places(tmp_path: Path) -> dict[str, Any]:
+    """The parameters of tasks and flows that name an empty cache and an empty catalog."""
+    return {"cache": tmp_path / "cache", "catalog": tmp_path / "catalog"}
+
+
+@pytest.fixture
+def workspace(tmp_path: Path) -> Workspace:
+    """An empty cache and an empty catalog."""
+    from prefect_stagegate.operations.workspace import open_workspace
+
+    return open_workspace(tmp_path / "cache", tmp_path / "catalog")
 
 
 @pytest.fixture

@@ -25,6 +25,7 @@ from benchmarks.integrity.page import Measured
 from benchmarks.integrity.served import Server, hub, s3
 from benchmarks.integrity.tools import BLIND, TOOLS, Client, Tool
 from benchmarks.integrity.trial import Result, on_disk, on_the_way
+from benchmarks.section import write_section
 from tests.support.proxy import FaultProxy
 
 Trial = Callable[[Tool, Client, Server, Case, Path], Result]
@@ -115,7 +116,7 @@ def main() -> None:
     text = page.text(measured)
     print(text)
     if not options.dry_run and not options.only:
-        page.publish(text)
+        write_section("integrity", text)
 
 
 if __name__ == "__main__":

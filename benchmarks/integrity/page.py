@@ -9,7 +9,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
-from pathlib import Path
 
 from benchmarks.integrity.damage import ON_DISK, ON_THE_WAY
 from benchmarks.integrity.environments import PINNED
@@ -18,8 +17,6 @@ from benchmarks.integrity.speed import ROUNDS, SET, Took
 from benchmarks.integrity.tools import TOOLS, Tool
 from benchmarks.integrity.trial import Result, Verdict
 
-PAGE = Path(__file__).parents[2] / "docs/performance.md"
-BEGIN, END = "<!-- integrity: begin -->", "<!-- integrity: end -->"
 Choice = Callable[[Result], Verdict]
 
 
@@ -50,15 +47,6 @@ def text(measured: Measured) -> str:
         [_notes(measured)],
     ]
     return "\n\n".join("\n".join(lines) for lines in parts if lines)
-
-
-def publish(text: str) -> None:
-    """Put the text between its markers, and leave the rest of the page alone."""
-    page = PAGE.read_text()
-    if BEGIN not in page:
-        page = page.replace("\n## Validation\n", f"\n## Integrity\n\n{BEGIN}\n{END}\n\n## Validation\n", 1)
-    before, _, rest = page.partition(BEGIN)
-    PAGE.write_text(f"{before}{BEGIN}\n{text}\n{END}{rest.partition(END)[2]}")
 
 
 def as_json(measured: Measured) -> str:

@@ -28,6 +28,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
 
+from benchmarks.section import write_section
 from benchmarks.sources.clouds import S3, Azure, Gcs
 from benchmarks.sources.family import FILES, Family, Options, sizes
 from benchmarks.sources.files import Files, Sftp
@@ -36,8 +37,6 @@ from benchmarks.sources.web import Http, Https, Hub, WebDav
 from prefect_stagegate.errors import MissingExtra
 
 ROOT = Path(__file__).parents[2]
-PAGE = ROOT / "docs/performance.md"
-BEGIN, END = "<!-- sources: begin -->", "<!-- sources: end -->"
 LONGEST = 120.0
 """Seconds after which a copy is given up, and the run with it."""
 FAMILIES: dict[str, Family] = {
@@ -174,15 +173,6 @@ def page(rows: list[str], missing: list[str], rounds: int, load: float) -> str:
     return "\n".join([head, "", *table, *rows, *left_out, "", "Again: `make bench-sources`"])
 
 
-def publish(text: str) -> None:
-    """Put the text between its markers, and leave the rest of the page alone."""
-    found = PAGE.read_text()
-    if BEGIN not in found:
-        found = found.replace("\n## Validation\n", f"\n## Sources\n\n{BEGIN}\n{END}\n\n## Validation\n", 1)
-    before, _, rest = found.partition(BEGIN)
-    PAGE.write_text(f"{before}{BEGIN}\n{text}\n{END}{rest.partition(END)[2]}")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=3)
@@ -211,7 +201,7 @@ def main() -> None:
                 rows.append(row(name, which, took["ours"], took["client"]))
                 print(rows[-1], flush=True)
     if not options.dry_run:
-        publish(page(rows, missing, options.rounds, load))
+        write_section("sources", page(rows, missing, options.rounds, load))
     if missing and options.family:
         sys.exit(1)
 

@@ -268,8 +268,8 @@ class Catalog(VersionRecords, ApprovalRecords, KeptRecords, NodeRecords):
             raise CorruptRecord(problem, hint="Propose it again.", dataset=dataset)
         return policy
 
-    def resolve(self, address: Address, default: str = LATEST) -> str:
-        """The digest that an address names.
+    def resolve(self, address: Address) -> str:
+        """The digest that an address names; without a ref, that of `latest`.
 
         Raises:
             UnknownDataset: The catalog has no such dataset.
@@ -286,7 +286,7 @@ class Catalog(VersionRecords, ApprovalRecords, KeptRecords, NodeRecords):
         ref, back = address.steps
         if back:
             return self._earlier_version(dataset, ref, back)
-        ref = ref or default
+        ref = ref or LATEST
         entry = self.ref(dataset, ref)
         if entry is None:
             raise self._unknown_ref(dataset, ref)

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import json
 import sys
-import threading
-import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
 from datetime import timedelta
 from typing import Any
@@ -23,8 +21,8 @@ from rich.text import Text
 
 from prefect_stagegate.cache.job_progress import JobProgress, Phase
 from prefect_stagegate.cli.common import ProgressForm, escaped
-from prefect_stagegate.model import Receipt
 from prefect_stagegate.readiness.wording import age_text
+from prefect_stagegate.repeating import repeating
 from prefect_stagegate.transfer.meter import Meter, Speed, seconds_left
 from prefect_stagegate.transfer.progress import Progress
 from prefect_stagegate.units import LONGEST_DURATION, bytes_text, count_text
@@ -41,51 +39,15 @@ def shown_progress(title: str, form: ProgressForm = "auto") -> Iterator[Progress
     """Show what a job lists and moves during the block."""
     if form == "none":
         yield None
-    elif form == "json":
-        meter = Meter()
-        with _json_lines(lambda: asdict(meter.snapshot())):
-            yield meter
-    elif sys.stderr.isatty():
-        meter = Meter()
-        with _live(lambda: transfer_rows(title, meter.snapshot())):
-            yield meter
-    else:
-        yield PlainProgress(title)
-
-
-class PlainProgress(Meter):
-    """A transfer's progress as plain lines on standard error, one every few seconds."""
-
-    def __init__(self, title: str) -> None:
-        super().__init__()
-        self._title = title
-        self._is_due = Periodic()
-        self._printing = threading.Lock()
-
-    def listed(self, objects: int, size: int) -> None:
-        """Add objects that a source lists, and their bytes."""
-        super().listed(objects, size)
-        self._print()
-
-    def moved(self, size: int) -> None:
-        """Add bytes that came over the wire."""
-        super().moved(size)
-        self._print()
-
-    def done(self, receipt: Receipt) -> None:
-        """Add an object that is in the cache."""
-        super().done(receipt)
-        self._print()
-
-    def waiting(self, message: str) -> None:
-        """Note for whom the transfer waits."""
-        super().waiting(message)
-        self._print()
-
-    def _print(self) -> None:
-        with self._printing:  # one line for all threads
-            if self._is_due():
-                print(escaped(f"{self._title}: {progress_text(self.snapshot())}"), file=sys.stderr)
+        return
+    meter = Meter()
+    with _shown(
+        form,
+        lambda: asdict(meter.snapshot()),
+        lambda: transfer_rows(title, meter.snapshot()),
+        lambda: f"{title}: {progress_text(meter.snapshot())}",
+    ):
+        yield meter
 
 
 def progress_text(progress: JobProgress) -> str:
@@ -129,44 +91,33 @@ def _rows(head: str, done: int, total: int, rate: float, left: float | None) -> 
     return Group(line, bar)
 
 
-@contextmanager
-def _live(rows: Callable[[], Group]) -> Iterator[None]:
-    """Draw rows at the terminal while the block lasts, and remove them then."""
-    with Live(get_renderable=rows, console=Console(stderr=True), transient=True, refresh_per_second=DRAWN_PER_SECOND):
-        yield
+def _shown(
+    form: ProgressForm, values: Callable[[], Mapping[str, Any]], rows: Callable[[], Group], line: Callable[[], str]
+) -> AbstractContextManager[object]:
+    """Show progress during a block: as JSON, at a terminal in rows that are removed at the end, else in plain lines."""
+    if form == "json":
+        return _json_lines(values)
+    if sys.stderr.isatty():
+        console = Console(stderr=True)
+        return Live(get_renderable=rows, console=console, transient=True, refresh_per_second=DRAWN_PER_SECOND)
+    return repeating(lambda: print(escaped(line()), file=sys.stderr), LINE_SECONDS)
 
 
-@contextmanager
-def _json_lines(values: Callable[[], Mapping[str, Any]]) -> Iterator[None]:
+def _json_lines(values: Callable[[], Mapping[str, Any]]) -> AbstractContextManager[None]:
     """Print an object a second on standard error while the block lasts, and one when it ends, however it ends."""
-    ended = threading.Event()
 
     def write() -> None:
         # In one write, so that no line of another thread comes in between. ASCII only, which acts on no terminal.
         sys.stderr.write(json.dumps({"progress": values()}) + "\n")
         sys.stderr.flush()
 
-    def write_each_second() -> None:
-        with suppress(OSError):  # nobody reads any more
-            while not ended.wait(JSON_SECONDS):
-                write()
-
-    thread = threading.Thread(target=write_each_second, name="stagegate-progress", daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        ended.set()
-        thread.join(JSON_SECONDS)
-        with suppress(OSError):
-            write()
+    return repeating(write, JSON_SECONDS, last=True)
 
 
 class Hashing:
-    """A verification's progress; `show` is called with it after each change."""
+    """A verification's progress."""
 
-    def __init__(self, show: Callable[[Hashing], None] = lambda _: None) -> None:
-        self._show = show
+    def __init__(self) -> None:
         self._speed = Speed()
         self.bytes = 0
         self.bytes_read = 0
@@ -174,12 +125,10 @@ class Hashing:
     def expect(self, size: int) -> None:
         """Add bytes that are to be read."""
         self.bytes += size
-        self._show(self)
 
     def read(self, size: int) -> None:
         """Add bytes that were read."""
         self.bytes_read += size
-        self._show(self)
 
     def rows(self, title: str) -> Group:
         """Its progress as two rows."""
@@ -196,6 +145,9 @@ class Hashing:
             "seconds_left": left,
         }
 
+    def __str__(self) -> str:
+        return f"{bytes_text(self.bytes_read)} of about {bytes_text(self.bytes)} hashed"
+
     def _speed_now(self) -> tuple[float, float | None]:
         rate = self._speed.rate(self.bytes_read)
         return rate, seconds_left(max(0, self.bytes - self.bytes_read), rate)
@@ -206,25 +158,10 @@ def shown_hashing(title: str, form: ProgressForm = "auto") -> Iterator[Hashing |
     """Show how many bytes of all are hashed during the block."""
     if form == "none":
         yield None
-    elif form == "json":
-        hashing = Hashing()
-        with _json_lines(hashing.values):
-            yield hashing
-    elif sys.stderr.isatty():
-        hashing = Hashing()
-        with _live(lambda: hashing.rows(title)):
-            yield hashing
-    else:
-        is_due = Periodic()
-
-        def show(hashing: Hashing) -> None:
-            if is_due():
-                print(
-                    f"{title}: {bytes_text(hashing.bytes_read)} of about {bytes_text(hashing.bytes)} hashed",
-                    file=sys.stderr,
-                )
-
-        yield Hashing(show)
+        return
+    hashing = Hashing()
+    with _shown(form, hashing.values, lambda: hashing.rows(title), lambda: f"{title}: {hashing}"):
+        yield hashing
 
 
 @contextmanager
@@ -262,17 +199,3 @@ def _json_steps(phase: str) -> Iterator[Callable[[str], None]]:
     steps = deque([""], 1)
     with _json_lines(lambda: {"phase": phase, "step": steps[-1]}):
         yield steps.append
-
-
-class Periodic:
-    """Tells every few seconds that the next line of a log is due."""
-
-    def __init__(self) -> None:
-        self._next = time.monotonic() + LINE_SECONDS
-
-    def __call__(self) -> bool:
-        """Whether a line is due; if so, the next is due in `LINE_SECONDS`."""
-        if time.monotonic() < self._next:
-            return False
-        self._next = time.monotonic() + LINE_SECONDS
-        return True

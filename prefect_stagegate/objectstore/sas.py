@@ -24,7 +24,7 @@ def sas_query(sas: str) -> str:
     return "&".join(f"{name}={quote(unquote(value), safe='')}" for name, _, value in pairs)
 
 
-def container_sas(account: str, key: str, container: str, *, now: float | None = None) -> tuple[str, datetime]:
+def container_sas(account: str, key: str, container: str) -> tuple[str, datetime]:
     """A signature that allows to read a container's blobs, made with the account's key, and its end. Sends no request.
 
     The start time is left open, so that a server whose clock is late accepts it
@@ -33,7 +33,7 @@ def container_sas(account: str, key: str, container: str, *, now: float | None =
     Raises:
         ValueError: The key is no Base64.
     """
-    ends = datetime.fromtimestamp(int(time.time() if now is None else now) + SAS_SECONDS, UTC)
+    ends = datetime.fromtimestamp(int(time.time()) + SAS_SECONDS, UTC)
     expiry, resource = ends.strftime("%Y-%m-%dT%H:%M:%SZ"), f"/blob/{account}/{container}"
     # Empty: start time; identifier, addresses and protocol; snapshot, encryption scope and five response headers.
     fields = ("r", "", expiry, resource, "", "", "", AZURE_VERSION, "c", *[""] * 7)

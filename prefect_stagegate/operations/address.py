@@ -11,7 +11,7 @@ from typing import Any
 from prefect_stagegate.canonical import digest_of
 from prefect_stagegate.catalog import Catalog, PolicyEntry
 from prefect_stagegate.errors import CorruptRecord, SpecError, UsageError
-from prefect_stagegate.model import LATEST, Address
+from prefect_stagegate.model import Address
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.settings import Settings
 from prefect_stagegate.spec import KnownCheck, Spec, load_spec
@@ -92,9 +92,7 @@ def parse(version_or_spec: SpecLike | Address) -> Address | Spec:
     return read_spec(version_or_spec)
 
 
-def resolve(
-    workspace: Workspace, version_or_spec: SpecLike | Address, spec: SpecLike | None = None, default: str = LATEST
-) -> ResolvedVersion:
+def resolve(workspace: Workspace, version_or_spec: SpecLike | Address, spec: SpecLike | None = None) -> ResolvedVersion:
     """Resolve a version, and find the spec that it is judged under.
 
     That is the spec that it was staged from, with the policy that the dataset adopted. With a spec of the user's it is
@@ -104,7 +102,6 @@ def resolve(
         workspace: Cache and catalog.
         version_or_spec: A version's address, or a spec, which means a version of its dataset.
         spec: A spec to try instead.
-        default: The ref to resolve when the user typed none.
 
     Raises:
         UsageError: There is no such dataset, ref or version, or the spec is another dataset's.
@@ -112,7 +109,7 @@ def resolve(
     parsed = parse(version_or_spec)
     dataset = parsed.dataset
     address = Address(dataset) if isinstance(parsed, Spec) else parsed
-    digest = workspace.catalog.resolve(address, default)
+    digest = workspace.catalog.resolve(address)
     ref = "" if address.is_version else address.ref
     adoption = workspace.catalog.policy(dataset)
     tried = read_spec(spec) if spec is not None else parsed if isinstance(parsed, Spec) else None

@@ -15,8 +15,8 @@ from prefect_stagegate.environment import ABSENT, UNKNOWN, Environment, capture
 from prefect_stagegate.errors import StagegateError, UsageError
 from prefect_stagegate.model import Address
 from prefect_stagegate.operations.workspace import Workspace
-from prefect_stagegate.readiness import environment_of
 from prefect_stagegate.readiness.node.nvml import read_gpus
+from prefect_stagegate.readiness.records.attest import read_statement
 from prefect_stagegate.settings import Settings
 
 FORMAT = 1
@@ -91,4 +91,4 @@ def accepted_in(workspace: Workspace, address: Address) -> Environment:
     head = workspace.catalog.ref(address.dataset, address.ref)
     if head is None or not head.attestation:
         raise UsageError(f"{address} has no attestation", hint=f"Look with `stagegate history {address}`.")
-    return environment_of(head.attestation)
+    return read_statement(head.attestation).environment

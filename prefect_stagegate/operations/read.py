@@ -176,7 +176,7 @@ def hold_dataset(cache: Cache, address: Address, holder: str = "", *, inherited:
 
 
 @contextmanager
-def keep_dataset(cache: Cache, address: Address, holder: str = "", *, inherited: bool = False) -> Iterator[OpenDataset]:
+def keep_dataset(cache: Cache, address: Address, holder: str) -> Iterator[OpenDataset]:
     """Hold a version as `hold_dataset` does, without recording a use: eviction still counts it as long unused.
 
     In a cache that this user can only read, no lease can be written. The version is given all the same, and a warning
@@ -185,7 +185,7 @@ def keep_dataset(cache: Cache, address: Address, holder: str = "", *, inherited:
     Raises:
         UnknownRef: The node has no such ref, or not that version.
     """
-    with _keep(cache, address, holder, inherited=inherited) as (_, held):
+    with _keep(cache, address, holder, inherited=False) as (_, held):
         yield held
 
 

@@ -11,7 +11,7 @@ from prefect_stagegate.readiness.context import Accepted, CheckContext, Integrit
 from prefect_stagegate.readiness.gate import PlannedCheck, State, decide, judge, plan_checks
 from prefect_stagegate.readiness.node.machine import Machine
 from prefect_stagegate.readiness.node.nvml import Gpu, Gpus, find_gpus
-from prefect_stagegate.readiness.records.attest import attest, decision_of, environment_of, statement_digest
+from prefect_stagegate.readiness.records.attest import attest, decision_of, statement_digest
 from prefect_stagegate.readiness.registry import CHECKS, check, import_checks, known_check, known_checks
 from prefect_stagegate.readiness.renewal import renew
 from prefect_stagegate.readiness.run import run_check
@@ -36,7 +36,6 @@ __all__ = [
     "check",
     "decide",
     "decision_of",
-    "environment_of",
     "find_gpus",
     "judge",
     "known_check",

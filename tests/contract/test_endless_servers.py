@@ -7,10 +7,8 @@ import stat
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
 from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from itertools import count
 from pathlib import Path
-from threading import Thread
 from typing import Any
 
 import asyncssh
@@ -22,6 +20,7 @@ from prefect_stagegate.sources.selection.globs import GlobFilter
 from prefect_stagegate.sources.sftp.event_loop import EventLoopThread
 from prefect_stagegate.sources.walk import DEEPEST
 from prefect_stagegate.testing.sources import listed
+from tests.support.http_servers import Handler, http_server
 
 
 class Serving(asyncssh.SFTPServer):
@@ -145,7 +144,7 @@ def test_sftp_links_are_followed_once(tmp_path: Path) -> None:
         assert set(listed(source, GlobFilter(("*.bin",), ("folder/**",)))) == {"again/a.bin", "link.bin"}
 
 
-class Pages(BaseHTTPRequestHandler):
+class Pages(Handler):
     """A web server whose folders hold folders, by index pages and by WebDAV."""
 
     protocol_version, wbufsize = "HTTP/1.1", 1 << 16
@@ -154,37 +153,23 @@ class Pages(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         """A page that links to folders below."""
         links = "".join(f'<a href="{name}/">{name}</a>' for name in self.names)
-        self._answer(200, "text/html", links)
+        self.respond(200, links.encode(), {"Content-Type": "text/html"})
 
     def do_PROPFIND(self) -> None:
         """Folders below."""
-        self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        self.read_body()
         paths = [self.path] if self.headers["Depth"] == "0" else [f"{self.path}{name}/" for name in self.names]
         collection = "<D:propstat><D:status>HTTP/1.1 200 OK</D:status><D:prop><D:resourcetype><D:collection/>"
         collection += "</D:resourcetype></D:prop></D:propstat>"
         responses = "".join(f"<D:response><D:href>{path}</D:href>{collection}</D:response>" for path in paths)
-        self._answer(207, "application/xml", f'<D:multistatus xmlns:D="DAV:">{responses}</D:multistatus>')
-
-    def _answer(self, status: int, kind: str, text: str) -> None:
-        self.send_response(status)
-        self.send_header("Content-Type", kind)
-        self.send_header("Content-Length", str(len(text)))
-        self.end_headers()
-        self.wfile.write(text.encode())
-
-    def log_message(self, *args: object) -> None:
-        """Say nothing."""
+        page = f'<D:multistatus xmlns:D="DAV:">{responses}</D:multistatus>'
+        self.respond(207, page.encode(), {"Content-Type": "application/xml"})
 
 
 @pytest.fixture(params=["", "webdav+"])
 def web(request: pytest.FixtureRequest) -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Pages)
-    thread = Thread(target=server.serve_forever)
-    thread.start()
-    yield f"{request.param}http://127.0.0.1:{server.server_port}/data/"
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with http_server(Pages) as url:
+        yield f"{request.param}{url}/data/"
 
 
 def test_web_folders_without_end_are_told(web: str) -> None:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import fsspec
@@ -16,6 +14,7 @@ from prefect_stagegate.testing.sources import Place, SourceContract
 from tests.support.clouds import Cloud
 from tests.support.faults import Status
 from tests.support.ftp import PASSWORD, USER, rclone_ftp
+from tests.support.http_servers import file_server
 from tests.support.proxy import FaultProxy
 from tests.support.registries import DebianRegistry, SmallRegistry, debian_registry, small_registry
 from tests.support.webservers import PASSWORD as WEB_PASSWORD
@@ -158,21 +157,13 @@ class TestFtp(SourceContract):
             )
 
 
-class _Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, *args: object) -> None:
-        pass
-
-
 class TestHttp(SourceContract, without=("bare folders", "ranges", "credentials")):
     """Python's own web server: it knows neither ranges nor etags."""
 
     @pytest.fixture
     def place(self, tmp_path: Path) -> Iterator[Place]:
-        with ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(tmp_path))) as server:
-            threading.Thread(target=server.serve_forever, daemon=True).start()
-            url = f"http://127.0.0.1:{server.server_port}/"
-            yield _folder(tmp_path, url, unreachable=(f"http://{NOBODY}/", {}), library=(WIRE, WIRE))
-            server.shutdown()
+        with file_server(tmp_path) as url:
+            yield _folder(tmp_path, f"{url}/", unreachable=(f"http://{NOBODY}/", {}), library=(WIRE, WIRE))
 
 
 @pytest.mark.system

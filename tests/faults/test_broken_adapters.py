@@ -17,7 +17,7 @@ from prefect_stagegate.http import Request, Response
 from prefect_stagegate.model import LATEST, CredentialLife, SourceObject
 from prefect_stagegate.operations.staging.stage import stage
 from prefect_stagegate.operations.upkeep.doctor import examine
-from prefect_stagegate.operations.workspace import Workspace, open_workspace
+from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.sources import SCHEMES, Source, Wanted, everything, open_source, register
 from prefect_stagegate.sources.local.files import FileSource
 from prefect_stagegate.spec import load_spec
@@ -192,11 +192,6 @@ def test_causes_are_kept_unless_they_tell_a_secret(brittle: Callable[..., str]) 
 
 
 # ── staging ─────────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-@pytest.fixture
-def workspace(tmp_path: Path) -> Workspace:
-    return open_workspace(tmp_path / "cache", tmp_path / "catalog")
 
 
 @pytest.fixture

@@ -6,13 +6,10 @@ import base64
 import json
 import logging
 import re
-import threading
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
@@ -26,6 +23,7 @@ from prefect_stagegate.sources import open_source
 from prefect_stagegate.testing.servers import SeaweedFS
 from tests.support.clouds import Cloud
 from tests.support.faults import Echo
+from tests.support.http_servers import file_server
 from tests.support.hub import small_hub
 from tests.support.proxy import FaultProxy
 from tests.support.registries import small_registry
@@ -73,18 +71,10 @@ class Family:
     options: dict[str, Any] = field(default_factory=dict)
 
 
-class _Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, *args: object) -> None:
-        pass
-
-
 @contextmanager
 def _http(folder: Path) -> Iterator[Family]:
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(folder))) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        with FaultProxy(f"http://127.0.0.1:{server.server_port}") as proxy:
-            yield Family(proxy, f"{proxy.url}/data/", {"headers": {"Authorization": f"Bearer {CANARY}"}})
-        server.shutdown()
+    with file_server(folder) as url, FaultProxy(url) as proxy:
+        yield Family(proxy, f"{proxy.url}/data/", {"headers": {"Authorization": f"Bearer {CANARY}"}})
 
 
 @contextmanager

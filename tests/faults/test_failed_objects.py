@@ -16,7 +16,7 @@ from prefect_stagegate.flows import stage as stage_flow
 from prefect_stagegate.model import LATEST, FailedObject, Outcome
 from prefect_stagegate.operations.gating.check import check
 from prefect_stagegate.operations.staging.stage import stage
-from prefect_stagegate.operations.workspace import Workspace, open_workspace
+from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.report.failed import LISTED, failed_page
 from prefect_stagegate.tasks import list_sources, plan_transfer, publish_version, transfer
 from prefect_stagegate.testing.servers import SeaweedFS
@@ -45,11 +45,6 @@ def spec(
     url = seaweedfs.bucket(f"failed-{abs(hash(request.node.name))}")
     seaweedfs.client().pipe({f"{url}/{key}": key.encode() for key in KEYS})
     return {"stagegate": 1, "dataset": "partial", "sources": [{"url": url, "options": {"endpoint_url": proxy.url}}]}
-
-
-@pytest.fixture
-def workspace(tmp_path: Path) -> Workspace:
-    return open_workspace(tmp_path / "cache", tmp_path / "catalog")
 
 
 def test_version_within_the_failure_budget_lists_what_it_lacks(

@@ -10,13 +10,11 @@ from __future__ import annotations
 import io
 import os
 import random
-import threading
 import unicodedata
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from html.parser import HTMLParser
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, quote, unquote, urlsplit
@@ -36,6 +34,7 @@ from prefect_stagegate.operations.workspace import Workspace, open_workspace
 from prefect_stagegate.report import build_report, to_html, to_junit, to_markdown, to_rich, to_text
 from prefect_stagegate.testing.contexts import DIGEST, a_spec
 from prefect_stagegate.testing.servers import SeaweedFS
+from tests.support.http_servers import Handler, http_server
 
 SEED = 20260301
 COUNT = 800
@@ -189,14 +188,11 @@ def credentials(server: SeaweedFS) -> Iterator[None]:
         yield
 
 
-class LyingServer(BaseHTTPRequestHandler):
+class LyingServer(Handler):
     """Lists every key that XML can hold, whatever it is, and gives each object its own key as content."""
 
     keys: tuple[str, ...] = ()
     requested: set[str] = set()  # noqa: RUF012
-
-    def log_message(self, *args: object) -> None:
-        """Say nothing."""
 
     def do_GET(self) -> None:
         url = urlsplit(self.path)
@@ -209,7 +205,7 @@ class LyingServer(BaseHTTPRequestHandler):
         self.requested.add(key)
         self.answer(200 if key in self.keys else 404, key.encode() if key in self.keys else b"")
 
-    do_HEAD = do_GET  # noqa: N815
+    do_HEAD = do_GET
 
     def listing(self, keys: list[str], encoding: str) -> bytes:
         root = ET.Element("ListBucketResult")
@@ -224,16 +220,11 @@ class LyingServer(BaseHTTPRequestHandler):
 
     def answer(self, status: int, body: bytes) -> None:
         start, _, end = self.headers.get("Range", "").removeprefix("bytes=").partition("-")
-        part = body[int(start) : int(end) + 1] if start else body
-        self.send_response(206 if start and status == 200 else status)
-        self.send_header("Content-Length", str(len(part)))
-        self.send_header("ETag", '"e"')
-        self.send_header("Last-Modified", "Sun, 01 Mar 2026 03:00:00 GMT")
+        headers = {"ETag": '"e"', "Last-Modified": "Sun, 01 Mar 2026 03:00:00 GMT"}
         if start:
-            self.send_header("Content-Range", f"bytes {start}-{end}/{len(body)}")
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(part)
+            headers["Content-Range"] = f"bytes {start}-{end}/{len(body)}"
+            body, status = body[int(start) : int(end) + 1], 206 if status == 200 else status
+        self.respond(status, body, headers)
 
 
 def test_keys_that_climb_out_are_refused_and_hide_no_others(tmp_path: Path, workspace: Workspace) -> None:
@@ -241,15 +232,9 @@ def test_keys_that_climb_out_are_refused_and_hide_no_others(tmp_path: Path, work
     honest = {"good.bin", "a/b", "z/\u202egpj.exe", "caf\u00e9"}
     keys = tuple(sorted(climbing | honest))
     requested: set[str] = set()
-    handler = type("Handler", (LyingServer,), {"keys": keys, "requested": requested})
-    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        options = {"endpoint_url": f"http://127.0.0.1:{server.server_port}", "anon": True}
-        version, refused = stage_what_may(workspace, {"url": "s3://lies/", "options": options}, set(keys))
-    finally:
-        server.shutdown()
-        server.server_close()
+    with http_server(type("Handler", (LyingServer,), {"keys": keys, "requested": requested})) as url:
+        source = {"url": "s3://lies/", "options": {"endpoint_url": url, "anon": True}}
+        version, refused = stage_what_may(workspace, source, set(keys))
     assert refused == climbing
     check_version(workspace, version, {key: key.encode() for key in honest})
     assert not requested & climbing

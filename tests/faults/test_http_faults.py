@@ -19,52 +19,30 @@ import pytest
 from prefect_stagegate.errors import ObjectChanged, SourceUnavailable, UsageError
 from prefect_stagegate.http import Client, Exchange, Loop, Request, Response, environment_proxies, fetch
 from prefect_stagegate.http import loop as loop_module
+from tests.support.rawserver import RawServer, response
 
 
-class Server:
+class Server(RawServer):
     """Answers each request with the path's last part; `held` only once it is released."""
 
     def __init__(self) -> None:
-        self.connections = 0
         self.released = threading.Event()
-        self.open: list[socket.socket] = []
-        self.headers: list[bytes] = []
-        self._socket = socket.create_server(("127.0.0.1", 0), backlog=128)
-        self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
-        threading.Thread(target=self._accept, daemon=True).start()
+        super().__init__(self._answer)
 
-    def _accept(self) -> None:
-        while True:
-            try:
-                connection, _ = self._socket.accept()
-            except OSError:
-                return
-            self.connections += 1
-            self.open.append(connection)
-            threading.Thread(target=self._serve, args=(connection,), daemon=True).start()
-
-    def _serve(self, connection: socket.socket) -> None:
-        with suppress(OSError), connection, connection.makefile("rb") as lines:
-            while request := lines.readline():
-                while line := lines.readline().strip():
-                    self.headers.append(line)
-                body = request.split()[1].rpartition(b"/")[2]
-                answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body
-                begun = len(answer) - 2 if request.startswith(b"GET /part/") else 0
-                connection.sendall(answer[:begun])
-                if body == b"held":
-                    self.released.wait(20)
-                connection.sendall(answer[begun:])
-        self.open.remove(connection)
+    def _answer(self, head: bytes, connection: socket.socket) -> bytes:
+        body = head.split()[1].rpartition(b"/")[2]
+        answer = response(body)
+        begun = len(answer) - 2 if head.startswith(b"GET /part/") else 0
+        connection.sendall(answer[:begun])
+        if body == b"held":
+            self.released.wait(20)
+        return answer[begun:]
 
     def say(self, unasked: bytes) -> None:
         """Say what nobody asked for, on each connection."""
-        for connection in self.open:
-            with suppress(OSError):  # one that the client has ended
+        for connection in self.connections:
+            with suppress(OSError):  # one that has ended
                 connection.sendall(unasked)
-
-    def close(self) -> None:
-        self._socket.close()
 
 
 @pytest.fixture
@@ -105,13 +83,13 @@ def test_the_connection_of_a_refused_response_is_not_used_again(loop: Loop, serv
 
     for _ in range(3):
         assert isinstance(sent(loop, Request(f"{server.url}/a", size=1, verify=refuse)).error, ObjectChanged)
-    assert server.connections == 3
+    assert len(server.connections) == 3
 
 
 def test_a_policy_uses_no_connection_that_another_one_made(loop: Loop, server: Server) -> None:
     for allowed in ((), ("elsewhere.example",)):
         assert sent(loop, Request(f"{server.url}/a", client=Client(allowed=allowed), size=1)).response
-    assert server.connections == 2
+    assert len(server.connections) == 2
 
 
 @pytest.mark.parametrize("value", ["ü", "\udcff", "a\nb", "\u2028"])
@@ -123,10 +101,10 @@ def test_a_header_that_can_t_be_sent_is_told(loop: Loop, server: Server, value: 
 def test_no_header_of_one_request_comes_with_the_next(loop: Loop, server: Server) -> None:
     """The next may be for another origin, where a redirect leads: it has no headers of its own then."""
     assert sent(loop, Request(f"{server.url}/a", {"Authorization": "Bearer canary"}, size=1)).response
-    server.headers.clear()
+    server.requests.clear()
     assert sent(loop, Request(f"{server.url}/a", size=1)).response
-    assert server.headers
-    assert not [line for line in server.headers if b"canary" in line]
+    assert server.requests
+    assert not [head for head in server.requests if b"canary" in head]
 
 
 def test_a_loop_that_ended_writes_to_no_other_file(loop: Loop) -> None:
@@ -154,7 +132,7 @@ def test_a_child_leaves_its_parent_s_connections_alone(server: Server) -> None:
     bodies: queue.SimpleQueue[bytes | bytearray] = queue.SimpleQueue()
     waiting = threading.Thread(target=lambda: bodies.put(fetch(Request(f"{server.url}/held", size=4)).body))
     waiting.start()
-    while not server.open:
+    while not server.connections:
         time.sleep(0.01)
     child = os.fork()
     if not child:
@@ -235,4 +213,4 @@ def test_a_proxy_s_password_may_have_any_characters(
     monkeypatch.delenv("NO_PROXY", raising=False)
     assert sent(loop, Request("http://192.0.2.1/a", client=Client(proxies=environment_proxies()), size=1)).response
     secret = base64.b64encode("me:päss".encode())
-    assert b"Proxy-Authorization: Basic " + secret in server.headers
+    assert any(b"Proxy-Authorization: Basic " + secret in head for head in server.requests)

@@ -23,6 +23,7 @@ from prefect_stagegate.cache.leases import locked
 from prefect_stagegate.cli.interrupts import GRACE
 from prefect_stagegate.operations.staging.stage import stage
 from prefect_stagegate.operations.workspace import open_workspace
+from tests.support.waiting import eventually
 
 LIMIT = 10.0
 """Seconds between the signal and the end: two, and what a machine that is busy with other tests adds."""
@@ -169,10 +170,7 @@ def test_signal_ends_a_check_with_its_child(sent: signal.Signals, begin: Begin, 
     wait_until(lambda: children(process.pid), process)
     (child,) = children(process.pid)
     ends_in_time(process, sent)
-    until = time.monotonic() + LIMIT
-    while is_running(child):
-        assert time.monotonic() < until
-        time.sleep(0.02)
+    assert eventually(lambda: not is_running(child), LIMIT)
 
 
 def is_running(pid: int) -> bool:

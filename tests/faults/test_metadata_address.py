@@ -12,7 +12,6 @@ import threading
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_network
 from typing import Any
 
@@ -26,6 +25,7 @@ from prefect_stagegate.sources import open_source
 from prefect_stagegate.spec import load_spec
 from prefect_stagegate.testing.contexts import a_spec, check_context
 from prefect_stagegate.testing.sources import listed
+from tests.support.http_servers import Handler, http_server
 from tests.support.rawserver import raw_server, response
 
 TRAP = "127.0.0.66"
@@ -96,25 +96,17 @@ def trap(monkeypatch: pytest.MonkeyPatch) -> Iterator[Trap]:
 def redirector(trap: Trap) -> Iterator[str]:
     """An allowed server that redirects whatever it is asked to the trap."""
 
-    class Handler(BaseHTTPRequestHandler):
+    class Redirecting(Handler):
         protocol_version = "HTTP/1.1"
 
         def answer(self) -> None:
-            self.rfile.read(int(self.headers.get("Content-Length", 0)))
-            self.send_response(307)
-            self.send_header("Location", f"{trap.url}/latest/meta-data/")
-            self.send_header("Content-Length", "0")
-            self.end_headers()
+            self.read_body()
+            self.respond(307, headers={"Location": f"{trap.url}/latest/meta-data/"})
 
-        do_GET = do_HEAD = do_POST = do_PUT = do_PROPFIND = answer  # noqa: N815
+        do_GET = do_HEAD = do_POST = do_PUT = do_PROPFIND = answer
 
-        def log_message(self, *args: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
+    with http_server(Redirecting) as url:
+        yield url
 
 
 # ── the client ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -130,17 +122,10 @@ def test_blocked_address_is_refused_however_spelled(trap: Trap, host: str) -> No
 
 @pytest.mark.parametrize("host", SPELLINGS)
 def test_redirect_to_blocked_address_is_refused(trap: Trap, host: str) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-
-        def answer() -> None:
-            with listener.accept()[0] as connection:
-                connection.recv(65536)
-                location = f"http://{host}:{trap.port}/".encode()
-                connection.sendall(b"HTTP/1.1 302 x\r\nContent-Length: 0\r\nLocation: %b\r\n\r\n" % location)
-
-        threading.Thread(target=answer, daemon=True).start()
-        with pytest.raises(StagegateError):
-            fetch(Request(f"http://127.0.0.1:{listener.getsockname()[1]}/", timeout=5))
+    location = f"http://{host}:{trap.port}/".encode()
+    redirect = b"HTTP/1.1 302 x\r\nContent-Length: 0\r\nLocation: %b\r\n\r\n" % location
+    with raw_server(redirect) as server, pytest.raises(StagegateError):
+        fetch(Request(server.url, timeout=5))
 
 
 def test_allowed_host_may_be_asked(trap: Trap) -> None:
@@ -172,32 +157,12 @@ def test_name_that_resolves_otherwise_later_is_refused(kind: str, monkeypatch: p
 # ── proxies ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-class Proxy:
-    """Counts what it is asked for, and refuses it."""
-
-    def __init__(self) -> None:
-        self.requests: list[bytes] = []
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-        threading.Thread(target=self._serve, daemon=True).start()
-
-    def _serve(self) -> None:
-        with suppress(OSError):
-            while True:
-                with self._listener.accept()[0] as connection:
-                    self.requests.append(connection.recv(65536))
-                    connection.sendall(b"HTTP/1.1 403 no\r\nContent-Length: 0\r\nConnection: close\r\n\r\n")
-
-    def close(self) -> None:
-        self._listener.close()
-
-
 @pytest.mark.parametrize("scheme", ["http", "https"])
 @pytest.mark.parametrize("host", SPELLINGS[:11])
 def test_proxy_is_not_asked_for_blocked_address(
     trap: Trap, scheme: str, host: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with closing(Proxy()) as proxy:
+    with raw_server(response(status="403 no", headers={"Connection": "close"})) as proxy:
         for name in ("HTTP_PROXY", "HTTPS_PROXY"):
             monkeypatch.setenv(name, proxy.url)
         with pytest.raises(SourceError, match="no usable host" if "%" in host else "Refused to connect"):
@@ -275,25 +240,18 @@ def test_listing_follows_no_redirect_to_blocked_address(redirector: str, url: st
 
 
 def test_object_read_follows_no_redirect_to_blocked_address(trap: Trap) -> None:
-    class Handler(BaseHTTPRequestHandler):
-        def answer(self) -> None:
-            self.send_response(200 if self.command == "HEAD" else 302)
-            self.send_header("Content-Length", "5" if self.command == "HEAD" else "0")
-            self.send_header("Location", f"{trap.url}/latest/")
-            self.end_headers()
+    class Redirecting(Handler):
+        def do_GET(self) -> None:
+            self.respond(302, headers={"Location": f"{trap.url}/latest/"})
 
-        do_GET = do_HEAD = answer  # noqa: N815
+        def do_HEAD(self) -> None:
+            self.respond(200, b"hello")
 
-        def log_message(self, *args: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        source = open_source(f"http://127.0.0.1:{server.server_port}/a.bin", idle=5)
+    with http_server(Redirecting) as url:
+        source = open_source(f"{url}/a.bin", idle=5)
         (source_object,) = source.list()
         with pytest.raises(ForbiddenAddress, match=TRAP):
             source.read_into(source_object, 0, memoryview(bytearray(5)))
-        server.shutdown()
 
 
 def test_google_listing_follows_no_redirect(redirector: str) -> None:
@@ -411,21 +369,12 @@ def test_suite_follows_no_redirect_to_blocked_address(trap: Trap) -> None:
     spec = b"stagegate: 1\ndataset: d\nsources: [{url: 'file:///x/'}]\n"
     spec += b"contract: {tables: {t: {files: '*.csv', suite: suite.yaml}}}\n"
 
-    class Handler(BaseHTTPRequestHandler):
+    class Redirecting(Handler):
         def do_GET(self) -> None:
-            self.send_response(200 if self.path == "/spec.yaml" else 302)
-            self.send_header("Location", f"{trap.url}/latest/")
-            self.end_headers()
-            self.wfile.write(spec)
+            self.respond(200 if self.path == "/spec.yaml" else 302, spec, {"Location": f"{trap.url}/latest/"})
 
-        def log_message(self, *args: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        with pytest.raises(SpecError, match=f"suite.* Refused to connect to {TRAP}"):
-            load_spec(f"http://127.0.0.1:{server.server_port}/spec.yaml", known_checks={})
-        server.shutdown()
+    with http_server(Redirecting) as url, pytest.raises(SpecError, match=f"suite.* Refused to connect to {TRAP}"):
+        load_spec(f"{url}/spec.yaml", known_checks={})
 
 
 @pytest.mark.parametrize("way", ["directly", "by a redirect"])

@@ -13,7 +13,6 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
@@ -39,6 +38,7 @@ from prefect_stagegate.spec import Spec, load_spec
 from prefect_stagegate.spec.sources import SourceSpec
 from prefect_stagegate.testing.sources import listed
 from tests.support.delta import HandWritten
+from tests.support.http_servers import Handler, http_server
 from tests.support.hub import small_hub
 from tests.support.iceberg import data_file, local_catalog
 from tests.support.restcatalog import SmallCatalog, small_catalog
@@ -323,21 +323,16 @@ def inside(monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[str, list[str]]]:
     """A server at an address that no source may have, and what it was asked for."""
     requests: list[str] = []
 
-    class Handler(BaseHTTPRequestHandler):
-        def log_message(self, *args: object) -> None:
-            pass
-
+    class Recording(Handler):
         def do_GET(self) -> None:
             requests.append(self.path)
             self.send_error(404)
 
-        do_HEAD = do_PUT = do_POST = do_GET  # noqa: N815
+        do_HEAD = do_PUT = do_POST = do_GET
 
     monkeypatch.setattr(policy, "BLOCKED_NETWORKS", (ip_network("127.0.0.2/32"),))
-    with ThreadingHTTPServer(("127.0.0.2", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.2:{server.server_port}", requests
-        server.shutdown()
+    with http_server(Recording, "127.0.0.2") as url:
+        yield url, requests
 
 
 def _overrides_uri(rest: SmallCatalog, address: str) -> None:

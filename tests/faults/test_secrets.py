@@ -15,7 +15,6 @@ import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
@@ -28,6 +27,7 @@ from fsspec.registry import _registry
 
 from prefect_stagegate.errors import StagegateError
 from prefect_stagegate.testing.servers import SeaweedFS
+from tests.support.http_servers import Handler, http_server
 
 Run = Callable[..., CompletedProcess[str]]
 
@@ -186,22 +186,15 @@ def test_a_spec_with_a_secret_is_refused_without_repeating_it(
     assert found_below(tmp_path, CANARIES) == {}
 
 
-class Refusing(BaseHTTPRequestHandler):
+class Refusing(Handler):
     """Answers every request with an error that repeats the address."""
 
     status = 500
 
-    def log_message(self, *args: object) -> None:
-        """Say nothing."""
-
     def do_GET(self) -> None:
-        body = f"cannot serve {self.path} {self.headers.get('Authorization')}".encode()
-        self.send_response(self.status)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
+        self.respond(self.status, f"cannot serve {self.path} {self.headers.get('Authorization')}".encode())
 
-    do_HEAD = do_GET  # noqa: N815
+    do_HEAD = do_GET
 
 
 @pytest.mark.parametrize("status", [401, 404, 500])
@@ -210,12 +203,10 @@ def test_errors_of_web_servers_are_told_without_what_was_signed(status: int, cap
 
     from prefect_stagegate.sources import open_source
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (Refusing,), {"status": status}))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    address = f"127.0.0.1:{server.server_port}/data.csv?code={quote(CANARIES['query'])}"
     login = {"client_kwargs": {"headers": {"Authorization": f"Bearer {CANARIES['token']}"}}}
     caplog.set_level(logging.INFO)
-    try:
+    with http_server(type("Handler", (Refusing,), {"status": status})) as server:
+        address = f"{server.removeprefix('http://')}/data.csv?code={quote(CANARIES['query'])}"
         for url, options in (
             (f"http://{address}", login),
             (f"http://me:{quote(CANARIES['password'], safe='')}@{address}", {}),
@@ -225,9 +216,6 @@ def test_errors_of_web_servers_are_told_without_what_was_signed(status: int, cap
                 list(open_source(url, options).list())
             text = "".join(traceback.format_exception(caught.value)) + repr(caught.value.__dict__)
             assert found_in(text.encode(), CANARIES) == []
-    finally:
-        server.shutdown()
-        server.server_close()
     assert found_in(caplog.text.encode(), CANARIES) == []
 
 

@@ -38,11 +38,6 @@ def spec(tmp_path: Path) -> dict[str, Any]:
     return {"stagegate": 1, "dataset": "things", "sources": [{"url": str(tmp_path / "source")}]}
 
 
-@pytest.fixture
-def workspace(tmp_path: Path) -> Workspace:
-    return open_workspace(tmp_path / "cache", tmp_path / "catalog")
-
-
 def holds(path: Path) -> dict[str, bytes]:
     return {name: (path / name).read_bytes() for name in FILES}
 

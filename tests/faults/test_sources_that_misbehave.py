@@ -9,8 +9,6 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +33,7 @@ from prefect_stagegate.sources import Source, open_source, renewing
 from prefect_stagegate.testing.servers import OWNER, RENEWED, Keys, SeaweedFS
 from prefect_stagegate.transfer import Limits, retry, throttle
 from tests.support.faults import Stall, Status
+from tests.support.http_servers import file_server
 from tests.support.proxy import FaultProxy
 from tests.support.scripted import ScriptedSource, fetch_all
 
@@ -56,16 +55,8 @@ def website(tmp_path: Path) -> Iterator[str]:
     """A plain web server with one folder of one file."""
     (tmp_path / "web/folder").mkdir(parents=True)
     (tmp_path / "web/folder/a.bin").write_bytes(b"a" * 1000)
-
-    class Handler(SimpleHTTPRequestHandler):
-        def log_message(self, *_: object) -> None:
-            """Say nothing."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(tmp_path / "web")))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
+    with file_server(tmp_path / "web") as url:
+        yield url
 
 
 def read(source: Source, listed: SourceObject) -> bytes:

@@ -20,6 +20,7 @@ from prefect_stagegate.operations.staging.stage import stage
 from prefect_stagegate.operations.workspace import open_workspace
 from prefect_stagegate.testing.servers import SeaweedFS
 from tests.support.proxy import FaultProxy
+from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.usefixtures("prefect_server"), pytest.mark.timeout(300)]
 
@@ -99,10 +100,8 @@ class SlowNode:
         return open_workspace(self.folder / "cache", self.folder / "catalog").cache.leases.live()
 
     def wait(self, look: Callable[[], Any], seconds: float = 120) -> Any:
-        until = time.monotonic() + seconds
-        while not (value := look()):
-            assert time.monotonic() < until, self.log()
-            time.sleep(0.05)
+        value = eventually(look, seconds)
+        assert value, self.log()
         return value
 
     def reach(self, share: float) -> None:

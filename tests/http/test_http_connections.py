@@ -24,6 +24,7 @@ from prefect_stagegate.errors import Cancelled, SourceError, SourceUnavailable, 
 from prefect_stagegate.http import CertificateNotTrusted, Client, Request, environment_proxies, fetch, fetch_many
 from prefect_stagegate.sources import open_source
 from tests.support.rawserver import RawServer, Script, raw_server, response
+from tests.support.waiting import eventually
 from tests.support.webservers import certificates
 
 Serve = Callable[[Script | bytes], RawServer]
@@ -48,13 +49,6 @@ def served(request: pytest.FixtureRequest, authority: Path) -> Iterator[tuple[Se
     tls = request.getfixturevalue("context") if request.param == "tls" else None
     with ExitStack() as servers:
         yield lambda script: servers.enter_context(raw_server(script, tls)), Client(ca_file=str(authority), idle=5)
-
-
-def until(condition: Callable[[], bool]) -> None:
-    limit = time.monotonic() + 5
-    while not condition():
-        assert time.monotonic() < limit
-        time.sleep(0.005)
 
 
 # ── what a server says unasked ──────────────────────────────────────────────────────────────────────────────────────
@@ -134,7 +128,7 @@ def test_connection_of_a_refused_response_is_not_kept(served: tuple[Serve, Clien
     for number in range(3):
         with pytest.raises(SourceUnavailable):
             fetch(Request(f"{server.url}/a", client=client, range=(0, 5), size=10))
-        until(lambda number=number: len(server.connections) == number + 1)  # type: ignore[misc]
+        assert eventually(lambda number=number: len(server.connections) == number + 1)  # type: ignore[misc]
 
 
 # ── TLS ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -368,7 +362,7 @@ def test_abandoned_requests_are_ended() -> None:
     with raw_server(script) as server:
         asking = fetch_many(((str(number), Request(f"{server.url}/{number}")) for number in range(5)), 5)
         threading.Thread(target=lambda: next(asking, None), daemon=True).start()
-        until(lambda: len(server.requests) == 5)
+        assert eventually(lambda: len(server.requests) == 5)
 
 
 FORKED = """
@@ -464,7 +458,7 @@ def test_request_ends_when_its_loop_is_stopped() -> None:
 
         thread = threading.Thread(target=ask)
         thread.start()
-        until(lambda: bool(server.requests))
+        assert eventually(lambda: bool(server.requests))
         assert blocking._shared
         blocking._shared.stop()
         thread.join(5)

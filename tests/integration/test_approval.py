@@ -37,6 +37,7 @@ from prefect_stagegate.operations.staging.stage import stage
 from prefect_stagegate.operations.workspace import Workspace, open_workspace
 from prefect_stagegate.tasks._support.waking import Woken, wake
 from prefect_stagegate.testing.servers import free_port
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.timeout(240)  # a server, a worker and five runs start with the first test
 
@@ -66,13 +67,6 @@ def running(*command: str, log: Path, **environment: str) -> Iterator[subprocess
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-
-
-def eventually(look: Callable[[], Any], seconds: float = 100) -> Any:
-    until = time.monotonic() + seconds
-    while not (value := look()) and time.monotonic() < until:
-        time.sleep(0.2)
-    return value
 
 
 class Platform:

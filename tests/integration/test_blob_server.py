@@ -23,6 +23,7 @@ from prefect_stagegate.serve.blobs import serve_blobs
 from prefect_stagegate.serve.listening import listen
 from prefect_stagegate.settings import Settings
 from tests.support.site import blob_server
+from tests.support.waiting import eventually
 from tests.support.webservers import certificates
 
 TOKEN = "0123456789abcdef0123"
@@ -148,9 +149,7 @@ def test_client_that_stops_reading_is_cut_off(
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         client.connect(("127.0.0.1", int(server.rpartition(":")[2])))
         client.sendall(f"GET /blobs/{name} HTTP/1.1\r\nHost: node\r\n\r\n".encode())
-        until = time.monotonic() + 20
-        while "stopped reading" not in caplog.text and time.monotonic() < until:
-            time.sleep(0.05)
+        eventually(lambda: "stopped reading" in caplog.text, 20)
     assert f"A client stopped reading /blobs/{name}" in caplog.text
     assert "Traceback" not in caplog.text
     assert get(f"{server}/blobs/{name}").body == CONTENT * 4

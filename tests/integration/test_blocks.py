@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 import json
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from subprocess import CompletedProcess
 from typing import Any
@@ -33,6 +30,7 @@ from prefect_stagegate.errors import AccessDenied
 from prefect_stagegate.flows import stage
 from prefect_stagegate.model import Version
 from prefect_stagegate.testing.servers import STRANGER, SeaweedFS
+from tests.support.http_servers import file_server
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
@@ -42,11 +40,6 @@ Run = Callable[..., CompletedProcess[str]]
 def save(block: Block, name: str) -> str:
     """Store a block on the server; returns its id."""
     return str(block.save(name, overwrite=True, _sync=True))  # type: ignore[call-arg]
-
-
-@pytest.fixture
-def on(tmp_path: Path) -> dict[str, Any]:
-    return {"cache": tmp_path / "cache", "catalog": tmp_path / "catalog"}
 
 
 # ── registration ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -87,7 +80,7 @@ def minio(server: SeaweedFS) -> MinIOCredentials:
 
 @pytest.mark.parametrize(("slug", "block"), [("aws-credentials", aws), ("minio-credentials", minio)])
 def test_prefect_aws_block_works_in_flows_and_the_command(
-    seaweedfs: SeaweedFS, run_stagegate: Run, on: dict[str, Any], tmp_path: Path, slug: str, block: Any
+    seaweedfs: SeaweedFS, run_stagegate: Run, places: dict[str, Any], tmp_path: Path, slug: str, block: Any
 ) -> None:
     bucket = seaweedfs.bucket(f"blocks-{slug}")
     seaweedfs.client().pipe(f"{bucket}/data.csv", b"from a bucket")
@@ -96,23 +89,23 @@ def test_prefect_aws_block_works_in_flows_and_the_command(
     spec = tmp_path / "spec.json"
     spec.write_text(json.dumps({"stagegate": 1, "dataset": slug, "sources": [source]}))
 
-    version = stage(str(spec), **on)
+    version = stage(str(spec), **places)
     command = run_stagegate("stage", spec, "--json", env={"PREFECT_API_URL": str(PREFECT_API_URL.value())})
 
     assert (version.path / "data.csv").read_bytes() == b"from a bucket"
     assert json.loads(command.stdout)["digest"] == version.digest
-    stored = "".join(file.read_text(errors="replace") for file in Path(on["catalog"]).rglob("*.json"))
+    stored = "".join(file.read_text(errors="replace") for file in Path(places["catalog"]).rglob("*.json"))
     assert f"{slug}/onprem" in stored
     assert seaweedfs.secret not in stored + command.stdout + command.stderr
 
 
-def test_refused_credentials_are_reported_without_the_secret(seaweedfs: SeaweedFS, on: dict[str, Any]) -> None:
+def test_refused_credentials_are_reported_without_the_secret(seaweedfs: SeaweedFS, places: dict[str, Any]) -> None:
     bucket = seaweedfs.bucket("blocks-refused")
     save(aws(seaweedfs, secret="a wrong secret"), "wrong")
     spec = {"stagegate": 1, "dataset": "things", "sources": [{"url": bucket, "credentials": "aws-credentials/wrong"}]}
 
     with pytest.raises(AccessDenied) as caught:
-        stage(spec, **on)
+        stage(spec, **places)
 
     assert "a wrong secret" not in str(caught.value)
 
@@ -136,23 +129,23 @@ def test_block_of_a_missing_package_names_the_package(run_stagegate: Run, tmp_pa
     assert "`pip install prefect-gcp`" in done.stderr
 
 
-def test_a_catalog_block_may_leave_its_credentials_to_another(seaweedfs: SeaweedFS, on: dict[str, Any]) -> None:
-    (on["cache"].parent / "nas").mkdir()
-    (on["cache"].parent / "nas/data.csv").write_text("data")
+def test_a_catalog_block_may_leave_its_credentials_to_another(seaweedfs: SeaweedFS, places: dict[str, Any]) -> None:
+    (places["cache"].parent / "nas").mkdir()
+    (places["cache"].parent / "nas/data.csv").write_text("data")
     save(aws(seaweedfs), "catalog")
     catalog = StagegateCatalog(
         url=f"{seaweedfs.bucket('blocks-catalog')}/catalog", credentials_block="aws-credentials/catalog"
     )
-    spec = {"stagegate": 1, "dataset": "things", "sources": [{"url": str(on["cache"].parent / "nas")}]}
+    spec = {"stagegate": 1, "dataset": "things", "sources": [{"url": str(places["cache"].parent / "nas")}]}
 
-    version = stage(spec, cache=on["cache"], catalog=catalog)
+    version = stage(spec, cache=places["cache"], catalog=catalog)
 
     assert version.new
     assert seaweedfs.client().find("blocks-catalog/catalog/datasets/things/manifests")
     stranger = SecretDict({"key": STRANGER.key, "secret": STRANGER.secret})
     nearer = StagegateCatalog(url=catalog.url, credentials_block="aws-credentials/catalog", credentials=stranger)
     with pytest.raises(AccessDenied):
-        stage(spec, cache=on["cache"], catalog=nearer)
+        stage(spec, cache=places["cache"], catalog=nearer)
 
 
 # ── parameters of deployments ───────────────────────────────────────────────────────────────────────────────────
@@ -162,11 +155,8 @@ def test_a_catalog_block_may_leave_its_credentials_to_another(seaweedfs: Seaweed
 def served(tmp_path: Path) -> Iterator[str]:
     """An HTTP server over a folder of the test's; yields its URL."""
     (tmp_path / "www").mkdir()
-    handler = functools.partial(SimpleHTTPRequestHandler, directory=str(tmp_path / "www"))
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
+    with file_server(tmp_path / "www") as url:
+        yield url
 
 
 def run_deployed(deployment: UUID, parameters: dict[str, Any]) -> State[Any]:
@@ -180,7 +170,7 @@ def run_deployed(deployment: UUID, parameters: dict[str, Any]) -> State[Any]:
 
 
 def test_deployment_takes_every_form_of_spec_and_blocks(
-    tmp_path: Path, served: str, seaweedfs: SeaweedFS, on: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, served: str, seaweedfs: SeaweedFS, places: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "nas").mkdir()
     (tmp_path / "nas/data.csv").write_text("data")
@@ -192,8 +182,8 @@ def test_deployment_takes_every_form_of_spec_and_blocks(
     monkeypatch.setenv("AWS_ENDPOINT_URL", seaweedfs.endpoint_url)
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", seaweedfs.key)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", seaweedfs.secret)
-    places = {"cache": StagegateCache(path=on["cache"]), "catalog": StagegateCatalog(url=str(on["catalog"]))}
-    references = {name: {"$ref": {"block_document_id": save(block, "deployed")}} for name, block in places.items()}
+    blocks = {"cache": StagegateCache(path=places["cache"]), "catalog": StagegateCatalog(url=str(places["catalog"]))}
+    references = {name: {"$ref": {"block_document_id": save(block, "deployed")}} for name, block in blocks.items()}
     deployment: Any = stage.to_deployment("blocks", entrypoint_type=EntrypointType.MODULE_PATH)
     deployed = deployment.apply()
 
@@ -203,5 +193,5 @@ def test_deployment_takes_every_form_of_spec_and_blocks(
         assert state.is_completed(), (form, state.message)
         result: Any = state.result
         version: Version = result(_sync=True)
-        assert (version.dataset, version.path.is_relative_to(on["cache"])) == ("things", True)
-    assert (on["catalog"] / "datasets/things").is_dir()
+        assert (version.dataset, version.path.is_relative_to(places["cache"])) == ("things", True)
+    assert (places["catalog"] / "datasets/things").is_dir()

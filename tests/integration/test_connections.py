@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -13,6 +12,7 @@ from prefect_stagegate.sources import open_source
 from prefect_stagegate.testing.servers import SeaweedFS
 from prefect_stagegate.testing.sources import read
 from tests.support.proxy import FaultProxy
+from tests.support.waiting import eventually
 
 ESTABLISHED = "01"
 """As the kernel writes it: include/net/tcp_states.h."""
@@ -44,7 +44,5 @@ def test_closed_bucket_has_no_connection_despite_a_traceback(seaweedfs: SeaweedF
     reading = connections(proxy.url) - listing
     assert reading
     source.close()
-    until = time.monotonic() + 30
-    while connections(proxy.url) > reading and time.monotonic() < until:  # they are closed by another thread
-        time.sleep(0.01)
+    eventually(lambda: connections(proxy.url) <= reading, 30)  # they are closed by another thread
     assert connections(proxy.url) == reading

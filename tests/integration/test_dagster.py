@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import pytest
 from prefect_stagegate.cache import Cache
 from tests.support.orchestrators import ENVIRONMENT, FILES, install_command
 from tests.support.scenario import Scenario
+from tests.support.waiting import eventually
 from tests.support.webservers import rclone
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
@@ -106,10 +106,7 @@ def test_terminated_run_stops_the_command(dagster: Dagster, tmp_path: Path) -> N
         dagster.data.spec_file("nycflights.yaml", sources=[{"url": f"webdav+{server.url}"}])
         process = dagster.start(STAGEGATE_BANDWIDTH="64KiB", STAGEGATE_PART_SIZE="64KiB", STAGEGATE_MEMORY="1MiB")
         leases = Cache.open(tmp_path / "cache").leases
-        until = time.monotonic() + 100
-        while not leases.live():
-            assert time.monotonic() < until
-            time.sleep(0.1)
+        assert eventually(leases.live, 100)
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=30)
         assert leases.live() == []

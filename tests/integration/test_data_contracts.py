@@ -9,9 +9,8 @@ from typing import Any
 import pytest
 import yaml
 
-from prefect_stagegate.cli.app import main
 from prefect_stagegate.operations.gating.validate import validate
-from tests.support.scenario import Scenario
+from tests.support.scenario import Scenario, exit_code
 
 pytestmark = pytest.mark.timeout(300)
 """Great Expectations takes seconds to load, and a trial loads it for each contract and version."""
@@ -26,14 +25,6 @@ def write_contract(folder: Path, *columns: dict[str, Any], **keys: Any) -> str:
 
 def promises(path: str, **keys: Any) -> dict[str, Any]:
     return {"odcs": path, "tables": {"things": {"files": "*.csv"}}, **keys}
-
-
-def run(words: list[str]) -> int:
-    try:
-        main(words)
-    except SystemExit as ended:
-        return int(ended.code or 0)
-    return 0
 
 
 def test_rules_of_a_data_contract_judge_real_rows(tmp_path: Path) -> None:
@@ -61,10 +52,10 @@ def test_exported_contract_gives_the_same_policy(tmp_path: Path, capsys: pytest.
     tables = {"things": {"files": "*.csv", "columns": {"a": "int"}, "suite": suite}}
     things = Scenario(tmp_path, contract={"tables": tables}, gates={"pilot": {"require": ["schema", "expectations"]}})
     written = things.spec_file()
-    assert run(["contract", "export", "--odcs", str(written), "--output", str(tmp_path / "contract.yaml")]) == 0
+    assert exit_code(["contract", "export", "--odcs", str(written), "--output", str(tmp_path / "contract.yaml")]) == 0
     things.deliver("a\n1\n")
     spec = things.spec_file("odcs.yaml", contract={"odcs": "contract.yaml"})
-    assert run(["validate", str(spec), *places(things)]) == 0
+    assert exit_code(["validate", str(spec), *places(things)]) == 0
     # The policy is the adopted one, so the validation counts.
     assert "TRIAL" not in capsys.readouterr().out
 
@@ -75,11 +66,11 @@ def places(things: Scenario) -> list[str]:
 
 def test_export_needs_a_form_and_a_place(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     spec = str(Scenario(tmp_path).spec_file())
-    assert run(["contract", "export", spec]) == 2
+    assert exit_code(["contract", "export", spec]) == 2
     assert "Write --odcs" in capsys.readouterr().err
-    assert run(["contract", "export", "--odcs", spec, "-o", str(tmp_path / "none/x.yaml")]) == 2
+    assert exit_code(["contract", "export", "--odcs", spec, "-o", str(tmp_path / "none/x.yaml")]) == 2
     assert "can't be written" in capsys.readouterr().err
-    assert run(["contract", "export", "--odcs", spec]) == 0
+    assert exit_code(["contract", "export", "--odcs", spec]) == 0
     assert yaml.safe_load(capsys.readouterr().out)["kind"] == "DataContract"
 
 
@@ -87,10 +78,10 @@ def test_lint_lists_what_a_partial_contract_leaves_out(tmp_path: Path, capsys: p
     words = [{"type": "text", "description": "It is good."}]
     path = write_contract(tmp_path, {"name": "a", "logicalType": "integer", "quality": words})
     spec = str(Scenario(tmp_path, contract=promises(path, partial=True)).spec_file())
-    assert run(["lint", spec]) == 0
+    assert exit_code(["lint", spec]) == 0
     assert "left out: " in (shown := capsys.readouterr().out)
     assert "contract.yaml:10: schema[0].properties[0].quality[0]: no check tests a rule in words" in shown
-    assert run(["lint", spec, "--json"]) == 0
+    assert exit_code(["lint", spec, "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)["left_out"]) == 1
 
 
@@ -104,7 +95,7 @@ def test_contract_check_shows_what_a_change_would_have_done(tmp_path: Path, caps
     things = Scenario(tmp_path, contract=bounded(9), gates={"pilot": {"require": ["expectations"]}})
     digests = [things.deliver(f"a\n{value}\n").digest for value in (2, 5)]
     changed = str(things.spec_file(contract=bounded(4)))
-    assert run(["contract", "check", changed, "--versions", "1", "--json", *places(things)]) == 1
+    assert exit_code(["contract", "check", changed, "--versions", "1", "--json", *places(things)]) == 1
     (trial,) = json.loads(capsys.readouterr().out)
     assert trial["digest"] == digests[1]
     assert {"subject": "expectations", "then": "pass", "now": "fail"} in trial["checks"]
@@ -117,7 +108,7 @@ def test_contract_check_records_nothing(tmp_path: Path, capsys: pytest.CaptureFi
     things = Scenario(tmp_path, contract=bounded(9), gates={"pilot": {"require": ["expectations"]}})
     things.deliver("a\n2\n")
     before = sorted(tmp_path.joinpath("catalog").rglob("*"))
-    assert run(["contract", "check", str(things.spec_file(contract=bounded(4))), *places(things)]) == 0
+    assert exit_code(["contract", "check", str(things.spec_file(contract=bounded(4))), *places(things)]) == 0
     assert sorted(tmp_path.joinpath("catalog").rglob("*")) == before
     assert "TRIAL" in (shown := capsys.readouterr().out)
     assert "pass → pass         expectations" in shown
@@ -130,12 +121,12 @@ def test_contract_check_goes_on_past_a_version_that_is_gone(tmp_path: Path, caps
     things.deliver("a\n3\n")
     # Another node has neither version, and the source holds the newest alone.
     other = ["--cache", str(tmp_path / "other"), "--catalog", str(things.on["catalog"])]
-    assert run(["contract", "check", str(things.spec_file()), "--json", *other]) == 3
+    assert exit_code(["contract", "check", str(things.spec_file()), "--json", *other]) == 3
     newest, oldest = json.loads(capsys.readouterr().out)
     assert (newest["problem"], bool(newest["checks"]), bool(oldest["problem"])) == ("", True, True)
 
 
 def test_contract_check_bounds_the_versions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     things = Scenario(tmp_path, contract=bounded(9))
-    assert run(["contract", "check", str(things.spec_file()), "--versions", "21", *places(things)]) == 2
+    assert exit_code(["contract", "check", str(things.spec_file()), "--versions", "21", *places(things)]) == 2
     assert "Write --versions 1 to 20" in capsys.readouterr().err

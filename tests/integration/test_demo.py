@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
@@ -23,6 +23,7 @@ from prefect_stagegate.demo.folder import MARKER, SHIPPED, renewed
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.operations.address import read_spec
 from tests.support.page_server import text_of
+from tests.support.waiting import eventually
 
 COMMAND = Path(sys.executable).with_name("stagegate")
 MARK = "DEMO_TEST_MARK"
@@ -208,10 +209,10 @@ def test_servers_end_with_a_demo_that_is_stopped(demo: DemoOutput, sent: signal.
         stderr=subprocess.PIPE,
         text=True,
     )
-    _until(lambda: command.poll() is not None or _run(mark, "uvicorn", "weed server"))
+    assert eventually(lambda: command.poll() is not None or _run(mark, "uvicorn", "weed server"))
     command.send_signal(sent)
     _, errors = command.communicate(timeout=20)
-    _until(lambda: not _marked(mark))
+    assert eventually(lambda: not _marked(mark))
     assert command.returncode == code, errors
     assert "Traceback" not in errors
 
@@ -219,13 +220,6 @@ def test_servers_end_with_a_demo_that_is_stopped(demo: DemoOutput, sent: signal.
 def _run(mark: str, *programs: str) -> bool:
     lines = _marked(mark).values()
     return all(any(program in line for line in lines) for program in programs)
-
-
-def _until(holds: Callable[[], bool], seconds: float = 30.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def test_a_folder_that_is_not_a_demos_is_not_emptied(tmp_path: Path) -> None:

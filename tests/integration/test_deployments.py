@@ -12,11 +12,9 @@ import shutil
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -28,6 +26,8 @@ import yaml
 from prefect_stagegate.model import Approval
 from prefect_stagegate.operations.workspace import Workspace, open_workspace
 from prefect_stagegate.testing.servers import free_port
+from tests.support.http_servers import Handler, http_server
+from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(400)]
 """Long waits cost nothing on a machine that has nothing else to do, where the whole takes less than a minute."""
@@ -38,13 +38,6 @@ PAGE = (ROOT / "deployments/README.md").read_text().split("\n## ")[1]
 """The ten minutes."""
 INSTALLED = "deployments/install.sh"
 """Commands with this word are left out: `test_images.py` runs them."""
-
-
-def eventually(look: Callable[[], Any], seconds: float = 120) -> Any:
-    until = time.monotonic() + seconds
-    while not (value := look()) and time.monotonic() < until:
-        time.sleep(0.2)
-    return value
 
 
 class Terminal:
@@ -96,23 +89,17 @@ class Receiver:
     def __init__(self) -> None:
         messages: list[dict[str, str]] = []
 
-        class Handler(BaseHTTPRequestHandler):
+        class Receiving(Handler):
             def do_POST(self) -> None:
-                messages.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-                self.send_response(200)
-                self.end_headers()
-
-            def log_message(self, *words: Any) -> None:
-                pass
+                messages.append(json.loads(self.read_body()))
+                self.respond(200)
 
         self.messages = messages
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        self._running = ExitStack()
+        self.url = self._running.enter_context(http_server(Receiving))
 
     def close(self) -> None:
-        self._server.shutdown()
-        self._server.server_close()
+        self._running.close()
 
 
 class Platform:

@@ -36,6 +36,7 @@ from prefect_stagegate.tasks._support.running import may_help
 from prefect_stagegate.testing.servers import SeaweedFS
 from tests.support.scenario import Scenario, dataset_name
 from tests.support.told import artifact, events_about, task_runs_of
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
@@ -155,11 +156,7 @@ def test_each_job_says_one_line_to_the_run(scenario: Scenario) -> None:
             lines = await client.read_logs(LogFilter(flow_run_id=LogFilterFlowRunId(any_=[UUID(of)])), limit=200)
             return [line.message for line in lines if line.task_run_id]
 
-    until = time.monotonic() + 15
-    while (
-        not (lines := [line for line in asyncio.run(logs()) if scenario.dataset in line]) and time.monotonic() < until
-    ):
-        time.sleep(0.2)
+    lines = eventually(lambda: [line for line in asyncio.run(logs()) if scenario.dataset in line], 15)
     assert len(lines) == 1
     assert "2 files, 9 B; fetched 9 B, reused 0 B" in lines[0]
 

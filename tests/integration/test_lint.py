@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from prefect_stagegate.cli.app import main
+from tests.support.scenario import exit_code
 
 SUITE = {"expectations": [{"type": "expect_column_values_to_be_between", "kwargs": {"column": "x", "min_value": 0}}]}
 
@@ -28,19 +28,11 @@ def write(folder: Path, **changes: Any) -> str:
     return str(path)
 
 
-def run(words: list[str]) -> int:
-    try:
-        main(words)
-    except SystemExit as ended:
-        return int(ended.code or 0)
-    return 0
-
-
 def test_lint_counts_what_it_checked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     spec = write(tmp_path)
-    assert run(["lint", spec]) == 0
+    assert exit_code(["lint", spec]) == 0
     assert capsys.readouterr().out == "things: no problem in 1 source, 1 table, 1 expectation, 2 gates\n"
-    assert run(["lint", spec, "--json"]) == 0
+    assert exit_code(["lint", spec, "--json"]) == 0
     counts = {"dataset": "things", "sources": 1, "tables": 1, "expectations": 1, "gates": 2}
     assert json.loads(capsys.readouterr().out).items() >= counts.items()
 
@@ -48,15 +40,16 @@ def test_lint_counts_what_it_checked(tmp_path: Path, capsys: pytest.CaptureFixtu
 def test_lint_warns_of_owners_without_an_address(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     gates = {"pilot": {"require": ["expectations", {"approval": {"from": ["infra"]}}]}}
     spec = write(tmp_path, gates=gates, owners={"data": "d@example.org"})
-    assert run(["lint", spec]) == 0
+    assert exit_code(["lint", spec]) == 0
     shown = capsys.readouterr()
     assert "no problem in" in shown.out
     assert "owners.infra: no address is set" in shown.err
     assert "approval" in shown.err
     assert "owners.data" not in shown.err
-    assert run(["lint", spec, "--json"]) == 0
+    assert exit_code(["lint", spec, "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)["warnings"]) == 1
-    assert run(["lint", write(tmp_path, gates=gates, owners={"data": "d@example.org", "infra": "i@example.org"})]) == 0
+    owners = {"data": "d@example.org", "infra": "i@example.org"}
+    assert exit_code(["lint", write(tmp_path, gates=gates, owners=owners)]) == 0
     assert capsys.readouterr().err == ""
 
 
@@ -64,13 +57,13 @@ def test_lint_names_a_wrong_argument(tmp_path: Path, capsys: pytest.CaptureFixtu
     """The spec loads: only Great Expectations knows what its arguments may be."""
     wrong = {"type": "expect_column_max_to_be_between", "kwargs": {"column": "x", "max_value": "low"}}
     tables = {"t": {"files": "*.parquet", "suite": {"expectations": [wrong]}}}
-    assert run(["lint", write(tmp_path, contract={"tables": tables})]) == 2
+    assert exit_code(["lint", write(tmp_path, contract={"tables": tables})]) == 2
     assert "table t, expectation 1" in (problem := capsys.readouterr().err)
     assert "argument 'max_value'" in problem
 
 
 def test_lint_names_a_check_that_never_passes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tables = {"t": {"files": "*.parquet"}}
-    assert run(["lint", write(tmp_path, contract={"tables": tables})]) == 2
+    assert exit_code(["lint", write(tmp_path, contract={"tables": tables})]) == 2
     problem = "gates.pilot.require: expectations can never pass: no table of the contract has a suite"
     assert problem in capsys.readouterr().err

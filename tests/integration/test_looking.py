@@ -14,17 +14,12 @@ from prefect_stagegate.catalog.tables import BATCH
 from prefect_stagegate.manifest import Seal, seal
 from prefect_stagegate.model import Entry, Origin, Pin, Pins
 from prefect_stagegate.operations.inspect import list_versions
-from prefect_stagegate.operations.workspace import Workspace, open_workspace
+from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.testing.servers import SeaweedFS
 
 COUNT = BATCH + 100
 """So many entries that their rows are stored in two parts."""
 WEAK = Pins("mtime", "weak", COUNT)
-
-
-@pytest.fixture
-def workspace(tmp_path: Path) -> Workspace:
-    return open_workspace(tmp_path / "cache", tmp_path / "catalog")
 
 
 def entries() -> Iterator[Entry]:

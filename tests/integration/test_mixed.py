@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import threading
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +18,10 @@ from prefect_stagegate.operations.staging.stage import stage
 from prefect_stagegate.operations.workspace import Workspace, open_workspace
 from prefect_stagegate.spec import Spec, load_spec
 from prefect_stagegate.testing.servers import SeaweedFS
+from tests.support.http_servers import file_server
 
 Put = Callable[[bytes], Any]
 LONG_AGO = 1_370_000_000
-
-
-@pytest.fixture
-def workspace(tmp_path: Path) -> Workspace:
-    return open_workspace(tmp_path / "cache", tmp_path / "catalog")
 
 
 @pytest.fixture
@@ -38,18 +32,11 @@ def bucket(seaweedfs: SeaweedFS, request: pytest.FixtureRequest, monkeypatch: py
     return seaweedfs.bucket(f"mixed-{sum(request.node.name.encode())}")
 
 
-class _Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, *args: object) -> None:
-        pass
-
-
 @pytest.fixture
 def web(tmp_path: Path) -> Iterator[str]:
     (tmp_path / "web").mkdir()
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(tmp_path / "web"))) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
+    with file_server(tmp_path / "web") as url:
+        yield url
 
 
 def write(path: Path, data: bytes) -> None:

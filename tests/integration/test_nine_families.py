@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -22,11 +20,12 @@ from prefect_stagegate.model import Address, Version
 from prefect_stagegate.operations.gating.check import check
 from prefect_stagegate.operations.gating.promote import promote
 from prefect_stagegate.operations.staging.stage import preview, stage
-from prefect_stagegate.operations.workspace import Workspace, open_workspace
+from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.readiness import known_checks
 from prefect_stagegate.spec import Spec, load_spec
 from prefect_stagegate.testing.servers import SeaweedFS
 from tests.support.clouds import Cloud
+from tests.support.http_servers import file_server
 from tests.support.hub import small_hub
 from tests.support.ssh import rclone_sftp
 from tests.support.webservers import rclone
@@ -86,11 +85,6 @@ def write(path: Path, clock: Iterator[int], table: pa.Table) -> None:
     os.utime(path, (next(clock),) * 2)  # long ago: what was written just now is read twice under a weak pin
 
 
-class _Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, *args: object) -> None:
-        pass
-
-
 @pytest.fixture
 def families(tmp_path: Path, seaweedfs: SeaweedFS, gcs: Cloud, monkeypatch: pytest.MonkeyPatch) -> Iterator[Families]:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", seaweedfs.key)
@@ -118,13 +112,8 @@ def families(tmp_path: Path, seaweedfs: SeaweedFS, gcs: Cloud, monkeypatch: pyte
         built.add("sftp", partial(write, tmp_path / "ssh/data.parquet", clock), ssh.url("/"), **ssh.options)
 
         (tmp_path / "web").mkdir()
-        web = servers.enter_context(
-            ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(tmp_path / "web")))
-        )
-        threading.Thread(target=web.serve_forever, daemon=True).start()
-        servers.callback(web.shutdown)
-        page = f"http://127.0.0.1:{web.server_port}/data.parquet"
-        built.add("web", partial(write, tmp_path / "web/data.parquet", clock), page)
+        web = servers.enter_context(file_server(tmp_path / "web"))
+        built.add("web", partial(write, tmp_path / "web/data.parquet", clock), f"{web}/data.parquet")
 
         dav = servers.enter_context(rclone("webdav", tmp_path / "dav", "--read-only"))
         built.add("dav", partial(write, dav.root / "data.parquet", clock), f"webdav+{dav.url}")
@@ -142,11 +131,6 @@ def families(tmp_path: Path, seaweedfs: SeaweedFS, gcs: Cloud, monkeypatch: pyte
         delta = tmp_path / "delta"
         built.add("delta", lambda table: write_deltalake(delta, table, mode="append"), f"delta+file://{delta}")
         yield built
-
-
-@pytest.fixture
-def workspace(tmp_path: Path) -> Workspace:
-    return open_workspace(tmp_path / "cache", tmp_path / "catalog")
 
 
 def inodes(version: Version) -> dict[tuple[str, int], int]:

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from threading import Thread
-from time import monotonic, sleep
 from typing import Any
 
 import pytest
@@ -31,6 +28,8 @@ from prefect_stagegate.model import Evidence, Outcome, Severity
 from prefect_stagegate.readiness import CHECKS, run_check
 from prefect_stagegate.spec import Requirement
 from prefect_stagegate.testing.contexts import check_context
+from tests.support.http_servers import Handler, http_server
+from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.usefixtures("prefect_server"), pytest.mark.timeout(300)]
 
@@ -124,10 +123,7 @@ def deploy(client: SyncPrefectClient, pool: str) -> Any:
 def poll(client: SyncPrefectClient, pool: str) -> None:
     """Ask for runs as a worker does, and wait until the server has noted it: it does that after its answer."""
     client.get_scheduled_flow_runs_for_work_pool(pool)
-    until = monotonic() + 60
-    while client.read_work_queue_by_name("default", work_pool_name=pool).last_polled is None:
-        assert monotonic() < until, "the server did not note the poll"
-        sleep(0.05)
+    assert eventually(lambda: client.read_work_queue_by_name("default", work_pool_name=pool).last_polled)
 
 
 def test_a_queue_must_be_polled_and_have_no_late_run(client: SyncPrefectClient, pool: str) -> None:
@@ -174,30 +170,18 @@ def test_limits_have_free_slots_or_hold_runs_back(client: SyncPrefectClient) -> 
     assert ask("concurrency", limits=[name, "absent"]).outcome is Outcome.FAIL
 
 
-class Hook(BaseHTTPRequestHandler):
+class Hook(Handler):
     answers = 200
 
     def do_POST(self) -> None:
-        self.rfile.read(int(self.headers["Content-Length"]))
-        self.send_response(type(self).answers)
-        self.end_headers()
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
-def patiently(look: Callable[[], Evidence], done: Callable[[Evidence], bool]) -> Evidence:
-    until = monotonic() + 120
-    while not done(value := look()) and monotonic() < until:
-        sleep(0.5)
-    return value
+        self.read_body()
+        self.respond(self.answers)
 
 
 def test_an_alert_counts_once_the_server_sent_it(client: SyncPrefectClient) -> None:
     name, event = f"call us {uuid.uuid4().hex[:8]}", f"test.{uuid.uuid4().hex[:8]}"
-    with ThreadingHTTPServer(("127.0.0.1", 0), Hook) as server:
-        Thread(target=server.serve_forever, daemon=True).start()
-        hook = CustomWebhookNotificationBlock(name="x", url=f"http://127.0.0.1:{server.server_port}/")
+    with http_server(Hook) as url:
+        hook = CustomWebhookNotificationBlock(name="x", url=f"{url}/")
         hook.save(f"hook-{event.partition('.')[2]}", overwrite=True)
         client.create_automation(
             AutomationCore(
@@ -208,11 +192,11 @@ def test_an_alert_counts_once_the_server_sent_it(client: SyncPrefectClient) -> N
         )
         assert ask("alert", automation=name).outcome is Outcome.FAIL
 
-        def emitted() -> Evidence:
+        def emitted() -> Evidence | None:
             emit_event(event, resource={"prefect.resource.id": "stagegate.alert-test"})
-            return ask("alert", automation=name)
+            result = ask("alert", automation=name)
+            return result if result.measured else None
 
-        sent = patiently(emitted, lambda result: bool(result.measured))
-        server.shutdown()
+        sent = eventually(emitted, 120)
     assert (sent.outcome, sent.measured["executed"]) == (Outcome.PASS, True)
     assert ask("alert", timedelta(days=8), automation=name).outcome is Outcome.WARN

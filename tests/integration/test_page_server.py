@@ -25,6 +25,7 @@ from prefect_stagegate.serve.pages.server import serve_pages
 from tests.support.page_server import get, page_server, text_of
 from tests.support.records import CountedRecords
 from tests.support.scenario import Scenario
+from tests.support.waiting import eventually
 
 TOKEN = "0123456789abcdef0123"
 GATES = {"pilot": {"require": ["license"]}}
@@ -174,12 +175,8 @@ def test_pages_show_what_happened_since(scenario: Scenario) -> None:
 
 def wait_for(url: str, text: str) -> str:
     """The page, once it has a text: listings are believed for two seconds."""
-    for _ in range(100):
-        response = get(url)
-        if text in response.body.decode():
-            break
-        time.sleep(0.1)
-    return response.body.decode()
+    page: str = eventually(lambda: text in (body := get(url).body.decode()) and body, 10)
+    return page
 
 
 class _HangingRecords(CountedRecords):

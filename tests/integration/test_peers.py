@@ -7,7 +7,6 @@ import random
 import socket
 import ssl
 import threading
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -33,6 +32,7 @@ from prefect_stagegate.testing.servers import free_port
 from prefect_stagegate.unreadable import UnreadableRecords
 from tests.support.rawserver import raw_server, response
 from tests.support.site import LATEST, Site, blob_server, stage_together
+from tests.support.waiting import eventually
 from tests.support.webservers import accepts, certificates
 
 TOKEN = "0123456789abcdef0123"
@@ -123,7 +123,7 @@ def test_node_that_comes_later_reads_from_those_that_fetch(site: Site) -> None:
     with blocked(site) as go_on:
         fetching = threading.Thread(target=stage, args=(first, LATEST))
         fetching.start()
-        wait_for_record(second, "gpu-1")
+        assert eventually(lambda: is_fetching(second, "gpu-1"))
         threading.Timer(0.5, go_on).start()
         version = stage(second, LATEST)
         fetching.join()
@@ -470,14 +470,10 @@ def nginx_blobs(folder: Path, node: Workspace) -> Iterator[str]:
         yield f"http://127.0.0.1:{port}"
 
 
-def wait_for_record(node: Workspace, name: str) -> None:
-    """Wait until a node's record says that it fetches."""
-    for _ in range(500):
-        record = node.catalog.node(name)
-        if record and any(held.fetching for held in record.versions):
-            return
-        time.sleep(0.02)
-    raise AssertionError(f"{name} did not begin")
+def is_fetching(node: Workspace, name: str) -> bool:
+    """Whether a node's record says that it fetches."""
+    record = node.catalog.node(name)
+    return record is not None and any(held.fetching for held in record.versions)
 
 
 class blocked:  # noqa: N801 - used as a statement

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from prefect_stagegate.operations.gating.check import check
+from prefect_stagegate.operations.gating.check import check_version, resolve_for_gate
 from prefect_stagegate.operations.workspace import open_workspace
 
 Run = Callable[..., CompletedProcess[str]]
@@ -69,7 +69,7 @@ def test_plan_counts_the_shared_run_once(staged: Path, run_stagegate: Run, tmp_p
 
 def test_progress_names_the_check_and_its_work(staged: Path, tmp_path: Path) -> None:
     workspace, lines = open_workspace(tmp_path / "cache", tmp_path / "catalog"), list[str]()
-    check(workspace, "things", "pilot", progress=lines.append)
+    check_version(workspace, *resolve_for_gate(workspace, "things", "pilot"), progress=lines.append)
     assert lines[0] == "schema (1 of 4)"
     assert "schema (1 of 4): opened 1 file" in lines
     assert [line for line in lines if ":" not in line][-1] == "coverage (4 of 4)"

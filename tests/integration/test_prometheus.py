@@ -6,11 +6,8 @@ import json
 import os
 import re
 import subprocess
-import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -25,6 +22,7 @@ from prefect_stagegate.operations.gating.check import check
 from prefect_stagegate.operations.monitoring.exposition import metrics_text
 from prefect_stagegate.testing.launching import answers_http, launched
 from prefect_stagegate.testing.servers import free_port
+from tests.support.http_servers import Handler, http_server
 from tests.support.scenario import Scenario
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
@@ -161,36 +159,19 @@ def work(scenario: Scenario, text: str) -> None:
     (scenario.nas / "data.csv").unlink()
     with pytest.raises(StagegateError):
         scenario.stage()
-    with broken_website() as url, pytest.raises(TransferFailed):
-        scenario.stage(sources=[{"url": url}])
+    with http_server(BrokenWebsite) as url, pytest.raises(TransferFailed):
+        scenario.stage(sources=[{"url": f"{url}/"}])
 
 
-@contextmanager
-def broken_website() -> Iterator[str]:
-    """A web server that lists a file and fails when it is read."""
+class BrokenWebsite(Handler):
+    """Lists a file and fails when it is read."""
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            page = b'<a href="a.csv">a.csv</a>' if self.path.endswith("/") else b""
-            self.answer(200 if page else 503, len(page))
-            self.wfile.write(page)
+    def do_GET(self) -> None:
+        page = b'<a href="a.csv">a.csv</a>' if self.path.endswith("/") else b""
+        self.respond(200 if page else 503, page, {"Content-Type": "text/html"})
 
-        def do_HEAD(self) -> None:
-            self.answer(200, 3)
-
-        def answer(self, status: int, size: int) -> None:
-            self.send_response(status)
-            self.send_header("Content-Type", "text/html")
-            self.send_header("Content-Length", str(size))
-            self.end_headers()
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/"
-        server.shutdown()
+    def do_HEAD(self) -> None:
+        self.respond(200, b"abc", {"Content-Type": "text/html"})
 
 
 @pytest.fixture(scope="module")

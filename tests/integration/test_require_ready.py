@@ -36,6 +36,7 @@ from prefect_stagegate.tasks import arequire_ready, require_ready
 from prefect_stagegate.tasks._support import leases
 from tests.support.scenario import Scenario, dataset_name
 from tests.support.told import artifact
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
@@ -109,13 +110,6 @@ def failed(state: State[Any]) -> str:
     assert state.is_failed()
     assert caught.value.message.splitlines()[0] in (state.message or "")
     return str(caught.value)
-
-
-def soon(true: Callable[[], bool], seconds: float = 10) -> bool:
-    until = time.monotonic() + seconds
-    while not true() and time.monotonic() < until:
-        time.sleep(0.05)
-    return true()
 
 
 # ── what is given out ───────────────────────────────────────────────────────────────────────────────────────────
@@ -307,7 +301,7 @@ def test_run_falls_back_where_the_gate_allows_it(scenario: RunScenario, caplog: 
     assert "does not pass runbook" in line
     assert scenario.records() == before
     assert scenario.node().cache.refs.get(scenario.dataset, "production") == newer
-    assert soon(lambda: scenario.read() == "second")
+    assert eventually(lambda: scenario.read() == "second")
 
 
 def test_a_run_is_held_where_the_gate_says_nothing(scenario: RunScenario) -> None:
@@ -401,7 +395,7 @@ def test_collection_spares_a_run_s_version_until_it_ends(
         return (data.path / "data.csv").read_text()
 
     assert train() == "first"
-    assert soon(lambda: scenario.leases() == [])
+    assert eventually(lambda: scenario.leases() == [])
     assert scenario.read() == "second"
     assert collect_garbage(scenario.node()).versions == (f"{scenario.dataset}@{digest}",)
 
@@ -419,7 +413,7 @@ def test_a_run_that_fails_and_is_repeated_leaves_no_lease(scenario: RunScenario)
     with pytest.raises(ValueError, match="diverged"):
         train()
     assert held == [[digest]] * 2
-    assert soon(lambda: scenario.leases() == [])
+    assert eventually(lambda: scenario.leases() == [])
 
 
 def test_guarded_function_holds_its_version_while_it_runs(scenario: RunScenario) -> None:
@@ -451,7 +445,7 @@ def test_a_worker_keeps_the_version_until_the_run_ends_elsewhere(
         return scenario.leases()
 
     assert train() == [digest]
-    assert soon(lambda: scenario.leases() == [])
+    assert eventually(lambda: scenario.leases() == [])
 
 
 def test_deleted_run_has_ended_and_an_unknown_one_has_not() -> None:
@@ -580,4 +574,4 @@ def test_blocks_name_where_the_guard_and_the_twin_look(scenario: RunScenario) ->
         return data.digest, scenario.read()
 
     assert asyncio.run(train()) == (digest, "first")
-    assert soon(lambda: scenario.leases() == [])
+    assert eventually(lambda: scenario.leases() == [])

@@ -18,31 +18,20 @@ from prefect_stagegate.operations.gating.check import check
 from prefect_stagegate.operations.gating.promote import promote
 from prefect_stagegate.operations.gating.ready import find_ready
 from prefect_stagegate.operations.gating.revoke import revoke
-from prefect_stagegate.operations.staging.stage import stage
 from prefect_stagegate.operations.workspace import Workspace, open_workspace
-from prefect_stagegate.readiness import State, known_checks
-from prefect_stagegate.spec import load_spec
+from prefect_stagegate.readiness import State
 from tests.support.gates import preview_check
+from tests.support.scenario import ADA, INES, Scenario
 
 THINGS, PILOT = Address("things"), Address("things", "pilot")
-ADA, INES = Identity("ada", "declared"), Identity("ines@example.org", "declared")
 REQUIRED = ["license", "owner", "lineage", "cache_integrity", "rollback"]
 WHY = "it looked at the wrong mount"
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    (tmp_path / "nas").mkdir()
-    (tmp_path / "nas/data.csv").write_text("one")
-    spec = {
-        "stagegate": 1,
-        "dataset": "things",
-        "license": "CC0-1.0",
-        "owners": dict.fromkeys(("data", "ai", "infra", "governance"), "team@example.org"),
-        "sources": [{"url": str(tmp_path / "nas")}],
-        "gates": {"pilot": {"require": REQUIRED}, "production": {"extends": "pilot", "require": ["digest"]}},
-    }
-    stage(node(tmp_path), load_spec(spec, known_checks=known_checks()))
+    gates = {"pilot": {"require": REQUIRED}, "production": {"extends": "pilot", "require": ["digest"]}}
+    Scenario(tmp_path, gates=gates).deliver("one")
     return tmp_path
 
 

@@ -49,11 +49,6 @@ RUNNERS: dict[str, Callable[[], TaskRunner[Any]]] = {
 
 
 @pytest.fixture
-def on(tmp_path: Path) -> dict[str, Any]:
-    return {"cache": tmp_path / "cache", "catalog": tmp_path / "catalog"}
-
-
-@pytest.fixture
 def spec(tmp_path: Path) -> dict[str, Any]:
     (tmp_path / "nas").mkdir()
     (tmp_path / "nas/a.csv").write_text("a,b\n1,2\n")
@@ -65,24 +60,26 @@ def spec(tmp_path: Path) -> dict[str, Any]:
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("runner", [*sorted(RUNNERS.keys() - {"ray"}), pytest.param("ray", marks=pytest.mark.system)])
 def test_the_whole_way_goes_on_every_task_runner(
-    runner: str, spec: dict[str, Any], on: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+    runner: str, spec: dict[str, Any], places: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """With a spec as a dictionary and loaded, with places as blocks and as paths, by sync tasks and by async ones."""
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     blocks: dict[str, Any] = {
-        "cache": StagegateCache(path=on["cache"]),
-        "catalog": StagegateCatalog(url=str(on["catalog"])),
+        "cache": StagegateCache(path=places["cache"]),
+        "catalog": StagegateCatalog(url=str(places["catalog"])),
     }
 
     @flow(task_runner=RUNNERS[runner]())
     def way() -> tuple[Any, ...]:
         first = ours.stage_dataset.submit(spec, **blocks)
-        again = ours.astage_dataset.submit(read_spec(spec), **on, wait_for=[first])
-        validations = ours.validate_dataset.map([first.result().address], cache=unmapped(on["cache"]), **_only(on))
-        decided = ours.acheck_readiness.submit("things", "pilot", **on, wait_for=[again])
+        again = ours.astage_dataset.submit(read_spec(spec), **places, wait_for=[first])
+        validations = ours.validate_dataset.map(
+            [first.result().address], cache=unmapped(places["cache"]), **_only(places)
+        )
+        decided = ours.acheck_readiness.submit("things", "pilot", **places, wait_for=[again])
         moved = ours.promote_dataset.submit("things", "pilot", **blocks, wait_for=[decided])
-        ready = ours.arequire_ready.submit("things@pilot", **on, wait_for=[moved])
-        nothing = ours.astage_dataset.submit("nothing@pilot", **on)
+        ready = ours.arequire_ready.submit("things@pilot", **places, wait_for=[moved])
+        nothing = ours.astage_dataset.submit("nothing@pilot", **places)
         futures = (first, again, validations[0], decided, moved, ready)
         return *(future.result() for future in futures), nothing.result(raise_on_failure=False)
 
@@ -99,8 +96,8 @@ def test_the_whole_way_goes_on_every_task_runner(
     assert "nothing" in str(nothing)
 
 
-def _only(on: dict[str, Any]) -> dict[str, Any]:
-    return {"catalog": unmapped(on["catalog"])}
+def _only(places: dict[str, Any]) -> dict[str, Any]:
+    return {"catalog": unmapped(places["catalog"])}
 
 
 # ── twins ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -120,15 +117,15 @@ def slow(seaweedfs: SeaweedFS, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
         yield {"stagegate": 1, "dataset": "slow", "sources": [{"url": bucket, "options": {"endpoint_url": proxy.url}}]}
 
 
-async def held(on: dict[str, Any], count: int, seconds: float = 20) -> None:
+async def held(places: dict[str, Any], count: int, seconds: float = 20) -> None:
     """Wait until this many blobs are in the cache."""
     until = time.monotonic() + seconds
-    while len(list((on["cache"] / "blobs").glob("*/*"))) < count:
+    while len(list((places["cache"] / "blobs").glob("*/*"))) < count:
         assert time.monotonic() < until
         await asyncio.sleep(0.05)
 
 
-def test_async_stage_keeps_the_loop_free_and_can_be_cancelled(slow: dict[str, Any], on: dict[str, Any]) -> None:
+def test_async_stage_keeps_the_loop_free_and_can_be_cancelled(slow: dict[str, Any], places: dict[str, Any]) -> None:
     gaps = []
 
     async def tick() -> None:
@@ -140,11 +137,11 @@ def test_async_stage_keeps_the_loop_free_and_can_be_cancelled(slow: dict[str, An
 
     @flow
     async def mine() -> float:
-        staging = asyncio.create_task(ours.astage_dataset(slow, **on))
+        staging = asyncio.create_task(ours.astage_dataset(slow, **places))
         ticking = asyncio.create_task(tick())
-        await held(on, 2)
+        await held(places, 2)
         ticking.cancel()
-        assert open_workspace(**on).cache.leases.live()
+        assert open_workspace(**places).cache.leases.live()
         staging.cancel()
         begun = time.monotonic()
         with pytest.raises(asyncio.CancelledError):
@@ -154,34 +151,34 @@ def test_async_stage_keeps_the_loop_free_and_can_be_cancelled(slow: dict[str, An
     assert asyncio.run(mine()) < 4
     assert len(gaps) > 50
     assert max(gaps) < 2  # it waits for a second on each object
-    assert open_workspace(**on).cache.leases.live() == []
+    assert open_workspace(**places).cache.leases.live() == []
     assert not [thread for thread in threading.enumerate() if thread.name == "stagegate-work"]
 
 
-def test_a_twin_that_ran_out_of_its_time_stops_the_transfer(slow: dict[str, Any], on: dict[str, Any]) -> None:
+def test_a_twin_that_ran_out_of_its_time_stops_the_transfer(slow: dict[str, Any], places: dict[str, Any]) -> None:
     hasty = ours.astage_dataset.with_options(timeout_seconds=2, retries=0)
 
     @flow
     async def mine() -> Version:
-        version: Version = await hasty(slow, **on)
+        version: Version = await hasty(slow, **places)
         return version
 
     with pytest.raises(TimeoutError):
         asyncio.run(mine())
-    assert open_workspace(**on).cache.leases.live() == []
+    assert open_workspace(**places).cache.leases.live() == []
 
 
-def test_twins_raise_what_the_tasks_raise_and_are_retried_alike(on: dict[str, Any]) -> None:
+def test_twins_raise_what_the_tasks_raise_and_are_retried_alike(places: dict[str, Any]) -> None:
     @flow
     async def mine() -> None:
-        await ours.arequire_ready("nothing@pilot", **on)
+        await ours.arequire_ready("nothing@pilot", **places)
 
     with pytest.raises(UnknownDataset):
         asyncio.run(mine())
 
 
-def test_a_twin_needs_no_run(spec: dict[str, Any], on: dict[str, Any]) -> None:
-    version = asyncio.run(ours.astage_dataset.fn(spec, **on))
+def test_a_twin_needs_no_run(spec: dict[str, Any], places: dict[str, Any]) -> None:
+    version = asyncio.run(ours.astage_dataset.fn(spec, **places))
 
     assert (version.path / "a.csv").read_text() == "a,b\n1,2\n"
 

@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import threading
 from collections.abc import Callable, Iterator
 from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -17,18 +15,14 @@ import pytest
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.model import Entry, Version
 from prefect_stagegate.operations.staging.stage import stage
-from prefect_stagegate.operations.workspace import Workspace, open_workspace
+from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.spec import Spec, load_spec
 from prefect_stagegate.testing.servers import SeaweedFS
+from tests.support.http_servers import FileHandler, http_server
 
 Run = Callable[..., subprocess.CompletedProcess[str]]
 LONG_AGO = 1_370_000_000
 """Seconds since the epoch, in 2013: no weak pin of that time is young."""
-
-
-@pytest.fixture
-def workspace(tmp_path: Path) -> Workspace:
-    return open_workspace(tmp_path / "cache", tmp_path / "catalog")
 
 
 def spec_of(*sources: dict[str, Any]) -> Spec:
@@ -106,7 +100,7 @@ def test_a_file_that_changed_behind_its_time(workspace: Workspace, tmp_path: Pat
     overwrites(workspace, tmp_path / "nas/a.bin", {"url": str(tmp_path / "nas"), "rehash": rehash}, seen=seen)
 
 
-class _ByTheSecond(SimpleHTTPRequestHandler):
+class _ByTheSecond(FileHandler):
     """Python's web server with nginx's etag: the file's time in seconds, and its size."""
 
     def end_headers(self) -> None:
@@ -116,17 +110,12 @@ class _ByTheSecond(SimpleHTTPRequestHandler):
             self.send_header("ETag", f'"{int(status.st_mtime):x}-{status.st_size:x}"')
         super().end_headers()
 
-    def log_message(self, *args: object) -> None:
-        pass
-
 
 @pytest.fixture
 def web(tmp_path: Path) -> Iterator[str]:
     (tmp_path / "nas").mkdir()
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(_ByTheSecond, directory=str(tmp_path / "nas"))) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}"
-        server.shutdown()
+    with http_server(partial(_ByTheSecond, directory=str(tmp_path / "nas"))) as url:
+        yield url
 
 
 @pytest.mark.parametrize(("rehash", "seen"), SEEN)

@@ -21,6 +21,7 @@ from prefect_stagegate.testing.launching import answers_http, launched
 from prefect_stagegate.testing.servers import STRANGER, Keys, SeaweedFS, free_port
 from tests.support import clouds
 from tests.support.clouds import Cloud, azurite
+from tests.support.waiting import eventually
 
 SMALL_PIPE = 4096
 """The least that a pipe holds."""
@@ -51,10 +52,8 @@ def test_the_server_dies_with_a_program_that_is_killed(tmp_path: Path) -> None:
     killed = subprocess.run([sys.executable, "-c", program, tmp_path], stdout=subprocess.PIPE, text=True, check=False)
     assert killed.returncode == -9
     state = Path(f"/proc/{killed.stdout.strip()}/stat")
-    deadline = time.monotonic() + 10
-    while state.exists() and " Z " not in state.read_text():
-        assert time.monotonic() < deadline, "the server outlived its program"
-        time.sleep(0.05)
+    ended = eventually(lambda: not state.exists() or " Z " in state.read_text(), 10)
+    assert ended, "the server outlived its program"
 
 
 def test_without_the_command_the_error_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,6 @@ import json
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from prefect_stagegate.validations.worker.child import judge_in_child
 from prefect_stagegate.validations.worker.confinement import NOT_CONFINED, NOT_CONFINED_SPARK, WITH_SPARK
 from prefect_stagegate.validations.worker.limits import ValidationLimits
 from tests.support.parquet_footers import false_statistics
+from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
 
@@ -175,8 +175,5 @@ def test_timeout_ends_java_and_removes_its_files(view: Path, tmp_path: Path, mon
     ]
     with pytest.raises(ValidationError, match="not judged within 60 s"):
         judge(view, *many, timeout=60)
-    deadline = time.monotonic() + 20
-    while any(javas(str(tmp_path))):
-        assert time.monotonic() < deadline, "Java outlived the time-out"
-        time.sleep(0.1)
+    assert eventually(lambda: not any(javas(str(tmp_path))), 20), "Java outlived the time-out"
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith("stagegate-")] == []

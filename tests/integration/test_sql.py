@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator, Mapping
 from decimal import Decimal
 from itertools import chain
@@ -32,6 +31,7 @@ from prefect_stagegate.errors import (
 from prefect_stagegate.sources import Source, open_source
 from prefect_stagegate.testing.sources import ODD, listed, read
 from tests.support.postgres import OWNER, PASSWORD, Postgres, postgres
+from tests.support.waiting import eventually
 
 pytestmark = pytest.mark.system
 
@@ -343,11 +343,11 @@ def test_closing_stops_what_another_thread_asked(server: Postgres) -> None:
         "select count(*) from pg_stat_activity where state = 'active' and pid <> pg_backend_pid() "
         "and query like '%generate_series(1, 100000)%'"
     )
-    _until(lambda: server.run(running) == "1")
+    assert eventually(lambda: server.run(running) == "1")
     source.close()
     thread.join(60)
     assert ended
-    _until(lambda: server.run(running) == "0")
+    assert eventually(lambda: server.run(running) == "0")
 
 
 def test_a_server_that_is_gone_may_be_asked_again(tmp_path: Path) -> None:
@@ -448,10 +448,3 @@ def test_memory_does_not_grow_with_the_rows(server: Postgres) -> None:
     file, grown = map(int, result.stdout.split())
     assert file > 200
     assert grown < 128  # MiB: a batch of 16, its copy, and the writer's buffers
-
-
-def _until(condition: Any, seconds: float = 60.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.05)

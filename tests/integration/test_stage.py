@@ -28,11 +28,6 @@ FILES = {"a.csv": b"a,b\n1,2\n", "deep/er/b.csv": b"x" * 70_000, "empty": b"", "
 
 
 @pytest.fixture
-def workspace(tmp_path: Path) -> Workspace:
-    return open_workspace(tmp_path / "cache", tmp_path / "catalog")
-
-
-@pytest.fixture
 def nas(tmp_path: Path) -> Path:
     folder = tmp_path / "nas"
     for name, data in FILES.items():

@@ -14,6 +14,7 @@ import sys
 import venv
 import zipfile
 from collections.abc import Iterator
+from contextlib import ExitStack
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from typing import Any
 import pytest
 import yaml
 
+from prefect_stagegate.testing.launching import launched
 from prefect_stagegate.testing.servers import SeaweedFS
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(600)]
@@ -316,35 +318,15 @@ def workers(environments: TwoEnvironments, prefect_server: None) -> Iterator[Pat
 
     script = environments.folder / "flows.py"
     script.write_text(FLOW)
-    running = []
-    for node in (environments.pilot, environments.production):
-        node.environment |= {"PREFECT_API_URL": PREFECT_API_URL.value(), "PREFECT_WORKER_QUERY_SECONDS": "1"}
-        prefect: list[str | Path] = [node.python, "-m", "prefect"]
-        pool = f"{node.name}-pool"
-        created: list[str | Path] = [*prefect, "work-pool", "create", pool, "--type", "process"]
-        subprocess.run(created, env=node.environment, cwd=node.folder, check=True, capture_output=True, timeout=100)
-        with (node.folder / "worker.log").open("wb") as log:
-            running.append(
-                subprocess.Popen(
-                    [*prefect, "worker", "start", "--pool", pool],
-                    env=node.environment,
-                    cwd=node.folder,
-                    stdout=log,
-                    stderr=log,
-                    start_new_session=True,
-                )
-            )
-    try:
+    with ExitStack() as running:
+        for node in (environments.pilot, environments.production):
+            node.environment |= {"PREFECT_API_URL": PREFECT_API_URL.value(), "PREFECT_WORKER_QUERY_SECONDS": "1"}
+            prefect, pool = [str(node.python), "-m", "prefect"], f"{node.name}-pool"
+            created = [*prefect, "work-pool", "create", pool, "--type", "process"]
+            subprocess.run(created, env=node.environment, cwd=node.folder, check=True, capture_output=True, timeout=100)
+            worker, log = [*prefect, "worker", "start", "--pool", pool], node.folder / "worker.log"
+            running.enter_context(launched(worker, log, lambda: True, env=node.environment, grace=30))
         yield script
-    finally:
-        for process in running:
-            process.terminate()
-        for process in running:
-            try:
-                process.wait(30)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
 
 
 def test_gate_sees_the_environment_of_each_work_pool(environments: TwoEnvironments, workers: Path) -> None:

@@ -19,17 +19,12 @@ from prefect_stagegate.model import Address, Pin, Receipt, SourceObject, Version
 from prefect_stagegate.operations.staging.sources import open_sources
 from prefect_stagegate.operations.staging.stage import list_sources, stage
 from prefect_stagegate.operations.staging.unchanged import ListingDigest, SelectedObject, Unchanged, spool
-from prefect_stagegate.operations.workspace import Workspace, open_workspace
+from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.sources.base import Wanted
 from prefect_stagegate.sources.local.files import FileSource
 from prefect_stagegate.spec import Spec, load_spec
 
 NAMES = ("a.bin", "b/c.bin", "b/d.bin")
-
-
-@pytest.fixture
-def workspace(tmp_path: Path) -> Workspace:
-    return open_workspace(tmp_path / "cache", tmp_path / "catalog")
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from prefect_stagegate.cli import main
 from prefect_stagegate.errors import CorruptRecord, ExitCode
 from prefect_stagegate.model import Address, Identity
 from prefect_stagegate.operations.gating.check import check
@@ -20,7 +19,7 @@ from prefect_stagegate.operations.gating.ready import find_ready
 from prefect_stagegate.operations.gating.rollback import rollback
 from prefect_stagegate.operations.workspace import Workspace
 from tests.support.gates import put_approval
-from tests.support.scenario import ADA, Scenario
+from tests.support.scenario import ADA, Scenario, exit_code
 
 GATES = {"pilot": {"require": ["license", "owner"]}}
 LEFTOVERS = (".DS_Store", ".{name}.swp", "{name}.bak", "{name}~", "#{name}#", "notes.txt", "Thumbs.db")
@@ -69,13 +68,8 @@ def run(scenario: RecordScenario, capsys: pytest.CaptureFixture[str]) -> Callabl
 
     def run(*words: str) -> tuple[int, str, str]:
         flags = ("--cache", str(scenario.folder / "cache"), "--catalog", str(scenario.folder / "catalog"))
-        try:
-            main([*words, *flags])
-            code: Any = 0
-        except SystemExit as ended:
-            code = ended.code or 0
-        out, err = capsys.readouterr()
-        return int(code), out, err
+        code = exit_code([*words, *flags])
+        return code, *capsys.readouterr()
 
     return run
 

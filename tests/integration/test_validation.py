@@ -32,6 +32,7 @@ from prefect_stagegate.validations.records import TableJob, TableReport
 from prefect_stagegate.validations.worker import child
 from prefect_stagegate.validations.worker.judge import BadSuites, judge_tables
 from prefect_stagegate.validations.worker.limits import ValidationLimits
+from tests.support.waiting import eventually
 
 DIGEST = "sha256:" + "0" * 64
 
@@ -394,10 +395,7 @@ def test_a_worker_ends_with_its_parent_and_leaves_nothing(scratch: Path) -> None
         time.sleep(0.5)
         assert b"validations.worker" in worker.read_bytes()
         parent.send_signal(signal.SIGKILL)
-    deadline = time.monotonic() + 20
-    while worker.exists() and worker.read_bytes():
-        assert time.monotonic() < deadline, "the worker outlived its parent"
-        time.sleep(0.05)
+    assert eventually(lambda: not (worker.exists() and worker.read_bytes()), 20), "the worker outlived its parent"
     assert not list(scratch.glob("stagegate-*"))
 
 

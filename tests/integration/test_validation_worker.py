@@ -21,6 +21,7 @@ from prefect_stagegate.validations.records import TableJob, TableReport
 from prefect_stagegate.validations.worker import child
 from prefect_stagegate.validations.worker.limits import GIB, ValidationLimits
 from tests.support.scenario import Scenario
+from tests.support.waiting import eventually
 
 POSITIVE = {"type": "expect_column_values_to_be_between", "kwargs": {"column": "x", "min_value": 0}}
 Judge = Callable[..., TableReport]
@@ -127,10 +128,7 @@ def test_kept_worker_ends_with_its_process(judge: Judge, tmp_path: Path, how: st
     done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=100)
     assert not done.stderr
     worker = Path("/proc", done.stdout.strip(), "cmdline")
-    deadline = time.monotonic() + 20
-    while worker.exists() and worker.read_bytes():
-        assert time.monotonic() < deadline, "the worker outlived its process"
-        time.sleep(0.05)
+    assert eventually(lambda: not (worker.exists() and worker.read_bytes()), 20), "the worker outlived its process"
 
 
 # ── bounds, and deaths with their reasons ───────────────────────────────────────────────────────────────────────

@@ -42,11 +42,6 @@ def nas(tmp_path: Path) -> Path:
     return folder
 
 
-@pytest.fixture
-def workspace(tmp_path: Path) -> Workspace:
-    return open_workspace(tmp_path / "cache", tmp_path / "catalog")
-
-
 def put(path: Path, data: bytes) -> None:
     path.write_bytes(data)
     os.utime(path, (crc32(data), crc32(data)))  # other bytes, another time; and the same at a mirror

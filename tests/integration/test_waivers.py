@@ -28,9 +28,9 @@ from prefect_stagegate.readiness import known_checks
 from prefect_stagegate.report import build_report, to_text
 from prefect_stagegate.spec import load_spec
 from tests.support.gates import preview_check
+from tests.support.scenario import ADA, INES, Scenario
 
 THINGS = Address("things")
-ADA, INES = Identity("ada", "declared"), Identity("ines@example.org", "declared")
 DENIED = {"license": "CC-BY-NC-4.0"}
 WEEK = timedelta(days=7)
 
@@ -47,16 +47,8 @@ def node(folder: Path, who: Identity = ADA) -> Workspace:
 
 
 def staged(folder: Path, require: list[Any] | None = None, *, adopted: bool = False, **changes: Any) -> Any:
-    spec = {
-        "stagegate": 1,
-        "dataset": "things",
-        "owners": dict.fromkeys(("data", "ai", "infra", "governance"), "team@example.org"),
-        "sources": [{"url": str(folder / "nas")}],
-        "gates": {"pilot": {"require": require or ["license", "owner"]}},
-        **DENIED,
-        **changes,
-    }
-    loaded = load_spec(spec, known_checks=known_checks())
+    scenario = Scenario(folder, gates={"pilot": {"require": require or ["license", "owner"]}}, **DENIED)
+    loaded = load_spec(scenario.spec(**changes), known_checks=known_checks())
     stage(node(folder), loaded)
     if adopted:
         adopt(node(folder), loaded, reason="for the test")

@@ -9,11 +9,8 @@ import json
 import os
 import ssl
 import subprocess
-import threading
 from collections.abc import Iterator
 from datetime import timedelta
-from functools import partial
-from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +27,7 @@ from prefect_stagegate.sources import open_source
 from prefect_stagegate.sources.buckets.bucket import BucketSource
 from prefect_stagegate.testing.sources import listed, read
 from tests.support.clouds import Cloud
+from tests.support.http_servers import Handler, file_server, http_server
 from tests.support.webservers import nginx, rclone
 
 BYTES = bytes(range(256)) * 40
@@ -53,20 +51,13 @@ def _azure_store(server: Cloud, container: str) -> AzureStore:
     return AzureStore(container, config=config, client_options={"allow_http": True})
 
 
-class _Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, *args: object) -> None:
-        pass
-
-
 @pytest.fixture
 def website(tmp_path: Path) -> Iterator[tuple[str, Path]]:
     """Python's own server, which knows no ranges, and its folder."""
     root = tmp_path / "web"
     root.mkdir()
-    with ThreadingHTTPServer(("127.0.0.1", 0), partial(_Quiet, directory=str(root))) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        yield f"http://127.0.0.1:{server.server_port}/", root
-        server.shutdown()
+    with file_server(root) as url:
+        yield f"{url}/", root
 
 
 def test_whole_file_from_a_server_without_ranges_is_not_spliced(website: tuple[str, Path]) -> None:
@@ -79,31 +70,21 @@ def test_whole_file_from_a_server_without_ranges_is_not_spliced(website: tuple[s
     assert not getattr(source, "ranges", True)
 
 
-class _Encoding(BaseHTTPRequestHandler):
+class _Encoding(Handler):
     """Compresses whatever it was asked for."""
 
     def do_GET(self) -> None:
-        body = gzip.compress(BYTES)
-        self.send_response(200)
-        self.send_header("Content-Encoding", "gzip")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body if self.command == "GET" else b"")
+        self.respond(200, gzip.compress(BYTES), {"Content-Encoding": "gzip"})
 
-    do_HEAD = do_GET  # noqa: N815 - the name that http.server looks for
-
-    def log_message(self, *args: object) -> None:
-        pass
+    do_HEAD = do_GET
 
 
 def test_what_a_server_encodes_unasked_is_refused() -> None:
-    with ThreadingHTTPServer(("127.0.0.1", 0), _Encoding) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        source = open_source(f"http://127.0.0.1:{server.server_port}/a.bin")
+    with http_server(_Encoding) as url:
+        source = open_source(f"{url}/a.bin")
         (obj,) = source.list()
         with pytest.raises(SourceError, match="compressed the response"):
             read(source, obj)
-        server.shutdown()
 
 
 @pytest.mark.system
@@ -135,18 +116,15 @@ def test_self_signed_certificate_is_trusted_where_it_is_named(tmp_path: Path) ->
     subprocess.run(["openssl", *words.split(), "-keyout", key, "-out", own], check=True, capture_output=True)
     (tmp_path / "web").mkdir()
     (tmp_path / "web/a.bin").write_bytes(BYTES)
-    with ThreadingHTTPServer(("localhost", 0), partial(_Quiet, directory=str(tmp_path / "web"))) as server:
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        context.load_cert_chain(own, key)
-        server.socket = context.wrap_socket(server.socket, server_side=True)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        url = f"https://localhost:{server.server_port}/"
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(own, key)
+    with file_server(tmp_path / "web", "localhost", context) as server:
+        url = f"{server}/"
         naive = HTTPStore(url, client_options={"root_certificate": own.read_bytes()}, retry_config=ONCE)
         with pytest.raises(GenericError):
             obstore.head(naive, "a.bin")
         source = open_source(url, {"verify": str(own)})
         assert read(source, source.find("a.bin")) == BYTES
-        server.shutdown()
 
 
 @pytest.mark.system

@@ -16,9 +16,10 @@ import yaml
 
 from prefect_stagegate.model import Address
 from prefect_stagegate.operations.fleet.kubernetes import OVERALL, label_value
-from tests.support.kubernetes import BUILT, Cluster, cluster, eventually
+from tests.support.kubernetes import BUILT, Cluster, cluster
 from tests.support.scenario import Scenario
 from tests.support.transcript import rerun
+from tests.support.waiting import eventually
 from tests.unit.test_deploy_files import GPU_NODE, rendered
 
 pytestmark = pytest.mark.kubernetes

@@ -23,7 +23,7 @@ from prefect_stagegate.model import (
     Outcome,
     Severity,
 )
-from prefect_stagegate.readiness import attest, decide, decision_of, environment_of, statement_digest
+from prefect_stagegate.readiness import attest, decide, decision_of, statement_digest
 from prefect_stagegate.readiness.records.attest import read_statement
 from prefect_stagegate.spec import Requirement
 from prefect_stagegate.testing.contexts import DIGEST, ENVIRONMENT, NOW
@@ -164,7 +164,7 @@ def test_decision_survives_being_attested_and_stored(decision: Decision) -> None
     stored = json.loads(json.dumps(statement))
     assert stored == statement
     assert decision_of(stored) == decision
-    assert environment_of(stored) == ENVIRONMENT
+    assert read_statement(stored).environment == ENVIRONMENT
     assert (read_statement(stored).request, read_statement(stored).approvals) == (REQUEST, (REPLY,))
     assert statement_digest(stored) == statement_digest(statement)
 

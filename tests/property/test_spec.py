@@ -8,35 +8,12 @@ from typing import Any
 
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import BaseModel, Field
 
 from prefect_stagegate.errors import SpecError
-from prefect_stagegate.spec import Duration, KnownCheck, load_spec
+from prefect_stagegate.spec import load_spec
 from prefect_stagegate.spec.yamltree import NotYaml, read_tree
 from prefect_stagegate.units import format_duration, format_size, parse_duration, parse_size
-
-
-class Nothing(BaseModel):
-    pass
-
-
-class Freshness(BaseModel):
-    warn: Duration = timedelta(hours=12)
-    fail: Duration = timedelta(hours=24)
-
-
-class Approval(BaseModel):
-    count: int = 1
-    groups: list[str] = Field(default=[], alias="from")
-
-
-MODELS: dict[str, type[BaseModel]] = {
-    "schema": Nothing,
-    "digest": Nothing,
-    "freshness": Freshness,
-    "approval": Approval,
-}
-CHECKS = {name: KnownCheck(model) for name, model in MODELS.items()}
+from tests.support.known_checks import KNOWN_CHECKS
 
 names = st.from_regex(r"[a-z0-9]{1,8}(-[a-z0-9]{1,8}){0,2}", fullmatch=True)
 words = st.text(st.characters(categories=["L", "N", "P", "S"], exclude_characters="\x7f"), min_size=1, max_size=12)
@@ -104,7 +81,7 @@ tables = st.fixed_dictionaries(
 )
 severities = optional(severity=st.sampled_from(["blocking", "warning", "info"]))
 requirements = st.one_of(
-    st.sampled_from(list(CHECKS)),
+    st.sampled_from(list(KNOWN_CHECKS)),
     st.fixed_dictionaries({"schema": st.fixed_dictionaries({}, optional=severities)}),
     st.fixed_dictionaries(
         {"freshness": st.fixed_dictionaries({}, optional={**severities, "warn": durations, "fail": durations})}
@@ -139,9 +116,9 @@ specs = st.fixed_dictionaries(
 @given(specs)
 @settings(max_examples=60, deadline=None)
 def test_a_spec_and_its_canonical_form_are_equal(written: dict[str, Any]) -> None:
-    spec = load_spec(written, known_checks=CHECKS)
+    spec = load_spec(written, known_checks=KNOWN_CHECKS)
 
-    again = load_spec(json.loads(json.dumps(spec.canonical())), known_checks=CHECKS)
+    again = load_spec(json.loads(json.dumps(spec.canonical())), known_checks=KNOWN_CHECKS)
 
     assert again == spec
     assert again.digest == spec.digest
@@ -155,13 +132,13 @@ def test_a_spec_means_the_same_in_a_file_as_in_a_dictionary(written: dict[str, A
     tree, _, flaws = read_tree(json.dumps(written, ensure_ascii=False, indent=1))  # JSON is YAML
 
     assert flaws == []
-    assert load_spec(tree, known_checks=CHECKS) == load_spec(written, known_checks=CHECKS)
+    assert load_spec(tree, known_checks=KNOWN_CHECKS) == load_spec(written, known_checks=KNOWN_CHECKS)
 
 
 def problems_of(written: dict[str, Any]) -> tuple[str, ...]:
     """What is wrong with a spec; empty when it loads."""
     try:
-        load_spec(written, known_checks=CHECKS)
+        load_spec(written, known_checks=KNOWN_CHECKS)
     except SpecError as error:
         return error.problems
     return ()

@@ -6,11 +6,9 @@ import os
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
 
 from prefect_stagegate.operations.workspace import Workspace, open_workspace
 
@@ -64,12 +62,3 @@ class FleetNode:
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
-
-
-def wait_for(look: Callable[[], Any], seconds: float = 60) -> Any:
-    """The first true answer of a look within a time."""
-    until = time.monotonic() + seconds
-    while not (value := look()):
-        assert time.monotonic() < until, "it did not happen in time"
-        time.sleep(0.1)
-    return value

@@ -11,17 +11,17 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import lru_cache
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from tests.support.http_servers import Handler, http_server
+
 if TYPE_CHECKING:
-    from typing_extensions import Buffer
+    pass
 
 LARGE = 1000
 """Files of so many bytes are kept as LFS files."""
@@ -88,15 +88,9 @@ class SmallHub:
 def small_hub() -> Iterator[SmallHub]:
     """Run a hub for as long as the block runs."""
     hub = SmallHub()
-    handler = type("Handler", (_Handler,), {"hub": hub})
-    with _Server(("127.0.0.1", 0), handler) as server:
-        hub.endpoint = f"http://127.0.0.1:{server.server_port}"
-        hub.cdn = f"http://localhost:{server.server_port}"
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        try:
-            yield hub
-        finally:
-            server.shutdown()
+    with http_server(type("Handler", (_Handler,), {"hub": hub})) as url:
+        hub.endpoint, hub.cdn = url, url.replace("127.0.0.1", "localhost")
+        yield hub
 
 
 def described(path: str, data: bytes) -> dict[str, Any]:
@@ -115,11 +109,7 @@ def _digests(data: bytes) -> tuple[str, str]:
     return oid, hashlib.sha256(data).hexdigest()
 
 
-class _Server(ThreadingHTTPServer):
-    request_queue_size = 128  # beyond it a connection's first packet is dropped, and sent again after seconds
-
-
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(Handler):
     hub: SmallHub
     protocol_version = "HTTP/1.1"
     wbufsize = -1  # so that headers and body leave together, and no body waits for the headers' acknowledgement
@@ -131,8 +121,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Answer; nothing is written but what the hub's API knows."""
-        length = int(self.headers.get("content-length") or 0)
-        question = json.loads(self.rfile.read(length)) if length else {}
+        question = json.loads(self.read_body() or b"{}")
         headers = (self.headers.get(name, "") for name in ("authorization", "range"))
         self.hub.seen.append(Seen(self.path, *headers))
         address = urlsplit(self.path)
@@ -145,12 +134,9 @@ class _Handler(BaseHTTPRequestHandler):
         elif path.startswith("/cdn/"):
             self._content(*path.removeprefix("/cdn/").split("/"))
         else:
-            self._answer(404, b"")
+            self.respond(404, b"")
 
-    do_HEAD = do_POST = do_GET  # noqa: N815 - the names that http.server calls
-
-    def log_message(self, *_: Any) -> None:
-        """Say nothing."""
+    do_HEAD = do_POST = do_GET
 
     def _files(self, repo: str, revision: str) -> tuple[str, dict[str, bytes]] | None:
         """The commit and its files; None when the request is refused, and that is answered."""
@@ -201,7 +187,7 @@ class _Handler(BaseHTTPRequestHandler):
         elif sha256 := described(path, data).get("lfs", {}).get("oid"):
             location = f"{self.hub.cdn}/cdn/{'rotten' if path in self.hub.rotten else 'sound'}/{sha256}"
             linked = {"X-Linked-Etag": f'"{sha256}"', "X-Linked-Size": str(len(data)), "X-Repo-Commit": commit}
-            self._answer(302, b"", {"Location": location, **linked})
+            self.respond(302, b"", {"Location": location, **linked})
         else:
             given = data[::-1] if path in self.hub.rotten else data
             self._bytes(given, {"ETag": f'"{described(path, data)["oid"]}"', "X-Repo-Commit": commit})
@@ -214,20 +200,12 @@ class _Handler(BaseHTTPRequestHandler):
         if wanted := re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("range", "")):
             start, end = int(wanted[1]), int(wanted[2]) + 1
             ranged = {**headers, "Content-Range": f"bytes {start}-{end - 1}/{len(data)}"}
-            self._answer(206, memoryview(data)[start:end], ranged)
+            self.respond(206, memoryview(data)[start:end], ranged)
         else:
-            self._answer(200, data, headers)
+            self.respond(200, data, headers)
 
     def _refuse(self, status: int, code: str) -> None:
-        self._answer(status, b"", {"X-Error-Code": code})
+        self.respond(status, b"", {"X-Error-Code": code})
 
     def _json(self, value: Any, headers: dict[str, str] | None = None) -> None:
-        self._answer(200, json.dumps(value).encode(), headers)
-
-    def _answer(self, status: int, body: Buffer, headers: dict[str, str] | None = None) -> None:
-        self.send_response(status)
-        for name, text in {**(headers or {}), "Content-Length": str(memoryview(body).nbytes)}.items():
-            self.send_header(name, text)
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
+        self.respond(200, json.dumps(value).encode(), headers)

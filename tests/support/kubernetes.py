@@ -9,7 +9,6 @@ import json
 import os
 import secrets
 import subprocess
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -22,6 +21,7 @@ from prefect_stagegate.errors import MissingExtra
 from prefect_stagegate.operations.fleet.kubernetes_api import SERVICE_ACCOUNT
 from prefect_stagegate.testing.launching import launched
 from prefect_stagegate.testing.servers import free_port
+from tests.support.waiting import eventually
 
 BUILT = Path(__file__).parents[2] / ".kubernetes"
 BIN = BUILT / "bin"
@@ -111,14 +111,6 @@ class Cluster:
         with self.pod(token, command, **environment) as process:
             printed, _ = process.communicate(timeout=_SECONDS)
             return process.returncode, printed
-
-
-def eventually(condition: Callable[[], Any], seconds: float = 30) -> Any:
-    """What a condition gives as soon as that is true, else what it gives at the end."""
-    deadline = time.monotonic() + seconds
-    while not (value := condition()) and time.monotonic() < deadline:
-        time.sleep(0.2)
-    return value
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 import types
 import typing
 from collections.abc import Iterator
@@ -11,7 +10,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import Enum
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Union
 from urllib.parse import urlsplit
 from uuid import UUID
@@ -19,6 +17,8 @@ from uuid import UUID
 import attr
 from openlineage.client import event_v2, facet_v2
 from openlineage.client.generated.base import BaseFacet
+
+from tests.support.http_servers import Handler, http_server
 
 FACETS: dict[str, type[BaseFacet]] = {
     "columnLineage": facet_v2.column_lineage_dataset.ColumnLineageDatasetFacet,
@@ -52,26 +52,17 @@ class Receiver:
 def receiver() -> Iterator[Receiver]:
     """Run a server on the loopback interface that keeps the events it is sent."""
 
-    class Handler(BaseHTTPRequestHandler):
+    class Receiving(Handler):
         def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
+            body = self.read_body()
             if running.status < 300:
                 running.events.append(json.loads(body))
                 running.headers.append(dict(self.headers))
-            self.send_response(running.status)
-            self.send_header("Content-Length", "0")
-            self.end_headers()
+            self.respond(running.status)
 
-        def log_message(self, *_: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        running = Receiver(f"http://127.0.0.1:{server.server_address[1]}")
-        thread = threading.Thread(target=server.serve_forever)
-        thread.start()
+    with http_server(Receiving) as url:
+        running = Receiver(url)
         yield running
-        server.shutdown()
-        thread.join()
 
 
 def check_event(event: dict[str, Any]) -> None:

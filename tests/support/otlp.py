@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import gzip
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
     ExportTraceServiceRequest,
     ExportTraceServiceResponse,
 )
+
+from tests.support.http_servers import Handler, http_server
 
 
 @dataclass(frozen=True)
@@ -78,27 +78,15 @@ def collector() -> Iterator[Collector]:
     """Receive spans during the block."""
     received = Collector()
 
-    class Handler(BaseHTTPRequestHandler):
+    class Receiving(Handler):
         def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
+            body = self.read_body()
             assert self.path == "/v1/traces"
             assert self.headers["Content-Type"] == "application/x-protobuf"
             received.receive(gzip.decompress(body) if self.headers.get("Content-Encoding") == "gzip" else body)
             answer = ExportTraceServiceResponse().SerializeToString()
-            self.send_response(200)
-            self.send_header("Content-Type", "application/x-protobuf")
-            self.send_header("Content-Length", str(len(answer)))
-            self.end_headers()
-            self.wfile.write(answer)
+            self.respond(200, answer, {"Content-Type": "application/x-protobuf"})
 
-        def log_message(self, *args: Any) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    received.url = f"http://127.0.0.1:{server.server_port}"
-    try:
+    with http_server(Receiving) as url:
+        received.url = url
         yield received
-    finally:
-        server.shutdown()
-        server.server_close()

@@ -11,16 +11,16 @@ from __future__ import annotations
 
 import http
 import http.client
-import sys
 import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any, Self
+from typing import Self
 from urllib.parse import parse_qs, unquote, urlsplit
 
 from tests.support.faults import Echo, Fault, Rewrite, Status, altered, send
+from tests.support.http_servers import Handler, http_server
 from tests.support.listings import Pages
 
 
@@ -73,21 +73,14 @@ class FaultProxy:
     _ended: threading.Event = field(default_factory=threading.Event)
 
     def __enter__(self) -> Self:
-        handler = type("Handler", (_Handler,), {"proxy": self})
-        self._server = _Server(("127.0.0.1", 0), handler)
-        self._server.daemon_threads = True
-        threading.Thread(target=self._server.serve_forever, daemon=True).start()
+        self._running = ExitStack()
+        self.url = self._running.enter_context(http_server(type("Handler", (_Handler,), {"proxy": self})))
+        """The proxy's own address."""
         return self
 
     def __exit__(self, *_: object) -> None:
         self._ended.set()
-        self._server.shutdown()
-        self._server.server_close()
-
-    @property
-    def url(self) -> str:
-        """The proxy's own address."""
-        return f"http://127.0.0.1:{self._server.server_port}"
+        self._running.close()
 
     def break_with(self, script: Callable[[Fetch], Fault | None]) -> None:
         """Ask `script` about each GET of an object from now on."""
@@ -111,19 +104,9 @@ class FaultProxy:
         self._ended.wait(seconds)
 
 
-class _Server(ThreadingHTTPServer):
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Print no traceback when a client hangs up: many do when their answer is damaged."""
-        if not isinstance(sys.exception(), ConnectionError):
-            super().handle_error(request, client_address)
-
-
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(Handler):
     proxy: FaultProxy
     protocol_version = "HTTP/1.1"
-
-    def log_message(self, *args: object) -> None:
-        """Say nothing."""
 
     def do_GET(self) -> None:
         """Pass the request on, and break the answer when the script says so."""
@@ -165,12 +148,12 @@ class _Handler(BaseHTTPRequestHandler):
             headers, body = _XML, pages.first(query.get("prefix", [""])[0], body)
         self._answer(status, headers, body)
 
-    do_HEAD = do_PUT = do_POST = do_DELETE = do_PROPFIND = do_GET  # noqa: N815 - the names that http.server calls
+    do_HEAD = do_PUT = do_POST = do_DELETE = do_PROPFIND = do_GET
 
     def _ask(self) -> tuple[int, dict[str, str], bytes]:
         upstream = http.client.HTTPConnection(urlsplit(self.proxy.upstream).netloc, timeout=30)
         try:
-            sent = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            sent = self.read_body()
             upstream.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
             for name, value in self.headers.items():
                 upstream.putheader(name, self.proxy.host if self.proxy.host and name.lower() == "host" else value)

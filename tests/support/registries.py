@@ -11,7 +11,6 @@ import hashlib
 import json
 import re
 import ssl
-import threading
 import time
 import urllib.request
 from collections import deque
@@ -19,7 +18,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 from urllib.parse import parse_qs, urlsplit
@@ -32,6 +30,7 @@ from cryptography.x509 import load_pem_x509_certificate
 
 from prefect_stagegate.testing.launching import launched
 from prefect_stagegate.testing.servers import free_port
+from tests.support.http_servers import Handler, http_server
 from tests.support.webservers import PASSWORD, USER, accepts, certificates, command_path
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -114,46 +113,35 @@ def token_registry(directory: Path, *, seconds: int = 60) -> Iterator[DebianRegi
     directory.mkdir(parents=True, exist_ok=True)
     certificates(directory)
     given: list[str] = []
-    with _Server(("127.0.0.1", 0), partial(_TokenHandler, directory, seconds, given)) as server:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.load_cert_chain(directory / "server.pem", directory / "server.key")
-        server.socket = context.wrap_socket(server.socket, server_side=True)
-        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(directory / "server.pem", directory / "server.key")
+    with http_server(partial(_TokenHandler, directory, seconds, given), "localhost", context) as url:
         token = {
-            "realm": f"https://localhost:{server.server_port}/token",
+            "realm": f"{url}/token",
             "service": "registry",
             "issuer": "test",
             "rootcertbundle": str(directory / "ca.pem"),
         }
         tls = {"certificate": str(directory / "server.pem"), "key": str(directory / "server.key")}
-        try:
-            with debian_registry(directory, auth={"token": token}, tls=tls) as registry:
-                registry.host = registry.host.replace("127.0.0.1", "localhost")
-                registry.scopes = given
-                yield registry
-        finally:
-            server.shutdown()
+        with debian_registry(directory, auth={"token": token}, tls=tls) as registry:
+            registry.host = registry.host.replace("127.0.0.1", "localhost")
+            registry.scopes = given
+            yield registry
 
 
-class _TokenHandler(BaseHTTPRequestHandler):
+class _TokenHandler(Handler):
     """Gives tokens as Distribution's specification says: a JWT with what it permits, signed by the server's key."""
 
     def __init__(self, folder: Path, seconds: int, given: list[str], *arguments: Any) -> None:
         self._folder, self._seconds, self._given = folder, seconds, given
         super().__init__(*arguments)
 
-    def log_message(self, *_: Any) -> None:
-        """Say nothing."""
-
     def do_GET(self) -> None:
         """Give a token to who knows the password."""
         query = parse_qs(urlsplit(self.path).query)
         knows = self.headers.get("authorization") == f"Basic {basic()}"
         body = json.dumps({"token": self._token(query.get("scope", [""])[0])}).encode() if knows else b""
-        self.send_response(200 if knows else 401)
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        self.wfile.write(body)
+        self.respond(200 if knows else 401, body)
 
     def _token(self, scope: str) -> str:
         self._given.append(scope)
@@ -289,32 +277,18 @@ class SmallRegistry:
 def small_registry(**state: Any) -> Iterator[SmallRegistry]:
     """Run a registry for as long as the block runs."""
     registry = SmallRegistry(**state)
-    with _Server(("127.0.0.1", 0), partial(_Handler, registry)) as server:
-        registry.host = f"127.0.0.1:{server.server_port}"
-        threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True).start()
-        try:
-            yield registry
-        finally:
-            server.shutdown()
+    with http_server(partial(_Handler, registry)) as url:
+        registry.host = url.removeprefix("http://")
+        yield registry
 
 
-class _Server(ThreadingHTTPServer):
-    request_queue_size = 128
-
-    def handle_error(self, *_: Any) -> None:
-        """Say nothing: clients leave when they have read enough."""
-
-
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(Handler):
     protocol_version = "HTTP/1.1"
     wbufsize = -1  # headers and body leave together
 
     def __init__(self, registry: SmallRegistry, *arguments: Any) -> None:
         self.registry = registry
         super().__init__(*arguments)
-
-    def log_message(self, *_: Any) -> None:
-        """Say nothing."""
 
     def do_GET(self) -> None:
         """Answer, after the login was looked at."""
@@ -326,7 +300,7 @@ class _Handler(BaseHTTPRequestHandler):
         if address.path == "/token":
             self._give_token(login)
         elif registry.statuses:
-            self._answer(registry.statuses.popleft())
+            self.respond(registry.statuses.popleft())
         elif address.path.startswith("/elsewhere/"):
             self._give(registry.blobs.get(address.path.rpartition("/")[2]))
         elif not self._is_let_in(login):
@@ -334,43 +308,42 @@ class _Handler(BaseHTTPRequestHandler):
         elif place:
             self._serve(place[1], place[2], place[3], parse_qs(address.query), body)
         else:
-            self._answer(404)
+            self.respond(404)
 
-    do_HEAD = do_POST = do_PUT = do_GET  # noqa: N815 - the names that http.server calls
+    do_HEAD = do_POST = do_PUT = do_GET
 
     def _body(self) -> bytes:
-        length = int(self.headers.get("content-length") or 0)
-        if length and self.headers.get("expect"):
+        if self.headers.get("content-length") and self.headers.get("expect"):
             self.send_response_only(100)
             self.end_headers()
             self.wfile.flush()
-        return self.rfile.read(length)
+        return self.read_body()
 
     def _serve(self, repository: str, kind: str, name: str, query: dict[str, list[str]], body: bytes) -> None:
         registry = self.registry
         if kind == "blobs/uploads" and self.command == "POST":
-            self._answer(202, headers={"Location": f"{registry.upload_at}/v2/{repository}/blobs/uploads/1?state=x"})
+            self.respond(202, headers={"Location": f"{registry.upload_at}/v2/{repository}/blobs/uploads/1?state=x"})
         elif kind == "blobs/uploads":
             digest = query["digest"][0]
             if digest_of(body) != digest:
-                self._answer(400, json.dumps({"errors": [{"code": "DIGEST_INVALID"}]}).encode())
+                self.respond(400, json.dumps({"errors": [{"code": "DIGEST_INVALID"}]}).encode())
                 return
             registry.blobs[digest] = body
             time.sleep(registry.pause)
-            self._answer(201)
+            self.respond(201)
         elif kind == "manifests" and self.command == "PUT":
             digest = registry.store(repository, name, body)
             subject = json.loads(body).get("subject")
             told = {"OCI-Subject": subject["digest"]} if subject and registry.refers else {}
-            self._answer(201, headers={"Docker-Content-Digest": digest, **told})
+            self.respond(201, headers={"Docker-Content-Digest": digest, **told})
         elif kind == "manifests":
             self._give(registry.manifests.get(f"{repository}/{name}"))
         elif kind == "blobs" and registry.elsewhere and self.command == "GET":
-            self._answer(307, headers={"Location": f"{registry.elsewhere}/elsewhere/{name}"})
+            self.respond(307, headers={"Location": f"{registry.elsewhere}/elsewhere/{name}"})
         elif kind == "blobs":
             self._give(registry.blobs.get(name))
         else:
-            self._answer(404)
+            self.respond(404)
 
     def _is_let_in(self, login: str) -> bool:
         if self.registry.login == "token":
@@ -386,33 +359,25 @@ class _Handler(BaseHTTPRequestHandler):
         realm = self.registry.realm or f"http://{self.registry.host}/token"
         challenge = f'Bearer realm="{realm}",service="small",scope="repository:me/things:pull,push"'
         own = 'Basic realm="small"' if self.registry.login == "basic" else challenge
-        self._answer(401, headers={"WWW-Authenticate": own + self.registry.challenge})
+        self.respond(401, headers={"WWW-Authenticate": own + self.registry.challenge})
 
     def _give_token(self, login: str) -> None:
         if not self._knows_password(login):
-            self._answer(401)
+            self.respond(401)
             return
         token = f"token-{len(self.registry.tokens)}"
         self.registry.tokens[token] = self.registry.uses
-        self._answer(200, json.dumps({"token": token}).encode())
+        self.respond(200, json.dumps({"token": token}).encode())
 
     def _give(self, data: bytes | None) -> None:
         if data is None:
-            self._answer(404, json.dumps({"errors": [{"code": "MANIFEST_UNKNOWN"}]}).encode())
+            self.respond(404, json.dumps({"errors": [{"code": "MANIFEST_UNKNOWN"}]}).encode())
             return
         headers = {"Docker-Content-Digest": digest_of(data)}
         data = self.registry.change(self.path, data)
         if part := re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("range", "")):
             first, last = int(part[1]), int(part[2])
             headers["Content-Range"] = f"bytes {first}-{last}/{len(data)}"
-            self._answer(206, data[first : last + 1], headers)
+            self.respond(206, data[first : last + 1], headers)
         else:
-            self._answer(200, data, headers)
-
-    def _answer(self, status: int, body: bytes = b"", headers: Mapping[str, str] | None = None) -> None:
-        self.send_response(status)
-        for name, value in {**(headers or {}), "Content-Length": str(len(body))}.items():
-            self.send_header(name, value)
-        self.end_headers()
-        if self.command != "HEAD":
-            self.wfile.write(body)
+            self.respond(200, data, headers)

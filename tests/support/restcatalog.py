@@ -9,12 +9,12 @@ Real catalogs answer properties that pyiceberg obeys; this one can answer any.
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from tests.support.http_servers import Handler, http_server
 
 
 @dataclass
@@ -58,36 +58,23 @@ def small_catalog(metadata: str, metadata_location: str) -> Iterator[SmallCatalo
     """
     catalog = SmallCatalog(json.loads(metadata), metadata_location)
 
-    class Handler(BaseHTTPRequestHandler):
-        def log_message(self, *args: object) -> None:
-            """Say nothing."""
-
+    class Answering(Handler):
         def do_GET(self) -> None:
             answer = catalog.answer(self.path)
             catalog.logins.add(self.headers.get("Authorization", ""))
             if catalog.redirect and "/tables/" in self.path:
-                self.send_response(302)
-                self.send_header("Location", catalog.redirect)
-                self.end_headers()
+                self.respond(302, headers={"Location": catalog.redirect})
                 return
             self._send(answer)
 
         def do_POST(self) -> None:
-            self.rfile.read(int(self.headers["Content-Length"]))
+            self.read_body()
             self._send({"access_token": "a-token", "token_type": "bearer"} if "oauth" in self.path else None)
 
         def _send(self, answer: dict[str, Any] | None) -> None:
             body = json.dumps(answer or {"error": {"message": "no such thing", "type": "x", "code": 404}}).encode()
-            self.send_response(200 if answer else 404)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(body)))
-            self.end_headers()
-            self.wfile.write(body)
+            self.respond(200 if answer else 404, body, {"Content-Type": "application/json"})
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        catalog.uri = f"http://127.0.0.1:{server.server_port}"
-        try:
-            yield catalog
-        finally:
-            server.shutdown()
+    with http_server(Answering) as url:
+        catalog.uri = url
+        yield catalog

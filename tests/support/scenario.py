@@ -48,11 +48,7 @@ class Scenario:
     def run(self, *words: str, identity: str = ADA.name) -> int:
         """Run the command line as somebody; returns its exit code."""
         flags = ["--cache", self.on["cache"], "--catalog", self.on["catalog"], "--identity", identity]
-        try:
-            main([*words, *map(str, flags)])
-        except SystemExit as ended:
-            return int(ended.code or 0)
-        return 0
+        return exit_code([*words, *map(str, flags)])
 
     def spec(self, **changes: Any) -> dict[str, Any]:
         """The spec, with other keys."""
@@ -95,6 +91,15 @@ class Scenario:
         """The digest that a ref names; empty when there is no such ref."""
         entry = self.node().catalog.ref(self.dataset, ref)
         return entry.digest if entry else ""
+
+
+def exit_code(words: list[str]) -> int:
+    """Run the command line in this process; gives its exit code."""
+    try:
+        main(words)
+    except SystemExit as ended:
+        return int(ended.code or 0)
+    return 0
 
 
 def dataset_name(request: pytest.FixtureRequest) -> str:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import socket
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ from pathlib import Path
 
 from prefect_stagegate.testing.launching import launched
 from prefect_stagegate.testing.servers import free_port
+from tests.support.waiting import eventually
 
 NODE = "gpu-1"
 CONFIGURATION = """
@@ -61,11 +61,8 @@ class Slurm:
 
     def wait_for(self, number: str, is_reached: Callable[[dict[str, str]], bool]) -> dict[str, str]:
         """The job, once it is in a state."""
-        until = time.monotonic() + 60
-        while not is_reached(job := self.job(number)):
-            assert time.monotonic() < until, job
-            time.sleep(0.2)
-        return job
+        assert eventually(lambda: is_reached(self.job(number))), self.job(number)
+        return self.job(number)
 
     def submit(self, script: Path, *words: str) -> str:
         """Submit a batch script, whose output goes beside it; returns the job's number."""

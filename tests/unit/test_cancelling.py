@@ -8,7 +8,6 @@ import socket
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 from threading import Event
 
@@ -17,6 +16,7 @@ from prefect.exceptions import TerminationSignal
 
 from prefect_stagegate.tasks._support import cancelling
 from prefect_stagegate.tasks._support.cancelling import TICK, ending, requested
+from tests.support.waiting import eventually
 
 SOON = 40 * TICK
 CHILD = """
@@ -105,10 +105,7 @@ def test_whoever_started_the_run_may_end_it() -> None:
 
 def test_nothing_watches_when_nothing_runs() -> None:
     Run(patience=0).join()
-    until = time.monotonic() + SOON
-    while any(thread.name == "stagegate-end" for thread in threading.enumerate()):
-        assert time.monotonic() < until
-        time.sleep(TICK)
+    assert eventually(lambda: all(thread.name != "stagegate-end" for thread in threading.enumerate()), SOON)
 
 
 def test_process_announces_only_its_own_end() -> None:
@@ -129,15 +126,8 @@ def test_a_run_in_a_child_process_ends_when_its_parent_is_killed(tmp_path: Path)
     (tmp_path / "parent.py").write_text(CHILD)
     parent = subprocess.Popen([sys.executable, tmp_path / "parent.py", tmp_path])
     try:
-        _wait_for(tmp_path / "begun")
+        assert eventually((tmp_path / "begun").exists)
     finally:
         parent.kill()
         parent.wait()
-    _wait_for(tmp_path / "ended")
-
-
-def _wait_for(file: Path, seconds: float = 60) -> None:
-    until = time.monotonic() + seconds
-    while not file.exists():
-        assert time.monotonic() < until, f"there is no {file.name}"
-        time.sleep(0.05)
+    assert eventually((tmp_path / "ended").exists)

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
 
 from prefect_stagegate.objectstore import keeper
 from prefect_stagegate.objectstore.keeper import Credential, CredentialKeeper
+from tests.support.waiting import eventually
 
 AT_ONCE = 1.0
 """Seconds within which what doesn't wait has returned, on a busy machine too."""
@@ -18,13 +18,6 @@ AT_ONCE = 1.0
 
 def lasting(value: str, seconds: float) -> Credential[str]:
     return Credential(value, datetime.now(UTC) + timedelta(seconds=seconds))
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 10
-    while not condition():
-        assert time.monotonic() < end
-        time.sleep(0.005)
 
 
 @pytest.fixture(autouse=True)
@@ -59,9 +52,9 @@ def test_current_waits_for_no_provider() -> None:
     start = time.monotonic()
     assert [kept.current() for _ in range(1000)] == ["old"] * 1000
     assert time.monotonic() - start < AT_ONCE
-    wait_for(lambda: provider.calls == 1)
+    assert eventually(lambda: provider.calls == 1)
     provider.gate.set()
-    wait_for(lambda: kept.current() == "new")
+    assert eventually(lambda: kept.current() == "new")
     assert provider.calls == provider.most == 1
 
 
@@ -70,7 +63,7 @@ def test_first_credential_is_fetched_in_the_background() -> None:
     kept = CredentialKeeper(provider)
     assert kept.current() is None
     provider.gate.set()
-    wait_for(lambda: kept.current() == "first")
+    assert eventually(lambda: kept.current() == "first")
 
 
 def test_prepare_waits_for_the_first_credential() -> None:
@@ -102,7 +95,7 @@ def test_a_failing_provider_keeps_the_old_credential() -> None:
     kept.prepare()
     assert kept.current() == "old"
     provider.credential = lasting("new", 3600)
-    wait_for(lambda: kept.current() == "new")
+    assert eventually(lambda: kept.current() == "new")
 
 
 def test_a_failing_provider_without_any_raises_nothing() -> None:
@@ -128,7 +121,7 @@ def test_an_ended_credential_is_not_handed_out_meanwhile() -> None:
     kept = CredentialKeeper(provider, lasting("old", -1))
     assert kept.current() is None
     provider.gate.set()
-    wait_for(lambda: kept.current() == "new")
+    assert eventually(lambda: kept.current() == "new")
 
 
 def test_a_provider_of_short_lives_is_asked_after_a_pause(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,4 +152,4 @@ def test_no_thread_left_leaves_the_old_credential(monkeypatch: pytest.MonkeyPatc
     with monkeypatch.context() as patch:
         patch.setattr(threading.Thread, "start", exhausted)
         assert kept.current() == "old"
-    wait_for(lambda: kept.current() == "new")
+    assert eventually(lambda: kept.current() == "new")

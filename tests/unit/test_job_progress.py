@@ -27,6 +27,7 @@ from prefect_stagegate.model import Pin, Receipt, SourceObject
 from prefect_stagegate.operations.running_jobs import running_jobs
 from prefect_stagegate.transfer.meter import Meter
 from prefect_stagegate.transfer.progress import TransferStats
+from tests.support.waiting import eventually
 
 HALF = JobProgress(Phase.FETCHING, 4, 2, 1000, 400, 100, 50.0, 10.0, "a.csv", "", "network", "2026-03-01T03:00:00Z")
 
@@ -162,15 +163,28 @@ def test_rows_fit_the_terminal_and_are_not_red(width: int) -> None:
 
 
 def test_elsewhere_progress_is_plain_lines(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(display, "LINE_SECONDS", 0)
+    monkeypatch.setattr(display, "LINE_SECONDS", 0.01)
     with shown_progress("stage things") as progress:
         assert progress
         progress.listed(2, 2_000_000)
         progress.moved(500_000)
         progress.waiting("waits for pid 7 (\x1b[31mmallory)")
-    last = capsys.readouterr().err.splitlines()[-1]
+        last = eventually(lambda: [line for line in capsys.readouterr().err.splitlines() if "waits" in line])[-1]
     assert last.startswith("stage things: 0 of 2 objects, 500.0 kB fetched, 0 B reused of 2.0 MB, ")
     assert "waits for pid 7 (\\x1b[31mmallory)" in last
+
+
+def test_progress_that_nobody_reads_ends_no_job(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Unread(io.StringIO):
+        def write(self, _: str) -> int:
+            raise BrokenPipeError
+
+    monkeypatch.setattr(sys, "stderr", Unread())
+    monkeypatch.setattr(display, "LINE_SECONDS", 0.01)
+    with shown_progress("stage things") as progress:
+        assert progress
+        time.sleep(0.1)
+        progress.moved(500_000)
 
 
 def test_no_progress_when_none_is_wanted(monkeypatch: pytest.MonkeyPatch) -> None:

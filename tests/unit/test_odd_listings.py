@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import ExitStack
 
 import pytest
 
 from prefect_stagegate.errors import AdapterFailed, SourceError, SourceUnavailable
 from prefect_stagegate.model import Pin, SourceObject
 from prefect_stagegate.sources import open_source
+from tests.support.http_servers import Handler, http_server
 
 ITEM = {"name": "a.bin", "size": "4", "updated": "2026-01-01T00:00:00Z", "etag": "e", "generation": "1"}
 
@@ -19,32 +19,22 @@ ITEM = {"name": "a.bin", "size": "4", "updated": "2026-01-01T00:00:00Z", "etag":
 @pytest.fixture
 def serve() -> Iterator[Callable[..., str]]:
     """Start a server that gives one answer to everything: its address."""
-    running: list[ThreadingHTTPServer] = []
+    with ExitStack() as running:
 
-    def serve(body: bytes, *, status: int = 200, length: int | None = None, **headers: str) -> str:
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                self.send_response(status)
-                for name, value in headers.items():
-                    self.send_header(name.replace("_", "-"), value)
-                self.send_header("Content-Length", str(len(body) if length is None else length))
-                self.end_headers()
-                self.wfile.write(body)
+        def serve(body: bytes, *, status: int = 200, length: int | None = None, **headers: str) -> str:
+            sent = {name.replace("_", "-"): value for name, value in headers.items()}
+            if length is not None:
+                sent["Content-Length"] = str(length)
 
-            do_PROPFIND = do_HEAD = do_GET  # noqa: N815 - the names that http.server calls
+            class Answering(Handler):
+                def do_GET(self) -> None:
+                    self.respond(status, body, sent)
 
-            def log_message(self, *args: object) -> None:
-                """Say nothing."""
+                do_PROPFIND = do_HEAD = do_GET
 
-        server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        running.append(server)
-        return f"http://127.0.0.1:{server.server_port}"
+            return running.enter_context(http_server(Answering))
 
-    yield serve
-    for server in running:
-        server.shutdown()
-        server.server_close()
+        yield serve
 
 
 @pytest.mark.parametrize(

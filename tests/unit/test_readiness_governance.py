@@ -1,9 +1,7 @@
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
 
 import pytest
 
@@ -11,26 +9,17 @@ from prefect_stagegate.model import Outcome
 from prefect_stagegate.readiness.checks import governance
 from prefect_stagegate.readiness.checks.governance import License, Owners, Runbook, owner, runbook
 from prefect_stagegate.testing.contexts import a_spec, check_context
+from tests.support.http_servers import Handler, http_server
 
 
 @contextmanager
 def web_server(status: int) -> Iterator[str]:
-    class Handler(BaseHTTPRequestHandler):
+    class Answering(Handler):
         def do_HEAD(self) -> None:
-            self.send_response(status)
-            self.end_headers()
+            self.respond(status)
 
-        def log_message(self, *args: object) -> None:
-            del args
-
-    with HTTPServer(("127.0.0.1", 0), Handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}/runbook"
-        finally:
-            server.shutdown()
-            thread.join()
+    with http_server(Answering) as url:
+        yield f"{url}/runbook"
 
 
 def test_owner_asks_for_each_role_that_owns_a_check_of_the_gate() -> None:

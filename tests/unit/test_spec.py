@@ -3,41 +3,17 @@
 from __future__ import annotations
 
 import json
-import threading
 from collections.abc import Iterator
-from datetime import timedelta
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import ValidationError
 
 from prefect_stagegate.errors import SpecError, UsageError
-from prefect_stagegate.spec import Duration, KnownCheck, Spec, load_spec
-
-
-class Nothing(BaseModel):
-    pass
-
-
-class Freshness(BaseModel):
-    warn: Duration = timedelta(hours=12)
-    fail: Duration = timedelta(hours=24)
-
-
-class Approval(BaseModel):
-    count: int = 1
-    groups: list[str] = Field(default=[], alias="from")
-
-
-NAMES = ("schema", "nonempty", "expectations", "coverage", "cache_fit", "digest", "rollback")
-CHECKS = {
-    **dict.fromkeys(NAMES, KnownCheck(Nothing)),
-    "freshness": KnownCheck(Freshness),
-    "approval": KnownCheck(Approval),
-}
+from prefect_stagegate.spec import Spec, load_spec
+from tests.support.http_servers import file_server
+from tests.support.known_checks import KNOWN_CHECKS
 
 EXAMPLE = """\
 stagegate: 1
@@ -89,7 +65,7 @@ def example(tmp_path: Path) -> Path:
 
 
 def load(source: Any) -> Spec:
-    return load_spec(source, known_checks=CHECKS)
+    return load_spec(source, known_checks=KNOWN_CHECKS)
 
 
 def with_sources(*sources: dict[str, Any]) -> dict[str, Any]:
@@ -198,20 +174,10 @@ def test_options_that_hold_no_credential_are_kept(url: str, options: dict[str, A
     assert load(with_sources({"url": url, "options": options})).sources[0].options == options
 
 
-class Quiet(SimpleHTTPRequestHandler):
-    def log_message(self, *args: object) -> None:
-        pass
-
-
 @pytest.fixture
 def website(tmp_path: Path) -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(tmp_path)))
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with file_server(tmp_path) as url:
+        yield url
 
 
 def test_spec_from_a_url_finds_suite_and_sources_beside_it(example: Path, website: str) -> None:

@@ -36,11 +36,6 @@ DIGEST = "sha256:" + "4f9c" * 16
 
 
 @pytest.fixture
-def places(tmp_path: Path) -> dict[str, Any]:
-    return {"cache": tmp_path / "cache", "catalog": tmp_path / "catalog"}
-
-
-@pytest.fixture
 def spec(tmp_path: Path) -> dict[str, Any]:
     (tmp_path / "nas").mkdir()
     for name, text in (("a.csv", "a,b\n1,2\n"), ("b.csv", "a,b\n3,4\n")):

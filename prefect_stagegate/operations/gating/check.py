@@ -33,9 +33,6 @@ def check(
     gate: str,
     *,
     spec: SpecLike | None = None,
-    cancel: Event | None = None,
-    announce: Announce | None = None,
-    progress: Progress | None = None,
 ) -> Decision:
     """Decide whether a target accepts a version, and record the decision.
 
@@ -48,15 +45,11 @@ def check(
             `latest`.
         gate: The target's name.
         spec: A spec to try instead of the adopted policy.
-        cancel: Set it to stop before the next check, or while the version is fetched; nothing is decided then.
-        announce: Called with the plan before the first check runs.
-        progress: Called with lines for people while the work goes on.
 
     Raises:
         UsageError: There is no such version, or the spec has no such gate.
     """
-    version, policy = resolve_for_gate(workspace, version_or_spec, gate, spec)
-    return check_version(workspace, version, policy, cancel=cancel, announce=announce, progress=progress)
+    return check_version(workspace, *resolve_for_gate(workspace, version_or_spec, gate, spec))
 
 
 def check_version(
@@ -68,7 +61,16 @@ def check_version(
     announce: Announce | None = None,
     progress: Progress | None = None,
 ) -> Decision:
-    """Check a version that `resolve_for_gate` returned; see `check`."""
+    """Check a version that `resolve_for_gate` returned; see `check`.
+
+    Args:
+        workspace: Cache and catalog.
+        version: The version.
+        gate: The target's gate.
+        cancel: Set it to stop before the next check, or while the version is fetched; nothing is decided then.
+        announce: Called with the plan before the first check runs.
+        progress: Called with lines for people while the work goes on.
+    """
     with lineage_run(workspace, "check", version.dataset, gate.target, is_trial=version.is_trial) as run:
         run.judged(version)
         decision = _decide(workspace, version, gate, cancel, announce, progress)

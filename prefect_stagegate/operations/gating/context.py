@@ -17,7 +17,6 @@ from prefect_stagegate.cache.space import SpaceRules, used_bytes
 from prefect_stagegate.cache.verify import Pace, file_problem
 from prefect_stagegate.catalog import RefAction, RefEntry, moves, withdrawn
 from prefect_stagegate.clock import now
-from prefect_stagegate.environment import Environment
 from prefect_stagegate.errors import StagegateError
 from prefect_stagegate.model import Address, CredentialLife, Finding, Validation
 from prefect_stagegate.operations.address import ResolvedVersion
@@ -33,7 +32,7 @@ from prefect_stagegate.operations.staging.sources import open_sources, open_spec
 from prefect_stagegate.operations.volumes.chosen_volume import on_chosen_volume
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.readiness import Accepted, CheckContext, Integrity, Machine, Probe, Volume, find_gpus
-from prefect_stagegate.readiness.records.attest import decision_of, environment_of
+from prefect_stagegate.readiness.records.attest import read_statement
 from prefect_stagegate.readiness.records.signature_bundle import MOST_BYTES
 from prefect_stagegate.sources import renewing
 from prefect_stagegate.sources.selection.selection import Selection
@@ -177,10 +176,10 @@ def _reference(entries: Sequence[RefEntry], digest: str) -> Accepted | None:
 
 
 def _accepted(entry: RefEntry) -> Accepted:
-    statement = entry.attestation
-    decision = decision_of(statement) if statement else None
-    environment: Environment | None = environment_of(statement) if statement else None
-    return Accepted(entry.ref, entry.digest, entry.at, decision, environment)
+    if not entry.attestation:
+        return Accepted(entry.ref, entry.digest, entry.at)
+    attested = read_statement(entry.attestation)
+    return Accepted(entry.ref, entry.digest, entry.at, attested.decision, attested.environment)
 
 
 def _newest(workspace: Workspace, version: ResolvedVersion, table: str) -> datetime | None:

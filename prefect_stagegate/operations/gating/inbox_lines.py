@@ -207,7 +207,7 @@ def _findings(
 
 
 def _of_accepted(facts: TargetFacts, accepted: AcceptedVersion, now: datetime, warning: float) -> Iterator[_Finding]:
-    again = _command("check", facts, accepted.digest)
+    again = _check_command(facts, accepted.digest)
     if facts.withdrawal:
         yield _Finding(TargetStanding.WITHDRAWN, (_return(facts, facts.withdrawal),))
     if not accepted.ends or facts.accepted is None:
@@ -266,7 +266,7 @@ def _of_decision(
 
 def _check(facts: TargetFacts, proposed: ProposedVersion) -> PendingAction:
     """Asking the gate about a version that it has not decided about, or not under what counts now."""
-    command = _command("check", facts, proposed.digest)
+    command = _check_command(facts, proposed.digest)
     if facts.decision is None:
         bringer = (Person("whoever brought it", _name(proposed.by)),)
         reason = "the gate has not decided about it"
@@ -291,7 +291,7 @@ def _of_request(facts: TargetFacts, record: DecisionRecord) -> _Finding:
     decision = record.decision
     about = (decision.digest, decision.policy)
     state = next((state for state in facts.requests if (state.request.digest, state.request.policy) == about), None)
-    asker, check = _asker(decision), _command("check", facts, decision.digest)
+    asker, check = _asker(decision), _check_command(facts, decision.digest)
     if state is None or state.lapsed_at:
         why = f"the request lapsed {state.lapsed_at[:16]}Z" if state else "there is no request that can be answered"
         action = PendingAction(ActionKind.CHECK, asker, decision.at, why, check, decision.digest, ("approval",))
@@ -389,8 +389,8 @@ def _remaining(owners: Mapping[str, str], state: RequestState) -> tuple[Person, 
     return tuple(people)
 
 
-def _command(verb: str, facts: TargetFacts, digest: str) -> str:
-    return f"stagegate {verb} {facts.dataset}@{digest_text(digest)} --gate {facts.target}"
+def _check_command(facts: TargetFacts, digest: str) -> str:
+    return f"stagegate check {facts.dataset}@{digest_text(digest)} --gate {facts.target}"
 
 
 def _name(who: str) -> str:

@@ -9,7 +9,6 @@ import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Event
 from typing import Any
 
 from prefect_stagegate.cache.verify import Pace
@@ -59,7 +58,6 @@ def sign(
     algorithm: str = "sha256",
     certificates: Path | None = None,
     watch: VerifyProgress | None = None,
-    cancel: Event | None = None,
 ) -> SignedVersion:
     """Sign a version's files, and keep the signature in the catalog.
 
@@ -70,7 +68,6 @@ def sign(
         algorithm: How files are named: by `sha256` this node's copy is read; by `blake3` nothing is.
         certificates: The key's certificate in PEM, and those of the authorities between it and a root.
         watch: Receives the progress of the reading.
-        cancel: Set it to stop the reading in time.
 
     Raises:
         UsageError: The key or the certificates can't be used, the algorithm is unknown, or there are too many files,
@@ -88,7 +85,7 @@ def sign(
     if manifest.files > MOST_FILES:
         problem = f"{count_text(manifest.files, 'file')} are too many for one signature: {MOST_FILES:,} at most"
         raise UsageError(problem, hint="Stage them as several datasets.", dataset=address.dataset)
-    pace = Pace(workspace.settings.verify_rate, cancel, watch.read if watch else lambda _: None)
+    pace = Pace(workspace.settings.verify_rate, None, watch.read if watch else lambda _: None)
     if watch and algorithm != OWN:
         watch.expect(manifest.bytes)
     left_out: list[str] = []

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from threading import Event
 from typing import Any
 
 from prefect_stagegate.errors import UsageError, ValidationError, did_you_mean
@@ -95,9 +94,7 @@ def _with_expectations(gate: Mapping[str, Any]) -> Mapping[str, Any]:
     return {**gate, "require": [*require, "expectations"]}
 
 
-def suggest_contract(
-    workspace: Workspace, version: str | Address, *, table: str = "", cancel: Event | None = None
-) -> SuggestedContract:
+def suggest_contract(workspace: Workspace, version: str | Address, *, table: str = "") -> SuggestedContract:
     """Suggest columns and suites for the tables of a version, all of which the version keeps.
 
     The version is brought to this node. Its kept profiles are used; a table without one is read.
@@ -106,7 +103,6 @@ def suggest_contract(
         workspace: Cache and catalog.
         version: The version's address; `latest` without a ref.
         table: The one table to suggest a contract for; empty for all.
-        cancel: Set it to stop fetching or reading the version.
 
     Raises:
         UsageError: There is no such version or table, or the contract has no table.
@@ -122,13 +118,13 @@ def suggest_contract(
     if table and table not in tables:
         hint = did_you_mean(table, tables)
         raise UsageError(f"The contract has no table {table!r}", hint=hint, dataset=resolved.dataset)
-    with present(workspace, resolved.dataset, resolved.digest, "suggest", cancel) as view:
+    with present(workspace, resolved.dataset, resolved.digest, "suggest") as view:
         entries = workspace.catalog.manifest(resolved.dataset, resolved.digest).entries()
         probed = probe_files(view, entries, resolved.spec.contract)
         suggested = {}
         for name in [table] if table else tables:
             about = f"table {name} of {resolved.dataset}@{resolved.digest}"
-            with queries(about, view, cancel=cancel, discreet=True) as database:
+            with queries(about, view, discreet=True) as database:
                 opened = examine(name, tables[name], probed)
                 if defect := next((probed.defects[path] for path in opened.listed if path in probed.defects), None):
                     raise ValidationError(f"{about} can't be read: {defect.subject}: {defect.problem}", hint=defect.fix)

@@ -34,21 +34,16 @@ MOST_SAMPLES = 10_000
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 """The media type of `metrics_text`."""
 OPENMETRICS_TYPE = openmetrics_exposition.CONTENT_TYPE_LATEST
-"""The media type of `metrics_text` with `openmetrics`."""
+"""The media type of `exposition` with `openmetrics`."""
 
 
-def metrics_text(workspace: Workspace, *, openmetrics: bool = False) -> bytes:
+def metrics_text(workspace: Workspace) -> bytes:
     """All metrics: those of this node and, where it can be read, of the catalog.
-
-    Args:
-        workspace: The node's cache, and the catalog.
-        openmetrics: Write OpenMetrics 1.0 instead of Prometheus' own format, which text-file collectors read.
 
     Raises:
         CacheError: The cache can't be read.
     """
-    samples = (*node_samples(workspace.cache, workspace.settings), *catalog_samples(workspace))
-    return exposition(samples, openmetrics=openmetrics)
+    return exposition((*node_samples(workspace.cache, workspace.settings), *catalog_samples(workspace)))
 
 
 def node_metrics_text(cache: Cache, settings: Settings, *, catalog_failed: bool = False) -> bytes:
@@ -62,7 +57,10 @@ def node_metrics_text(cache: Cache, settings: Settings, *, catalog_failed: bool 
 
 
 def exposition(samples: Iterable[Sample | Durations], *, openmetrics: bool = False) -> bytes:
-    """Write samples as text. Labels are made legible and bounded; samples that become one are counted together."""
+    """Write samples as text. Labels are made legible and bounded; samples that become one are counted together.
+
+    With `openmetrics` in OpenMetrics 1.0, else in Prometheus' own format, which text-file collectors read.
+    """
     registry = CollectorRegistry()
     registry.register(_Samples([Sample(families.BUILD, (__version__,), 1), *samples]))
     if openmetrics:

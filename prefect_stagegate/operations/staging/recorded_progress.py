@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import logging
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 from prefect_stagegate.cache import Cache
 from prefect_stagegate.cache.job_progress import Phase, remove_progress, write_progress
 from prefect_stagegate.cache.leases import Lease
+from prefect_stagegate.repeating import repeating
 from prefect_stagegate.transfer.meter import Meter
 from prefect_stagegate.transfer.progress import Progress
 
@@ -28,23 +28,19 @@ def recorded_progress(
 
     The meter passes everything on to `progress`. A record that can't be written ends no job.
     """
-    meter, stop = Meter(progress, phase), threading.Event()
-    # A thread of its own: those of the transfer must not wait for the volume.
-    thread = threading.Thread(target=_record, args=(cache, writer, meter, stop), name="stagegate-progress", daemon=True)
-    thread.start()
-    try:
-        yield meter
-    finally:
-        stop.set()
-        thread.join(GRACE)
-        with suppress(OSError):  # without its lease, which ends next, it counts no more
-            remove_progress(cache.layout, writer.id)
+    meter = Meter(progress, phase)
 
-
-def _record(cache: Cache, writer: Lease, meter: Meter, stop: threading.Event) -> None:
-    while not stop.wait(INTERVAL):
+    def record() -> None:
         try:
             write_progress(cache.layout, writer.id, meter.snapshot())
         except OSError as error:
             log.info("The progress of the job on %s is not recorded: %s", writer.dataset, error)
-            return
+            raise  # it is not tried again
+
+    # In a thread of its own: those of the transfer must not wait for the volume.
+    try:
+        with repeating(record, INTERVAL, grace=GRACE):
+            yield meter
+    finally:
+        with suppress(OSError):  # without its lease, which ends next, it counts no more
+            remove_progress(cache.layout, writer.id)

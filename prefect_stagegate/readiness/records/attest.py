@@ -19,7 +19,8 @@ subject, the policy and the result. `predicates` writes each half by itself.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import version
@@ -119,29 +120,14 @@ def read_decision(statement: Mapping[str, Any]) -> Decision:
     Raises:
         CorruptRecord: It isn't one of ours, or its parts contradict each other.
     """
-    try:
+    with _damage_told():
         extension = statement["predicate"]["stagegate"]
-        if extension["format"] != FORMAT:
-            raise _corrupt(f"its format is {extension['format']!r}, and this release reads {FORMAT}")
+        _require_format(extension)
         decision = _decision_adapter().validate_python(extension["decision"])
         subject = [{"name": decision.dataset, "digest": {"sha256": _hex(decision.digest)}}]
         if statement["subject"] != subject or statement["predicate"]["result"] != _result(decision):
             raise _corrupt("its subject or result does not match the decision")
-    except (KeyError, TypeError) as error:
-        raise _corrupt(f"it has no field {error}") from error
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        raise _corrupt(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
     return decision
-
-
-def environment_of(statement: Mapping[str, Any]) -> Environment:
-    """The environment of the decision that a Statement holds.
-
-    Raises:
-        CorruptRecord: It isn't one of ours, or its parts contradict each other.
-    """
-    return read_statement(statement).environment
 
 
 def read_statement(statement: Mapping[str, Any]) -> AttestedDecision:
@@ -150,10 +136,8 @@ def read_statement(statement: Mapping[str, Any]) -> AttestedDecision:
     Raises:
         CorruptRecord: It isn't one of ours, or its parts contradict each other.
     """
-    try:
+    with _damage_told():
         attested = read_extension(statement["predicate"]["stagegate"])
-    except (KeyError, TypeError) as error:
-        raise _corrupt(f"it has no field {error}") from error
     # Write the Statement again from its extension: the parts for other tools must come out the same.
     rewritten = attest(attested.decision, attested.environment, attested.request, attested.approvals)
     _check_agreement(statement, rewritten)
@@ -166,11 +150,22 @@ def read_extension(extension: Any) -> AttestedDecision:
     Raises:
         CorruptRecord: It isn't one of ours, or of another format.
     """
-    try:
-        # The format comes first: the fields of another format may have other meanings.
-        if extension["format"] != FORMAT:
-            raise _corrupt(f"its format is {extension['format']!r}, and this release reads {FORMAT}")
+    with _damage_told():
+        _require_format(extension)
         return _adapter().validate_python(extension)
+
+
+def _require_format(extension: Any) -> None:
+    """Raise when an extension is of another format, whose fields may have other meanings."""
+    if extension["format"] != FORMAT:
+        raise _corrupt(f"its format is {extension['format']!r}, and this release reads {FORMAT}")
+
+
+@contextmanager
+def _damage_told() -> Iterator[None]:
+    """Raise `CorruptRecord` for a field that is absent, or holds something else."""
+    try:
+        yield
     except (KeyError, TypeError) as error:
         raise _corrupt(f"it has no field {error}") from error
     except ValidationError as error:

@@ -42,9 +42,7 @@ class Weather(FaultProxy):
     _drawing: threading.Lock = field(default_factory=threading.Lock)
 
     def __enter__(self) -> Self:
-        """Start; a client that is killed in the middle of an answer is none of this server's errors."""
         super().__enter__()
-        self._server.handle_error = lambda *_: None  # type: ignore[method-assign]
         self.refuse = self._refusal
         return self
 

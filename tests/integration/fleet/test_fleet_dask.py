@@ -19,8 +19,9 @@ from prefect_stagegate.tasks._fleet import engine as loop
 from prefect_stagegate.tasks._fleet.dask import dask_engine
 from prefect_stagegate.tasks._fleet.engine import NodeJob
 from prefect_stagegate.testing.servers import free_port
-from tests.support.fleet import FleetNode, wait_for
+from tests.support.fleet import FleetNode
 from tests.support.scenario import Scenario
+from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.system, pytest.mark.usefixtures("prefect_server"), pytest.mark.timeout(900)]
 
@@ -57,7 +58,7 @@ def cluster(tmp_path: Path, scenario: Scenario) -> Iterator[Cluster]:
     with ExitStack() as stack:
         cluster = Cluster(tmp_path, stack, Path(scenario.on["catalog"]))
         with dask_engine(cluster.address, 10) as engine:
-            wait_for(lambda: set(engine.nodes()) == set(NODES), 120)
+            assert eventually(lambda: set(engine.nodes()) == set(NODES), 120)
         yield cluster
 
 

@@ -31,9 +31,10 @@ from prefect_stagegate.tasks._fleet import pool as pool_module
 from prefect_stagegate.tasks._fleet.engine import NodeJob
 from prefect_stagegate.tasks._fleet.message import to_message
 from prefect_stagegate.tasks._fleet.pool import pool_engine
-from tests.support.fleet import FleetNode, wait_for
+from tests.support.fleet import FleetNode
 from tests.support.scenario import Scenario, dataset_name
 from tests.support.told import artifact, events_about
+from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.system, pytest.mark.usefixtures("prefect_server"), pytest.mark.timeout(900)]
 
@@ -71,7 +72,7 @@ def pool(tmp_path_factory: pytest.TempPathFactory, prefect_server: None) -> Iter
     with pool.stack:
         for name in pool.nodes:
             pool.start(name)
-        wait_for(lambda: live_workers(POOL) >= set(pool.nodes), 120)
+        assert eventually(lambda: live_workers(POOL) >= set(pool.nodes), 120)
         yield pool
 
 
@@ -106,7 +107,7 @@ def test_node_whose_worker_is_killed_is_named_and_moves_no_ref(pool: Pool, scena
     pool.nodes["node-d"] = doomed
     try:
         process = pool.start("node-d")
-        wait_for(lambda: "node-d" in live_workers(POOL), 120)
+        assert eventually(lambda: "node-d" in live_workers(POOL), 120)
         doomed.kill(process)
         nodes = ["node-a", "node-d"]
         state: State[Any] = fleet(scenario, nodes=nodes, lost_after=60, return_state=True)
@@ -203,7 +204,7 @@ def _terminated(number: int, _: Any) -> None:
 
 
 def _terminate_once_started() -> None:
-    wait_for(lambda: runs_of("node-x"), 120)
+    assert eventually(lambda: runs_of("node-x"), 120)
     os.kill(os.getpid(), signal.SIGTERM)
 
 

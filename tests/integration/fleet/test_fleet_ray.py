@@ -22,8 +22,9 @@ from prefect_stagegate.tasks._fleet import ray as ray_module
 from prefect_stagegate.tasks._fleet.engine import NodeJob
 from prefect_stagegate.tasks._fleet.ray import ray_engine
 from prefect_stagegate.testing.servers import free_port
-from tests.support.fleet import FleetNode, wait_for
+from tests.support.fleet import FleetNode
 from tests.support.scenario import Scenario
+from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.system, pytest.mark.usefixtures("prefect_server"), pytest.mark.timeout(900)]
 
@@ -69,7 +70,7 @@ def head(tmp_path: Path, scenario: Scenario, ray_folder: str) -> Iterator[tuple[
     with node.running(
         "ray", "start", "--head", *words, *place, *ports, env={"RAY_AUTH_MODE": "disabled", "RAY_TMPDIR": ray_folder}
     ) as process:
-        wait_for(lambda: "Ray runtime started" in node.log(), 120)
+        assert eventually(lambda: "Ray runtime started" in node.log(), 120)
         yield address, node
         process.terminate()  # it ends its own children, which have left its group
         process.wait(30)
