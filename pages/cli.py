@@ -101,10 +101,10 @@ def _options(arguments: Iterable[Argument]) -> Iterator[str]:
     for argument in arguments:
         flags = ", ".join(f"`{' '.join(filter(None, (name, _metavar(argument))))}`" for name in argument.names)
         text = " ".join((argument.parameter.help or "").split())
-        default = argument.field_info.default
+        default, show = argument.field_info.default, argument.parameter.show_default
         notes = "required" if argument.required else ""
         if default not in (None, "", (), False, inspect.Parameter.empty):
-            notes = f"default `{default}`"
+            notes = f"default `{show(default) if callable(show) else default}`"
         text = re.sub(r"\[(STAGEGATE_\w+)\]", r"[`\1`](settings.md)", prose(text))
         yield f"- {flags}: {text}{f' ({notes})' if notes else ''}"
 

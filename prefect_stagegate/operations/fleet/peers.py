@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection, Iterable, Sequence
 
 from prefect_stagegate.clock import now
-from prefect_stagegate.errors import CatalogError
+from prefect_stagegate.errors import CatalogError, SourceError
 from prefect_stagegate.http import Client
 from prefect_stagegate.nodes import BlobOrder, FleetMember, NodeRecord
 from prefect_stagegate.operations.workspace import Workspace
@@ -68,7 +68,7 @@ def announce_fleet(
         return False
     try:
         workspace.catalog.put_fleet(dataset, digest, members)
-    except CatalogError as error:
+    except (CatalogError, SourceError) as error:  # a store that refuses is reported as a source
         log.warning("The nodes that fetch %s together were not written down: %s", dataset, error)
         return False
     return True

@@ -105,8 +105,6 @@ class HttpSource(WebSource):
 
     def find(self, key: str) -> SourceObject:
         """The object as it is now, by its headers."""
-        if self._manifest and key not in self._entries:
-            raise ObjectVanished("The manifest no longer names the object", source=self.url, object=key)
         return self._object(key, self._server.head(self._url_of(key), key))
 
     def _object(self, key: str, headers: Headers) -> SourceObject:
@@ -133,6 +131,8 @@ class HttpSource(WebSource):
 
     def _url_of(self, key: str) -> str:
         if self._manifest:
+            if key not in self._entries:
+                raise ObjectVanished("The manifest no longer names the object", source=self.url, object=key)
             return self._entries[key].url
         if not self._is_folder:
             return self._address  # with its query
