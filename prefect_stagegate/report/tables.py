@@ -164,9 +164,9 @@ def _bars(now: ColumnProfile, before: ColumnProfile | None) -> list[Bar]:
         old = before.value_counts() if before else {}
         names = sorted(categories, key=lambda value: (-categories[value], value))[:MOST_BARS]
         shares = [(name[:SHOWN], _share(categories, name), _share(old, name)) for name in names]
-    elif now.quantiles:
-        shares = _histogram(now, before.quantiles if before else ())
     else:
+        shares = _histogram(now, before.quantiles if before else ()) if now.quantiles else []
+    if not shares:
         return []
     highest = max(max(share, share_before) for _, share, share_before in shares) or 1.0
     width = min(WIDTH / len(shares), 22)
@@ -202,8 +202,10 @@ def _share(counts: Mapping[str, int], value: str) -> float:
 
 
 def _histogram(column: ColumnProfile, before: Sequence[float]) -> list[tuple[str, float, float]]:
-    """The label and both shares of each bin. The bins are those of both versions together."""
+    """The label and both shares of each bin. The bins are those of both versions together; none of endless width."""
     low, high = min([*column.quantiles, *before]), max([*column.quantiles, *before])
+    if not math.isfinite(high - low):
+        return []
     # Where all values are the same, any width does but 0, by which `_binned` would divide.
     width = (high - low) / BINS or 1.0
     now, old = (_binned(quantiles, low, width) for quantiles in (column.quantiles, before))

@@ -87,3 +87,11 @@ def test_an_empty_table_and_odd_times_are_drawn() -> None:
     assert "0 rows" in html
     assert "s since 1970" in html
     assert "not profiled" in html
+
+
+def test_numbers_too_far_apart_for_a_picture_have_none() -> None:
+    """As where the largest numbers that there are stand for missing ones."""
+    far = replace(NUMBER, least=-1.7e308, greatest=1.7e308, quantiles=(-1.7e308, *NUMBER.quantiles[1:-1], 1.7e308))
+    html = page(table(miles=far), table(miles=NUMBER))
+    assert "-1.7e+308 to 1.7e+308" in html
+    assert "Distribution of miles" not in html
