@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from prefect_stagegate.cache import Cache
+from prefect_stagegate.catalog import Catalog
 from prefect_stagegate.cli.app import COMMANDS, SUBCOMMANDS, main
 from prefect_stagegate.cli.common import print_table
 
@@ -112,6 +113,7 @@ def test_path_loads_nothing_heavy(tmp_path: Path, address: str) -> None:
 
 @pytest.mark.parametrize("words", [["nodes"], ["where", "things"]])
 def test_lists_of_nodes_load_no_staging(tmp_path: Path, words: list[str]) -> None:
+    Catalog.open(str(tmp_path / "catalog"))
     script = (
         "import sys; from prefect_stagegate.cli import main\n"
         "try: main(sys.argv[1:])\n"
@@ -120,6 +122,14 @@ def test_lists_of_nodes_load_no_staging(tmp_path: Path, words: list[str]) -> Non
     )
     command = [sys.executable, "-c", script, *words, "--cache", str(tmp_path), "--catalog", str(tmp_path / "catalog")]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1] == "False"
+
+
+@pytest.mark.parametrize("words", [["status"], ["ls"], ["metrics"], ["check", "things", "--gate", "pilot"]])
+def test_mistyped_catalog_is_not_taken_for_an_empty_one(tmp_path: Path, run_stagegate: Run, words: list[str]) -> None:
+    done = run_stagegate(*words)
+    assert done.returncode == 3
+    assert f"There is no catalog at {tmp_path / 'catalog'}. `stagegate stage SPEC` begins one." in done.stderr
+    assert not (tmp_path / "catalog").exists()
 
 
 def test_table_for_a_program_has_a_line_for_each_row(capsys: pytest.CaptureFixture[str]) -> None:
