@@ -78,7 +78,7 @@ class Places:
     debug: Debug = False
 
     def workspace(self, *, create: bool = False) -> Workspace:
-        """Open the cache and the catalog that the flags or the settings name; `create` a catalog where there is none."""
+        """Open the cache and the catalog that the flags or the settings name; with `create`, make an absent catalog."""
         # Imported here, since short commands load this module and open no workspace.
         from prefect_stagegate.model import Identity
         from prefect_stagegate.operations.workspace import open_workspace
