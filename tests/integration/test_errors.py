@@ -96,6 +96,7 @@ def test_a_disk_that_is_full(tmp_path: Path, run_stagegate: Run) -> None:
         3,
         "No space left: needs",
         "free above the floor",
+        "(STAGEGATE_FREE_FLOOR)",
         "--cache",
     )
 
