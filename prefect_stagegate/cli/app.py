@@ -230,6 +230,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # Libraries log each request when they debug, with the tokens and signatures in its headers.
     logging.basicConfig(level=logging.INFO if debug else logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     logging.getLogger("prefect_stagegate").setLevel(logging.DEBUG if debug else logging.WARNING)
+    if not debug:
+        # It warns of each retry; what failed in the end is reported without it.
+        logging.getLogger("urllib3").setLevel(logging.ERROR)
     # On handlers, since a filter of a logger does not see the records of the loggers below it.
     for handler in logging.getLogger().handlers:
         handler.addFilter(RedactingFilter())
