@@ -186,7 +186,8 @@ def test_garbage_is_collected_while_the_catalog_is_down(tmp_path: Path, run_stag
     assert (result.returncode, result.stdout.splitlines()[0]) == (0, f"things@{DIGEST}")
 
 
-def test_json_of_an_empty_place_is_json(run_stagegate: Run) -> None:
+def test_json_of_an_empty_place_is_json(tmp_path: Path, run_stagegate: Run) -> None:
+    Catalog.open(str(tmp_path / "catalog"))
     assert json.loads(run_stagegate("ls", "--json").stdout) == []
     checks = json.loads(run_stagegate("checks", "--json").stdout)
     assert {"freshness", "dcgm"} <= {check["name"] for check in checks}
@@ -205,7 +206,8 @@ def test_an_error_that_nobody_foresaw_is_no_gate_s_refusal(
     assert "RuntimeError: boom" in capsys.readouterr().err
 
 
-def test_the_exit_code_is_the_same_with_debug(run_stagegate: Run) -> None:
+def test_the_exit_code_is_the_same_with_debug(tmp_path: Path, run_stagegate: Run) -> None:
+    Catalog.open(str(tmp_path / "catalog"))
     result = run_stagegate("show", "things", "--debug")
     assert (result.returncode, result.stderr.count("Traceback")) == (2, 1)
 
@@ -274,7 +276,8 @@ def test_output_file_that_cannot_be_written_is_bad_usage(tmp_path: Path, capsys:
         ("./nothing.json", "can't be read"),
     ],
 )
-def test_an_environment_that_is_nowhere_is_bad_usage(run_stagegate: Run, there: str, says: str) -> None:
+def test_an_environment_that_is_nowhere_is_bad_usage(tmp_path: Path, run_stagegate: Run, there: str, says: str) -> None:
+    Catalog.open(str(tmp_path / "catalog"))
     result = run_stagegate("env", "diff", there)
     assert result.returncode == 2
     assert says in result.stderr.lower()
