@@ -76,6 +76,12 @@ def did_you_mean(word: str, choices: Iterable[str]) -> str:
     return f"known: {', '.join(known)}" if known else "none is known"
 
 
+def nearest_hint(word: str, choices: Iterable[str]) -> str:
+    """The same as a sentence, for the hint of an error."""
+    hint = did_you_mean(word, choices)
+    return hint[0].upper() + hint[1:] + ("" if hint.endswith("?") else ".")
+
+
 def suggest(word: str, choices: Iterable[str], owner: str) -> str:
     """Say as sentences which of an owner's names was meant, where one is near, and which it has.
 

@@ -84,7 +84,7 @@ class Available:
     def __str__(self) -> str:
         parts = [f"{bytes_text(max(0, self.free - self.floor))} are free"]
         if self.floor:
-            parts[0] += f" above the floor of {bytes_text(self.floor)}"
+            parts[0] += f" above the floor of {bytes_text(self.floor)} (STAGEGATE_FREE_FLOOR)"
         if self.limit is not None and self.used is not None:
             parts.append(f"the cache holds {bytes_text(self.used)} of its limit of {bytes_text(self.limit)}")
         if self.reserved:

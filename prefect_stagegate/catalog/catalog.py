@@ -81,7 +81,11 @@ class Catalog(VersionRecords, ApprovalRecords, KeptRecords, NodeRecords):
         # It is written last, so a store that has it was proved.
         stored_format = records.read(FORMAT_KEY)
         if stored_format is None and not create:
-            raise CatalogError(f"There is no catalog at {records.url}", hint="Name one with --catalog.")
+            raise CatalogError(
+                f"There is no catalog at {records.url}",
+                hint="`stagegate stage SPEC` begins one. If you have one, name it with --catalog or STAGEGATE_CATALOG, "
+                "and check that its volume is mounted.",
+            )
         if stored_format is None:
             _create(records)
         elif stored_format != FORMAT:

@@ -14,7 +14,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from cyclopts import App, CycloptsError, Group, MissingArgumentError, Parameter
+from cyclopts import App, CycloptsError, Group, MissingArgumentError, Parameter, UnusedCliTokensError
 
 from prefect_stagegate import __version__
 from prefect_stagegate.cli.common import escaped
@@ -230,6 +230,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     # Libraries log each request when they debug, with the tokens and signatures in its headers.
     logging.basicConfig(level=logging.INFO if debug else logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
     logging.getLogger("prefect_stagegate").setLevel(logging.DEBUG if debug else logging.WARNING)
+    if not debug:
+        # It warns of each retry; what failed in the end is reported without it.
+        logging.getLogger("urllib3").setLevel(logging.ERROR)
     # On handlers, since a filter of a logger does not see the records of the loggers below it.
     for handler in logging.getLogger().handlers:
         handler.addFilter(RedactingFilter())
@@ -253,7 +256,7 @@ def _run(words: list[str], *, debug: bool) -> None:
         # By default cyclopts exits with 1 on wrong usage, and 1 is a gate's refusal here.
         command_line(words)(words, exit_on_error=False, print_error=False, result_action="return_value")
     except CycloptsError as error:
-        text = _missing_arguments(error, words) or str(error)
+        text = _missing_arguments(error, words) or _unused_arguments(error) or str(error)
         hint = f"Try `{' '.join([program_name(), *_command_words(words), '--help'])}`."
         OUTPUT.print_error(error_values(UsageError(text, hint=hint)))
         _fail(f"{text}\n{hint}", ExitCode.USAGE)
@@ -297,6 +300,13 @@ def _missing_arguments(error: CycloptsError, words: Sequence[str]) -> str:
     texts = [" ".join(filter(None, (argument.name, argument.parameter.metavar))) for argument in missing]
     command = " ".join([program_name(), *_command_words(words)])
     return f"`{command}` needs {', '.join(texts)}. Run `{program_name()} {shlex.join(words)} {' '.join(texts)}`."
+
+
+def _unused_arguments(error: CycloptsError) -> str:
+    """Name the arguments that the command has no use for; empty for other errors."""
+    if not isinstance(error, UnusedCliTokensError) or not error.unused_tokens:
+        return ""
+    return f"The command takes no further argument: {shlex.join(error.unused_tokens)}."
 
 
 def _fail(text: str, code: int, *, debug: bool = False) -> None:

@@ -83,8 +83,8 @@ class Places:
     ] = None
     debug: Debug = False
 
-    def workspace(self) -> Workspace:
-        """Open the cache and the catalog that the flags or the settings name."""
+    def workspace(self, *, create: bool = False) -> Workspace:
+        """Open the cache and the catalog that the flags or the settings name; with `create`, make an absent catalog."""
         # Imported here, since short commands load this module and open no workspace.
         from prefect_stagegate.model import Identity
         from prefect_stagegate.operations.workspace import open_workspace
@@ -92,7 +92,9 @@ class Places:
         if self.identity is not None and not self.identity.strip():
             raise UsageError("--identity is empty", hint="Name somebody, or leave it out to act as the system's user.")
         identity = Identity(self.identity, "declared") if self.identity else None
-        workspace = open_workspace(self.cache, self.catalog, identity=identity, resolve_credentials=load_block)
+        workspace = open_workspace(
+            self.cache, self.catalog, create_catalog=create, identity=identity, resolve_credentials=load_block
+        )
         return replace(workspace, ask_passphrase=type_passphrase)
 
     def open_cache(self) -> Cache:

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from prefect_stagegate.cli.common import Json, print_json, say
-from prefect_stagegate.errors import UsageError, did_you_mean
+from prefect_stagegate.errors import UsageError, nearest_hint
 from prefect_stagegate.readiness import CHECKS, CheckDefinition, Renewal, catalogue, known_checks
 from prefect_stagegate.readiness.records.predicates import decision_schema
 from prefect_stagegate.spec import json_schema
@@ -51,9 +51,7 @@ def checks(name: Annotated[str | None, Parameter(name="CHECK")] = None, /, *, js
         Explain this check.
     """
     if name is not None and name not in CHECKS:
-        raise UsageError(
-            f"There is no check {name!r}", hint=did_you_mean(name, CHECKS) or "`stagegate checks` lists them."
-        )
+        raise UsageError(f"There is no check {name!r}", hint=nearest_hint(name, CHECKS))
     chosen = [CHECKS[name]] if name else sorted(CHECKS.values(), key=lambda check: check.name)
     if json:
         print_json([_facts(check) for check in chosen])

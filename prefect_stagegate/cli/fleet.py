@@ -108,7 +108,7 @@ def agent(
         Refs to keep current; without any, the targets' refs that this node has copies of.
     """
     wanted = [Address.parse(address) for address in addresses]
-    workspace = (places or Places()).workspace()
+    workspace = (places or Places()).workspace(create=True)  # it may start before the first staging
 
     def report(line: str) -> None:
         say_line(f"{now():%Y-%m-%dT%H:%M:%SZ} {line}")

@@ -48,7 +48,8 @@ def pages(
     from prefect_stagegate.serve.pages.server import serve_pages
     from prefect_stagegate.sources.peer import read_token
 
-    workspace = (places or Places()).workspace()
+    # Services may start before the first staging.
+    workspace = (places or Places()).workspace(create=True)
     settings = workspace.settings
 
     def started(url: str) -> None:

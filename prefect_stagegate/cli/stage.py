@@ -67,7 +67,7 @@ def stage(
         A spec's path or URL, or DATASET@REF, or DATASET@sha256:….
     """
     spec_or_address = address.parse(what)
-    workspace, display = (places or Places()).workspace(), display or Display()
+    workspace, display = (places or Places()).workspace(create=True), display or Display()
     if dry_run:
         # Only the files can prove that a column's type is a mistake, so this warns and refuses nothing.
         for doubt in doubtful_columns(spec_or_address.contract.tables) if isinstance(spec_or_address, Spec) else ():

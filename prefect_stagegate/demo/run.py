@@ -82,5 +82,7 @@ def _say_what_next(story: Story, folder: DemoFolder) -> None:
 def _command() -> str:
     """The command to type for this program: `stagegate` when that is found on the PATH, else its path."""
     program = Path(sys.argv[0]).absolute()
+    if program.name == "__main__.py":
+        return f"{shlex.quote(near(Path(sys.executable)))} -m prefect_stagegate"
     on_path = shutil.which("stagegate")
     return "stagegate" if on_path and program.samefile(on_path) else shlex.quote(near(program))

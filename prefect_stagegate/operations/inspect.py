@@ -49,7 +49,7 @@ class VersionLine:
     volumes: tuple[str, ...] = ()
     """The folders of this node's volumes that hold it."""
     staged_at: str = ""
-    """When `latest` was moved to it last. Only listings look it up, and it is empty when the log doesn't have it."""
+    """When `latest` was moved to it last; empty when the log doesn't have it."""
     decisions: tuple[NewestDecision, ...] = ()
     """One for each target whose gate decided about it, sorted by target."""
 
@@ -73,9 +73,7 @@ def list_versions(
     with ThreadPoolExecutor(READERS, "stagegate-versions") as pool:
         for name in [dataset] if dataset else catalog.datasets():
             refs = _Refs(workspace, name, unreadable)
-            staged: dict[str, str] = {}
-            with unreadable.skip(name):
-                staged = {entry.digest: entry.at for entry in catalog.history(name, LATEST)}
+            staged = _staging_times(workspace, name, unreadable)
 
             def read(digest: str, name: str = name, refs: _Refs = refs) -> tuple[VersionLine | None, UnreadableRecords]:
                 lost = UnreadableRecords()
@@ -106,7 +104,9 @@ def show(
     manifest = workspace.catalog.manifest(address.dataset, workspace.catalog.resolve(address))
     refs = _Refs(workspace, address.dataset, unreadable)
     sums = Seal(manifest.digest, manifest.files, manifest.bytes)
-    return _line(workspace, address.dataset, sums, refs, _live_leases(workspace, unreadable), unreadable), manifest
+    line = _line(workspace, address.dataset, sums, refs, _live_leases(workspace, unreadable), unreadable)
+    staged = _staging_times(workspace, address.dataset, unreadable)
+    return replace(line, staged_at=staged.get(line.digest, "")), manifest
 
 
 def waivers(
@@ -207,6 +207,13 @@ def require_log(workspace: Workspace, address: Address) -> None:
         workspace.catalog.require_ref(address.dataset, address.ref)
     else:
         workspace.catalog.require_dataset(address.dataset)
+
+
+def _staging_times(workspace: Workspace, dataset: str, unreadable: UnreadableRecords) -> dict[str, str]:
+    """When `latest` was moved last to each digest that it named."""
+    with unreadable.skip(dataset):
+        return {entry.digest: entry.at for entry in workspace.catalog.history(dataset, LATEST)}
+    return {}
 
 
 def _live_leases(workspace: Workspace, unreadable: UnreadableRecords) -> list[Lease]:

@@ -74,6 +74,7 @@ def open_workspace(
     catalog: str | os.PathLike[str] | None = None,
     *,
     catalog_options: Mapping[str, Any] | None = None,
+    create_catalog: bool = True,
     identity: Identity | None = None,
     resolve_credentials: ResolveCredentials = no_credentials,
     admit: Admit = admit_at_once,
@@ -85,6 +86,7 @@ def open_workspace(
         cache: The cache's folder.
         catalog: The catalog's folder or URL.
         catalog_options: Storage options of the catalog's URL, by fsspec's names.
+        create_catalog: Whether to create a catalog where there is none.
         identity: Who runs the job; by default the declared identity of the settings, else the operating system's user.
         resolve_credentials: Turns the name under a spec's `credentials:` into storage options.
         admit: Admits each transfer from sources before it begins.
@@ -93,17 +95,24 @@ def open_workspace(
     Raises:
         UsageError: A setting is wrong.
         CacheError: The cache can't be opened.
-        CatalogError: The catalog can't be opened.
+        CatalogError: The catalog can't be opened, or there is none.
     """
     # Late: it imports all checks, and few commands need it.
     from prefect_stagegate.operations.gating.consent import consent
 
     settings = Settings.from_environment(os.environ)
     opened = open_cache(cache, settings=settings, create=True)
-    # The catalog notes in the cache's memory which log entries this node has checked.
+    opened_catalog = Catalog.open(
+        os.fspath(catalog or settings.catalog),
+        catalog_options,
+        create=create_catalog,
+        # The catalog notes here which log entries this node has checked.
+        memory=opened.memory,
+        consent=consent,
+    )
     return Workspace(
         opened,
-        Catalog.open(os.fspath(catalog or settings.catalog), catalog_options, memory=opened.memory, consent=consent),
+        opened_catalog,
         identity or whoami(settings),
         settings,
         resolve_credentials,

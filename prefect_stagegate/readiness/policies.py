@@ -150,7 +150,7 @@ def _table(subject: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iter
 
 
 def _expectation(expectation: Mapping[str, Any]) -> str:
-    kwargs = ", ".join(f"{key}={_text(value)}" for key, value in expectation.get("kwargs", {}).items())
+    kwargs = ", ".join(f"{key}={_text(value)}" for key, value in sorted(expectation.get("kwargs", {}).items()))
     severity = expectation.get("severity")
     return f"{expectation['type']}({kwargs}){f' as {severity}' if severity else ''}"
 

@@ -20,6 +20,7 @@ import pytest
 from prefect_stagegate.catalog import Catalog
 from prefect_stagegate.demo.data import DEFECTS, MONTHS, Flights, file_name
 from prefect_stagegate.demo.folder import MARKER, SHIPPED, renewed
+from prefect_stagegate.demo.run import _command
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.operations.address import read_spec
 from tests.support.page_server import text_of
@@ -173,6 +174,12 @@ def test_what_it_says_to_type_next_works(demo: DemoOutput) -> None:
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.count("promote by ada@example.org") == 4
+
+
+def test_module_offers_commands_that_can_be_typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["/x/prefect_stagegate/__main__.py"])
+    assert _command() == f"{sys.executable} -m prefect_stagegate"
 
 
 def test_pages_that_it_offers_show_its_story(demo: DemoOutput) -> None:

@@ -25,7 +25,9 @@ PAGES = ("start.md", "how-to/roll-back.md", "how-to/contract.md")
 def test_the_pages_show_what_the_commands_print(tmp_path: Path) -> None:
     for name in PAGES:
         page = (DOCS / name).read_text()
-        assert rerun(page, tmp_path, reader(tmp_path)) == page, f"python -m tests.support.transcript {' '.join(PAGES)}"
+        assert rerun(page, tmp_path, reader(tmp_path)) == page, (
+            f"python -m tests.support.transcript {' '.join(f'docs/{page}' for page in PAGES)}"
+        )
 
 
 class Links(HTMLParser):

@@ -96,12 +96,13 @@ def test_a_disk_that_is_full(tmp_path: Path, run_stagegate: Run) -> None:
         3,
         "No space left: needs",
         "free above the floor",
+        "(STAGEGATE_FREE_FLOOR)",
         "--cache",
     )
 
 
 def test_an_unknown_dataset_ref_and_version(tmp_path: Path, run_stagegate: Run) -> None:
-    failed(run_stagegate("show", "things"), 2, "no dataset 'things'", "stagegate stage SPEC")
+    failed(run_stagegate("show", "things"), 3, "There is no catalog", "stagegate stage SPEC")
     assert run_stagegate("stage", write_spec(tmp_path)).returncode == 0
     failed(run_stagegate("show", "things@production"), 2, "no ref `production`", "latest")
     failed(run_stagegate("path", "things@production"), 2, "This node has no copy", "stagegate stage things@production")
@@ -132,12 +133,13 @@ def test_an_unknown_gate_and_an_unknown_check(tmp_path: Path, run_stagegate: Run
     failed(unpromoted, 2, "no ref `pilot`", "`stagegate check things --gate pilot`", "promote things --to pilot`")
     failed(run_stagegate("stage", "things@pilto"), 2, "Its policy has gates for: pilot")
     failed(run_stagegate("rollback", "things", "--reason", "x"), 2, "stagegate rollback things@production")
-    failed(run_stagegate("checks", "freshnes"), 2, "'freshness'")
+    failed(run_stagegate("checks", "freshnes"), 2, "There is no check 'freshnes'. Did you mean 'freshness'?")
 
 
 def test_a_command_and_a_flag_that_do_not_exist(run_stagegate: Run) -> None:
     failed(run_stagegate("stgae"), 2, "stage")
     failed(run_stagegate("ls", "--jsn"), 2, "--jsn")
+    failed(run_stagegate("ls", "things", "others"), 2, "The command takes no further argument: others.")
     failed(run_stagegate("check", "things"), 2, "needs --gate TARGET. Run `stagegate check things --gate TARGET`.")
 
 

@@ -307,6 +307,8 @@ def test_ls_tells_when_versions_were_staged_and_decided(
     lines = json.loads(capsys.readouterr().out)
     moves = scenario.node().catalog.history("things", "latest")
     assert [(line["digest"], line["staged_at"]) for line in lines] == [(move.digest, move.at) for move in moves]
+    assert scenario.run("show", f"things@{digests[0]}", "--json") == 0
+    assert json.loads(capsys.readouterr().out)["staged_at"] == moves[0].at
     outcomes = [[(told["target"], told["outcome"]) for told in line["decisions"]] for line in lines]
     assert outcomes == [[("pilot", "accepted")], [("pilot", "refused")]]
     assert scenario.run("ls") == 0

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from prefect_stagegate.cache import Cache
+from prefect_stagegate.catalog import Catalog
 from prefect_stagegate.cli.common import print_json_list
 from prefect_stagegate.cli.json_output import OUTPUT
 from prefect_stagegate.errors import SourceUnavailable
@@ -107,6 +108,7 @@ def test_an_error_is_a_document(
     words: tuple[str, ...], code: int, kind: str, tmp_path: Path, run_stagegate: Run
 ) -> None:
     write_spec(tmp_path, "http://127.0.0.1:1/")
+    Catalog.open(str(tmp_path / "catalog"))
     done = run_stagegate(*words, "--json", "--compact", env={"STAGEGATE_RETRIES": "0"})
     assert done.returncode == code, done.stderr
     error = document(done)["error"]

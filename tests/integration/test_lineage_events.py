@@ -299,3 +299,11 @@ def test_command_warns_and_succeeds(scenario: Scenario, run_stagegate: Run) -> N
     done = run_stagegate("stage", scenario.spec_file(), env=settings)
     assert done.returncode == 0
     assert "OpenLineage events of the job things.stage were not sent" in done.stderr
+
+
+def test_server_that_is_down_is_one_warning(scenario: Scenario, run_stagegate: Run) -> None:
+    scenario.write("year,delay\n2013,7\n")
+    done = run_stagegate("stage", scenario.spec_file(), env={"OPENLINEAGE_URL": "http://127.0.0.1:1"})
+    assert done.returncode == 0
+    (line,) = done.stderr.splitlines()
+    assert line.endswith("OpenLineage events of the job things.stage were not sent: the transport took longer than 5 s")

@@ -225,6 +225,19 @@ def test_policy_diff_and_show_tell_check_by_check(scenario: PolicyScenario, caps
     assert "# policy 1 of things" in capsys.readouterr().out
 
 
+def test_unchanged_contract_is_no_difference(scenario: PolicyScenario, capsys: pytest.CaptureFixture[str]) -> None:
+    bounds = {"type": "expect_column_values_to_be_between", "kwargs": {"column": "a", "min_value": 0, "max_value": 9}}
+    contract = {
+        "tables": {"rows": {"files": "*.csv", "suite": {"expectations": [bounds]}}},
+        "files": [{"match": "*.png", "probes": [{"image": {"mode": "RGB", "min_size": [3, 3]}}]}],
+    }
+    scenario.deliver("one", contract=contract)
+    other = scenario.spec_file(contract=contract, gates={"production": {"require": ["license"]}})
+    assert scenario.run("policy", "diff", str(other), "--json") == 0
+    changes = {change["difference"] for change in json.loads(capsys.readouterr().out)}
+    assert changes == {"owner is no longer required", "approval is no longer required"}
+
+
 def test_policy_written_otherwise_is_told_as_another_one(
     scenario: PolicyScenario, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -58,7 +58,7 @@ class Scenario:
     def spec_file(self, name: str = "things.yaml", **changes: Any) -> Path:
         """The spec, with other keys, as a file."""
         path = self.folder / name
-        path.write_text(yaml.safe_dump(self.spec(**changes)))
+        path.write_text(yaml.safe_dump(self.spec(**changes), sort_keys=False))
         return path
 
     def write(self, text: str) -> None:

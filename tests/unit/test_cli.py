@@ -17,6 +17,7 @@ from rich.table import Table
 from rich.text import Text
 
 from prefect_stagegate.cache import Cache
+from prefect_stagegate.catalog import Catalog
 from prefect_stagegate.cli.app import COMMANDS, SUBCOMMANDS, main
 from prefect_stagegate.cli.common import print_table
 
@@ -112,6 +113,7 @@ def test_path_loads_nothing_heavy(tmp_path: Path, address: str) -> None:
 
 @pytest.mark.parametrize("words", [["nodes"], ["where", "things"]])
 def test_lists_of_nodes_load_no_staging(tmp_path: Path, words: list[str]) -> None:
+    Catalog.open(str(tmp_path / "catalog"))
     script = (
         "import sys; from prefect_stagegate.cli import main\n"
         "try: main(sys.argv[1:])\n"
@@ -120,6 +122,14 @@ def test_lists_of_nodes_load_no_staging(tmp_path: Path, words: list[str]) -> Non
     )
     command = [sys.executable, "-c", script, *words, "--cache", str(tmp_path), "--catalog", str(tmp_path / "catalog")]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1] == "False"
+
+
+@pytest.mark.parametrize("words", [["status"], ["ls"], ["metrics"], ["check", "things", "--gate", "pilot"]])
+def test_mistyped_catalog_is_not_taken_for_an_empty_one(tmp_path: Path, run_stagegate: Run, words: list[str]) -> None:
+    done = run_stagegate(*words)
+    assert done.returncode == 3
+    assert f"There is no catalog at {tmp_path / 'catalog'}. `stagegate stage SPEC` begins one." in done.stderr
+    assert not (tmp_path / "catalog").exists()
 
 
 def test_table_for_a_program_has_a_line_for_each_row(capsys: pytest.CaptureFixture[str]) -> None:
@@ -176,7 +186,8 @@ def test_garbage_is_collected_while_the_catalog_is_down(tmp_path: Path, run_stag
     assert (result.returncode, result.stdout.splitlines()[0]) == (0, f"things@{DIGEST}")
 
 
-def test_json_of_an_empty_place_is_json(run_stagegate: Run) -> None:
+def test_json_of_an_empty_place_is_json(tmp_path: Path, run_stagegate: Run) -> None:
+    Catalog.open(str(tmp_path / "catalog"))
     assert json.loads(run_stagegate("ls", "--json").stdout) == []
     checks = json.loads(run_stagegate("checks", "--json").stdout)
     assert {"freshness", "dcgm"} <= {check["name"] for check in checks}
@@ -195,7 +206,8 @@ def test_an_error_that_nobody_foresaw_is_no_gate_s_refusal(
     assert "RuntimeError: boom" in capsys.readouterr().err
 
 
-def test_the_exit_code_is_the_same_with_debug(run_stagegate: Run) -> None:
+def test_the_exit_code_is_the_same_with_debug(tmp_path: Path, run_stagegate: Run) -> None:
+    Catalog.open(str(tmp_path / "catalog"))
     result = run_stagegate("show", "things", "--debug")
     assert (result.returncode, result.stderr.count("Traceback")) == (2, 1)
 
@@ -264,7 +276,8 @@ def test_output_file_that_cannot_be_written_is_bad_usage(tmp_path: Path, capsys:
         ("./nothing.json", "can't be read"),
     ],
 )
-def test_an_environment_that_is_nowhere_is_bad_usage(run_stagegate: Run, there: str, says: str) -> None:
+def test_an_environment_that_is_nowhere_is_bad_usage(tmp_path: Path, run_stagegate: Run, there: str, says: str) -> None:
+    Catalog.open(str(tmp_path / "catalog"))
     result = run_stagegate("env", "diff", there)
     assert result.returncode == 2
     assert says in result.stderr.lower()

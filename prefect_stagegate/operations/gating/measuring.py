@@ -9,7 +9,7 @@ from itertools import islice
 from pathlib import Path
 from threading import Event
 
-from prefect_stagegate.errors import UsageError, did_you_mean
+from prefect_stagegate.errors import UsageError, nearest_hint
 from prefect_stagegate.measures import Balance, Duplicates, Overlap, Scan, TableDrift
 from prefect_stagegate.model import Entry
 from prefect_stagegate.operations.address import ResolvedVersion
@@ -119,7 +119,7 @@ class VersionMeasures:
     def _glob(self, table: str) -> str:
         tables = self.version.spec.contract.tables
         if table not in tables:
-            hint = did_you_mean(table, tables)
+            hint = nearest_hint(table, tables)
             raise UsageError(f"The contract has no table {table!r}", hint=hint, dataset=self.version.dataset)
         return tables[table].files
 

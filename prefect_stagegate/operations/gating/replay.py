@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from prefect_stagegate.clock import now, stamp
-from prefect_stagegate.errors import CorruptRecord, UsageError, did_you_mean
+from prefect_stagegate.errors import CorruptRecord, UsageError, nearest_hint
 from prefect_stagegate.model import DecisionOutcome
 from prefect_stagegate.operations.address import SpecLike, read_spec
 from prefect_stagegate.operations.times import parse_since
@@ -52,8 +52,8 @@ def replay_records(workspace: Workspace, policy: SpecLike, *, since: str = "", t
     spec, earliest = read_spec(policy), stamp(parse_since(since, now())) if since else ""
     # A mistyped gate would match no decision, and "0 decisions change" would look like an answer.
     if target and target not in spec.gates:
-        hint = did_you_mean(target, spec.gates)
-        raise UsageError(f"There is no gate for {target!r}", hint=hint[0].upper() + hint[1:], dataset=spec.dataset)
+        hint = nearest_hint(target, spec.gates)
+        raise UsageError(f"There is no gate for {target!r}", hint=hint, dataset=spec.dataset)
     workspace.catalog.require_dataset(spec.dataset)
     targets = [target] if target else [*spec.gates]
     for digest, gate in workspace.catalog.decided(spec.dataset):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from prefect_stagegate.clock import now, stamp
-from prefect_stagegate.errors import UsageError, did_you_mean
+from prefect_stagegate.errors import UsageError, nearest_hint
 from prefect_stagegate.model import Address, Evidence, EvidenceRevocation
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.readiness import CHECKS
@@ -70,9 +70,9 @@ def _no_evidence(version: Address, check: str, gate: str, unrevoked: list[Eviden
     if check in CHECKS:
         hint = f"There is evidence of {', '.join(names)}." if names else "There is no evidence about it at all."
     else:
-        hint = did_you_mean(check, CHECKS) or "`stagegate checks` lists the checks."
+        hint = nearest_hint(check, CHECKS)
     return UsageError(
         f"There is no evidence of {check} about {version}{there} that still counts",
-        hint=hint[0].upper() + hint[1:],
+        hint=hint,
         dataset=version.dataset,
     )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from prefect_stagegate.errors import UsageError, ValidationError, did_you_mean
+from prefect_stagegate.errors import UsageError, ValidationError, nearest_hint
 from prefect_stagegate.model import Address
 from prefect_stagegate.operations.address import ResolvedVersion, resolve
 from prefect_stagegate.operations.gating.profiling import kept_profiles, table_files, withheld_columns
@@ -116,7 +116,7 @@ def suggest_contract(workspace: Workspace, version: str | Address, *, table: str
         )
         raise UsageError("The contract has no tables", hint=hint, dataset=resolved.dataset)
     if table and table not in tables:
-        hint = did_you_mean(table, tables)
+        hint = nearest_hint(table, tables)
         raise UsageError(f"The contract has no table {table!r}", hint=hint, dataset=resolved.dataset)
     with present(workspace, resolved.dataset, resolved.digest, "suggest") as view:
         entries = workspace.catalog.manifest(resolved.dataset, resolved.digest).entries()

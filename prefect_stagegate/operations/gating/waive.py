@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from prefect_stagegate.clock import now, stamp
-from prefect_stagegate.errors import UsageError, did_you_mean
+from prefect_stagegate.errors import UsageError, nearest_hint
 from prefect_stagegate.model import Address, Decision, Evidence, Outcome, Revocation, Waiver, person_key
 from prefect_stagegate.operations.address import ResolvedVersion
 from prefect_stagegate.operations.gating.check import resolve_for_gate
@@ -108,10 +108,8 @@ def _requirement(policy: Gate, check: str, dataset: str) -> Requirement:
     """
     requirements = {requirement.check: requirement for requirement in policy.requirements}
     if check not in requirements:
-        hint = did_you_mean(check, requirements)
-        raise UsageError(
-            f"The gate {policy.target} requires no check {check!r}", hint=hint[0].upper() + hint[1:], dataset=dataset
-        )
+        hint = nearest_hint(check, requirements)
+        raise UsageError(f"The gate {policy.target} requires no check {check!r}", hint=hint, dataset=dataset)
     if not CHECKS[check].waivable:
         raise UsageError(
             f"The check {check} can't be waived",

@@ -91,5 +91,5 @@ def unpin(workspace: Workspace, address: Address) -> int:
     # A version that lies on two volumes is pinned on both, which people call one pin.
     count = max(volume.leases.unpin(held.dataset, held.digest) for volume in workspace.cache.volumes)
     if not count:
-        raise UnknownRef(f"{held.dataset}@{held.digest} is not pinned", hint="`stagegate ls` shows who holds what.")
+        raise UnknownRef(f"{held.dataset}@{held.digest} is not pinned", hint="`stagegate ls --held` shows what is.")
     return count
