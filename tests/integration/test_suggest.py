@@ -142,7 +142,7 @@ def test_odd_values_and_names_are_suggested_as_they_are(delivery: Delivery) -> N
 def test_a_table_that_the_contract_lacks_is_named(delivery: Delivery) -> None:
     shutil.copy(data("palmerpenguins", "penguins.csv"), delivery.source)
     delivery.stage()
-    with pytest.raises(UsageError, match="did you mean 'penguins'"):
+    with pytest.raises(UsageError, match="Did you mean 'penguins'"):
         suggest_contract(delivery.workspace, "things", table="penguin")
 
 
