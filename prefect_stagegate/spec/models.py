@@ -74,7 +74,7 @@ class TableSpec(SpecModel):
     columns: dict[Text, Text] = Field(
         default={},
         description="The columns that the table promises, with their types.",
-        examples=[{"year": "int", "dep_delay": "double"}],
+        examples=[{"year": "int", "dep_delay": "int"}],
     )
     time: Text | None = Field(
         default=None,
