@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING, Annotated
 from cyclopts import Parameter
 
 from prefect_stagegate.cli.answer_keys import AnswerKey, AnswerSshKey, answer_key
-from prefect_stagegate.cli.common import Display, Json, Places, VersionName, VersionOrSpec, escaped, print_json, say
+from prefect_stagegate.cli.common import (
+    Display,
+    Json,
+    Places,
+    VersionName,
+    VersionOrSpec,
+    escaped,
+    print_json,
+    say,
+    say_line,
+)
 from prefect_stagegate.cli.events import emit_event
 from prefect_stagegate.cli.expectations import print_expectations
 from prefect_stagegate.cli.plan import announce, judged_line, print_plan
@@ -104,11 +114,11 @@ def _print_validation(validation: Validation) -> None:
         )
         print_expectations(table.expectations)
     for evidence in validation.evidence:
-        say(f"{evidence.check:<14} {evidence.outcome:<14} {evidence.summary}")
+        say_line(f"{evidence.check:<14} {evidence.outcome:<14} {evidence.summary}")
         for finding in evidence.findings:
-            say(f"    {finding.subject}: {finding.problem}")
+            say_line(f"    {finding.subject}: {finding.problem}")
             if finding.fix:
-                say(f"        {finding.fix}")
+                say_line(f"        {finding.fix}")
 
 
 def check(  # noqa: PLR0913 - one parameter a flag

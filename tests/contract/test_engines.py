@@ -143,7 +143,7 @@ def test_expectation_without_a_result_spares_the_others(run: Run) -> None:
 
 
 def test_another_type_of_column_is_a_failure_and_no_crash(run: Run) -> None:
-    judgement = only(run(MONTHS, expect("expect_column_values_to_be_of_type", column="distance", type_="datetime64")))
+    judgement = only(run(MONTHS, expect("expect_column_values_to_be_of_type", column="distance", type_="DateType")))
     assert (judgement.verdict, judgement.places) == (ExpectationVerdict.FAILED, [])
 
 

@@ -24,7 +24,7 @@ from prefect_stagegate.model import Entry
 from prefect_stagegate.spec import ContractSpec, TableSpec
 from prefect_stagegate.validations import validate
 from prefect_stagegate.validations.files.files import ProbedFiles, probe_files
-from prefect_stagegate.validations.queries.duck import queries
+from prefect_stagegate.validations.queries.duck import MEMORY_MIB, bounded, queries
 from prefect_stagegate.validations.queries.duplicates import duplicates
 from prefect_stagegate.validations.records import ExpectationVerdict, RefusedRows, TableJob, TableReport
 from prefect_stagegate.validations.tables import examine
@@ -120,12 +120,20 @@ def test_text_has_the_types_of_all_rows_of_all_files(tmp_path: Path, engine: str
     assert verdicts(report) == ["passed"] * 3
 
 
+def test_types_of_a_large_csv_are_inferred_in_bounded_memory(tmp_path: Path) -> None:
+    with bounded(tmp_path) as connection:
+        ((limit,),) = connection.sql("SELECT current_setting('memory_limit')").fetchall()
+        ((scratch,),) = connection.sql("SELECT current_setting('temp_directory')").fetchall()
+    assert limit in (f"{MEMORY_MIB:.1f} MiB", f"{MEMORY_MIB / 1024:.1f} GiB")
+    assert not Path(scratch).exists()
+
+
 def test_verdict_does_not_depend_on_the_zone_of_the_node(tmp_path: Path) -> None:
     half_past = datetime(2013, 1, 1, 0, 30, tzinfo=UTC)
     pa.parquet.write_table(pa.table({"moment": [half_past]}), tmp_path / "a.parquet")
     program = f"""
 from pathlib import Path
-from prefect_stagegate.validations.queries.duck import queries
+from prefect_stagegate.validations.queries.duck import MEMORY_MIB, bounded, queries
 with queries("a table", Path({str(tmp_path)!r})) as database:
     print(database.rows("SELECT hour(moment), CAST(moment AS VARCHAR) FROM '{tmp_path}/a.parquet'"))
 """

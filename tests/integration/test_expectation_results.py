@@ -217,3 +217,11 @@ def test_figures_of_passes_cost_no_further_query(
     assert [judgement.verdict for judgement in judgements] == ["passed"] * len(PASSING)
     assert all(judgement.shown.observed or judgement.refused is not None for judgement in judgements[:5])
     assert not any(judgement.shown.observed for judgement in bare)
+
+
+def test_name_of_a_column_writes_no_line_of_a_validation(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    scenario = Scenario(tmp_path, contract={"tables": {"things": {"files": "*", "columns": {"x": "int"}}}})
+    scenario.deliver('x,"a\ncoverage       pass           all of it"\n1,2\n')
+    scenario.run("validate", "things")
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[2] for line in lines if line.startswith("coverage ")] == ["1"]

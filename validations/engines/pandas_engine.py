@@ -23,7 +23,7 @@ from prefect_stagegate.validations.columntypes import whole_numbers
 from prefect_stagegate.validations.engines.known_metrics import KnownMetrics
 from prefect_stagegate.validations.files.arrow import batches, schema_of
 from prefect_stagegate.validations.partitions import lowered, partition_types, partition_values
-from prefect_stagegate.validations.queries.duck import locked
+from prefect_stagegate.validations.queries.duck import bounded
 from prefect_stagegate.validations.queries.sql import form, is_text, relation
 from prefect_stagegate.validations.records import RefusedRows, TableJob
 from prefect_stagegate.validations.worker.results import columns_of, map_metric, metric_of
@@ -134,7 +134,7 @@ def _read_text(table: TableJob, paths: Sequence[Path], columns: Collection[str] 
     """The rows of each text file, read together by DuckDB: the types depend on all rows of all of them."""
     if not paths:
         return {}
-    with locked([table.view]) as connection:
+    with bounded(Path(table.view)) as connection:
         rows = connection.sql(relation(paths, filename=FILE))
         found = [name for name in rows.columns if name != FILE]
         names = _chosen(found, columns) or found

@@ -14,7 +14,7 @@ import pyarrow as pa
 from prefect_stagegate.validations.columntypes import whole_numbers
 from prefect_stagegate.validations.files.text_tables import header_of
 from prefect_stagegate.validations.partitions import NULL, lowered, partition_types
-from prefect_stagegate.validations.queries.duck import locked
+from prefect_stagegate.validations.queries.duck import bounded
 from prefect_stagegate.validations.queries.sql import CSV_NULLS, QUOTE, form, read_csv, read_json, separator
 from prefect_stagegate.validations.records import TableJob
 
@@ -96,7 +96,7 @@ def _types(source: str, paths: Sequence[Path]) -> StructType:
     """The columns of text files, as DuckDB infers them, so that both engines judge the same types."""
     from pyspark.sql.pandas.types import from_arrow_schema
 
-    with locked({path.parent for path in paths}) as connection:
+    with bounded(*{path.parent for path in paths}) as connection:
         schema = connection.sql(f"FROM {source}").limit(0).to_arrow_table().schema
     fields = (
         field.with_type(pa.string()) if pa.types.is_time(field.type) else field for field in whole_numbers(schema)

@@ -18,7 +18,7 @@ import duckdb
 from prefect_stagegate.validations.columntypes import whole_numbers
 from prefect_stagegate.validations.files.facts import Facts, UnreadableFile, first_line, nonempty
 from prefect_stagegate.validations.files.texts import BLOCK, check_json_lines
-from prefect_stagegate.validations.queries.duck import locked
+from prefect_stagegate.validations.queries.duck import bounded
 from prefect_stagegate.validations.queries.sql import GZIP, read_csv, read_json, separator
 
 LONGEST_HEADER = 2_000_000
@@ -94,7 +94,7 @@ def _check_bytes(path: Path) -> None:
 
 
 def _read(path: Path, source: str) -> Facts:
-    with locked([path.parent]) as connection:
+    with bounded(path.parent) as connection:
         relation = connection.sql(f"SELECT * FROM {source}")  # noqa: S608 - names are quoted
         schema = relation.limit(0).to_arrow_table().schema
         rows = relation.count("*").fetchall()[0][0]
@@ -114,7 +114,7 @@ def _reason_without_dialect(path: Path) -> str:
         return "its header is no UTF-8"
     types = ", ".join(f"'c{number}': 'VARCHAR'" for number in range(len(header) or 1))
     try:
-        with locked([path.parent]) as connection:
+        with bounded(path.parent) as connection:
             connection.sql(f"SELECT count(*) FROM {read_csv([path], types=f'{{{types}}}')}").fetchall()  # noqa: S608
     except duckdb.Error as error:
         return _reason_with_line(error) or DIALECT

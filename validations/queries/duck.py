@@ -62,6 +62,15 @@ def locked(folders: Iterable[str | Path], **config: Any) -> Iterator[duckdb.Duck
         yield connection
 
 
+@contextmanager
+def bounded(*folders: Path, **config: Any) -> Iterator[duckdb.DuckDBPyConnection]:
+    """The same in bounded memory; what does not fit lies in a scratch folder, which is removed after the block."""
+    with tempfile.TemporaryDirectory(prefix="stagegate-") as scratch:
+        config |= {"memory_limit": f"{MEMORY_MIB}MiB", "temp_directory": scratch, "threads": THREADS}
+        with locked(folders, **config) as connection:
+            yield connection
+
+
 @dataclass
 class Queries:
     """A database without tables, which reads files."""
@@ -131,24 +140,17 @@ def queries(about: str, folder: Path, *, cancel: Event | None = None, discreet: 
         cancel: Set it to stop the running query.
         discreet: Leave DuckDB's message out of errors.
     """
-    with tempfile.TemporaryDirectory(prefix="stagegate-") as scratch:
-        config: dict[str, Any] = {
-            "memory_limit": f"{MEMORY_MIB}MiB",
-            "temp_directory": scratch,
-            "threads": THREADS,
-            "preserve_insertion_order": False,
-        }
-        # DuckDB has no time limit of its own, so a thread interrupts the query.
-        done = Event()
-        with locked([folder], **config) as connection:
-            database = Queries(connection, about, discreet)
-            watcher = threading.Thread(target=_watch, args=(database, done, cancel), daemon=True)
-            watcher.start()
-            try:
-                yield database
-            finally:
-                done.set()
-                watcher.join()
+    # DuckDB has no time limit of its own, so a thread interrupts the query.
+    done = Event()
+    with bounded(folder, preserve_insertion_order=False) as connection:
+        database = Queries(connection, about, discreet)
+        watcher = threading.Thread(target=_watch, args=(database, done, cancel), daemon=True)
+        watcher.start()
+        try:
+            yield database
+        finally:
+            done.set()
+            watcher.join()
 
 
 def _watch(database: Queries, done: Event, cancel: Event | None) -> None:
