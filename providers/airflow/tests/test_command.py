@@ -207,6 +207,10 @@ def test_findings_are_logged_without_terminal_escapes() -> None:
 
 
 def test_connection_can_be_tested(delivery: Delivery, monkeypatch: pytest.MonkeyPatch) -> None:
+    works, message = StagegateHook().test_connection()
+    assert not works
+    assert "`stagegate stage SPEC` begins one" in message
+    delivery.command("stage", str(delivery.spec))
     assert StagegateHook().test_connection() == (True, "The command works, and reads its catalog.")
     wrong = {**delivery.connection, "extra": {"catalog": "ftp://nowhere"}}
     monkeypatch.setenv("AIRFLOW_CONN_STAGEGATE_DEFAULT", json.dumps(wrong))
