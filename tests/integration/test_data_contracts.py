@@ -128,5 +128,6 @@ def test_contract_check_goes_on_past_a_version_that_is_gone(tmp_path: Path, caps
 
 def test_contract_check_bounds_the_versions(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     things = Scenario(tmp_path, contract=bounded(9))
+    things.node()
     assert exit_code(["contract", "check", str(things.spec_file()), "--versions", "21", *places(things)]) == 2
     assert "Write --versions 1 to 20" in capsys.readouterr().err

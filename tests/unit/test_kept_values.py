@@ -140,6 +140,7 @@ def test_unchanging_records_are_read_once() -> None:
 def test_copies_list_as_the_store_does() -> None:
     store = open_records("memory://copies-list", {})
     for key in (
+        "format",
         *(f"datasets/things/evidence/{HEX}/0000000{number}.json" for number in (1, 2)),
         f"datasets/things/decisions/{HEX}/pilot/00000001.json",
         f"datasets/things/decisions/{HEX}/pilot-2/00000001.json",
