@@ -68,14 +68,17 @@ contents = st.lists(row, max_size=6)
 delivery = st.lists(st.tuples(st.integers(0, 6), contents), min_size=1, max_size=5, unique_by=lambda item: item[0])
 
 
-def judge(folder: Path, files: Mapping[str, bytes], known: FileValues, suite: list[dict[str, Any]]) -> TableReport:
+def judge(
+    folder: Path, files: Mapping[str, bytes], known: FileValues, suite: list[dict[str, Any]], *, is_merged: bool = True
+) -> TableReport:
     view = folder / "view"
     scratch = folder / "scratch"
     scratch.mkdir(parents=True)
     for name, content in files.items():
         view.mkdir(exist_ok=True)
         (view / name).write_bytes(content)
-    digests = {name: f"blake3:{hash(content)}" for name, content in files.items()}
+    # Without digests, DuckDB aggregates all files itself.
+    digests = {name: f"blake3:{hash(content)}" for name, content in files.items() if is_merged}
     columns = ["number", "word", "other"]
     job = TableJob("t", "duckdb", {"expectations": suite}, str(view), sorted(files), columns, digests, known)
     (report,) = judge_tables([job], scratch, lambda _: None)
@@ -104,7 +107,7 @@ def test_merged_counts_judge_as_a_fresh_reading(
     known = NO_VALUES
     for files in deliveries:
         contents = {f"{name}.parquet": parquet(rows) for name, rows in files}
-        fresh = judge(tmp_path_factory.mktemp("fresh"), contents, NO_VALUES, SUITE)
+        fresh = judge(tmp_path_factory.mktemp("fresh"), contents, NO_VALUES, SUITE, is_merged=False)
         merged = judge(tmp_path_factory.mktemp("merged"), contents, known, SUITE)
         assert verdicts(merged) == verdicts(fresh)
         known = merged.values
