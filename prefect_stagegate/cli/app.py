@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gc
 import io
 import logging
@@ -270,6 +271,9 @@ def _run(words: list[str], *, debug: bool) -> None:
     except Exception as error:  # noqa: BLE001 - Python's own exit code for it is 1, a gate's refusal
         hint = "Run the command again with --debug, and report its output."
         text = f"unexpected error: {type(error).__name__}: {error}"
+        # Errors of files have their names, or are explained by those who opened them.
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC and error.filename is None:
+            text, hint = f"The output could not be written: {error.strerror}", "Write it elsewhere, or free some space."
         OUTPUT.print_error(error_values(StagegateError(text, hint=hint)))
         _fail(f"{text}. {hint}", ExitCode.ERROR, debug=debug)
     finally:

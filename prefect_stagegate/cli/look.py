@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 from cyclopts import Parameter
 from rich.table import Column, Table
@@ -31,7 +31,7 @@ from prefect_stagegate.cli.common import (
 )
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.manifest import Change, Difference, row
-from prefect_stagegate.model import Address
+from prefect_stagegate.model import Address, EvidenceRevocation, Waiver
 from prefect_stagegate.operations import inspect
 from prefect_stagegate.units import bytes_text, count_text, digest_text
 from prefect_stagegate.unreadable import UnreadableRecords
@@ -133,6 +133,8 @@ def show(  # noqa: PLR0913 - one parameter a flag
     """
     if (sha256 or output) and not croissant:
         raise UsageError("--sha256 and --output belong to --croissant", hint="Add --croissant, or leave them out.")
+    if rows and json:
+        raise UsageError("--rows prints the manifest's lines, which are no JSON", hint="Leave --rows or --json out.")
     workspace = (places or Places()).workspace()
     if croissant:
         from prefect_stagegate.cli.croissant import print_croissant
@@ -147,27 +149,20 @@ def show(  # noqa: PLR0913 - one parameter a flag
     unreadable = UnreadableRecords()
     line, manifest = inspect.show(workspace, Address.parse(address), unreadable)
     failed = inspect.failed(workspace, line.dataset, line.digest, unreadable)
-    version = Address(line.dataset, line.digest)
+    waivers = inspect.waivers(workspace, line.dataset, line.digest, unreadable)
+    revocations = inspect.revocations(workspace, Address(line.dataset, line.digest), unreadable)
     if rows:
         # Streamed, since a manifest may be larger than memory.
         for entry in manifest.entries():
             sys.stdout.buffer.write(row(entry))
         sys.stdout.buffer.flush()
     elif json:
-        waived = [asdict(waiver) for waiver in inspect.waivers(workspace, line.dataset, line.digest, unreadable)]
-        revoked = [asdict(revocation) for revocation in inspect.revocations(workspace, version, unreadable)]
-        rest = {"waivers": waived, "revocations": revoked, "failed": list(map(asdict, failed))}
-        rest["unreadable"] = list(map(asdict, unreadable.all))
+        noted: dict[str, Sequence[Any]] = {"waivers": waivers, "revocations": revocations}
+        noted |= {"failed": failed, "unreadable": unreadable.all}
+        rest = {name: list(map(asdict, records)) for name, records in noted.items()}
         print_json_list(manifest.entries(), "entries", asdict(line), lambda: rest)
     else:
-        say(f"{line.dataset}@{line.digest}")
-        say(f"{count_text(line.files, 'file')}, {bytes_text(line.bytes)}; refs: {', '.join(line.refs) or 'none'}")
-        say(f"weakest pin: {line.pins or 'unknown'}")
-        for waiver in inspect.waivers(workspace, line.dataset, line.digest, unreadable):
-            ended = f"; revoked by {waiver.revoked.who}: {waiver.revoked.reason}" if waiver.revoked else ""
-            say_line(f"{waiver.check} at {waiver.target}: {waiver}{ended}")
-        for revocation in inspect.revocations(workspace, version, unreadable):
-            say_line(f"evidence of {revocation.about}: {revocation}")
+        _print_facts(line, waivers, revocations)
         if failed:
             print_failed(failed)
         sys.stdout.flush()
@@ -177,6 +172,19 @@ def show(  # noqa: PLR0913 - one parameter a flag
             every=every,
         )
     end_unreadable(unreadable.all)
+
+
+def _print_facts(
+    line: inspect.VersionLine, waivers: Sequence[Waiver], revocations: Sequence[EvidenceRevocation]
+) -> None:
+    say(f"{line.dataset}@{line.digest}")
+    say(f"{count_text(line.files, 'file')}, {bytes_text(line.bytes)}; refs: {', '.join(line.refs) or 'none'}")
+    say(f"weakest pin: {line.pins or 'unknown'}")
+    for waiver in waivers:
+        ended = f"; revoked by {waiver.revoked.who}: {waiver.revoked.reason}" if waiver.revoked else ""
+        say_line(f"{waiver.check} at {waiver.target}: {waiver}{ended}")
+    for revocation in revocations:
+        say_line(f"evidence of {revocation.about}: {revocation}")
 
 
 _CHANGE_SIGNS = {Change.ADDED: "+", Change.REMOVED: "-", Change.CHANGED: "~"}

@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from subprocess import CompletedProcess
+from subprocess import PIPE, CompletedProcess, run
 from typing import Any
 
 import pytest
 import yaml
 
 from prefect_stagegate.testing.servers import STRANGER, SeaweedFS, free_port
+from tests.support.commands import INSTALLED
 
 Run = Callable[..., CompletedProcess[str]]
 
@@ -101,6 +102,12 @@ def test_a_disk_that_is_full(tmp_path: Path, run_stagegate: Run) -> None:
     )
 
 
+def test_output_that_finds_no_space() -> None:
+    with Path("/dev/full").open("wb") as full:
+        result = run([INSTALLED, "checks"], stdout=full, stderr=PIPE, text=True, check=False)
+    failed(result, 3, "The output could not be written: No space left on device", "Write it elsewhere")
+
+
 def test_an_unknown_dataset_ref_and_version(tmp_path: Path, run_stagegate: Run) -> None:
     failed(run_stagegate("show", "things"), 3, "There is no catalog", "stagegate stage SPEC")
     assert run_stagegate("stage", write_spec(tmp_path)).returncode == 0
@@ -108,6 +115,7 @@ def test_an_unknown_dataset_ref_and_version(tmp_path: Path, run_stagegate: Run) 
     failed(run_stagegate("path", "things@production"), 2, "This node has no copy", "stagegate stage things@production")
     failed(run_stagegate("show", "things@sha256:" + "0" * 64), 2, "no version")
     failed(run_stagegate("show", "Things@latest"), 2, "lowercase")
+    failed(run_stagegate("show", "things", "--rows", "--json"), 2, "are no JSON", "Leave --rows or --json out")
 
 
 def test_a_wrong_spec_tells_all_its_problems_by_line(tmp_path: Path, run_stagegate: Run) -> None:
