@@ -64,7 +64,7 @@ def test_button_copies_the_command(browser: Browser, tmp_path: Path) -> None:
         shown.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
         button = shown.page.get_by_role("button", name="Copy").first
         button.click()
-        assert shown.page.get_by_role("button", name="Copied").count() == 1
+        shown.page.get_by_role("button", name="Copied").wait_for()
         assert shown.page.evaluate("() => navigator.clipboard.readText()") == SAMPLES["waiting"].steps[0]
 
 
