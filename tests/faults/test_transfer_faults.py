@@ -352,7 +352,10 @@ class TestStopping:
         ingest = cache.layout.ingest
 
         def is_free() -> bool:
-            return not any(path.suffix != PARTS and Claim.is_taken(str(path)) for path in ingest.iterdir())
+            try:
+                return not any(path.suffix != PARTS and Claim.is_taken(str(path)) for path in ingest.iterdir())
+            except FileNotFoundError:  # it was given up between the two looks
+                return False
 
         assert eventually(is_free, 20)
         source.on_read = lambda *_: None
