@@ -149,14 +149,16 @@ def show(  # noqa: PLR0913 - one parameter a flag
     unreadable = UnreadableRecords()
     line, manifest = inspect.show(workspace, Address.parse(address), unreadable)
     failed = inspect.failed(workspace, line.dataset, line.digest, unreadable)
-    waivers = inspect.waivers(workspace, line.dataset, line.digest, unreadable)
-    revocations = inspect.revocations(workspace, Address(line.dataset, line.digest), unreadable)
     if rows:
         # Streamed, since a manifest may be larger than memory.
         for entry in manifest.entries():
             sys.stdout.buffer.write(row(entry))
         sys.stdout.buffer.flush()
-    elif json:
+        end_unreadable(unreadable.all)
+        return
+    waivers = inspect.waivers(workspace, line.dataset, line.digest, unreadable)
+    revocations = inspect.revocations(workspace, Address(line.dataset, line.digest), unreadable)
+    if json:
         noted: dict[str, Sequence[Any]] = {"waivers": waivers, "revocations": revocations}
         noted |= {"failed": failed, "unreadable": unreadable.all}
         rest = {name: list(map(asdict, records)) for name, records in noted.items()}
