@@ -28,7 +28,7 @@ from prefect_stagegate.validations.engines.uniqueness import count_by_groups
 from prefect_stagegate.validations.partitions import row_digests
 from prefect_stagegate.validations.queries.duck import MEMORY_MIB, THREADS
 from prefect_stagegate.validations.queries.relations import relation_of
-from prefect_stagegate.validations.queries.sql import form
+from prefect_stagegate.validations.queries.sql import FILE, form
 from prefect_stagegate.validations.records import RefusedRows, TableJob
 from prefect_stagegate.validations.worker.limits import SHARE, applied
 from prefect_stagegate.validations.worker.results import columns_of, metric_of
@@ -36,7 +36,6 @@ from prefect_stagegate.validations.worker.values import RowWriter
 
 BY_FILE = "{}_by_file"
 """Name of the view that adds a column to the batch: the file of each row."""
-FILE = "stagegate_file"
 
 
 class DuckDBEngine:

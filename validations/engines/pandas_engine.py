@@ -24,14 +24,11 @@ from prefect_stagegate.validations.engines.known_metrics import KnownMetrics
 from prefect_stagegate.validations.files.arrow import batches, schema_of
 from prefect_stagegate.validations.partitions import lowered, partition_types, partition_values
 from prefect_stagegate.validations.queries.duck import bounded
-from prefect_stagegate.validations.queries.sql import form, is_text, relation
+from prefect_stagegate.validations.queries.sql import FILE, form, is_text, relation
 from prefect_stagegate.validations.records import RefusedRows, TableJob
 from prefect_stagegate.validations.worker.results import columns_of, map_metric, metric_of
 from prefect_stagegate.validations.worker.statements import condition_problem
 from prefect_stagegate.validations.worker.values import RowWriter
-
-FILE = "stagegate_file"
-"""The column that holds each row's file while text is read."""
 
 
 class Frame(pd.DataFrame):
@@ -142,8 +139,8 @@ def _read_text(table: TableJob, paths: Sequence[Path], columns: Collection[str] 
     with suppress(pa.ArrowInvalid):  # whole numbers of more than 64 bits stay decimals
         read = read.cast(whole_numbers(read.schema))
     frame: pd.DataFrame = read.to_pandas()
-    files, data = frame.pop(FILE), frame
-    return {path: data[files == str(path)] for path in paths}
+    files = frame.pop(FILE)
+    return {path: frame[files == str(path)] for path in paths}
 
 
 def _arrow(path: Path, columns: Collection[str] | None) -> pa.Table:

@@ -15,15 +15,13 @@ from prefect_stagegate.validations.columntypes import whole_numbers
 from prefect_stagegate.validations.files.text_tables import header_of
 from prefect_stagegate.validations.partitions import NULL, lowered, partition_types
 from prefect_stagegate.validations.queries.duck import bounded
-from prefect_stagegate.validations.queries.sql import CSV_NULLS, QUOTE, form, read_csv, read_json, separator
+from prefect_stagegate.validations.queries.sql import CSV_NULLS, FILE, QUOTE, form, read_csv, read_json, separator
 from prefect_stagegate.validations.records import TableJob
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, DataFrameReader, SparkSession
     from pyspark.sql.types import StructType
 
-FILE = "stagegate_file"
-"""The column that holds each row's file, as Spark writes it: an escaped URI."""
 OTHER_FILES = "Spark workers must see the cache under the same path as this node"
 """Without apostrophes: messages leave out what stands between two."""
 MISSING = re.compile(r"FILE_NOT_EXIST|PATH_NOT_FOUND|FileNotFoundException")
@@ -33,7 +31,7 @@ MOST_HEADERS = 50
 
 
 def frame_of(session: SparkSession, table: TableJob) -> DataFrame:
-    """All rows of the table's files, with the column `FILE`.
+    """All rows of the table's files, with the column `FILE`: an escaped URI, as Spark writes it.
 
     Raises:
         ValueError: Spark can't read the format, or would leave out a file.

@@ -16,6 +16,8 @@ JSON = (".json", ".jsonl", ".ndjson")
 GZIP = ".gz"
 QUOTE = '"'
 """Surrounds a CSV value that holds a separator. Inside such a value it is doubled (RFC 4180)."""
+FILE = "stagegate_file"
+"""The column by which queries name each row's file."""
 PATH = "stagegate_path"
 """The column of each row's file where no query asks for it by another name."""
 MOST_KEYS = 1_000
