@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 from prefect_stagegate.catalog import Catalog, PolicyEntry
 from prefect_stagegate.errors import CorruptRecord, GateFailed, UnknownRef, UsageError, WaitingForApproval
-from prefect_stagegate.model import Address, Approval, DecisionOutcome, Direction, Identity
+from prefect_stagegate.model import Address, Approval, ApprovalRequest, DecisionOutcome, Direction, Identity
 from prefect_stagegate.operations.gating.approve import approve, wait
 from prefect_stagegate.operations.gating.check import check
 from prefect_stagegate.operations.gating.policy import adopt, adoptions, answer_request
@@ -30,6 +30,7 @@ from tests.support.scenario import ADA, INES, Scenario
 
 THINGS, PRODUCTION = Address("things"), Address("things", "production")
 LEGAL = Identity("legal@example.org", "declared")
+BOSS = Identity("boss@example.org", "declared")
 OWNERS = {"data": "team@example.org", "ai": "team@example.org", "infra": INES.name, "governance": LEGAL.name}
 STRICT = {"production": {"require": ["license", "owner", {"approval": {"count": 1, "from": ["infra"]}}]}}
 SHORT = {"production": {"require": [{"approval": {"count": 1, "from": ["infra"]}}]}}
@@ -440,39 +441,39 @@ def new_key(path: Path) -> SigningKey:
     return read_signing_key(path, no_passphrase)
 
 
-def test_signed_decline_is_not_hidden_behind_an_unsigned_answer(scenario: PolicyScenario, tmp_path: Path) -> None:
-    """Whoever may write to the catalog adds an answer in the name of the one who declined."""
-    boss = Identity("boss@example.org", "declared")
-    keys = {who.name: new_key(tmp_path / who.name) for who in (LEGAL, boss)}
+def request_signed_answers(scenario: PolicyScenario, folder: Path) -> tuple[ApprovalRequest, dict[str, SigningKey]]:
+    """Request a laxer policy, to which legal or the boss agrees by a signature; returns their keys, too."""
+    keys = {who.name: new_key(folder / who.name) for who in (LEGAL, BOSS)}
     public = {name: key.public for name, key in keys.items()}
     signed = {"count": 1, "from": ["governance"], "signed": True, "keys": public}
-    owners = OWNERS | {"governance": f"{LEGAL.name}, {boss.name}"}
+    owners = OWNERS | {"governance": f"{LEGAL.name}, {BOSS.name}"}
     scenario.deliver("one", policy={"change": {"approval": signed}}, owners=owners)
-    lax = scenario.spec(gates=LAX)
-    request = adopt(scenario.node(), lax, reason="smaller team").request
+    request = adopt(scenario.node(), scenario.spec(gates=LAX), reason="smaller team").request
     assert request
+    return request, keys
+
+
+def test_signed_decline_is_not_hidden_behind_an_unsigned_answer(scenario: PolicyScenario, tmp_path: Path) -> None:
+    """Whoever may write to the catalog adds an answer in the name of the one who declined."""
+    request, keys = request_signed_answers(scenario, tmp_path)
     answer_request(scenario.node(LEGAL), "things", approved=False, reason="no", key=keys[LEGAL.name])
     put_approval(scenario.node().catalog, request, LEGAL, approved=True, reason="forged")
-    answer_request(scenario.node(boss), "things", approved=True, reason="", key=keys[boss.name])
-    assert adopt(scenario.node(), lax, reason="smaller team").missing.startswith(f"declined by {LEGAL.name}")
+    answer_request(scenario.node(BOSS), "things", approved=True, reason="", key=keys[BOSS.name])
+    assert adopt(scenario.node(), scenario.spec(gates=LAX), reason="smaller team").missing.startswith(
+        f"declined by {LEGAL.name}"
+    )
 
 
 def test_signed_answer_is_recorded_beside_a_forged_one(scenario: PolicyScenario, tmp_path: Path) -> None:
     """A forged answer, equal but for its signature, must not keep the true one out of the catalog."""
-    boss = Identity("boss@example.org", "declared")
-    keys = {who.name: new_key(tmp_path / who.name) for who in (LEGAL, boss)}
-    public = {name: key.public for name, key in keys.items()}
-    signed = {"count": 1, "from": ["governance"], "signed": True, "keys": public}
-    owners = OWNERS | {"governance": f"{LEGAL.name}, {boss.name}"}
-    scenario.deliver("one", policy={"change": {"approval": signed}}, owners=owners)
-    lax = scenario.spec(gates=LAX)
-    request = adopt(scenario.node(), lax, reason="smaller team").request
-    assert request
+    request, keys = request_signed_answers(scenario, tmp_path)
     forged = Approval(request.id, LEGAL, approved=False, reason="no", at=request.at, envelope={"payload": "forged"})
     scenario.node().catalog.put_answer(request, forged)
     answer_request(scenario.node(LEGAL), "things", approved=False, reason="no", key=keys[LEGAL.name])
-    answer_request(scenario.node(boss), "things", approved=True, reason="", key=keys[boss.name])
-    assert adopt(scenario.node(), lax, reason="smaller team").missing.startswith(f"declined by {LEGAL.name}")
+    answer_request(scenario.node(BOSS), "things", approved=True, reason="", key=keys[BOSS.name])
+    assert adopt(scenario.node(), scenario.spec(gates=LAX), reason="smaller team").missing.startswith(
+        f"declined by {LEGAL.name}"
+    )
 
 
 def test_rule_that_wants_signatures_takes_no_other_answer(scenario: PolicyScenario, tmp_path: Path) -> None:
