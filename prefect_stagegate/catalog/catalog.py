@@ -404,7 +404,7 @@ class Catalog(VersionRecords, ApprovalRecords, KeptRecords, NodeRecords):
         return sorted(self._records.keys(self._key(dataset, "model-signatures", digest, "/")), reverse=True)
 
     def model_signature(self, key: str, most: int) -> bytes:
-        """One signature by its key; of one that is larger than `most` bytes, only so many and one more."""
+        """Read one signature by its key: its last `most` + 1 bytes, so that one that is too large shows."""
         return self._records.read_end(key, most + 1) or b""
 
     # ── waivers ─────────────────────────────────────────────────────────────────────────────────────────────────

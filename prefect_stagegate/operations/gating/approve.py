@@ -174,9 +174,9 @@ def open_request(workspace: Workspace, address: Address, to: str) -> ApprovalReq
 
 
 def _require_no_other(workspace: Workspace, request: ApprovalRequest) -> None:
-    """Raise when requests for other versions wait for the same target: nobody may approve one for another."""
+    """Raise when requests for other versions wait for the same target: the newest need not be the one that is meant."""
     waiting = waiting_requests(workspace, request.dataset, request.target, UnreadableRecords())
-    others = {each.digest for each in waiting} - {request.digest}
+    others = {other.digest for other in waiting} - {request.digest}
     if others:
         version = f"{request.dataset}@{request.digest}"
         raise UsageError(
@@ -189,7 +189,7 @@ def _require_no_other(workspace: Workspace, request: ApprovalRequest) -> None:
 
 
 def require_policy(workspace: Workspace, dataset: str, digest: str) -> None:
-    """Raise unless a policy is the adopted one, so that nobody answers under a policy that they were not shown.
+    """Raise unless the policy that somebody was shown is the adopted one.
 
     Raises:
         UsageError: Another policy was adopted, or none.

@@ -358,7 +358,7 @@ def _count(run: _Push, layer: Descriptor, *, sent: int) -> None:
 
 
 def _in_parallel(run: _Push, function: Callable[[T], Result], items: Iterable[T]) -> list[Result]:
-    """Call a function for each layer, several at a time. After an error or an interrupt those that run stop soon."""
+    """Call a function for each layer, several at a time. An error or an interrupt stops the calls under way."""
     with ThreadPoolExecutor(UPLOADS, "stagegate-push") as pool:
         try:
             calls = [pool.submit(function, item) for item in items]

@@ -29,7 +29,7 @@ from prefect_stagegate.units import bytes_text, count_text
 SHOWN = 50
 """Files that are named of each kind of difference; the rest is only counted."""
 MOST_FINDINGS = 200
-"""Findings about the catalog's signatures that are told."""
+"""Findings about the catalog's signatures in one result."""
 MOST_SIGNATURES = 1000
 """Signatures of the catalog that are read, the newest first."""
 MOST_READ = 512 << 20
@@ -271,9 +271,9 @@ def _first_valid(
         else:
             findings += comparison.findings()
     # Files are read once for all signatures of one algorithm; BLAKE3, which reads none, comes first.
-    compared.sort(key=lambda each: each.algorithm != "blake3")
-    for algorithm in dict.fromkeys(each.algorithm for each in compared):
-        comparisons = [each for each in compared if each.algorithm == algorithm]
+    compared.sort(key=lambda comparison: comparison.algorithm != "blake3")
+    for algorithm in dict.fromkeys(comparison.algorithm for comparison in compared):
+        comparisons = [comparison for comparison in compared if comparison.algorithm == algorithm]
         for path, digest in context.file_digests(algorithm):
             for comparison in comparisons:
                 comparison.compare(path, digest)

@@ -84,13 +84,13 @@ def prove_answer(
 
 def _keys_of(name: str, keys: Mapping[str, str]) -> list[str]:
     person = person_key(name)
-    return [key for each, key in keys.items() if person_key(each) == person]
+    return [key for signer, key in keys.items() if person_key(signer) == person]
 
 
 def _fingerprints_of(name: str, keys: Mapping[str, str], allowed_signers: str) -> set[str]:
     """The keys that a policy has for a name in either list."""
     names = {name, person_key(name)}
-    own = (each for each in read_allowed_signers(allowed_signers) if any(map(each.has_name, names)))
+    own = (signer for signer in read_allowed_signers(allowed_signers) if any(map(signer.has_name, names)))
     return {*map(fingerprint_of, _keys_of(name, keys)), *(signer.fingerprint for signer in own)}
 
 
