@@ -23,12 +23,14 @@ from prefect_stagegate.validations.expectations import expectation_findings
 from prefect_stagegate.validations.observations import ORDER, Observations, worst
 from prefect_stagegate.validations.records import NO_SANDBOX, ExpectationVerdict
 from prefect_stagegate.validations.results import recorded_results
+from prefect_stagegate.validations.schema import TableFile
 from prefect_stagegate.validations.tables import ContractTable
 
 NO_CONTRACT = "the spec has no contract"
 NAME_A_SUITE = "Name a `suite:` of a table in the spec's contract, or leave `expectations` out of the gate."
 TABLES = 5
 """The most tables that a summary names."""
+NOT_JUDGED = "its rows were not judged"
 WRITE_ONE = "Write a `contract:` into the spec, or leave the checks that need one out of the gate."
 
 
@@ -65,7 +67,7 @@ def _schema(observations: Observations) -> ContractCheckResult:
         fix = "Name tables in the spec's contract, or require no `schema`."
         return _inconclusive("the contract names no table", fix=fix)
     declared = sum(len(table.spec.columns) for table in observations.tables)
-    findings = [finding for table in observations.tables for finding in _schema_findings(table)]
+    findings = [finding for table in observations.tables for finding in _schema_findings(table, observations)]
     opened = sum(len(table.opened) for table in observations.tables)
     wrong = len(observations.breaking_schema())
     promised = f"{count_text(declared, 'declared column')} as promised" if declared else "the same columns"
@@ -77,6 +79,10 @@ def _schema(observations: Observations) -> ContractCheckResult:
     )
 
 
+def _paths(files: Sequence[TableFile]) -> set[str]:
+    return {file.path for file in files}
+
+
 def _files_text(tables: Sequence[ContractTable]) -> str:
     """How many files were opened; of several tables, how many of each, since only those are compared."""
     if len(tables) == 1:
@@ -86,14 +92,13 @@ def _files_text(tables: Sequence[ContractTable]) -> str:
     return f"all files of each table: {', '.join(counts[:TABLES])}{f' and {more} more' if more > 0 else ''}"
 
 
-def _schema_findings(table: ContractTable) -> list[Finding]:
+def _schema_findings(table: ContractTable, observations: Observations) -> list[Finding]:
     """What is wrong with the columns of one table, and which files' columns nobody could read."""
     if not table.listed:
         problem = f"has no files: {table.spec.files} matches none, so its columns are unknown"
         return [Finding(f"table {table.name}", problem, "Deliver them, or correct the glob.", Outcome.INCONCLUSIVE)]
     findings = schema.findings(table.name, table.spec.columns, table.opened, table.problems) if table.opened else []
-    if unopened := len(table.listed) - len(table.opened):
-        findings.append(_unknown(table, unopened, "could not be opened, so their columns are unknown"))
+    findings += observations.left_out(table, _paths(table.opened), "its columns are unknown")
     return [*findings, *_misspelled(table)] if table.opened else findings
 
 
@@ -105,14 +110,8 @@ def _misspelled(table: ContractTable) -> Iterator[Finding]:
         yield Finding(f"table {table.name}", problem, fix, Outcome.WARN)
 
 
-def _unknown(table: ContractTable, count: int, reason: str) -> Finding:
-    """Files that nobody could look at make the table inconclusive."""
-    problem = f"{count} of {count_text(len(table.listed), 'file')} {reason}"
-    return Finding(f"table {table.name}", problem, "See `coverage`.", Outcome.INCONCLUSIVE)
-
-
 def _nonempty(observations: Observations) -> ContractCheckResult:
-    findings = [finding for table in observations.tables for finding in _emptiness_findings(table)]
+    findings = [finding for table in observations.tables for finding in _emptiness_findings(table, observations)]
     if not observations.files.listed:
         findings.append(Finding("the dataset", "has no files", "Look at the sources' URLs and `include:`."))
     rows = sum(table.rows for table in observations.tables)
@@ -128,20 +127,23 @@ def _nonempty(observations: Observations) -> ContractCheckResult:
     return _result(findings, counts if observations.tables else files, measured, bad=_headline(findings))
 
 
-def _emptiness_findings(table: ContractTable) -> list[Finding]:
-    """Whether the table lacks files, rows or expectations, and which of its files have no rows."""
+def _emptiness_findings(table: ContractTable, observations: Observations) -> list[Finding]:
+    """Whether the table lacks files, rows or expectations, and which of its files have no rows, or may have some."""
     subject = f"table {table.name}"
     if not table.listed:
         problem = f"has no files: {table.spec.files} matches none"
         return [Finding(subject, problem, "Deliver them, or correct the glob.")]
     findings = []
-    if table.opened and not any(file.rows for file in table.opened):
+    if any(file.rows for file in table.opened):
+        empty = [file.path for file in table.opened if not file.rows]
+        findings += [Finding(path, "has no rows", "Deliver its rows.", Outcome.WARN) for path in empty]
+    # The rows that the table may have are in the files that nobody could open.
+    elif len(table.opened) < len(table.listed):
+        findings += observations.left_out(table, _paths(table.opened), "its rows are unknown")
+    else:
         findings.append(
             Finding(subject, f"has no rows in {count_text(len(table.opened), 'file')}", "Deliver its rows.")
         )
-    else:
-        empty = [file.path for file in table.opened if not file.rows]
-        findings += [Finding(path, "has no rows", "Deliver its rows.", Outcome.WARN) for path in empty]
     if table.spec.suite is not None and not table.expectations:
         findings.append(Finding(subject, "has a suite without expectations", "Write at least one into its suite."))
     return findings
@@ -157,8 +159,9 @@ def _expectations(observations: Observations) -> ContractCheckResult:
     findings = [
         finding for table in with_suite for finding in expectation_findings(table, observations.reports.get(table.name))
     ]
-    left_out = [(table, len(table.listed) - len(observations.read(table))) for table in with_suite]
-    findings += [_unknown(table, count, "could not be judged") for table, count in left_out if count]
+    read = {table.name: observations.read(table) for table in with_suite}
+    for table in with_suite:
+        findings += observations.left_out(table, _paths(read[table.name]), NOT_JUDGED)
     verdicts = [judgement.verdict for report in observations.reports.values() for judgement in report.judgements]
     total = sum(table.expectations for table in with_suite)
     kept = verdicts.count(ExpectationVerdict.PASSED)
@@ -170,17 +173,17 @@ def _expectations(observations: Observations) -> ContractCheckResult:
         "errored": verdicts.count(ExpectationVerdict.ERRORED),
         "not_applicable": idle,
     }
-    rows = sum(file.rows for table in with_suite for file in observations.read(table))
+    rows = sum(file.rows for files in read.values() for file in files)
     verb = "holds" if total == 1 else "hold"
     summary = f"{kept} of {count_text(total, 'expectation')} {verb} over {count_text(rows, 'row')}"
-    if unjudged := sum(count for _, count in left_out):
-        listed = sum(len(table.listed) for table, _ in left_out)
+    listed = sum(len(table.listed) for table in with_suite)
+    if unjudged := listed - sum(map(len, read.values())):
         summary = f"{unjudged} of {count_text(listed, 'file')} could not be judged; in the others, {summary}"
     if errored := counts["errored"]:
         summary += f"; {errored} could not be evaluated"
     if idle:
         summary += f"; {count_text(idle, 'expectation is', 'expectations are')} not applicable"
-    read = {name: report.read for name, report in observations.reports.items() if report.read is not None}
+    files_read = {name: report.read for name, report in observations.reports.items() if report.read is not None}
     engines = Counter(judgement.engine for report in observations.reports.values() for judgement in report.judgements)
     # A table of which no expectation was applicable has a report that no process made.
     sandboxes = sorted({report.sandbox for report in observations.reports.values()} - {NO_SANDBOX})
@@ -193,7 +196,7 @@ def _expectations(observations: Observations) -> ContractCheckResult:
             "table_rows": {table.name: table.rows for table in observations.tables},
             "suites": suites,
             "parameters": {name: dict(used) for name, used in observations.parameters.items() if used},
-            "files_read": read,
+            "files_read": files_read,
             "judged_elsewhere": {name: count for name, count in sorted(engines.items()) if name},
             "sandbox": "; ".join(sandboxes) or NO_SANDBOX,
             **recorded_results(list(observations.reports.values())),
@@ -226,14 +229,19 @@ def _coverage(observations: Observations) -> ContractCheckResult:
     summary = f"{validated} of {count_text(files.matched, 'file')} validated"
     for count, clause in (
         (len(unreadable), "with a defect"),
-        (len(breaking), "left out for the columns (see schema)"),
+        (len(breaking), "left out for the columns"),
         (len(unmatched), "of the contract's globs without a file"),
         (files.not_drawn, "left out by a sample"),
         (others, "not named by the contract"),
     ):
         summary += f"; {count} {clause}" if count else ""
-    findings = [*unreadable.values(), *unmatched]
-    outcome = worst([finding.outcome for finding in findings] + [Outcome.FAIL] * bool(breaking))
+    wrong = [
+        finding
+        for table in observations.tables
+        for finding in observations.left_out(table, {*table.listed} - breaking, NOT_JUDGED, Outcome.FAIL)
+    ]
+    findings = [*unreadable.values(), *wrong, *unmatched]
+    outcome = worst([finding.outcome for finding in findings])
     measured = {
         "validated": validated,
         "named": files.matched,
@@ -262,8 +270,8 @@ def table_findings(table: ContractTable, observations: Observations) -> list[Fin
     """Everything that is wrong with one table and its files."""
     unreadable = observations.unreadable()
     return [
-        *_schema_findings(table),
-        *_emptiness_findings(table),
+        *_schema_findings(table, observations),
+        *_emptiness_findings(table, observations),
         *(expectation_findings(table, observations.reports.get(table.name)) if table.suite is not None else []),
         *(unreadable[path] for path in table.listed if path in unreadable),
     ]

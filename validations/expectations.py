@@ -22,9 +22,9 @@ MOST_FILES = 10
 
 def expectation_findings(table: ContractTable, report: TableReport | None) -> list[Finding]:
     """The findings of a table's suite, or one finding that says why the suite could not run."""
-    if reason := _unjudged(table, report):
-        subject = f"table {table.name}"
-        return [Finding(subject, f"{reason}, so its suite did not run", "See the other checks.", Outcome.INCONCLUSIVE)]
+    if unjudged := _unjudged(table, report):
+        reason, fix = unjudged
+        return [Finding(f"table {table.name}", f"{reason}, so its suite did not run", fix, Outcome.INCONCLUSIVE)]
     assert report is not None  # noqa: S101 - else there is a reason
     # Files that broke off were not judged, so their rows don't count.
     unread = {file for file, _ in report.unreadable}
@@ -37,16 +37,19 @@ def expectation_findings(table: ContractTable, report: TableReport | None) -> li
     ]
 
 
-def _unjudged(table: ContractTable, report: TableReport | None) -> str:
+def _unjudged(table: ContractTable, report: TableReport | None) -> tuple[str, str] | None:
+    """Why the suite could not run, and what to do; no fix where findings about the files have it."""
     if not table.expectations:
-        return "it has no expectations"
+        return "it has no expectations", "Write at least one into its suite."
+    if not table.listed:
+        return f"it has no files: {table.spec.files} matches none", "Deliver them, or correct the glob."
     if not table.judged:
-        return "no file of it could be judged"
+        return "no file of it could be judged", ""
     if not table.rows:
-        return "it has no rows"
+        return "it has no rows", "Deliver its rows."
     if report is None or not report.judgements:
-        return "no file of it could be read to the end"
-    return ""
+        return "no file of it could be read to the end", "Validate again, or repair the files at their source."
+    return None
 
 
 def _findings(table: str, judgement: Judgement, rows: Mapping[str, int]) -> Iterator[Finding]:

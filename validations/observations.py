@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from prefect_stagegate.model import Finding, Outcome
 from prefect_stagegate.readings import Readings
 from prefect_stagegate.spec.parameters import Value
+from prefect_stagegate.units import count_text
 from prefect_stagegate.validations.files.facts import REWRITE
 from prefect_stagegate.validations.files.files import ProbedFiles
 from prefect_stagegate.validations.records import TableReport
@@ -16,6 +17,8 @@ from prefect_stagegate.validations.tables import ContractTable
 
 ORDER = (Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.WARN, Outcome.PASS)
 """Outcomes of findings from the worst to the best; the worst decides."""
+NAMED = 5
+"""Files of one table that a check names because it did not look at them; it counts the others."""
 
 
 def worst(outcomes: Sequence[Outcome]) -> Outcome:
@@ -47,6 +50,21 @@ class Observations:
             for file, reason in report.unreadable
         }
         return {**self.files.defects, **late}
+
+    def left_out(
+        self, table: ContractTable, looked_at: Collection[str], result: str, outcome: Outcome = Outcome.INCONCLUSIVE
+    ) -> Iterator[Finding]:
+        """Say of each of the table's files that is not in `looked_at` why, what to do, and what the `result` is."""
+        paths = [path for path in table.listed if path not in looked_at]
+        unreadable = self.unreadable()
+        for path in paths[:NAMED]:
+            wrong = [problem for problem in table.problems.get(path, ()) if problem.outcome is Outcome.FAIL]
+            reason = unreadable.get(path) or next(iter(wrong), None)
+            problem, fix = (reason.problem, reason.fix) if reason else ("it was not opened", "Validate again.")
+            yield Finding(path, f"{problem}, so {result}", fix, outcome)
+        if (more := len(paths) - NAMED) > 0:
+            problem = f"{count_text(more, 'more file')} of {len(table.listed):,} can't be used, so {result}"
+            yield Finding(f"table {table.name}", problem, "", outcome)
 
     def breaking_schema(self) -> set[str]:
         """The files whose columns break the contract."""

@@ -5,6 +5,7 @@ A new check is in it by being registered; one that looks at nothing until a gate
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
@@ -12,17 +13,20 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from prefect_stagegate.canonical import canonical
 from prefect_stagegate.clock import stamp
 from prefect_stagegate.errors import SourceUnavailable
 from prefect_stagegate.measures import Balance, Duplicates, Measures, Overlap, Scan, TableDrift
-from prefect_stagegate.model import CredentialLife, Evidence, Outcome, Scope, Severity, Validation
+from prefect_stagegate.model import CredentialLife, Entry, Evidence, Outcome, Scope, Severity, Validation
 from prefect_stagegate.readiness import CHECKS, Accepted, CheckContext, Integrity, Machine, Probe, Volume, run_check
 from prefect_stagegate.readiness.base import Renewal
 from prefect_stagegate.readiness.catalogue import asks, groups, parameters
 from prefect_stagegate.readiness.context import BINDINGS
+from prefect_stagegate.readiness.records.signature_bundle import sign_statement
+from prefect_stagegate.readiness.records.signed_files import write_statement
 from prefect_stagegate.readiness.registry import OWNERS
 from prefect_stagegate.readiness.run import why_stale
 from prefect_stagegate.spec import Requirement
@@ -36,6 +40,7 @@ from prefect_stagegate.testing.contexts import (
     an_origin,
     check_context,
 )
+from tests.support.signers import pem
 
 NAMED: dict[str, dict[str, Any]] = {
     "duplicates": {"keys": {"flights": ["id"]}, "splits": {"train": "a/*", "test": "b/*"}, "by": ["id"]},
@@ -132,11 +137,25 @@ def test_each_look_is_some_check_s() -> None:
     assert whole.measures.outside_tables() == 0
 
 
-def nothing(**changes: Any) -> CheckContext:
-    """A version without a file, of a spec that says nothing, on a node that has nothing."""
+SIGNER = ec.generate_private_key(ec.SECP256R1())
+NAMED["signature"] = {"keys": [pem(SIGNER)]}
+
+
+def signed(*paths: str) -> bytes:
+    """A valid signature of files."""
+    statement = write_statement("nycflights", "sha256", ((path, "0a" * 32) for path in paths))
+    return json.dumps(sign_statement(statement, SIGNER)).encode()
+
+
+CLAIMS = {"a version without a file": (0, 0), "two files, of which nothing is read": (2, 300)}
+"""What the manifest says of a version of which no look finds anything: files and bytes."""
+
+
+def nothing(files: int = 0, size: int = 0, **changes: Any) -> CheckContext:
+    """A version of which every look finds nothing, of a spec that says nothing, on a node that has nothing."""
     empty: dict[str, Any] = {
-        "files": 0,
-        "bytes": 0,
+        "files": files,
+        "bytes": size,
         "origins": lambda: iter(()),
         "validation": lambda: Validation("nycflights", DIGEST, passed=True, tables=(), evidence=()),
         "table_time": lambda _: None,
@@ -145,8 +164,8 @@ def nothing(**changes: Any) -> CheckContext:
         "measures": Figures(
             {
                 "duplicates": Duplicates(0, 0),
-                "shared_files": Overlap({"train": 0, "test": 0}, {}),
-                "shared_records": Overlap({"train": 0, "test": 0}, {}),
+                "shared_files": Overlap({}, {}),
+                "shared_records": Overlap({}, {}),
                 "balance": Balance(0, 0, 0),
                 "drift": {"flights": TableDrift(0, 0, ())},
                 "scan": Scan(0, (), {}, {}),
@@ -156,16 +175,23 @@ def nothing(**changes: Any) -> CheckContext:
         "volume": lambda: Volume(changes["root"], total=0, free=0, floor=0, held=0),
         "machine": Machine(changes["root"]),
         "resolvable": lambda _: False,
+        "signatures": lambda: iter([signed("a.parquet")]),
+        "entries": lambda: iter([Entry("a.parquet", 300, DIGEST)] * bool(files)),
     }
     spec = a_spec(owners=None, license=None, runbook=None, contract=None)
     return check_context(spec=spec, accepted=Accepted("production", OTHER_DIGEST, stamp(NOW)), **empty)
 
 
 @every_check
-def test_nothing_is_never_a_pass(name: str, tmp_path: Any) -> None:
-    result = ask(name, nothing(root=tmp_path))
-    assert result.outcome is not Outcome.PASS
-    assert result.summary
+@pytest.mark.parametrize("claim", CLAIMS)
+def test_nothing_is_never_a_pass(name: str, claim: str, tmp_path: Any) -> None:
+    named = NAMED.get(name, {})
+    # With all that a gate can name, and with one of it alone: a check of two questions may look at one only.
+    for params in (named, *({key: value} for key, value in named.items())):
+        requirement = Requirement(name, Severity.BLOCKING, params)
+        result = run_check(CHECKS[name], requirement, nothing(*CLAIMS[claim], root=tmp_path))
+        assert result.outcome is not Outcome.PASS, (params, result)
+        assert result.summary
 
 
 @every_check

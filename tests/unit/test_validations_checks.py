@@ -10,6 +10,7 @@ from prefect_stagegate.errors import SpecError
 from prefect_stagegate.model import Evidence, Finding, Outcome
 from prefect_stagegate.spec import ContractSpec, TableSpec
 from prefect_stagegate.validations import validate
+from prefect_stagegate.validations.checks import CHECKS
 from prefect_stagegate.validations.evidence import MOST_FINDINGS, gather
 from prefect_stagegate.validations.expectations import expectation_findings
 from prefect_stagegate.validations.files.facts import Facts
@@ -110,17 +111,78 @@ def test_all_mistakes_of_a_contract_are_told_at_once(tmp_path: Path) -> None:
     assert [problem.partition("did you mean ")[2] for problem in caught.value.problems] == ["'double'?", "'int'?"]
 
 
+def unreadable(files: int, *bad: str) -> tuple[ContractTable, Observations]:
+    """A table of which some files can't be opened."""
+    examined, probed = table(files)
+    for name in bad:
+        del probed.facts[name]
+        probed.defects[name] = Finding(name, "truncated", "Write it again.")
+    examined = examine("t", examined.spec, probed)
+    judged = TableReport("t", (judgement("critical", ExpectationVerdict.PASSED),))
+    return examined, Observations(probed, [examined], {"t": judged} if examined.rows else {})
+
+
 @pytest.mark.parametrize("check", ["schema", "expectations"])
 def test_unreadable_file_leaves_the_other_checks_undecided(check: str) -> None:
-    _, probed = table(files=3)
-    del probed.facts["01.parquet"]
-    probed.defects["01.parquet"] = Finding("01.parquet", "truncated", "Write it again.")
-    spec = TableSpec.model_validate({"files": "*.parquet", "suite": SUITE, "columns": {"x": "int"}})
-    judged = TableReport("t", (judgement("critical", ExpectationVerdict.PASSED),))
-    observations = Observations(probed, [examine("t", spec, probed)], {"t": judged})
+    _, observations = unreadable(3, "01.parquet")
     answer = {item.check: item for item in gather(observations, digest="sha256:0", at="now")}[check]
     assert answer.outcome is Outcome.INCONCLUSIVE
-    assert any("1 of 3 files" in finding.problem for finding in answer.findings)
+    (finding,) = answer.findings
+    assert (finding.subject, finding.fix) == ("01.parquet", "Write it again.")
+    assert finding.problem.startswith("truncated, so its ")
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_each_check_names_files_that_it_could_not_open(check: str) -> None:
+    _, observations = unreadable(12, *(f"{number:02}.parquet" for number in range(12)))
+    (answer,) = [item for item in gather(observations, digest="sha256:0", at="now") if item.check == check]
+    assert answer.outcome in (Outcome.FAIL, Outcome.INCONCLUSIVE)
+    named = [finding for finding in answer.findings if finding.problem.startswith("truncated")]
+    assert [finding.subject for finding in named[:2]] == ["00.parquet", "01.parquet"]
+    assert all(finding.fix == "Write it again." for finding in named)
+    assert check == "coverage" or "7 more files of 12" in " ".join(finding.problem for finding in answer.findings)
+    assert not any(f"`{other}`" in finding.fix for other in CHECKS for finding in answer.findings)
+
+
+def test_coverage_names_the_file_whose_columns_are_wrong() -> None:
+    spec = TableSpec.model_validate({"files": "*.parquet", "columns": {"x": "int"}})
+    names = {"a.parquet": Facts(SCHEMA, 1), "b.parquet": Facts(pa.schema([("x", pa.string())]), 1)}
+    probed = ProbedFiles(2, 2, {spec.files: list(names)}, names, {})
+    observations = Observations(probed, [examine("t", spec, probed)], {})
+    (coverage,) = [item for item in gather(observations, digest="sha256:0", at="now") if item.check == "coverage"]
+    (finding,) = coverage.findings
+    assert (coverage.outcome, finding.subject) == (Outcome.FAIL, "b.parquet")
+    assert finding.problem == "column x is string, the contract says int, so its rows were not judged"
+
+
+LOOKED_AT: dict[str, tuple[dict[str, Facts | None], dict[str, TableReport]]] = {
+    "no file": ({}, {}),
+    "no file that opens": ({"a.csv": None}, {}),
+    "no row": ({"a.csv": Facts(SCHEMA, 0)}, {}),
+    "no file read to its end": ({"a.csv": Facts(SCHEMA, 5)}, {"t": TableReport("t", (), (("a.csv", "cut"),))}),
+    "no expectation evaluated": ({"a.csv": Facts(SCHEMA, 5)}, {"t": TableReport("t", ())}),
+    "no report": ({"a.csv": Facts(SCHEMA, 5)}, {}),
+}
+"""What a validation may find: facts by file (None: it can't be opened), and reports by table."""
+
+
+@pytest.mark.parametrize("looked_at", LOOKED_AT)
+@pytest.mark.parametrize("columns", [{}, {"x": "int"}], ids=["undeclared", "declared"])
+@pytest.mark.parametrize("check", CHECKS)
+def test_nothing_looked_at_never_passes(check: str, columns: dict[str, str], looked_at: str) -> None:
+    facts, reports = LOOKED_AT[looked_at]
+    spec = TableSpec.model_validate({"files": "*.csv", "suite": SUITE, "columns": columns})
+    readable = {name: found for name, found in facts.items() if found}
+    defects = {name: Finding(name, "ragged", "Write it again.") for name in facts if name not in readable}
+    probed = ProbedFiles(len(facts), len(facts), {spec.files: list(facts)}, readable, defects)
+    observations = Observations(probed, [examine("t", spec, probed)], reports)
+    (answer,) = [item for item in gather(observations, digest="sha256:0", at="now") if item.check == check]
+    # What a check did look at may pass: columns where a file opened, rows where one has some.
+    seen = {"schema": bool(readable), "nonempty": any(found.rows for found in readable.values())}
+    seen["coverage"] = bool(readable) and looked_at != "no file read to its end"
+    if not seen.get(check, False):
+        assert answer.outcome in (Outcome.FAIL, Outcome.INCONCLUSIVE)
+        assert any(finding.fix for finding in answer.findings)
 
 
 def schema_of(contract_table: dict[str, object], **files: pa.Schema) -> Evidence:

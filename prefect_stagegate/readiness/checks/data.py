@@ -99,7 +99,7 @@ def _recorded_columns(reference: Accepted) -> Mapping[str, Mapping[str, str]]:
 
 @check("nonempty", owner="data", binds=("contract",), shared="contract", fetches=True)
 def nonempty(context: CheckContext, parameters: NoParameters) -> CheckResult:  # noqa: ARG001
-    """Whether there is anything to judge: at least one file, one row a table and one evaluated expectation."""
+    """Whether there is anything to judge: at least one file, one row a table and one expectation a suite."""
     if context.files < 1 or context.bytes < 1:
         problem = f"the version has {count_text(context.files, 'file')} with {count_text(context.bytes, 'byte')}"
         fix = f"Look at `stagegate show {context.address} --rows`, and at `include` and `exclude` in the spec."

@@ -188,8 +188,8 @@ class _Comparison:
         self.name, self.algorithm = name, signed.algorithm
         self.digests = {self._folder + path: digest for path, digest in signed.digests.items()}
         self._parameters = parameters
-        self.signed = 0
-        """Files of the version that it covers."""
+        self.signed = self.compared = 0
+        """Files of the version that it covers, and of which the digests were compared."""
         self.unsigned: list[str] = []
         self.missing: list[str] = []
         self.changed: list[str] = []
@@ -207,6 +207,7 @@ class _Comparison:
 
     def compare(self, path: str, digest: str) -> None:
         """Compare one file's digest with what was signed."""
+        self.compared += path in self.digests
         if self.digests.get(path, digest) != digest:
             self.changed.append(path)
 
@@ -277,7 +278,8 @@ def _first_valid(
         for path, digest in context.file_digests(algorithm):
             for comparison in comparisons:
                 comparison.compare(path, digest)
-        if valid := next((each for each in comparisons if not each.findings()), None):
+        # Nothing is proved of a file that was not read.
+        if valid := next((each for each in comparisons if each.compared == each.signed and not each.findings()), None):
             return valid.passed()
     findings += [finding for each in compared for finding in each.findings()]
     return None

@@ -5,7 +5,7 @@ Checks on the rows of tables: records that stand twice, and classes that hardly 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from pydantic import Field, model_validator
 
@@ -47,9 +47,9 @@ class DuplicatesParameters(Parameters):
 def duplicates(context: CheckContext, parameters: DuplicatesParameters) -> CheckResult:
     """Whether any record stands twice: in a table, by the columns under `keys`, or in two of the `splits`.
 
-    None passes, one or more fail. A split without files, a table without rows and a gate that names neither keys nor
-    splits are inconclusive. One record in both training and test data makes a model look better than it is: Kaufman et
-    al., Leakage in Data Mining (2012).
+    None passes, one or more fail. A split without files or beside no other, a table without rows and a gate that names
+    neither keys nor splits are inconclusive. One record in both training and test data makes a model look better than
+    it is: Kaufman et al., Leakage in Data Mining (2012).
     """
     if not parameters.keys and not parameters.splits:
         fix = f"Name each table's key columns under `keys` of duplicates in the gate {context.target}."
@@ -85,6 +85,9 @@ def _in_splits(
     keys = {parameters.keys.get(name, ()) for name in parameters.splits}
     # By default the keys of the splits' own tables, if all have the same ones.
     by = parameters.by or (keys.pop() if len(keys) == 1 else ())
+    if len(splits) == 1:
+        fix = f"Name the other parts under `splits` of duplicates in the gate {context.target}."
+        yield Finding(f"split {next(iter(splits))}", "there is no other to compare it with", fix, Outcome.INCONCLUSIVE)
     compared = {FILES: context.measures.shared_files(splits)}
     if by:
         compared["records"] = context.measures.shared_records(splits, by)
@@ -93,7 +96,7 @@ def _in_splits(
             "counts": dict(overlap.counts),
             "shared": {" and ".join(names): n for names, n in overlap.shared.items()},
         }
-        yield from _overlaps(kind, overlap)
+        yield from _overlaps(kind, overlap, splits)
 
 
 def _globs(context: CheckContext, splits: Mapping[str, str] | tuple[str, ...]) -> dict[str, str]:
@@ -104,9 +107,9 @@ def _globs(context: CheckContext, splits: Mapping[str, str] | tuple[str, ...]) -
     return {name: tables[name].files if name in tables else name for name in splits}
 
 
-def _overlaps(kind: str, overlap: Overlap) -> Iterator[Finding]:
-    for name, count in overlap.counts.items():
-        if not count:
+def _overlaps(kind: str, overlap: Overlap, splits: Iterable[str]) -> Iterator[Finding]:
+    for name in splits:
+        if not overlap.counts.get(name):
             problem = f"it has no {kind}, so nothing was compared"
             yield Finding(f"split {name}", problem, "Check its glob, or its table's name.", Outcome.INCONCLUSIVE)
     for names, count in overlap.shared.items():
