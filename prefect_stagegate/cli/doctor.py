@@ -83,7 +83,10 @@ def _print(examination: Examination) -> None:
         say(f"FAILS  {examination.url}{role} as {examination.who}: {examination.problem}. {examination.fix}".rstrip())
         return
     listed, read = examination.list_seconds or 0.0, examination.read_seconds or 0.0
-    say(
-        f"works  {examination.url}{role} as {examination.who}: pins by {examination.pin}; listed in {listed:.2f} s, "
+    found = (
+        f"pins by {examination.pin}; listed in {listed:.2f} s, "
         f"read {bytes_text(examination.read_bytes)} of {examination.object} in {read:.2f} s"
+        if examination.pin
+        else f"listed in {listed:.2f} s; it has no object now, as the spec allows"
     )
+    say(f"works  {examination.url}{role} as {examination.who}: {found}")

@@ -137,6 +137,13 @@ class SourceSpec(SpecModel):
         examples=["when_weak"],
     )
 
+    may_be_empty: bool = Field(
+        default=False,
+        strict=True,
+        description="Whether the source may have no object that is taken; without it, staging is refused then.",
+        examples=[True],
+    )
+
     @model_validator(mode="after")
     def _has_a_size(self) -> Self:
         if self.min_size is not None and self.max_size is not None and self.min_size > self.max_size:

@@ -77,6 +77,21 @@ def test_each_broken_source_is_one_line_that_says_what_to_do(
     assert [shape(line) for line in shown] == [shape(line) for line in lines]
 
 
+def test_doctor_judges_an_empty_source_as_staging_does(tmp_path: Path, run_stagegate: Run) -> None:
+    (tmp_path / "nas").mkdir()
+    (tmp_path / "nas/a.csv").write_text("x\n1\n")
+    sources: list[dict[str, Any]] = [{"url": "nas/"}, {"url": "nas/", "include": ["*.pq"], "into": "b/"}]
+    for allowed, code in ((False, 3), (True, 0)):
+        sources[1]["may_be_empty"] = allowed
+        spec = a_spec(tmp_path, sources)
+        examined = run_stagegate("doctor", spec)
+        assert examined.returncode == code, examined.stdout
+        assert "no object" in examined.stdout.splitlines()[1]
+        staged = run_stagegate("stage", spec, "--dry-run", "--cache", tmp_path / "cache", "--catalog", tmp_path / "cat")
+        assert staged.returncode == (0 if allowed else 2), staged.stderr
+        assert allowed or "selects no object" in staged.stderr
+
+
 def shape(line: str) -> str:
     """A line without what is another one each time: places, figures."""
     line = re.sub(r"\b(file|s3|http)://\S*?(?=[):,.]?(\s|$))", "URL", line)

@@ -135,8 +135,37 @@ def test_two_sources_that_want_one_path_are_refused_by_name(workspace: Workspace
 
 
 def test_a_source_without_objects_makes_no_version(workspace: Workspace, nas: Path) -> None:
-    with pytest.raises(UsageError, match="hold no objects"):
+    with pytest.raises(UsageError, match=r"selects no object of 1 source: .*nas"):
         stage(workspace, spec_of({"url": str(nas), "include": ["*.nothing"]}))
+
+
+def test_one_empty_source_among_several_is_refused(workspace: Workspace, nas: Path) -> None:
+    wrong: dict[str, Any] = {"url": str(nas / "deep"), "include": ["*.pq"], "into": "deep/"}
+    for make in (stage, lambda *subject: list(preview(*subject))):
+        with pytest.raises(UsageError, match=r"selects no object of 1 source: .*deep") as refused:
+            make(workspace, spec_of(nas, wrong))
+        assert "may_be_empty: true" in refused.value.hint
+    assert workspace.catalog.datasets() == []
+    allowed = spec_of(nas, {**wrong, "may_be_empty": True})
+    assert stage(workspace, allowed).files == len(list(preview(workspace, allowed)))
+    with pytest.raises(UsageError, match="selects no object of 1 source"):
+        stage(workspace, spec_of({**wrong, "may_be_empty": True}))
+
+
+def test_source_that_lost_its_objects_is_refused(workspace: Workspace, nas: Path, tmp_path: Path) -> None:
+    write(tmp_path / "other/z.csv", b"other")
+    spec = spec_of(nas, tmp_path / "other")
+    first = stage(workspace, spec)
+    (tmp_path / "other/z.csv").unlink()
+    with pytest.raises(UsageError, match=r"selects no object of 1 source: .*other"):
+        stage(workspace, spec)
+    assert workspace.catalog.resolve(Address("things")) == first.digest
+
+
+def test_specs_without_may_be_empty_keep_their_digest(nas: Path) -> None:
+    plain, written = spec_of(nas), spec_of({"url": str(nas), "may_be_empty": False})
+    assert "may_be_empty" not in str(plain.canonical())
+    assert plain.digest == written.digest
 
 
 def test_a_failed_staging_leaves_every_ref(workspace: Workspace, nas: Path) -> None:

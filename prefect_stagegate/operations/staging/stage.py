@@ -51,6 +51,7 @@ from prefect_stagegate.spec import Spec
 from prefect_stagegate.transfer import Limits, Progress, Transfer, TransferStats, transfer
 from prefect_stagegate.transfer.retry import Retrier
 from prefect_stagegate.transfer.stop import Stop
+from prefect_stagegate.units import count_text
 
 BATCH = 512
 """Objects whose pins are looked up in one query."""
@@ -266,7 +267,8 @@ def plan_transfer(
     """Plan each listed object by the pins that this node and the catalog know.
 
     Raises:
-        UsageError: Two objects want one path or twins of one, or a path can't be in a manifest.
+        UsageError: Two objects want one path or twins of one, a path can't be in a manifest, or a source has no object
+            and is not one that `may_be_empty`.
         SourceUnavailable: A listing names an object twice, or leaves out one of the last version that is there.
     """
     with step(workspace, "plan", spec.dataset, is_current=False):
@@ -275,8 +277,9 @@ def plan_transfer(
         # Before the first object is planned, since plans use what the memory learns here.
         if head:
             _learn(workspace, sources, head, paths)
-        stream = iter(listed)
+        stream, unlisted = iter(listed), set(range(len(spec.sources)))
         while batch := list(islice(stream, BATCH)):
+            unlisted -= {entry.source for entry in batch}
             batch_paths = [sources.selections[entry.source].path(entry.object.key) for entry in batch]
             check_names(
                 (path, entry.object.key, sources.urls[entry.source])
@@ -290,6 +293,18 @@ def plan_transfer(
         # At the listing's end only: an object that is missing so far may come on a later page.
         if head and paths.lacks_expected():
             require_complete(workspace.catalog.origins(spec.dataset, head.digest), sources, paths)
+        empty = [spec.sources[position] for position in sorted(unlisted)]
+        if required := [source.url for source in empty if not source.may_be_empty]:
+            raise _nothing_selected(spec, required)
+
+
+def _nothing_selected(spec: Spec, urls: Sequence[str]) -> UsageError:
+    return UsageError(
+        f"The spec of {spec.dataset} selects no object of {count_text(len(urls), 'source')}: {', '.join(urls)}",
+        hint="Check each `url:` and its filters by `stagegate doctor SPEC`. Write `may_be_empty: true` in a source "
+        "that rightly has none at times.",
+        dataset=spec.dataset,
+    )
 
 
 def _plan_one(
@@ -364,11 +379,7 @@ def publish_version(
     if failures and not sealed.files:
         raise TransferFailed(failures)
     if not sealed.files:
-        raise UsageError(
-            f"The sources of {spec.dataset} hold no objects that the spec selects: {', '.join(urls)}",
-            hint="Check each `url:` and its filters; `stagegate stage SPEC --dry-run` lists the selected objects.",
-            dataset=spec.dataset,
-        )
+        raise _nothing_selected(spec, urls)
     with step(workspace, "publish", spec.dataset) as figures:
         figures.note(digest=sealed.digest, files=sealed.files, bytes=sealed.bytes)
         return _publish_sealed(workspace, spec, sealed, ledger, draft, failures)

@@ -36,7 +36,7 @@ class Examination:
     who: str
     """The credentials that were used: the block that the spec names, and the kind that the client found."""
     pin: str = ""
-    """Kind and strength of its pins: `etag, strong`."""
+    """Kind and strength of its pins: `etag, strong`; empty for a source that has no object and may have none."""
     object: str = ""
     """The key that was read."""
     list_seconds: float | None = None
@@ -115,8 +115,10 @@ def _examination(endpoint: _Endpoint, probed: Probe | None, patience: float) -> 
     if probed.error:
         fix = probed.error.hint.removeprefix(f"Tried with: {probed.who}. ")  # the row names them already
         return replace(failed, problem=_one_line(probed.error.message), fix=_one_line(fix))
+    if probed.pin is None and endpoint.source.may_be_empty:
+        return replace(failed, works=True, list_seconds=probed.listed)
     if probed.pin is None:
-        fix = "Check the source's `url`, `include`, `exclude` and other filters in the spec."
+        fix = "Check the source's `url`, `include`, `exclude` and other filters, or let it be: `may_be_empty: true`."
         return replace(failed, problem="It has no object that the spec selects", fix=fix)
     return replace(
         failed,

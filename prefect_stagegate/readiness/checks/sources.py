@@ -38,10 +38,14 @@ def read_probe(context: CheckContext, parameters: NoParameters) -> CheckResult: 
     """Whether this process, with the credentials that it has, can list every source and read from it.
 
     All of them pass; one that is refused or doesn't exist fails. One that does not answer, or has nothing to read, is
-    inconclusive.
+    inconclusive; one that `may_be_empty` warns when it has nothing.
     """
     probes = [context.probe_source(position) for position in range(len(context.spec.sources))]
-    findings = tuple(finding for probe in probes if (finding := _finding(probe)))
+    findings = tuple(
+        finding
+        for probe, source in zip(probes, context.spec.sources, strict=True)
+        if (finding := _finding(probe, may_be_empty=source.may_be_empty))
+    )
     measured = {
         label: {"object": probe.object, "read": probe.read, "seconds": probe.seconds}
         for label, probe in zip(_labels([probe.url for probe in probes]), probes, strict=True)
@@ -118,12 +122,14 @@ def _time_at(seconds: float) -> str:
     return time_text(datetime.fromtimestamp(seconds, UTC))
 
 
-def _finding(probe: Probe) -> Finding | None:
+def _finding(probe: Probe, *, may_be_empty: bool) -> Finding | None:
     if probe.error is not None:
         # What is worth a retry may pass next time, so it is no verdict on the source.
         outcome = Outcome.INCONCLUSIVE if probe.error.retryable else Outcome.FAIL
         return Finding(probe.url, probe.error.message, probe.error.hint, outcome)
     if probe.read < 1:
         fix = "Check the source's `url`, `include` and `exclude` in the spec."
-        return Finding(probe.url, "it has nothing to read", fix, Outcome.INCONCLUSIVE)
+        # Listing an empty source proves less than reading from it, and no version waits for what it may lack.
+        outcome = Outcome.WARN if may_be_empty else Outcome.INCONCLUSIVE
+        return Finding(probe.url, "it has nothing to read", fix, outcome)
     return None
