@@ -39,20 +39,41 @@ def write_file(path: Path, data: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def read_file(path: Path, last: int | None = None) -> bytes:
-    """Read a regular file; with `last`, only so many bytes at its end.
+class NotARecord(OSError):
+    """A file in a record's place that no writer of records left there: a link, or a larger one than any record."""
+
+    def __str__(self) -> str:
+        return str(self.strerror)
+
+
+def read_file(path: Path, most: int, *, end: bool = False) -> bytes:
+    """Read a regular file of at most `most` bytes; with `end`, only so many bytes at the end of any file.
 
     Raises:
+        NotARecord: It is a symbolic link, or larger.
         OSError: It can't be read, or is no regular file.
     """
-    # Non-blocking, since the open of a pipe would wait for its writer.
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        # Non-blocking, since the open of a pipe would wait for its writer.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        if error.errno == errno.ELOOP:
+            raise NotARecord(errno.ELOOP, "it is a symbolic link", str(path)) from error
+        raise
     with os.fdopen(descriptor, "rb") as file:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, "it is not a regular file", str(path))
-        if last is not None:
-            file.seek(max(0, os.fstat(descriptor).st_size - last))
-        return file.read()
+        if end:
+            file.seek(max(0, status.st_size - most))
+        elif status.st_size > most:
+            raise too_large(status.st_size, most)
+        return file.read(min(most, status.st_size))
+
+
+def too_large(size: int, most: int) -> NotARecord:
+    """The error for a record of `size` bytes, of which there can be at most `most`."""
+    return NotARecord(errno.EOVERFLOW, f"it has {size:,} bytes, and such a record has at most {most:,}")
 
 
 def make_folder(folder: Path, mode: int = 0o777) -> None:

@@ -38,7 +38,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from prefect_stagegate.durable import make_folder, read_file, sync_folder, write_file
+from prefect_stagegate.durable import NotARecord, make_folder, read_file, sync_folder, write_file
 from prefect_stagegate.errors import CacheError, NoSpace
 
 FORMAT = "stagegate-cache 1\n"
@@ -60,6 +60,8 @@ _FILES = (TAG, "format", "index.sqlite", "index.sqlite-journal", "lost+found", "
 _TAG_TEXT = "Signature: 8a477f597d28d172789f06886806bc55\n# This folder is a cache of prefect-stagegate; see https://bford.info/cachedir/\n"
 _DIGEST = re.compile(r"blake3:[0-9a-f]{64}")
 
+SMALL_FILE = 1 << 20
+"""The most bytes of a file of the cache that is read whole: of its format, ids, refs, leases and quarantine."""
 CHOOSE_ANOTHER = "Choose another folder with --cache or STAGEGATE_CACHE."
 
 
@@ -145,12 +147,15 @@ class Layout:
     def _check_format(self) -> bool:
         """Whether there is a cache of this format at the root."""
         try:
-            text = read_file(self.root / "format").decode(errors="replace")
+            text = read_file(self.root / "format", SMALL_FILE)
         except FileNotFoundError:
             return False
-        if text != FORMAT:
+        except NotARecord:
+            text = b""
+        if text != FORMAT.encode():
+            # Without a word of the file, which may be anybody's.
             raise CacheError(
-                f"The cache at {self.root} has the format {text.strip()!r}, and this version reads {FORMAT.strip()!r}",
+                f"The cache at {self.root} has another format than {FORMAT.strip()!r}, which this release reads",
                 hint="Upgrade prefect-stagegate, or choose another folder with --cache or STAGEGATE_CACHE.",
             )
         return True

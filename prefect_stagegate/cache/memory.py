@@ -33,6 +33,8 @@ FINE_SECONDS = 0.05
 LOOK_SECONDS = 0.5
 """Seconds between two looks whether other processes write."""
 _BUSY_SECONDS = 30.0
+LONGEST = 64 << 20
+"""Bytes of the longest text or row."""
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS sources (id INTEGER PRIMARY KEY, identity TEXT NOT NULL UNIQUE);
 CREATE TABLE IF NOT EXISTS pins (
@@ -274,6 +276,8 @@ class PinMemory:
     def _connect(self, name: str) -> sqlite3.Connection:
         database = sqlite3.connect(name, timeout=_BUSY_SECONDS, isolation_level=None, check_same_thread=False)
         try:
+            # A longer text is none of ours, and would be read whole.
+            database.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, LONGEST)
             # After a power cut, `durable` tells which rows to drop, so no write waits for the disk.
             database.execute("PRAGMA synchronous = OFF")
             database.execute("PRAGMA journal_mode = TRUNCATE")

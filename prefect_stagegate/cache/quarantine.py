@@ -15,7 +15,7 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from prefect_stagegate.cache.layout import GROUP_DIR, GROUP_FILE, PRIVATE_DIR, Layout, explained
+from prefect_stagegate.cache.layout import GROUP_DIR, GROUP_FILE, PRIVATE_DIR, SMALL_FILE, Layout, explained
 from prefect_stagegate.cache.verify import Rot, inode_of
 from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.durable import read_file, sync_folder, write_file
@@ -139,8 +139,8 @@ class Quarantine:
     def _read(self, blob: Path) -> Quarantined:
         """A blob's record; a plain one when its mover was killed before it wrote one."""
         try:
-            fields = json.loads(read_file(blob.with_name(blob.name + RECORD)))
+            fields = json.loads(read_file(blob.with_name(blob.name + RECORD), SMALL_FILE))
             return Quarantined(**fields | {"entries": tuple(fields["entries"])})
-        except (FileNotFoundError, ValueError, TypeError, KeyError, RecursionError):
+        except (OSError, ValueError, TypeError, KeyError, RecursionError):
             name = blob.name
             return Quarantined(name, f"blake3:{name.partition('-')[0]}", "", "the reason is unknown", "", 0)

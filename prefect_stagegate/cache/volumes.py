@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from prefect_stagegate.cache import Cache, MissingVolume
-from prefect_stagegate.cache.layout import GROUP_FILE, HOME_ID, VOLUME_OF, Layout, explained
+from prefect_stagegate.cache.layout import GROUP_FILE, HOME_ID, SMALL_FILE, VOLUME_OF, Layout, explained
 from prefect_stagegate.durable import read_file, sync_folder, write_file
 from prefect_stagegate.errors import CacheError
 from prefect_stagegate.mounts import MEMORY, mount_of
@@ -67,7 +67,7 @@ def _open(home: Cache, folder: Path, *, create: bool) -> Layout:
 
 def _id(path: Path) -> str:
     try:
-        return read_file(path).decode(errors="replace").strip()
+        return read_file(path, SMALL_FILE).decode(errors="replace").strip()
     except FileNotFoundError:
         return ""
 

@@ -89,8 +89,9 @@ class Catalog(VersionRecords, ApprovalRecords, KeptRecords, NodeRecords):
         if stored_format is None:
             _create(records)
         elif stored_format != FORMAT:
+            # Without a word of the file, which may be anybody's.
             raise CatalogError(
-                f"The catalog {records.url} has the format {stored_format[:60].decode(errors='replace').strip()!r}",
+                f"The catalog {records.url} has another format than {FORMAT.decode().strip()!r}",
                 hint="Use the release that wrote it, or another catalog.",
             )
         return cls(records, memory=memory, consent=consent)

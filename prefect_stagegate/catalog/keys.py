@@ -34,6 +34,25 @@ _SHAPES = tuple(
 )
 """The key pattern of each kind of record, split at the slashes."""
 
+LARGEST = 16 << 20
+"""The most bytes of a record, except for those below."""
+_LARGEST_OF = {
+    "format": 1 << 10,
+    "nodes": 4 << 20,
+    # The record of a table has something of each of its files, of which there may be a million.
+    **dict.fromkeys(("values", "parts", "profiles", "readings", "probes.json"), 512 << 20),
+    "failed": 64 << 20,
+    "model-signatures": 64 << 20,
+    **dict.fromkeys(("manifests", "origins"), 4 << 30),
+}
+"""The most bytes of a record, by its kind."""
+
+
+def largest(key: str) -> int:
+    """The most bytes that a record of this key may have: nobody writes a larger one, and it is not read."""
+    kind, *below = key.split("/")
+    return _LARGEST_OF.get(below[1] if kind == "datasets" and len(below) > 1 else kind, LARGEST)
+
 
 def is_record(key: str) -> bool:
     """Whether a key is that of a record."""

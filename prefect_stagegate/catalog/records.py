@@ -6,14 +6,17 @@ import os
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from prefect_stagegate.catalog.keys import dataset_of, is_record, leads_to_records
-from prefect_stagegate.durable import make_folder, read_file, sync_folder, write_file
-from prefect_stagegate.errors import CatalogError
+from prefect_stagegate.catalog.keys import dataset_of, is_record, largest, leads_to_records
+from prefect_stagegate.durable import NotARecord, make_folder, read_file, sync_folder, too_large, write_file
+from prefect_stagegate.errors import CatalogError, CorruptRecord
 from prefect_stagegate.trees import walk_folders
+
+if TYPE_CHECKING:
+    from prefect_stagegate.objectstore import ObjectRecords
 
 ORPHAN_SECONDS = 3600
 """Age from which a scratch file belongs to no running writer."""
@@ -23,6 +26,8 @@ class Records(Protocol):
     """A store of small records by key. Keys have forward slashes, and only this package makes them.
 
     Readers see a whole record or none. When `create` or `replace` returns, the record is durable.
+
+    A record that is larger than `largest` allows, or a link, is never read: `CorruptRecord`.
     """
 
     url: str
@@ -59,15 +64,16 @@ class DirectoryRecords:
 
     def read(self, key: str) -> bytes | None:
         """The file's bytes, or None when there is none."""
-        return self._read(key)
+        return self._read(key, largest(key))
 
     def read_end(self, key: str, size: int) -> bytes | None:
         """The file's last `size` bytes, or all of a shorter one; None when there is none."""
-        return self._read(key, size)
+        return self._read(key, size, end=True)
 
-    def _read(self, key: str, last: int | None = None) -> bytes | None:
+    def _read(self, key: str, most: int, *, end: bool = False) -> bytes | None:
         try:
-            return read_file(self.root / key, last)
+            with _damaged_if_odd(key):
+                return read_file(self.root / key, most, end=end)
         except FileNotFoundError:
             return None
         except OSError as error:
@@ -108,6 +114,7 @@ class DirectoryRecords:
 
     def _write(self, key: str, data: bytes, publish: Any) -> bool:
         """Write a scratch file, and `publish` it by os.link or os.replace; False when the name is taken."""
+        _require_size(key, data)
         target = self.root / key
         # Beside its target, because links and renames work within one volume. No record has such a name.
         scratch = target.parent / f".{target.name}.{uuid.uuid4().hex}"
@@ -153,10 +160,24 @@ class DirectoryRecords:
 class StoredRecords:
     """The records of an object store, without objects of other programs."""
 
-    def __init__(self, records: Records) -> None:
+    def __init__(self, records: ObjectRecords) -> None:
         self._records, self.url = records, records.url
-        self.read, self.read_end = records.read, records.read_end
-        self.create, self.replace = records.create, records.replace
+        self.read_end = records.read_end
+
+    def read(self, key: str) -> bytes | None:
+        """The record, or None when there is none."""
+        with _damaged_if_odd(key):
+            return self._records.read(key, largest(key))
+
+    def create(self, key: str, data: bytes) -> bool:
+        """Store a new record; False, and nothing changed, when the key is taken."""
+        _require_size(key, data)
+        return self._records.create(key, data)
+
+    def replace(self, key: str, data: bytes) -> None:
+        """Store a record, over the one that may be there."""
+        _require_size(key, data)
+        self._records.replace(key, data)
 
     def keys(self, prefix: str, after: str = "") -> Iterator[str]:
         """The keys of records below a prefix, sorted."""
@@ -165,6 +186,25 @@ class StoredRecords:
     def folders(self, prefix: str) -> list[str]:
         """The names directly below a prefix that can hold records, sorted."""
         return [name for name in self._records.folders(prefix) if leads_to_records(prefix + name)]
+
+
+@contextmanager
+def _damaged_if_odd(key: str) -> Iterator[None]:
+    try:
+        yield
+    except NotARecord as error:
+        raise CorruptRecord(
+            f"The catalog's record {key} can't be read: {error.strerror}",
+            hint="Find out who put it there, and restore it from a backup.",
+            dataset=dataset_of(key),
+        ) from error
+
+
+def _require_size(key: str, data: bytes) -> None:
+    """Refuse to write what every reader would refuse."""
+    if len(data) > largest(key):
+        problem = too_large(len(data), largest(key)).strerror
+        raise CatalogError(f"The catalog's record {key} can't be written: {problem}", dataset=dataset_of(key))
 
 
 def _remove_orphans(folder: Path) -> None:

@@ -9,16 +9,22 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from prefect_stagegate.catalog.codec import encode
 from prefect_stagegate.catalog.typed_records import TypedRecords, corrupt
-from prefect_stagegate.errors import UnknownDataset, UnknownRef, suggest
+from prefect_stagegate.errors import CatalogError, UnknownDataset, UnknownRef, suggest
 from prefect_stagegate.manifest import Manifest, Seal, path_problem, row
 from prefect_stagegate.model import Entry, FailedObject, Origin, Pins
 from prefect_stagegate.units import count_text
 
 if TYPE_CHECKING:
-    from prefect_stagegate.catalog.tables import Footer
+    from prefect_stagegate.catalog.tables import Footer, RowLayout
 
 END = 1 << 16
 """Bytes at the end of a manifest or of origins; nearly every footer fits into them."""
+MOST_FOOTER = 16 << 20
+"""Bytes of the largest footer that is read."""
+MOST_ROWS = 20_000_000
+"""Files of the largest version."""
+ROW_BYTES = 16 << 10
+"""The most bytes that a row takes: an object's path, key, source and state."""
 
 R = TypeVar("R", Entry, Origin)
 
@@ -64,6 +70,9 @@ class VersionRecords(TypedRecords):
         """
         from prefect_stagegate.catalog.tables import ENTRIES, ORIGINS, write_pins
 
+        if files > MOST_ROWS:
+            problem = f"A version may have {MOST_ROWS:,} files, and this one has {files:,}"
+            raise CatalogError(problem, hint="Stage it as several datasets.", dataset=dataset)
         facts = {"digest": digest, "files": str(files), "bytes": str(size)}
         # The origins first: once a version has its manifest, its origins can be read.
         self._records.replace(self._key(dataset, "origins", digest), ORIGINS.write(origins, facts | write_pins(pins)))
@@ -90,7 +99,7 @@ class VersionRecords(TypedRecords):
         from prefect_stagegate.catalog.tables import ENTRIES
 
         key = self._key(dataset, "manifests", digest)
-        data = self._require_version(dataset, digest, self._records.read(key))
+        data = self._require_version(dataset, digest, self._rows(ENTRIES, key))
         sums = _sums(ENTRIES.footer(data, key), digest, key)
 
         def entries() -> Iterator[Entry]:
@@ -120,7 +129,7 @@ class VersionRecords(TypedRecords):
         from prefect_stagegate.catalog.tables import ORIGINS
 
         key = self._key(dataset, "origins", digest)
-        data = self._require_version(dataset, digest, self._records.read(key))
+        data = self._require_version(dataset, digest, self._rows(ORIGINS, key))
         return _verified(ORIGINS.read(data, key), digest, key)
 
     def origin_counts(self, dataset: str, digest: str) -> Counter[str]:
@@ -132,7 +141,7 @@ class VersionRecords(TypedRecords):
         from prefect_stagegate.catalog.tables import ORIGINS
 
         key = self._key(dataset, "origins", digest)
-        data = self._require_version(dataset, digest, self._records.read(key))
+        data = self._require_version(dataset, digest, self._rows(ORIGINS, key))
         return Counter({url: count for (url,), count in ORIGINS.counts(data, key, ("source",)).items()})
 
     def pins(self, dataset: str, digest: str) -> Pins | None:
@@ -153,8 +162,19 @@ class VersionRecords(TypedRecords):
         if footer.pins:
             return footer.pins
         # Records of earlier releases have no summary.
-        counts = ORIGINS.counts(self._records.read(key) or b"", key, ("pin_kind", "pin_strength"))
+        counts = ORIGINS.counts(self._rows(ORIGINS, key) or b"", key, ("pin_kind", "pin_strength"))
         return Pins.of({(kind, strength): count for (kind, strength), count in counts.items()})
+
+    def _rows(self, layout: RowLayout[Any], key: str) -> bytes | None:
+        """A whole manifest or origins; None when there is no such record. Its footer bounds how much is read."""
+        end = self._end(key)
+        # A shorter one came with its end.
+        if end is None or len(end) < END:
+            return end
+        rows = layout.footer(end, key).rows
+        if rows > MOST_ROWS:
+            raise corrupt(key, f"has {rows:,} rows, and a version has at most {MOST_ROWS:,} files")
+        return self._records.read_end(key, (rows + 1) * ROW_BYTES)
 
     def _end(self, key: str) -> bytes | None:
         """The end of a record, with its whole footer; None when there is no such record."""
@@ -162,6 +182,8 @@ class VersionRecords(TypedRecords):
 
         end = self._records.read_end(key, END)
         needed = footer_size(end) if end else 0
+        if needed > MOST_FOOTER:
+            raise corrupt(key, f"has a footer of {needed:,} bytes, more than any has")
         # Nearly always one read: only the footers of very many row groups are longer.
         return end if needed <= END else self._records.read_end(key, needed)
 

@@ -32,13 +32,17 @@ class ObjectRecords:
         self._store, prefix = _open(url, options or {})
         self._prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
 
-    def read(self, key: str) -> bytes | None:
-        """The record, or None when there is none."""
-        return self._store.get(self._prefix + key)
+    def read(self, key: str, most: int) -> bytes | None:
+        """The record, or None when there is none.
+
+        Raises:
+            NotARecord: It has more than `most` bytes.
+        """
+        return self._store.get(self._prefix + key, most)
 
     def read_end(self, key: str, size: int) -> bytes | None:
         """The record's last `size` bytes, or all of a shorter one; None when there is none."""
-        return self._store.get(self._prefix + key, last=size)
+        return self._store.get(self._prefix + key, size, end=True)
 
     def create(self, key: str, data: bytes) -> bool:
         """Store a new record; False, and nothing changed, when the key is taken."""

@@ -22,6 +22,7 @@ import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, InvalidPathError
 from obstore.store import MemoryStore
 
+from prefect_stagegate.durable import too_large
 from prefect_stagegate.errors import (
     AccessDenied,
     ObjectChanged,
@@ -279,14 +280,27 @@ class ObjectStore:
             return self._changed(key)
         return error if isinstance(error, SourceError) else SourceError(error.message, hint=error.hint)
 
-    def get(self, key: str, last: int | None = None) -> bytes | None:
-        """A whole small object, or its `last` bytes; None when there is none."""
+    def get(self, key: str, most: int, *, end: bool = False) -> bytes | None:
+        """A whole object of at most `most` bytes, or so many at the `end` of any object; None when there is none.
+
+        Raises:
+            NotARecord: The object, or what the server sent of it, is larger.
+        """
+        data = bytearray()
         try:
             with self._errors_about(key):
-                result = obstore.get(self._store, key, options=None if last is None else {"range": {"suffix": last}})
-                return bytes(result.bytes())
+                result = obstore.get(self._store, key, options={"range": {"suffix": most}} if end else None)
+                size = 0 if end else result.meta["size"]
+                chunks = iter(result.stream(CHUNK))
+                # Of the body, too: a server may send more than it announces.
+                while size <= most and (chunk := next(chunks, None)):
+                    data += chunk
+                    size = max(size, len(data))
         except ObjectVanished:
             return None
+        if size > most:
+            raise too_large(size, most)
+        return bytes(data)
 
     def create(self, key: str, data: bytes) -> bool:
         """Put an object where none is; False, and nothing changed, when the key is taken."""

@@ -18,7 +18,6 @@ import pytest
 
 from prefect_stagegate.catalog import Catalog
 from prefect_stagegate.catalog.node_records import NodeRecords
-from prefect_stagegate.catalog.records import Records, StoredRecords
 from prefect_stagegate.errors import AccessDenied, TransferFailed
 from prefect_stagegate.http import Request, fetch
 from prefect_stagegate.model import Address
@@ -33,6 +32,7 @@ from prefect_stagegate.testing.launching import launched
 from prefect_stagegate.testing.servers import free_port
 from prefect_stagegate.unreadable import UnreadableRecords
 from tests.support.rawserver import raw_server, response
+from tests.support.records import CountedRecords
 from tests.support.site import LATEST, Site, blob_server, stage_together
 from tests.support.waiting import eventually
 from tests.support.webservers import accepts, certificates
@@ -102,15 +102,13 @@ def test_nodes_of_a_fleet_without_its_record_read_all(site: Site, damage: str) -
     assert site.read() == 0
 
 
-class ReadOnlyRecords(StoredRecords):
+class ReadOnlyRecords(CountedRecords):
     """A store whose credentials of the coordinator only read."""
 
-    def __init__(self, records: Records) -> None:
-        super().__init__(records)
-        self.create = self.replace = self._refuse
-
-    def _refuse(self, key: str, data: bytes) -> NoReturn:  # noqa: ARG002 - as the store calls it
+    def create(self, key: str, data: bytes) -> NoReturn:  # noqa: ARG002 - as the store calls it
         raise AccessDenied("Access denied", object=key)
+
+    replace = create
 
 
 def test_coordinator_that_only_reads_the_catalog_goes_on(site: Site) -> None:

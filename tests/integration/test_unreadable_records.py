@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from prefect_stagegate.catalog import Catalog
 from prefect_stagegate.errors import CorruptRecord, ExitCode
 from prefect_stagegate.model import Address, Identity
 from prefect_stagegate.operations.gating.check import check
@@ -18,6 +19,8 @@ from prefect_stagegate.operations.gating.promote import promote
 from prefect_stagegate.operations.gating.ready import find_ready
 from prefect_stagegate.operations.gating.rollback import rollback
 from prefect_stagegate.operations.workspace import Workspace
+from prefect_stagegate.testing.servers import SeaweedFS
+from prefect_stagegate.unreadable import UnreadableRecords
 from tests.support.gates import put_approval
 from tests.support.scenario import ADA, Scenario, exit_code
 
@@ -163,11 +166,83 @@ def test_a_pipe_in_a_records_place_stops_no_command(scenario: RecordScenario, ru
 def test_a_damaged_format_of_the_cache_is_named(scenario: RecordScenario, run: Run) -> None:
     (scenario.folder / "cache/format").write_bytes(b"\xff\xfe")
     code, _, err = run("gc", "--dry-run")
-    assert (code, "has the format" in err) == (ExitCode.ERROR, True)
+    assert (code, "has another format than" in err) == (ExitCode.ERROR, True)
     (scenario.folder / "cache/format").unlink()
     os.mkfifo(scenario.folder / "cache/format")
     code, _, err = run("gc", "--dry-run")
     assert (code, "not a regular file" in err) == (ExitCode.ERROR, True)
+
+
+@pytest.mark.parametrize("kind", ["refs/pilot", "refs/latest", "policy", "evidence/*", "specs/*"])
+def test_huge_record_is_damaged_and_not_read(scenario: RecordScenario, run: Run, kind: str) -> None:
+    for huge in (scenario.folder / "catalog/datasets/things").glob(f"{kind}/*.json"):
+        os.truncate(huge, 6_000_000_000)
+    problem = "json can't be read: it has 6,000,000,000 bytes"
+    commands = ("ls",), ("history", "things"), ("check", "things@pilot", "--gate", "pilot"), ("show", "things")
+    assert any(problem in run(*words)[2] for words in commands)
+
+
+@pytest.mark.parametrize("kind", ["manifests", "origins"])
+def test_footer_bounds_how_much_of_a_manifest_is_read(scenario: RecordScenario, kind: str) -> None:
+    record, catalog, version = scenario.of(kind, scenario.digests[1]), scenario.node().catalog, scenario.digests[1]
+    end = record.read_bytes()
+    # A sound footer at the end of 6 GB, and one that says that it has 4 GB itself.
+    for data in (end, b"\xff" * 4 + b"PAR1"):
+        record.write_bytes(b"")
+        os.truncate(record, 6_000_000_000)
+        with record.open("r+b") as file:
+            file.seek(-len(data), os.SEEK_END)
+            file.write(data)
+        with pytest.raises(CorruptRecord, match=version[7:]):
+            list(
+                catalog.origins("things", version)
+                if kind == "origins"
+                else catalog.manifest("things", version).entries()
+            )
+
+
+def test_huge_format_is_not_read(scenario: RecordScenario, run: Run) -> None:
+    for place in ("cache", "catalog"):
+        os.truncate(scenario.folder / place / "format", 6_000_000_000)
+        code, _, err = run("show", "things")
+        assert code == ExitCode.ERROR
+        assert "has another format than" in err if place == "cache" else "it has 6,000,000,000 bytes" in err
+        (scenario.folder / place / "format").write_text(f"stagegate-{place} 1\n")
+
+
+def test_huge_files_of_the_cache_are_damaged_and_not_read(scenario: RecordScenario, run: Run) -> None:
+    assert run("pin", f"things@{scenario.digests[0]}")[0] == 0
+    (pin,) = (scenario.folder / "cache/leases").iterdir()
+    ref = scenario.folder / "cache/refs/things/pilot"
+    for path in (pin, ref):
+        os.truncate(path, 6_000_000_000)
+    _, _, err = run("gc", "--dry-run")
+    assert "it has 6,000,000,000 bytes, and such a record has at most" in err
+    assert "This node's copy of things@pilot names no version" in err
+
+
+def test_link_in_a_records_place_is_not_followed(scenario: RecordScenario, run: Run, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_text("hunter2\n")
+    for of in ("catalog/format", "cache/format", "cache/refs/things/pilot", "catalog/datasets/things/refs/pilot"):
+        path = scenario.folder / of
+        path = path if path.is_file() else path / "00000001.json"
+        kept = path.read_bytes()
+        path.unlink()
+        path.symlink_to(tmp_path / "secret")
+        code, out, err = run("show", "things@pilot") if "cache/refs" not in of else run("path", "things@pilot")
+        assert code == ExitCode.ERROR, of
+        assert "hunter2" not in out + err
+        path.unlink()
+        path.write_bytes(kept)
+
+
+def test_huge_record_on_s3_is_refused_before_its_body(seaweedfs: SeaweedFS) -> None:
+    url = seaweedfs.bucket("huge-records") + "/catalog"
+    catalog = Catalog.open(url, seaweedfs.storage_options)
+    seaweedfs.client().pipe(f"{url}/nodes/gpu-1.json", bytes(5 << 20))
+    unreadable = UnreadableRecords()
+    assert catalog.nodes(unreadable) == []
+    assert "nodes/gpu-1.json can't be read: it has 5,242,880 bytes" in unreadable.all[0].problem
 
 
 def test_a_rollback_mends_a_damaged_node_ref(scenario: RecordScenario) -> None:

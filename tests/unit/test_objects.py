@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from prefect_stagegate.durable import NotARecord
 from prefect_stagegate.errors import (
     AccessDenied,
     CredentialsExpired,
@@ -155,9 +156,9 @@ class TestCredentials:
         monkeypatch.setenv(variable, "http://127.0.0.1:1")
         settings = S3Settings(endpoint="http://127.0.0.1:2", key="k", secret="s")
         with pytest.raises(SourceUnavailable, match=r"127\.0\.0\.1:2"):
-            open_s3(parse_bucket_url("s3://lake/"), settings).get("a")
+            open_s3(parse_bucket_url("s3://lake/"), settings).get("a", 9)
         with pytest.raises(SourceUnavailable, match=r"127\.0\.0\.1:1"):
-            open_s3(parse_bucket_url("s3://lake/"), S3Settings(key="k", secret="s")).get("a")
+            open_s3(parse_bucket_url("s3://lake/"), S3Settings(key="k", secret="s")).get("a", 9)
 
 
 @pytest.mark.parametrize(
@@ -299,17 +300,22 @@ class TestRecords:
         return ObjectRecords(f"memory://{request.node.name}/some/folder")
 
     def test_what_was_stored_is_read(self, records: ObjectRecords) -> None:
-        assert records.read("a/1") is None
+        assert records.read("a/1", 9) is None
         assert records.create("a/1", b"one")
         assert not records.create("a/1", b"two")
-        assert records.read("a/1") == b"one"
+        assert records.read("a/1", 9) == b"one"
         records.replace("a/1", b"three")
-        assert records.read("a/1") == b"three"
+        assert records.read("a/1", 9) == b"three"
 
     def test_end_of_a_record(self, records: ObjectRecords) -> None:
         assert records.read_end("a", 3) is None
         records.create("a", b"0123456789")
         assert (records.read_end("a", 3), records.read_end("a", 99)) == (b"789", b"0123456789")
+
+    def test_larger_record_than_its_bound_is_not_read(self, records: ObjectRecords) -> None:
+        records.create("a", b"0123456789")
+        with pytest.raises(NotARecord, match="it has 10 bytes, and such a record has at most 9"):
+            records.read("a", 9)
 
     def test_keys_and_folders(self, records: ObjectRecords) -> None:
         for key in ("d/b/1", "d/a/2", "d/a/1", "e/1"):
@@ -320,7 +326,7 @@ class TestRecords:
 
     def test_the_same_name_is_the_same_store(self, records: ObjectRecords) -> None:
         records.create("a", b"1")
-        assert ObjectRecords(records.url).read("a") == b"1"
+        assert ObjectRecords(records.url).read("a", 9) == b"1"
 
     @pytest.mark.parametrize("url", ["http://x/", "gs://x/", "s3://"])
     def test_other_places_are_refused(self, url: str) -> None:
