@@ -18,17 +18,21 @@ from urllib.parse import quote, unquote, urljoin, urlsplit
 
 from prefect_stagegate.errors import SourceError, UsageError
 
-BLOCKED_NETWORKS = tuple(
-    ip_network(network)
-    for network in (
-        "169.254.0.0/16",  # link-local (RFC 3927): the metadata of AWS, Azure, Google Cloud, Oracle; ECS's credentials
-        "fe80::/10",  # link-local (RFC 4291)
-        "fd00:ec2::/32",  # AWS's services on the instance: metadata at ::254, EKS's credentials at ::23
-        "fd20:ce::/32",  # Google Cloud's metadata
-        "100.100.100.200/32",  # Alibaba Cloud's metadata
-        "168.63.129.16/32",  # Azure's wire server
-    )
+BLOCKED = (
+    # network, who has it, documentation
+    ("169.254.0.0/16", "link-local; metadata of most clouds", "RFC 3927; ECS: AWS, task-iam-roles.html"),
+    ("fe80::/10", "link-local", "RFC 4291"),
+    ("fd00:ec2::/32", "AWS: metadata at ::254, EKS's credentials at ::23", "AWS, instancedata-data-retrieval.html"),
+    ("fd20:ce::/32", "Google Cloud", "Google Cloud, compute/docs/metadata/querying-metadata"),
+    ("168.63.129.16/32", "Azure's wire server", "Azure, what-is-ip-address-168-63-129-16"),
+    ("100.100.100.200/32", "Alibaba Cloud", "Alibaba Cloud, ecs/user-guide/view-instance-metadata"),
+    ("fd00:c1::a9fe:a9fe/128", "Oracle Cloud", "cloud-init, sources/DataSourceOracle.py"),
+    ("192.0.0.192/32", "Oracle Cloud Classic", "Oracle, retrieving-instance-metadata.html"),
+    ("fd00:42::42/128", "Scaleway", "cloud-init, datasources/scaleway.html"),
+    ("fd00:a9fe:a9fe::1/128", "Linode (Akamai)", "cloud-init, datasources/akamai.html"),
 )
+"""The one table of blocked networks: those of link-local addresses and of the clouds' metadata services."""
+BLOCKED_NETWORKS = tuple(ip_network(network) for network, _, _ in BLOCKED)
 MAX_REDIRECTS = 5
 """Redirects that one request follows."""
 MAX_PAGE = 256 << 20
@@ -51,6 +55,7 @@ FORWARDED_HEADERS = frozenset(
 ALLOW_HINT = "If the address is intended, add its host to STAGEGATE_ALLOWED_HOSTS."
 
 _NAT64 = ip_network("64:ff9b::/96")
+_LOCAL_NAT64 = ip_network("64:ff9b:1::/48")
 _IPV4_BITS = 0xFFFFFFFF
 _PORTS = {"http": 80, "https": 443}
 _UNSENDABLE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
@@ -229,6 +234,11 @@ def _forms(address: str) -> Iterator[IPv4Address | IPv6Address]:
         yield parsed
         if isinstance(parsed, IPv6Address):
             number = int(parsed)
-            if number >> 32 == 0 or parsed in _NAT64:  # IPv4-compatible (RFC 4291), NAT64 (RFC 6052)
+            if number >> 32 == 0 or parsed in _NAT64 or parsed in _LOCAL_NAT64:  # IPv4-compatible (RFC 4291), NAT64
                 yield IPv4Address(number & _IPV4_BITS)
+            if (
+                parsed in _LOCAL_NAT64
+            ):  # RFC 8215; a site chooses the prefix's length, and byte 8 is left out (RFC 6052)
+                data = parsed.packed[:8] + parsed.packed[9:]
+                yield from (IPv4Address(data[start : start + 4]) for start in (6, 7, 8))
             yield from filter(None, (parsed.ipv4_mapped, parsed.sixtofour))

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import http
 import threading
-import urllib.parse
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -32,9 +31,10 @@ from prefect_stagegate.errors import (
     SourceUnavailable,
     StagegateError,
 )
-from prefect_stagegate.http import PAGE_SECONDS, Client, Headers, Request, Response, fetch, retry_after
+from prefect_stagegate.http import PAGE_SECONDS, Client, EndpointProxy, Headers, Request, Response, fetch, retry_after
+from prefect_stagegate.http.endpoint_proxy import failure_by
 from prefect_stagegate.http.message import DEFAULT_CLIENT
-from prefect_stagegate.http.policy import CONNECT_SECONDS, REDIRECT_STATUSES
+from prefect_stagegate.http.policy import CONNECT_SECONDS
 from prefect_stagegate.model import CredentialLife
 from prefect_stagegate.objectstore.explain import bad_key, cause_of, explain, explain_response
 from prefect_stagegate.objectstore.listed import ListedObject, Lister
@@ -67,8 +67,8 @@ class StoreAccess:
 
     life: CredentialLife = NO_CREDENTIALS
     """What the credentials are, and how long they last."""
-    redirect_probe: str = ""
-    """URL of a first request without credentials, which must not redirect to another host; empty: no such request."""
+    proxy: EndpointProxy | None = None
+    """By which obstore connects; None where it does directly."""
     client: Client = DEFAULT_CLIENT
     """How this package's own requests are made."""
     requests: ObjectRequests | None = None
@@ -98,7 +98,7 @@ class ObjectStore:
         self._lister = lister
         self._by_version = lister is not None and lister.tells_versions
         self.life, self.client = store_access.life, store_access.client
-        self._redirect_probe, self._requests = store_access.redirect_probe, store_access.requests
+        self.proxy, self._requests = store_access.proxy, store_access.requests
         self._retry_after_lock = threading.Lock()
 
     def close(self) -> None:
@@ -114,7 +114,6 @@ class ObjectStore:
         Raises:
             SourceError: The bucket can't be listed.
         """
-        self._require_no_redirect()
         if self._lister is not None and self._by_version:
             yield from self._list_by(self._lister, prefix, "")
             return
@@ -140,7 +139,6 @@ class ObjectStore:
         Raises:
             SourceError: The bucket can't be listed.
         """
-        self._require_no_redirect()
         last = after
         try:
             for page in obstore.list(self._store, prefix or None, offset=after or None, chunk_size=PAGE):
@@ -167,7 +165,6 @@ class ObjectStore:
 
     def find(self, key: str) -> ListedObject | None:
         """One object as it is now; None when there is none."""
-        self._require_no_redirect()
         # obstore raises one error for a missing object and for a missing bucket: `explain` tells them apart.
         try:
             with self._errors_about(key):
@@ -191,7 +188,6 @@ class ObjectStore:
             SourceUnavailable: The server failed, or sent fewer or more bytes than requested; `SourceBusy` with its
                 Retry-After.
         """
-        self._require_no_redirect()
         try:
             # Without a range for a whole object: some servers send no part of one (rclone serve s3).
             whole = (start, end) == (0, size)
@@ -322,27 +318,6 @@ class ObjectStore:
         response = self._head(key, PAGE_SECONDS)
         return response.headers if response and response.status == http.HTTPStatus.OK else {}
 
-    def _require_no_redirect(self) -> None:
-        """Refuse an endpoint that redirects to another host: obstore would follow with the session token.
-
-        Raises:
-            SourceError: It redirects.
-        """
-        if not self._redirect_probe:
-            return
-        response = self._send_head(self._redirect_probe, {}, CONNECT_SECONDS)
-        location = response.headers.get("location", "") if response and response.status in REDIRECT_STATUSES else ""
-        target = urllib.parse.urljoin(self._redirect_probe, location)
-        here, there = (urllib.parse.urlsplit(url).netloc for url in (self._redirect_probe, target))
-        if there != here:
-            raise SourceError(
-                f"{self.endpoint} redirects to {there}, but a session token must not go to another host",
-                hint=f"If {there} is the right server, set `endpoint_url` to it.",
-                source=self.url,
-            )
-        # Once is enough: the probe costs a request.
-        self._redirect_probe = ""
-
     def _head(self, key: str, timeout: float) -> Response | None:
         """The HEAD response for an object, whose headers obstore doesn't give; None without a response."""
         signed = self.get_request(key, method="HEAD")
@@ -381,7 +356,8 @@ class ObjectStore:
             raise self._explained(error, key) from cause_of(error)
 
     def _explained(self, error: Exception, key: str = "") -> StagegateError:
-        return self._with_identity(explain(error, source=self.url, endpoint=self.endpoint, key=key))
+        explained = failure_by(self.proxy, source=self.url, key=key)
+        return self._with_identity(explained or explain(error, source=self.url, endpoint=self.endpoint, key=key))
 
     def _with_identity(self, error: StagegateError) -> StagegateError:
         if isinstance(error, AccessDenied):

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from prefect_stagegate.errors import UsageError
-from prefect_stagegate.http import Allowed, require_allowed
+from prefect_stagegate.http import Allowed, EndpointProxy, require_allowed
 from prefect_stagegate.objectstore.translating import unknown_option
 from prefect_stagegate.redaction import remember_access
 from prefect_stagegate.sources.base import Source, public_url
@@ -65,13 +65,15 @@ def _files(url: str, options: Options, terms: Terms) -> Source:
 
 def _s3(url: str, options: Options, terms: Terms) -> Source:
     from prefect_stagegate.objectstore import translate
+    from prefect_stagegate.objectstore.client import usable_endpoint
     from prefect_stagegate.sources.buckets.s3 import S3Source
 
     settings, unknown = translate(options)
     if unknown:
         # s3fs knows more options than obstore: reading slowly is better than ignoring an option.
         log.warning("%s is read through s3fs, which is slower: only s3fs knows the option %s", url, ", ".join(unknown))
-        return _fsspec(url, options, terms)
+        endpoint = usable_endpoint(settings.endpoint, tls=settings.tls)
+        return _fsspec(url, options, terms, EndpointProxy(endpoint, terms.allowed) if endpoint else None)
     source = S3Source(url, settings, terms)
     # The environment may name the endpoint, so it is known only now. Nothing was sent yet.
     require_allowed(source.endpoint, terms.allowed)
@@ -103,6 +105,7 @@ def _azure(url: str, options: Options, terms: Terms) -> Source:
 
 def _delta(url: str, options: Options, terms: Terms) -> Source:
     from prefect_stagegate.objectstore import object_store_options, translate
+    from prefect_stagegate.sources.buckets.s3 import S3Source
     from prefect_stagegate.sources.lake.delta import DeltaSource, table_of
 
     table = table_of(url)[0]
@@ -111,7 +114,10 @@ def _delta(url: str, options: Options, terms: Terms) -> Source:
     settings, unknown = translate(options)
     if unknown:
         raise UsageError(f"The option {unknown[0]!r} can't be used for a table", hint="Leave it out.", source=url)
-    return DeltaSource(url, _s3(table, options, terms), object_store_options(table, settings, idle=terms.idle), terms)
+    files = S3Source(table, settings, terms)
+    require_allowed(files.endpoint, terms.allowed)
+    library = object_store_options(table, settings, idle=terms.idle, proxy=files.proxy)
+    return DeltaSource(url, files, library, terms, proxy=files.proxy)
 
 
 def _sftp(url: str, options: Options, terms: Terms) -> Source:
@@ -172,11 +178,14 @@ def _hdfs(url: str, options: Options, terms: Terms) -> Source:
     return HdfsSource(url, options, terms)
 
 
-def _fsspec(url: str, options: Options, terms: Terms) -> Source:
+def _fsspec(url: str, options: Options, terms: Terms, proxy: EndpointProxy | None = None) -> Source:
     from prefect_stagegate.sources.fsspec import FsspecSource, library_of
 
     _require_permitted(library_of(url), url, options, terms.allowed)
-    return FsspecSource(url, options, most=terms.most)  # fsspec's file systems have timeouts of their own
+    if proxy:
+        botocore = {**options.get("config_kwargs", {}), "proxies": {"http": proxy.url, "https": proxy.url}}
+        options = {**options, "config_kwargs": botocore}
+    return FsspecSource(url, options, most=terms.most, proxy=proxy)  # fsspec's file systems have timeouts of their own
 
 
 SCHEMES: dict[str, Opener] = {

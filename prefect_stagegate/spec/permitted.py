@@ -126,7 +126,10 @@ WEB = Library(
     ),
 )
 HUB = Library("the hub", _options(address="endpoint", credential="token"))
-OCI = Library("an OCI registry", _options(value="plain_http username", file="verify", credential="password token"))
+OCI = Library(
+    "an OCI registry",
+    _options(value="plain_http username token_server", file="verify", credential="password token"),
+)
 SFTP = Library(
     "an SFTP source",
     _options(value="port username", address="host", file="key_filename known_hosts", credential="password passphrase"),

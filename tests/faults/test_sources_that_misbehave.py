@@ -344,10 +344,9 @@ class TestElsewhere:
     def test_a_session_token_meets_no_redirect(self, proxy: FaultProxy) -> None:
         with redirecting(lambda: f"{proxy.url}/lake/") as first:
             source = open_source("s3://lake/", {**options(OWNER, first), "token": "canary"})
-            with pytest.raises(SourceError, match="session token must not go"):
+            with pytest.raises(SourceError, match="follow no redirect"):
                 list(source.list())
         assert not proxy.requests
-        assert "canary" not in str(first.seen)
 
     @pytest.mark.parametrize(
         "host",
@@ -357,6 +356,13 @@ class TestElsewhere:
             "[fd00:ec2::254]",
             "[::ffff:169.254.169.254]",
             "[64:ff9b::a9fe:a9fe]",
+            "[64:ff9b:1::a9fe:a9fe]",
+            "[64:ff9b:1:a9fe:a9:fe00::]",
+            "[64:ff9b:1:0:a9:fea9:fe00:0]",
+            "[fd00:c1::a9fe:a9fe]",
+            "192.0.0.192",
+            "[fd00:42::42]",
+            "[fd00:a9fe:a9fe::1]",
             "2852039166",
         ],
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import zlib
 from pathlib import Path
 
 import fsspec
@@ -130,6 +131,21 @@ def test_rows_that_a_deletion_vector_marks_are_left_out(tmp_path: Path) -> None:
     }
 
 
+def test_deletion_vector_in_a_file_of_the_bucket_is_read(seaweedfs: SeaweedFS, table: str, tmp_path: Path) -> None:
+    files = fsspec.filesystem("s3", **seaweedfs.storage_options)
+    root = table.removeprefix("s3://") + "-vectors"
+    written = HandWritten(files, root, ("deletionVectors",))
+    data = _marks_row_1()
+    files.pipe_file(f"{root}/v.bin", b"\1" + struct.pack(">I", len(data)) + data + struct.pack(">I", zlib.crc32(data)))
+    vector = {"storageType": "p", "pathOrInlineDv": f"s3://{root}/v.bin", "offset": 1, "sizeInBytes": len(data)}
+    written.put(
+        "a.parquet", _parquet(tmp_path, 3), stats='{"numRecords": 3}', deletionVector={**vector, "cardinality": 1}
+    )
+    source = open_source(f"delta+s3://{root}", seaweedfs.storage_options)
+    (listed_object,) = listed(source).values()
+    assert pq.read_table(pa.BufferReader(read(source, listed_object)))["x"].to_pylist() == [0, 2]
+
+
 def test_deletion_vector_changes_one_file_on_every_node(tmp_path: Path) -> None:
     table = HandWritten(fsspec.filesystem("file"), str(tmp_path / "table"), ("deletionVectors",))
     for key in ("a.parquet", "b.parquet"):
@@ -164,10 +180,13 @@ def _parquet(folder: Path, rows: int) -> bytes:
 
 def _row_1() -> dict[str, object]:
     """A deletion vector that marks row 1, inline: a roaring bitmap of one container, as Delta's protocol has it."""
-    bitmap = struct.pack("<IIHHIH", 12346, 1, 0, 0, 16, 1)
-    data = struct.pack("<IqI", 1681511377, 1, 0) + bitmap
-    data += b"\0" * (-len(data) % 4)
+    data = _marks_row_1()
     return {"storageType": "i", "pathOrInlineDv": _z85(data), "sizeInBytes": len(data), "cardinality": 1}
+
+
+def _marks_row_1() -> bytes:
+    data = struct.pack("<IqI", 1681511377, 1, 0) + struct.pack("<IIHHIH", 12346, 1, 0, 0, 16, 1)
+    return data + b"\0" * (-len(data) % 4)
 
 
 def _z85(data: bytes) -> str:

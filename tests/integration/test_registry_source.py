@@ -30,13 +30,14 @@ from prefect_stagegate.errors import (
     TransferFailed,
     UsageError,
 )
+from prefect_stagegate.http import Client
 from prefect_stagegate.model import SourceObject
 from prefect_stagegate.sources import Source, open_source
 from prefect_stagegate.sources.oci import oci_source, registry_client, registry_login, tar_walk
 from prefect_stagegate.sources.oci.oci_options import OciSettings
 from prefect_stagegate.sources.oci.oci_reference import OciReference
 from prefect_stagegate.sources.oci.registry_client import RegistryClient
-from prefect_stagegate.sources.oci.registry_login import RegistryLogin
+from prefect_stagegate.sources.oci.registry_login import RegistryLogin, session_over
 from prefect_stagegate.sources.terms import Terms
 from prefect_stagegate.testing.sources import listed, read
 from tests.support.rawserver import raw_server, response
@@ -202,7 +203,7 @@ def test_reads_before_the_first_login_are_not_denied(registry: SmallRegistry) ->
 def test_token_server_at_a_blocked_address_is_refused(registry: SmallRegistry, realm: str) -> None:
     registry.login, registry.realm = "token", realm
     with pytest.raises(SourceError, match="Refused to connect"):
-        listed(opened(registry, **LOGIN))
+        listed(opened(registry))
 
 
 @pytest.mark.parametrize("realm", ["http://tokens.example.org/", "file:///etc/passwd", "tokens.example.org"])
@@ -211,6 +212,31 @@ def test_password_goes_to_no_token_server_without_tls(realm: str) -> None:
     login = RegistryLogin("registry.example.org", settings, url="oci://registry.example.org/a:b", secure=True)
     with pytest.raises(SourceError, match="token server without TLS"):
         login.log_in("https://registry.example.org/v2/", f'Bearer realm="{realm}"', "")
+
+
+def test_password_goes_to_no_token_server_of_another_host() -> None:
+    """Only the registry's own host gets it, or one that whoever gave the password names."""
+    settings = OciSettings(username=USER, password=PASSWORD, token_server="127.0.0.3")
+    login = RegistryLogin("127.0.0.1", settings, url="oci://127.0.0.1/a:b", secure=True)
+    with pytest.raises(SourceError, match=r"login sent to another host, 127\.0\.0\.2:443"):
+        login.log_in("https://127.0.0.1/v2/", 'Bearer realm="https://127.0.0.2/token"', "")
+    login.session = session_over(Client(), lambda: None)
+    for host in ("127.0.0.1:1", "127.0.0.3:1"):
+        with pytest.raises(SourceError, match=f"Connection refused by {host}"):
+            login.log_in("https://127.0.0.1/v2/", f'Bearer realm="https://{host}/token"', "")
+
+
+@pytest.mark.parametrize("name", ["127.0.0.1", "127.0.0.2"])
+def test_stored_login_goes_to_no_server_on_another_port(
+    registry: SmallRegistry, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor to one that the spec names: a spec has nobody's password."""
+    with raw_server(response(b"{}")) as tokens:
+        registry.login, registry.realm = "token", f"http://{name}:{tokens.port}/token"
+        monkeypatch.setenv("DOCKER_CONFIG", str(store_login(tmp_path / "docker", registry.host)))
+        with pytest.raises(SourceError, match="token server without TLS"):
+            listed(opened(registry, token_server=name))
+    assert tokens.requests == []
 
 
 @pytest.mark.parametrize("realm", ["http://[x", "http://127.0.0.1:99999/token", "http:///token"])
@@ -245,7 +271,7 @@ def test_token_server_that_answers_nonsense_is_named(registry: SmallRegistry, an
     with raw_server(lambda *_: response(answer)) as tokens:
         registry.login, registry.realm = "token", f"{tokens.url}/token"
         with pytest.raises(SourceError, match=r"^127.0.0.1:\d+ doesn't answer like a token server"):
-            listed(opened(registry, **LOGIN))
+            listed(opened(registry))
 
 
 @pytest.mark.parametrize("login", ["basic", "token"])

@@ -20,6 +20,8 @@ class OciSettings:
     password: str = ""
     token: str = ""
     """A bearer token, in place of name and password."""
+    token_server: str = ""
+    """A host beside the registry's own to which name and password may be sent for a token."""
     ca_file: str = ""
 
 
@@ -28,6 +30,7 @@ TRANSLATIONS: dict[str, Translation] = {
     "username": text("username"),
     "password": text("password"),
     "token": text("token"),
+    "token_server": text("token_server"),
     "verify": verify,
 }
 """Each option's name, and the function from its value to settings."""

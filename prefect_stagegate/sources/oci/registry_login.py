@@ -44,6 +44,13 @@ LARGEST_ANSWER = 16 << 20
 """Bytes of an answer: of a manifest or a token."""
 LONGEST_CHALLENGE = 4096
 """Characters of a WWW-Authenticate header that are read."""
+TOKEN_SERVERS = {
+    "docker.io": "auth.docker.io",
+    "index.docker.io": "auth.docker.io",
+    "registry-1.docker.io": "auth.docker.io",
+    "registry.gitlab.com": "gitlab.com",
+}
+"""The hosts of token servers that public registries are known to have beside their own."""
 _CHALLENGES = re.compile(r",\s*(?=[A-Za-z]+ +[a-z]+=)")
 """Between the challenges of one header: some registries take tokens and passwords."""
 _SET_BY_CLIENT = ("connection", "content-length", "transfer-encoding")
@@ -69,10 +76,13 @@ class RegistryLogin(TokenAuth):  # type: ignore[misc] # oras ships no types
         # The whole header's value, so that threads never see the scheme of one login and the token of another.
         self.token = f"Bearer {settings.token}" if settings.token else None
         self._is_fixed = bool(settings.token)
+        self._token_hosts = {TOKEN_SERVERS.get(self._origin.host, "")}
+        """Hosts beside the registry's own to which the login may go."""
         self.who = "the token of the options"
         require_sendable(self.get_auth_header())
         if settings.username:
             self.set_basic_auth(settings.username, settings.password)
+            self._token_hosts.add(settings.token_server.lower())
             self.who = f"{settings.username!r} of the options"
         elif not settings.token and looks_up:
             self._look_up(registry)
@@ -143,16 +153,32 @@ class RegistryLogin(TokenAuth):  # type: ignore[misc] # oras ships no types
         return AccessDenied("The registry denies access", hint=hint, source=self._url)
 
     def _require_realm(self, realm: str) -> None:
-        """Refuse a token server that would get the password in the clear. The HTTP client judges its address."""
-        schemes = ("https",) if self._secure else ("http", "https")
-        if realm.partition("://")[0].lower() not in schemes:
+        """Refuse a token server that may not have the login. The HTTP client judges its address.
+
+        It is the registry itself, or a server with TLS at the registry's host or at one that the credentials name: else
+        whoever runs a registry could have the password sent anywhere.
+        """
+        scheme = realm.partition("://")[0].lower()
+        if scheme not in ("http", "https"):
             message = "The registry names a token server without TLS" if realm else "The registry names no token server"
             raise SourceError(message, hint="Check the registry's configuration.", source=self._url)
         try:
-            origin_of(realm)
+            origin = origin_of(realm)
         except SourceError:
             message = "The registry names a token server whose host or port can't be used"
             raise SourceError(message, hint="Check the registry's configuration.", source=self._url) from None
+        if origin == self._origin:
+            return
+        if scheme != "https" and (self._secure or not self.is_anonymous):
+            message = f"The registry names a token server without TLS, {origin.address}"
+            raise SourceError(message, hint="Check the registry's configuration.", source=self._url)
+        if not (self.is_anonymous or origin.host in {self._origin.host, *self._token_hosts}):
+            raise SourceError(
+                f"The registry has its login sent to another host, {origin.address}",
+                hint=f"If it is the registry's own, name it beside the password: `token_server: {origin.host}` "
+                f"in the options or block, or `docker login {origin.host}` for stored logins.",
+                source=self._url,
+            )
 
     def _look_up(self, registry: str) -> None:
         """Find the login that `docker login` or `podman login` stored, if there is one."""
@@ -168,6 +194,8 @@ class RegistryLogin(TokenAuth):  # type: ignore[misc] # oras ships no types
                 # Not the error's text, which may quote a credential.
                 message = f"The stored logins in {file} can't be used ({type(error).__name__})"
                 raise UsageError(message, hint="Log in again, or remove the file.", source=self._url) from None
+            # Not the spec's `token_server`: a spec is data, and has the password of nobody.
+            self._token_hosts.update(map(str.lower, self._auth_config["auths"]))
             self.who = f"the login in {file}"
             remember(self._basic_auth, login.partition(":")[2])
             return
