@@ -30,8 +30,8 @@ class TableJob:
     """What an earlier validation computed of these files, or of others."""
     personal: Sequence[str] = ()
     """The columns with personal data, whose values are masked."""
-    rows: int = 0
-    """The rows of all files."""
+    rows: Mapping[str, int] = field(default_factory=dict)
+    """The rows that its probe counted in each file; empty where nobody counted."""
     run: str = ""
     """The validation that judges it."""
 
@@ -47,7 +47,8 @@ class TableJob:
     def without(self, files: Sequence[str]) -> TableJob:
         """The same job without these files."""
         left_out = set(files)
-        return replace(self, files=[file for file in self.files if file not in left_out])
+        rows = {file: count for file, count in self.rows.items() if file not in left_out}
+        return replace(self, files=[file for file in self.files if file not in left_out], rows=rows)
 
 
 class ExpectationVerdict(StrEnum):

@@ -280,5 +280,5 @@ def _job(
     digests = {path: probed.digests[path] for path in files}
     # DuckDB writes `//cache` as `/cache`, and rows are attributed to files by their paths.
     folder, personal = str(Path("/", *view.absolute().parts[1:])), table.personal
-    engine, rows = table.spec.engine, table.rows
+    engine, rows = table.spec.engine, {file.path: file.rows for file in table.judged}
     return TableJob(table.name, engine, suite, folder, files, columns, digests, known, personal, rows, run)

@@ -21,7 +21,9 @@ Run = Callable[..., TableReport]
 def run(request: pytest.FixtureRequest, tmp_path: Path) -> Run:
     """Judge the files of one table, given as frames by name, in this process."""
 
-    def judge(files: dict[str, pd.DataFrame | bytes], *expectations: dict[str, Any]) -> TableReport:
+    def judge(
+        files: dict[str, pd.DataFrame | bytes], *expectations: dict[str, Any], rows: dict[str, int] | None = None
+    ) -> TableReport:
         view, scratch = tmp_path / "view", tmp_path / "scratch"
         scratch.mkdir()
         for name, content in files.items():
@@ -29,7 +31,10 @@ def run(request: pytest.FixtureRequest, tmp_path: Path) -> Run:
         columns = ["distance", "tail"]
         suite = {"expectations": list(expectations)}
         digests = {name: f"blake3:{name}" for name in files}
-        job = TableJob("trips", request.param, suite, str(view), list(files), columns, digests)
+        counted = {name: len(content) for name, content in files.items()} if rows is None else rows
+        if any(isinstance(content, bytes) for content in files.values()):
+            counted = {}
+        job = TableJob("trips", request.param, suite, str(view), list(files), columns, digests, rows=counted)
         (report,) = judge_tables([job], scratch, print)
         return report
 
@@ -42,6 +47,8 @@ def write(path: Path, content: pd.DataFrame | bytes) -> None:
         path.write_bytes(content)
     elif path.suffix == ".csv":
         content.to_csv(path, index=False, na_rep="NA")
+    elif path.suffix == ".json":
+        content.to_json(path, orient="records", lines=True)
     else:
         content.to_parquet(path, index=False)
 
@@ -179,6 +186,38 @@ def test_files_with_hostile_names_are_read_and_named(run: Run) -> None:
     }
     judgement = only(run(files, expect("expect_column_values_to_be_between", column="x", min_value=0)))
     assert {row.file for row in judgement.places} == {"it's [1] *new*/50%_a;b.parquet", "year=2013/x?.parquet"}
+
+
+@pytest.mark.parametrize("ending", ["csv", "json", "parquet"])
+def test_file_named_like_a_pattern_is_read_once(run: Run, ending: str) -> None:
+    names = ("{a,b}", "{b,a}", "a", "b", "[1]", "1", "*", "?", "b\\c", "^x/[!1]/{c}", "d e,f", "é#%20+&")
+    files = {f"{name}.{ending}": pd.DataFrame({"x": range(number + 1)}) for number, name in enumerate(names)}
+    judgement = only(run(files, expect("expect_table_row_count_to_equal", value=sum(map(len, files.values())))))
+    assert (judgement.verdict, judgement.problem) == (ExpectationVerdict.PASSED, "")
+
+
+def test_other_rows_than_the_probe_counted_are_inconclusive(run: Run) -> None:
+    rows = {"2013-01.parquet": 2, "2013-02.parquet": 9, "2013-03.parquet": 1}
+    judgement = only(run(MONTHS, expect("expect_column_values_to_not_be_null", column="distance"), rows=rows))
+    assert judgement.verdict is ExpectationVerdict.ERRORED
+    assert "2013-02.parquet has 9 rows, and the engine reads 3" in judgement.problem
+
+
+def test_list_column_blames_only_its_own_expectation(run: Run) -> None:
+    files = {"a.parquet": pd.DataFrame({"x": [1, 2], "many": [[1, 2], []]})}
+    report = run(
+        files,
+        expect("expect_column_values_to_be_in_set", column="many", value_set=["a"]),
+        expect("expect_column_values_to_be_unique", column="many"),
+        expect("expect_column_values_to_be_between", column="many", min_value=0),
+        expect("expect_column_values_to_not_be_null", column="many"),
+        expect("expect_column_values_to_be_between", column="x", min_value=0),
+        expect("expect_column_distinct_values_to_be_in_set", column="many", value_set=["a"]),
+    )
+    verdicts = [(judgement.column, judgement.verdict) for judgement in report.judgements]
+    assert verdicts[4] == ("x", ExpectationVerdict.PASSED)
+    assert report.unreadable == []
+    assert not any("the table could not be read" in judgement.problem for judgement in report.judgements)
 
 
 def test_file_with_corrupt_pages_is_named_and_the_rest_judged(run: Run, tmp_path: Path) -> None:

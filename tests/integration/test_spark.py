@@ -42,7 +42,9 @@ def view(tmp_path: Path) -> Path:
 
 def judge(view: Path, *expectations: dict[str, Any], timeout: float = 250) -> TableReport:
     files = sorted(path.name for path in view.iterdir())
-    job = TableJob("t", "spark", {"expectations": list(expectations)}, str(view), files, ["x", "name"], rows=3)
+    job = TableJob(
+        "t", "spark", {"expectations": list(expectations)}, str(view), files, ["x", "name"], rows={"t.parquet": 3}
+    )
     return judge_in_child([job], dataset="d", limits=ValidationLimits(seconds=timeout), progress=print)["t"]
 
 

@@ -80,10 +80,10 @@ def configuration(folder: Path) -> Path:
     return conf
 
 
-def judge(view: Path, engine: str, *expectations: dict[str, Any], rows: int = 600, seconds: float = 800) -> TableReport:
+def judge(view: Path, engine: str, *expectations: dict[str, Any], seconds: float = 800) -> TableReport:
     files = sorted(str(path.relative_to(view)) for path in view.rglob("*.*"))
     suite = {"expectations": list(expectations)}
-    job = TableJob("flights", engine, suite, str(view), files, COLUMNS, rows=rows)
+    job = TableJob("flights", engine, suite, str(view), files, COLUMNS)
     return judge_in_child([job], dataset="d", limits=ValidationLimits(seconds=seconds), progress=print)["flights"]
 
 
@@ -124,7 +124,7 @@ def test_connect_gives_the_verdicts_of_duckdb(flights: Path, tmp_path: Path, mon
         refused = judge(flights, "spark", POSITIVE)
         monkeypatch.setenv("SPARK_CONNECT_AUTHENTICATE_TOKEN", TOKEN)
         report = judge(flights, "spark", *EXPECTATIONS)
-        unreadable = judge(corrupt.parent, "spark", POSITIVE, rows=20_000).unreadable
+        unreadable = judge(corrupt.parent, "spark", POSITIVE).unreadable
     assert "Spark did not start: look at STAGEGATE_SPARK" in only_problem(refused)
     assert verdicts(report) == verdicts(judge(flights, "duckdb", *EXPECTATIONS))
     assert [file for file, _ in unreadable] == ["flights.parquet"]

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pandas as pd
 import pytest
+from great_expectations.expectations.expectation import ColumnMapExpectation
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from prefect_stagegate.validations.engines import pandas_engine
+from prefect_stagegate.validations.engines.patterns import as_re2
 from prefect_stagegate.validations.records import Judgement, RefusedRows, TableJob
 from prefect_stagegate.validations.worker import elsewhere
 from prefect_stagegate.validations.worker.judge import judge_tables
 from prefect_stagegate.validations.worker.suites import build
 
-REGEX = {"type": "expect_column_values_to_match_regex", "kwargs": {"column": "tail", "regex": "^N"}}
+DATES = {
+    "type": "expect_column_values_to_match_strftime_format",
+    "kwargs": {"column": "tail", "strftime_format": "N%d"},
+}
 QUERY = {
     "type": "unexpected_rows_expectation",
     "kwargs": {"unexpected_rows_query": "SELECT * FROM {batch} WHERE distance < 0"},
@@ -26,21 +35,27 @@ BETWEEN: dict[str, Any] = {
 }
 
 
-def judge(folder: Path, engine: str, *expectations: dict[str, Any], rows: int = 2) -> list[Judgement]:
+class ExpectColumnValuesToBeOdd(ColumnMapExpectation):
+    """An expectation whose metric no engine has."""
+
+    map_metric = "column_values.odd"
+
+
+def judge(folder: Path, engine: str, *expectations: dict[str, Any]) -> list[Judgement]:
     view, scratch = folder / "view", folder / "scratch"
     view.mkdir()
     scratch.mkdir()
     pd.DataFrame({"distance": [-1, 1], "tail": ["N1", "X"], "other": [1, 2]}).to_parquet(view / "a.parquet")
     suite = {"expectations": list(expectations)}
-    job = TableJob("t", engine, suite, str(view), ["a.parquet"], ["distance", "tail", "other"], rows=rows)
+    job = TableJob("t", engine, suite, str(view), ["a.parquet"], ["distance", "tail", "other"], rows={"a.parquet": 2})
     (report,) = judge_tables([job], scratch, lambda _: None)
     return list(report.judgements)
 
 
-def test_pattern_on_duckdb_is_judged_by_pandas(tmp_path: Path) -> None:
-    regex, between = judge(tmp_path, "duckdb", REGEX, BETWEEN)
+def test_what_duckdb_does_not_know_is_judged_by_pandas(tmp_path: Path) -> None:
+    dates, between = judge(tmp_path, "duckdb", DATES, BETWEEN)
     assert (str(between.verdict), between.engine) == ("passed", "")
-    assert (str(regex.verdict), regex.engine, regex.places) == (
+    assert (str(dates.verdict), dates.engine, dates.places) == (
         "failed",
         "pandas",
         [RefusedRows("a.parquet", 1, "pattern A")],
@@ -48,14 +63,11 @@ def test_pattern_on_duckdb_is_judged_by_pandas(tmp_path: Path) -> None:
 
 
 def test_what_no_engine_knows_is_inconclusive_by_name(tmp_path: Path) -> None:
-    like = {
-        "type": "expect_column_values_to_match_like_pattern",
-        "kwargs": {"column": "tail", "like_pattern": "N%"},
-    }
-    unknown, between = judge(tmp_path, "duckdb", like, BETWEEN)
+    odd = {"type": "expect_column_values_to_be_odd", "kwargs": {"column": "distance"}}
+    unknown, between = judge(tmp_path, "duckdb", odd, BETWEEN)
     assert (str(between.verdict), str(unknown.verdict), unknown.engine) == ("passed", "errored", "")
-    assert "expect_column_values_to_match_like_pattern" in unknown.problem
-    assert "tail NOT LIKE 'N%'" in unknown.fix
+    assert "no engine knows expect_column_values_to_be_odd" in unknown.problem
+    assert "unexpected_rows_expectation" in unknown.fix
 
 
 def test_query_of_a_table_on_pandas_runs_on_duckdb(tmp_path: Path) -> None:
@@ -63,11 +75,64 @@ def test_query_of_a_table_on_pandas_runs_on_duckdb(tmp_path: Path) -> None:
     assert (str(query.verdict), query.engine, query.places) == ("failed", "duckdb", [RefusedRows("a.parquet", 1)])
 
 
-def test_pattern_over_a_large_table_is_inconclusive(tmp_path: Path) -> None:
-    (regex,) = judge(tmp_path, "duckdb", REGEX, rows=elsewhere.MOST_VALUES + 1)
-    assert str(regex.verdict) == "errored"
-    assert "pandas knows it, and would hold 20,000,001 values, more than 20,000,000" in regex.problem
-    assert "regexp_matches" in regex.fix
+def test_table_too_large_for_pandas_is_inconclusive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(elsewhere, "MOST_VALUES", 1)
+    (dates,) = judge(tmp_path, "duckdb", DATES)
+    assert str(dates.verdict) == "errored"
+    assert "pandas knows it, and would hold 2 values, more than 1" in dates.problem
+
+
+PATTERNS: list[tuple[str, dict[str, Any], int]] = [
+    ("match_regex", {"regex": "^N"}, 1),
+    ("not_match_regex", {"regex": "^N"}, 1),
+    ("match_regex_list", {"regex_list": ["^N", "1$"], "match_on": "all"}, 1),
+    ("match_regex_list", {"regex_list": ["^N", "X"]}, 0),
+    ("not_match_regex_list", {"regex_list": ["^N", "X"]}, 2),
+    ("match_like_pattern", {"like_pattern": "N_"}, 1),
+    ("not_match_like_pattern", {"like_pattern": "N%"}, 1),
+    ("match_like_pattern_list", {"like_pattern_list": ["N_", "%X"], "match_on": "any"}, 0),
+    ("not_match_like_pattern_list", {"like_pattern_list": ["N_", "%X"]}, 2),
+    ("not_match_like_pattern", {"like_pattern": "N!_", "escape": "!"}, 0),
+]
+
+
+def test_patterns_are_judged_by_duckdb_at_any_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(elsewhere, "MOST_VALUES", 0)
+    suite = [
+        {"type": f"expect_column_values_to_{kind}", "kwargs": {"column": "tail", **kwargs}}
+        for kind, kwargs, _ in PATTERNS
+    ]
+    judged = judge(tmp_path, "duckdb", *suite)
+    assert [judgement.refused for judgement in judged] == [refused for *_, refused in PATTERNS]
+    assert {judgement.engine for judgement in judged} == {""}
+    assert judged[0].places == [RefusedRows("a.parquet", 1, "pattern A")]
+
+
+def test_pattern_that_re2_does_not_know_is_refused_by_name() -> None:
+    kwargs = {"column": "tail", "regex_list": ["^N", "(?<!a)b"]}
+    suite = {"expectations": [{"type": "expect_column_values_to_match_regex_list", "kwargs": kwargs}]}
+    (problem,) = build("t", suite).problems
+    assert "expectation 1 (expect_column_values_to_match_regex_list): argument 'regex_list': DuckDB's RE2" in problem
+    assert "(?<; write it without, or set `engine: pandas`" in problem
+    assert build("t", suite, "pandas").problems == []
+
+
+alphabet = st.sampled_from([*"aB1_ .\n", "é", "٣", "\v", "\xa0", "-"])
+atom = st.sampled_from(
+    [*"aB1_.-é", r"\d", r"\D", r"\w", r"\W", r"\s", r"\S", r"[\w-]", r"[^\d\]]", r"[]\s]", r"[a\[]", r"\$"]
+)
+piece = st.tuples(atom, st.sampled_from(["", "*", "+?", "{2}", "{,2}"])).map("".join)
+branch = st.tuples(
+    st.sampled_from(["", "^"]), st.lists(piece, max_size=4).map("".join), st.sampled_from(["", "$", r"\Z"])
+)
+patterns = st.lists(branch.map("".join), min_size=1, max_size=2).map("|".join)
+
+
+@settings(max_examples=60)
+@given(patterns, st.lists(st.text(alphabet, max_size=5), min_size=1, max_size=8))
+def test_duckdb_finds_what_python_searches(pattern: str, texts: list[str]) -> None:
+    found = duckdb.execute("SELECT regexp_matches(unnest(?::VARCHAR[]), ?)", [texts, as_re2(pattern)]).fetchall()
+    assert [match for (match,) in found] == [bool(re.search(pattern, text)) for text in texts]
 
 
 def test_pandas_reads_only_the_columns_of_the_suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,6 +24,7 @@ from great_expectations.expectations.expectation import ColumnMapExpectation, Co
 from prefect_stagegate.quoting import identifier
 from prefect_stagegate.validations.engines.by_file import ByFileEngine, FilesOfTable
 from prefect_stagegate.validations.engines.duckdb_dialect import FOLDERS, definitions, register
+from prefect_stagegate.validations.engines.patterns import use_patterns
 from prefect_stagegate.validations.engines.uniqueness import count_by_groups
 from prefect_stagegate.validations.partitions import row_digests
 from prefect_stagegate.validations.queries.duck import MEMORY_MIB, THREADS
@@ -57,6 +58,7 @@ class DuckDBEngine:
         # Great Expectations asks the class, not the source, for its engine. This process judges and ends.
         SQLDatasource.execution_engine_override = ByFileEngine  # type: ignore[misc]
         count_by_groups(ByFileEngine)
+        use_patterns(ByFileEngine)
         self._source = context.data_sources.add_sql(
             "duckdb", connection_string=url.render_as_string(hide_password=False), create_temp_table=False
         )
@@ -98,6 +100,12 @@ class DuckDBEngine:
         with definitions():
             self._create(f"CREATE OR REPLACE VIEW {name} AS", table, paths)
         return name
+
+    def rows(self, table: TableJob) -> dict[str, int]:
+        """The rows of each file, as the view finds them."""
+        view, root = BY_FILE.format(self._batches[table.name][0]), Path(table.view)
+        counts = self._execute(f"SELECT {FILE}, count(*) FROM {view} GROUP BY 1")  # noqa: S608
+        return {str(Path(file).relative_to(root)): count for file, count in counts}
 
     def counted(self, table: TableJob) -> FilesOfTable | None:
         """What is known of each file after the suite ran; None where the table was judged as a whole."""

@@ -37,6 +37,9 @@ class SuiteEngine(Protocol):
             columns: The columns that the suite names; None when it may look at all. An engine may leave out others.
         """
 
+    def rows(self, table: TableJob) -> dict[str, int]:
+        """The rows of each file in the batch that `batch` last returned, by its path; those without any may lack."""
+
     def counted(self, table: TableJob) -> FilesOfTable | None:
         """The values of single files of the batch that `batch` last returned; None where the engine keeps none."""
 

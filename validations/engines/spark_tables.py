@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 OTHER_FILES = "Spark workers must see the cache under the same path as this node"
 """Without apostrophes: messages leave out what stands between two."""
+PATTERN = re.compile(r"[\\{}\[\]*?,^]")
+"""What means something else than itself in a pattern of Hadoop's."""
 MISSING = re.compile(r"FILE_NOT_EXIST|PATH_NOT_FOUND|FileNotFoundException")
 """What Spark says about a file that is not there, or that its user may not read."""
 MOST_HEADERS = 50
@@ -48,17 +50,6 @@ def frame_of(session: SparkSession, table: TableJob) -> DataFrame:
     return _with_partitions(frame, table)
 
 
-def require_rows(frame: DataFrame, rows: int) -> None:
-    """Refuse a frame with other rows than this node counted: a worker may have another file under a path, or none.
-
-    Raises:
-        ValueError: The rows differ.
-    """
-    read = frame.count()
-    if read != rows:
-        raise ValueError(f"{OTHER_FILES}: rows read there {read:,}, here {rows:,}")
-
-
 def path_of(uri: str) -> Path:
     """The path of a file that Spark names."""
     return Path(unquote(uri.removeprefix("file:")).replace("///", "/", 1))
@@ -76,7 +67,7 @@ def _group(path: Path) -> str:
 
 def _read(session: SparkSession, paths: Sequence[Path]) -> DataFrame:
     kind = form(paths[0])
-    reader = session.read.option("__globPaths__", "false")
+    reader = session.read
     if kind == "parquet":
         frame = reader.option("mergeSchema", "true").parquet(*map(_uri, paths))
     elif kind == "json":
@@ -108,8 +99,8 @@ def _csv(reader: DataFrameReader, delimiter: str) -> DataFrameReader:
 
 
 def _uri(path: Path) -> str:
-    # Hadoop takes the text behind the scheme as it is, without escapes.
-    return f"file://{path}"
+    # Hadoop takes the text behind the scheme as it is, but every name for a pattern.
+    return "file://" + PATTERN.sub(r"\\\g<0>", str(path))
 
 
 def _with_partitions(frame: DataFrame, table: TableJob) -> DataFrame:

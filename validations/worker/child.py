@@ -87,7 +87,8 @@ def judge_in_child(
 
 def _for_pages(table: TableJob, report: TableReport) -> tuple[dict[str, Any], dict[str, Any]]:
     """A judged table as JSON values, without what only judging needs."""
-    return asdict(replace(table, files=(), digests={}, known=NO_VALUES)), asdict(replace(report, values=NO_VALUES))
+    shown = replace(table, files=(), digests={}, known=NO_VALUES, rows={})
+    return asdict(shown), asdict(replace(report, values=NO_VALUES))
 
 
 def _scratch_folder(limits: ValidationLimits) -> tempfile.TemporaryDirectory[str]:

@@ -69,7 +69,7 @@ def refusal(engine: str, table: TableJob, expectation: Expectation) -> str:
     if engine != "pandas":
         return ""
     needed = needed_columns([expectation])
-    values = table.rows * (len(table.columns) if needed is None else len(needed))
+    values = sum(table.rows.values()) * (len(table.columns) if needed is None else len(needed))
     if values <= MOST_VALUES:
         return ""
     return f"pandas knows it, and would hold {count_text(values, 'value')}, more than {MOST_VALUES:,}"

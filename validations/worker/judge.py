@@ -17,6 +17,7 @@ from great_expectations.datasource.fluent.interfaces import Batch
 from great_expectations.expectations.expectation import Expectation
 from great_expectations.expectations.expectation_configuration import ExpectationConfiguration
 
+from prefect_stagegate.units import count_text
 from prefect_stagegate.validations.engines.engine import SuiteEngine, load_engine
 from prefect_stagegate.validations.engines.known_metrics import KnownMetrics, known_metrics
 from prefect_stagegate.validations.files.facts import UnreadableFile
@@ -41,6 +42,7 @@ FIGURES = {"result_format": "BASIC"}
 """Asks for the counts and figures of a pass, which were computed for its verdict."""
 RESULT_FORMAT = {"result_format": "SUMMARY", "partial_unexpected_count": 20}
 """Counts and 20 rows, of which the first different values are examples; COMPLETE would return every refused row."""
+FILES_FIX = "Look at the files that `coverage` names, or judge the table with another `engine:`."
 PAGES = {"parquet": "parquet-pages"}
 """The probe that reads a whole file, by the probe that opens it, where the two differ."""
 
@@ -64,6 +66,10 @@ class Engines:
             tables = [other for other in self._tables if other.engine in (name, table.engine)]
             self._engines[name] = load_engine(name)(self._context, tables, self._scratch)
         return self._engines[name]
+
+
+class OtherRows(Exception):
+    """An engine reads other rows of a file than its probe; the text quotes no value."""
 
 
 class BadSuites(Exception):
@@ -113,7 +119,7 @@ def lint_tables(tables: Sequence[TableJob]) -> Iterator[TableReport]:
 
 def _build_suites(tables: Sequence[TableJob]) -> dict[str, BuiltSuite]:
     """The expectations of each table, with the mistakes in its suite."""
-    return {table.name: build(table.name, table.suite) for table in tables}
+    return {table.name: build(table.name, table.suite, table.engine) for table in tables}
 
 
 def _judge_table(engines: Engines, table: TableJob, expectations: Sequence[Expectation]) -> TableReport:
@@ -176,19 +182,48 @@ def _refused(entry: Judged, reason: str) -> Judged:
 
 def _try_to_run(engine: SuiteEngine, table: TableJob, expectations: Sequence[Expectation]) -> tuple[list[Judged], bool]:
     """All judgements, and whether there was an error that the suite doesn't explain."""
+    if not expectations:
+        return [], False
     try:
-        if not expectations:
-            return [], False
-        judged = _run(engine.batch(table, needed_columns(expectations)), table, expectations)
+        batch = engine.batch(table, needed_columns(expectations))
+        _require_rows(engine, table)
     except Exception as error:  # noqa: BLE001 - engines raise what their libraries raise
         text = f"{type(error).__name__}: {error}"
-        reason = engine_reason(str(error) or type(error).__name__, is_discreet=bool(table.personal))
+        is_discreet = bool(table.personal) and not isinstance(error, OtherRows)
+        reason = engine_reason(str(error) or type(error).__name__, is_discreet=is_discreet)
         problem = f"not evaluated: the table could not be read: {reason}"
-        fix = LIMITS_FIX if is_about_limits(text) else ""
-        errored = [(item, _errored(item, problem, fix, table.columns), text) for item in expectations]
-        # A file is not unreadable because the memory was too small for the table.
-        return errored, not fix
+        fix = LIMITS_FIX if is_about_limits(text) else FILES_FIX
+        judged = [(item, _errored(item, problem, fix, table.columns), text) for item in expectations]
+    else:
+        judged = _run_apart(batch, table, expectations)
+    # A file is not unreadable because the memory was too small for the table.
     return judged, any(error and not (is_about_the_suite(error) or is_about_limits(error)) for _, _, error in judged)
+
+
+def _require_rows(engine: SuiteEngine, table: TableJob) -> None:
+    """Refuse a batch whose files or rows are not those of the probes: an engine may take a name for a pattern.
+
+    Raises:
+        OtherRows: It names a file, with its rows on both sides.
+    """
+    read = engine.rows(table) if table.rows else {}
+    for file in sorted({*table.rows, *read}):
+        rows, expected = read.get(file, 0), table.rows.get(file, 0)
+        if rows != expected:
+            raise OtherRows(f"{file} has {count_text(expected, 'row')}, and the engine reads {rows:,}")
+
+
+def _run_apart(batch: Batch, table: TableJob, expectations: Sequence[Expectation]) -> list[Judged]:
+    """Evaluate a suite; after an error that ends it, each expectation by itself, so that only the cause is blamed."""
+    try:
+        return _run(batch, table, expectations)
+    except Exception as error:  # noqa: BLE001 - engines raise what their libraries raise
+        if len(expectations) == 1:
+            text = f"{type(error).__name__}: {error}"
+            info = {"raised_exception": True, "exception_message": text}
+            result = gx.core.ExpectationValidationResult(success=False, result={}, exception_info=info)
+            return [(expectations[0], judge(result, expectations[0], table.columns, table.personal), text)]
+    return [judged for item in expectations for judged in _run_apart(batch, table, [item])]
 
 
 def _run(batch: Batch, table: TableJob, expectations: Sequence[Expectation]) -> list[Judged]:

@@ -49,7 +49,7 @@ def judge(
     )
     error = "" if result.success else error_of(result)
     if error:
-        problem, fix = explain(error, config.type, config.kwargs, columns, is_discreet=bool(personal))
+        problem, fix = explain(error, config.type, columns, is_discreet=bool(personal))
         return replace(judgement, verdict=ExpectationVerdict.ERRORED, problem=problem, fix=fix)
     writer = RowWriter(columns_of(expectation), personal)
     judgement = _with_figures(judgement, config.type, result.result, writer)
@@ -169,10 +169,9 @@ NO_COLUMN = re.compile(
     r'column "(?P<column>.*?)" in BatchData does not exist|unable to recognize column "(?P<c>.*?)"'
     r'|Referenced column "(?P<referenced>.*?)" not found in FROM clause'
 )
-NO_PATTERNS = re.compile(r"(Regex is|Like patterns are) not supported")
 NOT_KNOWN = "No provider found for SQL using this engine"
 """The error of an expectation whose SQL its table's engine does not run."""
-NO_PROVIDER = re.compile(r"No provider found for .* using \w+")
+NO_PROVIDER = re.compile(r"No provider found for .* using \w+|No definition found for \w+")
 FORBIDDEN = re.compile(rf'{ONLY}|{COMPARE}|Cannot access (file|directory) "(?P<path>.*?)"')
 QUOTED = re.compile(r"'.*'")
 """From the first to the last quotation mark, since a value may hold some."""
@@ -182,15 +181,12 @@ LIMITS_FIX = (
 FORBIDDEN_FIX = "Name the contract's tables in the query; what else it needs belongs to the dataset's sources."
 
 
-def explain(
-    error: str, kind: str, arguments: Mapping[str, Any], columns: Sequence[str], *, is_discreet: bool = False
-) -> tuple[str, str]:
+def explain(error: str, kind: str, columns: Sequence[str], *, is_discreet: bool = False) -> tuple[str, str]:
     """Why an expectation could not be evaluated, and what to do.
 
     Args:
         error: What Great Expectations or the engine says.
         kind: The expectation's type.
-        arguments: Its arguments.
         columns: The table's columns.
         is_discreet: Leave out what the engine says, since it may quote a personal value.
     """
@@ -198,8 +194,6 @@ def explain(
         column = match["column"] or match["c"] or match["referenced"]
         problem = f"not evaluated: the table has no column {column}: {short(did_you_mean(column, columns))}"
         return problem, "Correct the column's name in the suite or the data."
-    if NO_PATTERNS.search(error):
-        return f"not evaluated: Great Expectations knows no {kind} on DuckDB", _pattern_fix(arguments)
     if NO_PROVIDER.search(error):
         fix = "Write it as unexpected_rows_expectation, in SQL, or take it out of the suite."
         return f"not evaluated: no engine knows {kind}", fix
@@ -226,21 +220,9 @@ def engine_reason(error: str, *, is_discreet: bool) -> str:
 
 def is_about_the_suite(error: str) -> bool:
     """Whether the suite causes the error, so that no file needs to be looked at for it."""
-    return any(pattern.search(error) for pattern in (NO_COLUMN, NO_PATTERNS, NO_PROVIDER, FORBIDDEN))
+    return any(pattern.search(error) for pattern in (NO_COLUMN, NO_PROVIDER, FORBIDDEN))
 
 
 def is_unknown(error: str) -> bool:
     """Whether the engine does not know the expectation, so that another one may."""
-    return any(pattern.search(error) for pattern in (NO_PATTERNS, NO_PROVIDER))
-
-
-def _pattern_fix(arguments: Mapping[str, Any]) -> str:
-    column = arguments.get("column", "column")
-    if "regex" in arguments:
-        condition = f"NOT regexp_matches({column}, '{arguments['regex']}')"
-    elif "like_pattern" in arguments:
-        condition = f"{column} NOT LIKE '{arguments['like_pattern']}'"
-    else:
-        condition = f"… {column} …"
-    query = f"SELECT * FROM {{batch}} WHERE {condition}"  # noqa: S608 - shown to people, not run
-    return f'Write it as unexpected_rows_expectation with unexpected_rows_query: "{query}", or set `engine: pandas`.'
+    return bool(NO_PROVIDER.search(error))

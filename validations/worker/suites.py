@@ -6,7 +6,7 @@ data that nobody looked at. This module builds each expectation itself and repor
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,11 +17,13 @@ from great_expectations.expectations.expectation_configuration import Expectatio
 from great_expectations.expectations.registry import get_expectation_impl, list_registered_expectation_implementations
 
 from prefect_stagegate.errors import did_you_mean
+from prefect_stagegate.validations.engines.patterns import regex_problem
 from prefect_stagegate.validations.records import ExpectationVerdict, Judgement
 from prefect_stagegate.validations.worker.plugins import UnloadablePlugin, load_custom_expectation
 from prefect_stagegate.validations.worker.statements import argument_problems
 
 POSITION = "stagegate_position"
+OTHER_ENGINE = "write it without, or set `engine: pandas`"
 KEYS = ("type", "kwargs", "severity", "description", "notes", "meta")
 
 
@@ -37,13 +39,13 @@ class BuiltSuite:
     """A line for each mistake, which names the table and the expectation's position (from 1)."""
 
 
-def build(table: str, suite: Mapping[str, Any]) -> BuiltSuite:
-    """Build a suite's expectations."""
+def build(table: str, suite: Mapping[str, Any], engine: str = "duckdb") -> BuiltSuite:
+    """Build a suite's expectations for the engine that will evaluate them."""
     built = BuiltSuite()
     for number, item in enumerate(suite.get("expectations") or [], start=1):
         kind = item.get("type", "without a type") if isinstance(item, Mapping) else item
         try:
-            made = _expectation(item)
+            made = _expectation(item, engine)
         except UnloadablePlugin as error:
             built.unloadable[number] = _unloadable(item, *error.args)
             continue
@@ -61,7 +63,7 @@ def _unloadable(item: Mapping[str, Any], reason: str, fix: str) -> Judgement:
     return Judgement(item["type"], "", severity, verdict, f"not evaluated: {reason}", fix)
 
 
-def _expectation(item: Any) -> Expectation | list[str]:
+def _expectation(item: Any, engine: str) -> Expectation | list[str]:
     """The expectation, or what is wrong with it.
 
     Raises:
@@ -76,8 +78,18 @@ def _expectation(item: Any) -> Expectation | list[str]:
     if item["type"] not in known:
         return [f"there is no such expectation: {did_you_mean(item['type'], known)}"]
     # Great Expectations gets only arguments that passed this check.
-    refused = [f"argument {name!r}: {problem}" for name, problem in argument_problems(item.get("kwargs") or {})]
+    arguments = item.get("kwargs") or {}
+    problems = [*argument_problems(arguments), *(_regex_problems(arguments) if engine == "duckdb" else ())]
+    refused = [f"argument {name!r}: {problem}" for name, problem in problems]
     return refused or _made(item)
+
+
+def _regex_problems(arguments: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for name in ("regex", "regex_list"):
+        value = arguments.get(name)
+        for regex in value if isinstance(value, list) else [value]:
+            if isinstance(regex, str) and (problem := regex_problem(regex)):
+                yield name, f"{problem}; {OTHER_ENGINE}"
 
 
 def _made(item: Mapping[str, Any]) -> Expectation | list[str]:
