@@ -13,6 +13,7 @@ from prefect_stagegate.tasks._support.events import decision_event
 from prefect_stagegate.tasks._support.notify import announce, run_log
 from prefect_stagegate.tasks._support.places import CacheLike, CatalogLike, open_places
 from prefect_stagegate.tasks._support.running import async_twin, engine_task, short_name
+from prefect_stagegate.tasks._support.verdict import as_answered
 
 
 @engine_task(lambda parameters: f"check {short_name(parameters['dataset'])} for {parameters['gate']}")
@@ -21,7 +22,8 @@ def check_readiness(
 ) -> Decision:
     """Gather the evidence that a gate requires and that is missing or stale, decide, and record the decision.
 
-    A refusal is an answer and raises nothing: see `.accepted`. The run shows the decision as one artifact: a summary,
+    A refusal is an answer and raises nothing: see `.accepted`. In a flow, the task's run then ends as "Gate refused" or
+    "Gate undecided", and tasks that wait for it don't start. The run shows the decision as one artifact: a summary,
     and the report below it. With STAGEGATE_REPORTS it links to the report's HTML page, and with STAGEGATE_PAGES_URL to
     the version's page. A trial has an artifact of its own, which says that it is one, and emits no event.
 
@@ -45,13 +47,15 @@ def check_readiness(
     show_decision(workspace, report)
     if not version.is_trial:
         announce(decision_event(workspace, decision, report))
-    return decision
+    return as_answered(decision)
 
 
 acheck_readiness = async_twin(check_readiness)
 
 
 def _log(decision: Decision, report: Report) -> None:
-    # A refusal is no error of the run, but somebody has to act on it: log a warning.
-    log = run_log().info if decision.accepted else run_log().warning
-    log("%s. %s Whose turn: %s", report.headline, report.reason, report.whose_turn)
+    if decision.accepted:
+        run_log().info("%s. %s", report.headline, report.reason)
+    else:
+        # A refusal is no error of the run, but somebody has to act on it: log a warning.
+        run_log().warning("%s. %s Whose turn: %s", report.headline, report.reason, report.whose_turn)

@@ -11,7 +11,7 @@ from prefect_stagegate.report import validation_page
 from prefect_stagegate.tasks._support.cancelling import ending
 from prefect_stagegate.tasks._support.notify import attach, run_log
 from prefect_stagegate.tasks._support.places import CacheLike, CatalogLike, open_places
-from prefect_stagegate.tasks._support.running import async_twin, engine_task, short_name
+from prefect_stagegate.tasks._support.running import answered, async_twin, engine_task, short_name
 
 
 @engine_task(lambda parameters: f"validate {short_name(parameters['dataset'])}")
@@ -37,7 +37,8 @@ def validate_dataset(
 
     Raises:
         UsageError: There is no such version.
-        ValidationError: The contract could not be evaluated. Data that break it raise nothing: see `.passed`.
+        ValidationError: The contract could not be evaluated. Data that break it raise nothing: see `.passed`. In a
+            flow, the task's run then ends as "Contract not kept", and tasks that wait for it don't start.
     """
     with ending() as cancel:
         validation = validate(open_places(cache, catalog), dataset, spec=spec, cancel=cancel, reread=reread)
@@ -54,7 +55,7 @@ def validate_dataset(
     about = f"{validation.dataset} {'keeps' if validation.passed else 'does not keep'} its contract"
     about = f"Trial: {about}" if validation.is_trial else about
     attach(MarkdownArtifact(key=key, markdown=validation_page(validation), description=about))
-    return validation
+    return validation if validation.passed else answered(validation, "Contract not kept", about)
 
 
 avalidate_dataset = async_twin(validate_dataset)

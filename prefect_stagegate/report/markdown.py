@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 from prefect_stagegate.model import ExpectationResult
 from prefect_stagegate.report.changes import table_change_text
@@ -10,16 +10,15 @@ from prefect_stagegate.report.coverage import HEAD as COVERAGE_HEAD
 from prefect_stagegate.report.coverage import group_cells, table_text
 from prefect_stagegate.report.expectations import HEAD, cells
 from prefect_stagegate.report.legible import time_text
-from prefect_stagegate.report.marks import code, markdown_table, plain, step
+from prefect_stagegate.report.marks import code, folded, named, plain, step
 from prefect_stagegate.report.model import Report, legible, without_repeats
-from prefect_stagegate.report.past_events import HEAD as PAST_HEAD
 from prefect_stagegate.report.past_events import past_cells
-from prefect_stagegate.report.rows import Row
+from prefect_stagegate.report.rows import Row, Standing
 from prefect_stagegate.report.rubric import SOURCES, rubric_of
 from prefect_stagegate.report.tables import rows_text
 from prefect_stagegate.report.traffic import HEAD as TRAFFIC_HEAD
 from prefect_stagegate.report.traffic import bottleneck_text, traffic_cells, transfer_text
-from prefect_stagegate.units import digest_text
+from prefect_stagegate.units import count_text, digest_text
 
 FINDINGS = 200
 """The most findings that are listed, since Prefect refuses artifacts above a size."""
@@ -33,7 +32,7 @@ def to_markdown(report: Report) -> str:
         f"## {plain(report.headline)}",
         f"**{report.outcome.value.capitalize()}.** {plain(report.reason)}",
         about_line(report),
-        *(["\n".join(f"- {step(note)}" for note in report.notes)] if report.notes else []),
+        *_lines(f"- {step(note)}" for note in report.notes),
         f"**Whose turn:** {plain(report.whose_turn)}",
         *_turns(report, headed),
         "**What to do:**",
@@ -54,10 +53,7 @@ def _details(report: Report, headed: Collection[str]) -> list[str]:
         *_defects(report, headed),
         "### All checks",
         plain(report.tally_text),
-        markdown_table(
-            ("Check", "Outcome", "Owner", "Found"),
-            ((code(row.check), row.verdict, plain(str(row.owner)), plain(row.summary)) for row in report.rows),
-        ),
+        *_checks(report),
         *_expectations(report),
         *_profiles(report),
         *_changes(report),
@@ -69,6 +65,16 @@ def _details(report: Report, headed: Collection[str]) -> list[str]:
     ]
 
 
+def _checks(report: Report) -> list[str]:
+    """The checks to look at, and the others folded."""
+    fine = [row for row in report.rows if row.standing is Standing.FINE]
+    listed = (
+        f"- {code(row.check)}: {row.verdict}, {plain(str(row.owner))}: {plain(row.summary)}" for row in report.defects
+    )
+    lines = (f"{row.check}: {row.verdict}, {row.owner}: {row.summary}" for row in fine)
+    return [*_lines(listed), *([folded(f"{len(fine)} fine", lines)] if fine else [])]
+
+
 def about_line(report: Report) -> str:
     """The version, the policy and what the target serves, in one line."""
     return " · ".join(
@@ -77,10 +83,9 @@ def about_line(report: Report) -> str:
 
 
 def _turns(report: Report, headed: Collection[str]) -> list[str]:
-    lines = [
+    return _lines(
         f"- {plain(str(turn))}" + "".join(f"\n  - {step(fix, headed)}" for fix in turn.fixes) for turn in report.turns
-    ]
-    return ["\n".join(lines)] if lines else []
+    )
 
 
 def _listed(report: Report) -> list[Row]:
@@ -94,58 +99,71 @@ def _listed(report: Report) -> list[Row]:
 
 
 def _defects(report: Report, headed: Collection[str]) -> list[str]:
-    """A heading for each check, and a table of its findings."""
+    """A heading for each check, and a list of its findings."""
     parts, room = [], FINDINGS
     for row in _listed(report):
-        cells = (
-            (code(item.subject), plain(item.problem), step(item.fix, headed)) for item in row.listed_findings[:room]
+        found = "\n".join(
+            f"- {code(item.subject)}: {plain(item.problem)}{f' → {step(item.fix, headed)}' if item.fix else ''}"
+            for item in row.listed_findings[:room]
         )
         room -= len(row.listed_findings)
-        table = markdown_table(("Where", "What is wrong", "What to do"), cells)
-        parts += [f"#### {row.check}", f"{row.verdict}, {plain(str(row.owner))}: {plain(row.summary)}", table]
+        parts += [f"#### {row.check}", f"{row.verdict}, {plain(str(row.owner))}: {plain(row.summary)}", found]
     left = sum(len(row.listed_findings) for row in report.defects) - FINDINGS
     more = [f"{left} more are in the other reports."] if left > 0 else []
     return ["### What was found", *parts, *more] if parts else []
 
 
 def _expectations(report: Report) -> list[str]:
-    """A table of the expectations of each table of the contract."""
     more = [f"{report.results_left_out} more are not in the evidence."] if report.results_left_out else []
-    return [*expectation_tables(report.expectations), *more]
+    return [*expectation_lists(report.expectations), *more]
 
 
-def expectation_tables(by_table: Mapping[str, Sequence[ExpectationResult]]) -> list[str]:
-    """A heading and a table of results for each table."""
-    parts = []
+def expectation_lists(by_table: Mapping[str, Sequence[ExpectationResult]]) -> list[str]:
+    """The expectations that did not pass, over all tables, and those that did, folded."""
+    failed, passed = [], []
     for table, results in by_table.items():
-        rows = (_expectation_cells(cells(result)) for result in results)
-        parts += [f"### Expectations of {plain(table)}", markdown_table(HEAD, rows)]
-    return parts
+        for result in results:
+            texts = cells(result)
+            if result.verdict == "passed":
+                passed.append(f"{table}: {_expectation(texts)}")
+            else:
+                failed.append(f"- {plain(table)}: {_expectation(_as_code(texts))}")
+    parts = [*_lines(failed), *([folded(f"{len(passed)} passed", passed)] if passed else [])]
+    return ["### Expectations", *parts] if parts else []
 
 
-def _expectation_cells(texts: Sequence[str]) -> list[str]:
+def _expectation(texts: Sequence[str]) -> str:
+    return f"{texts[0]}: {named(HEAD[1:], texts[1:])}"
+
+
+def _as_code(texts: Sequence[str]) -> list[str]:
     """The expectation, its column, its observed value and its examples as code, since they may look like markup."""
     expectation, column, severity, verdict, observed, refused, examples, time = texts
     return [code(expectation), code(column), severity, verdict, code(observed), refused, code(examples), time]
 
 
+def _lines(lines: Iterable[str]) -> list[str]:
+    """The lines as one part of the page; none without lines."""
+    part = "\n".join(lines)
+    return [part] if part else []
+
+
 def _profiles(report: Report) -> list[str]:
     """Rows and columns of each table, and where values went missing; the HTML report has each column."""
-    rows = (
-        (code(table.name), rows_text(table), str(len(table.columns) + table.more), plain("; ".join(table.moved)))
+    tables = (
+        f"- {code(table.name)}: {rows_text(table)}, {count_text(len(table.columns) + table.more, 'column')}"
+        + (f"; missing values: {plain('; '.join(table.moved))}" if table.moved else "")
         for table in report.profiles
     )
-    return (
-        ["### Tables", markdown_table(("Table", "Rows", "Columns", "Missing values"), rows)] if report.profiles else []
-    )
+    return ["### Tables", *_lines(tables)] if report.profiles else []
 
 
 def _coverage(report: Report) -> list[str]:
     """Which validation read how many files of each table; the HTML report lists files."""
     parts = []
     for table in report.coverage:
-        rows = (map(plain, group_cells(group)) for group in table.groups)
-        parts += [plain(table_text(table)), markdown_table(COVERAGE_HEAD, map(list, rows))]
+        groups = (f"- {plain(named(COVERAGE_HEAD, group_cells(group)))}" for group in table.groups)
+        parts += [plain(table_text(table)), *_lines(groups)]
     return ["### Files that were read", *parts] if parts else []
 
 
@@ -165,24 +183,25 @@ def _transfer(report: Report) -> list[str]:
     transfer = report.transfer
     if transfer is None:
         return []
-    rows = (list(map(plain, traffic_cells(place))) for place in transfer.traffic)
+    places = (f"- {plain(named(TRAFFIC_HEAD, traffic_cells(place)))}" for place in transfer.traffic)
     facts = [transfer_text(transfer), f"{bottleneck_text(transfer)}."]
-    return ["### Transfer", "  \n".join(map(plain, facts)), markdown_table(TRAFFIC_HEAD, rows)]
+    return ["### Transfer", "  \n".join(map(plain, facts)), *_lines(places)]
 
 
 def _past(report: Report) -> list[str]:
-    rows = [list(map(plain, past_cells(event))) for event in report.past]
-    return [f"### History of {plain(report.target)}", markdown_table(PAST_HEAD, rows)] if rows else []
+    past = (map(plain, past_cells(event)) for event in report.past)
+    lines = _lines(f"- {at}: {what} {version}, {who}{why and f': {why}'}" for at, what, version, who, why in past)
+    return [f"### History of {plain(report.target)}", *lines] if lines else []
 
 
 def _rubric(report: Report) -> list[str]:
     rubric = rubric_of(report)
     if rubric.weakest is None:
         return []
-    rows = ((part.name, f"{part.points:g} of {part.checks}", f"{part.share:.0%}") for part in rubric.sections)
+    sections = (f"- {part.name}: {part.points:g} of {part.checks}, {part.share:.0%}" for part in rubric.sections)
     score = f"Score {rubric.weakest.share:.0%}, that of the weakest section ({rubric.weakest.name}). "
     cell = f"Level × stage: {rubric.level} × {rubric.stage}. "
-    return ["### Rubric", markdown_table(("Section", "Points", "Share"), rows), plain(score + cell + SOURCES)]
+    return ["### Rubric", *_lines(sections), plain(score + cell + SOURCES)]
 
 
 def _facts(report: Report) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 from collections.abc import Collection, Iterable, Sequence
 
@@ -24,10 +25,10 @@ def code(text: str) -> str:
     text = one_line(text)
     if not text:
         return ""
-    # The fence is longer than any run of backticks inside. Pipes are escaped since tables split code spans at them.
+    # The fence is longer than any run of backticks inside.
     fence = "`" * (max(map(len, _TICKS.findall(text)), default=0) + 1)
     padding = " " if text.startswith("`") or text.endswith("`") else ""
-    return f"{fence}{padding}{text}{padding}{fence}".replace("|", "\\|")
+    return f"{fence}{padding}{text}{padding}{fence}"
 
 
 def step(text: str, headed: Collection[str] = ()) -> str:
@@ -50,10 +51,19 @@ def link(words: str, address: str) -> str:
     return f"[{plain(words)}]({address})" if _ADDRESS.fullmatch(address) else f"{plain(words)}: {plain(address)}"
 
 
-def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table of cells that are escaped already."""
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+def named(head: Sequence[str], texts: Sequence[str]) -> str:
+    """The texts with their names before them; empty ones are left out.
+
+    >>> named(("Rows", "Why"), ("12", ""))
+    'rows 12'
+    """
+    return ", ".join(f"{name.lower()} {text}" for name, text in zip(head, texts, strict=True) if text)
+
+
+def folded(title: str, lines: Iterable[str]) -> str:
+    """A list that opens at a click, of texts that are not escaped. As HTML: Prefect's pages fold no Markdown."""
+    items = "".join(f"<li>{html.escape(one_line(line))}</li>" for line in lines)
+    return f"<details><summary>{html.escape(title)}</summary><ul>{items}</ul></details>"
 
 
 def _escaped(text: str) -> str:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from prefect_stagegate.model import Decision, DecisionOutcome, Outcome
 from prefect_stagegate.report.rows import Person, Row, Standing, person_of, standing_of
 from prefect_stagegate.spec import Spec
+from prefect_stagegate.units import count_text
 
 STEPS = 5
 """The most fixes that the list of steps names; the others stand at their findings."""
@@ -56,6 +57,12 @@ _DECIDES = {
 """The standing of the checks that decide, by the decision's outcome."""
 
 
+def deciding_checks(decision: Decision) -> str:
+    """The names of the checks that kept the gate from accepting; empty when there are none."""
+    deciding = _DECIDES.get(decision.outcome)
+    return ", ".join(evidence.check for evidence in decision.checks if standing_of(evidence) is deciding)
+
+
 def _deciding(decision: Decision, rows: Iterable[Row]) -> tuple[Row, ...]:
     """The rows that kept the gate from accepting."""
     return tuple(row for row in rows if row.standing is _DECIDES.get(decision.outcome))
@@ -63,9 +70,8 @@ def _deciding(decision: Decision, rows: Iterable[Row]) -> tuple[Row, ...]:
 
 def reason_of(decision: Decision) -> str:
     """Why a decision ended as it did, in one line."""
-    standings = [(evidence.check, standing_of(evidence)) for evidence in decision.checks]
-    deciding = ", ".join(check for check, standing in standings if standing is _DECIDES.get(decision.outcome))
-    noted = ", ".join(check for check, standing in standings if standing is Standing.NOTED)
+    deciding = deciding_checks(decision)
+    noted = ", ".join(evidence.check for evidence in decision.checks if standing_of(evidence) is Standing.NOTED)
     match decision.outcome:
         case DecisionOutcome.ACCEPTED:
             return f"No check blocks it; to look at: {noted}." if noted else "No check found anything."
@@ -142,7 +148,7 @@ def steps_of(
     # First the fixes, then how to deliver mended data, last how to ask the gate again.
     steps = fixes[:STEPS]
     if len(fixes) > STEPS:
-        steps.append(f"{len(fixes) - STEPS} more fixes are listed with their findings.")
+        steps.append(f"Apply the other {count_text(len(fixes) - STEPS, 'fix', 'fixes')}, listed with their findings.")
     if any(row.owner.role == "data" and row.standing is Standing.REFUSES and not _by_command(row) for row in deciding):
         # Versions never change, so mended data must become a new version.
         steps.append("Stage the repaired data with `stagegate stage SPEC`.")

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from prefect_stagegate.report.legible import time_text
 from prefect_stagegate.units import digest_text
 
-HEAD = ("When", "What", "Version", "Who", "Why")
 MOST = 10
 """Events that a report shows, the newest first; `stagegate history` has all."""
 
@@ -27,5 +26,5 @@ class PastEvent:
 
 
 def past_cells(event: PastEvent) -> tuple[str, ...]:
-    """The texts below `HEAD`."""
+    """When, what, which version, who and why."""
     return (time_text(event.at), event.what, digest_text(event.digest), event.who, event.why)

@@ -10,7 +10,7 @@ from prefect_stagegate.report.legible import time_text
 from prefect_stagegate.report.marks import code, plain
 from prefect_stagegate.report.model import Report, legible
 from prefect_stagegate.report.rows import Standing
-from prefect_stagegate.units import bytes_text, count_text
+from prefect_stagegate.units import bytes_text, count_text, digest_text
 
 DEFECTS = 10
 """The most checks to look at that are named."""
@@ -53,7 +53,7 @@ def proposal_page(report: Report, proposal: Proposal, *, until: str, why: str = 
 
 
 def _facts(report: Report, proposal: Proposal) -> Iterator[tuple[str, str]]:
-    yield "version", code(f"{report.dataset}@{report.digest}")
+    yield "version", code(f"{report.dataset}@{digest_text(report.digest)}")
     yield "requested by", plain(report.requester or "unknown")
     yield "size", f"{count_text(proposal.files, 'file')}, {bytes_text(proposal.bytes)}"
     if proposal.rows is not None:
@@ -61,5 +61,5 @@ def _facts(report: Report, proposal: Proposal) -> Iterator[tuple[str, str]]:
     if proposal.changes is None:
         yield f"{report.target} serves", "no version"
         return
-    yield f"{report.target} serves", code(proposal.changes.before)
+    yield f"{report.target} serves", code(digest_text(proposal.changes.before))
     yield "what would change", plain(proposal.changes.summary)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 
 from prefect_stagegate.model import DecisionOutcome, Promotion
 from prefect_stagegate.report.legible import legible_text, one_line, time_text
@@ -41,13 +41,15 @@ def to_summary(report: Report, links: Mapping[str, str] | None = None) -> str:
     report = legible(without_repeats(report))
     standings = [row.standing for row in report.rows]
     fine = f"{standings.count(Standing.FINE)} of {count_text(len(standings), 'check')}"
-    steps = "\n".join(f"{number}. {text}" for number, text in enumerate(_steps(report), start=1))
+    steps = [step(text if is_command(text) else _short(text)) for text in _steps(report.steps)]
+    listed = "\n".join(f"{number}. {text}" for number, text in enumerate(steps, start=1))
+    some = f" ({len(steps)} of {len(report.steps)} steps)" if len(steps) < len(report.steps) else ""
     parts = [
         f"## {_MARKS[report.outcome]} {plain(report.headline)}",
         "\n".join([f"{plain(_short(report.reason))} {fine} fine.", "", *map(_defect, report.defects[:DEFECTS])]),
         *(plain(_short(note)) for note in report.notes[:1]),
         f"**Whose turn:** {plain(_short(report.whose_turn))}",
-        f"**What to do:**\n\n{steps}",
+        f"**What to do{some}:**\n\n{listed}",
         _facts(report, links or {}),
     ]
     return "\n\n".join(parts) + "\n"
@@ -84,12 +86,9 @@ def _defect(row: Row) -> str:
     return f"{text} ({code(_short(row.findings[0].subject))}{more})"
 
 
-def _steps(report: Report) -> Iterator[str]:
+def _steps(steps: Sequence[str]) -> Sequence[str]:
     """The first fixes and the last two steps, which are to stage the mended data and to ask the gate again."""
-    many = len(report.steps) > STEPS
-    # The line about the report and the last two steps take three of the lines.
-    shown = (*report.steps[: STEPS - 3], "The whole report has more.", *report.steps[-2:]) if many else report.steps
-    return (step(text if is_command(text) else _short(text)) for text in shown)
+    return (*steps[: STEPS - 2], *steps[-2:]) if len(steps) > STEPS else steps
 
 
 def _facts(report: Report, links: Mapping[str, str]) -> str:

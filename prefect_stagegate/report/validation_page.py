@@ -5,8 +5,8 @@ from __future__ import annotations
 from prefect_stagegate.model import Validation
 from prefect_stagegate.report.expectations import by_table, read_results
 from prefect_stagegate.report.legible import legible_text, shortened
-from prefect_stagegate.report.markdown import expectation_tables
-from prefect_stagegate.report.marks import code, markdown_table, plain
+from prefect_stagegate.report.markdown import expectation_lists
+from prefect_stagegate.report.marks import code, plain
 
 FINDINGS, TEXT = 50, 1000
 """Findings that are listed, and characters of a text, since Prefect refuses artifacts above a size."""
@@ -16,9 +16,11 @@ def validation_page(validation: Validation) -> str:
     """Whether the version keeps its contract, each check, what was found, and the recorded results of expectations."""
     verdict = "keeps its contract" if validation.passed else "does not keep its contract"
     mark, trial = "✅" if validation.passed else "❌", "Trial: " if validation.is_trial else ""
-    checks = ((code(item.check), item.outcome.value, plain(_text(item.full_summary))) for item in validation.evidence)
+    checks = [
+        f"- {code(item.check)}: {item.outcome.value}: {plain(_text(item.full_summary))}" for item in validation.evidence
+    ]
     findings = [
-        (code(_text(finding.subject)), plain(_text(finding.problem)))
+        f"- {code(_text(finding.subject))}: {plain(_text(finding.problem))}"
         for item in validation.evidence
         for finding in item.findings
     ]
@@ -28,9 +30,9 @@ def validation_page(validation: Validation) -> str:
     parts = [
         f"## {mark} {trial}{plain(validation.dataset)} {verdict}",
         f"Version {code(validation.digest)}.",
-        markdown_table(("Check", "Outcome", "Found"), checks),
-        *([markdown_table(("Where", "What is wrong"), findings[:FINDINGS]), *more] if findings else []),
-        *(legible_text(part) for part in expectation_tables(by_table(results))),
+        "\n".join(checks),
+        *(["**What is wrong:**", "\n".join(findings[:FINDINGS]), *more] if findings else []),
+        *(legible_text(part) for part in expectation_lists(by_table(results))),
     ]
     return "\n\n".join(parts) + "\n"
 

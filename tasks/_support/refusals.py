@@ -2,6 +2,7 @@
 
 who refuses                          the run's state        its log
 a gate, in `pilot_to_production`     Gate refused           a warning
+a gate, in `check_readiness`         Gate refused           a warning; the task returns its decision
 `@require_ready` over a flow         Gate refused           a warning
 `require_ready` called in a flow     Failed, as Prefect     a warning instead of the traceback
                                      names any exception
@@ -18,7 +19,7 @@ from prefect.context import FlowRunContext
 from prefect.states import Failed
 
 from prefect_stagegate.errors import GateFailed, GateUndecided, StagegateError, WaitingForApproval
-from prefect_stagegate.report.legible import legible_text
+from prefect_stagegate.report.legible import legible_text, one_line
 
 GATE_REFUSED = "Gate refused"
 """The name of the state of a run whose version a gate refused."""
@@ -28,11 +29,16 @@ ANSWERS = (GateFailed, GateUndecided, WaitingForApproval)
 """A gate's answers as errors."""
 
 
-def ended_by_gate(error: StagegateError) -> State[Any]:
-    """The failed state of a run that a gate stopped. Calling the flow raises the error."""
+def ended_by_gate(error: StagegateError, message: str) -> State[Any]:
+    """The failed state of a run that a gate stopped. Calling the flow raises the error.
+
+    Args:
+        error: What the gate answered.
+        message: The same in one line. Prefect shows a line end as a backslash and an n.
+    """
     _seen(error)  # the task that asked the gate has logged the answer
     name = GATE_REFUSED if isinstance(error, GateFailed) else GATE_UNDECIDED
-    return Failed(name=name, message=legible_text(error.message), data=error)
+    return Failed(name=name, message=legible_text(one_line(message)), data=error)
 
 
 def end_or_raise(error: GateFailed, function: Callable[..., Any]) -> State[Any]:
@@ -45,7 +51,8 @@ def end_or_raise(error: GateFailed, function: Callable[..., Any]) -> State[Any]:
     context = FlowRunContext.get()
     if context is None or context.flow is None or context.flow.fn is not function:
         raise error
-    return ended_by_gate(error)
+    headline, *_ = error.message.splitlines()
+    return ended_by_gate(error, f"{headline}; see the artifact")
 
 
 def _seen(error: StagegateError) -> bool:

@@ -9,9 +9,11 @@ from prefect.states import Completed, Failed
 
 from prefect_stagegate.errors import GateFailed, GateUndecided
 from prefect_stagegate.model import Decision, DecisionOutcome, Outcome
-from prefect_stagegate.report.legible import legible_text
+from prefect_stagegate.report.legible import legible_text, one_line
+from prefect_stagegate.report.next_steps import deciding_checks
 from prefect_stagegate.report.rows import name_repeats
-from prefect_stagegate.tasks._support.refusals import ended_by_gate
+from prefect_stagegate.tasks._support.refusals import GATE_REFUSED, GATE_UNDECIDED, ended_by_gate
+from prefect_stagegate.tasks._support.running import answered
 
 FINDINGS = 5
 """The most findings of one check that an error's message names; the report has all of them."""
@@ -26,7 +28,22 @@ def not_accepted(decision: Decision) -> State[Decision]:
     verb = "refused" if refused else "can't decide about"
     headline = f"The gate {decision.target} {verb} {decision.dataset}@{decision.digest}"
     kind = GateFailed if refused else GateUndecided
-    return ended_by_gate(kind("\n".join([headline, *_lines(decision)]), dataset=decision.dataset))
+    return ended_by_gate(kind("\n".join([headline, *_lines(decision)]), dataset=decision.dataset), _in_short(decision))
+
+
+def as_answered(decision: Decision) -> Decision:
+    """The decision as the result of a task's run, which shows a refusal as one."""
+    if decision.outcome in (DecisionOutcome.ACCEPTED, DecisionOutcome.WAITING):
+        return decision
+    refused = decision.outcome is DecisionOutcome.REFUSED
+    return answered(decision, GATE_REFUSED if refused else GATE_UNDECIDED, _in_short(decision))
+
+
+def _in_short(decision: Decision) -> str:
+    """Which checks kept the gate from accepting, in one line."""
+    verb = "refused" if decision.outcome is DecisionOutcome.REFUSED else "not decided"
+    why = decision.declined or deciding_checks(decision) or "no check applied"
+    return legible_text(one_line(f"{verb} by {decision.target}: {why}; see the artifact"))
 
 
 def waiting(decision: Decision) -> State[Decision]:
@@ -46,7 +63,7 @@ def waiting(decision: Decision) -> State[Decision]:
 
 def not_approved(decision: Decision) -> State[Decision]:
     """The failed state of a run whose version somebody declined, with who and why. Calling the flow raises it."""
-    why = legible_text(decision.declined)
+    why = legible_text(one_line(decision.declined))
     message = f"{decision.dataset}@{decision.digest} is not approved for {decision.target}: {why}"
     return Failed(name=NOT_APPROVED, message=message, data=GateFailed(message, dataset=decision.dataset))
 

@@ -30,8 +30,8 @@ from prefect.types import SecretDict
 from prefect_stagegate.blocks import StagegateCache, StagegateCatalog, StagegateSource
 from prefect_stagegate.errors import GateFailed, SourceUnavailable, UnknownDataset, UsageError
 from prefect_stagegate.flows import pilot_to_production, refresh, stage, sweep
-from prefect_stagegate.model import Decision, Version
-from prefect_stagegate.tasks import stage_dataset, validate_dataset
+from prefect_stagegate.model import Decision, DecisionOutcome, Version
+from prefect_stagegate.tasks import acheck_readiness, check_readiness, stage_dataset, validate_dataset
 from prefect_stagegate.tasks._support.running import may_help
 from prefect_stagegate.testing.servers import SeaweedFS
 from tests.support.scenario import Scenario, dataset_name
@@ -75,10 +75,11 @@ def test_refused_version_fails_the_run_and_moves_no_ref(scenario: Scenario) -> N
     state: State[Any] = run(pilot_to_production, scenario.spec(runbook=None), **scenario.on, return_state=True)
 
     assert (state.name, state.is_failed()) == ("Gate refused", True)
-    assert f"The gate pilot refused {scenario.dataset}@sha256:" in (state.message or "")
-    assert "fail          runbook" in (state.message or "")
-    with pytest.raises(GateFailed):
+    assert state.message == "refused by pilot: runbook; see the artifact"
+    with pytest.raises(GateFailed, match=f"The gate pilot refused {scenario.dataset}@sha256:(?s:.*)fail +runbook"):
         run(state.result)
+    refused = task_runs_of(str(state.state_details.flow_run_id))[-1]
+    assert (refused["state_type"], refused["state_name"]) == ("FAILED", "Gate refused")
     assert scenario.head("pilot") == scenario.head("production") == good
     assert events(scenario, 2)[-1]["event"] == "stagegate.gate.failed"
     assert events(scenario, 2)[-1]["payload"]["checks"] == {"runbook": "fail"}
@@ -91,6 +92,29 @@ def test_refusal_logs_whose_turn_it_is_without_a_traceback(
     (record,) = [record for record in caplog.records if "Whose turn: " in record.getMessage()]
     assert record.levelno == logging.WARNING
     assert not [record for record in caplog.records if record.exc_info]
+
+
+def test_refused_check_is_red_and_still_answers(scenario: Scenario) -> None:
+    stage_dataset.fn(scenario.spec(runbook=None), **scenario.on)
+    asked: dict[str, Any] = {"dataset": scenario.dataset, "gate": "pilot", **scenario.on}
+
+    @flow
+    def mine() -> tuple[str, list[Decision]]:
+        answers = [check_readiness(**asked), check_readiness.submit(**asked).result()]
+        return str(flow_run.get_id()), answers
+
+    @flow
+    async def mine_too() -> tuple[str, list[Decision]]:
+        answers = [await acheck_readiness(**asked), acheck_readiness.submit(**asked).result()]
+        return str(flow_run.get_id()), answers
+
+    for of, answers in (mine(), asyncio.run(mine_too())):
+        assert [decision.outcome for decision in answers] == [DecisionOutcome.REFUSED] * 2
+        runs = task_runs_of(of)
+        assert [(each["state_type"], each["state_name"], each["run_count"]) for each in runs] == [
+            ("FAILED", "Gate refused", 1)
+        ] * 2
+        assert {each["state"]["message"] for each in runs} == {"refused by pilot: runbook; see the artifact"}
 
 
 def test_runs_are_named_by_what_goes_where(scenario: Scenario) -> None:

@@ -32,7 +32,7 @@ def test_new_and_kept_files_stand_apart() -> None:
     assert "node-8 in flow run flow-9" in html
     assert "suite sha256:555555555555; duckdb 1.4.1" in html
     assert "<code>blake3:abc</code>" in html
-    assert "| 2 | 20 | kept | 2026-11-20 03:00 UTC | run run1" in to_markdown(drawn)
+    assert "- files 2, rows 20, state kept, read 2026-11-20 03:00 UTC, by run run1" in to_markdown(drawn)
 
 
 def test_a_file_without_a_known_reading_says_unknown() -> None:

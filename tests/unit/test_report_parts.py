@@ -15,7 +15,6 @@ from prefect_stagegate.manifest import diff
 from prefect_stagegate.model import Entry, Outcome
 from prefect_stagegate.report import VersionChanges, count_changes, to_artifact, to_html, to_json, to_markdown
 from prefect_stagegate.report.changes import COLUMNS, LISTED, table_change, table_change_text
-from prefect_stagegate.report.marks import markdown_table
 from prefect_stagegate.report.rows import Row
 from prefect_stagegate.report.traffic import bottleneck_text, throughput_path, transfer_text
 from prefect_stagegate.report.trimming import DETAILS, MOST_BYTES, trimmed
@@ -207,13 +206,6 @@ def test_hostile_text_anywhere_adds_no_tag_and_no_line(name: str) -> None:
     assert to_markdown(hostile).count("\n") == to_markdown(harmless).count("\n")
     for written in (to_html(hostile), to_markdown(hostile), to_artifact(hostile)):
         assert not set("\x1b\x07\u202e").intersection(written)
-
-
-def test_cells_of_tables_stay_cells() -> None:
-    assert markdown_table(("A",), [["1"], ["2"]]) == "| A |\n| --- |\n| 1 |\n| 2 |"
-
-
-# ── size ────────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
 def test_report_of_10000_files_and_60_checks_is_small() -> None:

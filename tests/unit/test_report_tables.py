@@ -35,7 +35,7 @@ def page(now: TableProfile, before: TableProfile | None = None) -> str:
     decision = Decision("things", "sha256:1", "pilot", DecisionOutcome.ACCEPTED, (), "", "", "2026-11-26T00:00:00Z")
     report = build_report(decision, a_spec(), profiles=(table_figures("trips", now, before),))
     assert '"profiles"' in to_json(report)
-    assert "| `trips` |" in to_markdown(report)
+    assert "- `trips`: " in to_markdown(report)
     return to_html(report)
 
 

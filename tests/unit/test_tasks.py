@@ -250,7 +250,8 @@ def test_a_refusal_names_the_checks_and_their_first_defects() -> None:
     state = not_accepted(decision(DecisionOutcome.REFUSED, bad, good))
 
     assert (state.name, state.is_failed(), type(state.data)) == ("Gate refused", True, GateFailed)
-    text = state.message or ""
+    assert state.message == "refused by pilot: schema; see the artifact"
+    text = str(state.data)
     assert f"pilot refused things@{DIGEST}" in text
     assert "9 of 12 files are broken  [data]" in text
     assert "2013-01.parquet: is cut off\\x1b[2J" in text
@@ -264,7 +265,8 @@ def test_not_knowing_is_neither_a_pass_nor_a_refusal() -> None:
 
     state = not_accepted(decision(DecisionOutcome.INCONCLUSIVE, unknown))
 
-    assert "can't decide about" in (state.message or "")
+    assert state.message == "not decided by pilot: read_probe; see the artifact"
+    assert "can't decide about" in str(state.data)
     assert (state.name, state.is_failed(), type(state.data)) == ("Gate undecided", True, GateUndecided)
 
 
