@@ -24,8 +24,7 @@ from typing import Any
 
 from starlette.requests import Request
 from starlette.responses import PlainTextResponse, Response
-from starlette.routing import Route, Router
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from prefect_stagegate.cache import Cache
 from prefect_stagegate.cache.leases import LeaseKind
@@ -84,13 +83,19 @@ def serve_blobs(
     run_server(app, bind, started, connections=CONNECTIONS, **_tls(settings))
 
 
-def blob_app(cache: Cache, token: str = "", bandwidth: int | None = None) -> Router:
+def blob_app(cache: Cache, token: str = "", bandwidth: int | None = None) -> ASGIApp:
     """The server's application.
 
     `token` is what requests must bring, empty for none; `bandwidth` limits all responses together, in bytes a second.
     """
     server = _BlobServer(cache, token, _Pace(bandwidth))
-    return Router([Route("/blobs/{digest}", server.answer, methods=["GET"])], redirect_slashes=False)
+
+    # No router: it would answer other paths and methods before anybody looks at the token.
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        response = await server.answer(Request(scope, receive))
+        await response(scope, receive, send)
+
+    return app
 
 
 class _Pace:
@@ -120,8 +125,11 @@ class _BlobServer:
         """Answer one request."""
         # In constant time, so that the time of a refusal tells nothing of the token.
         if self._wanted and not hmac.compare_digest(request.headers.get("authorization", "").encode(), self._wanted):
+            request.state.is_refused = True  # `listening.STRANGERS`
             return PlainTextResponse("The token is missing or wrong\n", 401, {"WWW-Authenticate": "Bearer"})
-        digest = request.path_params["digest"]
+        if request.method not in ("GET", "HEAD"):
+            return PlainTextResponse("Only GET and HEAD\n", 405)
+        digest = str(request.scope["path"]).removeprefix("/blobs/")
         if not _DIGEST.fullmatch(digest):
             return PlainTextResponse("No such blob\n", 404)
         seconds = _seconds(request.query_params.get("wait", ""))

@@ -6,7 +6,7 @@ import logging
 import socket
 import ssl
 from asyncio import BaseTransport, TimerHandle
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from ipaddress import ip_address
 from typing import Any
 
@@ -18,6 +18,8 @@ from prefect_stagegate.errors import UsageError
 
 END_SECONDS = 1
 """Seconds that responses under way may take when the server ends."""
+STRANGERS = 10
+"""One connection in so many may be a stranger's: of somebody who has asked nothing yet, or was refused."""
 IDLE_SECONDS = 30.0
 """Seconds, and at most twice as many, after which a connection is cut whose other end does nothing."""
 
@@ -85,13 +87,30 @@ class ImpatientProtocol(H11Protocol):
     _timer: TimerHandle | None = None
     _last: tuple[object, int] = (None, 0)
     """The request and the count of `_resumed` at the last look."""
+    since = 0.0
+    """When it was made, by the loop's clock."""
     _resumed = 0
     """How often the other end had read so much that more could be written."""
 
     def connection_made(self, transport: BaseTransport) -> None:
         """Begin to watch a new connection."""
         super().connection_made(transport)  # type: ignore[arg-type]
+        self._cut_oldest_stranger()
         self._timer = self.loop.call_later(IDLE_SECONDS, self._look)
+
+    def _cut_oldest_stranger(self) -> None:
+        """Keep the places of those who may ask: whoever has no token must not take them all."""
+        self.since = self.loop.time()
+        strangers = [other for other in self.connections if isinstance(other, ImpatientProtocol) and other.is_stranger]
+        if len(strangers) > max(1, (self.limit_concurrency or 0) // STRANGERS):
+            min(strangers, key=lambda other: other.since).transport.abort()
+
+    @property
+    def is_stranger(self) -> bool:
+        """Whether its other end has asked nothing yet, or was refused."""
+        scope: Mapping[str, Any] | None = self.scope  # uvicorn's type says otherwise
+        # An aborted one is still listed until the loop's next turn.
+        return not self.transport.is_closing() and (scope is None or "is_refused" in scope["state"])
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Stop watching."""

@@ -7,8 +7,10 @@ import re
 import stat
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
+from ipaddress import ip_address, ip_network
 from pathlib import Path
 
 from prefect_stagegate.errors import (
@@ -19,7 +21,7 @@ from prefect_stagegate.errors import (
     StagegateError,
     UsageError,
 )
-from prefect_stagegate.http import Client, Request, Response
+from prefect_stagegate.http import Client, Request, Response, origin_of
 from prefect_stagegate.model import PlannedObject, SourceObject
 from prefect_stagegate.nodes import BlobOrder
 from prefect_stagegate.redaction import remember
@@ -38,8 +40,10 @@ LEAST_SECONDS = 10.0
 """Seconds that any request may take beside its wait."""
 SOURCE_RATE = 10_000_000
 """Bytes a second at which a blob that a node fetches is waited for, beside `PATIENCE`."""
-PATIENCE = 10
-"""Idle times for which a node that only says "not yet" is waited for, however active it is."""
+PATIENCE = 60.0
+"""Seconds, beside those for the blob's size, for which all nodes of a transfer together may bring no blob."""
+SHORTEST_SECONDS = 1.0
+"""Seconds that any request may take, also when the patience with all nodes is nearly over."""
 SHORTEST_TOKEN = 16
 """Characters of a token: a shorter one can be guessed."""
 
@@ -63,26 +67,29 @@ class PeerSource(BaseSource):
         client: Trust, certificate and idle time of its requests.
         token: The site's token; empty for none.
         holds: Whether the node's record says that it has every blob; else it fetches them, and is waited for.
+        patience: Shared with the other nodes of a transfer.
     """
 
-    def __init__(self, node: str, url: str, client: Client, token: str = "", *, holds: bool) -> None:
+    def __init__(
+        self, node: str, url: str, client: Client, token: str = "", *, holds: bool, patience: Patience | None = None
+    ) -> None:
         self.node, self.url, self.identity = node, url, url
-        self._client, self._holds = client, holds
+        self._client, self._holds, self._patience = client, holds, patience or Patience()
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._wait = 0.0 if holds else min(LONGEST_WAIT, client.idle / 2)
         self._lock = threading.Lock()
         self._started = False
         """Whether it was seen to stage or to have a blob; until then, a blob that it lacks may come."""
         self._activity = ""
-        self._asked = self._alive = self._delivered = 0.0
-        """When it was last asked, last seen to go on, and last sent a blob, by the monotonic clock."""
+        self._asked = self._alive = 0.0
+        """When it was last asked, and last seen to go on, by the monotonic clock."""
         self.problem = ""
         """Why it was dropped; empty while it is asked."""
 
     @property
     def is_dropped(self) -> bool:
         """Whether no further blob is asked of it."""
-        return bool(self.problem)
+        return bool(self.problem) or self._patience.is_over
 
     def drop(self, error: StagegateError) -> None:
         """Ask it for nothing any more in this transfer. From any thread."""
@@ -94,6 +101,10 @@ class PeerSource(BaseSource):
             "The node %s (%s) is left out of this transfer, and its blobs come from elsewhere: %s",
             self.node, self.url, error.message,
         )  # fmt: skip
+
+    def confirm(self, listed: SourceObject) -> None:  # noqa: ARG002
+        """Note that a blob of it had its digest. From any thread."""
+        self._patience.renew()
 
     def object_of(self, planned: PlannedObject) -> SourceObject:
         """The planned object as blobs are asked for. Its digest must be known."""
@@ -141,9 +152,10 @@ class PeerSource(BaseSource):
         with self._lock:
             # A silence counts only while it is asked.
             if now - self._asked > self._wait + LEAST_SECONDS:
-                self._alive = self._delivered = now
+                self._alive = now
             self._asked = now
-        size = part[1] - part[0] if part else listed.size
+        left = self._patience.seconds_left(now, listed.size)
+        wait, size = min(wait, left), part[1] - part[0] if part else listed.size
         return Request(
             f"{self.url}/blobs/{listed.key}" + (f"?wait={wait:.3f}" if wait else ""),
             self._headers,
@@ -151,13 +163,13 @@ class PeerSource(BaseSource):
             method,
             range=part,
             size=listed.size,
-            timeout=wait + max(LEAST_SECONDS, size / SLOWEST),
+            timeout=wait + max(min(LEAST_SECONDS, left), size / SLOWEST, SHORTEST_SECONDS),
             verify=self._note_delivery,
         )
 
     def _note_delivery(self, _: Response) -> None:
         self._started = True
-        self._alive = self._delivered = time.monotonic()
+        self._alive = time.monotonic()
 
     def _not_yet(self, listed: SourceObject, response: Response) -> SourceError:
         now = time.monotonic()
@@ -166,13 +178,46 @@ class PeerSource(BaseSource):
             self._started |= bool(activity)
             if activity != self._activity:
                 self._activity, self._alive = activity, now
-            silent, waited = now - self._alive, now - self._delivered
-        longest = PATIENCE * self._client.idle + listed.size / SOURCE_RATE
+            silent = now - self._alive
         subject = {"source": self.url, "object": listed.key}
-        if silent <= self._client.idle and waited <= longest:
+        if silent <= self._client.idle and self._patience.seconds_left(now, listed.size):
             return BlobNotYet("The node does not have the blob yet", **subject)
-        seconds = count_text(round(max(silent, waited)), "second")
+        seconds = count_text(round(max(silent, self._patience.spent(now))), "second")
         return SourceUnavailable(f"The node has brought nothing for {seconds}", **subject)
+
+
+class Patience:
+    """How long all nodes of a transfer together may bring nothing. What records plant must not add up.
+
+    It begins with the first request, is renewed by each proved blob, and once it is over it stays so.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._asked, self._since = -float("inf"), 0.0
+        self.is_over = False
+
+    def seconds_left(self, now: float, size: int) -> float:
+        """Seconds for which a blob of `size` bytes may still be waited for; 0.0 when the time is over."""
+        with self._lock:
+            # A time in which nobody is asked does not count.
+            if now - self._asked > LONGEST_WAIT + LEAST_SECONDS:
+                self._since = now
+            self._asked = now
+            left = self._since + PATIENCE + size / SOURCE_RATE - now
+            if left <= 0 and not self.is_over:
+                self.is_over = True
+                log.warning("No node of the site brought a blob for %.0f s: the rest comes from the source", PATIENCE)
+        return 0.0 if self.is_over else left
+
+    def spent(self, now: float) -> float:
+        """Seconds since the last blob came."""
+        return now - self._since
+
+    def renew(self) -> None:
+        """Begin anew: a blob came."""
+        with self._lock:
+            self._since = time.monotonic()
 
 
 class Peers:
@@ -192,6 +237,33 @@ class Peers:
         """The nodes to ask for a blob, in order, without those that were dropped."""
         sources = (self._by_name[name] for name in self._order(digest))
         return tuple(source for source in sources if not source.is_dropped)
+
+
+def may_have_token(url: str, hosts: Iterable[str]) -> bool:
+    """Whether `STAGEGATE_PEER_HOSTS` names the host of a blob server, and permits it without TLS where it has none.
+
+    No name is looked up: whoever plants a record would answer. A network holds the addresses that stand in URLs.
+
+    >>> may_have_token("https://10.1.2.3:8444", ["10.0.0.0/8"]), may_have_token("http://10.1.2.3:8444", ["10.0.0.0/8"])
+    (True, False)
+    >>> may_have_token("http://a.example.org:8444", ["http://*.example.org"])
+    True
+    """
+    try:
+        scheme, host, _ = origin_of(url)
+    except SourceError:
+        return False
+    return any(
+        _is_in(host.lower(), entry.removeprefix("http://"))
+        for entry in hosts
+        if scheme == "https" or entry.startswith("http://")
+    )
+
+
+def _is_in(host: str, place: str) -> bool:
+    with suppress(ValueError):
+        return ip_address(host) in ip_network(place)
+    return host.endswith(place[1:]) if place.startswith("*.") else host == place
 
 
 def read_token(path: Path | None, setting: str = "STAGEGATE_PEER_TOKEN_FILE") -> str:

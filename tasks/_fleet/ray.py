@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -14,6 +16,10 @@ from prefect_stagegate.sources.wrappers.timeout import call_with_timeout
 from prefect_stagegate.tasks._fleet.engine import ANSWER_SECONDS, NodeJob, failed, lost
 from prefect_stagegate.tasks._fleet.job import run_job
 
+CONNECT_SECONDS = 10.0
+"""Seconds in which the cluster's port must be reached."""
+INIT_SECONDS = 60.0
+"""Seconds in which Ray must have joined the cluster."""
 SHARE = 0.001
 """The part of a node's resource that a job takes, so that jobs of several stagings run side by side."""
 BUILT_IN = ("CPU", "GPU", "memory", "object_store_memory", "node:", "accelerator_type:")
@@ -90,6 +96,14 @@ class RayEngine:
         return report if isinstance(report, NodeReport) else failed(node, "its job ended without a report")
 
 
+def _require_listener(address: str) -> None:
+    """Raise OSError where nothing listens at `HOST:PORT` or `ray://HOST:PORT`: Ray itself would wait without end."""
+    host, _, port = address.rpartition("/")[2].rpartition(":")
+    if host and port.isdecimal():
+        place = host.strip("[]"), int(port)
+        socket.create_connection(place, timeout=CONNECT_SECONDS).close()  # noqa: TID251 - it sends nothing
+
+
 @contextmanager
 def ray_engine(address: str, lost_after: float) -> Iterator[RayEngine]:
     """An engine on a Ray cluster.
@@ -105,11 +119,14 @@ def ray_engine(address: str, lost_after: float) -> Iterator[RayEngine]:
     # A flow on Ray's task runner is connected already.
     mine = not ray.is_initialized()
     if mine:
+        connect = partial(ray.init, address=address, log_to_driver=False, configure_logging=False)
         try:
-            ray.init(address=address, log_to_driver=False, configure_logging=False)
-        except (ConnectionError, RuntimeError, ValueError) as error:
+            _require_listener(address)
+            call_with_timeout(connect, INIT_SECONDS)
+        except (OSError, RuntimeError, ValueError) as error:  # TimeoutError is an OSError
             raise SourceUnavailable(
-                f"The Ray cluster {address} did not answer: {error}", hint="Check its address and that it runs."
+                f"The Ray cluster {address} did not answer: {str(error) or 'timed out'}",
+                hint="Check its address and that it runs.",
             ) from error
     try:
         yield RayEngine(ray, lost_after)

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -163,6 +164,22 @@ def test_connections_that_ask_nothing_take_nobody_s_place(
     with socket.create_connection(address, 10) as silent, socket.create_connection(address, 10) as slow:
         slow.sendall(b"GET /blobs/")
         assert (silent.recv(1), slow.recv(1)) == (b"", b"")
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET /other HTTP/1.1\r\nHost: a\r\n\r\n", b"GET /blobs/a HTTP"])
+def test_those_without_the_token_take_one_place_in_ten(
+    cache: Cache, sent: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They are cut first, the oldest before the others, and whoever has the token is answered."""
+    monkeypatch.setattr("tests.support.site.CONNECTIONS", 50)
+    name = put(cache, CONTENT)
+    with blob_server(cache, TOKEN) as server, ExitStack() as stack:
+        place = server.removeprefix("http://").split(":")
+        for _ in range(60):
+            connection = stack.enter_context(socket.create_connection((place[0], int(place[1]))))
+            connection.sendall(sent)
+        url = f"{server}/blobs/{name}"
+        assert all(get_as(f"Bearer {TOKEN}", url).status == 200 for _ in range(3))
 
 
 def test_slow_response_keeps_its_connection(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ import random
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -37,6 +38,7 @@ from tests.support.site import LATEST, Site, blob_server, stage_together
 from tests.support.waiting import eventually
 from tests.support.webservers import accepts, certificates
 
+LOOPBACK = ("http://127.0.0.0/8",)
 TOKEN = "0123456789abcdef0123"
 
 
@@ -232,7 +234,7 @@ def test_silent_node_is_left_after_the_idle_time(site: Site) -> None:
 
 
 def test_node_that_only_says_not_yet_is_left(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("prefect_stagegate.sources.peer.PATIENCE", 2)
+    monkeypatch.setattr("prefect_stagegate.sources.peer.PATIENCE", 2.0)
     site.make()
     ticks = iter(range(10**9))
 
@@ -343,14 +345,50 @@ def test_without_a_site_no_node_is_asked(site: Site) -> None:
     assert site.read() == site.size
 
 
-def test_other_sites_and_old_records_are_not_asked(site: Site) -> None:
+def test_other_sites_are_not_asked(site: Site) -> None:
     site.make()
     stage(site.node("far", site="dc2"), LATEST)
+    site.source.sent.clear()
+    assert stage(site.node("gpu-2"), LATEST).peers == ()
+    assert site.read() == site.size
+
+
+def test_holder_with_an_old_record_is_asked(site: Site) -> None:
+    """A node that joins, when the agent of the only holder last wrote longer ago than the time-out."""
+    version = site.make()
     stage(site.node("gpu-1"), LATEST)
     site.source.sent.clear()
     second = site.node("gpu-2", node_timeout=-100.0)
-    assert stage(second, LATEST).peers == ()
-    assert site.read() == site.size
+    assert stage(second, LATEST).bytes_from_peers == site.size
+    third = site.node("gpu-3", node_timeout=-100.0)
+    records = third.catalog.nodes(UnreadableRecords())
+    announce_fleet(third, version.dataset, version.digest, ["gpu-3"], records)
+    hold_on_all([third], Address(version.dataset, version.digest))
+    assert site.read() == 0
+
+
+def test_nodes_that_never_had_a_record_read_the_source_once(site: Site) -> None:
+    """The first fleet of nodes without an agent; one begins later than the others."""
+    version = site.make()
+    nodes = [site.node(f"gpu-{number}", record=False) for number in range(3)]
+    names = [node.settings.node for node in nodes]
+    assert announce_fleet(nodes[0], version.dataset, version.digest, names, [])
+    address = Address(version.dataset, version.digest)
+    with ThreadPoolExecutor(3) as pool:
+        early = [pool.submit(hold_version, node, address, fleet=True) for node in nodes[:2]]
+        late = threading.Timer(1.5, hold_version, (nodes[2], address), {"fleet": True})
+        late.start()
+        assert [report.result().fetched for report in early] == [site.size] * 2
+        late.join()
+    assert all(same_bytes(node, site) for node in nodes)
+    assert site.read() <= 1.1 * site.size
+
+
+def test_absent_node_of_a_fleet_is_waited_for_in_vain_once(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("prefect_stagegate.operations.fleet.peers.JOIN_SECONDS", 1.5)
+    version, node = site.make(), site.node("gpu-1", record=False)
+    announce_fleet(node, version.dataset, version.digest, ["gpu-1", "gone"], [])
+    assert hold_on_all([node], Address(version.dataset, version.digest)) == [site.size]
 
 
 def test_renamed_node_does_not_wait_for_itself(site: Site) -> None:
@@ -370,15 +408,55 @@ def test_record_can_t_lead_to_a_metadata_service(site: Site) -> None:
     assert "169.254.169.254" in version.peers[0].problem
 
 
+@pytest.mark.parametrize("hosts", [(), ("10.0.0.0/8", "gpu-1.example.org"), ("127.0.0.0/8",)])
+def test_token_goes_to_no_host_that_the_site_does_not_name(
+    site: Site, tmp_path: Path, hosts: tuple[str, ...], caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever writes a record into the catalog gets nothing; without TLS, the setting must say so."""
+    site.make()
+    with raw_server(response(b"", "404 Not Found")) as planted:
+        stage(site.node("gpu-1", url=planted.url), LATEST)
+        second = site.node("gpu-2", peer_token_file=put_token(tmp_path), peer_hosts=hosts)
+        assert stage(second, LATEST).bytes_from_peers == 0
+    assert planted.requests == []
+    assert same_bytes(second, site)
+    assert f"STAGEGATE_PEER_HOSTS does not name their hosts: gpu-1 ({planted.url})" in caplog.text
+
+
+def test_planted_nodes_together_take_one_budget_of_time(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of six that say "not yet" for ever, and six that say nothing; the source is there."""
+    monkeypatch.setattr("prefect_stagegate.sources.peer.PATIENCE", 2.0)
+    site.make()
+    ended, ticks = threading.Event(), iter(range(10**9))
+
+    def later(_head: bytes, _connection: socket.socket) -> bytes:
+        return response(b"", "503 Service Unavailable", {"Stagegate-Activity": str(next(ticks))})
+
+    with raw_server(later) as busy, raw_server(lambda _head, _connection: b"" if ended.wait(60) else None) as silent:
+        for number in range(12):
+            planted = site.node(f"gpu-{number}", url=(busy if number % 2 else silent).url)
+        holder = publish_record(planted)
+        fetching = HeldVersion(LATEST.dataset, planted.catalog.resolve(LATEST), site.size, site.size, fetching=True)
+        for number in range(12):
+            record = replace(holder, name=f"gpu-{number}", url=(busy if number % 2 else silent).url)
+            planted.catalog.put_node(replace(record, versions=(fetching,)))
+        node, begun = site.node("node"), time.monotonic()
+        stage(node, LATEST)
+        took = time.monotonic() - begun
+        ended.set()
+    assert same_bytes(node, site)
+    assert took < 8
+
+
 def test_wrong_token_is_named_and_never_shown(site: Site, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     site.make()
     first = site.node("gpu-1", url=None)
     stage(first, LATEST)
     with blob_server(first.cache, TOKEN) as url:
         site.node("gpu-1", url=url)
-        right = site.node("gpu-2", peer_token_file=put_token(tmp_path))
+        right = site.node("gpu-2", peer_token_file=put_token(tmp_path), peer_hosts=LOOPBACK)
         assert stage(right, LATEST).bytes_from_peers == site.size
-        wrong = site.node("gpu-3", peer_token_file=put_token(tmp_path, "another-token-0123456789"))
+        wrong = site.node("gpu-3", peer_token_file=put_token(tmp_path, "another-token-0123456789"), peer_hosts=LOOPBACK)
         version = stage(wrong, LATEST)
     refused = {peer.node: peer.problem for peer in version.peers}["gpu-1"]
     assert "refused the token" in refused
@@ -442,7 +520,7 @@ def test_nginx_serves_a_node_s_blobs(site: Site, tmp_path: Path) -> None:
     with nginx_blobs(tmp_path, first) as url:
         site.node("gpu-1", url=url)
         site.source.sent.clear()
-        second = site.node("gpu-2", peer_token_file=put_token(tmp_path))
+        second = site.node("gpu-2", peer_token_file=put_token(tmp_path), peer_hosts=LOOPBACK)
         assert stage(second, LATEST).bytes_from_peers == held.bytes
         assert site.read() == 0
         assert same_bytes(second, site)

@@ -92,14 +92,15 @@ class Site:
         source = {"url": self.source.url, "options": {"manifest": "checksums"}}
         return {"stagegate": 1, "dataset": LATEST.dataset, "sources": [source]}
 
-    def node(self, name: str, url: str | None = "", **settings: Any) -> Workspace:
-        """A node with a record; `url` is that of its blob server: a running one by default, None for no server."""
+    def node(self, name: str, url: str | None = "", *, record: bool = True, **settings: Any) -> Workspace:
+        """A node, with a record; `url` is that of its blob server: a running one by default, None for no server."""
         opened = open_workspace(self._folder / name, self._folder / "catalog")
         if not url and url is not None:
             url = self._stack.enter_context(blob_server(opened.cache))
         own = replace(opened.settings, **{**self._settings, "node": name, "peer_url": url or "", **settings})
         workspace = replace(opened, settings=own)
-        publish_record(workspace)
+        if record:
+            publish_record(workspace)
         return workspace
 
     def make(self) -> Version:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import re
+import time
 from collections.abc import Collection, Iterable, Sequence
+from threading import Event
 
 from prefect_stagegate.clock import now
 from prefect_stagegate.errors import CatalogError, SourceError
@@ -12,20 +14,31 @@ from prefect_stagegate.http import Client
 from prefect_stagegate.nodes import BlobOrder, FleetMember, NodeRecord
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.settings import PEER_URL, Settings
-from prefect_stagegate.sources.peer import Peers, PeerSource, read_token
+from prefect_stagegate.sources.peer import Patience, Peers, PeerSource, may_have_token, read_token
 from prefect_stagegate.unreadable import UnreadableRecords
 
 log = logging.getLogger(__name__)
 
 
-def find_peers(workspace: Workspace, dataset: str, digest: str, peers: Collection[str] = ()) -> Peers | None:
+JOIN_SECONDS = 30.0
+"""Seconds for which nodes that begin together are waited for until each has its first record."""
+STALE = 4
+"""Nodes that hold the version by a record that is too old, and are asked all the same: those of the newest records."""
+LOOK_SECONDS = 1.0
+
+
+def find_peers(
+    workspace: Workspace, dataset: str, digest: str, peers: Collection[str] = (), cancel: Event | None = None
+) -> Peers | None:
     """The nodes of this site that have a version or fetch it, by their records; None where there is none to ask.
 
     Args:
         workspace: Catalog and settings.
         dataset: The version's dataset.
         digest: The version's digest.
-        peers: Names of the nodes that fetch it at the same time, whether their records say so yet or not.
+        peers: Names of the nodes that fetch it at the same time, whether their records say so yet or not, and however
+            old these are.
+        cancel: Set it to wait no longer for first records.
 
     Raises:
         CatalogError: The records can't be listed.
@@ -34,10 +47,11 @@ def find_peers(workspace: Workspace, dataset: str, digest: str, peers: Collectio
     settings = workspace.settings
     if not settings.site:
         return None
-    members = [member for member in _members(workspace, dataset, digest, peers) if _may_be_asked(settings, member)]
+    found = _members(workspace, dataset, digest, peers, cancel or Event())
+    token = read_token(settings.peer_token_file)
+    members = _trusted([member for member in found if _may_be_asked(settings, member)], token, settings.peer_hosts)
     if not members:
         return None
-    token = read_token(settings.peer_token_file)
     client = Client(
         allowed=settings.allowed_hosts,
         ca_file=str(settings.peer_ca or ""),
@@ -45,7 +59,10 @@ def find_peers(workspace: Workspace, dataset: str, digest: str, peers: Collectio
         idle=settings.idle_timeout,
         redirects=False,
     )
-    sources = [PeerSource(member.name, member.url, client, token, holds=member.holds) for member in members]
+    patience = Patience()
+    sources = [
+        PeerSource(member.name, member.url, client, token, holds=member.holds, patience=patience) for member in members
+    ]
     holders = [member.name for member in members if member.holds]
     fetching = [member.name for member in members if not member.holds]
     # Without a server of its own nobody waits for this node, so it fetches nothing on behalf of others.
@@ -63,7 +80,12 @@ def announce_fleet(
     Returns:
         Whether it was written; not where no node has a blob server.
     """
+    records = list(records)
     members = _by_records(workspace, dataset, digest, nodes, records)
+    # Nodes that never wrote a record: each writes one when it begins, and the others wait for it.
+    members += [
+        FleetMember(name, "", "", holds=False) for name in sorted({*nodes} - {record.name for record in records})
+    ]
     if not members:
         return False
     try:
@@ -88,30 +110,72 @@ def _announced(workspace: Workspace, dataset: str, digest: str) -> Sequence[Flee
     return members
 
 
-def _members(workspace: Workspace, dataset: str, digest: str, peers: Collection[str]) -> Sequence[FleetMember]:
+def _members(
+    workspace: Workspace, dataset: str, digest: str, peers: Collection[str], cancel: Event
+) -> Sequence[FleetMember]:
     """The nodes that take part, of all sites."""
     if peers:
         announced = _announced(workspace, dataset, digest)
-        if {member.name for member in announced}.issuperset(peers):
+        if {member.name for member in announced if member.url}.issuperset(peers):
             return announced
+        _await_records(workspace, peers, cancel)
     unreadable = UnreadableRecords()
     records = workspace.catalog.nodes(unreadable)
     _log(unreadable)
     return _by_records(workspace, dataset, digest, peers, records)
 
 
+def _await_records(workspace: Workspace, names: Collection[str], cancel: Event) -> None:
+    """Wait until each node has a record, which it writes when it begins to fetch."""
+    until, missing = time.monotonic() + JOIN_SECONDS, sorted(names)
+    while missing and not cancel.is_set():
+        missing = [name for name in missing if not _has_record(workspace, name)]
+        if missing and time.monotonic() >= until:
+            log.warning(
+                "Nodes of the fleet have not begun, and read the source themselves: %s", ", ".join(missing[:20])
+            )
+            return
+        if missing:
+            cancel.wait(LOOK_SECONDS)
+
+
+def _has_record(workspace: Workspace, name: str) -> bool:
+    with UnreadableRecords().skip(""):
+        return workspace.catalog.node(name) is not None
+    return True  # a damaged one is told when all are read
+
+
 def _by_records(
     workspace: Workspace, dataset: str, digest: str, peers: Collection[str], records: Iterable[NodeRecord]
 ) -> list[FleetMember]:
-    """The nodes with a blob server and a record that is young enough, which have the version or fetch it."""
-    members, time = [], now()
-    for record in records:
+    """The nodes with a blob server, which have the version or fetch it.
+
+    Of records that are too old, those of `peers` count, and those of the `STALE` youngest holders: a node that is gone
+    costs one request, and a version that is read from the source again its size.
+    """
+    members, moment, stale = [], now(), 0
+    for record in sorted(records, key=lambda record: record.age(moment)):
         held = record.version(dataset, digest)
         holds = held is not None and held.is_complete
         fetches = record.name in peers or (held is not None and held.fetching)
-        if (holds or fetches) and record.url and record.is_current(time, workspace.settings.node_timeout):
+        is_old = record.name not in peers and not record.is_current(moment, workspace.settings.node_timeout)
+        if record.url and (holds if is_old else holds or fetches) and not (is_old and stale == STALE):
+            stale += is_old
             members.append(FleetMember(record.name, record.site, record.url, holds))
     return members
+
+
+def _trusted(members: list[FleetMember], token: str, hosts: Sequence[str]) -> list[FleetMember]:
+    """The nodes that may have the site's token; all of them where there is none."""
+    strangers = [member for member in members if token and not may_have_token(member.url, hosts)]
+    if strangers:
+        log.warning(
+            "%s of the site not asked for blobs: they would get the site's token, and STAGEGATE_PEER_HOSTS does not "
+            "name their hosts: %s",
+            "1 node is" if len(strangers) == 1 else f"{len(strangers):,} nodes are",
+            ", ".join(f"{member.name} ({member.url})" for member in strangers[:20]),
+        )
+    return [member for member in members if member not in strangers]
 
 
 def _may_be_asked(settings: Settings, member: FleetMember) -> bool:

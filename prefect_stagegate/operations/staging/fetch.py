@@ -160,7 +160,7 @@ def _fill_draft(
                 draft.hold(entry)
             return TransferStats()
     spec = spec_with_sources(workspace, dataset, digest)
-    nodes = find_peers(workspace, dataset, digest, peers)
+    nodes = find_peers(workspace, dataset, digest, peers, cancel)
     # Slots of limits come first, so that no source is opened while the transfer waits for one.
     with (
         workspace.admit(spec, cancel),

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -92,6 +93,24 @@ def test_ref_moves_on_a_ray_node_and_a_missing_one_is_named(
 
     assert [report.node for report in fleet().ready] == ["node-a"]
     assert node.ref(scenario.dataset, "latest") == scenario.head("latest")
+
+
+def test_ray_address_where_nothing_listens_ends_in_seconds() -> None:
+    begun, address = time.monotonic(), f"127.0.0.1:{free_port()}"
+    with (
+        pytest.raises(SourceUnavailable, match=f"The Ray cluster {address} did not answer: .*refused"),
+        ray_engine(address, 600),
+    ):
+        pass
+    assert time.monotonic() - begun < 30
+
+
+def test_ray_listener_that_says_nothing_ends_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ray_module, "INIT_SECONDS", 2)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        with pytest.raises(SourceUnavailable, match="did not answer"), ray_engine(address, 600):
+            pass
 
 
 def test_ray_head_that_falls_silent_ends_the_round(
