@@ -19,7 +19,6 @@ from prefect_stagegate.readiness.checks.signature import SignerIdentity
 from prefect_stagegate.spec import json_schema
 from prefect_stagegate.spec.documentation import CreatorSpec, PublicationSpec, RaiSpec
 from prefect_stagegate.spec.models import (
-    ChangeSpec,
     ContractSpec,
     FilesSpec,
     GateSpec,
@@ -27,6 +26,7 @@ from prefect_stagegate.spec.models import (
     JobSpec,
     PolicySpec,
     ProbeSpec,
+    RuleSpec,
     Spec,
     TableSpec,
 )
@@ -102,7 +102,7 @@ SECTIONS = (
         "It is the `identity` of the check [`signature`](checks.md#signature).",
     ),
     Section("policy", PolicySpec, ("policy",), ""),
-    Section("policy: change", ChangeSpec, ("policy", "change"), ""),
+    Section("policy: change, overrides", RuleSpec, ("policy", "change"), ""),
 )
 HEADINGS = {section.model.__name__: section.heading for section in SECTIONS}
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 
@@ -49,6 +49,16 @@ class ApprovalRequest:
     after: int | None = None
     """The number of the target's last move then, 0 before the first. Once the target moves to another version, answers
     no longer count. None where it isn't recorded: then answers count wherever the target is."""
+    catalog: str = ""
+    """The id of the catalog that it was made in. Empty in records of earlier releases."""
+    shown: Mapping[str, str] = field(default_factory=dict)
+    """What was shown to those who answer: the outcome of each blocking check, and `waived ID` for a waived one. Empty
+    for a policy's request, and in records of earlier releases."""
+
+    def signed(self) -> dict[str, Any]:
+        """The fields that answers are bound to, without those that the record's release did not know."""
+        later = ("catalog", "shown")
+        return {name: value for name, value in asdict(self).items() if value or name not in later}
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +68,8 @@ class Revocation:
     who: Identity
     at: str
     reason: str
+    envelope: Mapping[str, Any] = field(default_factory=dict)
+    """The signature, as in `Approval`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +96,8 @@ class Waiver:
     contract: str = ""
     """`sha256:<hex>` of the contract that the check failed by. It is not valid for another one. Empty for a check that
     does not depend on the contract, and in records of earlier releases."""
+    envelope: Mapping[str, Any] = field(default_factory=dict)
+    """The signature, as in `Approval`."""
 
     def __str__(self) -> str:
         return f"waived by {self.approver} until {self.until[:16]}Z: {self.reason}"
@@ -103,6 +117,8 @@ class EvidenceRevocation:
     at: str
     ahead: tuple[str, ...] = ()
     """Times after `at` of evidence that was on record before: its node's clock was ahead."""
+    envelope: Mapping[str, Any] = field(default_factory=dict)
+    """The signature, as in `Approval`."""
 
     def __str__(self) -> str:
         return f"revoked by {self.who} {self.at[:16]}Z: {self.reason}"

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 
 from prefect_stagegate.catalog.codec import encode
 from prefect_stagegate.catalog.typed_records import TypedRecords, corrupt
 from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.model import Approval, ApprovalRequest, Identity, Wait, person_key
 
+ID_KEY = "id"
 REQUEST_TIME = "%Y%m%dT%H%M%S.%fZ"
 """How the id of a request begins: with its time."""
 
@@ -31,13 +34,36 @@ class RecordedRequest:
 class ApprovalRecords(TypedRecords):
     """The records of approvals. Every method may raise `CatalogError`."""
 
+    @cached_property
+    def id(self) -> str:
+        """Tells this catalog from others: 32 hex digits, made when they are first asked for."""
+        stored = self._records.read(ID_KEY)
+        if stored is None:
+            self._records.create(ID_KEY, f"{uuid.uuid4().hex}\n".encode())
+            stored = self._records.read(ID_KEY) or b""
+        return stored[:32].decode(errors="replace")
+
+    def made(self, request: ApprovalRequest) -> bool:
+        """Whether a request was made in this catalog; those of earlier releases don't say."""
+        return not request.catalog or request.catalog == self.id
+
     def put_request(
-        self, dataset: str, digest: str, target: str, policy: str, requester: Identity, *, after: int | None = None
+        self,
+        dataset: str,
+        digest: str,
+        target: str,
+        policy: str,
+        requester: Identity,
+        *,
+        after: int | None = None,
+        shown: Mapping[str, str] | None = None,
     ) -> ApprovalRequest:
-        """Record a request to promote a version; answers are stored under its id."""
+        """Record a request to promote a version; answers are stored under its id, and bound to what was `shown`."""
         # Ids sort by time: `20260301T030000.000000Z-1f3a…`.
         request_id = f"{now():{REQUEST_TIME}}-" + uuid.uuid4().hex[:12]
-        request = ApprovalRequest(request_id, dataset, digest, target, policy, requester, stamp(now()), after)
+        request = ApprovalRequest(
+            request_id, dataset, digest, target, policy, requester, stamp(now()), after, self.id, shown or {}
+        )
         self._records.create(self._request_folder(dataset, target, request.id) + "request.json", encode(request))
         return request
 
@@ -122,6 +148,8 @@ class ApprovalRecords(TypedRecords):
         request = self._load(ApprovalRequest, f"{folder}{name}/request.json")
         if self._request_folder(request.dataset, request.target, request.id) != f"{folder}{name}/":
             raise corrupt(f"{folder}{name}/request.json", f"holds the request {request.id!r}")
+        if not self.made(request):
+            raise corrupt(f"{folder}{name}/request.json", "holds a request of another catalog")
         return request
 
     def _request_folder(self, dataset: str, target: str, request: str) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import cache, partial
 from importlib import import_module
 from itertools import groupby
@@ -15,7 +16,7 @@ from prefect_stagegate.catalog.approval_records import ApprovalRecords
 from prefect_stagegate.catalog.codec import encode
 from prefect_stagegate.catalog.evidence import kept
 from prefect_stagegate.catalog.kept_records import KeptRecords
-from prefect_stagegate.catalog.log import Log, LogMemory
+from prefect_stagegate.catalog.log import Log, LogMemory, State
 from prefect_stagegate.catalog.node_records import NodeRecords
 from prefect_stagegate.catalog.policies import Consent, PolicyEntry, prove_adoption
 from prefect_stagegate.catalog.records import Records, open_records
@@ -187,8 +188,9 @@ class Catalog(VersionRecords, ApprovalRecords, KeptRecords, NodeRecords):
         reason: str = "",
         withdrawn: str = "",
         attestation: Mapping[str, Any] | None = None,
+        sign: Callable[[RefEntry], Mapping[str, Any]] | None = None,
     ) -> RefEntry:
-        """Make `ref` name `digest`, if its log still ends with `head`.
+        """Make `ref` name `digest`, if its log still ends with `head`. `sign` gives the entry's envelope.
 
         Raises:
             RefConflict: The ref was moved since `head` was read; nothing was changed.
@@ -205,6 +207,8 @@ class Catalog(VersionRecords, ApprovalRecords, KeptRecords, NodeRecords):
             withdrawn=withdrawn,
             attestation=attestation or {},
         )
+        if sign:
+            entry = replace(entry, envelope=sign(entry))
         return self.ref_log(dataset, ref).append(entry)
 
     # ── policy ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -229,10 +233,15 @@ class Catalog(VersionRecords, ApprovalRecords, KeptRecords, NodeRecords):
             PolicyEntry,
             f"the policy of {dataset}",
             f"stagegate policy history {dataset}",
-            partial(prove_adoption, dataset, self._consent),
+            partial(self._prove_adoption, dataset),
             self._memory,
             self.url,
         )
+
+    def _prove_adoption(self, dataset: str, entry: PolicyEntry, state: State) -> State:
+        if entry.request and not self.made(entry.request):
+            raise CorruptRecord("its request was made in another catalog")
+        return prove_adoption(dataset, self._consent, entry, state)
 
     def adopt_policy(
         self,

@@ -42,6 +42,8 @@ class RefEntry:
     """The in-toto Statement that allowed the move, or that withdrew the version; empty for `latest`."""
     before: str = ""
     """`sha256:<hex>` of the entry before as stored; empty for the first."""
+    envelope: Mapping[str, Any] = field(default_factory=dict)
+    """The signature of whoever rolled back, as in `Approval`; empty when it isn't signed."""
 
 
 @dataclass(frozen=True, slots=True)

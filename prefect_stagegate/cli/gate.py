@@ -36,7 +36,6 @@ from prefect_stagegate.operations.gating.reports import report_of
 from prefect_stagegate.operations.gating.rollback import rollback as move_back
 from prefect_stagegate.operations.gating.unanswered import declined_hint
 from prefect_stagegate.operations.gating.validate import validate as run_contract
-from prefect_stagegate.report import rubric_lines
 from prefect_stagegate.units import count_text, digest_text
 
 if TYPE_CHECKING:
@@ -131,7 +130,6 @@ def check(  # noqa: PLR0913 - one parameter a flag
     html: Html = None,
     markdown: Markdown = None,
     junit: Junit = None,
-    rubric: Annotated[bool, Parameter(negative="", help="Also print points by section; they decide nothing.")] = False,
     json: Json = False,
     places: Places | None = None,
     display: Display | None = None,
@@ -169,8 +167,6 @@ def check(  # noqa: PLR0913 - one parameter a flag
     report = report_of(workspace, decision, version.spec if version.is_trial else None)
     if json or not display.quiet:
         print_report(report, json=json)
-    if rubric and not (json or display.quiet):
-        say("\n".join(rubric_lines(report)))
     write_reports(report, html=html, markdown=markdown, junit=junit)
     # Last, so that an API that hangs delays no report.
     if not version.is_trial:
@@ -287,10 +283,14 @@ def rollback(
         str,
         Parameter(metavar="VERSION", help="A digest, or TARGET~2, to return to; by default the last good one."),
     ] = "",
+    key: AnswerKey = None,
+    ssh_key: AnswerSshKey = None,
     json: Json = False,
     places: Places | None = None,
 ) -> None:
     """Return a target to a version that it accepted before, and withdraw the one that it leaves.
+
+    Whoever may waive at its gate may.
 
     For example:
 
@@ -301,7 +301,9 @@ def rollback(
     what
         DATASET@TARGET.
     """
-    moved = move_back((places or Places()).workspace(), Address.parse(what), to=to, reason=reason)
+    workspace = (places or Places()).workspace()
+    signing = answer_key(key, ssh_key, workspace.ask_passphrase)
+    moved = move_back(workspace, Address.parse(what), to=to, reason=reason, key=signing)
     _print_move(moved, json=json)
 
 

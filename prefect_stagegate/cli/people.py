@@ -7,6 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
+from prefect_stagegate.cli.answer_keys import AnswerKey, AnswerSshKey, answer_key
 from prefect_stagegate.cli.common import Json, Places, VersionName, print_json, say, say_line
 from prefect_stagegate.clock import now
 from prefect_stagegate.errors import UsageError
@@ -17,7 +18,7 @@ from prefect_stagegate.operations.gating.revoke import revoke as end_evidence
 from prefect_stagegate.operations.times import parse_until
 
 
-def waive(
+def waive(  # noqa: PLR0913 - one parameter a flag
     what: VersionName,
     /,
     *,
@@ -27,11 +28,16 @@ def waive(
     until: Annotated[
         str, Parameter(metavar="TIME", help="When it ends: 7d, 2026-03-31 or a time; 30 days away at most.")
     ] = "",
-    revoke: Annotated[bool, Parameter(negative="", help="End what was waived before its time; anybody may.")] = False,
+    revoke: Annotated[bool, Parameter(negative="", help="End what was waived before its time.")] = False,
+    key: AnswerKey = None,
+    ssh_key: AnswerSshKey = None,
     json: Json = False,
     places: Places | None = None,
 ) -> None:
     """Answer for one failed check of one version at one gate, for a while. The requester can't.
+
+    Those may whose answers the gate's `approval` counts, and they sign it where that wants signatures; the policy may
+    name others. A gate without an approval lets anybody.
 
     What is inconclusive can't be waived, nor `digest`, `approval` and `cache_integrity`. It counts as long as the
     check has the same parameters. Reports, attestations and `stagegate show` say who waived what, why and until when.
@@ -47,11 +53,12 @@ def waive(
         DATASET[@REF] or DATASET@sha256:…. Without a ref: the version that the gate below accepted, else `latest`.
     """
     workspace, address = (places or Places()).workspace(), Address.parse(what)
+    signing = answer_key(key, ssh_key, workspace.ask_passphrase)
     if revoke:
-        waivers = waiving.revoke_waiver(workspace, address, gate, check, reason=reason)
+        waivers = waiving.revoke_waiver(workspace, address, gate, check, reason=reason, key=signing)
     elif until:
         end = parse_until(until, now())
-        waivers = (waiving.waive(workspace, address, gate, check, reason=reason, until=end),)
+        waivers = (waiving.waive(workspace, address, gate, check, reason=reason, until=end, key=signing),)
     else:
         raise UsageError("A waiver needs an end", hint="Give one with --until, as in --until 7d.")
     if json:
@@ -70,13 +77,16 @@ def revoke(
     check: Annotated[str, Parameter(metavar="CHECK", help="The check whose evidence counts no more.")],
     reason: Annotated[str, Parameter(metavar="TEXT", help="Why; kept with the revocation.")],
     gate: Annotated[str, Parameter(metavar="TARGET", help="Only what was found out on the way to this target.")] = "",
+    key: AnswerKey = None,
+    ssh_key: AnswerSshKey = None,
     json: Json = False,
     places: Places | None = None,
 ) -> None:
     """End a check's evidence about a version; the check runs again.
 
-    Anybody may. An acceptance that rests on it can't be promoted any more, and runs that require the version have no
-    answer until `stagegate check` asks again. `stagegate show` and `history` say who revoked what, when and why.
+    Whoever may waive at a gate may. An acceptance that rests on it can't be promoted any more, and runs that require
+    the version have no answer until `stagegate check` asks again. `stagegate show` and `history` say who revoked what,
+    when and why.
 
     For example:
 
@@ -88,7 +98,8 @@ def revoke(
         DATASET[@REF] or DATASET@sha256:…; without a ref, `latest`.
     """
     workspace = (places or Places()).workspace()
-    revocation = end_evidence(workspace, Address.parse(what), check, reason=reason, gate=gate)
+    signing = answer_key(key, ssh_key, workspace.ask_passphrase)
+    revocation = end_evidence(workspace, Address.parse(what), check, reason=reason, gate=gate, key=signing)
     if json:
         print_json(asdict(revocation))
         return

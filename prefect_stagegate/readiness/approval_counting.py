@@ -10,7 +10,7 @@ from prefect_stagegate.model import Approval, ApprovalRequest, Identity, person_
 from prefect_stagegate.readiness.approval_parameters import ApprovalParameters
 from prefect_stagegate.readiness.context import addresses_of
 from prefect_stagegate.readiness.records.allowed_signers import fingerprint_of
-from prefect_stagegate.readiness.records.answers import AnswerProof, prove_answer
+from prefect_stagegate.readiness.records.answers import AnswerProof, SignedAct, answer_act, prove_act
 from prefect_stagegate.readiness.wording import listed
 from prefect_stagegate.units import count_text
 
@@ -99,17 +99,25 @@ def why_answer_is_void(
     Raises:
         MissingExtra: What verifies its signature is not installed.
     """
-    person = person_key(reply.approver.name)
     # The requester comes first: they are in no list of eligible people, and would be told a wrong reason.
-    if person == person_key(request.requester.name):
+    if person_key(reply.approver.name) == person_key(request.requester.name):
         return f"{reply.approver.name} made the request and can't answer it"
-    eligible = _eligible(parameters, owners, request.requester)
+    return why_act_is_void(answer_act(request, reply), parameters, owners)
+
+
+def why_act_is_void(act: SignedAct, parameters: ApprovalParameters, owners: Mapping[Any, str]) -> str:
+    """Why what somebody did does not count: they are none of those who may, or did not sign it. Empty when it counts.
+
+    Raises:
+        MissingExtra: What verifies its signature is not installed.
+    """
+    person, eligible = person_key(act.who), _asked_people(parameters, owners)
     if eligible is not None and person not in eligible:
         in_group = not parameters.groups or person in _members(parameters, owners)
         return "the policy has no key for this name" if in_group else f"not an address of {listed(parameters.groups)}"
     if not parameters.signed:
         return ""
-    proof = answer_proof(reply, request, parameters)
+    proof = _proof(act, parameters)
     if proof.key:
         return ""
     unproved = "it is not signed with the key that the policy has for this name"
@@ -132,6 +140,17 @@ def why_not_counted(
         return why
     tally = count_answers(request, [*recorded, reply], parameters, owners)
     return next((why for ignored, why in tally.ignored if ignored is reply), "")
+
+
+def who_may(parameters: ApprovalParameters, owners: Mapping[Any, str]) -> str:
+    """Whose word counts, and how it is signed, for people."""
+    groups = [f"{group} ({', '.join(addresses_of(owners, group)) or 'nobody'})" for group in parameters.groups]
+    people = f"It counts from {', '.join(groups)}. " if groups else "Somebody else has to do it. "
+    if parameters.keys:
+        people += f"The policy has keys for {', '.join(parameters.keys)}; `--key KEY.pem` signs it. "
+    if parameters.allowed_signers:
+        people += "`--ssh-key FILE` signs it with an SSH key of the policy's allowed_signers. "
+    return people
 
 
 def _members(parameters: ApprovalParameters, owners: Mapping[Any, str]) -> set[str]:
@@ -175,12 +194,6 @@ def why_unanswerable(
     return f"{count_text(parameters.count, 'approval')} needed from {groups}; people who may answer: {may}"
 
 
-def _eligible(parameters: ApprovalParameters, owners: Mapping[Any, str], requester: Identity) -> frozenset[str] | None:
-    """The names that may answer; None when anybody but the requester may."""
-    people = _asked_people(parameters, owners)
-    return None if people is None else people - {person_key(requester.name)}
-
-
 def last_answers(
     request: ApprovalRequest, replies: Sequence[Approval], parameters: ApprovalParameters
 ) -> dict[str, Approval]:
@@ -202,4 +215,8 @@ def answer_proof(reply: Approval, request: ApprovalRequest, parameters: Approval
     Raises:
         MissingExtra: What verifies its signature is not installed.
     """
-    return prove_answer(reply, request, keys=parameters.keys, allowed_signers=parameters.allowed_signers)
+    return _proof(answer_act(request, reply), parameters)
+
+
+def _proof(act: SignedAct, parameters: ApprovalParameters) -> AnswerProof:
+    return prove_act(act, keys=parameters.keys, allowed_signers=parameters.allowed_signers)

@@ -194,9 +194,9 @@ class CheckContext:
     approvals: tuple[Approval, ...] = ()
     """The answers to it, the oldest first."""
     waivers: tuple[Waiver, ...] = ()
-    """All waivers that were granted for this version at this target, also those that ended."""
+    """The waivers that people who may waive granted for this version at this target, also those that ended."""
     revocations: tuple[EvidenceRevocation, ...] = ()
-    """Revocations of evidence about this version, the oldest first."""
+    """Revocations of evidence about this version by people who may revoke, the oldest first."""
 
     @property
     def undeclared_tables(self) -> tuple[str, ...]:
@@ -274,7 +274,7 @@ BINDINGS: dict[str, Callable[[CheckContext], str | None]] = {
         lambda: ", ".join(sha256(data).hexdigest() for data in islice(context.signatures(), BOUND_SIGNATURES))
     ),
     "answers": lambda context: digest_of(
-        [asdict(record) for record in (context.request, *context.approvals) if record]
+        [*([context.request.signed()] if context.request else []), *map(asdict, context.approvals)]
     ),
 }
 """What an answer can depend on. When a value changes, exactly the evidence that is bound to it ends.

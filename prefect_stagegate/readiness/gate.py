@@ -23,7 +23,7 @@ from prefect_stagegate import clock
 from prefect_stagegate.model import Decision, DecisionOutcome, Evidence, Finding, Outcome, Severity, Waiver
 from prefect_stagegate.readiness.base import WORST_FIRST, CheckDefinition
 from prefect_stagegate.readiness.context import CheckContext
-from prefect_stagegate.readiness.overrides import Case, apply_overrides, missing_passes
+from prefect_stagegate.readiness.overrides import Case, apply_overrides, missing_passes, require_seen_waivers
 from prefect_stagegate.readiness.registry import CHECKS
 from prefect_stagegate.readiness.run import counting, expired, superseded, why_stale
 from prefect_stagegate.spec import Gate, Requirement
@@ -96,6 +96,8 @@ def conclude(
         ),
         case.at,
     )
+    if approval := ruled.get("approval"):
+        ruled["approval"] = require_seen_waivers(approval, ruled.values())
     checks = tuple(ruled.get(requirement.check) or _missing(requirement) for requirement in gate.requirements)
     return Decision(
         dataset=case.dataset,

@@ -2,6 +2,7 @@
 
     fail          + a valid waiver             → waived, until the waiver ends
     pass or warn  + too few of them in a row   → inconclusive
+    an approval   + a waiver granted since     → inconclusive, until people answer again
 
 All other answers stay as they are. A waiver does not help an inconclusive or missing answer: only a known failure can
 be waived.
@@ -9,12 +10,12 @@ be waived.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from prefect_stagegate.clock import written_moment
-from prefect_stagegate.model import Decision, Evidence, Outcome, Ruling, Waiver, person_key
+from prefect_stagegate.model import Decision, Evidence, Outcome, Ruling, Severity, Waiver, person_key
 from prefect_stagegate.readiness.registry import CHECKS
 from prefect_stagegate.readiness.run import parameters_digest
 from prefect_stagegate.spec import Requirement
@@ -91,6 +92,33 @@ def apply_overrides(
         enough = passes >= requirement.consecutive
         return replace(answer, outcome=answer.outcome if enough else Outcome.INCONCLUSIVE, ruling=ruling)
     return answer
+
+
+def outcomes_shown(answers: Iterable[Evidence]) -> dict[str, str]:
+    """What people are asked to approve: each blocking check's outcome, with the id of the waiver that counts."""
+    return {
+        answer.check: f"waived {answer.ruling.waiver.id}"
+        if answer.ruling and answer.ruling.waiver
+        else answer.outcome.value
+        for answer in answers
+        if answer.severity is Severity.BLOCKING and answer.check != "approval"
+    }
+
+
+def waived_since(shown: Mapping[str, str], answers: Iterable[Evidence]) -> list[str]:
+    """The checks that were waived after outcomes were shown; none where the record does not say what was shown."""
+    current = outcomes_shown(answers) if shown else {}
+    return [check for check, what in current.items() if what.startswith("waived ") and shown.get(check) != what]
+
+
+def require_seen_waivers(approval: Evidence, answers: Iterable[Evidence]) -> Evidence:
+    """An approval as the gate counts it: people must have seen each failure that is waived."""
+    unseen = waived_since(approval.measured.get("shown", {}), answers) if approval.outcome is Outcome.PASS else []
+    if not unseen:
+        return approval
+    summary = f"{approval.summary}, before {', '.join(unseen)} failed and was waived"
+    whom = tuple(approval.measured.get("whom", ()))
+    return replace(approval, outcome=Outcome.INCONCLUSIVE, summary=summary, awaiting=whom)
 
 
 def unruled(answer: Evidence) -> Evidence:

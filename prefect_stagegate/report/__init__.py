@@ -21,7 +21,6 @@ from prefect_stagegate.report.past_events import PastEvent
 from prefect_stagegate.report.proposal import Proposal, proposal_page
 from prefect_stagegate.report.ready import Candidate, Readiness, ready_page, ready_text
 from prefect_stagegate.report.rows import Person, Row, Standing
-from prefect_stagegate.report.rubric import rubric_lines, rubric_of
 from prefect_stagegate.report.summary import moved_page, to_artifact, to_summary
 from prefect_stagegate.report.tables import TableFigures, table_figures
 from prefect_stagegate.report.text import to_rich, to_text
@@ -59,8 +58,6 @@ __all__ = [
     "ready_page",
     "ready_text",
     "reason_of",
-    "rubric_lines",
-    "rubric_of",
     "table_change",
     "table_figures",
     "table_text",

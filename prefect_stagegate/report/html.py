@@ -17,7 +17,6 @@ from prefect_stagegate.report.expectations import refused_text, seconds_text, ve
 from prefect_stagegate.report.legible import spans, time_text
 from prefect_stagegate.report.model import Report, legible, without_repeats
 from prefect_stagegate.report.next_steps import is_command
-from prefect_stagegate.report.rubric import SOURCES, Rubric, rubric_of
 from prefect_stagegate.report.tables import HEIGHT, WIDTH, rows_text
 from prefect_stagegate.report.traffic import (
     HEIGHT as THROUGHPUT_HEIGHT,
@@ -52,17 +51,15 @@ def to_html(report: Report) -> str:
 
 
 def _page(report: Report) -> str:
-    counts, rubric = report.tally.items(), rubric_of(report)
+    counts = report.tally.items()
     return (
         _environment()
         .get_template("report.html")
         .render(
             report=report,
-            rubric=rubric,
-            sources=SOURCES,
             checks=[row.check for row in report.rows],
             tally=[(verdict, count / len(report.rows)) for verdict, count in counts],
-            sections=list(_sections(report, rubric)),
+            sections=list(_sections(report)),
             differences=list(_differences(report.changes)) if report.changes else [],
             policy=content_policy(),
             is_long=sum(1 + len(row.findings) + len(row.results) for row in report.rows) > LONG,
@@ -79,7 +76,7 @@ def content_policy() -> str:
     return f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
 
 
-def _sections(report: Report, rubric: Rubric) -> Iterator[tuple[str, str]]:
+def _sections(report: Report) -> Iterator[tuple[str, str]]:
     """The id and the words of each section that the page has."""
     sections: dict[tuple[str, str], Any] = {
         ("found", "Findings"): report.defects,
@@ -91,7 +88,6 @@ def _sections(report: Report, rubric: Rubric) -> Iterator[tuple[str, str]]:
         ("read", "Files read"): report.coverage,
         ("past", "History"): report.past,
         ("judged", "Basis"): True,
-        ("rubric", "Rubric"): rubric.weakest,
     }
     return (section for section, content in sections.items() if content)
 

@@ -14,7 +14,6 @@ from prefect_stagegate.report.marks import code, folded, named, plain, step
 from prefect_stagegate.report.model import Report, legible, without_repeats
 from prefect_stagegate.report.past_events import past_cells
 from prefect_stagegate.report.rows import Row, Standing
-from prefect_stagegate.report.rubric import SOURCES, rubric_of
 from prefect_stagegate.report.tables import rows_text
 from prefect_stagegate.report.traffic import HEAD as TRAFFIC_HEAD
 from prefect_stagegate.report.traffic import bottleneck_text, traffic_cells, transfer_text
@@ -61,7 +60,6 @@ def _details(report: Report, headed: Collection[str]) -> list[str]:
         *_coverage(report),
         *_past(report),
         _facts(report),
-        *_rubric(report),
     ]
 
 
@@ -192,16 +190,6 @@ def _past(report: Report) -> list[str]:
     past = (map(plain, past_cells(event)) for event in report.past)
     lines = _lines(f"- {at}: {what} {version}, {who}{why and f': {why}'}" for at, what, version, who, why in past)
     return [f"### History of {plain(report.target)}", *lines] if lines else []
-
-
-def _rubric(report: Report) -> list[str]:
-    rubric = rubric_of(report)
-    if rubric.weakest is None:
-        return []
-    sections = (f"- {part.name}: {part.points:g} of {part.checks}, {part.share:.0%}" for part in rubric.sections)
-    score = f"Score {rubric.weakest.share:.0%}, that of the weakest section ({rubric.weakest.name}). "
-    cell = f"Level × stage: {rubric.level} × {rubric.stage}. "
-    return ["### Rubric", *_lines(sections), plain(score + cell + SOURCES)]
 
 
 def _facts(report: Report) -> str:

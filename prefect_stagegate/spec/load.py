@@ -17,7 +17,7 @@ from prefect_stagegate.spec.fields import Context
 from prefect_stagegate.spec.location import is_url, local_path, place
 from prefect_stagegate.spec.models import Spec
 from prefect_stagegate.spec.odcs import inline_odcs
-from prefect_stagegate.spec.requirements import KnownChecks, read_change_rule, resolve_gates
+from prefect_stagegate.spec.requirements import KnownChecks, read_rule, resolve_gates
 from prefect_stagegate.spec.suites import ArgumentProblems, inline_suites
 from prefect_stagegate.spec.vocabulary import COLUMN_TYPES
 
@@ -81,7 +81,8 @@ def _checked(document: Document, known_checks: KnownChecks, argument_problems: A
     suites = inline_suites(document, argument_problems)
     inlined, left_out = inline_odcs(document, suites, argument_problems)
     values, requirements = resolve_gates(document, inlined, known_checks)
-    values = read_change_rule(document, values, known_checks)
+    for rule in ("change", "overrides"):
+        values = read_rule(document, values, rule, known_checks)
     try:
         return Spec.model_validate(values, context=Context(document.base, requirements, left_out))
     except ValidationError as error:

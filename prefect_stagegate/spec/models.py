@@ -266,11 +266,11 @@ class GateSpec(SpecModel):
     )
 
 
-class ChangeSpec(SpecModel):
-    """Who must agree before another policy is adopted."""
+class RuleSpec(SpecModel):
+    """Whose word counts."""
 
     approval: dict[str, Any] = Field(
-        description="Who must agree, as parameters of the check `approval`.",
+        description="Whose word counts, as parameters of the check `approval`.",
         examples=[{"count": 1, "from": ["governance"]}],
     )
 
@@ -278,11 +278,20 @@ class ChangeSpec(SpecModel):
 class PolicySpec(SpecModel):
     """What holds for the policy itself: the gates, the contract, the owners and the job of a dataset."""
 
-    change: ChangeSpec | None = Field(
+    change: RuleSpec | None = Field(
         default=None,
         description="Who must agree before another policy is adopted, this rule included. "
         "Without it, anybody may adopt one.",
         examples=[{"approval": {"count": 1, "from": ["governance"]}}],
+    )
+    overrides: RuleSpec | None = Field(
+        default=None,
+        description="Who may waive, revoke and roll back; one person is enough. "
+        "Without it: those whose answers the gate's `approval` counts, with the same proof; anybody where it has none.",
+        examples=[{"approval": {"from": ["infra"]}}],
+    )
+    waivers: Literal["none"] | None = Field(
+        default=None, description="`none` if nobody may waive a failure.", examples=["none"]
     )
 
 

@@ -71,17 +71,18 @@ def resolve_gates(
     return {**values, "gates": shaped}, resolved
 
 
-def read_change_rule(document: Document, values: dict[str, Any], known: KnownChecks) -> dict[str, Any]:
-    """The spec's values with the texts of files in `policy.change.approval`.
+def read_rule(document: Document, values: dict[str, Any], name: str, known: KnownChecks) -> dict[str, Any]:
+    """The spec's values with the texts of files in `policy.NAME.approval`.
 
     Reports what is wrong with its parameters; the spec's models report the rest.
     """
+    loc = ("policy", name, "approval")
     place: Any = values
-    for key in ("policy", "change", "approval"):
+    for key in loc:
         place = place.get(key) if isinstance(place, Mapping) else None
     if not isinstance(place, dict):
         return values
-    loc, model = ("policy", "change", "approval"), known["approval"].parameters
+    model = known["approval"].parameters
     unknown = _unknown_parameters(place, model)
     for key in unknown:
         document.report((*loc, key), f"unknown parameter of approval; {did_you_mean(key, keys_at(model, ()))}")
@@ -90,7 +91,7 @@ def read_change_rule(document: Document, values: dict[str, Any], known: KnownChe
         return values
     check(document, {key: value for key, value in inlined.items() if key not in unknown}, model, loc)
     policy = values["policy"]
-    return {**values, "policy": {**policy, "change": {**policy["change"], "approval": inlined}}}
+    return {**values, "policy": {**policy, name: {**policy[name], "approval": inlined}}}
 
 
 def _with_files(

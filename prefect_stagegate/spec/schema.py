@@ -78,8 +78,8 @@ def json_schema(known_checks: KnownChecks) -> dict[str, Any]:
     definitions["Severity"] = _SEVERITY
     definitions["Consecutive"] = _CONSECUTIVE
     definitions["GateSpec"]["properties"]["require"]["items"] = _requirement(checks)
-    change = definitions["ChangeSpec"]["properties"]
-    change["approval"] = {**_without_settings(checks["approval"]), "description": change["approval"]["description"]}
+    rule = definitions["RuleSpec"]["properties"]
+    rule["approval"] = {**_without_settings(checks["approval"]), "description": rule["approval"]["description"]}
     # Parameters stand where a gate names their check, so their definitions are dropped.
     inlined = {"RequirementSpec", *keys.values()} - {keys[SuiteSpec]}
     kept = {key: value for key, value in definitions.items() if key not in inlined}

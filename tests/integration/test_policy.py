@@ -8,8 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from prefect_stagegate.catalog import Catalog, PolicyEntry
 from prefect_stagegate.errors import CorruptRecord, GateFailed, UnknownRef, UsageError, WaitingForApproval
@@ -22,10 +20,11 @@ from prefect_stagegate.operations.gating.ready import find_ready, hold_ready
 from prefect_stagegate.operations.gating.rollback import rollback
 from prefect_stagegate.operations.gating.validate import validate
 from prefect_stagegate.operations.staging.stage import stage
-from prefect_stagegate.operations.workspace import no_passphrase, open_workspace
-from prefect_stagegate.readiness.records.signing import SigningKey, read_signing_key
+from prefect_stagegate.operations.workspace import open_workspace
+from prefect_stagegate.readiness.records.signing import SigningKey
 from prefect_stagegate.units import digest_text
 from tests.support.gates import preview_check, put_approval
+from tests.support.keys import new_key
 from tests.support.scenario import ADA, INES, Scenario
 
 THINGS, PRODUCTION = Address("things"), Address("things", "production")
@@ -103,7 +102,7 @@ def test_stager_killed_after_the_adoption_leaves_its_policy(
 def test_lax_spec_reinstates_nothing(scenario: PolicyScenario, capsys: pytest.CaptureFixture[str]) -> None:
     good = scenario.to_production("one")
     bad = scenario.to_production("two")
-    rollback(scenario.node(), PRODUCTION, reason="loss went up")
+    rollback(scenario.node(INES), PRODUCTION, reason="loss went up")
     lax = str(scenario.spec_file("lax.yaml", gates=LAX))
     assert scenario.run("check", f"things@{bad}", "--gate", "production", "--spec", lax, identity="mallory") == 0
     assert capsys.readouterr().out.startswith("TRIAL")
@@ -435,12 +434,6 @@ def test_rule_that_nobody_could_meet_is_not_adopted(
         adopt(scenario.node(), scenario.spec(**locked), reason="locked")
 
 
-def new_key(path: Path) -> SigningKey:
-    path.touch(0o600)
-    path.write_bytes(Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-    return read_signing_key(path, no_passphrase)
-
-
 def request_signed_answers(scenario: PolicyScenario, folder: Path) -> tuple[ApprovalRequest, dict[str, SigningKey]]:
     """Request a laxer policy, to which legal or the boss agrees by a signature; returns their keys, too."""
     keys = {who.name: new_key(folder / who.name) for who in (LEGAL, BOSS)}
@@ -517,7 +510,7 @@ def test_reinstatement_needs_a_decision_after_the_rollback(
     scenario.to_production("one")
     bad = Address("things", scenario.to_production("two"))
     assert check(scenario.node(), bad, "production").accepted
-    rollback(scenario.node(), PRODUCTION, reason="loss went up")
+    rollback(scenario.node(INES), PRODUCTION, reason="loss went up")
     with pytest.raises(GateFailed, match=r"loss went up; its acceptance is older than the withdrawal.*stagegate check"):
         promote(scenario.node(), bad, "production", reinstate=True)
     assert scenario.run("check", str(bad), "--gate", "production") == 4

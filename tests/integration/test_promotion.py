@@ -97,6 +97,14 @@ def test_production_waits_for_somebody_else_of_the_right_group(scenario: Scenari
     assert promote(scenario.node(), THINGS, "production").previous == ""
 
 
+def test_version_that_its_target_serves_waits_for_no_approval(scenario: Scenario) -> None:
+    scenario.deliver("one")
+    to_production(scenario)
+    with pytest.raises(UsageError, match=r"production serves things@sha256:.* already") as served:
+        approve(scenario.node(INES), THINGS, "production", reason="again")
+    assert served.value.hint == "What waits for an approval to production: nothing."
+
+
 def test_decline_fails_the_gate_with_its_reason(scenario: Scenario) -> None:
     scenario.deliver("one")
     to_pilot(scenario)
@@ -371,7 +379,7 @@ def test_way_back_shows_when_its_version_was_accepted(scenario: Scenario) -> Non
     accepted = scenario.node().catalog.history("things", "production")[-1]
     scenario.deliver("two")
     to_production(scenario)
-    rollback(scenario.node(), Address("things", "production"), reason="loss went up")
+    rollback(scenario.node(INES), Address("things", "production"), reason="loss went up")
     scenario.deliver("three")
     decision = check(scenario.node(), Address("things", scenario.promote("pilot")), "production")
     (way_back,) = [evidence for evidence in decision.checks if evidence.check == "rollback"]
@@ -384,7 +392,7 @@ def test_rollback_returns_to_the_last_good_version(scenario: Scenario) -> None:
     to_production(scenario)
     bad = scenario.deliver("two")
     to_production(scenario)
-    moved = rollback(scenario.node(), Address("things", "production"), reason="loss went up")
+    moved = rollback(scenario.node(INES), Address("things", "production"), reason="loss went up")
     assert (moved.digest, moved.previous) == (good.digest, bad.digest)
     assert scenario.node().cache.refs.get("things", "production") == good.digest
     with pytest.raises(GateFailed, match=r"withdrawn from production.*loss went up"):

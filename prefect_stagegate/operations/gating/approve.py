@@ -15,21 +15,18 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from prefect_stagegate.canonical import canonical
-from prefect_stagegate.catalog import RefEntry
+from prefect_stagegate.catalog import RefAction, RefEntry
 from prefect_stagegate.clock import moment, now, stamp
 from prefect_stagegate.errors import CorruptRecord, UsageError
-from prefect_stagegate.model import Address, Approval, ApprovalRequest, Decision, Identity, Wait, check_name, person_key
+from prefect_stagegate.model import Address, Approval, ApprovalRequest, Decision, Wait, check_name, person_key
 from prefect_stagegate.operations.address import judged_spec, stored_spec
 from prefect_stagegate.operations.gating.policy import spec_under
 from prefect_stagegate.operations.workspace import Workspace
-from prefect_stagegate.readiness.approval_counting import why_not_counted
+from prefect_stagegate.readiness.approval_counting import who_may, why_not_counted
 from prefect_stagegate.readiness.approval_parameters import ApprovalParameters as Parameters
 from prefect_stagegate.readiness.checks.approval import approval_asked_by, why_request_ended
-from prefect_stagegate.readiness.context import addresses_of
-from prefect_stagegate.readiness.records.answers import ANSWER_PAYLOAD, SSHSIG, signed_answer
-from prefect_stagegate.readiness.records.signing import SigningKey
-from prefect_stagegate.readiness.records.ssh_signatures import SshKey
+from prefect_stagegate.readiness.overrides import outcomes_shown, waived_since
+from prefect_stagegate.readiness.records.answers import PersonKey, answer_act, sign_act, signer_of
 from prefect_stagegate.readiness.run import CLOCKS_DIFFER
 from prefect_stagegate.spec import Gate
 from prefect_stagegate.units import count_text, digest_text
@@ -85,10 +82,12 @@ def request_approval(workspace: Workspace, decision: Decision) -> ApprovalReques
         )
     about = (decision.dataset, decision.digest, decision.target, decision.policy)
     request = request_for(workspace, *about)
-    # Answers to a lapsed request are refused, so a new one takes its place.
-    if request is None or lapsed_at(workspace, request):
+    # Answers to a lapsed request are refused, and those to outcomes before a waiver don't count: a new one comes.
+    if request is None or lapsed_at(workspace, request) or waived_since(request.shown, decision.checks):
         head = workspace.catalog.ref(decision.dataset, decision.target)
-        request = workspace.catalog.put_request(*about, workspace.identity, after=head.seq if head else 0)
+        request = workspace.catalog.put_request(
+            *about, workspace.identity, after=head.seq if head else 0, shown=outcomes_shown(decision.checks)
+        )
     return request
 
 
@@ -211,7 +210,7 @@ def approve(
     *,
     approved: bool = True,
     reason: str = "",
-    key: SigningKey | SshKey | None = None,
+    key: PersonKey | None = None,
 ) -> Approval:
     """Answer the newest request. The answer is for the version of the request, whatever was staged since.
 
@@ -225,7 +224,7 @@ def approve(
 
     Raises:
         UsageError: There is no request, it lapsed, others wait and the address names none, the requester answers, a
-            refusal has no reason, or the policy wants another signature.
+            refusal has no reason, the target serves the version already, or the policy wants another signature.
     """
     return answer(workspace, open_request(workspace, address, to), approved=approved, reason=reason, key=key)
 
@@ -236,7 +235,7 @@ def answer(
     *,
     approved: bool,
     reason: str,
-    key: SigningKey | SshKey | None = None,
+    key: PersonKey | None = None,
 ) -> Approval:
     """Answer one request. The caller has made sure that it did not lapse.
 
@@ -246,10 +245,12 @@ def answer(
     spec = stored_spec(workspace, request.dataset, request.digest)
     gate, owners = spec.gate(request.target), spec.owners
     _require_open(workspace, request, gate)
+    recorded = workspace.catalog.approvals(request)
+    if approved and all(reply.approved for reply in recorded):
+        _require_unserved(workspace, request)
     approval = build_answer(workspace, request, approved=approved, reason=reason, key=key)
     parameters = approval_asked_by(gate)
     # Reject an answer that would not count, so that nobody believes to have answered.
-    recorded = workspace.catalog.approvals(request)
     if why := why_not_counted(approval, recorded, request, parameters, owners):
         who = f"{workspace.identity.name} can't answer for {request.target}"
         raise UsageError(f"{who}: {why}", hint=_answer_hint(request, parameters, owners), dataset=request.dataset)
@@ -272,8 +273,23 @@ def _require_open(workspace: Workspace, request: ApprovalRequest, gate: Gate) ->
         )
 
 
+def _require_unserved(workspace: Workspace, request: ApprovalRequest) -> None:
+    """Raise when the target moved to the requested version since the request: then nothing waits for an approval."""
+    head = workspace.catalog.ref(request.dataset, request.target)
+    if head is None or head.digest != request.digest or head.action is RefAction.WITHDRAW:
+        return
+    if head.seq > (request.after or 0):
+        waiting = waiting_requests(workspace, request.dataset, request.target, UnreadableRecords())
+        versions = ", ".join(f"{other.dataset}@{other.digest}" for other in waiting)
+        raise UsageError(
+            f"{request.target} serves {request.dataset}@{request.digest} already, since {head.at[:19]}Z",
+            hint=f"What waits for an approval to {request.target}: {versions or 'nothing'}.",
+            dataset=request.dataset,
+        )
+
+
 def build_answer(
-    workspace: Workspace, request: ApprovalRequest, *, approved: bool, reason: str, key: SigningKey | SshKey | None
+    workspace: Workspace, request: ApprovalRequest, *, approved: bool, reason: str, key: PersonKey | None
 ) -> Approval:
     """Make the answer that is recorded; with a key, sign it.
 
@@ -284,25 +300,11 @@ def build_answer(
         raise UsageError("The answer has no name", hint="Say who answers.", dataset=request.dataset)
     if not approved and not reason.strip():
         raise UsageError("A refusal needs a reason", hint="Give one with --reason.", dataset=request.dataset)
-    # A signature proves the name that the caller only declared.
-    who = Identity(workspace.identity.name, "signature") if key else workspace.identity
-    approval = Approval(request.id, who, approved, reason, stamp(now()))
-    if key is None:
-        return approval
-    statement = signed_answer(request, approval)
-    if isinstance(key, SshKey):
-        return replace(approval, envelope={SSHSIG: key.sign(canonical(statement))})
-    return replace(approval, envelope=key.sign(statement, ANSWER_PAYLOAD))
+    approval = Approval(request.id, signer_of(workspace.identity, key), approved, reason, stamp(now()))
+    return replace(approval, envelope=sign_act(answer_act(request, approval), key)) if key else approval
 
 
 def _answer_hint(request: ApprovalRequest, parameters: Parameters, owners: Mapping[Any, str]) -> str:
-    """Whose answers count, and how to give one."""
-    groups = [f"{group} ({', '.join(addresses_of(owners, group)) or 'nobody'})" for group in parameters.groups]
-    people = f"An answer counts from {', '.join(groups)}. " if groups else "Somebody else has to answer. "
-    keyed = (
-        f"It has keys for {', '.join(parameters.keys)}; `--key KEY.pem` signs the answer. " if parameters.keys else ""
-    )
-    if parameters.allowed_signers:
-        keyed += "`--ssh-key FILE` signs it with an SSH key of the policy's allowed_signers. "
-    version = f"{request.dataset}@{request.digest}"
-    return f"{people}{keyed}`stagegate approve {version} --to {request.target} --identity NAME` says who you are."
+    """Whose answers count, and the command that gives one."""
+    command = f"stagegate approve {request.dataset}@{request.digest} --to {request.target}"
+    return f"{who_may(parameters, owners)}They run `{command}`."

@@ -41,7 +41,8 @@ def count_attested_answers(workspace: Workspace, attested: AttestedDecision) -> 
         return None
     adopted = _policy(workspace, decision)
     # Answers to another request say nothing about this decision.
-    if request and (not _is_about(request, decision) or why_dated_back(workspace, request)):
+    is_ours = request and workspace.catalog.made(request) and _is_about(request, decision)
+    if request and (not is_ours or why_dated_back(workspace, request)):
         request = None
     parameters = _parameters(adopted, decision)
     return count_answers(request, attested.approvals, parameters, adopted.policy.get("owners", {}))

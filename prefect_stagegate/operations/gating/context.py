@@ -32,6 +32,7 @@ from prefect_stagegate.operations.staging.sources import open_sources, open_spec
 from prefect_stagegate.operations.volumes.chosen_volume import on_chosen_volume
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.readiness import Accepted, CheckContext, Integrity, Machine, Probe, Volume, find_gpus
+from prefect_stagegate.readiness.authority import authority_of
 from prefect_stagegate.readiness.records.attest import read_statement
 from prefect_stagegate.readiness.records.signature_bundle import MOST_BYTES
 from prefect_stagegate.sources import renewing
@@ -70,6 +71,8 @@ def build_context(
     machine = Machine()
     log = workspace.catalog.history(dataset, gate.target) if gate.target else []
     reference = _reference(log, digest)
+    authority = authority_of(version.spec, gate.target, lambda: workspace.catalog.id)
+    waivers = workspace.catalog.waivers(dataset, digest, gate.target) if gate.target else []
 
     def validation() -> Validation:
         facts = suite_facts(workspace.catalog, version, gate, reference)
@@ -113,8 +116,8 @@ def build_context(
         reference=reference,
         request=request,
         approvals=tuple(workspace.catalog.approvals(request)) if request else (),
-        waivers=tuple(workspace.catalog.waivers(dataset, digest, gate.target)) if gate.target else (),
-        revocations=tuple(workspace.catalog.revocations(dataset, digest)),
+        waivers=authority.waivers(waivers, (request.requester if request else workspace.identity).name),
+        revocations=authority.revocations(workspace.catalog.revocations(dataset, digest)),
     )
 
 

@@ -198,8 +198,7 @@ def _findings(
     if not facts.has_gate:
         return
     about = proposed.digest if proposed else accepted.digest if accepted else ""
-    # A rollback withdraws the version that it leaves: nobody has to bring it back.
-    if about and not (proposed and proposed.withdrawn and not facts.requests):
+    if about:
         yield from _of_decision(facts, about, proposed, now)
     for state in facts.requests:
         if state.request.digest != about and state.missing > 0 and not state.declined and not state.lapsed_at:

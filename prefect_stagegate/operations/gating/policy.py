@@ -25,8 +25,7 @@ from prefect_stagegate.spec import Spec
 from prefect_stagegate.units import digest_text
 
 if TYPE_CHECKING:
-    from prefect_stagegate.readiness.records.signing import SigningKey
-    from prefect_stagegate.readiness.records.ssh_signatures import SshKey
+    from prefect_stagegate.readiness.records.answers import PersonKey
 
 FEWEST_DIGITS = 12
 """The fewest digits that abbreviate a policy's digest."""
@@ -94,15 +93,18 @@ def changes(before: Mapping[str, Any], after: Mapping[str, Any], dataset: str) -
     from prefect_stagegate.readiness.policies import policy_changes  # late: it loads all checks, and staging comes here
 
     try:
-        differences = policy_changes(spec_under(before, dataset), spec_under(after, dataset))
+        old, new = (spec_under(policy, dataset) for policy in (before, after))
     except CorruptRecord as error:
-        return (PolicyChange("policy", error.message, Direction.CHANGED),)
-    # The specs may be equal as this release reads them although the recorded policies are not.
-    return differences or tuple(
-        PolicyChange(key, WRITTEN_OTHERWISE, Direction.CHANGED)
+        return (PolicyChange("policy", error.message, Direction.LOOSENED),)
+    differences = policy_changes(old, new)
+    named = {difference.subject.split()[0].rstrip("s") for difference in differences}
+    # Gates may be equal as this release reads them although they are written otherwise; of the rest nobody knows.
+    unnamed = tuple(
+        PolicyChange(key, WRITTEN_OTHERWISE, Direction.CHANGED if key == "gates" else Direction.LOOSENED)
         for key in POLICY_KEYS
-        if before.get(key) != after.get(key)
+        if before.get(key) != after.get(key) and key.rstrip("s") not in named
     )
+    return differences + unnamed
 
 
 def spec_under(policy: Mapping[str, Any], dataset: str) -> Spec:
@@ -114,6 +116,16 @@ def spec_under(policy: Mapping[str, Any], dataset: str) -> Spec:
     canonical = {"stagegate": 1, "dataset": dataset, "sources": [{"url": "file:///"}], **policy}
     name = policy_name(policy, dataset)
     return read_recorded(canonical, name[0].upper() + name[1:], dataset)
+
+
+def adopted_spec(workspace: Workspace, dataset: str) -> Spec:
+    """A spec with only the adopted policy; without gates where none was adopted.
+
+    Raises:
+        CorruptRecord: This release can't read the policy.
+    """
+    adoption = workspace.catalog.policy(dataset)
+    return spec_under(adoption.policy if adoption else {}, dataset)
 
 
 def adopt(workspace: Workspace, spec: SpecLike, *, reason: str) -> Adoption:
@@ -195,7 +207,7 @@ def answer_request(
     approved: bool,
     reason: str,
     digest: str = "",
-    key: SigningKey | SshKey | None = None,
+    key: PersonKey | None = None,
 ) -> tuple[ApprovalRequest, Approval]:
     """Agree to a proposed policy, or decline it.
 

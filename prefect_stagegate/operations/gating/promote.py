@@ -177,7 +177,11 @@ def _require_waiver(
 ) -> None:
     """Raise when a waiver that the acceptance rests on no longer counts: it was revoked, say."""
     recorded = next((granted for granted in context.waivers if granted.id == waiver.id), None)
-    why = why_void(recorded, requirement, case) if recorded else "the catalog no longer has it"
+    why = (
+        why_void(recorded, requirement, case)
+        if recorded
+        else "the policy does not count it, or the catalog no longer has it"
+    )
     if why:
         raise _lapsed(version, policy, f"its waiver of {requirement.check} no longer counts: {why}")
 

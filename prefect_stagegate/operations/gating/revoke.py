@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.errors import UsageError, nearest_hint
 from prefect_stagegate.model import Address, Evidence, EvidenceRevocation
+from prefect_stagegate.operations.gating.policy import adopted_spec
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.readiness import CHECKS
+from prefect_stagegate.readiness.authority import authority_of
+from prefect_stagegate.readiness.records.answers import PersonKey, signer_of
 from prefect_stagegate.readiness.records.revocation import unrevoked
+from prefect_stagegate.spec import Spec
 
 
-def revoke(workspace: Workspace, address: Address, check: str, *, reason: str, gate: str = "") -> EvidenceRevocation:
-    """Revoke the recorded evidence of a check about a version. Anybody may: a revocation never lets a version through.
+def revoke(
+    workspace: Workspace,
+    address: Address,
+    check: str,
+    *,
+    reason: str,
+    gate: str = "",
+    key: PersonKey | None = None,
+) -> EvidenceRevocation:
+    """Revoke the recorded evidence of a check about a version. It counts at the gates whose policy lets this person.
 
     The next `check` runs the check again. Until then no acceptance that rests on the evidence can be promoted, and the
     evidence makes no run ready. `approve --decline` takes back an approval, and `waive --revoke` a waiver.
@@ -22,9 +36,11 @@ def revoke(workspace: Workspace, address: Address, check: str, *, reason: str, g
         check: The check's name.
         reason: Kept with the revocation.
         gate: Revoke only the evidence for this target; for checks whose result depends on the target.
+        key: Signs the revocation, where a gate wants that.
 
     Raises:
-        UsageError: There is no reason, no such evidence, or the check's result does not depend on the target.
+        UsageError: There is no reason, no such evidence, the check's result does not depend on the target, or the
+            revocation would count at no gate that requires the check.
     """
     if not reason.strip():
         raise UsageError("A revocation needs a reason", hint="Give one with --reason.")
@@ -45,13 +61,26 @@ def revoke(workspace: Workspace, address: Address, check: str, *, reason: str, g
         check=check,
         target=gate,
         reason=reason.strip(),
-        who=workspace.identity,
+        who=signer_of(workspace.identity, key),
         at=at,
         # Evidence of a node whose clock is ahead is revoked by name: it seems later than the revocation.
         ahead=tuple(sorted({evidence.at for evidence in revoked if evidence.at > at})),
     )
+    spec = adopted_spec(workspace, address.dataset)
+    targets = [gate] if gate else [name for name in spec.gates if _requires(spec, name, check)]
+    authorities = [authority_of(spec, target, lambda: workspace.catalog.id) for target in targets]
+    if key and authorities:
+        revocation = replace(revocation, envelope=authorities[0].sign(revocation, revocation.who, key))
+    refusals = [authority.why_void(revocation, revocation.who) for authority in authorities]
+    if refusals and all(refusals):
+        why, hint = refusals[0], authorities[0].hint
+        raise UsageError(f"The revocation would not count: {why}", hint=hint, dataset=address.dataset)
     workspace.catalog.put_revocation(revocation)
     return revocation
+
+
+def _requires(spec: Spec, target: str, check: str) -> bool:
+    return any(requirement.check == check for requirement in spec.gate(target).requirements)
 
 
 def _target(evidence: Evidence, version: Address, gate: str) -> str:

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
 from prefect_stagegate.catalog import RefAction, RefEntry, moves, withdrawn
 from prefect_stagegate.errors import UnknownRef, UsageError
 from prefect_stagegate.model import Address, Promotion
+from prefect_stagegate.operations.gating.policy import adopted_spec
 from prefect_stagegate.operations.upkeep.node_refs import follow
 from prefect_stagegate.operations.workspace import Workspace
+from prefect_stagegate.readiness.authority import authority_of
+from prefect_stagegate.readiness.records.answers import PersonKey, signer_of
 
 
-def rollback(workspace: Workspace, address: Address, *, to: str = "", reason: str) -> Promotion:
+def rollback(
+    workspace: Workspace, address: Address, *, to: str = "", reason: str, key: PersonKey | None = None
+) -> Promotion:
     """Move a target's ref back, and withdraw the version that it names. Readers that hold this version keep it.
 
     Args:
@@ -18,9 +27,11 @@ def rollback(workspace: Workspace, address: Address, *, to: str = "", reason: st
         to: The version to return to, as it stands behind the `@` of an address: a digest, or `production~2`. By
             default the newest version that was accepted before and not withdrawn.
         reason: Kept in the log. The withdrawn version isn't promoted again without `--reinstate`.
+        key: Signs the rollback, where the gate wants that.
 
     Raises:
-        UsageError: The address names no target, there is no reason, or there is no version to return to.
+        UsageError: The address names no target, there is no reason, no version to return to, or the policy does not
+            let this person roll back.
         RefConflict: Somebody else moved the ref meanwhile; nothing was changed.
     """
     if not address.target:
@@ -37,6 +48,14 @@ def rollback(workspace: Workspace, address: Address, *, to: str = "", reason: st
     digest = workspace.catalog.resolve(Address.parse(f"{dataset}@{to}")) if to else ""
     chosen = _choose(entries, leaving, digest, address)
     workspace.catalog.manifest(dataset, chosen.digest)  # raises when the version was removed meanwhile
+    authority = authority_of(adopted_spec(workspace, dataset), ref, lambda: workspace.catalog.id)
+
+    def sign(entry: RefEntry) -> Mapping[str, Any]:
+        envelope = authority.sign(entry, entry.who, key)
+        if why := authority.why_void(replace(entry, envelope=envelope), entry.who):
+            raise UsageError(f"{address} was not rolled back: {why}", hint=authority.hint, dataset=dataset)
+        return envelope
+
     # The new entry carries the attestation by which the target accepted the version that it returns to.
     workspace.catalog.move_ref(
         dataset,
@@ -44,10 +63,11 @@ def rollback(workspace: Workspace, address: Address, *, to: str = "", reason: st
         chosen.digest,
         head=entries[-1],
         action=RefAction.ROLLBACK,
-        who=workspace.identity,
+        who=signer_of(workspace.identity, key),
         reason=reason,
         withdrawn=leaving,
         attestation=chosen.attestation,
+        sign=sign,
     )
     moved = Promotion(dataset, ref, chosen.digest, leaving)
     # Last, since the catalog's move stands even when this node's copy can't be written.

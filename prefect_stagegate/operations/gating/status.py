@@ -219,8 +219,10 @@ class _DatasetReader:
         # Nothing is at the gate below: `latest` is proposed only where the gate was asked about it.
         if source_head is None and newest and target in self._decision_numbers(newest.entry.digest):
             source_head = newest
-        # What the gate below took back goes no further.
+        # What the gate below took back goes no further, and nobody has to bring back what a rollback left.
         is_sound = source_head and source_head.entry.digest not in source_head.withdrawals
+        if source_head and head and source_head.entry.digest in head.withdrawals and not requests:
+            is_sound = source_head.entry.digest == head.entry.digest
         source = source_head.move if source_head and is_sound else None
         problem, accepted, record = "", None, None
         try:

@@ -13,13 +13,24 @@ from prefect_stagegate.operations.address import ResolvedVersion
 from prefect_stagegate.operations.gating.check import resolve_for_gate
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.readiness import CHECKS
+from prefect_stagegate.readiness.authority import authority_of
 from prefect_stagegate.readiness.overrides import LONGEST_WAIVER, Case, why_void
+from prefect_stagegate.readiness.records.answers import PersonKey, signer_of
 from prefect_stagegate.readiness.records.attest import decision_of
 from prefect_stagegate.readiness.run import parameters_digest
 from prefect_stagegate.spec import Gate, Requirement
 
 
-def waive(workspace: Workspace, address: Address, gate: str, check: str, *, reason: str, until: datetime) -> Waiver:
+def waive(
+    workspace: Workspace,
+    address: Address,
+    gate: str,
+    check: str,
+    *,
+    reason: str,
+    until: datetime,
+    key: PersonKey | None = None,
+) -> Waiver:
     """Waive a check's failure. The next `check` of the gate reports it as waived, until the waiver ends.
 
     Only a failure can be waived: an inconclusive check stays inconclusive.
@@ -31,13 +42,16 @@ def waive(workspace: Workspace, address: Address, gate: str, check: str, *, reas
         check: The check's name.
         reason: Kept with the waiver.
         until: When it ends, with a time zone; `times.parse_until` parses it.
+        key: Signs the waiver, where the gate wants that.
 
     Raises:
         UsageError: The gate doesn't require the check, the check can't be waived, it did not fail in the newest
-            decision, the requester waives, there is no reason, or the end is past or more than 30 days away.
+            decision, the requester or somebody whom the policy does not name waives, there is no reason, or the end is
+            past or more than 30 days away.
     """
     version, policy = resolve_for_gate(workspace, address, gate)
     requirement = _requirement(policy, check, version.dataset)
+    authority = authority_of(version.spec, gate, lambda: workspace.catalog.id)
     granted_at = now()
     _require_reason_and_end(reason, until, granted_at)
     decision, failure = _failure(workspace, version, gate, check)
@@ -49,7 +63,7 @@ def waive(workspace: Workspace, address: Address, gate: str, check: str, *, reas
         check=check,
         parameters=parameters_digest(CHECKS[check], requirement),
         reason=reason.strip(),
-        approver=workspace.identity,
+        approver=signer_of(workspace.identity, key),
         requester=decision.requester,
         at=stamp(granted_at),
         until=stamp(until),
@@ -65,23 +79,31 @@ def waive(workspace: Workspace, address: Address, gate: str, check: str, *, reas
         environment="",
         at=waiver.at,
     )
-    if why := why_void(waiver, requirement, case):
-        raise UsageError(
-            f"The waiver would not count: {why}",
-            hint="Somebody else runs the same command; `--identity NAME` says who.",
-            dataset=version.dataset,
-        )
+    waiver = replace(waiver, envelope=authority.sign(waiver, waiver.approver, key))
+    why = why_void(waiver, requirement, case) or authority.why_void(waiver, waiver.approver, waiver.requester)
+    if why:
+        hint = authority.hint or "Somebody else has to run the same command."
+        raise UsageError(f"The waiver would not count: {why}", hint=hint, dataset=version.dataset)
     workspace.catalog.put_waiver(waiver)
     return waiver
 
 
-def revoke_waiver(workspace: Workspace, address: Address, gate: str, check: str, *, reason: str) -> tuple[Waiver, ...]:
-    """Revoke the waivers of a check for a version. Anybody may.
+def revoke_waiver(
+    workspace: Workspace,
+    address: Address,
+    gate: str,
+    check: str,
+    *,
+    reason: str,
+    key: PersonKey | None = None,
+) -> tuple[Waiver, ...]:
+    """Revoke the waivers of a check for a version. Whoever may waive may, the requester too.
 
     Raises:
-        UsageError: No waiver is in force, or there is no reason.
+        UsageError: No waiver is in force, there is no reason, or it would not count.
     """
     version, _ = resolve_for_gate(workspace, address, gate)
+    authority = authority_of(version.spec, gate, lambda: workspace.catalog.id)
     if not reason.strip():
         raise UsageError("A revocation needs a reason", hint="Give one with --reason.")
     at = stamp(now())
@@ -93,11 +115,16 @@ def revoke_waiver(workspace: Workspace, address: Address, gate: str, check: str,
             hint=f"`stagegate show {version.dataset}@{version.digest}` lists them.",
             dataset=version.dataset,
         )
-    revocation = Revocation(workspace.identity, at, reason.strip())
-    revoked = tuple(replace(waiver, revoked=revocation) for waiver in in_force)
+    end = Revocation(signer_of(workspace.identity, key), at, reason.strip())
+    revoked = []
+    for waiver in in_force:
+        signed = replace(end, envelope=authority.sign(end, end.who, key, waiver=waiver.id))
+        if why := authority.why_void(signed, end.who, waiver=waiver.id):
+            raise UsageError(f"The waiver would not end: {why}", hint=authority.hint, dataset=version.dataset)
+        revoked.append(replace(waiver, revoked=signed))
     for waiver in revoked:
         workspace.catalog.put_waiver(waiver)
-    return revoked
+    return tuple(revoked)
 
 
 def _requirement(policy: Gate, check: str, dataset: str) -> Requirement:
@@ -158,7 +185,7 @@ def _failure(workspace: Workspace, version: ResolvedVersion, gate: str, check: s
     if person_key(decision.requester) == person_key(workspace.identity.name):
         raise UsageError(
             f"{workspace.identity.name} requested the decision and can't waive what failed in it",
-            hint="Somebody else runs the same command; `--identity NAME` says who.",
+            hint="Somebody else has to run the same command.",
             dataset=version.dataset,
         )
     return decision, evidence

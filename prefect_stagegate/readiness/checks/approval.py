@@ -51,6 +51,7 @@ def approval(context: CheckContext, parameters: ApprovalParameters) -> CheckResu
     measured = {
         "count": parameters.count,
         "answers": [_answer(reply, request, parameters) for reply in tally.counted],
+        **({"shown": request.shown, "whom": parameters.groups or (ANYBODY,)} if request and request.shown else {}),
     }
     # One who declines outweighs any number who agree.
     if tally.declined:

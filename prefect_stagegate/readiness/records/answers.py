@@ -1,29 +1,57 @@
-"""What an approver signs, and whose signature an answer to a request has."""
+"""What a person signs (an answer, a waiver, a revocation, a rollback), and whose signature it has."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any
 
 from prefect_stagegate.canonical import canonical, digest_of
+from prefect_stagegate.catalog import RefEntry
 from prefect_stagegate.clock import now, written_moment
-from prefect_stagegate.model import Approval, ApprovalRequest, person_key
+from prefect_stagegate.model import (
+    Approval,
+    ApprovalRequest,
+    EvidenceRevocation,
+    Identity,
+    Revocation,
+    Waiver,
+    person_key,
+)
 from prefect_stagegate.readiness.records.allowed_signers import fingerprint_of, read_allowed_signers
-from prefect_stagegate.readiness.records.signing import signers
-from prefect_stagegate.readiness.records.ssh_signatures import verify_ssh_signature
+from prefect_stagegate.readiness.records.signing import SigningKey, signers
+from prefect_stagegate.readiness.records.ssh_signatures import SshKey, verify_ssh_signature
 from prefect_stagegate.readiness.run import CLOCKS_DIFFER
 
+Overruling = Waiver | Revocation | EvidenceRevocation | RefEntry
+"""The record of somebody who overrules a gate: a waiver, the end of one, revoked evidence, a rollback."""
+PersonKey = SigningKey | SshKey
+"""What a person signs with: an Ed25519 key in PEM, or an SSH key."""
 ANSWER_PAYLOAD = "application/vnd.prefect-stagegate.answer+json"
-"""The payload type of signed answers in DSSE envelopes."""
+"""The payload type of what people sign in DSSE envelopes."""
 SSHSIG = "sshsig"
 """The key of an answer's envelope that holds an armored SSH signature, in place of a DSSE envelope."""
 
 
 @dataclass(frozen=True, slots=True)
+class SignedAct:
+    """What a person did, as they sign it."""
+
+    who: str
+    statement: Mapping[str, Any]
+    """The JSON values that are signed."""
+    at: str
+    envelope: Mapping[str, Any] = field(default_factory=dict)
+    requester: str = ""
+    """Who asked for the promotion, and can't have done it; empty where it does not matter."""
+    since: str = ""
+    """The earliest time at which an SSH key must have been valid; empty for `at`."""
+
+
+@dataclass(frozen=True, slots=True)
 class AnswerProof:
-    """Whether an answer's signature proves who gave it."""
+    """Whether a signature proves who did something."""
 
     key: str = ""
     """The key that signed: `ed25519:…`, or an SSH key's fingerprint `SHA256:…`. Empty when nothing is proved."""
@@ -35,7 +63,7 @@ def signed_answer(request: ApprovalRequest, reply: Approval) -> dict[str, Any]:
     """The JSON values that an approver signs: the digest of the whole request, and the answer to it."""
     return {
         # Of the whole request, so that an answer can't be carried over to another one.
-        "request": digest_of(asdict(request)),
+        "request": digest_of(request.signed()),
         "dataset": request.dataset,
         "digest": request.digest,
         "target": request.target,
@@ -46,14 +74,46 @@ def signed_answer(request: ApprovalRequest, reply: Approval) -> dict[str, Any]:
     }
 
 
-def prove_answer(
-    reply: Approval, request: ApprovalRequest, *, keys: Mapping[str, str], allowed_signers: str
-) -> AnswerProof:
-    """Whether an answer is signed by a key that belongs to its approver and not to the requester.
+def answer_act(request: ApprovalRequest, reply: Approval) -> SignedAct:
+    """An answer as its approver signs it."""
+    statement = signed_answer(request, reply)
+    return SignedAct(reply.approver.name, statement, reply.at, reply.envelope, request.requester.name, request.at)
+
+
+def overruling_act(record: Overruling, who: Identity, catalog: str, requester: str = "", **about: Any) -> SignedAct:
+    """A waiver, a revocation or a rollback as whoever did it signs it.
 
     Args:
-        reply: The answer.
-        request: The request that it answers.
+        record: The record, a dataclass.
+        who: Who did it.
+        catalog: The catalog's id: signed, it counts in no other one.
+        requester: Who asked for the promotion; empty where it does not matter.
+        about: What it is about, where the record does not say.
+    """
+    # What is added later is not signed: the end of a waiver, the place in a log, the decision returned to.
+    left_out = {"envelope", "revoked", "before", "attestation"}
+    fields = {name: value for name, value in asdict(record).items() if name not in left_out}
+    statement = {"act": type(record).__name__, "catalog": catalog, **fields, **about}
+    return SignedAct(who.name, statement, record.at, record.envelope, requester)
+
+
+def signer_of(identity: Identity, key: PersonKey | None) -> Identity:
+    """Who does something: a signature proves the name that the caller only declared."""
+    return Identity(identity.name, "signature") if key else identity
+
+
+def sign_act(act: SignedAct, key: PersonKey) -> dict[str, Any]:
+    """Sign what a person does; gives the envelope of its record."""
+    if isinstance(key, SshKey):
+        return {SSHSIG: key.sign(canonical(act.statement))}
+    return key.sign(act.statement, ANSWER_PAYLOAD)
+
+
+def prove_act(act: SignedAct, *, keys: Mapping[str, str], allowed_signers: str) -> AnswerProof:
+    """Whether something is signed by a key that belongs to who did it, and not to the requester.
+
+    Args:
+        act: What was done.
         keys: Ed25519 keys of people by name.
         allowed_signers: SSH keys of people, in OpenSSH's format of that name.
 
@@ -62,23 +122,21 @@ def prove_answer(
         StagegateError: It can't verify it.
     """
     try:
-        written_moment(reply.at)
-        written_moment(request.at)
-    except ValueError:
-        return AnswerProof(why="it has no time that this release writes")
-    try:
-        data = canonical(signed_answer(request, reply))
-    except ValueError:  # of a damaged record: no Unicode
-        return AnswerProof(why="it can't be read")
-    signature = reply.envelope.get(SSHSIG)
+        at = _moment(act)
+        data = canonical(act.statement)
+    except ValueError:  # of a damaged record: no time, no Unicode
+        return AnswerProof(why="it can't be read, or has no time that this release writes")
+    signature = act.envelope.get(SSHSIG)
     if isinstance(signature, str):
-        proof = _prove_ssh(reply, request, data, signature, allowed_signers)
+        proof = _prove_ssh(act, at, data, signature, allowed_signers)
     else:
-        own = _keys_of(reply.approver.name, keys)
-        proved = own and reply.envelope and signers(reply.envelope, signed_answer(request, reply), ANSWER_PAYLOAD, own)
+        own = _keys_of(act.who, keys)
+        proved = own and act.envelope and signers(act.envelope, act.statement, ANSWER_PAYLOAD, own)
         proof = AnswerProof(key=proved[0]) if proved else AnswerProof()
-    if proof.key and fingerprint_of(proof.key) in _fingerprints_of(request.requester.name, keys, allowed_signers):
-        return _requesters_key(request)
+    if not (proof.key and act.requester):
+        return proof
+    if fingerprint_of(proof.key) in _fingerprints_of(act.requester, keys, allowed_signers):
+        return _requesters_key(act)
     return proof
 
 
@@ -94,8 +152,8 @@ def _fingerprints_of(name: str, keys: Mapping[str, str], allowed_signers: str) -
     return {*map(fingerprint_of, _keys_of(name, keys)), *(signer.fingerprint for signer in own)}
 
 
-def _requesters_key(request: ApprovalRequest) -> AnswerProof:
-    return AnswerProof(why=f"its key is also one of {request.requester.name}, who made the request")
+def _requesters_key(act: SignedAct) -> AnswerProof:
+    return AnswerProof(why=f"its key is also one of {act.requester}, who made the request")
 
 
 def ssh_moment(reply: Approval, request: ApprovalRequest) -> datetime:
@@ -104,23 +162,24 @@ def ssh_moment(reply: Approval, request: ApprovalRequest) -> datetime:
     Raises:
         ValueError: The answer or the request has no time that this release writes.
     """
+    return _moment(answer_act(request, reply))
+
+
+def _moment(act: SignedAct) -> datetime:
     # Whoever has an expired key may date an answer back, but not to before the request.
-    return max(written_moment(reply.at), written_moment(request.at))
+    return max(map(written_moment, filter(None, (act.at, act.since))))
 
 
-def _prove_ssh(
-    reply: Approval, request: ApprovalRequest, data: bytes, signature: str, allowed_signers: str
-) -> AnswerProof:
+def _prove_ssh(act: SignedAct, at: datetime, data: bytes, signature: str, allowed_signers: str) -> AnswerProof:
     if not allowed_signers:
         return AnswerProof(why="the policy has no allowed_signers")
-    at = ssh_moment(reply, request)
     if at > now() + CLOCKS_DIFFER:
-        return AnswerProof(why=f"it is dated {reply.at}, so a clock is wrong")
-    verdict = verify_ssh_signature(data, signature, allowed_signers, reply.approver.name, at)
+        return AnswerProof(why=f"it is dated {act.at}, so a clock is wrong")
+    verdict = verify_ssh_signature(data, signature, allowed_signers, act.who, at)
     if not verdict.key:
         return AnswerProof(why=verdict.why)
     # A pattern of `allowed_signers` may give the requester's own key other names, too, and a certificate names.
-    for name in {request.requester.name, person_key(request.requester.name)}:
+    for name in {act.requester, person_key(act.requester)} - {""}:
         if verify_ssh_signature(data, signature, allowed_signers, name, at).key:
-            return _requesters_key(request)
+            return _requesters_key(act)
     return AnswerProof(key=verdict.key)

@@ -1,0 +1,84 @@
+"""Who may overrule a gate: waive a failure, revoke evidence, roll back. Pure but for proving signatures.
+
+Where the rule asks for signatures, they are proved wherever a record counts. A name without one is only declared: it is
+compared with the rule when the record is made, and records of earlier releases go on counting.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from prefect_stagegate.model import EvidenceRevocation, Identity, Waiver
+from prefect_stagegate.readiness.approval_counting import who_may, why_act_is_void
+from prefect_stagegate.readiness.approval_parameters import ApprovalParameters
+from prefect_stagegate.readiness.checks.approval import APPROVAL
+from prefect_stagegate.readiness.records.answers import Overruling, PersonKey, overruling_act, sign_act
+from prefect_stagegate.spec import Spec
+
+NO_WAIVERS = "the policy allows no waivers"
+
+
+@dataclass(frozen=True, slots=True)
+class Authority:
+    """Whose waivers, revocations and rollbacks count at one gate."""
+
+    parameters: ApprovalParameters | None
+    """The rule; None where anybody may."""
+    owners: Mapping[Any, str]
+    catalog: Callable[[], str]
+    """Gives the catalog's id."""
+    allows_waivers: bool = True
+
+    def sign(self, record: Overruling, who: Identity, key: PersonKey | None, **about: Any) -> dict[str, Any]:
+        """The envelope of a record; empty without a key."""
+        return sign_act(overruling_act(record, who, self.catalog(), **about), key) if key else {}
+
+    def why_void(self, record: Overruling, who: Identity, requester: str = "", **about: Any) -> str:
+        """Why a new record would not count; empty when it would.
+
+        Raises:
+            MissingExtra: What verifies its signature is not installed.
+        """
+        if isinstance(record, Waiver) and not self.allows_waivers:
+            return NO_WAIVERS
+        if self.parameters is None:
+            return ""
+        return why_act_is_void(
+            overruling_act(record, who, self.catalog(), requester, **about), self.parameters, self.owners
+        )
+
+    @property
+    def hint(self) -> str:
+        """Whose records count, and how they are signed."""
+        return who_may(self.parameters, self.owners).strip() if self.parameters else ""
+
+    def waivers(self, granted: Iterable[Waiver], requester: str) -> tuple[Waiver, ...]:
+        """The waivers that count. An end that nobody proved ends none."""
+        counting = (waiver for waiver in granted if self._counts(waiver, waiver.approver, requester))
+        return tuple(waiver if self._is_ended(waiver) else replace(waiver, revoked=None) for waiver in counting)
+
+    def revocations(self, recorded: Iterable[EvidenceRevocation]) -> tuple[EvidenceRevocation, ...]:
+        """The revocations of evidence that count."""
+        return tuple(revocation for revocation in recorded if self._counts(revocation, revocation.who))
+
+    def _is_ended(self, waiver: Waiver) -> bool:
+        ended = waiver.revoked
+        return ended is not None and self._counts(ended, ended.who, waiver=waiver.id)
+
+    def _counts(self, record: Overruling, who: Identity, requester: str = "", **about: Any) -> bool:
+        if isinstance(record, Waiver) and not self.allows_waivers:
+            return False
+        is_proved = self.parameters is None or not self.parameters.signed
+        return is_proved or not self.why_void(record, who, requester, **about)
+
+
+def authority_of(spec: Spec, target: str, catalog: Callable[[], str]) -> Authority:
+    """Who may overrule the gate of a target: by `policy.overrides`, else those whose answers the gate counts."""
+    requirements = spec.gate(target).requirements if target in spec.gates else ()
+    rule = next((requirement.params for requirement in requirements if requirement.check == APPROVAL), None)
+    if spec.policy.overrides:
+        rule = spec.policy.overrides.approval
+    parameters = None if rule is None else ApprovalParameters.model_validate(rule)
+    return Authority(parameters, spec.owners, catalog, spec.policy.waivers != "none")
