@@ -9,7 +9,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from prefect_stagegate.cli.common import Places, VersionName, say
+from prefect_stagegate.cli.common import Display, Places, VersionName, say
+from prefect_stagegate.cli.progress import shown_work
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.operations.gating.suggest import suggest_contract
 from prefect_stagegate.units import count_text
@@ -22,13 +23,14 @@ def suggest(
     /,
     *,
     table: Annotated[str, Parameter(metavar="TABLE")] = "",
-    output: Annotated[str, Parameter(name=["--output", "-o"], metavar="DIR", allow_leading_hyphen=True)] = "",
+    output: Annotated[str, Parameter(name=["--output", "-o"], metavar="DIR|FILE", allow_leading_hyphen=True)] = "",
     force: Annotated[bool, Parameter(negative="")] = False,
     places: Places | None = None,
+    display: Display | None = None,
 ) -> None:
     """Write columns and suites for a version's tables from their profiles, for a person to edit.
 
-    It writes the version's spec with these columns, a file for each suite, and gates that require `expectations`. Each
+    It writes the version's spec with these columns, its suites, and gates that require `expectations`. Each
     bound has its reason above it. The version itself passes. Nothing is adopted.
 
     For example:
@@ -43,17 +45,24 @@ def suggest(
     table
         The one table to write for; by default all of the contract.
     output
-        The folder to write to; by default DATASET-suggested, and `-` is standard output.
+        The folder to write to; by default DATASET-suggested. A name that ends in `.yaml` is one file, with the suites
+        inside, as `contract export` writes one; `-` is standard output.
     force
         Replace files that exist.
     """
-    suggested = suggest_contract((places or Places()).workspace(), version, table=table)
+    display = display or Display()
+    with shown_work(f"contract suggest {version}", display.progress_form(json=False)) as progress:
+        suggested = suggest_contract((places or Places()).workspace(), version, table=table, progress=progress)
     if output == STDOUT:
         sys.stdout.write(suggested.text())
         return
-    folder = Path(output or f"{suggested.version.dataset}-suggested")
-    _write(folder, suggested.files(), force=force)
+    folder, files = Path(output or f"{suggested.version.dataset}-suggested"), suggested.files()
     spec = folder / suggested.spec_name
+    if output.endswith((".yaml", ".yml")):
+        spec, folder, files = folder, folder.parent, {folder.name: suggested.text()}
+    _write(folder, files, force=force)
+    if display.quiet:
+        return
     say(f"{spec}: {count_text(len(suggested.tables), 'table')} from {suggested.version.dataset}")
     for name, contract in suggested.tables.items():
         columns = count_text(len(contract.types), "column")

@@ -8,7 +8,7 @@ part is used again when all its files are still in the table.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from prefect_stagegate.profiles import (
     TableProfile,
     files_digest,
 )
+from prefect_stagegate.units import count_text
 from prefect_stagegate.validations.partitions import partition_types, row_digests
 from prefect_stagegate.validations.profiling.combine import combine, with_categories, without_names
 from prefect_stagegate.validations.profiling.figures import ProfiledFiles, kind_of, read_part
@@ -56,6 +57,7 @@ def profile_table(
     *,
     known: ProfileParts = NO_PARTS,
     withheld: Collection[str] = (),
+    progress: Callable[[str], None] = lambda _: None,
 ) -> Profiled:
     """Profile a table, reading only files that no known part has.
 
@@ -65,6 +67,7 @@ def profile_table(
         files: The digest of each file's bytes, by its path in the dataset.
         known: What an earlier profile kept.
         withheld: Columns that may hold personal data, in any case. A name that no column has withholds all of them.
+        progress: Called with a line for people after each part.
 
     Raises:
         ValidationError: A file can't be read.
@@ -79,7 +82,7 @@ def profile_table(
     profiled = [name for name in kinds if name not in nested]
     types = {name: kinds[name] for name in profiled[:MOST_COLUMNS]}
     kept = _usable(known, table, files, types, withheld)
-    fresh = _read(queries, table, files, kept, types, withheld)
+    fresh = _read(queries, table, files, kept, types, withheld, progress)
     parts = [*kept, *fresh]
     profile = with_categories(combine([part.profile for part in parts]), known.names)
     skipped = nested | {name: kinds[name] for name in profiled[MOST_COLUMNS:]}
@@ -143,6 +146,7 @@ def _read(
     kept: Sequence[ProfilePart],
     types: Mapping[str, str],
     withheld: Collection[str],
+    progress: Callable[[str], None],
 ) -> list[ProfilePart]:
     """Profile the files that no kept part has: each on its own as far as there is room, else several together."""
     covered = Counter(digest for part in kept for digest in part.files)
@@ -162,6 +166,7 @@ def _read(
         part = replace(table, files=missing[start : start + size])
         profile = read_part(queries, part, types, withheld=withheld, sample=sample * len(part.files))
         parts.append(ProfilePart(tuple(files[file] for file in part.files), profile))
+        progress(f"profiled {start + len(part.files):,} of {count_text(len(missing), 'file')}")
     return parts
 
 

@@ -26,6 +26,7 @@ ALMOST_UNIQUE = 0.9
 """The share of distinct values, which are estimated, from which on a column is tried as a key."""
 SMALLEST = 1e-300
 """The smallest margin that a float has digits for."""
+PANDAS = "pandas"
 PARAMETER = "${"
 """What a suite's parameters begin with."""
 FAMILIES = (
@@ -80,12 +81,14 @@ def key_candidates(profile: TableProfile) -> list[str]:
     ]
 
 
-def suggest(profile: TableProfile, keys: Collection[str]) -> list[Suggestion]:
-    """Suggest a suite.
+def suggest(profile: TableProfile, keys: Collection[str], types: Mapping[str, str], engine: str) -> list[Suggestion]:
+    """Suggest a suite that the table keeps.
 
     Args:
         profile: The table's profile.
         keys: Columns in which no value occurs twice.
+        types: The contract's types of columns.
+        engine: What will evaluate it.
     """
     lowest, highest = _rounded_down(profile.rows / 2), -_rounded_down(-profile.rows * 2)
     rows = Suggestion(
@@ -97,19 +100,22 @@ def suggest(profile: TableProfile, keys: Collection[str]) -> list[Suggestion]:
     columns = (
         suggestion
         for name, column in profile.ordered().items()
-        for suggestion in _column(name, column, unique=name in keys)
+        for suggestion in _column(name, column, types.get(name, ""), engine, unique=name in keys)
     )
     return [rows, *columns] if profile.rows else []
 
 
-def _column(name: str, column: ColumnProfile, *, unique: bool) -> Iterator[Suggestion]:
+def _column(name: str, column: ColumnProfile, kind: str, engine: str, *, unique: bool) -> Iterator[Suggestion]:
     if PARAMETER in name:
         yield Suggestion(name, f"Nothing: a suite takes the {PARAMETER} in its name for a parameter.")
         return
-    yield _presence(name, column)
+    # pandas knows no difference between NaN and no value.
+    yield _presence(name, column, column.nulls + (column.nonfinite if engine == PANDAS else 0))
     if unique:
         reason = f"No value occurs twice in {count_text(column.values, 'row')}."
         yield Suggestion(name, reason, "expect_column_values_to_be_unique", {"column": name})
+    elif kind == "duration":
+        yield Suggestion(name, "No bounds: engines measure durations in different units.")
     elif values := _values(column):
         reason = f"{count_text(len(values), 'value')}, each in at least {FREQUENT} rows."
         yield Suggestion(name, reason, "expect_column_values_to_be_in_set", {"column": name, "value_set": values})
@@ -119,12 +125,12 @@ def _column(name: str, column: ColumnProfile, *, unique: bool) -> Iterator[Sugge
         yield _between(name, column.least, column.greatest)
 
 
-def _presence(name: str, column: ColumnProfile) -> Suggestion:
+def _presence(name: str, column: ColumnProfile, missing: int) -> Suggestion:
     expectation = "expect_column_values_to_not_be_null"
-    if not column.nulls:
+    if not missing:
         return Suggestion(name, "No row lacks a value.", expectation, {"column": name})
-    share = column.nulls / column.rows
-    reason = f"{share:.2%} of the rows have no value"
+    share = missing / column.rows
+    reason = f"{share:.2%} of the rows have no value{', or none that is finite' if missing > column.nulls else ''}"
     # Half as many again, and one in a hundred more.
     mostly = math.floor(100 * (1 - 1.5 * share - 0.01)) / 100
     if mostly < FEWEST_VALUES:

@@ -77,7 +77,8 @@ def _profile_table(
     known = NO_PARTS if reread else _known_parts(workspace, dataset, table)
     with queries(f"table {table} of {dataset}", view, cancel=cancel, discreet=True) as database:
         progress(f"profiling table {table}")
-        profiled = profile_table(database, view, files, known=known, withheld=withheld_columns(version.spec, table))
+        withheld = withheld_columns(version.spec, table)
+        profiled = profile_table(database, view, files, known=known, withheld=withheld, progress=progress)
     catalog.put_profile(dataset, version.digest, table, profiled.profile)
     # Without new files the record stays as it is, and is not written again.
     if profiled.parts != known:

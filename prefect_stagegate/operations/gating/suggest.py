@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from prefect_stagegate.validations.files.files import probe_files
 from prefect_stagegate.validations.profiling.parts import profile_table
 from prefect_stagegate.validations.profiling.suggest import Suggestion, column_types, key_candidates, suggest
 from prefect_stagegate.validations.queries.duck import Queries, queries
-from prefect_stagegate.validations.queries.duplicates import duplicates
+from prefect_stagegate.validations.queries.duplicates import is_key
 from prefect_stagegate.validations.tables import ContractTable, examine
 
 MOST_KEYS = 20
@@ -94,7 +94,9 @@ def _with_expectations(gate: Mapping[str, Any]) -> Mapping[str, Any]:
     return {**gate, "require": [*require, "expectations"]}
 
 
-def suggest_contract(workspace: Workspace, version: str | Address, *, table: str = "") -> SuggestedContract:
+def suggest_contract(
+    workspace: Workspace, version: str | Address, *, table: str = "", progress: Callable[[str], None] | None = None
+) -> SuggestedContract:
     """Suggest columns and suites for the tables of a version, all of which the version keeps.
 
     The version is brought to this node. Its kept profiles are used; a table without one is read.
@@ -103,6 +105,7 @@ def suggest_contract(workspace: Workspace, version: str | Address, *, table: str
         workspace: Cache and catalog.
         version: The version's address; `latest` without a ref.
         table: The one table to suggest a contract for; empty for all.
+        progress: Called with lines for people while the work goes on.
 
     Raises:
         UsageError: There is no such version or table, or the contract has no table.
@@ -118,6 +121,7 @@ def suggest_contract(workspace: Workspace, version: str | Address, *, table: str
     if table and table not in tables:
         hint = nearest_hint(table, tables)
         raise UsageError(f"The contract has no table {table!r}", hint=hint, dataset=resolved.dataset)
+    progress = progress or (lambda _: None)
     with present(workspace, resolved.dataset, resolved.digest, "suggest") as view:
         entries = workspace.catalog.manifest(resolved.dataset, resolved.digest).entries()
         probed = probe_files(view, entries, resolved.spec.contract)
@@ -128,22 +132,31 @@ def suggest_contract(workspace: Workspace, version: str | Address, *, table: str
                 opened = examine(name, tables[name], probed)
                 if defect := next((probed.defects[path] for path in opened.listed if path in probed.defects), None):
                     raise ValidationError(f"{about} can't be read: {defect.subject}: {defect.problem}", hint=defect.fix)
-                suggested[name] = _suggest_table(workspace, resolved, view, database, opened)
+                suggested[name] = _suggest_table(workspace, resolved, view, database, opened, progress)
     return SuggestedContract(resolved, suggested)
 
 
 def _suggest_table(
-    workspace: Workspace, version: ResolvedVersion, view: Path, database: Queries, table: ContractTable
+    workspace: Workspace,
+    version: ResolvedVersion,
+    view: Path,
+    database: Queries,
+    table: ContractTable,
+    progress: Callable[[str], None],
 ) -> TableContract:
     files = table_files(workspace, version, [table.name])[table.name]
     profile = kept_profiles(workspace, version, [table.name]).get(table.name)
     if profile is None:
         withheld = withheld_columns(version.spec, table.name)
-        profile = profile_table(database, view, files, withheld=withheld).profile
+        profile = profile_table(database, view, files, withheld=withheld, progress=progress).profile
     candidates = key_candidates(profile)[:MOST_KEYS]
-    keys = [name for name in candidates if not duplicates(database, view, list(files), [name]).duplicates]
+    keys = []
+    for name in candidates:
+        progress(f"trying column {name} as a key")
+        if is_key(database, view, list(files), name):
+            keys.append(name)
     types, untyped = column_types(table.opened)
-    return TableContract(table.name, profile.rows, types, untyped, suggest(profile, keys))
+    return TableContract(table.name, profile.rows, types, untyped, suggest(profile, keys, types, table.spec.engine))
 
 
 def _columns(table: TableContract) -> Iterator[str]:
