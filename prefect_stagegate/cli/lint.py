@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from prefect_stagegate.cli.common import Json, escaped, print_json, say
 from prefect_stagegate.operations.gating.lint import lint as lint_spec
-from prefect_stagegate.operations.gating.lint import missing_owners
+from prefect_stagegate.operations.gating.lint import lint_warnings
 from prefect_stagegate.units import count_text
 
 
@@ -17,8 +17,9 @@ def lint(spec: Annotated[str, Parameter(name="SPEC")], /, *, json: Json = False)
     """Check a spec with its suites, columns and gates, without data.
 
     No source is tried and no catalog is opened, so it runs in CI before a change is merged. All problems are listed,
-    with file, line and key where they have one; the exit code is 2 then. A group of owners without an address that a
-    gate needs is a warning. With `partial: true`, what a data contract promises and no check can test is listed, too.
+    with file, line and key where they have one; the exit code is 2 then. Warnings name gates that anybody may replace,
+    and groups of owners without an address that a gate needs. With `partial: true`, what a data contract promises and
+    no check can test is listed, too.
 
     For example:
 
@@ -37,7 +38,7 @@ def lint(spec: Annotated[str, Parameter(name="SPEC")], /, *, json: Json = False)
         "expectation": sum(len(suite["expectations"]) for suite in suites),
         "gate": len(loaded.gates),
     }
-    warnings = missing_owners(loaded)
+    warnings = lint_warnings(loaded)
     if json:
         totals = {f"{noun}s": count for noun, count in counts.items()}
         left_out = {"left_out": loaded.left_out} if loaded.left_out else {}

@@ -115,6 +115,8 @@ def _lines(
     yield "  # production:"
     yield "  #   extends: pilot"
     yield "  #   require: [digest, {approval: {count: 1, from: [infra]}}]"
+    yield "# Who must agree to other gates. Without it, anybody replaces the gates and promotes."
+    yield "policy: {change: {approval: {count: 1}}}"
 
 
 def _probe(ending: str) -> tuple[str, str]:

@@ -14,7 +14,7 @@ from prefect_stagegate.errors import UsageError
 from prefect_stagegate.model import Address
 from prefect_stagegate.operations.first_spec import FirstSpec, write_first_spec
 from prefect_stagegate.operations.gating.check import check
-from prefect_stagegate.operations.gating.lint import lint
+from prefect_stagegate.operations.gating.lint import lint, lint_warnings
 from prefect_stagegate.operations.staging.stage import stage
 from prefect_stagegate.operations.workspace import open_workspace
 from prefect_stagegate.settings import Settings
@@ -37,6 +37,12 @@ def flights(tmp_path: Path) -> Path:
         (folder / "by-origin/origin=EWR" / f"part-{name}").write_bytes(months[name])
     (folder / "LICENSE.txt").write_text("CC0")
     return folder
+
+
+def test_other_gates_than_the_first_need_somebody_else(flights: Path, tmp_path: Path) -> None:
+    written = tmp_path / "flights.yaml"
+    written.write_text(first_spec(flights).text)
+    assert not [warning for warning in lint_warnings(lint(str(written))) if "policy.change" in warning]
 
 
 def test_files_with_like_names_are_one_table(flights: Path) -> None:

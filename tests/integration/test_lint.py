@@ -39,7 +39,8 @@ def test_lint_counts_what_it_checked(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 def test_lint_warns_of_owners_without_an_address(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     gates = {"pilot": {"require": ["expectations", {"approval": {"from": ["infra"]}}]}}
-    spec = write(tmp_path, gates=gates, owners={"data": "d@example.org"})
+    policy = {"change": {"approval": {"count": 1}}}
+    spec = write(tmp_path, gates=gates, owners={"data": "d@example.org"}, policy=policy)
     assert exit_code(["lint", spec]) == 0
     shown = capsys.readouterr()
     assert "no problem in" in shown.out
@@ -49,8 +50,15 @@ def test_lint_warns_of_owners_without_an_address(tmp_path: Path, capsys: pytest.
     assert exit_code(["lint", spec, "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)["warnings"]) == 1
     owners = {"data": "d@example.org", "infra": "i@example.org"}
-    assert exit_code(["lint", write(tmp_path, gates=gates, owners=owners)]) == 0
+    assert exit_code(["lint", write(tmp_path, gates=gates, owners=owners, policy=policy)]) == 0
     assert capsys.readouterr().err == ""
+
+
+def test_lint_warns_of_gates_that_anybody_replaces(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code(["lint", write(tmp_path)]) == 0
+    assert "warning: policy.change: nobody has to agree to another policy" in capsys.readouterr().err
+    assert exit_code(["lint", write(tmp_path, policy={"change": {"approval": {"count": 1}}})]) == 0
+    assert "policy.change" not in capsys.readouterr().err
 
 
 def test_lint_names_a_wrong_argument(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

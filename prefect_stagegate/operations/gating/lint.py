@@ -37,8 +37,19 @@ def lint(spec: SpecLike) -> Spec:
     return loaded
 
 
-def missing_owners(spec: Spec) -> tuple[str, ...]:
-    """A line for each group that a gate needs and that `owners` gives no address of. The spec works without them."""
+def lint_warnings(spec: Spec) -> tuple[str, ...]:
+    """What a spec works without and should have: who must agree to another policy, and addresses of owners."""
+    if not spec.gates or spec.policy.change:
+        return _missing_owners(spec)
+    change = (
+        "policy.change: nobody has to agree to another policy, so anybody replaces the gate and promotes; "
+        "`policy: {change: {approval: {count: 1}}}` asks for somebody else's approval"
+    )
+    return (change, *_missing_owners(spec))
+
+
+def _missing_owners(spec: Spec) -> tuple[str, ...]:
+    """A line for each group that a gate needs and that `owners` gives no address of."""
     needed: dict[str, list[str]] = {}
     for target in spec.gates:
         for requirement in spec.gate(target).requirements:
