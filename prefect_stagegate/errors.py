@@ -26,6 +26,7 @@
     │   └── BlobVanished           a collection removed a blob that was about to be used  (retryable)
     ├── CatalogError               exit 3: the catalog can't be used as asked
     │   ├── RefConflict            somebody else moved the ref first
+    │   ├── UnprovedEntry          a log's entry lacks the signatures that it needs
     │   └── CorruptRecord          a stored record doesn't match its own digest
     └── ValidationError            exit 3: the contract could not be evaluated
         └── WorkerCrashed          the process that evaluates it crashed, which says nothing about the data
@@ -300,6 +301,10 @@ class CatalogError(StagegateError):
 
 
 class RefConflict(CatalogError):
+    pass
+
+
+class UnprovedEntry(CatalogError):
     pass
 
 

@@ -389,6 +389,8 @@ class Evidence:
     """How long the check took; None where it was not measured."""
     ruling: Ruling | None = None
     """Set only in a decision, where the gate did not take the check's result as it came."""
+    signatures: tuple[Mapping[str, str], ...] = field(default=(), compare=False)
+    """DSSE signatures of the node that gathered it, without their payload."""
 
     @property
     def full_summary(self) -> str:

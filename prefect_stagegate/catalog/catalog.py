@@ -8,10 +8,10 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import cache, partial
 from importlib import import_module
-from itertools import groupby
+from itertools import chain, groupby
 from typing import Any, TypeVar
 
-from prefect_stagegate.canonical import digest_of
+from prefect_stagegate.canonical import digest_of, sha256_of
 from prefect_stagegate.catalog.approval_records import ApprovalRecords
 from prefect_stagegate.catalog.codec import encode
 from prefect_stagegate.catalog.evidence import kept
@@ -20,7 +20,7 @@ from prefect_stagegate.catalog.log import Log, LogMemory, State
 from prefect_stagegate.catalog.node_records import NodeRecords
 from prefect_stagegate.catalog.policies import Consent, PolicyEntry, prove_adoption
 from prefect_stagegate.catalog.records import Records, open_records
-from prefect_stagegate.catalog.refs import RefAction, RefEntry, RefHead, prove_move
+from prefect_stagegate.catalog.refs import EntryProof, RefAction, RefEntry, RefHead, prove_move, unproved
 from prefect_stagegate.catalog.version_records import VersionRecords
 from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.errors import CatalogError, CorruptRecord, UnknownRef, suggest
@@ -50,10 +50,19 @@ PROBE = b"A store that lets this record be created twice can't hold a catalog.\n
 class Catalog(VersionRecords, ApprovalRecords, KeptRecords, NodeRecords):
     """The records that all environments share. `open` makes one; every method may raise `CatalogError`."""
 
-    def __init__(self, records: Records, *, memory: LogMemory | None = None, consent: Consent | None = None) -> None:
+    def __init__(
+        self,
+        records: Records,
+        *,
+        memory: LogMemory | None = None,
+        consent: Consent | None = None,
+        proof: EntryProof | None = None,
+    ) -> None:
         super().__init__(records)
         self._memory = memory
         self._consent = consent
+        self._proof = proof
+        self._adopted: dict[str, Mapping[str, Any]] = {}
 
     @classmethod
     def open(
@@ -64,6 +73,7 @@ class Catalog(VersionRecords, ApprovalRecords, KeptRecords, NodeRecords):
         create: bool = True,
         memory: LogMemory | None = None,
         consent: Consent | None = None,
+        proof: EntryProof | None = None,
     ) -> Catalog:
         """Open the catalog at a path or URL; create it where there is none.
 
@@ -73,6 +83,7 @@ class Catalog(VersionRecords, ApprovalRecords, KeptRecords, NodeRecords):
             create: Whether to create a catalog where there is none.
             memory: Where this node remembers which log entries it checked; None to check all at each read.
             consent: Decides whether the required people agreed to a change of policy; None for no such check.
+            proof: Decides whether an entry of a target's log is proved; None for no such check.
 
         Raises:
             CatalogError: There is no catalog, the store can't be reached, holds another format, or lets a record be
@@ -95,11 +106,11 @@ class Catalog(VersionRecords, ApprovalRecords, KeptRecords, NodeRecords):
                 f"The catalog {records.url} has another format than {FORMAT.decode().strip()!r}",
                 hint="Use the release that wrote it, or another catalog.",
             )
-        return cls(records, memory=memory, consent=consent)
+        return cls(records, memory=memory, consent=consent, proof=proof)
 
     def over(self, kind: type[C], wrap: Callable[[Records], Records], memory: LogMemory) -> C:
         """The same catalog as one of a `kind`, read through a store that wraps its own."""
-        return kind(wrap(self._records), memory=memory, consent=self._consent)
+        return kind(wrap(self._records), memory=memory, consent=self._consent, proof=self._proof)
 
     def load(self) -> None:
         """Import the module that reads and writes manifests in the background: it takes 0.15 s, mostly for pyarrow."""
@@ -109,12 +120,48 @@ class Catalog(VersionRecords, ApprovalRecords, KeptRecords, NodeRecords):
     # ── refs ────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def ref(self, dataset: str, ref: str) -> RefEntry | None:
-        """The newest entry of a ref's log, or None when the ref was never moved.
+        """The newest proved entry of a ref's log, or None when there is none.
 
         Raises:
             CorruptRecord: The log is damaged, or moved the ref to a version that its gate did not accept.
         """
-        return self.ref_log(dataset, ref).head()
+        log = self.ref_log(dataset, ref)
+        head = log.head()
+        entries = chain([head], log.before(head)) if head else ()
+        return next((entry for entry in entries if not self.why_unproved(entry)), None)
+
+    def followed(self, dataset: str, ref: str) -> RefEntry | None:
+        """The newest entry of a ref's log, which must be proved; None when the ref was never moved.
+
+        Raises:
+            UnprovedEntry: It is not proved.
+            CorruptRecord: As for `ref`.
+        """
+        head = self.ref_log(dataset, ref).head()
+        if head and (why := self.why_unproved(head)):
+            raise unproved(head, why, self.ref(dataset, ref))
+        return head
+
+    def moved(self, dataset: str, ref: str) -> int:
+        """The number of a ref's newest entry, proved or not; 0 before the first."""
+        head = self.ref_log(dataset, ref).head()
+        return head.seq if head else 0
+
+    def why_unproved(self, entry: RefEntry) -> str:
+        """Why an entry of a ref's log is not proved; empty when it is. The node remembers what was proved."""
+        if self._proof is None or entry.ref == LATEST:
+            return ""
+        # Of the keys and of the whole entry, which holds the hash of the one before.
+        note = f"proved {self._proof.fingerprint} {sha256_of(encode(entry))}"
+        if self._memory and self._memory.noted(note):
+            return ""
+        why = self._proof(self, entry)
+        # It repeats what the entry before made the ref name.
+        if not why and entry.action is RefAction.WITHDRAW:
+            why = self.why_unproved(next(self.ref_log(entry.dataset, entry.ref).before(entry)))
+        if self._memory and not why:
+            self._memory.note(note, "yes")
+        return why
 
     def ref_names(self, dataset: str) -> list[str]:
         """The names of a dataset's refs, sorted."""
@@ -128,7 +175,7 @@ class Catalog(VersionRecords, ApprovalRecords, KeptRecords, NodeRecords):
         refs: dict[str, RefEntry] = {}
         for name in self.ref_names(dataset):
             with skipping(unreadable, dataset):
-                if entry := self.ref(dataset, name):
+                if entry := self.followed(dataset, name):
                     refs[name] = entry
         return refs
 
@@ -150,13 +197,15 @@ class Catalog(VersionRecords, ApprovalRecords, KeptRecords, NodeRecords):
             with skipping(unreadable, dataset):
                 entry, state = log.newest(keys_of_ref)
                 if entry is not None:
+                    if why := self.why_unproved(entry):
+                        raise unproved(entry, why, self.ref(dataset, name))
                     moved = entry if entry.action is not RefAction.WITHDRAW else _last_move(log.before(entry))
                     heads[name] = RefHead(entry, moved or entry, state.get("withdrawn", {}))
         return heads
 
     def history(self, dataset: str, ref: str) -> list[RefEntry]:
-        """All entries of a ref's log, the oldest first, checked as by `ref`."""
-        return self.ref_log(dataset, ref).entries()
+        """All proved entries of a ref's log, the oldest first, checked as by `ref`."""
+        return [entry for entry in self.ref_log(dataset, ref).entries() if not self.why_unproved(entry)]
 
     def chain(self, dataset: str, ref: str) -> tuple[list[RefEntry], str]:
         """All entries of a ref's log, the oldest first, and the hash of the last one as stored."""
@@ -164,7 +213,7 @@ class Catalog(VersionRecords, ApprovalRecords, KeptRecords, NodeRecords):
 
     def ref_log(self, dataset: str, ref: str) -> Log[RefEntry]:
         """The log of a ref."""
-        adopted = cache(lambda: self.policy_log(dataset).state().get("digests", ()))  # once for all entries of a walk
+        adopted = cache(lambda: [entry.digest for entry in self.policies(dataset)])  # once for all entries of a walk
         return Log(
             self._records,
             f"datasets/{dataset}/refs/{ref}/",
@@ -194,9 +243,12 @@ class Catalog(VersionRecords, ApprovalRecords, KeptRecords, NodeRecords):
 
         Raises:
             RefConflict: The ref was moved since `head` was read; nothing was changed.
+            UnprovedEntry: Nobody would follow the move; nothing was changed.
         """
+        # Behind entries that are not proved.
+        last = self.moved(dataset, ref) if ref != LATEST and self.ref(dataset, ref) == head else head.seq if head else 0
         entry = RefEntry(
-            seq=head.seq + 1 if head else 1,
+            seq=last + 1,
             dataset=dataset,
             ref=ref,
             digest=digest,
@@ -207,6 +259,8 @@ class Catalog(VersionRecords, ApprovalRecords, KeptRecords, NodeRecords):
             withdrawn=withdrawn,
             attestation=attestation or {},
         )
+        if self._proof and ref != LATEST and (why := self._proof(self, entry)):
+            raise unproved(entry, why, head)
         if sign:
             entry = replace(entry, envelope=sign(entry))
         return self.ref_log(dataset, ref).append(entry)
@@ -223,7 +277,15 @@ class Catalog(VersionRecords, ApprovalRecords, KeptRecords, NodeRecords):
 
     def policies(self, dataset: str) -> list[PolicyEntry]:
         """All adoptions, the oldest first, checked as by `policy`."""
-        return self.policy_log(dataset).entries()
+        entries = self.policy_log(dataset).entries()
+        self._adopted.update((entry.digest, entry.policy) for entry in entries)
+        return entries
+
+    def adopted_policy(self, dataset: str, digest: str) -> Mapping[str, Any]:
+        """A policy that a dataset adopted, by its digest; empty when it never did."""
+        if digest not in self._adopted:
+            self.policies(dataset)
+        return self._adopted.get(digest, {})
 
     def policy_log(self, dataset: str) -> Log[PolicyEntry]:
         """The log of a dataset's policy."""
@@ -301,13 +363,14 @@ class Catalog(VersionRecords, ApprovalRecords, KeptRecords, NodeRecords):
         if back:
             return self._earlier_version(dataset, ref, back)
         ref = ref or LATEST
-        entry = self.ref(dataset, ref)
+        entry = self.followed(dataset, ref)
         if entry is None:
             raise self._unknown_ref(dataset, ref)
         return entry.digest
 
     def _earlier_version(self, dataset: str, ref: str, back: int) -> str:
         """The version that a ref named `back` versions ago. Successive entries with one version count once."""
+        self.followed(dataset, ref)
         digests = [digest for digest, _ in groupby(entry.digest for entry in self.history(dataset, ref))]
         if not digests:
             raise self._unknown_ref(dataset, ref)

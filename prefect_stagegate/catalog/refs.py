@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from typing import Any, Protocol
 
 from prefect_stagegate.catalog.log import State
-from prefect_stagegate.errors import CorruptRecord
+from prefect_stagegate.errors import CorruptRecord, UnprovedEntry
 from prefect_stagegate.model import LATEST, Identity
 
 
@@ -56,6 +56,29 @@ class RefHead:
     """The newest entry that moved it: the same one, unless that withdrew a version."""
     withdrawals: Mapping[str, int]
     """The withdrawn versions, each with the number of the entry that withdrew it."""
+
+
+class EntryProof(Protocol):
+    """Verifies entries of targets' logs."""
+
+    @property
+    def fingerprint(self) -> str:
+        """Changes with the keys, and then entries are verified anew."""
+
+    def __call__(self, catalog: Any, entry: RefEntry) -> str:
+        """Why an entry is not proved; empty when it is, or when nothing asks for a proof."""
+
+
+def unproved(entry: RefEntry, why: str, last: RefEntry | None) -> UnprovedEntry:
+    """The error for an entry that is not proved; `last` is the last one that is."""
+    name, version = f"{entry.dataset}@{entry.ref}", f"{entry.dataset}@{entry.digest}"
+    stays = f"{name} stays at {last.digest} (entry {last.seq}), which nodes go on serving. " if last else ""
+    return UnprovedEntry(
+        f"Entry {entry.seq} of {name}, by {entry.who} at {entry.at}, can't be proved: {why}",
+        hint=f"{stays}If its version is meant, set STAGEGATE_SIGNING_KEY and run `stagegate check {version} --gate "
+        f"{entry.ref}`, then `stagegate promote {version} --to {entry.ref}`.",
+        dataset=entry.dataset,
+    )
 
 
 def withdrawn(entries: Sequence[RefEntry]) -> dict[str, RefEntry]:
@@ -119,7 +142,7 @@ def _require_accepted(entry: RefEntry, policies: Sequence[str], adopted: int, wi
     Returns:
         The number of the policy, counted from 1.
     """
-    attested = _read_decision(entry.attestation)
+    attested = read_summary(entry.attestation)
     about = (attested.dataset, attested.target, attested.digest)
     if about != (entry.dataset, entry.ref, entry.digest):
         raise CorruptRecord(f"its attestation is about {about[0]}@{about[2]} for {about[1]}, not about {entry.digest}")
@@ -139,7 +162,7 @@ def _require_accepted(entry: RefEntry, policies: Sequence[str], adopted: int, wi
 
 
 @dataclass(frozen=True, slots=True)
-class _DecisionSummary:
+class DecisionSummary:
     """The fields of a decision that decide whether a ref may name its version. `readiness.records.attest` reads all."""
 
     dataset: str
@@ -152,7 +175,7 @@ class _DecisionSummary:
     """The number of the target's last move at the time of the decision; 0 before the first."""
 
 
-def _read_decision(statement: Mapping[str, Any]) -> _DecisionSummary:
+def read_summary(statement: Mapping[str, Any]) -> DecisionSummary:
     """Read these fields from an in-toto Statement.
 
     Raises:
@@ -163,7 +186,7 @@ def _read_decision(statement: Mapping[str, Any]) -> _DecisionSummary:
         (subject,) = statement["subject"]
         predicate = statement["predicate"]
         decision = predicate["stagegate"]["decision"]
-        attested = _DecisionSummary(
+        attested = DecisionSummary(
             dataset=str(decision["dataset"]),
             digest=str(decision["digest"]),
             target=str(decision["target"]),

@@ -13,6 +13,7 @@ from prefect_stagegate.operations.address import ResolvedVersion
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.readiness import PlannedCheck
 from prefect_stagegate.units import bytes_text, count_text, digest_text
+from prefect_stagegate.unreadable import UnreadableRecords
 
 SHORT = 0.05
 """Seconds below which a check's time is not worth a figure."""
@@ -20,7 +21,8 @@ SHORT = 0.05
 
 def judged_line(workspace: Workspace, version: ResolvedVersion, gate: str) -> str:
     """One line for people: the version's digest, the refs that name it, when it was staged, and the policy."""
-    refs = workspace.catalog.refs(version.dataset)
+    # A check decides without them, also where a ref's newest entry is not proved.
+    refs = workspace.catalog.refs(version.dataset, UnreadableRecords())
     names = [name for name, entry in refs.items() if entry.digest == version.digest]
     latest = refs.get(LATEST)
     staged = latest.at if latest and latest.digest == version.digest else _staged_at(workspace, version)

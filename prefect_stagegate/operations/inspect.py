@@ -171,12 +171,12 @@ def history(workspace: Workspace, address: Address, unreadable: UnreadableRecord
     """
     require_log(workspace, address)
     if address.ref:
-        return sorted(workspace.catalog.history(address.dataset, address.ref), key=lambda move: move.at)
+        return sorted(workspace.catalog.ref_log(address.dataset, address.ref).entries(), key=lambda move: move.at)
     unreadable = unreadable or UnreadableRecords()
     moves: list[RefEntry] = []
     for ref in workspace.catalog.ref_names(address.dataset):
         with unreadable.skip(address.dataset):
-            moves.extend(workspace.catalog.history(address.dataset, ref))
+            moves.extend(workspace.catalog.ref_log(address.dataset, ref).entries())
     return sorted(moves, key=lambda move: move.at)
 
 

@@ -141,9 +141,12 @@ def read_catalog(url: str | None = None) -> Callable[[Address], str]:
 
     def resolve(address: Address) -> str:
         from prefect_stagegate.catalog import Catalog
+        from prefect_stagegate.operations.gating.proofs import SignatureProof
 
+        settings = Settings.from_environment(os.environ)
         try:
-            catalog = Catalog.open(url or Settings.from_environment(os.environ).catalog, create=False)
+            proof = SignatureProof(settings.verification_keys)
+            catalog = Catalog.open(url or settings.catalog, create=False, proof=proof)
         except CatalogError as error:
             raise UnknownRef(
                 f"{address} is found by the catalog's log, and the catalog can't be read: {error.message}",

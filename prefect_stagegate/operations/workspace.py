@@ -99,6 +99,7 @@ def open_workspace(
     """
     # Late: it imports all checks, and few commands need it.
     from prefect_stagegate.operations.gating.consent import consent
+    from prefect_stagegate.operations.gating.proofs import SignatureProof
 
     settings = Settings.from_environment(os.environ)
     opened = open_cache(cache, settings=settings, create=True)
@@ -109,6 +110,7 @@ def open_workspace(
         # The catalog notes here which log entries this node has checked.
         memory=opened.memory,
         consent=consent,
+        proof=SignatureProof(settings.verification_keys),
     )
     return Workspace(
         opened,

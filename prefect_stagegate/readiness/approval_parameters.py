@@ -8,10 +8,9 @@ from pydantic import Field, SerializerFunctionWrapHandler, field_validator, mode
 
 from prefect_stagegate.readiness.base import Parameters
 from prefect_stagegate.readiness.records.allowed_signers import fingerprint_of, read_allowed_signers
-from prefect_stagegate.spec.fields import FileText
+from prefect_stagegate.spec.fields import FileText, PublicKey
 from prefect_stagegate.spec.models import Owner
 
-PublicKey = Annotated[str, Field(pattern=r"^ed25519:[0-9a-f]{64}$")]
 PersonName = Annotated[str, Field(min_length=1, max_length=256)]
 LONGEST_SIGNERS = 64 << 10
 """Characters of `allowed_signers`."""

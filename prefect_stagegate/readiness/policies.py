@@ -233,7 +233,7 @@ def _rule(key: str, old: Any, new: Any) -> Iterator[PolicyChange]:
         yield from _parameters(f"policy {key}", "approval", old["approval"], new["approval"])
     elif old != new:
         # Without `overrides` the gates' own approvals say who may, which can be stricter.
-        is_tightened = old is None and key in ("change", "waivers")
+        is_tightened = (not old and key != "overrides") or (key == "node_keys" and bool(new) and set(new) < set(old))
         yield PolicyChange("policy", f"{key} {_text(old)} → {_text(new)}", _direction(is_tightened=is_tightened))
 
 

@@ -226,6 +226,7 @@ Link = Annotated[str, AfterValidator(_checked_url)]
 """Text for people that may be a URL, and then has no credential in it."""
 Text = Annotated[str, AfterValidator(_text), Field(json_schema_extra={"minLength": 1})]
 """Text in one line that is not empty."""
+PublicKey = Annotated[str, Field(pattern=r"^ed25519:[0-9a-f]{64}$")]
 
 
 class InFile:

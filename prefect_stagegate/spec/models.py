@@ -23,6 +23,7 @@ from prefect_stagegate.spec.fields import (
     DatasetName,
     Glob,
     Link,
+    PublicKey,
     SpecModel,
     TargetName,
     Text,
@@ -292,6 +293,13 @@ class PolicySpec(SpecModel):
     )
     waivers: Literal["none"] | None = Field(
         default=None, description="`none` if nobody may waive a failure.", examples=["none"]
+    )
+    node_keys: tuple[PublicKey, ...] = Field(
+        default=(),
+        max_length=1000,
+        description="The Ed25519 keys of the nodes that check, as `stagegate key` prints them: only evidence and "
+        "decisions that one of them signed count. Without it, whoever writes to the catalog can write both.",
+        examples=[["ed25519:" + "0f" * 32]],
     )
 
 

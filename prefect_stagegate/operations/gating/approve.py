@@ -15,7 +15,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from prefect_stagegate.catalog import RefAction, RefEntry
+from prefect_stagegate.catalog import Catalog, RefAction, RefEntry
 from prefect_stagegate.clock import moment, now, stamp
 from prefect_stagegate.errors import CorruptRecord, UsageError
 from prefect_stagegate.model import Address, Approval, ApprovalRequest, Decision, Wait, check_name, person_key
@@ -43,15 +43,15 @@ def request_for(workspace: Workspace, dataset: str, digest: str, target: str, po
             for request in requests
             if request.digest == digest
             and not _why_ended(request, policy, head)
-            and not why_dated_back(workspace, request)
+            and not why_dated_back(workspace.catalog, request)
         ),
         None,
     )
 
 
-def why_dated_back(workspace: Workspace, request: ApprovalRequest) -> str:
+def why_dated_back(catalog: Catalog, request: ApprovalRequest) -> str:
     """Why a request's time must be wrong: no policy had its gate before. Empty when it may be right."""
-    for entry in workspace.catalog.policies(request.dataset):
+    for entry in catalog.policies(request.dataset):
         with suppress(CorruptRecord, UsageError):  # this release can't read that policy, or it lacks the gate
             if spec_under(entry.policy, request.dataset).gate(request.target).policy != request.policy:
                 continue
@@ -260,7 +260,7 @@ def answer(
 def _require_open(workspace: Workspace, request: ApprovalRequest, gate: Gate) -> None:
     """Raise when a request ended, or a newer one replaced it."""
     why = _why_ended(request, gate.policy, workspace.catalog.ref(request.dataset, request.target))
-    why = why or why_dated_back(workspace, request)
+    why = why or why_dated_back(workspace.catalog, request)
     newer = None if why else request_for(workspace, request.dataset, request.digest, request.target, gate.policy)
     if newer and newer.id != request.id:
         why = f"{newer.requester.name} made a newer request at {newer.at}"

@@ -17,8 +17,8 @@ from prefect_stagegate.errors import CorruptRecord, StagegateError, UsageError
 from prefect_stagegate.model import Address, check_name
 from prefect_stagegate.operations.gating.attested_answers import count_attested_answers, export_answers
 from prefect_stagegate.operations.gating.audit import contradictions, people_problems, public_keys
-from prefect_stagegate.operations.gating.check import signing_key
 from prefect_stagegate.operations.gating.policy import spec_under
+from prefect_stagegate.operations.gating.proofs import signing_key
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.readiness.records.attest import AttestedDecision, read_statement, statement_digest
 from prefect_stagegate.readiness.records.predicates import AttestationForm, as_recorded, written_as
@@ -236,7 +236,7 @@ def _people(workspace: Workspace, attested: AttestedDecision) -> AttestationPart
     if broken := "; ".join(people_problems(attested)):
         return AttestationPart("people", FAILS, broken)
     try:
-        tally = count_attested_answers(workspace, attested)
+        tally = count_attested_answers(workspace.catalog, attested)
     except StagegateError as error:  # the policy can't be read here, or nothing here verifies the signatures
         return AttestationPart("people", UNKNOWN, str(error))
     people = f"{attested.decision.requester} requested it, and neither approved it nor waived a check"

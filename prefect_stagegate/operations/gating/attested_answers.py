@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from prefect_stagegate.canonical import canonical
-from prefect_stagegate.catalog import PolicyEntry, adopted_as
+from prefect_stagegate.catalog import Catalog, PolicyEntry, adopted_as
 from prefect_stagegate.errors import UsageError
-from prefect_stagegate.model import ApprovalRequest, Decision, Outcome
+from prefect_stagegate.model import ApprovalRequest, Decision, Outcome, Severity
 from prefect_stagegate.operations.gating.approve import why_dated_back
 from prefect_stagegate.operations.gating.policy import spec_under
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.readiness.approval_counting import AnswerTally, count_answers
-from prefect_stagegate.readiness.approval_parameters import ApprovalParameters
 from prefect_stagegate.readiness.checks.approval import APPROVAL, approval_asked_by
 from prefect_stagegate.readiness.records.answers import SSHSIG, signed_answer, ssh_moment
-from prefect_stagegate.readiness.records.attest import AttestedDecision
+from prefect_stagegate.readiness.records.attest import AttestedDecision, read_statement
 from prefect_stagegate.readiness.records.ssh_signatures import verification_line
+from prefect_stagegate.readiness.wording import listed
+from prefect_stagegate.spec import Gate
 
 SCRIPT = """\
 #!/bin/sh
@@ -26,7 +29,7 @@ cd "$(dirname "$0")"
 """
 
 
-def count_attested_answers(workspace: Workspace, attested: AttestedDecision) -> AnswerTally | None:
+def count_attested_answers(catalog: Catalog, attested: AttestedDecision) -> AnswerTally | None:
     """Count the answers to a decision's request again, under the policy that it was made by.
 
     Gives None when the decision rests on no approval.
@@ -39,13 +42,24 @@ def count_attested_answers(workspace: Workspace, attested: AttestedDecision) -> 
     decision, request = attested.decision, attested.request
     if not any(result.check == APPROVAL and result.outcome is Outcome.PASS for result in decision.checks):
         return None
-    adopted = _policy(workspace, decision)
+    adopted = _policy(catalog, decision)
     # Answers to another request say nothing about this decision.
-    is_ours = request and workspace.catalog.made(request) and _is_about(request, decision)
-    if request and (not is_ours or why_dated_back(workspace, request)):
+    is_ours = request and catalog.made(request) and _is_about(request, decision)
+    if request and (not is_ours or why_dated_back(catalog, request)):
         request = None
-    parameters = _parameters(adopted, decision)
+    parameters = approval_asked_by(gate_of(catalog, decision))
     return count_answers(request, attested.approvals, parameters, adopted.policy.get("owners", {}))
+
+
+def why_unapproved(catalog: Catalog, statement: Mapping[str, Any]) -> str:
+    """Why an acceptance lacks the signed approval that its gate asks for; empty when it has it, or needs none."""
+    attested = read_statement(statement)
+    asked = [item for item in gate_of(catalog, attested.decision).requirements if item.check == APPROVAL]
+    if not any(item.params.get("signed") and item.severity is Severity.BLOCKING for item in asked):
+        return ""
+    tally = count_attested_answers(catalog, attested)
+    missing = tally.missing or listed([reply.approver.name for reply in tally.declined]) if tally else "it has none"
+    return missing and f"its signed approval doesn't hold: {missing}"
 
 
 def export_answers(workspace: Workspace, attested: AttestedDecision, folder: Path) -> list[str]:
@@ -64,7 +78,7 @@ def export_answers(workspace: Workspace, attested: AttestedDecision, folder: Pat
             f"No answer about {decision.dataset}@{decision.digest} for {decision.target} has an SSH signature",
             dataset=decision.dataset,
         )
-    allowed_signers = _parameters(_policy(workspace, decision), decision).allowed_signers
+    allowed_signers = approval_asked_by(gate_of(workspace.catalog, decision)).allowed_signers
     files, lines = {"allowed_signers": allowed_signers.encode()}, []
     try:
         for number, reply in enumerate(signed, 1):
@@ -93,13 +107,13 @@ def _is_about(request: ApprovalRequest, decision: Decision) -> bool:
     return requested == (decision.dataset, decision.digest, decision.target, decision.policy, decision.requester)
 
 
-def _policy(workspace: Workspace, decision: Decision) -> PolicyEntry:
-    adopted = adopted_as(workspace.catalog.policies(decision.dataset), decision.adopted)
+def _policy(catalog: Catalog, decision: Decision) -> PolicyEntry:
+    adopted = adopted_as(catalog.policies(decision.dataset), decision.adopted)
     if adopted is None:
         raise UsageError(f"{decision.dataset} never adopted the policy {decision.adopted}", dataset=decision.dataset)
     return adopted
 
 
-def _parameters(adopted: PolicyEntry, decision: Decision) -> ApprovalParameters:
-    """What a policy asks of an approval for the decision's target."""
-    return approval_asked_by(spec_under(adopted.policy, decision.dataset).gate(decision.target))
+def gate_of(catalog: Catalog, decision: Decision) -> Gate:
+    """The gate that made a decision, by the policy of that time."""
+    return spec_under(_policy(catalog, decision).policy, decision.dataset).gate(decision.target)

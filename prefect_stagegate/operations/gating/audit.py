@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from prefect_stagegate.catalog import RefAction, RefEntry
+from prefect_stagegate.catalog import Catalog, RefAction, RefEntry
 from prefect_stagegate.errors import StagegateError
 from prefect_stagegate.model import LATEST, Address, Decision, person_key
+from prefect_stagegate.operations.gating.proofs import SignatureProof
 from prefect_stagegate.operations.inspect import require_log
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.readiness.overrides import why_out_of_time
@@ -69,9 +70,10 @@ def _audit_ref(workspace: Workspace, dataset: str, ref: str, keys: Sequence[str]
         entries, head = workspace.catalog.chain(dataset, ref)
     except StagegateError as error:
         return Chain(dataset, ref, 0, "", 0, 0, (str(error),))
-    problems = [f"entry {entry.seq}: {problem}" for entry in entries for problem in _problems(workspace, entry)]
+    proof = SignatureProof(tuple(keys))
+    problems = [f"entry {entry.seq}: {problem}" for entry in entries for problem in _problems(workspace, entry, proof)]
     attested = [entry for entry in entries if entry.attestation]
-    signed = sum(bool(signed_by(workspace, dataset, entry.attestation, keys)) for entry in attested) if keys else 0
+    signed = sum(bool(keys and signed_by(workspace.catalog, dataset, entry.attestation, keys)) for entry in attested)
     return Chain(dataset, ref, len(entries), head, len(attested), signed, tuple(problems))
 
 
@@ -84,7 +86,7 @@ def _audit_policy(workspace: Workspace, dataset: str) -> Chain | None:
     return Chain(dataset, "", len(entries), head, 0, 0, ()) if entries else None
 
 
-def _problems(workspace: Workspace, entry: RefEntry) -> Iterator[str]:
+def _problems(workspace: Workspace, entry: RefEntry, proof: SignatureProof) -> Iterator[str]:
     """What is wrong with an entry of a log whose chain is unbroken."""
     if not workspace.catalog.has_version(entry.dataset, entry.digest):
         yield f"the catalog no longer has the version {entry.digest} that it names"
@@ -96,6 +98,8 @@ def _problems(workspace: Workspace, entry: RefEntry) -> Iterator[str]:
         yield str(error)
         return
     yield from contradictions(attested, entry)
+    if why := proof(workspace.catalog, entry):
+        yield f"{why} (written by {entry.who} at {entry.at})"
 
 
 def contradictions(attested: AttestedDecision, entry: RefEntry) -> Iterator[str]:
@@ -134,9 +138,9 @@ def people_problems(attested: AttestedDecision) -> Iterator[str]:
             yield f"the waiver of {evidence.check} was not in force then: {why}"
 
 
-def signed_by(workspace: Workspace, dataset: str, statement: object, keys: Sequence[str]) -> list[str]:
+def signed_by(catalog: Catalog, dataset: str, statement: object, keys: Sequence[str]) -> list[str]:
     """The keys that signed an attestation, by the envelopes in the catalog."""
     if not isinstance(statement, dict) or statement.get("_type") != STATEMENT_TYPE:
         return []
-    envelopes = workspace.catalog.signatures(dataset, statement_digest(statement))
+    envelopes = catalog.signatures(dataset, statement_digest(statement))
     return sorted({key for envelope in envelopes for key in signers(envelope, statement, STATEMENT_PAYLOAD, keys)})

@@ -10,6 +10,7 @@ from prefect_stagegate.model import Address, Decision, DecisionOutcome, Evidence
 from prefect_stagegate.operations.address import ResolvedVersion, SpecLike, parse, resolve
 from prefect_stagegate.operations.gating.approve import request_approval
 from prefect_stagegate.operations.gating.context import build_context
+from prefect_stagegate.operations.gating.proofs import counted_evidence, key_of_node, put_signed
 from prefect_stagegate.operations.gating.withdraw import withdraw_failed_version
 from prefect_stagegate.operations.monitoring.families import CHECKS, DECISIONS
 from prefect_stagegate.operations.monitoring.job_steps import step
@@ -18,7 +19,7 @@ from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.readiness import CheckContext, PlannedCheck, judge, plan_checks, run_check
 from prefect_stagegate.readiness.checks.approval import counted_answers
 from prefect_stagegate.readiness.records.attest import attest, statement_digest
-from prefect_stagegate.readiness.records.signing import SigningKey, read_signing_key
+from prefect_stagegate.readiness.records.signing import SigningKey
 from prefect_stagegate.spec import Gate, Spec
 
 Announce = Callable[[Sequence[PlannedCheck]], None]
@@ -86,12 +87,12 @@ def _decide(
     announce: Announce | None,
     progress: Progress | None,
 ) -> Decision:
-    key = signing_key(workspace)
+    key = key_of_node(workspace, version)
     report = _CheckProgress(progress)
     with step(workspace, "check", version.dataset) as figures:
         figures.note(digest=version.digest, target=gate.target)
         context = build_context(workspace, version, gate, cancel, report)
-        evidence, record = _collect_evidence(workspace, version, context, cancel, announce, report)
+        evidence, record = _collect_evidence(workspace, version, context, key, cancel, announce, report)
         with step(workspace, "decide", version.dataset) as decided:
             decision = judge(context, evidence, record)
             decided.note(digest=version.digest, target=gate.target, outcome=decision.outcome.value)
@@ -122,16 +123,9 @@ def _record_decision(
         request_approval(workspace, decision)
 
 
-def signing_key(workspace: Workspace) -> SigningKey | None:
-    """Read the key that the settings name. Callers read it first, so that a wrong key leaves nothing half done."""
-    path = workspace.settings.signing_key
-    return read_signing_key(path, workspace.ask_passphrase) if path else None
-
-
 def preview_version(workspace: Workspace, version: ResolvedVersion, gate: Gate) -> tuple[PlannedCheck, ...]:
     """Plan what `check_version` would run, what evidence it would use again, and why. Changes nothing."""
-    stored = workspace.catalog.evidence(version.dataset, version.digest)
-    return plan_checks(build_context(workspace, version, gate), stored)
+    return plan_checks(build_context(workspace, version, gate), counted_evidence(workspace.catalog, version))
 
 
 def resolve_for_gate(
@@ -199,6 +193,7 @@ def _collect_evidence(
     workspace: Workspace,
     version: ResolvedVersion,
     context: CheckContext,
+    key: SigningKey | None,
     cancel: Event | None,
     announce: Announce | None,
     report: _CheckProgress,
@@ -208,7 +203,7 @@ def _collect_evidence(
     Returns:
         The evidence to decide by, and all evidence about the version, recorded and new.
     """
-    record = workspace.catalog.evidence(context.dataset, context.digest)
+    record = counted_evidence(workspace.catalog, version)
     planned = plan_checks(context, record)
     if announce:
         announce(planned)
@@ -226,5 +221,5 @@ def _collect_evidence(
         fresh.append(result)
     # One record for all checks, and none when the check was stopped before it decided.
     if not version.is_trial:
-        workspace.catalog.put_evidence(context.dataset, context.digest, fresh)
+        put_signed(workspace.catalog, version, fresh, key)
     return [check.evidence for check in planned if check.evidence] + fresh, record + fresh

@@ -69,10 +69,15 @@ def build_context(
     # Requests, waivers and logs belong to a target, so there are none for a gate without one.
     request = request_for(workspace, dataset, digest, gate.target, gate.policy) if gate.target else None
     machine = Machine()
+    # Before the log is read: a decision must not claim to follow a withdrawal that it did not see.
+    after = workspace.catalog.moved(dataset, gate.target) if gate.target else 0
     log = workspace.catalog.history(dataset, gate.target) if gate.target else []
     reference = _reference(log, digest)
     authority = authority_of(version.spec, gate.target, lambda: workspace.catalog.id)
     waivers = workspace.catalog.waivers(dataset, digest, gate.target) if gate.target else []
+
+    # What validations kept of single files is not signed.
+    reread = reread or bool(version.spec.policy.node_keys)
 
     def validation() -> Validation:
         facts = suite_facts(workspace.catalog, version, gate, reference)
@@ -109,8 +114,7 @@ def build_context(
         signatures=_signatures(workspace, dataset, digest),
         allowed_hosts=workspace.settings.allowed_hosts,
         adopted=version.adopted,
-        # Entries are numbered from 1 without a gap, so this is the number of the last.
-        after=len(log),
+        after=after,
         below=_below(workspace, version, gate.extends) if gate.extends else None,
         accepted=_last_accepted(log, digest),
         reference=reference,

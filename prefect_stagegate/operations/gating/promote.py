@@ -11,6 +11,7 @@ from prefect_stagegate.model import Address, Decision, DecisionOutcome, Evidence
 from prefect_stagegate.operations.address import ResolvedVersion
 from prefect_stagegate.operations.gating.check import resolve_for_gate
 from prefect_stagegate.operations.gating.context import build_context
+from prefect_stagegate.operations.gating.proofs import counted_evidence
 from prefect_stagegate.operations.gating.unanswered import why_not_promoted
 from prefect_stagegate.operations.gating.withdraw import withdraw_failed_version
 from prefect_stagegate.operations.monitoring.job_steps import step
@@ -68,8 +69,9 @@ def _move(workspace: Workspace, version: ResolvedVersion, policy: Gate, to: str,
         _require_reinstatement(decision, withdrawal, reinstate=reinstate)
     _require_same_facts(workspace, version, policy, decision)
     head = entries[-1] if entries else None
-    # A second promotion of the same version moves nothing, unless the version was withdrawn in between.
-    if head is None or head.digest != digest or withdrawal:
+    # A second promotion of the same version moves nothing, unless the version was withdrawn in between, or an entry
+    # that can't be proved keeps readers from it.
+    if head is None or head.digest != digest or withdrawal or workspace.catalog.moved(dataset, to) > head.seq:
         workspace.catalog.move_ref(
             dataset, to, digest, head=head, action=RefAction.PROMOTE, who=workspace.identity, attestation=statement
         )
@@ -132,7 +134,7 @@ def _require_same_facts(workspace: Workspace, version: ResolvedVersion, policy: 
     context = build_context(workspace, version, policy)
     required = {requirement.check: requirement for requirement in policy.requirements}
     case = case_of(decision, at=stamp(context.now))
-    record = counting(workspace.catalog.evidence(version.dataset, version.digest), context)
+    record = counting(counted_evidence(workspace.catalog, version), context)
     for evidence in decision.checks:
         _require_unrevoked(version, policy, evidence, context, record)
         if evidence.ruling and evidence.ruling.waiver:

@@ -19,6 +19,7 @@ from prefect_stagegate.errors import GateFailed, UsageError
 from prefect_stagegate.model import Address, Decision, Version
 from prefect_stagegate.operations.address import ResolvedVersion, judged_spec
 from prefect_stagegate.operations.gating.context import build_context
+from prefect_stagegate.operations.gating.proofs import counted_evidence
 from prefect_stagegate.operations.gating.withdraw import version_failures
 from prefect_stagegate.operations.monitoring.job_steps import step
 from prefect_stagegate.operations.read import override_ref
@@ -40,8 +41,9 @@ def find_ready(workspace: Workspace, address: Address) -> Readiness:
         address: The dataset and the target: `nycflights@production`.
 
     Raises:
-        UsageError: The address names no target, or there is no such dataset.
+        UsageError: The address names no target, or there is no such dataset or gate.
         CorruptRecord: The ref's log or an attestation in it is damaged.
+        UnprovedEntry: The newest entry of the ref's log lacks signatures that it needs.
     """
     if not address.target:
         raise UsageError(
@@ -49,9 +51,13 @@ def find_ready(workspace: Workspace, address: Address) -> Readiness:
             hint=f"Name one, as in {address.dataset}@production.",
             dataset=address.dataset,
         )
+    workspace.catalog.followed(address.dataset, address.ref)
     log = workspace.catalog.history(address.dataset, address.ref)
     if not log:
         workspace.catalog.require_dataset(address.dataset)
+        adoption = workspace.catalog.policy(address.dataset)
+        if adoption and address.ref not in adoption.policy.get("gates", {}):
+            workspace.catalog.require_ref(address.dataset, address.ref)  # its error says which was meant
     candidates: list[Candidate] = []
     falls_back = False
     withdrawals = withdrawn(log)
@@ -127,7 +133,7 @@ def _examine(
     withdrawal: RefEntry | None,
 ) -> Candidate:
     """Repeat the cheap checks of an accepted version, and say what keeps a run from using it."""
-    stored = workspace.catalog.evidence(version.dataset, version.digest)
+    stored = counted_evidence(workspace.catalog, version)
     context = build_context(workspace, version, gate)
     # Reading a table for its newest time is expensive, so use the recorded time where there is one.
     times = recorded_times(stored, context)

@@ -10,6 +10,7 @@ from threading import Event
 from prefect_stagegate.model import Address, Severity, Validation
 from prefect_stagegate.operations.address import SpecLike, resolve
 from prefect_stagegate.operations.gating.context import build_context
+from prefect_stagegate.operations.gating.proofs import key_of_node, put_signed
 from prefect_stagegate.operations.openlineage.lineage_run import lineage_run
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.readiness import CHECKS, run_check
@@ -49,6 +50,7 @@ def validate(
         ValidationError: The contract could not be evaluated.
     """
     version = resolve(workspace, version_or_spec, spec)
+    key = key_of_node(workspace, version)
     with lineage_run(workspace, "validate", version.dataset, is_trial=version.is_trial) as run:
         run.judged(version)
         context = build_context(workspace, version, NO_GATE, cancel, progress, reread=reread, data_docs=data_docs)
@@ -57,7 +59,7 @@ def validate(
         requirements = [Requirement(evidence.check, Severity.BLOCKING, {}) for evidence in validation.evidence]
         answers = tuple(run_check(CHECKS[requirement.check], requirement, context) for requirement in requirements)
         if not version.is_trial:
-            workspace.catalog.put_evidence(version.dataset, version.digest, answers)
+            put_signed(workspace.catalog, version, answers, key)
         run.judged(version, answers)
     passed = all(answer.outcome in KEEPS for answer in answers)
     return replace(validation, evidence=answers, passed=passed, is_trial=version.is_trial, policy=version.adopted)

@@ -32,7 +32,9 @@ def withdraw_failed_version(workspace: Workspace, decision: Decision, statement:
     # Somebody may move the ref after its log was read. The move fails then, and the log is read again.
     for _ in range(TRIES):
         log = workspace.catalog.history(decision.dataset, decision.target)
-        if not _is_accepted(log, decision):
+        # A withdrawal would rest on the newest entry. While that isn't proved, the log serves nothing anyway.
+        hidden = bool(log) and workspace.catalog.moved(decision.dataset, decision.target) > log[-1].seq
+        if hidden or not _is_accepted(log, decision):
             return None
         try:
             # The entry names the version that the ref names already; only `withdrawn` is new.

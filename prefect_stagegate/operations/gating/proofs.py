@@ -1,0 +1,140 @@
+"""What counts only with signatures: entries of a target's log, and the evidence of nodes.
+
+Two places ask for them: STAGEGATE_VERIFICATION_KEYS, which nobody who writes to the catalog can change, and the adopted
+policy, by `node_keys` and signed approvals. Where neither asks, nothing is verified, and nothing for it is loaded.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+from prefect_stagegate.canonical import canonical, digest_of
+from prefect_stagegate.catalog import Catalog, RefAction, RefEntry
+from prefect_stagegate.catalog.codec import decode, encode
+from prefect_stagegate.catalog.refs import read_summary
+from prefect_stagegate.errors import StagegateError, UsageError
+from prefect_stagegate.model import Evidence
+
+if TYPE_CHECKING:
+    from prefect_stagegate.operations.address import ResolvedVersion
+    from prefect_stagegate.operations.workspace import Workspace
+    from prefect_stagegate.readiness.records.signing import SigningKey
+
+EVIDENCE_PAYLOAD = "application/vnd.prefect-stagegate.evidence+json"
+"""The payload type of signed evidence in DSSE envelopes."""
+
+
+@dataclass(frozen=True)
+class SignatureProof:
+    """Verifies entries of targets' logs by keys (`ed25519:…` or PEM files), and by the policy of their decisions."""
+
+    keys: tuple[str, ...]
+
+    @cached_property
+    def _public(self) -> tuple[str, ...]:
+        # Late: it loads all checks.
+        from prefect_stagegate.readiness.records.signing import read_public_key
+
+        return tuple(map(read_public_key, self.keys))
+
+    @property
+    def fingerprint(self) -> str:
+        """`sha256:<hex>` over the keys; empty without any."""
+        return digest_of(sorted(self._public)) if self.keys else ""
+
+    def __call__(self, catalog: Catalog, entry: RefEntry) -> str:
+        """Why an entry is not proved; empty when it is, or when nothing asks for a proof."""
+        try:
+            return next(self._problems(catalog, entry), "")
+        except StagegateError as error:  # it is damaged, or this node lacks what verifies signatures
+            return str(error)
+
+    def _problems(self, catalog: Catalog, entry: RefEntry) -> Iterator[str]:
+        decision = read_summary(entry.attestation)
+        policy = catalog.adopted_policy(entry.dataset, decision.adopted)
+        about = entry.withdrawn if entry.action is RefAction.WITHDRAW else entry.digest
+        if (decision.dataset, decision.target, decision.digest) != (entry.dataset, entry.ref, about):
+            yield "its decision is about something else"
+        nodes = policy.get("policy", {}).get("node_keys", ())
+        if self.keys or nodes:
+            from prefect_stagegate.operations.gating.audit import signed_by  # late, as above
+
+            for keys, name in ((self.keys and self._public, "verification keys"), (nodes, "policy's keys of nodes")):
+                if keys and not signed_by(catalog, entry.dataset, entry.attestation, keys):
+                    yield f"none of the {name} signed its decision"
+        required = (item for gate in policy.get("gates", {}).values() for item in gate.get("require", ()))
+        approvals = [item["approval"] for item in required if isinstance(item, dict) and "approval" in item]
+        if decision.accepted and any(asked.get("signed") for asked in approvals):
+            from prefect_stagegate.operations.gating.attested_answers import why_unapproved  # late, as above
+
+            yield from filter(None, [why_unapproved(catalog, entry.attestation)])
+
+
+def signing_key(workspace: Workspace) -> SigningKey | None:
+    """Read the key that the settings name. Callers read it first, so that a wrong key leaves nothing half done."""
+    from prefect_stagegate.readiness.records.signing import read_signing_key
+
+    path = workspace.settings.signing_key
+    return read_signing_key(path, workspace.ask_passphrase) if path else None
+
+
+def key_of_node(workspace: Workspace, version: ResolvedVersion) -> SigningKey | None:
+    """The key that signs what this node finds out about a version.
+
+    Raises:
+        UsageError: The key can't be read, or the adopted policy has keys of nodes, and this is none of them.
+    """
+    key, keys = signing_key(workspace), version.spec.policy.node_keys
+    if keys and not version.is_trial and (key is None or key.public not in keys):
+        raise UsageError(
+            f"Under the policy of {version.dataset} only evidence of its nodes counts, and "
+            + (f"{key.public} is no key of them" if key else "this node has no key"),
+            hint="STAGEGATE_SIGNING_KEY names the node's key, and `policy.node_keys` of the spec has its public half.",
+            dataset=version.dataset,
+        )
+    return key
+
+
+def put_signed(
+    catalog: Catalog, version: ResolvedVersion, evidence: Iterable[Evidence], key: SigningKey | None
+) -> None:
+    """Record evidence about a version, signed where there is a key."""
+
+    def signed(item: Evidence) -> Evidence:
+        # As it is read back: figures may change their type on the way.
+        written = _statement(version, decode(Evidence, encode(item), "evidence"))
+        return replace(item, signatures=tuple(key.sign(written, EVIDENCE_PAYLOAD)["signatures"])) if key else item
+
+    catalog.put_evidence(version.dataset, version.digest, map(signed, evidence))
+
+
+def counted_evidence(catalog: Catalog, version: ResolvedVersion) -> list[Evidence]:
+    """The evidence about a version that counts under its policy, the oldest first.
+
+    Raises:
+        MissingExtra: The policy asks for signatures, and the signing library is not installed.
+    """
+    keys, evidence = version.spec.policy.node_keys, catalog.evidence(version.dataset, version.digest)
+    return [item for item in evidence if not keys or _is_signed(version, item, keys)]
+
+
+def _is_signed(version: ResolvedVersion, item: Evidence, keys: tuple[str, ...]) -> bool:
+    from prefect_stagegate.readiness.records.signing import signers
+
+    statement = _statement(version, item)
+    payload = base64.b64encode(canonical(statement)).decode()
+    envelope = {"payload": payload, "payloadType": EVIDENCE_PAYLOAD, "signatures": item.signatures}
+    return bool(item.signatures and signers(envelope, statement, EVIDENCE_PAYLOAD, keys))
+
+
+def _statement(version: ResolvedVersion, item: Evidence) -> dict[str, Any]:
+    """What a node signs: all of its evidence with the version, so that it fits no other."""
+    from pydantic import TypeAdapter
+
+    # Without defaults, so that a field of a later release ends no signature.
+    written = TypeAdapter(Evidence).dump_python(replace(item, signatures=()), mode="json", exclude_defaults=True)
+    return {"dataset": version.dataset, "digest": version.digest, "evidence": written}

@@ -1,0 +1,248 @@
+"""A catalog writer appends well-formed entries to a target's log: readers follow only what signatures prove."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from prefect_stagegate.clock import now, stamp
+from prefect_stagegate.errors import UnprovedEntry
+from prefect_stagegate.model import Address, Evidence, Outcome
+from prefect_stagegate.operations.gating.ready import find_ready
+from prefect_stagegate.operations.read import open_dataset
+from prefect_stagegate.readiness.records.signing import read_public_key
+from tests.support.records import CountedRecords
+from tests.support.scenario import INES, Scenario
+from tests.support.signers import write_key
+
+PRODUCTION = Address("things", "production")
+
+
+def make_key(folder: Path, name: str) -> str:
+    """Write `NAME.pem` and its public half, whose path it returns."""
+    return str(write_key(folder / f"{name}.pem", Ed25519PrivateKey.generate()).with_suffix(".pub"))
+
+
+class AttackedScenario(Scenario):
+    """A scenario whose catalog somebody writes to."""
+
+    def entry(self, seq: int) -> Path:
+        return self.folder / f"catalog/datasets/things/refs/production/{seq:08d}.json"
+
+    def forge_promotion(self, digest: str, seq: int = 2) -> None:
+        """Append a promotion of a version; all of it fits but for signatures."""
+        before = self.entry(seq - 1).read_bytes()
+        entry = json.loads(before)
+        statement = entry["attestation"]
+        statement["subject"][0]["digest"]["sha256"] = digest.removeprefix("sha256:")
+        statement["predicate"]["stagegate"]["decision"] |= {"digest": digest, "after": seq - 1}
+        if request := statement["predicate"]["stagegate"]["request"]:
+            request["digest"] = digest
+        chained = {"seq": seq, "digest": digest, "before": f"sha256:{hashlib.sha256(before).hexdigest()}"}
+        who = {"name": "mallory", "source": "declared"}
+        self.entry(seq).write_text(json.dumps({**entry, **chained, "who": who, "attestation": statement}))
+
+    def on_another_node(self, *words: str) -> int:
+        self.on["cache"] = self.folder / "elsewhere"
+        try:
+            return self.run(*words)
+        finally:
+            self.on["cache"] = self.folder / "cache"
+
+    def promote_signed(self) -> str:
+        """Check, have Ines sign where it waits, check, and promote."""
+        if self.run("check", "things", "--gate", "production") == 4:
+            key = str(self.folder / "ines.pem")
+            assert not self.run("approve", "things", "--to", "production", "--key", key, identity=INES.name)
+            assert not self.run("check", "things", "--gate", "production")
+        assert not self.run("promote", "things", "--to", "production")
+        return self.head("production")
+
+
+@pytest.fixture
+def signed_answers(tmp_path: Path) -> AttackedScenario:
+    """A gate that asks for a signed approval; decisions are not signed."""
+    asked = {"signed": True, "keys": {INES.name: read_public_key(make_key(tmp_path, "ines"))}}
+    return AttackedScenario(tmp_path, gates={"production": {"require": ["license", {"approval": asked}]}})
+
+
+@pytest.fixture
+def signed_decisions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AttackedScenario:
+    """A gate without an approval; the settings have the key that signs decisions."""
+    monkeypatch.setenv("STAGEGATE_VERIFICATION_KEYS", make_key(tmp_path, "node"))
+    monkeypatch.setenv("STAGEGATE_SIGNING_KEY", str(tmp_path / "node.pem"))
+    return AttackedScenario(tmp_path, gates={"production": {"require": ["license"]}})
+
+
+@pytest.mark.parametrize("fixture", ["signed_answers", "signed_decisions"])
+def test_forged_promotion_is_served_by_no_command(
+    fixture: str, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scenario: AttackedScenario = request.getfixturevalue(fixture)
+    scenario.deliver("one")
+    first = scenario.promote_signed()
+    second = scenario.deliver("two").digest
+    scenario.forge_promotion(second)
+    for run in (scenario.run, scenario.on_another_node):
+        for words in (["stage"], ["ready"], ["show"]):
+            assert run(*words, "things@production") == 3
+            errors = capsys.readouterr().err
+            assert "Entry 2 of things@production, by mallory (declared) at " in errors
+            assert f"things@production stays at {first} (entry 1)" in errors
+            assert f"stagegate promote things@{second} --to production" in errors
+    with pytest.raises(UnprovedEntry):
+        find_ready(scenario.node(), PRODUCTION)
+    # A node whose ref names the last proved version goes on serving it.
+    assert not scenario.run("path", "things@production")
+    with open_dataset("things@production", cache=scenario.on["cache"]) as held:
+        assert held.digest == first
+    assert scenario.on_another_node("path", "things@production") == 2
+    assert not scenario.run("history", "things@production")
+    assert "mallory" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("fixture", ["signed_answers", "signed_decisions"])
+def test_proved_promotion_after_a_forged_one_counts(fixture: str, request: pytest.FixtureRequest) -> None:
+    scenario: AttackedScenario = request.getfixturevalue(fixture)
+    scenario.deliver("one")
+    first = scenario.promote_signed()
+    second = scenario.deliver("two").digest
+    scenario.forge_promotion(second)
+    assert scenario.promote_signed() == second
+    assert not scenario.on_another_node("stage", "things@production")
+    assert [entry.seq for entry in scenario.node().catalog.history("things", "production")] == [1, 3]
+    assert scenario.node().catalog.resolve(Address("things", "production~1")) == first
+
+
+def test_served_version_is_promoted_again_over_a_forgery(signed_decisions: AttackedScenario) -> None:
+    scenario = signed_decisions
+    scenario.deliver("one")
+    first = scenario.promote_signed()
+    scenario.forge_promotion(scenario.deliver("two").digest)
+    version = f"things@{first}"
+    assert not scenario.run("check", version, "--gate", "production")
+    assert not scenario.run("promote", version, "--to", "production")
+    assert scenario.node().catalog.resolve(PRODUCTION) == first
+
+
+def test_changed_keys_prove_entries_anew(
+    signed_decisions: AttackedScenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    signed_decisions.deliver("one")
+    signed_decisions.promote_signed()
+    assert not signed_decisions.run("stage", "things@production")
+    monkeypatch.setenv("STAGEGATE_VERIFICATION_KEYS", make_key(tmp_path, "other"))
+    assert signed_decisions.run("stage", "things@production") == 3
+
+
+def test_known_entry_is_verified_once(signed_decisions: AttackedScenario) -> None:
+    signed_decisions.deliver("one")
+    signed_decisions.promote_signed()
+    signed_decisions.node().catalog.resolve(PRODUCTION)
+    node = signed_decisions.node()
+    node.catalog._records = records = CountedRecords(node.catalog._records)
+    node.catalog.resolve(PRODUCTION)
+    assert records.calls == {"list": 1, "read": 1}
+
+
+def test_move_that_nobody_would_follow_is_not_written(
+    signed_decisions: AttackedScenario, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("STAGEGATE_SIGNING_KEY")
+    signed_decisions.deliver("one")
+    assert not signed_decisions.run("check", "things", "--gate", "production")
+    assert signed_decisions.run("promote", "things", "--to", "production") == 3
+    assert "none of the verification keys signed its decision" in capsys.readouterr().err
+    assert not signed_decisions.entry(1).exists()
+
+
+def test_audit_with_a_key_names_an_unsigned_entry(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scenario = AttackedScenario(tmp_path, gates={"production": {"require": ["license"]}})
+    key = make_key(tmp_path, "node")
+    for text in ("one", "two"):
+        scenario.deliver(text)
+        scenario.promote_signed()
+        monkeypatch.setenv("STAGEGATE_SIGNING_KEY", str(tmp_path / "node.pem"))
+    assert scenario.run("history", "things", "--verify", "--key", key) == 3
+    output = capsys.readouterr().out
+    assert "entry 1: none of the verification keys signed its decision (written by ada (declared) at " in output
+    assert "entry 2" not in output
+    assert "Proved" not in output
+
+
+@pytest.fixture
+def signed_evidence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AttackedScenario:
+    """A policy with the key of its only node; the settings have no verification keys."""
+    monkeypatch.setenv("STAGEGATE_SIGNING_KEY", str(tmp_path / "node.pem"))
+    keys = [read_public_key(make_key(tmp_path, "node"))]
+    gates = {"production": {"require": [{"license": {"deny": ["Proprietary"]}}]}}
+    return AttackedScenario(tmp_path, gates=gates, policy={"node_keys": keys})
+
+
+def evidence_of(scenario: AttackedScenario, digest: str) -> list[Evidence]:
+    return scenario.node().catalog.evidence("things", digest)
+
+
+def planted(evidence: Evidence) -> Evidence:
+    """A pass of the same question, without a signature."""
+    return replace(evidence, outcome=Outcome.PASS, at=stamp(now()), findings=(), signatures=())
+
+
+def resigned(evidence: Evidence) -> Evidence:
+    """The same with the signature of the other evidence."""
+    return replace(evidence, outcome=Outcome.PASS, at=stamp(now()), findings=())
+
+
+@pytest.mark.parametrize("plant", [planted, resigned])
+def test_planted_pass_opens_no_gate(signed_evidence: AttackedScenario, plant: Callable[[Evidence], Evidence]) -> None:
+    scenario = signed_evidence
+    bad = scenario.deliver("bad", license="Proprietary").digest
+    assert scenario.run("check", "things", "--gate", "production") == 1
+    (failed,) = evidence_of(scenario, bad)
+    scenario.node().catalog.put_evidence("things", bad, [plant(failed)])
+    assert scenario.run("check", "things", "--gate", "production") == 1
+    assert scenario.run("promote", "things", "--to", "production") == 1
+
+
+def test_pass_of_another_version_opens_no_gate(signed_evidence: AttackedScenario) -> None:
+    scenario = signed_evidence
+    scenario.deliver("good")
+    (passed,) = evidence_of(scenario, scenario.promote_signed())
+    bad = scenario.deliver("bad", license="Proprietary").digest
+    assert scenario.run("check", "things", "--gate", "production") == 1
+    (failed,) = evidence_of(scenario, bad)
+    scenario.node().catalog.put_evidence("things", bad, [replace(passed, binding=failed.binding)])
+    assert scenario.run("check", "things", "--gate", "production") == 1
+
+
+def test_signed_evidence_is_used_again(signed_evidence: AttackedScenario) -> None:
+    version = signed_evidence.deliver("good")
+    assert not signed_evidence.run("check", "things", "--gate", "production")
+    assert not signed_evidence.run("check", "things", "--gate", "production")
+    assert len(evidence_of(signed_evidence, version.digest)) == 1
+
+
+def test_node_without_its_key_decides_nothing(
+    signed_evidence: AttackedScenario, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    version = signed_evidence.deliver("good")
+    monkeypatch.delenv("STAGEGATE_SIGNING_KEY")
+    for words in (["check", "things", "--gate", "production"], ["validate", "things"]):
+        assert signed_evidence.run(*words) == 2
+        assert "only evidence of its nodes counts, and this node has no key" in capsys.readouterr().err
+    assert not evidence_of(signed_evidence, version.digest)
+
+
+def test_decision_of_no_node_is_followed_by_nobody(signed_evidence: AttackedScenario) -> None:
+    signed_evidence.deliver("one")
+    signed_evidence.promote_signed()
+    signed_evidence.forge_promotion(signed_evidence.deliver("two").digest)
+    assert signed_evidence.on_another_node("stage", "things@production") == 3
