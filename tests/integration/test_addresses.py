@@ -14,7 +14,7 @@ import pytest
 from prefect_stagegate import open_dataset
 from prefect_stagegate.cli import main
 from prefect_stagegate.clock import now
-from prefect_stagegate.errors import UnknownRef, UsageError
+from prefect_stagegate.errors import GateFailed, UnknownRef, UsageError
 from prefect_stagegate.filesystem import StagegateFileSystem
 from prefect_stagegate.model import Address, Version
 from prefect_stagegate.operations.environment import accepted_in
@@ -28,7 +28,14 @@ from prefect_stagegate.operations.gating.rollback import rollback
 from prefect_stagegate.operations.gating.waive import waive
 from prefect_stagegate.operations.inspect import history, revocations
 from prefect_stagegate.operations.staging.stage import stage
-from prefect_stagegate.tasks import check_readiness, promote_dataset, stage_dataset, validate_dataset, verify_cache
+from prefect_stagegate.tasks import (
+    check_readiness,
+    promote_dataset,
+    require_ready,
+    stage_dataset,
+    validate_dataset,
+    verify_cache,
+)
 from prefect_stagegate.units import digest_text
 from tests.support.scenario import INES, Scenario
 
@@ -185,6 +192,17 @@ def test_a_version_is_no_target_and_has_no_log(read_place: ThreeVersions, form: 
 def test_an_audit_of_a_ref_that_is_none_is_refused(read_place: ThreeVersions) -> None:
     with pytest.raises(UnknownRef, match=r"There is no ref `pilo` of things\. Did you mean `pilot`\?"):
         verify_history(read_place.node(), Address("things", "pilo"))
+
+
+def test_mistyped_target_of_a_run_names_the_right_one(read_place: ThreeVersions) -> None:
+    with pytest.raises(UnknownRef, match="There is no ref `pilo` of things") as refusal:
+        require_ready.fn("things@pilo", **read_place.on)
+    assert "Did you mean `pilot`?" in refusal.value.hint
+    with pytest.raises(UnknownRef, match="There is no ref `prod` of things") as refusal:
+        require_ready.fn("things@prod", **read_place.on)
+    assert "Its policy has gates for: pilot, production" in refusal.value.hint
+    with pytest.raises(GateFailed, match="No version of things was accepted for production"):
+        require_ready.fn("things@production", **read_place.on)
 
 
 def test_an_ambiguous_digest_moves_nothing(versions: ThreeVersions) -> None:
