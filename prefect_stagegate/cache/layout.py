@@ -9,6 +9,7 @@
       ingest/view-<id>              a draft of a view, locked by its maker; its links hold blobs
       ingest/unsynced-<boot>-<id>   is there while blobs of a writer are not synced
       views/<dataset>/<sha256>/…    appears by one rename: the renamed directory is complete
+      views/<dataset>/<sha256>.sealed   since when the view's files are those of its version
       refs/<dataset>/<ref>          the node's copy of a ref
       leases/<id>                   held by flock for as long as its holder lives
       leases/<id>.progress          what a writer has done so far; nothing rests on it

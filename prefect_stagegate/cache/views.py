@@ -27,6 +27,8 @@ DRAFT = "view-"
 """The prefix of drafts' names in `ingest/`."""
 _NAME = re.compile(r"[0-9a-f]{64}")
 """A view's name is the version's digest. Folders with other names are not the cache's own."""
+SEALED = ".sealed"
+"""Ends the name of a view's seal, a file beside it, which is as old as the view."""
 FICLONE = 0x40049409
 """Linux's ioctl that makes a file share another's extents: _IOW(0x94, 9, int)."""
 _BAD_NAME = {
@@ -95,6 +97,7 @@ class Draft:
             _publish(self._layout, self._root, target)
             # So that the rename survives a power cut, too.
             sync_folder(target.parent)
+            seal_view(target)
         if self._copied:
             log.warning(
                 "the volume refused hard links, so %s of the view were cloned or copied",
@@ -120,6 +123,7 @@ class Draft:
                     (self._root / entry.path).replace(path)
             # Once, after all renames. A damaged file that a power cut brings back is found by the next verification.
             sync_volume(view)
+            seal_view(view)
 
     def close(self) -> None:
         """Remove the draft, unless it was published."""
@@ -246,11 +250,19 @@ class Views:
         with suppress(OSError):  # a cache on a read-only volume can be used, too
             os.utime(self._layout.view(dataset, digest))
 
+    def remove(self, dataset: str, digest: str, paths: Iterable[str]) -> None:
+        """Remove files that somebody put into a view."""
+        view = self._layout.view(dataset, digest)
+        for path in (view / name for name in paths):
+            with explained("remove a file from the view", path), _writable(self._layout, path.parent, view):
+                path.unlink(missing_ok=True)
+
     def discard(self, dataset: str, digest: str) -> Path:
         """Move a view into the trash; the caller removes the returned folder."""
         view = self._layout.view(dataset, digest)
         if not self._layout.shared:
             view.chmod(0o755)  # a read-only folder can't be moved to another parent
+        _seal_of(view).unlink(missing_ok=True)
         return self._layout.discard(view)
 
 
@@ -342,6 +354,25 @@ def _publish(layout: Layout, scratch: Path, target: Path) -> None:
             raise
         return  # another process published the same version, which has the same content
     _close(layout, target)
+
+
+def seal_view(view: Path) -> None:
+    """Note that the view's files are those of its version now. What is written to them later is newer than the seal."""
+    with suppress(OSError):  # a cache that can only be read
+        _seal_of(view).unlink(missing_ok=True)  # it may be another user's
+        _seal_of(view).touch()
+
+
+def sealed_at(view: Path) -> int:
+    """When a view was sealed, in nanoseconds by the volume's clock; for one of an earlier release, its last use."""
+    try:
+        return _seal_of(view).lstat().st_mtime_ns
+    except FileNotFoundError:
+        return view.lstat().st_ctime_ns
+
+
+def _seal_of(view: Path) -> Path:
+    return view.with_name(view.name + SEALED)
 
 
 def remove_tree(root: Path) -> None:

@@ -9,7 +9,8 @@ from datetime import datetime
 from functools import cached_property
 
 from prefect_stagegate.catalog.codec import encode
-from prefect_stagegate.catalog.typed_records import TypedRecords, corrupt
+from prefect_stagegate.catalog.records import corrupt
+from prefect_stagegate.catalog.typed_records import TypedRecords
 from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.model import Approval, ApprovalRequest, Identity, Wait, person_key
 

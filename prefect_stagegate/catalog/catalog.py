@@ -16,6 +16,7 @@ from prefect_stagegate.catalog.approval_records import ApprovalRecords
 from prefect_stagegate.catalog.codec import encode
 from prefect_stagegate.catalog.evidence import kept
 from prefect_stagegate.catalog.kept_records import KeptRecords
+from prefect_stagegate.catalog.keys import largest
 from prefect_stagegate.catalog.log import Log, LogMemory, State
 from prefect_stagegate.catalog.node_records import NodeRecords
 from prefect_stagegate.catalog.policies import Consent, PolicyEntry, prove_adoption
@@ -470,7 +471,8 @@ class Catalog(VersionRecords, ApprovalRecords, KeptRecords, NodeRecords):
 
     def put_model_signature(self, dataset: str, digest: str, bundle: Mapping[str, Any]) -> None:
         """Add a signature of a version's files, a Sigstore bundle; earlier ones stay."""
-        self._append(self._key(dataset, "model-signatures", digest, "/"), encode(dict(bundle)))
+        prefix = self._key(dataset, "model-signatures", digest, "/")
+        self._append(prefix, encode(dict(bundle), largest(prefix)))
 
     def model_signature_keys(self, dataset: str, digest: str) -> list[str]:
         """The keys of all signatures of a version's files, the newest first."""

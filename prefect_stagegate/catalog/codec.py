@@ -8,15 +8,22 @@ from typing import Any, TypeVar, cast
 import orjson
 from pydantic import TypeAdapter, ValidationError
 
-from prefect_stagegate.catalog.keys import dataset_of
-from prefect_stagegate.errors import CorruptRecord
+from prefect_stagegate.catalog.keys import LARGEST, dataset_of
+from prefect_stagegate.errors import CatalogError, CorruptRecord
 
 T = TypeVar("T")
 
 
-def encode(value: Any) -> bytes:
-    """Write a dataclass, or a list of them, as JSON with sorted keys."""
-    return orjson.dumps(value, option=orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE, default=str)
+def encode(value: Any, most: int = LARGEST) -> bytes:
+    """Write a dataclass, or a list of them, as JSON with sorted keys.
+
+    Raises:
+        CatalogError: It has more than `most` bytes: nobody would read it.
+    """
+    data = orjson.dumps(value, option=orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE, default=str)
+    if len(data) > most:
+        raise CatalogError(f"A record of {len(data):,} bytes can't be written: it may have {most:,}")
+    return data
 
 
 def decode(kind: type[T], data: bytes, key: str) -> T:

@@ -5,7 +5,6 @@ These records decide nothing and are replaced, unlike others: without one, files
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Generic, TypeVar
@@ -13,13 +12,12 @@ from typing import Generic, TypeVar
 from prefect_stagegate.canonical import digest_of
 from prefect_stagegate.catalog.codec import decode, encode
 from prefect_stagegate.catalog.keys import largest
-from prefect_stagegate.catalog.typed_records import TypedRecords, corrupt
+from prefect_stagegate.catalog.records import corrupt
+from prefect_stagegate.catalog.typed_records import TypedRecords
 from prefect_stagegate.measures import NO_PASSES, NO_VALUES, FileValues, PassedProbes
 from prefect_stagegate.profiles import NO_PARTS, ProfileParts, TableProfile
 from prefect_stagegate.readings import Reading, Readings
 from prefect_stagegate.transfers import TransferRecord
-
-log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
@@ -125,11 +123,7 @@ class KeptRecords(TypedRecords):
         return self._key(dataset, kind, digest, f"/{digest_of(table).removeprefix('sha256:')}.json")
 
     def _keep(self, key: str, record: _Kept[T] | _Passes) -> None:
-        data = encode(record)
-        if len(data) > largest(key):
-            log.warning("%s would have %s bytes and is not kept: files are read again", key, f"{len(data):,}")
-            return
-        self._records.replace(key, data)
+        self._records.replace(key, encode(record, largest(key)))
 
     def _kept(self, kind: type[_Kept[T]], key: str, dataset: str, table: str = "", digest: str = "") -> T | None:
         data = self._records.read(key)

@@ -7,7 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 from prefect_stagegate.catalog.codec import decode, encode
-from prefect_stagegate.catalog.typed_records import TypedRecords, corrupt
+from prefect_stagegate.catalog.records import corrupt
+from prefect_stagegate.catalog.typed_records import TypedRecords
 from prefect_stagegate.clock import moment
 from prefect_stagegate.nodes import FleetMember, NodeRecord
 from prefect_stagegate.unreadable import UnreadableRecords

@@ -6,12 +6,12 @@ import os
 import time
 import uuid
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from prefect_stagegate.catalog.keys import dataset_of, is_record, largest, leads_to_records
-from prefect_stagegate.durable import NotARecord, make_folder, read_file, sync_folder, too_large, write_file
+from prefect_stagegate.durable import NotARecord, make_folder, read_file, sync_folder, write_file
 from prefect_stagegate.errors import CatalogError, CorruptRecord
 from prefect_stagegate.trees import walk_folders
 
@@ -72,10 +72,11 @@ class DirectoryRecords:
 
     def _read(self, key: str, most: int, *, end: bool = False) -> bytes | None:
         try:
-            with _damaged_if_odd(key):
-                return read_file(self.root / key, most, end=end)
+            return read_file(self.root / key, most, end=end)
         except FileNotFoundError:
             return None
+        except NotARecord as error:
+            raise corrupt(key, f"can't be read: {error}") from error
         except OSError as error:
             raise CatalogError(
                 f"The catalog's record {key} can't be read from {self.url}: {error.strerror}",
@@ -114,7 +115,6 @@ class DirectoryRecords:
 
     def _write(self, key: str, data: bytes, publish: Any) -> bool:
         """Write a scratch file, and `publish` it by os.link or os.replace; False when the name is taken."""
-        _require_size(key, data)
         target = self.root / key
         # Beside its target, because links and renames work within one volume. No record has such a name.
         scratch = target.parent / f".{target.name}.{uuid.uuid4().hex}"
@@ -162,22 +162,14 @@ class StoredRecords:
 
     def __init__(self, records: ObjectRecords) -> None:
         self._records, self.url = records, records.url
-        self.read_end = records.read_end
+        self.read_end, self.create, self.replace = records.read_end, records.create, records.replace
 
     def read(self, key: str) -> bytes | None:
         """The record, or None when there is none."""
-        with _damaged_if_odd(key):
+        try:
             return self._records.read(key, largest(key))
-
-    def create(self, key: str, data: bytes) -> bool:
-        """Store a new record; False, and nothing changed, when the key is taken."""
-        _require_size(key, data)
-        return self._records.create(key, data)
-
-    def replace(self, key: str, data: bytes) -> None:
-        """Store a record, over the one that may be there."""
-        _require_size(key, data)
-        self._records.replace(key, data)
+        except NotARecord as error:
+            raise corrupt(key, f"can't be read: {error}") from error
 
     def keys(self, prefix: str, after: str = "") -> Iterator[str]:
         """The keys of records below a prefix, sorted."""
@@ -188,23 +180,11 @@ class StoredRecords:
         return [name for name in self._records.folders(prefix) if leads_to_records(prefix + name)]
 
 
-@contextmanager
-def _damaged_if_odd(key: str) -> Iterator[None]:
-    try:
-        yield
-    except NotARecord as error:
-        raise CorruptRecord(
-            f"The catalog's record {key} can't be read: {error.strerror}",
-            hint="Find out who put it there, and restore it from a backup.",
-            dataset=dataset_of(key),
-        ) from error
-
-
-def _require_size(key: str, data: bytes) -> None:
-    """Refuse to write what every reader would refuse."""
-    if len(data) > largest(key):
-        problem = too_large(len(data), largest(key)).strerror
-        raise CatalogError(f"The catalog's record {key} can't be written: {problem}", dataset=dataset_of(key))
+def corrupt(key: str, problem: str) -> CorruptRecord:
+    """The error of a record that can't be believed."""
+    return CorruptRecord(
+        f"The catalog's record {key} {problem}", hint="Restore it from a backup.", dataset=dataset_of(key)
+    )
 
 
 def _remove_orphans(folder: Path) -> None:

@@ -6,8 +6,8 @@ from typing import TypeVar
 
 from prefect_stagegate.catalog.codec import decode
 from prefect_stagegate.catalog.keys import dataset_of
-from prefect_stagegate.catalog.records import Records
-from prefect_stagegate.errors import CatalogError, CorruptRecord
+from prefect_stagegate.catalog.records import Records, corrupt
+from prefect_stagegate.errors import CatalogError
 
 T = TypeVar("T")
 LAST_NUMBER = 99_999_999
@@ -64,10 +64,3 @@ class TypedRecords:
         """The number of the newest record below a prefix; 0 without one."""
         names = (key.removeprefix(prefix).removesuffix(".json") for key in self._records.keys(prefix))
         return max((int(name) for name in names if name.isdigit()), default=0)
-
-
-def corrupt(key: str, problem: str) -> CorruptRecord:
-    """The error of a record that can't be believed."""
-    return CorruptRecord(
-        f"The catalog's record {key} {problem}", hint="Restore it from a backup.", dataset=dataset_of(key)
-    )

@@ -8,7 +8,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from prefect_stagegate.catalog.codec import encode
-from prefect_stagegate.catalog.typed_records import TypedRecords, corrupt
+from prefect_stagegate.catalog.keys import largest
+from prefect_stagegate.catalog.records import corrupt
+from prefect_stagegate.catalog.typed_records import TypedRecords
 from prefect_stagegate.errors import CatalogError, UnknownDataset, UnknownRef, suggest
 from prefect_stagegate.manifest import Manifest, Seal, path_problem, row
 from prefect_stagegate.model import Entry, FailedObject, Origin, Pins
@@ -199,8 +201,9 @@ class VersionRecords(TypedRecords):
 
     def put_failed(self, dataset: str, digest: str, failed: Sequence[FailedObject]) -> None:
         """Store the objects that the version lacks from here on; the same list again writes nothing."""
+        prefix = self._key(dataset, "failed", digest, "/")
         if self.failed(dataset, digest) != tuple(failed):
-            self._append(self._key(dataset, "failed", digest, "/"), encode(failed))
+            self._append(prefix, encode(failed, largest(prefix)))
 
     def failed(self, dataset: str, digest: str) -> tuple[FailedObject, ...]:
         """The objects that could not be staged when the version was staged last."""

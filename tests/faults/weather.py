@@ -253,7 +253,7 @@ def _visible(sky: Sky, workspace: Workspace) -> tuple[str, Sequence[str]]:
     """What `latest` names, and the version's folders on this node."""
     head = workspace.catalog.ref(sky.dataset, LATEST)
     return head.digest if head else "", sorted(
-        str(path) for path in (workspace.cache.root / "views").glob(f"{sky.dataset}/*")
+        str(path) for path in (workspace.cache.root / "views").glob(f"{sky.dataset}/*") if path.is_dir()
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -236,6 +237,68 @@ def test_rotten_file_is_not_ready_until_repaired(scenario: Scenario) -> None:
     run_once(workspace)
     assert require_on_node(workspace, LATEST).path == str(version.path)
     assert states(workspace) == {"gpu-1": Placement.COMPLETE}
+
+
+def damage(view: Path, how: str) -> str:
+    """Damage a view as root in a container may; returns what is said of it."""
+    view.chmod(0o755)
+    file = view / "data.csv"
+    file.chmod(0o644)
+    text = file.read_text()
+    if how == "removed":
+        file.unlink()
+    elif how == "replaced":
+        (view / "new").write_text(text.replace("1", "7"))
+        (view / "new").rename(file)
+    elif how == "linked":
+        file.unlink()
+        file.symlink_to("/etc/hostname")
+    elif how == "extra":
+        (view / "extra.csv").write_text("a,b\n9,9\n")
+    else:
+        file.write_text({"cut": "a,b\n", "grown": text + "7,8\n", "overwritten": text.replace("1", "7")}[how])
+    return {
+        "removed": "data.csv of things@sha256.* is damaged: it can't be found",
+        "linked": "it is not a regular file",
+        "cut": "it has 4 bytes, and the manifest says 8",
+        "grown": "it has 12 bytes, and the manifest says 8",
+        "extra": "extra.csv of things@sha256.* is damaged: the version has no such file",
+    }.get(how, "it was written to after it was stored")
+
+
+@pytest.mark.parametrize("how", ["removed", "replaced", "linked", "cut", "grown", "overwritten", "extra"])
+def test_damaged_view_is_not_ready_until_repaired(scenario: Scenario, how: str) -> None:
+    workspace = node(scenario, "gpu-1")
+    version = stage(workspace, scenario.spec())
+    said = damage(version.path, how)
+    # Who reads it meanwhile hides nothing.
+    workspace.cache.views.touch("things", version.digest)
+    with pytest.raises(NotReady, match=said) as refused:
+        require_on_node(workspace, LATEST)
+    assert "stagegate verify things@sha256:" in refused.value.hint
+    assert len(verify(workspace, Address("things", version.digest), repair=True).damaged) == 1
+    assert require_on_node(workspace, LATEST).path == str(version.path)
+    assert [path.name for path in version.path.iterdir()] == ["data.csv"]
+    assert verify(workspace, LATEST).damaged == ()
+
+
+def test_touched_file_is_ready_again_once_verified(scenario: Scenario) -> None:
+    workspace = node(scenario, "gpu-1")
+    version = stage(workspace, scenario.spec())
+    os.utime(version.path / "data.csv")
+    with pytest.raises(NotReady, match="written to after it was stored"):
+        require_on_node(workspace, LATEST)
+    verify(workspace, LATEST, repair=True)
+    assert require_on_node(workspace, LATEST).is_ready
+
+
+def test_view_of_an_earlier_release_is_ready(scenario: Scenario) -> None:
+    workspace = node(scenario, "gpu-1")
+    version = stage(workspace, scenario.spec())
+    version.path.with_name(version.path.name + ".sealed").unlink()
+    assert require_on_node(workspace, LATEST).is_ready
+    collect_garbage(workspace)
+    assert require_on_node(workspace, LATEST).is_ready
 
 
 def test_wait_ends_when_the_agent_has_fetched(scenario: Scenario, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -115,6 +115,16 @@ def failed(state: State[Any]) -> str:
 # ── what is given out ───────────────────────────────────────────────────────────────────────────────────────────
 
 
+def test_damaged_file_on_the_node_refuses_the_run(scenario: RunScenario) -> None:
+    scenario.to_production("one\n")
+    version = run(scenario.train().result)
+    (version.path / "data.csv").chmod(0o644)
+    (version.path / "data.csv").write_text("two\n")
+    problem = failed(scenario.train())
+    assert "data.csv of" in problem
+    assert f"Run `stagegate verify {scenario.dataset}@sha256:" in problem
+
+
 def test_training_flow_gets_the_accepted_version_on_any_node(scenario: RunScenario) -> None:
     accepted = scenario.to_production("first")
     scenario.deliver("newer and not accepted")

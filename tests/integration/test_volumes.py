@@ -106,7 +106,7 @@ def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Node]:
 
 
 def views(folder: Path) -> set[str]:
-    return {path.name for path in folder.glob("views/*/*")}
+    return {path.name for path in folder.glob("views/*/*") if path.is_dir()}
 
 
 def name(version: Version) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from threading import Event
 
 from prefect_stagegate.cache.layout import explained
-from prefect_stagegate.cache.verify import Pace, file_problem, inode_of
+from prefect_stagegate.cache.verify import Pace, extra_files, file_problem, inode_of
 from prefect_stagegate.errors import CacheError
 from prefect_stagegate.manifest import Seal, seal
 from prefect_stagegate.model import Address, Entry
@@ -23,8 +23,6 @@ from prefect_stagegate.operations.upkeep.node_refs import point
 from prefect_stagegate.operations.upkeep.verify import verify
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.transfer import Progress
-from prefect_stagegate.trees import walk_folders
-from prefect_stagegate.units import count_text
 
 
 class Proof(StrEnum):
@@ -92,14 +90,11 @@ def _count(workspace: Workspace, version: Address, cancel: Event | None) -> tupl
         manifest = workspace.catalog.manifest(held.dataset, held.digest)
         counted = seal(_files(workspace, version, held.path, manifest.entries(), pace))
         with explained("count the files of the view", held.path):
-            there = sum(
-                not entry.is_dir(follow_symlinks=False) for _, rows in walk_folders(held.path) for entry in rows
-            )
-    if there != counted.files:
+            extra = extra_files(held.path, manifest)
+    if extra:
         raise CacheError(
-            f"{version} has {count_text(there, 'file')} on {workspace.settings.node}, and the manifest says "
-            f"{counted.files:,}",
-            hint=f"Remove what somebody put into {held.path}.",
+            f"{version} has a file on {workspace.settings.node} that is none of its own: {held.path / extra[0]}",
+            hint=f"`stagegate verify {version} --repair` on the node removes it.",
             dataset=version.dataset,
         )
     return counted, pace.bytes

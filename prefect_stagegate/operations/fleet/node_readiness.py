@@ -8,8 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from prefect_stagegate.cache.quarantine import Quarantine
+from prefect_stagegate.cache.verify import look_at_view
 from prefect_stagegate.catalog import RefEntry, withdrawn
-from prefect_stagegate.errors import CatalogError, CorruptRecord, NotReady, SourceUnavailable
+from prefect_stagegate.errors import CatalogError, CorruptRecord, NotReady, SourceUnavailable, StagegateError
 from prefect_stagegate.model import LATEST, Address
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.units import digest_text
@@ -57,7 +58,7 @@ def require_on_node(workspace: Workspace, address: Address) -> NodeReadiness:
     """As `node_readiness`, and raise unless it is ready.
 
     Raises:
-        NotReady: This node doesn't hold the version; the message says why.
+        NotReady: This node doesn't hold the version, or a file of it is damaged; the message says why.
     """
     readiness = node_readiness(workspace, address)
     if readiness.problem:
@@ -66,7 +67,25 @@ def require_on_node(workspace: Workspace, address: Address) -> NodeReadiness:
             hint=f"`stagegate stage {address}` fetches it; `stagegate agent {address}` keeps it current.",
             dataset=address.dataset,
         )
+    require_undamaged(workspace, readiness.dataset, readiness.digest)
     return readiness
+
+
+def require_undamaged(
+    workspace: Workspace, dataset: str, digest: str, refusal: type[StagegateError] = NotReady
+) -> None:
+    """Look at each file of a version that is complete here, by one `stat`.
+
+    Raises:
+        StagegateError: Of the type `refusal`: a file is missing, was changed since it was stored, or is none of the
+            version's.
+    """
+    manifest = workspace.catalog.manifest(dataset, digest)
+    version = f"{dataset}@{digest_text(digest)}"
+    for _, view in workspace.cache.copies(dataset, digest):
+        if finding := look_at_view(view, manifest):
+            problem = f"{view / finding.subject} of {version} is damaged: {finding.problem}"
+            raise refusal(problem, hint=f"Run `stagegate verify {version} --repair`.", dataset=dataset)
 
 
 def wait_until_ready(

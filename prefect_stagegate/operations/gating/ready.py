@@ -18,6 +18,7 @@ from prefect_stagegate.catalog import RefAction, RefEntry, adopted_as, moves, wi
 from prefect_stagegate.errors import GateFailed, UsageError
 from prefect_stagegate.model import Address, Decision, Version
 from prefect_stagegate.operations.address import ResolvedVersion, judged_spec
+from prefect_stagegate.operations.fleet.node_readiness import require_undamaged
 from prefect_stagegate.operations.gating.context import build_context
 from prefect_stagegate.operations.gating.proofs import counted_evidence
 from prefect_stagegate.operations.gating.withdraw import version_failures
@@ -89,7 +90,8 @@ def hold_ready(
     During the block the address resolves to this version in this process, even if the ref moves on.
 
     Raises:
-        GateFailed: No version is ready; the message says why, whose turn it is and what to do.
+        GateFailed: No version is ready, or a file of it is damaged here; the message says why, whose turn it is and
+            what to do.
         StagegateError: The version could not be fetched.
     """
     address, candidate = readiness.address, readiness.chosen
@@ -110,6 +112,7 @@ def hold_ready(
             # A version that the run fell back to is not the one that the ref names.
             if not readiness.fell_back:
                 point(workspace, address.dataset, address.ref, digest)
+        require_undamaged(workspace, address.dataset, digest, GateFailed)
         with override_ref(workspace.cache, address, digest):
             yield version
 

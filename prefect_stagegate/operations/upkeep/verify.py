@@ -7,6 +7,7 @@ staging reuses it. Views keep their file until a repair renames a sound one over
 from __future__ import annotations
 
 import logging
+import os
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, closing
@@ -23,7 +24,8 @@ from prefect_stagegate.cache.leases import LeaseKind
 from prefect_stagegate.cache.quarantine import MAX_ENTRIES, Quarantine, Quarantined
 from prefect_stagegate.cache.scrub import CIRCLE, WHOLE, Arc, blobs_on, next_arc, note_end
 from prefect_stagegate.cache.space import used_bytes
-from prefect_stagegate.cache.verify import Pace, Rot, check_blob, verify_view
+from prefect_stagegate.cache.verify import NOT_IN_VERSION, Pace, Rot, check_blob, extra_files, verify_view
+from prefect_stagegate.cache.views import seal_view
 from prefect_stagegate.errors import CacheError, Cancelled, CatalogError, StagegateError, UnknownRef, UsageError
 from prefect_stagegate.manifest import Manifest
 from prefect_stagegate.model import Address, Entry, Finding
@@ -275,7 +277,18 @@ class _Verifier:
         layout = self._workspace.cache.layout
         damaged = list(verify_view(held.path, entries, layout, rotten=self._rotten, read=self._pace))
         self._damaged.extend(Damage(held.dataset, held.digest, finding, str(layout.root)) for _, finding in damaged)
+        missing = sum(not os.path.lexists(held.path / entry.path) for entry, _ in damaged)
+        # Of a part of the blobs, not all missing files are known.
+        extra = extra_files(held.path, manifest, missing) if arc is WHOLE or not damaged else []
+        findings = (
+            Finding(path, NOT_IN_VERSION, "Run `stagegate verify --repair`: it removes the file.") for path in extra
+        )
+        self._damaged.extend(Damage(held.dataset, held.digest, finding, str(layout.root)) for finding in findings)
         self._record_entries(held, [entry for entry, _ in damaged])
+        if arc is WHOLE and not damaged:
+            seal_view(held.path)
+        if extra and repair:
+            self._workspace.cache.views.remove(held.dataset, held.digest, extra)
         if damaged and repair:
             self._repair(held, [entry for entry, _ in damaged])
 

@@ -136,7 +136,7 @@ def _blobs(cache: Path, rotten: frozenset[str], seen: Seen) -> None:
 
 
 def _views(cache: Path, known: dict[str, Rows], rotten: frozenset[str], seen: Seen) -> None:
-    for view in sorted((cache / "views").glob("*/*")) if (cache / "views").is_dir() else []:
+    for view in sorted((cache / "views").glob("*/*/")) if (cache / "views").is_dir() else []:
         name = f"{view.parent.name}/{view.name}"
         seen.views.add(name)
         rows = [_row(view, path, known.get(name, []), rotten) for path in _files(view)]
