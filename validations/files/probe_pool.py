@@ -12,6 +12,7 @@ import sys
 import tempfile
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
@@ -38,8 +39,10 @@ FILE_SECONDS, BYTES_A_SECOND = 60.0, 4 << 20
 START_SECONDS = 120.0
 MOST_DEATHS = 200
 """Processes that may die before the others give up."""
-MOST_REPLY = 1 << 20
-"""Bytes of a process's reply to a batch."""
+MOST_LATE = 20
+"""Files that may take too long before the others are given up: each costs a minute or more."""
+MOST_REPLY = 1 << 16
+"""Bytes of a process's reply to a file."""
 MOST_TEXT = 500
 """Characters of a defect."""
 ONE_THREAD = {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
@@ -117,7 +120,7 @@ class _Pool:
         for batch in batches:
             self.batches.put(batch)
         self.defects: dict[str, Defect] = {}
-        self.done = self.deaths = 0
+        self.done = self.deaths = self.late = 0
         self.sandbox = ""
         self._stopped = False
         self._workers: set[_Worker] = set()
@@ -143,36 +146,45 @@ class _Pool:
                 batch = self.batches.get_nowait()
             except queue.Empty:
                 return
+            left = deque(batch)
             try:
-                defects = worker.probe(batch)
+                for defect in worker.probe(batch):
+                    self._record(left.popleft(), defect)
             except _WorkerDied as death:
                 if not self._stopped:
-                    self._bury(batch, death)
+                    self._bury(batch, left, death)
                 return
-            self._record(batch, defects)
 
-    def _bury(self, batch: Sequence[Job], death: _WorkerDied) -> None:
-        """Blame the file that a process died of. Where it had many, probe each of them alone first."""
+    def _bury(self, batch: Sequence[Job], left: deque[Job], death: _WorkerDied) -> None:
+        """Blame the file that a process died of; those after it are probed by another one.
+
+        A crash may be the work of a file before it, so a file that had company is probed once more, alone.
+        """
         with self._lock:
             self.deaths += 1
-        if self.deaths > MOST_DEATHS:
+            self.late += death.timed_out
+        if self.deaths > MOST_DEATHS or self.late > MOST_LATE:
             raise ValidationError(
-                f"More than {MOST_DEATHS} processes that probe files died; the last: {death}",
+                f"More than {MOST_LATE if self.late > MOST_LATE else MOST_DEATHS} processes that probe files died; "
+                f"the last, at {left[0][0].path}: {death}",
                 hint="Name fewer files in the contract, or look at their source: many of them crash their decoder.",
             )
-        if len(batch) == 1:
-            self._record(batch, [death.defect()])
-            return
-        for job in batch:
-            self.batches.put([job])
+        last = left.popleft()
+        if death.timed_out or len(batch) == 1:
+            self._record(last, death.defect())
+        else:
+            self.batches.put([last])
+        if left:
+            self.batches.put(left)
 
-    def _record(self, batch: Sequence[Job], defects: Iterable[Defect | None]) -> None:
+    def _record(self, job: Job, defect: Defect | None) -> None:
         with self._lock:
-            self.done += len(batch)
-            self.defects |= {entry.path: defect for (entry, _), defect in zip(batch, defects, strict=True) if defect}
+            self.done += 1
+            if defect:
+                self.defects[job[0].path] = defect
 
     def end_late_workers(self) -> None:
-        """Kill the processes that take too long for their batch."""
+        """Kill the processes that take too long for a file."""
         with self._lock:
             for worker in self._workers:
                 if time.monotonic() > worker.deadline:
@@ -286,14 +298,12 @@ class _Worker:
         except _WorkerDied as death:
             raise _not_started(death) from death
 
-    def probe(self, batch: Sequence[Job]) -> list[Defect | None]:
-        """Probe files; None for each file that passes all its probes.
+    def probe(self, batch: Sequence[Job]) -> Iterator[Defect | None]:
+        """Probe files, each within its time; None for each that passes all its probes.
 
         Raises:
-            _WorkerDied: The process ended, or was killed, before it replied.
+            _WorkerDied: The process ended, or was killed, before it replied about the next file.
         """
-        seconds = sum(FILE_SECONDS + entry.size / BYTES_A_SECOND for entry, _ in batch)
-        self.deadline = time.monotonic() + seconds
         request = {
             "probes": [(call.name, call.settings) for call in batch[0][1]],
             "files": [(entry.path, entry.size) for entry, _ in batch],
@@ -302,12 +312,15 @@ class _Worker:
         with suppress(BrokenPipeError):  # its death shows when it does not reply
             self.process.stdin.write(json.dumps(request).encode() + b"\n")
             self.process.stdin.flush()
-        results = self._reply()
+        for entry, _ in batch:
+            self.deadline = time.monotonic() + FILE_SECONDS + entry.size / BYTES_A_SECOND
+            result = self._reply()
+            try:
+                defect = _bounded(result)
+            except (TypeError, ValueError):
+                raise self._death() from None
+            yield defect
         self.deadline = time.monotonic() + START_SECONDS
-        try:
-            return [_bounded(result) for _, result in zip(batch, results, strict=True)]
-        except (TypeError, ValueError):
-            raise self._death() from None
 
     def _reply(self) -> Any:
         assert self.process.stdout is not None  # noqa: S101 - asked for above

@@ -2,7 +2,8 @@
 
     ← {"sandbox": "Landlock 5"}                                              once it is confined
     → {"probes": [["image", {"mode": "RGB"}]], "files": [["a.png", 1234]]}   a batch: probes, paths with their bytes
-    ← [null, ["its mode is L, …", "Convert it …", false], …]                 each file's defect; null where it has none
+    ← null                                                                   a line a file, once it is probed
+    ← ["its mode is L, …", "Convert it …", false]                            its defect, in place of null
 
 The first argument is the version's folder. It ends with its standard input, or with the thread that started it.
 """
@@ -43,9 +44,8 @@ def main() -> None:
     for line in sys.stdin:
         batch = json.loads(line)
         probes = [partial(DECODERS[name], **settings) for name, settings in batch["probes"]]
-        print(
-            json.dumps([_defect(view / path, size, probes) for path, size in batch["files"]]), file=results, flush=True
-        )
+        for path, size in batch["files"]:
+            print(json.dumps(_defect(view / path, size, probes)), file=results, flush=True)
 
 
 def _defect(copy: Path, size: int, probes: Sequence[Callable[[Path], Facts]]) -> Defect | None:
