@@ -54,8 +54,6 @@ acheck_readiness = async_twin(check_readiness)
 
 
 def _log(decision: Decision, report: Report) -> None:
-    if decision.accepted:
-        run_log().info("%s. %s", report.headline, report.reason)
-    else:
-        # A refusal is no error of the run, but somebody has to act on it: log a warning.
-        run_log().warning("%s. %s Whose turn: %s", report.headline, report.reason, report.whose_turn)
+    # A refusal is no error of the run, but somebody has to act on it: log a warning.
+    log, turn = (run_log().info, "") if decision.accepted else (run_log().warning, f" Whose turn: {report.whose_turn}")
+    log("%s. %s%s", report.headline, report.reason, turn)

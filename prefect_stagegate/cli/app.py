@@ -101,7 +101,7 @@ COMMANDS = {
     },
     "Write specs": {
         "gate": ("", "Decide old records again under a new policy."),
-        "init": ("init:init", "Write a first spec for a folder or URL, with a pilot gate that passes."),
+        "init": ("init:init", "Write a first spec for folders or URLs, with a pilot gate that passes."),
         "contract": ("", "Suggest a contract, try a changed one on old versions, or write it in a standard's form."),
         "lint": ("lint:lint", "Check a spec with its suites, columns and gates, without data."),
         "schema": ("describe:schema", "Print the JSON Schema of spec files, for editors and CI."),
@@ -117,6 +117,7 @@ ARGUMENTS = {
     "progress": "[OPTIONS] [DATASET]",
     "agent": "[OPTIONS] [DATASET@REF...]",
     "verify": "[OPTIONS] [DATASET@REF]",
+    "init": "[OPTIONS] FOLDER|URL...",
     "limits": "[OPTIONS] [SPEC...]",
     "checks": "[OPTIONS] [CHECK]",
     "serve": "[OPTIONS]",

@@ -124,6 +124,7 @@ REFUSED = Meaning(SourceUnavailable, "Connection refused by {endpoint}", _ANSWER
 _NO_RANGES = Meaning(SourceError, "{endpoint} doesn't support byte ranges", "Only whole objects can be read from it.")
 _NO_LISTING = Meaning(SourceError, "{endpoint} sends something else than a listing", "Check the endpoint's address.")
 _UNRESOLVED = Meaning(SourceUnavailable, "Could not resolve the name of {endpoint}", "Check its spelling and the DNS.")
+_NO_ENDPOINT = "For a server of your own, set `options: {endpoint_url: …}` at the source, or AWS_ENDPOINT_URL."
 _UNTRUSTED = Meaning(SourceError, "The certificate of {endpoint} is not trusted", "Set `verify:` to the CA's PEM file.")
 _NO_TLS = Meaning(SourceError, "{endpoint} doesn't speak TLS", "Use http:// in endpoint_url.")
 _SILENT = Meaning(SourceUnavailable, "{endpoint} stopped answering", _LATER)
@@ -171,7 +172,8 @@ def explain(error: Exception, *, source: str, endpoint: str, key: str = "") -> S
         return kind(f"{endpoint} {_summary(text)}{_server_message(text)}", source=source, object=key)
     if meaning is REFUSED:
         return refused(_address(endpoint), source=source, key=key)
-    return meaning.kind(meaning.message.format(endpoint=endpoint), hint=meaning.hint, source=source, object=key)
+    hint = _NO_ENDPOINT if meaning is _UNRESOLVED and endpoint == "AWS" else meaning.hint
+    return meaning.kind(meaning.message.format(endpoint=endpoint), hint=hint, source=source, object=key)
 
 
 def explain_response(

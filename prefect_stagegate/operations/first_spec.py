@@ -1,15 +1,19 @@
-"""A first spec for a source: what lies there, as tables and files, with a pilot gate that passes."""
+"""A first spec for sources: what lies there, as tables and files, with a pilot gate that passes."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import islice
 from json import dumps
 from pathlib import PurePosixPath
-from typing import get_args
+from textwrap import indent
+from typing import Any, get_args
+
+import pyarrow as pa
+import pyarrow.parquet as pq
 
 from prefect_stagegate.errors import MissingExtra, SourceError, UsageError
 from prefect_stagegate.model import NAME_LENGTH, SourceObject
@@ -19,8 +23,11 @@ from prefect_stagegate.settings import Settings
 from prefect_stagegate.sources.base import Source
 from prefect_stagegate.spec import SourceSpec
 from prefect_stagegate.spec.models import Owner
+from prefect_stagegate.spec.yaml_text import yaml_text
 from prefect_stagegate.validations.files.calls import release
 from prefect_stagegate.validations.files.probes import TABLE_PROBES
+from prefect_stagegate.validations.profiling.suggest import column_types
+from prefect_stagegate.validations.schema import TableFile
 
 HEADER_BYTES = 16_384
 """Bytes of a text file that are read for its header, which is its first line."""
@@ -39,6 +46,8 @@ TEXT_ENDINGS = (".csv", ".tsv")
 """The endings of files whose first line is their header."""
 LISTED = 10_000
 """Objects that are looked at; a larger source is described by its first ones."""
+FOOTER_BYTES = 262_144
+"""Bytes of a Parquet file that are read for its footer, at its end."""
 MOST_TABLES = 20
 """Tables that a first spec names; those with the most files come first."""
 
@@ -53,40 +62,71 @@ class FirstSpec:
     tables: dict[str, str]
     """The glob of each table."""
     whole: bool
-    """Whether all objects of the source were looked at."""
+    """Whether all objects of the sources were looked at."""
 
 
 def write_first_spec(
-    url: str, settings: Settings, resolve_credentials: ResolveCredentials, *, dataset: str = ""
+    urls: Mapping[str, str], settings: Settings, resolve: ResolveCredentials, *, dataset: str = "", endpoint: str = ""
 ) -> FirstSpec:
-    """List a source and describe it as a spec.
+    """List sources and describe them as a spec.
 
     Args:
-        url: A folder's path, or a source's URL.
+        urls: How the spec names each source, by its folder's path or its URL.
         settings: This process's settings.
-        resolve_credentials: Turns the name of a block into storage options.
-        dataset: The dataset's name; by default the last part of the URL.
+        resolve: Turns the name of a block into storage options.
+        dataset: The dataset's name; by default the last part of the first URL.
+        endpoint: The URL of the server that has the buckets of `s3://` sources; empty for the environment's.
 
     Raises:
-        UsageError: The URL can't be used, or has no objects.
-        SourceError: The source can't be listed.
+        UsageError: A URL can't be used, or has no objects.
+        SourceError: A source can't be listed.
     """
-    source_spec = SourceSpec(url=url)
-    with closing(open_spec_source(source_spec, settings, resolve_credentials)) as source:
-        # One more than is described tells whether the source has more.
-        listed = list(islice(source.list(), LISTED + 1))
-        if not listed:
-            raise UsageError(f"{url} has no objects", hint="Name the folder or prefix that holds the data.")
-        objects = sorted(listed[:LISTED], key=lambda item: item.key)
-        globs, unlike = _join_by_header(source, _by_glob(objects))
-    dataset = dataset or _name(PurePosixPath(url.rstrip("/")).name) or "dataset"
-    tables, others = _tables(globs, dataset), sorted({_ending(item.key) for item in objects} - {""})
-    text = "".join(f"{line}\n" for line in _lines(url, dataset, tables, others, unlike))
-    return FirstSpec(dataset, text, len(objects), tables, whole=len(listed) <= LISTED)
+    sources, endings, objects, whole = list[dict[str, Any]](), set[str](), 0, True
+    counts, unlike, columns = dict[str, int](), list[str](), dict[str, dict[str, str]]()
+    for url, written in urls.items():
+        name = _name(PurePosixPath(url.rstrip("/")).name) or "dataset"
+        dataset = dataset or name
+        # A folder each: files of two sources may have one path.
+        folder = f"{name}/" if len(urls) > 1 else ""
+        options = {"endpoint_url": endpoint} if endpoint and "://" in url else {}
+        sources.append(_filled(url=written, into=folder, options=options))
+        with closing(open_spec_source(SourceSpec(url=url, options=options), settings, resolve)) as source:
+            # One more than is described tells whether the source has more.
+            listed = list(islice(source.list(), LISTED + 1))
+            if not listed:
+                raise UsageError(f"{url} has no objects", hint="Name the folder or prefix that holds the data.")
+            files = _by_glob(sorted(listed[:LISTED], key=lambda item: item.key), folder)
+            joined, differing = _join_by_header(source, files)
+            parquet = [glob for glob in joined if glob.endswith(".parquet")]
+            columns |= {glob: _columns(source, files[glob]) for glob in parquet[:MOST_TABLES]}
+        counts, unlike = counts | joined, unlike + differing
+        endings |= {_ending(item.key) for item in listed[:LISTED]} - {""}
+        objects, whole = objects + len(listed[:LISTED]), whole and len(listed) <= LISTED
+    tables = _tables(counts, dataset)
+    contract = {name: _filled(files=glob, columns=columns.get(glob)) for name, glob in tables.items()}
+    text = "".join(f"{line}\n" for line in _lines(dataset, sources, contract, sorted(endings), unlike))
+    return FirstSpec(dataset, text, objects, tables, whole)
+
+
+def _filled(**keys: Any) -> dict[str, Any]:
+    return {key: value for key, value in keys.items() if value}
+
+
+def _columns(source: Source, items: Sequence[SourceObject]) -> dict[str, str]:
+    """The columns that the footers of a table's first and last Parquet file have in common; none if one is too long."""
+    files = []
+    for item in (items[0], items[-1]):
+        buffer = bytearray(min(item.size, FOOTER_BYTES))
+        try:
+            source.read_into(item, item.size - len(buffer), memoryview(buffer))
+            files.append(TableFile(item.key, pq.read_schema(pa.BufferReader(buffer)), 0))
+        except (SourceError, pa.ArrowException, OSError):
+            return {}  # staging reports it, or the check `schema`
+    return column_types(files)[0]
 
 
 def _lines(
-    url: str, dataset: str, tables: dict[str, str], endings: Iterable[str], unlike: Iterable[str]
+    dataset: str, sources: Sequence[Any], tables: Mapping[str, Any], endings: Sequence[str], unlike: Iterable[str]
 ) -> Iterator[str]:
     yield f"# Written by `stagegate init`. Next: stagegate lint {dataset}.yaml, then stagegate stage {dataset}.yaml"
     yield "stagegate: 1"
@@ -94,17 +134,13 @@ def _lines(
     yield "# license: CC-BY-4.0  # an SPDX id; the check `license` asks for it"
     yield "# Who is told when a check fails. Fill in an address each."
     yield f"# owners: {{{', '.join(f'{name}: {name}@example.org' for name in get_args(Owner))}}}"
-    yield "sources:"
-    # A string of JSON is one of YAML, too, whatever characters are in the name.
-    yield f"  - url: {dumps(url, ensure_ascii=False)}"
+    yield yaml_text({"sources": sources})
     yield "contract:"
     if tables:
         yield "  # A table is all files that its glob names. Columns and a suite say what its rows must be."
         yield from (f"  # {line}" for line in _unlike_lines(unlike))
-        yield "  tables:"
-    for name, glob in tables.items():
-        yield f"    {name}: {{files: {dumps(glob, ensure_ascii=False)}}}"
-    if endings := list(endings):
+        yield indent(yaml_text({"tables": tables}), "  ")
+    if endings:
         yield "  files:"
     for ending in endings:
         probe, note = _probe(ending)
@@ -137,12 +173,12 @@ def _unlike_lines(unlike: Iterable[str]) -> Iterator[str]:
         yield f"them, give them the same header, and one table: {{files: {joined}}}"
 
 
-def _by_glob(objects: Iterable[SourceObject]) -> dict[str, list[SourceObject]]:
-    """The files that look like one table's by their names, by a glob of them."""
+def _by_glob(objects: Iterable[SourceObject], folder: str) -> dict[str, list[SourceObject]]:
+    """The files that look like one table's by their names, by a glob of their paths in this folder."""
     files: dict[str, list[SourceObject]] = {}
     for item in objects:
         if _table_ending(item.key):
-            files.setdefault(_glob(item.key), []).append(item)
+            files.setdefault(folder + _glob(item.key), []).append(item)
     return files
 
 

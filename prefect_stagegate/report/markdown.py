@@ -13,7 +13,7 @@ from prefect_stagegate.report.legible import time_text
 from prefect_stagegate.report.marks import code, folded, named, plain, step
 from prefect_stagegate.report.model import Report, legible, without_repeats
 from prefect_stagegate.report.past_events import past_cells
-from prefect_stagegate.report.rows import Row, Standing
+from prefect_stagegate.report.rows import Row
 from prefect_stagegate.report.tables import rows_text
 from prefect_stagegate.report.traffic import HEAD as TRAFFIC_HEAD
 from prefect_stagegate.report.traffic import bottleneck_text, traffic_cells, transfer_text
@@ -51,8 +51,7 @@ def _details(report: Report, headed: Collection[str]) -> list[str]:
     return [
         *_defects(report, headed),
         "### All checks",
-        plain(report.tally_text),
-        *_checks(report),
+        *folded(report.tally_text, [f"{row.check}: {row.verdict}, {row.owner}: {row.summary}" for row in report.rows]),
         *_expectations(report),
         *_profiles(report),
         *_changes(report),
@@ -61,16 +60,6 @@ def _details(report: Report, headed: Collection[str]) -> list[str]:
         *_past(report),
         _facts(report),
     ]
-
-
-def _checks(report: Report) -> list[str]:
-    """The checks to look at, and the others folded."""
-    fine = [row for row in report.rows if row.standing is Standing.FINE]
-    listed = (
-        f"- {code(row.check)}: {row.verdict}, {plain(str(row.owner))}: {plain(row.summary)}" for row in report.defects
-    )
-    lines = (f"{row.check}: {row.verdict}, {row.owner}: {row.summary}" for row in fine)
-    return [*_lines(listed), *([folded(f"{len(fine)} fine", lines)] if fine else [])]
 
 
 def about_line(report: Report) -> str:
@@ -118,15 +107,10 @@ def _expectations(report: Report) -> list[str]:
 
 def expectation_lists(by_table: Mapping[str, Sequence[ExpectationResult]]) -> list[str]:
     """The expectations that did not pass, over all tables, and those that did, folded."""
-    failed, passed = [], []
-    for table, results in by_table.items():
-        for result in results:
-            texts = cells(result)
-            if result.verdict == "passed":
-                passed.append(f"{table}: {_expectation(texts)}")
-            else:
-                failed.append(f"- {plain(table)}: {_expectation(_as_code(texts))}")
-    parts = [*_lines(failed), *([folded(f"{len(passed)} passed", passed)] if passed else [])]
+    rows = [(table, result.verdict == "passed", cells(result)) for table in by_table for result in by_table[table]]
+    failed = [f"- {plain(table)}: {_expectation(_as_code(texts))}" for table, is_passed, texts in rows if not is_passed]
+    passed = [f"{table}: {_expectation(texts)}" for table, is_passed, texts in rows if is_passed]
+    parts = [*_lines(failed), *folded(f"{len(passed)} passed", passed)]
     return ["### Expectations", *parts] if parts else []
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 
 from prefect_stagegate.report.legible import one_line, spans
 from prefect_stagegate.report.next_steps import is_command
@@ -52,18 +52,14 @@ def link(words: str, address: str) -> str:
 
 
 def named(head: Sequence[str], texts: Sequence[str]) -> str:
-    """The texts with their names before them; empty ones are left out.
-
-    >>> named(("Rows", "Why"), ("12", ""))
-    'rows 12'
-    """
+    """The texts with their names before them; empty ones are left out."""
     return ", ".join(f"{name.lower()} {text}" for name, text in zip(head, texts, strict=True) if text)
 
 
-def folded(title: str, lines: Iterable[str]) -> str:
-    """A list that opens at a click, of texts that are not escaped. As HTML: Prefect's pages fold no Markdown."""
-    items = "".join(f"<li>{html.escape(one_line(line))}</li>" for line in lines)
-    return f"<details><summary>{html.escape(title)}</summary><ul>{items}</ul></details>"
+def folded(title: str, texts: Sequence[str]) -> list[str]:
+    """A list of texts that opens at a click, if there are any. As HTML: Prefect's pages fold no Markdown."""
+    items = "".join(f"<li>{html.escape(one_line(text))}</li>" for text in texts)
+    return [f"<details><summary>{html.escape(title)}</summary><ul>{items}</ul></details>"] if texts else []
 
 
 def _escaped(text: str) -> str:

@@ -2,7 +2,6 @@
 
 who refuses                          the run's state        its log
 a gate, in `pilot_to_production`     Gate refused           a warning
-a gate, in `check_readiness`         Gate refused           a warning; the task returns its decision
 `@require_ready` over a flow         Gate refused           a warning
 `require_ready` called in a flow     Failed, as Prefect     a warning instead of the traceback
                                      names any exception
@@ -30,12 +29,7 @@ ANSWERS = (GateFailed, GateUndecided, WaitingForApproval)
 
 
 def ended_by_gate(error: StagegateError, message: str) -> State[Any]:
-    """The failed state of a run that a gate stopped. Calling the flow raises the error.
-
-    Args:
-        error: What the gate answered.
-        message: The same in one line. Prefect shows a line end as a backslash and an n.
-    """
+    """The failed state of a run that a gate stopped, with a message of one line. Calling the flow raises the error."""
     _seen(error)  # the task that asked the gate has logged the answer
     name = GATE_REFUSED if isinstance(error, GateFailed) else GATE_UNDECIDED
     return Failed(name=name, message=legible_text(one_line(message)), data=error)

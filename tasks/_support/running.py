@@ -69,14 +69,12 @@ def run_options(run_name: Callable[[Mapping[str, Any]], str]) -> dict[str, Any]:
 class Answered(State[R]):
     """A failed state that has a result: Prefect shows it as failed, and reading it raises nothing."""
 
-    def result(self, raise_on_failure: bool = True, **options: Any) -> Any:  # type: ignore[override]
-        """The answer, whatever `raise_on_failure` says."""
-        del raise_on_failure
+    def result(self, raise_on_failure: bool = True, **options: Any) -> Any:  # type: ignore[override]  # noqa: ARG002
+        """The answer."""
         return super().result(raise_on_failure=False, **options)
 
-    async def aresult(self, raise_on_failure: bool = True, **options: Any) -> Any:  # type: ignore[override]
-        """The answer, whatever `raise_on_failure` says."""
-        del raise_on_failure
+    async def aresult(self, raise_on_failure: bool = True, **options: Any) -> Any:  # type: ignore[override]  # noqa: ARG002
+        """The answer."""
         return await super().aresult(raise_on_failure=False, **options)
 
 
@@ -95,11 +93,8 @@ class EngineTask(Task[P, R]):
     if not TYPE_CHECKING:  # which would hide the function's parameters from type checkers
 
         def __call__(self, *args: Any, return_state: bool = False, **kwargs: Any) -> Any:
-            """Run the task, as `Task.__call__` does. An `Answered` run returns its answer."""
             ended = super().__call__(*args, return_state=return_state, **kwargs)
-            if return_state:
-                return ended
-            return _awaited(ended) if inspect.iscoroutine(ended) else _opened(ended)
+            return ended if return_state else _opened(ended)
 
     def submit(self, *args: Any, **kwargs: Any) -> Any:
         """Submit a run to the flow's task runner, as `Task.submit` does."""
@@ -117,12 +112,12 @@ class EngineTask(Task[P, R]):
 
 
 def _opened(ended: Any) -> Any:
+    async def awaited() -> Any:
+        return _opened(await ended)
+
+    if inspect.iscoroutine(ended):
+        return awaited()
     return ended.result(_sync=True) if isinstance(ended, Answered) else ended
-
-
-async def _awaited(running: Coroutine[Any, Any, Any]) -> Any:
-    ended = await running
-    return await ended.aresult() if isinstance(ended, Answered) else ended
 
 
 def _watched_while_away(submitted: Any) -> Any:

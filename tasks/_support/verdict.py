@@ -35,8 +35,8 @@ def as_answered(decision: Decision) -> Decision:
     """The decision as the result of a task's run, which shows a refusal as one."""
     if decision.outcome in (DecisionOutcome.ACCEPTED, DecisionOutcome.WAITING):
         return decision
-    refused = decision.outcome is DecisionOutcome.REFUSED
-    return answered(decision, GATE_REFUSED if refused else GATE_UNDECIDED, _in_short(decision))
+    name = GATE_REFUSED if decision.outcome is DecisionOutcome.REFUSED else GATE_UNDECIDED
+    return answered(decision, name, _in_short(decision))
 
 
 def _in_short(decision: Decision) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import yaml
 from PIL import Image
 from sklearn.datasets import load_digits
 
@@ -18,10 +19,11 @@ from prefect_stagegate.operations.gating.lint import lint, lint_warnings
 from prefect_stagegate.operations.staging.stage import stage
 from prefect_stagegate.operations.workspace import open_workspace
 from prefect_stagegate.settings import Settings
+from prefect_stagegate.testing.servers import SeaweedFS
 
 
 def first_spec(folder: Path, dataset: str = "") -> FirstSpec:
-    return write_first_spec(str(folder), Settings.from_environment({}), lambda _: {}, dataset=dataset)
+    return write_first_spec({str(folder): str(folder)}, Settings.from_environment({}), lambda _: {}, dataset=dataset)
 
 
 @pytest.fixture
@@ -149,3 +151,48 @@ def test_digits_as_images_pass_and_a_truncated_one_fails(tmp_path: Path) -> None
     decision = check(workspace, Address("digits"), "pilot")
     assert not decision.accepted
     assert any(finding.subject == "7.png" for evidence in decision.checks for finding in evidence.findings)
+
+
+def test_columns_come_from_the_footers_of_parquet(flights: Path) -> None:
+    columns = yaml.safe_load(first_spec(flights).text)["contract"]["tables"]["flights"]["columns"]
+    assert columns.items() >= {"year": "int", "origin": "string", "time_hour": "timestamp"}.items()
+
+
+def test_footer_of_a_broken_file_names_no_columns(tmp_path: Path) -> None:
+    (tmp_path / "days.parquet").write_bytes(b"PAR1 cut off")
+    assert "columns" not in first_spec(tmp_path, "things").text
+
+
+def test_several_sources_go_into_a_folder_each(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "specs").mkdir()
+    for name in ("nas/trips", "partner/weather"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "2026.csv").write_text("day,value\n2026-03-01,1\n")
+    main(["init", "nas/trips", "nas/../partner/weather", "--dataset", "both", "--output", "specs/both.yaml"])
+    written = yaml.safe_load((tmp_path / "specs/both.yaml").read_text())
+    assert written["sources"] == [
+        {"url": "../nas/trips", "into": "trips/"},
+        {"url": "../partner/weather", "into": "weather/"},
+    ]
+    workspace = open_workspace(tmp_path / "cache", tmp_path / "catalog")
+    version = stage(workspace, "specs/both.yaml")
+    assert sorted(entry.path for entry in workspace.catalog.manifest("both", version.digest).entries()) == [
+        "trips/2026.csv",
+        "weather/2026.csv",
+    ]
+    assert check(workspace, Address("both"), "pilot").accepted
+
+
+def test_endpoint_of_a_bucket_is_written_into_the_spec(
+    seaweedfs: SeaweedFS, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bucket = seaweedfs.bucket("first-spec")
+    seaweedfs.client().pipe("first-spec/days/1.csv", b"day\n1\n")
+    for name, value in (("AWS_ACCESS_KEY_ID", seaweedfs.key), ("AWS_SECRET_ACCESS_KEY", seaweedfs.secret)):
+        monkeypatch.setenv(name, value)
+    monkeypatch.chdir(tmp_path)
+    main(["init", f"{bucket}/days/", "--endpoint-url", seaweedfs.endpoint_url])
+    (source,) = yaml.safe_load(Path("days.yaml").read_text())["sources"]
+    assert source["options"] == {"endpoint_url": seaweedfs.endpoint_url}
+    assert stage(open_workspace(tmp_path / "cache", tmp_path / "catalog"), "days.yaml").files == 1

@@ -49,7 +49,10 @@ class Delivery:
 
     def stage(self) -> None:
         first = write_first_spec(
-            str(self.source), self.workspace.settings, self.workspace.resolve_credentials, dataset="things"
+            {str(self.source): str(self.source)},
+            self.workspace.settings,
+            self.workspace.resolve_credentials,
+            dataset="things",
         )
         (self.folder / "things.yaml").write_text(first.text)
         stage(self.workspace, str(self.folder / "things.yaml"))

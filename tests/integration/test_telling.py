@@ -432,7 +432,7 @@ def test_run_has_one_artifact_for_each_decision(scenario: EventScenario) -> None
     screen, _, whole = waiting["data"].partition("\n---\n")
     assert "waits for approval to go to production" in screen.splitlines()[0]
     assert f"`stagegate approve {scenario.dataset}@{decision.digest} --to production`" in screen
-    assert "- `approval`: waiting" in whole
+    assert "<li>approval: waiting" in whole
     assert f"names {decision.digest[:19]}" in promoted["data"].splitlines()[0]
     assert "## The decision that accepted it" in promoted["data"]
     assert waiting["task_run_id"]

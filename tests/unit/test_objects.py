@@ -231,6 +231,12 @@ def test_a_status_means_what_obstore_would_say(status: int) -> None:
     assert summary(explain_response(status, {}, b"", **PLACE)) == summary(by_obstore)
 
 
+def test_bucket_without_an_endpoint_points_to_endpoint_url() -> None:
+    error = OSError("dns error: failed to lookup address information")
+    hints = [explain(error, source="s3://lake/", endpoint=at).hint for at in ("AWS", "https://minio:9000")]
+    assert ["endpoint_url" in hint and "AWS_ENDPOINT_URL" in hint for hint in hints] == [True, False]
+
+
 def test_not_found_without_a_key_is_no_vanished_object() -> None:
     error = explain_response(404, {}, b"", **{**PLACE, "key": ""})
     assert type(error) is SourceError

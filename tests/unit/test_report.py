@@ -334,7 +334,8 @@ def test_markdown_lines_of_hostile_names_stay_whole(name: str) -> None:
 def test_markdown_renders_no_tag_image_or_link_of_the_data() -> None:
     findings = (Finding(name, name, name) for name in HOSTILE)
     written = to_markdown(a_report(answer("schema", Outcome.FAIL, *findings)))
-    outside = re.sub(r"(`+)(?!`).*?(?<!`)\1(?!`)", "", written.replace("\\`", ""))  # code spans show what they hold
+    ours = re.sub(r"</?(details|summary|ul|li)>", "", written)
+    outside = re.sub(r"(`+)(?!`).*?(?<!`)\1(?!`)", "", ours.replace("\\`", ""))  # code spans show what they hold
     assert not re.search(r"(?<!\\)<\w|(?<!\\)!\[|(?<!\\)\[[^\]]*(?<!\\)\]\(", outside)
 
 

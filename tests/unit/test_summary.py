@@ -99,7 +99,7 @@ def test_moved_ref_is_followed_by_the_decision_that_allowed_it() -> None:
 
     assert written.startswith(moved_page(moved))
     assert "## The decision that accepted it" in written
-    assert "<summary>1 fine</summary><ul><li>schema: pass" in written
+    assert "<summary>1 check: 1 pass</summary><ul><li>schema: pass" in written
     assert "whoever promotes" not in written
 
 
