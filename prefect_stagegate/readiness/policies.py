@@ -36,7 +36,7 @@ LESS_IS_STRICTER = {
     *{("drift", "rows"), ("drift", "share"), ("gpu_idle", "processes"), ("gpu_idle", "used"), ("license", "allow")},
     *{("gpu_memory", "corrected"), ("gpu_memory", "retired"), ("gpu_memory", "uncorrected"), ("pii", "ignore")},
     *{("queue", "polled"), ("rollback", "warn"), ("signature", "certificates"), ("signature", "ignore")},
-    *{("signature", "keys"), ("signature", "partial")},
+    *{("signature", "keys"), ("signature", "partial"), ("signature", "signers")},
 }
 """Parameters of which a lower value, or a smaller set, lets fewer versions through; with the limits of `Ceilings`."""
 ANYBODY = frozenset({"anybody", *get_args(Owner)})

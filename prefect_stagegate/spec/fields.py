@@ -47,6 +47,9 @@ class SpecModel(BaseModel):
 NAME_TAG, SETTINGS_TAG = "[name]", "[settings]"
 """Pydantic's marks, in the places of errors, for items that are a name or a mapping of one name to settings."""
 
+WRITTEN = "written"
+"""The context of checks' parameters in a file: what only new specs must have is refused there, and not in records."""
+
 
 class Context(NamedTuple):
     """The context of a spec's validation: what its values don't hold."""

@@ -16,7 +16,7 @@ from prefect_stagegate.errors import did_you_mean
 from prefect_stagegate.model import Severity
 from prefect_stagegate.spec.complaints import check, complaint, keys_at, place_of
 from prefect_stagegate.spec.document import Document, UnreadableDocument, read_text_beside
-from prefect_stagegate.spec.fields import InFile
+from prefect_stagegate.spec.fields import WRITTEN, InFile
 from prefect_stagegate.spec.models import Requirement, RequirementSpec
 from prefect_stagegate.spec.yamltree import Loc
 
@@ -255,7 +255,7 @@ def _with_defaults(
 ) -> Requirement:
     """Fill in the defaults; report what is wrong with the parameters that the gate itself wrote, in `items`."""
     try:
-        params = model.model_validate(requirement.params)
+        params = model.model_validate(requirement.params, context=None if document.is_dictionary else WRITTEN)
     except ValidationError as error:
         written = [item for item in items if item.requirement.check == requirement.check]
         for detail in error.errors():

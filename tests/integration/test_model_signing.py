@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import sys
+from datetime import UTC, datetime
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from model_signing import verifying
 
 from prefect_stagegate.errors import CacheError, SpecError, UnknownRef, UsageError
 from prefect_stagegate.model import Address, DecisionOutcome, Direction
+from prefect_stagegate.operations.address import read_spec
 from prefect_stagegate.operations.gating import sign as signing_job
 from prefect_stagegate.operations.gating.check import check
 from prefect_stagegate.operations.gating.policy import difference
@@ -25,7 +27,7 @@ from prefect_stagegate.readiness.checks import signature as signature_check
 from prefect_stagegate.readiness.records.signature_bundle import read_statement_key, sign_statement
 from prefect_stagegate.readiness.records.signed_files import write_statement
 from tests.support.scenario import Scenario
-from tests.support.signers import Authority, model_signing, pem, write_key
+from tests.support.signers import CLIENT, SERVER, Authority, model_signing, pem, write_key
 
 SIGNED = Path(__file__).parents[1] / "support" / "signed"
 """Two files and their publisher's signature by identity, unchanged from the tests of the reference implementation
@@ -68,7 +70,7 @@ def public(key: Path) -> str:
 @pytest.mark.parametrize("curve", [ec.SECP256R1(), ec.SECP384R1(), ec.SECP521R1()], ids=lambda curve: str(curve.name))
 def test_signed_here_and_verified_by_the_command(tmp_path: Path, curve: ec.EllipticCurve) -> None:
     key = write_key(tmp_path / "key.pem", ec.generate_private_key(curve))
-    things = scenario(tmp_path, keys=[public(key)])
+    things = scenario(tmp_path, keys=[public(key)], ignore=[".gitattributes"])
     (things.nas / ".gitattributes").write_text("*.bin binary\n")
     view = things.stage().path
     output = tmp_path / "model.sig"
@@ -102,7 +104,8 @@ def test_blake3_signature_reads_nothing_and_verifies(tmp_path: Path, key: Path) 
 
 
 def test_publisher_s_signature_in_the_version_passes(tmp_path: Path, key: Path) -> None:
-    things = scenario(tmp_path, keys=[pem(ec.generate_private_key(ec.SECP384R1())), public(key)])
+    keys = [pem(ec.generate_private_key(ec.SECP384R1())), public(key)]
+    things = scenario(tmp_path, keys=keys, ignore=[".gitignore"])
     (things.nas / ".gitignore").write_text("*.tmp\n")
     publish(things, key)
     things.stage()
@@ -290,7 +293,7 @@ def test_certificates_both_ways(tmp_path: Path) -> None:
     chain, root_file = tmp_path / "chain.pem", tmp_path / "root.pem"
     chain.write_text(signer.text + between.text)
     root_file.write_text(root.text)
-    things = scenario(tmp_path, certificates=[other.text, root.text])
+    things = scenario(tmp_path, certificates=[other.text, root.text], signers=["CN=Example Publisher"])
     view = things.stage().path
     output = tmp_path / "model.sig"
     words = ["--key", str(key), "--certificate", str(chain), "--output", str(output)]
@@ -305,24 +308,79 @@ def test_certificates_both_ways(tmp_path: Path) -> None:
     ("signer", "reason"),
     [
         ({"above": "other"}, "no root under `certificates` vouches"),
-        ({"may_sign": False}, "'CN=x' is not for signatures"),
+        ({"may_sign": False}, "'CN=x' is not for this purpose"),
         ({"above": "customer"}, "no root under `certificates` vouches"),
+        ({"purpose": SERVER}, "'CN=x' is not for this purpose (1.3.6.1.5.5.7.3.3)"),
+        ({"purpose": CLIENT}, "'CN=x' is not for this purpose"),
+        ({"purpose": ""}, "'CN=x' is not for this purpose"),
+        (
+            {"name": "y", "alternative": "y@example.org"},
+            "`signers` names nobody of this certificate: CN=y, y@",
+        ),
+        ({"began": datetime(2016, 1, 1, tzinfo=UTC)}, "no root under `certificates` vouches"),
     ],
-    ids=["another root", "another purpose", "by somebody who is no authority"],
+    ids=["other root", "no signatures", "no authority", "server", "client", "no purpose", "employee", "ended"],
 )
-def test_certificate_that_no_root_vouches_for_is_refused(tmp_path: Path, signer: dict[str, Any], reason: str) -> None:
-    root, other = Authority("root"), Authority("root")
+def test_certificate_that_may_not_sign_is_refused(tmp_path: Path, signer: dict[str, Any], reason: str) -> None:
+    root, other = Authority("root", began=datetime(2016, 1, 1, tzinfo=UTC), days=9999), Authority("root")
     customer = Authority("customer", root, may_certify=False)
-    above = {"root": root, "other": other, "customer": customer}[signer.get("above", "root")]
-    publisher = Authority("x", above, may_certify=False, may_sign=signer.get("may_sign", True))
-    key = write_key(tmp_path / "key.pem", publisher.key)
-    chain = tmp_path / "chain.pem"
-    chain.write_text(publisher.text + above.text)
-    things = scenario(tmp_path, certificates=[root.text])
-    things.stage()
-    sign(things.node(), THINGS, key, certificates=chain)
+    above = {"root": root, "other": other, "customer": customer}[signer.pop("above", "root")]
+    publisher = Authority(signer.pop("name", "x"), above, may_certify=False, **signer)
+    things = certified(tmp_path, root, publisher, above)
     outcome, summary, _ = judged(things)
     assert (outcome, reason in summary) == ("fail", True), summary
+
+
+def certified(folder: Path, root: Authority, signer: Authority, *between: Authority, **parameters: Any) -> Scenario:
+    """A dataset that somebody signed by a certificate, where the gate has the root."""
+    key, chain = write_key(folder / "key.pem", signer.key), folder / "chain.pem"
+    chain.write_text("".join(each.text for each in (signer, *between)))
+    things = scenario(
+        folder, **{"certificates": [root.text], "signers": ["CN=x", "*@release.example.org"], **parameters}
+    )
+    things.stage()
+    sign(things.node(), THINGS, key, certificates=chain)
+    return things
+
+
+@pytest.mark.parametrize(
+    ("signer", "parameters"),
+    [
+        ({"name": "x"}, {}),
+        ({"name": "y", "alternative": "ada@release.example.org"}, {}),
+        ({"name": "x", "purpose": CLIENT}, {"purpose": CLIENT}),
+    ],
+    ids=["subject", "alternative name", "another purpose of the policy"],
+)
+def test_certificate_with_purpose_and_name_signs(
+    tmp_path: Path, signer: dict[str, Any], parameters: dict[str, Any]
+) -> None:
+    root = Authority("root")
+    things = certified(tmp_path, root, Authority(above=root, may_certify=False, **signer), **parameters)
+    assert judged(things)[0] == "pass"
+
+
+def test_root_without_signers_is_refused_by_file_and_line(tmp_path: Path) -> None:
+    things = scenario(tmp_path, certificates=[Authority("root").text])
+    with pytest.raises(SpecError, match=r"\.yaml:\d+: gates\.pilot.*`certificates` needs `signers`"):
+        read_spec(things.spec_file())
+
+
+def test_recorded_root_without_signers_stays_readable(tmp_path: Path) -> None:
+    root = Authority("root")
+    things = certified(tmp_path, root, Authority("x", root, may_certify=False), signers=[])
+    outcome, summary, _ = judged(things)
+    assert (outcome, "`signers` names nobody" in summary) == ("fail", True), summary
+
+
+@pytest.mark.parametrize("name", [".gitattributes", ".git/config", ".github/data.csv"])
+def test_file_that_the_format_leaves_out_fails_by_name(tmp_path: Path, key: Path, name: str) -> None:
+    things = scenario(tmp_path, keys=[public(key)])
+    (things.nas / name).parent.mkdir(exist_ok=True)
+    (things.nas / name).write_text("day,reading\n1,2\n")
+    publish(things, key)
+    things.stage()
+    assert judged(things)[2] == [(name, "it is not signed")]
 
 
 def sigstore_root(instance: str) -> str:

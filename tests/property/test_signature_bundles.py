@@ -20,7 +20,7 @@ BUNDLES = tuple(
     json.dumps(bundle).encode()
     for bundle in (sign_statement(STATEMENT, KEY), sign_statement(STATEMENT, SIGNER.key, [SIGNER.certificate]))
 )
-TRUSTED = TrustedSigners((pem(KEY),), (ROOT.text,))
+TRUSTED = TrustedSigners((pem(KEY),), (ROOT.text,), ("CN=publisher",))
 
 
 @given(st.data())

@@ -7,23 +7,25 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Annotated, Literal
+from dataclasses import replace
+from typing import Annotated, Literal, Self
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 
 from prefect_stagegate.model import Entry, Finding, Outcome
 from prefect_stagegate.readiness.base import CheckResult, Parameters, Renewal, one_finding
 from prefect_stagegate.readiness.context import CheckContext
 from prefect_stagegate.readiness.records.signature_bundle import (
+    CODE_SIGNING,
     MOST_BYTES,
     TrustedSigners,
     certificate_problem,
     proved_statement,
     public_key_problem,
 )
-from prefect_stagegate.readiness.records.signed_files import LEFT_OUT, SignatureRefused, is_left_out, read_statement
+from prefect_stagegate.readiness.records.signed_files import SignatureRefused, is_left_out, read_statement
 from prefect_stagegate.readiness.registry import check
-from prefect_stagegate.spec.fields import Text
+from prefect_stagegate.spec.fields import WRITTEN, Text
 from prefect_stagegate.units import bytes_text, count_text
 
 SHOWN = 50
@@ -86,8 +88,24 @@ class SignatureParameters(Parameters):
     certificates: tuple[Annotated[str, AfterValidator(_certificate)], ...] = Field(
         default=(),
         max_length=20,
-        description="Certificates of authorities in PEM; a signature by a certificate below any of them counts.",
+        description="Certificates of authorities in PEM; a signature by a certificate below any of them counts that "
+        "`signers` names, that is for `purpose`, and that is valid now.",
         examples=[["-----BEGIN CERTIFICATE-----\n…\n-----END CERTIFICATE-----\n"]],
+    )
+    signers: tuple[Text, ...] = Field(
+        default=(),
+        max_length=20,
+        description="Whose certificates below `certificates` count: globs of the subject (`CN=Release,O=Example`) or "
+        "of an alternative name. Needed with `certificates`.",
+        examples=[["release@example.org"]],
+        exclude_if=lambda signers: not signers,  # policies of earlier releases keep their digests
+    )
+    purpose: str = Field(
+        default=CODE_SIGNING,
+        pattern=r"^\d+(\.\d+)+$",
+        description="The extended key usage that these certificates must have, by default code signing.",
+        examples=[CODE_SIGNING],
+        exclude_if=lambda purpose: purpose == CODE_SIGNING,
     )
     identity: SignerIdentity | None = Field(
         default=None,
@@ -102,9 +120,10 @@ class SignatureParameters(Parameters):
         examples=["model.sig"],
     )
     ignore: tuple[Text, ...] = Field(
-        default=LEFT_OUT,
-        description="Paths that need not be signed, or the folders that they lie in; also relative to the signature.",
-        examples=[[".git", "README.md"]],
+        default=(),
+        description="Paths that need not be signed, or the folders that they lie in; also relative to the signature. "
+        "The format leaves out files of git, which a signature then doesn't cover.",
+        examples=[[".gitattributes", "README.md"]],
     )
     partial: bool = Field(
         default=False,
@@ -112,12 +131,20 @@ class SignatureParameters(Parameters):
         examples=[True],
     )
 
+    @model_validator(mode="after")
+    def _names_somebody(self, info: ValidationInfo) -> Self:
+        # A policy of an earlier release stays readable: there, no certificate counts.
+        if self.certificates and not self.signers and info.context == WRITTEN:
+            raise ValueError("`certificates` needs `signers`: else anybody whom the authority vouches for could sign")
+        return self
+
     def trusted(self) -> TrustedSigners:
         """Whose signature counts."""
+        trusted = TrustedSigners(self.keys, self.certificates, self.signers, self.purpose)
         if self.identity is None:
-            return TrustedSigners(self.keys, self.certificates)
+            return trusted
         who = self.identity
-        return TrustedSigners(self.keys, self.certificates, who.subject, who.issuer, who.trust_root)
+        return replace(trusted, subject=who.subject, issuer=who.issuer, trust_root=who.trust_root)
 
 
 @check("signature", owner="data", binds=("signatures",), renewal=Renewal.SETTLED)
@@ -126,11 +153,11 @@ def signature(context: CheckContext, parameters: SignatureParameters) -> CheckRe
 
     A valid signature of exactly these files passes: the publisher's among the files (`model.sig`), or one that
     `stagegate sign` made. No signature, one by somebody else, a changed file, one that was signed and is missing, and
-    one that is not signed fail. The signature itself and what stands under `ignore` (files of git) need not be signed.
+    one that is not signed fail. The signature itself and what stands under `ignore` need not be signed.
     A gate that trusts nobody is inconclusive. Files are read where the signature has other digests than BLAKE3.
     """
     trusted = parameters.trusted()
-    if trusted == TrustedSigners():
+    if not (trusted.keys or trusted.roots or trusted.subject):
         fix = (
             f"Write the publisher's `keys`, `certificates` or `identity` below signature in the gate {context.target}."
         )

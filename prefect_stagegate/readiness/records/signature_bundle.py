@@ -14,6 +14,7 @@ import hashlib
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from functools import cache
 from pathlib import Path
 from tempfile import NamedTemporaryFile
@@ -21,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel, Field, ValidationError
 
+from prefect_stagegate.clock import now
 from prefect_stagegate.errors import MissingExtra, UsageError
 from prefect_stagegate.readiness.records.signed_files import SignatureRefused
 from prefect_stagegate.readiness.records.signing import STATEMENT_PAYLOAD, load_private_key
@@ -38,6 +40,7 @@ CURVES = {"secp256r1": "SHA256", "secp384r1": "SHA384", "secp521r1": "SHA512"}
 NEW_KEY = "`openssl ecparam -name prime256v1 -genkey -noout -out key.pem` makes one."
 MOST_BYTES = 64 << 20
 """Bytes of the largest bundle that is read or made: that of about 250,000 files."""
+CODE_SIGNING = "1.3.6.1.5.5.7.3.3"
 MOST_CERTIFICATES = 16
 """The most certificates of a chain."""
 
@@ -50,6 +53,10 @@ class TrustedSigners:
     """Public keys in PEM."""
     roots: tuple[str, ...] = ()
     """Certificates of authorities in PEM."""
+    signers: tuple[str, ...] = ()
+    """Globs of whom these authorities may name: the subject, or an alternative name, of a signer's certificate."""
+    purpose: str = CODE_SIGNING
+    """The extended key usage that a signer's certificate must have."""
     subject: str = ""
     """A mail address or a URL that Sigstore vouches for; empty for none."""
     issuer: str = ""
@@ -207,7 +214,7 @@ def _proved_by_key(bundle: _Bundle, trusted: TrustedSigners) -> tuple[bytes, str
 
 
 def _proved_by_certificate(bundle: _Bundle, chain: _Chain, trusted: TrustedSigners) -> tuple[bytes, str]:
-    """Verify the certificate as of its first moment, since the bundle proves no other time. Asks for no revocations."""
+    """Verify the certificate as of now, since the bundle proves no other time. Asks for no revocations."""
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
     from cryptography.x509 import load_der_x509_certificate
     from cryptography.x509.verification import PolicyBuilder, Store
@@ -218,16 +225,18 @@ def _proved_by_certificate(bundle: _Bundle, chain: _Chain, trusted: TrustedSigne
         signer, *between = [load_der_x509_certificate(_bytes(each.raw_bytes)) for each in chain.certificates]
         roots = [root for pem in trusted.roots for root in _certificates(pem.encode())]
         authorities, anybody = _certificate_rules()
-        policy = PolicyBuilder().store(Store(roots)).time(signer.not_valid_before_utc)
+        policy = PolicyBuilder().store(Store(roots)).time(now())
         rules = policy.extension_policies(ca_policy=authorities, ee_policy=anybody)
         rules.build_client_verifier().verify(signer, between)
-        key, usable = signer.public_key(), _may_sign(signer)
-        name = signer.subject.rfc4514_string()
+        key, usable = signer.public_key(), _may_sign(signer, trusted.purpose)
+        name, *others = _names(signer)
     except Exception as error:  # of many types, for whatever a stranger may write
         reason = f"no root under `certificates` vouches for its certificate: {str(error)[:500]}"
         raise SignatureRefused(reason) from error
     if not usable:
-        raise SignatureRefused(f"the certificate of {name!r} is not for signatures")
+        raise SignatureRefused(f"the certificate of {name!r} is not for this purpose ({trusted.purpose})")
+    if not any(fnmatchcase(each, pattern) for each in (name, *others) for pattern in trusted.signers):
+        raise SignatureRefused(f"`signers` names nobody of this certificate: {', '.join((name, *others))[:500]}")
     if isinstance(key, EllipticCurvePublicKey) and key.curve.name in CURVES:
         signed = _SignedStatement(bundle.envelope)
         if signed.is_by(key):
@@ -271,21 +280,22 @@ def _certificate_rules() -> tuple[Any, Any]:
     return authorities, ExtensionPolicy.permit_all()
 
 
-def _may_sign(certificate: Certificate) -> bool:
-    """Whether a certificate is for digital signatures, or for signing code."""
-    from cryptography.x509 import ExtendedKeyUsage, ExtensionNotFound, KeyUsage
-    from cryptography.x509.oid import ExtendedKeyUsageOID
+def _may_sign(certificate: Certificate, purpose: str) -> bool:
+    """Whether a certificate is for a purpose, and its key for signatures."""
+    from cryptography.x509 import ExtendedKeyUsage, KeyUsage
 
-    try:
-        if certificate.extensions.get_extension_for_class(KeyUsage).value.digital_signature:
-            return True
-    except ExtensionNotFound:
-        pass
-    try:
-        purposes = certificate.extensions.get_extension_for_class(ExtendedKeyUsage).value
-    except ExtensionNotFound:
-        return False
-    return ExtendedKeyUsageOID.CODE_SIGNING in purposes
+    values = [extension.value for extension in certificate.extensions]
+    purposes = [each.dotted_string for value in values if isinstance(value, ExtendedKeyUsage) for each in value]
+    return purpose in purposes and all(value.digital_signature for value in values if isinstance(value, KeyUsage))
+
+
+def _names(certificate: Certificate) -> list[str]:
+    """The subject of a certificate, and its alternative names."""
+    from cryptography.x509 import SubjectAlternativeName
+
+    values = (extension.value for extension in certificate.extensions)
+    others = (name for value in values if isinstance(value, SubjectAlternativeName) for name in value)
+    return [certificate.subject.rfc4514_string(), *(str(name.value) for name in others)]
 
 
 def _proved_by_identity(data: bytes, trusted: TrustedSigners) -> tuple[bytes, str]:
