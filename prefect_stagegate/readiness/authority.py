@@ -8,16 +8,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
-from prefect_stagegate.model import EvidenceRevocation, Identity, Waiver
+from prefect_stagegate.catalog import RefEntry
+from prefect_stagegate.errors import UsageError
+from prefect_stagegate.model import EvidenceRevocation, Identity, Revocation, Waiver
 from prefect_stagegate.readiness.approval_counting import who_may, why_act_is_void
 from prefect_stagegate.readiness.approval_parameters import ApprovalParameters
 from prefect_stagegate.readiness.checks.approval import APPROVAL
 from prefect_stagegate.readiness.records.answers import Overruling, PersonKey, overruling_act, sign_act
 from prefect_stagegate.spec import Spec
 
-NO_WAIVERS = "the policy allows no waivers"
+Record = TypeVar("Record", Waiver, Revocation, EvidenceRevocation, RefEntry)
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,32 +33,25 @@ class Authority:
     """Gives the catalog's id."""
     allows_waivers: bool = True
 
-    def sign(self, record: Overruling, who: Identity, key: PersonKey | None, **about: Any) -> dict[str, Any]:
-        """The envelope of a record; empty without a key."""
-        return sign_act(overruling_act(record, who, self.catalog(), **about), key) if key else {}
-
-    def why_void(self, record: Overruling, who: Identity, requester: str = "", **about: Any) -> str:
-        """Why a new record would not count; empty when it would.
+    def sealed(self, record: Record, who: Identity, key: PersonKey | None, refusal: str, **about: str) -> Record:
+        """A new record, signed where there is a key; `about` is as in `overruling_act`.
 
         Raises:
+            UsageError: It would not count. The message begins with `refusal`.
             MissingExtra: What verifies its signature is not installed.
         """
-        if isinstance(record, Waiver) and not self.allows_waivers:
-            return NO_WAIVERS
-        if self.parameters is None:
-            return ""
-        return why_act_is_void(
-            overruling_act(record, who, self.catalog(), requester, **about), self.parameters, self.owners
-        )
-
-    @property
-    def hint(self) -> str:
-        """Whose records count, and how they are signed."""
-        return who_may(self.parameters, self.owners).strip() if self.parameters else ""
+        if key:
+            record = replace(record, envelope=sign_act(overruling_act(record, who, self.catalog(), **about), key))
+        if why := self._why_void(record, who, **about):
+            hint = (
+                who_may(self.parameters, self.owners) if self.parameters else "Let the gate pass, or change the policy."
+            )
+            raise UsageError(f"{refusal}: {why}", hint=hint.strip())
+        return record
 
     def waivers(self, granted: Iterable[Waiver], requester: str) -> tuple[Waiver, ...]:
         """The waivers that count. An end that nobody proved ends none."""
-        counting = (waiver for waiver in granted if self._counts(waiver, waiver.approver, requester))
+        counting = (waiver for waiver in granted if self._counts(waiver, waiver.approver, requester=requester))
         return tuple(waiver if self._is_ended(waiver) else replace(waiver, revoked=None) for waiver in counting)
 
     def revocations(self, recorded: Iterable[EvidenceRevocation]) -> tuple[EvidenceRevocation, ...]:
@@ -64,14 +59,19 @@ class Authority:
         return tuple(revocation for revocation in recorded if self._counts(revocation, revocation.who))
 
     def _is_ended(self, waiver: Waiver) -> bool:
-        ended = waiver.revoked
-        return ended is not None and self._counts(ended, ended.who, waiver=waiver.id)
+        return waiver.revoked is not None and self._counts(waiver.revoked, waiver.revoked.who, waiver=waiver.id)
 
-    def _counts(self, record: Overruling, who: Identity, requester: str = "", **about: Any) -> bool:
+    def _counts(self, record: Overruling, who: Identity, **about: str) -> bool:
+        is_asked = isinstance(record, Waiver) and not self.allows_waivers
+        is_asked = is_asked or (self.parameters is not None and self.parameters.signed)
+        return not (is_asked and self._why_void(record, who, **about))
+
+    def _why_void(self, record: Overruling, who: Identity, **about: str) -> str:
         if isinstance(record, Waiver) and not self.allows_waivers:
-            return False
-        is_proved = self.parameters is None or not self.parameters.signed
-        return is_proved or not self.why_void(record, who, requester, **about)
+            return "the policy allows no waivers"
+        if self.parameters is None:
+            return ""
+        return why_act_is_void(overruling_act(record, who, self.catalog(), **about), self.parameters, self.owners)
 
 
 def authority_of(spec: Spec, target: str, catalog: Callable[[], str]) -> Authority:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.errors import UsageError, nearest_hint
 from prefect_stagegate.model import Address, Evidence, EvidenceRevocation
@@ -68,13 +66,17 @@ def revoke(
     )
     spec = adopted_spec(workspace, address.dataset)
     targets = [gate] if gate else [name for name in spec.gates if _requires(spec, name, check)]
-    authorities = [authority_of(spec, target, lambda: workspace.catalog.id) for target in targets]
-    if key and authorities:
-        revocation = replace(revocation, envelope=authorities[0].sign(revocation, revocation.who, key))
-    refusals = [authority.why_void(revocation, revocation.who) for authority in authorities]
-    if refusals and all(refusals):
-        why, hint = refusals[0], authorities[0].hint
-        raise UsageError(f"The revocation would not count: {why}", hint=hint, dataset=address.dataset)
+    refusals = []
+    for target in targets:
+        authority = authority_of(spec, target, lambda: workspace.catalog.id)
+        try:
+            revocation = authority.sealed(revocation, revocation.who, key, "The revocation would not count")
+            break
+        except UsageError as refusal:
+            refusals.append(refusal)
+    else:
+        if refusals:
+            raise refusals[0]
     workspace.catalog.put_revocation(revocation)
     return revocation
 

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import replace
-from typing import Any
-
 from prefect_stagegate.catalog import RefAction, RefEntry, moves, withdrawn
 from prefect_stagegate.errors import UnknownRef, UsageError
 from prefect_stagegate.model import Address, Promotion
@@ -49,13 +45,6 @@ def rollback(
     chosen = _choose(entries, leaving, digest, address)
     workspace.catalog.manifest(dataset, chosen.digest)  # raises when the version was removed meanwhile
     authority = authority_of(adopted_spec(workspace, dataset), ref, lambda: workspace.catalog.id)
-
-    def sign(entry: RefEntry) -> Mapping[str, Any]:
-        envelope = authority.sign(entry, entry.who, key)
-        if why := authority.why_void(replace(entry, envelope=envelope), entry.who):
-            raise UsageError(f"{address} was not rolled back: {why}", hint=authority.hint, dataset=dataset)
-        return envelope
-
     # The new entry carries the attestation by which the target accepted the version that it returns to.
     workspace.catalog.move_ref(
         dataset,
@@ -67,7 +56,7 @@ def rollback(
         reason=reason,
         withdrawn=leaving,
         attestation=chosen.attestation,
-        sign=sign,
+        sign=lambda entry: authority.sealed(entry, entry.who, key, f"{address} was not rolled back").envelope,
     )
     moved = Promotion(dataset, ref, chosen.digest, leaving)
     # Last, since the catalog's move stands even when this node's copy can't be written.

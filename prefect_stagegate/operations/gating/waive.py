@@ -20,6 +20,8 @@ from prefect_stagegate.readiness.records.attest import decision_of
 from prefect_stagegate.readiness.run import parameters_digest
 from prefect_stagegate.spec import Gate, Requirement
 
+NOT_COUNTED = "The waiver would not count"
+
 
 def waive(
     workspace: Workspace,
@@ -79,11 +81,10 @@ def waive(
         environment="",
         at=waiver.at,
     )
-    waiver = replace(waiver, envelope=authority.sign(waiver, waiver.approver, key))
-    why = why_void(waiver, requirement, case) or authority.why_void(waiver, waiver.approver, waiver.requester)
-    if why:
-        hint = authority.hint or "Somebody else has to run the same command."
-        raise UsageError(f"The waiver would not count: {why}", hint=hint, dataset=version.dataset)
+    if why := why_void(waiver, requirement, case):
+        hint = "Somebody else has to run the same command."
+        raise UsageError(f"{NOT_COUNTED}: {why}", hint=hint, dataset=version.dataset)
+    waiver = authority.sealed(waiver, waiver.approver, key, NOT_COUNTED, requester=waiver.requester)
     workspace.catalog.put_waiver(waiver)
     return waiver
 
@@ -116,15 +117,13 @@ def revoke_waiver(
             dataset=version.dataset,
         )
     end = Revocation(signer_of(workspace.identity, key), at, reason.strip())
-    revoked = []
-    for waiver in in_force:
-        signed = replace(end, envelope=authority.sign(end, end.who, key, waiver=waiver.id))
-        if why := authority.why_void(signed, end.who, waiver=waiver.id):
-            raise UsageError(f"The waiver would not end: {why}", hint=authority.hint, dataset=version.dataset)
-        revoked.append(replace(waiver, revoked=signed))
+    revoked = tuple(
+        replace(waiver, revoked=authority.sealed(end, end.who, key, "The waiver would not end", waiver=waiver.id))
+        for waiver in in_force
+    )
     for waiver in revoked:
         workspace.catalog.put_waiver(waiver)
-    return tuple(revoked)
+    return revoked
 
 
 def _requirement(policy: Gate, check: str, dataset: str) -> Requirement:

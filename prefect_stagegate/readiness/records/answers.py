@@ -80,20 +80,17 @@ def answer_act(request: ApprovalRequest, reply: Approval) -> SignedAct:
     return SignedAct(reply.approver.name, statement, reply.at, reply.envelope, request.requester.name, request.at)
 
 
-def overruling_act(record: Overruling, who: Identity, catalog: str, requester: str = "", **about: Any) -> SignedAct:
-    """A waiver, a revocation or a rollback as whoever did it signs it.
+def overruling_act(
+    record: Overruling, who: Identity, catalog: str, *, requester: str = "", waiver: str = ""
+) -> SignedAct:
+    """A record of somebody who overrules a gate, as they sign it; with the catalog's id, so that it counts in no other.
 
-    Args:
-        record: The record, a dataclass.
-        who: Who did it.
-        catalog: The catalog's id: signed, it counts in no other one.
-        requester: Who asked for the promotion; empty where it does not matter.
-        about: What it is about, where the record does not say.
+    `requester` asked for the promotion; `waiver` is the id of the one that a `Revocation` ends.
     """
     # What is added later is not signed: the end of a waiver, the place in a log, the decision returned to.
     left_out = {"envelope", "revoked", "before", "attestation"}
     fields = {name: value for name, value in asdict(record).items() if name not in left_out}
-    statement = {"act": type(record).__name__, "catalog": catalog, **fields, **about}
+    statement = {"act": type(record).__name__, "catalog": catalog, "waiver": waiver, **fields}
     return SignedAct(who.name, statement, record.at, record.envelope, requester)
 
 
