@@ -92,8 +92,30 @@ def test_stager_killed_after_the_adoption_leaves_its_policy(
             scenario.deliver("one")
     with pytest.raises(UnknownRef, match=r"no ref `latest` of things.*stagegate stage SPEC"):
         check(scenario.node(), THINGS, "production")
-    scenario.deliver("one", gates=LAX)
+    scenario.deliver("one")
+    assert len(scenario.node().catalog.policies("things")) == 1
     assert check(scenario.node(), THINGS, "production").outcome is DecisionOutcome.WAITING
+
+
+def test_edited_spec_is_followed_until_a_target_names_a_version(scenario: PolicyScenario) -> None:
+    scenario.deliver("one")
+    assert scenario.deliver("one", gates=LAX).proposed == ()
+    assert check(scenario.node(), THINGS, "production").accepted
+    first, second = scenario.node().catalog.policies("things")
+    assert (first.policy["gates"], second.policy["gates"]) == (STRICT, LAX)
+    assert second.reason == "staged before any target named a version"
+    promote(scenario.node(), THINGS, "production")
+    assert scenario.deliver("two").proposed
+    assert len(scenario.node().catalog.policies("things")) == 2
+
+
+def test_policy_with_a_rule_or_that_was_adopted_is_no_draft(scenario: PolicyScenario) -> None:
+    scenario.deliver("one", policy=RULE)
+    assert scenario.deliver("one", gates=LAX).proposed
+    other = Scenario(scenario.folder, "others", gates=STRICT)
+    other.deliver("one")
+    adopt(other.node(), other.spec(gates=LAX), reason="as agreed")
+    assert other.deliver("one").proposed
 
 
 # ── trials ──────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -162,9 +184,9 @@ def test_facts_of_the_asker_s_spec_do_not_count(scenario: PolicyScenario) -> Non
 def test_another_policy_is_proposed_and_the_adopted_one_judges(
     scenario: PolicyScenario, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    scenario.deliver("one")
-    digest = scenario.deliver("two", gates=LAX).digest
-    assert scenario.run("stage", str(scenario.spec_file(gates=LAX))) == 0
+    scenario.deliver("one", policy=RULE)
+    digest = scenario.deliver("two", gates=LAX, policy=RULE).digest
+    assert scenario.run("stage", str(scenario.spec_file(gates=LAX, policy=RULE))) == 0
     output = capsys.readouterr().out
     assert "proposes another policy" in output
     assert "loosened   gate production: approval is no longer required" in output
@@ -202,8 +224,8 @@ def test_first_spec_with_gates_is_adopted(scenario: PolicyScenario) -> None:
 
 
 def test_owners_are_policy_so_nobody_names_himself(scenario: PolicyScenario) -> None:
-    scenario.deliver("one", owners=OWNERS)
-    scenario.deliver("one", owners=OWNERS | {"infra": "mallory"})
+    scenario.deliver("one", owners=OWNERS, policy=RULE)
+    scenario.deliver("one", owners=OWNERS | {"infra": "mallory"}, policy=RULE)
     check(scenario.node(), THINGS, "production")
     with pytest.raises(UsageError, match="not an address of infra"):
         approve(scenario.node(Identity("mallory", "declared")), THINGS, "production", reason="me")
@@ -242,7 +264,7 @@ def test_policy_written_otherwise_is_told_as_another_one(
     scenario: PolicyScenario, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Whether two ways to write it ask the same is not known of every key: so it is a proposal, and a trial."""
-    scenario.deliver("one", gates={"production": {"require": ["license", "owner"]}})
+    scenario.to_production("one", gates={"production": {"require": ["license", "owner"]}})
     other = str(scenario.spec_file(gates={"production": {"require": ["owner", "license"]}}))
     line = "changed    gates: written otherwise, without a difference that this release can name"
     for words in (("policy", "diff", other), ("stage", other), ("policy", "adopt", other, "--reason", "by name")):

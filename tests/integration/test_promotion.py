@@ -302,6 +302,8 @@ def test_production_takes_only_what_pilot_accepted(scenario: Scenario) -> None:
 
 
 def test_a_changed_policy_ends_the_acceptance(scenario: Scenario) -> None:
+    scenario.deliver("none")
+    to_pilot(scenario)
     scenario.deliver("one")
     assert check(scenario.node(), THINGS, "pilot").accepted
     stricter = {"pilot": {"require": ["license", "owner", "runbook"]}}

@@ -1,6 +1,6 @@
 """A dataset's policy: adopt the first, propose another, agree to it, adopt it, and compare policies.
 
-    stage ──first spec with gates──▶ adopted
+    stage ──first specs with gates──▶ draft ──(a target's first version, a rule, or adopt)──▶ adopted
     adopt ──▶ request ──(people agree, where the adopted policy has a rule)──▶ adopted
 
 Only the policy in the catalog's log counts: no spec that somebody brings replaces it.
@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from prefect_stagegate.catalog import PolicyEntry
 from prefect_stagegate.clock import moment, stamp
 from prefect_stagegate.errors import CorruptRecord, RefConflict, UsageError
-from prefect_stagegate.model import Approval, ApprovalRequest, Direction, PolicyChange
+from prefect_stagegate.model import LATEST, Approval, ApprovalRequest, Direction, PolicyChange
 from prefect_stagegate.operations.address import POLICY_KEYS, SpecLike, policy_name, policy_of, read_recorded, read_spec
 from prefect_stagegate.operations.gating.consent import POLICY_TARGET, agreement, rule_of, why_unchangeable
 from prefect_stagegate.operations.workspace import Workspace
@@ -31,6 +31,7 @@ FEWEST_DIGITS = 12
 """The fewest digits that abbreviate a policy's digest."""
 WRITTEN_OTHERWISE = "written otherwise, without a difference that this release can name"
 FIRST = "the first staging adopts the policy of its spec"
+REPLACED = "staged before any target named a version"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,18 +54,27 @@ class Adoption:
 
 
 def adopt_first_policy(workspace: Workspace, spec: Spec) -> None:
-    """Adopt a spec's policy when the spec has gates and the dataset adopted no policy yet.
+    """Adopt a spec's policy when the spec has gates and the dataset adopted no policy yet, or only drafts.
+
+    A draft was adopted by staging, has no rule, and no target named a version under it: nobody relies on it.
 
     Raises:
         UsageError: Too few people could ever agree to another policy by the rule of this one.
         CatalogError: The record can't be written.
     """
-    if not spec.gates or workspace.catalog.policy(spec.dataset) is not None:
+    head, policy = workspace.catalog.policy(spec.dataset), policy_of(spec)
+    if not spec.gates or (head and (head.policy == policy or not _is_draft(workspace, head))):
         return
     # Before it is adopted: afterwards nobody could replace it any more.
-    _require_changeable(policy_of(spec), spec.dataset)
+    _require_changeable(policy, spec.dataset)
+    reason = REPLACED if head else FIRST
     with suppress(RefConflict):  # another staging adopted its policy first, so this one is a proposal
-        workspace.catalog.adopt_policy(spec.dataset, policy_of(spec), head=None, who=workspace.identity, reason=FIRST)
+        workspace.catalog.adopt_policy(spec.dataset, policy, head=head, who=workspace.identity, reason=reason)
+
+
+def _is_draft(workspace: Workspace, head: PolicyEntry) -> bool:
+    is_staged = head.reason in (FIRST, REPLACED) and rule_of(head.policy) is None
+    return is_staged and not set(workspace.catalog.ref_names(head.dataset)) - {LATEST}
 
 
 def proposed_changes(workspace: Workspace, spec: Spec) -> tuple[PolicyChange, ...]:
