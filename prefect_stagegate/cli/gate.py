@@ -27,7 +27,7 @@ from prefect_stagegate.cli.expectations import print_expectations
 from prefect_stagegate.cli.plan import announce, judged_line, print_plan
 from prefect_stagegate.cli.progress import shown_work
 from prefect_stagegate.cli.reporting import Html, Junit, Markdown, print_report, write_reports
-from prefect_stagegate.errors import ExitCode
+from prefect_stagegate.errors import ExitCode, UsageError
 from prefect_stagegate.model import Address, Approval, Decision, DecisionOutcome, Outcome, Promotion, Validation, Wait
 from prefect_stagegate.operations.gating import approve as approving
 from prefect_stagegate.operations.gating import check as checking
@@ -217,6 +217,7 @@ def approve(  # noqa: PLR0913 - one parameter a flag
     policy: Annotated[
         str, Parameter(metavar="DIGEST", help="Answer only if this policy is adopted still: `check --json` has it.")
     ] = "",
+    promote: Annotated[bool, Parameter(negative="", help="Then check again, and promote what is accepted.")] = False,
     key: AnswerKey = None,
     ssh_key: AnswerSshKey = None,
     json: Json = False,
@@ -224,7 +225,8 @@ def approve(  # noqa: PLR0913 - one parameter a flag
 ) -> None:
     """Answer the recorded request to promote a version. The requester can't answer.
 
-    Flow runs that are suspended until it is answered go on, if PREFECT_API_URL says where their server is.
+    Flow runs that are suspended until it is answered go on, if PREFECT_API_URL says where their server is. With
+    `--promote` it exits as `check` and `promote` do.
 
     For example:
 
@@ -240,11 +242,18 @@ def approve(  # noqa: PLR0913 - one parameter a flag
     workspace = (places or Places()).workspace()
     signing = answer_key(key, ssh_key, workspace.ask_passphrase)
     request = approving.open_request(workspace, Address.parse(what), to)
+    if promote and reject:
+        raise UsageError("A declined version can't be promoted", hint="Give --promote or --decline.")
     if policy:
         approving.require_policy(workspace, request.dataset, policy)
     answer = approving.answer(workspace, request, approved=not reject, reason=reason, key=signing)
     # The answer is recorded by now, so it counts even when no server can be reached.
     woken = _wake(approving.waiting_runs(workspace, request), answer)
+    # A run that goes on checks and promotes by itself.
+    promote = promote and not any(run.resumed for run in woken)
+    if json and promote:
+        _check_and_promote(workspace, Address(request.dataset, request.digest), to, json=True)
+        return
     if json:
         runs = [asdict(run) for run in woken]
         print_json({"request": asdict(request), "answer": asdict(answer), "flow_runs": runs})
@@ -262,7 +271,20 @@ def approve(  # noqa: PLR0913 - one parameter a flag
         return
     if woken:
         say("The answer is recorded. Run this command again to resume a run that still waits, once its server answers.")
-    say(f"Next: stagegate check {request.dataset}@{request.digest} --gate {to}")
+    if promote:
+        _check_and_promote(workspace, Address(request.dataset, request.digest), to, json=False)
+    else:
+        say(f"Next: stagegate check {request.dataset}@{request.digest} --gate {to}")
+
+
+def _check_and_promote(workspace: Workspace, version: Address, to: str, *, json: bool) -> None:
+    decision = checking.check(workspace, version, to)
+    report = report_of(workspace, decision)
+    emit_event(lambda: _decision_event(workspace, decision, report))
+    if not decision.accepted:
+        print_report(report, json=json)
+        sys.exit(_EXIT_CODES[decision.outcome])
+    _print_move(move_ref(workspace, version, to), json=json)
 
 
 def _wake(waits: Sequence[Wait], answer: Approval) -> Sequence[Woken]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
 from typing import Annotated, Any
@@ -36,6 +37,7 @@ def history(
     *,
     verify: Annotated[bool, Parameter(negative="", help="Walk the logs and say what that proves.")] = False,
     key: Keys = (),
+    policy: Annotated[bool, Parameter(negative="", help="Also show what each adopted policy changed.")] = False,
     full: Annotated[
         bool, Parameter(negative="", help="With --json: the environments' packages, too, as attestations have them.")
     ] = False,
@@ -80,7 +82,7 @@ def history(
         records += [asdict(entry) | {"action": "adopt", "changes": list(map(asdict, each))} for entry, each in policies]
         print_json([*sorted(records, key=lambda record: record["at"]), *unreadable_lines(unreadable.all)])
     else:
-        for line in ledger_lines(moves, revocations, refusals, policies):
+        for line in ledger_lines(moves, revocations, refusals, policies, is_policy_folded=not policy):
             say_line(line)
     end_unreadable(unreadable.all)
 
@@ -90,15 +92,20 @@ def ledger_lines(
     revocations: Iterable[EvidenceRevocation],
     refusals: Iterable[RecordedDecision],
     adoptions: Iterable[tuple[PolicyEntry, tuple[PolicyChange, ...]]],
+    *,
+    is_policy_folded: bool = False,
 ) -> Iterator[str]:
-    """The lines of all records together, the oldest record first."""
+    """The lines of all records together, the oldest record first; an adoption has one when it is folded."""
     digests: dict[str, str] = {}  # of the version that each ref names so far
     changes = {entry.seq: differences for entry, differences in adoptions}
     records: list[RefEntry | EvidenceRevocation | RecordedDecision | PolicyEntry]
     records = [*entries, *revocations, *refusals, *(entry for entry, _ in adoptions)]
     for entry in sorted(records, key=lambda record: record.at):
         if isinstance(entry, PolicyEntry):
-            yield from policy_lines(entry, changes[entry.seq])
+            first, *more = policy_lines(entry, changes[entry.seq])
+            counts = Counter(change.direction.value for change in changes[entry.seq] if is_policy_folded)
+            yield first + "".join(f", {count} {direction}" for direction, count in sorted(counts.items()))
+            yield from () if is_policy_folded else more
         elif isinstance(entry, RecordedDecision):
             about = f"{entry.at[:19]}Z  {entry.target:<12} refused {digest_text(entry.digest)}"
             yield f"{about}, requested by {entry.requester}: {entry.why} ({digest_text(entry.id)})"

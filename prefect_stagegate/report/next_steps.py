@@ -74,7 +74,7 @@ def reason_of(decision: Decision) -> str:
     noted = ", ".join(evidence.check for evidence in decision.checks if standing_of(evidence) is Standing.NOTED)
     match decision.outcome:
         case DecisionOutcome.ACCEPTED:
-            return f"No check blocks it; to look at: {noted}." if noted else "No check found anything."
+            return f"No check blocks it; to look at: {noted}." if noted else "All checks passed."
         case DecisionOutcome.REFUSED:
             return f"{decision.declined or f'It fails {deciding}'}."
         case DecisionOutcome.WAITING:

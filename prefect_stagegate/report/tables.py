@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import NamedTuple
 
 from prefect_stagegate.profiles import ColumnProfile, TableProfile
 from prefect_stagegate.units import count_text
@@ -28,13 +29,21 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 class Bar:
     """The share of values in one bin, or of one value, in both versions."""
 
+    share: float
+    """Of this version's values, from 0.0 to 1.0."""
+    share_before: float
+    label: str
+    """The bin or value with its shares, for people."""
+
+
+class DrawnBar(NamedTuple):
+    """A bar in units of the picture."""
+
     left: float
     width: float
     height: float
-    """Of this version, in units of the picture."""
     height_before: float
     label: str
-    """The bin or value with its shares, for people."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,17 +66,33 @@ class ColumnFigures:
     """Whether the bars are neighbouring intervals, and not single values."""
 
     @property
+    def drawn(self) -> list[DrawnBar]:
+        """The bars in the picture, whose height is the highest one's."""
+        highest = max((share for bar in self.bars for share in (bar.share, bar.share_before)), default=0.0) or 1.0
+        width = min(WIDTH / max(len(self.bars), 1), 22)
+        return [
+            DrawnBar(
+                round(number * width, 2),
+                round(width * 0.86, 2),
+                round(HEIGHT * bar.share / highest, 2),
+                round(HEIGHT * bar.share_before / highest, 2),
+                bar.label,
+            )
+            for number, bar in enumerate(self.bars)
+        ]
+
+    @property
     def outlines(self) -> tuple[str, str]:
         """A histogram of this version, and of the other one, as paths in the picture: they take less room than bars."""
         return (
-            _outline([(bar.left, bar.height) for bar in self.bars]),
-            _outline([(bar.left, bar.height_before) for bar in self.bars]),
+            _outline([(bar.left, bar.height) for bar in self.drawn]),
+            _outline([(bar.left, bar.height_before) for bar in self.drawn]),
         )
 
     @property
     def highest(self) -> str:
         """The label of the highest bar of this version."""
-        return max(self.bars, key=lambda bar: bar.height).label if self.bars else ""
+        return max(self.bars, key=lambda bar: bar.share).label if self.bars else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,19 +191,9 @@ def _bars(now: ColumnProfile, before: ColumnProfile | None) -> list[Bar]:
         shares = [(name[:SHOWN], _share(categories, name), _share(old, name)) for name in names]
     else:
         shares = _histogram(now, before.quantiles if before else ()) if now.quantiles else []
-    if not shares:
-        return []
-    highest = max(max(share, share_before) for _, share, share_before in shares) or 1.0
-    width = min(WIDTH / len(shares), 22)
     return [
-        Bar(
-            round(number * width, 2),
-            round(width * 0.86, 2),
-            round(HEIGHT * share / highest, 2),
-            round(HEIGHT * share_before / highest, 2),
-            f"{label}: {share:.1%}" + (f", before {share_before:.1%}" if before else ""),
-        )
-        for number, (label, share, share_before) in enumerate(shares)
+        Bar(share, share_before, f"{label}: {share:.1%}" + (f", before {share_before:.1%}" if before else ""))
+        for label, share, share_before in shares
     ]
 
 

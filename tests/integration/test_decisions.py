@@ -77,7 +77,7 @@ def test_decisions_of_all_versions_are_listed(decided: tuple[Dataset, str, str])
     ]
     assert [line["why"] for line in lines] == [
         "It fails license.",
-        "No check found anything.",
+        "All checks passed.",
         "Only an approval is missing.",
     ]
     assert {line["requester"] for line in lines} == {"ada"}

@@ -191,7 +191,7 @@ def test_pages_that_it_offers_show_its_story(demo: DemoOutput) -> None:
             inbox = text_of(url)
         finally:
             process.kill()
-    assert "Nobody has to do anything." in inbox
+    assert "Nothing waits for you." in inbox
     assert "It fails schema, expectations, coverage." in inbox
     assert inbox.count("<td>promote</td>") == 4
 

@@ -78,7 +78,7 @@ def test_inbox_follows_a_version_to_production(scenario: InboxScenario) -> None:
     assert check(scenario.node(), THINGS, "pilot").accepted
     assert scenario.lines()["pilot"].next_step == f"stagegate promote things@{digest_text(digest)} --to pilot"
     promote(scenario.node(), THINGS, "pilot")
-    assert scenario.standings() == {"production": "unchecked", "pilot": "current"}
+    assert scenario.standings() == {"production": "unchecked", "pilot": "serving"}
     check(scenario.node(), THINGS, "production")
     (action,) = scenario.lines()["production"].actions
     assert (action.kind, action.whom, action.digest) == ("approve", f"infra ({INES.name})", digest)
@@ -91,7 +91,7 @@ def test_inbox_follows_a_version_to_production(scenario: InboxScenario) -> None:
     assert scenario.standings()["production"] is TargetStanding.ACCEPTED
     promote(scenario.node(), THINGS, "production")
     line = scenario.lines()["production"]
-    assert (line.standing, line.actions, line.proposed) == ("current", (), None)
+    assert (line.standing, line.actions, line.proposed) == ("serving", (), None)
     assert line.accepted
     assert (line.accepted.digest, line.accepted.by) == (digest, str(ADA))
 
@@ -144,7 +144,7 @@ def test_version_that_a_rollback_left_waits_for_nobody(scenario: InboxScenario) 
     rollback(scenario.node(), Address("things", "pilot"), reason="loss went up")
     line = scenario.lines()["pilot"]
     assert line.accepted
-    assert (line.standing, line.accepted.digest, line.proposed) == ("current", first, None)
+    assert (line.standing, line.accepted.digest, line.proposed) == ("serving", first, None)
 
 
 def test_withdrawn_version_comes_first_and_names_why(scenario: InboxScenario) -> None:
@@ -157,7 +157,7 @@ def test_withdrawn_version_comes_first_and_names_why(scenario: InboxScenario) ->
     promote(scenario.node(), THINGS, "pilot")
     line = scenario.lines()["pilot"]
     assert line.accepted
-    assert (line.standing, line.accepted.ends, line.accepted.ends_check) == ("current", waiver.until, "license")
+    assert (line.standing, line.accepted.ends, line.accepted.ends_check) == ("serving", waiver.until, "license")
     revoke_waiver(scenario.node(waived), THINGS, "pilot", "license", reason="it was none")
     check(scenario.node(), THINGS, "pilot")
     line = scenario.lines()["pilot"]
@@ -172,7 +172,7 @@ def test_evidence_that_ends_is_warned_of_and_then_expires(
     gates = {"pilot": {"require": [{"freshness": {"warn": "20h", "fail": "24h"}}, "rollback"]}}
     scenario.deliver("one", gates=gates)
     scenario.to("pilot")
-    for hours, standing in ((10, "current"), (18, "ending"), (21, "expired")):
+    for hours, standing in ((10, "serving"), (18, "ending"), (21, "expired")):
         moment = now() + timedelta(hours=hours)
         monkeypatch.setattr("prefect_stagegate.operations.gating.status.now", lambda moment=moment: moment)
         line = scenario.lines()["pilot"]

@@ -118,6 +118,31 @@ def test_policy_with_a_rule_or_that_was_adopted_is_no_draft(scenario: PolicyScen
     assert other.deliver("one").proposed
 
 
+def test_history_folds_policies_and_shows_them_when_asked(
+    scenario: PolicyScenario, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scenario.to_production("one")
+    adopt(scenario.node(), scenario.spec(gates=LAX), reason="as agreed")
+    capsys.readouterr()
+    assert scenario.run("history", "things@production") == 0
+    folded = capsys.readouterr().out
+    assert "adopted by ada (declared): as agreed, 1 loosened" in folded
+    assert "approval is no longer required" not in folded
+    assert scenario.run("history", "things@production", "--policy") == 0
+    assert "loosened   gate production: approval is no longer required" in capsys.readouterr().out
+
+
+def test_trial_and_adoption_of_one_file_show_one_digest(
+    scenario: PolicyScenario, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scenario.to_production("one")
+    lax = str(scenario.spec_file(gates=LAX))
+    capsys.readouterr()
+    assert scenario.run("check", "things", "--gate", "production", "--spec", lax, "--json") == 0
+    tried = json.loads(capsys.readouterr().out)["policy"]
+    assert adopt(scenario.node(), lax, reason="as tried").digest == tried
+
+
 # ── trials ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -105,6 +105,34 @@ def test_version_that_its_target_serves_waits_for_no_approval(scenario: Scenario
     assert served.value.hint == "What waits for an approval to production: nothing."
 
 
+def test_approval_promotes_in_one_command(scenario: Scenario, capsys: pytest.CaptureFixture[str]) -> None:
+    digest = scenario.deliver("one").digest
+    to_pilot(scenario)
+    approving = ("approve", "things", "--to", "production", "--promote")
+    assert scenario.run("check", "things", "--gate", "production") == 4
+    assert scenario.run(*approving, "--decline", "--reason", "no", identity=INES.name) == 2
+    capsys.readouterr()
+    assert scenario.run(*approving, identity=INES.name) == 0
+    assert f"things@production → {digest}" in capsys.readouterr().out
+    scenario.deliver("two", license="CC-BY-NC-4.0")
+    scenario.stage()
+    to_pilot(scenario)
+    assert scenario.run("check", "things", "--gate", "production") == 4
+    scenario.stage(license="CC-BY-NC-4.0")  # refused from now on
+    assert scenario.run(*approving, identity=INES.name) == 1
+    assert scenario.head("production") == digest
+
+
+def test_requester_is_not_told_to_take_another_name(scenario: Scenario, capsys: pytest.CaptureFixture[str]) -> None:
+    scenario.deliver("one")
+    to_pilot(scenario)
+    scenario.run("check", "things", "--gate", "production")
+    assert scenario.run("approve", "things", "--to", "production") == 2
+    told = capsys.readouterr().err
+    assert "made the request and can't answer it" in told
+    assert "--identity" not in told
+
+
 def test_decline_fails_the_gate_with_its_reason(scenario: Scenario) -> None:
     scenario.deliver("one")
     to_pilot(scenario)

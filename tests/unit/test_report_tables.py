@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 
 from prefect_stagegate.model import Decision, DecisionOutcome
@@ -56,6 +57,16 @@ def test_values_of_categories_are_shown_and_escaped() -> None:
     assert "<bus>" not in html
 
 
+def test_json_has_shares_and_no_geometry() -> None:
+    report = build_report(
+        Decision("things", "sha256:1", "pilot", DecisionOutcome.ACCEPTED, (), "", "", "2026-11-26T00:00:00Z"),
+        a_spec(),
+        profiles=(table_figures("trips", table(kind=CATEGORIES), None),),
+    )
+    (column,) = json.loads(to_json(report))["profiles"][0]["columns"]
+    assert column["bars"][0] == {"share": 0.75, "share_before": 0.0, "label": "taxi: 75.0%"}
+
+
 def test_text_that_may_be_personal_is_only_counted() -> None:
     hidden = replace(CATEGORIES, names={})
     html = page(table(person=hidden, salary=replace(NUMBER, withheld=True, quantiles=(), least=None)))
@@ -68,8 +79,8 @@ def test_bars_stay_inside_their_picture() -> None:
     for column in (NUMBER, CATEGORIES, replace(NUMBER, quantiles=(7.0,) * LEVELS)):
         for figures in table_figures("t", table(x=column), table(x=NUMBER)).columns:
             assert figures.bars
-            assert all(0 <= bar.height <= HEIGHT and 0 <= bar.height_before <= HEIGHT for bar in figures.bars)
-            assert all(bar.left >= 0 and bar.left + bar.width <= WIDTH for bar in figures.bars)
+            assert all(0 <= bar.height <= HEIGHT and 0 <= bar.height_before <= HEIGHT for bar in figures.drawn)
+            assert all(bar.left >= 0 and bar.left + bar.width <= WIDTH for bar in figures.drawn)
 
 
 def test_wide_tables_show_their_first_columns() -> None:

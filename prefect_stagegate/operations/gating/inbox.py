@@ -50,8 +50,8 @@ class TargetStanding(StrEnum):
     """The spec of `latest` proposes another policy, and nobody asked to adopt it. Only of a policy."""
     EMPTY = "empty"
     """The target names no version, and none is proposed: the gate below has not accepted one."""
-    CURRENT = "current"
-    """Nobody has to do anything."""
+    SERVING = "serving"
+    """The target serves the version that it should; nothing waits for anybody."""
 
     @property
     def exit_code(self) -> ExitCode:
@@ -77,7 +77,7 @@ _EXIT_CODES = {
     TargetStanding.UNCHECKED: ExitCode.WAITING,
     TargetStanding.PROPOSED: ExitCode.PASS,
     TargetStanding.EMPTY: ExitCode.PASS,
-    TargetStanding.CURRENT: ExitCode.PASS,
+    TargetStanding.SERVING: ExitCode.PASS,
 }
 
 

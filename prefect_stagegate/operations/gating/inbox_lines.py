@@ -114,7 +114,7 @@ def line_of(facts: TargetFacts, now: datetime, warning: float) -> InboxLine:
     accepted = _accepted(facts)
     proposed = _proposed(facts, now)
     findings = sorted(_findings(facts, accepted, proposed, now, warning), key=lambda finding: finding.standing.rank)
-    default = TargetStanding.CURRENT if facts.head else TargetStanding.EMPTY
+    default = TargetStanding.SERVING if facts.head else TargetStanding.EMPTY
     return InboxLine(
         facts.dataset,
         facts.target,

@@ -234,7 +234,7 @@ def answer_request(
             has no reason.
     """
     from prefect_stagegate.operations.gating.approve import build_answer  # late: it loads all checks, see `changes`
-    from prefect_stagegate.readiness.approval_counting import why_not_counted
+    from prefect_stagegate.readiness.approval_counting import who_may, why_not_counted
     from prefect_stagegate.readiness.approval_parameters import ApprovalParameters as Parameters
 
     head = workspace.catalog.policy(dataset)
@@ -256,12 +256,10 @@ def answer_request(
         )
     answer = build_answer(workspace, request, approved=approved, reason=reason.strip(), key=key)
     recorded, owners = workspace.catalog.approvals(request), head.policy.get("owners", {})
-    if why := why_not_counted(answer, recorded, request, Parameters.model_validate(rule), owners):
-        raise UsageError(
-            f"{workspace.identity.name} can't answer for the policy of {dataset}: {why}",
-            hint="`--identity NAME` says who you are.",
-            dataset=dataset,
-        )
+    parameters = Parameters.model_validate(rule)
+    if why := why_not_counted(answer, recorded, request, parameters, owners):
+        who = f"{workspace.identity.name} can't answer for the policy of {dataset}"
+        raise UsageError(f"{who}: {why}", hint=who_may(parameters, owners).strip(), dataset=dataset)
     return request, workspace.catalog.put_answer(request, answer)
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import TypeVar
 
+from prefect_stagegate.canonical import digest_of
 from prefect_stagegate.catalog import RefAction, RefEntry, adopted_as, moves, withdrawn
 from prefect_stagegate.errors import CatalogError
 from prefect_stagegate.model import Decision, DecisionOutcome
@@ -48,7 +50,7 @@ def report_of(workspace: Workspace, decision: Decision, trial: Spec | None = Non
     requested = decision.outcome is DecisionOutcome.WAITING or request_for(workspace, *about) is not None
     spec, serves = trial or spec_of(workspace, decision), served[-1].digest if served else ""
     profiles = _profiles(workspace, decision, spec, serves)
-    return build_report(
+    report = build_report(
         decision,
         spec,
         serves=serves,
@@ -62,6 +64,8 @@ def report_of(workspace: Workspace, decision: Decision, trial: Spec | None = Non
         transfer=_kept("what was transferred", lambda: _transfer(workspace, decision), None),
         past=_kept("what happened before", lambda: past_events(workspace, decision, earlier), ()),
     )
+    # The digest that an adoption of the same file has.
+    return replace(report, policy=digest_of(policy_of(trial))) if trial else report
 
 
 def _kept(about: str, read: Callable[[], T], otherwise: T) -> T:
