@@ -52,8 +52,8 @@ class ApprovalRequest:
     catalog: str = ""
     """The id of the catalog that it was made in. Empty in records of earlier releases."""
     shown: Mapping[str, str] = field(default_factory=dict)
-    """What was shown to those who answer: the outcome of each blocking check, and `waived ID` for a waived one. Empty
-    for a policy's request, and in records of earlier releases."""
+    """What was shown to those who answer: the outcome of each blocking check, or the id of its waiver. Empty for a
+    policy's request, and in records of earlier releases."""
 
     def signed(self) -> dict[str, Any]:
         """The fields that answers are bound to, without those that the record's release did not know."""

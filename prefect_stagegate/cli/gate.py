@@ -250,9 +250,8 @@ def approve(  # noqa: PLR0913 - one parameter a flag
     # The answer is recorded by now, so it counts even when no server can be reached.
     woken = _wake(approving.waiting_runs(workspace, request), answer)
     # A run that goes on checks and promotes by itself.
-    promote = promote and not any(run.resumed for run in woken)
-    if json and promote:
-        _check_and_promote(workspace, Address(request.dataset, request.digest), to, json=True)
+    if promote and not any(run.resumed for run in woken):
+        _check_and_promote(workspace, Address(request.dataset, request.digest), to, json=json)
         return
     if json:
         runs = [asdict(run) for run in woken]
@@ -271,10 +270,7 @@ def approve(  # noqa: PLR0913 - one parameter a flag
         return
     if woken:
         say("The answer is recorded. Run this command again to resume a run that still waits, once its server answers.")
-    if promote:
-        _check_and_promote(workspace, Address(request.dataset, request.digest), to, json=False)
-    else:
-        say(f"Next: stagegate check {request.dataset}@{request.digest} --gate {to}")
+    say(f"Next: stagegate check {request.dataset}@{request.digest} --gate {to}")
 
 
 def _check_and_promote(workspace: Workspace, version: Address, to: str, *, json: bool) -> None:

@@ -36,8 +36,7 @@ def waive(  # noqa: PLR0913 - one parameter a flag
 ) -> None:
     """Answer for one failed check of one version at one gate, for a while. The requester can't.
 
-    Those may whose answers the gate's `approval` counts, and they sign it where that wants signatures; the policy may
-    name others. A gate without an approval lets anybody.
+    Those may whose answers the gate's `approval` counts, with the same signature; anybody at a gate without one.
 
     What is inconclusive can't be waived, nor `digest`, `approval` and `cache_integrity`. It counts as long as the
     check has the same parameters. Reports, attestations and `stagegate show` say who waived what, why and until when.

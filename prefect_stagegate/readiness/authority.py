@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 
 from prefect_stagegate.catalog import RefEntry
 from prefect_stagegate.errors import UsageError
-from prefect_stagegate.model import EvidenceRevocation, Identity, Revocation, Waiver
+from prefect_stagegate.model import EvidenceRevocation, Revocation, Waiver
 from prefect_stagegate.readiness.approval_counting import who_may, why_act_is_void
 from prefect_stagegate.readiness.approval_parameters import ApprovalParameters
 from prefect_stagegate.readiness.checks.approval import APPROVAL
@@ -33,7 +33,7 @@ class Authority:
     """Gives the catalog's id."""
     allows_waivers: bool = True
 
-    def sealed(self, record: Record, who: Identity, key: PersonKey | None, refusal: str, **about: str) -> Record:
+    def sealed(self, record: Record, key: PersonKey | None, refusal: str, **about: str) -> Record:
         """A new record, signed where there is a key; `about` is as in `overruling_act`.
 
         Raises:
@@ -41,8 +41,8 @@ class Authority:
             MissingExtra: What verifies its signature is not installed.
         """
         if key:
-            record = replace(record, envelope=sign_act(overruling_act(record, who, self.catalog(), **about), key))
-        if why := self._why_void(record, who, **about):
+            record = replace(record, envelope=sign_act(overruling_act(record, self.catalog(), **about), key))
+        if why := self._why_void(record, **about):
             hint = (
                 who_may(self.parameters, self.owners) if self.parameters else "Let the gate pass, or change the policy."
             )
@@ -51,27 +51,27 @@ class Authority:
 
     def waivers(self, granted: Iterable[Waiver], requester: str) -> tuple[Waiver, ...]:
         """The waivers that count. An end that nobody proved ends none."""
-        counting = (waiver for waiver in granted if self._counts(waiver, waiver.approver, requester=requester))
+        counting = (waiver for waiver in granted if self._counts(waiver, requester=requester))
         return tuple(waiver if self._is_ended(waiver) else replace(waiver, revoked=None) for waiver in counting)
 
     def revocations(self, recorded: Iterable[EvidenceRevocation]) -> tuple[EvidenceRevocation, ...]:
         """The revocations of evidence that count."""
-        return tuple(revocation for revocation in recorded if self._counts(revocation, revocation.who))
+        return tuple(revocation for revocation in recorded if self._counts(revocation))
 
     def _is_ended(self, waiver: Waiver) -> bool:
-        return waiver.revoked is not None and self._counts(waiver.revoked, waiver.revoked.who, waiver=waiver.id)
+        return waiver.revoked is not None and self._counts(waiver.revoked, waiver=waiver.id)
 
-    def _counts(self, record: Overruling, who: Identity, **about: str) -> bool:
+    def _counts(self, record: Overruling, **about: str) -> bool:
         is_asked = isinstance(record, Waiver) and not self.allows_waivers
         is_asked = is_asked or (self.parameters is not None and self.parameters.signed)
-        return not (is_asked and self._why_void(record, who, **about))
+        return not (is_asked and self._why_void(record, **about))
 
-    def _why_void(self, record: Overruling, who: Identity, **about: str) -> str:
+    def _why_void(self, record: Overruling, **about: str) -> str:
         if isinstance(record, Waiver) and not self.allows_waivers:
             return "the policy allows no waivers"
         if self.parameters is None:
             return ""
-        return why_act_is_void(overruling_act(record, who, self.catalog(), **about), self.parameters, self.owners)
+        return why_act_is_void(overruling_act(record, self.catalog(), **about), self.parameters, self.owners)
 
 
 def authority_of(spec: Spec, target: str, catalog: Callable[[], str]) -> Authority:

@@ -95,20 +95,16 @@ def apply_overrides(
 
 
 def outcomes_shown(answers: Iterable[Evidence]) -> dict[str, str]:
-    """What people are asked to approve: each blocking check's outcome, with the id of the waiver that counts."""
-    return {
-        answer.check: f"waived {answer.ruling.waiver.id}"
-        if answer.ruling and answer.ruling.waiver
-        else answer.outcome.value
-        for answer in answers
-        if answer.severity is Severity.BLOCKING and answer.check != "approval"
-    }
+    """What people are asked to approve: the outcome of each blocking check, or the id of the waiver that counts."""
+    blocking = [answer for answer in answers if answer.severity is Severity.BLOCKING and answer.check != "approval"]
+    waivers = {each.check: each.ruling.waiver.id for each in blocking if each.ruling and each.ruling.waiver}
+    return {answer.check: answer.outcome.value for answer in blocking} | waivers
 
 
 def waived_since(shown: Mapping[str, str], answers: Iterable[Evidence]) -> list[str]:
     """The checks that were waived after outcomes were shown; none where the record does not say what was shown."""
-    current = outcomes_shown(answers) if shown else {}
-    return [check for check, what in current.items() if what.startswith("waived ") and shown.get(check) != what]
+    waived = [answer for answer in answers if shown and answer.outcome is Outcome.WAIVED]
+    return [check for check, waiver in outcomes_shown(waived).items() if shown.get(check) != waiver]
 
 
 def require_seen_waivers(approval: Evidence, answers: Iterable[Evidence]) -> Evidence:

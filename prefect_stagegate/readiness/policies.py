@@ -6,7 +6,7 @@ What is not known to be stricter counts as loosened, so nobody overlooks what le
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, get_args
+from typing import Any
 
 from pydantic import BaseModel
 
@@ -16,7 +16,6 @@ from prefect_stagegate.readiness.base import Ceilings, Floors
 from prefect_stagegate.readiness.context import addresses_of
 from prefect_stagegate.readiness.registry import CHECKS
 from prefect_stagegate.spec import Gate, Requirement, Spec
-from prefect_stagegate.spec.models import Owner
 
 MORE_IS_STRICTER = {
     *{
@@ -39,8 +38,6 @@ LESS_IS_STRICTER = {
     *{("signature", "keys"), ("signature", "partial"), ("signature", "signers")},
 }
 """Parameters of which a lower value, or a smaller set, lets fewer versions through; with the limits of `Ceilings`."""
-ANYBODY = frozenset({"anybody", *get_args(Owner)})
-"""Whom an approval without groups asks."""
 LIMITS = ("warn", "fail")
 SEVERITIES = [Severity.INFO, Severity.WARNING, Severity.BLOCKING]
 """From the loosest to the strictest."""
@@ -122,7 +119,7 @@ def _is_stricter(check: str, name: str, before: BaseModel, after: BaseModel) -> 
     """Whether a parameter lets only versions pass that passed before; False where it has no known order."""
     old, new = (_comparable(getattr(parameters, name)) for parameters in (before, after))
     if (check, name) == ("approval", "groups"):
-        old, new = old or ANYBODY, new or ANYBODY
+        old, new = old or None, new or None  # without groups anybody may
     more = (check, name) in MORE_IS_STRICTER or (name in LIMITS and isinstance(after, Floors))
     less = (check, name) in LESS_IS_STRICTER or (name in LIMITS and isinstance(after, Ceilings))
     if old is None or new is None:
@@ -171,8 +168,7 @@ def _contract(old: Spec, new: Spec) -> Iterator[PolicyChange]:
     )
     yield from _items("contract", *probes)
     for key in ("odcs", "partial"):
-        values = [getattr(spec.contract, key) for spec in (old, new)]
-        yield from _unordered("contract", key, *values)
+        yield from _unordered("contract", key, getattr(old.contract, key), getattr(new.contract, key))
 
 
 def _table(subject: str, old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[PolicyChange]:

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import NamedTuple
 
 from prefect_stagegate.profiles import ColumnProfile, TableProfile
 from prefect_stagegate.units import count_text
@@ -36,16 +35,6 @@ class Bar:
     """The bin or value with its shares, for people."""
 
 
-class DrawnBar(NamedTuple):
-    """A bar in units of the picture."""
-
-    left: float
-    width: float
-    height: float
-    height_before: float
-    label: str
-
-
 @dataclass(frozen=True, slots=True)
 class ColumnFigures:
     """One column of a table. `before` stands for the version that the target names."""
@@ -66,28 +55,21 @@ class ColumnFigures:
     """Whether the bars are neighbouring intervals, and not single values."""
 
     @property
-    def drawn(self) -> list[DrawnBar]:
-        """The bars in the picture, whose height is the highest one's."""
-        highest = max((share for bar in self.bars for share in (bar.share, bar.share_before)), default=0.0) or 1.0
-        width = min(WIDTH / max(len(self.bars), 1), 22)
-        return [
-            DrawnBar(
-                round(number * width, 2),
-                round(width * 0.86, 2),
-                round(HEIGHT * bar.share / highest, 2),
-                round(HEIGHT * bar.share_before / highest, 2),
-                bar.label,
-            )
-            for number, bar in enumerate(self.bars)
-        ]
+    def step(self) -> float:
+        """Units of the picture from one bar to the next."""
+        return min(WIDTH / max(len(self.bars), 1), 22)
+
+    @property
+    def scale(self) -> float:
+        """Units of the picture for a share of 1.0: the highest bar fills it."""
+        return HEIGHT / (max((max(bar.share, bar.share_before) for bar in self.bars), default=0.0) or 1.0)
 
     @property
     def outlines(self) -> tuple[str, str]:
         """A histogram of this version, and of the other one, as paths in the picture: they take less room than bars."""
-        return (
-            _outline([(bar.left, bar.height) for bar in self.drawn]),
-            _outline([(bar.left, bar.height_before) for bar in self.drawn]),
-        )
+        shares = zip(*((bar.share, bar.share_before) for bar in self.bars), strict=True)
+        now, before = ([(n * self.step, share * self.scale) for n, share in enumerate(each)] for each in shares)
+        return _outline(now), _outline(before)
 
     @property
     def highest(self) -> str:

@@ -126,7 +126,7 @@ def test_history_folds_policies_and_shows_them_when_asked(
     capsys.readouterr()
     assert scenario.run("history", "things@production") == 0
     folded = capsys.readouterr().out
-    assert "adopted by ada (declared): as agreed, 1 loosened" in folded
+    assert "adopted by ada (declared): as agreed, 2 loosened" in folded
     assert "approval is no longer required" not in folded
     assert scenario.run("history", "things@production", "--policy") == 0
     assert "loosened   gate production: approval is no longer required" in capsys.readouterr().out

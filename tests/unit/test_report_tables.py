@@ -79,8 +79,9 @@ def test_bars_stay_inside_their_picture() -> None:
     for column in (NUMBER, CATEGORIES, replace(NUMBER, quantiles=(7.0,) * LEVELS)):
         for figures in table_figures("t", table(x=column), table(x=NUMBER)).columns:
             assert figures.bars
-            assert all(0 <= bar.height <= HEIGHT and 0 <= bar.height_before <= HEIGHT for bar in figures.drawn)
-            assert all(bar.left >= 0 and bar.left + bar.width <= WIDTH for bar in figures.drawn)
+            shares = [share for bar in figures.bars for share in (bar.share, bar.share_before)]
+            assert all(0 <= share * figures.scale <= HEIGHT for share in shares)
+            assert len(figures.bars) * figures.step <= WIDTH
 
 
 def test_wide_tables_show_their_first_columns() -> None:

@@ -11,17 +11,10 @@ from prefect_stagegate.readiness import CHECKS
 from prefect_stagegate.readiness.authority import authority_of
 from prefect_stagegate.readiness.records.answers import PersonKey, signer_of
 from prefect_stagegate.readiness.records.revocation import unrevoked
-from prefect_stagegate.spec import Spec
 
 
 def revoke(
-    workspace: Workspace,
-    address: Address,
-    check: str,
-    *,
-    reason: str,
-    gate: str = "",
-    key: PersonKey | None = None,
+    workspace: Workspace, address: Address, check: str, *, reason: str, gate: str = "", key: PersonKey | None = None
 ) -> EvidenceRevocation:
     """Revoke the recorded evidence of a check about a version. It counts at the gates whose policy lets this person.
 
@@ -38,7 +31,7 @@ def revoke(
 
     Raises:
         UsageError: There is no reason, no such evidence, the check's result does not depend on the target, or the
-            revocation would count at no gate that requires the check.
+            revocation would not count at the first gate that requires the check.
     """
     if not reason.strip():
         raise UsageError("A revocation needs a reason", hint="Give one with --reason.")
@@ -65,24 +58,11 @@ def revoke(
         ahead=tuple(sorted({evidence.at for evidence in revoked if evidence.at > at})),
     )
     spec = adopted_spec(workspace, address.dataset)
-    targets = [gate] if gate else [name for name in spec.gates if _requires(spec, name, check)]
-    refusals = []
-    for target in targets:
-        authority = authority_of(spec, target, lambda: workspace.catalog.id)
-        try:
-            revocation = authority.sealed(revocation, revocation.who, key, "The revocation would not count")
-            break
-        except UsageError as refusal:
-            refusals.append(refusal)
-    else:
-        if refusals:
-            raise refusals[0]
+    requiring = (name for name in spec.gates if check in {each.check for each in spec.gate(name).requirements})
+    authority = authority_of(spec, gate or next(requiring, ""), lambda: workspace.catalog.id)
+    revocation = authority.sealed(revocation, key, "The revocation would not count")
     workspace.catalog.put_revocation(revocation)
     return revocation
-
-
-def _requires(spec: Spec, target: str, check: str) -> bool:
-    return any(requirement.check == check for requirement in spec.gate(target).requirements)
 
 
 def _target(evidence: Evidence, version: Address, gate: str) -> str:

@@ -56,7 +56,7 @@ def rollback(
         reason=reason,
         withdrawn=leaving,
         attestation=chosen.attestation,
-        sign=lambda entry: authority.sealed(entry, entry.who, key, f"{address} was not rolled back").envelope,
+        sign=lambda entry: authority.sealed(entry, key, f"{address} was not rolled back").envelope,
     )
     moved = Promotion(dataset, ref, chosen.digest, leaving)
     # Last, since the catalog's move stands even when this node's copy can't be written.

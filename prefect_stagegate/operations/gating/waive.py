@@ -20,8 +20,6 @@ from prefect_stagegate.readiness.records.attest import decision_of
 from prefect_stagegate.readiness.run import parameters_digest
 from prefect_stagegate.spec import Gate, Requirement
 
-NOT_COUNTED = "The waiver would not count"
-
 
 def waive(
     workspace: Workspace,
@@ -82,21 +80,14 @@ def waive(
         at=waiver.at,
     )
     if why := why_void(waiver, requirement, case):
-        hint = "Somebody else has to run the same command."
-        raise UsageError(f"{NOT_COUNTED}: {why}", hint=hint, dataset=version.dataset)
-    waiver = authority.sealed(waiver, waiver.approver, key, NOT_COUNTED, requester=waiver.requester)
+        raise UsageError(f"The waiver would not count: {why}", hint="Somebody else has to run the same command.")
+    waiver = authority.sealed(waiver, key, "The waiver would not count", requester=waiver.requester)
     workspace.catalog.put_waiver(waiver)
     return waiver
 
 
 def revoke_waiver(
-    workspace: Workspace,
-    address: Address,
-    gate: str,
-    check: str,
-    *,
-    reason: str,
-    key: PersonKey | None = None,
+    workspace: Workspace, address: Address, gate: str, check: str, *, reason: str, key: PersonKey | None = None
 ) -> tuple[Waiver, ...]:
     """Revoke the waivers of a check for a version. Whoever may waive may, the requester too.
 
@@ -118,7 +109,7 @@ def revoke_waiver(
         )
     end = Revocation(signer_of(workspace.identity, key), at, reason.strip())
     revoked = tuple(
-        replace(waiver, revoked=authority.sealed(end, end.who, key, "The waiver would not end", waiver=waiver.id))
+        replace(waiver, revoked=authority.sealed(end, key, "The waiver would not end", waiver=waiver.id))
         for waiver in in_force
     )
     for waiver in revoked:

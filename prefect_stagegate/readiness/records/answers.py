@@ -80,9 +80,7 @@ def answer_act(request: ApprovalRequest, reply: Approval) -> SignedAct:
     return SignedAct(reply.approver.name, statement, reply.at, reply.envelope, request.requester.name, request.at)
 
 
-def overruling_act(
-    record: Overruling, who: Identity, catalog: str, *, requester: str = "", waiver: str = ""
-) -> SignedAct:
+def overruling_act(record: Overruling, catalog: str, *, requester: str = "", waiver: str = "") -> SignedAct:
     """A record of somebody who overrules a gate, as they sign it; with the catalog's id, so that it counts in no other.
 
     `requester` asked for the promotion; `waiver` is the id of the one that a `Revocation` ends.
@@ -91,6 +89,7 @@ def overruling_act(
     left_out = {"envelope", "revoked", "before", "attestation"}
     fields = {name: value for name, value in asdict(record).items() if name not in left_out}
     statement = {"act": type(record).__name__, "catalog": catalog, "waiver": waiver, **fields}
+    who = record.approver if isinstance(record, Waiver) else record.who
     return SignedAct(who.name, statement, record.at, record.envelope, requester)
 
 
@@ -109,10 +108,7 @@ def sign_act(act: SignedAct, key: PersonKey) -> dict[str, Any]:
 def prove_act(act: SignedAct, *, keys: Mapping[str, str], allowed_signers: str) -> AnswerProof:
     """Whether something is signed by a key that belongs to who did it, and not to the requester.
 
-    Args:
-        act: What was done.
-        keys: Ed25519 keys of people by name.
-        allowed_signers: SSH keys of people, in OpenSSH's format of that name.
+    `keys` are people's Ed25519 keys by name, `allowed_signers` their SSH keys in OpenSSH's format of that name.
 
     Raises:
         MissingExtra: What verifies this kind of signature is not installed.
