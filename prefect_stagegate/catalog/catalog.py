@@ -51,18 +51,13 @@ PROBE = b"A store that lets this record be created twice can't hold a catalog.\n
 class Catalog(VersionRecords, ApprovalRecords, KeptRecords, NodeRecords):
     """The records that all environments share. `open` makes one; every method may raise `CatalogError`."""
 
-    def __init__(
-        self,
-        records: Records,
-        *,
-        memory: LogMemory | None = None,
-        consent: Consent | None = None,
-        proof: EntryProof | None = None,
-    ) -> None:
+    proof: EntryProof | None = None
+    """Decides whether an entry of a target's log is proved; None for no such check."""
+
+    def __init__(self, records: Records, *, memory: LogMemory | None = None, consent: Consent | None = None) -> None:
         super().__init__(records)
         self._memory = memory
         self._consent = consent
-        self._proof = proof
         self._adopted: dict[str, Mapping[str, Any]] = {}
 
     @classmethod
@@ -74,7 +69,6 @@ class Catalog(VersionRecords, ApprovalRecords, KeptRecords, NodeRecords):
         create: bool = True,
         memory: LogMemory | None = None,
         consent: Consent | None = None,
-        proof: EntryProof | None = None,
     ) -> Catalog:
         """Open the catalog at a path or URL; create it where there is none.
 
@@ -84,7 +78,6 @@ class Catalog(VersionRecords, ApprovalRecords, KeptRecords, NodeRecords):
             create: Whether to create a catalog where there is none.
             memory: Where this node remembers which log entries it checked; None to check all at each read.
             consent: Decides whether the required people agreed to a change of policy; None for no such check.
-            proof: Decides whether an entry of a target's log is proved; None for no such check.
 
         Raises:
             CatalogError: There is no catalog, the store can't be reached, holds another format, or lets a record be
@@ -107,11 +100,13 @@ class Catalog(VersionRecords, ApprovalRecords, KeptRecords, NodeRecords):
                 f"The catalog {records.url} has another format than {FORMAT.decode().strip()!r}",
                 hint="Use the release that wrote it, or another catalog.",
             )
-        return cls(records, memory=memory, consent=consent, proof=proof)
+        return cls(records, memory=memory, consent=consent)
 
     def over(self, kind: type[C], wrap: Callable[[Records], Records], memory: LogMemory) -> C:
         """The same catalog as one of a `kind`, read through a store that wraps its own."""
-        return kind(wrap(self._records), memory=memory, consent=self._consent, proof=self._proof)
+        copy = kind(wrap(self._records), memory=memory, consent=self._consent)
+        copy.proof = self.proof
+        return copy
 
     def load(self) -> None:
         """Import the module that reads and writes manifests in the background: it takes 0.15 s, mostly for pyarrow."""
@@ -150,15 +145,15 @@ class Catalog(VersionRecords, ApprovalRecords, KeptRecords, NodeRecords):
 
     def why_unproved(self, entry: RefEntry) -> str:
         """Why an entry of a ref's log is not proved; empty when it is. The node remembers what was proved."""
-        if self._proof is None or entry.ref == LATEST:
+        if self.proof is None or entry.ref == LATEST:
             return ""
-        # Of the keys and of the whole entry, which holds the hash of the one before.
-        note = f"proved {self._proof.fingerprint} {sha256_of(encode(entry))}"
+        # By the keys and the whole entry, which has the hash of the one before.
+        note = f"proved {sha256_of(repr(self.proof).encode() + encode(entry))}"
         if self._memory and self._memory.noted(note):
             return ""
-        why = self._proof(self, entry)
+        why = self.proof(self, entry)
         # It repeats what the entry before made the ref name.
-        if not why and entry.action is RefAction.WITHDRAW:
+        if not why and entry.action is RefAction.WITHDRAW and entry.before:
             why = self.why_unproved(next(self.ref_log(entry.dataset, entry.ref).before(entry)))
         if self._memory and not why:
             self._memory.note(note, "yes")
@@ -260,7 +255,7 @@ class Catalog(VersionRecords, ApprovalRecords, KeptRecords, NodeRecords):
             withdrawn=withdrawn,
             attestation=attestation or {},
         )
-        if self._proof and ref != LATEST and (why := self._proof(self, entry)):
+        if why := self.why_unproved(entry):
             raise unproved(entry, why, head)
         if sign:
             entry = replace(entry, envelope=sign(entry))

@@ -167,14 +167,6 @@ class Log(Generic[E]):
         entries, mark = self._walk(whole=True)
         return entries, mark.hash
 
-    def state(self) -> State:
-        """The rules' state after the last entry.
-
-        Raises:
-            CorruptRecord: As for `head`.
-        """
-        return self._walk()[1].state
-
     def append(self, entry: E) -> E:
         """Add an entry. Its `seq` must be the number after the head that the caller has seen.
 

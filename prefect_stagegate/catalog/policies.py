@@ -49,11 +49,11 @@ Consent = Callable[[Mapping[str, Any], PolicyEntry], str]
 def prove_adoption(dataset: str, consent: Consent | None, entry: PolicyEntry, state: State) -> State:
     """Check that an entry of the log of a dataset's policy may follow the entries before it.
 
-    The state holds the rule of the newest policy (its keys `policy` and `owners`), and the digests of all policies.
+    The state holds the rule of the newest policy (its keys `policy` and `owners`).
     """
     if entry.dataset != dataset:
         raise CorruptRecord(f"it belongs to {entry.dataset}")
     if consent and (why := consent(state.get("rule", {}), entry)):
         raise CorruptRecord(why)
     rule = {key: entry.policy[key] for key in ("policy", "owners") if key in entry.policy}
-    return {"rule": rule, "digests": [*state.get("digests", ()), entry.digest]}
+    return {"rule": rule}

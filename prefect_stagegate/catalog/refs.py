@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import Any
 
 from prefect_stagegate.catalog.log import State
 from prefect_stagegate.errors import CorruptRecord, UnprovedEntry
@@ -58,15 +58,9 @@ class RefHead:
     """The withdrawn versions, each with the number of the entry that withdrew it."""
 
 
-class EntryProof(Protocol):
-    """Verifies entries of targets' logs."""
-
-    @property
-    def fingerprint(self) -> str:
-        """Changes with the keys, and then entries are verified anew."""
-
-    def __call__(self, catalog: Any, entry: RefEntry) -> str:
-        """Why an entry is not proved; empty when it is, or when nothing asks for a proof."""
+EntryProof = Callable[[Any, RefEntry], str]
+"""Given the catalog, says why an entry of a target's log is not proved by signatures; empty when it is, or when nothing
+asks for a proof. Its `repr` names the keys: with others, entries are proved anew."""
 
 
 def unproved(entry: RefEntry, why: str, last: RefEntry | None) -> UnprovedEntry:

@@ -110,8 +110,8 @@ def open_workspace(
         # The catalog notes here which log entries this node has checked.
         memory=opened.memory,
         consent=consent,
-        proof=SignatureProof(settings.verification_keys),
     )
+    opened_catalog.proof = SignatureProof.by(settings)
     return Workspace(
         opened,
         opened_catalog,

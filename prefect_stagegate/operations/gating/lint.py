@@ -17,6 +17,11 @@ from prefect_stagegate.settings import Settings
 from prefect_stagegate.spec import Requirement, Spec
 from prefect_stagegate.validations import lint as lint_contract
 
+OPEN_POLICY = (
+    "policy.change: nobody has to agree to another policy, so anybody replaces the gates and promotes; "
+    "`policy: {change: {approval: {count: 1}}}` asks for somebody else's approval"
+)
+
 
 def lint(spec: SpecLike) -> Spec:
     """Load a spec and find what can be wrong with it before any data come.
@@ -38,14 +43,8 @@ def lint(spec: SpecLike) -> Spec:
 
 
 def lint_warnings(spec: Spec) -> tuple[str, ...]:
-    """What a spec works without and should have: who must agree to another policy, and addresses of owners."""
-    if not spec.gates or spec.policy.change:
-        return _missing_owners(spec)
-    change = (
-        "policy.change: nobody has to agree to another policy, so anybody replaces the gate and promotes; "
-        "`policy: {change: {approval: {count: 1}}}` asks for somebody else's approval"
-    )
-    return (change, *_missing_owners(spec))
+    """What a spec works without and should have."""
+    return (*((OPEN_POLICY,) if spec.gates and not spec.policy.change else ()), *_missing_owners(spec))
 
 
 def _missing_owners(spec: Spec) -> tuple[str, ...]:

@@ -9,10 +9,9 @@ from __future__ import annotations
 import base64
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from prefect_stagegate.canonical import canonical, digest_of
+from prefect_stagegate.canonical import canonical
 from prefect_stagegate.catalog import Catalog, RefAction, RefEntry
 from prefect_stagegate.catalog.codec import decode, encode
 from prefect_stagegate.catalog.refs import read_summary
@@ -23,28 +22,26 @@ if TYPE_CHECKING:
     from prefect_stagegate.operations.address import ResolvedVersion
     from prefect_stagegate.operations.workspace import Workspace
     from prefect_stagegate.readiness.records.signing import SigningKey
+    from prefect_stagegate.settings import Settings
 
 EVIDENCE_PAYLOAD = "application/vnd.prefect-stagegate.evidence+json"
 """The payload type of signed evidence in DSSE envelopes."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class SignatureProof:
-    """Verifies entries of targets' logs by keys (`ed25519:…` or PEM files), and by the policy of their decisions."""
+    """Verifies entries of targets' logs by public keys (`ed25519:…`), and by the policy of their decisions."""
 
     keys: tuple[str, ...]
 
-    @cached_property
-    def _public(self) -> tuple[str, ...]:
-        # Late: it loads all checks.
-        from prefect_stagegate.readiness.records.signing import read_public_key
+    @classmethod
+    def by(cls, settings: Settings) -> SignatureProof:
+        """Verifies by the keys of the settings."""
+        if not settings.verification_keys:
+            return cls(())
+        from prefect_stagegate.readiness.records.signing import read_public_key  # late: it loads all checks
 
-        return tuple(map(read_public_key, self.keys))
-
-    @property
-    def fingerprint(self) -> str:
-        """`sha256:<hex>` over the keys; empty without any."""
-        return digest_of(sorted(self._public)) if self.keys else ""
+        return cls(tuple(map(read_public_key, settings.verification_keys)))
 
     def __call__(self, catalog: Catalog, entry: RefEntry) -> str:
         """Why an entry is not proved; empty when it is, or when nothing asks for a proof."""
@@ -63,7 +60,7 @@ class SignatureProof:
         if self.keys or nodes:
             from prefect_stagegate.operations.gating.audit import signed_by  # late, as above
 
-            for keys, name in ((self.keys and self._public, "verification keys"), (nodes, "policy's keys of nodes")):
+            for keys, name in ((self.keys, "verification keys"), (nodes, "policy's keys of nodes")):
                 if keys and not signed_by(catalog, entry.dataset, entry.attestation, keys):
                     yield f"none of the {name} signed its decision"
         required = (item for gate in policy.get("gates", {}).values() for item in gate.get("require", ()))

@@ -6,7 +6,6 @@ from prefect_stagegate.errors import GateFailed, StagegateError, WaitingForAppro
 from prefect_stagegate.model import Decision, Evidence, Outcome
 from prefect_stagegate.operations.address import ResolvedVersion
 from prefect_stagegate.operations.gating.context import build_context
-from prefect_stagegate.operations.gating.proofs import counted_evidence
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.readiness import CHECKS, plan_checks, run_check
 from prefect_stagegate.readiness.checks.approval import APPROVAL
@@ -26,7 +25,7 @@ def why_not_promoted(workspace: Workspace, version: ResolvedVersion, gate: Gate,
     if approval.outcome is Outcome.FAIL:
         return _declined(context, approval, decision)
     if approval.outcome is Outcome.PASS:
-        return _unchecked(workspace, version, context, approval)
+        return _unchecked(workspace, context, approval)
     return WaitingForApproval(
         f"{context.address} waits for an approval to go to {context.target}: {approval.summary}",
         hint=f"Somebody else than {decision.requester} answers with "
@@ -54,11 +53,9 @@ def _declined(context: CheckContext, approval: Evidence, decision: Decision) -> 
     )
 
 
-def _unchecked(
-    workspace: Workspace, version: ResolvedVersion, context: CheckContext, approval: Evidence
-) -> StagegateError:
+def _unchecked(workspace: Workspace, context: CheckContext, approval: Evidence) -> StagegateError:
     """The error for a version that people approved, and that has to be checked once more."""
-    stored = counted_evidence(workspace.catalog, version)
+    stored = workspace.catalog.evidence(context.dataset, context.digest)
     stale = [
         f"{planned.requirement.check} ({planned.reason})"
         for planned in plan_checks(context, stored)
