@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, NoReturn
 
 from prefect_stagegate.errors import StagegateError
 from prefect_stagegate.naming import (
@@ -60,6 +60,21 @@ __all__ = [
     "is_name",
     "person_key",
 ]
+
+
+class Verdict:
+    """A result that says by a field whether it passed. As any object it would be true whatever the field says."""
+
+    __slots__ = ()
+    _asks: ClassVar[str]
+
+    def __init_subclass__(cls, asks: str = "") -> None:
+        # A dataclass with slots is made a second time, then without the argument.
+        cls._asks = asks or cls._asks
+
+    def __bool__(self) -> NoReturn:
+        raise TypeError(f"{type(self).__name__} is neither true nor false: look at its `.{self._asks}`")
+
 
 # ── sources and plan ────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -363,7 +378,7 @@ class Finding:
 
 
 @dataclass(frozen=True, slots=True)
-class Evidence:
+class Evidence(Verdict, asks="outcome"):
     """The recorded result of one check, bound to the facts that it depends on."""
 
     check: str
@@ -429,7 +444,7 @@ class DecisionOutcome(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Decision:
+class Decision(Verdict, asks="accepted"):
     """A gate's decision about one version under one policy."""
 
     dataset: str
@@ -469,7 +484,7 @@ class Decision:
 
 
 @dataclass(frozen=True, slots=True)
-class ExpectationResult:
+class ExpectationResult(Verdict, asks="verdict"):
     """What one expectation of a table's suite found."""
 
     table: str
@@ -499,7 +514,7 @@ class ExpectationResult:
 
 
 @dataclass(frozen=True, slots=True)
-class TableResult:
+class TableResult(Verdict, asks="passed"):
     """What the contract found about one table."""
 
     name: str
@@ -514,7 +529,7 @@ class TableResult:
 
 
 @dataclass(frozen=True, slots=True)
-class Validation:
+class Validation(Verdict, asks="passed"):
     """What the contract found about one version."""
 
     dataset: str
@@ -532,7 +547,7 @@ class Validation:
 
 
 @dataclass(frozen=True, slots=True)
-class Promotion:
+class Promotion(Verdict, asks="digest"):
     """A ref that was moved."""
 
     dataset: str

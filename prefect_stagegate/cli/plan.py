@@ -59,7 +59,7 @@ def print_plan(planned: Sequence[PlannedCheck], *, json: bool) -> None:
         return
     say(forecast(planned))
     for check in planned:
-        answer = f"{check.evidence.outcome}: {check.evidence.summary}" if check.evidence else check.reason
+        answer = f"{check.evidence.outcome}: {check.evidence.summary}" if check.evidence is not None else check.reason
         say_line(f"{check.requirement.check:<18} {check.state:<8} {_seconds(check):>8}  {with_ages(answer, now())}")
 
 

@@ -178,9 +178,9 @@ def _staged(version: Version) -> str:
 def _accepted(decision: Decision, below: Decision | None) -> str:
     """The checks that passed, without those that the gate below ran already."""
     passed = [evidence for evidence in decision.checks if evidence.outcome is Outcome.PASS]
-    known = {evidence.check for evidence in below.checks} if below else set()
+    known = {evidence.check for evidence in below.checks} if below is not None else set()
     text = f"its gate accepts: {', '.join(evidence.check for evidence in passed if evidence.check not in known)}"
-    if below:
+    if below is not None:
         return f"{text}, and what {below.target} requires"
     figures = next((evidence.summary for evidence in passed if evidence.check == "expectations"), "")
     return f"{text}\n{figures}"

@@ -39,7 +39,7 @@ def decide(requirements: Sequence[Requirement], evidence: Iterable[Evidence], *,
     """
     known = _worst(evidence, clock.stamp(at))
     answers = [(requirement.severity, known.get(requirement.check)) for requirement in requirements]
-    blocking = [answer for severity, answer in answers if answer and severity is Severity.BLOCKING]
+    blocking = [answer for severity, answer in answers if answer is not None and severity is Severity.BLOCKING]
     unknown = [answer for answer in blocking if answer.outcome is Outcome.INCONCLUSIVE]
     # A failure decides first: no answer that is still missing could turn the refusal into an acceptance.
     if any(answer.outcome is Outcome.FAIL for answer in blocking):
@@ -47,7 +47,7 @@ def decide(requirements: Sequence[Requirement], evidence: Iterable[Evidence], *,
     # Checks that only warn need an answer, too: otherwise a gate would pass what nobody looked at.
     if any(answer is None for _, answer in answers) or any(not answer.awaiting for answer in unknown):
         return DecisionOutcome.INCONCLUSIVE
-    if all(answer.outcome is Outcome.NOT_APPLICABLE for _, answer in answers if answer):
+    if all(answer.outcome is Outcome.NOT_APPLICABLE for _, answer in answers if answer is not None):
         return DecisionOutcome.INCONCLUSIVE  # no check applied, so nothing was proved
     return DecisionOutcome.WAITING if unknown else DecisionOutcome.ACCEPTED
 
@@ -96,9 +96,10 @@ def conclude(
         ),
         case.at,
     )
-    if approval := ruled.get("approval"):
+    if (approval := ruled.get("approval")) is not None:
         ruled["approval"] = require_seen_waivers(approval, ruled.values())
-    checks = tuple(ruled.get(requirement.check) or _missing(requirement) for requirement in gate.requirements)
+    answers = {requirement.check: _missing(requirement) for requirement in gate.requirements} | ruled
+    checks = tuple(answers[requirement.check] for requirement in gate.requirements)
     return Decision(
         dataset=case.dataset,
         digest=case.digest,
@@ -161,7 +162,7 @@ def plan_checks(context: CheckContext, evidence: Iterable[Evidence]) -> tuple[Pl
 
 def _last_durations(context: CheckContext, stored: Iterable[Evidence]) -> dict[str, float]:
     """Seconds that each check took last time: for this version, else for an accepted one."""
-    decisions = [accepted.decision for accepted in (context.accepted, context.below) if accepted and accepted.decision]
+    decisions = [each.decision for each in (context.accepted, context.below) if each and each.decision is not None]
     # Later entries replace earlier ones: this version's own evidence comes last.
     known = [*(answer for decision in decisions for answer in decision.checks), *stored]
     return {answer.check: answer.seconds for answer in known if answer.seconds is not None}

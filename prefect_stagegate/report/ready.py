@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from prefect_stagegate.model import Address, DecisionOutcome
+from prefect_stagegate.model import Address, DecisionOutcome, Verdict
 from prefect_stagegate.report.legible import legible_text, time_text
 from prefect_stagegate.report.marks import code, plain, step
 from prefect_stagegate.report.model import Report
@@ -58,7 +58,7 @@ class Candidate:
 
 
 @dataclass(frozen=True, slots=True)
-class Readiness:
+class Readiness(Verdict, asks="chosen"):
     """Which version a run that requires a target may use, if any."""
 
     address: Address

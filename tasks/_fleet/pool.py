@@ -242,7 +242,8 @@ def _report(node: str, run: FlowRun) -> NodeReport:
     if state.type is not StateType.COMPLETED:
         return failed(node, f"{state.name}: {state.message or 'Prefect gives no reason'}")
     without = f"its run {run.name} ended without a report: the deployment is of another flow or release"
-    return from_message(state.message or "") or failed(node, without)
+    report = from_message(state.message or "")
+    return failed(node, without) if report is None else report
 
 
 def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:

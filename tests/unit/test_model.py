@@ -1,10 +1,12 @@
-"""Names of people: one person stays one, however their name is spelled."""
+"""Names of people, which stay one however they are spelled; and results, which are neither true nor false."""
 
 from __future__ import annotations
 
 import pytest
 
-from prefect_stagegate.model import person_key
+from prefect_stagegate.model import Decision, DecisionOutcome, Evidence, Outcome, Promotion, Validation, person_key
+from prefect_stagegate.operations.fleet.barrier import FleetResult
+from prefect_stagegate.operations.upkeep.verify import Verification
 
 INES = "Inês Example"
 
@@ -28,3 +30,20 @@ def test_nobody_becomes_a_second_person_by_another_spelling(spelling: str) -> No
 def test_a_name_of_nothing_visible_is_none() -> None:
     assert person_key(" \u200b\t") == ""
     assert person_key("Ines Example") != person_key(INES)
+
+
+RESULTS = {
+    "accepted": Decision("things", "sha256:0", "production", DecisionOutcome.REFUSED, (), "", "", ""),
+    "passed": Validation("things", "sha256:0", False, (), ()),
+    "digest": Promotion("things", "production", "sha256:0", ""),
+    "damaged": Verification(0, 0, 0, (), False),
+    "outcome": Evidence("schema", Outcome.FAIL, "", "data"),
+    "is_met": FleetResult("things", "sha256:0", "", "all", 1, ()),
+}
+
+
+@pytest.mark.parametrize("field", RESULTS)
+def test_result_is_neither_true_nor_false(field: str) -> None:
+    with pytest.raises(TypeError, match=rf"look at its `\.{field}`"):
+        bool(RESULTS[field])
+    assert hasattr(RESULTS[field], field)

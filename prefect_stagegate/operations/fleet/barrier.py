@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Literal
 
 from prefect_stagegate.errors import UsageError
+from prefect_stagegate.model import Verdict
 from prefect_stagegate.units import count_text, digest_text
 
 FleetPolicyLike = Literal["all", "best_effort"] | Mapping[str, int]
@@ -28,7 +29,7 @@ class NodeOutcome(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class NodeReport:
+class NodeReport(Verdict, asks="outcome"):
     """What one node reports of one version, or what the coordinator says of a node without a report."""
 
     node: str
@@ -87,7 +88,7 @@ class FleetPolicy:
 
 
 @dataclass(frozen=True, slots=True)
-class FleetResult:
+class FleetResult(Verdict, asks="is_met"):
     """A version on the nodes of a fleet."""
 
     dataset: str

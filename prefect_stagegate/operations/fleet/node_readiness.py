@@ -11,7 +11,7 @@ from prefect_stagegate.cache.quarantine import Quarantine
 from prefect_stagegate.cache.verify import look_at_view
 from prefect_stagegate.catalog import RefEntry, withdrawn
 from prefect_stagegate.errors import CatalogError, CorruptRecord, NotReady, SourceUnavailable, StagegateError
-from prefect_stagegate.model import LATEST, Address
+from prefect_stagegate.model import LATEST, Address, Verdict
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.units import digest_text
 
@@ -20,7 +20,7 @@ POLL_SECONDS = 5.0
 
 
 @dataclass(frozen=True, slots=True)
-class NodeReadiness:
+class NodeReadiness(Verdict, asks="problem"):
     """Whether this node holds the version of an address."""
 
     dataset: str

@@ -222,4 +222,4 @@ def _collect_evidence(
     # One record for all checks, and none when the check was stopped before it decided.
     if not version.is_trial:
         put_signed(workspace.catalog, version, fresh, key)
-    return [check.evidence for check in planned if check.evidence] + fresh, record + fresh
+    return [check.evidence for check in planned if check.evidence is not None] + fresh, record + fresh

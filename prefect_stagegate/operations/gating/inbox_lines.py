@@ -130,13 +130,13 @@ def _accepted(facts: TargetFacts) -> AcceptedVersion | None:
     if facts.head is None:
         return None
     move, decision, withdrawal = facts.head.move, facts.accepted, facts.withdrawal
-    ends, check = _first_end(decision.checks) if decision else ("", "")
+    ends, check = _first_end(decision.checks) if decision is not None else ("", "")
     return AcceptedVersion(
         digest=facts.head.entry.digest,
         at=move.at,
         by=str(move.who),
-        decided_at=decision.at if decision else "",
-        expires=decision.expires if decision else "",
+        decided_at=decision.at if decision is not None else "",
+        expires=decision.expires if decision is not None else "",
         ends=ends,
         ends_check=check,
         withdrawn=f"{withdrawal.at[:16]}Z by {withdrawal.who}: {withdrawal.reason}" if withdrawal else "",

@@ -42,7 +42,7 @@ def _staged_at(catalog: Catalog, version: ResolvedVersion) -> str:
 
 def _rows(reference: Accepted) -> Mapping[str, int]:
     """The rows of each table that the accepting decision attests."""
-    checks = reference.decision.checks if reference.decision else ()
+    checks = reference.decision.checks if reference.decision is not None else ()
     measured: Mapping[str, Any] = next((item.measured for item in checks if item.check == "expectations"), {})
     rows = measured.get("table_rows")
     return {str(table): count for table, count in rows.items() if isinstance(count, int)} if rows else {}

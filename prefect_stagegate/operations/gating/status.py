@@ -271,7 +271,7 @@ class _DatasetReader:
         """The newest decision of a target's gate about a version; None when there is none but the known one."""
         number = self._decision_numbers(digest).get(target, 0)
         # The log holds a copy of the decision that the version was promoted by, so a single one need not be read.
-        if number <= (1 if known else 0):
+        if number <= (1 if known is not None else 0):
             return None
         if (target, digest) not in self._decisions:
             statement = self._catalog.numbered_attestation(self._dataset, digest, target, number)

@@ -165,7 +165,7 @@ def _failure(workspace: Workspace, version: ResolvedVersion, gate: str, check: s
     decision = decision_of(statement)
     evidence = next((evidence for evidence in decision.checks if evidence.check == check), None)
     if evidence is None or evidence.outcome not in (Outcome.FAIL, Outcome.WAIVED):
-        outcome = evidence.outcome if evidence else "it was not required"
+        outcome = evidence.outcome if evidence is not None else "it was not required"
         raise UsageError(
             f"{check} did not fail in the last decision of {gate}: {outcome}",
             hint="Only a recorded failure can be waived. "

@@ -28,7 +28,7 @@ from prefect_stagegate.cache.verify import NOT_IN_VERSION, Pace, Rot, check_blob
 from prefect_stagegate.cache.views import seal_view
 from prefect_stagegate.errors import CacheError, Cancelled, CatalogError, StagegateError, UnknownRef, UsageError
 from prefect_stagegate.manifest import Manifest
-from prefect_stagegate.model import Address, Entry, Finding
+from prefect_stagegate.model import Address, Entry, Finding, Verdict
 from prefect_stagegate.operations.monitoring.job_steps import step
 from prefect_stagegate.operations.read import OpenDataset, keep_copy, locate
 from prefect_stagegate.operations.staging.fetch import repair_files
@@ -51,7 +51,7 @@ class Damage:
 
 
 @dataclass(frozen=True, slots=True)
-class Verification:
+class Verification(Verdict, asks="damaged"):
     """The result of a verification."""
 
     versions: int

@@ -92,7 +92,7 @@ def _compare_columns(table: str, before: Mapping[str, str], now: Mapping[str, st
 
 def _recorded_columns(reference: Accepted) -> Mapping[str, Mapping[str, str]]:
     """The columns in the evidence of the reference's acceptance; empty when its gate had no `schema`."""
-    checks = reference.decision.checks if reference.decision else ()
+    checks = reference.decision.checks if reference.decision is not None else ()
     columns = next((answer.measured.get(COLUMNS) for answer in checks if answer.check == "schema"), None)
     return columns if isinstance(columns, Mapping) else {}
 

@@ -40,7 +40,7 @@ def rollback(context: CheckContext, parameters: Rollback) -> CheckResult:
     if accepted is None:
         return CheckResult(Outcome.NOT_APPLICABLE, f"{context.target} has no earlier version to return to")
     # A rollback moves the ref again, so the time of the move is not that of the acceptance.
-    accepted_at = accepted.decision.at if accepted.decision else accepted.at
+    accepted_at = accepted.decision.at if accepted.decision is not None else accepted.at
     age = context.now - moment(accepted_at)
     measured = {"version": accepted.digest, "accepted_at": accepted_at, "age_seconds": age.total_seconds()}
     name = digest_text(accepted.digest)

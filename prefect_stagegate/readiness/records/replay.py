@@ -73,7 +73,8 @@ def replay(decision: Decision, gate: Gate, record: Iterable[Evidence] = ()) -> D
     known = {answer.check: answer for answer in decision.checks if answer.at}
     answers, counted = [], []
     for requirement in gate.requirements:
-        answer = known.get(requirement.check) or _held_answer(requirement, decision, history)
+        answer = known.get(requirement.check)
+        answer = _held_answer(requirement, decision, history) if answer is None else answer
         if answer is not None:
             answers.append(_reevaluated(unruled(answer), requirement))
             counted += [_reevaluated(recorded, requirement) for recorded in _counted_answers(answer, history)]
@@ -96,7 +97,7 @@ def _blocks(answer: Evidence | None) -> bool:
 
 
 def _outcome(answer: Evidence | None) -> str:
-    return answer.outcome.value if answer else "not required"
+    return answer.outcome.value if answer is not None else "not required"
 
 
 def _held_answer(requirement: Requirement, decision: Decision, history: Sequence[Evidence]) -> Evidence | None:
