@@ -23,8 +23,10 @@ from benchmarks.section import write_section
 from benchmarks.validation import build
 from prefect_stagegate.catalog.codec import encode
 from prefect_stagegate.profiles import NO_PARTS, ProfileParts, TableProfile
+from prefect_stagegate.spec.csv_dialect import AS_USUAL
 from prefect_stagegate.validations.profiling.parts import profile_table
 from prefect_stagegate.validations.queries.duck import queries
+from prefect_stagegate.validations.queries.relations import TableFiles
 
 Run = tuple[float, float, float, TableProfile, ProfileParts]
 """Seconds, seconds of processors, peak memory in MB, and what came out."""
@@ -34,7 +36,8 @@ def profile(files: list[Path], known: ProfileParts) -> Run:
     """Profile the table in this process."""
     started, busy = time.monotonic(), time.process_time()
     with queries("the table", files[0].parent) as database:
-        profiled = profile_table(database, files[0].parent, {file.name: file.name for file in files}, known=known)
+        names = {file.name: file.name for file in files}
+        profiled = profile_table(database, TableFiles(files[0].parent, list(names), AS_USUAL), names, known=known)
     seconds, busy = time.monotonic() - started, time.process_time() - busy
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e6
     return seconds, busy, peak, profiled.profile, profiled.parts

@@ -62,7 +62,7 @@ def attribute(observations: Observations, readings: Mapping[str, Reading]) -> It
         values = report.values if report else NO_VALUES
         reading = readings[table.name]
         if values.read_by:
-            digests = row_digests({path: observations.files.digests[path] for path in read})
+            digests = row_digests({path: observations.files.digests[path] for path in read}, table.spec.reading)
             read_by = {path: values.read_by.get(digest, "") for path, digest in digests.items()}
         else:  # nothing of it is kept by file, so this validation read all of it
             read_by = dict.fromkeys(read, reading.run)

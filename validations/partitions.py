@@ -14,12 +14,16 @@ from urllib.parse import unquote
 import pyarrow as pa
 
 from prefect_stagegate.canonical import digest_of
+from prefect_stagegate.spec.csv_dialect import TextReading
+from prefect_stagegate.validations.files.formats import is_text
 
 Value = int | date | str | None
 NULL = "__HIVE_DEFAULT_PARTITION__"
 """The value of a folder whose rows have none."""
 TYPES = {"BIGINT": pa.int64(), "DATE": pa.date32(), "VARCHAR": pa.string()}
 """The Arrow type of each SQL type that a partition column may have."""
+TEXT_MEANING = 2
+"""Raise it when text files are read otherwise: what was kept of them counts no more."""
 
 _FOLDER = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)=([^/]*)", re.DOTALL)
 _WHOLE = re.compile(r"-?[0-9]{1,18}")
@@ -52,16 +56,20 @@ def partition_values(file: str, types: Mapping[str, str]) -> dict[str, Value]:
     return {key: _value(texts[key], kind) for key, kind in types.items()}
 
 
-def row_digests(files: Mapping[str, str]) -> dict[str, str]:
+def row_digests(files: Mapping[str, str], reading: TextReading) -> dict[str, str]:
     """The digest of each file's rows, which hold the values of its folders: two files of the same bytes may differ.
 
-    Without partition columns it is the digest of the file's bytes.
+    Without partition columns, that of a file which tells its types is the digest of its bytes. The rows of a text file
+    also depend on how it is read.
 
     Args:
         files: The digest of the bytes of each of a table's files, by its path relative to the version's folder.
+        reading: How the table's text files are read.
     """
     types = partition_types(files)
-    return {file: digest_of([digest, _recorded(file, types)]) if types else digest for file, digest in files.items()}
+    text = [TEXT_MEANING, reading.csv.model_dump(mode="json", exclude_defaults=True), reading.columns]
+    parts = {file: [*([_recorded(file, types)] if types else []), *(text if is_text(file) else [])] for file in files}
+    return {file: digest_of([digest, *parts[file]]) if parts[file] else digest for file, digest in files.items()}
 
 
 def _recorded(file: str, types: Mapping[str, str]) -> dict[str, str | None]:

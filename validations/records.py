@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from prefect_stagegate.measures import NO_VALUES, FileValues
+from prefect_stagegate.spec.csv_dialect import AS_USUAL, CsvSpec, TextReading
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,11 +35,15 @@ class TableJob:
     """The rows that its probe counted in each file; empty where nobody counted."""
     run: str = ""
     """The validation that judges it."""
+    reading: TextReading = AS_USUAL
+    """How its text files are read."""
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> TableJob:
         """Read what `dataclasses.asdict` wrote. The process that judges needs no readings, only the names of runs."""
-        return cls(**{**record, "known": FileValues(**{**record["known"], "readings": {}})})
+        csv, columns = record["reading"]
+        reading = TextReading(CsvSpec.model_validate(csv), tuple((name, kind) for name, kind in columns))
+        return cls(**{**record, "known": FileValues(**{**record["known"], "readings": {}}), "reading": reading})
 
     def paths(self) -> list[Path]:
         """The files' paths on this node."""

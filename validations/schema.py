@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import difflib
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
@@ -17,6 +17,7 @@ import pyarrow as pa
 from prefect_stagegate.model import Finding, Outcome
 from prefect_stagegate.units import count_text
 from prefect_stagegate.validations.columntypes import accepts
+from prefect_stagegate.validations.files.text_values import KINDS, NOTHING
 
 LISTED = 10
 """Names that one finding lists; it counts the others."""
@@ -51,19 +52,29 @@ class ColumnProblem:
     problem: str
     fix: str
     outcome: Outcome
+    sought: tuple[str, str, pa.DataType] | None = None
+    """For values that another type refuses: the column, the name of the type, and how it is read from text."""
+    ambiguous: bool = False
+    """Whether readers differ in which column a name means."""
 
 
-def compare(table: str, declared: Mapping[str, str], files: Sequence[TableFile]) -> dict[str, list[ColumnProblem]]:
+def compare(
+    table: str, declared: Mapping[str, str], files: Sequence[TableFile], judged: Collection[str] = ()
+) -> dict[str, list[ColumnProblem]]:
     """The problems of each file that has any.
 
     Args:
         table: The table's name, for the texts.
         declared: The contract's type name of each column it promises; may be empty.
         files: The table's files.
+        judged: The columns that anything else of the contract names.
     """
+    judged = {*declared, *judged}
     usual = _usual_columns(files, ties=not declared)
     beside = _beside(declared, files)
-    problems = {file.path: _file_problems(table, declared, file, usual, beside) for file in files}
+    problems = {
+        file.path: [*_ambiguous(file, judged), *_file_problems(table, declared, file, usual, beside)] for file in files
+    }
     return {path: of_file for path, of_file in problems.items() if of_file}
 
 
@@ -74,7 +85,33 @@ def _usual_columns(files: Sequence[TableFile], *, ties: bool = False) -> dict[st
         for field in file.schema:
             kinds[field.name][field.type] += 1
     fewest = (len(files) + 1) // 2 if ties else len(files) // 2 + 1
-    return {name: counts.most_common(1)[0][0] for name, counts in kinds.items() if counts.total() >= fewest}
+    return {name: _most_common(counts) for name, counts in kinds.items() if counts.total() >= fewest}
+
+
+def _most_common(counts: Counter[pa.DataType]) -> pa.DataType:
+    """The most common type; that of columns without any value only where there is no other."""
+    return max(counts, key=lambda kind: (kind != NOTHING, counts[kind]))
+
+
+def _folded(name: str) -> str:
+    return name.strip().casefold()
+
+
+def _ambiguous(file: TableFile, judged: Collection[str]) -> Iterator[ColumnProblem]:
+    """The names that stand in a file twice, and those beside a judged one that some readers take for it."""
+    names = Counter(file.schema.names)
+    for name, count in names.items():
+        if count > 1:
+            problem = f"column {name} stands {count} times in it, and readers differ in which one they read"
+            yield ColumnProblem(problem, "Give each its own name at its source.", Outcome.FAIL, ambiguous=True)
+        elif name != name.strip() and file.text:
+            problem = f'its header has a blank beside a name, so readers call the column "{name}"'
+            yield ColumnProblem(problem, "Write the header without blanks around its names.", Outcome.WARN)
+    folded = {_folded(name): name for name in judged}
+    for name in names:
+        if (other := folded.get(_folded(name), name)) != name and other in names:
+            problem = f'column "{name}" beside {other}: only a blank or the case tells them apart'
+            yield ColumnProblem(problem, "Rename one of them at its source.", Outcome.FAIL, ambiguous=True)
 
 
 _Beside = Mapping[str, set[str]]
@@ -91,13 +128,19 @@ def _beside(declared: Mapping[str, str], files: Sequence[TableFile]) -> _Beside:
 def _file_problems(
     table: str, declared: Mapping[str, str], file: TableFile, usual: Mapping[str, pa.DataType], beside: _Beside
 ) -> list[ColumnProblem]:
-    kinds = {field.name: field.type for field in file.schema}
+    # Of columns with one name, the first is judged; `_ambiguous` names them.
+    kinds = {field.name: field.type for field in reversed(list(file.schema))}
+    kinds = {name: kinds[name] for name in file.schema.names}
     # New columns that were already suggested as a renamed one.
     taken: set[str] = set()
     problems = []
     for name, wanted in declared.items():
         if name not in kinds:
             free = {column: kinds[column] for column in kinds if column not in taken and column not in declared}
+            if spelled := next((column for column in free if _folded(column) == _folded(name)), ""):
+                taken.add(spelled)
+                problems.append(_missing(name, wanted, f'"{spelled}"'))
+                continue
             # A column that stands beside `name` in another file can't be `name` renamed.
             renamed = _renamed(name, wanted, {c: k for c, k in free.items() if c not in beside[name]}, file)
             taken.add(renamed)
@@ -128,7 +171,8 @@ def _missing(name: str, wanted: str, renamed: str) -> ColumnProblem:
 
 def _retyped(name: str, wanted: str, kind: pa.DataType) -> ColumnProblem:
     fix = f"Write {name} as {wanted}, or declare its new type under `columns:`."
-    return ColumnProblem(f"column {name} is {kind}, the contract says {wanted}", fix, Outcome.FAIL)
+    sought = (name, wanted, KINDS[wanted]) if wanted in KINDS else None
+    return ColumnProblem(f"column {name} is {kind}, the contract says {wanted}", fix, Outcome.FAIL, sought)
 
 
 def _differing(
@@ -153,11 +197,17 @@ def _differing(
     for name, kind in usual.items():
         if name in kinds and not _alike(kinds[name], kind, text=text):
             problem = f"column {name} is {kinds[name]}; in most files of {table} it is {kind}"
-            problems.append(ColumnProblem(problem, f"Write {name} as {kind}.", broken))
+            problems.append(ColumnProblem(problem, f"Write {name} as {kind}.", broken, (name, _type_name(kind), kind)))
     return problems
 
 
+def _type_name(kind: pa.DataType) -> str:
+    return next((name for name, of_text in KINDS.items() if of_text == kind), str(kind))
+
+
 def _alike(kind: pa.DataType, other: pa.DataType, *, text: bool) -> bool:
+    if text and NOTHING in (kind, other):
+        return True
     return bool(kind == other) or (text and accepts("number", kind) and accepts("number", other))
 
 

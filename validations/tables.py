@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from json import dumps
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +16,15 @@ from prefect_stagegate.model import Outcome
 from prefect_stagegate.spec import TableSpec
 from prefect_stagegate.validations import schema
 from prefect_stagegate.validations.files.files import ProbedFiles
+from prefect_stagegate.validations.files.formats import form, is_text
+from prefect_stagegate.validations.files.refused_values import refused_values
 from prefect_stagegate.validations.partitions import partition_types, with_partitions
-from prefect_stagegate.validations.queries.sql import form, is_text
 from prefect_stagegate.validations.schema import ColumnProblem, TableFile
+from prefect_stagegate.validations.worker.values import LONGEST_PATTERN, MASKED, pattern, short
+
+MOST_NAMED = 50
+"""Refused columns of a table's files of which a value is looked for: each is another reading of its file."""
+CORRECT = "Correct it at its source, or say under the table's `csv:` how its files are written (dates, decimal, null)."
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,9 +46,10 @@ class ContractTable:
         return [file for file in self.opened if not self.breaks_schema(file.path)]
 
     def breaks_schema(self, path: str) -> bool:
-        """Whether a file's columns break the contract; never true where the contract declares no columns."""
-        return bool(self.spec.columns) and any(
-            problem.outcome is Outcome.FAIL for problem in self.problems.get(path, ())
+        """Whether a file's columns break the contract; without declared ones, only names that are not clear do."""
+        return any(
+            problem.outcome is Outcome.FAIL and (bool(self.spec.columns) or problem.ambiguous)
+            for problem in self.problems.get(path, ())
         )
 
     @property
@@ -101,7 +110,42 @@ def examine(name: str, spec: TableSpec, files: ProbedFiles) -> ContractTable:
         if facts is not None and facts.schema is not None:
             columns = with_partitions(facts.schema, partitions)
             opened.append(TableFile(path, columns, facts.rows, is_text(path), _is_json(path), frozenset(partitions)))
-    return ContractTable(name, spec, listed, opened, schema.compare(name, spec.columns, opened))
+    judged = {*_suite_columns(spec.suite), *spec.pii, *([spec.time] if spec.time else [])}
+    table = ContractTable(name, spec, listed, opened, schema.compare(name, spec.columns, opened, judged))
+    return replace(table, problems=dict(_with_values(table, files.view))) if files.view else table
+
+
+def _suite_columns(suite: Mapping[str, Any] | None) -> Iterator[str]:
+    for expectation in (suite or {}).get("expectations") or ():
+        for key, value in (expectation.get("kwargs") or {}).items():
+            if key.startswith("column"):
+                yield from [value] if isinstance(value, str) else filter(lambda item: isinstance(item, str), value)
+
+
+def _with_values(table: ContractTable, view: Path) -> Iterator[tuple[str, Sequence[ColumnProblem]]]:
+    """The problems, those of refused types with a value that another type refuses. Reads only files that have some."""
+    left = MOST_NAMED
+    for path, problems in table.problems.items():
+        named = list(problems)
+        for place, problem in enumerate(problems):
+            if problem.sought and is_text(path) and left:
+                left -= 1
+                column, wanted, kind = problem.sought
+                show = partial(_shown, table, column)
+                if values := refused_values(view / path, column, kind, wanted, table.spec.csv, show):
+                    named[place] = replace(problem, problem=f"column {column}: {values}", fix=CORRECT)
+        yield path, named
+
+
+def _shown(table: ContractTable, column: str, value: str) -> str:
+    """A value for a record: as it is, for a partner to find it, unless the table has personal data."""
+    if column.casefold() in {name.casefold() for name in table.personal}:
+        return MASKED
+    if table.personal:
+        return pattern(value)
+    return dumps(
+        "".join(letter if letter.isprintable() else "?" for letter in short(value, LONGEST_PATTERN)), ensure_ascii=False
+    )
 
 
 def _is_json(path: str) -> bool:

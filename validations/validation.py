@@ -281,4 +281,6 @@ def _job(
     # DuckDB writes `//cache` as `/cache`, and rows are attributed to files by their paths.
     folder, personal = str(Path("/", *view.absolute().parts[1:])), table.personal
     engine, rows = table.spec.engine, {file.path: file.rows for file in table.judged}
-    return TableJob(table.name, engine, suite, folder, files, columns, digests, known, personal, rows, run)
+    return TableJob(
+        table.name, engine, suite, folder, files, columns, digests, known, personal, rows, run, table.spec.reading
+    )

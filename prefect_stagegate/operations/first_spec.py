@@ -25,6 +25,8 @@ from prefect_stagegate.spec import SourceSpec
 from prefect_stagegate.spec.models import Owner
 from prefect_stagegate.spec.yaml_text import yaml_text
 from prefect_stagegate.validations.files.calls import release
+from prefect_stagegate.validations.files.found_dialect import SAMPLE_BYTES, find_dialect
+from prefect_stagegate.validations.files.paths import matcher
 from prefect_stagegate.validations.files.probes import TABLE_PROBES
 from prefect_stagegate.validations.profiling.suggest import column_types
 from prefect_stagegate.validations.schema import TableFile
@@ -42,7 +44,7 @@ PROBES = {
     ".txt": "text",
 }
 """The probe that opens a file, by its ending."""
-TEXT_ENDINGS = (".csv", ".tsv")
+TEXT_ENDINGS = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
 """The endings of files whose first line is their header."""
 LISTED = 10_000
 """Objects that are looked at; a larger source is described by its first ones."""
@@ -83,6 +85,7 @@ def write_first_spec(
     """
     sources, endings, objects, whole = list[dict[str, Any]](), set[str](), 0, True
     counts, unlike, columns = dict[str, int](), list[str](), dict[str, dict[str, str]]()
+    dialects = dict[str, tuple[dict[str, Any], str]]()
     for url, written in urls.items():
         name = _name(PurePosixPath(url.rstrip("/")).name) or "dataset"
         dataset = dataset or name
@@ -99,12 +102,19 @@ def write_first_spec(
             joined, differing = _join_by_header(source, files)
             parquet = [glob for glob in joined if glob.endswith(".parquet")]
             columns |= {glob: _columns(source, files[glob]) for glob in parquet[:MOST_TABLES]}
+            texts = [glob for glob in joined if glob.endswith(TEXT_ENDINGS)]
+            dialects |= {glob: _dialect(source, folder, listed[:LISTED], glob) for glob in texts[:MOST_TABLES]}
         counts, unlike = counts | joined, unlike + differing
         endings |= {_ending(item.key) for item in listed[:LISTED]} - {""}
         objects, whole = objects + len(listed[:LISTED]), whole and len(listed) <= LISTED
     tables = _tables(counts, dataset)
-    contract = {name: _filled(files=glob, columns=columns.get(glob)) for name, glob in tables.items()}
-    text = "".join(f"{line}\n" for line in _lines(dataset, sources, contract, sorted(endings), unlike))
+    found = {name: dialects.get(glob, ({}, "")) for name, glob in tables.items()}
+    contract = {
+        name: _filled(files=glob, csv=found[name][0], columns=columns.get(glob)) for name, glob in tables.items()
+    }
+    questions = (f"Table {name}: {question}" for name, (_, question) in found.items() if question)
+    notes = [*_unlike_lines(unlike), *questions]
+    text = "".join(f"{line}\n" for line in _lines(dataset, sources, contract, sorted(endings), notes))
     return FirstSpec(dataset, text, objects, tables, whole)
 
 
@@ -126,7 +136,7 @@ def _columns(source: Source, items: Sequence[SourceObject]) -> dict[str, str]:
 
 
 def _lines(
-    dataset: str, sources: Sequence[Any], tables: Mapping[str, Any], endings: Sequence[str], unlike: Iterable[str]
+    dataset: str, sources: Sequence[Any], tables: Mapping[str, Any], endings: Sequence[str], notes: Iterable[str]
 ) -> Iterator[str]:
     yield f"# Written by `stagegate init`. Next: stagegate lint {dataset}.yaml, then stagegate stage {dataset}.yaml"
     yield "stagegate: 1"
@@ -138,7 +148,7 @@ def _lines(
     yield "contract:"
     if tables:
         yield "  # A table is all files that its glob names. Columns and a suite say what its rows must be."
-        yield from (f"  # {line}" for line in _unlike_lines(unlike))
+        yield from (f"  # {line}" for line in notes)
         yield indent(yaml_text({"tables": tables}), "  ")
     if endings:
         yield "  files:"
@@ -210,14 +220,27 @@ def _join_by_header(source: Source, files: dict[str, list[SourceObject]]) -> tup
 
 def _header(source: Source, item: SourceObject) -> str:
     """The first line of a file; empty where it has none, or can't be read."""
-    buffer = bytearray(min(item.size, HEADER_BYTES))
+    # Spreadsheets write a byte-order mark, which would make equal headers differ.
+    lines = _begin(source, item, HEADER_BYTES).decode("utf-8-sig", errors="replace").splitlines()
+    return lines[0].strip() if lines else ""
+
+
+def _begin(source: Source, item: SourceObject, most: int) -> bytes:
+    """The first bytes of a file; none where it can't be read."""
+    buffer = bytearray(min(item.size, most))
     try:
         source.read_into(item, 0, memoryview(buffer))
     except SourceError:
-        return ""  # staging reports it; here its name alone says which table it belongs to
-    # Spreadsheets write a byte-order mark, which would make equal headers differ.
-    lines = bytes(buffer).decode("utf-8-sig", errors="replace").splitlines()
-    return lines[0].strip() if lines else ""
+        return b""  # staging reports it
+    return bytes(buffer)
+
+
+def _dialect(source: Source, folder: str, objects: Iterable[SourceObject], glob: str) -> tuple[dict[str, Any], str]:
+    """How the text files of a table are written, and what to ask; of many files, some of all its parts are read."""
+    matches = matcher(glob)
+    files = [item for item in objects if matches(folder + item.key)]
+    some = files[:: -(-len(files) // HEADERS) or 1]
+    return find_dialect((_begin(source, item, SAMPLE_BYTES) for item in some), "\t" if ".tsv" in glob else ",")
 
 
 def _tables(counts: Mapping[str, int], dataset: str) -> dict[str, str]:

@@ -14,6 +14,7 @@ from pydantic import AfterValidator, Discriminator, Field, PrivateAttr, Tag, mod
 from prefect_stagegate.canonical import digest_of
 from prefect_stagegate.errors import UsageError, did_you_mean
 from prefect_stagegate.model import Severity
+from prefect_stagegate.spec.csv_dialect import CsvSpec, TextReading
 from prefect_stagegate.spec.documentation import PublicationSpec, RaiSpec
 from prefect_stagegate.spec.fields import (
     NAME_TAG,
@@ -72,6 +73,11 @@ class TableSpec(SpecModel):
         examples=["suites/flights.yaml", ["suites/common.yaml", "suites/flights.yaml"]],
     )
     engine: Engine = Field(default="duckdb", description="What evaluates the suite.", examples=["duckdb"])
+    csv: CsvSpec = Field(
+        default=CsvSpec(),
+        description="How the table's CSV files are written, all of them alike. Every engine and check reads them so.",
+        examples=[{"dates": "%d/%m/%Y", "separator": ";", "decimal": ","}],
+    )
     columns: dict[Text, Text] = Field(
         default={},
         description="The columns that the table promises, with their types.",
@@ -87,6 +93,11 @@ class TableSpec(SpecModel):
         description="The columns that hold personal data: results and reports mask their values.",
         examples=[["email", "phone"]],
     )
+
+    @property
+    def reading(self) -> TextReading:
+        """How its text files are read."""
+        return TextReading(self.csv, tuple(sorted(self.columns.items())))
 
 
 class ImageSpec(SpecModel):

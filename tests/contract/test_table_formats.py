@@ -30,6 +30,7 @@ from prefect_stagegate.validations.records import ExpectationVerdict, RefusedRow
 from prefect_stagegate.validations.tables import examine
 from prefect_stagegate.validations.worker.judge import judge_tables
 from tests.support.parquet_footers import false_statistics
+from tests.support.text_tables import table_of
 
 Write = Callable[[pa.Table], bytes]
 
@@ -189,7 +190,7 @@ def test_queries_read_arrow_and_json(tmp_path: Path) -> None:
         tmp_path, {"a.arrow": FORMATS[".arrow"](JANUARY), "b.jsonl": _json_lines(JANUARY), "c.csv": b"distance\n9\n"}
     )
     with queries("the duplicates", tmp_path) as database:
-        assert duplicates(database, tmp_path, files, ["distance"]) == Duplicates(5, 2, ("a.arrow", "b.jsonl"))
+        assert duplicates(database, table_of(tmp_path, files), ["distance"]) == Duplicates(5, 2, ("a.arrow", "b.jsonl"))
 
 
 def test_arrow_offset_out_of_bounds_is_a_defect(tmp_path: Path) -> None:
@@ -293,7 +294,7 @@ def test_false_parquet_statistics_hide_no_row(tmp_path: Path, engine: str) -> No
     )
     assert verdicts(report) == ["failed"] * 4
     with queries("t", tmp_path / "v") as database:
-        rows = database.relation(tmp_path / "v", files)
+        rows = database.relation(table_of(tmp_path / "v", files))
         (order,) = database.rows(f"SELECT distance FROM ({rows}) ORDER BY distance LIMIT 1")
         assert order == (-5,)
 

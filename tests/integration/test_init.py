@@ -196,3 +196,29 @@ def test_endpoint_of_a_bucket_is_written_into_the_spec(
     (source,) = yaml.safe_load(Path("days.yaml").read_text())["sources"]
     assert source["options"] == {"endpoint_url": seaweedfs.endpoint_url}
     assert stage(open_workspace(tmp_path / "cache", tmp_path / "catalog"), "days.yaml").files == 1
+
+
+def test_dialect_of_all_files_is_written(tmp_path: Path) -> None:
+    folder = tmp_path / "trips"
+    folder.mkdir()
+    (folder / "trips-1.csv").write_text("day;km\n01.02.2026;1,5\n")
+    (folder / "trips-2.csv").write_text("day;km\n13.02.2026;2,5\n")
+    (table,) = yaml.safe_load(first_spec(folder).text)["contract"]["tables"].values()
+    assert table["csv"] == {"separator": ";", "decimal": ",", "dates": "%d.%m.%Y"}
+
+
+def test_day_that_may_be_a_month_is_asked_for(tmp_path: Path) -> None:
+    folder = tmp_path / "trips"
+    folder.mkdir()
+    (folder / "trips-1.csv").write_text("day,km\n01/02/2026,1.5\n12/02/2026,1.5\n")
+    text = first_spec(folder).text
+    assert '# Table trips: No date tells its day from its month. Say which, as csv: {dates: …}: "%d/%m/%Y", or' in text
+    assert "csv:\n" not in text
+
+
+def test_one_file_with_swapped_dates_changes_no_dialect(tmp_path: Path) -> None:
+    folder = tmp_path / "trips"
+    folder.mkdir()
+    (folder / "trips-1.csv").write_text("day,km\n2026-02-01,1.5\n")
+    (folder / "trips-2.csv").write_text("day,km\n13/02/2026,1.5\n")
+    assert "dates" not in first_spec(folder).text

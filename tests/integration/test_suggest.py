@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
 import time
@@ -197,7 +198,7 @@ def test_file_that_no_contract_can_be_made_of_is_named(delivery: Delivery) -> No
     (delivery.source / "cancer.csv").write_text("569,2,malignant,benign\n17.99,10.38\n")
     delivery.stage()
     with pytest.raises(
-        ValidationError, match=r"cancer.csv: it can't be read as CSV: line 2: Expected Number of Columns"
+        ValidationError, match=r"cancer.csv: it can't be read as CSV: line 2: expected 4 columns, found 2"
     ):
         suggest_contract(delivery.workspace, "things")
 
@@ -233,3 +234,19 @@ def test_files_are_never_overwritten_unless_forced(
     assert written["contract"]["tables"]["penguins"]["suite"]["expectations"]
     main(["contract", "suggest", "things", "-o", "-"])
     assert yaml.safe_load(capsys.readouterr().out.partition("# Suggested")[2].partition("\n")[2])["dataset"] == "things"
+
+
+def test_suggested_contract_has_the_dialect_of_its_files(delivery: Delivery) -> None:
+    (delivery.source / "trips.csv").write_text("day;km\n13.02.2026;1,5\n14.02.2026;2,5\n")
+    spec = {
+        "stagegate": 1,
+        "dataset": "things",
+        "sources": [{"url": str(delivery.source)}],
+        "contract": {"tables": {"trips": {"files": "*.csv"}}},
+    }
+    (delivery.folder / "things.yaml").write_text(json.dumps(spec))
+    stage(delivery.workspace, str(delivery.folder / "things.yaml"))
+    suggested = suggest_contract(delivery.workspace, "things")
+    assert suggested.tables["trips"].types == {"day": "date", "km": "float"}
+    assert "csv:" in suggested.text()
+    assert 'dates: "%d.%m.%Y"' in suggested.text()

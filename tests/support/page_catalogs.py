@@ -29,6 +29,7 @@ from prefect_stagegate.operations.gating.rollback import rollback
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.profiles import LEVELS, ColumnProfile, TableProfile, files_digest
 from prefect_stagegate.readings import FilesRead, Reading, Readings
+from prefect_stagegate.spec.csv_dialect import TextReading
 from prefect_stagegate.validations.partitions import row_digests
 from tests.support.scenario import INES, OWNERS, Scenario
 
@@ -91,7 +92,7 @@ def _profile(node: Workspace, dataset: str) -> None:
     digests = [entry.digest for entry in node.catalog.history(dataset, "latest")]
     for number, digest in enumerate(dict.fromkeys(digests)):
         version = ResolvedVersion(dataset, digest, stored_spec(node, dataset, digest))
-        files = files_digest(list(row_digests(table_files(node, version, ["trips"])["trips"]).values()))
+        files = files_digest(list(row_digests(table_files(node, version, ["trips"])["trips"], TextReading()).values()))
         fares = tuple(float(level * (number + 1) % 97) for level in range(LEVELS))
         columns = {
             "fare": ColumnProfile("DOUBLE", "number", 990, 10 * number, 0, 97, 0, 96, 48.2, 9.5, tuple(sorted(fares))),

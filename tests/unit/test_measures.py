@@ -20,6 +20,7 @@ from prefect_stagegate.validations.queries.drift import FURTHEST, drift, profile
 from prefect_stagegate.validations.queries.duck import queries
 from prefect_stagegate.validations.queries.duplicates import MOST_SPLITS, duplicates, shared_records
 from prefect_stagegate.validations.queries.pii import PATTERNS, scan
+from tests.support.text_tables import table_of
 
 Rows = Mapping[str, Sequence[object]]
 
@@ -42,11 +43,12 @@ def test_duplicates_are_counted_over_all_files_and_two_named(tmp_path: Path) -> 
         write(tmp_path, "a.parquet", id=[1, 2, 3], day=["mo", "mo", None]),
         write(tmp_path, "b [1].parquet", id=[3, 2, 2], day=[None, "tu", "tu"]),
     ]
+    table = table_of(tmp_path, files)
     with queries("flights", tmp_path) as session:
-        assert duplicates(session, tmp_path, files, ["id"]) == Duplicates(6, 3, ("a.parquet", "b [1].parquet"))
-        assert duplicates(session, tmp_path, files, ["id", "day"]) == Duplicates(6, 2, ("a.parquet", "b [1].parquet"))
-        assert duplicates(session, tmp_path, files[:1], ["id"]) == Duplicates(3, 0)
-        assert duplicates(session, tmp_path, [], ["id"]) == Duplicates(0, 0)
+        assert duplicates(session, table, ["id"]) == Duplicates(6, 3, ("a.parquet", "b [1].parquet"))
+        assert duplicates(session, table, ["id", "day"]) == Duplicates(6, 2, ("a.parquet", "b [1].parquet"))
+        assert duplicates(session, table_of(tmp_path, files[:1]), ["id"]) == Duplicates(3, 0)
+        assert duplicates(session, table_of(tmp_path, []), ["id"]) == Duplicates(0, 0)
 
 
 def test_a_key_that_is_no_column_is_an_error_that_names_it(tmp_path: Path) -> None:
@@ -55,7 +57,7 @@ def test_a_key_that_is_no_column_is_an_error_that_names_it(tmp_path: Path) -> No
         queries("table flights", tmp_path) as session,
         pytest.raises(ValidationError, match=r"table flights can't be queried.*ident"),
     ):
-        duplicates(session, tmp_path, [file], ["ident"])
+        duplicates(session, table_of(tmp_path, [file]), ["ident"])
 
 
 def test_records_of_splits_are_compared_in_every_combination(tmp_path: Path) -> None:
@@ -66,9 +68,9 @@ def test_records_of_splits_are_compared_in_every_combination(tmp_path: Path) -> 
         "none": [],
     }
     with queries("splits", tmp_path) as session:
-        overlap = shared_records(session, tmp_path, splits, ["id"])
+        overlap = shared_records(session, {name: table_of(tmp_path, files) for name, files in splits.items()}, ["id"])
         with pytest.raises(ValidationError, match="at most"):
-            shared_records(session, tmp_path, {str(n): [] for n in range(MOST_SPLITS + 1)}, ["id"])
+            shared_records(session, {str(n): table_of(tmp_path, []) for n in range(MOST_SPLITS + 1)}, ["id"])
     assert overlap == Overlap(
         {"train": 3, "val": 2, "test": 3, "none": 0}, {("train", "val", "test"): 1, ("train", "test"): 1}
     )
@@ -77,15 +79,15 @@ def test_records_of_splits_are_compared_in_every_combination(tmp_path: Path) -> 
 def test_rarest_class_is_found_and_unlabelled_rows_counted_apart(tmp_path: Path) -> None:
     file = write(tmp_path, "a.parquet", label=["cat"] * 5 + ["dog"] * 2 + [None], none=[None] * 8)
     with queries("x", tmp_path) as session:
-        assert balance(session, tmp_path, [file], "label") == Balance(7, 1, 2, "dog", 2)
-        assert balance(session, tmp_path, [file], "none") == Balance(0, 8, 0)
-        assert balance(session, tmp_path, [], "label") == Balance(0, 0, 0)
+        assert balance(session, table_of(tmp_path, [file]), "label") == Balance(7, 1, 2, "dog", 2)
+        assert balance(session, table_of(tmp_path, [file]), "none") == Balance(0, 8, 0)
+        assert balance(session, table_of(tmp_path, []), "label") == Balance(0, 0, 0)
 
 
 def moved(folder: Path, before: Rows, now: Rows, *ignored: str) -> TableDrift:
     files = [write(folder, "before.parquet", **before), write(folder, "now.parquet", **now)]
     with queries("x", folder) as session:
-        reference, current = (profile(session, folder, [file]) for file in files)
+        reference, current = (profile(session, table_of(folder, [file])) for file in files)
         return drift("t", reference, current, ignored)
 
 
@@ -162,8 +164,8 @@ def test_a_pattern_finds_what_it_defines_and_no_lookalikes(tmp_path: Path, name:
     hits, misses = HITS[name], MISSES[name]
     file = write(tmp_path, f"a.{form}", text=[*hits, *misses], n=[1] * (len(hits) + len(misses)))
     with queries("x", tmp_path, discreet=True) as session:
-        scanned = scan(session, tmp_path, [file], (), (), [name])
-        clean = scan(session, tmp_path, [write(tmp_path, f"b.{form}", text=[*misses])], (), (), [name])
+        scanned = scan(session, table_of(tmp_path, [file]), (), (), [name])
+        clean = scan(session, table_of(tmp_path, [write(tmp_path, f"b.{form}", text=[*misses])]), (), (), [name])
     assert scanned.hits == {("text", name): len(hits)}
     assert clean.hits == {}
 
@@ -171,8 +173,8 @@ def test_a_pattern_finds_what_it_defines_and_no_lookalikes(tmp_path: Path, name:
 def test_skipped_columns_are_named_with_the_reason(tmp_path: Path) -> None:
     file = write(tmp_path, "a.parquet", text=["x"], tags=[["a@example.org"]], known=["a@example.org"], n=[1])
     with queries("x", tmp_path, discreet=True) as session:
-        scanned = scan(session, tmp_path, [file], (), ["known"], ["email"])
-        narrow = scan(session, tmp_path, [file], ["text", "n", "absent"], (), ["iban"])
+        scanned = scan(session, table_of(tmp_path, [file]), (), ["known"], ["email"])
+        narrow = scan(session, table_of(tmp_path, [file]), ["text", "n", "absent"], (), ["iban"])
     assert (scanned.scanned, scanned.hits) == (("text",), {})
     assert scanned.unscanned.keys() == {"tags", "known"}
     assert narrow.unscanned == {"n": "it holds no text", "absent": "the table has no such column"}

@@ -20,6 +20,7 @@ from prefect_stagegate.validations.profiling import parts as profiling
 from prefect_stagegate.validations.profiling.parts import Profiled, profile_table
 from prefect_stagegate.validations.queries.drift import drift
 from prefect_stagegate.validations.queries.duck import queries
+from tests.support.text_tables import table_of
 
 
 def write(folder: Path, name: str, /, **columns: Any) -> Path:
@@ -31,7 +32,7 @@ def write(folder: Path, name: str, /, **columns: Any) -> Path:
 def profiled(folder: Path, *files: Path, **options: Any) -> Profiled:
     with queries("table t", folder, discreet=True) as database:
         digests = {file.relative_to(folder).as_posix(): file.read_bytes().hex()[-64:] + file.name for file in files}
-        return profile_table(database, folder, digests, **options)
+        return profile_table(database, table_of(folder, list(digests)), digests, **options)
 
 
 def column(folder: Path, values: Any, **options: Any) -> ColumnProfile:
@@ -148,8 +149,8 @@ def test_equal_files_count_each(tmp_path: Path) -> None:
     with queries("table t", tmp_path) as database:
         twin = write(tmp_path, "twin.parquet", x=[*range(10, 20)], kind=["a"] * 10)
         digests = {file.name: "same", twin.name: "same"}
-        first = profile_table(database, tmp_path, digests)
-        second = profile_table(database, tmp_path, digests, known=first.parts)
+        first = profile_table(database, table_of(tmp_path, list(digests)), digests)
+        second = profile_table(database, table_of(tmp_path, list(digests)), digests, known=first.parts)
     assert (first.profile.rows, second.profile.rows, second.read) == (20, 20, 0)
 
 
@@ -163,7 +164,12 @@ def by_year(folder: Path, *years: object, known: ProfileParts = NO_PARTS) -> Pro
         file.parent.mkdir(parents=True)
         write(file.parent, file.name, x=[1, 2])
     with queries("table t", folder) as database:
-        return profile_table(database, folder, {f"year={year}/x.parquet": "same" for year in years}, known=known)
+        return profile_table(
+            database,
+            table_of(folder, []),
+            {f"year={year}/x.parquet": "same" for year in years},
+            known=known,
+        )
 
 
 def test_same_bytes_in_two_partitions_are_two_profiles(tmp_path: Path) -> None:

@@ -107,7 +107,7 @@ def test_tsv_is_known_by_its_name_in_capitals(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("row", "reason"),
-    [('3,"4', "unterminated quote"), ("3,4,5", "Columns: 2 Found: 3"), ("3", "Columns: 2 Found: 1")],
+    [('3,"4', "a quote is never closed"), ("3,4,5", "expected 2 columns, found 3"), ("3", "2 columns, found 1")],
 )
 def test_csv_with_a_broken_row_is_refused_with_its_line(tmp_path: Path, row: str, reason: str) -> None:
     path = tmp_path / "t.csv"
@@ -120,10 +120,10 @@ def test_csv_with_a_broken_row_is_refused_with_its_line(tmp_path: Path, row: str
 @pytest.mark.parametrize(
     ("text", "line"),
     [
-        ("Flights of 2013\na,b\n1,2\n", "line 2: Expected Number of Columns: 1 Found: 2"),
-        ("a,b\n#1,2\n# 3\n5,6\n", "line 3: Expected Number of Columns: 2 Found: 1"),
-        ("a,b,c\n1,2,3\n1,2\n1,2,3,4\n", "line 3: Expected Number of Columns: 3 Found: 2"),
-        ('a,b\n1,"2"3\n', "line 2: Value with unterminated quote found"),
+        ("Flights of 2013\na,b\n1,2\n", "line 2: expected 1 columns, found 2"),
+        ("a,b\n#1,2\n# 3\n5,6\n", "line 3: expected 2 columns, found 1"),
+        ("a,b,c\n1,2,3\n1,2\n1,2,3,4\n", "line 3: expected 3 columns, found 2"),
+        ('a,b\n1,"2\n3\n', "line 2: a quote is never closed"),
         ("\n\na,b\n1,2\n", "its first line is blank"),
     ],
 )

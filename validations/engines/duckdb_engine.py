@@ -26,10 +26,11 @@ from prefect_stagegate.validations.engines.by_file import ByFileEngine, FilesOfT
 from prefect_stagegate.validations.engines.duckdb_dialect import FOLDERS, definitions, register
 from prefect_stagegate.validations.engines.patterns import use_patterns
 from prefect_stagegate.validations.engines.uniqueness import count_by_groups
+from prefect_stagegate.validations.files.formats import form
 from prefect_stagegate.validations.partitions import row_digests
 from prefect_stagegate.validations.queries.duck import MEMORY_MIB, THREADS
-from prefect_stagegate.validations.queries.relations import relation_of
-from prefect_stagegate.validations.queries.sql import FILE, form
+from prefect_stagegate.validations.queries.relations import TableFiles, relation_of
+from prefect_stagegate.validations.queries.sql import FILE
 from prefect_stagegate.validations.records import RefusedRows, TableJob
 from prefect_stagegate.validations.worker.limits import SHARE, applied
 from prefect_stagegate.validations.worker.results import columns_of, metric_of
@@ -87,7 +88,7 @@ class DuckDBEngine:
             return None
         view = BY_FILE.format(name)
         types = {column: str(kind) for column, kind, *_ in self._execute(f"SELECT * FROM (DESCRIBE {view})")}  # noqa: S608
-        rows = row_digests({file: table.digests[file] for file in table.files})
+        rows = row_digests({file: table.digests[file] for file in table.files}, table.reading)
         digests = {str(path): rows[file] for file, path in zip(table.files, table.paths(), strict=True)}
         personal = frozenset(map(str.casefold, table.personal))
         return FilesOfTable(
@@ -137,8 +138,9 @@ class DuckDBEngine:
             assert database is not None  # noqa: S101 - it is connected
             # SQLAlchemy leaves rows of its first queries unread, and DuckDB registers nothing meanwhile.
             database.complete()
-            # The readers of Arrow's files are known to this one connection.
-            rows = relation_of(database, Path(table.view), table.files, filename=FILE, only=only)
+            # The readers of Arrow's and CSV's files are known to this one connection.
+            files = TableFiles(Path(table.view), table.files, table.reading)
+            rows = relation_of(database, files, filename=FILE, only=only)
             connection.exec_driver_sql(f"{statement} {rows}")
 
     def locate(self, table: TableJob, expectation: Expectation) -> list[RefusedRows]:

@@ -22,9 +22,11 @@ from great_expectations.expectations.expectation import Expectation
 from prefect_stagegate.validations.columntypes import whole_numbers
 from prefect_stagegate.validations.engines.known_metrics import KnownMetrics
 from prefect_stagegate.validations.files.arrow import batches, schema_of
+from prefect_stagegate.validations.files.formats import form, is_text
 from prefect_stagegate.validations.partitions import lowered, partition_types, partition_values
 from prefect_stagegate.validations.queries.duck import bounded
-from prefect_stagegate.validations.queries.sql import FILE, form, is_text, relation
+from prefect_stagegate.validations.queries.relations import TableFiles, relation_of
+from prefect_stagegate.validations.queries.sql import FILE
 from prefect_stagegate.validations.records import RefusedRows, TableJob
 from prefect_stagegate.validations.worker.results import columns_of, map_metric, metric_of
 from prefect_stagegate.validations.worker.statements import condition_problem
@@ -79,7 +81,7 @@ class PandasEngine:
         # Free the table before, so that memory holds one table at a time.
         self._frame = pd.DataFrame()
         partitions = partition_types(table.files)
-        texts = _read_text(table, [path for path in table.paths() if is_text(path.name)], columns)
+        texts = _read_text(table, [file for file in table.files if is_text(file)], columns)
         frames = [
             _with_partitions(texts[path] if path in texts else _read(path, columns), file, partitions)
             for file, path in zip(table.files, table.paths(), strict=True)
@@ -131,12 +133,14 @@ def _read(path: Path, columns: Collection[str] | None) -> pd.DataFrame:
     return frame
 
 
-def _read_text(table: TableJob, paths: Sequence[Path], columns: Collection[str] | None) -> dict[Path, pd.DataFrame]:
+def _read_text(table: TableJob, texts: Sequence[str], columns: Collection[str] | None) -> dict[Path, pd.DataFrame]:
     """The rows of each text file, read together by DuckDB: the types depend on all rows of all of them."""
-    if not paths:
+    if not texts:
         return {}
-    with bounded(Path(table.view)) as connection:
-        rows = connection.sql(relation(paths, filename=FILE))
+    view = Path(table.view)
+    with bounded(view) as connection:
+        # Without the columns that folders name: they are added to all files alike.
+        rows = connection.sql(relation_of(connection, TableFiles(view, texts, table.reading, {}), filename=FILE))
         found = [name for name in rows.columns if name != FILE]
         names = _chosen(found, columns) or found
         read = rows.select(*map(duckdb.ColumnExpression, [*names, FILE])).to_arrow_table()
@@ -144,7 +148,7 @@ def _read_text(table: TableJob, paths: Sequence[Path], columns: Collection[str] 
         read = read.cast(whole_numbers(read.schema))
     frame: pd.DataFrame = read.to_pandas()
     files = frame.pop(FILE)
-    return {path: frame[files == str(path)] for path in paths}
+    return {view / file: frame[files == str(view / file)] for file in texts}
 
 
 def _arrow(path: Path, columns: Collection[str] | None) -> pa.Table:

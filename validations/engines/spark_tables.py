@@ -11,11 +11,14 @@ from urllib.parse import unquote
 
 import pyarrow as pa
 
+from prefect_stagegate.spec.csv_dialect import ISO_DATE, TextReading
 from prefect_stagegate.validations.columntypes import whole_numbers
-from prefect_stagegate.validations.files.text_tables import header_of
+from prefect_stagegate.validations.files.formats import form
+from prefect_stagegate.validations.files.text_files import TextFiles, header_of, separator
+from prefect_stagegate.validations.files.text_values import DATE, FLOAT, INSTANT, MOMENT, TEXT
 from prefect_stagegate.validations.partitions import NULL, lowered, partition_types
 from prefect_stagegate.validations.queries.duck import bounded
-from prefect_stagegate.validations.queries.sql import CSV_NULLS, FILE, QUOTE, form, read_csv, read_json, separator
+from prefect_stagegate.validations.queries.sql import FILE, read_json
 from prefect_stagegate.validations.records import TableJob
 
 if TYPE_CHECKING:
@@ -28,6 +31,8 @@ PATTERN = re.compile(r"[\\{}\[\]*?,^]")
 """What means something else than itself in a pattern of Hadoop's."""
 MISSING = re.compile(r"FILE_NOT_EXIST|PATH_NOT_FOUND|FileNotFoundException")
 """What Spark says about a file that is not there, or that its user may not read."""
+JAVA = {"Y": "yyyy", "y": "yy", "m": "M", "d": "d", "b": "MMM", "H": "H", "M": "m", "S": "s", "f": "SSSSSS", "z": "XX"}
+"""Java's letters for the parts of a format."""
 MOST_HEADERS = 50
 """Text files whose columns differ are read apart, so that their columns match by name."""
 
@@ -42,10 +47,15 @@ def frame_of(session: SparkSession, table: TableJob) -> DataFrame:
 
     groups: dict[str, list[Path]] = {}
     for path in table.paths():
-        groups.setdefault(_group(path), []).append(path)
+        groups.setdefault(_group(path, table.reading), []).append(path)
     if len(groups) > MOST_HEADERS:
         raise ValueError(f"its text files have more than {MOST_HEADERS} different headers; set `engine: duckdb`")
-    frames = [_read(session, paths).withColumn(FILE, f.col("_metadata.file_path")) for paths in groups.values()]
+    texts = [path for path in table.paths() if form(path) == "csv"]
+    types = TextFiles(texts, table.reading, FILE, as_text=False).schema
+    frames = [
+        _read(session, paths, table.reading, types).withColumn(FILE, f.col("_metadata.file_path"))
+        for paths in groups.values()
+    ]
     frame = reduce(lambda left, right: left.unionByName(right, allowMissingColumns=True), frames)
     return _with_partitions(frame, table)
 
@@ -55,47 +65,78 @@ def path_of(uri: str) -> Path:
     return Path(unquote(uri.removeprefix("file:")).replace("///", "/", 1))
 
 
-def _group(path: Path) -> str:
+def _group(path: Path, reading: TextReading) -> str:
     """What the files of one reader share: their format, and the header of text files, whose columns go by position."""
     kind = form(path)
     if kind in ("parquet", "json"):
         return kind
     if kind == "arrow":
         raise ValueError("Spark reads no Arrow files; set `engine: duckdb`")
-    return repr([kind, *header_of(path)])
+    return repr([separator(path, reading.csv), *header_of(path, reading.csv)])
 
 
-def _read(session: SparkSession, paths: Sequence[Path]) -> DataFrame:
+def _read(session: SparkSession, paths: Sequence[Path], reading: TextReading, types: pa.Schema) -> DataFrame:
     kind = form(paths[0])
     reader = session.read
     if kind == "parquet":
         frame = reader.option("mergeSchema", "true").parquet(*map(_uri, paths))
     elif kind == "json":
-        frame = reader.schema(_types(read_json(paths), paths)).json([_uri(path) for path in paths], mode="FAILFAST")
+        frame = reader.schema(_json_types(paths)).json([_uri(path) for path in paths], mode="FAILFAST")
     else:
-        types = _types(read_csv(paths), paths)
-        frame = _csv(reader, separator(paths[0])).schema(types).csv([_uri(path) for path in paths])
+        frame = _csv(reader, paths, reading, types)
     # Spark skips files whose names begin with `_` or `.`; rows that nobody looked at would pass.
     if len(set(frame.inputFiles())) != len(paths):
         raise ValueError("Spark leaves out files whose names begin with _ or . ; set `engine: duckdb`")
     return frame
 
 
-def _types(source: str, paths: Sequence[Path]) -> StructType:
-    """The columns of text files, as DuckDB infers them, so that both engines judge the same types."""
-    from pyspark.sql.pandas.types import from_arrow_schema
-
+def _json_types(paths: Sequence[Path]) -> StructType:
+    """The columns of JSON lines, as DuckDB infers them, so that both engines judge the same types."""
     with bounded(*{path.parent for path in paths}) as connection:
-        schema = connection.sql(f"FROM {source}").limit(0).to_arrow_table().schema
+        schema = connection.sql(f"FROM {read_json(paths)}").limit(0).to_arrow_table().schema
     fields = (
         field.with_type(pa.string()) if pa.types.is_time(field.type) else field for field in whole_numbers(schema)
     )
+    return _spark_types(list(fields))
+
+
+def _spark_types(fields: Sequence[pa.Field]) -> StructType:
+    from pyspark.sql.pandas.types import from_arrow_schema
+
     return from_arrow_schema(pa.schema(list(fields)), prefer_timestamp_ntz=True)
 
 
-def _csv(reader: DataFrameReader, delimiter: str) -> DataFrameReader:
-    quoting = reader.options(sep=delimiter, quote=QUOTE, escape=QUOTE, nullValue=CSV_NULLS[1])
-    return quoting.options(header=True, mode="FAILFAST", multiLine=True, enforceSchema=True)
+def _csv(reader: DataFrameReader, paths: Sequence[Path], reading: TextReading, types: pa.Schema) -> DataFrame:
+    """The rows of text files with one header: read as text, and turned into the types that they were found to have."""
+    if "" not in reading.csv.null:
+        raise ValueError("Spark takes an empty value for a missing one; set `engine: duckdb`")
+    names = header_of(paths[0], reading.csv)
+    options = {
+        "sep": separator(paths[0], reading.csv),
+        "quote": '"',
+        "escape": '"',
+        "encoding": reading.csv.encoding.replace("latin-1", "ISO-8859-1"),
+    }
+    options |= {"mode": "FAILFAST", "multiLine": "true", "enforceSchema": "true"}
+    texts = reader.options(**options, header=reading.csv.header is True)
+    frame = texts.schema(_spark_types([pa.field(name, TEXT) for name in names])).csv([_uri(path) for path in paths])
+    return frame.select(*(_value(name, types.field(name).type, reading).alias(name) for name in names))
+
+
+def _value(name: str, kind: pa.DataType, reading: TextReading) -> Column:
+    from pyspark.sql import functions as f
+
+    text = f.col(f"`{name.replace('`', '``')}`")
+    text = f.when(~text.isin(*reading.csv.null), text)
+    if kind == FLOAT:
+        return f.replace(f.trim(text), f.lit(reading.csv.decimal), f.lit(".")).cast("double")
+    written = reading.csv.dates if kind == DATE else reading.csv.times
+    if kind in (DATE, MOMENT, INSTANT) and written not in (None, ISO_DATE):
+        pattern = re.sub("%(.)", lambda part: JAVA[part[1]], str(written))
+        moment = f.to_timestamp(text, pattern) if kind == INSTANT else f.to_timestamp_ntz(text, f.lit(pattern))
+        return moment.cast("date") if kind == DATE else moment
+    types = {DATE: "date", MOMENT: "timestamp_ntz", INSTANT: "timestamp", pa.int64(): "bigint", pa.bool_(): "boolean"}
+    return f.trim(text).cast(types[kind]) if kind in types else text
 
 
 def _uri(path: Path) -> str:

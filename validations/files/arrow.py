@@ -8,7 +8,6 @@ from typing import Any
 
 import pyarrow as pa
 
-ARROW = (".arrow", ".feather")
 MAGIC = b"ARROW1"
 """The first bytes of a file; a stream has none."""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from threading import Event
 
@@ -14,7 +15,7 @@ from prefect_stagegate.spec import ContractSpec
 from prefect_stagegate.validations.files.calls import ProbeCall
 from prefect_stagegate.validations.files.copies import probe_copy
 from prefect_stagegate.validations.files.facts import Defect, Facts, Probe, UnreadableFile
-from prefect_stagegate.validations.files.matching import match_files
+from prefect_stagegate.validations.files.matching import TWO_DIALECTS, match_files
 from prefect_stagegate.validations.files.probe_pool import Job, probe_in_workers
 from prefect_stagegate.validations.files.probes import OPENERS, TABLE_ONLY, TABLE_PROBES
 
@@ -56,6 +57,8 @@ class ProbedFiles:
     """The files for these probes that have a defect."""
     sandbox: str = ""
     """What confined the processes that read files now; empty when none did."""
+    view: Path | None = None
+    """The version's folder."""
 
     @property
     def matched(self) -> int:
@@ -118,6 +121,7 @@ def probe_files(
         read_by=_read_by(files.calls, defects, passed, known, run),
         undecoded=[entry.path for entry, calls in files.calls if entry.path in defects and _decoded(calls)],
         sandbox=sandbox,
+        view=view,
     )
 
 
@@ -138,7 +142,7 @@ def _due(entry: Entry, calls: Sequence[ProbeCall], known: PassedProbes) -> list[
 
 def _open_files(view: Path, jobs: Sequence[Job], due: Collection[str]) -> dict[str, Facts | Defect]:
     """Run the other probes here. Workers look at this node's copy of a file that has no other one."""
-    here = [(entry, [_opener(call.name) for call in calls if not call.decodes]) for entry, calls in jobs]
+    here = [(entry, [_opener(call) for call in calls if not call.decodes]) for entry, calls in jobs]
     here = [(entry, probes) for entry, probes in here if probes or entry.path not in due]
     # The threads share one iterator: a future for each file would take longer than most files.
     shared = iter(here)
@@ -174,10 +178,17 @@ def _read_by(
     return {path: max(names, key=lambda name: times.get(name, "")) for path, names in runs if names}
 
 
-def _opener(name: str) -> Probe:
-    return _refuse_format if name == UNKNOWN_FORMAT else {**OPENERS, **TABLE_ONLY}[name]
+def _opener(call: ProbeCall) -> Probe:
+    return partial({**OPENERS, **TABLE_ONLY, **_REFUSALS}[call.name], **call.settings)
 
 
 def _refuse_format(_: Path) -> Facts:
     known = ", ".join(TABLE_PROBES)
     raise UnreadableFile(f"no table's file has this format; known: {known}", "Narrow the table's `files:`.")
+
+
+def _refuse_dialects(_: Path) -> Facts:
+    raise UnreadableFile("two tables read it with different `csv:`", "Write the same `csv:` under both.")
+
+
+_REFUSALS: dict[str, Probe] = {UNKNOWN_FORMAT: _refuse_format, TWO_DIALECTS.name: _refuse_dialects}

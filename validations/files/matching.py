@@ -14,8 +14,10 @@ from prefect_stagegate.validations.files.calls import ProbeCall
 from prefect_stagegate.validations.files.paths import matcher
 from prefect_stagegate.validations.files.probes import UNIQUE, table_probe
 
-TABLE_FILE = ProbeCall("table")
+TABLE_FILE = "table"
 """Stands for the probe that opens a table's file, which depends on the file's format."""
+TWO_DIALECTS = ProbeCall("two-dialects")
+"""Refuses a file that two tables read in two ways."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +86,7 @@ def match_files(entries: Iterable[Entry], contract: ContractSpec) -> MatchedFile
 
 def _rules(contract: ContractSpec) -> Iterator[_Rule]:
     for table in contract.tables.values():
-        yield _Rule(table.files, [TABLE_FILE])
+        yield _Rule(table.files, [ProbeCall(TABLE_FILE, {"csv": table.csv})])
     for item in contract.files:
         calls = [ProbeCall.from_spec(probe) for probe in item.probes if probe != UNIQUE]
         unique = UNIQUE in item.probes
@@ -105,12 +107,20 @@ def _calls(
             if paths is None or entry.path in paths:
                 entries[entry.path] = entry
                 its = calls.setdefault(entry.path, [])
-                its += [call for call in _for_file(rule, entry.path) if call not in its]
+                its += [call for call in _for_file(rule, entry.path, its) if call not in its]
     return ((entry, calls[path]) for path, entry in entries.items())
 
 
-def _for_file(rule: _Rule, path: str) -> Sequence[ProbeCall]:
-    return [ProbeCall(table_probe(path))] if TABLE_FILE in rule.calls else rule.calls
+def _for_file(rule: _Rule, path: str, earlier: Sequence[ProbeCall]) -> Iterator[ProbeCall]:
+    """The probes that a rule asks for; those of tables come first, and know how a text file is written."""
+    known = next((call.settings for call in earlier if call.name == "csv"), None)
+    for call in rule.calls:
+        name = table_probe(path) if call.name == TABLE_FILE else call.name
+        settings = call.settings if name == "csv" else {} if call.name == TABLE_FILE else call.settings
+        if known is None or name != "csv":
+            yield ProbeCall(name, settings)
+        elif settings and settings != known:
+            yield TWO_DIALECTS
 
 
 def find_duplicates(entries: Iterable[Entry]) -> Iterator[Finding]:

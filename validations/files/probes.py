@@ -14,11 +14,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from prefect_stagegate.units import count_text
-from prefect_stagegate.validations.files.arrow import ARROW, batches, schema_of
+from prefect_stagegate.validations.files.arrow import batches, schema_of
 from prefect_stagegate.validations.files.decoders import DECODERS
 from prefect_stagegate.validations.files.facts import Facts, Probe, UnreadableFile, first_line, nonempty
+from prefect_stagegate.validations.files.formats import ARROW, GZIP, JSON
 from prefect_stagegate.validations.files.text_tables import csv_rows, json_rows
-from prefect_stagegate.validations.queries.sql import GZIP, JSON
 
 MAGIC = b"PAR1"
 TAIL = 8

@@ -8,15 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from prefect_stagegate.profiles import LEVELS, MANY_VALUES, ColumnProfile, Kind, TableProfile
 from prefect_stagegate.quoting import identifier
+from prefect_stagegate.validations.files.formats import form
 from prefect_stagegate.validations.profiling.sketch import EMPTY, REGISTERS, estimate, sketch_of
 from prefect_stagegate.validations.queries.duck import Queries
-from prefect_stagegate.validations.queries.sql import form
+from prefect_stagegate.validations.queries.relations import TableFiles
 
 INTEGERS = (
     *("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT"),
@@ -51,28 +51,13 @@ def kind_of(kind: str) -> Kind | None:
     return "flag" if base == "BOOLEAN" else "text" if base in TEXTS else "other"
 
 
-@dataclass(frozen=True, slots=True)
-class ProfiledFiles:
-    """A table's files, or some of them."""
-
-    view: Path
-    """The version's folder."""
-    files: Sequence[str]
-    partitions: Mapping[str, str]
-    """The partition columns of the whole table, with their types."""
-
-    @property
-    def is_read_whole(self) -> bool:
-        """Whether a file is not Parquet: the types of text depend on all rows of all files, and Arrow has no index."""
-        return any(form(Path(file)) != "parquet" for file in self.files)
-
-    def relation(self, queries: Queries) -> str:
-        """The query over their rows."""
-        return queries.relation(self.view, self.files, partitions=self.partitions)
+def is_read_whole(table: TableFiles) -> bool:
+    """Whether a file is not Parquet: the types of text depend on all rows of all files, and Arrow has no index."""
+    return any(form(Path(file)) != "parquet" for file in table.files)
 
 
 def read_part(
-    queries: Queries, part: ProfiledFiles, types: Mapping[str, str], *, withheld: Collection[str], sample: int
+    queries: Queries, part: TableFiles, types: Mapping[str, str], *, withheld: Collection[str], sample: int
 ) -> TableProfile:
     """Profile some files of a table.
 
@@ -189,13 +174,13 @@ def _columns(types: Mapping[str, str], withheld: Collection[str]) -> list[_Colum
 
 
 @contextmanager
-def _projected(queries: Queries, part: ProfiledFiles, columns: Sequence[_Column], sample: int) -> Iterator[None]:
+def _projected(queries: Queries, part: TableFiles, columns: Sequence[_Column], sample: int) -> Iterator[None]:
     """Define `part`: the columns by number, and whether a row is in the sample."""
-    rows = part.relation(queries)
+    rows = queries.relation(part)
     sampled = "true"
     # The types of text files are inferred from all rows, and were when the table's were found.
-    present = {column.name: column.type for column in columns} if part.is_read_whole else queries.columns(rows)
-    if not part.is_read_whole:
+    present = {column.name: column.type for column in columns} if is_read_whole(part) else queries.columns(rows)
+    if not is_read_whole(part):
         ((total,),) = queries.rows(f"SELECT count(*) FROM ({rows})")  # noqa: S608 - names are quoted
         every = max(1, total // sample)
         if every > 1:
@@ -203,7 +188,7 @@ def _projected(queries: Queries, part: ProfiledFiles, columns: Sequence[_Column]
             sampled = f"(stagegate_row < {FIRST_ROWS} OR hash(stagegate_row) % {every} = 0)"
             rows = rows.replace("SELECT *", "SELECT *, file_row_number AS stagegate_row", 1)
     projection = ", ".join([f"{sampled} AS sampled", *(column.projection(present) for column in columns)])
-    kind = "TABLE" if part.is_read_whole else "VIEW"
+    kind = "TABLE" if is_read_whole(part) else "VIEW"
     queries.rows(f"CREATE TEMP {kind} part AS SELECT {projection} FROM ({rows})")  # noqa: S608 - names are quoted
     try:
         yield

@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import duckdb
 
@@ -26,8 +25,9 @@ from prefect_stagegate.profiles import (
 from prefect_stagegate.units import count_text
 from prefect_stagegate.validations.partitions import partition_types, row_digests
 from prefect_stagegate.validations.profiling.combine import combine, with_categories, without_names
-from prefect_stagegate.validations.profiling.figures import ProfiledFiles, kind_of, read_part
+from prefect_stagegate.validations.profiling.figures import is_read_whole, kind_of, read_part
 from prefect_stagegate.validations.queries.duck import Queries
+from prefect_stagegate.validations.queries.relations import TableFiles
 
 RELEASE = f"{ALGORITHM} duckdb {duckdb.__version__}"
 MOST_NUMBERS = 1_000_000
@@ -52,7 +52,7 @@ class Profiled:
 
 def profile_table(
     queries: Queries,
-    view: Path,
+    table: TableFiles,
     files: Mapping[str, str],
     *,
     known: ProfileParts = NO_PARTS,
@@ -63,7 +63,7 @@ def profile_table(
 
     Args:
         queries: An open database.
-        view: The version's folder.
+        table: The table's files.
         files: The digest of each file's bytes, by its path in the dataset.
         known: What an earlier profile kept.
         withheld: Columns that may hold personal data, in any case. A name that no column has withholds all of them.
@@ -74,9 +74,9 @@ def profile_table(
     """
     if not files:
         return Profiled(TableProfile(files=files_digest([])), known, 0)
-    files = row_digests(files)
-    table = ProfiledFiles(view, list(files), partition_types(files))
-    kinds = queries.columns(table.relation(queries))
+    files = row_digests(files, table.reading)
+    table = replace(table, files=list(files), partitions=partition_types(files))
+    kinds = queries.columns(queries.relation(table))
     withheld = _withheld(kinds, withheld)
     nested = {name: kind for name, kind in kinds.items() if kind_of(kind) is None}
     profiled = [name for name in kinds if name not in nested]
@@ -108,7 +108,7 @@ def _withheld(columns: Collection[str], named: Collection[str]) -> set[str]:
 
 def _usable(
     known: ProfileParts,
-    table: ProfiledFiles,
+    table: TableFiles,
     files: Mapping[str, str],
     types: Mapping[str, str],
     withheld: Collection[str],
@@ -118,7 +118,7 @@ def _usable(
         return []
     left = Counter(files.values())
     # The types of text files depend on all of them, so they are read together or not at all.
-    read_whole = table.is_read_whole
+    read_whole = is_read_whole(table)
     usable = []
     for part in known.parts:
         held = Counter(part.files)
@@ -141,7 +141,7 @@ def _fits(part: ProfilePart, types: Mapping[str, str], withheld: Collection[str]
 
 def _read(
     queries: Queries,
-    table: ProfiledFiles,
+    table: TableFiles,
     files: Mapping[str, str],
     kept: Sequence[ProfilePart],
     types: Mapping[str, str],
@@ -158,7 +158,7 @@ def _read(
             missing.append(file)
     room = MOST_NUMBERS - sum(part.weight for part in kept)
     most_parts = max(1, room // (len(types) * (LEVELS + 100) or 1))
-    size = len(missing) if table.is_read_whole else -(-len(missing) // most_parts)
+    size = len(missing) if is_read_whole(table) else -(-len(missing) // most_parts)
     fewest, most = SAMPLE_OF_PART
     sample = max(fewest, min(most, SAMPLE // len(files)))
     parts = []

@@ -53,11 +53,14 @@ def column_types(files: Sequence[TableFile]) -> tuple[dict[str, str], dict[str, 
     types, reasons = {}, {}
     for name in names:
         having = [file for file in files if name in file.schema.names]
-        family = next((family for family in FAMILIES if all(_keeps(family, name, file) for file in having)), "")
+        valued = [file for file in having if file.schema.field(name).type != pa.null()]
+        family = next((family for family in FAMILIES if all(_keeps(family, name, file) for file in valued)), "")
         if len(having) < len(files):
             reasons[name] = f"{count_text(len(files) - len(having), 'file')} of {len(files):,} lack it"
         elif not name.isprintable():
             reasons[name] = "its name has a character that a spec can't have"
+        elif not valued:
+            reasons[name] = "no file has a value in it"
         elif not family:
             reasons[name] = "its files have no type in common"
         else:

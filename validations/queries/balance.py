@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
-
 from prefect_stagegate.measures import Balance
 from prefect_stagegate.profiles import ColumnProfile
 from prefect_stagegate.quoting import identifier
 from prefect_stagegate.validations.profiling.figures import INTEGERS
 from prefect_stagegate.validations.queries.duck import Queries
+from prefect_stagegate.validations.queries.relations import TableFiles
 
 SHOWN = 60
 """Characters of a class's name that are shown."""
 
 
-def balance(queries: Queries, view: Path, paths: Sequence[str], column: str) -> Balance:
+def balance(queries: Queries, table: TableFiles, column: str) -> Balance:
     """Count the values of a column in one pass; only the rarest value leaves the database.
 
     Args:
         queries: An open database.
-        view: The version's folder.
-        paths: The table's files.
+        table: The table's files.
         column: The column with the labels.
     """
-    if not paths:
+    if not table.files:
         return Balance(0, 0, 0)
-    rows = queries.relation(view, paths)
+    rows = queries.relation(table)
     counted = f"SELECT {identifier(column)} AS label, count(*) AS n FROM ({rows}) GROUP BY 1"  # noqa: S608
     ((labelled, unlabelled, classes, rarest),) = queries.rows(
         "SELECT coalesce(sum(n) FILTER (label IS NOT NULL), 0), coalesce(sum(n) FILTER (label IS NULL), 0), "  # noqa: S608

@@ -9,15 +9,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from prefect_stagegate.measures import ColumnDrift, TableDrift
 from prefect_stagegate.profiles import LEVELS, MANY_VALUES, ColumnProfile, TableProfile
+from prefect_stagegate.validations.files.formats import is_text
 from prefect_stagegate.validations.profiling.figures import NUMBERS
 from prefect_stagegate.validations.profiling.parts import profile_table
 from prefect_stagegate.validations.queries.duck import Queries
-from prefect_stagegate.validations.queries.sql import is_text
+from prefect_stagegate.validations.queries.relations import TableFiles
 
 FEW_VALUES = 5
 """A column of numbers with at most this many values counts as categories."""
@@ -27,20 +27,19 @@ SMALLEST_NORM = 0.001
 """Lower bound of the reference's standard deviation, which the distance is divided by."""
 
 
-def column_types(queries: Queries, view: Path, paths: Sequence[str]) -> dict[str, str]:
+def column_types(queries: Queries, table: TableFiles) -> dict[str, str]:
     """The columns of all files of a table, each with DuckDB's name of its type.
 
     Numbers in text files have no width, so their type is `number`, with fractions or without.
 
     Args:
         queries: An open database.
-        view: The version's folder.
-        paths: The table's files.
+        table: The table's files.
     """
-    if not paths:
+    if not table.files:
         return {}
-    text = any(is_text(path) for path in paths)
-    kinds = queries.columns(queries.relation(view, paths))
+    text = any(is_text(path) for path in table.files)
+    kinds = queries.columns(queries.relation(table))
     return {name: "number" if text and kind.partition("(")[0] in NUMBERS else kind for name, kind in kinds.items()}
 
 
@@ -59,9 +58,9 @@ def is_ignored(table: str, column: str, ignored: Sequence[str]) -> bool:
     return column in ignored or f"{table}.{column}" in ignored
 
 
-def profile(queries: Queries, view: Path, paths: Sequence[str]) -> TableProfile:
+def profile(queries: Queries, table: TableFiles) -> TableProfile:
     """Profile a table whose rows are compared, as a whole."""
-    return profile_table(queries, view, {path: path for path in paths}).profile
+    return profile_table(queries, table, {path: path for path in table.files}).profile
 
 
 def _ignored(table: str, name: str) -> ColumnDrift:

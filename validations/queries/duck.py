@@ -7,7 +7,7 @@ import os
 import tempfile
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from typing import Any
 import duckdb
 
 from prefect_stagegate.errors import Cancelled, ValidationError
-from prefect_stagegate.validations.queries.relations import relation_of
+from prefect_stagegate.validations.queries.relations import TableFiles, relation_of
 from prefect_stagegate.validations.queries.sql import texts
 
 THREADS = min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
@@ -106,22 +106,14 @@ class Queries:
             hint="Check the names of tables and columns in the spec, and `stagegate validate`.",
         )
 
-    def relation(
-        self,
-        view: Path,
-        files: Sequence[str],
-        *,
-        filename: str = "",
-        as_text: bool = False,
-        partitions: Mapping[str, str] | None = None,
-    ) -> str:
+    def relation(self, table: TableFiles, *, filename: str = "", as_text: bool = False) -> str:
         """A query over a table's files, as `relations.relation_of` makes it.
 
         Raises:
-            ValidationError: An Arrow file can't be opened.
+            ValidationError: An Arrow or CSV file can't be read.
         """
         try:
-            return relation_of(self.connection, view, files, filename=filename, as_text=as_text, partitions=partitions)
+            return relation_of(self.connection, table, filename=filename, as_text=as_text)
         except duckdb.Error as error:
             raise self._unreadable(error) from (None if self.discreet else error)
 

@@ -9,33 +9,33 @@ from prefect_stagegate.errors import ValidationError
 from prefect_stagegate.measures import Duplicates, Overlap
 from prefect_stagegate.quoting import identifier
 from prefect_stagegate.validations.queries.duck import Queries
+from prefect_stagegate.validations.queries.relations import TableFiles
 from prefect_stagegate.validations.queries.sql import FILE
 
 MOST_SPLITS = 16
 
 
-def duplicates(queries: Queries, view: Path, paths: Sequence[str], keys: Sequence[str]) -> Duplicates:
+def duplicates(queries: Queries, table: TableFiles, keys: Sequence[str]) -> Duplicates:
     """Count the rows that share their key with another, in one pass that spills what doesn't fit into memory.
 
     Args:
         queries: An open database.
-        view: The version's folder.
-        paths: The table's files.
+        table: The table's files.
         keys: At least one column.
     """
-    if not paths:
+    if not table.files:
         return Duplicates(0, 0)
-    rows = queries.relation(view, paths, filename=FILE)
+    rows = queries.relation(table, filename=FILE)
     by = _columns(keys)
     ((rows_in_groups, surplus, *places),) = queries.rows(
         "SELECT coalesce(sum(n), 0), coalesce(sum(n - 1), 0), min(first) FILTER (n > 1), max(last) FILTER (n > 1) "  # noqa: S608 - names are quoted
         f"FROM (SELECT count(*) AS n, min({FILE}) AS first, max({FILE}) AS last FROM ({rows}) GROUP BY {by})"
     )
-    files = (str(Path(file).relative_to(view)) for file in places if file is not None)
+    files = (str(Path(file).relative_to(table.view)) for file in places if file is not None)
     return Duplicates(int(rows_in_groups), int(surplus), tuple(dict.fromkeys(files)))
 
 
-def is_key(queries: Queries, view: Path, paths: Sequence[str], column: str) -> bool:
+def is_key(queries: Queries, table: TableFiles, column: str) -> bool:
     """Whether each row has a value of its own in a column.
 
     Different hashes prove different values, and take less room than text. Of columns with a billion keys, one in forty
@@ -43,21 +43,19 @@ def is_key(queries: Queries, view: Path, paths: Sequence[str], column: str) -> b
 
     Args:
         queries: An open database.
-        view: The version's folder.
-        paths: The table's files, at least one.
+        table: The table's files, at least one.
         column: A column without nulls.
     """
-    rows = queries.relation(view, paths)
+    rows = queries.relation(table)
     ((total, different),) = queries.rows(f"SELECT count(*), count(DISTINCT hash({identifier(column)})) FROM ({rows})")  # noqa: S608 - names are quoted
     return bool(total == different)
 
 
-def shared_records(queries: Queries, view: Path, splits: Mapping[str, Sequence[str]], by: Sequence[str]) -> Overlap:
+def shared_records(queries: Queries, splits: Mapping[str, TableFiles], by: Sequence[str]) -> Overlap:
     """Count the records of each split, and those of each combination of splits.
 
     Args:
         queries: An open database.
-        view: The version's folder.
         splits: The files of each split; 2 to `MOST_SPLITS` splits.
         by: The columns that make a record, at least one.
     """
@@ -66,9 +64,9 @@ def shared_records(queries: Queries, view: Path, splits: Mapping[str, Sequence[s
         raise ValidationError(f"{len(names)} splits can't be compared at once", hint=f"Name at most {MOST_SPLITS}.")
     columns = _columns(by)
     parts = [
-        f"SELECT {columns}, {1 << bit} AS split FROM ({queries.relation(view, splits[name])})"  # noqa: S608
+        f"SELECT {columns}, {1 << bit} AS split FROM ({queries.relation(splits[name])})"  # noqa: S608
         for bit, name in enumerate(names)
-        if splits[name]
+        if splits[name].files
     ]
     if not parts:
         return overlap(names, {})

@@ -14,7 +14,7 @@ from prefect_stagegate.quoting import identifier
 from prefect_stagegate.spec import TableSpec
 from prefect_stagegate.validations.files.paths import matcher
 from prefect_stagegate.validations.queries.duck import locked
-from prefect_stagegate.validations.queries.relations import relation_of
+from prefect_stagegate.validations.queries.relations import TableFiles, relation_of
 
 
 def newest_time(view: Path, entries: Iterable[Entry], table: TableSpec) -> datetime | None:
@@ -38,7 +38,7 @@ def newest_time(view: Path, entries: Iterable[Entry], table: TableSpec) -> datet
     column = identifier(table.time)
     try:
         with locked([view]) as connection:
-            rows = relation_of(connection, view, files)
+            rows = relation_of(connection, TableFiles(view, files, table.reading))
             (kind,) = connection.sql(f"SELECT {column} FROM ({rows})").types  # noqa: S608 - names are quoted
             # Cast text only: to cast a time with a zone, DuckDB would need its calendar extension.
             moment = f"CAST({column} AS TIMESTAMP)" if kind == "VARCHAR" else column

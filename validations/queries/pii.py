@@ -13,11 +13,11 @@ there are none. DuckDB's patterns are RE2's, which take linear time on any text.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from prefect_stagegate.measures import Scan
 from prefect_stagegate.quoting import identifier, literal
 from prefect_stagegate.validations.queries.duck import Queries
+from prefect_stagegate.validations.queries.relations import TableFiles
 
 _IBAN = r"\b([A-Z]{2}[0-9]{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,3})?)\b"
 _CARD = (
@@ -57,8 +57,7 @@ NESTED = ("STRUCT", "MAP", "LIST", "UNION", "JSON", "VARIANT")
 
 def scan(
     queries: Queries,
-    view: Path,
-    paths: Sequence[str],
+    table: TableFiles,
     columns: Sequence[str],
     ignored: Sequence[str],
     patterns: Sequence[str],
@@ -67,15 +66,14 @@ def scan(
 
     Args:
         queries: An open database that is discreet.
-        view: The version's folder.
-        paths: The table's files. All columns of text files count as text, numbers too.
+        table: The table's files. All columns of text files count as text, numbers too.
         columns: Columns to scan; all columns of text when empty.
         ignored: Columns to leave out.
         patterns: Names in `PATTERNS`.
     """
-    if not paths:
+    if not table.files:
         return Scan(0, (), {}, {})
-    rows = queries.relation(view, paths, as_text=True)
+    rows = queries.relation(table, as_text=True)
     kinds = queries.columns(rows)
     chosen = [name for name, kind in kinds.items() if kind == TEXT and name not in ignored]
     chosen = [name for name in chosen if name in columns] if columns else chosen

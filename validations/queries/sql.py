@@ -8,22 +8,15 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 from prefect_stagegate.quoting import identifier, literal
-from prefect_stagegate.validations.files.arrow import ARROW
+from prefect_stagegate.validations.files.formats import form
 from prefect_stagegate.validations.partitions import NULL, lowered, partition_types
 
-PARQUET = (".parquet", ".pq")
-JSON = (".json", ".jsonl", ".ndjson")
-GZIP = ".gz"
-QUOTE = '"'
-"""Surrounds a CSV value that holds a separator. Inside such a value it is doubled (RFC 4180)."""
 FILE = "stagegate_file"
 """The column by which queries name each row's file."""
 PATH = "stagegate_path"
 """The column of each row's file where no query asks for it by another name."""
 MOST_KEYS = 1_000
 """Keys of JSON objects that become columns, however few objects have them; more of them make a map."""
-CSV_NULLS = ("", "NA")
-"""CSV values that every engine reads as missing."""
 
 
 def texts(values: Iterable[str]) -> str:
@@ -36,39 +29,15 @@ def _names(paths: Sequence[Path]) -> str:
     return texts(glob.escape(str(path)) for path in paths)
 
 
-def separator(path: Path) -> str:
-    """What separates the columns of a text file, by its name."""
-    return "\t" if path.name.lower().removesuffix(GZIP).endswith(".tsv") else ","
-
-
-def read_csv(paths: Sequence[Path], *, filename: str = "", as_text: bool = False, types: str = "") -> str:
-    """A relation over CSV files with one separator.
-
-    Args:
-        paths: The files.
-        filename: The name of a column to add, which holds each row's file.
-        as_text: Read all values as text; by default DuckDB infers types from all rows.
-        types: The columns with their types in SQL, where DuckDB is to infer nothing.
-    """
-    inferred = ("all_varchar=true" if as_text else "sample_size=-1") + ", union_by_name=true"
-    known = f"auto_detect=false, columns={types}" if types else inferred
-    # Without `skip` and `comment`, DuckDB leaves out lines that don't fit the others.
-    return (
-        f"read_csv({_names(paths)}, header=true, delim={literal(separator(paths[0]))}, "
-        f"quote='{QUOTE}', escape='{QUOTE}', skip=0, comment='', {known}, nullstr={texts(CSV_NULLS)}, "
-        f"hive_partitioning=false{_filename(filename)})"
-    )
-
-
 def read_parquet(paths: Sequence[Path], *, filename: str = "") -> str:
     """A relation over Parquet files."""
     return f"read_parquet({_names(paths)}, union_by_name=true, hive_partitioning=false{_filename(filename)})"
 
 
 def read_json(paths: Sequence[Path], *, filename: str = "") -> str:
-    """A relation over files with one JSON object a line. DuckDB infers types from all rows."""
+    """A relation over files with one JSON object a line. DuckDB infers types from all rows; dates are ISO 8601."""
     return (
-        f"read_json({_names(paths)}, format='newline_delimited', records=true, sample_size=-1, "
+        f"read_json({_names(paths)}, format='newline_delimited', records=true, sample_size=-1, dateformat='%Y-%m-%d', "
         f"field_appearance_threshold=0, map_inference_threshold={MOST_KEYS}, union_by_name=true, "
         f"hive_partitioning=false{_filename(filename)})"
     )
@@ -78,26 +47,10 @@ def _filename(column: str) -> str:
     return f", filename={literal(column)}" if column else ""
 
 
-def form(path: Path) -> str:
-    """The format of a table's file, by its name: `parquet`, `json`, `arrow`, or a text file's separator."""
-    suffix = Path(path.name.lower().removesuffix(GZIP)).suffix
-    known = {"parquet": PARQUET, "json": JSON, "arrow": ARROW}
-    return next((name for name, suffixes in known.items() if suffix in suffixes), separator(path))
-
-
-def is_text(path: str) -> bool:
-    """Whether a file's types are inferred from its text.
-
-    >>> is_text("a.csv.gz"), is_text("a.ndjson"), is_text("a.parquet"), is_text("a.feather")
-    (True, True, False, False)
-    """
-    return form(Path(path)) not in ("parquet", "arrow")
-
-
-def arrow_name(paths: Sequence[Path]) -> str:
-    """The name under which a connection knows the readers of Arrow files; `relations.register` gives it."""
-    text = "\0".join(map(str, paths))
-    return "stagegate_arrow_" + hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:16]
+def stream_name(paths: Sequence[Path], *key: object) -> str:
+    """The name under which a connection knows the readers of files that DuckDB does not read itself."""
+    text = "\0".join([*map(str, paths), *map(repr, key)])
+    return "stagegate_stream_" + hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:16]
 
 
 def relation(
@@ -107,11 +60,12 @@ def relation(
     as_text: bool = False,
     root: Path | None = None,
     partitions: Mapping[str, str] | None = None,
+    streams: Mapping[str, str] | None = None,
     only: Collection[str] = (),
 ) -> str:
     """A query over all of `paths`, columns matched by name.
 
-    Arrow's files must be registered with the connection before: `relations.relation_of` does both.
+    `relations.relation_of` registers the files that DuckDB does not read itself, and calls this.
 
     Args:
         paths: At least one file of a table, in any mix of formats.
@@ -119,6 +73,7 @@ def relation(
         as_text: Read all values of text files as text, numbers too.
         root: The version's folder. The folders below it that are partitions (`year=2013/`) become columns.
         partitions: The partition columns with their types, where `paths` are not all files of the table.
+        streams: The names of the readers of Arrow's and of CSV's files, by format.
         only: With `filename`, the Parquet files to read; the columns are those of all. By default all are read.
     """
     types = partitions or {}
@@ -128,12 +83,13 @@ def relation(
     for path in paths:
         groups.setdefault(form(path), []).append(path)
     name = filename or (PATH if types else "")
-    parts = [_part(kind, group, name, only, as_text=as_text) for kind, group in groups.items()]
+    names = streams or {}
+    parts = [_part(kind, group, name, only, names.get(kind, ""), as_text=as_text) for kind, group in groups.items()]
     rows = " UNION ALL BY NAME ".join(parts)
     return _partitioned(rows, types, name, keep=bool(filename)) if types else rows
 
 
-def _part(kind: str, paths: Sequence[Path], filename: str, only: Collection[str], *, as_text: bool) -> str:
+def _part(kind: str, paths: Sequence[Path], filename: str, only: Collection[str], stream: str, *, as_text: bool) -> str:
     """A query over files of one format."""
     columns = "*"
     if kind == "parquet":
@@ -141,14 +97,12 @@ def _part(kind: str, paths: Sequence[Path], filename: str, only: Collection[str]
         # OFFSET keeps the conditions of outer queries from the reader, which would leave out row groups by their
         # statistics. Those are the word of whoever wrote the file, and say nothing of NaN.
         return f"(SELECT * FROM {read_parquet(paths, filename=filename)}{chosen} OFFSET 0)"  # noqa: S608 - quoted
-    if kind == "arrow":
-        source = arrow_name(paths)
-        columns = f"* EXCLUDE ({PATH})" + (f", {PATH} AS {identifier(filename)}" if filename else "")
-    elif kind == "json":
+    if kind == "json":
         source = read_json(paths, filename=filename)
         columns = "CAST(COLUMNS(*) AS VARCHAR)" if as_text else "*"
     else:
-        source = read_csv(paths, filename=filename, as_text=as_text)
+        source = stream
+        columns = f"* EXCLUDE ({PATH})" + (f", {PATH} AS {identifier(filename)}" if filename else "")
     return f"SELECT {columns} FROM {source}"  # noqa: S608 - names are quoted
 
 

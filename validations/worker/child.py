@@ -24,6 +24,7 @@ from typing import IO, Any
 
 from prefect_stagegate.errors import SpecError, UsageError, WorkerCrashed
 from prefect_stagegate.measures import NO_VALUES
+from prefect_stagegate.spec.csv_dialect import CsvSpec
 from prefect_stagegate.units import format_size
 from prefect_stagegate.validations.data_docs import publish
 from prefect_stagegate.validations.engines.engine import SPARK
@@ -83,6 +84,10 @@ def judge_in_child(
         if data_docs is not None:
             publish(Path(scratch), data_docs)
     return reports
+
+
+def _json(dialect: CsvSpec) -> Any:
+    return dialect.model_dump(mode="json")
 
 
 def _for_pages(table: TableJob, report: TableReport) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -230,7 +235,10 @@ class _Job:
         """Send the job and read its reports; raises as `judge_in_child`."""
         stdin = self.worker.process.stdin
         assert stdin is not None  # noqa: S101 - asked for above
-        line = json.dumps({**job, "memory": self.limits.memory, "spill": self.limits.spill}).encode() + b"\n"
+        line = (
+            json.dumps({**job, "memory": self.limits.memory, "spill": self.limits.spill}, default=_json).encode()
+            + b"\n"
+        )
         with suppress(BrokenPipeError):
             # Standard input stays open: the worker takes its end for the end of this process.
             stdin.write(line)

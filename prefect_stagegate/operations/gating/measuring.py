@@ -18,6 +18,8 @@ from prefect_stagegate.operations.staging.fetch import present
 from prefect_stagegate.operations.staging.temporary_tables import insert, temporary
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.profiles import TableProfile
+from prefect_stagegate.spec.csv_dialect import TextReading
+from prefect_stagegate.spec.models import TableSpec
 from prefect_stagegate.validations.files.paths import matcher
 from prefect_stagegate.validations.queries.balance import balance, balance_of
 from prefect_stagegate.validations.queries.drift import column_types, drift, is_ignored
@@ -25,6 +27,7 @@ from prefect_stagegate.validations.queries.drift import profile as profile_rows
 from prefect_stagegate.validations.queries.duck import Queries, queries
 from prefect_stagegate.validations.queries.duplicates import duplicates, overlap, shared_records
 from prefect_stagegate.validations.queries.pii import scan
+from prefect_stagegate.validations.queries.relations import TableFiles
 
 ROWS = 500
 """Rows per insert into the temporary table."""
@@ -41,7 +44,7 @@ class VersionMeasures:
     def duplicates(self, table: str, keys: Sequence[str]) -> Duplicates:
         """Count the rows of a table that share the values of `keys`."""
         with self._open(f"table {table}") as (view, database):
-            return duplicates(database, view, self._paths(self._glob(table)), keys)
+            return duplicates(database, self._table(view, table), keys)
 
     def shared_files(self, splits: Mapping[str, str]) -> Overlap:
         """Compare the digests of the files that each split's glob names."""
@@ -64,16 +67,16 @@ class VersionMeasures:
     def shared_records(self, splits: Mapping[str, str], by: Sequence[str]) -> Overlap:
         """Compare the records in the files that each split's glob names."""
         with self._open("the splits") as (view, database):
-            return shared_records(database, view, {name: self._paths(glob) for name, glob in splits.items()}, by)
+            return shared_records(database, {name: self._split(view, glob) for name, glob in splits.items()}, by)
 
     def balance(self, table: str, column: str) -> Balance:
         """Count the values of a column, in the table's kept profile where that has them all."""
-        self._glob(table)  # raises for a table that the contract lacks
+        self._spec(table)  # raises for a table that the contract lacks
         kept = self._kept([table]).get(table)
         if kept and column in kept.columns and (counted := balance_of(kept.columns[column])):
             return counted
         with self._open(f"table {table}") as (view, database):
-            return balance(database, view, self._paths(self._glob(table)), column)
+            return balance(database, self._table(view, table), column)
 
     def drift(self, reference: str, ignored: Sequence[str]) -> Mapping[str, TableDrift]:
         """Compare each table with the same one of another version."""
@@ -83,12 +86,12 @@ class VersionMeasures:
     def scan(self, table: str, columns: Sequence[str], ignored: Sequence[str], patterns: Sequence[str]) -> Scan:
         """Look for patterns in a table's text; no error quotes a value."""
         with self._open(f"table {table}", discreet=True) as (view, database):
-            return scan(database, view, self._paths(self._glob(table)), columns, ignored, patterns)
+            return scan(database, self._table(view, table), columns, ignored, patterns)
 
     def columns(self, digest: str, tables: Collection[str]) -> Mapping[str, Mapping[str, str]]:
         """The columns of tables in a version, each with its type."""
         with self._open("the tables", digest) as (view, database):
-            return {table: column_types(database, view, self._paths(self._glob(table), digest)) for table in tables}
+            return {table: column_types(database, self._table(view, table, digest)) for table in tables}
 
     def outside_tables(self) -> int:
         """How many files belong to no table."""
@@ -104,7 +107,7 @@ class VersionMeasures:
         if missing:
             with self._open("the tables", digest) as (view, database):
                 for name in missing:
-                    profiles[name] = profile_rows(database, view, self._paths(tables[name].files, digest))
+                    profiles[name] = profile_rows(database, self._table(view, name, digest))
         return {name: profiles[name] for name in tables}
 
     def _kept(self, tables: Collection[str], digest: str = "") -> dict[str, TableProfile]:
@@ -121,12 +124,23 @@ class VersionMeasures:
         ):
             yield view, database
 
-    def _glob(self, table: str) -> str:
+    def _spec(self, table: str) -> TableSpec:
         tables = self.version.spec.contract.tables
         if table not in tables:
             hint = nearest_hint(table, tables)
             raise UsageError(f"The contract has no table {table!r}", hint=hint, dataset=self.version.dataset)
-        return tables[table].files
+        return tables[table]
+
+    def _table(self, view: Path, table: str, digest: str = "") -> TableFiles:
+        spec = self._spec(table)
+        return TableFiles(view, self._paths(spec.files, digest), spec.reading)
+
+    def _split(self, view: Path, glob: str) -> TableFiles:
+        """The files of a split, which are read as those of the table that has the first of them."""
+        paths = self._paths(glob)
+        tables = (table for table in self.version.spec.contract.tables.values() if matcher(table.files)(paths[0]))
+        reading = next((table.reading for table in tables), TextReading()) if paths else TextReading()
+        return TableFiles(view, paths, reading)
 
     def _paths(self, glob: str, digest: str = "") -> list[str]:
         matches = matcher(glob)

@@ -17,6 +17,7 @@ from prefect_stagegate.validations.files.paths import matcher
 from prefect_stagegate.validations.partitions import row_digests
 from prefect_stagegate.validations.profiling.parts import profile_table
 from prefect_stagegate.validations.queries.duck import queries
+from prefect_stagegate.validations.queries.relations import TableFiles
 
 log = logging.getLogger(__name__)
 
@@ -75,10 +76,11 @@ def _profile_table(
 ) -> None:
     catalog, dataset = workspace.catalog, version.dataset
     known = NO_PARTS if reread else _known_parts(workspace, dataset, table)
+    read = TableFiles(view, list(files), version.spec.contract.tables[table].reading)
     with queries(f"table {table} of {dataset}", view, cancel=cancel, discreet=True) as database:
         progress(f"profiling table {table}")
         withheld = withheld_columns(version.spec, table)
-        profiled = profile_table(database, view, files, known=known, withheld=withheld, progress=progress)
+        profiled = profile_table(database, read, files, known=known, withheld=withheld, progress=progress)
     catalog.put_profile(dataset, version.digest, table, profiled.profile)
     # Without new files the record stays as it is, and is not written again.
     if profiled.parts != known:
@@ -122,11 +124,9 @@ def kept_profiles(
         return {}  # reading the manifest takes long
     # The contract may have named other files when a profile was kept.
     files = table_files(workspace, version, profiles, digest)
-    return {
-        table: profile
-        for table, profile in profiles.items()
-        if profile.files == files_digest(list(row_digests(files[table]).values()))
-    }
+    readings = {table: version.spec.contract.tables[table].reading for table in profiles}
+    digests = {table: files_digest(list(row_digests(files[table], readings[table]).values())) for table in profiles}
+    return {table: profile for table, profile in profiles.items() if profile.files == digests[table]}
 
 
 def _kept_profile(workspace: Workspace, dataset: str, digest: str, table: str) -> TableProfile | None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,12 +14,17 @@ from prefect_stagegate.operations.address import ResolvedVersion, resolve
 from prefect_stagegate.operations.gating.profiling import kept_profiles, table_files, withheld_columns
 from prefect_stagegate.operations.staging.fetch import present
 from prefect_stagegate.operations.workspace import Workspace
+from prefect_stagegate.spec.csv_dialect import AS_USUAL
 from prefect_stagegate.spec.yaml_text import yaml_text
 from prefect_stagegate.validations.files.files import probe_files
+from prefect_stagegate.validations.files.formats import form
+from prefect_stagegate.validations.files.found_dialect import SAMPLE_BYTES, find_dialect
+from prefect_stagegate.validations.files.text_files import separator
 from prefect_stagegate.validations.profiling.parts import profile_table
 from prefect_stagegate.validations.profiling.suggest import Suggestion, column_types, key_candidates, suggest
 from prefect_stagegate.validations.queries.duck import Queries, queries
 from prefect_stagegate.validations.queries.duplicates import is_key
+from prefect_stagegate.validations.queries.relations import TableFiles
 from prefect_stagegate.validations.tables import ContractTable, examine
 
 MOST_KEYS = 20
@@ -37,6 +43,8 @@ class TableContract:
     untyped: Mapping[str, str]
     """Why the other columns have no type."""
     suggestions: Sequence[Suggestion]
+    question: str = ""
+    """What a person must say of its text files."""
 
     @property
     def expectations(self) -> int:
@@ -76,6 +84,7 @@ class SuggestedContract:
         yield "  tables:"
         for name, table in contract.get("tables", {}).items():
             suggested = self.tables.get(name)
+            yield from [f"    # {suggested.question}"] if suggested and suggested.question else []
             yield f"    {_scalar(name)}:"
             left_out = ("columns", "suite") if suggested else ()
             yield from _indented(6, _yaml({key: value for key, value in table.items() if key not in left_out}))
@@ -123,8 +132,15 @@ def suggest_contract(
         raise UsageError(f"The contract has no table {table!r}", hint=hint, dataset=resolved.dataset)
     progress = progress or (lambda _: None)
     with present(workspace, resolved.dataset, resolved.digest, "suggest") as view:
+        found = {name: _dialect(workspace, resolved, view, name) for name in tables}
+        tables = {
+            name: spec.model_copy(update={"csv": spec.csv.model_copy(update=found[name][0])})
+            for name, spec in tables.items()
+        }
+        contract = resolved.spec.contract.model_copy(update={"tables": tables})
+        resolved = replace(resolved, spec=resolved.spec.model_copy(update={"contract": contract}))
         entries = workspace.catalog.manifest(resolved.dataset, resolved.digest).entries()
-        probed = probe_files(view, entries, resolved.spec.contract)
+        probed = probe_files(view, entries, contract)
         suggested = {}
         for name in [table] if table else tables:
             about = f"table {name} of {resolved.dataset}@{resolved.digest}"
@@ -132,8 +148,22 @@ def suggest_contract(
                 opened = examine(name, tables[name], probed)
                 if defect := next((probed.defects[path] for path in opened.listed if path in probed.defects), None):
                     raise ValidationError(f"{about} can't be read: {defect.subject}: {defect.problem}", hint=defect.fix)
-                suggested[name] = _suggest_table(workspace, resolved, view, database, opened, progress)
+                table_contract = _suggest_table(workspace, resolved, view, database, opened, progress)
+                suggested[name] = replace(table_contract, question=found[name][1])
     return SuggestedContract(resolved, suggested)
+
+
+def _dialect(workspace: Workspace, version: ResolvedVersion, view: Path, table: str) -> tuple[dict[str, Any], str]:
+    """How a table's text files are written, and what to ask, where the spec does not say it."""
+    texts = [file for file in table_files(workspace, version, [table])[table] if form(Path(file)) == "csv"]
+    if version.spec.contract.tables[table].csv != AS_USUAL.csv or not texts:
+        return {}, ""
+    return find_dialect(map(partial(_begin, view), texts), separator(Path(texts[0]), AS_USUAL.csv))
+
+
+def _begin(view: Path, file: str) -> bytes:
+    with (view / file).open("rb") as data:
+        return data.read(SAMPLE_BYTES)
 
 
 def _suggest_table(
@@ -145,15 +175,16 @@ def _suggest_table(
     progress: Callable[[str], None],
 ) -> TableContract:
     files = table_files(workspace, version, [table.name])[table.name]
+    read = TableFiles(view, list(files), table.spec.reading)
     profile = kept_profiles(workspace, version, [table.name]).get(table.name)
     if profile is None:
         withheld = withheld_columns(version.spec, table.name)
-        profile = profile_table(database, view, files, withheld=withheld, progress=progress).profile
+        profile = profile_table(database, read, files, withheld=withheld, progress=progress).profile
     candidates = key_candidates(profile)[:MOST_KEYS]
     keys = []
     for name in candidates:
         progress(f"trying column {name} as a key")
-        if is_key(database, view, list(files), name):
+        if is_key(database, read, name):
             keys.append(name)
     types, untyped = column_types(table.opened)
     return TableContract(table.name, profile.rows, types, untyped, suggest(profile, keys, types, table.spec.engine))
