@@ -59,7 +59,7 @@ test-kubernetes: setup $(KUBERNETES)/.installed ## run the tests that need Kuber
 # What lints the manifests, and Prefect's worker, have dependencies of their own.
 $(KUBERNETES)/.installed: tests/servers/kubernetes/build.sh | $(BIN)/uv
 	nice tests/servers/kubernetes/build.sh $(KUBERNETES)
-	for tool in checkov:checkov worker:prefect-kubernetes; do $(BIN)/uv venv -q --clear $(KUBERNETES)/$${tool%%:*} && \
+	for tool in cel:cel-expr-python checkov:checkov worker:prefect-kubernetes; do $(BIN)/uv venv -q --clear $(KUBERNETES)/$${tool%%:*} && \
 		$(BIN)/uv pip install -q --python $(KUBERNETES)/$${tool%%:*} $${tool##*:} || exit; done
 	@touch $@
 

@@ -12,22 +12,39 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
-from tests.support.transcript import reader, rerun
+from tests.support.transcript import BLOCK, read_before, reader, rerun
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-PAGES = ("start.md", "how-to/roll-back.md", "how-to/contract.md")
-"""In the order in which somebody reads them: each goes on from the one before."""
+LAST = DOCS / "how-to/contract.md"
+"""The page at the end of the row: it goes on from another one, and that from the first."""
 
 
 @pytest.mark.system  # more than thirty commands
 @pytest.mark.timeout(300)
 def test_the_pages_show_what_the_commands_print(tmp_path: Path) -> None:
-    for name in PAGES:
-        page = (DOCS / name).read_text()
+    pages = read_before(LAST)
+    assert [page.name for page in pages] == ["start.md", "roll-back.md", "contract.md"]
+    for path in pages:
+        page = path.read_text()
         assert rerun(page, tmp_path, reader(tmp_path)) == page, (
-            f"python -m tests.support.transcript {' '.join(f'docs/{page}' for page in PAGES)}"
+            f"python -m tests.support.transcript {LAST.relative_to(ROOT)}"
         )
+
+
+def test_python_of_a_page_uses_no_name_that_it_lacks() -> None:
+    # Blocks that begin with a blank show a part of a file, and those of the reference signatures.
+    for path in [*DOCS.rglob("*.md"), *(ROOT / "providers").rglob("README.md"), ROOT / "README.md"]:
+        blocks = [text for kind, text in BLOCK.findall(path.read_text()) if kind == "python" and text[0] != " "]
+        if blocks and path.parent.name != "reference":
+            command = [sys.executable, "-m", "ruff", "check", "--isolated", "--no-cache", "--select=F821", "-"]
+            looked = subprocess.run(command, input="\n".join(blocks), capture_output=True, text=True, check=False)
+            assert looked.returncode == 0, f"{path}: {looked.stdout}"
+
+
+def test_signing_page_installs_the_command_that_verifies() -> None:
+    page = (DOCS / "how-to/sign.md").read_text()
+    assert "pip install model-signing pyopenssl" in page.partition("\nmodel_signing verify")[0]
 
 
 class Links(HTMLParser):

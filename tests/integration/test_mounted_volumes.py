@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 from prefect_stagegate.errors import NoSpace, UnknownRef
 from prefect_stagegate.model import Address
@@ -148,3 +150,29 @@ def test_version_that_memory_can_not_hold_is_refused_at_once(mounts: Mounts, spe
 
     assert list(mounts.memory.glob("cache/blobs/*/*")) == []
     assert locate(open_cache(), LATEST).path == version.path
+
+
+def test_a_job_damages_nothing_and_holds_its_version(tmp_path: Path) -> None:
+    example = Path(__file__).parents[2] / "deployments/kubernetes/examples/job.yaml"
+    job = next(item for item in yaml.safe_load_all(example.read_text()) if item["kind"] == "Job")
+    (container,) = job["spec"]["template"]["spec"]["containers"]
+    (tmp_path / "nas").mkdir()
+    (tmp_path / "nas/a.csv").write_text("day\n1\n")
+    spec = {"stagegate": 1, "dataset": "things", "sources": [{"url": str(tmp_path / "nas")}]}
+    stage(open_workspace(tmp_path / "node", tmp_path / "catalog"), spec)
+    (tmp_path / "cache").mkdir()
+
+    lines = ["set -e"]
+    for mount in container["volumeMounts"]:
+        if mount["name"] == "cache":
+            there = f"{tmp_path}{mount['mountPath']}"
+            lines.append(f"mount --bind {tmp_path}/node/{mount.get('subPath', '')} {there}")
+            lines += [f"mount -o remount,ro,bind {there}"] if mount.get("readOnly") else []
+    command = "sh -c 'ls leases; for folder in blobs refs {}; do touch $folder/x; done'"
+    lines.append(f"cd {tmp_path}/cache && exec stagegate exec things@latest -- {command}")
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    places = {"STAGEGATE_CACHE": str(tmp_path / "cache"), "STAGEGATE_CATALOG": str(tmp_path / "catalog"), "PATH": path}
+    script = ["unshare", "--mount", "sh", "-c", "\n".join(lines)]
+    done = subprocess.run(script, env={**os.environ, **places}, capture_output=True, text=True, check=False)
+    assert done.stderr.count("Read-only file system") == 3, done.stderr
+    assert len(done.stdout.split()) == 1

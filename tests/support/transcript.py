@@ -4,7 +4,8 @@
 
 A block marked `console` holds lines that begin with `$ `, each followed by what it printed. A block marked `yaml` or
 `python` whose first line is a comment with a file's name is written to that file; other Python is run. Blocks with
-another mark are for reading only. `python -m tests.support.transcript PAGE…` writes the output into the pages.
+another mark are for reading only. `python -m tests.support.transcript PAGE` writes the output into a page, and into
+those before it.
 """
 
 from __future__ import annotations
@@ -30,8 +31,16 @@ CHANGING = {
 RUN = re.compile(r"\brun ([0-9a-f]{12})\b")
 RUNS = ("9c41f0d27a3e", "51b8e6a3c90f", "e07d3b64f218")
 """What a page shows for the names of validations, in the order of their first appearance."""
+BEFORE = re.compile(r"This page goes on from \[[^\]]*\]\(([^)]+)\)")
+"""How a page names the one that is to be read before it."""
 PAGE_FOLDER = "/home/ada"
 """The folder of the reader, as pages show it."""
+
+
+def read_before(page: Path) -> list[Path]:
+    """A page, after the one that it says it goes on from, after the one before that."""
+    before = BEFORE.search(page.read_text())
+    return [*read_before((page.parent / before[1]).resolve()), page] if before else [page]
 
 
 def rerun(page: str, folder: Path, environment: Mapping[str, str]) -> str:
@@ -97,11 +106,10 @@ def reader(folder: Path) -> dict[str, str]:
 
 
 def main() -> None:
-    """Run the pages in one folder, in the order given, and write what was printed into them."""
+    """Run the page and those before it in one folder, and write what was printed into them."""
     with tempfile.TemporaryDirectory() as made:
         folder = Path(made)
-        for name in sys.argv[1:]:
-            page = Path(name)
+        for page in read_before(Path(sys.argv[1])):
             page.write_text(rerun(page.read_text(), folder, reader(folder)))
 
 

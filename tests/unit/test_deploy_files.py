@@ -173,7 +173,13 @@ def test_node_cache_fits_the_schemas_and_the_jobs_claim() -> None:
     assert by_kind["PersistentVolumeClaim"]["spec"]["volumeName"] == by_kind["PersistentVolume"]["metadata"]["name"]
 
 
-AGENT = sorted({*DEPLOYMENTS.glob("kubernetes/base/*.yaml"), DEPLOYMENTS / "kubernetes/examples/job.yaml"})
+AGENT = sorted(
+    {
+        *DEPLOYMENTS.glob("kubernetes/base/*.yaml"),
+        *DEPLOYMENTS.glob("kubernetes/cluster/*.yaml"),
+        DEPLOYMENTS / "kubernetes/examples/job.yaml",
+    }
+)
 
 
 @pytest.mark.parametrize(
