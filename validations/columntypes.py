@@ -10,8 +10,6 @@ from collections.abc import Callable
 import pyarrow as pa
 from pyarrow import types
 
-from prefect_stagegate.errors import did_you_mean
-
 Accepts = Callable[[pa.DataType], bool]
 
 
@@ -73,15 +71,6 @@ def whole_numbers(schema: pa.Schema) -> pa.Schema:
     """The schema of JSON lines with integers of 64 bits where DuckDB takes 128: it does for columns with both signs."""
     fields = (field.with_type(pa.int64()) if field.type == _HUGEINT else field for field in schema)
     return pa.schema(list(fields))
-
-
-def type_problem(name: str) -> str:
-    """Say why `name` is no type of a contract; empty when it is one.
-
-    >>> type_problem("double"), type_problem("doubel")
-    ('', "unknown type 'doubel': did you mean 'double'?")
-    """
-    return "" if name in COLUMN_TYPES else f"unknown type {name!r}: {did_you_mean(name, COLUMN_TYPES)}"
 
 
 def accepts(name: str, kind: pa.DataType, *, text: bool = False, quoted: bool = False) -> bool:

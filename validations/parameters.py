@@ -20,6 +20,7 @@ from prefect_stagegate.spec.parameters import (
     names_in,
     parameter_problems,
 )
+from prefect_stagegate.spec.suites import expectation_name
 from prefect_stagegate.validations.records import ExpectationVerdict, Judgement
 
 
@@ -108,6 +109,6 @@ def example_suite(suite: Mapping[str, Any], tables: Sequence[str]) -> Mapping[st
 
 def misused(table: str, suite: Mapping[str, Any], tables: Sequence[str]) -> Iterator[str]:
     """The mistakes in a suite's parameters, a line each. A stored spec was not checked when it was loaded."""
-    for number, item in enumerate(suite.get("expectations") or (), start=1):
+    for position, item in enumerate(suite.get("expectations") or ()):
         for argument, problem in parameter_problems(arguments_of(item), names(tables)):
-            yield f"table {table}, expectation {number} ({item.get('type')}): argument {argument!r}: {problem}"
+            yield f"{expectation_name(table, position)}: {item.get('type')}: argument {argument!r}: {problem}"

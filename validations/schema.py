@@ -21,8 +21,8 @@ from prefect_stagegate.validations.files.text_values import KINDS, NOTHING
 
 LISTED = 10
 """Names that one finding lists; it counts the others."""
-ALIKE = 0.7
-"""How similar two names must be, 0 to 1, to suggest that one is the other renamed."""
+ALIKE, ALIKE_ALONE = 0.7, 0.6
+"""How similar two names must be, 0 to 1, to suggest that one is the other renamed: less for the only new column."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +71,10 @@ def compare(
     """
     judged = {*declared, *judged}
     usual = _usual_columns(files, ties=not declared)
-    beside = _beside(declared, files)
+    beside, several = _beside(declared, files), len(files) > 1
     problems = {
-        file.path: [*_ambiguous(file, judged), *_file_problems(table, declared, file, usual, beside)] for file in files
+        file.path: [*_ambiguous(file, judged), *_file_problems(table, declared, file, usual, beside, several=several)]
+        for file in files
     }
     return {path: of_file for path, of_file in problems.items() if of_file}
 
@@ -126,7 +127,13 @@ def _beside(declared: Mapping[str, str], files: Sequence[TableFile]) -> _Beside:
 
 
 def _file_problems(
-    table: str, declared: Mapping[str, str], file: TableFile, usual: Mapping[str, pa.DataType], beside: _Beside
+    table: str,
+    declared: Mapping[str, str],
+    file: TableFile,
+    usual: Mapping[str, pa.DataType],
+    beside: _Beside,
+    *,
+    several: bool,
 ) -> list[ColumnProblem]:
     # Of columns with one name, the first is judged; `_ambiguous` names them.
     kinds = {field.name: field.type for field in reversed(list(file.schema))}
@@ -139,12 +146,12 @@ def _file_problems(
             free = {column: kinds[column] for column in kinds if column not in taken and column not in declared}
             if spelled := next((column for column in free if _folded(column) == _folded(name)), ""):
                 taken.add(spelled)
-                problems.append(_missing(name, wanted, f'"{spelled}"'))
+                problems.append(_missing(name, wanted, f'"{spelled}"', everywhere=False))
                 continue
             # A column that stands beside `name` in another file can't be `name` renamed.
             renamed = _renamed(name, wanted, {c: k for c, k in free.items() if c not in beside[name]}, file)
             taken.add(renamed)
-            problems.append(_missing(name, wanted, renamed))
+            problems.append(_missing(name, wanted, renamed, everywhere=several and not beside[name]))
         elif not file.accepts(wanted, name, kinds[name]):
             problems.append(_retyped(name, wanted, kinds[name]))
     # The columns beside the declared ones are compared with those of the other files.
@@ -158,11 +165,22 @@ def _file_problems(
 def _renamed(name: str, wanted: str, new: Mapping[str, pa.DataType], file: TableFile) -> str:
     """The new column that is probably `name` renamed: its type fits and its name is similar; empty for none."""
     fitting = [column for column, kind in new.items() if file.accepts(wanted, column, kind)]
-    near = difflib.get_close_matches(name, fitting, n=1, cutoff=ALIKE)
+    return alike(name, fitting)
+
+
+def alike(name: str, others: Sequence[str]) -> str:
+    """The one of other columns that is probably `name` renamed; empty for none."""
+    near = difflib.get_close_matches(name, others, n=1, cutoff=ALIKE if len(others) > 1 else ALIKE_ALONE)
     return near[0] if near else ""
 
 
-def _missing(name: str, wanted: str, renamed: str) -> ColumnProblem:
+def _missing(name: str, wanted: str, renamed: str, *, everywhere: bool) -> ColumnProblem:
+    if renamed and everywhere:
+        problem = f"no file has the contract's column {name} ({wanted}): did you mean {renamed!r}?"
+        fix = (
+            f"Correct the name under `columns:`, or rename {renamed} back to {name} at its source if the data changed."
+        )
+        return ColumnProblem(problem, fix, Outcome.FAIL)
     if renamed:
         problem = f"column {name} ({wanted}) is missing; {renamed} is new: renamed?"
         return ColumnProblem(problem, f"Rename {renamed} back to {name} at its source.", Outcome.FAIL)
@@ -188,10 +206,17 @@ def _differing(
         broken: The outcome for a column that is missing or of another type.
     """
     problems = []
-    if new := [name for name in kinds if name not in usual]:
+    new, absent = [name for name in kinds if name not in usual], [name for name in usual if name not in kinds]
+    for name in tuple(absent):
+        if renamed := alike(name, [other for other in new if _alike(kinds[other], usual[name], text=text)]):
+            absent.remove(name)
+            new.remove(renamed)
+            problem = f"lacks column {name}, which most files of {table} have; {renamed} is new: renamed?"
+            problems.append(ColumnProblem(problem, f"Rename {renamed} back to {name} at its source.", broken))
+    if new:
         fix = f"Drop it at its source, or write it in all files of {table}."
         problems.append(ColumnProblem(f"has {_columns(new)}, which most files of {table} lack", fix, Outcome.WARN))
-    if absent := [name for name in usual if name not in kinds]:
+    if absent:
         fix = f"Write it in all files of {table}."
         problems.append(ColumnProblem(f"lacks {_columns(absent)}, which most files of {table} have", fix, broken))
     for name, kind in usual.items():

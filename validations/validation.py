@@ -16,6 +16,7 @@ from prefect_stagegate.measures import NO_PASSES, NO_VALUES, FileValues, PassedP
 from prefect_stagegate.model import Entry, Outcome, Validation
 from prefect_stagegate.readings import UNKNOWN, Reading, Readings
 from prefect_stagegate.spec import ContractSpec
+from prefect_stagegate.spec.vocabulary import type_problem
 from prefect_stagegate.units import count_text
 from prefect_stagegate.validations.attribution import (
     attribute,
@@ -24,7 +25,6 @@ from prefect_stagegate.validations.attribution import (
     reading_of_table,
     with_reading,
 )
-from prefect_stagegate.validations.columntypes import type_problem
 from prefect_stagegate.validations.data_docs import refuse_taken
 from prefect_stagegate.validations.engines.engine import ENGINES, SPARK
 from prefect_stagegate.validations.evidence import gather, table_result

@@ -17,9 +17,11 @@ def lint(spec: Annotated[str, Parameter(name="SPEC")], /, *, json: Json = False)
     """Check a spec with its suites, columns and gates, without data.
 
     No source is tried and no catalog is opened, so it runs in CI before a change is merged. All problems are listed,
-    with file, line and key where they have one; the exit code is 2 then. Warnings name gates that anybody may replace,
-    and groups of owners without an address that a gate needs. With `partial: true`, what a data contract promises and
-    no check can test is listed, too.
+    with file, line and key; the exit code is 2 then. So is what can never work, whatever data come: a check with
+    nothing to look at, an approval that too few people may give, files that no source fills. Warnings name columns of a
+    suite that its table does not declare, libraries that this node lacks, gates that anybody may replace, and groups of
+    owners without an address that a gate needs. With `partial: true`, what a data contract promises and no check can
+    test is listed, too.
 
     For example:
 
@@ -30,7 +32,8 @@ def lint(spec: Annotated[str, Parameter(name="SPEC")], /, *, json: Json = False)
     spec
         A spec's path or URL.
     """
-    loaded = lint_spec(spec)
+    doubts: list[str] = []
+    loaded = lint_spec(spec, doubts.append)
     suites = [table.suite for table in loaded.contract.tables.values() if table.suite]
     counts = {
         "source": len(loaded.sources),
@@ -38,7 +41,7 @@ def lint(spec: Annotated[str, Parameter(name="SPEC")], /, *, json: Json = False)
         "expectation": sum(len(suite["expectations"]) for suite in suites),
         "gate": len(loaded.gates),
     }
-    warnings = lint_warnings(loaded)
+    warnings = (*doubts, *lint_warnings(loaded))
     if json:
         totals = {f"{noun}s": count for noun, count in counts.items()}
         left_out = {"left_out": loaded.left_out} if loaded.left_out else {}

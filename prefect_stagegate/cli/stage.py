@@ -70,7 +70,7 @@ def stage(
     workspace, display = (places or Places()).workspace(create=True), display or Display()
     if dry_run:
         # Only the files can prove that a column's type is a mistake, so this warns and refuses nothing.
-        for doubt in doubtful_columns(spec_or_address.contract.tables) if isinstance(spec_or_address, Spec) else ():
+        for _, doubt in doubtful_columns(spec_or_address.contract.tables) if isinstance(spec_or_address, Spec) else ():
             print(f"stagegate: {escaped(doubt)}", file=sys.stderr)
         _preview(workspace, spec_or_address, volume, every=every, json=json)
         return

@@ -11,7 +11,7 @@ from pydantic import BaseModel
 
 from prefect_stagegate import clock
 from prefect_stagegate.canonical import canonical, digest_of
-from prefect_stagegate.errors import Cancelled, StagegateError, WorkerCrashed
+from prefect_stagegate.errors import Cancelled, MissingExtra, StagegateError, WorkerCrashed
 from prefect_stagegate.model import Evidence, Outcome
 from prefect_stagegate.readiness.base import CheckDefinition, CheckResult, one_finding
 from prefect_stagegate.readiness.context import BINDINGS, CheckContext
@@ -131,8 +131,8 @@ def _ask(definition: CheckDefinition, requirement: Requirement, context: CheckCo
         # One subject for checks that share the failed work, so that reports list the error once.
         subject, summary = definition.shared or definition.name, f"no result: {error.message}"
         answer = one_finding(Outcome.INCONCLUSIVE, subject, error.description, error.hint, summary=summary)
-        # A crash of what evaluates the contract is no defect of the data.
-        return replace(answer, owner="infra") if isinstance(error, WorkerCrashed) else answer
+        # A crash of what evaluates the contract, or a library that the node lacks, is no defect of the data.
+        return replace(answer, owner="infra") if isinstance(error, (WorkerCrashed, MissingExtra)) else answer
     except Exception as error:  # noqa: BLE001 - a bug in one check must not keep the others from answering
         # Only a StagegateError redacts its own text; the text of any other may hold a secret.
         reason = redact(f"{type(error).__name__}: {error}")

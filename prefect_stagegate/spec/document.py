@@ -60,15 +60,28 @@ class Document:
     problems: list[SpecProblem] = field(default_factory=list)
     allowed: Allowed = ()
     """Hosts that files named in it may be read from, whatever their address is."""
+    places: dict[str, list[str]] = field(default_factory=dict)
+    """The place of each expectation of a table's suite, by the table's name."""
     is_dictionary: bool = False
     """Whether it came as a dictionary, which may be a record of the catalog."""
 
     def report(self, loc: Iterable[str | int], message: str) -> None:
         """Add a problem at the line of `loc`."""
-        loc = tuple(loc)
+        self.problems.append(self._problem(tuple(loc), message))
+
+    def place(self, loc: Loc) -> str:
+        """File, line and key of `loc` in the loaded spec, for people."""
+        match loc:
+            case ("contract", "tables", str(table), "suite", "expectations", int(position), *_):
+                # The suite may stand in another file, or be a list of them.
+                if position < len(places := self.places.get(table, ())):
+                    return places[position]
+        return str(self._problem(loc, ""))
+
+    def _problem(self, loc: Loc, message: str) -> SpecProblem:
         # A key that is missing has no line: take the line of the innermost key around it that was written.
         line = next((self.lines[loc[:end]] for end in range(len(loc), -1, -1) if loc[:end] in self.lines), 0)
-        self.problems.append(SpecProblem(self.label, line, key_of(loc), message))
+        return SpecProblem(self.label, line, key_of(loc), message)
 
     def ordered_problems(self) -> list[str]:
         """The problems as text: this file's first, each file's by line, and none twice."""

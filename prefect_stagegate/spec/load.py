@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from prefect_stagegate.errors import SpecError, did_you_mean
+from prefect_stagegate.errors import SpecError
 from prefect_stagegate.spec.complaints import report_errors
 from prefect_stagegate.spec.confidential import without_secrets
 from prefect_stagegate.spec.document import Document, UnreadableDocument, mapping_document, read_document
@@ -19,11 +19,14 @@ from prefect_stagegate.spec.models import Spec
 from prefect_stagegate.spec.odcs import inline_odcs
 from prefect_stagegate.spec.requirements import KnownChecks, read_rule, resolve_gates
 from prefect_stagegate.spec.suites import ArgumentProblems, inline_suites
-from prefect_stagegate.spec.vocabulary import COLUMN_TYPES
+from prefect_stagegate.spec.vocabulary import type_problem
+from prefect_stagegate.spec.yamltree import Loc
 
 if TYPE_CHECKING:
     from prefect_stagegate.http import Allowed
 
+Examine = Callable[[Spec, Document], Iterable[tuple[Loc, str]]]
+"""Finds what is wrong with a loaded spec, each problem with its place in the document."""
 DICTIONARY = "spec"
 """What problems call a spec that came as a dictionary."""
 
@@ -34,6 +37,7 @@ def load_spec(
     known_checks: KnownChecks,
     argument_problems: ArgumentProblems | None = None,
     allowed: Allowed = (),
+    examine: Examine | None = None,
 ) -> Spec:
     """Load a spec with its suites.
 
@@ -44,12 +48,16 @@ def load_spec(
         argument_problems: Finds what is wrong with the arguments of expectations; with it, column types are checked,
             too. None for a spec that is stored already: it must stay readable.
         allowed: Hosts that it may be read from, whatever their address is.
+        examine: Finds what else is wrong with a spec that has no problem, each by its place.
 
     Raises:
         SpecError: The spec can't be read or is wrong; the error has all problems.
     """
     document = _open(source, allowed)
     spec = _checked(document, known_checks, argument_problems) if isinstance(document.values, dict) else None
+    if spec is not None and not document.problems:
+        for loc, message in examine(spec, document) if examine else ():
+            document.report(loc, message)
     # The model can be built although a suite or a gate has problems: those are only in the document.
     if spec is None or document.problems:
         raise SpecError(document.label, document.ordered_problems())
@@ -97,6 +105,5 @@ def _report_column_types(document: Document) -> None:
     for table, promises in (tables if isinstance(tables, dict) else {}).items():
         columns = promises.get("columns") if isinstance(promises, dict) else None
         for column, kind in (columns if isinstance(columns, dict) else {}).items():
-            if isinstance(kind, str) and kind not in COLUMN_TYPES:
-                loc = ("contract", "tables", table, "columns", column)
-                document.report(loc, f"unknown type {kind!r}: {did_you_mean(kind, COLUMN_TYPES)}")
+            if isinstance(kind, str) and (problem := type_problem(kind)):
+                document.report(("contract", "tables", table, "columns", column), problem)

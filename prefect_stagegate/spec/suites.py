@@ -156,6 +156,7 @@ def _from_file(
     elif not file.problems:
         file.report((), "is not a suite: a suite is a mapping with `name` and `expectations`")
     document.problems.extend(file.problems)
+    document.places.setdefault(table, []).extend(file.places.get(table, ()))
     return suite
 
 
@@ -166,6 +167,9 @@ def _checked(
     check(document, suite, SuiteSpec, loc)
     expectations = suite.get("expectations")
     items = expectations if isinstance(expectations, list) else []
+    document.places.setdefault(table, []).extend(
+        document.place((*loc, "expectations", index)) for index, item in enumerate(items) if isinstance(item, dict)
+    )
     if argument_problems:
         for index, item in enumerate(items):
             if isinstance(item, dict):
@@ -215,15 +219,24 @@ def _report_expectation(
         document.report((*loc, "kwargs", name), problem)
 
 
-def doubtful_columns(tables: Mapping[str, TableSpec]) -> Iterator[str]:
-    """Warnings of columns in suites that a table doesn't declare and that resemble one that it declares."""
+def expectation_name(table: str, position: int) -> str:
+    """How messages call an expectation of a table's suite, counted from 0 as in the key of a problem."""
+    return f"table {table}: expectations[{position}]"
+
+
+def doubtful_columns(tables: Mapping[str, TableSpec]) -> Iterator[tuple[Loc, str]]:
+    """The columns that a suite or `time` names and the table does not declare though it declares some, each once."""
     for name, table in tables.items():
-        items = (table.suite or {}).get("expectations") or []
-        columns = [column for item in items for column in _columns_of(item.get("kwargs") or {})]
-        for column in dict.fromkeys([*columns, *([table.time] if table.time else [])]):
-            near = get_close_matches(column, table.columns, n=1, cutoff=ALIKE)
-            if near and column not in table.columns:
-                yield f"table {name} declares no column {column!r}: did you mean {near[0]!r}?"
+        loc: Loc = ("contract", "tables", name)
+        named = {table.time: (*loc, "time")} if table.time else {}
+        for position, item in enumerate((table.suite or {}).get("expectations") or []):
+            for column in _columns_of(item.get("kwargs") or {}):
+                named.setdefault(column, (*loc, "suite", "expectations", position))
+        for column, place in named.items() if table.columns else ():
+            if column not in table.columns:
+                near = get_close_matches(column, table.columns, n=1, cutoff=ALIKE)
+                hint = f"did you mean {near[0]!r}?" if near else "add it to `columns:`"
+                yield place, f"table {name} declares no column {column!r}: {hint}"
 
 
 ALIKE = 0.8

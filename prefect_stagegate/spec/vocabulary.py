@@ -19,14 +19,41 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from prefect_stagegate.errors import did_you_mean
+
 COLUMN_TYPES = (
     *("int", "float", "number", "decimal", "bool", "string", "binary", "date", "time", "timestamp", "duration"),
     *("list", "struct", "map", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
     *("float16", "float32", "float64", "tinyint", "smallint", "bigint", "real", "double", "boolean", "varchar"),
 )
 """The names of types under `columns:`; validations knows what each accepts."""
+OTHER_NAMES = {
+    **dict.fromkeys(("datetime", "datetime64", "datetime64[ns]", "timestamptz"), "timestamp"),
+    **dict.fromkeys(("str", "object", "text", "char", "utf8"), "string"),
+    "integer": "int",
+    "long": "int64",
+    "numeric": "decimal",
+    "bytes": "binary",
+    "blob": "binary",
+    "timedelta": "duration",
+    "interval": "duration",
+    "array": "list",
+    "dict": "struct",
+}
+"""What other tools call these types: names that resemble another type, or none."""
 GROUP = "prefect_stagegate.expectations"
 """The entry points of expectations in other packages."""
+
+
+def type_problem(name: str) -> str:
+    """Say why `name` is no type of a contract; empty when it is one.
+
+    >>> type_problem("double"), type_problem("doubel"), type_problem("datetime")
+    ('', "unknown type 'doubel': did you mean 'double'?", "unknown type 'datetime': did you mean 'timestamp'?")
+    """
+    meant = OTHER_NAMES.get(name.lower())
+    hint = f"did you mean {meant!r}?" if meant else did_you_mean(name, COLUMN_TYPES)
+    return "" if name in COLUMN_TYPES else f"unknown type {name!r}: {hint}"
 
 
 @cache

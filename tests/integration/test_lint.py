@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import re
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from prefect_stagegate.validations.files.calls import release
 from tests.support.scenario import exit_code
 
 SUITE = {"expectations": [{"type": "expect_column_values_to_be_between", "kwargs": {"column": "x", "min_value": 0}}]}
@@ -38,14 +41,14 @@ def test_lint_counts_what_it_checked(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 def test_lint_warns_of_owners_without_an_address(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    gates = {"pilot": {"require": ["expectations", {"approval": {"from": ["infra"]}}]}}
+    gates = {"pilot": {"require": ["expectations", "cache_fit"]}}
     policy = {"change": {"approval": {"count": 1}}}
     spec = write(tmp_path, gates=gates, owners={"data": "d@example.org"}, policy=policy)
     assert exit_code(["lint", spec]) == 0
     shown = capsys.readouterr()
     assert "no problem in" in shown.out
     assert "owners.infra: no address is set" in shown.err
-    assert "approval" in shown.err
+    assert "cache_fit" in shown.err
     assert "owners.data" not in shown.err
     assert exit_code(["lint", spec, "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)["warnings"]) == 1
@@ -61,13 +64,103 @@ def test_lint_warns_of_gates_that_anybody_replaces(tmp_path: Path, capsys: pytes
     assert "policy.change" not in capsys.readouterr().err
 
 
-def test_lint_names_a_wrong_argument(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+BETWEEN = "expect_column_values_to_be_between"
+FIVE_MISTAKES = f"""\
+expectations:
+  - type: expect_column_values_to_not_be_null
+    kwargs: {{column: x, mostly: 98}}
+  - type: {BETWEEN}
+    kwargs: {{column: x, min_value: twentynine}}
+  - {{type: expect_column_values_to_be_in_set, kwargs: {{column: x, value_set: 5}}}}
+  - {{type: {BETWEEN}, kwargs: {{column: x, min_value: 1, strict_min: maybe}}}}
+  - {{type: {BETWEEN}, kwargs: {{column: 5, min_value: 1}}}}
+"""
+
+
+def test_lint_says_each_wrong_argument_in_one_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The spec loads: only Great Expectations knows what its arguments may be."""
-    wrong = {"type": "expect_column_max_to_be_between", "kwargs": {"column": "x", "max_value": "low"}}
-    tables = {"t": {"files": "*.parquet", "suite": {"expectations": [wrong]}}}
+    (tmp_path / "t.yaml").write_text(FIVE_MISTAKES)
+    tables = {"t": {"files": "*.parquet", "suite": ["t.yaml"]}}
     assert exit_code(["lint", write(tmp_path, contract={"tables": tables})]) == 2
-    assert "table t, expectation 1" in (problem := capsys.readouterr().err)
-    assert "argument 'max_value'" in problem
+    lines = capsys.readouterr().err.splitlines()[1:]
+    file, not_null = tmp_path / "t.yaml", "expect_column_values_to_not_be_null"
+    in_set = "expect_column_values_to_be_in_set: argument 'value_set'"
+    assert [line.strip() for line in lines] == [
+        f"{file}:2: expectations[0]: {not_null}: argument 'mostly': must be at most 1, not 98; did you mean 0.98?",
+        f"{file}:4: expectations[1]: {BETWEEN}: argument 'min_value': must be a number or a date, not 'twentynine'",
+        f"{file}:6: expectations[2]: {in_set}: must be a list, not 5",
+        f"{file}:7: expectations[3]: {BETWEEN}: argument 'strict_min': must be true or false, not 'maybe'",
+        f"{file}:8: expectations[4]: {BETWEEN}: argument 'column': must be text, not 5",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        (
+            {"gates": {"pilot": {"require": [{"approval": {"count": 3, "from": ["infra"]}}]}}},
+            "gates.pilot.require: approval can never pass: 3 approvals needed from infra; people who may answer: 1",
+        ),
+        (
+            {"policy": {"change": {"approval": {"count": 1, "from": ["governance"]}}}},
+            "policy.change.approval: nobody can ever give it: 1 approval needed from governance; people who may answer",
+        ),
+        (
+            {"contract": {"tables": {"t": {"files": "wether/*.parquet", "suite": SUITE}}}},
+            "contract.tables.t.files: no source has an `into:` that fills wether/*.parquet: did you mean 'weather/'?",
+        ),
+        (
+            {"contract": {"files": [{"match": "*.png", "probes": ["nonempty"]}]}, "gates": {}},
+            "contract.files[0].match: no source has an `into:` that fills *.png: known: weather/",
+        ),
+    ],
+    ids=["too few people", "nobody", "no such folder", "folder left out"],
+)
+def test_lint_names_what_can_never_work(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], changes: dict[str, Any], problem: str
+) -> None:
+    owners = {"infra": "i@example.org"}
+    contract = {"tables": {"t": {"files": "weather/*.parquet", "suite": SUITE}}}
+    sources = [{"url": "s3://nowhere/things/", "into": "weather/"}]
+    good: dict[str, Any] = {"owners": owners, "contract": contract, "sources": sources}
+    assert exit_code(["lint", write(tmp_path, **good)]) == 0
+    capsys.readouterr()
+    assert exit_code(["lint", write(tmp_path, **good | changes)]) == 2
+    shown = capsys.readouterr().err
+    assert re.search(rf"things\.yaml:\d+: {re.escape(problem)}", shown), shown
+
+
+def test_lint_warns_of_columns_that_are_not_declared(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    suite = {"expectations": [{"type": BETWEEN, "kwargs": {"column": "bill_dept_mm", "min_value": 0}}]}
+    (tmp_path / "t.yaml").write_text(yaml.safe_dump(suite))
+    table = {"files": "*.parquet", "suite": "t.yaml", "columns": {"bill_depth_mm": "double"}, "time": "seen"}
+    assert exit_code(["lint", write(tmp_path, contract={"tables": {"t": table}})]) == 0
+    warnings = capsys.readouterr().err
+    near = "table t declares no column 'bill_dept_mm': did you mean 'bill_depth_mm'?"
+    assert f"{tmp_path / 't.yaml'}:2: expectations[0]: {near}" in warnings
+    assert "contract.tables.t.time: table t declares no column 'seen': add it to `columns:`" in warnings
+
+
+def test_lint_warns_of_a_probe_without_its_library(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release.cache_clear()
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    contract = {"files": [{"match": "*.png", "probes": [{"image": {"mode": "RGB"}}]}]}
+    assert exit_code(["lint", write(tmp_path, contract=contract, gates={})]) == 0
+    assert "contract.files[0].probes: The library for the probe image is not installed" in capsys.readouterr().err
+    release.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"), [("datetime", "timestamp"), ("str", "string"), ("integer", "int"), ("doubel", "double")]
+)
+def test_wrong_type_leads_to_the_one_that_was_meant(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], written: str, meant: str
+) -> None:
+    table = {"files": "*.parquet", "columns": {"x": written}}
+    assert exit_code(["lint", write(tmp_path, contract={"tables": {"t": table}}, gates={})]) == 2
+    assert f"unknown type {written!r}: did you mean {meant!r}?" in capsys.readouterr().err
 
 
 def test_lint_names_a_check_that_never_passes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

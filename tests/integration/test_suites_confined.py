@@ -88,7 +88,7 @@ def test_query_that_is_no_select_is_refused(judge: Judge, tmp_path: Path, sql: s
     with pytest.raises(BadSuites) as caught:
         judge("duckdb", query(sql.replace("{target}", str(target))))
     (problem,) = caught.value.args[0]
-    assert problem.startswith("table t, expectation 1 (unexpected_rows_expectation): argument 'unexpected_rows_query'")
+    assert problem.startswith("table t: expectations[0]: unexpected_rows_expectation: argument 'unexpected_rows_query'")
     assert FORBIDDEN[sql] in problem
     assert not target.exists()
 
@@ -346,6 +346,6 @@ def test_evidence_says_what_held_the_worker(view: Path, engine: str) -> None:
 
 
 def test_forbidden_query_is_a_mistake_of_the_contract(view: Path, tmp_path: Path) -> None:
-    with pytest.raises(SpecError, match=r"table t, expectation 1 .*this is a COPY statement"):
+    with pytest.raises(SpecError, match=r"table t: expectations\[0\]: .*this is a COPY statement"):
         run(view, "duckdb", query(f"COPY (SELECT 1) TO '{tmp_path}/target'"))
     assert not (tmp_path / "target").exists()

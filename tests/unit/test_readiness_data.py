@@ -169,6 +169,7 @@ def test_column_that_only_the_accepted_version_has_fails() -> None:
     assert answer.outcome is Outcome.FAIL
     assert "column dep_delay (DOUBLE) is missing" in answer.summary
     assert "dep_dleay is new: renamed?" in answer.summary
+    assert not [finding for finding in answer.findings if "dep_dleay (DOUBLE) is new" in finding.problem]
 
 
 def test_column_of_another_type_than_accepted_fails() -> None:

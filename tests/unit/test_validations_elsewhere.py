@@ -112,7 +112,7 @@ def test_pattern_that_re2_does_not_know_is_refused_by_name() -> None:
     kwargs = {"column": "tail", "regex_list": ["^N", "(?<!a)b"]}
     suite = {"expectations": [{"type": "expect_column_values_to_match_regex_list", "kwargs": kwargs}]}
     (problem,) = build("t", suite).problems
-    assert "expectation 1 (expect_column_values_to_match_regex_list): argument 'regex_list': DuckDB's RE2" in problem
+    assert "expectations[0]: expect_column_values_to_match_regex_list: argument 'regex_list': DuckDB's RE2" in problem
     assert "(?<; write it without, or set `engine: pandas`" in problem
     assert build("t", suite, "pandas").problems == []
 

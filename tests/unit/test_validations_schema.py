@@ -43,6 +43,27 @@ def test_a_renamed_column_is_recognised_and_not_called_new_too() -> None:
     assert by_file == {"c": [("column dep_delay (double) is missing; dep_dealy is new: renamed?", Outcome.FAIL)]}
 
 
+WEATHER = {"day": pa.date32(), "temp_max": pa.float64(), "wind": pa.float64()}
+
+
+@pytest.mark.parametrize("declared", [{}, {"temp_max": "double"}], ids=["undeclared", "declared"])
+def test_shortened_name_is_one_finding(declared: Mapping[str, str]) -> None:
+    shortened = {"tmax" if name == "temp_max" else name: kind for name, kind in WEATHER.items()}
+    files = [*(file(str(year), WEATHER) for year in (2012, 2013)), file("2014", shortened)]
+    by_file = schema.compare("weather", declared, files)
+    assert list(by_file) == ["2014"]
+    (problem,) = by_file["2014"]
+    assert problem.problem.endswith("tmax is new: renamed?")
+    assert (problem.fix, problem.outcome) == ("Rename tmax back to temp_max at its source.", Outcome.FAIL)
+
+
+def test_name_that_no_file_has_is_told_of_the_contract() -> None:
+    files = [file("a", FLIGHTS), file("b", FLIGHTS)]
+    found = schema.findings("flights", {"yeer": "int"}, files, schema.compare("flights", {"yeer": "int"}, files))
+    assert found[0].problem == "no file has the contract's column yeer (int): did you mean 'year'? (all 2 files)"
+    assert found[0].fix.startswith("Correct the name under `columns:`")
+
+
 def test_column_beside_the_missing_one_elsewhere_is_no_rename() -> None:
     columns = {name: kind for name, kind in FLIGHTS.items() if name != "dep_delay"}
     assert problems(file("a", FLIGHTS), file("b", columns))["b"][0] == (

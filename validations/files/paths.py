@@ -22,6 +22,22 @@ def matcher(pattern: str) -> Callable[[str], bool]:
     return _compile(pattern)
 
 
+def can_be_below(pattern: str, folder: str) -> bool:
+    """Whether a glob can name a path below a folder, which is empty or ends in a slash.
+
+    >>> [can_be_below(pattern, "a/b/") for pattern in ("a/*/c.csv", "**/*.csv", "*.csv", "a/c/*.csv")]
+    [True, True, False, False]
+    """
+    segments = pattern.split("/")
+    for name in folder.split("/")[:-1]:
+        segment = segments.pop(0)
+        if "**" in segment:
+            return True
+        if not segments or not matcher(segment)(name):
+            return False
+    return True
+
+
 @lru_cache(maxsize=256)
 def _compile(pattern: str) -> Callable[[str], bool]:
     return glob_matcher("".join(map(_translate, _TOKEN.findall(pattern))), pattern)

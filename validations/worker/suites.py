@@ -6,7 +6,7 @@ data that nobody looked at. This module builds each expectation itself and repor
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +17,7 @@ from great_expectations.expectations.expectation_configuration import Expectatio
 from great_expectations.expectations.registry import get_expectation_impl, list_registered_expectation_implementations
 
 from prefect_stagegate.errors import did_you_mean
+from prefect_stagegate.spec.suites import expectation_name
 from prefect_stagegate.validations.engines.patterns import regex_problem
 from prefect_stagegate.validations.records import ExpectationVerdict, Judgement
 from prefect_stagegate.validations.worker.plugins import UnloadablePlugin, load_custom_expectation
@@ -36,7 +37,7 @@ class BuiltSuite:
     unloadable: dict[int, Judgement] = field(default_factory=dict)
     """Those of packages that can't be loaded: nothing is wrong with the suite, and nothing is known about the data."""
     problems: list[str] = field(default_factory=list)
-    """A line for each mistake, which names the table and the expectation's position (from 1)."""
+    """A line for each mistake, which begins with the name of the expectation."""
 
 
 def build(table: str, suite: Mapping[str, Any], engine: str = "duckdb") -> BuiltSuite:
@@ -53,7 +54,7 @@ def build(table: str, suite: Mapping[str, Any], engine: str = "duckdb") -> Built
             made.meta = {**(made.meta or {}), POSITION: number}
             built.expectations.append(made)
         else:
-            built.problems.extend(f"table {table}, expectation {number} ({kind}): {problem}" for problem in made)
+            built.problems.extend(f"{expectation_name(table, number - 1)}: {kind}: {problem}" for problem in made)
     return built
 
 
@@ -99,7 +100,13 @@ def _made(item: Mapping[str, Any]) -> Expectation | list[str]:
         ).to_domain_obj()
     except pydantic.ValidationError as error:
         fields = [name for name in get_expectation_impl(item["type"]).__fields__ if name not in _NOT_ARGUMENTS]
-        return [_argument_problem(entry, fields) for entry in error.errors()]
+        by_name: dict[str, list[Any]] = {}
+        for entry in error.errors():
+            by_name.setdefault(str(entry["loc"][0]), []).append(entry)
+        whole = [str(entry["msg"]) for entry in by_name.pop(_ROOT, ())]
+        arguments = item.get("kwargs") or {}
+        # What a wrong argument makes wrong with the whole is only its consequence.
+        return [_argument_problem(name, of, arguments.get(name), fields) for name, of in by_name.items()] or whole
     except (GreatExpectationsError, TypeError, ValueError) as error:
         return [str(error)]
 
@@ -118,10 +125,29 @@ _NOT_ARGUMENTS = {
 """Fields of an expectation that are not its arguments."""
 
 
-def _argument_problem(error: Any, fields: list[str]) -> str:
-    name = str(error["loc"][0])
-    if name == "__root__":
-        return str(error["msg"])
-    if error["type"] == "value_error.extra":
+_ROOT = "__root__"
+_BOUNDS = {"not_le": "at most", "not_lt": "less than", "not_ge": "at least", "not_gt": "more than"}
+_FORMS = {
+    "float": "a number",
+    "integer": "a whole number",
+    "bool": "true or false",
+    "str": "text",
+    "list": "a list",
+    "date": "a date",
+    "datetime": "a date",
+}
+"""What an argument may be, by the last part of pydantic's name of the error."""
+
+
+def _argument_problem(name: str, errors: Sequence[Any], value: Any, fields: list[str]) -> str:
+    """What is wrong with one argument: pydantic reports an error for each form that it may have."""
+    kinds = {error["type"].rpartition(".")[2]: error for error in errors}
+    if "extra" in kinds:
         return f"unknown argument {name!r}: {did_you_mean(name, fields)}"
-    return f"argument {name!r}: {error['msg']}"
+    for kind in kinds.keys() & _BOUNDS.keys():
+        share = f"; did you mean {value / 100:g}?" if name == "mostly" and 1 < value <= 100 else ""  # noqa: PLR2004
+        limit = kinds[kind]["ctx"]["limit_value"]
+        return f"argument {name!r}: must be {_BOUNDS[kind]} {limit:g}, not {value!r}{share}"
+    if forms := list(dict.fromkeys(_FORMS[kind] for kind in kinds if kind in _FORMS)):
+        return f"argument {name!r}: must be {' or '.join(forms)}, not {value!r}"
+    return f"argument {name!r}: {'; '.join(error['msg'] for error in errors)}"

@@ -4,7 +4,7 @@
        "spark": false, "memory": 1e9, "spill": 1e9}
     ← {"progress": "table flights: 8 expectations over 12 files"}
     ← {"table": {TableReport}}
-    ← {"problems": ["table flights, expectation 3 (…): …"]}        instead of any table
+    ← {"problems": ["table flights: expectations[2]: …"]}        instead of any table
     ← {"ended": 0}                                                 the judging process' status: the job is over
 
 With `"data_docs": true` it also makes Great Expectations' pages, in the scratch folder; `judged` are the tables of

@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
-from prefect_stagegate.errors import SpecError
+from prefect_stagegate.errors import MissingExtra, SpecError, did_you_mean
 from prefect_stagegate.operations.address import SpecLike, read_spec
 from prefect_stagegate.operations.gating.contract import limits_of
 from prefect_stagegate.readiness import CHECKS
+from prefect_stagegate.readiness.approval_counting import why_unanswerable
 from prefect_stagegate.readiness.approval_parameters import ApprovalParameters
 from prefect_stagegate.readiness.checks.approval import APPROVAL
 from prefect_stagegate.readiness.context import addresses_of
 from prefect_stagegate.readiness.wording import listed
 from prefect_stagegate.settings import Settings
-from prefect_stagegate.spec import Requirement, Spec
+from prefect_stagegate.spec import FilesSpec, Requirement, Spec, doubtful_columns
+from prefect_stagegate.spec.document import Document
+from prefect_stagegate.spec.suites import expectation_name
+from prefect_stagegate.spec.yamltree import Loc
 from prefect_stagegate.validations import lint as lint_contract
+from prefect_stagegate.validations.files.calls import ProbeCall, release
+from prefect_stagegate.validations.files.paths import can_be_below
 
 OPEN_POLICY = (
     "policy.change: nobody has to agree to another policy, so anybody replaces the gates and promotes; "
@@ -23,23 +30,51 @@ OPEN_POLICY = (
 )
 
 
-def lint(spec: SpecLike) -> Spec:
+def _silent(_: str) -> None:
+    pass
+
+
+def lint(spec: SpecLike, warn: Callable[[str], None] = _silent) -> Spec:
     """Load a spec and find what can be wrong with it before any data come.
 
-    Keys, types, suites and their arguments are checked, and whether a gate requires a check that the contract gives
-    nothing to.
+    Keys, types, suites and their arguments are checked, and what can never work: checks that the contract gives nothing
+    to, approvals that too few people may give, and files that no source can fill.
+
+    Args:
+        spec: The spec.
+        warn: Called with lines about what may be wrong: columns that are not declared, libraries that this node lacks.
 
     Raises:
         SpecError: It can't be used; the error has all problems.
         ValidationError: The suites could not be built.
     """
-    loaded = read_spec(spec)
-    if problems := list(_idle_requirements(loaded)):
-        raise SpecError(spec if isinstance(spec, str) else f"the spec of {loaded.dataset}", problems)
+    places: dict[str, str] = {}
+
+    def examine(loaded: Spec, document: Document) -> Iterator[tuple[Loc, str]]:
+        for name, table in loaded.contract.tables.items():
+            for position in range(len((table.suite or {}).get("expectations", ()))):
+                loc: Loc = ("contract", "tables", name, "suite", "expectations", position)
+                places[expectation_name(name, position)] = document.place(loc)
+        for where, doubt in (*doubtful_columns(loaded.contract.tables), *_absent_libraries(loaded.contract.files)):
+            warn(f"{document.place(where)}: {doubt}")
+        yield from _impossible(loaded)
+
+    loaded = read_spec(spec.canonical() if isinstance(spec, Spec) else spec, examine)
     # After the checks that need no worker: those problems come at once.
     limits = limits_of(Settings.from_environment(os.environ))
-    lint_contract(loaded.contract, dataset=loaded.dataset, limits=limits)
+    try:
+        lint_contract(loaded.contract, dataset=loaded.dataset, limits=limits)
+    except SpecError as error:
+        label = spec if isinstance(spec, str) else error.file
+        raise SpecError(label, [_placed(problem, places) for problem in error.problems]) from error
     return loaded
+
+
+def _placed(problem: str, places: Mapping[str, str]) -> str:
+    """A problem that begins with an expectation's name, with the expectation's place instead."""
+    name, end, rest = problem.partition("]")
+    place = places.get(name + end)
+    return f"{place}{rest}" if place else problem
 
 
 def lint_warnings(spec: Spec) -> tuple[str, ...]:
@@ -68,8 +103,8 @@ def _groups(requirement: Requirement) -> tuple[str, ...]:
     return (CHECKS[requirement.check].owner,)
 
 
-def _idle_requirements(spec: Spec) -> Iterator[str]:
-    """The checks that are required and can't pass, since the contract names nothing for them."""
+def _impossible(spec: Spec) -> Iterator[tuple[Loc, str]]:
+    """What can never work, whatever data come, each by its place."""
     tables = spec.contract.tables
     lacks = {
         "schema": "" if tables else "the contract has no table",
@@ -78,5 +113,34 @@ def _idle_requirements(spec: Spec) -> Iterator[str]:
     }
     for target in spec.gates:
         for requirement in spec.gate(target).requirements:
+            if requirement.check == APPROVAL:
+                lacks[APPROVAL] = _unanswerable(spec, requirement.params)
             if reason := lacks.get(requirement.check):
-                yield f"gates.{target}.require: {requirement.check} can never pass: {reason}"
+                yield ("gates", target, "require"), f"{requirement.check} can never pass: {reason}"
+    for name in ("change", "overrides"):
+        rule = getattr(spec.policy, name)
+        if reason := _unanswerable(spec, rule.approval) if rule else "":
+            yield ("policy", name, "approval"), f"nobody can ever give it: {reason}"
+    globs: dict[Loc, str] = {("contract", "tables", name, "files"): table.files for name, table in tables.items()}
+    globs |= {("contract", "files", index, "match"): item.match for index, item in enumerate(spec.contract.files)}
+    folders = [source.into for source in spec.sources]
+    for loc, glob in globs.items():
+        if not any(can_be_below(glob, folder) for folder in folders):
+            near = did_you_mean(glob.rpartition("/")[0] + "/", folders)
+            yield loc, f"no source has an `into:` that fills {glob}: {near}"
+
+
+def _unanswerable(spec: Spec, rule: Mapping[str, Any]) -> str:
+    """Why an approval can't come together; empty where it can."""
+    reason = why_unanswerable(ApprovalParameters.model_validate(rule), spec.owners)
+    return f"{reason}; add people under `owners`" if reason else ""
+
+
+def _absent_libraries(files: Sequence[FilesSpec]) -> Iterator[tuple[Loc, str]]:
+    """The probes that this node can't run."""
+    for index, item in enumerate(files):
+        for probe in item.probes:
+            try:
+                release(ProbeCall.from_spec(probe).name)
+            except MissingExtra as error:
+                yield ("contract", "files", index, "probes"), f"{error.message} here. {error.hint}"

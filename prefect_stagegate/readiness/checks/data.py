@@ -79,6 +79,7 @@ def _compare_columns(table: str, before: Mapping[str, str], now: Mapping[str, st
     for name, kind in before.items():
         if name not in now:
             near = difflib.get_close_matches(name, added, n=1, cutoff=ALIKE)
+            added = [column for column in added if column not in near]
             renamed = f"; {near[0]} is new: renamed?" if near else ""
             problem = f"column {name} ({kind}) is missing; {label} has it{renamed}"
             yield Finding(subject, problem, f"Restore {name} at its source. {DECLARE}")
