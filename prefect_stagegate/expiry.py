@@ -39,7 +39,7 @@ def _ends(secret: str) -> Iterator[float]:
             # Tokens leave out Base64's padding (RFC 7515), and Python's decoder requires it.
             claims = json.loads(urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
             yield float(claims["exp"])
-    except (ValueError, KeyError, TypeError, OverflowError):
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return  # it only looks like one of them
 
 

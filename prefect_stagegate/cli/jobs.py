@@ -9,13 +9,21 @@ from dataclasses import asdict
 from datetime import timedelta
 from typing import Annotated
 
-import orjson
 from cyclopts import Parameter
 from rich.console import Group
 from rich.live import Live
 from rich.text import Text
 
-from prefect_stagegate.cli.common import Json, Places, end_unreadable, escaped, print_json, say_line, unreadable_lines
+from prefect_stagegate.cli.common import (
+    Json,
+    Places,
+    end_unreadable,
+    escaped,
+    json_text,
+    print_json,
+    say_line,
+    unreadable_lines,
+)
 from prefect_stagegate.cli.progress import LINE_SECONDS, progress_text, transfer_rows
 from prefect_stagegate.operations.running_jobs import RunningJob, running_jobs
 from prefect_stagegate.readiness.wording import age_text
@@ -78,7 +86,7 @@ def _watch(look: Callable[[], list[RunningJob]], *, json: bool) -> None:
     else:
         while jobs:
             if json:
-                print(orjson.dumps([asdict(job) for job in jobs]).decode(), flush=True)
+                print(json_text([asdict(job) for job in jobs], compact=True).decode(), flush=True)
             else:
                 _print(jobs)
                 sys.stdout.flush()

@@ -102,7 +102,7 @@ def _is_editable(distribution: Distribution) -> bool:
     try:
         url = json.loads(distribution.read_text("direct_url.json") or "{}")
         return bool(url.get("dir_info", {}).get("editable"))
-    except (ValueError, AttributeError):
+    except (ValueError, AttributeError, RecursionError):
         return False
 
 

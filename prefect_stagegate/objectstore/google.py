@@ -71,7 +71,7 @@ def _info(token: Any) -> dict[str, Any] | None:
         return None
     try:
         info = json.loads(text if text.startswith("{") else Path(text).expanduser().read_text())
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UsageError(
             "Google's credentials can't be read", hint="Set `token` to the path of a JSON file, or to its content."
         ) from error

@@ -66,7 +66,7 @@ def from_file(path: Path) -> Environment:
         first = error.errors(include_url=False)[0]
         key = ".".join(map(str, first["loc"]))
         raise UsageError(f"{path} holds no environment: {key}: {first['msg']}", hint=hint) from error
-    except (ValueError, TypeError, KeyError) as error:
+    except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise UsageError(f"{path} holds no environment: {error}", hint=hint) from error
     if version != FORMAT:
         raise UsageError(f"{path} has format {version!r}, and this release reads {FORMAT}", hint=hint)

@@ -14,6 +14,7 @@ from typing import Any, get_args
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import ValidationError
 
 from prefect_stagegate.errors import MissingExtra, SourceError, UsageError
 from prefect_stagegate.model import NAME_LENGTH, SourceObject
@@ -93,7 +94,12 @@ def write_first_spec(
         folder = f"{name}/" if len(urls) > 1 else ""
         options = {"endpoint_url": endpoint} if endpoint and "://" in url else {}
         sources.append(_filled(url=written, into=folder, options=options))
-        with closing(open_spec_source(SourceSpec(url=url, options=options), settings, resolve)) as source:
+        try:
+            described = SourceSpec(url=url, options=options)
+        except ValidationError as error:
+            problem = error.errors()[0]["msg"].removeprefix("Value error, ")
+            raise UsageError(f"{url!r} can't be a source: it {problem}", hint="Rename it, or link to it.") from error
+        with closing(open_spec_source(described, settings, resolve)) as source:
             # One more than is described tells whether the source has more.
             listed = list(islice(source.list(), LISTED + 1))
             if not listed:

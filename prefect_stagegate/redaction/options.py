@@ -65,7 +65,7 @@ def _parts(secret: str) -> Iterator[str]:
     if "\n" in secret.strip():
         yield from (line for line in secret.splitlines() if len(line) >= LINE)
     if secret.startswith("{"):
-        with suppress(ValueError, AttributeError):  # it is no JSON, or no object
+        with suppress(ValueError, AttributeError, RecursionError):  # it is no JSON, or no object
             yield from _of_options(json.loads(secret))
     if ";" in secret:
         pairs = (part.partition("=") for part in secret.split(";"))

@@ -12,7 +12,7 @@ from prefect_stagegate.report.next_steps import is_command
 # An underscore within a word marks nothing in Markdown, and names that keep theirs unescaped can be copied.
 _ACTIVE = re.compile(r"([\\`*\[\]<>|&~#!$])|(?<![^\W_])(_)|(_)(?![^\W_])")
 _TICKS = re.compile(r"`+")
-_ADDRESS = re.compile(r"(https?|file)://[^\s<>()\\`\"|]+")
+_ADDRESS = re.compile(r"https?://[^\s<>()\\`\"|]+")
 
 
 def plain(text: str) -> str:

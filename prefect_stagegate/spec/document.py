@@ -162,9 +162,9 @@ def _placed(document: Document, name: str) -> tuple[str, str]:
 
 
 def _is_beside(location: str, base: str) -> bool:
-    """Whether a file lies on this machine, or on the server that the spec came from and that the user chose."""
+    """Whether a file lies where the spec came from and the user chose: this machine, or a server."""
     if local_path(location) is not None:
-        return True
+        return local_path(base) is not None
     scheme, _, rest = base.partition("://")
     # A chained URL may begin as the spec's does and lead to another server.
     return bool(rest) and "::" not in location and location.startswith(f"{scheme}://{rest.partition('/')[0]}/")
@@ -178,9 +178,9 @@ def _label(document: Document, name: str, location: str) -> str:
     return place(name, folder) if folder else name
 
 
-def mapping_document(values: Mapping[str, Any], label: str) -> Document:
-    """Make a document of a dictionary; its paths are relative to the current folder."""
-    document = Document(label, str(Path.cwd()), is_dictionary=True)
+def mapping_document(values: Mapping[str, Any], label: str, base: str = "") -> Document:
+    """Make a document of a dictionary; its paths are relative to `base`, by default the current folder."""
+    document = Document(label, base or str(Path.cwd()), is_dictionary=True)
     document.values = _plain(document, (), values)
     return document
 

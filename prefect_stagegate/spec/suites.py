@@ -205,7 +205,9 @@ def _report_expectation(
     if not isinstance(kind, str) or not isinstance(arguments, dict) or not known:
         return
     if kind not in known:
-        document.report((*loc, "type"), f"there is no expectation {kind!r}: {did_you_mean(kind, known)}")
+        # A word of another file than a suite is not repeated.
+        name = f" {kind!r}" if "expect" in kind.lower() else " of this type"
+        document.report((*loc, "type"), f"there is no expectation{name}: {did_you_mean(kind, known)}")
         return
     allowed = vocabulary.arguments(kind)
     # An empty list means that the arguments are unknown, not that there are none.

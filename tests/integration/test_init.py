@@ -130,6 +130,14 @@ def test_odd_names_make_a_spec_that_loads(tmp_path: Path) -> None:
     assert check(workspace, Address("odd"), "pilot").accepted
 
 
+@pytest.mark.parametrize("name", ["a\nb: c", "e\x1b[2J"])
+def test_folder_with_a_control_character_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "d.csv").write_text("x\n1\n")
+    with pytest.raises(UsageError, match="can't be a source: it has the control character"):
+        first_spec(tmp_path / name)
+
+
 def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="has no objects"):
         first_spec(tmp_path)

@@ -17,7 +17,7 @@ import pytest
 
 from prefect_stagegate.cache import Cache
 from prefect_stagegate.catalog import Catalog
-from prefect_stagegate.cli.common import print_json_list
+from prefect_stagegate.cli.common import print_json, print_json_list
 from prefect_stagegate.cli.json_output import OUTPUT
 from prefect_stagegate.errors import SourceUnavailable
 from tests.support.webservers import rclone
@@ -78,6 +78,17 @@ def test_compact_is_the_same_document_in_one_line(staged: Path, run_stagegate: R
         assert document(run_stagegate(*words, "--compact")) == json.loads(expected.stdout), words
     assert document(run_stagegate("promote", "things", "--to", "pilot", "--json", "--compact"))["ref"] == "pilot"
     assert document(run_stagegate("ready", "things@pilot", "--compact", "--json"))["dataset"] == "things"
+
+
+def test_json_acts_on_no_terminal_and_says_the_same(capfd: pytest.CaptureFixture[str]) -> None:
+    move = {"reason": "gone\x7f \x9b2J \u202etxt.exe caf\xe9 \U000e0041"}
+    for write in (print_json, print_json_list):
+        write([move])
+        sys.stdout.flush()
+        out = capfd.readouterr().out
+        assert not set(out) & set("\x7f\x9b\u202e"), out
+        assert "caf\xe9" in out
+        assert json.loads(out) == [move]
 
 
 def test_gate_s_answers_are_documents_with_their_codes(staged: Path, run_stagegate: Run) -> None:

@@ -15,6 +15,8 @@ from prefect_stagegate.manifest import diff
 from prefect_stagegate.model import Entry, Outcome
 from prefect_stagegate.report import VersionChanges, count_changes, to_artifact, to_html, to_json, to_markdown
 from prefect_stagegate.report.changes import COLUMNS, LISTED, table_change, table_change_text
+from prefect_stagegate.report.html import link_of
+from prefect_stagegate.report.marks import link
 from prefect_stagegate.report.rows import Row
 from prefect_stagegate.report.traffic import bottleneck_text, throughput_path, transfer_text
 from prefect_stagegate.report.trimming import DETAILS, MOST_BYTES, trimmed
@@ -110,6 +112,13 @@ def test_throughput_stands_at_its_time() -> None:
         throughput.add(quarter * FIRST_WIDTH, quarter)
     assert throughput.width == 2 * FIRST_WIDTH
     assert throughput.buckets == [4 * pair + 1 for pair in range(BUCKETS)]
+
+
+@pytest.mark.parametrize("address", ["file:///etc/passwd", "javascript:alert(1)", "data:text/html,x", "HTTPS"])
+def test_only_web_and_mail_addresses_are_links(address: str) -> None:
+    assert "](" not in link("Runbook", address)
+    assert link_of(address) == ""
+    assert link("Runbook", "https://wiki.example.org/x") == "[Runbook](https://wiki.example.org/x)"
 
 
 @pytest.mark.parametrize(

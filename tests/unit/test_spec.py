@@ -8,9 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from pydantic import ValidationError
 
-from prefect_stagegate.errors import SpecError, UsageError
+from prefect_stagegate.errors import CorruptRecord, SpecError, UsageError
+from prefect_stagegate.operations.address import read_recorded, read_spec
 from prefect_stagegate.spec import Spec, load_spec
 from tests.support.http_servers import file_server
 from tests.support.known_checks import KNOWN_CHECKS
@@ -187,6 +189,30 @@ def test_spec_from_a_url_finds_suite_and_sources_beside_it(example: Path, websit
 
     assert spec.sources[1].url == f"{website}/reference/"
     assert spec.contract.tables["flights"].suite is not None
+
+
+@pytest.mark.parametrize("name", ["{folder}/other.yaml", "file://{folder}/other.yaml", "contract.odcs.yaml"])
+def test_spec_from_elsewhere_reads_no_file_of_this_machine(
+    example: Path, website: str, tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "other.yaml").write_text("expectations: [{type: hunter2}]")
+    name = name.format(folder=tmp_path)
+    example.write_text(EXAMPLE.replace("suites/flights.yaml", name))
+    assert name in example.read_text()
+    with pytest.raises(SpecError) as from_url:
+        load(f"{website}/nycflights.yaml")
+    with pytest.raises(CorruptRecord) as recorded:
+        read_recorded(yaml.safe_load(example.read_text()), "The spec", "nycflights")
+    for error in (from_url.value, recorded.value):
+        assert "hunter2" not in str(error)
+    assert "lies on another server than the spec" in str(recorded.value)
+
+
+def test_word_of_a_file_that_is_no_suite_is_not_repeated(example: Path) -> None:
+    (example.parent / "suites/flights.yaml").write_text("name: x\nexpectations: [{type: hunter2}]")
+    with pytest.raises(SpecError, match=r"expectations\[0\].type: there is no expectation of this type") as error:
+        read_spec(str(example))
+    assert "hunter2" not in str(error.value)
 
 
 def test_unreachable_spec_url_is_reported_without_its_secrets(website: str) -> None:

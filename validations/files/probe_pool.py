@@ -326,7 +326,7 @@ class _Worker:
         assert self.process.stdout is not None  # noqa: S101 - asked for above
         line = self.process.stdout.readline(MOST_REPLY)
         # A process that a file took over may write anything, or no end of it.
-        with suppress(ValueError):
+        with suppress(ValueError, RecursionError):
             if line.endswith(b"\n"):
                 return json.loads(line)
         raise self._death()

@@ -80,7 +80,7 @@ class NodeApi:
         response = self._send("GET", "", "", None)
         try:
             node = json.loads(bytes(response.body))
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise SourceError(f"Kubernetes' API sent no JSON for Node {self.node}") from error
         if not isinstance(node, dict):
             raise SourceError(f"Kubernetes' API sent no object for Node {self.node}")
@@ -147,6 +147,6 @@ def _reason(response: Response) -> str:
     """What the API says of a failure; empty where it says nothing that can be shown."""
     try:
         message = str(json.loads(bytes(response.body))["message"])
-    except (ValueError, LookupError, TypeError):
+    except (ValueError, LookupError, TypeError, RecursionError):
         return ""
     return f": {message[:_SHOWN]}" if message.isprintable() else ""

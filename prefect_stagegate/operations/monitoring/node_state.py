@@ -112,7 +112,9 @@ def _used(layout: Layout, sizes: dict[str, tuple[float, int]], until: float) -> 
 
 
 def _noted_sizes(cache: Cache) -> dict[str, tuple[float, int]]:
-    with suppress(ValueError, TypeError, AttributeError):  # whoever shares the cache may have written anything
+    with suppress(
+        ValueError, TypeError, AttributeError, RecursionError
+    ):  # whoever shares the cache may have written anything
         noted = json.loads(cache.memory.noted(_SIZES) or "{}")
         return {str(name): (float(at), int(size)) for name, (at, size) in noted.items()}
     return {}
@@ -139,7 +141,7 @@ def _counted(cache: Cache) -> Iterator[Sample | Durations]:
 
 
 def _labels(text: Any) -> tuple[str, ...] | None:
-    with suppress(ValueError, TypeError):
+    with suppress(ValueError, TypeError, RecursionError):
         labels = json.loads(text)
         if isinstance(labels, list) and all(isinstance(label, str) for label in labels):
             return tuple(labels)

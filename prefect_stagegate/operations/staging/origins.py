@@ -26,7 +26,7 @@ def spec_with_sources(workspace: Workspace, dataset: str, digest: str) -> Spec:
     # One origin tells as much of its source as all of them.
     origins = {(origin.source, origin.position): origin for origin in recorded}.values()
     for canonical in workspace.catalog.specs(dataset, digest):
-        spec = read_spec(canonical)
+        spec = read_spec(canonical, recorded=True)
         if all(_position(spec, origin) is not None for origin in origins):
             return spec
     urls = ", ".join(sorted({origin.source for origin in origins}))

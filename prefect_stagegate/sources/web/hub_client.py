@@ -97,7 +97,7 @@ class Hub(WebServer):
         response = self.fetch(method, url, headers=headers, body=body)
         try:
             return json.loads(response.body), response.headers
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise self._not_a_hub() from error
 
     def differs(self, response: Response, listed: SourceObject) -> bool:

@@ -72,7 +72,7 @@ def croissant(text: str, base: str) -> Iterator[ManifestEntry]:
     """The files of a Croissant description. Files inside its archives are left out."""
     try:
         files = json.loads(text).get("distribution", [])
-    except (ValueError, AttributeError) as error:
+    except (ValueError, AttributeError, RecursionError) as error:
         raise SourceError("The manifest is no Croissant description", source=base) from error
     for file in files if isinstance(files, list) else [files]:
         if _is_file(file):

@@ -23,6 +23,8 @@ Log = Callable[[str], object]
 
 LARGEST_OUTPUT = 64 << 20
 """Bytes of a command's JSON, at most."""
+DEEPEST = 100
+"""Levels of a command's JSON, at most."""
 LONGEST_LINE = 64 << 10
 """Bytes of one line of a command's messages; a longer one is cut into several."""
 KEPT_MESSAGES = 50
@@ -191,7 +193,7 @@ async def follow(
         started: Called with the id of the process that a SIGTERM ends together with the command.
 
     Raises:
-        AirflowException: It printed more than 64 MiB.
+        AirflowException: It printed more than 64 MiB, or JSON that is nested too deeply.
     """
     container = f"stagegate-{uuid.uuid4().hex}"
     process = await asyncio.create_subprocess_exec(
@@ -273,12 +275,24 @@ def _progress(line: str) -> str | None:
         return None
     try:
         return progress_line(json.loads(line)["progress"])
-    except (ValueError, LookupError, TypeError):
+    except (ValueError, LookupError, TypeError, RecursionError):
         return None
 
 
 def _document(output: bytes) -> Any:
     try:
-        return json.loads(output)
+        document = json.loads(output)
+        is_deep = _is_deeper(document, DEEPEST)
     except ValueError:
         return None
+    except RecursionError:
+        is_deep = True
+    if is_deep:
+        raise AirflowException("The stagegate command printed JSON that is nested too deeply")
+    return document
+
+
+def _is_deeper(value: Any, levels: int) -> bool:
+    # Airflow stores it by recursion, too.
+    inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
+    return not levels or any(_is_deeper(each, levels - 1) for each in inner)

@@ -120,6 +120,16 @@ def test_messages_are_escaped_and_bounded(tmp_path: Path) -> None:
     assert (len(lines), len(result.messages), result.document) == (200, KEPT_MESSAGES, {})
 
 
+@pytest.mark.parametrize("levels", [200, 100_000])
+def test_deeply_nested_json_is_a_typed_error(tmp_path: Path, levels: int) -> None:
+    (tmp_path / "deep.json").write_text("[" * levels + "]" * levels)
+    script = tmp_path / "deep"
+    script.write_text(f"#!/bin/sh\ncat {tmp_path}/deep.json\n")
+    script.chmod(0o755)
+    with pytest.raises(AirflowException, match="nested too deeply"):
+        asyncio.run(follow(Command(str(script), environment={"PATH": "/usr/bin:/bin"}), [], str))
+
+
 def test_progress_is_logged_for_people(tmp_path: Path) -> None:
     progress = {
         "phase": "fetching",
