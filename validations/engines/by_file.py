@@ -136,13 +136,13 @@ class ByFileEngine(KnownMetrics, SqlAlchemyExecutionEngine):
             more = {"count": sa.func.count(values), "mean": sa.func.avg(1.0 * values)}
             columns += [more[name] for name in merge.needs]
         domain = item.compute_domain_kwargs or {}
-        rows = self._rows(domain, table.view)
+        rows = self.rows(domain, table.view)
         text = self._text(sa.select(*columns).select_from(rows)).replace(table.view, "files")
         used = {name: kind for name, kind in table.types.items() if name in text}
         key = digest_of({"version": VERSION, "engines": ENGINES, "query": text, "types": used})
         return _Aggregate(metric.id, merge, columns, domain, key)
 
-    def _rows(self, domain: Mapping[str, Any], view: str) -> sa.FromClause:
+    def rows(self, domain: Mapping[str, Any], view: str) -> sa.FromClause:
         """The rows of a view that count, with their file."""
         rows: Any = self.get_domain_records(domain_kwargs={**domain, "table": view})
         return rows.subquery() if isinstance(rows, sa.Select) else rows
@@ -160,7 +160,7 @@ class ByFileEngine(KnownMetrics, SqlAlchemyExecutionEngine):
             known.update(_usable(earlier, table.digests.values(), len(aggregate.columns)))
             missing = tuple(path for path, digest in table.digests.items() if digest not in known)
             if missing:
-                rows = self._text(sa.select(self._rows(aggregate.domain, table.view)))
+                rows = self._text(sa.select(self.rows(aggregate.domain, table.view)))
                 queries.setdefault((rows, missing), []).append(aggregate)
         for (_, missing), together in queries.items():
             self._query(table, together, missing)
@@ -170,7 +170,7 @@ class ByFileEngine(KnownMetrics, SqlAlchemyExecutionEngine):
         columns = [column for aggregate in aggregates for column in aggregate.columns]
         labelled = [column.label(f"value_{number}") for number, column in enumerate(columns)]
         view = table.view if len(missing) == len(table.digests) else table.view_of(missing)
-        query = sa.select(file, *labelled).select_from(self._rows(aggregates[0].domain, view)).group_by(file)
+        query = sa.select(file, *labelled).select_from(self.rows(aggregates[0].domain, view)).group_by(file)
         rows = {row[0]: list(map(_json_value, row[1:])) for row in self.execute_query(query).fetchall()}
         # Without a row, a file would count as one of which no row counts, and pass.
         if strangers := rows.keys() - set(missing):

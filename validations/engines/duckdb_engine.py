@@ -13,19 +13,21 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import sqlalchemy as sa
 from great_expectations.core.batch_definition import BatchDefinition
 from great_expectations.data_context.data_context.abstract_data_context import AbstractDataContext
 from great_expectations.datasource.fluent.interfaces import Batch
 from great_expectations.datasource.fluent.sql_datasource import SQLDatasource
 from great_expectations.expectations.core.unexpected_rows_expectation import UnexpectedRowsExpectation
-from great_expectations.expectations.expectation import ColumnMapExpectation, ColumnPairMapExpectation, Expectation
+from great_expectations.expectations.expectation import Expectation
 
 from prefect_stagegate.quoting import identifier
 from prefect_stagegate.validations.engines.by_file import ByFileEngine, FilesOfTable
-from prefect_stagegate.validations.engines.duckdb_dialect import FOLDERS, definitions, register
+from prefect_stagegate.validations.engines.duckdb_dialect import FOLDERS, Refused, connect, register
 from prefect_stagegate.validations.engines.patterns import use_patterns
-from prefect_stagegate.validations.engines.uniqueness import count_by_groups
+from prefect_stagegate.validations.engines.uniqueness import METRIC as UNIQUE
+from prefect_stagegate.validations.engines.uniqueness import count_by_groups, is_repeated
 from prefect_stagegate.validations.files.formats import form
 from prefect_stagegate.validations.partitions import row_digests
 from prefect_stagegate.validations.queries.duck import MEMORY_MIB, THREADS
@@ -33,7 +35,8 @@ from prefect_stagegate.validations.queries.relations import TableFiles, relation
 from prefect_stagegate.validations.queries.sql import FILE
 from prefect_stagegate.validations.records import RefusedRows, TableJob
 from prefect_stagegate.validations.worker.limits import SHARE, applied
-from prefect_stagegate.validations.worker.results import columns_of, metric_of
+from prefect_stagegate.validations.worker.results import columns_of, map_metric, metric_of
+from prefect_stagegate.validations.worker.statements import select_problem
 from prefect_stagegate.validations.worker.values import RowWriter
 
 BY_FILE = "{}_by_file"
@@ -44,17 +47,10 @@ class DuckDBEngine:
     """A `SuiteEngine` on a database that holds nothing but views."""
 
     def __init__(self, context: AbstractDataContext, tables: Sequence[TableJob], scratch: Path) -> None:
-        url = sa.URL.create(
-            register(),
-            database=str(scratch / "views.duckdb"),
-            query={
-                "temp_directory": str(scratch / "spill"),
-                "threads": str(THREADS),
-                "preserve_insertion_order": "false",
-                **_bounds(),
-                FOLDERS: json.dumps(sorted({table.view for table in tables} | {str(scratch)})),
-            },
-        )
+        database, folders = str(scratch / "views.duckdb"), sorted({table.view for table in tables} | {str(scratch)})
+        config = {"temp_directory": str(scratch / "spill"), "threads": str(THREADS), **_bounds()}
+        config["preserve_insertion_order"] = "false"
+        url = sa.URL.create(register(), database=database, query={**config, FOLDERS: json.dumps(folders)})
         self._context = context
         # Great Expectations asks the class, not the source, for its engine. This process judges and ends.
         SQLDatasource.execution_engine_override = ByFileEngine  # type: ignore[misc]
@@ -63,12 +59,12 @@ class DuckDBEngine:
         self._source = context.data_sources.add_sql(
             "duckdb", connection_string=url.render_as_string(hide_password=False), create_temp_table=False
         )
-        self._database = sa.create_engine(url)
+        self._connection = connect(database, config, folders)
         self._batches: dict[str, tuple[str, Sequence[str]]] = {}
         self._by_table: dict[str, FilesOfTable] = {}
         for table in tables:
             # A table that can't be read fails again in `batch`, where the error can name it.
-            with suppress(sa.exc.SQLAlchemyError):
+            with suppress(duckdb.Error):
                 self._define(table)
 
     def batch(self, table: TableJob, columns: Collection[str] | None = None) -> Batch:  # noqa: ARG002 - SQL chooses
@@ -98,8 +94,7 @@ class DuckDBEngine:
     def _view_of(self, table: TableJob, view: str, paths: Sequence[str]) -> str:
         """A view like `view` with only these of its files."""
         name = f"{view}_missing"
-        with definitions():
-            self._create(f"CREATE OR REPLACE VIEW {name} AS", table, paths)
+        self._create(f"CREATE OR REPLACE VIEW {name} AS", table, paths)
         return name
 
     def rows(self, table: TableJob) -> dict[str, int]:
@@ -125,63 +120,61 @@ class DuckDBEngine:
         by_file = BY_FILE.format(name)
         # Other formats than Parquet are read into the database once: a view would parse them for each query.
         kind = "VIEW" if _is_parquet(table) else "TABLE"
-        with definitions():
-            self._create(f"CREATE {kind} {by_file} AS", table)
-            self._execute(f"CREATE VIEW {name} AS SELECT * EXCLUDE ({FILE}) FROM {by_file}")  # noqa: S608
-            self._execute(f"CREATE OR REPLACE VIEW {identifier(table.name)} AS FROM {name}")
+        self._create(f"CREATE {kind} {by_file} AS", table)
+        self._connection.execute(f"CREATE VIEW {name} AS SELECT * EXCLUDE ({FILE}) FROM {by_file}")  # noqa: S608
+        self._connection.execute(f"CREATE OR REPLACE VIEW {identifier(table.name)} AS FROM {name}")
         self._batches[table.name] = name, table.files
         return name
 
     def _create(self, statement: str, table: TableJob, only: Sequence[str] = ()) -> None:
-        with self._database.connect() as connection:
-            database = connection.connection.driver_connection
-            assert database is not None  # noqa: S101 - it is connected
-            # SQLAlchemy leaves rows of its first queries unread, and DuckDB registers nothing meanwhile.
-            database.complete()
-            # The readers of Arrow's and CSV's files are known to this one connection.
-            files = TableFiles(Path(table.view), table.files, table.reading)
-            rows = relation_of(database, files, filename=FILE, only=only)
-            connection.exec_driver_sql(f"{statement} {rows}")
+        # Nothing is registered while a result is unread. Arrow's and CSV's readers are this connection's own.
+        self._connection.complete()
+        files = TableFiles(Path(table.view), table.files, table.reading)
+        rows = relation_of(self._connection, files, filename=FILE, only=only)
+        self._connection.execute(f"{statement} {rows}")
 
     def locate(self, table: TableJob, expectation: Expectation) -> list[RefusedRows]:
         """Group the rows that the expectation refuses by their file."""
-        query, columns = self._refused_rows(table, expectation)
-        if not query:
-            return []
-        example = ", ".join(f"any_value({identifier(column)})" for column in columns) or "NULL"
-        rows = self._execute(f"SELECT {FILE}, count(*), {example} FROM ({query}) GROUP BY 1 ORDER BY 2 DESC, 1")  # noqa: S608
-        root = Path(table.view)
-        writer = RowWriter(columns, table.personal)
-        return [
+        view = BY_FILE.format(self._batches[table.name][0])
+        columns = columns_of(expectation) if map_metric(expectation) else []
+        if isinstance(expectation, UnexpectedRowsExpectation):
+            query = str(expectation.unexpected_rows_query).replace("{batch}", view)
+            rows: Sequence[Any] = self._execute(f"SELECT {FILE}, count(*) FROM ({query}) GROUP BY 1")  # noqa: S608
+        else:
+            rows = self._refused_rows(view, expectation) if columns else ()
+        root, writer = Path(table.view), RowWriter(columns, table.personal)
+        places = [
             RefusedRows(str(Path(file).relative_to(root)), count, writer.recordable(values))
             for file, count, *values in rows
         ]
+        return sorted(places, key=lambda place: (-place.rows, place.file))
 
-    def _refused_rows(self, table: TableJob, expectation: Expectation) -> tuple[str, list[str]]:
-        """The query for the refused rows with their file, and the columns to show; empty when there is no query."""
-        name, _ = self._batches[table.name]
-        if isinstance(expectation, UnexpectedRowsExpectation):
-            return str(expectation.unexpected_rows_query).replace("{batch}", BY_FILE.format(name)), []
-        # Great Expectations' query leaves out the condition, so its rows would be too many.
-        has_condition = expectation.configuration.kwargs.get("row_condition") is not None
-        if has_condition or not isinstance(expectation, ColumnMapExpectation | ColumnPairMapExpectation):
-            return "", []
-        validator = self._context.get_validator(batch_request=self._by_file(name).build_batch_request())
-        query = validator.get_metric(metric_of(expectation, "unexpected_index_query", {"result_format": _WITH_FILE}))
-        return str(query).rstrip().rstrip(";"), columns_of(expectation)
+    def _refused_rows(self, view: str, expectation: Expectation) -> Sequence[Any]:
+        """Each file with refused rows, their number, and a value of each column that the expectation is about."""
+        validator = self._context.get_validator(batch_request=self._by_file(view).build_batch_request())
+        engine = validator.execution_engine
+        assert isinstance(engine, ByFileEngine)  # noqa: S101 - by the override above
+        metric = metric_of(expectation, "condition")
+        rows = engine.rows(metric.metric_domain_kwargs, view)
+        if map_metric(expectation) == UNIQUE:
+            condition = is_repeated(metric.metric_domain_kwargs["column"], rows)
+        else:
+            condition, *_ = validator.get_metric(metric)
+        examples = [sa.func.any_value(sa.column(name)) for name in columns_of(expectation)]
+        query = sa.select(sa.column(FILE), sa.func.count(), *examples).where(condition)
+        return list(engine.execute_query(query.select_from(rows).group_by(sa.column(FILE))))
 
-    def _by_file(self, name: str) -> BatchDefinition[Any]:
+    def _by_file(self, view: str) -> BatchDefinition[Any]:
         """The batch definition over the view with files; the first call makes it."""
-        view = BY_FILE.format(name)
         if view in self._source.get_asset_names():
             definition: BatchDefinition[Any] = self._source.get_asset(view).get_batch_definition("all")
             return definition
         return self._source.add_table_asset(view, table_name=view).add_batch_definition_whole_table("all")
 
     def _execute(self, statement: str) -> list[tuple[Any, ...]]:
-        with self._database.connect() as connection:
-            result = connection.exec_driver_sql(statement)
-            return [tuple(row) for row in result] if result.returns_rows else []
+        if problem := select_problem(statement):
+            raise Refused(problem)
+        return self._connection.execute(statement).fetchall()
 
 
 def _bounds() -> dict[str, str]:
@@ -193,12 +186,3 @@ def _bounds() -> dict[str, str]:
 
 def _is_parquet(table: TableJob) -> bool:
     return all(form(path) == "parquet" for path in table.paths())
-
-
-_WITH_FILE = {
-    "result_format": "COMPLETE",
-    "unexpected_index_column_names": [FILE],
-    "return_unexpected_index_query": True,
-    "partial_unexpected_count": 0,
-}
-"""Makes Great Expectations return the query that finds the refused rows, not the rows."""

@@ -14,13 +14,13 @@ from great_expectations.execution_engine.sqlalchemy_execution_engine import SqlA
 from great_expectations.expectations.metrics.column_map_metrics.column_values_unique import ColumnValuesUnique
 from great_expectations.expectations.registry import register_metric
 
-METRIC = "column_values.unique.unexpected_count"
+METRIC = "column_values.unique"
 
 
 def count_by_groups(engine: type[SqlAlchemyExecutionEngine]) -> None:
     """Make an engine count repeated values by groups; other engines go on as before."""
     register_metric(
-        metric_name=METRIC,
+        metric_name=f"{METRIC}.unexpected_count",
         metric_domain_keys=ColumnValuesUnique.condition_domain_keys,
         metric_value_keys=ColumnValuesUnique.condition_value_keys,
         execution_engine=engine,
@@ -28,6 +28,13 @@ def count_by_groups(engine: type[SqlAlchemyExecutionEngine]) -> None:
         metric_provider=_repeated_rows,
         metric_fn_type=MetricFunctionTypes.VALUE,
     )
+
+
+def is_repeated(column: str, rows: sa.FromClause) -> sa.ColumnElement[bool]:
+    """Whether a value occurs twice or more among all rows, which are queried apart."""
+    value: sa.ColumnClause[Any] = sa.column(column)
+    groups = sa.select(value).select_from(rows.alias()).where(value.is_not(None)).group_by(value)
+    return value.in_(groups.having(sa.func.count() > 1))
 
 
 def _repeated_rows(

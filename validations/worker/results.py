@@ -87,20 +87,19 @@ def map_metric(expectation: Expectation) -> str:
     return str(getattr(expectation, "map_metric", None) or "")
 
 
-def metric_of(expectation: Expectation, suffix: str, options: Mapping[str, Any] | None = None) -> MetricConfiguration:
+def metric_of(expectation: Expectation, suffix: str) -> MetricConfiguration:
     """Another metric of a row-wise expectation, with the arguments that its count of refused rows has.
 
     Args:
         expectation: One with a `map_metric`.
-        suffix: What the metric's name ends with: `condition`, `unexpected_index_query`, …
-        options: The metric's own arguments.
+        suffix: What the metric's name ends with, such as `condition`.
     """
     # The expectation's own count of refused rows has the column, the row condition and the arguments.
     name = map_metric(expectation)
     dependencies = expectation.get_validation_dependencies(runtime_configuration={"result_format": "BASIC"})
     count = dependencies.metric_configurations[f"{name}.unexpected_count"]
     domain = {key: value for key, value in (count.metric_domain_kwargs or {}).items() if key != "batch_id"}
-    return MetricConfiguration(f"{name}.{suffix}", domain, {**(count.metric_value_kwargs or {}), **(options or {})})
+    return MetricConfiguration(f"{name}.{suffix}", domain, count.metric_value_kwargs)
 
 
 def error_of(result: ExpectationValidationResult) -> str:
