@@ -53,14 +53,20 @@ $(HADOOP)/.installed:
 	@touch $@
 
 KUBERNETES := .kubernetes
-test-kubernetes: setup $(KUBERNETES)/.installed ## run the tests that need Kubernetes: builds its API server from Debian's source, 3 to 9 minutes
+test-kubernetes: setup $(KUBERNETES)/.installed $(KUBERNETES)/bin/helm ## run the tests that need Kubernetes: builds its API server from Debian's source, 3 to 9 minutes
 	$(BIN)/pytest --durations=10 -m kubernetes tests/kubernetes
 
 # What lints the manifests, and Prefect's worker, have dependencies of their own.
 $(KUBERNETES)/.installed: tests/servers/kubernetes/build.sh | $(BIN)/uv
 	nice tests/servers/kubernetes/build.sh $(KUBERNETES)
-	for tool in cel:cel-expr-python checkov:checkov worker:prefect-kubernetes; do $(BIN)/uv venv -q --clear $(KUBERNETES)/$${tool%%:*} && \
+	for tool in checkov:checkov worker:prefect-kubernetes; do $(BIN)/uv venv -q --clear $(KUBERNETES)/$${tool%%:*} && \
 		$(BIN)/uv pip install -q --python $(KUBERNETES)/$${tool%%:*} $${tool##*:} || exit; done
+	@touch $@
+
+# What renders the chart, and what evaluates the admission policy.
+$(KUBERNETES)/bin/helm: tests/servers/kubernetes/helm.sh | $(KUBERNETES)/.installed $(BIN)/uv
+	$(BIN)/uv venv -q --clear $(KUBERNETES)/cel && $(BIN)/uv pip install -q --python $(KUBERNETES)/cel cel-expr-python
+	tests/servers/kubernetes/helm.sh $(KUBERNETES) $(BIN)/python
 	@touch $@
 
 AIRFLOW := providers/airflow

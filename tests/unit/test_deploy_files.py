@@ -177,6 +177,7 @@ AGENT = sorted(
     {
         *DEPLOYMENTS.glob("kubernetes/base/*.yaml"),
         *DEPLOYMENTS.glob("kubernetes/cluster/*.yaml"),
+        DEPLOYMENTS / "kubernetes/components/pages/pages.yaml",
         DEPLOYMENTS / "kubernetes/examples/job.yaml",
     }
 )
@@ -190,6 +191,23 @@ def test_manifests_keep_the_schemas_of_kubernetes(file: Path) -> None:
         if manifest["kind"] == "DaemonSet":  # the kustomization adds its labels
             manifest["spec"]["selector"] = {"matchLabels": {"a": "b"}}
         validate(manifest)
+
+
+def test_blob_server_opens_no_port_of_the_pages() -> None:
+    component = yaml.safe_load((DEPLOYMENTS / "kubernetes/components/blob-server/kustomization.yaml").read_text())
+    assert component["patches"][1]["target"] == {"kind": "NetworkPolicy", "name": "stagegate-agent"}
+
+
+def test_prometheus_finds_the_pages_and_their_token() -> None:
+    folder = DEPLOYMENTS / "kubernetes/components/pages"
+    pages = next(yaml.safe_load_all((folder / "pages.yaml").read_text()))
+    monitor = yaml.safe_load((folder / "pod-monitor.yaml").read_text())
+    (endpoint,), (container,) = monitor["spec"]["podMetricsEndpoints"], pod_of(pages)[0]["containers"]
+    assert monitor["spec"]["selector"]["matchLabels"] == pages["spec"]["template"]["metadata"]["labels"]
+    assert endpoint["port"] == container["ports"][0]["name"]
+    token = endpoint["authorization"]["credentials"]
+    assert container["args"][-1] == f"/credentials/{token['key']}"
+    assert token["name"] in [volume.get("secret", {}).get("secretName") for volume in pod_of(pages)[0]["volumes"]]
 
 
 def test_only_the_agent_gets_a_token_of_kubernetes() -> None:

@@ -9,6 +9,7 @@ import sys
 import tarfile
 import tomllib
 from collections.abc import Iterator
+from glob import iglob
 from importlib.metadata import entry_points
 from pathlib import Path
 from zipfile import ZipFile
@@ -27,10 +28,9 @@ HEAVY = ("prefect", "great_expectations", "duckdb", "pyarrow", "pandas", "obstor
 
 def package_files(package: Path) -> Iterator[str]:
     """Every file of the package through its links, as a wheel names it."""
-    for folder in (package, *(package / name for name in LINKED)):
-        for path in folder.rglob("*"):
-            if path.is_file() and "__pycache__" not in path.parts:
-                yield path.relative_to(package.parent).as_posix()
+    for name in iglob("**/*", root_dir=package, recursive=True, include_hidden=True):
+        if (package / name).is_file() and "__pycache__" not in name:
+            yield f"{package.name}/{name}"
 
 
 def build(tree: Path, kind: str) -> Path:
