@@ -28,7 +28,7 @@ HEAVY = ("prefect", "great_expectations", "duckdb", "pyarrow", "pandas", "obstor
 
 def package_files(package: Path) -> Iterator[str]:
     """Every file of the package through its links, as a wheel names it."""
-    for name in iglob("**/*", root_dir=package, recursive=True, include_hidden=True):
+    for name in iglob("**/*", root_dir=package, recursive=True, include_hidden=True):  # noqa: PTH207 - follows links
         if (package / name).is_file() and "__pycache__" not in name:
             yield f"{package.name}/{name}"
 
