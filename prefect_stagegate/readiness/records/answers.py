@@ -118,7 +118,7 @@ def prove_act(act: SignedAct, *, keys: Mapping[str, str], allowed_signers: str) 
         at = _moment(act)
         data = canonical(act.statement)
     except ValueError:  # of a damaged record: no time, no Unicode
-        return AnswerProof(why="it can't be read, or has no time that this release writes")
+        return AnswerProof(why="it has no time that this release writes, or can't be read")
     signature = act.envelope.get(SSHSIG)
     if isinstance(signature, str):
         proof = _prove_ssh(act, at, data, signature, allowed_signers)
