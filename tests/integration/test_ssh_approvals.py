@@ -32,6 +32,7 @@ from prefect_stagegate.operations.gating.attestations import AttestationVerdict,
 from prefect_stagegate.operations.gating.check import check
 from prefect_stagegate.operations.gating.policy import adopt, answer_request, open_requests
 from prefect_stagegate.operations.gating.promote import promote
+from prefect_stagegate.operations.gating.waive import waive
 from prefect_stagegate.readiness.records.answers import SSHSIG, signed_answer, ssh_moment
 from prefect_stagegate.readiness.records.signing import SigningKey, read_signing_key
 from prefect_stagegate.readiness.records.ssh_signatures import (
@@ -155,6 +156,16 @@ def test_ssh_signed_answer_opens_the_gate(scenario: SshScenario) -> None:
     promote(scenario.node(), THINGS, "pilot")
     verdict, why = scenario.part()
     assert (verdict, why.rpartition("; ")[2]) == (AttestationVerdict.HOLDS, "approved by ines@example.org (signature)")
+
+
+def test_waiver_is_signed_with_an_ssh_key(scenario: SshScenario) -> None:
+    scenario.deliver("one", license="CC-BY-NC-4.0", **scenario.policy(scenario.signer(INES.name, "ines")))
+    check(scenario.node(), THINGS, "pilot")
+    until = now() + timedelta(days=1)
+    with pytest.raises(UsageError, match="would not count: it is not signed with the key"):
+        waive(scenario.node(INES), THINGS, "pilot", "license", reason="agreed", until=until, key=scenario.key("eve"))
+    waive(scenario.node(INES), THINGS, "pilot", "license", reason="agreed", until=until, key=scenario.key("ines"))
+    assert check(scenario.node(), THINGS, "pilot").outcome is DecisionOutcome.WAITING
 
 
 def test_key_outside_allowed_signers_is_refused(scenario: SshScenario) -> None:
