@@ -175,16 +175,13 @@ def alike(name: str, others: Sequence[str]) -> str:
 
 
 def _missing(name: str, wanted: str, renamed: str, *, everywhere: bool) -> ColumnProblem:
+    problem, fix = f"column {name} ({wanted}) is missing", f"Write the file again with {name}."
+    if renamed:
+        problem, fix = f"{problem}; {renamed} is new: renamed?", f"Rename {renamed} back to {name} at its source."
     if renamed and everywhere:
         problem = f"no file has the contract's column {name} ({wanted}): did you mean {renamed!r}?"
-        fix = (
-            f"Correct the name under `columns:`, or rename {renamed} back to {name} at its source if the data changed."
-        )
-        return ColumnProblem(problem, fix, Outcome.FAIL)
-    if renamed:
-        problem = f"column {name} ({wanted}) is missing; {renamed} is new: renamed?"
-        return ColumnProblem(problem, f"Rename {renamed} back to {name} at its source.", Outcome.FAIL)
-    return ColumnProblem(f"column {name} ({wanted}) is missing", f"Write the file again with {name}.", Outcome.FAIL)
+        fix = f"Correct the name under `columns:`. If the data changed: {fix}"
+    return ColumnProblem(problem, fix, Outcome.FAIL)
 
 
 def _retyped(name: str, wanted: str, kind: pa.DataType) -> ColumnProblem:

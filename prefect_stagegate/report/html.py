@@ -57,7 +57,6 @@ def _page(report: Report) -> str:
         .get_template("report.html")
         .render(
             report=report,
-            checks=[row.check for row in report.rows],
             tally=[(verdict, count / len(report.rows)) for verdict, count in counts],
             sections=list(_sections(report)),
             differences=list(_differences(report.changes)) if report.changes else [],

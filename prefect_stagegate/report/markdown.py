@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from prefect_stagegate.model import ExpectationResult
 from prefect_stagegate.report.changes import table_change_text
@@ -26,17 +26,16 @@ FINDINGS = 200
 def to_markdown(report: Report) -> str:
     """The decision, whose turn it is, what to do, the findings of each check, and all checks."""
     report = legible(without_repeats(report))
-    headed = {row.check for row in _listed(report)}
     parts = [
         f"## {plain(report.headline)}",
         f"**{report.outcome.value.capitalize()}.** {plain(report.reason)}",
         about_line(report),
         *_lines(f"- {step(note)}" for note in report.notes),
         f"**Whose turn:** {plain(report.whose_turn)}",
-        *_turns(report, headed),
+        *_turns(report),
         "**What to do:**",
-        "\n".join(f"{number}. {step(fix, headed)}" for number, fix in enumerate(report.steps, start=1)),
-        *_details(report, headed),
+        "\n".join(f"{number}. {step(fix)}" for number, fix in enumerate(report.steps, start=1)),
+        *_details(report),
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -44,12 +43,12 @@ def to_markdown(report: Report) -> str:
 def details(report: Report) -> str:
     """What stands below the decision: findings, checks, tables, changes, the transfer, the past, what was judged."""
     report = legible(without_repeats(report))
-    return "\n\n".join(_details(report, {row.check for row in _listed(report)})) + "\n"
+    return "\n\n".join(_details(report)) + "\n"
 
 
-def _details(report: Report, headed: Collection[str]) -> list[str]:
+def _details(report: Report) -> list[str]:
     return [
-        *_defects(report, headed),
+        *_defects(report),
         "### All checks",
         *folded(report.tally_text, [f"{row.check}: {row.verdict}, {row.owner}: {row.summary}" for row in report.rows]),
         *_expectations(report),
@@ -69,9 +68,9 @@ def about_line(report: Report) -> str:
     )
 
 
-def _turns(report: Report, headed: Collection[str]) -> list[str]:
+def _turns(report: Report) -> list[str]:
     return _lines(
-        f"- {plain(str(turn))}" + "".join(f"\n  - {step(fix, headed)}" for fix in turn.fixes) for turn in report.turns
+        f"- {plain(str(turn))}" + "".join(f"\n  - {step(fix)}" for fix in turn.fixes) for turn in report.turns
     )
 
 
@@ -85,12 +84,12 @@ def _listed(report: Report) -> list[Row]:
     return listed
 
 
-def _defects(report: Report, headed: Collection[str]) -> list[str]:
+def _defects(report: Report) -> list[str]:
     """A heading for each check, and a list of its findings."""
     parts, room = [], FINDINGS
     for row in _listed(report):
         found = "\n".join(
-            f"- {code(item.subject)}: {plain(item.problem)}{f' → {step(item.fix, headed)}' if item.fix else ''}"
+            f"- {code(item.subject)}: {plain(item.problem)}{f' → {step(item.fix)}' if item.fix else ''}"
             for item in row.listed_findings[:room]
         )
         room -= len(row.listed_findings)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import html
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 
 from prefect_stagegate.report.legible import one_line, spans
 from prefect_stagegate.report.next_steps import is_command
@@ -31,19 +31,11 @@ def code(text: str) -> str:
     return f"{fence}{padding}{text}{padding}{fence}"
 
 
-def step(text: str, headed: Collection[str] = ()) -> str:
-    """Format a fix or a step: a command as code, a sentence with its backticks.
-
-    Names in `headed` have a heading on the page; between backticks they become links to it.
-    """
+def step(text: str) -> str:
+    """Format a fix or a step: a command as code, a sentence with its backticks."""
     if is_command(text):
         return code(text)
-    parts = spans(one_line(text))
-    return "".join(_ticked(part, headed) if ticked else _escaped(part) for part, ticked in parts)
-
-
-def _ticked(part: str, headed: Collection[str]) -> str:
-    return f"[{code(part)}](#{part})" if part in headed else code(part)
+    return "".join(code(part) if ticked else _escaped(part) for part, ticked in spans(one_line(text)))
 
 
 def link(words: str, address: str) -> str:

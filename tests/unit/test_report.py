@@ -300,19 +300,6 @@ def test_page_forbids_the_browser_to_fetch_anything(hostile_page: Page) -> None:
     assert policy == f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
 
 
-def test_a_check_that_a_fix_names_is_a_link() -> None:
-    names = Finding("table flights", "1 of 3 files could not be judged", "See `coverage`.", Outcome.INCONCLUSIVE)
-    unknown = answer("expectations", Outcome.INCONCLUSIVE, names)
-    for outcome in (Outcome.FAIL, Outcome.PASS):
-        report = a_report(unknown, answer("coverage", outcome, MISSING), outcome=DecisionOutcome.INCONCLUSIVE)
-        page = Page(to_html(report))
-        assert "#coverage" in {attributes["href"] for tag, attributes in page.tags if tag == "a"}
-        assert [attributes.get("id") for _, attributes in page.tags].count("coverage") == 1
-    written = to_markdown(a_report(unknown, answer("coverage", Outcome.FAIL, MISSING)))
-    assert "See [`coverage`](#coverage)." in written
-    assert "\n#### coverage\n" in written
-
-
 def test_runbook_is_a_link_only_when_it_is_on_the_web() -> None:
     decision = Decision("nycflights", DIGEST, "pilot", DecisionOutcome.ACCEPTED, ALL[:1], "", "", "")
     page = Page(to_html(build_report(decision, a_spec(runbook="javascript:alert(1)"))))

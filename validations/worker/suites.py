@@ -99,7 +99,7 @@ def _made(item: Mapping[str, Any]) -> Expectation | list[str]:
             **{"kwargs": {}, **{key: item[key] for key in KEYS if key in item}}
         ).to_domain_obj()
     except pydantic.ValidationError as error:
-        fields = [name for name in get_expectation_impl(item["type"]).__fields__ if name not in _NOT_ARGUMENTS]
+        fields = [name for name in get_expectation_impl(item["type"]).__fields__ if name not in Expectation.__fields__]
         by_name: dict[str, list[Any]] = {}
         for entry in error.errors():
             by_name.setdefault(str(entry["loc"][0]), []).append(entry)
@@ -111,31 +111,10 @@ def _made(item: Mapping[str, Any]) -> Expectation | list[str]:
         return [str(error)]
 
 
-_NOT_ARGUMENTS = {
-    "id",
-    "meta",
-    "notes",
-    "description",
-    "severity",
-    "rendered_content",
-    "batch_id",
-    "result_format",
-    "windows",
-}
-"""Fields of an expectation that are not its arguments."""
-
-
 _ROOT = "__root__"
 _BOUNDS = {"not_le": "at most", "not_lt": "less than", "not_ge": "at least", "not_gt": "more than"}
-_FORMS = {
-    "float": "a number",
-    "integer": "a whole number",
-    "bool": "true or false",
-    "str": "text",
-    "list": "a list",
-    "date": "a date",
-    "datetime": "a date",
-}
+_FORMS = {"float": "a number", "integer": "a whole number", "bool": "true or false", "str": "text", "list": "a list"}
+_FORMS |= dict.fromkeys(("date", "datetime"), "a date")
 """What an argument may be, by the last part of pydantic's name of the error."""
 
 

@@ -30,19 +30,13 @@ OPEN_POLICY = (
 )
 
 
-def _silent(_: str) -> None:
-    pass
-
-
-def lint(spec: SpecLike, warn: Callable[[str], None] = _silent) -> Spec:
+def lint(spec: SpecLike, warn: Callable[[str], None] = lambda _: None) -> Spec:
     """Load a spec and find what can be wrong with it before any data come.
 
     Keys, types, suites and their arguments are checked, and what can never work: checks that the contract gives nothing
     to, approvals that too few people may give, and files that no source can fill.
 
-    Args:
-        spec: The spec.
-        warn: Called with lines about what may be wrong: columns that are not declared, libraries that this node lacks.
+    `warn` is called with lines about what may be wrong: columns that are not declared, libraries that this node lacks.
 
     Raises:
         SpecError: It can't be used; the error has all problems.
@@ -66,15 +60,13 @@ def lint(spec: SpecLike, warn: Callable[[str], None] = _silent) -> Spec:
         lint_contract(loaded.contract, dataset=loaded.dataset, limits=limits)
     except SpecError as error:
         label = spec if isinstance(spec, str) else error.file
-        raise SpecError(label, [_placed(problem, places) for problem in error.problems]) from error
+        # Each problem begins with the name of its expectation.
+        names = [problem[: problem.find("]") + 1] for problem in error.problems]
+        problems = [
+            places.get(name, name) + line[len(name) :] for name, line in zip(names, error.problems, strict=True)
+        ]
+        raise SpecError(label, problems) from error
     return loaded
-
-
-def _placed(problem: str, places: Mapping[str, str]) -> str:
-    """A problem that begins with an expectation's name, with the expectation's place instead."""
-    name, end, rest = problem.partition("]")
-    place = places.get(name + end)
-    return f"{place}{rest}" if place else problem
 
 
 def lint_warnings(spec: Spec) -> tuple[str, ...]:
