@@ -23,7 +23,6 @@ from prefect_stagegate.validations.expectations import expectation_findings
 from prefect_stagegate.validations.observations import ORDER, Observations, worst
 from prefect_stagegate.validations.records import NO_SANDBOX, ExpectationVerdict
 from prefect_stagegate.validations.results import recorded_results
-from prefect_stagegate.validations.schema import TableFile
 from prefect_stagegate.validations.tables import ContractTable
 
 NO_CONTRACT = "the spec has no contract"
@@ -79,10 +78,6 @@ def _schema(observations: Observations) -> ContractCheckResult:
     )
 
 
-def _paths(files: Sequence[TableFile]) -> set[str]:
-    return {file.path for file in files}
-
-
 def _files_text(tables: Sequence[ContractTable]) -> str:
     """How many files were opened; of several tables, how many of each, since only those are compared."""
     if len(tables) == 1:
@@ -98,7 +93,7 @@ def _schema_findings(table: ContractTable, observations: Observations) -> list[F
         problem = f"has no files: {table.spec.files} matches none, so its columns are unknown"
         return [Finding(f"table {table.name}", problem, "Deliver them, or correct the glob.", Outcome.INCONCLUSIVE)]
     findings = schema.findings(table.name, table.spec.columns, table.opened, table.problems) if table.opened else []
-    findings += observations.left_out(table, _paths(table.opened), "its columns are unknown")
+    findings += observations.left_out(table, {file.path for file in table.opened}, "its columns are unknown")
     return [*findings, *_misspelled(table)] if table.opened else findings
 
 
@@ -139,7 +134,7 @@ def _emptiness_findings(table: ContractTable, observations: Observations) -> lis
         findings += [Finding(path, "has no rows", "Deliver its rows.", Outcome.WARN) for path in empty]
     # The rows that the table may have are in the files that nobody could open.
     elif len(table.opened) < len(table.listed):
-        findings += observations.left_out(table, _paths(table.opened), "its rows are unknown")
+        findings += observations.left_out(table, {file.path for file in table.opened}, "its rows are unknown")
     else:
         findings.append(
             Finding(subject, f"has no rows in {count_text(len(table.opened), 'file')}", "Deliver its rows.")
@@ -161,7 +156,7 @@ def _expectations(observations: Observations) -> ContractCheckResult:
     ]
     read = {table.name: observations.read(table) for table in with_suite}
     for table in with_suite:
-        findings += observations.left_out(table, _paths(read[table.name]), NOT_JUDGED)
+        findings += observations.left_out(table, {file.path for file in read[table.name]}, NOT_JUDGED)
     verdicts = [judgement.verdict for report in observations.reports.values() for judgement in report.judgements]
     total = sum(table.expectations for table in with_suite)
     kept = verdicts.count(ExpectationVerdict.PASSED)

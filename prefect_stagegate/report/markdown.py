@@ -13,7 +13,6 @@ from prefect_stagegate.report.legible import time_text
 from prefect_stagegate.report.marks import code, folded, named, plain, step
 from prefect_stagegate.report.model import Report, legible, without_repeats
 from prefect_stagegate.report.past_events import past_cells
-from prefect_stagegate.report.rows import Row
 from prefect_stagegate.report.tables import rows_text
 from prefect_stagegate.report.traffic import HEAD as TRAFFIC_HEAD
 from prefect_stagegate.report.traffic import bottleneck_text, traffic_cells, transfer_text
@@ -74,20 +73,12 @@ def _turns(report: Report) -> list[str]:
     )
 
 
-def _listed(report: Report) -> list[Row]:
-    """The defects that get a heading each: as many as `FINDINGS` has room for."""
-    listed, room = [], FINDINGS
-    for row in report.defects:
-        if room > 0:
-            listed.append(row)
-            room -= len(row.listed_findings)
-    return listed
-
-
 def _defects(report: Report) -> list[str]:
     """A heading for each check, and a list of its findings."""
     parts, room = [], FINDINGS
-    for row in _listed(report):
+    for row in report.defects:
+        if room <= 0:
+            break
         found = "\n".join(
             f"- {code(item.subject)}: {plain(item.problem)}{f' → {step(item.fix)}' if item.fix else ''}"
             for item in row.listed_findings[:room]

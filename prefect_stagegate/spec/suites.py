@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
-from prefect_stagegate.errors import did_you_mean
+from prefect_stagegate.errors import did_you_mean, nearest
 from prefect_stagegate.spec import vocabulary
 from prefect_stagegate.spec.complaints import check
 from prefect_stagegate.spec.document import Document, UnreadableDocument, read_beside
@@ -236,13 +235,9 @@ def doubtful_columns(tables: Mapping[str, TableSpec]) -> Iterator[tuple[Loc, str
                 named.setdefault(column, (*loc, "suite", "expectations", position))
         for column, place in named.items() if table.columns else ():
             if column not in table.columns:
-                near = get_close_matches(column, table.columns, n=1, cutoff=ALIKE)
-                hint = f"did you mean {near[0]!r}?" if near else "add it to `columns:`"
+                near = nearest(column, table.columns)
+                hint = f"did you mean {near!r}?" if near else "add it to `columns:`"
                 yield place, f"table {name} declares no column {column!r}: {hint}"
-
-
-ALIKE = 0.8
-"""How alike two names must be, from 0 to 1, for one to count as the other mistyped."""
 
 
 def _columns_of(arguments: Mapping[str, Any]) -> Iterator[str]:

@@ -38,9 +38,9 @@ FILE_SECONDS, BYTES_A_SECOND = 60.0, 4 << 20
 """How long a file may take: a minute, and longer for what can't be read within it."""
 START_SECONDS = 120.0
 MOST_DEATHS = 200
-"""Processes that may die before the others give up."""
-MOST_LATE = 20
-"""Files that may take too long before the others are given up: each costs a minute or more."""
+"""Processes that may die before the others are given up."""
+DEATHS_OF_LATE = 10
+"""Deaths that a file counts as which takes too long: it costs a minute or more."""
 MOST_REPLY = 1 << 16
 """Bytes of a process's reply to a file."""
 MOST_TEXT = 500
@@ -120,7 +120,7 @@ class _Pool:
         for batch in batches:
             self.batches.put(batch)
         self.defects: dict[str, Defect] = {}
-        self.done = self.deaths = self.late = 0
+        self.done = self.deaths = 0
         self.sandbox = ""
         self._stopped = False
         self._workers: set[_Worker] = set()
@@ -161,13 +161,11 @@ class _Pool:
         A crash may be the work of a file before it, so a file that had company is probed once more, alone.
         """
         with self._lock:
-            self.deaths += 1
-            self.late += death.timed_out
-        if self.deaths > MOST_DEATHS or self.late > MOST_LATE:
+            self.deaths += DEATHS_OF_LATE if death.timed_out else 1
+        if self.deaths > MOST_DEATHS:
             raise ValidationError(
-                f"More than {MOST_LATE if self.late > MOST_LATE else MOST_DEATHS} processes that probe files died; "
-                f"the last, at {left[0][0].path}: {death}",
-                hint="Name fewer files in the contract, or look at their source: many of them crash their decoder.",
+                f"Too many processes that probe files died; the last, at {left[0][0].path}: {death}",
+                hint="Name fewer files in the contract, or look at their source: many crash or hang their decoder.",
             )
         last = left.popleft()
         if death.timed_out or len(batch) == 1:

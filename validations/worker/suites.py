@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any
 
 from great_expectations.compatibility import pydantic
@@ -100,10 +101,8 @@ def _made(item: Mapping[str, Any]) -> Expectation | list[str]:
         ).to_domain_obj()
     except pydantic.ValidationError as error:
         fields = [name for name in get_expectation_impl(item["type"]).__fields__ if name not in Expectation.__fields__]
-        by_name: dict[str, list[Any]] = {}
-        for entry in error.errors():
-            by_name.setdefault(str(entry["loc"][0]), []).append(entry)
-        whole = [str(entry["msg"]) for entry in by_name.pop(_ROOT, ())]
+        by_name = {name: list(of) for name, of in groupby(error.errors(), lambda entry: str(entry["loc"][0]))}
+        whole = [str(entry["msg"]) for entry in by_name.pop("__root__", ())]
         arguments = item.get("kwargs") or {}
         # What a wrong argument makes wrong with the whole is only its consequence.
         return [_argument_problem(name, of, arguments.get(name), fields) for name, of in by_name.items()] or whole
@@ -111,7 +110,6 @@ def _made(item: Mapping[str, Any]) -> Expectation | list[str]:
         return [str(error)]
 
 
-_ROOT = "__root__"
 _BOUNDS = {"not_le": "at most", "not_lt": "less than", "not_ge": "at least", "not_gt": "more than"}
 _FORMS = {"float": "a number", "integer": "a whole number", "bool": "true or false", "str": "text", "list": "a list"}
 _FORMS |= dict.fromkeys(("date", "datetime"), "a date")

@@ -59,13 +59,9 @@ def lint(spec: SpecLike, warn: Callable[[str], None] = lambda _: None) -> Spec:
     try:
         lint_contract(loaded.contract, dataset=loaded.dataset, limits=limits)
     except SpecError as error:
-        label = spec if isinstance(spec, str) else error.file
         # Each problem begins with the name of its expectation.
-        names = [problem[: problem.find("]") + 1] for problem in error.problems]
-        problems = [
-            places.get(name, name) + line[len(name) :] for name, line in zip(names, error.problems, strict=True)
-        ]
-        raise SpecError(label, problems) from error
+        named = [(problem, problem[: problem.find("]") + 1]) for problem in error.problems]
+        raise SpecError(error.file, [line.replace(name, places.get(name, name), 1) for line, name in named]) from error
     return loaded
 
 

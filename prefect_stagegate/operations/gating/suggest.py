@@ -181,11 +181,8 @@ def _suggest_table(
         withheld = withheld_columns(version.spec, table.name)
         profile = profile_table(database, read, files, withheld=withheld, progress=progress).profile
     candidates = key_candidates(profile)[:MOST_KEYS]
-    keys = []
-    for name in candidates:
-        progress(f"trying column {name} as a key")
-        if is_key(database, read, name):
-            keys.append(name)
+    progress(f"looking for keys among {', '.join(candidates) or 'no column'}")
+    keys = [name for name in candidates if is_key(database, read, name)]
     types, untyped = column_types(table.opened)
     return TableContract(table.name, profile.rows, types, untyped, suggest(profile, keys, types, table.spec.engine))
 

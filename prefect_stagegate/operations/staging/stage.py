@@ -293,9 +293,8 @@ def plan_transfer(
         # At the listing's end only: an object that is missing so far may come on a later page.
         if head and paths.lacks_expected():
             require_complete(workspace.catalog.origins(spec.dataset, head.digest), sources, paths)
-        empty = [spec.sources[position] for position in sorted(unlisted)]
-        if required := [source.url for source in empty if not source.may_be_empty]:
-            raise _nothing_selected(spec, required)
+        if empty := [spec.sources[at].url for at in sorted(unlisted) if not spec.sources[at].may_be_empty]:
+            raise _nothing_selected(spec, empty)
 
 
 def _nothing_selected(spec: Spec, urls: Sequence[str]) -> UsageError:

@@ -16,7 +16,7 @@ from prefect_stagegate.readiness.base import CheckResult, NoParameters, Paramete
 from prefect_stagegate.readiness.context import CheckContext, Probe
 from prefect_stagegate.readiness.registry import check
 from prefect_stagegate.readiness.wording import age_text, listed, time_text
-from prefect_stagegate.spec import Duration
+from prefect_stagegate.spec import Duration, SourceSpec
 from prefect_stagegate.units import count_text
 
 LIFE_HOLDS = timedelta(minutes=5)
@@ -41,11 +41,7 @@ def read_probe(context: CheckContext, parameters: NoParameters) -> CheckResult: 
     inconclusive; one that `may_be_empty` warns when it has nothing.
     """
     probes = [context.probe_source(position) for position in range(len(context.spec.sources))]
-    findings = tuple(
-        finding
-        for probe, source in zip(probes, context.spec.sources, strict=True)
-        if (finding := _finding(probe, may_be_empty=source.may_be_empty))
-    )
+    findings = tuple(filter(None, map(_finding, probes, context.spec.sources)))
     measured = {
         label: {"object": probe.object, "read": probe.read, "seconds": probe.seconds}
         for label, probe in zip(_labels([probe.url for probe in probes]), probes, strict=True)
@@ -122,7 +118,7 @@ def _time_at(seconds: float) -> str:
     return time_text(datetime.fromtimestamp(seconds, UTC))
 
 
-def _finding(probe: Probe, *, may_be_empty: bool) -> Finding | None:
+def _finding(probe: Probe, source: SourceSpec) -> Finding | None:
     if probe.error is not None:
         # What is worth a retry may pass next time, so it is no verdict on the source.
         outcome = Outcome.INCONCLUSIVE if probe.error.retryable else Outcome.FAIL
@@ -130,6 +126,6 @@ def _finding(probe: Probe, *, may_be_empty: bool) -> Finding | None:
     if probe.read < 1:
         fix = "Check the source's `url`, `include` and `exclude` in the spec."
         # Listing an empty source proves less than reading from it, and no version waits for what it may lack.
-        outcome = Outcome.WARN if may_be_empty else Outcome.INCONCLUSIVE
+        outcome = Outcome.WARN if source.may_be_empty else Outcome.INCONCLUSIVE
         return Finding(probe.url, "it has nothing to read", fix, outcome)
     return None
