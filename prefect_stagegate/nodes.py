@@ -79,6 +79,8 @@ class NodeRecord:
     """The fingerprint of its environment, as its agent captured it last; without one, as at its first record."""
     volumes: tuple[VolumeRecord, ...] = ()
     """The cache's volumes, the home first; empty for a cache with a single one."""
+    identity: str = ""
+    """The random id of its cache, by which two nodes of one name differ; empty in records of earlier releases."""
 
     def age(self, now: datetime) -> float:
         """Seconds since it was written."""

@@ -17,7 +17,7 @@
       trash/<unique>                renamed here under a lock, unlinked after
       index.sqlite                  pin → digest, where verification goes on, and jobs' counters; disposable, rebuilt
                                     when it is lost
-      volumes                       in the home of a node with several volumes: a random id
+      volumes                       in the home: a random id, which the node's record and further volumes name
       volume                        in each further volume: the id of the home that has its refs (`volumes.py`)
 
 Where a group shares the cache (its root is 2770), folders are 2770 too, files that others of the group read are 0640,

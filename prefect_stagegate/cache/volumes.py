@@ -53,16 +53,25 @@ def _open(home: Cache, folder: Path, *, create: bool) -> Layout:
             )
     layout = Layout.open(folder, create=create, refs=home.layout.refs)
     with explained("read whose volume it is", layout.root):
-        home_id = _id(home.layout.root / HOME_ID)
         owner = _id(layout.root / VOLUME_OF)
         if create and not owner:
             if any(Layout.entries(layout.views)) or any(Layout.entries(layout.root / "refs")):
                 raise CacheError(f"{folder} is a cache with versions and refs of its own")
-            home_id = home_id or _write_id(home.layout, HOME_ID, uuid.uuid4().hex)
-            owner = _write_id(layout, VOLUME_OF, home_id)
-    if not owner or owner != home_id:
+            owner = _write_id(layout, VOLUME_OF, home_id(home))
+        is_ours = owner and owner == _id(home.layout.root / HOME_ID)
+    if not is_ours:
         raise CacheError(f"{folder} is not a volume of {home.root}, but of another cache, or of none")
     return layout
+
+
+def home_id(home: Cache) -> str:
+    """The random id of a node's cache, made at the first call. The further volumes and the node's record name it.
+
+    Raises:
+        CacheError: It can't be read or written.
+    """
+    with explained("identify this node's cache", home.root):
+        return _id(home.layout.root / HOME_ID) or _write_id(home.layout, HOME_ID, uuid.uuid4().hex)
 
 
 def _id(path: Path) -> str:

@@ -14,6 +14,7 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from subprocess import CompletedProcess
+from typing import Any
 
 import pytest
 
@@ -70,6 +71,37 @@ def test_staging_tells_where_a_version_lies(scenario: Scenario) -> None:
     assert states(first) == {"gpu-1": Placement.COMPLETE, "gpu-2": Placement.COMPLETE}
 
 
+def namesake(workspace: Workspace, scenario: Scenario, **settings: Any) -> Workspace:
+    """Another node of the same name."""
+    return replace(scenario.node(cache="namesake"), settings=replace(workspace.settings, **settings))
+
+
+def test_second_node_of_a_name_is_refused(scenario: Scenario) -> None:
+    first = node(scenario, "gpu-1")
+    stage(first, scenario.spec())
+    (line, *_) = run_once(namesake(first, scenario))
+    assert "Another node is called gpu-1, with another cache at " in line
+    assert "STAGEGATE_NODE" in line
+    record = first.catalog.node("gpu-1")
+    assert record is not None
+    assert record.cache == str(first.cache.root)
+    publish_record(first)
+
+
+def test_name_of_a_node_that_is_gone_is_free(scenario: Scenario) -> None:
+    first = node(scenario, "gpu-1")
+    stage(first, scenario.spec())
+    record = publish_record(namesake(first, scenario, node_timeout=0.0))
+    assert not record.versions
+    assert first.catalog.node("gpu-1") == record
+
+
+def test_record_of_an_earlier_release_is_replaced(scenario: Scenario) -> None:
+    first = node(scenario, "gpu-1")
+    first.catalog.put_node(replace(publish_record(first), identity=""))
+    assert publish_record(namesake(first, scenario)).identity
+
+
 def test_collected_version_is_not_counted_on(scenario: Scenario) -> None:
     workspace = node(scenario, "gpu-1")
     old = stage(workspace, scenario.spec())
@@ -81,7 +113,7 @@ def test_collected_version_is_not_counted_on(scenario: Scenario) -> None:
 
 
 def test_command_gc_tells_what_is_gone(scenario: Scenario, run_stagegate: Run) -> None:
-    env = scenario.environment(STAGEGATE_NODE="gpu-1")
+    env = scenario.environment(STAGEGATE_NODE="gpu-1") | {"STAGEGATE_CACHE": str(scenario.folder / "gpu-1")}
     old = stage(node(scenario, "gpu-1"), scenario.spec())
     for workspace in (scenario.node(), node(scenario, "gpu-1")):
         stage(workspace, scenario.spec())

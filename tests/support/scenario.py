@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,11 @@ class Scenario:
 
     def node(self, who: Identity = ADA, cache: str | Path = "") -> Workspace:
         """Open the node as somebody, or another node by its cache: a path, or a name in the folder."""
-        return open_workspace(self.folder / (cache or self.on["cache"]), self.on["catalog"], identity=who)
+        workspace = open_workspace(self.folder / (cache or self.on["cache"]), self.on["catalog"], identity=who)
+        if not cache:
+            return workspace
+        # Two nodes of one name are refused.
+        return replace(workspace, settings=replace(workspace.settings, node=Path(cache).name))
 
     def environment(self, **more: str) -> dict[str, str]:
         """Settings that name the cache and the catalog to a command."""

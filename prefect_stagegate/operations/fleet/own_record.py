@@ -12,8 +12,9 @@ from prefect_stagegate.cache.layout import explained
 from prefect_stagegate.cache.leases import Lease, LeaseKind
 from prefect_stagegate.cache.quarantine import Quarantine
 from prefect_stagegate.cache.space import SpaceRules, measure, used_bytes
+from prefect_stagegate.cache.volumes import home_id
 from prefect_stagegate.clock import now, stamp
-from prefect_stagegate.errors import CacheError, StagegateError, UnknownDataset, UnknownRef
+from prefect_stagegate.errors import CacheError, CatalogError, StagegateError, UnknownDataset, UnknownRef
 from prefect_stagegate.nodes import HeldVersion, NodeRecord, VolumeRecord
 from prefect_stagegate.operations.environment import capture_environment
 from prefect_stagegate.operations.workspace import Workspace
@@ -41,7 +42,7 @@ def publish_record(
 
     Raises:
         CacheError: The cache can't be read.
-        CatalogError: The record can't be written.
+        CatalogError: The record can't be written, or another node has this one's name.
     """
     record = build_record(workspace, begun, ended, recapture=recapture)
     workspace.catalog.put_node(record)
@@ -78,10 +79,11 @@ def build_record(
 
     Raises:
         CacheError: The cache can't be read.
-        CatalogError: A record can't be read.
+        CatalogError: A record can't be read, or another node has this one's name.
     """
     settings, layout = workspace.settings, workspace.cache.home.layout
-    last = _last_record(workspace)
+    identity = home_id(workspace.cache.home)
+    last = _last_record(workspace, identity)
     unreadable = UnreadableRecords()
     with explained("look at this node's cache", layout.root):
         gpus, fingerprint = (
@@ -108,6 +110,7 @@ def build_record(
         gpus,
         fingerprint,
         volumes if len(volumes) > 1 else (),
+        identity,
     )
 
 
@@ -169,12 +172,23 @@ def _held_versions(
                 yield replace(held, missing=missing, fetching=fetching)
 
 
-def _last_record(workspace: Workspace) -> NodeRecord | None:
-    """The node's last record; None where it has none, or a damaged one: it will be replaced."""
-    unreadable = UnreadableRecords()
-    with unreadable.skip(""):
-        return workspace.catalog.node(workspace.settings.node)
-    return None
+def _last_record(workspace: Workspace, identity: str) -> NodeRecord | None:
+    """The node's last record; None where it has none, or a damaged one or another node's old one: it will be replaced.
+
+    Raises:
+        CatalogError: It is another node's, which wrote it a short time ago.
+    """
+    name, record = workspace.settings.node, None
+    with UnreadableRecords().skip(""):
+        record = workspace.catalog.node(name)
+    if record is None or record.identity in ("", identity):
+        return record
+    if not record.is_current(now(), workspace.settings.node_timeout):
+        return None
+    raise CatalogError(
+        f"Another node is called {name}, with another cache at {record.cache}; its record was written at {record.at}",
+        hint="Give each node a name of its own by STAGEGATE_NODE.",
+    )
 
 
 def _missing_bytes(workspace: Workspace, dataset: str, digest: str) -> int:
