@@ -163,18 +163,6 @@ class Catalog(VersionRecords, ApprovalRecords, KeptRecords, NodeRecords):
         """The names of a dataset's refs, sorted."""
         return self._records.folders(f"datasets/{dataset}/refs/")
 
-    def refs(self, dataset: str, unreadable: UnreadableRecords | None = None) -> dict[str, RefEntry]:
-        """Every ref of a dataset with its newest entry, sorted by name.
-
-        `unreadable` collects the refs that can't be read, which are left out; with None, the first of them raises.
-        """
-        refs: dict[str, RefEntry] = {}
-        for name in self.ref_names(dataset):
-            with skipping(unreadable, dataset):
-                if entry := self.followed(dataset, name):
-                    refs[name] = entry
-        return refs
-
     def ref_heads(self, dataset: str, unreadable: UnreadableRecords | None = None) -> dict[str, RefHead]:
         """What each ref of a dataset names now, sorted by name. For listings: see `Log.newest`.
 
@@ -255,10 +243,10 @@ class Catalog(VersionRecords, ApprovalRecords, KeptRecords, NodeRecords):
             withdrawn=withdrawn,
             attestation=attestation or {},
         )
-        if why := self.why_unproved(entry):
-            raise unproved(entry, why, head)
         if sign:
             entry = replace(entry, envelope=sign(entry))
+        if why := self.why_unproved(entry):
+            raise unproved(entry, why, head)
         return self.ref_log(dataset, ref).append(entry)
 
     # ── policy ──────────────────────────────────────────────────────────────────────────────────────────────────

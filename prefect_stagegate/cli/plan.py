@@ -22,7 +22,8 @@ SHORT = 0.05
 def judged_line(workspace: Workspace, version: ResolvedVersion, gate: str) -> str:
     """One line for people: the version's digest, the refs that name it, when it was staged, and the policy."""
     # A check decides without them, also where a ref's newest entry is not proved.
-    refs = workspace.catalog.refs(version.dataset, UnreadableRecords())
+    heads = workspace.catalog.ref_heads(version.dataset, UnreadableRecords())
+    refs = {name: head.entry for name, head in heads.items()}
     names = [name for name, entry in refs.items() if entry.digest == version.digest]
     latest = refs.get(LATEST)
     staged = latest.at if latest and latest.digest == version.digest else _staged_at(workspace, version)

@@ -229,8 +229,8 @@ class _Refs:
     """The refs of a dataset with the digests that they name: the catalog's, and this node's copies."""
 
     def __init__(self, workspace: Workspace, dataset: str, unreadable: UnreadableRecords) -> None:
-        entries = workspace.catalog.refs(dataset, unreadable)
-        self.catalog = {name: entry.digest for name, entry in entries.items()}
+        heads = workspace.catalog.ref_heads(dataset, unreadable)
+        self.catalog = {name: head.entry.digest for name, head in heads.items()}
         self.node = workspace.cache.refs.of(dataset, unreadable)
 
 

@@ -51,17 +51,18 @@ class Authority:
 
     def waivers(self, granted: Iterable[Waiver], requester: str) -> tuple[Waiver, ...]:
         """The waivers that count. An end that nobody proved ends none."""
-        counting = (waiver for waiver in granted if self._counts(waiver, requester=requester))
+        counting = (waiver for waiver in granted if self.counts(waiver, requester=requester))
         return tuple(waiver if self._is_ended(waiver) else replace(waiver, revoked=None) for waiver in counting)
 
     def revocations(self, recorded: Iterable[EvidenceRevocation]) -> tuple[EvidenceRevocation, ...]:
         """The revocations of evidence that count."""
-        return tuple(revocation for revocation in recorded if self._counts(revocation))
+        return tuple(revocation for revocation in recorded if self.counts(revocation))
 
     def _is_ended(self, waiver: Waiver) -> bool:
-        return waiver.revoked is not None and self._counts(waiver.revoked, waiver=waiver.id)
+        return waiver.revoked is not None and self.counts(waiver.revoked, waiver=waiver.id)
 
-    def _counts(self, record: Overruling, **about: str) -> bool:
+    def counts(self, record: Overruling, **about: str) -> bool:
+        """Whether a record counts; an unsigned one does where nobody asks for signatures."""
         is_asked = isinstance(record, Waiver) and not self.allows_waivers
         is_asked = is_asked or (self.parameters is not None and self.parameters.signed)
         return not (is_asked and self._why_void(record, **about))

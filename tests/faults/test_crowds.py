@@ -104,7 +104,7 @@ def test_a_crowd_fetches_once_agrees_and_loses_nothing(
     reports = [(tmp_path / "told" / str(number)).read_text().split() for number in range(processes)]
     digests = {dataset: {digest for name, digest, _ in reports if name == dataset} for dataset, _, _ in reports}
     assert all(len(unique) == 1 for unique in digests.values()), digests
-    assert {name: {workspace.catalog.refs(name)["latest"].digest} for name in digests} == digests
+    assert {name: {workspace.catalog.ref_heads(name)["latest"].entry.digest} for name in digests} == digests
     total = sum(wanted.values())
     print(f"{processes} processes fetched {proxy.bytes} bytes of {total}: {proxy.bytes / total:.3f}")
     assert total <= proxy.bytes <= WASTE * total

@@ -116,7 +116,7 @@ def readers(scenario: ForgedScenario) -> dict[str, Callable[[], object]]:
     node = scenario.node(cache="elsewhere")
     return {
         "resolve": lambda: node.catalog.resolve(PRODUCTION),
-        "refs": lambda: node.catalog.refs("things"),
+        "refs": lambda: node.catalog.ref_heads("things"),
         "check": lambda: check(node, THINGS, "production"),
         "promote": lambda: promote(node, THINGS, "production"),
         "rollback": lambda: rollback(node, PRODUCTION, reason="so"),

@@ -48,6 +48,11 @@ class AttackedScenario(Scenario):
         who = {"name": "mallory", "source": "declared"}
         self.entry(seq).write_text(json.dumps({**entry, **chained, "who": who, "attestation": statement}))
 
+    def forge_return(self, **changes: str) -> None:
+        """Append an entry by which the first version was accepted, as the third."""
+        chained = {"seq": 3, "before": f"sha256:{hashlib.sha256(self.entry(2).read_bytes()).hexdigest()}"}
+        self.entry(3).write_text(json.dumps({**json.loads(self.entry(1).read_bytes()), **chained, **changes}))
+
     def on_another_node(self, *words: str) -> int:
         self.on["cache"] = self.folder / "elsewhere"
         try:
@@ -129,6 +134,40 @@ def test_served_version_is_promoted_again_over_a_forgery(signed_decisions: Attac
     assert not scenario.run("check", version, "--gate", "production")
     assert not scenario.run("promote", version, "--to", "production")
     assert scenario.node().catalog.resolve(PRODUCTION) == first
+
+
+@pytest.mark.parametrize("fixture", ["signed_answers", "signed_decisions"])
+def test_old_acceptance_takes_no_target_back(
+    fixture: str, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scenario: AttackedScenario = request.getfixturevalue(fixture)
+    for text in ("one", "two"):
+        scenario.deliver(text)
+        scenario.promote_signed()
+    scenario.forge_return()
+    assert scenario.on_another_node("stage", "things@production") == 3
+    assert "can't be proved: the target moved after its decision" in capsys.readouterr().err
+
+
+def test_rollback_that_nobody_signed_is_not_followed(
+    signed_answers: AttackedScenario, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for text in ("one", "two"):
+        signed_answers.deliver(text)
+        second = signed_answers.promote_signed()
+    signed_answers.forge_return(action="rollback", withdrawn=second, reason="so")
+    assert signed_answers.on_another_node("stage", "things@production") == 3
+    assert "can't be proved: nobody who may roll back signed it" in capsys.readouterr().err
+
+
+def test_rollback_that_somebody_signed_is_followed(signed_answers: AttackedScenario) -> None:
+    for text in ("one", "two"):
+        signed_answers.deliver(text)
+        signed_answers.promote_signed()
+    key = str(signed_answers.folder / "ines.pem")
+    words = ["rollback", "things@production", "--reason", "so", "--key", key]
+    assert not signed_answers.run(*words, identity=INES.name)
+    assert not signed_answers.on_another_node("show", "things@production")
 
 
 def test_changed_keys_prove_entries_anew(

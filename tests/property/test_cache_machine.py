@@ -536,7 +536,7 @@ class CacheMachine(RuleBasedStateMachine):
         return self.workspace.cache.refs.of(DATASET)
 
     def _catalog(self) -> dict[str, str]:
-        return {name: entry.digest for name, entry in self.workspace.catalog.refs(DATASET).items()}
+        return {name: head.entry.digest for name, head in self.workspace.catalog.ref_heads(DATASET).items()}
 
     def teardown(self) -> None:
         if not hasattr(self, "leases"):

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from prefect_stagegate.canonical import canonical
-from prefect_stagegate.catalog import Catalog, PolicyEntry, adopted_as
+from prefect_stagegate.catalog import Catalog, PolicyEntry, RefAction, RefEntry, adopted_as
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.model import ApprovalRequest, Decision, Outcome, Severity
 from prefect_stagegate.operations.gating.approve import why_dated_back
 from prefect_stagegate.operations.gating.policy import spec_under
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.readiness.approval_counting import AnswerTally, count_answers
+from prefect_stagegate.readiness.authority import authority_of
 from prefect_stagegate.readiness.checks.approval import APPROVAL, approval_asked_by
 from prefect_stagegate.readiness.records.answers import SSHSIG, signed_answer, ssh_moment
 from prefect_stagegate.readiness.records.attest import AttestedDecision, read_statement
 from prefect_stagegate.readiness.records.ssh_signatures import verification_line
-from prefect_stagegate.readiness.wording import listed
 from prefect_stagegate.spec import Gate
 
 SCRIPT = """\
@@ -51,15 +49,22 @@ def count_attested_answers(catalog: Catalog, attested: AttestedDecision) -> Answ
     return count_answers(request, attested.approvals, parameters, adopted.policy.get("owners", {}))
 
 
-def why_unapproved(catalog: Catalog, statement: Mapping[str, Any]) -> str:
-    """Why an acceptance lacks the signed approval that its gate asks for; empty when it has it, or needs none."""
-    attested = read_statement(statement)
-    asked = [item for item in gate_of(catalog, attested.decision).requirements if item.check == APPROVAL]
-    if not any(item.params.get("signed") and item.severity is Severity.BLOCKING for item in asked):
+def why_unsigned(catalog: Catalog, entry: RefEntry) -> str:
+    """Why an entry of a target's log lacks the answers, or the rollback, that its gate wants signed; empty when not."""
+    attested = read_statement(entry.attestation)
+    gate = gate_of(catalog, attested.decision)
+    is_asked = any(item.check == APPROVAL and item.severity is Severity.BLOCKING for item in gate.requirements)
+    if attested.decision.accepted and is_asked and approval_asked_by(gate).signed:
+        tally = count_attested_answers(catalog, attested)
+        if tally is None or tally.missing or tally.declined:
+            return f"its signed approval does not hold: {tally.missing or 'declined' if tally else 'it has none'}"
+    if entry.action is not RefAction.ROLLBACK:
         return ""
-    tally = count_attested_answers(catalog, attested)
-    missing = tally.missing or listed([reply.approver.name for reply in tally.declined]) if tally else "it has none"
-    return missing and f"its signed approval doesn't hold: {missing}"
+    # Those of then, or those of now: the policy may have changed since the version was accepted.
+    policies = (_policy(catalog, attested.decision), catalog.policies(entry.dataset)[-1])
+    specs = (spec_under(adopted.policy, entry.dataset) for adopted in policies)
+    may = any(authority_of(spec, entry.ref, lambda: catalog.id).counts(entry) for spec in specs)
+    return "" if may else "nobody who may roll back signed it"
 
 
 def export_answers(workspace: Workspace, attested: AttestedDecision, folder: Path) -> list[str]:

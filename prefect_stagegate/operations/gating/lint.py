@@ -66,22 +66,19 @@ def lint(spec: SpecLike, warn: Callable[[str], None] = lambda _: None) -> Spec:
 
 
 def lint_warnings(spec: Spec) -> tuple[str, ...]:
-    """What a spec works without and should have."""
-    return (*((OPEN_POLICY,) if spec.gates and not spec.policy.change else ()), *_missing_owners(spec))
-
-
-def _missing_owners(spec: Spec) -> tuple[str, ...]:
-    """A line for each group that a gate needs and that `owners` gives no address of."""
+    """What a spec works without and should have: who agrees to another policy, and addresses of needed groups."""
+    warnings = [OPEN_POLICY] if spec.gates and not spec.policy.change else []
     needed: dict[str, list[str]] = {}
     for target in spec.gates:
         for requirement in spec.gate(target).requirements:
             for group in _groups(requirement):
                 needed.setdefault(group, []).append(requirement.check)
-    return tuple(
+    warnings += [
         f"owners.{group}: no address is set, so a report names nobody to turn to for {listed(checks)}"
         for group, checks in ((group, list(dict.fromkeys(checks))) for group, checks in needed.items())
         if not addresses_of(spec.owners, group)
-    )
+    ]
+    return tuple(warnings)
 
 
 def _groups(requirement: Requirement) -> tuple[str, ...]:

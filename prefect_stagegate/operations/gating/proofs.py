@@ -11,9 +11,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from pydantic import TypeAdapter
+
 from prefect_stagegate.canonical import canonical
-from prefect_stagegate.catalog import Catalog, RefAction, RefEntry
-from prefect_stagegate.catalog.codec import decode, encode
+from prefect_stagegate.catalog import Catalog, RefAction, RefEntry, moves
+from prefect_stagegate.catalog.codec import encode
 from prefect_stagegate.catalog.refs import read_summary
 from prefect_stagegate.errors import StagegateError, UsageError
 from prefect_stagegate.model import Evidence
@@ -53,22 +55,25 @@ class SignatureProof:
     def _problems(self, catalog: Catalog, entry: RefEntry) -> Iterator[str]:
         decision = read_summary(entry.attestation)
         policy = catalog.adopted_policy(entry.dataset, decision.adopted)
+        nodes, wants_answers = policy.get("policy", {}).get("node_keys", ()), b'"signed":true' in canonical(policy)
+        if not (self.keys or nodes or wants_answers):
+            return
+        from prefect_stagegate.operations.gating.attested_answers import why_unsigned  # late, as above
+        from prefect_stagegate.operations.gating.audit import signed_by
+
         about = entry.withdrawn if entry.action is RefAction.WITHDRAW else entry.digest
         if (decision.dataset, decision.target, decision.digest) != (entry.dataset, entry.ref, about):
             yield "its decision is about something else"
-        nodes = policy.get("policy", {}).get("node_keys", ())
-        if self.keys or nodes:
-            from prefect_stagegate.operations.gating.audit import signed_by  # late, as above
-
-            for keys, name in ((self.keys, "verification keys"), (nodes, "policy's keys of nodes")):
-                if keys and not signed_by(catalog, entry.dataset, entry.attestation, keys):
-                    yield f"none of the {name} signed its decision"
-        required = (item for gate in policy.get("gates", {}).values() for item in gate.get("require", ()))
-        approvals = [item["approval"] for item in required if isinstance(item, dict) and "approval" in item]
-        if decision.accepted and any(asked.get("signed") for asked in approvals):
-            from prefect_stagegate.operations.gating.attested_answers import why_unapproved  # late, as above
-
-            yield from filter(None, [why_unapproved(catalog, entry.attestation)])
+        for keys, name in ((self.keys, "verification keys"), (nodes, "policy's keys of nodes")):
+            if keys and not signed_by(catalog, entry.dataset, entry.attestation, keys):
+                yield f"none of the {name} signed its decision"
+        if wants_answers and (why := why_unsigned(catalog, entry)):
+            yield why
+        # Else an old acceptance would take a target back. The log is read only where there are entries in between.
+        if entry.action is RefAction.PROMOTE and entry.seq > decision.after + 1:
+            later = catalog.ref_log(entry.dataset, entry.ref).entries()[decision.after : entry.seq - 1]
+            if moves(later):
+                yield "the target moved after its decision"
 
 
 def signing_key(workspace: Workspace) -> SigningKey | None:
@@ -100,13 +105,10 @@ def put_signed(
     catalog: Catalog, version: ResolvedVersion, evidence: Iterable[Evidence], key: SigningKey | None
 ) -> None:
     """Record evidence about a version, signed where there is a key."""
-
-    def signed(item: Evidence) -> Evidence:
-        # As it is read back: figures may change their type on the way.
-        written = _statement(version, decode(Evidence, encode(item), "evidence"))
-        return replace(item, signatures=tuple(key.sign(written, EVIDENCE_PAYLOAD)["signatures"])) if key else item
-
-    catalog.put_evidence(version.dataset, version.digest, map(signed, evidence))
+    if key:
+        envelopes = ((item, key.sign(_statement(version, item), EVIDENCE_PAYLOAD)) for item in evidence)
+        evidence = [replace(item, signatures=tuple(envelope["signatures"])) for item, envelope in envelopes]
+    catalog.put_evidence(version.dataset, version.digest, evidence)
 
 
 def counted_evidence(catalog: Catalog, version: ResolvedVersion) -> list[Evidence]:
@@ -123,15 +125,13 @@ def _is_signed(version: ResolvedVersion, item: Evidence, keys: tuple[str, ...]) 
     from prefect_stagegate.readiness.records.signing import signers
 
     statement = _statement(version, item)
-    payload = base64.b64encode(canonical(statement)).decode()
-    envelope = {"payload": payload, "payloadType": EVIDENCE_PAYLOAD, "signatures": item.signatures}
-    return bool(item.signatures and signers(envelope, statement, EVIDENCE_PAYLOAD, keys))
+    envelope = {"payload": base64.b64encode(canonical(statement)).decode(), "payloadType": EVIDENCE_PAYLOAD}
+    return bool(signers({**envelope, "signatures": item.signatures}, statement, EVIDENCE_PAYLOAD, keys))
 
 
 def _statement(version: ResolvedVersion, item: Evidence) -> dict[str, Any]:
     """What a node signs: all of its evidence with the version, so that it fits no other."""
-    from pydantic import TypeAdapter
-
-    # Without defaults, so that a field of a later release ends no signature.
-    written = TypeAdapter(Evidence).dump_python(replace(item, signatures=()), mode="json", exclude_defaults=True)
+    # As it is read back, and without defaults, so that a field of a later release ends no signature.
+    read = TypeAdapter(Evidence).validate_json(encode(replace(item, signatures=())))
+    written = TypeAdapter(Evidence).dump_python(read, mode="json", exclude_defaults=True)
     return {"dataset": version.dataset, "digest": version.digest, "evidence": written}

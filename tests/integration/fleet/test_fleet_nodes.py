@@ -129,9 +129,11 @@ def test_ref_does_not_move_to_what_was_withdrawn(scenario: Scenario) -> None:
     withdrawn = Address(scenario.dataset, scenario.promote())
     hold_version(node(scenario), withdrawn)
     workspace = scenario.node()
+    head = workspace.catalog.ref(scenario.dataset, "pilot")
+    assert head is not None
     workspace.catalog.move_ref(
-        scenario.dataset, "pilot", withdrawn.digest, head=workspace.catalog.ref(scenario.dataset, "pilot"),
-        action=RefAction.WITHDRAW, who=workspace.identity, reason="failed", withdrawn=withdrawn.digest,
+        scenario.dataset, "pilot", withdrawn.digest, head=head, action=RefAction.WITHDRAW, who=workspace.identity,
+        reason="failed", withdrawn=withdrawn.digest, attestation=head.attestation,
     )  # fmt: skip
 
     with pytest.raises(NotReady, match="withdrawn"):

@@ -59,7 +59,7 @@ class ThreadEngine:
 
     def poll(self) -> Iterator[tuple[str, NodeReport]]:
         for node, future in list(self._futures.items()):
-            if future.done() and (report := future.result()):
+            if future.done() and (report := future.result()) is not None:
                 del self._futures[node]
                 yield node, report
 
