@@ -24,7 +24,7 @@ from prefect_stagegate.errors import StagegateError
 from prefect_stagegate.model import Address
 from prefect_stagegate.operations.fleet.agent import run_agent
 from prefect_stagegate.operations.fleet.node import flip_ref, hold_version
-from prefect_stagegate.operations.fleet.own_record import build_record
+from prefect_stagegate.operations.fleet.own_record import publish_record
 from prefect_stagegate.operations.workspace import Workspace, open_workspace
 from prefect_stagegate.tasks._fleet.message import to_message
 
@@ -71,7 +71,7 @@ class SimulatedNodes:
         )
         deployment.apply()
         with ThreadPoolExecutor(self._at_once) as pool:
-            record = build_record(self.workspace(self.names[0]))
+            record = publish_record(self.workspace(self.names[0]))
             put = self.workspace(self.names[0]).catalog.put_node
             list(pool.map(lambda name: put(replace(record, name=name)), self.names))
 

@@ -65,11 +65,7 @@ def _open(home: Cache, folder: Path, *, create: bool) -> Layout:
 
 
 def home_id(home: Cache) -> str:
-    """The random id of a node's cache, made at the first call. The further volumes and the node's record name it.
-
-    Raises:
-        CacheError: It can't be read or written.
-    """
+    """The random id of a node's cache, made at the first call. The further volumes and the node's record name it."""
     with explained("identify this node's cache", home.root):
         return _id(home.layout.root / HOME_ID) or _write_id(home.layout, HOME_ID, uuid.uuid4().hex)
 

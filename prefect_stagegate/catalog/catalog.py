@@ -131,7 +131,6 @@ class Catalog(VersionRecords, ApprovalRecords, KeptRecords, NodeRecords):
 
         Raises:
             UnprovedEntry: It is not proved.
-            CorruptRecord: As for `ref`.
         """
         head = self.ref_log(dataset, ref).head()
         if head and (why := self.why_unproved(head)):
@@ -183,17 +182,14 @@ class Catalog(VersionRecords, ApprovalRecords, KeptRecords, NodeRecords):
                 if entry is not None:
                     if why := self.why_unproved(entry):
                         raise unproved(entry, why, self.ref(dataset, name))
-                    moved = entry if entry.action is not RefAction.WITHDRAW else _last_move(log.before(entry))
-                    heads[name] = RefHead(entry, moved or entry, state.get("withdrawn", {}))
+                    entries = chain([entry], log.before(entry))
+                    move = next(each for each in entries if each.action is not RefAction.WITHDRAW)
+                    heads[name] = RefHead(entry, move, state.get("withdrawn", {}))
         return heads
 
     def history(self, dataset: str, ref: str) -> list[RefEntry]:
         """All proved entries of a ref's log, the oldest first, checked as by `ref`."""
         return [entry for entry in self.ref_log(dataset, ref).entries() if not self.why_unproved(entry)]
-
-    def chain(self, dataset: str, ref: str) -> tuple[list[RefEntry], str]:
-        """All entries of a ref's log, the oldest first, and the hash of the last one as stored."""
-        return self.ref_log(dataset, ref).chain()
 
     def ref_log(self, dataset: str, ref: str) -> Log[RefEntry]:
         """The log of a ref."""
@@ -494,10 +490,6 @@ class Catalog(VersionRecords, ApprovalRecords, KeptRecords, NodeRecords):
     def revoked_versions(self, dataset: str) -> list[str]:
         """The digests of the versions with revoked evidence, sorted."""
         return [f"sha256:{hexes}" for hexes in self._records.folders(f"datasets/{dataset}/revocations/")]
-
-
-def _last_move(entries: Iterable[RefEntry]) -> RefEntry | None:
-    return next((entry for entry in entries if entry.action is not RefAction.WITHDRAW), None)
 
 
 def _create(records: Records) -> None:

@@ -23,9 +23,8 @@ def judged_line(workspace: Workspace, version: ResolvedVersion, gate: str) -> st
     """One line for people: the version's digest, the refs that name it, when it was staged, and the policy."""
     # A check decides without them, also where a ref's newest entry is not proved.
     heads = workspace.catalog.ref_heads(version.dataset, UnreadableRecords())
-    refs = {name: head.entry for name, head in heads.items()}
-    names = [name for name, entry in refs.items() if entry.digest == version.digest]
-    latest = refs.get(LATEST)
+    names = [name for name, head in heads.items() if head.entry.digest == version.digest]
+    latest = heads[LATEST].entry if LATEST in heads else None
     staged = latest.at if latest and latest.digest == version.digest else _staged_at(workspace, version)
     facts = [", ".join(names) or "no ref names it", *([f"staged {staged[:19]}Z"] if staged else [])]
     if latest and latest.digest != version.digest:

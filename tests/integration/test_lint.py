@@ -59,7 +59,7 @@ def test_lint_warns_of_owners_without_an_address(tmp_path: Path, capsys: pytest.
 
 def test_lint_warns_of_gates_that_anybody_replaces(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert exit_code(["lint", write(tmp_path)]) == 0
-    assert "warning: policy.change: nobody has to agree to another policy" in capsys.readouterr().err
+    assert "warning: policy.change: without it, anybody replaces the gates and promotes" in capsys.readouterr().err
     assert exit_code(["lint", write(tmp_path, policy={"change": {"approval": {"count": 1}}})]) == 0
     assert "policy.change" not in capsys.readouterr().err
 

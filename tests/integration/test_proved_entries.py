@@ -276,7 +276,7 @@ def test_node_without_its_key_decides_nothing(
     monkeypatch.delenv("STAGEGATE_SIGNING_KEY")
     for words in (["check", "things", "--gate", "production"], ["validate", "things"]):
         assert signed_evidence.run(*words) == 2
-        assert "only evidence of its nodes counts, and this node has no key" in capsys.readouterr().err
+        assert "Only nodes with a key in the policy of things decide, and this node has none" in capsys.readouterr().err
     assert not evidence_of(signed_evidence, version.digest)
 
 

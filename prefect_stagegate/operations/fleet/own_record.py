@@ -31,7 +31,7 @@ VersionKey = tuple[str, str]
 def publish_record(
     workspace: Workspace, begun: VersionKey | None = None, ended: Lease | None = None, *, recapture: bool = False
 ) -> NodeRecord:
-    """Write what this node holds now to the catalog.
+    """Write what this node holds now to the catalog, which is asked only about versions that the last record lacks.
 
     Args:
         workspace: Cache and catalog.
@@ -42,9 +42,39 @@ def publish_record(
 
     Raises:
         CacheError: The cache can't be read.
-        CatalogError: The record can't be written, or another node has this one's name.
+        CatalogError: A record can't be read or written, or another node has this one's name.
     """
-    record = build_record(workspace, begun, ended, recapture=recapture)
+    settings, layout = workspace.settings, workspace.cache.home.layout
+    identity = home_id(workspace.cache.home)
+    last = _last_record(workspace, identity)
+    unreadable = UnreadableRecords()
+    with explained("look at this node's cache", layout.root):
+        gpus, fingerprint = (
+            (last.gpus, last.environment) if last and not recapture else _environment(settings, layout.root)
+        )
+        refs = {
+            f"{dataset}@{ref}": digest
+            for dataset in workspace.cache.refs.datasets()
+            for ref, digest in workspace.cache.refs.of(dataset, unreadable).items()
+        }
+        versions = tuple(_held_versions(workspace, last, begun, ended, unreadable))
+    volumes = tuple(volume_records(workspace))
+    tiers = {str(volume.root) for volume in workspace.cache.volumes if volume.is_tier}
+    record = NodeRecord(
+        settings.node,
+        stamp(now()),
+        str(layout.root),
+        versions,
+        refs,
+        sum(volume.used for volume in volumes),
+        max(volume.room for volume in volumes if volume.folder not in tiers),
+        settings.site,
+        settings.peer_url,
+        gpus,
+        fingerprint,
+        volumes if len(volumes) > 1 else (),
+        identity,
+    )
     workspace.catalog.put_node(record)
     return record
 
@@ -68,50 +98,6 @@ def recorded_fetch(workspace: Workspace, writer: Lease, dataset: str, digest: st
         yield
     finally:
         try_publish(workspace, ended=writer)
-
-
-def build_record(
-    workspace: Workspace, begun: VersionKey | None = None, ended: Lease | None = None, *, recapture: bool = False
-) -> NodeRecord:
-    """This node's record as of now, with the arguments of `publish_record`.
-
-    The catalog is asked only about versions that the last record lacks.
-
-    Raises:
-        CacheError: The cache can't be read.
-        CatalogError: A record can't be read, or another node has this one's name.
-    """
-    settings, layout = workspace.settings, workspace.cache.home.layout
-    identity = home_id(workspace.cache.home)
-    last = _last_record(workspace, identity)
-    unreadable = UnreadableRecords()
-    with explained("look at this node's cache", layout.root):
-        gpus, fingerprint = (
-            (last.gpus, last.environment) if last and not recapture else _environment(settings, layout.root)
-        )
-        refs = {
-            f"{dataset}@{ref}": digest
-            for dataset in workspace.cache.refs.datasets()
-            for ref, digest in workspace.cache.refs.of(dataset, unreadable).items()
-        }
-        versions = tuple(_held_versions(workspace, last, begun, ended, unreadable))
-    volumes = tuple(volume_records(workspace))
-    tiers = {str(volume.root) for volume in workspace.cache.volumes if volume.is_tier}
-    return NodeRecord(
-        settings.node,
-        stamp(now()),
-        str(layout.root),
-        versions,
-        refs,
-        sum(volume.used for volume in volumes),
-        max(volume.room for volume in volumes if volume.folder not in tiers),
-        settings.site,
-        settings.peer_url,
-        gpus,
-        fingerprint,
-        volumes if len(volumes) > 1 else (),
-        identity,
-    )
 
 
 def volume_records(workspace: Workspace) -> Iterator[VolumeRecord]:

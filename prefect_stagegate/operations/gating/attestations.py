@@ -209,7 +209,7 @@ def _log(workspace: Workspace, recorded: Mapping[str, Any], attested: AttestedDe
     """Whether the ref's log is unbroken and has exactly this attestation."""
     decision = attested.decision
     try:
-        entries, head = workspace.catalog.chain(decision.dataset, decision.target)
+        entries, head = workspace.catalog.ref_log(decision.dataset, decision.target).chain()
         decided = workspace.catalog.attestations(decision.dataset, decision.digest, decision.target)
     except StagegateError as error:
         return AttestationPart("log", FAILS, error.message)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from prefect_stagegate.canonical import canonical
-from prefect_stagegate.catalog import Catalog, PolicyEntry, RefAction, RefEntry, adopted_as
+from prefect_stagegate.catalog import Catalog, RefAction, RefEntry
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.model import ApprovalRequest, Decision, Outcome, Severity
 from prefect_stagegate.operations.gating.approve import why_dated_back
@@ -40,13 +40,12 @@ def count_attested_answers(catalog: Catalog, attested: AttestedDecision) -> Answ
     decision, request = attested.decision, attested.request
     if not any(result.check == APPROVAL and result.outcome is Outcome.PASS for result in decision.checks):
         return None
-    adopted = _policy(catalog, decision)
     # Answers to another request say nothing about this decision.
     is_ours = request and catalog.made(request) and _is_about(request, decision)
     if request and (not is_ours or why_dated_back(catalog, request)):
         request = None
-    parameters = approval_asked_by(gate_of(catalog, decision))
-    return count_answers(request, attested.approvals, parameters, adopted.policy.get("owners", {}))
+    owners = catalog.adopted_policy(decision.dataset, decision.adopted).get("owners", {})
+    return count_answers(request, attested.approvals, approval_asked_by(gate_of(catalog, decision)), owners)
 
 
 def why_unsigned(catalog: Catalog, entry: RefEntry) -> str:
@@ -61,8 +60,9 @@ def why_unsigned(catalog: Catalog, entry: RefEntry) -> str:
     if entry.action is not RefAction.ROLLBACK:
         return ""
     # Those of then, or those of now: the policy may have changed since the version was accepted.
-    policies = (_policy(catalog, attested.decision), catalog.policies(entry.dataset)[-1])
-    specs = (spec_under(adopted.policy, entry.dataset) for adopted in policies)
+    newest = catalog.policies(entry.dataset)[-1].policy
+    policies = (catalog.adopted_policy(entry.dataset, attested.decision.adopted), newest)
+    specs = (spec_under(policy, entry.dataset) for policy in policies)
     may = any(authority_of(spec, entry.ref, lambda: catalog.id).counts(entry) for spec in specs)
     return "" if may else "nobody who may roll back signed it"
 
@@ -112,13 +112,7 @@ def _is_about(request: ApprovalRequest, decision: Decision) -> bool:
     return requested == (decision.dataset, decision.digest, decision.target, decision.policy, decision.requester)
 
 
-def _policy(catalog: Catalog, decision: Decision) -> PolicyEntry:
-    adopted = adopted_as(catalog.policies(decision.dataset), decision.adopted)
-    if adopted is None:
-        raise UsageError(f"{decision.dataset} never adopted the policy {decision.adopted}", dataset=decision.dataset)
-    return adopted
-
-
 def gate_of(catalog: Catalog, decision: Decision) -> Gate:
     """The gate that made a decision, by the policy of that time."""
-    return spec_under(_policy(catalog, decision).policy, decision.dataset).gate(decision.target)
+    policy = catalog.adopted_policy(decision.dataset, decision.adopted)
+    return spec_under(policy, decision.dataset).gate(decision.target)

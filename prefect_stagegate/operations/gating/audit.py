@@ -67,11 +67,10 @@ def public_keys(workspace: Workspace, keys: Sequence[str]) -> tuple[str, ...]:
 
 def _audit_ref(workspace: Workspace, dataset: str, ref: str, keys: Sequence[str]) -> Chain:
     try:
-        entries, head = workspace.catalog.chain(dataset, ref)
+        entries, head = workspace.catalog.ref_log(dataset, ref).chain()
     except StagegateError as error:
         return Chain(dataset, ref, 0, "", 0, 0, (str(error),))
-    proof = SignatureProof(tuple(keys))
-    problems = [f"entry {entry.seq}: {problem}" for entry in entries for problem in _problems(workspace, entry, proof)]
+    problems = [f"entry {entry.seq}: {problem}" for entry in entries for problem in _problems(workspace, entry, keys)]
     attested = [entry for entry in entries if entry.attestation]
     signed = sum(bool(keys and signed_by(workspace.catalog, dataset, entry.attestation, keys)) for entry in attested)
     return Chain(dataset, ref, len(entries), head, len(attested), signed, tuple(problems))
@@ -86,7 +85,7 @@ def _audit_policy(workspace: Workspace, dataset: str) -> Chain | None:
     return Chain(dataset, "", len(entries), head, 0, 0, ()) if entries else None
 
 
-def _problems(workspace: Workspace, entry: RefEntry, proof: SignatureProof) -> Iterator[str]:
+def _problems(workspace: Workspace, entry: RefEntry, keys: Sequence[str]) -> Iterator[str]:
     """What is wrong with an entry of a log whose chain is unbroken."""
     if not workspace.catalog.has_version(entry.dataset, entry.digest):
         yield f"the catalog no longer has the version {entry.digest} that it names"
@@ -98,7 +97,7 @@ def _problems(workspace: Workspace, entry: RefEntry, proof: SignatureProof) -> I
         yield str(error)
         return
     yield from contradictions(attested, entry)
-    if why := proof(workspace.catalog, entry):
+    if why := SignatureProof(tuple(keys))(workspace.catalog, entry):
         yield f"{why} (written by {entry.who} at {entry.at})"
 
 

@@ -121,17 +121,13 @@ def _recorded(workspace: Workspace, dataset: str, target: str) -> Iterator[tuple
             yield RecordedDecision("", "", dataset, digest, gate, "unreadable", "", "", "", error.message), None
             continue
         for statement in statements:
-            yield _read(dataset, digest, gate, statement)
+            yield decision_line(dataset, digest, gate, statement)
 
 
-def decision_line(dataset: str, digest: str, target: str, statement: Mapping[str, Any]) -> RecordedDecision:
-    """The line of one recorded decision; of a damaged one, with the problem."""
-    return _read(dataset, digest, target, statement)[0]
-
-
-def _read(
+def decision_line(
     dataset: str, digest: str, target: str, statement: Mapping[str, Any]
 ) -> tuple[RecordedDecision, Decision | None]:
+    """The line of one recorded decision, with the decision; of a damaged one, with the problem and without it."""
     name = statement_digest(statement)
     try:
         decision = decision_of(statement)

@@ -24,10 +24,7 @@ from prefect_stagegate.validations import lint as lint_contract
 from prefect_stagegate.validations.files.calls import ProbeCall, release
 from prefect_stagegate.validations.files.paths import can_be_below
 
-OPEN_POLICY = (
-    "policy.change: nobody has to agree to another policy, so anybody replaces the gates and promotes; "
-    "`policy: {change: {approval: {count: 1}}}` asks for somebody else's approval"
-)
+OPEN_POLICY = "policy.change: without it, anybody replaces the gates and promotes; add {change: {approval: {count: 1}}}"
 
 
 def lint(spec: SpecLike, warn: Callable[[str], None] = lambda _: None) -> Spec:

@@ -112,8 +112,7 @@ class VersionMeasures:
 
     def _kept(self, tables: Collection[str], digest: str = "") -> dict[str, TableProfile]:
         # Profiles are not signed.
-        is_signed = self.version.spec.policy.node_keys
-        return {} if is_signed else kept_profiles(self.workspace, self.version, tables, digest)
+        return {} if self.version.spec.policy.node_keys else kept_profiles(self.workspace, self.version, tables, digest)
 
     @contextmanager
     def _open(self, about: str, digest: str = "", *, discreet: bool = False) -> Iterator[tuple[Path, Queries]]:

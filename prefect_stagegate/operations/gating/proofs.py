@@ -71,8 +71,7 @@ class SignatureProof:
             yield why
         # Else an old acceptance would take a target back. The log is read only where there are entries in between.
         if entry.action is RefAction.PROMOTE and entry.seq > decision.after + 1:
-            later = catalog.ref_log(entry.dataset, entry.ref).entries()[decision.after : entry.seq - 1]
-            if moves(later):
+            if moves(catalog.ref_log(entry.dataset, entry.ref).entries()[decision.after : entry.seq - 1]):
                 yield "the target moved after its decision"
 
 
@@ -93,8 +92,7 @@ def key_of_node(workspace: Workspace, version: ResolvedVersion) -> SigningKey | 
     key, keys = signing_key(workspace), version.spec.policy.node_keys
     if keys and not version.is_trial and (key is None or key.public not in keys):
         raise UsageError(
-            f"Under the policy of {version.dataset} only evidence of its nodes counts, and "
-            + (f"{key.public} is no key of them" if key else "this node has no key"),
+            f"Only nodes with a key in the policy of {version.dataset} decide, and this node has none of them",
             hint="STAGEGATE_SIGNING_KEY names the node's key, and `policy.node_keys` of the spec has its public half.",
             dataset=version.dataset,
         )
@@ -112,11 +110,7 @@ def put_signed(
 
 
 def counted_evidence(catalog: Catalog, version: ResolvedVersion) -> list[Evidence]:
-    """The evidence about a version that counts under its policy, the oldest first.
-
-    Raises:
-        MissingExtra: The policy asks for signatures, and the signing library is not installed.
-    """
+    """The evidence about a version that counts under its policy, the oldest first."""
     keys, evidence = version.spec.policy.node_keys, catalog.evidence(version.dataset, version.digest)
     return [item for item in evidence if not keys or _is_signed(version, item, keys)]
 

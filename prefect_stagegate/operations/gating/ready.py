@@ -55,9 +55,8 @@ def find_ready(workspace: Workspace, address: Address) -> Readiness:
     workspace.catalog.followed(address.dataset, address.ref)
     log = workspace.catalog.history(address.dataset, address.ref)
     if not log:
-        workspace.catalog.require_dataset(address.dataset)
         adoption = workspace.catalog.policy(address.dataset)
-        if adoption and address.ref not in adoption.policy.get("gates", {}):
+        if adoption is None or address.ref not in adoption.policy.get("gates", {}):
             workspace.catalog.require_ref(address.dataset, address.ref)  # its error says which was meant
     candidates: list[Candidate] = []
     falls_back = False

@@ -239,7 +239,7 @@ class CatalogView:
         def read() -> list[RecordedDecision]:
             return sorted(
                 (
-                    decision_line(dataset, digest, target, statement)
+                    decision_line(dataset, digest, target, statement)[0]
                     for target in self.targets(dataset).get(digest, [])
                     for statement in self.catalog.attestations(dataset, digest, target)
                 ),
@@ -252,7 +252,7 @@ class CatalogView:
     def _figures(self, dataset: str, digest: str, targets: list[str]) -> VersionFigures:
         sums = self.catalog.sums(dataset, digest)
         statements = [(target, self.catalog.attestation(dataset, digest, target)) for target in targets]
-        decisions = tuple(decision_line(dataset, digest, target, known) for target, known in statements if known)
+        decisions = tuple(decision_line(dataset, digest, target, known)[0] for target, known in statements if known)
         drift = _furthest(self.catalog.evidence(dataset, digest))
         return VersionFigures(digest, sums.files, sums.bytes, decisions, drift)
 
