@@ -70,9 +70,9 @@ class SignatureProof:
         if wants_answers and (why := why_unsigned(catalog, entry)):
             yield why
         # Else an old acceptance would take a target back. The log is read only where there are entries in between.
-        if entry.action is RefAction.PROMOTE and entry.seq > decision.after + 1:
-            if moves(catalog.ref_log(entry.dataset, entry.ref).entries()[decision.after : entry.seq - 1]):
-                yield "the target moved after its decision"
+        is_late = entry.action is RefAction.PROMOTE and entry.seq > decision.after + 1
+        if is_late and moves(catalog.ref_log(entry.dataset, entry.ref).entries()[decision.after : entry.seq - 1]):
+            yield "the target moved after its decision"
 
 
 def signing_key(workspace: Workspace) -> SigningKey | None:
