@@ -13,6 +13,8 @@ from prefect_stagegate.model import Action, PlannedObject, SourceObject
 from prefect_stagegate.spec import Rehash
 from prefect_stagegate.units import count_text
 
+LARGEST = 2**63 - 1
+"""Bytes of the largest file that Linux and the cache's index know."""
 NAMED = 20
 """Refused objects that an error names; it counts the others."""
 
@@ -26,16 +28,20 @@ def dataset_path(into: str, key: str) -> str:
     return f"{into.rstrip('/')}/{key}" if into else key
 
 
-def check_names(objects: Iterable[tuple[str, str, str]]) -> None:
-    """Refuse objects whose paths can't be in a manifest, all of them in one error.
+def check_objects(objects: Iterable[tuple[str, SourceObject, str]]) -> None:
+    """Refuse objects whose paths or sizes can't be in a manifest, all of them in one error.
 
     Args:
-        objects: Each object's path in the dataset, its key, and its source's URL.
+        objects: Each object's path in the dataset, the object, and its source's URL.
 
     Raises:
         UsageError: There are such objects. The error names the first ones, each with its reason.
     """
-    refused = [(key, url, problem) for path, key, url in objects if (problem := path_problem(path))]
+    refused = [
+        (listed.key, url, problem)
+        for path, listed, url in objects
+        if (problem := path_problem(path) or ("" if 0 <= listed.size <= LARGEST else "no file has its size"))
+    ]
     if not refused:
         return
     reasons = [f"{key!r} of {url}: {problem}" for key, url, problem in refused[:NAMED]]
@@ -43,7 +49,7 @@ def check_names(objects: Iterable[tuple[str, str, str]]) -> None:
     count = count_text(len(refused), "object")
     raise UsageError(
         f"{count} can't be in a dataset: {'; '.join(reasons + more)}",
-        hint="Rename them at their source, or leave them out by `exclude:`.",
+        hint="Correct them at their source, or leave them out by `exclude:`.",
     )
 
 
@@ -54,7 +60,7 @@ def plan_object(
 
     Args:
         listed: The object as its source lists it.
-        path: Its path in the dataset, which `check_names` accepted.
+        path: Its path in the dataset, which `check_objects` accepted.
         source: Position of its source in the spec.
         remembered: The known digest of its pin, if any.
         held: Whether the cache holds a blob of that digest.

@@ -11,7 +11,6 @@ import platform
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
-from ipaddress import ip_network
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -173,18 +172,6 @@ def _peer_url(text: str) -> str:
     return text
 
 
-def _peer_hosts(text: str) -> tuple[str, ...]:
-    hosts = tuple(part.strip().lower() for part in text.split(",") if part.strip())
-    for host in hosts:
-        place = host.removeprefix("http://")
-        try:
-            ip_network(place)
-        except ValueError as error:
-            if not _HOST_NAME.fullmatch(place) or place.replace(".", "").isdecimal():
-                raise ValueError(f"{host!r} is no host's name, address or network ({error})") from None
-    return hosts
-
-
 def _spark(text: str) -> str:
     if text and not _SPARK.fullmatch(text):
         raise ValueError(
@@ -196,7 +183,6 @@ def _spark(text: str) -> str:
 
 NODE_NAME = re.compile(r"[A-Za-z0-9._-]{1,253}")
 """A node's name."""
-_HOST_NAME = re.compile(r"(\*\.)?[a-z0-9_-]+(\.[a-z0-9_-]+)*")
 _SERVER = r"[A-Za-z0-9.\-\[\]:]+"
 _SPARK = re.compile(
     rf"local(\[([0-9]{{1,4}}|\*)\])?|spark://{_SERVER}(,{_SERVER}){{0,9}}|sc://{_SERVER}(/;use_ssl=(true|false))?"
@@ -259,9 +245,9 @@ class Settings:
     )
     peer_hosts: tuple[str, ...] = _setting(
         "",
-        "names, `*.NAME`, addresses or networks, with commas; `http://` before those without TLS",
+        "names (with those below them), addresses or networks, with commas; `http://` before those without TLS",
         "Hosts of the site's blob servers: the token goes to no other, and without TLS only behind `http://`.",
-        _peer_hosts,
+        _names,
     )
     peer_certificate: Path | None = _setting(
         "",

@@ -94,7 +94,8 @@ def is_racy(listed: SourceObject, read_at: float) -> bool:
     if listed.pin.strength == "strong":
         return False
     if listed.modified is None:
-        return True
+        # Servers that make etags of the time of change send that, too; else a strong one stands for the bytes.
+        return listed.pin.kind != "etag" or listed.pin.value.startswith("W/")
     window = COARSE_SECONDS if float(listed.modified).is_integer() else FINE_SECONDS
     return listed.modified > read_at - window
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from prefect_stagegate.http.blocking import fetch, fetch_many
-from prefect_stagegate.http.endpoint_proxy import EndpointProxy
 from prefect_stagegate.http.exchange import Exchange
 from prefect_stagegate.http.loop import Loop
 from prefect_stagegate.http.message import Client, Headers, Request, Response, retry_after
@@ -28,7 +27,6 @@ __all__ = [
     "Allowed",
     "CertificateNotTrusted",
     "Client",
-    "EndpointProxy",
     "Exchange",
     "ForbiddenAddress",
     "Headers",

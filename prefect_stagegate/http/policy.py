@@ -19,7 +19,6 @@ from urllib.parse import quote, unquote, urljoin, urlsplit
 from prefect_stagegate.errors import SourceError, UsageError
 
 BLOCKED = (
-    # network, who has it, documentation
     ("169.254.0.0/16", "link-local; metadata of most clouds", "RFC 3927; ECS: AWS, task-iam-roles.html"),
     ("fe80::/10", "link-local", "RFC 4291"),
     ("fd00:ec2::/32", "AWS: metadata at ::254, EKS's credentials at ::23", "AWS, instancedata-data-retrieval.html"),
@@ -31,12 +30,14 @@ BLOCKED = (
     ("fd00:42::42/128", "Scaleway", "cloud-init, datasources/scaleway.html"),
     ("fd00:a9fe:a9fe::1/128", "Linode (Akamai)", "cloud-init, datasources/akamai.html"),
 )
-"""The one table of blocked networks: those of link-local addresses and of the clouds' metadata services."""
+"""Networks of link-local addresses and of the clouds' metadata services: each with its owner and documentation."""
 BLOCKED_NETWORKS = tuple(ip_network(network) for network, _, _ in BLOCKED)
 MAX_REDIRECTS = 5
 """Redirects that one request follows."""
 MAX_PAGE = 256 << 20
 """Bytes of one page of a listing, or of a manifest."""
+MAX_DOCUMENT = 32 << 20
+"""Bytes of a JSON document that is parsed whole, which may take 27 times its size of memory."""
 MAX_ERROR_BODY = 64 << 10
 """Bytes that are kept of the body of an error response or a redirect."""
 CONNECT_SECONDS = 5
@@ -54,8 +55,7 @@ FORWARDED_HEADERS = frozenset(
 """Request headers that a redirect to another origin keeps. Any other may hold a credential."""
 ALLOW_HINT = "If the address is intended, add its host to STAGEGATE_ALLOWED_HOSTS."
 
-_NAT64 = ip_network("64:ff9b::/96")
-_LOCAL_NAT64 = ip_network("64:ff9b:1::/48")
+_NAT64 = (ip_network("64:ff9b::/96"), ip_network("64:ff9b:1::/48"))  # RFC 6052, and of a site's own (RFC 8215)
 _IPV4_BITS = 0xFFFFFFFF
 _PORTS = {"http": 80, "https": 443}
 _UNSENDABLE = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
@@ -234,11 +234,9 @@ def _forms(address: str) -> Iterator[IPv4Address | IPv6Address]:
         yield parsed
         if isinstance(parsed, IPv6Address):
             number = int(parsed)
-            if number >> 32 == 0 or parsed in _NAT64 or parsed in _LOCAL_NAT64:  # IPv4-compatible (RFC 4291), NAT64
+            if number >> 32 == 0:  # IPv4-compatible (RFC 4291)
                 yield IPv4Address(number & _IPV4_BITS)
-            if (
-                parsed in _LOCAL_NAT64
-            ):  # RFC 8215; a site chooses the prefix's length, and byte 8 is left out (RFC 6052)
+            if any(parsed in network for network in _NAT64):  # after a prefix of 48, 56, 64 or 96 bits, without byte 8
                 data = parsed.packed[:8] + parsed.packed[9:]
-                yield from (IPv4Address(data[start : start + 4]) for start in (6, 7, 8))
+                yield from (IPv4Address(data[start : start + 4]) for start in (6, 7, 8, 11))
             yield from filter(None, (parsed.ipv4_mapped, parsed.sixtofour))

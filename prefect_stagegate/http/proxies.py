@@ -41,22 +41,25 @@ def proxy_for(origin: UrlOrigin, proxies: Proxies) -> Proxy | None:
     """
     settings = dict(proxies)
     url = settings.get(origin.scheme) or settings.get("all", "")
-    if not url or proxy_bypass_environment(origin.address, settings) or _is_in(origin.host, settings.get("no", "")):
+    if not url or is_named(origin, settings.get("no", "")):
         return None
     return _parsed(url if "://" in url else f"http://{url}")
 
 
-def _is_in(host: str, networks: str) -> bool:
-    """Whether an address is in one of the networks of NO_PROXY, which Python's own check compares as names only.
+def is_named(origin: UrlOrigin, hosts: str) -> bool:
+    """Whether a list like NO_PROXY has an origin's host: its name, one above it, or a network of its address.
 
-    >>> _is_in("10.1.2.3", "localhost, 10.0.0.0/8"), _is_in("a.example", "10.0.0.0/8")
-    (True, False)
+    No name is looked up.
+
+    >>> is_named(origin_of("http://10.1.2.3"), "a.b, 10.0.0.0/8"), is_named(origin_of("http://a.b"), "10.0.0.0/8, b")
+    (True, True)
     """
-    for network in networks.split(","):
+    for network in hosts.split(","):
         with suppress(ValueError):
-            if ip_address(host) in ip_network(network.strip(), strict=False):
+            if ip_address(origin.host) in ip_network(network.strip(), strict=False):
                 return True
-    return False
+    # Python's own check compares networks as names.
+    return bool(proxy_bypass_environment(origin.address, {"no": hosts}))
 
 
 @lru_cache(maxsize=16)

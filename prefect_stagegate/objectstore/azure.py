@@ -13,7 +13,8 @@ from obstore.store import AzureStore
 
 from prefect_stagegate.errors import AccessDenied, UsageError
 from prefect_stagegate.expiry import moment
-from prefect_stagegate.http import Allowed, EndpointProxy
+from prefect_stagegate.http import Allowed
+from prefect_stagegate.http.endpoint_proxy import proxy_of
 from prefect_stagegate.model import CredentialLife
 from prefect_stagegate.objectstore.azure_options import AzureSettings
 from prefect_stagegate.objectstore.client import (
@@ -86,8 +87,7 @@ def open_azure(
     identity = _identify(settings, url)
     # Where obstore alone finds the credential, it asks an identity service for it, which the proxy would refuse.
     asks = settings.client_secret or not (settings.has_credential or identity.provider)
-    proxy = None if asks else EndpointProxy(endpoint, allowed)
-    client = client_options(endpoint, settings.ca_file, idle, proxy)
+    client = client_options(endpoint, settings.ca_file, idle, "" if asks else proxy_of(endpoint, allowed))
     config = {"account_name": settings.account, "endpoint": endpoint, "skip_signature": False, **identity.config}
 
     # First: obstore refuses a key that is not Base64, and `_access` signs with it.
@@ -102,7 +102,7 @@ def open_azure(
     access = _access(settings, identity, path.bucket)
     container_url = f"{canonical_url(endpoint)}/{quote(path.bucket, safe='$')}"
     requests = AzureRequests(container_url, access) if access else None
-    store_access = StoreAccess(identity.life, proxy, http_client(settings.ca_file, idle, allowed), requests)
+    store_access = StoreAccess(identity.life, client=http_client(settings.ca_file, idle, allowed), requests=requests)
     return ObjectStore(*stores, url, endpoint, lister, store_access)
 
 

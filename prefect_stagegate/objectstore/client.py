@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from prefect_stagegate.errors import UsageError
-from prefect_stagegate.http import Allowed, Client, EndpointProxy, environment_proxies
+from prefect_stagegate.http import Allowed, Client, environment_proxies
 from prefect_stagegate.http.policy import CONNECT_SECONDS
 
 IDLE_SECONDS = 30.0
@@ -57,10 +57,8 @@ def canonical_url(url: str) -> str:
     return f"{parts.scheme}://{host}{port}{urllib.parse.quote(parts.path, safe='/%')}"
 
 
-def client_options(endpoint: str, ca_file: str, idle: float, proxy: EndpointProxy | None) -> dict[str, Any]:
+def client_options(endpoint: str, ca_file: str, idle: float, proxy: str) -> dict[str, Any]:
     """Options of obstore's HTTP client: a time limit for each next byte, none for the whole request.
-
-    It connects by `proxy`; None only where the endpoint is the vendor's own.
 
     Raises:
         UsageError: The CA file can't be read.
@@ -73,7 +71,7 @@ def client_options(endpoint: str, ca_file: str, idle: float, proxy: EndpointProx
         "timeout": timedelta(days=3650),
     }
     if proxy:
-        options["proxy_url"] = proxy.url
+        options["proxy_url"] = proxy
     if ca_file:
         try:
             options["root_certificate"] = Path(ca_file).expanduser().read_bytes()

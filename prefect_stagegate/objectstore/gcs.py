@@ -11,7 +11,8 @@ from urllib.parse import quote
 from obstore.store import GCSStore
 
 from prefect_stagegate.errors import UsageError
-from prefect_stagegate.http import Allowed, EndpointProxy
+from prefect_stagegate.http import Allowed
+from prefect_stagegate.http.endpoint_proxy import proxy_of
 from prefect_stagegate.objectstore.client import (
     IDLE_SECONDS,
     canonical_url,
@@ -85,8 +86,8 @@ def open_gcs(
     identity = identify(settings.token, url=url)
     payer = _payer(settings)
     headers = {"x-goog-user-project": payer} if payer else {}
-    # Where obstore has the credentials, it asks Google for a token, which the proxy would refuse.
-    proxy = EndpointProxy(endpoint, allowed) if identity.bearer and endpoint != GOOGLE else None
+    # As at Azure.
+    proxy = proxy_of(endpoint, allowed) if identity.bearer and endpoint != GOOGLE else ""
     client = {**client_options(endpoint, settings.ca_file, idle, proxy), "default_headers": headers}
 
     config = {"base_url": endpoint, "skip_signature": False, **identity.config}
@@ -100,7 +101,7 @@ def open_gcs(
     authorization = _authorization(identity)
     bucket_url = f"{canonical_url(endpoint)}/{quote(path.bucket, safe='')}"
     requests = GoogleRequests(bucket_url, authorization, payer) if authorization else None
-    store_access = StoreAccess(identity.life, proxy, our_client, requests)
+    store_access = StoreAccess(identity.life, client=our_client, requests=requests)
     return ObjectStore(*stores, url, endpoint, lister, store_access)
 
 

@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 from prefect_stagegate.errors import SourceUnavailable
 from prefect_stagegate.http import PAGE_SECONDS, Client, Request, Response, fetch
 from prefect_stagegate.http.message import DEFAULT_CLIENT
-from prefect_stagegate.http.policy import RETRIED_STATUSES
+from prefect_stagegate.http.policy import MAX_DOCUMENT, RETRIED_STATUSES
 from prefect_stagegate.objectstore.client import RETRIES
 from prefect_stagegate.objectstore.listed import ListedObject, listing_after
 
@@ -92,7 +92,8 @@ class Generations:
         address = f"{self.endpoint}/storage/v1/b/{urllib.parse.quote(self.bucket, safe='')}/o"
         token = self.bearer()
         headers = {"Authorization": f"Bearer {token}"} if token else {}
-        return fetch(Request(f"{address}?{urllib.parse.urlencode(query)}", headers, self.client, timeout=PAGE_SECONDS))
+        url = f"{address}?{urllib.parse.urlencode(query)}"
+        return fetch(Request(url, headers, self.client, limit=MAX_DOCUMENT, timeout=PAGE_SECONDS))
 
 
 def _parsed(body: bytes | bytearray) -> dict[str, Any]:

@@ -54,9 +54,9 @@ class ObjectRecords:
 
     def keys(self, prefix: str, after: str = "") -> Iterator[str]:
         """The keys below `prefix`, which ends with a slash, sorted; with `after`, those that sort after it."""
-        listing = self._store.keys(self._prefix + prefix, self._prefix + after if after else "")
+        listing = self._store.listing(self._prefix + prefix, self._prefix + after if after else "")
         # Sorted here: not every server lists in order, and not every one heeds `after`.
-        return iter(sorted(key for name in listing if (key := name.removeprefix(self._prefix)) > after))
+        return iter(sorted(key for listed in listing if (key := listed.key.removeprefix(self._prefix)) > after))
 
     def folders(self, prefix: str) -> list[str]:
         """The names directly below `prefix` that hold records, sorted."""

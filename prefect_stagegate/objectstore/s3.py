@@ -7,7 +7,8 @@ from typing import Any
 from obstore.store import S3Store
 
 from prefect_stagegate.errors import UsageError
-from prefect_stagegate.http import Allowed, EndpointProxy
+from prefect_stagegate.http import Allowed
+from prefect_stagegate.http.endpoint_proxy import proxy_of
 from prefect_stagegate.http.policy import CONNECT_SECONDS
 from prefect_stagegate.objectstore.anykey import BotocoreLister
 from prefect_stagegate.objectstore.client import (
@@ -65,9 +66,8 @@ def open_s3(
     if virtual is None:
         # AWS's certificate covers one name below its domain, so a bucket with dots goes into the path.
         virtual = not endpoint and "." not in path.bucket
+    client = client_options(endpoint, resolved.settings.ca_file, idle, proxy_of(endpoint, allowed))
     host = _host(endpoint, path.bucket, virtual=virtual)
-    proxy = EndpointProxy(host, allowed) if host else None
-    client = client_options(endpoint, resolved.settings.ca_file, idle, proxy)
 
     config = _config(resolved, host, virtual=virtual)
     stores = open_twice(
@@ -80,14 +80,12 @@ def open_s3(
         _bucket_url(host, path.bucket, resolved.settings.region or DEFAULT_REGION, virtual=virtual)
     )
     requests = S3Requests(bucket_url, signer)
-    store_access = StoreAccess(resolved.life, proxy, http_client(resolved.settings.ca_file, idle, allowed), requests)
+    store_access = StoreAccess(resolved.life, http_client(resolved.settings.ca_file, idle, allowed), requests)
     return ObjectStore(*stores, url, endpoint or "AWS", lister, store_access)
 
 
-def object_store_options(url: str, settings: S3Settings, *, idle: float, proxy: EndpointProxy | None) -> dict[str, str]:
+def object_store_options(url: str, settings: S3Settings, *, idle: float, allowed: Allowed) -> dict[str, str]:
     """Options for libraries that use the Rust crate `object_store` (delta-rs): they open a bucket as `open_s3` does.
-
-    They connect by the `proxy` of the store that `open_s3` gave.
 
     Raises:
         AccessDenied: There are no credentials.
@@ -113,7 +111,7 @@ def object_store_options(url: str, settings: S3Settings, *, idle: float, proxy: 
         "aws_access_key_id": credentials.get("access_key_id"),
         "aws_secret_access_key": credentials.get("secret_access_key"),
         "aws_session_token": credentials.get("token"),
-        "proxy_url": proxy.url if proxy else "",
+        "proxy_url": proxy_of(endpoint, allowed),
         "connect_timeout": f"{CONNECT_SECONDS}s",
         "timeout": f"{max(idle, 1.0):.0f}s",
         "max_retries": str(RETRIES),

@@ -31,8 +31,8 @@ from prefect_stagegate.errors import (
     SourceUnavailable,
     StagegateError,
 )
-from prefect_stagegate.http import PAGE_SECONDS, Client, EndpointProxy, Headers, Request, Response, fetch, retry_after
-from prefect_stagegate.http.endpoint_proxy import failure_by
+from prefect_stagegate.http import PAGE_SECONDS, Client, Headers, Request, Response, fetch, retry_after
+from prefect_stagegate.http.endpoint_proxy import failure_at
 from prefect_stagegate.http.message import DEFAULT_CLIENT
 from prefect_stagegate.http.policy import CONNECT_SECONDS
 from prefect_stagegate.model import CredentialLife
@@ -67,8 +67,6 @@ class StoreAccess:
 
     life: CredentialLife = NO_CREDENTIALS
     """What the credentials are, and how long they last."""
-    proxy: EndpointProxy | None = None
-    """By which obstore connects; None where it does directly."""
     client: Client = DEFAULT_CLIENT
     """How this package's own requests are made."""
     requests: ObjectRequests | None = None
@@ -98,7 +96,7 @@ class ObjectStore:
         self._lister = lister
         self._by_version = lister is not None and lister.tells_versions
         self.life, self.client = store_access.life, store_access.client
-        self.proxy, self._requests = store_access.proxy, store_access.requests
+        self._requests = store_access.requests
         self._retry_after_lock = threading.Lock()
 
     def close(self) -> None:
@@ -106,20 +104,21 @@ class ObjectStore:
         # obstore closes them with its objects, and a traceback may hold this one for long.
         self._store = self._reader = None
 
-    def listing(self, prefix: str) -> Iterator[ListedObject]:
-        """Every object below `prefix`, a page at a time. Keys lose trailing slashes.
+    def listing(self, prefix: str, after: str = "") -> Iterator[ListedObject]:
+        """Every object below `prefix`, a page at a time; with `after`, those whose keys sort after it.
 
-        Keys that no dataset may have are listed too, so that a spec can exclude them by name.
+        Keys lose trailing slashes. Those that no dataset may have are listed too, so that a spec can exclude them by
+        name. A server may ignore `after`.
 
         Raises:
             SourceError: The bucket can't be listed.
         """
         if self._lister is not None and self._by_version:
-            yield from self._list_by(self._lister, prefix, "")
+            yield from self._list_by(self._lister, prefix, after)
             return
-        last = ""
+        last = after
         try:
-            for page in obstore.list(self._store, prefix or None, chunk_size=PAGE):
+            for page in obstore.list(self._store, prefix or None, offset=after or None, chunk_size=PAGE):
                 for meta in page:
                     yield _listed(meta, by_version=False)
                 # From here the lister goes on, when a later page holds a key that obstore refuses.
@@ -128,26 +127,6 @@ class ObjectStore:
             if self._lister is None:
                 raise bad_key(error, source=self.url) from error
             yield from self._list_by(self._lister, prefix, last)
-        except _FAILURES as error:
-            raise self._explained(error) from cause_of(error)
-
-    def keys(self, prefix: str, after: str = "") -> Iterator[str]:
-        """The key of every object below `prefix`, as `listing` gives them; with `after`, those that sort after it.
-
-        A server may ignore `after`.
-
-        Raises:
-            SourceError: The bucket can't be listed.
-        """
-        last = after
-        try:
-            for page in obstore.list(self._store, prefix or None, offset=after or None, chunk_size=PAGE):
-                yield from (meta["path"] for meta in page)
-                last = page[-1]["path"]
-        except InvalidPathError as error:
-            if self._lister is None:
-                raise bad_key(error, source=self.url) from error
-            yield from (listed.key for listed in self._list_by(self._lister, prefix, last))
         except _FAILURES as error:
             raise self._explained(error) from cause_of(error)
 
@@ -356,8 +335,8 @@ class ObjectStore:
             raise self._explained(error, key) from cause_of(error)
 
     def _explained(self, error: Exception, key: str = "") -> StagegateError:
-        explained = failure_by(self.proxy, source=self.url, key=key)
-        return self._with_identity(explained or explain(error, source=self.url, endpoint=self.endpoint, key=key))
+        failure = failure_at(self.endpoint, self.client.allowed, source=self.url, key=key)
+        return self._with_identity(failure or explain(error, source=self.url, endpoint=self.endpoint, key=key))
 
     def _with_identity(self, error: StagegateError) -> StagegateError:
         if isinstance(error, AccessDenied):

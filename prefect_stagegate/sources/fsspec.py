@@ -28,8 +28,6 @@ from prefect_stagegate.errors import (
     UsageError,
 )
 from prefect_stagegate.expiry import ends_at
-from prefect_stagegate.http import EndpointProxy
-from prefect_stagegate.http.endpoint_proxy import failure_by
 from prefect_stagegate.model import CredentialLife, Pin, SourceObject
 from prefect_stagegate.redaction.options import secrets_of
 from prefect_stagegate.sources.base import (
@@ -99,18 +97,15 @@ class FsspecSource(BaseSource):
     """A folder or one object that an fsspec file system reads.
 
     `url` is any that `library_of` lets through. One listing looks at `most` files and folders at most.
-    `proxy` is the one that the options name.
 
     Raises:
         UsageError: fsspec knows no such scheme, or the file system refuses an option.
         MissingExtra: The package that reads it is absent.
     """
 
-    def __init__(
-        self, url: str, options: Mapping[str, Any], *, most: int = ENTRIES, proxy: EndpointProxy | None = None
-    ) -> None:
+    def __init__(self, url: str, options: Mapping[str, Any], *, most: int = ENTRIES) -> None:
         self.url = public_url(url)
-        self._most, self._proxy = most, proxy
+        self._most = most
         # No caches: each listing must be current, and instances must not share another source's credentials.
         try:
             system, self._root = fsspec.url_to_fs(url, **options, use_listings_cache=False, skip_instance_cache=True)
@@ -247,8 +242,6 @@ class FsspecSource(BaseSource):
         return self._failed(error, text, status, subject)
 
     def _failed(self, error: Exception, text: str, status: int, subject: dict[str, str]) -> SourceError:
-        if failure := failure_by(self._proxy, source=self.url, key=subject["object"]):
-            return failure
         if isinstance(error, OSError) or _is_connection(error) or status >= _SERVER_FAILED:
             return SourceUnavailable(f"The source failed: {text or type(error).__name__}", **subject)
         if status:

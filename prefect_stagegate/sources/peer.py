@@ -7,11 +7,11 @@ import re
 import stat
 import threading
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from ipaddress import ip_address, ip_network
 from pathlib import Path
+from typing import NoReturn
 
 from prefect_stagegate.errors import (
     AccessDenied,
@@ -22,11 +22,11 @@ from prefect_stagegate.errors import (
     UsageError,
 )
 from prefect_stagegate.http import Client, Request, Response, origin_of
+from prefect_stagegate.http.proxies import is_named
 from prefect_stagegate.model import PlannedObject, SourceObject
 from prefect_stagegate.nodes import BlobOrder
 from prefect_stagegate.redaction import remember
-from prefect_stagegate.sources.base import BaseSource, Wanted, as_typed, everything
-from prefect_stagegate.units import count_text
+from prefect_stagegate.sources.base import BaseSource, as_typed
 
 LONGEST_WAIT = 20.0
 """Seconds that a blob server waits for a blob, at most."""
@@ -42,8 +42,6 @@ SOURCE_RATE = 10_000_000
 """Bytes a second at which a blob that a node fetches is waited for, beside `PATIENCE`."""
 PATIENCE = 60.0
 """Seconds, beside those for the blob's size, for which all nodes of a transfer together may bring no blob."""
-SHORTEST_SECONDS = 1.0
-"""Seconds that any request may take, also when the patience with all nodes is nearly over."""
 SHORTEST_TOKEN = 16
 """Characters of a token: a shorter one can be guessed."""
 
@@ -135,17 +133,10 @@ class PeerSource(BaseSource):
             return AccessDenied("The node refused the token", hint=hint, **subject)
         return SourceUnavailable(f"The node answers {outcome.status}", **subject)
 
-    def list(self, wanted: Wanted = everything) -> Iterator[SourceObject]:  # noqa: ARG002
-        """Refuse: blobs are asked for by digest alone."""
-        raise SourceError("A node's blobs can't be listed", source=self.url)
+    def _refuse(self, *_: object) -> NoReturn:
+        raise SourceError("A node's blobs are asked for by their digest alone", source=self.url)
 
-    def find(self, key: str) -> SourceObject:
-        """Refuse: blobs are asked for by digest alone."""
-        raise SourceError("A node's blobs can't be looked up", source=self.url, object=key)
-
-    def read_into(self, listed: SourceObject, start: int, buffer: memoryview) -> None:  # noqa: ARG002
-        """Refuse: blobs are read by requests alone."""
-        raise SourceError("A node's blobs are read by requests", source=self.url, object=listed.key)
+    list = find = read_into = _refuse  # type: ignore[assignment]
 
     def _request(self, method: str, listed: SourceObject, part: tuple[int, int] | None, wait: float) -> Request:
         now = time.monotonic()
@@ -163,7 +154,7 @@ class PeerSource(BaseSource):
             method,
             range=part,
             size=listed.size,
-            timeout=wait + max(min(LEAST_SECONDS, left), size / SLOWEST, SHORTEST_SECONDS),
+            timeout=wait + max(1.0, min(LEAST_SECONDS, left), size / SLOWEST),
             verify=self._note_delivery,
         )
 
@@ -182,42 +173,33 @@ class PeerSource(BaseSource):
         subject = {"source": self.url, "object": listed.key}
         if silent <= self._client.idle and self._patience.seconds_left(now, listed.size):
             return BlobNotYet("The node does not have the blob yet", **subject)
-        seconds = count_text(round(max(silent, self._patience.spent(now))), "second")
-        return SourceUnavailable(f"The node has brought nothing for {seconds}", **subject)
+        return SourceUnavailable("The node has brought nothing for too long", **subject)
 
 
 class Patience:
-    """How long all nodes of a transfer together may bring nothing. What records plant must not add up.
+    """How long all nodes of a transfer together may bring nothing: what records plant must not add up.
 
-    It begins with the first request, is renewed by each proved blob, and once it is over it stays so.
+    It begins with the first request and anew with each proved blob. Once it is over it stays so.
     """
 
     def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._asked, self._since = -float("inf"), 0.0
+        self._asked = self._since = -float("inf")
         self.is_over = False
 
     def seconds_left(self, now: float, size: int) -> float:
-        """Seconds for which a blob of `size` bytes may still be waited for; 0.0 when the time is over."""
-        with self._lock:
-            # A time in which nobody is asked does not count.
-            if now - self._asked > LONGEST_WAIT + LEAST_SECONDS:
-                self._since = now
-            self._asked = now
-            left = self._since + PATIENCE + size / SOURCE_RATE - now
-            if left <= 0 and not self.is_over:
-                self.is_over = True
-                log.warning("No node of the site brought a blob for %.0f s: the rest comes from the source", PATIENCE)
+        """Seconds for which a blob of `size` bytes may still be waited for."""
+        # A time in which nobody is asked does not count.
+        if now - self._asked > LONGEST_WAIT + LEAST_SECONDS:
+            self._since = now
+        self._asked, left = now, max(0.0, self._since + PATIENCE + size / SOURCE_RATE - now)
+        if not left and not self.is_over:
+            log.warning("No node of the site brought a blob for %.0f s: the rest comes from the source", PATIENCE)
+        self.is_over |= not left
         return 0.0 if self.is_over else left
-
-    def spent(self, now: float) -> float:
-        """Seconds since the last blob came."""
-        return now - self._since
 
     def renew(self) -> None:
         """Begin anew: a blob came."""
-        with self._lock:
-            self._since = time.monotonic()
+        self._since = time.monotonic()
 
 
 class Peers:
@@ -242,28 +224,15 @@ class Peers:
 def may_have_token(url: str, hosts: Iterable[str]) -> bool:
     """Whether `STAGEGATE_PEER_HOSTS` names the host of a blob server, and permits it without TLS where it has none.
 
-    No name is looked up: whoever plants a record would answer. A network holds the addresses that stand in URLs.
-
     >>> may_have_token("https://10.1.2.3:8444", ["10.0.0.0/8"]), may_have_token("http://10.1.2.3:8444", ["10.0.0.0/8"])
     (True, False)
-    >>> may_have_token("http://a.example.org:8444", ["http://*.example.org"])
-    True
     """
-    try:
-        scheme, host, _ = origin_of(url)
-    except SourceError:
-        return False
-    return any(
-        _is_in(host.lower(), entry.removeprefix("http://"))
-        for entry in hosts
-        if scheme == "https" or entry.startswith("http://")
-    )
-
-
-def _is_in(host: str, place: str) -> bool:
-    with suppress(ValueError):
-        return ip_address(host) in ip_network(place)
-    return host.endswith(place[1:]) if place.startswith("*.") else host == place
+    with suppress(SourceError):
+        origin = origin_of(url)
+        entries = [entry for entry in hosts if origin.scheme == "https" or entry.startswith("http://")]
+        # The comma at the end keeps `*` from meaning every host.
+        return is_named(origin, "".join(f"{entry.removeprefix('http://')}," for entry in entries))
+    return False
 
 
 def read_token(path: Path | None, setting: str = "STAGEGATE_PEER_TOKEN_FILE") -> str:

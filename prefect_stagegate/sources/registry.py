@@ -15,12 +15,15 @@ import os
 import re
 from collections.abc import Mapping
 from functools import partial
+from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from prefect_stagegate.errors import UsageError
-from prefect_stagegate.http import Allowed, EndpointProxy, require_allowed
+from prefect_stagegate.http import Allowed, require_allowed
+from prefect_stagegate.http.endpoint_proxy import proxy_of
 from prefect_stagegate.objectstore.translating import unknown_option
 from prefect_stagegate.redaction import remember_access
 from prefect_stagegate.sources.base import Source, public_url
@@ -29,32 +32,27 @@ from prefect_stagegate.sources.walk import ENTRIES
 from prefect_stagegate.sources.wrappers.boundary import bounded
 from prefect_stagegate.spec.permitted import LIBRARIES, Kind, Library, flat, scheme_of
 
-NETWORKED = (
-    *(
-        "ftp",
-        "hdfs",
-        "http",
-        "https",
-        "oci",
-        "postgres",
-        "postgresql",
-        "sftp",
-        "smb",
-        "ssh",
-        "webdav",
-        "webdavs",
-        "webhdfs",
-    ),
-)
-"""Schemes whose URLs name a host. Others name a bucket or a folder."""
 GROUP = "prefect_stagegate.sources"
 """The entry point group of adapters in other packages."""
 ADDRESSES = ("endpoint_url", "endpoint", "host", "base_url")
 """Options that name a server, in any adapter, also in another package's."""
 
-_SERVERS = re.compile(r"(\w+)://([^/?#]*)")
+_SERVERS = re.compile(
+    r"\b(?:ftp|https?|oci|postgres(?:ql)?|sftp|smb|ssh|webdavs?|(?:web)?hdfs)://[^/?#]*", re.IGNORECASE
+)
+"""URLs that name a host, by their schemes. Others name a bucket or a folder."""
 
 log = logging.getLogger(__name__)
+
+
+def _by(module: str, name: str) -> Opener:
+    """The opener that makes a source of a class, whose module is imported then."""
+
+    def open_by(url: str, options: Options, terms: Terms) -> Source:
+        source: Source = getattr(import_module(f"prefect_stagegate.sources.{module}"), name)(url, options, terms)
+        return source
+
+    return open_by
 
 
 def _files(url: str, options: Options, terms: Terms) -> Source:
@@ -72,12 +70,11 @@ def _s3(url: str, options: Options, terms: Terms) -> Source:
     if unknown:
         # s3fs knows more options than obstore: reading slowly is better than ignoring an option.
         log.warning("%s is read through s3fs, which is slower: only s3fs knows the option %s", url, ", ".join(unknown))
-        endpoint = usable_endpoint(settings.endpoint, tls=settings.tls)
-        return _fsspec(url, options, terms, EndpointProxy(endpoint, terms.allowed) if endpoint else None)
-    source = S3Source(url, settings, terms)
-    # The environment may name the endpoint, so it is known only now. Nothing was sent yet.
-    require_allowed(source.endpoint, terms.allowed)
-    return source
+        proxy = proxy_of(usable_endpoint(settings.endpoint, tls=settings.tls), terms.allowed)
+        return _fsspec(
+            url, options, terms, {"config_kwargs": {"proxies": {"http": proxy, "https": proxy}}} if proxy else {}
+        )
+    return S3Source(url, settings, terms)
 
 
 def _gcs(url: str, options: Options, terms: Terms) -> Source:
@@ -87,8 +84,6 @@ def _gcs(url: str, options: Options, terms: Terms) -> Source:
 
     path = parse_bucket_url(url)
     store = open_gcs(path, gcs_settings(options), idle=terms.idle, allowed=terms.allowed)
-    # The environment may name the endpoint, so it is known only now.
-    require_allowed(store.endpoint, terms.allowed)
     return BucketSource(url, store, path.key)
 
 
@@ -99,13 +94,11 @@ def _azure(url: str, options: Options, terms: Terms) -> Source:
 
     path, host = parse_container_url(url)
     store = open_azure(path, azure_settings(options, host=host), idle=terms.idle, allowed=terms.allowed)
-    require_allowed(store.endpoint, terms.allowed)
     return BucketSource(url, store, path.key)
 
 
 def _delta(url: str, options: Options, terms: Terms) -> Source:
     from prefect_stagegate.objectstore import object_store_options, translate
-    from prefect_stagegate.sources.buckets.s3 import S3Source
     from prefect_stagegate.sources.lake.delta import DeltaSource, table_of
 
     table = table_of(url)[0]
@@ -114,52 +107,14 @@ def _delta(url: str, options: Options, terms: Terms) -> Source:
     settings, unknown = translate(options)
     if unknown:
         raise UsageError(f"The option {unknown[0]!r} can't be used for a table", hint="Leave it out.", source=url)
-    files = S3Source(table, settings, terms)
-    require_allowed(files.endpoint, terms.allowed)
-    library = object_store_options(table, settings, idle=terms.idle, proxy=files.proxy)
-    return DeltaSource(url, files, library, terms, proxy=files.proxy)
-
-
-def _sftp(url: str, options: Options, terms: Terms) -> Source:
-    from prefect_stagegate.sources.sftp.source import SftpSource
-
-    return SftpSource(url, options, terms)
+    library = object_store_options(table, settings, idle=terms.idle, allowed=terms.allowed)
+    return DeltaSource(url, _s3(table, options, terms), library, terms)
 
 
 def _iceberg(url: str, options: Options, terms: Terms) -> Source:
     from prefect_stagegate.sources.lake.iceberg import IcebergSource
 
-    source = IcebergSource(url, options, partial(open_source, idle=terms.idle, allowed=terms.allowed), terms)
-    # The user's configuration may name the server.
-    require_allowed(source.server, terms.allowed)
-    return source
-
-
-def _http(url: str, options: Options, terms: Terms) -> Source:
-    from prefect_stagegate.sources.web.website import HttpSource
-
-    return HttpSource(url, options, terms)
-
-
-def _webdav(url: str, options: Options, terms: Terms) -> Source:
-    from prefect_stagegate.sources.web.webdav import WebDavSource
-
-    return WebDavSource(url, options, terms)
-
-
-def _hub(url: str, options: Options, terms: Terms) -> Source:
-    from prefect_stagegate.sources.web.hub import HubSource
-
-    source = HubSource(url, options, terms)
-    # HF_ENDPOINT may name it.
-    require_allowed(source.endpoint, terms.allowed)
-    return source
-
-
-def _oci(url: str, options: Options, terms: Terms) -> Source:
-    from prefect_stagegate.sources.oci.oci_source import OciSource
-
-    return OciSource(url, options, terms)
+    return IcebergSource(url, options, partial(open_source, idle=terms.idle, allowed=terms.allowed), terms)
 
 
 def _sql(url: str, options: Options, terms: Terms) -> Source:
@@ -172,20 +127,12 @@ def _sql(url: str, options: Options, terms: Terms) -> Source:
     return source
 
 
-def _hdfs(url: str, options: Options, terms: Terms) -> Source:
-    from prefect_stagegate.sources.hdfs import HdfsSource
-
-    return HdfsSource(url, options, terms)
-
-
-def _fsspec(url: str, options: Options, terms: Terms, proxy: EndpointProxy | None = None) -> Source:
+def _fsspec(url: str, options: Options, terms: Terms, ours: Options = MappingProxyType({})) -> Source:
     from prefect_stagegate.sources.fsspec import FsspecSource, library_of
 
     _require_permitted(library_of(url), url, options, terms.allowed)
-    if proxy:
-        botocore = {**options.get("config_kwargs", {}), "proxies": {"http": proxy.url, "https": proxy.url}}
-        options = {**options, "config_kwargs": botocore}
-    return FsspecSource(url, options, most=terms.most, proxy=proxy)  # fsspec's file systems have timeouts of their own
+    merged = {**options, **{name: {**options.get(name, {}), **value} for name, value in ours.items()}}
+    return FsspecSource(url, merged, most=terms.most)  # fsspec's file systems have timeouts of their own
 
 
 SCHEMES: dict[str, Opener] = {
@@ -194,26 +141,26 @@ SCHEMES: dict[str, Opener] = {
     "delta+s3": _delta,
     "delta+s3a": _delta,
     "file": _files,
-    "hf": _hub,
+    "hf": _by("web.hub", "HubSource"),
     "iceberg": _iceberg,
     "local": _files,
-    "oci": _oci,
+    "oci": _by("oci.oci_source", "OciSource"),
     "abfs": _azure,
     "abfss": _azure,
     "az": _azure,
     "gcs": _gcs,
     "gs": _gcs,
-    "hdfs": _hdfs,
-    "http": _http,
-    "https": _http,
+    "hdfs": _by("hdfs", "HdfsSource"),
+    "http": _by("web.website", "HttpSource"),
+    "https": _by("web.website", "HttpSource"),
     "postgres": _sql,
     "postgresql": _sql,
     "s3": _s3,
     "s3a": _s3,
-    "sftp": _sftp,
-    "ssh": _sftp,
-    "webdav+http": _webdav,
-    "webdav+https": _webdav,
+    "sftp": _by("sftp.source", "SftpSource"),
+    "ssh": _by("sftp.source", "SftpSource"),
+    "webdav+http": _by("web.webdav", "WebDavSource"),
+    "webdav+https": _by("web.webdav", "WebDavSource"),
 }
 """The opener of each scheme; `register` adds to it. Other schemes go to an entry point, else to fsspec."""
 
@@ -266,13 +213,19 @@ def open_source(
     # Secrets must be known to the redaction before anything can fail and quote them.
     remember_access(url, {**os.environ, **given})
     # Addresses are checked here, before an adapter of any package can connect to one.
-    servers = [f"{name}://{server}" for name, server in _SERVERS.findall(url) if name.lower() in NETWORKED]
-    for place in (*servers, *(str(given[name]) for name in ADDRESSES if given.get(name))):
+    for place in (*_SERVERS.findall(url), *(str(given[name]) for name in ADDRESSES if given.get(name))):
         require_allowed(place, allowed)
     if scheme in LIBRARIES:
         _require_permitted(LIBRARIES[scheme], url, given, allowed)
     opener = SCHEMES.get(scheme) or _installed(scheme) or _fsspec
-    return bounded(url, lambda: opener(url, given, Terms(idle, allowed, scratch, recall, most)))
+
+    def opened() -> Source:
+        source = opener(url, given, Terms(idle, allowed, scratch, recall, most))
+        # The environment may name the endpoint, so it is known only now. Nothing was sent yet.
+        require_allowed(getattr(source, "endpoint", ""), allowed)
+        return source
+
+    return bounded(url, opened)
 
 
 def _installed(scheme: str) -> Opener | None:

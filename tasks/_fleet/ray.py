@@ -16,10 +16,6 @@ from prefect_stagegate.sources.wrappers.timeout import call_with_timeout
 from prefect_stagegate.tasks._fleet.engine import ANSWER_SECONDS, NodeJob, failed, lost
 from prefect_stagegate.tasks._fleet.job import run_job
 
-CONNECT_SECONDS = 10.0
-"""Seconds in which the cluster's port must be reached."""
-INIT_SECONDS = 60.0
-"""Seconds in which Ray must have joined the cluster."""
 SHARE = 0.001
 """The part of a node's resource that a job takes, so that jobs of several stagings run side by side."""
 BUILT_IN = ("CPU", "GPU", "memory", "object_store_memory", "node:", "accelerator_type:")
@@ -96,14 +92,6 @@ class RayEngine:
         return report if isinstance(report, NodeReport) else failed(node, "its job ended without a report")
 
 
-def _require_listener(address: str) -> None:
-    """Raise OSError where nothing listens at `HOST:PORT` or `ray://HOST:PORT`: Ray itself would wait without end."""
-    host, _, port = address.rpartition("/")[2].rpartition(":")
-    if host and port.isdecimal():
-        place = host.strip("[]"), int(port)
-        socket.create_connection(place, timeout=CONNECT_SECONDS).close()  # noqa: TID251 - it sends nothing
-
-
 @contextmanager
 def ray_engine(address: str, lost_after: float) -> Iterator[RayEngine]:
     """An engine on a Ray cluster.
@@ -120,9 +108,12 @@ def ray_engine(address: str, lost_after: float) -> Iterator[RayEngine]:
     mine = not ray.is_initialized()
     if mine:
         connect = partial(ray.init, address=address, log_to_driver=False, configure_logging=False)
+        host, _, port = address.rpartition("/")[2].rpartition(":")
         try:
-            _require_listener(address)
-            call_with_timeout(connect, INIT_SECONDS)
+            if host and port.isdecimal():  # else Ray would wait without end for one who never listens
+                place = host.strip("[]"), int(port)
+                socket.create_connection(place, timeout=ANSWER_SECONDS).close()  # noqa: TID251 - it sends nothing
+            call_with_timeout(connect, 6 * ANSWER_SECONDS)  # it begins processes
         except (OSError, RuntimeError, ValueError) as error:  # TimeoutError is an OSError
             raise SourceUnavailable(
                 f"The Ray cluster {address} did not answer: {str(error) or 'timed out'}",

@@ -227,3 +227,19 @@ def test_dripping_server_ends_at_the_total_time(said: bytes) -> None:
         with pytest.raises(SourceUnavailable):
             fetch(Request(f"{server.url}/a", client=Client(idle=30), timeout=1.5))
         assert time.monotonic() - begun < 4
+
+
+@pytest.mark.parametrize("begun", [b"", b"5\r\nhello\r\n"])
+def test_chunk_extension_without_end_is_given_up(begun: bytes) -> None:
+    """However fast its bytes come: only those of the body keep a request alive."""
+
+    def endless(_head: bytes, connection: socket.socket) -> None:
+        with suppress(OSError):
+            connection.sendall(CHUNKED + begun + b"5;")
+            while True:
+                connection.sendall(b"a" * 65536)
+
+    started = time.monotonic()
+    with raw_server(endless) as server, pytest.raises(SourceUnavailable, match="stopped answering"):
+        fetch(Request(f"{server.url}/a", client=IMPATIENT))
+    assert time.monotonic() - started < 5

@@ -420,7 +420,8 @@ def test_token_goes_to_no_host_that_the_site_does_not_name(
         assert stage(second, LATEST).bytes_from_peers == 0
     assert planted.requests == []
     assert same_bytes(second, site)
-    assert f"STAGEGATE_PEER_HOSTS does not name their hosts: gpu-1 ({planted.url})" in caplog.text
+    assert "STAGEGATE_PEER_HOSTS" in caplog.text
+    assert f"gpu-1 ({planted.url})" in caplog.text
 
 
 def test_planted_nodes_together_take_one_budget_of_time(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

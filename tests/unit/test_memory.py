@@ -173,8 +173,10 @@ def test_a_reader_notices_other_writers_too(path: Path, monkeypatch: pytest.Monk
         (Pin("mtime", "1", "weak"), 999.5, False),
         (Pin("mtime", "1", "weak"), 999.99, True),
         (Pin("size", "3", "weak"), None, True),
+        (Pin("etag", "a", "weak"), None, False),
+        (Pin("etag", "W/a", "weak"), None, True),
     ],
-    ids=["strong", "old", "whole seconds", "fractions", "just now", "no time"],
+    ids=["strong", "old", "whole seconds", "fractions", "just now", "no time", "etag", "weak etag"],
 )
 def test_a_weak_pin_that_is_too_young_is_racy(pin: Pin, modified: float | None, *, racy: bool) -> None:
     assert is_racy(SourceObject("a", 3, pin, modified), read_at=1000.0) is racy

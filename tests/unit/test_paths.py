@@ -17,7 +17,7 @@ from prefect_stagegate.cache.volume import folds_case
 from prefect_stagegate.errors import CacheError, SourceUnavailable, UsageError
 from prefect_stagegate.model import Action, Entry, Pin, PlannedObject, SourceObject
 from prefect_stagegate.operations.staging.paths import KNOWN_FOLDERS, Paths
-from prefect_stagegate.plan import check_names
+from prefect_stagegate.plan import check_objects
 from prefect_stagegate.sources.local.files import FileSource
 
 URLS = ("s3://lake/", "file:///mnt/nas/")
@@ -119,5 +119,5 @@ def test_folders_are_walked_however_deep_they_are(tmp_path: Path) -> None:
     os.close(descriptor)
     (obj,) = FileSource(str(tmp_path)).list()
     with pytest.raises(UsageError, match="deeper than 256 names"):
-        check_names([(obj.key, obj.key, "file:///")])
+        check_objects([(obj.key, obj, "file:///")])
     subprocess.run(["rm", "-r", tmp_path / "d"], check=True)  # pytest's own cleaning ends at such a depth

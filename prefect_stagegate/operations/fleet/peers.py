@@ -22,9 +22,6 @@ log = logging.getLogger(__name__)
 
 JOIN_SECONDS = 30.0
 """Seconds for which nodes that begin together are waited for until each has its first record."""
-STALE = 4
-"""Nodes that hold the version by a record that is too old, and are asked all the same: those of the newest records."""
-LOOK_SECONDS = 1.0
 
 
 def find_peers(
@@ -36,8 +33,7 @@ def find_peers(
         workspace: Catalog and settings.
         dataset: The version's dataset.
         digest: The version's digest.
-        peers: Names of the nodes that fetch it at the same time, whether their records say so yet or not, and however
-            old these are.
+        peers: Names of the nodes that fetch it at the same time, whatever their records say, and however old.
         cancel: Set it to wait no longer for first records.
 
     Raises:
@@ -71,7 +67,7 @@ def find_peers(
 
 
 def announce_fleet(
-    workspace: Workspace, dataset: str, digest: str, nodes: Collection[str], records: Iterable[NodeRecord]
+    workspace: Workspace, dataset: str, digest: str, nodes: Collection[str], records: Collection[NodeRecord]
 ) -> bool:
     """Write down for the nodes of a fleet which nodes they may ask for a version's blobs.
 
@@ -80,12 +76,10 @@ def announce_fleet(
     Returns:
         Whether it was written; not where no node has a blob server.
     """
-    records = list(records)
     members = _by_records(workspace, dataset, digest, nodes, records)
     # Nodes that never wrote a record: each writes one when it begins, and the others wait for it.
-    members += [
-        FleetMember(name, "", "", holds=False) for name in sorted({*nodes} - {record.name for record in records})
-    ]
+    new = {*nodes}.difference(record.name for record in records)
+    members += [FleetMember(name, "", "", holds=False) for name in sorted(new)]
     if not members:
         return False
     try:
@@ -127,40 +121,24 @@ def _members(
 
 def _await_records(workspace: Workspace, names: Collection[str], cancel: Event) -> None:
     """Wait until each node has a record, which it writes when it begins to fetch."""
-    until, missing = time.monotonic() + JOIN_SECONDS, sorted(names)
-    while missing and not cancel.is_set():
-        missing = [name for name in missing if not _has_record(workspace, name)]
-        if missing and time.monotonic() >= until:
-            log.warning(
-                "Nodes of the fleet have not begun, and read the source themselves: %s", ", ".join(missing[:20])
-            )
-            return
-        if missing:
-            cancel.wait(LOOK_SECONDS)
-
-
-def _has_record(workspace: Workspace, name: str) -> bool:
-    with UnreadableRecords().skip(""):
-        return workspace.catalog.node(name) is not None
-    return True  # a damaged one is told when all are read
+    until = time.monotonic() + JOIN_SECONDS
+    for name in names:
+        with UnreadableRecords().skip(""):  # told when all are read
+            while workspace.catalog.node(name) is None and time.monotonic() < until and not cancel.is_set():
+                cancel.wait(1.0)
 
 
 def _by_records(
     workspace: Workspace, dataset: str, digest: str, peers: Collection[str], records: Iterable[NodeRecord]
 ) -> list[FleetMember]:
-    """The nodes with a blob server, which have the version or fetch it.
-
-    Of records that are too old, those of `peers` count, and those of the `STALE` youngest holders: a node that is gone
-    costs one request, and a version that is read from the source again its size.
-    """
-    members, moment, stale = [], now(), 0
-    for record in sorted(records, key=lambda record: record.age(moment)):
+    """The nodes with a blob server, which have the version by a record of any age, or fetch it."""
+    members, time = [], now()
+    for record in records:
         held = record.version(dataset, digest)
+        # An old record may be true still. If not, that costs one request.
         holds = held is not None and held.is_complete
-        fetches = record.name in peers or (held is not None and held.fetching)
-        is_old = record.name not in peers and not record.is_current(moment, workspace.settings.node_timeout)
-        if record.url and (holds if is_old else holds or fetches) and not (is_old and stale == STALE):
-            stale += is_old
+        begun = held is not None and held.fetching and record.is_current(time, workspace.settings.node_timeout)
+        if record.url and (holds or begun or record.name in peers):
             members.append(FleetMember(record.name, record.site, record.url, holds))
     return members
 
@@ -170,11 +148,9 @@ def _trusted(members: list[FleetMember], token: str, hosts: Sequence[str]) -> li
     strangers = [member for member in members if token and not may_have_token(member.url, hosts)]
     if strangers:
         log.warning(
-            "%s of the site not asked for blobs: they would get the site's token, and STAGEGATE_PEER_HOSTS does not "
-            "name their hosts: %s",
-            "1 node is" if len(strangers) == 1 else f"{len(strangers):,} nodes are",
-            ", ".join(f"{member.name} ({member.url})" for member in strangers[:20]),
-        )
+            "Not asked for blobs, since STAGEGATE_PEER_HOSTS does not name their hosts and they would get the site's "
+            "token: %s", ", ".join(f"{member.name} ({member.url})" for member in strangers[:20]),
+        )  # fmt: skip
     return [member for member in members if member not in strangers]
 
 

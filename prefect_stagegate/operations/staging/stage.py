@@ -45,7 +45,7 @@ from prefect_stagegate.operations.upkeep.node_refs import point
 from prefect_stagegate.operations.volumes.chosen_volume import on_chosen_volume
 from prefect_stagegate.operations.volumes.copying import copied, would_copy
 from prefect_stagegate.operations.workspace import Workspace
-from prefect_stagegate.plan import check_names, plan_object
+from prefect_stagegate.plan import check_objects, plan_object
 from prefect_stagegate.sources import Source, Wanted
 from prefect_stagegate.spec import Spec
 from prefect_stagegate.transfer import Limits, Progress, Transfer, TransferStats, transfer
@@ -281,9 +281,8 @@ def plan_transfer(
         while batch := list(islice(stream, BATCH)):
             unlisted -= {entry.source for entry in batch}
             batch_paths = [sources.selections[entry.source].path(entry.object.key) for entry in batch]
-            check_names(
-                (path, entry.object.key, sources.urls[entry.source])
-                for path, entry in zip(batch_paths, batch, strict=True)
+            check_objects(
+                (path, entry.object, sources.urls[entry.source]) for path, entry in zip(batch_paths, batch, strict=True)
             )
             digests = _recall(workspace, sources, batch)
             planned = [_plan_one(workspace, sources, *row) for row in zip(batch, batch_paths, digests, strict=True)]

@@ -27,7 +27,7 @@ class BucketSource(HttpReads):
         self.url = url
         self._store = store
         self._key = key
-        self.endpoint, self.proxy = store.endpoint, store.proxy
+        self.endpoint = store.endpoint
         self.identity = f"{store.endpoint} {url}"
 
     def close(self) -> None:

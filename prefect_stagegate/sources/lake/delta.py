@@ -16,8 +16,6 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from prefect_stagegate.errors import ObjectVanished, SourceError, StagegateError
-from prefect_stagegate.http import EndpointProxy
-from prefect_stagegate.http.endpoint_proxy import failure_by
 from prefect_stagegate.model import CredentialLife, Pin, SourceObject
 from prefect_stagegate.objectstore import explain
 from prefect_stagegate.sources.base import Source, Wanted, everything
@@ -58,7 +56,6 @@ class DeltaSource(TableSource):
         files: The table's folder as a source of files.
         options: deltalake's options for the store.
         terms: The folder for re-written files, and their known sizes.
-        proxy: By which the options have deltalake connect.
 
     Raises:
         MissingExtra: deltalake is not installed.
@@ -70,9 +67,7 @@ class DeltaSource(TableSource):
         "delta.deletedFileRetentionDuration."
     )
 
-    def __init__(
-        self, url: str, files: Source, options: Mapping[str, str], terms: Terms, *, proxy: EndpointProxy | None = None
-    ) -> None:
+    def __init__(self, url: str, files: Source, options: Mapping[str, str], terms: Terms) -> None:
         try:
             import deltalake
         except ImportError as error:
@@ -81,7 +76,7 @@ class DeltaSource(TableSource):
         table, self._at = table_of(url)
         self._place = str(local_path(table)) if table.startswith("file:") else table
         self._library, self._options = deltalake, dict(options)
-        self._files, self._proxy = files, proxy
+        self._files, self.endpoint = files, getattr(files, "endpoint", "")
         self._lock = threading.Lock()
 
     def credential_life(self) -> CredentialLife:
@@ -144,10 +139,9 @@ class DeltaSource(TableSource):
 
     def _require_begun(self, table: Any) -> None:
         """Refuse a time before the table's first version: deltalake would return that version."""
-        wanted = _time(self._at)
-        # Of the version that was loaded: it is younger than the wanted time only where none was older. deltalake's
-        # own `history` blocks all threads of the process, the one of its proxy among them.
-        stamp = None
+        wanted, stamp = _time(self._at), None
+        # Of the version that was loaded: it is younger than the wanted time only where none was older. Not by
+        # deltalake's `history`, which blocks all threads, that of its proxy, too.
         with suppress(ObjectVanished):
             stamp = self._files.find(f"_delta_log/{table.version():020}.json").modified
         if wanted and stamp and wanted.timestamp() < stamp:
@@ -198,8 +192,6 @@ class DeltaSource(TableSource):
 
     def _explained(self, error: Exception) -> StagegateError:
         """The typed error for deltalake's exception: by its class, else by the store's response in its text."""
-        if failure := failure_by(self._proxy, source=self.url):
-            return failure
         # deltalake colours its chain of causes for a terminal.
         text = _STEP.sub(" ", str(error)).strip()
         kind = type(error).__name__

@@ -97,8 +97,8 @@ class IcebergSource(TableSource):
         folders = options.get("locations") or ()
         self._listed_folders = (folders,) if isinstance(folders, str) else tuple(map(str, folders))
         self._locations = self._initial_locations()
-        self.server = public_url(str(properties.get("uri", "")))
-        super().__init__(url, f"{self.server} iceberg://{self._catalog}/{self._name}".strip(), terms)
+        self.endpoint = public_url(str(properties.get("uri", "")))
+        super().__init__(url, f"{self.endpoint} iceberg://{self._catalog}/{self._name}".strip(), terms)
         remember_access(str(properties.get("uri", "")), properties)
         self._open_store = store
         self._stores: dict[str, Source] = {}

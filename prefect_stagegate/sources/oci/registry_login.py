@@ -153,32 +153,24 @@ class RegistryLogin(TokenAuth):  # type: ignore[misc] # oras ships no types
         return AccessDenied("The registry denies access", hint=hint, source=self._url)
 
     def _require_realm(self, realm: str) -> None:
-        """Refuse a token server that may not have the login. The HTTP client judges its address.
-
-        It is the registry itself, or a server with TLS at the registry's host or at one that the credentials name: else
-        whoever runs a registry could have the password sent anywhere.
-        """
-        scheme = realm.partition("://")[0].lower()
-        if scheme not in ("http", "https"):
-            message = "The registry names a token server without TLS" if realm else "The registry names no token server"
-            raise SourceError(message, hint="Check the registry's configuration.", source=self._url)
+        """Refuse a token server unless it is the registry, or has TLS and a host of the registry or credentials."""
+        message, hint, scheme = "", "Check the registry's configuration.", realm.partition("://")[0].lower()
         try:
-            origin = origin_of(realm)
+            origin = origin_of(realm) if scheme in ("http", "https") else None
         except SourceError:
             message = "The registry names a token server whose host or port can't be used"
-            raise SourceError(message, hint="Check the registry's configuration.", source=self._url) from None
-        if origin == self._origin:
-            return
-        if scheme != "https" and (self._secure or not self.is_anonymous):
-            message = f"The registry names a token server without TLS, {origin.address}"
-            raise SourceError(message, hint="Check the registry's configuration.", source=self._url)
-        if not (self.is_anonymous or origin.host in {self._origin.host, *self._token_hosts}):
-            raise SourceError(
-                f"The registry has its login sent to another host, {origin.address}",
-                hint=f"If it is the registry's own, name it beside the password: `token_server: {origin.host}` "
-                f"in the options or block, or `docker login {origin.host}` for stored logins.",
-                source=self._url,
-            )
+        else:
+            is_own = origin == self._origin or (self.is_anonymous and not self._secure)
+            if not realm:
+                message = "The registry names no token server"
+            elif not origin or (scheme == "http" and not is_own):
+                message = "The registry names a token server without TLS"
+            elif not (is_own or self.is_anonymous or origin.host in {self._origin.host, *self._token_hosts}):
+                message = f"The registry has its login sent to another host, {origin.address}"
+                hint = f"If it is the registry's own: `token_server: {origin.host}` beside the password, or for stored "
+                hint += f"logins `docker login {origin.host}`."
+        if message:
+            raise SourceError(message, hint=hint, source=self._url) from None
 
     def _look_up(self, registry: str) -> None:
         """Find the login that `docker login` or `podman login` stored, if there is one."""
@@ -194,7 +186,7 @@ class RegistryLogin(TokenAuth):  # type: ignore[misc] # oras ships no types
                 # Not the error's text, which may quote a credential.
                 message = f"The stored logins in {file} can't be used ({type(error).__name__})"
                 raise UsageError(message, hint="Log in again, or remove the file.", source=self._url) from None
-            # Not the spec's `token_server`: a spec is data, and has the password of nobody.
+            # Not the spec's `token_server`, since the password is not the spec's.
             self._token_hosts.update(map(str.lower, self._auth_config["auths"]))
             self.who = f"the login in {file}"
             remember(self._basic_auth, login.partition(":")[2])

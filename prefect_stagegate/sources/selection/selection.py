@@ -49,7 +49,8 @@ class Selection:
             SourceError: The spec has a condition on ages, and the source tells no time for the object.
         """
         spec = self._spec
-        if listed.size < (spec.min_size or 0) or (spec.max_size is not None and listed.size > spec.max_size):
+        # A negative size is no small one: the plan refuses it by name.
+        if 0 <= listed.size < (spec.min_size or 0) or (spec.max_size is not None and listed.size > spec.max_size):
             return False
         return self._in_time(listed) and (spec.sample is None or sampled(self.path(listed.key), spec.sample))
 

@@ -12,6 +12,7 @@ from urllib.parse import urljoin
 
 from prefect_stagegate.errors import AccessDenied, ObjectVanished, SourceError, UsageError
 from prefect_stagegate.http import Client, Headers, Response, environment_proxies, origin_of
+from prefect_stagegate.http.policy import MAX_DOCUMENT
 from prefect_stagegate.model import SourceObject
 from prefect_stagegate.redaction import remember
 from prefect_stagegate.sources.base import public_url
@@ -94,7 +95,7 @@ class Hub(WebServer):
 
     def _fetch_with_headers(self, method: str, url: str, body: bytes | None = None) -> tuple[Any, Headers]:
         headers = {"Content-Type": "application/json"} if body else {}
-        response = self.fetch(method, url, headers=headers, body=body)
+        response = self.fetch(method, url, headers=headers, body=body, limit=MAX_DOCUMENT)
         try:
             return json.loads(response.body), response.headers
         except (ValueError, RecursionError) as error:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
@@ -10,6 +12,11 @@ from html.parser import HTMLParser
 from urllib.parse import unquote, urljoin, urlsplit
 
 from prefect_stagegate.errors import SourceError
+
+LONGEST_ENTRY = 8192
+"""Characters of one entry of a JSON page."""
+_BETWEEN, _END = re.compile(r"[\s,]*"), re.compile(r"\s*(?:(\])\s*)?\Z")
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,17 +37,24 @@ def json_items(text: str, url: str) -> Iterator[Item]:
     Raises:
         SourceError: The text is no such page.
     """
+    decoder, position = json.JSONDecoder(), text.find("[") + 1
     try:
-        for entry in json.loads(text):
+        # Entry by entry: all of a long page together take 27 times its size.
+        while not (end := _END.match(text, position)):
+            position = _BETWEEN.match(text, position).end()  # type: ignore[union-attr] # it matches nothing, too
+            entry, length = decoder.raw_decode(text[position : position + LONGEST_ENTRY])
+            position += length
             if entry["type"] == "directory":
                 yield Item(entry["name"], folder=True)
             elif entry["type"] == "file":
                 modified = parsedate_to_datetime(entry["mtime"]).timestamp()
                 yield Item(entry["name"], folder=False, size=int(entry["size"]), modified=modified)
-    except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
-        raise SourceError(
-            "The page is JSON, but no listing of nginx", hint="Use the URL of a folder or a file.", source=url
-        ) from error
+        is_array = end[1] and text[: text.find("[") + 1].strip() == "["
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
+        is_array = False
+    if not is_array:
+        hint = "Use the URL of a folder or a file."
+        raise SourceError("The page is JSON, but no listing of nginx", hint=hint, source=url)
 
 
 def html_items(text: str, url: str) -> Iterator[Item]:
@@ -51,7 +65,11 @@ def html_items(text: str, url: str) -> Iterator[Item]:
     folder = unquote(here.path)
     # Pages link an entry twice: by its icon and by its name.
     for link in dict.fromkeys(links.targets):
-        there = urlsplit(urljoin(url, link))
+        try:
+            there = urlsplit(urljoin(url, link))
+        except ValueError:  # as of a wrong IPv6 address: it is no entry, and hides none
+            log.warning("The page %s has a link that is no URL, which is left out: %.200r", url, link)
+            continue
         path = unquote(there.path)
         name = path.removeprefix(folder)
         # Links to parent folders, to other hosts and to other sort orders of the page are no entries.

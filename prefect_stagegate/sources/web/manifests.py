@@ -17,6 +17,7 @@ from typing import Any
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
 from prefect_stagegate.errors import SourceError
+from prefect_stagegate.http.policy import MAX_DOCUMENT
 
 ALGORITHMS = {32: "md5", 40: "sha1", 64: "sha256", 128: "sha512"}
 """The algorithm of a digest, by the number of its hex digits."""
@@ -70,6 +71,8 @@ def addresses(text: str, base: str) -> Iterator[ManifestEntry]:
 
 def croissant(text: str, base: str) -> Iterator[ManifestEntry]:
     """The files of a Croissant description. Files inside its archives are left out."""
+    if len(text) > MAX_DOCUMENT:
+        raise SourceError(f"The description has more than {MAX_DOCUMENT >> 20} MiB", source=base)
     try:
         files = json.loads(text).get("distribution", [])
     except (ValueError, AttributeError, RecursionError) as error:

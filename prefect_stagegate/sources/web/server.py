@@ -57,15 +57,16 @@ class WebServer:
         *,
         headers: Mapping[str, str] | None = None,
         body: bytes | None = None,
+        limit: int = MAX_PAGE,
     ) -> Response:
-        """Send a request and return the response of a page, a listing or an API.
+        """Send a request and return the response of a page, a listing or an API, of `limit` bytes at most.
 
         Raises:
             SourceError: The typed error for a response of 300 or above, or for a failed connection.
         """
         try:
             response = fetch(
-                Request(url, self._sent(url, headers), self._client, method, body, limit=MAX_PAGE, timeout=PAGE_SECONDS)
+                Request(url, self._sent(url, headers), self._client, method, body, limit=limit, timeout=PAGE_SECONDS)
             )
         except CertificateNotTrusted as error:
             error.hint = self.trusting

@@ -105,14 +105,6 @@ def test_ray_address_where_nothing_listens_ends_in_seconds() -> None:
     assert time.monotonic() - begun < 30
 
 
-def test_ray_listener_that_says_nothing_ends_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ray_module, "INIT_SECONDS", 2)
-    with socket.create_server(("127.0.0.1", 0)) as silent:
-        address = f"127.0.0.1:{silent.getsockname()[1]}"
-        with pytest.raises(SourceUnavailable, match="did not answer"), ray_engine(address, 600):
-            pass
-
-
 def test_ray_head_that_falls_silent_ends_the_round(
     head: tuple[str, FleetNode], ray_folder: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
