@@ -86,7 +86,6 @@ def open_gcs(
     identity = identify(settings.token, url=url)
     payer = _payer(settings)
     headers = {"x-goog-user-project": payer} if payer else {}
-    # As at Azure.
     proxy = proxy_of(endpoint, allowed) if identity.bearer and endpoint != GOOGLE else ""
     client = {**client_options(endpoint, settings.ca_file, idle, proxy), "default_headers": headers}
 

@@ -335,8 +335,10 @@ class ObjectStore:
             raise self._explained(error, key) from cause_of(error)
 
     def _explained(self, error: Exception, key: str = "") -> StagegateError:
-        failure = failure_at(self.endpoint, self.client.allowed, source=self.url, key=key)
-        return self._with_identity(failure or explain(error, source=self.url, endpoint=self.endpoint, key=key))
+        explained = explain(error, source=self.url, endpoint=self.endpoint, key=key)
+        if type(explained) in (SourceError, SourceUnavailable):  # the server itself said nothing clearer
+            explained = failure_at(self.endpoint, self.client.allowed, source=self.url, key=key) or explained
+        return self._with_identity(explained)
 
     def _with_identity(self, error: StagegateError) -> StagegateError:
         if isinstance(error, AccessDenied):

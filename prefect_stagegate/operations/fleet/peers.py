@@ -112,7 +112,7 @@ def _members(
         announced = _announced(workspace, dataset, digest)
         if {member.name for member in announced if member.url}.issuperset(peers):
             return announced
-        _await_records(workspace, peers, cancel)
+        _await_records(workspace, {*peers} - {workspace.settings.node}, cancel)
     unreadable = UnreadableRecords()
     records = workspace.catalog.nodes(unreadable)
     _log(unreadable)
@@ -131,11 +131,10 @@ def _await_records(workspace: Workspace, names: Collection[str], cancel: Event) 
 def _by_records(
     workspace: Workspace, dataset: str, digest: str, peers: Collection[str], records: Iterable[NodeRecord]
 ) -> list[FleetMember]:
-    """The nodes with a blob server, which have the version by a record of any age, or fetch it."""
+    """The nodes with a blob server that fetch the version, or have it by a record of any age: asking costs little."""
     members, time = [], now()
     for record in records:
         held = record.version(dataset, digest)
-        # An old record may be true still. If not, that costs one request.
         holds = held is not None and held.is_complete
         begun = held is not None and held.fetching and record.is_current(time, workspace.settings.node_timeout)
         if record.url and (holds or begun or record.name in peers):
