@@ -37,8 +37,7 @@ def validate_dataset(
 
     Raises:
         UsageError: There is no such version.
-        ValidationError: The contract could not be evaluated. Data that break it raise nothing: see `.passed`. In a
-            flow, the task's run then ends as "Contract not kept", and tasks that wait for it don't start.
+        ValidationError: The contract could not be evaluated. Data that break it raise nothing: see `.passed`.
     """
     with ending() as cancel:
         validation = validate(open_places(cache, catalog), dataset, spec=spec, cancel=cancel, reread=reread)

@@ -72,6 +72,5 @@ def _named(source: str, folder: str) -> tuple[str, str]:
     """A source's URL or absolute path, and how a spec in this folder names it; empty for a spec in no folder."""
     if "://" in source:
         return source, source
-    path = Path(os.path.normpath(Path(source).absolute()))  # with links as they are: they may lead elsewhere tomorrow
-    is_relative = folder and not Path(source).is_absolute()
-    return str(path), os.path.relpath(path, folder) if is_relative else str(path)
+    path = os.path.normpath(Path(source).absolute())  # with links as they are: they may lead elsewhere tomorrow
+    return path, os.path.relpath(path, folder) if folder and not Path(source).is_absolute() else path

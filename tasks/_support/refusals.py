@@ -45,8 +45,7 @@ def end_or_raise(error: GateFailed, function: Callable[..., Any]) -> State[Any]:
     context = FlowRunContext.get()
     if context is None or context.flow is None or context.flow.fn is not function:
         raise error
-    headline, *_ = error.message.splitlines()
-    return ended_by_gate(error, f"{headline}; see the artifact")
+    return ended_by_gate(error, f"{error.message.splitlines()[0]}; see the artifact")
 
 
 def _seen(error: StagegateError) -> bool:

@@ -94,6 +94,14 @@ def test_refusal_logs_whose_turn_it_is_without_a_traceback(
     assert not [record for record in caplog.records if record.exc_info]
 
 
+def test_flow_that_promotes_logs_nobodys_turn(scenario: Scenario, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    assert pilot_to_production(scenario.spec(), targets=["pilot"], **scenario.on).accepted
+    told = [record.getMessage() for record in caplog.records]
+    assert [text for text in told if "is accepted for pilot" in text]
+    assert not [text for text in told if "Whose turn" in text]
+
+
 def test_refused_check_is_red_and_still_answers(scenario: Scenario) -> None:
     stage_dataset.fn(scenario.spec(runbook=None), **scenario.on)
     asked: dict[str, Any] = {"dataset": scenario.dataset, "gate": "pilot", **scenario.on}
