@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import io
 import random
-from contextlib import redirect_stderr, redirect_stdout, suppress
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from fuzzing.campaign import Budget, WrongOutcome, require_clean, run_campaign
+from fuzzing.commands import run_command
 from fuzzing.places import Truth, build, copy, damage, node
 
-from prefect_stagegate.cli.app import _run
 from prefect_stagegate.errors import StagegateError
 from prefect_stagegate.model import Address
 from prefect_stagegate.operations.gating.check import check
@@ -31,7 +30,6 @@ COMMANDS = (
     *(("gc", "--dry-run"), ("gc", "--dry-run", "--json"), ("path", "things@pilot"), ("path", "planes")),
     *(("verify",), ("verify", "--json"), ("diff", "things@pilot", "things"), ("verify-attestation", "things@pilot")),
 )
-CODES = (0, 1, 2, 3)
 
 
 def test_records_keep_their_promise(tmp_path: Path, scratch: Path) -> None:
@@ -44,7 +42,7 @@ def test_records_keep_their_promise(tmp_path: Path, scratch: Path) -> None:
         changes = damage(draw, folder)
         try:
             for command in draw.sample(COMMANDS, 3):
-                _command(folder, command)
+                run_command(folder, command)
             _entries(truth, folder)
             draw.choice((_gate, _ready))(truth, folder)
             _bytes(truth, folder)
@@ -56,20 +54,6 @@ def test_records_keep_their_promise(tmp_path: Path, scratch: Path) -> None:
         return changes[0].split()[0]
 
     require_clean(run_campaign("records", budget, play))
-
-
-def _command(folder: Path, words: tuple[str, ...]) -> None:
-    """A command ends with an exit code that is documented, and never by an error that nobody foresaw."""
-    out, err = io.TextIOWrapper(io.BytesIO(), errors="backslashreplace"), io.StringIO()
-    code: object = 0
-    flags = ["--cache", str(folder / "cache"), "--catalog", str(folder / "catalog")]
-    with redirect_stdout(out), redirect_stderr(err):
-        try:
-            _run([*words, *flags], debug=True)
-        except SystemExit as ended:
-            code = ended.code or 0
-    if code not in CODES or "unexpected error" in err.getvalue():
-        raise WrongOutcome(f"{' '.join(words)} ended with {code}: {err.getvalue()}")
 
 
 def _entries(truth: Truth, folder: Path) -> None:
