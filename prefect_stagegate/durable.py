@@ -40,7 +40,7 @@ def write_file(path: Path, data: bytes) -> None:
 
 
 class NotARecord(OSError):
-    """A file in a record's place that no writer of records left there: a link, or a larger one than any record."""
+    """A file in a record's place that is larger than any record, so that no writer of records left it there."""
 
     def __str__(self) -> str:
         return str(self.strerror)
@@ -50,16 +50,11 @@ def read_file(path: Path, most: int, *, end: bool = False) -> bytes:
     """Read a regular file of at most `most` bytes; with `end`, only so many bytes at the end of any file.
 
     Raises:
-        NotARecord: It is a symbolic link, or larger.
-        OSError: It can't be read, or is no regular file.
+        NotARecord: It is larger.
+        OSError: It can't be read, or is a link or no regular file.
     """
-    try:
-        # Non-blocking, since the open of a pipe would wait for its writer.
-        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except OSError as error:
-        if error.errno == errno.ELOOP:
-            raise NotARecord(errno.ELOOP, "it is a symbolic link", str(path)) from error
-        raise
+    # Non-blocking, since the open of a pipe would wait for its writer.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC)
     with os.fdopen(descriptor, "rb") as file:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):

@@ -39,7 +39,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from prefect_stagegate.durable import NotARecord, make_folder, read_file, sync_folder, write_file
+from prefect_stagegate.durable import make_folder, read_file, sync_folder, write_file
 from prefect_stagegate.errors import CacheError, NoSpace
 
 FORMAT = "stagegate-cache 1\n"
@@ -151,8 +151,6 @@ class Layout:
             text = read_file(self.root / "format", SMALL_FILE)
         except FileNotFoundError:
             return False
-        except NotARecord:
-            text = b""
         if text != FORMAT.encode():
             # Without a word of the file, which may be anybody's.
             raise CacheError(
@@ -263,6 +261,7 @@ _REASONS = {
     errno.ENOTDIR: ("a part of the path is a file", CHOOSE_ANOTHER),
     errno.EIO: ("the volume reports an input/output error", "Check the disk (dmesg), then run `stagegate verify`."),
     errno.EFBIG: ("the file is larger than the volume or the process may write", "Check `ulimit -f` and the volume."),
+    errno.ELOOP: ("a symbolic link is in its place", "Find out who put it there, and remove it."),
     errno.EMFILE: ("too many files are open", "Raise `ulimit -n`."),
 }
 

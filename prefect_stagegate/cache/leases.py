@@ -26,7 +26,7 @@ from prefect_stagegate.cache.holders import is_locked
 from prefect_stagegate.cache.job_progress import remove_progress
 from prefect_stagegate.cache.layout import GROUP_FILE, PRIVATE_FILE, SMALL_FILE, Layout, explained
 from prefect_stagegate.clock import now, stamp
-from prefect_stagegate.durable import NotARecord, read_file, sync_folder
+from prefect_stagegate.durable import read_file, sync_folder
 from prefect_stagegate.errors import CorruptRecord
 from prefect_stagegate.model import DIGEST
 from prefect_stagegate.unreadable import UnreadableRecords, skipping
@@ -243,12 +243,13 @@ def _read(path: Path) -> Lease | None:
     """
     try:
         text = read_file(path, SMALL_FILE)
-        if not text.rstrip(b"\0").endswith(b"}"):  # its writer was killed before the last byte, and never used it
-            return None
-        return _parse(text, path.name)
     except FileNotFoundError:
         return None
-    except (NotARecord, ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
+    if not text.rstrip(b"\0").endswith(b"}"):  # its writer was killed before the last byte, and never used it
+        return None
+    try:
+        return _parse(text, path.name)
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError) as error:
         raise CorruptRecord(
             f"The lease {path} can't be read, so the version that it keeps is unknown: {error}",
             hint="Remove the file, then pin again what it may have pinned. Until then every version stays here.",

@@ -6,7 +6,7 @@ import uuid
 from pathlib import Path
 
 from prefect_stagegate.cache.layout import GROUP_DIR, GROUP_FILE, SMALL_FILE, Layout, explained
-from prefect_stagegate.durable import NotARecord, make_folder, read_file, sync_folder, write_file
+from prefect_stagegate.durable import make_folder, read_file, sync_folder, write_file
 from prefect_stagegate.errors import CorruptRecord
 from prefect_stagegate.model import DIGEST, is_name
 from prefect_stagegate.unreadable import UnreadableRecords, skipping
@@ -31,8 +31,6 @@ class Refs:
                 text = read_file(path, SMALL_FILE)
             except (FileNotFoundError, NotADirectoryError):
                 return None
-            except NotARecord:
-                text = b""  # it names no version
         digest = text.decode(errors="replace").strip()
         if not DIGEST.fullmatch(digest):
             raise CorruptRecord(

@@ -143,37 +143,39 @@ def _first_changed(root: str, sealed: int, entries: Iterable[Entry]) -> Finding 
             status = os.lstat(f"{root}/{entry.path}")
         except OSError as error:
             return Finding(entry.path, f"it can't be found: {error.strerror}", ADVICE)
-        if not stat.S_ISREG(status.st_mode):
-            return Finding(entry.path, "it is not a regular file", ADVICE)
-        if status.st_size != entry.size:
-            return Finding(entry.path, _size_differs(status.st_size, entry), ADVICE)
+        if problem := _form_problem(status, entry):
+            return Finding(entry.path, problem, ADVICE)
         if status.st_mtime_ns > sealed:
             return Finding(entry.path, "it was written to after it was stored", ADVICE)
     return None
 
 
+def _form_problem(status: os.stat_result, entry: Entry) -> str:
+    if not stat.S_ISREG(status.st_mode):
+        return "it is not a regular file"
+    if status.st_size != entry.size:
+        return f"it has {count_text(status.st_size, 'byte')}, and the manifest says {entry.size:,}"
+    return ""
+
+
 def extra_files(view: Path, manifest: Manifest, missing: int = 0) -> list[str]:
     """The paths in a view that its version has not, links included; `missing` of the version's own are not there."""
-    if sum(1 for _ in _files(view)) == manifest.files - missing:
-        return []
     start = len(str(view)) + 1
-    return sorted({path[start:] for path in _files(view)}.difference(entry.path for entry in manifest.entries()))
 
+    def names() -> Iterator[str]:
+        for _, entries in walk_folders(view):
+            yield from (entry.path[start:] for entry in entries if not entry.is_dir(follow_symlinks=False))
 
-def _files(view: Path) -> Iterator[str]:
-    for _, entries in walk_folders(view):
-        yield from (entry.path for entry in entries if not entry.is_dir(follow_symlinks=False))
+    if sum(1 for _ in names()) == manifest.files - missing:
+        return []
+    return sorted(set(names()).difference(entry.path for entry in manifest.entries()))
 
 
 def file_problem(path: Path, entry: Entry, read: Read = lambda _: None) -> str:
     """Say how a file differs from its entry in a manifest; empty when it has exactly the entry's bytes."""
     try:
-        status = path.lstat()
-        size = status.st_size
-        if not stat.S_ISREG(status.st_mode):
-            return "it is not a regular file"
-        if size != entry.size:
-            return _size_differs(size, entry)
+        if problem := _form_problem(path.lstat(), entry):
+            return problem
         with path.open("rb", buffering=0) as file:
             actual = _digest_on_disk(file.fileno(), read)
     except OSError as error:
@@ -238,10 +240,6 @@ def inode_of(path: Path | str) -> int:
     except OSError:
         return 0
     return status.st_ino if stat.S_ISREG(status.st_mode) else 0
-
-
-def _size_differs(size: int, entry: Entry) -> str:
-    return f"it has {count_text(size, 'byte')}, and the manifest says {entry.size:,}"
 
 
 def _differs(actual: str, digest: str) -> str:

@@ -28,7 +28,6 @@ DRAFT = "view-"
 _NAME = re.compile(r"[0-9a-f]{64}")
 """A view's name is the version's digest. Folders with other names are not the cache's own."""
 SEALED = ".sealed"
-"""Ends the name of a view's seal, a file beside it, which is as old as the view."""
 FICLONE = 0x40049409
 """Linux's ioctl that makes a file share another's extents: _IOW(0x94, 9, int)."""
 _BAD_NAME = {
@@ -262,7 +261,7 @@ class Views:
         view = self._layout.view(dataset, digest)
         if not self._layout.shared:
             view.chmod(0o755)  # a read-only folder can't be moved to another parent
-        _seal_of(view).unlink(missing_ok=True)
+        view.with_suffix(SEALED).unlink(missing_ok=True)
         return self._layout.discard(view)
 
 
@@ -357,22 +356,18 @@ def _publish(layout: Layout, scratch: Path, target: Path) -> None:
 
 
 def seal_view(view: Path) -> None:
-    """Note that the view's files are those of its version now. What is written to them later is newer than the seal."""
+    """Make a view's seal, a file beside it: what is written to the view's files later is newer."""
     with suppress(OSError):  # a cache that can only be read
-        _seal_of(view).unlink(missing_ok=True)  # it may be another user's
-        _seal_of(view).touch()
+        view.with_suffix(SEALED).unlink(missing_ok=True)  # it may be another user's
+        view.with_suffix(SEALED).touch()
 
 
 def sealed_at(view: Path) -> int:
-    """When a view was sealed, in nanoseconds by the volume's clock; for one of an earlier release, its last use."""
+    """When a view was sealed, in nanoseconds; for one of an earlier release, its last use."""
     try:
-        return _seal_of(view).lstat().st_mtime_ns
+        return view.with_suffix(SEALED).lstat().st_mtime_ns
     except FileNotFoundError:
         return view.lstat().st_ctime_ns
-
-
-def _seal_of(view: Path) -> Path:
-    return view.with_name(view.name + SEALED)
 
 
 def remove_tree(root: Path) -> None:

@@ -15,14 +15,10 @@ T = TypeVar("T")
 
 
 def encode(value: Any, most: int = LARGEST) -> bytes:
-    """Write a dataclass, or a list of them, as JSON with sorted keys.
-
-    Raises:
-        CatalogError: It has more than `most` bytes: nobody would read it.
-    """
+    """Write a dataclass, or a list of them, as JSON with sorted keys; `CatalogError` where it has over `most` bytes."""
     data = orjson.dumps(value, option=orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE, default=str)
     if len(data) > most:
-        raise CatalogError(f"A record of {len(data):,} bytes can't be written: it may have {most:,}")
+        raise CatalogError(f"A record of {len(data):,} bytes can't be written: readers take {most:,}")
     return data
 
 

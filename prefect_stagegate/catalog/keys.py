@@ -35,17 +35,10 @@ _SHAPES = tuple(
 """The key pattern of each kind of record, split at the slashes."""
 
 LARGEST = 16 << 20
-"""The most bytes of a record, except for those below."""
-_LARGEST_OF = {
-    "format": 1 << 10,
-    "nodes": 4 << 20,
-    # The record of a table has something of each of its files, of which there may be a million.
-    **dict.fromkeys(("values", "parts", "profiles", "readings", "probes.json"), 512 << 20),
-    "failed": 64 << 20,
-    "model-signatures": 64 << 20,
-    **dict.fromkeys(("manifests", "origins"), 4 << 30),
-}
-"""The most bytes of a record, by its kind."""
+"""The most bytes of a record, except for those below, and for manifests and origins."""
+_LARGEST_OF = {"format": 1 << 10, "nodes": 4 << 20, "failed": 64 << 20, "model-signatures": 64 << 20}
+# Something of each of a table's files, which may be a million.
+_LARGEST_OF |= dict.fromkeys(("values", "parts", "profiles", "readings", "probes.json"), 512 << 20)
 
 
 def largest(key: str) -> int:

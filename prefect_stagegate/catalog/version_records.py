@@ -11,7 +11,7 @@ from prefect_stagegate.catalog.codec import encode
 from prefect_stagegate.catalog.keys import largest
 from prefect_stagegate.catalog.records import corrupt
 from prefect_stagegate.catalog.typed_records import TypedRecords
-from prefect_stagegate.errors import CatalogError, UnknownDataset, UnknownRef, suggest
+from prefect_stagegate.errors import UnknownDataset, UnknownRef, suggest
 from prefect_stagegate.manifest import Manifest, Seal, path_problem, row
 from prefect_stagegate.model import Entry, FailedObject, Origin, Pins
 from prefect_stagegate.units import count_text
@@ -21,12 +21,8 @@ if TYPE_CHECKING:
 
 END = 1 << 16
 """Bytes at the end of a manifest or of origins; nearly every footer fits into them."""
-MOST_FOOTER = 16 << 20
-"""Bytes of the largest footer that is read."""
-MOST_ROWS = 20_000_000
-"""Files of the largest version."""
-ROW_BYTES = 16 << 10
-"""The most bytes that a row takes: an object's path, key, source and state."""
+MOST_FOOTER, MOST_BYTES, ROW_BYTES = 16 << 20, 4 << 30, 16 << 10
+"""The most bytes of a footer, of a manifest or of origins, and of a row in them: a path, key, source and state."""
 
 R = TypeVar("R", Entry, Origin)
 
@@ -72,9 +68,6 @@ class VersionRecords(TypedRecords):
         """
         from prefect_stagegate.catalog.tables import ENTRIES, ORIGINS, write_pins
 
-        if files > MOST_ROWS:
-            problem = f"A version may have {MOST_ROWS:,} files, and this one has {files:,}"
-            raise CatalogError(problem, hint="Stage it as several datasets.", dataset=dataset)
         facts = {"digest": digest, "files": str(files), "bytes": str(size)}
         # The origins first: once a version has its manifest, its origins can be read.
         self._records.replace(self._key(dataset, "origins", digest), ORIGINS.write(origins, facts | write_pins(pins)))
@@ -174,9 +167,7 @@ class VersionRecords(TypedRecords):
         if end is None or len(end) < END:
             return end
         rows = layout.footer(end, key).rows
-        if rows > MOST_ROWS:
-            raise corrupt(key, f"has {rows:,} rows, and a version has at most {MOST_ROWS:,} files")
-        return self._records.read_end(key, (rows + 1) * ROW_BYTES)
+        return self._records.read_end(key, min((rows + 1) * ROW_BYTES, MOST_BYTES))
 
     def _end(self, key: str) -> bytes | None:
         """The end of a record, with its whole footer; None when there is no such record."""
@@ -184,10 +175,8 @@ class VersionRecords(TypedRecords):
 
         end = self._records.read_end(key, END)
         needed = footer_size(end) if end else 0
-        if needed > MOST_FOOTER:
-            raise corrupt(key, f"has a footer of {needed:,} bytes, more than any has")
         # Nearly always one read: only the footers of very many row groups are longer.
-        return end if needed <= END else self._records.read_end(key, needed)
+        return end if needed <= END else self._records.read_end(key, min(needed, MOST_FOOTER))
 
     def _require_version(self, dataset: str, digest: str, data: bytes | None) -> bytes:
         if data is None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
@@ -163,20 +162,21 @@ def type_passphrase(path: Path) -> str:
     return getpass(f"Passphrase of {escaped(str(path))}: ") if sys.stdin.isatty() else no_passphrase(path)
 
 
-def json_text(value: Any, *, compact: bool) -> bytes:
+def _json(value: Any) -> bytes:
     """A value of dataclasses, dictionaries and lists as JSON that can't act on a terminal."""
     import orjson
 
-    from prefect_stagegate.report.legible import legible_json
-
-    return legible_json(orjson.dumps(value, option=0 if compact else orjson.OPT_INDENT_2, default=str))
+    document = orjson.dumps(value, option=0 if OUTPUT.is_compact else orjson.OPT_INDENT_2, default=str)
+    if document.isascii() and b"\x7f" not in document:
+        return document
+    return OUTPUT.text(orjson.loads(document)).replace("\x7f", "\\u007f").encode()
 
 
 def print_json(value: Any) -> None:
     """Write a value of dataclasses, dictionaries and lists to standard output as JSON."""
-    document = json_text(value, compact=OUTPUT.is_compact)
+    document = _json(value) + b"\n"
     OUTPUT.begin()
-    sys.stdout.buffer.write(document + b"\n")
+    sys.stdout.buffer.write(document)
 
 
 def write_output(text: str, file: Path | None, subject: str) -> None:
@@ -209,11 +209,11 @@ def print_json_list(
         before: The object's values before the list.
         after: Returns the object's values after the list; called when the list has ended.
     """
-    write, text_of = sys.stdout.buffer.write, partial(json_text, compact=OUTPUT.is_compact)
+    write = sys.stdout.buffer.write
     # Brackets and indentation are written by hand, so that only one item is in memory at a time.
     line, margin = (b"", b"") if OUTPUT.is_compact else (b"\n", b"    " if name else b"  ")
     # The object's text up to its empty list; the list's items and the rest follow.
-    opening = text_of({**before, name: []}) if name else b"[]"
+    opening = _json({**before, name: []}) if name else b"[]"
     opening = opening.removesuffix(b"]" + line + b"}" if name else b"]")
     separator, failure = opening, None
 
@@ -224,7 +224,7 @@ def print_json_list(
         for item in items:
             # Only now, since an error before the first item is a document of its own.
             OUTPUT.begin()
-            write_item(text_of(item))
+            write_item(_json(item))
             separator = b","
     except StagegateError as error:
         if separator is opening:
@@ -236,7 +236,7 @@ def print_json_list(
         write_item(ending)
     write((opening if separator is opening else line + margin[2:]) + b"]")
     if name:
-        rest = ending or text_of({**after()})
+        rest = ending or _json({**after()})
         write(line + b"}" if rest == b"{}" else b"," + rest[1:])
     write(b"\n")
     if failure:

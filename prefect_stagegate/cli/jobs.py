@@ -14,16 +14,8 @@ from rich.console import Group
 from rich.live import Live
 from rich.text import Text
 
-from prefect_stagegate.cli.common import (
-    Json,
-    Places,
-    end_unreadable,
-    escaped,
-    json_text,
-    print_json,
-    say_line,
-    unreadable_lines,
-)
+from prefect_stagegate.cli.common import Json, Places, end_unreadable, escaped, print_json, say_line, unreadable_lines
+from prefect_stagegate.cli.json_output import OUTPUT
 from prefect_stagegate.cli.progress import LINE_SECONDS, progress_text, transfer_rows
 from prefect_stagegate.operations.running_jobs import RunningJob, running_jobs
 from prefect_stagegate.readiness.wording import age_text
@@ -86,10 +78,11 @@ def _watch(look: Callable[[], list[RunningJob]], *, json: bool) -> None:
     else:
         while jobs:
             if json:
-                print(json_text([asdict(job) for job in jobs], compact=True).decode(), flush=True)
+                OUTPUT.is_compact = True  # a line for each look
+                print_json([asdict(job) for job in jobs])
             else:
                 _print(jobs)
-                sys.stdout.flush()
+            sys.stdout.flush()
             time.sleep(WATCH_SECONDS if json else LINE_SECONDS)
             jobs = look()
 

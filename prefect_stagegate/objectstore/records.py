@@ -33,11 +33,7 @@ class ObjectRecords:
         self._prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
 
     def read(self, key: str, most: int) -> bytes | None:
-        """The record, or None when there is none.
-
-        Raises:
-            NotARecord: It has more than `most` bytes.
-        """
+        """The record, or None when there is none; `NotARecord` where it has more than `most` bytes."""
         return self._store.get(self._prefix + key, most)
 
     def read_end(self, key: str, size: int) -> bytes | None:

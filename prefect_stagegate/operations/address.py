@@ -15,7 +15,7 @@ from prefect_stagegate.model import Address
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.settings import Settings
 from prefect_stagegate.spec import KnownCheck, Spec, load_spec
-from prefect_stagegate.spec.load import Examine
+from prefect_stagegate.spec.load import Examine, Recorded
 from prefect_stagegate.units import digest_text
 
 SpecLike = str | Path | Mapping[str, Any] | Spec
@@ -57,8 +57,8 @@ class ResolvedVersion:
     """Whether the user brought the spec: then nothing is recorded, and the outcome doesn't count."""
 
 
-def read_spec(spec: SpecLike, examine: Examine | None = None, *, recorded: bool = False) -> Spec:
-    """Load a spec from a path, a URL or a dictionary. `examine` and `recorded` are those of `load_spec`.
+def read_spec(spec: SpecLike, examine: Examine | None = None) -> Spec:
+    """Load a spec from a path, a URL or a dictionary. `examine` finds what else is wrong with it: see `load_spec`.
 
     Raises:
         SpecError: It can't be read, or something in it is wrong.
@@ -68,14 +68,7 @@ def read_spec(spec: SpecLike, examine: Examine | None = None, *, recorded: bool 
     # A dictionary may come from the catalog, and has to stay readable: running its contract checks the arguments then.
     problems = None if isinstance(spec, Mapping) else _argument_problems
     allowed = Settings.from_environment(os.environ).allowed_hosts if isinstance(spec, str) and "://" in spec else ()
-    return load_spec(
-        spec,
-        known_checks=_KnownChecks(),
-        argument_problems=problems,
-        allowed=allowed,
-        examine=examine,
-        recorded=recorded,
-    )
+    return load_spec(spec, known_checks=_KnownChecks(), argument_problems=problems, allowed=allowed, examine=examine)
 
 
 _LANGUAGES = {"unexpected_rows_query", "base_query", "comparison_query", "row_condition", "json_schema"}
@@ -197,7 +190,7 @@ def read_recorded(canonical: Mapping[str, Any], name: str, dataset: str) -> Spec
         CorruptRecord: A newer release wrote it, or a plugin that it needs is missing.
     """
     try:
-        return read_spec(canonical, recorded=True)
+        return read_spec(Recorded(canonical))
     except SpecError as error:
         raise CorruptRecord(
             f"{name} can't be read by this release: {'; '.join(error.problems)}",

@@ -97,8 +97,7 @@ def write_first_spec(
         try:
             described = SourceSpec(url=url, options=options)
         except ValidationError as error:
-            problem = error.errors()[0]["msg"].removeprefix("Value error, ")
-            raise UsageError(f"{url!r} can't be a source: it {problem}", hint="Rename it, or link to it.") from error
+            raise UsageError(f"{url!r} can't be a source: {error.errors()[0]['msg']}", hint="Rename it.") from error
         with closing(open_spec_source(described, settings, resolve)) as source:
             # One more than is described tells whether the source has more.
             listed = list(islice(source.list(), LISTED + 1))

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import re
 import unicodedata
-from json import dumps
 
-_UNUSUAL = re.compile("[^\n -~]")
 _ACTING = {"Cc", "Cs", "Co", "Cn", "Zl", "Zp"}
 _TURNING = {*map(chr, range(0x202A, 0x202F)), *map(chr, range(0x2066, 0x206A)), "\u200e", "\u200f", "\u061c"}
 
@@ -26,17 +23,6 @@ def legible_text(text: str) -> str:
     if text.isascii() and text.isprintable():
         return text
     return text.translate(_ESCAPES)
-
-
-def legible_json(document: bytes) -> bytes:
-    """JSON of the same values, in which characters that act instead of showing are escapes."""
-    if document.isascii() and b"\x7f" not in document:
-        return document
-
-    def escaped(found: re.Match[str]) -> str:
-        return found[0] if _shows(found[0]) else dumps(found[0])[1:-1].replace("\x7f", "\\u007f")
-
-    return _UNUSUAL.sub(escaped, document.decode()).encode()
 
 
 def one_line(text: str) -> str:

@@ -29,8 +29,10 @@ Examine = Callable[[Spec, Document], Iterable[tuple[Loc, str]]]
 """Finds what is wrong with a loaded spec, each problem with its place in the document."""
 DICTIONARY = "spec"
 """What problems call a spec that came as a dictionary."""
-NOWHERE = "record://"
-"""The folder of a spec from a record: no file lies beside it."""
+
+
+class Recorded(dict[str, Any]):
+    """A spec from a record: no file lies beside it, since its writer must not have this node read one."""
 
 
 def load_spec(
@@ -40,7 +42,6 @@ def load_spec(
     argument_problems: ArgumentProblems | None = None,
     allowed: Allowed = (),
     examine: Examine | None = None,
-    recorded: bool = False,
 ) -> Spec:
     """Load a spec with its suites.
 
@@ -52,12 +53,11 @@ def load_spec(
             too. None for a spec that is stored already: it must stay readable.
         allowed: Hosts that it may be read from, whatever their address is.
         examine: Finds what else is wrong with a spec that has no problem, each by its place.
-        recorded: Whether the dictionary is a record, whose writer must not have this node read a file.
 
     Raises:
         SpecError: The spec can't be read or is wrong; the error has all problems.
     """
-    document = _open(source, allowed, NOWHERE if recorded else "")
+    document = _open(source, allowed)
     spec = _checked(document, known_checks, argument_problems) if isinstance(document.values, dict) else None
     if spec is not None and not document.problems:
         for loc, message in examine(spec, document) if examine else ():
@@ -68,9 +68,9 @@ def load_spec(
     return spec
 
 
-def _open(source: str | os.PathLike[str] | Mapping[str, Any], allowed: Allowed, base: str) -> Document:
+def _open(source: str | os.PathLike[str] | Mapping[str, Any], allowed: Allowed) -> Document:
     if isinstance(source, Mapping):
-        return mapping_document(source, DICTIONARY, base)
+        return mapping_document(source, DICTIONARY, "record://" if isinstance(source, Recorded) else "")
     label = os.fspath(source)
     location = place(label, str(Path.cwd()))
     # The label stands in every message, and a URL may hold a password or a signature.

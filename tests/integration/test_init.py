@@ -134,7 +134,7 @@ def test_odd_names_make_a_spec_that_loads(tmp_path: Path) -> None:
 def test_folder_with_a_control_character_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / name).mkdir()
     (tmp_path / name / "d.csv").write_text("x\n1\n")
-    with pytest.raises(UsageError, match="can't be a source: it has the control character"):
+    with pytest.raises(UsageError, match=r"can't be a source: .*has the control character"):
         first_spec(tmp_path / name)
 
 

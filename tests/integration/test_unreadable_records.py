@@ -206,7 +206,7 @@ def test_huge_format_is_not_read(scenario: RecordScenario, run: Run) -> None:
         os.truncate(scenario.folder / place / "format", 6_000_000_000)
         code, _, err = run("show", "things")
         assert code == ExitCode.ERROR
-        assert "has another format than" in err if place == "cache" else "it has 6,000,000,000 bytes" in err
+        assert "it has 6,000,000,000 bytes" in err
         (scenario.folder / place / "format").write_text(f"stagegate-{place} 1\n")
 
 
@@ -217,8 +217,8 @@ def test_huge_files_of_the_cache_are_damaged_and_not_read(scenario: RecordScenar
     for path in (pin, ref):
         os.truncate(path, 6_000_000_000)
     _, _, err = run("gc", "--dry-run")
-    assert "it has 6,000,000,000 bytes, and such a record has at most" in err
-    assert "This node's copy of things@pilot names no version" in err
+    for path in (pin, ref):
+        assert f"{path}: it has 6,000,000,000 bytes, and such a record has at most 1,048,576" in err
 
 
 def test_link_in_a_records_place_is_not_followed(scenario: RecordScenario, run: Run, tmp_path: Path) -> None:

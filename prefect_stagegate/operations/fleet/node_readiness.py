@@ -74,12 +74,7 @@ def require_on_node(workspace: Workspace, address: Address) -> NodeReadiness:
 def require_undamaged(
     workspace: Workspace, dataset: str, digest: str, refusal: type[StagegateError] = NotReady
 ) -> None:
-    """Look at each file of a version that is complete here, by one `stat`.
-
-    Raises:
-        StagegateError: Of the type `refusal`: a file is missing, was changed since it was stored, or is none of the
-            version's.
-    """
+    """Raise `refusal` where a `stat` of each file shows one that is missing, changed, or none of the version's."""
     manifest = workspace.catalog.manifest(dataset, digest)
     version = f"{dataset}@{digest_text(digest)}"
     for _, view in workspace.cache.copies(dataset, digest):

@@ -12,6 +12,7 @@ from prefect_stagegate.operations.staging.temporary_tables import BATCH, insert,
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.sources import Source
 from prefect_stagegate.spec import Spec
+from prefect_stagegate.spec.load import Recorded
 
 
 def spec_with_sources(workspace: Workspace, dataset: str, digest: str) -> Spec:
@@ -26,7 +27,7 @@ def spec_with_sources(workspace: Workspace, dataset: str, digest: str) -> Spec:
     # One origin tells as much of its source as all of them.
     origins = {(origin.source, origin.position): origin for origin in recorded}.values()
     for canonical in workspace.catalog.specs(dataset, digest):
-        spec = read_spec(canonical, recorded=True)
+        spec = read_spec(Recorded(canonical))
         if all(_position(spec, origin) is not None for origin in origins):
             return spec
     urls = ", ".join(sorted({origin.source for origin in origins}))

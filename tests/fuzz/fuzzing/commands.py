@@ -14,7 +14,8 @@ CODES = (0, 1, 2, 3)
 
 def run_command(folder: Path, words: tuple[str, ...]) -> str:
     """A command's output: it ends with an exit code that is documented, and never by an error that nobody foresaw."""
-    out, err = io.TextIOWrapper(io.BytesIO(), errors="backslashreplace"), io.StringIO()
+    data, err = io.BytesIO(), io.StringIO()
+    out = io.TextIOWrapper(data, errors="backslashreplace")
     code: object = 0
     flags = ["--cache", str(folder / "cache"), "--catalog", str(folder / "catalog")]
     with redirect_stdout(out), redirect_stderr(err):
@@ -25,5 +26,4 @@ def run_command(folder: Path, words: tuple[str, ...]) -> str:
     if code not in CODES or "unexpected error" in err.getvalue():
         raise WrongOutcome(f"{' '.join(words)} ended with {code}: {err.getvalue()}")
     out.flush()
-    data = out.buffer.getvalue() if isinstance(out.buffer, io.BytesIO) else b""
-    return data.decode(errors="backslashreplace")
+    return data.getvalue().decode(errors="backslashreplace")
