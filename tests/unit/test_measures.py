@@ -18,7 +18,7 @@ from prefect_stagegate.measures import Balance, Duplicates, Overlap, TableDrift
 from prefect_stagegate.validations.queries.balance import balance
 from prefect_stagegate.validations.queries.drift import FURTHEST, drift, profile
 from prefect_stagegate.validations.queries.duck import queries
-from prefect_stagegate.validations.queries.duplicates import MOST_SPLITS, duplicates, shared_records
+from prefect_stagegate.validations.queries.duplicates import MOST_SPLITS, duplicates, is_key, shared_records
 from prefect_stagegate.validations.queries.pii import PATTERNS, scan
 from tests.support.text_tables import table_of
 
@@ -49,6 +49,16 @@ def test_duplicates_are_counted_over_all_files_and_two_named(tmp_path: Path) -> 
         assert duplicates(session, table, ["id", "day"]) == Duplicates(6, 2, ("a.parquet", "b [1].parquet"))
         assert duplicates(session, table_of(tmp_path, files[:1]), ["id"]) == Duplicates(3, 0)
         assert duplicates(session, table_of(tmp_path, []), ["id"]) == Duplicates(0, 0)
+
+
+def test_value_in_two_files_makes_a_column_no_key(tmp_path: Path) -> None:
+    files = [
+        write(tmp_path, "a.parquet", id=[1, 2], day=["mo", "tu"]),
+        write(tmp_path, "b.parquet", id=[3], day=["mo"]),
+    ]
+    with queries("flights", tmp_path) as session:
+        table = table_of(tmp_path, files)
+        assert [is_key(session, table, column) for column in ("id", "day")] == [True, False]
 
 
 def test_a_key_that_is_no_column_is_an_error_that_names_it(tmp_path: Path) -> None:

@@ -9,8 +9,8 @@ import pytest
 
 from prefect_stagegate import readiness
 from prefect_stagegate.clock import stamp
-from prefect_stagegate.errors import SourceUnavailable
-from prefect_stagegate.model import FailedObject, Finding, Outcome, Scope, Severity
+from prefect_stagegate.errors import MissingExtra, SourceUnavailable
+from prefect_stagegate.model import FailedObject, Finding, Outcome, Scope, Severity, Validation
 from prefect_stagegate.readiness import CHECKS, CheckContext, CheckResult, check, known_checks, run_check
 from prefect_stagegate.readiness.base import NoParameters, Parameters
 from prefect_stagegate.readiness.registry import _checks
@@ -101,6 +101,14 @@ def test_failed_probe_is_inconclusive_with_its_reason_and_hint() -> None:
     assert evidence.outcome is Outcome.INCONCLUSIVE
     assert "nobody answers" in evidence.summary
     assert evidence.findings[0].fix == "Start the server."
+
+
+def test_library_that_a_node_lacks_is_no_fault_of_data() -> None:
+    def lacks_library() -> Validation:
+        raise MissingExtra("The library for the probe image is not installed", hint="Install it.")
+
+    answer = run_check(CHECKS["schema"], required("schema"), check_context(validation=lacks_library))
+    assert (answer.outcome, answer.owner) == (Outcome.INCONCLUSIVE, "infra")
 
 
 def test_bug_in_a_check_is_inconclusive_and_no_crash() -> None:

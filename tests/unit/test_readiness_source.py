@@ -69,6 +69,14 @@ def test_each_source_of_one_url_is_measured() -> None:
     assert [measured["object"] for measured in result.measured.values()] == ["a.csv", "b.bin"]
 
 
+@pytest.mark.parametrize(("allowed", "outcome"), [(False, Outcome.INCONCLUSIVE), (True, Outcome.WARN)])
+def test_source_that_may_be_empty_only_warns_of_it(allowed: bool, outcome: Outcome) -> None:
+    spec = a_spec(sources=[{"url": "s3://lake/flights/"}, {"url": "s3://lake/late/", "may_be_empty": allowed}])
+    probes = [Probe("s3://lake/flights/", "a.parquet", 4096, 0.01), Probe("s3://lake/late/")]
+    result = read_probe(check_context(spec=spec, probe_source=lambda at: probes[at]), NoParameters())
+    assert (result.outcome, [finding.subject for finding in result.findings]) == (outcome, ["s3://lake/late/"])
+
+
 def test_a_source_without_credentials_is_not_asked() -> None:
     assert ask(CredentialLife("none", "a local folder")).outcome is Outcome.NOT_APPLICABLE
 
