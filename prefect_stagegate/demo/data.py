@@ -8,6 +8,7 @@ mended   these three months again, complete and without defects
 from __future__ import annotations
 
 import io
+import re
 import shutil
 import zipfile
 from collections.abc import Iterator
@@ -30,6 +31,8 @@ DEFECTS = {
 }
 """The months that are delivered again, with the defect of the second delivery."""
 REFERENCE = ("airlines", "airports", "planes", "weather")
+PARTNER = "weather.csv"
+"""The reference table that comes again with its days before its months."""
 
 Delivery = dict[str, bytes]
 """Parquet files by name."""
@@ -81,6 +84,14 @@ def write_reference(folder: Path) -> int:
     # `copyfile` gives them today's times, as if they were delivered today.
     copies = [shutil.copyfile(_package_data() / f"{name}.csv", folder / f"{name}.csv") for name in REFERENCE]
     return sum(copy.stat().st_size for copy in copies)
+
+
+def swap_dates(folder: Path) -> Path:
+    """Write the days of the partner's table before its months; returns where the table as it was lies now."""
+    kept = (folder / PARTNER).rename(folder.parent / PARTNER)
+    swapped = re.sub(r"(\d{4})-(\d\d)-(\d\d)T(\d\d:\d\d):00Z", r"\3/\2/\1 \4", kept.read_text())
+    (folder / PARTNER).write_text(swapped)
+    return kept
 
 
 def require_package() -> None:

@@ -6,7 +6,17 @@ Prefect reads its settings when it is imported: import this after `services.isol
 from __future__ import annotations
 
 from prefect_stagegate.demo.consumer import PRODUCTION, Figure, read_production
-from prefect_stagegate.demo.data import DEFECTS, MONTHS, REFERENCE, Delivery, Flights, file_name, write_reference
+from prefect_stagegate.demo.data import (
+    DEFECTS,
+    MONTHS,
+    PARTNER,
+    REFERENCE,
+    Delivery,
+    Flights,
+    file_name,
+    swap_dates,
+    write_reference,
+)
 from prefect_stagegate.demo.folder import DATASET, DemoFolder, near
 from prefect_stagegate.demo.passage import Passage, Passages
 from prefect_stagegate.demo.services import REQUESTER
@@ -65,10 +75,12 @@ class Demo:
         return figure
 
     def deliver_defects(self, good: Version, figure: Figure) -> None:
-        """Step 4: pilot's gate refuses a delivery with three defects, and readers of production see none of it."""
+        """Step 4: pilot's gate refuses a delivery with four defects, and readers of production see none of it."""
         self._story.step("The next delivery has defects, and is refused")
         self._upload(self._flights.with_defects())
+        self._partners_table = swap_dates(self._folder.nas)
         self._story.say(f"Three months come again with their last day: {', '.join(DEFECTS.values())}.")
+        self._story.say(f"A partner's {PARTNER} comes with the days before the months.")
         passage = self._judge_delivery(pilot=REFUSED)
         self._show_report(passage.decisions[-1])
         latest, pilot, production = map(self._digest_of, ("latest", "pilot", "production"))
@@ -83,6 +95,7 @@ class Demo:
         """Step 5: of the mended delivery only changed files are fetched; it is approved and reaches the consumer."""
         self._story.step("The delivery is mended, and only what changed is fetched")
         size = self._upload(self._flights.mended())
+        self._partners_table.replace(self._folder.nas / PARTNER)
         version = self._judge_delivery(pilot=ACCEPTED, production=WAITING).staged[0]
         self._require(version.bytes_fetched == size, "exactly the changed objects are fetched")
         self._require(version.bytes_reused == version.bytes - size > 0, "all other bytes are saved")
@@ -133,7 +146,7 @@ class Demo:
         report = report_of(self._workspace, decision)
         self._folder.report.write_text(to_html(report))
         self._story.report(report)
-        files = {f"flights/{file_name(month)}" for month in DEFECTS}
+        files = {f"reference/{PARTNER}", *(f"flights/{file_name(month)}" for month in DEFECTS)}
         subjects = {finding.subject for row in report.defects for finding in row.findings if "/" in finding.subject}
         self._require(subjects == files, f"the report names {', '.join(sorted(files))}, and no other file")
 

@@ -156,6 +156,11 @@ def test_each_defect_is_named_with_its_file_check_owner_and_fix(
         assert "→ " in text[start:]
 
 
+def test_swapped_dates_are_refused_with_value_and_line(demo: DemoOutput) -> None:
+    told = 'reference/weather.csv: column time_hour: "01/01/2013 06:00" at line 2 is no timestamp of ISO 8601'
+    assert told in " ".join(demo.step(4).split())
+
+
 def test_demo_s_consumer_reads_more_only_after_the_promotion(demo: DemoOutput) -> None:
     first, after_refusal, after_promotion = demo.figures()
     assert first == after_refusal != after_promotion

@@ -48,7 +48,7 @@ def refused_values(
         return ""
     line = line_text(path, csv, place + (csv.header is True)) if is_csv else _json_line(path, place)
     written = {DATE: f" {csv.dates}", MOMENT: f" {csv.times or 'of ISO 8601'}"}.get(kind, "")
-    written = f" with decimal {csv.decimal}" if kind == FLOAT and csv.decimal == "," else written
+    written = " with a decimal comma" if kind == FLOAT and csv.decimal == "," else written
     return f"{show(first)} at {line} is no {name}{written}" + (f" (and {count - 1:,} more)" if count > 1 else "")
 
 

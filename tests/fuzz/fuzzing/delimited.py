@@ -50,6 +50,8 @@ def draw_delivery(draw: random.Random) -> Delivery:
     mark = separator or ","
     table = rows if "header" in csv else [names, *rows]
     end = draw.choice(("\n", "\n", "\r\n", "\r"))
+    if defect == "blank line" and end == "\r":
+        end = "\n"  # behind a blank line that ends so, pandas loses a tab
     lines = [mark.join(_written(draw, value, mark) for value in row) for row in table]
     ends = [draw.choice(("\n", "\r\n")) if defect == "mixed ends" else end for _ in lines]
     if ends and draw.random() < 0.2:
