@@ -17,6 +17,7 @@ from pages.markdown import NONE, code, link, names, page, prose, table
 from prefect_stagegate.readiness import known_checks
 from prefect_stagegate.readiness.checks.signature import SignerIdentity
 from prefect_stagegate.spec import json_schema
+from prefect_stagegate.spec.csv_dialect import CsvSpec
 from prefect_stagegate.spec.documentation import CreatorSpec, PublicationSpec, RaiSpec
 from prefect_stagegate.spec.models import (
     ContractSpec,
@@ -86,6 +87,7 @@ SECTIONS = (
         ("contract", "tables", "flights"),
         "`tables` has one of these for each table, by the table's name.",
     ),
+    Section("contract: csv", CsvSpec, ("contract", "tables", "flights", "csv"), "[More](../contracts.md#csv)."),
     Section("contract: files", FilesSpec, ("contract", "files", 0), "`files` is a list of these."),
     Section("contract: files: settings", ProbeSpec, ("contract", "files", 0, "probes", 0), "It has one key."),
     Section("contract: files: image", ImageSpec, ("contract", "files", 0, "probes", 0, "image"), ""),

@@ -35,6 +35,7 @@ class Passages:
         self._passage = Passage()
         for task in (stage_dataset, check_readiness, promote_dataset):
             task.on_completion(self._remember)
+            task.on_failure(self._remember)  # a refused check failed, and has its decision as its result
 
     def run(self, *, spec: Path | None = None, version: str | None = None) -> Passage:
         """Run the flow. A gate's refusal is a result and raises nothing.
@@ -49,7 +50,7 @@ class Passages:
 
     def _remember(self, task: Task[..., Any], run: TaskRun, state: State[Any]) -> None:
         del task, run
-        result = state.result()
+        result = state.result(raise_on_failure=False)
         if isinstance(result, Version):
             self._passage.staged.append(result)
         elif isinstance(result, Decision):

@@ -114,6 +114,8 @@ def test_example_on_the_spec_page_loads(example: str, monkeypatch: pytest.Monkey
     if "expectations" in values:
         SuiteSpec.model_validate(values)
         return
+    for table in values.get("contract", {}).get("tables", {}).values():
+        table.setdefault("files", "*.csv")
     gates = {"pilot": {"require": ["schema"]}, **values.get("gates", {})}
     load_spec({**yaml.safe_load(EXAMPLES[0]), **values, "gates": gates}, known_checks=known_checks())
 

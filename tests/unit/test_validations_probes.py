@@ -120,7 +120,7 @@ def test_csv_with_a_broken_row_is_refused_with_its_line(tmp_path: Path, row: str
 @pytest.mark.parametrize(
     ("text", "line"),
     [
-        ("Flights of 2013\na,b\n1,2\n", "line 2: expected 1 columns, found 2"),
+        ("Flights of 2013\na,b\n1,2\n", "line 2: expected 1 column, found 2"),
         ("a,b\n#1,2\n# 3\n5,6\n", "line 3: expected 2 columns, found 1"),
         ("a,b,c\n1,2,3\n1,2\n1,2,3,4\n", "line 3: expected 3 columns, found 2"),
         ('a,b\n1,"2\n3\n', "line 2: a quote is never closed"),

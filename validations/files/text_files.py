@@ -25,6 +25,7 @@ import pyarrow.compute as pc
 from pyarrow import csv as arrow_csv
 
 from prefect_stagegate.spec.csv_dialect import CsvSpec, TextReading
+from prefect_stagegate.units import count_text
 from prefect_stagegate.validations.files.facts import Facts, UnreadableFile, first_line
 from prefect_stagegate.validations.files.formats import GZIP
 from prefect_stagegate.validations.files.text_values import KINDS, NOTHING, TEXT, common_type, converted, type_of
@@ -175,7 +176,7 @@ def _refusing(path: Path, dialect: CsvSpec) -> Iterator[None]:
 def _reason(path: Path, dialect: CsvSpec, error: pa.ArrowInvalid) -> str:
     row, text = _ROW.search(str(error)), str(error)
     if row and row[2]:
-        return f"{line_text(path, dialect, int(row[1]))}: expected {row[2]} columns, found {row[3]}"
+        return f"{line_text(path, dialect, int(row[1]))}: expected {count_text(int(row[2]), 'column')}, found {row[3]}"
     if row and "UTF8" in text:
         return f"{line_text(path, dialect, int(row[1]))}: it is no UTF-8"
     return f"a line is longer than {LONGEST_LINE:,} bytes" if "straddling" in text else first_line(error)
