@@ -221,7 +221,8 @@ class Gates(RuleBasedStateMachine):
         brought: Any = self.attempt(lambda: stage(self.node("reader"), Address("things", gate)))
         assert (brought and brought.digest) == (ref and ref.digest)
         readiness: Any = self.attempt(lambda: find_ready(self.node("reader"), Address("things", gate)))
-        assert not (readiness and readiness.chosen) or (ref and readiness.chosen.digest == ref.digest)
+        chosen = readiness.chosen if readiness is not None else None
+        assert chosen is None or (ref and chosen.digest == ref.digest)
 
     def address(self, version: int) -> Address:
         return Address("things", self.digests.get(version, "sha256:" + "0" * 64))
