@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import datetime
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from prefect_stagegate.validations.engines.engine import ENGINES, SPARK
@@ -22,7 +26,9 @@ def run(request: pytest.FixtureRequest, tmp_path: Path) -> Run:
     """Judge the files of one table, given as frames by name, in this process."""
 
     def judge(
-        files: dict[str, pd.DataFrame | bytes], *expectations: dict[str, Any], rows: dict[str, int] | None = None
+        files: dict[str, pd.DataFrame | pa.Table | bytes],
+        *expectations: dict[str, Any],
+        rows: dict[str, int] | None = None,
     ) -> TableReport:
         view, scratch = tmp_path / "view", tmp_path / "scratch"
         scratch.mkdir()
@@ -41,8 +47,11 @@ def run(request: pytest.FixtureRequest, tmp_path: Path) -> Run:
     return judge
 
 
-def write(path: Path, content: pd.DataFrame | bytes) -> None:
+def write(path: Path, content: pd.DataFrame | pa.Table | bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
+    if isinstance(content, pa.Table):
+        pq.write_table(content, path)
+        return
     if isinstance(content, bytes):
         path.write_bytes(content)
     elif path.suffix == ".csv":
@@ -218,6 +227,50 @@ def test_list_column_blames_only_its_own_expectation(run: Run) -> None:
     assert verdicts[4] == ("x", ExpectationVerdict.PASSED)
     assert report.unreadable == []
     assert not any("the table could not be read" in judgement.problem for judgement in report.judgements)
+
+
+LARGEST = 2**63 - 1
+HUGE = {"a.parquet": pa.table({"id": pa.array([LARGEST, LARGEST - 1, None]), "small": pa.array([1, 2, None])})}
+
+
+def test_bounds_of_huge_whole_numbers_are_exact(run: Run) -> None:
+    report = run(
+        HUGE,
+        expect("expect_column_values_to_be_between", column="id", max_value=LARGEST - 1),
+        expect("expect_column_values_to_be_between", column="id", min_value=LARGEST - 1, max_value=LARGEST),
+        expect("expect_column_max_to_be_between", column="id", min_value=LARGEST, max_value=LARGEST),
+        expect("expect_column_max_to_be_between", column="id", max_value=LARGEST - 1),
+        expect("expect_column_values_to_be_unique", column="id"),
+        expect("expect_column_values_to_be_in_set", column="id", value_set=[LARGEST]),
+        expect("expect_column_values_to_be_between", column="small", min_value=2),
+    )
+    refused = [judgement.refused for judgement in report.judgements]
+    assert refused == [1, 0, None, None, 0, 1, 1]
+    assert [judgement.verdict.value for judgement in report.judgements[2:4]] == ["passed", "failed"]
+    assert {judgement.recorded.observed for judgement in report.judgements[2:4]} == {"9223372036854775807"}
+
+
+def test_extremes_of_decimals_compare_as_the_suite_writes_them(run: Run) -> None:
+    prices = pa.array([Decimal("0.10"), Decimal("123456789012345678.00")], pa.decimal128(30, 2))
+    report = run(
+        {"a.parquet": pa.table({"price": prices})},
+        expect("expect_column_min_to_be_between", column="price", min_value=0.1, max_value=0.1),
+        expect("expect_column_max_to_be_between", column="price", max_value=123456789012345677),
+        expect("expect_column_max_to_be_between", column="price", min_value=123456789012345678),
+    )
+    assert [judgement.verdict.value for judgement in report.judgements] == ["passed", "failed", "passed"]
+
+
+def test_day_and_time_bound_one_column(run: Run) -> None:
+    times = [datetime(2026, 3, 1), datetime(2026, 3, 1, 12), datetime(2026, 3, 1, 12, 1)]  # noqa: DTZ001
+    between = {"column": "at", "min_value": "2026-03-01", "max_value": "2026-03-01T12:00:00"}
+    report = run(
+        {"a.parquet": pd.DataFrame({"at": times})},
+        expect("expect_column_values_to_be_between", **between),
+        expect("expect_column_max_to_be_between", **between),
+    )
+    values, largest = report.judgements
+    assert (values.refused, largest.verdict) == (1, ExpectationVerdict.FAILED)
 
 
 def test_file_with_corrupt_pages_is_named_and_the_rest_judged(run: Run, tmp_path: Path) -> None:

@@ -117,6 +117,14 @@ def test_pattern_that_re2_does_not_know_is_refused_by_name() -> None:
     assert build("t", suite, "pandas").problems == []
 
 
+def test_bounds_that_do_not_compare_are_refused_at_load() -> None:
+    bounds = {"min_value": "2026-03-01T00:00:00Z", "max_value": "2026-03-02T00:00:00"}
+    suite = {"expectations": [{**BETWEEN, "kwargs": {"column": "at", **bounds}}]}
+    (problem,) = build("t", suite).problems
+    assert "table t" in problem
+    assert "arguments 'min_value' and 'max_value' do not compare" in problem
+
+
 alphabet = st.sampled_from([*"aB1_ .\n", "é", "٣", "\v", "\xa0", "-"])
 atom = st.sampled_from(
     [*"aB1_.-é", r"\d", r"\D", r"\w", r"\W", r"\s", r"\S", r"[\w-]", r"[^\d\]]", r"[]\s]", r"[a\[]", r"\$"]

@@ -21,7 +21,7 @@ from great_expectations.util import convert_to_json_serializable
 from prefect_stagegate.canonical import digest_of
 from prefect_stagegate.measures import FileValues, Values
 from prefect_stagegate.validations.engines.engine import releases
-from prefect_stagegate.validations.engines.known_metrics import KnownMetrics
+from prefect_stagegate.validations.engines.known_metrics import KnownMetrics, as_bound
 from prefect_stagegate.validations.engines.merging import Merge, merge_of
 
 VERSION = 2
@@ -187,6 +187,7 @@ class ByFileEngine(KnownMetrics, SqlAlchemyExecutionEngine):
 
 def _json_value(value: Any) -> Any:
     """The value as JSON has it. A float stays: Great Expectations would take NaN for a missing value."""
+    value = as_bound(value)
     return value if isinstance(value, float) else convert_to_json_serializable(value)
 
 

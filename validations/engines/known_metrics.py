@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from decimal import Decimal
 from typing import Any
 
 from great_expectations.datasource.fluent.interfaces import Batch
@@ -72,7 +73,7 @@ class KnownMetrics(ExecutionEngine[Any]):
         try:
             if group:
                 values = super().resolve_metrics(group, metrics, options)
-                self._values.update({self._key(metric): values[metric.id] for metric in group})
+                self._values.update({self._key(metric): as_bound(values[metric.id]) for metric in group})
         finally:
             each = (time.perf_counter() - began) / max(len(group), 1)
             for metric in group:
@@ -84,6 +85,13 @@ class KnownMetrics(ExecutionEngine[Any]):
         if metric.metric_name.endswith(EXAMPLES):
             return []
         raise MetricResolutionError(f"{metric.metric_name} was not computed", (metric,))
+
+
+def as_bound(value: Any) -> Any:
+    """A decimal as it compares with bounds: exactly if it is whole, else as a double, as DuckDB compares it."""
+    if not isinstance(value, Decimal) or not value.is_finite():
+        return value
+    return int(value) if value == value.to_integral_value() else float(value)
 
 
 def known_metrics(batch: Batch) -> KnownMetrics | None:

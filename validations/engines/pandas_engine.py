@@ -32,6 +32,10 @@ from prefect_stagegate.validations.worker.results import columns_of, map_metric,
 from prefect_stagegate.validations.worker.statements import condition_problem
 from prefect_stagegate.validations.worker.values import RowWriter
 
+NULLABLE = (pd.Int64Dtype, pd.UInt64Dtype, pd.Float64Dtype)
+EXACT = 2**53
+"""The largest whole number up to which a float holds all of them."""
+
 
 class Frame(pd.DataFrame):
     """A data frame that refuses conditions which do more than compare.
@@ -88,6 +92,9 @@ class PandasEngine:
         ]
         self._ends = list(accumulate(len(frame) for frame in frames))
         self._frame = Frame(pd.concat(frames, ignore_index=True))
+        for name, kind in self._frame.dtypes.items():
+            if isinstance(kind, NULLABLE):
+                self._frame[name] = _exact(self._frame[name])
         # `concat` copied the rows; the parts must not stay in memory beside them while the suite runs.
         del frames, texts
         name = f"{table.name} {len(self._source.assets)}"
@@ -128,9 +135,24 @@ class PandasEngine:
 def _read(path: Path, columns: Collection[str] | None) -> pd.DataFrame:
     """The rows of a file of Parquet or Arrow with those of `columns` that it has; with all of its columns for None."""
     if form(path) == "parquet":
-        return pd.read_parquet(path, columns=_chosen(pq.read_schema(path).names, columns))
-    frame: pd.DataFrame = _arrow(path, columns).to_pandas()
+        return _frame(pq.ParquetFile(path).read(_chosen(pq.read_schema(path).names, columns)))
+    return _frame(_arrow(path, columns))
+
+
+def _frame(rows: pa.Table) -> pd.DataFrame:
+    """The rows in pandas, with whole numbers as `_exact` expects them."""
+    whole: dict[pa.DataType, Any] = {pa.int64(): pd.Int64Dtype(), pa.uint64(): pd.UInt64Dtype()}
+    frame: pd.DataFrame = rows.to_pandas(types_mapper=whole.get, ignore_metadata=True)
     return frame
+
+
+def _exact(column: pd.Series[Any]) -> pd.Series[Any]:
+    """A column of 64-bit numbers as pandas has it, except where that would round: with nulls, beyond 2^53."""
+    if not column.hasnans:
+        return column.astype(np.dtype(str(column.dtype).lower()))
+    is_whole = column.dtype != "Float64" and column.notna().any()
+    is_rounded = is_whole and max(abs(int(column.min())), abs(int(column.max()))) > EXACT
+    return column if is_rounded else column.astype(np.dtype("float64"))
 
 
 def _read_text(table: TableJob, texts: Sequence[str], columns: Collection[str] | None) -> dict[Path, pd.DataFrame]:
@@ -146,7 +168,7 @@ def _read_text(table: TableJob, texts: Sequence[str], columns: Collection[str] |
         read = rows.select(*map(duckdb.ColumnExpression, [*names, FILE])).to_arrow_table()
     with suppress(pa.ArrowInvalid):  # whole numbers of more than 64 bits stay decimals
         read = read.cast(whole_numbers(read.schema))
-    frame: pd.DataFrame = read.to_pandas()
+    frame = _frame(read)
     files = frame.pop(FILE)
     return {view / file: frame[files == str(view / file)] for file in texts}
 

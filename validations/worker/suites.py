@@ -6,8 +6,10 @@ data that nobody looked at. This module builds each expectation itself and repor
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from itertools import groupby
 from typing import Any
 
@@ -26,6 +28,9 @@ from prefect_stagegate.validations.worker.statements import argument_problems
 
 POSITION = "stagegate_position"
 OTHER_ENGINE = "write it without, or set `engine: pandas`"
+BOUNDS = ("min_value", "max_value")
+_DAY = re.compile(r"\d{4}-\d{2}-\d{2}")
+_TIME = re.compile(rf"{_DAY.pattern}[T ][\d:.]+(Z|[+-][\d:]+)?$")
 KEYS = ("type", "kwargs", "severity", "description", "notes", "meta")
 
 
@@ -95,10 +100,10 @@ def _regex_problems(arguments: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
 
 
 def _made(item: Mapping[str, Any]) -> Expectation | list[str]:
+    _keep_whole_numbers(get_expectation_impl(item["type"]))
+    kept = {key: item[key] for key in KEYS if key in item} | {"kwargs": _with_like_times(item.get("kwargs") or {})}
     try:
-        return ExpectationConfiguration(
-            **{"kwargs": {}, **{key: item[key] for key in KEYS if key in item}}
-        ).to_domain_obj()
+        made = ExpectationConfiguration(**kept).to_domain_obj()
     except pydantic.ValidationError as error:
         fields = [name for name in get_expectation_impl(item["type"]).__fields__ if name not in Expectation.__fields__]
         by_name = {name: list(of) for name, of in groupby(error.errors(), lambda entry: str(entry["loc"][0]))}
@@ -108,6 +113,35 @@ def _made(item: Mapping[str, Any]) -> Expectation | list[str]:
         return [_argument_problem(name, of, arguments.get(name), fields) for name, of in by_name.items()] or whole
     except (GreatExpectationsError, TypeError, ValueError) as error:
         return [str(error)]
+    try:
+        sorted(bound for name in BOUNDS if (bound := getattr(made, name, None)) is not None)
+    except TypeError as error:
+        return [f"arguments 'min_value' and 'max_value' do not compare: {error}"]
+    return made
+
+
+@cache
+def _keep_whole_numbers(kind: type[Expectation]) -> None:
+    """Make an expectation take whole numbers as they are: it makes floats of them, which are wrong beyond 2^53."""
+    for name in BOUNDS:
+        field = kind.__fields__.get(name)
+        for form in (field.sub_fields or ()) if field else ():
+            if form.type_ is float:
+                form.validators = [_unless_whole(validator) for validator in form.validators or ()]
+
+
+def _unless_whole(validator: Callable[..., Any]) -> Callable[..., Any]:
+    return lambda kind, value, *rest: value if type(value) is int else validator(kind, value, *rest)
+
+
+def _with_like_times(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """The arguments with a day as its midnight where the other bound is a time, in the zone of that one."""
+    bounds = {name: str(arguments[name]) for name in BOUNDS if arguments.get(name) is not None}
+    times = [match for text in bounds.values() if (match := _TIME.match(text))]
+    midnights = {
+        name: f"{day}T00:00:00{times[0][1] or ''}" for name, day in bounds.items() if times and _DAY.fullmatch(day)
+    }
+    return {**arguments, **midnights}
 
 
 _BOUNDS = {"not_le": "at most", "not_lt": "less than", "not_ge": "at least", "not_gt": "more than"}
