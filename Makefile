@@ -122,6 +122,7 @@ check: setup ## check format, lint, types, layers and the pages' links
 	$(BIN)/ruff check
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+	$(BIN)/deptry prefect_stagegate tasks flows validations
 	$(BIN)/hadolint deployments/Dockerfile deployments/Dockerfile.cuda
 	$(BIN)/zensical build --strict
 

@@ -15,6 +15,8 @@ from pathlib import Path
 from zipfile import ZipFile
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 import prefect_stagegate
 
@@ -108,6 +110,14 @@ def test_each_direct_dependency_is_locked() -> None:
     wanted = [*PYPROJECT["project"]["dependencies"], *(line for group in groups for line in group)]
     names = {re.split(r"[^A-Za-z0-9-]", line)[0].lower() for line in wanted if isinstance(line, str)}
     assert names <= locked
+
+
+def test_each_locked_release_is_within_the_declared_bounds() -> None:
+    locked = dict(re.findall(r"^([\w.-]+)==(\S+)", (ROOT / "requirements.lock").read_text(), re.MULTILINE))
+    requirements = [Requirement(line) for line in PYPROJECT["project"]["dependencies"]]
+    assert {"pydantic", "cyclopts", "sqlalchemy"} <= {requirement.name for requirement in requirements}
+    for requirement in requirements:
+        assert requirement.specifier.contains(locked[canonicalize_name(requirement.name)]), requirement
 
 
 def test_no_file_names_a_package_index() -> None:
