@@ -105,6 +105,9 @@ def _ambiguous(file: TableFile, judged: Collection[str]) -> Iterator[ColumnProbl
         if count > 1:
             problem = f"column {name} stands {count} times in it, and readers differ in which one they read"
             yield ColumnProblem(problem, "Give each its own name at its source.", Outcome.FAIL, ambiguous=True)
+        elif not name and file.text:
+            problem = "its header has a column without a name, which each reader calls otherwise"
+            yield ColumnProblem(problem, "Name it at its source.", Outcome.WARN)
         elif name != name.strip() and file.text:
             problem = f'its header has a blank beside a name, so readers call the column "{name}"'
             yield ColumnProblem(problem, "Write the header without blanks around its names.", Outcome.WARN)

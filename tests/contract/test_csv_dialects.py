@@ -73,6 +73,24 @@ def test_date_of_another_format_in_json_is_refused(tmp_path: Path) -> None:
     assert problem == 'a.jsonl: column day: "04-01-2026" at line 3 is no date %Y-%m-%d'
 
 
+@pytest.mark.parametrize(
+    ("written", "kind"),
+    [
+        ("2026-04-01 10:11:12", "TIMESTAMP"),
+        ("2026-04-01T10:11:12.5", "TIMESTAMP"),
+        ("2026-04-01T10:11:12Z", "TIMESTAMP WITH TIME ZONE"),
+        ("04-01-2026 10:11:12", "VARCHAR"),
+        ("2026-02-30 10:11:12", "VARCHAR"),
+    ],
+)
+def test_times_in_json_are_those_of_iso_8601(tmp_path: Path, written: str, kind: str) -> None:
+    (tmp_path / "a.jsonl").write_text(f'{{"at": "{written}"}}\n{{"at": null}}\n')
+    with queries("t", tmp_path) as database:
+        assert column_types(database, TableFiles(tmp_path, ["a.jsonl"], AS_USUAL)) == {"at": kind}
+    problem = problems(run(tmp_path, {"a.jsonl": f'{{"at": "{written}"}}\n'}, columns={"at": "timestamp"}))
+    assert (problem == []) is (kind != "VARCHAR")
+
+
 @pytest.mark.parametrize("empty", ["day,distance\n", "day,distance\n2026-03-01,\n", "day,distance\nNA,NA\n"])
 def test_column_without_any_value_is_of_no_type(tmp_path: Path, empty: str) -> None:
     for columns in (TRIPS, {}):

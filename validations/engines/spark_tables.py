@@ -18,7 +18,7 @@ from prefect_stagegate.validations.files.text_files import TextFiles, header_of,
 from prefect_stagegate.validations.files.text_values import DATE, FLOAT, INSTANT, MOMENT, TEXT
 from prefect_stagegate.validations.partitions import NULL, lowered, partition_types
 from prefect_stagegate.validations.queries.duck import bounded
-from prefect_stagegate.validations.queries.sql import FILE, read_json
+from prefect_stagegate.validations.queries.sql import FILE, json_columns, read_json
 from prefect_stagegate.validations.records import TableJob
 
 if TYPE_CHECKING:
@@ -93,7 +93,9 @@ def _read(session: SparkSession, paths: Sequence[Path], reading: TextReading, ty
 def _json_types(paths: Sequence[Path]) -> StructType:
     """The columns of JSON lines, as DuckDB infers them, so that both engines judge the same types."""
     with bounded(*{path.parent for path in paths}) as connection:
-        schema = connection.sql(f"FROM {read_json(paths)}").limit(0).to_arrow_table().schema
+        columns = json_columns(connection, paths)
+        rows = connection.sql(f"SELECT {columns} FROM {read_json(paths)}")  # noqa: S608 - names are quoted
+        schema = rows.limit(0).to_arrow_table().schema
     fields = (
         field.with_type(pa.string()) if pa.types.is_time(field.type) else field for field in whole_numbers(schema)
     )

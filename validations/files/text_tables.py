@@ -19,7 +19,7 @@ from prefect_stagegate.validations.files.formats import GZIP
 from prefect_stagegate.validations.files.text_files import facts_of, opened
 from prefect_stagegate.validations.files.texts import BLOCK, check_json_lines
 from prefect_stagegate.validations.queries.duck import bounded
-from prefect_stagegate.validations.queries.sql import read_json
+from prefect_stagegate.validations.queries.sql import json_columns, read_json
 
 CSV = CsvSpec()
 """How files are read that are no table's."""
@@ -63,7 +63,7 @@ def _check_bytes(path: Path) -> None:
 
 def _read(path: Path) -> Facts:
     with bounded(path.parent) as connection:
-        relation = connection.sql(f"SELECT * FROM {read_json([path])}")  # noqa: S608 - names are quoted
+        relation = connection.sql(f"SELECT {json_columns(connection, [path])} FROM {read_json([path])}")  # noqa: S608 - names are quoted
         schema = relation.limit(0).to_arrow_table().schema
         rows = relation.count("*").fetchall()[0][0]
     return Facts(schema, rows)

@@ -15,7 +15,7 @@ from prefect_stagegate.validations.files.arrow import ArrowFiles, by_columns
 from prefect_stagegate.validations.files.facts import UnreadableFile
 from prefect_stagegate.validations.files.formats import form
 from prefect_stagegate.validations.files.text_files import TextFiles
-from prefect_stagegate.validations.queries.sql import PATH, relation, stream_name
+from prefect_stagegate.validations.queries.sql import PATH, json_columns, relation, stream_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +58,8 @@ def relation_of(
         if arrow := [path for path in paths if form(path) == "arrow"]:
             readers = [ArrowFiles(group, schema, PATH) for group, schema in by_columns(arrow)]
             streams["arrow"] = _register(connection, stream_name(arrow), readers)
+        lines = [path for path in paths if form(path) == "json" and not as_text]
+        json = json_columns(connection, lines) if lines else "*"
         if texts := [path for path in paths if form(path) == "csv"]:
             reader = TextFiles(texts, table.reading, PATH, as_text=as_text)
             streams["csv"] = _register(connection, stream_name(texts, table.reading, as_text), [reader])
@@ -70,6 +72,7 @@ def relation_of(
         root=table.view,
         partitions=table.partitions,
         streams=streams,
+        json=json,
         only=only,
     )
 

@@ -7,6 +7,8 @@ import hashlib
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
+import duckdb
+
 from prefect_stagegate.quoting import identifier, literal
 from prefect_stagegate.validations.files.formats import form
 from prefect_stagegate.validations.partitions import NULL, lowered, partition_types
@@ -15,6 +17,12 @@ FILE = "stagegate_file"
 """The column by which queries name each row's file."""
 PATH = "stagegate_path"
 """The column of each row's file where no query asks for it by another name."""
+_CLOCK = r"[0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,9})?)?"
+ISO_TIMES = {
+    "TIMESTAMP": f"[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}([T ]{_CLOCK})?",
+    "TIMESTAMPTZ": f"[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}[T ]{_CLOCK}(Z|[+-][0-9]{{2}}(:?[0-9]{{2}})?)",
+}
+"""How ISO 8601 writes the values of DuckDB's types of times."""
 MOST_KEYS = 1_000
 """Keys of JSON objects that become columns, however few objects have them; more of them make a map."""
 
@@ -35,12 +43,37 @@ def read_parquet(paths: Sequence[Path], *, filename: str = "") -> str:
 
 
 def read_json(paths: Sequence[Path], *, filename: str = "") -> str:
-    """A relation over files with one JSON object a line. DuckDB infers types from all rows; dates are ISO 8601."""
+    """A relation over files with one JSON object a line. DuckDB infers types from all rows; times are text.
+
+    `json_columns` turns texts into times: DuckDB itself would take 04-01-2026 for a day of January.
+    """
     return (
         f"read_json({_names(paths)}, format='newline_delimited', records=true, sample_size=-1, dateformat='%Y-%m-%d', "
-        f"field_appearance_threshold=0, map_inference_threshold={MOST_KEYS}, union_by_name=true, "
-        f"hive_partitioning=false{_filename(filename)})"
+        f"timestampformat='none', field_appearance_threshold=0, map_inference_threshold={MOST_KEYS}, "
+        f"union_by_name=true, hive_partitioning=false{_filename(filename)})"
     )
+
+
+def json_columns(connection: duckdb.DuckDBPyConnection, paths: Sequence[Path]) -> str:
+    """The columns of JSON lines in SQL: those whose texts are all times of ISO 8601 as times. Reads all rows.
+
+    Raises:
+        duckdb.Error: A file can't be read.
+    """
+    rows = connection.sql(f"SELECT * FROM {read_json(paths)}")  # noqa: S608 - names are quoted
+    texts = [identifier(name) for name, kind in zip(rows.columns, rows.types, strict=True) if kind == "VARCHAR"]
+    if not texts:
+        return "*"
+    fits = (
+        f"bool_and(TRY_CAST({name} AS {kind}) IS NOT NULL AND regexp_full_match({name}, {literal(pattern)}))"
+        f" FILTER ({name} IS NOT NULL)"
+        for name in texts
+        for kind, pattern in ISO_TIMES.items()
+    )
+    results = iter(rows.aggregate(", ".join(fits)).fetchall()[0])
+    kinds = {name: next((kind for kind, fit in [(k, next(results)) for k in ISO_TIMES] if fit), "") for name in texts}
+    casts = ", ".join(f"CAST({name} AS {kind}) AS {name}" for name, kind in kinds.items() if kind)
+    return f"* REPLACE ({casts})" if casts else "*"
 
 
 def _filename(column: str) -> str:
@@ -61,6 +94,7 @@ def relation(
     root: Path | None = None,
     partitions: Mapping[str, str] | None = None,
     streams: Mapping[str, str] | None = None,
+    json: str = "*",
     only: Collection[str] = (),
 ) -> str:
     """A query over all of `paths`, columns matched by name.
@@ -74,6 +108,7 @@ def relation(
         root: The version's folder. The folders below it that are partitions (`year=2013/`) become columns.
         partitions: The partition columns with their types, where `paths` are not all files of the table.
         streams: The names of the readers of Arrow's and of CSV's files, by format.
+        json: The columns of JSON's files, as `json_columns` says.
         only: With `filename`, the Parquet files to read; the columns are those of all. By default all are read.
     """
     types = partitions or {}
@@ -83,7 +118,7 @@ def relation(
     for path in paths:
         groups.setdefault(form(path), []).append(path)
     name = filename or (PATH if types else "")
-    names = streams or {}
+    names = {"json": json, **(streams or {})}
     parts = [_part(kind, group, name, only, names.get(kind, ""), as_text=as_text) for kind, group in groups.items()]
     rows = " UNION ALL BY NAME ".join(parts)
     return _partitioned(rows, types, name, keep=bool(filename)) if types else rows
@@ -99,7 +134,7 @@ def _part(kind: str, paths: Sequence[Path], filename: str, only: Collection[str]
         return f"(SELECT * FROM {read_parquet(paths, filename=filename)}{chosen} OFFSET 0)"  # noqa: S608 - quoted
     if kind == "json":
         source = read_json(paths, filename=filename)
-        columns = "CAST(COLUMNS(*) AS VARCHAR)" if as_text else "*"
+        columns = "CAST(COLUMNS(*) AS VARCHAR)" if as_text else stream
     else:
         source = stream
         columns = f"* EXCLUDE ({PATH})" + (f", {PATH} AS {identifier(filename)}" if filename else "")
