@@ -43,10 +43,8 @@ class Authority:
         if key:
             record = replace(record, envelope=sign_act(overruling_act(record, self.catalog(), **about), key))
         if why := self._why_void(record, **about):
-            hint = (
-                who_may(self.parameters, self.owners) if self.parameters else "Let the gate pass, or change the policy."
-            )
-            raise UsageError(f"{refusal}: {why}", hint=hint.strip())
+            hint = who_may(self.parameters, self.owners).strip() if self.parameters else ""
+            raise UsageError(f"{refusal}: {why}", hint=hint)
         return record
 
     def waivers(self, granted: Iterable[Waiver], requester: str) -> tuple[Waiver, ...]:

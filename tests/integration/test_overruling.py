@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from prefect_stagegate.clock import now
+from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.errors import CorruptRecord, UsageError
 from prefect_stagegate.model import Address, Decision, DecisionOutcome, Identity, Waiver
 from prefect_stagegate.operations.gating.approve import approve
@@ -105,6 +105,9 @@ def test_forged_end_of_a_signed_waiver_ends_nothing(scenario: SignedScenario) ->
     assert ended.revoked
     forge(scenario, waiver, revoked=replace(ended.revoked, reason="forged"))
     assert scenario.check().outcome is DecisionOutcome.WAITING
+    # Nor does it keep those who may from ending the waiver.
+    revoke_waiver(scenario.node(OLEG), THINGS, "pilot", "license", reason="fixed", key=scenario.signing(OLEG))
+    assert scenario.check().outcome is DecisionOutcome.REFUSED
 
 
 def test_revocation_at_a_signed_gate_needs_such_a_signature(scenario: SignedScenario) -> None:
@@ -114,10 +117,12 @@ def test_revocation_at_a_signed_gate_needs_such_a_signature(scenario: SignedScen
     revocation = revoke(scenario.node(INES), THINGS, "license", reason="wrong", key=scenario.signing(INES))
     assert revocation.envelope
     scenario.node().catalog.put_revocation(replace(revocation, check="owner"))
+    scenario.node().catalog.put_revocation(replace(revocation, at=stamp(now() + timedelta(hours=1)), envelope={}))
     before = {evidence.check: evidence.at for evidence in scenario.check().checks}
     again = {evidence.check: evidence.at for evidence in scenario.check().checks}
     assert before == again  # the signed one ended once, the forged one ended nothing
     assert before["license"] > before["owner"]
+    assert revoke(scenario.node(OLEG), THINGS, "license", reason="again", key=scenario.signing(OLEG)).envelope
 
 
 def test_rollback_at_a_signed_gate_needs_such_a_signature(scenario: SignedScenario) -> None:

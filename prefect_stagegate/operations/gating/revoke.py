@@ -36,7 +36,10 @@ def revoke(
     if not reason.strip():
         raise UsageError("A revocation needs a reason", hint="Give one with --reason.")
     digest = workspace.catalog.resolve(address)
-    before = workspace.catalog.revocations(address.dataset, digest)
+    spec = adopted_spec(workspace, address.dataset)
+    requiring = (name for name in spec.gates if check in {each.check for each in spec.gate(name).requirements})
+    authority = authority_of(spec, gate or next(requiring, ""), lambda: workspace.catalog.id)
+    before = authority.revocations(workspace.catalog.revocations(address.dataset, digest))
     # Evidence that is revoked already does not count, so a second revocation would end nothing.
     counted = unrevoked(workspace.catalog.evidence(address.dataset, digest), before)
     version = Address(address.dataset, digest)
@@ -57,9 +60,6 @@ def revoke(
         # Evidence of a node whose clock is ahead is revoked by name: it seems later than the revocation.
         ahead=tuple(sorted({evidence.at for evidence in revoked if evidence.at > at})),
     )
-    spec = adopted_spec(workspace, address.dataset)
-    requiring = (name for name in spec.gates if check in {each.check for each in spec.gate(name).requirements})
-    authority = authority_of(spec, gate or next(requiring, ""), lambda: workspace.catalog.id)
     revocation = authority.sealed(revocation, key, "The revocation would not count")
     workspace.catalog.put_revocation(revocation)
     return revocation

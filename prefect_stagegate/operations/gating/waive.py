@@ -99,7 +99,7 @@ def revoke_waiver(
     if not reason.strip():
         raise UsageError("A revocation needs a reason", hint="Give one with --reason.")
     at = stamp(now())
-    granted = workspace.catalog.waivers(version.dataset, version.digest, gate)
+    granted = authority.waivers(workspace.catalog.waivers(version.dataset, version.digest, gate), "")
     in_force = [waiver for waiver in granted if waiver.check == check and not waiver.revoked and waiver.until > at]
     if not in_force:
         raise UsageError(
