@@ -70,7 +70,7 @@ def test_targets_show_what_they_name_and_what_waits(scenario: Scenario) -> None:
     for ref in ("latest", "pilot", "production"):
         assert 0 <= now - shown["stagegate_ref_moved_timestamp_seconds", "things", ref] < 100
         assert shown["stagegate_node_ref_current", "things", ref] == 1
-    assert shown["stagegate_target_standing", "things", "current", "pilot"] == 1
+    assert shown["stagegate_target_standing", "things", "serving", "pilot"] == 1
     assert shown["stagegate_target_standing", "things", "waiting", "production"] == 1
     assert 0 <= now - shown["stagegate_approval_requested_timestamp_seconds", "things", "production"] < 100
     decided = ("stagegate_proposed_decision_timestamp_seconds", "things", "waiting", "production")
