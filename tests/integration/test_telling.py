@@ -329,7 +329,7 @@ def test_staging_that_ran_out_of_space_emits_nearly_full(
 ) -> None:
     monkeypatch.setenv("STAGEGATE_FREE_WARNING", "100%")
 
-    with pytest.raises(Exception, match="no objects"):
+    with pytest.raises(Exception, match="selects no object"):
         stage(scenario.spec(sources=[{"url": str(scenario.nas), "include": ["*.none"]}]), **scenario.on)
 
     assert len(events_about(f"stagegate.cache.{os.uname().nodename}{scenario.on['cache']}", 1)) == 1
