@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
 
+from prefect_stagegate.units import count_text
+
 UNKNOWN_BOOT = "unknown"
 
 
@@ -68,7 +70,7 @@ def read_file(path: Path, most: int, *, end: bool = False) -> bytes:
 
 def too_large(size: int, most: int) -> NotARecord:
     """The error for a record of `size` bytes, of which there can be at most `most`."""
-    return NotARecord(errno.EOVERFLOW, f"it has {size:,} bytes, and such a record has at most {most:,}")
+    return NotARecord(errno.EOVERFLOW, f"it has {count_text(size, 'byte')}, and such a record has at most {most:,}")
 
 
 def make_folder(folder: Path, mode: int = 0o777) -> None:

@@ -16,8 +16,8 @@ import pyarrow as pa
 
 from prefect_stagegate.model import Finding, Outcome
 from prefect_stagegate.units import count_text
-from prefect_stagegate.validations.columntypes import accepts
-from prefect_stagegate.validations.files.text_values import KINDS, NOTHING
+from prefect_stagegate.validations.columntypes import COLUMN_TYPES, accepts
+from prefect_stagegate.validations.files.text_values import NOTHING, type_named
 
 LISTED = 10
 """Names that one finding lists; it counts the others."""
@@ -189,7 +189,7 @@ def _missing(name: str, wanted: str, renamed: str, *, everywhere: bool) -> Colum
 
 def _retyped(name: str, wanted: str, kind: pa.DataType) -> ColumnProblem:
     fix = f"Write {name} as {wanted}, or declare its new type under `columns:`."
-    sought = (name, wanted, KINDS[wanted]) if wanted in KINDS else None
+    sought = (name, wanted, read_as) if (read_as := type_named(wanted)) != NOTHING else None
     return ColumnProblem(f"column {name} is {kind}, the contract says {wanted}", fix, Outcome.FAIL, sought)
 
 
@@ -227,7 +227,7 @@ def _differing(
 
 
 def _type_name(kind: pa.DataType) -> str:
-    return next((name for name, of_text in KINDS.items() if of_text == kind), str(kind))
+    return next((name for name in COLUMN_TYPES if type_named(name) == kind), str(kind))
 
 
 def _alike(kind: pa.DataType, other: pa.DataType, *, text: bool) -> bool:

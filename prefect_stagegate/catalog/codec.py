@@ -10,6 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from prefect_stagegate.catalog.keys import LARGEST, dataset_of
 from prefect_stagegate.errors import CatalogError, CorruptRecord
+from prefect_stagegate.units import count_text
 
 T = TypeVar("T")
 
@@ -18,7 +19,7 @@ def encode(value: Any, most: int = LARGEST) -> bytes:
     """Write a dataclass, or a list of them, as JSON with sorted keys; `CatalogError` where it has over `most` bytes."""
     data = orjson.dumps(value, option=orjson.OPT_SORT_KEYS | orjson.OPT_APPEND_NEWLINE, default=str)
     if len(data) > most:
-        raise CatalogError(f"A record of {len(data):,} bytes can't be written: readers take {most:,}")
+        raise CatalogError(f"A record of {count_text(len(data), 'byte')} can't be written: readers take {most:,}")
     return data
 
 

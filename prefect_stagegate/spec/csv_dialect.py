@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Literal, NamedTuple
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, Field
 
 from prefect_stagegate.spec.fields import SpecModel, Text
 
@@ -13,55 +13,41 @@ ISO_DATE = "%Y-%m-%d"
 DIRECTIVES = {
     "Y": "[0-9]{4}",
     "y": "[0-9]{2}",
-    "m": "[0-9]{1,2}",
-    "d": "[0-9]{1,2}",
+    "m": "[01]{0,1}[0-9]",
+    "d": "(?P<d>[0-3]{0,1}[0-9])",
     "b": "[A-Za-z]{3}",
-    "H": "[0-9]{1,2}",
-    "M": "[0-9]{1,2}",
-    "S": "[0-9]{1,2}",
-    "f": "[0-9]{1,6}",
-    "z": "Z|[+-][0-9]{2}:?[0-9]{2}",
+    "H": "[0-2]{0,1}[0-9]",
+    "M": "[0-5]{0,1}[0-9]",
+    "S": "[0-5]{0,1}[0-9]",
 }
 """The parts of a format, as strptime names them, each with a pattern of its text."""
 _PART = re.compile(r"%(.?)")
 
 
 def format_pattern(written: str) -> str:
-    """The pattern of what a format writes, with a group for each of its parts."""
-    # Where no other character stands between two parts, only their full width tells them apart.
-    width = "{2}" if re.search("%.%", written) else "{1,2}"
-    pieces = _PART.split(written)
-    groups = (f"(?P<{part}>{DIRECTIVES[part].replace('{1,2}', width)})" for part in pieces[1::2])
-    texts = map(re.escape, pieces[::2])
-    return f"^{next(texts)}{''.join(group + text for group, text in zip(groups, texts, strict=True))}$"
+    """The pattern of what a format writes, with the day in a group."""
+    # ISO 8601 has all digits, and where no other character stands between two parts, only they tell them apart.
+    is_wide = written == ISO_DATE or re.search("%.%", written)
+    pieces = [DIRECTIVES[text] if place % 2 else re.escape(text) for place, text in enumerate(_PART.split(written))]
+    return f"^{''.join(piece.replace('{0,1}', '') if is_wide else piece for piece in pieces)}$"
 
 
-def _format(value: str, *needs: str) -> str:
+def _format(value: str, *needs: str, known: str = "YymdbHMS") -> str:
     parts = _PART.findall(value)
-    if unknown := [part for part in parts if part not in DIRECTIVES]:
-        raise ValueError(f"has %{unknown[0]}; known are {', '.join(f'%{part}' for part in DIRECTIVES)}")
-    for either in needs:
+    if unknown := [part for part in parts if part not in known or not part]:
+        raise ValueError(f"has %{unknown[0]}; known are {', '.join(f'%{part}' for part in known)}")
+    for either in ("Yy", "mb", "d", *needs):
         if sum(parts.count(part) for part in either) != 1:
             raise ValueError(f"needs {' or '.join(f'%{part}' for part in either)}, once")
     return value
 
 
 def _dates(value: str) -> str:
-    if any(part in "HMSfz" for part in _PART.findall(value)):
-        raise ValueError("has a time of day; write it under `times`")
-    return _format(value, "Yy", "mb", "d")
+    return _format(value, known="Yymdb")
 
 
 def _times(value: str) -> str:
-    return _format(value, "Yy", "mb", "d", "H", "M")
-
-
-def _header(value: object) -> object:
-    if value is False:
-        raise ValueError("must be true, or the columns' names where the files have no header, as in [day, distance]")
-    if isinstance(value, list | tuple) and len(set(value)) < len(value):
-        raise ValueError("names a column twice")
-    return value
+    return _format(value, "H", "M")
 
 
 class CsvSpec(SpecModel):
@@ -74,23 +60,19 @@ class CsvSpec(SpecModel):
     )
     times: Annotated[Text, AfterValidator(_times)] | None = Field(
         default=None,
-        description="The format of all timestamps in CSV, with %H %M %S %f %z beside the letters of dates. "
+        description="The format of all timestamps in CSV, with %H %M %S beside the letters of dates. "
         "By default ISO 8601.",
         examples=["%d/%m/%Y %H:%M"],
     )
-    separator: Literal[",", ";", "\t", "|", ":", "^", "~"] | None = Field(
+    separator: Literal[",", ";", "\t", "|"] | None = Field(
         default=None, description="What separates columns. By default a comma, in .tsv files a tab.", examples=[";"]
     )
     decimal: Literal[".", ","] = Field(default=".", description="What separates decimals.", examples=[","])
     null: tuple[str, ...] = Field(
         default=("", "NA"), description="The texts that are missing values.", examples=[[""], ["", "n/a"]]
     )
-    header: Annotated[Literal[True] | tuple[Text, ...], BeforeValidator(_header)] = Field(
-        default=True,
-        description="True where the first line has the columns' names. For files without such a line: the names.",
-        examples=[["day", "distance"]],
-    )
-    encoding: Literal["utf-8", "utf-16", "latin-1", "cp1252", "iso-8859-15", "shift_jis", "gb18030"] = Field(
+    header: Literal[True] = Field(default=True, description="The first line has the columns' names.", examples=[True])
+    encoding: Literal["utf-8", "latin-1", "cp1252", "iso-8859-15"] = Field(
         default="utf-8", description="How characters are stored.", examples=["latin-1"]
     )
 

@@ -108,7 +108,6 @@ def _pandas(path: Path, delivery: Delivery, spec: TableSpec) -> pd.DataFrame:
     """The file as pandas reads it when it is told the dialect."""
     csv = spec.csv
     texts = [name for name, kind in delivery.columns.items() if kind not in ("int", "double")]
-    header: dict[str, Any] = {} if csv.header is True else {"header": None, "names": list(csv.header)}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         frame: pd.DataFrame = pd.read_csv(
@@ -121,7 +120,6 @@ def _pandas(path: Path, delivery: Delivery, spec: TableSpec) -> pd.DataFrame:
             dtype=dict.fromkeys(texts, str),
             float_precision="round_trip",
             dtype_backend="numpy_nullable",
-            **header,
         )
     if not isinstance(frame.index, pd.RangeIndex):
         raise WrongOutcome("pandas takes a column for the index")

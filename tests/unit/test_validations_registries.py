@@ -25,7 +25,10 @@ def test_the_spec_names_every_column_type() -> None:
 
 def test_the_spec_knows_the_installed_expectations() -> None:
     known = vocabulary.expectations()
-    assert set(known) == set(list_registered_expectation_implementations())
+    names = list_registered_expectation_implementations()
+    # Other tests register their own.
+    own = {name for name in names if get_expectation_impl(name).__module__.startswith("great_expectations.")}
+    assert set(known) == own
     for name in known:
         fields = set(get_expectation_impl(name).__fields__)
         assert not (arguments := vocabulary.arguments(name)) or fields <= set(arguments)

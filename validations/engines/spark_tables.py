@@ -14,7 +14,7 @@ import pyarrow as pa
 from prefect_stagegate.spec.csv_dialect import ISO_DATE, TextReading
 from prefect_stagegate.validations.columntypes import whole_numbers
 from prefect_stagegate.validations.files.formats import form
-from prefect_stagegate.validations.files.text_files import TextFiles, header_of, separator
+from prefect_stagegate.validations.files.text_files import header_of, schema_of, separator
 from prefect_stagegate.validations.files.text_values import DATE, FLOAT, INSTANT, MOMENT, TEXT
 from prefect_stagegate.validations.partitions import NULL, lowered, partition_types
 from prefect_stagegate.validations.queries.duck import bounded
@@ -31,7 +31,7 @@ PATTERN = re.compile(r"[\\{}\[\]*?,^]")
 """What means something else than itself in a pattern of Hadoop's."""
 MISSING = re.compile(r"FILE_NOT_EXIST|PATH_NOT_FOUND|FileNotFoundException")
 """What Spark says about a file that is not there, or that its user may not read."""
-JAVA = {"Y": "yyyy", "y": "yy", "m": "M", "d": "d", "b": "MMM", "H": "H", "M": "m", "S": "s", "f": "SSSSSS", "z": "XX"}
+JAVA = {"Y": "yyyy", "y": "yy", "m": "M", "d": "d", "b": "MMM", "H": "H", "M": "m", "S": "s"}
 """Java's letters for the parts of a format."""
 MOST_HEADERS = 50
 """Text files whose columns differ are read apart, so that their columns match by name."""
@@ -51,7 +51,7 @@ def frame_of(session: SparkSession, table: TableJob) -> DataFrame:
     if len(groups) > MOST_HEADERS:
         raise ValueError(f"its text files have more than {MOST_HEADERS} different headers; set `engine: duckdb`")
     texts = [path for path in table.paths() if form(path) == "csv"]
-    types = TextFiles(texts, table.reading, FILE, as_text=False).schema
+    types = schema_of(texts, table.reading)
     frames = [
         _read(session, paths, table.reading, types).withColumn(FILE, f.col("_metadata.file_path"))
         for paths in groups.values()
@@ -120,7 +120,7 @@ def _csv(reader: DataFrameReader, paths: Sequence[Path], reading: TextReading, t
         "encoding": reading.csv.encoding.replace("latin-1", "ISO-8859-1"),
     }
     options |= {"mode": "FAILFAST", "multiLine": "true", "enforceSchema": "true"}
-    texts = reader.options(**options, header=reading.csv.header is True)
+    texts = reader.options(**options, header=True)
     frame = texts.schema(_spark_types([pa.field(name, TEXT) for name in names])).csv([_uri(path) for path in paths])
     return frame.select(*(_value(name, types.field(name).type, reading).alias(name) for name in names))
 
@@ -133,9 +133,9 @@ def _value(name: str, kind: pa.DataType, reading: TextReading) -> Column:
     if kind == FLOAT:
         return f.replace(f.trim(text), f.lit(reading.csv.decimal), f.lit(".")).cast("double")
     written = reading.csv.dates if kind == DATE else reading.csv.times
-    if kind in (DATE, MOMENT, INSTANT) and written not in (None, ISO_DATE):
+    if kind in (DATE, MOMENT) and written not in (None, ISO_DATE):
         pattern = re.sub("%(.)", lambda part: JAVA[part[1]], str(written))
-        moment = f.to_timestamp(text, pattern) if kind == INSTANT else f.to_timestamp_ntz(text, f.lit(pattern))
+        moment = f.to_timestamp_ntz(text, f.lit(pattern))
         return moment.cast("date") if kind == DATE else moment
     types = {DATE: "date", MOMENT: "timestamp_ntz", INSTANT: "timestamp", pa.int64(): "bigint", pa.bool_(): "boolean"}
     return f.trim(text).cast(types[kind]) if kind in types else text

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,9 +47,15 @@ def _opened(path: Path) -> Any:
 class ArrowFiles:
     """Files with the same columns as one stream, which DuckDB opens anew for each query."""
 
-    def __init__(self, paths: Sequence[Path], schema: pa.Schema, filename: str) -> None:
+    def __init__(
+        self,
+        paths: Sequence[Path],
+        schema: pa.Schema,
+        filename: str,
+        read: Callable[[Path], Iterator[pa.RecordBatch]] = batches,
+    ) -> None:
         """Read `paths`, whose columns are `schema`; `filename` names the column to add, which holds each row's file."""
-        self._paths = paths
+        self._paths, self._read = paths, read
         self._schema = schema.append(pa.field(filename, pa.string()))
 
     def __arrow_c_stream__(self, requested_schema: object = None) -> object:
@@ -58,7 +64,7 @@ class ArrowFiles:
 
     def _rows(self) -> Iterator[pa.RecordBatch]:
         for path in self._paths:
-            for batch in batches(path):
+            for batch in self._read(path):
                 file = pa.repeat(pa.scalar(str(path)), batch.num_rows)
                 yield pa.RecordBatch.from_arrays([*batch.columns, file], schema=self._schema)
 

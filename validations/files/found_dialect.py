@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import codecs
 import csv
 import io
 import zlib
@@ -18,10 +17,9 @@ from prefect_stagegate.validations.files.text_values import DATE, FLOAT, INSTANT
 
 SAMPLE_BYTES = 65_536
 """Bytes of each file that are looked at."""
-UTF_16, MARKS = "utf-16", (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _ORDERS = ("%d{0}%m{0}%Y", "%m{0}%d{0}%Y", "%d{0}%m{0}%y", "%m{0}%d{0}%y")
 DATES = (*(order.format(mark) for mark in "/.-" for order in _ORDERS), "%Y/%m/%d", "%d-%b-%Y")
-TIMES = tuple(f"{day} {clock}" for day in (ISO_DATE, *DATES) for clock in ("%H:%M", "%H:%M:%S", "%H:%M:%S.%f"))
+TIMES = tuple(f"{day} {clock}" for day in (ISO_DATE, *DATES) for clock in ("%H:%M", "%H:%M:%S"))
 
 
 def find_dialect(samples: Iterable[bytes], usual_separator: str) -> tuple[dict[str, Any], str]:
@@ -34,9 +32,8 @@ def find_dialect(samples: Iterable[bytes], usual_separator: str) -> tuple[dict[s
     Returns:
         The settings that are no defaults; and a question where no date tells its day from its month, else nothing.
     """
-    samples = list(samples)
+    settings: dict[str, Any] = {}
     texts = [text for sample in samples if (text := _text(sample)).strip()]
-    settings: dict[str, Any] = {"encoding": UTF_16} if any(sample[:2] in MARKS for sample in samples) else {}
     heads = [text.partition("\n")[0] for text in texts]
     marks = {mark: min((head.count(mark) for head in heads), default=0) for mark in (usual_separator, ";", "\t", "|")}
     mark = max(marks, key=lambda mark: marks[mark])
@@ -61,7 +58,7 @@ def _text(sample: bytes) -> str:
     """The whole lines of a sample."""
     with suppress(zlib.error):
         sample = zlib.decompressobj(31).decompress(sample, SAMPLE_BYTES)
-    text = sample.decode(UTF_16 if sample[:2] in MARKS else "utf-8-sig", errors="replace")
+    text = sample.decode("utf-8-sig", errors="replace")
     return text if len(sample) < SAMPLE_BYTES else text[: text.rfind("\n") + 1]
 
 

@@ -46,7 +46,7 @@ def refused_values(
         return ""  # other findings say that it can't be read
     if not count:
         return ""
-    line = line_text(path, csv, place + (csv.header is True)) if is_csv else _json_line(path, place)
+    line = line_text(path, csv, place + 1) if is_csv else _json_line(path, place)
     written = {DATE: f" {csv.dates}", MOMENT: f" {csv.times or 'of ISO 8601'}"}.get(kind, "")
     written = " with a decimal comma" if kind == FLOAT and csv.decimal == "," else written
     return f"{show(first)} at {line} is no {name}{written}" + (f" (and {count - 1:,} more)" if count > 1 else "")

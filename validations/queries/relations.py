@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import duckdb
@@ -14,7 +15,7 @@ from prefect_stagegate.spec.csv_dialect import TextReading
 from prefect_stagegate.validations.files.arrow import ArrowFiles, by_columns
 from prefect_stagegate.validations.files.facts import UnreadableFile
 from prefect_stagegate.validations.files.formats import form
-from prefect_stagegate.validations.files.text_files import TextFiles
+from prefect_stagegate.validations.files.text_files import schema_of, typed_batches
 from prefect_stagegate.validations.queries.sql import PATH, json_columns, relation, stream_name
 
 
@@ -61,8 +62,10 @@ def relation_of(
         lines = [path for path in paths if form(path) == "json" and not as_text]
         json = json_columns(connection, lines) if lines else "*"
         if texts := [path for path in paths if form(path) == "csv"]:
-            reader = TextFiles(texts, table.reading, PATH, as_text=as_text)
-            streams["csv"] = _register(connection, stream_name(texts, table.reading, as_text), [reader])
+            schema = schema_of(texts, table.reading, as_text=as_text)
+            read = partial(typed_batches, schema=schema, csv=table.reading.csv)
+            name = stream_name(texts, table.reading, as_text)
+            streams["csv"] = _register(connection, name, [ArrowFiles(texts, schema, PATH, read)])
     except (pa.ArrowException, OSError, UnreadableFile) as error:
         raise duckdb.IOException(str(error)) from error
     return relation(
