@@ -14,7 +14,6 @@ from obstore.store import AzureStore
 from prefect_stagegate.errors import AccessDenied, UsageError
 from prefect_stagegate.expiry import moment
 from prefect_stagegate.http import Allowed
-from prefect_stagegate.http.endpoint_proxy import proxy_of
 from prefect_stagegate.model import CredentialLife
 from prefect_stagegate.objectstore.azure_options import AzureSettings
 from prefect_stagegate.objectstore.client import (
@@ -22,6 +21,7 @@ from prefect_stagegate.objectstore.client import (
     canonical_url,
     client_options,
     http_client,
+    no_redirects,
     open_twice,
     usable_endpoint,
 )
@@ -85,9 +85,10 @@ def open_azure(
     url = f"az://{path.bucket}/"
     endpoint = usable_endpoint(settings.endpoint)
     identity = _identify(settings, url)
-    # Where obstore alone finds the credential, it asks an identity service for it, which the proxy would refuse.
-    asks = settings.client_secret or not (settings.has_credential or identity.provider)
-    client = client_options(endpoint, settings.ca_file, idle, "" if asks else proxy_of(endpoint, allowed))
+    client = client_options(endpoint, settings.ca_file, idle)
+    # Where obstore alone finds the credential, it asks an identity service for it.
+    if not settings.client_secret and (settings.has_credential or identity.provider):
+        client |= no_redirects(endpoint)
     config = {"account_name": settings.account, "endpoint": endpoint, "skip_signature": False, **identity.config}
 
     # First: obstore refuses a key that is not Base64, and `_access` signs with it.

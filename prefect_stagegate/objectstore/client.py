@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from prefect_stagegate.errors import UsageError
-from prefect_stagegate.http import Allowed, Client, environment_proxies
+from prefect_stagegate.http import Allowed, Client, environment_proxies, origin_of
 from prefect_stagegate.http.policy import CONNECT_SECONDS
+from prefect_stagegate.http.proxies import proxy_for
 
 IDLE_SECONDS = 30.0
 """Seconds without a byte after which a read fails."""
 RETRIES = 3
 """Retries of a request that reads no object's bytes."""
+NOWHERE = "http://[fe80::1]:1"
+"""A proxy that no connection reaches, and no packet is sent to: a link-local address without its interface."""
 _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
@@ -57,7 +60,17 @@ def canonical_url(url: str) -> str:
     return f"{parts.scheme}://{host}{port}{urllib.parse.quote(parts.path, safe='/%')}"
 
 
-def client_options(endpoint: str, ca_file: str, idle: float, proxy: str) -> dict[str, Any]:
+def no_redirects(endpoint: str) -> dict[str, str]:
+    """Options by which clients of the Rust crate `object_store`, which follow redirects, reach an endpoint's host only.
+
+    Empty without an endpoint, and where the environment names a proxy for it.
+    """
+    if not endpoint or proxy_for(origin_of(endpoint), environment_proxies()):
+        return {}
+    return {"proxy_url": NOWHERE, "proxy_excludes": origin_of(endpoint).host}
+
+
+def client_options(endpoint: str, ca_file: str, idle: float) -> dict[str, Any]:
     """Options of obstore's HTTP client: a time limit for each next byte, none for the whole request.
 
     Raises:
@@ -70,8 +83,6 @@ def client_options(endpoint: str, ca_file: str, idle: float, proxy: str) -> dict
         # obstore's own limit of the whole request would end long reads that progress.
         "timeout": timedelta(days=3650),
     }
-    if proxy:
-        options["proxy_url"] = proxy
     if ca_file:
         try:
             options["root_certificate"] = Path(ca_file).expanduser().read_bytes()

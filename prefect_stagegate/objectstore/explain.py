@@ -130,7 +130,16 @@ _NO_TLS = Meaning(SourceError, "{endpoint} doesn't speak TLS", "Use http:// in e
 _SILENT = Meaning(SourceUnavailable, "{endpoint} stopped answering", _LATER)
 _CUT_OFF = Meaning(SourceUnavailable, "The connection to {endpoint} broke before the end of the response", _LATER)
 
+_REDIRECTS = Meaning(
+    SourceError,
+    "{endpoint} redirects to another host, and requests with credentials follow no redirect",
+    "`curl -I` with the endpoint's address shows where. If that is the right server, set `endpoint_url` to it.",
+)
+
 WORDS: dict[str, Meaning] = {
+    # What a connection to `client.NOWHERE` ends with, the latter where the kernel has no IPv6.
+    "Invalid argument": _REDIRECTS,
+    "Address family not supported": _REDIRECTS,
     "non-partial response": _NO_RANGES,
     "Connection refused": REFUSED,
     "invalid list response": _NO_LISTING,

@@ -12,12 +12,12 @@ from obstore.store import GCSStore
 
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.http import Allowed
-from prefect_stagegate.http.endpoint_proxy import proxy_of
 from prefect_stagegate.objectstore.client import (
     IDLE_SECONDS,
     canonical_url,
     client_options,
     http_client,
+    no_redirects,
     open_twice,
     usable_endpoint,
 )
@@ -86,8 +86,9 @@ def open_gcs(
     identity = identify(settings.token, url=url)
     payer = _payer(settings)
     headers = {"x-goog-user-project": payer} if payer else {}
-    proxy = proxy_of(endpoint, allowed) if identity.bearer and endpoint != GOOGLE else ""
-    client = {**client_options(endpoint, settings.ca_file, idle, proxy), "default_headers": headers}
+    client = {**client_options(endpoint, settings.ca_file, idle), "default_headers": headers}
+    if identity.bearer and endpoint != GOOGLE:  # else obstore itself asks Google for a token
+        client |= no_redirects(endpoint)
 
     config = {"base_url": endpoint, "skip_signature": False, **identity.config}
     stores = open_twice(

@@ -8,7 +8,6 @@ from obstore.store import S3Store
 
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.http import Allowed
-from prefect_stagegate.http.endpoint_proxy import proxy_of
 from prefect_stagegate.http.policy import CONNECT_SECONDS
 from prefect_stagegate.objectstore.anykey import BotocoreLister
 from prefect_stagegate.objectstore.client import (
@@ -17,6 +16,7 @@ from prefect_stagegate.objectstore.client import (
     canonical_url,
     client_options,
     http_client,
+    no_redirects,
     open_twice,
     usable_endpoint,
 )
@@ -66,7 +66,7 @@ def open_s3(
     if virtual is None:
         # AWS's certificate covers one name below its domain, so a bucket with dots goes into the path.
         virtual = not endpoint and "." not in path.bucket
-    client = client_options(endpoint, resolved.settings.ca_file, idle, proxy_of(endpoint, allowed))
+    client = client_options(endpoint, resolved.settings.ca_file, idle) | no_redirects(endpoint)
     host = _host(endpoint, path.bucket, virtual=virtual)
 
     config = _config(resolved, host, virtual=virtual)
@@ -84,7 +84,7 @@ def open_s3(
     return ObjectStore(*stores, url, endpoint or "AWS", lister, store_access)
 
 
-def object_store_options(url: str, settings: S3Settings, *, idle: float, allowed: Allowed) -> dict[str, str]:
+def object_store_options(url: str, settings: S3Settings, *, idle: float) -> dict[str, str]:
     """Options for libraries that use the Rust crate `object_store` (delta-rs): they open a bucket as `open_s3` does.
 
     Raises:
@@ -111,7 +111,7 @@ def object_store_options(url: str, settings: S3Settings, *, idle: float, allowed
         "aws_access_key_id": credentials.get("access_key_id"),
         "aws_secret_access_key": credentials.get("secret_access_key"),
         "aws_session_token": credentials.get("token"),
-        "proxy_url": proxy_of(endpoint, allowed),
+        **no_redirects(endpoint),
         "connect_timeout": f"{CONNECT_SECONDS}s",
         "timeout": f"{max(idle, 1.0):.0f}s",
         "max_retries": str(RETRIES),

@@ -32,7 +32,6 @@ from prefect_stagegate.errors import (
     StagegateError,
 )
 from prefect_stagegate.http import PAGE_SECONDS, Client, Headers, Request, Response, fetch, retry_after
-from prefect_stagegate.http.endpoint_proxy import failure_at
 from prefect_stagegate.http.message import DEFAULT_CLIENT
 from prefect_stagegate.http.policy import CONNECT_SECONDS
 from prefect_stagegate.model import CredentialLife
@@ -335,10 +334,7 @@ class ObjectStore:
             raise self._explained(error, key) from cause_of(error)
 
     def _explained(self, error: Exception, key: str = "") -> StagegateError:
-        explained = explain(error, source=self.url, endpoint=self.endpoint, key=key)
-        if type(explained) in (SourceError, SourceUnavailable):  # the server itself said nothing clearer
-            explained = failure_at(self.endpoint, self.client.allowed, source=self.url, key=key) or explained
-        return self._with_identity(explained)
+        return self._with_identity(explain(error, source=self.url, endpoint=self.endpoint, key=key))
 
     def _with_identity(self, error: StagegateError) -> StagegateError:
         if isinstance(error, AccessDenied):

@@ -18,12 +18,10 @@ from functools import partial
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.http import Allowed, require_allowed
-from prefect_stagegate.http.endpoint_proxy import proxy_of
 from prefect_stagegate.objectstore.translating import unknown_option
 from prefect_stagegate.redaction import remember_access
 from prefect_stagegate.sources.base import Source, public_url
@@ -63,17 +61,16 @@ def _files(url: str, options: Options, terms: Terms) -> Source:
 
 def _s3(url: str, options: Options, terms: Terms) -> Source:
     from prefect_stagegate.objectstore import translate
-    from prefect_stagegate.objectstore.client import usable_endpoint
     from prefect_stagegate.sources.buckets.s3 import S3Source
 
     settings, unknown = translate(options)
     if unknown:
         # s3fs knows more options than obstore: reading slowly is better than ignoring an option.
         log.warning("%s is read through s3fs, which is slower: only s3fs knows the option %s", url, ", ".join(unknown))
-        proxy = proxy_of(usable_endpoint(settings.endpoint, tls=settings.tls), terms.allowed)
-        return _fsspec(
-            url, options, terms, {"config_kwargs": {"proxies": {"http": proxy, "https": proxy}}} if proxy else {}
-        )
+        from prefect_stagegate.sources.buckets.s3fs_session import NoRedirectSession
+
+        config = {**options.get("config_kwargs", {}), "http_session_cls": NoRedirectSession}
+        return _fsspec(url, {**options, "config_kwargs": config}, terms)
     return S3Source(url, settings, terms)
 
 
@@ -107,8 +104,7 @@ def _delta(url: str, options: Options, terms: Terms) -> Source:
     settings, unknown = translate(options)
     if unknown:
         raise UsageError(f"The option {unknown[0]!r} can't be used for a table", hint="Leave it out.", source=url)
-    library = object_store_options(table, settings, idle=terms.idle, allowed=terms.allowed)
-    return DeltaSource(url, _s3(table, options, terms), library, terms)
+    return DeltaSource(url, _s3(table, options, terms), object_store_options(table, settings, idle=terms.idle), terms)
 
 
 def _iceberg(url: str, options: Options, terms: Terms) -> Source:
@@ -127,12 +123,11 @@ def _sql(url: str, options: Options, terms: Terms) -> Source:
     return source
 
 
-def _fsspec(url: str, options: Options, terms: Terms, ours: Options = MappingProxyType({})) -> Source:
+def _fsspec(url: str, options: Options, terms: Terms) -> Source:
     from prefect_stagegate.sources.fsspec import FsspecSource, library_of
 
     _require_permitted(library_of(url), url, options, terms.allowed)
-    merged = {**options, **{name: {**options.get(name, {}), **value} for name, value in ours.items()}}
-    return FsspecSource(url, merged, most=terms.most)  # fsspec's file systems have timeouts of their own
+    return FsspecSource(url, options, most=terms.most)  # fsspec's file systems have timeouts of their own
 
 
 SCHEMES: dict[str, Opener] = {

@@ -15,7 +15,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from prefect_stagegate.errors import ObjectVanished, SourceError, StagegateError
+from prefect_stagegate.errors import SourceError, StagegateError
 from prefect_stagegate.model import CredentialLife, Pin, SourceObject
 from prefect_stagegate.objectstore import explain
 from prefect_stagegate.sources.base import Source, Wanted, everything
@@ -139,13 +139,11 @@ class DeltaSource(TableSource):
 
     def _require_begun(self, table: Any) -> None:
         """Refuse a time before the table's first version: deltalake would return that version."""
-        wanted, stamp = _time(self._at), None
-        # Of the version that was loaded: it is younger than the wanted time only where none was older. Not by
-        # deltalake's `history`, which blocks all threads, that of its proxy, too.
-        with suppress(ObjectVanished):
-            stamp = self._files.find(f"_delta_log/{table.version():020}.json").modified
-        if wanted and stamp and wanted.timestamp() < stamp:
-            began = datetime.fromtimestamp(stamp, UTC).isoformat(timespec="seconds")
+        wanted = _time(self._at)
+        # Of the version that was loaded: it is younger than the wanted time only where none was older.
+        stamp = next((commit.get("timestamp") for commit in table.history(1)), None)
+        if wanted and stamp and wanted.timestamp() * 1000 < stamp:
+            began = datetime.fromtimestamp(stamp / 1000, UTC).isoformat(timespec="seconds")
             raise SourceError(
                 f"The table has no version as old as {self._at}",
                 hint=f"Its oldest version is of {began}.",
