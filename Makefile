@@ -33,7 +33,15 @@ $(ORCHESTRATORS)/.installed: | $(BIN)/uv
 	$(BIN)/uv pip install -q --python $(ORCHESTRATORS) dagster==1.13.29 hera==7.1.0
 	@touch $@
 
-test-all: setup servers $(ORCHESTRATORS)/.installed test-provider ## run the tests that `make test` leaves out: they take Debian packages, or minutes
+# What renders the Helm chart, and what evaluates the admission policy.
+CHART := .chart
+$(CHART)/.installed: tests/servers/kubernetes/helm.sh | $(BIN)/uv
+	$(BIN)/uv venv -q --clear --python $(BIN)/python $(CHART)/cel
+	$(BIN)/uv pip install -q --python $(CHART)/cel cel-expr-python
+	tests/servers/kubernetes/helm.sh $(CHART) $(BIN)/python
+	@touch $@
+
+test-all: setup servers $(ORCHESTRATORS)/.installed $(CHART)/.installed test-provider ## run the tests that `make test` leaves out: they take Debian packages, or minutes
 	@missing=$$($(MAKE) --silent missing); test -z "$$missing" || { echo "apt-get install" $$missing >&2; exit 1; }
 	$(BIN)/pytest -n 2 $(BY_FILE) --durations=10 -m "system and not hdfs and not kubernetes"
 
@@ -53,7 +61,7 @@ $(HADOOP)/.installed:
 	@touch $@
 
 KUBERNETES := .kubernetes
-test-kubernetes: setup $(KUBERNETES)/.installed $(KUBERNETES)/bin/helm ## run the tests that need Kubernetes: builds its API server from Debian's source, 3 to 9 minutes
+test-kubernetes: setup $(KUBERNETES)/.installed ## run the tests that need Kubernetes: builds its API server from Debian's source, 3 to 9 minutes
 	$(BIN)/pytest --durations=10 -m kubernetes tests/kubernetes
 
 # What lints the manifests, and Prefect's worker, have dependencies of their own.
@@ -61,12 +69,6 @@ $(KUBERNETES)/.installed: tests/servers/kubernetes/build.sh | $(BIN)/uv
 	nice tests/servers/kubernetes/build.sh $(KUBERNETES)
 	for tool in checkov:checkov worker:prefect-kubernetes; do $(BIN)/uv venv -q --clear $(KUBERNETES)/$${tool%%:*} && \
 		$(BIN)/uv pip install -q --python $(KUBERNETES)/$${tool%%:*} $${tool##*:} || exit; done
-	@touch $@
-
-# What renders the chart, and what evaluates the admission policy.
-$(KUBERNETES)/bin/helm: tests/servers/kubernetes/helm.sh | $(KUBERNETES)/.installed $(BIN)/uv
-	$(BIN)/uv venv -q --clear $(KUBERNETES)/cel && $(BIN)/uv pip install -q --python $(KUBERNETES)/cel cel-expr-python
-	tests/servers/kubernetes/helm.sh $(KUBERNETES) $(BIN)/python
 	@touch $@
 
 AIRFLOW := providers/airflow

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.support.kubernetes import BUILT
+from tests.support.kubernetes import CHART_TOOLS
 
-pytestmark = pytest.mark.kubernetes
+pytestmark = pytest.mark.system
 
 ROOT = Path(__file__).parents[2]
 POLICY = next(yaml.safe_load_all((ROOT / "deployments/kubernetes/cluster/admission-policy.yaml").read_text()))["spec"]
@@ -53,7 +53,7 @@ def test_an_agent_writes_no_node_but_its_own() -> None:
         "a kubelet": change("system:node:gpu-2", "", "gpu-2", unschedulable=True),
     }
     judged = subprocess.run(
-        [BUILT / "cel/bin/python", "-c", JUDGE],
+        [CHART_TOOLS / "cel/bin/python", "-c", JUDGE],
         input=json.dumps([POLICY, list(requests.values())]),
         capture_output=True,
         text=True,

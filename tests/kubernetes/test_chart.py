@@ -11,9 +11,9 @@ import kubernetes_validate
 import pytest
 import yaml
 
-from tests.support.kubernetes import BIN
+from tests.support.kubernetes import CHART_TOOLS
 
-pytestmark = pytest.mark.kubernetes
+pytestmark = pytest.mark.system
 
 MANIFESTS = Path(__file__).parents[2] / "deployments/kubernetes"
 CHART = MANIFESTS / "chart"
@@ -27,7 +27,7 @@ WHOLE = {"blobServer": {"enabled": True, "hosts": "http://10.0.0.0/8"}, "pages":
 
 
 def helm(*words: str | Path, values: dict[str, Any]) -> subprocess.CompletedProcess[str]:
-    command = [BIN / "helm", *words, "--values", "-"]
+    command = [CHART_TOOLS / "bin/helm", *words, "--values", "-"]
     return subprocess.run(command, input=yaml.safe_dump(values), capture_output=True, text=True, check=False)
 
 
@@ -104,7 +104,9 @@ def test_values_that_can_never_work_are_refused(wrong: dict[str, Any]) -> None:
 
 
 def test_package_has_the_manifests_and_not_links(tmp_path: Path) -> None:
-    subprocess.run([BIN / "helm", "package", CHART, "--destination", tmp_path], capture_output=True, check=True)
+    subprocess.run(
+        [CHART_TOOLS / "bin/helm", "package", CHART, "--destination", tmp_path], capture_output=True, check=True
+    )
     (package,) = tmp_path.glob("*.tgz")
     shutil.unpack_archive(package, tmp_path, filter="data")
     copied = tmp_path / "stagegate-agent/base/daemonset.yaml"

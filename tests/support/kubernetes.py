@@ -25,6 +25,8 @@ from tests.support.waiting import eventually
 
 BUILT = Path(__file__).parents[2] / ".kubernetes"
 BIN = BUILT / "bin"
+CHART_TOOLS = BUILT.with_name(".chart")
+"""Helm and a CEL library, which `make test-all` brings."""
 _SECONDS = 60
 # A pod's view of its token: a folder over /run, which only this process and its children see.
 _IN_POD = 'mount -t tmpfs none /run && mkdir -p "$1" && cp "$2"/* "$1" && shift 2 && exec "$@"'
