@@ -19,7 +19,7 @@ from prefect_stagegate.catalog.kept_records import KeptRecords
 from prefect_stagegate.catalog.keys import largest
 from prefect_stagegate.catalog.log import Log, LogMemory, State
 from prefect_stagegate.catalog.node_records import NodeRecords
-from prefect_stagegate.catalog.policies import Consent, PolicyEntry, prove_adoption
+from prefect_stagegate.catalog.policies import Consent, PolicyEntry, adopted_as, prove_adoption
 from prefect_stagegate.catalog.records import Records, open_records
 from prefect_stagegate.catalog.refs import EntryProof, RefAction, RefEntry, RefHead, prove_move, unproved
 from prefect_stagegate.catalog.version_records import VersionRecords
@@ -58,7 +58,7 @@ class Catalog(VersionRecords, ApprovalRecords, KeptRecords, NodeRecords):
         super().__init__(records)
         self._memory = memory
         self._consent = consent
-        self._adopted: dict[str, Mapping[str, Any]] = {}
+        self._policies: dict[str, list[PolicyEntry]] = {}
 
     @classmethod
     def open(
@@ -193,7 +193,9 @@ class Catalog(VersionRecords, ApprovalRecords, KeptRecords, NodeRecords):
 
     def ref_log(self, dataset: str, ref: str) -> Log[RefEntry]:
         """The log of a ref."""
-        adopted = cache(lambda: [entry.digest for entry in self.policies(dataset)])  # once for all entries of a walk
+        # Once for all entries of a walk.
+        self._policies.pop(dataset, None)
+        adopted = cache(lambda: [entry.digest for entry in self.policies(dataset)])
         return Log(
             self._records,
             f"datasets/{dataset}/refs/{ref}/",
@@ -255,17 +257,16 @@ class Catalog(VersionRecords, ApprovalRecords, KeptRecords, NodeRecords):
         """
         return self.policy_log(dataset).head()
 
-    def policies(self, dataset: str) -> list[PolicyEntry]:
-        """All adoptions, the oldest first, checked as by `policy`."""
-        entries = self.policy_log(dataset).entries()
-        self._adopted.update((entry.digest, entry.policy) for entry in entries)
-        return entries
+    def policies(self, dataset: str, *, read: bool = False) -> list[PolicyEntry]:
+        """All adoptions, the oldest first, checked as by `policy`; with `read`, as read since a ref's log was."""
+        if not read or dataset not in self._policies:
+            self._policies[dataset] = self.policy_log(dataset).entries()
+        return self._policies[dataset]
 
     def adopted_policy(self, dataset: str, digest: str) -> Mapping[str, Any]:
         """A policy that a dataset adopted, by its digest; empty when it never did."""
-        if digest not in self._adopted:
-            self.policies(dataset)
-        return self._adopted.get(digest, {})
+        entry = adopted_as(self.policies(dataset, read=True), digest) or adopted_as(self.policies(dataset), digest)
+        return entry.policy if entry else {}
 
     def policy_log(self, dataset: str) -> Log[PolicyEntry]:
         """The log of a dataset's policy."""
@@ -302,7 +303,12 @@ class Catalog(VersionRecords, ApprovalRecords, KeptRecords, NodeRecords):
             RefConflict: Another policy was adopted since `head` was read; nothing was changed.
         """
         seq = head.seq + 1 if head else 1
-        entry = PolicyEntry(seq, dataset, policy, who, stamp(now()), reason, request, tuple(approvals))
+        # Without a policy before, no target has an entry that counts.
+        targets = set(self.ref_names(dataset)) - {LATEST} if head else ()
+        entry = PolicyEntry(
+            *(seq, dataset, policy, who, stamp(now()), reason, request, tuple(approvals)),
+            heads={target: self.moved(dataset, target) for target in targets},
+        )
         return self.policy_log(dataset).append(entry)
 
     def put_proposal(self, dataset: str, policy: Mapping[str, Any]) -> str:

@@ -30,6 +30,12 @@ class PolicyEntry:
     """Their answers."""
     before: str = ""
     """`sha256:<hex>` of the entry before as stored; empty for the first."""
+    heads: Mapping[str, int] | None = None
+    """The number of each target's newest entry at the adoption; None where an earlier release wrote it."""
+
+    def is_before(self, target: str, seq: int) -> bool:
+        """Whether it was surely adopted before a target's log got its entry `seq`."""
+        return self.heads is not None and self.heads.get(target, 0) < seq
 
     @property
     def digest(self) -> str:

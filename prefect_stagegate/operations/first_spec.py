@@ -166,7 +166,10 @@ def _lines(
     yield "  # production:"
     yield "  #   extends: pilot"
     yield "  #   require: [digest, {approval: {count: 1, from: [infra]}}]"
-    yield "# Who must agree to other gates. Without it, anybody replaces the gates and promotes."
+    yield (
+        "# Who must agree to other gates, from the first staging on. "
+        "Put a # before it while you try gates out; lint reminds you."
+    )
     yield "policy: {change: {approval: {count: 1}}}"
 
 

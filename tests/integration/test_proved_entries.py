@@ -12,7 +12,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from prefect_stagegate.clock import now, stamp
-from prefect_stagegate.errors import UnprovedEntry
+from prefect_stagegate.errors import CatalogError, UnprovedEntry
 from prefect_stagegate.model import Address, Evidence, Outcome
 from prefect_stagegate.operations.gating.ready import find_ready
 from prefect_stagegate.operations.read import open_dataset
@@ -52,6 +52,12 @@ class AttackedScenario(Scenario):
         """Append an entry by which the first version was accepted, as the third."""
         chained = {"seq": 3, "before": f"sha256:{hashlib.sha256(self.entry(2).read_bytes()).hexdigest()}"}
         self.entry(3).write_text(json.dumps({**json.loads(self.entry(1).read_bytes()), **chained, **changes}))
+
+    def forge_withdrawal(self, digest: str) -> None:
+        """Append a withdrawal of the version that the first entry named, with that entry's attestation."""
+        chained = {"seq": 2, "before": f"sha256:{hashlib.sha256(self.entry(1).read_bytes()).hexdigest()}"}
+        changes = {"action": "withdraw", "withdrawn": digest}
+        self.entry(2).write_text(json.dumps({**json.loads(self.entry(1).read_bytes()), **chained, **changes}))
 
     def on_another_node(self, *words: str) -> int:
         self.on["cache"] = self.folder / "elsewhere"
@@ -285,3 +291,75 @@ def test_decision_of_no_node_is_followed_by_nobody(signed_evidence: AttackedScen
     signed_evidence.promote_signed()
     signed_evidence.forge_promotion(signed_evidence.deliver("two").digest)
     assert signed_evidence.on_another_node("stage", "things@production") == 3
+
+
+def test_accepting_decision_withdraws_nothing(signed_evidence: AttackedScenario) -> None:
+    signed_evidence.deliver("one")
+    signed_evidence.forge_withdrawal(signed_evidence.promote_signed())
+    assert signed_evidence.on_another_node("stage", "things@production") == 3
+
+
+@pytest.fixture
+def tightened(tmp_path: Path) -> AttackedScenario:
+    """A version that was promoted without signatures, and a policy adopted since that asks for a signed approval."""
+    scenario = AttackedScenario(tmp_path, gates={"production": {"require": ["license"]}})
+    scenario.deliver("one")
+    scenario.promote()
+    asked = {"signed": True, "keys": {INES.name: read_public_key(make_key(tmp_path, "ines"))}}
+    signed = scenario.spec_file(gates={"production": {"require": ["license", {"approval": asked}]}})
+    assert not scenario.run("policy", "adopt", str(signed), "--reason", "sign")
+    return scenario
+
+
+def test_stricter_policy_keeps_what_is_served(tightened: AttackedScenario) -> None:
+    assert not tightened.on_another_node("show", "things@production")
+
+
+def test_replaced_policy_promotes_nothing_new(tightened: AttackedScenario, capsys: pytest.CaptureFixture[str]) -> None:
+    tightened.forge_promotion(tightened.deliver("two").digest)
+    assert tightened.on_another_node("show", "things@production") == 3
+    assert "its decision was made under a policy that was replaced before" in capsys.readouterr().err
+
+
+def test_unsigned_rollback_leads_to_no_version_of_before(
+    tightened: AttackedScenario, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tightened.deliver("two")
+    second = tightened.promote_signed()
+    tightened.forge_return(action="rollback", withdrawn=second, reason="so")
+    assert tightened.on_another_node("show", "things@production") == 3
+    assert "nobody who may roll back signed it" in capsys.readouterr().err
+
+
+def test_signed_rollback_leads_to_a_version_of_before(tightened: AttackedScenario) -> None:
+    tightened.deliver("two")
+    tightened.promote_signed()
+    words = ["rollback", "things@production", "--reason", "so", "--key", str(tightened.folder / "ines.pem")]
+    assert not tightened.run(*words, identity=INES.name)
+    assert not tightened.on_another_node("show", "things@production")
+
+
+def test_unreachable_signatures_are_no_forgery(signed_decisions: AttackedScenario) -> None:
+    scenario = signed_decisions
+    scenario.deliver("one")
+    scenario.promote_signed()
+    node = scenario.node(cache="elsewhere")
+    read = node.catalog.signatures
+
+    def fail(*_: object) -> None:
+        raise CatalogError("The store does not answer")
+
+    node.catalog.signatures = fail  # type: ignore[method-assign,assignment]
+    with pytest.raises(CatalogError, match="does not answer"):
+        node.catalog.ref("things", "production")
+    node.catalog.signatures = read  # type: ignore[method-assign]
+    assert node.catalog.ref("things", "production")
+
+
+def test_truth_written_otherwise_asks_for_signatures(tmp_path: Path) -> None:
+    asked = {"signed": "yes", "keys": {INES.name: read_public_key(make_key(tmp_path, "ines"))}}
+    scenario = AttackedScenario(tmp_path, gates={"production": {"require": ["license", {"approval": asked}]}})
+    scenario.deliver("one")
+    scenario.promote_signed()
+    scenario.forge_promotion(scenario.deliver("two").digest)
+    assert scenario.on_another_node("show", "things@production") == 3

@@ -218,7 +218,7 @@ def test_huge_files_of_the_cache_are_damaged_and_not_read(scenario: RecordScenar
         os.truncate(path, 6_000_000_000)
     _, _, err = run("gc", "--dry-run")
     for path in (pin, ref):
-        assert f"{path}: it has 6,000,000,000 bytes, and such a record has at most 1,048,576" in err
+        assert f"{path}: it has 6,000,000,000 B, and such a record has at most 1,048,576" in err
 
 
 def test_link_in_a_records_place_is_not_followed(scenario: RecordScenario, run: Run, tmp_path: Path) -> None:

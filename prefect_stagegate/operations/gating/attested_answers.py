@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from prefect_stagegate.canonical import canonical
-from prefect_stagegate.catalog import Catalog, RefAction, RefEntry
+from prefect_stagegate.catalog import Catalog, PolicyEntry, RefAction, RefEntry
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.model import ApprovalRequest, Decision, Outcome, Severity
 from prefect_stagegate.operations.gating.approve import why_dated_back
@@ -48,8 +49,11 @@ def count_attested_answers(catalog: Catalog, attested: AttestedDecision) -> Answ
     return count_answers(request, attested.approvals, approval_asked_by(gate_of(catalog, decision)), owners)
 
 
-def why_unsigned(catalog: Catalog, entry: RefEntry) -> str:
-    """Why an entry of a target's log lacks the answers, or the rollback, that its gate wants signed; empty when not."""
+def why_unsigned(catalog: Catalog, entry: RefEntry, in_force: Sequence[PolicyEntry]) -> str:
+    """Why an entry of a target's log lacks the answers, or the rollback, that its gate wants signed; empty when not.
+
+    A rollback needs the signature that a policy `in_force` wants, or for earlier releases that of its decision.
+    """
     attested = read_statement(entry.attestation)
     gate = gate_of(catalog, attested.decision)
     is_asked = any(item.check == APPROVAL and item.severity is Severity.BLOCKING for item in gate.requirements)
@@ -59,9 +63,9 @@ def why_unsigned(catalog: Catalog, entry: RefEntry) -> str:
             return f"its signed approval does not hold: {tally.missing or 'declined' if tally else 'it has none'}"
     if entry.action is not RefAction.ROLLBACK:
         return ""
-    # Those of then, or those of now: the policy may have changed since the version was accepted.
-    newest = catalog.policies(entry.dataset)[-1].policy
-    policies = (catalog.adopted_policy(entry.dataset, attested.decision.adopted), newest)
+    # Which policy held is not known where an earlier release adopted them.
+    own = catalog.adopted_policy(entry.dataset, attested.decision.adopted)
+    policies = [policy.policy for policy in in_force] + [own] * (in_force[0].heads is None)
     specs = (spec_under(policy, entry.dataset) for policy in policies)
     may = any(authority_of(spec, entry.ref, lambda: catalog.id).counts(entry) for spec in specs)
     return "" if may else "nobody who may roll back signed it"

@@ -7,17 +7,17 @@ policy, by `node_keys` and signed approvals. Where neither asks, nothing is veri
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from pydantic import TypeAdapter
 
 from prefect_stagegate.canonical import canonical
-from prefect_stagegate.catalog import Catalog, RefAction, RefEntry, moves
+from prefect_stagegate.catalog import Catalog, PolicyEntry, RefAction, RefEntry, adopted_as, moves
 from prefect_stagegate.catalog.codec import encode
-from prefect_stagegate.catalog.refs import read_summary
-from prefect_stagegate.errors import StagegateError, UsageError
+from prefect_stagegate.catalog.refs import DecisionSummary, read_summary
+from prefect_stagegate.errors import CatalogError, CorruptRecord, StagegateError, UsageError
 from prefect_stagegate.model import Evidence
 
 if TYPE_CHECKING:
@@ -50,13 +50,24 @@ class SignatureProof:
         try:
             return next(self._problems(catalog, entry), "")
         except StagegateError as error:  # it is damaged, or this node lacks what verifies signatures
-            return str(error)
+            if isinstance(error, CatalogError) and not isinstance(error, CorruptRecord):
+                raise  # the store fails, which says nothing about the entry
+            return str(error).rstrip(".")
 
     def _problems(self, catalog: Catalog, entry: RefEntry) -> Iterator[str]:
         decision = read_summary(entry.attestation)
-        policy = catalog.adopted_policy(entry.dataset, decision.adopted)
-        nodes, wants_answers = policy.get("policy", {}).get("node_keys", ()), b'"signed":true' in canonical(policy)
-        if not (self.keys or nodes or wants_answers):
+        policies = catalog.policies(entry.dataset, read=True)
+        # The decision's own, and the one in force where that is known: adopting another one ends no entry of before.
+        own = adopted_as(policies, decision.adopted)
+        known = [policy for policy in policies if policy.is_before(entry.ref, entry.seq)][-1:]
+        if own is None:
+            yield "its decision was made under a policy that was never adopted"
+            return
+        asked = [policy.policy for policy in (own, *known)]
+        node_keys = [policy.get("policy", {}).get("node_keys", ()) for policy in asked]
+        # As somebody wrote it: `true`, `yes` or `1`.
+        wants_answers = any(b'"signed":' in canonical(policy).replace(b'"signed":false', b"") for policy in asked)
+        if not (self.keys or wants_answers or any(node_keys)):
             return
         from prefect_stagegate.operations.gating.attested_answers import why_unsigned  # late, as above
         from prefect_stagegate.operations.gating.audit import signed_by
@@ -64,15 +75,30 @@ class SignatureProof:
         about = entry.withdrawn if entry.action is RefAction.WITHDRAW else entry.digest
         if (decision.dataset, decision.target, decision.digest) != (entry.dataset, entry.ref, about):
             yield "its decision is about something else"
-        for keys, name in ((self.keys, "verification keys"), (nodes, "policy's keys of nodes")):
+        for keys, name in ((self.keys, "verification keys"), (node_keys[0], "policy's keys of nodes")):
             if keys and not signed_by(catalog, entry.dataset, entry.attestation, keys):
                 yield f"none of the {name} signed its decision"
-        if wants_answers and (why := why_unsigned(catalog, entry)):
+        if wants_answers and (why := why_unsigned(catalog, entry, known or policies[-1:])):
             yield why
-        # Else an old acceptance would take a target back. The log is read only where there are entries in between.
-        is_late = entry.action is RefAction.PROMOTE and entry.seq > decision.after + 1
-        if is_late and moves(catalog.ref_log(entry.dataset, entry.ref).entries()[decision.after : entry.seq - 1]):
-            yield "the target moved after its decision"
+        yield from _order_problems(catalog, entry, decision, known)
+
+
+def _order_problems(
+    catalog: Catalog, entry: RefEntry, decision: DecisionSummary, known: Sequence[PolicyEntry]
+) -> Iterator[str]:
+    """What is wrong with a decision at this place of the log: an old one, signed as it is, would move the target."""
+    is_rollback = entry.action is RefAction.ROLLBACK
+    if entry.action is RefAction.WITHDRAW and decision.accepted:
+        yield "its decision accepts the version that it withdraws"
+    if not is_rollback and known and known[0].digest != decision.adopted:
+        yield "its decision was made under a policy that was replaced before"
+    if entry.seq == decision.after + 1:
+        return  # the log need not be read
+    between = catalog.ref_log(entry.dataset, entry.ref).entries()[decision.after : entry.seq - 1]
+    if not is_rollback and moves(between):
+        yield "the target moved after its decision"
+    if is_rollback and all(catalog.why_unproved(each) for each in between if each.attestation == entry.attestation):
+        yield "no proved entry before it accepted its version"
 
 
 def signing_key(workspace: Workspace) -> SigningKey | None:
