@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -48,7 +49,7 @@ class AttackedScenario(Scenario):
         who = {"name": "mallory", "source": "declared"}
         self.entry(seq).write_text(json.dumps({**entry, **chained, "who": who, "attestation": statement}))
 
-    def forge_return(self, **changes: str) -> None:
+    def forge_return(self, **changes: Any) -> None:
         """Append an entry by which the first version was accepted, as the third."""
         chained = {"seq": 3, "before": f"sha256:{hashlib.sha256(self.entry(2).read_bytes()).hexdigest()}"}
         self.entry(3).write_text(json.dumps({**json.loads(self.entry(1).read_bytes()), **chained, **changes}))
@@ -152,7 +153,20 @@ def test_old_acceptance_takes_no_target_back(
         scenario.promote_signed()
     scenario.forge_return()
     assert scenario.on_another_node("stage", "things@production") == 3
-    assert "can't be proved: the target moved after its decision" in capsys.readouterr().err
+    assert "can't be proved: the target moved after its" in capsys.readouterr().err
+
+
+def test_old_approval_takes_no_target_back(
+    signed_answers: AttackedScenario, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for text in ("one", "two"):
+        signed_answers.deliver(text)
+        signed_answers.promote_signed()
+    statement = json.loads(signed_answers.entry(1).read_bytes())["attestation"]
+    statement["predicate"]["stagegate"]["decision"]["after"] = 2
+    signed_answers.forge_return(attestation=statement)
+    assert signed_answers.on_another_node("show", "things@production") == 3
+    assert "the target moved after its approval was requested" in capsys.readouterr().err
 
 
 def test_rollback_that_nobody_signed_is_not_followed(

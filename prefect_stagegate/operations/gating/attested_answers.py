@@ -55,12 +55,17 @@ def why_unsigned(catalog: Catalog, entry: RefEntry, in_force: Sequence[PolicyEnt
     A rollback needs the signature that a policy `in_force` wants, or for earlier releases that of its decision.
     """
     attested = read_statement(entry.attestation)
-    gate = gate_of(catalog, attested.decision)
+    request, gate = attested.request, gate_of(catalog, attested.decision)
     is_asked = any(item.check == APPROVAL and item.severity is Severity.BLOCKING for item in gate.requirements)
     if attested.decision.accepted and is_asked and approval_asked_by(gate).signed:
         tally = count_attested_answers(catalog, attested)
         if tally is None or tally.missing or tally.declined:
             return f"its signed approval does not hold: {tally.missing or 'declined' if tally else 'it has none'}"
+        if entry.action is RefAction.PROMOTE and request and entry.seq > (after := request.after or 0) + 1:
+            log = catalog.ref_log(entry.dataset, entry.ref).entries()[after : entry.seq - 1]
+            last = next((each for each in reversed(log) if not catalog.why_unproved(each)), None)
+            if last and request.after is not None and last.digest != request.digest:
+                return "the target moved after its approval was requested"
     if entry.action is not RefAction.ROLLBACK:
         return ""
     # Which policy held is not known where an earlier release adopted them.
