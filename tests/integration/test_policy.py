@@ -381,7 +381,7 @@ def test_without_a_rule_anybody_adopts_and_it_is_told(
     scenario.deliver("one")
     assert scenario.run("policy", "adopt", str(scenario.spec_file(gates=LAX)), "--reason", "in a hurry") == 0
     assert "No approval was needed" in capsys.readouterr().out
-    assert scenario.run("history", "things") == 0
+    assert scenario.run("history", "things", "--policy") == 0
     ledger = capsys.readouterr().out
     assert "number 2" in ledger
     assert "in a hurry" in ledger

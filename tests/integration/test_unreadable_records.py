@@ -177,7 +177,7 @@ def test_a_damaged_format_of_the_cache_is_named(scenario: RecordScenario, run: R
 def test_huge_record_is_damaged_and_not_read(scenario: RecordScenario, run: Run, kind: str) -> None:
     for huge in (scenario.folder / "catalog/datasets/things").glob(f"{kind}/*.json"):
         os.truncate(huge, 6_000_000_000)
-    problem = "json can't be read: it has 6,000,000,000 bytes"
+    problem = "json can't be read: it has 6,000,000,000 B"
     commands = ("ls",), ("history", "things"), ("check", "things@pilot", "--gate", "pilot"), ("show", "things")
     assert any(problem in run(*words)[2] for words in commands)
 
@@ -206,7 +206,7 @@ def test_huge_format_is_not_read(scenario: RecordScenario, run: Run) -> None:
         os.truncate(scenario.folder / place / "format", 6_000_000_000)
         code, _, err = run("show", "things")
         assert code == ExitCode.ERROR
-        assert "it has 6,000,000,000 bytes" in err
+        assert "it has 6,000,000,000 B" in err
         (scenario.folder / place / "format").write_text(f"stagegate-{place} 1\n")
 
 
@@ -242,7 +242,7 @@ def test_huge_record_on_s3_is_refused_before_its_body(seaweedfs: SeaweedFS) -> N
     seaweedfs.client().pipe(f"{url}/nodes/gpu-1.json", bytes(5 << 20))
     unreadable = UnreadableRecords()
     assert catalog.nodes(unreadable) == []
-    assert "nodes/gpu-1.json can't be read: it has 5,242,880 bytes" in unreadable.all[0].problem
+    assert "nodes/gpu-1.json can't be read: it has 5,242,880 B" in unreadable.all[0].problem
 
 
 def test_a_rollback_mends_a_damaged_node_ref(scenario: RecordScenario) -> None:
