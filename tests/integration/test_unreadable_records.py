@@ -177,7 +177,7 @@ def test_a_damaged_format_of_the_cache_is_named(scenario: RecordScenario, run: R
 def test_huge_record_is_damaged_and_not_read(scenario: RecordScenario, run: Run, kind: str) -> None:
     for huge in (scenario.folder / "catalog/datasets/things").glob(f"{kind}/*.json"):
         os.truncate(huge, 6_000_000_000)
-    problem = "json can't be read: it has 6,000,000,000 B"
+    problem = "json can't be read: it has 6,000,000,000 bytes"
     commands = ("ls",), ("history", "things"), ("check", "things@pilot", "--gate", "pilot"), ("show", "things")
     assert any(problem in run(*words)[2] for words in commands)
 
@@ -206,7 +206,7 @@ def test_huge_format_is_not_read(scenario: RecordScenario, run: Run) -> None:
         os.truncate(scenario.folder / place / "format", 6_000_000_000)
         code, _, err = run("show", "things")
         assert code == ExitCode.ERROR
-        assert "it has 6,000,000,000 B" in err
+        assert "it has 6,000,000,000 bytes" in err
         (scenario.folder / place / "format").write_text(f"stagegate-{place} 1\n")
 
 
@@ -218,7 +218,7 @@ def test_huge_files_of_the_cache_are_damaged_and_not_read(scenario: RecordScenar
         os.truncate(path, 6_000_000_000)
     _, _, err = run("gc", "--dry-run")
     for path in (pin, ref):
-        assert f"{path}: it has 6,000,000,000 B, and such a record has at most 1,048,576" in err
+        assert f"{path}: it has 6,000,000,000 bytes, and such a record has at most 1,048,576" in err
 
 
 def test_link_in_a_records_place_is_not_followed(scenario: RecordScenario, run: Run, tmp_path: Path) -> None:
@@ -242,7 +242,7 @@ def test_huge_record_on_s3_is_refused_before_its_body(seaweedfs: SeaweedFS) -> N
     seaweedfs.client().pipe(f"{url}/nodes/gpu-1.json", bytes(5 << 20))
     unreadable = UnreadableRecords()
     assert catalog.nodes(unreadable) == []
-    assert "nodes/gpu-1.json can't be read: it has 5,242,880 B" in unreadable.all[0].problem
+    assert "nodes/gpu-1.json can't be read: it has 5,242,880 bytes" in unreadable.all[0].problem
 
 
 def test_a_rollback_mends_a_damaged_node_ref(scenario: RecordScenario) -> None:

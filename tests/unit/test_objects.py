@@ -320,7 +320,7 @@ class TestRecords:
 
     def test_larger_record_than_its_bound_is_not_read(self, records: ObjectRecords) -> None:
         records.create("a", b"0123456789")
-        with pytest.raises(NotARecord, match="it has 10 B, and such a record has at most 9"):
+        with pytest.raises(NotARecord, match="it has 10 bytes, and such a record has at most 9"):
             records.read("a", 9)
 
     def test_keys_and_folders(self, records: ObjectRecords) -> None:
