@@ -32,22 +32,20 @@ def format_pattern(written: str) -> str:
     return f"^{''.join(piece.replace('{0,1}', '') if is_wide else piece for piece in pieces)}$"
 
 
-def _format(value: str, *needs: str, known: str = "YymdbHMS") -> str:
-    parts = _PART.findall(value)
-    if unknown := [part for part in parts if part not in known or not part]:
-        raise ValueError(f"has %{unknown[0]}; known are {', '.join(f'%{part}' for part in known)}")
-    for either in ("Yy", "mb", "d", *needs):
-        if sum(parts.count(part) for part in either) != 1:
-            raise ValueError(f"needs {' or '.join(f'%{part}' for part in either)}, once")
+def _with_parts(value: str, *known: str) -> str:
+    if "".join(sorted(_PART.findall(value.replace("%y", "%Y").replace("%b", "%m")))) not in known:
+        raise ValueError(
+            f"needs %Y or %y, %m or %b, %d{', %H, %M and at will %S' if len(known) > 1 else ''}, each once"
+        )
     return value
 
 
 def _dates(value: str) -> str:
-    return _format(value, known="Yymdb")
+    return _with_parts(value, "Ydm")
 
 
 def _times(value: str) -> str:
-    return _format(value, "H", "M")
+    return _with_parts(value, "HMYdm", "HMSYdm")
 
 
 class CsvSpec(SpecModel):

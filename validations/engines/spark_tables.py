@@ -12,13 +12,12 @@ from urllib.parse import unquote
 import pyarrow as pa
 
 from prefect_stagegate.spec.csv_dialect import ISO_DATE, TextReading
-from prefect_stagegate.validations.columntypes import whole_numbers
 from prefect_stagegate.validations.files.formats import form
 from prefect_stagegate.validations.files.text_files import header_of, schema_of, separator
 from prefect_stagegate.validations.files.text_values import DATE, FLOAT, INSTANT, MOMENT, TEXT
 from prefect_stagegate.validations.partitions import NULL, lowered, partition_types
 from prefect_stagegate.validations.queries.duck import bounded
-from prefect_stagegate.validations.queries.sql import FILE, json_columns, read_json
+from prefect_stagegate.validations.queries.sql import FILE, json_schema
 from prefect_stagegate.validations.records import TableJob
 
 if TYPE_CHECKING:
@@ -93,13 +92,8 @@ def _read(session: SparkSession, paths: Sequence[Path], reading: TextReading, ty
 def _json_types(paths: Sequence[Path]) -> StructType:
     """The columns of JSON lines, as DuckDB infers them, so that both engines judge the same types."""
     with bounded(*{path.parent for path in paths}) as connection:
-        columns = json_columns(connection, paths)
-        rows = connection.sql(f"SELECT {columns} FROM {read_json(paths)}")  # noqa: S608 - names are quoted
-        schema = rows.limit(0).to_arrow_table().schema
-    fields = (
-        field.with_type(pa.string()) if pa.types.is_time(field.type) else field for field in whole_numbers(schema)
-    )
-    return _spark_types(list(fields))
+        schema = json_schema(connection, paths)
+    return _spark_types([field.with_type(TEXT) if pa.types.is_time(field.type) else field for field in schema])
 
 
 def _spark_types(fields: Sequence[pa.Field]) -> StructType:
@@ -113,14 +107,9 @@ def _csv(reader: DataFrameReader, paths: Sequence[Path], reading: TextReading, t
     if "" not in reading.csv.null:
         raise ValueError("Spark takes an empty value for a missing one; set `engine: duckdb`")
     names = header_of(paths[0], reading.csv)
-    options = {
-        "sep": separator(paths[0], reading.csv),
-        "quote": '"',
-        "escape": '"',
-        "encoding": reading.csv.encoding.replace("latin-1", "ISO-8859-1"),
-    }
-    options |= {"mode": "FAILFAST", "multiLine": "true", "enforceSchema": "true"}
-    texts = reader.options(**options, header=True)
+    encoding = reading.csv.encoding.replace("latin-1", "ISO-8859-1")
+    texts = reader.options(sep=separator(paths[0], reading.csv), quote='"', escape='"', encoding=encoding)
+    texts = texts.options(header=True, mode="FAILFAST", multiLine=True, enforceSchema=True)
     frame = texts.schema(_spark_types([pa.field(name, TEXT) for name in names])).csv([_uri(path) for path in paths])
     return frame.select(*(_value(name, types.field(name).type, reading).alias(name) for name in names))
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from itertools import islice
 from pathlib import Path
 
 import duckdb
@@ -14,7 +13,7 @@ from prefect_stagegate.quoting import identifier
 from prefect_stagegate.spec.csv_dialect import AS_USUAL, CsvSpec
 from prefect_stagegate.validations.files.facts import UnreadableFile
 from prefect_stagegate.validations.files.formats import form
-from prefect_stagegate.validations.files.text_files import MOST_COUNTED, batches, header_of, line_text, opened
+from prefect_stagegate.validations.files.text_files import MOST_COUNTED, batches, header_of, line_text
 from prefect_stagegate.validations.files.text_values import DATE, FLOAT, MOMENT, TEXT, converted
 from prefect_stagegate.validations.queries.duck import bounded
 from prefect_stagegate.validations.queries.sql import read_json
@@ -33,7 +32,8 @@ def refused_values(
         csv: How CSV is written.
         show: Writes a value for a message.
     """
-    csv = csv if (is_csv := form(path) == "csv") else AS_USUAL.csv
+    is_csv = form(path) == "csv"
+    csv = csv if is_csv else AS_USUAL.csv
     row, place, count, first = 0, 0, 0, ""
     try:
         for values in _csv_values(path, column, csv) if is_csv else _json_values(path, column):
@@ -46,9 +46,9 @@ def refused_values(
         return ""  # other findings say that it can't be read
     if not count:
         return ""
-    line = line_text(path, csv, place + 1) if is_csv else _json_line(path, place)
-    written = {DATE: f" {csv.dates}", MOMENT: f" {csv.times or 'of ISO 8601'}"}.get(kind, "")
-    written = " with a decimal comma" if kind == FLOAT and csv.decimal == "," else written
+    comma = " with a decimal comma" if csv.decimal == "," else ""
+    written = {DATE: f" {csv.dates}", MOMENT: f" {csv.times or 'of ISO 8601'}", FLOAT: comma}.get(kind, "")
+    line = line_text(path, csv, place + is_csv)
     return f"{show(first)} at {line} is no {name}{written}" + (f" (and {count - 1:,} more)" if count > 1 else "")
 
 
@@ -63,11 +63,3 @@ def _json_values(path: Path, column: str) -> Iterator[pa.StringArray]:
     with bounded(path.parent, preserve_insertion_order=True) as connection:
         rows = connection.sql(f"SELECT {text} FROM {read_json([path])}")  # noqa: S608 - names are quoted
         yield from (batch.columns[0].cast(TEXT) for batch in rows.to_arrow_reader(MOST_COUNTED))
-
-
-def _json_line(path: Path, row: int) -> str:
-    if row > MOST_COUNTED:
-        return f"row {row:,}"
-    with opened(path) as file:
-        lines = (number for number, line in enumerate(file, 1) if line.strip())
-        return f"line {next(islice(lines, row - 1, None), row):,}"

@@ -26,7 +26,7 @@ from pyarrow import csv as arrow_csv
 from prefect_stagegate.spec.csv_dialect import CsvSpec, TextReading
 from prefect_stagegate.units import count_text
 from prefect_stagegate.validations.files.facts import REWRITE, Facts, UnreadableFile, first_line
-from prefect_stagegate.validations.files.formats import GZIP
+from prefect_stagegate.validations.files.formats import GZIP, form
 from prefect_stagegate.validations.files.text_values import NOTHING, TEXT, common_type, converted, type_named, type_of
 
 LONGEST_LINE = 2_000_000
@@ -71,14 +71,16 @@ def opened(path: Path) -> IO[bytes]:
 
 def separator(path: Path, dialect: CsvSpec) -> str:
     """What separates the columns of a file: by its name where the dialect does not say it."""
-    by_name = "\t" if path.name.lower().removesuffix(GZIP).endswith(".tsv") else ","
-    return dialect.separator or by_name
+    return dialect.separator or ("\t" if path.name.lower().removesuffix(GZIP).endswith(".tsv") else ",")
 
 
 def _records(path: Path, dialect: CsvSpec) -> Iterator[tuple[int, list[str]]]:
-    """The records that are not blank, each with the line on which it begins, from 1."""
+    """The records that are not blank, each with the line on which it begins, from 1; of JSON lines without values."""
     encoding = dialect.encoding.replace("utf-8", "utf-8-sig")
     with io.TextIOWrapper(opened(path), encoding, newline="") as text:
+        if form(path) == "json":
+            yield from ((line, []) for line, row in enumerate(text, 1) if row.strip())
+            return
         rows = csv.reader(iter(lambda: text.readline(LONGEST_LINE), ""), delimiter=separator(path, dialect))
         line = 1
         for row in rows:
@@ -113,8 +115,8 @@ def line_text(path: Path, dialect: CsvSpec, row: int) -> str:
     return f"row {row:,}"
 
 
-def batches(path: Path, dialect: CsvSpec, only: str = "") -> Iterator[pa.RecordBatch]:
-    """The rows of a file as texts, null for a missing value; with `only` those of one column.
+def batches(path: Path, dialect: CsvSpec) -> Iterator[pa.RecordBatch]:
+    """The rows of a file as texts, null for a missing value.
 
     Raises:
         UnreadableFile: A row does not fit the header, or can't be read.
@@ -126,7 +128,6 @@ def batches(path: Path, dialect: CsvSpec, only: str = "") -> Iterator[pa.RecordB
         null_values=list(dialect.null),
         strings_can_be_null=True,
         quoted_strings_can_be_null=True,
-        include_columns=[only] if only else None,
     )
     parse = arrow_csv.ParseOptions(delimiter=separator(path, dialect), newlines_in_values=True)
     # Without threads, errors name the row.
@@ -136,9 +137,8 @@ def batches(path: Path, dialect: CsvSpec, only: str = "") -> Iterator[pa.RecordB
         for batch in rows:
             row += batch.num_rows
             if batch.num_rows and str(batch.columns[-1][-1]).endswith(END.decode()):
-                raise UnreadableFile(
-                    f"it can't be read as CSV: {line_text(path, dialect, row)}: a quote is never closed"
-                )
+                line = line_text(path, dialect, row)
+                raise UnreadableFile(f"it can't be read as CSV: {line}: a quote is never closed")
             if len(header) == 1 and pc.any(pc.match_substring_regex(batch.columns[0], r"^\s+$")).as_py():
                 # A reader that skips blank lines has a row less.
                 raise UnreadableFile("it can't be read as CSV: a line holds nothing but blanks")
@@ -150,11 +150,9 @@ def _refusing(path: Path, dialect: CsvSpec) -> Iterator[None]:
     """Turn what says that a file can't be read into its defect."""
     try:
         yield
-    except csv.Error as error:
-        raise UnreadableFile(f"its header can't be read: {first_line(error)}") from error
     except DAMAGED as error:
         raise UnreadableFile(f"it can't be read as gzip: {first_line(error)}") from error
-    except (pa.ArrowInvalid, UnicodeError) as error:
+    except (csv.Error, pa.ArrowInvalid, UnicodeError) as error:
         text, row = str(error), _ROW.search(str(error))
         is_other_encoding = "UTF8" in text or isinstance(error, UnicodeError)
         reason = f"a line is longer than {LONGEST_LINE:,} bytes" if "straddling" in text else first_line(error)

@@ -7,28 +7,24 @@ from __future__ import annotations
 
 import gzip
 import re
-import zlib
 from pathlib import Path
 
 import duckdb
 
-from prefect_stagegate.spec.csv_dialect import CsvSpec
-from prefect_stagegate.validations.columntypes import whole_numbers
+from prefect_stagegate.spec.csv_dialect import AS_USUAL, CsvSpec
 from prefect_stagegate.validations.files.facts import Facts, UnreadableFile, first_line, nonempty
 from prefect_stagegate.validations.files.formats import GZIP
-from prefect_stagegate.validations.files.text_files import facts_of, opened
+from prefect_stagegate.validations.files.text_files import DAMAGED, facts_of, opened
 from prefect_stagegate.validations.files.texts import BLOCK, check_json_lines
 from prefect_stagegate.validations.queries.duck import bounded
-from prefect_stagegate.validations.queries.sql import json_columns, read_json
+from prefect_stagegate.validations.queries.sql import json_schema, read_json
 
-CSV = CsvSpec()
-"""How files are read that are no table's."""
 ODD_KEYS = "a line is too long, or its objects have no key, an empty one or too many"
 """What is wrong with JSON lines where DuckDB names no line."""
 _MALFORMED = re.compile(r"in line \d+: ([^.]*)")
 
 
-def csv_rows(path: Path, csv: CsvSpec = CSV) -> Facts:
+def csv_rows(path: Path, csv: CsvSpec = AS_USUAL.csv) -> Facts:
     """There is a header, and every row has its columns. Reads the whole file."""
     nonempty(path)
     return facts_of(path, csv)
@@ -38,14 +34,15 @@ def json_rows(path: Path) -> Facts:
     """Every line is a JSON object. Reads the whole file."""
     _check_bytes(path)
     try:
-        facts = _read(path)
+        with bounded(path.parent) as connection:
+            rows = connection.sql(f"SELECT count(*) FROM {read_json([path])}").fetchall()[0][0]  # noqa: S608 - quoted
+            return Facts(json_schema(connection, [path]), rows)
     except duckdb.Error as error:
         with opened(path) as file:
             check_json_lines(file, objects=True)
         malformed = _MALFORMED.search(str(error))
         reason = malformed[1] if malformed else ODD_KEYS
         raise UnreadableFile(f"it can't be read as JSON lines: {reason}") from error
-    return Facts(whole_numbers(facts.schema), facts.rows)
 
 
 def _check_bytes(path: Path) -> None:
@@ -57,13 +54,5 @@ def _check_bytes(path: Path) -> None:
         with gzip.open(path) as file:
             while file.read(BLOCK):
                 pass
-    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+    except DAMAGED as error:
         raise UnreadableFile(f"it can't be read as gzip: {first_line(error)}") from error
-
-
-def _read(path: Path) -> Facts:
-    with bounded(path.parent) as connection:
-        relation = connection.sql(f"SELECT {json_columns(connection, [path])} FROM {read_json([path])}")  # noqa: S608 - names are quoted
-        schema = relation.limit(0).to_arrow_table().schema
-        rows = relation.count("*").fetchall()[0][0]
-    return Facts(schema, rows)

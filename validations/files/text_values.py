@@ -23,7 +23,7 @@ WIDER = {INT: FLOAT, DATE: MOMENT}
 """The type that also holds all values of another; dates among times only where both are written as ISO 8601."""
 _CLOCK = r"([01][0-9]|2[0-3]):[0-5][0-9](:[0-5][0-9](\.[0-9]{1,9})?)?"
 _DAY = "[0-9]{4}-[0-9]{2}-[0-9]{2}"
-_PATTERNS = {
+PATTERNS = {
     INT: "[+-]?[0-9]{1,18}",
     FLOAT: r"(?i)[+-]?(([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?|nan|inf|infinity)",
     BOOL: "true|True|TRUE|false|False|FALSE",
@@ -82,7 +82,7 @@ def converted(values: pa.StringArray, kind: pa.DataType, csv: CsvSpec) -> pa.Arr
     if kind not in (BOOL, TIME) and not pc.any(pc.match_substring(values, "x", ignore_case=True)).as_py():
         with suppress(pa.ArrowInvalid):
             return values.cast(kind)
-    values = _only(values, pc.match_substring_regex(values, f"^({_PATTERNS[kind]})$"))
+    values = _only(values, pc.match_substring_regex(values, f"^({PATTERNS[kind]})$"))
     if kind == TIME:
         return converted(pc.binary_join_element_wise("1970-01-01T", values, ""), MOMENT, CsvSpec()).cast(TIME)
     if kind in (DATE, MOMENT, INSTANT):

@@ -54,18 +54,18 @@ def relation_of(
         duckdb.Error: An Arrow or CSV file can't be read.
     """
     paths = [table.view / file for file in table.files]
-    streams = {}
+    sources = {}
     try:
         if arrow := [path for path in paths if form(path) == "arrow"]:
             readers = [ArrowFiles(group, schema, PATH) for group, schema in by_columns(arrow)]
-            streams["arrow"] = _register(connection, stream_name(arrow), readers)
-        lines = [path for path in paths if form(path) == "json" and not as_text]
-        json = json_columns(connection, lines) if lines else "*"
+            sources["arrow"] = _register(connection, stream_name(arrow), readers)
+        if lines := [path for path in paths if form(path) == "json" and not as_text]:
+            sources["json"] = json_columns(connection, lines)
         if texts := [path for path in paths if form(path) == "csv"]:
             schema = schema_of(texts, table.reading, as_text=as_text)
             read = partial(typed_batches, schema=schema, csv=table.reading.csv)
             name = stream_name(texts, table.reading, as_text)
-            streams["csv"] = _register(connection, name, [ArrowFiles(texts, schema, PATH, read)])
+            sources["csv"] = _register(connection, name, [ArrowFiles(texts, schema, PATH, read)])
     except (pa.ArrowException, OSError, UnreadableFile) as error:
         raise duckdb.IOException(str(error)) from error
     return relation(
@@ -74,8 +74,7 @@ def relation_of(
         as_text=as_text,
         root=table.view,
         partitions=table.partitions,
-        streams=streams,
-        json=json,
+        sources=sources,
         only=only,
     )
 

@@ -8,20 +8,19 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 
 import duckdb
+import pyarrow as pa
 
 from prefect_stagegate.quoting import identifier, literal
+from prefect_stagegate.validations.columntypes import whole_numbers
 from prefect_stagegate.validations.files.formats import form
+from prefect_stagegate.validations.files.text_values import INSTANT, MOMENT, PATTERNS
 from prefect_stagegate.validations.partitions import NULL, lowered, partition_types
 
 FILE = "stagegate_file"
 """The column by which queries name each row's file."""
 PATH = "stagegate_path"
 """The column of each row's file where no query asks for it by another name."""
-_CLOCK = r"[0-9]{2}:[0-9]{2}(:[0-9]{2}(\.[0-9]{1,9})?)?"
-ISO_TIMES = {
-    "TIMESTAMP": f"[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}([T ]{_CLOCK})?",
-    "TIMESTAMPTZ": f"[0-9]{{4}}-[0-9]{{2}}-[0-9]{{2}}[T ]{_CLOCK}(Z|[+-][0-9]{{2}}(:?[0-9]{{2}})?)",
-}
+ISO_TIMES = {"TIMESTAMP": PATTERNS[MOMENT], "TIMESTAMPTZ": PATTERNS[INSTANT]}
 """How ISO 8601 writes the values of DuckDB's types of times."""
 MOST_KEYS = 1_000
 """Keys of JSON objects that become columns, however few objects have them; more of them make a map."""
@@ -76,6 +75,12 @@ def json_columns(connection: duckdb.DuckDBPyConnection, paths: Sequence[Path]) -
     return f"* REPLACE ({casts})" if casts else "*"
 
 
+def json_schema(connection: duckdb.DuckDBPyConnection, paths: Sequence[Path]) -> pa.Schema:
+    """The columns of JSON lines with the types of all of their values; raises as `json_columns`."""
+    rows = connection.sql(f"SELECT {json_columns(connection, paths)} FROM {read_json(paths)}")  # noqa: S608 - names are quoted
+    return whole_numbers(rows.limit(0).to_arrow_table().schema)
+
+
 def _filename(column: str) -> str:
     return f", filename={literal(column)}" if column else ""
 
@@ -93,8 +98,7 @@ def relation(
     as_text: bool = False,
     root: Path | None = None,
     partitions: Mapping[str, str] | None = None,
-    streams: Mapping[str, str] | None = None,
-    json: str = "*",
+    sources: Mapping[str, str] | None = None,
     only: Collection[str] = (),
 ) -> str:
     """A query over all of `paths`, columns matched by name.
@@ -107,8 +111,7 @@ def relation(
         as_text: Read all values of text files as text, numbers too.
         root: The version's folder. The folders below it that are partitions (`year=2013/`) become columns.
         partitions: The partition columns with their types, where `paths` are not all files of the table.
-        streams: The names of the readers of Arrow's and of CSV's files, by format.
-        json: The columns of JSON's files, as `json_columns` says.
+        sources: By format, the views of Arrow's and CSV's files, and JSON's columns as `json_columns` has them.
         only: With `filename`, the Parquet files to read; the columns are those of all. By default all are read.
     """
     types = partitions or {}
@@ -118,8 +121,8 @@ def relation(
     for path in paths:
         groups.setdefault(form(path), []).append(path)
     name = filename or (PATH if types else "")
-    names = {"json": json, **(streams or {})}
-    parts = [_part(kind, group, name, only, names.get(kind, ""), as_text=as_text) for kind, group in groups.items()]
+    known = sources or {}
+    parts = [_part(kind, group, name, only, known.get(kind, "*"), as_text=as_text) for kind, group in groups.items()]
     rows = " UNION ALL BY NAME ".join(parts)
     return _partitioned(rows, types, name, keep=bool(filename)) if types else rows
 

@@ -86,10 +86,6 @@ def judge_in_child(
     return reports
 
 
-def _json(dialect: CsvSpec) -> Any:
-    return dialect.model_dump(mode="json")
-
-
 def _for_pages(table: TableJob, report: TableReport) -> tuple[dict[str, Any], dict[str, Any]]:
     """A judged table as JSON values, without what only judging needs."""
     shown = replace(table, files=(), digests={}, known=NO_VALUES, rows={})
@@ -235,10 +231,8 @@ class _Job:
         """Send the job and read its reports; raises as `judge_in_child`."""
         stdin = self.worker.process.stdin
         assert stdin is not None  # noqa: S101 - asked for above
-        line = (
-            json.dumps({**job, "memory": self.limits.memory, "spill": self.limits.spill}, default=_json).encode()
-            + b"\n"
-        )
+        bounds = {"memory": self.limits.memory, "spill": self.limits.spill}
+        line = json.dumps({**job, **bounds}, default=CsvSpec.model_dump).encode() + b"\n"
         with suppress(BrokenPipeError):
             # Standard input stays open: the worker takes its end for the end of this process.
             stdin.write(line)

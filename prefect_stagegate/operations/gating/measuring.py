@@ -18,7 +18,7 @@ from prefect_stagegate.operations.staging.fetch import present
 from prefect_stagegate.operations.staging.temporary_tables import insert, temporary
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.profiles import TableProfile
-from prefect_stagegate.spec.csv_dialect import TextReading
+from prefect_stagegate.spec.csv_dialect import AS_USUAL
 from prefect_stagegate.spec.models import TableSpec
 from prefect_stagegate.validations.files.paths import matcher
 from prefect_stagegate.validations.queries.balance import balance, balance_of
@@ -137,8 +137,8 @@ class VersionMeasures:
     def _split(self, view: Path, glob: str) -> TableFiles:
         """The files of a split, which are read as those of the table that has the first of them."""
         paths = self._paths(glob)
-        tables = (table for table in self.version.spec.contract.tables.values() if matcher(table.files)(paths[0]))
-        reading = next((table.reading for table in tables), TextReading()) if paths else TextReading()
+        tables = self.version.spec.contract.tables.values()
+        reading = next((table.reading for table in tables if paths and matcher(table.files)(paths[0])), AS_USUAL)
         return TableFiles(view, paths, reading)
 
     def _paths(self, glob: str, digest: str = "") -> list[str]:
