@@ -86,12 +86,12 @@ def _usual_columns(files: Sequence[TableFile], *, ties: bool = False) -> dict[st
         for field in file.schema:
             kinds[field.name][field.type] += 1
     fewest = (len(files) + 1) // 2 if ties else len(files) // 2 + 1
-    return {name: _most_common(counts) for name, counts in kinds.items() if counts.total() >= fewest}
-
-
-def _most_common(counts: Counter[pa.DataType]) -> pa.DataType:
-    """The most common type; that of columns without any value only where there is no other."""
-    return max(counts, key=lambda kind: (kind != NOTHING, counts[kind]))
+    # The type of columns without any value counts only where there is no other.
+    return {
+        name: max(counts, key=lambda kind: (kind != NOTHING, counts[kind]))
+        for name, counts in kinds.items()
+        if counts.total() >= fewest
+    }
 
 
 def _folded(name: str) -> str:
@@ -139,8 +139,9 @@ def _file_problems(
     several: bool,
 ) -> list[ColumnProblem]:
     # Of columns with one name, the first is judged; `_ambiguous` names them.
-    kinds = {field.name: field.type for field in reversed(list(file.schema))}
-    kinds = {name: kinds[name] for name in file.schema.names}
+    kinds: dict[str, pa.DataType] = {}
+    for field in file.schema:
+        kinds.setdefault(field.name, field.type)
     # New columns that were already suggested as a renamed one.
     taken: set[str] = set()
     problems = []
@@ -222,12 +223,9 @@ def _differing(
     for name, kind in usual.items():
         if name in kinds and not _alike(kinds[name], kind, text=text):
             problem = f"column {name} is {kinds[name]}; in most files of {table} it is {kind}"
-            problems.append(ColumnProblem(problem, f"Write {name} as {kind}.", broken, (name, _type_name(kind), kind)))
+            known = next((known for known in COLUMN_TYPES if type_named(known) == kind), str(kind))
+            problems.append(ColumnProblem(problem, f"Write {name} as {kind}.", broken, (name, known, kind)))
     return problems
-
-
-def _type_name(kind: pa.DataType) -> str:
-    return next((name for name in COLUMN_TYPES if type_named(name) == kind), str(kind))
 
 
 def _alike(kind: pa.DataType, other: pa.DataType, *, text: bool) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -10,13 +11,14 @@ from pathlib import Path
 import duckdb
 import pyarrow as pa
 
-from prefect_stagegate.quoting import identifier
+from prefect_stagegate.quoting import identifier, literal
 from prefect_stagegate.spec.csv_dialect import TextReading
 from prefect_stagegate.validations.files.arrow import ArrowFiles, by_columns
 from prefect_stagegate.validations.files.facts import UnreadableFile
 from prefect_stagegate.validations.files.formats import form
 from prefect_stagegate.validations.files.text_files import schema_of, typed_batches
-from prefect_stagegate.validations.queries.sql import PATH, json_columns, relation, stream_name
+from prefect_stagegate.validations.partitions import partition_types
+from prefect_stagegate.validations.queries.sql import PATH, json_columns, partitioned, read_json, read_parquet
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,36 +55,48 @@ def relation_of(
     Raises:
         duckdb.Error: An Arrow or CSV file can't be read.
     """
-    paths = [table.view / file for file in table.files]
-    sources = {}
+    types = partition_types(table.files) if table.partitions is None else table.partitions
+    name = filename or (PATH if types else "")
+    groups: dict[str, list[Path]] = {}
+    for file in table.files:
+        groups.setdefault(form(path := table.view / file), []).append(path)
     try:
-        if arrow := [path for path in paths if form(path) == "arrow"]:
-            readers = [ArrowFiles(group, schema, PATH) for group, schema in by_columns(arrow)]
-            sources["arrow"] = _register(connection, stream_name(arrow), readers)
-        if lines := [path for path in paths if form(path) == "json" and not as_text]:
-            sources["json"] = json_columns(connection, lines)
-        if texts := [path for path in paths if form(path) == "csv"]:
-            schema = schema_of(texts, table.reading, as_text=as_text)
-            read = partial(typed_batches, schema=schema, csv=table.reading.csv)
-            name = stream_name(texts, table.reading, as_text)
-            sources["csv"] = _register(connection, name, [ArrowFiles(texts, schema, PATH, read)])
+        parts = [_part(connection, group, table.reading, name, only, as_text=as_text) for group in groups.values()]
     except (pa.ArrowException, OSError, UnreadableFile) as error:
         raise duckdb.IOException(str(error)) from error
-    return relation(
-        paths,
-        filename=filename,
-        as_text=as_text,
-        root=table.view,
-        partitions=table.partitions,
-        sources=sources,
-        only=only,
-    )
+    rows = " UNION ALL BY NAME ".join(parts)
+    return partitioned(rows, types, name, keep=bool(filename)) if types else rows
 
 
-def _register(connection: duckdb.DuckDBPyConnection, name: str, readers: Sequence[object]) -> str:
-    """Make a temporary view of streams of Arrow's batches, and return its name."""
+def _part(
+    connection: duckdb.DuckDBPyConnection,
+    paths: Sequence[Path],
+    reading: TextReading,
+    filename: str,
+    only: Collection[str],
+    *,
+    as_text: bool,
+) -> str:
+    """A query over files of one format; raises as their readers do."""
+    kind = form(paths[0])
+    if kind == "parquet":
+        chosen = f" WHERE {identifier(filename)} IN ({', '.join(map(literal, only))})" if only else ""
+        # OFFSET keeps the conditions of outer queries from the reader, which would leave out row groups by their
+        # statistics. Those are the word of whoever wrote the file, and say nothing of NaN.
+        return f"(SELECT * FROM {read_parquet(paths, filename=filename)}{chosen} OFFSET 0)"  # noqa: S608 - quoted
+    if kind == "json":
+        columns = "CAST(COLUMNS(*) AS VARCHAR)" if as_text else json_columns(connection, paths)
+        return f"SELECT {columns} FROM {read_json(paths, filename=filename)}"  # noqa: S608 - names are quoted
+    if kind == "arrow":
+        readers = [ArrowFiles(group, schema, PATH) for group, schema in by_columns(paths)]
+    else:
+        schema = schema_of(paths, reading, as_text=as_text)
+        readers = [ArrowFiles(paths, schema, PATH, partial(typed_batches, schema=schema, csv=reading.csv))]
+    key = "\0".join([*map(str, paths), repr(reading), str(as_text)])
+    stream = "stagegate_stream_" + hashlib.sha256(key.encode(errors="surrogateescape")).hexdigest()[:16]
     for number, reader in enumerate(readers):
-        connection.register(f"{name}_{number}", reader)
-    parts = " UNION ALL BY NAME ".join(f"FROM {name}_{number}" for number in range(len(readers)))
-    connection.execute(f"CREATE OR REPLACE TEMPORARY VIEW {identifier(name)} AS {parts}")
-    return name
+        connection.register(f"{stream}_{number}", reader)
+    streams = " UNION ALL BY NAME ".join(f"FROM {stream}_{number}" for number in range(len(readers)))
+    connection.execute(f"CREATE OR REPLACE TEMPORARY VIEW {stream} AS {streams}")
+    columns = f"* EXCLUDE ({PATH})" + (f", {PATH} AS {identifier(filename)}" if filename else "")
+    return f"SELECT {columns} FROM {stream}"  # noqa: S608 - names are quoted

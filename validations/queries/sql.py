@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import glob
-import hashlib
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import duckdb
@@ -12,9 +11,8 @@ import pyarrow as pa
 
 from prefect_stagegate.quoting import identifier, literal
 from prefect_stagegate.validations.columntypes import whole_numbers
-from prefect_stagegate.validations.files.formats import form
 from prefect_stagegate.validations.files.text_values import INSTANT, MOMENT, PATTERNS
-from prefect_stagegate.validations.partitions import NULL, lowered, partition_types
+from prefect_stagegate.validations.partitions import NULL, lowered
 
 FILE = "stagegate_file"
 """The column by which queries name each row's file."""
@@ -85,66 +83,7 @@ def _filename(column: str) -> str:
     return f", filename={literal(column)}" if column else ""
 
 
-def stream_name(paths: Sequence[Path], *key: object) -> str:
-    """The name under which a connection knows the readers of files that DuckDB does not read itself."""
-    text = "\0".join([*map(str, paths), *map(repr, key)])
-    return "stagegate_stream_" + hashlib.sha256(text.encode(errors="surrogateescape")).hexdigest()[:16]
-
-
-def relation(
-    paths: Sequence[Path],
-    *,
-    filename: str = "",
-    as_text: bool = False,
-    root: Path | None = None,
-    partitions: Mapping[str, str] | None = None,
-    sources: Mapping[str, str] | None = None,
-    only: Collection[str] = (),
-) -> str:
-    """A query over all of `paths`, columns matched by name.
-
-    `relations.relation_of` registers the files that DuckDB does not read itself, and calls this.
-
-    Args:
-        paths: At least one file of a table, in any mix of formats.
-        filename: The name of a column to add, which holds each row's file.
-        as_text: Read all values of text files as text, numbers too.
-        root: The version's folder. The folders below it that are partitions (`year=2013/`) become columns.
-        partitions: The partition columns with their types, where `paths` are not all files of the table.
-        sources: By format, the views of Arrow's and CSV's files, and JSON's columns as `json_columns` has them.
-        only: With `filename`, the Parquet files to read; the columns are those of all. By default all are read.
-    """
-    types = partitions or {}
-    if partitions is None and root:
-        types = partition_types(path.relative_to(root).as_posix() for path in paths)
-    groups: dict[str, list[Path]] = {}
-    for path in paths:
-        groups.setdefault(form(path), []).append(path)
-    name = filename or (PATH if types else "")
-    known = sources or {}
-    parts = [_part(kind, group, name, only, known.get(kind, "*"), as_text=as_text) for kind, group in groups.items()]
-    rows = " UNION ALL BY NAME ".join(parts)
-    return _partitioned(rows, types, name, keep=bool(filename)) if types else rows
-
-
-def _part(kind: str, paths: Sequence[Path], filename: str, only: Collection[str], stream: str, *, as_text: bool) -> str:
-    """A query over files of one format."""
-    columns = "*"
-    if kind == "parquet":
-        chosen = f" WHERE {identifier(filename)} IN ({', '.join(map(literal, only))})" if only else ""
-        # OFFSET keeps the conditions of outer queries from the reader, which would leave out row groups by their
-        # statistics. Those are the word of whoever wrote the file, and say nothing of NaN.
-        return f"(SELECT * FROM {read_parquet(paths, filename=filename)}{chosen} OFFSET 0)"  # noqa: S608 - quoted
-    if kind == "json":
-        source = read_json(paths, filename=filename)
-        columns = "CAST(COLUMNS(*) AS VARCHAR)" if as_text else stream
-    else:
-        source = stream
-        columns = f"* EXCLUDE ({PATH})" + (f", {PATH} AS {identifier(filename)}" if filename else "")
-    return f"SELECT {columns} FROM {source}"  # noqa: S608 - names are quoted
-
-
-def _partitioned(rows: str, types: Mapping[str, str], filename: str, *, keep: bool) -> str:
+def partitioned(rows: str, types: Mapping[str, str], filename: str, *, keep: bool) -> str:
     """Add the partition columns to a query, from the column that holds each row's file."""
     hidden = lowered([*types, *([] if keep else [filename])])
     columns = f"COLUMNS(lambda c: lower(c) NOT IN ({', '.join(literal(name) for name in sorted(hidden))}))"
