@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from prefect_stagegate.cli.answer_keys import AnswerKey, AnswerSshKey, answer_key
+from prefect_stagegate.cli.answer_keys import Signature
 from prefect_stagegate.cli.common import (
     Display,
     Json,
@@ -218,8 +218,7 @@ def approve(  # noqa: PLR0913 - one parameter a flag
         str, Parameter(metavar="DIGEST", help="Answer only if this policy is adopted still: `check --json` has it.")
     ] = "",
     promote: Annotated[bool, Parameter(negative="", help="Then check again, and promote what is accepted.")] = False,
-    key: AnswerKey = None,
-    ssh_key: AnswerSshKey = None,
+    signature: Signature | None = None,
     json: Json = False,
     places: Places | None = None,
 ) -> None:
@@ -240,13 +239,13 @@ def approve(  # noqa: PLR0913 - one parameter a flag
         The dataset; with a ref or digest, the request for that version, which several waiting ones need.
     """
     workspace = (places or Places()).workspace()
-    signing = answer_key(key, ssh_key, workspace.ask_passphrase)
+    key = (signature or Signature()).person_key(workspace)
     request = approving.open_request(workspace, Address.parse(what), to)
     if promote and reject:
         raise UsageError("A declined version can't be promoted", hint="Give --promote or --decline.")
     if policy:
         approving.require_policy(workspace, request.dataset, policy)
-    answer = approving.answer(workspace, request, approved=not reject, reason=reason, key=signing)
+    answer = approving.answer(workspace, request, approved=not reject, reason=reason, key=key)
     # The answer is recorded by now, so it counts even when no server can be reached.
     woken = _wake(approving.waiting_runs(workspace, request), answer)
     # A run that goes on checks and promotes by itself.
@@ -301,8 +300,7 @@ def rollback(
         str,
         Parameter(metavar="VERSION", help="A digest, or TARGET~2, to return to; by default the last good one."),
     ] = "",
-    key: AnswerKey = None,
-    ssh_key: AnswerSshKey = None,
+    signature: Signature | None = None,
     json: Json = False,
     places: Places | None = None,
 ) -> None:
@@ -320,8 +318,8 @@ def rollback(
         DATASET@TARGET.
     """
     workspace = (places or Places()).workspace()
-    signing = answer_key(key, ssh_key, workspace.ask_passphrase)
-    moved = move_back(workspace, Address.parse(what), to=to, reason=reason, key=signing)
+    key = (signature or Signature()).person_key(workspace)
+    moved = move_back(workspace, Address.parse(what), to=to, reason=reason, key=key)
     _print_move(moved, json=json)
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from prefect_stagegate.cli.answer_keys import AnswerKey, AnswerSshKey, answer_key
+from prefect_stagegate.cli.answer_keys import Signature
 from prefect_stagegate.cli.common import Json, Places, VersionName, print_json, say, say_line
 from prefect_stagegate.clock import now
 from prefect_stagegate.errors import UsageError
@@ -29,8 +29,7 @@ def waive(  # noqa: PLR0913 - one parameter a flag
         str, Parameter(metavar="TIME", help="When it ends: 7d, 2026-03-31 or a time; 30 days away at most.")
     ] = "",
     revoke: Annotated[bool, Parameter(negative="", help="End what was waived before its time.")] = False,
-    key: AnswerKey = None,
-    ssh_key: AnswerSshKey = None,
+    signature: Signature | None = None,
     json: Json = False,
     places: Places | None = None,
 ) -> None:
@@ -52,12 +51,12 @@ def waive(  # noqa: PLR0913 - one parameter a flag
         DATASET[@REF] or DATASET@sha256:…. Without a ref: the version that the gate below accepted, else `latest`.
     """
     workspace, address = (places or Places()).workspace(), Address.parse(what)
-    signing = answer_key(key, ssh_key, workspace.ask_passphrase)
+    key = (signature or Signature()).person_key(workspace)
     if revoke:
-        waivers = waiving.revoke_waiver(workspace, address, gate, check, reason=reason, key=signing)
+        waivers = waiving.revoke_waiver(workspace, address, gate, check, reason=reason, key=key)
     elif until:
         end = parse_until(until, now())
-        waivers = (waiving.waive(workspace, address, gate, check, reason=reason, until=end, key=signing),)
+        waivers = (waiving.waive(workspace, address, gate, check, reason=reason, until=end, key=key),)
     else:
         raise UsageError("A waiver needs an end", hint="Give one with --until, as in --until 7d.")
     if json:
@@ -76,8 +75,7 @@ def revoke(
     check: Annotated[str, Parameter(metavar="CHECK", help="The check whose evidence counts no more.")],
     reason: Annotated[str, Parameter(metavar="TEXT", help="Why; kept with the revocation.")],
     gate: Annotated[str, Parameter(metavar="TARGET", help="Only what was found out on the way to this target.")] = "",
-    key: AnswerKey = None,
-    ssh_key: AnswerSshKey = None,
+    signature: Signature | None = None,
     json: Json = False,
     places: Places | None = None,
 ) -> None:
@@ -97,8 +95,8 @@ def revoke(
         DATASET[@REF] or DATASET@sha256:…; without a ref, `latest`.
     """
     workspace = (places or Places()).workspace()
-    signing = answer_key(key, ssh_key, workspace.ask_passphrase)
-    revocation = end_evidence(workspace, Address.parse(what), check, reason=reason, gate=gate, key=signing)
+    key = (signature or Signature()).person_key(workspace)
+    revocation = end_evidence(workspace, Address.parse(what), check, reason=reason, gate=gate, key=key)
     if json:
         print_json(asdict(revocation))
         return

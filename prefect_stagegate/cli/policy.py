@@ -9,7 +9,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from prefect_stagegate.cli.answer_keys import AnswerKey, AnswerSshKey, answer_key
+from prefect_stagegate.cli.answer_keys import Signature
 from prefect_stagegate.cli.common import (
     ANYBODY,
     Json,
@@ -18,7 +18,6 @@ from prefect_stagegate.cli.common import (
     print_json,
     say,
     say_line,
-    type_passphrase,
 )
 from prefect_stagegate.cli.history import policy_lines
 from prefect_stagegate.errors import ExitCode, UsageError
@@ -137,8 +136,7 @@ def approve(
     decline: Annotated[bool, Parameter(negative="", help="Decline instead; needs a reason.")] = False,
     reason: Annotated[str, Parameter(metavar="TEXT", help="Why; kept with the answer.")] = "",
     policy: Annotated[str, Parameter(metavar="DIGEST", help="The proposed policy's digest, where several wait.")] = "",
-    key: AnswerKey = None,
-    ssh_key: AnswerSshKey = None,
+    signature: Signature | None = None,
     json: Json = False,
     places: Places | None = None,
 ) -> None:
@@ -156,9 +154,9 @@ def approve(
         The dataset's name.
     """
     workspace = (places or Places()).workspace()
-    signing = answer_key(key, ssh_key, type_passphrase)
+    key = (signature or Signature()).person_key(workspace)
     request, answer = job.answer_request(
-        workspace, check_name("dataset", dataset), approved=not decline, reason=reason, digest=policy, key=signing
+        workspace, check_name("dataset", dataset), approved=not decline, reason=reason, digest=policy, key=key
     )
     changes = job.proposed_by(workspace, request)
     if json:

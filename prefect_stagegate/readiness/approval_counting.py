@@ -117,7 +117,7 @@ def why_act_is_void(act: SignedAct, parameters: ApprovalParameters, owners: Mapp
         return "the policy has no key for this name" if in_group else f"not an address of {listed(parameters.groups)}"
     if not parameters.signed:
         return ""
-    proof = _proof(act, parameters)
+    proof = prove_act(act, parameters)
     if proof.key:
         return ""
     unproved = "it is not signed with the key that the policy has for this name"
@@ -145,11 +145,11 @@ def why_not_counted(
 def who_may(parameters: ApprovalParameters, owners: Mapping[Any, str]) -> str:
     """Whose word counts, and how it is signed, for people."""
     groups = [f"{group} ({', '.join(addresses_of(owners, group)) or 'nobody'})" for group in parameters.groups]
-    people = f"It counts from {', '.join(groups)}. " if groups else "Somebody else has to do it. "
+    people = f"It counts from {', '.join(groups)}." if groups else "Somebody else has to do it."
     if parameters.keys:
-        people += f"The policy has keys for {', '.join(parameters.keys)}; `--key KEY.pem` signs it. "
+        people += f" The policy has keys for {', '.join(parameters.keys)}; `--key KEY.pem` signs it."
     if parameters.allowed_signers:
-        people += "`--ssh-key FILE` signs it with an SSH key of the policy's allowed_signers. "
+        people += " `--ssh-key FILE` signs it with an SSH key of the policy's allowed_signers."
     return people
 
 
@@ -215,8 +215,4 @@ def answer_proof(reply: Approval, request: ApprovalRequest, parameters: Approval
     Raises:
         MissingExtra: What verifies its signature is not installed.
     """
-    return _proof(answer_act(request, reply), parameters)
-
-
-def _proof(act: SignedAct, parameters: ApprovalParameters) -> AnswerProof:
-    return prove_act(act, keys=parameters.keys, allowed_signers=parameters.allowed_signers)
+    return prove_act(answer_act(request, reply), parameters)

@@ -43,7 +43,7 @@ class Authority:
         if key:
             record = replace(record, envelope=sign_act(overruling_act(record, self.catalog(), **about), key))
         if why := self._why_void(record, **about):
-            hint = who_may(self.parameters, self.owners).strip() if self.parameters else ""
+            hint = who_may(self.parameters, self.owners) if self.parameters else ""
             raise UsageError(f"{refusal}: {why}", hint=hint)
         return record
 

@@ -27,8 +27,8 @@ from prefect_stagegate.model import Address, ApprovalRequest, Decision, Decision
 from prefect_stagegate.operations.address import SpecLike, parse
 from prefect_stagegate.operations.gating import approve
 from prefect_stagegate.operations.gating.check import check
-from prefect_stagegate.operations.gating.proposal import proposal_of
 from prefect_stagegate.operations.gating.reports import report_of
+from prefect_stagegate.operations.gating.version_changes import proposal_of
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.report import proposal_page
 from prefect_stagegate.tasks._support.decisions import show_decision

@@ -33,7 +33,7 @@ from prefect_stagegate.operations.gating.check import check
 from prefect_stagegate.operations.gating.policy import adopt, answer_request, open_requests
 from prefect_stagegate.operations.gating.promote import promote
 from prefect_stagegate.operations.gating.waive import waive
-from prefect_stagegate.readiness.records.answers import SSHSIG, signed_answer, ssh_moment
+from prefect_stagegate.readiness.records.answers import SSHSIG, answer_act, signed_answer, signed_moment
 from prefect_stagegate.readiness.records.signing import SigningKey, read_signing_key
 from prefect_stagegate.readiness.records.ssh_signatures import (
     NAMESPACE,
@@ -108,7 +108,7 @@ class SshScenario(Scenario):
         (folder / "allowed_signers").write_text(signers)
         (folder / "answer").write_bytes(canonical(signed_answer(request, reply)))
         (folder / "answer.sig").write_text(reply.envelope[SSHSIG])
-        line = verification_line(reply.approver.name, ssh_moment(reply, request), "answer", "answer.sig")
+        line = verification_line(reply.approver.name, signed_moment(answer_act(request, reply)), "answer", "answer.sig")
         ended = subprocess.run(["/bin/sh", "-c", line], cwd=folder, capture_output=True, check=False)
         return ended.returncode == 0
 

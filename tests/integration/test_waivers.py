@@ -118,7 +118,7 @@ def test_nobody_passes_a_gate_by_a_waiver_of_their_own(folder: Path) -> None:
         waived(folder)
     check(node(folder), THINGS, "pilot")
     for name in ("ada", " Ada"):
-        with pytest.raises(UsageError, match="requested the decision and can't waive"):
+        with pytest.raises(UsageError, match="requested the promotion"):
             waived(folder, Identity(name, "declared"))
     waived(folder)
     assert check(node(folder, INES), THINGS, "pilot").outcome is DecisionOutcome.REFUSED

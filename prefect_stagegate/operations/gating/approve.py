@@ -9,11 +9,10 @@ An answer counts for one version, under one policy, until the target moves on fr
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
-from typing import Any
 
 from prefect_stagegate.catalog import Catalog, RefAction, RefEntry
 from prefect_stagegate.clock import moment, now, stamp
@@ -23,7 +22,6 @@ from prefect_stagegate.operations.address import judged_spec, stored_spec
 from prefect_stagegate.operations.gating.policy import spec_under
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.readiness.approval_counting import who_may, why_not_counted
-from prefect_stagegate.readiness.approval_parameters import ApprovalParameters as Parameters
 from prefect_stagegate.readiness.checks.approval import approval_asked_by, why_request_ended
 from prefect_stagegate.readiness.overrides import outcomes_shown, waived_since
 from prefect_stagegate.readiness.records.answers import PersonKey, answer_act, sign_act, signer_of
@@ -253,7 +251,9 @@ def answer(
     # Reject an answer that would not count, so that nobody believes to have answered.
     if why := why_not_counted(approval, recorded, request, parameters, owners):
         who = f"{workspace.identity.name} can't answer for {request.target}"
-        raise UsageError(f"{who}: {why}", hint=_answer_hint(request, parameters, owners), dataset=request.dataset)
+        command = f"stagegate approve {request.dataset}@{request.digest} --to {request.target}"
+        hint = f"{who_may(parameters, owners)} They run `{command}`."
+        raise UsageError(f"{who}: {why}", hint=hint, dataset=request.dataset)
     return workspace.catalog.put_answer(request, approval)
 
 
@@ -302,9 +302,3 @@ def build_answer(
         raise UsageError("A refusal needs a reason", hint="Give one with --reason.", dataset=request.dataset)
     approval = Approval(request.id, signer_of(workspace.identity, key), approved, reason, stamp(now()))
     return replace(approval, envelope=sign_act(answer_act(request, approval), key)) if key else approval
-
-
-def _answer_hint(request: ApprovalRequest, parameters: Parameters, owners: Mapping[Any, str]) -> str:
-    """Whose answers count, and the command that gives one."""
-    command = f"stagegate approve {request.dataset}@{request.digest} --to {request.target}"
-    return f"{who_may(parameters, owners)}They run `{command}`."

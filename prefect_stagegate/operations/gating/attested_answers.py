@@ -15,7 +15,7 @@ from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.readiness.approval_counting import AnswerTally, count_answers
 from prefect_stagegate.readiness.authority import authority_of
 from prefect_stagegate.readiness.checks.approval import APPROVAL, approval_asked_by
-from prefect_stagegate.readiness.records.answers import SSHSIG, signed_answer, ssh_moment
+from prefect_stagegate.readiness.records.answers import SSHSIG, answer_act, signed_answer, signed_moment
 from prefect_stagegate.readiness.records.attest import AttestedDecision, read_statement
 from prefect_stagegate.readiness.records.ssh_signatures import verification_line
 from prefect_stagegate.spec import Gate
@@ -100,7 +100,7 @@ def export_answers(workspace: Workspace, attested: AttestedDecision, folder: Pat
             statement, signature = f"{number}.json", f"{number}.json.sig"
             files[statement] = canonical(signed_answer(request, reply))
             files[signature] = str(reply.envelope[SSHSIG]).encode()
-            at = ssh_moment(reply, request)
+            at = signed_moment(answer_act(request, reply))
             lines.append(verification_line(reply.approver.name, at, statement, signature))
         files["verify.sh"] = (SCRIPT + "\n".join(lines) + "\n").encode()
     except ValueError as error:

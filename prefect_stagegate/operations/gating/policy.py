@@ -259,7 +259,7 @@ def answer_request(
     parameters = Parameters.model_validate(rule)
     if why := why_not_counted(answer, recorded, request, parameters, owners):
         who = f"{workspace.identity.name} can't answer for the policy of {dataset}"
-        raise UsageError(f"{who}: {why}", hint=who_may(parameters, owners).strip(), dataset=dataset)
+        raise UsageError(f"{who}: {why}", hint=who_may(parameters, owners), dataset=dataset)
     return request, workspace.catalog.put_answer(request, answer)
 
 

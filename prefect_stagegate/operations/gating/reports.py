@@ -15,13 +15,23 @@ from prefect_stagegate.model import Decision, DecisionOutcome
 from prefect_stagegate.operations.address import ResolvedVersion, judged_spec, policy_of, spec_beside
 from prefect_stagegate.operations.gating.approve import request_for
 from prefect_stagegate.operations.gating.coverage import covered_tables
-from prefect_stagegate.operations.gating.past import past_events
 from prefect_stagegate.operations.gating.policy import changes, changes_since
 from prefect_stagegate.operations.gating.profiling import kept_profiles
 from prefect_stagegate.operations.gating.version_changes import version_changes
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.profiles import TableProfile
-from prefect_stagegate.report import Report, TableCoverage, VersionChanges, build_report, table_figures, to_html
+from prefect_stagegate.readiness.records.attest import decision_of
+from prefect_stagegate.report import (
+    PastEvent,
+    Report,
+    TableCoverage,
+    VersionChanges,
+    build_report,
+    reason_of,
+    table_figures,
+    to_html,
+)
+from prefect_stagegate.report.past_events import MOST
 from prefect_stagegate.spec import Spec
 from prefect_stagegate.transfers import TransferRecord
 from prefect_stagegate.units import count_text
@@ -32,6 +42,12 @@ Profiles = tuple[TableProfile, TableProfile | None]
 """A table's profile, and that in the version that the target serves."""
 DIFFERENCES = 5
 """The most differences of policies that a note lists; `stagegate policy history` has all."""
+_WORDS = {
+    RefAction.PROMOTE: "promoted",
+    RefAction.ROLLBACK: "rolled back to",
+    RefAction.WITHDRAW: "withdrawn",
+    RefAction.STAGE: "staged",
+}
 
 
 def report_of(workspace: Workspace, decision: Decision, trial: Spec | None = None) -> Report:
@@ -62,7 +78,7 @@ def report_of(workspace: Workspace, decision: Decision, trial: Spec | None = Non
         coverage=() if trial else _kept("who read the files", lambda: _coverage(workspace, decision), ()),
         changes=_kept("what changed", lambda: _changes(workspace, decision, serves, profiles), None),
         transfer=_kept("what was transferred", lambda: _transfer(workspace, decision), None),
-        past=_kept("what happened before", lambda: past_events(workspace, decision, earlier), ()),
+        past=_kept("what happened before", lambda: _past_events(workspace, decision, earlier), ()),
     )
     # The digest that an adoption of the same file has.
     return replace(report, policy=digest_of(policy_of(trial))) if trial else report
@@ -181,3 +197,21 @@ def page_of(workspace: Workspace, dataset: str, digest: str) -> str:
     """The address of a version's page of `stagegate serve`; empty without STAGEGATE_PAGES_URL."""
     base = workspace.settings.pages_url.rstrip("/")
     return f"{base}/datasets/{dataset}/versions/{digest.removeprefix('sha256:')}" if base else ""
+
+
+def _past_events(workspace: Workspace, decision: Decision, earlier: Sequence[RefEntry]) -> tuple[PastEvent, ...]:
+    """The last moves of the target's ref by entries `earlier`, and its gate's decisions about this version before."""
+    events = [*map(_moved, earlier[-MOST:]), *_decided(workspace, decision)]
+    return tuple(sorted(events, key=lambda event: event.at, reverse=True)[:MOST])
+
+
+def _moved(entry: RefEntry) -> PastEvent:
+    digest = entry.withdrawn if entry.action is RefAction.WITHDRAW else entry.digest
+    return PastEvent(entry.at, _WORDS[entry.action], digest, str(entry.who), entry.reason)
+
+
+def _decided(workspace: Workspace, decision: Decision) -> Iterator[PastEvent]:
+    statements = workspace.catalog.attestations(decision.dataset, decision.digest, decision.target, newest=MOST + 1)
+    for past in map(decision_of, statements):
+        if past.at < decision.at:
+            yield PastEvent(past.at, past.outcome.value, past.digest, past.requester, reason_of(past))

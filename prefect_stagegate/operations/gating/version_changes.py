@@ -1,16 +1,19 @@
-"""Comparing a version with the one that a target serves."""
+"""Comparing a version with the one that a target serves, for reports and for people who are asked to approve it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
 from prefect_stagegate.manifest import diff
+from prefect_stagegate.model import Decision
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.profiles import TableProfile
-from prefect_stagegate.report import VersionChanges, count_changes, table_change
+from prefect_stagegate.report import Proposal, VersionChanges, count_changes, table_change
 
 COMPARED = 400_000
 """Files of both versions together up to which they are compared one by one, in about 1.5 s of CPU."""
+COUNTING = ("nonempty", "expectations")
+"""The checks that count rows. The first counts the rows of all tables of the contract."""
 
 
 def version_changes(
@@ -46,3 +49,17 @@ def version_changes(
         return changes
     manifests = [workspace.catalog.manifest(dataset, each) for each in (serves, digest)]
     return count_changes(changes, diff(*(manifest.entries() for manifest in manifests)))
+
+
+def proposal_of(workspace: Workspace, decision: Decision) -> Proposal:
+    """Summarize what a waiting decision proposes.
+
+    Raises:
+        CatalogError: A manifest can't be read.
+    """
+    manifest = workspace.catalog.sums(decision.dataset, decision.digest)
+    measured = {evidence.check: evidence.measured for evidence in decision.checks}
+    rows = next((measured[name].get("rows") for name in COUNTING if name in measured), None)
+    head = workspace.catalog.ref(decision.dataset, decision.target)
+    changes = version_changes(workspace, decision.dataset, decision.digest, head.digest) if head else None
+    return Proposal(manifest.files, manifest.bytes, rows, changes)

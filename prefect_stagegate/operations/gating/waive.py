@@ -8,13 +8,13 @@ from datetime import datetime
 
 from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.errors import UsageError, nearest_hint
-from prefect_stagegate.model import Address, Decision, Evidence, Outcome, Revocation, Waiver, person_key
+from prefect_stagegate.model import Address, Decision, Evidence, Outcome, Revocation, Waiver
 from prefect_stagegate.operations.address import ResolvedVersion
 from prefect_stagegate.operations.gating.check import resolve_for_gate
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.readiness import CHECKS
 from prefect_stagegate.readiness.authority import authority_of
-from prefect_stagegate.readiness.overrides import LONGEST_WAIVER, Case, why_void
+from prefect_stagegate.readiness.overrides import LONGEST_WAIVER, case_of, why_void
 from prefect_stagegate.readiness.records.answers import PersonKey, signer_of
 from prefect_stagegate.readiness.records.attest import decision_of
 from prefect_stagegate.readiness.run import parameters_digest
@@ -70,16 +70,7 @@ def waive(
         contract=failure.binding.get("contract", ""),
     )
     # Refuse a waiver that the gate would pass over, so that nobody relies on it.
-    case = Case(
-        dataset=version.dataset,
-        digest=version.digest,
-        target=gate,
-        requester=waiver.requester,
-        # `why_void` does not look at it.
-        environment="",
-        at=waiver.at,
-    )
-    if why := why_void(waiver, requirement, case):
+    if why := why_void(waiver, requirement, case_of(decision, at=waiver.at)):
         raise UsageError(f"The waiver would not count: {why}", hint="Somebody else has to run the same command.")
     waiver = authority.sealed(waiver, key, "The waiver would not count", requester=waiver.requester)
     workspace.catalog.put_waiver(waiver)
@@ -152,7 +143,7 @@ def _failure(workspace: Workspace, version: ResolvedVersion, gate: str, check: s
     """The newest decision, and the evidence by which the check failed in it.
 
     Raises:
-        UsageError: The check did not fail in it, or the requester wants to waive.
+        UsageError: The check did not fail in it.
     """
     # A failure that is yet to come can't be waived: nobody has seen it.
     statement = workspace.catalog.attestation(version.dataset, version.digest, gate)
@@ -170,12 +161,6 @@ def _failure(workspace: Workspace, version: ResolvedVersion, gate: str, check: s
             f"{check} did not fail in the last decision of {gate}: {outcome}",
             hint="Only a recorded failure can be waived. "
             f"`stagegate check {version.dataset}@{version.digest} --gate {gate}` checks again.",
-            dataset=version.dataset,
-        )
-    if person_key(decision.requester) == person_key(workspace.identity.name):
-        raise UsageError(
-            f"{workspace.identity.name} requested the decision and can't waive what failed in it",
-            hint="Somebody else has to run the same command.",
             dataset=version.dataset,
         )
     return decision, evidence

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prefect_stagegate.canonical import canonical, digest_of
 from prefect_stagegate.catalog import RefEntry
@@ -23,6 +23,9 @@ from prefect_stagegate.readiness.records.allowed_signers import fingerprint_of, 
 from prefect_stagegate.readiness.records.signing import SigningKey, signers
 from prefect_stagegate.readiness.records.ssh_signatures import SshKey, verify_ssh_signature
 from prefect_stagegate.readiness.run import CLOCKS_DIFFER
+
+if TYPE_CHECKING:
+    from prefect_stagegate.readiness.approval_parameters import ApprovalParameters
 
 Overruling = Waiver | Revocation | EvidenceRevocation | RefEntry
 """The record of somebody who overrules a gate: a waiver, the end of one, revoked evidence, a rollback."""
@@ -105,17 +108,16 @@ def sign_act(act: SignedAct, key: PersonKey) -> dict[str, Any]:
     return key.sign(act.statement, ANSWER_PAYLOAD)
 
 
-def prove_act(act: SignedAct, *, keys: Mapping[str, str], allowed_signers: str) -> AnswerProof:
+def prove_act(act: SignedAct, parameters: ApprovalParameters) -> AnswerProof:
     """Whether something is signed by a key that belongs to who did it, and not to the requester.
-
-    `keys` are people's Ed25519 keys by name, `allowed_signers` their SSH keys in OpenSSH's format of that name.
 
     Raises:
         MissingExtra: What verifies this kind of signature is not installed.
         StagegateError: It can't verify it.
     """
+    keys, allowed_signers = parameters.keys, parameters.allowed_signers
     try:
-        at = _moment(act)
+        at = signed_moment(act)
         data = canonical(act.statement)
     except ValueError:  # of a damaged record: no time, no Unicode
         return AnswerProof(why="it has no time that this release writes, or can't be read")
@@ -149,16 +151,8 @@ def _requesters_key(act: SignedAct) -> AnswerProof:
     return AnswerProof(why=f"its key is also one of {act.requester}, who made the request")
 
 
-def ssh_moment(reply: Approval, request: ApprovalRequest) -> datetime:
-    """When the SSH key of an answer must have been valid.
-
-    Raises:
-        ValueError: The answer or the request has no time that this release writes.
-    """
-    return _moment(answer_act(request, reply))
-
-
-def _moment(act: SignedAct) -> datetime:
+def signed_moment(act: SignedAct) -> datetime:
+    """When an SSH key must have been valid; `ValueError` where no time is one that this release writes."""
     # Whoever has an expired key may date an answer back, but not to before the request.
     return max(map(written_moment, filter(None, (act.at, act.since))))
 
