@@ -9,7 +9,7 @@ from datetime import datetime
 from functools import cached_property
 
 from prefect_stagegate.catalog.codec import encode
-from prefect_stagegate.catalog.records import corrupt
+from prefect_stagegate.catalog.records import Records, corrupt
 from prefect_stagegate.catalog.typed_records import TypedRecords
 from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.model import Approval, ApprovalRequest, Identity, Wait, person_key
@@ -32,15 +32,20 @@ class RecordedRequest:
     """How many flow runs wait for it, or did."""
 
 
+def create_id(records: Records) -> None:
+    """Give a catalog its id, unless it has one."""
+    records.create(ID_KEY, f"{uuid.uuid4().hex}\n".encode())
+
+
 class ApprovalRecords(TypedRecords):
     """The records of approvals. Every method may raise `CatalogError`."""
 
     @cached_property
     def id(self) -> str:
-        """Tells this catalog from others: 32 hex digits, made when they are first asked for."""
+        """Tells this catalog from others: 32 hex digits, made with it, or later for one of an earlier release."""
         stored = self._records.read(ID_KEY)
         if stored is None:
-            self._records.create(ID_KEY, f"{uuid.uuid4().hex}\n".encode())
+            create_id(self._records)
             stored = self._records.read(ID_KEY) or b""
         return stored[:32].decode(errors="replace")
 

@@ -12,7 +12,7 @@ from itertools import chain, groupby
 from typing import Any, TypeVar
 
 from prefect_stagegate.canonical import digest_of, sha256_of
-from prefect_stagegate.catalog.approval_records import ApprovalRecords
+from prefect_stagegate.catalog.approval_records import ApprovalRecords, create_id
 from prefect_stagegate.catalog.codec import encode
 from prefect_stagegate.catalog.evidence import kept
 from prefect_stagegate.catalog.kept_records import KeptRecords
@@ -506,6 +506,8 @@ def _create(records: Records) -> None:
             f"{records.url} lets a record be created twice, so two promotions could both believe they won",
             hint="Use a store that honours If-None-Match on writes (AWS S3, MinIO, Ceph, SeaweedFS), or a directory.",
         )
+    # Now, since whoever makes it later could give it that of another catalog, whose approvals would count.
+    create_id(records)
     # The format comes last: a store that fails the probe never counts as a catalog.
     records.create(FORMAT_KEY, FORMAT)
 

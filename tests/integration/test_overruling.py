@@ -181,6 +181,11 @@ def test_renewed_evidence_ends_no_approval(tmp_path: Path) -> None:
     assert check(scenario.node(), THINGS, "pilot").accepted
 
 
+def test_catalog_has_its_id_from_its_birth(tmp_path: Path) -> None:
+    Scenario(tmp_path).deliver("one")
+    assert len((tmp_path / "catalog/id").read_text()) == 33
+
+
 def test_approval_of_another_catalog_does_not_count(tmp_path: Path) -> None:
     scenario = SignedScenario(tmp_path)
     scenario.deliver("one")
