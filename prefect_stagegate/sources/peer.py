@@ -68,11 +68,9 @@ class PeerSource(BaseSource):
         patience: Shared with the other nodes of a transfer.
     """
 
-    def __init__(
-        self, node: str, url: str, client: Client, token: str = "", *, holds: bool, patience: Patience | None = None
-    ) -> None:
+    def __init__(self, node: str, url: str, client: Client, token: str, *, holds: bool, patience: Patience) -> None:
         self.node, self.url, self.identity = node, url, url
-        self._client, self._holds, self._patience = client, holds, patience or Patience()
+        self._client, self._holds, self._patience = client, holds, patience
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._wait = 0.0 if holds else min(LONGEST_WAIT, client.idle / 2)
         self._lock = threading.Lock()

@@ -117,6 +117,15 @@ def test_pattern_that_re2_does_not_know_is_refused_by_name() -> None:
     assert build("t", suite, "pandas").problems == []
 
 
+@pytest.mark.parametrize(("mostly", "told"), [(98, "98; did you mean 0.98?"), ("98", "'98'")])
+def test_share_above_one_is_refused_at_load(mostly: object, told: str) -> None:
+    kwargs = {"column": "tail", "mostly": mostly}
+    (problem,) = build(
+        "t", {"expectations": [{"type": "expect_column_values_to_not_be_null", "kwargs": kwargs}]}
+    ).problems
+    assert problem.endswith(f"argument 'mostly': must be at most 1, not {told}")
+
+
 def test_bounds_that_do_not_compare_are_refused_at_load() -> None:
     bounds = {"min_value": "2026-03-01T00:00:00Z", "max_value": "2026-03-02T00:00:00"}
     suite = {"expectations": [{**BETWEEN, "kwargs": {"column": "at", **bounds}}]}

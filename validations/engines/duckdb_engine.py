@@ -137,11 +137,10 @@ class DuckDBEngine:
         """Group the rows that the expectation refuses by their file."""
         view = BY_FILE.format(self._batches[table.name][0])
         columns = columns_of(expectation) if map_metric(expectation) else []
+        rows: Sequence[Any] = self._refused_rows(view, expectation) if columns else ()
         if isinstance(expectation, UnexpectedRowsExpectation):
             query = str(expectation.unexpected_rows_query).replace("{batch}", view)
-            rows: Sequence[Any] = self._execute(f"SELECT {FILE}, count(*) FROM ({query}) GROUP BY 1")  # noqa: S608
-        else:
-            rows = self._refused_rows(view, expectation) if columns else ()
+            rows = self._execute(f"SELECT {FILE}, count(*) FROM ({query}) GROUP BY 1")  # noqa: S608
         root, writer = Path(table.view), RowWriter(columns, table.personal)
         places = [
             RefusedRows(str(Path(file).relative_to(root)), count, writer.recordable(values))

@@ -18,18 +18,15 @@ from great_expectations.expectations.metrics.map_metric_provider.column_conditio
 from great_expectations.expectations.metrics.map_metric_provider.column_map_metric_provider import (
     ColumnMapMetricProvider,
 )
+from great_expectations.expectations.registry import get_metric_kwargs
 
-METRICS = {
-    "match_regex": ("regex",),
-    "match_regex_list": ("regex_list", "match_on"),
-    "match_like_pattern": ("like_pattern", "escape"),
-    "match_like_pattern_list": ("like_pattern_list", "match_on", "escape"),
-    "not_match_regex": ("regex",),
-    "not_match_regex_list": ("regex_list",),
-    "not_match_like_pattern": ("like_pattern", "escape"),
-    "not_match_like_pattern_list": ("like_pattern_list", "escape"),
-}
-"""The metrics by their names behind `column_values.`, with the arguments that Great Expectations gives to each."""
+METRICS = [
+    f"{verb}_{kind}{many}"
+    for verb in ("match", "not_match")
+    for kind in ("regex", "like_pattern")
+    for many in ("", "_list")
+]
+"""The metrics by their names behind `column_values.`."""
 
 _TOKEN = re.compile(r"\\(?P<letter>.)|(?P<open>\[\^?\]?)|(?P<close>\])|(?P<end>\$)|\{,(?P<most>\d+)\}", re.DOTALL)
 _LINES = re.compile(r"\(\?[a-z]*m")
@@ -41,10 +38,11 @@ _IN_CLASS = {**_ESCAPES, "w": _WORD, "s": _SPACE}
 
 def use_patterns(engine: type[SqlAlchemyExecutionEngine]) -> None:
     """Make an engine on DuckDB judge patterns; other engines go on as before."""
-    for name, arguments in METRICS.items():
+    for name in METRICS:
+        metric = f"column_values.{name}"
         members = {
-            "condition_metric_name": f"column_values.{name}",
-            "condition_value_keys": arguments,
+            "condition_metric_name": metric,
+            "condition_value_keys": get_metric_kwargs(f"{metric}.condition")["metric_value_keys"],
             "_duckdb": column_condition_partial(engine=engine)(_refused if name.startswith("not_") else _matched),
         }
         type(name, (ColumnMapMetricProvider,), members)  # the class registers itself

@@ -17,12 +17,7 @@ from great_expectations.expectations.row_conditions import PassThroughCondition,
 
 from prefect_stagegate.validations.engines.known_metrics import KnownMetrics
 from prefect_stagegate.validations.engines.spark_session import on_cluster, open_session
-from prefect_stagegate.validations.engines.spark_tables import (
-    MISSING,
-    OTHER_FILES,
-    frame_of,
-    path_of,
-)
+from prefect_stagegate.validations.engines.spark_tables import MISSING, OTHER_FILES, frame_of, path_of
 from prefect_stagegate.validations.queries.sql import FILE
 from prefect_stagegate.validations.records import RefusedRows, TableJob
 from prefect_stagegate.validations.worker.results import columns_of, map_metric, metric_of
@@ -74,15 +69,11 @@ class SparkEngine:
 
     def batch(self, table: TableJob, columns: Collection[str] | None = None) -> Batch:  # noqa: ARG002 - Spark chooses
         """All rows of the table's files."""
-        frame = self._frames[table.name] = self._frame(table)
-        batch: Batch = self._definition(table).get_batch({"dataframe": frame.drop(FILE)})
-        return batch
-
-    def _frame(self, table: TableJob) -> DataFrame:
-        """The table's rows."""
         session = self._session()
         with _missing_told():
-            return frame_of(session, table)
+            frame = self._frames[table.name] = frame_of(session, table)
+        batch: Batch = self._definition(table).get_batch({"dataframe": frame.drop(FILE)})
+        return batch
 
     def _session(self) -> SparkSession:
         """The session, opened for the first table; a Spark that did not start is not waited for again."""

@@ -40,7 +40,7 @@ def frame_of(session: SparkSession, table: TableJob) -> DataFrame:
     """All rows of the table's files, with the column `FILE`: an escaped URI, as Spark writes it.
 
     Raises:
-        ValueError: Spark can't read the format, or would leave out a file.
+        ValueError: Spark can't read the format.
     """
     from pyspark.sql import functions as f
 
@@ -75,18 +75,12 @@ def _group(path: Path, reading: TextReading) -> str:
 
 
 def _read(session: SparkSession, paths: Sequence[Path], reading: TextReading, types: pa.Schema) -> DataFrame:
-    kind = form(paths[0])
-    reader = session.read
+    kind, reader = form(paths[0]), session.read
     if kind == "parquet":
-        frame = reader.option("mergeSchema", "true").parquet(*map(_uri, paths))
-    elif kind == "json":
-        frame = reader.schema(_json_types(paths)).json([_uri(path) for path in paths], mode="FAILFAST")
-    else:
-        frame = _csv(reader, paths, reading, types)
-    # Spark skips files whose names begin with `_` or `.`; rows that nobody looked at would pass.
-    if len(set(frame.inputFiles())) != len(paths):
-        raise ValueError("Spark leaves out files whose names begin with _ or . ; set `engine: duckdb`")
-    return frame
+        return reader.option("mergeSchema", "true").parquet(*map(_uri, paths))
+    if kind == "json":
+        return reader.schema(_json_types(paths)).json([_uri(path) for path in paths], mode="FAILFAST")
+    return _csv(reader, paths, reading, types)
 
 
 def _json_types(paths: Sequence[Path]) -> StructType:

@@ -47,8 +47,6 @@ def _repeated_rows(
     rows = execution_engine.get_domain_records(domain_kwargs=metric_domain_kwargs)
     source = rows.subquery() if isinstance(rows, sa.Select) else rows
     count = sa.func.count().label("repeated")
-    groups = (
-        sa.select(count).select_from(source).where(column.is_not(None)).group_by(column).having(count > 1).subquery()
-    )
+    groups = sa.select(count).select_from(source).where(column.is_not(None)).group_by(column).having(count > 1).alias()
     total = execution_engine.execute_query(sa.select(sa.func.sum(groups.c.repeated))).scalar()
     return int(total or 0)

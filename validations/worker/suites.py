@@ -156,7 +156,8 @@ def _argument_problem(name: str, errors: Sequence[Any], value: Any, fields: list
     if "extra" in kinds:
         return f"unknown argument {name!r}: {did_you_mean(name, fields)}"
     for kind in kinds.keys() & _BOUNDS.keys():
-        share = f"; did you mean {value / 100:g}?" if name == "mostly" and 1 < value <= 100 else ""  # noqa: PLR2004
+        is_percent = name == "mostly" and isinstance(value, int | float) and 1 < value <= 100  # noqa: PLR2004
+        share = f"; did you mean {value / 100:g}?" if is_percent else ""
         limit = kinds[kind]["ctx"]["limit_value"]
         return f"argument {name!r}: must be {_BOUNDS[kind]} {limit:g}, not {value!r}{share}"
     if forms := list(dict.fromkeys(_FORMS[kind] for kind in kinds if kind in _FORMS)):

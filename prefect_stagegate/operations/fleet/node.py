@@ -16,7 +16,7 @@ from prefect_stagegate.model import Address, Entry
 from prefect_stagegate.operations.fleet.barrier import NodeOutcome, NodeReport
 from prefect_stagegate.operations.fleet.members import require_committed
 from prefect_stagegate.operations.fleet.node_readiness import require_on_node
-from prefect_stagegate.operations.fleet.peers import announced_names
+from prefect_stagegate.operations.fleet.peers import announced
 from prefect_stagegate.operations.read import keep_dataset
 from prefect_stagegate.operations.staging.stage import stage
 from prefect_stagegate.operations.upkeep.node_refs import point
@@ -58,7 +58,7 @@ def hold_version(
         CacheError: A file isn't the manifest's.
     """
     begun = time.monotonic()
-    peers = announced_names(workspace, version.dataset, version.digest) if fleet else ()
+    peers = [member.name for member in announced(workspace, version.dataset, version.digest)] if fleet else ()
     staged = stage(workspace, version, peers=peers, progress=progress, cancel=cancel)
     hashed = 0
     if proof is Proof.HASH:

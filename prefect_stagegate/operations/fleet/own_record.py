@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
-from pathlib import Path
 
 from prefect_stagegate.cache.layout import explained
 from prefect_stagegate.cache.leases import Lease, LeaseKind
@@ -18,7 +17,6 @@ from prefect_stagegate.errors import CacheError, CatalogError, StagegateError, U
 from prefect_stagegate.nodes import HeldVersion, NodeRecord, VolumeRecord
 from prefect_stagegate.operations.environment import capture_environment
 from prefect_stagegate.operations.workspace import Workspace
-from prefect_stagegate.settings import Settings
 from prefect_stagegate.unreadable import UnreadableRecords
 
 log = logging.getLogger(__name__)
@@ -49,9 +47,11 @@ def publish_record(
     last = _last_record(workspace, identity)
     unreadable = UnreadableRecords()
     with explained("look at this node's cache", layout.root):
-        gpus, fingerprint = (
-            (last.gpus, last.environment) if last and not recapture else _environment(settings, layout.root)
-        )
+        if last and not recapture:
+            gpus, fingerprint = last.gpus, last.environment
+        else:
+            environment = capture_environment(settings, layout.root)
+            gpus, fingerprint = environment.gpus, environment.fingerprint
         refs = {
             f"{dataset}@{ref}": digest
             for dataset in workspace.cache.refs.datasets()
@@ -194,9 +194,3 @@ def _rotten_bytes(workspace: Workspace, dataset: str, digest: str) -> int:
         ),
         default=0,
     )
-
-
-def _environment(settings: Settings, root: Path) -> tuple[Mapping[str, int], str]:
-    """The GPUs and the fingerprint of this process's environment, as it is now."""
-    environment = capture_environment(settings, root)
-    return environment.gpus, environment.fingerprint

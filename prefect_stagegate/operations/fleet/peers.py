@@ -90,12 +90,8 @@ def announce_fleet(
     return True
 
 
-def announced_names(workspace: Workspace, dataset: str, digest: str) -> tuple[str, ...]:
-    """The names that `announce_fleet` wrote down; none where the record can't be read, which is logged."""
-    return tuple(member.name for member in _announced(workspace, dataset, digest))
-
-
-def _announced(workspace: Workspace, dataset: str, digest: str) -> Sequence[FleetMember]:
+def announced(workspace: Workspace, dataset: str, digest: str) -> Sequence[FleetMember]:
+    """What `announce_fleet` wrote down; nothing where the record can't be read, which is logged."""
     unreadable = UnreadableRecords()
     members: Sequence[FleetMember] = ()
     with unreadable.skip(dataset):
@@ -109,9 +105,9 @@ def _members(
 ) -> Sequence[FleetMember]:
     """The nodes that take part, of all sites."""
     if peers:
-        announced = _announced(workspace, dataset, digest)
-        if {member.name for member in announced if member.url}.issuperset(peers):
-            return announced
+        members = announced(workspace, dataset, digest)
+        if {member.name for member in members if member.url}.issuperset(peers):
+            return members
         _await_records(workspace, {*peers} - {workspace.settings.node}, cancel)
     unreadable = UnreadableRecords()
     records = workspace.catalog.nodes(unreadable)
