@@ -1,6 +1,6 @@
 """The further volumes of a node: cache folders beside its home, on other disks or in memory.
 
-    <home>/volumes          a random id, made with the first further volume
+    <home>/volumes          a random id, which the node's record and the further volumes name
     <volume>/volume         the id of the home whose refs say what the volume keeps
 
 A volume without its home's id is never used: its collection would take what another home's refs name.

@@ -342,7 +342,7 @@ class TestElsewhere:
         assert any("canary" in str(headers) for headers in first.seen)
 
     def test_a_session_token_meets_no_redirect(self, proxy: FaultProxy) -> None:
-        with redirecting(lambda: f"{proxy.url}/lake/") as first:
+        with redirecting(lambda: f"{proxy.url}/lake/".replace("127.0.0.1", "localhost")) as first:
             source = open_source("s3://lake/", {**options(OWNER, first), "token": "canary"})
             with pytest.raises(SourceError, match="follow no redirect"):
                 list(source.list())

@@ -172,6 +172,9 @@ class ByFileEngine(KnownMetrics, SqlAlchemyExecutionEngine):
         view = table.view if len(missing) == len(table.digests) else table.view_of(missing)
         query = sa.select(file, *labelled).select_from(self.rows(aggregates[0].domain, view)).group_by(file)
         rows = {row[0]: list(map(_json_value, row[1:])) for row in self.execute_query(query).fetchall()}
+        # Without a row, a file would count as one of which no row counts, and pass.
+        if strangers := rows.keys() - set(missing):
+            raise ValueError(f"DuckDB names rows by other paths than the table's files: {sorted(strangers)[0]}")
         table.read.update(missing)
         for path in missing:
             values = rows.get(path)  # none where no row of the file counts

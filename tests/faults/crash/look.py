@@ -20,6 +20,7 @@ HEX = re.compile(r"[0-9a-f]{64}")
 LEASE = re.compile(r"[0-9a-f]{32}")
 CACHE = {"CACHEDIR.TAG", "format", "blobs", "ingest", "views", "refs", "leases", "trash"} | {
     "quarantine",
+    "volumes",
     "index.sqlite",
     "index.sqlite-journal",
 }
