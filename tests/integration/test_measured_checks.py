@@ -89,7 +89,7 @@ def test_check_of_an_absent_column_or_table_is_inconclusive(node: TripsNode) -> 
         node.deliver([{"duplicates": {"keys": keys}}], trips=rows(0, 5), held=rows(5, 5))
         result = node.ask("duplicates")
         assert result.outcome is Outcome.INCONCLUSIVE
-        assert "ident" in result.summary or "Did you mean 'trips'" in result.findings[0].problem
+        assert "ident" in result.summary or "Did you mean 'trips'" in result.findings[0].fix
 
 
 def test_drift_is_measured_from_what_was_accepted(node: TripsNode) -> None:
