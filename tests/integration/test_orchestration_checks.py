@@ -192,11 +192,11 @@ def test_an_alert_counts_once_the_server_sent_it(client: SyncPrefectClient) -> N
         )
         assert ask("alert", automation=name).outcome is Outcome.FAIL
 
-        def emitted() -> Evidence | None:
+        def emitted() -> list[Evidence]:
             emit_event(event, resource={"prefect.resource.id": "stagegate.alert-test"})
             result = ask("alert", automation=name)
-            return result if result.measured else None
+            return [result] if result.measured else []
 
-        sent = eventually(emitted, 120)
+        (sent,) = eventually(emitted, 120)
     assert (sent.outcome, sent.measured["executed"]) == (Outcome.PASS, True)
     assert ask("alert", timedelta(days=8), automation=name).outcome is Outcome.WARN
