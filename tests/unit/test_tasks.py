@@ -183,7 +183,7 @@ def test_guarding_a_flow_leaves_the_unguarded_one_as_it_was(tmp_path: Path) -> N
 
 
 def test_what_is_not_ready_is_not_trained_on(places: dict[str, Any], spec: dict[str, Any]) -> None:
-    stage_dataset.fn(spec, **places)
+    stage_dataset.fn(spec | {"gates": {"production": {"require": ["cache_fit"]}}}, **places)
 
     with pytest.raises(GateFailed, match="No version of things was accepted for production"):
         require_ready.fn("things@production", **places)
