@@ -31,7 +31,7 @@ def walk_folders(
         folder, depth = folders.pop()
         if depth > DEEPEST:
             message = f"{root} holds folders in folders deeper than {DEEPEST} names, and no dataset does"
-            raise OSError(errno.ELOOP, message, folder)
+            raise OSError(errno.ENAMETOOLONG, message, folder)
         try:
             with os.scandir(folder) as scan:
                 # Read to its end and closed, so that a deep tree does not keep a descriptor open for each level.
