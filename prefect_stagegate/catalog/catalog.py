@@ -305,10 +305,8 @@ class Catalog(VersionRecords, ApprovalRecords, KeptRecords, NodeRecords):
         seq = head.seq + 1 if head else 1
         # Without a policy before, no target has an entry that counts.
         targets = set(self.ref_names(dataset)) - {LATEST} if head else ()
-        entry = PolicyEntry(
-            *(seq, dataset, policy, who, stamp(now()), reason, request, tuple(approvals)),
-            heads={target: self.moved(dataset, target) for target in targets},
-        )
+        heads = {target: self.moved(dataset, target) for target in targets}
+        entry = PolicyEntry(seq, dataset, policy, who, stamp(now()), reason, request, tuple(approvals), heads=heads)
         return self.policy_log(dataset).append(entry)
 
     def put_proposal(self, dataset: str, policy: Mapping[str, Any]) -> str:
