@@ -94,6 +94,8 @@ class Gates(RuleBasedStateMachine):
         """Of each version, as it was staged last."""
         self.adopted = -1
         self.adoptions = 0
+        self.is_draft = True
+        """Whether every adoption so far was by staging."""
         self.seen: dict[str, int] = dict.fromkeys(TARGETS, 0)
         """Entries of each target's log that were judged."""
         self.checked: dict[tuple[str, str], int] = {}
@@ -140,13 +142,17 @@ class Gates(RuleBasedStateMachine):
     @initialize(policy=policies)
     def first(self, policy: int) -> None:
         self.stage(version=0, policy=policy, license_name=LICENSES[0], who="ada")
-        self.adopted, self.adoptions = policy, 1
 
     @rule(version=versions, policy=policies, license_name=st.sampled_from(LICENSES), who=people)
     def stage(self, version: int, policy: int, license_name: str, who: str) -> None:
         (self.root / "nas/data.csv").write_text(CONTENTS[version])
         digest = stage(self.node(who), self.spec(policy, license_name)).digest
         self.digests[version], self.licenses[digest] = digest, license_name
+        adoptions = len(self.catalog.policies("things"))
+        if adoptions > self.adoptions:
+            assert self.is_draft
+            assert not any(self.seen.values()), "staging replaced a policy that a target relies on"
+            self.adopted, self.adoptions = policy, adoptions
         self.judge_moves()
 
     @rule(policy=policies, who=people)
@@ -157,7 +163,7 @@ class Gates(RuleBasedStateMachine):
         after = self.catalog.policies("things")
         if len(after) > self.adoptions:
             self.require_agreed(before.policy, after[-1].request)
-            self.adopted, self.adoptions = policy, len(after)
+            self.adopted, self.adoptions, self.is_draft = policy, len(after), False
 
     @rule(who=people, approved=st.booleans())
     def answer_policy(self, who: str, approved: bool) -> None:
