@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from prefect_stagegate.cache.layout import GROUP_DIR, GROUP_FILE, SMALL_FILE, Layout, explained
 from prefect_stagegate.durable import make_folder, read_file, sync_folder, write_file
-from prefect_stagegate.errors import CorruptRecord
-from prefect_stagegate.model import DIGEST, is_name
+from prefect_stagegate.errors import CacheError, CorruptRecord, UnprovedEntry
+from prefect_stagegate.model import DIGEST, Address, is_name
 from prefect_stagegate.unreadable import UnreadableRecords, skipping
+
+_SUSPENDED = "\nsuspended"
 
 
 class Refs:
@@ -18,8 +22,10 @@ class Refs:
     def __init__(self, layout: Layout) -> None:
         self._layout = layout
 
-    def get(self, dataset: str, ref: str) -> str | None:
+    def get(self, dataset: str, ref: str, *, suspended: bool = False) -> str | None:
         """The digest that the copy names; None when this node has no copy of the ref.
+
+        A suspended copy counts only with `suspended`.
 
         Raises:
             CacheError: The copy can't be read.
@@ -31,14 +37,28 @@ class Refs:
                 text = read_file(path, SMALL_FILE)
             except (FileNotFoundError, NotADirectoryError):
                 return None
-        digest = text.decode(errors="replace").strip()
+        line = text.decode(errors="replace").strip()
+        digest = line.removesuffix(_SUSPENDED)
         if not DIGEST.fullmatch(digest):
             raise CorruptRecord(
                 f"This node's copy of {dataset}@{ref} names no version: {path}",
                 hint=f"Write it anew with `stagegate stage {dataset}@{ref}`.",
                 dataset=dataset,
             )
-        return digest
+        return digest if suspended or digest == line else None
+
+    @contextmanager
+    def suspending(self, address: Address) -> Iterator[None]:
+        """Suspend the copy, until `put`, when the block finds that the newest entry of the ref's log is not proved."""
+        try:
+            yield
+        except UnprovedEntry:
+            dataset, ref = address.dataset, address.steps[0]
+            # A copy that can't be read or written must not hide the entry.
+            with suppress(CacheError, CorruptRecord):
+                if digest := self.get(dataset, ref):
+                    self.put(dataset, ref, digest + _SUSPENDED)
+            raise
 
     def put(self, dataset: str, ref: str, digest: str) -> None:
         """Make the node's copy name `digest`, durably."""
@@ -55,14 +75,14 @@ class Refs:
             sync_folder(target.parent)
 
     def of(self, dataset: str, unreadable: UnreadableRecords | None = None) -> dict[str, str]:
-        """The digests that one dataset's refs name, by the refs' names, sorted.
+        """The digests that one dataset's refs name, suspended ones too, by the refs' names, sorted.
 
         `unreadable` collects the copies that can't be read, which are left out; with None, the first of them raises.
         """
         refs: dict[str, str] = {}
         for name in self.names(dataset):
             with skipping(unreadable, dataset):
-                if digest := self.get(dataset, name):
+                if digest := self.get(dataset, name, suspended=True):
                     refs[name] = digest
         return refs
 

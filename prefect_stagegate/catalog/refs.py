@@ -66,7 +66,7 @@ asks for a proof. Its `repr` names the keys: with others, entries are proved ane
 def unproved(entry: RefEntry, why: str, last: RefEntry | None) -> UnprovedEntry:
     """The error for an entry that is not proved; `last` is the last one that is."""
     name, to, version = f"{entry.dataset}@{entry.ref}", entry.ref, f"{entry.dataset}@{entry.digest}"
-    stays = f"{name} stays at {last.digest} (entry {last.seq}), which nodes go on serving. " if last else ""
+    stays = f"{name} stays at {last.digest} (entry {last.seq}). " if last else ""
     return UnprovedEntry(
         f"Entry {entry.seq} of {name}, by {entry.who} at {entry.at}, can't be proved: {why}",
         hint=f"{stays}If its version is meant, set STAGEGATE_SIGNING_KEY and run "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.errors import CatalogError, UnprovedEntry
 from prefect_stagegate.model import Address, Evidence, Outcome
+from prefect_stagegate.operations.fleet.node_readiness import node_readiness
 from prefect_stagegate.operations.gating.ready import find_ready
 from prefect_stagegate.operations.read import open_dataset
 from prefect_stagegate.readiness.records.signing import read_public_key
@@ -110,13 +112,89 @@ def test_forged_promotion_is_served_by_no_command(
             assert f"stagegate promote things@{second} --to production" in errors
     with pytest.raises(UnprovedEntry):
         find_ready(scenario.node(), PRODUCTION)
-    # A node whose ref names the last proved version goes on serving it.
-    assert not scenario.run("path", "things@production")
-    with open_dataset("things@production", cache=scenario.on["cache"]) as held:
-        assert held.digest == first
     assert scenario.on_another_node("path", "things@production") == 2
     assert not scenario.run("history", "things@production")
     assert "mallory" in capsys.readouterr().out
+
+
+@pytest.fixture
+def forged(signed_decisions: AttackedScenario) -> AttackedScenario:
+    """A forged promotion after a proved one, whose version this node's copy names."""
+    signed_decisions.deliver("one")
+    signed_decisions.promote_signed()
+    signed_decisions.forge_promotion(signed_decisions.deliver("two").digest)
+    return signed_decisions
+
+
+@pytest.mark.parametrize("command", ["stage", "ready", "agent --once", "require_ready"])
+def test_readers_without_the_catalog_say_it_is_unproved(
+    forged: AttackedScenario, command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = forged.node().catalog.history("things", "production")[0].digest
+    # This node knows of no forged entry yet.
+    assert not forged.run("path", "things@production")
+    if command == "require_ready":
+        with pytest.raises(UnprovedEntry):
+            find_ready(forged.node(), PRODUCTION)
+    else:
+        assert forged.run(*command.split(), "things@production") == 3
+    for words in (["path", "things@production"], ["exec", "things@production", "true"]):
+        capsys.readouterr()
+        assert forged.run(*words) == 3
+        errors = capsys.readouterr().err
+        assert "The newest entry of things@production in the catalog can't be proved" in errors
+        assert f"things@{first}" in errors
+    with pytest.raises(UnprovedEntry), open_dataset("things@production", cache=forged.on["cache"]):
+        pass
+    with open_dataset(f"things@{first}", cache=forged.on["cache"]) as held:
+        assert held.digest == first
+    assert forged.run("path", "things") == 0
+    # No collection takes what the copy names.
+    assert forged.run("gc") == 0
+    assert forged.run("path", f"things@{first}") == 0
+
+
+@pytest.mark.parametrize("command", ["stage", "agent --once"])
+def test_readers_follow_again_after_a_proved_entry(forged: AttackedScenario, command: str) -> None:
+    assert forged.run("stage", "things@production") == 3
+    other = forged.folder / "other"
+    # From another node, so that nothing but the staging moves this node's copy.
+    forged.on["cache"], cache = other, forged.on["cache"]
+    first = forged.node().catalog.history("things", "production")[0].digest
+    assert not forged.run("check", f"things@{first}", "--gate", "production")
+    assert not forged.run("promote", f"things@{first}", "--to", "production")
+    forged.on["cache"] = cache
+    assert forged.run("ready", "things@production") == 1
+    assert not forged.run(*command.split(), "things@production")
+    assert not forged.run("path", "things@production")
+    assert not forged.run("ready", "things@production")
+
+
+def test_copy_of_a_forged_version_is_read_by_nobody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scenario = AttackedScenario(tmp_path, gates={"production": {"require": ["license"]}})
+    scenario.deliver("one")
+    forged = scenario.promote_signed()
+    assert not scenario.run("path", "things@production")
+    monkeypatch.setenv("STAGEGATE_VERIFICATION_KEYS", make_key(tmp_path, "node"))
+    assert scenario.run("ready", "things@production") == 3
+    capsys.readouterr()
+    assert scenario.run("path", "things@production") == 3
+    assert forged in capsys.readouterr().err
+
+
+def test_cache_that_can_t_be_written_keeps_the_error(
+    forged: AttackedScenario, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = forged.node()
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr("prefect_stagegate.cache.refs.write_file", refuse)
+    with pytest.raises(UnprovedEntry, match="Entry 2 of things@production"):
+        node_readiness(node, PRODUCTION)
 
 
 @pytest.mark.parametrize("fixture", ["signed_answers", "signed_decisions"])

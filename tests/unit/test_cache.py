@@ -13,7 +13,7 @@ from prefect_stagegate.cache.gc import collect
 from prefect_stagegate.cache.leases import LeaseKind
 from prefect_stagegate.cache.space import PAGE
 from prefect_stagegate.cache.verify import check_blob, verify_view
-from prefect_stagegate.errors import BlobVanished, CacheError
+from prefect_stagegate.errors import BlobVanished, CacheError, CorruptRecord
 from prefect_stagegate.model import Entry
 
 V1, V2, V3 = ("sha256:" + digit * 64 for digit in "123")
@@ -111,6 +111,15 @@ def test_a_ref_is_replaced_whole(cache: Cache) -> None:
         cache.refs.put("flights", "pilot", V2)
         assert opened.read().strip() == V1  # who reads meanwhile gets one or the other
     assert cache.refs.of("flights") == {"pilot": V2}
+
+
+@pytest.mark.parametrize("odd", [f"{V1}\nsuspended\n\x1b[2J", f"{V1}\nother", f"{V1}\n" * 40_000])
+def test_copy_with_an_odd_second_line_is_damaged(cache: Cache, odd: str) -> None:
+    cache.refs.put("flights", "pilot", V1)
+    cache.layout.ref("flights", "pilot").write_text(odd)
+    with pytest.raises((CorruptRecord, CacheError)) as raised:
+        cache.refs.get("flights", "pilot")
+    assert "\x1b" not in str(raised.value)
 
 
 def test_a_lease_lives_as_long_as_its_process(cache: Cache) -> None:

@@ -103,7 +103,8 @@ def _is_current(workspace: Workspace, address: Address) -> bool:
     dataset, ref = address.dataset, address.named_ref
     if not ref:
         return False
-    digest = workspace.catalog.resolve(address)
+    with workspace.cache.refs.suspending(address):
+        digest = workspace.catalog.resolve(address)
     # What lies in memory alone is gone after a reboot.
     volumes = [volume for volume, _ in workspace.cache.copies(dataset, digest) if not volume.is_tier]
     if workspace.cache.refs.get(dataset, ref) != digest or not volumes:

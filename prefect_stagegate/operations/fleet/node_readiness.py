@@ -48,7 +48,8 @@ def node_readiness(workspace: Workspace, address: Address) -> NodeReadiness:
         CatalogError: The catalog can't be read.
     """
     dataset, ref = address.dataset, address.named_ref
-    digest = workspace.catalog.resolve(address)
+    with workspace.cache.refs.suspending(address):
+        digest = workspace.catalog.resolve(address)
     view = workspace.cache.view(dataset, digest)
     problem = _withdrawal(workspace, dataset, ref, digest) or _absence(workspace, dataset, ref, digest)
     return NodeReadiness(dataset, ref, digest, str(view) if view and not problem else "", problem)
@@ -148,5 +149,5 @@ def _absence(workspace: Workspace, dataset: str, ref: str, digest: str) -> str:
     if ref:
         current = workspace.cache.refs.get(dataset, ref)
         if current != digest:
-            return f"this node's {ref} names {digest_text(current)}" if current else f"this node has no copy of {ref}"
+            return f"this node's {ref} names {digest_text(current)}" if current else f"this node follows no copy of {ref}"
     return ""

@@ -52,7 +52,8 @@ def find_ready(workspace: Workspace, address: Address) -> Readiness:
             hint=f"Name one, as in {address.dataset}@production.",
             dataset=address.dataset,
         )
-    workspace.catalog.followed(address.dataset, address.ref)
+    with workspace.cache.refs.suspending(address):
+        workspace.catalog.followed(address.dataset, address.ref)
     log = workspace.catalog.history(address.dataset, address.ref)
     if not log:
         adoption = workspace.catalog.policy(address.dataset)

@@ -49,7 +49,8 @@ def fetch_version(
         TransferFailed: A pin is gone everywhere; the objects are named.
         CorruptRecord: The catalog's manifest is damaged; nothing of it became visible.
     """
-    dataset, digest = address.dataset, workspace.catalog.resolve(address)
+    with workspace.cache.refs.suspending(address):
+        dataset, digest = address.dataset, workspace.catalog.resolve(address)
     manifest = workspace.catalog.manifest(dataset, digest)
     view = workspace.cache.views.path(dataset, digest)
     stats = TransferStats()

@@ -43,7 +43,7 @@ def point(workspace: Workspace, dataset: str, ref: str, digest: str) -> None:
 
 
 def _current(workspace: Workspace, dataset: str, ref: str) -> str | None:
-    """The digest that the node's copy names; None when there is no copy, or a damaged one: it will be replaced."""
+    """The digest that the node's copy names; None without one, or for one that is damaged or suspended: replace it."""
     try:
         return workspace.cache.refs.get(dataset, ref)
     except CorruptRecord:

@@ -97,7 +97,8 @@ def _named(home: Cache, folder: Path) -> Cache:
 def _expected(workspace: Workspace, subject: Spec | Address) -> tuple[str, str] | None:
     """Dataset and digest of the version, or of the last one that a spec made; None for the first."""
     if isinstance(subject, Address):
-        return subject.dataset, workspace.catalog.resolve(subject)
+        with workspace.cache.refs.suspending(subject):
+            return subject.dataset, workspace.catalog.resolve(subject)
     head = workspace.catalog.ref(subject.dataset, LATEST)
     return (subject.dataset, head.digest) if head else None
 
