@@ -9,7 +9,7 @@ from pathlib import Path
 
 from prefect_stagegate.cache.layout import GROUP_DIR, GROUP_FILE, SMALL_FILE, Layout, explained
 from prefect_stagegate.durable import make_folder, read_file, sync_folder, write_file
-from prefect_stagegate.errors import CacheError, CorruptRecord, UnprovedEntry
+from prefect_stagegate.errors import CacheError, CatalogError, CorruptRecord, UnprovedEntry
 from prefect_stagegate.model import DIGEST, Address, is_name
 from prefect_stagegate.unreadable import UnreadableRecords, skipping
 
@@ -25,11 +25,10 @@ class Refs:
     def get(self, dataset: str, ref: str, *, suspended: bool = False) -> str | None:
         """The digest that the copy names; None when this node has no copy of the ref.
 
-        A suspended copy counts only with `suspended`.
-
         Raises:
             CacheError: The copy can't be read.
             CorruptRecord: The copy names no version.
+            UnprovedEntry: The copy is suspended. Not raised with `suspended`.
         """
         path = self._layout.ref(dataset, ref)
         with explained("read the ref", path):
@@ -45,7 +44,14 @@ class Refs:
                 hint=f"Write it anew with `stagegate stage {dataset}@{ref}`.",
                 dataset=dataset,
             )
-        return digest if suspended or digest == line else None
+        if digest != line and not suspended:
+            raise UnprovedEntry(
+                f"The catalog's newest entry of {dataset}@{ref} could not be proved; this node's copy names {digest}",
+                hint=f"`stagegate stage {dataset}@{ref}` says why, or follows a proved entry. To read this version "
+                f"all the same, name {dataset}@{digest}.",
+                dataset=dataset,
+            )
+        return digest
 
     @contextmanager
     def suspending(self, address: Address) -> Iterator[None]:
@@ -54,8 +60,8 @@ class Refs:
             yield
         except UnprovedEntry:
             dataset, ref = address.dataset, address.steps[0]
-            # A copy that can't be read or written must not hide the entry.
-            with suppress(CacheError, CorruptRecord):
+            # A copy that can't be read or written must not hide the entry, and one that is suspended stays so.
+            with suppress(CacheError, CatalogError):
                 if digest := self.get(dataset, ref):
                     self.put(dataset, ref, digest + _SUSPENDED)
             raise

@@ -13,7 +13,7 @@ from prefect_stagegate.cache import Cache
 from prefect_stagegate.cache.layout import ONLY_READABLE
 from prefect_stagegate.cache.leases import LeaseKind
 from prefect_stagegate.cache.volumes import open_volumes
-from prefect_stagegate.errors import CacheError, CatalogError, UnknownDataset, UnknownRef, UnprovedEntry, nearest, suggest
+from prefect_stagegate.errors import CacheError, CatalogError, UnknownDataset, UnknownRef, nearest, suggest
 from prefect_stagegate.model import LATEST, Address
 from prefect_stagegate.settings import Settings
 
@@ -80,7 +80,7 @@ def locate(cache: Cache, address: Address) -> OpenDataset:
     Raises:
         UnknownDataset: The node has nothing of the dataset, and the name resembles one that it has.
         UnknownRef: The node has no such ref, not that version, or several versions whose digests begin so.
-        UnprovedEntry: The catalog's newest entry of the ref could not be proved when this node last read it.
+        UnprovedEntry: The node's copy of the ref is suspended.
     """
     return _copies(cache, address)[0][1]
 
@@ -115,15 +115,8 @@ def _absent(cache: Cache, address: Address, digest: str) -> UnknownRef:
     )
 
 
-def _not_here(cache: Cache, dataset: str, ref: str) -> UnknownRef | UnknownDataset | UnprovedEntry:
-    """The error for a ref that this node can't follow: its name is mistyped, nobody staged it, or it is suspended."""
-    if digest := cache.refs.get(dataset, ref, suspended=True):
-        return UnprovedEntry(
-            f"The newest entry of {dataset}@{ref} in the catalog can't be proved; this node's copy names {digest}",
-            hint=f"`stagegate stage {dataset}@{ref}` says why, or follows a later entry. To read this node's version all "
-            f"the same, name it: {dataset}@{digest}.",
-            dataset=dataset,
-        )
+def _not_here(cache: Cache, dataset: str, ref: str) -> UnknownRef | UnknownDataset:
+    """The error for a ref that this node lacks: its name is mistyped, or nobody staged it here."""
     refs, datasets = cache.refs.names(dataset), cache.refs.datasets()
     if not refs and nearest(dataset, datasets):
         return UnknownDataset(
@@ -264,7 +257,7 @@ def open_dataset(address: str, *, cache: str | os.PathLike[str] | None = None) -
 
     Raises:
         UnknownRef: The node has no such ref, or not that version.
-        UnprovedEntry: As by `locate`.
+        UnprovedEntry: The node met an entry of the ref that lacks signatures which are asked for.
 
     Example:
         with open_dataset("nycflights@production") as ds:

@@ -12,6 +12,7 @@ from prefect_stagegate.model import LATEST, Address
 from prefect_stagegate.nodes import NodeRecord
 from prefect_stagegate.operations.fleet.own_record import publish_record
 from prefect_stagegate.operations.staging.stage import stage
+from prefect_stagegate.operations.upkeep.node_refs import copied_digest
 from prefect_stagegate.operations.workspace import Workspace, reopen_volumes
 from prefect_stagegate.redaction import redact
 from prefect_stagegate.units import bytes_text
@@ -85,7 +86,7 @@ def reconcile(workspace: Workspace, addresses: tuple[Address, ...], report: Repo
         try:
             if _is_current(workspace, address):
                 continue
-            before = workspace.cache.refs.get(address.dataset, address.ref) if address.ref else None
+            before = copied_digest(workspace, address.dataset, address.ref) if address.ref else None
             version = stage(workspace, address, cancel=cancel)
         except Cancelled:
             return False
@@ -107,7 +108,7 @@ def _is_current(workspace: Workspace, address: Address) -> bool:
         digest = workspace.catalog.resolve(address)
     # What lies in memory alone is gone after a reboot.
     volumes = [volume for volume, _ in workspace.cache.copies(dataset, digest) if not volume.is_tier]
-    if workspace.cache.refs.get(dataset, ref) != digest or not volumes:
+    if copied_digest(workspace, dataset, ref) != digest or not volumes:
         return False
     # As staging does: a collection takes what was not used for long.
     volumes[0].views.touch(dataset, digest)

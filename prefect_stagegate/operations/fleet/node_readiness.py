@@ -149,5 +149,5 @@ def _absence(workspace: Workspace, dataset: str, ref: str, digest: str) -> str:
     if ref:
         current = workspace.cache.refs.get(dataset, ref)
         if current != digest:
-            return f"this node's {ref} names {digest_text(current)}" if current else f"this node follows no copy of {ref}"
+            return f"this node's {ref} names {digest_text(current)}" if current else f"this node has no copy of {ref}"
     return ""

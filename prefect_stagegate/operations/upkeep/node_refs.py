@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from prefect_stagegate.cache.leases import LeaseKind
-from prefect_stagegate.errors import CacheError, CorruptRecord
+from prefect_stagegate.errors import CacheError, CatalogError
 from prefect_stagegate.model import Promotion
 from prefect_stagegate.operations.fleet.own_record import try_publish
 from prefect_stagegate.operations.workspace import Workspace
@@ -23,7 +23,7 @@ def point(workspace: Workspace, dataset: str, ref: str, digest: str) -> None:
         CacheError: The copy can't be written.
     """
     moved = False
-    while _current(workspace, dataset, ref) != digest:
+    while copied_digest(workspace, dataset, ref) != digest:
         # On a disk before memory, which may be too full for a lease.
         copies = sorted(workspace.cache.copies(dataset, digest), key=lambda copy: copy[0].is_tier)
         if not copies:
@@ -42,11 +42,11 @@ def point(workspace: Workspace, dataset: str, ref: str, digest: str) -> None:
         try_publish(workspace)
 
 
-def _current(workspace: Workspace, dataset: str, ref: str) -> str | None:
-    """The digest that the node's copy names; None without one, or for one that is damaged or suspended: replace it."""
+def copied_digest(workspace: Workspace, dataset: str, ref: str) -> str | None:
+    """The digest that the node's copy names; None for a damaged or suspended one, too: it will be replaced."""
     try:
         return workspace.cache.refs.get(dataset, ref)
-    except CorruptRecord:
+    except CatalogError:
         return None
 
 
