@@ -166,10 +166,7 @@ def _lines(
     yield "  # production:"
     yield "  #   extends: pilot"
     yield "  #   require: [digest, {approval: {count: 1, from: [infra]}}]"
-    yield (
-        "# Who must agree to other gates, from the first staging on. "
-        "Put a # before it while you try gates out; lint reminds you."
-    )
+    yield "# Who must agree to other gates, once a target names a version. Until then, edit and stage again."
     yield "policy: {change: {approval: {count: 1}}}"
 
 

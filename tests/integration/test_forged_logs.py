@@ -173,13 +173,17 @@ def test_backup_beside_a_log_is_no_entry(scenario: ForgedScenario) -> None:
     assert scenario.node(cache="elsewhere").catalog.resolve(PRODUCTION) == first
 
 
-def test_policy_forged_without_its_rule_lets_nothing_through(scenario: ForgedScenario) -> None:
-    rule = {"change": {"approval": {"count": 1, "from": ["governance"]}}}
-    scenario.to_production("one", policy=rule)
+@pytest.mark.parametrize("signed", [False, True])
+def test_policy_forged_without_its_rule_lets_nothing_through(scenario: ForgedScenario, *, signed: bool) -> None:
+    """Without signatures the rule holds once a target named a version; who writes to the catalog can deny that."""
+    keys = {name: f"ed25519:{digit * 64}" for name, digit in (("legal@example.org", "1"), ("boss@example.org", "2"))}
+    rule = {"count": 1, "signed": True, "keys": keys} if signed else {"count": 1, "from": ["governance"]}
+    scenario.to_production("one", policy={"change": {"approval": rule}})
     lax = json.loads(scenario.log(1, "policy").read_bytes())["policy"] | {
         "gates": {"production": {"require": ["owner"]}}
     }
-    changes = {"policy": lax, "before": hash_of(scenario.log(1, "policy"))}
+    heads = {} if signed else {"production": 1}
+    changes = {"policy": lax, "heads": heads, "before": hash_of(scenario.log(1, "policy"))}
     forge(scenario.log(2, "policy"), scenario.log(1, "policy"), seq=2, **changes)
     for node in (scenario.node(), scenario.node(cache="elsewhere")):
         with pytest.raises(

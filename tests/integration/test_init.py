@@ -20,6 +20,7 @@ from prefect_stagegate.operations.staging.stage import stage
 from prefect_stagegate.operations.workspace import open_workspace
 from prefect_stagegate.settings import Settings
 from prefect_stagegate.testing.servers import SeaweedFS
+from tests.support.scenario import exit_code
 
 
 def first_spec(folder: Path, dataset: str = "") -> FirstSpec:
@@ -45,6 +46,29 @@ def test_other_gates_than_the_first_need_somebody_else(flights: Path, tmp_path: 
     written = tmp_path / "flights.yaml"
     written.write_text(first_spec(flights).text)
     assert not [warning for warning in lint_warnings(lint(str(written))) if "policy.change" in warning]
+
+
+def test_edits_need_nobody_else_before_a_promotion(tmp_path: Path) -> None:
+    folder, written = tmp_path / "trips", tmp_path / "trips.yaml"
+    folder.mkdir()
+    (folder / "a.csv").write_text("day,km\n2026-03-01,4.2\n")
+
+    def run(*words: str) -> int:
+        return exit_code([*words, "--cache", str(tmp_path / "cache"), "--catalog", str(tmp_path / "catalog")])
+
+    def edit(before: str, after: str) -> None:
+        written.write_text(written.read_text().replace(before, after))
+
+    assert not exit_code(["init", str(folder), "--output", str(written)])
+    assert not run("stage", str(written))
+    edit("nonempty, ", "")
+    assert not run("stage", str(written))
+    assert not run("check", "trips", "--gate", "pilot")
+    assert not run("promote", "trips", "--to", "pilot")
+    edit("coverage, ", "")
+    assert not run("stage", str(written))
+    assert len(open_workspace(tmp_path / "cache", tmp_path / "catalog").catalog.policies("trips")) == 2
+    assert run("policy", "adopt", str(written), "--reason", "less") == 4
 
 
 def test_files_with_like_names_are_one_table(flights: Path) -> None:

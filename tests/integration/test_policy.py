@@ -109,8 +109,40 @@ def test_edited_spec_is_followed_until_a_target_names_a_version(scenario: Policy
     assert len(scenario.node().catalog.policies("things")) == 2
 
 
-def test_policy_with_a_rule_or_that_was_adopted_is_no_draft(scenario: PolicyScenario) -> None:
-    scenario.deliver("one", policy=RULE)
+def test_rule_without_signatures_holds_no_draft(scenario: PolicyScenario) -> None:
+    scenario.deliver(
+        "one", gates={"production": {"require": ["license", {"approval": {"from": ["infra"]}}]}}, policy=RULE
+    )
+    edited = {"gates": LAX, "policy": RULE}
+    assert scenario.deliver("one", **edited).proposed == ()
+    assert check(scenario.node(), THINGS, "production").accepted
+    promote(scenario.node(), THINGS, "production")
+    # From now on the rule holds.
+    assert scenario.deliver("two", gates=STRICT, policy=RULE).proposed
+    assert adopt(scenario.node(), scenario.spec(gates=STRICT, policy=RULE), reason="so").missing
+    other = scenario.node(cache="elsewhere")
+    assert [entry.policy["gates"] for entry in other.catalog.policies("things")][1:] == [LAX]
+
+
+def test_promotion_during_a_staging_ends_the_draft(scenario: PolicyScenario, monkeypatch: pytest.MonkeyPatch) -> None:
+    scenario.deliver("one", gates=LAX, policy=RULE)
+    adopt_policy = Catalog.adopt_policy
+
+    def overtaken(catalog: Catalog, *arguments: Any, **keywords: Any) -> PolicyEntry:
+        monkeypatch.setattr(Catalog, "adopt_policy", adopt_policy)
+        check(scenario.node(), THINGS, "production")
+        promote(scenario.node(), THINGS, "production")
+        return catalog.adopt_policy(*arguments, **keywords)
+
+    monkeypatch.setattr(Catalog, "adopt_policy", overtaken)
+    assert scenario.deliver("one", gates=STRICT, policy=RULE).proposed
+    assert len(scenario.node().catalog.policies("things")) == 1
+
+
+def test_signed_rule_or_adopted_policy_is_no_draft(scenario: PolicyScenario, tmp_path: Path) -> None:
+    keys = {who.name: new_key(tmp_path / f"{who.name}.pem").public for who in (LEGAL, BOSS)}
+    signed = {"count": 1, "signed": True, "keys": keys}
+    scenario.deliver("one", policy={"change": {"approval": signed}})
     assert scenario.deliver("one", gates=LAX).proposed
     other = Scenario(scenario.folder, "others", gates=STRICT)
     other.deliver("one")
@@ -209,7 +241,7 @@ def test_facts_of_the_asker_s_spec_do_not_count(scenario: PolicyScenario) -> Non
 def test_another_policy_is_proposed_and_the_adopted_one_judges(
     scenario: PolicyScenario, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    scenario.deliver("one", policy=RULE)
+    scenario.to_production("one", policy=RULE)
     digest = scenario.deliver("two", gates=LAX, policy=RULE).digest
     assert scenario.run("stage", str(scenario.spec_file(gates=LAX, policy=RULE))) == 0
     output = capsys.readouterr().out
@@ -249,8 +281,8 @@ def test_first_spec_with_gates_is_adopted(scenario: PolicyScenario) -> None:
 
 
 def test_owners_are_policy_so_nobody_names_himself(scenario: PolicyScenario) -> None:
-    scenario.deliver("one", owners=OWNERS, policy=RULE)
-    scenario.deliver("one", owners=OWNERS | {"infra": "mallory"}, policy=RULE)
+    scenario.to_production("one", owners=OWNERS, policy=RULE)
+    scenario.deliver("two", owners=OWNERS | {"infra": "mallory"}, policy=RULE)
     check(scenario.node(), THINGS, "production")
     with pytest.raises(UsageError, match="not an address of infra"):
         approve(scenario.node(Identity("mallory", "declared")), THINGS, "production", reason="me")
@@ -337,7 +369,8 @@ def test_spec_that_this_release_can_t_read_is_named(
 def test_status_tells_what_waits_and_what_is_proposed(
     scenario: PolicyScenario, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    first = scenario.deliver("one", policy=RULE).digest
+    first = scenario.deliver("one").digest
+    adopt(scenario.node(), scenario.spec(policy=RULE), reason="no draft")
     check(scenario.node(), THINGS, "production")
     adopt(scenario.node(), scenario.spec_file("lax.yaml", gates=LAX), reason="in a hurry")
     digest = scenario.deliver("two", gates=LAX, policy=RULE).digest

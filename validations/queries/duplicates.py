@@ -9,7 +9,8 @@ from prefect_stagegate.errors import ValidationError
 from prefect_stagegate.measures import Duplicates, Overlap
 from prefect_stagegate.quoting import identifier
 from prefect_stagegate.validations.queries.duck import Queries
-from prefect_stagegate.validations.queries.relations import FILE, TableFiles
+from prefect_stagegate.validations.queries.relations import TableFiles
+from prefect_stagegate.validations.queries.sql import FILE
 
 MOST_SPLITS = 16
 

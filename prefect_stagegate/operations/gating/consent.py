@@ -46,6 +46,12 @@ def rule_of(policy: Mapping[str, Any]) -> Mapping[str, Any] | None:
     return rule
 
 
+def is_signed(policy: Mapping[str, Any]) -> bool:
+    """Whether a policy's rule asks for signatures. Without them names are only declared, and hold nobody off."""
+    rule = rule_of(policy)
+    return rule is not None and _parameters(rule).signed
+
+
 def why_unchangeable(policy: Mapping[str, Any]) -> str:
     """Why too few people could ever agree by a policy's rule; empty when enough could, or it has no rule."""
     rule = rule_of(policy)
@@ -86,7 +92,9 @@ def consent(before: Mapping[str, Any], entry: PolicyEntry) -> str:
     """
     if not _is_readable(entry.policy):
         return "this release can't read its rule"
-    missing = "" if rule_of(before) is None else _missing(before, entry)
+    # Else a draft, as `adopt_first_policy` says: no target had an entry.
+    is_held = rule_of(before) is not None and (entry.heads != {} or is_signed(before))
+    missing = _missing(before, entry) if is_held else ""
     return missing and f"the required people did not agree: {missing}"
 
 

@@ -1,6 +1,6 @@
 """A dataset's policy: adopt the first, propose another, agree to it, adopt it, and compare policies.
 
-    stage ──first specs with gates──▶ draft ──(a target's first version, a rule, or adopt)──▶ adopted
+    stage ──first specs with gates──▶ draft ──(a target's first version, a signed rule, or adopt)──▶ adopted
     adopt ──▶ request ──(people agree, where the adopted policy has a rule)──▶ adopted
 
 Only the policy in the catalog's log counts: no spec that somebody brings replaces it.
@@ -19,7 +19,7 @@ from prefect_stagegate.clock import moment, stamp
 from prefect_stagegate.errors import CorruptRecord, RefConflict, UsageError
 from prefect_stagegate.model import LATEST, Approval, ApprovalRequest, Direction, PolicyChange
 from prefect_stagegate.operations.address import POLICY_KEYS, SpecLike, policy_name, policy_of, read_recorded, read_spec
-from prefect_stagegate.operations.gating.consent import POLICY_TARGET, agreement, rule_of, why_unchangeable
+from prefect_stagegate.operations.gating.consent import POLICY_TARGET, agreement, is_signed, rule_of, why_unchangeable
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.spec import Spec
 from prefect_stagegate.units import digest_text
@@ -56,7 +56,7 @@ class Adoption:
 def adopt_first_policy(workspace: Workspace, spec: Spec) -> None:
     """Adopt a spec's policy when the spec has gates and the dataset adopted no policy yet, or only drafts.
 
-    A draft was adopted by staging, has no rule, and no target named a version under it: nobody relies on it.
+    A draft was adopted by staging, has no rule that asks for signatures, and no target named a version under it.
 
     Raises:
         UsageError: Too few people could ever agree to another policy by the rule of this one.
@@ -73,8 +73,8 @@ def adopt_first_policy(workspace: Workspace, spec: Spec) -> None:
 
 
 def _is_draft(workspace: Workspace, head: PolicyEntry) -> bool:
-    is_staged = head.reason in (FIRST, REPLACED) and rule_of(head.policy) is None
-    return is_staged and not set(workspace.catalog.ref_names(head.dataset)) - {LATEST}
+    is_staged = head.reason in (FIRST, REPLACED) and not set(workspace.catalog.ref_names(head.dataset)) - {LATEST}
+    return is_staged and not is_signed(head.policy)
 
 
 def proposed_changes(workspace: Workspace, spec: Spec) -> tuple[PolicyChange, ...]:
