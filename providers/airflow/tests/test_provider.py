@@ -12,12 +12,14 @@ from typing import Any
 
 import airflow
 import pytest
+from airflow.dag_processing.dagbag import DagBag
 from airflow.providers_manager import ProvidersManager
 from jsonschema import validate
 
 import airflow_provider_stagegate
 from airflow_provider_stagegate import get_provider_info
 
+PROVIDER = Path(__file__).parents[1]
 INFO = get_provider_info()
 
 
@@ -55,12 +57,15 @@ def test_form_of_the_connection_has_its_fields() -> None:
     assert (hook.hook_name, hook.connection_id_attribute_name) == ("Stagegate", "stagegate_conn_id")
 
 
-def test_the_readme_s_dags_can_be_read() -> None:
-    readme = (Path(__file__).parents[1] / "README.md").read_text()
-    (example,) = re.findall(r"```python\n(.*?)```", readme, flags=re.DOTALL)
-    names: dict[str, Any] = {}
-    exec(example, names)
-    assert names["production"].dag.task_ids == ["stage", "pilot", "approval", "production"]
+@pytest.mark.parametrize("page", ["README.md", "../../docs/how-to/airflow.md"])
+def test_dags_of_a_page_can_be_read(page: str, tmp_path: Path) -> None:
+    file = tmp_path / "dags.py"
+    (example,) = re.findall(r"```python\n(.*?)```", (PROVIDER / page).read_text(), flags=re.DOTALL)
+    file.write_text(example)
+    bag = DagBag(file)
+    assert bag.import_errors == {}
+    assert bag.dags["nycflights"].task_ids == ["stage", "pilot", "approval", "production"]
+    assert bag.dags["training"].task_ids == ["train"]
 
 
 def test_the_package_never_imports_prefect_stagegate() -> None:
