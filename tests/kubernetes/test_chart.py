@@ -31,9 +31,9 @@ def helm(*words: str | Path, values: dict[str, Any]) -> subprocess.CompletedProc
     return subprocess.run(command, input=yaml.safe_dump(values), capture_output=True, text=True, check=False)
 
 
-def rendered(**values: Any) -> dict[str, dict[str, Any]]:
+def rendered(chart: Path = CHART, **values: Any) -> dict[str, dict[str, Any]]:
     """The chart's objects by kind and name, as a release `gpu` in the namespace `data`."""
-    done = helm("template", "gpu", CHART, "--namespace", "data", values=VALUES | values)
+    done = helm("template", "gpu", chart, "--namespace", "data", values=VALUES | values)
     assert done.returncode == 0, done.stderr
     return {f"{item['kind']} {item['metadata']['name']}": item for item in yaml.safe_load_all(done.stdout) if item}
 
@@ -94,6 +94,19 @@ def test_objects_of_a_release_name_one_another() -> None:
     assert pages["spec"]["selector"]["matchLabels"] == pages["spec"]["template"]["metadata"]["labels"]
     (endpoint,) = monitor["spec"]["podMetricsEndpoints"]
     assert endpoint["port"] in [port["name"] for port in pod_of(pages)["containers"][0]["ports"]]
+
+
+def test_token_goes_to_the_hosts_of_the_values(tmp_path: Path) -> None:
+    # The chart also takes the place of a component whose network somebody has edited.
+    copied = tmp_path / "kubernetes"
+    shutil.copytree(MANIFESTS, copied, symlinks=True)
+    component = copied / "components/blob-server/kustomization.yaml"
+    component.write_text(component.read_text().replace("http://10.0.0.0/8", "nodes.example.org"))
+    for chart in (CHART, copied / "chart"):
+        objects = rendered(chart, blobServer={"enabled": True, "hosts": "http://192.168.7.0/24"})
+        agent, _ = pod_of(objects["DaemonSet stagegate-agent-gpu"])["containers"]
+        env = {item["name"]: item.get("value") for item in agent["env"]}
+        assert env["STAGEGATE_PEER_HOSTS"] == "http://192.168.7.0/24"
 
 
 @pytest.mark.parametrize("wrong", [{"image": ""}, {"refs": []}, {"refs": ["nycflights"]}, {"nodeselector": {}}])

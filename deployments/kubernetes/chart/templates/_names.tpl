@@ -18,7 +18,7 @@
 {{- /* The blob server's component, with the nodes' network of this release. */ -}}
 {{- define "stagegate.patches" -}}
 {{- $text := include "stagegate.named" (list . (.Files.Get "components/blob-server/kustomization.yaml")) }}
-{{- regexReplaceAllLiteral "\"http://10[^\"]*\"" $text (.Values.blobServer.hosts | toJson) }}
+{{- regexReplaceAllLiteral "STAGEGATE_PEER_HOSTS, value: \"[^\"]*\"" $text (printf "STAGEGATE_PEER_HOSTS, value: %s" (.Values.blobServer.hosts | toJson)) }}
 {{- end }}
 
 {{- define "stagegate.selector" -}}
