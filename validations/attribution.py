@@ -25,8 +25,8 @@ def reading_of_table(table: ContractTable, report: TableReport | None, reading: 
     if report is None:
         return replace(reading, suite=table.suite_digest)
     engines = {table.spec.engine, *(judgement.engine for judgement in report.judgements if judgement.engine)}
-    libraries = {name: text for engine in engines for name, text in releases(engine).items()}
-    return replace(reading, suite=table.suite_digest, libraries=_text(libraries))
+    libraries = {f"{name} {release}" for engine in engines for name, release in releases(engine).items()}
+    return replace(reading, suite=table.suite_digest, libraries=", ".join(sorted(libraries)))
 
 
 def reading_of_probes(contract: ContractSpec, reading: Reading) -> Reading:
@@ -72,7 +72,3 @@ def attribute(observations: Observations, readings: Mapping[str, Reading]) -> It
         rows = {path: files.facts[path].rows for path in files.read_by}
         unread = {path: defects[path] for path in files.undecoded}
         yield grouped(PROBES, rows, files.read_by, files.passed.readings, unread)
-
-
-def _text(libraries: Mapping[str, str]) -> str:
-    return ", ".join(f"{name} {release}" for name, release in sorted(libraries.items()))

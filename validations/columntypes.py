@@ -39,17 +39,11 @@ COLUMN_TYPES: dict[str, Accepts] = {
     "struct": types.is_struct,
     "map": types.is_map,
     # exact names
-    "int8": types.is_int8,
-    "int16": types.is_int16,
-    "int32": types.is_int32,
-    "int64": types.is_int64,
-    "uint8": types.is_uint8,
-    "uint16": types.is_uint16,
-    "uint32": types.is_uint32,
-    "uint64": types.is_uint64,
-    "float16": types.is_float16,
-    "float32": types.is_float32,
-    "float64": types.is_float64,
+    **{
+        name: getattr(types, f"is_{name}")
+        for name in ("int8", "int16", "int32", "int64", "float16", "float32", "float64")
+    },
+    **{name: getattr(types, f"is_{name}") for name in ("uint8", "uint16", "uint32", "uint64")},
     # what SQL calls them
     "tinyint": types.is_int8,
     "smallint": types.is_int16,

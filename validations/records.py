@@ -8,6 +8,8 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from prefect_stagegate.measures import NO_VALUES, FileValues
 from prefect_stagegate.spec.csv_dialect import AS_USUAL, CsvSpec, TextReading
 
@@ -86,11 +88,6 @@ class ShownValues:
     examples: Sequence[str] = ()
     """Different values that it refuses, five at most."""
 
-    @classmethod
-    def from_json(cls, record: Mapping[str, Any]) -> ShownValues:
-        """Read what `dataclasses.asdict` wrote."""
-        return cls(record["observed"], tuple(record["examples"]))
-
 
 NO_SHOWN_VALUES = ShownValues()
 
@@ -123,17 +120,8 @@ class Judgement:
     engine: str = ""
     """The engine that judged in place of the table's own, which does not know the expectation."""
 
-    @classmethod
-    def from_json(cls, record: Mapping[str, Any]) -> Judgement:
-        """Read what `dataclasses.asdict` wrote."""
-        parsed = {
-            "verdict": ExpectationVerdict(record["verdict"]),
-            "places": tuple(RefusedRows(**place) for place in record["places"]),
-            **{form: ShownValues.from_json(record[form]) for form in ("shown", "recorded")},
-        }
-        return cls(**{**record, **parsed})
 
-
+_JUDGEMENTS = TypeAdapter(tuple[Judgement, ...])
 NO_SANDBOX = "none"
 
 
@@ -155,12 +143,7 @@ class TableReport:
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> TableReport:
         """Read what `dataclasses.asdict` wrote."""
-        judgements = tuple(Judgement.from_json(judgement) for judgement in record["judgements"])
-        return cls(
-            record["name"],
-            judgements,
-            tuple((file, reason) for file, reason in record["unreadable"]),
-            record["sandbox"],
-            FileValues(**record["values"]),
-            record["read"],
-        )
+        judgements = _JUDGEMENTS.validate_python(record["judgements"])
+        # As they are: of many files, there are too many values to look at each.
+        values, unreadable = FileValues(**record["values"]), tuple(map(tuple, record["unreadable"]))
+        return cls(**{**record, "judgements": judgements, "values": values, "unreadable": unreadable})

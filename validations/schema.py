@@ -71,9 +71,16 @@ def compare(
     """
     judged = {*declared, *judged}
     usual = _usual_columns(files, ties=not declared)
-    beside, several = _beside(declared, files), len(files) > 1
+    # For each declared column, all columns of the files that have it.
+    beside = {
+        name: {column for file in files if name in file.schema.names for column in file.schema.names}
+        for name in declared
+    }
     problems = {
-        file.path: [*_ambiguous(file, judged), *_file_problems(table, declared, file, usual, beside, several=several)]
+        file.path: [
+            *_ambiguous(file, judged),
+            *_file_problems(table, declared, file, usual, beside, several=len(files) > 1),
+        ]
         for file in files
     }
     return {path: of_file for path, of_file in problems.items() if of_file}
@@ -118,23 +125,12 @@ def _ambiguous(file: TableFile, judged: Collection[str]) -> Iterator[ColumnProbl
             yield ColumnProblem(problem, "Rename one of them at its source.", Outcome.FAIL, ambiguous=True)
 
 
-_Beside = Mapping[str, set[str]]
-"""For each declared column, all columns of the files that have it."""
-
-
-def _beside(declared: Mapping[str, str], files: Sequence[TableFile]) -> _Beside:
-    return {
-        name: {column for file in files if name in file.schema.names for column in file.schema.names}
-        for name in declared
-    }
-
-
 def _file_problems(
     table: str,
     declared: Mapping[str, str],
     file: TableFile,
     usual: Mapping[str, pa.DataType],
-    beside: _Beside,
+    beside: Mapping[str, set[str]],
     *,
     several: bool,
 ) -> list[ColumnProblem]:
@@ -147,13 +143,14 @@ def _file_problems(
     problems = []
     for name, wanted in declared.items():
         if name not in kinds:
-            free = {column: kinds[column] for column in kinds if column not in taken and column not in declared}
+            free = [column for column in kinds if column not in taken and column not in declared]
             if spelled := next((column for column in free if _folded(column) == _folded(name)), ""):
                 taken.add(spelled)
                 problems.append(_missing(name, wanted, f'"{spelled}"', everywhere=False))
                 continue
             # A column that stands beside `name` in another file can't be `name` renamed.
-            renamed = _renamed(name, wanted, {c: k for c, k in free.items() if c not in beside[name]}, file)
+            new = [column for column in free if column not in beside[name]]
+            renamed = alike(name, [column for column in new if file.accepts(wanted, column, kinds[column])])
             taken.add(renamed)
             problems.append(_missing(name, wanted, renamed, everywhere=several and not beside[name]))
         elif not file.accepts(wanted, name, kinds[name]):
@@ -164,12 +161,6 @@ def _file_problems(
     return problems + _differing(
         table, rest, expected, text=file.text, broken=Outcome.WARN if declared else Outcome.FAIL
     )
-
-
-def _renamed(name: str, wanted: str, new: Mapping[str, pa.DataType], file: TableFile) -> str:
-    """The new column that is probably `name` renamed: its type fits and its name is similar; empty for none."""
-    fitting = [column for column, kind in new.items() if file.accepts(wanted, column, kind)]
-    return alike(name, fitting)
 
 
 def alike(name: str, others: Sequence[str]) -> str:

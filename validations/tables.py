@@ -109,7 +109,9 @@ def examine(name: str, spec: TableSpec, files: ProbedFiles) -> ContractTable:
         facts = files.facts.get(path)
         if facts is not None and facts.schema is not None:
             columns = with_partitions(facts.schema, partitions)
-            opened.append(TableFile(path, columns, facts.rows, is_text(path), _is_json(path), frozenset(partitions)))
+            opened.append(
+                TableFile(path, columns, facts.rows, is_text(path), form(Path(path)) == "json", frozenset(partitions))
+            )
     judged = {*_suite_columns(spec.suite), *spec.pii, *([spec.time] if spec.time else [])}
     table = ContractTable(name, spec, listed, opened, schema.compare(name, spec.columns, opened, judged))
     return replace(table, problems=dict(_with_values(table, files.view))) if files.view else table
@@ -146,7 +148,3 @@ def _shown(table: ContractTable, column: str, value: str) -> str:
     return dumps(
         "".join(letter if letter.isprintable() else "?" for letter in short(value, LONGEST_PATTERN)), ensure_ascii=False
     )
-
-
-def _is_json(path: str) -> bool:
-    return form(Path(path)) == "json"

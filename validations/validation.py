@@ -28,7 +28,7 @@ from prefect_stagegate.validations.attribution import (
 from prefect_stagegate.validations.data_docs import refuse_taken
 from prefect_stagegate.validations.engines.engine import ENGINES, SPARK
 from prefect_stagegate.validations.evidence import gather, table_result
-from prefect_stagegate.validations.files.files import ProbedFiles, probe_files
+from prefect_stagegate.validations.files.files import ProbedFiles, probe_files, silent
 from prefect_stagegate.validations.observations import Observations
 from prefect_stagegate.validations.parameters import (
     FilledSuite,
@@ -67,10 +67,6 @@ class KeptValues(Protocol):
         """Keep which validation read which file of the version's table."""
 
 
-def _silent(_: str) -> None:
-    pass
-
-
 def validate(  # noqa: PLR0913 - one parameter for each choice of the caller
     view: Path,
     entries: Iterable[Entry],
@@ -78,7 +74,7 @@ def validate(  # noqa: PLR0913 - one parameter for each choice of the caller
     *,
     dataset: str,
     digest: str,
-    progress: Callable[[str], None] = _silent,
+    progress: Callable[[str], None] = silent,
     limits: ValidationLimits = DEFAULT_LIMITS,
     kept: KeptValues | None = None,
     cancel: Event | None = None,
@@ -246,7 +242,7 @@ def lint(contract: ContractSpec, *, dataset: str, limits: ValidationLimits = DEF
         for name, suite in _suites(contract).items()
     ]
     if jobs:
-        judge_in_child(jobs, dataset=dataset, limits=limits, progress=_silent, lint=True)
+        judge_in_child(jobs, dataset=dataset, limits=limits, progress=silent, lint=True)
 
 
 def _suites(contract: ContractSpec) -> dict[str, Mapping[str, Any]]:

@@ -166,7 +166,10 @@ def _json(value: Any) -> bytes:
     """A value of dataclasses, dictionaries and lists as JSON that can't act on a terminal."""
     import orjson
 
-    document = orjson.dumps(value, option=0 if OUTPUT.is_compact else orjson.OPT_INDENT_2, default=str)
+    try:
+        document = orjson.dumps(value, option=0 if OUTPUT.is_compact else orjson.OPT_INDENT_2, default=str)
+    except TypeError:  # a name that is not UTF-8, whose surrogates orjson refuses
+        return OUTPUT.text(value).replace("\x7f", "\\u007f").encode()
     if document.isascii() and b"\x7f" not in document:
         return document
     return OUTPUT.text(orjson.loads(document)).replace("\x7f", "\\u007f").encode()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, is_dataclass
 from typing import Any
 
 from prefect_stagegate.errors import StagegateError
@@ -35,13 +35,18 @@ class JsonOutput:
 
     def text(self, value: Any) -> str:
         """A document as text. ASCII only: UTF-8 can't hold the surrogates that stand for names which aren't UTF-8."""
-        return json.dumps(value, separators=(",", ":")) if self.is_compact else json.dumps(value, indent=INDENT)
+        form: dict[str, Any] = {"separators": (",", ":")} if self.is_compact else {"indent": INDENT}
+        return json.dumps(value, default=_plain, **form)
 
     def print_error(self, values: dict[str, Any]) -> None:
         """Print an error as the document, where JSON is wanted and none was begun."""
         if self.is_wanted and not self.is_begun:
             self.begin()
             print(self.text({"error": values}))
+
+
+def _plain(value: Any) -> Any:
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else str(value)
 
 
 OUTPUT = JsonOutput()

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
-from prefect_stagegate.model import ExpectationResult, Finding
 from prefect_stagegate.report.changes import VersionChanges
 from prefect_stagegate.report.coverage import CoveredGroup, TableCoverage
 from prefect_stagegate.report.legible import shortened
 from prefect_stagegate.report.model import Report
 from prefect_stagegate.report.next_steps import is_command
 from prefect_stagegate.report.rows import Row
-from prefect_stagegate.report.tables import ColumnFigures, TableFigures
+from prefect_stagegate.report.tables import TableFigures
 
 COMMAND = 1000
 """Characters of a command, which a shorter one would make wrong."""
@@ -79,31 +79,21 @@ def _rows(rows: Sequence[Row], detail: Detail) -> Iterator[Row]:
         yield replace(
             row,
             summary=shortened(row.summary, detail.text),
-            findings=tuple(_finding(finding, detail) for finding in shown),
+            findings=tuple(
+                replace(_with_short(finding, detail, "subject", "problem"), fix=_step(finding.fix, detail))
+                for finding in shown
+            ),
             findings_left_out=row.findings_left_out + len(row.findings) - len(shown),
-            results=tuple(_result(result, detail) for result in kept),
+            results=tuple(_with_short(result, detail, "column", "expectation", "observed") for result in kept),
             results_left_out=row.results_left_out + len(row.results) - len(kept),
         )
         findings -= len(shown)
         results -= len(kept)
 
 
-def _finding(finding: Finding, detail: Detail) -> Finding:
-    return replace(
-        finding,
-        subject=shortened(finding.subject, detail.text),
-        problem=shortened(finding.problem, detail.text),
-        fix=_step(finding.fix, detail),
-    )
-
-
-def _result(result: ExpectationResult, detail: Detail) -> ExpectationResult:
-    return replace(
-        result,
-        column=shortened(result.column, detail.text),
-        expectation=shortened(result.expectation, detail.text),
-        observed=shortened(result.observed, detail.text),
-    )
+def _with_short(record: Any, detail: Detail, *names: str) -> Any:
+    """The record with these texts shortened."""
+    return replace(record, **{name: shortened(getattr(record, name), detail.text) for name in names})
 
 
 def _step(step: str, detail: Detail) -> str:
@@ -113,19 +103,10 @@ def _step(step: str, detail: Detail) -> str:
 def _tables(tables: Sequence[TableFigures], detail: Detail) -> Iterator[TableFigures]:
     columns = detail.columns
     for table in tables:
-        shown = tuple(_column(column, detail) for column in table.columns[:columns])
+        texts = ("name", "type", "span", "span_before")
+        shown = tuple(_with_short(column, detail, *texts) for column in table.columns[:columns])
         yield replace(table, columns=shown, more=table.more + len(table.columns) - len(shown))
         columns -= len(shown)
-
-
-def _column(column: ColumnFigures, detail: Detail) -> ColumnFigures:
-    return replace(
-        column,
-        name=shortened(column.name, detail.text),
-        type=shortened(column.type, detail.text),
-        span=shortened(column.span, detail.text),
-        span_before=shortened(column.span_before, detail.text),
-    )
 
 
 def _changes(changes: VersionChanges, detail: Detail) -> VersionChanges:

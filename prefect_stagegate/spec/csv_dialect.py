@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import Annotated, Literal, NamedTuple
 
 from pydantic import AfterValidator, Field
@@ -32,7 +33,8 @@ def format_pattern(written: str) -> str:
     return f"^{''.join(piece.replace('{0,1}', '') if is_wide else piece for piece in pieces)}$"
 
 
-def _with_parts(value: str, *known: str) -> str:
+def _with_parts(known: tuple[str, ...], value: str) -> str:
+    """The format, whose parts must be all letters of one of `known`, sorted."""
     if "".join(sorted(_PART.findall(value.replace("%y", "%Y").replace("%b", "%m")))) not in known:
         raise ValueError(
             f"needs %Y or %y, %m or %b, %d{', %H, %M and at will %S' if len(known) > 1 else ''}, each once"
@@ -40,23 +42,15 @@ def _with_parts(value: str, *known: str) -> str:
     return value
 
 
-def _dates(value: str) -> str:
-    return _with_parts(value, "Ydm")
-
-
-def _times(value: str) -> str:
-    return _with_parts(value, "HMYdm", "HMSYdm")
-
-
 class CsvSpec(SpecModel):
     """How a table's text files are written. Dates, times and nulls that are not written so are text."""
 
-    dates: Annotated[Text, AfterValidator(_dates)] = Field(
+    dates: Annotated[Text, AfterValidator(partial(_with_parts, ("Ydm",)))] = Field(
         default=ISO_DATE,
         description="The format of all dates in CSV, by strptime's letters: %Y %y %m %d %b. By default ISO 8601.",
         examples=["%d/%m/%Y"],
     )
-    times: Annotated[Text, AfterValidator(_times)] | None = Field(
+    times: Annotated[Text, AfterValidator(partial(_with_parts, ("HMYdm", "HMSYdm")))] | None = Field(
         default=None,
         description="The format of all timestamps in CSV, with %H %M %S beside the letters of dates. "
         "By default ISO 8601.",

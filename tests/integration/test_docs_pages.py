@@ -11,25 +11,39 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 import pytest
+import yaml
+from prefect.events import DeploymentEventTrigger
+from prefect.settings import PREFECT_API_URL
 
 from tests.support.transcript import BLOCK, read_before, reader, rerun
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
-LAST = DOCS / "how-to/contract.md"
-"""The page at the end of the row: it goes on from another one, and that from the first."""
+ROWS = (
+    ("start.md", "how-to/roll-back.md", "how-to/contract.md"),
+    ("start.md", "how-to/require-readiness.md"),
+    ("start.md", "events.md"),
+)
+"""Pages of which each goes on from the one before it."""
 
 
 @pytest.mark.system  # more than thirty commands
 @pytest.mark.timeout(300)
-def test_the_pages_show_what_the_commands_print(tmp_path: Path) -> None:
-    pages = read_before(LAST)
-    assert [page.name for page in pages] == ["start.md", "roll-back.md", "contract.md"]
+@pytest.mark.usefixtures("prefect_server")
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: Path(row[-1]).stem)
+def test_the_pages_show_what_the_commands_print(row: tuple[str, ...], tmp_path: Path) -> None:
+    pages = read_before(DOCS / row[-1])
+    assert pages == [DOCS / name for name in row]
+    environment = {**reader(tmp_path), "PREFECT_API_URL": str(PREFECT_API_URL.value())}
     for path in pages:
         page = path.read_text()
-        assert rerun(page, tmp_path, reader(tmp_path)) == page, (
-            f"python -m tests.support.transcript {LAST.relative_to(ROOT)}"
-        )
+        assert rerun(page, tmp_path, environment) == page, f"python -m tests.support.transcript docs/{row[-1]}"
+
+
+def test_trigger_on_the_page_of_events_is_one_of_prefects() -> None:
+    (text,) = [text for kind, text in BLOCK.findall((DOCS / "events.md").read_text()) if kind == "yaml"]
+    (trigger,) = yaml.safe_load(text)["triggers"]
+    assert DeploymentEventTrigger.model_validate(trigger).expect == {"stagegate.version.staged"}
 
 
 def test_python_of_a_page_uses_no_name_that_it_lacks() -> None:

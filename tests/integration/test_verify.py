@@ -352,6 +352,16 @@ def test_the_command_tells_lists_and_mends(staged: Workspace, run_stagegate: Run
     assert json.loads(run_stagegate("ls", "--quarantine", "--json").stdout) == []
 
 
+def test_json_has_extra_file_whose_name_is_not_utf8(staged: Workspace, run_stagegate: Run) -> None:
+    view = staged.cache.layout.view(*next(iter(staged.cache.views.all())))
+    view.chmod(0o755)
+    (view / "odd\udcff").touch()
+    run = run_stagegate("verify", "--json")
+    assert run.returncode == 3
+    (damage,) = json.loads(run.stdout)["damaged"]
+    assert damage["finding"]["subject"] == "odd\udcff"
+
+
 @pytest.mark.parametrize("rate", ["5", "999kB/s", "2TB"])
 def test_a_rate_that_is_too_slow_or_too_fast_is_refused(run_stagegate: Run, rate: str) -> None:
     result = run_stagegate("verify", "--rate", rate)

@@ -31,8 +31,7 @@ from prefect_stagegate.validations.engines.uniqueness import count_by_groups, is
 from prefect_stagegate.validations.files.formats import form
 from prefect_stagegate.validations.partitions import row_digests
 from prefect_stagegate.validations.queries.duck import MEMORY_MIB, THREADS
-from prefect_stagegate.validations.queries.relations import TableFiles, relation_of
-from prefect_stagegate.validations.queries.sql import FILE
+from prefect_stagegate.validations.queries.relations import FILE, TableFiles, relation_of
 from prefect_stagegate.validations.records import RefusedRows, TableJob
 from prefect_stagegate.validations.worker.limits import SHARE, applied
 from prefect_stagegate.validations.worker.results import columns_of, map_metric, metric_of

@@ -25,8 +25,7 @@ from prefect_stagegate.validations.files.arrow import batches, schema_of
 from prefect_stagegate.validations.files.formats import form, is_text
 from prefect_stagegate.validations.partitions import lowered, partition_types, partition_values
 from prefect_stagegate.validations.queries.duck import bounded
-from prefect_stagegate.validations.queries.relations import TableFiles, relation_of
-from prefect_stagegate.validations.queries.sql import FILE
+from prefect_stagegate.validations.queries.relations import FILE, TableFiles, relation_of
 from prefect_stagegate.validations.records import RefusedRows, TableJob
 from prefect_stagegate.validations.worker.results import columns_of, map_metric, metric_of
 from prefect_stagegate.validations.worker.statements import condition_problem
@@ -117,26 +116,28 @@ class PandasEngine:
         refused, *_ = validator.get_metric(metric_of(expectation, "condition"))
         numbers = refused.index[refused.to_numpy(dtype=bool)].to_numpy()
         columns = columns_of(expectation)
+        writer = RowWriter(columns, table.personal)
         # A row belongs to the first file whose end is above its number; its first refused row is the example.
         files, first, counts = np.unique(
             np.searchsorted(self._ends, numbers, side="right"), return_index=True, return_counts=True
         )
         places = [
-            RefusedRows(table.files[file], int(count), self._example(table, numbers[position], columns))
+            RefusedRows(
+                table.files[file], int(count), writer.recordable(self._frame.loc[numbers[position], columns].tolist())
+            )
             for file, position, count in zip(files, first, counts, strict=True)
         ]
         return sorted(places, key=lambda place: (-place.rows, place.file))
-
-    def _example(self, table: TableJob, number: Any, columns: list[str]) -> str:
-        """A refused row as records may hold it."""
-        return RowWriter(columns, table.personal).recordable(self._frame.loc[number, columns].tolist())
 
 
 def _read(path: Path, columns: Collection[str] | None) -> pd.DataFrame:
     """The rows of a file of Parquet or Arrow with those of `columns` that it has; with all of its columns for None."""
     if form(path) == "parquet":
         return _frame(pq.ParquetFile(path).read(_chosen(pq.read_schema(path).names, columns)))
-    return _frame(_arrow(path, columns))
+    schema = schema_of(path)
+    names = _chosen(schema.names, columns) or schema.names
+    parts = (batch.select(names) for batch in batches(path))
+    return _frame(pa.Table.from_batches(parts, pa.schema([schema.field(name) for name in names])))
 
 
 def _frame(rows: pa.Table) -> pd.DataFrame:
@@ -171,13 +172,6 @@ def _read_text(table: TableJob, texts: Sequence[str], columns: Collection[str] |
     frame = _frame(read)
     files = frame.pop(FILE)
     return {view / file: frame[files == str(view / file)] for file in texts}
-
-
-def _arrow(path: Path, columns: Collection[str] | None) -> pa.Table:
-    schema = schema_of(path)
-    names = _chosen(schema.names, columns) or schema.names
-    parts = (batch.select(names) for batch in batches(path))
-    return pa.Table.from_batches(parts, pa.schema([schema.field(name) for name in names]))
 
 
 def _chosen(names: Sequence[str], columns: Collection[str] | None) -> list[str] | None:

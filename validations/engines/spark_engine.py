@@ -18,7 +18,7 @@ from great_expectations.expectations.row_conditions import PassThroughCondition,
 from prefect_stagegate.validations.engines.known_metrics import KnownMetrics
 from prefect_stagegate.validations.engines.spark_session import on_cluster, open_session
 from prefect_stagegate.validations.engines.spark_tables import MISSING, OTHER_FILES, frame_of, path_of
-from prefect_stagegate.validations.queries.sql import FILE
+from prefect_stagegate.validations.queries.relations import FILE
 from prefect_stagegate.validations.records import RefusedRows, TableJob
 from prefect_stagegate.validations.worker.results import columns_of, map_metric, metric_of
 from prefect_stagegate.validations.worker.statements import COMPARE, OWN_CONDITIONS

@@ -17,7 +17,7 @@ from prefect_stagegate.validations.files.text_files import header_of, schema_of,
 from prefect_stagegate.validations.files.text_values import DATE, FLOAT, INSTANT, MOMENT, TEXT
 from prefect_stagegate.validations.partitions import NULL, lowered, partition_types
 from prefect_stagegate.validations.queries.duck import bounded
-from prefect_stagegate.validations.queries.sql import FILE, json_schema
+from prefect_stagegate.validations.queries.relations import FILE, json_schema
 from prefect_stagegate.validations.records import TableJob
 
 if TYPE_CHECKING:

@@ -66,8 +66,8 @@ class ProbedFiles:
         return len(self.facts) + len(self.defects)
 
 
-def _silent(_: str) -> None:
-    pass
+def silent(_: str) -> None:
+    """Show no progress."""
 
 
 def probe_files(
@@ -78,7 +78,7 @@ def probe_files(
     known: PassedProbes = NO_PASSES,
     run: str = "",
     cancel: Event | None = None,
-    progress: Callable[[str], None] = _silent,
+    progress: Callable[[str], None] = silent,
 ) -> ProbedFiles:
     """Probe every file that some glob of the contract names: each file once, with the probes of all its globs.
 

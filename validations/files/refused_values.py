@@ -16,7 +16,7 @@ from prefect_stagegate.validations.files.formats import form
 from prefect_stagegate.validations.files.text_files import MOST_COUNTED, batches, header_of, line_text
 from prefect_stagegate.validations.files.text_values import DATE, FLOAT, MOMENT, TEXT, converted
 from prefect_stagegate.validations.queries.duck import bounded
-from prefect_stagegate.validations.queries.sql import read_json
+from prefect_stagegate.validations.queries.relations import read_json
 
 
 def refused_values(

@@ -17,7 +17,7 @@ from prefect_stagegate.validations.files.formats import GZIP
 from prefect_stagegate.validations.files.text_files import DAMAGED, facts_of, opened
 from prefect_stagegate.validations.files.texts import BLOCK, check_json_lines
 from prefect_stagegate.validations.queries.duck import bounded
-from prefect_stagegate.validations.queries.sql import json_schema, read_json
+from prefect_stagegate.validations.queries.relations import json_schema, read_json
 
 ODD_KEYS = "a line is too long, or its objects have no key, an empty one or too many"
 """What is wrong with JSON lines where DuckDB names no line."""

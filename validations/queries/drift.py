@@ -47,7 +47,9 @@ def drift(table: str, reference: TableProfile, current: TableProfile, ignored: S
     """Compare two profiles of a table, column by column."""
     names = dict.fromkeys([*reference.columns, *reference.skipped, *current.columns, *current.skipped])
     columns = (
-        _ignored(table, name) if is_ignored(table, name, ignored) else _column(table, name, reference, current)
+        ColumnDrift(table, name, None, skipped="ignored by the gate")
+        if is_ignored(table, name, ignored)
+        else _column(table, name, reference, current)
         for name in names
     )
     return TableDrift(current.rows, reference.rows, tuple(columns))
@@ -61,10 +63,6 @@ def is_ignored(table: str, column: str, ignored: Sequence[str]) -> bool:
 def profile(queries: Queries, table: TableFiles) -> TableProfile:
     """Profile a table whose rows are compared, as a whole."""
     return profile_table(queries, table, {path: path for path in table.files}).profile
-
-
-def _ignored(table: str, name: str) -> ColumnDrift:
-    return ColumnDrift(table, name, None, skipped="ignored by the gate")
 
 
 def _comparable(profile: TableProfile, name: str) -> ColumnProfile | None:

@@ -17,8 +17,7 @@ from typing import Any
 import duckdb
 
 from prefect_stagegate.errors import Cancelled, ValidationError
-from prefect_stagegate.validations.queries.relations import TableFiles, relation_of
-from prefect_stagegate.validations.queries.sql import texts
+from prefect_stagegate.validations.queries.relations import TableFiles, relation_of, texts
 
 THREADS = min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 """Cores that DuckDB uses, at most those that the process may use."""

@@ -9,8 +9,7 @@ from prefect_stagegate.errors import ValidationError
 from prefect_stagegate.measures import Duplicates, Overlap
 from prefect_stagegate.quoting import identifier
 from prefect_stagegate.validations.queries.duck import Queries
-from prefect_stagegate.validations.queries.relations import TableFiles
-from prefect_stagegate.validations.queries.sql import FILE
+from prefect_stagegate.validations.queries.relations import FILE, TableFiles
 
 MOST_SPLITS = 16
 

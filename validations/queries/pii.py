@@ -16,6 +16,7 @@ from collections.abc import Sequence
 
 from prefect_stagegate.measures import Scan
 from prefect_stagegate.quoting import identifier, literal
+from prefect_stagegate.validations.profiling.figures import kind_of
 from prefect_stagegate.validations.queries.duck import Queries
 from prefect_stagegate.validations.queries.relations import TableFiles
 
@@ -52,7 +53,6 @@ _PROVED = {
 }
 """Names whose matches must also have the right check digits: the pattern of a candidate, and the test in SQL."""
 TEXT = "VARCHAR"
-NESTED = ("STRUCT", "MAP", "LIST", "UNION", "JSON", "VARIANT")
 
 
 def scan(
@@ -108,8 +108,7 @@ def _unscanned(
     left = {name: "it is ignored by the gate" for name in ignored if name in kinds}
     left |= {name: "the table has no such column" for name in columns if name not in kinds}
     for name, kind in kinds.items():
-        nested = kind.endswith("]") or kind.startswith(NESTED)
-        if nested and (not columns or name in columns):
+        if kind_of(kind) is None and (not columns or name in columns):
             left.setdefault(name, f"a {kind.partition('(')[0].lower()} is not scanned")
         elif name in columns and name not in chosen:
             left.setdefault(name, "it holds no text")

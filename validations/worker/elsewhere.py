@@ -18,10 +18,10 @@ from great_expectations.expectations.expectation import (
     MulticolumnMapExpectation,
 )
 
+from prefect_stagegate.spec.parameters import QUERIES
 from prefect_stagegate.units import count_text
 from prefect_stagegate.validations.records import TableJob
 from prefect_stagegate.validations.worker.results import columns_of
-from prefect_stagegate.validations.worker.statements import QUERIES
 
 OTHERS = {"duckdb": ("pandas",), "pandas": ("duckdb",), "spark": ("duckdb", "pandas")}
 """The engines to try for what one of them does not know, in this order."""

@@ -15,8 +15,8 @@ from typing import Any
 
 import duckdb
 
-QUERIES = ("unexpected_rows_query", "base_query", "comparison_query")
-"""Arguments of expectations that hold SQL."""
+from prefect_stagegate.spec.parameters import QUERIES
+
 OWN_CONDITIONS = ("great_expectations", "great_expectations__experimental__")
 """Values of `condition_parser` that select Great Expectations' own language; other conditions are Python."""
 REFERENCES = ("$ref", "$dynamicRef", "$recursiveRef")

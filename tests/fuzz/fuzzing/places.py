@@ -50,7 +50,7 @@ def node(folder: Path) -> Workspace:
 def build(folder: Path) -> Truth:
     """Stage, check and promote for real: a version that was let in, its successor, and one that is refused."""
     versions = [_deliver(folder, text) for text in ("one\n", "one\ntwo\n")]
-    refused = _stage(folder, "things", "three\n", license="CC-BY-NC-4.0")
+    refused = _stage(folder, "things", "three\n", runbook="")
     assert not check(node(folder), Address("things"), "pilot").accepted
     _stage(folder, "planes", "plane\n")
     pin(node(folder), Address("things", versions[0]))
@@ -66,7 +66,7 @@ def _deliver(folder: Path, text: str) -> str:
     return digest
 
 
-def _stage(folder: Path, dataset: str, text: str, *, license: str = "CC0-1.0") -> str:  # noqa: A002 - the spec's key
+def _stage(folder: Path, dataset: str, text: str, *, runbook: str = "https://wiki.example.org/") -> str:
     source = folder / "sources" / dataset
     (source / "more").mkdir(parents=True, exist_ok=True)
     (source / "data.csv").write_text(text)
@@ -75,10 +75,11 @@ def _stage(folder: Path, dataset: str, text: str, *, license: str = "CC0-1.0") -
     spec = {
         "stagegate": 1,
         "dataset": dataset,
-        "license": license,
+        "license": "CC0-1.0",
+        **({"runbook": runbook} if runbook else {}),  # a licence may be changed to one that only warns
         "owners": dict.fromkeys(("data", "ai", "infra", "governance"), "team@example.org"),
         "sources": [{"url": str(source)}],
-        "gates": {"pilot": {"require": ["license", "owner", "nonempty"]}},
+        "gates": {"pilot": {"require": ["license", "owner", "nonempty", "runbook"]}},
     }
     return stage(node(folder), load_spec(spec, known_checks=known_checks())).digest
 
