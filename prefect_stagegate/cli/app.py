@@ -220,7 +220,8 @@ def _asks_for_overview(words: Sequence[str]) -> bool:
 
 def program_name() -> str:
     """How this program was called, for its help."""
-    return "python -m prefect_stagegate" if Path(sys.argv[0]).name == "__main__.py" else "stagegate"
+    is_module = Path(sys.argv[0]).parts[-2:] == ("prefect_stagegate", "__main__.py")
+    return "python -m prefect_stagegate" if is_module else "stagegate"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
