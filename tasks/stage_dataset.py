@@ -7,15 +7,18 @@ from pathlib import Path
 
 from prefect_stagegate.model import Address, Version
 from prefect_stagegate.operations.address import SpecLike, parse
+from prefect_stagegate.operations.gating.status import inbox, status
 from prefect_stagegate.operations.staging.stage import stage
+from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.tasks._support.cancelling import ending
-from prefect_stagegate.tasks._support.endings import announce_endings
+from prefect_stagegate.tasks._support.events import ending_events
 from prefect_stagegate.tasks._support.failed import show_failed, showing_failed
-from prefect_stagegate.tasks._support.notify import announce_version
+from prefect_stagegate.tasks._support.notify import announce, announce_version, in_a_run, unfailing
 from prefect_stagegate.tasks._support.places import CacheLike, CatalogLike, open_places
 from prefect_stagegate.tasks._support.progress import live_progress
 from prefect_stagegate.tasks._support.room import watched_room
 from prefect_stagegate.tasks._support.running import async_twin, engine_task, short_name
+from prefect_stagegate.unreadable import UnreadableRecords
 
 
 @engine_task(lambda parameters: f"stage {short_name(parameters['spec_or_ref'])}")
@@ -58,9 +61,18 @@ def stage_dataset(
             workspace, origin, volume=Path(volume) if volume else None, peers=peers, progress=progress, cancel=cancel
         )
     announce_version(version, origin)
-    announce_endings(workspace, version.dataset)
+    _announce_endings(workspace, version.dataset)
     show_failed(version.dataset, version.failed, digest=version.digest)
     return version
+
+
+def _announce_endings(workspace: Workspace, dataset: str) -> None:
+    """Emit an event for each target of a dataset whose evidence ends soon, or ended. In a run only."""
+    if in_a_run():
+        with unfailing(f"look whether evidence about {dataset} ends"):
+            unreadable = UnreadableRecords()
+            for event in ending_events(inbox(status(workspace, dataset, unreadable), unreadable)):
+                announce(event)
 
 
 astage_dataset = async_twin(stage_dataset)

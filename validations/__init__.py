@@ -13,6 +13,7 @@ Great Expectations takes seconds to import, so only the worker loads it, and onl
     worker/     the child process: what it may open, the suite that it builds, the results and pages that it makes
 """
 
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -25,12 +26,7 @@ __all__ = ["lint", "newest_time", "validate"]
 
 def __getattr__(name: str) -> Any:
     # Late: the processes that probe files start within a tenth of the time without the query engines.
-    if name == "newest_time":
-        from prefect_stagegate.validations.queries.newest import newest_time
-
-        return newest_time
     if name in __all__:
-        from prefect_stagegate.validations import validation
-
-        return getattr(validation, name)
+        module = "queries.newest" if name == "newest_time" else "validation"
+        return getattr(import_module(f"{__name__}.{module}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -22,6 +22,8 @@ _binary = _any_of(types.is_binary, types.is_large_binary, types.is_fixed_size_bi
 _list = _any_of(types.is_list, types.is_large_list, types.is_fixed_size_list)
 _number = _any_of(types.is_integer, types.is_floating, types.is_decimal)
 
+_EXACT = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "float16", "float32", "float64")
+
 COLUMN_TYPES: dict[str, Accepts] = {
     # families
     "int": types.is_integer,
@@ -39,11 +41,7 @@ COLUMN_TYPES: dict[str, Accepts] = {
     "struct": types.is_struct,
     "map": types.is_map,
     # exact names
-    **{
-        name: getattr(types, f"is_{name}")
-        for name in ("int8", "int16", "int32", "int64", "float16", "float32", "float64")
-    },
-    **{name: getattr(types, f"is_{name}") for name in ("uint8", "uint16", "uint32", "uint64")},
+    **{name: getattr(types, f"is_{name}") for name in _EXACT},
     # what SQL calls them
     "tinyint": types.is_int8,
     "smallint": types.is_int16,

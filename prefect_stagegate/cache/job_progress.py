@@ -89,7 +89,8 @@ def write_progress(layout: Layout, lease: str, progress: JobProgress) -> None:
     descriptor = os.open(draft, flags, PRIVATE_FILE)
     try:
         layout.share(descriptor, GROUP_FILE)
-        os.write(descriptor, json.dumps({**asdict(progress), **_shortened(progress)}).encode())
+        short = {name: getattr(progress, name)[-LONGEST_TEXT:] for name in ("object", "wait")}
+        os.write(descriptor, json.dumps({**asdict(progress), **short}).encode())
     finally:
         os.close(descriptor)
     draft.rename(path)
@@ -121,10 +122,6 @@ def remove_progress(layout: Layout, lease: str) -> None:
 
 def _path(layout: Layout, lease: str) -> Path:
     return layout.leases / f"{lease}.progress"
-
-
-def _shortened(progress: JobProgress) -> dict[str, str]:
-    return {name: getattr(progress, name)[-LONGEST_TEXT:] for name in ("object", "wait")}
 
 
 def _parse(values: Any) -> JobProgress:

@@ -106,15 +106,11 @@ def _print_trial(trial: VersionTrial) -> None:
         return
     for comparison in trial.checks:
         say_line(_line(comparison))
-    notable = [comparison for comparison in trial.expectations if _is_notable(comparison)]
+    notable = [each for each in trial.expectations if (each.then, each.now) != ("passed", "passed")]
     for comparison in notable:
         say_line(_line(comparison))
     if rest := len(trial.expectations) - len(notable):
         say(f"  {count_text(rest, 'expectation')} passed then and now")
-
-
-def _is_notable(comparison: TrialComparison) -> bool:
-    return (comparison.then, comparison.now) != ("passed", "passed")
 
 
 def _line(comparison: TrialComparison) -> str:

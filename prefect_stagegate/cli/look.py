@@ -6,6 +6,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
+from json import dumps
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -28,6 +29,7 @@ from prefect_stagegate.cli.common import (
     say_first,
     say_line,
     unreadable_lines,
+    write_output,
 )
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.manifest import Change, Difference, row
@@ -137,9 +139,11 @@ def show(  # noqa: PLR0913 - one parameter a flag
         raise UsageError("--rows prints the manifest's lines, which are no JSON", hint="Leave --rows or --json out.")
     workspace = (places or Places()).workspace()
     if croissant:
-        from prefect_stagegate.cli.croissant import print_croissant
+        from prefect_stagegate.operations.croissant import croissant as description_of
 
-        print_croissant(workspace, Address.parse(address), hashed=sha256, output=output)
+        # ASCII only, so that no name in it acts on a terminal.
+        text = dumps(description_of(workspace, Address.parse(address), hashed=sha256), indent=2) + "\n"
+        write_output(text, output, "The description")
         return
     if coverage:
         from prefect_stagegate.cli.coverage import print_coverage

@@ -52,11 +52,12 @@ class Flights:
     def with_defects(self) -> Delivery:
         """The three months: one with a renamed column, one with negative distances, one cut short."""
         negative = self._months[NEGATIVE]
+        place = negative.column_names.index("distance")
         distances = pc.if_else(pc.equal(negative["day"], 17), pc.negate(negative["distance"]), negative["distance"])
         whole = self.mended()
         return {
-            file_name(RENAMED): _parquet(_rename(self._months[RENAMED], "dep_delay", "departure_delay")),
-            file_name(NEGATIVE): _parquet(_replace(negative, "distance", distances)),
+            file_name(RENAMED): _parquet(self._months[RENAMED].rename_columns({"dep_delay": "departure_delay"})),
+            file_name(NEGATIVE): _parquet(negative.set_column(place, "distance", distances)),
             file_name(TRUNCATED): whole[file_name(TRUNCATED)][: len(whole[file_name(TRUNCATED)]) * 2 // 3],
         }
 
@@ -123,11 +124,3 @@ def _parquet(table: pa.Table) -> bytes:
     output = pa.BufferOutputStream()
     pq.write_table(table, output)
     return bytes(output.getvalue())
-
-
-def _rename(table: pa.Table, old: str, new: str) -> pa.Table:
-    return table.rename_columns([new if name == old else name for name in table.column_names])
-
-
-def _replace(table: pa.Table, name: str, values: pa.ChunkedArray) -> pa.Table:
-    return table.set_column(table.column_names.index(name), name, values)

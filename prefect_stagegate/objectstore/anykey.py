@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from prefect_stagegate.objectstore.credentials import Provider
 from prefect_stagegate.objectstore.listed import ListedObject
@@ -49,7 +49,8 @@ class BotocoreLister:
             for page in pages.paginate(Bucket=self.bucket, Prefix=prefix, StartAfter=after, **payer):
                 for item in page.get("Contents", ()):
                     if item["Size"] or not item["Key"].endswith("/"):
-                        yield _listed(item)
+                        etag, modified = item.get("ETag", "").strip('"'), item["LastModified"].timestamp()
+                        yield ListedObject(item["Key"], item["Size"], etag, modified)
         except (BotoCoreError, ClientError) as error:
             raise OSError(str(error)) from error
 
@@ -75,7 +76,3 @@ class BotocoreLister:
             aws_session_token=credential.get("token"),
             config=config,
         )
-
-
-def _listed(item: dict[str, Any]) -> ListedObject:
-    return ListedObject(item["Key"], item["Size"], item.get("ETag", "").strip('"'), item["LastModified"].timestamp())

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from functools import cache
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
+from jinja2 import BaseLoader, Environment, PackageLoader, StrictUndefined
 
 from prefect_stagegate.report.changes import VersionChanges, table_change_text
 from prefect_stagegate.report.coverage import basis_text, group_text, table_text
@@ -104,24 +104,26 @@ def _differences(changes: VersionChanges) -> Iterator[tuple[str, str, str, str]]
         yield (f"rows of {table.name}", f"{table.rows:,}", f"{table.rows_before:,}", columns or same)
 
 
-@cache
-def _environment() -> Environment:
+def page_environment(loader: BaseLoader, **options: Any) -> Environment:
+    """Jinja with what reports and the pages of `stagegate serve` share."""
     # By default, Jinja escapes nothing and leaves a gap where the template misspells a field.
     environment = Environment(
-        loader=PackageLoader("prefect_stagegate.report", "."),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+        loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, **options
     )
     environment.tests["command"] = is_command
-    environment.filters.update(href=link_of, spans=spans, time=time_text, rows=rows_text)
+    environment.filters.update(href=link_of, spans=spans, time=time_text, rows=rows_text, digest=digest_text)
     environment.filters.update(refused=refused_text, seconds=seconds_text, verdict=verdict_text)
-    environment.filters.update(table=table_text, group=group_text, basis=basis_text, digest=digest_text)
+    environment.globals.update(picture=(WIDTH, HEIGHT))
+    return environment
+
+
+@cache
+def _environment() -> Environment:
+    environment = page_environment(PackageLoader("prefect_stagegate.report", "."))
+    environment.filters.update(table=table_text, group=group_text, basis=basis_text)
     environment.filters.update(transfer=transfer_text, bottleneck=bottleneck_text, cells=traffic_cells)
     environment.filters.update(bytes=_bytes, path=throughput_path, highest=lambda it: bytes_text(highest_rate(it)))
-    environment.globals.update(picture=(WIDTH, HEIGHT), throughput=(THROUGHPUT_WIDTH, THROUGHPUT_HEIGHT))
-    environment.globals.update(sides=SIDES, tones=_TONES)
+    environment.globals.update(throughput=(THROUGHPUT_WIDTH, THROUGHPUT_HEIGHT), sides=SIDES, tones=_TONES)
     return environment
 
 

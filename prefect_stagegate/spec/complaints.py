@@ -93,10 +93,6 @@ def complaint(error: ErrorDetails, model: type[BaseModel]) -> str:
     return error["msg"].replace("Input should be", "must be", 1)
 
 
-def _unknown_key(error: ErrorDetails, model: type[BaseModel]) -> str:
-    return f"unknown key; {did_you_mean(str(error['loc'][-1]), keys_at(model, place_of(error)[:-1]))}"
-
-
 def _unknown_word(error: ErrorDetails, model: type[BaseModel]) -> str:  # noqa: ARG001 - one of `_SENTENCES`
     given, expected = error["input"], error["ctx"]["expected"]
     # Pydantic gives the choices as one text only: `'a', 'b' or 'c'`.
@@ -109,10 +105,6 @@ def _unknown_word(error: ErrorDetails, model: type[BaseModel]) -> str:  # noqa: 
 def _too_short(error: ErrorDetails, model: type[BaseModel]) -> str:  # noqa: ARG001 - one of `_SENTENCES`
     least = error["ctx"]["min_length"]
     return "must not be empty" if least == 1 else f"is too short; at least {least} are needed"
-
-
-def _too_long(error: ErrorDetails, model: type[BaseModel]) -> str:  # noqa: ARG001 - one of `_SENTENCES`
-    return f"must have at most {error['ctx']['max_length']} items, not {error['ctx']['actual_length']}"
 
 
 def _pattern_mismatch(error: ErrorDetails, model: type[BaseModel]) -> str:
@@ -172,11 +164,15 @@ def _unwrapped(annotation: Any) -> Any:
 _SENTENCES: Mapping[str, Callable[[ErrorDetails, type[BaseModel]], str]] = {
     "missing": lambda _error, _model: "is required but missing",
     "value_error": lambda error, _model: str(error["ctx"]["error"]),
-    "extra_forbidden": _unknown_key,
+    "extra_forbidden": lambda error, model: (
+        f"unknown key; {did_you_mean(str(error['loc'][-1]), keys_at(model, place_of(error)[:-1]))}"
+    ),
     "literal_error": _unknown_word,
     "enum": _unknown_word,
     "too_short": _too_short,
     "string_too_short": _too_short,
-    "too_long": _too_long,
+    "too_long": lambda error, _model: (
+        f"must have at most {error['ctx']['max_length']} items, not {error['ctx']['actual_length']}"
+    ),
     "string_pattern_mismatch": _pattern_mismatch,
 }

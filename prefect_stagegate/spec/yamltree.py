@@ -73,7 +73,8 @@ def read_tree(text: str) -> tuple[Any, dict[Loc, int], list[YamlFlaw]]:
         raise NotYaml(line, f"not valid YAML: {message} (column {column})") from None
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
-        raise NotYaml(line, f"has the character {_code(error.character)}, which YAML doesn't allow") from None
+        code = error.character if isinstance(error.character, int) else ord(error.character)
+        raise NotYaml(line, f"has the character U+{code:04X}, which YAML doesn't allow") from None
 
 
 class _Builder:
@@ -197,10 +198,6 @@ class _Builder:
 
 def _line(event: yaml.Event) -> int:
     return event.start_mark.line + 1 if event.start_mark else 0
-
-
-def _code(character: str | int) -> str:
-    return f"U+{character if isinstance(character, int) else ord(character):04X}"
 
 
 def _short(tag: str | None) -> str:

@@ -10,18 +10,21 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from threading import Event
 from typing import Any, Protocol
 
-from prefect_stagegate.errors import Cancelled, SourceUnavailable
+from prefect_stagegate.errors import Cancelled, SourceUnavailable, StagegateError
 from prefect_stagegate.operations.fleet.barrier import NodeOutcome, NodeReport, checked_report
 from prefect_stagegate.operations.fleet.node import Proof
+from prefect_stagegate.settings import Settings
 from prefect_stagegate.tasks._support.cancelling import ending
 from prefect_stagegate.tasks._support.notify import run_log, unfailing
 from prefect_stagegate.tasks._support.running import engine_task
+from prefect_stagegate.tasks.stage_on_node import stage_on_node
 from prefect_stagegate.units import count_text
 
 PAUSE = (0.5, 5.0)
@@ -136,6 +139,14 @@ def lost(node: str, problem: str) -> NodeReport:
 def failed(node: str, problem: str) -> NodeReport:
     """The report of a node whose job ended with an error."""
     return NodeReport(node, NodeOutcome.FAILED, problem=problem)
+
+
+def run_job(job: NodeJob) -> NodeReport:
+    """Do this node's part where no flow run wraps it, on Dask's and on Ray's workers; an error becomes a report."""
+    try:
+        return stage_on_node.fn(**job.parameters())
+    except StagegateError as error:
+        return failed(Settings.from_environment(os.environ).node, str(error))
 
 
 def _taken(node: str, report: NodeReport, job: NodeJob) -> NodeReport:

@@ -21,7 +21,7 @@ from prefect_stagegate.validations.queries.relations import FILE, json_schema
 from prefect_stagegate.validations.records import TableJob
 
 if TYPE_CHECKING:
-    from pyspark.sql import Column, DataFrame, DataFrameReader, SparkSession
+    from pyspark.sql import Column, DataFrame, SparkSession
     from pyspark.sql.types import StructType
 
 OTHER_FILES = "Spark workers must see the cache under the same path as this node"
@@ -78,9 +78,18 @@ def _read(session: SparkSession, paths: Sequence[Path], reading: TextReading, ty
     kind, reader = form(paths[0]), session.read
     if kind == "parquet":
         return reader.option("mergeSchema", "true").parquet(*map(_uri, paths))
+    uris = [_uri(path) for path in paths]
     if kind == "json":
-        return reader.schema(_json_types(paths)).json([_uri(path) for path in paths], mode="FAILFAST")
-    return _csv(reader, paths, reading, types)
+        return reader.schema(_json_types(paths)).json(uris, mode="FAILFAST")
+    if "" not in reading.csv.null:
+        raise ValueError("Spark takes an empty value for a missing one; set `engine: duckdb`")
+    # Text with one header is read as text, and turned into the types that it was found to have.
+    names = header_of(paths[0], reading.csv)
+    encoding = reading.csv.encoding.replace("latin-1", "ISO-8859-1")
+    texts = reader.options(sep=separator(paths[0], reading.csv), quote='"', escape='"', encoding=encoding)
+    texts = texts.options(header=True, mode="FAILFAST", multiLine=True, enforceSchema=True)
+    frame = texts.schema(_spark_types([pa.field(name, TEXT) for name in names])).csv(uris)
+    return frame.select(*(_value(name, types.field(name).type, reading).alias(name) for name in names))
 
 
 def _json_types(paths: Sequence[Path]) -> StructType:
@@ -94,18 +103,6 @@ def _spark_types(fields: Sequence[pa.Field]) -> StructType:
     from pyspark.sql.pandas.types import from_arrow_schema
 
     return from_arrow_schema(pa.schema(list(fields)), prefer_timestamp_ntz=True)
-
-
-def _csv(reader: DataFrameReader, paths: Sequence[Path], reading: TextReading, types: pa.Schema) -> DataFrame:
-    """The rows of text files with one header: read as text, and turned into the types that they were found to have."""
-    if "" not in reading.csv.null:
-        raise ValueError("Spark takes an empty value for a missing one; set `engine: duckdb`")
-    names = header_of(paths[0], reading.csv)
-    encoding = reading.csv.encoding.replace("latin-1", "ISO-8859-1")
-    texts = reader.options(sep=separator(paths[0], reading.csv), quote='"', escape='"', encoding=encoding)
-    texts = texts.options(header=True, mode="FAILFAST", multiLine=True, enforceSchema=True)
-    frame = texts.schema(_spark_types([pa.field(name, TEXT) for name in names])).csv([_uri(path) for path in paths])
-    return frame.select(*(_value(name, types.field(name).type, reading).alias(name) for name in names))
 
 
 def _value(name: str, kind: pa.DataType, reading: TextReading) -> Column:

@@ -13,8 +13,7 @@ from prefect_stagegate.measures import NO_PASSES, PassedProbes
 from prefect_stagegate.model import Entry, Finding, Outcome
 from prefect_stagegate.spec import ContractSpec
 from prefect_stagegate.validations.files.calls import ProbeCall
-from prefect_stagegate.validations.files.copies import probe_copy
-from prefect_stagegate.validations.files.facts import Defect, Facts, Probe, UnreadableFile
+from prefect_stagegate.validations.files.facts import Defect, Facts, Probe, UnreadableFile, probe_copy
 from prefect_stagegate.validations.files.matching import TWO_DIALECTS, match_files
 from prefect_stagegate.validations.files.probe_pool import Job, probe_in_workers
 from prefect_stagegate.validations.files.probes import OPENERS, TABLE_ONLY, TABLE_PROBES

@@ -25,8 +25,7 @@ from prefect_stagegate.errors import Cancelled, ValidationError
 from prefect_stagegate.model import Entry
 from prefect_stagegate.units import count_text
 from prefect_stagegate.validations.files.calls import ProbeCall
-from prefect_stagegate.validations.files.copies import fault_of_copy
-from prefect_stagegate.validations.files.facts import Defect
+from prefect_stagegate.validations.files.facts import Defect, fault_of_copy
 from prefect_stagegate.validations.worker.confinement import environment
 
 COMMAND = (sys.executable, "-P", "-m", "prefect_stagegate.validations.files.probe_worker")

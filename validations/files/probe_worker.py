@@ -20,9 +20,8 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from prefect_stagegate.validations.files.copies import probe_copy
 from prefect_stagegate.validations.files.decoders import DECODERS
-from prefect_stagegate.validations.files.facts import Defect, Facts
+from prefect_stagegate.validations.files.facts import Defect, Facts, probe_copy
 from prefect_stagegate.validations.worker.confinement import confine
 
 MEMORY = 2 << 30

@@ -54,7 +54,9 @@ def build(table: str, suite: Mapping[str, Any], engine: str = "duckdb") -> Built
         try:
             made = _expectation(item, engine)
         except UnloadablePlugin as error:
-            built.unloadable[number] = _unloadable(item, *error.args)
+            reason, fix = error.args
+            severity, verdict = str(item.get("severity", "critical")), ExpectationVerdict.ERRORED
+            built.unloadable[number] = Judgement(item["type"], "", severity, verdict, f"not evaluated: {reason}", fix)
             continue
         if isinstance(made, Expectation):
             made.meta = {**(made.meta or {}), POSITION: number}
@@ -62,12 +64,6 @@ def build(table: str, suite: Mapping[str, Any], engine: str = "duckdb") -> Built
         else:
             built.problems.extend(f"{expectation_name(table, number - 1)}: {kind}: {problem}" for problem in made)
     return built
-
-
-def _unloadable(item: Mapping[str, Any], reason: str, fix: str) -> Judgement:
-    severity = str(item.get("severity", "critical"))
-    verdict = ExpectationVerdict.ERRORED
-    return Judgement(item["type"], "", severity, verdict, f"not evaluated: {reason}", fix)
 
 
 def _expectation(item: Any, engine: str) -> Expectation | list[str]:

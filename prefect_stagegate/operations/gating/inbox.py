@@ -12,7 +12,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -132,7 +131,8 @@ class PendingAction:
     def whom(self) -> str:
         """Who has to do it, in one line."""
         people = ", ".join(map(str, self.people)) or ANYBODY
-        return f"{people}, except {self.excluded}" if self.excluded and _is_anybody(self.people) else people
+        is_anybody = any(person.role == ANYBODY for person in self.people)
+        return f"{people}, except {self.excluded}" if self.excluded and is_anybody else people
 
 
 @dataclass(frozen=True, slots=True)
@@ -221,7 +221,3 @@ class InboxLine:
 def report_command(decision: str) -> str:
     """The command that shows a decision by its id."""
     return f"stagegate report {decision.removeprefix('sha256:')[:DECISION_DIGITS]}"
-
-
-def _is_anybody(people: Sequence[Person]) -> bool:
-    return any(person.role == ANYBODY for person in people)

@@ -135,11 +135,9 @@ def _kept_profile(workspace: Workspace, dataset: str, digest: str, table: str) -
     except CatalogError as error:
         log.warning("The profile of table %s of %s is not used: %s", table, dataset, error)
         return None
-    return profile if profile and profile.algorithm == ALGORITHM and _is_whole(profile) else None
-
-
-def _is_whole(profile: TableProfile) -> bool:
-    return all(len(column.quantiles) in (0, LEVELS) for column in profile.columns.values())
+    if profile is None or profile.algorithm != ALGORITHM:
+        return None
+    return profile if all(len(column.quantiles) in (0, LEVELS) for column in profile.columns.values()) else None
 
 
 def withheld_columns(spec: Spec, table: str) -> frozenset[str]:

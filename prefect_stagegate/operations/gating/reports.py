@@ -24,7 +24,6 @@ from prefect_stagegate.readiness.records.attest import decision_of
 from prefect_stagegate.report import (
     PastEvent,
     Report,
-    TableCoverage,
     VersionChanges,
     build_report,
     reason_of,
@@ -33,7 +32,6 @@ from prefect_stagegate.report import (
 )
 from prefect_stagegate.report.past_events import MOST
 from prefect_stagegate.spec import Spec
-from prefect_stagegate.transfers import TransferRecord
 from prefect_stagegate.units import count_text
 
 log = logging.getLogger(__name__)
@@ -65,7 +63,7 @@ def report_of(workspace: Workspace, decision: Decision, trial: Spec | None = Non
     about = (decision.dataset, decision.digest, decision.target, decision.policy)
     requested = decision.outcome is DecisionOutcome.WAITING or request_for(workspace, *about) is not None
     spec, serves = trial or spec_of(workspace, decision), served[-1].digest if served else ""
-    profiles = _profiles(workspace, decision, spec, serves)
+    profiles, version = _profiles(workspace, decision, spec, serves), (decision.dataset, decision.digest)
     report = build_report(
         decision,
         spec,
@@ -75,9 +73,11 @@ def report_of(workspace: Workspace, decision: Decision, trial: Spec | None = Non
         is_requested=requested,
         is_withdrawn=trial is None and decision.digest in withdrawn(earlier),
         profiles=tuple(table_figures(name, *both) for name, both in profiles.items()),
-        coverage=() if trial else _kept("who read the files", lambda: _coverage(workspace, decision), ()),
+        coverage=()
+        if trial
+        else _kept("who read the files", lambda: tuple(covered_tables(workspace, *version, decision.checks)), ()),
         changes=_kept("what changed", lambda: _changes(workspace, decision, serves, profiles), None),
-        transfer=_kept("what was transferred", lambda: _transfer(workspace, decision), None),
+        transfer=_kept("what was transferred", lambda: workspace.catalog.transfer(*version), None),
         past=_kept("what happened before", lambda: _past_events(workspace, decision, earlier), ()),
     )
     # The digest that an adoption of the same file has.
@@ -91,15 +91,6 @@ def _kept(about: str, read: Callable[[], T], otherwise: T) -> T:
     except CatalogError as error:
         log.warning("The report does not say %s: %s", about, error)
         return otherwise
-
-
-def _coverage(workspace: Workspace, decision: Decision) -> tuple[TableCoverage, ...]:
-    """Which validation read which file of the version, where the gate requires `coverage`."""
-    return tuple(covered_tables(workspace, decision.dataset, decision.digest, decision.checks))
-
-
-def _transfer(workspace: Workspace, decision: Decision) -> TransferRecord | None:
-    return workspace.catalog.transfer(decision.dataset, decision.digest)
 
 
 def _changes(

@@ -74,10 +74,6 @@ def _counter(name: str, text: str, *labels: str) -> Family:
     return _family(name, MetricKind.COUNTER, text, labels)
 
 
-def _histogram(name: str, text: str, *labels: str) -> Family:
-    return _family(name, MetricKind.HISTOGRAM, text, labels)
-
-
 BUILD = _gauge("stagegate_build_info", "Always 1; the label is the release that answers.", "version")
 CACHE_USED = _gauge("stagegate_cache_used_bytes", "Bytes that this node's cache takes on its disks.")
 CACHE_ROOM = _gauge("stagegate_cache_room_bytes", "Bytes that a writer may still write into this node's cache.")
@@ -130,10 +126,11 @@ NODE_CURRENT = _gauge(
     "dataset",
     "ref",
 )
-STEP_SECONDS = _histogram(
+STEP_SECONDS = _family(
     "stagegate_step_duration_seconds",
+    MetricKind.HISTOGRAM,
     "How long steps took on this node. List, plan and transfer overlap: each is a stream over the one before.",
-    "step",
+    ("step",),
 )
 STEPS = _counter(
     "stagegate_steps", "Steps that ended on this node: ok, error, or stopped by a user.", "step", "dataset", "outcome"

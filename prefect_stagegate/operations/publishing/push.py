@@ -164,7 +164,8 @@ def push(  # noqa: PLR0913 - the command's options
     stop = Stop(cancel)
     client = RegistryClient(reference, options or {}, terms, url=target, typed=True, check=stop.check)
     retrier = Retrier(RETRIES, stop, TransferStats())
-    layers = [*layers_of(manifest.entries(), by_shard=_by(by, manifest) == "shard")]
+    by_shard = by == "shard" or (by is None and manifest.files > MOST_LAYERS)
+    layers = [*layers_of(manifest.entries(), by_shard=by_shard)]
     statements = recorded_decisions(workspace, dataset, digest) if decisions else {}
     # Before anything is sent: a decision that can't be read must not leave a tag that has moved.
     referrers = [*referrers_of(workspace, dataset, statements)]
@@ -191,10 +192,6 @@ def push(  # noqa: PLR0913 - the command's options
 
 
 # ── the artifact ────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def _by(by: By | None, manifest: Manifest) -> By:
-    return by or ("file" if manifest.files <= MOST_LAYERS else "shard")
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,8 @@ class Machine:
     def pci_gpus(self) -> tuple[str, ...]:
         """The PCI addresses of NVIDIA's GPUs, with or without a driver."""
         devices = sorted((self.sys / "bus/pci/devices").glob("*"))
-        return tuple(device.name for device in devices if _read(device / "vendor") == NVIDIA and _display(device))
+        ours = (device for device in devices if _read(device / "vendor") == NVIDIA)
+        return tuple(device.name for device in ours if _read(device / "class").startswith(DISPLAY))
 
     def pci_path(self, address: str) -> tuple[str, ...]:
         """The path from the root complex to a PCI device: `("pci0000:00", "0000:00:01.0", "0000:3b:00.0")`."""
@@ -112,10 +113,6 @@ class Machine:
             yield from self._disks(part.resolve())
         if not below and not paths:
             yield block
-
-
-def _display(device: Path) -> bool:
-    return _read(device / "class").startswith(DISPLAY)
 
 
 def _pci_parts(place: Path) -> tuple[str, ...]:

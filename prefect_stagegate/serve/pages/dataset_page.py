@@ -95,14 +95,11 @@ def _sizes(rows: tuple[VersionRow, ...]) -> Sparkline | None:
     if not known:
         return None
     least, most = min(figure.bytes for figure in known), max(figure.bytes for figure in known)
-    label = f"Size: {bytes_text(known[0].bytes)} to {bytes_text(known[-1].bytes)}; {_range(least, most)}"
+    label = f"Size: {bytes_text(known[0].bytes)} to {bytes_text(known[-1].bytes)}; "
+    label += f"least {bytes_text(least)}, most {bytes_text(most)}"
     return sparkline(
         label, [(float(figure.bytes), f"{digest_text(figure.digest)}: {bytes_text(figure.bytes)}") for figure in known]
     )
-
-
-def _range(least: int, most: int) -> str:
-    return f"least {bytes_text(least)}, most {bytes_text(most)}"
 
 
 def _drifts(rows: tuple[VersionRow, ...]) -> Sparkline | None:

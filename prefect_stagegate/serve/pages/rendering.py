@@ -8,18 +8,15 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from jinja2 import BaseLoader, ChoiceLoader, Environment, PackageLoader, StrictUndefined
+from jinja2 import BaseLoader, ChoiceLoader, Environment, PackageLoader
 from markupsafe import Markup, escape
 
 from prefect_stagegate.clock import moment, now, stamp
 from prefect_stagegate.readiness.wording import age_text
-from prefect_stagegate.report.expectations import refused_text, seconds_text, verdict_text
-from prefect_stagegate.report.html import link_of
-from prefect_stagegate.report.legible import legible_text, one_line, spans, time_text
-from prefect_stagegate.report.next_steps import is_command
-from prefect_stagegate.report.tables import HEIGHT, WIDTH, rows_text
+from prefect_stagegate.report.html import page_environment
+from prefect_stagegate.report.legible import legible_text, one_line
 from prefect_stagegate.serve.pages import sparkline
-from prefect_stagegate.units import bytes_text, count_text, digest_text
+from prefect_stagegate.units import bytes_text, count_text
 
 LONGEST = 600
 """Characters of one text that are shown; reports and `--json` have all."""
@@ -54,22 +51,10 @@ def _text(package: str, name: str) -> str:
 
 @cache
 def _environment() -> Environment:
-    # By default, Jinja escapes nothing and leaves a gap where the template misspells a field.
-    environment = Environment(
-        loader=ChoiceLoader([PackageLoader(_PACKAGE), PackageLoader("prefect_stagegate.report", ".")]),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        finalize=_shown,
-    )
-    environment.tests["command"] = is_command
-    environment.filters.update(
-        href=link_of, spans=spans, time=time_text, rows=rows_text, age=_age, cut=_cut, whole=_whole
-    )
-    environment.filters.update(refused=refused_text, seconds=seconds_text, verdict=verdict_text)
-    environment.filters.update(digest=digest_text, bytes=bytes_text, count=_count, json=_json)
-    environment.globals.update(picture=(WIDTH, HEIGHT), spark=(sparkline.WIDTH, sparkline.HEIGHT))
+    loader = ChoiceLoader([PackageLoader(_PACKAGE), PackageLoader("prefect_stagegate.report", ".")])
+    environment = page_environment(loader, finalize=_shown)
+    environment.filters.update(age=_age, cut=_cut, whole=_whole, bytes=bytes_text, count=count_text, json=_json)
+    environment.globals.update(spark=(sparkline.WIDTH, sparkline.HEIGHT))
     return environment
 
 
@@ -96,10 +81,6 @@ def _age(text: str) -> str:
 def _cut(text: object, longest: int = LONGEST) -> str:
     line = one_line(str(text))
     return line if len(line) <= longest else f"{line[: longest - 1]}…"
-
-
-def _count(number: int, noun: str) -> str:
-    return count_text(number, noun)
 
 
 def _json(value: object) -> str:

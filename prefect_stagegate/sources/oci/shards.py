@@ -32,7 +32,7 @@ class LayerFiles:
     @property
     def size(self) -> int:
         """Bytes of the layer."""
-        return shard_size(self.entries) if self.is_shard else self.entries[0].size
+        return list(offsets(self.entries))[-1] if self.is_shard else self.entries[0].size
 
 
 def layers_of(entries: Iterable[Entry], *, by_shard: bool) -> Iterator[LayerFiles]:
@@ -72,8 +72,3 @@ def offsets(entries: Iterable[Entry]) -> Iterator[int]:
         yield position
         position += entry.size + len(padding_of(entry))
     yield position + len(END)
-
-
-def shard_size(entries: Iterable[Entry]) -> int:
-    """Bytes of a tar layer."""
-    return list(offsets(entries))[-1]

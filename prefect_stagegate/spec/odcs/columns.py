@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from prefect_stagegate.patterns import regex_problem
@@ -95,7 +95,7 @@ def _options(column: SchemaProperty, name: str, loc: Loc) -> Iterator[Expectatio
     """The expectations that the options of a logical type state."""
     options = dict(column.logicalTypeOptions or {})
     lengths = {"min_value": options.pop("minLength", None), "max_value": options.pop("maxLength", None)}
-    if limits := _given(lengths):
+    if limits := {name: value for name, value in lengths.items() if value is not None}:
         yield {"type": "expect_column_value_lengths_to_be_between", "kwargs": {"column": name, **limits}}
     if bounds := _bounds(options):
         yield {"type": "expect_column_values_to_be_between", "kwargs": {"column": name, **bounds}}
@@ -138,7 +138,3 @@ def _nested(column: SchemaProperty, loc: Loc) -> Iterator[NoCounterpart]:
         yield NoCounterpart((*loc, "relationships"), "no check follows a relationship")
     if column.semanticType == "measure":
         yield NoCounterpart((*loc, "semanticType"), "a measure is computed, so it is no column of a file")
-
-
-def _given(values: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if value is not None}

@@ -107,7 +107,8 @@ def _duplicate_values(rule: DataQuality, loc: Loc, subject: Subject, operation: 
     if operation.is_zero:
         return unique_together(columns)
     listed = ", ".join(map(identifier, columns))
-    repeated = f"SELECT {listed} FROM {BATCH} WHERE {_all_given(columns)} GROUP BY {listed} HAVING count(*) > 1"  # noqa: S608
+    given = " AND ".join(f"{identifier(column)} IS NOT NULL" for column in columns)
+    repeated = f"SELECT {listed} FROM {BATCH} WHERE {given} GROUP BY {listed} HAVING count(*) > 1"  # noqa: S608
     return _query(_share(f"(SELECT count(*) FROM ({repeated}))", rule), operation)  # noqa: S608
 
 
@@ -116,10 +117,6 @@ def unique_together(columns: list[str]) -> Expectation:
     if len(columns) == 1:
         return {"type": "expect_column_values_to_be_unique", "kwargs": {"column": columns[0]}}
     return {"type": "expect_compound_columns_to_be_unique", "kwargs": {"column_list": columns}}
-
-
-def _all_given(columns: list[str]) -> str:
-    return " AND ".join(f"{identifier(column)} IS NOT NULL" for column in columns)
 
 
 def _is_any_of(column: str, values: list[Any]) -> str:
