@@ -10,8 +10,7 @@
       ingest/unsynced-<boot>-<id>   is there while blobs of a writer are not synced
       views/<dataset>/<sha256>/…    appears by one rename: the renamed directory is complete
       views/<dataset>/<sha256>.sealed   since when the view's files are those of its version
-      refs/<dataset>/<ref>          the node's copy of a ref; a second line `suspended` where the catalog's newest entry
-                                    of the ref could not be proved
+      refs/<dataset>/<ref>          the node's copy of a ref, with a line `suspended` while its newest entry is unproved
       leases/<id>                   held by flock for as long as its holder lives
       leases/<id>.progress          what a writer has done so far; nothing rests on it
       quarantine/<blake3>-<id>      a rotten blob, with a record beside it; the folder is made for the first one

@@ -16,7 +16,8 @@ from prefect_stagegate.model import EvidenceRevocation, Revocation, Waiver
 from prefect_stagegate.readiness.approval_counting import who_may, why_act_is_void
 from prefect_stagegate.readiness.approval_parameters import ApprovalParameters
 from prefect_stagegate.readiness.checks.approval import APPROVAL
-from prefect_stagegate.readiness.records.answers import Overruling, PersonKey, overruling_act, sign_act
+from prefect_stagegate.readiness.records.answers import ANSWER_PAYLOAD, Overruling, PersonKey, overruling_act, sign_act
+from prefect_stagegate.readiness.records.signing import signers
 from prefect_stagegate.spec import Spec
 
 Record = TypeVar("Record", Waiver, Revocation, EvidenceRevocation, RefEntry)
@@ -32,6 +33,8 @@ class Authority:
     catalog: Callable[[], str]
     """Gives the catalog's id."""
     allows_waivers: bool = True
+    nodes: tuple[str, ...] = ()
+    """The keys of which one signs each rollback, where people need not."""
 
     def sealed(self, record: Record, key: PersonKey | None, refusal: str, **about: str) -> Record:
         """A new record, signed where there is a key; `about` is as in `overruling_act`.
@@ -63,11 +66,16 @@ class Authority:
         """Whether a record counts; an unsigned one does where nobody asks for signatures."""
         is_asked = isinstance(record, Waiver) and not self.allows_waivers
         is_asked = is_asked or (self.parameters is not None and self.parameters.signed)
+        is_asked = is_asked or (isinstance(record, RefEntry) and bool(self.nodes))
         return not (is_asked and self._why_void(record, **about))
 
     def _why_void(self, record: Overruling, **about: str) -> str:
         if isinstance(record, Waiver) and not self.allows_waivers:
             return "the policy allows no waivers"
+        if isinstance(record, RefEntry) and self.nodes:
+            statement = overruling_act(record, self.catalog()).statement
+            if not signers(record.envelope, statement, ANSWER_PAYLOAD, self.nodes):
+                return "no key of `policy.node_keys` signed the rollback; STAGEGATE_SIGNING_KEY names that of a node"
         if self.parameters is None:
             return ""
         # Only signatures are bound to the catalog, whose id a reader may not be able to make.
@@ -82,4 +90,5 @@ def authority_of(spec: Spec, target: str, catalog: Callable[[], str]) -> Authori
     if spec.policy.overrides:
         rule = spec.policy.overrides.approval
     parameters = None if rule is None else ApprovalParameters.model_validate(rule)
-    return Authority(parameters, spec.owners, catalog, spec.policy.waivers != "none")
+    nodes = () if parameters and parameters.signed else spec.policy.node_keys
+    return Authority(parameters, spec.owners, catalog, spec.policy.waivers != "none", nodes)

@@ -308,8 +308,9 @@ class PolicySpec(SpecModel):
     node_keys: tuple[PublicKey, ...] = Field(
         default=(),
         max_length=1000,
-        description="The Ed25519 keys of the nodes that check, as `stagegate key` prints them: only evidence and "
-        "decisions that one of them signed count. Without it, whoever writes to the catalog can write both.",
+        description="The Ed25519 keys of the nodes that check, as `stagegate key` prints them: only evidence, "
+        "decisions and (where people need not sign) rollbacks that one of them signed count. Without it, who writes "
+        "to the catalog can write them.",
         examples=[["ed25519:" + "0f" * 32]],
     )
 

@@ -389,6 +389,53 @@ def test_accepting_decision_withdraws_nothing(signed_evidence: AttackedScenario)
     assert signed_evidence.on_another_node("stage", "things@production") == 3
 
 
+def test_rollback_that_no_node_signed_is_not_followed(
+    signed_evidence: AttackedScenario, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for text in ("one", "two"):
+        signed_evidence.deliver(text)
+        second = signed_evidence.promote_signed()
+    signed_evidence.forge_return(action="rollback", withdrawn=second, reason="so")
+    assert signed_evidence.on_another_node("show", "things@production") == 3
+    assert "can't be proved: nobody who may roll back signed it" in capsys.readouterr().err
+
+
+def test_rollback_by_a_node_with_its_key_is_followed(
+    signed_evidence: AttackedScenario, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scenario = signed_evidence
+    first = scenario.deliver("one").digest
+    scenario.promote_signed()
+    scenario.deliver("two")
+    scenario.promote_signed()
+    words = ["rollback", "things@production", "--reason", "so"]
+    with monkeypatch.context() as patch:
+        patch.delenv("STAGEGATE_SIGNING_KEY")
+        assert scenario.run(*words) == 2
+        errors = capsys.readouterr().err
+        assert "things@production was not rolled back: no key of `policy.node_keys` signed the rollback" in errors
+        assert "STAGEGATE_SIGNING_KEY" in errors
+    assert not scenario.entry(3).exists()
+    assert not scenario.run(*words)
+    assert not scenario.on_another_node("show", "things@production")
+    (entry,) = scenario.node().catalog.history("things", "production")[2:]
+    assert (entry.digest, entry.who.source) == (first, "declared")
+
+
+def test_signed_rollback_does_not_count_at_another_place(signed_evidence: AttackedScenario) -> None:
+    scenario = signed_evidence
+    for text in ("one", "two"):
+        scenario.deliver(text)
+        scenario.promote_signed()
+    assert not scenario.run("rollback", "things@production", "--reason", "so")
+    rolled_back = json.loads(scenario.entry(3).read_bytes())
+    scenario.deliver("three")
+    scenario.promote_signed()
+    chained = {"seq": 5, "before": f"sha256:{hashlib.sha256(scenario.entry(4).read_bytes()).hexdigest()}"}
+    scenario.entry(5).write_text(json.dumps({**rolled_back, **chained}))
+    assert scenario.on_another_node("show", "things@production") == 3
+
+
 @pytest.fixture
 def tightened(tmp_path: Path) -> AttackedScenario:
     """A version that was promoted without signatures, and a policy adopted since that asks for a signed approval."""
@@ -444,6 +491,19 @@ def test_unreachable_signatures_are_no_forgery(signed_decisions: AttackedScenari
         node.catalog.ref("things", "production")
     node.catalog.signatures = read  # type: ignore[method-assign]
     assert node.catalog.ref("things", "production")
+
+
+def test_column_named_signed_asks_for_no_signatures(tmp_path: Path) -> None:
+    table = {"files": "*.csv", "columns": {"signed": "bool"}}
+    change = {"approval": {"signed": True, "keys": {INES.name: read_public_key(make_key(tmp_path, "ines"))}}}
+    keys = {"contract": {"tables": {"things": table}}, "policy": {"change": change}}
+    scenario = AttackedScenario(tmp_path, gates={"production": {"require": ["license"]}}, **keys)
+    versions = [f"things@{scenario.deliver(text).digest}" for text in ("one", "two")]
+    # The second decision is older than the first promotion, which only signed decisions must not be.
+    for words in (["check", "--gate"], ["promote", "--to"]):
+        for version in versions:
+            assert not scenario.run(words[0], version, words[1], "production")
+    assert not scenario.on_another_node("show", "things@production")
 
 
 def test_truth_written_otherwise_asks_for_signatures(tmp_path: Path) -> None:

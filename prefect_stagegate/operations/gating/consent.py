@@ -46,12 +46,6 @@ def rule_of(policy: Mapping[str, Any]) -> Mapping[str, Any] | None:
     return rule
 
 
-def is_signed(policy: Mapping[str, Any]) -> bool:
-    """Whether a policy's rule asks for signatures. Without them names are only declared, and hold nobody off."""
-    rule = rule_of(policy)
-    return rule is not None and _parameters(rule).signed
-
-
 def why_unchangeable(policy: Mapping[str, Any]) -> str:
     """Why too few people could ever agree by a policy's rule; empty when enough could, or it has no rule."""
     rule = rule_of(policy)
@@ -92,9 +86,10 @@ def consent(before: Mapping[str, Any], entry: PolicyEntry) -> str:
     """
     if not _is_readable(entry.policy):
         return "this release can't read its rule"
-    # Else a draft, as `adopt_first_policy` says: no target had an entry.
-    is_held = rule_of(before) is not None and (entry.heads != {} or is_signed(before))
-    missing = _missing(before, entry) if is_held else ""
+    rule = rule_of(before)
+    # A draft while no target had an entry: names without signatures are only declared, and hold nobody off.
+    is_free = rule is None or (entry.heads == {} and not rule.get("signed"))
+    missing = "" if is_free else _missing(before, entry)
     return missing and f"the required people did not agree: {missing}"
 
 

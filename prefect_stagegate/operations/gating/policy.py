@@ -19,7 +19,7 @@ from prefect_stagegate.clock import moment, stamp
 from prefect_stagegate.errors import CorruptRecord, RefConflict, UsageError
 from prefect_stagegate.model import LATEST, Approval, ApprovalRequest, Direction, PolicyChange
 from prefect_stagegate.operations.address import POLICY_KEYS, SpecLike, policy_name, policy_of, read_recorded, read_spec
-from prefect_stagegate.operations.gating.consent import POLICY_TARGET, agreement, is_signed, rule_of, why_unchangeable
+from prefect_stagegate.operations.gating.consent import POLICY_TARGET, agreement, rule_of, why_unchangeable
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.spec import Spec
 from prefect_stagegate.units import digest_text
@@ -73,8 +73,8 @@ def adopt_first_policy(workspace: Workspace, spec: Spec) -> None:
 
 
 def _is_draft(workspace: Workspace, head: PolicyEntry) -> bool:
-    is_staged = head.reason in (FIRST, REPLACED) and not set(workspace.catalog.ref_names(head.dataset)) - {LATEST}
-    return is_staged and not is_signed(head.policy)
+    is_staged = head.reason in (FIRST, REPLACED) and not (rule_of(head.policy) or {}).get("signed")
+    return is_staged and not set(workspace.catalog.ref_names(head.dataset)) - {LATEST}
 
 
 def proposed_changes(workspace: Workspace, spec: Spec) -> tuple[PolicyChange, ...]:

@@ -65,8 +65,9 @@ class SignatureProof:
             return
         asked = [policy.policy for policy in (own, *known)]
         node_keys = [policy.get("policy", {}).get("node_keys", ()) for policy in asked]
-        # As somebody wrote it: `true`, `yes` or `1`.
-        wants_answers = any(b'"signed":' in canonical(policy).replace(b'"signed":false', b"") for policy in asked)
+        # As somebody wrote it: `true`, `yes` or `1`. A column may have this name, too.
+        rules = [canonical([policy.get("gates"), policy.get("policy", {}).get("overrides")]) for policy in asked]
+        wants_answers = any(b'"signed":' in rule.replace(b'"signed":false', b"") for rule in rules)
         if not (self.keys or wants_answers or any(node_keys)):
             return
         from prefect_stagegate.operations.gating.attested_answers import why_unsigned  # late, as above
@@ -78,7 +79,7 @@ class SignatureProof:
         for keys, name in ((self.keys, "verification keys"), (node_keys[0], "policy's keys of nodes")):
             if keys and not signed_by(catalog, entry.dataset, entry.attestation, keys):
                 yield f"none of the {name} signed its decision"
-        if wants_answers and (why := why_unsigned(catalog, entry, known or policies[-1:])):
+        if (wants_answers or any(node_keys)) and (why := why_unsigned(catalog, entry, known or policies[-1:])):
             yield why
         yield from _order_problems(catalog, entry, decision, known)
 

@@ -6,6 +6,7 @@ from prefect_stagegate.catalog import RefAction, RefEntry, moves, withdrawn
 from prefect_stagegate.errors import UnknownRef, UsageError
 from prefect_stagegate.model import Address, Promotion
 from prefect_stagegate.operations.gating.policy import adopted_spec
+from prefect_stagegate.operations.gating.proofs import signing_key
 from prefect_stagegate.operations.upkeep.node_refs import follow
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.readiness.authority import authority_of
@@ -23,7 +24,7 @@ def rollback(
         to: The version to return to, as it stands behind the `@` of an address: a digest, or `production~2`. By
             default the newest version that was accepted before and not withdrawn.
         reason: Kept in the log. The withdrawn version isn't promoted again without `--reinstate`.
-        key: Signs the rollback, where the gate wants that.
+        key: Signs the rollback, where the gate wants that. Where only `policy.node_keys` does, the node's key signs it.
 
     Raises:
         UsageError: The address names no target, there is no reason, no version to return to, or the policy does not
@@ -45,6 +46,9 @@ def rollback(
     chosen = _choose(entries, leaving, digest, address)
     workspace.catalog.manifest(dataset, chosen.digest)  # raises when the version was removed meanwhile
     authority = authority_of(adopted_spec(workspace, dataset), ref, lambda: workspace.catalog.id)
+    who = signer_of(workspace.identity, key)
+    if authority.nodes:
+        key, who = signing_key(workspace), workspace.identity
     # The new entry carries the attestation by which the target accepted the version that it returns to.
     workspace.catalog.move_ref(
         dataset,
@@ -52,7 +56,7 @@ def rollback(
         chosen.digest,
         head=entries[-1],
         action=RefAction.ROLLBACK,
-        who=signer_of(workspace.identity, key),
+        who=who,
         reason=reason,
         withdrawn=leaving,
         attestation=chosen.attestation,
