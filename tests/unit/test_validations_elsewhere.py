@@ -152,6 +152,20 @@ def test_duckdb_finds_what_python_searches(pattern: str, texts: list[str]) -> No
     assert [match for (match,) in found] == [bool(re.search(pattern, text)) for text in texts]
 
 
+@pytest.mark.parametrize(
+    ("engine", "regex", "verdict"),
+    [
+        ("duckdb", "^(N1|[[:alpha:]])$", "passed"),
+        ("pandas", "^(N1|[[:alpha:]])$", "passed"),
+        ("pandas", "^(?=.)(N1|[[:alpha:]])$", "failed"),
+    ],
+)
+def test_posix_classes_are_read_by_re2_alone(engine: str, regex: str, verdict: str, tmp_path: Path) -> None:
+    kwargs = {"column": "tail", "regex": regex}
+    (judgement,) = judge(tmp_path, engine, {"type": "expect_column_values_to_match_regex", "kwargs": kwargs})
+    assert str(judgement.verdict) == verdict
+
+
 def test_pandas_reads_only_the_columns_of_the_suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     read = []
     real = pandas_engine._read
