@@ -496,7 +496,7 @@ def test_unreachable_signatures_are_no_forgery(signed_decisions: AttackedScenari
 def test_column_named_signed_asks_for_no_signatures(tmp_path: Path) -> None:
     table = {"files": "*.csv", "columns": {"signed": "bool"}}
     change = {"approval": {"signed": True, "keys": {INES.name: read_public_key(make_key(tmp_path, "ines"))}}}
-    keys = {"contract": {"tables": {"things": table}}, "policy": {"change": change}}
+    keys: dict[str, Any] = {"contract": {"tables": {"things": table}}, "policy": {"change": change}}
     scenario = AttackedScenario(tmp_path, gates={"production": {"require": ["license"]}}, **keys)
     versions = [f"things@{scenario.deliver(text).digest}" for text in ("one", "two")]
     # The second decision is older than the first promotion, which only signed decisions must not be.
