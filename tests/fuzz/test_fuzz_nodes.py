@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fuzzing.campaign import Budget, WrongOutcome, require_clean, run_campaign
-from fuzzing.commands import run_command
+from fuzzing.campaign import WrongOutcome
+from fuzzing.commands import fuzz_commands, run_command
 from fuzzing.mutations import mutate
-from fuzzing.places import Truth, build, copy, node
+from fuzzing.places import Truth, build, node
 
 from prefect_stagegate.catalog.codec import encode
 from prefect_stagegate.clock import now, stamp
@@ -39,26 +39,16 @@ NAMES = ("gpu-1", "gpu-2", "a" * 200, "..gpu", "CON", "-x")
 
 
 def test_nodes_keep_their_promise(tmp_path: Path, scratch: Path) -> None:
-    budget = Budget.of_environment()
     truth = build(tmp_path / "truth")
-    folder = scratch / "place"
 
-    def play(number: int, draw: random.Random) -> str:
-        copy(truth.folder, folder)
-        planted = [plant(draw, folder, truth) for _ in range(draw.choice((1, 2, 3)))]
-        try:
-            for command in draw.sample(COMMANDS, 3):
-                run_command(folder, command)
-            if draw.random() < 0.1:
-                fetch(draw, folder, truth)
-        except WrongOutcome as error:
-            raise WrongOutcome(f"{'; '.join(planted)}: {error}") from error
-        except Exception as error:
-            error.add_note("; ".join(planted))
-            raise
-        return planted[0].split()[0]
+    def change(draw: random.Random, folder: Path) -> list[str]:
+        return [plant(draw, folder, truth) for _ in range(draw.choice((1, 2, 3)))]
 
-    require_clean(run_campaign("nodes", budget, play))
+    def look(draw: random.Random, folder: Path) -> None:
+        if draw.random() < 0.1:
+            fetch(draw, folder, truth)
+
+    fuzz_commands("nodes", truth.folder, scratch / "place", COMMANDS, change, look)
 
 
 def plant(draw: random.Random, folder: Path, truth: Truth) -> str:
@@ -78,7 +68,7 @@ def plant(draw: random.Random, folder: Path, truth: Truth) -> str:
     way = draw.choice(("sound", *("value",) * 4, *("bytes",) * 3, "deep", "huge", "link", "folder", "pipe"))
     if way == "value":
         values = json.loads(data)
-        change(draw, values)
+        replace_value(draw, values)
         data = json.dumps(values).encode()
     elif way == "bytes":
         data = mutate(draw, data)
@@ -100,12 +90,12 @@ def plant(draw: random.Random, folder: Path, truth: Truth) -> str:
     return f"{way} {name} {data[:2000]!r}"
 
 
-def change(draw: random.Random, values: Any) -> None:
+def replace_value(draw: random.Random, values: Any) -> None:
     """Put another value somewhere into JSON values."""
     place = draw.choice(list(values) if isinstance(values, dict) else range(len(values)))
     inner = values[place]
     if isinstance(inner, dict | list) and inner and draw.random() < 0.7:
-        change(draw, inner)
+        replace_value(draw, inner)
     else:
         values[place] = draw.choice(VALUES)
 

@@ -7,9 +7,9 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from fuzzing.campaign import Budget, WrongOutcome, require_clean, run_campaign
-from fuzzing.commands import run_command
-from fuzzing.places import Truth, build, copy, damage, node
+from fuzzing.campaign import WrongOutcome
+from fuzzing.commands import fuzz_commands
+from fuzzing.places import Truth, build, damage, node
 
 from prefect_stagegate.errors import StagegateError
 from prefect_stagegate.model import Address
@@ -33,27 +33,14 @@ COMMANDS = (
 
 
 def test_records_keep_their_promise(tmp_path: Path, scratch: Path) -> None:
-    budget = Budget.of_environment()
     truth = build(tmp_path / "truth")
-    folder = scratch / "place"
 
-    def play(number: int, draw: random.Random) -> str:
-        copy(truth.folder, folder)
-        changes = damage(draw, folder)
-        try:
-            for command in draw.sample(COMMANDS, 3):
-                run_command(folder, command)
-            _entries(truth, folder)
-            draw.choice((_gate, _ready))(truth, folder)
-            _bytes(truth, folder)
-        except WrongOutcome as error:
-            raise WrongOutcome(f"{'; '.join(changes)}: {error}") from error
-        except Exception as error:
-            error.add_note("; ".join(changes))
-            raise
-        return changes[0].split()[0]
+    def look(draw: random.Random, folder: Path) -> None:
+        _entries(truth, folder)
+        draw.choice((_gate, _ready))(truth, folder)
+        _bytes(truth, folder)
 
-    require_clean(run_campaign("records", budget, play))
+    fuzz_commands("records", truth.folder, scratch / "place", COMMANDS, damage, look)
 
 
 def _entries(truth: Truth, folder: Path) -> None:

@@ -51,6 +51,13 @@ class AttackedScenario(Scenario):
         who = {"name": "mallory", "source": "declared"}
         self.entry(seq).write_text(json.dumps({**entry, **chained, "who": who, "attestation": statement}))
 
+    def promote_and_forge(self) -> tuple[str, str]:
+        """Promote a version, and forge the promotion of its successor; returns both digests."""
+        self.deliver("one")
+        first, second = self.promote_signed(), self.deliver("two").digest
+        self.forge_promotion(second)
+        return first, second
+
     def forge_return(self, **changes: Any) -> None:
         """Append an entry by which the first version was accepted, as the third."""
         chained = {"seq": 3, "before": f"sha256:{hashlib.sha256(self.entry(2).read_bytes()).hexdigest()}"}
@@ -99,10 +106,7 @@ def test_forged_promotion_is_served_by_no_command(
     fixture: str, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
 ) -> None:
     scenario: AttackedScenario = request.getfixturevalue(fixture)
-    scenario.deliver("one")
-    first = scenario.promote_signed()
-    second = scenario.deliver("two").digest
-    scenario.forge_promotion(second)
+    first, second = scenario.promote_and_forge()
     for run in (scenario.run, scenario.on_another_node):
         for words in (["stage"], ["ready"], ["show"]):
             assert run(*words, "things@production") == 3
@@ -120,9 +124,7 @@ def test_forged_promotion_is_served_by_no_command(
 @pytest.fixture
 def forged(signed_decisions: AttackedScenario) -> AttackedScenario:
     """A forged promotion after a proved one, whose version this node's copy names."""
-    signed_decisions.deliver("one")
-    signed_decisions.promote_signed()
-    signed_decisions.forge_promotion(signed_decisions.deliver("two").digest)
+    signed_decisions.promote_and_forge()
     return signed_decisions
 
 
@@ -198,10 +200,7 @@ def test_cache_that_can_t_be_written_keeps_the_error(forged: AttackedScenario, m
 @pytest.mark.parametrize("fixture", ["signed_answers", "signed_decisions"])
 def test_proved_promotion_after_a_forged_one_counts(fixture: str, request: pytest.FixtureRequest) -> None:
     scenario: AttackedScenario = request.getfixturevalue(fixture)
-    scenario.deliver("one")
-    first = scenario.promote_signed()
-    second = scenario.deliver("two").digest
-    scenario.forge_promotion(second)
+    first, second = scenario.promote_and_forge()
     assert scenario.promote_signed() == second
     assert not scenario.on_another_node("stage", "things@production")
     assert [entry.seq for entry in scenario.node().catalog.history("things", "production")] == [1, 3]
@@ -210,9 +209,7 @@ def test_proved_promotion_after_a_forged_one_counts(fixture: str, request: pytes
 
 def test_served_version_is_promoted_again_over_a_forgery(signed_decisions: AttackedScenario) -> None:
     scenario = signed_decisions
-    scenario.deliver("one")
-    first = scenario.promote_signed()
-    scenario.forge_promotion(scenario.deliver("two").digest)
+    first, _ = scenario.promote_and_forge()
     version = f"things@{first}"
     assert not scenario.run("check", version, "--gate", "production")
     assert not scenario.run("promote", version, "--to", "production")

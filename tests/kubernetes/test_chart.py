@@ -23,7 +23,10 @@ VALUES = {
     "refs": ["nycflights@production"],
     "settings": {"STAGEGATE_CATALOG": "s3://lake/stagegate", "STAGEGATE_SITE": "production"},
 }
-WHOLE = {"blobServer": {"enabled": True, "hosts": "http://10.0.0.0/8"}, "pages": {"enabled": True, "podMonitor": True}}
+WHOLE: dict[str, Any] = {
+    "blobServer": {"enabled": True, "hosts": "http://10.0.0.0/8"},
+    "pages": {"enabled": True, "podMonitor": True},
+}
 
 
 def helm(*words: str | Path, values: dict[str, Any]) -> subprocess.CompletedProcess[str]:
@@ -31,7 +34,7 @@ def helm(*words: str | Path, values: dict[str, Any]) -> subprocess.CompletedProc
     return subprocess.run(command, input=yaml.safe_dump(values), capture_output=True, text=True, check=False)
 
 
-def rendered(chart: Path = CHART, **values: Any) -> dict[str, dict[str, Any]]:
+def rendered(*, chart: Path = CHART, **values: Any) -> dict[str, dict[str, Any]]:
     """The chart's objects by kind and name, as a release `gpu` in the namespace `data`."""
     done = helm("template", "gpu", chart, "--namespace", "data", values=VALUES | values)
     assert done.returncode == 0, done.stderr
@@ -103,7 +106,7 @@ def test_token_goes_to_the_hosts_of_the_values(tmp_path: Path) -> None:
     component = copied / "components/blob-server/kustomization.yaml"
     component.write_text(component.read_text().replace("http://10.0.0.0/8", "nodes.example.org"))
     for chart in (CHART, copied / "chart"):
-        objects = rendered(chart, blobServer={"enabled": True, "hosts": "http://192.168.7.0/24"})
+        objects = rendered(chart=chart, blobServer={"enabled": True, "hosts": "http://192.168.7.0/24"})
         agent, _ = pod_of(objects["DaemonSet stagegate-agent-gpu"])["containers"]
         env = {item["name"]: item.get("value") for item in agent["env"]}
         assert env["STAGEGATE_PEER_HOSTS"] == "http://192.168.7.0/24"
