@@ -22,9 +22,11 @@ demo: setup ## run the main job on real data, from servers to promotion
 # Several processes, since tests wait nearly as long as they compute. The tests of a file share its servers, so they stay
 # together.
 BY_FILE := --dist loadfile --no-loadscope-reorder
+# A test that hangs in C code meets no time-out of pytest-timeout: its process ends after so many seconds, with all stacks.
+HANG = --max-worker-restart 0 -o faulthandler_exit_on_timeout=true -o faulthandler_timeout
 
 test: setup ## run the tests that need nothing but Python
-	$(BIN)/pytest -n 3 $(BY_FILE) --durations=10
+	$(BIN)/pytest -n 3 $(BY_FILE) $(HANG)=500 --durations=10
 
 # Dagster, and Argo's models, whose dependencies are not ours.
 ORCHESTRATORS := .orchestrators
@@ -43,7 +45,7 @@ $(CHART)/.installed: tests/servers/kubernetes/helm.sh | $(BIN)/uv
 
 test-all: setup servers $(ORCHESTRATORS)/.installed $(CHART)/.installed test-provider ## run the tests that `make test` leaves out: they take Debian packages, or minutes
 	@missing=$$($(MAKE) --silent missing); test -z "$$missing" || { echo "apt-get install" $$missing >&2; exit 1; }
-	$(BIN)/pytest -n 2 $(BY_FILE) --durations=10 -m "system and not hdfs and not kubernetes"
+	$(BIN)/pytest -n 2 $(BY_FILE) $(HANG)=1900 --durations=10 -m "system and not hdfs and not kubernetes"
 
 HADOOP := tests/servers/hadoop
 test-hdfs: setup $(HADOOP)/.installed ## run the tests that need a NameNode and a DataNode: Hadoop's jars, and a Java
