@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from obstore.store import S3Store
 
 from prefect_stagegate.errors import UsageError
-from prefect_stagegate.http import Allowed
+from prefect_stagegate.http import Allowed, origin_of
 from prefect_stagegate.http.policy import CONNECT_SECONDS
 from prefect_stagegate.objectstore.anykey import BotocoreLister
 from prefect_stagegate.objectstore.client import (
@@ -126,6 +127,13 @@ def _host(endpoint: str, bucket: str, *, virtual: bool) -> str:
     if not (endpoint and virtual):
         return endpoint
     scheme, host = endpoint.split("://", 1)
+    origin = origin_of(endpoint)
+    if re.fullmatch(r".*:.*|(.*\.)?(\d+|0x[\da-f]*)", origin.host):  # an address: obstore would panic at the URL
+        raise UsageError(
+            f"The addressing style is virtual, and no bucket's name can stand before {origin.address}",
+            hint="Set `addressing_style: path` for the source, or write the name of the endpoint's host.",
+            source=f"s3://{bucket}/",
+        )
     return f"{scheme}://{bucket}.{host}"
 
 

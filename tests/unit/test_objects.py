@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http
+import re
 import time
 from pathlib import Path
 from typing import Any
@@ -174,6 +175,15 @@ def test_unusable_endpoint_is_refused_and_not_quoted(endpoint: str, says: str) -
     with pytest.raises(UsageError, match=says) as caught:
         open_s3(parse_bucket_url("s3://lake/"), S3Settings(endpoint=endpoint, key="k", secret="s"))
     assert "pw" not in str(caught.value)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "[::1]", "10.1", "0x7f.1"])
+def test_bucket_stands_before_no_endpoint_address(host: str) -> None:
+    settings = S3Settings(endpoint=f"http://{host}:8333", virtual_host=True, key="k", secret="s")
+    with pytest.raises(UsageError, match=re.escape(f"no bucket's name can stand before {host}")) as caught:
+        open_s3(parse_bucket_url("s3://lake/raw/"), settings)
+    assert caught.value.source == "s3://lake/"
+    assert "addressing_style: path" in str(caught.value)
 
 
 def test_a_ca_file_that_is_not_there_is_named() -> None:
