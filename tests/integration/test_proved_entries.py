@@ -16,6 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.errors import CatalogError, UnprovedEntry
 from prefect_stagegate.model import Address, Evidence, Outcome
+from prefect_stagegate.operations.fleet.kubernetes import label_key, publish_node
 from prefect_stagegate.operations.fleet.node_readiness import node_readiness
 from prefect_stagegate.operations.gating.ready import find_ready
 from prefect_stagegate.operations.read import open_dataset
@@ -184,6 +185,28 @@ def test_copy_of_a_forged_version_is_read_by_nobody(
     capsys.readouterr()
     assert scenario.run("path", "things@production") == 3
     assert forged in capsys.readouterr().err
+
+
+def test_kubernetes_node_loses_the_label_of_an_unproved_ref(forged: AttackedScenario) -> None:
+    key = label_key("things", "production")
+    labels: dict[str, str | None] = {key: "sha256-one"}
+
+    class Api:
+        """The Node in this process, since the servers of Kubernetes are built for `make test-kubernetes` only."""
+
+        node = "vm"
+
+        def read(self) -> dict[str, Any]:
+            return {"metadata": {"labels": labels}, "status": {}}
+
+        def patch_labels(self, changes: dict[str, str | None]) -> None:
+            labels.update(changes)
+
+        def patch_conditions(self, changes: list[dict[str, str]]) -> None:
+            assert "can't be proved" in changes[0]["message"]
+
+    publish_node(forged.node(), [PRODUCTION], Api(), print)  # type: ignore[arg-type]
+    assert labels == {key: None}
 
 
 def test_cache_that_can_t_be_written_keeps_the_error(forged: AttackedScenario, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,7 +9,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from prefect_stagegate.clock import moment, now
-from prefect_stagegate.errors import CorruptRecord, SourceError, UnknownDataset, UnknownRef
+from prefect_stagegate.errors import CorruptRecord, SourceError, UnknownDataset, UnknownRef, UnprovedEntry
 from prefect_stagegate.model import Address
 from prefect_stagegate.operations.fleet.kubernetes_api import NodeApi
 from prefect_stagegate.operations.fleet.node_readiness import NodeReadiness, node_readiness
@@ -126,10 +126,10 @@ def node_changes(node: Mapping[str, Any], states: Sequence[NodeReadiness], time:
 
 
 def _state(workspace: Workspace, address: Address) -> NodeReadiness:
-    """As `node_readiness`; a dataset or ref that is unknown yet, or a damaged record, makes this node not ready."""
+    """As `node_readiness`; a dataset or ref that is unknown yet, a damaged record or an unproved entry: not ready."""
     try:
         return node_readiness(workspace, address)
-    except (UnknownDataset, UnknownRef, CorruptRecord) as error:
+    except (UnknownDataset, UnknownRef, CorruptRecord, UnprovedEntry) as error:
         return NodeReadiness(address.dataset, address.named_ref, "", "", error.message)
 
 
