@@ -27,10 +27,10 @@ def tasks_page() -> str:
     overview = inspect.getdoc(tasks) or ""
     ordered = sorted(tasks.__all__, key=lambda name: (name not in overview, overview.find(name)))
     whole = [name for name in ordered if f"{TWIN}{name}" in twins]
-    steps = [name for name in ordered if name not in twins and name not in whole]
+    for_nodes = [name for name in ordered if name not in twins and name not in whole]
     rows = [
         (link(name, f"`{name}`"), _summary(getattr(module, name)))
-        for module, listed in ((tasks, whole), (tasks, steps), (flows, flows.__all__))
+        for module, listed in ((tasks, whole), (tasks, for_nodes), (flows, flows.__all__))
         for name in listed
     ]
     return page(
@@ -38,7 +38,7 @@ def tasks_page() -> str:
         "prefect_stagegate/tasks and prefect_stagegate/flows",
         "The tasks to build your own flow of, and the flows to deploy as they are:",
         code("python", FLOW),
-        "Whole jobs, and below them the small steps of staging:",
+        "In the order of a dataset's way:",
         code("text", inspect.cleandoc(re.findall(r"(?:^ {4}.*\n)+", overview, re.MULTILINE)[0])),
         table(("name", "what it does"), rows),
         "Tasks return small values that can be pickled. Prefect caches none of them. A task is tried once more when "
@@ -49,8 +49,8 @@ def tasks_page() -> str:
         "In an async flow, await the twin of a task, whose name begins with `a`. It takes the same parameters, never "
         "blocks the event loop, and stops when it is cancelled.",
         *(block for name in whole for block in _callable(name, getattr(tasks, name), f"{TWIN}{name}")),
-        "## Small steps",
-        *(block for name in steps for block in _callable(name, getattr(tasks, name))),
+        "## Tasks for nodes",
+        *(block for name in for_nodes for block in _callable(name, getattr(tasks, name))),
         "## Flows",
         "A deployment names a flow by its module: `prefect_stagegate.flows.stage:stage`.",
         *(block for name in flows.__all__ for block in _callable(name, getattr(flows, name))),

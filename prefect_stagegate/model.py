@@ -255,13 +255,6 @@ class FailedObject:
         return cls(error.object, error.source, type(error).__name__, error.message)
 
 
-class Receipts(tuple[Receipt, ...]):
-    """The result of a transfer: a receipt for each object that is in the cache."""
-
-    failures: tuple[StagegateError, ...] = ()
-    """The errors of the other objects, which may be left out."""
-
-
 class Direction(StrEnum):
     """What a change of policy does to versions that want to pass."""
 

@@ -1,11 +1,8 @@
 """Prefect tasks, one step of the pipeline each.
 
-The first row are whole jobs with good defaults, the second row the small steps of staging:
-
     stage_dataset → validate_dataset → check_readiness → promote_dataset → require_ready
-    list_sources → plan_transfer → transfer → publish_version
 
-Async flows use the twins of the whole jobs: `await astage_dataset(…)`. Twins never block the event loop, and stop when
+Async flows use their twins: `await astage_dataset(…)`. Twins never block the event loop, and stop when
 they are cancelled.
 
 `cache` and `catalog` take a block, a path or a URL; by default they come from the STAGEGATE_* settings. The results of
@@ -17,15 +14,11 @@ cache and catalog), `running` (how tasks run), `cancelling` (when they must end)
 from prefect_stagegate.tasks.check_readiness import acheck_readiness, check_readiness
 from prefect_stagegate.tasks.collect_garbage import acollect_garbage, collect_garbage
 from prefect_stagegate.tasks.held_refs import held_refs
-from prefect_stagegate.tasks.list_sources import list_sources
 from prefect_stagegate.tasks.place import place
-from prefect_stagegate.tasks.plan_transfer import plan_transfer
 from prefect_stagegate.tasks.promote_dataset import apromote_dataset, promote_dataset
-from prefect_stagegate.tasks.publish_version import publish_version
 from prefect_stagegate.tasks.require_ready import arequire_ready, require_ready
 from prefect_stagegate.tasks.stage_dataset import astage_dataset, stage_dataset
 from prefect_stagegate.tasks.stage_on_node import stage_on_node
-from prefect_stagegate.tasks.transfer import transfer
 from prefect_stagegate.tasks.validate_dataset import avalidate_dataset, validate_dataset
 from prefect_stagegate.tasks.verify_cache import averify_cache, verify_cache
 from prefect_stagegate.tracing import set_up_tracing
@@ -41,15 +34,11 @@ __all__ = [
     "check_readiness",
     "collect_garbage",
     "held_refs",
-    "list_sources",
     "place",
-    "plan_transfer",
     "promote_dataset",
-    "publish_version",
     "require_ready",
     "stage_dataset",
     "stage_on_node",
-    "transfer",
     "validate_dataset",
     "verify_cache",
 ]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import pickle
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -18,7 +17,6 @@ from prefect_stagegate.operations.gating.check import check
 from prefect_stagegate.operations.staging.stage import stage
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.report.failed import LISTED, failed_page
-from prefect_stagegate.tasks import list_sources, plan_transfer, publish_version, transfer
 from prefect_stagegate.testing.servers import SeaweedFS
 from tests.support.faults import Status
 from tests.support.proxy import FaultProxy
@@ -71,16 +69,6 @@ def test_a_version_that_is_whole_now_lacks_nothing_any_more(
     again = stage(workspace, spec)
     assert again.digest == version.digest
     assert workspace.catalog.failed("partial", again.digest) == ()
-
-
-def test_single_steps_record_what_the_version_lacks(spec: dict[str, Any], workspace: Workspace) -> None:
-    spec = {**spec, "max_failed_objects": 2}
-    places: dict[str, Any] = {"cache": workspace.cache.root, "catalog": workspace.catalog.url}
-    planned = plan_transfer.fn(spec, list_sources.fn(spec, **places), **places)
-    received = pickle.loads(pickle.dumps(transfer.fn(spec, planned, **places)))
-    version = publish_version.fn(spec, received, **places)
-    assert sorted(failure.path for failure in version.failed) == list(BROKEN)
-    assert workspace.catalog.failed("partial", version.digest) == version.failed
 
 
 def test_coverage_check_names_the_objects_that_are_missing(spec: dict[str, Any], workspace: Workspace) -> None:

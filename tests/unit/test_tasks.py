@@ -24,7 +24,7 @@ import prefect_stagegate.tasks as ours
 from prefect_stagegate.errors import Cancelled, GateFailed, GateUndecided, SourceUnavailable, UnknownRef, UsageError
 from prefect_stagegate.model import Address, Decision, DecisionOutcome, Evidence, Finding, Outcome
 from prefect_stagegate.operations.address import read_spec
-from prefect_stagegate.tasks import publish_version, require_ready, stage_dataset
+from prefect_stagegate.tasks import require_ready, stage_dataset
 from prefect_stagegate.tasks._support.cancelling import requested
 from prefect_stagegate.tasks._support.progress import live_progress
 from prefect_stagegate.tasks._support.running import may_help, short_name
@@ -110,18 +110,6 @@ def test_a_version_survives_pickling(places: dict[str, Any], spec: dict[str, Any
     version = stage_dataset.fn(spec, **places)
 
     assert pickle.loads(pickle.dumps(version)) == version
-
-
-def test_the_small_steps_in_a_row_are_the_whole_job(places: dict[str, Any], spec: dict[str, Any]) -> None:
-    listed = ours.list_sources.fn(spec, **places)
-    planned = pickle.loads(pickle.dumps(ours.plan_transfer.fn(spec, listed, **places)))
-    receipts = pickle.loads(pickle.dumps(ours.transfer.fn(spec, planned, **places)))
-    version = publish_version.fn(spec, receipts, **places)
-
-    assert (len(listed), len(planned), len(receipts)) == (2, 2, 2)
-    again = stage_dataset.fn(spec, **places)
-    assert (again.digest, again.bytes_fetched, again.new) == (version.digest, 0, False)
-    assert version.new
 
 
 @pytest.mark.parametrize(
