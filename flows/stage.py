@@ -11,12 +11,7 @@ from prefect_stagegate.tasks._support.running import short_name
 from prefect_stagegate.tasks.stage_dataset import stage_dataset
 
 
-def _run_name() -> str:
-    """The dataset that is staged: `stage nycflights`."""
-    return f"stage {short_name(flow_run.parameters['spec_or_ref'])}"
-
-
-@flow(name="stagegate-stage", flow_run_name=_run_name)
+@flow(name="stagegate-stage", flow_run_name=lambda: f"stage {short_name(flow_run.parameters['spec_or_ref'])}")
 def stage(spec_or_ref: SpecParameter, cache: CacheLike = None, catalog: CatalogLike = None) -> Version:
     """Make a version from a spec, or fetch an existing version to this node.
 

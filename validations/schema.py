@@ -154,7 +154,10 @@ def _file_problems(
             taken.add(renamed)
             problems.append(_missing(name, wanted, renamed, everywhere=several and not beside[name]))
         elif not file.accepts(wanted, name, kinds[name]):
-            problems.append(_retyped(name, wanted, kinds[name]))
+            problem = f"column {name} is {kinds[name]}, the contract says {wanted}"
+            fix = f"Write {name} as {wanted}, or declare its new type under `columns:`."
+            sought = (name, wanted, read_as) if (read_as := type_named(wanted)) != NOTHING else None
+            problems.append(ColumnProblem(problem, fix, Outcome.FAIL, sought))
     # The columns beside the declared ones are compared with those of the other files.
     rest = {column: kind for column, kind in kinds.items() if column not in declared and column not in taken}
     expected = {column: kind for column, kind in usual.items() if column not in declared and column not in taken}
@@ -177,12 +180,6 @@ def _missing(name: str, wanted: str, renamed: str, *, everywhere: bool) -> Colum
         problem = f"no file has the contract's column {name} ({wanted}): did you mean {renamed!r}?"
         fix = f"Correct the name under `columns:`. If the data changed: {fix}"
     return ColumnProblem(problem, fix, Outcome.FAIL)
-
-
-def _retyped(name: str, wanted: str, kind: pa.DataType) -> ColumnProblem:
-    fix = f"Write {name} as {wanted}, or declare its new type under `columns:`."
-    sought = (name, wanted, read_as) if (read_as := type_named(wanted)) != NOTHING else None
-    return ColumnProblem(f"column {name} is {kind}, the contract says {wanted}", fix, Outcome.FAIL, sought)
 
 
 def _differing(

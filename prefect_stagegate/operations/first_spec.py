@@ -104,13 +104,14 @@ def write_first_spec(
             if not listed:
                 raise UsageError(f"{url} has no objects", hint="Name the folder or prefix that holds the data.")
             files = _by_glob(sorted(listed[:LISTED], key=lambda item: item.key), folder)
-            joined, differing = _join_by_header(source, files)
-            parquet = [glob for glob in joined if glob.endswith(".parquet")]
+            unlike += _join_by_header(source, files)
+            parquet = [glob for glob in files if glob.endswith(".parquet")]
             columns |= {glob: _columns(source, files[glob]) for glob in parquet[:MOST_TABLES]}
-            texts = [glob for glob in joined if glob.endswith(TEXT_ENDINGS)]
+            texts = [glob for glob in files if glob.endswith(TEXT_ENDINGS)]
             dialects |= {glob: _dialect(source, folder, listed[:LISTED], glob) for glob in texts[:MOST_TABLES]}
-        counts, unlike = counts | joined, unlike + differing
-        endings |= {_ending(item.key) for item in listed[:LISTED]} - {""}
+        counts |= {glob: len(items) for glob, items in files.items()}
+        others = (item.key for item in listed[:LISTED] if not _table_ending(item.key))
+        endings |= {_escaped(PurePosixPath(key).suffix) for key in others} - {""}
         objects, whole = objects + len(listed[:LISTED]), whole and len(listed) <= LISTED
     tables = _tables(counts, dataset)
     found = {name: dialects.get(glob, ({}, "")) for name, glob in tables.items()}
@@ -197,18 +198,18 @@ def _by_glob(objects: Iterable[SourceObject], folder: str) -> dict[str, list[Sou
     return files
 
 
-def _join_by_header(source: Source, files: dict[str, list[SourceObject]]) -> tuple[dict[str, int], list[str]]:
+def _join_by_header(source: Source, files: dict[str, list[SourceObject]]) -> list[str]:
     """Join the text files of one folder into one table when all of them have the same header.
 
     Returns:
-        The number of files of each table, by its glob; and the globs of folders whose files have different headers.
+        The globs of folders whose files have different headers.
     """
     folders: dict[str, list[str]] = {}
     for glob in files:
         folder, _, name = glob.rpartition("/")
         if glob.endswith(TEXT_ENDINGS) and "**" not in glob:
             folders.setdefault(f"{folder}/*{_table_ending(name)}".removeprefix("/"), []).append(glob)
-    counts, unlike, left = {glob: len(items) for glob, items in files.items()}, [], HEADERS
+    unlike, left = [], HEADERS
     for joined, globs in folders.items():
         # Counted before the test below: a folder is read as a whole or not at all.
         left -= len(globs)
@@ -217,10 +218,9 @@ def _join_by_header(source: Source, files: dict[str, list[SourceObject]]) -> tup
         headers = {_header(source, files[glob][0]) for glob in globs}
         if len(headers) > 1 or "" in headers:
             unlike.append(joined)
-            continue
-        counts = {glob: count for glob, count in counts.items() if glob not in globs}
-        counts[joined] = sum(len(files[glob]) for glob in globs)
-    return counts, unlike
+        else:
+            files[joined] = [item for glob in globs for item in files.pop(glob)]
+    return unlike
 
 
 def _header(source: Source, item: SourceObject) -> str:
@@ -284,17 +284,9 @@ def _escaped(name: str) -> str:
 
 def _table_ending(key: str) -> str:
     """What the key ends with where that is a table's format; the longest such ending."""
-    return max((ending for ending in TABLE_PROBES if _is_table(key, ending)), key=len, default="")
-
-
-def _is_table(key: str, ending: str) -> bool:
     # A `.json` is more often one document than a table of lines.
-    return key.lower().endswith(ending) and not ending.startswith(".json.") and ending != ".json"
-
-
-def _ending(key: str) -> str:
-    """The ending of a file outside of tables; empty for a file of a table."""
-    return "" if _table_ending(key) else _escaped(PurePosixPath(key).suffix)
+    endings = (ending for ending in TABLE_PROBES if not f"{ending}.".startswith(".json."))
+    return max(filter(key.lower().endswith, endings), key=len, default="")
 
 
 def _name(text: str) -> str:

@@ -50,7 +50,8 @@ def _details(report: Report) -> list[str]:
         *_defects(report),
         "### All checks",
         *folded(report.tally_text, [f"{row.check}: {row.verdict}, {row.owner}: {row.summary}" for row in report.rows]),
-        *_expectations(report),
+        *expectation_lists(report.expectations),
+        *([f"{report.results_left_out} more are not in the evidence."] if report.results_left_out else []),
         *_profiles(report),
         *_changes(report),
         *_transfer(report),
@@ -88,11 +89,6 @@ def _defects(report: Report) -> list[str]:
     left = sum(len(row.listed_findings) for row in report.defects) - FINDINGS
     more = [f"{left} more are in the other reports."] if left > 0 else []
     return ["### What was found", *parts, *more] if parts else []
-
-
-def _expectations(report: Report) -> list[str]:
-    more = [f"{report.results_left_out} more are not in the evidence."] if report.results_left_out else []
-    return [*expectation_lists(report.expectations), *more]
 
 
 def expectation_lists(by_table: Mapping[str, Sequence[ExpectationResult]]) -> list[str]:

@@ -27,13 +27,7 @@ from typing import Any, ClassVar
 
 import pytest
 
-from prefect_stagegate.errors import (
-    AccessDenied,
-    ObjectChanged,
-    ObjectVanished,
-    SourceError,
-    SourceUnavailable,
-)
+from prefect_stagegate.errors import AccessDenied, ObjectChanged, ObjectVanished, SourceError, SourceUnavailable
 from prefect_stagegate.manifest import path_problem
 from prefect_stagegate.model import SourceObject
 from prefect_stagegate.sources import Source, Wanted, everything, open_source

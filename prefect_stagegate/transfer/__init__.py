@@ -153,7 +153,7 @@ def _sync(context: TransferContext) -> None:
     """Sync the blobs that came in so far, and then confirm their digests in the memory."""
     began = time.perf_counter()
     context.store.memory.confirm(context.store.blobs.sync)
-    context.stats.synced(time.perf_counter() - began)
+    context.stats.add_seconds("disk", time.perf_counter() - began)
 
 
 def _receipts(context: TransferContext, batch: list[Done]) -> Iterator[Receipt]:

@@ -318,7 +318,7 @@ class Engine:
             else:
                 self._handle_failure(read.job, error)
             return
-        self._context.stats.waited(delay)
+        self._context.stats.add_seconds("waiting", delay)
         self._loop.call_later(delay, partial(self._repeat, read))
         # Nothing else wakes a source's queue when its server's Retry-After is over.
         self._loop.call_later(read.queue.retrier.quiet_seconds(), self._loop.feed)

@@ -120,10 +120,10 @@ class TransferStats:
         """
         return max(0.0, self.wall * len(self._threads) - self.seconds["hashing"] - self.seconds["disk"])
 
-    def synced(self, seconds: float) -> None:
-        """Count seconds of a sync, for which no thread of the transfer waits."""
+    def add_seconds(self, side: Side, seconds: float) -> None:
+        """Count seconds that no stop watch measured: of a sync, or of a back-off before a retry."""
         with self._lock:
-            self.seconds["disk"] += seconds
+            self.seconds[side] += seconds
 
     def receive(self, size: int) -> None:
         """Count bytes that came over the wire just now; called by many threads."""
@@ -157,11 +157,6 @@ class TransferStats:
         """Count one retry."""
         with self._lock:
             self.retries += 1
-
-    def waited(self, seconds: float) -> None:
-        """Count seconds of back-off before a retry, or of a server's Retry-After."""
-        with self._lock:
-            self.seconds["waiting"] += seconds
 
     def count(self, receipt: Receipt) -> None:
         """Add one object that is in the cache."""

@@ -125,5 +125,5 @@ class Retrier:
         return left + random.uniform(0, FIRST_WAIT) if left > 0 else 0.0  # noqa: S311
 
     def _sleep(self, seconds: float) -> None:
-        self._stats.waited(seconds)
+        self._stats.add_seconds("waiting", seconds)
         self._stop.sleep(seconds)

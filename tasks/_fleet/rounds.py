@@ -13,11 +13,7 @@ from prefect_stagegate.operations.fleet.barrier import (
     NodeReport,
     merged_reports,
 )
-from prefect_stagegate.operations.fleet.members import (
-    choose_nodes,
-    reports_of_full_nodes,
-    require_committed,
-)
+from prefect_stagegate.operations.fleet.members import choose_nodes, reports_of_full_nodes, require_committed
 from prefect_stagegate.operations.fleet.node import Proof
 from prefect_stagegate.operations.fleet.peers import announce_fleet
 from prefect_stagegate.tasks._fleet.engine import FleetEngine, NodeJob, collect_reports, failed

@@ -21,15 +21,7 @@ from prefect_stagegate.operations.gating.version_changes import version_changes
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.profiles import TableProfile
 from prefect_stagegate.readiness.records.attest import decision_of
-from prefect_stagegate.report import (
-    PastEvent,
-    Report,
-    VersionChanges,
-    build_report,
-    reason_of,
-    table_figures,
-    to_html,
-)
+from prefect_stagegate.report import PastEvent, Report, VersionChanges, build_report, reason_of, table_figures, to_html
 from prefect_stagegate.report.past_events import MOST
 from prefect_stagegate.spec import Spec
 from prefect_stagegate.units import count_text

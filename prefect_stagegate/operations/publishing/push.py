@@ -177,12 +177,15 @@ def push(  # noqa: PLR0913 - the command's options
         with present(workspace, dataset, digest, "push", cancel) as folder:
             run = _Push(client, retrier, stop, progress or Silent(), folder)
             run.progress.listed(len(layers), sum(files.size for files in layers))
-            built = contents(_digests(workspace, run, layers))
+            memory = workspace.cache.memory
+            digests = _in_parallel(run, lambda files: layer_digest(memory, folder, files, stop.check), layers)
+            built = contents(digests)
             pushed = _pushed_layers(run, layers, built, is_there=current == built.artifact.digest, dry_run=dry_run)
         figures.note(digest=digest, files=manifest.files, bytes=manifest.bytes, bytes_pushed=sum(pushed))
         pushed_referrers: tuple[PushedReferrer, ...] = ()
         if not dry_run:
-            _push_small(run, {built.rows_layer.digest: built.rows, built.config_digest: built.config})
+            for small_digest, content in ((built.rows_layer.digest, built.rows), (built.config_digest, built.config)):
+                retrier.run(partial(client.push_missing, small_digest, content))
             retrier.run(lambda: client.push_manifest(reference.tag, built.manifest))
             pushed_referrers = tuple(_push_referrers(run, built.artifact, referrers))
     size = (len(layers), len(pushed), sum(pushed))
@@ -238,13 +241,6 @@ def _contents(
     facts = {DATASET: manifest.dataset, VERSION: manifest.digest, **annotations}
     body = artifact_manifest(Descriptor.of(config, CONFIG), [*described, rows_layer], facts)
     return _Contents(described, rows, rows_layer, config, body)
-
-
-def _digests(workspace: Workspace, run: _Push, layers: Sequence[LayerFiles]) -> list[str]:
-    """The digest of each layer, computed in parallel where the node has not noted it."""
-    return _in_parallel(
-        run, lambda files: layer_digest(workspace.cache.memory, run.folder, files, run.stop.check), layers
-    )
 
 
 def _rows_layer(manifest: Manifest, size: int) -> Descriptor:
@@ -334,12 +330,6 @@ def _send(run: _Push, files: LayerFiles, layer: Descriptor, silences: Budget) ->
             hint = "Push again later: the layers that it has are not sent again."
             raise SourceError(message, hint=hint, source=error.source, object=error.object) from error
         raise
-
-
-def _push_small(run: _Push, contents: Mapping[str, bytes]) -> None:
-    """Send blobs that are in memory, where the registry lacks them."""
-    for digest, content in contents.items():
-        run.retrier.run(partial(run.client.push_missing, digest, content))
 
 
 def _push_referrers(run: _Push, artifact: Descriptor, referrers: Iterable[Referrer]) -> Iterator[PushedReferrer]:

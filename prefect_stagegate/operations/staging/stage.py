@@ -284,7 +284,8 @@ def plan_transfer(
             check_objects(
                 (path, entry.object, sources.urls[entry.source]) for path, entry in zip(batch_paths, batch, strict=True)
             )
-            digests = _recall(workspace, sources, batch)
+            pinned = [(sources.groups[entry.source].primary.identity, entry.object) for entry in batch]
+            digests = workspace.cache.memory.recall_many(pinned)
             planned = [_plan_one(workspace, sources, *row) for row in zip(batch, batch_paths, digests, strict=True)]
             # Before any of the batch is fetched: a conflict ends the staging.
             paths.take(planned)
@@ -418,11 +419,6 @@ def _learn(workspace: Workspace, sources: Sources, head: RefEntry, paths: Paths)
             for origin in batch
             if origin.source in identities and origin.pin.strength == "strong"
         )
-
-
-def _recall(workspace: Workspace, sources: Sources, batch: list[SelectedObject]) -> list[str | None]:
-    identities = [group.primary.identity for group in sources.groups]
-    return workspace.cache.memory.recall_many([(identities[entry.source], entry.object) for entry in batch])
 
 
 def _record(workspace: Workspace, spec: Spec, sealed: Seal, ledger: Ledger) -> bool:

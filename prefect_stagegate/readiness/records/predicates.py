@@ -16,13 +16,7 @@ from typing import Any
 
 from pydantic import ConfigDict, TypeAdapter
 
-from prefect_stagegate.readiness.records.attest import (
-    FORMAT,
-    AttestedDecision,
-    attest,
-    read_extension,
-    read_statement,
-)
+from prefect_stagegate.readiness.records.attest import FORMAT, AttestedDecision, attest, read_extension, read_statement
 from prefect_stagegate.spec.schema import DIALECT, PlainJsonSchema
 
 DECISION_PREDICATE = f"urn:prefect-stagegate:decision:v{FORMAT}"

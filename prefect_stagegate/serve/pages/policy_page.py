@@ -77,7 +77,10 @@ def policy_page(view: CatalogView, dataset: str, number: str) -> PolicyPage:
             spec = spec_under(adopted.policy, dataset)
             gates = tuple(spec.gate(target) for target in list(spec.gates)[:GATES])
         with unreadable.skip(dataset):
-            requests = tuple(_proposed(view, request) for request in open_requests(view.workspace, dataset))
+            requests = tuple(
+                Proposed(request, tuple(view.catalog.approvals(request)), proposed_by(view.workspace, request))
+                for request in open_requests(view.workspace, dataset)
+            )
         with unreadable.skip(dataset):
             latest = view.catalog.ref(dataset, LATEST)
             if latest is not None:
@@ -98,8 +101,3 @@ def policy_page(view: CatalogView, dataset: str, number: str) -> PolicyPage:
         cut,
         unreadable,
     )
-
-
-def _proposed(view: CatalogView, request: ApprovalRequest) -> Proposed:
-    answers = tuple(view.catalog.approvals(request))
-    return Proposed(request, answers, proposed_by(view.workspace, request))
