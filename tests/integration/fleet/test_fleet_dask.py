@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import signal
 import threading
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 from prefect import State
 
+from prefect_stagegate.catalog import Catalog
 from prefect_stagegate.errors import SourceUnavailable
 from prefect_stagegate.flows import stage_fleet
 from prefect_stagegate.tasks._fleet import dask as dask_module
@@ -19,8 +21,10 @@ from prefect_stagegate.tasks._fleet import engine as loop
 from prefect_stagegate.tasks._fleet.dask import dask_engine
 from prefect_stagegate.tasks._fleet.engine import NodeJob
 from prefect_stagegate.testing.servers import free_port
+from prefect_stagegate.unreadable import UnreadableRecords
 from tests.support.fleet import FleetNode
 from tests.support.scenario import Scenario
+from tests.support.site import SITE, Site
 from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.system, pytest.mark.usefixtures("prefect_server"), pytest.mark.timeout(900)]
@@ -29,21 +33,29 @@ NODES = ("node-a", "node-b", "node-c")
 
 
 class Cluster:
-    """A scheduler and its workers."""
+    """A scheduler and its workers, whose environment may name a site."""
 
-    def __init__(self, folder: Path, stack: ExitStack, catalog: Path) -> None:
-        self._stack, self.address = stack, f"tcp://127.0.0.1:{free_port()}"
+    def __init__(self, folder: Path, stack: ExitStack, catalog: Path, **site: str) -> None:
+        self._stack, self.address, self._site = stack, f"tcp://127.0.0.1:{free_port()}", site
         self.nodes = {name: FleetNode(folder, name, catalog) for name in NODES}
         scheduler = FleetNode(folder, "scheduler", catalog)
         port = self.address.rpartition(":")[2]
         command = ("dask", "scheduler", "--host", "127.0.0.1", "--port", port, "--no-dashboard")
         stack.enter_context(scheduler.running(*command, env={}))
         self.processes = {name: self.start(name) for name in NODES}
+        with dask_engine(self.address, 10) as engine:
+            assert eventually(lambda: set(engine.nodes()) == set(NODES), 120)
 
     def start(self, name: str) -> Any:
-        """Start a node's worker."""
+        """Start a node's worker, and in a site its blob server."""
+        env = dict(self._site)
+        if env:
+            place = f"127.0.0.1:{free_port()}"
+            env["STAGEGATE_PEER_URL"] = f"http://{place}"
+            server = self.nodes[name].running("stagegate", "serve", "blobs", "--bind", place, env=env)
+            self._stack.enter_context(server)
         command = ("dask", "worker", self.address, "--name", name, "--no-nanny", "--nthreads", "1", "--no-dashboard")
-        return self._stack.enter_context(self.nodes[name].running(*command, env={}))
+        return self._stack.enter_context(self.nodes[name].running(*command, env=env))
 
 
 @pytest.fixture
@@ -56,10 +68,7 @@ def scenario(tmp_path: Path) -> Scenario:
 @pytest.fixture
 def cluster(tmp_path: Path, scenario: Scenario) -> Iterator[Cluster]:
     with ExitStack() as stack:
-        cluster = Cluster(tmp_path, stack, Path(scenario.on["catalog"]))
-        with dask_engine(cluster.address, 10) as engine:
-            assert eventually(lambda: set(engine.nodes()) == set(NODES), 120)
-        yield cluster
+        yield Cluster(tmp_path, stack, Path(scenario.on["catalog"]))
 
 
 def fleet(scenario: Scenario, cluster: Cluster, **parameters: Any) -> Any:
@@ -85,6 +94,23 @@ def test_killed_dask_worker_is_lost_and_the_policy_decides(scenario: Scenario, c
     result = fleet(scenario, cluster, nodes=list(NODES))
     assert [report.node for report in result.ready] == [*NODES]
     assert refs(scenario, cluster) == dict.fromkeys(NODES, True)
+
+
+def test_nodes_without_an_agent_read_the_source_once(tmp_path: Path) -> None:
+    drawn = random.Random(25)
+    site = Site(tmp_path, {f"{number:03}.bin": drawn.randbytes(drawn.randrange(1, 1_000_000)) for number in range(100)})
+    with ExitStack() as stack:
+        stack.callback(site.close)
+        digest, catalog = site.make().digest, tmp_path / "catalog"
+        cluster = Cluster(tmp_path, stack, catalog, STAGEGATE_SITE=SITE)
+        known = {record.name for record in Catalog.open(str(catalog)).nodes(UnreadableRecords())}
+        assert known.isdisjoint(NODES)
+        result: Any = stage_fleet("things@latest", dask=cluster.address, cache=tmp_path / "outside", catalog=catalog)
+
+    assert [(report.node, report.digest, report.fetched) for report in result.ready] == [
+        (name, digest, site.size) for name in NODES
+    ]
+    assert site.read() <= 1.1 * site.size
 
 
 @pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGSTOP])
