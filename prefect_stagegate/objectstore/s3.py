@@ -63,10 +63,7 @@ def open_s3(
     url = f"s3://{path.bucket}/"
     resolved = resolve(settings, url=url)
     endpoint = usable_endpoint(resolved.settings.endpoint, tls=resolved.settings.tls)
-    virtual = resolved.settings.virtual_host
-    if virtual is None:
-        # AWS's certificate covers one name below its domain, so a bucket with dots goes into the path.
-        virtual = not endpoint and "." not in path.bucket
+    virtual = _is_virtual(resolved.settings, endpoint, path.bucket)
     client = client_options(endpoint, resolved.settings.ca_file, idle) | no_redirects(endpoint)
     host = _host(endpoint, path.bucket, virtual=virtual)
 
@@ -92,9 +89,11 @@ def object_store_options(url: str, settings: S3Settings, *, idle: float) -> dict
         AccessDenied: There are no credentials.
         UsageError: The profile can't be used, or the settings name a CA file, which these libraries don't take.
     """
-    resolved = resolve(settings, url=f"s3://{parse_bucket_url(url).bucket}/")
+    bucket = parse_bucket_url(url).bucket
+    resolved = resolve(settings, url=f"s3://{bucket}/")
     settings = resolved.settings
     endpoint = usable_endpoint(settings.endpoint, tls=settings.tls)
+    virtual = _is_virtual(settings, endpoint, bucket)
     if settings.ca_file:
         raise UsageError(
             "Tables of this kind don't support the option `verify`",
@@ -104,9 +103,9 @@ def object_store_options(url: str, settings: S3Settings, *, idle: float) -> dict
     credentials = resolved.provider() if resolved.provider else {}
     options = {
         "aws_region": settings.region or DEFAULT_REGION,
-        "aws_endpoint": endpoint,
+        "aws_endpoint": _host(endpoint, bucket, virtual=virtual),
         "aws_allow_http": str(endpoint.startswith("http://")).lower(),
-        "aws_virtual_hosted_style_request": str(settings.virtual_host or (not endpoint)).lower(),
+        "aws_virtual_hosted_style_request": str(virtual).lower(),
         "aws_skip_signature": "" if credentials else "true",
         "aws_request_payer": "true" if settings.requester_pays else "",
         "aws_access_key_id": credentials.get("access_key_id"),
@@ -120,6 +119,11 @@ def object_store_options(url: str, settings: S3Settings, *, idle: float) -> dict
     }
     # An empty value is no missing one: the library would take it for a setting.
     return {name: value for name, value in options.items() if value}
+
+
+def _is_virtual(settings: S3Settings, endpoint: str, bucket: str) -> bool:
+    """Whether the bucket stands in the host's name; AWS's certificate covers no name with further dots."""
+    return not endpoint and "." not in bucket if settings.virtual_host is None else settings.virtual_host
 
 
 def _host(endpoint: str, bucket: str, *, virtual: bool) -> str:

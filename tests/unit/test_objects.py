@@ -27,6 +27,7 @@ from prefect_stagegate.objectstore import (
     S3Settings,
     azure_options,
     gcs,
+    object_store_options,
     open_s3,
     options,
     parse_bucket_url,
@@ -184,6 +185,21 @@ def test_bucket_stands_before_no_endpoint_address(host: str) -> None:
         open_s3(parse_bucket_url("s3://lake/raw/"), settings)
     assert caught.value.source == "s3://lake/"
     assert "addressing_style: path" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("virtual", "endpoint", "host"),
+    [(True, "http://minio:9000", "http://lake.minio:9000"), (False, "http://minio:9000", "http://minio:9000")],
+)
+def test_delta_finds_the_bucket_in_the_style_that_is_asked(virtual: bool, endpoint: str, host: str) -> None:
+    settings = S3Settings(endpoint=endpoint, virtual_host=virtual, key="k", secret="s")
+    options = object_store_options("s3://lake/t", settings, idle=5)
+    assert (options["aws_endpoint"], options["aws_virtual_hosted_style_request"]) == (host, str(virtual).lower())
+
+
+def test_delta_at_aws_has_a_bucket_with_dots_in_the_path() -> None:
+    options = object_store_options("s3://my.lake/t", S3Settings(key="k", secret="s"), idle=5)
+    assert options["aws_virtual_hosted_style_request"] == "false"
 
 
 def test_a_ca_file_that_is_not_there_is_named() -> None:
