@@ -1,4 +1,4 @@
-"""What a staging transferred: bytes by where they came from, over time, and what held it up. Pure records."""
+"""What a staging transferred: bytes by where they came from, and what held it up. Pure records."""
 
 from __future__ import annotations
 
@@ -8,16 +8,12 @@ from typing import Literal
 Tier = Literal["source", "mirror", "peer", "cache"]
 """Where bytes came from: a source that listed them, a mirror of it, another node of the site, or this node's cache."""
 Bottleneck = Literal["network", "hashing", "disk"]
-BUCKETS = 60
-"""Intervals of time whose bytes are counted, at most."""
 PLACES = 50
 """Sources, mirrors and nodes that are recorded, those with the most bytes first; the others are counted."""
 NAME = 1000
 """Characters of a place's name that are recorded, at most; their escapes may have ten times as many."""
 MOST = 1e18
 """No measurement reaches it."""
-FIRST_WIDTH = 0.25
-"""Seconds of the first intervals. They are joined in pairs when there would be more than `BUCKETS`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,17 +52,13 @@ class TransferRecord:
     backoff: float
     """Seconds between a failed read and its retry, over all reads."""
     retries: int
-    width: float
-    """Seconds of each interval of `throughput`."""
-    throughput: tuple[int, ...]
-    """Bytes that came over the wire in each interval."""
 
     def __post_init__(self) -> None:
         """Refuse what no staging measures, since a record in the catalog may be anybody's."""
-        times = (self.seconds, self.network, self.hashing, self.disk, self.backoff, self.width)
-        counts = (self.fetched, self.resumed, self.retries, self.more_places, *self.throughput)
+        times = (self.seconds, self.network, self.hashing, self.disk, self.backoff)
+        counts = (self.fetched, self.resumed, self.retries, self.more_places)
         places = [number for place in self.traffic for number in (place.objects, place.bytes)]
-        is_small = len(self.throughput) <= BUCKETS and len(self.traffic) <= PLACES
+        is_small = len(self.traffic) <= PLACES
         has_names = all(len(place.name) <= 10 * NAME for place in self.traffic)
         if not (is_small and has_names and all(0 <= number < MOST for number in (*times, *counts, *places))):
             raise ValueError("no staging measures this")
@@ -88,23 +80,3 @@ class TransferRecord:
     def bottleneck(self) -> Bottleneck:
         """The side that took the most time."""
         return next(iter(self.shares))
-
-
-class Throughput:
-    """Counts bytes by intervals of time, however long it takes: memory stays constant.
-
-    Only one thread may add at a time.
-    """
-
-    def __init__(self) -> None:
-        self.width = FIRST_WIDTH
-        """Seconds of each interval."""
-        self.buckets: list[int] = []
-
-    def add(self, seconds: float, size: int) -> None:
-        """Count bytes that came so many seconds after the start."""
-        while (position := int(max(0.0, seconds) / self.width)) >= BUCKETS:
-            self.buckets = [sum(self.buckets[pair : pair + 2]) for pair in range(0, len(self.buckets), 2)]
-            self.width *= 2
-        self.buckets += [0] * (position + 1 - len(self.buckets))
-        self.buckets[position] += size

@@ -18,20 +18,7 @@ from prefect_stagegate.report.legible import spans, time_text
 from prefect_stagegate.report.model import Report, legible, without_repeats
 from prefect_stagegate.report.next_steps import is_command
 from prefect_stagegate.report.tables import HEIGHT, WIDTH, rows_text
-from prefect_stagegate.report.traffic import (
-    HEIGHT as THROUGHPUT_HEIGHT,
-)
-from prefect_stagegate.report.traffic import (
-    SIDES,
-    bottleneck_text,
-    highest_rate,
-    throughput_path,
-    traffic_cells,
-    transfer_text,
-)
-from prefect_stagegate.report.traffic import (
-    WIDTH as THROUGHPUT_WIDTH,
-)
+from prefect_stagegate.report.traffic import SIDES, bottleneck_text, traffic_cells, transfer_text
 from prefect_stagegate.report.trimming import fitted
 from prefect_stagegate.units import bytes_text, digest_text
 
@@ -122,8 +109,8 @@ def _environment() -> Environment:
     environment = page_environment(PackageLoader("prefect_stagegate.report", "."))
     environment.filters.update(table=table_text, group=group_text, basis=basis_text)
     environment.filters.update(transfer=transfer_text, bottleneck=bottleneck_text, cells=traffic_cells)
-    environment.filters.update(bytes=_bytes, path=throughput_path, highest=lambda it: bytes_text(highest_rate(it)))
-    environment.globals.update(throughput=(THROUGHPUT_WIDTH, THROUGHPUT_HEIGHT), sides=SIDES, tones=_TONES)
+    environment.filters.update(bytes=_bytes)
+    environment.globals.update(sides=SIDES, tones=_TONES)
     return environment
 
 

@@ -107,7 +107,6 @@ class TransferContext:
 
     def report_received(self, count: int) -> None:
         """Report bytes that came over the wire."""
-        self.stats.receive(count)
         self.progress.moved(count)
 
     def finish(

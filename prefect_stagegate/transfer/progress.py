@@ -9,7 +9,7 @@ from typing import Literal, Protocol
 
 from prefect_stagegate.errors import StagegateError
 from prefect_stagegate.model import PeerTraffic, Receipt
-from prefect_stagegate.transfers import Throughput, Tier
+from prefect_stagegate.transfers import Tier
 
 
 class Progress(Protocol):
@@ -87,8 +87,6 @@ class TransferStats:
     """`network`: waiting for a source's bytes; `waiting`: between a failed try and the next."""
     wall: float = 0.0
     """Seconds from the start of the engine to the last sync."""
-    throughput: Throughput = field(default_factory=Throughput)
-    """Bytes over the wire, by time."""
     places: dict[tuple[Tier, str], tuple[int, int]] = field(default_factory=dict)
     """Objects, and bytes over the wire, by where they came from."""
     failures: list[StagegateError] = field(default_factory=list)
@@ -105,7 +103,7 @@ class TransferStats:
                 self.seconds[side] += seconds
 
     def start(self) -> None:
-        """Measure `wall` and `throughput` from now on."""
+        """Measure `wall` from now on."""
         self._began = time.monotonic()
 
     def end(self) -> None:
@@ -124,11 +122,6 @@ class TransferStats:
         """Count seconds that no stop watch measured: of a sync, or of a back-off before a retry."""
         with self._lock:
             self.seconds[side] += seconds
-
-    def receive(self, size: int) -> None:
-        """Count bytes that came over the wire just now; called by many threads."""
-        with self._lock:
-            self.throughput.add(time.monotonic() - self._began, size)
 
     def count_place(self, tier: Tier, name: str, size: int) -> None:
         """Count an object that came from a place, and its bytes."""

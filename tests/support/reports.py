@@ -118,8 +118,6 @@ TRANSFER = TransferRecord(
     disk=13.7,
     backoff=4.2,
     retries=3,
-    width=1.0,
-    throughput=tuple(int(9e7 * (1 + math.sin(second / 4) / 2)) for second in range(38)),
 )
 PAST = (
     PastEvent("2026-02-28T03:04:00.000000Z", "refused", DIGEST, PERSON, "It fails schema."),

@@ -8,8 +8,6 @@ from html.parser import HTMLParser
 from typing import Any
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from prefect_stagegate.manifest import diff
 from prefect_stagegate.model import Entry, Outcome
@@ -18,9 +16,9 @@ from prefect_stagegate.report.changes import COLUMNS, LISTED, table_change, tabl
 from prefect_stagegate.report.html import link_of
 from prefect_stagegate.report.marks import link
 from prefect_stagegate.report.rows import Row
-from prefect_stagegate.report.traffic import bottleneck_text, throughput_path, transfer_text
+from prefect_stagegate.report.traffic import bottleneck_text, transfer_text
 from prefect_stagegate.report.trimming import DETAILS, MOST_BYTES, trimmed
-from prefect_stagegate.transfers import BUCKETS, FIRST_WIDTH, NAME, Throughput
+from prefect_stagegate.transfers import NAME
 from tests.support.reports import TRANSFER, a_decision, large, profile, samples
 from tests.unit.test_report import HOSTILE
 
@@ -96,24 +94,6 @@ def test_first_version_changes_nothing_and_says_so() -> None:
 # ── what was transferred ────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@given(st.lists(st.tuples(st.floats(0, 1e6), st.integers(0, 10**9)), max_size=50))
-def test_throughput_keeps_every_byte_in_few_intervals(received: list[tuple[float, int]]) -> None:
-    throughput = Throughput()
-    for seconds, size in received:
-        throughput.add(seconds, size)
-    assert sum(throughput.buckets) == sum(size for _, size in received)
-    assert len(throughput.buckets) <= BUCKETS
-    assert all(seconds < throughput.width * BUCKETS for seconds, _ in received)
-
-
-def test_throughput_stands_at_its_time() -> None:
-    throughput = Throughput()
-    for quarter in range(2 * BUCKETS):
-        throughput.add(quarter * FIRST_WIDTH, quarter)
-    assert throughput.width == 2 * FIRST_WIDTH
-    assert throughput.buckets == [4 * pair + 1 for pair in range(BUCKETS)]
-
-
 @pytest.mark.parametrize("address", ["file:///etc/passwd", "javascript:alert(1)", "data:text/html,x", "HTTPS"])
 def test_only_web_and_mail_addresses_are_links(address: str) -> None:
     assert "](" not in link("Runbook", address)
@@ -137,9 +117,8 @@ def test_side_that_took_most_time_is_the_bottleneck(network: float, hashing: flo
 
 
 def test_record_of_zeros_is_shown() -> None:
-    nothing = replace(TRANSFER, seconds=0, fetched=0, resumed=0, network=0, hashing=0, disk=0, width=0, throughput=())
+    nothing = replace(TRANSFER, seconds=0, fetched=0, resumed=0, network=0, hashing=0, disk=0)
     assert transfer_text(replace(nothing, retries=0, backoff=0)) == "0 B in 0.0 s (0 B/s)"
-    assert throughput_path(nothing) == "M0 60V60Z"
     assert "Transfer" in to_html(replace(REFUSED, transfer=nothing))
 
 

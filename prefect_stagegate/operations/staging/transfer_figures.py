@@ -42,6 +42,4 @@ def _record(workspace: Workspace, stats: TransferStats) -> TransferRecord:
         disk=round(stats.seconds["disk"], 3),
         backoff=round(stats.seconds["waiting"], 3),
         retries=stats.retries,
-        width=stats.throughput.width,
-        throughput=tuple(stats.throughput.buckets),
     )
