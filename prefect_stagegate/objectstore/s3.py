@@ -130,7 +130,6 @@ def _host(endpoint: str, bucket: str, *, virtual: bool) -> str:
     """The endpoint as obstore takes it: with the bucket in a virtual host's name; empty means AWS."""
     if not (endpoint and virtual):
         return endpoint
-    scheme, host = endpoint.split("://", 1)
     origin = origin_of(endpoint)
     if re.fullmatch(r".*:.*|(.*\.)?(\d+|0x[\da-f]*)", origin.host):  # an address: obstore would panic at the URL
         raise UsageError(
@@ -138,7 +137,7 @@ def _host(endpoint: str, bucket: str, *, virtual: bool) -> str:
             hint="Set `addressing_style: path` for the source, or write the name of the endpoint's host.",
             source=f"s3://{bucket}/",
         )
-    return f"{scheme}://{bucket}.{host}"
+    return endpoint.replace("://", f"://{bucket}.", 1)
 
 
 def _bucket_url(host: str, bucket: str, region: str, *, virtual: bool) -> str:
