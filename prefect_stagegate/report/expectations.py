@@ -44,7 +44,8 @@ def left_out(evidence: Evidence) -> int:
 def by_table(results: Iterable[ExpectationResult]) -> dict[str, list[ExpectationResult]]:
     """The results of each table in this order: failed, not evaluated, passed."""
     tables: dict[str, list[ExpectationResult]] = {}
-    for result in sorted(results, key=_rank):
+    ranks = {verdict: rank for rank, verdict in enumerate(_WORST_FIRST)}
+    for result in sorted(results, key=lambda result: ranks.get(result.verdict, 0)):
         tables.setdefault(result.table, []).append(result)
     return dict(sorted(tables.items()))
 
@@ -97,10 +98,6 @@ def seconds_text(seconds: float | None) -> str:
     if seconds is None:
         return ""
     return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
-
-
-def _rank(result: ExpectationResult) -> int:
-    return _WORST_FIRST.index(result.verdict) if result.verdict in _WORST_FIRST else 0
 
 
 def _cut(text: str, longest: int = LONGEST) -> str:

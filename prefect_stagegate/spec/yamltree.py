@@ -133,7 +133,7 @@ class _Builder:
         values: dict[str, Any] = {}
         merged: dict[str, Any] = {}
         while not isinstance(event := next(self._events), yaml.MappingEndEvent):
-            if _is_merge(event):
+            if isinstance(event, yaml.ScalarEvent) and event.value == "<<" and event.implicit[0]:
                 self._merge(event, merged, loc)
                 continue
             key = self._key(event, loc)
@@ -202,10 +202,6 @@ def _line(event: yaml.Event) -> int:
 
 def _short(tag: str | None) -> str:
     return (tag or "!").replace(_TAG, "!!")
-
-
-def _is_merge(event: yaml.Event) -> bool:
-    return isinstance(event, yaml.ScalarEvent) and event.value == "<<" and bool(event.implicit[0])
 
 
 def _resolve(text: str) -> Any:

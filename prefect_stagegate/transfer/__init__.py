@@ -13,10 +13,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
+from prefect_stagegate.cache import Cache
 from prefect_stagegate.cache.space import Space, SpaceRules
 from prefect_stagegate.errors import TransferFailed
 from prefect_stagegate.model import PlannedObject, Receipt
-from prefect_stagegate.transfer.context import Done, Store, TransferContext
+from prefect_stagegate.transfer.context import Done, TransferContext
 from prefect_stagegate.transfer.engine import Engine
 from prefect_stagegate.transfer.job import SourceGroup, peers_of
 from prefect_stagegate.transfer.limits import Limits
@@ -56,7 +57,7 @@ class Transfer(Iterator[Receipt]):
 def transfer(
     plan: Iterable[PlannedObject],
     sources: Sequence[SourceGroup],
-    cache: Store,
+    cache: Cache,
     *,
     space: Space | None = None,
     limits: Limits | None = None,

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
-from prefect_stagegate.cache.blobs import Blobs
+from prefect_stagegate.cache import Cache
 from prefect_stagegate.cache.ingest import Claim
-from prefect_stagegate.cache.layout import Layout, explained
-from prefect_stagegate.cache.memory import PinMemory, Row, is_racy
+from prefect_stagegate.cache.layout import explained
+from prefect_stagegate.cache.memory import Row, is_racy
 from prefect_stagegate.cache.space import Space
 from prefect_stagegate.model import Receipt
 from prefect_stagegate.sources.base import Source, server_of
@@ -21,22 +20,6 @@ from prefect_stagegate.transfer.progress import Progress, Stopwatch, TransferSta
 from prefect_stagegate.transfer.retry import Retrier
 from prefect_stagegate.transfer.stop import Stop
 from prefect_stagegate.transfer.throttle import throttle_of
-
-
-class Store(Protocol):
-    """The part of a cache that a transfer writes to."""
-
-    @property
-    def blobs(self) -> Blobs:
-        """The content by digest."""
-
-    @property
-    def memory(self) -> PinMemory:
-        """The digests that pins are known to stand for."""
-
-    @property
-    def layout(self) -> Layout:
-        """The cache's files and folders."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +40,7 @@ class TransferContext:
 
     def __init__(
         self,
-        store: Store,
+        store: Cache,
         space: Space,
         sources: list[Source],
         limits: Limits,

@@ -45,7 +45,7 @@ def seconds_left(rest: float, rate: float) -> float | None:
     return rest / rate if rate > 0 else None
 
 
-class Meter:
+class Meter(Progress):
     """The progress of a transfer that others look at while it runs. Passes each call on to another progress."""
 
     def __init__(self, progress: Progress | None = None, phase: Phase = Phase.LISTING) -> None:

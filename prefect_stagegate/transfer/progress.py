@@ -5,15 +5,18 @@ from __future__ import annotations
 import threading
 import time
 from dataclasses import dataclass, field
-from typing import Literal, Protocol
+from typing import Literal
 
 from prefect_stagegate.errors import StagegateError
 from prefect_stagegate.model import PeerTraffic, Receipt
 from prefect_stagegate.transfers import Tier
 
 
-class Progress(Protocol):
-    """Called by several threads as a transfer goes on, about once for each chunk: each call should be short."""
+class Progress:
+    """Called by several threads as a transfer goes on, about once for each chunk: each call should be short.
+
+    A call whose method is not overridden does nothing.
+    """
 
     def listed(self, objects: int, size: int) -> None:
         """Count objects that the sources listed, and the sum of their sizes in bytes."""
@@ -31,23 +34,8 @@ class Progress(Protocol):
         """Show that another process is waited for, which one and since when. Called about once a second."""
 
 
-class Silent:
+class Silent(Progress):
     """Progress that is shown nowhere."""
-
-    def listed(self, objects: int, size: int) -> None:
-        """Do nothing."""
-
-    def started(self, path: str) -> None:
-        """Do nothing."""
-
-    def moved(self, size: int) -> None:
-        """Do nothing."""
-
-    def done(self, receipt: Receipt) -> None:
-        """Do nothing."""
-
-    def waiting(self, message: str) -> None:
-        """Do nothing."""
 
 
 Side = Literal["network", "hashing", "disk", "waiting"]

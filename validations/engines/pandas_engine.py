@@ -20,6 +20,7 @@ from great_expectations.execution_engine.pandas_execution_engine import PandasEx
 from great_expectations.expectations.expectation import Expectation
 
 from prefect_stagegate.validations.columntypes import whole_numbers
+from prefect_stagegate.validations.engines.engine import SuiteEngine
 from prefect_stagegate.validations.engines.known_metrics import KnownMetrics
 from prefect_stagegate.validations.files.arrow import batches, schema_of
 from prefect_stagegate.validations.files.formats import form, is_text
@@ -68,7 +69,7 @@ class KnownPandas(KnownMetrics, PandasExecutionEngine):
         return self._loaded[1]
 
 
-class PandasEngine:
+class PandasEngine(SuiteEngine):
     """A `SuiteEngine` on one data frame a table."""
 
     def __init__(self, context: AbstractDataContext, tables: Sequence[TableJob], scratch: Path) -> None:  # noqa: ARG002
@@ -103,9 +104,6 @@ class PandasEngine:
     def rows(self, table: TableJob) -> dict[str, int]:
         """The rows of each file, by the row numbers at which the files end."""
         return {file: end - start for file, start, end in zip(table.files, [0, *self._ends], self._ends, strict=False)}
-
-    def counted(self, table: TableJob) -> None:
-        """Nothing: pandas reads whole tables."""
 
     def locate(self, table: TableJob, expectation: Expectation) -> list[RefusedRows]:
         """Find the files of the refused rows by the row numbers at which the files end."""

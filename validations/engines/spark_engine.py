@@ -15,6 +15,7 @@ from great_expectations.execution_engine.sparkdf_execution_engine import SparkDF
 from great_expectations.expectations.expectation import Expectation
 from great_expectations.expectations.row_conditions import PassThroughCondition, deserialize_row_condition
 
+from prefect_stagegate.validations.engines.engine import SuiteEngine
 from prefect_stagegate.validations.engines.known_metrics import KnownMetrics
 from prefect_stagegate.validations.engines.spark_session import on_cluster, open_session
 from prefect_stagegate.validations.engines.spark_tables import MISSING, OTHER_FILES, frame_of, path_of
@@ -56,7 +57,7 @@ def _missing_told() -> Iterator[None]:
         raise
 
 
-class SparkEngine:
+class SparkEngine(SuiteEngine):
     """A `SuiteEngine` on one data frame a table."""
 
     def __init__(self, context: AbstractDataContext, tables: Sequence[TableJob], scratch: Path) -> None:  # noqa: ARG002
@@ -91,9 +92,6 @@ class SparkEngine:
         with _missing_told():
             counts = self._frames[table.name].groupBy(FILE).count().collect()
         return {str(path_of(file).relative_to(root)): count for file, count in counts}
-
-    def counted(self, table: TableJob) -> None:
-        """Nothing: Spark reads whole tables."""
 
     def locate(self, table: TableJob, expectation: Expectation) -> list[RefusedRows]:
         """Group the rows that the expectation refuses by their file."""

@@ -49,14 +49,10 @@ def choose_volume(volumes: Sequence[VolumeFacts], size: int) -> VolumeChoice:
     if not fitting:
         closest = max(volumes, key=lambda volume: volume.held + volume.room)
         return VolumeChoice(closest.folder, f"no volume has room for {bytes_text(size)}, and it has most")
-    best, *others = sorted(fitting, key=_rank)
+    best, *others = sorted(fitting, key=lambda it: (-it.held, -it.near_gpus, FASTEST_FIRST.index(it.medium), -it.room))
     if not others:
         return VolumeChoice(best.folder, f"it alone has room for {bytes_text(size)}" if size else "it alone is there")
     return VolumeChoice(best.folder, _reason(best, others[0], size))
-
-
-def _rank(volume: VolumeFacts) -> tuple[int, int, int, int]:
-    return -volume.held, -volume.near_gpus, FASTEST_FIRST.index(volume.medium), -volume.room
 
 
 def _reason(best: VolumeFacts, next_best: VolumeFacts, size: int) -> str:

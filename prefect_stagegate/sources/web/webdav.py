@@ -70,9 +70,10 @@ class WebDavSource(WebSource):
         return self._address if self._address.endswith("/") else self._address + "/"
 
     def _url_of(self, key: str) -> str:
-        if not self._file:
-            return urljoin(self._folder, _quoted(key))
-        return self._address
+        if self._file:
+            return self._address
+        # With a dot, or a colon in the first name would be taken for the end of a scheme.
+        return urljoin(self._folder, "./" + quote(key, errors="surrogateescape"))
 
     def _key(self, path: str) -> str:
         folder = unquote(urlsplit(self._folder).path, errors="surrogateescape")
@@ -142,8 +143,3 @@ def _entry(element: ET.Element) -> tuple[str, dict[str, str] | None]:
                     return path, None
                 properties[item.tag.removeprefix("{DAV:}")] = (item.text or "").strip()
     return path, properties
-
-
-def _quoted(key: str) -> str:
-    # Else a colon in the first name would be taken for the end of a scheme.
-    return "./" + quote(key, errors="surrogateescape")
