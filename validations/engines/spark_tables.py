@@ -80,7 +80,11 @@ def _read(session: SparkSession, paths: Sequence[Path], reading: TextReading, ty
         return reader.option("mergeSchema", "true").parquet(*map(_uri, paths))
     uris = [_uri(path) for path in paths]
     if kind == "json":
-        return reader.schema(_json_types(paths)).json(uris, mode="FAILFAST")
+        # As DuckDB infers them, so that both engines judge the same types.
+        with bounded(*{path.parent for path in paths}) as connection:
+            fields = json_schema(connection, paths)
+        as_text = [field.with_type(TEXT) if pa.types.is_time(field.type) else field for field in fields]
+        return reader.schema(_spark_types(as_text)).json(uris, mode="FAILFAST")
     if "" not in reading.csv.null:
         raise ValueError("Spark takes an empty value for a missing one; set `engine: duckdb`")
     # Text with one header is read as text, and turned into the types that it was found to have.
@@ -90,13 +94,6 @@ def _read(session: SparkSession, paths: Sequence[Path], reading: TextReading, ty
     texts = texts.options(header=True, mode="FAILFAST", multiLine=True, enforceSchema=True)
     frame = texts.schema(_spark_types([pa.field(name, TEXT) for name in names])).csv(uris)
     return frame.select(*(_value(name, types.field(name).type, reading).alias(name) for name in names))
-
-
-def _json_types(paths: Sequence[Path]) -> StructType:
-    """The columns of JSON lines, as DuckDB infers them, so that both engines judge the same types."""
-    with bounded(*{path.parent for path in paths}) as connection:
-        schema = json_schema(connection, paths)
-    return _spark_types([field.with_type(TEXT) if pa.types.is_time(field.type) else field for field in schema])
 
 
 def _spark_types(fields: Sequence[pa.Field]) -> StructType:

@@ -141,7 +141,11 @@ def _due(entry: Entry, calls: Sequence[ProbeCall], known: PassedProbes) -> list[
 
 def _open_files(view: Path, jobs: Sequence[Job], due: Collection[str]) -> dict[str, Facts | Defect]:
     """Run the other probes here. Workers look at this node's copy of a file that has no other one."""
-    here = [(entry, [_opener(call) for call in calls if not call.decodes]) for entry, calls in jobs]
+    openers = {**OPENERS, **TABLE_ONLY, **_REFUSALS}
+    here = [
+        (entry, [partial(openers[call.name], **call.settings) for call in calls if not call.decodes])
+        for entry, calls in jobs
+    ]
     here = [(entry, probes) for entry, probes in here if probes or entry.path not in due]
     # The threads share one iterator: a future for each file would take longer than most files.
     shared = iter(here)
@@ -175,10 +179,6 @@ def _read_by(
         if entry.path not in defects
     )
     return {path: max(names, key=lambda name: times.get(name, "")) for path, names in runs if names}
-
-
-def _opener(call: ProbeCall) -> Probe:
-    return partial({**OPENERS, **TABLE_ONLY, **_REFUSALS}[call.name], **call.settings)
 
 
 def _refuse_format(_: Path) -> Facts:

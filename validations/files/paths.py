@@ -11,6 +11,7 @@ from prefect_stagegate.patterns import character_class, glob_matcher
 _TOKEN = re.compile(r"\*\*/|\*\*|\*|\?|\[!?\]?[^\]]*\]|.", re.DOTALL)
 
 
+@lru_cache(maxsize=256)
 def matcher(pattern: str) -> Callable[[str], bool]:
     """Compile a glob into a test for paths: `*` and `?` match within a folder, `**/` any number of folders.
 
@@ -19,7 +20,7 @@ def matcher(pattern: str) -> Callable[[str], bool]:
     >>> [matcher("**/*.csv")(path) for path in ("a.csv", "x/y/a.csv", "a.csv.gz")]
     [True, True, False]
     """
-    return _compile(pattern)
+    return glob_matcher("".join(map(_translate, _TOKEN.findall(pattern))), pattern)
 
 
 def can_be_below(pattern: str, folder: str) -> bool:
@@ -32,11 +33,6 @@ def can_be_below(pattern: str, folder: str) -> bool:
         if not segments or not matcher(segment)(name):
             return False
     return True
-
-
-@lru_cache(maxsize=256)
-def _compile(pattern: str) -> Callable[[str], bool]:
-    return glob_matcher("".join(map(_translate, _TOKEN.findall(pattern))), pattern)
 
 
 def _translate(token: str) -> str:
