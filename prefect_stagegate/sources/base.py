@@ -10,7 +10,7 @@ library's exception. Many threads may use a source at once.
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from typing import Protocol
 
@@ -61,7 +61,7 @@ def server_of(identity: str) -> str:
 
 
 class Source(Protocol):
-    """One place that objects are read from. `open_source` makes one for a URL."""
+    """One place that objects are read from. `open_source` makes one for a URL. Adapters subclass `BaseSource`."""
 
     url: str
     """As people may see it: without credentials."""
@@ -74,6 +74,7 @@ class Source(Protocol):
     @property
     def ranges(self) -> bool:
         """Whether parts of objects can be read without reading the rest."""
+        return True
 
     def list(self, wanted: Wanted = everything) -> Iterator[SourceObject]:
         """Every wanted object, a page at a time, in any order, without a request per object.
@@ -92,20 +93,25 @@ class Source(Protocol):
             ObjectVanished: There is no such object.
         """
 
-    def request(self, listed: SourceObject, start: int, end: int) -> Request | None:
+    def request(self, listed: SourceObject, start: int, end: int) -> Request | None:  # noqa: ARG002
         """The HTTP request for the bytes from `start` to `end` (exclusive); None where only `read_into` reads them.
 
         The one thread that runs all requests calls this for each read, so it must not block.
         """
+        return None
 
-    def explain(self, listed: SourceObject, outcome: Response | Exception) -> StagegateError:
+    def explain(self, listed: SourceObject, outcome: Response | Exception) -> StagegateError:  # noqa: ARG002
         """The error to raise for a failed request of `request`. May send further requests to the server.
 
         Args:
             listed: The object that was requested.
             outcome: A response with a status of 300 or above, or the exception that the request raised.
         """
+        if isinstance(outcome, Response):  # a source without `request` gets none
+            return SourceError(f"The server answers {outcome.status}")
+        return as_typed(outcome)
 
+    @abstractmethod
     def read_into(self, listed: SourceObject, start: int, buffer: memoryview) -> None:
         """Fill the whole `buffer` with the object's bytes from `start` on. Blocks; called by many threads.
 
@@ -117,7 +123,7 @@ class Source(Protocol):
             SourceUnavailable: The server failed or stopped answering.
         """
 
-    def renew(self, since: float) -> bool:
+    def renew(self, since: float) -> bool:  # noqa: ARG002
         """Replace credentials that have expired; False where there are no others.
 
         Called after a read raised `CredentialsExpired`.
@@ -125,79 +131,40 @@ class Source(Protocol):
         Args:
             since: When the failed read began, by the monotonic clock. Credentials replaced since then are kept.
         """
+        return False
 
-    def confirm(self, listed: SourceObject) -> None:
+    def confirm(self, listed: SourceObject) -> None:  # noqa: ARG002
         """Raise `ObjectChanged` when the object no longer has its pin. Called once, after its last byte.
 
         A source whose every read is pinned has nothing to do.
         """
-
-    def response_checksums(self, headers: Headers) -> Checksums:
-        """Checksums of the object from the headers of a response with all of its bytes."""
-
-    def closer_checksums(self, listed: SourceObject) -> Checksums:
-        """Checksums of the object from a request for it alone. May block."""
-
-    def disowns_checksums(self, listed: SourceObject) -> bool:
-        """Whether the listed checksum is not one of the object's bytes. Called when they don't match it."""
-
-    def credential_life(self) -> CredentialLife:
-        """How long the source's credentials last, as far as the client knows. Reads no data from a server."""
-
-    def close(self) -> None:
-        """Free what the source holds. It can't be used afterwards."""
-
-
-class BaseSource(ABC):
-    """The defaults of most adapters: nothing to confirm, checksums that hold, nothing to close."""
-
-    url: str
-    readers = 16
-
-    @property
-    def ranges(self) -> bool:
-        """Whether parts of objects can be read without reading the rest."""
-        return True
-
-    def request(self, listed: SourceObject, start: int, end: int) -> Request | None:  # noqa: ARG002
-        """None: only `read_into` reads."""
-        return None
-
-    def explain(self, listed: SourceObject, outcome: Response | Exception) -> StagegateError:  # noqa: ARG002
-        """Pass the exception on. A source without `request` gets no response."""
-        if isinstance(outcome, Response):
-            return SourceError(f"The server answers {outcome.status}")
-        return as_typed(outcome)
-
-    @abstractmethod
-    def read_into(self, listed: SourceObject, start: int, buffer: memoryview) -> None:
-        """Fill the whole buffer with the object's bytes from `start` on."""
-
-    def renew(self, since: float) -> bool:  # noqa: ARG002
-        """False: there are no other credentials."""
-        return False
-
-    def confirm(self, listed: SourceObject) -> None:  # noqa: B027 - most have nothing to do
-        """Do nothing: every read is pinned."""
+        return
 
     def response_checksums(self, headers: Headers) -> Checksums:  # noqa: ARG002
-        """None are known."""
+        """Checksums of the object from the headers of a response with all of its bytes."""
         return ()
 
     def closer_checksums(self, listed: SourceObject) -> Checksums:  # noqa: ARG002
-        """None are known."""
+        """Checksums of the object from a request for it alone. May block."""
         return ()
 
     def disowns_checksums(self, listed: SourceObject) -> bool:  # noqa: ARG002
-        """False: the listed checksums hold."""
+        """Whether the listed checksum is not one of the object's bytes. Called when they don't match it."""
         return False
 
     def credential_life(self) -> CredentialLife:
-        """Unknown."""
+        """How long the source's credentials last, as far as the client knows. Reads no data from a server."""
         return CredentialLife("unknown", f"the credential of {self.__class__.__name__}")
 
-    def close(self) -> None:  # noqa: B027
-        """Do nothing."""
+    def close(self) -> None:
+        """Free what the source holds. It can't be used afterwards."""
+        return
+
+
+class BaseSource(Source):
+    """What adapters subclass: nothing to confirm, checksums that hold, nothing to close, unless they say otherwise."""
+
+    readers = 16
 
 
 def read_pieces(source: Source, listed: SourceObject, start: int, end: int) -> Iterator[memoryview]:
