@@ -34,9 +34,10 @@ ROWS = (
 def test_the_pages_show_what_the_commands_print(row: tuple[str, ...], tmp_path: Path) -> None:
     pages = read_before(DOCS / row[-1])
     assert pages == [DOCS / name for name in row]
-    environment = {**reader(tmp_path), "PREFECT_API_URL": str(PREFECT_API_URL.value())}
     for path in pages:
-        page = path.read_text()
+        page, environment = path.read_text(), reader(tmp_path)
+        if "from prefect import flow" in page:  # commands that tell a server of gates take longer
+            environment["PREFECT_API_URL"] = str(PREFECT_API_URL.value())
         assert rerun(page, tmp_path, environment) == page, f"python -m tests.support.transcript docs/{row[-1]}"
 
 
