@@ -186,6 +186,16 @@ def test_every_engine_reads_the_declared_dialect(tmp_path: Path, engine: str) ->
     } == {}
 
 
+def test_file_of_a_declared_dialect_is_not_called_unreadable(tmp_path: Path) -> None:
+    suite = {
+        "expectations": [{"type": "expect_column_mean_to_be_between", "kwargs": {"column": "ort", "min_value": 0}}]
+    }
+    csv = {"separator": ";", "encoding": "latin-1"}
+    validation = run(tmp_path, {"a.csv": "ort;n\nKöln;1\n".encode("latin-1")}, csv=csv, suite=suite)
+    assert findings(validation, "coverage") == []
+    assert validation.tables[0].expectations[0].verdict == "errored"
+
+
 def test_every_query_reads_the_declared_dialect(tmp_path: Path) -> None:
     text = "day;d;mail\n01.04.2026;1,5;ada@example.org\n03.04.2026;1,5;k.A.\n"
     (tmp_path / "a.csv").write_text(text)
@@ -208,14 +218,23 @@ def test_na_is_a_value_where_the_spec_says_so(tmp_path: Path) -> None:
         assert (validation.tables[0].expectations[0].verdict == "passed") is passed
 
 
-@pytest.mark.parametrize("encoding", ["latin-1", "cp1252", "iso-8859-15"])
-def test_declared_encoding_is_read(tmp_path: Path, encoding: str) -> None:
+@pytest.mark.parametrize(
+    ("encoding", "engine"),
+    [
+        ("latin-1", "duckdb"),
+        ("cp1252", "duckdb"),
+        ("iso-8859-15", "duckdb"),
+        pytest.param("latin-1", SPARK, marks=pytest.mark.system),
+    ],
+)
+def test_declared_encoding_is_read(tmp_path: Path, encoding: str, engine: str) -> None:
     suite = {
         "expectations": [
             {"type": "expect_column_values_to_be_in_set", "kwargs": {"column": "ort", "value_set": ["Köln"]}}
         ]
     }
-    validation = run(tmp_path, {"a.csv": "ort\nKöln\n".encode(encoding)}, csv={"encoding": encoding}, suite=suite)
+    table = {"csv": {"encoding": encoding}, "suite": suite, "engine": engine}
+    validation = run(tmp_path, {"a.csv": "ort\nKöln\n".encode(encoding)}, **table)
     assert validation.tables[0].expectations[0].verdict == "passed"
     undeclared = run(tmp_path, {"a.csv": "ort\nKöln\n".encode(encoding)})
     assert "is no UTF-8" in problems(undeclared, "coverage")[0]

@@ -301,8 +301,9 @@ def _unreadable(table: TableJob) -> list[tuple[str, str]]:
     problems = []
     for file, path in zip(table.files, table.paths(), strict=True):
         probe = table_probe(file)
+        options = {"csv": table.reading.csv} if probe == "csv" else {}
         try:
-            ALL_PROBES[PAGES.get(probe, probe)](path)
+            ALL_PROBES[PAGES.get(probe, probe)](path, **options)
         except UnreadableFile as error:
             problems.append((file, error.problem))
     return problems
