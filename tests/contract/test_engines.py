@@ -141,6 +141,40 @@ def test_quantiles_are_judged_though_numpy_answers(run: Run) -> None:
     assert judgement.verdict is ExpectationVerdict.FAILED
 
 
+def quantile_between(share: float, low: float, high: float) -> dict[str, Any]:
+    ranges = {"quantiles": [share], "value_ranges": [[low, high]]}
+    return expect("expect_column_quantile_values_to_be_between", column="x", quantile_ranges=ranges)
+
+
+def test_each_quantile_of_a_column_has_its_own_value(run: Run) -> None:
+    shares = {0: 10, 0.4: 20, 0.7: 30, 1: 40}
+    report = run(
+        {"a.parquet": pa.table({"x": [40, 10, 20, None, 30]})},
+        *(quantile_between(share, value, value) for share, value in shares.items()),
+        quantile_between(0.7, 40, 40),
+    )
+    assert [judgement.verdict.value for judgement in report.judgements] == ["passed"] * len(shares) + ["failed"]
+
+
+def test_sum_of_no_values_keeps_no_bound(run: Run) -> None:
+    none = pa.table({"x": pa.array([None], pa.float64())})
+    judgement = only(run({"a.parquet": none}, expect("expect_column_sum_to_be_between", column="x", max_value=1)))
+    assert judgement.verdict is ExpectationVerdict.FAILED
+
+
+def test_extremes_of_zoned_times_compare_with_bounds(run: Run) -> None:
+    noon = pa.table({"at": pa.array([datetime(2026, 3, 1, 12)], pa.timestamp("us", "Europe/Berlin"))})  # noqa: DTZ001
+    bounds = {"column": "at", "min_value": "2026-03-01T12:00:00Z", "max_value": "2026-03-01T13:00:00+01:00"}
+    judgement = only(run({"a.parquet": noon}, expect("expect_column_max_to_be_between", **bounds)))
+    assert judgement.verdict is ExpectationVerdict.PASSED
+
+
+def test_commonest_decimal_is_found_in_a_set(run: Run) -> None:
+    prices = pa.table({"price": pa.array([Decimal("0.10")], pa.decimal128(9, 2))})
+    kind, arguments = "expect_column_most_common_value_to_be_in_set", {"column": "price", "value_set": [0.1]}
+    assert only(run({"a.parquet": prices}, expect(kind, **arguments))).verdict is ExpectationVerdict.PASSED
+
+
 def test_a_missing_column_is_an_error_and_no_failure(run: Run) -> None:
     judgement = only(run(MONTHS, expect("expect_column_values_to_not_be_null", column="distanse")))
     assert judgement.verdict is ExpectationVerdict.ERRORED

@@ -15,11 +15,13 @@ from typing import Any
 from great_expectations.datasource.fluent.interfaces import Batch
 from great_expectations.exceptions.exceptions import MetricResolutionError
 from great_expectations.execution_engine.execution_engine import ExecutionEngine
-from great_expectations.expectations.registry import get_metric_provider
+from great_expectations.expectations.registry import _registered_metrics, get_metric_provider
 from great_expectations.validator.metric_configuration import MetricConfiguration
 
 EXAMPLES = (".unexpected_values", ".unexpected_rows", ".unexpected_index_list", "unexpected_rows_query.table")
 """What the names of metrics end with that fetch refused rows."""
+# Great Expectations makes the key of a metric before it sets the quantiles: two expectations got those of one.
+_registered_metrics["column.quantile_values"]["metric_value_keys"] += ("quantile_ranges",)
 
 
 class KnownMetrics(ExecutionEngine[Any]):
@@ -88,9 +90,9 @@ class KnownMetrics(ExecutionEngine[Any]):
 
 
 def as_bound(value: Any) -> Any:
-    """A decimal as it compares with bounds: exactly if it is whole, else as a double, as DuckDB compares it."""
+    """Decimals as they compare with bounds: exactly if they are whole, else as doubles, as DuckDB compares them."""
     if not isinstance(value, Decimal) or not value.is_finite():
-        return value
+        return list(map(as_bound, value)) if isinstance(value, list) else value
     return int(value) if value == value.to_integral_value() else float(value)
 
 

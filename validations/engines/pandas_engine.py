@@ -18,6 +18,8 @@ from great_expectations.datasource.fluent.interfaces import Batch
 from great_expectations.datasource.fluent.pandas_datasource import PandasDatasource
 from great_expectations.execution_engine.pandas_execution_engine import PandasExecutionEngine
 from great_expectations.expectations.expectation import Expectation
+from great_expectations.expectations.metrics.column_aggregate_metric_provider import column_aggregate_value
+from great_expectations.expectations.metrics.column_aggregate_metrics.column_sum import ColumnSum
 
 from prefect_stagegate.validations.columntypes import whole_numbers
 from prefect_stagegate.validations.engines.engine import SuiteEngine
@@ -69,6 +71,12 @@ class KnownPandas(KnownMetrics, PandasExecutionEngine):
         return self._loaded[1]
 
 
+class Sum(ColumnSum):
+    """Sums as SQL has them: none where no value is there. The class registers itself."""
+
+    _pandas = column_aggregate_value(engine=KnownPandas)(lambda _, column, **__: column.sum(min_count=1))
+
+
 class PandasEngine(SuiteEngine):
     """A `SuiteEngine` on one data frame a table."""
 
@@ -116,14 +124,11 @@ class PandasEngine(SuiteEngine):
         columns = columns_of(expectation)
         writer = RowWriter(columns, table.personal)
         # A row belongs to the first file whose end is above its number; its first refused row is the example.
-        files, first, counts = np.unique(
-            np.searchsorted(self._ends, numbers, side="right"), return_index=True, return_counts=True
-        )
+        positions = np.searchsorted(self._ends, numbers, side="right")
+        files, first, counts = np.unique(positions, return_index=True, return_counts=True)
         places = [
-            RefusedRows(
-                table.files[file], int(count), writer.recordable(self._frame.loc[numbers[position], columns].tolist())
-            )
-            for file, position, count in zip(files, first, counts, strict=True)
+            RefusedRows(table.files[file], int(count), writer.recordable(self._frame.loc[row, columns].tolist()))
+            for file, row, count in zip(files, numbers[first], counts, strict=True)
         ]
         return sorted(places, key=lambda place: (-place.rows, place.file))
 

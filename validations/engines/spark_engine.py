@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ from great_expectations.exceptions.exceptions import GreatExpectationsError
 from great_expectations.execution_engine.sparkdf_execution_engine import SparkDFExecutionEngine
 from great_expectations.expectations.expectation import Expectation
 from great_expectations.expectations.row_conditions import PassThroughCondition, deserialize_row_condition
+from great_expectations.validator.metric_configuration import MetricConfiguration
 
 from prefect_stagegate.validations.engines.engine import SuiteEngine
 from prefect_stagegate.validations.engines.known_metrics import KnownMetrics
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
 REFUSED = "stagegate_refused"
 """The column that says whether an expectation refuses a row."""
+EXTREMES = ("column.min", "column.max")
 
 
 class ConditionsOnlyEngine(KnownMetrics, SparkDFExecutionEngine):
@@ -44,6 +47,14 @@ class ConditionsOnlyEngine(KnownMetrics, SparkDFExecutionEngine):
         if is_text or isinstance(condition, PassThroughCondition):
             raise GreatExpectationsError(f'{COMPARE}; on Spark, write it in Great Expectations\' own way: col("x") > 0')
         return super()._apply_row_condition_filter(data, condition, domain_kwargs)
+
+    def _resolve(self, group: list[MetricConfiguration], metrics: dict[Any, Any] | None, options: Any) -> None:
+        super()._resolve(group, metrics, options)
+        for metric in group:
+            # Great Expectations writes times as this process' own, without their zone.
+            value, column = self._values[self._key(metric)], metric.metric_domain_kwargs.get("column")
+            if metric.metric_name in EXTREMES and value and (column, "timestamp") in self.dataframe.dtypes:
+                self._values[self._key(metric)] = datetime.fromisoformat(value).astimezone(UTC)
 
 
 @contextmanager

@@ -30,11 +30,13 @@ MOST_VALUES = 20_000_000
 
 _OF_COLUMNS = (ColumnMapExpectation, ColumnPairMapExpectation, MulticolumnMapExpectation, ColumnAggregateExpectation)
 _OF_ROWS = (ExpectTableRowCountToBeBetween, ExpectTableRowCountToEqual)
+_OF_RANKS = ("expect_column_median_to_be_between", "expect_column_quantile_values_to_be_between")
 
 
-def has_sql(expectation: Expectation) -> bool:
-    """Whether an expectation holds a query."""
-    return any(expectation.configuration.kwargs.get(name) for name in QUERIES)
+def needs_duckdb(engine: str, expectation: Expectation) -> bool:
+    """Whether another engine leaves an expectation to DuckDB: one with a query, and quantiles, as Spark drops NaN."""
+    has_query = any(expectation.configuration.kwargs.get(name) for name in QUERIES)
+    return engine != "duckdb" and (has_query or (engine == "spark" and expectation.configuration.type in _OF_RANKS))
 
 
 def needed_columns(expectations: Sequence[Expectation]) -> set[str] | None:

@@ -23,7 +23,7 @@ from prefect_stagegate.validations.engines.known_metrics import KnownMetrics, kn
 from prefect_stagegate.validations.files.facts import UnreadableFile
 from prefect_stagegate.validations.files.probes import ALL_PROBES, table_probe
 from prefect_stagegate.validations.records import ExpectationVerdict, Judgement, TableJob, TableReport
-from prefect_stagegate.validations.worker.elsewhere import OTHERS, has_sql, needed_columns, refusal
+from prefect_stagegate.validations.worker.elsewhere import OTHERS, needed_columns, needs_duckdb, refusal
 from prefect_stagegate.validations.worker.limits import is_about_limits
 from prefect_stagegate.validations.worker.results import (
     LIMITS_FIX,
@@ -125,7 +125,7 @@ def _build_suites(tables: Sequence[TableJob]) -> dict[str, BuiltSuite]:
 def _judge_table(engines: Engines, table: TableJob, expectations: Sequence[Expectation]) -> TableReport:
     """Judge a table. When unreadable files make that fail, report them and judge the other files."""
     engine = engines.of(table.engine, table)
-    sql = [item for item in expectations if table.engine != "duckdb" and has_sql(item)]
+    sql = [item for item in expectations if needs_duckdb(table.engine, item)]
     known = [item for item in expectations if item not in sql]
     judged, failure = _try_to_run(engine, table, known)
     # Reading every file to its end is slow, so it is done only after a failure that the suite doesn't explain.
