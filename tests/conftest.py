@@ -17,6 +17,7 @@ from prefect_stagegate.cache import Cache
 from prefect_stagegate.redaction.known import Redactor
 from prefect_stagegate.testing.servers import SeaweedFS, free_port, seaweedfs
 from prefect_stagegate.transfer import retry
+from prefect_stagegate.validations.worker import child
 from tests.support.clouds import Cloud, azurite, fake_gcs
 from tests.support.commands import Commands, commands
 from tests.support.proxy import FaultProxy
@@ -36,6 +37,9 @@ NO_FLOOR = {"STAGEGATE_FREE_FLOOR": "0%"}
 for name in [name for name in os.environ if name.startswith(FOREIGN)]:
     del os.environ[name]
 os.environ.update(QUIET | PROMPT | NO_FLOOR)
+
+# One worker judges for all files of a process: it takes seconds to load.
+child.IDLE_SECONDS = 3600
 
 # A busy machine is no reason to fail: only what an example shows is.
 settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow], print_blob=True)
