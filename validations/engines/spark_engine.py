@@ -99,10 +99,9 @@ class SparkEngine(SuiteEngine):
 
     def rows(self, table: TableJob) -> dict[str, int]:
         """The rows of each file, as Spark's workers find them."""
-        root = Path(table.view)
         with _missing_told():
             counts = self._frames[table.name].groupBy(FILE).count().collect()
-        return {str(path_of(file).relative_to(root)): count for file, count in counts}
+        return {str(path_of(file).relative_to(table.view)): count for file, count in counts}
 
     def locate(self, table: TableJob, expectation: Expectation) -> list[RefusedRows]:
         """Group the rows that the expectation refuses by their file."""
