@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import signal
 import threading
@@ -13,7 +14,6 @@ from typing import Any
 import pytest
 from prefect import State
 
-from prefect_stagegate.catalog import Catalog
 from prefect_stagegate.errors import SourceUnavailable
 from prefect_stagegate.flows import stage_fleet
 from prefect_stagegate.tasks._fleet import dask as dask_module
@@ -21,7 +21,6 @@ from prefect_stagegate.tasks._fleet import engine as loop
 from prefect_stagegate.tasks._fleet.dask import dask_engine
 from prefect_stagegate.tasks._fleet.engine import NodeJob
 from prefect_stagegate.testing.servers import free_port
-from prefect_stagegate.unreadable import UnreadableRecords
 from tests.support.fleet import FleetNode
 from tests.support.scenario import Scenario
 from tests.support.site import SITE, Site
@@ -96,20 +95,42 @@ def test_killed_dask_worker_is_lost_and_the_policy_decides(scenario: Scenario, c
     assert refs(scenario, cluster) == dict.fromkeys(NODES, True)
 
 
-def test_nodes_without_an_agent_read_the_source_once(tmp_path: Path) -> None:
+@pytest.fixture
+def site(tmp_path: Path) -> Iterator[Site]:
     drawn = random.Random(25)
     site = Site(tmp_path, {f"{number:03}.bin": drawn.randbytes(drawn.randrange(1, 1_000_000)) for number in range(100)})
-    with ExitStack() as stack:
-        stack.callback(site.close)
-        digest, catalog = site.make().digest, tmp_path / "catalog"
-        cluster = Cluster(tmp_path, stack, catalog, STAGEGATE_SITE=SITE)
-        known = {record.name for record in Catalog.open(str(catalog)).nodes(UnreadableRecords())}
-        assert known.isdisjoint(NODES)
-        result: Any = stage_fleet("things@latest", dask=cluster.address, cache=tmp_path / "outside", catalog=catalog)
+    site.make()
+    yield site
+    site.close()
 
-    assert [(report.node, report.digest, report.fetched) for report in result.ready] == [
-        (name, digest, site.size) for name in NODES
-    ]
+
+@pytest.fixture
+def site_cluster(tmp_path: Path, site: Site) -> Iterator[Cluster]:
+    """Nodes with blob servers, none of which ever ran an agent."""
+    with ExitStack() as stack:
+        cluster = Cluster(tmp_path, stack, tmp_path / "catalog", STAGEGATE_SITE=SITE)
+        known = {path.stem for path in (tmp_path / "catalog/nodes").iterdir()}
+        assert known.isdisjoint(NODES)
+        yield cluster
+
+
+def bytes_by_node(site_cluster: Cluster, folder: Path, *nodes: str) -> dict[str, int]:
+    """Bring the newest version to nodes; the bytes that each fetched."""
+    on: dict[str, Any] = {"cache": folder / "outside", "catalog": folder / "catalog"}
+    result: Any = stage_fleet("things@latest", dask=site_cluster.address, nodes=list(nodes), **on)
+    return {report.node: report.fetched for report in result.ready}
+
+
+def test_nodes_without_an_agent_read_the_source_once(tmp_path: Path, site: Site, site_cluster: Cluster) -> None:
+    assert bytes_by_node(site_cluster, tmp_path, *NODES) == dict.fromkeys(NODES, site.size)
+    assert site.read() <= 1.1 * site.size
+
+
+def test_node_that_joins_reads_from_nodes_with_old_records(tmp_path: Path, site: Site, site_cluster: Cluster) -> None:
+    assert bytes_by_node(site_cluster, tmp_path, "node-a", "node-b") == {"node-a": site.size, "node-b": site.size}
+    for path in (tmp_path / "catalog/nodes").glob("node-*.json"):
+        path.write_text(json.dumps({**json.loads(path.read_text()), "at": "2026-01-01T00:00:00.000000Z"}))
+    assert bytes_by_node(site_cluster, tmp_path, "node-c") == {"node-c": site.size}
     assert site.read() <= 1.1 * site.size
 
 
