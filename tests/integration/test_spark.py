@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 
 from prefect_stagegate.errors import ValidationError
@@ -42,7 +43,7 @@ def view(tmp_path: Path) -> Path:
 
 def judge(view: Path, *expectations: dict[str, Any], timeout: float = 250) -> TableReport:
     files = sorted(path.name for path in view.iterdir())
-    rows = {file: count for file, count in (("t.parquet", 3), ("_hidden.parquet", 1)) if file in files}
+    rows = {file: pq.read_metadata(view / file).num_rows for file in files}
     job = TableJob("t", "spark", {"expectations": list(expectations)}, str(view), files, ["x", "name"], rows=rows)
     return judge_in_child([job], dataset="d", limits=ValidationLimits(seconds=timeout), progress=print)["t"]
 
