@@ -7,10 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
 from typing import Protocol, TypeAlias
-
-from prefect_stagegate.readings import Reading, used
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,10 +139,6 @@ class FileValues:
     """The digest of each aggregate: its query, the types of its columns, and the releases of the libraries."""
     files: Mapping[str, Sequence[Values | None]] = field(default_factory=dict)
     """The values of each file in the order of `aggregates`, by the digest of its bytes; None where no row counts."""
-    read_by: Mapping[str, str] = field(default_factory=dict)
-    """The run that last read each file for its values, by the digest of its bytes."""
-    readings: Mapping[str, Reading] = field(default_factory=dict)
-    """These readings, by run. Records of earlier releases have none."""
 
     def of(self, aggregate: str) -> dict[str, Values | None]:
         """The values of one aggregate, by the digest of the file."""
@@ -162,9 +155,7 @@ class FileValues:
         others = {digest: values for digest, values in earlier.files.items() if digest not in self.files}
         if earlier.aggregates != self.aggregates or len(others) > len(self.files):
             return self
-        read_by = {digest: run for digest, run in earlier.read_by.items() if digest in others} | dict(self.read_by)
-        readings = used({**earlier.readings, **self.readings}, read_by.values())
-        return FileValues(self.aggregates, {**others, **self.files}, read_by, readings)
+        return FileValues(self.aggregates, {**others, **self.files})
 
 
 NO_VALUES = FileValues()
@@ -176,11 +167,8 @@ MOST_PASSES = 500_000
 class PassedProbes:
     """Which files passed which probes: digests only."""
 
-    files: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    """The run that read each file, by the digest of a probe with its settings and its library's release, then by the
-    digest of the file's bytes."""
-    readings: Mapping[str, Reading] = field(default_factory=dict)
-    """These readings, by run. Records of earlier releases have none."""
+    files: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    """The digests of the files' bytes, by the digest of a probe with its settings and its library's release."""
 
     def has(self, probe: str, digest: str) -> bool:
         """Whether a file passed a probe."""
@@ -189,17 +177,13 @@ class PassedProbes:
     def keeping(self, earlier: PassedProbes) -> PassedProbes:
         """These passes and those of other files, as many again at most, and no more than `MOST_PASSES`."""
         left = MOST_PASSES
-        merged: dict[str, dict[str, str]] = {}
+        merged: dict[str, frozenset[str]] = {}
         for probe, passes in self.files.items():
-            others = earlier.files.get(probe, {})
             # Sorted, so that the same passes are left out each time.
-            more = sorted(others.keys() - passes.keys())[: len(passes)]
-            merged[probe] = dict(
-                islice([*sorted(passes.items()), *((digest, others[digest]) for digest in more)], left)
-            )
+            more = sorted(earlier.files.get(probe, frozenset()) - passes)[: len(passes)]
+            merged[probe] = frozenset([*sorted(passes), *more][:left])
             left -= len(merged[probe])
-        runs = (run for passes in merged.values() for run in passes.values())
-        return PassedProbes(merged, used({**earlier.readings, **self.readings}, runs))
+        return PassedProbes(merged)
 
 
 NO_PASSES = PassedProbes()

@@ -246,8 +246,6 @@ def _coverage(observations: Observations) -> ContractCheckResult:
         "decoded": files.decoded,
         "decoded_before": files.decoded_before,
         "probe_sandbox": files.sandbox,
-        "run": observations.run,
-        "readings": {readings.subject: readings.figures(observations.run) for readings in observations.readings},
     }
     return ContractCheckResult(outcome, summary, findings, measured)
 

@@ -6,7 +6,6 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from prefect_stagegate.model import Finding, Outcome
-from prefect_stagegate.readings import Readings
 from prefect_stagegate.spec.parameters import Value
 from prefect_stagegate.units import count_text
 from prefect_stagegate.validations.files.facts import REWRITE
@@ -36,10 +35,6 @@ class Observations:
     """Reports by table. A table without a suite or without rows has none."""
     parameters: Mapping[str, Mapping[str, Value]] = field(default_factory=dict)
     """The values of each suite's parameters, by table and by name."""
-    run: str = ""
-    """The name of this validation; empty where nothing of it is kept."""
-    readings: Sequence[Readings] = ()
-    """Which validation read which file."""
 
     def unreadable(self) -> dict[str, Finding]:
         """The files that could not be opened, or not read to the end."""

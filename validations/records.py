@@ -35,17 +35,15 @@ class TableJob:
     """The columns with personal data, whose values are masked."""
     rows: Mapping[str, int] = field(default_factory=dict)
     """The rows that its probe counted in each file; empty where nobody counted."""
-    run: str = ""
-    """The validation that judges it."""
     reading: TextReading = AS_USUAL
     """How its text files are read."""
 
     @classmethod
     def from_json(cls, record: Mapping[str, Any]) -> TableJob:
-        """Read what `dataclasses.asdict` wrote. The process that judges needs no readings, only the names of runs."""
+        """Read what `dataclasses.asdict` wrote."""
         csv, columns = record["reading"]
         reading = TextReading(CsvSpec.model_validate(csv), tuple((name, kind) for name, kind in columns))
-        return cls(**{**record, "known": FileValues(**{**record["known"], "readings": {}}), "reading": reading})
+        return cls(**{**record, "known": FileValues(**record["known"]), "reading": reading})
 
     def paths(self) -> list[Path]:
         """The files' paths on this node."""

@@ -14,17 +14,9 @@ from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.errors import MissingExtra, SpecError, UsageError, did_you_mean
 from prefect_stagegate.measures import NO_PASSES, NO_VALUES, FileValues, PassedProbes
 from prefect_stagegate.model import Entry, Outcome, Validation
-from prefect_stagegate.readings import UNKNOWN, Reading, Readings
 from prefect_stagegate.spec import ContractSpec
 from prefect_stagegate.spec.vocabulary import type_problem
 from prefect_stagegate.units import count_text
-from prefect_stagegate.validations.attribution import (
-    attribute,
-    passes_with_reading,
-    reading_of_probes,
-    reading_of_table,
-    with_reading,
-)
 from prefect_stagegate.validations.data_docs import refuse_taken
 from prefect_stagegate.validations.engines.engine import ENGINES, SPARK
 from prefect_stagegate.validations.evidence import gather, table_result
@@ -63,9 +55,6 @@ class KeptValues(Protocol):
     def save_passed(self, passed: PassedProbes) -> None:
         """Keep which files passed which probes in this one."""
 
-    def save_readings(self, readings: Readings) -> None:
-        """Keep which validation read which file of the version's table."""
-
 
 def validate(  # noqa: PLR0913 - one parameter for each choice of the caller
     view: Path,
@@ -80,7 +69,6 @@ def validate(  # noqa: PLR0913 - one parameter for each choice of the caller
     cancel: Event | None = None,
     data_docs: Path | None = None,
     facts: SuiteFacts | None = None,
-    reading: Reading = UNKNOWN,
 ) -> Validation:
     """Judge one version that lies complete below `view`.
 
@@ -99,7 +87,6 @@ def validate(  # noqa: PLR0913 - one parameter for each choice of the caller
         cancel: Set it to stop probing files.
         data_docs: A new or empty folder for Great Expectations' own pages of the results; None for no pages.
         facts: The values of the suites' parameters; None where nothing but this version is known.
-        reading: Who reads the version, when and where.
 
     Raises:
         Cancelled: `cancel` was set.
@@ -115,19 +102,16 @@ def validate(  # noqa: PLR0913 - one parameter for each choice of the caller
         refuse_taken(data_docs)
     # Open every file first, so that bad files don't reach the suites.
     known = kept.load_passed() if kept else NO_PASSES
-    files = probe_files(view, entries, contract, known=known, run=reading.run, cancel=cancel, progress=progress)
+    files = probe_files(view, entries, contract, known=known, cancel=cancel, progress=progress)
     progress(f"opened {count_text(files.matched, 'file')}")
-    if files.passed.files:
-        passed = passes_with_reading(files.passed, known, reading_of_probes(contract, reading))
-        files = replace(files, passed=passed)
-        if kept:
-            kept.save_passed(passed)
+    if kept and files.passed.files:
+        kept.save_passed(files.passed)
     if files.decoded_before:
         progress(f"probed {count_text(files.decoded, 'file')}; {files.decoded_before:,} passed before")
     tables = [examine(name, spec, files) for name, spec in contract.tables.items()]
     suites = _filled(tables, facts or SuiteFacts())
     jobs = [
-        _job(table, suites[table.name].suite, view, files, kept.load(table.name) if kept else NO_VALUES, reading.run)
+        _job(table, suites[table.name].suite, view, files, kept.load(table.name) if kept else NO_VALUES)
         for table in tables
         if table.rows and table.name in suites and suites[table.name].suite["expectations"]
     ]
@@ -136,17 +120,9 @@ def validate(  # noqa: PLR0913 - one parameter for each choice of the caller
     elif data_docs is not None:
         raise UsageError("There is nothing for Data Docs", hint="Give a table with rows a suite.", dataset=dataset)
     reports = _judge(jobs, dataset, limits, progress, data_docs)
-    readings = {table.name: reading_of_table(table, reports.get(table.name), reading) for table in tables}
-    for job in jobs:
-        report = reports[job.name]
-        reports[job.name] = replace(report, values=with_reading(report.values, job.known, readings[job.name]))
     _keep(reports, kept, progress)
     parameters = {name: filled.used for name, filled in suites.items()}
-    observations = Observations(files, tables, _complete(reports, tables, suites), parameters, reading.run)
-    observations = replace(observations, readings=tuple(attribute(observations, readings)))
-    if kept:
-        for each in observations.readings:
-            kept.save_readings(each)
+    observations = Observations(files, tables, _complete(reports, tables, suites), parameters)
     evidence = gather(observations, digest=digest, at=stamp(now()))
     return Validation(
         dataset=dataset,
@@ -269,7 +245,7 @@ def _problems(contract: ContractSpec) -> Iterator[str]:
 
 
 def _job(
-    table: ContractTable, suite: Mapping[str, Any], view: Path, probed: ProbedFiles, known: FileValues, run: str
+    table: ContractTable, suite: Mapping[str, Any], view: Path, probed: ProbedFiles, known: FileValues
 ) -> TableJob:
     files = [file.path for file in table.judged]
     columns = list(dict.fromkeys(name for file in table.judged for name in file.schema.names))
@@ -278,5 +254,5 @@ def _job(
     folder, personal = str(Path("/", *view.absolute().parts[1:])), table.personal
     engine, rows = table.spec.engine, {file.path: file.rows for file in table.judged}
     return TableJob(
-        table.name, engine, suite, folder, files, columns, digests, known, personal, rows, run, table.spec.reading
+        table.name, engine, suite, folder, files, columns, digests, known, personal, rows, table.spec.reading
     )

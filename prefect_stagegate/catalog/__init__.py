@@ -10,7 +10,6 @@
                        values/<sha256>.json                   what a validation counted of a table's files, by its name
                        parts/<sha256>.json                    what a validation profiled of a table's files, likewise
                        profiles/<sha256>/<sha256>.json        the profile of one version's table, by the table's name
-                       readings/<sha256>/<sha256>.json        which validation read which file of a version's table
                        probes.json                            the digests of files that passed a probe
                        fleets/<sha256>.json                   the nodes that fetched one version together last; replaced
                        transfers/<sha256>.json                what the last staging of a version transferred; replaced

@@ -6,7 +6,7 @@ These records decide nothing and are replaced, unlike others: without one, files
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 from prefect_stagegate.canonical import digest_of
@@ -16,7 +16,6 @@ from prefect_stagegate.catalog.records import corrupt
 from prefect_stagegate.catalog.typed_records import TypedRecords
 from prefect_stagegate.measures import NO_PASSES, NO_VALUES, FileValues, PassedProbes
 from prefect_stagegate.profiles import NO_PARTS, ProfileParts, TableProfile
-from prefect_stagegate.readings import Reading, Readings
 from prefect_stagegate.transfers import TransferRecord
 
 T = TypeVar("T")
@@ -35,12 +34,11 @@ class _Kept(Generic[T]):
 
 @dataclass(frozen=True, slots=True)
 class _Passes:
-    """The passes of probes. Runs are named once, since a record may have hundreds of thousands of digests."""
+    """The passes of probes."""
 
     dataset: str
-    values: Mapping[str, Mapping[str, list[str]] | list[str]]
-    """The digests of files by probe and run; records of earlier releases name no runs."""
-    readings: Mapping[str, Reading] = field(default_factory=dict)
+    values: Mapping[str, list[str] | Mapping[str, list[str]]]
+    """The digests of files by probe. Earlier releases grouped them by the validation that read the files."""
 
 
 class KeptRecords(TypedRecords):
@@ -76,24 +74,10 @@ class KeptRecords(TypedRecords):
         key = self._version_key(dataset, "profiles", digest, table)
         return self._kept(_Kept[TableProfile], key, dataset, table, digest)
 
-    def put_readings(self, dataset: str, digest: str, readings: Readings) -> None:
-        """Store which validation read which file of a version's table, or of the files that probes decode."""
-        key = self._version_key(dataset, "readings", digest, readings.subject)
-        self._keep(key, _Kept(dataset, readings, readings.subject, digest))
-
-    def readings(self, dataset: str, digest: str, subject: str) -> Readings | None:
-        """Which validation read which file of a version's table, or of its `probes`; None without one."""
-        key = self._version_key(dataset, "readings", digest, subject)
-        return self._kept(_Kept[Readings], key, dataset, subject, digest)
-
     def put_passed_probes(self, dataset: str, passed: PassedProbes) -> None:
         """Store which files passed which probes."""
-        values: dict[str, dict[str, list[str]]] = {}
-        for probe, passes in passed.files.items():
-            by_run = values.setdefault(probe, {})
-            for digest in sorted(passes):
-                by_run.setdefault(passes[digest], []).append(digest)
-        self._keep(_probes_key(dataset), _Passes(dataset, values, passed.readings))
+        values = {probe: sorted(digests) for probe, digests in passed.files.items()}
+        self._keep(_probes_key(dataset), _Passes(dataset, values))
 
     def passed_probes(self, dataset: str) -> PassedProbes:
         """Which files passed which probes in the last validation; none without such a record."""
@@ -104,8 +88,7 @@ class KeptRecords(TypedRecords):
         record = decode(_Passes, data, key)
         if record.dataset != dataset:
             raise corrupt(key, "is about something else")
-        files = {probe: _by_digest(passes) for probe, passes in record.values.items()}
-        return PassedProbes(files, record.readings)
+        return PassedProbes({probe: _digests(passes) for probe, passes in record.values.items()})
 
     def put_transfer(self, dataset: str, digest: str, transfer: TransferRecord) -> None:
         """Store what a staging of a version transferred."""
@@ -139,6 +122,6 @@ def _probes_key(dataset: str) -> str:
     return f"datasets/{dataset}/probes.json"
 
 
-def _by_digest(passes: Mapping[str, list[str]] | list[str]) -> dict[str, str]:
-    by_run = {"": passes} if isinstance(passes, list) else passes
-    return {digest: run for run, digests in by_run.items() for digest in digests}
+def _digests(passes: list[str] | Mapping[str, list[str]]) -> frozenset[str]:
+    groups = [passes] if isinstance(passes, list) else passes.values()
+    return frozenset(digest for group in groups for digest in group)

@@ -23,7 +23,7 @@ _OF_A_DATASET = (
     rf"refs/{_NAME}/{_NUMBER}",
     rf"policy/{_NUMBER}",
     rf"(?:proposals|values|parts|fleets|transfers)/{_HEX}\.json",
-    rf"(?:profiles|readings)/{_HEX}/{_HEX}\.json",
+    rf"profiles/{_HEX}/{_HEX}\.json",
     r"probes\.json",
 )
 _NODE = r"nodes/[\w.-]+\.json"
@@ -38,7 +38,7 @@ LARGEST = 16 << 20
 """The most bytes of a record, except for those below, and for manifests and origins."""
 _LARGEST_OF = {"format": 1 << 10, "nodes": 4 << 20, "failed": 64 << 20, "model-signatures": 64 << 20}
 # Something of each of a table's files, which may be a million.
-_LARGEST_OF |= dict.fromkeys(("values", "parts", "profiles", "readings", "probes.json"), 512 << 20)
+_LARGEST_OF |= dict.fromkeys(("values", "parts", "profiles", "probes.json"), 512 << 20)
 
 
 def largest(key: str) -> int:

@@ -96,15 +96,12 @@ def _print_versions(lines: Sequence[inspect.VersionLine]) -> None:
     print_table(rows)
 
 
-def show(  # noqa: PLR0913 - one parameter a flag
+def show(
     address: VersionName,
     /,
     *,
     rows: Annotated[
         bool, Parameter(negative="", help="Print the manifest's lines, whose SHA-256 is the digest.")
-    ] = False,
-    coverage: Annotated[
-        bool, Parameter(negative="", help="Show instead which validation read which file, when and under what.")
     ] = False,
     croissant: Annotated[
         bool, Parameter(negative="", help="Print the version's description in Croissant 1.1, as JSON-LD.")
@@ -125,7 +122,6 @@ def show(  # noqa: PLR0913 - one parameter a flag
 
     - `stagegate show nycflights@production`
     - `stagegate show --rows nycflights | sha256sum`
-    - `stagegate show nycflights --coverage`
     - `stagegate show nycflights@production --croissant -o croissant.json`
 
     Parameters
@@ -144,11 +140,6 @@ def show(  # noqa: PLR0913 - one parameter a flag
         # ASCII only, so that no name in it acts on a terminal.
         text = dumps(description_of(workspace, Address.parse(address), hashed=sha256), indent=2) + "\n"
         write_output(text, output, "The description")
-        return
-    if coverage:
-        from prefect_stagegate.cli.coverage import print_coverage
-
-        print_coverage(workspace, Address.parse(address), every=every, json=json)
         return
     unreadable = UnreadableRecords()
     line, manifest = inspect.show(workspace, Address.parse(address), unreadable)

@@ -61,7 +61,6 @@ def pages(
         bind or settings.pages_bind,
         base=base_path or settings.pages_base_path,
         token=read_token(token_file or settings.pages_token_file, "--token-file and STAGEGATE_PAGES_TOKEN_FILE"),
-        prefect=os.environ.get("PREFECT_UI_URL", ""),
         insecure=insecure,
         started=started,
     )

@@ -9,7 +9,6 @@ from prefect_stagegate.report.changes import (
     count_changes,
     table_change,
 )
-from prefect_stagegate.report.coverage import CoveredGroup, TableCoverage, basis_text, cover, group_text, table_text
 from prefect_stagegate.report.expectations import by_table, cells, read_results
 from prefect_stagegate.report.html import content_policy, to_html
 from prefect_stagegate.report.json import json_values, to_json
@@ -29,7 +28,6 @@ from prefect_stagegate.report.validation_page import validation_page
 __all__ = [
     "Candidate",
     "ChangedFile",
-    "CoveredGroup",
     "FileTotals",
     "PastEvent",
     "Person",
@@ -39,18 +37,14 @@ __all__ = [
     "Row",
     "Standing",
     "TableChange",
-    "TableCoverage",
     "TableFigures",
     "Turn",
     "VersionChanges",
-    "basis_text",
     "build_report",
     "by_table",
     "cells",
     "content_policy",
     "count_changes",
-    "cover",
-    "group_text",
     "json_values",
     "moved_page",
     "proposal_page",
@@ -60,7 +54,6 @@ __all__ = [
     "reason_of",
     "table_change",
     "table_figures",
-    "table_text",
     "to_artifact",
     "to_html",
     "to_json",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from prefect_stagegate.model import Decision
 from prefect_stagegate.report.changes import VersionChanges
-from prefect_stagegate.report.coverage import TableCoverage
 from prefect_stagegate.report.model import Report
 from prefect_stagegate.report.next_steps import reason_of, reinstating_reason, steps_of, turns_of, unrequested
 from prefect_stagegate.report.past_events import PastEvent
@@ -27,7 +26,6 @@ def build_report(  # noqa: PLR0913 - one parameter for each fact that the caller
     is_requested: bool = True,
     is_withdrawn: bool = False,
     profiles: tuple[TableFigures, ...] = (),
-    coverage: tuple[TableCoverage, ...] = (),
     changes: VersionChanges | None = None,
     transfer: TransferRecord | None = None,
     past: tuple[PastEvent, ...] = (),
@@ -43,7 +41,6 @@ def build_report(  # noqa: PLR0913 - one parameter for each fact that the caller
         is_requested: Whether the catalog has a request for the approval that a check waits for.
         is_withdrawn: Whether the target withdrew the version, so that promoting it takes `--reinstate`.
         profiles: The profiles of the version's tables.
-        coverage: Which validation read which file.
         changes: How the version differs from the one that the target serves.
         transfer: What staging the version transferred.
         past: What happened to the target before, the newest first.
@@ -73,7 +70,6 @@ def build_report(  # noqa: PLR0913 - one parameter for each fact that the caller
         is_trial=is_trial,
         is_withdrawn=is_withdrawn,
         profiles=profiles,
-        coverage=coverage,
         changes=changes,
         transfer=transfer,
         past=past,

@@ -12,7 +12,6 @@ from typing import Any
 from jinja2 import BaseLoader, Environment, PackageLoader, StrictUndefined
 
 from prefect_stagegate.report.changes import VersionChanges, table_change_text
-from prefect_stagegate.report.coverage import basis_text, group_text, table_text
 from prefect_stagegate.report.expectations import refused_text, seconds_text, verdict_text
 from prefect_stagegate.report.legible import spans, time_text
 from prefect_stagegate.report.model import Report, legible, without_repeats
@@ -71,7 +70,6 @@ def _sections(report: Report) -> Iterator[tuple[str, str]]:
         ("tables", "Tables"): report.profiles,
         ("changes", "Changes"): report.changes,
         ("transfer", "Transfer"): report.transfer,
-        ("read", "Files read"): report.coverage,
         ("past", "History"): report.past,
         ("judged", "Basis"): True,
     }
@@ -107,7 +105,6 @@ def page_environment(loader: BaseLoader, **options: Any) -> Environment:
 @cache
 def _environment() -> Environment:
     environment = page_environment(PackageLoader("prefect_stagegate.report", "."))
-    environment.filters.update(table=table_text, group=group_text, basis=basis_text)
     environment.filters.update(transfer=transfer_text, bottleneck=bottleneck_text, cells=traffic_cells)
     environment.filters.update(bytes=_bytes)
     environment.globals.update(sides=SIDES, tones=_TONES)

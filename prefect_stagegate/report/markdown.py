@@ -6,8 +6,6 @@ from collections.abc import Iterable, Mapping, Sequence
 
 from prefect_stagegate.model import ExpectationResult
 from prefect_stagegate.report.changes import table_change_text
-from prefect_stagegate.report.coverage import HEAD as COVERAGE_HEAD
-from prefect_stagegate.report.coverage import group_cells, table_text
 from prefect_stagegate.report.expectations import HEAD, cells
 from prefect_stagegate.report.legible import time_text
 from prefect_stagegate.report.marks import code, folded, named, plain, step
@@ -55,7 +53,6 @@ def _details(report: Report) -> list[str]:
         *_profiles(report),
         *_changes(report),
         *_transfer(report),
-        *_coverage(report),
         *_past(report),
         _facts(report),
     ]
@@ -124,15 +121,6 @@ def _profiles(report: Report) -> list[str]:
         for table in report.profiles
     )
     return ["### Tables", *_lines(tables)] if report.profiles else []
-
-
-def _coverage(report: Report) -> list[str]:
-    """Which validation read how many files of each table; the HTML report lists files."""
-    parts = []
-    for table in report.coverage:
-        groups = (f"- {plain(named(COVERAGE_HEAD, group_cells(group)))}" for group in table.groups)
-        parts += [plain(table_text(table)), *_lines(groups)]
-    return ["### Files that were read", *parts] if parts else []
 
 
 def _changes(report: Report) -> list[str]:

@@ -8,7 +8,6 @@ from typing import Any
 
 from prefect_stagegate.model import DecisionOutcome, ExpectationResult
 from prefect_stagegate.report.changes import VersionChanges
-from prefect_stagegate.report.coverage import TableCoverage
 from prefect_stagegate.report.expectations import by_table
 from prefect_stagegate.report.legible import legible_text
 from prefect_stagegate.report.next_steps import Turn
@@ -55,8 +54,6 @@ class Report:
     """Whether the target withdrew the version before the decision, so that promoting it takes `--reinstate`."""
     profiles: tuple[TableFigures, ...] = ()
     """The profiles of the version's tables that validations kept."""
-    coverage: tuple[TableCoverage, ...] = ()
-    """Which validation read which file."""
     changes: VersionChanges | None = None
     """How it differs from the version that the target serves; None without such a version, or for this one."""
     transfer: TransferRecord | None = None

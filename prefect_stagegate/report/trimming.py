@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from prefect_stagegate.report.changes import VersionChanges
-from prefect_stagegate.report.coverage import CoveredGroup, TableCoverage
 from prefect_stagegate.report.legible import shortened
 from prefect_stagegate.report.model import Report
 from prefect_stagegate.report.next_steps import is_command
@@ -31,7 +30,7 @@ class Detail:
     columns: int
     """Columns of all tables together."""
     files: int
-    """Files that changed; and lines of files that were read."""
+    """Files that changed."""
 
 
 MOST_BYTES = 300_000
@@ -66,7 +65,6 @@ def trimmed(report: Report, detail: Detail) -> Report:
         notes=tuple(shortened(note, detail.text) for note in report.notes),
         rows=tuple(_rows(report.rows, detail)),
         profiles=tuple(_tables(report.profiles, detail)),
-        coverage=tuple(_coverage(report.coverage, detail.files)),
         changes=report.changes and _changes(report.changes, detail),
         past=tuple(replace(event, why=shortened(event.why, detail.text)) for event in report.past),
     )
@@ -124,22 +122,3 @@ def _changes(changes: VersionChanges, detail: Detail) -> VersionChanges:
 
 def _columns(names: Sequence[str], detail: Detail) -> tuple[str, ...]:
     return tuple(shortened(name, detail.text) for name in names)
-
-
-def _coverage(tables: Sequence[TableCoverage], lines: int) -> Iterator[TableCoverage]:
-    for table in tables:
-        groups: list[CoveredGroup] = []
-        for group in table.groups:
-            if lines <= 0:
-                break
-            groups.append(replace(group, listed=group.listed[: lines - 1]))
-            lines -= 1 + len(groups[-1].listed)
-        unread = table.unread[: max(0, lines)]
-        lines -= len(unread)
-        yield replace(
-            table,
-            groups=tuple(groups),
-            more_groups=table.more_groups + len(table.groups) - len(groups),
-            unread=unread,
-            more_unread=table.more_unread + len(table.unread) - len(unread),
-        )

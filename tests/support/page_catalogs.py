@@ -28,7 +28,6 @@ from prefect_stagegate.operations.gating.profiling import table_files
 from prefect_stagegate.operations.gating.rollback import rollback
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.profiles import LEVELS, ColumnProfile, TableProfile, files_digest
-from prefect_stagegate.readings import FilesRead, Reading, Readings
 from prefect_stagegate.spec.csv_dialect import TextReading
 from prefect_stagegate.validations.partitions import row_digests
 from tests.support.scenario import INES, OWNERS, Scenario
@@ -42,7 +41,6 @@ SCRIPT = "<script>document.title='owned'</script><img src=x onerror=\"document.t
 TURNED = "\u202egnp.exe\u2066 \x1b[31mred\x1b[0m \u200f"
 LONG = "word" * 2500
 HOSTILE = f"{SCRIPT} {TURNED} {LONG} `{SCRIPT}` javascript:alert(1) {{{{ 7*7 }}}}"
-FLOW_RUN = "0f9d3c5e-2222-4444-8888-0123456789ab"
 CASES = ("passed", "refused", "inconclusive", "waiting", "adopted", "withdrawn", "empty", "large", "hostile")
 LARGE = 10_000
 """Files of the large dataset."""
@@ -88,7 +86,7 @@ def fill(folder: Path) -> Workspace:
 
 
 def _profile(node: Workspace, dataset: str) -> None:
-    """Keep profiles of both versions of a dataset's table, and who read it."""
+    """Keep profiles of both versions of a dataset's table."""
     digests = [entry.digest for entry in node.catalog.history(dataset, "latest")]
     for number, digest in enumerate(dict.fromkeys(digests)):
         version = ResolvedVersion(dataset, digest, stored_spec(node, dataset, digest))
@@ -106,8 +104,6 @@ def _profile(node: Workspace, dataset: str) -> None:
             ),
         }
         node.catalog.put_profile(dataset, digest, "trips", TableProfile(1000, columns, {}, ("fare", "kind"), files))
-        reading = Reading("0123456789ab", stamp(now()), digest, "ada (declared)", "gpu-1", FLOW_RUN)
-        node.catalog.put_readings(dataset, digest, Readings("table trips", (FilesRead(reading, {"data.csv": 1}),)))
         drift = {"distances": {"fare": 0.04 + 0.1 * number}}
         results = [
             {"table": "trips", "expectation": "fare is between 0 and 500", "column": "fare", "severity": "critical"}

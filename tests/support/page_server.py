@@ -20,10 +20,10 @@ from prefect_stagegate.serve.pages.server import CONNECTIONS
 
 @contextmanager
 def page_server(
-    workspace: Workspace, *, base: str = "", token: str = "", hosts: Collection[str] | None = (), prefect: str = ""
+    workspace: Workspace, *, base: str = "", token: str = "", hosts: Collection[str] | None = ()
 ) -> Iterator[str]:
     """Run a server of pages in a thread, as the command does; gives its URL, with the base path."""
-    app = Guard(pages_app(CatalogView(workspace), Links(base, prefect)), token, hosts)
+    app = Guard(pages_app(CatalogView(workspace), Links(base)), token, hosts)
     server = uvicorn.Server(server_config(app, CONNECTIONS))
     with listen("127.0.0.1", 0) as listener:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)

@@ -9,14 +9,12 @@ from dataclasses import replace
 from prefect_stagegate.manifest import diff
 from prefect_stagegate.model import Decision, DecisionOutcome, Entry, Evidence, Finding, Outcome, Severity
 from prefect_stagegate.profiles import LEVELS, ColumnProfile, TableProfile
-from prefect_stagegate.readings import FilesRead, Reading, Readings
 from prefect_stagegate.report import (
     PastEvent,
     Report,
     VersionChanges,
     build_report,
     count_changes,
-    cover,
     table_change,
     table_figures,
 )
@@ -203,14 +201,9 @@ def samples() -> dict[str, Report]:
     now, before = profile(336_776, 4.0), profile(310_104, columns=0)
     figures = (table_figures("flights", now, before),)
     changes = changes_of(entries(12, changed=2), entries(11)[1:], (now, before))
-    reading = Reading("0123456789ab", AT, DIGEST, PERSON, "gpu-7", "", "sha256:" + "d" * 64, "duckdb 1.4.1")
-    files = {entry.path: 28_064 for entry in entries(12)}
-    readings = Readings("table flights", (FilesRead(reading, files),), {TORN: "the file is cut short"})
-    coverage = tuple(cover([(readings, True)], {}, reading.run))
     parts: Mapping[str, object] = {
         "serves": OTHER_DIGEST,
         "profiles": figures,
-        "coverage": coverage,
         "changes": changes,
         "transfer": TRANSFER,
         "past": PAST,
@@ -256,15 +249,11 @@ def large() -> Report:
         )
         for number in range(59)
     ]
-    readings = Readings(
-        "table flights", (FilesRead(Reading("0123456789ab", AT), {entry.path: 5000 for entry in entries(10_000)}),)
-    )
     return build_report(
         a_decision(DecisionOutcome.REFUSED, replace(EXPECTATIONS, measured={"results": results}), *checks),
         a_spec(),
         serves=OTHER_DIGEST,
         profiles=(table_figures("flights", now, before), table_figures("weather", now, before)),
-        coverage=tuple(cover([(readings, True)], {}, "0123456789ab")),
         changes=changes_of(entries(10_000, changed=9_000), entries(9_500), (now, before)),
         transfer=TRANSFER,
         past=PAST,

@@ -28,9 +28,6 @@ CHANGING = {
     r"(?m)\b\d+(\.\d+)? m?s *$": "5 ms",
 }
 """What differs from run to run, and what a page shows in its place."""
-RUN = re.compile(r"\brun ([0-9a-f]{12})\b")
-RUNS = ("9c41f0d27a3e", "51b8e6a3c90f", "e07d3b64f218")
-"""What a page shows for the names of validations, in the order of their first appearance."""
 BEFORE = re.compile(r"This page goes on from \[[^\]]*\]\(([^)]+)\)")
 """How a page names the one that is to be read before it."""
 PAGE_FOLDER = "/home/ada"
@@ -73,8 +70,6 @@ def _printed(command: str, folder: Path, environment: Mapping[str, str]) -> str:
     printed = printed.replace(str(folder), PAGE_FOLDER)
     for pattern, shown in CHANGING.items():
         printed = re.sub(pattern, shown, printed)
-    for run, shown in zip(dict.fromkeys(RUN.findall(printed)), RUNS, strict=False):
-        printed = printed.replace(run, shown)
     return "".join(f"{line.rstrip()}\n" for line in printed.splitlines())
 
 

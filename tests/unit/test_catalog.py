@@ -16,7 +16,6 @@ from prefect_stagegate.errors import CatalogError, CorruptRecord, RefConflict, U
 from prefect_stagegate.manifest import seal
 from prefect_stagegate.measures import FileValues, PassedProbes
 from prefect_stagegate.model import Address, Entry, Evidence, Identity, Origin, Outcome, Pin, person_key
-from prefect_stagegate.readings import Reading
 from tests.support.gates import put_approval
 from tests.support.records import CountedRecords
 
@@ -321,21 +320,23 @@ def test_another_versions_spec_is_not_believed(staged: Catalog, tmp_path: Path) 
         staged.spec("flights", SEAL.digest)
 
 
-def test_values_without_readings_are_read(catalog: Catalog, tmp_path: Path) -> None:
-    """Records of earlier releases name no runs."""
-    reading = Reading("run", "2026-11-27T03:00:00.000000Z")
-    catalog.put_file_values(
-        "flights", "t", FileValues(("sum",), {"blake3:a": [[1]]}, {"blake3:a": "run"}, {"run": reading})
-    )
-    catalog.put_passed_probes("flights", PassedProbes({"image": {"blake3:a": "run"}}, {"run": reading}))
-    assert catalog.file_values("flights", "t").readings == catalog.passed_probes("flights").readings == {"run": reading}
-    for record in (tmp_path / "catalog").rglob("*.json"):
-        old = json.loads(record.read_text())
-        if record.name == "probes.json":
-            old = {"dataset": "flights", "digest": "", "table": "", "values": {"image": ["blake3:a"]}}
-        else:
-            del old["values"]["read_by"], old["values"]["readings"]
-        record.write_text(json.dumps(old))
-    values = catalog.file_values("flights", "t")
-    assert (values.of("sum"), values.read_by, values.readings) == ({"blake3:a": [1]}, {}, {})
-    assert catalog.passed_probes("flights") == PassedProbes({"image": {"blake3:a": ""}})
+def test_records_that_name_their_validations_are_read(staged: Catalog, tmp_path: Path) -> None:
+    """Earlier releases kept which validation read which file, and a list of that for each version."""
+    staged.put_file_values("flights", "t", FileValues(("sum",), {"blake3:a": [[1]]}))
+    staged.put_passed_probes("flights", PassedProbes({"image": frozenset(["blake3:a", "blake3:b"])}))
+    folder = tmp_path / "catalog/datasets/flights"
+    (values,) = folder.glob("values/*.json")
+    earlier = json.loads(values.read_text())
+    readings = {"run": {"at": "2026-11-27T03:00:00.000000Z", "run": "run"}}
+    earlier["values"] |= {"read_by": {"blake3:a": "run"}, "readings": readings}
+    values.write_text(json.dumps(earlier))
+    passes = {"image": {"run": ["blake3:a"], "": ["blake3:b"]}, "text": ["blake3:c"]}
+    (folder / "probes.json").write_text(json.dumps({"dataset": "flights", "values": passes, "readings": readings}))
+    listed = folder / "readings" / ("1" * 64) / f"{'2' * 64}.json"
+    listed.parent.mkdir(parents=True)
+    listed.write_text("{}")
+    assert staged.file_values("flights", "t").of("sum") == {"blake3:a": [1]}
+    passed = {"image": frozenset(["blake3:a", "blake3:b"]), "text": frozenset(["blake3:c"])}
+    assert staged.passed_probes("flights") == PassedProbes(passed)
+    keys = {key.split("/")[2] for key in DirectoryRecords(tmp_path / "catalog").keys("datasets/flights/")}
+    assert keys == {"manifests", "origins", "values", "probes.json"}

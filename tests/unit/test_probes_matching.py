@@ -62,7 +62,7 @@ def test_passes_of_another_version_are_kept_within_bounds(monkeypatch: pytest.Mo
 
 
 def passes(**files: str) -> PassedProbes:
-    return PassedProbes({probe: dict.fromkeys(digests, "") for probe, digests in files.items()})
+    return PassedProbes({probe: frozenset(digests) for probe, digests in files.items()})
 
 
 def kept_passes(passed: PassedProbes, earlier: PassedProbes) -> dict[str, set[str]]:

@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import version
 from typing import Any
 
 import sqlalchemy as sa
@@ -20,13 +21,12 @@ from great_expectations.util import convert_to_json_serializable
 
 from prefect_stagegate.canonical import digest_of
 from prefect_stagegate.measures import FileValues, Values
-from prefect_stagegate.validations.engines.engine import releases
 from prefect_stagegate.validations.engines.known_metrics import KnownMetrics, as_bound
 from prefect_stagegate.validations.engines.merging import Merge, merge_of
 
 VERSION = 2
 """Raise it when kept values change their meaning."""
-ENGINES = releases("duckdb")
+ENGINES = {name: version(name) for name in ("duckdb", "great-expectations")}
 """Another release may compute another value, so values are kept for these only."""
 LARGEST = 2**63
 _ORDERED = re.compile(r"U?(TINY|SMALL|BIG)?INT(EGER)?|FLOAT|DOUBLE|DECIMAL\(.*|DATE|TIMESTAMP.*")
@@ -51,8 +51,6 @@ class FilesOfTable:
     """The columns of the batch with their types."""
     known: FileValues
     """What an earlier validation computed."""
-    run: str = ""
-    """The validation that reads the other files now."""
     personal: frozenset[str] = frozenset()
     """The columns with personal data, of which only counts are kept; in lower case."""
     by_aggregate: dict[str, dict[str, Values | None]] = field(default_factory=dict)
@@ -64,7 +62,6 @@ class FilesOfTable:
         """All values for the next validation, without those of failed queries and those that JSON can't hold."""
         digests = sorted(set(self.digests.values()))
         kept = {name: files for name, files in sorted(self.by_aggregate.items()) if files.keys() >= set(digests)}
-        read = {self.digests[path] for path in self.read}
         return FileValues(
             tuple(kept),
             # None at all are as good as damaged ones: the file is read again.
@@ -72,7 +69,6 @@ class FilesOfTable:
                 digest: [row if _fits_json(row := files[digest]) else () for files in kept.values()]
                 for digest in digests
             },
-            {digest: self.run if digest in read else self.known.read_by.get(digest, "") for digest in digests},
         )
 
 

@@ -86,9 +86,7 @@ class DuckDBEngine:
         rows = row_digests({file: table.digests[file] for file in table.files}, table.reading)
         digests = {str(path): rows[file] for file, path in zip(table.files, table.paths(), strict=True)}
         personal = frozenset(map(str.casefold, table.personal))
-        return FilesOfTable(
-            view, FILE, partial(self._view_of, table, view), digests, types, table.known, table.run, personal
-        )
+        return FilesOfTable(view, FILE, partial(self._view_of, table, view), digests, types, table.known, personal)
 
     def _view_of(self, table: TableJob, view: str, paths: Sequence[str]) -> str:
         """A view like `view` with only these of its files."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from importlib import import_module
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -60,13 +59,6 @@ ENGINES = {
     SPARK: "prefect_stagegate.validations.engines.spark_engine:SparkEngine",
 }
 """Module and class of each engine. Only the worker imports them, since they import Great Expectations."""
-LIBRARIES = {"duckdb": "duckdb", "pandas": "pandas", SPARK: "pyspark"}
-"""The library that computes an engine's values. Great Expectations judges them, whatever the engine."""
-
-
-def releases(engine: str) -> dict[str, str]:
-    """The releases of the libraries that an engine's results depend on."""
-    return {name: version(name) for name in (LIBRARIES[engine], "great-expectations")}
 
 
 def load_engine(name: str) -> type[SuiteEngine]:

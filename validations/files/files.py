@@ -20,8 +20,6 @@ from prefect_stagegate.validations.files.probes import OPENERS, TABLE_ONLY, TABL
 
 THREADS = 8
 """Files that are opened at a time in this process."""
-LATER = "~"
-"""Sorts behind every time."""
 UNKNOWN_FORMAT = ""
 """What `table_probe` returns for a file that can't be a table's."""
 
@@ -50,10 +48,6 @@ class ProbedFiles:
     """Files that an earlier validation read, so that none of these probes read them now."""
     passed: PassedProbes = NO_PASSES
     """The passes of the probes of `DECODERS`, now and before."""
-    read_by: dict[str, str] = field(default_factory=dict)
-    """The run that last read each file with these probes, by path."""
-    undecoded: list[str] = field(default_factory=list)
-    """The files for these probes that have a defect."""
     sandbox: str = ""
     """What confined the processes that read files now; empty when none did."""
     view: Path | None = None
@@ -75,7 +69,6 @@ def probe_files(
     contract: ContractSpec,
     *,
     known: PassedProbes = NO_PASSES,
-    run: str = "",
     cancel: Event | None = None,
     progress: Callable[[str], None] = silent,
 ) -> ProbedFiles:
@@ -86,7 +79,6 @@ def probe_files(
         entries: The version's entries.
         contract: The dataset's contract.
         known: The passes of an earlier validation.
-        run: The validation that reads the other files now.
         cancel: Set it to stop.
         progress: Called with lines for people.
 
@@ -105,7 +97,6 @@ def probe_files(
     unreadable = {path: result for path, result in opened.items() if isinstance(result, Defect)} | decoded
     defects = files.duplicates | {path: _finding(path, defect) for path, defect in unreadable.items()}
     facts = {path: result for path, result in opened.items() if isinstance(result, Facts)}
-    passed = _passed(files.calls, unreadable, known, run)
     return ProbedFiles(
         files.listed,
         files.bytes,
@@ -116,9 +107,7 @@ def probe_files(
         files.not_drawn,
         decoded=len(due),
         decoded_before=before,
-        passed=passed,
-        read_by=_read_by(files.calls, defects, passed, known, run),
-        undecoded=[entry.path for entry, calls in files.calls if entry.path in defects and _decoded(calls)],
+        passed=_passed(files.calls, unreadable),
         sandbox=sandbox,
         view=view,
     )
@@ -158,27 +147,13 @@ def _open_files(view: Path, jobs: Sequence[Job], due: Collection[str]) -> dict[s
         return {path: result for part in parts for path, result in part.result().items()}
 
 
-def _passed(jobs: Sequence[Job], defects: Collection[str], known: PassedProbes, run: str) -> PassedProbes:
-    """What a later validation need not read again, and who read it."""
-    passed: dict[str, dict[str, str]] = {}
+def _passed(jobs: Sequence[Job], defects: Collection[str]) -> PassedProbes:
+    """What a later validation need not read again."""
+    passed: dict[str, set[str]] = {}
     for entry, calls in jobs:
         for call in _decoded(calls) if entry.path not in defects else ():
-            before = known.files.get(call.key, {})
-            passed.setdefault(call.key, {})[entry.digest] = before.get(entry.digest, run)
-    return PassedProbes(passed)
-
-
-def _read_by(
-    jobs: Sequence[Job], defects: Collection[str], passed: PassedProbes, known: PassedProbes, run: str
-) -> dict[str, str]:
-    """The run that last read each file that has no defect: of several probes, the newest."""
-    times = {**{name: reading.at for name, reading in known.readings.items()}, run: LATER}
-    runs = (
-        (entry.path, [passed.files[call.key][entry.digest] for call in _decoded(calls)])
-        for entry, calls in jobs
-        if entry.path not in defects
-    )
-    return {path: max(names, key=lambda name: times.get(name, "")) for path, names in runs if names}
+            passed.setdefault(call.key, set()).add(entry.digest)
+    return PassedProbes({probe: frozenset(digests) for probe, digests in passed.items()})
 
 
 def _refuse_format(_: Path) -> Facts:

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import logging
 import time
-import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Event
 
 from prefect_stagegate.catalog import Catalog
-from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.environment.limits import capture_limits
 from prefect_stagegate.errors import CatalogError
 from prefect_stagegate.measures import NO_PASSES, NO_VALUES, FileValues, PassedProbes
@@ -21,7 +19,6 @@ from prefect_stagegate.operations.gating.profiling import profile_version
 from prefect_stagegate.operations.monitoring.job_steps import step
 from prefect_stagegate.operations.staging.fetch import present
 from prefect_stagegate.operations.workspace import Workspace
-from prefect_stagegate.readings import Reading, Readings
 from prefect_stagegate.settings import Settings
 from prefect_stagegate.validations import validate
 from prefect_stagegate.validations.parameters import SuiteFacts
@@ -71,27 +68,14 @@ def run_contract(
             digest=digest,
             progress=report,
             limits=limits_of(workspace.settings),
-            kept=_CatalogValues(workspace.catalog, dataset, digest, reread=reread, is_trial=version.is_trial),
+            kept=_CatalogValues(workspace.catalog, dataset, reread=reread, is_trial=version.is_trial),
             cancel=cancel,
             data_docs=data_docs,
             facts=facts,
-            reading=_reading(workspace, digest),
         )
         profile_version(workspace, version, view, cancel, report, reread=reread)
         figures.note(digest=digest, outcome="passed" if validation.passed else "failed", tables=len(validation.tables))
     return replace(validation, seconds=round(time.perf_counter() - began, 3))
-
-
-def _reading(workspace: Workspace, digest: str) -> Reading:
-    """Name this validation: who reads the version, when and where."""
-    return Reading(
-        run=uuid.uuid4().hex[:12],
-        at=stamp(now()),
-        version=digest,
-        who=str(workspace.identity),
-        node=workspace.settings.node,
-        flow_run=workspace.flow_run,
-    )
 
 
 def limits_of(settings: Settings) -> ValidationLimits:
@@ -114,7 +98,6 @@ class _CatalogValues:
 
     catalog: Catalog
     dataset: str
-    digest: str
     reread: bool
     is_trial: bool
     loaded: dict[str, FileValues] = field(default_factory=dict)
@@ -161,12 +144,3 @@ class _CatalogValues:
                 self.catalog.put_passed_probes(self.dataset, kept)
         except CatalogError as error:
             log.warning("The next validation probes all files of %s: %s", self.dataset, error)
-
-    def save_readings(self, readings: Readings) -> None:
-        """Keep which validation read which file, unless it tries another contract."""
-        if self.is_trial:
-            return
-        try:
-            self.catalog.put_readings(self.dataset, self.digest, readings)
-        except CatalogError as error:
-            log.warning("Which files of %s of %s were read is not kept: %s", readings.subject, self.dataset, error)

@@ -14,7 +14,6 @@ from prefect_stagegate.errors import CatalogError
 from prefect_stagegate.model import Decision, DecisionOutcome
 from prefect_stagegate.operations.address import ResolvedVersion, judged_spec, policy_of, spec_beside
 from prefect_stagegate.operations.gating.approve import request_for
-from prefect_stagegate.operations.gating.coverage import covered_tables
 from prefect_stagegate.operations.gating.policy import changes, changes_since
 from prefect_stagegate.operations.gating.profiling import kept_profiles
 from prefect_stagegate.operations.gating.version_changes import version_changes
@@ -65,9 +64,6 @@ def report_of(workspace: Workspace, decision: Decision, trial: Spec | None = Non
         is_requested=requested,
         is_withdrawn=trial is None and decision.digest in withdrawn(earlier),
         profiles=tuple(table_figures(name, *both) for name, both in profiles.items()),
-        coverage=()
-        if trial
-        else _kept("who read the files", lambda: tuple(covered_tables(workspace, *version, decision.checks)), ()),
         changes=_kept("what changed", lambda: _changes(workspace, decision, serves, profiles), None),
         transfer=_kept("what was transferred", lambda: workspace.catalog.transfer(*version), None),
         past=_kept("what happened before", lambda: _past_events(workspace, decision, earlier), ()),

@@ -12,11 +12,9 @@ class Links:
 
     Args:
         base: The path below which all pages lie, without a slash at its end; empty for the root.
-        prefect: The address of Prefect's pages; empty when it is unknown.
     """
 
     base: str = ""
-    prefect: str = ""
 
     def __call__(self, *parts: str, **query: object) -> str:
         """The address of a page: `links("datasets", "nycflights", page=2)`. Values that are empty are left out."""
@@ -31,7 +29,3 @@ class Links:
     def decision(self, dataset: str, digest: str, target: str, name: str) -> str:
         """The address of a decision's report."""
         return self.version(dataset, digest, "decisions", target, name.removeprefix("sha256:"))
-
-    def run(self, flow_run: str) -> str:
-        """The address of a flow run's page in Prefect; empty when Prefect's address or the run is unknown."""
-        return f"{self.prefect}/runs/flow-run/{quote(flow_run, safe='')}" if self.prefect and flow_run else ""

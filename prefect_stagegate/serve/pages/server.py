@@ -24,7 +24,6 @@ def serve_pages(
     *,
     base: str = "",
     token: str = "",
-    prefect: str = "",
     insecure: bool = False,
     started: Callable[[str], object] = lambda _: None,
 ) -> None:
@@ -35,7 +34,6 @@ def serve_pages(
         bind: `HOST:PORT` to listen at; port 0 for a free one.
         base: The path below which the pages lie: `/stagegate`; empty for that of STAGEGATE_PAGES_URL, or the root.
         token: What requests must bring; empty for none.
-        prefect: The address of Prefect's pages, for links to runs; empty for no links.
         insecure: Whether to serve anybody who can connect from another machine.
         started: Called with the pages' address as soon as the server accepts connections.
 
@@ -50,9 +48,7 @@ def serve_pages(
             hint="Name a token with --token-file, or pass --insecure where a proxy before it asks who people are.",
         )
     address = urlsplit(workspace.settings.pages_url)
-    links = Links(
-        base_path(base or address.path), prefect.rstrip("/") if prefect.startswith(("http://", "https://")) else ""
-    )
+    links = Links(base_path(base or address.path))
     # Beyond loopback anybody's name may lead here; then the token, or the proxy, keeps strangers out.
     hosts = list(filter(None, [address.hostname])) if is_loopback(host) else None
     view = CatalogView(workspace)

@@ -26,7 +26,6 @@ from prefect_stagegate.operations import inspect
 from prefect_stagegate.operations.address import ResolvedVersion, stored_spec
 from prefect_stagegate.operations.gating.decisions import RecordedDecision
 from prefect_stagegate.operations.gating.profiling import kept_profiles
-from prefect_stagegate.readings import Reading
 from prefect_stagegate.report import TableFigures, by_table, read_results, table_figures
 from prefect_stagegate.serve.pages.catalog_view import CatalogView
 from prefect_stagegate.serve.pages.slices import Slice, slice_of
@@ -104,8 +103,6 @@ class VersionPage:
     revocations: tuple[EvidenceRevocation, ...]
     failed: tuple[FailedObject, ...]
     more_failed: int
-    readings: tuple[Reading, ...]
-    """The validations that read its tables, the newest first."""
     before: str
     """The version that was staged before it; empty for the first one."""
     unreadable: UnreadableRecords
@@ -156,11 +153,9 @@ def version_page(view: CatalogView, dataset: str, digest: str, beside: str) -> V
     checks = _checks(evidence, spec)
     target, other = _beside(logs, spec, digest, beside)
     tables: tuple[TableFigures, ...] = ()
-    readings: tuple[Reading, ...] = ()
     if spec is not None:
         with unreadable.skip(dataset):
             tables = _tables(view, ResolvedVersion(dataset, digest, spec), other)
-            readings = _readings(view, dataset, digest, spec)
     sources: Counter[str] = Counter()
     with unreadable.skip(dataset):
         sources = catalog.origin_counts(dataset, digest)
@@ -201,7 +196,6 @@ def version_page(view: CatalogView, dataset: str, digest: str, beside: str) -> V
         revocations=tuple(revocations),
         failed=failed[:FAILED],
         more_failed=max(0, len(failed) - FAILED),
-        readings=readings,
         before=_before(logs.get(LATEST, []), digest),
         unreadable=unreadable,
     )
@@ -245,14 +239,6 @@ def _tables(view: CatalogView, version: ResolvedVersion, other: str) -> tuple[Ta
     profiles = kept_profiles(view.workspace, version, version.spec.contract.tables)
     before = kept_profiles(view.workspace, version, profiles, other) if other else {}
     return tuple(table_figures(name, profile, before.get(name)) for name, profile in profiles.items())
-
-
-def _readings(view: CatalogView, dataset: str, digest: str, spec: Spec) -> tuple[Reading, ...]:
-    """The validations that were the last to read some file of the version's tables."""
-    subjects = [f"table {table}" for table in spec.contract.tables]
-    known = [view.catalog.readings(dataset, digest, subject) for subject in subjects]
-    readings = {group.reading.run: group.reading for each in known if each for group in each.groups}
-    return tuple(sorted(readings.values(), key=lambda reading: reading.at, reverse=True))[:DECISIONS]
 
 
 def _move(entries: list[RefEntry]) -> RefEntry:
