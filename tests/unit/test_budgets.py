@@ -15,9 +15,9 @@ import prefect_stagegate
 ROOT = Path(prefect_stagegate.__file__).parent.parent
 ENTERED = {"files": 123, "functions": 811, "depth": 23}
 """By `stagegate stage` of three local files."""
-LOADED = 385
+LOADED = 381
 """Modules that the import of one task loads."""
-LINES = 78_100
+LINES = 77_200
 """Of Python that the wheel has."""
 
 
