@@ -60,7 +60,7 @@ def javas(scratch: str) -> Iterator[str]:
 
 
 def test_false_parquet_statistics_hide_no_row(tmp_path: Path) -> None:
-    pd.DataFrame({"x": [100, -5], "name": ["a", None]}).to_parquet(tmp_path / "t.parquet", index=False)
+    pd.DataFrame({"x": [100, -5, 7], "name": ["a", None, "b"]}).to_parquet(tmp_path / "t.parquet", index=False)
     file = tmp_path / "t.parquet"
     file.write_bytes(false_statistics(file.read_bytes(), -5, 0))
     condition = {"row_condition": 'col("x") < 0', "condition_parser": "great_expectations"}
