@@ -67,11 +67,11 @@ class KeptRecords(TypedRecords):
 
     def put_profile(self, dataset: str, digest: str, table: str, profile: TableProfile) -> None:
         """Store the profile of a version's table."""
-        self._keep(self._version_key(dataset, "profiles", digest, table), _Kept(dataset, profile, table, digest))
+        self._keep(self._profile_key(dataset, digest, table), _Kept(dataset, profile, table, digest))
 
     def profile(self, dataset: str, digest: str, table: str) -> TableProfile | None:
         """The profile of a version's table; None where no validation kept one."""
-        key = self._version_key(dataset, "profiles", digest, table)
+        key = self._profile_key(dataset, digest, table)
         return self._kept(_Kept[TableProfile], key, dataset, table, digest)
 
     def put_passed_probes(self, dataset: str, passed: PassedProbes) -> None:
@@ -102,8 +102,8 @@ class KeptRecords(TypedRecords):
     def _table_key(self, dataset: str, kind: str, table: str) -> str:
         return self._key(dataset, kind, digest_of(table), ".json")
 
-    def _version_key(self, dataset: str, kind: str, digest: str, table: str) -> str:
-        return self._key(dataset, kind, digest, f"/{digest_of(table).removeprefix('sha256:')}.json")
+    def _profile_key(self, dataset: str, digest: str, table: str) -> str:
+        return self._key(dataset, "profiles", digest, f"/{digest_of(table).removeprefix('sha256:')}.json")
 
     def _keep(self, key: str, record: _Kept[T] | _Passes) -> None:
         self._records.replace(key, encode(record, largest(key)))
