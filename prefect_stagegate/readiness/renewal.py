@@ -1,4 +1,4 @@
-"""Renewing: decide again about an accepted version, by today's policy, when a run starts on it.
+"""Renewing: decide again about an accepted version, by the policy of its acceptance, when a run starts on it.
 
 Evidence that still holds is used as it is. For a check without such evidence, its `Renewal` says what happens: a cheap
 one runs again, a costly one stays unanswered, and a settled one keeps the answer of the acceptance.
@@ -42,7 +42,8 @@ class Renewed:
 def renew(context: CheckContext, stored: Iterable[Evidence], accepted: Decision) -> Renewed:
     """Decide by the stored evidence that still holds and by running the cheap checks again. Records nothing.
 
-    The policy of `context` is the one stored beside the version. `stored` is all evidence about it, the oldest first.
+    The policy of `context` is the one under which the version was accepted. `stored` is all evidence about the version,
+    the oldest first.
     """
     # The acceptance stays on record unchanged, so answers that were revoked since must be left out here.
     accepted_answers = unrevoked(accepted.checks, context.revocations)
