@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from prefect import State
+from prefect import State, flow
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import WorkPoolCreate
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterName
@@ -34,12 +34,24 @@ from prefect_stagegate.tasks._fleet.pool import pool_engine
 from tests.support.fleet import FleetNode
 from tests.support.scenario import Scenario, dataset_name
 from tests.support.told import artifact, events_about
+from tests.support.transcript import BLOCK
 from tests.support.waiting import eventually
 
 pytestmark = [pytest.mark.system, pytest.mark.usefixtures("prefect_server"), pytest.mark.timeout(900)]
 
 POOL = "gpus"
 GATES = {"pilot": {"require": ["runbook"]}}
+PRODUCTION = {"production": GATES["pilot"]}
+HOW_TO = Path(__file__).parents[3] / "docs/how-to"
+TRAIN = """
+import os
+from pathlib import Path
+from prefect import flow
+
+@flow
+def train():
+    Path(__file__).with_name("trained").write_text(os.environ["STAGEGATE_NODE"])
+"""
 
 
 class Pool:
@@ -126,6 +138,25 @@ def test_node_whose_worker_is_killed_is_named_and_moves_no_ref(pool: Pool, scena
         assert pool.nodes["node-a"].ref(scenario.dataset, "pilot") == scenario.head("pilot")
     finally:
         del pool.nodes["node-d"]
+
+
+def test_pages_on_fleets_run_as_copied(pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    scenario = Scenario(tmp_path, "nycflights", runbook="https://wiki.example.org/", gates=PRODUCTION)
+    scenario.on["catalog"] = pool.catalog
+    scenario.deliver("first")
+    scenario.promote("production")
+    for name, value in scenario.environment().items():
+        monkeypatch.setenv(name, value)
+    (tmp_path / "train.py").write_text(TRAIN)
+    train: Any = flow.from_source(str(tmp_path), "train.py:train")
+    train.to_deployment("nycflights", work_pool_name=POOL).apply()
+    for page in ("stage-a-fleet.md", "many-nodes.md"):
+        (code,) = [text for kind, text in BLOCK.findall((HOW_TO / page).read_text()) if kind == "python"]
+        defined: dict[str, Any] = {}
+        exec(code, defined)
+    assert {node.ref("nycflights", "production") for node in pool.nodes.values()} == {scenario.head("production")}
+    defined["train_where_the_data_is"]()
+    assert {(tmp_path / "trained").read_text()} <= set(pool.nodes)
 
 
 def test_stopped_fleet_cancels_the_runs_of_its_nodes(pool: Pool, scenario: Scenario) -> None:
