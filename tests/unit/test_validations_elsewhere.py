@@ -126,6 +126,24 @@ def test_share_above_one_is_refused_at_load(mostly: object, told: str) -> None:
     assert problem.endswith(f"argument 'mostly': must be at most 1, not {told}")
 
 
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [
+        ("expect_table_row_count_to_be_between", "min_value"),
+        ("expect_table_row_count_to_equal", "value"),
+        ("expect_column_unique_value_count_to_be_between", "max_value"),
+    ],
+)
+def test_fraction_in_a_bound_of_counts_is_refused(kind: str, name: str) -> None:
+    def problems(bound: float) -> list[str]:
+        kwargs = {name: bound} | ({"column": "x"} if "column" in kind else {})
+        return build("t", {"expectations": [{"type": kind, "kwargs": kwargs}]}).problems
+
+    assert problems(3.0) == []
+    (problem,) = problems(3.7)
+    assert problem.endswith(f"argument {name!r}: must be a whole number, not 3.7")
+
+
 def test_bounds_that_do_not_compare_are_refused_at_load() -> None:
     bounds = {"min_value": "2026-03-01T00:00:00Z", "max_value": "2026-03-02T00:00:00"}
     suite = {"expectations": [{**BETWEEN, "kwargs": {"column": "at", **bounds}}]}
