@@ -162,6 +162,12 @@ def test_sum_of_no_values_keeps_no_bound(run: Run) -> None:
     assert judgement.verdict is ExpectationVerdict.FAILED
 
 
+def test_sum_beyond_64_bits_does_not_start_over(run: Run) -> None:
+    huge = pa.table({"x": pa.array([2**62] * 3, pa.int64())})
+    judgement = only(run({"a.parquet": huge}, expect("expect_column_sum_to_be_between", column="x", min_value=2**63)))
+    assert judgement.verdict is ExpectationVerdict.PASSED
+
+
 def test_extremes_of_zoned_times_compare_with_bounds(run: Run) -> None:
     noon = pa.table({"at": pa.array([datetime(2026, 3, 1, 12)], pa.timestamp("us", "Europe/Berlin"))})  # noqa: DTZ001
     bounds = {"column": "at", "min_value": "2026-03-01T12:00:00Z", "max_value": "2026-03-01T13:00:00+01:00"}

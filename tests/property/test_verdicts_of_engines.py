@@ -215,12 +215,10 @@ def within(kind: str, column: str, side: str, engine: str) -> Question:
 
     def expected(figure: Any, values: pd.Series) -> Expected:
         verdict = "failed" if figure is None or side in ("below", "above") else "passed"
-        # Decimals on pandas have no mean beside a missing value, and whole numbers start over.
+        # Decimals on pandas have no mean beside a missing value.
         is_partial = 0 < len(present(values)) < len(values)
         if engine == "pandas" and column == "price" and is_partial and kind in ("column_mean", "column_stdev"):
             verdict = "errored"
-        if engine == "pandas" and (kind, column) == ("column_sum", "id") and figure is not None:
-            figure = (figure + 2**63) % 2**64 - 2**63
         # A quantile may be a ten-thousandth off; others are doubles, but for extremes and whole numbers.
         slack: Any = (1e-3 if is_quantile else 1e-9) * scale(values)
         is_whole = isinstance(figure, int) and (kind, engine) != ("column_sum", SPARK)

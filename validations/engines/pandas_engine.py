@@ -71,10 +71,17 @@ class KnownPandas(KnownMetrics, PandasExecutionEngine):
         return self._loaded[1]
 
 
-class Sum(ColumnSum):
-    """Sums as SQL has them: none where no value is there. The class registers itself."""
+def _sum(_: Any, column: pd.Series[Any], **__: Any) -> Any:
+    # 64 bits of numpy start over at the least number.
+    if pd.api.types.is_integer_dtype(column) and column.notna().any():
+        return sum(map(int, column.dropna())) if _largest(column) * len(column) >= 2**63 else column.sum()
+    return column.sum(min_count=1)
 
-    _pandas = column_aggregate_value(engine=KnownPandas)(lambda _, column, **__: column.sum(min_count=1))
+
+class Sum(ColumnSum):
+    """Sums as SQL has them: exact, and none where no value is there. The class registers itself."""
+
+    _pandas = column_aggregate_value(engine=KnownPandas)(_sum)
 
 
 class PandasEngine(SuiteEngine):
@@ -155,8 +162,12 @@ def _exact(column: pd.Series[Any]) -> pd.Series[Any]:
     if not column.hasnans:
         return column.astype(np.dtype(str(column.dtype).lower()))
     is_whole = column.dtype != "Float64" and column.notna().any()
-    is_rounded = is_whole and max(abs(int(column.min())), abs(int(column.max()))) > EXACT
-    return column if is_rounded else column.astype(np.dtype("float64"))
+    return column if is_whole and _largest(column) > EXACT else column.astype(np.dtype("float64"))
+
+
+def _largest(column: pd.Series[Any]) -> int:
+    """The largest absolute value of a column of whole numbers, of which it has one at least."""
+    return max(abs(int(column.min())), abs(int(column.max())))
 
 
 def _read_text(table: TableJob, texts: Sequence[str], columns: Collection[str] | None) -> dict[Path, pd.DataFrame]:
