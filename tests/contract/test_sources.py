@@ -182,7 +182,7 @@ class TestNginx(SourceContract, without=("bare folders",)):
                 denied={**options, "password": "wrong"},
                 anonymous={"verify": server.ca_file},
                 unreachable=(f"https://{NOBODY}/", {}),
-                library=("json.loads", WIRE),
+                library=("json.JSONDecoder.raw_decode", WIRE),
             )
 
 
