@@ -98,7 +98,7 @@ def test_the_readme_shows_what_the_page_shows() -> None:
     section = README.split("\n## In Prefect\n")[1].split("\n## ")[0]
     shown = [block for kind, block in BLOCK.findall(section) if kind in ("python", "console")]
     page = [block for _, block in BLOCK.findall(PAGE)]
-    assert len(shown) >= 3
+    assert len(shown) >= 2
     assert [block for block in shown if not any(block in text for text in page)] == []
 
 
@@ -106,5 +106,5 @@ def test_the_readme_shows_what_the_page_shows() -> None:
 def test_snippets_define_what_they_train_with(page: str) -> None:
     snippets = [text for kind, text in BLOCK.findall((ROOT / page).read_text()) if kind == "python"]
     with_imports = [text for text in snippets if "import flow" in text]
-    assert len(with_imports) >= 2
+    assert with_imports
     assert [text for text in with_imports if "train(" in text and "def train(" not in text] == []
