@@ -257,7 +257,7 @@ def test_form_promotes_its_version_though_pilot_moved_on(platform: Platform, req
     form, version = platform.reaches(run, "Suspended"), dataset.head("pilot")
     shown = platform.form(run, "description")
     assert "things waits for approval to go to production" in shown
-    assert version in shown
+    assert f"things@{version[:19]}`" in shown
     summary = platform.summary(run, "production")
     assert "**Whose turn:** anybody, except ada@example.org, who asked" in summary
     assert "1. Resume this run" in summary

@@ -77,7 +77,7 @@ def test_broken_package_is_inconclusive_by_name(here: Scenario, tmp_path: Path, 
     contract = expect(kind, column="origin")
     suite = contract["tables"]["flights"]["suite"]["expectations"]  # type: ignore[index]
     suite.append({"type": "expect_column_to_exist", "kwargs": {"column": "origin"}})
-    here.deliver("origin\n\n", contract=contract)
+    here.deliver("origin\nJFK\n", contract=contract)
     validation = validate(here.node(), "flights", data_docs=tmp_path / "docs")
     assert [result.verdict for result in validation.tables[0].expectations] == ["errored", "passed"]
     assert len(list((tmp_path / "docs/validations").rglob("*.html"))) == 1
