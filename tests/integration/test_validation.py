@@ -19,10 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import duckdb
-import great_expectations as gx
 import pandas as pd
 import pytest
-from great_expectations.expectations.core.expect_table_row_count_to_equal import ExpectTableRowCountToEqual
 
 from prefect_stagegate.errors import SpecError, ValidationError
 from prefect_stagegate.model import Entry, Evidence, Finding, Outcome, Validation
@@ -320,18 +318,6 @@ def test_all_mistakes_of_a_suite_are_told_with_nearest_names(judge: Judge) -> No
     assert "expectations[1]" in argument
     assert "did you mean 'min_value'" in argument
     assert "value_set" in missing
-
-
-def test_great_expectations_still_needs_our_duckdb_dialect(tmp_path: Path) -> None:
-    """When this fails, Great Expectations or the driver is mended and `duckdb_dialect` can go."""
-    with duckdb.connect(tmp_path / "plain.duckdb") as connection:
-        connection.execute("CREATE TABLE t AS SELECT 1 AS x")
-    context = gx.get_context(mode="ephemeral")
-    source = context.data_sources.add_sql("plain", connection_string=f"duckdb:///{tmp_path}/plain.duckdb")
-    batch = source.add_table_asset("t", table_name="t").add_batch_definition_whole_table("all").get_batch()
-    result = batch.validate(ExpectTableRowCountToEqual(value=1))
-    assert not result.success
-    assert "list index out of range" in str(result.exception_info)
 
 
 # ── the worker's process ────────────────────────────────────────────────────────────────────────────────────────

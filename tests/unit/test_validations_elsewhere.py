@@ -127,21 +127,23 @@ def test_share_above_one_is_refused_at_load(mostly: object, told: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "name"),
+    ("bounds", "whole"),
     [
-        ("expect_table_row_count_to_be_between", "min_value"),
-        ("expect_table_row_count_to_equal", "value"),
-        ("expect_column_unique_value_count_to_be_between", "max_value"),
+        ({"min_value": 3.7, "max_value": 5.2}, (4, 5)),
+        ({"min_value": 3.7, "max_value": 5.2, "strict_min": True, "strict_max": True}, (3, 6)),
+        ({"min_value": 3.0, "max_value": 5.0}, (3, 5)),
     ],
 )
-def test_fraction_in_a_bound_of_counts_is_refused(kind: str, name: str) -> None:
-    def problems(bound: float) -> list[str]:
-        kwargs = {name: bound} | ({"column": "x"} if "column" in kind else {})
-        return build("t", {"expectations": [{"type": kind, "kwargs": kwargs}]}).problems
+def test_fraction_in_a_bound_of_counts_takes_no_row_more(bounds: dict[str, Any], whole: tuple[int, int]) -> None:
+    kind = "expect_column_unique_value_count_to_be_between"
+    (made,) = build("t", {"expectations": [{"type": kind, "kwargs": {"column": "x", **bounds}}]}).expectations
+    assert (made.min_value, made.max_value) == whole  # type: ignore[attr-defined]
 
-    assert problems(3.0) == []
-    (problem,) = problems(3.7)
-    assert problem.endswith(f"argument {name!r}: must be a whole number, not 3.7")
+
+def test_fraction_of_an_exact_count_is_refused() -> None:
+    suite = {"expectations": [{"type": "expect_table_row_count_to_equal", "kwargs": {"value": 3.7}}]}
+    (problem,) = build("t", suite).problems
+    assert problem.endswith("argument 'value': must be a whole number, not 3.7")
 
 
 def test_bounds_that_do_not_compare_are_refused_at_load() -> None:

@@ -6,6 +6,7 @@ data that nobody looked at. This module builds each expectation itself and repor
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -113,12 +114,14 @@ def _made(item: Mapping[str, Any]) -> Expectation | list[str]:
         sorted(bound for name in BOUNDS if (bound := getattr(made, name, None)) is not None)
     except TypeError as error:
         return [f"arguments 'min_value' and 'max_value' do not compare: {error}"]
-    # pydantic cuts the fraction of a count's bound, so that `min_value: 3.7` would take 3 rows.
-    return [
-        f"argument {name!r}: must be a whole number, not {value!r}"
-        for name, value in kept["kwargs"].items()
-        if isinstance(value, float) and type(used := getattr(made, name, value)) is int and used != value
-    ] or made
+    for name, value in kept["kwargs"].items():
+        # pydantic cuts the fraction of a count's bound, so that `min_value: 3.7` would take 3 rows.
+        if isinstance(value, float) and type(used := getattr(made, name, value)) is int and used != value:
+            if name not in BOUNDS:
+                return [f"argument {name!r}: must be a whole number, not {value!r}"]
+            is_strict = getattr(made, f"strict_{name[:3]}", False)
+            setattr(made, name, math.ceil(value) if (name == "min_value") != is_strict else math.floor(value))
+    return made
 
 
 @cache
