@@ -41,7 +41,7 @@ class EventLoopThread:
             SourceError: The loop is closed, or was closed meanwhile.
         """
         # A queue wakes the calling thread at far less cost than a future of `concurrent.futures`.
-        ended, started = queue.SimpleQueue[asyncio.Task[T]](), list[asyncio.Task[T]]()
+        ended, started = queue.SimpleQueue[asyncio.Task[T] | None](), list[asyncio.Task[T]]()
 
         def start() -> None:
             started.append(asyncio.create_task(coroutine))
@@ -50,22 +50,26 @@ class EventLoopThread:
         def cancel() -> None:
             for task in started:
                 task.cancel()
+            if not started:  # the interrupt came before the coroutine was scheduled
+                coroutine.close()
+                ended.put(None)
 
+        loop: asyncio.AbstractEventLoop | None = None
         try:
             # Under the lock, so that the coroutine starts before `close` ends the loop, or not at all.
             with self._lock:
                 loop = self._running()
                 loop.call_soon_threadsafe(start)
-        except SourceError:
-            coroutine.close()
-            raise
-        try:
             task = ended.get()
         except BaseException:
+            if loop is None:
+                coroutine.close()
+                raise
             with suppress(RuntimeError):  # the loop has ended, and its tasks with it
                 loop.call_soon_threadsafe(cancel)
                 ended.get()  # the coroutine may hold the caller's buffer until it has ended
             raise
+        assert task  # noqa: S101 - only `cancel` puts none
         try:
             return task.result()
         except asyncio.CancelledError as error:
