@@ -37,6 +37,6 @@ def test_interrupt_while_scheduling_ends_the_coroutine(monkeypatch: pytest.Monke
     monkeypatch.setattr(loop, "call_soon_threadsafe", interrupted)
     with pytest.raises(Interrupted):
         thread.run(write_for_ever())
-    assert not asyncio.all_tasks(loop)
     assert thread.run(answer()) == "here"
+    assert not asyncio.all_tasks(loop)
     thread.close()
