@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -166,13 +167,12 @@ def _json(value: Any) -> bytes:
     """A value of dataclasses, dictionaries and lists as JSON that can't act on a terminal."""
     import orjson
 
-    try:
+    with suppress(TypeError):  # a name that is not UTF-8, whose surrogates orjson refuses
         document = orjson.dumps(value, option=0 if OUTPUT.is_compact else orjson.OPT_INDENT_2, default=str)
-    except TypeError:  # a name that is not UTF-8, whose surrogates orjson refuses
-        return OUTPUT.text(value).replace("\x7f", "\\u007f").encode()
-    if document.isascii() and b"\x7f" not in document:
-        return document
-    return OUTPUT.text(orjson.loads(document)).replace("\x7f", "\\u007f").encode()
+        if document.isascii() and b"\x7f" not in document:
+            return document
+        value = orjson.loads(document)
+    return OUTPUT.text(value).replace("\x7f", "\\u007f").encode()
 
 
 def print_json(value: Any) -> None:

@@ -106,7 +106,8 @@ def _print_trial(trial: VersionTrial) -> None:
         return
     for comparison in trial.checks:
         say_line(_line(comparison))
-    notable = [each for each in trial.expectations if (each.then, each.now) != ("passed", "passed")]
+    passed = ("passed", "passed")
+    notable = [comparison for comparison in trial.expectations if (comparison.then, comparison.now) != passed]
     for comparison in notable:
         say_line(_line(comparison))
     if rest := len(trial.expectations) - len(notable):

@@ -52,12 +52,12 @@ class Flights:
     def with_defects(self) -> Delivery:
         """The three months: one with a renamed column, one with negative distances, one cut short."""
         negative = self._months[NEGATIVE]
-        place = negative.column_names.index("distance")
+        position = negative.column_names.index("distance")
         distances = pc.if_else(pc.equal(negative["day"], 17), pc.negate(negative["distance"]), negative["distance"])
         whole = self.mended()
         return {
             file_name(RENAMED): _parquet(self._months[RENAMED].rename_columns({"dep_delay": "departure_delay"})),
-            file_name(NEGATIVE): _parquet(negative.set_column(place, "distance", distances)),
+            file_name(NEGATIVE): _parquet(negative.set_column(position, "distance", distances)),
             file_name(TRUNCATED): whole[file_name(TRUNCATED)][: len(whole[file_name(TRUNCATED)]) * 2 // 3],
         }
 

@@ -93,6 +93,17 @@ def parse(version_or_spec: SpecLike | Address) -> Address | Spec:
     return read_spec(version_or_spec)
 
 
+def resolve_for_node(workspace: Workspace, address: Address) -> str:
+    """The digest that an address names, for what this node is about to hold.
+
+    Raises:
+        UnprovedEntry: The newest entry of the ref's log is not proved. The node's copy of the ref is suspended then.
+        CatalogError: There is no such version, or the catalog can't be read.
+    """
+    with workspace.cache.refs.suspending(address):
+        return workspace.catalog.resolve(address)
+
+
 def resolve(workspace: Workspace, version_or_spec: SpecLike | Address, spec: SpecLike | None = None) -> ResolvedVersion:
     """Resolve a version, and find the spec that it is judged under.
 

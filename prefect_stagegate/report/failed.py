@@ -26,11 +26,10 @@ def failed_page(dataset: str, failed: Sequence[FailedObject], *, digest: str = "
     """The page of a run whose objects failed; the digest is that of the version made without them, if any."""
     count = count_text(len(failed), "object")
     made = f"Version {code(digest)} was made without them." if digest else "No version was made, and no ref moved."
-    # A table ends a cell at a pipe, also within code.
-    paths = [code(failure.path).replace("|", "\\|") for failure in failed]
     rows = [
-        f"| {path} | {plain(failure.source)} | {plain(failure.error)} | {plain(failure.reason)} |"
-        for path, failure in zip(paths, failed, strict=True)
+        # A table ends a cell at a pipe, also within code.
+        "| {} | {} | {} | {} |".format(code(f.path).replace("|", "\\|"), *map(plain, (f.source, f.error, f.reason)))
+        for f in failed
     ]
     more = [f"\nand {len(rows) - ROWS} more."] if len(rows) > ROWS else []
     head = ["| object | source | error | reason |", "|---|---|---|---|"]

@@ -21,7 +21,7 @@ from prefect_stagegate.transfer.context import Done, TransferContext
 from prefect_stagegate.transfer.engine import Engine
 from prefect_stagegate.transfer.job import SourceGroup, peers_of
 from prefect_stagegate.transfer.limits import Limits
-from prefect_stagegate.transfer.progress import Progress, Silent, TransferStats
+from prefect_stagegate.transfer.progress import Progress, TransferStats
 from prefect_stagegate.transfer.stop import Stop
 
 __all__ = ["Limits", "Progress", "SourceGroup", "Transfer", "TransferStats", "transfer"]
@@ -87,7 +87,7 @@ def transfer(
         CacheError, NoSpace: The cache can't store the bytes.
         StagegateError: What reading the plan raised.
     """
-    limits, progress, stats = limits or Limits(), progress or Silent(), TransferStats()
+    limits, progress, stats = limits or Limits(), progress or Progress(), TransferStats()
     stop = Stop(cancel)
     members = [source for group in sources for source in group.members()]
     space = space or Space(cache.layout, SpaceRules())

@@ -11,7 +11,7 @@ from typing import TypeVar
 from prefect_stagegate.cache.job_progress import JobProgress, Phase
 from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.model import Receipt
-from prefect_stagegate.transfer.progress import Progress, Silent, TransferStats
+from prefect_stagegate.transfer.progress import Progress, TransferStats
 
 WINDOW = 15.0
 """Seconds over which a speed is averaged."""
@@ -49,7 +49,7 @@ class Meter(Progress):
     """The progress of a transfer that others look at while it runs. Passes each call on to another progress."""
 
     def __init__(self, progress: Progress | None = None, phase: Phase = Phase.LISTING) -> None:
-        self._next = progress or Silent()
+        self._next = progress or Progress()
         self._lock = threading.Lock()
         self.enter(phase)
         self._objects = self._objects_done = 0

@@ -34,10 +34,6 @@ class Progress:
         """Show that another process is waited for, which one and since when. Called about once a second."""
 
 
-class Silent(Progress):
-    """Progress that is shown nowhere."""
-
-
 Side = Literal["network", "hashing", "disk", "waiting"]
 
 

@@ -18,7 +18,7 @@ from prefect_stagegate.cache import Cache
 from prefect_stagegate.cache.gc import collect
 from prefect_stagegate.model import Receipt
 from prefect_stagegate.transfer import Limits
-from prefect_stagegate.transfer.progress import Silent
+from prefect_stagegate.transfer.progress import Progress
 from tests.support.scripted import ScriptedSource, fetch_all
 
 PART = 1 << 20
@@ -72,7 +72,7 @@ def stopped(command: list[str]) -> Iterator[subprocess.Popen[str]]:
             process.stdout.close()
 
 
-class Told(Silent):
+class Told(Progress):
     """Keeps what is told of waiting."""
 
     def __init__(self) -> None:
@@ -83,7 +83,7 @@ class Told(Silent):
         self.waits.append(reason)
 
 
-def fetch(cache: Cache, size: int, progress: Silent | None = None) -> Receipt:
+def fetch(cache: Cache, size: int, progress: Progress | None = None) -> Receipt:
     source = ScriptedSource({"a": content(size)})
     (receipt,) = fetch_all(source, cache, limits=LIMITS, progress=progress)
     return receipt
@@ -132,7 +132,7 @@ def test_a_stager_that_goes_on_is_waited_for(tmp_path: Path) -> None:
     cache, count = Cache.open(tmp_path / "cache"), SIZES["large"]
     with stopped_stager(cache.layout.root, count, 2) as stager:
 
-        class Continued(Silent):
+        class Continued(Progress):
             def waiting(self, _told: str) -> None:
                 """Let it go on as soon as it is waited for."""
                 os.kill(stager.pid, signal.SIGCONT)

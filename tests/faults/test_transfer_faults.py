@@ -32,7 +32,7 @@ from prefect_stagegate.model import Action, Pin, PlannedObject, SourceObject
 from prefect_stagegate.plan import plan_object
 from prefect_stagegate.spec.sources import Rehash
 from prefect_stagegate.transfer import Limits, SourceGroup, retry, transfer
-from prefect_stagegate.transfer.progress import Silent
+from prefect_stagegate.transfer.progress import Progress
 from tests.support.scripted import ScriptedSource, fetch_all
 from tests.support.waiting import eventually
 
@@ -311,7 +311,7 @@ class TestStopping:
         """The same process goes on with it, as a task's retry does."""
         source, cancel = ScriptedSource({"a": LARGE}), threading.Event()
 
-        class Stopping(Silent):
+        class Stopping(Progress):
             def moved(self, _size: int) -> None:
                 cancel.set()
 

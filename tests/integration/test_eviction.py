@@ -18,7 +18,7 @@ from prefect_stagegate.model import Address, Outcome, Receipt, Version
 from prefect_stagegate.operations.gating.check import check
 from prefect_stagegate.operations.staging.stage import stage
 from prefect_stagegate.operations.workspace import Workspace, open_workspace
-from prefect_stagegate.transfer.progress import Silent
+from prefect_stagegate.transfer.progress import Progress
 from tests.support.scenario import Scenario
 
 BLOCK = 4096
@@ -47,7 +47,7 @@ def bring(workspace: Workspace, nas: Path, dataset: str, *names: str, **options:
     return stage(workspace, {"stagegate": 1, "dataset": dataset, "sources": [source]}, **options)
 
 
-class Moved(Silent):
+class Moved(Progress):
     """Counts what came over the wire."""
 
     bytes = 0
@@ -182,7 +182,7 @@ def test_blob_collected_meanwhile_is_fetched_again(workspace: Workspace, nas: Pa
     workspace.cache.views.discard("things", first.digest)
     empty_trash(workspace.cache.layout)  # as a collection that was killed before it came to the blobs
 
-    class Collecting(Silent):
+    class Collecting(Progress):
         def done(self, _: Receipt) -> None:
             collect(workspace.cache.layout)
 

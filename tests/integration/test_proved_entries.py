@@ -59,6 +59,17 @@ class AttackedScenario(Scenario):
         self.forge_promotion(second)
         return first, second
 
+    def promote_two(self) -> str:
+        """Promote a version and its successor; returns the successor's digest."""
+        for text in ("one", "two"):
+            self.deliver(text)
+            digest = self.promote_signed()
+        return digest
+
+    def forge_rollback(self) -> None:
+        """Promote two versions, and append a rollback to the first that nobody signed."""
+        self.forge_return(action="rollback", withdrawn=self.promote_two(), reason="so")
+
     def forge_return(self, **changes: Any) -> None:
         """Append an entry by which the first version was accepted, as the third."""
         chained = {"seq": 3, "before": f"sha256:{hashlib.sha256(self.entry(2).read_bytes()).hexdigest()}"}
@@ -244,9 +255,7 @@ def test_old_acceptance_takes_no_target_back(
     fixture: str, request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]
 ) -> None:
     scenario: AttackedScenario = request.getfixturevalue(fixture)
-    for text in ("one", "two"):
-        scenario.deliver(text)
-        scenario.promote_signed()
+    scenario.promote_two()
     scenario.forge_return()
     assert scenario.on_another_node("stage", "things@production") == 3
     assert "can't be proved: the target moved after its" in capsys.readouterr().err
@@ -255,9 +264,7 @@ def test_old_acceptance_takes_no_target_back(
 def test_old_approval_takes_no_target_back(
     signed_answers: AttackedScenario, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for text in ("one", "two"):
-        signed_answers.deliver(text)
-        signed_answers.promote_signed()
+    signed_answers.promote_two()
     statement = json.loads(signed_answers.entry(1).read_bytes())["attestation"]
     statement["predicate"]["stagegate"]["decision"]["after"] = 2
     signed_answers.forge_return(attestation=statement)
@@ -268,18 +275,13 @@ def test_old_approval_takes_no_target_back(
 def test_rollback_that_nobody_signed_is_not_followed(
     signed_answers: AttackedScenario, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for text in ("one", "two"):
-        signed_answers.deliver(text)
-        second = signed_answers.promote_signed()
-    signed_answers.forge_return(action="rollback", withdrawn=second, reason="so")
+    signed_answers.forge_rollback()
     assert signed_answers.on_another_node("stage", "things@production") == 3
     assert "can't be proved: nobody who may roll back signed it" in capsys.readouterr().err
 
 
 def test_rollback_that_somebody_signed_is_followed(signed_answers: AttackedScenario) -> None:
-    for text in ("one", "two"):
-        signed_answers.deliver(text)
-        signed_answers.promote_signed()
+    signed_answers.promote_two()
     key = str(signed_answers.folder / "ines.pem")
     words = ["rollback", "things@production", "--reason", "so", "--key", key]
     assert not signed_answers.run(*words, identity=INES.name)
@@ -412,10 +414,7 @@ def test_accepting_decision_withdraws_nothing(signed_evidence: AttackedScenario)
 def test_rollback_that_no_node_signed_is_not_followed(
     signed_evidence: AttackedScenario, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for text in ("one", "two"):
-        signed_evidence.deliver(text)
-        second = signed_evidence.promote_signed()
-    signed_evidence.forge_return(action="rollback", withdrawn=second, reason="so")
+    signed_evidence.forge_rollback()
     assert signed_evidence.on_another_node("show", "things@production") == 3
     assert "can't be proved: nobody who may roll back signed it" in capsys.readouterr().err
 
@@ -444,9 +443,7 @@ def test_rollback_by_a_node_with_its_key_is_followed(
 
 def test_signed_rollback_does_not_count_at_another_place(signed_evidence: AttackedScenario) -> None:
     scenario = signed_evidence
-    for text in ("one", "two"):
-        scenario.deliver(text)
-        scenario.promote_signed()
+    scenario.promote_two()
     assert not scenario.run("rollback", "things@production", "--reason", "so")
     rolled_back = json.loads(scenario.entry(3).read_bytes())
     scenario.deliver("three")

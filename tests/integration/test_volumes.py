@@ -39,7 +39,7 @@ from prefect_stagegate.operations.upkeep.maintain import collect_garbage, pin, u
 from prefect_stagegate.operations.upkeep.verify import verify
 from prefect_stagegate.operations.workspace import Workspace, open_workspace, reopen_volumes
 from prefect_stagegate.settings import VolumeSetting
-from prefect_stagegate.transfer.progress import Silent
+from prefect_stagegate.transfer.progress import Progress
 from tests.support.site import blob_server
 
 Run = Callable[..., CompletedProcess[str]]
@@ -441,9 +441,9 @@ from pathlib import Path
 from prefect_stagegate.model import Address
 from prefect_stagegate.operations.staging.stage import stage
 from prefect_stagegate.operations.workspace import open_workspace
-from prefect_stagegate.transfer.progress import Silent
+from prefect_stagegate.transfer.progress import Progress
 
-class Killing(Silent):
+class Killing(Progress):
     def moved(self, size):
         os.kill(os.getpid(), signal.SIGKILL)
 
@@ -464,7 +464,7 @@ def test_cancelled_copy_ends_and_leaves_nothing(node: Node) -> None:
     version = node.stage(node.disk)
     cancel = Event()
 
-    class Cancelling(Silent):
+    class Cancelling(Progress):
         def moved(self, _: int) -> None:
             cancel.set()
 

@@ -1,4 +1,4 @@
-"""Tables for DuckDB: the SQL that reads their files, and the readers of those that DuckDB doesn't open itself.
+"""Relations over a table's files for DuckDB: SQL reads Parquet and JSON, Arrow readers read the other formats.
 
 Every name in the SQL is quoted.
 """
@@ -152,17 +152,17 @@ def json_columns(connection: duckdb.DuckDBPyConnection, paths: Sequence[Path]) -
         duckdb.Error: A file can't be read.
     """
     rows = connection.sql(f"SELECT * FROM {read_json(paths)}")  # noqa: S608 - names are quoted
-    texts = [identifier(name) for name, kind in zip(rows.columns, rows.types, strict=True) if kind == "VARCHAR"]
-    if not texts:
+    columns = [identifier(name) for name, kind in zip(rows.columns, rows.types, strict=True) if kind == "VARCHAR"]
+    if not columns:
         return "*"
     fits = (
         f"bool_and(TRY_CAST({name} AS {kind}) IS NOT NULL AND regexp_full_match({name}, {literal(pattern)}))"
         f" FILTER ({name} IS NOT NULL)"
-        for name in texts
+        for name in columns
         for kind, pattern in ISO_TIMES.items()
     )
     results = iter(rows.aggregate(", ".join(fits)).fetchall()[0])
-    kinds = {name: next((kind for kind, fit in [(k, next(results)) for k in ISO_TIMES] if fit), "") for name in texts}
+    kinds = {name: next((kind for kind, fit in [(k, next(results)) for k in ISO_TIMES] if fit), "") for name in columns}
     casts = ", ".join(f"CAST({name} AS {kind}) AS {name}" for name, kind in kinds.items() if kind)
     return f"* REPLACE ({casts})" if casts else "*"
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from prefect_stagegate.errors import Cancelled, StagegateError
 from prefect_stagegate.model import LATEST, Address
 from prefect_stagegate.nodes import NodeRecord
+from prefect_stagegate.operations.address import resolve_for_node
 from prefect_stagegate.operations.fleet.own_record import publish_record
 from prefect_stagegate.operations.staging.stage import stage
 from prefect_stagegate.operations.upkeep.node_refs import copied_digest
@@ -104,8 +105,7 @@ def _is_current(workspace: Workspace, address: Address) -> bool:
     dataset, ref = address.dataset, address.named_ref
     if not ref:
         return False
-    with workspace.cache.refs.suspending(address):
-        digest = workspace.catalog.resolve(address)
+    digest = resolve_for_node(workspace, address)
     # What lies in memory alone is gone after a reboot.
     volumes = [volume for volume, _ in workspace.cache.copies(dataset, digest) if not volume.is_tier]
     if copied_digest(workspace, dataset, ref) != digest or not volumes:

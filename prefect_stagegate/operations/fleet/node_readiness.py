@@ -12,6 +12,7 @@ from prefect_stagegate.cache.verify import look_at_view
 from prefect_stagegate.catalog import RefEntry, withdrawn
 from prefect_stagegate.errors import CatalogError, CorruptRecord, NotReady, SourceUnavailable, StagegateError
 from prefect_stagegate.model import LATEST, Address, Verdict
+from prefect_stagegate.operations.address import resolve_for_node
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.units import digest_text
 
@@ -48,8 +49,7 @@ def node_readiness(workspace: Workspace, address: Address) -> NodeReadiness:
         CatalogError: The catalog can't be read.
     """
     dataset, ref = address.dataset, address.named_ref
-    with workspace.cache.refs.suspending(address):
-        digest = workspace.catalog.resolve(address)
+    digest = resolve_for_node(workspace, address)
     view = workspace.cache.view(dataset, digest)
     problem = _withdrawal(workspace, dataset, ref, digest) or _absence(workspace, dataset, ref, digest)
     return NodeReadiness(dataset, ref, digest, str(view) if view and not problem else "", problem)

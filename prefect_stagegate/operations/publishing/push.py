@@ -56,7 +56,7 @@ from prefect_stagegate.sources.oci.registry_client import RegistryClient
 from prefect_stagegate.sources.oci.registry_login import UPLOAD_IDLE
 from prefect_stagegate.sources.oci.shards import LayerFiles, layers_of
 from prefect_stagegate.sources.terms import Terms
-from prefect_stagegate.transfer.progress import Progress, Silent, TransferStats
+from prefect_stagegate.transfer.progress import Progress, TransferStats
 from prefect_stagegate.transfer.retry import Budget, Retrier
 from prefect_stagegate.transfer.stop import Stop
 from prefect_stagegate.units import bytes_text, count_text
@@ -175,7 +175,7 @@ def push(  # noqa: PLR0913 - the command's options
         _require_size(contents([UNKNOWN] * len(layers)), manifest)
         current = retrier.run(lambda: client.has("manifests", reference.tag))  # a refused login is told now
         with present(workspace, dataset, digest, "push", cancel) as folder:
-            run = _Push(client, retrier, stop, progress or Silent(), folder)
+            run = _Push(client, retrier, stop, progress or Progress(), folder)
             run.progress.listed(len(layers), sum(files.size for files in layers))
             memory = workspace.cache.memory
             digests = _in_parallel(run, lambda files: layer_digest(memory, folder, files, stop.check), layers)

@@ -13,6 +13,7 @@ from prefect_stagegate.cache.leases import Lease, LeaseKind
 from prefect_stagegate.cache.views import Draft
 from prefect_stagegate.errors import BlobVanished, TransferFailed
 from prefect_stagegate.model import Address, Entry, Version
+from prefect_stagegate.operations.address import resolve_for_node
 from prefect_stagegate.operations.fleet.own_record import recorded_fetch
 from prefect_stagegate.operations.fleet.peers import find_peers
 from prefect_stagegate.operations.monitoring.job_steps import step, transfer_step
@@ -49,8 +50,7 @@ def fetch_version(
         TransferFailed: A pin is gone everywhere; the objects are named.
         CorruptRecord: The catalog's manifest is damaged; nothing of it became visible.
     """
-    with workspace.cache.refs.suspending(address):
-        dataset, digest = address.dataset, workspace.catalog.resolve(address)
+    dataset, digest = address.dataset, resolve_for_node(workspace, address)
     manifest = workspace.catalog.manifest(dataset, digest)
     view = workspace.cache.views.path(dataset, digest)
     stats = TransferStats()

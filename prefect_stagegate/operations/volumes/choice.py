@@ -49,7 +49,10 @@ def choose_volume(volumes: Sequence[VolumeFacts], size: int) -> VolumeChoice:
     if not fitting:
         closest = max(volumes, key=lambda volume: volume.held + volume.room)
         return VolumeChoice(closest.folder, f"no volume has room for {bytes_text(size)}, and it has most")
-    best, *others = sorted(fitting, key=lambda it: (-it.held, -it.near_gpus, FASTEST_FIRST.index(it.medium), -it.room))
+    best, *others = sorted(
+        fitting,
+        key=lambda volume: (-volume.held, -volume.near_gpus, FASTEST_FIRST.index(volume.medium), -volume.room),
+    )
     if not others:
         return VolumeChoice(best.folder, f"it alone has room for {bytes_text(size)}" if size else "it alone is there")
     return VolumeChoice(best.folder, _reason(best, others[0], size))

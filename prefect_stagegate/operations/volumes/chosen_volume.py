@@ -17,6 +17,7 @@ from prefect_stagegate.cache.space import SpaceRules, measure
 from prefect_stagegate.errors import CacheError, StagegateError, UsageError
 from prefect_stagegate.manifest import Manifest
 from prefect_stagegate.model import LATEST, Address
+from prefect_stagegate.operations.address import resolve_for_node
 from prefect_stagegate.operations.volumes.choice import VolumeChoice, VolumeFacts, choose_volume
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.settings import Settings
@@ -97,8 +98,7 @@ def _named(home: Cache, folder: Path) -> Cache:
 def _expected(workspace: Workspace, subject: Spec | Address) -> tuple[str, str] | None:
     """Dataset and digest of the version, or of the last one that a spec made; None for the first."""
     if isinstance(subject, Address):
-        with workspace.cache.refs.suspending(subject):
-            return subject.dataset, workspace.catalog.resolve(subject)
+        return subject.dataset, resolve_for_node(workspace, subject)
     head = workspace.catalog.ref(subject.dataset, LATEST)
     return (subject.dataset, head.digest) if head else None
 

@@ -24,7 +24,7 @@ from prefect_stagegate.cache.views import Draft
 from prefect_stagegate.errors import CacheError, Cancelled
 from prefect_stagegate.model import Action, Entry, PlannedObject
 from prefect_stagegate.transfer.buffers import write_all
-from prefect_stagegate.transfer.progress import Progress, Silent
+from prefect_stagegate.transfer.progress import Progress
 from prefect_stagegate.units import count_text
 
 log = logging.getLogger(__name__)
@@ -70,7 +70,7 @@ def copy_entries(
     others = _others(cache)
     if not others:
         return False
-    copier = _Copier(cache, others, space, progress or Silent(), cancel)
+    copier = _Copier(cache, others, space, progress or Progress(), cancel)
 
     def hold_present() -> None:
         for entry in entries():
@@ -104,7 +104,7 @@ def copied(
     Space for it is claimed already. `kept` holds it.
     """
     others = _others(cache)
-    copier = _Copier(cache, others, space, Silent(), cancel)
+    copier = _Copier(cache, others, space, Progress(), cancel)
     for planned in plan:
         entry = Entry(planned.path, planned.object.size, planned.digest)
         is_here = bool(others) and _may_be_copied(planned) and copier.copy(entry, kept.hold)

@@ -39,8 +39,8 @@ class Machine:
     def pci_gpus(self) -> tuple[str, ...]:
         """The PCI addresses of NVIDIA's GPUs, with or without a driver."""
         devices = sorted((self.sys / "bus/pci/devices").glob("*"))
-        ours = (device for device in devices if _read(device / "vendor") == NVIDIA)
-        return tuple(device.name for device in ours if _read(device / "class").startswith(DISPLAY))
+        of_nvidia = (device for device in devices if _read(device / "vendor") == NVIDIA)
+        return tuple(device.name for device in of_nvidia if _read(device / "class").startswith(DISPLAY))
 
     def pci_path(self, address: str) -> tuple[str, ...]:
         """The path from the root complex to a PCI device: `("pci0000:00", "0000:00:01.0", "0000:3b:00.0")`."""

@@ -107,8 +107,8 @@ def _duplicate_values(rule: DataQuality, loc: Loc, subject: Subject, operation: 
     if operation.is_zero:
         return unique_together(columns)
     listed = ", ".join(map(identifier, columns))
-    given = " AND ".join(f"{identifier(column)} IS NOT NULL" for column in columns)
-    repeated = f"SELECT {listed} FROM {BATCH} WHERE {given} GROUP BY {listed} HAVING count(*) > 1"  # noqa: S608
+    not_null = " AND ".join(f"{identifier(column)} IS NOT NULL" for column in columns)
+    repeated = f"SELECT {listed} FROM {BATCH} WHERE {not_null} GROUP BY {listed} HAVING count(*) > 1"  # noqa: S608
     return _query(_share(f"(SELECT count(*) FROM ({repeated}))", rule), operation)  # noqa: S608
 
 
