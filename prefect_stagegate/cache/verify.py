@@ -17,7 +17,7 @@ from threading import Event
 
 from blake3 import blake3
 
-from prefect_stagegate.cache.layout import Layout
+from prefect_stagegate.cache.layout import Layout, explained
 from prefect_stagegate.cache.views import sealed_at
 from prefect_stagegate.errors import Cancelled
 from prefect_stagegate.manifest import Manifest
@@ -128,6 +128,9 @@ def look_at_view(view: Path, manifest: Manifest) -> Finding | None:
     """The first file of a view that is missing or changed, or that its version has not; None when all look right.
 
     Nothing is read: each file costs one `stat`, and `LOOKERS` run at a time. Only `verify_view` proves bytes.
+
+    Raises:
+        CacheError: A folder of the view can't be read.
     """
     entries, root, sealed = manifest.entries(), str(view), sealed_at(view)
     with ThreadPoolExecutor(LOOKERS, "stagegate-looks") as pool:
@@ -159,16 +162,21 @@ def _form_problem(status: os.stat_result, entry: Entry) -> str:
 
 
 def extra_files(view: Path, manifest: Manifest, missing: int = 0) -> list[str]:
-    """The paths in a view that its version has not, links included; `missing` of the version's own are not there."""
+    """The paths in a view that its version has not, links included; `missing` of the version's own are not there.
+
+    Raises:
+        CacheError: A folder of the view can't be read.
+    """
     start = len(str(view)) + 1
 
     def names() -> Iterator[str]:
         for _, entries in walk_folders(view):
             yield from (entry.path[start:] for entry in entries if not entry.is_dir(follow_symlinks=False))
 
-    if sum(1 for _ in names()) == manifest.files - missing:
-        return []
-    return sorted(set(names()).difference(entry.path for entry in manifest.entries()))
+    with explained("list the files of the view", view):
+        if sum(1 for _ in names()) == manifest.files - missing:
+            return []
+        return sorted(set(names()).difference(entry.path for entry in manifest.entries()))
 
 
 def file_problem(path: Path, entry: Entry, read: Read = lambda _: None) -> str:

@@ -21,7 +21,7 @@ from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, tempor
 from prefect_stagegate import open_dataset
 from prefect_stagegate.blocks import StagegateCache, StagegateCatalog
 from prefect_stagegate.clock import now
-from prefect_stagegate.errors import CorruptRecord, GateFailed
+from prefect_stagegate.errors import CacheError, CorruptRecord, GateFailed
 from prefect_stagegate.filesystem import StagegateFileSystem
 from prefect_stagegate.model import Address, Version
 from prefect_stagegate.operations.gating import context
@@ -34,6 +34,7 @@ from prefect_stagegate.operations.upkeep.maintain import collect_garbage
 from prefect_stagegate.readiness import Volume
 from prefect_stagegate.tasks import arequire_ready, require_ready
 from prefect_stagegate.tasks._support import leases
+from prefect_stagegate.trees import DEEPEST
 from tests.support.scenario import Scenario, dataset_name
 from tests.support.told import artifact
 from tests.support.waiting import eventually
@@ -123,6 +124,16 @@ def test_damaged_file_on_the_node_refuses_the_run(scenario: RunScenario) -> None
     problem = failed(scenario.train())
     assert "data.csv of" in problem
     assert f"Run `stagegate verify {scenario.dataset}@sha256:" in problem
+
+
+def test_view_that_cannot_be_listed_refuses_the_run(scenario: RunScenario) -> None:
+    """Its folders are deeper than any dataset's: they could hide any file."""
+    scenario.to_production("one\n")
+    version = run(scenario.train().result)
+    version.path.chmod(0o755)
+    (version.path / "/".join("d" * (DEEPEST + 1))).mkdir(parents=True)
+    with pytest.raises(CacheError, match="Could not list the files of the view"):
+        run(scenario.train().result)
 
 
 def test_training_flow_gets_the_accepted_version_on_any_node(scenario: RunScenario) -> None:

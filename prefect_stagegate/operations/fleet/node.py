@@ -8,7 +8,6 @@ from enum import StrEnum
 from pathlib import Path
 from threading import Event
 
-from prefect_stagegate.cache.layout import explained
 from prefect_stagegate.cache.verify import Pace, extra_files, file_problem, inode_of
 from prefect_stagegate.errors import CacheError
 from prefect_stagegate.manifest import Seal, seal
@@ -89,8 +88,7 @@ def _count(workspace: Workspace, version: Address, cancel: Event | None) -> tupl
     with keep_dataset(workspace.cache, version, "count") as held:
         manifest = workspace.catalog.manifest(held.dataset, held.digest)
         counted = seal(_files(workspace, version, held.path, manifest.entries(), pace))
-        with explained("count the files of the view", held.path):
-            extra = extra_files(held.path, manifest)
+        extra = extra_files(held.path, manifest)
     if extra:
         raise CacheError(
             f"{version} has a file on {workspace.settings.node} that is none of its own: {held.path / extra[0]}",
