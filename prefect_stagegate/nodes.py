@@ -76,7 +76,7 @@ class NodeRecord:
     gpus: Mapping[str, int] = field(default_factory=dict)
     """How many of each model."""
     environment: str = ""
-    """The fingerprint of its environment, as its agent captured it last; without one, as at its first record."""
+    """The fingerprint of its environment, as its agent captured it last; empty where none ran."""
     volumes: tuple[VolumeRecord, ...] = ()
     """The cache's volumes, the home first; empty for a cache with a single one."""
     identity: str = ""

@@ -65,6 +65,19 @@ def format_duration(duration: timedelta) -> str:
     return f"{seconds // _SECONDS[unit]}{unit}"
 
 
+def age_text(age: timedelta) -> str:
+    """A duration in the largest unit that leaves two digits or more.
+
+    >>> age_text(timedelta(seconds=40)), age_text(timedelta(hours=30)), age_text(timedelta(days=9))
+    ('40 s', '30 h', '9 d')
+    """
+    seconds = max(age.total_seconds(), 0)
+    for unit, length, limit in (("s", 1, 100), ("min", 60, 100), ("h", 3600, 48)):
+        if seconds < length * limit:
+            return f"{seconds / length:.0f} {unit}"
+    return f"{seconds / 86400:.0f} d"
+
+
 def parse_size(text: str) -> int:
     """Read a number of bytes, with or without a unit.
 

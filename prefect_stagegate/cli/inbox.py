@@ -11,8 +11,7 @@ from prefect_stagegate.clock import moment
 from prefect_stagegate.model import PolicyChange
 from prefect_stagegate.operations.gating.inbox import InboxLine
 from prefect_stagegate.operations.gating.status import DatasetStatus
-from prefect_stagegate.readiness.wording import age_text
-from prefect_stagegate.units import digest_text
+from prefect_stagegate.units import age_text, digest_text
 
 WIDTH = 80
 NAME_WIDTH = 20

@@ -18,8 +18,7 @@ from prefect_stagegate.cli.common import Json, Places, end_unreadable, escaped, 
 from prefect_stagegate.cli.json_output import OUTPUT
 from prefect_stagegate.cli.progress import LINE_SECONDS, progress_text, transfer_rows
 from prefect_stagegate.operations.running_jobs import RunningJob, running_jobs
-from prefect_stagegate.readiness.wording import age_text
-from prefect_stagegate.units import bytes_text
+from prefect_stagegate.units import age_text, bytes_text
 from prefect_stagegate.unreadable import UnreadableRecords
 
 WATCH_SECONDS = 1.0

@@ -25,7 +25,7 @@ from prefect_stagegate.clock import moment, now
 from prefect_stagegate.model import Address
 from prefect_stagegate.nodes import NodePlacement, NodeRecord, Placement
 from prefect_stagegate.operations.fleet.placement import find_version
-from prefect_stagegate.units import bytes_text, count_text
+from prefect_stagegate.units import age_text, bytes_text, count_text
 from prefect_stagegate.unreadable import UnreadableRecords
 
 
@@ -59,8 +59,6 @@ def nodes(*, json: Json = False, places: Places | None = None) -> None:
 
 
 def _print_nodes(records: Sequence[NodeRecord], timeout: float) -> None:
-    from prefect_stagegate.readiness.wording import age_text  # late: it loads the checks, which `where` needs not
-
     table = Table(
         "node", "site", "record", "versions", "partly", "used", "room", "gpus", "blobs at", box=None, pad_edge=False
     )

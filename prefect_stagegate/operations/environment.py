@@ -12,10 +12,11 @@ from typing import Any
 from pydantic import ValidationError
 
 from prefect_stagegate.environment import ABSENT, UNKNOWN, Environment, capture
+from prefect_stagegate.environment.cuda import capture_gpus
 from prefect_stagegate.errors import StagegateError, UsageError
 from prefect_stagegate.model import Address
 from prefect_stagegate.operations.workspace import Workspace
-from prefect_stagegate.readiness.node.nvml import read_gpus
+from prefect_stagegate.readiness.node.nvml import Gpus, read_gpus
 from prefect_stagegate.readiness.records.attest import read_statement
 from prefect_stagegate.settings import Settings
 
@@ -31,15 +32,32 @@ def capture_environment(settings: Settings, cache: Path | None = None) -> Enviro
     return environment if environment.cuda.driver == ABSENT else _with_nvml(environment)
 
 
+def node_gpus() -> dict[str, int]:
+    """How many GPUs of each model this node has, as `capture_environment` counts them, without the rest of it."""
+    models = capture_gpus()
+    devices = _read_nvml() if models else None
+    return _models(devices) if devices else models
+
+
 def _with_nvml(environment: Environment) -> Environment:
     """Add what only NVML knows, the driver's library: which GPUs are partitioned."""
-    try:
-        devices = read_gpus()
-    except StagegateError:  # the extra `gpu` or the library is missing: keep what the files say
+    devices = _read_nvml()
+    if devices is None:
         return environment
-    models = Counter(f"{gpu.name} (MIG)" if gpu.mig else gpu.name for gpu in devices.gpus)
     driver = devices.driver if environment.cuda.driver == UNKNOWN else environment.cuda.driver
-    return replace(environment, gpus=dict(sorted(models.items())), cuda=replace(environment.cuda, driver=driver))
+    return replace(environment, gpus=_models(devices), cuda=replace(environment.cuda, driver=driver))
+
+
+def _read_nvml() -> Gpus | None:
+    try:
+        return read_gpus()
+    except StagegateError:  # the extra `gpu` or the library is missing: keep what the files say
+        return None
+
+
+def _models(devices: Gpus) -> dict[str, int]:
+    models = Counter(f"{gpu.name} (MIG)" if gpu.mig else gpu.name for gpu in devices.gpus)
+    return dict(sorted(models.items()))
 
 
 def to_file(environment: Environment) -> dict[str, Any]:

@@ -12,8 +12,7 @@ from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
 from prefect_stagegate.readiness.base import CheckDefinition
-from prefect_stagegate.readiness.wording import age_text
-from prefect_stagegate.units import format_duration
+from prefect_stagegate.units import age_text, format_duration
 
 OURS = "prefect_stagegate."
 

@@ -3,23 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 
 SHOWN = 5
 """Names that a sentence lists before it says how many more there are."""
-
-
-def age_text(age: timedelta) -> str:
-    """A duration in the largest unit that leaves two digits or more.
-
-    >>> age_text(timedelta(seconds=40)), age_text(timedelta(hours=30)), age_text(timedelta(days=9))
-    ('40 s', '30 h', '9 d')
-    """
-    seconds = max(age.total_seconds(), 0)
-    for unit, length, limit in (("s", 1, 100), ("min", 60, 100), ("h", 3600, 48)):
-        if seconds < length * limit:
-            return f"{seconds / length:.0f} {unit}"
-    return f"{seconds / 86400:.0f} d"
 
 
 def time_text(at: datetime) -> str:

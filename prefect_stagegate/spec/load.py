@@ -16,7 +16,6 @@ from prefect_stagegate.spec.document import Document, UnreadableDocument, mappin
 from prefect_stagegate.spec.fields import Context
 from prefect_stagegate.spec.location import is_url, local_path, place
 from prefect_stagegate.spec.models import Spec
-from prefect_stagegate.spec.odcs import inline_odcs
 from prefect_stagegate.spec.requirements import KnownChecks, read_rule, resolve_gates
 from prefect_stagegate.spec.suites import ArgumentProblems, inline_suites
 from prefect_stagegate.spec.vocabulary import type_problem
@@ -91,7 +90,7 @@ def _checked(document: Document, known_checks: KnownChecks, argument_problems: A
         _report_column_types(document)
     # Suites first, since they are part of the contract; gates before the model, which takes their settled requirements.
     suites = inline_suites(document, argument_problems)
-    inlined, left_out = inline_odcs(document, suites, argument_problems)
+    inlined, left_out = _with_odcs(document, suites, argument_problems)
     values, requirements = resolve_gates(document, inlined, known_checks)
     for rule in ("change", "overrides"):
         values = read_rule(document, values, rule, known_checks)
@@ -100,6 +99,17 @@ def _checked(document: Document, known_checks: KnownChecks, argument_problems: A
     except ValidationError as error:
         report_errors(document, error.errors(), Spec)
         return None
+
+
+def _with_odcs(
+    document: Document, values: dict[str, Any], argument_problems: ArgumentProblems | None
+) -> tuple[dict[str, Any], tuple[str, ...]]:
+    contract = values.get("contract")
+    if not isinstance(contract, dict) or contract.keys().isdisjoint(("odcs", "partial")):
+        return values, ()
+    from prefect_stagegate.spec.odcs import inline_odcs  # late: few specs name a contract of the standard
+
+    return inline_odcs(document, values, argument_problems)
 
 
 def _report_column_types(document: Document) -> None:

@@ -362,6 +362,21 @@ def test_timeout_that_is_no_duration_is_bad_usage(run_stagegate: Run) -> None:
     assert "'soon' is not a duration" in ended.stderr
 
 
+def test_staging_keeps_the_environment_that_an_agent_recorded(scenario: Scenario) -> None:
+    home = scenario.node()
+
+    def environment() -> str:
+        stage(home, scenario.spec())
+        record = home.catalog.node(home.settings.node)
+        assert record
+        return record.environment
+
+    assert environment() == ""
+    recorded = publish_record(home, recapture=True).environment
+    scenario.write("a,b\n3,4\n")
+    assert environment() == recorded != ""
+
+
 def test_agent_fetches_the_others_when_one_fails(scenario: Scenario) -> None:
     home, gpu = scenario.node(), node(scenario, "gpu-1")
     stage(home, scenario.spec())

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from pathlib import Path
 
 from prefect_stagegate.cache.layout import explained
 from prefect_stagegate.cache.leases import Lease, LeaseKind
@@ -15,12 +16,12 @@ from prefect_stagegate.cache.volumes import home_id
 from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.errors import CacheError, CatalogError, StagegateError, UnknownDataset, UnknownRef
 from prefect_stagegate.nodes import HeldVersion, NodeRecord, VolumeRecord
-from prefect_stagegate.operations.environment import capture_environment
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.unreadable import UnreadableRecords
 
+DRIVER = Path("/proc/driver/nvidia")
+"""Is there while NVIDIA's driver is loaded."""
 log = logging.getLogger(__name__)
-
 
 VersionKey = tuple[str, str]
 """Dataset and digest."""
@@ -36,7 +37,7 @@ def publish_record(
         begun: A version that the caller begins to fetch.
         ended: The lease of a writer that has just ended its fetch.
         recapture: Whether to capture the node's environment, which takes a process 0.1 s at first. Otherwise the last
-            record's is kept, where there is one.
+            record's is kept; a first record has only the GPUs.
 
     Raises:
         CacheError: The cache can't be read.
@@ -50,8 +51,7 @@ def publish_record(
         if last and not recapture:
             gpus, fingerprint = last.gpus, last.environment
         else:
-            environment = capture_environment(settings, layout.root)
-            gpus, fingerprint = environment.gpus, environment.fingerprint
+            gpus, fingerprint = _captured(workspace, recapture=recapture)
         refs = {
             f"{dataset}@{ref}": digest
             for dataset in workspace.cache.refs.datasets()
@@ -77,6 +77,19 @@ def publish_record(
     )
     workspace.catalog.put_node(record)
     return record
+
+
+def _captured(workspace: Workspace, *, recapture: bool) -> tuple[Mapping[str, int], str]:
+    """The node's GPUs, and with `recapture` its environment's fingerprint."""
+    if not recapture and not DRIVER.exists():
+        return {}, ""
+    # Late: it imports the checks, and a node's staging has its last record or no GPU.
+    from prefect_stagegate.operations.environment import capture_environment, node_gpus
+
+    if not recapture:
+        return node_gpus(), ""
+    environment = capture_environment(workspace.settings, workspace.cache.home.layout.root)
+    return environment.gpus, environment.fingerprint
 
 
 def try_publish(workspace: Workspace, begun: VersionKey | None = None, ended: Lease | None = None) -> None:

@@ -17,9 +17,9 @@ from prefect_stagegate.readiness.base import Ceilings, CheckResult, NoParameters
 from prefect_stagegate.readiness.context import BINDINGS, Accepted, CheckContext
 from prefect_stagegate.readiness.registry import check
 from prefect_stagegate.readiness.run import counting
-from prefect_stagegate.readiness.wording import age_text, listed, time_text
+from prefect_stagegate.readiness.wording import listed, time_text
 from prefect_stagegate.spec import Duration
-from prefect_stagegate.units import count_text, digest_text
+from prefect_stagegate.units import age_text, count_text, digest_text
 
 TABLE = "table "
 """What the name of a table begins with in what `freshness` measured."""

@@ -16,9 +16,9 @@ from prefect_stagegate.readiness import orchestration
 from prefect_stagegate.readiness.base import Ceilings, CheckResult, Parameters, Renewal, one_finding
 from prefect_stagegate.readiness.context import CheckContext
 from prefect_stagegate.readiness.registry import check
-from prefect_stagegate.readiness.wording import age_text, time_text
+from prefect_stagegate.readiness.wording import time_text
 from prefect_stagegate.spec import Duration
-from prefect_stagegate.units import count_text
+from prefect_stagegate.units import age_text, count_text
 
 HOLDS = timedelta(minutes=5)
 """A worker can die at any time."""

@@ -14,9 +14,9 @@ from prefect_stagegate.model import Outcome
 from prefect_stagegate.readiness.base import CheckResult, Parameters, Renewal, one_finding
 from prefect_stagegate.readiness.context import CheckContext
 from prefect_stagegate.readiness.registry import check
-from prefect_stagegate.readiness.wording import age_text, time_text
+from prefect_stagegate.readiness.wording import time_text
 from prefect_stagegate.spec import Duration
-from prefect_stagegate.units import digest_text
+from prefect_stagegate.units import age_text, digest_text
 
 
 class Rollback(Parameters):

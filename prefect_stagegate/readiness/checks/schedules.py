@@ -16,9 +16,9 @@ from prefect_stagegate.readiness.base import CheckResult, Parameters, Renewal, f
 from prefect_stagegate.readiness.checks.pools import HOLDS, look_up, missing_parameter
 from prefect_stagegate.readiness.context import CheckContext
 from prefect_stagegate.readiness.registry import check
-from prefect_stagegate.readiness.wording import age_text, listed, time_text
+from prefect_stagegate.readiness.wording import listed, time_text
 from prefect_stagegate.spec import Duration
-from prefect_stagegate.units import count_text
+from prefect_stagegate.units import age_text, count_text
 
 TEST = "prefect event emit stagegate.gate.failed --resource-id stagegate.alert-test"
 """Makes the automation of deployments/automations.yaml send a message."""

@@ -15,9 +15,9 @@ from prefect_stagegate.model import CredentialLife, Finding, Outcome, Scope
 from prefect_stagegate.readiness.base import CheckResult, NoParameters, Parameters, Renewal, from_findings, worst_of
 from prefect_stagegate.readiness.context import CheckContext, Probe
 from prefect_stagegate.readiness.registry import check
-from prefect_stagegate.readiness.wording import age_text, listed, time_text
+from prefect_stagegate.readiness.wording import listed, time_text
 from prefect_stagegate.spec import Duration, SourceSpec
-from prefect_stagegate.units import count_text
+from prefect_stagegate.units import age_text, count_text
 
 LIFE_HOLDS = timedelta(minutes=5)
 AMPLE = 2

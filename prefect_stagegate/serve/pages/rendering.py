@@ -12,11 +12,10 @@ from jinja2 import BaseLoader, ChoiceLoader, Environment, PackageLoader
 from markupsafe import Markup, escape
 
 from prefect_stagegate.clock import moment, now, stamp
-from prefect_stagegate.readiness.wording import age_text
 from prefect_stagegate.report.html import page_environment
 from prefect_stagegate.report.legible import legible_text, one_line
 from prefect_stagegate.serve.pages import sparkline
-from prefect_stagegate.units import bytes_text, count_text
+from prefect_stagegate.units import age_text, bytes_text, count_text
 
 LONGEST = 600
 """Characters of one text that are shown; reports and `--json` have all."""

@@ -26,9 +26,7 @@ def inline_odcs(
     Raises:
         MissingExtra: The library of the standard is not installed.
     """
-    contract = values.get("contract")
-    if not isinstance(contract, dict):
-        return values, ()
+    contract = values["contract"]
     name, is_partial, tables = contract.get("odcs"), contract.get("partial", False), contract.get("tables") or {}
     if name is None and is_partial is True:
         document.report(("contract", "partial"), "leaves out parts of a data contract, and `odcs` names none")
