@@ -8,6 +8,7 @@ from typing import Any
 from pages.markdown import code, link, page, prose, table
 from pages.spec import example_of, example_yaml, keys_table
 from prefect_stagegate.cli.describe import RENEWALS
+from prefect_stagegate.model import Severity
 from prefect_stagegate.readiness import CHECKS, CheckDefinition, known_checks
 from prefect_stagegate.readiness.catalogue import asks, groups, holds, rule
 from prefect_stagegate.spec import json_schema
@@ -28,13 +29,10 @@ def checks_page() -> str:
         code("yaml", example_yaml(example_of(GateSpec, "require"), ("gates", "pilot", "require"))),
         "`stagegate checks` lists them and `stagegate checks freshness` explains one. [Readiness](../readiness.md) "
         "says what an answer means and how to write a check.",
-        table(
-            ("check", "what it asks"),
-            [(link(check.name, f"`{check.name}`"), asks(check)) for group in ours.values() for check in group],
-        ),
-        "## What the tables say",
-        table(("column", "meaning"), COLUMNS.items()),
-        "Every check takes two more settings in a gate, [`severity` and `consecutive`](spec.md#gates-require).",
+        table(("check", *COLUMNS), [_row(check) for group in ours.values() for check in group]),
+        "\n".join(f"- *{column}*: {meaning}" for column, meaning in COLUMNS.items()),
+        "Every check takes two more settings in a gate, [`severity` and `consecutive`](spec.md#gates-require). A "
+        "check blocks unless its section says otherwise.",
         *(
             block
             for title, group in ours.items()
@@ -44,23 +42,27 @@ def checks_page() -> str:
 
 
 COLUMNS = {
-    "owner": "Who mends what the check finds: an owner of the dataset.",
-    "severity": "What an unfavourable outcome does where the gate names no severity.",
-    "scope": "What the answer is about: the version, the node or the environment.",
-    "holds": "How long the evidence holds at most.",
-    "ends with another": "What ends the evidence when it changes.",
-    "at a run's start": "What [`require_ready`](../how-to/require-readiness.md) does about evidence that ended: "
+    "owner": "who repairs what the check finds.",
+    "scope": "what the answer is about.",
+    "holds": "how long the evidence holds at most.",
+    "ends with another": "what ends the evidence when it changes.",
+    "at a run's start": "what [`require_ready`](../how-to/require-readiness.md) does about evidence that ended: "
     + ", ".join(f"{renewal} ({meaning})" for renewal, meaning in RENEWALS.items())
     + ".",
 }
+
+
+def _row(check: CheckDefinition) -> tuple[str, ...]:
+    name = link(check.name, f"`{check.name}`")
+    return name, check.owner, check.scope, holds(check), ", ".join(check.binds), check.renewal
 
 
 def _check(check: CheckDefinition, schema: Mapping[str, Any]) -> Iterator[str]:
     yield f"### {check.name}"
     yield prose(asks(check))
     yield prose(rule(check))
-    cells = (check.owner, check.severity, check.scope, holds(check), ", ".join(check.binds), check.renewal)
-    yield table(tuple(COLUMNS), [cells])
+    if check.severity is not Severity.BLOCKING:
+        yield f"Its severity is `{check.severity}` where the gate names none."
     properties = {k: v for k, v in schema["properties"].items() if k not in ("severity", "consecutive")}
     if properties:
         # Mappings have their sections on the page of the spec.

@@ -10,9 +10,12 @@ from cyclopts import App
 from cyclopts.argument import Argument
 from cyclopts.help import format_usage
 
-from pages.markdown import code, link, page, prose, table
+from pages.markdown import code, link, names, page, prose, table
 from prefect_stagegate.cli.app import COMMANDS, SUBCOMMANDS, command_line, program_name
 from prefect_stagegate.cli.common import COMMON
+
+USUAL = ("--json", "--cache", "--catalog", "--identity", "--debug")
+"""The common options that most commands take."""
 
 
 def cli_page() -> str:
@@ -27,7 +30,7 @@ def cli_page() -> str:
         f"{overview.help_epilogue}".partition("\n\n")[0],
         "[The reference](../reference.md#commands) says more about exit codes, lists and `--json`.",
         "## Common options",
-        "Each command's section names those that it takes.",
+        f"Most commands take {names(USUAL, 'and')}. The section of any other command names those that it takes.",
         "\n".join(_options(_common_options())),
         *(section for title, commands in COMMANDS.items() for section in _command_group(title, commands)),
         "## Options",
@@ -72,12 +75,15 @@ def _command(words: str) -> Iterator[str]:
     yield prose(text)
     if examples:
         yield code("console", "\n".join(examples))
-    if positional:
-        yield "Arguments:\n\n" + "\n".join(_options(positional))
-    if options:
-        yield "Options:\n\n" + "\n".join(_options(options))
-    if common:
-        yield f"{link('Common options')}: {', '.join(f'`{name}`' for name in common)}."
+    if positional or options:
+        yield "\n".join(_options([*positional, *options]))
+    further = [name for name in common if name not in USUAL]
+    if set(USUAL) <= set(common) and further:
+        yield f"It also takes {names(further, 'and')} of the {link('Common options', 'common options')}."
+    elif not common:
+        yield f"It takes none of the {link('Common options', 'common options')}."
+    elif not set(USUAL) <= set(common):
+        yield f"Of the {link('Common options', 'common options')} it takes {names(common, 'and')}."
 
 
 def _app(words: str) -> tuple[App, str]:

@@ -52,6 +52,9 @@ class Section:
     intro: str
     """What to know before the keys."""
 
+    has_example: bool = True
+    """Whether an example shows more than that of the section above it."""
+
     @property
     def level(self) -> str:
         """The heading's mark: a part of a section is one level below it."""
@@ -65,15 +68,25 @@ SECTIONS = (
         ("sources", 0),
         "`sources` is a list of these. [Sources](../sources.md) explains the families, filters and mirrors.",
     ),
-    Section("sources: rename", RenameSpec, ("sources", 0, "rename", 0), "`rename` is a list of these."),
-    Section("sources: mirrors", MirrorSpec, ("sources", 0, "mirrors", 0), "`mirrors` is a list of these."),
+    Section(
+        "sources: rename", RenameSpec, ("sources", 0, "rename", 0), "`rename` is a list of these.", has_example=False
+    ),
+    Section(
+        "sources: mirrors", MirrorSpec, ("sources", 0, "mirrors", 0), "`mirrors` is a list of these.", has_example=False
+    ),
     Section(
         "publication",
         PublicationSpec,
         ("publication",),
         "[Publish a description](../how-to/publish.md) says what becomes of it.",
     ),
-    Section("publication: creators", CreatorSpec, ("publication", "creators", 0), "`creators` is a list of these."),
+    Section(
+        "publication: creators",
+        CreatorSpec,
+        ("publication", "creators", 0),
+        "`creators` is a list of these.",
+        has_example=False,
+    ),
     Section("rai", RaiSpec, ("rai",), "The keys are its names, in snake case."),
     Section(
         "contract",
@@ -89,7 +102,13 @@ SECTIONS = (
     ),
     Section("contract: csv", CsvSpec, ("contract", "tables", "flights", "csv"), "[More](../contracts.md#csv)."),
     Section("contract: files", FilesSpec, ("contract", "files", 0), "`files` is a list of these."),
-    Section("contract: files: settings", ProbeSpec, ("contract", "files", 0, "probes", 0), "It has one key."),
+    Section(
+        "contract: files: settings",
+        ProbeSpec,
+        ("contract", "files", 0, "probes", 0),
+        "It has one key.",
+        has_example=False,
+    ),
     Section("contract: files: image", ImageSpec, ("contract", "files", 0, "probes", 0, "image"), ""),
     Section("suite", SuiteSpec, (), "It is a file of its own, or stands under the table's `suite`."),
     Section("suite: expectations", ExpectationSpec, ("expectations", 0), "`expectations` is a list of these."),
@@ -104,7 +123,7 @@ SECTIONS = (
         "It is the `identity` of the check [`signature`](checks.md#signature).",
     ),
     Section("policy", PolicySpec, ("policy",), ""),
-    Section("policy: change, overrides", RuleSpec, ("policy", "change"), ""),
+    Section("policy: change, overrides", RuleSpec, ("policy", "change"), "", has_example=False),
 )
 HEADINGS = {section.model.__name__: section.heading for section in SECTIONS}
 
@@ -191,7 +210,8 @@ def _section(section: Section, definitions: Mapping[str, Any]) -> Iterator[str]:
     if approval := definition["properties"].get("approval"):
         yield "The keys of `approval` are the parameters of the [check `approval`](checks.md#approval):"
         yield keys_table(approval)
-    yield code("yaml", _example(section, definitions))
+    if section.level == "##" or section.has_example:
+        yield code("yaml", _example(section, definitions))
 
 
 def _example(section: Section, definitions: Mapping[str, Any]) -> str:

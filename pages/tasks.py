@@ -45,6 +45,7 @@ def tasks_page() -> str:
         "its error is `retryable`.",
         "## Types of parameters",
         table(("type", "is", "meaning"), [_alias(module, name) for module, name in ALIASES]),
+        "\n".join(f"- `{name}`, where a section does not explain it: {meaning}" for name, meaning in USUAL.items()),
         "## Whole jobs",
         "In an async flow, await the twin of a task, whose name begins with `a`. It takes the same parameters, never "
         "blocks the event loop, and stops when it is cancelled.",
@@ -86,6 +87,11 @@ ALIASES: tuple[tuple[ModuleType, str], ...] = (
     (places, "CatalogLike"),
 )
 """The types of parameters that pages name without their module."""
+USUAL = {
+    "cache": "The node's cache; by default the settings'.",
+    "catalog": "The shared catalog; by default the settings'.",
+}
+"""The parameters that nearly all tasks and flows have."""
 
 
 def _summary(task: Task[..., Any] | Flow[..., Any]) -> str:
@@ -102,7 +108,9 @@ def _callable(heading: str, task: Task[..., Any] | Flow[..., Any], twin: str = "
     if isinstance(task, Flow):
         yield f"Its name in Prefect is `{task.name}`."
     yield prose(text)
-    yield table(("parameter", "meaning"), [(f"`{name}`", meaning) for name, meaning in parameters])
+    rows = [(f"`{name}`", meaning) for name, meaning in parameters if meaning not in USUAL.values()]
+    if rows:
+        yield table(("parameter", "meaning"), rows)
     if raised:
         yield table(("raises", "when"), [(names(kinds.split(", ")), when) for kinds, when in raised])
 
