@@ -45,7 +45,8 @@ def tasks_page() -> str:
         "its error is `retryable`.",
         "## Types of parameters",
         table(("type", "is", "meaning"), [_alias(module, name) for module, name in ALIASES]),
-        "\n".join(f"- `{name}`, where a section does not explain it: {meaning}" for name, meaning in USUAL.items()),
+        "`cache` is the node's cache and `catalog` the shared catalog; by default, both are the settings'. Sections "
+        "explain them only where they mean something else.",
         "## Whole jobs",
         "In an async flow, await the twin of a task, whose name begins with `a`. It takes the same parameters, never "
         "blocks the event loop, and stops when it is cancelled.",
@@ -87,11 +88,8 @@ ALIASES: tuple[tuple[ModuleType, str], ...] = (
     (places, "CatalogLike"),
 )
 """The types of parameters that pages name without their module."""
-USUAL = {
-    "cache": "The node's cache; by default the settings'.",
-    "catalog": "The shared catalog; by default the settings'.",
-}
-"""The parameters that nearly all tasks and flows have."""
+USUAL = ("The node's cache; by default the settings'.", "The shared catalog; by default the settings'.")
+"""What nearly all tasks and flows say of `cache` and `catalog`, which the page says once."""
 
 
 def _summary(task: Task[..., Any] | Flow[..., Any]) -> str:
@@ -108,7 +106,7 @@ def _callable(heading: str, task: Task[..., Any] | Flow[..., Any], twin: str = "
     if isinstance(task, Flow):
         yield f"Its name in Prefect is `{task.name}`."
     yield prose(text)
-    rows = [(f"`{name}`", meaning) for name, meaning in parameters if meaning not in USUAL.values()]
+    rows = [(f"`{name}`", meaning) for name, meaning in parameters if meaning not in USUAL]
     if rows:
         yield table(("parameter", "meaning"), rows)
     if raised:
