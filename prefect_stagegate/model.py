@@ -311,10 +311,6 @@ class Version:
     """How the policy in its spec differs from the adopted one, which its gates use."""
     peers: tuple[PeerTraffic, ...] = ()
     """What other nodes of the site sent of it, and which of them failed."""
-    volume: str = ""
-    """The folder of the volume that was chosen for it; empty on a node with a single volume."""
-    volume_reason: str = ""
-    """Why that volume was chosen."""
 
     @property
     def bytes_from_peers(self) -> int:

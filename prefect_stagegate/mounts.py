@@ -15,8 +15,6 @@ NETWORK = frozenset(
 """Types of file systems that other machines may use at the same time, by their names in /proc/mounts."""
 MEMORY = ("ramfs", "tmpfs")
 """Types of file systems that lie in memory: a reboot empties them."""
-FASTEST_FIRST = ("memory", "nvme", "ssd", "unknown", "rotational", "network")
-"""The kinds of storage, by how fast they usually read."""
 MOUNTS = Path("/proc/self/mounts")
 
 
@@ -40,16 +38,8 @@ def mount_of(path: Path) -> tuple[str, str]:
     return max(candidates)[2:] if candidates else ("", "")
 
 
-def medium_of(folder: Path) -> str:
-    """The kind of storage behind an existing folder, one of `FASTEST_FIRST`."""
-    try:
-        return medium(mount_of(folder)[0], folder.stat().st_dev)
-    except OSError:
-        return "unknown"
-
-
 def medium(file_system: str, device: int, root: Path = Path("/")) -> str:
-    """The kind of storage behind a device, by the kernel's number of it (`st_dev`)."""
+    """The kind of storage behind a device, `nvme` or `memory` for example, by the kernel's number of it (`st_dev`)."""
     if file_system in NETWORK:
         return "network"
     if file_system in MEMORY:

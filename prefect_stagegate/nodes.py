@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
+from typing import Any
 
 from prefect_stagegate.clock import moment
 
@@ -38,22 +39,6 @@ class HeldVersion:
 
 
 @dataclass(frozen=True, slots=True)
-class VolumeRecord:
-    """One volume of a node's cache. Sizes are in bytes."""
-
-    folder: str
-    medium: str = ""
-    """The kind of its storage: `nvme`, `ssd`, `memory`, …; empty where it can't be used."""
-    used: int = 0
-    room: int = 0
-    """Bytes that a writer may still write there."""
-    limit: int | None = None
-    """Bytes that it may hold; None for as many as the volume has."""
-    problem: str = ""
-    """Why it can't be used; empty when it can."""
-
-
-@dataclass(frozen=True, slots=True)
 class NodeRecord:
     """One node, as it was at `at`. The catalog keeps the newest record of each node."""
 
@@ -66,9 +51,9 @@ class NodeRecord:
     refs: Mapping[str, str] = field(default_factory=dict)
     """The node's copies of refs: the digest by `dataset@ref`."""
     used: int = 0
-    """Bytes that the cache takes on all volumes."""
+    """Bytes that the cache takes."""
     room: int = 0
-    """Bytes that a writer may still write: on the disk with most room, since a version lies on one."""
+    """Bytes that a writer may still write."""
     site: str = ""
     """Nodes of one site read blobs from one another; empty for a node that asks no other."""
     url: str = ""
@@ -77,8 +62,8 @@ class NodeRecord:
     """How many of each model."""
     environment: str = ""
     """The fingerprint of its environment, as its agent captured it last; empty where none ran."""
-    volumes: tuple[VolumeRecord, ...] = ()
-    """The cache's volumes, the home first; empty for a cache with a single one."""
+    volumes: tuple[Any, ...] = ()
+    """Only in records of earlier releases, whose nodes could have several cache folders."""
     identity: str = ""
     """The random id of its cache, by which two nodes of one name differ; empty in records of earlier releases."""
 

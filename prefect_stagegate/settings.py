@@ -6,7 +6,6 @@ Only the standard library is imported here: short commands load this module.
 
 from __future__ import annotations
 
-import os
 import platform
 import re
 from collections.abc import Callable, Mapping
@@ -25,15 +24,9 @@ PEER_URL = r"https?://[^/@?#\s]+"
 PREFIX = "STAGEGATE_"
 EXEC_VARIABLES = ("STAGEGATE_DATASET_PATH", "STAGEGATE_DATASET_DIGEST")
 """Not settings: `stagegate exec` sets them for its command, which may be a `stagegate` again and must accept them."""
-
-
-@dataclass(frozen=True, slots=True)
-class VolumeSetting:
-    """A further volume of this node's cache."""
-
-    folder: Path
-    limit: int | None
-    """Bytes that it may hold; None for as many as the volume has."""
+ONE_CACHE = (
+    "a node has one cache: join its disks by RAID or LVM, or make each a node by STAGEGATE_NODE and STAGEGATE_CACHE"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,19 +114,6 @@ def _folder(text: str) -> Path:
     return Path(text).expanduser().absolute()
 
 
-def _volumes(text: str) -> tuple[VolumeSetting, ...]:
-    volumes: list[VolumeSetting] = []
-    for part in filter(None, map(str.strip, text.split(","))):
-        folder, separator, size = part.rpartition("=")
-        limit = _size("64MiB", "1000TiB")(size) if separator else None
-        # Without `..`, so that one folder has one name.
-        path = Path(os.path.abspath(Path(folder if separator else part).expanduser()))  # noqa: PTH100
-        if path in [volume.folder for volume in volumes]:
-            raise ValueError(f"{path} is named twice")
-        volumes.append(VolumeSetting(path, limit))
-    return tuple(volumes)
-
-
 def _folder_or_url(text: str) -> str:
     return text if "://" in text else str(_folder(text))
 
@@ -200,12 +180,6 @@ class Settings:
 
     cache: Path = _setting(
         "$XDG_CACHE_HOME/stagegate", "a folder", "This node's cache, on a volume near its GPUs.", _folder
-    )
-    volumes: tuple[VolumeSetting, ...] = _setting(
-        "",
-        "folders with commas between, each with `=` and 64MiB to 1000TiB behind it or without",
-        "Further volumes of this node's cache beside STAGEGATE_CACHE, and the bytes that each may hold.",
-        _volumes,
     )
     catalog: str = _setting(
         "$XDG_DATA_HOME/stagegate/catalog",
@@ -460,17 +434,11 @@ class Settings:
             except (ValueError, RuntimeError) as error:  # RuntimeError: `~` of a user without a home
                 problems.append(f"{setting.variable}: {error}")
         # Only together do these mean something, so they are compared once all are read.
-        if not problems and values["cache"] in [volume.folder for volume in values["volumes"]]:
-            problems.append("STAGEGATE_VOLUMES: names STAGEGATE_CACHE itself")
         if not problems and values["memory"] < values["part_size"]:
             problems.append("STAGEGATE_MEMORY: is less than STAGEGATE_PART_SIZE, so no part would fit")
         if problems:
             raise UsageError("The settings in the environment are wrong: " + "; ".join(problems))
         return cls(**values)
-
-    def limit_of(self, cache: Path) -> int | None:
-        """Bytes that a volume of this node may hold, by its folder; None for no limit but the volume's."""
-        return next((volume.limit for volume in self.volumes if volume.folder == cache), self.max_size)
 
 
 SETTINGS = tuple(Setting(entry.name, **entry.metadata) for entry in fields(Settings))
@@ -480,7 +448,8 @@ SETTINGS = tuple(Setting(entry.name, **entry.metadata) for entry in fields(Setti
 def _unknown(environ: Mapping[str, str]) -> list[str]:
     known = [setting.variable for setting in SETTINGS]
     return [
-        f"{name}: no setting has this name; {did_you_mean(name, known)}"
+        f"{name}: "
+        + (ONE_CACHE if name == "STAGEGATE_VOLUMES" else f"no setting has this name; {did_you_mean(name, known)}")
         for name in sorted(environ)
         if name.startswith(PREFIX) and name not in (*known, *EXEC_VARIABLES)
     ]

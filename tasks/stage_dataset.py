@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Collection
-from pathlib import Path
 
 from prefect_stagegate.model import Address, Version
 from prefect_stagegate.operations.address import SpecLike, parse
@@ -26,7 +25,6 @@ def stage_dataset(
     spec_or_ref: SpecLike | Address,
     *,
     peers: Collection[str] = (),
-    volume: Path | str | None = None,
     cache: CacheLike = None,
     catalog: CatalogLike = None,
 ) -> Version:
@@ -39,7 +37,6 @@ def stage_dataset(
             version, `nycflights@production` or `nycflights@sha256:…`, which is fetched unchanged.
         peers: Names of the nodes that fetch an existing version at the same time. Those of one site read its sources
             once, and the rest from one another.
-        volume: The folder of the volume of this node to use, where there are several; by default one is chosen.
         cache: The node's cache; by default the settings'.
         catalog: The shared catalog; by default the settings'.
 
@@ -57,9 +54,7 @@ def stage_dataset(
         live_progress(f"{origin.dataset}-stage") as progress,
         ending() as cancel,
     ):
-        version = stage(
-            workspace, origin, volume=Path(volume) if volume else None, peers=peers, progress=progress, cancel=cancel
-        )
+        version = stage(workspace, origin, peers=peers, progress=progress, cancel=cancel)
     announce_version(version, origin)
     _announce_endings(workspace, version.dataset)
     show_failed(version.dataset, version.failed, digest=version.digest)

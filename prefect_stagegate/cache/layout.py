@@ -17,8 +17,7 @@
       trash/<unique>                renamed here under a lock, unlinked after
       index.sqlite                  pin → digest, where verification goes on, and jobs' counters; disposable, rebuilt
                                     when it is lost
-      volumes                       in the home: a random id, which the node's record and further volumes name
-      volume                        in each further volume: the id of the home that has its refs (`volumes.py`)
+      volumes                       a random id, which the node's record names
 
 Where a group shares the cache (its root is 2770), folders are 2770 too, files that others of the group read are 0640,
 and the index is 0660.
@@ -29,7 +28,6 @@ Only the standard library is imported here: short commands load this module.
 
 from __future__ import annotations
 
-import copy
 import errno
 import os
 import re
@@ -56,8 +54,8 @@ ONLY_READABLE = (errno.EROFS, errno.EACCES, errno.EPERM)
 """The errors of writing to a read-only volume, or to a folder of somebody else."""
 _FOLDERS = ("blobs", "ingest", "views", "refs", "leases", "trash")
 TAG = "CACHEDIR.TAG"
-HOME_ID, VOLUME_OF = "volumes", "volume"
-_FILES = (TAG, "format", "index.sqlite", "index.sqlite-journal", "lost+found", "quarantine", HOME_ID, VOLUME_OF)
+CACHE_ID = "volumes"
+_FILES = (TAG, "format", "index.sqlite", "index.sqlite-journal", "lost+found", "quarantine", CACHE_ID)
 _TAG_TEXT = "Signature: 8a477f597d28d172789f06886806bc55\n# This folder is a cache of prefect-stagegate; see https://bford.info/cachedir/\n"
 _DIGEST = re.compile(r"blake3:[0-9a-f]{64}")
 
@@ -73,40 +71,31 @@ class Layout:
         shared: Whether a group shares it: the root has the setgid bit, and its group may write.
     """
 
-    def __init__(self, root: Path, refs: Path | None = None) -> None:
+    def __init__(self, root: Path) -> None:
         self.root = root
         self.shared = False
         self.blobs = root / "blobs"
         self.ingest = root / "ingest"
         self.views = root / "views"
-        self.refs = refs or root / "refs"
+        self.refs = root / "refs"
         self.leases = root / "leases"
         self.quarantine = root / "quarantine"
         self.trash = root / "trash"
         self.index = root / "index.sqlite"
 
     @classmethod
-    def open(cls, root: Path, *, create: bool = True, refs: Path | None = None) -> Layout:
+    def open(cls, root: Path, *, create: bool = True) -> Layout:
         """Open the cache at `root`, and make it when there is none and `create` is set.
 
         A complete cache is opened without writing, so that one on a read-only volume can be read. Missing folders are
         made again, where the volume can be written.
 
-        `refs` is the folder of the home's refs, for a further volume of a node.
-
         Raises:
-            CacheError: `root` holds something else or a newer format, is absent, or can't be read or made; or it is a
-                further volume of a node, and is opened without the home's refs.
+            CacheError: `root` holds something else or a newer format, is absent, or can't be read or made.
         """
         # Not by resolve(), which would follow the user's links.
-        layout = cls(Path(os.path.abspath(root.expanduser())), refs)  # noqa: PTH100
+        layout = cls(Path(os.path.abspath(root.expanduser())))  # noqa: PTH100
         with explained("open the cache", layout.root):
-            # By itself, a collection would find no ref there and take every version.
-            if refs is None and os.path.lexists(layout.root / VOLUME_OF):
-                raise CacheError(
-                    f"{layout.root} is a further volume of a node, and its versions are named in the node's home",
-                    hint="Set STAGEGATE_CACHE to the home, and STAGEGATE_VOLUMES to this folder.",
-                )
             if not layout._check_format():
                 if not create:
                     raise CacheError(f"There is no cache at {layout.root}", hint=CHOOSE_ANOTHER)
@@ -235,11 +224,23 @@ class Layout:
         """The path of the node's copy of a ref."""
         return self.refs / dataset / ref
 
-    def without_refs(self) -> Layout:
-        """This layout of a further volume with its own folder of refs, which is always empty."""
-        layout = copy.copy(self)
-        layout.refs = self.root / "refs"
-        return layout
+    def identity(self) -> str:
+        """The random id of the cache, made at the first call.
+
+        Raises:
+            CacheError: It can't be read or made.
+        """
+        path, scratch = self.root / CACHE_ID, self.ingest / f"id-{uuid.uuid4().hex}"
+        with explained("identify this node's cache", self.root):
+            if not path.exists():
+                write_file(scratch, uuid.uuid4().hex.encode())
+                self.share(scratch, GROUP_FILE)
+                # A link never replaces the id that another process wrote first.
+                with suppress(FileExistsError):
+                    os.link(scratch, path)
+                scratch.unlink()
+                sync_folder(self.root)
+            return read_file(path, SMALL_FILE).decode(errors="replace").strip()
 
     def discard(self, path: Path) -> Path:
         """Move `path` into the trash by one rename and return its new path. The caller unlinks it, outside of locks."""

@@ -45,7 +45,7 @@ WHOLE = Arc(0, CIRCLE)
 
 def next_arc(cache: Cache, share: Fraction) -> Arc:
     """The next part of the blobs to hash."""
-    note = cache.memory.noted(_note(cache)) or ""
+    note = cache.memory.noted(NOTE) or ""
     # Runs that lose their note each time would else hash the same blobs over and over.
     start = note if _NAME.fullmatch(note) else secrets.token_hex(32)
     return Arc(int(start, 16), ceil(CIRCLE * share))
@@ -53,12 +53,7 @@ def next_arc(cache: Cache, share: Fraction) -> Arc:
 
 def note_end(cache: Cache, arc: Arc) -> None:
     """Note that the next run begins at the end of an arc."""
-    cache.memory.note(_note(cache), f"{(arc.start + arc.size) % CIRCLE:064x}")
-
-
-def _note(cache: Cache) -> str:
-    # The volumes of a node share a memory, and each has its own place on the circle.
-    return NOTE if cache.home is cache else f"{NOTE} in {cache.root}"
+    cache.memory.note(NOTE, f"{(arc.start + arc.size) % CIRCLE:064x}")
 
 
 def blobs_on(layout: Layout, arc: Arc) -> Iterator[str]:

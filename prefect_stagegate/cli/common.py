@@ -99,7 +99,7 @@ class Places:
         return replace(workspace, ask_passphrase=type_passphrase)
 
     def open_cache(self) -> Cache:
-        """Open the cache and its volumes alone; the cache must exist. Asks no catalog, and imports little."""
+        """Open the cache alone; the cache must exist. Asks no catalog, and imports little."""
         from prefect_stagegate.operations.read import open_cache
 
         return open_cache(self.cache)

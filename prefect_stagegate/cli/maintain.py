@@ -7,7 +7,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from prefect_stagegate.cache.gc import Collection
+from prefect_stagegate.cache.gc import Collection, collect
 from prefect_stagegate.cli.common import Json, Places, VersionName, end_unreadable, print_json, say
 from prefect_stagegate.model import Address
 from prefect_stagegate.operations.upkeep import maintain
@@ -27,7 +27,7 @@ def gc(
     - `stagegate gc --dry-run`
     """
     places = places or Places()
-    collection = maintain.collect_volumes(places.open_cache(), dry_run=dry_run)
+    collection = collect(places.open_cache().layout, dry_run=dry_run)
     if collection.versions and not dry_run:
         maintain.record_collection(places.workspace)
     if json:

@@ -10,7 +10,7 @@ from rich.text import Text
 
 from prefect_stagegate.cache import Cache
 from prefect_stagegate.cache.leases import Lease
-from prefect_stagegate.cache.quarantine import Quarantine, Quarantined
+from prefect_stagegate.cache.quarantine import Quarantine
 from prefect_stagegate.cli.common import end_unreadable, escaped, print_json, print_table, say, unreadable_lines
 from prefect_stagegate.units import bytes_text
 from prefect_stagegate.unreadable import UnreadableRecords
@@ -19,11 +19,7 @@ from prefect_stagegate.unreadable import UnreadableRecords
 def list_held(cache: Cache, dataset: str | None, *, json: bool) -> None:
     """List the leases of live readers and writers, and the pins, the oldest first."""
     unreadable = UnreadableRecords()
-    live: list[Lease] = []
-    for volume in cache.volumes:
-        with volume.skipped_when_unreadable():
-            live += volume.leases.live(unreadable)
-    leases = sorted((lease for lease in live if dataset in (None, lease.dataset)), key=lambda lease: lease.since)
+    leases = [lease for lease in cache.leases.live(unreadable) if dataset in (None, lease.dataset)]
     if json:
         print_json([*map(asdict, leases), *unreadable_lines(unreadable.all)])
     else:
@@ -47,11 +43,7 @@ def _print_held(leases: Sequence[Lease]) -> None:
 
 def list_quarantine(cache: Cache, dataset: str | None, *, json: bool) -> None:
     """List the blobs that rotted, the one that was found first on top."""
-    quarantined: list[Quarantined] = []
-    for volume in cache.volumes:
-        with volume.skipped_when_unreadable():
-            quarantined += Quarantine(volume.layout).all()
-    blobs = sorted(quarantined, key=lambda blob: blob.since)
+    blobs = sorted(Quarantine(cache.layout).all(), key=lambda blob: blob.since)
     if dataset is not None:
         blobs = [blob for blob in blobs if any(entry.startswith(f"{dataset}@") for entry in blob.entries)]
     if json:

@@ -49,10 +49,6 @@ def nodes(*, json: Json = False, places: Places | None = None) -> None:
         print_json([*lines, *unreadable_lines(unreadable.all)])
     elif records:
         _print_nodes(records, timeout)
-        for record in records:
-            for volume in record.volumes:
-                if volume.problem:
-                    say_line(f"{record.name}: the volume {volume.folder} is missing: {volume.problem}")
     else:
         say("No node wrote a record yet. `stagegate stage` and `stagegate agent` write one.")
     end_unreadable(unreadable.all)

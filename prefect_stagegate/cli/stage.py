@@ -6,7 +6,6 @@ import sys
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
@@ -42,9 +41,6 @@ def stage(
     /,
     *,
     dry_run: Annotated[bool, Parameter(negative="", help="List and plan; fetch nothing.")] = False,
-    volume: Annotated[
-        Path | None, Parameter(metavar="DIR", help="The volume of STAGEGATE_VOLUMES or STAGEGATE_CACHE to use.")
-    ] = None,
     every: All = False,
     json: Json = False,
     places: Places | None = None,
@@ -52,14 +48,12 @@ def stage(
 ) -> None:
     """Make a version from a spec's sources, or fetch an existing version to this node.
 
-    What the cache holds already isn't fetched again, nor what an interrupted run fetched. On a node with several
-    volumes, the result says which one was chosen, and why; what another one holds is copied from there.
+    What the cache holds already isn't fetched again, nor what an interrupted run fetched.
 
     For example:
 
     - `stagegate stage nycflights.yaml --dry-run`
     - `stagegate stage nycflights@production`
-    - `stagegate stage nycflights@production --volume /dev/shm/stagegate`
 
     Parameters
     ----------
@@ -72,22 +66,20 @@ def stage(
         # Only the files can prove that a column's type is a mistake, so this warns and refuses nothing.
         for _, doubt in doubtful_columns(spec_or_address.contract.tables) if isinstance(spec_or_address, Spec) else ():
             print(f"stagegate: {escaped(doubt)}", file=sys.stderr)
-        _preview(workspace, spec_or_address, volume, every=every, json=json)
+        _preview(workspace, spec_or_address, every=every, json=json)
         return
     with shown_progress(f"stage {spec_or_address.dataset}", display.progress_form(json=json)) as progress:
-        version = _staged(workspace, spec_or_address, volume, progress, json=json)
+        version = _staged(workspace, spec_or_address, progress, json=json)
     if json:
         print_json(asdict(version))
     elif not display.quiet:
         _print(version)
 
 
-def _staged(
-    workspace: Workspace, spec_or_address: Spec | Address, volume: Path | None, progress: Progress | None, *, json: bool
-) -> Version:
+def _staged(workspace: Workspace, spec_or_address: Spec | Address, progress: Progress | None, *, json: bool) -> Version:
     """Stage; with `json`, print the objects that failed before the error ends the command."""
     try:
-        return job.stage(workspace, spec_or_address, volume=volume, progress=progress)
+        return job.stage(workspace, spec_or_address, progress=progress)
     except TransferFailed as error:
         if json:
             failed = [asdict(FailedObject.of(failure)) for failure in error.failures]
@@ -105,8 +97,6 @@ def _print(version: Version) -> None:
         fetched += f" ({bytes_text(version.bytes_from_peers)} of it from {other} of the site)"
     say(f"{count_text(version.files, 'file')}, {bytes_text(version.bytes)}: fetched {fetched}, reused {reused}")
     say(f"path: {version.path}")
-    if version.volume:
-        say(f"volume: {version.volume}: {version.volume_reason}")
     say(f"weakest pin: {version.pins}")
     if version.failed:
         print_failed(version.failed)
@@ -116,11 +106,9 @@ def _print(version: Version) -> None:
         say("Next: stagegate policy adopt SPEC --reason TEXT")
 
 
-def _preview(
-    workspace: Workspace, spec_or_address: Spec | Address, volume: Path | None, *, every: bool, json: bool
-) -> None:
+def _preview(workspace: Workspace, spec_or_address: Spec | Address, *, every: bool, json: bool) -> None:
     totals = _Totals()
-    plan = totals.counted(job.preview(workspace, spec_or_address, volume))
+    plan = totals.counted(job.preview(workspace, spec_or_address))
     if json:
         lines = ({"action": step.action, "path": step.path, "size": step.object.size} for step in plan)
         dataset = {"dataset": spec_or_address.dataset}

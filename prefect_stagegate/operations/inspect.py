@@ -47,7 +47,7 @@ class VersionLine:
     pins: Pins | None
     """What fixes its entries at their sources; None when the record can't be read."""
     volumes: tuple[str, ...] = ()
-    """The folders of this node's volumes that hold it."""
+    """This node's cache folder where it holds it, else nothing: a list, since nodes once had several."""
     staged_at: str = ""
     """When `latest` was moved to it last; empty when the log doesn't have it."""
     decisions: tuple[NewestDecision, ...] = ()
@@ -68,7 +68,7 @@ def list_versions(
     if dataset is not None:
         catalog.require_dataset(dataset)
     unreadable = unreadable or UnreadableRecords()
-    leases = _live_leases(workspace, unreadable)
+    leases = workspace.cache.leases.live(unreadable)
     lines: list[VersionLine] = []
     with ThreadPoolExecutor(READERS, "stagegate-versions") as pool:
         for name in [dataset] if dataset else catalog.datasets():
@@ -104,7 +104,7 @@ def show(
     manifest = workspace.catalog.manifest(address.dataset, workspace.catalog.resolve(address))
     refs = _Refs(workspace, address.dataset, unreadable)
     sums = Seal(manifest.digest, manifest.files, manifest.bytes)
-    line = _line(workspace, address.dataset, sums, refs, _live_leases(workspace, unreadable), unreadable)
+    line = _line(workspace, address.dataset, sums, refs, workspace.cache.leases.live(unreadable), unreadable)
     staged = _staging_times(workspace, address.dataset, unreadable)
     return replace(line, staged_at=staged.get(line.digest, "")), manifest
 
@@ -216,15 +216,6 @@ def _staging_times(workspace: Workspace, dataset: str, unreadable: UnreadableRec
     return {}
 
 
-def _live_leases(workspace: Workspace, unreadable: UnreadableRecords) -> list[Lease]:
-    """The leases of live holders and the pins, on all volumes of the node."""
-    leases: list[Lease] = []
-    for volume in workspace.cache.volumes:
-        with volume.skipped_when_unreadable():
-            leases += volume.leases.live(unreadable)
-    return leases
-
-
 class _Refs:
     """The refs of a dataset with the digests that they name: the catalog's, and this node's copies."""
 
@@ -241,8 +232,7 @@ def _line(
     pins = None
     with unreadable.skip(dataset):
         pins = workspace.catalog.pins(dataset, digest)
-    volumes = tuple(str(volume.root) for volume, _ in workspace.cache.copies(dataset, digest))
-    here = bool(volumes)
+    here = workspace.cache.views.path(dataset, digest) is not None
     return VersionLine(
         dataset,
         digest,
@@ -254,7 +244,7 @@ def _line(
         # A writer's lease is about its whole dataset, also about versions that this node lacks.
         leases=tuple(lease for lease in leases if here and lease.keeps(dataset, digest)),
         pins=pins,
-        volumes=volumes,
+        volumes=(str(workspace.cache.root),) if here else (),
         decisions=tuple(_newest_decisions(workspace, dataset, digest, unreadable)),
     )
 

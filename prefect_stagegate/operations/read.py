@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -12,10 +13,9 @@ from pathlib import Path
 from prefect_stagegate.cache import Cache
 from prefect_stagegate.cache.layout import ONLY_READABLE
 from prefect_stagegate.cache.leases import LeaseKind
-from prefect_stagegate.cache.volumes import open_volumes
-from prefect_stagegate.errors import CacheError, CatalogError, UnknownDataset, UnknownRef, nearest, suggest
+from prefect_stagegate.errors import CacheError, CatalogError, UnknownDataset, UnknownRef, UsageError, nearest, suggest
 from prefect_stagegate.model import LATEST, Address
-from prefect_stagegate.settings import Settings
+from prefect_stagegate.settings import ONE_CACHE, Settings
 
 log = logging.getLogger(__name__)
 
@@ -23,22 +23,22 @@ log = logging.getLogger(__name__)
 def open_cache(
     folder: str | os.PathLike[str] | None = None, *, settings: Settings | None = None, create: bool = False
 ) -> Cache:
-    """Open a node's cache with its further volumes. Those that can't be used are named in the cache's `missing`.
+    """Open a node's cache.
 
     Args:
-        folder: The cache; by default STAGEGATE_CACHE. Any other cache is opened without the node's further volumes.
+        folder: The cache; by default STAGEGATE_CACHE.
         settings: By default, those of the environment.
-        create: Whether to make the caches that are absent.
+        create: Whether to make a cache where there is none.
 
     Raises:
-        UsageError: A setting is wrong.
+        UsageError: A setting is wrong, or several folders are named.
         CacheError: The cache can't be opened.
     """
     settings = settings or Settings.from_environment(os.environ)
-    cache = Cache.open(Path(folder or settings.cache), create=create, durability=settings.durability)
-    if settings.volumes and cache.root == Path(os.path.abspath(settings.cache)):  # noqa: PTH100 - as the cache's
-        open_volumes(cache, [volume.folder for volume in settings.volumes], create=create)
-    return cache
+    root = Path(folder or settings.cache)
+    if re.search(r",\s*[/~]", str(root)):
+        raise UsageError(f"{root} names several folders, but {ONE_CACHE}")
+    return Cache.open(root, create=create, durability=settings.durability)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ def override_ref(cache: Cache, address: Address, digest: str) -> Iterator[None]:
     A run that was given a version reads that version by the ref's name, even if the ref moves on meanwhile or names a
     version that the run was refused.
     """
-    override = (cache.home.root, address, digest)
+    override = (cache.root, address, digest)
     _overrides.append(override)
     try:
         yield
@@ -74,45 +74,35 @@ def override_ref(cache: Cache, address: Address, digest: str) -> Iterator[None]:
 def locate(cache: Cache, address: Address) -> OpenDataset:
     """Find a version on this node: by `override_ref`, else by the node's copies of the refs.
 
-    Of several volumes that have it, the fastest is taken. A node has no log of its refs, so the caller resolves an
-    address that counts versions back with `counted` first.
+    A node has no log of its refs, so the caller resolves an address that counts versions back with `counted` first.
 
     Raises:
         UnknownDataset: The node has nothing of the dataset, and the name resembles one that it has.
         UnknownRef: The node has no such ref, not that version, or several versions whose digests begin so.
         UnprovedEntry: The node's copy of the ref is suspended.
     """
-    return _copies(cache, address)[0][1]
-
-
-def _copies(cache: Cache, address: Address) -> list[tuple[Cache, OpenDataset]]:
-    """The volumes that have a version, each with its copy; the fastest first. There is at least one."""
     dataset, ref = address.dataset, address.ref or LATEST
     if address.abbreviation:
         hint = f"Fetch it with `stagegate stage {address}`."
-        digests: set[str] = set()
-        for volume in cache.volumes:
-            with volume.skipped_when_unreadable():
-                digests.update(volume.views.of(dataset))
-        digest: str | None = address.complete(sorted(digests), f"The cache {cache.home.root}", hint)
+        held = sorted(cache.views.of(dataset))
+        digest: str | None = address.complete(held, f"The cache {cache.root}", hint)
     else:
         digest = address.digest or _overridden(cache, Address(dataset, ref)) or cache.refs.get(dataset, ref)
     if digest is None:
         raise _not_here(cache, dataset, ref)
-    copies = cache.copies(dataset, digest)
-    if not copies:
-        raise _absent(cache, address, digest)
-    return [(volume, OpenDataset(dataset, digest, path)) for volume, path in copies]
+    return OpenDataset(dataset, digest, _view(cache, address, digest))
 
 
-def _absent(cache: Cache, address: Address, digest: str) -> UnknownRef:
-    """The error for a version that is complete on no volume; it names those that could not be looked at."""
-    missing = "".join(f"; {volume}" for volume in cache.home.missing)
-    return UnknownRef(
-        f"{address.dataset}@{digest} is not in the cache {cache.home.root}{missing}",
-        hint=f"Fetch it with `stagegate stage {address}`.",
-        dataset=address.dataset,
-    )
+def _view(cache: Cache, address: Address, digest: str) -> Path:
+    """The folder of a version, which must be complete here."""
+    view = cache.views.path(address.dataset, digest)
+    if view is None:
+        raise UnknownRef(
+            f"{address.dataset}@{digest} is not in the cache {cache.root}",
+            hint=f"Fetch it with `stagegate stage {address}`.",
+            dataset=address.dataset,
+        )
+    return view
 
 
 def _not_here(cache: Cache, dataset: str, ref: str) -> UnknownRef | UnknownDataset:
@@ -160,9 +150,7 @@ def read_catalog(url: str | None = None) -> Callable[[Address], str]:
 
 
 def _overridden(cache: Cache, address: Address) -> str | None:
-    return next(
-        (digest for root, ref, digest in reversed(_overrides) if (root, ref) == (cache.home.root, address)), None
-    )
+    return next((digest for root, ref, digest in reversed(_overrides) if (root, ref) == (cache.root, address)), None)
 
 
 @contextmanager
@@ -174,13 +162,13 @@ def hold_dataset(cache: Cache, address: Address, holder: str = "", *, inherited:
     Raises:
         UnknownRef: The node has no such ref, or not that version.
     """
-    with _keep(cache, address, holder, inherited=inherited) as (volume, held):
-        volume.views.touch(held.dataset, held.digest)
+    with keep_dataset(cache, address, holder, inherited=inherited) as held:
+        cache.views.touch(held.dataset, held.digest)
         yield held
 
 
 @contextmanager
-def keep_dataset(cache: Cache, address: Address, holder: str) -> Iterator[OpenDataset]:
+def keep_dataset(cache: Cache, address: Address, holder: str, *, inherited: bool = False) -> Iterator[OpenDataset]:
     """Hold a version as `hold_dataset` does, without recording a use: eviction still counts it as long unused.
 
     In a cache that this user can only read, no lease can be written. The version is given all the same, and a warning
@@ -189,61 +177,22 @@ def keep_dataset(cache: Cache, address: Address, holder: str) -> Iterator[OpenDa
     Raises:
         UnknownRef: The node has no such ref, or not that version.
     """
-    with _keep(cache, address, holder, inherited=False) as (_, held):
-        yield held
-
-
-@contextmanager
-def _keep(cache: Cache, address: Address, holder: str, *, inherited: bool) -> Iterator[tuple[Cache, OpenDataset]]:
-    """As `keep_dataset`, with the volume that has the version."""
-    copies = _copies(cache, address)
-    for volume, version in copies:
-        with ExitStack() as stack:
-            try:
-                stack.enter_context(_keep_on(volume, version, holder, inherited=inherited))
-            except (CacheError, UnknownRef) as error:
-                if volume is copies[-1][0]:
-                    raise
-                # A full tier, or a collection since: another volume has the version, too.
-                log.warning("The copy in %s is left out: %s", volume.root, error)
-                continue
-            yield volume, version
-            return
-
-
-@contextmanager
-def keep_copy(volume: Cache, version: Address, holder: str = "") -> Iterator[OpenDataset]:
-    """Hold a version as `keep_dataset` does, on one volume. The address must be a digest.
-
-    Raises:
-        UnknownRef: The volume hasn't that version.
-    """
-    view = volume.views.path(version.dataset, version.digest)
-    if view is None:
-        raise _absent(volume, version, version.digest)
-    copy = OpenDataset(version.dataset, version.digest, view)
-    with _keep_on(volume, copy, holder):
-        yield copy
-
-
-@contextmanager
-def _keep_on(volume: Cache, version: OpenDataset, holder: str, *, inherited: bool = False) -> Iterator[None]:
+    version = locate(cache, address)
     with ExitStack() as stack:
         try:
             stack.enter_context(
-                volume.leases.hold(LeaseKind.READER, version.dataset, version.digest, holder, inherited=inherited)
+                cache.leases.hold(LeaseKind.READER, version.dataset, version.digest, holder, inherited=inherited)
             )
         except CacheError as error:
             # Only a cache that this user can't write to is used without a lease: a full volume may be freed again.
             if not isinstance(error.__cause__, OSError) or error.__cause__.errno not in ONLY_READABLE:
                 raise
             log.warning(
-                "%s is read-only for this user, so a collection by its owner may remove %s", volume.root, version.path
+                "%s is read-only for this user, so a collection by its owner may remove %s", cache.root, version.path
             )
         # A collection may have removed it before the lease was there, so look again.
-        if volume.views.path(version.dataset, version.digest) is None:
-            raise _absent(volume, Address(version.dataset, version.digest), version.digest)
-        yield
+        _view(cache, Address(version.dataset, version.digest), version.digest)
+        yield version
 
 
 @contextmanager

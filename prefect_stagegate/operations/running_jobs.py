@@ -43,7 +43,7 @@ class RunningJob:
 
 
 def running_jobs(cache: Cache, unreadable: UnreadableRecords | None = None) -> list[RunningJob]:
-    """The jobs that hold a writer's lease on any volume, the oldest first. Asks no catalog and waits for nobody.
+    """The jobs that hold a writer's lease, the oldest first. Asks no catalog and waits for nobody.
 
     A job that ended, however it ended, is not among them: its lease ended with it.
 
@@ -54,17 +54,12 @@ def running_jobs(cache: Cache, unreadable: UnreadableRecords | None = None) -> l
     Raises:
         CacheError: The leases can't be read.
     """
-    jobs = []
-    for volume in cache.volumes:
-        with volume.skipped_when_unreadable():
-            writers = [lease for lease in volume.leases.live(unreadable) if lease.kind is LeaseKind.WRITER]
-            jobs += [_job(volume, lease) for lease in writers]
-    return sorted(jobs, key=lambda job: job.since)
+    return [_job(cache, lease) for lease in cache.leases.live(unreadable) if lease.kind is LeaseKind.WRITER]
 
 
-def _job(volume: Cache, lease: Lease) -> RunningJob:
-    holder = holder_of(str(volume.layout.leases / lease.id))
-    progress = read_progress(volume.layout, lease.id)
+def _job(cache: Cache, lease: Lease) -> RunningJob:
+    holder = holder_of(str(cache.layout.leases / lease.id))
+    progress = read_progress(cache.layout, lease.id)
     return RunningJob(
         lease.id,
         lease.dataset,

@@ -6,13 +6,12 @@ import getpass
 import os
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Event
 from typing import Any
 
 from prefect_stagegate.cache import Cache
-from prefect_stagegate.cache.volumes import open_volumes
 from prefect_stagegate.catalog import Catalog
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.model import Identity
@@ -53,7 +52,6 @@ class Workspace:
     """Everything that a job needs besides its own arguments. Make one with `open_workspace`."""
 
     cache: Cache
-    """The volume of the node's cache that the job works on: the home, unless `on_volume` chose another."""
     catalog: Catalog
     identity: Identity
     settings: Settings
@@ -63,10 +61,6 @@ class Workspace:
     """Asks for the passphrase of a key file."""
     flow_run: str = ""
     """The id of Prefect's flow run that the job belongs to; empty outside of one."""
-
-    def on_volume(self, volume: Cache) -> Workspace:
-        """This workspace for a job that works on another volume of the node."""
-        return self if volume is self.cache else replace(self, cache=volume)
 
 
 def open_workspace(
@@ -121,13 +115,6 @@ def open_workspace(
         admit,
         flow_run=flow_run,
     )
-
-
-def reopen_volumes(workspace: Workspace) -> None:
-    """Look again which further volumes of the node can be used; for processes that run long."""
-    home, settings = workspace.cache.home, workspace.settings
-    if home.further or home.missing:
-        open_volumes(home, [volume.folder for volume in settings.volumes])
 
 
 def whoami(settings: Settings) -> Identity:

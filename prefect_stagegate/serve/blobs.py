@@ -142,7 +142,7 @@ class _BlobServer:
         return PlainTextResponse("Not here yet\n", 503, {"Retry-After": "1", ACTIVITY: activity})
 
     async def _wait_for(self, digest: str, seconds: float) -> int | None:
-        """The opened blob, from any volume of the node.
+        """The opened blob.
 
         None where it did not come within so many seconds, or no staging of this node brings it.
         """
@@ -150,8 +150,7 @@ class _BlobServer:
         while True:
             # Before the look: a staging that ended since may have brought it.
             staging = await self._is_staging() if seconds else False
-            files = (_opened(volume.layout.blob_path(digest)) for volume in self._cache.volumes)
-            file = next((file for file in files if file is not None), None)
+            file = _opened(self._cache.layout.blob_path(digest))
             if file is not None or not staging or time.monotonic() >= until:
                 return file
             await asyncio.sleep(LOOK_SECONDS)
@@ -163,20 +162,15 @@ class _BlobServer:
         return self._stages
 
     def _has_writer(self) -> bool:
-        for volume in self._cache.volumes:
-            with suppress(CacheError):  # nothing is staged on a volume that can't be read
-                leases = volume.leases.live(UnreadableRecords())
-                if any(lease.kind is LeaseKind.WRITER for lease in leases):
-                    return True
+        with suppress(CacheError):  # nothing is staged into a cache that can't be read
+            return any(lease.kind is LeaseKind.WRITER for lease in self._cache.leases.live(UnreadableRecords()))
         return False
 
     def _activity(self) -> str:
         """A text that changes whenever a staging of this node receives bytes."""
-        newest = 0
-        for volume in self._cache.volumes:
-            with suppress(OSError):  # as above
-                newest = max(newest, _newest_write(volume.layout.ingest))
-        return str(newest)
+        with suppress(OSError):  # as above
+            return str(_newest_write(self._cache.layout.ingest))
+        return "0"
 
 
 def _newest_write(ingest: Path) -> int:

@@ -18,16 +18,15 @@ from prefect_stagegate.units import bytes_text
 
 @contextmanager
 def watched_room(workspace: Workspace) -> Iterator[None]:
-    """Look at each volume of the cache when the block ends, also by an error, and warn of those that are nearly full.
+    """Look at the cache's volume when the block ends, also by an error, and warn when it is nearly full.
 
     A flow run emits one event about a cache, even when several of its tasks see it nearly full.
     """
     try:
         yield
     finally:
-        for volume in workspace.cache.volumes:
-            with unfailing("measure the free space of the cache's volume"):
-                _warn(workspace.settings, volume.root)
+        with unfailing("measure the free space of the cache's volume"):
+            _warn(workspace.settings, workspace.cache.root)
 
 
 def _warn(settings: Settings, cache: Path) -> None:

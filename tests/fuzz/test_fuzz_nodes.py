@@ -19,7 +19,7 @@ from prefect_stagegate.catalog.codec import encode
 from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.errors import StagegateError
 from prefect_stagegate.model import Address
-from prefect_stagegate.nodes import HeldVersion, NodeRecord, VolumeRecord
+from prefect_stagegate.nodes import HeldVersion, NodeRecord
 from prefect_stagegate.operations.staging.stage import stage
 from prefect_stagegate.operations.workspace import open_workspace
 
@@ -62,7 +62,7 @@ def plant(draw: random.Random, folder: Path, truth: Truth) -> str:
     held = tuple(HeldVersion("things", digest, 99, draw.choice((0, 9))) for digest in truth.entries)
     record = NodeRecord(
         *(name, stamp(now()), "/cache", held, {"things@pilot": held[0].digest}, 1, 1, "site"),
-        *("http://127.0.0.1:1/", {"H100": 8}, "sha256:" + "0" * 64, (VolumeRecord("/cache", "nvme"),)),
+        *("http://127.0.0.1:1/", {"H100": 8}, "sha256:" + "0" * 64, ({"folder": "/cache", "medium": "nvme"},)),
     )
     data = encode(record)
     way = draw.choice(("sound", *("value",) * 4, *("bytes",) * 3, "deep", "huge", "link", "folder", "pipe"))

@@ -13,11 +13,11 @@ from pathlib import Path
 import prefect_stagegate
 
 ROOT = Path(prefect_stagegate.__file__).parent.parent
-ENTERED = {"files": 113, "functions": 747, "depth": 23}
+ENTERED = {"files": 110, "functions": 724, "depth": 23}
 """By `stagegate stage` of three local files."""
-LOADED = 371
+LOADED = 366
 """Modules that the import of one task loads."""
-LINES = 77_200
+LINES = 76_160
 """Of Python that the wheel has."""
 
 

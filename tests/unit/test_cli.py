@@ -132,6 +132,12 @@ def test_mistyped_catalog_is_not_taken_for_an_empty_one(tmp_path: Path, run_stag
     assert not (tmp_path / "catalog").exists()
 
 
+def test_several_cache_folders_are_refused(run_stagegate: Run) -> None:
+    done = run_stagegate("ls", "--held", "--cache", "/mnt/a,/mnt/b")
+    assert done.returncode == 2
+    assert "/mnt/a,/mnt/b names several folders, but a node has one cache: join its disks by RAID" in done.stderr
+
+
 def test_table_for_a_program_has_a_line_for_each_row(capsys: pytest.CaptureFixture[str]) -> None:
     table = Table("node", "用途", "site", box=None, pad_edge=False)
     for cells in (("gpu-1", "训练", "a"), ("n", "x\nnode-2  y", "long" * 300)):

@@ -12,7 +12,7 @@ import pytest
 from prefect_stagegate.durable import Durability
 from prefect_stagegate.errors import ExitCode, UsageError
 from prefect_stagegate.operations.gating import contract
-from prefect_stagegate.settings import SETTINGS, Settings, VolumeSetting
+from prefect_stagegate.settings import SETTINGS, Settings
 from prefect_stagegate.transfer import Limits
 
 
@@ -24,7 +24,6 @@ def test_without_variables_everything_has_its_default(monkeypatch: pytest.Monkey
 
     assert settings == Settings(
         cache=Path("/home/me/.cache/stagegate"),
-        volumes=(),
         catalog="/home/me/.local/share/stagegate/catalog",
         identity="",
         node="gpu-1",
@@ -83,7 +82,6 @@ def test_every_setting_can_be_set() -> None:
     settings = Settings.from_environment(
         {
             "STAGEGATE_CACHE": "/nvme/cache",
-            "STAGEGATE_VOLUMES": "/nvme1/cache, /dev/shm/stagegate=64GiB",
             "STAGEGATE_CATALOG": "s3://lake/catalog",
             "STAGEGATE_IDENTITY": "nightly",
             "STAGEGATE_NODE": "gpu-2",
@@ -132,7 +130,6 @@ def test_every_setting_can_be_set() -> None:
 
     assert settings == Settings(
         cache=Path("/nvme/cache"),
-        volumes=(VolumeSetting(Path("/nvme1/cache"), None), VolumeSetting(Path("/dev/shm/stagegate"), 64 * 2**30)),
         catalog="s3://lake/catalog",
         identity="nightly",
         node="gpu-2",
@@ -217,9 +214,7 @@ def test_an_empty_variable_means_the_default() -> None:
         ("STAGEGATE_PEER_URL", "http://me:secret@gpu-1:8444", "is no address of a server"),
         ("STAGEGATE_PAGES_URL", "https://me:secret@pages.example.org", "holds credentials"),
         ("STAGEGATE_CACHE", "~nobody-of-this-name/cache", "home"),
-        ("STAGEGATE_VOLUMES", "/nvme1/cache=much", "'much' is not a size"),
-        ("STAGEGATE_VOLUMES", "/nvme1/cache=1MiB", "is not between 64MiB and 1000TiB"),
-        ("STAGEGATE_VOLUMES", "/nvme1,/nvme1/x/..", "/nvme1 is named twice"),
+        ("STAGEGATE_VOLUMES", "/nvme1/cache", "a node has one cache: join its disks by RAID or LVM"),
     ],
 )
 def test_a_bad_value_is_told_with_its_variable(variable: str, value: str, what: str) -> None:

@@ -14,7 +14,7 @@ from prefect_stagegate.operations.address import resolve_for_node
 from prefect_stagegate.operations.fleet.own_record import publish_record
 from prefect_stagegate.operations.staging.stage import stage
 from prefect_stagegate.operations.upkeep.node_refs import copied_digest
-from prefect_stagegate.operations.workspace import Workspace, reopen_volumes
+from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.redaction import redact
 from prefect_stagegate.units import bytes_text
 
@@ -80,8 +80,6 @@ def reconcile(workspace: Workspace, addresses: tuple[Address, ...], report: Repo
     Returns:
         Whether all of them are current.
     """
-    # What was mounted or lost since the last round counts from now on.
-    reopen_volumes(workspace)
     current = True
     for address in addresses or held_targets(workspace):
         try:
@@ -106,12 +104,10 @@ def _is_current(workspace: Workspace, address: Address) -> bool:
     if not ref:
         return False
     digest = resolve_for_node(workspace, address)
-    # What lies in memory alone is gone after a reboot.
-    volumes = [volume for volume, _ in workspace.cache.copies(dataset, digest) if not volume.is_tier]
-    if copied_digest(workspace, dataset, ref) != digest or not volumes:
+    if copied_digest(workspace, dataset, ref) != digest or not workspace.cache.views.path(dataset, digest):
         return False
     # As staging does: a collection takes what was not used for long.
-    volumes[0].views.touch(dataset, digest)
+    workspace.cache.views.touch(dataset, digest)
     return True
 
 

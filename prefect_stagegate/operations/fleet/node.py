@@ -100,8 +100,7 @@ def _count(workspace: Workspace, version: Address, cancel: Event | None) -> tupl
 
 def _files(workspace: Workspace, version: Address, view: Path, entries: Iterable[Entry], pace: Pace) -> Iterator[Entry]:
     """The entries whose file is on the disk: a link to the entry's blob of the entry's size, or the entry's bytes."""
-    # Of the view's own volume: on another one, the same number is another file's.
-    layout = next(volume.layout for volume in workspace.cache.volumes if view.is_relative_to(volume.root))
+    layout = workspace.cache.layout
     for entry in entries:
         path = view / entry.path
         inode = inode_of(path)

@@ -50,7 +50,7 @@ def node_readiness(workspace: Workspace, address: Address) -> NodeReadiness:
     """
     dataset, ref = address.dataset, address.named_ref
     digest = resolve_for_node(workspace, address)
-    view = workspace.cache.view(dataset, digest)
+    view = workspace.cache.views.path(dataset, digest)
     problem = _withdrawal(workspace, dataset, ref, digest) or _absence(workspace, dataset, ref, digest)
     return NodeReadiness(dataset, ref, digest, str(view) if view and not problem else "", problem)
 
@@ -78,10 +78,10 @@ def require_undamaged(
     """Raise `refusal` where a `stat` of each file shows one that is missing, changed, or none of the version's."""
     manifest = workspace.catalog.manifest(dataset, digest)
     version = f"{dataset}@{digest_text(digest)}"
-    for _, view in workspace.cache.copies(dataset, digest):
-        if finding := look_at_view(view, manifest):
-            problem = f"{view / finding.subject} of {version} is damaged: {finding.problem}"
-            raise refusal(problem, hint=f"Run `stagegate verify {version} --repair`.", dataset=dataset)
+    view = workspace.cache.layout.view(dataset, digest)
+    if finding := look_at_view(view, manifest):
+        problem = f"{view / finding.subject} of {version} is damaged: {finding.problem}"
+        raise refusal(problem, hint=f"Run `stagegate verify {version} --repair`.", dataset=dataset)
 
 
 def wait_until_ready(
@@ -135,17 +135,15 @@ def _withdrawal(workspace: Workspace, dataset: str, ref: str, digest: str) -> st
 
 def _absence(workspace: Workspace, dataset: str, ref: str, digest: str) -> str:
     """What this node lacks of a version; empty when it is complete, and the node's copy of the ref names it."""
-    copies = workspace.cache.copies(dataset, digest)
-    if not copies:
-        missing = "".join(f"; {volume}" for volume in workspace.cache.home.missing)
-        return f"this node lacks {digest_text(digest)}{missing}"
-    for volume, view in copies:
-        quarantine = Quarantine(volume.layout)
-        # Manifests are read only where something rotted.
-        if quarantine.linked():
-            entries = workspace.catalog.manifest(dataset, digest).entries()
-            if rotten := quarantine.rotten_files(view, entries):
-                return f"{rotten[0].path} of {digest_text(digest)} rotted here; `stagegate verify --repair` replaces it"
+    view = workspace.cache.views.path(dataset, digest)
+    if view is None:
+        return f"this node lacks {digest_text(digest)}"
+    quarantine = Quarantine(workspace.cache.layout)
+    # Manifests are read only where something rotted.
+    if quarantine.linked():
+        entries = workspace.catalog.manifest(dataset, digest).entries()
+        if rotten := quarantine.rotten_files(view, entries):
+            return f"{rotten[0].path} of {digest_text(digest)} rotted here; `stagegate verify --repair` replaces it"
     if ref:
         current = workspace.cache.refs.get(dataset, ref)
         if current != digest:

@@ -12,10 +12,9 @@ from prefect_stagegate.cache.layout import explained
 from prefect_stagegate.cache.leases import Lease, LeaseKind
 from prefect_stagegate.cache.quarantine import Quarantine
 from prefect_stagegate.cache.space import SpaceRules, measure, used_bytes
-from prefect_stagegate.cache.volumes import home_id
 from prefect_stagegate.clock import now, stamp
-from prefect_stagegate.errors import CacheError, CatalogError, StagegateError, UnknownDataset, UnknownRef
-from prefect_stagegate.nodes import HeldVersion, NodeRecord, VolumeRecord
+from prefect_stagegate.errors import CatalogError, StagegateError, UnknownDataset, UnknownRef
+from prefect_stagegate.nodes import HeldVersion, NodeRecord
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.unreadable import UnreadableRecords
 
@@ -43,8 +42,8 @@ def publish_record(
         CacheError: The cache can't be read.
         CatalogError: A record can't be read or written, or another node has this one's name.
     """
-    settings, layout = workspace.settings, workspace.cache.home.layout
-    identity = home_id(workspace.cache.home)
+    settings, layout = workspace.settings, workspace.cache.layout
+    identity = layout.identity()
     last = _last_record(workspace, identity)
     unreadable = UnreadableRecords()
     with explained("look at this node's cache", layout.root):
@@ -58,22 +57,21 @@ def publish_record(
             for ref, digest in workspace.cache.refs.of(dataset, unreadable).items()
         }
         versions = tuple(_held_versions(workspace, last, begun, ended, unreadable))
-    volumes = tuple(volume_records(workspace))
-    tiers = {str(volume.root) for volume in workspace.cache.volumes if volume.is_tier}
+        available = measure(layout, SpaceRules(settings.free_floor, settings.max_size))
+        used = used_bytes(layout) if available.used is None else available.used
     record = NodeRecord(
         settings.node,
         stamp(now()),
         str(layout.root),
         versions,
         refs,
-        sum(volume.used for volume in volumes),
-        max(volume.room for volume in volumes if volume.folder not in tiers),
+        used,
+        max(0, available.bytes),
         settings.site,
         settings.peer_url,
         gpus,
         fingerprint,
-        volumes if len(volumes) > 1 else (),
-        identity,
+        identity=identity,
     )
     workspace.catalog.put_node(record)
     return record
@@ -88,7 +86,7 @@ def _captured(workspace: Workspace, *, recapture: bool) -> tuple[Mapping[str, in
 
     if not recapture:
         return node_gpus(), ""
-    environment = capture_environment(workspace.settings, workspace.cache.home.layout.root)
+    environment = capture_environment(workspace.settings, workspace.cache.root)
     return environment.gpus, environment.fingerprint
 
 
@@ -113,29 +111,6 @@ def recorded_fetch(workspace: Workspace, writer: Lease, dataset: str, digest: st
         try_publish(workspace, ended=writer)
 
 
-def volume_records(workspace: Workspace) -> Iterator[VolumeRecord]:
-    """Look at each volume of this node's cache, the home first.
-
-    Raises:
-        CacheError: The home can't be read. Another volume that can't is told by its `problem`.
-    """
-    home, settings = workspace.cache.home, workspace.settings
-    for volume in home.volumes:
-        root, limit = volume.root, settings.limit_of(volume.root)
-        try:
-            with explained("look at the volume", root):
-                available = measure(volume.layout, SpaceRules(settings.free_floor, limit))
-                used = used_bytes(volume.layout) if available.used is None else available.used
-        except CacheError as error:
-            if volume is home:
-                raise
-            yield VolumeRecord(str(root), limit=limit, problem=error.message)
-        else:
-            yield VolumeRecord(str(root), volume.medium, used, max(0, available.bytes), limit)
-    for missing in home.missing:
-        yield VolumeRecord(str(missing.folder), limit=settings.limit_of(missing.folder), problem=missing.problem)
-
-
 def _held_versions(
     workspace: Workspace,
     last: NodeRecord | None,
@@ -145,16 +120,10 @@ def _held_versions(
 ) -> Iterator[HeldVersion]:
     """The versions that lie here: complete ones and, as far as they are known, parts of others."""
     known = {(held.dataset, held.digest): held for held in last.versions} if last else {}
-    complete: set[VersionKey] = set()
-    leases: list[Lease] = []
-    has_rotten = False
-    for volume in workspace.cache.volumes:
-        with volume.skipped_when_unreadable():
-            complete |= set(volume.views.all())
-            leases += volume.leases.live(unreadable)
-            has_rotten = has_rotten or bool(Quarantine(volume.layout).linked())
+    complete = set(workspace.cache.views.all())
+    has_rotten = bool(Quarantine(workspace.cache.layout).linked())
     # Another process of this node may fetch a version that the last record calls fetched.
-    writers = (lease for lease in leases if lease.kind is LeaseKind.WRITER)
+    writers = (lease for lease in workspace.cache.leases.live(unreadable) if lease.kind is LeaseKind.WRITER)
     written = {lease.dataset for lease in writers if not ended or lease.id != ended.id}
     partial = {key for key, held in known.items() if not held.is_complete} | ({begun} if begun else set())
     for key in sorted(complete | partial):
@@ -192,18 +161,12 @@ def _last_record(workspace: Workspace, identity: str) -> NodeRecord | None:
 
 def _missing_bytes(workspace: Workspace, dataset: str, digest: str) -> int:
     """Bytes of a version's blobs that this node lacks; a blob that is several entries counts for each."""
-    volumes = workspace.cache.volumes
-    entries = workspace.catalog.manifest(dataset, digest).entries()
-    return sum(entry.size for entry in entries if not any(volume.holds(entry.digest, entry.size) for volume in volumes))
+    entries, blobs = workspace.catalog.manifest(dataset, digest).entries(), workspace.cache.blobs
+    return sum(entry.size for entry in entries if not blobs.holds(entry.digest, entry.size))
 
 
 def _rotten_bytes(workspace: Workspace, dataset: str, digest: str) -> int:
-    """Bytes of a version's files that are links to rotten blobs: of several copies, in the worst."""
-    entries = tuple(workspace.catalog.manifest(dataset, digest).entries())
-    return max(
-        (
-            sum(entry.size for entry in Quarantine(volume.layout).rotten_files(view, entries))
-            for volume, view in workspace.cache.copies(dataset, digest)
-        ),
-        default=0,
-    )
+    """Bytes of a version's files that are links to rotten blobs."""
+    entries = workspace.catalog.manifest(dataset, digest).entries()
+    view = workspace.cache.layout.view(dataset, digest)
+    return sum(entry.size for entry in Quarantine(workspace.cache.layout).rotten_files(view, entries))

@@ -12,7 +12,7 @@ from threading import Event
 from typing import TypeVar
 
 from prefect_stagegate.cache.gc import collect
-from prefect_stagegate.cache.quarantine import Quarantine, Quarantined
+from prefect_stagegate.cache.quarantine import Quarantine
 from prefect_stagegate.cache.space import SpaceRules, used_bytes
 from prefect_stagegate.cache.verify import Pace, file_problem
 from prefect_stagegate.catalog import RefAction, RefEntry, moves, withdrawn
@@ -26,10 +26,9 @@ from prefect_stagegate.operations.gating.contract import run_contract
 from prefect_stagegate.operations.gating.file_digests import file_digests, read_file
 from prefect_stagegate.operations.gating.measuring import VersionMeasures
 from prefect_stagegate.operations.gating.parameters import suite_facts
-from prefect_stagegate.operations.read import keep_copy, locate
+from prefect_stagegate.operations.read import keep_dataset
 from prefect_stagegate.operations.staging.probe import probe
 from prefect_stagegate.operations.staging.sources import open_sources, open_spec_source
-from prefect_stagegate.operations.volumes.chosen_volume import on_chosen_volume
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.readiness import Accepted, CheckContext, Integrity, Machine, Probe, Volume, find_gpus
 from prefect_stagegate.readiness.authority import authority_of
@@ -105,7 +104,7 @@ def build_context(
         integrity=lambda: _integrity(workspace, version, cancel),
         rotten=cache(lambda: _rotten(workspace, version)),
         volume=lambda: _volume(workspace, version),
-        view=lambda: workspace.cache.view(dataset, digest),
+        view=lambda: workspace.cache.views.path(dataset, digest),
         gpus=_cache_with_errors(lambda: find_gpus(machine)),
         machine=machine,
         resolvable=lambda other: workspace.catalog.has_version(dataset, other),
@@ -190,14 +189,13 @@ def _accepted(entry: RefEntry) -> Accepted:
 
 
 def _newest(workspace: Workspace, version: ResolvedVersion, table: str) -> datetime | None:
-    view = workspace.cache.view(version.dataset, version.digest)
+    view = workspace.cache.views.path(version.dataset, version.digest)
     entries = workspace.catalog.manifest(version.dataset, version.digest).entries()
     return newest_time(view, entries, version.spec.contract.tables[table]) if view else None
 
 
 def _volume(workspace: Workspace, version: ResolvedVersion) -> Volume:
-    """The volume that has the version, or would get it."""
-    workspace, _ = on_chosen_volume(workspace, Address(version.dataset, version.digest))
+    """The cache's volume."""
     root = workspace.cache.root
     stat = os.statvfs(root)
     total = stat.f_blocks * stat.f_frsize
@@ -213,7 +211,7 @@ def _volume(workspace: Workspace, version: ResolvedVersion) -> Volume:
 
 def _quota_left(workspace: Workspace, held: int, size: int) -> int | None:
     """Bytes that the cache's own limit leaves for a version of `size` bytes, `held` of them here, or None."""
-    limit = workspace.settings.limit_of(workspace.cache.root)
+    limit = workspace.settings.max_size
     if limit is None:
         return None
     left = limit - used_bytes(workspace.cache.layout)
@@ -228,22 +226,14 @@ def _integrity(workspace: Workspace, version: ResolvedVersion, cancel: Event | N
     """Hash the version's files on this node. Unlike `stagegate verify` it quarantines nothing: a check only reads."""
     pace = _pace(workspace, cancel)
     manifest = workspace.catalog.manifest(version.dataset, version.digest)
-    address = Address(version.dataset, version.digest)
-    locate(workspace.cache, address)
-    copies = workspace.cache.copies(version.dataset, version.digest)
-    damaged: list[Finding] = []
-    for volume, _ in copies:
-        with keep_copy(volume, address, "check") as held:
-            problems = ((entry.path, file_problem(held.path / entry.path, entry, pace)) for entry in manifest.entries())
-            damaged += [Finding(path, problem) for path, problem in problems if problem]
-    return Integrity(manifest.files * len(copies), pace.bytes, tuple(damaged))
+    with keep_dataset(workspace.cache, Address(version.dataset, version.digest), "check") as held:
+        problems = ((entry.path, file_problem(held.path / entry.path, entry, pace)) for entry in manifest.entries())
+        damaged = tuple(Finding(path, problem) for path, problem in problems if problem)
+    return Integrity(manifest.files, pace.bytes, damaged)
 
 
 def _rotten(workspace: Workspace, version: ResolvedVersion) -> tuple[str, ...]:
-    quarantined: list[Quarantined] = []
-    for volume in workspace.cache.volumes:
-        with volume.skipped_when_unreadable():
-            quarantined += Quarantine(volume.layout).all()
+    quarantined = Quarantine(workspace.cache.layout).all()
     if not quarantined:
         return ()  # seldom is anything in there, and reading the manifest takes long
     digests = {entry.digest for entry in workspace.catalog.manifest(version.dataset, version.digest).entries()}

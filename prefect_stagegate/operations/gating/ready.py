@@ -26,7 +26,6 @@ from prefect_stagegate.operations.monitoring.job_steps import step
 from prefect_stagegate.operations.read import override_ref
 from prefect_stagegate.operations.staging.fetch import fetch_version
 from prefect_stagegate.operations.upkeep.node_refs import point
-from prefect_stagegate.operations.volumes.chosen_volume import on_volume_of
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.readiness import decision_of, recorded_times, renew
 from prefect_stagegate.report import Candidate, Readiness, build_report, ready_text
@@ -102,7 +101,6 @@ def hold_ready(
             raise GateFailed(ready_text(readiness), dataset=address.dataset)
         digest = candidate.digest
         figures.note(digest=digest)
-    workspace = on_volume_of(workspace, address.dataset, digest)
     # Lease the version before it is fetched, so that no collection removes it in between.
     with workspace.cache.leases.hold(LeaseKind.READER, address.dataset, digest, f"require_ready {address}"):
         with workspace.cache.leases.hold(LeaseKind.WRITER, address.dataset, purpose="require_ready") as writer:

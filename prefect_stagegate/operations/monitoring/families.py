@@ -78,9 +78,7 @@ BUILD = _gauge("stagegate_build_info", "Always 1; the label is the release that 
 CACHE_USED = _gauge("stagegate_cache_used_bytes", "Bytes that this node's cache takes on its disks.")
 CACHE_ROOM = _gauge("stagegate_cache_room_bytes", "Bytes that a writer may still write into this node's cache.")
 CACHE_RESERVED = _gauge("stagegate_cache_reserved_bytes", "Bytes that running jobs are yet to write.")
-CACHE_LIMIT = _gauge(
-    "stagegate_cache_limit_bytes", "Bytes that the cache may take (STAGEGATE_MAX_SIZE, STAGEGATE_VOLUMES)."
-)
+CACHE_LIMIT = _gauge("stagegate_cache_limit_bytes", "Bytes that the cache may take (STAGEGATE_MAX_SIZE).")
 VOLUME_FREE = _gauge("stagegate_cache_volume_free_bytes", "Bytes that are free on the cache's disks.")
 CACHE_VERSIONS = _gauge("stagegate_cache_versions", "Versions that lie complete in this node's cache.", "dataset")
 CACHE_QUARANTINED = _gauge("stagegate_cache_quarantined_blobs", "Rotten blobs of this node's cache.")

@@ -10,14 +10,13 @@ from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import replace
 from itertools import accumulate
-from pathlib import Path
 from typing import Any
 
 from prefect_stagegate.cache import Cache
 from prefect_stagegate.cache.layout import Layout, explained
 from prefect_stagegate.cache.leases import LeaseKind
 from prefect_stagegate.cache.quarantine import Quarantine
-from prefect_stagegate.cache.space import Available, SpaceRules, content_folders, folder_bytes, measure
+from prefect_stagegate.cache.space import SpaceRules, content_folders, folder_bytes, measure
 from prefect_stagegate.operations.monitoring import families
 from prefect_stagegate.operations.monitoring.families import (
     BUCKET,
@@ -45,15 +44,11 @@ def node_samples(cache: Cache, settings: Settings) -> Iterator[Sample | Duration
     Raises:
         CacheError: The cache can't be read.
     """
-    views: set[tuple[str, str]] = set()
-    rotten, leases = 0, Counter[LeaseKind]()
-    for volume in cache.volumes:
-        with volume.skipped_when_unreadable(), explained("look at the volume", volume.root):
-            views |= set(volume.views.all())
-            rotten += sum(1 for _ in Quarantine(volume.layout).files())
-            leases.update(lease.kind for lease in volume.leases.live(UnreadableRecords()))
-    yield from _space(cache, settings)
-    versions = Counter(dataset for dataset, _ in views)
+    with explained("look at the cache", cache.root):
+        versions = Counter(dataset for dataset, _ in cache.views.all())
+        rotten = sum(1 for _ in Quarantine(cache.layout).files())
+        leases = Counter(lease.kind for lease in cache.leases.live(UnreadableRecords()))
+        yield from _space(cache, settings)
     yield from (Sample(families.CACHE_VERSIONS, (dataset,), count) for dataset, count in versions.items())
     yield Sample(families.CACHE_QUARANTINED, (), rotten)
     yield from (Sample(families.CACHE_LEASES, (kind.value,), leases[kind]) for kind in LeaseKind)
@@ -61,28 +56,19 @@ def node_samples(cache: Cache, settings: Settings) -> Iterator[Sample | Duration
 
 
 def _space(cache: Cache, settings: Settings) -> Iterator[Sample]:
-    """The space of all disks together; memory holds copies only."""
     sizes = _noted_sizes(cache)
-    until = time.monotonic() + BUDGET_SECONDS
-    spaces: list[Available] = []
-    for volume in cache.volumes:
-        if not volume.is_tier:
-            with volume.skipped_when_unreadable(), explained("look at the volume", volume.root):
-                available = measure(volume.layout, SpaceRules(settings.free_floor))
-                used = _used(volume.layout, sizes, until)
-                spaces.append(replace(available, used=used, limit=settings.limit_of(volume.root)))
+    space = measure(cache.layout, SpaceRules(settings.free_floor))
+    used = _used(cache.layout, sizes, time.monotonic() + BUDGET_SECONDS)
     cache.memory.note(_SIZES, json.dumps(sizes))
-    yield Sample(families.VOLUME_FREE, (), sum(space.free for space in spaces))
-    yield Sample(families.CACHE_RESERVED, (), sum(space.reserved for space in spaces))
-    used_bytes = [space.used for space in spaces if space.used is not None]
-    limits = [space.limit for space in spaces if space.limit is not None]
-    if len(used_bytes) == len(spaces):
-        yield Sample(families.CACHE_USED, (), sum(used_bytes))
-    if len(limits) == len(spaces):
-        yield Sample(families.CACHE_LIMIT, (), sum(limits))
+    yield Sample(families.VOLUME_FREE, (), space.free)
+    yield Sample(families.CACHE_RESERVED, (), space.reserved)
+    if used is not None:
+        yield Sample(families.CACHE_USED, (), used)
+    if settings.max_size is not None:
+        yield Sample(families.CACHE_LIMIT, (), settings.max_size)
     # With a limit, the room is unknown until the whole volume has been measured once.
-    if all(space.used is not None or space.limit is None for space in spaces):
-        yield Sample(families.CACHE_ROOM, (), sum(max(0, space.bytes) for space in spaces))
+    if used is not None or settings.max_size is None:
+        yield Sample(families.CACHE_ROOM, (), max(0, replace(space, used=used, limit=settings.max_size).bytes))
 
 
 def _used(layout: Layout, sizes: dict[str, tuple[float, int]], until: float) -> int | None:
@@ -105,7 +91,7 @@ def _used(layout: Layout, sizes: dict[str, tuple[float, int]], until: float) -> 
             sizes[name] = (time.time(), folder_bytes(layout, folders[name]))
         if time.monotonic() > until:
             break
-    for name in [name for name in sizes if name not in folders and Path(name).is_relative_to(layout.root)]:
+    for name in sizes.keys() - folders.keys():
         del sizes[name]  # the folder is gone
     measured = [sizes[name][1] for name in folders if name in sizes]
     return sum(measured) if len(measured) == len(folders) else None

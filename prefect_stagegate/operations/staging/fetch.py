@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from functools import cache
+from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
 
 from prefect_stagegate.cache.job_progress import Phase
 from prefect_stagegate.cache.leases import Lease, LeaseKind
 from prefect_stagegate.cache.views import Draft
-from prefect_stagegate.errors import BlobVanished, TransferFailed
+from prefect_stagegate.errors import TransferFailed
 from prefect_stagegate.model import Address, Entry, Version
 from prefect_stagegate.operations.address import resolve_for_node
 from prefect_stagegate.operations.fleet.own_record import recorded_fetch
@@ -22,8 +21,6 @@ from prefect_stagegate.operations.staging.recorded_progress import recorded_prog
 from prefect_stagegate.operations.staging.sources import open_sources
 from prefect_stagegate.operations.upkeep.eviction import claim_space, space_for
 from prefect_stagegate.operations.upkeep.node_refs import point
-from prefect_stagegate.operations.volumes.chosen_volume import on_volume_of
-from prefect_stagegate.operations.volumes.copying import copy_entries
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.transfer import Limits, Progress, TransferStats, transfer
 from prefect_stagegate.transfer.meter import Meter
@@ -90,7 +87,6 @@ def present(
         UsageError: There is no such version, or no stored spec has its sources.
         TransferFailed: A pin is gone everywhere; the objects are named.
     """
-    workspace = on_volume_of(workspace, dataset, digest)
     # The lease comes first: a collection between looking and reading would take the version.
     with workspace.cache.leases.hold(LeaseKind.READER, dataset, digest, purpose):
         view = workspace.cache.views.path(dataset, digest)
@@ -141,25 +137,13 @@ def _fill_draft(
 ) -> TransferStats:
     """Hold the blobs of a version of the writer's dataset, or of the given paths, in a draft.
 
-    Those that the cache lacks are copied from other volumes of this node, or fetched: from other nodes of the site,
-    else from the sources.
+    Those that the cache lacks are fetched: from other nodes of the site, else from the sources.
 
     A whole version has to be complete: the spec's `max_failed_objects` is for making versions, and does not apply. Of
     given paths each may fail.
     """
     dataset = writer.dataset
     space = space_for(workspace, writer, is_repair=paths is not None)
-    manifest = cache(lambda: workspace.catalog.manifest(dataset, digest))
-
-    def entries() -> Iterator[Entry]:
-        return (entry for entry in manifest().entries() if paths is None or entry.path in paths)
-
-    # Before any source is opened: what lies on this node needs no network, no credentials and no slot of a limit.
-    with suppress(BlobVanished):  # a collection took one since: fetch it
-        if copy_entries(workspace.cache, dataset, digest, entries, draft, space, progress=meter, cancel=cancel):
-            for entry in entries():
-                draft.hold(entry)
-            return TransferStats()
     spec = spec_with_sources(workspace, dataset, digest)
     nodes = find_peers(workspace, dataset, digest, peers, cancel)
     # Slots of limits come first, so that no source is opened while the transfer waits for one.

@@ -11,9 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from itertools import chain, islice
-from pathlib import Path
 from tempfile import SpooledTemporaryFile
 from threading import Event
 from typing import IO
@@ -42,8 +40,6 @@ from prefect_stagegate.operations.staging.transfer_figures import keep_transfer
 from prefect_stagegate.operations.staging.unchanged import ListingDigest, SelectedObject, Unchanged, spool
 from prefect_stagegate.operations.upkeep.eviction import claim_space, space_for
 from prefect_stagegate.operations.upkeep.node_refs import point
-from prefect_stagegate.operations.volumes.chosen_volume import on_chosen_volume
-from prefect_stagegate.operations.volumes.copying import copied, would_copy
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.plan import check_objects, plan_object
 from prefect_stagegate.sources import Source, Wanted
@@ -71,7 +67,6 @@ def stage(
     workspace: Workspace,
     subject: SpecLike | Address,
     *,
-    volume: Path | None = None,
     peers: Collection[str] = (),
     progress: Progress | None = None,
     cancel: Event | None = None,
@@ -81,7 +76,6 @@ def stage(
     Args:
         workspace: Cache and catalog.
         subject: A spec, whose sources are listed and whose version becomes `latest`; or the address of a version.
-        volume: The folder of the node's volume to use; by default, `choose_volume` says which.
         peers: Names of the nodes that fetch an existing version at the same time: those of this node's site read
             its sources once.
         progress: Called as the transfer goes on, from several threads.
@@ -91,18 +85,6 @@ def stage(
         StagegateError: Nothing was published, and no ref moved.
     """
     parsed = parse(subject)
-    workspace, choice = on_chosen_volume(workspace, parsed, volume)
-    version = _stage_on_volume(workspace, parsed, peers, progress, cancel)
-    return replace(version, volume=choice.folder, volume_reason=choice.reason) if choice else version
-
-
-def _stage_on_volume(
-    workspace: Workspace,
-    parsed: Spec | Address,
-    peers: Collection[str],
-    progress: Progress | None,
-    cancel: Event | None,
-) -> Version:
     with (
         lineage_run(workspace, "stage", parsed.dataset) as run,
         step(workspace, "stage", parsed.dataset) as figures,
@@ -200,20 +182,16 @@ def _last_version(workspace: Workspace, spec: Spec, manifest: Manifest) -> Versi
     return Version(dataset, digest, *facts, pins=pins, proposed=proposed)
 
 
-def preview(workspace: Workspace, subject: Spec | Address, volume: Path | None = None) -> Iterator[PlannedObject]:
-    """Plan only: what `stage` would do with each object. Changes nothing but the pin memory.
-
-    What another volume of the node has would be copied, so it counts as reused.
-    """
-    workspace, _ = on_chosen_volume(workspace, subject, volume)
+def preview(workspace: Workspace, subject: Spec | Address) -> Iterator[PlannedObject]:
+    """Plan only: what `stage` would do with each object. Changes nothing but the pin memory."""
     if isinstance(subject, Address):
         digest = workspace.catalog.resolve(subject)
         spec = spec_with_sources(workspace, subject.dataset, digest)
-        yield from would_copy(workspace.cache, plan_origins(workspace, spec, subject.dataset, digest))
+        yield from plan_origins(workspace, spec, subject.dataset, digest)
         return
     with open_sources(workspace, subject) as sources:
         listed = list_sources(workspace, subject, sources)
-        yield from would_copy(workspace.cache, plan_transfer(workspace, subject, sources, listed))
+        yield from plan_transfer(workspace, subject, sources, listed)
 
 
 def list_sources(
@@ -336,9 +314,8 @@ def transfer_objects(
         TransferFailed: More objects failed than the spec's `max_failed_objects`. It names each with its reason.
     """
     space = space_for(workspace, writer)
-    claimed = claim_space(workspace, space, iter(planned), sources.groups, kept)
     transferred = transfer(
-        copied(workspace.cache, claimed, space, kept, cancel),
+        claim_space(workspace, space, iter(planned), sources.groups, kept),
         sources.groups,
         workspace.cache,
         space=space,

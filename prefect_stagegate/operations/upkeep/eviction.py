@@ -19,7 +19,6 @@ from prefect_stagegate.operations.staging.origins import can_be_fetched
 from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.transfer.job import Job, SourceGroup
 from prefect_stagegate.units import bytes_text
-from prefect_stagegate.unreadable import UnreadableRecords
 
 PATIENCE = 0.5
 """Seconds that a transfer waits for the end of its plan, so that too little space shows before the first byte."""
@@ -37,7 +36,7 @@ def space_for(workspace: Workspace, writer: Lease, *, is_repair: bool = False) -
     A writer that replaces rotten files (`is_repair`) may also use the bytes that are kept free otherwise.
     """
     settings = workspace.settings
-    rules = SpaceRules(settings.free_floor, settings.limit_of(workspace.cache.root), is_repair)
+    rules = SpaceRules(settings.free_floor, settings.max_size, is_repair)
     return Space(workspace.cache.layout, rules, writer, partial(_make_room, workspace, writer.id))
 
 
@@ -93,9 +92,8 @@ def _missing(workspace: Workspace, groups: Sequence[SourceGroup], planned: Plann
 def _make_room(workspace: Workspace, writer_id: str, size: int, missing: int, available: Available) -> None:
     """Collect `missing` bytes of the `size` that are needed, or raise `NoSpace` and collect nothing."""
     # Remembered, because the dry run and the collection both ask: each answer lists sources.
-    may_go = cache(partial(_may_go, workspace))
-    # In memory, a copy may go that a ref names, if a disk of the node has the version.
-    layout = workspace.cache.layout.without_refs() if workspace.cache.is_tier else workspace.cache.layout
+    may_go = cache(partial(can_be_fetched, workspace))
+    layout = workspace.cache.layout
     needs = f"No space left: needs {bytes_text(size)}, {bytes_text(missing)} more than there is: {available}"
     try:
         # A dry run comes first: when the space is too little anyway, no version is lost for nothing.
@@ -108,17 +106,6 @@ def _make_room(workspace: Workspace, writer_id: str, size: int, missing: int, av
     except CacheError as error:
         raise NoSpace(f"{needs}; garbage can't be collected: {error.message}", hint=error.hint) from error
     raise NoSpace(needs + _outlook(evictable, collectable), hint=_advice(evictable, collectable))
-
-
-def _may_go(workspace: Workspace, dataset: str, digest: str) -> bool:
-    """Whether a version can be had again without this volume's copy."""
-    if any(
-        volume is not workspace.cache and not volume.is_tier for volume, _ in workspace.cache.copies(dataset, digest)
-    ):
-        return True
-    # What a ref names must stay complete on the node. On a disk, the collection itself sees to that.
-    is_named = workspace.cache.is_tier and digest in workspace.cache.refs.of(dataset, UnreadableRecords()).values()
-    return not is_named and can_be_fetched(workspace, dataset, digest)
 
 
 def _outlook(evictable: Collected, collectable: Collected) -> str:

@@ -23,15 +23,10 @@ def point(workspace: Workspace, dataset: str, ref: str, digest: str) -> None:
         CacheError: The copy can't be written.
     """
     moved = False
-    while copied_digest(workspace, dataset, ref) != digest:
-        # On a disk before memory, which may be too full for a lease.
-        copies = sorted(workspace.cache.copies(dataset, digest), key=lambda copy: copy[0].is_tier)
-        if not copies:
-            break
-        volume = copies[0][0]
+    while copied_digest(workspace, dataset, ref) != digest and workspace.cache.views.path(dataset, digest):
         # Under a lease, so that no collection takes the view between the look and the move.
-        with volume.leases.hold(LeaseKind.READER, dataset, digest, f"move {ref}"):
-            if volume.views.path(dataset, digest) is None:
+        with workspace.cache.leases.hold(LeaseKind.READER, dataset, digest, f"move {ref}"):
+            if workspace.cache.views.path(dataset, digest) is None:
                 break
             workspace.cache.refs.put(dataset, ref, digest)
             moved = True

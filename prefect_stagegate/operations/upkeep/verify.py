@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from datetime import timedelta
@@ -30,7 +30,7 @@ from prefect_stagegate.errors import CacheError, Cancelled, CatalogError, Stageg
 from prefect_stagegate.manifest import Manifest
 from prefect_stagegate.model import Address, Entry, Finding, Verdict
 from prefect_stagegate.operations.monitoring.job_steps import step
-from prefect_stagegate.operations.read import OpenDataset, keep_copy, locate
+from prefect_stagegate.operations.read import OpenDataset, keep_dataset
 from prefect_stagegate.operations.staging.fetch import repair_files
 from prefect_stagegate.operations.staging.temporary_tables import BATCH, insert, temporary
 from prefect_stagegate.operations.workspace import Workspace
@@ -47,7 +47,7 @@ class Damage:
     digest: str
     finding: Finding
     volume: str = ""
-    """The folder of the volume that has the file."""
+    """The folder of the cache."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +55,7 @@ class Verification(Verdict, asks="damaged"):
     """The result of a verification."""
 
     versions: int
-    """Views that were checked; a version that lies on two volumes counts twice."""
+    """Views that were checked."""
     files: int
     """Files of these versions that were checked."""
     bytes: int
@@ -92,7 +92,7 @@ def verify(
     watch: VerifyProgress | None = None,
     cancel: Event | None = None,
 ) -> Verification:
-    """Hash one version of this node, or everything on the node, and compare it with the manifests: on all volumes.
+    """Hash one version of this node, or everything on the node, and compare it with the manifests.
 
     A verification of everything leaves out versions that are collected meanwhile, and those that are not in the catalog
     yet. It goes on where the last one stopped, so runs that each do a share, or take a time, come around to everything.
@@ -119,70 +119,20 @@ def verify(
             hint=f"Leave it out, or leave out {address}.",
         )
     with step(workspace, "verify", address.dataset if address else "") as figures:
-        verification = _verify_volumes(workspace, address, share, lasting, watch, pace, cancel, repair=repair)
+        verifier = _Verifier(workspace, pace, cancel)
+        if address:
+            arc = verifier.version(address.counted(workspace.catalog.resolve), watch, repair=repair)
+        else:
+            arc = verifier.all(share or Fraction(1), lasting, watch, repair=repair)
+        if verifier.failed:
+            raise verifier.failed[0]
+        verification = verifier.result(arc, repair=repair)
         figures.note(files=verification.files, bytes=verification.bytes, damaged=len(verification.damaged))
         return verification
 
 
-def _verify_volumes(
-    workspace: Workspace,
-    address: Address | None,
-    share: Fraction | None,
-    lasting: timedelta | None,
-    watch: VerifyProgress | None,
-    pace: Pace,
-    cancel: Event | None,
-    *,
-    repair: bool,
-) -> Verification:
-    if address:
-        address = address.counted(workspace.catalog.resolve)
-        located = locate(workspace.cache, address)
-        copies = workspace.cache.copies(located.dataset, located.digest)
-        volumes = tuple(volume for volume, _ in copies)
-    else:
-        volumes = workspace.cache.volumes
-        lasting = lasting and lasting / len(volumes)
-    results: list[Verification] = []
-    failed: list[StagegateError] = []
-    for volume in volumes:
-        verifier = _Verifier(workspace.on_volume(volume), pace, cancel)
-        try:
-            if address:
-                arc = verifier.version(Address(located.dataset, located.digest), watch, repair=repair)
-            else:
-                arc = verifier.all(share or Fraction(1), lasting, watch, repair=repair)
-        except CacheError as error:
-            if volume is volumes[-1] and not results:
-                raise
-            log.error("%s could not be verified: %s", volume.root, error)  # noqa: TRY400 - raised later
-            failed.append(error)
-            continue
-        results.append(verifier.result(arc, repair=repair))
-        failed += verifier.failed
-    for missing in workspace.cache.home.missing:
-        log.warning("Not verified: %s", missing)
-    if failed:
-        raise failed[0]
-    return _merged(results, pace)
-
-
-def _merged(results: Sequence[Verification], pace: Pace) -> Verification:
-    """The results of all volumes as one."""
-    return Verification(
-        sum(result.versions for result in results),
-        sum(result.files for result in results),
-        pace.bytes,
-        tuple(damage for result in results for damage in result.damaged),
-        repaired=any(result.repaired for result in results),
-        quarantined=tuple(blob for result in results for blob in result.quarantined),
-        unreadable=tuple(record for result in results for record in result.unreadable),
-        share=min(result.share for result in results),
-    )
-
-
 class _Verifier:
-    """The verification of one volume and its results so far."""
+    """A verification and its results so far."""
 
     def __init__(self, workspace: Workspace, pace: Pace, cancel: Event | None) -> None:
         self._workspace, self._pace, self._cancel = workspace, pace, cancel
@@ -194,8 +144,8 @@ class _Verifier:
         self.failed: list[StagegateError] = []
 
     def version(self, address: Address, watch: VerifyProgress | None, *, repair: bool) -> Arc:
-        """Verify one version, which must be on this volume."""
-        with keep_copy(self._workspace.cache, address, "verify") as held:
+        """Verify one version, which must be on this node."""
+        with keep_dataset(self._workspace.cache, address, "verify") as held:
             manifest = self._workspace.catalog.manifest(held.dataset, held.digest)
             if watch:
                 watch.expect(manifest.bytes)
@@ -332,6 +282,6 @@ def _digests(manifest: Manifest) -> Iterator[str]:
 def _held(holding: ExitStack, workspace: Workspace, address: Address) -> OpenDataset | None:
     """Hold a version; None when it was collected since the node's versions were listed."""
     try:
-        return holding.enter_context(keep_copy(workspace.cache, address, "verify"))
+        return holding.enter_context(keep_dataset(workspace.cache, address, "verify"))
     except UnknownRef:
         return None

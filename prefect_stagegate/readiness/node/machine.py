@@ -6,7 +6,7 @@ All of them are read below three folders, so that a test can put a tree of its o
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -76,11 +76,6 @@ class Machine:
             block = self.sys / "class/block" / Path(os.path.realpath(mount.device)).name
         paths = {path for disk in self._disks(block.resolve()) if (path := _pci_parts(disk))}
         return tuple(sorted(path[-1] for path in paths))
-
-    def near(self, folder: Path, devices: Iterable[str]) -> int:
-        """How many of the PCI devices are on the NUMA node of a folder's disks; 0 where that is unknown, or several."""
-        nodes = {self.numa_node(disk) for disk in self.controllers(folder)}
-        return sum(nodes == {self.numa_node(device)} for device in devices) if None not in nodes else 0
 
     def memory(self) -> int:
         """Bytes of memory; 0 where /proc does not say."""

@@ -84,8 +84,7 @@ class Command:
         variables = [f"--env={name}" for name in sorted({*self.passed, *inherited})]
         # Under the same paths as outside, so that a version's path means the same to other tasks.
         settings = (self.environment.get(f"STAGEGATE_{name}", "") for name in ("CACHE", "CATALOG"))
-        further = (each.strip().partition("=")[0] for each in self.environment.get("STAGEGATE_VOLUMES", "").split(","))
-        folders = (each.removeprefix("file://") for each in (*settings, *further))
+        folders = (each.removeprefix("file://") for each in settings)
         volumes = [f"--volume={folder}:{folder}" for folder in folders if folder.startswith("/")]
         run = [self.engine, "run", "--rm", f"--name={container}", *variables, *volumes, *self.options]
         return [*run, self.image, self.executable, *arguments]

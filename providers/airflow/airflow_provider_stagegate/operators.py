@@ -114,24 +114,21 @@ class StagegateStageOperator(StagegateOperator):
 
     Args:
         source: A spec's absolute path or URL, or `nycflights@production`, or `nycflights@sha256:…`.
-        volume: The folder of the node's volume to use; empty for the command's own choice.
         skip_unchanged: Skip the task, and what follows, when the delivery is no new version: no asset event comes then.
             A second try doesn't skip, nor when `latest` was moved to the version since the run began: the event of a
             try or trigger that died may be missing.
     """
 
-    template_fields: Sequence[str] = ("source", "volume", "stagegate_conn_id")
+    template_fields: Sequence[str] = ("source", "stagegate_conn_id")
 
-    def __init__(self, *, source: str, volume: str = "", skip_unchanged: bool = False, **kwargs: Any) -> None:
+    def __init__(self, *, source: str, skip_unchanged: bool = False, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.source = source
-        self.volume = volume
         self.skip_unchanged = skip_unchanged
 
     def execute(self, context: Context) -> Any:
         """Stage."""
-        volume = [f"--volume={self.volume}"] if self.volume else []
-        arguments = ["stage", positional(self.source), *volume, "--json", "--progress=json"]
+        arguments = ["stage", positional(self.source), "--json", "--progress=json"]
         return self.run_command(context, arguments, "after_stage")
 
     def after_stage(self, context: Context, result: Result) -> dict[str, Any]:

@@ -66,12 +66,11 @@ def test_container_gets_the_places_of_the_machine(monkeypatch: pytest.MonkeyPatc
     assert words[4:7] == ["--env=STAGEGATE_CACHE", "--env=STAGEGATE_CATALOG", "--volume=/mnt/nvme:/mnt/nvme"]
 
 
-def test_container_gets_each_folder_that_it_writes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("STAGEGATE_VOLUMES", "/mnt/a, /mnt/b=2TB")
+def test_container_gets_each_folder_that_it_writes() -> None:
     extra = {"image": "stagegate:1", "cache": "/mnt/nvme", "catalog": "file:///srv/catalog"}
     words = command_of(connection(extra=extra)).words(["ls"], "stagegate-1")
     volumes = [word.partition("=")[2] for word in words if word.startswith("--volume=")]
-    assert volumes == [f"{folder}:{folder}" for folder in ("/mnt/nvme", "/srv/catalog", "/mnt/a", "/mnt/b")]
+    assert volumes == [f"{folder}:{folder}" for folder in ("/mnt/nvme", "/srv/catalog")]
 
 
 def test_command_gets_no_variable_of_airflow() -> None:

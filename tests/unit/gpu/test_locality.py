@@ -124,22 +124,6 @@ def test_the_farthest_of_a_raid_s_disks_counts(tree: Tree) -> None:
     assert "numactl" in answer.findings[0].fix
 
 
-def test_near_are_the_gpus_on_the_node_of_all_disks(tree: Tree) -> None:
-    near = tree.disk(f"{SWITCH}/0000:02:01.0/{NVME}/nvme/nvme0", "nvme0n1", "259:0")
-    far = tree.disk(f"pci0000:80/0000:80:01.0/{FAR}/nvme/nvme1", "nvme1n1", "259:1")
-    raid = tree.disk("virtual/block", "md0", "9:0")
-    tree.slave(raid, of=near)
-    tree.slave(raid, of=far)
-    tree.pci("pci0000:80/0000:80:02.0", node=1)
-    tree.mount("/near", "xfs", "/dev/nvme0n1", "259:0")
-    tree.mount("/both", "xfs", "/dev/md0", "9:0")
-    gpus = (GPU, "0000:80:02.0")
-
-    counts = {folder: tree.machine.near(Path(folder), gpus) for folder in ("/near", "/both", "/elsewhere")}
-
-    assert counts == {"/near": 1, "/both": 0, "/elsewhere": 0}
-
-
 def test_drive_with_several_paths_is_found_through_its_subsystem(tree: Tree) -> None:
     block = tree.disk("virtual/nvme-subsystem/nvme-subsys0", "nvme0n1", "259:0")
     controller = tree.root / f"sys/devices/pci0000:80/0000:80:01.0/{FAR}/nvme/nvme0"

@@ -1,1 +1,0 @@
-"""Several volumes of one node: which one a version goes to, and copies between them."""
