@@ -19,8 +19,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks.section import write_section
+from prefect_stagegate.gate import CHECKS, Machine, run_check
 from prefect_stagegate.model import Entry, Evidence, Severity
-from prefect_stagegate.readiness import CHECKS, Machine, run_check
 from prefect_stagegate.spec import Requirement
 from prefect_stagegate.testing.contexts import a_spec, check_context
 

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.section import write_section
-from prefect_stagegate.operations.fleet.agent import HEARTBEATS
+from prefect_stagegate.plugins.fleet.agent import HEARTBEATS
 from prefect_stagegate.settings import Settings
 from prefect_stagegate.testing.servers import SeaweedFS, free_port, seaweedfs
 from tests.support.calls import Call, CallCounter

@@ -21,14 +21,14 @@ from pathlib import Path
 from benchmarks.section import write_section
 from prefect_stagegate.catalog import Catalog
 from prefect_stagegate.catalog.records import open_records
+from prefect_stagegate.gate import CHECKS, known_checks
+from prefect_stagegate.gate.run import binding
+from prefect_stagegate.jobs.address import resolve
+from prefect_stagegate.jobs.gating.check import check
+from prefect_stagegate.jobs.gating.context import build_context
+from prefect_stagegate.jobs.staging.stage import stage
+from prefect_stagegate.jobs.workspace import Workspace, open_workspace
 from prefect_stagegate.model import Address, Evidence, Outcome
-from prefect_stagegate.operations.address import resolve
-from prefect_stagegate.operations.gating.check import check
-from prefect_stagegate.operations.gating.context import build_context
-from prefect_stagegate.operations.staging.stage import stage
-from prefect_stagegate.operations.workspace import Workspace, open_workspace
-from prefect_stagegate.readiness import CHECKS, known_checks
-from prefect_stagegate.readiness.run import binding
 from prefect_stagegate.spec import Spec, load_spec
 from tests.support.records import CountedRecords
 

@@ -125,7 +125,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=100, help="loads of each kind of page")
     options = parser.parse_args()
     from prefect_stagegate.catalog.records import open_records
-    from prefect_stagegate.operations.environment import capture_environment
+    from prefect_stagegate.jobs.environment import capture_environment
     from prefect_stagegate.settings import Settings
     from prefect_stagegate.testing.servers import seaweedfs
     from tests.support.large_catalog import write_large_catalog

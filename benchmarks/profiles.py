@@ -22,9 +22,9 @@ from pathlib import Path
 from benchmarks.section import write_section
 from benchmarks.validation import build
 from prefect_stagegate.catalog.codec import encode
-from prefect_stagegate.profiles import NO_PARTS, ProfileParts, TableProfile
+from prefect_stagegate.plugins.profile.parts import profile_table
+from prefect_stagegate.plugins.profile.profiles import NO_PARTS, ProfileParts, TableProfile
 from prefect_stagegate.spec.csv_dialect import AS_USUAL
-from prefect_stagegate.validations.profiling.parts import profile_table
 from prefect_stagegate.validations.queries.duck import queries
 from prefect_stagegate.validations.queries.relations import TableFiles
 

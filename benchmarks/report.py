@@ -15,7 +15,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from prefect_stagegate.report import to_html
+from prefect_stagegate.show import to_html
 from tests.support.browser import DESKTOP, PHONE, chromium, opened
 from tests.support.reports import large
 

@@ -21,11 +21,11 @@ from prefect.states import Completed, Failed, Running
 from prefect.types.entrypoint import EntrypointType
 
 from prefect_stagegate.errors import StagegateError
+from prefect_stagegate.jobs.workspace import Workspace, open_workspace
 from prefect_stagegate.model import Address
-from prefect_stagegate.operations.fleet.agent import run_agent
-from prefect_stagegate.operations.fleet.node import flip_ref, hold_version
-from prefect_stagegate.operations.fleet.own_record import publish_record
-from prefect_stagegate.operations.workspace import Workspace, open_workspace
+from prefect_stagegate.plugins.fleet.agent import run_agent
+from prefect_stagegate.plugins.fleet.node import flip_ref, hold_version
+from prefect_stagegate.plugins.fleet.own_record import publish_record
 from prefect_stagegate.tasks._fleet.message import to_message
 
 ROUNDS, CALLS, IDLE_SECONDS = 5, 300, 20

@@ -8,9 +8,9 @@ from typing import Any
 from pages.markdown import code, link, page, prose, table
 from pages.spec import example_of, example_yaml, keys_table
 from prefect_stagegate.cli.describe import RENEWALS
+from prefect_stagegate.gate import CHECKS, CheckDefinition, known_checks
+from prefect_stagegate.gate.catalogue import asks, groups, holds, rule
 from prefect_stagegate.model import Severity
-from prefect_stagegate.readiness import CHECKS, CheckDefinition, known_checks
-from prefect_stagegate.readiness.catalogue import asks, groups, holds, rule
 from prefect_stagegate.spec import json_schema
 from prefect_stagegate.spec.models import GateSpec
 
@@ -23,7 +23,7 @@ def checks_page() -> str:
     parameters = next(item["properties"] for item in gates if "properties" in item)
     return page(
         "Checks",
-        "prefect_stagegate/readiness",
+        "prefect_stagegate/gate",
         "The checks that a gate can require. A spec names them under `require`, with parameters where the defaults "
         "don't fit:",
         code("yaml", example_yaml(example_of(GateSpec, "require"), ("gates", "pilot", "require"))),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pages.markdown import NONE, page, table
-from prefect_stagegate.operations.monitoring.families import BUCKETS, FAMILIES, Family, MetricKind
+from prefect_stagegate.plugins.observe.monitoring.families import BUCKETS, FAMILIES, Family, MetricKind
 
 
 def metrics_page() -> str:
@@ -11,7 +11,7 @@ def metrics_page() -> str:
     bounds = ", ".join(f"{bound:g}" for bound in BUCKETS)
     return page(
         "Metrics",
-        "prefect_stagegate/operations/monitoring/families.py",
+        "prefect_stagegate/plugins/observe/monitoring/families.py",
         "What `stagegate metrics` prints. [Measure and trace](../how-to/measure.md) shows the way to Prometheus, the "
         "alert rules and the dashboard.",
         "- Gauges are the state at the time of the scrape: of the catalog, and of this node's cache.\n"

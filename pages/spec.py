@@ -14,8 +14,8 @@ import yaml
 from pydantic import BaseModel
 
 from pages.markdown import NONE, code, link, names, page, prose, table
-from prefect_stagegate.readiness import known_checks
-from prefect_stagegate.readiness.checks.signature import SignerIdentity
+from prefect_stagegate.gate import known_checks
+from prefect_stagegate.plugins.signatures.signature import SignerIdentity
 from prefect_stagegate.spec import json_schema
 from prefect_stagegate.spec.csv_dialect import CsvSpec
 from prefect_stagegate.spec.documentation import CreatorSpec, PublicationSpec, RaiSpec

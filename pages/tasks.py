@@ -14,7 +14,7 @@ from prefect import Flow, Task
 
 from pages.markdown import code, link, names, page, prose, table
 from prefect_stagegate import errors, flows, tasks
-from prefect_stagegate.operations import address
+from prefect_stagegate.jobs import address
 from prefect_stagegate.tasks._support import places
 
 TWIN = "a"

@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from prefect_stagegate.operations.read import open_dataset as open_dataset
+    from prefect_stagegate.jobs.read import open_dataset as open_dataset
 
 __version__ = "0.1.0"
 __all__ = ["open_dataset"]
@@ -20,7 +20,7 @@ __all__ = ["open_dataset"]
 
 def __getattr__(name: str) -> Any:
     if name == "open_dataset":
-        from prefect_stagegate.operations.read import open_dataset
+        from prefect_stagegate.jobs.read import open_dataset
 
         return open_dataset
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

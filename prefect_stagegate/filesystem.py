@@ -28,9 +28,9 @@ from fsspec.implementations.local import LocalFileOpener
 from fsspec.spec import AbstractFileSystem
 
 from prefect_stagegate.errors import UnknownDataset, UnknownRef
+from prefect_stagegate.jobs.read import OpenDataset, hold_dataset, open_cache, read_catalog
 from prefect_stagegate.manifest import path_problem
 from prefect_stagegate.model import Address
-from prefect_stagegate.operations.read import OpenDataset, hold_dataset, open_cache, read_catalog
 
 
 class VersionNotFound(UnknownRef, FileNotFoundError):

@@ -11,6 +11,7 @@ cache and catalog), `running` (how tasks run), `cancelling` (when they must end)
 `progress`, `summary` and `verdict`. `_fleet` runs a node's task on many nodes.
 """
 
+from prefect_stagegate.plugins.observe.tracing import set_up_tracing
 from prefect_stagegate.tasks.check_readiness import acheck_readiness, check_readiness
 from prefect_stagegate.tasks.collect_garbage import acollect_garbage, collect_garbage
 from prefect_stagegate.tasks.held_refs import held_refs
@@ -21,7 +22,6 @@ from prefect_stagegate.tasks.stage_dataset import astage_dataset, stage_dataset
 from prefect_stagegate.tasks.stage_on_node import stage_on_node
 from prefect_stagegate.tasks.validate_dataset import avalidate_dataset, validate_dataset
 from prefect_stagegate.tasks.verify_cache import averify_cache, verify_cache
-from prefect_stagegate.tracing import set_up_tracing
 
 __all__ = [
     "acheck_readiness",

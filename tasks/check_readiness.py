@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from prefect_stagegate.jobs.address import SpecLike
+from prefect_stagegate.jobs.gating.check import check_version, resolve_for_gate
+from prefect_stagegate.jobs.gating.reports import report_of
 from prefect_stagegate.model import Decision
-from prefect_stagegate.operations.address import SpecLike
-from prefect_stagegate.operations.gating.check import check_version, resolve_for_gate
-from prefect_stagegate.operations.gating.reports import report_of
-from prefect_stagegate.report import Report
+from prefect_stagegate.show import Report
 from prefect_stagegate.tasks._support.cancelling import ending
 from prefect_stagegate.tasks._support.decisions import show_decision
 from prefect_stagegate.tasks._support.events import decision_event

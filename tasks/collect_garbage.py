@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from prefect_stagegate.cache.gc import Collection
-from prefect_stagegate.operations.upkeep import maintain
+from prefect_stagegate.jobs.upkeep import maintain
 from prefect_stagegate.tasks._support.notify import run_log
 from prefect_stagegate.tasks._support.places import CacheLike, CatalogLike, open_places
 from prefect_stagegate.tasks._support.room import watched_room

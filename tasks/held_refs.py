@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from prefect_stagegate.jobs.address import SpecLike, parse
 from prefect_stagegate.model import LATEST
-from prefect_stagegate.operations.address import SpecLike, parse
 from prefect_stagegate.tasks._support.notify import run_log
 from prefect_stagegate.tasks._support.places import CacheLike, CatalogLike, open_places
 from prefect_stagegate.tasks._support.running import engine_task, short_name

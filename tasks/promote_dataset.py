@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from prefect.artifacts import MarkdownArtifact
 
+from prefect_stagegate.gate.records.attest import decision_of
+from prefect_stagegate.jobs.gating.promote import promote
+from prefect_stagegate.jobs.gating.reports import report_of
+from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Address, Promotion
-from prefect_stagegate.operations.gating.promote import promote
-from prefect_stagegate.operations.gating.reports import report_of
-from prefect_stagegate.operations.workspace import Workspace
-from prefect_stagegate.readiness.records.attest import decision_of
-from prefect_stagegate.report import Report, moved_page
+from prefect_stagegate.show import Report, moved_page
 from prefect_stagegate.tasks._support.decisions import decision_key
 from prefect_stagegate.tasks._support.events import move_event
 from prefect_stagegate.tasks._support.notify import announce, attach, run_log, unfailing

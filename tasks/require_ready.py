@@ -23,9 +23,9 @@ from prefect import Flow
 from prefect.artifacts import MarkdownArtifact
 
 from prefect_stagegate.errors import GateFailed
+from prefect_stagegate.jobs.gating.ready import find_ready, hold_ready
 from prefect_stagegate.model import Address, Version
-from prefect_stagegate.operations.gating.ready import find_ready, hold_ready
-from prefect_stagegate.report import Readiness, ready_page
+from prefect_stagegate.show import Readiness, ready_page
 from prefect_stagegate.tasks._support.cancelling import ending
 from prefect_stagegate.tasks._support.leases import held, held_during
 from prefect_stagegate.tasks._support.lineage import trace

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
+from prefect_stagegate.jobs.address import SpecLike, parse
+from prefect_stagegate.jobs.gating.status import inbox, status
+from prefect_stagegate.jobs.staging.stage import stage
+from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Address, Version
-from prefect_stagegate.operations.address import SpecLike, parse
-from prefect_stagegate.operations.gating.status import inbox, status
-from prefect_stagegate.operations.staging.stage import stage
-from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.tasks._support.cancelling import ending
 from prefect_stagegate.tasks._support.events import ending_events
 from prefect_stagegate.tasks._support.failed import show_failed, showing_failed

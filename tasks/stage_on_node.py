@@ -6,8 +6,8 @@ from typing import Literal
 
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.model import Address
-from prefect_stagegate.operations.fleet.barrier import NodeReport
-from prefect_stagegate.operations.fleet.node import Proof, flip_ref, hold_version
+from prefect_stagegate.plugins.fleet.barrier import NodeReport
+from prefect_stagegate.plugins.fleet.node import Proof, flip_ref, hold_version
 from prefect_stagegate.tasks._support.cancelling import ending
 from prefect_stagegate.tasks._support.failed import showing_failed
 from prefect_stagegate.tasks._support.notify import run_log

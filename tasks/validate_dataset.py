@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from prefect.artifacts import MarkdownArtifact
 
+from prefect_stagegate.jobs.address import SpecLike
+from prefect_stagegate.jobs.gating.validate import validate
 from prefect_stagegate.model import Validation
-from prefect_stagegate.operations.address import SpecLike
-from prefect_stagegate.operations.gating.validate import validate
-from prefect_stagegate.report import validation_page
+from prefect_stagegate.show import validation_page
 from prefect_stagegate.tasks._support.cancelling import ending
 from prefect_stagegate.tasks._support.notify import attach, run_log
 from prefect_stagegate.tasks._support.places import CacheLike, CatalogLike, open_places

@@ -6,8 +6,8 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from prefect_stagegate.errors import UsageError
+from prefect_stagegate.jobs.upkeep.verify import Verification, verify
 from prefect_stagegate.model import Address
-from prefect_stagegate.operations.upkeep.verify import Verification, verify
 from prefect_stagegate.tasks._support.cancelling import ending
 from prefect_stagegate.tasks._support.notify import run_log
 from prefect_stagegate.tasks._support.places import CacheLike, CatalogLike, open_places

@@ -16,14 +16,14 @@ from prefect_stagegate import redaction
 from prefect_stagegate.cache import Cache
 from prefect_stagegate.redaction.known import Redactor
 from prefect_stagegate.testing.servers import SeaweedFS, free_port, seaweedfs
-from prefect_stagegate.transfer import retry
+from prefect_stagegate.transport.transfer import retry
 from prefect_stagegate.validations.worker import child
 from tests.support.clouds import Cloud, azurite, fake_gcs
 from tests.support.commands import Commands, commands
 from tests.support.proxy import FaultProxy
 
 if TYPE_CHECKING:
-    from prefect_stagegate.operations.workspace import Workspace
+    from prefect_stagegate.jobs.workspace import Workspace
 
 FOREIGN = ("STAGEGATE_", "PREFECT_", "AWS_", "AZURE_", "GOOGLE_", "STORAGE_EMULATOR_HOST", "OTEL_", "TRACEPARENT")
 """Settings of the person who runs the tests must not reach them."""
@@ -107,7 +107,7 @@ def places(tmp_path: Path) -> dict[str, Any]:
 @pytest.fixture
 def workspace(tmp_path: Path) -> Workspace:
     """An empty cache and an empty catalog."""
-    from prefect_stagegate.operations.workspace import open_workspace
+    from prefect_stagegate.jobs.workspace import open_workspace
 
     return open_workspace(tmp_path / "cache", tmp_path / "catalog")
 

@@ -188,7 +188,7 @@ class Stagegate(Tool):
     """Staging for the first time: nobody knows the digest."""
 
     def workspace(self, node: Path, catalog: Path) -> Any:
-        from prefect_stagegate.operations.workspace import open_workspace
+        from prefect_stagegate.jobs.workspace import open_workspace
 
         return open_workspace(node, catalog, resolve_credentials=lambda _: self.keys())
 
@@ -205,7 +205,7 @@ class Stagegate(Tool):
         return {"stagegate": 1, "dataset": self.dataset, "sources": [source]}
 
     def stage(self, key: str, node: Path, catalog: Path) -> Any:
-        from prefect_stagegate.operations.staging.stage import stage
+        from prefect_stagegate.jobs.staging.stage import stage
 
         return stage(self.workspace(node, catalog), self.spec(f"{key.rpartition('/')[0]}/"))
 
@@ -217,7 +217,7 @@ class Stagegate(Tool):
 
     def verify(self, key: str, out: Path) -> None:
         """`stagegate verify`."""
-        from prefect_stagegate.operations.upkeep.verify import verify
+        from prefect_stagegate.jobs.upkeep.verify import verify
 
         del key
         verification = verify(self.workspace(out / "cache", self.catalog(out)))
@@ -229,7 +229,7 @@ class Stagegate(Tool):
         return out / "catalog"
 
     def fetch_all(self, prefix: str, out: Path) -> None:
-        from prefect_stagegate.operations.staging.stage import stage
+        from prefect_stagegate.jobs.staging.stage import stage
 
         stage(self.workspace(out / "cache", out / "catalog"), self.spec(prefix))
 
@@ -249,8 +249,8 @@ class Known(Stagegate):
             self.versions[key] = self.stage(key, self.first / "cache", self.first / "catalog")
 
     def fetch(self, key: str, out: Path) -> Path:
+        from prefect_stagegate.jobs.staging.stage import stage
         from prefect_stagegate.model import Address
-        from prefect_stagegate.operations.staging.stage import stage
 
         version = self.versions[key]
         brought = stage(self.workspace(out / "cache", self.catalog(out)), Address(version.dataset, version.digest))
@@ -261,8 +261,8 @@ class Known(Stagegate):
         return self.first / "catalog"
 
     def fetch_all(self, prefix: str, out: Path) -> None:
+        from prefect_stagegate.jobs.staging.stage import stage
         from prefect_stagegate.model import Address
-        from prefect_stagegate.operations.staging.stage import stage
 
         del prefix
         stage(self.workspace(out / "cache", self.first / "catalog"), Address(self.dataset, "latest"))

@@ -67,8 +67,8 @@ class Took(NamedTuple):
 
 
 def stage(url: str, options: Options, out: Path) -> None:
-    from prefect_stagegate.operations.staging.stage import stage as staged
-    from prefect_stagegate.operations.workspace import open_workspace
+    from prefect_stagegate.jobs.staging.stage import stage as staged
+    from prefect_stagegate.jobs.workspace import open_workspace
 
     # A spec holds no passwords, so all options come as a block's would.
     workspace = open_workspace(out / "cache", out / "catalog", resolve_credentials=lambda _: options)
@@ -82,7 +82,7 @@ def work(family: Family, who: str, url: str, options: Options, out: Path) -> Too
     from prefect_stagegate.sources import open_source
 
     open_source(url, options).close()  # imports what the adapter needs, and asks no server
-    for module in (*family.imports, "prefect_stagegate.operations.staging.stage", "prefect_stagegate.catalog.tables"):
+    for module in (*family.imports, "prefect_stagegate.jobs.staging.stage", "prefect_stagegate.catalog.tables"):
         import_module(module)
     job = stage if who == "ours" else family.copy
     cpu, begun = sum(os.times()[:4]), time.monotonic()

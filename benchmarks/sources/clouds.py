@@ -58,7 +58,7 @@ class Gcs(Family):
             yield f"gs://{BUCKET}/{files.name}/", server.storage_options
 
     def copy(self, url: str, options: Options, out: Path) -> None:
-        from prefect_stagegate.objectstore.generations import Generations
+        from prefect_stagegate.transport.objectstore.generations import Generations
 
         del url
         listed = Generations(options["endpoint_url"], BUCKET, bearer=str).listing("")

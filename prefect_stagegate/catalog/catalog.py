@@ -18,7 +18,6 @@ from prefect_stagegate.catalog.evidence import kept
 from prefect_stagegate.catalog.kept_records import KeptRecords
 from prefect_stagegate.catalog.keys import largest
 from prefect_stagegate.catalog.log import Log, LogMemory, State
-from prefect_stagegate.catalog.node_records import NodeRecords
 from prefect_stagegate.catalog.policies import Consent, PolicyEntry, adopted_as, prove_adoption
 from prefect_stagegate.catalog.records import Records, open_records
 from prefect_stagegate.catalog.refs import EntryProof, RefAction, RefEntry, RefHead, prove_move, unproved
@@ -35,6 +34,7 @@ from prefect_stagegate.model import (
     Identity,
     Waiver,
 )
+from prefect_stagegate.plugins.fleet.node_records import NodeRecords
 from prefect_stagegate.units import count_text
 from prefect_stagegate.unreadable import UnreadableRecords, skipping
 

@@ -15,7 +15,7 @@ from prefect_stagegate.catalog.keys import largest
 from prefect_stagegate.catalog.records import corrupt
 from prefect_stagegate.catalog.typed_records import TypedRecords
 from prefect_stagegate.measures import NO_PASSES, NO_VALUES, FileValues, PassedProbes
-from prefect_stagegate.profiles import NO_PARTS, ProfileParts, TableProfile
+from prefect_stagegate.plugins.profile.profiles import NO_PARTS, ProfileParts, TableProfile
 from prefect_stagegate.transfers import TransferRecord
 
 T = TypeVar("T")

@@ -16,7 +16,7 @@ from prefect_stagegate.errors import CatalogError, CorruptRecord
 from prefect_stagegate.trees import walk_folders
 
 if TYPE_CHECKING:
-    from prefect_stagegate.objectstore import ObjectRecords
+    from prefect_stagegate.transport.objectstore import ObjectRecords
 
 ORPHAN_SECONDS = 3600
 """Age from which a scratch file belongs to no running writer."""
@@ -206,6 +206,6 @@ def open_records(url: str, options: Mapping[str, Any]) -> Records:
     if not separator or scheme == "file":
         return DirectoryRecords(Path(rest if separator else url).expanduser().absolute())
     # Late: object stores take long to import, and a local catalog needs none.
-    from prefect_stagegate.objectstore import ObjectRecords
+    from prefect_stagegate.transport.objectstore import ObjectRecords
 
     return StoredRecords(ObjectRecords(url, options))

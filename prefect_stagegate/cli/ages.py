@@ -7,7 +7,7 @@ from dataclasses import replace
 from datetime import datetime
 
 from prefect_stagegate.clock import moment
-from prefect_stagegate.report import Report, Row
+from prefect_stagegate.show import Report, Row
 from prefect_stagegate.units import age_text
 
 TIME = re.compile(r"(?<![\w:.-])\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ(?!\w)")

@@ -9,10 +9,10 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from prefect_stagegate.errors import UsageError
-from prefect_stagegate.operations.workspace import Workspace
-from prefect_stagegate.readiness.records.answers import PersonKey
-from prefect_stagegate.readiness.records.signing import read_signing_key
-from prefect_stagegate.readiness.records.ssh_signatures import SshKey
+from prefect_stagegate.gate.records.answers import PersonKey
+from prefect_stagegate.gate.records.signing import read_signing_key
+from prefect_stagegate.jobs.workspace import Workspace
+from prefect_stagegate.plugins.signatures.ssh_signatures import SshKey
 
 
 @Parameter(name="*")

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from prefect_stagegate.cache import Cache
+    from prefect_stagegate.jobs.workspace import Workspace
     from prefect_stagegate.model import FailedObject, PolicyChange
-    from prefect_stagegate.operations.workspace import Workspace
     from prefect_stagegate.unreadable import Unreadable
 
 
@@ -87,8 +87,8 @@ class Places:
     def workspace(self, *, create: bool = False) -> Workspace:
         """Open the cache and the catalog that the flags or the settings name; with `create`, make an absent catalog."""
         # Imported here, since short commands load this module and open no workspace.
+        from prefect_stagegate.jobs.workspace import open_workspace
         from prefect_stagegate.model import Identity
-        from prefect_stagegate.operations.workspace import open_workspace
 
         if self.identity is not None and not self.identity.strip():
             raise UsageError("--identity is empty", hint="Name somebody, or leave it out to act as the system's user.")
@@ -100,7 +100,7 @@ class Places:
 
     def open_cache(self) -> Cache:
         """Open the cache alone; the cache must exist. Asks no catalog, and imports little."""
-        from prefect_stagegate.operations.read import open_cache
+        from prefect_stagegate.jobs.read import open_cache
 
         return open_cache(self.cache)
 
@@ -148,7 +148,7 @@ def load_block(name: str) -> Mapping[str, Any]:
     """
     # Imported here: Prefect takes seconds to load, and few specs name a block.
     from prefect_stagegate.blocks import storage_options
-    from prefect_stagegate.readiness.orchestration import require_api
+    from prefect_stagegate.plugins.node.orchestration import require_api
 
     require_api(f"the block {name!r} is stored there")
     return storage_options(name)
@@ -158,7 +158,7 @@ def type_passphrase(path: Path) -> str:
     """Ask for a key's passphrase at the terminal, where no other process can read it."""
     from getpass import getpass
 
-    from prefect_stagegate.operations.workspace import no_passphrase
+    from prefect_stagegate.jobs.workspace import no_passphrase
 
     return getpass(f"Passphrase of {escaped(str(path))}: ") if sys.stdin.isatty() else no_passphrase(path)
 
@@ -300,7 +300,7 @@ def say_first(items: Iterable[T], line: Callable[[T], str], *, every: bool) -> N
 
 def print_failed(failed: Sequence[FailedObject]) -> None:
     """Print which objects a version lacks, and why."""
-    from prefect_stagegate.report.failed import failed_lines
+    from prefect_stagegate.show.failed import failed_lines
     from prefect_stagegate.units import count_text
 
     say(f"{count_text(len(failed), 'object')} failed and {'was' if len(failed) == 1 else 'were'} left out:")
@@ -319,6 +319,6 @@ def escaped(text: str) -> str:
     # Nearly every text is: no escapes are needed, and their module is not imported.
     if text.isprintable():
         return text
-    from prefect_stagegate.report.legible import legible_text
+    from prefect_stagegate.show.legible import legible_text
 
     return legible_text(text)

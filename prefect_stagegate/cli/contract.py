@@ -12,15 +12,15 @@ from cyclopts import Parameter
 from prefect_stagegate.cli.common import Debug, Display, Json, Places, print_json, say, say_line, write_output
 from prefect_stagegate.cli.progress import shown_work
 from prefect_stagegate.errors import ExitCode, UsageError
-from prefect_stagegate.model import Outcome
-from prefect_stagegate.operations.address import read_spec
-from prefect_stagegate.operations.gating.contract_trial import (
+from prefect_stagegate.jobs.address import read_spec
+from prefect_stagegate.jobs.gating.contract_trial import (
     TrialComparison,
     VersionTrial,
     try_contract,
     worst_outcome,
 )
-from prefect_stagegate.spec.odcs import odcs_document
+from prefect_stagegate.model import Outcome
+from prefect_stagegate.plugins.exchange.odcs import odcs_document
 from prefect_stagegate.units import count_text, digest_text
 
 SpecFile = Annotated[str, Parameter(name="SPEC")]

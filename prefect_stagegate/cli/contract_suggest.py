@@ -12,7 +12,7 @@ from cyclopts import Parameter
 from prefect_stagegate.cli.common import Display, Places, VersionName, say
 from prefect_stagegate.cli.progress import shown_work
 from prefect_stagegate.errors import UsageError
-from prefect_stagegate.operations.gating.suggest import suggest_contract
+from prefect_stagegate.plugins.profile.suggest import suggest_contract
 from prefect_stagegate.units import count_text
 
 STDOUT = "-"

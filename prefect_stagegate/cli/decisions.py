@@ -10,9 +10,9 @@ from cyclopts import Parameter
 
 from prefect_stagegate.cli.common import Json, Places, print_json, say, say_line
 from prefect_stagegate.cli.reporting import Html, Junit, Markdown, print_report, write_reports
-from prefect_stagegate.operations.gating.decisions import find_decision, list_decisions
-from prefect_stagegate.operations.gating.reports import report_of
-from prefect_stagegate.report.legible import time_text
+from prefect_stagegate.jobs.gating.decisions import find_decision, list_decisions
+from prefect_stagegate.jobs.gating.reports import report_of
+from prefect_stagegate.show.legible import time_text
 from prefect_stagegate.units import digest_text
 
 

@@ -9,8 +9,8 @@ from cyclopts import Parameter
 
 from prefect_stagegate.cli.common import Json, print_json, say
 from prefect_stagegate.errors import UsageError, nearest_hint
-from prefect_stagegate.readiness import CHECKS, CheckDefinition, Renewal, catalogue, known_checks
-from prefect_stagegate.readiness.records.predicates import decision_schema
+from prefect_stagegate.gate import CHECKS, CheckDefinition, Renewal, catalogue, known_checks
+from prefect_stagegate.gate.records.predicates import decision_schema
 from prefect_stagegate.spec import json_schema
 
 RENEWALS = {

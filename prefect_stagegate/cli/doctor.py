@@ -11,9 +11,9 @@ from cyclopts import Parameter
 
 from prefect_stagegate.cli.common import Json, Places, VersionOrSpec, load_block, print_json, say
 from prefect_stagegate.errors import ExitCode
+from prefect_stagegate.jobs import address
+from prefect_stagegate.jobs.upkeep.doctor import PATIENCE, Examination, examine, failing
 from prefect_stagegate.model import Address
-from prefect_stagegate.operations import address
-from prefect_stagegate.operations.upkeep.doctor import PATIENCE, Examination, examine, failing
 from prefect_stagegate.settings import Settings
 from prefect_stagegate.units import bytes_text
 

@@ -16,8 +16,8 @@ from rich.text import Text
 from prefect_stagegate.cli.common import Json, Places, escaped, print_json, print_table, say, write_output
 from prefect_stagegate.environment import Environment, EnvironmentDifference, Weight, compare
 from prefect_stagegate.errors import ExitCode
+from prefect_stagegate.jobs.environment import accepted_in, capture_environment, from_file, to_file
 from prefect_stagegate.model import Address
-from prefect_stagegate.operations.environment import accepted_in, capture_environment, from_file, to_file
 from prefect_stagegate.settings import Settings
 
 HERE = "here"

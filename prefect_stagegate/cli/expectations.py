@@ -10,7 +10,7 @@ from rich.text import Text
 
 from prefect_stagegate.cli.common import escaped, print_table, say
 from prefect_stagegate.model import ExpectationResult
-from prefect_stagegate.report import by_table, cells
+from prefect_stagegate.show import by_table, cells
 
 SHOWN = 20
 """The most expectations of one table that are printed; the failed ones come first."""

@@ -28,19 +28,19 @@ from prefect_stagegate.cli.plan import announce, judged_line, print_plan
 from prefect_stagegate.cli.progress import shown_work
 from prefect_stagegate.cli.reporting import Html, Junit, Markdown, print_report, write_reports
 from prefect_stagegate.errors import ExitCode, UsageError
+from prefect_stagegate.jobs.gating import approve as approving
+from prefect_stagegate.jobs.gating import check as checking
+from prefect_stagegate.jobs.gating.promote import promote as move_ref
+from prefect_stagegate.jobs.gating.reports import report_of
+from prefect_stagegate.jobs.gating.rollback import rollback as move_back
+from prefect_stagegate.jobs.gating.unanswered import declined_hint
+from prefect_stagegate.jobs.gating.validate import validate as run_contract
 from prefect_stagegate.model import Address, Approval, Decision, DecisionOutcome, Outcome, Promotion, Validation, Wait
-from prefect_stagegate.operations.gating import approve as approving
-from prefect_stagegate.operations.gating import check as checking
-from prefect_stagegate.operations.gating.promote import promote as move_ref
-from prefect_stagegate.operations.gating.reports import report_of
-from prefect_stagegate.operations.gating.rollback import rollback as move_back
-from prefect_stagegate.operations.gating.unanswered import declined_hint
-from prefect_stagegate.operations.gating.validate import validate as run_contract
 from prefect_stagegate.units import count_text, digest_text
 
 if TYPE_CHECKING:
-    from prefect_stagegate.operations.workspace import Workspace
-    from prefect_stagegate.report import Report
+    from prefect_stagegate.jobs.workspace import Workspace
+    from prefect_stagegate.show import Report
     from prefect_stagegate.tasks._support.events import VersionEvent
     from prefect_stagegate.tasks._support.waking import Woken
 

@@ -22,11 +22,11 @@ from prefect_stagegate.cli.common import (
 )
 from prefect_stagegate.cli.prove import Keys, print_audit
 from prefect_stagegate.errors import CorruptRecord
+from prefect_stagegate.gate.checks.approval import counted_answers
+from prefect_stagegate.gate.records.attest import read_statement
+from prefect_stagegate.jobs import inspect
+from prefect_stagegate.jobs.gating.decisions import RecordedDecision, list_refusals
 from prefect_stagegate.model import Address, Approval, EvidenceRevocation, PolicyChange
-from prefect_stagegate.operations import inspect
-from prefect_stagegate.operations.gating.decisions import RecordedDecision, list_refusals
-from prefect_stagegate.readiness.checks.approval import counted_answers
-from prefect_stagegate.readiness.records.attest import read_statement
 from prefect_stagegate.units import count_text, digest_text
 from prefect_stagegate.unreadable import UnreadableRecords
 

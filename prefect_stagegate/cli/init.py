@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from prefect_stagegate.cli.common import load_block, say, write_output
 from prefect_stagegate.errors import UsageError
-from prefect_stagegate.operations.first_spec import LISTED, write_first_spec
+from prefect_stagegate.jobs.first_spec import LISTED, write_first_spec
 from prefect_stagegate.settings import Settings
 from prefect_stagegate.units import count_text
 

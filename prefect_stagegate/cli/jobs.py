@@ -17,7 +17,7 @@ from rich.text import Text
 from prefect_stagegate.cli.common import Json, Places, end_unreadable, escaped, print_json, say_line, unreadable_lines
 from prefect_stagegate.cli.json_output import OUTPUT
 from prefect_stagegate.cli.progress import LINE_SECONDS, progress_text, transfer_rows
-from prefect_stagegate.operations.running_jobs import RunningJob, running_jobs
+from prefect_stagegate.jobs.running_jobs import RunningJob, running_jobs
 from prefect_stagegate.units import age_text, bytes_text
 from prefect_stagegate.unreadable import UnreadableRecords
 

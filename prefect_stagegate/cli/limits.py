@@ -11,7 +11,7 @@ from cyclopts.validators import Number
 
 from prefect_stagegate.cli.common import Debug, Json, print_json, say
 from prefect_stagegate.errors import UsageError
-from prefect_stagegate.operations.address import read_spec
+from prefect_stagegate.jobs.address import read_spec
 from prefect_stagegate.settings import Settings
 
 Slots = Annotated[int | None, Parameter(metavar="N", validator=Number(gte=0))]
@@ -45,7 +45,7 @@ def limits(
         Paths or URLs of specs, for --per-source.
     """
     # Imported here: Prefect takes seconds to load.
-    from prefect_stagegate.readiness.orchestration import require_api
+    from prefect_stagegate.plugins.node.orchestration import require_api
 
     # Usage errors come first, before anything needs Prefect or its API.
     _refuse_halves(specs, per_source, per_node, node)

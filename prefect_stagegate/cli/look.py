@@ -32,9 +32,9 @@ from prefect_stagegate.cli.common import (
     write_output,
 )
 from prefect_stagegate.errors import UsageError
+from prefect_stagegate.jobs import inspect
 from prefect_stagegate.manifest import Change, Difference, row
 from prefect_stagegate.model import Address, EvidenceRevocation, Waiver
-from prefect_stagegate.operations import inspect
 from prefect_stagegate.units import bytes_text, count_text, digest_text
 from prefect_stagegate.unreadable import UnreadableRecords
 
@@ -135,7 +135,7 @@ def show(
         raise UsageError("--rows prints the manifest's lines, which are no JSON", hint="Leave --rows or --json out.")
     workspace = (places or Places()).workspace()
     if croissant:
-        from prefect_stagegate.operations.croissant import croissant as description_of
+        from prefect_stagegate.plugins.exchange.croissant import croissant as description_of
 
         # ASCII only, so that no name in it acts on a terminal.
         text = dumps(description_of(workspace, Address.parse(address), hashed=sha256), indent=2) + "\n"

@@ -44,7 +44,7 @@ def metrics(
         Write them to this file, replaced by a rename, for the text-file collector of Prometheus' node exporter.
     """
     # Late: the library takes 0.1 s to load.
-    from prefect_stagegate.operations.monitoring.exposition import metrics_text, node_metrics_text
+    from prefect_stagegate.plugins.observe.monitoring.exposition import metrics_text, node_metrics_text
 
     places = places or Places()
     settings, failure = Settings.from_environment(os.environ), ""

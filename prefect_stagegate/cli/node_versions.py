@@ -23,8 +23,8 @@ from prefect_stagegate.cli.common import (
 )
 from prefect_stagegate.clock import moment, now
 from prefect_stagegate.model import Address
-from prefect_stagegate.nodes import NodePlacement, NodeRecord, Placement
-from prefect_stagegate.operations.fleet.placement import find_version
+from prefect_stagegate.plugins.fleet.nodes import NodePlacement, NodeRecord, Placement
+from prefect_stagegate.plugins.fleet.placement import find_version
 from prefect_stagegate.units import age_text, bytes_text, count_text
 from prefect_stagegate.unreadable import UnreadableRecords
 

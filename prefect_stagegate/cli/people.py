@@ -11,11 +11,11 @@ from prefect_stagegate.cli.answer_keys import Signature
 from prefect_stagegate.cli.common import Json, Places, VersionName, print_json, say, say_line
 from prefect_stagegate.clock import now
 from prefect_stagegate.errors import UsageError
+from prefect_stagegate.jobs.address import stored_spec
+from prefect_stagegate.jobs.gating import waive as waiving
+from prefect_stagegate.jobs.gating.revoke import revoke as end_evidence
+from prefect_stagegate.jobs.times import parse_until
 from prefect_stagegate.model import Address
-from prefect_stagegate.operations.address import stored_spec
-from prefect_stagegate.operations.gating import waive as waiving
-from prefect_stagegate.operations.gating.revoke import revoke as end_evidence
-from prefect_stagegate.operations.times import parse_until
 
 
 def waive(  # noqa: PLR0913 - one parameter a flag

@@ -13,9 +13,9 @@ from prefect_stagegate.cli.answer_keys import Signature
 from prefect_stagegate.cli.common import ANYBODY, Json, Places, print_changes, print_json, say, say_line
 from prefect_stagegate.cli.history import policy_lines
 from prefect_stagegate.errors import ExitCode, UsageError
+from prefect_stagegate.jobs.gating import policy as job
+from prefect_stagegate.jobs.gating.consent import rule_of
 from prefect_stagegate.model import check_name
-from prefect_stagegate.operations.gating import policy as job
-from prefect_stagegate.operations.gating.consent import rule_of
 from prefect_stagegate.units import digest_text
 
 Reason = Annotated[str, Parameter(metavar="TEXT", help="Why; kept in the log.")]

@@ -12,12 +12,12 @@ from cyclopts import Parameter
 
 from prefect_stagegate.cli.common import Json, Places, print_json, say, say_line, type_passphrase, write_output
 from prefect_stagegate.errors import ExitCode, UsageError
+from prefect_stagegate.gate.records.predicates import AttestationForm
+from prefect_stagegate.jobs.gating import attestations
+from prefect_stagegate.jobs.gating.attestations import AttestationVerdict
+from prefect_stagegate.jobs.gating.audit import Chain, verify_history
+from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Address
-from prefect_stagegate.operations.gating import attestations
-from prefect_stagegate.operations.gating.attestations import AttestationVerdict
-from prefect_stagegate.operations.gating.audit import Chain, verify_history
-from prefect_stagegate.operations.workspace import Workspace
-from prefect_stagegate.readiness.records.predicates import AttestationForm
 from prefect_stagegate.units import count_text
 
 Keys = Annotated[
@@ -107,7 +107,7 @@ def key(file: Path, /, *, json: Json = False) -> None:
     file
         A private or public key in PEM.
     """
-    from prefect_stagegate.readiness.records.signing import read_public_key, read_signing_key
+    from prefect_stagegate.gate.records.signing import read_public_key, read_signing_key
 
     # PEM's first line tells, also for an encrypted key: BEGIN ENCRYPTED PRIVATE KEY.
     private = file.is_file() and b"PRIVATE KEY" in file.read_bytes()

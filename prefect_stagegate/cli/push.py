@@ -10,8 +10,8 @@ from cyclopts import Parameter
 from prefect_stagegate.cli.common import Display, Json, Places, VersionName, print_json, say
 from prefect_stagegate.cli.progress import shown_progress
 from prefect_stagegate.model import Address
-from prefect_stagegate.operations.publishing import push as job
-from prefect_stagegate.operations.publishing.push import Pushed
+from prefect_stagegate.plugins.exchange.publishing import push as job
+from prefect_stagegate.plugins.exchange.publishing.push import Pushed
 from prefect_stagegate.units import bytes_text, count_text
 
 

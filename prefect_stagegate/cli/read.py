@@ -10,8 +10,8 @@ from cyclopts import Parameter
 
 from prefect_stagegate.cli.common import Json, Places, VersionName, print_json
 from prefect_stagegate.errors import UsageError
+from prefect_stagegate.jobs.read import hold_dataset, locate, read_catalog
 from prefect_stagegate.model import Address
-from prefect_stagegate.operations.read import hold_dataset, locate, read_catalog
 from prefect_stagegate.settings import EXEC_VARIABLES
 
 

@@ -13,7 +13,7 @@ from prefect_stagegate.cli.ages import report_with_ages
 from prefect_stagegate.cli.common import say, write_output
 from prefect_stagegate.cli.json_output import OUTPUT
 from prefect_stagegate.clock import now
-from prefect_stagegate.report import Report, json_values, to_html, to_junit, to_markdown, to_rich, to_text
+from prefect_stagegate.show import Report, json_values, to_html, to_junit, to_markdown, to_rich, to_text
 
 Html = Annotated[Path | None, Parameter(metavar="FILE", help="Also write the report as one HTML page.")]
 Markdown = Annotated[Path | None, Parameter(metavar="FILE", help="Also write the report as Markdown.")]

@@ -45,8 +45,8 @@ def pages(
         Serve whoever can connect, without a token: where a proxy before it asks who people are.
     """
     # Late: the server's libraries take half a second to load.
-    from prefect_stagegate.serve.pages.server import serve_pages
-    from prefect_stagegate.sources.peer import read_token
+    from prefect_stagegate.plugins.fleet.peer import read_token
+    from prefect_stagegate.plugins.pages.server import serve_pages
 
     # Services may start before the first staging.
     workspace = (places or Places()).workspace(create=True)
@@ -89,8 +89,8 @@ def blobs(
         Serve whoever can connect, without a token or a certificate.
     """
     # Late: the server's libraries take half a second to load.
-    from prefect_stagegate.operations.read import open_cache
-    from prefect_stagegate.serve.blobs import serve_blobs
+    from prefect_stagegate.jobs.read import open_cache
+    from prefect_stagegate.plugins.fleet.blob_server import serve_blobs
 
     settings = Settings.from_environment(os.environ)
     cache = open_cache((places or Places()).cache, settings=settings, create=True)

@@ -12,10 +12,10 @@ from cyclopts import Parameter
 from prefect_stagegate.cli.common import Display, Json, Places, VersionName, print_json, say, say_line, write_output
 from prefect_stagegate.cli.progress import shown_hashing
 from prefect_stagegate.errors import UsageError
+from prefect_stagegate.gate.wording import listed
 from prefect_stagegate.model import Address
-from prefect_stagegate.operations.gating.sign import SignedVersion
-from prefect_stagegate.operations.gating.sign import sign as job
-from prefect_stagegate.readiness.wording import listed
+from prefect_stagegate.plugins.signatures.sign import SignedVersion
+from prefect_stagegate.plugins.signatures.sign import sign as job
 from prefect_stagegate.units import bytes_text, count_text, digest_text
 
 Algorithm = Annotated[

@@ -27,12 +27,12 @@ from prefect_stagegate.cli.common import (
 from prefect_stagegate.cli.json_output import error_values
 from prefect_stagegate.cli.progress import shown_progress
 from prefect_stagegate.errors import TransferFailed
+from prefect_stagegate.jobs import address
+from prefect_stagegate.jobs.staging import stage as job
+from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Action, Address, FailedObject, PlannedObject, Version
-from prefect_stagegate.operations import address
-from prefect_stagegate.operations.staging import stage as job
-from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.spec import Spec, doubtful_columns
-from prefect_stagegate.transfer import Progress
+from prefect_stagegate.transport.transfer import Progress
 from prefect_stagegate.units import bytes_text, count_text
 
 

@@ -14,9 +14,9 @@ from prefect_stagegate.cli.common import Json, Places, end_unreadable, escaped, 
 from prefect_stagegate.cli.inbox import EMPTY, dataset_texts, inbox_texts, policy_texts
 from prefect_stagegate.clock import now
 from prefect_stagegate.errors import CatalogError, ExitCode, SourceError, UsageError
+from prefect_stagegate.jobs.gating import status as job
+from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import check_name
-from prefect_stagegate.operations.gating import status as job
-from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.units import count_text
 from prefect_stagegate.unreadable import UnreadableRecords
 

@@ -13,9 +13,9 @@ from cyclopts import Parameter
 from prefect_stagegate.cli.common import Display, Json, Places, converter, end_unreadable, print_json, say
 from prefect_stagegate.cli.progress import shown_hashing
 from prefect_stagegate.errors import ExitCode
+from prefect_stagegate.jobs.upkeep.verify import Verification
+from prefect_stagegate.jobs.upkeep.verify import verify as job
 from prefect_stagegate.model import Address
-from prefect_stagegate.operations.upkeep.verify import Verification
-from prefect_stagegate.operations.upkeep.verify import verify as job
 from prefect_stagegate.units import bytes_text, count_text, parse_duration, parse_rate, parse_share
 
 Share = Annotated[

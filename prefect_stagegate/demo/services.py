@@ -15,9 +15,9 @@ from pathlib import Path
 
 from prefect_stagegate.demo.folder import DemoFolder
 from prefect_stagegate.errors import StagegateError
-from prefect_stagegate.http import Request, fetch
 from prefect_stagegate.testing.launching import tied_to_parent
 from prefect_stagegate.testing.servers import OWNER, free_port
+from prefect_stagegate.transport.http import Request, fetch
 
 FOREIGN = ("STAGEGATE_", "PREFECT_", "AWS_")
 """Beginnings of the user's settings that would lead the demo to other places than its folder."""

@@ -22,11 +22,11 @@ from prefect_stagegate.demo.passage import Passage, Passages
 from prefect_stagegate.demo.services import REQUESTER
 from prefect_stagegate.demo.story import Story
 from prefect_stagegate.errors import StagegateError
+from prefect_stagegate.jobs.gating.approve import approve
+from prefect_stagegate.jobs.gating.reports import report_of
+from prefect_stagegate.jobs.workspace import open_workspace
 from prefect_stagegate.model import Address, Decision, DecisionOutcome, Identity, Outcome, Version
-from prefect_stagegate.operations.gating.approve import approve
-from prefect_stagegate.operations.gating.reports import report_of
-from prefect_stagegate.operations.workspace import open_workspace
-from prefect_stagegate.report import to_html
+from prefect_stagegate.show import to_html
 from prefect_stagegate.testing.servers import SeaweedFS
 from prefect_stagegate.units import bytes_text, count_text, digest_text
 

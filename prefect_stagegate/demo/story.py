@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
-from prefect_stagegate.report import Report, to_rich, to_text
+from prefect_stagegate.show import Report, to_rich, to_text
 
 INDENT = 3
 LABEL = 12

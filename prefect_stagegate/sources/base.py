@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Protocol
 
 from prefect_stagegate.errors import ObjectChanged, SourceBusy, SourceError, SourceUnavailable, StagegateError
-from prefect_stagegate.http import Headers, Request, Response, retry_after
 from prefect_stagegate.model import CredentialLife, SourceObject
+from prefect_stagegate.transport.http import Headers, Request, Response, retry_after
 from prefect_stagegate.units import count_text
 
 PIECE = 1 << 20

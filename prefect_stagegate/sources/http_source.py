@@ -5,9 +5,9 @@ from __future__ import annotations
 from abc import abstractmethod
 
 from prefect_stagegate.errors import SourceError, StagegateError
-from prefect_stagegate.http import RangeIgnored, Request, Response, fetch
 from prefect_stagegate.model import SourceObject
 from prefect_stagegate.sources.base import BaseSource, as_typed
+from prefect_stagegate.transport.http import RangeIgnored, Request, Response, fetch
 
 
 class HttpReads(BaseSource):

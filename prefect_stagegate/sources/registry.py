@@ -21,14 +21,14 @@ from pathlib import Path
 from typing import Any
 
 from prefect_stagegate.errors import UsageError
-from prefect_stagegate.http import Allowed, require_allowed
-from prefect_stagegate.objectstore.translating import unknown_option
 from prefect_stagegate.redaction import remember_access
 from prefect_stagegate.sources.base import Source, public_url
 from prefect_stagegate.sources.terms import IDLE_SECONDS, Opener, Options, Recall, Terms, nothing
 from prefect_stagegate.sources.walk import ENTRIES
 from prefect_stagegate.sources.wrappers.boundary import bounded
 from prefect_stagegate.spec.permitted import LIBRARIES, Kind, Library, flat, scheme_of
+from prefect_stagegate.transport.http import Allowed, require_allowed
+from prefect_stagegate.transport.objectstore.translating import unknown_option
 
 GROUP = "prefect_stagegate.sources"
 """The entry point group of adapters in other packages."""
@@ -47,7 +47,7 @@ def _by(module: str, name: str) -> Opener:
     """The opener that makes a source of a class, whose module is imported then."""
 
     def open_by(url: str, options: Options, terms: Terms) -> Source:
-        source: Source = getattr(import_module(f"prefect_stagegate.sources.{module}"), name)(url, options, terms)
+        source: Source = getattr(import_module(f"prefect_stagegate.{module}"), name)(url, options, terms)
         return source
 
     return open_by
@@ -60,8 +60,8 @@ def _files(url: str, options: Options, terms: Terms) -> Source:
 
 
 def _s3(url: str, options: Options, terms: Terms) -> Source:
-    from prefect_stagegate.objectstore import translate
     from prefect_stagegate.sources.buckets.s3 import S3Source
+    from prefect_stagegate.transport.objectstore import translate
 
     settings, unknown = translate(options)
     if unknown:
@@ -75,9 +75,9 @@ def _s3(url: str, options: Options, terms: Terms) -> Source:
 
 
 def _gcs(url: str, options: Options, terms: Terms) -> Source:
-    from prefect_stagegate.objectstore import parse_bucket_url
-    from prefect_stagegate.objectstore.gcs import gcs_settings, open_gcs
+    from prefect_stagegate.plugins.gcs.gcs import gcs_settings, open_gcs
     from prefect_stagegate.sources.buckets.bucket import BucketSource
+    from prefect_stagegate.transport.objectstore import parse_bucket_url
 
     path = parse_bucket_url(url)
     store = open_gcs(path, gcs_settings(options), idle=terms.idle, allowed=terms.allowed)
@@ -85,8 +85,8 @@ def _gcs(url: str, options: Options, terms: Terms) -> Source:
 
 
 def _azure(url: str, options: Options, terms: Terms) -> Source:
-    from prefect_stagegate.objectstore.azure import open_azure, parse_container_url
-    from prefect_stagegate.objectstore.azure_options import azure_settings
+    from prefect_stagegate.plugins.azure.azure import open_azure, parse_container_url
+    from prefect_stagegate.plugins.azure.azure_options import azure_settings
     from prefect_stagegate.sources.buckets.bucket import BucketSource
 
     path, host = parse_container_url(url)
@@ -95,8 +95,8 @@ def _azure(url: str, options: Options, terms: Terms) -> Source:
 
 
 def _delta(url: str, options: Options, terms: Terms) -> Source:
-    from prefect_stagegate.objectstore import object_store_options, translate
-    from prefect_stagegate.sources.lake.delta import DeltaSource, table_of
+    from prefect_stagegate.plugins.lake.delta import DeltaSource, table_of
+    from prefect_stagegate.transport.objectstore import object_store_options, translate
 
     table = table_of(url)[0]
     if table.startswith("file:"):
@@ -108,13 +108,13 @@ def _delta(url: str, options: Options, terms: Terms) -> Source:
 
 
 def _iceberg(url: str, options: Options, terms: Terms) -> Source:
-    from prefect_stagegate.sources.lake.iceberg import IcebergSource
+    from prefect_stagegate.plugins.lake.iceberg import IcebergSource
 
     return IcebergSource(url, options, partial(open_source, idle=terms.idle, allowed=terms.allowed), terms)
 
 
 def _sql(url: str, options: Options, terms: Terms) -> Source:
-    from prefect_stagegate.sources.sql.source import SqlSource
+    from prefect_stagegate.plugins.sql.source import SqlSource
 
     source = SqlSource(url, options, idle=terms.idle, scratch=terms.scratch)
     # libpq's URLs may name several hosts: each is checked.
@@ -136,26 +136,26 @@ SCHEMES: dict[str, Opener] = {
     "delta+s3": _delta,
     "delta+s3a": _delta,
     "file": _files,
-    "hf": _by("web.hub", "HubSource"),
+    "hf": _by("plugins.hub.hub", "HubSource"),
     "iceberg": _iceberg,
     "local": _files,
-    "oci": _by("oci.oci_source", "OciSource"),
+    "oci": _by("plugins.exchange.oci.oci_source", "OciSource"),
     "abfs": _azure,
     "abfss": _azure,
     "az": _azure,
     "gcs": _gcs,
     "gs": _gcs,
-    "hdfs": _by("hdfs", "HdfsSource"),
-    "http": _by("web.website", "HttpSource"),
-    "https": _by("web.website", "HttpSource"),
+    "hdfs": _by("plugins.hdfs.hdfs", "HdfsSource"),
+    "http": _by("sources.web.website", "HttpSource"),
+    "https": _by("sources.web.website", "HttpSource"),
     "postgres": _sql,
     "postgresql": _sql,
     "s3": _s3,
     "s3a": _s3,
-    "sftp": _by("sftp.source", "SftpSource"),
-    "ssh": _by("sftp.source", "SftpSource"),
-    "webdav+http": _by("web.webdav", "WebDavSource"),
-    "webdav+https": _by("web.webdav", "WebDavSource"),
+    "sftp": _by("plugins.sftp.source", "SftpSource"),
+    "ssh": _by("plugins.sftp.source", "SftpSource"),
+    "webdav+http": _by("plugins.webdav.webdav", "WebDavSource"),
+    "webdav+https": _by("plugins.webdav.webdav", "WebDavSource"),
 }
 """The opener of each scheme; `register` adds to it. Other schemes go to an entry point, else to fsspec."""
 

@@ -6,10 +6,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from prefect_stagegate.http import Allowed
 from prefect_stagegate.model import Pin
 from prefect_stagegate.sources.base import Source
 from prefect_stagegate.sources.walk import ENTRIES
+from prefect_stagegate.transport.http import Allowed
 
 IDLE_SECONDS = 30.0
 """Default of `Terms.idle`."""

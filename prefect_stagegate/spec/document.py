@@ -19,7 +19,7 @@ from prefect_stagegate.spec.permitted import DOCUMENT_SCHEMES, chain_problem, sc
 from prefect_stagegate.spec.yamltree import DEEPEST, Loc, NotYaml, read_tree
 
 if TYPE_CHECKING:
-    from prefect_stagegate.http import Allowed
+    from prefect_stagegate.transport.http import Allowed
 
 MAX_BYTES = 1 << 20
 """The largest spec or suite that is read: 1 MiB."""
@@ -245,7 +245,7 @@ def _read_url(url: str, allowed: Allowed) -> bytes:
 def _read_web(url: str, allowed: Allowed) -> bytes:
     """Read from a web server. A user and password in the URL go to the URL's own origin alone."""
     # Imported here, for most specs are files and libcurl takes 30 ms to import.
-    from prefect_stagegate.http import Client, ForbiddenAddress, Request, environment_proxies, fetch, login_of
+    from prefect_stagegate.transport.http import Client, ForbiddenAddress, Request, environment_proxies, fetch, login_of
 
     client = Client(allowed, proxies=environment_proxies())
     try:

@@ -22,7 +22,7 @@ from prefect_stagegate.spec.vocabulary import type_problem
 from prefect_stagegate.spec.yamltree import Loc
 
 if TYPE_CHECKING:
-    from prefect_stagegate.http import Allowed
+    from prefect_stagegate.transport.http import Allowed
 
 Examine = Callable[[Spec, Document], Iterable[tuple[Loc, str]]]
 """Finds what is wrong with a loaded spec, each problem with its place in the document."""
@@ -107,7 +107,7 @@ def _with_odcs(
     contract = values.get("contract")
     if not isinstance(contract, dict) or contract.keys().isdisjoint(("odcs", "partial")):
         return values, ()
-    from prefect_stagegate.spec.odcs import inline_odcs  # late: few specs name a contract of the standard
+    from prefect_stagegate.plugins.exchange.odcs import inline_odcs  # late: few specs name a contract of the standard
 
     return inline_odcs(document, values, argument_problems)
 

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from prefect_stagegate.environment import Environment
+from prefect_stagegate.gate import CheckContext, Gpus, Integrity, Machine, Probe, Volume, known_checks
 from prefect_stagegate.measures import Balance, ColumnDrift, Duplicates, Overlap, Scan, TableDrift
 from prefect_stagegate.model import CredentialLife, Evidence, Identity, Origin, Outcome, Pin, TableResult, Validation
-from prefect_stagegate.readiness import CheckContext, Gpus, Integrity, Machine, Probe, Volume, known_checks
 from prefect_stagegate.spec import Spec, load_spec
 
 NOW = datetime(2026, 3, 1, 3, 0, tzinfo=UTC)

@@ -7,7 +7,7 @@ from dataclasses import asdict
 import orjson
 from pydantic import TypeAdapter, ValidationError
 
-from prefect_stagegate.operations.fleet.barrier import NodeReport
+from prefect_stagegate.plugins.fleet.barrier import NodeReport
 
 _REPORT = TypeAdapter(NodeReport)
 

@@ -11,7 +11,7 @@ from types import ModuleType
 from typing import Any
 
 from prefect_stagegate.errors import MissingExtra, SourceUnavailable, install_hint
-from prefect_stagegate.operations.fleet.barrier import NodeReport
+from prefect_stagegate.plugins.fleet.barrier import NodeReport
 from prefect_stagegate.sources.wrappers.timeout import call_with_timeout
 from prefect_stagegate.tasks._fleet.engine import ANSWER_SECONDS, NodeJob, failed, lost, run_job
 

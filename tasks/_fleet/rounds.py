@@ -6,16 +6,16 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from prefect_stagegate.model import Address
-from prefect_stagegate.operations.fleet.barrier import (
+from prefect_stagegate.plugins.fleet.barrier import (
     FleetPolicy,
     FleetPolicyLike,
     FleetResult,
     NodeReport,
     merged_reports,
 )
-from prefect_stagegate.operations.fleet.members import choose_nodes, reports_of_full_nodes, require_committed
-from prefect_stagegate.operations.fleet.node import Proof
-from prefect_stagegate.operations.fleet.peers import announce_fleet
+from prefect_stagegate.plugins.fleet.members import choose_nodes, reports_of_full_nodes, require_committed
+from prefect_stagegate.plugins.fleet.node import Proof
+from prefect_stagegate.plugins.fleet.peers import announce_fleet
 from prefect_stagegate.tasks._fleet.engine import FleetEngine, NodeJob, collect_reports, failed
 from prefect_stagegate.tasks._support.notify import run_log
 from prefect_stagegate.tasks._support.places import CacheLike, CatalogLike, open_places

@@ -23,14 +23,14 @@ from pydantic import ConfigDict, Field
 
 from prefect_stagegate.clock import moment, now
 from prefect_stagegate.errors import UsageError
+from prefect_stagegate.jobs.address import SpecLike, parse
+from prefect_stagegate.jobs.gating import approve
+from prefect_stagegate.jobs.gating.check import check
+from prefect_stagegate.jobs.gating.reports import report_of
+from prefect_stagegate.jobs.gating.version_changes import proposal_of
+from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Address, ApprovalRequest, Decision, DecisionOutcome, Identity, person_key
-from prefect_stagegate.operations.address import SpecLike, parse
-from prefect_stagegate.operations.gating import approve
-from prefect_stagegate.operations.gating.check import check
-from prefect_stagegate.operations.gating.reports import report_of
-from prefect_stagegate.operations.gating.version_changes import proposal_of
-from prefect_stagegate.operations.workspace import Workspace
-from prefect_stagegate.report import proposal_page
+from prefect_stagegate.show import proposal_page
 from prefect_stagegate.tasks._support.decisions import show_decision
 from prefect_stagegate.tasks._support.lapse import ensure_lapse_automation
 from prefect_stagegate.tasks._support.notify import run_log

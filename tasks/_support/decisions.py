@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from prefect.artifacts import MarkdownArtifact
 
-from prefect_stagegate.operations.gating.reports import keep_report, page_of
-from prefect_stagegate.operations.workspace import Workspace
-from prefect_stagegate.report import Report, to_artifact
+from prefect_stagegate.jobs.gating.reports import keep_report, page_of
+from prefect_stagegate.jobs.workspace import Workspace
+from prefect_stagegate.show import Report, to_artifact
 from prefect_stagegate.tasks._support.notify import attach, unfailing
 
 

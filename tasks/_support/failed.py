@@ -9,7 +9,7 @@ from prefect.artifacts import MarkdownArtifact
 
 from prefect_stagegate.errors import TransferFailed
 from prefect_stagegate.model import FailedObject
-from prefect_stagegate.report.failed import failed_lines, failed_page
+from prefect_stagegate.show.failed import failed_lines, failed_page
 from prefect_stagegate.tasks._support.notify import attach, run_log
 from prefect_stagegate.units import count_text
 

@@ -8,7 +8,7 @@ from typing import Any
 from prefect.runtime import flow_run
 
 from prefect_stagegate.blocks import StagegateCache, StagegateCatalog, options_of, storage_options
-from prefect_stagegate.operations.workspace import Workspace, open_workspace
+from prefect_stagegate.jobs.workspace import Workspace, open_workspace
 from prefect_stagegate.tasks._support.slots import admit
 
 CacheLike = StagegateCache | Path | str | None

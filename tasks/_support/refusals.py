@@ -18,7 +18,7 @@ from prefect.context import FlowRunContext
 from prefect.states import Failed
 
 from prefect_stagegate.errors import GateFailed, GateUndecided, StagegateError, WaitingForApproval
-from prefect_stagegate.report.legible import legible_text, one_line
+from prefect_stagegate.show.legible import legible_text, one_line
 
 GATE_REFUSED = "Gate refused"
 """The name of the state of a run whose version a gate refused."""

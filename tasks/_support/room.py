@@ -10,7 +10,7 @@ from uuid import NAMESPACE_URL, uuid5
 
 from prefect.runtime import flow_run, task_run
 
-from prefect_stagegate.operations.workspace import Workspace
+from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.settings import Settings
 from prefect_stagegate.tasks._support.notify import CACHE_NEARLY_FULL, emit, run_log, unfailing
 from prefect_stagegate.units import bytes_text

@@ -9,9 +9,9 @@ from prefect.states import Completed, Failed
 
 from prefect_stagegate.errors import GateFailed, GateUndecided
 from prefect_stagegate.model import Decision, DecisionOutcome, Outcome
-from prefect_stagegate.report.legible import legible_text, one_line
-from prefect_stagegate.report.next_steps import deciding_checks
-from prefect_stagegate.report.rows import name_repeats
+from prefect_stagegate.show.legible import legible_text, one_line
+from prefect_stagegate.show.next_steps import deciding_checks
+from prefect_stagegate.show.rows import name_repeats
 from prefect_stagegate.tasks._support.refusals import GATE_REFUSED, GATE_UNDECIDED, ended_by_gate
 from prefect_stagegate.tasks._support.running import answered
 

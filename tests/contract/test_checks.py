@@ -19,16 +19,16 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect_stagegate.canonical import canonical
 from prefect_stagegate.clock import stamp
 from prefect_stagegate.errors import SourceUnavailable
+from prefect_stagegate.gate import CHECKS, Accepted, CheckContext, Integrity, Machine, Probe, Volume, run_check
+from prefect_stagegate.gate.base import Renewal
+from prefect_stagegate.gate.catalogue import asks, groups, parameters
+from prefect_stagegate.gate.context import BINDINGS
+from prefect_stagegate.gate.registry import OWNERS
+from prefect_stagegate.gate.run import why_stale
 from prefect_stagegate.measures import Balance, Duplicates, Measures, Overlap, Scan, TableDrift
 from prefect_stagegate.model import CredentialLife, Entry, Evidence, Outcome, Scope, Severity, Validation
-from prefect_stagegate.readiness import CHECKS, Accepted, CheckContext, Integrity, Machine, Probe, Volume, run_check
-from prefect_stagegate.readiness.base import Renewal
-from prefect_stagegate.readiness.catalogue import asks, groups, parameters
-from prefect_stagegate.readiness.context import BINDINGS
-from prefect_stagegate.readiness.records.signature_bundle import sign_statement
-from prefect_stagegate.readiness.records.signed_files import write_statement
-from prefect_stagegate.readiness.registry import OWNERS
-from prefect_stagegate.readiness.run import why_stale
+from prefect_stagegate.plugins.signatures.signature_bundle import sign_statement
+from prefect_stagegate.plugins.signatures.signed_files import write_statement
 from prefect_stagegate.spec import Requirement
 from prefect_stagegate.testing.contexts import (
     DIGEST,

@@ -15,9 +15,9 @@ import asyncssh
 import pytest
 
 from prefect_stagegate.errors import SourceError
+from prefect_stagegate.plugins.sftp.event_loop import EventLoopThread
 from prefect_stagegate.sources import Source, open_source
 from prefect_stagegate.sources.selection.globs import GlobFilter
-from prefect_stagegate.sources.sftp.event_loop import EventLoopThread
 from prefect_stagegate.sources.walk import DEEPEST
 from prefect_stagegate.testing.sources import listed
 from tests.support.http_servers import Handler, http_server

@@ -30,10 +30,10 @@ from prefect_stagegate.errors import (
     UsageError,
 )
 from prefect_stagegate.model import SourceObject
+from prefect_stagegate.plugins.sftp.client import SftpConnection
+from prefect_stagegate.plugins.sftp.connection import Login
 from prefect_stagegate.sources import Source, open_source
 from prefect_stagegate.sources.base import read_pieces
-from prefect_stagegate.sources.sftp.client import SftpConnection
-from prefect_stagegate.sources.sftp.connection import Login
 from prefect_stagegate.testing.sources import BYTES, Place, SourceContract, listed, read
 from tests.support.ssh import SshServer, rclone_sftp, sshd, write_key
 

@@ -15,8 +15,8 @@ import asyncssh
 import pytest
 
 from prefect_stagegate.errors import ObjectChanged, ObjectVanished, SourceError, SourceUnavailable
+from prefect_stagegate.plugins.sftp.event_loop import EventLoopThread
 from prefect_stagegate.sources import open_source
-from prefect_stagegate.sources.sftp.event_loop import EventLoopThread
 
 INIT, OPEN, CLOSE, READ, FSTAT, OPENDIR, READDIR, REALPATH, STAT, EXTENDED = 1, 3, 4, 5, 8, 11, 12, 16, 17, 200
 VERSION, STATUS, HANDLE, DATA, NAME, ATTRS, EXTENDED_REPLY = 2, 101, 102, 103, 104, 105, 201

@@ -23,7 +23,7 @@ from tests.support.webservers import nginx, rclone
 
 NOBODY = "127.0.0.1:1"
 """A port that nobody listens on."""
-WIRE = "prefect_stagegate.http.exchange.parse_headers"
+WIRE = "prefect_stagegate.transport.http.exchange.parse_headers"
 """Reads the head of an answer: what stands below it is the socket."""
 MEMORY = "fsspec.implementations.memory.MemoryFileSystem"
 RCLONE_LACKS = "\n\t"

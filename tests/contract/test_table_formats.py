@@ -21,11 +21,11 @@ import pytest
 
 from prefect_stagegate.measures import Duplicates
 from prefect_stagegate.model import Entry
+from prefect_stagegate.plugins.profile.duplicates import duplicates
 from prefect_stagegate.spec import ContractSpec, TableSpec
 from prefect_stagegate.validations import validate
 from prefect_stagegate.validations.files.files import ProbedFiles, probe_files
 from prefect_stagegate.validations.queries.duck import MEMORY_MIB, bounded, queries
-from prefect_stagegate.validations.queries.duplicates import duplicates
 from prefect_stagegate.validations.records import ExpectationVerdict, RefusedRows, TableJob, TableReport
 from prefect_stagegate.validations.tables import examine
 from prefect_stagegate.validations.worker.judge import judge_tables

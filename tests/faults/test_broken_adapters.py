@@ -13,14 +13,14 @@ from typing import Any
 import pytest
 
 from prefect_stagegate.errors import AdapterFailed, SourceUnavailable, StagegateError, TransferFailed
-from prefect_stagegate.http import Request, Response
+from prefect_stagegate.jobs.staging.stage import stage
+from prefect_stagegate.jobs.upkeep.doctor import examine
+from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import LATEST, CredentialLife, SourceObject
-from prefect_stagegate.operations.staging.stage import stage
-from prefect_stagegate.operations.upkeep.doctor import examine
-from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.sources import SCHEMES, Source, Wanted, everything, open_source, register
 from prefect_stagegate.sources.local.files import FileSource
 from prefect_stagegate.spec import load_spec
+from prefect_stagegate.transport.http import Request, Response
 
 RAISED: tuple[Exception, ...] = (
     ValueError("month must be in 1..12"),

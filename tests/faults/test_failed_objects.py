@@ -12,11 +12,11 @@ import yaml
 
 from prefect_stagegate.errors import TransferFailed
 from prefect_stagegate.flows import stage as stage_flow
+from prefect_stagegate.jobs.gating.check import check
+from prefect_stagegate.jobs.staging.stage import stage
+from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import LATEST, FailedObject, Outcome
-from prefect_stagegate.operations.gating.check import check
-from prefect_stagegate.operations.staging.stage import stage
-from prefect_stagegate.operations.workspace import Workspace
-from prefect_stagegate.report.failed import LISTED, failed_page
+from prefect_stagegate.show.failed import LISTED, failed_page
 from prefect_stagegate.testing.servers import SeaweedFS
 from tests.support.faults import Status
 from tests.support.proxy import FaultProxy

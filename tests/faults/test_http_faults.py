@@ -17,8 +17,8 @@ from functools import partial
 import pytest
 
 from prefect_stagegate.errors import ObjectChanged, SourceUnavailable, UsageError
-from prefect_stagegate.http import Client, Exchange, Loop, Request, Response, environment_proxies, fetch
-from prefect_stagegate.http import loop as loop_module
+from prefect_stagegate.transport.http import Client, Exchange, Loop, Request, Response, environment_proxies, fetch
+from prefect_stagegate.transport.http import loop as loop_module
 from tests.support.rawserver import RawServer, response
 
 

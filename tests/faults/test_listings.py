@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from prefect_stagegate.errors import SourceUnavailable
+from prefect_stagegate.jobs.staging.missing_objects import MAX_PROBES
+from prefect_stagegate.jobs.staging.stage import stage
+from prefect_stagegate.jobs.workspace import Workspace, open_workspace
 from prefect_stagegate.model import LATEST
-from prefect_stagegate.operations.staging.missing_objects import MAX_PROBES
-from prefect_stagegate.operations.staging.stage import stage
-from prefect_stagegate.operations.workspace import Workspace, open_workspace
 from prefect_stagegate.testing.servers import SeaweedFS
 from tests.support.listings import Lie, Pages
 from tests.support.proxy import FaultProxy

@@ -18,13 +18,13 @@ from typing import Any
 import pytest
 
 from prefect_stagegate.errors import SourceError, SpecError, StagegateError, UsageError
-from prefect_stagegate.http import Client, ForbiddenAddress, Request, environment_proxies, fetch, policy
+from prefect_stagegate.gate.checks.governance import Runbook, runbook
 from prefect_stagegate.model import Outcome, Pin, SourceObject
-from prefect_stagegate.readiness.checks.governance import Runbook, runbook
 from prefect_stagegate.sources import open_source
 from prefect_stagegate.spec import load_spec
 from prefect_stagegate.testing.contexts import a_spec, check_context
 from prefect_stagegate.testing.sources import listed
+from prefect_stagegate.transport.http import Client, ForbiddenAddress, Request, environment_proxies, fetch, policy
 from tests.support.http_servers import Handler, http_server
 from tests.support.rawserver import raw_server, response
 

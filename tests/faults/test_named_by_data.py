@@ -25,18 +25,18 @@ from pyiceberg.catalog import load_catalog
 from pyiceberg.table import Table
 
 from prefect_stagegate.errors import CorruptRecord, SourceError, SpecError, StagegateError, UsageError
-from prefect_stagegate.http import policy
+from prefect_stagegate.jobs.address import stored_spec
+from prefect_stagegate.jobs.gating.validate import validate
+from prefect_stagegate.jobs.staging.stage import stage
+from prefect_stagegate.jobs.upkeep.doctor import examine
+from prefect_stagegate.jobs.workspace import Workspace, open_workspace
 from prefect_stagegate.model import Address
-from prefect_stagegate.operations.address import stored_spec
-from prefect_stagegate.operations.gating.validate import validate
-from prefect_stagegate.operations.staging.stage import stage
-from prefect_stagegate.operations.upkeep.doctor import examine
-from prefect_stagegate.operations.workspace import Workspace, open_workspace
+from prefect_stagegate.plugins.lake.iceberg_catalog import permitted_properties
 from prefect_stagegate.sources import open_source
-from prefect_stagegate.sources.lake.iceberg_catalog import permitted_properties
 from prefect_stagegate.spec import Spec, load_spec
 from prefect_stagegate.spec.sources import SourceSpec
 from prefect_stagegate.testing.sources import listed
+from prefect_stagegate.transport.http import policy
 from tests.support.delta import HandWritten
 from tests.support.http_servers import Handler, http_server
 from tests.support.hub import small_hub

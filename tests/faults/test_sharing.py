@@ -20,10 +20,10 @@ from prefect_stagegate.cache import Cache
 from prefect_stagegate.cache.gc import collect
 from prefect_stagegate.cache.space import used_bytes
 from prefect_stagegate.errors import CacheError
-from prefect_stagegate.operations.read import open_dataset
-from prefect_stagegate.operations.staging.stage import stage
-from prefect_stagegate.operations.upkeep.verify import verify
-from prefect_stagegate.operations.workspace import Workspace, open_workspace
+from prefect_stagegate.jobs.read import open_dataset
+from prefect_stagegate.jobs.staging.stage import stage
+from prefect_stagegate.jobs.upkeep.verify import verify
+from prefect_stagegate.jobs.workspace import Workspace, open_workspace
 
 OWNER, NEIGHBOUR, GROUP = 40_001, 40_002, 40_100
 FILES = {"a.bin": b"the first", "b/c.bin": b"the second", "empty": b""}
@@ -128,9 +128,9 @@ WITHOUT_LOCKS = """
 import sys
 from pathlib import Path
 from prefect_stagegate.cache.gc import collect
-from prefect_stagegate.operations.read import open_dataset
-from prefect_stagegate.operations.staging.stage import stage
-from prefect_stagegate.operations.workspace import open_workspace
+from prefect_stagegate.jobs.read import open_dataset
+from prefect_stagegate.jobs.staging.stage import stage
+from prefect_stagegate.jobs.workspace import open_workspace
 
 root = Path(sys.argv[1])
 where = open_workspace(root / "cache", root / "catalog")

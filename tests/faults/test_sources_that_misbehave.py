@@ -25,13 +25,13 @@ from prefect_stagegate.errors import (
     TransferFailed,
     UsageError,
 )
-from prefect_stagegate.http import retry_after
+from prefect_stagegate.jobs.staging.stage import stage
+from prefect_stagegate.jobs.workspace import open_workspace
 from prefect_stagegate.model import Pin, SourceObject
-from prefect_stagegate.operations.staging.stage import stage
-from prefect_stagegate.operations.workspace import open_workspace
 from prefect_stagegate.sources import Source, open_source, renewing
 from prefect_stagegate.testing.servers import OWNER, RENEWED, Keys, SeaweedFS
-from prefect_stagegate.transfer import Limits, retry, throttle
+from prefect_stagegate.transport.http import retry_after
+from prefect_stagegate.transport.transfer import Limits, retry, throttle
 from tests.support.faults import Stall, Status
 from tests.support.http_servers import file_server
 from tests.support.proxy import FaultProxy

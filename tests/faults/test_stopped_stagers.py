@@ -17,8 +17,8 @@ from blake3 import blake3
 from prefect_stagegate.cache import Cache
 from prefect_stagegate.cache.gc import collect
 from prefect_stagegate.model import Receipt
-from prefect_stagegate.transfer import Limits
-from prefect_stagegate.transfer.progress import Progress
+from prefect_stagegate.transport.transfer import Limits
+from prefect_stagegate.transport.transfer.progress import Progress
 from tests.support.scripted import ScriptedSource, fetch_all
 
 PART = 1 << 20
@@ -29,7 +29,7 @@ STAGER = f"""
 import os, pathlib, signal, sys
 from prefect_stagegate.cache import Cache
 from tests.support.scripted import ScriptedSource, fetch_all
-from prefect_stagegate.transfer import Limits
+from prefect_stagegate.transport.transfer import Limits
 
 reads = []
 def stop(key, start, end):

@@ -31,8 +31,8 @@ from prefect_stagegate.errors import (
 from prefect_stagegate.model import Action, Pin, PlannedObject, SourceObject
 from prefect_stagegate.plan import plan_object
 from prefect_stagegate.spec.sources import Rehash
-from prefect_stagegate.transfer import Limits, SourceGroup, retry, transfer
-from prefect_stagegate.transfer.progress import Progress
+from prefect_stagegate.transport.transfer import Limits, SourceGroup, retry, transfer
+from prefect_stagegate.transport.transfer.progress import Progress
 from tests.support.scripted import ScriptedSource, fetch_all
 from tests.support.waiting import eventually
 
@@ -405,7 +405,7 @@ from prefect_stagegate.cache import Cache
 from prefect_stagegate.cache.space import Space, SpaceRules
 from prefect_stagegate.errors import StagegateError
 from tests.support.scripted import ScriptedSource, fetch_all
-from prefect_stagegate.transfer import Limits
+from prefect_stagegate.transport.transfer import Limits
 cache = Cache.open(pathlib.Path(sys.argv[1]))
 {prepare}
 source = ScriptedSource({{"a": os.urandom({size})}})

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from prefect_stagegate.transfer import retry
+from prefect_stagegate.transport.transfer import retry
 
 
 @pytest.fixture(autouse=True)

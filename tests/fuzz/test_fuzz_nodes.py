@@ -18,10 +18,10 @@ from fuzzing.places import Truth, build, node
 from prefect_stagegate.catalog.codec import encode
 from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.errors import StagegateError
+from prefect_stagegate.jobs.staging.stage import stage
+from prefect_stagegate.jobs.workspace import open_workspace
 from prefect_stagegate.model import Address
-from prefect_stagegate.nodes import HeldVersion, NodeRecord
-from prefect_stagegate.operations.staging.stage import stage
-from prefect_stagegate.operations.workspace import open_workspace
+from prefect_stagegate.plugins.fleet.nodes import HeldVersion, NodeRecord
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(0)]
 

@@ -12,10 +12,10 @@ from fuzzing.commands import fuzz_commands
 from fuzzing.places import Truth, build, damage, node
 
 from prefect_stagegate.errors import StagegateError
+from prefect_stagegate.jobs.gating.check import check
+from prefect_stagegate.jobs.gating.ready import find_ready
+from prefect_stagegate.jobs.upkeep.verify import verify
 from prefect_stagegate.model import Address
-from prefect_stagegate.operations.gating.check import check
-from prefect_stagegate.operations.gating.ready import find_ready
-from prefect_stagegate.operations.upkeep.verify import verify
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(0)]
 

@@ -21,8 +21,15 @@ from pathlib import Path
 import pytest
 
 from prefect_stagegate.errors import Cancelled, SourceError, SourceUnavailable, StagegateError, UsageError
-from prefect_stagegate.http import CertificateNotTrusted, Client, Request, environment_proxies, fetch, fetch_many
 from prefect_stagegate.sources import open_source
+from prefect_stagegate.transport.http import (
+    CertificateNotTrusted,
+    Client,
+    Request,
+    environment_proxies,
+    fetch,
+    fetch_many,
+)
 from tests.support.rawserver import RawServer, Script, raw_server, response
 from tests.support.waiting import eventually
 from tests.support.webservers import certificates
@@ -367,7 +374,7 @@ def test_abandoned_requests_are_ended() -> None:
 
 FORKED = """
 import os, sys
-from prefect_stagegate.http import Request, fetch
+from prefect_stagegate.transport.http import Request, fetch
 url = sys.argv[1]
 assert bytes(fetch(Request(url + "/parent")).body) == b"/parent"
 child = os.fork()
@@ -394,7 +401,7 @@ def test_fork_has_connections_of_its_own() -> None:
 
 INTERRUPTED = """
 import sys, time
-from prefect_stagegate.http import Request, blocking, fetch
+from prefect_stagegate.transport.http import Request, blocking, fetch
 try:
     fetch(Request(sys.argv[1] + "/slow"))
 except KeyboardInterrupt:
@@ -427,7 +434,7 @@ def test_interrupt_leaves_no_request_under_way() -> None:
 
 
 def test_loop_that_was_stopped_is_replaced(served: tuple[Serve, Client]) -> None:
-    from prefect_stagegate.http import blocking
+    from prefect_stagegate.transport.http import blocking
 
     serve, client = served
     server = serve(response())
@@ -442,7 +449,7 @@ def test_loop_that_was_stopped_is_replaced(served: tuple[Serve, Client]) -> None
 
 
 def test_request_ends_when_its_loop_is_stopped() -> None:
-    from prefect_stagegate.http import blocking
+    from prefect_stagegate.transport.http import blocking
 
     def script(_head: bytes, connection: socket.socket) -> None:
         connection.recv(1)

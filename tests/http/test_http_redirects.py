@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from prefect_stagegate.errors import SourceError
-from prefect_stagegate.http import Client, Request, fetch
-from prefect_stagegate.http.policy import MAX_REDIRECTS
+from prefect_stagegate.transport.http import Client, Request, fetch
+from prefect_stagegate.transport.http.policy import MAX_REDIRECTS
 from tests.support.rawserver import raw_server, response
 from tests.support.webservers import certificates
 

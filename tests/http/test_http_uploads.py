@@ -11,8 +11,8 @@ from contextlib import contextmanager, suppress
 import pytest
 
 from prefect_stagegate.errors import Cancelled, SourceError, UsageError
-from prefect_stagegate.http import Client, Request, fetch, loop
-from prefect_stagegate.transfer.stop import Stop
+from prefect_stagegate.transport.http import Client, Request, fetch, loop
+from prefect_stagegate.transport.transfer.stop import Stop
 
 ANSWER = b"HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n"
 CHUNK = 1 << 16

@@ -11,7 +11,7 @@ from contextlib import suppress
 import pytest
 
 from prefect_stagegate.errors import ObjectChanged, SourceError, SourceUnavailable, UsageError
-from prefect_stagegate.http import Client, RangeIgnored, Request, fetch
+from prefect_stagegate.transport.http import Client, RangeIgnored, Request, fetch
 from tests.support.rawserver import RawServer, raw_server, response
 
 IMPATIENT = Client(idle=1.0)

@@ -20,6 +20,11 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from prefect_stagegate.errors import GateFailed, UsageError
 from prefect_stagegate.flows import pilot_to_production
+from prefect_stagegate.jobs.gating.approve import approve
+from prefect_stagegate.jobs.gating.check import check
+from prefect_stagegate.jobs.gating.promote import promote
+from prefect_stagegate.jobs.staging.stage import stage
+from prefect_stagegate.jobs.workspace import Workspace, open_workspace
 from prefect_stagegate.model import (
     Address,
     Approval,
@@ -30,11 +35,6 @@ from prefect_stagegate.model import (
     Version,
     Wait,
 )
-from prefect_stagegate.operations.gating.approve import approve
-from prefect_stagegate.operations.gating.check import check
-from prefect_stagegate.operations.gating.promote import promote
-from prefect_stagegate.operations.staging.stage import stage
-from prefect_stagegate.operations.workspace import Workspace, open_workspace
 from prefect_stagegate.tasks._support.waking import Woken, wake
 from prefect_stagegate.testing.servers import free_port
 from tests.support.waiting import eventually

@@ -19,10 +19,10 @@ from blake3 import blake3
 from prefect_stagegate.cache import Cache
 from prefect_stagegate.cache.leases import LeaseKind
 from prefect_stagegate.errors import SourceError, UsageError
-from prefect_stagegate.http import Client, Request, Response, fetch
-from prefect_stagegate.serve.blobs import serve_blobs
+from prefect_stagegate.plugins.fleet.blob_server import serve_blobs
 from prefect_stagegate.serve.listening import listen
 from prefect_stagegate.settings import Settings
+from prefect_stagegate.transport.http import Client, Request, Response, fetch
 from tests.support.site import blob_server
 from tests.support.waiting import eventually
 from tests.support.webservers import certificates
@@ -94,7 +94,7 @@ def test_nothing_but_blobs_is_sent(cache: Cache, server: str, tmp_path: Path) ->
 
 
 def test_blob_that_a_staging_brings_is_waited_for(cache: Cache, server: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("prefect_stagegate.serve.blobs.WRITERS_SECONDS", 0.0)
+    monkeypatch.setattr("prefect_stagegate.plugins.fleet.blob_server.WRITERS_SECONDS", 0.0)
     name = blake3(b"late").hexdigest()
     url = f"{server}/blobs/{name}?wait=20"
     assert get(url).status == 404

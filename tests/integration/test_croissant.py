@@ -13,8 +13,8 @@ import pytest
 
 from prefect_stagegate.cli.app import main
 from prefect_stagegate.model import Address
-from prefect_stagegate.operations import croissant as describing
-from prefect_stagegate.operations.croissant import croissant
+from prefect_stagegate.plugins.exchange import croissant as describing
+from prefect_stagegate.plugins.exchange.croissant import croissant
 from tests.support.scenario import Scenario
 
 PUBLICATION = {

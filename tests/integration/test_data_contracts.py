@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from prefect_stagegate.operations.gating.validate import validate
+from prefect_stagegate.jobs.gating.validate import validate
 from tests.support.scenario import Scenario, exit_code
 
 pytestmark = pytest.mark.timeout(300)

@@ -13,9 +13,9 @@ import pytest
 from deltalake import DeltaTable, QueryBuilder, write_deltalake
 
 from prefect_stagegate.errors import ObjectChanged, ObjectVanished, SourceError
+from prefect_stagegate.jobs.staging.stage import preview, stage
+from prefect_stagegate.jobs.workspace import open_workspace
 from prefect_stagegate.model import Address
-from prefect_stagegate.operations.staging.stage import preview, stage
-from prefect_stagegate.operations.workspace import open_workspace
 from prefect_stagegate.sources import open_source
 from prefect_stagegate.spec import load_spec
 from prefect_stagegate.testing.servers import SeaweedFS

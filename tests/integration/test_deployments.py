@@ -23,8 +23,8 @@ import httpx
 import pytest
 import yaml
 
+from prefect_stagegate.jobs.workspace import Workspace, open_workspace
 from prefect_stagegate.model import Approval
-from prefect_stagegate.operations.workspace import Workspace, open_workspace
 from prefect_stagegate.testing.servers import free_port
 from tests.support.http_servers import Handler, http_server
 from tests.support.waiting import eventually

@@ -14,11 +14,11 @@ from prefect_stagegate.cache.gc import collect, empty_trash
 from prefect_stagegate.cache.leases import LeaseKind
 from prefect_stagegate.cache.space import used_bytes
 from prefect_stagegate.errors import Cancelled, NoSpace
+from prefect_stagegate.jobs.gating.check import check
+from prefect_stagegate.jobs.staging.stage import stage
+from prefect_stagegate.jobs.workspace import Workspace, open_workspace
 from prefect_stagegate.model import Address, Outcome, Receipt, Version
-from prefect_stagegate.operations.gating.check import check
-from prefect_stagegate.operations.staging.stage import stage
-from prefect_stagegate.operations.workspace import Workspace, open_workspace
-from prefect_stagegate.transfer.progress import Progress
+from prefect_stagegate.transport.transfer.progress import Progress
 from tests.support.scenario import Scenario
 
 BLOCK = 4096

@@ -20,9 +20,9 @@ import pytest
 from prefect.task_runners import ProcessPoolTaskRunner, TaskRunner, ThreadPoolTaskRunner
 from prefect_dask.task_runners import DaskTaskRunner
 
-from prefect_stagegate.operations.address import read_spec
-from prefect_stagegate.operations.staging.stage import stage
-from prefect_stagegate.operations.workspace import open_workspace
+from prefect_stagegate.jobs.address import read_spec
+from prefect_stagegate.jobs.staging.stage import stage
+from prefect_stagegate.jobs.workspace import open_workspace
 from prefect_stagegate.sources import SCHEMES, register
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

@@ -14,11 +14,11 @@ import pytest
 import sqlalchemy as sa
 
 from prefect_stagegate.errors import UsageError, ValidationError
+from prefect_stagegate.jobs.gating.check import check
+from prefect_stagegate.jobs.gating.reports import report_of
+from prefect_stagegate.jobs.gating.validate import validate
 from prefect_stagegate.model import ExpectationResult, Validation
-from prefect_stagegate.operations.gating.check import check
-from prefect_stagegate.operations.gating.reports import report_of
-from prefect_stagegate.operations.gating.validate import validate
-from prefect_stagegate.report import to_html, to_json, to_junit, to_markdown
+from prefect_stagegate.show import to_html, to_json, to_junit, to_markdown
 from prefect_stagegate.validations.data_docs import MADE, publish, refuse_taken
 from prefect_stagegate.validations.records import TableJob
 from prefect_stagegate.validations.worker import judge

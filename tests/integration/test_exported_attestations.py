@@ -33,14 +33,14 @@ from securesystemslib.signer import SSlibKey  # type: ignore[attr-defined]
 
 from prefect_stagegate.clock import now
 from prefect_stagegate.errors import UsageError
+from prefect_stagegate.gate.records.attest import statement_digest
+from prefect_stagegate.gate.records.predicates import DECISION_PREDICATE, AttestationForm, decision_schema
+from prefect_stagegate.gate.records.signing import read_signing_key
+from prefect_stagegate.jobs.gating.approve import approve
+from prefect_stagegate.jobs.gating.attestations import AttestationVerdict, envelope_of, verify_attestation
+from prefect_stagegate.jobs.gating.check import check
+from prefect_stagegate.jobs.gating.waive import waive
 from prefect_stagegate.model import Address, DecisionOutcome
-from prefect_stagegate.operations.gating.approve import approve
-from prefect_stagegate.operations.gating.attestations import AttestationVerdict, envelope_of, verify_attestation
-from prefect_stagegate.operations.gating.check import check
-from prefect_stagegate.operations.gating.waive import waive
-from prefect_stagegate.readiness.records.attest import statement_digest
-from prefect_stagegate.readiness.records.predicates import DECISION_PREDICATE, AttestationForm, decision_schema
-from prefect_stagegate.readiness.records.signing import read_signing_key
 from tests.support.scenario import INES, Scenario
 from tests.support.transcript import BLOCK, reader
 

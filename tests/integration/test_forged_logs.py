@@ -12,15 +12,15 @@ import pytest
 
 from prefect_stagegate.cli import main
 from prefect_stagegate.errors import CorruptRecord, GateFailed, RefConflict, UnknownRef
+from prefect_stagegate.jobs.gating.audit import verify_history
+from prefect_stagegate.jobs.gating.check import check, resolve_for_gate
+from prefect_stagegate.jobs.gating.policy import adopt
+from prefect_stagegate.jobs.gating.promote import promote
+from prefect_stagegate.jobs.gating.ready import find_ready
+from prefect_stagegate.jobs.gating.rollback import rollback
+from prefect_stagegate.jobs.read import open_dataset
+from prefect_stagegate.jobs.staging.stage import stage
 from prefect_stagegate.model import Address
-from prefect_stagegate.operations.gating.audit import verify_history
-from prefect_stagegate.operations.gating.check import check, resolve_for_gate
-from prefect_stagegate.operations.gating.policy import adopt
-from prefect_stagegate.operations.gating.promote import promote
-from prefect_stagegate.operations.gating.ready import find_ready
-from prefect_stagegate.operations.gating.rollback import rollback
-from prefect_stagegate.operations.read import open_dataset
-from prefect_stagegate.operations.staging.stage import stage
 from tests.support.records import CountedRecords
 from tests.support.scenario import Scenario
 
@@ -278,7 +278,7 @@ def test_race_with_promotion_under_a_newer_policy_spoils_no_log(
         assert promote(scenario.node(), THINGS, "production").digest == quick
         return version_and_gate
 
-    monkeypatch.setattr("prefect_stagegate.operations.gating.promote.resolve_for_gate", overtaken)
+    monkeypatch.setattr("prefect_stagegate.jobs.gating.promote.resolve_for_gate", overtaken)
     refused = r"things@production can't be changed in this way: its decision was made under the policy .* decide again"
     with pytest.raises(RefConflict, match=refused):
         promote(scenario.node(), Address("things", slow), "production")

@@ -13,15 +13,15 @@ import pytest
 
 from prefect_stagegate.cache import Cache
 from prefect_stagegate.errors import ChecksumMismatch, TransferFailed
-from prefect_stagegate.objectstore import parse_bucket_url
-from prefect_stagegate.objectstore.gcs import gcs_settings, open_gcs
-from prefect_stagegate.objectstore.generations import _listed
-from prefect_stagegate.objectstore.listed import ListedObject
+from prefect_stagegate.plugins.gcs.gcs import gcs_settings, open_gcs
 from prefect_stagegate.sources import open_source
 from prefect_stagegate.sources.buckets.bucket import BucketSource
 from prefect_stagegate.testing.sources import listed
-from prefect_stagegate.transfer import Limits, crc32c
-from prefect_stagegate.transfer.checks import Hasher
+from prefect_stagegate.transport.objectstore import parse_bucket_url
+from prefect_stagegate.transport.objectstore.generations import _listed
+from prefect_stagegate.transport.objectstore.listed import ListedObject
+from prefect_stagegate.transport.transfer import Limits, crc32c
+from prefect_stagegate.transport.transfer.checks import Hasher
 from tests.support.clouds import Cloud
 from tests.support.faults import Flip
 from tests.support.proxy import FaultProxy, Fetch

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from prefect_stagegate.operations.workspace import open_workspace
+from prefect_stagegate.jobs.workspace import open_workspace
 
 RECORDED = Path(__file__).parents[1] / "unit/gpu"
 Run = Callable[..., subprocess.CompletedProcess[str]]

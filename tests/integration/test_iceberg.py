@@ -14,8 +14,8 @@ from pyiceberg.catalog import load_catalog
 from pyiceberg.table import Table
 
 from prefect_stagegate.errors import AccessDenied, ObjectVanished, SourceError, SourceUnavailable, UsageError
+from prefect_stagegate.plugins.lake import iceberg
 from prefect_stagegate.sources import open_source
-from prefect_stagegate.sources.lake import iceberg
 from prefect_stagegate.testing.servers import SeaweedFS
 from prefect_stagegate.testing.sources import listed, read
 from tests.support.iceberg import local_catalog, rest_catalog

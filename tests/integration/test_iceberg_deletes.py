@@ -21,11 +21,11 @@ from pyiceberg.manifest import DataFileContent, FileFormat
 from pyiceberg.table import Table
 
 from prefect_stagegate.errors import ObjectChanged, ObjectVanished, SourceError
+from prefect_stagegate.jobs.staging.stage import preview, stage
+from prefect_stagegate.jobs.workspace import Workspace, open_workspace
 from prefect_stagegate.model import Address, SourceObject
-from prefect_stagegate.operations.staging.stage import preview, stage
-from prefect_stagegate.operations.workspace import Workspace, open_workspace
+from prefect_stagegate.plugins.lake import rewriting
 from prefect_stagegate.sources import Source, open_source
-from prefect_stagegate.sources.lake import rewriting
 from prefect_stagegate.spec import Spec, load_spec
 from prefect_stagegate.testing.servers import SeaweedFS
 from prefect_stagegate.testing.sources import listed, read
@@ -197,7 +197,7 @@ def test_what_is_known_is_not_made_again(
     delete_positions(table, {first: [0]})
     version = stage(workspace, spec)
     with monkeypatch.context() as patch:
-        patch.setattr("prefect_stagegate.sources.lake.iceberg.rewrite", None)  # would fail
+        patch.setattr("prefect_stagegate.plugins.lake.iceberg.rewrite", None)  # would fail
         assert stage(workspace, spec).digest == version.digest
         assert [planned.action for planned in preview(workspace, spec)] == ["reuse"] * 3
     other = open_workspace(workspace.cache.root.parent / "other", workspace.cache.root.parent / "records")

@@ -18,18 +18,18 @@ import pytest
 from prefect_stagegate.catalog import Catalog
 from prefect_stagegate.catalog.records import open_records
 from prefect_stagegate.clock import now
+from prefect_stagegate.jobs.environment import capture_environment
+from prefect_stagegate.jobs.gating.approve import approve
+from prefect_stagegate.jobs.gating.check import check
+from prefect_stagegate.jobs.gating.policy import adopt, answer_request
+from prefect_stagegate.jobs.gating.promote import promote
+from prefect_stagegate.jobs.gating.rollback import rollback
+from prefect_stagegate.jobs.gating.status import DatasetStatus, inbox, status
+from prefect_stagegate.jobs.gating.waive import revoke_waiver, waive
+from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Address, Identity
-from prefect_stagegate.operations.environment import capture_environment
-from prefect_stagegate.operations.fleet.own_record import publish_record
-from prefect_stagegate.operations.gating.approve import approve
-from prefect_stagegate.operations.gating.check import check
-from prefect_stagegate.operations.gating.inbox import InboxLine, TargetStanding
-from prefect_stagegate.operations.gating.policy import adopt, answer_request
-from prefect_stagegate.operations.gating.promote import promote
-from prefect_stagegate.operations.gating.rollback import rollback
-from prefect_stagegate.operations.gating.status import DatasetStatus, inbox, status
-from prefect_stagegate.operations.gating.waive import revoke_waiver, waive
-from prefect_stagegate.operations.workspace import Workspace
+from prefect_stagegate.plugins.fleet.own_record import publish_record
+from prefect_stagegate.plugins.pages.inbox import InboxLine, TargetStanding
 from prefect_stagegate.settings import Settings
 from prefect_stagegate.units import digest_text
 from prefect_stagegate.unreadable import UnreadableRecords
@@ -174,7 +174,7 @@ def test_evidence_that_ends_is_warned_of_and_then_expires(
     scenario.to("pilot")
     for hours, standing in ((10, "serving"), (18, "ending"), (21, "expired")):
         moment = now() + timedelta(hours=hours)
-        monkeypatch.setattr("prefect_stagegate.operations.gating.status.now", lambda moment=moment: moment)
+        monkeypatch.setattr("prefect_stagegate.jobs.gating.status.now", lambda moment=moment: moment)
         line = scenario.lines()["pilot"]
         assert (hours, line.standing) == (hours, standing)
     assert (line.actions[0].kind, line.actions[0].whom) == ("check", "data (team@example.org)")

@@ -12,12 +12,12 @@ from sklearn.datasets import load_digits
 from prefect_stagegate.cli.app import main
 from prefect_stagegate.demo.data import Flights, write_reference
 from prefect_stagegate.errors import UsageError
+from prefect_stagegate.jobs.first_spec import FirstSpec, write_first_spec
+from prefect_stagegate.jobs.gating.check import check
+from prefect_stagegate.jobs.gating.lint import lint, lint_warnings
+from prefect_stagegate.jobs.staging.stage import stage
+from prefect_stagegate.jobs.workspace import open_workspace
 from prefect_stagegate.model import Address
-from prefect_stagegate.operations.first_spec import FirstSpec, write_first_spec
-from prefect_stagegate.operations.gating.check import check
-from prefect_stagegate.operations.gating.lint import lint, lint_warnings
-from prefect_stagegate.operations.staging.stage import stage
-from prefect_stagegate.operations.workspace import open_workspace
 from prefect_stagegate.settings import Settings
 from prefect_stagegate.testing.servers import SeaweedFS
 from tests.support.scenario import exit_code

@@ -11,9 +11,9 @@ import pytest
 from deltalake import write_deltalake
 from pyiceberg.catalog import load_catalog
 
+from prefect_stagegate.jobs.staging.stage import preview, stage
+from prefect_stagegate.jobs.workspace import Workspace, open_workspace
 from prefect_stagegate.model import Address, Version
-from prefect_stagegate.operations.staging.stage import preview, stage
-from prefect_stagegate.operations.workspace import Workspace, open_workspace
 from prefect_stagegate.spec import Spec, load_spec
 from tests.support.hub import SmallHub, small_hub
 

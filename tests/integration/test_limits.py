@@ -29,8 +29,8 @@ from prefect.settings import PREFECT_API_URL
 from prefect_stagegate.cli.app import main
 from prefect_stagegate.errors import Cancelled, StagegateError
 from prefect_stagegate.flows import stage
+from prefect_stagegate.jobs.address import read_spec
 from prefect_stagegate.model import Version
-from prefect_stagegate.operations.address import read_spec
 from prefect_stagegate.tasks import astage_dataset
 from prefect_stagegate.tasks._support import slots
 from prefect_stagegate.tasks._support.limits import node_limit, set_limits, source_limit

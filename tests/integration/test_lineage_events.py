@@ -17,12 +17,12 @@ import pytest
 import yaml
 
 from prefect_stagegate.errors import Cancelled, StagegateError, UsageError
+from prefect_stagegate.jobs.gating.check import check
+from prefect_stagegate.jobs.gating.promote import promote
+from prefect_stagegate.jobs.gating.validate import validate
+from prefect_stagegate.jobs.staging.stage import stage
 from prefect_stagegate.model import Address
-from prefect_stagegate.operations.gating.check import check
-from prefect_stagegate.operations.gating.promote import promote
-from prefect_stagegate.operations.gating.validate import validate
-from prefect_stagegate.operations.openlineage import lineage_run as runs
-from prefect_stagegate.operations.staging.stage import stage
+from prefect_stagegate.plugins.observe.openlineage import lineage_run as runs
 from tests.support.openlineage import Receiver, check_event, receiver
 from tests.support.scenario import Scenario
 
@@ -272,8 +272,8 @@ def test_settings_in_the_working_folder_are_not_read(
 
 def test_without_settings_nothing_is_loaded(scenario: Scenario) -> None:
     program = (
-        "import sys\nfrom prefect_stagegate.operations.staging.stage import stage\n"
-        "from prefect_stagegate.operations.workspace import open_workspace\n"
+        "import sys\nfrom prefect_stagegate.jobs.staging.stage import stage\n"
+        "from prefect_stagegate.jobs.workspace import open_workspace\n"
         f"stage(open_workspace(), {str(scenario.spec_file())!r})\n"
         "print(sorted(name for name in sys.modules if name.startswith('openlineage')))"
     )
@@ -287,7 +287,7 @@ def test_missing_extra_is_named(
     scenario: Scenario, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("OPENLINEAGE_URL", "http://127.0.0.1:1")
-    monkeypatch.delitem(sys.modules, "prefect_stagegate.operations.openlineage.openlineage_events", raising=False)
+    monkeypatch.delitem(sys.modules, "prefect_stagegate.plugins.observe.openlineage.openlineage_events", raising=False)
     monkeypatch.setitem(sys.modules, "openlineage.client", None)
     scenario.deliver("year,delay\n2013,7\n")
     assert 'pip install "prefect-stagegate[openlineage]"' in caplog.text

@@ -10,14 +10,14 @@ import pytest
 
 from prefect_stagegate.catalog import Catalog
 from prefect_stagegate.catalog.records import open_records
+from prefect_stagegate.gate import known_checks
+from prefect_stagegate.jobs.gating.check import check
+from prefect_stagegate.jobs.gating.policy import adopt
+from prefect_stagegate.jobs.gating.promote import promote
+from prefect_stagegate.jobs.gating.rollback import rollback
+from prefect_stagegate.jobs.staging.stage import stage
+from prefect_stagegate.jobs.workspace import Workspace, open_workspace
 from prefect_stagegate.model import Address, Evidence, Outcome, Version
-from prefect_stagegate.operations.gating.check import check
-from prefect_stagegate.operations.gating.policy import adopt
-from prefect_stagegate.operations.gating.promote import promote
-from prefect_stagegate.operations.gating.rollback import rollback
-from prefect_stagegate.operations.staging.stage import stage
-from prefect_stagegate.operations.workspace import Workspace, open_workspace
-from prefect_stagegate.readiness import known_checks
 from prefect_stagegate.spec import load_spec
 from tests.support.records import CountedRecords
 

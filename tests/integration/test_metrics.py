@@ -18,14 +18,14 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from prefect_stagegate.catalog.records import DirectoryRecords
 from prefect_stagegate.errors import GateFailed, StagegateError
+from prefect_stagegate.jobs.gating.check import check
+from prefect_stagegate.jobs.gating.ready import find_ready, hold_ready
 from prefect_stagegate.model import Address
-from prefect_stagegate.operations.gating.check import check
-from prefect_stagegate.operations.gating.ready import find_ready, hold_ready
-from prefect_stagegate.operations.monitoring import node_state
-from prefect_stagegate.operations.monitoring.catalog_state import catalog_samples
-from prefect_stagegate.operations.monitoring.exposition import exposition, metrics_text, node_metrics_text
-from prefect_stagegate.operations.monitoring.families import FAMILIES
-from prefect_stagegate.operations.monitoring.node_state import node_samples
+from prefect_stagegate.plugins.observe.monitoring import node_state
+from prefect_stagegate.plugins.observe.monitoring.catalog_state import catalog_samples
+from prefect_stagegate.plugins.observe.monitoring.exposition import exposition, metrics_text, node_metrics_text
+from prefect_stagegate.plugins.observe.monitoring.families import FAMILIES
+from prefect_stagegate.plugins.observe.monitoring.node_state import node_samples
 from tests.support.scenario import Scenario
 
 Run = Callable[..., CompletedProcess[str]]
@@ -191,7 +191,7 @@ def test_requests_do_not_grow_with_versions(scenario: Scenario, monkeypatch: pyt
 def test_datasets_beyond_the_limit_are_counted_and_not_read(
     scenario: Scenario, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("prefect_stagegate.operations.monitoring.catalog_state.MOST_DATASETS", 1)
+    monkeypatch.setattr("prefect_stagegate.plugins.observe.monitoring.catalog_state.MOST_DATASETS", 1)
     scenario.deliver("one")
     scenario.stage(dataset="zebras")
     for path in (scenario.folder / "catalog/datasets/zebras/policy").glob("*.json"):

@@ -13,9 +13,9 @@ import fsspec
 import pytest
 
 from prefect_stagegate.errors import TransferFailed
+from prefect_stagegate.jobs.staging.stage import stage
+from prefect_stagegate.jobs.workspace import Workspace, open_workspace
 from prefect_stagegate.model import Address
-from prefect_stagegate.operations.staging.stage import stage
-from prefect_stagegate.operations.workspace import Workspace, open_workspace
 from prefect_stagegate.spec import Spec, load_spec
 from prefect_stagegate.testing.servers import SeaweedFS
 from tests.support.http_servers import file_server

@@ -17,15 +17,15 @@ from cryptography.hazmat.primitives.serialization import BestAvailableEncryption
 from model_signing import verifying
 
 from prefect_stagegate.errors import CacheError, SpecError, UnknownRef, UsageError
+from prefect_stagegate.jobs.address import read_spec
+from prefect_stagegate.jobs.gating.check import check
+from prefect_stagegate.jobs.gating.policy import difference
 from prefect_stagegate.model import Address, DecisionOutcome, Direction
-from prefect_stagegate.operations.address import read_spec
-from prefect_stagegate.operations.gating import sign as signing_job
-from prefect_stagegate.operations.gating.check import check
-from prefect_stagegate.operations.gating.policy import difference
-from prefect_stagegate.operations.gating.sign import sign
-from prefect_stagegate.readiness.checks import signature as signature_check
-from prefect_stagegate.readiness.records.signature_bundle import read_statement_key, sign_statement
-from prefect_stagegate.readiness.records.signed_files import write_statement
+from prefect_stagegate.plugins.signatures import sign as signing_job
+from prefect_stagegate.plugins.signatures import signature as signature_check
+from prefect_stagegate.plugins.signatures.sign import sign
+from prefect_stagegate.plugins.signatures.signature_bundle import read_statement_key, sign_statement
+from prefect_stagegate.plugins.signatures.signed_files import write_statement
 from tests.support.scenario import Scenario
 from tests.support.signers import CLIENT, SERVER, Authority, model_signing, pem, write_key
 

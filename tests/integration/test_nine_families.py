@@ -16,12 +16,12 @@ import pytest
 from deltalake import write_deltalake
 from pyiceberg.catalog import load_catalog
 
+from prefect_stagegate.gate import known_checks
+from prefect_stagegate.jobs.gating.check import check
+from prefect_stagegate.jobs.gating.promote import promote
+from prefect_stagegate.jobs.staging.stage import preview, stage
+from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Address, Version
-from prefect_stagegate.operations.gating.check import check
-from prefect_stagegate.operations.gating.promote import promote
-from prefect_stagegate.operations.staging.stage import preview, stage
-from prefect_stagegate.operations.workspace import Workspace
-from prefect_stagegate.readiness import known_checks
 from prefect_stagegate.spec import Spec, load_spec
 from prefect_stagegate.testing.servers import SeaweedFS
 from tests.support.clouds import Cloud

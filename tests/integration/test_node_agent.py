@@ -13,8 +13,8 @@ from prefect_stagegate.catalog import Catalog
 from prefect_stagegate.catalog.records import DirectoryRecords
 from prefect_stagegate.errors import SourceUnavailable
 from prefect_stagegate.model import Address
-from prefect_stagegate.nodes import NodeRecord
-from prefect_stagegate.operations.fleet.agent import run_agent
+from prefect_stagegate.plugins.fleet.agent import run_agent
+from prefect_stagegate.plugins.fleet.nodes import NodeRecord
 from tests.support.scenario import Scenario
 
 KEPT = (Address("things", "production"),)

@@ -20,17 +20,17 @@ import pytest
 
 from prefect_stagegate.clock import moment, stamp
 from prefect_stagegate.errors import CorruptRecord, ExitCode, NotReady, StagegateError
+from prefect_stagegate.jobs.gating.rollback import rollback
+from prefect_stagegate.jobs.staging.stage import stage
+from prefect_stagegate.jobs.upkeep.maintain import collect_garbage
+from prefect_stagegate.jobs.upkeep.verify import verify
+from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Address
-from prefect_stagegate.nodes import Placement
-from prefect_stagegate.operations.fleet.agent import run_agent
-from prefect_stagegate.operations.fleet.node_readiness import node_readiness, require_on_node, wait_until_ready
-from prefect_stagegate.operations.fleet.own_record import publish_record
-from prefect_stagegate.operations.fleet.placement import choose_node, find_version
-from prefect_stagegate.operations.gating.rollback import rollback
-from prefect_stagegate.operations.staging.stage import stage
-from prefect_stagegate.operations.upkeep.maintain import collect_garbage
-from prefect_stagegate.operations.upkeep.verify import verify
-from prefect_stagegate.operations.workspace import Workspace
+from prefect_stagegate.plugins.fleet.agent import run_agent
+from prefect_stagegate.plugins.fleet.node_readiness import node_readiness, require_on_node, wait_until_ready
+from prefect_stagegate.plugins.fleet.nodes import Placement
+from prefect_stagegate.plugins.fleet.own_record import publish_record
+from prefect_stagegate.plugins.fleet.placement import choose_node, find_version
 from prefect_stagegate.unreadable import UnreadableRecords
 from tests.support.scenario import Scenario
 
@@ -334,7 +334,7 @@ def test_view_of_an_earlier_release_is_ready(scenario: Scenario) -> None:
 
 
 def test_wait_ends_when_the_agent_has_fetched(scenario: Scenario, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("prefect_stagegate.operations.fleet.node_readiness.POLL_SECONDS", 0.05)
+    monkeypatch.setattr("prefect_stagegate.plugins.fleet.node_readiness.POLL_SECONDS", 0.05)
     home, gpu = scenario.node(), node(scenario, "gpu-1")
     version = stage(home, scenario.spec())
     reasons: list[str] = []

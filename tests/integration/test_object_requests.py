@@ -10,12 +10,12 @@ import httpx
 import pytest
 
 from prefect_stagegate.errors import AccessDenied, ObjectChanged, ObjectVanished, StagegateError
-from prefect_stagegate.http import Response
-from prefect_stagegate.objectstore import ObjectStore, S3Settings, open_s3, parse_bucket_url
-from prefect_stagegate.objectstore.azure import open_azure, parse_container_url
-from prefect_stagegate.objectstore.azure_options import EMULATED, EMULATED_KEY, azure_settings
-from prefect_stagegate.objectstore.gcs import gcs_settings, open_gcs
+from prefect_stagegate.plugins.azure.azure import open_azure, parse_container_url
+from prefect_stagegate.plugins.azure.azure_options import EMULATED, EMULATED_KEY, azure_settings
+from prefect_stagegate.plugins.gcs.gcs import gcs_settings, open_gcs
 from prefect_stagegate.testing.servers import STRANGER, SeaweedFS
+from prefect_stagegate.transport.http import Response
+from prefect_stagegate.transport.objectstore import ObjectStore, S3Settings, open_s3, parse_bucket_url
 from tests.support.clouds import Cloud
 
 PLAIN = {"Accept-Encoding": "identity"}

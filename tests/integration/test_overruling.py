@@ -12,14 +12,14 @@ import pytest
 
 from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.errors import CorruptRecord, UsageError
+from prefect_stagegate.gate.records.signing import SigningKey
+from prefect_stagegate.jobs.gating.approve import approve
+from prefect_stagegate.jobs.gating.check import check
+from prefect_stagegate.jobs.gating.promote import promote
+from prefect_stagegate.jobs.gating.revoke import revoke
+from prefect_stagegate.jobs.gating.rollback import rollback
+from prefect_stagegate.jobs.gating.waive import revoke_waiver, waive
 from prefect_stagegate.model import Address, Decision, DecisionOutcome, Identity, Waiver
-from prefect_stagegate.operations.gating.approve import approve
-from prefect_stagegate.operations.gating.check import check
-from prefect_stagegate.operations.gating.promote import promote
-from prefect_stagegate.operations.gating.revoke import revoke
-from prefect_stagegate.operations.gating.rollback import rollback
-from prefect_stagegate.operations.gating.waive import revoke_waiver, waive
-from prefect_stagegate.readiness.records.signing import SigningKey
 from tests.support.keys import new_key
 from tests.support.scenario import INES, Scenario
 

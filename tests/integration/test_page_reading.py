@@ -10,8 +10,8 @@ import pytest
 
 from prefect_stagegate.catalog import Catalog
 from prefect_stagegate.catalog.records import open_records
-from prefect_stagegate.operations.environment import capture_environment
-from prefect_stagegate.serve.pages import copies
+from prefect_stagegate.jobs.environment import capture_environment
+from prefect_stagegate.plugins.pages import copies
 from prefect_stagegate.settings import Settings
 from tests.support.large_catalog import write_large_catalog
 from tests.support.page_server import page_server, text_of
@@ -23,8 +23,8 @@ PAGES = ("/", "/datasets", "/datasets/set-003", "/datasets/set-003/policy", "/no
 
 def test_requests_of_warm_pages_do_not_grow_with_versions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(copies, "FRESH", 600.0)
-    monkeypatch.setattr("prefect_stagegate.serve.pages.catalog_view.OVERVIEW_FRESH", 600.0)
-    monkeypatch.setattr("prefect_stagegate.serve.pages.catalog_view.NODES_FRESH", 600.0)
+    monkeypatch.setattr("prefect_stagegate.plugins.pages.catalog_view.OVERVIEW_FRESH", 600.0)
+    monkeypatch.setattr("prefect_stagegate.plugins.pages.catalog_view.NODES_FRESH", 600.0)
     counts: list[dict[str, Counter[str]]] = []
     for versions in (3, 40):
         store = CountedRecords(open_records(f"memory://pages-{versions}", {}))

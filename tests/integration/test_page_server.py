@@ -21,7 +21,7 @@ from prefect_stagegate.cache.leases import LeaseKind
 from prefect_stagegate.catalog import Catalog
 from prefect_stagegate.catalog.records import open_records
 from prefect_stagegate.errors import UsageError
-from prefect_stagegate.serve.pages.server import serve_pages
+from prefect_stagegate.plugins.pages.server import serve_pages
 from tests.support.page_server import get, page_server, text_of
 from tests.support.records import CountedRecords
 from tests.support.scenario import Scenario
@@ -192,7 +192,7 @@ class _HangingRecords(CountedRecords):
 
 
 def test_slow_store_costs_one_page_its_time_and_no_other(scenario: Scenario, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("prefect_stagegate.serve.pages.app.PAGE_SECONDS", 1.0)
+    monkeypatch.setattr("prefect_stagegate.plugins.pages.app.PAGE_SECONDS", 1.0)
     scenario.deliver("one")
     scenario.stage(dataset="other")
     store = _HangingRecords(open_records(str(scenario.on["catalog"]), {}))
@@ -223,7 +223,7 @@ def test_damaged_records_are_named_and_the_rest_is_shown(scenario: Scenario) -> 
 
 
 def test_catalog_that_is_gone_is_no_empty_one(scenario: Scenario, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("prefect_stagegate.serve.pages.copies.FRESH", 0.0)
+    monkeypatch.setattr("prefect_stagegate.plugins.pages.copies.FRESH", 0.0)
     scenario.deliver("one")
     catalog = scenario.folder / "catalog"
     with page_server(scenario.node()) as url:

@@ -18,19 +18,19 @@ from typing import Any, NoReturn
 import pytest
 
 from prefect_stagegate.catalog import Catalog
-from prefect_stagegate.catalog.node_records import NodeRecords
 from prefect_stagegate.errors import AccessDenied, TransferFailed
-from prefect_stagegate.http import Request, fetch
+from prefect_stagegate.jobs.staging.stage import stage
+from prefect_stagegate.jobs.upkeep.verify import verify
+from prefect_stagegate.jobs.workspace import Workspace, open_workspace
 from prefect_stagegate.model import Address
-from prefect_stagegate.nodes import BlobOrder, HeldVersion
-from prefect_stagegate.operations.fleet.node import hold_version
-from prefect_stagegate.operations.fleet.own_record import publish_record
-from prefect_stagegate.operations.fleet.peers import announce_fleet
-from prefect_stagegate.operations.staging.stage import stage
-from prefect_stagegate.operations.upkeep.verify import verify
-from prefect_stagegate.operations.workspace import Workspace, open_workspace
+from prefect_stagegate.plugins.fleet.node import hold_version
+from prefect_stagegate.plugins.fleet.node_records import NodeRecords
+from prefect_stagegate.plugins.fleet.nodes import BlobOrder, HeldVersion
+from prefect_stagegate.plugins.fleet.own_record import publish_record
+from prefect_stagegate.plugins.fleet.peers import announce_fleet
 from prefect_stagegate.testing.launching import launched
 from prefect_stagegate.testing.servers import free_port
+from prefect_stagegate.transport.http import Request, fetch
 from prefect_stagegate.unreadable import UnreadableRecords
 from tests.support.rawserver import raw_server, response
 from tests.support.records import CountedRecords
@@ -234,7 +234,7 @@ def test_silent_node_is_left_after_the_idle_time(site: Site) -> None:
 
 
 def test_node_that_only_says_not_yet_is_left(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("prefect_stagegate.sources.peer.PATIENCE", 2.0)
+    monkeypatch.setattr("prefect_stagegate.plugins.fleet.peer.PATIENCE", 2.0)
     site.make()
     ticks = iter(range(10**9))
 
@@ -258,7 +258,11 @@ def test_own_share_does_not_wait_for_other_nodes(tmp_path: Path) -> None:
         def emit(self, _: logging.LogRecord) -> None:
             read_when_left.append(site.read())
 
-    logger, watch, silent = logging.getLogger("prefect_stagegate.sources.peer"), Watch(), ["gpu-1", "gpu-2", "gpu-3"]
+    logger, watch, silent = (
+        logging.getLogger("prefect_stagegate.plugins.fleet.peer"),
+        Watch(),
+        ["gpu-1", "gpu-2", "gpu-3"],
+    )
     logger.addHandler(watch)
     ended = threading.Event()
     with raw_server(lambda _head, _connection: b"" if ended.wait(30) else None) as server:
@@ -287,7 +291,7 @@ def test_late_node_does_not_keep_others_from_being_asked(tmp_path: Path) -> None
         def emit(self, _: logging.LogRecord) -> None:
             held_when_left.extend(entry.path for entry in entries if own.cache.blobs.holds(entry.digest, entry.size))
 
-    logger, watch = logging.getLogger("prefect_stagegate.sources.peer"), Watch()
+    logger, watch = logging.getLogger("prefect_stagegate.plugins.fleet.peer"), Watch()
     with (
         raw_server(lambda _head, _connection: b"" if late.wait(30) else None) as server,
         blob_server(outside.cache) as url,
@@ -385,7 +389,7 @@ def test_nodes_that_never_had_a_record_read_the_source_once(site: Site) -> None:
 
 
 def test_absent_node_of_a_fleet_is_waited_for_in_vain_once(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("prefect_stagegate.operations.fleet.peers.JOIN_SECONDS", 1.5)
+    monkeypatch.setattr("prefect_stagegate.plugins.fleet.peers.JOIN_SECONDS", 1.5)
     version, node = site.make(), site.node("gpu-1", record=False)
     announce_fleet(node, version.dataset, version.digest, ["gpu-1", "gone"], [])
     assert hold_on_all([node], Address(version.dataset, version.digest)) == [site.size]
@@ -426,7 +430,7 @@ def test_token_goes_to_no_host_that_the_site_does_not_name(
 
 def test_planted_nodes_together_take_one_budget_of_time(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of six that say "not yet" for ever, and six that say nothing; the source is there."""
-    monkeypatch.setattr("prefect_stagegate.sources.peer.PATIENCE", 2.0)
+    monkeypatch.setattr("prefect_stagegate.plugins.fleet.peer.PATIENCE", 2.0)
     site.make()
     ended, ticks = threading.Event(), iter(range(10**9))
 
@@ -480,7 +484,7 @@ def test_nodes_prove_themselves_by_certificates(site: Site, tmp_path: Path) -> N
 
 
 def test_slow_node_is_left(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("prefect_stagegate.sources.peer.LEAST_SECONDS", 0.5)
+    monkeypatch.setattr("prefect_stagegate.plugins.fleet.peer.LEAST_SECONDS", 0.5)
     version = site.make()
     second, ended = site.node("gpu-2"), threading.Event()
     sizes = {entry.digest[7:]: entry.size for entry in second.catalog.manifest("things", version.digest).entries()}

@@ -13,7 +13,7 @@ Run = Callable[..., subprocess.CompletedProcess[str]]
 
 CHECK = '''
 from prefect_stagegate.model import Outcome
-from prefect_stagegate.readiness import CheckContext, CheckResult, Parameters, check
+from prefect_stagegate.gate import CheckContext, CheckResult, Parameters, check
 
 class Most(Parameters):
     most: int = 1

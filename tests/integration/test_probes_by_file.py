@@ -11,8 +11,8 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from prefect_stagegate.jobs.gating.validate import validate
 from prefect_stagegate.model import Evidence, Outcome
-from prefect_stagegate.operations.gating.validate import validate
 from tests.support.scenario import Scenario
 
 IMAGES = {"image": {"mode": "L", "min_size": [8, 8]}}

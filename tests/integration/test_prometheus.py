@@ -17,9 +17,9 @@ import pytest
 import yaml
 
 from prefect_stagegate.errors import StagegateError, TransferFailed
+from prefect_stagegate.jobs.gating.check import check
 from prefect_stagegate.model import Address
-from prefect_stagegate.operations.gating.check import check
-from prefect_stagegate.operations.monitoring.exposition import metrics_text
+from prefect_stagegate.plugins.observe.monitoring.exposition import metrics_text
 from prefect_stagegate.testing.launching import answers_http, launched
 from prefect_stagegate.testing.servers import free_port
 from tests.support.http_servers import Handler, http_server

@@ -21,20 +21,20 @@ from prefect_stagegate.errors import (
     UsageError,
     WaitingForApproval,
 )
+from prefect_stagegate.gate.records.attest import read_statement
+from prefect_stagegate.jobs.gating.approve import answer, approve, wait, waiting_runs
+from prefect_stagegate.jobs.gating.attestations import verify_attestation
+from prefect_stagegate.jobs.gating.check import check
+from prefect_stagegate.jobs.gating.policy import adopt
+from prefect_stagegate.jobs.gating.promote import promote
+from prefect_stagegate.jobs.gating.reports import report_of
+from prefect_stagegate.jobs.gating.revoke import revoke
+from prefect_stagegate.jobs.gating.rollback import rollback
+from prefect_stagegate.jobs.inspect import history
+from prefect_stagegate.jobs.staging.stage import stage
+from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Address, DecisionOutcome, Identity, Outcome
-from prefect_stagegate.operations.gating.approve import answer, approve, wait, waiting_runs
-from prefect_stagegate.operations.gating.attestations import verify_attestation
-from prefect_stagegate.operations.gating.check import check
-from prefect_stagegate.operations.gating.policy import adopt
-from prefect_stagegate.operations.gating.promote import promote
-from prefect_stagegate.operations.gating.reports import report_of
-from prefect_stagegate.operations.gating.revoke import revoke
-from prefect_stagegate.operations.gating.rollback import rollback
-from prefect_stagegate.operations.inspect import history
-from prefect_stagegate.operations.staging.stage import stage
-from prefect_stagegate.operations.workspace import Workspace
-from prefect_stagegate.readiness.records.attest import read_statement
-from prefect_stagegate.report import to_text
+from prefect_stagegate.show import to_text
 from tests.support.gates import preview_check, put_approval
 from tests.support.scenario import ADA, INES, Scenario
 

@@ -15,12 +15,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.errors import CatalogError, UnprovedEntry
+from prefect_stagegate.gate.records.signing import read_public_key
+from prefect_stagegate.jobs.gating.ready import find_ready
+from prefect_stagegate.jobs.read import open_dataset
 from prefect_stagegate.model import Address, Evidence, Outcome
-from prefect_stagegate.operations.fleet.kubernetes import label_key, publish_node
-from prefect_stagegate.operations.fleet.node_readiness import node_readiness
-from prefect_stagegate.operations.gating.ready import find_ready
-from prefect_stagegate.operations.read import open_dataset
-from prefect_stagegate.readiness.records.signing import read_public_key
+from prefect_stagegate.plugins.fleet.kubernetes import label_key, publish_node
+from prefect_stagegate.plugins.fleet.node_readiness import node_readiness
 from tests.support.records import CountedRecords
 from tests.support.scenario import INES, Scenario
 from tests.support.signers import write_key

@@ -27,13 +27,13 @@ from prefect_stagegate.errors import (
     TransferFailed,
     UsageError,
 )
+from prefect_stagegate.gate.records.attest import statement_digest
+from prefect_stagegate.jobs.staging.stage import stage
 from prefect_stagegate.model import Address, Version
-from prefect_stagegate.operations.publishing import layer_bodies
-from prefect_stagegate.operations.publishing import push as pushing
-from prefect_stagegate.operations.publishing.push import Pushed, push
-from prefect_stagegate.operations.staging.stage import stage
-from prefect_stagegate.readiness.records.attest import statement_digest
-from prefect_stagegate.sources.oci import registry_login, shards
+from prefect_stagegate.plugins.exchange.oci import registry_login, shards
+from prefect_stagegate.plugins.exchange.publishing import layer_bodies
+from prefect_stagegate.plugins.exchange.publishing import push as pushing
+from prefect_stagegate.plugins.exchange.publishing.push import Pushed, push
 from tests.support.rawserver import raw_server, response
 from tests.support.registries import (
     SmallRegistry,

@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from prefect_stagegate.errors import SourceError, UsageError
-from prefect_stagegate.operations.staging.stage import stage
-from prefect_stagegate.operations.workspace import Workspace, open_workspace
+from prefect_stagegate.jobs.staging.stage import stage
+from prefect_stagegate.jobs.workspace import Workspace, open_workspace
 from prefect_stagegate.sources import open_source
 from prefect_stagegate.sources.local.files import FileSource
 from prefect_stagegate.spec import Spec, load_spec

@@ -27,22 +27,22 @@ from prefect_stagegate.catalog import RefAction
 from prefect_stagegate.cli import main
 from prefect_stagegate.clock import moment, now, stamp
 from prefect_stagegate.errors import GateFailed, RefConflict, StagegateError, UsageError
+from prefect_stagegate.gate import Volume
+from prefect_stagegate.gate.records.signing import SigningKey, read_signing_key
+from prefect_stagegate.jobs.address import read_spec
+from prefect_stagegate.jobs.gating import context as questions
+from prefect_stagegate.jobs.gating.approve import approve
+from prefect_stagegate.jobs.gating.attestations import AttestationVerdict, verify_attestation
+from prefect_stagegate.jobs.gating.audit import verify_history
+from prefect_stagegate.jobs.gating.check import check
+from prefect_stagegate.jobs.gating.policy import adopt
+from prefect_stagegate.jobs.gating.promote import promote
+from prefect_stagegate.jobs.gating.ready import find_ready
+from prefect_stagegate.jobs.gating.rollback import rollback
+from prefect_stagegate.jobs.staging.stage import stage
+from prefect_stagegate.jobs.workspace import Workspace, no_passphrase
 from prefect_stagegate.model import Address, DecisionOutcome, Identity
-from prefect_stagegate.operations.address import read_spec
-from prefect_stagegate.operations.gating import context as questions
-from prefect_stagegate.operations.gating.approve import approve
-from prefect_stagegate.operations.gating.attestations import AttestationVerdict, verify_attestation
-from prefect_stagegate.operations.gating.audit import verify_history
-from prefect_stagegate.operations.gating.check import check
-from prefect_stagegate.operations.gating.policy import adopt
-from prefect_stagegate.operations.gating.promote import promote
-from prefect_stagegate.operations.gating.ready import find_ready
-from prefect_stagegate.operations.gating.rollback import rollback
-from prefect_stagegate.operations.staging.stage import stage
-from prefect_stagegate.operations.workspace import Workspace, no_passphrase
-from prefect_stagegate.readiness import Volume
-from prefect_stagegate.readiness.records.signing import SigningKey, read_signing_key
-from prefect_stagegate.report import ready_text
+from prefect_stagegate.show import ready_text
 from tests.support.scenario import INES, Scenario
 
 THINGS, PILOT = Address("things"), Address("things", "pilot")

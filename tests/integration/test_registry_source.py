@@ -30,16 +30,16 @@ from prefect_stagegate.errors import (
     TransferFailed,
     UsageError,
 )
-from prefect_stagegate.http import Client
 from prefect_stagegate.model import SourceObject
+from prefect_stagegate.plugins.exchange.oci import oci_source, registry_client, registry_login, tar_walk
+from prefect_stagegate.plugins.exchange.oci.oci_options import OciSettings
+from prefect_stagegate.plugins.exchange.oci.oci_reference import OciReference
+from prefect_stagegate.plugins.exchange.oci.registry_client import RegistryClient
+from prefect_stagegate.plugins.exchange.oci.registry_login import RegistryLogin, session_over
 from prefect_stagegate.sources import Source, open_source
-from prefect_stagegate.sources.oci import oci_source, registry_client, registry_login, tar_walk
-from prefect_stagegate.sources.oci.oci_options import OciSettings
-from prefect_stagegate.sources.oci.oci_reference import OciReference
-from prefect_stagegate.sources.oci.registry_client import RegistryClient
-from prefect_stagegate.sources.oci.registry_login import RegistryLogin, session_over
 from prefect_stagegate.sources.terms import Terms
 from prefect_stagegate.testing.sources import listed, read
+from prefect_stagegate.transport.http import Client
 from tests.support.rawserver import raw_server, response
 from tests.support.registries import TITLE, SmallRegistry, basic, digest_of, small_registry, store_login
 from tests.support.scenario import Scenario
@@ -693,7 +693,7 @@ def test_file_that_another_node_fetches_may_be_gone(registry: SmallRegistry) -> 
 
 
 def test_missing_library_is_named_by_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in [name for name in sys.modules if name.startswith("prefect_stagegate.sources.oci.")]:
+    for module in [name for name in sys.modules if name.startswith("prefect_stagegate.plugins.exchange.oci.")]:
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, "oras.auth.token", None)
     with pytest.raises(MissingExtra, match=r"prefect-stagegate\[oci\]"):

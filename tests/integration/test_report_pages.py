@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser
 
-from prefect_stagegate.report import Report, to_html
+from prefect_stagegate.show import Report, to_html
 from tests.support.browser import DESKTOP, PHONE, OpenPage, chromium, opened
 from tests.support.reports import samples
 from tests.unit.test_report import HOSTILE

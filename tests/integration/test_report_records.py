@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
+from prefect_stagegate.jobs.gating.check import check
+from prefect_stagegate.jobs.gating.reports import report_of
+from prefect_stagegate.jobs.gating.rollback import rollback
 from prefect_stagegate.model import Address, DecisionOutcome
-from prefect_stagegate.operations.gating.check import check
-from prefect_stagegate.operations.gating.reports import report_of
-from prefect_stagegate.operations.gating.rollback import rollback
-from prefect_stagegate.report import Report, to_html, to_markdown, to_text
+from prefect_stagegate.show import Report, to_html, to_markdown, to_text
 from tests.support.scenario import Scenario
 
 GATES = {"pilot": {"require": ["license", "nonempty"]}}

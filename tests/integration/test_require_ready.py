@@ -23,15 +23,15 @@ from prefect_stagegate.blocks import StagegateCache, StagegateCatalog
 from prefect_stagegate.clock import now
 from prefect_stagegate.errors import CacheError, CorruptRecord, GateFailed
 from prefect_stagegate.filesystem import StagegateFileSystem
+from prefect_stagegate.gate import Volume
+from prefect_stagegate.jobs.gating import context
+from prefect_stagegate.jobs.gating.check import check
+from prefect_stagegate.jobs.gating.policy import adopt
+from prefect_stagegate.jobs.gating.ready import find_ready
+from prefect_stagegate.jobs.gating.revoke import revoke
+from prefect_stagegate.jobs.gating.rollback import rollback
+from prefect_stagegate.jobs.upkeep.maintain import collect_garbage
 from prefect_stagegate.model import Address, Version
-from prefect_stagegate.operations.gating import context
-from prefect_stagegate.operations.gating.check import check
-from prefect_stagegate.operations.gating.policy import adopt
-from prefect_stagegate.operations.gating.ready import find_ready
-from prefect_stagegate.operations.gating.revoke import revoke
-from prefect_stagegate.operations.gating.rollback import rollback
-from prefect_stagegate.operations.upkeep.maintain import collect_garbage
-from prefect_stagegate.readiness import Volume
 from prefect_stagegate.tasks import arequire_ready, require_ready
 from prefect_stagegate.tasks._support import leases
 from prefect_stagegate.trees import DEEPEST

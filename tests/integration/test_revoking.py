@@ -12,14 +12,14 @@ import pytest
 from prefect_stagegate.cli import main
 from prefect_stagegate.clock import now
 from prefect_stagegate.errors import GateFailed, UsageError
+from prefect_stagegate.gate import State
+from prefect_stagegate.jobs.gating import context as asking
+from prefect_stagegate.jobs.gating.check import check
+from prefect_stagegate.jobs.gating.promote import promote
+from prefect_stagegate.jobs.gating.ready import find_ready
+from prefect_stagegate.jobs.gating.revoke import revoke
+from prefect_stagegate.jobs.workspace import Workspace, open_workspace
 from prefect_stagegate.model import Address, Identity
-from prefect_stagegate.operations.gating import context as asking
-from prefect_stagegate.operations.gating.check import check
-from prefect_stagegate.operations.gating.promote import promote
-from prefect_stagegate.operations.gating.ready import find_ready
-from prefect_stagegate.operations.gating.revoke import revoke
-from prefect_stagegate.operations.workspace import Workspace, open_workspace
-from prefect_stagegate.readiness import State
 from tests.support.gates import preview_check
 from tests.support.scenario import ADA, INES, Scenario
 
@@ -95,7 +95,7 @@ def test_check_under_way_does_not_restore_revoked_evidence(folder: Path, monkeyp
         revoke(node(folder), THINGS, "license", reason="again")
         return context
 
-    monkeypatch.setattr("prefect_stagegate.operations.gating.check.build_context", revoked_meanwhile)
+    monkeypatch.setattr("prefect_stagegate.jobs.gating.check.build_context", revoked_meanwhile)
     check(node(folder), THINGS, "pilot")
     monkeypatch.undo()
     assert stale(folder).keys() == {"license"}

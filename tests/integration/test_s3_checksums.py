@@ -13,7 +13,7 @@ from prefect_stagegate.cache import Cache
 from prefect_stagegate.errors import ChecksumMismatch
 from prefect_stagegate.sources import open_source
 from prefect_stagegate.testing.servers import SeaweedFS
-from prefect_stagegate.transfer import Limits
+from prefect_stagegate.transport.transfer import Limits
 from tests.support.faults import Flip
 from tests.support.proxy import FaultProxy
 from tests.support.scripted import fetch_all

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 
 from prefect_stagegate.errors import UsageError
+from prefect_stagegate.jobs.staging.stage import stage
+from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Entry, Version
-from prefect_stagegate.operations.staging.stage import stage
-from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.spec import Spec, load_spec
 from prefect_stagegate.testing.servers import SeaweedFS
 from tests.support.http_servers import FileHandler, http_server

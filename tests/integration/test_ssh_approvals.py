@@ -26,16 +26,16 @@ from cryptography.hazmat.primitives.serialization import (
 from prefect_stagegate.canonical import canonical
 from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.errors import ExitCode, GateFailed, StagegateError, UsageError
+from prefect_stagegate.gate.records.answers import SSHSIG, answer_act, signed_answer, signed_moment
+from prefect_stagegate.gate.records.signing import SigningKey, read_signing_key
+from prefect_stagegate.jobs.gating.approve import approve, build_answer
+from prefect_stagegate.jobs.gating.attestations import AttestationVerdict, verify_attestation
+from prefect_stagegate.jobs.gating.check import check
+from prefect_stagegate.jobs.gating.policy import adopt, answer_request, open_requests
+from prefect_stagegate.jobs.gating.promote import promote
+from prefect_stagegate.jobs.gating.waive import waive
 from prefect_stagegate.model import Address, Approval, ApprovalRequest, Decision, DecisionOutcome, Identity
-from prefect_stagegate.operations.gating.approve import approve, build_answer
-from prefect_stagegate.operations.gating.attestations import AttestationVerdict, verify_attestation
-from prefect_stagegate.operations.gating.check import check
-from prefect_stagegate.operations.gating.policy import adopt, answer_request, open_requests
-from prefect_stagegate.operations.gating.promote import promote
-from prefect_stagegate.operations.gating.waive import waive
-from prefect_stagegate.readiness.records.answers import SSHSIG, answer_act, signed_answer, signed_moment
-from prefect_stagegate.readiness.records.signing import SigningKey, read_signing_key
-from prefect_stagegate.readiness.records.ssh_signatures import (
+from prefect_stagegate.plugins.signatures.ssh_signatures import (
     NAMESPACE,
     SshKey,
     verification_line,

@@ -16,11 +16,11 @@ import pytest
 import yaml
 
 from prefect_stagegate.errors import StagegateError, TransferFailed, UsageError
+from prefect_stagegate.jobs.inspect import compare, show
+from prefect_stagegate.jobs.staging.stage import preview, stage
+from prefect_stagegate.jobs.upkeep.verify import verify
+from prefect_stagegate.jobs.workspace import Workspace, open_workspace
 from prefect_stagegate.model import Address
-from prefect_stagegate.operations.inspect import compare, show
-from prefect_stagegate.operations.staging.stage import preview, stage
-from prefect_stagegate.operations.upkeep.verify import verify
-from prefect_stagegate.operations.workspace import Workspace, open_workspace
 from prefect_stagegate.spec import Spec, load_spec
 from prefect_stagegate.testing.servers import SeaweedFS
 

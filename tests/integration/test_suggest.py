@@ -20,14 +20,14 @@ import yaml
 
 from prefect_stagegate.cli.app import main
 from prefect_stagegate.errors import UsageError, ValidationError
+from prefect_stagegate.jobs.first_spec import write_first_spec
+from prefect_stagegate.jobs.gating.check import check
+from prefect_stagegate.jobs.gating.lint import lint
+from prefect_stagegate.jobs.gating.validate import validate
+from prefect_stagegate.jobs.staging.stage import stage
+from prefect_stagegate.jobs.workspace import Workspace, open_workspace
 from prefect_stagegate.model import Address, Outcome
-from prefect_stagegate.operations.first_spec import write_first_spec
-from prefect_stagegate.operations.gating.check import check
-from prefect_stagegate.operations.gating.lint import lint
-from prefect_stagegate.operations.gating.suggest import suggest_contract
-from prefect_stagegate.operations.gating.validate import validate
-from prefect_stagegate.operations.staging.stage import stage
-from prefect_stagegate.operations.workspace import Workspace, open_workspace
+from prefect_stagegate.plugins.profile.suggest import suggest_contract
 from prefect_stagegate.validations.queries.duck import bounded
 
 

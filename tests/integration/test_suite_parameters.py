@@ -9,9 +9,9 @@ import pandas as pd
 import pytest
 
 from prefect_stagegate.clock import moment
+from prefect_stagegate.jobs.gating.check import check
+from prefect_stagegate.jobs.gating.validate import validate
 from prefect_stagegate.model import Decision, DecisionOutcome, Evidence
-from prefect_stagegate.operations.gating.check import check
-from prefect_stagegate.operations.gating.validate import validate
 from tests.support.scenario import Scenario
 
 GROWS = {"type": "expect_table_row_count_to_be_between", "kwargs": {"min_value": "${previous.rows * 0.9}"}}

@@ -27,21 +27,21 @@ from prefect.settings import PREFECT_API_URL
 from prefect_stagegate.cli.events import PATIENCE
 from prefect_stagegate.clock import now
 from prefect_stagegate.flows import pilot_to_production, stage, sweep
+from prefect_stagegate.gate import CHECKS
+from prefect_stagegate.jobs.gating.approve import approve
+from prefect_stagegate.jobs.gating.check import check
+from prefect_stagegate.jobs.gating.promote import promote
+from prefect_stagegate.jobs.staging.stage import stage as make_version
+from prefect_stagegate.jobs.workspace import open_workspace
 from prefect_stagegate.model import Address, Decision, Version
-from prefect_stagegate.operations.fleet.barrier import FleetResult, NodeOutcome, NodeReport
-from prefect_stagegate.operations.gating.approve import approve
-from prefect_stagegate.operations.gating.check import check
-from prefect_stagegate.operations.gating.inbox import (
+from prefect_stagegate.plugins.fleet.barrier import FleetResult, NodeOutcome, NodeReport
+from prefect_stagegate.plugins.pages.inbox import (
     AcceptedVersion,
     ActionKind,
     InboxLine,
     PendingAction,
     TargetStanding,
 )
-from prefect_stagegate.operations.gating.promote import promote
-from prefect_stagegate.operations.staging.stage import stage as make_version
-from prefect_stagegate.operations.workspace import open_workspace
-from prefect_stagegate.readiness import CHECKS
 from prefect_stagegate.tasks import check_readiness, require_ready, stage_dataset, validate_dataset
 from prefect_stagegate.tasks._support import events, progress
 from prefect_stagegate.tasks._support import notify as telling
@@ -265,7 +265,7 @@ def test_evidence_that_ends_is_told_once(scenario: EventScenario, monkeypatch: p
     gates = {"pilot": {"require": [{"freshness": {"warn": "20h", "fail": "24h"}}]}}
     run(pilot_to_production, scenario.spec(gates=gates), targets=["pilot"], **scenario.on)
     later = now() + timedelta(hours=18)
-    monkeypatch.setattr("prefect_stagegate.operations.gating.status.now", lambda: later)
+    monkeypatch.setattr("prefect_stagegate.jobs.gating.status.now", lambda: later)
     for _ in range(2):
         run(stage, scenario.spec(gates=gates), **scenario.on)
     told = [event for event in scenario.events(0) if event["event"] == "stagegate.evidence.ending"]

@@ -28,7 +28,7 @@ from prefect_stagegate.errors import (
 )
 from prefect_stagegate.sources import open_source
 from prefect_stagegate.testing.servers import SeaweedFS
-from prefect_stagegate.transfer import Limits
+from prefect_stagegate.transport.transfer import Limits
 from tests.support.faults import Fault, Flip, Stall, Status, Truncate
 from tests.support.proxy import FaultProxy, Fetch
 from tests.support.scripted import fetch_all
@@ -45,7 +45,7 @@ import json, pathlib, sys
 from prefect_stagegate.cache import Cache
 from prefect_stagegate.sources import open_source
 from tests.support.scripted import fetch_all
-from prefect_stagegate.transfer import Limits, retry
+from prefect_stagegate.transport.transfer import Limits, retry
 url, options, root, part = sys.argv[1], json.loads(sys.argv[2]), pathlib.Path(sys.argv[3]), int(sys.argv[4])
 cache = Cache.open(root)
 print("ready", flush=True)

@@ -353,8 +353,8 @@ def test_gate_sees_the_environment_of_each_work_pool(environments: TwoEnvironmen
 def newest(environments: TwoEnvironments, gate: str) -> str:
     """The newest decision of a gate, with what failed."""
     code = (
-        "import sys; from prefect_stagegate.operations.workspace import open_workspace;"
-        "from prefect_stagegate.operations.address import resolve; from prefect_stagegate.readiness import decision_of;"
+        "import sys; from prefect_stagegate.jobs.workspace import open_workspace;"
+        "from prefect_stagegate.jobs.address import resolve; from prefect_stagegate.gate import decision_of;"
         "where = open_workspace(); digest = resolve(where, 'things').digest;"
         f"decision = decision_of(where.catalog.attestation('things', digest, {gate!r}));"
         "print(decision.outcome, *sorted(one.check for one in decision.checks if one.outcome == 'fail'))"

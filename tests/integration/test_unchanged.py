@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 
 from prefect_stagegate.errors import Cancelled
+from prefect_stagegate.jobs.staging.sources import open_sources
+from prefect_stagegate.jobs.staging.stage import list_sources, stage
+from prefect_stagegate.jobs.staging.unchanged import ListingDigest, SelectedObject, Unchanged, spool
+from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Address, Pin, Receipt, SourceObject, Version
-from prefect_stagegate.operations.staging.sources import open_sources
-from prefect_stagegate.operations.staging.stage import list_sources, stage
-from prefect_stagegate.operations.staging.unchanged import ListingDigest, SelectedObject, Unchanged, spool
-from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.sources.base import Wanted
 from prefect_stagegate.sources.local.files import FileSource
 from prefect_stagegate.spec import Spec, load_spec

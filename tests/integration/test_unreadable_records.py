@@ -13,12 +13,12 @@ import pytest
 
 from prefect_stagegate.catalog import Catalog
 from prefect_stagegate.errors import CorruptRecord, ExitCode
+from prefect_stagegate.jobs.gating.check import check
+from prefect_stagegate.jobs.gating.promote import promote
+from prefect_stagegate.jobs.gating.ready import find_ready
+from prefect_stagegate.jobs.gating.rollback import rollback
+from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Address, Identity
-from prefect_stagegate.operations.gating.check import check
-from prefect_stagegate.operations.gating.promote import promote
-from prefect_stagegate.operations.gating.ready import find_ready
-from prefect_stagegate.operations.gating.rollback import rollback
-from prefect_stagegate.operations.workspace import Workspace
 from prefect_stagegate.testing.servers import SeaweedFS
 from prefect_stagegate.unreadable import UnreadableRecords
 from tests.support.gates import put_approval

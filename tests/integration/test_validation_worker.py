@@ -15,8 +15,8 @@ import pandas as pd
 import pytest
 
 from prefect_stagegate.errors import UsageError, ValidationError
+from prefect_stagegate.jobs.gating.check import check
 from prefect_stagegate.model import Outcome
-from prefect_stagegate.operations.gating.check import check
 from prefect_stagegate.validations.records import TableJob, TableReport
 from prefect_stagegate.validations.worker import child
 from prefect_stagegate.validations.worker.limits import GIB, ValidationLimits

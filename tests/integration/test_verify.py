@@ -22,11 +22,11 @@ from prefect_stagegate.cache.quarantine import Quarantine
 from prefect_stagegate.cache.space import room, used_bytes
 from prefect_stagegate.cache.verify import Pace
 from prefect_stagegate.errors import Cancelled, StagegateError, UsageError
+from prefect_stagegate.jobs.staging.fetch import repair_files
+from prefect_stagegate.jobs.staging.stage import stage
+from prefect_stagegate.jobs.upkeep.verify import verify
+from prefect_stagegate.jobs.workspace import Workspace, open_workspace
 from prefect_stagegate.model import Address, Version
-from prefect_stagegate.operations.staging.fetch import repair_files
-from prefect_stagegate.operations.staging.stage import stage
-from prefect_stagegate.operations.upkeep.verify import verify
-from prefect_stagegate.operations.workspace import Workspace, open_workspace
 
 SHARED = b"shared by all" * 1000
 FILES = {"shared.bin": SHARED, "twin.bin": SHARED, "empty": b""}
@@ -282,7 +282,7 @@ def test_a_version_that_is_mended_is_not_collected_meanwhile(
         collect(workspace.cache.layout)
         repair_files(*args, **options)
 
-    monkeypatch.setattr("prefect_stagegate.operations.upkeep.verify.repair_files", collected_first)
+    monkeypatch.setattr("prefect_stagegate.jobs.upkeep.verify.repair_files", collected_first)
     assert verify(workspace, Address("things", victim.digest), repair=True).repaired
     assert {path.name for path in victim.path.iterdir()} == {*FILES, "own.bin"}
 

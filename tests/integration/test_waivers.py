@@ -13,19 +13,19 @@ import pytest
 from prefect_stagegate.cli import main
 from prefect_stagegate.clock import now
 from prefect_stagegate.errors import GateFailed, UsageError
+from prefect_stagegate.gate import known_checks
+from prefect_stagegate.jobs.gating import waive as waiving
+from prefect_stagegate.jobs.gating.check import check
+from prefect_stagegate.jobs.gating.policy import adopt
+from prefect_stagegate.jobs.gating.promote import promote
+from prefect_stagegate.jobs.gating.ready import find_ready
+from prefect_stagegate.jobs.gating.waive import revoke_waiver, waive
+from prefect_stagegate.jobs.inspect import waivers
+from prefect_stagegate.jobs.staging.stage import stage
+from prefect_stagegate.jobs.times import parse_since, parse_until
+from prefect_stagegate.jobs.workspace import Workspace, open_workspace
 from prefect_stagegate.model import Address, DecisionOutcome, Identity, Outcome
-from prefect_stagegate.operations.gating import waive as waiving
-from prefect_stagegate.operations.gating.check import check
-from prefect_stagegate.operations.gating.policy import adopt
-from prefect_stagegate.operations.gating.promote import promote
-from prefect_stagegate.operations.gating.ready import find_ready
-from prefect_stagegate.operations.gating.waive import revoke_waiver, waive
-from prefect_stagegate.operations.inspect import waivers
-from prefect_stagegate.operations.staging.stage import stage
-from prefect_stagegate.operations.times import parse_since, parse_until
-from prefect_stagegate.operations.workspace import Workspace, open_workspace
-from prefect_stagegate.readiness import known_checks
-from prefect_stagegate.report import build_report, to_text
+from prefect_stagegate.show import build_report, to_text
 from prefect_stagegate.spec import load_spec
 from tests.support.gates import preview_check
 from tests.support.scenario import ADA, INES, Scenario
@@ -180,7 +180,7 @@ def test_expired_waiver_ends_only_what_rests_on_it(folder: Path, monkeypatch: py
     promote(node(folder), THINGS, "pilot")
     later = now() + WEEK
     for module in ("context", "promote"):
-        monkeypatch.setattr(f"prefect_stagegate.operations.gating.{module}.now", lambda: later)
+        monkeypatch.setattr(f"prefect_stagegate.jobs.gating.{module}.now", lambda: later)
     with pytest.raises(GateFailed, match="expired"):
         promote(node(folder), THINGS, "pilot")
     readiness = find_ready(node(folder), Address("things", "pilot"))

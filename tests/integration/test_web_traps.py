@@ -21,11 +21,11 @@ from obstore.exceptions import GenericError, InvalidPathError, UnauthenticatedEr
 from obstore.store import AzureStore, GCSStore, HTTPStore
 
 from prefect_stagegate.errors import AccessDenied, ObjectChanged, SourceError, UsageError
-from prefect_stagegate.objectstore.azure_options import EMULATED, EMULATED_KEY
-from prefect_stagegate.objectstore.store import ObjectStore
+from prefect_stagegate.plugins.azure.azure_options import EMULATED, EMULATED_KEY
 from prefect_stagegate.sources import open_source
 from prefect_stagegate.sources.buckets.bucket import BucketSource
 from prefect_stagegate.testing.sources import listed, read
+from prefect_stagegate.transport.objectstore.store import ObjectStore
 from tests.support.clouds import Cloud
 from tests.support.http_servers import Handler, file_server, http_server
 from tests.support.webservers import nginx, rclone

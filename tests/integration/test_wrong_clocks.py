@@ -9,13 +9,13 @@ import pytest
 
 from prefect_stagegate.clock import now
 from prefect_stagegate.errors import GateFailed
+from prefect_stagegate.gate import Volume
+from prefect_stagegate.jobs.gating import context as questions
+from prefect_stagegate.jobs.gating.check import check
+from prefect_stagegate.jobs.gating.promote import promote
+from prefect_stagegate.jobs.staging.stage import stage
+from prefect_stagegate.jobs.workspace import Workspace, open_workspace
 from prefect_stagegate.model import Address, DecisionOutcome, Identity, Outcome
-from prefect_stagegate.operations.gating import context as questions
-from prefect_stagegate.operations.gating.check import check
-from prefect_stagegate.operations.gating.promote import promote
-from prefect_stagegate.operations.staging.stage import stage
-from prefect_stagegate.operations.workspace import Workspace, open_workspace
-from prefect_stagegate.readiness import Volume
 from tests.support.gates import preview_check
 
 THINGS = Address("things")

@@ -15,7 +15,7 @@ import pytest
 import yaml
 
 from prefect_stagegate.model import Address
-from prefect_stagegate.operations.fleet.kubernetes import OVERALL, label_value
+from prefect_stagegate.plugins.fleet.kubernetes import OVERALL, label_value
 from tests.support.kubernetes import BUILT, Cluster, cluster
 from tests.support.scenario import Scenario
 from tests.support.transcript import rerun

@@ -40,14 +40,14 @@ from prefect_stagegate.cache.leases import LeaseKind
 from prefect_stagegate.cache.quarantine import Quarantine
 from prefect_stagegate.cache.space import used_bytes
 from prefect_stagegate.errors import GateFailed, NoSpace, StagegateError, TransferFailed, UnknownRef, UsageError
+from prefect_stagegate.jobs.gating.check import check
+from prefect_stagegate.jobs.gating.promote import promote
+from prefect_stagegate.jobs.gating.rollback import rollback
+from prefect_stagegate.jobs.read import hold_dataset
+from prefect_stagegate.jobs.staging.stage import stage
+from prefect_stagegate.jobs.upkeep.maintain import collect_garbage, pin, unpin
+from prefect_stagegate.jobs.upkeep.verify import Verification, verify
 from prefect_stagegate.model import LATEST, Address
-from prefect_stagegate.operations.gating.check import check
-from prefect_stagegate.operations.gating.promote import promote
-from prefect_stagegate.operations.gating.rollback import rollback
-from prefect_stagegate.operations.read import hold_dataset
-from prefect_stagegate.operations.staging.stage import stage
-from prefect_stagegate.operations.upkeep.maintain import collect_garbage, pin, unpin
-from prefect_stagegate.operations.upkeep.verify import Verification, verify
 
 EXAMPLES = int(os.environ.get("STATE_EXAMPLES", "10"))
 STEPS = int(os.environ.get("STATE_STEPS", "20"))

@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from prefect_stagegate.errors import StagegateError
 from prefect_stagegate.model import Outcome
-from prefect_stagegate.readiness.checks.dcgm import evaluate
-from prefect_stagegate.readiness.node.dcgmi import parse_diagnosis
+from prefect_stagegate.plugins.node.checks.dcgm import evaluate
+from prefect_stagegate.plugins.node.dcgmi import parse_diagnosis
 
 JSON: st.SearchStrategy[Any] = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=5),

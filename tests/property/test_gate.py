@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 
 from prefect_stagegate.clock import stamp
 from prefect_stagegate.errors import CorruptRecord
+from prefect_stagegate.gate import attest, decide, decision_of, statement_digest
+from prefect_stagegate.gate.records.attest import read_statement
 from prefect_stagegate.model import (
     Approval,
     ApprovalRequest,
@@ -23,8 +25,6 @@ from prefect_stagegate.model import (
     Outcome,
     Severity,
 )
-from prefect_stagegate.readiness import attest, decide, decision_of, statement_digest
-from prefect_stagegate.readiness.records.attest import read_statement
 from prefect_stagegate.spec import Requirement
 from prefect_stagegate.testing.contexts import DIGEST, ENVIRONMENT, NOW
 

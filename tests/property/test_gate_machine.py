@@ -25,17 +25,17 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 from prefect_stagegate import clock
 from prefect_stagegate.catalog import Catalog, RefAction, RefEntry
 from prefect_stagegate.errors import StagegateError
+from prefect_stagegate.jobs.gating.approve import approve
+from prefect_stagegate.jobs.gating.check import check
+from prefect_stagegate.jobs.gating.consent import POLICY_TARGET
+from prefect_stagegate.jobs.gating.policy import adopt, answer_request
+from prefect_stagegate.jobs.gating.promote import promote
+from prefect_stagegate.jobs.gating.ready import find_ready
+from prefect_stagegate.jobs.gating.rollback import rollback
+from prefect_stagegate.jobs.gating.waive import waive
+from prefect_stagegate.jobs.staging.stage import stage
+from prefect_stagegate.jobs.workspace import Workspace, open_workspace
 from prefect_stagegate.model import Address, ApprovalRequest, Identity
-from prefect_stagegate.operations.gating.approve import approve
-from prefect_stagegate.operations.gating.check import check
-from prefect_stagegate.operations.gating.consent import POLICY_TARGET
-from prefect_stagegate.operations.gating.policy import adopt, answer_request
-from prefect_stagegate.operations.gating.promote import promote
-from prefect_stagegate.operations.gating.ready import find_ready
-from prefect_stagegate.operations.gating.rollback import rollback
-from prefect_stagegate.operations.gating.waive import waive
-from prefect_stagegate.operations.staging.stage import stage
-from prefect_stagegate.operations.workspace import Workspace, open_workspace
 from prefect_stagegate.spec import Spec, load_spec
 
 EXAMPLES = int(os.environ.get("STATE_EXAMPLES", "8"))
@@ -123,7 +123,7 @@ class Gates(RuleBasedStateMachine):
             "sources": [{"url": str(self.root / "nas")}],
             **POLICIES[policy],
         }
-        from prefect_stagegate.readiness import known_checks
+        from prefect_stagegate.gate import known_checks
 
         return load_spec(whole, known_checks=known_checks())
 

@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from prometheus_client.openmetrics.parser import text_string_to_metric_families as openmetrics_families
 from prometheus_client.parser import text_string_to_metric_families
 
-from prefect_stagegate.operations.monitoring import exposition as module
-from prefect_stagegate.operations.monitoring.exposition import exposition, label_value
-from prefect_stagegate.operations.monitoring.families import (
+from prefect_stagegate.plugins.observe.monitoring import exposition as module
+from prefect_stagegate.plugins.observe.monitoring.exposition import exposition, label_value
+from prefect_stagegate.plugins.observe.monitoring.families import (
     BYTES,
     CHECKS,
     LONGEST,

@@ -11,11 +11,11 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from prefect_stagegate.errors import SpecError
-from prefect_stagegate.operations.address import read_spec
+from prefect_stagegate.jobs.address import read_spec
+from prefect_stagegate.plugins.exchange.odcs import odcs_document
+from prefect_stagegate.plugins.exchange.odcs.operators import CONDITIONS
+from prefect_stagegate.plugins.exchange.odcs.standard import schema_errors
 from prefect_stagegate.spec import load_spec
-from prefect_stagegate.spec.odcs import odcs_document
-from prefect_stagegate.spec.odcs.operators import CONDITIONS
-from prefect_stagegate.spec.odcs.standard import schema_errors
 from prefect_stagegate.spec.vocabulary import COLUMN_TYPES
 from prefect_stagegate.spec.yaml_text import yaml_text
 

@@ -8,6 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prefect_stagegate.clock import stamp
+from prefect_stagegate.gate.approval_counting import count_answers
+from prefect_stagegate.gate.approval_parameters import ApprovalParameters
+from prefect_stagegate.gate.records.replay import replay
+from prefect_stagegate.jobs.gating.policy import changes, spec_under
 from prefect_stagegate.model import (
     Approval,
     ApprovalRequest,
@@ -18,10 +22,6 @@ from prefect_stagegate.model import (
     Identity,
     Outcome,
 )
-from prefect_stagegate.operations.gating.policy import changes, spec_under
-from prefect_stagegate.readiness.approval_counting import count_answers
-from prefect_stagegate.readiness.approval_parameters import ApprovalParameters
-from prefect_stagegate.readiness.records.replay import replay
 from prefect_stagegate.testing.contexts import DIGEST, NOW
 
 HOURS = st.integers(1, 9).map(lambda hours: f"{hours}h")

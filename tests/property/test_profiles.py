@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prefect_stagegate.profiles import LEVELS, ColumnProfile, TableProfile
-from prefect_stagegate.validations.profiling.combine import combine, mixture
-from prefect_stagegate.validations.profiling.sketch import estimate, sketch_of, union
+from prefect_stagegate.plugins.profile.combine import combine, mixture
+from prefect_stagegate.plugins.profile.profiles import LEVELS, ColumnProfile, TableProfile
+from prefect_stagegate.plugins.profile.sketch import estimate, sketch_of, union
 
 # Python counts 0.0 and -0.0 as equal values, and they are written differently; the sum makes one of both.
 NUMBERS = st.floats(-1e6, 1e6).map(lambda value: value + 0.0)

@@ -11,6 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prefect_stagegate.clock import stamp
+from prefect_stagegate.gate import CHECKS, CheckContext, attest, decision_of, judge, plan_checks
+from prefect_stagegate.gate.overrides import LONGEST_WAIVER, passes_in_a_row
+from prefect_stagegate.gate.records.replay import AGAIN, flips, replay
+from prefect_stagegate.gate.run import parameters_digest
 from prefect_stagegate.model import (
     Decision,
     DecisionOutcome,
@@ -23,10 +27,6 @@ from prefect_stagegate.model import (
     Waiver,
     person_key,
 )
-from prefect_stagegate.readiness import CHECKS, CheckContext, attest, decision_of, judge, plan_checks
-from prefect_stagegate.readiness.overrides import LONGEST_WAIVER, passes_in_a_row
-from prefect_stagegate.readiness.records.replay import AGAIN, flips, replay
-from prefect_stagegate.readiness.run import parameters_digest
 from prefect_stagegate.spec import Gate, Requirement
 from prefect_stagegate.testing.contexts import DIGEST, ENVIRONMENT, NOW, OTHER_DIGEST, check_context
 

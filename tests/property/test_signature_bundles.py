@@ -9,8 +9,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prefect_stagegate.readiness.records.signature_bundle import TrustedSigners, proved_statement, sign_statement
-from prefect_stagegate.readiness.records.signed_files import SignatureRefused, read_statement, write_statement
+from prefect_stagegate.plugins.signatures.signature_bundle import TrustedSigners, proved_statement, sign_statement
+from prefect_stagegate.plugins.signatures.signed_files import SignatureRefused, read_statement, write_statement
 from tests.support.signers import Authority, pem
 
 KEY, ROOT = ec.generate_private_key(ec.SECP256R1()), Authority("root")

@@ -15,9 +15,9 @@ from botocore.credentials import Credentials
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prefect_stagegate.objectstore.keeper import Credential, CredentialKeeper
-from prefect_stagegate.objectstore.object_requests import S3Requests
-from prefect_stagegate.objectstore.sigv4 import SigV4Signer
+from prefect_stagegate.transport.objectstore.keeper import Credential, CredentialKeeper
+from prefect_stagegate.transport.objectstore.object_requests import S3Requests
+from prefect_stagegate.transport.objectstore.sigv4 import SigV4Signer
 
 ACCESS_KEY, SECRET, REGION = "AKIDEXAMPLE", "wJalr/+XUtn", "eu-north-1"
 NOW, DAY = 1_790_000_000.0, 86_400
@@ -55,7 +55,8 @@ def assert_signed_alike(method: str, bucket: str, key: str, version: str, token:
     signer = SigV4Signer(ACCESS_KEY, SECRET, region=REGION, token=token, requester_pays=payer)
     requests = S3Requests(bucket, CredentialKeeper(lambda: Credential(signer), Credential(signer)))
     with patch(
-        "prefect_stagegate.objectstore.sigv4.time.gmtime", return_value=datetime.fromtimestamp(NOW, UTC).timetuple()
+        "prefect_stagegate.transport.objectstore.sigv4.time.gmtime",
+        return_value=datetime.fromtimestamp(NOW, UTC).timetuple(),
     ):
         made = requests.request(key, version, method)
     assert made

@@ -23,7 +23,7 @@ from prefect_stagegate.errors import (
     StagegateError,
     TransferFailed,
 )
-from prefect_stagegate.transfer import Limits, retry
+from prefect_stagegate.transport.transfer import Limits, retry
 from tests.support.scripted import ScriptedSource, fetch_all
 
 PART = 64 * 1024

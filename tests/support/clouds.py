@@ -18,7 +18,7 @@ from typing import Any
 import fsspec
 
 from prefect_stagegate.errors import MissingExtra
-from prefect_stagegate.objectstore.azure_options import EMULATED, EMULATED_KEY
+from prefect_stagegate.plugins.azure.azure_options import EMULATED, EMULATED_KEY
 from prefect_stagegate.testing.launching import answers_http, launched
 from prefect_stagegate.testing.servers import free_port
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from prefect_stagegate.operations.workspace import Workspace, open_workspace
+from prefect_stagegate.jobs.workspace import Workspace, open_workspace
 
 
 class FleetNode:

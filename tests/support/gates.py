@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from prefect_stagegate.catalog import Catalog
 from prefect_stagegate.clock import now, stamp
+from prefect_stagegate.gate import PlannedCheck
+from prefect_stagegate.jobs.gating.check import preview_version, resolve_for_gate
+from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Address, Approval, ApprovalRequest, Identity
-from prefect_stagegate.operations.gating.check import preview_version, resolve_for_gate
-from prefect_stagegate.operations.workspace import Workspace
-from prefect_stagegate.readiness import PlannedCheck
 
 
 def put_approval(catalog: Catalog, request: ApprovalRequest, who: Identity, *, approved: bool, reason: str) -> Approval:

@@ -18,7 +18,7 @@ from typing import Any
 import yaml
 
 from prefect_stagegate.errors import MissingExtra
-from prefect_stagegate.operations.fleet.kubernetes_api import SERVICE_ACCOUNT
+from prefect_stagegate.plugins.fleet.kubernetes_api import SERVICE_ACCOUNT
 from prefect_stagegate.testing.launching import launched
 from prefect_stagegate.testing.servers import free_port
 from tests.support.waiting import eventually

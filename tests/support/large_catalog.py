@@ -23,6 +23,8 @@ from prefect_stagegate.catalog.records import Records
 from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.environment import Environment
 from prefect_stagegate.environment.python import Python
+from prefect_stagegate.gate.records.attest import attest
+from prefect_stagegate.jobs.address import policy_of, read_spec
 from prefect_stagegate.manifest import row
 from prefect_stagegate.model import (
     LATEST,
@@ -35,9 +37,7 @@ from prefect_stagegate.model import (
     Outcome,
     Pin,
 )
-from prefect_stagegate.nodes import HeldVersion, NodeRecord
-from prefect_stagegate.operations.address import policy_of, read_spec
-from prefect_stagegate.readiness.records.attest import attest
+from prefect_stagegate.plugins.fleet.nodes import HeldVersion, NodeRecord
 from prefect_stagegate.spec import Spec
 
 ADA = Identity("ada@example.org", "declared")

@@ -8,6 +8,11 @@ from typing import Any
 
 from prefect_stagegate.catalog import RefAction
 from prefect_stagegate.clock import now, stamp
+from prefect_stagegate.jobs.address import ResolvedVersion, stored_spec
+from prefect_stagegate.jobs.gating.check import check
+from prefect_stagegate.jobs.gating.policy import adopt
+from prefect_stagegate.jobs.gating.rollback import rollback
+from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.manifest import seal
 from prefect_stagegate.model import (
     Address,
@@ -20,14 +25,9 @@ from prefect_stagegate.model import (
     Pin,
     Severity,
 )
-from prefect_stagegate.nodes import HeldVersion, NodeRecord
-from prefect_stagegate.operations.address import ResolvedVersion, stored_spec
-from prefect_stagegate.operations.gating.check import check
-from prefect_stagegate.operations.gating.policy import adopt
-from prefect_stagegate.operations.gating.profiling import table_files
-from prefect_stagegate.operations.gating.rollback import rollback
-from prefect_stagegate.operations.workspace import Workspace
-from prefect_stagegate.profiles import LEVELS, ColumnProfile, TableProfile, files_digest
+from prefect_stagegate.plugins.fleet.nodes import HeldVersion, NodeRecord
+from prefect_stagegate.plugins.profile.profiles import LEVELS, ColumnProfile, TableProfile, files_digest
+from prefect_stagegate.plugins.profile.profiling import table_files
 from prefect_stagegate.spec.csv_dialect import TextReading
 from prefect_stagegate.validations.partitions import row_digests
 from tests.support.scenario import INES, OWNERS, Scenario

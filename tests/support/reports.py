@@ -8,8 +8,8 @@ from dataclasses import replace
 
 from prefect_stagegate.manifest import diff
 from prefect_stagegate.model import Decision, DecisionOutcome, Entry, Evidence, Finding, Outcome, Severity
-from prefect_stagegate.profiles import LEVELS, ColumnProfile, TableProfile
-from prefect_stagegate.report import (
+from prefect_stagegate.plugins.profile.profiles import LEVELS, ColumnProfile, TableProfile
+from prefect_stagegate.show import (
     PastEvent,
     Report,
     VersionChanges,

@@ -12,8 +12,8 @@ from prefect_stagegate import open_dataset
 from prefect_stagegate.cache import Cache
 from prefect_stagegate.catalog import Catalog, RefAction
 from prefect_stagegate.errors import StagegateError, UnknownDataset, UnknownRef, UsageError
+from prefect_stagegate.jobs.read import locate
 from prefect_stagegate.model import Address
-from prefect_stagegate.operations.read import locate
 from prefect_stagegate.units import digest_text
 from tests.support.moves import WHO, move_target
 

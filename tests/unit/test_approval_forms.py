@@ -14,13 +14,13 @@ from prefect.client.schemas.objects import FlowRunPolicy
 
 from prefect_stagegate.clock import now
 from prefect_stagegate.errors import UsageError
+from prefect_stagegate.jobs.gating.approve import approve
+from prefect_stagegate.jobs.gating.check import check
+from prefect_stagegate.jobs.gating.policy import adopt
+from prefect_stagegate.jobs.gating.promote import promote
+from prefect_stagegate.jobs.staging.stage import stage
+from prefect_stagegate.jobs.workspace import Workspace, open_workspace
 from prefect_stagegate.model import Address, Approval, ApprovalRequest, Identity, Wait
-from prefect_stagegate.operations.gating.approve import approve
-from prefect_stagegate.operations.gating.check import check
-from prefect_stagegate.operations.gating.policy import adopt
-from prefect_stagegate.operations.gating.promote import promote
-from prefect_stagegate.operations.staging.stage import stage
-from prefect_stagegate.operations.workspace import Workspace, open_workspace
 from prefect_stagegate.tasks._support import approval
 from prefect_stagegate.tasks._support.approval import MOST_FORMS, _record_answers
 from prefect_stagegate.tasks._support.waking import Woken

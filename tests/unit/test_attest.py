@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from prefect_stagegate.errors import CorruptRecord
+from prefect_stagegate.gate import attest, decision_of, statement_digest
 from prefect_stagegate.model import Decision, DecisionOutcome, Evidence, Outcome
-from prefect_stagegate.readiness import attest, decision_of, statement_digest
 from prefect_stagegate.testing.contexts import DIGEST, ENVIRONMENT
 
 CHECKS = tuple(Evidence(outcome.value, outcome, "looked", "data") for outcome in Outcome)

@@ -9,7 +9,7 @@ from itertools import combinations
 import pytest
 from blake3 import blake3
 
-from prefect_stagegate.nodes import ASKED, BlobOrder
+from prefect_stagegate.plugins.fleet.nodes import ASKED, BlobOrder
 
 DIGESTS = [f"blake3:{blake3(str(number).encode()).hexdigest()}" for number in range(2_000)]
 

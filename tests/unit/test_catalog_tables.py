@@ -58,8 +58,8 @@ def test_pyarrow_is_not_loaded_before_sources_are_listed(tmp_path: Path) -> None
     (tmp_path / "data/a").write_bytes(b"a")
     script = (
         "import sys, time; from pathlib import Path\n"
-        "from prefect_stagegate.operations import workspace\n"
-        "from prefect_stagegate.operations.staging import stage\n"
+        "from prefect_stagegate.jobs import workspace\n"
+        "from prefect_stagegate.jobs.staging import stage\n"
         "folder, listed = Path(sys.argv[1]), stage.list_sources\n"
         "where = workspace.open_workspace(folder / 'cache', folder / 'catalog')\n"
         "where.catalog.datasets()\n"

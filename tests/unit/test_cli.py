@@ -118,7 +118,7 @@ def test_lists_of_nodes_load_no_staging(tmp_path: Path, words: list[str]) -> Non
         "import sys; from prefect_stagegate.cli import main\n"
         "try: main(sys.argv[1:])\n"
         "except SystemExit: pass\n"
-        "print('prefect_stagegate.operations.staging.stage' in sys.modules)\n"
+        "print('prefect_stagegate.jobs.staging.stage' in sys.modules)\n"
     )
     command = [sys.executable, "-c", script, *words, "--cache", str(tmp_path), "--catalog", str(tmp_path / "catalog")]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()[-1] == "False"

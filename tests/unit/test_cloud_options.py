@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from prefect_stagegate.errors import AccessDenied, UsageError
-from prefect_stagegate.objectstore.azure import open_azure, parse_container_url
-from prefect_stagegate.objectstore.azure_options import EMULATED_ENDPOINT, azure_settings
-from prefect_stagegate.objectstore.gcs import GcsSettings, gcs_settings, open_gcs
-from prefect_stagegate.objectstore.google import identify
-from prefect_stagegate.objectstore.store import BucketPath
+from prefect_stagegate.plugins.azure.azure import open_azure, parse_container_url
+from prefect_stagegate.plugins.azure.azure_options import EMULATED_ENDPOINT, azure_settings
+from prefect_stagegate.plugins.gcs.gcs import GcsSettings, gcs_settings, open_gcs
+from prefect_stagegate.plugins.gcs.google import identify
 from prefect_stagegate.sources import open_source
+from prefect_stagegate.transport.objectstore.store import BucketPath
 
 KEY = "d3Jvbmc="
 LAKE = BucketPath("lake", "")

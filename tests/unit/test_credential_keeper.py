@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from prefect_stagegate.objectstore import keeper
-from prefect_stagegate.objectstore.keeper import Credential, CredentialKeeper
+from prefect_stagegate.transport.objectstore import keeper
+from prefect_stagegate.transport.objectstore.keeper import Credential, CredentialKeeper
 from tests.support.waiting import eventually
 
 AT_ONCE = 1.0

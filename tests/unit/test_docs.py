@@ -15,9 +15,9 @@ from prefect_stagegate.cache.job_progress import JobProgress, Phase
 from prefect_stagegate.cli.app import COMMANDS, SUBCOMMANDS
 from prefect_stagegate.cli.json_output import error_values
 from prefect_stagegate.errors import ExitCode, NotReady
+from prefect_stagegate.gate import CHECKS, Renewal, known_checks, run_check
+from prefect_stagegate.gate.registry import _checks
 from prefect_stagegate.model import Outcome, Scope, Severity
-from prefect_stagegate.readiness import CHECKS, Renewal, known_checks, run_check
-from prefect_stagegate.readiness.registry import _checks
 from prefect_stagegate.settings import SETTINGS, Setting
 from prefect_stagegate.sources import SCHEMES
 from prefect_stagegate.sources.extras import extra_of

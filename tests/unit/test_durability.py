@@ -11,7 +11,7 @@ import pytest
 from prefect_stagegate.cache import Cache, blobs, views
 from prefect_stagegate.durable import Durability, OpenVolume, sync_volume
 from prefect_stagegate.model import Entry
-from prefect_stagegate.transfer import Limits
+from prefect_stagegate.transport.transfer import Limits
 from tests.support.scripted import ScriptedSource, fetch_all
 
 PART = 64 * 1024

@@ -21,8 +21,8 @@ from prefect_stagegate.environment.python import Installed, capture_python
 from prefect_stagegate.environment.variables import SECRET, capture_variables, compare_variables
 from prefect_stagegate.environment.volume import capture_volume
 from prefect_stagegate.errors import UsageError
+from prefect_stagegate.jobs.environment import from_file, to_file
 from prefect_stagegate.mounts import medium
-from prefect_stagegate.operations.environment import from_file, to_file
 from prefect_stagegate.settings import Settings
 from prefect_stagegate.testing.contexts import ENVIRONMENT
 

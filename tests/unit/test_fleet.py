@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from prefect_stagegate.errors import UsageError
-from prefect_stagegate.nodes import NodeRecord
-from prefect_stagegate.operations.fleet.barrier import (
+from prefect_stagegate.plugins.fleet.barrier import (
     FleetPolicy,
     FleetResult,
     NodeOutcome,
@@ -16,7 +15,8 @@ from prefect_stagegate.operations.fleet.barrier import (
     checked_report,
     merged_reports,
 )
-from prefect_stagegate.operations.fleet.members import choose_nodes
+from prefect_stagegate.plugins.fleet.members import choose_nodes
+from prefect_stagegate.plugins.fleet.nodes import NodeRecord
 
 DIGEST = "sha256:" + "a" * 64
 READY = NodeOutcome.READY

@@ -8,7 +8,7 @@ import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from prefect_stagegate.errors import MissingExtra, UsageError
-from prefect_stagegate.operations.fleet.barrier import FleetResult, NodeOutcome, NodeReport
+from prefect_stagegate.plugins.fleet.barrier import FleetResult, NodeOutcome, NodeReport
 from prefect_stagegate.tasks._fleet.engines import open_engine
 from prefect_stagegate.tasks._fleet.message import from_message, to_message
 from prefect_stagegate.tasks._fleet.showing import ROWS, fleet_page

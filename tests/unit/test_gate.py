@@ -6,9 +6,9 @@ from datetime import timedelta
 import pytest
 
 from prefect_stagegate.clock import stamp
+from prefect_stagegate.gate import CHECKS, Accepted, CheckContext, State, decide, judge, plan_checks, run_check
+from prefect_stagegate.gate.run import parameters_digest
 from prefect_stagegate.model import DecisionOutcome, Evidence, Identity, Outcome, Severity, Waiver
-from prefect_stagegate.readiness import CHECKS, Accepted, CheckContext, State, decide, judge, plan_checks, run_check
-from prefect_stagegate.readiness.run import parameters_digest
 from prefect_stagegate.spec import Requirement
 from prefect_stagegate.testing.contexts import NOW, OTHER_DIGEST, a_spec, a_validation, check_context
 

@@ -11,8 +11,8 @@ import pytest
 
 from prefect_stagegate.catalog.records import open_records
 from prefect_stagegate.errors import CatalogError
-from prefect_stagegate.serve.pages.copies import CopiedRecords
-from prefect_stagegate.serve.pages.kept import Bounded, Refreshed
+from prefect_stagegate.plugins.pages.copies import CopiedRecords
+from prefect_stagegate.plugins.pages.kept import Bounded, Refreshed
 from tests.support.records import CountedRecords
 
 HEX = "0" * 64

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from prefect_stagegate.errors import AccessDenied, SourceError, UsageError
-from prefect_stagegate.operations.fleet.kubernetes import OVERALL, label_key, label_value, node_changes
-from prefect_stagegate.operations.fleet.kubernetes_api import NodeApi
-from prefect_stagegate.operations.fleet.node_readiness import NodeReadiness
+from prefect_stagegate.plugins.fleet.kubernetes import OVERALL, label_key, label_value, node_changes
+from prefect_stagegate.plugins.fleet.kubernetes_api import NodeApi
+from prefect_stagegate.plugins.fleet.node_readiness import NodeReadiness
 
 DIGEST = "sha256:" + "ab" * 32
 NOON = datetime(2026, 11, 27, 12, tzinfo=UTC)

@@ -46,14 +46,14 @@ def test_the_tree_keeps_its_contracts(tree: Path) -> None:
     [
         pytest.param("tasks/planted.py", "prefect_stagegate.flows", id="a task that knows flows"),
         pytest.param("flows/planted.py", "prefect_stagegate.cli", id="a flow that knows the command line"),
-        pytest.param("validations/planted.py", "prefect_stagegate.operations", id="a validation that knows jobs"),
+        pytest.param("validations/planted.py", "prefect_stagegate.jobs", id="a validation that knows jobs"),
         pytest.param("validations/planted.py", "prefect", id="a validation that knows Prefect"),
         pytest.param(
             "prefect_stagegate/cache/planted.py", "prefect_stagegate.sources", id="a cache that knows sources"
         ),
-        pytest.param("prefect_stagegate/operations/planted.py", "prefect", id="a job that knows Prefect"),
-        pytest.param("prefect_stagegate/transfer/planted.py", "obstore", id="a transfer that knows obstore"),
-        pytest.param("prefect_stagegate/readiness/planted.py", "great_expectations", id="a check that knows GX"),
+        pytest.param("prefect_stagegate/jobs/planted.py", "prefect", id="a job that knows Prefect"),
+        pytest.param("prefect_stagegate/transport/transfer/planted.py", "obstore", id="a transfer that knows obstore"),
+        pytest.param("prefect_stagegate/gate/planted.py", "great_expectations", id="a check that knows GX"),
         pytest.param("prefect_stagegate/sources/planted.py", "pycurl", id="a source that knows libcurl"),
         pytest.param("prefect_stagegate/spec/planted.py", "httpx", id="a spec that knows another HTTP client"),
     ],
@@ -85,7 +85,7 @@ def test_a_module_without_a_layer_is_named(tree: Path) -> None:
         "import fsspec; fsspec.open('http://host/')",
     ],
 )
-@pytest.mark.parametrize("folder", ["prefect_stagegate/readiness", "tasks", "flows"])
+@pytest.mark.parametrize("folder", ["prefect_stagegate/gate", "tasks", "flows"])
 def test_urls_are_opened_by_our_client_alone(tree: Path, folder: str, line: str) -> None:
     (tree / folder / "planted.py").write_text(line)
     ruff = [
@@ -97,4 +97,4 @@ def test_urls_are_opened_by_our_client_alone(tree: Path, folder: str, line: str)
     ]
     done = subprocess.run(ruff, cwd=tree, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert "open URLs by prefect_stagegate.http" in done.stdout
+    assert "open URLs by prefect_stagegate.transport.http" in done.stdout

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from prefect_stagegate.jobs.staging.ledger import Ledger
+from prefect_stagegate.jobs.staging.temporary_tables import BATCH
 from prefect_stagegate.model import Pin, Receipt, SourceObject
-from prefect_stagegate.operations.staging.ledger import Ledger
-from prefect_stagegate.operations.staging.temporary_tables import BATCH
 
 URLS = ("s3://lake/", "file:///mnt/nas/")
 

@@ -15,11 +15,11 @@ from pyarrow import parquet
 
 from prefect_stagegate.errors import Cancelled, ValidationError
 from prefect_stagegate.measures import Balance, Duplicates, Overlap, TableDrift
-from prefect_stagegate.validations.queries.balance import balance
-from prefect_stagegate.validations.queries.drift import FURTHEST, drift, profile
+from prefect_stagegate.plugins.profile.balance import balance
+from prefect_stagegate.plugins.profile.drift import FURTHEST, drift, profile
+from prefect_stagegate.plugins.profile.duplicates import MOST_SPLITS, duplicates, is_key, shared_records
+from prefect_stagegate.plugins.profile.pii import PATTERNS, scan
 from prefect_stagegate.validations.queries.duck import queries
-from prefect_stagegate.validations.queries.duplicates import MOST_SPLITS, duplicates, is_key, shared_records
-from prefect_stagegate.validations.queries.pii import PATTERNS, scan
 from tests.support.text_tables import table_of
 
 Rows = Mapping[str, Sequence[object]]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from prefect_stagegate.jobs.upkeep.verify import Verification
 from prefect_stagegate.model import Decision, DecisionOutcome, Evidence, Outcome, Promotion, Validation, person_key
-from prefect_stagegate.operations.fleet.barrier import FleetResult
-from prefect_stagegate.operations.upkeep.verify import Verification
+from prefect_stagegate.plugins.fleet.barrier import FleetResult
 
 INES = "Inês Example"
 

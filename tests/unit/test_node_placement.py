@@ -7,7 +7,7 @@ from datetime import timedelta
 import pytest
 
 from prefect_stagegate.clock import moment, stamp
-from prefect_stagegate.nodes import HeldVersion, NodeRecord, Placement, placement
+from prefect_stagegate.plugins.fleet.nodes import HeldVersion, NodeRecord, Placement, placement
 
 NOW = moment("2026-03-01T03:00:00Z")
 TIMEOUT = 300.0

@@ -11,12 +11,14 @@ import obstore
 import pytest
 
 from prefect_stagegate.model import CredentialLife
-from prefect_stagegate.objectstore import ObjectStore, S3Settings, azure, gcs, open_s3, parse_bucket_url, s3
-from prefect_stagegate.objectstore.azure import AzureIdentity, open_azure, parse_container_url
-from prefect_stagegate.objectstore.azure_options import EMULATED_KEY, azure_settings
-from prefect_stagegate.objectstore.credentials import Resolved
-from prefect_stagegate.objectstore.gcs import gcs_settings, open_gcs
-from prefect_stagegate.objectstore.google import GoogleIdentity
+from prefect_stagegate.plugins.azure import azure
+from prefect_stagegate.plugins.azure.azure import AzureIdentity, open_azure, parse_container_url
+from prefect_stagegate.plugins.azure.azure_options import EMULATED_KEY, azure_settings
+from prefect_stagegate.plugins.gcs import gcs
+from prefect_stagegate.plugins.gcs.gcs import gcs_settings, open_gcs
+from prefect_stagegate.plugins.gcs.google import GoogleIdentity
+from prefect_stagegate.transport.objectstore import ObjectStore, S3Settings, open_s3, parse_bucket_url, s3
+from prefect_stagegate.transport.objectstore.credentials import Resolved
 
 LIFE = CredentialLife("renewed", "a test")
 KEY = "folder/naïve %41+#.bin"

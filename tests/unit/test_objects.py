@@ -22,22 +22,29 @@ from prefect_stagegate.errors import (
     StagegateError,
     UsageError,
 )
-from prefect_stagegate.objectstore import (
+from prefect_stagegate.plugins.azure import azure_options
+from prefect_stagegate.plugins.gcs import gcs
+from prefect_stagegate.redaction import remember
+from prefect_stagegate.sources.web import options as weboptions
+from prefect_stagegate.spec.permitted import AZURE, GCS, S3, WEB, Kind, Library
+from prefect_stagegate.transport.objectstore import (
     ObjectRecords,
     S3Settings,
-    azure_options,
-    gcs,
     object_store_options,
     open_s3,
     options,
     parse_bucket_url,
     translate,
 )
-from prefect_stagegate.objectstore.credentials import resolve
-from prefect_stagegate.objectstore.explain import CODES, LONGEST_BODY, STATUSES, bad_key, explain, explain_response
-from prefect_stagegate.redaction import remember
-from prefect_stagegate.sources.web import options as weboptions
-from prefect_stagegate.spec.permitted import AZURE, GCS, S3, WEB, Kind, Library
+from prefect_stagegate.transport.objectstore.credentials import resolve
+from prefect_stagegate.transport.objectstore.explain import (
+    CODES,
+    LONGEST_BODY,
+    STATUSES,
+    bad_key,
+    explain,
+    explain_response,
+)
 
 
 @pytest.fixture(autouse=True)

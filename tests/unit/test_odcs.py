@@ -10,10 +10,10 @@ import pytest
 import yaml
 
 from prefect_stagegate.errors import MissingExtra, SpecError
-from prefect_stagegate.operations.address import read_spec
+from prefect_stagegate.jobs.address import read_spec
+from prefect_stagegate.plugins.exchange.odcs import odcs_document
+from prefect_stagegate.plugins.exchange.odcs.standard import schema_errors
 from prefect_stagegate.spec import Spec
-from prefect_stagegate.spec.odcs import odcs_document
-from prefect_stagegate.spec.odcs.standard import schema_errors
 
 NOT_NULL = "expect_column_values_to_not_be_null"
 UNIQUE = "expect_column_values_to_be_unique"

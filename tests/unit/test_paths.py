@@ -15,8 +15,8 @@ from prefect_stagegate.cache import Cache, Layout
 from prefect_stagegate.cache.layout import TAG
 from prefect_stagegate.cache.volume import folds_case
 from prefect_stagegate.errors import CacheError, SourceUnavailable, UsageError
+from prefect_stagegate.jobs.staging.paths import KNOWN_FOLDERS, Paths
 from prefect_stagegate.model import Action, Entry, Pin, PlannedObject, SourceObject
-from prefect_stagegate.operations.staging.paths import KNOWN_FOLDERS, Paths
 from prefect_stagegate.plan import check_objects
 from prefect_stagegate.sources.local.files import FileSource
 

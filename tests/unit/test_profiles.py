@@ -15,10 +15,10 @@ import pytest
 from pyarrow import feather, parquet
 
 from prefect_stagegate.catalog.codec import decode, encode
-from prefect_stagegate.profiles import LEVELS, NO_PARTS, ColumnProfile, ProfileParts
-from prefect_stagegate.validations.profiling import parts as profiling
-from prefect_stagegate.validations.profiling.parts import Profiled, profile_table
-from prefect_stagegate.validations.queries.drift import drift
+from prefect_stagegate.plugins.profile import parts as profiling
+from prefect_stagegate.plugins.profile.drift import drift
+from prefect_stagegate.plugins.profile.parts import Profiled, profile_table
+from prefect_stagegate.plugins.profile.profiles import LEVELS, NO_PARTS, ColumnProfile, ProfileParts
 from prefect_stagegate.validations.queries.duck import queries
 from tests.support.text_tables import table_of
 

@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from prefect_stagegate import readiness
+from prefect_stagegate import gate as readiness
 from prefect_stagegate.clock import stamp
 from prefect_stagegate.errors import MissingExtra, SourceUnavailable
+from prefect_stagegate.gate import CHECKS, CheckContext, CheckResult, check, known_checks, run_check
+from prefect_stagegate.gate.base import NoParameters, Parameters
+from prefect_stagegate.gate.registry import _checks
+from prefect_stagegate.gate.run import why_stale
 from prefect_stagegate.model import FailedObject, Finding, Outcome, Scope, Severity, Validation
-from prefect_stagegate.readiness import CHECKS, CheckContext, CheckResult, check, known_checks, run_check
-from prefect_stagegate.readiness.base import NoParameters, Parameters
-from prefect_stagegate.readiness.registry import _checks
-from prefect_stagegate.readiness.run import why_stale
 from prefect_stagegate.spec import Requirement
 from prefect_stagegate.testing.contexts import ENVIRONMENT, NOW, OTHER_DIGEST, VOLUME, a_spec, check_context
 

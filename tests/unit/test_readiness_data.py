@@ -5,10 +5,9 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from prefect_stagegate.model import Decision, DecisionOutcome, Evidence, Outcome
-from prefect_stagegate.readiness import Accepted
-from prefect_stagegate.readiness.base import CheckResult, NoParameters
-from prefect_stagegate.readiness.checks.data import (
+from prefect_stagegate.gate import Accepted
+from prefect_stagegate.gate.base import CheckResult, NoParameters
+from prefect_stagegate.gate.checks.data import (
     Freshness,
     coverage,
     digest,
@@ -17,7 +16,8 @@ from prefect_stagegate.readiness.checks.data import (
     nonempty,
     schema,
 )
-from prefect_stagegate.readiness.context import BINDINGS
+from prefect_stagegate.gate.context import BINDINGS
+from prefect_stagegate.model import Decision, DecisionOutcome, Evidence, Outcome
 from prefect_stagegate.testing.contexts import (
     DIGEST,
     NOW,

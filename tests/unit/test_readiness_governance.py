@@ -5,9 +5,9 @@ from contextlib import contextmanager
 
 import pytest
 
+from prefect_stagegate.gate.checks import governance
+from prefect_stagegate.gate.checks.governance import License, Owners, Runbook, owner, runbook
 from prefect_stagegate.model import Outcome
-from prefect_stagegate.readiness.checks import governance
-from prefect_stagegate.readiness.checks.governance import License, Owners, Runbook, owner, runbook
 from prefect_stagegate.testing.contexts import a_spec, check_context
 from tests.support.http_servers import Handler, http_server
 

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from prefect_stagegate.gate import CheckResult
+from prefect_stagegate.gate.base import NoParameters
+from prefect_stagegate.gate.checks.lineage import SHOWN, lineage
 from prefect_stagegate.model import Entry, Origin, Outcome, Pin
-from prefect_stagegate.readiness import CheckResult
-from prefect_stagegate.readiness.base import NoParameters
-from prefect_stagegate.readiness.checks.lineage import SHOWN, lineage
 from prefect_stagegate.testing.contexts import check_context
 
 PATHS = ["a", "a/b", "b", "z", "é"]  # as their bytes sort

@@ -11,10 +11,10 @@ import pytest
 from prefect_stagegate.clock import stamp
 from prefect_stagegate.environment import ABSENT, UNKNOWN, Environment
 from prefect_stagegate.environment.python import Installed
+from prefect_stagegate.gate import Accepted, CheckResult
+from prefect_stagegate.gate.base import NoParameters
 from prefect_stagegate.model import Outcome
-from prefect_stagegate.readiness import Accepted, CheckResult
-from prefect_stagegate.readiness.base import NoParameters
-from prefect_stagegate.readiness.checks.parity import (
+from prefect_stagegate.plugins.node.checks.parity import (
     ParityCuda,
     ParityEnv,
     ParityHost,

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from prefect_stagegate.clock import stamp
+from prefect_stagegate.gate import Accepted, CheckContext, CheckResult
+from prefect_stagegate.gate.approval_parameters import ApprovalParameters
+from prefect_stagegate.gate.checks.approval import approval
+from prefect_stagegate.gate.checks.promotion import Rollback, Soak, rollback, soak
 from prefect_stagegate.model import Approval, ApprovalRequest, Identity, Outcome
-from prefect_stagegate.readiness import Accepted, CheckContext, CheckResult
-from prefect_stagegate.readiness.approval_parameters import ApprovalParameters
-from prefect_stagegate.readiness.checks.approval import approval
-from prefect_stagegate.readiness.checks.promotion import Rollback, Soak, rollback, soak
 from prefect_stagegate.testing.contexts import DIGEST, NOW, OTHER_DIGEST, REQUESTER, a_spec, check_context
 
 INFRA = ApprovalParameters(groups=("infra",))

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from prefect_stagegate.clock import stamp
+from prefect_stagegate.gate import CHECKS, CheckContext, judge, recorded_times, renew, run_check
+from prefect_stagegate.gate.renewal import Renewed
 from prefect_stagegate.model import Decision, DecisionOutcome, Evidence, Outcome, Severity
-from prefect_stagegate.readiness import CHECKS, CheckContext, judge, recorded_times, renew, run_check
-from prefect_stagegate.readiness.renewal import Renewed
 from prefect_stagegate.spec import Requirement
 from prefect_stagegate.testing.contexts import NOW, OTHER_DIGEST, VOLUME, a_spec, check_context
 

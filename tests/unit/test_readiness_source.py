@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from prefect_stagegate.expiry import ends_at
+from prefect_stagegate.gate import CheckResult, Probe
+from prefect_stagegate.gate.base import NoParameters
+from prefect_stagegate.gate.checks.sources import Lifetime, credential_life, read_probe
 from prefect_stagegate.model import CredentialLife, Outcome
-from prefect_stagegate.readiness import CheckResult, Probe
-from prefect_stagegate.readiness.base import NoParameters
-from prefect_stagegate.readiness.checks.sources import Lifetime, credential_life, read_probe
 from prefect_stagegate.sources import open_source
 from prefect_stagegate.testing.contexts import NOW, a_spec, check_context
 

@@ -7,11 +7,11 @@ import pytest
 from pydantic import ValidationError
 
 from prefect_stagegate.errors import AccessDenied, SourceUnavailable
+from prefect_stagegate.gate import CheckResult, Integrity, Probe
+from prefect_stagegate.gate.base import NoParameters
+from prefect_stagegate.gate.checks.sources import read_probe
+from prefect_stagegate.gate.checks.storage import CacheFit, UsedShare, cache_fit, cache_integrity, inodes, space
 from prefect_stagegate.model import Finding, Outcome
-from prefect_stagegate.readiness import CheckResult, Integrity, Probe
-from prefect_stagegate.readiness.base import NoParameters
-from prefect_stagegate.readiness.checks.sources import read_probe
-from prefect_stagegate.readiness.checks.storage import CacheFit, UsedShare, cache_fit, cache_integrity, inodes, space
 from prefect_stagegate.testing.contexts import DIGEST, VOLUME, check_context
 
 NONE = NoParameters()

@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 
 from prefect_stagegate.clock import stamp
+from prefect_stagegate.gate import Accepted, CheckContext
+from prefect_stagegate.gate.checks.tables import BalanceParameters, DuplicatesParameters, balance, duplicates
 from prefect_stagegate.measures import Balance, ColumnDrift, Duplicates, Overlap, Scan, TableDrift
 from prefect_stagegate.model import Outcome
-from prefect_stagegate.readiness import Accepted, CheckContext
-from prefect_stagegate.readiness.checks.drift import Drift, drift
-from prefect_stagegate.readiness.checks.pii import Pattern, Pii, pii
-from prefect_stagegate.readiness.checks.tables import BalanceParameters, DuplicatesParameters, balance, duplicates
+from prefect_stagegate.plugins.profile.checks.drift import Drift, drift
+from prefect_stagegate.plugins.profile.checks.pii import Pattern, Pii, pii
+from prefect_stagegate.plugins.profile.pii import PATTERNS
 from prefect_stagegate.testing.contexts import DIGEST, NOW, OTHER_DIGEST, Figures, check_context
-from prefect_stagegate.validations.queries.pii import PATTERNS
 
 
 def given(**answers: Any) -> CheckContext:

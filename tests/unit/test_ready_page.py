@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from prefect_stagegate.model import Address, Decision, DecisionOutcome, Evidence, Finding, Outcome
-from prefect_stagegate.report import Candidate, Readiness, build_report, ready_page, ready_text
+from prefect_stagegate.show import Candidate, Readiness, build_report, ready_page, ready_text
 from prefect_stagegate.testing.contexts import DIGEST, OTHER_DIGEST, a_spec
 
 PRODUCTION = Address("nycflights", "production")

@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from prefect_stagegate.model import Decision, DecisionOutcome, Evidence, Finding, Outcome, Severity
-from prefect_stagegate.report import (
+from prefect_stagegate.show import (
     Report,
     Standing,
     build_report,
@@ -24,8 +24,8 @@ from prefect_stagegate.report import (
     to_rich,
     to_text,
 )
-from prefect_stagegate.report.next_steps import STEPS
-from prefect_stagegate.report.text import FINDINGS
+from prefect_stagegate.show.next_steps import STEPS
+from prefect_stagegate.show.text import FINDINGS
 from prefect_stagegate.testing.contexts import DIGEST, OTHER_DIGEST, a_spec
 
 HOSTILE = (

@@ -6,9 +6,9 @@ import json
 from dataclasses import replace
 
 from prefect_stagegate.model import Decision, DecisionOutcome
-from prefect_stagegate.profiles import LEVELS, ColumnProfile, TableProfile
-from prefect_stagegate.report import build_report, table_figures, to_html, to_json, to_markdown
-from prefect_stagegate.report.tables import HEIGHT, MOST_COLUMNS, WIDTH
+from prefect_stagegate.plugins.profile.profiles import LEVELS, ColumnProfile, TableProfile
+from prefect_stagegate.show import build_report, table_figures, to_html, to_json, to_markdown
+from prefect_stagegate.show.tables import HEIGHT, MOST_COLUMNS, WIDTH
 from prefect_stagegate.testing.contexts import a_spec
 
 NUMBER = ColumnProfile(

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from prefect_stagegate.errors import ObjectChanged, SourceError
 from prefect_stagegate.model import SourceObject
-from prefect_stagegate.sources.lake.rewriting import (
+from prefect_stagegate.plugins.lake.rewriting import (
     PinnedFile,
     RewrittenFiles,
     Task,

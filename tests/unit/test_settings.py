@@ -11,9 +11,9 @@ import pytest
 
 from prefect_stagegate.durable import Durability
 from prefect_stagegate.errors import ExitCode, UsageError
-from prefect_stagegate.operations.gating import contract
+from prefect_stagegate.jobs.gating import contract
 from prefect_stagegate.settings import SETTINGS, Settings
-from prefect_stagegate.transfer import Limits
+from prefect_stagegate.transport.transfer import Limits
 
 
 def test_without_variables_everything_has_its_default(monkeypatch: pytest.MonkeyPatch) -> None:

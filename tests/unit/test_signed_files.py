@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from prefect_stagegate.readiness.records.signature_bundle import TrustedSigners, proved_statement
-from prefect_stagegate.readiness.records.signed_files import SignatureRefused, read_statement, write_statement
+from prefect_stagegate.plugins.signatures.signature_bundle import TrustedSigners, proved_statement
+from prefect_stagegate.plugins.signatures.signed_files import SignatureRefused, read_statement, write_statement
 from tests.support.signers import Authority, pem
 
 DIGESTS = {"a.txt": "0a" * 32, "d/b.txt": "1b" * 32}

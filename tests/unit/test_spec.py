@@ -12,7 +12,7 @@ import yaml
 from pydantic import ValidationError
 
 from prefect_stagegate.errors import CorruptRecord, SpecError, UsageError
-from prefect_stagegate.operations.address import read_recorded, read_spec
+from prefect_stagegate.jobs.address import read_recorded, read_spec
 from prefect_stagegate.spec import Spec, load_spec
 from tests.support.http_servers import file_server
 from tests.support.known_checks import KNOWN_CHECKS

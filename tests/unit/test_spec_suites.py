@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from prefect_stagegate.errors import SpecError
-from prefect_stagegate.operations.address import read_spec
+from prefect_stagegate.jobs.address import read_spec
 from prefect_stagegate.spec import load_spec
 
 SPEC = """\

@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from prefect_stagegate.errors import MissingExtra, SpecError, UsageError
+from prefect_stagegate.plugins.sql.request import connection_uri, read_request
 from prefect_stagegate.sources import open_source
-from prefect_stagegate.sources.sql.request import connection_uri, read_request
 from prefect_stagegate.spec import load_spec
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from prefect_stagegate.errors import SpecError
-from prefect_stagegate.operations.address import read_spec
+from prefect_stagegate.jobs.address import read_spec
 from prefect_stagegate.spec.parameters import SuiteParameters, fill, names, parameter_problems
 from prefect_stagegate.validations.parameters import SuiteFacts, fill_suite, misused, parameters_of
 

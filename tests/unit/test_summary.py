@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 from prefect_stagegate.model import Decision, DecisionOutcome, Evidence, Finding, Outcome, Promotion
-from prefect_stagegate.report import Report, build_report, moved_page, to_summary
+from prefect_stagegate.show import Report, build_report, moved_page, to_summary
 from prefect_stagegate.testing.contexts import DIGEST, a_spec
 
 WAITS = Evidence(

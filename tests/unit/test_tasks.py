@@ -22,8 +22,8 @@ from prefect.states import Failed
 
 import prefect_stagegate.tasks as ours
 from prefect_stagegate.errors import Cancelled, GateFailed, GateUndecided, SourceUnavailable, UnknownRef, UsageError
+from prefect_stagegate.jobs.address import read_spec
 from prefect_stagegate.model import Address, Decision, DecisionOutcome, Evidence, Finding, Outcome
-from prefect_stagegate.operations.address import read_spec
 from prefect_stagegate.tasks import require_ready, stage_dataset
 from prefect_stagegate.tasks._support.cancelling import requested
 from prefect_stagegate.tasks._support.progress import live_progress

@@ -56,7 +56,7 @@ SPARK = "spark"
 ENGINES = {
     "duckdb": "prefect_stagegate.validations.engines.duckdb_engine:DuckDBEngine",
     "pandas": "prefect_stagegate.validations.engines.pandas_engine:PandasEngine",
-    SPARK: "prefect_stagegate.validations.engines.spark_engine:SparkEngine",
+    SPARK: "prefect_stagegate.plugins.spark.spark_engine:SparkEngine",
 }
 """Module and class of each engine. Only the worker imports them, since they import Great Expectations."""
 

@@ -9,8 +9,8 @@ from importlib.metadata import version
 from typing import Any
 
 from prefect_stagegate.canonical import digest_of
+from prefect_stagegate.plugins.media import media
 from prefect_stagegate.spec import ProbeSpec
-from prefect_stagegate.validations.files import media
 from prefect_stagegate.validations.files.decoders import DECODERS
 
 MEANING = 2

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from prefect_stagegate.validations.files.arrays import numpy
+from prefect_stagegate.plugins.media.arrays import numpy
+from prefect_stagegate.plugins.media.media import audio, image, safetensors
 from prefect_stagegate.validations.files.facts import Facts, Probe
-from prefect_stagegate.validations.files.media import audio, image, safetensors
 from prefect_stagegate.validations.files.shards import tar
 from prefect_stagegate.validations.files.texts import jsonl, text
 

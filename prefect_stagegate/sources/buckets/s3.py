@@ -6,12 +6,12 @@ import base64
 import binascii
 import re
 
-from prefect_stagegate.http import Headers
 from prefect_stagegate.model import SourceObject
-from prefect_stagegate.objectstore import ListedObject, S3Settings, open_s3, parse_bucket_url
 from prefect_stagegate.sources.base import Checksums
 from prefect_stagegate.sources.buckets.bucket import BucketSource
 from prefect_stagegate.sources.terms import Terms
+from prefect_stagegate.transport.http import Headers
+from prefect_stagegate.transport.objectstore import ListedObject, S3Settings, open_s3, parse_bucket_url
 
 _MD5 = re.compile(r"[0-9a-f]{32}")
 _ENCRYPTION = "x-amz-server-side-encryption"

@@ -14,7 +14,9 @@ from prefect_stagegate.errors import (
     SourceError,
     SourceUnavailable,
 )
-from prefect_stagegate.http import (
+from prefect_stagegate.model import Pin, SourceObject
+from prefect_stagegate.sources.base import server_busy
+from prefect_stagegate.transport.http import (
     BUSY_STATUSES,
     MAX_PAGE,
     PAGE_SECONDS,
@@ -26,8 +28,6 @@ from prefect_stagegate.http import (
     fetch,
     origin_of,
 )
-from prefect_stagegate.model import Pin, SourceObject
-from prefect_stagegate.sources.base import server_busy
 
 ENCODED = (".br", ".gz", ".tgz", ".z", ".zst")
 """Endings of files that some servers label with a content encoding that they did not apply."""

@@ -15,16 +15,6 @@ from typing import Any
 from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from prefect_stagegate.errors import ObjectVanished, SourceError, UsageError
-from prefect_stagegate.http import (
-    Client,
-    Headers,
-    Request,
-    Response,
-    environment_proxies,
-    fetch_many,
-    origin_of,
-    trusted_authorities,
-)
 from prefect_stagegate.model import CredentialLife, Pin, SourceObject
 from prefect_stagegate.sources.base import Wanted, everything, public_url
 from prefect_stagegate.sources.http_source import HttpReads
@@ -35,6 +25,16 @@ from prefect_stagegate.sources.web.indexes import Item, html_items, json_items
 from prefect_stagegate.sources.web.manifests import MANIFESTS, ManifestEntry
 from prefect_stagegate.sources.web.options import web_settings
 from prefect_stagegate.sources.web.server import UnknownMethod, WebServer, http_time, web_pin
+from prefect_stagegate.transport.http import (
+    Client,
+    Headers,
+    Request,
+    Response,
+    environment_proxies,
+    fetch_many,
+    origin_of,
+    trusted_authorities,
+)
 
 HEADS_AT_ONCE = 16
 """HEAD requests at a time, for objects whose sizes the listing or manifest leaves out."""

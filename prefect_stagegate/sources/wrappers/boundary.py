@@ -12,11 +12,11 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 
 from prefect_stagegate.errors import AdapterFailed, SourceError, SourceUnavailable, StagegateError
-from prefect_stagegate.http import Headers, Request, Response
 from prefect_stagegate.model import CredentialLife, SourceObject
 from prefect_stagegate.redaction import redact
 from prefect_stagegate.redaction.chains import redact_chain
 from prefect_stagegate.sources.base import Checksums, Source, Wanted, everything, public_url
+from prefect_stagegate.transport.http import Headers, Request, Response
 
 CONNECTION_ERRORS = (ConnectionError, TimeoutError)
 """Python's own exceptions for a broken connection: another try may help."""

@@ -9,17 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from prefect_stagegate.gate import known_checks
+from prefect_stagegate.jobs.gating.audit import verify_history
+from prefect_stagegate.jobs.gating.check import check
+from prefect_stagegate.jobs.gating.promote import promote
+from prefect_stagegate.jobs.gating.ready import find_ready, hold_ready
+from prefect_stagegate.jobs.gating.rollback import rollback
+from prefect_stagegate.jobs.staging.stage import stage
+from prefect_stagegate.jobs.upkeep.maintain import collect_garbage, pin, unpin
+from prefect_stagegate.jobs.upkeep.verify import verify
+from prefect_stagegate.jobs.workspace import Workspace, open_workspace
 from prefect_stagegate.model import Address, Identity
-from prefect_stagegate.operations.gating.audit import verify_history
-from prefect_stagegate.operations.gating.check import check
-from prefect_stagegate.operations.gating.promote import promote
-from prefect_stagegate.operations.gating.ready import find_ready, hold_ready
-from prefect_stagegate.operations.gating.rollback import rollback
-from prefect_stagegate.operations.staging.stage import stage
-from prefect_stagegate.operations.upkeep.maintain import collect_garbage, pin, unpin
-from prefect_stagegate.operations.upkeep.verify import verify
-from prefect_stagegate.operations.workspace import Workspace, open_workspace
-from prefect_stagegate.readiness import known_checks
 from prefect_stagegate.spec import Spec, load_spec
 
 DATASET = "things"

@@ -11,9 +11,9 @@ from pathlib import Path
 from crash.look import hash_of, leftovers, version_of
 
 from prefect_stagegate.errors import NoSpace, StagegateError
-from prefect_stagegate.operations.staging.stage import stage
-from prefect_stagegate.operations.upkeep.maintain import collect_garbage
-from prefect_stagegate.operations.upkeep.verify import verify
+from prefect_stagegate.jobs.staging.stage import stage
+from prefect_stagegate.jobs.upkeep.maintain import collect_garbage
+from prefect_stagegate.jobs.upkeep.verify import verify
 from soak.inspection import Inspection
 from soak.site import DATASETS, Site
 from soak.truth import Source, rows_of

@@ -18,7 +18,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-from prefect_stagegate.operations.staging.stage import stage
+from prefect_stagegate.jobs.staging.stage import stage
 from prefect_stagegate.testing.servers import seaweedfs
 from soak.ending import end
 from soak.figures import Figures

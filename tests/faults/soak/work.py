@@ -13,15 +13,15 @@ from random import Random
 from typing import Any
 
 from prefect_stagegate.errors import GateFailed, StagegateError
+from prefect_stagegate.jobs.gating.check import check
+from prefect_stagegate.jobs.gating.promote import promote
+from prefect_stagegate.jobs.gating.rollback import rollback
+from prefect_stagegate.jobs.gating.validate import validate
+from prefect_stagegate.jobs.read import open_dataset
+from prefect_stagegate.jobs.staging.stage import stage
+from prefect_stagegate.jobs.upkeep.maintain import collect_garbage, pin, unpin
+from prefect_stagegate.jobs.upkeep.verify import verify
 from prefect_stagegate.model import Address
-from prefect_stagegate.operations.gating.check import check
-from prefect_stagegate.operations.gating.promote import promote
-from prefect_stagegate.operations.gating.rollback import rollback
-from prefect_stagegate.operations.gating.validate import validate
-from prefect_stagegate.operations.read import open_dataset
-from prefect_stagegate.operations.staging.stage import stage
-from prefect_stagegate.operations.upkeep.maintain import collect_garbage, pin, unpin
-from prefect_stagegate.operations.upkeep.verify import verify
 from soak.site import DATASETS, PILOT, TIGHT, WIDE, Site
 from soak.truth import problem
 

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fuzzing.mutations import mutate
+from prefect_stagegate.gate import known_checks
+from prefect_stagegate.jobs.gating.check import check
+from prefect_stagegate.jobs.gating.promote import promote
+from prefect_stagegate.jobs.staging.stage import stage
+from prefect_stagegate.jobs.upkeep.maintain import pin
+from prefect_stagegate.jobs.workspace import Workspace, open_workspace
 from prefect_stagegate.model import Address, Entry, Identity
-from prefect_stagegate.operations.gating.check import check
-from prefect_stagegate.operations.gating.promote import promote
-from prefect_stagegate.operations.staging.stage import stage
-from prefect_stagegate.operations.upkeep.maintain import pin
-from prefect_stagegate.operations.workspace import Workspace, open_workspace
-from prefect_stagegate.readiness import known_checks
 from prefect_stagegate.spec import load_spec
 
 ADA = Identity("ada", "declared")

@@ -20,7 +20,7 @@ from prefect_stagegate.errors import AdapterFailed, StagegateError
 from prefect_stagegate.manifest import path_problem
 from prefect_stagegate.model import Action, PlannedObject, SourceObject
 from prefect_stagegate.sources import Source, open_source
-from prefect_stagegate.transfer import Limits, SourceGroup, transfer
+from prefect_stagegate.transport.transfer import Limits, SourceGroup, transfer
 
 IDLE = 0.4
 """Seconds without a byte after which the sources give up."""

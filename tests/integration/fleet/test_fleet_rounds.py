@@ -13,11 +13,11 @@ from typing import Any
 import pytest
 
 from prefect_stagegate.errors import Cancelled, NotReady, SourceUnavailable, StagegateError, UsageError
+from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Address
-from prefect_stagegate.operations.fleet.barrier import FleetResult, NodeOutcome, NodeReport
-from prefect_stagegate.operations.fleet.node import flip_ref, hold_version
-from prefect_stagegate.operations.fleet.own_record import publish_record
-from prefect_stagegate.operations.workspace import Workspace
+from prefect_stagegate.plugins.fleet.barrier import FleetResult, NodeOutcome, NodeReport
+from prefect_stagegate.plugins.fleet.node import flip_ref, hold_version
+from prefect_stagegate.plugins.fleet.own_record import publish_record
 from prefect_stagegate.tasks._fleet import engine as loop
 from prefect_stagegate.tasks._fleet import rounds
 from prefect_stagegate.tasks._fleet.engine import NodeJob, failed, lost

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
+from prefect_stagegate.gate import CHECKS, CheckResult, Gpu, Gpus, Machine, run_check
 from prefect_stagegate.model import Outcome, Severity
-from prefect_stagegate.readiness import CHECKS, CheckResult, Gpu, Gpus, Machine, run_check
-from prefect_stagegate.readiness.checks.gpu import (
+from prefect_stagegate.plugins.node.checks.gpu import (
     GpuIdle,
     GpuInventory,
     GpuMemory,

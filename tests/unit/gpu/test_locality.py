@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from prefect_stagegate.gate import CheckResult, Gpu, Gpus, Machine
 from prefect_stagegate.model import Outcome
-from prefect_stagegate.readiness import CheckResult, Gpu, Gpus, Machine
-from prefect_stagegate.readiness.checks.gpu import OnGpus
-from prefect_stagegate.readiness.checks.locality import distance, gpu_locality
+from prefect_stagegate.plugins.node.checks.gpu import OnGpus
+from prefect_stagegate.plugins.node.checks.locality import distance, gpu_locality
 from prefect_stagegate.testing.contexts import VOLUME, check_context
 
 SWITCH = "pci0000:00/0000:00:01.0/0000:01:00.0"

@@ -12,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prefect_stagegate.errors import CacheError
-from prefect_stagegate.readiness import Machine
-from prefect_stagegate.readiness.node.accelerators import SMALLEST, Run, batches, simulate
-from prefect_stagegate.readiness.node.tiers import Reading, Tiers
+from prefect_stagegate.gate import Machine
+from prefect_stagegate.plugins.node.accelerators import SMALLEST, Run, batches, simulate
+from prefect_stagegate.plugins.node.tiers import Reading, Tiers
 from prefect_stagegate.spec import JobSpec
 
 Files = Sequence[tuple[Path, int]]

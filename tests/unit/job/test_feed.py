@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from prefect_stagegate.errors import CacheError
+from prefect_stagegate.gate import Machine
 from prefect_stagegate.model import Entry
 from prefect_stagegate.mounts import MEMORY
-from prefect_stagegate.readiness import Machine
-from prefect_stagegate.readiness.node.feed import BLOCK, Piece, Reader, cut, read_cold, sample
-from prefect_stagegate.readiness.node.pagecache import cached, forget
-from prefect_stagegate.readiness.node.tiers import TierMeter, Tiers, split_by_tier
+from prefect_stagegate.plugins.node.feed import BLOCK, Piece, Reader, cut, read_cold, sample
+from prefect_stagegate.plugins.node.pagecache import cached, forget
+from prefect_stagegate.plugins.node.tiers import TierMeter, Tiers, split_by_tier
 
 Files = Sequence[tuple[Path, int]]
 SIZES = (3 * BLOCK, BLOCK + 4097, 1, 70_000)

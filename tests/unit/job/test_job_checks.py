@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from prefect_stagegate.gate import CHECKS, CheckContext, run_check
+from prefect_stagegate.gate.run import why_stale
 from prefect_stagegate.model import Entry, Evidence, Outcome, Severity
-from prefect_stagegate.readiness import CHECKS, CheckContext, run_check
-from prefect_stagegate.readiness.checks.job import FeedRate, Utilisation
-from prefect_stagegate.readiness.node.bottleneck import Bottleneck, bottleneck
-from prefect_stagegate.readiness.node.tiers import Reading, Tiers
-from prefect_stagegate.readiness.run import why_stale
+from prefect_stagegate.plugins.node.bottleneck import Bottleneck, bottleneck
+from prefect_stagegate.plugins.node.checks.job import FeedRate, Utilisation
+from prefect_stagegate.plugins.node.tiers import Reading, Tiers
 from prefect_stagegate.spec import Requirement
 from prefect_stagegate.testing.contexts import DIGEST, a_spec, check_context
 

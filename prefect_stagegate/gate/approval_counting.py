@@ -1,0 +1,218 @@
+"""Counting the answers to a request: which of them count, and who has yet to agree. Pure but for proving signatures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from prefect_stagegate.gate.approval_parameters import ApprovalParameters
+from prefect_stagegate.gate.context import addresses_of
+from prefect_stagegate.gate.records.answers import AnswerProof, SignedAct, answer_act, prove_act
+from prefect_stagegate.gate.wording import listed
+from prefect_stagegate.model import Approval, ApprovalRequest, Identity, person_key
+from prefect_stagegate.plugins.signatures.allowed_signers import fingerprint_of
+from prefect_stagegate.units import count_text
+
+ANYBODY = "anybody"
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerTally:
+    """The answers to a request, counted: the last one of each person."""
+
+    agreed: tuple[Approval, ...]
+    declined: tuple[Approval, ...]
+    ignored: tuple[tuple[Approval, str], ...]
+    """Answers that don't count, each with the reason."""
+    missing: str
+    """Who has yet to agree; empty when enough did. Says nothing of those who declined."""
+    missing_people: int
+    """How many more people must agree."""
+    awaited: tuple[str, ...]
+    """Those of `required` who have yet to agree."""
+
+    @property
+    def counted(self) -> tuple[Approval, ...]:
+        """The answers that count, the oldest record first."""
+        return tuple(sorted((*self.agreed, *self.declined), key=lambda reply: reply.at))
+
+
+def count_answers(
+    request: ApprovalRequest | None,
+    replies: Sequence[Approval],
+    parameters: ApprovalParameters,
+    owners: Mapping[Any, str],
+) -> AnswerTally:
+    """Count the answers to a request; `replies` may hold answers to others, too. Without a request, none counts.
+
+    Raises:
+        MissingExtra: What verifies their signatures is not installed.
+    """
+    valid, ignored = _valid_answers(request, replies, parameters, owners) if request else ([], [])
+    agreed = tuple(reply for reply in valid if reply.approved)
+    names = {person_key(reply.approver.name) for reply in agreed}
+    awaited = tuple(name for name in parameters.required if person_key(name) not in names)
+    missing = ""
+    if len(agreed) < parameters.count:
+        groups = listed(parameters.groups or (ANYBODY,))
+        missing = f"{len(agreed)} of {count_text(parameters.count, 'approval')} by {groups}"
+    if awaited:
+        missing = f"{missing}{', ' if missing else ''}{listed(awaited)} must agree"
+    return AnswerTally(
+        agreed=agreed,
+        declined=tuple(reply for reply in valid if not reply.approved),
+        ignored=tuple(ignored),
+        missing=missing,
+        missing_people=max(parameters.count - len(agreed), len(awaited)),
+        awaited=awaited,
+    )
+
+
+def _valid_answers(
+    request: ApprovalRequest, replies: Sequence[Approval], parameters: ApprovalParameters, owners: Mapping[Any, str]
+) -> tuple[list[Approval], list[tuple[Approval, str]]]:
+    """The last answers that count, and those that don't, each with the reason."""
+    valid, ignored = [], []
+    signed_by: dict[str, str] = {}
+    # Those who decline come first: nobody hides their answer behind another by the same key.
+    for reply in sorted(last_answers(request, replies, parameters).values(), key=lambda reply: reply.approved):
+        why = why_answer_is_void(reply, request, parameters, owners)
+        key = answer_proof(reply, request, parameters).key if parameters.signed and not why else ""
+        key = fingerprint_of(key)  # one key may be in `keys` and in `allowed_signers`
+        if key in signed_by:
+            why = f"it is signed with the same key as the answer of {signed_by[key]}"
+        if why:
+            ignored.append((reply, why))
+            continue
+        valid.append(reply)
+        if key:
+            signed_by[key] = reply.approver.name
+    return valid, ignored
+
+
+def why_answer_is_void(
+    reply: Approval, request: ApprovalRequest, parameters: ApprovalParameters, owners: Mapping[Any, str]
+) -> str:
+    """Why an answer alone does not count; empty when it does.
+
+    Raises:
+        MissingExtra: What verifies its signature is not installed.
+    """
+    # The requester comes first: they are in no list of eligible people, and would be told a wrong reason.
+    if person_key(reply.approver.name) == person_key(request.requester.name):
+        return f"{reply.approver.name} made the request and can't answer it"
+    return why_act_is_void(answer_act(request, reply), parameters, owners)
+
+
+def why_act_is_void(act: SignedAct, parameters: ApprovalParameters, owners: Mapping[Any, str]) -> str:
+    """Why what somebody did does not count: they are none of those who may, or did not sign it. Empty when it counts.
+
+    Raises:
+        MissingExtra: What verifies its signature is not installed.
+    """
+    person, eligible = person_key(act.who), _asked_people(parameters, owners)
+    if eligible is not None and person not in eligible:
+        in_group = not parameters.groups or person in _members(parameters, owners)
+        return "the policy has no key for this name" if in_group else f"not an address of {listed(parameters.groups)}"
+    if not parameters.signed:
+        return ""
+    proof = prove_act(act, parameters)
+    if proof.key:
+        return ""
+    unproved = "it is not signed with the key that the policy has for this name"
+    return f"{unproved}: {proof.why}" if proof.why else unproved
+
+
+def why_not_counted(
+    reply: Approval,
+    recorded: Sequence[Approval],
+    request: ApprovalRequest,
+    parameters: ApprovalParameters,
+    owners: Mapping[Any, str],
+) -> str:
+    """Why a new answer would not count beside those on record; empty when it would.
+
+    Raises:
+        MissingExtra: What verifies their signatures is not installed.
+    """
+    if why := why_answer_is_void(reply, request, parameters, owners):
+        return why
+    tally = count_answers(request, [*recorded, reply], parameters, owners)
+    return next((why for ignored, why in tally.ignored if ignored is reply), "")
+
+
+def who_may(parameters: ApprovalParameters, owners: Mapping[Any, str]) -> str:
+    """Whose word counts, and how it is signed, for people."""
+    groups = [f"{group} ({', '.join(addresses_of(owners, group)) or 'nobody'})" for group in parameters.groups]
+    people = f"It counts from {', '.join(groups)}." if groups else "Somebody else has to do it."
+    if parameters.keys:
+        people += f" The policy has keys for {', '.join(parameters.keys)}; `--key KEY.pem` signs it."
+    if parameters.allowed_signers:
+        people += " `--ssh-key FILE` signs it with an SSH key of the policy's allowed_signers."
+    return people
+
+
+def _members(parameters: ApprovalParameters, owners: Mapping[Any, str]) -> set[str]:
+    """The people in the groups that may answer."""
+    return {person_key(address) for group in parameters.groups for address in addresses_of(owners, group)}
+
+
+def _asked_people(parameters: ApprovalParameters, owners: Mapping[Any, str]) -> frozenset[str] | None:
+    """The names that may answer a request that is not their own; None where no list has them all."""
+    people = _members(parameters, owners)
+    # The principals of `allowed_signers` may be patterns, so only a signature tells whether somebody is among them.
+    if parameters.signed and not parameters.allowed_signers:
+        keyed = {person_key(name) for name in parameters.keys}
+        people = people & keyed if parameters.groups else keyed
+    elif not parameters.groups:
+        return None
+    return frozenset(people)
+
+
+def why_unanswerable(
+    parameters: ApprovalParameters, owners: Mapping[Any, str], requester: Identity | None = None
+) -> str:
+    """Why too few people could ever agree to a request; empty when enough could.
+
+    Without a requester, the answer holds for requests of people who could not agree anyway.
+    """
+    people = _asked_people(parameters, owners)
+    asker = person_key(requester.name) if requester else ""
+    for name in parameters.required:
+        if requester and person_key(name) == asker:
+            return f"{name} must agree, and made the request"
+        if people is not None and person_key(name) not in people:
+            return f"{name} must agree, and is none of those who may answer"
+    keys = parameters.signing_keys() if parameters.signed else None
+    if keys is not None and len(keys) < parameters.count:
+        return f"{count_text(parameters.count, 'approval')} needed, each by another key; keys: {len(keys)}"
+    if people is None or len(people - {asker}) >= parameters.count:
+        return ""
+    groups = listed(parameters.groups or ["those with keys"])
+    may = len(people - {asker})
+    return f"{count_text(parameters.count, 'approval')} needed from {groups}; people who may answer: {may}"
+
+
+def last_answers(
+    request: ApprovalRequest, replies: Sequence[Approval], parameters: ApprovalParameters
+) -> dict[str, Approval]:
+    """The last answer of each person to a request. Where answers must be signed, a signed one comes before others.
+
+    `replies` may hold answers to other requests, too.
+    """
+    replies = [reply for reply in replies if reply.request == request.id]
+    if parameters.signed:
+        # The time in a signed answer is signed too: sorting by it undoes a record that was put in another order.
+        proved = [reply for reply in replies if answer_proof(reply, request, parameters).key]
+        replies = [reply for reply in replies if reply not in proved] + sorted(proved, key=lambda reply: reply.at)
+    return {person_key(reply.approver.name): reply for reply in replies}
+
+
+def answer_proof(reply: Approval, request: ApprovalRequest, parameters: ApprovalParameters) -> AnswerProof:
+    """Whether an answer is signed with a key that the policy gives for the approver's name.
+
+    Raises:
+        MissingExtra: What verifies its signature is not installed.
+    """
+    return prove_act(answer_act(request, reply), parameters)

@@ -1,0 +1,80 @@
+"""What a policy asks of an approval: how many people, which of them, and the keys by which they sign."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
+
+from prefect_stagegate.gate.base import Parameters
+from prefect_stagegate.plugins.signatures.allowed_signers import fingerprint_of, read_allowed_signers
+from prefect_stagegate.spec.fields import FileText, PublicKey
+from prefect_stagegate.spec.models import Owner
+
+PersonName = Annotated[str, Field(min_length=1, max_length=256)]
+LONGEST_SIGNERS = 64 << 10
+"""Characters of `allowed_signers`."""
+_SINCE_SSH = ("allowed_signers", "required")
+"""Parameters that are left out where nothing is written, so that earlier policies keep their digests."""
+
+
+class ApprovalParameters(Parameters):
+    """One is GitHub's and Argo's habit; the requester never counts."""
+
+    count: int = Field(default=1, ge=1, le=20, description="How many people must agree.", examples=[2])
+    groups: tuple[Owner, ...] = Field(
+        default=(),
+        alias="from",
+        description="Groups of `owners` that they belong to; by default anybody may agree.",
+        examples=[["infra"]],
+    )
+    signed: bool = Field(
+        default=False,
+        description="Whether an answer needs a signature by a key that `keys` or `allowed_signers` gives for the name.",
+        examples=[True],
+    )
+    keys: dict[str, PublicKey] = Field(
+        default={},
+        description="The Ed25519 keys of people by name, as `stagegate key` prints them.",
+        examples=[{"ines@example.org": "ed25519:" + "0f" * 32}],
+    )
+    allowed_signers: FileText = Field(
+        default="",
+        description="People's SSH keys, in OpenSSH's format of this name: a file relative to the spec, or its lines. "
+        "Principals are names as `--identity` has them. Times without a zone are UTC.",
+        examples=["allowed_signers"],
+    )
+    required: tuple[PersonName, ...] = Field(
+        default=(),
+        max_length=20,
+        description="People who must be among those who agree.",
+        examples=[["ines@example.org"]],
+    )
+
+    @field_validator("allowed_signers")
+    @classmethod
+    def _lines(cls, text: str) -> str:
+        if len(text) > LONGEST_SIGNERS:
+            raise ValueError(f"must have at most {LONGEST_SIGNERS >> 10} KiB")
+        if text and not list(read_allowed_signers(text)):
+            raise ValueError("has no line with a key")
+        return text
+
+    @model_validator(mode="after")
+    def _signable(self) -> ApprovalParameters:
+        if self.signed and not (self.keys or self.allowed_signers):
+            raise ValueError("`signed` needs the `keys` or the `allowed_signers` of those who may answer")
+        if self.allowed_signers and not self.signed:
+            raise ValueError("`allowed_signers` needs `signed: true`; without it unsigned answers count")
+        return self
+
+    def signing_keys(self) -> frozenset[str] | None:
+        """The fingerprints of the keys whose answers count; None where authorities certify others."""
+        signers = list(read_allowed_signers(self.allowed_signers))
+        if any(signer.is_authority for signer in signers):
+            return None
+        return frozenset((*map(fingerprint_of, self.keys.values()), *(signer.fingerprint for signer in signers)))
+
+    @model_serializer(mode="wrap")
+    def _written(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {key: value for key, value in write(self).items() if value or key not in _SINCE_SSH}

@@ -1,0 +1,1 @@
+"""The checks, one module a group. gate/registry.py lists the modules."""

@@ -1,0 +1,128 @@
+"""Approvals.
+
+The check whether enough people agreed to a step, who they are, and how that is known.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from prefect_stagegate.gate.approval_counting import ANYBODY, answer_proof, count_answers, why_unanswerable
+from prefect_stagegate.gate.approval_parameters import ApprovalParameters
+from prefect_stagegate.gate.base import CheckResult, Renewal, one_finding
+from prefect_stagegate.gate.context import CheckContext
+from prefect_stagegate.gate.registry import check
+from prefect_stagegate.gate.wording import listed
+from prefect_stagegate.model import Approval, ApprovalRequest, Decision, Finding, Outcome, person_key
+from prefect_stagegate.spec import Gate
+from prefect_stagegate.units import digest_text
+
+APPROVAL = "approval"
+"""The name of the check."""
+
+
+@check(
+    APPROVAL,
+    owner="governance",
+    binds=("target", "policy", "owners", "answers"),
+    renewal=Renewal.SETTLED,
+    waivable=False,
+)
+def approval(context: CheckContext, parameters: ApprovalParameters) -> CheckResult:
+    """Whether enough people agreed to promote exactly this version under exactly this policy.
+
+    The last answer of each person counts, if their name is an address of one of the groups under `from` and they are
+    not the requester. `count` (1) who agree pass, with all of `required` among them; one who declines fails, and until
+    then it waits. With `signed`, only answers count that are signed with the person's key under `keys` or
+    `allowed_signers`, and each key counts for one person.
+    """
+    owners = context.spec.owners
+    if problem := _unanswerable(context, parameters):
+        return problem  # waiting could never end
+    request, about = context.request, (context.digest, context.target, context.gate.policy)
+    # Answers to a request for another version, target or policy say nothing about this one.
+    if request is not None and (request.digest, request.target, request.policy) != about:
+        request = None
+    tally = count_answers(request, context.approvals, parameters, owners)
+    ignored = tuple(
+        Finding(str(reply.approver), f"the answer does not count: {why}", "", Outcome.WARN)
+        for reply, why in tally.ignored
+    )
+    measured = {
+        "count": parameters.count,
+        "answers": [_answer(reply, request, parameters) for reply in tally.counted],
+        **({"shown": request.shown, "whom": parameters.groups or (ANYBODY,)} if request and request.shown else {}),
+    }
+    # One who declines outweighs any number who agree.
+    if tally.declined:
+        findings = tuple(Finding(str(reply.approver), f"declined: {reply.reason}") for reply in tally.declined)
+        names = listed([reply.approver.name for reply in tally.declined])
+        return CheckResult(Outcome.FAIL, f"declined by {names}", findings + ignored, measured)
+    if not tally.missing:
+        names = listed([reply.approver.name for reply in tally.agreed])
+        return CheckResult(Outcome.PASS, f"approved by {names}", ignored, measured)
+    # The command names the version, since requests for others may wait for the same target.
+    fix = f"stagegate approve {context.address} --to {context.target}{_key_flag(parameters)}"
+    finding = Finding("approval", f"{digest_text(context.digest)} waits for an answer", fix, Outcome.INCONCLUSIVE)
+    whom = parameters.groups or (ANYBODY,)
+    return CheckResult(Outcome.INCONCLUSIVE, tally.missing, (finding, *ignored), measured, awaiting=whom)
+
+
+def approval_asked_by(gate: Gate) -> ApprovalParameters:
+    """What a gate asks of an approval; the defaults where it asks for none."""
+    required = (requirement.params for requirement in gate.requirements if requirement.check == APPROVAL)
+    return ApprovalParameters.model_validate(next(required, {}))
+
+
+def why_request_ended(request: ApprovalRequest, *, policy: str, named: str, moves: int) -> str:
+    """Why answers to a request no longer count; empty while they do.
+
+    While the target names the requested version itself, its moves end no request.
+
+    `policy` and `named` are digests: of the version's policy now, and of the version that the target names now. `moves`
+    is the number of the target's last move; 0 before the first.
+    """
+    if request.policy != policy:
+        return f"the policy of {request.target} changed since"
+    if named != request.digest and request.after not in (None, moves):
+        return f"{request.target} moved since, and names {digest_text(named)}"
+    return ""
+
+
+def counted_answers(decision: Decision, replies: Sequence[Approval]) -> tuple[Approval, ...]:
+    """The recorded answers that a decision counted."""
+    counted = {
+        (recorded["name"], recorded["at"])
+        for answer in decision.checks
+        if answer.check == "approval"
+        for recorded in answer.measured.get("answers", ())
+    }
+    return tuple(reply for reply in replies if (reply.approver.name, reply.at) in counted)
+
+
+def _answer(reply: Approval, request: ApprovalRequest | None, parameters: ApprovalParameters) -> Mapping[str, object]:
+    key = answer_proof(reply, request, parameters).key if request else ""
+    # A recorded answer may claim a signature; without a valid one, its name is only declared.
+    known_by = "signature" if key else "declared" if reply.approver.source == "signature" else reply.approver.source
+    answer = {"name": reply.approver.name, "known_by": known_by, "approved": reply.approved, "at": reply.at}
+    return {**answer, "key": key} if key else answer
+
+
+def _unanswerable(context: CheckContext, parameters: ApprovalParameters) -> CheckResult | None:
+    """The failure of an approval that too few people could ever give."""
+    problem = why_unanswerable(parameters, context.spec.owners, context.asker)
+    if not problem:
+        return None
+    key = f"owners.{parameters.groups[0]}" if parameters.groups else "the keys of approval"
+    also = " Each of them also needs a key under `keys` of approval." if parameters.keys and parameters.groups else ""
+    fix = f"Add people under {key} in the spec; the requester, {context.asker.name}, does not count.{also}"
+    if person_key(context.asker.name) in map(person_key, parameters.required):
+        fix = f"Somebody else than {context.asker.name} has to ask for it: `stagegate check` as another person."
+    return one_finding(Outcome.FAIL, "owners", problem, fix, {"count": parameters.count})
+
+
+def _key_flag(parameters: ApprovalParameters) -> str:
+    """What the command that answers needs to sign."""
+    if not parameters.signed:
+        return ""
+    return " --ssh-key KEY" if parameters.allowed_signers else " --key KEY.pem"

@@ -1,0 +1,85 @@
+"""Publication.
+
+A check that a dataset is described well enough for others to use it.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+from prefect_stagegate.errors import did_you_mean
+from prefect_stagegate.gate.base import CheckResult, Parameters, Renewal
+from prefect_stagegate.gate.context import CheckContext
+from prefect_stagegate.gate.registry import check
+from prefect_stagegate.model import Finding, Outcome
+from prefect_stagegate.spec import Spec
+from prefect_stagegate.spec.documentation import PublicationSpec, RaiSpec
+from prefect_stagegate.units import count_text
+
+Group = Literal["core", "rai"]
+CORE = ("description", "url", "creators", "published")
+"""Keys of `publication` that Croissant 1.1 requires, besides the licence."""
+RAI = (
+    *("data_limitations", "data_biases", "personal_sensitive_information", "data_use_cases", "data_social_impact"),
+    *("has_synthetic_data", "was_derived_from", "was_generated_by"),
+)
+"""Keys of `rai` that the NeurIPS 2026 Evaluations and Datasets Track asks for."""
+
+
+def _rai_key(key: str) -> str:
+    if key not in RaiSpec.model_fields:
+        raise ValueError(f"`rai` has no key {key!r}; {did_you_mean(key, RaiSpec.model_fields)}")
+    return key
+
+
+class Croissant(Parameters):
+    """The defaults are what Croissant 1.1 requires and what conferences and hubs ask for besides."""
+
+    groups: tuple[Group, ...] = Field(
+        default=("core", "rai"),
+        description="Which keys must be written: core (what Croissant requires), rai (limits, biases, origin).",
+        examples=[["core"]],
+    )
+    also: tuple[Annotated[str, AfterValidator(_rai_key)], ...] = Field(
+        default=(),
+        description="Further keys of `rai` that must be written.",
+        examples=[["data_annotation_protocol"]],
+    )
+
+
+@check("croissant", owner="governance", binds=("documentation", "policy"), renewal=Renewal.CHEAP)
+def croissant(context: CheckContext, parameters: Croissant) -> CheckResult:
+    """Whether the spec says what `stagegate show --croissant` needs: each key passes, one missing fails.
+
+    `core` is what Croissant 1.1 requires: licence, description, page, creators and day of publication. `rai` is what
+    the NeurIPS 2026 Evaluations and Datasets Track asks for: limitations, biases, personal data, uses, social impact,
+    synthetic data, and what the data was made from and by.
+    """
+    missing = [
+        *(_missing_core(context.spec) if "core" in parameters.groups else ()),
+        *_missing_rai(context.spec, (*(RAI if "rai" in parameters.groups else ()), *parameters.also)),
+    ]
+    measured = {"missing": [finding.subject for finding in missing]}
+    if missing:
+        summary = f"{count_text(len(missing), 'key')} of the description {'is' if len(missing) == 1 else 'are'} missing"
+        return CheckResult(Outcome.FAIL, summary, tuple(missing), measured)
+    return CheckResult(Outcome.PASS, "the description is complete", measured=measured)
+
+
+def _missing_core(spec: Spec) -> list[Finding]:
+    missing = [] if spec.license else [Finding("license", "is not written", "Write the data's SPDX name: license: MIT")]
+    return missing + [
+        _missing("publication", key, PublicationSpec) for key in CORE if getattr(spec.publication, key) in (None, ())
+    ]
+
+
+def _missing_rai(spec: Spec, keys: tuple[str, ...]) -> list[Finding]:
+    return [_missing("rai", key, RaiSpec) for key in dict.fromkeys(keys) if getattr(spec.rai, key) in (None, ())]
+
+
+def _missing(section: str, key: str, model: type[PublicationSpec] | type[RaiSpec]) -> Finding:
+    meaning = (model.model_fields[key].description or "").removesuffix(".")
+    fix = f"Write `{key}:` below `{section}:` in the spec: {meaning[0].lower()}{meaning[1:]}."
+    return Finding(f"{section}.{key}", "is not written", fix)

@@ -1,0 +1,157 @@
+"""Run one check and turn its result into evidence, bound to everything that the result depends on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+
+from pydantic import BaseModel
+
+from prefect_stagegate import clock
+from prefect_stagegate.canonical import canonical, digest_of
+from prefect_stagegate.errors import Cancelled, MissingExtra, StagegateError, WorkerCrashed
+from prefect_stagegate.gate.base import CheckDefinition, CheckResult, one_finding
+from prefect_stagegate.gate.context import BINDINGS, CheckContext
+from prefect_stagegate.gate.records.revocation import revoked, unrevoked
+from prefect_stagegate.model import Evidence, Outcome
+from prefect_stagegate.redaction import redact
+from prefect_stagegate.spec import Requirement
+
+CLOCKS_DIFFER = timedelta(minutes=1)
+"""How far ahead another node's clock may be."""
+
+
+def run_check(definition: CheckDefinition, requirement: Requirement, context: CheckContext) -> Evidence:
+    """Run a check and return its evidence. An error of the check makes it inconclusive, with the error as the reason.
+
+    Raises:
+        Cancelled: The run was stopped.
+    """
+    began = time.perf_counter()
+    answer = _ask(definition, requirement, context)
+    # Shared work tells its own duration: this check may have waited for it, or met it done.
+    seconds = time.perf_counter() - began if answer.seconds is None else answer.seconds
+    return Evidence(
+        check=definition.name,
+        outcome=answer.outcome,
+        summary=_unicode(answer.summary),
+        owner=answer.owner or definition.owner,
+        severity=requirement.severity,
+        scope=definition.scope,
+        findings=tuple(
+            replace(
+                finding, subject=_unicode(finding.subject), problem=_unicode(finding.problem), fix=_unicode(finding.fix)
+            )
+            for finding in answer.findings
+        ),
+        measured=answer.measured,
+        binding=binding(definition, requirement, context),
+        at=clock.stamp(context.now),
+        expires=_expires(definition.ttl, answer, context),
+        awaiting=answer.awaiting,
+        seconds=round(seconds, 3),
+    )
+
+
+def binding(definition: CheckDefinition, requirement: Requirement, context: CheckContext) -> dict[str, str]:
+    """The values of everything that a check's answer depends on, by name."""
+    values = {name: value for name in definition.binds if (value := BINDINGS[name](context)) is not None}
+    return values | {
+        "check_version": str(definition.version),
+        "parameters": parameters_digest(definition, requirement),
+    }
+
+
+def parameters_digest(definition: CheckDefinition, requirement: Requirement) -> str:
+    """`sha256:<hex>` of a check's parameters in a gate, with the defaults filled in."""
+    return digest_of(_parameters(definition, requirement).model_dump(mode="json"))
+
+
+def why_stale(evidence: Evidence, definition: CheckDefinition, requirement: Requirement, context: CheckContext) -> str:
+    """Why the evidence no longer holds; empty when it does."""
+    # A wrong date comes before the outcome: such evidence says nothing, not even that the check failed.
+    if ended := revoked(evidence, context.revocations):
+        return str(ended)
+    if is_ahead(evidence, context.now):
+        return f"it is dated {evidence.at}, so a clock is wrong"  # its expiry is as wrong as its date
+    # An inconclusive answer is never used again, so every run tries to get a better one.
+    if evidence.outcome is Outcome.INCONCLUSIVE:
+        return "it was inconclusive"
+    if evidence.outcome is Outcome.FAIL and evidence.expires:
+        return "it failed, and may be repaired by now"  # a repair must not wait for the expiry
+    wanted, recorded = binding(definition, requirement, context), evidence.binding
+    changed = sorted(name for name in wanted.keys() | recorded if wanted.get(name) != recorded.get(name))
+    if changed:
+        return f"another {', '.join(changed).replace('_', ' ')}"
+    return f"it expired at {evidence.expires[:19]}Z" if expired(evidence, clock.stamp(context.now)) else ""
+
+
+def is_ahead(evidence: Evidence, now: datetime) -> bool:
+    """Whether evidence is dated later than clocks may differ. Such evidence never counts, not even a failure."""
+    return evidence.at > clock.stamp(now + CLOCKS_DIFFER)
+
+
+def counting(evidence: Iterable[Evidence], context: CheckContext) -> list[Evidence]:
+    """The evidence that can count: not revoked, and not dated ahead."""
+    return [answer for answer in unrevoked(evidence, context.revocations) if not is_ahead(answer, context.now)]
+
+
+def superseded(evidence: Evidence, record: Sequence[Evidence]) -> str:
+    """Why a later answer with the same binding replaces this one: it failed or was inconclusive. Else empty.
+
+    An answer is later when it was recorded later, or dated later: a check that ran shorter may be recorded first.
+
+    `record` is all recorded evidence about the version, the oldest first.
+    """
+    recorded_later = False
+    for other in record:
+        later = recorded_later or other.at > evidence.at
+        recorded_later = recorded_later or other is evidence  # from the next one on
+        same = (other.check, other.binding) == (evidence.check, evidence.binding)
+        if same and later and other.outcome in (Outcome.FAIL, Outcome.INCONCLUSIVE):
+            return f"a later result, from {other.at}, was {other.outcome}"
+    return ""
+
+
+def expired(evidence: Evidence, at: str) -> bool:
+    """Whether the evidence has expired at a moment, written as `clock.stamp` writes it."""
+    return bool(evidence.expires) and evidence.expires <= at
+
+
+def _ask(definition: CheckDefinition, requirement: Requirement, context: CheckContext) -> CheckResult:
+    try:
+        answer = definition.ask(context, _parameters(definition, requirement))
+        canonical(answer.measured)  # fails now, inside the check, if the figures could not be recorded
+    # A stopped run has no answer: as an inconclusive one, it would be recorded as evidence.
+    except Cancelled:
+        raise
+    except StagegateError as error:
+        # One subject for checks that share the failed work, so that reports list the error once.
+        subject, summary = definition.shared or definition.name, f"no result: {error.message}"
+        answer = one_finding(Outcome.INCONCLUSIVE, subject, error.description, error.hint, summary=summary)
+        # A crash of what evaluates the contract, or a library that the node lacks, is no defect of the data.
+        return replace(answer, owner="infra") if isinstance(error, (WorkerCrashed, MissingExtra)) else answer
+    except Exception as error:  # noqa: BLE001 - a bug in one check must not keep the others from answering
+        # Only a StagegateError redacts its own text; the text of any other may hold a secret.
+        reason = redact(f"{type(error).__name__}: {error}")
+        problem = f"the check raised an error: {reason}"
+        return one_finding(Outcome.INCONCLUSIVE, definition.name, problem, "Report it with the output of --debug.")
+    return answer
+
+
+def _unicode(text: str) -> str:
+    """Escape what isn't UTF-8, as in some file names: a record could not hold it."""
+    return text.encode(errors="backslashreplace").decode()
+
+
+def _parameters(definition: CheckDefinition, requirement: Requirement) -> BaseModel:
+    return definition.parameters.model_validate(requirement.params)
+
+
+def _expires(ttl: timedelta | None, answer: CheckResult, context: CheckContext) -> str:
+    """The earlier of the two ends that the check's `ttl` and the answer's `until` set; empty without either."""
+    ends = [context.now + ttl] if ttl else []
+    ends += [answer.until] if answer.until else []
+    return clock.stamp(min(ends)) if ends else ""

@@ -1,0 +1,225 @@
+"""Checking: run the checks of a gate whose evidence is missing or stale, decide, and record the decision."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from threading import Event
+
+from prefect_stagegate.errors import Cancelled, UsageError, suggest
+from prefect_stagegate.gate import CheckContext, PlannedCheck, judge, plan_checks, run_check
+from prefect_stagegate.gate.checks.approval import counted_answers
+from prefect_stagegate.gate.records.attest import attest, statement_digest
+from prefect_stagegate.gate.records.signing import SigningKey
+from prefect_stagegate.jobs.address import ResolvedVersion, SpecLike, parse, resolve
+from prefect_stagegate.jobs.gating.approve import request_approval
+from prefect_stagegate.jobs.gating.context import build_context
+from prefect_stagegate.jobs.gating.proofs import counted_evidence, key_of_node, put_signed
+from prefect_stagegate.jobs.gating.withdraw import withdraw_failed_version
+from prefect_stagegate.jobs.workspace import Workspace
+from prefect_stagegate.model import Address, Decision, DecisionOutcome, Evidence
+from prefect_stagegate.plugins.observe.monitoring.families import CHECKS, DECISIONS
+from prefect_stagegate.plugins.observe.monitoring.job_steps import step
+from prefect_stagegate.plugins.observe.openlineage.lineage_run import lineage_run
+from prefect_stagegate.spec import Gate, Spec
+
+Announce = Callable[[Sequence[PlannedCheck]], None]
+"""Takes the plan: which checks will run, and why."""
+Progress = Callable[[str], None]
+"""Takes a line for people: which check runs, and what it does."""
+
+
+def check(
+    workspace: Workspace,
+    version_or_spec: SpecLike | Address,
+    gate: str,
+    *,
+    spec: SpecLike | None = None,
+) -> Decision:
+    """Decide whether a target accepts a version, and record the decision.
+
+    Evidence that is still current is used again. When only an approval is missing, a request for it is recorded, and
+    the outcome is `waiting`. Under a spec that the caller brings it is a trial: nothing is recorded.
+
+    Args:
+        workspace: Cache and catalog.
+        version_or_spec: A version's address, or a spec. Without a ref: the version that the gate below accepted, else
+            `latest`.
+        gate: The target's name.
+        spec: A spec to try instead of the adopted policy.
+
+    Raises:
+        UsageError: There is no such version, or the spec has no such gate.
+    """
+    return check_version(workspace, *resolve_for_gate(workspace, version_or_spec, gate, spec))
+
+
+def check_version(
+    workspace: Workspace,
+    version: ResolvedVersion,
+    gate: Gate,
+    *,
+    cancel: Event | None = None,
+    announce: Announce | None = None,
+    progress: Progress | None = None,
+) -> Decision:
+    """Check a version that `resolve_for_gate` returned; see `check`.
+
+    Args:
+        workspace: Cache and catalog.
+        version: The version.
+        gate: The target's gate.
+        cancel: Set it to stop before the next check, or while the version is fetched; nothing is decided then.
+        announce: Called with the plan before the first check runs.
+        progress: Called with lines for people while the work goes on.
+    """
+    with lineage_run(workspace, "check", version.dataset, gate.target, is_trial=version.is_trial) as run:
+        run.judged(version)
+        decision = _decide(workspace, version, gate, cancel, announce, progress)
+        run.judged(version, decision.checks)
+    return decision
+
+
+def _decide(
+    workspace: Workspace,
+    version: ResolvedVersion,
+    gate: Gate,
+    cancel: Event | None,
+    announce: Announce | None,
+    progress: Progress | None,
+) -> Decision:
+    key = key_of_node(workspace, version)
+    report = _CheckProgress(progress)
+    with step(workspace, "check", version.dataset) as figures:
+        figures.note(digest=version.digest, target=gate.target)
+        context = build_context(workspace, version, gate, cancel, report)
+        evidence, record = _collect_evidence(workspace, version, context, key, cancel, announce, report)
+        with step(workspace, "decide", version.dataset) as decided:
+            decision = judge(context, evidence, record)
+            decided.note(digest=version.digest, target=gate.target, outcome=decision.outcome.value)
+            if not version.is_trial:
+                _record_decision(workspace, version, gate, context, decision, key)
+        figures.note(outcome=decision.outcome.value)
+        if not version.is_trial:
+            figures.count(DECISIONS, version.dataset, gate.target, decision.outcome.value)
+    return decision
+
+
+def _record_decision(
+    workspace: Workspace,
+    version: ResolvedVersion,
+    gate: Gate,
+    context: CheckContext,
+    decision: Decision,
+    key: SigningKey | None,
+) -> None:
+    answers = counted_answers(decision, context.approvals)
+    statement = attest(decision, context.environment, context.request, answers)
+    if key:  # before the attestation, so that no decision is ever recorded without its signature
+        workspace.catalog.put_signature(version.dataset, statement_digest(statement), key.id, key.sign(statement))
+    workspace.catalog.put_attestation(version.dataset, version.digest, gate.target, statement)
+    # After the attestation: a promotion under way looks for a later decision once it moved the ref.
+    withdraw_failed_version(workspace, decision, statement)
+    if decision.outcome is DecisionOutcome.WAITING:
+        request_approval(workspace, decision)
+
+
+def preview_version(workspace: Workspace, version: ResolvedVersion, gate: Gate) -> tuple[PlannedCheck, ...]:
+    """Plan what `check_version` would run, what evidence it would use again, and why. Changes nothing."""
+    return plan_checks(build_context(workspace, version, gate), counted_evidence(workspace.catalog, version))
+
+
+def resolve_for_gate(
+    workspace: Workspace, version_or_spec: SpecLike | Address, gate: str, spec: SpecLike | None = None
+) -> tuple[ResolvedVersion, Gate]:
+    """Resolve a version for a gate, and find the gate in the spec that it is judged under.
+
+    Without a ref it is the version that the gate below accepted, else `latest`.
+    """
+    parsed = parse(version_or_spec)
+    newest = resolve(workspace, parsed, spec)
+    policy = _gate(workspace, newest, gate)
+    if isinstance(parsed, Spec) or parsed.ref or not policy.extends:
+        return newest, policy
+    # A newer version has not passed the gate below yet, so judge the one that this gate's ref names.
+    below = workspace.catalog.ref(newest.dataset, policy.extends)
+    if below is None or below.digest == newest.digest:
+        return newest, policy
+    older = resolve(workspace, Address(newest.dataset, below.digest), spec)
+    return older, _gate(workspace, older, gate)
+
+
+def _gate(workspace: Workspace, version: ResolvedVersion, target: str) -> Gate:
+    """The gate of a target in the spec that a version is judged under.
+
+    Raises:
+        UsageError: The spec has no such gate.
+    """
+    gates = version.spec.gates
+    if version.is_trial or target in gates:
+        return version.spec.gate(target)
+    if gates:
+        problem = "adopted a policy without one"
+        adopts = "A gate of a newer spec counts after `stagegate policy adopt SPEC --reason TEXT`."
+        hint = f"{suggest(target, gates, 'It')} {adopts}"
+    elif workspace.catalog.policy(version.dataset) is None:
+        problem, hint = "adopted no policy yet", "`stagegate policy adopt SPEC --reason TEXT` adopts the one of a spec."
+    else:
+        problem, hint = "adopted a policy without gates", f"`stagegate policy show {version.dataset}` prints it."
+    raise UsageError(
+        f"There is no gate for {target!r}: {version.dataset} {problem}", hint=hint, dataset=version.dataset
+    )
+
+
+class _CheckProgress:
+    """Puts the name of the running check before each line that it reports."""
+
+    def __init__(self, progress: Progress | None) -> None:
+        self._progress = progress
+        self._check = ""
+
+    def begin(self, check: str) -> None:
+        """Report that a check starts."""
+        self._check = check
+        if self._progress:
+            self._progress(check)
+
+    def __call__(self, line: str) -> None:
+        """Report a line of the running check."""
+        if self._progress:
+            self._progress(f"{self._check}: {line}")
+
+
+def _collect_evidence(
+    workspace: Workspace,
+    version: ResolvedVersion,
+    context: CheckContext,
+    key: SigningKey | None,
+    cancel: Event | None,
+    announce: Announce | None,
+    report: _CheckProgress,
+) -> tuple[list[Evidence], list[Evidence]]:
+    """Run the checks whose evidence is missing or stale, and record what they found.
+
+    Returns:
+        The evidence to decide by, and all evidence about the version, recorded and new.
+    """
+    record = counted_evidence(workspace.catalog, version)
+    planned = plan_checks(context, record)
+    if announce:
+        announce(planned)
+    due = [check for check in planned if check.evidence is None]
+    fresh = []
+    for number, check in enumerate(due, start=1):
+        if cancel and cancel.is_set():
+            raise Cancelled(f"The check of {context.address} was stopped", dataset=context.dataset)
+        report.begin(f"{check.requirement.check} ({number} of {len(due)})")
+        with step(workspace, "evidence", context.dataset) as figures:
+            figures.note(check=check.requirement.check)
+            result = run_check(check.definition, check.requirement, context)
+            figures.note(outcome=result.outcome.value)
+            figures.count(CHECKS, result.check, result.outcome.value)
+        fresh.append(result)
+    # One record for all checks, and none when the check was stopped before it decided.
+    if not version.is_trial:
+        put_signed(workspace.catalog, version, fresh, key)
+    return [check.evidence for check in planned if check.evidence is not None] + fresh, record + fresh

@@ -1,0 +1,195 @@
+"""Promoting: move a target's ref to a version that its gate accepted, and to no other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from prefect_stagegate.catalog import RefAction, RefEntry, withdrawn
+from prefect_stagegate.clock import now, stamp
+from prefect_stagegate.errors import GateFailed, GateUndecided
+from prefect_stagegate.gate import CHECKS, CheckContext
+from prefect_stagegate.gate.overrides import Case, case_of, unruled, why_void
+from prefect_stagegate.gate.records.attest import decision_of
+from prefect_stagegate.gate.records.revocation import revoked
+from prefect_stagegate.gate.renewal import LETS_THROUGH
+from prefect_stagegate.gate.run import CLOCKS_DIFFER, binding, counting, superseded
+from prefect_stagegate.jobs.address import ResolvedVersion
+from prefect_stagegate.jobs.gating.check import resolve_for_gate
+from prefect_stagegate.jobs.gating.context import build_context
+from prefect_stagegate.jobs.gating.proofs import counted_evidence
+from prefect_stagegate.jobs.gating.unanswered import why_not_promoted
+from prefect_stagegate.jobs.gating.withdraw import withdraw_failed_version
+from prefect_stagegate.jobs.upkeep.node_refs import follow
+from prefect_stagegate.jobs.workspace import Workspace
+from prefect_stagegate.model import Address, Decision, DecisionOutcome, Evidence, Promotion, Waiver
+from prefect_stagegate.plugins.observe.monitoring.job_steps import step
+from prefect_stagegate.plugins.observe.openlineage.lineage_run import lineage_run
+from prefect_stagegate.spec import Gate, Requirement
+
+_MAY_DIFFER = {"environment", "node", "rotten", "accepted"}
+"""Bindings that may change between decision and promotion. People seldom promote on the node where the checks ran, and
+a rollback in between shows that there is a version to return to."""
+
+
+def promote(workspace: Workspace, address: Address, to: str, *, reinstate: bool = False) -> Promotion:
+    """Move the ref `to` to a version that its gate accepted under the current policy.
+
+    Args:
+        workspace: Cache and catalog.
+        address: The version. Without a ref: the one that the gate below accepted, else `latest`.
+        to: The target.
+        reinstate: Promote the version although a rollback or a failed re-check withdrew it.
+
+    Raises:
+        GateFailed: The gate refused the version, decided under another policy, or its acceptance no longer holds.
+        WaitingForApproval: Only an approval is missing.
+        RefConflict: Somebody else moved the ref meanwhile; nothing was changed.
+    """
+    version, policy = resolve_for_gate(workspace, address, to)
+    dataset, digest = version.dataset, version.digest
+    with lineage_run(workspace, "promote", dataset, to) as run:
+        run.promoted(version, to)
+        with step(workspace, "promote", dataset) as figures:
+            figures.note(digest=digest, target=to)
+            moved = _move(workspace, version, policy, to, reinstate=reinstate)
+            figures.note(moved=moved.previous != digest)
+        # Last, since the catalog's move stands even when this node's copy can't be written.
+        follow(workspace, moved)
+    return moved
+
+
+def _move(workspace: Workspace, version: ResolvedVersion, policy: Gate, to: str, *, reinstate: bool) -> Promotion:
+    dataset, digest = version.dataset, version.digest
+    # Read the log before everything that the promotion rests on, so that a move in between makes `move_ref` fail.
+    entries = workspace.catalog.history(dataset, to)
+    statement = workspace.catalog.attestation(dataset, digest, to)
+    decision = _require_acceptance(workspace, version, policy, decision_of(statement) if statement else None)
+    withdrawal = withdrawn(entries).get(digest)
+    if withdrawal:
+        _require_reinstatement(decision, withdrawal, reinstate=reinstate)
+    _require_same_facts(workspace, version, policy, decision)
+    head = entries[-1] if entries else None
+    # A second promotion of the same version moves nothing, unless the version was withdrawn in between, or an entry
+    # that can't be proved keeps readers from it.
+    if head is None or head.digest != digest or withdrawal or workspace.catalog.moved(dataset, to) > head.seq:
+        workspace.catalog.move_ref(
+            dataset, to, digest, head=head, action=RefAction.PROMOTE, who=workspace.identity, attestation=statement
+        )
+        # After the move: a check that refused the version meanwhile may not have seen it accepted yet.
+        _require_no_failure_since(workspace, decision)
+    return Promotion(dataset, to, digest, head.digest if head else "")
+
+
+def _require_acceptance(
+    workspace: Workspace, version: ResolvedVersion, policy: Gate, decision: Decision | None
+) -> Decision:
+    """Return the decision if it accepts this version now; else raise."""
+    dataset, digest = version.dataset, version.digest
+    again = f"Run `stagegate check {dataset}@{digest} --gate {policy.target}`."
+    if decision is None:
+        raise GateFailed(f"The gate {policy.target} never checked {dataset}@{digest}", hint=again)
+    if (decision.adopted, decision.policy) != (version.adopted, policy.policy):
+        raise GateFailed(f"The policy of {policy.target} changed since {dataset}@{digest} was accepted", hint=again)
+    if decision.outcome is DecisionOutcome.WAITING or decision.declined:
+        raise why_not_promoted(workspace, version, policy, decision)
+    if decision.outcome is DecisionOutcome.INCONCLUSIVE:
+        raise GateUndecided(f"The gate {policy.target} could not decide about {dataset}@{digest}", hint=again)
+    if not decision.accepted:
+        failed = ", ".join(evidence.check for evidence in decision.checks if evidence.outcome == "fail")
+        raise GateFailed(f"The gate {policy.target} refused {dataset}@{digest}: {failed}", hint=again)
+    # A decision that a clock ahead of time dated would expire too late.
+    if decision.at > stamp(now() + CLOCKS_DIFFER):
+        raise GateFailed(
+            f"The acceptance of {dataset}@{digest} is dated {decision.at}, ahead of this node's clock, {stamp(now())}",
+            hint=f"Set the clock that is wrong. {again}",
+        )
+    if decision.expires and decision.expires <= stamp(now()):
+        raise GateFailed(f"The acceptance of {dataset}@{digest} expired at {decision.expires}", hint=again)
+    return decision
+
+
+def _require_reinstatement(decision: Decision, withdrawal: RefEntry, *, reinstate: bool) -> None:
+    """Raise unless the gate accepted the version again after its withdrawal, and the caller asks to reinstate it."""
+    version, target = f"{decision.dataset}@{decision.digest}", decision.target
+    why = f"{version} was withdrawn from {target} by {withdrawal.who} at {withdrawal.at}: {withdrawal.reason}"
+    if decision.after < withdrawal.seq:
+        raise GateFailed(
+            f"{why}; its acceptance is older than the withdrawal",
+            hint=f"To allow it again, run `stagegate check {version} --gate {target}`, then promote with --reinstate.",
+            dataset=decision.dataset,
+        )
+    if not reinstate:
+        raise GateFailed(
+            why,
+            hint=f"To allow it again, run `stagegate promote {version} --to {target} --reinstate`.",
+            dataset=decision.dataset,
+        )
+
+
+def _require_same_facts(workspace: Workspace, version: ResolvedVersion, policy: Gate, decision: Decision) -> None:
+    """Raise when something in the catalog that a check depends on changed since the decision.
+
+    Examples: a later answer to the request, a rollback at the gate below, another spec.
+    """
+    context = build_context(workspace, version, policy)
+    required = {requirement.check: requirement for requirement in policy.requirements}
+    case = case_of(decision, at=stamp(context.now))
+    record = counting(counted_evidence(workspace.catalog, version), context)
+    for evidence in decision.checks:
+        _require_unrevoked(version, policy, evidence, context, record)
+        if evidence.ruling and evidence.ruling.waiver:
+            _require_waiver(version, policy, required[evidence.check], case, context, evidence.ruling.waiver)
+        current = binding(CHECKS[evidence.check], required[evidence.check], context)
+        changed = {name for name in current if current[name] != evidence.binding.get(name)} - _MAY_DIFFER
+        if changed:
+            names = ", ".join(sorted(changed))
+            raise _lapsed(version, policy, f"what {evidence.check} depends on changed since: {names}")
+
+
+def _require_unrevoked(
+    version: ResolvedVersion, policy: Gate, evidence: Evidence, context: CheckContext, record: Sequence[Evidence]
+) -> None:
+    """Raise when evidence that the acceptance rests on was revoked, or newer evidence contradicts it."""
+    original = unruled(evidence)
+    revocation = revoked(original, context.revocations)
+    newer = superseded(original, record) if original.outcome in LETS_THROUGH else ""
+    if revocation or newer:
+        raise _lapsed(version, policy, f"its evidence of {evidence.check} no longer counts: {revocation or newer}")
+
+
+def _require_no_failure_since(workspace: Workspace, decision: Decision) -> None:
+    """Withdraw the version and raise when its gate refused it during the promotion.
+
+    `check` records its decision, then looks whether the target accepted the version. `promote` moves the ref, then
+    looks for a later decision. So at least one of the two sees what the other did.
+    """
+    newest = workspace.catalog.attestation(decision.dataset, decision.digest, decision.target)
+    later = decision_of(newest) if newest else decision
+    if newest and later != decision and (entry := withdraw_failed_version(workspace, later, newest)):
+        raise GateFailed(
+            f"{decision.dataset}@{decision.digest} failed its gate while it was promoted, and was withdrawn from "
+            f"{decision.target}: {entry.reason}",
+            hint=f"Look with `stagegate history {decision.dataset}@{decision.target}`.",
+            dataset=decision.dataset,
+        )
+
+
+def _require_waiver(
+    version: ResolvedVersion, policy: Gate, requirement: Requirement, case: Case, context: CheckContext, waiver: Waiver
+) -> None:
+    """Raise when a waiver that the acceptance rests on no longer counts: it was revoked, say."""
+    recorded = next((granted for granted in context.waivers if granted.id == waiver.id), None)
+    why = (
+        why_void(recorded, requirement, case)
+        if recorded
+        else "the policy does not count it, or the catalog no longer has it"
+    )
+    if why:
+        raise _lapsed(version, policy, f"its waiver of {requirement.check} no longer counts: {why}")
+
+
+def _lapsed(version: ResolvedVersion, policy: Gate, why: str) -> GateFailed:
+    """The error for an acceptance that no longer holds."""
+    name, target = f"{version.dataset}@{version.digest}", policy.target
+    hint = f"Run `stagegate check {name} --gate {target}`."
+    return GateFailed(f"{name} was accepted for {target}, but {why}", hint=hint, dataset=version.dataset)

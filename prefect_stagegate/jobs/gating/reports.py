@@ -1,0 +1,196 @@
+"""Reports of decisions: building one from the catalog, and writing its HTML page where people can open it."""
+
+from __future__ import annotations
+
+import logging
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import TypeVar
+
+from prefect_stagegate.canonical import digest_of
+from prefect_stagegate.catalog import RefAction, RefEntry, adopted_as, moves, withdrawn
+from prefect_stagegate.errors import CatalogError
+from prefect_stagegate.gate.records.attest import decision_of
+from prefect_stagegate.jobs.address import ResolvedVersion, judged_spec, policy_of, spec_beside
+from prefect_stagegate.jobs.gating.approve import request_for
+from prefect_stagegate.jobs.gating.policy import changes, changes_since
+from prefect_stagegate.jobs.gating.version_changes import version_changes
+from prefect_stagegate.jobs.workspace import Workspace
+from prefect_stagegate.model import Decision, DecisionOutcome
+from prefect_stagegate.plugins.profile.profiles import TableProfile
+from prefect_stagegate.plugins.profile.profiling import kept_profiles
+from prefect_stagegate.show import PastEvent, Report, VersionChanges, build_report, reason_of, table_figures, to_html
+from prefect_stagegate.show.past_events import MOST
+from prefect_stagegate.spec import Spec
+from prefect_stagegate.units import count_text
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+Profiles = tuple[TableProfile, TableProfile | None]
+"""A table's profile, and that in the version that the target serves."""
+DIFFERENCES = 5
+"""The most differences of policies that a note lists; `stagegate policy history` has all."""
+_WORDS = {
+    RefAction.PROMOTE: "promoted",
+    RefAction.ROLLBACK: "rolled back to",
+    RefAction.WITHDRAW: "withdrawn",
+    RefAction.STAGE: "staged",
+}
+
+
+def report_of(workspace: Workspace, decision: Decision, trial: Spec | None = None) -> Report:
+    """Build the report of a decision, new or old, with the owners and the served version of the time of the decision.
+
+    `trial` is the spec that a trial was decided under.
+
+    Raises:
+        UsageError: No spec is stored beside the version.
+        CorruptRecord: The log of the target's ref is damaged.
+    """
+    history = workspace.catalog.history(decision.dataset, decision.target)
+    earlier = [entry for entry in history if entry.seq <= decision.after]
+    served = moves(earlier)
+    about = (decision.dataset, decision.digest, decision.target, decision.policy)
+    requested = decision.outcome is DecisionOutcome.WAITING or request_for(workspace, *about) is not None
+    spec, serves = trial or spec_of(workspace, decision), served[-1].digest if served else ""
+    profiles, version = _profiles(workspace, decision, spec, serves), (decision.dataset, decision.digest)
+    report = build_report(
+        decision,
+        spec,
+        serves=serves,
+        notes=() if trial else tuple(_notes(workspace, decision, earlier)),
+        is_trial=trial is not None,
+        is_requested=requested,
+        is_withdrawn=trial is None and decision.digest in withdrawn(earlier),
+        profiles=tuple(table_figures(name, *both) for name, both in profiles.items()),
+        changes=_kept("what changed", lambda: _changes(workspace, decision, serves, profiles), None),
+        transfer=_kept("what was transferred", lambda: workspace.catalog.transfer(*version), None),
+        past=_kept("what happened before", lambda: _past_events(workspace, decision, earlier), ()),
+    )
+    # The digest that an adoption of the same file has.
+    return replace(report, policy=digest_of(policy_of(trial))) if trial else report
+
+
+def _kept(about: str, read: Callable[[], T], otherwise: T) -> T:
+    """A part of the report; `otherwise` where its records can't be read, since the decision is what people need."""
+    try:
+        return read()
+    except CatalogError as error:
+        log.warning("The report does not say %s: %s", about, error)
+        return otherwise
+
+
+def _changes(
+    workspace: Workspace, decision: Decision, serves: str, profiles: Mapping[str, Profiles]
+) -> VersionChanges | None:
+    """How the version differs from the one that the target serves."""
+    now = {name: profile for name, (profile, _) in profiles.items()}
+    before = {name: profile for name, (_, profile) in profiles.items() if profile}
+    return version_changes(workspace, decision.dataset, decision.digest, serves, now, before)
+
+
+def _profiles(workspace: Workspace, decision: Decision, spec: Spec, serves: str) -> dict[str, Profiles]:
+    """The kept profiles of the version's tables, beside those of the version that the target serves."""
+    version = ResolvedVersion(decision.dataset, decision.digest, spec)
+
+    def read() -> dict[str, Profiles]:
+        now = kept_profiles(workspace, version, spec.contract.tables)
+        before = kept_profiles(workspace, version, now, serves) if serves not in ("", decision.digest) else {}
+        return {name: (profile, before.get(name)) for name, profile in now.items()}
+
+    return _kept("what the tables hold", read, {})
+
+
+def _notes(workspace: Workspace, decision: Decision, earlier: Sequence[RefEntry]) -> Iterator[str]:
+    """What people must know beside the checks: that the version was withdrawn, and that another policy is proposed."""
+    if withdrawal := withdrawn(earlier).get(decision.digest):
+        verb = "rolled back from" if withdrawal.action is RefAction.ROLLBACK else "withdrawn from"
+        yield (
+            f"It was {verb} {decision.target} at {withdrawal.at[:19]}Z by {withdrawal.who}: {withdrawal.reason}. "
+            "Only `stagegate promote --reinstate` promotes it again, after its gate accepted it again."
+        )
+    yield from _policy_notes(workspace, spec_beside(workspace.catalog, decision.dataset, decision.digest))
+
+
+def _policy_notes(workspace: Workspace, spec: Spec) -> Iterator[str]:
+    """How the policy in the spec that a version was staged from differs from the adopted one, if it does."""
+    adopted = workspace.catalog.policy(spec.dataset)
+    if adopted is None:
+        return
+    if newer := changes_since(workspace, spec):
+        differences = [f"{change.subject}: {change.difference}" for change in newer]
+        more = len(differences) - DIFFERENCES
+        yield (
+            f"It was staged under an older spec, and is judged by policy {adopted.seq}, adopted since, which differs "
+            f"in {'; '.join(differences[:DIFFERENCES])}{f'; and {more} more' if more > 0 else ''}. To stage it under "
+            "the newer spec, run `stagegate stage SPEC`."
+        )
+        return
+    proposed = changes(adopted.policy, policy_of(spec), spec.dataset)
+    if proposed:
+        yield (
+            f"The spec that it was staged from proposes another policy ({count_text(len(proposed), 'change')}); it is "
+            f"judged by the adopted one. `stagegate policy diff SPEC` compares them."
+        )
+    yield from (f"proposed: {change}" for change in proposed)
+
+
+def spec_of(workspace: Workspace, decision: Decision) -> Spec:
+    """The spec that a decision was made under: the version's, with the policy that was adopted at the time.
+
+    Raises:
+        UsageError: No spec is stored beside the version.
+    """
+    policies = workspace.catalog.policies(decision.dataset)
+    # A decision without an adopted policy, as a trial's, is shown with the owners of the newest.
+    adoption = adopted_as(policies, decision.adopted) or (policies[-1] if policies else None)
+    return judged_spec(workspace.catalog, decision.dataset, decision.digest, adoption)
+
+
+def keep_report(workspace: Workspace, report: Report) -> str:
+    """Write a decision's page to `<dataset>/<target>/<sha256>.html` in the folder of STAGEGATE_REPORTS.
+
+    The page of a later decision about the same version replaces it. A trial's page is not kept.
+
+    Returns:
+        The page's URL; empty without such a folder, and for a trial.
+
+    Raises:
+        OSError: The page can't be written.
+    """
+    if workspace.settings.reports is None or report.is_trial:
+        return ""
+    name = f"{report.dataset}/{report.target}/{report.digest.removeprefix('sha256:')}.html"
+    file = workspace.settings.reports / name
+    file.parent.mkdir(parents=True, exist_ok=True)
+    # Rename a finished draft, so that nobody opens half a page.
+    draft = file.with_name(f".{uuid.uuid4().hex}")
+    draft.write_text(to_html(report), encoding="utf-8")
+    draft.replace(file)
+    base = workspace.settings.reports_url.rstrip("/")
+    return f"{base}/{name}" if base else file.as_uri()
+
+
+def page_of(workspace: Workspace, dataset: str, digest: str) -> str:
+    """The address of a version's page of `stagegate serve`; empty without STAGEGATE_PAGES_URL."""
+    base = workspace.settings.pages_url.rstrip("/")
+    return f"{base}/datasets/{dataset}/versions/{digest.removeprefix('sha256:')}" if base else ""
+
+
+def _past_events(workspace: Workspace, decision: Decision, earlier: Sequence[RefEntry]) -> tuple[PastEvent, ...]:
+    """The last moves of the target's ref by entries `earlier`, and its gate's decisions about this version before."""
+    events = [*map(_moved, earlier[-MOST:]), *_decided(workspace, decision)]
+    return tuple(sorted(events, key=lambda event: event.at, reverse=True)[:MOST])
+
+
+def _moved(entry: RefEntry) -> PastEvent:
+    digest = entry.withdrawn if entry.action is RefAction.WITHDRAW else entry.digest
+    return PastEvent(entry.at, _WORDS[entry.action], digest, str(entry.who), entry.reason)
+
+
+def _decided(workspace: Workspace, decision: Decision) -> Iterator[PastEvent]:
+    statements = workspace.catalog.attestations(decision.dataset, decision.digest, decision.target, newest=MOST + 1)
+    for past in map(decision_of, statements):
+        if past.at < decision.at:
+            yield PastEvent(past.at, past.outcome.value, past.digest, past.requester, reason_of(past))

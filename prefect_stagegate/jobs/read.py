@@ -1,0 +1,217 @@
+"""Reading a version: where it lies, and holding it while it is read."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from prefect_stagegate.cache import Cache
+from prefect_stagegate.cache.layout import ONLY_READABLE
+from prefect_stagegate.cache.leases import LeaseKind
+from prefect_stagegate.errors import CacheError, CatalogError, UnknownDataset, UnknownRef, UsageError, nearest, suggest
+from prefect_stagegate.model import LATEST, Address
+from prefect_stagegate.settings import ONE_CACHE, Settings
+
+log = logging.getLogger(__name__)
+
+
+def open_cache(
+    folder: str | os.PathLike[str] | None = None, *, settings: Settings | None = None, create: bool = False
+) -> Cache:
+    """Open a node's cache.
+
+    Args:
+        folder: The cache; by default STAGEGATE_CACHE.
+        settings: By default, those of the environment.
+        create: Whether to make a cache where there is none.
+
+    Raises:
+        UsageError: A setting is wrong, or several folders are named.
+        CacheError: The cache can't be opened.
+    """
+    settings = settings or Settings.from_environment(os.environ)
+    root = Path(folder or settings.cache)
+    if re.search(r",\s*[/~]", str(root)):
+        raise UsageError(f"{root} names several folders, but {ONE_CACHE}")
+    return Cache.open(root, create=create, durability=settings.durability)
+
+
+@dataclass(frozen=True, slots=True)
+class OpenDataset:
+    """A version that stays on this node for as long as it is open."""
+
+    dataset: str
+    digest: str
+    path: Path
+    """The folder that holds the version's files, read-only."""
+
+
+_overrides: list[tuple[Path, Address, str]] = []
+"""The overrides in force: cache, dataset and ref, digest; the newest last."""
+
+
+@contextmanager
+def override_ref(cache: Cache, address: Address, digest: str) -> Iterator[None]:
+    """Resolve a ref to one version in this process during the block.
+
+    A run that was given a version reads that version by the ref's name, even if the ref moves on meanwhile or names a
+    version that the run was refused.
+    """
+    override = (cache.root, address, digest)
+    _overrides.append(override)
+    try:
+        yield
+    finally:
+        # By its value, since blocks of several threads may end in any order.
+        _overrides.remove(override)
+
+
+def locate(cache: Cache, address: Address) -> OpenDataset:
+    """Find a version on this node: by `override_ref`, else by the node's copies of the refs.
+
+    A node has no log of its refs, so the caller resolves an address that counts versions back with `counted` first.
+
+    Raises:
+        UnknownDataset: The node has nothing of the dataset, and the name resembles one that it has.
+        UnknownRef: The node has no such ref, not that version, or several versions whose digests begin so.
+        UnprovedEntry: The node's copy of the ref is suspended.
+    """
+    dataset, ref = address.dataset, address.ref or LATEST
+    if address.abbreviation:
+        hint = f"Fetch it with `stagegate stage {address}`."
+        held = sorted(cache.views.of(dataset))
+        digest: str | None = address.complete(held, f"The cache {cache.root}", hint)
+    else:
+        digest = address.digest or _overridden(cache, Address(dataset, ref)) or cache.refs.get(dataset, ref)
+    if digest is None:
+        raise _not_here(cache, dataset, ref)
+    return OpenDataset(dataset, digest, _view(cache, address, digest))
+
+
+def _view(cache: Cache, address: Address, digest: str) -> Path:
+    """The folder of a version, which must be complete here."""
+    view = cache.views.path(address.dataset, digest)
+    if view is None:
+        raise UnknownRef(
+            f"{address.dataset}@{digest} is not in the cache {cache.root}",
+            hint=f"Fetch it with `stagegate stage {address}`.",
+            dataset=address.dataset,
+        )
+    return view
+
+
+def _not_here(cache: Cache, dataset: str, ref: str) -> UnknownRef | UnknownDataset:
+    """The error for a ref that this node lacks: its name is mistyped, or nobody staged it here."""
+    refs, datasets = cache.refs.names(dataset), cache.refs.datasets()
+    if not refs and nearest(dataset, datasets):
+        return UnknownDataset(
+            f"There is no dataset `{dataset}` on this node",
+            hint=f"{suggest(dataset, datasets, 'It')} `stagegate ls` shows what the catalog has.",
+            dataset=dataset,
+        )
+    if nearest(ref, refs):
+        return UnknownRef(
+            f"There is no ref `{ref}` of {dataset} on this node",
+            hint=f"{suggest(ref, refs, 'It')} `stagegate ls {dataset}` shows what the catalog has.",
+            dataset=dataset,
+        )
+    return UnknownRef(
+        f"This node has no copy of {dataset}@{ref}",
+        hint=f"{suggest(ref, refs, f'Of {dataset} it')} Fetch the version with `stagegate stage {dataset}@{ref}`.",
+        dataset=dataset,
+    )
+
+
+def read_catalog(url: str | None = None) -> Callable[[Address], str]:
+    """Return a resolver of addresses that opens the catalog when it is called; by default STAGEGATE_CATALOG."""
+
+    def resolve(address: Address) -> str:
+        from prefect_stagegate.catalog import Catalog
+        from prefect_stagegate.jobs.gating.proofs import SignatureProof
+
+        settings = Settings.from_environment(os.environ)
+        try:
+            catalog = Catalog.open(url or settings.catalog, create=False)
+            catalog.proof = SignatureProof.by(settings)
+        except CatalogError as error:
+            raise UnknownRef(
+                f"{address} is found by the catalog's log, and the catalog can't be read: {error.message}",
+                hint="Name the version by its digest, which needs no catalog.",
+                dataset=address.dataset,
+            ) from error
+        return catalog.resolve(address)
+
+    return resolve
+
+
+def _overridden(cache: Cache, address: Address) -> str | None:
+    return next((digest for root, ref, digest in reversed(_overrides) if (root, ref) == (cache.root, address)), None)
+
+
+@contextmanager
+def hold_dataset(cache: Cache, address: Address, holder: str = "", *, inherited: bool = False) -> Iterator[OpenDataset]:
+    """Find a version, record that it is used, and keep it from being collected during the block.
+
+    `holder` says for people what holds it. With `inherited`, child processes hold it too; see `Leases.hold`.
+
+    Raises:
+        UnknownRef: The node has no such ref, or not that version.
+    """
+    with keep_dataset(cache, address, holder, inherited=inherited) as held:
+        cache.views.touch(held.dataset, held.digest)
+        yield held
+
+
+@contextmanager
+def keep_dataset(cache: Cache, address: Address, holder: str, *, inherited: bool = False) -> Iterator[OpenDataset]:
+    """Hold a version as `hold_dataset` does, without recording a use: eviction still counts it as long unused.
+
+    In a cache that this user can only read, no lease can be written. The version is given all the same, and a warning
+    says that nothing holds it.
+
+    Raises:
+        UnknownRef: The node has no such ref, or not that version.
+    """
+    version = locate(cache, address)
+    with ExitStack() as stack:
+        try:
+            stack.enter_context(
+                cache.leases.hold(LeaseKind.READER, version.dataset, version.digest, holder, inherited=inherited)
+            )
+        except CacheError as error:
+            # Only a cache that this user can't write to is used without a lease: a full volume may be freed again.
+            if not isinstance(error.__cause__, OSError) or error.__cause__.errno not in ONLY_READABLE:
+                raise
+            log.warning(
+                "%s is read-only for this user, so a collection by its owner may remove %s", cache.root, version.path
+            )
+        # A collection may have removed it before the lease was there, so look again.
+        _view(cache, Address(version.dataset, version.digest), version.digest)
+        yield version
+
+
+@contextmanager
+def open_dataset(address: str, *, cache: str | os.PathLike[str] | None = None) -> Iterator[OpenDataset]:
+    """Open a version that lies on this node, and keep it there during the block.
+
+    Args:
+        address: `DATASET@REF`, `DATASET@REF~1` or `DATASET@sha256:<hex>`, which may be abbreviated; without a ref,
+            `latest`. For `~1` the catalog is asked, STAGEGATE_CATALOG.
+        cache: The node's cache folder; by default STAGEGATE_CACHE.
+
+    Raises:
+        UnknownRef: The node has no such ref, or not that version.
+        UnprovedEntry: The node met an entry of the ref that lacks signatures which are asked for.
+
+    Example:
+        with open_dataset("nycflights@production") as ds:
+            train(ds.path)
+    """
+    wanted = Address.parse(address).counted(read_catalog())
+    with hold_dataset(open_cache(cache), wanted, "open_dataset") as held:
+        yield held

@@ -1,0 +1,169 @@
+"""Fetching a version that the catalog knows to this node, from the version's origins and their mirrors."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Event
+
+from prefect_stagegate.cache.job_progress import Phase
+from prefect_stagegate.cache.leases import Lease, LeaseKind
+from prefect_stagegate.cache.views import Draft
+from prefect_stagegate.errors import TransferFailed
+from prefect_stagegate.jobs.address import resolve_for_node
+from prefect_stagegate.jobs.staging.origins import plan_origins, spec_with_sources
+from prefect_stagegate.jobs.staging.recorded_progress import recorded_progress
+from prefect_stagegate.jobs.staging.sources import open_sources
+from prefect_stagegate.jobs.upkeep.eviction import claim_space, space_for
+from prefect_stagegate.jobs.upkeep.node_refs import point
+from prefect_stagegate.jobs.workspace import Workspace
+from prefect_stagegate.model import Address, Entry, Version
+from prefect_stagegate.plugins.fleet.own_record import recorded_fetch
+from prefect_stagegate.plugins.fleet.peers import find_peers
+from prefect_stagegate.plugins.observe.monitoring.job_steps import step, transfer_step
+from prefect_stagegate.transport.transfer import Limits, Progress, TransferStats, transfer
+from prefect_stagegate.transport.transfer.meter import Meter
+
+
+def fetch_version(
+    workspace: Workspace,
+    address: Address,
+    writer: Lease,
+    *,
+    peers: Collection[str] = (),
+    progress: Progress | None = None,
+    cancel: Event | None = None,
+) -> Version:
+    """Fetch a version to this node, unless it is here: from other nodes of the site that have it or fetch it, too.
+
+    The node's copy of the ref moves after the view is complete. The catalog's refs don't move.
+
+    `writer` is the caller's lease on the dataset. `peers` names nodes that fetch it at the same time: those of one
+    site read the sources once. `progress` is called from several threads; `cancel` stops in time.
+
+    Raises:
+        UsageError: There is no such version, or no stored spec has its sources.
+        TransferFailed: A pin is gone everywhere; the objects are named.
+        CorruptRecord: The catalog's manifest is damaged; nothing of it became visible.
+    """
+    dataset, digest = address.dataset, resolve_for_node(workspace, address)
+    manifest = workspace.catalog.manifest(dataset, digest)
+    view = workspace.cache.views.path(dataset, digest)
+    stats = TransferStats()
+    # Complete and read-only since it appeared by one rename: a view that is here needs no look at its files.
+    if view is None:
+        with (
+            step(workspace, "fetch", dataset) as figures,
+            recorded_progress(workspace.cache, writer, progress, phase=Phase.FETCHING) as meter,
+            recorded_fetch(workspace, writer, dataset, digest),
+            workspace.cache.views.draft() as draft,
+        ):
+            figures.note(digest=digest)
+            meter.listed(manifest.files, manifest.bytes)
+            stats = _fill_draft(workspace, writer, digest, draft, meter, peers=peers, cancel=cancel)
+            meter.enter(Phase.PUBLISHING)
+            view = draft.publish(dataset, digest, manifest.entries())
+            figures.note(files=manifest.files, bytes=manifest.bytes, bytes_fetched=stats.fetched)
+    workspace.cache.views.touch(dataset, digest)
+    # A ref may name only what is here, so it moves last. An address by digest moves none.
+    if address.named_ref:
+        point(workspace, dataset, address.named_ref, digest)
+    reused = max(0, manifest.bytes - stats.fetched)
+    pins = workspace.catalog.pins(dataset, digest)
+    facts = (view, manifest.files, manifest.bytes, stats.fetched, reused)
+    return Version(dataset, digest, *facts, pins=pins, peers=stats.peers)
+
+
+@contextmanager
+def present(
+    workspace: Workspace, dataset: str, digest: str, purpose: str, cancel: Event | None = None
+) -> Iterator[Path]:
+    """Hold a version on this node during the block, and give its folder. A version that isn't here is fetched.
+
+    `purpose` says what the holder does, for people; `cancel` stops the fetching in time.
+
+    Raises:
+        UsageError: There is no such version, or no stored spec has its sources.
+        TransferFailed: A pin is gone everywhere; the objects are named.
+    """
+    # The lease comes first: a collection between looking and reading would take the version.
+    with workspace.cache.leases.hold(LeaseKind.READER, dataset, digest, purpose):
+        view = workspace.cache.views.path(dataset, digest)
+        if view is None:
+            with workspace.cache.leases.hold(LeaseKind.WRITER, dataset, purpose=purpose) as writer:
+                view = fetch_version(workspace, Address(dataset, digest), writer, cancel=cancel).path
+        yield view
+
+
+def repair_files(
+    workspace: Workspace,
+    writer: Lease,
+    dataset: str,
+    digest: str,
+    entries: Sequence[Entry],
+    *,
+    cancel: Event | None = None,
+) -> None:
+    """Replace files of a version's view by sound ones. Bytes that the cache doesn't hold are fetched again.
+
+    Raises:
+        UsageError: No stored spec has the version's sources.
+        TransferFailed: Some can't be fetched; the error names them, and their files stay. The others are replaced.
+    """
+    paths = {entry.path for entry in entries}
+    with (
+        recorded_progress(workspace.cache, writer, phase=Phase.FETCHING) as meter,
+        workspace.cache.views.draft() as draft,
+    ):
+        meter.listed(len(entries), sum(entry.size for entry in entries))
+        stats = _fill_draft(workspace, writer, digest, draft, meter, paths=paths, cancel=cancel)
+        lost = {failure.object for failure in stats.failures}
+        draft.repair(dataset, digest, (entry for entry in entries if entry.path not in lost))
+    if stats.failures:
+        raise TransferFailed(stats.failures)
+
+
+def _fill_draft(
+    workspace: Workspace,
+    writer: Lease,
+    digest: str,
+    draft: Draft,
+    meter: Meter,
+    *,
+    paths: Collection[str] | None = None,
+    peers: Collection[str] = (),
+    cancel: Event | None = None,
+) -> TransferStats:
+    """Hold the blobs of a version of the writer's dataset, or of the given paths, in a draft.
+
+    Those that the cache lacks are fetched: from other nodes of the site, else from the sources.
+
+    A whole version has to be complete: the spec's `max_failed_objects` is for making versions, and does not apply. Of
+    given paths each may fail.
+    """
+    dataset = writer.dataset
+    space = space_for(workspace, writer, is_repair=paths is not None)
+    spec = spec_with_sources(workspace, dataset, digest)
+    nodes = find_peers(workspace, dataset, digest, peers, cancel)
+    # Slots of limits come first, so that no source is opened while the transfer waits for one.
+    with (
+        workspace.admit(spec, cancel),
+        open_sources(workspace, spec, peers=nodes) as sources,
+        workspace.cache.views.draft() as kept,
+    ):
+        receipts = transfer(
+            claim_space(workspace, space, plan_origins(workspace, spec, dataset, digest, paths), sources.groups, kept),
+            sources.groups,
+            workspace.cache,
+            space=space,
+            limits=Limits.of(workspace.settings),
+            progress=meter,
+            cancel=cancel,
+            max_failed=len(paths or ()),
+        )
+        meter.measure(receipts.stats)
+        # At once, since a blob without a second link may be collected before the view is complete.
+        for receipt in transfer_step(workspace, dataset, receipts):
+            draft.hold(Entry(receipt.path, receipt.object.size, receipt.digest))
+    return receipts.stats

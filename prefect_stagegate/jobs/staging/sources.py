@@ -1,0 +1,110 @@
+"""A spec's sources, opened with their credentials."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from prefect_stagegate.clock import now
+from prefect_stagegate.errors import SourceError, TransferFailed
+from prefect_stagegate.jobs.workspace import ResolveCredentials, Workspace
+from prefect_stagegate.plugins.fleet.peer import Peers
+from prefect_stagegate.settings import Settings
+from prefect_stagegate.sources import Recall, Source, open_source, renewing
+from prefect_stagegate.sources.selection.selection import Selection
+from prefect_stagegate.sources.terms import nothing
+from prefect_stagegate.spec import MirrorSpec, SourceSpec, Spec
+from prefect_stagegate.transport.transfer import SourceGroup
+
+
+@dataclass(frozen=True)
+class Sources:
+    """The opened sources of a spec, in its order."""
+
+    specs: tuple[SourceSpec, ...]
+    groups: tuple[SourceGroup, ...]
+    selections: tuple[Selection, ...]
+    """Which objects of each source are taken, as of the time when it was opened."""
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """Each source as the spec names it; a spec's URLs hold no credentials."""
+        return tuple(spec.url for spec in self.specs)
+
+    @property
+    def identities(self) -> dict[str, str]:
+        """Each source's identity by its URL; it tells apart objects of different servers."""
+        return {spec.url: group.primary.identity for spec, group in zip(self.specs, self.groups, strict=True)}
+
+
+@contextmanager
+def open_sources(
+    workspace: Workspace, spec: Spec, *, only: int | None = None, peers: Peers | None = None
+) -> Iterator[Sources]:
+    """Open every source and mirror of a spec, or those at the position `only`, for the time of the block.
+
+    `peers` are asked before them.
+
+    Raises:
+        UsageError: A URL or an option can't be used, or credentials aren't found.
+        SourceError: One can't be opened, or the block raises it. The error names the dataset.
+    """
+    with _dataset_in_errors(spec.dataset), ExitStack() as stack:
+
+        def opened(source_spec: SourceSpec | MirrorSpec) -> Source:
+            resolve = workspace.resolve_credentials
+            scratch, recall = workspace.cache.layout.ingest, workspace.cache.memory.size
+            source = renewing(
+                partial(open_spec_source, source_spec, workspace.settings, resolve, scratch=scratch, recall=recall)
+            )
+            # At once, so that it is closed also when a later one can't be opened.
+            stack.callback(source.close)
+            return source
+
+        chosen = spec.sources if only is None else spec.sources[only : only + 1]
+        groups = (SourceGroup(opened(source), tuple(map(opened, source.mirrors)), peers) for source in chosen)
+        selections = tuple(Selection(source, now()) for source in chosen)
+        yield Sources(tuple(chosen), tuple(groups), selections)
+
+
+@contextmanager
+def _dataset_in_errors(dataset: str) -> Iterator[None]:
+    """Add the dataset to errors of sources, which don't know it."""
+    try:
+        yield
+    except (SourceError, TransferFailed) as error:
+        for failure in error.failures if isinstance(error, TransferFailed) else (error,):
+            failure.dataset = failure.dataset or dataset
+        raise
+
+
+def open_spec_source(
+    spec: SourceSpec | MirrorSpec,
+    settings: Settings,
+    resolve_credentials: ResolveCredentials,
+    *,
+    scratch: Path | None = None,
+    recall: Recall = nothing,
+) -> Source:
+    """Open a source or a mirror of a spec with the credentials that it names.
+
+    `scratch` is a folder for files that the source writes before they are read; `recall` looks up the sizes of objects
+    that were made before.
+
+    Raises:
+        UsageError: The URL or an option can't be used, or credentials aren't found.
+    """
+    credentials = resolve_credentials(spec.credentials) if spec.credentials else {}
+    return open_source(
+        spec.url,
+        spec.options,
+        credentials=credentials,
+        idle=settings.idle_timeout,
+        allowed=settings.allowed_hosts,
+        scratch=str(scratch) if scratch else None,
+        recall=recall,
+        most=settings.max_entries,
+    )

@@ -1,0 +1,444 @@
+"""Staging: from a spec to a version that lies complete in this node's cache.
+
+    list_sources → plan_transfer → transfer_objects → publish_version
+
+Each step is a stream over the step before, so copying starts while listing goes on, and memory does not grow with the
+number of objects. `stage` runs the four in a row, unless the sources list what they listed before (`unchanged.py`).
+`fetch.py` starts from the origins of a version instead of a listing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import ExitStack
+from itertools import chain, islice
+from tempfile import SpooledTemporaryFile
+from threading import Event
+from typing import IO
+
+from prefect_stagegate.cache.job_progress import Phase
+from prefect_stagegate.cache.leases import Lease, LeaseKind
+from prefect_stagegate.cache.quarantine import Quarantine
+from prefect_stagegate.cache.views import Draft
+from prefect_stagegate.cache.volume import folds_case
+from prefect_stagegate.catalog import RefAction, RefEntry
+from prefect_stagegate.errors import BlobVanished, RefConflict, SourceBusy, StagegateError, TransferFailed, UsageError
+from prefect_stagegate.jobs.address import SpecLike, parse
+from prefect_stagegate.jobs.gating.policy import adopt_first_policy, proposed_changes
+from prefect_stagegate.jobs.staging.fetch import fetch_version
+from prefect_stagegate.jobs.staging.ledger import Ledger
+from prefect_stagegate.jobs.staging.missing_objects import expected, require_complete
+from prefect_stagegate.jobs.staging.origins import plan_origins, spec_with_sources
+from prefect_stagegate.jobs.staging.paths import Paths
+from prefect_stagegate.jobs.staging.recorded_progress import recorded_progress
+from prefect_stagegate.jobs.staging.sources import Sources, open_sources
+from prefect_stagegate.jobs.staging.transfer_figures import keep_transfer
+from prefect_stagegate.jobs.staging.unchanged import ListingDigest, SelectedObject, Unchanged, spool
+from prefect_stagegate.jobs.upkeep.eviction import claim_space, space_for
+from prefect_stagegate.jobs.upkeep.node_refs import point
+from prefect_stagegate.jobs.workspace import Workspace
+from prefect_stagegate.manifest import Manifest, Seal, seal
+from prefect_stagegate.model import LATEST, Address, Entry, FailedObject, PlannedObject, Receipt, SourceObject, Version
+from prefect_stagegate.plan import check_objects, plan_object
+from prefect_stagegate.plugins.observe.monitoring.job_steps import step, transfer_step
+from prefect_stagegate.plugins.observe.openlineage.lineage_run import lineage_run
+from prefect_stagegate.sources import Source, Wanted
+from prefect_stagegate.spec import Spec
+from prefect_stagegate.transport.transfer import Limits, Progress, Transfer, TransferStats, transfer
+from prefect_stagegate.transport.transfer.retry import Retrier
+from prefect_stagegate.transport.transfer.stop import Stop
+from prefect_stagegate.units import count_text
+
+BATCH = 512
+"""Objects whose pins are looked up in one query."""
+SPOOLED = 16 << 20
+"""Bytes of a listing that stay in memory until its end tells whether it changed. The rest goes to a file."""
+LEARNT = 16_384
+"""Origins that the pin memory learns in one transaction."""
+TRIES = 3
+"""How often a staging is tried: a collection may take a blob that it counts on."""
+REF_TRIES = 5
+"""How often staging tries to move `latest` while other stagers move it too."""
+LISTING_RETRIES = 3
+"""How often a listing starts again. Clients of object stores repeat each of its requests, too."""
+
+
+def stage(
+    workspace: Workspace,
+    subject: SpecLike | Address,
+    *,
+    peers: Collection[str] = (),
+    progress: Progress | None = None,
+    cancel: Event | None = None,
+) -> Version:
+    """Make a version from a spec, or fetch an existing version to this node.
+
+    Args:
+        workspace: Cache and catalog.
+        subject: A spec, whose sources are listed and whose version becomes `latest`; or the address of a version.
+        peers: Names of the nodes that fetch an existing version at the same time: those of this node's site read
+            its sources once.
+        progress: Called as the transfer goes on, from several threads.
+        cancel: Set it to stop in time; fetched bytes stay for the next run.
+
+    Raises:
+        StagegateError: Nothing was published, and no ref moved.
+    """
+    parsed = parse(subject)
+    with (
+        lineage_run(workspace, "stage", parsed.dataset) as run,
+        step(workspace, "stage", parsed.dataset) as figures,
+        # The lease keeps the dataset's views from being collected until `latest` names the new one.
+        workspace.cache.leases.hold(LeaseKind.WRITER, parsed.dataset, purpose="stage") as writer,
+    ):
+        run.staged(parsed)
+        if isinstance(parsed, Address):
+            version = fetch_version(workspace, parsed, writer, peers=peers, progress=progress, cancel=cancel)
+        else:
+            version = _stage_spec(workspace, parsed, writer, progress, cancel)
+        figures.note(digest=version.digest, bytes=version.bytes, bytes_fetched=version.bytes_fetched)
+        run.staged(parsed, version)
+    return version
+
+
+def _stage_spec(
+    workspace: Workspace, spec: Spec, writer: Lease, progress: Progress | None, cancel: Event | None
+) -> Version:
+    """Make a version from a spec. It is tried again when a collection took a blob that it counted on."""
+    # Each try's drafts stay open until the end, so that blobs fetched by one try are there for the next.
+    with ExitStack() as drafts:
+        for tries_left in reversed(range(TRIES)):
+            draft, kept = (drafts.enter_context(workspace.cache.views.draft()) for _ in range(2))
+            try:
+                return _stage(workspace, spec, writer, draft, kept, progress, cancel)
+            except BlobVanished:
+                if not tries_left:
+                    raise
+    raise AssertionError("unreachable")
+
+
+def _stage(
+    workspace: Workspace,
+    spec: Spec,
+    writer: Lease,
+    draft: Draft,
+    kept: Draft,
+    progress: Progress | None,
+    cancel: Event | None,
+) -> Version:
+    with (
+        recorded_progress(workspace.cache, writer, progress) as meter,
+        workspace.admit(spec, cancel),
+        open_sources(workspace, spec) as sources,
+        SpooledTemporaryFile(SPOOLED) as file,
+    ):
+        workspace.catalog.load()  # imports pyarrow in the background, while the sources are listed
+        unchanged = Unchanged(workspace, spec, sources)
+        listed = meter.until(list_sources(workspace, spec, sources, meter, cancel), Phase.FETCHING)
+        planned = _planned(workspace, spec, sources, listed, unchanged, file)
+        transferred = transfer_objects(workspace, spec, sources, planned, writer, kept, progress=meter, cancel=cancel)
+        meter.measure(transferred.stats)
+        receipts = meter.until(unchanged.received(transferred), Phase.PUBLISHING)
+        # Planning runs in a thread of the transfer; with the first receipt, or the end, it is known what it found.
+        first = next(receipts, None)
+        if unchanged.manifest:
+            return _last_version(workspace, spec, unchanged.manifest)
+        received = chain([first] if first else [], receipts)
+        version = publish_version(workspace, spec, received, draft, failures=transferred.stats.failures)
+        unchanged.note(version.digest)
+        # Last, since nothing depends on it.
+        keep_transfer(workspace, spec.dataset, version.digest, transferred.stats)
+        return version
+
+
+def _planned(
+    workspace: Workspace,
+    spec: Spec,
+    sources: Sources,
+    listed: Iterable[SelectedObject],
+    unchanged: Unchanged,
+    file: IO[bytes],
+) -> Iterator[PlannedObject]:
+    """The plan; empty when the listing is unchanged. A thread of the transfer iterates it, since a source may hang."""
+    if last := unchanged.last():
+        digest = ListingDigest(spec, sources)
+        listed = spool(listed, digest, file)
+        if unchanged.recognize(last, digest):
+            return
+    yield from plan_transfer(workspace, spec, sources, listed)
+
+
+def _last_version(workspace: Workspace, spec: Spec, manifest: Manifest) -> Version:
+    """Finish a staging whose listing did not change: the version that `latest` names."""
+    dataset, digest = manifest.dataset, manifest.digest
+    workspace.cache.views.touch(dataset, digest)
+    if spec.max_failed_objects:
+        # An earlier staging of the same version may have left objects out, and this one left out none.
+        workspace.catalog.put_failed(dataset, digest, ())
+    adopt_first_policy(workspace, spec)
+    point(workspace, dataset, LATEST, digest)
+    facts = (workspace.cache.layout.view(dataset, digest), manifest.files, manifest.bytes, 0, manifest.bytes)
+    pins, proposed = workspace.catalog.pins(dataset, digest), proposed_changes(workspace, spec)
+    return Version(dataset, digest, *facts, pins=pins, proposed=proposed)
+
+
+def preview(workspace: Workspace, subject: Spec | Address) -> Iterator[PlannedObject]:
+    """Plan only: what `stage` would do with each object. Changes nothing but the pin memory."""
+    if isinstance(subject, Address):
+        digest = workspace.catalog.resolve(subject)
+        spec = spec_with_sources(workspace, subject.dataset, digest)
+        yield from plan_origins(workspace, spec, subject.dataset, digest)
+        return
+    with open_sources(workspace, subject) as sources:
+        listed = list_sources(workspace, subject, sources)
+        yield from plan_transfer(workspace, subject, sources, listed)
+
+
+def list_sources(
+    workspace: Workspace,
+    spec: Spec,
+    sources: Sources,
+    progress: Progress | None = None,
+    cancel: Event | None = None,
+) -> Iterator[SelectedObject]:
+    """List every source of a spec, and stream the objects that the spec takes.
+
+    Raises:
+        SourceError: A source can't be listed.
+    """
+    objects = size = 0
+    with step(workspace, "list", spec.dataset, is_current=False) as figures:
+        for position, (selection, group) in enumerate(zip(sources.selections, sources.groups, strict=True)):
+            stream = selection.taken(_begin_listing(group.primary, selection.wants, cancel))
+            while batch := list(islice(stream, BATCH)):
+                listed_bytes = sum(listed.size for listed in batch)
+                objects, size = objects + len(batch), size + listed_bytes
+                if progress:
+                    progress.listed(len(batch), listed_bytes)
+                for listed in batch:
+                    yield SelectedObject(position, listed)
+        figures.note(objects=objects, bytes=size)
+
+
+def _begin_listing(source: Source, wanted: Wanted, cancel: Event | None = None) -> Iterator[SourceObject]:
+    """List a source. Until the first object came, start again when the server says that it is busy.
+
+    Raises:
+        SourceBusy: The server was busy in every try, or in the middle of the listing.
+        Cancelled: `cancel` was set.
+    """
+
+    def start() -> tuple[SourceObject | None, Iterator[SourceObject]]:
+        stream = iter(source.list(wanted))
+        return next(stream, None), stream
+
+    # Only the start is repeated: later, nobody knows which objects the caller has already.
+    first, rest = Retrier(LISTING_RETRIES, Stop(cancel), TransferStats()).run(start, again=(SourceBusy,))
+    if first is not None:
+        yield first
+        yield from rest
+
+
+def plan_transfer(
+    workspace: Workspace, spec: Spec, sources: Sources, listed: Iterable[SelectedObject]
+) -> Iterator[PlannedObject]:
+    """Plan each listed object by the pins that this node and the catalog know.
+
+    Raises:
+        UsageError: Two objects want one path or twins of one, a path can't be in a manifest, or a source has no object
+            and is not one that `may_be_empty`.
+        SourceUnavailable: A listing names an object twice, or leaves out one of the last version that is there.
+    """
+    with step(workspace, "plan", spec.dataset, is_current=False):
+        head = workspace.catalog.ref(spec.dataset, LATEST)
+        paths = Paths(sources.urls, folds_case=folds_case(workspace.cache.root))
+        # Before the first object is planned, since plans use what the memory learns here.
+        if head:
+            _learn(workspace, sources, head, paths)
+        stream, unlisted = iter(listed), set(range(len(spec.sources)))
+        while batch := list(islice(stream, BATCH)):
+            unlisted -= {entry.source for entry in batch}
+            batch_paths = [sources.selections[entry.source].path(entry.object.key) for entry in batch]
+            check_objects(
+                (path, entry.object, sources.urls[entry.source]) for path, entry in zip(batch_paths, batch, strict=True)
+            )
+            pinned = [(sources.groups[entry.source].primary.identity, entry.object) for entry in batch]
+            digests = workspace.cache.memory.recall_many(pinned)
+            planned = [_plan_one(workspace, sources, *row) for row in zip(batch, batch_paths, digests, strict=True)]
+            # Before any of the batch is fetched: a conflict ends the staging.
+            paths.take(planned)
+            yield from planned
+        # At the listing's end only: an object that is missing so far may come on a later page.
+        if head and paths.lacks_expected():
+            require_complete(workspace.catalog.origins(spec.dataset, head.digest), sources, paths)
+        if empty := [spec.sources[at].url for at in sorted(unlisted) if not spec.sources[at].may_be_empty]:
+            raise _nothing_selected(spec, empty)
+
+
+def _nothing_selected(spec: Spec, urls: Sequence[str]) -> UsageError:
+    return UsageError(
+        f"The spec of {spec.dataset} selects no object of {count_text(len(urls), 'source')}: {', '.join(urls)}",
+        hint="Check each `url:` and its filters by `stagegate doctor SPEC`. Write `may_be_empty: true` in a source "
+        "that rightly has none at times.",
+        dataset=spec.dataset,
+    )
+
+
+def _plan_one(
+    workspace: Workspace, sources: Sources, entry: SelectedObject, path: str, digest: str | None
+) -> PlannedObject:
+    held = digest is not None and workspace.cache.blobs.holds(digest, entry.object.size)
+    rehash = sources.specs[entry.source].rehash
+    return plan_object(entry.object, path=path, source=entry.source, remembered=digest, held=held, rehash=rehash)
+
+
+def transfer_objects(
+    workspace: Workspace,
+    spec: Spec,
+    sources: Sources,
+    planned: Iterable[PlannedObject],
+    writer: Lease,
+    kept: Draft,
+    *,
+    progress: Progress | None = None,
+    cancel: Event | None = None,
+) -> Transfer:
+    """Transfer the bytes of every planned object into the cache, verified.
+
+    `writer` is the caller's lease on the dataset; `kept` is a draft that holds the reused blobs while room is made.
+    `progress` is called from several threads; after `cancel`, fetched bytes stay for the next run.
+
+    Raises:
+        NoSpace: The objects don't fit, and a collection can't free enough. Raised before the first byte, unless the
+            plan takes long.
+        TransferFailed: More objects failed than the spec's `max_failed_objects`. It names each with its reason.
+    """
+    space = space_for(workspace, writer)
+    transferred = transfer(
+        claim_space(workspace, space, iter(planned), sources.groups, kept),
+        sources.groups,
+        workspace.cache,
+        space=space,
+        limits=Limits.of(workspace.settings),
+        progress=progress,
+        cancel=cancel,
+        max_failed=spec.max_failed_objects,
+    )
+    return transfer_step(workspace, spec.dataset, transferred)
+
+
+def publish_version(
+    workspace: Workspace,
+    spec: Spec,
+    receipts: Iterable[Receipt],
+    draft: Draft,
+    *,
+    failures: Sequence[StagegateError] = (),
+) -> Version:
+    """Make a version of the received objects: its view, its records in the catalog, and the ref `latest`.
+
+    `draft` becomes the view, and holds each fetched blob at once. `failures` are read when the receipts have ended.
+
+    Raises:
+        BlobVanished: A collection took a blob that the plan counted on.
+        UsageError: There are no objects, or their paths don't make a tree.
+        TransferFailed: Every object failed.
+        CacheError, CatalogError: The view or a record can't be written; no ref moved.
+    """
+    urls = [source.url for source in spec.sources]
+    ledger = Ledger(urls)
+    for receipt in receipts:
+        ledger.add(receipt)
+        if receipt.fetched:  # a fetched blob has no link yet; the others are mostly held by some view
+            draft.hold(Entry(receipt.path, receipt.object.size, receipt.digest))
+    sealed = seal(ledger.entries())
+    if failures and not sealed.files:
+        raise TransferFailed(failures)
+    if not sealed.files:
+        raise _nothing_selected(spec, urls)
+    with step(workspace, "publish", spec.dataset) as figures:
+        figures.note(digest=sealed.digest, files=sealed.files, bytes=sealed.bytes)
+        return _publish_sealed(workspace, spec, sealed, ledger, draft, failures)
+
+
+def _publish_sealed(
+    workspace: Workspace, spec: Spec, sealed: Seal, ledger: Ledger, draft: Draft, failures: Sequence[StagegateError]
+) -> Version:
+    # First the view, then the catalog's records, then the refs: each step names only what the one before completed.
+    dataset, digest, views = spec.dataset, sealed.digest, workspace.cache.views
+    view = views.path(dataset, digest)
+    if view is None:
+        view = draft.publish(dataset, digest, ledger.entries())
+    # The version is here already. Its rotten files are in quarantine, so their bytes were fetched again.
+    elif rotten := Quarantine(workspace.cache.layout).rotten_files(view, ledger.entries()):
+        draft.repair(dataset, digest, rotten)
+    views.touch(dataset, digest)
+    failed = tuple(FailedObject.of(failure) for failure in failures)
+    # Before `latest` moves, so that whoever reads it finds what the version lacks.
+    if failed or spec.max_failed_objects:
+        workspace.catalog.put_failed(dataset, digest, failed)
+    new = _record(workspace, spec, sealed, ledger)
+    point(workspace, dataset, LATEST, digest)
+    facts = (sealed.files, sealed.bytes, ledger.fetched, ledger.reused, new, failed, ledger.pins())
+    return Version(dataset, digest, view, *facts, proposed=proposed_changes(workspace, spec))
+
+
+def _learn(workspace: Workspace, sources: Sources, head: RefEntry, paths: Paths) -> None:
+    """Give this node's pin memory the pins of the newest version, whoever staged it, and expect its paths."""
+    # Strong pins only: a file of another node may have the name, size and time of one here, and a file that changed
+    # within its clock's grain keeps its time.
+    identities = sources.identities
+    origins = workspace.catalog.origins(head.dataset, head.digest)
+    while batch := list(islice(origins, LEARNT)):
+        paths.expect(expected(batch, sources))
+        workspace.cache.memory.learn(
+            (identities[origin.source], origin.key, origin.pin, origin.size, origin.digest)
+            for origin in batch
+            if origin.source in identities and origin.pin.strength == "strong"
+        )
+
+
+def _record(workspace: Workspace, spec: Spec, sealed: Seal, ledger: Ledger) -> bool:
+    """Write the version's records and move `latest`; True when this stager is the first whose `latest` names it.
+
+    A version whose stager died before it moved `latest` is still new. Of two stagers at once, one gets True.
+    """
+    dataset, digest, canonical = spec.dataset, sealed.digest, spec.canonical()
+    adopt_first_policy(workspace, spec)
+    head = workspace.catalog.ref(dataset, LATEST)
+    # The records are those of this very staging already, and `latest` names the version.
+    if head and head.digest == digest and not ledger.fetched and workspace.catalog.spec(dataset, digest) == canonical:
+        return False
+    # The spec comes first: a version can't be fetched or repaired without one.
+    workspace.catalog.put_spec(dataset, digest, canonical)
+    sums, streams = (sealed.files, sealed.bytes), (ledger.entries(), ledger.origins())
+    new = workspace.catalog.put_version(dataset, digest, *sums, *streams, ledger.pins())
+    if not spec.max_failed_objects:
+        workspace.catalog.put_failed(dataset, digest, ())  # an earlier spec may have left objects out
+    # `latest` moves last: whoever reads it finds the records complete.
+    if not _move_latest(workspace, dataset, digest, head):
+        return False
+    return new or [entry.digest for entry in workspace.catalog.history(dataset, LATEST)].count(digest) == 1
+
+
+def _move_latest(workspace: Workspace, dataset: str, digest: str, head: RefEntry | None) -> bool:
+    """Move `latest`. Of two stagers that finish at once, both succeed and the later one wins.
+
+    Returns:
+        Whether this call moved it; False when it names the version already.
+    """
+    for tries_left in reversed(range(REF_TRIES)):
+        if head and head.digest == digest:
+            return False
+        try:
+            workspace.catalog.move_ref(
+                dataset, LATEST, digest, head=head, action=RefAction.STAGE, who=workspace.identity
+            )
+        except RefConflict:
+            if not tries_left:
+                raise
+            # Another stager was faster: read what it left, and move on from there.
+            head = workspace.catalog.ref(dataset, LATEST)
+        else:
+            return True
+    raise AssertionError("unreachable")

@@ -1,0 +1,1 @@
+"""Formats and registries of others: OCI, ODCS, Croissant."""

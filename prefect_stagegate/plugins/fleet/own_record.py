@@ -1,0 +1,172 @@
+"""This node's record in the catalog: written after staging and collecting, and by the node's agent."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import replace
+from pathlib import Path
+
+from prefect_stagegate.cache.layout import explained
+from prefect_stagegate.cache.leases import Lease, LeaseKind
+from prefect_stagegate.cache.quarantine import Quarantine
+from prefect_stagegate.cache.space import SpaceRules, measure, used_bytes
+from prefect_stagegate.clock import now, stamp
+from prefect_stagegate.errors import CatalogError, StagegateError, UnknownDataset, UnknownRef
+from prefect_stagegate.jobs.workspace import Workspace
+from prefect_stagegate.plugins.fleet.nodes import HeldVersion, NodeRecord
+from prefect_stagegate.unreadable import UnreadableRecords
+
+DRIVER = Path("/proc/driver/nvidia")
+"""Is there while NVIDIA's driver is loaded."""
+log = logging.getLogger(__name__)
+
+VersionKey = tuple[str, str]
+"""Dataset and digest."""
+
+
+def publish_record(
+    workspace: Workspace, begun: VersionKey | None = None, ended: Lease | None = None, *, recapture: bool = False
+) -> NodeRecord:
+    """Write what this node holds now to the catalog, which is asked only about versions that the last record lacks.
+
+    Args:
+        workspace: Cache and catalog.
+        begun: A version that the caller begins to fetch.
+        ended: The lease of a writer that has just ended its fetch.
+        recapture: Whether to capture the node's environment, which takes a process 0.1 s at first. Otherwise the last
+            record's is kept; a first record has only the GPUs.
+
+    Raises:
+        CacheError: The cache can't be read.
+        CatalogError: A record can't be read or written, or another node has this one's name.
+    """
+    settings, layout = workspace.settings, workspace.cache.layout
+    identity = layout.identity()
+    last = _last_record(workspace, identity)
+    unreadable = UnreadableRecords()
+    with explained("look at this node's cache", layout.root):
+        if last and not recapture:
+            gpus, fingerprint = last.gpus, last.environment
+        else:
+            gpus, fingerprint = _captured(workspace, recapture=recapture)
+        refs = {
+            f"{dataset}@{ref}": digest
+            for dataset in workspace.cache.refs.datasets()
+            for ref, digest in workspace.cache.refs.of(dataset, unreadable).items()
+        }
+        versions = tuple(_held_versions(workspace, last, begun, ended, unreadable))
+        available = measure(layout, SpaceRules(settings.free_floor, settings.max_size))
+        used = used_bytes(layout) if available.used is None else available.used
+    record = NodeRecord(
+        settings.node,
+        stamp(now()),
+        str(layout.root),
+        versions,
+        refs,
+        used,
+        max(0, available.bytes),
+        settings.site,
+        settings.peer_url,
+        gpus,
+        fingerprint,
+        identity=identity,
+    )
+    workspace.catalog.put_node(record)
+    return record
+
+
+def _captured(workspace: Workspace, *, recapture: bool) -> tuple[Mapping[str, int], str]:
+    """The node's GPUs, and with `recapture` its environment's fingerprint."""
+    if not recapture and not DRIVER.exists():
+        return {}, ""
+    # Late: it imports the checks, and a node's staging has its last record or no GPU.
+    from prefect_stagegate.jobs.environment import capture_environment, node_gpus
+
+    if not recapture:
+        return node_gpus(), ""
+    environment = capture_environment(workspace.settings, workspace.cache.root)
+    return environment.gpus, environment.fingerprint
+
+
+def try_publish(workspace: Workspace, begun: VersionKey | None = None, ended: Lease | None = None) -> None:
+    """As `publish_record`; a failure is logged, since it ends no staging: the old record becomes unknown by itself."""
+    try:
+        publish_record(workspace, begun, ended)
+    except StagegateError as error:
+        log.warning("The record of the node %s was not written: %s", workspace.settings.node, error)
+
+
+@contextmanager
+def recorded_fetch(workspace: Workspace, writer: Lease, dataset: str, digest: str) -> Iterator[None]:
+    """Record that this node fetches a version, and when the block ends, however it ends, what it holds then.
+
+    `writer` is the lease of the caller, which fetches.
+    """
+    try_publish(workspace, begun=(dataset, digest))
+    try:
+        yield
+    finally:
+        try_publish(workspace, ended=writer)
+
+
+def _held_versions(
+    workspace: Workspace,
+    last: NodeRecord | None,
+    begun: VersionKey | None,
+    ended: Lease | None,
+    unreadable: UnreadableRecords,
+) -> Iterator[HeldVersion]:
+    """The versions that lie here: complete ones and, as far as they are known, parts of others."""
+    known = {(held.dataset, held.digest): held for held in last.versions} if last else {}
+    complete = set(workspace.cache.views.all())
+    has_rotten = bool(Quarantine(workspace.cache.layout).linked())
+    # Another process of this node may fetch a version that the last record calls fetched.
+    writers = (lease for lease in workspace.cache.leases.live(unreadable) if lease.kind is LeaseKind.WRITER)
+    written = {lease.dataset for lease in writers if not ended or lease.id != ended.id}
+    partial = {key for key, held in known.items() if not held.is_complete} | ({begun} if begun else set())
+    for key in sorted(complete | partial):
+        # A version whose staging has not reached the catalog yet, or that was removed from it, is left out.
+        with suppress(UnknownDataset, UnknownRef), unreadable.skip(key[0]):
+            held = known.get(key) or HeldVersion(*key, workspace.catalog.sums(*key).bytes)
+            if key in complete:
+                missing = _rotten_bytes(workspace, *key) if has_rotten else 0
+                yield replace(held, missing=missing, fetching=False)
+                continue
+            missing = _missing_bytes(workspace, *key)
+            fetching = key == begun or (held.fetching and key[0] in written)
+            if fetching or missing < held.bytes:
+                yield replace(held, missing=missing, fetching=fetching)
+
+
+def _last_record(workspace: Workspace, identity: str) -> NodeRecord | None:
+    """The node's last record; None where it has none, or a damaged one or another node's old one: it will be replaced.
+
+    Raises:
+        CatalogError: It is another node's, which wrote it a short time ago.
+    """
+    name, record = workspace.settings.node, None
+    with UnreadableRecords().skip(""):
+        record = workspace.catalog.node(name)
+    if record is None or record.identity in ("", identity):
+        return record
+    if not record.is_current(now(), workspace.settings.node_timeout):
+        return None
+    raise CatalogError(
+        f"Another node is called {name}, with another cache at {record.cache}; its record was written at {record.at}",
+        hint="Give each node a name of its own by STAGEGATE_NODE.",
+    )
+
+
+def _missing_bytes(workspace: Workspace, dataset: str, digest: str) -> int:
+    """Bytes of a version's blobs that this node lacks; a blob that is several entries counts for each."""
+    entries, blobs = workspace.catalog.manifest(dataset, digest).entries(), workspace.cache.blobs
+    return sum(entry.size for entry in entries if not blobs.holds(entry.digest, entry.size))
+
+
+def _rotten_bytes(workspace: Workspace, dataset: str, digest: str) -> int:
+    """Bytes of a version's files that are links to rotten blobs."""
+    entries = workspace.catalog.manifest(dataset, digest).entries()
+    view = workspace.cache.layout.view(dataset, digest)
+    return sum(entry.size for entry in Quarantine(workspace.cache.layout).rotten_files(view, entries))

@@ -1,0 +1,1 @@
+"""OpenTelemetry, Prometheus and OpenLineage."""

@@ -1,0 +1,239 @@
+"""The application that answers requests for pages: which address shows which page, and what errors look like.
+
+/                                                      whose turn it is
+/datasets                                              datasets × targets
+/datasets/NAME                                         versions in time, turns, moves
+/datasets/NAME/policy                                  gates, proposals, history
+/datasets/NAME/compare?old=…&new=…                     two versions
+/datasets/NAME/versions/HEX                            checks, expectations, profiles, lineage
+/datasets/NAME/versions/HEX/files                      its files
+/datasets/NAME/versions/HEX/decisions/TARGET/HEX       the report of a decision
+/nodes, /nodes/NAME                                    what lies where
+/metrics                                               for Prometheus
+/style.css, /copy.js
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import re
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import anyio
+import anyio.to_thread
+from starlette.requests import Request
+from starlette.responses import HTMLResponse, Response
+from starlette.routing import Route, Router
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from prefect_stagegate.errors import StagegateError, UnknownRef, UsageError
+from prefect_stagegate.jobs.gating.decisions import find_decision_about
+from prefect_stagegate.jobs.gating.reports import report_of
+from prefect_stagegate.model import is_name
+from prefect_stagegate.plugins.observe.monitoring.exposition import CONTENT_TYPE, OPENMETRICS_TYPE
+from prefect_stagegate.plugins.pages.catalog_view import CatalogView
+from prefect_stagegate.plugins.pages.comparison_page import comparison_page
+from prefect_stagegate.plugins.pages.dataset_page import dataset_page
+from prefect_stagegate.plugins.pages.inbox_page import board_page, inbox_page
+from prefect_stagegate.plugins.pages.links import Links
+from prefect_stagegate.plugins.pages.nodes_page import node_page, nodes_page
+from prefect_stagegate.plugins.pages.policy_page import policy_page
+from prefect_stagegate.plugins.pages.rendering import render, script, style
+from prefect_stagegate.plugins.pages.version_page import files_page, version_page
+from prefect_stagegate.redaction import redact
+from prefect_stagegate.settings import NODE_NAME
+from prefect_stagegate.show import content_policy, to_html
+
+PAGES_AT_A_TIME = 8
+"""Pages that are made at a time; further requests wait."""
+PAGE_SECONDS = 20.0
+"""Seconds that a page may take, the wait included; then the request gets 503."""
+_HEX = re.compile(r"[0-9a-f]{64}")
+_MORE_POLICY = "; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+
+log = logging.getLogger(__name__)
+
+
+def pages_app(view: CatalogView, links: Links) -> ASGIApp:
+    """The application without its guard."""
+    pages = _Pages(view, links)
+    version = "/datasets/{dataset}/versions/{version}"
+    routes = [
+        Route("/", pages.endpoint(pages.inbox)),
+        Route("/datasets", pages.endpoint(pages.board)),
+        Route("/datasets/{dataset}", pages.endpoint(pages.dataset)),
+        Route("/datasets/{dataset}/policy", pages.endpoint(pages.policy)),
+        Route("/datasets/{dataset}/compare", pages.endpoint(pages.comparison)),
+        Route(version, pages.endpoint(pages.version)),
+        Route(f"{version}/files", pages.endpoint(pages.files)),
+        Route(f"{version}/decisions/{{target}}/{{decision}}", pages.endpoint(pages.decision)),
+        Route("/nodes", pages.endpoint(pages.nodes)),
+        Route("/nodes/{node}", pages.endpoint(pages.node)),
+        Route("/metrics", pages.endpoint(pages.metrics)),
+        Route("/style.css", partial(_static, style, "text/css")),
+        Route("/copy.js", partial(_static, script, "text/javascript")),
+    ]
+    routes.append(Route("/{path:path}", pages.endpoint(pages.nothing)))
+    router = Router(routes, redirect_slashes=False)
+    return _below(router, links.base)
+
+
+def _below(app: ASGIApp, base: str) -> ASGIApp:
+    """The application below a base path. Proxies may leave the path as it is, or take the base away."""
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope["path"]
+        if base and (path == base or path.startswith(f"{base}/")):
+            scope = {**scope, "path": path.removeprefix(base) or "/"}
+        await app(scope, receive, send)
+
+    return answer
+
+
+async def _static(text: Callable[[], str], kind: str, request: Request) -> Response:
+    del request
+    return Response(text(), media_type=kind, headers={"Cache-Control": "private, max-age=60"})
+
+
+class _Pages:
+    """Makes pages, each in a thread."""
+
+    def __init__(self, view: CatalogView, links: Links) -> None:
+        self._view, self._links = view, links
+        self._limiter = anyio.CapacityLimiter(PAGES_AT_A_TIME)
+
+    def endpoint(self, make: Callable[[Request], Response]) -> Callable[[Request], Any]:
+        """The coroutine that answers requests by a function which may wait for the catalog."""
+
+        async def answer(request: Request) -> Response:
+            try:
+                async with asyncio.timeout(PAGE_SECONDS):
+                    return await anyio.to_thread.run_sync(
+                        self._made, make, request, abandon_on_cancel=True, limiter=self._limiter
+                    )
+            except TimeoutError:
+                text = f"The page was not ready within {PAGE_SECONDS:g} s."
+                return self._error(503, "The catalog is slow", text, "Load it again; what was read is kept.")
+
+        return answer
+
+    def _made(self, make: Callable[[Request], Response], request: Request) -> Response:
+        try:
+            return make(request)
+        except UsageError as error:
+            return self._error(404, "Nothing here", error.message, error.hint)
+        except StagegateError as error:
+            log.warning("%r can't be shown: %r", request.scope["path"], str(error))
+            return self._error(503, "This can't be shown", error.message, error.hint)
+        except Exception:
+            # One page that can't be made must not end the others; its text may hold anything.
+            log.exception("%r can't be shown", request.scope["path"])
+            return self._error(500, "This can't be shown", "The page has an error; the server's log has more.", "")
+
+    def _error(self, status: int, title: str, problem: str, hint: str) -> Response:
+        values = {"title": title, "problem": redact(problem), "hint": redact(hint)}
+        return self._response("error.html", "", status, **values)
+
+    def _response(self, template: str, section: str, status: int = 200, **values: Any) -> Response:
+        text = render(template, links=self._links, section=section, catalog=self._view.catalog.url, **values)
+        return HTMLResponse(text, status)
+
+    def _link(self, request: Request) -> Callable[..., str]:
+        """The address of the same page with another query."""
+        parts = [part for part in request.scope["path"].split("/") if part]
+        return lambda **query: self._links(*parts, **query)
+
+    def nothing(self, request: Request) -> Response:
+        """Say that an address has no page."""
+        raise UnknownRef(f"There is no page {request.scope['path'][:200]}")
+
+    def inbox(self, request: Request) -> Response:
+        """Whose turn it is."""
+        query = request.query_params
+        page = inbox_page(
+            self._view, query.get("for", "")[:254], query.get("page", ""), everything=query.get("all", "") == "1"
+        )
+        return self._response("inbox.html", "Inbox", page=page, link=self._link(request))
+
+    def board(self, request: Request) -> Response:
+        """Datasets × targets."""
+        page = board_page(self._view, request.query_params.get("page", ""))
+        return self._response("board.html", "Datasets", page=page, link=self._link(request))
+
+    def dataset(self, request: Request) -> Response:
+        """One dataset."""
+        name = _dataset(request)
+        page = dataset_page(self._view, name, request.query_params.get("page", ""))
+        status = self._view.status(name)
+        lines = status.lines if status else ()
+        return self._response("dataset.html", "Datasets", page=page, turns=lines, link=self._link(request))
+
+    def policy(self, request: Request) -> Response:
+        """The policy of a dataset."""
+        page = policy_page(self._view, _dataset(request), request.query_params.get("page", ""))
+        return self._response("policy.html", "Datasets", page=page, link=self._link(request))
+
+    def comparison(self, request: Request) -> Response:
+        """Two versions of a dataset."""
+        query, name = request.query_params, _dataset(request)
+        old, new = (_digest(query.get(side, "")) for side in ("old", "new"))
+        page = comparison_page(self._view, name, old, new, query.get("page", ""))
+        return self._response("comparison.html", "Datasets", page=page, link=self._link(request))
+
+    def version(self, request: Request) -> Response:
+        """One version."""
+        beside = request.query_params.get("beside", "")
+        page = version_page(self._view, _dataset(request), _digest(request.path_params["version"]), beside)
+        return self._response("version.html", "Datasets", page=page)
+
+    def files(self, request: Request) -> Response:
+        """The files of a version."""
+        name, digest = _dataset(request), _digest(request.path_params["version"])
+        page = files_page(self._view, name, digest, request.query_params.get("page", ""))
+        return self._response("files.html", "Datasets", page=page, link=self._link(request))
+
+    def decision(self, request: Request) -> Response:
+        """The report of a decision, as it is written to files, under the policy that it has itself."""
+        name, digest = _dataset(request), _digest(request.path_params["version"])
+        target, decision = request.path_params["target"], _digest(request.path_params["decision"])
+        if not is_name(target):
+            raise UnknownRef(f"{target[:80]!r} is no target")
+        page = to_html(
+            report_of(self._view.workspace, find_decision_about(self._view.workspace, name, digest, target, decision))
+        )
+        return HTMLResponse(page, headers={"Content-Security-Policy": content_policy() + _MORE_POLICY})
+
+    def nodes(self, request: Request) -> Response:
+        """All nodes."""
+        page = nodes_page(self._view, request.query_params.get("page", ""))
+        return self._response("nodes.html", "Nodes", page=page, link=self._link(request))
+
+    def node(self, request: Request) -> Response:
+        """One node."""
+        name = request.path_params["node"]
+        if not NODE_NAME.fullmatch(name):
+            raise UnknownRef(f"{name[:80]!r} is no name of a node")
+        page = node_page(self._view, name, request.query_params.get("page", ""))
+        return self._response("node.html", "Nodes", page=page, link=self._link(request))
+
+    def metrics(self, request: Request) -> Response:
+        """Metrics for Prometheus, in the format that it asks for."""
+        openmetrics = "application/openmetrics-text" in request.headers.get("accept", "")
+        kind = OPENMETRICS_TYPE if openmetrics else CONTENT_TYPE
+        return Response(self._view.metrics(openmetrics=openmetrics), headers={"Content-Type": kind})
+
+
+def _dataset(request: Request) -> str:
+    name: str = request.path_params["dataset"]
+    if not is_name(name):
+        raise UnknownRef(f"{name[:80]!r} is no name of a dataset", hint="The board lists the datasets.")
+    return name
+
+
+def _digest(text: str) -> str:
+    if not _HEX.fullmatch(text):
+        raise UnknownRef(f"{text[:80]!r} is no digest", hint="Addresses of versions have 64 hexadecimal digits.")
+    return f"sha256:{text}"

@@ -1,0 +1,327 @@
+"""A catalog as the pages read it: through copies, with what was derived from unchanging records kept."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Hashable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from typing import TypeAlias, TypeVar
+
+from prefect_stagegate.catalog import Catalog, RefAction, RefEntry
+from prefect_stagegate.catalog.records import Records
+from prefect_stagegate.errors import StagegateError
+from prefect_stagegate.jobs.gating.decisions import RecordedDecision, decision_line
+from prefect_stagegate.jobs.gating.status import DatasetStatus, inbox, status
+from prefect_stagegate.jobs.workspace import Workspace
+from prefect_stagegate.model import LATEST, DecisionOutcome, Evidence
+from prefect_stagegate.plugins.fleet.nodes import NodeRecord
+from prefect_stagegate.plugins.observe.monitoring.catalog_state import catalog_samples
+from prefect_stagegate.plugins.observe.monitoring.exposition import exposition
+from prefect_stagegate.plugins.observe.monitoring.families import Durations, Sample
+from prefect_stagegate.plugins.observe.monitoring.node_state import node_samples
+from prefect_stagegate.plugins.pages.copies import CopiedRecords
+from prefect_stagegate.plugins.pages.inbox import InboxLine
+from prefect_stagegate.plugins.pages.kept import Bounded, Refreshed
+from prefect_stagegate.unreadable import UnreadableRecords
+
+T = TypeVar("T")
+DERIVED = 200_000
+"""Derived values that are kept, about 1 kB each: rows of versions, entries of logs."""
+NODES_FRESH = 5.0
+"""Seconds for which the nodes' records are believed."""
+METRICS_FRESH, METRICS_PATIENCE = 30.0, 5.0
+"""Seconds for which the catalog's metrics are believed, and for which a scrape waits for newer ones: of its 10."""
+OVERVIEW_FRESH, OVERVIEW_STALE = 10.0, 300.0
+"""Seconds for which the overview is believed, and after which no older one is shown."""
+EVENTS = 12
+"""Events that the overview has."""
+NEWEST = 3
+"""Versions of a dataset whose decisions are among its events."""
+FIRST_SECONDS = 5.0
+"""Seconds that a page waits for the first overview, before it shows a part of it."""
+STATUS_SECONDS = 300
+"""Seconds, and at most twice as many, after which a status is derived again although no record is new: 80 ms of CPU."""
+READERS = 8
+"""Versions, or datasets, that are read at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class VersionFigures:
+    """What lists tell of one version."""
+
+    digest: str
+    files: int = 0
+    bytes: int = 0
+    decisions: tuple[RecordedDecision, ...] = ()
+    """The newest decision of each target's gate."""
+    drift: float | None = None
+    """The largest distance of a column from the accepted version; None where `drift` measured none."""
+    problem: str = ""
+    """Why the version's records can't be read."""
+
+
+@dataclass(frozen=True, slots=True)
+class CatalogEvent:
+    """A move of a target, or a decision that did not accept."""
+
+    at: str
+    dataset: str
+    target: str
+    what: str
+    """A `RefAction`, or a decision's outcome."""
+    digest: str
+    who: str
+    why: str = ""
+    decision: str = ""
+    """The decision's id; empty for a move."""
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """What all datasets are at."""
+
+    datasets: tuple[str, ...]
+    """Their names, sorted."""
+    lines: tuple[InboxLine, ...]
+    """The inbox: the line that needs somebody most first."""
+    in_order: tuple[InboxLine, ...]
+    """The same lines by dataset, and in the order of its targets."""
+    events: tuple[CatalogEvent, ...]
+    """What happened last, the newest first."""
+    unreadable: UnreadableRecords
+    unread: int = 0
+    """Datasets that were not read yet: after its start, the server checks all logs once."""
+
+
+_QUIET = frozenset((DecisionOutcome.ACCEPTED.value, "unreadable"))
+"""Decisions that are no events: a promotion follows an acceptance."""
+
+
+class _ViewedCatalog(Catalog):
+    """A catalog whose nodes are read once for many datasets."""
+
+    kept_nodes: Refreshed[tuple[list[NodeRecord], UnreadableRecords]]
+
+    def nodes(self, unreadable: UnreadableRecords) -> list[NodeRecord]:
+        """The newest record of each node, sorted by name."""
+        records, lost = self.kept_nodes.get()
+        unreadable.update(lost)
+        return records
+
+    def read_nodes(self) -> tuple[list[NodeRecord], UnreadableRecords]:
+        """The same, read now."""
+        unreadable = UnreadableRecords()
+        return super().nodes(unreadable), unreadable
+
+
+_Known: TypeAlias = tuple[DatasetStatus | None, UnreadableRecords, list[CatalogEvent]]
+"""What is known of one dataset; without a status when its policy can't be read."""
+
+
+class _ProcessMemory(dict[str, str]):
+    """Which entries of logs this process checked. Not the node's: pages may be seconds behind other processes."""
+
+    def note(self, name: str, note: str) -> None:
+        """Remember a text under a name."""
+        self[name] = note
+
+    def noted(self, name: str) -> str | None:
+        """The text that was remembered under a name; None without one."""
+        return self.get(name)
+
+
+class CatalogView:
+    """What the pages read. All methods may raise `CatalogError`.
+
+    Args:
+        workspace: The catalog to show, and the settings.
+    """
+
+    def __init__(self, workspace: Workspace) -> None:
+        copies: list[CopiedRecords] = []
+
+        def wrap(records: Records) -> CopiedRecords:
+            copies.append(CopiedRecords(records))
+            return copies[0]
+
+        self.catalog = workspace.catalog.over(_ViewedCatalog, wrap, _ProcessMemory())
+        self.workspace = replace(workspace, catalog=self.catalog)
+        self._copies = copies[0]
+        self._derived = Bounded(DERIVED)
+        self._readers = ThreadPoolExecutor(READERS, "stagegate-pages")
+        # Of its own, so that a dataset's page does not wait for all datasets.
+        self._overview_readers = ThreadPoolExecutor(READERS // 2, "stagegate-overview")
+        background = ThreadPoolExecutor(2, "stagegate-background")
+        self.catalog.kept_nodes = Refreshed(self.catalog.read_nodes, background, fresh=NODES_FRESH)
+        self._begun: list[_Known] = []
+        """What the reading of the overview that goes on has read so far."""
+        self._metrics = Refreshed(
+            self._read_metrics, background, fresh=METRICS_FRESH, patience=METRICS_PATIENCE, stale=OVERVIEW_STALE
+        )
+        self._overview = Refreshed(self._read_overview, background, fresh=OVERVIEW_FRESH, stale=OVERVIEW_STALE)
+
+    def begin(self) -> None:
+        """Begin to read what all datasets are at."""
+        with suppress(TimeoutError, StagegateError):  # pages that need it say why
+            self._overview.get_with_age(first=0)
+
+    def overview(self) -> tuple[Overview, float]:
+        """What all datasets are at, and how many seconds ago that was read; soon after the start, a part of it."""
+        try:
+            return self._overview.get_with_age(first=FIRST_SECONDS)
+        except TimeoutError:
+            names = self.catalog.datasets()
+            return self._overview_of(names, list(self._begun)), 0.0
+
+    def metrics(self, *, openmetrics: bool) -> bytes:
+        """The metrics of this node and of the catalog, for Prometheus.
+
+        Raises:
+            CacheError: The cache can't be read.
+        """
+        samples = (*node_samples(self.workspace.cache, self.workspace.settings), *self._metrics.get())
+        return exposition(samples, openmetrics=openmetrics)
+
+    def _read_metrics(self) -> tuple[Sample | Durations, ...]:
+        return tuple(catalog_samples(self.workspace))
+
+    def status(self, dataset: str) -> DatasetStatus | None:
+        """What one dataset is at; None when its policy can't be read."""
+        return self._status(dataset, 2 * STATUS_SECONDS)[0]
+
+    def kept(self, dataset: str, name: Hashable, make: Callable[[], T]) -> T:
+        """What was made of a dataset's unchanging records, made again once the dataset has other records."""
+        return self._derived.get_or_make((dataset, self._copies.generation(dataset), name), make)
+
+    def nodes(self) -> tuple[list[NodeRecord], UnreadableRecords]:
+        """The records of all nodes, sorted by name, and those that can't be read."""
+        unreadable = UnreadableRecords()
+        return self.catalog.nodes(unreadable), unreadable
+
+    def log(self, dataset: str, ref: str) -> list[RefEntry]:
+        """The entries of a ref's log, the oldest first, checked, and without their attestations."""
+
+        def read() -> list[RefEntry]:
+            return [replace(entry, attestation={}) for entry in self.catalog.history(dataset, ref)]
+
+        return self.kept(dataset, ("log", ref), read)
+
+    def targets(self, dataset: str) -> dict[str, list[str]]:
+        """The targets that decided on each version, by its digest."""
+
+        def read() -> dict[str, list[str]]:
+            targets: dict[str, list[str]] = {}
+            for digest, target in self.catalog.decided(dataset):
+                targets.setdefault(digest, []).append(target)
+            return targets
+
+        return self.kept(dataset, "targets", read)
+
+    def figures(self, dataset: str, digests: list[str]) -> list[VersionFigures]:
+        """What lists tell of some versions, in their order."""
+        targets = self.targets(dataset)
+
+        def read(digest: str) -> VersionFigures:
+            try:
+                name = ("figures", digest)
+                return self.kept(dataset, name, lambda: self._figures(dataset, digest, targets.get(digest, [])))
+            except StagegateError as error:
+                # Not kept: the store may answer the next time.
+                return VersionFigures(digest, problem=error.message)
+
+        return list(self._readers.map(read, digests))
+
+    def decisions(self, dataset: str, digest: str) -> list[RecordedDecision]:
+        """All decisions about a version, the newest first."""
+
+        def read() -> list[RecordedDecision]:
+            return sorted(
+                (
+                    decision_line(dataset, digest, target, statement)[0]
+                    for target in self.targets(dataset).get(digest, [])
+                    for statement in self.catalog.attestations(dataset, digest, target)
+                ),
+                key=lambda line: line.at,
+                reverse=True,
+            )
+
+        return self.kept(dataset, ("decisions", digest), read)
+
+    def _figures(self, dataset: str, digest: str, targets: list[str]) -> VersionFigures:
+        sums = self.catalog.sums(dataset, digest)
+        statements = [(target, self.catalog.attestation(dataset, digest, target)) for target in targets]
+        decisions = tuple(decision_line(dataset, digest, target, known)[0] for target, known in statements if known)
+        drift = _furthest(self.catalog.evidence(dataset, digest))
+        return VersionFigures(digest, sums.files, sums.bytes, decisions, drift)
+
+    def _read_overview(self) -> Overview:
+        names, begun = self.catalog.datasets(), list[_Known]()
+        self._begun = begun
+        for known in self._overview_readers.map(self._known, names):
+            begun.append(known)
+        return self._overview_of(names, begun)
+
+    def _known(self, dataset: str) -> _Known:
+        # Evidence ends by the clock alone; spread, so that not all datasets are derived again in the same second.
+        known, lost = self._status(dataset, STATUS_SECONDS * (1 + hash(dataset) % 100 / 100))
+        return known, lost, self._events(dataset) if known else []
+
+    def _overview_of(self, names: list[str], read: list[_Known]) -> Overview:
+        unreadable = UnreadableRecords()
+        for _, lost, _ in read:
+            unreadable.update(lost)
+        statuses = [known for known, _, _ in read if known]
+        events = sorted((event for _, _, events in read for event in events), key=lambda event: event.at, reverse=True)
+        return Overview(
+            tuple(names),
+            tuple(inbox(statuses, unreadable)),
+            tuple(line for known in statuses for line in known.lines),
+            tuple(events[:EVENTS]),
+            unreadable,
+            len(names) - len(read),
+        )
+
+    def _events(self, dataset: str) -> list[CatalogEvent]:
+        """The last moves of a dataset's targets, and the decisions about its newest versions that did not accept."""
+
+        def read() -> list[CatalogEvent]:
+            refs = [ref for ref in self.catalog.ref_names(dataset) if ref != LATEST]
+            events = [_event(move) for ref in refs for move in self.log(dataset, ref)[-EVENTS:]]
+            staged = list(dict.fromkeys(move.digest for move in reversed(self.log(dataset, LATEST))))
+            for digest in staged[:NEWEST]:
+                refused = [line for line in self.decisions(dataset, digest) if line.outcome not in _QUIET]
+                events += [
+                    CatalogEvent(line.at, dataset, line.target, line.outcome, digest, line.requester, line.why, line.id)
+                    for line in refused
+                ]
+            return sorted(events, key=lambda event: event.at)[-EVENTS:]
+
+        with UnreadableRecords().skip(dataset):  # the inbox's lines say which records can't be read
+            return self.kept(dataset, "events", read)
+        return []
+
+    def _status(self, dataset: str, oldest: float) -> tuple[DatasetStatus | None, UnreadableRecords]:
+        """What a dataset is at, derived at most `oldest` seconds ago, or since its last new record."""
+        key, unreadable = (dataset, self._copies.generation(dataset), "status"), UnreadableRecords()
+        kept: tuple[DatasetStatus, float] | None = self._derived.get(key)
+        if kept and time.monotonic() - kept[1] < oldest:
+            return kept[0], unreadable
+        known = next(iter(status(self.workspace, dataset, unreadable)), None)
+        if known and not unreadable.all:
+            self._derived.put(key, (known, time.monotonic()))
+        return known, unreadable
+
+
+def _event(move: RefEntry) -> CatalogEvent:
+    about = move.withdrawn if move.action is RefAction.WITHDRAW else move.digest
+    return CatalogEvent(move.at, move.dataset, move.ref, move.action.value, about, str(move.who), move.reason)
+
+
+def _furthest(evidence: Iterable[Evidence]) -> float | None:
+    """The largest distance of any column that the newest `drift` measured."""
+    measured = [record.measured.get("distances") for record in evidence if record.check == "drift"]
+    distances = measured[-1] if measured and isinstance(measured[-1], Mapping) else {}
+    # A record may be anybody's.
+    return max((float(each) for each in distances.values() if isinstance(each, int | float)), default=None)

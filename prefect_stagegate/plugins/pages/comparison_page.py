@@ -1,0 +1,133 @@
+"""The page that compares two versions of a dataset: by files, bytes, rows and columns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import islice
+
+from prefect_stagegate.errors import UsageError
+from prefect_stagegate.jobs.address import ResolvedVersion, stored_spec
+from prefect_stagegate.manifest import Change, Difference, diff
+from prefect_stagegate.plugins.pages.catalog_view import CatalogView
+from prefect_stagegate.plugins.pages.slices import Slice, slice_of
+from prefect_stagegate.plugins.profile.profiles import TableProfile
+from prefect_stagegate.plugins.profile.profiling import kept_profiles
+from prefect_stagegate.show import FileTotals, TableFigures, table_figures
+from prefect_stagegate.unreadable import UnreadableRecords
+
+FILES = 100
+"""Files of one page."""
+MOST_FILES = 200_000
+"""Files of both versions together that are compared for a page: that many take half a second."""
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnChanges:
+    """How the columns of a table differ, by name."""
+
+    table: str
+    rows: int
+    rows_before: int
+    added: tuple[str, ...]
+    removed: tuple[str, ...]
+    changed: tuple[tuple[str, str, str], ...]
+    """Name, type before, and type now."""
+
+
+@dataclass(frozen=True, slots=True)
+class ComparisonPage:
+    """What the page shows."""
+
+    dataset: str
+    old: str
+    new: str
+    files: tuple[int, int]
+    """Files of the old and of the new version."""
+    bytes: tuple[int, int]
+    totals: dict[str, FileTotals] | None
+    """By `added`, `removed` and `changed`; None where the versions have too many files."""
+    differences: tuple[Difference, ...]
+    """The files of this page that differ, by path."""
+    slice: Slice
+    columns: tuple[ColumnChanges, ...]
+    tables: tuple[TableFigures, ...]
+    """The tables of the new version beside those of the old one."""
+    unreadable: UnreadableRecords
+
+
+def comparison_page(view: CatalogView, dataset: str, old: str, new: str, number: str) -> ComparisonPage:
+    """Compare two versions; `number` is that of the list's page.
+
+    Raises:
+        UsageError: There is no such dataset or version.
+        CorruptRecord: A manifest is damaged.
+    """
+    unreadable = UnreadableRecords()
+    before, after = view.catalog.sums(dataset, old), view.catalog.sums(dataset, new)
+    totals: dict[str, FileTotals] | None = None
+    differences: tuple[Difference, ...] = ()
+    cut = slice_of(number, FILES, 0)
+    if before.files + after.files <= MOST_FILES:
+        totals = view.kept(dataset, ("totals", old, new), lambda: _totals(view, dataset, old, new))
+        cut = slice_of(number, FILES, sum(total.files for total in totals.values()))
+        differences = tuple(islice(_differences(view, dataset, old, new), cut.range.start, cut.range.stop))
+    tables, columns = [], []
+    with unreadable.skip(dataset), suppress(UsageError):  # no spec is stored beside it
+        for name, now, then in _profiles(view, dataset, old, new):
+            tables.append(table_figures(name, now, then))
+            columns.append(_columns(name, now, then))
+    return ComparisonPage(
+        dataset,
+        old,
+        new,
+        (before.files, after.files),
+        (before.bytes, after.bytes),
+        totals,
+        differences,
+        cut,
+        tuple(columns),
+        tuple(tables),
+        unreadable,
+    )
+
+
+def _differences(view: CatalogView, dataset: str, old: str, new: str) -> Iterator[Difference]:
+    return diff(view.catalog.manifest(dataset, old).entries(), view.catalog.manifest(dataset, new).entries())
+
+
+def _totals(view: CatalogView, dataset: str, old: str, new: str) -> dict[str, FileTotals]:
+    totals = {change.value: FileTotals() for change in Change}
+    for difference in _differences(view, dataset, old, new):
+        # A removed file has only its old entry.
+        entry = difference.new or difference.old
+        total = totals[difference.change]
+        totals[difference.change] = FileTotals(total.files + 1, total.bytes + (entry.size if entry else 0))
+    return totals
+
+
+def _profiles(view: CatalogView, dataset: str, old: str, new: str) -> list[tuple[str, TableProfile, TableProfile]]:
+    """The tables that have kept profiles in both versions."""
+    version = ResolvedVersion(dataset, new, stored_spec(view.workspace, dataset, new))
+    now = kept_profiles(view.workspace, version, version.spec.contract.tables)
+    then = kept_profiles(view.workspace, version, now, old)
+    return [(name, now[name], then[name]) for name in now if name in then]
+
+
+def _columns(table: str, now: TableProfile, then: TableProfile) -> ColumnChanges:
+    types, before = _types(now), _types(then)
+    return ColumnChanges(
+        table,
+        now.rows,
+        then.rows,
+        added=tuple(name for name in types if name not in before),
+        removed=tuple(name for name in before if name not in types),
+        changed=tuple(
+            (name, before[name], types[name]) for name in types if before.get(name, types[name]) != types[name]
+        ),
+    )
+
+
+def _types(profile: TableProfile) -> dict[str, str]:
+    return {name: column.type.lower() for name, column in profile.ordered().items()} | dict(profile.skipped)

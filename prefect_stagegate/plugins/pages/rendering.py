@@ -1,0 +1,86 @@
+"""Turns what a page shows into HTML. All text is escaped, since names and evidence come from anybody."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from jinja2 import BaseLoader, ChoiceLoader, Environment, PackageLoader
+from markupsafe import Markup, escape
+
+from prefect_stagegate.clock import moment, now, stamp
+from prefect_stagegate.plugins.pages import sparkline
+from prefect_stagegate.show.html import page_environment
+from prefect_stagegate.show.legible import legible_text, one_line
+from prefect_stagegate.units import age_text, bytes_text, count_text
+
+LONGEST = 600
+"""Characters of one text that are shown; reports and `--json` have all."""
+_PACKAGE = "prefect_stagegate.plugins.pages"
+
+
+def render(template: str, **values: Any) -> str:
+    """One page as HTML."""
+    return _environment().get_template(template).render(at=stamp(now()), **values)
+
+
+@cache
+def style() -> str:
+    """The style sheet of all pages: the report's look, and what the pages have beside it."""
+    loader: BaseLoader = PackageLoader("prefect_stagegate.show", ".")
+    environment = Environment(loader=loader, autoescape=True)
+    source, _, _ = loader.get_source(environment, "report.html")
+    of_report = source.partition("<style>")[2].partition("</style>")[0]
+    # As a template, since the report may include a part of its style from another file.
+    return environment.from_string(of_report).render() + _text(_PACKAGE, "static/pages.css")
+
+
+@cache
+def script() -> str:
+    """The one script, which adds buttons that copy commands; reports have the same."""
+    return _text("prefect_stagegate.show", "copy.js")
+
+
+def _text(package: str, name: str) -> str:
+    return files(package).joinpath(name).read_text(encoding="utf-8")
+
+
+@cache
+def _environment() -> Environment:
+    loader = ChoiceLoader([PackageLoader(_PACKAGE), PackageLoader("prefect_stagegate.show", ".")])
+    environment = page_environment(loader, finalize=_shown)
+    environment.filters.update(age=_age, cut=_cut, whole=_whole, bytes=bytes_text, count=count_text, json=_json)
+    environment.globals.update(spark=(sparkline.WIDTH, sparkline.HEIGHT))
+    return environment
+
+
+def _shown(value: object) -> object:
+    """What an expression shows: text without characters that act, and not too long. Markup is left as it is."""
+    if type(value) is not str:
+        return value
+    return legible_text(value if len(value) <= LONGEST else f"{value[: LONGEST - 1]}…")
+
+
+def _whole(path: str) -> Markup:
+    """All of a path in a manifest, which has 3,072 bytes at most."""
+    return escape(legible_text(path))
+
+
+def _age(text: str) -> str:
+    """How long ago a recorded time was; the text itself where it is none."""
+    try:
+        return age_text(max(now() - moment(text), timedelta(0)))
+    except ValueError:
+        return _cut(text, 16)  # it is shown unbroken
+
+
+def _cut(text: object, longest: int = LONGEST) -> str:
+    line = one_line(str(text))
+    return line if len(line) <= longest else f"{line[: longest - 1]}…"
+
+
+def _json(value: object) -> str:
+    return json.dumps(value, ensure_ascii=False, default=str)

@@ -1,0 +1,77 @@
+"""Runs the server of pages: where it listens, and who may read."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from urllib.parse import urlsplit
+
+from prefect_stagegate.errors import UsageError
+from prefect_stagegate.jobs.workspace import Workspace
+from prefect_stagegate.plugins.pages.app import pages_app
+from prefect_stagegate.plugins.pages.catalog_view import CatalogView
+from prefect_stagegate.plugins.pages.guard import Guard
+from prefect_stagegate.plugins.pages.links import Links
+from prefect_stagegate.serve.listening import is_loopback, run_server, split_address
+
+CONNECTIONS = 128
+"""Connections at a time; requests on further ones get 503."""
+
+
+def serve_pages(
+    workspace: Workspace,
+    bind: str,
+    *,
+    base: str = "",
+    token: str = "",
+    insecure: bool = False,
+    started: Callable[[str], object] = lambda _: None,
+) -> None:
+    """Serve read-only pages of a catalog until the process gets SIGINT or SIGTERM.
+
+    Args:
+        workspace: The catalog to show, and the settings.
+        bind: `HOST:PORT` to listen at; port 0 for a free one.
+        base: The path below which the pages lie: `/stagegate`; empty for that of STAGEGATE_PAGES_URL, or the root.
+        token: What requests must bring; empty for none.
+        insecure: Whether to serve anybody who can connect from another machine.
+        started: Called with the pages' address as soon as the server accepts connections.
+
+    Raises:
+        UsageError: The address can't be listened at, the base path is none, or other machines could read the pages
+            without a token.
+    """
+    host, _ = split_address(bind)
+    if not (token or insecure or is_loopback(host)):
+        raise UsageError(
+            f"Anybody who can connect to {bind} could read what this catalog says",
+            hint="Name a token with --token-file, or pass --insecure where a proxy before it asks who people are.",
+        )
+    address = urlsplit(workspace.settings.pages_url)
+    links = Links(base_path(base or address.path))
+    # Beyond loopback anybody's name may lead here; then the token, or the proxy, keeps strangers out.
+    hosts = list(filter(None, [address.hostname])) if is_loopback(host) else None
+    view = CatalogView(workspace)
+    # Now, since the first reading checks all logs: the first page need not wait for it.
+    view.begin()
+    run_server(
+        Guard(pages_app(view, links), token, hosts),
+        bind,
+        lambda url: started(f"{url}{links()}"),
+        connections=CONNECTIONS,
+    )
+
+
+def base_path(text: str) -> str:
+    """A base path without a slash at its end; empty for the root.
+
+    Raises:
+        UsageError: It is no path.
+
+    >>> base_path("/stagegate/"), base_path("/")
+    ('/stagegate', '')
+    """
+    path = text.rstrip("/")
+    if path and not re.fullmatch(r"(/[A-Za-z0-9._~-]+)+", path):
+        raise UsageError(f"{text!r} is no base path", hint="Write letters, digits, `.`, `_`, `~`, `-`: /stagegate.")
+    return path

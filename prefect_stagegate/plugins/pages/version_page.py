@@ -1,0 +1,255 @@
+"""The pages of a version: its checks, expectations, profiles and lineage, and its files."""
+
+from __future__ import annotations
+
+from collections import Counter
+from contextlib import suppress
+from dataclasses import dataclass
+from itertools import islice
+
+from prefect_stagegate.catalog import RefEntry, withdrawn
+from prefect_stagegate.clock import now, stamp
+from prefect_stagegate.errors import UsageError
+from prefect_stagegate.jobs import inspect
+from prefect_stagegate.jobs.address import ResolvedVersion, stored_spec
+from prefect_stagegate.jobs.gating.decisions import RecordedDecision
+from prefect_stagegate.model import (
+    LATEST,
+    Entry,
+    Evidence,
+    EvidenceRevocation,
+    ExpectationResult,
+    FailedObject,
+    Outcome,
+    Pins,
+    Waiver,
+)
+from prefect_stagegate.plugins.fleet.nodes import HeldVersion, NodeRecord
+from prefect_stagegate.plugins.pages.catalog_view import CatalogView
+from prefect_stagegate.plugins.pages.slices import Slice, slice_of
+from prefect_stagegate.plugins.profile.profiling import kept_profiles
+from prefect_stagegate.show import TableFigures, by_table, read_results, table_figures
+from prefect_stagegate.spec import Spec
+from prefect_stagegate.unreadable import UnreadableRecords
+
+FILES = 100
+"""Files of one page."""
+DECISIONS = 10
+"""Decisions that are shown, the newest first."""
+SOURCES = 20
+"""Sources that are shown."""
+HOLDERS = 20
+"""Nodes that are shown."""
+FAILED = 50
+"""Objects that could not be staged and are shown."""
+_WORST_FIRST = (Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.WARN, Outcome.WAIVED, Outcome.PASS, Outcome.NOT_APPLICABLE)
+
+
+@dataclass(frozen=True, slots=True)
+class CheckRow:
+    """The newest evidence of one check about one node, environment or target."""
+
+    evidence: Evidence
+    is_over: bool
+    """Whether the evidence expired."""
+    contact: str
+    """The owner's contact; empty when the policy names none."""
+
+    @property
+    def about(self) -> tuple[str, ...]:
+        """The node and the target that it is about, where it is about one."""
+        binding = self.evidence.binding
+        target = f"for {binding['target']}" if binding.get("target") else ""
+        return tuple(filter(None, (binding.get("node", ""), target)))
+
+
+@dataclass(frozen=True, slots=True)
+class SourceLine:
+    """How many of the version's files came from one source."""
+
+    url: str
+    files: int
+
+
+@dataclass(frozen=True, slots=True)
+class VersionPage:
+    """What the page shows."""
+
+    dataset: str
+    digest: str
+    files: int
+    bytes: int
+    pins: Pins | None
+    staged: RefEntry | None
+    """When it was staged last, and by whom; None when `latest` never named it."""
+    refs: tuple[tuple[str, RefEntry], ...]
+    """The refs that name it, each with the entry that moved it there."""
+    withdrawn: tuple[tuple[str, RefEntry], ...]
+    """The targets that withdrew it, each with the entry that did."""
+    checks: tuple[CheckRow, ...]
+    expectations: dict[str, list[ExpectationResult]]
+    tables: tuple[TableFigures, ...]
+    beside: str
+    """The target whose version the profiles are compared with; empty for none."""
+    beside_digest: str
+    decisions: tuple[RecordedDecision, ...]
+    more_decisions: int
+    sources: tuple[SourceLine, ...]
+    more_sources: int
+    holders: tuple[tuple[NodeRecord, HeldVersion, bool], ...]
+    """The nodes that hold it or a part of it, each with whether its record is current."""
+    more_holders: int
+    waivers: tuple[Waiver, ...]
+    revocations: tuple[EvidenceRevocation, ...]
+    failed: tuple[FailedObject, ...]
+    more_failed: int
+    before: str
+    """The version that was staged before it; empty for the first one."""
+    unreadable: UnreadableRecords
+
+
+@dataclass(frozen=True, slots=True)
+class FilesPage:
+    """What the page of a version's files shows."""
+
+    dataset: str
+    digest: str
+    bytes: int
+    entries: tuple[Entry, ...]
+    slice: Slice
+
+
+def version_page(view: CatalogView, dataset: str, digest: str, beside: str) -> VersionPage:
+    """Read the page of a version.
+
+    Args:
+        view: The catalog.
+        dataset: The dataset.
+        digest: The version.
+        beside: A target; the profiles are compared with those of the version that it names. Empty for the last gate's.
+
+    Raises:
+        UsageError: There is no such dataset or version.
+        CorruptRecord: The manifest is damaged.
+    """
+    catalog, unreadable = view.catalog, UnreadableRecords()
+    sums = catalog.sums(dataset, digest)
+    logs: dict[str, list[RefEntry]] = {}
+    for ref in catalog.ref_names(dataset):
+        with unreadable.skip(dataset):
+            logs[ref] = view.log(dataset, ref)
+    spec: Spec | None = None
+    with unreadable.skip(dataset), suppress(UsageError):  # no spec is stored beside it
+        spec = stored_spec(view.workspace, dataset, digest)
+    pins: Pins | None = None
+    with unreadable.skip(dataset):
+        pins = catalog.pins(dataset, digest)
+    evidence: list[Evidence] = []
+    with unreadable.skip(dataset):
+        evidence = catalog.evidence(dataset, digest)
+    decisions: list[RecordedDecision] = []
+    with unreadable.skip(dataset):
+        decisions = view.decisions(dataset, digest)
+    checks = _checks(evidence, spec)
+    target, other = _beside(logs, spec, digest, beside)
+    tables: tuple[TableFigures, ...] = ()
+    if spec is not None:
+        with unreadable.skip(dataset):
+            tables = _tables(view, ResolvedVersion(dataset, digest, spec), other)
+    sources: Counter[str] = Counter()
+    with unreadable.skip(dataset):
+        sources = catalog.origin_counts(dataset, digest)
+    records, unreadable_nodes = view.nodes()
+    unreadable.update(unreadable_nodes)
+    timeout = view.workspace.settings.node_timeout
+    held = [
+        (record, version, record.is_current(now(), timeout))
+        for record in records
+        if (version := record.version(dataset, digest))
+    ]
+    failed = inspect.failed(view.workspace, dataset, digest, unreadable)
+    revocations: list[EvidenceRevocation] = []
+    with unreadable.skip(dataset):
+        revocations = catalog.revocations(dataset, digest)
+    staged = [entry for entry in logs.get(LATEST, []) if entry.digest == digest]
+    return VersionPage(
+        dataset=dataset,
+        digest=digest,
+        files=sums.files,
+        bytes=sums.bytes,
+        pins=pins,
+        staged=staged[-1] if staged else None,
+        refs=tuple((ref, _move(entries)) for ref, entries in logs.items() if entries and entries[-1].digest == digest),
+        withdrawn=tuple((ref, gone[digest]) for ref, log in logs.items() if digest in (gone := withdrawn(log))),
+        checks=checks,
+        expectations=by_table(result for row in checks for result in read_results(row.evidence)),
+        tables=tables,
+        beside=target,
+        beside_digest=other,
+        decisions=tuple(decisions[:DECISIONS]),
+        more_decisions=max(0, len(decisions) - DECISIONS),
+        sources=tuple(SourceLine(url, count) for url, count in sources.most_common(SOURCES)),
+        more_sources=max(0, len(sources) - SOURCES),
+        holders=tuple(held[:HOLDERS]),
+        more_holders=max(0, len(held) - HOLDERS),
+        waivers=tuple(inspect.waivers(view.workspace, dataset, digest, unreadable)),
+        revocations=tuple(revocations),
+        failed=failed[:FAILED],
+        more_failed=max(0, len(failed) - FAILED),
+        before=_before(logs.get(LATEST, []), digest),
+        unreadable=unreadable,
+    )
+
+
+def files_page(view: CatalogView, dataset: str, digest: str, number: str) -> FilesPage:
+    """Read one page of a version's files; `number` is that of the page.
+
+    Raises:
+        UsageError: There is no such dataset or version.
+        CorruptRecord: The manifest is damaged.
+    """
+    sums = view.catalog.sums(dataset, digest)
+    cut = slice_of(number, FILES, sums.files)
+    entries = view.catalog.manifest(dataset, digest).entries()
+    return FilesPage(dataset, digest, sums.bytes, tuple(islice(entries, cut.range.start, cut.range.stop)), cut)
+
+
+def _checks(evidence: list[Evidence], spec: Spec | None) -> tuple[CheckRow, ...]:
+    """The newest evidence of each check and binding to a node or target, the failures first."""
+    newest: dict[tuple[str, str, str], Evidence] = {}
+    for record in evidence:
+        newest[record.check, record.binding.get("node", ""), record.binding.get("target", "")] = record
+    owners = {str(role): contact for role, contact in spec.owners.items()} if spec else {}
+    at = stamp(now())
+    rows = [
+        CheckRow(record, bool(record.expires) and record.expires <= at, owners.get(record.owner, ""))
+        for record in newest.values()
+    ]
+    return tuple(sorted(rows, key=lambda row: (_WORST_FIRST.index(row.evidence.outcome), row.evidence.check)))
+
+
+def _beside(logs: dict[str, list[RefEntry]], spec: Spec | None, digest: str, wanted: str) -> tuple[str, str]:
+    """The target to compare the profiles with, and its version: the wanted one, else the last gate that has another."""
+    targets = [wanted] if wanted else [*reversed(spec.gates if spec else {})]
+    heads = {ref: entries[-1].digest for ref, entries in logs.items() if entries}
+    return next(((target, heads[target]) for target in targets if heads.get(target, digest) != digest), ("", ""))
+
+
+def _tables(view: CatalogView, version: ResolvedVersion, other: str) -> tuple[TableFigures, ...]:
+    profiles = kept_profiles(view.workspace, version, version.spec.contract.tables)
+    before = kept_profiles(view.workspace, version, profiles, other) if other else {}
+    return tuple(table_figures(name, profile, before.get(name)) for name, profile in profiles.items())
+
+
+def _move(entries: list[RefEntry]) -> RefEntry:
+    """The entry that moved a ref to the version that it names."""
+    position = len(entries) - 1
+    while position and entries[position - 1].digest == entries[-1].digest:
+        position -= 1
+    return entries[position]
+
+
+def _before(entries: list[RefEntry], digest: str) -> str:
+    """The version that was staged before the first staging of this one; empty for none."""
+    first = next((position for position, entry in enumerate(entries) if entry.digest == digest), 0)
+    return next((entry.digest for entry in reversed(entries[:first]) if entry.digest != digest), "")

@@ -1,0 +1,1 @@
+"""Profiles of columns, drift, duplicates, balance, personal data, and what contracts could say."""

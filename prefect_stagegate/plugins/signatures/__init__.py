@@ -1,0 +1,1 @@
+"""Signatures of versions and answers: OMS, SSH."""

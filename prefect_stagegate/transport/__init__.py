@@ -1,0 +1,1 @@
+"""What carries bytes: HTTP, object stores, and the verified transfer."""

@@ -1,0 +1,121 @@
+"""An HTTP request, and the response to it."""
+
+from __future__ import annotations
+
+import email.utils
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from prefect_stagegate.transport.http.policy import MAX_PAGE, Allowed
+
+Proxies = tuple[tuple[str, str], ...]
+"""Scheme, `all` or `no`, and its value."""
+Headers = dict[str, str]
+"""Of a response: names in lower case; values of one name joined by a comma."""
+
+
+@dataclass(frozen=True, slots=True)
+class Client:
+    """Settings of a source's requests. Requests of equal clients share connections."""
+
+    allowed: Allowed = ()
+    """Hosts that may be connected to whatever their address is; a tuple."""
+    ca_file: str = ""
+    """Path of a PEM file with certificate authorities that are trusted beside the system's."""
+    idle: float = 30.0
+    """Seconds without a byte after which a request fails."""
+    proxies: Proxies = ()
+    """Those of `environment_proxies`; empty: connect directly."""
+    redirects: bool = True
+    """Whether redirects are followed; else they are returned like other responses."""
+    http2: bool = False
+    """Whether HTTP/2 is offered over TLS."""
+    certificate: str = ""
+    """Path of a PEM file with a certificate and its key, shown to servers that ask for one."""
+
+
+class Upload(Protocol):
+    """The body of a request, too long for memory. It is read in the thread that runs all requests."""
+
+    def __len__(self) -> int:
+        """Its bytes."""
+
+    def read(self, size: int = -1, /) -> bytes:
+        """The next bytes, at most `size`; empty at its end."""
+
+    def rewind(self) -> None:
+        """Begin again."""
+
+
+LONGEST_RETRY_AFTER = 3600.0
+"""Most seconds that `retry_after` returns. Callers that wait have lower bounds."""
+DEFAULT_CLIENT = Client()
+_REDIRECTS = 300
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One request, with what its response must be: the exact range, the object's size, and what `verify` checks."""
+
+    url: str
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """Sent to the URL's origin; a redirect to another origin keeps only those of `FORWARDED_HEADERS`."""
+    client: Client = DEFAULT_CLIENT
+    method: str = "GET"
+    body: bytes | None = None
+    upload: Upload | None = None
+    """A body that is read as it is sent, in place of `body`. Redirects of such a request are not followed."""
+    range: tuple[int, int] | None = None
+    """First byte and the byte after the last one; None for all. The response must be 206 with this Content-Range."""
+    size: int | None = None
+    """Size of the whole object in bytes, where known: the response's length or range must match it."""
+    limit: int = MAX_PAGE
+    """Longest body in bytes, where `size` is not known."""
+    timeout: float | None = None
+    """Seconds for the whole request; None: no limit while bytes come."""
+    verify: Callable[[Response], None] | None = None
+    """Raises a `StagegateError` for a response below 300 that is of another object. Must not block."""
+
+    @property
+    def length(self) -> int | None:
+        """Length of a successful response's body, where known."""
+        return self.range[1] - self.range[0] if self.range else self.size
+
+
+@dataclass(slots=True)
+class Response:
+    """The last response to a request, after redirects."""
+
+    status: int
+    headers: Headers
+    url: str
+    """The URL that was requested last."""
+    body: bytes | bytearray = b""
+    """Empty where the body went into a buffer or sink. Of an error at most `MAX_ERROR_BODY` bytes."""
+    redirects: tuple[Headers, ...] = ()
+    """The headers of each redirect response, in order."""
+
+    @property
+    def is_success(self) -> bool:
+        """Whether its status is below 300."""
+        return self.status < _REDIRECTS
+
+
+def retry_after(headers: Mapping[str, str]) -> float:
+    """The seconds that a Retry-After header asks to wait (RFC 9110, 10.2.3); 0.0 without a usable one.
+
+    >>> retry_after({"retry-after": "120"}), retry_after({"retry-after": "soon"}), retry_after({})
+    (120.0, 0.0, 0.0)
+    """
+    text = headers.get("retry-after", "").strip()
+    if text.isascii() and text.isdigit():
+        # Nine digits are far beyond the bound below.
+        seconds = float(text[:9])
+    else:
+        try:
+            seconds = email.utils.parsedate_to_datetime(text).timestamp() - time.time()
+        except (ValueError, OverflowError):
+            return 0.0
+    return min(max(0.0, seconds), LONGEST_RETRY_AFTER)

@@ -1,0 +1,158 @@
+"""Compares a response with its request, and makes the error where it is not the expected one."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+
+import pycurl
+
+from prefect_stagegate.errors import ObjectChanged, SourceError, SourceUnavailable, StagegateError
+from prefect_stagegate.transport.http.message import Headers, Request, Response
+from prefect_stagegate.transport.http.policy import origin_of
+from prefect_stagegate.units import count_text
+
+TOO_LONG = (pycurl.E_FILESIZE_EXCEEDED, pycurl.E_WRITE_ERROR)
+"""libcurl's codes for a body that is longer than it may be."""
+# At most 19 digits: no object is larger, and `int` would take long for very many.
+_CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19}|\*)")
+_OK, _PARTIAL = 200, 206
+_LATER = "Requests are retried a few times; if all fail, try later or with fewer parallel transfers."
+_ANSWER = "Check the server's address and port, and that it runs."
+_TLS = "Use http:// if the server has no TLS."
+_FAILURES = {
+    pycurl.E_COULDNT_RESOLVE_HOST: ("Could not resolve the name of {}", "Check its spelling and the DNS."),
+    pycurl.E_COULDNT_RESOLVE_PROXY: ("Could not resolve the name of the proxy for {}", "Check HTTPS_PROXY."),
+    pycurl.E_OPERATION_TIMEDOUT: ("{} stopped answering", _LATER),
+    pycurl.E_PARTIAL_FILE: ("The connection to {} broke before the end of the response", _LATER),
+    pycurl.E_GOT_NOTHING: ("{} closed the connection without a response", _LATER),
+    pycurl.E_RECV_ERROR: ("{} closed the connection without a response", _LATER),
+    pycurl.E_SSL_CONNECT_ERROR: ("The TLS handshake with {} failed", _TLS),
+}
+"""By libcurl's code: what happened at the server's address, and what to do."""
+
+
+class RangeIgnored(SourceError):
+    """The server sends the whole object when a range of it is requested."""
+
+
+class CertificateNotTrusted(SourceError):
+    """The server's certificate is not trusted."""
+
+
+def parse_headers(lines: Iterable[bytes]) -> Headers:
+    """The headers of the last response, without those of a proxy's tunnel and of interim responses.
+
+    >>> parse_headers([b"HTTP/1.1 100", b"HTTP/1.1 200 OK", b"ETag: a", b"X: 1", b"x:2", b"", b"trailer: 3"])
+    {'etag': 'a', 'x': '1, 2'}
+    """
+    headers: Headers = {}
+    ended = False
+    for line in lines:
+        if line.startswith(b"HTTP/"):
+            headers, ended = {}, False
+        elif not line.strip():
+            ended = True
+        elif not ended:
+            name, _, value = line.decode("iso-8859-1").partition(":")
+            name, value = name.strip().lower(), value.strip()
+            headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    return headers
+
+
+def status_of(lines: Sequence[bytes]) -> int:
+    """The status of the last response in these lines; 0 where there is none.
+
+    >>> status_of([b"HTTP/1.1 100 Continue", b"", b"HTTP/2 206", b"ETag: a"])
+    206
+    """
+    for line in reversed(lines):
+        if line.startswith(b"HTTP/"):
+            status = line.partition(b" ")[2][:3]
+            return int(status) if status.isdigit() else 0
+    return 0
+
+
+def is_whole_head(lines: Sequence[bytes]) -> bool:
+    """Whether the last head ends with an empty line: libcurl accepts a response that was cut in its head.
+
+    >>> is_whole_head([b"HTTP/1.1 200 OK", b"ETag: a", b""]), is_whole_head([b"HTTP/1.1 200 OK", b"ETag: a"])
+    (True, False)
+    """
+    last = next((line for line in reversed(lines) if not line.strip() or line.startswith(b"HTTP/")), b"HTTP/")
+    return not last.strip()
+
+
+def require_expected(request: Request, response: Response, received: int) -> None:
+    """Compare a response below 300 with its request.
+
+    `request` is the one after redirects; `received` is the length of the body in bytes.
+
+    Raises:
+        RangeIgnored: The response is the whole object, and a range was requested.
+        ObjectChanged: The object's size is another one.
+        SourceUnavailable: The response is another range, or too short.
+        SourceError: The response has no Content-Range, or is no object.
+        StagegateError: What the request's `verify` raised.
+    """
+    if request.range:
+        _require_range(request, request.range, response)
+    elif request.size is not None and request.method != "HEAD" and response.status != _OK:
+        raise SourceError(f"The server answers {response.status} and sends no object")
+    if request.method != "HEAD" and request.length is not None and received != request.length:
+        # A whole response that announced its length is of another object; one that did not may have broken off.
+        if not request.range and (received > request.length or "content-length" in response.headers):
+            raise _changed()
+        message = f"The server sent {count_text(received, 'byte')} instead of the expected {request.length:,}"
+        raise SourceUnavailable(message, hint=_LATER)
+    if request.length is None and received > request.limit:
+        raise _too_long(request, response.status, origin_of(request.url).address)
+    if request.verify:
+        request.verify(response)
+
+
+def failure_of(request: Request, code: int, status: int, *, refused: bool) -> StagegateError:
+    """The error for a request that ended without a whole response.
+
+    `code` is libcurl's; `status` is 0 without a response.
+    """
+    address = origin_of(request.url).address
+    if code in TOO_LONG:
+        return _too_long(request, status, address)
+    if code == pycurl.E_PEER_FAILED_VERIFICATION:
+        hint = "Set `verify:` to the CA's PEM file."
+        return CertificateNotTrusted(f"The certificate of {address} is not trusted", hint=hint)
+    if refused:
+        return SourceUnavailable(f"Connection refused by {address}", hint=_ANSWER)
+    if code == pycurl.E_RECV_ERROR and status:
+        # The response had begun, since it has a status.
+        code = pycurl.E_PARTIAL_FILE
+    message, hint = _FAILURES.get(code, (f"The connection to {{}} failed ({pycurl.easy_strerror(code)})", _LATER))
+    return SourceUnavailable(message.format(address), hint=hint)
+
+
+def _require_range(request: Request, wanted: tuple[int, int], response: Response) -> None:
+    if response.status != _PARTIAL:
+        raise RangeIgnored(f"The server answers {response.status} and sends no range of the object")
+    answer = _CONTENT_RANGE.fullmatch(response.headers.get("content-range", ""))
+    if not answer:
+        raise SourceError("The server doesn't say which range it sends (Content-Range)")
+    if (int(answer[1]), int(answer[2]) + 1) != wanted:
+        raise SourceUnavailable("The server sent another range than the requested one", hint=_LATER)
+    if request.size is not None and answer[3] not in ("*", str(request.size)):
+        raise _changed()
+
+
+def _too_long(request: Request, status: int, address: str) -> StagegateError:
+    if request.range and status == _OK:
+        return RangeIgnored("The server sends the whole object when a range of it is requested")
+    if request.size is not None and not request.range:
+        return _changed()
+    if request.range:
+        message = f"{address} sent more than the requested {count_text(request.length or 0, 'byte')}"
+        return SourceUnavailable(message, hint=_LATER)
+    return SourceError(f"{address} sent more than the permitted {count_text(request.limit, 'byte')}")
+
+
+def _changed() -> ObjectChanged:
+    return ObjectChanged("The object changed while it was read", hint="Stage again to read its new content.")

@@ -1,0 +1,121 @@
+"""The URL and the headers that read an object over plain HTTP, in the protocols of S3, Google and Azure.
+
+They are as good as credentials: a signature or a token stands in the headers, at Azure in the URL too. They may stand
+in no log and no message, and go to no other host.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+from urllib.parse import quote
+
+from prefect_stagegate.plugins.azure.sas import AZURE_VERSION
+from prefect_stagegate.transport.objectstore.keeper import CredentialKeeper
+from prefect_stagegate.transport.objectstore.sigv4 import SigV4Signer
+
+UrlAndHeaders = tuple[str, dict[str, str]]
+
+
+class ObjectRequests(Protocol):
+    """Makes requests for the objects of one bucket."""
+
+    @property
+    def keeper(self) -> CredentialKeeper[Any] | None:
+        """Holds the credential that requests need; None: anonymous."""
+
+    def request(self, key: str, version: str, method: str, /) -> UrlAndHeaders | None:
+        """The absolute URL and the headers; None while there is no credential, or where only obstore can. Never blocks.
+
+        Raises:
+            UnicodeEncodeError: The key can't be written as bytes.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class S3Requests:
+    """Requests in S3's protocol."""
+
+    bucket_url: str
+    """The bucket's address: with its path at a path-style endpoint, with the bucket in its host at a virtual one."""
+    keeper: CredentialKeeper[SigV4Signer] | None
+
+    def request(self, key: str, version: str, method: str, /) -> UrlAndHeaders | None:
+        """The key is encoded once and its path is not normalized, because S3 signs the path as it is sent."""
+        scheme, _, address = self.bucket_url.partition("://")
+        host, slash, path = address.partition("/")
+        path = f"{slash}{path}/{quote_key(key)}"
+        query = f"versionId={quote(version, safe='')}" if version else ""
+        url = f"{scheme}://{host}{path}{'?' if query else ''}{query}"
+        if self.keeper is None:
+            return url, {}
+        signer = self.keeper.current()
+        return (url, signer.headers(method, host, path, query)) if signer else None
+
+
+@dataclass(frozen=True, slots=True)
+class GoogleRequests:
+    """Requests in the protocol of Google's XML API."""
+
+    bucket_url: str
+    keeper: CredentialKeeper[dict[str, str]]
+    payer: str = ""
+    """The project that pays, where the requester does."""
+
+    def request(self, key: str, version: str, _method: str, /) -> UrlAndHeaders | None:
+        """The version is the object's generation. The key's slashes are encoded, so no client normalizes the path."""
+        authorization = self.keeper.current()
+        if authorization is None:
+            return None
+        query = f"?generation={quote(version, safe='')}" if version else ""
+        # Without it Google unpacks objects stored as gzip, and size and checksums differ from the listing's.
+        headers = {"Accept-Encoding": "gzip", **authorization}
+        if self.payer:
+            headers["x-goog-user-project"] = self.payer
+        return f"{self.bucket_url}/{quote_key(key, safe='')}{query}", headers
+
+
+@dataclass(frozen=True, slots=True)
+class AzureAccess:
+    """The credential of a container's requests."""
+
+    query: str = ""
+    """A shared access signature, encoded as a URL's query."""
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class AzureRequests:
+    """Requests in the protocol of Azure Blob Storage."""
+
+    container_url: str
+    keeper: CredentialKeeper[AzureAccess]
+
+    def request(self, key: str, version: str, _method: str, /) -> UrlAndHeaders | None:
+        """None for a version: this package's listings of Azure have none."""
+        access = self.keeper.current()
+        if access is None or version:
+            return None
+        query = f"?{access.query}" if access.query else ""
+        return f"{self.container_url}/{quote_key(key)}{query}", {"x-ms-version": AZURE_VERSION, **access.headers}
+
+
+def bearer_header(token: str) -> dict[str, str]:
+    """The header that carries an access token; none without a token.
+
+    >>> bearer_header("t"), bearer_header("")
+    ({'Authorization': 'Bearer t'}, {})
+    """
+    return {"Authorization": f"Bearer {token}"} if token else {}
+
+
+def quote_key(key: str, *, safe: str = "/") -> str:
+    r"""A key, percent-encoded once for a URL's path; bytes that are no UTF-8 stand in it as surrogates.
+
+    >>> quote_key("a b/../%41~+\udcff")
+    'a%20b/../%2541~%2B%FF'
+
+    Raises:
+        UnicodeEncodeError: It holds other surrogates.
+    """
+    return quote(key.encode("utf-8", "surrogateescape"), safe=safe)

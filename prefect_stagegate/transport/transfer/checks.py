@@ -1,0 +1,121 @@
+"""Hashing an object's bytes in one pass, by BLAKE3 and by the checksums that its source offers."""
+
+from __future__ import annotations
+
+import hashlib
+import zlib
+from typing import TYPE_CHECKING, Any
+
+from blake3 import blake3
+
+from prefect_stagegate.errors import ChecksumMismatch, ObjectChanged
+from prefect_stagegate.transport.transfer import crc32c
+from prefect_stagegate.transport.transfer.job import Job
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
+CHECKSUMS = ("md5", "sha1", "sha256", "sha512", "crc32", "git")
+"""Checksums that can always be checked, beside BLAKE3 (`git`: git's own digest of a file); `crc32c` where its library
+is installed. Others are ignored, and the proof is then `computed`."""
+
+Offers = tuple[tuple[str, str], ...]
+
+
+class Hasher:
+    """The digests of one object's bytes, given in order."""
+
+    def __init__(self, checksums: Offers, size: int) -> None:
+        self._blake3 = blake3()
+        self._expected = dict(checksums).get("blake3", "")
+        """The BLAKE3 digest that the source offers; computed anyway, so it costs nothing."""
+        self._offered: list[tuple[str, str, Any]] = [
+            (name, value, _new_hasher(name, size)) for name, value in _checkable(checksums)
+        ]
+
+    def update(self, data: Buffer) -> None:
+        """Add the next bytes."""
+        self._blake3.update(data)
+        for _, _, hasher in self._offered:
+            hasher.update(data)
+
+    def copy(self) -> Hasher:
+        """A copy of the state that can be updated separately."""
+        copy = Hasher((), 0)
+        copy._blake3, copy._expected = self._blake3.copy(), self._expected
+        copy._offered = [(name, value, hasher.copy()) for name, value, hasher in self._offered]
+        return copy
+
+    def hexdigest(self) -> str:
+        """BLAKE3 of all bytes so far."""
+        return str(self._blake3.hexdigest())
+
+    def digest(self) -> str:
+        """BLAKE3 of all bytes so far, as entries hold it: `blake3:<hex>`."""
+        return f"blake3:{self.hexdigest()}"
+
+    def mismatch(self) -> str:
+        """The first of the source's checksums that the bytes fail, as a sentence; empty when they pass all."""
+        for name, value, hasher in self._offered:
+            if (actual := hasher.hexdigest()) != value:
+                return f"the source says {name} {value}, and the bytes have {actual}"
+        if self._expected and (actual := self.hexdigest()) != self._expected:
+            return f"the source says blake3 {self._expected}, and the bytes have {actual}"
+        return ""
+
+    @property
+    def checked(self) -> bool:
+        """Whether the source offered a checksum that can be checked."""
+        return bool(self._offered or self._expected)
+
+
+def _checkable(offers: Offers) -> Offers:
+    """The checksums to check: not MD5 where CRC32C can be, which finds damage at a twentieth of the cost."""
+    by_crc32c = "crc32c" in dict(offers) and crc32c.library() is not None
+    names = {*CHECKSUMS, "crc32c"} - {"md5" if by_crc32c else "crc32c"}
+    return tuple((name, value) for name, value in offers if name in names)
+
+
+def _new_hasher(name: str, size: int) -> Any:
+    if name in ("crc32", "crc32c"):
+        return crc32c.Crc(crc32c.crc32c if name == "crc32c" else zlib.crc32)
+    hasher = hashlib.new("sha1" if name == "git" else name, usedforsecurity=False)
+    if name == "git":
+        # git hashes this head before the bytes.
+        hasher.update(f"blob {size}\0".encode())
+    return hasher
+
+
+def verify_bytes(job: Job, hasher: Hasher) -> bool:
+    """Compare an object's bytes with the source's checksums and the planned digest.
+
+    Returns:
+        Whether a checksum of the source's confirms the bytes.
+
+    Raises:
+        ChecksumMismatch: The bytes fail a checksum of the source's, or don't have the planned digest.
+        ObjectChanged: They don't have the planned digest, because the object was replaced.
+    """
+    mismatch, planned = hasher.mismatch(), job.planned.digest
+    # The source may know that its checksum is none: an S3 etag that only looks like an MD5.
+    if mismatch and job.listed and not job.source.disowns_checksums(job.listed):
+        hint = "The object is damaged at its source or in transit."
+        if job.listed.pin.kind == "etag" and "md5" in mismatch:
+            hint += " If this server's etags are no MD5, set `etag_is_md5: false`."
+        raise ChecksumMismatch(f"The bytes are wrong: {mismatch}", hint=hint, **_location(job))
+    if planned and planned != (actual := hasher.digest()):
+        # The object was listed again, or is a mirror's: other bytes are another state of it, not damage.
+        if job.restarted or job.member:
+            raise ObjectChanged(
+                f"The object was replaced: it no longer has the digest {planned}",
+                hint="Look for a mirror that still has it.",
+                **_location(job),
+            )
+        raise ChecksumMismatch(
+            f"The bytes are wrong: they hash to {actual}, and {planned} was expected", **_location(job)
+        )
+    return hasher.checked and not mismatch
+
+
+def _location(job: Job) -> dict[str, str]:
+    return {"source": job.source.url, "object": job.planned.path}

@@ -1,0 +1,619 @@
+"""A running transfer: starts reads, handles failures, and finds out when all objects are done.
+
+    plan thread ──→ a queue a source ─┬→ HTTP loop: many requests under way ─→ small objects: hash, write, commit here
+                                      │                                     └→ parts: writers write and hash in order
+                                      └→ workers: sources whose calls block, from the claim to the commit
+
+Code here runs in the HTTP loop's thread unless it says otherwise: it needs no locks, and must not wait. What may wait
+(blocking calls, opening large objects, explaining failures) runs in workers, which `call` back into the loop.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextvars import copy_context
+from dataclasses import replace
+from functools import partial
+
+from prefect_stagegate.cache.ingest import Claim
+from prefect_stagegate.errors import (
+    CacheError,
+    Cancelled,
+    ChecksumMismatch,
+    CredentialsExpired,
+    ObjectChanged,
+    ObjectVanished,
+    SourceError,
+    SourceUnavailable,
+    StagegateError,
+)
+from prefect_stagegate.model import Action, PlannedObject, Receipt
+from prefect_stagegate.plugins.fleet.peer import ASK_AGAIN, BlobNotYet
+from prefect_stagegate.transport.http import Exchange, Loop, Request, Response
+from prefect_stagegate.transport.transfer.buffers import Buffers
+from prefect_stagegate.transport.transfer.checks import Offers
+from prefect_stagegate.transport.transfer.context import Done, TransferContext
+from prefect_stagegate.transport.transfer.job import Job, SourceGroup
+from prefect_stagegate.transport.transfer.multipart import MultipartDownload, Part
+from prefect_stagegate.transport.transfer.read_queues import ReadQueues
+from prefect_stagegate.transport.transfer.results import Results
+from prefect_stagegate.transport.transfer.source_queue import Read, SourceQueue
+from prefect_stagegate.transport.transfer.waiting import Waits
+from prefect_stagegate.transport.transfer.whole import WholeDownload
+from prefect_stagegate.transport.transfer.workers import WorkerPool
+
+WRITERS = 2
+"""Threads that write and hash the parts of large objects."""
+HELPERS = 4
+"""Threads that open large objects, look objects up, and explain failures."""
+CLAIM_POLL_SECONDS = 0.1
+"""Seconds between two tries of an object that another stager has claimed."""
+PROGRESS_SECONDS = 0.05
+"""Seconds between two reports of progress."""
+GRACE = 1.5
+"""Seconds that a stopped transfer waits for its threads. A thread whose server is silent is left behind."""
+_TICK = 0.05
+
+log = logging.getLogger(__name__)
+
+
+class Engine:
+    """The running parts of one transfer.
+
+    A thread of its own reads the plan, some objects ahead. After `max_failed` failures no further object is
+    started.
+    """
+
+    def __init__(
+        self, context: TransferContext, plan: Iterable[PlannedObject], groups: Sequence[SourceGroup], max_failed: int
+    ) -> None:
+        self._context, self._plan, self._max_failed = context, plan, max_failed
+        self._groups = groups
+        self._buffers = Buffers(max(context.limits.memory // context.limits.part, 1), context.limits.part)
+        self._waits = Waits(context.store.blobs, context.limits.idle, context.progress)
+        self._loop = Loop(
+            "transfer",
+            room=context.limits.in_flight,
+            supply=self._supply,
+            turned=self._after_turn,
+            ended=self._give_up_all,
+        )
+        self._writers = WorkerPool("write", WRITERS, self._fail)
+        self._helpers = WorkerPool("helper", HELPERS, self._fail)
+        self._queues = ReadQueues(context, groups, self._buffers, self._poll, self._fail)
+        self._downloads: set[MultipartDownload] = set()
+        """Large objects that hold a claim; abandoned when the loop has ended."""
+        self._loop_ended = False
+        self._planned = self._finished = 0
+        """Numbers of objects that were put into a queue, and that are done or failed."""
+        self._plan_ended = False
+        self._too_many_failed = False
+        """Whether too many objects failed; set under the lock."""
+        self._lock = threading.Lock()
+        self._reported_bytes, self._reported_at = 0, 0.0
+        self.results = Results(context.stop, partial(self._loop.call, self._count_finished))
+        self.ended = False
+        self.fatal: BaseException | None = None
+        """What ended the whole transfer: an error of the cache, of the plan, or a defect."""
+        # In the caller's context, which loggers and progress need.
+        run = partial(copy_context().run, self._read_plan)
+        self._planning = threading.Thread(target=run, name="stagegate-plan", daemon=True)
+
+    # ---------------------------------------------------------------- the caller's thread
+
+    def start(self) -> None:
+        """Start the threads."""
+        self._loop.start()
+        self._planning.start()
+
+    def stop(self) -> None:
+        """Stop the threads, wait for them at most `GRACE` seconds, and give up the claims of unfinished objects."""
+        self._context.stop.end()
+        until = time.monotonic() + GRACE
+        self._loop.stop()
+        self._loop.thread.join(GRACE)  # first: until it has ended it submits to the pools
+        pools = [self._writers, self._helpers, *self._queues.pools()]
+        for pool in pools:
+            pool.stop()
+        for pool in pools:
+            pool.join(until)
+        self._planning.join(max(0.0, until - time.monotonic()))  # last: its listing may wait for a silent server
+
+    def wait(self, seconds: float) -> bool:
+        """Wait until many results are there, at most `seconds`.
+
+        Returns:
+            Whether all objects are done, or something ends the transfer.
+        """
+        if not self.results.is_full:
+            self._loop.feed()
+        self.results.wait(seconds)
+        # A defect in the loop's thread ends the transfer: nobody would wake this thread any more.
+        if self._loop.failure:
+            self._fail(self._loop.failure)
+        return self.ended
+
+    # ---------------------------------------------------------------- the plan's thread
+
+    def _read_plan(self) -> None:
+        try:
+            for planned in self._plan:
+                group = self._groups[planned.source]
+                job = Job(planned, group.members(), listed=planned.object)
+                if planned.action is Action.REUSE and self._reuse(job):
+                    continue
+                if group.peers and planned.digest:
+                    job = job.asking(group.peers.asked(planned.digest))
+                # Before it can be finished, else the transfer could look complete in between.
+                self._planned += 1
+                self._queues.put(job)
+                self._loop.feed()
+                while self._queues.are_full() and not self._is_over():
+                    self._queues.wait_for_room(_TICK)
+                if self._is_over():
+                    break
+        except Exception as error:  # noqa: BLE001 - handed to the caller's thread
+            self._fail(error)
+        finally:
+            self._loop.call(self._end_plan)
+
+    def _end_plan(self) -> None:
+        self._plan_ended = True
+        if self._too_many_failed:
+            self._drop_waiting()  # the plan's thread may have added some since
+        self._check_ended()
+
+    def _reuse(self, job: Job) -> bool:
+        """Add the result of an object whose planned digest the cache holds; False where it doesn't any more."""
+        planned = job.planned
+        if not self._context.store.blobs.holds(planned.digest, planned.object.size):
+            return False
+        receipt = Receipt(planned.path, planned.object, planned.source, planned.digest, "manifest", 0)
+        self.results.add_reused(Done(receipt))
+        return True
+
+    # ---------------------------------------------------------------- the loop's thread: starting reads
+
+    def _supply(self, room: int) -> list[Exchange]:
+        """The next requests, at most `room`. Also hands objects of blocking sources to workers."""
+        exchanges: list[Exchange] = []
+        if self._context.stop or self.results.is_full:
+            return exchanges
+        # Parts first: an open object holds a file and a claim until its last part came.
+        while len(exchanges) < room and (part := self._queues.next_part()):
+            self._add(exchanges, self._queues.of(part.download.job), partial(self._begin_part, part))
+        startable = self._queues.startable()
+        while len(exchanges) < room and not self._too_many_failed and (started := next(startable, None)):
+            self._add(exchanges, started[0], partial(self._begin, *started))
+        return exchanges
+
+    def _add(self, exchanges: list[Exchange], queue: SourceQueue, begin: Callable[[], Exchange | None]) -> None:
+        """Add the exchange that `begin` makes; give its connection back where it makes none."""
+        exchange = None
+        try:
+            exchange = begin()
+        finally:
+            if exchange is None:
+                queue.release()
+        if exchange:
+            exchanges.append(exchange)
+
+    def _begin(self, queue: SourceQueue, job: Job) -> Exchange | None:
+        """Start an object: the exchange of its request, or None where a worker or another stager has it."""
+        self._context.progress.started(job.planned.path)
+        if job.listed is None:
+            self._helpers.submit(partial(self._look_up, queue, job))
+            return None
+        if job.peers and job.peers[0].is_dropped:
+            self._requeue(job.asking(job.peers))
+            return None
+        if self._queues.is_large(job):
+            return self._begin_large(queue, job)
+        read = Read(queue, job)
+        try:
+            # Before the claim: an object that can't be requested leaves no claim behind.
+            request = read.request()
+            queue.blocks = request is None
+            if request is None:
+                self._read_blocking(queue, job)
+                return None
+            read.whole = self._claimed_whole(job)
+        except SourceError as error:
+            self._handle_failure(job, error)
+            return None
+        return self._exchange(read, request) if read.whole else None
+
+    def _begin_large(self, queue: SourceQueue, job: Job) -> Exchange | None:
+        """Have a helper open a large object. First ask a node whether it has it: a wait must not take an open place."""
+        if job.peers and not job.found and job.listed:
+            return self._exchange(Read(queue, job, is_probe=True), job.peers[0].probe(job.listed))
+        # Counted now, so that no more than `OPEN` objects are open when the helper gets to it.
+        self._queues.opening(job)
+        self._helpers.submit(partial(self._open_large, job))
+        return None
+
+    def _begin_part(self, part: Part) -> Exchange | None:
+        job = part.download.job
+        read = Read(self._queues.of(job), job, part=part)
+        try:
+            request = read.request()
+        except SourceError as error:
+            part.download.give_up(part)
+            self._fail_part_of(part.download, error)
+            return None
+        if request is None:
+            read.queue.readers.submit(partial(self._read_part, part))
+            return None
+        return self._exchange(read, request)
+
+    def _exchange(self, read: Read, request: Request) -> Exchange:
+        read.attempt, read.started, read.connected = read.attempt + 1, time.monotonic(), True
+        read.queue.reads.add(read)
+        buffer, sink = None, None
+        if read.part:
+            start, end = read.bounds
+            buffer = memoryview(read.part.buffer)[: end - start]
+        elif read.whole:
+            # A repeated request begins with the first byte again.
+            read.whole.restart()
+            if read.whole.size > self._queues.small:
+                sink = read.whole.take
+        throttle = read.queue.retrier.throttle
+        return Exchange(request, self._read_ended, buffer=buffer, sink=sink, meter=throttle, owner=read)
+
+    # ---------------------------------------------------------------- the loop's thread: reads that have ended
+
+    def _read_ended(self, exchange: Exchange) -> None:
+        read: Read = exchange.owner
+        read.connected = False
+        read.queue.release()
+        self._loop.feed()  # another read may use the connection
+        outcome: Response | Exception | None = exchange.error
+        if outcome is None and exchange.response and not exchange.response.is_success:
+            outcome = exchange.response
+        if outcome is not None:
+            # In a helper: the source may ask the server a further question, or for fresh credentials.
+            self._helpers.submit(partial(self._explain, read, outcome))
+            return
+        read.queue.reads.discard(read)
+        read.queue.retrier.succeeded()
+        if read.part:
+            self._writers.submit(partial(self._store, read.part))
+        elif read.whole:
+            self._work_on(read.whole, partial(self._finish_whole, read.whole, exchange))
+        else:
+            self._requeue(replace(read.job, found=True))
+
+    def _finish_whole(self, whole: WholeDownload, exchange: Exchange) -> Done | None:
+        """Hash, write and commit a small object."""
+        offers: Offers = ()
+        if _needs_checksums(whole.job) and exchange.response:
+            offers = whole.job.source.response_checksums(exchange.response.headers)
+        whole.take_all(exchange.chunks, offers)
+        if whole.is_wrong:  # in a worker: `finish` asks the source about the checksum, which may take a while
+            self._helpers.submit(partial(self._work_on, whole, whole.finish))
+            return None
+        return whole.finish()
+
+    def _retry(self, read: Read, error: StagegateError, *, renewed: bool) -> None:
+        """Retry a failed read; where it may not be, read the object whole or go on with the job's next step."""
+        # `explain` has noticed that the server ignores ranges: each part would be the whole object.
+        if read.part and not read.job.source.ranges:
+            self._give_up(read)
+            self._restart_whole(read.part)
+            return
+        # Fresh credentials are tried at once, and cost nothing of the budget of retries.
+        delay: float | None = 0.0 if renewed else None
+        if isinstance(error, BlobNotYet):
+            delay = ASK_AGAIN
+        elif isinstance(error, SourceUnavailable):
+            delay = read.queue.retrier.delay(read.attempt, error)
+        if delay is None or self._too_many_failed:
+            self._give_up(read)
+            if read.part:
+                self._fail_part_of(read.part.download, error)
+            else:
+                self._handle_failure(read.job, error)
+            return
+        self._context.stats.add_seconds("waiting", delay)
+        self._loop.call_later(delay, partial(self._repeat, read))
+        # Nothing else wakes a source's queue when its server's Retry-After is over.
+        self._loop.call_later(read.queue.retrier.quiet_seconds(), self._loop.feed)
+
+    def _repeat(self, read: Read) -> None:
+        """Send a read's request again, as soon as there is a connection."""
+        if not read.queue.take_connection():
+            self._loop.call_later(_TICK, partial(self._repeat, read))
+            return
+        try:
+            request = read.request()
+        except SourceError as error:
+            read.queue.release()
+            self._retry(read, error, renewed=False)
+            return
+        if request:
+            self._loop.submit(self._exchange(read, request))
+        else:  # renewed credentials are of a kind that only blocking calls can use
+            read.queue.release()
+            self._give_up(read)
+            self._requeue(read.job)
+
+    def _give_up(self, read: Read) -> None:
+        """Release the claim or buffer of a read, unless the end of the loop has."""
+        try:
+            # Atomic: `_explain` in a worker may come back while the loop's thread gives up all reads.
+            read.queue.reads.remove(read)
+        except KeyError:
+            return
+        self._loop.feed()
+        if read.whole:
+            read.whole.claim.keep()
+        elif read.part:
+            read.part.download.give_up(read.part)
+
+    def _restart_whole(self, part: Part) -> None:
+        """Read an object whole, because its server ignores ranges."""
+        self._close_download(part.download)
+        self._downloads.discard(part.download)
+        if part.download.abandon(discard=True):
+            self._requeue(part.download.job)
+
+    def _fail_part_of(self, download: MultipartDownload, error: StagegateError) -> None:
+        """Abandon a large object. Only the first failure of a part is handled."""
+        self._close_download(download)
+        self._downloads.discard(download)
+        # After a failed write or sync, bytes may look written that are not. What another node sent is not proved yet.
+        wrong = isinstance(error, ChecksumMismatch | ObjectChanged | CacheError) or bool(download.job.peers)
+        if download.abandon(discard=wrong):
+            self._handle_failure(download.job, error)
+
+    def _close_download(self, download: MultipartDownload) -> None:
+        self._queues.closed(download)
+        self._loop.feed()
+
+    def _handle_failure(self, job: Job, error: StagegateError) -> None:
+        """Handle a read that failed for good: requeue the job's next step, or record the failure. From any thread."""
+        # The stop ended this read: the object itself has not failed.
+        if isinstance(error, Cancelled) and self._context.stop:
+            return
+        if not isinstance(error, SourceError):
+            self._fail(error)
+            return
+        if job.peers and not isinstance(error, ObjectVanished):
+            job.peers[0].drop(error)
+            self._context.stats.dropped_peers[job.peers[0].node] = job.peers[0].problem
+        next_job = job.after(error)
+        if next_job is not None:
+            self._loop.call(partial(self._requeue, next_job))
+            return
+        error.object = job.planned.path
+        with self._lock:
+            self._context.stats.failures.append(error)
+            self._too_many_failed = self._too_many_failed or len(self._context.stats.failures) > self._max_failed
+        self._loop.call(self._count_finished)
+
+    def _poll(self) -> None:
+        self._loop.call_later(_TICK, self._loop.feed)
+
+    def _requeue(self, job: Job) -> None:
+        """Put a job back at the front of its source's queue."""
+        self._queues.put_back(job)
+        self._loop.feed()
+
+    def _drop_waiting(self) -> None:
+        """Drop the objects that wait, since too many failed. Reads under way continue."""
+        self._finished += self._queues.drop_waiting()
+
+    def _count_finished(self) -> None:
+        self._finished += 1
+
+    def _after_turn(self) -> None:
+        """Called by the loop after each turn."""
+        if self._too_many_failed:
+            self._drop_waiting()
+        if time.monotonic() - self._reported_at >= PROGRESS_SECONDS:
+            self._report_progress()
+        self._check_ended()
+
+    def _report_progress(self) -> None:
+        received = max(self._loop.received_so_far(), self._reported_bytes)
+        if received > self._reported_bytes:
+            self._context.report_received(received - self._reported_bytes)
+        self._reported_bytes, self._reported_at = received, time.monotonic()
+
+    def _check_ended(self) -> None:
+        if self._plan_ended and self._finished >= self._planned and not self.ended:
+            self._report_progress()
+            self.ended = True
+            self.results.wake()
+
+    def _is_over(self) -> bool:
+        return self._too_many_failed or bool(self._context.stop)
+
+    def _fail(self, error: BaseException) -> None:
+        """End the whole transfer with an error. From any thread."""
+        # The first cause counts: what follows from the stop says less.
+        self.fatal = self.fatal or error
+        self._context.stop.end()
+        self.ended = True
+        self.results.wake()
+
+    # ---------------------------------------------------------------- claims
+
+    def _give_up_all(self) -> None:
+        """Give up all reads and downloads when the loop has ended. In its thread, which alone may change the reads."""
+        for read in self._queues.reads():
+            if read.connected:
+                read.queue.release()
+            self._give_up(read)
+        self._loop_ended = True
+        for download in list(self._downloads):
+            download.abandon(discard=False)
+
+    def _claimed_whole(self, job: Job) -> WholeDownload | None:
+        """Claim an object that is read whole; None where another stager has it, or the cache has it by now."""
+        claim = self._claim(job)
+        if claim is None:
+            return None
+        try:
+            return WholeDownload(self._context, job, claim)
+        except BaseException:
+            claim.keep()
+            raise
+
+    def _claim(self, job: Job) -> Claim | None:
+        """Claim an object; None where another stager has it, or the cache has it by now. From any thread."""
+        claim = self._context.store.blobs.claim(*job.claim_words())
+        if claim is None:
+            later = self._waits.after_refusal(job)
+            self._loop.call(lambda: self._loop.call_later(CLAIM_POLL_SECONDS, partial(self._requeue, later)))
+            return None
+        # Look only after the claim is taken: another stager may have committed the object just before.
+        try:
+            cached = self._context.cached(job)
+        except BaseException:
+            claim.keep()
+            raise
+        if cached is None:
+            return claim
+        claim.drop()
+        self.results.add(cached)
+        return None
+
+    # ---------------------------------------------------------------- workers, which may wait
+
+    def _explain(self, read: Read, outcome: Response | Exception) -> None:
+        """Have the source explain a failure, and renew its credentials where they expired."""
+        assert read.job.listed is not None  # noqa: S101
+        source = read.job.source
+        error = source.explain(read.job.listed, outcome)
+        renewed = False
+        try:
+            renewed = isinstance(error, CredentialsExpired) and source.renew(read.started)
+        except StagegateError as refused:
+            error = refused
+        self._loop.call(partial(self._retry, read, error, renewed=renewed))
+
+    def _work_on(self, whole: WholeDownload, step: Callable[[], Done | None]) -> None:
+        """Take a step of a claimed object; in the loop's thread only one that doesn't wait."""
+        try:
+            done = step()
+        except (SourceError, Cancelled) as error:
+            whole.claim.keep()
+            self._handle_failure(whole.job, error)
+        except BaseException:
+            whole.claim.keep()
+            raise
+        else:
+            if done:
+                self.results.add(done)
+
+    def _look_up(self, queue: SourceQueue, job: Job) -> None:
+        """Look the object up at a mirror, or again at its source."""
+        try:
+            located = queue.retrier.run(job.looked_up)
+        except (SourceError, Cancelled) as error:
+            self._handle_failure(job, error)
+        else:
+            self._loop.call(partial(self._requeue, located))
+
+    def _read_blocking(self, queue: SourceQueue, job: Job) -> None:
+        """Have a worker read the object, and further tiny ones, by blocking calls."""
+        assert job.listed is not None  # noqa: S101
+        if job.listed.away:
+            queue.away.submit(partial(self._read_each, [job]))
+            return
+        queue.readers.submit(partial(self._read_each, queue.take_batch(job)))
+
+    def _read_each(self, jobs: Sequence[Job]) -> None:
+        for job in jobs:
+            if self._is_over():
+                # Put back, so that it is counted when the waiting objects are dropped.
+                self._loop.call(partial(self._requeue, job))
+                continue
+            self.results.wait_for_room()
+            try:
+                whole = self._claimed_whole(job)
+            except SourceError as error:
+                self._handle_failure(job, error)
+                continue
+            if whole:
+                self._work_on(whole, whole.read_blocking)
+        self._loop.feed()
+
+    def _read_part(self, part: Part) -> None:
+        """Read a part by a blocking call, and store it."""
+        download, job = part.download, part.download.job
+        start, end = download.bounds(part)
+
+        def read() -> None:
+            self._context.stop.check()
+            assert job.listed is not None  # noqa: S101
+            with memoryview(part.buffer)[: end - start] as view:
+                job.source.read_into(job.listed, start, view)
+
+        try:
+            self._context.retrier_of(job.source).run(read)
+            self._context.count_received(job, end - start)
+        except (SourceError, Cancelled) as error:
+            download.give_up(part)  # not by the loop, which may have ended
+            self._loop.call(partial(self._fail_part_of, download, error))
+        except BaseException:
+            download.give_up(part)
+            raise
+        else:
+            self._store(part)
+
+    def _store(self, part: Part) -> None:
+        """Write a part, and hash the parts whose turn it is."""
+        self._advance(part.download, partial(part.download.store, part))
+
+    def _open_large(self, job: Job) -> None:
+        """Claim and open a large object, and hash what an interrupted run left of it."""
+        download = None
+        try:
+            claim = self._claim(job)
+            if claim:
+                try:
+                    offers = job.source.closer_checksums(job.listed) if job.listed and _needs_checksums(job) else ()
+                    download = MultipartDownload(self._context, job, claim, self._buffers, offers)
+                    self._downloads.add(download)
+                    # `_give_up_all` may have run before the download was added.
+                    if self._loop_ended:
+                        download.abandon(discard=False)
+                except BaseException:
+                    claim.keep()
+                    raise
+        except SourceError as error:
+            self._handle_failure(job, error)
+        finally:
+            # Also without a download: the object counts as being opened until then.
+            self._loop.call(partial(self._opened, job, download))
+        if download:
+            self._advance(download, download.begin)
+
+    def _opened(self, job: Job, download: MultipartDownload | None) -> None:
+        self._queues.opened(job, download)
+        self._loop.feed()
+
+    def _advance(self, download: MultipartDownload, step: Callable[[], Done | None]) -> None:
+        """Take a step of a large object, and hand it over when that was the last."""
+        try:
+            done = step()
+        except (SourceError, Cancelled, CacheError) as error:
+            self._loop.call(partial(self._fail_part_of, download, error))
+        else:
+            if done:
+                # Before the result is handed over: its claim is the consumer's from then on.
+                self._downloads.discard(download)
+                self.results.add(done)
+                self._loop.call(partial(self._close_download, download))
+            self._loop.feed()
+
+
+def _needs_checksums(job: Job) -> bool:
+    """Whether there is neither a digest nor a checksum yet to check the object's bytes by."""
+    return job.listed is not None and not job.planned.digest and not job.listed.checksums

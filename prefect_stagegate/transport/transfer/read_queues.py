@@ -1,0 +1,207 @@
+"""What waits to be read in one transfer, and which of it is read next."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
+
+from prefect_stagegate.transport.transfer.buffers import Buffers
+from prefect_stagegate.transport.transfer.context import TransferContext
+from prefect_stagegate.transport.transfer.job import Job, SourceGroup, peers_of
+from prefect_stagegate.transport.transfer.multipart import MultipartDownload, Part
+from prefect_stagegate.transport.transfer.source_queue import Read, SourceQueue
+from prefect_stagegate.transport.transfer.workers import WorkerPool
+
+SMALL = 1 << 20
+"""Largest object, in bytes, that one request reads into memory; larger ones are read in parts, each in a buffer."""
+AHEAD = 2048
+"""Planned objects that wait to be started, at most."""
+AHEAD_AT_PEERS = 16 * AHEAD
+"""Planned objects that wait for other nodes of the site, at most: more, since those may be behind this one."""
+OPEN = 8
+"""Large objects that are open at the same time, at most."""
+PEER_READS = 16
+"""Requests to one other node at a time, at most."""
+
+
+class ReadQueues:
+    """A queue for each source and each other node of the site, and the large objects that are open.
+
+    The plan's thread puts jobs in; all else happens in the HTTP loop's thread.
+
+    Args:
+        context: Limits and retriers.
+        groups: The sources, with their mirrors and the nodes that are asked first.
+        buffers: Of the parts of large objects.
+        poll: Called where a server takes no further connection now: soon afterwards, somebody asks again.
+        failed: Called with an exception of a blocking read that is no error of the source.
+    """
+
+    def __init__(
+        self,
+        context: TransferContext,
+        groups: Sequence[SourceGroup],
+        buffers: Buffers,
+        poll: Callable[[], object],
+        failed: Callable[[BaseException], object],
+    ) -> None:
+        members = {id(source): source for group in groups for source in group.members()}
+        peers, limits = peers_of(groups), context.limits
+        # Half for each: requests that wait for other nodes must not keep this one from reading its own share.
+        shared = replace(limits, in_flight=max(1, limits.in_flight // 2)) if peers else limits
+        # Each has its own part: requests that wait for a late node must not keep this one from asking the others.
+        to_peers = replace(shared, in_flight=max(1, min(PEER_READS, shared.in_flight // max(1, len(peers)))))
+        self._sources = [SourceQueue(source, context.retrier_of(source), shared, failed) for source in members.values()]
+        self._peers = [SourceQueue(peer, context.retrier_of(peer), to_peers, failed) for peer in peers]
+        self._by_source = {id(queue.source): queue for queue in self._all()}
+        self._peer_reads = shared.in_flight
+        self._buffers, self._poll = buffers, poll
+        # Not above a part: whatever is larger is read into buffers of that size.
+        self.small = min(SMALL, limits.part)
+        """Bytes of the largest object that one request reads into memory."""
+        self._opening: list[Job] = []
+        self._open: list[MultipartDownload] = []
+        self._has_room = threading.Event()
+
+    def _all(self) -> Iterable[SourceQueue]:
+        return (*self._sources, *self._peers)
+
+    # ---------------------------------------------------------------- what waits
+
+    def put(self, job: Job) -> None:
+        """Add a job, which waits for its turn. In the plan's thread."""
+        self.of(job).jobs.append(job)
+
+    def are_full(self) -> bool:
+        """Whether so many objects wait that the plan is read no further."""
+        at_peers = sum(len(queue.jobs) for queue in self._peers)
+        return sum(len(queue.jobs) for queue in self._sources) >= AHEAD or at_peers >= AHEAD_AT_PEERS
+
+    def wait_for_room(self, seconds: float) -> None:
+        """Wait until there may be room again, at most `seconds`. In the plan's thread."""
+        self._has_room.wait(seconds)
+        self._has_room.clear()
+
+    def put_back(self, job: Job) -> None:
+        """Add a job that is the next of its source."""
+        self.of(job).jobs.appendleft(job)
+
+    def drop_waiting(self) -> int:
+        """Drop the jobs that wait; reads under way continue. Returns how many were dropped."""
+        dropped = 0
+        for queue in self._all():
+            while queue.jobs:  # one by one: the plan's thread may add another at this moment
+                queue.jobs.popleft()
+                dropped += 1
+        self._has_room.set()
+        return dropped
+
+    def of(self, job: Job) -> SourceQueue:
+        """The queue of the source that a job tries now."""
+        return self._by_source[id(job.source)]
+
+    def reads(self) -> list[Read]:
+        """All reads over HTTP."""
+        return [read for queue in self._all() for read in queue.reads]
+
+    def pools(self) -> list[WorkerPool]:
+        """The workers of sources whose calls block."""
+        return [pool for queue in self._all() for pool in (queue.readers, queue.away)]
+
+    # ---------------------------------------------------------------- what is read next
+
+    def startable(self) -> Iterator[tuple[SourceQueue, Job]]:
+        """Take the jobs that may be started now, one at each step, with the connection that it needs.
+
+        The node's own share comes first whenever there is room.
+        """
+        for queue in self._sources:
+            while self._may_start(queue):
+                yield queue, self._take(queue)
+        while peer_queue := self._next_peer():
+            yield peer_queue, self._take(peer_queue)
+
+    def _take(self, queue: SourceQueue) -> Job:
+        if len(queue.jobs) == AHEAD // 2:
+            self._has_room.set()
+        return queue.jobs.popleft()
+
+    def _may_start(self, queue: SourceQueue) -> bool:
+        """Whether the queue's next object may be started; takes the connection that it needs."""
+        # The connection last, since it has to be used or given back.
+        return queue.is_ready() and self._has_place(queue.jobs[0]) and self._has_connection(queue)
+
+    def _next_peer(self) -> SourceQueue | None:
+        """The other node whose next object is started now: of those where one may be, that with the fewest open.
+
+        All nodes of a site name the others in one order. If it decided, all would read from the first of them, and the
+        last would send nothing until the first is through: the last of five ended at 1.72 times a copy's time.
+        """
+        # All together take no more than their half.
+        if sum(len(queue.reads) for queue in self._peers) >= self._peer_reads:
+            return None
+        opened = Counter(id(job.source) for job in self._open_jobs())
+        waiting = (queue for queue in self._peers if queue.jobs)
+        in_turn = sorted(waiting, key=lambda queue: opened[id(queue.source)])
+        return next((queue for queue in in_turn if self._may_start(queue)), None)
+
+    def next_part(self) -> Part | None:
+        """The next part, of the open object with the fewest parts under way; None without a buffer or connection."""
+        # Evenly: an object that gets no part would hold its file and its claim for nothing.
+        for download in sorted(self._open, key=lambda download: download.users):
+            queue = self.of(download.job)
+            if not queue.may_read() or not self._has_connection(queue):
+                continue
+            if part := download.next_part():
+                return part
+            queue.release()
+        return None
+
+    def _has_connection(self, queue: SourceQueue) -> bool:
+        if queue.take_connection():
+            return True
+        self._poll()  # another transfer may release one
+        return False
+
+    # ---------------------------------------------------------------- large objects
+
+    def is_large(self, job: Job) -> bool:
+        """Whether the object is read in parts. Not from a server that ignores ranges: each part would be the whole."""
+        return (job.listed or job.planned.object).size > self.small and job.source.ranges
+
+    def opening(self, job: Job) -> None:
+        """Count a large object as open before it is, so that never more than `OPEN` are."""
+        self._opening.append(job)
+
+    def opened(self, job: Job, download: MultipartDownload | None) -> None:
+        """Read the parts of a large object, or give its place back where it could not be opened."""
+        self._opening.remove(job)
+        if download:
+            self._open.append(download)
+
+    def closed(self, download: MultipartDownload) -> None:
+        """Read no further part of a large object."""
+        if download in self._open:
+            self._open.remove(download)
+
+    def _open_jobs(self) -> list[Job]:
+        return [*self._opening, *(download.job for download in self._open)]
+
+    def _has_place(self, job: Job) -> bool:
+        """Whether there is a place for an object, if it is large and is not only asked for at another node."""
+        is_asked_for = bool(job.peers) and not job.found
+        return not self.is_large(job) or is_asked_for or self._may_open(at_peers=bool(job.peers))
+
+    def _may_open(self, *, at_peers: bool) -> bool:
+        """Whether another large object may be opened.
+
+        While objects of both kinds wait, other nodes and sources have half of the places each. With all of them at the
+        sources, a node would not fetch what the others have already: the last of five ended at 2.4 times a copy's time.
+        """
+        others = self._sources if at_peers else self._peers
+        most = OPEN // 2 if any(queue.jobs for queue in others) else OPEN
+        opened = self._open_jobs()
+        has_place = len(opened) < OPEN and sum(bool(job.peers) is at_peers for job in opened) < most
+        return has_place and self._buffers.available > len(self._opening)

@@ -1,0 +1,129 @@
+"""Retries of reads: back-off grows exponentially with jitter, and each source has a budget."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from typing import TypeVar
+
+from prefect_stagegate.errors import SourceBusy, SourceUnavailable, StagegateError
+from prefect_stagegate.transport.transfer.progress import TransferStats
+from prefect_stagegate.transport.transfer.stop import Stop
+from prefect_stagegate.transport.transfer.throttle import Throttle
+
+TRIES = 6
+"""Tries of one read, the first included."""
+FIRST_WAIT = 0.2
+LONGEST_WAIT = 15.0
+BUSY_FACTOR = 4
+"""Factor of the back-off for a busy server that sends no Retry-After."""
+LONGEST_RETRY_AFTER = 60.0
+"""Seconds of a server's Retry-After that are heeded at most."""
+SUCCESSES = 10
+"""Successful reads that give one retry back."""
+
+T = TypeVar("T")
+
+
+class Budget:
+    """The retries that one source has left, so that a transfer from a source that is down ends soon.
+
+    Args:
+        retries: The number at the beginning, which is also the most.
+    """
+
+    def __init__(self, retries: int) -> None:
+        self._most = float(retries)
+        self._left = float(retries)
+        self._lock = threading.Lock()
+
+    def take(self) -> bool:
+        """Take one retry; False when none is left."""
+        with self._lock:
+            if self._left < 1:
+                return False
+            self._left -= 1
+            return True
+
+    def give_back(self) -> None:
+        """Count one success."""
+        # Without the lock at first: the budget is nearly always full.
+        if self._left < self._most:
+            with self._lock:
+                self._left = min(self._most, self._left + 1 / SUCCESSES)
+
+
+class Retrier:
+    """Decides whether and when reads of one source are retried. Safe to use from many threads.
+
+    `retries` is the budget of the source; `throttle` has the limits of its server, where it has any.
+    """
+
+    def __init__(self, retries: int, stop: Stop, stats: TransferStats, throttle: Throttle | None = None) -> None:
+        self._budget = Budget(retries)
+        self.throttle = throttle
+        self._stop = stop
+        self._stats = stats
+        self._quiet_until = 0.0
+
+    def run(self, read: Callable[[], T], *, again: tuple[type[StagegateError], ...] = (SourceUnavailable,)) -> T:
+        """Call `read` until it returns. Blocks.
+
+        `read` starts from nothing at each call, and is called again after an error of `again`.
+
+        Raises:
+            StagegateError: The last error: one of another kind, or the tries or the budget are used up.
+        """
+        attempt = 0
+        while True:
+            attempt += 1
+            # Before each try, too: another read of this source may have been refused meanwhile.
+            if seconds := self.quiet_seconds():
+                self._sleep(seconds)
+            try:
+                with self.throttle.connection(self._stop) if self.throttle else nullcontext():
+                    result = read()
+            except again as error:
+                delay = self.delay(attempt, error)
+                if delay is None:
+                    raise
+                self._sleep(delay)
+            else:
+                self.succeeded()
+                return result
+
+    def delay(self, attempt: int, error: StagegateError) -> float | None:
+        """Seconds after which a failed read is retried; None when it is not.
+
+        `attempt` is the number of the try that failed, from 1.
+        """
+        # The budget comes last: a read that is not retried costs nothing of it.
+        if attempt >= TRIES or not error.retryable or not self._budget.take():
+            return None
+        self._stats.retried()
+        # Jitter spreads the retries of reads that failed together.
+        seconds: float = random.uniform(0.5, 1.0) * min(LONGEST_WAIT, FIRST_WAIT * 2 ** (attempt - 1))  # noqa: S311
+        if isinstance(error, SourceBusy):
+            if requested := min(error.retry_after, LONGEST_RETRY_AFTER):
+                # No request goes to the server before that; the jitter spreads those that come then.
+                self._quiet_until = max(self._quiet_until, time.monotonic() + requested)
+                seconds += requested
+            else:
+                seconds = min(LONGEST_WAIT, BUSY_FACTOR * seconds)
+        return seconds
+
+    def succeeded(self) -> None:
+        """Count one successful read."""
+        self._budget.give_back()
+
+    def quiet_seconds(self) -> float:
+        """Seconds that are left of the server's Retry-After, with jitter; nearly always 0.0."""
+        left = self._quiet_until - time.monotonic()
+        return left + random.uniform(0, FIRST_WAIT) if left > 0 else 0.0  # noqa: S311
+
+    def _sleep(self, seconds: float) -> None:
+        self._stats.add_seconds("waiting", seconds)
+        self._stop.sleep(seconds)

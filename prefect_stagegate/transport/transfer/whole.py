@@ -1,0 +1,112 @@
+"""Objects that are read whole: hashed and written from memory, or as their bytes come."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable
+
+from prefect_stagegate.cache.ingest import Claim
+from prefect_stagegate.cache.space import room
+from prefect_stagegate.sources.base import read_pieces
+from prefect_stagegate.transport.transfer.buffers import write_all
+from prefect_stagegate.transport.transfer.checks import Hasher, Offers
+from prefect_stagegate.transport.transfer.context import Done, TransferContext, writing
+from prefect_stagegate.transport.transfer.job import Job
+from prefect_stagegate.transport.transfer.progress import Stopwatch
+
+
+class WholeDownload:
+    """One object that is read whole into its claimed file.
+
+    Raises:
+        CacheError, NoSpace: The volume can't take the object.
+    """
+
+    __slots__ = ("_context", "_hasher", "_listed", "_position", "_started", "_watch", "claim", "job", "size")
+
+    def __init__(self, context: TransferContext, job: Job, claim: Claim) -> None:
+        assert job.listed is not None  # noqa: S101 - looked up
+        context.space.take(room(job.listed.size))
+        self._context, self.job, self.claim = context, job, claim
+        self._listed = job.listed
+        self.size = job.listed.size
+        """The object's size as listed last, in bytes; the planned state may have had another."""
+        self._watch = Stopwatch()
+        self._hasher: Hasher | None = None
+        self._position = 0
+        self._started = 0.0
+
+    def restart(self) -> None:
+        """Start from the first byte, because a request is sent."""
+        self._hasher, self._position = None, 0
+        # Before the first byte: a weak pin that is as young may stand for two states.
+        self._started = time.time()
+
+    @property
+    def _digests(self) -> Hasher:
+        """The hasher of the bytes so far, created when it is first needed."""
+        if self._hasher is None:
+            self._hasher = Hasher(self._listed.checksums, self.size)
+        return self._hasher
+
+    def take(self, data: memoryview | bytes) -> None:
+        """Hash and write the next bytes.
+
+        Raises:
+            CacheError: The cache can't be written.
+        """
+        self._watch.lap("network")
+        self._digests.update(data)
+        self._watch.lap("hashing")
+        with writing(self.claim.path):
+            write_all(self.claim.file, memoryview(data), self._position)
+        self._position += len(data)
+        self._watch.lap("disk")
+
+    def take_all(self, chunks: Iterable[bytes], offers: Offers = ()) -> None:
+        """Hash and write a whole object that is in memory.
+
+        `offers` are checksums of the response, where the listing had none.
+        """
+        if offers:
+            self._hasher = Hasher(offers, self.size)
+        self._watch = Stopwatch()  # only for hashing and writing: other requests ran in the network's time
+        for chunk in chunks:
+            self.take(chunk)
+
+    @property
+    def is_wrong(self) -> bool:
+        """Whether the bytes fail a checksum of the source's."""
+        return bool(self._digests.mismatch())
+
+    def finish(self) -> Done:
+        """Verify the bytes and make them a blob.
+
+        Raises:
+            SourceError: The bytes are wrong.
+            CacheError: The cache can't be written.
+        """
+        # An interrupted run may have left a longer file.
+        if self.claim.size > self.size:
+            with writing(self.claim.path):
+                os.ftruncate(self.claim.file, self.size)
+        return self._context.finish(
+            self.job, self.claim, self._digests, self._watch, fetched=self.size, started=self._started, sync=False
+        )
+
+    def read_blocking(self) -> Done:
+        """Read the object by its source's blocking calls.
+
+        Raises:
+            SourceError: The read failed, after the retries, or the bytes are wrong.
+            CacheError: The cache can't be written.
+        """
+        self._context.retrier_of(self.job.source).run(self._read)
+        return self.finish()
+
+    def _read(self) -> None:
+        self.restart()
+        for piece in read_pieces(self.job.source, self._listed, 0, self.size):
+            self._context.count_received(self.job, len(piece))
+            self.take(piece)
