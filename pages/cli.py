@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 
 from cyclopts import App
 from cyclopts.argument import Argument
 from cyclopts.help import format_usage
 
 from pages.markdown import code, link, names, page, prose, table
-from prefect_stagegate.cli.app import COMMANDS, SUBCOMMANDS, command_line, program_name
+from prefect_stagegate.cli.app import command_line, program_name
+from prefect_stagegate.cli.commands import TITLES, commands_for
 from prefect_stagegate.cli.common import COMMON
+from prefect_stagegate.doors import Command
 
 USUAL = ("--json", "--cache", "--catalog", "--identity", "--debug")
 """The common options that most commands take."""
+
+ALL = commands_for([])
 
 
 def cli_page() -> str:
@@ -26,41 +30,38 @@ def cli_page() -> str:
         "prefect_stagegate/cli",
         "Each `stagegate` command with its usage, arguments, options and examples. `stagegate COMMAND --help` prints "
         "the same in a terminal.",
-        table(("command", "what it does"), [row for commands in COMMANDS.values() for row in _overview_rows(commands)]),
+        table(("command", "what it does"), [(_link(command), command.line) for command in ALL if command.title]),
         f"{overview.help_epilogue}".partition("\n\n")[0],
         "[The reference](../reference.md#commands) says more about exit codes, lists and `--json`.",
         "## Common options",
         f"Most commands take {names(USUAL, 'and')}. The section of any other command names those that it takes.",
         "\n".join(_options(_common_options())),
-        *(section for title, commands in COMMANDS.items() for section in _command_group(title, commands)),
+        *(section for title in TITLES for section in _command_group(title)),
         "## Options",
         "\n".join(f"- {', '.join(f'`{name}`' for name in flags)}: {text}" for flags, text in _flags(overview)),
     )
 
 
-def _overview_rows(commands: Mapping[str, tuple[str, str]]) -> list[tuple[str, str]]:
-    return [(link(f"stagegate {name}", f"`{name}`"), line) for name, (_, line) in commands.items()]
+def _link(command: Command) -> str:
+    return link(f"stagegate {command.words}", f"`{command.words.rpartition(' ')[2]}`")
 
 
-def _command_group(title: str, commands: Mapping[str, tuple[str, str]]) -> Iterator[str]:
+def _command_group(title: str) -> Iterator[str]:
     yield f"## {title}"
-    for name, (function, line) in commands.items():
-        subcommands = SUBCOMMANDS.get(name, {})
-        if function:
-            yield from _command(name)
-        if subcommands:
-            yield from _group_of_words(name, line, heading=not function)
-        for word in subcommands:
-            yield from _command(f"{name} {word}")
-
-
-def _group_of_words(name: str, line: str, *, heading: bool) -> Iterator[str]:
-    if heading:
-        yield f"### stagegate {name}"
-        yield code("console", f"stagegate {name} COMMAND")
-        yield line
-    rows = [(link(f"stagegate {name} {word}", f"`{word}`"), text) for word, (_, text) in SUBCOMMANDS[name].items()]
-    yield table(("command", "what it does"), rows)
+    for command in ALL:
+        if command.title != title:
+            continue
+        below = [other for other in ALL if other.words.startswith(f"{command.words} ")]
+        if command.function:
+            yield from _command(command.words)
+        elif below:
+            yield f"### stagegate {command.words}"
+            yield code("console", f"stagegate {command.words} COMMAND")
+            yield command.line
+        if below:
+            yield table(("command", "what it does"), [(_link(other), other.line) for other in below])
+        for other in below:
+            yield from _command(other.words)
 
 
 def _command(words: str) -> Iterator[str]:
@@ -127,12 +128,7 @@ def _metavar(argument: Argument) -> str:
 
 def _common_options() -> list[Argument]:
     """The common options of all commands, each once."""
-    words = [
-        " ".join(filter(None, (name, word)))
-        for commands in COMMANDS.values()
-        for name in commands
-        for word in SUBCOMMANDS.get(name, {"": ()})
-    ]
+    words = [command.words for command in ALL if command.function]
     arguments = [argument for each in words for argument in _app(each)[0].assemble_argument_collection()]
     common = [argument for argument in arguments if argument.show and _is_common(argument)]
     return list({argument.names[0]: argument for argument in reversed(common)}.values())[::-1]

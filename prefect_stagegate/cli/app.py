@@ -10,7 +10,7 @@ import os
 import shlex
 import sys
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -18,9 +18,11 @@ from typing import Any
 from cyclopts import App, CycloptsError, Group, MissingArgumentError, Parameter, UnusedCliTokensError
 
 from prefect_stagegate import __version__
+from prefect_stagegate.cli.commands import TITLES, commands_for
 from prefect_stagegate.cli.common import escaped
 from prefect_stagegate.cli.interrupts import INTERRUPTED, TEXT, prompt_interrupts
 from prefect_stagegate.cli.json_output import OUTPUT, error_values
+from prefect_stagegate.doors import Command
 from prefect_stagegate.errors import ExitCode, StagegateError, UsageError
 from prefect_stagegate.redaction import redact
 from prefect_stagegate.redaction.chains import RedactingFilter
@@ -37,128 +39,6 @@ EPILOGUE = (
 OPTIONS = Group("Options", sort_key=5)
 NO_DEFAULT = Parameter(show_default=False)
 """Hides `[default: False]`; options whose default is worth knowing show it themselves."""
-COMMANDS = {
-    "The way of the data": {
-        "demo": ("demo:demo", "Run the main job on real data, with nothing to set up."),
-        "stage": ("stage:stage", "Make a version from a spec's sources, or fetch an existing version to this node."),
-        "validate": ("gate:validate", "Run a version's contract."),
-        "check": ("gate:check", "Gather the evidence that a gate requires, decide, and record the decision."),
-        "promote": ("gate:promote", "Move a target's ref to a version that its gate accepted."),
-        "approve": ("gate:approve", "Answer the recorded request to promote a version."),
-        "waive": ("people:waive", "Answer for one failed check of one version at one gate, for a while."),
-        "revoke": ("people:revoke", "End a check's evidence about a version; the check runs again."),
-        "sign": ("sign:sign", "Sign a version's files in the format of OpenSSF Model Signing."),
-        "rollback": ("gate:rollback", "Return a target to a version that it accepted before."),
-        "push": ("push:push", "Push a version to an OCI registry, with the gates' decisions about it."),
-        "policy": ("", "Show, compare, adopt and agree to the policy that counts for a dataset."),
-    },
-    "Look and read": {
-        "doctor": ("doctor:doctor", "Try each source of a spec, and say how to fix those that fail."),
-        "status": (
-            "status:status",
-            "Show where each target stands, whose turn it is, and the next command.",
-        ),
-        "ls": ("look:ls", "List datasets, their versions and refs, and what this node holds."),
-        "show": ("look:show", "Show one version: its digest, its size and its entries."),
-        "diff": ("look:diff", "Show how the entries of two versions differ."),
-        "history": ("history:history", "Show who moved which ref to which version, when and why."),
-        "decisions": ("decisions:decisions", "List the gates' decisions about a dataset's versions, the oldest first."),
-        "report": ("decisions:report", "Draw the report of a recorded decision again."),
-        "verify-attestation": ("prove:verify_attestation", "Verify the attestation of a decision."),
-        "path": ("read:path", "Print the folder of a version that lies in this node's cache."),
-        "exec": ("read:execute", "Run a command while its version is held."),
-    },
-    "Nodes": {
-        "nodes": (
-            "node_versions:nodes",
-            "List the nodes: their versions, their room, and the age of their records.",
-        ),
-        "where": (
-            "node_versions:where",
-            "Show what each node has of a version, and whether the rest fits.",
-        ),
-        "ready": (
-            "fleet:ready",
-            "Exit with 0 only when this node holds the version that the catalog names, complete.",
-        ),
-        "progress": (
-            "jobs:progress",
-            "Show what jobs of any process fetch into this node's cache, and how far they are.",
-        ),
-        "agent": ("fleet:agent", "Keep this node's versions current, and its record in the catalog young."),
-        "metrics": ("metrics:metrics", "Print metrics of this node and of the catalog for Prometheus."),
-        "serve": ("serve:pages", "Show the catalog as read-only pages for a browser, until it is stopped."),
-    },
-    "Compare environments": {
-        "env": ("", "Capture this environment, or show how two of them differ."),
-    },
-    "Keep the cache": {
-        "verify": ("verify:verify", "Hash the files of this node's versions again and compare with their manifests."),
-        "gc": ("maintain:gc", "Remove versions from this node's cache that no ref, lease or pin needs."),
-        "pin": ("maintain:pin", "Keep a version on this node, whatever its refs do."),
-        "unpin": ("maintain:unpin", "Remove a version's pin."),
-        "limits": ("limits:limits", "Set how many transfers a node or a source takes at a time."),
-    },
-    "Write specs": {
-        "gate": ("", "Decide old records again under a new policy."),
-        "init": ("init:init", "Write a first spec for folders or URLs, with a pilot gate that passes."),
-        "contract": ("", "Suggest a contract, try a changed one on old versions, or write it in a standard's form."),
-        "lint": ("lint:lint", "Check a spec with its suites, columns and gates, without data."),
-        "schema": ("describe:schema", "Print the JSON Schema of spec files, for editors and CI."),
-        "key": ("prove:key", "Print the public half of an Ed25519 key."),
-        "checks": ("describe:checks", "List the checks that a gate may require, or explain one."),
-    },
-}
-"""The function of each command as `module:function`, and its line in the overview, which imports no command."""
-ARGUMENTS = {
-    "ls": "[OPTIONS] [DATASET]",
-    "status": "[OPTIONS] [DATASET]",
-    "exec": "[OPTIONS] DATASET@REF -- COMMAND...",
-    "progress": "[OPTIONS] [DATASET]",
-    "agent": "[OPTIONS] [DATASET@REF...]",
-    "verify": "[OPTIONS] [DATASET@REF]",
-    "init": "[OPTIONS] FOLDER|URL...",
-    "limits": "[OPTIONS] [SPEC...]",
-    "checks": "[OPTIONS] [CHECK]",
-    "serve": "[OPTIONS]",
-    "env capture": "[OPTIONS] [FILE]",
-    "env diff": "[OPTIONS] THERE [OTHER]",
-}
-"""The usage of commands whose arguments cyclopts would all call ARGS."""
-SUBCOMMANDS = {
-    "policy": {
-        "show": ("policy:show", "Print the policy that counts for a dataset."),
-        "diff": ("policy:diff", "Show how a spec's policy differs from the adopted one, check by check."),
-        "adopt": ("policy:adopt", "Adopt a spec's policy for its dataset, or ask those who must agree to it."),
-        "approve": ("policy:approve", "Agree to a proposed policy, or decline it."),
-        "history": ("policy:history", "Show who adopted which policy, when and why, and what it changed."),
-    },
-    "contract": {
-        "suggest": (
-            "contract_suggest:suggest",
-            "Write columns and suites for a version's tables from their profiles, for a person to edit.",
-        ),
-        "check": ("contract:check", "Show what a changed contract would have done to the last versions."),
-        "export": ("contract:export", "Write a spec's contract as a data contract of an open standard."),
-    },
-    "gate": {
-        "replay": (
-            "replay:replay",
-            "Decide recorded decisions again under another policy, and show which change and by which checks.",
-        ),
-    },
-    "serve": {
-        "blobs": ("serve:blobs", "Send this node's blobs to other nodes of its site, by their digest."),
-    },
-    "env": {
-        "capture": ("env:capture", "Write this environment as JSON."),
-        "diff": (
-            "env:diff",
-            "Show how an environment differs from the one that a version was accepted in, and whether that matters.",
-        ),
-    },
-}
-"""The subcommands of commands; as `COMMANDS`. Most of these commands have no function of their own."""
 
 
 def command_line(words: Sequence[str]) -> App:
@@ -179,39 +59,37 @@ def command_line(words: Sequence[str]) -> App:
     if _asks_for_overview(words):
         line = "Let bash, zsh or fish complete commands and options."
         app.register_install_completion_command(help=line, help_epilogue="", group="Options")
-    for title, commands in COMMANDS.items():
-        group = Group.create_ordered(title)
-        _add_commands(app, commands, words, group=group)
+    known = commands_for(words)
+    groups = {title: Group.create_ordered(title) for title in TITLES}
+    for order, command in enumerate(known):
+        if " " not in command.words:
+            _add_command(app, command, known, words, group=groups.get(command.title), sort_key=order)
     return app
 
 
-def _add_commands(
-    app: App, commands: Mapping[str, tuple[str, str]], words: Sequence[str], *, prefix: str = "", **settings: Any
-) -> None:
-    overview = _asks_for_overview(words)
-    for order, (name, (function, line)) in enumerate(commands.items()):
-        common = {
-            **settings,
-            "name": name,
-            "help_epilogue": "",
-            "sort_key": order,
-            **({"help": line} if overview else {}),
-        }
-        path = f"{prefix}{name}"
-        if path in ARGUMENTS:
-            common["usage"] = f"Usage: {program_name()} {path} {ARGUMENTS[path]}"
-        if name not in SUBCOMMANDS or prefix:
-            app.command(f"prefect_stagegate.cli.{function}", **common)
-            continue
-        # With a function of its own, its help is that function's.
-        if not function:
-            common["help"] = line
-        sub = App(**common, version_flags=[], group_commands=Group("Commands"))
-        if function and words[:1] == [name]:
-            module, _, attribute = function.partition(":")
-            sub.default(getattr(import_module(f"prefect_stagegate.cli.{module}"), attribute))
-        _add_commands(sub, SUBCOMMANDS[name], words[1:], prefix=f"{name} ")
-        app.command(sub)
+def _add_command(app: App, command: Command, known: Sequence[Command], words: Sequence[str], **settings: Any) -> None:
+    common: dict[str, Any] = {
+        **settings,
+        "name": command.words.rpartition(" ")[2],
+        "help_epilogue": "",
+        **({"help": command.line} if _asks_for_overview(words) else {}),
+    }
+    if command.usage:
+        common["usage"] = f"Usage: {program_name()} {command.words} {command.usage}"
+    below = [other for other in known if other.words.startswith(f"{command.words} ")]
+    if not below:
+        app.command(command.function, **common)
+        return
+    # With a function of its own, its help is that function's.
+    if not command.function:
+        common["help"] = command.line
+    sub = App(**common, version_flags=[], group_commands=Group("Commands"))
+    if command.function and words[:1] == [command.words]:
+        module, _, attribute = command.function.partition(":")
+        sub.default(getattr(import_module(module), attribute))
+    for order, other in enumerate(below):
+        _add_command(sub, other, (), words[1:], sort_key=order)
+    app.command(sub)
 
 
 def _asks_for_overview(words: Sequence[str]) -> bool:
@@ -285,10 +163,8 @@ def _run(words: list[str], *, debug: bool) -> None:
 
 def _command_words(words: Sequence[str]) -> Sequence[str]:
     """The words that name a command: `policy adopt`; empty when they name none."""
-    known = [name for commands in COMMANDS.values() for name in commands]
-    if not words or words[0] not in known:
-        return ()
-    return words[:2] if len(words) > 1 and words[1] in SUBCOMMANDS.get(words[0], {}) else words[:1]
+    known = {command.words for command in commands_for(words)}
+    return next((words[:count] for count in (2, 1) if " ".join(words[:count]) in known), ())
 
 
 def _missing_arguments(error: CycloptsError, words: Sequence[str]) -> str:

@@ -1,18 +1,16 @@
-"""`stagegate contract`: write a contract in a standard's form, and try a changed one on old versions."""
+"""`stagegate contract check`: try a changed contract on old versions."""
 
 from __future__ import annotations
 
 import sys
 from dataclasses import asdict
-from pathlib import Path
 from typing import Annotated
 
 from cyclopts import Parameter
 
-from prefect_stagegate.cli.common import Debug, Display, Json, Places, print_json, say, say_line, write_output
+from prefect_stagegate.cli.common import Display, Json, Places, print_json, say, say_line
 from prefect_stagegate.cli.progress import shown_work
-from prefect_stagegate.errors import ExitCode, UsageError
-from prefect_stagegate.jobs.address import read_spec
+from prefect_stagegate.errors import ExitCode
 from prefect_stagegate.jobs.gating.contract_trial import (
     TrialComparison,
     VersionTrial,
@@ -20,44 +18,10 @@ from prefect_stagegate.jobs.gating.contract_trial import (
     worst_outcome,
 )
 from prefect_stagegate.model import Outcome
-from prefect_stagegate.plugins.exchange.odcs import odcs_document
 from prefect_stagegate.units import count_text, digest_text
 
 SpecFile = Annotated[str, Parameter(name="SPEC")]
 _EXIT_CODES = {Outcome.FAIL: ExitCode.GATE_FAILED, Outcome.INCONCLUSIVE: ExitCode.ERROR}
-
-
-def export(
-    spec: SpecFile,
-    /,
-    *,
-    odcs: Annotated[bool, Parameter(negative="")] = False,
-    output: Annotated[Path | None, Parameter(name=["--output", "-o"], metavar="FILE")] = None,
-    debug: Debug = False,  # noqa: ARG001 - read from the words by `main`
-) -> None:
-    """Write a spec's contract as a data contract of an open standard.
-
-    Tables, columns, expectations, owners and freshness are written. `contract: {odcs: FILE}` in a spec reads them back.
-
-    For example:
-
-    - `stagegate contract export --odcs nycflights.yaml`
-    - `stagegate contract export --odcs nycflights.yaml --output contract.yaml`
-
-    Parameters
-    ----------
-    spec
-        A spec's path or URL.
-    odcs
-        Write the Open Data Contract Standard.
-    output
-        The file to write; by default standard output.
-    """
-    if not odcs:
-        raise UsageError("No form is named", hint="Write --odcs for the Open Data Contract Standard.")
-    from prefect_stagegate.spec.yaml_text import yaml_text
-
-    write_output(yaml_text(odcs_document(read_spec(spec))) + "\n", output, "The contract")
 
 
 def check(

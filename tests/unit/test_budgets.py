@@ -20,10 +20,10 @@ ENTERED = {"files": 110, "functions": 724, "depth": 23}
 """By `stagegate stage` of three local files."""
 LOADED = 376
 """Modules that the import of one task loads, ten more since plugins have folders of their own."""
-LINES = 76_181
+LINES = 76_340
 """Of Python that the wheel has."""
 PLUGINS = "prefect_stagegate.plugins."
-EDGES = {"core to plugins": 102, "among plugins": 13}
+EDGES = {"core to plugins": 88, "among plugins": 14}
 """Imports that keep a plugin from being deleted alone; the tables of checks and of openers name some more."""
 
 

@@ -18,23 +18,21 @@ from rich.text import Text
 
 from prefect_stagegate.cache import Cache
 from prefect_stagegate.catalog import Catalog
-from prefect_stagegate.cli.app import COMMANDS, SUBCOMMANDS, main
+from prefect_stagegate.cli.app import main
+from prefect_stagegate.cli.commands import commands_for
 from prefect_stagegate.cli.common import print_table
 
 Run = Callable[..., CompletedProcess[str]]
 DIGEST = "sha256:" + "1" * 64
-LINES = {
-    name: (target, line) for commands in COMMANDS.values() for name, (target, line) in commands.items() if target
-} | {f"{first} {name}": command for first, commands in SUBCOMMANDS.items() for name, command in commands.items()}
+LINES = {command.words: command for command in commands_for([]) if command.function}
 
 
 @pytest.mark.parametrize("name", LINES)
 def test_overview_repeats_the_first_line_of_each_command_s_help(name: str) -> None:
-    target, line = LINES[name]
-    module, _, function = target.partition(":")
-    doc = inspect.getdoc(getattr(import_module(f"prefect_stagegate.cli.{module}"), function))
+    module, _, function = LINES[name].function.partition(":")
+    doc = inspect.getdoc(getattr(import_module(module), function))
     assert doc
-    assert doc.splitlines()[0].startswith(line.rstrip("."))
+    assert doc.splitlines()[0].startswith(LINES[name].line.rstrip("."))
 
 
 @pytest.mark.parametrize("name", LINES)

@@ -12,7 +12,7 @@ from pages.generate import PAGES
 from pages.spec import SECTIONS
 from prefect_stagegate import flows, tasks
 from prefect_stagegate.cache.job_progress import JobProgress, Phase
-from prefect_stagegate.cli.app import COMMANDS, SUBCOMMANDS
+from prefect_stagegate.cli.commands import TITLES, commands_for
 from prefect_stagegate.cli.json_output import error_values
 from prefect_stagegate.errors import ExitCode, NotReady
 from prefect_stagegate.gate import CHECKS, Renewal, known_checks, run_check
@@ -77,11 +77,13 @@ def test_checks_page_has_every_parameter() -> None:
 
 
 def test_cli_page_has_every_command_in_order() -> None:
+    known = commands_for([])
     commands = [
-        f"stagegate {name}{word}"
-        for group in COMMANDS.values()
-        for name in group
-        for word in ("", *(f" {word}" for word in SUBCOMMANDS.get(name, ())))
+        f"stagegate {command.words}"
+        for title in TITLES
+        for first in known
+        if first.title == title
+        for command in (first, *(other for other in known if other.words.startswith(f"{first.words} ")))
     ]
     assert [heading for heading in headings(GENERATED["cli.md"]) if heading.startswith("stagegate ")] == commands
 

@@ -1,1 +1,19 @@
 """Formats and registries of others: OCI, ODCS, Croissant."""
+
+from prefect_stagegate.doors import Command, Plugin
+
+PLUGIN = Plugin(
+    commands=(
+        Command(
+            "push",
+            f"{__name__}.commands:push",
+            "Push a version to an OCI registry, with the gates' decisions about it.",
+            "The way of the data",
+        ),
+        Command(
+            "contract export",
+            f"{__name__}.commands:export",
+            "Write a spec's contract as a data contract of an open standard.",
+        ),
+    )
+)

@@ -1,1 +1,38 @@
 """Jobs about many nodes: what each node holds, where a version lies, and what this node should hold."""
+
+from prefect_stagegate.doors import Command, Plugin
+
+PLUGIN = Plugin(
+    commands=(
+        Command(
+            "nodes",
+            f"{__name__}.node_commands:nodes",
+            "List the nodes: their versions, their room, and the age of their records.",
+            "Nodes",
+        ),
+        Command(
+            "where",
+            f"{__name__}.node_commands:where",
+            "Show what each node has of a version, and whether the rest fits.",
+            "Nodes",
+        ),
+        Command(
+            "ready",
+            f"{__name__}.commands:ready",
+            "Exit with 0 only when this node holds the version that the catalog names, complete.",
+            "Nodes",
+        ),
+        Command(
+            "agent",
+            f"{__name__}.commands:agent",
+            "Keep this node's versions current, and its record in the catalog young.",
+            "Nodes",
+            usage="[OPTIONS] [DATASET@REF...]",
+        ),
+        Command(
+            "serve blobs",
+            f"{__name__}.commands:blobs",
+            "Send this node's blobs to other nodes of its site, by their digest.",
+        ),
+    )
+)

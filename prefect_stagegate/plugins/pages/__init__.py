@@ -7,3 +7,17 @@ catalog_view.py    what pages read: through copies.py, with kept.py
 …_page.py          what one page shows
 rendering.py       HTML, from templates/ and static/
 """
+
+from prefect_stagegate.doors import Command, Plugin
+
+PLUGIN = Plugin(
+    commands=(
+        Command(
+            "serve",
+            f"{__name__}.commands:pages",
+            "Show the catalog as read-only pages for a browser, until it is stopped.",
+            "Nodes",
+            usage="[OPTIONS]",
+        ),
+    )
+)

@@ -1,1 +1,13 @@
 """Profiles of columns, drift, duplicates, balance, personal data, and what contracts could say."""
+
+from prefect_stagegate.doors import Command, Plugin
+
+PLUGIN = Plugin(
+    commands=(
+        Command(
+            "contract suggest",
+            f"{__name__}.commands:suggest",
+            "Write columns and suites for a version's tables from their profiles, for a person to edit.",
+        ),
+    )
+)

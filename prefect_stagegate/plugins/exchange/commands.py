@@ -1,17 +1,22 @@
-"""`stagegate push`: a version as an artifact of an OCI registry."""
+"""`stagegate push`: a version as an artifact of an OCI registry; `contract export`: a contract in a standard's form."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from prefect_stagegate.cli.common import Display, Json, Places, VersionName, print_json, say
+from prefect_stagegate.cli.common import Debug, Display, Json, Places, VersionName, print_json, say, write_output
 from prefect_stagegate.cli.progress import shown_progress
+from prefect_stagegate.errors import UsageError
+from prefect_stagegate.jobs.address import read_spec
 from prefect_stagegate.model import Address
+from prefect_stagegate.plugins.exchange.odcs import odcs_document
 from prefect_stagegate.plugins.exchange.publishing import push as job
 from prefect_stagegate.plugins.exchange.publishing.push import Pushed
+from prefect_stagegate.spec.yaml_text import yaml_text
 from prefect_stagegate.units import bytes_text, count_text
 
 
@@ -97,3 +102,34 @@ def _print(result: Pushed) -> None:
     for referrer in result.referrers:
         state = "sent" if referrer.is_new else "was there"
         say(f"{referrer.kind} of {referrer.target}: {referrer.digest}, {state}")
+
+
+def export(
+    spec: Annotated[str, Parameter(name="SPEC")],
+    /,
+    *,
+    odcs: Annotated[bool, Parameter(negative="")] = False,
+    output: Annotated[Path | None, Parameter(name=["--output", "-o"], metavar="FILE")] = None,
+    debug: Debug = False,  # noqa: ARG001 - read from the words by `main`
+) -> None:
+    """Write a spec's contract as a data contract of an open standard.
+
+    Tables, columns, expectations, owners and freshness are written. `contract: {odcs: FILE}` in a spec reads them back.
+
+    For example:
+
+    - `stagegate contract export --odcs nycflights.yaml`
+    - `stagegate contract export --odcs nycflights.yaml --output contract.yaml`
+
+    Parameters
+    ----------
+    spec
+        A spec's path or URL.
+    odcs
+        Write the Open Data Contract Standard.
+    output
+        The file to write; by default standard output.
+    """
+    if not odcs:
+        raise UsageError("No form is named", hint="Write --odcs for the Open Data Contract Standard.")
+    write_output(yaml_text(odcs_document(read_spec(spec))) + "\n", output, "The contract")

@@ -1,4 +1,4 @@
-"""`stagegate ready` and `agent`: what this node should hold."""
+"""`stagegate ready` and `agent`: what this node should hold; `serve blobs`: its blobs for other nodes of its site."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ from prefect_stagegate.plugins.fleet.agent import Published, Report, held_target
 from prefect_stagegate.plugins.fleet.kubernetes import publish_node
 from prefect_stagegate.plugins.fleet.kubernetes_api import NodeApi
 from prefect_stagegate.plugins.fleet.node_readiness import require_on_node, wait_until_ready
+from prefect_stagegate.settings import Settings
 from prefect_stagegate.units import format_duration, parse_duration
 
 
@@ -116,3 +117,39 @@ def _kubernetes_publisher(workspace: Workspace, wanted: Sequence[Address], repor
     settings = workspace.settings
     api = NodeApi.in_cluster(os.environ, settings.node, allowed=settings.allowed_hosts)
     return lambda _: publish_node(workspace, wanted or held_targets(workspace), api, report)
+
+
+def blobs(
+    *,
+    bind: Annotated[str, Parameter(metavar="HOST:PORT", show_default=True)] = "127.0.0.1:8444",
+    insecure: Annotated[bool, Parameter(negative="")] = False,
+    places: Places | None = None,
+) -> None:
+    """Send this node's blobs to other nodes of its site, by their digest, until it is stopped.
+
+    Others find the server by STAGEGATE_PEER_URL in this node's record, if STAGEGATE_SITE is the same. They prove each
+    blob by its digest, and need not trust this node.
+
+    For example:
+
+    - `STAGEGATE_PEER_TOKEN_FILE=/etc/stagegate/token stagegate serve blobs --bind 0.0.0.0:8444`
+
+    Parameters
+    ----------
+    bind
+        Where to listen. Beyond this machine, it needs STAGEGATE_PEER_TOKEN_FILE or STAGEGATE_PEER_CA.
+    insecure
+        Serve whoever can connect, without a token or a certificate.
+    """
+    # Late: the server's libraries take half a second to load.
+    from prefect_stagegate.jobs.read import open_cache
+    from prefect_stagegate.plugins.fleet.blob_server import serve_blobs
+
+    settings = Settings.from_environment(os.environ)
+    cache = open_cache((places or Places()).cache, settings=settings, create=True)
+
+    def started(url: str) -> None:
+        say_line(f"Serving the blobs of {cache.root} at {url}")
+        sys.stdout.flush()
+
+    serve_blobs(cache, settings, bind, insecure=insecure, started=started)
