@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from prefect_stagegate.gate.orchestration import live_workers
 from prefect_stagegate.model import Address
 from prefect_stagegate.plugins.fleet.placement import choose_node
-from prefect_stagegate.plugins.node.orchestration import live_workers
 from prefect_stagegate.tasks._support.notify import run_log
 from prefect_stagegate.tasks._support.places import CacheLike, CatalogLike, open_places
 from prefect_stagegate.tasks._support.running import engine_task

@@ -8,9 +8,9 @@ from textwrap import wrap
 
 from prefect_stagegate.cli.common import ANYBODY
 from prefect_stagegate.clock import moment
+from prefect_stagegate.jobs.gating.inbox import InboxLine
 from prefect_stagegate.jobs.gating.status import DatasetStatus
 from prefect_stagegate.model import PolicyChange
-from prefect_stagegate.plugins.pages.inbox import InboxLine
 from prefect_stagegate.units import age_text, digest_text
 
 WIDTH = 80

@@ -21,8 +21,8 @@ from prefect.context import TaskRunContext
 from prefect.exceptions import ObjectNotFound, PrefectException
 
 from prefect_stagegate.errors import SourceUnavailable, UsageError
+from prefect_stagegate.gate.orchestration import require_api, worker_heartbeats
 from prefect_stagegate.plugins.fleet.barrier import NodeReport
-from prefect_stagegate.plugins.node.orchestration import require_api, worker_heartbeats
 from prefect_stagegate.tasks._fleet.engine import NodeJob, failed, lost
 from prefect_stagegate.tasks._fleet.message import from_message
 

@@ -9,10 +9,10 @@ from typing import Any
 from uuid import NAMESPACE_URL, UUID, uuid5
 
 from prefect_stagegate.jobs.gating.approve import request_for
+from prefect_stagegate.jobs.gating.inbox import ActionKind, InboxLine
 from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Decision, DecisionOutcome, Promotion
 from prefect_stagegate.plugins.fleet.barrier import FleetResult
-from prefect_stagegate.plugins.pages.inbox import ActionKind, InboxLine
 from prefect_stagegate.show import Report, Turn
 from prefect_stagegate.tasks._support.lineage import version_key
 

@@ -17,8 +17,8 @@ from prefect_stagegate.gate.approval_counting import count_answers, why_unanswer
 from prefect_stagegate.gate.approval_parameters import ApprovalParameters
 from prefect_stagegate.gate.records.answers import SSHSIG
 from prefect_stagegate.jobs.address import policy_of, read_spec
+from prefect_stagegate.jobs.gating.inbox_lines import RequestState, policy_line
 from prefect_stagegate.model import Approval, ApprovalRequest, Identity
-from prefect_stagegate.plugins.pages.inbox_lines import RequestState, policy_line
 from prefect_stagegate.plugins.signatures import ssh_signatures
 from prefect_stagegate.plugins.signatures.allowed_signers import read_allowed_signers
 

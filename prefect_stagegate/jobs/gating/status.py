@@ -24,12 +24,8 @@ from prefect_stagegate.gate.run import CLOCKS_DIFFER
 from prefect_stagegate.jobs.address import policy_within, spec_beside
 from prefect_stagegate.jobs.gating.approve import lapsed_at
 from prefect_stagegate.jobs.gating.consent import POLICY_TARGET, agreement, rule_of
-from prefect_stagegate.jobs.gating.policy import changes_since, proposed_changes, spec_under
-from prefect_stagegate.jobs.workspace import Workspace
-from prefect_stagegate.model import LATEST, ApprovalRequest, Decision, PolicyChange
-from prefect_stagegate.plugins.fleet.nodes import NodeRecord
-from prefect_stagegate.plugins.pages.inbox import InboxLine
-from prefect_stagegate.plugins.pages.inbox_lines import (
+from prefect_stagegate.jobs.gating.inbox import InboxLine
+from prefect_stagegate.jobs.gating.inbox_lines import (
     DecisionRecord,
     RequestState,
     TargetFacts,
@@ -37,6 +33,10 @@ from prefect_stagegate.plugins.pages.inbox_lines import (
     policy_line,
     unreadable_line,
 )
+from prefect_stagegate.jobs.gating.policy import changes_since, proposed_changes, spec_under
+from prefect_stagegate.jobs.workspace import Workspace
+from prefect_stagegate.model import LATEST, ApprovalRequest, Decision, PolicyChange
+from prefect_stagegate.plugins.fleet.nodes import NodeRecord
 from prefect_stagegate.spec import Gate
 from prefect_stagegate.spec.models import VERSION
 from prefect_stagegate.units import digest_text

@@ -13,6 +13,7 @@ from prefect_stagegate.catalog import Catalog, RefAction, RefEntry
 from prefect_stagegate.catalog.records import Records
 from prefect_stagegate.errors import StagegateError
 from prefect_stagegate.jobs.gating.decisions import RecordedDecision, decision_line
+from prefect_stagegate.jobs.gating.inbox import InboxLine
 from prefect_stagegate.jobs.gating.status import DatasetStatus, inbox, status
 from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import LATEST, DecisionOutcome, Evidence
@@ -22,7 +23,6 @@ from prefect_stagegate.plugins.observe.monitoring.exposition import exposition
 from prefect_stagegate.plugins.observe.monitoring.families import Durations, Sample
 from prefect_stagegate.plugins.observe.monitoring.node_state import node_samples
 from prefect_stagegate.plugins.pages.copies import CopiedRecords
-from prefect_stagegate.plugins.pages.inbox import InboxLine
 from prefect_stagegate.plugins.pages.kept import Bounded, Refreshed
 from prefect_stagegate.unreadable import UnreadableRecords
 

@@ -24,9 +24,9 @@ from prefect.states import Completed, Crashed
 from prefect.types.entrypoint import EntrypointType
 
 from prefect_stagegate.flows import stage_fleet, stage_node
+from prefect_stagegate.gate import orchestration
+from prefect_stagegate.gate.orchestration import live_workers
 from prefect_stagegate.plugins.fleet.barrier import FleetResult, NodeOutcome, NodeReport
-from prefect_stagegate.plugins.node import orchestration
-from prefect_stagegate.plugins.node.orchestration import live_workers
 from prefect_stagegate.tasks._fleet import pool as pool_module
 from prefect_stagegate.tasks._fleet.engine import NodeJob
 from prefect_stagegate.tasks._fleet.message import to_message

@@ -11,12 +11,12 @@ from typing import TypeVar
 
 from pydantic import Field
 
+from prefect_stagegate.gate import orchestration
 from prefect_stagegate.gate.base import Ceilings, CheckResult, Parameters, Renewal, one_finding
 from prefect_stagegate.gate.context import CheckContext
 from prefect_stagegate.gate.registry import check
 from prefect_stagegate.gate.wording import time_text
 from prefect_stagegate.model import Outcome, Scope
-from prefect_stagegate.plugins.node import orchestration
 from prefect_stagegate.spec import Duration
 from prefect_stagegate.units import age_text, count_text
 

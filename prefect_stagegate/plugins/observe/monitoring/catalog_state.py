@@ -13,11 +13,11 @@ from concurrent.futures import ThreadPoolExecutor
 from prefect_stagegate.errors import CatalogError, SourceError
 from prefect_stagegate.expiry import moment
 from prefect_stagegate.jobs.gating.consent import POLICY_TARGET
+from prefect_stagegate.jobs.gating.inbox import InboxLine
 from prefect_stagegate.jobs.gating.status import READERS, DatasetStatus, status
 from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.plugins.observe.monitoring import families
 from prefect_stagegate.plugins.observe.monitoring.families import Family, Sample
-from prefect_stagegate.plugins.pages.inbox import InboxLine
 from prefect_stagegate.unreadable import UnreadableRecords
 
 MOST_DATASETS = 1_000

@@ -14,6 +14,16 @@ from prefect_stagegate.gate.base import Renewal
 from prefect_stagegate.gate.context import addresses_of
 from prefect_stagegate.gate.records.attest import read_decision, statement_digest
 from prefect_stagegate.gate.wording import listed
+from prefect_stagegate.jobs.gating.inbox import (
+    ANYBODY,
+    AcceptedVersion,
+    ActionKind,
+    InboxLine,
+    PendingAction,
+    ProposedVersion,
+    TargetStanding,
+    report_command,
+)
 from prefect_stagegate.jobs.gating.withdraw import version_failures
 from prefect_stagegate.model import (
     Approval,
@@ -24,16 +34,6 @@ from prefect_stagegate.model import (
     Outcome,
     Severity,
     person_key,
-)
-from prefect_stagegate.plugins.pages.inbox import (
-    ANYBODY,
-    AcceptedVersion,
-    ActionKind,
-    InboxLine,
-    PendingAction,
-    ProposedVersion,
-    TargetStanding,
-    report_command,
 )
 from prefect_stagegate.show import Person, reason_of
 from prefect_stagegate.units import digest_text
