@@ -96,6 +96,16 @@ def test_name_of_a_node_that_is_gone_is_free(scenario: Scenario) -> None:
     assert first.catalog.node("gpu-1") == record
 
 
+def test_record_of_a_node_with_several_caches_is_read(scenario: Scenario) -> None:
+    workspace = node(scenario, "gpu-1")
+    stage(workspace, scenario.spec())
+    file = Path(workspace.catalog.url) / "nodes/gpu-1.json"
+    volume = {"folder": "/nvme1", "medium": "nvme", "used": 9, "room": 9, "limit": None, "problem": ""}
+    file.write_text(json.dumps({**json.loads(file.read_text()), "volumes": [volume]}))
+    assert states(workspace) == {"gpu-1": Placement.COMPLETE}
+    assert not publish_record(workspace).volumes
+
+
 def test_record_of_an_earlier_release_is_replaced(scenario: Scenario) -> None:
     first = node(scenario, "gpu-1")
     first.catalog.put_node(replace(publish_record(first), identity=""))

@@ -80,6 +80,12 @@ def test_a_newer_format_is_refused(tmp_path: Path) -> None:
         Layout.open(root)
 
 
+def test_second_cache_of_an_earlier_node_is_a_cache_of_its_own(tmp_path: Path) -> None:
+    root = Layout.open(tmp_path / "cache").root
+    (root / "volume").write_text("the id of the node's first cache")
+    assert len(Layout.open(root).identity()) == 32
+
+
 def test_a_cache_is_not_made_for_a_reader(tmp_path: Path) -> None:
     with pytest.raises(CacheError, match="There is no cache"):
         Layout.open(tmp_path / "cache", create=False)
