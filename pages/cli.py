@@ -10,7 +10,7 @@ from cyclopts import App
 from cyclopts.argument import Argument
 from cyclopts.help import format_usage
 
-from pages.markdown import code, link, names, page, prose, table
+from pages.markdown import code, link, names, page, prose
 from prefect_stagegate.cli.app import command_line, program_name
 from prefect_stagegate.cli.commands import TITLES, commands_for
 from prefect_stagegate.cli.common import COMMON
@@ -28,9 +28,9 @@ def cli_page() -> str:
     return page(
         "Commands",
         "prefect_stagegate/cli",
-        "Each `stagegate` command with its usage, arguments, options and examples. `stagegate COMMAND --help` prints "
-        "the same in a terminal.",
-        table(("command", "what it does"), [(_link(command), command.line) for command in ALL if command.title]),
+        "Each `stagegate` command with its usage, arguments, options and examples. `stagegate --help` lists them, and "
+        "`stagegate COMMAND --help` prints the same in a terminal.",
+        "\n".join(f"- {title}: {_links(command for command in ALL if command.title == title)}" for title in TITLES),
         f"{overview.help_epilogue}".partition("\n\n")[0],
         "[The reference](../reference.md#commands) says more about exit codes, lists and `--json`.",
         "## Common options",
@@ -42,8 +42,8 @@ def cli_page() -> str:
     )
 
 
-def _link(command: Command) -> str:
-    return link(f"stagegate {command.words}", f"`{command.words.rpartition(' ')[2]}`")
+def _links(commands: Iterable[Command]) -> str:
+    return ", ".join(link(f"stagegate {each.words}", f"`{each.words.rpartition(' ')[2]}`") for each in commands)
 
 
 def _command_group(title: str) -> Iterator[str]:
@@ -59,7 +59,7 @@ def _command_group(title: str) -> Iterator[str]:
             yield code("console", f"stagegate {command.words} COMMAND")
             yield command.line
         if below:
-            yield table(("command", "what it does"), [(_link(other), other.line) for other in below])
+            yield f"Its commands: {_links(below)}."
         for other in below:
             yield from _command(other.words)
 

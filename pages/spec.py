@@ -271,13 +271,12 @@ def keys_table(definition: Mapping[str, Any], spelled: Mapping[str, str] = Mappi
     rows = [
         (
             f"`{name}`",
-            spelled.get(name) or _type(schema),
-            "required" if name in required else _default(schema),
+            (spelled.get(name) or _type(schema)) + ("; required" if name in required else _default(schema)),
             _meaning(schema),
         )
         for name, schema in definition["properties"].items()
     ]
-    return table(("key", "type", "default", "meaning"), rows)
+    return table(("key", "type", "meaning"), rows)
 
 
 def _meaning(schema: Mapping[str, Any]) -> str:
@@ -354,12 +353,13 @@ TYPES: dict[str, Callable[[Mapping[str, Any]], str]] = {
 def _default(schema: Mapping[str, Any]) -> str:
     default = schema.get("default")
     if default in (None, "", [], {}) or isinstance(default, dict):
-        return NONE
-    if isinstance(default, list):
-        return ", ".join(f"`{item}`" for item in default)
+        return ""
     if isinstance(default, bool):
-        return f"`{str(default).lower()}`"
-    return f"`{format_size(default)}`" if _type(schema) == "size" else f"`{default}`"
+        default = str(default).lower()
+    elif _type(schema) == "size":
+        default = format_size(default)
+    values = ", ".join(f"`{item}`" for item in (default if isinstance(default, list) else [default]))
+    return f"; default {values}"
 
 
 def _require(definitions: Mapping[str, Any]) -> Iterator[str]:

@@ -28,11 +28,7 @@ def tasks_page() -> str:
     ordered = sorted(tasks.__all__, key=lambda name: (name not in overview, overview.find(name)))
     whole = [name for name in ordered if f"{TWIN}{name}" in twins]
     for_nodes = [name for name in ordered if name not in twins and name not in whole]
-    rows = [
-        (link(name, f"`{name}`"), _summary(getattr(module, name)))
-        for module, listed in ((tasks, whole), (tasks, for_nodes), (flows, flows.__all__))
-        for name in listed
-    ]
+    listed = {"whole jobs": whole, "tasks for nodes": for_nodes, "flows": flows.__all__}
     return page(
         "Tasks and flows",
         "prefect_stagegate/tasks and prefect_stagegate/flows",
@@ -40,7 +36,7 @@ def tasks_page() -> str:
         code("python", FLOW),
         "In the order of a dataset's way:",
         code("text", inspect.cleandoc(re.findall(r"(?:^ {4}.*\n)+", overview, re.MULTILINE)[0])),
-        table(("name", "what it does"), rows),
+        "\n".join(f"- {kind}: {', '.join(link(name, f'`{name}`') for name in each)}" for kind, each in listed.items()),
         "Tasks return small values that can be pickled. Prefect caches none of them. A task is tried once more when "
         "its error is `retryable`.",
         "## Types of parameters",
@@ -90,10 +86,6 @@ ALIASES: tuple[tuple[ModuleType, str], ...] = (
 """The types of parameters that pages name without their module."""
 USUAL = ("The node's cache; by default the settings'.", "The shared catalog; by default the settings'.")
 """What nearly all tasks and flows say of `cache` and `catalog`, which the page says once."""
-
-
-def _summary(task: Task[..., Any] | Flow[..., Any]) -> str:
-    return " ".join((inspect.getdoc(task.fn) or "").partition("\n\n")[0].split())
 
 
 def _callable(heading: str, task: Task[..., Any] | Flow[..., Any], twin: str = "") -> Iterator[str]:
@@ -177,4 +169,6 @@ def _class(kind: type) -> Iterator[str]:
         if isinstance(node, ast.FunctionDef) and any(ast.unparse(each) == "property" for each in node.decorator_list):
             returned = ast.unparse(node.returns) if node.returns else ""
             rows.append((f"`{node.name}`", f"`{returned}`", ast.get_docstring(node) or ""))
-    yield table(("attribute", "type", "meaning"), rows)
+    yield table(("attribute", "type", "meaning"), [row for row in rows if row[2]])
+    if plain := [f"{name} ({kind})" for name, kind, meaning in rows if not meaning]:
+        yield f"It also has {', '.join(plain)}."
