@@ -267,8 +267,15 @@ def keys_table(definition: Mapping[str, Any], spelled: Mapping[str, str] = Mappi
         definition: The mapping's JSON Schema.
         spelled: Types that are written out, by key.
     """
+    return table(("key", "type", "meaning"), keys_of(definition, spelled))
+
+
+def keys_of(
+    definition: Mapping[str, Any], spelled: Mapping[str, str] = MappingProxyType({})
+) -> list[tuple[str, str, str]]:
+    """Name, type with default, and meaning of each key of a mapping."""
     required = definition.get("required", ())
-    rows = [
+    return [
         (
             f"`{name}`",
             (spelled.get(name) or _type(schema)) + ("; required" if name in required else _default(schema)),
@@ -276,7 +283,6 @@ def keys_table(definition: Mapping[str, Any], spelled: Mapping[str, str] = Mappi
         )
         for name, schema in definition["properties"].items()
     ]
-    return table(("key", "type", "meaning"), rows)
 
 
 def _meaning(schema: Mapping[str, Any]) -> str:

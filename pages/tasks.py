@@ -98,11 +98,9 @@ def _callable(heading: str, task: Task[..., Any] | Flow[..., Any], twin: str = "
     if isinstance(task, Flow):
         yield f"Its name in Prefect is `{task.name}`."
     yield prose(text)
-    rows = [(f"`{name}`", meaning) for name, meaning in parameters if meaning not in USUAL]
-    if rows:
-        yield table(("parameter", "meaning"), rows)
-    if raised:
-        yield table(("raises", "when"), [(names(kinds.split(", ")), when) for kinds, when in raised])
+    items = [f"- `{name}`: {prose(meaning)}" for name, meaning in parameters if meaning not in USUAL]
+    items += [f"- Raises {names(kinds.split(', '))}: {prose(when)}" for kinds, when in raised]
+    yield "\n".join(items)
 
 
 def _signature(function: Callable[..., Any]) -> str:
@@ -169,6 +167,6 @@ def _class(kind: type) -> Iterator[str]:
         if isinstance(node, ast.FunctionDef) and any(ast.unparse(each) == "property" for each in node.decorator_list):
             returned = ast.unparse(node.returns) if node.returns else ""
             rows.append((f"`{node.name}`", f"`{returned}`", ast.get_docstring(node) or ""))
-    yield table(("attribute", "type", "meaning"), [row for row in rows if row[2]])
+    yield "\n".join(f"- {name} ({kind}): {prose(' '.join(meaning.split()))}" for name, kind, meaning in rows if meaning)
     if plain := [f"{name} ({kind})" for name, kind, meaning in rows if not meaning]:
         yield f"It also has {', '.join(plain)}."

@@ -73,7 +73,7 @@ def test_checks_page_has_every_parameter() -> None:
         sections[section.partition("\n")[0]] = section
     for name, check in CHECKS.items():
         for key, field in check.parameters.model_fields.items():
-            assert f"| `{field.alias or key}` |" in sections[name]
+            assert f"\n- `{field.alias or key}` (" in sections[name]
 
 
 def test_cli_page_has_every_command_in_order() -> None:
