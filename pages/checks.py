@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pages.markdown import code, link, page, prose, table
-from pages.spec import example_of, example_yaml, keys_of
+from pages.spec import example_of, example_yaml, keys_list
 from prefect_stagegate.cli.describe import RENEWALS
 from prefect_stagegate.gate import CHECKS, CheckDefinition, known_checks
 from prefect_stagegate.gate.catalogue import asks, groups, holds, rule
@@ -65,7 +65,5 @@ def _check(check: CheckDefinition, schema: Mapping[str, Any]) -> Iterator[str]:
         yield f"Its severity is `{check.severity}` where the gate names none."
     properties = {k: v for k, v in schema["properties"].items() if k not in ("severity", "consecutive")}
     if properties:
-        rows = keys_of({"properties": properties})
-        text = "\n".join(f"- {name} ({kind}): {prose(meaning)}" for name, kind, meaning in rows)
         # Mappings have their sections on the page of the spec.
-        yield text.replace("(#", "(spec.md#")
+        yield keys_list({"properties": properties}).replace("(#", "(spec.md#")

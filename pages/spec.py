@@ -155,12 +155,12 @@ def spec_page() -> str:
         f"{link('A whole spec')} is at the end of this page. Editors complete and check specs by "
         "[stagegate.schema.json](../stagegate.schema.json), which `stagegate schema` prints too.",
         "## Keys of a spec",
-        keys_table(schema, SPELLED),
+        keys_list(schema, SPELLED),
         "## Kinds of values",
         table(("kind", "how it is written"), KINDS.items()),
         "## owners",
         _described(schema["properties"]["owners"]),
-        keys_table(schema["properties"]["owners"]),
+        keys_list(schema["properties"]["owners"]),
         code("yaml", example_yaml({"owners": example_of(Spec, "owners")})),
         *sections,
         "## A whole spec",
@@ -206,10 +206,10 @@ def _section(section: Section, definitions: Mapping[str, Any]) -> Iterator[str]:
     definition = definitions[section.model.__name__]
     yield f"{section.level} {section.heading}"
     yield f"{_described(definition)} {section.intro}".strip()
-    yield keys_table(definition, SPELLED)
+    yield keys_list(definition, SPELLED)
     if approval := definition["properties"].get("approval"):
         yield "The keys of `approval` are the parameters of the [check `approval`](checks.md#approval):"
-        yield keys_table(approval)
+        yield keys_list(approval)
     if section.level == "##" or section.has_example:
         yield code("yaml", _example(section, definitions))
 
@@ -260,29 +260,20 @@ def _nested(values: Any, place: Sequence[str | int]) -> Any:
     return values
 
 
-def keys_table(definition: Mapping[str, Any], spelled: Mapping[str, str] = MappingProxyType({})) -> str:
-    """The table of a mapping's keys.
+def keys_list(definition: Mapping[str, Any], spelled: Mapping[str, str] = MappingProxyType({})) -> str:
+    """A mapping's keys, each with its type, its default and what it means.
 
     Args:
         definition: The mapping's JSON Schema.
         spelled: Types that are written out, by key.
     """
-    return table(("key", "type", "meaning"), keys_of(definition, spelled))
-
-
-def keys_of(
-    definition: Mapping[str, Any], spelled: Mapping[str, str] = MappingProxyType({})
-) -> list[tuple[str, str, str]]:
-    """Name, type with default, and meaning of each key of a mapping."""
     required = definition.get("required", ())
-    return [
-        (
-            f"`{name}`",
-            (spelled.get(name) or _type(schema)) + ("; required" if name in required else _default(schema)),
-            _meaning(schema),
-        )
-        for name, schema in definition["properties"].items()
-    ]
+    lines = []
+    for name, schema in definition["properties"].items():
+        kind = spelled.get(name) or _type(schema)
+        default = "; required" if name in required else _default(schema)
+        lines.append(f"- `{name}` ({kind}{default}): {prose(_meaning(schema))}")
+    return "\n".join(lines)
 
 
 def _meaning(schema: Mapping[str, Any]) -> str:
@@ -376,7 +367,7 @@ def _require(definitions: Mapping[str, Any]) -> Iterator[str]:
         "the check and the keys below. [Checks](checks.md) has each check with its parameters."
     )
     keys = {"severity": definitions["Severity"], "consecutive": definitions["Consecutive"]}
-    yield keys_table({"properties": keys})
+    yield keys_list({"properties": keys})
     yield code("yaml", example_yaml(example_of(GateSpec, "require"), ("gates", "pilot", "require")))
 
 
