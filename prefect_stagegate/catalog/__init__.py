@@ -23,6 +23,7 @@
                        policy/<seq>.json                      the policies that were adopted: a hash-chained log
                        proposals/<sha256>.json                policies that are proposed for adoption
                        refs/<ref>/<seq>.json                  the moves of one ref: a hash-chained log
+    environments/<sha256>.json                                the environment of decisions, which name it by this digest
     nodes/<node>.json                                         what a node holds, and when it said so; replaced
 
 It lies in a local directory or an object store. The compare-and-swap is the creation of a numbered record, which fails

@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from functools import cache, partial
+from functools import cache, cached_property, partial
 from importlib import import_module
 from itertools import chain, groupby
 from typing import Any, TypeVar
@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from prefect_stagegate.canonical import digest_of, sha256_of
 from prefect_stagegate.catalog.approval_records import ApprovalRecords, create_id
 from prefect_stagegate.catalog.codec import encode
+from prefect_stagegate.catalog.environments import Environments
 from prefect_stagegate.catalog.evidence import kept
 from prefect_stagegate.catalog.kept_records import KeptRecords
 from prefect_stagegate.catalog.keys import largest
@@ -107,6 +108,11 @@ class Catalog(VersionRecords, ApprovalRecords, KeptRecords, NodeRecords):
         copy = kind(wrap(self._records), memory=memory, consent=self._consent)
         copy.proof = self.proof
         return copy
+
+    @cached_property
+    def environments(self) -> Environments:
+        """The environments of decisions."""
+        return Environments(self._records)
 
     def load(self) -> None:
         """Import the module that reads and writes manifests in the background: it takes 0.15 s, mostly for pyarrow."""
@@ -239,7 +245,8 @@ class Catalog(VersionRecords, ApprovalRecords, KeptRecords, NodeRecords):
             at=stamp(now()),
             reason=reason,
             withdrawn=withdrawn,
-            attestation=attestation or {},
+            # First, so that no entry names an environment that the catalog lacks.
+            attestation=self.environments.store(attestation) if attestation else {},
         )
         if sign:
             entry = replace(entry, envelope=sign(entry))
@@ -412,15 +419,17 @@ class Catalog(VersionRecords, ApprovalRecords, KeptRecords, NodeRecords):
 
     def put_attestation(self, dataset: str, digest: str, target: str, statement: Mapping[str, Any]) -> None:
         """Add a gate's decision about a version, accepting or not."""
-        self._append(self._key(dataset, "decisions", digest, f"/{target}/"), encode(dict(statement)))
+        stored = encode(self.environments.store(statement))
+        self._append(self._key(dataset, "decisions", digest, f"/{target}/"), stored)
 
-    def attestation(self, dataset: str, digest: str, target: str) -> dict[str, Any] | None:
+    def attestation(self, dataset: str, digest: str, target: str) -> Mapping[str, Any] | None:
         """The newest decision of a target's gate about a version; None without one."""
-        return self._load_newest(dict[str, Any], self._key(dataset, "decisions", digest, f"/{target}/"))
+        return next(iter(self.attestations(dataset, digest, target, newest=1)), None)
 
-    def attestations(self, dataset: str, digest: str, target: str, *, newest: int = 0) -> list[dict[str, Any]]:
+    def attestations(self, dataset: str, digest: str, target: str, *, newest: int = 0) -> list[Mapping[str, Any]]:
         """The decisions of a target's gate about a version, the oldest first: all, or so many of the newest."""
-        return self._load_all(dict[str, Any], self._key(dataset, "decisions", digest, f"/{target}/"), newest)
+        prefix = self._key(dataset, "decisions", digest, f"/{target}/")
+        return [self.environments.whole(stored) for stored in self._load_all(dict[str, Any], prefix, newest)]
 
     def decision_numbers(self, dataset: str, digest: str) -> dict[str, int]:
         """How many decisions each target's gate made about a version. Lists those of all targets at once."""
@@ -429,9 +438,10 @@ class Catalog(VersionRecords, ApprovalRecords, KeptRecords, NodeRecords):
         places = (key.removeprefix(prefix).removesuffix(".json").partition("/") for key in self._records.keys(prefix))
         return {target: int(number) for target, _, number in places}
 
-    def numbered_attestation(self, dataset: str, digest: str, target: str, number: int) -> dict[str, Any]:
+    def numbered_attestation(self, dataset: str, digest: str, target: str, number: int) -> Mapping[str, Any]:
         """One decision of a target's gate about a version, by its number."""
-        return self._load(dict[str, Any], self._key(dataset, "decisions", digest, f"/{target}/{number:08d}.json"))
+        key = self._key(dataset, "decisions", digest, f"/{target}/{number:08d}.json")
+        return self.environments.whole(self._load(dict[str, Any], key))
 
     def decided(self, dataset: str) -> list[tuple[str, str]]:
         """The digest and target of each version that a gate decided on, sorted."""

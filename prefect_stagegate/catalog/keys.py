@@ -26,11 +26,12 @@ _OF_A_DATASET = (
     rf"profiles/{_HEX}/{_HEX}\.json",
     r"probes\.json",
 )
-_NODE = r"nodes/[\w.-]+\.json"
+_OF_ALL = (r"nodes/[\w.-]+\.json", rf"environments/{_HEX}\.json")
 # One expression, since a listing asks about tens of thousands of keys.
-_RECORD = re.compile(rf"{_DATASET}/(?:{'|'.join(_OF_A_DATASET)})|{_NODE}")
+_RECORD = re.compile(rf"{_DATASET}/(?:{'|'.join(_OF_A_DATASET)})|{'|'.join(_OF_ALL)}")
 _SHAPES = tuple(
-    tuple(map(re.compile, shape.split("/"))) for shape in (*(f"{_DATASET}/{shape}" for shape in _OF_A_DATASET), _NODE)
+    tuple(map(re.compile, shape.split("/")))
+    for shape in (*(f"{_DATASET}/{shape}" for shape in _OF_A_DATASET), *_OF_ALL)
 )
 """The key pattern of each kind of record, split at the slashes."""
 

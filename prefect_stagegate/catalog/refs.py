@@ -39,7 +39,8 @@ class RefEntry:
     withdrawn: str = ""
     """A version that this entry withdraws: no schedule promotes it again."""
     attestation: Mapping[str, Any] = field(default_factory=dict)
-    """The in-toto Statement that allowed the move, or that withdrew the version; empty for `latest`."""
+    """The in-toto Statement that allowed the move, or that withdrew the version; empty for `latest`. It may have its
+    environment by its digest: `Environments.whole` gives the Statement that was signed."""
     before: str = ""
     """`sha256:<hex>` of the entry before as stored; empty for the first."""
     envelope: Mapping[str, Any] = field(default_factory=dict)

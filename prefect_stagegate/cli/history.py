@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import copy
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, replace
 from typing import Annotated, Any
 
 from cyclopts import Parameter
@@ -23,9 +22,10 @@ from prefect_stagegate.cli.common import (
 from prefect_stagegate.cli.prove import Keys, print_audit
 from prefect_stagegate.errors import CorruptRecord
 from prefect_stagegate.gate.checks.approval import counted_answers
-from prefect_stagegate.gate.records.attest import read_statement
+from prefect_stagegate.gate.records.attest import approvals_of, decision_of
 from prefect_stagegate.jobs import inspect
 from prefect_stagegate.jobs.gating.decisions import RecordedDecision, list_refusals
+from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Address, Approval, EvidenceRevocation, PolicyChange
 from prefect_stagegate.units import count_text, digest_text
 from prefect_stagegate.unreadable import UnreadableRecords
@@ -76,7 +76,8 @@ def history(
     refusals = list_refusals(workspace, about, moves)
     policies = inspect.policy_history(workspace, about.dataset, unreadable)
     if json:
-        records = [asdict(move) if full else without_distributions(asdict(move)) for move in moves]
+        records = [asdict(_whole(workspace, move, unreadable)) for move in moves]
+        records = records if full else list(map(_without_distributions, records))
         records += [asdict(revocation) | {"action": "revoke"} for revocation in revocations]
         records += [asdict(refusal) | {"action": "refuse"} for refusal in refusals]
         records += [asdict(entry) | {"action": "adopt", "changes": list(map(asdict, each))} for entry, each in policies]
@@ -133,12 +134,19 @@ def _answer_text(answer: Approval) -> str:
     return f"{verb} by {answer.approver} {answer.at[:19]}Z{f': {answer.reason}' if answer.reason else ''}"
 
 
-def without_distributions(entry: Mapping[str, Any]) -> dict[str, Any]:
-    """An entry as JSON values, without the packages in its attestation's environment."""
-    copied = copy.deepcopy(dict(entry))
-    attested = copied.get("attestation", {}).get("predicate", {}).get("stagegate", {})
-    attested.get("environment", {}).get("python", {}).pop("distributions", None)
-    return copied
+def _whole(workspace: Workspace, move: RefEntry, unreadable: UnreadableRecords) -> RefEntry:
+    """An entry with its attestation as it was signed."""
+    with unreadable.skip(move.dataset):
+        return replace(move, attestation=workspace.catalog.environments.whole(move.attestation))
+    return move
+
+
+def _without_distributions(move: dict[str, Any]) -> dict[str, Any]:
+    """An entry's JSON values, without the packages in its attestation's environment."""
+    environment = move["attestation"].get("predicate", {}).get("stagegate", {}).get("environment")
+    if isinstance(environment, dict):
+        environment.get("python", {}).pop("distributions", None)
+    return move
 
 
 def _move_lines(entry: RefEntry, before: str) -> Iterator[str]:
@@ -154,16 +162,15 @@ def _move_lines(entry: RefEntry, before: str) -> Iterator[str]:
 
 def _decision_lines(entry: RefEntry) -> Iterator[str]:
     try:
-        attested = read_statement(entry.attestation)
+        decision, approvals = decision_of(entry.attestation), approvals_of(entry.attestation)
     except CorruptRecord as error:
         yield error.message
         return
-    decision = attested.decision
     yield (
         f"{decision.outcome} {decision.at[:19]}Z by policy {digest_text(decision.adopted)}, "
         f"{count_text(len(decision.checks), 'check')}, requested by {decision.requester}"
     )
-    yield from map(_answer_text, counted_answers(decision, attested.approvals))
+    yield from map(_answer_text, counted_answers(decision, approvals))
     for check in decision.checks:
         if check.ruling and check.ruling.waiver:
             yield f"{check.check} {check.ruling.waiver}"

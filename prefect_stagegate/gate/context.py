@@ -113,8 +113,8 @@ class Accepted:
     """When the ref was moved to it."""
     decision: Decision | None = None
     """The decision that the ref's log holds for it."""
-    environment: Environment | None = None
-    """The environment of the decision; None when the attestation does not say."""
+    environment: Callable[[], Environment] | None = None
+    """Reads the environment of the decision from the catalog, or raises `CorruptRecord`; None without a decision."""
     until: str = ""
     """When the ref moved on; empty while it still names the version."""
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from prefect_stagegate.catalog import Catalog, RefEntry
 from prefect_stagegate.environment import ABSENT, UNKNOWN, Environment, capture
 from prefect_stagegate.environment.cuda import capture_gpus
 from prefect_stagegate.errors import StagegateError, UsageError
@@ -109,4 +110,13 @@ def accepted_in(workspace: Workspace, address: Address) -> Environment:
     head = workspace.catalog.ref(address.dataset, address.ref)
     if head is None or not head.attestation:
         raise UsageError(f"{address} has no attestation", hint=f"Look with `stagegate history {address}`.")
-    return read_statement(head.attestation).environment
+    return environment_of(workspace.catalog, head)
+
+
+def environment_of(catalog: Catalog, entry: RefEntry) -> Environment:
+    """The environment that an entry's decision was made in.
+
+    Raises:
+        CorruptRecord: Its record is gone or damaged, or is that of another decision.
+    """
+    return read_statement(catalog.environments.whole(entry.attestation)).environment

@@ -252,9 +252,9 @@ def _line(
 def _newest_decisions(
     workspace: Workspace, dataset: str, digest: str, unreadable: UnreadableRecords
 ) -> Iterator[NewestDecision]:
-    from prefect_stagegate.gate.records.attest import read_decision  # late: it loads all checks
+    from prefect_stagegate.gate.records.attest import decision_of  # late: it loads all checks
 
     for target, number in workspace.catalog.decision_numbers(dataset, digest).items():
         with unreadable.skip(dataset):
-            decision = read_decision(workspace.catalog.numbered_attestation(dataset, digest, target, number))
+            decision = decision_of(workspace.catalog.numbered_attestation(dataset, digest, target, number))
             yield NewestDecision(target, decision.outcome.value, decision.at)

@@ -141,9 +141,9 @@ def test_all_decisions_keep_the_json_schema(scenario: Scenario) -> None:
     schema = jsonschema.Draft202012Validator(decision_schema())
     schema.check_schema(schema.schema)
     outcomes = set()
-    for path in (scenario.folder / "catalog").rglob("*.json"):
-        statement = json.loads(path.read_bytes())
-        if isinstance(statement, dict) and "predicateType" in statement:
+    catalog = scenario.node().catalog
+    for digest, target in catalog.decided("nycflights"):
+        for statement in catalog.attestations("nycflights", digest, target):
             schema.validate(statement["predicate"]["stagegate"])
             outcomes.add(statement["predicate"]["stagegate"]["decision"]["outcome"])
     assert outcomes >= {DecisionOutcome.ACCEPTED, DecisionOutcome.REFUSED, DecisionOutcome.WAITING}
@@ -220,8 +220,8 @@ def test_changed_record_is_not_signed_again(promoted: Scenario, capsys: pytest.C
 
 def test_envelope_of_another_decision_is_not_exported(promoted: Scenario) -> None:
     catalog = promoted.node().catalog
-    (pilot,) = (promoted.folder / "catalog/datasets/nycflights/refs/pilot").glob("*.json")
-    statement = json.loads(pilot.read_bytes())["attestation"]
+    statement = catalog.attestation("nycflights", promoted.head("pilot"), "pilot")
+    assert statement
     (accepted,) = catalog.signatures("nycflights", statement_digest(statement))
     recorded = statement_digest(statement_in(export(promoted, RECORDED)))
     catalog.put_signature("nycflights", recorded, "0" * 64, accepted)

@@ -21,7 +21,7 @@ from prefect_stagegate.errors import (
     UsageError,
     WaitingForApproval,
 )
-from prefect_stagegate.gate.records.attest import read_statement
+from prefect_stagegate.gate.records.attest import decision_of, read_statement
 from prefect_stagegate.jobs.gating.approve import answer, approve, wait, waiting_runs
 from prefect_stagegate.jobs.gating.attestations import verify_attestation
 from prefect_stagegate.jobs.gating.check import check
@@ -414,7 +414,7 @@ def test_way_back_shows_when_its_version_was_accepted(scenario: Scenario) -> Non
     decision = check(scenario.node(), Address("things", scenario.promote("pilot")), "production")
     (way_back,) = [evidence for evidence in decision.checks if evidence.check == "rollback"]
     assert way_back.measured["version"] == accepted.digest
-    assert way_back.measured["accepted_at"] == read_statement(accepted.attestation).decision.at
+    assert way_back.measured["accepted_at"] == decision_of(accepted.attestation).at
 
 
 def test_rollback_returns_to_the_last_good_version(scenario: Scenario) -> None:

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from prefect_stagegate.errors import CorruptRecord
-from prefect_stagegate.gate import attest, decision_of, statement_digest
+from prefect_stagegate.gate import attest, statement_digest
+from prefect_stagegate.gate.records.attest import read_statement
 from prefect_stagegate.model import Decision, DecisionOutcome, Evidence, Outcome
 from prefect_stagegate.testing.contexts import DIGEST, ENVIRONMENT
 
@@ -93,7 +94,7 @@ def _set(statement: dict[str, Any], path: str, value: object) -> None:
 )
 def test_statement_whose_parts_contradict_each_other_is_refused(path: str, value: object) -> None:
     statement = copy.deepcopy(attest(DECISION, ENVIRONMENT))
-    assert decision_of(statement) == DECISION
+    assert read_statement(statement).decision == DECISION
     _set(statement, path, value)
     with pytest.raises(CorruptRecord, match="Invalid attestation"):
-        decision_of(statement)
+        read_statement(statement)

@@ -48,7 +48,7 @@ CHANGES: dict[str, tuple[str, Environment]] = {
 
 def ask(name: str, here: Environment, there: Environment = ENVIRONMENT, parameters: Any = None) -> CheckResult:
     check, default = PARITIES[name]
-    below = Accepted("pilot", DIGEST, stamp(NOW), environment=there)
+    below = Accepted("pilot", DIGEST, stamp(NOW), environment=lambda: there)
     return check(check_context(environment=here, below=below), parameters or default)
 
 

@@ -74,6 +74,11 @@ def _decision_adapter() -> TypeAdapter[Decision]:
     return TypeAdapter(Decision)
 
 
+@cache
+def _approvals_adapter() -> TypeAdapter[tuple[Approval, ...]]:
+    return TypeAdapter(tuple[Approval, ...])
+
+
 def attest(
     decision: Decision,
     environment: Environment,
@@ -82,6 +87,10 @@ def attest(
 ) -> dict[str, Any]:
     """Write a decision as a Statement of JSON values."""
     attested = AttestedDecision(FORMAT, _verifier(), decision, environment, request, tuple(approvals))
+    return _statement(decision, _adapter().dump_python(attested, mode="json"))
+
+
+def _statement(decision: Decision, extension: object) -> dict[str, Any]:
     return {
         "_type": STATEMENT_TYPE,
         "subject": [{"name": decision.dataset, "digest": {"sha256": _hex(decision.digest)}}],
@@ -93,7 +102,7 @@ def attest(
                 for name, digest in ((f"gate/{decision.target}", decision.policy), ("policy", decision.adopted))
             ],
             **_tests(decision.checks),
-            "stagegate": _adapter().dump_python(attested, mode="json"),
+            "stagegate": extension,
         },
     }
 
@@ -104,43 +113,41 @@ def statement_digest(statement: Mapping[str, Any]) -> str:
 
 
 def decision_of(statement: Mapping[str, Any]) -> Decision:
-    """The decision that a Statement holds.
+    """The decision that a Statement holds, without a look at its environment, which may be given by its digest.
 
     Raises:
-        CorruptRecord: It isn't one of ours, or its parts contradict each other.
-    """
-    return read_statement(statement).decision
-
-
-def read_decision(statement: Mapping[str, Any]) -> Decision:
-    """The decision that a Statement holds, without a look at its environment: a thousandth of `decision_of`.
-
-    For listings, which decide nothing. The Statement's subject and result must be those of the decision.
-
-    Raises:
-        CorruptRecord: It isn't one of ours, or its parts contradict each other.
+        CorruptRecord: It isn't one of ours, or its other parts contradict each other.
     """
     with _damage_told():
         extension = statement["predicate"]["stagegate"]
         _require_format(extension)
         decision = _decision_adapter().validate_python(extension["decision"])
-        subject = [{"name": decision.dataset, "digest": {"sha256": _hex(decision.digest)}}]
-        if statement["subject"] != subject or statement["predicate"]["result"] != _result(decision):
-            raise _corrupt("its subject or result does not match the decision")
+        _require_agreement(statement, decision)
     return decision
 
 
+def approvals_of(statement: Mapping[str, Any]) -> tuple[Approval, ...]:
+    """The answers that a Statement of `decision_of` holds.
+
+    Raises:
+        CorruptRecord: They are none.
+    """
+    with _damage_told():
+        return _approvals_adapter().validate_python(statement["predicate"]["stagegate"]["approvals"])
+
+
 def read_statement(statement: Mapping[str, Any]) -> AttestedDecision:
-    """Read a Statement, and check that its parts agree.
+    """Read a whole Statement, and check that its parts agree.
 
     Raises:
         CorruptRecord: It isn't one of ours, or its parts contradict each other.
     """
     with _damage_told():
         attested = read_extension(statement["predicate"]["stagegate"])
-    # Write the Statement again from its extension: the parts for other tools must come out the same.
-    rewritten = attest(attested.decision, attested.environment, attested.request, attested.approvals)
-    _check_agreement(statement, rewritten)
+    _require_agreement(statement, attested.decision)
+    # Computed again: an environment that was changed afterwards must not keep its fingerprint.
+    if attested.environment.fingerprint != attested.decision.environment:
+        raise _corrupt("its environment does not match the decision's fingerprint")
     return attested
 
 
@@ -173,18 +180,13 @@ def _damage_told() -> Iterator[None]:
         raise _corrupt(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
 
 
-def _check_agreement(statement: Mapping[str, Any], rewritten: Mapping[str, Any]) -> None:
+def _require_agreement(statement: Mapping[str, Any], decision: Decision) -> None:
     """Raise when the parts that other tools read (subject, result, policy) differ from the decision."""
-    for name in ("_type", "subject", "predicateType"):
-        if statement.get(name) != rewritten[name]:
-            raise _corrupt(f"its {name} does not match the decision")
-    for name in rewritten["predicate"].keys() - {"stagegate"}:
-        if statement["predicate"].get(name) != rewritten["predicate"][name]:
-            raise _corrupt(f"its {name} does not match the decision")
-    decision = rewritten["predicate"]["stagegate"]["decision"]
-    # Computed again: an environment that was changed afterwards must not keep its fingerprint.
-    if Environment.from_json(rewritten["predicate"]["stagegate"]["environment"]).fingerprint != decision["environment"]:
-        raise _corrupt("its environment does not match the decision's fingerprint")
+    rewritten = _statement(decision, statement["predicate"]["stagegate"])
+    for part, expected in ((statement, rewritten), (statement["predicate"], rewritten["predicate"])):
+        for name in expected.keys() - {"predicate"}:
+            if part.get(name) != expected[name]:
+                raise _corrupt(f"its {name} does not match the decision")
 
 
 def _result(decision: Decision) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 
 from prefect_stagegate.canonical import canonical
 from prefect_stagegate.catalog import adopted_as
+from prefect_stagegate.catalog.environments import shortened
 from prefect_stagegate.errors import CorruptRecord, StagegateError, UsageError
 from prefect_stagegate.gate.records.attest import AttestedDecision, read_statement, statement_digest
 from prefect_stagegate.gate.records.predicates import AttestationForm, as_recorded, written_as
@@ -100,7 +101,7 @@ def _presented(workspace: Workspace, source: str | Path, gate: str) -> Presented
     if gate:
         check_name("target", gate)
     if _is_file(source):
-        return _from_file(Path(source))
+        return _from_file(workspace, Path(source))
     return _from_catalog(workspace, Address.parse(str(source)), gate)
 
 
@@ -109,7 +110,7 @@ def _is_file(source: str | Path) -> bool:
     return isinstance(source, Path) or source.endswith(".json") or Path(source).is_file()
 
 
-def _from_file(path: Path) -> Presented:
+def _from_file(workspace: Workspace, path: Path) -> Presented:
     try:
         with path.open("rb") as file:
             # The file comes from anybody, and a pipe doesn't tell its size.
@@ -125,7 +126,8 @@ def _from_file(path: Path) -> Presented:
         raise UsageError(f"{path} holds no attestation: {error}") from error
     if not isinstance(document, dict):
         raise UsageError(f"{path} holds no attestation", hint="It is a Statement in JSON, or a DSSE envelope with one.")
-    return Presented(document.get("attestation", document))  # an entry of a ref's log holds one, too
+    # An entry of a ref's log holds one, too, and may name an environment in the catalog.
+    return Presented(workspace.catalog.environments.whole(document.get("attestation", document)))
 
 
 def _json(data: bytes) -> Any:
@@ -145,7 +147,8 @@ def _from_catalog(workspace: Workspace, address: Address, gate: str) -> Presente
         name = f"{address.dataset}@{digest}"
     elif address.target:
         workspace.catalog.resolve(address)  # raises when there is no such ref
-        statement, name = workspace.catalog.history(address.dataset, address.ref)[-1].attestation, str(address)
+        entry, name = workspace.catalog.history(address.dataset, address.ref)[-1], str(address)
+        statement = workspace.catalog.environments.whole(entry.attestation)
     else:
         raise UsageError(
             f"{address} names no target", hint=f"Name one, as in {address.dataset}@production, or give --gate."
@@ -216,8 +219,8 @@ def _log(workspace: Workspace, recorded: Mapping[str, Any], attested: AttestedDe
     # Another catalog may have the log, so nothing is proved either way.
     if decision.dataset not in workspace.catalog.datasets():
         return AttestationPart("log", UNKNOWN, f"the catalog {workspace.catalog.url} has no dataset {decision.dataset}")
-    digest = statement_digest(recorded)
-    matching = [entry for entry in entries if entry.attestation and statement_digest(entry.attestation) == digest]
+    digest = statement_digest(shortened(recorded))
+    matching = [entry for entry in entries if statement_digest(shortened(entry.attestation)) == digest]
     if matching:
         if wrong := "; ".join(problem for entry in matching for problem in contradictions(attested, entry)):
             return AttestationPart("log", FAILS, wrong)
@@ -225,7 +228,7 @@ def _log(workspace: Workspace, recorded: Mapping[str, Any], attested: AttestedDe
         why = f"entry {numbers} of {len(entries)} in an unbroken chain, whose last is {digest_text(head)}"
         return AttestationPart("log", HOLDS, why)
     # A refusal, and an acceptance that nobody promoted, are recorded beside the log.
-    if any(statement_digest(statement) == digest for statement in decided):
+    if any(statement_digest(shortened(statement)) == digest for statement in decided):
         return AttestationPart("log", HOLDS, f"recorded, but nothing was moved to {decision.target} by it")
     why = f"the catalog has no such decision of {decision.target}: the attestation was changed"
     return AttestationPart("log", FAILS, why)

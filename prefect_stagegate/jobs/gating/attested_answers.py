@@ -54,7 +54,7 @@ def why_unsigned(catalog: Catalog, entry: RefEntry, in_force: Sequence[PolicyEnt
 
     A rollback needs the signature that a policy `in_force` wants, or for earlier releases that of its decision.
     """
-    attested = read_statement(entry.attestation)
+    attested = read_statement(catalog.environments.whole(entry.attestation))
     request, gate = attested.request, gate_of(catalog, attested.decision)
     is_asked = any(item.check == APPROVAL and item.severity is Severity.BLOCKING for item in gate.requirements)
     if attested.decision.accepted and is_asked and approval_asked_by(gate).signed:

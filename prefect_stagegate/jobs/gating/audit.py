@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 
 from prefect_stagegate.catalog import Catalog, RefAction, RefEntry
-from prefect_stagegate.errors import StagegateError
+from prefect_stagegate.errors import CorruptRecord, StagegateError
 from prefect_stagegate.gate.overrides import why_out_of_time
 from prefect_stagegate.gate.records.attest import (
     STATEMENT_TYPE,
@@ -71,9 +72,12 @@ def _audit_ref(workspace: Workspace, dataset: str, ref: str, keys: Sequence[str]
     except StagegateError as error:
         return Chain(dataset, ref, 0, "", 0, 0, (str(error),))
     problems = [f"entry {entry.seq}: {problem}" for entry in entries for problem in _problems(workspace, entry, keys)]
-    attested = [entry for entry in entries if entry.attestation]
-    signed = sum(bool(keys and signed_by(workspace.catalog, dataset, entry.attestation, keys)) for entry in attested)
-    return Chain(dataset, ref, len(entries), head, len(attested), signed, tuple(problems))
+    signed = 0
+    for entry in entries if keys else ():
+        with suppress(CorruptRecord):  # told above, as a problem of the entry
+            signed += bool(signed_by(workspace.catalog, entry, keys))
+    attestations = sum(bool(entry.attestation) for entry in entries)
+    return Chain(dataset, ref, len(entries), head, attestations, signed, tuple(problems))
 
 
 def _audit_policy(workspace: Workspace, dataset: str) -> Chain | None:
@@ -92,7 +96,7 @@ def _problems(workspace: Workspace, entry: RefEntry, keys: Sequence[str]) -> Ite
     if entry.ref == LATEST:
         return  # staging moves it, and no gate decides
     try:
-        attested = read_statement(entry.attestation)
+        attested = read_statement(workspace.catalog.environments.whole(entry.attestation))
     except StagegateError as error:
         yield str(error)
         return
@@ -137,9 +141,14 @@ def people_problems(attested: AttestedDecision) -> Iterator[str]:
             yield f"the waiver of {evidence.check} was not in force then: {why}"
 
 
-def signed_by(catalog: Catalog, dataset: str, statement: object, keys: Sequence[str]) -> list[str]:
-    """The keys that signed an attestation, by the envelopes in the catalog."""
-    if not isinstance(statement, dict) or statement.get("_type") != STATEMENT_TYPE:
+def signed_by(catalog: Catalog, entry: RefEntry, keys: Sequence[str]) -> list[str]:
+    """The keys that signed an entry's attestation, by the envelopes in the catalog.
+
+    Raises:
+        CorruptRecord: The record of the attestation's environment is gone or damaged.
+    """
+    if entry.attestation.get("_type") != STATEMENT_TYPE:
         return []
-    envelopes = catalog.signatures(dataset, statement_digest(statement))
+    statement = catalog.environments.whole(entry.attestation)
+    envelopes = catalog.signatures(entry.dataset, statement_digest(statement))
     return sorted({key for envelope in envelopes for key in signers(envelope, statement, STATEMENT_PAYLOAD, keys)})

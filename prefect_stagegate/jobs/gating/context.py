@@ -15,14 +15,14 @@ from prefect_stagegate.cache.gc import collect
 from prefect_stagegate.cache.quarantine import Quarantine
 from prefect_stagegate.cache.space import SpaceRules, used_bytes
 from prefect_stagegate.cache.verify import Pace, file_problem
-from prefect_stagegate.catalog import RefAction, RefEntry, moves, withdrawn
+from prefect_stagegate.catalog import Catalog, RefAction, RefEntry, moves, withdrawn
 from prefect_stagegate.clock import now
 from prefect_stagegate.errors import StagegateError
 from prefect_stagegate.gate import Accepted, CheckContext, Integrity, Machine, Probe, Volume, find_gpus
 from prefect_stagegate.gate.authority import authority_of
-from prefect_stagegate.gate.records.attest import read_statement
+from prefect_stagegate.gate.records.attest import decision_of
 from prefect_stagegate.jobs.address import ResolvedVersion
-from prefect_stagegate.jobs.environment import capture_environment
+from prefect_stagegate.jobs.environment import capture_environment, environment_of
 from prefect_stagegate.jobs.gating.approve import request_for
 from prefect_stagegate.jobs.gating.contract import run_contract
 from prefect_stagegate.jobs.gating.measuring import VersionMeasures
@@ -71,7 +71,7 @@ def build_context(
     # Before the log is read: a decision must not claim to follow a withdrawal that it did not see.
     after = workspace.catalog.moved(dataset, gate.target) if gate.target else 0
     log = workspace.catalog.history(dataset, gate.target) if gate.target else []
-    reference = _reference(log, digest)
+    reference = _reference(workspace.catalog, log, digest)
     authority = authority_of(version.spec, gate.target, lambda: workspace.catalog.id)
     waivers = workspace.catalog.waivers(dataset, digest, gate.target) if gate.target else []
 
@@ -115,7 +115,7 @@ def build_context(
         adopted=version.adopted,
         after=after,
         below=_below(workspace, version, gate.extends) if gate.extends else None,
-        accepted=_last_accepted(log, digest),
+        accepted=_last_accepted(workspace.catalog, log, digest),
         reference=reference,
         request=request,
         approvals=tuple(workspace.catalog.approvals(request)) if request else (),
@@ -154,23 +154,24 @@ def _below(workspace: Workspace, version: ResolvedVersion, target: str) -> Accep
 
     The ref may have moved on while this version waited for an approval. That withdraws nothing.
     """
-    entries = workspace.catalog.history(version.dataset, target)
+    catalog = workspace.catalog
+    entries = catalog.history(version.dataset, target)
     accepted, withdrawals = moves(entries), withdrawn(entries)
     to_version = [entry for entry in accepted if entry.digest == version.digest]
     if to_version and version.digest not in withdrawals:
         later = [entry for entry in accepted if entry.seq > to_version[-1].seq]
-        return replace(_accepted(to_version[-1]), until=later[0].at if later else "")
-    return _accepted(accepted[-1]) if accepted and accepted[-1].digest not in withdrawals else None
+        return replace(_accepted(catalog, to_version[-1]), until=later[0].at if later else "")
+    return _accepted(catalog, accepted[-1]) if accepted and accepted[-1].digest not in withdrawals else None
 
 
-def _last_accepted(log: Sequence[RefEntry], digest: str) -> Accepted | None:
+def _last_accepted(catalog: Catalog, log: Sequence[RefEntry], digest: str) -> Accepted | None:
     """The newest version other than `digest` that a target accepted and did not withdraw."""
     withdrawals = withdrawn(log)
     others = [entry for entry in moves(log) if entry.digest != digest and entry.digest not in withdrawals]
-    return _accepted(others[-1]) if others else None
+    return _accepted(catalog, others[-1]) if others else None
 
 
-def _reference(entries: Sequence[RefEntry], digest: str) -> Accepted | None:
+def _reference(catalog: Catalog, entries: Sequence[RefEntry], digest: str) -> Accepted | None:
     """The version to compare this one with: what the target named before it accepted this one.
 
     Where the target never accepted this version, or withdrew it, that is what the target names now. A later move, or a
@@ -178,14 +179,14 @@ def _reference(entries: Sequence[RefEntry], digest: str) -> Accepted | None:
     """
     promotions = [entry.seq for entry in entries if entry.digest == digest and entry.action is RefAction.PROMOTE]
     end = promotions[-1] if promotions and digest not in withdrawn(entries) else None
-    return _last_accepted([entry for entry in entries if end is None or entry.seq < end], digest)
+    return _last_accepted(catalog, [entry for entry in entries if end is None or entry.seq < end], digest)
 
 
-def _accepted(entry: RefEntry) -> Accepted:
+def _accepted(catalog: Catalog, entry: RefEntry) -> Accepted:
     if not entry.attestation:
         return Accepted(entry.ref, entry.digest, entry.at)
-    attested = read_statement(entry.attestation)
-    return Accepted(entry.ref, entry.digest, entry.at, attested.decision, attested.environment)
+    environment = cache(lambda: environment_of(catalog, entry))
+    return Accepted(entry.ref, entry.digest, entry.at, decision_of(entry.attestation), environment)
 
 
 def _newest(workspace: Workspace, version: ResolvedVersion, table: str) -> datetime | None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from prefect_stagegate.catalog import RefEntry
+from prefect_stagegate.catalog import RefAction, RefEntry
 from prefect_stagegate.errors import CorruptRecord, UnknownRef, UsageError
 from prefect_stagegate.gate.records.attest import decision_of, statement_digest
 from prefect_stagegate.jobs.workspace import Workspace
@@ -105,7 +105,8 @@ def list_refusals(workspace: Workspace, address: Address, moves: Iterable[RefEnt
         address: The dataset; with a target, only the refusals of its gate.
         moves: The entries of the refs' logs. A refusal that withdrew a version is one of them, and is left out here.
     """
-    logged = {statement_digest(entry.attestation) for entry in moves if entry.attestation}
+    whole = workspace.catalog.environments.whole
+    logged = {statement_digest(whole(entry.attestation)) for entry in moves if entry.action is RefAction.WITHDRAW}
     decided = list_decisions(workspace, address.dataset, address.ref)
     return [line for line in decided if line.outcome == DecisionOutcome.REFUSED and line.id not in logged]
 

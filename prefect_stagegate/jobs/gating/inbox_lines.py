@@ -12,7 +12,7 @@ from prefect_stagegate.clock import moment, stamp
 from prefect_stagegate.gate import CHECKS
 from prefect_stagegate.gate.base import Renewal
 from prefect_stagegate.gate.context import addresses_of
-from prefect_stagegate.gate.records.attest import read_decision, statement_digest
+from prefect_stagegate.gate.records.attest import decision_of, statement_digest
 from prefect_stagegate.gate.wording import listed
 from prefect_stagegate.jobs.gating.inbox import (
     ANYBODY,
@@ -227,7 +227,7 @@ def _of_accepted(facts: TargetFacts, accepted: AcceptedVersion, now: datetime, w
 
 def _return(facts: TargetFacts, withdrawal: RefEntry) -> PendingAction:
     """What the withdrawal of the version that a target names asks for."""
-    failed = version_failures(read_decision(withdrawal.attestation)) if withdrawal.attestation else ()
+    failed = version_failures(decision_of(withdrawal.attestation)) if withdrawal.attestation else ()
     return PendingAction(
         ActionKind.RETURN,
         _owners(facts, dict.fromkeys(evidence.owner for evidence in failed) or ("data",)),

@@ -9,7 +9,7 @@ from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.errors import GateFailed, GateUndecided
 from prefect_stagegate.gate import CHECKS, CheckContext
 from prefect_stagegate.gate.overrides import Case, case_of, unruled, why_void
-from prefect_stagegate.gate.records.attest import decision_of
+from prefect_stagegate.gate.records.attest import decision_of, read_statement
 from prefect_stagegate.gate.records.revocation import revoked
 from prefect_stagegate.gate.renewal import LETS_THROUGH
 from prefect_stagegate.gate.run import CLOCKS_DIFFER, binding, counting, superseded
@@ -63,7 +63,8 @@ def _move(workspace: Workspace, version: ResolvedVersion, policy: Gate, to: str,
     # Read the log before everything that the promotion rests on, so that a move in between makes `move_ref` fail.
     entries = workspace.catalog.history(dataset, to)
     statement = workspace.catalog.attestation(dataset, digest, to)
-    decision = _require_acceptance(workspace, version, policy, decision_of(statement) if statement else None)
+    attested = read_statement(statement) if statement else None
+    decision = _require_acceptance(workspace, version, policy, attested.decision if attested else None)
     withdrawal = withdrawn(entries).get(digest)
     if withdrawal:
         _require_reinstatement(decision, withdrawal, reinstate=reinstate)

@@ -16,6 +16,7 @@ from pydantic import TypeAdapter
 from prefect_stagegate.canonical import canonical
 from prefect_stagegate.catalog import Catalog, PolicyEntry, RefAction, RefEntry, adopted_as, moves
 from prefect_stagegate.catalog.codec import encode
+from prefect_stagegate.catalog.environments import shortened
 from prefect_stagegate.catalog.refs import DecisionSummary, read_summary
 from prefect_stagegate.errors import CatalogError, CorruptRecord, StagegateError, UsageError
 from prefect_stagegate.model import Evidence
@@ -77,7 +78,7 @@ class SignatureProof:
         if (decision.dataset, decision.target, decision.digest) != (entry.dataset, entry.ref, about):
             yield "its decision is about something else"
         for keys, name in ((self.keys, "verification keys"), (node_keys[0], "policy's keys of nodes")):
-            if keys and not signed_by(catalog, entry.dataset, entry.attestation, keys):
+            if keys and not signed_by(catalog, entry, keys):
                 yield f"none of the {name} signed its decision"
         if (wants_answers or any(node_keys)) and (why := why_unsigned(catalog, entry, known or policies[-1:])):
             yield why
@@ -98,7 +99,9 @@ def _order_problems(
     between = catalog.ref_log(entry.dataset, entry.ref).entries()[decision.after : entry.seq - 1]
     if not is_rollback and moves(between):
         yield "the target moved after its decision"
-    if is_rollback and all(catalog.why_unproved(each) for each in between if each.attestation == entry.attestation):
+    # Earlier releases stored it whole.
+    decided = shortened(entry.attestation)
+    if is_rollback and all(catalog.why_unproved(each) for each in between if shortened(each.attestation) == decided):
         yield "no proved entry before it accepted its version"
 
 

@@ -19,7 +19,7 @@ from prefect_stagegate.clock import moment, now
 from prefect_stagegate.errors import CatalogError, CorruptRecord, SourceError, StagegateError
 from prefect_stagegate.gate.approval_counting import count_answers
 from prefect_stagegate.gate.checks.approval import APPROVAL, approval_asked_by, why_request_ended
-from prefect_stagegate.gate.records.attest import read_decision
+from prefect_stagegate.gate.records.attest import decision_of
 from prefect_stagegate.gate.run import CLOCKS_DIFFER
 from prefect_stagegate.jobs.address import policy_within, spec_beside
 from prefect_stagegate.jobs.gating.approve import lapsed_at
@@ -263,7 +263,7 @@ class _DatasetReader:
 
     def _acceptance(self, target: str, head: RefHead) -> Decision:
         """The newest acceptance of the version that a target names: that of its promotion, or a later one."""
-        first = read_decision(head.move.attestation)
+        first = decision_of(head.move.attestation)
         newest = self._decision(target, head.entry.digest, first)
         return newest.decision if newest and newest.decision.accepted else first
 
@@ -275,7 +275,7 @@ class _DatasetReader:
             return None
         if (target, digest) not in self._decisions:
             statement = self._catalog.numbered_attestation(self._dataset, digest, target, number)
-            self._decisions[target, digest] = DecisionRecord(read_decision(statement), statement)
+            self._decisions[target, digest] = DecisionRecord(decision_of(statement), statement)
         return self._decisions[target, digest]
 
     def _decision_numbers(self, digest: str) -> Mapping[str, int]:

@@ -9,7 +9,7 @@ from typing import Any
 
 from prefect_stagegate.canonical import canonical
 from prefect_stagegate.errors import ObjectVanished
-from prefect_stagegate.gate.records.attest import read_decision, statement_digest
+from prefect_stagegate.gate.records.attest import decision_of, statement_digest
 from prefect_stagegate.gate.records.signing import STATEMENT_PAYLOAD, envelopes_around
 from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.plugins.exchange.oci.artifact import DECISION, INDEX, MANIFEST, TITLE, Descriptor, index_with
@@ -61,7 +61,7 @@ def referrers_of(workspace: Workspace, dataset: str, statements: Mapping[str, Ma
         CorruptRecord: This release can't read a decision.
     """
     for target, statement in statements.items():
-        facts = {TARGET: target, OUTCOME: str(read_decision(statement).outcome)}
+        facts = {TARGET: target, OUTCOME: str(decision_of(statement).outcome)}
         yield Referrer(target, DECIDED, (canonical(statement["predicate"]["stagegate"]["decision"]),), facts)
         envelopes = envelopes_around(statement, workspace.catalog.signatures(dataset, statement_digest(statement)))
         kind = ENVELOPE if envelopes else STATEMENT_PAYLOAD

@@ -70,8 +70,8 @@ def parity_cuda(context: CheckContext, parameters: ParityCuda) -> CheckResult:
     environment has a driver it is inconclusive, or what `absent` says, never a pass. Not applicable while the gate
     below has accepted nothing.
     """
-    environments = (context.environment, context.below.environment if context.below else None)
-    if all(environment is not None and environment.cuda.driver == ABSENT for environment in environments):
+    below = context.below.environment if context.below else None
+    if below and context.environment.cuda.driver == below().cuda.driver == ABSENT:
         outcome = Outcome.NOT_APPLICABLE if parameters.absent == "not_applicable" else Outcome.INCONCLUSIVE
         return CheckResult(outcome, "neither environment has an NVIDIA driver")
     return _parity(context, ("cuda",), "the CUDA stack")
@@ -133,9 +133,10 @@ def _parity(
         return CheckResult(Outcome.NOT_APPLICABLE, "the gate below has accepted no version to compare with")
     if below.environment is None:
         return CheckResult(Outcome.INCONCLUSIVE, f"the attestation of {below.target} has no environment")
-    compared = compare(below.environment, context.environment, declared=declared, variables=variables)
+    there = below.environment()
+    compared = compare(there, context.environment, declared=declared, variables=variables)
     differences = [difference for difference in compared if difference.group in groups]
-    return _answer(differences, label, below.target, context.environment, below.environment)
+    return _answer(differences, label, below.target, context.environment, there)
 
 
 def _answer(

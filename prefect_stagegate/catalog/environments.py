@@ -1,0 +1,85 @@
+"""Environments of attestations: one record for all decisions that were made in the same one, named by its digest.
+
+Where a Statement has its environment, the catalog stores `sha256:<hex>` of it. `whole` puts the environment back, so a
+Statement keeps its own digest and its signatures. Earlier releases stored Statements whole, and they are read as such.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from typing import Any
+
+from prefect_stagegate.canonical import canonical, digest_of, sha256_of
+from prefect_stagegate.catalog.codec import decode
+from prefect_stagegate.catalog.keys import is_record
+from prefect_stagegate.catalog.records import Records
+from prefect_stagegate.errors import CorruptRecord
+
+MAX_CACHED = 16
+"""Environments that a process keeps in memory; each has some 300 distributions."""
+
+
+class Environments:
+    """The environments in a catalog. Every method may raise `CatalogError`."""
+
+    def __init__(self, records: Records) -> None:
+        self._records = records
+        self._read_cached = lru_cache(MAX_CACHED)(self._read)
+
+    def store(self, statement: Mapping[str, Any]) -> dict[str, Any]:
+        """Store a Statement's environment, and return the Statement with its digest instead."""
+        short = shortened(statement)
+        if short != statement:
+            data, key = canonical(_environment_of(statement)), _key(_environment_of(short))
+            # Over a damaged one, too: its name says what it must hold.
+            if self._records.read(key) != data:
+                self._records.replace(key, data)
+        return short
+
+    def whole(self, statement: Mapping[str, Any]) -> Mapping[str, Any]:
+        """A stored Statement as it was made and signed.
+
+        Raises:
+            CorruptRecord: The record of its environment is gone, or holds another one.
+        """
+        digest = _environment_of(statement)
+        # Anything else is no digest, for which no record is looked up; `read_statement` refuses it.
+        is_stored = isinstance(digest, str) and is_record(_key(digest))
+        return _with_environment(statement, self._read_cached(digest)) if is_stored else statement
+
+    def _read(self, digest: str) -> dict[str, Any]:
+        key = _key(digest)
+        data = self._records.read(key)
+        if data is None or sha256_of(data) != digest:
+            raise CorruptRecord(
+                f"The catalog's record {key} {'is gone' if data is None else 'holds another environment'}",
+                hint="Restore it from a backup. A check by a gate in that environment writes it again, too.",
+            )
+        return decode(dict[str, Any], data, key)
+
+
+def shortened(statement: Mapping[str, Any]) -> dict[str, Any]:
+    """A Statement with its environment's digest instead of the environment."""
+    environment = _environment_of(statement)
+    return _with_environment(statement, digest_of(environment)) if isinstance(environment, dict) else dict(statement)
+
+
+def _environment_of(statement: Mapping[str, Any]) -> Any:
+    """The environment, or its digest; None for anything but a Statement."""
+    try:
+        return statement["predicate"]["stagegate"]["environment"]
+    except (KeyError, TypeError):
+        return None
+
+
+def _with_environment(statement: Mapping[str, Any], environment: object) -> dict[str, Any]:
+    predicate = statement["predicate"]
+    return {
+        **statement,
+        "predicate": {**predicate, "stagegate": {**predicate["stagegate"], "environment": environment}},
+    }
+
+
+def _key(digest: str) -> str:
+    return f"environments/{digest.removeprefix('sha256:')}.json"

@@ -1,0 +1,243 @@
+"""Environments as records of their own: shared by decisions, verified by their names, missed where they are read."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from prefect_stagegate.errors import CorruptRecord, UnprovedEntry
+from prefect_stagegate.gate.records.attest import attest, read_statement
+from prefect_stagegate.jobs.environment import accepted_in
+from prefect_stagegate.jobs.gating.attestations import AttestationVerdict, envelope_of, verify_attestation
+from prefect_stagegate.jobs.gating.audit import verify_history
+from prefect_stagegate.jobs.gating.check import check
+from prefect_stagegate.jobs.gating.rollback import rollback
+from prefect_stagegate.model import Address, DecisionOutcome, Evidence, Outcome
+from tests.support.keys import new_key
+from tests.support.scenario import Scenario
+
+THINGS, PILOT, PRODUCTION = (Address("things", ref) for ref in ("", "pilot", "production"))
+GATES = {
+    "pilot": {"require": ["license"]},
+    "production": {"extends": "pilot", "require": ["parity_python", {"parity_cuda": {"absent": "not_applicable"}}]},
+}
+
+
+class EnvironmentScenario(Scenario):
+    """A scenario whose environments and log entries tests look at."""
+
+    @property
+    def environments(self) -> list[Path]:
+        return sorted((self.folder / "catalog/environments").iterdir())
+
+    def entry(self, seq: int = 1, ref: str = "pilot") -> Path:
+        return self.folder / f"catalog/datasets/things/refs/{ref}/{seq:08d}.json"
+
+    def edit(self, change: Callable[[dict[str, Any]], None]) -> None:
+        """Change the decision's extension in the pilot's first entry, as somebody who writes to the catalog can."""
+        entry = json.loads(self.entry().read_bytes())
+        change(entry["attestation"]["predicate"]["stagegate"])
+        self.entry().write_text(json.dumps(entry))
+        self.on["cache"] = self.folder / "another"  # a node that remembers nothing of the log
+
+    def parity(self) -> dict[str, Evidence]:
+        """What the gate of production finds about the environments."""
+        decision = check(self.node(), Address("things", self.head("latest")), "production")
+        return {item.check: item for item in decision.checks if item.check.startswith("parity_")}
+
+
+@pytest.fixture
+def scenario(tmp_path: Path) -> EnvironmentScenario:
+    scenario = EnvironmentScenario(tmp_path, gates=GATES)
+    scenario.deliver("one")
+    scenario.promote("pilot")
+    return scenario
+
+
+def rewrite(path: Path) -> None:
+    path.write_bytes(path.read_bytes().replace(b'"distributions":{', b'"distributions":{"evil":"1.0 x",'))
+
+
+DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
+    "deleted": (Path.unlink, "is gone"),
+    "changed": (rewrite, "holds another environment"),
+    "cut": (lambda path: path.write_bytes(path.read_bytes()[:100]), "holds another environment"),
+    "empty": (lambda path: path.write_bytes(b""), "holds another environment"),
+}
+
+
+# ── what is stored ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_decisions_share_one_record_of_their_environment(scenario: EnvironmentScenario) -> None:
+    scenario.deliver("two")
+    scenario.promote()
+    (record,) = scenario.environments
+    assert record.name == f"{hashlib.sha256(record.read_bytes()).hexdigest()}.json"
+    assert len(record.read_bytes()) > 20_000
+    records = [path for path in (scenario.folder / "catalog/datasets").rglob("*.json") if path.parts[-3] != "specs"]
+    assert len(records) > 5
+    assert max(path.stat().st_size for path in records) < 6000
+
+
+def test_what_is_read_is_whole(scenario: EnvironmentScenario, capsys: pytest.CaptureFixture[str]) -> None:
+    distributions = accepted_in(scenario.node(), PILOT).python.distributions
+    assert "pytest" in distributions
+    statement = json.loads(envelope_of(scenario.node(), PILOT))
+    assert statement == scenario.node().catalog.attestation("things", scenario.head("pilot"), "pilot")
+    assert read_statement(statement).environment.python.distributions == distributions
+    assert not scenario.run("history", "things@pilot", "--json", "--full")
+    (move,) = (line for line in json.loads(capsys.readouterr().out) if line["action"] == "promote")
+    assert move["attestation"] == statement
+
+
+def test_signature_is_of_the_whole_statement(
+    scenario: EnvironmentScenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = new_key(tmp_path / "key.pem")
+    monkeypatch.setenv("STAGEGATE_SIGNING_KEY", str(tmp_path / "key.pem"))
+    scenario.deliver("two")
+    scenario.promote("pilot")
+    exported = tmp_path / "exported.json"
+    exported.write_bytes(envelope_of(scenario.node(), PILOT))
+    for source in ("things@pilot", exported):
+        parts = verify_attestation(scenario.node(), source, keys=[key.public])
+        assert {part.verdict for part in parts} == {AttestationVerdict.HOLDS}
+    # Without the catalog, an exported one still says what it was signed with.
+    elsewhere = Scenario(scenario.folder / "nas", "other")
+    verdicts = {part.what: part.verdict for part in verify_attestation(elsewhere.node(), exported, keys=[key.public])}
+    assert verdicts["contents"] is verdicts["signature"] is AttestationVerdict.HOLDS
+
+
+def test_earlier_entry_is_whole_and_goes_on(
+    scenario: EnvironmentScenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = new_key(tmp_path / "key.pem")
+    monkeypatch.setenv("STAGEGATE_SIGNING_KEY", str(tmp_path / "key.pem"))
+    monkeypatch.setenv("STAGEGATE_VERIFICATION_KEYS", key.public)
+    scenario.deliver("two")
+    first = scenario.promote("production")
+    # As releases before wrote it; nobody read it yet.
+    path = scenario.entry(ref="production")
+    entry = json.loads(path.read_bytes())
+    entry["attestation"] = json.loads(json.dumps(scenario.node().catalog.environments.whole(entry["attestation"])))
+    path.write_text(json.dumps(entry))
+    on = EnvironmentScenario(tmp_path, gates=GATES)
+    on.on["cache"] = tmp_path / "another"
+    on.deliver("three")
+    on.promote()
+    rollback(on.node(), PRODUCTION, reason="worse")
+    assert on.head("production") == first
+    assert on.entry(3, "production").stat().st_size < 6000 < path.stat().st_size
+    (chain,) = verify_history(on.node(cache="new"), PRODUCTION, [key.public])
+    assert (chain.entries, chain.signed, chain.problems) == (3, 3, ())
+
+
+# ── records that are lost or changed ────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_lost_environment_holds_the_gate_above(scenario: EnvironmentScenario, damage: str) -> None:
+    (record,) = scenario.environments
+    stored = record.read_bytes()
+    change, why = DAMAGES[damage]
+    change(record)
+    for answer in scenario.parity().values():
+        assert answer.outcome is Outcome.INCONCLUSIVE
+        assert f"environments/{record.name} {why}" in answer.summary
+        assert "A check by a gate in that environment writes it again" in answer.findings[0].fix
+    # That check was made in the same environment.
+    assert record.read_bytes() == stored
+    assert Outcome.INCONCLUSIVE not in {answer.outcome for answer in scenario.parity().values()}
+
+
+def test_lost_environment_is_named_by_what_reads_it(
+    scenario: EnvironmentScenario, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (record,) = scenario.environments
+    record.unlink()
+    for words in (
+        ["env", "diff", "things@pilot"],
+        ["verify-attestation", "things@pilot"],
+        ["history", "things", "--json"],
+    ):
+        assert scenario.run(*words) == 3
+        output = capsys.readouterr()
+        assert record.name in output.out + output.err
+    (chain,) = verify_history(scenario.node(), PILOT)
+    assert record.name in chain.problems[0]
+    assert scenario.run("promote", "things", "--to", "pilot") == 3
+    assert record.name in capsys.readouterr().err
+
+
+def test_lost_environment_keeps_nobody_from_going_back(
+    scenario: EnvironmentScenario, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = scenario.head("pilot")
+    scenario.deliver("two")
+    scenario.promote("pilot")
+    (record,) = scenario.environments
+    record.unlink()
+    assert not scenario.run("path", "things@pilot")
+    assert not scenario.run("history", "things@pilot")
+    assert "1 check, requested by ada" in capsys.readouterr().out
+    rollback(scenario.node(), PILOT, reason="worse")
+    assert scenario.head("pilot") == first
+
+
+def test_signed_entry_without_its_environment_is_not_followed(
+    scenario: EnvironmentScenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = new_key(tmp_path / "key.pem")
+    monkeypatch.setenv("STAGEGATE_SIGNING_KEY", str(tmp_path / "key.pem"))
+    scenario.deliver("two")
+    scenario.promote("pilot")
+    (record,) = scenario.environments
+    record.unlink()
+    monkeypatch.setenv("STAGEGATE_VERIFICATION_KEYS", key.public)
+    with pytest.raises(UnprovedEntry, match=f"proved: The catalog's record environments/{record.name} is gone"):
+        scenario.node(cache="another").catalog.resolve(PILOT)
+
+
+# ── records that were exchanged ─────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("signed", [False, True])
+def test_another_environment_is_not_believed(
+    scenario: EnvironmentScenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, signed: bool
+) -> None:
+    key = new_key(tmp_path / "key.pem")
+    monkeypatch.setenv("STAGEGATE_SIGNING_KEY", str(tmp_path / "key.pem"))
+    check(scenario.node(), PILOT, "pilot")
+    attested = read_statement(scenario.node().catalog.attestation("things", scenario.head("pilot"), "pilot") or {})
+    other = replace(attested.environment, image="sha256:" + "0" * 64)
+    # A record under its right name, which the pilot's entry names instead.
+    stored = scenario.node().catalog.environments.store(attest(attested.decision, other))
+    scenario.edit(lambda extension: extension.update(environment=stored["predicate"]["stagegate"]["environment"]))
+    if signed:
+        scenario.edit(lambda extension: extension["decision"].update(environment=other.fingerprint))
+        parts = {
+            part.what: part.verdict for part in verify_attestation(scenario.node(), "things@pilot", keys=[key.public])
+        }
+        assert parts["contents"] is AttestationVerdict.HOLDS
+        assert parts["signature"] is AttestationVerdict.FAILS
+        return
+    with pytest.raises(CorruptRecord, match="its environment does not match"):
+        accepted_in(scenario.node(), PILOT)
+    assert scenario.parity()["parity_python"].outcome is Outcome.INCONCLUSIVE
+    assert verify_history(scenario.node(), PILOT)[0].problems
+
+
+@pytest.mark.parametrize("name", ["sha256:../datasets/things/probes", "sha256:" + "0" * 63, "", "{}"])
+def test_entry_that_names_no_environment_is_damaged(scenario: EnvironmentScenario, name: str) -> None:
+    scenario.edit(lambda extension: extension.update(environment=name))
+    with pytest.raises(CorruptRecord, match="Invalid attestation: environment"):
+        accepted_in(scenario.node(), PILOT)
+    decision = check(scenario.node(), Address("things", scenario.head("latest")), "production")
+    assert decision.outcome is DecisionOutcome.INCONCLUSIVE
