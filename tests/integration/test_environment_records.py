@@ -64,7 +64,7 @@ def rewrite(path: Path) -> None:
     path.write_bytes(path.read_bytes().replace(b'"distributions":{', b'"distributions":{"evil":"1.0 x",'))
 
 
-DAMAGES: dict[str, tuple[Callable[[Path], None], str]] = {
+DAMAGES: dict[str, tuple[Callable[[Path], object], str]] = {
     "deleted": (Path.unlink, "is gone"),
     "changed": (rewrite, "holds another environment"),
     "cut": (lambda path: path.write_bytes(path.read_bytes()[:100]), "holds another environment"),

@@ -20,8 +20,8 @@ ENTERED = {"files": 110, "functions": 724, "depth": 23}
 """By `stagegate stage` of three local files."""
 LOADED = 376
 """Modules that the import of one task loads, ten more since plugins have folders of their own."""
-LINES = 76_340
-"""Of Python that the wheel has."""
+LINES = 76_470
+"""Of Python that the wheel has; 130 of them store an environment once instead of in each decision."""
 PLUGINS = "prefect_stagegate.plugins."
 EDGES = {"core to plugins": 80, "among plugins": 13}
 """Imports that keep a plugin from being deleted alone; the tables of checks and of openers name some more."""

@@ -65,18 +65,8 @@ def _verifier() -> Mapping[str, str]:
 
 
 @cache
-def _adapter() -> TypeAdapter[AttestedDecision]:
-    return TypeAdapter(AttestedDecision)  # late: it takes as long as a dozen modules, and staging attests nothing
-
-
-@cache
-def _decision_adapter() -> TypeAdapter[Decision]:
-    return TypeAdapter(Decision)
-
-
-@cache
-def _approvals_adapter() -> TypeAdapter[tuple[Approval, ...]]:
-    return TypeAdapter(tuple[Approval, ...])
+def _adapter(kind: Any = AttestedDecision) -> TypeAdapter[Any]:
+    return TypeAdapter(kind)  # late: it takes as long as a dozen modules, and staging attests nothing
 
 
 def attest(
@@ -121,7 +111,7 @@ def decision_of(statement: Mapping[str, Any]) -> Decision:
     with _damage_told():
         extension = statement["predicate"]["stagegate"]
         _require_format(extension)
-        decision = _decision_adapter().validate_python(extension["decision"])
+        decision: Decision = _adapter(Decision).validate_python(extension["decision"])
         _require_agreement(statement, decision)
     return decision
 
@@ -133,7 +123,10 @@ def approvals_of(statement: Mapping[str, Any]) -> tuple[Approval, ...]:
         CorruptRecord: They are none.
     """
     with _damage_told():
-        return _approvals_adapter().validate_python(statement["predicate"]["stagegate"]["approvals"])
+        approvals: tuple[Approval, ...] = _adapter(tuple[Approval, ...]).validate_python(
+            statement["predicate"]["stagegate"]["approvals"]
+        )
+    return approvals
 
 
 def read_statement(statement: Mapping[str, Any]) -> AttestedDecision:
@@ -159,7 +152,8 @@ def read_extension(extension: Any) -> AttestedDecision:
     """
     with _damage_told():
         _require_format(extension)
-        return _adapter().validate_python(extension)
+        attested: AttestedDecision = _adapter().validate_python(extension)
+    return attested
 
 
 def _require_format(extension: Any) -> None:
