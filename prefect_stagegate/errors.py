@@ -318,3 +318,8 @@ class ValidationError(StagegateError):
 
 class WorkerCrashed(ValidationError):
     pass
+
+
+def kind_of(error: BaseException | None) -> str:
+    """The nearest type of this tree, so that no message or class of others leaves the process; else `Unexpected`."""
+    return next((kind.__name__ for kind in type(error).__mro__ if kind.__module__ == __name__), "Unexpected")

@@ -15,7 +15,7 @@ from prefect_stagegate.spec.confidential import without_secrets
 from prefect_stagegate.spec.document import Document, UnreadableDocument, mapping_document, read_document
 from prefect_stagegate.spec.fields import Context
 from prefect_stagegate.spec.location import is_url, local_path, place
-from prefect_stagegate.spec.models import Spec
+from prefect_stagegate.spec.models import Requirement, Spec
 from prefect_stagegate.spec.requirements import KnownChecks, read_rule, resolve_gates
 from prefect_stagegate.spec.suites import ArgumentProblems, inline_suites
 from prefect_stagegate.spec.vocabulary import type_problem
@@ -86,30 +86,26 @@ def _open(source: str | os.PathLike[str] | Mapping[str, Any], allowed: Allowed) 
 
 def _checked(document: Document, known_checks: KnownChecks, argument_problems: ArgumentProblems | None) -> Spec | None:
     """Build the spec; None, with the problems in the document, when it is wrong."""
-    if argument_problems:
-        _report_column_types(document)
+    values, left_out = document.values, tuple[str, ...]()
+    requirements: dict[str, tuple[Requirement, ...]] = {}
     # Suites first, since they are part of the contract; gates before the model, which takes their settled requirements.
-    suites = inline_suites(document, argument_problems)
-    inlined, left_out = _with_odcs(document, suites, argument_problems)
-    values, requirements = resolve_gates(document, inlined, known_checks)
-    for rule in ("change", "overrides"):
-        values = read_rule(document, values, rule, known_checks)
+    if isinstance(values.get("contract"), dict):
+        if argument_problems:
+            _report_column_types(document)
+        values = inline_suites(document, argument_problems)
+        if not values["contract"].keys().isdisjoint(("odcs", "partial")):
+            from prefect_stagegate.plugins.exchange.odcs import inline_odcs  # late: few specs name such a contract
+
+            values, left_out = inline_odcs(document, values, argument_problems)
+    if not values.keys().isdisjoint(("gates", "policy")):
+        values, requirements = resolve_gates(document, values, known_checks)
+        for rule in ("change", "overrides"):
+            values = read_rule(document, values, rule, known_checks)
     try:
         return Spec.model_validate(values, context=Context(document.base, requirements, left_out))
     except ValidationError as error:
         report_errors(document, error.errors(), Spec)
         return None
-
-
-def _with_odcs(
-    document: Document, values: dict[str, Any], argument_problems: ArgumentProblems | None
-) -> tuple[dict[str, Any], tuple[str, ...]]:
-    contract = values.get("contract")
-    if not isinstance(contract, dict) or contract.keys().isdisjoint(("odcs", "partial")):
-        return values, ()
-    from prefect_stagegate.plugins.exchange.odcs import inline_odcs  # late: few specs name a contract of the standard
-
-    return inline_odcs(document, values, argument_problems)
 
 
 def _report_column_types(document: Document) -> None:

@@ -15,11 +15,9 @@ from prefect_stagegate.jobs.gating.approve import request_approval
 from prefect_stagegate.jobs.gating.context import build_context
 from prefect_stagegate.jobs.gating.proofs import counted_evidence, key_of_node, put_signed
 from prefect_stagegate.jobs.gating.withdraw import withdraw_failed_version
+from prefect_stagegate.jobs.runner import step
 from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Address, Decision, DecisionOutcome, Evidence
-from prefect_stagegate.plugins.observe.monitoring.families import CHECKS, DECISIONS
-from prefect_stagegate.plugins.observe.monitoring.job_steps import step
-from prefect_stagegate.plugins.observe.openlineage.lineage_run import lineage_run
 from prefect_stagegate.spec import Gate, Spec
 
 Announce = Callable[[Sequence[PlannedCheck]], None]
@@ -72,25 +70,11 @@ def check_version(
         announce: Called with the plan before the first check runs.
         progress: Called with lines for people while the work goes on.
     """
-    with lineage_run(workspace, "check", version.dataset, gate.target, is_trial=version.is_trial) as run:
-        run.judged(version)
-        decision = _decide(workspace, version, gate, cancel, announce, progress)
-        run.judged(version, decision.checks)
-    return decision
-
-
-def _decide(
-    workspace: Workspace,
-    version: ResolvedVersion,
-    gate: Gate,
-    cancel: Event | None,
-    announce: Announce | None,
-    progress: Progress | None,
-) -> Decision:
     key = key_of_node(workspace, version)
     report = _CheckProgress(progress)
-    with step(workspace, "check", version.dataset) as figures:
-        figures.note(digest=version.digest, target=gate.target)
+    subject = None if version.is_trial else version
+    with step(workspace, "check", version.dataset, target=gate.target, subject=subject) as job:
+        job.note(digest=version.digest, target=gate.target)
         context = build_context(workspace, version, gate, cancel, report)
         evidence, record = _collect_evidence(workspace, version, context, key, cancel, announce, report)
         with step(workspace, "decide", version.dataset) as decided:
@@ -98,9 +82,8 @@ def _decide(
             decided.note(digest=version.digest, target=gate.target, outcome=decision.outcome.value)
             if not version.is_trial:
                 _record_decision(workspace, version, gate, context, decision, key)
-        figures.note(outcome=decision.outcome.value)
-        if not version.is_trial:
-            figures.count(DECISIONS, version.dataset, gate.target, decision.outcome.value)
+        job.note(outcome=decision.outcome.value)
+        job.result = decision.checks
     return decision
 
 
@@ -213,11 +196,10 @@ def _collect_evidence(
         if cancel and cancel.is_set():
             raise Cancelled(f"The check of {context.address} was stopped", dataset=context.dataset)
         report.begin(f"{check.requirement.check} ({number} of {len(due)})")
-        with step(workspace, "evidence", context.dataset) as figures:
-            figures.note(check=check.requirement.check)
+        with step(workspace, "evidence", context.dataset) as job:
+            job.note(check=check.requirement.check)
             result = run_check(check.definition, check.requirement, context)
-            figures.note(outcome=result.outcome.value)
-            figures.count(CHECKS, result.check, result.outcome.value)
+            job.note(outcome=result.outcome.value)
         fresh.append(result)
     # One record for all checks, and none when the check was stopped before it decided.
     if not version.is_trial:

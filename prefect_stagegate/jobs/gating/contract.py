@@ -13,11 +13,11 @@ from prefect_stagegate.catalog import Catalog
 from prefect_stagegate.environment.limits import capture_limits
 from prefect_stagegate.errors import CatalogError
 from prefect_stagegate.jobs.address import ResolvedVersion
+from prefect_stagegate.jobs.runner import step
 from prefect_stagegate.jobs.staging.fetch import present
 from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.measures import NO_PASSES, NO_VALUES, FileValues, PassedProbes
 from prefect_stagegate.model import Validation
-from prefect_stagegate.plugins.observe.monitoring.job_steps import step
 from prefect_stagegate.plugins.profile.profiling import profile_version
 from prefect_stagegate.settings import Settings
 from prefect_stagegate.validations import validate
@@ -53,7 +53,7 @@ def run_contract(
     """
     dataset, digest = version.dataset, version.digest
     with (
-        step(workspace, "validate", dataset) as figures,
+        step(workspace, "validate", dataset) as job,
         present(workspace, dataset, digest, "validate", cancel) as view,
     ):
         began = time.perf_counter()
@@ -74,7 +74,7 @@ def run_contract(
             facts=facts,
         )
         profile_version(workspace, version, view, cancel, report, reread=reread)
-        figures.note(digest=digest, outcome="passed" if validation.passed else "failed", tables=len(validation.tables))
+        job.note(digest=digest, outcome="passed" if validation.passed else "failed", tables=len(validation.tables))
     return replace(validation, seconds=round(time.perf_counter() - began, 3))
 
 

@@ -19,11 +19,10 @@ from prefect_stagegate.jobs.gating.context import build_context
 from prefect_stagegate.jobs.gating.proofs import counted_evidence
 from prefect_stagegate.jobs.gating.unanswered import why_not_promoted
 from prefect_stagegate.jobs.gating.withdraw import withdraw_failed_version
+from prefect_stagegate.jobs.runner import step
 from prefect_stagegate.jobs.upkeep.node_refs import follow
 from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Address, Decision, DecisionOutcome, Evidence, Promotion, Waiver
-from prefect_stagegate.plugins.observe.monitoring.job_steps import step
-from prefect_stagegate.plugins.observe.openlineage.lineage_run import lineage_run
 from prefect_stagegate.spec import Gate, Requirement
 
 _MAY_DIFFER = {"environment", "node", "rotten", "accepted"}
@@ -47,12 +46,10 @@ def promote(workspace: Workspace, address: Address, to: str, *, reinstate: bool 
     """
     version, policy = resolve_for_gate(workspace, address, to)
     dataset, digest = version.dataset, version.digest
-    with lineage_run(workspace, "promote", dataset, to) as run:
-        run.promoted(version, to)
-        with step(workspace, "promote", dataset) as figures:
-            figures.note(digest=digest, target=to)
-            moved = _move(workspace, version, policy, to, reinstate=reinstate)
-            figures.note(moved=moved.previous != digest)
+    with step(workspace, "promote", dataset, target=to, subject=version) as job:
+        job.note(digest=digest, target=to)
+        moved = _move(workspace, version, policy, to, reinstate=reinstate)
+        job.note(moved=moved.previous != digest)
         # Last, since the catalog's move stands even when this node's copy can't be written.
         follow(workspace, moved)
     return moved

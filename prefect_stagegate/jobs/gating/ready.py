@@ -22,12 +22,12 @@ from prefect_stagegate.jobs.gating.context import build_context
 from prefect_stagegate.jobs.gating.proofs import counted_evidence
 from prefect_stagegate.jobs.gating.withdraw import version_failures
 from prefect_stagegate.jobs.read import override_ref
+from prefect_stagegate.jobs.runner import step
 from prefect_stagegate.jobs.staging.fetch import fetch_version
 from prefect_stagegate.jobs.upkeep.node_refs import point
 from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Address, Decision, Version
 from prefect_stagegate.plugins.fleet.node_readiness import require_undamaged
-from prefect_stagegate.plugins.observe.monitoring.job_steps import step
 from prefect_stagegate.show import Candidate, Readiness, build_report, ready_text
 from prefect_stagegate.spec import HOLD, Gate
 from prefect_stagegate.transport.transfer import Progress
@@ -95,12 +95,12 @@ def hold_ready(
     """
     address, candidate = readiness.address, readiness.chosen
     # Counted by itself, since the block is the run's own work.
-    with step(workspace, "require", address.dataset) as figures:
-        figures.note(target=address.ref)
+    with step(workspace, "require", address.dataset) as job:
+        job.note(target=address.ref)
         if candidate is None:
             raise GateFailed(ready_text(readiness), dataset=address.dataset)
         digest = candidate.digest
-        figures.note(digest=digest)
+        job.note(digest=digest)
     # Lease the version before it is fetched, so that no collection removes it in between.
     with workspace.cache.leases.hold(LeaseKind.READER, address.dataset, digest, f"require_ready {address}"):
         with workspace.cache.leases.hold(LeaseKind.WRITER, address.dataset, purpose="require_ready") as writer:

@@ -11,9 +11,9 @@ from prefect_stagegate.gate import CHECKS, run_check
 from prefect_stagegate.jobs.address import SpecLike, resolve
 from prefect_stagegate.jobs.gating.context import build_context
 from prefect_stagegate.jobs.gating.proofs import key_of_node, put_signed
+from prefect_stagegate.jobs.runner import step
 from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Address, Severity, Validation
-from prefect_stagegate.plugins.observe.openlineage.lineage_run import lineage_run
 from prefect_stagegate.spec import Gate, Requirement
 from prefect_stagegate.validations.validation import KEEPS
 
@@ -51,8 +51,8 @@ def validate(
     """
     version = resolve(workspace, version_or_spec, spec)
     key = key_of_node(workspace, version)
-    with lineage_run(workspace, "validate", version.dataset, is_trial=version.is_trial) as run:
-        run.judged(version)
+    subject = None if version.is_trial else version
+    with step(workspace, "validate", version.dataset, subject=subject, is_step=False) as job:
         context = build_context(workspace, version, NO_GATE, cancel, progress, reread=reread, data_docs=data_docs)
         validation = context.validation()
         # Ask the checks themselves, without parameters, so that the evidence is the same as that of a gate.
@@ -60,6 +60,6 @@ def validate(
         answers = tuple(run_check(CHECKS[requirement.check], requirement, context) for requirement in requirements)
         if not version.is_trial:
             put_signed(workspace.catalog, version, answers, key)
-        run.judged(version, answers)
+        job.result = answers
     passed = all(answer.outcome in KEEPS for answer in answers)
     return replace(validation, evidence=answers, passed=passed, is_trial=version.is_trial, policy=version.adopted)

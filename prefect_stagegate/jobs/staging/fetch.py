@@ -10,19 +10,16 @@ from threading import Event
 from prefect_stagegate.cache.job_progress import Phase
 from prefect_stagegate.cache.leases import Lease, LeaseKind
 from prefect_stagegate.cache.views import Draft
+from prefect_stagegate.doors import Job
 from prefect_stagegate.errors import TransferFailed
 from prefect_stagegate.jobs.address import resolve_for_node
+from prefect_stagegate.jobs.runner import fill, opened, step
 from prefect_stagegate.jobs.staging.origins import plan_origins, spec_with_sources
-from prefect_stagegate.jobs.staging.recorded_progress import recorded_progress
-from prefect_stagegate.jobs.staging.sources import open_sources
-from prefect_stagegate.jobs.upkeep.eviction import claim_space, space_for
 from prefect_stagegate.jobs.upkeep.node_refs import point
 from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Address, Entry, Version
-from prefect_stagegate.plugins.fleet.own_record import recorded_fetch
 from prefect_stagegate.plugins.fleet.peers import find_peers
-from prefect_stagegate.plugins.observe.monitoring.job_steps import step, transfer_step
-from prefect_stagegate.transport.transfer import Limits, Progress, TransferStats, transfer
+from prefect_stagegate.transport.transfer import Progress, TransferStats
 from prefect_stagegate.transport.transfer.meter import Meter
 
 
@@ -53,18 +50,18 @@ def fetch_version(
     stats = TransferStats()
     # Complete and read-only since it appeared by one rename: a view that is here needs no look at its files.
     if view is None:
+        meter = Meter(progress, Phase.FETCHING)
         with (
-            step(workspace, "fetch", dataset) as figures,
-            recorded_progress(workspace.cache, writer, progress, phase=Phase.FETCHING) as meter,
-            recorded_fetch(workspace, writer, dataset, digest),
+            step(
+                workspace, "fetch", dataset, writer=writer, meter=meter, cancel=cancel, facts={"digest": digest}
+            ) as job,
             workspace.cache.views.draft() as draft,
         ):
-            figures.note(digest=digest)
             meter.listed(manifest.files, manifest.bytes)
-            stats = _fill_draft(workspace, writer, digest, draft, meter, peers=peers, cancel=cancel)
+            stats = _fill_draft(job, digest, draft, peers=peers)
             meter.enter(Phase.PUBLISHING)
             view = draft.publish(dataset, digest, manifest.entries())
-            figures.note(files=manifest.files, bytes=manifest.bytes, bytes_fetched=stats.fetched)
+            job.note(files=manifest.files, bytes=manifest.bytes, bytes_fetched=stats.fetched)
     workspace.cache.views.touch(dataset, digest)
     # A ref may name only what is here, so it moves last. An address by digest moves none.
     if address.named_ref:
@@ -112,12 +109,13 @@ def repair_files(
         TransferFailed: Some can't be fetched; the error names them, and their files stay. The others are replaced.
     """
     paths = {entry.path for entry in entries}
+    meter = Meter(phase=Phase.FETCHING)
     with (
-        recorded_progress(workspace.cache, writer, phase=Phase.FETCHING) as meter,
+        step(workspace, "repair", dataset, writer=writer, meter=meter, cancel=cancel, is_step=False) as job,
         workspace.cache.views.draft() as draft,
     ):
         meter.listed(len(entries), sum(entry.size for entry in entries))
-        stats = _fill_draft(workspace, writer, digest, draft, meter, paths=paths, cancel=cancel)
+        stats = _fill_draft(job, digest, draft, paths=paths)
         lost = {failure.object for failure in stats.failures}
         draft.repair(dataset, digest, (entry for entry in entries if entry.path not in lost))
     if stats.failures:
@@ -125,45 +123,21 @@ def repair_files(
 
 
 def _fill_draft(
-    workspace: Workspace,
-    writer: Lease,
-    digest: str,
-    draft: Draft,
-    meter: Meter,
-    *,
-    paths: Collection[str] | None = None,
-    peers: Collection[str] = (),
-    cancel: Event | None = None,
+    job: Job, digest: str, draft: Draft, *, paths: Collection[str] | None = None, peers: Collection[str] = ()
 ) -> TransferStats:
-    """Hold the blobs of a version of the writer's dataset, or of the given paths, in a draft.
+    """Hold the blobs of a version of the job's dataset, or of the given paths, in a draft.
 
     Those that the cache lacks are fetched: from other nodes of the site, else from the sources.
 
     A whole version has to be complete: the spec's `max_failed_objects` is for making versions, and does not apply. Of
     given paths each may fail.
     """
-    dataset = writer.dataset
-    space = space_for(workspace, writer, is_repair=paths is not None)
+    workspace, dataset = job.workspace, job.dataset
     spec = spec_with_sources(workspace, dataset, digest)
-    nodes = find_peers(workspace, dataset, digest, peers, cancel)
-    # Slots of limits come first, so that no source is opened while the transfer waits for one.
-    with (
-        workspace.admit(spec, cancel),
-        open_sources(workspace, spec, peers=nodes) as sources,
-        workspace.cache.views.draft() as kept,
-    ):
-        receipts = transfer(
-            claim_space(workspace, space, plan_origins(workspace, spec, dataset, digest, paths), sources.groups, kept),
-            sources.groups,
-            workspace.cache,
-            space=space,
-            limits=Limits.of(workspace.settings),
-            progress=meter,
-            cancel=cancel,
-            max_failed=len(paths or ()),
-        )
-        meter.measure(receipts.stats)
-        # At once, since a blob without a second link may be collected before the view is complete.
-        for receipt in transfer_step(workspace, dataset, receipts):
+    nodes = find_peers(workspace, dataset, digest, peers, job.cancel)
+    with opened(job, spec, nodes) as sources, workspace.cache.views.draft() as kept:
+        plan = plan_origins(workspace, spec, dataset, digest, paths)
+        transferred = fill(job, sources, plan, kept, max_failed=len(paths or ()), is_repair=paths is not None)
+        for receipt in transferred:
             draft.hold(Entry(receipt.path, receipt.object.size, receipt.digest))
-    return receipts.stats
+    return transferred.stats

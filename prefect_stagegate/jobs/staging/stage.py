@@ -1,9 +1,9 @@
 """Staging: from a spec to a version that lies complete in this node's cache.
 
-    list_sources → plan_transfer → transfer_objects → publish_version
+    list_sources → plan_transfer → runner.fill → publish
 
 Each step is a stream over the step before, so copying starts while listing goes on, and memory does not grow with the
-number of objects. `stage` runs the four in a row, unless the sources list what they listed before (`unchanged.py`).
+number of objects. All four run, unless the sources list what they listed before (`unchanged.py`).
 `fetch.py` starts from the origins of a version instead of a listing.
 """
 
@@ -17,34 +17,33 @@ from threading import Event
 from typing import IO
 
 from prefect_stagegate.cache.job_progress import Phase
-from prefect_stagegate.cache.leases import Lease, LeaseKind
+from prefect_stagegate.cache.leases import LeaseKind
 from prefect_stagegate.cache.quarantine import Quarantine
 from prefect_stagegate.cache.views import Draft
 from prefect_stagegate.cache.volume import folds_case
 from prefect_stagegate.catalog import RefAction, RefEntry
+from prefect_stagegate.doors import Job
 from prefect_stagegate.errors import BlobVanished, RefConflict, SourceBusy, StagegateError, TransferFailed, UsageError
 from prefect_stagegate.jobs.address import SpecLike, parse
 from prefect_stagegate.jobs.gating.policy import adopt_first_policy, proposed_changes
+from prefect_stagegate.jobs.runner import fill, opened, step
 from prefect_stagegate.jobs.staging.fetch import fetch_version
 from prefect_stagegate.jobs.staging.ledger import Ledger
 from prefect_stagegate.jobs.staging.missing_objects import expected, require_complete
 from prefect_stagegate.jobs.staging.origins import plan_origins, spec_with_sources
 from prefect_stagegate.jobs.staging.paths import Paths
-from prefect_stagegate.jobs.staging.recorded_progress import recorded_progress
 from prefect_stagegate.jobs.staging.sources import Sources, open_sources
 from prefect_stagegate.jobs.staging.transfer_figures import keep_transfer
 from prefect_stagegate.jobs.staging.unchanged import ListingDigest, SelectedObject, Unchanged, spool
-from prefect_stagegate.jobs.upkeep.eviction import claim_space, space_for
 from prefect_stagegate.jobs.upkeep.node_refs import point
 from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.manifest import Manifest, Seal, seal
 from prefect_stagegate.model import LATEST, Address, Entry, FailedObject, PlannedObject, Receipt, SourceObject, Version
 from prefect_stagegate.plan import check_objects, plan_object
-from prefect_stagegate.plugins.observe.monitoring.job_steps import step, transfer_step
-from prefect_stagegate.plugins.observe.openlineage.lineage_run import lineage_run
 from prefect_stagegate.sources import Source, Wanted
 from prefect_stagegate.spec import Spec
-from prefect_stagegate.transport.transfer import Limits, Progress, Transfer, TransferStats, transfer
+from prefect_stagegate.transport.transfer import Progress, TransferStats
+from prefect_stagegate.transport.transfer.meter import Meter
 from prefect_stagegate.transport.transfer.retry import Retrier
 from prefect_stagegate.transport.transfer.stop import Stop
 from prefect_stagegate.units import count_text
@@ -85,66 +84,51 @@ def stage(
         StagegateError: Nothing was published, and no ref moved.
     """
     parsed = parse(subject)
+    dataset, meter = parsed.dataset, Meter(progress) if isinstance(parsed, Spec) else None
     with (
-        lineage_run(workspace, "stage", parsed.dataset) as run,
-        step(workspace, "stage", parsed.dataset) as figures,
         # The lease keeps the dataset's views from being collected until `latest` names the new one.
-        workspace.cache.leases.hold(LeaseKind.WRITER, parsed.dataset, purpose="stage") as writer,
+        workspace.cache.leases.hold(LeaseKind.WRITER, dataset, purpose="stage") as writer,
+        step(workspace, "stage", dataset, subject=parsed, writer=writer, meter=meter, cancel=cancel) as job,
     ):
-        run.staged(parsed)
         if isinstance(parsed, Address):
             version = fetch_version(workspace, parsed, writer, peers=peers, progress=progress, cancel=cancel)
         else:
-            version = _stage_spec(workspace, parsed, writer, progress, cancel)
-        figures.note(digest=version.digest, bytes=version.bytes, bytes_fetched=version.bytes_fetched)
-        run.staged(parsed, version)
+            version = _stage_spec(job, parsed)
+        job.note(digest=version.digest, bytes=version.bytes, bytes_fetched=version.bytes_fetched)
+        job.result = version
     return version
 
 
-def _stage_spec(
-    workspace: Workspace, spec: Spec, writer: Lease, progress: Progress | None, cancel: Event | None
-) -> Version:
+def _stage_spec(job: Job, spec: Spec) -> Version:
     """Make a version from a spec. It is tried again when a collection took a blob that it counted on."""
     # Each try's drafts stay open until the end, so that blobs fetched by one try are there for the next.
     with ExitStack() as drafts:
         for tries_left in reversed(range(TRIES)):
-            draft, kept = (drafts.enter_context(workspace.cache.views.draft()) for _ in range(2))
+            draft, kept = (drafts.enter_context(job.workspace.cache.views.draft()) for _ in range(2))
             try:
-                return _stage(workspace, spec, writer, draft, kept, progress, cancel)
+                return _stage(job, spec, draft, kept)
             except BlobVanished:
                 if not tries_left:
                     raise
     raise AssertionError("unreachable")
 
 
-def _stage(
-    workspace: Workspace,
-    spec: Spec,
-    writer: Lease,
-    draft: Draft,
-    kept: Draft,
-    progress: Progress | None,
-    cancel: Event | None,
-) -> Version:
-    with (
-        recorded_progress(workspace.cache, writer, progress) as meter,
-        workspace.admit(spec, cancel),
-        open_sources(workspace, spec) as sources,
-        SpooledTemporaryFile(SPOOLED) as file,
-    ):
+def _stage(job: Job, spec: Spec, draft: Draft, kept: Draft) -> Version:
+    workspace, meter = job.workspace, job.meter or Meter()
+    meter.enter(Phase.LISTING)
+    with opened(job, spec) as sources, SpooledTemporaryFile(SPOOLED) as file:
         workspace.catalog.load()  # imports pyarrow in the background, while the sources are listed
         unchanged = Unchanged(workspace, spec, sources)
-        listed = meter.until(list_sources(workspace, spec, sources, meter, cancel), Phase.FETCHING)
+        listed = meter.until(list_sources(workspace, spec, sources, meter, job.cancel), Phase.FETCHING)
         planned = _planned(workspace, spec, sources, listed, unchanged, file)
-        transferred = transfer_objects(workspace, spec, sources, planned, writer, kept, progress=meter, cancel=cancel)
-        meter.measure(transferred.stats)
+        transferred = fill(job, sources, planned, kept, max_failed=spec.max_failed_objects)
         receipts = meter.until(unchanged.received(transferred), Phase.PUBLISHING)
         # Planning runs in a thread of the transfer; with the first receipt, or the end, it is known what it found.
         first = next(receipts, None)
         if unchanged.manifest:
             return _last_version(workspace, spec, unchanged.manifest)
         received = chain([first] if first else [], receipts)
-        version = publish_version(workspace, spec, received, draft, failures=transferred.stats.failures)
+        version = _publish(workspace, spec, received, draft, transferred.stats.failures)
         unchanged.note(version.digest)
         # Last, since nothing depends on it.
         keep_transfer(workspace, spec.dataset, version.digest, transferred.stats)
@@ -207,7 +191,7 @@ def list_sources(
         SourceError: A source can't be listed.
     """
     objects = size = 0
-    with step(workspace, "list", spec.dataset, is_current=False) as figures:
+    with step(workspace, "list", spec.dataset, is_current=False) as job:
         for position, (selection, group) in enumerate(zip(sources.selections, sources.groups, strict=True)):
             stream = selection.taken(_begin_listing(group.primary, selection.wants, cancel))
             while batch := list(islice(stream, BATCH)):
@@ -217,7 +201,7 @@ def list_sources(
                     progress.listed(len(batch), listed_bytes)
                 for listed in batch:
                     yield SelectedObject(position, listed)
-        figures.note(objects=objects, bytes=size)
+        job.note(objects=objects, bytes=size)
 
 
 def _begin_listing(source: Source, wanted: Wanted, cancel: Event | None = None) -> Iterator[SourceObject]:
@@ -292,58 +276,12 @@ def _plan_one(
     return plan_object(entry.object, path=path, source=entry.source, remembered=digest, held=held, rehash=rehash)
 
 
-def transfer_objects(
-    workspace: Workspace,
-    spec: Spec,
-    sources: Sources,
-    planned: Iterable[PlannedObject],
-    writer: Lease,
-    kept: Draft,
-    *,
-    progress: Progress | None = None,
-    cancel: Event | None = None,
-) -> Transfer:
-    """Transfer the bytes of every planned object into the cache, verified.
-
-    `writer` is the caller's lease on the dataset; `kept` is a draft that holds the reused blobs while room is made.
-    `progress` is called from several threads; after `cancel`, fetched bytes stay for the next run.
-
-    Raises:
-        NoSpace: The objects don't fit, and a collection can't free enough. Raised before the first byte, unless the
-            plan takes long.
-        TransferFailed: More objects failed than the spec's `max_failed_objects`. It names each with its reason.
-    """
-    space = space_for(workspace, writer)
-    transferred = transfer(
-        claim_space(workspace, space, iter(planned), sources.groups, kept),
-        sources.groups,
-        workspace.cache,
-        space=space,
-        limits=Limits.of(workspace.settings),
-        progress=progress,
-        cancel=cancel,
-        max_failed=spec.max_failed_objects,
-    )
-    return transfer_step(workspace, spec.dataset, transferred)
-
-
-def publish_version(
-    workspace: Workspace,
-    spec: Spec,
-    receipts: Iterable[Receipt],
-    draft: Draft,
-    *,
-    failures: Sequence[StagegateError] = (),
+def _publish(
+    workspace: Workspace, spec: Spec, receipts: Iterable[Receipt], draft: Draft, failures: Sequence[StagegateError]
 ) -> Version:
     """Make a version of the received objects: its view, its records in the catalog, and the ref `latest`.
 
     `draft` becomes the view, and holds each fetched blob at once. `failures` are read when the receipts have ended.
-
-    Raises:
-        BlobVanished: A collection took a blob that the plan counted on.
-        UsageError: There are no objects, or their paths don't make a tree.
-        TransferFailed: Every object failed.
-        CacheError, CatalogError: The view or a record can't be written; no ref moved.
     """
     urls = [source.url for source in spec.sources]
     ledger = Ledger(urls)
@@ -356,8 +294,8 @@ def publish_version(
         raise TransferFailed(failures)
     if not sealed.files:
         raise _nothing_selected(spec, urls)
-    with step(workspace, "publish", spec.dataset) as figures:
-        figures.note(digest=sealed.digest, files=sealed.files, bytes=sealed.bytes)
+    with step(workspace, "publish", spec.dataset) as job:
+        job.note(digest=sealed.digest, files=sealed.files, bytes=sealed.bytes)
         return _publish_sealed(workspace, spec, sealed, ledger, draft, failures)
 
 

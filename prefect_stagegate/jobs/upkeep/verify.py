@@ -28,12 +28,12 @@ from prefect_stagegate.cache.verify import NOT_IN_VERSION, Pace, Rot, check_blob
 from prefect_stagegate.cache.views import seal_view
 from prefect_stagegate.errors import CacheError, Cancelled, CatalogError, StagegateError, UnknownRef, UsageError
 from prefect_stagegate.jobs.read import OpenDataset, keep_dataset
+from prefect_stagegate.jobs.runner import step
 from prefect_stagegate.jobs.staging.fetch import repair_files
 from prefect_stagegate.jobs.staging.temporary_tables import BATCH, insert, temporary
 from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.manifest import Manifest
 from prefect_stagegate.model import Address, Entry, Finding, Verdict
-from prefect_stagegate.plugins.observe.monitoring.job_steps import step
 from prefect_stagegate.unreadable import Unreadable, UnreadableRecords
 
 log = logging.getLogger(__name__)
@@ -118,7 +118,7 @@ def verify(
             "A share or a time applies to the whole node, not to one version",
             hint=f"Leave it out, or leave out {address}.",
         )
-    with step(workspace, "verify", address.dataset if address else "") as figures:
+    with step(workspace, "verify", address.dataset if address else "") as job:
         verifier = _Verifier(workspace, pace, cancel)
         if address:
             arc = verifier.version(address.counted(workspace.catalog.resolve), watch, repair=repair)
@@ -127,7 +127,7 @@ def verify(
         if verifier.failed:
             raise verifier.failed[0]
         verification = verifier.result(arc, repair=repair)
-        figures.note(files=verification.files, bytes=verification.bytes, damaged=len(verification.damaged))
+        job.note(files=verification.files, bytes=verification.bytes, damaged=len(verification.damaged))
         return verification
 
 

@@ -34,5 +34,6 @@ PLUGIN = Plugin(
             f"{__name__}.commands:blobs",
             "Send this node's blobs to other nodes of its site, by their digest.",
         ),
-    )
+    ),
+    observers={f"{__name__}.own_record:RecordedFetch": lambda job: job.name == "fetch"},
 )

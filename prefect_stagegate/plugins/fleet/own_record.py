@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from prefect_stagegate.cache.leases import Lease, LeaseKind
 from prefect_stagegate.cache.quarantine import Quarantine
 from prefect_stagegate.cache.space import SpaceRules, measure, used_bytes
 from prefect_stagegate.clock import now, stamp
+from prefect_stagegate.doors import Job, Observer
 from prefect_stagegate.errors import CatalogError, StagegateError, UnknownDataset, UnknownRef
 from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.plugins.fleet.nodes import HeldVersion, NodeRecord
@@ -98,17 +99,16 @@ def try_publish(workspace: Workspace, begun: VersionKey | None = None, ended: Le
         log.warning("The record of the node %s was not written: %s", workspace.settings.node, error)
 
 
-@contextmanager
-def recorded_fetch(workspace: Workspace, writer: Lease, dataset: str, digest: str) -> Iterator[None]:
-    """Record that this node fetches a version, and when the block ends, however it ends, what it holds then.
+class RecordedFetch(Observer):
+    """Records that this node fetches a version, and when that ends, however it ends, what it holds then."""
 
-    `writer` is the lease of the caller, which fetches.
-    """
-    try_publish(workspace, begun=(dataset, digest))
-    try:
-        yield
-    finally:
-        try_publish(workspace, ended=writer)
+    def begun(self, job: Job) -> None:
+        """Record the version that is fetched."""
+        try_publish(job.workspace, begun=(job.dataset, str(job.facts["digest"])))
+
+    def ended(self, job: Job) -> None:
+        """Record what the node holds."""
+        try_publish(job.workspace, ended=job.writer)
 
 
 def _held_versions(

@@ -1,6 +1,33 @@
 """OpenTelemetry, Prometheus and OpenLineage."""
 
-from prefect_stagegate.doors import Command, Plugin
+import os
+import sys
+from pathlib import Path
+
+from prefect_stagegate.doors import Command, Job, Plugin
+
+LINEAGE_CONFIGURATION = "~/.openlineage/openlineage.yml"
+
+
+def has_lineage_file() -> bool:
+    """Whether this user has a configuration of OpenLineage."""
+    try:
+        return Path(LINEAGE_CONFIGURATION).expanduser().is_file()
+    except (OSError, RuntimeError):  # a user without a home
+        return False
+
+
+def _has_variable(prefix: str) -> bool:
+    return any(name.startswith(prefix) for name in os.environ)
+
+
+def _may_send_lineage(job: Job) -> bool:
+    return job.subject is not None and (_has_variable("OPENLINEAGE") or has_lineage_file())
+
+
+def _may_be_traced(job: Job) -> bool:
+    return job.is_step and ("opentelemetry.sdk.trace" in sys.modules or _has_variable("OTEL_EXPORTER_OTLP"))
+
 
 PLUGIN = Plugin(
     commands=(
@@ -10,5 +37,10 @@ PLUGIN = Plugin(
             "Print metrics of this node and of the catalog for Prometheus.",
             "Nodes",
         ),
-    )
+    ),
+    observers={
+        f"{__name__}.openlineage.lineage_run:LineageRun": _may_send_lineage,
+        f"{__name__}.tracing:StepSpan": _may_be_traced,
+        f"{__name__}.monitoring.job_steps:StepCounters": lambda job: job.is_step,
+    },
 )

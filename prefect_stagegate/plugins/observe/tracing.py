@@ -1,4 +1,4 @@
-"""Spans of OpenTelemetry around the steps of jobs. The one import of its API, late: most processes trace nothing.
+"""Spans of OpenTelemetry around the steps of jobs. The one import of its API, late.
 
 Spans are made when the environment names an OTLP endpoint and the extra `otel` is installed, or when this process has
 set up OpenTelemetry's SDK itself. A span's parent is the current span: that of Prefect's run, say. Where there is none,
@@ -11,20 +11,20 @@ import logging
 import os
 import sys
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from functools import cache
 from typing import TYPE_CHECKING
 
-from prefect_stagegate.errors import install_hint
+from prefect_stagegate.doors import Job, Observer
+from prefect_stagegate.errors import install_hint, kind_of
 
 if TYPE_CHECKING:
+    from contextvars import Token
+
     from opentelemetry.context import Context
     from opentelemetry.trace import Span, Tracer
 
 log = logging.getLogger(__name__)
 
-Attribute = str | int | float | bool
 ENDPOINTS = ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
 TIMEOUTS = ("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "OTEL_EXPORTER_OTLP_TIMEOUT")
 PROTOCOLS = ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL")
@@ -35,40 +35,41 @@ _SDK = "opentelemetry.sdk.trace"
 _setup = threading.Lock()
 
 
-@contextmanager
-def span(name: str, attributes: Mapping[str, Attribute], *, is_current: bool = True) -> Iterator[Span | None]:
-    """A span during the block; None, at no cost, where nothing is traced.
+class StepSpan(Observer):
+    """The span of a step; does nothing where nothing is traced."""
 
-    Args:
-        name: Its name; the same for all spans of one kind.
-        attributes: Its attributes. They are sent to others, so they hold no secret.
-        is_current: Whether it is the parent of spans that begin in the block. A generator's is not: the block of a
-            generator is left at each of its values.
-    """
-    tracer = _tracer()
-    if tracer is None:
-        yield None
-        return
-    from opentelemetry.trace import use_span
+    def __init__(self) -> None:
+        self._span: Span | None = None
+        self._token: Token[Context] | None = None
 
-    started = tracer.start_span(name, context=_parent(), attributes=attributes)
-    try:
-        if is_current:
-            # Their messages may quote what data say, so exceptions are recorded by their type, by the caller.
-            with use_span(started, record_exception=False, set_status_on_exception=False):
-                yield started
-        else:
-            yield started
-    finally:
-        started.end()
+    def begun(self, job: Job) -> None:
+        """Start the span, and make it the parent of those that begin in the step."""
+        tracer = _tracer()
+        if tracer is None:
+            return
+        from opentelemetry import context, trace
 
+        attributes = {"stagegate.dataset": job.dataset}
+        self._span = tracer.start_span(f"stagegate.{job.name}", context=_parent(), attributes=attributes)
+        if job.is_current:
+            self._token = context.attach(trace.set_span_in_context(self._span))
 
-def fail_span(failed: Span, kind: str) -> None:
-    """Mark a span as failed by an error of the given type."""
-    from opentelemetry.trace import Status, StatusCode
+    def ended(self, job: Job) -> None:
+        """End the span with the facts of the step, and mark it as failed by the type of the step's error."""
+        if self._span is None:
+            return
+        from opentelemetry import context
+        from opentelemetry.trace import Status, StatusCode
 
-    failed.set_attribute("error.type", kind)
-    failed.set_status(Status(StatusCode.ERROR, kind))
+        if self._token:
+            context.detach(self._token)
+        facts = {f"stagegate.{name}": fact for name, fact in job.facts.items()}
+        self._span.set_attributes({"stagegate.outcome": job.outcome, **facts})
+        # By its type: an error's message may quote what data say.
+        if job.error and job.outcome == "error":
+            self._span.set_attribute("error.type", kind_of(job.error))
+            self._span.set_status(Status(StatusCode.ERROR, kind_of(job.error)))
+        self._span.end()
 
 
 def set_up_tracing() -> None:

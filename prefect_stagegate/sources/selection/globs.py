@@ -37,8 +37,6 @@ class GlobFilter:
 
     def __call__(self, key: str) -> bool:
         """Whether an object is taken."""
-        if not (self.include or self.exclude or self.partitions):
-            return True  # the common case, called for each object
         return selected(key, self.include, self.exclude) and in_partitions(key, self.partitions)
 
     def enters(self, folder: str) -> bool:

@@ -22,6 +22,7 @@ from prefect_stagegate.errors import SourceError
 from prefect_stagegate.model import SourceObject
 from prefect_stagegate.patterns import Expression
 from prefect_stagegate.plan import dataset_path
+from prefect_stagegate.sources.base import Wanted, everything
 from prefect_stagegate.sources.selection.globs import GlobFilter
 from prefect_stagegate.spec import SourceSpec
 
@@ -36,7 +37,8 @@ class Selection:
 
     def __init__(self, spec: SourceSpec, now: datetime) -> None:
         self._spec = spec
-        self.wants = GlobFilter(spec.include, spec.exclude, spec.partitions)
+        is_filtered = spec.include or spec.exclude or spec.partitions
+        self.wants: Wanted = GlobFilter(spec.include, spec.exclude, spec.partitions) if is_filtered else everything
         """Whether a key alone permits its object."""
         self._after = _seconds(spec.newer_than, now)
         self._before = _seconds(spec.older_than, now)

@@ -21,6 +21,7 @@ from typing import Any, Literal, TypeVar
 from prefect_stagegate.canonical import canonical
 from prefect_stagegate.errors import SourceError, UsageError
 from prefect_stagegate.jobs.address import spec_beside
+from prefect_stagegate.jobs.runner import step
 from prefect_stagegate.jobs.staging.fetch import present
 from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.manifest import Manifest, row
@@ -53,7 +54,6 @@ from prefect_stagegate.plugins.exchange.publishing.referrers import (
     recorded_decisions,
     referrers_of,
 )
-from prefect_stagegate.plugins.observe.monitoring.job_steps import step
 from prefect_stagegate.redaction import remember_access
 from prefect_stagegate.sources.terms import Terms
 from prefect_stagegate.transport.transfer.progress import Progress, TransferStats
@@ -170,7 +170,7 @@ def push(  # noqa: PLR0913 - the command's options
     # Before anything is sent: a decision that can't be read must not leave a tag that has moved.
     referrers = [*referrers_of(workspace, dataset, statements)]
     contents = partial(_contents, workspace, manifest, layers, decision_annotations(statements))
-    with step(workspace, "push", dataset) as figures:
+    with step(workspace, "push", dataset) as job:
         # Before anything is fetched or read: the manifest's length is the same, whatever the digests are.
         _require_size(contents([UNKNOWN] * len(layers)), manifest)
         current = retrier.run(lambda: client.has("manifests", reference.tag))  # a refused login is told now
@@ -181,7 +181,7 @@ def push(  # noqa: PLR0913 - the command's options
             digests = _in_parallel(run, lambda files: layer_digest(memory, folder, files, stop.check), layers)
             built = contents(digests)
             pushed = _pushed_layers(run, layers, built, is_there=current == built.artifact.digest, dry_run=dry_run)
-        figures.note(digest=digest, files=manifest.files, bytes=manifest.bytes, bytes_pushed=sum(pushed))
+        job.note(digest=digest, files=manifest.files, bytes=manifest.bytes, bytes_pushed=sum(pushed))
         pushed_referrers: tuple[PushedReferrer, ...] = ()
         if not dry_run:
             for small_digest, content in ((built.rows_layer.digest, built.rows), (built.config_digest, built.config)):

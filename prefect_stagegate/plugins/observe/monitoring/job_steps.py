@@ -1,8 +1,4 @@
-"""The steps of jobs: each is a span, and what it did is counted on this node when it ends.
-
-    with step(workspace, "promote", dataset) as figures:
-        …
-        figures.note(digest=digest)
+"""Counting on this node what the steps of jobs did.
 
 Jobs are short processes that nobody scrapes. So the counters lie in the cache's `index.sqlite`, and add up over jobs.
 """
@@ -10,19 +6,17 @@ Jobs are short processes that nobody scrapes. So the counters lie in the cache's
 from __future__ import annotations
 
 import sys
-import time
 from bisect import bisect_left
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from prefect_stagegate.cache.memory import Count
-from prefect_stagegate.errors import Cancelled
-from prefect_stagegate.jobs.workspace import Workspace
-from prefect_stagegate.model import Receipt
+from prefect_stagegate.doors import Job, Observer
+from prefect_stagegate.errors import kind_of
 from prefect_stagegate.plugins.observe.monitoring.families import (
     BUCKET,
     BUCKETS,
     BYTES,
+    CHECKS,
+    DECISIONS,
     ERRORS,
     FAILED_OBJECTS,
     LONGEST,
@@ -34,109 +28,51 @@ from prefect_stagegate.plugins.observe.monitoring.families import (
     THREAD_SECONDS,
     Family,
 )
-from prefect_stagegate.plugins.observe.tracing import Attribute, fail_span, span
 from prefect_stagegate.sources.base import server_of
-from prefect_stagegate.transport.transfer import Transfer, TransferStats
-
-UNEXPECTED = "Unexpected"
-"""The kind of every error that is none of this package's tree, so that no message or class of others is a label."""
+from prefect_stagegate.transport.transfer import TransferStats
 
 
-class StepFigures:
-    """What a step did: attributes of its span, and what is added to counters when it ends."""
+class StepCounters(Observer):
+    """Adds to the counters of this node when a step ends."""
 
     def __init__(self) -> None:
-        self.counts: list[Count] = []
-        self.attributes: dict[str, Attribute] = {}
+        self._counts: list[Count] = []
 
-    def count(self, family: Family, *labels: str, amount: float = 1.0) -> None:
-        """Add to a counter when the step ends."""
-        self.counts.append((family.name, labels, amount))
+    def ended(self, job: Job) -> None:
+        """Count the step, its time, its error, and what it did."""
+        # A stream that nobody ended is closed at last, when another thread may have stopped for ever in the database.
+        if sys.is_finalizing():
+            return
+        # Once, where it arose: the steps around this one see the same error.
+        if job.outcome == "error" and vars(job.error).setdefault("_counted_in", id(job)) == id(job):
+            self._add(ERRORS, job.name, kind_of(job.error))
+        self._add(STEPS, job.name, job.dataset, job.outcome)
+        if job.name == "check" and job.subject and job.outcome == "ok":
+            self._add(DECISIONS, job.dataset, job.target, str(job.facts["outcome"]))
+        elif job.name == "evidence" and job.outcome == "ok":
+            self._add(CHECKS, str(job.facts["check"]), str(job.facts["outcome"]))
+        elif isinstance(job.result, TransferStats):
+            self._add_transfer(job.result)
+        bucket = bisect_left(BUCKETS, job.seconds)
+        self._counts.append((STEP_SECONDS.name + BUCKET, (job.name, str(bucket)), 1.0))
+        self._counts.append((STEP_SECONDS.name + SUM, (job.name,), job.seconds))
+        job.workspace.cache.memory.count(self._counts)
 
-    def note(self, **attributes: Attribute) -> None:
-        """Give the span attributes: `stagegate.digest`, `stagegate.bytes`, `stagegate.outcome`. No secret is one."""
-        self.attributes |= {f"stagegate.{name}": value for name, value in attributes.items()}
+    def _add(self, family: Family, *labels: str, amount: float = 1.0) -> None:
+        self._counts.append((family.name, labels, amount))
 
-
-@contextmanager
-def step(workspace: Workspace, name: str, dataset: str, *, is_current: bool = True) -> Iterator[StepFigures]:
-    """Count and trace what the block does.
-
-    Args:
-        workspace: Its cache keeps the counters.
-        name: The step: `list`, `plan`, `transfer`, …
-        dataset: The dataset.
-        is_current: Whether spans of the block are below this one's; see `span`.
-    """
-    figures = StepFigures()
-    figures.note(dataset=dataset)
-    began, outcome = time.perf_counter(), "ok"
-    with span(f"stagegate.{name}", figures.attributes, is_current=is_current) as traced:
-        try:
-            yield figures
-        except (GeneratorExit, KeyboardInterrupt, SystemExit, Cancelled):
-            outcome = "stopped"
-            raise
-        except BaseException as error:
-            outcome, kind = "error", _kind_of(error)
-            # Once, where it arose: the steps around this one see the same error.
-            if vars(error).setdefault("_counted_in", id(figures)) == id(figures):
-                figures.count(ERRORS, name, kind)
-            if traced:
-                fail_span(traced, kind)
-            raise
-        finally:
-            if traced:
-                traced.set_attributes({"stagegate.outcome": outcome, **figures.attributes})
-            _keep(workspace, figures, name, dataset, outcome, time.perf_counter() - began)
-
-
-def transfer_step(workspace: Workspace, dataset: str, transfer: Transfer) -> Transfer:
-    """Count and trace a transfer from its first receipt to its end, with its bytes by where they came from."""
-
-    def receipts() -> Iterator[Receipt]:
-        with step(workspace, "transfer", dataset, is_current=False) as figures:
-            try:
-                yield from transfer
-            finally:
-                _count_transfer(figures, transfer.stats)
-
-    return Transfer(receipts(), transfer.stats)
-
-
-def _count_transfer(figures: StepFigures, stats: TransferStats) -> None:
-    figures.note(objects=stats.objects, bytes=stats.fetched, bytes_reused=stats.reused)
-    rows: list[tuple[str, str, int]] = [("cache", "", stats.reused), ("resumed", "", stats.resumed)]
-    # A copy: a thread that was left behind may add still. By server, since every folder of it would be a series.
-    places = dict(stats.places)
-    rows += [(tier, server_of(name), size) for (tier, name), (_, size) in places.items() if tier != "cache"]
-    for tier, source, size in rows:
-        if size:
-            figures.count(BYTES, tier, source[:LONGEST], amount=size)
-    figures.count(OBJECTS, amount=stats.objects)
-    figures.count(RETRIES, amount=stats.retries)
-    for side, seconds in stats.seconds.items():
-        figures.count(THREAD_SECONDS, side, amount=seconds)
-    for failure in stats.failures:
-        figures.count(FAILED_OBJECTS, _kind_of(failure))
-
-
-def _kind_of(error: BaseException) -> str:
-    """The nearest type of this package's tree of errors."""
-    tree = f"{__package__.partition('.')[0]}.errors"
-    return next((kind.__name__ for kind in type(error).__mro__ if kind.__module__ == tree), UNEXPECTED)
-
-
-def _keep(workspace: Workspace, figures: StepFigures, name: str, dataset: str, outcome: str, seconds: float) -> None:
-    # A stream that nobody ended is closed at last, when another thread may have stopped for ever in the database.
-    if sys.is_finalizing():
-        return
-    figures.count(STEPS, name, dataset, outcome)
-    bucket = bisect_left(BUCKETS, seconds)
-    workspace.cache.memory.count(
-        [
-            *figures.counts,
-            (STEP_SECONDS.name + BUCKET, (name, str(bucket)), 1.0),
-            (STEP_SECONDS.name + SUM, (name,), seconds),
-        ]
-    )
+    def _add_transfer(self, stats: TransferStats) -> None:
+        """Count the bytes of a transfer by where they came from."""
+        rows: list[tuple[str, str, int]] = [("cache", "", stats.reused), ("resumed", "", stats.resumed)]
+        # A copy: a thread that was left behind may add still. By server, since every folder of it would be a series.
+        places = dict(stats.places)
+        rows += [(tier, server_of(name), size) for (tier, name), (_, size) in places.items() if tier != "cache"]
+        for tier, source, size in rows:
+            if size:
+                self._add(BYTES, tier, source[:LONGEST], amount=size)
+        self._add(OBJECTS, amount=stats.objects)
+        self._add(RETRIES, amount=stats.retries)
+        for side, seconds in stats.seconds.items():
+            self._add(THREAD_SECONDS, side, amount=seconds)
+        for failure in stats.failures:
+            self._add(FAILED_OBJECTS, kind_of(failure))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+from prefect_stagegate.doors import Job
 from prefect_stagegate.jobs.address import ResolvedVersion
 from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Address, Evidence, Version
@@ -28,7 +29,22 @@ class Described:
     outputs: tuple[LineageDataset, ...] = ()
 
 
-def describe_stage(workspace: Workspace, subject: Spec | Address, version: Version | None) -> Described:
+def describe(job: Job) -> Described:
+    """What a job reads and writes, as far as that is known."""
+    match job.name, job.subject:
+        case "stage", Spec() | Address() as subject:
+            version = job.result if isinstance(job.result, Version) else None
+            return _stage(job.workspace, subject, version)
+        case "promote", ResolvedVersion() as subject:
+            return _promotion(job.workspace, subject, job.target)
+        case _, ResolvedVersion() as subject:
+            # With what checks found.
+            evidence: Iterable[Evidence] = job.result if isinstance(job.result, tuple) else ()
+            return Described(tuple(version_datasets(job.workspace.catalog, subject.spec, subject.digest, evidence)))
+    raise ValueError(f"the job {job.name} has no datasets")
+
+
+def _stage(workspace: Workspace, subject: Spec | Address, version: Version | None) -> Described:
     """From a spec's sources to a version and its tables; or from a version to this node's copy of it.
 
     `version` is None before it is there.
@@ -50,12 +66,7 @@ def describe_stage(workspace: Workspace, subject: Spec | Address, version: Versi
     return Described(tuple(with_source_columns(inputs, tables)), (whole, *tables))
 
 
-def describe_judged(workspace: Workspace, version: ResolvedVersion, evidence: Iterable[Evidence]) -> Described:
-    """A version and its tables, with what checks found."""
-    return Described(tuple(version_datasets(workspace.catalog, version.spec, version.digest, evidence)))
-
-
-def describe_promotion(workspace: Workspace, version: ResolvedVersion, ref: str) -> Described:
+def _promotion(workspace: Workspace, version: ResolvedVersion, ref: str) -> Described:
     """From a version and its tables to a ref's, which have the same columns."""
     inputs = version_datasets(workspace.catalog, version.spec, version.digest)
     outputs = version_datasets(

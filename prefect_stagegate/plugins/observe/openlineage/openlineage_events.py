@@ -23,10 +23,10 @@ from openlineage.client.uuid import generate_new_uuid
 
 from prefect_stagegate import __version__
 from prefect_stagegate.clock import now, stamp
+from prefect_stagegate.plugins.observe import LINEAGE_CONFIGURATION
 from prefect_stagegate.plugins.observe.openlineage.dataset_names import DatasetName, clean
 from prefect_stagegate.plugins.observe.openlineage.lineage_datasets import Assertion, LineageDataset
 from prefect_stagegate.plugins.observe.openlineage.lineage_jobs import Described
-from prefect_stagegate.plugins.observe.openlineage.lineage_run import USER_CONFIGURATION
 from prefect_stagegate.redaction import remember_access
 
 PRODUCER = f"urn:prefect-stagegate:{__version__}"
@@ -49,7 +49,7 @@ class LineageClient(OpenLineageClient):
     @staticmethod
     def _find_yaml_config_path() -> str | None:
         configured = os.environ.get("OPENLINEAGE_CONFIG")
-        path = Path(configured or USER_CONFIGURATION).expanduser()
+        path = Path(configured or LINEAGE_CONFIGURATION).expanduser()
         if path.is_file():
             return str(path)
         if configured:

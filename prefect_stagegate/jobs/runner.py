@@ -1,0 +1,131 @@
+"""Running a job and its steps, which observers look on at, and the transfer of a job that writes into the cache.
+
+    with step(workspace, "promote", dataset) as job:
+        …
+        job.note(digest=digest)
+
+Staging, fetching a version and repairing files promise this, so that a crash, a power cut or another job at any point
+leaves the old state or the new one:
+
+1. A writer's lease on the dataset is held from before the first look into the cache until the last ref has moved. No
+   collection takes the dataset's views meanwhile, and other processes see the job.
+2. What comes in is linked into a draft at once: a collection takes a blob without a second link.
+3. A transfer waits for its slots of limits before it opens a source.
+4. Space for what the plan fetches is claimed before the first byte. When versions are collected for it, a second draft
+   (`kept`) holds what the plan reuses. A repair may also use the bytes that are kept free.
+5. Other nodes of the site are asked first, then the source, then its mirrors. All bytes are verified.
+6. A version is published when all of it is here: first its view, by one rename, then its records, then the ref.
+7. What came in stays for the next run, however the job ends.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import cache
+from typing import Any
+
+from prefect_stagegate.cache.views import Draft
+from prefect_stagegate.doors import Job, Observer, load, plugins
+from prefect_stagegate.errors import Cancelled
+from prefect_stagegate.jobs.staging.sources import Sources, open_sources
+from prefect_stagegate.jobs.upkeep.eviction import claim_space, space_for
+from prefect_stagegate.jobs.workspace import Workspace
+from prefect_stagegate.model import PlannedObject, Receipt
+from prefect_stagegate.plugins.fleet.peer import Peers
+from prefect_stagegate.redaction import redact
+from prefect_stagegate.spec import Spec
+from prefect_stagegate.transport.transfer import Limits, Transfer, transfer
+
+STOPS = (GeneratorExit, KeyboardInterrupt, SystemExit, Cancelled)
+"""What a job raises that its caller ended."""
+_failed: set[str] = set()
+"""The observers whose failure was logged."""
+log = logging.getLogger(__name__)
+
+
+OBSERVERS: dict[str, Callable[[Job], bool]] = {
+    "prefect_stagegate.jobs.staging.recorded_progress:RecordedProgress": lambda job: job.meter is not None
+}
+"""The core's own observers; see `Plugin.observers`."""
+
+
+@contextmanager
+def step(workspace: Workspace, name: str, dataset: str, **more: Any) -> Iterator[Job]:
+    """Have observers look on at the job or step that the block is; `more` are further fields of `Job`."""
+    job = Job(workspace, name, dataset, **more)
+    with ExitStack() as observers:
+        for place, looks_on in _observers().items():
+            with _unfailing(place):
+                if looks_on(job):
+                    observer: Observer = load(place)()
+                    observers.callback(_unfailing(place)(observer.ended), job)
+                    observer.begun(job)
+        began = time.perf_counter()
+        try:
+            yield job
+        except BaseException as error:
+            job.error, job.outcome = error, "stopped" if isinstance(error, STOPS) else "error"
+            raise
+        finally:
+            job.seconds = time.perf_counter() - began
+
+
+@contextmanager
+def opened(job: Job, spec: Spec, peers: Peers | None = None) -> Iterator[Sources]:
+    """Wait for slots of limits, then open a spec's sources for the block. `peers` are asked before them."""
+    with job.workspace.admit(spec, job.cancel), open_sources(job.workspace, spec, peers=peers) as sources:
+        yield sources
+
+
+def fill(
+    job: Job, sources: Sources, plan: Iterator[PlannedObject], kept: Draft, *, max_failed: int, is_repair: bool = False
+) -> Transfer:
+    """Transfer the bytes of every planned object into the cache, verified.
+
+    Raises:
+        NoSpace: The objects don't fit, and a collection can't free enough. Raised before the first byte, unless the
+            plan takes long.
+        TransferFailed: More than `max_failed` objects failed. It names each with its reason.
+    """
+    assert job.writer  # noqa: S101 - whoever writes has a lease
+    assert job.meter  # noqa: S101
+    space = space_for(job.workspace, job.writer, is_repair=is_repair)
+    transferred = transfer(
+        claim_space(job.workspace, space, plan, sources.groups, kept),
+        sources.groups,
+        job.workspace.cache,
+        space=space,
+        limits=Limits.of(job.workspace.settings),
+        progress=job.meter,
+        cancel=job.cancel,
+        max_failed=max_failed,
+    )
+    stats = transferred.stats
+    job.meter.measure(stats)
+
+    def receipts() -> Iterator[Receipt]:
+        with step(job.workspace, "transfer", job.dataset, is_current=False, result=stats) as transferring:
+            try:
+                yield from transferred
+            finally:
+                transferring.note(objects=stats.objects, bytes=stats.fetched, bytes_reused=stats.reused)
+
+    return Transfer(receipts(), stats)
+
+
+@cache
+def _observers() -> dict[str, Callable[[Job], bool]]:
+    return OBSERVERS | {place: looks_on for plugin in plugins() for place, looks_on in plugin.observers.items()}
+
+
+@contextmanager
+def _unfailing(place: str) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:  # noqa: BLE001 - who looks on ends no job
+        if place not in _failed:
+            _failed.add(place)
+            log.warning("The observer %s failed: %s", place, redact(f"{type(error).__name__}: {error}"))
