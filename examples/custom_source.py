@@ -11,9 +11,10 @@ from typing import Any
 
 import pytest
 
+from prefect_stagegate import doors
 from prefect_stagegate.errors import ObjectChanged, ObjectVanished, SourceError
 from prefect_stagegate.model import Pin, SourceObject
-from prefect_stagegate.sources import BaseSource, Options, Terms, Wanted, everything, register
+from prefect_stagegate.sources import BaseSource, Options, Terms, Wanted, everything
 from prefect_stagegate.testing.sources import Place, SourceContract
 
 
@@ -40,8 +41,7 @@ class SqlarSource(BaseSource):
         return self._object(self._row(key))
 
     def read_into(self, listed: SourceObject, start: int, buffer: memoryview) -> None:
-        row = self._row(listed.key, "data")
-        if self._object(row) != listed:
+        if self._object(row := self._row(listed.key, "data")) != listed:
             raise ObjectChanged("The file changed while it was read", source=self.url, object=listed.key)
         buffer[:] = (zlib.decompress(row[-1]) if len(row[-1]) < listed.size else row[-1])[start : start + len(buffer)]
 
@@ -63,12 +63,15 @@ class SqlarSource(BaseSource):
             raise SourceError(f"The archive can't be read: {error}", source=self.url) from error
 
 
+SQLAR = doors.Source("an SQLite archive", options={}, schemes=("sqlar",), opener=SqlarSource)
+
+
 class TestSqlar(SourceContract, without=("credentials", "servers")):
     """The contract of all sources, on an archive that is written beside the adapter."""
 
     @pytest.fixture
     def place(self, tmp_path: Path) -> Iterator[Place]:
-        register("sqlar", SqlarSource)
+        doors.register(SQLAR)
         put = "REPLACE INTO sqlar VALUES (?, 33188, unixepoch(), ?, ?)"
         with closing(sqlite3.connect(tmp_path / "a.sqlar", isolation_level=None)) as file:
             file.execute("CREATE TABLE sqlar (name TEXT PRIMARY KEY, mode INT, mtime INT, sz INT, data BLOB)")

@@ -14,6 +14,7 @@ import yaml
 from pydantic import BaseModel
 
 from pages.markdown import NONE, code, link, names, page, prose, table
+from prefect_stagegate import doors
 from prefect_stagegate.gate import known_checks
 from prefect_stagegate.plugins.signatures.signature import SignerIdentity
 from prefect_stagegate.spec import json_schema
@@ -31,7 +32,6 @@ from prefect_stagegate.spec.models import (
     Spec,
     TableSpec,
 )
-from prefect_stagegate.spec.permitted import ADDRESS, FILE, LIBRARIES, VALUE, Library
 from prefect_stagegate.spec.sources import MirrorSpec, RenameSpec, SourceSpec
 from prefect_stagegate.spec.suites import ExpectationSpec, SuiteSpec
 from prefect_stagegate.units import DURATION_PATTERN, SIZE_PATTERN, format_size
@@ -428,11 +428,12 @@ def _storage_options() -> Iterator[str]:
         "A path is a `file://` URL. Schemes that aren't here take the options of their fsspec file system."
     )
     schemes: dict[str, list[str]] = {}
-    libraries: dict[str, Library] = {}
-    for scheme, library in LIBRARIES.items():
-        schemes.setdefault(library.family, []).extend([f"{scheme}://"] if scheme else [])
-        libraries[library.family] = library
-    allowed = ((family, sorted(library.names(VALUE, ADDRESS, FILE))) for family, library in libraries.items())
+    families: dict[str, doors.Source] = {}
+    for scheme, source in doors.sources().items():
+        schemes.setdefault(source.family, []).extend([f"{scheme}://"] if scheme else [])
+        families[source.family] = source
+    kinds = (doors.Kind.VALUE, doors.Kind.ADDRESS, doors.Kind.FILE)
+    allowed = ((family, sorted(source.names(*kinds))) for family, source in families.items())
     yield "\n".join(
         f"- {names(schemes[family], 'and')}: {names(options, 'and') if options else NONE}."
         for family, options in allowed

@@ -6,8 +6,9 @@ A declaration imports none of the code that it names: `module:attribute` is impo
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from enum import Enum, auto
 from functools import cache
 from importlib import import_module
 from pkgutil import iter_modules
@@ -15,6 +16,7 @@ from threading import Event
 from typing import TYPE_CHECKING, Any
 
 from prefect_stagegate import plugins as own
+from prefect_stagegate.errors import UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from prefect_stagegate.cache.leases import Lease
@@ -23,6 +25,10 @@ if TYPE_CHECKING:
 
 GROUP = "prefect_stagegate.plugins"
 """The entry point group of plugins in other packages: each names a `Plugin`."""
+SOURCES_GROUP = "prefect_stagegate.sources"
+"""The entry point group of single sources in other packages: each is named after a scheme, and names a `Source`."""
+CORE_SOURCES = ("local", "buckets", "web", "fsspec")
+"""The packages of `sources/` that have definitions, as `SOURCES` in their `__init__`."""
 
 log = logging.getLogger(__name__)
 Fact = str | int | float | bool
@@ -89,11 +95,79 @@ class Observer:
         """The job ended, however it ended. The observer that began first ends last."""
 
 
+class Kind(Enum):
+    """What an option holds, and who may give it."""
+
+    VALUE = auto()
+    """A text, a number or a switch that stays in the library."""
+    ADDRESS = auto()
+    """A host or URL that the library connects to; `http.policy` refuses some of them."""
+    FILE = auto()
+    """A plain file of this machine that is read: a certificate authority, a key."""
+    CREDENTIAL = auto()
+    """A credential: a block may give it, a spec never."""
+    BLOCK = auto()
+    """Anything else that an operator's block may give, and a spec may not."""
+    IGNORED = auto()
+    """Changes nothing about an object's bytes: accepted, and passed to no library of the core's own sources."""
+
+
+def options(**kinds: str) -> dict[str, Kind]:
+    """The kind of each option, from its names by kind, with dots for nesting and `.*` for any names in a mapping.
+
+    >>> options(value="port ssl.*", credential="password")["password"]
+    <Kind.CREDENTIAL: 4>
+    """
+    return {name: Kind[kind.upper()] for kind, names in kinds.items() for name in names.split()}
+
+
+@dataclass(frozen=True, slots=True)
+class PermittedOptions:
+    """The options that data (a spec, a stored spec, a block, a catalog's response) may give to a library.
+
+    Others are refused. So no data can name code to import, a program to run or a file to write: libraries take such
+    names only from the user's own configuration and environment, which aren't checked.
+    """
+
+    family: str
+    """What messages call what takes the options: `an SFTP source`."""
+    options: Mapping[str, Kind]
+    """By name; empty where none is taken. See `options()`."""
+
+    def kind(self, name: str) -> Kind | None:
+        """The kind of an option; None for one that nobody may give."""
+        # `a.b` may be allowed as itself, or by `a.*`.
+        wholes = (f"{name[:end]}.*" for end in range(len(name), 0, -1) if name[end : end + 1] in ("", "."))
+        return next((self.options[key] for key in (name, *wholes) if key in self.options), None)
+
+    def names(self, *kinds: Kind) -> frozenset[str]:
+        """The names of the options of these kinds."""
+        return frozenset(name for name, kind in self.options.items() if kind in kinds)
+
+    def unknown(self, name: str) -> tuple[str, str]:
+        """Say that no option has a name, and which option may be meant: the problem and its hint."""
+        known = [known_name.removesuffix(".*") for known_name, kind in self.options.items() if kind is not Kind.IGNORED]
+        return f"{name!r} is no option of {self.family}", did_you_mean(name, known)
+
+
+@dataclass(frozen=True, slots=True)
+class Source(PermittedOptions):
+    """A family of sources: its schemes, its options, and the adapter that reads it."""
+
+    schemes: tuple[str, ...]
+    """What stands before `://`, in lower case."""
+    opener: str | Callable[..., Any]
+    """A `prefect_stagegate.sources.Opener`, such as the adapter's class, or its `module:attribute`."""
+    extra: str = ""
+    """The extra of this package that installs the client library."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plugin:
     """What a plugin adds. Each folder of `prefect_stagegate.plugins` has one, as `PLUGIN` in its `__init__`."""
 
     commands: tuple[Command, ...] = ()
+    sources: tuple[Source, ...] = ()
     observers: Mapping[str, Callable[[Job], bool]] = field(default_factory=dict)
     """The class of each observer of jobs as `module:attribute`, and whether it looks on at a job."""
 
@@ -108,7 +182,7 @@ def plugins() -> tuple[Plugin, ...]:
     for point in sorted(entry_points(group=GROUP), key=lambda point: (point.name, point.value)):
         try:
             plugin = point.load()
-        except Exception as error:  # noqa: BLE001 - whatever a stranger's module raises
+        except (Exception, SystemExit) as error:  # noqa: BLE001 - whatever a stranger's module raises
             log.warning("the plugin %s can't be loaded: %s: %s", point.value, type(error).__name__, error)
             continue
         if isinstance(plugin, Plugin):
@@ -118,7 +192,91 @@ def plugins() -> tuple[Plugin, ...]:
     return tuple(declared)
 
 
+@cache
+def core_sources() -> dict[str, Source]:
+    """The sources of the core and of `register`, by scheme."""
+    found: dict[str, Source] = {}
+    for name in CORE_SOURCES:
+        for source in import_module(f"prefect_stagegate.sources.{name}").SOURCES:
+            found |= dict.fromkeys(source.schemes, source)
+    return found
+
+
+def sources() -> dict[str, Source]:
+    """All sources by scheme, those of plugins too. The first to have a scheme keeps it."""
+    declared = [source for plugin in plugins() for source in plugin.sources]
+    return {scheme: source for source in reversed(declared) for scheme in source.schemes} | core_sources()
+
+
+def register(source: Source) -> None:
+    """Let this process read further schemes. An installed package does this by an entry point instead.
+
+    Raises:
+        ValueError: A scheme is taken.
+    """
+    for scheme in source.schemes:
+        if sources().get(scheme, source) is not source:
+            raise ValueError(f"the scheme {scheme!r} is taken")
+    core_sources().update(dict.fromkeys(source.schemes, source))
+
+
+def source_of(url: str) -> Source | None:
+    """The source that reads a URL or path: ours, else an installed package's. None if fsspec alone may know the scheme.
+
+    Raises:
+        UsageError: The package's entry point can't be loaded, or declares no options.
+    """
+    scheme = scheme_of(url)
+    return core_sources().get(scheme) or sources().get(scheme) or _installed(scheme)
+
+
+def _installed(scheme: str) -> Source | None:
+    from importlib.metadata import entry_points
+
+    # Sorted, so that with two packages for one scheme the same one is taken each time.
+    for point in sorted(entry_points(group=SOURCES_GROUP, name=scheme), key=lambda point: point.value):
+        package = point.dist.name if point.dist else point.value
+        try:
+            source = point.load()
+        # Importing a package runs its code, which may raise anything, and may even try to end the process.
+        except (Exception, SystemExit) as error:
+            raise UsageError(
+                f"The plugin {package}, which reads {scheme}://, can't be loaded: {type(error).__name__}: {error}",
+                hint=f"Repair or remove it: pip show {package}; pip uninstall {package}",
+            ) from error
+        if not isinstance(source, Source):
+            raise UsageError(
+                f"The plugin {package}, which reads {scheme}://, declares no options",
+                hint=f"{point.value} must be a prefect_stagegate.doors.Source. Update or remove the plugin: "
+                f"pip install --upgrade {package}; pip uninstall {package}",
+            )
+        return source
+    return None
+
+
 def load(place: str) -> Any:
     """The attribute that `module:attribute` names."""
     module, _, attribute = place.partition(":")
     return getattr(import_module(module), attribute)
+
+
+def scheme_of(url: str) -> str:
+    """The text before `://`, in lower case; empty for a path.
+
+    >>> scheme_of("S3://lake/"), scheme_of("/mnt/nas/")
+    ('s3', '')
+    """
+    return url.partition("://")[0].lower() if "://" in url else ""
+
+
+def flat(options: Mapping[str, Any], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
+    """Each option and its keys: several where it is nested.
+
+    >>> list(flat({"ssl": {"cabundle": "/etc/ca.pem"}, "port": None}))
+    [(('ssl', 'cabundle'), '/etc/ca.pem'), (('port',), None)]
+    """
+    for name, value in options.items():
+        if isinstance(value, Mapping):
+            yield from flat(value, (*path, name))
+        else:
+            yield (*path, name), value

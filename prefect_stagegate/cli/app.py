@@ -11,7 +11,6 @@ import shlex
 import sys
 import traceback
 from collections.abc import Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from prefect_stagegate.cli.commands import TITLES, commands_for
 from prefect_stagegate.cli.common import escaped
 from prefect_stagegate.cli.interrupts import INTERRUPTED, TEXT, prompt_interrupts
 from prefect_stagegate.cli.json_output import OUTPUT, error_values
-from prefect_stagegate.doors import Command
+from prefect_stagegate.doors import Command, load
 from prefect_stagegate.errors import ExitCode, StagegateError, UsageError
 from prefect_stagegate.redaction import redact
 from prefect_stagegate.redaction.chains import RedactingFilter
@@ -85,8 +84,7 @@ def _add_command(app: App, command: Command, known: Sequence[Command], words: Se
         common["help"] = command.line
     sub = App(**common, version_flags=[], group_commands=Group("Commands"))
     if command.function and words[:1] == [command.words]:
-        module, _, attribute = command.function.partition(":")
-        sub.default(getattr(import_module(module), attribute))
+        sub.default(load(command.function))
     for order, other in enumerate(below):
         _add_command(sub, other, (), words[1:], sort_key=order)
     app.command(sub)

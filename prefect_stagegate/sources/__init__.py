@@ -1,12 +1,20 @@
-"""Sources of objects: object stores, web servers, SFTP, directories, tables, and what fsspec reads."""
+"""Sources of objects: object stores, web servers, SFTP, directories, tables, and what fsspec reads.
 
-from prefect_stagegate.sources.base import BaseSource, Source, Wanted, everything, public_url
-from prefect_stagegate.sources.registry import SCHEMES, open_source, register
-from prefect_stagegate.sources.terms import Opener, Options, Recall, Terms
-from prefect_stagegate.sources.wrappers.renewing import renewing
+The names are imported when they are used: reading a spec imports this package's definitions, and none of its code.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from prefect_stagegate.doors import register
+
+if TYPE_CHECKING:
+    from prefect_stagegate.sources.base import BaseSource, Source, Wanted, everything, public_url
+    from prefect_stagegate.sources.registry import open_source
+    from prefect_stagegate.sources.terms import Opener, Options, Recall, Terms
+    from prefect_stagegate.sources.wrappers.renewing import renewing
 
 __all__ = [
-    "SCHEMES",
     "BaseSource",
     "Opener",
     "Options",
@@ -20,3 +28,11 @@ __all__ = [
     "register",
     "renewing",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    for module in ("base", "terms", "registry", "wrappers.renewing") if name in __all__ else ():
+        found = getattr(import_module(f"{__name__}.{module}"), name, None)
+        if found is not None:
+            return found
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -39,5 +39,7 @@ class Terms:
     """Most files and folders that one listing looks at, where a source has folders."""
 
 
+DEFAULT_TERMS = Terms()
+
 Opener = Callable[[str, Options, Terms], Source]
 """Opens the adapter for a URL of its scheme, with the credentials among the options. Sends no request yet."""

@@ -1,4 +1,4 @@
-"""Finds what looks like a credential, which a spec must not hold: it is stored beside every version."""
+"""What a spec must not hold: credentials, as it is stored beside every version, and options that no source permits."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from urllib.parse import SplitResult, parse_qsl, urlsplit, urlunsplit
 
+from prefect_stagegate.doors import Kind, flat, source_of
+from prefect_stagegate.errors import UsageError
 from prefect_stagegate.redaction.names import is_secret_name
 
 INSTEAD_OF_CREDENTIALS = "name a Prefect block under `credentials:`, or leave it to the environment"
@@ -64,6 +66,29 @@ def _url_has_secret(text: str) -> bool:
     except ValueError:
         # Any text may stand in an option: one with `://` in it need not be a URL.
         return False
+
+
+def spec_problems(url: str, options: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], str]]:
+    """Yield the options that a spec may not give to a source: the place of each, and the reason.
+
+    All options pass for a scheme that fsspec alone may know, or whose package can't be loaded: opening it tells.
+    """
+    try:
+        source = source_of(url) if options else None
+    except UsageError:
+        return
+    if source is None:
+        return
+    for path, value in flat(options):
+        kind = source.kind(name := ".".join(path))
+        if kind is None:
+            problem, hint = source.unknown(name)
+            yield path, f"{problem.partition(' ')[2]}; {hint}"
+        elif kind is Kind.BLOCK:
+            yield path, "is allowed in a Prefect block only; name one under `credentials:`"
+        # A switch or a null under a credential's name, such as `token: false`, holds no secret.
+        elif kind is Kind.CREDENTIAL and value is not None and not isinstance(value, bool):
+            yield path, f"looks like a credential; {INSTEAD_OF_CREDENTIALS}"
 
 
 def without_secrets(url: str) -> str:

@@ -12,10 +12,10 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from prefect_stagegate.doors import scheme_of
 from prefect_stagegate.errors import StagegateError
 from prefect_stagegate.spec.confidential import without_secrets
-from prefect_stagegate.spec.location import folder_of, is_url, local_path, place
-from prefect_stagegate.spec.permitted import DOCUMENT_SCHEMES, chain_problem, scheme_of
+from prefect_stagegate.spec.location import chain_problem, folder_of, is_url, local_path, place
 from prefect_stagegate.spec.yamltree import DEEPEST, Loc, NotYaml, read_tree
 
 if TYPE_CHECKING:
@@ -25,6 +25,8 @@ MAX_BYTES = 1 << 20
 """The largest spec or suite that is read: 1 MiB."""
 DOCUMENT_SECONDS = 30.0
 """Time for one spec or suite to come from a web server."""
+DOCUMENT_SCHEMES = ("abfs", "abfss", "az", "ftp", "gcs", "gs", "hdfs", "memory", "s3", "s3a", "sftp", "ssh")
+"""The schemes of fsspec's by which a spec or suite may be read, beside http and https."""
 _STATUS_OK, _STATUS_GONE = 200, (404, 410)
 
 

@@ -6,6 +6,8 @@ import os.path
 import posixpath
 import re
 
+from prefect_stagegate.doors import scheme_of, sources
+
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 
 
@@ -53,3 +55,12 @@ def folder_of(location: str) -> str:
     if path is not None:
         return os.path.dirname(os.path.abspath(path))  # noqa: PTH100, PTH120 - `resolve` would follow links
     return posixpath.dirname(re.split(r"[?#]", location, maxsplit=1)[0])
+
+
+def chain_problem(url: str) -> str:
+    """Say why a URL of fsspec's chained file systems is refused; empty for any other URL."""
+    scheme = scheme_of(url)
+    # The chain stands before the scheme in `simplecache::s3://…`, and behind it in `zip://a::s3://…`.
+    if "::" in scheme or ("::" in url and scheme not in sources()):
+        return "chains file systems, which may write files; use the URL of the data itself, or unpack the archive first"
+    return ""

@@ -27,7 +27,14 @@ from typing import Any, ClassVar
 
 import pytest
 
-from prefect_stagegate.errors import AccessDenied, ObjectChanged, ObjectVanished, SourceError, SourceUnavailable
+from prefect_stagegate.errors import (
+    AccessDenied,
+    ObjectChanged,
+    ObjectVanished,
+    SourceError,
+    SourceUnavailable,
+    UsageError,
+)
 from prefect_stagegate.manifest import path_problem
 from prefect_stagegate.model import SourceObject
 from prefect_stagegate.sources import Source, Wanted, everything, open_source
@@ -200,6 +207,10 @@ class SourceContract:
         assert [read(source, source_object) for source_object in usable] == [
             source_object.key.encode() for source_object in usable
         ]
+
+    def test_an_option_that_is_not_declared_is_refused(self, place: Place) -> None:
+        with pytest.raises(UsageError, match="'undeclared' is no option of"):
+            open_source(place.url, {**place.options, "undeclared": 1})
 
     def test_only_what_is_wanted_is_listed(self, place: Place) -> None:
         place.put("a.bin", BYTES)

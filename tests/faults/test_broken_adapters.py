@@ -7,17 +7,19 @@ import struct
 import traceback
 import zlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from prefect_stagegate import doors
 from prefect_stagegate.errors import AdapterFailed, SourceUnavailable, StagegateError, TransferFailed
 from prefect_stagegate.jobs.staging.stage import stage
 from prefect_stagegate.jobs.upkeep.doctor import examine
 from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import LATEST, CredentialLife, SourceObject
-from prefect_stagegate.sources import SCHEMES, Source, Wanted, everything, open_source, register
+from prefect_stagegate.sources import Source, Wanted, everything, open_source
 from prefect_stagegate.sources.local.files import FileSource
 from prefect_stagegate.spec import load_spec
 from prefect_stagegate.transport.http import Request, Response
@@ -93,7 +95,7 @@ class Brittle(FileSource):
 
 
 @pytest.fixture
-def brittle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., str]]:
+def brittle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., str]:
     """Registers an adapter for `brittle://`, and gives its URL; it reads the folder `brittle`."""
     folder = tmp_path / "brittle"
     folder.mkdir()
@@ -101,13 +103,12 @@ def brittle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Callabl
         (folder / f"{key}.bin").write_bytes(key.encode() * 100)
 
     def registered(raised: BaseException, *methods: str, key: str = "b.bin") -> str:
-        monkeypatch.setattr("prefect_stagegate.sources.registry.SCHEMES", SCHEMES)
-        monkeypatch.delitem(SCHEMES, "brittle", raising=False)
-        register("brittle", lambda *_: Brittle(folder, raised, *methods, key=key))
+        opener = partial(Brittle, folder, raised, *methods, key=key)
+        made = doors.Source("brittle", doors.options(credential="token"), ("brittle",), lambda *_: opener())
+        monkeypatch.setitem(doors.core_sources(), "brittle", made)
         return "brittle://folder/"
 
-    yield registered
-    SCHEMES.pop("brittle", None)
+    return registered
 
 
 def call(source: Source, method: str) -> Any:
@@ -158,7 +159,8 @@ def test_what_ends_a_process_passes(raised: BaseException, brittle: Callable[...
 
 
 def test_an_adapter_that_can_t_be_made_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(SCHEMES, "brittle", lambda *_: int("none"))
+    made = doors.Source("a brittle source", {}, ("brittle",), lambda *_: int("none"))
+    monkeypatch.setitem(doors.core_sources(), "brittle", made)
     with pytest.raises(AdapterFailed, match=r"ValueError: invalid literal.*a defect of the adapter for brittle:"):
         open_source("brittle://folder/")
 

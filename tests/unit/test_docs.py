@@ -14,13 +14,12 @@ from prefect_stagegate import flows, tasks
 from prefect_stagegate.cache.job_progress import JobProgress, Phase
 from prefect_stagegate.cli.commands import TITLES, commands_for
 from prefect_stagegate.cli.json_output import error_values
+from prefect_stagegate.doors import sources
 from prefect_stagegate.errors import ExitCode, NotReady
 from prefect_stagegate.gate import CHECKS, Renewal, known_checks, run_check
 from prefect_stagegate.gate.registry import _checks
 from prefect_stagegate.model import Outcome, Scope, Severity
 from prefect_stagegate.settings import SETTINGS, Setting
-from prefect_stagegate.sources import SCHEMES
-from prefect_stagegate.sources.extras import extra_of
 from prefect_stagegate.spec import Requirement, SourceSpec, json_schema, load_spec
 from prefect_stagegate.spec.suites import SuiteSpec
 from prefect_stagegate.testing.contexts import check_context
@@ -154,12 +153,13 @@ def test_the_page_tells_which_checks_speak_about_the_node() -> None:
 SOURCES = (DOCS / "sources.md").read_text()
 
 
-@pytest.mark.parametrize("scheme", [scheme for scheme in SCHEMES if scheme])
+@pytest.mark.parametrize("scheme", [scheme for scheme in sources() if scheme])
 def test_the_table_of_families_has_every_scheme_and_its_extra(scheme: str) -> None:
     rows = SOURCES.split("## Families")[1].split("\n## ")[0].splitlines()
     row = next((row for row in rows if f"`{scheme}://" in row), None)
     assert row, f"docs/sources.md lacks a row for {scheme}://"
-    assert f"`{extra_of(scheme)}`" in row or not extra_of(scheme)
+    extra = sources()[scheme].extra
+    assert f"`{extra}`" in row or not extra
 
 
 def test_the_page_of_sources_has_every_key_of_a_source() -> None:

@@ -2,72 +2,165 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from prefect_stagegate.errors import MissingExtra, UsageError
-from prefect_stagegate.sources import SCHEMES, open_source, register
-from prefect_stagegate.sources.extras import EXTRAS, extra_of, missing_extra
+from prefect_stagegate.doors import Source, core_sources, load, options, sources
+from prefect_stagegate.errors import MissingExtra, SpecError, UsageError
+from prefect_stagegate.sources import open_source, register
+from prefect_stagegate.sources.local.files import FileSource
+from prefect_stagegate.spec import load_spec
+
+ROOT = Path(__file__).parents[2]
+PYPROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+PAGE = (ROOT / "docs/sources.md").read_text().split("## A source of your own")[1]
+DEFINITION, REGISTRATION = (re.findall(rf"```{kind}\n(.*?)```", PAGE, re.DOTALL)[0] for kind in ("python", "toml"))
+POINTS = tomllib.loads(REGISTRATION)["project"]["entry-points"]["prefect_stagegate.sources"]
+PLUGIN = f"""
 from prefect_stagegate.sources.local.files import FileSource
 
-PYPROJECT = tomllib.loads((Path(__file__).parents[2] / "pyproject.toml").read_text())
-PLUGIN = """
-from prefect_stagegate.sources.local.files import FileSource
-
-def open_shelf(url, options, terms):
+def ShelfSource(url, options, terms):
     return FileSource("file://" + url.partition("://")[2])
+
+{DEFINITION}
 """
 
 
 def install(site: Path, package: str, source: str, **points: str) -> None:
-    """What pip leaves of a distribution that has one module."""
+    """What pip leaves of a distribution that has two modules, of one text."""
     info = site / f"{package}-1.0.dist-info"
     info.mkdir(parents=True)
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
     lines = "\n".join(f"{scheme} = {target}" for scheme, target in points.items())
     (info / "entry_points.txt").write_text(f"[prefect_stagegate.sources]\n{lines}\n")
-    (site / f"{package}.py").write_text(source)
+    (site / package).mkdir()
+    for module in ("__init__", "shelves"):
+        (site / package / f"{module}.py").write_text(source)
 
 
 @pytest.fixture
 def registered() -> Iterator[None]:
-    before = dict(SCHEMES)
+    before = dict(core_sources())
     yield
-    SCHEMES.clear()
-    SCHEMES.update(before)
+    core_sources().clear()
+    core_sources().update(before)
+
+
+@pytest.fixture
+def shelf(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A URL that an installed package reads: the one that docs/sources.md shows."""
+    install(tmp_path / "site", "my_package", PLUGIN, **POINTS)
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    for module in ("my_package", "my_package.shelves"):
+        monkeypatch.delitem(sys.modules, module, raising=False)
+    (tmp_path / "a.csv").write_text("a")
+    return f"shelf://{tmp_path}/a.csv"
+
+
+def written(url: str, given: dict[str, Any]) -> dict[str, Any]:
+    return {"stagegate": 1, "dataset": "things", "sources": [{"url": url, "options": given}]}
 
 
 def test_every_extra_that_an_error_names_is_one_that_pip_knows() -> None:
-    assert set(EXTRAS.values()) <= PYPROJECT["project"]["optional-dependencies"].keys()
+    extras = {source.extra for source in sources().values()} - {""}
+    assert extras <= PYPROJECT["project"]["optional-dependencies"].keys()
 
 
-def test_a_missing_library_is_told_with_the_extra_that_brings_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    error = missing_extra(extra_of("SFTP://nas/x"), source="sftp://nas/x")
-    assert 'pip install "prefect-stagegate[sftp]"' in error.hint
-    for module in ("gcsfs", "paramiko", "huggingface_hub", "hdfs_native"):
-        monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(MissingExtra, match=r"pip install \"prefect-stagegate\[hf\]\""):
-        open_source("hf://datasets/me/things/")
+def test_each_definition_leads_to_its_adapter() -> None:
+    assert {"", "s3", "https", "ftp", "sftp"} <= sources().keys()
+    assert all(callable(load(source.opener)) for source in sources().values() if isinstance(source.opener, str))
 
 
-def test_another_package_brings_a_scheme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    install(tmp_path / "site", "shelves", PLUGIN, shelf="shelves:open_shelf")
-    install(tmp_path / "site", "broken_shelves", "raise SystemExit('no licence')", broken="broken_shelves:nothing")
-    monkeypatch.syspath_prepend(tmp_path / "site")
-    (tmp_path / "a.csv").write_text("a")
-    assert [obj.key for obj in open_source(f"shelf://{tmp_path}/a.csv").list()] == ["a.csv"]
+def test_definitions_load_no_library_and_no_adapter() -> None:
+    code = "import sys; from prefect_stagegate.doors import sources; sources(); print(*sys.modules)"
+    loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
+    assert "prefect_stagegate.plugins.sftp" in loaded
+    assert not {"pycurl", "obstore", "fsspec", "prefect_stagegate.transport.http"} & set(loaded)
+
+
+@pytest.mark.parametrize(
+    ("library", "url"),
+    [
+        ("asyncssh", "sftp://nas/x/"),
+        ("deltalake", "delta+file:///x"),
+        ("hdfs_native", "hdfs://nn:1/x/"),
+        ("huggingface_hub", "hf://datasets/me/things/"),
+        ("oras.auth.token", "oci://127.0.0.1:1/things:latest"),
+        ("pyiceberg.utils.config", "iceberg://lake/ns.things"),
+    ],
+)
+def test_missing_library_is_told_with_its_extra(library: str, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in [name for name in sys.modules if re.match(r"prefect_stagegate\.plugins\.(sftp|exchange)\.", name)]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(MissingExtra) as caught:
+        open_source(url)
+    extra = sources()[url.partition(":")[0]].extra
+    assert caught.value.hint == f'Install it: pip install "prefect-stagegate[{extra}]"'
+
+
+def test_another_package_brings_a_scheme(shelf: str) -> None:
+    assert [obj.key for obj in open_source(shelf, {"row": 3, "headers": {"x": "y"}}).list()] == ["a.csv"]
+
+
+def test_broken_package_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(tmp_path, "broken_shelves", "raise SystemExit('no licence')", broken="broken_shelves:nothing")
+    monkeypatch.syspath_prepend(tmp_path)
+    load_spec(written("broken://x/", {"any": 1}), known_checks={})
     with pytest.raises(UsageError, match=r"broken.shelves.*can't be loaded: SystemExit: no licence.*pip uninstall"):
         open_source("broken://x/")
 
 
+def test_package_that_declares_no_options_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(tmp_path, "old_shelves", PLUGIN, oldshelf="old_shelves:ShelfSource")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UsageError) as caught:
+        open_source("oldshelf://x/")
+    assert str(caught.value) == (
+        "The plugin old_shelves, which reads oldshelf://, declares no options. old_shelves:ShelfSource must be a "
+        "prefect_stagegate.doors.Source. Update or remove the plugin: pip install --upgrade old_shelves; "
+        "pip uninstall old_shelves"
+    )
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"rwo": 3}, "is no option of a shelf; did you mean 'row'"),
+        ({"token": "x"}, "looks like a credential; name a Prefect block"),
+    ],
+)
+def test_spec_gives_a_package_only_what_it_declares(shelf: str, given: dict[str, Any], says: str) -> None:
+    with pytest.raises(SpecError, match=says):
+        load_spec(written(shelf, given), known_checks={})
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"rwo": 3}, "'rwo' is no option of a shelf"),
+        ({"endpoint": "169.254.169.254"}, "metadata addresses are blocked"),
+        ({"ca_file": "/dev/zero"}, "no plain file"),
+    ],
+)
+def test_package_gets_only_permitted_values(shelf: str, given: dict[str, Any], says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        open_source(shelf, credentials=given)
+
+
 @pytest.mark.usefixtures("registered")
 def test_a_scheme_is_registered_once(tmp_path: Path) -> None:
-    register("here", lambda *_: FileSource(str(tmp_path)))
+    here = Source("here", options(value="x"), ("here",), lambda *_: FileSource(str(tmp_path)))
+    register(here)
+    register(here)
     (tmp_path / "a.csv").write_text("a")
     assert [obj.key for obj in open_source("here://anything").list()] == ["a.csv"]
     with pytest.raises(ValueError, match="'s3' is taken"):
-        register("s3", lambda *_: FileSource(str(tmp_path)))
+        register(Source("s3", {}, ("s3",), lambda *_: FileSource(str(tmp_path))))

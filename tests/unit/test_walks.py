@@ -17,8 +17,8 @@ from prefect_stagegate.cache import Cache
 from prefect_stagegate.cache.gc import collect
 from prefect_stagegate.catalog.records import DirectoryRecords
 from prefect_stagegate.errors import CacheError, CatalogError, SourceError
-from prefect_stagegate.sources import open_source
-from prefect_stagegate.sources.fsspec import FsspecSource
+from prefect_stagegate.sources import Terms, open_source
+from prefect_stagegate.sources.fsspec.fsspec_source import FsspecSource
 from prefect_stagegate.sources.selection.globs import GlobFilter
 from prefect_stagegate.sources.walk import DEEPEST, Walk
 from prefect_stagegate.testing.sources import listed
@@ -192,7 +192,7 @@ def test_folders_without_end_of_fsspec_are_told(endless: type[Endless]) -> None:
 def test_folders_that_multiply_on_fsspec_are_told(endless: type[Endless], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(endless, "names", ("a", "b", "c"))
     with pytest.raises(SourceError, match="more files and folders than 1000"):
-        list(FsspecSource("endless://data/", {}, most=1000).list())
+        list(FsspecSource("endless://data/", {}, Terms(most=1000)).list())
 
 
 @pytest.mark.parametrize("name", ["..", "."])

@@ -14,9 +14,11 @@ from obstore.store import AzureStore
 from prefect_stagegate.errors import AccessDenied, UsageError
 from prefect_stagegate.expiry import moment
 from prefect_stagegate.model import CredentialLife
-from prefect_stagegate.plugins.azure.azure_options import AzureSettings
+from prefect_stagegate.plugins.azure.azure_options import AzureSettings, azure_settings
 from prefect_stagegate.plugins.azure.sas import container_sas, sas_query
 from prefect_stagegate.redaction import remember
+from prefect_stagegate.sources.buckets.bucket import BucketSource
+from prefect_stagegate.sources.terms import Options, Terms
 from prefect_stagegate.transport.http import Allowed
 from prefect_stagegate.transport.objectstore.client import (
     IDLE_SECONDS,
@@ -214,3 +216,10 @@ class AzureLister:
                         yield ListedObject(blob.name, blob.size, etag, blob.last_modified.timestamp())
         except AzureError as error:
             raise OSError(str(error)) from error
+
+
+def open_azure_source(url: str, options: Options, terms: Terms) -> BucketSource:
+    """Open a container of Azure's, a folder of it or an object."""
+    path, host = parse_container_url(url)
+    store = open_azure(path, azure_settings(options, host=host), idle=terms.idle, allowed=terms.allowed)
+    return BucketSource(url, store, path.key)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from prefect_stagegate.errors import UsageError
-from prefect_stagegate.spec.permitted import AZURE
+from prefect_stagegate.plugins.azure import AZURE
 from prefect_stagegate.transport.objectstore.translating import OptionTable, Translation, is_on, text, verify
 
 EMULATED = "devstoreaccount1"

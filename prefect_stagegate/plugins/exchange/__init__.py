@@ -1,6 +1,14 @@
 """Formats and registries of others: OCI, ODCS, Croissant."""
 
-from prefect_stagegate.doors import Command, Plugin
+from prefect_stagegate.doors import Command, Plugin, Source, options
+
+OCI = Source(
+    "an OCI registry",
+    options(value="plain_http username token_server", file="verify", credential="password token"),
+    schemes=("oci",),
+    opener=f"{__name__}.oci.oci_source:OciSource",
+    extra="oci",
+)
 
 PLUGIN = Plugin(
     commands=(
@@ -15,5 +23,6 @@ PLUGIN = Plugin(
             f"{__name__}.commands:export",
             "Write a spec's contract as a data contract of an open standard.",
         ),
-    )
+    ),
+    sources=(OCI,),
 )

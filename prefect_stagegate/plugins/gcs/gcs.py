@@ -11,9 +11,12 @@ from urllib.parse import quote
 from obstore.store import GCSStore
 
 from prefect_stagegate.errors import UsageError
+from prefect_stagegate.plugins.gcs import GCS
 from prefect_stagegate.plugins.gcs.google import GoogleIdentity, identify
-from prefect_stagegate.spec.permitted import GCS
+from prefect_stagegate.sources.buckets.bucket import BucketSource
+from prefect_stagegate.sources.terms import Options, Terms
 from prefect_stagegate.transport.http import Allowed
+from prefect_stagegate.transport.objectstore import parse_bucket_url
 from prefect_stagegate.transport.objectstore.client import (
     IDLE_SECONDS,
     canonical_url,
@@ -132,3 +135,10 @@ def _payer(settings: GcsSettings) -> str:
     if not payer:
         raise UsageError("The requester pays, but no project is set", hint="Set `project:`.")
     return payer
+
+
+def open_gcs_source(url: str, options: Options, terms: Terms) -> BucketSource:
+    """Open a bucket of Google Cloud Storage, a folder of it or an object."""
+    path = parse_bucket_url(url)
+    store = open_gcs(path, gcs_settings(options), idle=terms.idle, allowed=terms.allowed)
+    return BucketSource(url, store, path.key)

@@ -11,7 +11,6 @@ from urllib.parse import urlsplit
 from prefect_stagegate.errors import AccessDenied, ObjectVanished, SourceError, SourceUnavailable, UsageError
 from prefect_stagegate.model import CredentialLife, Pin, SourceObject
 from prefect_stagegate.sources.base import BaseSource, Wanted, everything, public_url, require_length, require_unchanged
-from prefect_stagegate.sources.extras import missing_extra
 from prefect_stagegate.sources.terms import Terms
 from prefect_stagegate.sources.walk import Walk
 from prefect_stagegate.sources.wrappers.timeout import with_timeout
@@ -35,17 +34,14 @@ class HdfsSource(BaseSource):
 
     Raises:
         UsageError: The client can't use an option.
-        MissingExtra: hdfs-native isn't installed.
     """
 
     def __init__(self, url: str, options: Mapping[str, Any], terms: Terms) -> None:
         self.url = self.identity = public_url(url)
         place, _, path = url.partition("://")[2].partition("/")
         self._address, self._path, self._terms = place, f"/{path}", terms
-        try:
-            from hdfs_native import Client
-        except ImportError as error:
-            raise missing_extra("hdfs", source=self.url) from error
+        from hdfs_native import Client
+
         try:
             self._client = Client(f"hdfs://{place}", {name: str(value) for name, value in options.items()} or None)
         except (RuntimeError, ValueError, OSError) as error:

@@ -14,7 +14,6 @@ from prefect_stagegate.errors import AccessDenied, ObjectVanished, SourceError, 
 from prefect_stagegate.model import SourceObject
 from prefect_stagegate.redaction import remember
 from prefect_stagegate.sources.base import public_url
-from prefect_stagegate.sources.extras import missing_extra
 from prefect_stagegate.sources.terms import Terms
 from prefect_stagegate.sources.web.server import WebServer
 from prefect_stagegate.transport.http import Client, Headers, Response, environment_proxies, origin_of
@@ -31,11 +30,9 @@ class Hub(WebServer):
     trusting = "Name the CA's PEM file by SSL_CERT_FILE."
 
     def __init__(self, url: str, options: Mapping[str, Any], terms: Terms) -> None:
-        try:
-            import certifi
-            from huggingface_hub import constants, get_token
-        except ImportError as error:
-            raise missing_extra("hf", source=url) from error
+        import certifi
+        from huggingface_hub import constants, get_token
+
         default = str(os.environ.get("HF_ENDPOINT") or constants.ENDPOINT).rstrip("/")
         self.endpoint = str(options.get("endpoint") or default).rstrip("/")
         try:

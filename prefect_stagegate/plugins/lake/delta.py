@@ -15,17 +15,17 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
-from prefect_stagegate.errors import SourceError, StagegateError
+from prefect_stagegate.errors import SourceError, StagegateError, UsageError
 from prefect_stagegate.model import CredentialLife, Pin, SourceObject
 from prefect_stagegate.plugins.lake.locations import is_below
 from prefect_stagegate.plugins.lake.rewriting import Task, plan_rewrite, rewrite
 from prefect_stagegate.plugins.lake.table_format import TableSource
 from prefect_stagegate.sources.base import Source, Wanted, everything
-from prefect_stagegate.sources.extras import missing_extra
-from prefect_stagegate.sources.local.files import local_path
+from prefect_stagegate.sources.buckets.s3 import S3Source
+from prefect_stagegate.sources.local.files import FileSource, local_path
 from prefect_stagegate.sources.spooled_file import Sink
 from prefect_stagegate.sources.terms import Terms
-from prefect_stagegate.transport.objectstore import explain
+from prefect_stagegate.transport.objectstore import explain, object_store_options, translate
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -53,12 +53,11 @@ class DeltaSource(TableSource):
 
     Args:
         url: `delta+s3://bucket/table`, optionally with `@12` or `@2026-01-31T08:00:00Z` behind it.
-        files: The table's folder as a source of files.
-        options: deltalake's options for the store.
-        terms: The folder for re-written files, and their known sizes.
+        options: Those of S3, for the table's folder.
+        terms: Those of the folder's source; the folder for re-written files, and their known sizes.
 
     Raises:
-        MissingExtra: deltalake is not installed.
+        UsageError: An option is one that only s3fs knows.
     """
 
     records = "log"
@@ -67,16 +66,19 @@ class DeltaSource(TableSource):
         "delta.deletedFileRetentionDuration."
     )
 
-    def __init__(self, url: str, files: Source, options: Mapping[str, str], terms: Terms) -> None:
-        try:
-            import deltalake
-        except ImportError as error:
-            raise missing_extra("delta", source=url) from error
-        super().__init__(url, files.identity, terms)
+    def __init__(self, url: str, options: Mapping[str, Any], terms: Terms) -> None:
+        import deltalake
+
         table, self._at = table_of(url)
-        self._place = str(local_path(table)) if table.startswith("file:") else table
-        self._library, self._options = deltalake, dict(options)
-        self._files, self.endpoint = files, getattr(files, "endpoint", "")
+        settings, unknown = translate(options)
+        if unknown:
+            raise UsageError(f"The option {unknown[0]!r} can't be used for a table", hint="Leave it out.", source=url)
+        local = table.startswith("file:")
+        self._files: Source = FileSource(table, terms=terms) if local else S3Source(table, settings, terms)
+        super().__init__(url, self._files.identity, terms)
+        self._place = str(local_path(table)) if local else table
+        self._options = {} if local else object_store_options(table, settings, idle=terms.idle)
+        self._library, self.endpoint = deltalake, getattr(self._files, "endpoint", "")
         self._lock = threading.Lock()
 
     def credential_life(self) -> CredentialLife:

@@ -16,6 +16,7 @@ from functools import partial
 from itertools import chain
 from typing import Any, NamedTuple
 
+from prefect_stagegate.doors import Kind
 from prefect_stagegate.errors import (
     AccessDenied,
     CredentialsExpired,
@@ -25,16 +26,16 @@ from prefect_stagegate.errors import (
     UsageError,
 )
 from prefect_stagegate.model import CredentialLife, Pin, SourceObject
+from prefect_stagegate.plugins.lake import ICEBERG, ICEBERG_CATALOGS
 from prefect_stagegate.plugins.lake.locations import Locations
 from prefect_stagegate.plugins.lake.rewriting import Task, marked_paths, plan_rewrite, rewrite, unmarked
 from prefect_stagegate.plugins.lake.table_format import TableSource
 from prefect_stagegate.redaction import remember_access
 from prefect_stagegate.sources.base import Source, Wanted, everything, public_url
-from prefect_stagegate.sources.extras import missing_extra
+from prefect_stagegate.sources.registry import open_source
 from prefect_stagegate.sources.spooled_file import Sink
 from prefect_stagegate.sources.terms import Terms
 from prefect_stagegate.sources.wrappers.timeout import call_with_timeout
-from prefect_stagegate.spec.permitted import ICEBERG, ICEBERG_CATALOGS, Kind
 
 POSITIONS = 1
 """Iceberg's number for position delete files."""
@@ -67,24 +68,18 @@ class IcebergSource(TableSource):
     Args:
         url: `iceberg://catalog/namespace.table`, optionally with `@` and a snapshot's id, a branch or a tag behind it.
         options: The catalog's properties by pyiceberg's names. They override its configuration file and environment.
-        store: Opens a store that holds files, by a URL and by options with fsspec's names.
         terms: The folder for re-written files, their known sizes, and permitted hosts.
 
     Raises:
-        MissingExtra: pyiceberg is not installed.
         UsageError: The URL names no table.
     """
 
     records = "snapshot"
     gone_hint = "Expiring snapshots removes the files of old ones: name a newer one, or a tag that keeps it."
 
-    def __init__(
-        self, url: str, options: Mapping[str, Any], store: Callable[[str, Mapping[str, Any]], Source], terms: Terms
-    ) -> None:
-        try:
-            from pyiceberg.utils.config import Config
-        except ImportError as error:
-            raise missing_extra("iceberg", source=url) from error
+    def __init__(self, url: str, options: Mapping[str, Any], terms: Terms) -> None:
+        from pyiceberg.utils.config import Config
+
         self.url = url
         self._catalog, _, table = url.partition("://")[2].rstrip("/").partition("/")
         self._name, _, self._ref = table.partition("@")
@@ -100,7 +95,7 @@ class IcebergSource(TableSource):
         self.endpoint = public_url(str(properties.get("uri", "")))
         super().__init__(url, f"{self.endpoint} iceberg://{self._catalog}/{self._name}".strip(), terms)
         remember_access(str(properties.get("uri", "")), properties)
-        self._open_store = store
+        self._open_store = partial(open_source, idle=terms.idle, allowed=terms.allowed)
         self._stores: dict[str, Source] = {}
         self._store_options: dict[str, str] = {}
         self._lock = threading.Lock()

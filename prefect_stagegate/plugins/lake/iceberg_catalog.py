@@ -1,8 +1,8 @@
 """Iceberg catalogs, opened so that neither a catalog nor a table can name code, a file or a forbidden address.
 
 pyiceberg imports the classes that properties name, and reads and writes the files that they name. It trusts properties
-from a catalog's responses and from a table's metadata as much as the user's. Here a response passes `spec.permitted`, a
-table's own properties have no effect, `ConfinedIO` reads all files, and each request's address is checked.
+from a catalog's responses and from a table's metadata as much as the user's. Here a response passes `ICEBERG_ANSWERS`,
+a table's own properties have no effect, `ConfinedIO` reads all files, and each request's address is checked.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from pyiceberg.io import PY_IO_IMPL, FileIO, InputFile, OutputFile, load_file_io
 from pyiceberg.table import Table
 from requests import Session
 
+from prefect_stagegate.doors import Kind
 from prefect_stagegate.errors import UsageError
+from prefect_stagegate.plugins.lake import ICEBERG_ANSWERS
 from prefect_stagegate.plugins.lake.locations import Locations
-from prefect_stagegate.spec.permitted import ICEBERG_ANSWERS, Kind
 from prefect_stagegate.transport.http import Allowed, require_allowed
 
 CONFINED = "stagegate.locations"

@@ -1,1 +1,12 @@
 """SFTP servers."""
+
+from prefect_stagegate.doors import Plugin, Source, options
+
+SFTP = Source(
+    "an SFTP source",
+    options(value="port username", address="host", file="key_filename known_hosts", credential="password passphrase"),
+    schemes=("sftp", "ssh"),
+    opener=f"{__name__}.source:SftpSource",
+    extra="sftp",
+)
+PLUGIN = Plugin(sources=(SFTP,))

@@ -14,17 +14,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
+import asyncssh
+from asyncssh.public_key import get_default_public_key_algs
+
 from prefect_stagegate.errors import AccessDenied, SourceError, SourceUnavailable, UsageError
 from prefect_stagegate.sources.base import public_url
-from prefect_stagegate.sources.extras import missing_extra
 from prefect_stagegate.transport.http import Allowed, require_allowed
 from prefect_stagegate.transport.objectstore import refused
-
-try:
-    import asyncssh
-    from asyncssh.public_key import get_default_public_key_algs
-except ImportError as error:
-    raise missing_extra("sftp") from error
 
 Connection = asyncssh.SSHClientConnection
 

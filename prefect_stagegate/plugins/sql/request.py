@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
 from prefect_stagegate.errors import UsageError
-from prefect_stagegate.spec.permitted import SQL_PARAMETERS
+from prefect_stagegate.plugins.sql import SQL_PARAMETERS
 from prefect_stagegate.transport.objectstore.translating import unknown_option
 
 CONNECT_SECONDS = 10

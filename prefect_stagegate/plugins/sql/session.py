@@ -9,9 +9,8 @@ from typing import Any
 
 import pyarrow as pa
 
-from prefect_stagegate.errors import AccessDenied, SourceError, SourceUnavailable
+from prefect_stagegate.errors import AccessDenied, MissingExtra, SourceError, SourceUnavailable, install_hint
 from prefect_stagegate.quoting import literal
-from prefect_stagegate.sources.extras import missing_extra
 
 BATCH_BYTES = 16 << 20
 """About the bytes of a result that are held at a time. Each batch becomes one row group."""
@@ -43,7 +42,8 @@ class Session:
             from adbc_driver_manager import Error
             from adbc_driver_postgresql import StatementOptions, dbapi
         except ImportError as error:
-            raise missing_extra("sql", source=url) from error
+            message = f"The client library for {url} is not installed"
+            raise MissingExtra(message, hint=install_hint("sql"), source=url) from error
         self._url = url
         self._errors = (Error, OSError, pa.ArrowException)  # the last comes from a result's stream
         try:

@@ -11,6 +11,7 @@ import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
+from urllib.parse import urlsplit
 
 import pyarrow.parquet as pq
 
@@ -21,6 +22,8 @@ from prefect_stagegate.plugins.sql.request import connection_uri, read_request
 from prefect_stagegate.plugins.sql.session import Session
 from prefect_stagegate.sources.base import BaseSource, Wanted, everything
 from prefect_stagegate.sources.spooled_file import WRITER, Sink, Slice, Spool
+from prefect_stagegate.sources.terms import Terms
+from prefect_stagegate.transport.http import require_allowed
 
 CLOSING_SECONDS = 5.0
 
@@ -41,19 +44,20 @@ class SqlSource(BaseSource):
     Args:
         url: `postgresql://host/db#schema.table`.
         options: Those of `SqlRequest`, and the login.
-        idle: Seconds without a response of the server's host after which a read fails.
-        scratch: The folder whose volume holds rendered objects; None for the system's.
+        terms: Its idle time, permitted hosts and folder for rendered objects apply.
 
     Raises:
         UsageError: The URL or an option can't be used.
     """
 
-    def __init__(self, url: str, options: Mapping[str, Any], *, idle: float, scratch: str | None = None) -> None:
+    def __init__(self, url: str, options: Mapping[str, Any], terms: Terms) -> None:
         self._request = read_request(url, options)
         self.url, self.identity = self._request.url, self._request.identity
-        self._uri = connection_uri(url, options, idle=idle)
+        self._uri = connection_uri(url, options, idle=terms.idle)
+        for host in urlsplit(url).netloc.rpartition("@")[2].split(","):  # libpq's URLs may name several
+            require_allowed(host, terms.allowed)
         self._has_password = bool(options.get("password"))
-        self._scratch = scratch
+        self._scratch = terms.scratch
         self._lock = threading.RLock()
         self._session: Session | None = None
         self._snapshot: _Snapshot | None = None

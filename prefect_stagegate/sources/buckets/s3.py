@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import base64
 import binascii
+import logging
 import re
 
 from prefect_stagegate.model import SourceObject
-from prefect_stagegate.sources.base import Checksums
+from prefect_stagegate.sources.base import Checksums, Source
 from prefect_stagegate.sources.buckets.bucket import BucketSource
-from prefect_stagegate.sources.terms import Terms
+from prefect_stagegate.sources.terms import Options, Terms
 from prefect_stagegate.transport.http import Headers
-from prefect_stagegate.transport.objectstore import ListedObject, S3Settings, open_s3, parse_bucket_url
+from prefect_stagegate.transport.objectstore import ListedObject, S3Settings, open_s3, parse_bucket_url, translate
 
 _MD5 = re.compile(r"[0-9a-f]{32}")
 _ENCRYPTION = "x-amz-server-side-encryption"
@@ -19,6 +20,27 @@ _ALGORITHMS = ("sha256", "sha1", "crc32c", "crc32")
 """Checksums of S3 that are checked here, in this order of preference. Its CRC64NVME is not."""
 _OTHER_ETAG = ("aws:kms", "aws:kms:dsse")
 """Encryptions under which the etag looks like an MD5 but is none."""
+
+
+log = logging.getLogger(__name__)
+
+
+def open_s3_source(url: str, options: Options, terms: Terms) -> Source:
+    """Open a bucket, a folder or an object: through s3fs if an option is one that only s3fs knows.
+
+    Raises:
+        UsageError: An option or the URL can't be used.
+    """
+    settings, unknown = translate(options)
+    if not unknown:
+        return S3Source(url, settings, terms)
+    # s3fs knows more options than obstore: reading slowly is better than ignoring an option.
+    log.warning("%s is read through s3fs, which is slower: only s3fs knows the option %s", url, ", ".join(unknown))
+    from prefect_stagegate.sources.buckets.s3fs_session import NoRedirectSession
+    from prefect_stagegate.sources.fsspec.fsspec_source import FsspecSource
+
+    config = {**options.get("config_kwargs", {}), "http_session_cls": NoRedirectSession}
+    return FsspecSource(url, {**options, "config_kwargs": config}, terms)
 
 
 class S3Source(BucketSource):

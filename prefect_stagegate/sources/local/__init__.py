@@ -1,1 +1,12 @@
 """Local directories and mounted volumes."""
+
+from prefect_stagegate.doors import Source, options
+
+SOURCES = (
+    Source(
+        "a local folder",
+        options(value="recalls recall_timeout"),
+        schemes=("", "file", "local"),
+        opener="prefect_stagegate.sources.local.files:FileSource",
+    ),
+)

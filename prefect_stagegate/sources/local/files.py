@@ -36,7 +36,8 @@ from prefect_stagegate.mounts import NETWORK, mount_of
 from prefect_stagegate.sources.base import BaseSource, Wanted, everything
 from prefect_stagegate.sources.local.recalls import Recalls, is_away
 from prefect_stagegate.sources.selection.globs import by_path, enters, excludes
-from prefect_stagegate.sources.walk import ENTRIES, Walk, require_regular
+from prefect_stagegate.sources.terms import DEFAULT_TERMS, Terms
+from prefect_stagegate.sources.walk import Walk, require_regular
 
 LOCAL_READERS = 2
 """Threads that read from a local disk. More threads would only compete for the interpreter's lock."""
@@ -64,15 +65,17 @@ class FileSource(BaseSource):
     The pin is the modification time in nanoseconds with the inode: weak, because a program may set times back. It is
     compared before and after each read, so that a change during the read is an error.
 
-    Of the options only those of `Recalls` have an effect. One listing looks at `most` files and directories at most.
+    Of the options only those of `Recalls` have an effect, and of the terms the bound on entries.
 
     Raises:
         UsageError: The URL names another host, or an option can't be used.
     """
 
-    def __init__(self, url: str, options: Mapping[str, Any] = MappingProxyType({}), *, most: int = ENTRIES) -> None:
+    def __init__(
+        self, url: str, options: Mapping[str, Any] = MappingProxyType({}), terms: Terms = DEFAULT_TERMS
+    ) -> None:
         self.url = url
-        self._most = most
+        self._most = terms.most
         self.recalls = Recalls(options, url=url)
         path = local_path(url)
         self.identity = f"file://{path}"

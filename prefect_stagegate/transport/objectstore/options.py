@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from prefect_stagegate.doors import core_sources
 from prefect_stagegate.errors import UsageError
-from prefect_stagegate.spec.permitted import S3
 from prefect_stagegate.transport.objectstore.translating import OptionTable, Translation, switch, text, verify
 
 
@@ -70,8 +70,6 @@ TRANSLATIONS: dict[str, Translation] = {
 }
 """Each option's name, dots for nesting, and the settings that a value of it gives."""
 
-_TABLE: OptionTable[S3Settings] = OptionTable(S3, TRANSLATIONS)
-
 
 def translate(options: Mapping[str, Any]) -> tuple[S3Settings, tuple[str, ...]]:
     """Translate `options`; also return the names that only s3fs understands.
@@ -79,7 +77,8 @@ def translate(options: Mapping[str, Any]) -> tuple[S3Settings, tuple[str, ...]]:
     Raises:
         UsageError: An option is unknown to both, or a value is not usable.
     """
-    settings, left = _TABLE.apply(S3Settings(), options)
+    table: OptionTable[S3Settings] = OptionTable(core_sources()["s3"], TRANSLATIONS)
+    settings, left = table.apply(S3Settings(), options)
     if settings.key and not settings.secret:
         raise UsageError("The access key has no secret", hint="Set both `key` and `secret`, or neither.")
     return settings, left

@@ -1,7 +1,7 @@
 """Tables that turn fsspec's option names into settings, one for each kind of source. Pure: reads no file or variable.
 
-`spec.permitted` lists the options. Each is translated here, or ignored, or left to the source's fsspec client; an
-unlisted name is refused.
+The source's definition lists the options. Each is translated here, or ignored, or left to the source's fsspec client;
+an unlisted name is refused.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
+from prefect_stagegate.doors import Kind, PermittedOptions, flat
 from prefect_stagegate.errors import UsageError
-from prefect_stagegate.spec.permitted import Kind, Library, flat
 
 S = TypeVar("S")
 Translation = Callable[[Any], dict[str, Any]]
@@ -22,8 +22,7 @@ Translation = Callable[[Any], dict[str, Any]]
 class OptionTable(Generic[S]):
     """The options of one kind of source."""
 
-    library: Library
-    """All permitted options."""
+    permitted: PermittedOptions
     translations: Mapping[str, Translation]
     """By each option's name, dots for nesting."""
     whole: tuple[str, ...] = ()
@@ -39,8 +38,8 @@ class OptionTable(Generic[S]):
         for name, value in self._flat(options):
             if name in self.translations:
                 settings = replace(settings, **self.translations[name](value))  # type: ignore[type-var]
-            elif (kind := self.library.kind(name)) is None:
-                raise unknown_option(self.library, name)
+            elif (kind := self.permitted.kind(name)) is None:
+                raise unknown_option(self.permitted, name)
             elif kind is not Kind.IGNORED:
                 left.append(name)
         return settings, tuple(left)
@@ -48,12 +47,14 @@ class OptionTable(Generic[S]):
     def _flat(self, options: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
         whole = {name: options[name] for name in self.whole if options.get(name) is not None}
         yield from whole.items()
-        yield from flat({name: value for name, value in options.items() if name not in whole})
+        for path, value in flat({name: value for name, value in options.items() if name not in whole}):
+            if value is not None:
+                yield ".".join(path), value
 
 
-def unknown_option(library: Library, name: str, *, source: str = "") -> UsageError:
+def unknown_option(permitted: PermittedOptions, name: str, *, source: str = "") -> UsageError:
     """The error for an option that is not permitted."""
-    problem, hint = library.unknown(name)
+    problem, hint = permitted.unknown(name)
     return UsageError(problem, hint=hint[:1].upper() + hint[1:] + ("" if hint.endswith("?") else "."), source=source)
 
 

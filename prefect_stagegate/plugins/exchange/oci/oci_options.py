@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from prefect_stagegate.spec.permitted import OCI
+from prefect_stagegate.plugins.exchange import OCI
 from prefect_stagegate.transport.objectstore.translating import OptionTable, Translation, switch, text, verify
 
 

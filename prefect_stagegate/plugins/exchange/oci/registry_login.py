@@ -18,10 +18,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from prefect_stagegate.errors import AccessDenied, SourceError, UsageError
+from prefect_stagegate.errors import AccessDenied, MissingExtra, SourceError, UsageError, install_hint
 from prefect_stagegate.plugins.exchange.oci.oci_options import OciSettings
 from prefect_stagegate.redaction import remember
-from prefect_stagegate.sources.extras import missing_extra
 from prefect_stagegate.sources.wrappers.timeout import call_with_timeout
 from prefect_stagegate.transport.http import PAGE_SECONDS, Client, Request, fetch, origin_of
 from prefect_stagegate.transport.http.policy import require_sendable
@@ -33,7 +32,7 @@ try:
     from requests.adapters import BaseAdapter  # noqa: TID251
     from requests.structures import CaseInsensitiveDict  # noqa: TID251
 except ImportError as error:
-    raise missing_extra("oci") from error
+    raise MissingExtra("The client library for oci is not installed", hint=install_hint("oci")) from error
 
 UPLOAD_IDLE = 300.0
 """Seconds for which an upload may stand still, and in which it is answered after its last byte: some registries hash it

@@ -18,6 +18,7 @@ from typing import Any, Literal
 import fsspec
 from fsspec.registry import known_implementations, registry
 
+from prefect_stagegate.doors import scheme_of
 from prefect_stagegate.errors import (
     AccessDenied,
     CredentialsExpired,
@@ -39,12 +40,14 @@ from prefect_stagegate.sources.base import (
     require_unchanged,
     server_busy,
 )
-from prefect_stagegate.sources.extras import extra_of, missing_extra
+from prefect_stagegate.sources.fsspec import FSSPEC, FTP, MEMORY
 from prefect_stagegate.sources.selection.globs import enters
-from prefect_stagegate.sources.walk import ENTRIES, Walk
+from prefect_stagegate.sources.terms import DEFAULT_TERMS, Terms
+from prefect_stagegate.sources.walk import Walk
 from prefect_stagegate.sources.wrappers.boundary import adapter_failed
-from prefect_stagegate.spec.permitted import BY_FSSPEC, FSSPEC, LIBRARIES, Library, scheme_of
 
+BY_FSSPEC = sorted(("s3", "s3a", *FTP.schemes, *MEMORY.schemes, *FSSPEC.schemes))
+"""The schemes that fsspec may read: their file systems ask a server, write no file and wrap no other file system."""
 PINS: tuple[tuple[str, str, Literal["strong", "weak"]], ...] = (
     ("VersionId", "version", "strong"),
     ("version_id", "version", "strong"),
@@ -70,11 +73,11 @@ _SERVER_FAILED = 500
 _FTP = {"421": 503, "530": 403, "532": 403, "550": 404}
 
 
-def library_of(url: str) -> Library:
-    """The permitted options of the file system that reads a URL: one of `BY_FSSPEC`, or of an installed package.
+def require_readable(url: str) -> None:
+    """Refuse a URL that fsspec may not read: it reads the schemes of `BY_FSSPEC`, and those of an installed package.
 
-    fsspec's other file systems are refused: they wrap file systems that options name, keep copies where options say, or
-    read local folders.
+    fsspec's other file systems wrap file systems that options name, keep copies where options say, or read local
+    folders.
 
     Raises:
         UsageError: The file system is refused or unknown, or the URL chains file systems.
@@ -83,11 +86,10 @@ def library_of(url: str) -> Library:
     if "::" in url:
         hint = "Use the URL of the place itself; unpack archives first."
         raise UsageError("The URL chains file systems, which may write files", hint=hint, source=public_url(url))
-    if scheme in BY_FSSPEC:
-        return LIBRARIES.get(scheme, FSSPEC)
-    if entry_points(group="fsspec.specs", name=scheme) or (scheme in registry and scheme not in known_implementations):
-        return FSSPEC
-    if scheme in known_implementations:
+    known = scheme in known_implementations
+    if scheme in BY_FSSPEC or entry_points(group="fsspec.specs", name=scheme) or (scheme in registry and not known):
+        return
+    if known:
         hint = f"Permitted file systems of fsspec: {', '.join(BY_FSSPEC)}."
         raise UsageError(f"A source may not be read by fsspec's {scheme}://", hint=hint, source=public_url(url))
     raise UsageError(f"No installed package reads {scheme}://", hint="Check the URL.", source=public_url(url))
@@ -96,22 +98,21 @@ def library_of(url: str) -> Library:
 class FsspecSource(BaseSource):
     """A folder or one object that an fsspec file system reads.
 
-    `url` is any that `library_of` lets through. One listing looks at `most` files and folders at most.
+    Of the terms only the bound on entries has an effect: fsspec's file systems have time-outs of their own.
 
     Raises:
-        UsageError: fsspec knows no such scheme, or the file system refuses an option.
+        UsageError: fsspec may not read the URL, or the file system refuses an option.
         MissingExtra: The package that reads it is absent.
     """
 
-    def __init__(self, url: str, options: Mapping[str, Any], *, most: int = ENTRIES) -> None:
+    def __init__(self, url: str, options: Mapping[str, Any], terms: Terms = DEFAULT_TERMS) -> None:
+        require_readable(url)
         self.url = public_url(url)
-        self._most = most
+        self._most = terms.most
         # No caches: each listing must be current, and instances must not share another source's credentials.
         try:
             system, self._root = fsspec.url_to_fs(url, **options, use_listings_cache=False, skip_instance_cache=True)
         except ImportError as error:
-            if extra := extra_of(url):
-                raise missing_extra(extra, source=self.url) from error
             message = f"The client library for {self.url} is not installed"
             raise MissingExtra(message, hint=f"Install it: {error}") from error
         except (ValueError, TypeError) as error:
