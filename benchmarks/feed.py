@@ -19,8 +19,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from benchmarks.section import write_section
-from prefect_stagegate.gate import CHECKS, Machine, run_check
+from prefect_stagegate.gate import CHECKS
+from prefect_stagegate.gate.run import run_check
 from prefect_stagegate.model import Entry, Evidence, Severity
+from prefect_stagegate.plugins.node.machine import Machine
 from prefect_stagegate.spec import Requirement
 from prefect_stagegate.testing.contexts import a_spec, check_context
 
@@ -65,9 +67,7 @@ def fill(folder: Path) -> list[Entry]:
 def ask(name: str, folder: Path, entries: list[Entry], needs: float) -> Evidence:
     """Ask one check about a job that needs so many bytes a second."""
     job = {"batch_size": SAMPLES, "sample_size": BATCH // SAMPLES, "step_time": BATCH / needs}
-    context = check_context(
-        spec=a_spec(job=job), bytes=FILES * SIZE, entries=lambda: iter(entries), view=lambda: folder
-    )
+    context = check_context(spec=a_spec(job=job), bytes=FILES * SIZE, entries=entries, local_view=lambda: folder)
     return run_check(CHECKS[name], Requirement(name, Severity.BLOCKING, {"seconds": "6s"}), context)
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from pages.markdown import code, link, page, prose, table
 from pages.spec import example_of, example_yaml, keys_list
 from prefect_stagegate.cli.describe import RENEWALS
-from prefect_stagegate.gate import CHECKS, CheckDefinition, known_checks
+from prefect_stagegate.gate import CHECKS, Check, known_checks
 from prefect_stagegate.gate.catalogue import asks, groups, holds, rule
 from prefect_stagegate.model import Severity
 from prefect_stagegate.spec import json_schema
@@ -52,12 +52,12 @@ COLUMNS = {
 }
 
 
-def _row(check: CheckDefinition) -> tuple[str, ...]:
+def _row(check: Check) -> tuple[str, ...]:
     name = link(check.name, f"`{check.name}`")
-    return name, check.owner, check.scope, holds(check), ", ".join(check.binds), check.renewal
+    return name, check.owner, check.scope, holds(check), ", ".join(check.bindings), check.renewal
 
 
-def _check(check: CheckDefinition, schema: Mapping[str, Any]) -> Iterator[str]:
+def _check(check: Check, schema: Mapping[str, Any]) -> Iterator[str]:
     yield f"### {check.name}"
     yield prose(asks(check))
     yield prose(rule(check))

@@ -162,10 +162,20 @@ class Source(PermittedOptions):
     """The extra of this package that installs the client library."""
 
 
+@dataclass(frozen=True, slots=True)
+class Checks:
+    """Checks of a gate that one module registers when it is imported, as `prefect_stagegate.gate` says."""
+
+    module: str
+    names: str
+    """With spaces between."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plugin:
     """What a plugin adds. Each folder of `prefect_stagegate.plugins` has one, as `PLUGIN` in its `__init__`."""
 
+    checks: tuple[Checks, ...] = ()
     commands: tuple[Command, ...] = ()
     sources: tuple[Source, ...] = ()
     observers: Mapping[str, Callable[[Job], bool]] = field(default_factory=dict)

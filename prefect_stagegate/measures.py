@@ -5,9 +5,9 @@ Checks call `Measures`; the operations implement it, by queries over the version
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, TypeAlias
+from typing import TypeAlias
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,47 +84,6 @@ class Scan:
     """Columns that may hold text and were not searched, with the reason."""
     hits: Mapping[tuple[str, str], int]
     """Number of rows by column and pattern; pairs without any are left out."""
-
-
-class Measures(Protocol):
-    """Queries over the version's files. Each stages the version on this node if it isn't here.
-
-    Every method may raise a `StagegateError`: a file or column can't be read, or the version can't be staged.
-    """
-
-    def duplicates(self, table: str, keys: Sequence[str]) -> Duplicates:
-        """Count the rows of a table that share the values of `keys`."""
-
-    def shared_files(self, splits: Mapping[str, str]) -> Overlap:
-        """Compare the contents of the files that each split's glob names. Reads the manifest only."""
-
-    def shared_records(self, splits: Mapping[str, str], by: Sequence[str]) -> Overlap:
-        """Compare the records in the files that each split's glob names, by the columns `by`."""
-
-    def balance(self, table: str, column: str) -> Balance:
-        """Count the values of a column."""
-
-    def drift(self, reference: str, ignored: Sequence[str]) -> Mapping[str, TableDrift]:
-        """Compare each table with the same one of the version `reference`.
-
-        Args:
-            reference: The other version's digest. It is staged on this node, too.
-            ignored: Columns, as `table.column` or by their name alone, that aren't compared.
-        """
-
-    def scan(self, table: str, columns: Sequence[str], ignored: Sequence[str], patterns: Sequence[str]) -> Scan:
-        """Search columns of a table for patterns; all columns of text when `columns` is empty."""
-
-    def columns(self, digest: str, tables: Collection[str]) -> Mapping[str, Mapping[str, str]]:
-        """The columns of tables in a version of the dataset, each with its type; none for a table without files.
-
-        Args:
-            digest: The version's digest. It is staged on this node.
-            tables: The tables' names in the contract.
-        """
-
-    def outside_tables(self) -> int:
-        """The number of the version's files that belong to no table of the contract."""
 
 
 Values: TypeAlias = Sequence[int | float | str | None]

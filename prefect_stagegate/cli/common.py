@@ -158,7 +158,7 @@ def type_passphrase(path: Path) -> str:
     """Ask for a key's passphrase at the terminal, where no other process can read it."""
     from getpass import getpass
 
-    from prefect_stagegate.jobs.workspace import no_passphrase
+    from prefect_stagegate.workspace import no_passphrase
 
     return getpass(f"Passphrase of {escaped(str(path))}: ") if sys.stdin.isatty() else no_passphrase(path)
 

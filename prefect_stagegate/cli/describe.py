@@ -9,7 +9,7 @@ from cyclopts import Parameter
 
 from prefect_stagegate.cli.common import Json, print_json, say
 from prefect_stagegate.errors import UsageError, nearest_hint
-from prefect_stagegate.gate import CHECKS, CheckDefinition, Renewal, catalogue, known_checks
+from prefect_stagegate.gate import CHECKS, Check, Renewal, catalogue, known_checks
 from prefect_stagegate.gate.records.predicates import decision_schema
 from prefect_stagegate.spec import json_schema
 
@@ -61,7 +61,7 @@ def checks(name: Annotated[str | None, Parameter(name="CHECK")] = None, /, *, js
         _list(chosen)
 
 
-def _list(chosen: list[CheckDefinition]) -> None:
+def _list(chosen: list[Check]) -> None:
     say(
         "Each with owner, severity where a gate names none, scope, how long it holds, and what ends it. "
         "`stagegate checks NAME` explains one."
@@ -69,17 +69,17 @@ def _list(chosen: list[CheckDefinition]) -> None:
     for title, checks in catalogue.groups(chosen).items():
         say(f"\n{title}")
         for check in checks:
-            ends = ", ".join(check.binds)
+            ends = ", ".join(check.bindings)
             facts = f"{check.name:<16} {check.owner:<11} {check.severity:<9} {check.scope:<12}"
             say(f"  {facts} {catalogue.holds(check):<15} {ends}")
             say(f"      {catalogue.asks(check)}")
 
 
-def _explain(check: CheckDefinition) -> None:
+def _explain(check: Check) -> None:
     say(f"{check.name}: owner {check.owner}, severity {check.severity}, scope {check.scope}")
     say(inspect.cleandoc(check.doc))
     limit = f"after {catalogue.holds(check)}, or " if check.ttl else ""
-    say(f"Its evidence ends {limit}with another {', '.join(check.binds)}.")
+    say(f"Its evidence ends {limit}with another {', '.join(check.bindings)}.")
     say(f"At the start of a run: {RENEWALS[check.renewal]}.")
     if parameters := catalogue.parameters(check):
         say("Parameters in a gate:")
@@ -87,7 +87,7 @@ def _explain(check: CheckDefinition) -> None:
         say(f"  {item.name}: {item.meaning} Default: {item.default}.")
 
 
-def _facts(check: CheckDefinition) -> dict[str, Any]:
+def _facts(check: Check) -> dict[str, Any]:
     parameters = {item.name: f"{item.meaning} (default {item.default})" for item in catalogue.parameters(check)}
     return {
         "name": check.name,
@@ -95,7 +95,7 @@ def _facts(check: CheckDefinition) -> dict[str, Any]:
         "severity": check.severity,
         "scope": check.scope,
         "holds": str(check.ttl) if check.ttl else "until what it depends on changes",
-        "binds": check.binds,
+        "binds": list(check.bindings),
         "renewal": check.renewal,
         "waivable": check.waivable,
         "broken": check.broken,

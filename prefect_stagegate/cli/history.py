@@ -21,7 +21,7 @@ from prefect_stagegate.cli.common import (
 )
 from prefect_stagegate.cli.prove import Keys, print_audit
 from prefect_stagegate.errors import CorruptRecord
-from prefect_stagegate.gate.checks.approval import counted_answers
+from prefect_stagegate.gate.approval_counting import counted_answers
 from prefect_stagegate.gate.records.attest import approvals_of, decision_of
 from prefect_stagegate.jobs import inspect
 from prefect_stagegate.jobs.gating.decisions import RecordedDecision, list_refusals

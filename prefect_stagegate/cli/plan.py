@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from prefect_stagegate.cli.ages import with_ages
 from prefect_stagegate.cli.common import escaped, print_json, say, say_line
 from prefect_stagegate.clock import now
-from prefect_stagegate.gate import PlannedCheck
-from prefect_stagegate.jobs.address import ResolvedVersion
+from prefect_stagegate.gate.gate import PlannedCheck
 from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import LATEST
 from prefect_stagegate.units import bytes_text, count_text, digest_text
 from prefect_stagegate.unreadable import UnreadableRecords
+from prefect_stagegate.workspace import ResolvedVersion
 
 SHORT = 0.05
 """Seconds below which a check's time is not worth a figure."""

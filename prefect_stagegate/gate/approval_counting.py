@@ -10,9 +10,9 @@ from prefect_stagegate.gate.approval_parameters import ApprovalParameters
 from prefect_stagegate.gate.context import addresses_of
 from prefect_stagegate.gate.records.answers import AnswerProof, SignedAct, answer_act, prove_act
 from prefect_stagegate.gate.wording import listed
-from prefect_stagegate.model import Approval, ApprovalRequest, Identity, person_key
+from prefect_stagegate.model import Approval, ApprovalRequest, Decision, Identity, person_key
 from prefect_stagegate.plugins.signatures.allowed_signers import fingerprint_of
-from prefect_stagegate.units import count_text
+from prefect_stagegate.units import count_text, digest_text
 
 ANYBODY = "anybody"
 
@@ -216,3 +216,29 @@ def answer_proof(reply: Approval, request: ApprovalRequest, parameters: Approval
         MissingExtra: What verifies its signature is not installed.
     """
     return prove_act(answer_act(request, reply), parameters)
+
+
+def why_request_ended(request: ApprovalRequest, *, policy: str, named: str, moves: int) -> str:
+    """Why answers to a request no longer count; empty while they do.
+
+    While the target names the requested version itself, its moves end no request.
+
+    `policy` and `named` are digests: of the version's policy now, and of the version that the target names now. `moves`
+    is the number of the target's last move; 0 before the first.
+    """
+    if request.policy != policy:
+        return f"the policy of {request.target} changed since"
+    if named != request.digest and request.after not in (None, moves):
+        return f"{request.target} moved since, and names {digest_text(named)}"
+    return ""
+
+
+def counted_answers(decision: Decision, replies: Sequence[Approval]) -> tuple[Approval, ...]:
+    """The recorded answers that a decision counted."""
+    counted = {
+        (recorded["name"], recorded["at"])
+        for answer in decision.checks
+        if answer.check == "approval"
+        for recorded in answer.measured.get("answers", ())
+    }
+    return tuple(reply for reply in replies if (reply.approver.name, reply.at) in counted)

@@ -8,9 +8,12 @@ from pydantic import Field, SerializerFunctionWrapHandler, field_validator, mode
 
 from prefect_stagegate.gate.base import Parameters
 from prefect_stagegate.plugins.signatures.allowed_signers import fingerprint_of, read_allowed_signers
+from prefect_stagegate.spec import Gate
 from prefect_stagegate.spec.fields import FileText, PublicKey
 from prefect_stagegate.spec.models import Owner
 
+APPROVAL = "approval"
+"""The name of the check."""
 PersonName = Annotated[str, Field(min_length=1, max_length=256)]
 LONGEST_SIGNERS = 64 << 10
 """Characters of `allowed_signers`."""
@@ -78,3 +81,9 @@ class ApprovalParameters(Parameters):
     @model_serializer(mode="wrap")
     def _written(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
         return {key: value for key, value in write(self).items() if value or key not in _SINCE_SSH}
+
+
+def approval_asked_by(gate: Gate) -> ApprovalParameters:
+    """What a gate asks of an approval; the defaults where it asks for none."""
+    required = (requirement.params for requirement in gate.requirements if requirement.check == APPROVAL)
+    return ApprovalParameters.model_validate(next(required, {}))

@@ -13,8 +13,7 @@ from typing import Any, TypeVar
 from prefect_stagegate.catalog import RefEntry
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.gate.approval_counting import who_may, why_act_is_void
-from prefect_stagegate.gate.approval_parameters import ApprovalParameters
-from prefect_stagegate.gate.checks.approval import APPROVAL
+from prefect_stagegate.gate.approval_parameters import APPROVAL, ApprovalParameters
 from prefect_stagegate.gate.records.answers import ANSWER_PAYLOAD, Overruling, PersonKey, overruling_act, sign_act
 from prefect_stagegate.gate.records.signing import signers
 from prefect_stagegate.model import EvidenceRevocation, Revocation, Waiver

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
-from enum import StrEnum
+from datetime import datetime
 from typing import Any, Self
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
-from prefect_stagegate.gate.context import CheckContext
-from prefect_stagegate.model import Finding, Outcome, Scope, Severity
+from prefect_stagegate.model import Finding, Outcome
 
 WORST_FIRST = (
     Outcome.FAIL,
@@ -105,46 +103,3 @@ def from_findings(good: str, findings: Iterable[Finding], measured: Mapping[str,
     if worst is None:
         return CheckResult(Outcome.PASS, good, measured=measured)
     return CheckResult(worst.outcome, f"{worst.subject}: {worst.problem}", findings, measured)
-
-
-class Renewal(StrEnum):
-    """What the start of a run on an accepted version does about a check without current evidence."""
-
-    CHEAP = "cheap"
-    """The run asks it again: it reads hardly any data and runs no engine."""
-    COSTLY = "costly"
-    """The check stays unanswered; only `stagegate check` asks it."""
-    SETTLED = "settled"
-    """The answer that the version was accepted with stands. Without one, the check counts as costly."""
-
-
-@dataclass(frozen=True, slots=True)
-class CheckDefinition:
-    """One check of the catalogue."""
-
-    name: str
-    owner: str
-    """Who repairs what it finds: `data`, `ai`, `infra` or `governance`."""
-    scope: Scope
-    ttl: timedelta | None
-    """How long its evidence holds; None when it holds as long as its binding."""
-    version: int
-    """Raised when the check asks something else than before. Evidence of an older version no longer counts."""
-    binds: tuple[str, ...]
-    """Keys of `BINDINGS` that its answer depends on."""
-    parameters: type[BaseModel]
-    ask: Callable[[CheckContext, Any], CheckResult]
-    doc: str
-    """The function's docstring: what is measured, the thresholds and where they come from."""
-    renewal: Renewal = Renewal.COSTLY
-    """What the start of a run does about it."""
-    broken: str = ""
-    """Why it can't be asked: its plugin could not be loaded. Empty for all other checks."""
-    severity: Severity = Severity.BLOCKING
-    """Its severity where neither the gate nor the gate below sets one."""
-    shared: str = ""
-    """Name of work that several checks share and that is done once: `contract`. Empty when it shares none."""
-    fetches: bool = False
-    """Whether it stages the version on this node when it isn't here."""
-    waivable: bool = True
-    """Whether a person may waive its failure. Checks of identity (which version, who agreed) can't be waived."""

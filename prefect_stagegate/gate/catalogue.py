@@ -11,7 +11,7 @@ from datetime import timedelta
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
 
-from prefect_stagegate.gate.base import CheckDefinition
+from prefect_stagegate.gate.registry import Check
 from prefect_stagegate.units import age_text, format_duration
 
 OURS = "prefect_stagegate."
@@ -26,15 +26,15 @@ class Parameter:
     meaning: str
 
 
-def groups(checks: Iterable[CheckDefinition]) -> dict[str, list[CheckDefinition]]:
+def groups(checks: Iterable[Check]) -> dict[str, list[Check]]:
     """Group checks by title: the first sentence of their module's docstring."""
-    by_title: dict[str, list[CheckDefinition]] = {}
+    by_title: dict[str, list[Check]] = {}
     for definition in checks:
         by_title.setdefault(_title(definition), []).append(definition)
     return dict(sorted(by_title.items()))
 
 
-def _title(definition: CheckDefinition) -> str:
+def _title(definition: Check) -> str:
     if definition.broken:
         return "Plugins that can't be loaded"
     module = definition.ask.__module__
@@ -44,26 +44,26 @@ def _title(definition: CheckDefinition) -> str:
     return title if module.startswith(OURS) and title else f"{module}: {title}".rstrip(": ")
 
 
-def asks(definition: CheckDefinition) -> str:
+def asks(definition: Check) -> str:
     """What the check asks: the first paragraph of its docstring."""
     return _paragraphs(definition)[0] if definition.doc.strip() else "The check has no description."
 
 
-def rule(definition: CheckDefinition) -> str:
+def rule(definition: Check) -> str:
     """What passes, warns and fails, and where the thresholds come from: the rest of its docstring."""
     return " ".join(_paragraphs(definition)[1:])
 
 
-def _paragraphs(definition: CheckDefinition) -> list[str]:
+def _paragraphs(definition: Check) -> list[str]:
     return [" ".join(part.split()) for part in inspect.cleandoc(definition.doc).split("\n\n")]
 
 
-def holds(definition: CheckDefinition) -> str:
+def holds(definition: Check) -> str:
     """How long its evidence holds at most: `5 min`, or `until a change` where only a change ends it."""
     return age_text(definition.ttl) if definition.ttl else "until a change"
 
 
-def parameters(definition: CheckDefinition) -> list[Parameter]:
+def parameters(definition: Check) -> list[Parameter]:
     """The parameters that a gate may set for it, in the order of its parameter model."""
     return [
         Parameter(field.alias or name, _default(definition.parameters, name), field.description or "")

@@ -20,10 +20,11 @@ from datetime import datetime
 from enum import StrEnum
 
 from prefect_stagegate import clock
-from prefect_stagegate.gate.base import WORST_FIRST, CheckDefinition
-from prefect_stagegate.gate.context import CheckContext
+from prefect_stagegate.gate.accepted import accepted_below, last_accepted
+from prefect_stagegate.gate.base import WORST_FIRST
+from prefect_stagegate.gate.context import CheckContext, local_view
 from prefect_stagegate.gate.overrides import Case, apply_overrides, missing_passes, require_seen_waivers
-from prefect_stagegate.gate.registry import CHECKS
+from prefect_stagegate.gate.registry import CHECKS, Check
 from prefect_stagegate.gate.run import counting, expired, superseded, why_stale
 from prefect_stagegate.model import Decision, DecisionOutcome, Evidence, Finding, Outcome, Severity, Waiver
 from prefect_stagegate.spec import Gate, Requirement
@@ -65,7 +66,7 @@ def judge(context: CheckContext, evidence: Iterable[Evidence], record: Sequence[
         requester=context.asker.name,
         environment=context.environment.fingerprint,
         at=clock.stamp(context.now),
-        adopted=context.adopted,
+        adopted=context.version.adopted,
         after=context.after,
     )
     return conclude(
@@ -129,7 +130,7 @@ class PlannedCheck:
     """One check of a gate: whether it has to run, and why."""
 
     requirement: Requirement
-    definition: CheckDefinition
+    definition: Check
     state: State
     reason: str
     """Why stored evidence is not enough; empty when it is."""
@@ -148,7 +149,7 @@ def plan_checks(context: CheckContext, evidence: Iterable[Evidence]) -> tuple[Pl
     """
     stored = list(evidence)
     seconds = _last_durations(context, stored)
-    missing_bytes = 0 if context.view() else context.bytes
+    missing_bytes = 0 if local_view(context) else context.bytes
     checks = (_plan(requirement, context, stored) for requirement in context.gate.requirements)
     return tuple(
         replace(
@@ -162,7 +163,11 @@ def plan_checks(context: CheckContext, evidence: Iterable[Evidence]) -> tuple[Pl
 
 def _last_durations(context: CheckContext, stored: Iterable[Evidence]) -> dict[str, float]:
     """Seconds that each check took last time: for this version, else for an accepted one."""
-    decisions = [each.decision for each in (context.accepted, context.below) if each and each.decision is not None]
+    decisions = [
+        each.decision
+        for each in (last_accepted(context), accepted_below(context))
+        if each and each.decision is not None
+    ]
     # Later entries replace earlier ones: this version's own evidence comes last.
     known = [*(answer for decision in decisions for answer in decision.checks), *stored]
     return {answer.check: answer.seconds for answer in known if answer.seconds is not None}

@@ -12,9 +12,10 @@ from pydantic import BaseModel
 from prefect_stagegate import clock
 from prefect_stagegate.canonical import canonical, digest_of
 from prefect_stagegate.errors import Cancelled, MissingExtra, StagegateError, WorkerCrashed
-from prefect_stagegate.gate.base import CheckDefinition, CheckResult, one_finding
-from prefect_stagegate.gate.context import BINDINGS, CheckContext
+from prefect_stagegate.gate.base import CheckResult, one_finding
+from prefect_stagegate.gate.context import CheckContext
 from prefect_stagegate.gate.records.revocation import revoked, unrevoked
+from prefect_stagegate.gate.registry import Check
 from prefect_stagegate.model import Evidence, Outcome
 from prefect_stagegate.redaction import redact
 from prefect_stagegate.spec import Requirement
@@ -23,7 +24,7 @@ CLOCKS_DIFFER = timedelta(minutes=1)
 """How far ahead another node's clock may be."""
 
 
-def run_check(definition: CheckDefinition, requirement: Requirement, context: CheckContext) -> Evidence:
+def run_check(definition: Check, requirement: Requirement, context: CheckContext) -> Evidence:
     """Run a check and return its evidence. An error of the check makes it inconclusive, with the error as the reason.
 
     Raises:
@@ -55,21 +56,21 @@ def run_check(definition: CheckDefinition, requirement: Requirement, context: Ch
     )
 
 
-def binding(definition: CheckDefinition, requirement: Requirement, context: CheckContext) -> dict[str, str]:
+def binding(definition: Check, requirement: Requirement, context: CheckContext) -> dict[str, str]:
     """The values of everything that a check's answer depends on, by name."""
-    values = {name: value for name in definition.binds if (value := BINDINGS[name](context)) is not None}
+    values = {name: value for name, each in definition.bindings.items() if (value := each.value(context)) is not None}
     return values | {
         "check_version": str(definition.version),
         "parameters": parameters_digest(definition, requirement),
     }
 
 
-def parameters_digest(definition: CheckDefinition, requirement: Requirement) -> str:
+def parameters_digest(definition: Check, requirement: Requirement) -> str:
     """`sha256:<hex>` of a check's parameters in a gate, with the defaults filled in."""
     return digest_of(_parameters(definition, requirement).model_dump(mode="json"))
 
 
-def why_stale(evidence: Evidence, definition: CheckDefinition, requirement: Requirement, context: CheckContext) -> str:
+def why_stale(evidence: Evidence, definition: Check, requirement: Requirement, context: CheckContext) -> str:
     """Why the evidence no longer holds; empty when it does."""
     # A wrong date comes before the outcome: such evidence says nothing, not even that the check failed.
     if ended := revoked(evidence, context.revocations):
@@ -120,7 +121,7 @@ def expired(evidence: Evidence, at: str) -> bool:
     return bool(evidence.expires) and evidence.expires <= at
 
 
-def _ask(definition: CheckDefinition, requirement: Requirement, context: CheckContext) -> CheckResult:
+def _ask(definition: Check, requirement: Requirement, context: CheckContext) -> CheckResult:
     try:
         answer = definition.ask(context, _parameters(definition, requirement))
         canonical(answer.measured)  # fails now, inside the check, if the figures could not be recorded
@@ -146,7 +147,7 @@ def _unicode(text: str) -> str:
     return text.encode(errors="backslashreplace").decode()
 
 
-def _parameters(definition: CheckDefinition, requirement: Requirement) -> BaseModel:
+def _parameters(definition: Check, requirement: Requirement) -> BaseModel:
     return definition.parameters.model_validate(requirement.params)
 
 

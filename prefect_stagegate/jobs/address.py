@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from prefect_stagegate.canonical import digest_of
 from prefect_stagegate.catalog import Catalog, PolicyEntry
 from prefect_stagegate.errors import CorruptRecord, SpecError, UsageError
-from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Address
 from prefect_stagegate.settings import Settings
 from prefect_stagegate.spec import KnownCheck, Spec, load_spec
 from prefect_stagegate.spec.load import Examine, Recorded
 from prefect_stagegate.units import digest_text
+from prefect_stagegate.workspace import ResolvedVersion, Workspace
 
 SpecLike = str | Path | Mapping[str, Any] | Spec
 """A spec as a path, a URL, a dictionary, or loaded."""
@@ -40,21 +39,6 @@ class _KnownChecks(Mapping[str, KnownCheck]):
 
     def __len__(self) -> int:
         return len(self._all())
-
-
-@dataclass(frozen=True, slots=True)
-class ResolvedVersion:
-    """One version, resolved once, with the spec that it is judged under."""
-
-    dataset: str
-    digest: str
-    spec: Spec
-    ref: str = ""
-    """The ref that the user typed; empty when they typed a digest, or no ref."""
-    adopted: str = ""
-    """`sha256:<hex>` of the adopted policy that the spec holds; empty where none was adopted, and for a trial."""
-    is_trial: bool = False
-    """Whether the user brought the spec: then nothing is recorded, and the outcome doesn't count."""
 
 
 def read_spec(spec: SpecLike, examine: Examine | None = None) -> Spec:

@@ -11,11 +11,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from prefect_stagegate.catalog import Catalog, RefEntry
 from prefect_stagegate.environment import ABSENT, UNKNOWN, Environment, capture
 from prefect_stagegate.environment.cuda import capture_gpus
 from prefect_stagegate.errors import StagegateError, UsageError
-from prefect_stagegate.gate.records.attest import read_statement
+from prefect_stagegate.gate.accepted import environment_of
 from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Address
 from prefect_stagegate.plugins.node.nvml import Gpus, read_gpus
@@ -111,12 +110,3 @@ def accepted_in(workspace: Workspace, address: Address) -> Environment:
     if head is None or not head.attestation:
         raise UsageError(f"{address} has no attestation", hint=f"Look with `stagegate history {address}`.")
     return environment_of(workspace.catalog, head)
-
-
-def environment_of(catalog: Catalog, entry: RefEntry) -> Environment:
-    """The environment that an entry's decision was made in.
-
-    Raises:
-        CorruptRecord: Its record is gone or damaged, or is that of another decision.
-    """
-    return read_statement(catalog.environments.whole(entry.attestation)).environment

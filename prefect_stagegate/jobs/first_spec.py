@@ -18,7 +18,6 @@ from pydantic import ValidationError
 
 from prefect_stagegate.errors import MissingExtra, SourceError, UsageError
 from prefect_stagegate.jobs.staging.sources import open_spec_source
-from prefect_stagegate.jobs.workspace import ResolveCredentials
 from prefect_stagegate.model import NAME_LENGTH, SourceObject
 from prefect_stagegate.plugins.profile.suggested_checks import column_types
 from prefect_stagegate.settings import Settings
@@ -31,6 +30,7 @@ from prefect_stagegate.validations.files.found_dialect import SAMPLE_BYTES, find
 from prefect_stagegate.validations.files.paths import matcher
 from prefect_stagegate.validations.files.probes import TABLE_PROBES
 from prefect_stagegate.validations.schema import TableFile
+from prefect_stagegate.workspace import ResolveCredentials
 
 HEADER_BYTES = 16_384
 """Bytes of a text file that are read for its header, which is its first line."""

@@ -5,17 +5,40 @@ result = cache_fit(check_context(bytes=0), CacheFit())
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, cast
 
+from prefect_stagegate.checks.data import failed_objects
+from prefect_stagegate.checks.promotion import is_in_catalog
+from prefect_stagegate.checks.sources import life_of_credentials, probe_source
+from prefect_stagegate.checks.storage import Integrity, Volume, cache_volume, copy_integrity, rotten_blobs
 from prefect_stagegate.environment import Environment
-from prefect_stagegate.gate import CheckContext, Gpus, Integrity, Machine, Probe, Volume, known_checks
+from prefect_stagegate.gate import CheckContext, known_checks
+from prefect_stagegate.gate.accepted import accepted_below, last_accepted, reference
+from prefect_stagegate.gate.context import Fact, local_view, origins
+from prefect_stagegate.jobs.gating.contract import validation_of
+from prefect_stagegate.jobs.gating.measuring import measures, table_time
+from prefect_stagegate.jobs.staging.probe import Probe
+from prefect_stagegate.manifest import Manifest
 from prefect_stagegate.measures import Balance, ColumnDrift, Duplicates, Overlap, Scan, TableDrift
-from prefect_stagegate.model import CredentialLife, Evidence, Identity, Origin, Outcome, Pin, TableResult, Validation
+from prefect_stagegate.model import (
+    CredentialLife,
+    Entry,
+    Evidence,
+    Identity,
+    Origin,
+    Outcome,
+    Pin,
+    TableResult,
+    Validation,
+)
+from prefect_stagegate.settings import Settings
 from prefect_stagegate.spec import Spec, load_spec
+from prefect_stagegate.workspace import ResolvedVersion, Workspace
 
 NOW = datetime(2026, 3, 1, 3, 0, tzinfo=UTC)
 DIGEST = "sha256:" + "4f9c" * 16
@@ -91,90 +114,115 @@ def a_spec(**changes: Any) -> Spec:
     return load_spec(values, known_checks=known_checks())
 
 
-def check_context(*, spec: Spec | None = None, target: str = "production", **changes: Any) -> CheckContext:
-    """The context of a version of two files on its way to `production`; `changes` are fields of `CheckContext`."""
+SETTINGS = Settings.from_environment({"STAGEGATE_NODE": "node-1"})
+FACTS: dict[Fact[Any, Any], Any] = {
+    accepted_below: None,
+    cache_volume: VOLUME,
+    copy_integrity: Integrity(2, 300),
+    failed_objects: (),
+    is_in_catalog: lambda digest: digest in (DIGEST, OTHER_DIGEST),
+    last_accepted: None,
+    life_of_credentials: lambda position: CredentialLife("none", "a folder"),  # noqa: ARG005 - as above
+    local_view: None,
+    measures: lambda: Figures(),  # noqa: PLW0108 - defined below
+    origins: lambda: iter([an_origin(NOW - timedelta(hours=1))]),
+    reference: None,
+    rotten_blobs: (),
+    table_time: lambda table: NOW,  # noqa: ARG005 - a check passes the table's name
+    validation_of: lambda: a_validation(),  # noqa: PLW0108 - defined below
+}
+"""Facts of a version that passes: a value, or a function of the fact's arguments."""
+
+
+def check_context(
+    facts: Mapping[Fact[Any, Any], Any] | None = None,
+    /,
+    *,
+    spec: Spec | None = None,
+    target: str = "production",
+    digest: str = DIGEST,
+    files: int = 2,
+    bytes: int = 300,  # noqa: A002 - the context's word
+    entries: Sequence[Entry] = (),
+    **changes: Any,
+) -> CheckContext:
+    """The context of a version of two files on its way to `production`.
+
+    A fact is given by a value, or by a function of the fact's arguments that returns it or raises.
+
+    Args:
+        facts: Facts of other packages.
+        spec: The spec; by default that of `a_spec`.
+        target: The target of the gate.
+        digest: The version's digest.
+        files: How many files it has.
+        bytes: Their size.
+        entries: Its manifest.
+        changes: Facts of `FACTS` by name, fields of `CheckContext`, `requester`, and `node` and `allowed_hosts` of the
+            settings.
+    """
     spec = spec or a_spec()
-    facts: dict[str, Any] = {
-        "dataset": spec.dataset,
-        "digest": DIGEST,
-        "files": 2,
-        "bytes": 300,
-        "spec": spec,
+    given = {**FACTS, probe_source: lambda position: Probe(spec.sources[position].url, "a.parquet", 4096, 0.01)}
+    given |= {fact: changes.pop(fact.__name__) for fact in given if fact.__name__ in changes}
+    settings = {name: changes.pop(name) for name in ("node", "allowed_hosts") if name in changes}
+    fields = {
+        "version": ResolvedVersion(spec.dataset, digest, spec),
+        "manifest": Manifest(spec.dataset, digest, files, bytes, lambda: iter(entries)),
         "gate": spec.gate(target),
         "now": NOW,
-        "requester": REQUESTER,
-        "node": "node-1",
+        "workspace": Workspace(
+            # No fact opens them here.
+            cache=cast(Any, None),
+            catalog=cast(Any, None),
+            identity=changes.pop("requester", REQUESTER),
+            settings=replace(SETTINGS, **settings),
+        ),
         "environment": ENVIRONMENT,
-        "entries": lambda: iter(()),
-        "origins": lambda: iter([an_origin(NOW - timedelta(hours=1))]),
-        "failed": lambda: (),
-        "validation": a_validation,
-        "table_time": lambda table: NOW,  # noqa: ARG005 - a check passes the table's name
-        "probe_source": lambda position: Probe(spec.sources[position].url, "a.parquet", 4096, 0.01),
-        "credential_life": lambda position: CredentialLife("none", "a folder"),  # noqa: ARG005 - as above
-        "measures": Figures(),
-        "integrity": lambda: Integrity(2, 300),
-        "rotten": lambda: (),
-        "volume": lambda: VOLUME,
-        "view": lambda: None,
-        "gpus": Gpus,
-        "machine": Machine(),
-        "resolvable": lambda digest: digest in (DIGEST, OTHER_DIGEST),
-        "file_digests": lambda algorithm: iter(()),  # noqa: ARG005 - a check passes the algorithm's name
-        "read_file": lambda entry: b"",  # noqa: ARG005 - a check passes the file's entry
-        "signatures": lambda: (),
+        "facts": {fact: _function(value) for fact, value in {**given, **(facts or {})}.items()},
     }
-    return CheckContext(**{**facts, **changes})
+    return CheckContext(**{**fields, **changes})
 
 
-T = TypeVar("T")
+def _function(value: Any) -> Callable[..., Any]:
+    return value if callable(value) else lambda *_: value
+
+
+COLUMNS = {"year": "BIGINT", "carrier": "VARCHAR"}
+DRIFT = tuple(ColumnDrift("flights", name, 0.01, "wasserstein") for name in ("a", "b"))
+USUAL: Mapping[str, Callable[..., Any]] = {
+    "duplicates": lambda *_: Duplicates(7, 0),
+    "shared_files": lambda splits: Overlap(dict.fromkeys(splits, 2), {}),
+    "shared_records": lambda splits, _: Overlap(dict.fromkeys(splits, 7), {}),
+    "balance": lambda *_: Balance(100, 0, 2, "b", 49),
+    "drift": lambda *_: {"flights": TableDrift(5000, 4000, DRIFT)},
+    "scan": lambda *_: Scan(7, ("carrier",), {}, {}),
+    "columns": lambda _, tables: dict.fromkeys(tables, COLUMNS),
+    "outside_tables": lambda: 0,
+}
 
 
 @dataclass(frozen=True)
 class Figures:
-    """`Measures` of faultless data; a test gives the answers that differ, each a value or an error to raise."""
+    """The methods of `VersionMeasures` for faultless data.
+
+    A test gives the answers that differ: a value, an error to raise, or a function. `columns` are given by digest.
+    """
 
     answers: Mapping[str, Any] = field(default_factory=dict)
 
-    def duplicates(self, table: str, keys: Sequence[str]) -> Duplicates:  # noqa: ARG002 - the protocol's
-        """Rows without duplicates."""
-        return self._answer("duplicates", Duplicates(7, 0))
+    def __getattr__(self, name: str) -> Callable[..., Any]:
+        """The method of a name."""
+        if name not in USUAL:
+            raise AttributeError(name)
+        return partial(self._answer, name)
 
-    def shared_files(self, splits: Mapping[str, str]) -> Overlap:
-        """Splits of two files each."""
-        return self._answer("shared_files", Overlap(dict.fromkeys(splits, 2), {}))
-
-    def shared_records(self, splits: Mapping[str, str], by: Sequence[str]) -> Overlap:  # noqa: ARG002
-        """Splits of seven records each."""
-        return self._answer("shared_records", Overlap(dict.fromkeys(splits, 7), {}))
-
-    def balance(self, table: str, column: str) -> Balance:  # noqa: ARG002
-        """Two classes of nearly the same size."""
-        return self._answer("balance", Balance(100, 0, 2, "b", 49))
-
-    def drift(self, reference: str, ignored: Sequence[str]) -> Mapping[str, TableDrift]:  # noqa: ARG002
-        """Columns with hardly any drift."""
-        columns = tuple(ColumnDrift("flights", name, 0.01, "wasserstein") for name in ("a", "b"))
-        return self._answer("drift", {"flights": TableDrift(5000, 4000, columns)})
-
-    def scan(self, table: str, columns: Sequence[str], ignored: Sequence[str], patterns: Sequence[str]) -> Scan:  # noqa: ARG002
-        """A column of text without a hit."""
-        return self._answer("scan", Scan(7, ("carrier",), {}, {}))
-
-    def columns(self, digest: str, tables: Collection[str]) -> Mapping[str, Mapping[str, str]]:
-        """Two columns in each table of every version; a test gives `columns` by digest."""
-        by_digest: Mapping[str, Mapping[str, Mapping[str, str]]] = self._answer("columns", {})
-        return by_digest.get(digest) or {table: {"year": "BIGINT", "carrier": "VARCHAR"} for table in tables}
-
-    def outside_tables(self) -> int:
-        """None."""
-        return self._answer("outside_tables", 0)
-
-    def _answer(self, name: str, usual: T) -> T:
-        answer: T = self.answers.get(name, usual)
+    def _answer(self, name: str, *arguments: Any) -> Any:
+        answer = self.answers.get(name, USUAL[name])
+        if name == "columns" and isinstance(answer, Mapping):
+            answer = answer.get(arguments[0], USUAL[name])
         if isinstance(answer, BaseException):
             raise answer
-        return answer
+        return answer(*arguments) if callable(answer) else answer
 
 
 def a_validation(digest: str = DIGEST, outcome: Outcome = Outcome.PASS) -> Validation:

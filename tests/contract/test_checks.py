@@ -8,8 +8,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,24 +18,34 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from prefect_stagegate.canonical import canonical
+from prefect_stagegate.checks.storage import Integrity, Volume
 from prefect_stagegate.clock import stamp
 from prefect_stagegate.errors import SourceUnavailable
-from prefect_stagegate.gate import CHECKS, Accepted, CheckContext, Integrity, Machine, Probe, Volume, run_check
-from prefect_stagegate.gate.base import Renewal
+from prefect_stagegate.gate import CHECKS, CheckContext
+from prefect_stagegate.gate.accepted import Accepted
 from prefect_stagegate.gate.catalogue import asks, groups, parameters
-from prefect_stagegate.gate.context import BINDINGS
-from prefect_stagegate.gate.registry import OWNERS
-from prefect_stagegate.gate.run import why_stale
-from prefect_stagegate.measures import Balance, Duplicates, Measures, Overlap, Scan, TableDrift
+from prefect_stagegate.gate.context import Binding, Fact
+from prefect_stagegate.gate.registry import OWNERS, Renewal
+from prefect_stagegate.gate.run import run_check, why_stale
+from prefect_stagegate.jobs.gating.measuring import measures
+from prefect_stagegate.jobs.staging.probe import Probe
+from prefect_stagegate.manifest import Manifest
+from prefect_stagegate.measures import Balance, Duplicates, Overlap, Scan, TableDrift
 from prefect_stagegate.model import CredentialLife, Entry, Evidence, Outcome, Scope, Severity, Validation
+from prefect_stagegate.plugins.node.checks.gpu import machine, nvml_gpus
+from prefect_stagegate.plugins.node.machine import Machine
+from prefect_stagegate.plugins.node.nvml import Gpus
+from prefect_stagegate.plugins.signatures.signature import digests_of_files, file_bytes, kept_signatures
 from prefect_stagegate.plugins.signatures.signature_bundle import sign_statement
 from prefect_stagegate.plugins.signatures.signed_files import write_statement
 from prefect_stagegate.spec import Requirement
 from prefect_stagegate.testing.contexts import (
     DIGEST,
     ENVIRONMENT,
+    FACTS,
     NOW,
     OTHER_DIGEST,
+    USUAL,
     Figures,
     a_spec,
     an_origin,
@@ -52,13 +63,11 @@ NAMED: dict[str, dict[str, Any]] = {
     "concurrency": {"limits": ["stagegate-node-gpu-1"]},
 }
 """What a gate names, so that a check has something to look at."""
-LOOKS = [
-    *(
-        attribute.name
-        for attribute in fields(CheckContext)
-        if "Callable" in str(attribute.type) and attribute.name not in BINDINGS
-    ),
-    *(f"measures.{name}" for name in vars(Measures) if not name.startswith("_")),
+OF_PLUGINS: tuple[Fact[Any, Any], ...] = (digests_of_files, file_bytes, kept_signatures, nvml_gpus)
+LOOKS: list[str] = [
+    *(fact.__name__ for fact in (*FACTS, *OF_PLUGINS) if fact is not measures),
+    *("probe_source", "entries"),
+    *(f"measures.{name}" for name in USUAL),
 ]
 """All that a check can ask for and that may break."""
 every_check = pytest.mark.parametrize("name", sorted(CHECKS))
@@ -87,11 +96,11 @@ class Broken:
 
     def context(self) -> CheckContext:
         plain: dict[str, Any] = {name: self._fails(name) for name in LOOKS if "." not in name}
-        measures = Figures()
-        for name in (name for name in LOOKS if "." in name):
-            object.__setattr__(measures, name.partition(".")[2], self._fails(name))
+        manifest = Manifest("nycflights", DIGEST, 2, 300, plain.pop("entries"))
+        figures = Figures({name.partition(".")[2]: self._fails(name) for name in LOOKS if "." in name})
         accepted = Accepted("pilot", OTHER_DIGEST, stamp(NOW), environment=lambda: ENVIRONMENT)
-        return check_context(**plain, measures=measures, accepted=accepted)
+        facts = {fact: plain.pop(fact.__name__) for fact in OF_PLUGINS}
+        return check_context(facts, **{**plain, "last_accepted": accepted}, measures=figures, manifest=manifest)
 
     def _fails(self, name: str) -> Callable[..., Any]:
         def look(*_: object) -> Any:
@@ -120,7 +129,7 @@ def test_unknown_binding_ends_earlier_evidence() -> None:
         raise SourceUnavailable("nobody answers")
 
     known = ask("cache_integrity", check_context())
-    blind = check_context(rotten=fails)
+    blind = check_context(rotten_blobs=fails)
     assert ask("cache_integrity", blind).binding["rotten"] == "unknown"
     assert why_stale(known, CHECKS["cache_integrity"], required("cache_integrity"), blind)
 
@@ -129,12 +138,14 @@ def test_each_look_is_some_check_s() -> None:
     broken = Broken(SourceUnavailable("nobody answers"))
     for name in CHECKS:
         ask(name, broken.context())
-    whole = check_context(accepted=Accepted("pilot", DIGEST, stamp(NOW)))
     assert {*broken.looked} <= {*LOOKS}
-    assert {"validation", "volume", "probe_source", "integrity", "credential_life", "measures.drift"} <= {
-        *broken.looked
-    }
-    assert whole.measures.outside_tables() == 0
+    assert {
+        "validation_of",
+        "cache_volume",
+        "probe_source",
+        "copy_integrity",
+        "life_of_credentials",
+    } <= {*broken.looked}
 
 
 SIGNER = ec.generate_private_key(ec.SECP256R1())
@@ -151,16 +162,16 @@ CLAIMS = {"a version without a file": (0, 0), "two files, of which nothing is re
 """What the manifest says of a version of which no look finds anything: files and bytes."""
 
 
-def nothing(files: int = 0, size: int = 0, **changes: Any) -> CheckContext:
+def nothing(root: Path, files: int = 0, size: int = 0) -> CheckContext:
     """A version of which every look finds nothing, of a spec that says nothing, on a node that has nothing."""
     empty: dict[str, Any] = {
         "files": files,
         "bytes": size,
         "origins": lambda: iter(()),
-        "validation": lambda: Validation("nycflights", DIGEST, passed=True, tables=(), evidence=()),
+        "validation_of": lambda: Validation("nycflights", DIGEST, passed=True, tables=(), evidence=()),
         "table_time": lambda _: None,
         "probe_source": lambda _: Probe("s3://lake/flights/"),
-        "credential_life": lambda _: CredentialLife("unknown", "something"),
+        "life_of_credentials": lambda _: CredentialLife("unknown", "something"),
         "measures": Figures(
             {
                 "duplicates": Duplicates(0, 0),
@@ -171,15 +182,20 @@ def nothing(files: int = 0, size: int = 0, **changes: Any) -> CheckContext:
                 "scan": Scan(0, (), {}, {}),
             }
         ),
-        "integrity": lambda: Integrity(0, 0),
-        "volume": lambda: Volume(changes["root"], total=0, free=0, floor=0, held=0),
-        "machine": Machine(changes["root"]),
-        "resolvable": lambda _: False,
-        "signatures": lambda: iter([signed("a.parquet")]),
-        "entries": lambda: iter([Entry("a.parquet", 300, DIGEST)] * bool(files)),
+        "copy_integrity": Integrity(0, 0),
+        "cache_volume": Volume(root, total=0, free=0, floor=0, held=0),
+        "is_in_catalog": lambda _: False,
+        "entries": [Entry("a.parquet", 300, DIGEST)] * bool(files),
     }
     spec = a_spec(owners=None, license=None, runbook=None, contract=None)
-    return check_context(spec=spec, accepted=Accepted("production", OTHER_DIGEST, stamp(NOW)), **empty)
+    facts: dict[Fact[Any, Any], Any] = {
+        machine: Machine(root),
+        nvml_gpus: Gpus(),
+        kept_signatures: lambda: iter([signed("a.parquet")]),
+        digests_of_files: lambda _: iter(()),
+    }
+    accepted = Accepted("production", OTHER_DIGEST, stamp(NOW))
+    return check_context(facts, spec=spec, last_accepted=accepted, **empty)
 
 
 @every_check
@@ -189,14 +205,14 @@ def test_nothing_is_never_a_pass(name: str, claim: str, tmp_path: Any) -> None:
     # With all that a gate can name, and with one of it alone: a check of two questions may look at one only.
     for params in (named, *({key: value} for key, value in named.items())):
         requirement = Requirement(name, Severity.BLOCKING, params)
-        result = run_check(CHECKS[name], requirement, nothing(*CLAIMS[claim], root=tmp_path))
+        result = run_check(CHECKS[name], requirement, nothing(tmp_path, *CLAIMS[claim]))
         assert result.outcome is not Outcome.PASS, (params, result)
         assert result.summary
 
 
 @every_check
 def test_failures_and_warnings_name_a_fix(name: str, tmp_path: Any) -> None:
-    for context in (nothing(root=tmp_path), Broken(SourceUnavailable("nobody answers", hint="Start it.")).context()):
+    for context in (nothing(tmp_path), Broken(SourceUnavailable("nobody answers", hint="Start it.")).context()):
         result = ask(name, context)
         if result.outcome in (Outcome.FAIL, Outcome.WARN):
             assert any(finding.fix for finding in result.findings)
@@ -223,9 +239,9 @@ def test_recorded_texts_do_not_age(name: str) -> None:
         life = CredentialLife("temporary", "the token", NOW.timestamp() + hours * 3600)
         context = check_context(
             spec=spec,
-            below=stood,
-            accepted=Accepted("production", OTHER_DIGEST, stamp(NOW - days)),
-            credential_life=lambda _, life=life: life,
+            accepted_below=stood,
+            last_accepted=Accepted("production", OTHER_DIGEST, stamp(NOW - days)),
+            life_of_credentials=lambda _, life=life: life,
             table_time=lambda _: NOW - days,
             origins=lambda: iter([an_origin(NOW - days)]),
         )
@@ -234,16 +250,15 @@ def test_recorded_texts_do_not_age(name: str) -> None:
 
 
 @every_check
-def test_evidence_binds_exactly_what_the_check_declares(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_evidence_binds_exactly_what_the_check_declares(name: str) -> None:
     definition, context = CHECKS[name], check_context()
     known = replace(ask(name, context), outcome=Outcome.PASS)
-    bound_to = {bound for bound in definition.binds if BINDINGS[bound](context) is not None}
+    bound_to = {bound for bound, binding in definition.bindings.items() if binding.value(context) is not None}
     assert known.binding.keys() == {*bound_to, "check_version", "parameters"}
     assert not why_stale(known, definition, required(name), context)
-    for bound in BINDINGS:
-        with monkeypatch.context() as patch:
-            patch.setitem(BINDINGS, bound, lambda _: "another")
-            assert bool(why_stale(known, definition, required(name), context)) is (bound in definition.binds)
+    for bound in definition.bindings:
+        changed = replace(definition, binds=(*definition.binds, Binding(bound, lambda _: "another")))
+        assert why_stale(known, changed, required(name), context)
     raised = replace(definition, version=definition.version + 1)
     assert why_stale(known, raised, required(name), context)
 
@@ -265,9 +280,9 @@ def test_check_has_an_owner_and_binds_what_its_scope_needs(name: str) -> None:
     result = ask(name, check_context())
     assert (result.owner, result.scope) == (definition.owner, definition.scope)
     assert definition.owner in OWNERS
-    assert "version" in definition.binds
+    assert "version" in definition.bindings
     expected = {Scope.VERSION: set(), Scope.ENVIRONMENT: {"environment"}, Scope.NODE: {"node"}}[definition.scope]
-    assert expected <= {*definition.binds}
+    assert expected <= {*definition.bindings}
     if definition.ttl is None:
         assert definition.scope is not Scope.NODE, "a node changes without notice"
 
@@ -289,7 +304,7 @@ def test_checks_at_a_run_s_start_query_no_data(name: str) -> None:
     if CHECKS[name].renewal is Renewal.CHEAP:
         broken = Broken(SourceUnavailable("nobody answers"))
         ask(name, broken.context())
-        costly = {"validation", "integrity", *(look for look in LOOKS if look.startswith("measures."))}
+        costly = {"validation_of", "copy_integrity", *(look for look in LOOKS if look.startswith("measures."))}
         assert not costly & {*broken.looked}
 
 

@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 
+from prefect_stagegate.checks.governance import Runbook, runbook
 from prefect_stagegate.errors import SourceError, SpecError, StagegateError, UsageError
-from prefect_stagegate.gate.checks.governance import Runbook, runbook
 from prefect_stagegate.model import Outcome, Pin, SourceObject
 from prefect_stagegate.sources import open_source
 from prefect_stagegate.spec import load_spec

@@ -24,10 +24,10 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from prefect_stagegate.catalog import RefAction
+from prefect_stagegate.checks.storage import Volume, cache_volume
 from prefect_stagegate.cli import main
 from prefect_stagegate.clock import moment, now, stamp
 from prefect_stagegate.errors import GateFailed, RefConflict, StagegateError, UsageError
-from prefect_stagegate.gate import Volume
 from prefect_stagegate.gate.records.signing import SigningKey, read_signing_key
 from prefect_stagegate.jobs.address import read_spec
 from prefect_stagegate.jobs.gating import context as questions
@@ -40,9 +40,9 @@ from prefect_stagegate.jobs.gating.promote import promote
 from prefect_stagegate.jobs.gating.ready import find_ready
 from prefect_stagegate.jobs.gating.rollback import rollback
 from prefect_stagegate.jobs.staging.stage import stage
-from prefect_stagegate.jobs.workspace import Workspace, no_passphrase
 from prefect_stagegate.model import Address, DecisionOutcome, Identity
 from prefect_stagegate.show import ready_text
+from prefect_stagegate.workspace import Workspace, no_passphrase
 from tests.support.scenario import INES, Scenario
 
 THINGS, PILOT = Address("things"), Address("things", "pilot")
@@ -166,7 +166,8 @@ def test_failure_of_a_node_or_other_policy_withdraws_nothing(
     scenario: PilotScenario, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     scenario.to_pilot("one", {"require": ["license", {"space": {"warn": 1, "fail": 1}}]})
-    monkeypatch.setattr(questions, "_volume", lambda *_: Volume(scenario.folder, total=10, free=-1, floor=0, held=0))
+    full = Volume(scenario.folder, total=10, free=-1, floor=0, held=0)
+    monkeypatch.setattr(cache_volume, "_compute", lambda _: full)
     later = stamp(now() + timedelta(hours=1))
     monkeypatch.setattr(questions, "now", lambda: moment(later))
     assert check(scenario.node(), PILOT, "pilot").outcome is DecisionOutcome.REFUSED

@@ -20,10 +20,10 @@ from prefect.settings import PREFECT_API_URL, PREFECT_CLIENT_MAX_RETRIES, tempor
 
 from prefect_stagegate import open_dataset
 from prefect_stagegate.blocks import StagegateCache, StagegateCatalog
+from prefect_stagegate.checks.storage import Volume, cache_volume
 from prefect_stagegate.clock import now
 from prefect_stagegate.errors import CacheError, CorruptRecord, GateFailed
 from prefect_stagegate.filesystem import StagegateFileSystem
-from prefect_stagegate.gate import Volume
 from prefect_stagegate.jobs.gating import context
 from prefect_stagegate.jobs.gating.check import check
 from prefect_stagegate.jobs.gating.policy import adopt
@@ -282,7 +282,7 @@ def test_node_s_lack_of_space_is_not_held_against_the_version(
     scenario.to_production("first")
     accepted = scenario.to_production("second")
     full = Volume(Path("/cache"), total=10, free=-1, floor=0, held=0)
-    monkeypatch.setattr(context, "_volume", lambda *_: full)
+    monkeypatch.setattr(cache_volume, "_compute", lambda _: full)
     later(timedelta(hours=1))
 
     why = failed(scenario.train())

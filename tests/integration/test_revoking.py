@@ -12,7 +12,7 @@ import pytest
 from prefect_stagegate.cli import main
 from prefect_stagegate.clock import now
 from prefect_stagegate.errors import GateFailed, UsageError
-from prefect_stagegate.gate import State
+from prefect_stagegate.gate.gate import State
 from prefect_stagegate.jobs.gating import context as asking
 from prefect_stagegate.jobs.gating.check import check
 from prefect_stagegate.jobs.gating.promote import promote

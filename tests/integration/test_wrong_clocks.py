@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from prefect_stagegate.checks.storage import Volume, cache_volume
 from prefect_stagegate.clock import now
 from prefect_stagegate.errors import GateFailed
-from prefect_stagegate.gate import Volume
 from prefect_stagegate.jobs.gating import context as questions
 from prefect_stagegate.jobs.gating.check import check
 from prefect_stagegate.jobs.gating.promote import promote
@@ -78,7 +78,7 @@ def test_failure_from_the_future_ends_no_pass(node: Workspace, monkeypatch: pyte
     staged(node)
     full = Volume(Path("/cache"), total=10, free=-1, floor=0, held=0)
     with monkeypatch.context() as patched:
-        patched.setattr(questions, "_volume", lambda *_: full)
+        patched.setattr(cache_volume, "_compute", lambda _: full)
         assert check_ahead(node, patched, timedelta(minutes=2)) is DecisionOutcome.REFUSED
     decision = check(node, THINGS, "pilot")
     assert decision.accepted

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from prefect_stagegate.clock import stamp
 from prefect_stagegate.errors import CorruptRecord
-from prefect_stagegate.gate import attest, decide, decision_of, statement_digest
-from prefect_stagegate.gate.records.attest import read_statement
+from prefect_stagegate.gate.gate import decide
+from prefect_stagegate.gate.records.attest import attest, decision_of, read_statement, statement_digest
 from prefect_stagegate.model import (
     Approval,
     ApprovalRequest,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prefect_stagegate.catalog import Catalog
 from prefect_stagegate.clock import now, stamp
-from prefect_stagegate.gate import PlannedCheck
+from prefect_stagegate.gate.gate import PlannedCheck
 from prefect_stagegate.jobs.gating.check import preview_version, resolve_for_gate
 from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Address, Approval, ApprovalRequest, Identity

@@ -8,7 +8,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from prefect_stagegate.gate.records.signing import SigningKey, read_signing_key
-from prefect_stagegate.jobs.workspace import no_passphrase
+from prefect_stagegate.workspace import no_passphrase
 
 
 def new_key(path: Path) -> SigningKey:

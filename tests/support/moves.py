@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from prefect_stagegate.catalog import Catalog, RefAction, RefEntry
 from prefect_stagegate.clock import now, stamp
-from prefect_stagegate.gate import attest
+from prefect_stagegate.gate.records.attest import attest
 from prefect_stagegate.model import Decision, DecisionOutcome, Identity
 from prefect_stagegate.testing.contexts import ENVIRONMENT
 

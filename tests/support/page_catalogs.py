@@ -8,7 +8,7 @@ from typing import Any
 
 from prefect_stagegate.catalog import RefAction
 from prefect_stagegate.clock import now, stamp
-from prefect_stagegate.jobs.address import ResolvedVersion, stored_spec
+from prefect_stagegate.jobs.address import stored_spec
 from prefect_stagegate.jobs.gating.check import check
 from prefect_stagegate.jobs.gating.policy import adopt
 from prefect_stagegate.jobs.gating.rollback import rollback
@@ -30,6 +30,7 @@ from prefect_stagegate.plugins.profile.profiles import LEVELS, ColumnProfile, Ta
 from prefect_stagegate.plugins.profile.profiling import table_files
 from prefect_stagegate.spec.csv_dialect import TextReading
 from prefect_stagegate.validations.partitions import row_digests
+from prefect_stagegate.workspace import ResolvedVersion
 from tests.support.scenario import INES, OWNERS, Scenario
 
 GATES: dict[str, Any] = {

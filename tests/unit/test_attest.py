@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from prefect_stagegate.errors import CorruptRecord
-from prefect_stagegate.gate import attest, statement_digest
-from prefect_stagegate.gate.records.attest import read_statement
+from prefect_stagegate.gate.records.attest import attest, read_statement, statement_digest
 from prefect_stagegate.model import Decision, DecisionOutcome, Evidence, Outcome
 from prefect_stagegate.testing.contexts import DIGEST, ENVIRONMENT
 

@@ -18,13 +18,14 @@ import prefect_stagegate
 ROOT = Path(prefect_stagegate.__file__).parent.parent
 ENTERED = {"files": 109, "functions": 724, "depth": 23}
 """By `stagegate stage` of three local files."""
-LOADED = 371
+LOADED = 340
 """Modules that the import of one task loads, ten more since plugins have folders of their own."""
-LINES = 76_461
-"""Of Python that the wheel has; 130 of them store an environment once instead of in each decision."""
+LINES = 76_590
+"""Of Python that the wheel has; 130 of them store an environment once instead of in each decision, and 124 more declare
+each fact and binding as a function beside its checks."""
 PLUGINS = "prefect_stagegate.plugins."
-EDGES = {"core to plugins": 62, "among plugins": 12}
-"""Imports that keep a plugin from being deleted alone; the table of checks names some more."""
+EDGES = {"core to plugins": 56, "among plugins": 12}
+"""Imports that keep a plugin from being deleted alone."""
 
 
 def run(*words: str) -> str:

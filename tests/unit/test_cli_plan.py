@@ -14,7 +14,8 @@ from prefect_stagegate.cli.ages import with_ages
 from prefect_stagegate.cli.plan import announce, forecast, print_plan
 from prefect_stagegate.cli.progress import shown_work
 from prefect_stagegate.clock import moment, now
-from prefect_stagegate.gate import CHECKS, PlannedCheck, State
+from prefect_stagegate.gate import CHECKS
+from prefect_stagegate.gate.gate import PlannedCheck, State
 from prefect_stagegate.model import Evidence, Outcome, Severity
 from prefect_stagegate.spec import Requirement
 

@@ -16,8 +16,9 @@ from prefect_stagegate.cli.commands import TITLES, commands_for
 from prefect_stagegate.cli.json_output import error_values
 from prefect_stagegate.doors import sources
 from prefect_stagegate.errors import ExitCode, NotReady
-from prefect_stagegate.gate import CHECKS, Renewal, known_checks, run_check
-from prefect_stagegate.gate.registry import _checks
+from prefect_stagegate.gate import CHECKS, Renewal, known_checks
+from prefect_stagegate.gate.registry import _catalogue
+from prefect_stagegate.gate.run import run_check
 from prefect_stagegate.model import Outcome, Scope, Severity
 from prefect_stagegate.settings import SETTINGS, Setting
 from prefect_stagegate.spec import Requirement, SourceSpec, json_schema, load_spec
@@ -123,14 +124,14 @@ def test_example_on_the_spec_page_loads(example: str, monkeypatch: pytest.Monkey
 
 def test_the_check_on_the_page_works_as_it_stands() -> None:
     code = (DOCS / "readiness.md").read_text().split("```python\n")[1].split("```")[0]
-    before = dict(_checks)
+    before = dict(_catalogue.complete())
     try:
         exec(compile(code, "readiness.md", "exec"), {"__name__": "page"})
         requirement = Requirement("few_files", Severity.BLOCKING, {"most": 1})
         assert run_check(CHECKS["few_files"], requirement, check_context()).outcome is Outcome.FAIL
     finally:
-        _checks.clear()
-        _checks.update(before)
+        _catalogue.known.clear()
+        _catalogue.known.update(before)
 
 
 def test_the_reference_has_every_exit_code() -> None:

@@ -6,8 +6,10 @@ from datetime import timedelta
 import pytest
 
 from prefect_stagegate.clock import stamp
-from prefect_stagegate.gate import CHECKS, Accepted, CheckContext, State, decide, judge, plan_checks, run_check
-from prefect_stagegate.gate.run import parameters_digest
+from prefect_stagegate.gate import CHECKS, CheckContext
+from prefect_stagegate.gate.accepted import Accepted
+from prefect_stagegate.gate.gate import State, decide, judge, plan_checks
+from prefect_stagegate.gate.run import parameters_digest, run_check
 from prefect_stagegate.model import DecisionOutcome, Evidence, Identity, Outcome, Severity, Waiver
 from prefect_stagegate.spec import Requirement
 from prefect_stagegate.testing.contexts import NOW, OTHER_DIGEST, a_spec, a_validation, check_context
@@ -121,7 +123,7 @@ def test_decision_has_a_line_for_what_is_missing() -> None:
 
 
 def test_failed_contract_refuses() -> None:
-    context = pilot(validation=lambda: a_validation(outcome=Outcome.FAIL))
+    context = pilot(validation_of=lambda: a_validation(outcome=Outcome.FAIL))
     assert judge(context, gathered(context)).outcome is REFUSED
 
 
@@ -165,8 +167,8 @@ def test_plan_says_how_long_each_check_took_last_time() -> None:
     assert [planned.seconds for planned in plan_checks(pilot(), took)] == [2.5, 0.1, None]
     earlier = judge(pilot(), [replace(answer, seconds=9.0) for answer in took])
     accepted = Accepted("pilot", OTHER_DIGEST, stamp(NOW), decision=earlier)
-    assert [planned.seconds for planned in plan_checks(pilot(accepted=accepted), took)] == [2.5, 0.1, 9.0]
-    assert [planned.seconds for planned in plan_checks(pilot(accepted=accepted), [])] == [9.0, 9.0, 9.0]
+    assert [planned.seconds for planned in plan_checks(pilot(last_accepted=accepted), took)] == [2.5, 0.1, 9.0]
+    assert [planned.seconds for planned in plan_checks(pilot(last_accepted=accepted), [])] == [9.0, 9.0, 9.0]
     assert [planned.seconds for planned in plan_checks(pilot(), [])] == [None, None, None]
 
 

@@ -7,13 +7,12 @@ from typing import Any
 
 import pytest
 
-from prefect_stagegate import gate as readiness
 from prefect_stagegate.clock import stamp
 from prefect_stagegate.errors import MissingExtra, SourceUnavailable
-from prefect_stagegate.gate import CHECKS, CheckContext, CheckResult, check, known_checks, run_check
+from prefect_stagegate.gate import CHECKS, CheckContext, CheckResult, check, known_checks
 from prefect_stagegate.gate.base import NoParameters, Parameters
-from prefect_stagegate.gate.registry import _checks
-from prefect_stagegate.gate.run import why_stale
+from prefect_stagegate.gate.registry import _catalogue
+from prefect_stagegate.gate.run import run_check, why_stale
 from prefect_stagegate.model import FailedObject, Finding, Outcome, Scope, Severity, Validation
 from prefect_stagegate.spec import Requirement
 from prefect_stagegate.testing.contexts import ENVIRONMENT, NOW, OTHER_DIGEST, VOLUME, a_spec, check_context
@@ -36,10 +35,10 @@ class FewFiles(Parameters):
 @pytest.fixture
 def registry() -> Iterator[None]:
     """Whatever the test registers is forgotten again."""
-    before = dict(_checks)
+    before = dict(_catalogue.complete())
     yield
-    _checks.clear()
-    _checks.update(before)
+    _catalogue.known.clear()
+    _catalogue.known.update(before)
 
 
 def required(name: str, **params: Any) -> Requirement:
@@ -92,7 +91,7 @@ def probe(error: BaseException) -> CheckContext:
     def fails() -> object:
         raise error
 
-    return check_context(volume=fails)
+    return check_context(cache_volume=fails)
 
 
 def test_failed_probe_is_inconclusive_with_its_reason_and_hint() -> None:
@@ -107,7 +106,7 @@ def test_library_that_a_node_lacks_is_no_fault_of_data() -> None:
     def lacks_library() -> Validation:
         raise MissingExtra("The library for the probe image is not installed", hint="Install it.")
 
-    answer = run_check(CHECKS["schema"], required("schema"), check_context(validation=lacks_library))
+    answer = run_check(CHECKS["schema"], required("schema"), check_context(validation_of=lacks_library))
     assert (answer.outcome, answer.owner) == (Outcome.INCONCLUSIVE, "infra")
 
 
@@ -152,8 +151,8 @@ CHANGES: dict[str, dict[str, Any]] = {
     "contract": {"spec": a_spec(contract={"tables": {"flights": {"files": "flights/*.csv"}}})},
     "sources": {"spec": a_spec(sources=[{"url": "s3://lake/other/"}])},
     "license": {"spec": a_spec(license="MIT")},
-    "failed": {"failed": lambda: (FailedObject("a", "s3://lake/", "AccessDenied", "no"),)},
-    "rotten": {"rotten": lambda: ("blob-1",)},
+    "failed": {"failed_objects": lambda: (FailedObject("a", "s3://lake/", "AccessDenied", "no"),)},
+    "rotten": {"rotten_blobs": lambda: ("blob-1",)},
     "time": {"now": NOW + timedelta(minutes=5)},
 }
 ENDS = {
@@ -188,19 +187,13 @@ def test_evidence_ends_with_new_parameters_or_check_version() -> None:
 
 def test_inconclusive_evidence_is_never_used_again() -> None:
     definition = CHECKS["space"]
-    evidence = run_check(definition, required("space"), check_context(volume=lambda: replace(VOLUME, total=0)))
+    evidence = run_check(definition, required("space"), check_context(cache_volume=replace(VOLUME, total=0)))
     assert evidence.outcome is Outcome.INCONCLUSIVE
     assert why_stale(evidence, definition, required("space"), check_context())
 
 
 def test_failure_that_can_end_by_itself_is_checked_again() -> None:
     definition = CHECKS["space"]
-    evidence = run_check(definition, required("space"), check_context(volume=lambda: replace(VOLUME, free=1)))
+    evidence = run_check(definition, required("space"), check_context(cache_volume=replace(VOLUME, free=1)))
     assert evidence.outcome is Outcome.FAIL
     assert "may be repaired by now" in why_stale(evidence, definition, required("space"), check_context())
-
-
-@pytest.mark.parametrize(("former", "renamed"), [("Question", CheckContext), ("Answer", CheckResult)])
-def test_former_names_of_classes_warn(former: str, renamed: type) -> None:
-    with pytest.warns(DeprecationWarning, match=renamed.__name__):
-        assert getattr(readiness, former) is renamed

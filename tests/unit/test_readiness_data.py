@@ -5,9 +5,8 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from prefect_stagegate.gate import Accepted
-from prefect_stagegate.gate.base import CheckResult, NoParameters
-from prefect_stagegate.gate.checks.data import (
+from prefect_stagegate.checks.data import (
+    REFERENCE,
     Freshness,
     coverage,
     digest,
@@ -16,7 +15,8 @@ from prefect_stagegate.gate.checks.data import (
     nonempty,
     schema,
 )
-from prefect_stagegate.gate.context import BINDINGS
+from prefect_stagegate.gate.accepted import Accepted
+from prefect_stagegate.gate.base import CheckResult, NoParameters
 from prefect_stagegate.model import Decision, DecisionOutcome, Evidence, Outcome
 from prefect_stagegate.testing.contexts import (
     DIGEST,
@@ -38,21 +38,21 @@ CONTRACT_CHECKS = {"schema": schema, "nonempty": nonempty, "expectations": expec
 def test_contract_check_says_what_the_contract_found(name: str, outcome: Outcome) -> None:
     tables = {"flights": {"files": "flights/*.parquet", "columns": {"year": "int"}}}
     spec = a_spec(contract={"tables": tables})
-    context = check_context(spec=spec, validation=lambda: a_validation(outcome=outcome))
+    context = check_context(spec=spec, validation_of=lambda: a_validation(outcome=outcome))
     answer = CONTRACT_CHECKS[name](context, NONE)
     assert (answer.outcome, answer.summary, answer.measured) == (outcome, f"{name} looked", {"rows": 7})
 
 
 @pytest.mark.parametrize("check", CONTRACT_CHECKS.values(), ids=CONTRACT_CHECKS)
 def test_validation_of_another_version_proves_nothing(check: object) -> None:
-    context = check_context(validation=lambda: a_validation(OTHER_DIGEST))
+    context = check_context(validation_of=lambda: a_validation(OTHER_DIGEST))
     assert check(context, NONE).outcome is Outcome.INCONCLUSIVE  # type: ignore[operator]
 
 
 def test_contract_that_has_nothing_for_a_check_is_inconclusive() -> None:
     validation = a_validation()
     without = type(validation)(validation.dataset, DIGEST, True, (), ())
-    answer = expectations(check_context(validation=lambda: without), NONE)
+    answer = expectations(check_context(validation_of=lambda: without), NONE)
     assert answer.outcome is Outcome.INCONCLUSIVE
     assert "contract" in answer.findings[0].fix
 
@@ -116,8 +116,8 @@ def test_source_that_tells_no_times_leaves_freshness_open() -> None:
 
 def test_digest_passes_only_what_the_gate_below_accepted() -> None:
     below = Accepted("pilot", DIGEST, "2026-02-28T00:00:00.000000Z")
-    assert digest(check_context(below=below), NONE).outcome is Outcome.PASS
-    answer = digest(check_context(below=Accepted("pilot", OTHER_DIGEST, below.at)), NONE)
+    assert digest(check_context(accepted_below=below), NONE).outcome is Outcome.PASS
+    answer = digest(check_context(accepted_below=Accepted("pilot", OTHER_DIGEST, below.at)), NONE)
     assert answer.outcome is Outcome.FAIL
     assert answer.findings[0].fix == (
         f"stagegate check nycflights@{DIGEST} --gate pilot && stagegate promote nycflights@{DIGEST} --to pilot"
@@ -125,7 +125,7 @@ def test_digest_passes_only_what_the_gate_below_accepted() -> None:
 
 
 def test_digest_fails_when_the_gate_below_accepted_nothing() -> None:
-    assert digest(check_context(below=None), NONE).outcome is Outcome.FAIL
+    assert digest(check_context(accepted_below=None), NONE).outcome is Outcome.FAIL
 
 
 def test_digest_does_not_apply_to_the_lowest_gate() -> None:
@@ -179,15 +179,14 @@ def test_column_of_another_type_than_accepted_fails() -> None:
 
 
 def test_columns_are_asked_again_when_the_target_moves() -> None:
-    bound = BINDINGS["reference"]
     first, moved = check_context(), check_context(reference=ACCEPTED)
-    assert (bound(first), bound(moved)) == ("none", OTHER_DIGEST)
+    assert (REFERENCE.value(first), REFERENCE.value(moved)) == ("none", OTHER_DIGEST)
 
 
 def test_declared_columns_outlast_a_move_of_the_target() -> None:
     tables = {"flights": {"files": "flights/*.parquet", "columns": {"year": "int"}}}
     context = check_context(spec=a_spec(contract={"tables": tables}), reference=ACCEPTED)
-    assert BINDINGS["reference"](context) == "none"
+    assert REFERENCE.value(context) == "none"
 
 
 def test_columns_recorded_at_acceptance_need_no_bytes() -> None:

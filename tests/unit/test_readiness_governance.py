@@ -5,8 +5,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from prefect_stagegate.gate.checks import governance
-from prefect_stagegate.gate.checks.governance import License, Owners, Runbook, owner, runbook
+from prefect_stagegate.checks import governance
+from prefect_stagegate.checks.governance import License, Owners, Runbook, owner, runbook
 from prefect_stagegate.model import Outcome
 from prefect_stagegate.testing.contexts import a_spec, check_context
 from tests.support.http_servers import Handler, http_server

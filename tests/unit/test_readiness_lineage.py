@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from prefect_stagegate.checks.lineage import SHOWN, lineage
 from prefect_stagegate.gate import CheckResult
 from prefect_stagegate.gate.base import NoParameters
-from prefect_stagegate.gate.checks.lineage import SHOWN, lineage
 from prefect_stagegate.model import Entry, Origin, Outcome, Pin
 from prefect_stagegate.testing.contexts import check_context
 
@@ -18,7 +18,7 @@ ORIGINS = [
 
 
 def ask(entries: Sequence[Entry], origins: Sequence[Origin]) -> CheckResult:
-    return lineage(check_context(entries=lambda: iter(entries), origins=lambda: iter(origins)), NoParameters())
+    return lineage(check_context(entries=entries, origins=lambda: iter(origins)), NoParameters())
 
 
 def test_files_with_pinned_sources_pass() -> None:

@@ -11,7 +11,8 @@ import pytest
 from prefect_stagegate.clock import stamp
 from prefect_stagegate.environment import ABSENT, UNKNOWN, Environment
 from prefect_stagegate.environment.python import Installed
-from prefect_stagegate.gate import Accepted, CheckResult
+from prefect_stagegate.gate import CheckResult
+from prefect_stagegate.gate.accepted import Accepted
 from prefect_stagegate.gate.base import NoParameters
 from prefect_stagegate.model import Outcome
 from prefect_stagegate.plugins.node.checks.parity import (
@@ -49,7 +50,7 @@ CHANGES: dict[str, tuple[str, Environment]] = {
 def ask(name: str, here: Environment, there: Environment = ENVIRONMENT, parameters: Any = None) -> CheckResult:
     check, default = PARITIES[name]
     below = Accepted("pilot", DIGEST, stamp(NOW), environment=lambda: there)
-    return check(check_context(environment=here, below=below), parameters or default)
+    return check(check_context(environment=here, accepted_below=below), parameters or default)
 
 
 @pytest.mark.parametrize("name", PARITIES)
@@ -73,7 +74,7 @@ def test_parity_needs_something_to_compare_with(name: str) -> None:
     check, parameters = PARITIES[name]
     assert check(check_context(), parameters).outcome is Outcome.NOT_APPLICABLE
     below = Accepted("pilot", DIGEST, stamp(NOW))
-    assert check(check_context(below=below), parameters).outcome is Outcome.INCONCLUSIVE
+    assert check(check_context(accepted_below=below), parameters).outcome is Outcome.INCONCLUSIVE
 
 
 def test_unknown_image_is_never_equal() -> None:

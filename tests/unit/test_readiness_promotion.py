@@ -6,11 +6,12 @@ from typing import Any
 
 import pytest
 
+from prefect_stagegate.checks.approval import approval
+from prefect_stagegate.checks.promotion import Rollback, Soak, rollback, soak
 from prefect_stagegate.clock import stamp
-from prefect_stagegate.gate import Accepted, CheckContext, CheckResult
+from prefect_stagegate.gate import CheckContext, CheckResult
+from prefect_stagegate.gate.accepted import Accepted
 from prefect_stagegate.gate.approval_parameters import ApprovalParameters
-from prefect_stagegate.gate.checks.approval import approval
-from prefect_stagegate.gate.checks.promotion import Rollback, Soak, rollback, soak
 from prefect_stagegate.model import Approval, ApprovalRequest, Identity, Outcome
 from prefect_stagegate.testing.contexts import DIGEST, NOW, OTHER_DIGEST, REQUESTER, a_spec, check_context
 
@@ -20,7 +21,7 @@ INFRA = ApprovalParameters(groups=("infra",))
 def test_way_back_passes_while_it_is_remembered_then_warns() -> None:
     def answer(age: timedelta) -> Outcome:
         accepted = Accepted("production", OTHER_DIGEST, stamp(NOW - age))
-        return rollback(check_context(accepted=accepted), Rollback()).outcome
+        return rollback(check_context(last_accepted=accepted), Rollback()).outcome
 
     assert answer(timedelta(days=30)) is Outcome.PASS
     assert answer(timedelta(days=30, seconds=1)) is Outcome.WARN
@@ -28,12 +29,12 @@ def test_way_back_passes_while_it_is_remembered_then_warns() -> None:
 
 def test_way_back_that_the_catalog_lost_fails() -> None:
     accepted = Accepted("production", OTHER_DIGEST, stamp(NOW))
-    answer = rollback(check_context(accepted=accepted, resolvable=lambda _: False), Rollback())
+    answer = rollback(check_context(last_accepted=accepted, is_in_catalog=lambda _: False), Rollback())
     assert answer.outcome is Outcome.FAIL
 
 
 def test_first_promotion_needs_no_way_back() -> None:
-    answer = rollback(check_context(accepted=None), Rollback())
+    answer = rollback(check_context(last_accepted=None), Rollback())
     assert answer.outcome is Outcome.NOT_APPLICABLE
     assert answer.summary == "production has no earlier version to return to"
 
@@ -41,7 +42,7 @@ def test_first_promotion_needs_no_way_back() -> None:
 def test_version_soaks_at_the_gate_below_for_its_time() -> None:
     def answer(stood: timedelta, digest: str = DIGEST, until: str = "") -> CheckResult:
         below = Accepted("pilot", digest, stamp(NOW - stood), until=until)
-        return soak(check_context(below=below), Soak())
+        return soak(check_context(accepted_below=below), Soak())
 
     assert answer(timedelta(hours=24)).outcome is Outcome.PASS
     short = answer(timedelta(hours=23))
@@ -51,7 +52,7 @@ def test_version_soaks_at_the_gate_below_for_its_time() -> None:
     moved_on = answer(timedelta(hours=24), until=stamp(NOW - timedelta(hours=1)))
     assert (moved_on.outcome, moved_on.until) == (Outcome.FAIL, None)
     assert answer(timedelta(hours=48), until=stamp(NOW - timedelta(hours=24))).outcome is Outcome.PASS
-    assert soak(check_context(below=None), Soak()).outcome is Outcome.FAIL
+    assert soak(check_context(accepted_below=None), Soak()).outcome is Outcome.FAIL
     assert soak(check_context(target="pilot"), Soak()).outcome is Outcome.NOT_APPLICABLE
 
 

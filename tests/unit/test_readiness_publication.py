@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from prefect_stagegate.gate.checks.publication import CORE, RAI, Croissant, croissant
+from prefect_stagegate.checks.publication import CORE, RAI, Croissant, croissant
 from prefect_stagegate.model import Outcome
 from prefect_stagegate.testing.contexts import a_spec, check_context
 

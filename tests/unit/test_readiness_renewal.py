@@ -10,8 +10,11 @@ from typing import Any
 import pytest
 
 from prefect_stagegate.clock import stamp
-from prefect_stagegate.gate import CHECKS, CheckContext, judge, recorded_times, renew, run_check
-from prefect_stagegate.gate.renewal import Renewed
+from prefect_stagegate.gate import CHECKS, CheckContext
+from prefect_stagegate.gate.gate import judge
+from prefect_stagegate.gate.renewal import Renewed, renew
+from prefect_stagegate.gate.run import run_check
+from prefect_stagegate.jobs.gating.measuring import recorded_times
 from prefect_stagegate.model import Decision, DecisionOutcome, Evidence, Outcome, Severity
 from prefect_stagegate.spec import Requirement
 from prefect_stagegate.testing.contexts import NOW, OTHER_DIGEST, VOLUME, a_spec, check_context
@@ -63,7 +66,7 @@ def test_costly_check_without_evidence_is_inconclusive_not_run(check: str) -> No
     def validate() -> Any:
         raise AssertionError("it runs the contract")
 
-    renewal = renewed(about(check, validation=validate), [])
+    renewal = renewed(about(check, validation_of=validate), [])
 
     assert (renewal.decision.outcome, renewal.rerun) == (DecisionOutcome.INCONCLUSIVE, ())
     assert renewal.against_version == (check,)
@@ -89,9 +92,8 @@ def test_an_approval_that_was_never_given_is_missed() -> None:
 
 
 def test_what_a_node_lacks_is_told_from_what_a_version_lacks() -> None:
-    full = replace(VOLUME, free=1)
-    context = about("license", "space", spec=None, volume=lambda: full)
-    context = replace(context, spec=a_spec(license="CC-BY-NC-4.0", gates={"pilot": {"require": ["license"]}}))
+    spec = a_spec(license="CC-BY-NC-4.0", gates={"pilot": {"require": ["license", "space"]}})
+    context = about(spec=spec, cache_volume=replace(VOLUME, free=1))
 
     renewal = renewed(context, [])
 
@@ -100,7 +102,7 @@ def test_what_a_node_lacks_is_told_from_what_a_version_lacks() -> None:
 
 @pytest.mark.parametrize("severity", ["warning", "info"])
 def test_what_does_not_block_is_asked_and_stops_nobody(severity: str) -> None:
-    context = about("license", {"space": {"severity": severity}}, "drift", volume=lambda: replace(VOLUME, free=1))
+    context = about("license", {"space": {"severity": severity}}, "drift", cache_volume=replace(VOLUME, free=1))
     requirements = (*context.gate.requirements[:2], Requirement("drift", Severity(severity), {}))
     context = replace(context, gate=replace(context.gate, requirements=requirements))
 
@@ -112,7 +114,7 @@ def test_what_does_not_block_is_asked_and_stops_nobody(severity: str) -> None:
 
 
 def test_a_cheap_check_that_finds_nothing_out_passes_nobody() -> None:
-    renewal = renewed(about("space", volume=lambda: replace(VOLUME, total=0)), [])
+    renewal = renewed(about("space", cache_volume=replace(VOLUME, total=0)), [])
 
     assert renewal.against_node == ("space",)
 
@@ -126,8 +128,8 @@ def test_table_s_time_is_kept_for_its_version_and_contract_only() -> None:
     stored = answers(context)
 
     assert recorded_times(stored, context) == {"flights": NOW}
-    assert recorded_times(stored, replace(context, digest=OTHER_DIGEST)) == {}
-    assert recorded_times(stored, replace(context, spec=a_spec(contract={}))) == {}
+    assert recorded_times(stored, about(spec=spec, digest=OTHER_DIGEST)) == {}
+    assert recorded_times(stored, about(spec=a_spec(contract={}, gates={"pilot": {"require": ["freshness"]}}))) == {}
 
 
 def test_an_answer_of_the_acceptance_that_expired_stays_settled() -> None:

@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from prefect_stagegate.checks.sources import Lifetime, credential_life, read_probe
 from prefect_stagegate.expiry import ends_at
-from prefect_stagegate.gate import CheckResult, Probe
+from prefect_stagegate.gate import CheckResult
 from prefect_stagegate.gate.base import NoParameters
-from prefect_stagegate.gate.checks.sources import Lifetime, credential_life, read_probe
+from prefect_stagegate.jobs.staging.probe import Probe
 from prefect_stagegate.model import CredentialLife, Outcome
 from prefect_stagegate.sources import open_source
 from prefect_stagegate.testing.contexts import NOW, a_spec, check_context
@@ -26,7 +27,7 @@ def jwt(claims: object) -> str:
 
 
 def ask(*lives: CredentialLife, run: timedelta = timedelta(hours=1)) -> CheckResult:
-    return credential_life(check_context(credential_life=lambda at: lives[at % len(lives)]), Lifetime(run=run))
+    return credential_life(check_context(life_of_credentials=lambda at: lives[at % len(lives)]), Lifetime(run=run))
 
 
 def temporary(left: timedelta) -> CredentialLife:
@@ -58,7 +59,7 @@ TWICE = a_spec(sources=[{"url": "s3://lake/a/", "include": ["*.csv"]}, {"url": "
 
 def test_each_source_of_one_url_needs_credentials_that_last() -> None:
     lives = [temporary(timedelta(minutes=1)), temporary(timedelta(hours=5))]
-    result = credential_life(check_context(spec=TWICE, credential_life=lambda at: lives[at]), Lifetime())
+    result = credential_life(check_context(spec=TWICE, life_of_credentials=lambda at: lives[at]), Lifetime())
     assert result.outcome is Outcome.FAIL
     assert list(result.measured) == ["s3://lake/a/", "s3://lake/a/ (source 2)"]
 

@@ -6,11 +6,20 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from prefect_stagegate.checks.sources import read_probe
+from prefect_stagegate.checks.storage import (
+    CacheFit,
+    Integrity,
+    UsedShare,
+    cache_fit,
+    cache_integrity,
+    inodes,
+    space,
+)
 from prefect_stagegate.errors import AccessDenied, SourceUnavailable
-from prefect_stagegate.gate import CheckResult, Integrity, Probe
+from prefect_stagegate.gate import CheckResult
 from prefect_stagegate.gate.base import NoParameters
-from prefect_stagegate.gate.checks.sources import read_probe
-from prefect_stagegate.gate.checks.storage import CacheFit, UsedShare, cache_fit, cache_integrity, inodes, space
+from prefect_stagegate.jobs.staging.probe import Probe
 from prefect_stagegate.model import Finding, Outcome
 from prefect_stagegate.testing.contexts import DIGEST, VOLUME, check_context
 
@@ -35,7 +44,7 @@ def test_cache_fit_counts_room_above_the_floor_and_what_is_held(
     free: int, floor: int, held: int, outcome: Outcome
 ) -> None:
     volume = replace(VOLUME, free=free, floor=floor, held=held)
-    assert cache_fit(check_context(bytes=300, volume=lambda: volume), CacheFit()).outcome is outcome
+    assert cache_fit(check_context(bytes=300, cache_volume=volume), CacheFit()).outcome is outcome
 
 
 @pytest.mark.parametrize(
@@ -43,7 +52,7 @@ def test_cache_fit_counts_room_above_the_floor_and_what_is_held(
 )
 def test_cache_fit_keeps_the_limit_of_the_cache(quota_left: int | None, outcome: Outcome) -> None:
     volume = replace(VOLUME, free=1000, floor=0, held=299, quota_left=quota_left)
-    assert cache_fit(check_context(bytes=300, volume=lambda: volume), CacheFit()).outcome is outcome
+    assert cache_fit(check_context(bytes=300, cache_volume=volume), CacheFit()).outcome is outcome
 
 
 def test_no_bytes_fit_into_anything_and_prove_nothing() -> None:
@@ -55,14 +64,14 @@ def test_no_bytes_fit_into_anything_and_prove_nothing() -> None:
     [(1000, Outcome.PASS), (200, Outcome.PASS), (199, Outcome.WARN), (150, Outcome.WARN), (149, Outcome.FAIL)],
 )
 def test_space_goes_by_the_used_share(free: int, outcome: Outcome) -> None:
-    answer = space(check_context(volume=lambda: replace(VOLUME, free=free)), UsedShare())
+    answer = space(check_context(cache_volume=replace(VOLUME, free=free)), UsedShare())
     assert answer.outcome is outcome
     if outcome is not Outcome.PASS:
         assert "stagegate gc" in answer.findings[0].fix
 
 
 def test_volume_that_tells_no_size_is_inconclusive() -> None:
-    assert space(check_context(volume=lambda: replace(VOLUME, total=0)), UsedShare()).outcome is Outcome.INCONCLUSIVE
+    assert space(check_context(cache_volume=replace(VOLUME, total=0)), UsedShare()).outcome is Outcome.INCONCLUSIVE
 
 
 @pytest.mark.parametrize(
@@ -101,7 +110,7 @@ def test_source_that_gives_no_answer_is_inconclusive(unknown: Probe) -> None:
 
 def full(share: float, **changes: Any) -> CheckResult:
     volume = replace(VOLUME, inodes=1000, free_inodes=round(1000 * (1 - share)), **changes)
-    return inodes(check_context(volume=lambda: volume), UsedShare())
+    return inodes(check_context(cache_volume=volume), UsedShare())
 
 
 @pytest.mark.parametrize(
@@ -118,7 +127,7 @@ def test_a_file_system_without_fixed_inodes_is_not_asked() -> None:
 
 def test_a_damaged_file_fails_and_its_repair_is_named() -> None:
     damaged = Integrity(2, 300, (Finding("a.parquet", "its bytes hash to another digest", "x"),))
-    answer = cache_integrity(check_context(integrity=lambda: damaged), NoParameters())
+    answer = cache_integrity(check_context(copy_integrity=damaged), NoParameters())
     assert answer.outcome is Outcome.FAIL
     assert answer.findings[0].fix == f"stagegate verify nycflights@{DIGEST} --repair"
     assert cache_integrity(check_context(), NoParameters()).outcome is Outcome.PASS
@@ -126,4 +135,4 @@ def test_a_damaged_file_fails_and_its_repair_is_named() -> None:
 
 @pytest.mark.parametrize("integrity", [Integrity(0, 0), Integrity(3, 0)])
 def test_nothing_hashed_is_no_pass(integrity: Integrity) -> None:
-    assert cache_integrity(check_context(integrity=lambda: integrity), NoParameters()).outcome is Outcome.INCONCLUSIVE
+    assert cache_integrity(check_context(copy_integrity=integrity), NoParameters()).outcome is Outcome.INCONCLUSIVE

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
+from prefect_stagegate.checks.tables import BalanceParameters, DuplicatesParameters, balance, duplicates
 from prefect_stagegate.clock import stamp
-from prefect_stagegate.gate import Accepted, CheckContext
-from prefect_stagegate.gate.checks.tables import BalanceParameters, DuplicatesParameters, balance, duplicates
+from prefect_stagegate.gate import CheckContext
+from prefect_stagegate.gate.accepted import Accepted
 from prefect_stagegate.measures import Balance, ColumnDrift, Duplicates, Overlap, Scan, TableDrift
 from prefect_stagegate.model import Outcome
 from prefect_stagegate.plugins.profile.checks.drift import Drift, drift
@@ -18,7 +19,7 @@ from prefect_stagegate.testing.contexts import DIGEST, NOW, OTHER_DIGEST, Figure
 
 
 def given(**answers: Any) -> CheckContext:
-    return check_context(measures=Figures(answers), accepted=Accepted("production", OTHER_DIGEST, stamp(NOW)))
+    return check_context(measures=Figures(answers), last_accepted=Accepted("production", OTHER_DIGEST, stamp(NOW)))
 
 
 KEYS = DuplicatesParameters(keys={"flights": ("id",)})
@@ -118,9 +119,9 @@ def test_a_version_is_compared_with_another_that_was_accepted() -> None:
 
     third = "sha256:" + "3" * 64
     assert reference() is None
-    assert reference(below=DIGEST) is None
-    assert reference(below=OTHER_DIGEST, accepted=third) == OTHER_DIGEST
-    assert reference(below=DIGEST, accepted=third) == third
+    assert reference(accepted_below=DIGEST) is None
+    assert reference(accepted_below=OTHER_DIGEST, last_accepted=third) == OTHER_DIGEST
+    assert reference(accepted_below=DIGEST, last_accepted=third) == third
     assert drift(check_context(), Drift()).outcome is Outcome.NOT_APPLICABLE
 
 

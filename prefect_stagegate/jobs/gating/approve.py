@@ -17,8 +17,8 @@ from datetime import timedelta
 from prefect_stagegate.catalog import Catalog, RefAction, RefEntry
 from prefect_stagegate.clock import moment, now, stamp
 from prefect_stagegate.errors import CorruptRecord, UsageError
-from prefect_stagegate.gate.approval_counting import who_may, why_not_counted
-from prefect_stagegate.gate.checks.approval import approval_asked_by, why_request_ended
+from prefect_stagegate.gate.approval_counting import who_may, why_not_counted, why_request_ended
+from prefect_stagegate.gate.approval_parameters import approval_asked_by
 from prefect_stagegate.gate.overrides import outcomes_shown, waived_since
 from prefect_stagegate.gate.records.answers import PersonKey, answer_act, sign_act, signer_of
 from prefect_stagegate.gate.run import CLOCKS_DIFFER

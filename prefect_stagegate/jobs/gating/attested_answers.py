@@ -9,8 +9,8 @@ from prefect_stagegate.canonical import canonical
 from prefect_stagegate.catalog import Catalog, PolicyEntry, RefAction, RefEntry
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.gate.approval_counting import AnswerTally, count_answers
+from prefect_stagegate.gate.approval_parameters import APPROVAL, approval_asked_by
 from prefect_stagegate.gate.authority import authority_of
-from prefect_stagegate.gate.checks.approval import APPROVAL, approval_asked_by
 from prefect_stagegate.gate.records.answers import SSHSIG, answer_act, signed_answer, signed_moment
 from prefect_stagegate.gate.records.attest import AttestedDecision, read_statement
 from prefect_stagegate.jobs.gating.approve import why_dated_back

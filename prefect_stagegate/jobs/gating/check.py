@@ -6,11 +6,13 @@ from collections.abc import Callable, Sequence
 from threading import Event
 
 from prefect_stagegate.errors import Cancelled, UsageError, suggest
-from prefect_stagegate.gate import CheckContext, PlannedCheck, judge, plan_checks, run_check
-from prefect_stagegate.gate.checks.approval import counted_answers
+from prefect_stagegate.gate import CheckContext
+from prefect_stagegate.gate.approval_counting import counted_answers
+from prefect_stagegate.gate.gate import PlannedCheck, judge, plan_checks
 from prefect_stagegate.gate.records.attest import attest, statement_digest
 from prefect_stagegate.gate.records.signing import SigningKey
-from prefect_stagegate.jobs.address import ResolvedVersion, SpecLike, parse, resolve
+from prefect_stagegate.gate.run import run_check
+from prefect_stagegate.jobs.address import SpecLike, parse, resolve
 from prefect_stagegate.jobs.gating.approve import request_approval
 from prefect_stagegate.jobs.gating.context import build_context
 from prefect_stagegate.jobs.gating.proofs import counted_evidence, key_of_node, put_signed
@@ -19,6 +21,7 @@ from prefect_stagegate.jobs.runner import step
 from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Address, Decision, DecisionOutcome, Evidence
 from prefect_stagegate.spec import Gate, Spec
+from prefect_stagegate.workspace import ResolvedVersion
 
 Announce = Callable[[Sequence[PlannedCheck]], None]
 """Takes the plan: which checks will run, and why."""

@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from threading import Event
+from typing import Any
 
 from prefect_stagegate.catalog import Catalog
 from prefect_stagegate.environment.limits import capture_limits
 from prefect_stagegate.errors import CatalogError
-from prefect_stagegate.jobs.address import ResolvedVersion
+from prefect_stagegate.gate.accepted import Accepted, reference
+from prefect_stagegate.gate.context import CheckContext, Fact
 from prefect_stagegate.jobs.runner import step
 from prefect_stagegate.jobs.staging.fetch import present
 from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.measures import NO_PASSES, NO_VALUES, FileValues, PassedProbes
-from prefect_stagegate.model import Validation
+from prefect_stagegate.model import LATEST, Validation
 from prefect_stagegate.plugins.profile.profiling import profile_version
 from prefect_stagegate.settings import Settings
+from prefect_stagegate.spec.parameters import AS_OF, PREVIOUS_ROWS, uses
+from prefect_stagegate.units import digest_text
 from prefect_stagegate.validations import validate
 from prefect_stagegate.validations.parameters import SuiteFacts
 from prefect_stagegate.validations.worker.limits import ValidationLimits
+from prefect_stagegate.workspace import ResolvedVersion
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +57,8 @@ def run_contract(
         ValidationError: The contract could not be evaluated.
     """
     dataset, digest = version.dataset, version.digest
+    # What validations kept of single files is not signed.
+    reread = reread or bool(version.spec.policy.node_keys)
     with (
         step(workspace, "validate", dataset) as job,
         present(workspace, dataset, digest, "validate", cancel) as view,
@@ -90,6 +97,45 @@ def limits_of(settings: Settings) -> ValidationLimits:
         settings.validation_spill,
         str(settings.validation_scratch) if settings.validation_scratch else None,
     )
+
+
+@Fact
+def validation_of(context: CheckContext) -> Validation:
+    """Validate the version by its contract."""
+    return run_contract(
+        context.workspace, context.version, context.cancel, context.progress, facts=suite_facts(context)
+    )
+
+
+def suite_facts(context: CheckContext) -> SuiteFacts:
+    """The facts that the suites of a version's contract name; the others are not looked up."""
+    tables, target = context.spec.contract.tables, context.target
+    as_of = _staged_at(context) if uses(tables, AS_OF) else ""
+    if not uses(tables, PREVIOUS_ROWS):
+        return SuiteFacts(as_of)
+    if not target:  # nobody asks for a promotion
+        return SuiteFacts(
+            as_of, no_previous=f"only a gate has a version before: stagegate check {context.dataset} --gate TARGET"
+        )
+    previous = reference(context)
+    if previous is None:
+        return SuiteFacts(as_of, no_previous=f"{target} names no other version")
+    problem = f"no rows of this table are on record for {digest_text(previous.digest)}, which {target} names"
+    return SuiteFacts(as_of, _rows(previous), problem)
+
+
+def _staged_at(context: CheckContext) -> str:
+    """When `latest` first named the version; empty where it never did."""
+    entries = context.workspace.catalog.history(context.dataset, LATEST)
+    return next((entry.at for entry in entries if entry.digest == context.digest), "")
+
+
+def _rows(previous: Accepted) -> Mapping[str, int]:
+    """The rows of each table that the accepting decision attests."""
+    checks = previous.decision.checks if previous.decision is not None else ()
+    measured: Mapping[str, Any] = next((item.measured for item in checks if item.check == "expectations"), {})
+    rows = measured.get("table_rows")
+    return {str(table): count for table, count in rows.items() if isinstance(count, int)} if rows else {}
 
 
 @dataclass(slots=True)

@@ -6,13 +6,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from prefect_stagegate.errors import StagegateError, UsageError
-from prefect_stagegate.jobs.address import ResolvedVersion, SpecLike, read_spec, stored_spec
+from prefect_stagegate.jobs.address import SpecLike, read_spec, stored_spec
 from prefect_stagegate.jobs.gating.contract import run_contract
 from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import LATEST, Outcome, Validation
 from prefect_stagegate.redaction import redact
 from prefect_stagegate.spec import Spec
 from prefect_stagegate.units import count_text
+from prefect_stagegate.workspace import ResolvedVersion
 
 MOST_VERSIONS = 20
 """Versions that one trial looks at: each may have to be fetched and read as a whole."""

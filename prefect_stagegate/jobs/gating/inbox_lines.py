@@ -10,9 +10,9 @@ from typing import Any
 from prefect_stagegate.catalog import RefEntry, RefHead
 from prefect_stagegate.clock import moment, stamp
 from prefect_stagegate.gate import CHECKS
-from prefect_stagegate.gate.base import Renewal
 from prefect_stagegate.gate.context import addresses_of
 from prefect_stagegate.gate.records.attest import decision_of, statement_digest
+from prefect_stagegate.gate.registry import Renewal
 from prefect_stagegate.gate.wording import listed
 from prefect_stagegate.jobs.gating.inbox import (
     ANYBODY,

@@ -9,8 +9,7 @@ from typing import Any
 from prefect_stagegate.errors import MissingExtra, SpecError, did_you_mean
 from prefect_stagegate.gate import CHECKS
 from prefect_stagegate.gate.approval_counting import why_unanswerable
-from prefect_stagegate.gate.approval_parameters import ApprovalParameters
-from prefect_stagegate.gate.checks.approval import APPROVAL
+from prefect_stagegate.gate.approval_parameters import APPROVAL, ApprovalParameters
 from prefect_stagegate.gate.context import addresses_of
 from prefect_stagegate.gate.wording import listed
 from prefect_stagegate.jobs.address import SpecLike, read_spec

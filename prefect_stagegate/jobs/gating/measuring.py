@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import islice
 from pathlib import Path
 from threading import Event
 
 from prefect_stagegate.errors import UsageError, nearest_hint
-from prefect_stagegate.jobs.address import ResolvedVersion
+from prefect_stagegate.gate.bindings import BINDINGS
+from prefect_stagegate.gate.context import CheckContext, Fact, local_view
+from prefect_stagegate.gate.run import counting
 from prefect_stagegate.jobs.staging.fetch import present
 from prefect_stagegate.jobs.staging.temporary_tables import insert, temporary
 from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.measures import Balance, Duplicates, Overlap, Scan, TableDrift
-from prefect_stagegate.model import Entry
+from prefect_stagegate.model import Entry, Evidence
 from prefect_stagegate.plugins.profile.balance import balance, balance_of
 from prefect_stagegate.plugins.profile.drift import column_types, drift, is_ignored
 from prefect_stagegate.plugins.profile.drift import profile as profile_rows
@@ -25,17 +28,24 @@ from prefect_stagegate.plugins.profile.profiles import TableProfile
 from prefect_stagegate.plugins.profile.profiling import kept_profiles
 from prefect_stagegate.spec.csv_dialect import AS_USUAL
 from prefect_stagegate.spec.models import TableSpec
+from prefect_stagegate.validations import newest_time
 from prefect_stagegate.validations.files.paths import matcher
 from prefect_stagegate.validations.queries.duck import Queries, queries
 from prefect_stagegate.validations.queries.relations import TableFiles
+from prefect_stagegate.workspace import ResolvedVersion
 
+TABLE = "table "
+"""What the name of a table begins with in what `freshness` measured."""
 ROWS = 500
 """Rows per insert into the temporary table."""
 
 
 @dataclass(frozen=True)
 class VersionMeasures:
-    """The `Measures` of one version; that protocol documents the methods."""
+    """Queries over one version's files. Each stages the versions that it reads on this node if they aren't here.
+
+    Every method may raise a `StagegateError`: a file or column can't be read, or a version can't be staged.
+    """
 
     workspace: Workspace
     version: ResolvedVersion
@@ -147,6 +157,34 @@ class VersionMeasures:
 
     def _manifest(self, digest: str) -> Iterator[Entry]:
         return self.workspace.catalog.manifest(self.version.dataset, digest).entries()
+
+
+@Fact
+def measures(context: CheckContext) -> VersionMeasures:
+    """Queries over the version's rows."""
+    return VersionMeasures(context.workspace, context.version, context.cancel)
+
+
+@Fact
+def table_time(context: CheckContext, table: str) -> datetime | None:
+    """The newest value in the `time` column of a table of the contract, aware; None when it has no rows."""
+    view = local_view(context)
+    return newest_time(view, context.entries(), context.spec.contract.tables[table]) if view else None
+
+
+def recorded_times(stored: Iterable[Evidence], context: CheckContext) -> dict[str, datetime]:
+    """The newest time in each table, from stored evidence of `freshness`: it can't change, for the version doesn't.
+
+    `stored` is all stored evidence about the version, the oldest first.
+    """
+    bound = {name: BINDINGS[name].value(context) for name in ("version", "contract")}
+    return {
+        name.removeprefix(TABLE): datetime.fromisoformat(at)
+        for answer in counting(stored, context)
+        if answer.check == "freshness" and bound.items() <= answer.binding.items()
+        for name, at in answer.measured.items()
+        if name.startswith(TABLE)
+    }
 
 
 def _withholds(table: str, profile: TableProfile, ignored: Sequence[str]) -> bool:

@@ -13,7 +13,6 @@ from prefect_stagegate.gate.records.attest import decision_of, read_statement
 from prefect_stagegate.gate.records.revocation import revoked
 from prefect_stagegate.gate.renewal import LETS_THROUGH
 from prefect_stagegate.gate.run import CLOCKS_DIFFER, binding, counting, superseded
-from prefect_stagegate.jobs.address import ResolvedVersion
 from prefect_stagegate.jobs.gating.check import resolve_for_gate
 from prefect_stagegate.jobs.gating.context import build_context
 from prefect_stagegate.jobs.gating.proofs import counted_evidence
@@ -24,6 +23,7 @@ from prefect_stagegate.jobs.upkeep.node_refs import follow
 from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Address, Decision, DecisionOutcome, Evidence, Promotion, Waiver
 from prefect_stagegate.spec import Gate, Requirement
+from prefect_stagegate.workspace import ResolvedVersion
 
 _MAY_DIFFER = {"environment", "node", "rotten", "accepted"}
 """Bindings that may change between decision and promotion. People seldom promote on the node where the checks ran, and

@@ -23,9 +23,9 @@ from prefect_stagegate.model import Evidence
 
 if TYPE_CHECKING:
     from prefect_stagegate.gate.records.signing import SigningKey
-    from prefect_stagegate.jobs.address import ResolvedVersion
     from prefect_stagegate.jobs.workspace import Workspace
     from prefect_stagegate.settings import Settings
+    from prefect_stagegate.workspace import ResolvedVersion
 
 EVIDENCE_PAYLOAD = "application/vnd.prefect-stagegate.evidence+json"
 """The payload type of signed evidence in DSSE envelopes."""

@@ -16,9 +16,11 @@ from threading import Event
 from prefect_stagegate.cache.leases import LeaseKind
 from prefect_stagegate.catalog import RefAction, RefEntry, adopted_as, moves, withdrawn
 from prefect_stagegate.errors import GateFailed, UsageError
-from prefect_stagegate.gate import decision_of, recorded_times, renew
-from prefect_stagegate.jobs.address import ResolvedVersion, judged_spec
+from prefect_stagegate.gate.records.attest import decision_of
+from prefect_stagegate.gate.renewal import renew
+from prefect_stagegate.jobs.address import judged_spec
 from prefect_stagegate.jobs.gating.context import build_context
+from prefect_stagegate.jobs.gating.measuring import recorded_times, table_time
 from prefect_stagegate.jobs.gating.proofs import counted_evidence
 from prefect_stagegate.jobs.gating.withdraw import version_failures
 from prefect_stagegate.jobs.read import override_ref
@@ -31,6 +33,7 @@ from prefect_stagegate.plugins.fleet.node_readiness import require_undamaged
 from prefect_stagegate.show import Candidate, Readiness, build_report, ready_text
 from prefect_stagegate.spec import HOLD, Gate
 from prefect_stagegate.transport.transfer import Progress
+from prefect_stagegate.workspace import ResolvedVersion
 
 
 def find_ready(workspace: Workspace, address: Address) -> Readiness:
@@ -138,7 +141,7 @@ def _examine(
     context = build_context(workspace, version, gate)
     # Reading a table for its newest time is expensive, so use the recorded time where there is one.
     times = recorded_times(stored, context)
-    cheap = replace(context, table_time=lambda table: times.get(table) or context.table_time(table))
+    cheap = replace(context, facts={table_time: lambda table: times.get(table) or table_time(context, table)})
     renewed = renew(cheap, stored, decision)
     return Candidate(
         report=build_report(renewed.decision, version.spec),

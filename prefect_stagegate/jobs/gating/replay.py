@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.errors import CorruptRecord, UsageError, nearest_hint
-from prefect_stagegate.gate import decision_of
+from prefect_stagegate.gate.records.attest import decision_of
 from prefect_stagegate.gate.records.replay import Flip, flips, replay
 from prefect_stagegate.gate.records.revocation import unrevoked
 from prefect_stagegate.jobs.address import SpecLike, read_spec

@@ -12,7 +12,7 @@ from prefect_stagegate.canonical import digest_of
 from prefect_stagegate.catalog import RefAction, RefEntry, adopted_as, moves, withdrawn
 from prefect_stagegate.errors import CatalogError
 from prefect_stagegate.gate.records.attest import decision_of
-from prefect_stagegate.jobs.address import ResolvedVersion, judged_spec, policy_of, spec_beside
+from prefect_stagegate.jobs.address import judged_spec, policy_of, spec_beside
 from prefect_stagegate.jobs.gating.approve import request_for
 from prefect_stagegate.jobs.gating.policy import changes, changes_since
 from prefect_stagegate.jobs.gating.version_changes import version_changes
@@ -24,6 +24,7 @@ from prefect_stagegate.show import PastEvent, Report, VersionChanges, build_repo
 from prefect_stagegate.show.past_events import MOST
 from prefect_stagegate.spec import Spec
 from prefect_stagegate.units import count_text
+from prefect_stagegate.workspace import ResolvedVersion
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")

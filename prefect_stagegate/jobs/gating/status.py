@@ -17,8 +17,8 @@ from prefect_stagegate.catalog import PolicyEntry, RefEntry, RefHead
 from prefect_stagegate.catalog.approval_records import RecordedRequest
 from prefect_stagegate.clock import moment, now
 from prefect_stagegate.errors import CatalogError, CorruptRecord, SourceError, StagegateError
-from prefect_stagegate.gate.approval_counting import count_answers
-from prefect_stagegate.gate.checks.approval import APPROVAL, approval_asked_by, why_request_ended
+from prefect_stagegate.gate.approval_counting import count_answers, why_request_ended
+from prefect_stagegate.gate.approval_parameters import APPROVAL, approval_asked_by
 from prefect_stagegate.gate.records.attest import decision_of
 from prefect_stagegate.gate.run import CLOCKS_DIFFER
 from prefect_stagegate.jobs.address import policy_within, spec_beside

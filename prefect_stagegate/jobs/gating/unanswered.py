@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from prefect_stagegate.errors import GateFailed, StagegateError, WaitingForApproval
-from prefect_stagegate.gate import CHECKS, plan_checks, run_check
-from prefect_stagegate.gate.checks.approval import APPROVAL
+from prefect_stagegate.gate import CHECKS
+from prefect_stagegate.gate.approval_parameters import APPROVAL
 from prefect_stagegate.gate.context import CheckContext
-from prefect_stagegate.gate.gate import State
-from prefect_stagegate.jobs.address import ResolvedVersion
+from prefect_stagegate.gate.gate import State, plan_checks
+from prefect_stagegate.gate.run import run_check
 from prefect_stagegate.jobs.gating.context import build_context
 from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Decision, Evidence, Outcome
 from prefect_stagegate.spec import Gate
+from prefect_stagegate.workspace import ResolvedVersion
 
 
 def why_not_promoted(workspace: Workspace, version: ResolvedVersion, gate: Gate, decision: Decision) -> StagegateError:

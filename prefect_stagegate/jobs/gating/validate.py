@@ -7,9 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from threading import Event
 
-from prefect_stagegate.gate import CHECKS, run_check
+from prefect_stagegate.gate import CHECKS
+from prefect_stagegate.gate.run import run_check
 from prefect_stagegate.jobs.address import SpecLike, resolve
 from prefect_stagegate.jobs.gating.context import build_context
+from prefect_stagegate.jobs.gating.contract import run_contract, suite_facts, validation_of
 from prefect_stagegate.jobs.gating.proofs import key_of_node, put_signed
 from prefect_stagegate.jobs.runner import step
 from prefect_stagegate.jobs.workspace import Workspace
@@ -53,8 +55,10 @@ def validate(
     key = key_of_node(workspace, version)
     subject = None if version.is_trial else version
     with step(workspace, "validate", version.dataset, subject=subject, is_step=False) as job:
-        context = build_context(workspace, version, NO_GATE, cancel, progress, reread=reread, data_docs=data_docs)
-        validation = context.validation()
+        context = build_context(workspace, version, NO_GATE)
+        facts = suite_facts(context)
+        validation = run_contract(workspace, version, cancel, progress, reread=reread, data_docs=data_docs, facts=facts)
+        context = replace(context, facts={validation_of: lambda: validation})
         # Ask the checks themselves, without parameters, so that the evidence is the same as that of a gate.
         requirements = [Requirement(evidence.check, Severity.BLOCKING, {}) for evidence in validation.evidence]
         answers = tuple(run_check(CHECKS[requirement.check], requirement, context) for requirement in requirements)

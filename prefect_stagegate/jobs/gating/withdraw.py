@@ -7,7 +7,7 @@ from typing import Any
 
 from prefect_stagegate.catalog import RefAction, RefEntry, moves, withdrawn
 from prefect_stagegate.errors import RefConflict
-from prefect_stagegate.gate import decision_of
+from prefect_stagegate.gate.records.attest import decision_of
 from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Decision, DecisionOutcome, Evidence, Outcome, Scope, Severity
 

@@ -5,14 +5,36 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from contextlib import closing
+from dataclasses import dataclass
 
 from prefect_stagegate.errors import StagegateError
-from prefect_stagegate.gate import Probe
+from prefect_stagegate.model import Pin
 from prefect_stagegate.sources import Source
 from prefect_stagegate.sources.selection.selection import Selection
 
 PROBE_BYTES = 64 * 1024
 """How much of one object a probe of its source reads."""
+
+
+@dataclass(slots=True)
+class Probe:
+    """The result of listing one source and reading one range of one object, with the credentials of this process."""
+
+    url: str
+    """The source, without credentials."""
+    object: str = ""
+    """The key that was read; empty when the listing was empty."""
+    read: int = 0
+    """Bytes that were received."""
+    seconds: float = 0.0
+    """Time of listing and reading."""
+    error: StagegateError | None = None
+    who: str = ""
+    """The kind of credentials that opened it; empty when it was not opened."""
+    listed: float = 0.0
+    """Seconds until the first object was listed; part of `seconds`."""
+    pin: Pin | None = None
+    """The pin of the object that was read."""
 
 
 def probe(url: str, reopen: Callable[[], Source], selection: Selection) -> Probe:

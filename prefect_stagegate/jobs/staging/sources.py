@@ -10,7 +10,6 @@ from pathlib import Path
 
 from prefect_stagegate.clock import now
 from prefect_stagegate.errors import SourceError, TransferFailed
-from prefect_stagegate.jobs.workspace import ResolveCredentials, Workspace
 from prefect_stagegate.plugins.fleet.peer import Peers
 from prefect_stagegate.settings import Settings
 from prefect_stagegate.sources import Recall, Source, open_source, renewing
@@ -18,6 +17,7 @@ from prefect_stagegate.sources.selection.selection import Selection
 from prefect_stagegate.sources.terms import nothing
 from prefect_stagegate.spec import MirrorSpec, SourceSpec, Spec
 from prefect_stagegate.transport.transfer import SourceGroup
+from prefect_stagegate.workspace import ResolveCredentials, Workspace
 
 
 @dataclass(frozen=True)

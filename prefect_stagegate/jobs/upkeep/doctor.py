@@ -11,14 +11,13 @@ from functools import partial
 
 from prefect_stagegate.clock import now
 from prefect_stagegate.errors import StagegateError
-from prefect_stagegate.gate import Probe
-from prefect_stagegate.jobs.staging.probe import probe
+from prefect_stagegate.jobs.staging.probe import Probe, probe
 from prefect_stagegate.jobs.staging.sources import open_spec_source
-from prefect_stagegate.jobs.workspace import ResolveCredentials
 from prefect_stagegate.settings import Settings
 from prefect_stagegate.sources import public_url, renewing
 from prefect_stagegate.sources.selection.selection import Selection
 from prefect_stagegate.spec import MirrorSpec, SourceSpec, Spec
+from prefect_stagegate.workspace import ResolveCredentials
 
 PATIENCE = 30.0
 """Seconds after which a source without an answer counts as not working."""

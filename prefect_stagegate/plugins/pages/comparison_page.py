@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from prefect_stagegate.errors import UsageError
-from prefect_stagegate.jobs.address import ResolvedVersion, stored_spec
+from prefect_stagegate.jobs.address import stored_spec
 from prefect_stagegate.manifest import Change, Difference, diff
 from prefect_stagegate.plugins.pages.catalog_view import CatalogView
 from prefect_stagegate.plugins.pages.slices import Slice, slice_of
@@ -16,6 +16,7 @@ from prefect_stagegate.plugins.profile.profiles import TableProfile
 from prefect_stagegate.plugins.profile.profiling import kept_profiles
 from prefect_stagegate.show import FileTotals, TableFigures, table_figures
 from prefect_stagegate.unreadable import UnreadableRecords
+from prefect_stagegate.workspace import ResolvedVersion
 
 FILES = 100
 """Files of one page."""

@@ -11,7 +11,7 @@ from prefect_stagegate.catalog import RefEntry, withdrawn
 from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.jobs import inspect
-from prefect_stagegate.jobs.address import ResolvedVersion, stored_spec
+from prefect_stagegate.jobs.address import stored_spec
 from prefect_stagegate.jobs.gating.decisions import RecordedDecision
 from prefect_stagegate.model import (
     LATEST,
@@ -31,6 +31,7 @@ from prefect_stagegate.plugins.profile.profiling import kept_profiles
 from prefect_stagegate.show import TableFigures, by_table, read_results, table_figures
 from prefect_stagegate.spec import Spec
 from prefect_stagegate.unreadable import UnreadableRecords
+from prefect_stagegate.workspace import ResolvedVersion
 
 FILES = 100
 """Files of one page."""

@@ -1,13 +1,14 @@
 """Profiles of columns, drift, duplicates, balance, personal data, and what contracts could say."""
 
-from prefect_stagegate.doors import Command, Plugin
+from prefect_stagegate.doors import Checks, Command, Plugin
 
 PLUGIN = Plugin(
+    checks=(Checks(f"{__name__}.checks.drift", "drift"), Checks(f"{__name__}.checks.pii", "pii")),
     commands=(
         Command(
             "contract suggest",
             f"{__name__}.commands:suggest",
             "Write columns and suites for a version's tables from their profiles, for a person to edit.",
         ),
-    )
+    ),
 )

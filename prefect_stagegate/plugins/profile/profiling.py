@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from threading import Event
 
 from prefect_stagegate.errors import CatalogError, ValidationError
-from prefect_stagegate.jobs.address import ResolvedVersion
 from prefect_stagegate.jobs.workspace import Workspace
-from prefect_stagegate.plugins.profile.checks.pii import ignored_columns
 from prefect_stagegate.plugins.profile.parts import profile_table
 from prefect_stagegate.plugins.profile.profiles import (
     ALGORITHM,
@@ -25,6 +23,7 @@ from prefect_stagegate.validations.files.paths import matcher
 from prefect_stagegate.validations.partitions import row_digests
 from prefect_stagegate.validations.queries.duck import queries
 from prefect_stagegate.validations.queries.relations import TableFiles
+from prefect_stagegate.workspace import ResolvedVersion
 
 log = logging.getLogger(__name__)
 
@@ -156,3 +155,9 @@ def withheld_columns(spec: Spec, table: str) -> frozenset[str]:
                 withheld.update(requirement.params.get("columns", {}).get(table, ()))
                 withheld.update(ignored_columns(requirement.params.get("ignore", ()), table))
     return frozenset(withheld)
+
+
+def ignored_columns(ignore: Iterable[str], table: str) -> list[str]:
+    """The columns of one table in `ignore`, which names them as `table.column`."""
+    begin = f"{table}."
+    return [name.removeprefix(begin) for name in ignore if name.startswith(begin)]

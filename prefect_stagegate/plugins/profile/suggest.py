@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from prefect_stagegate.errors import UsageError, ValidationError, nearest_hint
-from prefect_stagegate.jobs.address import ResolvedVersion, resolve
+from prefect_stagegate.jobs.address import resolve
 from prefect_stagegate.jobs.staging.fetch import present
 from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Address
@@ -26,6 +26,7 @@ from prefect_stagegate.validations.files.text_files import separator
 from prefect_stagegate.validations.queries.duck import Queries, queries
 from prefect_stagegate.validations.queries.relations import TableFiles
 from prefect_stagegate.validations.tables import ContractTable, examine
+from prefect_stagegate.workspace import ResolvedVersion
 
 MOST_KEYS = 20
 """Columns of a table that are tried as keys: each takes a query."""

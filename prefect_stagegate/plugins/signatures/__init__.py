@@ -1,8 +1,9 @@
 """Signatures of versions and answers: OMS, SSH."""
 
-from prefect_stagegate.doors import Command, Plugin
+from prefect_stagegate.doors import Checks, Command, Plugin
 
 PLUGIN = Plugin(
+    checks=(Checks(f"{__name__}.signature", "signature"),),
     commands=(
         Command(
             "sign",
@@ -10,5 +11,5 @@ PLUGIN = Plugin(
             "Sign a version's files in the format of OpenSSF Model Signing.",
             "The way of the data",
         ),
-    )
+    ),
 )

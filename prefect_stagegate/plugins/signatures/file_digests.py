@@ -1,15 +1,15 @@
-"""The digests of a version's files by the algorithms of other tools, and the bytes of one file."""
+"""The digests of a version's files by the algorithms of other tools."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from prefect_stagegate.cache.checksums import checksums, proved_bytes
+from prefect_stagegate.cache.checksums import checksums
 from prefect_stagegate.cache.verify import Pace
 from prefect_stagegate.jobs.read import keep_dataset
 from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.manifest import Manifest
-from prefect_stagegate.model import Address, Entry
+from prefect_stagegate.model import Address
 
 OWN = "blake3"
 """The algorithm of manifests, which costs no reading."""
@@ -33,14 +33,3 @@ def file_digests(workspace: Workspace, manifest: Manifest, algorithm: str, pace:
         return
     with keep_dataset(workspace.cache, Address(manifest.dataset, manifest.digest), "signature") as held:
         yield from checksums(held.path, manifest.entries(), algorithm, pace)
-
-
-def read_file(workspace: Workspace, manifest: Manifest, entry: Entry) -> bytes:
-    """The bytes of one of a version's files, from this node's copy. The caller has looked at its size.
-
-    Raises:
-        UnknownRef: This node lacks the version.
-        CacheError: The file can't be read, or its bytes are not the manifest's.
-    """
-    with keep_dataset(workspace.cache, Address(manifest.dataset, manifest.digest), "signature") as held:
-        return proved_bytes(held.path, entry)

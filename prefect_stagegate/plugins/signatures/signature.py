@@ -8,14 +8,20 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from hashlib import sha256
+from itertools import islice
 from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 
-from prefect_stagegate.gate.base import CheckResult, Parameters, Renewal, one_finding
-from prefect_stagegate.gate.context import CheckContext
-from prefect_stagegate.gate.registry import check
-from prefect_stagegate.model import Entry, Finding, Outcome
+from prefect_stagegate.cache.checksums import proved_bytes
+from prefect_stagegate.cache.verify import Pace
+from prefect_stagegate.gate.base import CheckResult, Parameters, one_finding
+from prefect_stagegate.gate.context import Binding, CheckContext, Fact, FreshFact
+from prefect_stagegate.gate.registry import Check, Renewal
+from prefect_stagegate.jobs.read import keep_dataset
+from prefect_stagegate.model import Address, Entry, Finding, Outcome
+from prefect_stagegate.plugins.signatures.file_digests import file_digests
 from prefect_stagegate.plugins.signatures.signature_bundle import (
     CODE_SIGNING,
     MOST_BYTES,
@@ -147,7 +153,47 @@ class SignatureParameters(Parameters):
         return replace(trusted, subject=who.subject, issuer=who.issuer, trust_root=who.trust_root)
 
 
-@check("signature", owner="data", binds=("signatures",), renewal=Renewal.SETTLED)
+@Fact
+def signature_keys(context: CheckContext) -> Sequence[str]:
+    """The keys of the signatures of the version's files that the catalog keeps, the newest first."""
+    return context.workspace.catalog.model_signature_keys(context.dataset, context.digest)
+
+
+@FreshFact
+def kept_signatures(context: CheckContext) -> Iterator[bytes]:
+    """These signatures, read one by one. Each call gives the same, since answers are bound to them."""
+    catalog = context.workspace.catalog
+    return (catalog.model_signature(key, MOST_BYTES) for key in signature_keys(context))
+
+
+@FreshFact
+def digests_of_files(context: CheckContext, algorithm: str) -> Iterator[tuple[str, str]]:
+    """The path and the digest in hex of each file by an algorithm, as `sha256`, sorted by path.
+
+    Those by `blake3` are the manifest's. For others this node's copy is read, and proved by the manifest.
+    """
+    pace = Pace(context.workspace.settings.verify_rate, context.cancel)
+    return file_digests(context.workspace, context.manifest, algorithm, pace)
+
+
+@FreshFact
+def file_bytes(context: CheckContext, entry: Entry) -> bytes:
+    """The bytes of one of the version's files, from this node's copy and proved by the manifest."""
+    with keep_dataset(context.workspace.cache, Address(context.dataset, context.digest), "signature") as held:
+        return proved_bytes(held.path, entry)
+
+
+BOUND_SIGNATURES = 20
+"""Signatures, the newest first, that an answer is bound to: a further one is always among them."""
+SIGNATURES = Binding(
+    "signatures",
+    lambda context: (
+        ", ".join(sha256(data).hexdigest() for data in islice(kept_signatures(context), BOUND_SIGNATURES)) or "none"
+    ),
+)
+
+
+@Check("signature", owner="data", binds=(SIGNATURES,), renewal=Renewal.SETTLED)
 def signature(context: CheckContext, parameters: SignatureParameters) -> CheckResult:
     """Whether somebody whom the gate trusts signed the version's files, in the format of OpenSSF Model Signing.
 
@@ -184,7 +230,7 @@ Bundle = tuple[str, bytes]
 def _kept(context: CheckContext, findings: list[Finding]) -> Iterator[Bundle]:
     """The catalog's signatures, the newest first; a finding says where some are too many to be read."""
     size = 0
-    for number, data in enumerate(context.signatures()):
+    for number, data in enumerate(kept_signatures(context)):
         size += len(data)
         if number == MOST_SIGNATURES or size > MOST_READ:
             problem = f"there are more than the newest {number:,}, which are read"
@@ -198,7 +244,7 @@ def _published(context: CheckContext, path: str) -> list[Bundle]:
     entry = next((entry for entry in context.entries() if entry.path == path), None)
     if entry is None:
         return []
-    return [(path, context.read_file(entry) if entry.size <= MOST_BYTES else b"")]
+    return [(path, file_bytes(context, entry) if entry.size <= MOST_BYTES else b"")]
 
 
 class _Comparison:
@@ -302,7 +348,7 @@ def _first_valid(
     compared.sort(key=lambda comparison: comparison.algorithm != "blake3")
     for algorithm in dict.fromkeys(comparison.algorithm for comparison in compared):
         comparisons = [comparison for comparison in compared if comparison.algorithm == algorithm]
-        for path, digest in context.file_digests(algorithm):
+        for path, digest in digests_of_files(context, algorithm):
             for comparison in comparisons:
                 comparison.compare(path, digest)
         # Nothing is proved of a file that was not read.

@@ -11,8 +11,10 @@ from typing import Any
 
 import pytest
 
-from prefect_stagegate.gate import CHECKS, CheckResult, Gpu, Gpus, Machine, run_check
+from prefect_stagegate.gate import CHECKS, CheckResult
+from prefect_stagegate.gate.run import run_check
 from prefect_stagegate.model import Outcome, Severity
+from prefect_stagegate.plugins.node.checks import gpu as gpu_module
 from prefect_stagegate.plugins.node.checks.gpu import (
     GpuIdle,
     GpuInventory,
@@ -22,7 +24,10 @@ from prefect_stagegate.plugins.node.checks.gpu import (
     gpu_idle,
     gpu_inventory,
     gpu_memory,
+    nvml_gpus,
 )
+from prefect_stagegate.plugins.node.machine import Machine
+from prefect_stagegate.plugins.node.nvml import Gpu, Gpus
 from prefect_stagegate.spec import Requirement
 from prefect_stagegate.testing.contexts import check_context
 
@@ -57,7 +62,7 @@ def node(*gpus: Gpu) -> Callable[[], Gpus]:
 @pytest.mark.parametrize("absent", [None, "inconclusive", "not_applicable"])
 def test_node_without_gpus_is_never_a_pass(name: str, absent: str | None) -> None:
     params = {"absent": absent} if absent else {}
-    evidence = run_check(CHECKS[name], Requirement(name, Severity.BLOCKING, params), check_context(gpus=Gpus))
+    evidence = run_check(CHECKS[name], Requirement(name, Severity.BLOCKING, params), check_context({nvml_gpus: Gpus}))
     assert evidence.outcome is (Outcome.NOT_APPLICABLE if absent == "not_applicable" else Outcome.INCONCLUSIVE)
     assert evidence.summary == "this node has no GPU"
 
@@ -74,14 +79,16 @@ def test_node_without_gpus_is_never_a_pass(name: str, absent: str | None) -> Non
     ],
 )
 def test_inventory_is_compared_with_what_is_declared(declared: dict[str, Any], outcome: Outcome, said: str) -> None:
-    context = check_context(gpus=node(H100, replace(H100, index=1, pci="0000:2a:00.0")))
+    context = check_context({nvml_gpus: node(H100, replace(H100, index=1, pci="0000:2a:00.0"))})
     answer = gpu_inventory(context, GpuInventory.model_validate(declared))
     assert answer.outcome is outcome
     assert said in answer.summary
 
 
 def test_mig_is_put_right_by_the_command_that_is_named() -> None:
-    answer = gpu_inventory(check_context(gpus=node(replace(H100, index=3, mig=True))), GpuInventory(mig="disabled"))
+    answer = gpu_inventory(
+        check_context({nvml_gpus: node(replace(H100, index=3, mig=True))}), GpuInventory(mig="disabled")
+    )
     assert answer.findings[0].fix == "nvidia-smi -i 3 -mig 0"
 
 
@@ -103,12 +110,12 @@ def test_mig_is_put_right_by_the_command_that_is_named() -> None:
     ],
 )
 def test_unsound_memory_fails_and_uncounted_errors_are_unknown(gpu: Gpu, outcome: Outcome) -> None:
-    assert gpu_memory(check_context(gpus=node(H100, gpu)), GpuMemory()).outcome is outcome
+    assert gpu_memory(check_context({nvml_gpus: node(H100, gpu)}), GpuMemory()).outcome is outcome
 
 
 def test_unsound_gpus_are_named_and_a_failure_outweighs_unknown() -> None:
     gpus = node(replace(H100, ecc_corrected=None), replace(H100, index=1, pci="0000:2a:00.0", ecc_uncorrected=2))
-    answer = gpu_memory(check_context(gpus=gpus), GpuMemory())
+    answer = gpu_memory(check_context({nvml_gpus: gpus}), GpuMemory())
     assert answer.outcome is Outcome.FAIL
     assert answer.summary.startswith("GPU 1 (0000:2a:00.0): 2 uncorrected memory errors; 0 are allowed")
     assert [finding.subject for finding in answer.findings] == ["GPU 0 (0000:18:00.0)", "GPU 1 (0000:2a:00.0)"]
@@ -125,7 +132,7 @@ def test_unsound_gpus_are_named_and_a_failure_outweighs_unknown() -> None:
     ],
 )
 def test_gpu_that_somebody_uses_is_not_idle(gpu: Gpu, outcome: Outcome) -> None:
-    answer = gpu_idle(check_context(gpus=node(gpu)), GpuIdle())
+    answer = gpu_idle(check_context({nvml_gpus: node(gpu)}), GpuIdle())
     assert answer.outcome is outcome
     if outcome is Outcome.FAIL:
         assert "nvidia-smi -i 0" in answer.findings[0].fix
@@ -144,14 +151,16 @@ def dev(root: Path, *names: str) -> Machine:
 
 def test_devices_are_those_of_the_gpus_minor_numbers(tmp_path: Path) -> None:
     machine = dev(tmp_path, "nvidiactl", "nvidia-uvm", "nvidia4")
-    answer = gpu_devices(check_context(gpus=node(replace(H100, minor=4)), machine=machine), OnGpus())
+    answer = gpu_devices(
+        check_context({nvml_gpus: node(replace(H100, minor=4)), gpu_module.machine: machine}), OnGpus()
+    )
     assert (answer.outcome, answer.summary) == (Outcome.PASS, "3 device nodes can be opened")
 
 
 def test_device_that_is_missing_or_refused_is_named(tmp_path: Path) -> None:
     machine = dev(tmp_path, "nvidiactl")
     (tmp_path / "nvidia0").mkdir()  # what even root can't open for writing
-    answer = gpu_devices(check_context(gpus=node(H100), machine=machine), OnGpus())
+    answer = gpu_devices(check_context({nvml_gpus: node(H100), gpu_module.machine: machine}), OnGpus())
     assert answer.outcome is Outcome.FAIL
     assert [(finding.subject, finding.problem) for finding in answer.findings] == [
         (str(tmp_path / "nvidia-uvm"), "it does not exist"),
@@ -174,7 +183,9 @@ def dcgmi(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None
 
 
 def diagnosed(**params: Any) -> Any:
-    return run_check(CHECKS["dcgm"], Requirement("dcgm", Severity.BLOCKING, params), check_context(gpus=node(H100)))
+    return run_check(
+        CHECKS["dcgm"], Requirement("dcgm", Severity.BLOCKING, params), check_context({nvml_gpus: node(H100)})
+    )
 
 
 def test_version_3_warns_of_persistence_mode(dcgmi: Callable[..., None], tmp_path: Path) -> None:
@@ -246,5 +257,5 @@ def test_dcgm_that_is_not_installed_is_inconclusive(monkeypatch: pytest.MonkeyPa
 
 
 def test_answers_can_be_recorded() -> None:
-    answer: CheckResult = gpu_idle(check_context(gpus=node(H100, V100)), GpuIdle())
+    answer: CheckResult = gpu_idle(check_context({nvml_gpus: node(H100, V100)}), GpuIdle())
     assert json.loads(json.dumps(answer.measured))["gpus"][1]["name"] == "Tesla V100"

@@ -8,10 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from prefect_stagegate.gate import CheckResult, Gpu, Gpus, Machine
+from prefect_stagegate.gate import CheckResult
 from prefect_stagegate.model import Outcome
-from prefect_stagegate.plugins.node.checks.gpu import OnGpus
+from prefect_stagegate.plugins.node.checks.gpu import OnGpus, machine, nvml_gpus
 from prefect_stagegate.plugins.node.checks.locality import distance, gpu_locality
+from prefect_stagegate.plugins.node.machine import Machine
+from prefect_stagegate.plugins.node.nvml import Gpu, Gpus
 from prefect_stagegate.testing.contexts import VOLUME, check_context
 
 SWITCH = "pci0000:00/0000:00:01.0/0000:01:00.0"
@@ -97,7 +99,7 @@ def test_one_node_is_the_node_of_devices_that_name_none(tmp_path: Path) -> None:
 
 def locality(tree: Tree, folder: str = "/cache", *gpus: Gpu) -> CheckResult:
     volume = replace(VOLUME, path=Path(folder))
-    context = check_context(gpus=lambda: Gpus(gpus=gpus or (H100,)), volume=lambda: volume, machine=tree.machine)
+    context = check_context({nvml_gpus: Gpus(gpus=gpus or (H100,)), machine: tree.machine}, cache_volume=volume)
     return gpu_locality(context, OnGpus())
 
 

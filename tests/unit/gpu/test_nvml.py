@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 
 from prefect_stagegate.errors import MissingExtra
-from prefect_stagegate.gate import Gpus, Machine, find_gpus
-from prefect_stagegate.plugins.node.nvml import read_gpus
+from prefect_stagegate.plugins.node.machine import Machine
+from prefect_stagegate.plugins.node.nvml import Gpus, find_gpus, read_gpus
 
 HERE = Path(__file__).parent
 ASK = """
@@ -21,7 +21,7 @@ import json, sys
 from pathlib import Path
 from dataclasses import asdict
 from prefect_stagegate.errors import StagegateError
-from prefect_stagegate.gate import Machine
+from prefect_stagegate.plugins.node.machine import Machine
 from prefect_stagegate.plugins.node.nvml import find_gpus, read_gpus
 try:
     print(json.dumps(asdict(find_gpus(Machine(sys=Path(sys.argv[1]))))))

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prefect_stagegate.errors import CacheError
-from prefect_stagegate.gate import Machine
 from prefect_stagegate.plugins.node.accelerators import SMALLEST, Run, batches, simulate
+from prefect_stagegate.plugins.node.machine import Machine
 from prefect_stagegate.plugins.node.tiers import Reading, Tiers
 from prefect_stagegate.spec import JobSpec
 

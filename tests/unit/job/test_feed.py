@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from prefect_stagegate.errors import CacheError
-from prefect_stagegate.gate import Machine
 from prefect_stagegate.model import Entry
 from prefect_stagegate.mounts import MEMORY
 from prefect_stagegate.plugins.node.feed import BLOCK, Piece, Reader, cut, read_cold, sample
+from prefect_stagegate.plugins.node.machine import Machine
 from prefect_stagegate.plugins.node.pagecache import cached, forget
 from prefect_stagegate.plugins.node.tiers import TierMeter, Tiers, split_by_tier
 

@@ -11,11 +11,13 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from prefect_stagegate.gate import CHECKS, CheckContext, run_check
-from prefect_stagegate.gate.run import why_stale
+from prefect_stagegate.gate import CHECKS, CheckContext
+from prefect_stagegate.gate.run import run_check, why_stale
 from prefect_stagegate.model import Entry, Evidence, Outcome, Severity
 from prefect_stagegate.plugins.node.bottleneck import Bottleneck, bottleneck
+from prefect_stagegate.plugins.node.checks.gpu import machine
 from prefect_stagegate.plugins.node.checks.job import FeedRate, Utilisation
+from prefect_stagegate.plugins.node.machine import Machine
 from prefect_stagegate.plugins.node.tiers import Reading, Tiers
 from prefect_stagegate.spec import Requirement
 from prefect_stagegate.testing.contexts import DIGEST, a_spec, check_context
@@ -35,7 +37,7 @@ def staged(tmp_path: Path) -> Callable[..., CheckContext]:
             (tmp_path / f"{number}.bin").write_bytes(os.urandom(size))
         entries = [Entry(f"{number}.bin", size, "blake3:0") for number, size in enumerate(sizes)]
         spec = a_spec(job={**JOB, **changes})
-        return check_context(spec=spec, bytes=sum(sizes), entries=lambda: iter(entries), view=lambda: tmp_path)
+        return check_context(spec=spec, bytes=sum(sizes), entries=entries, local_view=tmp_path)
 
     return ask
 
@@ -129,8 +131,8 @@ def test_page_cache_alone_proves_nothing_about_the_volume(
     account = tmp_path / "proc/self/io"  # a kernel that had nothing read from storage: all was in memory
     account.parent.mkdir(parents=True)
     account.write_text("read_bytes: 0\n")
-    machine = type(context.machine)(proc=tmp_path / "proc")
-    evidence = evidence_of(name, replace(context, machine=machine))
+    here = Machine(proc=tmp_path / "proc")
+    evidence = evidence_of(name, replace(context, facts={**context.facts, machine: lambda: here}))
     assert evidence.outcome is Outcome.INCONCLUSIVE
     assert "only the page cache was read (100% of the bytes)" in evidence.summary
     assert evidence.measured["bottleneck"] == "page cache"
@@ -145,8 +147,8 @@ def test_cache_on_a_network_file_system_counts_as_source(
     process.mkdir(parents=True)
     (process / "io").symlink_to("/proc/self/io")
     (process / "mountinfo").write_text(f"30 1 0:45 / {tmp_path} rw - nfs4 nas:/export rw\n")
-    machine = type(context.machine)(proc=tmp_path / "proc")
-    evidence = evidence_of(name, replace(context, machine=machine))
+    here = Machine(proc=tmp_path / "proc")
+    evidence = evidence_of(name, replace(context, facts={**context.facts, machine: lambda: here}))
     assert evidence.measured["tiers"] == {"source": 8 * 128 * KIB, "local": 0, "page_cache": 0}
     assert evidence.measured["bottleneck"] in {"source", "readers", "processor"}
     if evidence.measured["bottleneck"] == "source":

@@ -10,11 +10,11 @@ from datetime import timedelta
 from pydantic import Field
 
 from prefect_stagegate.errors import StagegateError
-from prefect_stagegate.gate.base import CheckResult, Renewal, from_findings
+from prefect_stagegate.gate.base import CheckResult, from_findings
 from prefect_stagegate.gate.context import CheckContext
-from prefect_stagegate.gate.registry import check
+from prefect_stagegate.gate.registry import Check, Renewal
 from prefect_stagegate.model import Finding, Outcome, Scope
-from prefect_stagegate.plugins.node.checks.gpu import OnGpus, no_gpu
+from prefect_stagegate.plugins.node.checks.gpu import OnGpus, no_gpu, nvml_gpus
 from prefect_stagegate.plugins.node.dcgmi import Diagnosis, diagnose
 from prefect_stagegate.spec import Duration
 from prefect_stagegate.units import count_text
@@ -39,7 +39,7 @@ class Dcgm(OnGpus):
     )
 
 
-@check("dcgm", owner="infra", scope=Scope.NODE, ttl=HOLDS, renewal=Renewal.CHEAP)
+@Check("dcgm", owner="infra", scope=Scope.NODE, ttl=HOLDS, renewal=Renewal.CHEAP)
 def dcgm(context: CheckContext, parameters: Dcgm) -> CheckResult:
     """What `dcgmi diag -j -r LEVEL` says of this node's GPUs.
 
@@ -47,7 +47,7 @@ def dcgm(context: CheckContext, parameters: Dcgm) -> CheckResult:
     warns; one that failed fails. Inconclusive where it ran no test, did not end within `timeout` (5m), ended with an
     error that no test explains, or isn't installed. Reads what versions 3 and 4 of DCGM write.
     """
-    if not context.gpus().gpus:
+    if not nvml_gpus(context).gpus:
         return no_gpu(parameters)
     return evaluate(diagnose(parameters.level, parameters.timeout.total_seconds()), parameters.level)
 

@@ -14,17 +14,30 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from prefect_stagegate.gate.base import CheckResult, Parameters, Renewal, from_findings, one_finding
-from prefect_stagegate.gate.context import CheckContext
-from prefect_stagegate.gate.registry import check
+from prefect_stagegate.gate.base import CheckResult, Parameters, from_findings, one_finding
+from prefect_stagegate.gate.context import CheckContext, Fact
+from prefect_stagegate.gate.registry import Check, Renewal
 from prefect_stagegate.gate.wording import listed
 from prefect_stagegate.model import Finding, Outcome, Scope
-from prefect_stagegate.plugins.node.nvml import Gpu, Gpus
+from prefect_stagegate.plugins.node.machine import Machine
+from prefect_stagegate.plugins.node.nvml import Gpu, Gpus, find_gpus
 from prefect_stagegate.units import count_text
 
 HOLDS = timedelta(minutes=5)
 """A job that ends badly leaves processes and memory behind within seconds."""
 MIB = 2**20
+
+
+@Fact
+def machine(context: CheckContext) -> Machine:  # noqa: ARG001 - a fact of every node
+    """The folders where Linux describes this node."""
+    return Machine()
+
+
+@Fact
+def nvml_gpus(context: CheckContext) -> Gpus:
+    """This node's GPUs; none where it has none."""
+    return find_gpus(machine(context))
 
 
 class OnGpus(Parameters):
@@ -66,14 +79,14 @@ class GpuIdle(OnGpus):
     processes: int = Field(default=0, ge=0, description="Processes that may use a GPU.", examples=[1])
 
 
-@check("gpu_inventory", owner="infra", scope=Scope.NODE, ttl=HOLDS, renewal=Renewal.CHEAP)
+@Check("gpu_inventory", owner="infra", scope=Scope.NODE, ttl=HOLDS, renewal=Renewal.CHEAP)
 def gpu_inventory(context: CheckContext, parameters: GpuInventory) -> CheckResult:
     """Whether this node has the GPUs that the policy declares: how many, which model, partitioned (MIG) or not.
 
     As declared passes, any difference fails. Inconclusive where nothing is declared. A node without GPUs is what
     `absent` says.
     """
-    gpus = context.gpus()
+    gpus = nvml_gpus(context)
     if not gpus.gpus:
         return no_gpu(parameters)
     here = f"{count_text(len(gpus.gpus), 'GPU')}: {listed(sorted({gpu.name for gpu in gpus.gpus}))}"
@@ -98,17 +111,17 @@ def _undeclared(gpus: Gpus, declared: GpuInventory) -> Iterator[Finding]:
             yield Finding(gpu.label, f"MIG is {state}, and {declared.mig} is declared", fix)
 
 
-@check("gpu_devices", owner="infra", scope=Scope.NODE, ttl=HOLDS, renewal=Renewal.CHEAP)
+@Check("gpu_devices", owner="infra", scope=Scope.NODE, ttl=HOLDS, renewal=Renewal.CHEAP)
 def gpu_devices(context: CheckContext, parameters: OnGpus) -> CheckResult:
     """Whether this process can open the device nodes that CUDA needs: /dev/nvidiactl, nvidia-uvm, and one a GPU.
 
     All of them open passes; one that is missing or refused fails. Each is opened for reading and writing, and closed.
     """
-    gpus = context.gpus()
+    gpus = nvml_gpus(context)
     if not gpus.gpus:
         return no_gpu(parameters)
     names = ["nvidiactl", "nvidia-uvm", *(f"nvidia{_minor(gpu)}" for gpu in gpus.gpus)]
-    findings = tuple(finding for name in names if (finding := _unopened(context.machine.dev / name)))
+    findings = tuple(finding for name in names if (finding := _unopened(machine(context).dev / name)))
     return gpu_result(f"{count_text(len(names), 'device node')} can be opened", findings, gpus)
 
 
@@ -129,7 +142,7 @@ def _unopened(node: Path) -> Finding | None:
     return None
 
 
-@check("gpu_memory", owner="infra", scope=Scope.NODE, ttl=HOLDS, renewal=Renewal.CHEAP)
+@Check("gpu_memory", owner="infra", scope=Scope.NODE, ttl=HOLDS, renewal=Renewal.CHEAP)
 def gpu_memory(context: CheckContext, parameters: GpuMemory) -> CheckResult:
     """Whether the memory of this node's GPUs is sound, by what ECC counted since the driver was loaded.
 
@@ -140,7 +153,7 @@ def gpu_memory(context: CheckContext, parameters: GpuMemory) -> CheckResult:
     The limits are the defaults of Meta's GPU Cluster Monitoring (GCM, check-nvidia-smi). GPUs before Ampere retire
     pages, later ones remap rows: NVIDIA, "GPU memory error management".
     """
-    gpus = context.gpus()
+    gpus = nvml_gpus(context)
     if not gpus.gpus:
         return no_gpu(parameters)
     findings = tuple(finding for gpu in gpus.gpus for finding in _unsound(gpu, parameters))
@@ -170,14 +183,14 @@ def _unsound(gpu: Gpu, limits: GpuMemory) -> Iterator[Finding]:
         yield Finding(gpu.label, "a page waits to be retired", reset)
 
 
-@check("gpu_idle", owner="infra", scope=Scope.NODE, ttl=HOLDS, renewal=Renewal.CHEAP)
+@Check("gpu_idle", owner="infra", scope=Scope.NODE, ttl=HOLDS, renewal=Renewal.CHEAP)
 def gpu_idle(context: CheckContext, parameters: GpuIdle) -> CheckResult:
     """Whether nothing else uses this node's GPUs: at most `used` (15) MiB taken and `processes` (0) on each.
 
     More fails. What the driver keeps for itself is not counted where it tells (drivers since 510). The limits are the
     defaults of Meta's GPU Cluster Monitoring (GCM, check-nvidia-smi). It holds for five minutes.
     """
-    gpus = context.gpus()
+    gpus = nvml_gpus(context)
     if not gpus.gpus:
         return no_gpu(parameters)
     findings = tuple(finding for gpu in gpus.gpus for finding in _busy(gpu, parameters))

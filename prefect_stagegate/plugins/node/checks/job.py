@@ -13,12 +13,13 @@ from typing import Any
 
 from pydantic import Field
 
-from prefect_stagegate.gate.base import CheckResult, Floors, Parameters, Renewal, one_finding
-from prefect_stagegate.gate.context import CheckContext
-from prefect_stagegate.gate.registry import check
+from prefect_stagegate.gate.base import CheckResult, Floors, Parameters, one_finding
+from prefect_stagegate.gate.context import CheckContext, local_view
+from prefect_stagegate.gate.registry import Check, Renewal
 from prefect_stagegate.model import Outcome, Scope
 from prefect_stagegate.plugins.node.accelerators import Run, simulate
 from prefect_stagegate.plugins.node.bottleneck import FIXES, Bottleneck, bottleneck
+from prefect_stagegate.plugins.node.checks.gpu import machine
 from prefect_stagegate.plugins.node.feed import read_cold, sample
 from prefect_stagegate.plugins.node.tiers import Reading
 from prefect_stagegate.spec import ByteSize, Duration, JobSpec
@@ -64,7 +65,7 @@ class Utilisation(Bounds, Floors):
     fail: float = Field(default=0.85, gt=0, le=1, description="The busy share below which it fails.", examples=[0.7])
 
 
-@check("feed_rate", owner="infra", scope=Scope.NODE, ttl=HOLDS, binds=("job",), renewal=Renewal.CHEAP)
+@Check("feed_rate", owner="infra", scope=Scope.NODE, ttl=HOLDS, binds=("job",), renewal=Renewal.CHEAP)
 def feed_rate(context: CheckContext, parameters: FeedRate) -> CheckResult:
     """Whether this node reads the version as fast as its job needs it: cold bytes a second ÷ bytes a second needed.
 
@@ -77,12 +78,12 @@ def feed_rate(context: CheckContext, parameters: FeedRate) -> CheckResult:
     Inconclusive without `job:`, where the version isn't staged, where nothing was read, and where the page cache gave
     most of it after all. Where it falls short it tries more readers, and names what holds it back.
     """
-    job, view = context.spec.job, context.view()
+    job, view = context.spec.job, local_view(context)
     if job is None or view is None:
         return _nothing_to_measure(context)
     files = _sample(context, view, parameters, FIRST)
     seconds, readers = parameters.seconds.total_seconds(), min(job.readers * job.accelerators, MOST_READERS)
-    reading = read_cold(files, readers=readers, seconds=FIRST * seconds, machine=context.machine)
+    reading = read_cold(files, readers=readers, seconds=FIRST * seconds, machine=machine(context))
     measured = _measured(context, job, reading) | {"ratio": round(reading.rate / job.needs, 4), "readers": readers}
     # A rate that the page cache gave must not pass.
     if (unproved := _unproved(context, reading, measured)) is not None:
@@ -94,7 +95,7 @@ def feed_rate(context: CheckContext, parameters: FeedRate) -> CheckResult:
     return _with_cause(context, view, parameters, reading, CheckResult(outcome, summary, measured=measured))
 
 
-@check("utilisation", owner="ai", scope=Scope.NODE, ttl=HOLDS, binds=("job",), renewal=Renewal.CHEAP)
+@Check("utilisation", owner="ai", scope=Scope.NODE, ttl=HOLDS, binds=("job",), renewal=Renewal.CHEAP)
 def utilisation(context: CheckContext, parameters: Utilisation) -> CheckResult:
     """How much of their time the job's accelerators would compute on this node, rather than wait for data.
 
@@ -109,12 +110,12 @@ def utilisation(context: CheckContext, parameters: Utilisation) -> CheckResult:
     `job:`, where the version isn't staged, where nothing was read, where the page cache gave most of it after all, and
     where each accelerator took fewer than three batches without ever lacking one.
     """
-    job, view = context.spec.job, context.view()
+    job, view = context.spec.job, local_view(context)
     if job is None or view is None:
         return _nothing_to_measure(context)
     files = _sample(context, view, parameters, FIRST)
     seconds = FIRST * parameters.seconds.total_seconds()
-    run = simulate(files, job, seconds=seconds, machine=context.machine)
+    run = simulate(files, job, seconds=seconds, machine=machine(context))
     measured = _measured(context, job, run.reading) | {"busy_share": round(run.share, 4), "steps": run.steps}
     if (unproved := _unproved(context, run.reading, measured)) is not None:
         return unproved
@@ -142,7 +143,7 @@ def _sample(context: CheckContext, view: Path, bounds: Bounds, part: float) -> t
 
 
 def _measured(context: CheckContext, job: JobSpec, reading: Reading) -> dict[str, Any]:
-    memory = context.machine.memory()
+    memory = machine(context).memory()
     return {
         "needs": round(job.needs),
         "bytes": reading.tiers.total,
@@ -192,7 +193,7 @@ def _with_cause(
     # The first reading took the other part, so both together keep the bounds of the gate.
     seconds = (1 - FIRST) * bounds.seconds.total_seconds()
     files = _sample(context, view, bounds, 1 - FIRST)
-    more = read_cold(files, readers=readers, seconds=seconds, machine=context.machine)
+    more = read_cold(files, readers=readers, seconds=seconds, machine=machine(context))
     cause = bottleneck(reading, more, cores=len(os.sched_getaffinity(0)))
     fix, summary = FIXES[cause].format(address=context.address), f"{answer.summary}; bottleneck: {cause.value}"
     measured = {**answer.measured, "bottleneck": cause.value, "rate_with_more_readers": round(more.rate)}

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from datetime import timedelta
 
-from prefect_stagegate.gate.base import CheckResult, Renewal
+from prefect_stagegate.checks.storage import cache_volume
+from prefect_stagegate.gate.base import CheckResult
 from prefect_stagegate.gate.context import CheckContext
-from prefect_stagegate.gate.registry import check
+from prefect_stagegate.gate.registry import Check, Renewal
 from prefect_stagegate.model import Finding, Outcome, Scope
-from prefect_stagegate.plugins.node.checks.gpu import OnGpus, gpu_result, no_gpu
+from prefect_stagegate.plugins.node.checks.gpu import OnGpus, gpu_result, machine, no_gpu, nvml_gpus
 from prefect_stagegate.plugins.node.machine import Machine
 from prefect_stagegate.plugins.node.nvml import Gpu
 
@@ -22,7 +23,7 @@ SWITCH, BRIDGE, NODE, OTHER = "same PCIe switch", "same host bridge", "same NUMA
 NEAR = (SWITCH, BRIDGE, NODE)
 
 
-@check("gpu_locality", owner="infra", scope=Scope.NODE, ttl=HOLDS, renewal=Renewal.CHEAP)
+@Check("gpu_locality", owner="infra", scope=Scope.NODE, ttl=HOLDS, renewal=Renewal.CHEAP)
 def gpu_locality(context: CheckContext, parameters: OnGpus) -> CheckResult:
     """How far the disks under the cache are from each GPU: by the PCI tree and the NUMA nodes that sysfs shows.
 
@@ -31,12 +32,12 @@ def gpu_locality(context: CheckContext, parameters: OnGpus) -> CheckResult:
     volume lies on several disks, the farthest counts. The words are those of `nvidia-smi topo -m`: the same switch is
     its PIX and PXB, the same host bridge PHB, the same node NODE, another one SYS.
     """
-    gpus = context.gpus()
+    gpus = nvml_gpus(context)
     if not gpus.gpus:
         return no_gpu(parameters)
-    folder = context.volume().path
-    disks = context.machine.controllers(folder)
-    distances = {gpu.label: _farthest(context.machine, gpu, disks) for gpu in gpus.gpus}
+    folder = cache_volume(context).path
+    disks = machine(context).controllers(folder)
+    distances = {gpu.label: _farthest(machine(context), gpu, disks) for gpu in gpus.gpus}
     findings = tuple(
         finding for gpu in gpus.gpus if (finding := _finding(gpu, distances[gpu.label], str(folder), disks))
     )

@@ -13,9 +13,10 @@ from pydantic import Field
 from prefect_stagegate.environment import ABSENT, Environment, EnvironmentDifference, Weight, compare
 from prefect_stagegate.environment.record import DECLARED
 from prefect_stagegate.environment.variables import DECLARED as DECLARED_VARIABLES
-from prefect_stagegate.gate.base import CheckResult, NoParameters, Parameters, Renewal
+from prefect_stagegate.gate.accepted import accepted_below
+from prefect_stagegate.gate.base import CheckResult, NoParameters, Parameters
 from prefect_stagegate.gate.context import CheckContext
-from prefect_stagegate.gate.registry import check
+from prefect_stagegate.gate.registry import Check, Renewal
 from prefect_stagegate.gate.wording import listed
 from prefect_stagegate.model import Finding, Outcome, Scope
 from prefect_stagegate.units import count_text
@@ -29,7 +30,7 @@ OUTCOMES = {
 """What a difference makes of the answer, the worst first."""
 
 
-@check("parity_image", owner="infra", scope=Scope.ENVIRONMENT, binds=("below",), renewal=Renewal.CHEAP)
+@Check("parity_image", owner="infra", scope=Scope.ENVIRONMENT, binds=("below",), renewal=Renewal.CHEAP)
 def parity_image(context: CheckContext, parameters: NoParameters) -> CheckResult:  # noqa: ARG001
     """Whether the container image, by its digest and never its tag, is the one that the gate below accepted it in.
 
@@ -39,7 +40,7 @@ def parity_image(context: CheckContext, parameters: NoParameters) -> CheckResult
     return _parity(context, ("image",), "the image")
 
 
-@check("parity_python", owner="ai", scope=Scope.ENVIRONMENT, version=2, binds=("below",), renewal=Renewal.CHEAP)
+@Check("parity_python", owner="ai", scope=Scope.ENVIRONMENT, version=2, binds=("below",), renewal=Renewal.CHEAP)
 def parity_python(context: CheckContext, parameters: NoParameters) -> CheckResult:  # noqa: ARG001
     """Whether Python and the installed distributions are those that the gate below accepted this version in.
 
@@ -61,7 +62,7 @@ class ParityCuda(Parameters):
     )
 
 
-@check("parity_cuda", owner="infra", scope=Scope.ENVIRONMENT, binds=("below",), renewal=Renewal.CHEAP)
+@Check("parity_cuda", owner="infra", scope=Scope.ENVIRONMENT, binds=("below",), renewal=Renewal.CHEAP)
 def parity_cuda(context: CheckContext, parameters: ParityCuda) -> CheckResult:
     """Whether driver, CUDA, cuDNN and NCCL are those that the gate below accepted this version with.
 
@@ -70,8 +71,9 @@ def parity_cuda(context: CheckContext, parameters: ParityCuda) -> CheckResult:
     environment has a driver it is inconclusive, or what `absent` says, never a pass. Not applicable while the gate
     below has accepted nothing.
     """
-    below = context.below.environment if context.below else None
-    if below and context.environment.cuda.driver == below().cuda.driver == ABSENT:
+    below = accepted_below(context)
+    there = below.environment() if below and below.environment else None
+    if there and context.environment.cuda.driver == there.cuda.driver == ABSENT:
         outcome = Outcome.NOT_APPLICABLE if parameters.absent == "not_applicable" else Outcome.INCONCLUSIVE
         return CheckResult(outcome, "neither environment has an NVIDIA driver")
     return _parity(context, ("cuda",), "the CUDA stack")
@@ -87,7 +89,7 @@ class ParityEnv(Parameters):
     )
 
 
-@check("parity_env", owner="infra", scope=Scope.ENVIRONMENT, binds=("below",), renewal=Renewal.CHEAP)
+@Check("parity_env", owner="infra", scope=Scope.ENVIRONMENT, binds=("below",), renewal=Renewal.CHEAP)
 def parity_env(context: CheckContext, parameters: ParityEnv) -> CheckResult:
     """Whether the environment variables that change computations are as the gate below had them.
 
@@ -109,7 +111,7 @@ class ParityHost(Parameters):
     )
 
 
-@check("parity_host", owner="infra", scope=Scope.ENVIRONMENT, binds=("below",), renewal=Renewal.CHEAP)
+@Check("parity_host", owner="infra", scope=Scope.ENVIRONMENT, binds=("below",), renewal=Renewal.CHEAP)
 def parity_host(context: CheckContext, parameters: ParityHost) -> CheckResult:
     """Whether architecture, operating system and limits are as the gate below had them.
 
@@ -128,7 +130,7 @@ def _parity(
     declared: Collection[str] = DECLARED,
     variables: Collection[str] = DECLARED_VARIABLES,
 ) -> CheckResult:
-    below = context.below
+    below = accepted_below(context)
     if below is None:
         return CheckResult(Outcome.NOT_APPLICABLE, "the gate below has accepted no version to compare with")
     if below.environment is None:

@@ -12,9 +12,9 @@ from typing import TypeVar
 from pydantic import Field
 
 from prefect_stagegate.gate import orchestration
-from prefect_stagegate.gate.base import Ceilings, CheckResult, Parameters, Renewal, one_finding
+from prefect_stagegate.gate.base import Ceilings, CheckResult, Parameters, one_finding
 from prefect_stagegate.gate.context import CheckContext
-from prefect_stagegate.gate.registry import check
+from prefect_stagegate.gate.registry import Check, Renewal
 from prefect_stagegate.gate.wording import time_text
 from prefect_stagegate.model import Outcome, Scope
 from prefect_stagegate.spec import Duration
@@ -46,7 +46,7 @@ class Worker(WorkPool, Ceilings):
     )
 
 
-@check("worker", owner="infra", scope=Scope.ENVIRONMENT, ttl=HOLDS, renewal=Renewal.CHEAP)
+@Check("worker", owner="infra", scope=Scope.ENVIRONMENT, ttl=HOLDS, renewal=Renewal.CHEAP)
 def worker(context: CheckContext, parameters: Worker) -> CheckResult:
     """Whether a worker of the work pool lives: the age of the last heartbeat of any of them.
 
@@ -70,7 +70,7 @@ def worker(context: CheckContext, parameters: Worker) -> CheckResult:
     return one_finding(outcome, subject, silent, fix, measured, summary=summary)
 
 
-@check("work_pool", owner="infra", scope=Scope.ENVIRONMENT, ttl=HOLDS, renewal=Renewal.CHEAP)
+@Check("work_pool", owner="infra", scope=Scope.ENVIRONMENT, ttl=HOLDS, renewal=Renewal.CHEAP)
 def work_pool(context: CheckContext, parameters: WorkPool) -> CheckResult:  # noqa: ARG001
     """Whether the work pool takes runs: Prefect calls it ready, which passes; paused or not ready fails.
 
@@ -113,7 +113,7 @@ class WorkQueue(WorkPool):
     )
 
 
-@check("queue", owner="infra", scope=Scope.ENVIRONMENT, ttl=HOLDS, renewal=Renewal.CHEAP)
+@Check("queue", owner="infra", scope=Scope.ENVIRONMENT, ttl=HOLDS, renewal=Renewal.CHEAP)
 def queue(context: CheckContext, parameters: WorkQueue) -> CheckResult:
     """Whether the work queue moves: a worker polls it, and no run is late.
 

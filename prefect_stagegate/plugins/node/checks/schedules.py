@@ -11,9 +11,9 @@ from datetime import timedelta
 from pydantic import Field
 
 from prefect_stagegate.gate import orchestration
-from prefect_stagegate.gate.base import CheckResult, Parameters, Renewal, from_findings, one_finding
+from prefect_stagegate.gate.base import CheckResult, Parameters, from_findings, one_finding
 from prefect_stagegate.gate.context import CheckContext
-from prefect_stagegate.gate.registry import check
+from prefect_stagegate.gate.registry import Check, Renewal
 from prefect_stagegate.gate.wording import listed, time_text
 from prefect_stagegate.model import Finding, Outcome, Scope
 from prefect_stagegate.plugins.node.checks.pools import HOLDS, look_up, missing_parameter
@@ -32,7 +32,7 @@ class Schedule(Parameters):
     )
 
 
-@check("schedule", owner="infra", scope=Scope.ENVIRONMENT, ttl=HOLDS, renewal=Renewal.CHEAP)
+@Check("schedule", owner="infra", scope=Scope.ENVIRONMENT, ttl=HOLDS, renewal=Renewal.CHEAP)
 def schedule(context: CheckContext, parameters: Schedule) -> CheckResult:  # noqa: ARG001
     """Whether the deployment runs by the clock: a schedule of it is active, and its next run is planned.
 
@@ -70,7 +70,7 @@ class Concurrency(Parameters):
     )
 
 
-@check("concurrency", owner="infra", scope=Scope.ENVIRONMENT, ttl=HOLDS, renewal=Renewal.CHEAP)
+@Check("concurrency", owner="infra", scope=Scope.ENVIRONMENT, ttl=HOLDS, renewal=Renewal.CHEAP)
 def concurrency(context: CheckContext, parameters: Concurrency) -> CheckResult:  # noqa: ARG001
     """Whether the concurrency limits let a run begin: each is there, in force, and has a free slot.
 
@@ -112,7 +112,7 @@ class Alert(Parameters):
     )
 
 
-@check("alert", owner="infra", scope=Scope.ENVIRONMENT, ttl=timedelta(hours=1), renewal=Renewal.CHEAP)
+@Check("alert", owner="infra", scope=Scope.ENVIRONMENT, ttl=timedelta(hours=1), renewal=Renewal.CHEAP)
 def alert(context: CheckContext, parameters: Alert) -> CheckResult:
     """Whether people are told when something goes wrong: the last message that the automation really sent.
 

@@ -10,10 +10,12 @@ from collections.abc import Iterator, Mapping
 from pydantic import Field
 
 from prefect_stagegate.errors import Cancelled, StagegateError
+from prefect_stagegate.gate.accepted import Accepted, accepted_below, last_accepted
 from prefect_stagegate.gate.base import CheckResult, Parameters, one_finding
-from prefect_stagegate.gate.context import Accepted, CheckContext
-from prefect_stagegate.gate.registry import check
+from prefect_stagegate.gate.context import CheckContext
+from prefect_stagegate.gate.registry import Check
 from prefect_stagegate.gate.wording import listed
+from prefect_stagegate.jobs.gating.measuring import measures
 from prefect_stagegate.measures import ColumnDrift, TableDrift
 from prefect_stagegate.model import Finding, Outcome
 from prefect_stagegate.units import count_text, digest_text
@@ -41,7 +43,7 @@ class Drift(Parameters):
     )
 
 
-@check("drift", owner="ai", binds=("contract", "below", "accepted"), fetches=True)
+@Check("drift", owner="ai", binds=("contract", "below", "accepted"), fetches=True)
 def drift(context: CheckContext, parameters: Drift) -> CheckResult:
     """How far each column moved from the version that the gate below accepted or, where that is this one, from the last
     one that this target accepted.
@@ -59,7 +61,7 @@ def drift(context: CheckContext, parameters: Drift) -> CheckResult:
     if reference is None:
         return CheckResult(Outcome.NOT_APPLICABLE, "no accepted version to compare with")
     try:
-        tables = context.measures.drift(reference.digest, parameters.ignore)
+        tables = measures(context).drift(reference.digest, parameters.ignore)
     except Cancelled:
         # A stop is no answer, so nothing may be recorded.
         raise
@@ -89,7 +91,7 @@ def drift(context: CheckContext, parameters: Drift) -> CheckResult:
 
 def _reference(context: CheckContext) -> Accepted | None:
     """The accepted version to compare with; None without one. Never the version itself."""
-    candidates = (context.below, context.accepted)
+    candidates = (accepted_below(context), last_accepted(context))
     return next((candidate for candidate in candidates if candidate and candidate.digest != context.digest), None)
 
 

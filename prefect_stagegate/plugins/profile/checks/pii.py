@@ -5,17 +5,19 @@ A check for personal data where none should be.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Literal, get_args
 
 from pydantic import Field
 
 from prefect_stagegate.gate.base import CheckResult, Parameters
 from prefect_stagegate.gate.context import CheckContext
-from prefect_stagegate.gate.registry import check
+from prefect_stagegate.gate.registry import Check
 from prefect_stagegate.gate.wording import listed
+from prefect_stagegate.jobs.gating.measuring import measures
 from prefect_stagegate.measures import Scan
 from prefect_stagegate.model import Finding, Outcome
+from prefect_stagegate.plugins.profile.profiling import ignored_columns
 from prefect_stagegate.units import count_text
 
 Pattern = Literal["email", "phone", "iban", "credit_card", "us_ssn"]
@@ -47,7 +49,7 @@ class Pii(Parameters):
     )
 
 
-@check("pii", owner="governance", binds=("contract",), fetches=True)
+@Check("pii", owner="governance", binds=("contract",), fetches=True)
 def pii(context: CheckContext, parameters: Pii) -> CheckResult:
     """Whether personal data stand in the text of tables: e-mail addresses, phone numbers, IBANs, credit cards, SSNs.
 
@@ -59,7 +61,7 @@ def pii(context: CheckContext, parameters: Pii) -> CheckResult:
     names = [*parameters.columns] or [*context.spec.contract.tables]
     scans = {name: _scan(context, name, parameters) for name in names}
     # Who chooses columns leaves all other text out on purpose.
-    outside = 0 if parameters.columns else context.measures.outside_tables()
+    outside = 0 if parameters.columns else measures(context).outside_tables()
     rows = sum(scan.rows for scan in scans.values() if scan.scanned)
     scanned = [f"{name}.{column}" for name, scan in scans.items() for column in scan.scanned]
     measured = {"rows": rows, "scanned": scanned, "outside_tables": outside, "patterns": list(parameters.patterns)}
@@ -81,13 +83,7 @@ def pii(context: CheckContext, parameters: Pii) -> CheckResult:
 
 def _scan(context: CheckContext, table: str, parameters: Pii) -> Scan:
     ignored = ignored_columns(parameters.ignore, table)
-    return context.measures.scan(table, parameters.columns.get(table, ()), ignored, parameters.patterns)
-
-
-def ignored_columns(ignore: Iterable[str], table: str) -> list[str]:
-    """The columns of one table in `ignore`, which names them as `table.column`."""
-    begin = f"{table}."
-    return [name.removeprefix(begin) for name in ignore if name.startswith(begin)]
+    return measures(context).scan(table, parameters.columns.get(table, ()), ignored, parameters.patterns)
 
 
 def _hits(table: str, scan: Scan) -> Iterator[Finding]:

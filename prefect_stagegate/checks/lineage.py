@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from prefect_stagegate.gate.base import CheckResult, NoParameters, Renewal
-from prefect_stagegate.gate.context import CheckContext
-from prefect_stagegate.gate.registry import check
+from prefect_stagegate.gate.base import CheckResult, NoParameters
+from prefect_stagegate.gate.context import CheckContext, origins
+from prefect_stagegate.gate.registry import Check, Renewal
 from prefect_stagegate.model import Entry, Finding, Origin, Outcome
 from prefect_stagegate.units import count_text
 
@@ -17,7 +17,7 @@ SHOWN = 20
 """Files that are named before the rest is only counted."""
 
 
-@check("lineage", owner="governance", renewal=Renewal.CHEAP)
+@Check("lineage", owner="governance", renewal=Renewal.CHEAP)
 def lineage(context: CheckContext, parameters: NoParameters) -> CheckResult:  # noqa: ARG001
     """Whether every file has a source, and a pin that fixes the object it was read from.
 
@@ -27,7 +27,7 @@ def lineage(context: CheckContext, parameters: NoParameters) -> CheckResult:  # 
     """
     files = gaps = weak = 0
     shown: list[Finding] = []
-    for entry, origin in _paired(context.entries(), context.origins()):
+    for entry, origin in _paired(context.entries(), origins(context)):
         files += 1
         finding = _gap(entry, origin)
         if finding is None:

@@ -8,14 +8,20 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from functools import partial
 
 from pydantic import Field
 
-from prefect_stagegate.gate.base import CheckResult, NoParameters, Parameters, Renewal, from_findings, worst_of
-from prefect_stagegate.gate.context import CheckContext, Probe
-from prefect_stagegate.gate.registry import check
+from prefect_stagegate import clock
+from prefect_stagegate.gate.base import CheckResult, NoParameters, Parameters, from_findings, worst_of
+from prefect_stagegate.gate.context import CheckContext, Fact
+from prefect_stagegate.gate.registry import Check, Renewal
 from prefect_stagegate.gate.wording import listed, time_text
+from prefect_stagegate.jobs.staging.probe import Probe, probe
+from prefect_stagegate.jobs.staging.sources import open_sources, open_spec_source
 from prefect_stagegate.model import CredentialLife, Finding, Outcome, Scope
+from prefect_stagegate.sources import renewing
+from prefect_stagegate.sources.selection.selection import Selection
 from prefect_stagegate.spec import Duration, SourceSpec
 from prefect_stagegate.units import age_text, count_text
 
@@ -26,7 +32,22 @@ HOLDS = timedelta(minutes=15)
 """About the shortest life of temporary credentials."""
 
 
-@check(
+@Fact
+def probe_source(context: CheckContext, position: int) -> Probe:
+    """List and read the source at this position in the spec."""
+    source, workspace = context.spec.sources[position], context.workspace
+    reopen = partial(renewing, partial(open_spec_source, source, workspace.settings, workspace.resolve_credentials))
+    return probe(source.url, reopen, Selection(source, clock.now()))
+
+
+@Fact
+def life_of_credentials(context: CheckContext, position: int) -> CredentialLife:
+    """How long the credentials of the source at this position in the spec last."""
+    with open_sources(context.workspace, context.spec, only=position) as sources:
+        return sources.groups[0].primary.credential_life()
+
+
+@Check(
     "read_probe",
     owner="infra",
     scope=Scope.NODE,
@@ -40,7 +61,7 @@ def read_probe(context: CheckContext, parameters: NoParameters) -> CheckResult: 
     All of them pass; one that is refused or doesn't exist fails. One that does not answer, or has nothing to read, is
     inconclusive; one that `may_be_empty` warns when it has nothing.
     """
-    probes = [context.probe_source(position) for position in range(len(context.spec.sources))]
+    probes = [probe_source(context, position) for position in range(len(context.spec.sources))]
     findings = tuple(filter(None, map(_finding, probes, context.spec.sources)))
     measured = {
         label: {"object": probe.object, "read": probe.read, "seconds": probe.seconds}
@@ -66,7 +87,7 @@ class Lifetime(Parameters):
     )
 
 
-@check("credential_life", owner="infra", scope=Scope.NODE, ttl=LIFE_HOLDS, binds=("sources",), renewal=Renewal.CHEAP)
+@Check("credential_life", owner="infra", scope=Scope.NODE, ttl=LIFE_HOLDS, binds=("sources",), renewal=Renewal.CHEAP)
 def credential_life(context: CheckContext, parameters: Lifetime) -> CheckResult:
     """Whether the credentials that open the sources outlast a run: seconds left, measured by the run's p95.
 
@@ -76,7 +97,7 @@ def credential_life(context: CheckContext, parameters: Lifetime) -> CheckResult:
     a session token, `exp` of a JWT, `se` of an Azure signature. Certificates are not looked at.
     """
     labels = _labels([source.url for source in context.spec.sources])
-    lives = {label: context.credential_life(position) for position, label in enumerate(labels)}
+    lives = {label: life_of_credentials(context, position) for position, label in enumerate(labels)}
     needed = {label: life for label, life in lives.items() if life.kind != "none"}
     if not needed:
         return CheckResult(Outcome.NOT_APPLICABLE, "no source needs credentials")

@@ -11,9 +11,9 @@ from urllib.parse import urlsplit
 from pydantic import Field
 
 from prefect_stagegate.errors import StagegateError
-from prefect_stagegate.gate.base import CheckResult, Parameters, Renewal, one_finding
-from prefect_stagegate.gate.context import CheckContext
-from prefect_stagegate.gate.registry import CHECKS, check
+from prefect_stagegate.gate.base import CheckResult, Parameters, one_finding
+from prefect_stagegate.gate.context import Binding, CheckContext
+from prefect_stagegate.gate.registry import CHECKS, Check, Renewal
 from prefect_stagegate.gate.wording import listed
 from prefect_stagegate.model import Finding, Outcome
 from prefect_stagegate.spec.models import Owner
@@ -26,6 +26,8 @@ ALLOWED = (
 """SPDX names of licences that let data be used for training, also commercially, on condition of attribution at most."""
 DENIED = "CC-BY-NC CC-BY-ND"
 """Beginnings of SPDX names of licences that forbid commercial use or derived works."""
+LICENSE = Binding("license", lambda context: context.spec.license or "none")
+RUNBOOK = Binding("runbook", lambda context: context.spec.runbook or "none")
 LINK_HOLDS = timedelta(days=1)
 LINK_TIMEOUT = 10.0
 """Seconds until a runbook that doesn't answer is given up."""
@@ -44,7 +46,7 @@ class Owners(Parameters):
     )
 
 
-@check("owner", owner="governance", binds=("owners", "policy"), renewal=Renewal.CHEAP)
+@Check("owner", owner="governance", binds=("owners", "policy"), renewal=Renewal.CHEAP)
 def owner(context: CheckContext, parameters: Owners) -> CheckResult:
     """Whether everybody who may have to mend something can be reached: each role passes, one missing fails."""
     known = (CHECKS[requirement.check].owner for requirement in context.gate.requirements)
@@ -73,7 +75,7 @@ class License(Parameters):
     )
 
 
-@check("license", owner="governance", binds=("license",), renewal=Renewal.CHEAP)
+@Check("license", owner="governance", binds=(LICENSE,), renewal=Renewal.CHEAP)
 def license(context: CheckContext, parameters: License) -> CheckResult:  # noqa: A001 - the check's name
     """Whether the licence lets the data be used.
 
@@ -97,7 +99,7 @@ class Runbook(Parameters):
     resolve: bool = Field(default=False, description="Whether to follow the link.", examples=[True])
 
 
-@check("runbook", owner="governance", binds=("runbook",), renewal=Renewal.CHEAP)
+@Check("runbook", owner="governance", binds=(RUNBOOK,), renewal=Renewal.CHEAP)
 def runbook(context: CheckContext, parameters: Runbook) -> CheckResult:
     """Whether there is a runbook for when the data breaks: named passes, missing fails.
 
@@ -108,7 +110,7 @@ def runbook(context: CheckContext, parameters: Runbook) -> CheckResult:
         return one_finding(Outcome.FAIL, "runbook", "the spec names no runbook", "Set `runbook` in the spec to a link.")
     if not parameters.resolve or urlsplit(link).scheme not in ("http", "https"):
         return CheckResult(Outcome.PASS, f"named: {link}")
-    return _follow(link, context.allowed_hosts, until=context.now + LINK_HOLDS)
+    return _follow(link, context.workspace.settings.allowed_hosts, until=context.now + LINK_HOLDS)
 
 
 def _follow(link: str, allowed: tuple[str, ...], until: datetime) -> CheckResult:

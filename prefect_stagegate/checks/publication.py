@@ -9,10 +9,11 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
+from prefect_stagegate.canonical import digest_of
 from prefect_stagegate.errors import did_you_mean
-from prefect_stagegate.gate.base import CheckResult, Parameters, Renewal
-from prefect_stagegate.gate.context import CheckContext
-from prefect_stagegate.gate.registry import check
+from prefect_stagegate.gate.base import CheckResult, Parameters
+from prefect_stagegate.gate.context import Binding, CheckContext
+from prefect_stagegate.gate.registry import Check, Renewal
 from prefect_stagegate.model import Finding, Outcome
 from prefect_stagegate.spec import Spec
 from prefect_stagegate.spec.documentation import PublicationSpec, RaiSpec
@@ -26,6 +27,11 @@ RAI = (
     *("has_synthetic_data", "was_derived_from", "was_generated_by"),
 )
 """Keys of `rai` that the NeurIPS 2026 Evaluations and Datasets Track asks for."""
+
+DOCUMENTATION = Binding(
+    "documentation",
+    lambda context: digest_of({key: context.spec.canonical().get(key) for key in ("license", "publication", "rai")}),
+)
 
 
 def _rai_key(key: str) -> str:
@@ -49,7 +55,7 @@ class Croissant(Parameters):
     )
 
 
-@check("croissant", owner="governance", binds=("documentation", "policy"), renewal=Renewal.CHEAP)
+@Check("croissant", owner="governance", binds=(DOCUMENTATION, "policy"), renewal=Renewal.CHEAP)
 def croissant(context: CheckContext, parameters: Croissant) -> CheckResult:
     """Whether the spec says what `stagegate show --croissant` needs: each key passes, one missing fails.
 

@@ -5,26 +5,31 @@ The check whether enough people agreed to a step, who they are, and how that is 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
+from dataclasses import asdict
 
+from prefect_stagegate.canonical import digest_of
 from prefect_stagegate.gate.approval_counting import ANYBODY, answer_proof, count_answers, why_unanswerable
-from prefect_stagegate.gate.approval_parameters import ApprovalParameters
-from prefect_stagegate.gate.base import CheckResult, Renewal, one_finding
-from prefect_stagegate.gate.context import CheckContext
-from prefect_stagegate.gate.registry import check
+from prefect_stagegate.gate.approval_parameters import APPROVAL, ApprovalParameters
+from prefect_stagegate.gate.base import CheckResult, one_finding
+from prefect_stagegate.gate.context import Binding, CheckContext
+from prefect_stagegate.gate.registry import Check, Renewal
 from prefect_stagegate.gate.wording import listed
-from prefect_stagegate.model import Approval, ApprovalRequest, Decision, Finding, Outcome, person_key
-from prefect_stagegate.spec import Gate
+from prefect_stagegate.model import Approval, ApprovalRequest, Finding, Outcome, person_key
 from prefect_stagegate.units import digest_text
 
-APPROVAL = "approval"
-"""The name of the check."""
+ANSWERS = Binding(
+    "answers",
+    lambda context: digest_of(
+        [*([context.request.signed()] if context.request else []), *map(asdict, context.approvals)]
+    ),
+)
 
 
-@check(
+@Check(
     APPROVAL,
     owner="governance",
-    binds=("target", "policy", "owners", "answers"),
+    binds=("target", "policy", "owners", ANSWERS),
     renewal=Renewal.SETTLED,
     waivable=False,
 )
@@ -66,38 +71,6 @@ def approval(context: CheckContext, parameters: ApprovalParameters) -> CheckResu
     finding = Finding("approval", f"{digest_text(context.digest)} waits for an answer", fix, Outcome.INCONCLUSIVE)
     whom = parameters.groups or (ANYBODY,)
     return CheckResult(Outcome.INCONCLUSIVE, tally.missing, (finding, *ignored), measured, awaiting=whom)
-
-
-def approval_asked_by(gate: Gate) -> ApprovalParameters:
-    """What a gate asks of an approval; the defaults where it asks for none."""
-    required = (requirement.params for requirement in gate.requirements if requirement.check == APPROVAL)
-    return ApprovalParameters.model_validate(next(required, {}))
-
-
-def why_request_ended(request: ApprovalRequest, *, policy: str, named: str, moves: int) -> str:
-    """Why answers to a request no longer count; empty while they do.
-
-    While the target names the requested version itself, its moves end no request.
-
-    `policy` and `named` are digests: of the version's policy now, and of the version that the target names now. `moves`
-    is the number of the target's last move; 0 before the first.
-    """
-    if request.policy != policy:
-        return f"the policy of {request.target} changed since"
-    if named != request.digest and request.after not in (None, moves):
-        return f"{request.target} moved since, and names {digest_text(named)}"
-    return ""
-
-
-def counted_answers(decision: Decision, replies: Sequence[Approval]) -> tuple[Approval, ...]:
-    """The recorded answers that a decision counted."""
-    counted = {
-        (recorded["name"], recorded["at"])
-        for answer in decision.checks
-        if answer.check == "approval"
-        for recorded in answer.measured.get("answers", ())
-    }
-    return tuple(reply for reply in replies if (reply.approver.name, reply.at) in counted)
 
 
 def _answer(reply: Approval, request: ApprovalRequest | None, parameters: ApprovalParameters) -> Mapping[str, object]:

@@ -11,8 +11,9 @@ from pydantic import Field, model_validator
 
 from prefect_stagegate.gate.base import CheckResult, Parameters, from_findings, one_finding, worst_of
 from prefect_stagegate.gate.context import CheckContext
-from prefect_stagegate.gate.registry import check
+from prefect_stagegate.gate.registry import Check
 from prefect_stagegate.gate.wording import listed
+from prefect_stagegate.jobs.gating.measuring import measures
 from prefect_stagegate.measures import Overlap
 from prefect_stagegate.model import Finding, Outcome
 from prefect_stagegate.spec import Glob
@@ -43,7 +44,7 @@ class DuplicatesParameters(Parameters):
     )
 
 
-@check("duplicates", owner="data", binds=("contract",), fetches=True)
+@Check("duplicates", owner="data", binds=("contract",), fetches=True)
 def duplicates(context: CheckContext, parameters: DuplicatesParameters) -> CheckResult:
     """Whether any record stands twice: in a table, by the columns under `keys`, or in two of the `splits`.
 
@@ -63,7 +64,7 @@ def _in_tables(
     context: CheckContext, parameters: DuplicatesParameters, measured: dict[str, object]
 ) -> Iterator[Finding]:
     for table, keys in parameters.keys.items():
-        repeats = context.measures.duplicates(table, keys)
+        repeats = measures(context).duplicates(table, keys)
         subject = f"table {table}"
         measured[subject] = {"rows": repeats.rows, "duplicates": repeats.duplicates}
         if repeats.rows < 1:
@@ -88,9 +89,9 @@ def _in_splits(
     if len(splits) == 1:
         fix = f"Name the other parts under `splits` of duplicates in the gate {context.target}."
         yield Finding(f"split {next(iter(splits))}", "there is no other to compare it with", fix, Outcome.INCONCLUSIVE)
-    compared = {FILES: context.measures.shared_files(splits)}
+    compared = {FILES: measures(context).shared_files(splits)}
     if by:
-        compared["records"] = context.measures.shared_records(splits, by)
+        compared["records"] = measures(context).shared_records(splits, by)
     for kind, overlap in compared.items():
         measured[f"{kind} of {', '.join(splits)}"] = {
             "counts": dict(overlap.counts),
@@ -142,7 +143,7 @@ class BalanceParameters(Parameters):
         return self
 
 
-@check("balance", owner="ai", binds=("contract",), fetches=True)
+@Check("balance", owner="ai", binds=("contract",), fetches=True)
 def balance(context: CheckContext, parameters: BalanceParameters) -> CheckResult:
     """The share of the smallest class among the rows that have a label.
 
@@ -159,7 +160,7 @@ def balance(context: CheckContext, parameters: BalanceParameters) -> CheckResult
     findings: list[Finding] = []
     shares: list[float] = []
     for table, column in parameters.labels.items():
-        classes = context.measures.balance(table, column)
+        classes = measures(context).balance(table, column)
         share = classes.smallest_rows / classes.labelled if classes.labelled else 0.0
         measured[f"{table}.{column}"] = {
             "rows": classes.labelled,

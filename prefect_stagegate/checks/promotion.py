@@ -10,13 +10,20 @@ from datetime import timedelta
 from pydantic import Field
 
 from prefect_stagegate.clock import moment, stamp
-from prefect_stagegate.gate.base import CheckResult, Parameters, Renewal, one_finding
-from prefect_stagegate.gate.context import CheckContext
-from prefect_stagegate.gate.registry import check
+from prefect_stagegate.gate.accepted import accepted_below, last_accepted
+from prefect_stagegate.gate.base import CheckResult, Parameters, one_finding
+from prefect_stagegate.gate.context import CheckContext, Fact
+from prefect_stagegate.gate.registry import Check, Renewal
 from prefect_stagegate.gate.wording import time_text
 from prefect_stagegate.model import Outcome
 from prefect_stagegate.spec import Duration
 from prefect_stagegate.units import age_text, digest_text
+
+
+@Fact
+def is_in_catalog(context: CheckContext, digest: str) -> bool:
+    """Whether the catalog still has the manifest of a version of this dataset."""
+    return context.workspace.catalog.has_version(context.dataset, digest)
 
 
 class Rollback(Parameters):
@@ -29,14 +36,14 @@ class Rollback(Parameters):
     )
 
 
-@check("rollback", owner="infra", ttl=timedelta(hours=1), binds=("target", "accepted"), renewal=Renewal.CHEAP)
+@Check("rollback", owner="infra", ttl=timedelta(hours=1), binds=("target", "accepted"), renewal=Renewal.CHEAP)
 def rollback(context: CheckContext, parameters: Rollback) -> CheckResult:
     """Whether there is a way back: the catalog still has the version that the target would return to.
 
     Accepted at most `warn` (30d) ago passes, longer ago warns, gone from the catalog fails. Not applicable at the
     first promotion.
     """
-    accepted = context.accepted
+    accepted = last_accepted(context)
     if accepted is None:
         return CheckResult(Outcome.NOT_APPLICABLE, f"{context.target} has no earlier version to return to")
     # A rollback moves the ref again, so the time of the move is not that of the acceptance.
@@ -45,7 +52,7 @@ def rollback(context: CheckContext, parameters: Rollback) -> CheckResult:
     measured = {"version": accepted.digest, "accepted_at": accepted_at, "age_seconds": age.total_seconds()}
     name = digest_text(accepted.digest)
     # However young: a version whose manifest is lost can't be returned to.
-    if not context.resolvable(accepted.digest):
+    if not is_in_catalog(context, accepted.digest):
         fix, summary = f"stagegate history {context.dataset}@{context.target}", f"{name} can't be returned to"
         problem = "the catalog has lost its manifest: restore it from a backup"
         return one_finding(Outcome.FAIL, name, problem, fix, measured, summary=summary)
@@ -69,14 +76,14 @@ class Soak(Parameters):
     )
 
 
-@check("soak", owner="infra", binds=("target", "below"), renewal=Renewal.CHEAP)
+@Check("soak", owner="infra", binds=("target", "below"), renewal=Renewal.CHEAP)
 def soak(context: CheckContext, parameters: Soak) -> CheckResult:
     """Whether the version has stood at the gate below for long enough: `for` (24h) passes, a shorter time fails.
 
     Counted from when the ref of the gate below was last moved to it until it moved on. Not applicable to a gate that
     extends none.
     """
-    extends, below = context.gate.extends, context.below
+    extends, below = context.gate.extends, accepted_below(context)
     if extends is None:
         return CheckResult(Outcome.NOT_APPLICABLE, "this gate extends no other")
     if below is None or below.digest != context.digest:

@@ -6,23 +6,25 @@ Checks on the data: what the contract found, how old it is, and whether it is th
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import replace
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, replace
 from datetime import UTC, datetime, timedelta
 
 from pydantic import Field
 
-from prefect_stagegate.gate.base import Ceilings, CheckResult, NoParameters, Renewal, one_finding, worst_of
-from prefect_stagegate.gate.context import BINDINGS, Accepted, CheckContext
-from prefect_stagegate.gate.registry import check
-from prefect_stagegate.gate.run import counting
+from prefect_stagegate.canonical import digest_of
+from prefect_stagegate.gate.accepted import Accepted, accepted_below, reference
+from prefect_stagegate.gate.base import Ceilings, CheckResult, NoParameters, one_finding, worst_of
+from prefect_stagegate.gate.context import Binding, CheckContext, Fact, origins
+from prefect_stagegate.gate.registry import Check, Renewal
 from prefect_stagegate.gate.wording import listed, time_text
-from prefect_stagegate.model import Evidence, Finding, Outcome
+from prefect_stagegate.jobs.gating.contract import validation_of
+from prefect_stagegate.jobs.gating.measuring import TABLE, measures, table_time
+from prefect_stagegate.model import FailedObject, Finding, Outcome
 from prefect_stagegate.spec import Duration
+from prefect_stagegate.spec.parameters import PREVIOUS_ROWS, uses
 from prefect_stagegate.units import age_text, count_text, digest_text
 
-TABLE = "table "
-"""What the name of a table begins with in what `freshness` measured."""
 COLUMNS = "table_columns"
 """What `schema` measures: the columns of the tables that declare none, with their types."""
 NAMED = 20
@@ -35,7 +37,41 @@ SKEW = timedelta(minutes=5)
 """How far two clocks may disagree before a time in the future is an error."""
 
 
-@check("schema", owner="data", version=2, binds=("contract", "reference"), shared="contract", fetches=True)
+def undeclared_tables(context: CheckContext) -> tuple[str, ...]:
+    """The tables whose columns the contract does not declare. They are compared with the accepted version's."""
+    return tuple(name for name, table in context.spec.contract.tables.items() if not table.columns)
+
+
+@Fact
+def failed_objects(context: CheckContext) -> tuple[FailedObject, ...]:
+    """Objects that could not be staged when the version was made last, and that it lacks."""
+    return context.workspace.catalog.failed(context.dataset, context.digest)
+
+
+def _reference_digest(context: CheckContext) -> str:
+    accepted = reference(context)
+    return accepted.digest if accepted else "none"
+
+
+REFERENCE = Binding(
+    "reference",
+    # Declared columns are compared with the contract, so only a table without any depends on the reference.
+    lambda context: _reference_digest(context) if undeclared_tables(context) else "none",
+)
+PREVIOUS = Binding(
+    "previous",
+    lambda context: _reference_digest(context) if uses(context.spec.contract.tables, PREVIOUS_ROWS) else None,
+)
+"""The version whose rows the suites compare with; None where they compare with none."""
+FAILED = Binding(
+    "failed",
+    lambda context: (
+        digest_of([asdict(failure) for failure in failed]) if (failed := failed_objects(context)) else "none"
+    ),
+)
+
+
+@Check("schema", owner="data", version=2, binds=("contract", REFERENCE), shared="contract", fetches=True)
 def schema(context: CheckContext, parameters: NoParameters) -> CheckResult:  # noqa: ARG001
     """Whether the tables have the columns and types that the contract promises.
 
@@ -43,23 +79,24 @@ def schema(context: CheckContext, parameters: NoParameters) -> CheckResult:  # n
     that declares no columns is to have the same ones in all its files, and those of the version that this target names,
     or named before it let this one in; the first version passes when its files agree.
     """
-    answer, tables = _from_contract(context, "schema"), context.undeclared_tables
+    answer, tables = _from_contract(context, "schema"), undeclared_tables(context)
     # The comparison can only make the answer worse, so a failed answer needs none.
     if not tables or answer.outcome not in (Outcome.PASS, Outcome.WARN):
         return answer
-    now = context.measures.columns(context.digest, tables)
+    now = measures(context).columns(context.digest, tables)
     answer = replace(answer, measured={**answer.measured, COLUMNS: now})
-    return _compared(context, answer, context.reference) if context.reference else answer
+    accepted = reference(context)
+    return _compared(context, answer, accepted) if accepted else answer
 
 
-def _compared(context: CheckContext, answer: CheckResult, reference: Accepted) -> CheckResult:
+def _compared(context: CheckContext, answer: CheckResult, accepted: Accepted) -> CheckResult:
     """Add to the answer how the columns of tables that declare none differ from the accepted version's."""
     now = answer.measured[COLUMNS]
     # The reference is only read again if its acceptance did not record the columns of all these tables.
-    known = _recorded_columns(reference)
-    before = known if known.keys() >= now.keys() else context.measures.columns(reference.digest, tuple(now))
-    label = f"{reference.target}'s {digest_text(reference.digest)}"
-    measured = {**answer.measured, "reference": reference.digest}
+    known = _recorded_columns(accepted)
+    before = known if known.keys() >= now.keys() else measures(context).columns(accepted.digest, tuple(now))
+    label = f"{accepted.target}'s {digest_text(accepted.digest)}"
+    measured = {**answer.measured, "reference": accepted.digest}
     findings = [finding for table in now for finding in _compare_columns(table, before[table], now[table], label)]
     worst = worst_of(findings)
     if worst is None:
@@ -91,14 +128,14 @@ def _compare_columns(table: str, before: Mapping[str, str], now: Mapping[str, st
         yield Finding(subject, problem, "No action is needed if the change is intended.", Outcome.WARN)
 
 
-def _recorded_columns(reference: Accepted) -> Mapping[str, Mapping[str, str]]:
+def _recorded_columns(accepted: Accepted) -> Mapping[str, Mapping[str, str]]:
     """The columns in the evidence of the reference's acceptance; empty when its gate had no `schema`."""
-    checks = reference.decision.checks if reference.decision is not None else ()
+    checks = accepted.decision.checks if accepted.decision is not None else ()
     columns = next((answer.measured.get(COLUMNS) for answer in checks if answer.check == "schema"), None)
     return columns if isinstance(columns, Mapping) else {}
 
 
-@check("nonempty", owner="data", binds=("contract",), shared="contract", fetches=True)
+@Check("nonempty", owner="data", binds=("contract",), shared="contract", fetches=True)
 def nonempty(context: CheckContext, parameters: NoParameters) -> CheckResult:  # noqa: ARG001
     """Whether there is anything to judge: at least one file, one row a table and one expectation a suite."""
     if context.files < 1 or context.bytes < 1:
@@ -108,7 +145,7 @@ def nonempty(context: CheckContext, parameters: NoParameters) -> CheckResult:  #
     return _from_contract(context, "nonempty")
 
 
-@check("expectations", owner="data", version=2, binds=("contract", "previous"), shared="contract", fetches=True)
+@Check("expectations", owner="data", version=2, binds=("contract", PREVIOUS), shared="contract", fetches=True)
 def expectations(context: CheckContext, parameters: NoParameters) -> CheckResult:  # noqa: ARG001
     """What the contract's Great Expectations suites say.
 
@@ -119,13 +156,13 @@ def expectations(context: CheckContext, parameters: NoParameters) -> CheckResult
     return _from_contract(context, "expectations")
 
 
-@check("coverage", owner="data", binds=("contract", "failed"), shared="contract", fetches=True)
+@Check("coverage", owner="data", binds=("contract", FAILED), shared="contract", fetches=True)
 def coverage(context: CheckContext, parameters: NoParameters) -> CheckResult:  # noqa: ARG001
     """Whether every file that the contract names was really read: all of them pass, one less fails.
 
     It warns of objects that could not be staged and that `max_failed_objects` let be left out of the version.
     """
-    answer, failed = _from_contract(context, "coverage"), context.failed()
+    answer, failed = _from_contract(context, "coverage"), failed_objects(context)
     if not failed:
         return answer
     findings = [
@@ -143,7 +180,7 @@ def coverage(context: CheckContext, parameters: NoParameters) -> CheckResult:  #
 
 
 def _from_contract(context: CheckContext, name: str) -> CheckResult:
-    validation = context.validation()
+    validation = validation_of(context)
     # A verdict about another version must never count for this one.
     if validation.digest != context.digest:
         other = digest_text(validation.digest)
@@ -164,7 +201,7 @@ class Freshness(Ceilings):
     fail: Duration = Field(default=timedelta(hours=24), description="The age from which on it fails.", examples=["24h"])
 
 
-@check("freshness", owner="data", binds=("contract",), renewal=Renewal.CHEAP)
+@Check("freshness", owner="data", binds=("contract",), renewal=Renewal.CHEAP)
 def freshness(context: CheckContext, parameters: Freshness) -> CheckResult:
     """How old the newest data is.
 
@@ -191,24 +228,9 @@ def _newest_times(context: CheckContext) -> dict[str, datetime | None]:
     """The newest time in each table that names a `time` column, else that of the newest object; None without one."""
     timed = [name for name, table in context.spec.contract.tables.items() if table.time]
     if timed:
-        return {f"{TABLE}{name}": context.table_time(name) for name in timed}
-    times = [origin.modified for origin in context.origins() if origin.modified is not None]
+        return {f"{TABLE}{name}": table_time(context, name) for name in timed}
+    times = [origin.modified for origin in origins(context) if origin.modified is not None]
     return {"newest object": datetime.fromtimestamp(max(times), UTC) if times else None}
-
-
-def recorded_times(stored: Iterable[Evidence], context: CheckContext) -> dict[str, datetime]:
-    """The newest time in each table, from stored evidence of `freshness`: it can't change, for the version doesn't.
-
-    `stored` is all stored evidence about the version, the oldest first.
-    """
-    bound = {name: BINDINGS[name](context) for name in ("version", "contract")}
-    return {
-        name.removeprefix(TABLE): datetime.fromisoformat(at)
-        for answer in counting(stored, context)
-        if answer.check == "freshness" and bound.items() <= answer.binding.items()
-        for name, at in answer.measured.items()
-        if name.startswith(TABLE)
-    }
 
 
 def _evaluate_age(context: CheckContext, parameters: Freshness, dated: dict[str, datetime], oldest: str) -> CheckResult:
@@ -227,13 +249,13 @@ def _evaluate_age(context: CheckContext, parameters: Freshness, dated: dict[str,
     return one_finding(outcome, oldest, f"it is from {problem}", fix, measured, summary=summary, until=until)
 
 
-@check("digest", owner="data", binds=("target", "below"), renewal=Renewal.CHEAP, waivable=False)
+@Check("digest", owner="data", binds=("target", "below"), renewal=Renewal.CHEAP, waivable=False)
 def digest(context: CheckContext, parameters: NoParameters) -> CheckResult:  # noqa: ARG001
     """Whether this is exactly the version that the gate below accepted; anything else fails.
 
     Not applicable to a gate that extends none.
     """
-    extends, below = context.gate.extends, context.below
+    extends, below = context.gate.extends, accepted_below(context)
     if extends is None:
         return CheckResult(Outcome.NOT_APPLICABLE, "this gate extends no other")
     measured = {"version": context.digest, "below": below.digest if below else None}
