@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from prefect_stagegate.checks.sources import Lifetime, credential_life, read_probe
-from prefect_stagegate.expiry import ends_at
 from prefect_stagegate.gate import CheckResult
 from prefect_stagegate.gate.base import NoParameters
 from prefect_stagegate.jobs.staging.probe import Probe
 from prefect_stagegate.model import CredentialLife, Outcome
 from prefect_stagegate.sources import open_source
 from prefect_stagegate.testing.contexts import NOW, a_spec, check_context
+from prefect_stagegate.transport.expiry import ends_at
 
 ENDS = 1_772_334_000.0
 """2026-03-01T03:00:00Z"""

@@ -7,18 +7,18 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, ClassVar
-from urllib.parse import parse_qs, quote
+from urllib.parse import quote
 
 from obstore.store import AzureStore
 
 from prefect_stagegate.errors import AccessDenied, UsageError
-from prefect_stagegate.expiry import moment
 from prefect_stagegate.model import CredentialLife
 from prefect_stagegate.plugins.azure.azure_options import AzureSettings, azure_settings
 from prefect_stagegate.plugins.azure.sas import container_sas, sas_query
 from prefect_stagegate.redaction import remember
 from prefect_stagegate.sources.buckets.bucket import BucketSource
 from prefect_stagegate.sources.terms import Options, Terms
+from prefect_stagegate.transport.expiry import ends_at
 from prefect_stagegate.transport.http import Allowed
 from prefect_stagegate.transport.objectstore.client import (
     IDLE_SECONDS,
@@ -139,7 +139,7 @@ def _identify(settings: AzureSettings, url: str) -> AzureIdentity:
         return AzureIdentity(life, {"account_key": settings.key, "credential_type": "access_key"}, settings.key)
     if settings.sas:
         sas = settings.sas.lstrip("?")
-        ends = moment(parse_qs(sas).get("se", [""])[0])
+        ends = ends_at(sas)
         life = CredentialLife("temporary" if ends else "unknown", "a shared access signature", ends)
         return AzureIdentity(life, {"sas_key": sas, "credential_type": "sas_token"}, sas)
     if settings.anonymous:

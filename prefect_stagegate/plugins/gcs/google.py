@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from prefect_stagegate.errors import AccessDenied, UsageError, install_hint
-from prefect_stagegate.expiry import ends_at
 from prefect_stagegate.model import CredentialLife
 from prefect_stagegate.redaction import remember, remember_access
+from prefect_stagegate.transport.expiry import ends_at
 
 SCOPE = "https://www.googleapis.com/auth/devstorage.read_only"
 _HINT = "Set GOOGLE_APPLICATION_CREDENTIALS, log in by gcloud, or say `token: anon` if the bucket is public."

@@ -28,7 +28,6 @@ from prefect_stagegate.errors import (
     SourceUnavailable,
     UsageError,
 )
-from prefect_stagegate.expiry import ends_at
 from prefect_stagegate.model import CredentialLife, Pin, SourceObject
 from prefect_stagegate.redaction.options import secrets_of
 from prefect_stagegate.sources.base import (
@@ -45,6 +44,7 @@ from prefect_stagegate.sources.selection.globs import enters
 from prefect_stagegate.sources.terms import DEFAULT_TERMS, Terms
 from prefect_stagegate.sources.walk import Walk
 from prefect_stagegate.sources.wrappers.boundary import adapter_failed
+from prefect_stagegate.transport.expiry import ends_at
 
 BY_FSSPEC = sorted(("s3", "s3a", *FTP.schemes, *MEMORY.schemes, *FSSPEC.schemes))
 """The schemes that fsspec may read: their file systems ask a server, write no file and wrap no other file system."""

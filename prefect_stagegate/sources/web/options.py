@@ -9,10 +9,10 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from prefect_stagegate.errors import UsageError, did_you_mean
-from prefect_stagegate.expiry import ends_at
 from prefect_stagegate.model import CredentialLife
 from prefect_stagegate.sources.web import WEB
 from prefect_stagegate.sources.web.manifests import MANIFESTS
+from prefect_stagegate.transport.expiry import ends_at
 from prefect_stagegate.transport.objectstore.translating import OptionTable, Translation, text, verify
 
 

@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from prefect_stagegate.clock import moment
 from prefect_stagegate.errors import AccessDenied, UsageError
-from prefect_stagegate.expiry import ends_at, moment
 from prefect_stagegate.model import CredentialLife
 from prefect_stagegate.redaction import remember
+from prefect_stagegate.transport.expiry import ends_at
 from prefect_stagegate.transport.objectstore.options import S3Settings
 
 Provider = Callable[[], dict[str, Any]]
@@ -86,7 +87,10 @@ def _life_of_keys(token: str | None, expiration: str = "") -> CredentialLife:
     """
     if not token:
         return CredentialLife("static", "a static access key")
-    ends = moment(expiration) or ends_at(token)
+    try:
+        ends: float | None = moment(expiration).timestamp()
+    except ValueError:
+        ends = ends_at(token)
     return CredentialLife("temporary" if ends else "unknown", "a session token", ends)
 
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
+from prefect_stagegate.clock import moment
 from prefect_stagegate.errors import CatalogError, SourceError
-from prefect_stagegate.expiry import moment
 from prefect_stagegate.jobs.gating.consent import POLICY_TARGET
 from prefect_stagegate.jobs.gating.inbox import InboxLine
 from prefect_stagegate.jobs.gating.status import READERS, DatasetStatus, status
@@ -71,6 +72,5 @@ def _of_target(line: InboxLine) -> Iterator[Sample]:
 
 def _at(family: Family, stamp: str, *labels: str) -> Iterator[Sample]:
     """The moment of a time as the catalog has it; nothing where it has none."""
-    seconds = moment(stamp)
-    if seconds is not None:
-        yield Sample(family, labels, seconds)
+    with suppress(ValueError):
+        yield Sample(family, labels, moment(stamp).timestamp())

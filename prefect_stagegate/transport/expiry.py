@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 from base64 import urlsafe_b64decode
 from collections.abc import Iterator
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from urllib.parse import parse_qs
+
+from prefect_stagegate.clock import moment
 
 PARTS_OF_A_JWT = 3
 
@@ -31,9 +33,9 @@ def _ends(secret: str) -> Iterator[float]:
     query = {name.lower(): values[0] for name, values in parse_qs(secret.rpartition("?")[2]).items()}
     try:
         if "se" in query and "sig" in query:
-            yield _aware(query["se"]).timestamp()
+            yield moment(query["se"]).timestamp()
         if "x-amz-expires" in query and "x-amz-date" in query:
-            yield (_aware(query["x-amz-date"]) + timedelta(seconds=int(query["x-amz-expires"]))).timestamp()
+            yield (moment(query["x-amz-date"]) + timedelta(seconds=int(query["x-amz-expires"]))).timestamp()
         parts = secret.removeprefix("Bearer ").split(".")
         if len(parts) == PARTS_OF_A_JWT:
             # Tokens leave out Base64's padding (RFC 7515), and Python's decoder requires it.
@@ -41,16 +43,3 @@ def _ends(secret: str) -> Iterator[float]:
             yield float(claims["exp"])
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
         return  # it only looks like one of them
-
-
-def _aware(moment: str) -> datetime:
-    time = datetime.fromisoformat(moment)
-    return time if time.tzinfo else time.replace(tzinfo=UTC)
-
-
-def moment(text: str) -> float | None:
-    """Seconds since the epoch of an ISO 8601 time; None when the text is none."""
-    try:
-        return _aware(text).timestamp()
-    except ValueError:
-        return None
