@@ -25,17 +25,15 @@ def mount_of(path: Path) -> tuple[str, str]:
     except OSError:
         return "", ""
     real = Path(os.path.realpath(path))
-    # The kernel writes a space in a path as \040, since spaces separate the fields.
-    mounts = [
-        (point.replace("\\040", " "), kind, device) for device, point, kind, *_ in (line.split(" ") for line in lines)
-    ]
-    # The deepest mount point above the path counts. Of several mounts on one point, the last hides the others.
-    candidates = [
-        (len(point), order, kind, device)
-        for order, (point, kind, device) in enumerate(mounts)
-        if real.is_relative_to(point)
-    ]
-    return max(candidates)[2:] if candidates else ("", "")
+    deepest, mount = "", ("", "")
+    for line in lines:
+        device, point, kind, *_ = line.split(" ")
+        # The kernel writes a space in a path as \040, since spaces separate the fields.
+        point = point.replace("\\040", " ")
+        # The deepest mount point above the path counts. Of several mounts on one point, the last hides the others.
+        if len(point) >= len(deepest) and real.is_relative_to(point):
+            deepest, mount = point, (kind, device)
+    return mount
 
 
 def medium(file_system: str, device: int, root: Path = Path("/")) -> str:

@@ -32,7 +32,6 @@ from prefect_stagegate.jobs.staging import stage as job
 from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Action, Address, FailedObject, PlannedObject, Version
 from prefect_stagegate.spec import Spec, doubtful_columns
-from prefect_stagegate.transport.transfer import Progress
 from prefect_stagegate.units import bytes_text, count_text
 
 
@@ -69,23 +68,21 @@ def stage(
         _preview(workspace, spec_or_address, every=every, json=json)
         return
     with shown_progress(f"stage {spec_or_address.dataset}", display.progress_form(json=json)) as progress:
-        version = _staged(workspace, spec_or_address, progress, json=json)
+        try:
+            version = job.stage(workspace, spec_or_address, progress=progress)
+        except TransferFailed as error:
+            if json:
+                _print_failed(spec_or_address.dataset, error)
+            raise
     if json:
         print_json(asdict(version))
     elif not display.quiet:
         _print(version)
 
 
-def _staged(workspace: Workspace, spec_or_address: Spec | Address, progress: Progress | None, *, json: bool) -> Version:
-    """Stage; with `json`, print the objects that failed before the error ends the command."""
-    try:
-        return job.stage(workspace, spec_or_address, progress=progress)
-    except TransferFailed as error:
-        if json:
-            failed = [asdict(FailedObject.of(failure)) for failure in error.failures]
-            document = {"dataset": spec_or_address.dataset, "digest": None, "failed": failed}
-            print_json({**document, "error": error_values(error)})
-        raise
+def _print_failed(dataset: str, error: TransferFailed) -> None:
+    failed = [asdict(FailedObject.of(failure)) for failure in error.failures]
+    print_json({"dataset": dataset, "digest": None, "failed": failed, "error": error_values(error)})
 
 
 def _print(version: Version) -> None:

@@ -30,13 +30,11 @@ from typing import Any
 from prefect_stagegate.cache.views import Draft
 from prefect_stagegate.doors import Job, Observer, load, plugins
 from prefect_stagegate.errors import Cancelled
-from prefect_stagegate.jobs.staging.sources import Sources, open_sources
+from prefect_stagegate.jobs.staging.sources import Sources
 from prefect_stagegate.jobs.upkeep.eviction import claim_space, space_for
 from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import PlannedObject, Receipt
-from prefect_stagegate.plugins.fleet.peer import Peers
 from prefect_stagegate.redaction import redact
-from prefect_stagegate.spec import Spec
 from prefect_stagegate.transport.transfer import Limits, Transfer, transfer
 
 STOPS = (GeneratorExit, KeyboardInterrupt, SystemExit, Cancelled)
@@ -71,13 +69,6 @@ def step(workspace: Workspace, name: str, dataset: str, **more: Any) -> Iterator
             raise
         finally:
             job.seconds = time.perf_counter() - began
-
-
-@contextmanager
-def opened(job: Job, spec: Spec, peers: Peers | None = None) -> Iterator[Sources]:
-    """Wait for slots of limits, then open a spec's sources for the block. `peers` are asked before them."""
-    with job.workspace.admit(spec, job.cancel), open_sources(job.workspace, spec, peers=peers) as sources:
-        yield sources
 
 
 def fill(

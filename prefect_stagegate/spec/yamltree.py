@@ -108,18 +108,19 @@ class _Builder:
         anchor = event.anchor if isinstance(event, yaml.NodeEvent) else None
         if anchor:
             self._anchors[anchor] = None  # until it is read: an alias inside it would never end
-        value = self._value(event, loc)
-        if anchor:
-            self._anchors[anchor] = _Anchor(value, self._weight - before)
-        return value
-
-    def _value(self, event: yaml.Event, loc: Loc) -> Any:
-        if isinstance(event, yaml.ScalarEvent):
-            return self._scalar(event, loc)
         tag = event.tag if isinstance(event, yaml.CollectionStartEvent) else None
         if tag not in (None, "!", _TAG + "map", _TAG + "seq"):
             self._flaw(event, loc, f"the tag {_short(tag)} can't be used in a spec")
-        return self._mapping(loc) if isinstance(event, yaml.MappingStartEvent) else self._sequence(loc)
+        value: Any
+        if isinstance(event, yaml.ScalarEvent):
+            value = self._scalar(event, loc)
+        elif isinstance(event, yaml.MappingStartEvent):
+            value = self._mapping(loc)
+        else:
+            value = self._sequence(loc)
+        if anchor:
+            self._anchors[anchor] = _Anchor(value, self._weight - before)
+        return value
 
     def _sequence(self, loc: Loc) -> list[Any]:
         items: list[Any] = []

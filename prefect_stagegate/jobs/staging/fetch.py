@@ -13,8 +13,9 @@ from prefect_stagegate.cache.views import Draft
 from prefect_stagegate.doors import Job
 from prefect_stagegate.errors import TransferFailed
 from prefect_stagegate.jobs.address import resolve_for_node
-from prefect_stagegate.jobs.runner import fill, opened, step
+from prefect_stagegate.jobs.runner import fill, step
 from prefect_stagegate.jobs.staging.origins import plan_origins, spec_with_sources
+from prefect_stagegate.jobs.staging.sources import open_sources
 from prefect_stagegate.jobs.upkeep.node_refs import point
 from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Address, Entry, Version
@@ -50,7 +51,7 @@ def fetch_version(
     stats = TransferStats()
     # Complete and read-only since it appeared by one rename: a view that is here needs no look at its files.
     if view is None:
-        meter = Meter(progress, Phase.FETCHING)
+        meter = Meter.of(progress, Phase.FETCHING)
         with (
             step(
                 workspace, "fetch", dataset, writer=writer, meter=meter, cancel=cancel, facts={"digest": digest}
@@ -135,7 +136,11 @@ def _fill_draft(
     workspace, dataset = job.workspace, job.dataset
     spec = spec_with_sources(workspace, dataset, digest)
     nodes = find_peers(workspace, dataset, digest, peers, job.cancel)
-    with opened(job, spec, nodes) as sources, workspace.cache.views.draft() as kept:
+    with (
+        workspace.admit(spec, job.cancel),
+        open_sources(workspace, spec, peers=nodes) as sources,
+        workspace.cache.views.draft() as kept,
+    ):
         plan = plan_origins(workspace, spec, dataset, digest, paths)
         transferred = fill(job, sources, plan, kept, max_failed=len(paths or ()), is_repair=paths is not None)
         for receipt in transferred:

@@ -65,9 +65,11 @@ def open_sources(
             return source
 
         chosen = spec.sources if only is None else spec.sources[only : only + 1]
-        groups = (SourceGroup(opened(source), tuple(map(opened, source.mirrors)), peers) for source in chosen)
-        selections = tuple(Selection(source, now()) for source in chosen)
-        yield Sources(tuple(chosen), tuple(groups), selections)
+        groups, selections = [], []
+        for source in chosen:
+            groups.append(SourceGroup(opened(source), tuple(map(opened, source.mirrors)), peers))
+            selections.append(Selection(source, now()))
+        yield Sources(tuple(chosen), tuple(groups), tuple(selections))
 
 
 @contextmanager

@@ -26,7 +26,7 @@ from prefect_stagegate.doors import Job
 from prefect_stagegate.errors import BlobVanished, RefConflict, SourceBusy, StagegateError, TransferFailed, UsageError
 from prefect_stagegate.jobs.address import SpecLike, parse
 from prefect_stagegate.jobs.gating.policy import adopt_first_policy, proposed_changes
-from prefect_stagegate.jobs.runner import fill, opened, step
+from prefect_stagegate.jobs.runner import fill, step
 from prefect_stagegate.jobs.staging.fetch import fetch_version
 from prefect_stagegate.jobs.staging.ledger import Ledger
 from prefect_stagegate.jobs.staging.missing_objects import expected, require_complete
@@ -38,7 +38,7 @@ from prefect_stagegate.jobs.staging.unchanged import ListingDigest, SelectedObje
 from prefect_stagegate.jobs.upkeep.node_refs import point
 from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.manifest import Manifest, Seal, seal
-from prefect_stagegate.model import LATEST, Address, Entry, FailedObject, PlannedObject, Receipt, SourceObject, Version
+from prefect_stagegate.model import LATEST, Address, Entry, FailedObject, PlannedObject, SourceObject, Version
 from prefect_stagegate.plan import check_objects, plan_object
 from prefect_stagegate.sources import Source, Wanted
 from prefect_stagegate.spec import Spec
@@ -84,7 +84,7 @@ def stage(
         StagegateError: Nothing was published, and no ref moved.
     """
     parsed = parse(subject)
-    dataset, meter = parsed.dataset, Meter(progress) if isinstance(parsed, Spec) else None
+    dataset, meter = parsed.dataset, Meter.of(progress) if isinstance(parsed, Spec) else None
     with (
         # The lease keeps the dataset's views from being collected until `latest` names the new one.
         workspace.cache.leases.hold(LeaseKind.WRITER, dataset, purpose="stage") as writer,
@@ -116,7 +116,11 @@ def _stage_spec(job: Job, spec: Spec) -> Version:
 def _stage(job: Job, spec: Spec, draft: Draft, kept: Draft) -> Version:
     workspace, meter = job.workspace, job.meter or Meter()
     meter.enter(Phase.LISTING)
-    with opened(job, spec) as sources, SpooledTemporaryFile(SPOOLED) as file:
+    with (
+        workspace.admit(spec, job.cancel),
+        open_sources(workspace, spec) as sources,
+        SpooledTemporaryFile(SPOOLED) as file,
+    ):
         workspace.catalog.load()  # imports pyarrow in the background, while the sources are listed
         unchanged = Unchanged(workspace, spec, sources)
         listed = meter.until(list_sources(workspace, spec, sources, meter, job.cancel), Phase.FETCHING)
@@ -127,8 +131,12 @@ def _stage(job: Job, spec: Spec, draft: Draft, kept: Draft) -> Version:
         first = next(receipts, None)
         if unchanged.manifest:
             return _last_version(workspace, spec, unchanged.manifest)
-        received = chain([first] if first else [], receipts)
-        version = _publish(workspace, spec, received, draft, transferred.stats.failures)
+        ledger = Ledger([source.url for source in spec.sources])
+        for receipt in chain([first] if first else [], receipts):
+            ledger.add(receipt)
+            if receipt.fetched:  # a fetched blob has no link yet; the others are mostly held by some view
+                draft.hold(Entry(receipt.path, receipt.object.size, receipt.digest))
+        version = _publish(workspace, spec, ledger, draft, transferred.stats.failures)
         unchanged.note(version.digest)
         # Last, since nothing depends on it.
         keep_transfer(workspace, spec.dataset, version.digest, transferred.stats)
@@ -277,48 +285,36 @@ def _plan_one(
 
 
 def _publish(
-    workspace: Workspace, spec: Spec, receipts: Iterable[Receipt], draft: Draft, failures: Sequence[StagegateError]
+    workspace: Workspace, spec: Spec, ledger: Ledger, draft: Draft, failures: Sequence[StagegateError]
 ) -> Version:
     """Make a version of the received objects: its view, its records in the catalog, and the ref `latest`.
 
-    `draft` becomes the view, and holds each fetched blob at once. `failures` are read when the receipts have ended.
+    `draft` holds the fetched blobs, and becomes the view.
     """
-    urls = [source.url for source in spec.sources]
-    ledger = Ledger(urls)
-    for receipt in receipts:
-        ledger.add(receipt)
-        if receipt.fetched:  # a fetched blob has no link yet; the others are mostly held by some view
-            draft.hold(Entry(receipt.path, receipt.object.size, receipt.digest))
     sealed = seal(ledger.entries())
     if failures and not sealed.files:
         raise TransferFailed(failures)
     if not sealed.files:
-        raise _nothing_selected(spec, urls)
-    with step(workspace, "publish", spec.dataset) as job:
-        job.note(digest=sealed.digest, files=sealed.files, bytes=sealed.bytes)
-        return _publish_sealed(workspace, spec, sealed, ledger, draft, failures)
-
-
-def _publish_sealed(
-    workspace: Workspace, spec: Spec, sealed: Seal, ledger: Ledger, draft: Draft, failures: Sequence[StagegateError]
-) -> Version:
-    # First the view, then the catalog's records, then the refs: each step names only what the one before completed.
+        raise _nothing_selected(spec, [source.url for source in spec.sources])
     dataset, digest, views = spec.dataset, sealed.digest, workspace.cache.views
-    view = views.path(dataset, digest)
-    if view is None:
-        view = draft.publish(dataset, digest, ledger.entries())
-    # The version is here already. Its rotten files are in quarantine, so their bytes were fetched again.
-    elif rotten := Quarantine(workspace.cache.layout).rotten_files(view, ledger.entries()):
-        draft.repair(dataset, digest, rotten)
-    views.touch(dataset, digest)
-    failed = tuple(FailedObject.of(failure) for failure in failures)
-    # Before `latest` moves, so that whoever reads it finds what the version lacks.
-    if failed or spec.max_failed_objects:
-        workspace.catalog.put_failed(dataset, digest, failed)
-    new = _record(workspace, spec, sealed, ledger)
-    point(workspace, dataset, LATEST, digest)
-    facts = (sealed.files, sealed.bytes, ledger.fetched, ledger.reused, new, failed, ledger.pins())
-    return Version(dataset, digest, view, *facts, proposed=proposed_changes(workspace, spec))
+    # First the view, then the catalog's records, then the refs: each step names only what the one before completed.
+    with step(workspace, "publish", dataset) as job:
+        job.note(digest=digest, files=sealed.files, bytes=sealed.bytes)
+        view = views.path(dataset, digest)
+        if view is None:
+            view = draft.publish(dataset, digest, ledger.entries())
+        # The version is here already. Its rotten files are in quarantine, so their bytes were fetched again.
+        elif rotten := Quarantine(workspace.cache.layout).rotten_files(view, ledger.entries()):
+            draft.repair(dataset, digest, rotten)
+        views.touch(dataset, digest)
+        failed = tuple(FailedObject.of(failure) for failure in failures)
+        # Before `latest` moves, so that whoever reads it finds what the version lacks.
+        if failed or spec.max_failed_objects:
+            workspace.catalog.put_failed(dataset, digest, failed)
+        new = _record(workspace, spec, sealed, ledger)
+        point(workspace, dataset, LATEST, digest)
+        facts = (sealed.files, sealed.bytes, ledger.fetched, ledger.reused, new, failed, ledger.pins())
+        return Version(dataset, digest, view, *facts, proposed=proposed_changes(workspace, spec))
 
 
 def _learn(workspace: Workspace, sources: Sources, head: RefEntry, paths: Paths) -> None:

@@ -45,6 +45,9 @@ class Transfer(Iterator[Receipt]):
         self._receipts = receipts
         self.stats = stats
 
+    def __iter__(self) -> Iterator[Receipt]:
+        return self._receipts
+
     def __next__(self) -> Receipt:
         return next(self._receipts)
 

@@ -60,6 +60,14 @@ class Meter(Progress):
         self._stats = TransferStats()
         self._moving, self._sides = Speed(), {side: Speed() for side in self._stats.seconds}
 
+    @classmethod
+    def of(cls, progress: Progress | None, phase: Phase = Phase.LISTING) -> Meter:
+        """The caller's own meter, in a phase; or one that passes each call on to another progress."""
+        if isinstance(progress, Meter):
+            progress.enter(phase)
+            return progress
+        return cls(progress, phase)
+
     def listed(self, objects: int, size: int) -> None:
         """Add objects that a source lists, and their bytes."""
         with self._lock:
@@ -101,8 +109,6 @@ class Meter(Progress):
     def enter(self, phase: Phase) -> None:
         """Note that a phase of the job begins."""
         self._phase = phase
-        if isinstance(self._next, Meter):
-            self._next.enter(phase)
 
     def until(self, items: Iterable[T], phase: Phase) -> Iterator[T]:
         """The items; when they have ended, the next phase begins."""
@@ -114,12 +120,12 @@ class Meter(Progress):
         self._stats = stats
 
     def snapshot(self) -> JobProgress:
-        """What is done now. One thread calls it."""
+        """What is done now."""
         with self._lock:
             objects, done = self._objects, self._objects_done
             size, moved, reused = self._bytes, self._moved, self._reused
             newest = next(reversed(self._begun), "")
-        rate = self._moving.rate(moved)
+            rate, bottleneck = self._moving.rate(moved), self._bottleneck()
         return JobProgress(
             self._phase,
             objects,
@@ -132,7 +138,7 @@ class Meter(Progress):
             None if self._phase is Phase.LISTING else seconds_left(max(0, size - moved - reused), rate),
             newest,
             self._wait,
-            self._bottleneck(),
+            bottleneck,
             stamp(now()),
         )
 
