@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from pages.markdown import NONE, page, table
+from pages.markdown import page, prose
 from prefect_stagegate.plugins.observe.monitoring.families import BUCKETS, FAMILIES, Family, MetricKind
 
 
 def metrics_page() -> str:
-    """The table of metrics."""
+    """Every metric."""
     bounds = ", ".join(f"{bound:g}" for bound in BUCKETS)
     return page(
         "Metrics",
@@ -22,11 +22,11 @@ def metrics_page() -> str:
         "- A label's value has 120 characters at most, and nothing in it acts on a terminal. A counter keeps 5,000 "
         "combinations of labels apart. Further ones count together, with `_other` for each label. The first 1,000 "
         "datasets by name have gauges.",
-        table(("metric", "kind", "labels", "meaning"), map(_metric, FAMILIES.values())),
+        "\n".join(map(_metric, FAMILIES.values())),
     )
 
 
-def _metric(family: Family) -> tuple[str, str, str, str]:
+def _metric(family: Family) -> str:
     name = f"{family.name}_total" if family.kind is MetricKind.COUNTER else family.name
     labels = ", ".join(f"`{label}`" for label in family.labels)
-    return f"`{name}`", family.kind.value, labels or NONE, family.help
+    return f"- `{name}` ({family.kind.value}{labels and f' by {labels}'}): {prose(family.help)}"

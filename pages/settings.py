@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pages.markdown import NONE, code, page, table
+from pages.markdown import code, page
 from prefect_stagegate.settings import SETTINGS, Setting
 
 UNSET = {"identity": "the system's user", "node": "the host's name"}
@@ -10,7 +10,7 @@ UNSET = {"identity": "the system's user", "node": "the host's name"}
 
 
 def settings_page() -> str:
-    """The table of settings."""
+    """Every setting."""
     return page(
         "Settings",
         "prefect_stagegate/settings.py",
@@ -24,10 +24,10 @@ def settings_page() -> str:
         "A `STAGEGATE_` variable that no setting has is refused, so that a typo does not go unnoticed. The [options "
         "`--cache`, `--catalog` and `--identity`](cli.md#common-options) of a command win over their variables.",
         "An unset `XDG_CACHE_HOME` is `~/.cache`, and an unset `XDG_DATA_HOME` is `~/.local/share`.",
-        table(("variable", "default", "values", "meaning"), map(_setting, SETTINGS)),
+        "\n".join(map(_setting, SETTINGS)),
     )
 
 
-def _setting(setting: Setting) -> tuple[str, str, str, str]:
-    default = f"`{setting.default}`" if setting.default else UNSET.get(setting.field, NONE)
-    return f"`{setting.variable}`", default, setting.values, setting.meaning
+def _setting(setting: Setting) -> str:
+    default = f"`{setting.default}`" if setting.default else UNSET.get(setting.field, "")
+    return f"- `{setting.variable}` ({setting.values}{default and f'; default {default}'}): {setting.meaning}"

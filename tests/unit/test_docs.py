@@ -51,7 +51,7 @@ def test_reference_has_no_other_pages() -> None:
 
 @pytest.mark.parametrize("setting", SETTINGS, ids=lambda setting: setting.variable)
 def test_the_reference_has_every_setting_as_it_is(setting: Setting) -> None:
-    row = next(line for line in GENERATED["settings.md"].splitlines() if line.startswith(f"| `{setting.variable}` |"))
+    row = next(line for line in GENERATED["settings.md"].splitlines() if line.startswith(f"- `{setting.variable}` ("))
     for part in (setting.default, setting.values, setting.meaning):
         assert part in row
 
