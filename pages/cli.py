@@ -56,7 +56,7 @@ def _command_group(title: str) -> Iterator[str]:
             yield from _command(command.words)
         elif below:
             yield f"### stagegate {command.words}"
-            yield code("console", f"stagegate {command.words} COMMAND")
+            yield f"`stagegate {command.words} COMMAND`"
             yield command.line
         if below:
             yield f"Its commands: {_links(below)}."
@@ -72,7 +72,7 @@ def _command(words: str) -> Iterator[str]:
     options = [argument for argument in arguments if argument not in positional and not _is_common(argument)]
     common = [argument.names[0] for argument in arguments if _is_common(argument)]
     yield f"### stagegate {words}"
-    yield code("console", usage)
+    yield f"`{usage}`"
     yield prose(text)
     if examples:
         yield code("console", "\n".join(examples))

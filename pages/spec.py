@@ -13,7 +13,7 @@ import pyarrow as pa
 import yaml
 from pydantic import BaseModel
 
-from pages.markdown import NONE, code, link, names, page, prose, table
+from pages.markdown import NONE, code, link, names, page, prose
 from prefect_stagegate import doors
 from prefect_stagegate.gate import known_checks
 from prefect_stagegate.plugins.signatures.signature import SignerIdentity
@@ -157,7 +157,7 @@ def spec_page() -> str:
         "## Keys of a spec",
         keys_list(schema, SPELLED),
         "## Kinds of values",
-        table(("kind", "how it is written"), KINDS.items()),
+        "\n".join(f"- {kind}: {prose(text)}" for kind, text in KINDS.items()),
         "## owners",
         _described(schema["properties"]["owners"]),
         keys_list(schema["properties"]["owners"]),
@@ -383,7 +383,13 @@ def _column_types() -> Iterator[str]:
         types_by_kinds.setdefault(
             ", ".join(kind for kind, arrow in ARROW_TYPES.items() if accepts(name, arrow)), []
         ).append(name)
-    yield table(("type", "accepts Arrow's types"), [(names(words), kinds) for kinds, words in types_by_kinds.items()])
+    same = [names(words) for kinds, words in types_by_kinds.items() if kinds in words]
+    yield "\n".join(
+        [
+            *(f"- {names(words)}: Arrow's {kinds}" for kinds, words in types_by_kinds.items() if kinds not in words),
+            f"- {', '.join(same)}: Arrow's type of that name, of two names the first that Arrow has",
+        ]
+    )
     endings = names(TABLE_PROBES)
     yield f"The files of a table have names that end in {endings}."
 
@@ -416,8 +422,8 @@ def _probes() -> Iterator[str]:
         "An item of `probes` is the name of a probe, or a mapping of one name to settings. Those from `parquet-pages` "
         "on run in processes that can open nothing but the version, one a core; bytes that passed are not read again."
     )
-    rows = [(f"`{name}`", " ".join((inspect.getdoc(probe) or "").split())) for name, probe in PROBES.items()]
-    yield table(("probe", "passes when"), [*rows, (f"`{UNIQUE}`", UNIQUE_PASSES)])
+    passes = {name: " ".join((inspect.getdoc(probe) or "").split()) for name, probe in PROBES.items()}
+    yield "\n".join(f"- `{name}`: {prose(text)}" for name, text in {**passes, UNIQUE: UNIQUE_PASSES}.items())
 
 
 def _storage_options() -> Iterator[str]:

@@ -12,7 +12,7 @@ from typing import Any, get_args, get_type_hints
 
 from prefect import Flow, Task
 
-from pages.markdown import code, link, names, page, prose, table
+from pages.markdown import code, link, names, page, prose
 from prefect_stagegate import errors, flows, tasks
 from prefect_stagegate.jobs import address
 from prefect_stagegate.tasks._support import places
@@ -40,7 +40,7 @@ def tasks_page() -> str:
         "Tasks return small values that can be pickled. Prefect caches none of them. A task is tried once more when "
         "its error is `retryable`.",
         "## Types of parameters",
-        table(("type", "is", "meaning"), [_alias(module, name) for module, name in ALIASES]),
+        "\n".join(_alias(module, name) for module, name in ALIASES),
         "`cache` is the node's cache and `catalog` the shared catalog; by default, both are the settings'. Sections "
         "explain them only where they mean something else.",
         "## Whole jobs",
@@ -130,12 +130,12 @@ def _items(text: str) -> list[tuple[str, str]]:
     return [(name, " ".join(meaning.split())) for name, meaning in items]
 
 
-def _alias(module: ModuleType, name: str) -> tuple[str, str, str]:
+def _alias(module: ModuleType, name: str) -> str:
     """A type's name, what it stands for, and the docstring below it."""
     body = ast.parse(inspect.getsource(module)).body
     for node, after in pairwise(body):
         if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == name:
-            return f"`{name}`", f"`{ast.unparse(node.value)}`", _text_of(after)
+            return f"- `{name}` (`{ast.unparse(node.value)}`): {_text_of(after)}"
     raise LookupError(f"{module.__name__} has no {name}")
 
 
