@@ -34,7 +34,7 @@ def cli_page() -> str:
         f"{overview.help_epilogue}".partition("\n\n")[0],
         "[The reference](../reference.md#commands) says more about exit codes, lists and `--json`.",
         "## Common options",
-        f"Most commands take {names(USUAL, 'and')}. Sections name only what differs.",
+        f"Most commands take {names(USUAL, 'and')}. Sections name what differs.",
         "\n".join(_options(_common_options())),
         *(section for title in TITLES for section in _command_group(title)),
         "## Options",
@@ -80,15 +80,14 @@ def _command(words: str) -> Iterator[str]:
         yield "\n".join(_options([*positional, *options]))
     further = [name for name in common if name not in USUAL]
     missing = [name for name in USUAL if name not in common]
-    options_there = link("Common options", "common options")
     if not common:
-        yield f"It takes none of the {options_there}."
+        yield "Common options: none."
     elif len(missing) > 1:
-        yield f"Of the {options_there} it takes {names(common, 'and')}."
+        yield f"Common options: only {names(common, 'and')}."
     elif further or missing:
-        both = (("also takes", further), ("lacks", missing))
+        both = (("also", further), ("not", missing))
         differences = [f"{verb} {names(listed, 'and')}" for verb, listed in both if listed]
-        yield f"Of the {options_there} it {' and '.join(differences)}."
+        yield f"Common options: {', '.join(differences)}."
 
 
 def _app(words: str) -> tuple[App, str]:
