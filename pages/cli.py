@@ -29,7 +29,7 @@ def cli_page() -> str:
         "Commands",
         "prefect_stagegate/cli",
         "Each `stagegate` command with its usage, arguments, options and examples. `stagegate --help` lists them, and "
-        "`stagegate COMMAND --help` prints the same in a terminal.",
+        "`stagegate COMMAND --help` prints the same in a terminal. What a usage line has without brackets is required.",
         "\n".join(f"- {title}: {_links(command for command in ALL if command.title == title)}" for title in TITLES),
         f"{overview.help_epilogue}".partition("\n\n")[0],
         "[The reference](../reference.md#commands) says more about exit codes, lists and `--json`.",
@@ -112,7 +112,7 @@ def _options(arguments: Iterable[Argument]) -> Iterator[str]:
         flags = ", ".join(f"`{' '.join(filter(None, (name, _metavar(argument))))}`" for name in argument.names)
         text = " ".join((argument.parameter.help or "").split())
         default, show = argument.field_info.default, argument.parameter.show_default
-        notes = "required" if argument.required else ""
+        notes = ""
         if default not in (None, "", (), False, inspect.Parameter.empty):
             notes = f"default `{show(default) if callable(show) else default}`"
         text = re.sub(r"\[(STAGEGATE_\w+)\]", r"[`\1`](settings.md)", prose(text))

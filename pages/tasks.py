@@ -94,9 +94,9 @@ def _callable(heading: str, task: Task[..., Any] | Flow[..., Any], twin: str = "
     yield f"### {heading}"
     yield code("python", _signature(task.fn))
     if twin:
-        yield f"In an async flow: `await {twin}(…)`."
+        yield f"Async: `await {twin}(…)`."
     if isinstance(task, Flow):
-        yield f"Its name in Prefect is `{task.name}`."
+        yield f"In Prefect: `{task.name}`."
     yield prose(text)
     items = [f"- `{name}`: {prose(meaning)}" for name, meaning in parameters if meaning not in USUAL]
     items += [f"- Raises {names(kinds.split(', '))}: {prose(when)}" for kinds, when in raised]
