@@ -150,6 +150,12 @@ class PermittedOptions:
         return f"{name!r} is no option of {self.family}", did_you_mean(name, known)
 
 
+def unknown_option(permitted: PermittedOptions, name: str, *, source: str = "") -> UsageError:
+    """The error for an option that is not permitted."""
+    problem, hint = permitted.unknown(name)
+    return UsageError(problem, hint=hint[:1].upper() + hint[1:] + ("" if hint.endswith("?") else "."), source=source)
+
+
 @dataclass(frozen=True, slots=True)
 class Source(PermittedOptions):
     """A family of sources: its schemes, its options, and the adapter that reads it."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from prefect_stagegate import doors
-from prefect_stagegate.doors import Kind, flat, load, source_of
+from prefect_stagegate.doors import Kind, flat, load, source_of, unknown_option
 from prefect_stagegate.errors import MissingExtra, UsageError, install_hint
 from prefect_stagegate.redaction import remember_access
 from prefect_stagegate.sources.base import Source, public_url
@@ -17,7 +17,6 @@ from prefect_stagegate.sources.terms import IDLE_SECONDS, Options, Recall, Terms
 from prefect_stagegate.sources.walk import ENTRIES
 from prefect_stagegate.sources.wrappers.boundary import bounded
 from prefect_stagegate.transport.http import Allowed, require_allowed
-from prefect_stagegate.transport.objectstore.translating import unknown_option
 
 _SERVERS = re.compile(
     r"\b(?:ftp|https?|oci|postgres(?:ql)?|sftp|smb|ssh|webdavs?|(?:web)?hdfs)://[^/?#]*", re.IGNORECASE
@@ -79,7 +78,8 @@ def open_source(
             message = f"The client library for {public_url(url)} is not installed"
             raise MissingExtra(message, hint=install_hint(definition.extra), source=public_url(url)) from error
         # The environment may name the endpoint, so it is known only now. Nothing was sent yet.
-        require_allowed(getattr(source, "endpoint", ""), allowed)
+        if endpoint := getattr(source, "endpoint", ""):
+            require_allowed(endpoint, allowed)
         return source
 
     return bounded(url, opened)

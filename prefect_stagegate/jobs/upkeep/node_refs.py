@@ -6,9 +6,9 @@ import logging
 
 from prefect_stagegate.cache.leases import LeaseKind
 from prefect_stagegate.errors import CacheError, CatalogError
+from prefect_stagegate.jobs.runner import step
 from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Promotion
-from prefect_stagegate.plugins.fleet.own_record import try_publish
 
 log = logging.getLogger(__name__)
 
@@ -16,25 +16,22 @@ log = logging.getLogger(__name__)
 def point(workspace: Workspace, dataset: str, ref: str, digest: str) -> None:
     """Make the node's copy of a ref name a version, if the version is here.
 
-    Ends when the copy names what the catalog's ref names, or the catalog's version isn't here. After a move the node's
-    record is written.
+    Ends when the copy names what the catalog's ref names, or the catalog's version isn't here.
 
     Raises:
         CacheError: The copy can't be written.
     """
-    moved = False
-    while copied_digest(workspace, dataset, ref) != digest and workspace.cache.views.path(dataset, digest):
-        # Under a lease, so that no collection takes the view between the look and the move.
-        with workspace.cache.leases.hold(LeaseKind.READER, dataset, digest, f"move {ref}"):
-            if workspace.cache.views.path(dataset, digest) is None:
-                break
-            workspace.cache.refs.put(dataset, ref, digest)
-            moved = True
-        # Others may have moved the catalog's ref since the caller read it, and this copy before the caller did.
-        head = workspace.catalog.ref(dataset, ref)
-        digest = head.digest if head else digest
-    if moved:
-        try_publish(workspace)
+    with step(workspace, "point", dataset, is_step=False) as job:
+        while copied_digest(workspace, dataset, ref) != digest and workspace.cache.views.path(dataset, digest):
+            # Under a lease, so that no collection takes the view between the look and the move.
+            with workspace.cache.leases.hold(LeaseKind.READER, dataset, digest, f"move {ref}"):
+                if workspace.cache.views.path(dataset, digest) is None:
+                    break
+                workspace.cache.refs.put(dataset, ref, digest)
+                job.note(digest=digest)
+            # Others may have moved the catalog's ref since the caller read it, and this copy before the caller did.
+            head = workspace.catalog.ref(dataset, ref)
+            digest = head.digest if head else digest
 
 
 def copied_digest(workspace: Workspace, dataset: str, ref: str) -> str | None:

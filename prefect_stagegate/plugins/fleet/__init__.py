@@ -35,5 +35,5 @@ PLUGIN = Plugin(
             "Send this node's blobs to other nodes of its site, by their digest.",
         ),
     ),
-    observers={f"{__name__}.own_record:RecordedFetch": lambda job: job.name == "fetch"},
+    observers={f"{__name__}.own_record:NodeRecorder": lambda job: job.name in ("fetch", "point")},
 )

@@ -99,16 +99,18 @@ def try_publish(workspace: Workspace, begun: VersionKey | None = None, ended: Le
         log.warning("The record of the node %s was not written: %s", workspace.settings.node, error)
 
 
-class RecordedFetch(Observer):
-    """Records that this node fetches a version, and when that ends, however it ends, what it holds then."""
+class NodeRecorder(Observer):
+    """Keeps the node's record: that it fetches a version, and after a fetch or the move of a ref, what it holds."""
 
     def begun(self, job: Job) -> None:
         """Record the version that is fetched."""
-        try_publish(job.workspace, begun=(job.dataset, str(job.facts["digest"])))
+        if job.name == "fetch":
+            try_publish(job.workspace, begun=(job.dataset, str(job.facts["digest"])))
 
     def ended(self, job: Job) -> None:
-        """Record what the node holds."""
-        try_publish(job.workspace, ended=job.writer)
+        """Record what the node holds, however the fetch ended; also after a ref was moved."""
+        if "digest" in job.facts:
+            try_publish(job.workspace, ended=job.writer)
 
 
 def _held_versions(

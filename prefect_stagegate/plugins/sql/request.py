@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qsl, quote, unquote, urlencode, urlsplit
 
+from prefect_stagegate.doors import unknown_option
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.plugins.sql import SQL_PARAMETERS
-from prefect_stagegate.transport.objectstore.translating import unknown_option
 
 CONNECT_SECONDS = 10
 STATEMENT_TIMEOUT = "1h"

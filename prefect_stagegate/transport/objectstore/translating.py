@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Generic, TypeVar
 
-from prefect_stagegate.doors import Kind, PermittedOptions, flat
+from prefect_stagegate.doors import Kind, PermittedOptions, flat, unknown_option
 from prefect_stagegate.errors import UsageError
 
 S = TypeVar("S")
@@ -50,12 +50,6 @@ class OptionTable(Generic[S]):
         for path, value in flat({name: value for name, value in options.items() if name not in whole}):
             if value is not None:
                 yield ".".join(path), value
-
-
-def unknown_option(permitted: PermittedOptions, name: str, *, source: str = "") -> UsageError:
-    """The error for an option that is not permitted."""
-    problem, hint = permitted.unknown(name)
-    return UsageError(problem, hint=hint[:1].upper() + hint[1:] + ("" if hint.endswith("?") else "."), source=source)
 
 
 def is_on(value: Any) -> bool:
