@@ -12,8 +12,10 @@ import pytest
 Run = Callable[..., subprocess.CompletedProcess[str]]
 
 CHECK = '''
+import os
+from pathlib import Path
+from prefect_stagegate.{package} import CheckContext, CheckResult, Parameters, check
 from prefect_stagegate.model import Outcome
-from prefect_stagegate.gate import CheckContext, CheckResult, Parameters, check
 
 class Most(Parameters):
     most: int = 1
@@ -23,6 +25,25 @@ def few(context: CheckContext, parameters: Most) -> CheckResult:
     """Whether there are few files."""
     return CheckResult(Outcome.PASS if context.files <= parameters.most else Outcome.FAIL, f"{{context.files}} files")
 '''
+BOUND = '''
+import os
+from pathlib import Path
+from prefect_stagegate.gate import Binding, Check, CheckContext, CheckResult, Fact, Parameters
+from prefect_stagegate.model import Outcome
+
+@Fact
+def limit(context: CheckContext) -> int:
+    return int(Path(os.environ["LIMIT"]).read_text())
+
+@Check("{name}", owner="infra", binds=(Binding("{binding}", lambda context: str(limit(context))),))
+def within(context: CheckContext, parameters: Parameters) -> CheckResult:
+    """Whether the site allows so many files."""
+    return CheckResult(Outcome.PASS if context.files <= limit(context) else Outcome.FAIL, f"at most {{limit(context)}}")
+'''
+
+
+def check_source(name: str, owner: str, package: str = "gate") -> str:
+    return CHECK.format(name=name, owner=owner, package=package)
 
 
 def install(site: Path, package: str, source: str, *checks: str) -> None:
@@ -37,13 +58,16 @@ def install(site: Path, package: str, source: str, *checks: str) -> None:
 
 @pytest.fixture
 def site(tmp_path: Path) -> Path:
-    """Where four packages are installed, of which one is sound."""
+    """Where packages are installed, of which three are sound."""
     site = tmp_path / "site"
-    install(site, "sound", CHECK.format(name="few_files", owner="infra"), "few_files")
-    install(site, "late", CHECK.format(name="half", owner="infra") + "raise SystemExit('no licence')", "half")
-    install(site, "absent_owner", CHECK.format(name="unowned", owner="somebody"), "unowned")
-    install(site, "thief", CHECK.format(name="schema", owner="data"), "schema")
-    install(site, "other_name", CHECK.format(name="other", owner="data"), "wanted")
+    install(site, "sound", check_source("few_files", "infra"), "few_files")
+    install(site, "late", check_source("half", "infra") + "raise SystemExit('no licence')", "half")
+    install(site, "absent_owner", check_source("unowned", "somebody"), "unowned")
+    install(site, "thief", check_source("schema", "data"), "schema")
+    install(site, "other_name", check_source("other", "data"), "wanted")
+    install(site, "former_path", check_source("former", "data", "readiness"), "former")
+    install(site, "bound", BOUND.format(name="within_limit", binding="limit"), "within_limit")
+    install(site, "second_binding", BOUND.format(name="second", binding="rotten"), "second")
     return site
 
 
@@ -79,3 +103,24 @@ def test_a_broken_plugin_says_so_and_breaks_no_other(site: Path, run_stagegate: 
     assert "owners: data, ai, infra, governance" in broken["unowned"]
     assert "registers no check of that name" in broken["wanted"]
     assert "other" not in broken, "of a plugin that can't be loaded nothing stays"
+    assert not broken["former"], "the documented import path of earlier releases still works"
+    assert "The binding 'rotten' of 'second' is already another check's" in broken["second"]
+
+
+def test_evidence_ends_with_another_value_of_a_plugin_s_binding(site: Path, run_stagegate: Run, tmp_path: Path) -> None:
+    limit = tmp_path / "limit"
+    env = {"PYTHONPATH": str(site), "LIMIT": str(limit)}
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/a.csv").write_text("x\n1\n")
+    spec = {"stagegate": 1, "dataset": "things", "sources": [{"url": str(tmp_path / "data")}]}
+    (tmp_path / "spec.yaml").write_text(json.dumps(spec | {"gates": {"pilot": {"require": ["within_limit"]}}}))
+    limit.write_text("1")
+    assert run_stagegate("stage", "spec.yaml", env=env).returncode == 0
+    check = ("check", "things", "--gate", "pilot")
+    assert run_stagegate(*check, env=env).returncode == 0
+    assert "current" in run_stagegate(*check, "--plan", "--json", env=env).stdout
+
+    limit.write_text("0")
+
+    assert "another limit" in run_stagegate(*check, "--plan", "--json", env=env).stdout
+    assert run_stagegate(*check, env=env).returncode == 1

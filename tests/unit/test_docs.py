@@ -128,7 +128,8 @@ def test_the_check_on_the_page_works_as_it_stands() -> None:
     try:
         exec(compile(code, "readiness.md", "exec"), {"__name__": "page"})
         requirement = Requirement("few_files", Severity.BLOCKING, {"most": 1})
-        assert run_check(CHECKS["few_files"], requirement, check_context()).outcome is Outcome.FAIL
+        evidence = run_check(CHECKS["few_files"], requirement, check_context())
+        assert (evidence.outcome, evidence.binding["file_limit"]) == (Outcome.FAIL, "100000")
     finally:
         _catalogue.known.clear()
         _catalogue.known.update(before)

@@ -21,7 +21,7 @@ from prefect_stagegate.gate.context import Binding, CheckContext, Fact, FreshFac
 from prefect_stagegate.gate.registry import Check, Renewal
 from prefect_stagegate.jobs.read import keep_dataset
 from prefect_stagegate.model import Address, Entry, Finding, Outcome
-from prefect_stagegate.plugins.signatures.file_digests import file_digests
+from prefect_stagegate.plugins.signatures.sign import file_digests
 from prefect_stagegate.plugins.signatures.signature_bundle import (
     CODE_SIGNING,
     MOST_BYTES,
