@@ -98,7 +98,7 @@ def write_large_catalog(records: Records, environment: Environment, datasets: in
 
 
 def _few_distributions(python: Python) -> Python:
-    """As many as a small image has: each decision holds them all."""
+    """As many as a small image has: the digest of all is computed for each decision."""
     return replace(python, distributions=dict(sorted(python.distributions.items())[:DISTRIBUTIONS]))
 
 
