@@ -20,6 +20,7 @@ from pathlib import Path
 
 from benchmarks.section import write_section
 from prefect_stagegate.catalog import Catalog
+from prefect_stagegate.catalog.gate_records import put_evidence
 from prefect_stagegate.catalog.records import open_records
 from prefect_stagegate.gate import CHECKS, known_checks
 from prefect_stagegate.gate.run import binding
@@ -87,8 +88,8 @@ def remember(workspace: Workspace, times: int) -> None:
         for asked in gate.requirements
     ]
     for _ in range(times - 1):
-        workspace.catalog.put_evidence(version.dataset, version.digest, answers[: SIZE // 4])
-    workspace.catalog.put_evidence(version.dataset, version.digest, answers)
+        put_evidence(workspace.catalog, version.dataset, version.digest, answers[: SIZE // 4])
+    put_evidence(workspace.catalog, version.dataset, version.digest, answers)
 
 
 def measure(workspace: Workspace, rounds: int) -> Run:

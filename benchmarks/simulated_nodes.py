@@ -25,6 +25,7 @@ from prefect_stagegate.jobs.workspace import Workspace, open_workspace
 from prefect_stagegate.model import Address
 from prefect_stagegate.plugins.fleet.agent import run_agent
 from prefect_stagegate.plugins.fleet.node import flip_ref, hold_version
+from prefect_stagegate.plugins.fleet.nodes import put_node
 from prefect_stagegate.plugins.fleet.own_record import publish_record
 from prefect_stagegate.tasks._fleet.message import to_message
 
@@ -72,8 +73,8 @@ class SimulatedNodes:
         deployment.apply()
         with ThreadPoolExecutor(self._at_once) as pool:
             record = publish_record(self.workspace(self.names[0]))
-            put = self.workspace(self.names[0]).catalog.put_node
-            list(pool.map(lambda name: put(replace(record, name=name)), self.names))
+            catalog = self.workspace(self.names[0]).catalog
+            list(pool.map(lambda name: put_node(catalog, replace(record, name=name)), self.names))
 
     def workspace(self, name: str) -> Workspace:
         """A node's cache and the catalog, opened as by the process of a run."""

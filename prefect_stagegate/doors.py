@@ -1,4 +1,4 @@
-"""The doors of the core: what a plugin declares, and how it is found.
+"""The doors of the core: what a plugin declares or keeps, and how it is found.
 
 A declaration imports none of the code that it names: `module:attribute` is imported when it is used.
 """
@@ -6,6 +6,7 @@ A declaration imports none of the code that it names: `module:attribute` is impo
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
@@ -13,22 +14,24 @@ from functools import cache
 from importlib import import_module
 from pkgutil import iter_modules
 from threading import Event
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from prefect_stagegate import plugins as own
-from prefect_stagegate.errors import UsageError, did_you_mean
+from prefect_stagegate.errors import CatalogError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
     from prefect_stagegate.cache.leases import Lease
     from prefect_stagegate.jobs.workspace import Workspace
     from prefect_stagegate.transport.transfer.meter import Meter
 
+T = TypeVar("T")
 GROUP = "prefect_stagegate.plugins"
 """The entry point group of plugins in other packages: each names a `Plugin`."""
 SOURCES_GROUP = "prefect_stagegate.sources"
 """The entry point group of single sources in other packages: each is named after a scheme, and names a `Source`."""
 CORE_SOURCES = ("local", "buckets", "web", "fsspec")
 """The packages of `sources/` that have definitions, as `SOURCES` in their `__init__`."""
+_RECORD_NAME = re.compile(r"[a-z0-9-]{1,64}\.(?!json\b)[a-z0-9-]{1,64}")
 
 log = logging.getLogger(__name__)
 Fact = str | int | float | bool
@@ -186,6 +189,41 @@ class Plugin:
     sources: tuple[Source, ...] = ()
     observers: Mapping[str, Callable[[Job], bool]] = field(default_factory=dict)
     """The class of each observer of jobs as `module:attribute`, and whether it looks on at a job."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record(Generic[T]):
+    """A kind of record in the catalog, which the verbs of `Catalog` read and write.
+
+    Keys begin with the dataset: after `SCORES = Record("acme.scores", Scores)`, the record
+    `catalog.put(SCORES, scores, "flights", digest)` lies at `datasets/flights/acme.scores/<hex>.json`.
+    """
+
+    name: str
+    """`<package>.<folder>`. Folders of this package, `stagegate`, have no package's name before theirs."""
+    content: type[T]
+    """A dataclass, or a list or a mapping."""
+    is_shared: bool = False
+    """Whether the records belong to no dataset. Only this package has such kinds."""
+
+    def __post_init__(self) -> None:
+        if not _RECORD_NAME.fullmatch(self.name):
+            raise ValueError(f"{self.name!r} is no name of a kind of record: it must be like 'acme.scores'")
+
+    def folder(self, *key: str | int) -> str:
+        """The folder in the catalog with all records whose keys begin so; ends with a slash."""
+        names = [] if self.is_shared else ["datasets"]
+        for part in key:
+            name = f"{part:08d}" if isinstance(part, int) else part.removeprefix("sha256:")
+            if not name.strip(".") or "/" in name:
+                raise CatalogError(f"No record can have {name!r} in its key", hint="Each part must be a file's name.")
+            names.append(name)
+        names.insert(0 if self.is_shared else 2, self.name.removeprefix("stagegate."))
+        return "/".join(names) + "/"
+
+    def path(self, *key: str | int) -> str:
+        """Where in the catalog a record lies."""
+        return f"{self.folder(*key)[:-1]}.json"
 
 
 @cache

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import uuid
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import cache, cached_property, partial
 from importlib import import_module
 from itertools import chain, groupby
-from typing import Any, TypeVar
+from typing import Any
 
-from prefect_stagegate.canonical import digest_of, sha256_of
-from prefect_stagegate.catalog.approval_records import ApprovalRecords, create_id
+from prefect_stagegate.canonical import sha256_of
 from prefect_stagegate.catalog.codec import encode
 from prefect_stagegate.catalog.environments import Environments
-from prefect_stagegate.catalog.evidence import kept
-from prefect_stagegate.catalog.kept_records import KeptRecords
-from prefect_stagegate.catalog.keys import largest
 from prefect_stagegate.catalog.log import Log, LogMemory, State
 from prefect_stagegate.catalog.policies import Consent, PolicyEntry, adopted_as, prove_adoption
 from prefect_stagegate.catalog.records import Records, open_records
@@ -30,17 +27,12 @@ from prefect_stagegate.model import (
     Address,
     Approval,
     ApprovalRequest,
-    Evidence,
-    EvidenceRevocation,
     Identity,
-    Waiver,
 )
-from prefect_stagegate.plugins.fleet.node_records import NodeRecords
 from prefect_stagegate.units import count_text
 from prefect_stagegate.unreadable import UnreadableRecords, skipping
 
-C = TypeVar("C", bound="Catalog")
-FORMAT_KEY = "format"
+FORMAT_KEY, ID_KEY = "format", "id"
 FORMAT = b"stagegate-catalog 2\n"
 """2: policies have a log, and attestations name the policy that they were made under."""
 LONG_LOG = 20
@@ -49,7 +41,7 @@ PROBE_KEY = "probe"
 PROBE = b"A store that lets this record be created twice can't hold a catalog.\n"
 
 
-class Catalog(VersionRecords, ApprovalRecords, KeptRecords, NodeRecords):
+class Catalog(VersionRecords):
     """The records that all environments share. `open` makes one; every method may raise `CatalogError`."""
 
     proof: EntryProof | None = None
@@ -103,9 +95,9 @@ class Catalog(VersionRecords, ApprovalRecords, KeptRecords, NodeRecords):
             )
         return cls(records, memory=memory, consent=consent)
 
-    def over(self, kind: type[C], wrap: Callable[[Records], Records], memory: LogMemory) -> C:
-        """The same catalog as one of a `kind`, read through a store that wraps its own."""
-        copy = kind(wrap(self._records), memory=memory, consent=self._consent)
+    def over(self, wrap: Callable[[Records], Records], memory: LogMemory) -> Catalog:
+        """The same catalog, read through a store that wraps its own."""
+        copy = Catalog(wrap(self._records), memory=memory, consent=self._consent)
         copy.proof = self.proof
         return copy
 
@@ -113,6 +105,19 @@ class Catalog(VersionRecords, ApprovalRecords, KeptRecords, NodeRecords):
     def environments(self) -> Environments:
         """The environments of decisions."""
         return Environments(self._records)
+
+    @cached_property
+    def id(self) -> str:
+        """Tells this catalog from others: 32 hex digits, made with it, or later for one of an earlier release."""
+        stored = self._records.read(ID_KEY)
+        if stored is None:
+            _create_id(self._records)
+            stored = self._records.read(ID_KEY) or b""
+        return stored[:32].decode(errors="replace")
+
+    def made(self, request: ApprovalRequest) -> bool:
+        """Whether a request was made in this catalog; those of earlier releases don't say."""
+        return not request.catalog or request.catalog == self.id
 
     def load(self) -> None:
         """Import the module that reads and writes manifests in the background: it takes 0.15 s, mostly for pyarrow."""
@@ -316,25 +321,6 @@ class Catalog(VersionRecords, ApprovalRecords, KeptRecords, NodeRecords):
         entry = PolicyEntry(seq, dataset, policy, who, stamp(now()), reason, request, tuple(approvals), heads=heads)
         return self.policy_log(dataset).append(entry)
 
-    def put_proposal(self, dataset: str, policy: Mapping[str, Any]) -> str:
-        """Store a policy that is proposed for adoption; returns its digest, by which requests name it."""
-        digest = digest_of(policy)
-        self._records.create(self._key(dataset, "proposals", digest, ".json"), encode(dict(policy)))
-        return digest
-
-    def proposal(self, dataset: str, digest: str) -> dict[str, Any]:
-        """A proposed policy by its digest.
-
-        Raises:
-            CorruptRecord: It is gone, or the record holds another policy.
-        """
-        key = self._key(dataset, "proposals", digest, ".json")
-        policy = self._load(dict[str, Any], key)
-        if digest_of(policy) != digest:
-            problem = f"The catalog's record {key} holds another policy"
-            raise CorruptRecord(problem, hint="Propose it again.", dataset=dataset)
-        return policy
-
     def resolve(self, address: Address) -> str:
         """The digest that an address names; without a ref, that of `latest`.
 
@@ -394,117 +380,6 @@ class Catalog(VersionRecords, ApprovalRecords, KeptRecords, NodeRecords):
             hint += f" Its policy has gates for: {', '.join(sorted(gates))}."
         return UnknownRef(f"There is no ref `{ref}` of {dataset}", hint=hint, dataset=dataset)
 
-    # ── evidence and decisions ──────────────────────────────────────────────────────────────────────────────────
-
-    def put_evidence(self, dataset: str, digest: str, evidence: Iterable[Evidence]) -> None:
-        """Add evidence about a version, in one new record that holds the earlier evidence too."""
-        fresh = list(evidence)
-        prefix = self._key(dataset, "evidence", digest, "/")
-        while fresh:
-            # Read again at each try: a record that another node created first must be kept, too.
-            number, known = self._evidence(prefix)
-            if self._records.create(self._numbered(prefix, number + 1), encode(kept([*known, *fresh]))):
-                return
-
-    def evidence(self, dataset: str, digest: str) -> list[Evidence]:
-        """The evidence about a version that is still of use, the oldest first. Reads one record."""
-        return self._evidence(self._key(dataset, "evidence", digest, "/"))[1]
-
-    def _evidence(self, prefix: str) -> tuple[int, list[Evidence]]:
-        """The number of the newest record, and the evidence in it; 0 and none without a record."""
-        keys = list(self._records.keys(prefix))
-        if not keys:
-            return 0, []
-        return int(keys[-1].removeprefix(prefix).removesuffix(".json")), self._load(list[Evidence], keys[-1])
-
-    def put_attestation(self, dataset: str, digest: str, target: str, statement: Mapping[str, Any]) -> None:
-        """Add a gate's decision about a version, accepting or not."""
-        stored = encode(self.environments.store(statement))
-        self._append(self._key(dataset, "decisions", digest, f"/{target}/"), stored)
-
-    def attestation(self, dataset: str, digest: str, target: str) -> Mapping[str, Any] | None:
-        """The newest decision of a target's gate about a version; None without one."""
-        return next(iter(self.attestations(dataset, digest, target, newest=1)), None)
-
-    def attestations(self, dataset: str, digest: str, target: str, *, newest: int = 0) -> list[Mapping[str, Any]]:
-        """The decisions of a target's gate about a version, the oldest first: all, or so many of the newest."""
-        prefix = self._key(dataset, "decisions", digest, f"/{target}/")
-        return [self.environments.whole(stored) for stored in self._load_all(dict[str, Any], prefix, newest)]
-
-    def decision_numbers(self, dataset: str, digest: str) -> dict[str, int]:
-        """How many decisions each target's gate made about a version. Lists those of all targets at once."""
-        prefix = self._key(dataset, "decisions", digest, "/")
-        # Sorted, so the last one of a target has the highest number.
-        places = (key.removeprefix(prefix).removesuffix(".json").partition("/") for key in self._records.keys(prefix))
-        return {target: int(number) for target, _, number in places}
-
-    def numbered_attestation(self, dataset: str, digest: str, target: str, number: int) -> Mapping[str, Any]:
-        """One decision of a target's gate about a version, by its number."""
-        key = self._key(dataset, "decisions", digest, f"/{target}/{number:08d}.json")
-        return self.environments.whole(self._load(dict[str, Any], key))
-
-    def decided(self, dataset: str) -> list[tuple[str, str]]:
-        """The digest and target of each version that a gate decided on, sorted."""
-        folder = f"datasets/{dataset}/decisions/"
-        digests = self._records.folders(folder)
-        return [
-            (f"sha256:{hexes}", target) for hexes in digests for target in self._records.folders(f"{folder}{hexes}/")
-        ]
-
-    def put_signature(self, dataset: str, statement: str, key: str, envelope: Mapping[str, Any]) -> None:
-        """Store a DSSE envelope around an attestation; a second one of the same key changes nothing.
-
-        `statement` is the attestation's own digest, `sha256:<hex>`, and `key` the signing key's id in hex.
-        """
-        self._records.create(self._key(dataset, "signatures", statement, f"/{key}.json"), encode(dict(envelope)))
-
-    def signatures(self, dataset: str, statement: str) -> list[dict[str, Any]]:
-        """The DSSE envelopes around an attestation, by its own digest."""
-        return self._load_all(dict[str, Any], self._key(dataset, "signatures", statement, "/"))
-
-    def put_model_signature(self, dataset: str, digest: str, bundle: Mapping[str, Any]) -> None:
-        """Add a signature of a version's files, a Sigstore bundle; earlier ones stay."""
-        prefix = self._key(dataset, "model-signatures", digest, "/")
-        self._append(prefix, encode(dict(bundle), largest(prefix)))
-
-    def model_signature_keys(self, dataset: str, digest: str) -> list[str]:
-        """The keys of all signatures of a version's files, the newest first."""
-        return sorted(self._records.keys(self._key(dataset, "model-signatures", digest, "/")), reverse=True)
-
-    def model_signature(self, key: str, most: int) -> bytes:
-        """Read one signature by its key: its last `most` + 1 bytes, so that one that is too large shows."""
-        return self._records.read_end(key, most + 1) or b""
-
-    # ── waivers ─────────────────────────────────────────────────────────────────────────────────────────────────
-
-    def put_waiver(self, waiver: Waiver) -> None:
-        """Add a waiver, or the new state of one that was revoked; earlier records stay."""
-        self._append(self._key(waiver.dataset, "waivers", waiver.digest, f"/{waiver.target}/"), encode(waiver))
-
-    def waived_targets(self, dataset: str, digest: str) -> list[str]:
-        """The targets that a version has waivers at, sorted."""
-        return self._records.folders(self._key(dataset, "waivers", digest, "/"))
-
-    def waivers(self, dataset: str, digest: str, target: str) -> list[Waiver]:
-        """The newest state of each waiver for a version at a target, ended ones included, the oldest first."""
-        records = self._load_all(Waiver, self._key(dataset, "waivers", digest, f"/{target}/"))
-        # A later record of a waiver replaces the earlier ones.
-        return list({waiver.id: waiver for waiver in records}.values())
-
-    # ── revoked evidence ────────────────────────────────────────────────────────────────────────────────────────
-
-    def put_revocation(self, revocation: EvidenceRevocation) -> None:
-        """Add a revocation of a check's evidence; the evidence itself stays on record."""
-        self._append(self._key(revocation.dataset, "revocations", revocation.digest, "/"), encode(revocation))
-
-    def revocations(self, dataset: str, digest: str) -> list[EvidenceRevocation]:
-        """All revocations of evidence about a version, the oldest first."""
-        return self._load_all(EvidenceRevocation, self._key(dataset, "revocations", digest, "/"))
-
-    def revoked_versions(self, dataset: str) -> list[str]:
-        """The digests of the versions with revoked evidence, sorted."""
-        return [f"sha256:{hexes}" for hexes in self._records.folders(f"datasets/{dataset}/revocations/")]
-
 
 def _create(records: Records) -> None:
     """Create a catalog: check that the store refuses to create a record twice, and only then write the format."""
@@ -515,9 +390,14 @@ def _create(records: Records) -> None:
             hint="Use a store that honours If-None-Match on writes (AWS S3, MinIO, Ceph, SeaweedFS), or a directory.",
         )
     # Now, since whoever makes it later could give it that of another catalog, whose approvals would count.
-    create_id(records)
+    _create_id(records)
     # The format comes last: a store that fails the probe never counts as a catalog.
     records.create(FORMAT_KEY, FORMAT)
+
+
+def _create_id(records: Records) -> None:
+    """Give a catalog its id, unless it has one."""
+    records.create(ID_KEY, f"{uuid.uuid4().hex}\n".encode())
 
 
 def _load_tables() -> None:

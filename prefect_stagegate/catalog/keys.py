@@ -13,6 +13,8 @@ _HEX = r"[0-9a-f]{64}"
 _NUMBER = r"[0-9]{8}\.json"
 _REQUEST = r"[0-9]{8}T[0-9]{6}\.[0-9]{6}Z-[0-9a-f]{12}"
 _DATASET = rf"datasets/{_NAME}"
+_FOREIGN = r"[a-z0-9-]{1,64}\.(?!json\b)[a-z0-9-]{1,64}"
+_PART = r"/[\w-]{1,128}"
 _OF_A_DATASET = (
     rf"(?:manifests|origins)/{_HEX}\.parquet",
     rf"(?:specs|failed|evidence|revocations|model-signatures)/{_HEX}/{_NUMBER}",
@@ -25,6 +27,8 @@ _OF_A_DATASET = (
     rf"(?:proposals|values|parts|fleets|transfers)/{_HEX}\.json",
     rf"profiles/{_HEX}/{_HEX}\.json",
     r"probes\.json",
+    # Of other packages: whatever the keys of `Record` can be.
+    *(rf"{_FOREIGN}{_PART * depth}\.json" for depth in (1, 2, 3)),
 )
 _OF_ALL = (r"nodes/[\w.-]+\.json", rf"environments/{_HEX}\.json")
 # One expression, since a listing asks about tens of thousands of keys.

@@ -1,66 +1,92 @@
-"""Typed records: what every part of the catalog does with keys and stored values."""
+"""Typed records: the catalog's verbs, which read and write records of any kind by their keys."""
 
 from __future__ import annotations
 
 from typing import TypeVar
 
-from prefect_stagegate.catalog.codec import decode
-from prefect_stagegate.catalog.keys import dataset_of
+from prefect_stagegate.catalog.codec import decode, encode
+from prefect_stagegate.catalog.keys import dataset_of, is_record, largest
 from prefect_stagegate.catalog.records import Records, corrupt
+from prefect_stagegate.doors import Record
 from prefect_stagegate.errors import CatalogError
 
 T = TypeVar("T")
-LAST_NUMBER = 99_999_999
-"""The highest that a key has room for."""
+_TOO_LARGE = "/100000000.json"
 
 
 class TypedRecords:
-    """Records of known types, by their keys. Numbered ones lie below a prefix: the highest number is the newest."""
+    """Records of known kinds, by their keys. Of numbered ones, the highest number is the newest.
+
+    Every method may raise `CatalogError`, and `CorruptRecord` for a damaged record.
+    """
 
     def __init__(self, records: Records) -> None:
         self._records = records
         self.url = records.url
 
-    def _key(self, dataset: str, kind: str, digest: str, rest: str = ".parquet") -> str:
-        return f"datasets/{dataset}/{kind}/{digest.removeprefix('sha256:')}{rest}"
+    def get(self, kind: Record[T], *key: str | int) -> T | None:
+        """A record; None without one."""
+        data = self._records.read(path := kind.path(*key))
+        return None if data is None else decode(kind.content, data, path)
 
-    def _load(self, kind: type[T], key: str) -> T:
-        data = self._records.read(key)
-        if data is None:
-            raise corrupt(key, "is gone")
-        return decode(kind, data, key)
+    def read_end(self, kind: Record[T], size: int, *key: str | int) -> bytes:
+        """A record's last `size` bytes as stored, or all of a shorter one; empty without one."""
+        return self._records.read_end(kind.path(*key), size) or b""
 
-    def _load_all(self, kind: type[T], prefix: str, newest: int = 0) -> list[T]:
-        """All records below a prefix, or so many of the last ones, sorted by key."""
-        return [self._load(kind, key) for key in list(self._records.keys(prefix))[-newest:]]
+    def require(self, kind: Record[T], *key: str | int) -> T:
+        """A record, which must be there."""
+        if (record := self.get(kind, *key)) is None:
+            raise corrupt(kind.path(*key), "is gone")
+        return record
 
-    def _load_newest(self, kind: type[T], prefix: str) -> T | None:
-        """The record with the highest number below a prefix; None without one."""
-        keys = list(self._records.keys(prefix))
-        return self._load(kind, keys[-1]) if keys else None
+    def all(self, kind: Record[T], *key: str | int, newest: int = 0) -> list[T]:
+        """All records whose keys begin so, sorted by key, or so many of the last ones."""
+        return [self.require(kind, *key, *name.split("/")) for name in self.names(kind, *key)[-newest:]]
 
-    def _append(self, prefix: str, data: bytes) -> None:
+    def newest(self, kind: Record[T], *key: str | int) -> T | None:
+        """The last record whose key begins so; None without one."""
+        names = self.names(kind, *key)
+        return self.require(kind, *key, *names[-1].split("/")) if names else None
+
+    def names(self, kind: Record[T], *key: str | int, after: str = "") -> list[str]:
+        """The rest of the keys that begin so, sorted and with slashes; with `after`, those that sort after it."""
+        folder = kind.folder(*key)
+        paths = self._records.keys(folder, after=folder + after if after else "")
+        return [path.removeprefix(folder).removesuffix(".json") for path in paths]
+
+    def numbers(self, kind: Record[T], *key: str | int) -> list[int]:
+        """The numbers of the numbered records whose keys begin so, sorted."""
+        return [int(name) for name in self.names(kind, *key) if name.isdigit()]
+
+    def folders(self, kind: Record[T], *key: str | int) -> list[str]:
+        """What follows a key's beginning in the keys of longer ones, sorted."""
+        return self._records.folders(kind.folder(*key))
+
+    def create(self, kind: Record[T], record: T, *key: str | int) -> bool:
+        """Store a new record; False, and nothing changed, when its key is taken."""
+        return self._records.create(path := kind.path(*key), _encoded(path, record))
+
+    def put(self, kind: Record[T], record: T, *key: str | int) -> None:
+        """Store a record, over an earlier one."""
+        self._records.replace(path := kind.path(*key), _encoded(path, record))
+
+    def add(self, kind: Record[T], record: T, *key: str | int) -> None:
         """Store a record under the next free number. Numbers tell which is the newest, since clocks may be wrong."""
-        last = self._last(prefix)
+        last = max(self.numbers(kind, *key), default=0)
         # Another writer may have taken the number since: then the next one is tried.
-        while not self._records.create(self._numbered(prefix, last + 1), data):
+        while not self.create(kind, record, *key, last + 1):
             last += 1
 
-    def _numbered(self, prefix: str, number: int) -> str:
-        """The key of a new record below a prefix.
 
-        Raises:
-            CatalogError: Its number has more than eight digits: it would be no record, and count for nobody.
-        """
-        if number > LAST_NUMBER:
-            raise CatalogError(
-                f"Nothing can be added after the catalog's record {prefix}{LAST_NUMBER}.json: it has the last number",
-                hint="Find out who put it there, and remove it.",
-                dataset=dataset_of(prefix),
-            )
-        return f"{prefix}{number:08d}.json"
-
-    def _last(self, prefix: str) -> int:
-        """The number of the newest record below a prefix; 0 without one."""
-        names = (key.removeprefix(prefix).removesuffix(".json") for key in self._records.keys(prefix))
-        return max((int(name) for name in names if name.isdigit()), default=0)
+def _encoded(path: str, record: object) -> bytes:
+    if path.endswith(_TOO_LARGE):
+        raise CatalogError(
+            f"Nothing can be added after the catalog's record {path.removesuffix(_TOO_LARGE)}/99999999.json: "
+            "it has the last number",
+            hint="Find out who put it there, and remove it.",
+            dataset=dataset_of(path),
+        )
+    # Listings would leave it out, so it would count for nobody.
+    if not is_record(path):
+        raise CatalogError(f"The catalog can't keep a record at {path}", hint="Use the key that its kind has.")
+    return encode(record, largest(path))

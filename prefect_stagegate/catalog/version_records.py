@@ -7,10 +7,9 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from prefect_stagegate.catalog.codec import encode
-from prefect_stagegate.catalog.keys import largest
 from prefect_stagegate.catalog.records import corrupt
 from prefect_stagegate.catalog.typed_records import TypedRecords
+from prefect_stagegate.doors import Record
 from prefect_stagegate.errors import UnknownDataset, UnknownRef, suggest
 from prefect_stagegate.manifest import Manifest, Seal, path_problem, row
 from prefect_stagegate.model import Entry, FailedObject, Origin, Pins
@@ -25,6 +24,8 @@ MOST_FOOTER, MOST_BYTES, ROW_BYTES = 16 << 20, 4 << 30, 16 << 10
 """The most bytes of a footer, of a manifest or of origins, and of a row in them: a path, key, source and state."""
 
 R = TypeVar("R", Entry, Origin)
+_FAILED = Record("stagegate.failed", list[FailedObject])
+_SPECS = Record("stagegate.specs", dict[str, Any])
 
 
 class VersionRecords(TypedRecords):
@@ -70,14 +71,14 @@ class VersionRecords(TypedRecords):
 
         facts = {"digest": digest, "files": str(files), "bytes": str(size)}
         # The origins first: once a version has its manifest, its origins can be read.
-        self._records.replace(self._key(dataset, "origins", digest), ORIGINS.write(origins, facts | write_pins(pins)))
-        key = self._key(dataset, "manifests", digest)
+        self._records.replace(_path(dataset, "origins", digest), ORIGINS.write(origins, facts | write_pins(pins)))
+        key = _path(dataset, "manifests", digest)
         # Looked up first: a known manifest, which may be large, is neither written nor sent again.
         return not self.has_version(dataset, digest) and self._records.create(key, ENTRIES.write(entries, facts))
 
     def has_version(self, dataset: str, digest: str) -> bool:
         """Whether the catalog knows the version."""
-        return self._records.read_end(self._key(dataset, "manifests", digest), 1) is not None
+        return self._records.read_end(_path(dataset, "manifests", digest), 1) is not None
 
     def versions(self, dataset: str) -> list[str]:
         """The digests of all versions, sorted by digest."""
@@ -93,7 +94,7 @@ class VersionRecords(TypedRecords):
         """
         from prefect_stagegate.catalog.tables import ENTRIES
 
-        key = self._key(dataset, "manifests", digest)
+        key = _path(dataset, "manifests", digest)
         data = self._require_version(dataset, digest, self._rows(ENTRIES, key))
         sums = _sums(ENTRIES.footer(data, key), digest, key)
 
@@ -111,7 +112,7 @@ class VersionRecords(TypedRecords):
         """
         from prefect_stagegate.catalog.tables import ENTRIES
 
-        key = self._key(dataset, "manifests", digest)
+        key = _path(dataset, "manifests", digest)
         end = self._require_version(dataset, digest, self._end(key))
         return _sums(ENTRIES.footer(end, key), digest, key)
 
@@ -123,7 +124,7 @@ class VersionRecords(TypedRecords):
         """
         from prefect_stagegate.catalog.tables import ORIGINS
 
-        key = self._key(dataset, "origins", digest)
+        key = _path(dataset, "origins", digest)
         data = self._require_version(dataset, digest, self._rows(ORIGINS, key))
         return _verified(ORIGINS.read(data, key), digest, key)
 
@@ -135,7 +136,7 @@ class VersionRecords(TypedRecords):
         """
         from prefect_stagegate.catalog.tables import ORIGINS
 
-        key = self._key(dataset, "origins", digest)
+        key = _path(dataset, "origins", digest)
         data = self._require_version(dataset, digest, self._rows(ORIGINS, key))
         return Counter({url: count for (url,), count in ORIGINS.counts(data, key, ("source",)).items()})
 
@@ -147,7 +148,7 @@ class VersionRecords(TypedRecords):
         """
         from prefect_stagegate.catalog.tables import ORIGINS
 
-        key = self._key(dataset, "origins", digest)
+        key = _path(dataset, "origins", digest)
         end = self._end(key)
         if end is None:
             return None
@@ -188,44 +189,37 @@ class VersionRecords(TypedRecords):
             )
         return data
 
-    def put_failed(self, dataset: str, digest: str, failed: Sequence[FailedObject]) -> None:
-        """Store the objects that the version lacks from here on; the same list again writes nothing."""
-        prefix = self._key(dataset, "failed", digest, "/")
-        if self.failed(dataset, digest) != tuple(failed):
-            self._append(prefix, encode(failed, largest(prefix)))
 
-    def failed(self, dataset: str, digest: str) -> tuple[FailedObject, ...]:
-        """The objects that could not be staged when the version was staged last."""
-        return tuple(self._load_newest(list[FailedObject], self._key(dataset, "failed", digest, "/")) or ())
+def put_failed(catalog: TypedRecords, dataset: str, digest: str, failed: Sequence[FailedObject]) -> None:
+    """Store the objects that the version lacks from here on; the same list again writes nothing."""
+    if read_failed(catalog, dataset, digest) != tuple(failed):
+        catalog.add(_FAILED, list(failed), dataset, digest)
 
-    # ── specs ───────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def put_spec(self, dataset: str, digest: str, canonical: Mapping[str, Any]) -> None:
-        """Store the spec that the version is staged from, from here on; the same again writes nothing."""
-        prefix = self._key(dataset, "specs", digest, "/")
-        if self.spec(dataset, digest) != canonical:
-            # With the digest, so that a copy of another version's record is refused.
-            self._append(prefix, encode({"version": digest, "spec": dict(canonical)}))
+def read_failed(catalog: TypedRecords, dataset: str, digest: str) -> tuple[FailedObject, ...]:
+    """The objects that could not be staged when the version was staged last."""
+    return tuple(failed) if (failed := catalog.newest(_FAILED, dataset, digest)) else ()
 
-    def spec(self, dataset: str, digest: str) -> dict[str, Any] | None:
-        """The canonical spec that the version was staged from last; None without one."""
-        return next(self.specs(dataset, digest), None)
 
-    def specs(self, dataset: str, digest: str) -> Iterator[dict[str, Any]]:
-        """All specs that the version was staged from, the newest first.
+def put_spec(catalog: TypedRecords, dataset: str, digest: str, canonical: Mapping[str, Any]) -> None:
+    """Store the spec that the version is staged from, from here on; the same again writes nothing."""
+    if staged_spec(catalog, dataset, digest) != canonical:
+        # With the digest, so that a copy of another version's record is refused.
+        catalog.add(_SPECS, {"version": digest, "spec": dict(canonical)}, dataset, digest)
 
-        Raises:
-            CorruptRecord: A record is damaged, or another version's.
-        """
-        keys = list(self._records.keys(self._key(dataset, "specs", digest, "/")))
-        return (self._spec(key, digest) for key in reversed(keys))
 
-    def _spec(self, key: str, digest: str) -> dict[str, Any]:
-        record = self._load(dict[str, Any], key)
+def staged_spec(catalog: TypedRecords, dataset: str, digest: str) -> dict[str, Any] | None:
+    """The canonical spec that the version was staged from last; None without one."""
+    return next(staged_specs(catalog, dataset, digest), None)
+
+
+def staged_specs(catalog: TypedRecords, dataset: str, digest: str) -> Iterator[dict[str, Any]]:
+    """All specs that the version was staged from, the newest first."""
+    for number in reversed(catalog.numbers(_SPECS, dataset, digest)):
+        record = catalog.require(_SPECS, dataset, digest, number)
         if record.get("version") != digest or not isinstance(record.get("spec"), dict):
-            raise corrupt(key, "is not the spec of its version")
-        spec: dict[str, Any] = record["spec"]
-        return spec
+            raise corrupt(_SPECS.path(dataset, digest, number), "is not the spec of its version")
+        yield record["spec"]
 
 
 def _verified(rows: Iterable[R], digest: str, key: str, size: int | None = None) -> Iterator[R]:
@@ -250,3 +244,7 @@ def _sums(footer: Footer, digest: str, key: str) -> Seal:
     if footer.files != footer.rows:
         raise corrupt(key, f"has {count_text(footer.rows, 'entry', 'entries')}, not {footer.files}")
     return Seal(digest, footer.files, footer.bytes)
+
+
+def _path(dataset: str, folder: str, digest: str) -> str:
+    return f"datasets/{dataset}/{folder}/{digest.removeprefix('sha256:')}.parquet"

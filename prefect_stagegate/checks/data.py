@@ -13,6 +13,7 @@ from datetime import UTC, datetime, timedelta
 from pydantic import Field
 
 from prefect_stagegate.canonical import digest_of
+from prefect_stagegate.catalog.version_records import read_failed
 from prefect_stagegate.gate.accepted import Accepted, accepted_below, reference
 from prefect_stagegate.gate.base import Ceilings, CheckResult, NoParameters, one_finding, worst_of
 from prefect_stagegate.gate.context import Binding, CheckContext, Fact, origins
@@ -45,7 +46,7 @@ def undeclared_tables(context: CheckContext) -> tuple[str, ...]:
 @Fact
 def failed_objects(context: CheckContext) -> tuple[FailedObject, ...]:
     """Objects that could not be staged when the version was made last, and that it lacks."""
-    return context.workspace.catalog.failed(context.dataset, context.digest)
+    return read_failed(context.workspace.catalog, context.dataset, context.digest)
 
 
 def _reference_digest(context: CheckContext) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from prefect_stagegate.canonical import digest_of
 from prefect_stagegate.catalog import Catalog, PolicyEntry
+from prefect_stagegate.catalog.version_records import staged_spec
 from prefect_stagegate.errors import CorruptRecord, SpecError, UsageError
 from prefect_stagegate.model import Address
 from prefect_stagegate.settings import Settings
@@ -195,7 +196,7 @@ def read_recorded(canonical: Mapping[str, Any], name: str, dataset: str) -> Spec
 
 
 def _canonical_beside(catalog: Catalog, dataset: str, digest: str) -> Mapping[str, Any]:
-    canonical = catalog.spec(dataset, digest)
+    canonical = staged_spec(catalog, dataset, digest)
     if canonical is None:
         raise UsageError(f"No spec is stored beside {dataset}@{digest}", hint="Stage it again.", dataset=dataset)
     return canonical

@@ -7,7 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 from prefect_stagegate.cache.leases import Lease
-from prefect_stagegate.catalog import PolicyEntry, RefEntry
+from prefect_stagegate.catalog import PolicyEntry, RefEntry, gate_records
+from prefect_stagegate.catalog.version_records import read_failed
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.jobs.gating.policy import adoptions
 from prefect_stagegate.jobs.workspace import Workspace
@@ -115,9 +116,9 @@ def waivers(
     """List a version's waivers for all targets, also those that ended; the oldest first."""
     unreadable = unreadable or UnreadableRecords()
     granted: list[Waiver] = []
-    for target in workspace.catalog.waived_targets(dataset, digest):
+    for target in workspace.catalog.folders(gate_records.WAIVERS, dataset, digest):
         with unreadable.skip(dataset):
-            granted.extend(workspace.catalog.waivers(dataset, digest, target))
+            granted.extend(gate_records.read_waivers(workspace.catalog, dataset, digest, target))
     return sorted(granted, key=lambda waiver: waiver.at)
 
 
@@ -136,11 +137,12 @@ def revocations(
     if address.is_version:
         digests, ref = [workspace.catalog.resolve(address)], ""
     else:
-        digests, ref = workspace.catalog.revoked_versions(address.dataset), address.ref
+        revoked, ref = workspace.catalog.folders(gate_records.REVOCATIONS, address.dataset), address.ref
+        digests = [f"sha256:{hexes}" for hexes in revoked]
     recorded: list[EvidenceRevocation] = []
     for digest in digests:
         with unreadable.skip(address.dataset):
-            recorded.extend(workspace.catalog.revocations(address.dataset, digest))
+            recorded.extend(workspace.catalog.all(gate_records.REVOCATIONS, address.dataset, digest))
     concerning = [revocation for revocation in recorded if not ref or revocation.target in ("", ref)]
     return sorted(concerning, key=lambda revocation: revocation.at)
 
@@ -150,7 +152,7 @@ def failed(
 ) -> tuple[FailedObject, ...]:
     """The objects that could not be staged, and that the version was allowed to leave out."""
     with (unreadable or UnreadableRecords()).skip(dataset):
-        return workspace.catalog.failed(dataset, digest)
+        return read_failed(workspace.catalog, dataset, digest)
     return ()
 
 
@@ -254,7 +256,7 @@ def _newest_decisions(
 ) -> Iterator[NewestDecision]:
     from prefect_stagegate.gate.records.attest import decision_of  # late: it loads all checks
 
-    for target, number in workspace.catalog.decision_numbers(dataset, digest).items():
+    for target, number in gate_records.decision_numbers(workspace.catalog, dataset, digest).items():
         with unreadable.skip(dataset):
-            decision = decision_of(workspace.catalog.numbered_attestation(dataset, digest, target, number))
+            decision = decision_of(gate_records.read_attestation(workspace.catalog, dataset, digest, target, number))
             yield NewestDecision(target, decision.outcome.value, decision.at)

@@ -15,6 +15,7 @@ from prefect_stagegate.plugins.fleet.barrier import (
 )
 from prefect_stagegate.plugins.fleet.members import choose_nodes, reports_of_full_nodes, require_committed
 from prefect_stagegate.plugins.fleet.node import Proof
+from prefect_stagegate.plugins.fleet.nodes import read_nodes
 from prefect_stagegate.plugins.fleet.peers import announce_fleet
 from prefect_stagegate.tasks._fleet.engine import FleetEngine, NodeJob, collect_reports, failed
 from prefect_stagegate.tasks._support.notify import run_log
@@ -63,7 +64,7 @@ def plan_fleet(
     """
     workspace, address = open_places(cache, catalog), Address.parse(version)
     digest = workspace.catalog.resolve(address)
-    records = workspace.catalog.nodes(UnreadableRecords())
+    records = read_nodes(workspace.catalog, UnreadableRecords())
     chosen = choose_nodes(available, nodes, selector, records)
     parsed = FleetPolicy.parse(policy, len(chosen))
     full = tuple(reports_of_full_nodes(workspace, address.dataset, digest, set(chosen), records))

@@ -21,6 +21,7 @@ from prefect.flow_runs import suspend_flow_run
 from prefect.input import RunInput, keyset_from_base_key, read_flow_run_input
 from pydantic import ConfigDict, Field
 
+from prefect_stagegate.catalog.gate_records import awaited_request, read_answers
 from prefect_stagegate.clock import moment, now
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.jobs.address import SpecLike, parse
@@ -69,7 +70,7 @@ def resumed(
         return None
     workspace, name = open_places(cache, catalog), parse(dataset).dataset
     # A run asks gate by gate, so its last request is that of the highest target.
-    requests = (workspace.catalog.awaited(name, target, str(run.id)) for target in reversed(targets))
+    requests = (awaited_request(workspace.catalog, name, target, str(run.id)) for target in reversed(targets))
     request = next(filter(None, requests), None)
     if request is not None:
         run_log().info("Resuming with %s@%s, the version of this run's request", name, request.digest)
@@ -100,12 +101,12 @@ def ask_for_approval(
     if run is None:
         return waiting(decision)
     workspace = open_places(cache, catalog)
-    before = workspace.catalog.awaited(decision.dataset, decision.target, str(run.id))
+    before = awaited_request(workspace.catalog, decision.dataset, decision.target, str(run.id))
     # Record the wait before the answers are read: whoever answers from now on wakes this run.
     request, wait = approve.wait(workspace, decision, str(run.id), timedelta(seconds=timeout))
     form = _record_answers(workspace, request, run)
     # An answer from before the wait was recorded wakes nobody, so don't suspend when there is one.
-    if workspace.catalog.approvals(request):
+    if read_answers(workspace.catalog, request):
         again = check(workspace, Address(decision.dataset, decision.digest), decision.target)
         if again.outcome is not DecisionOutcome.WAITING:
             return None
@@ -145,14 +146,14 @@ def _record_answers(workspace: Workspace, request: ApprovalRequest, run: FlowRun
     A form's key has the number of answers that the request had when the form was shown. A form is skipped only when its
     person answered since then, for example by the command. Answers of other people in between don't matter.
     """
-    answers, why = workspace.catalog.approvals(request), ""
+    answers, why = read_answers(workspace.catalog, request), ""
     for count in range(len(answers) + 1):
         since, why = {person_key(answer.approver.name) for answer in answers[count:]}, ""
         for form in _filled_in(request, run, count):
             if person_key(form.name) not in since:
                 why = _record(workspace, request, form, run)
         # A new answer changes the numbers: start again with all answers.
-        if len(workspace.catalog.approvals(request)) > len(answers):
+        if len(read_answers(workspace.catalog, request)) > len(answers):
             return _record_answers(workspace, request, run)
     key = next((key for key in _keys(request, len(answers)) if key not in _shown(run)), None)
     if key is None:
@@ -184,7 +185,7 @@ def _shown(run: FlowRun) -> Collection[str]:
 def _record(workspace: Workspace, request: ApprovalRequest, form: ApprovalForm, run: FlowRun) -> str:
     """Record a form's answer and wake the other runs that wait for it. Returns why the answer was not recorded."""
     approver = replace(workspace, identity=Identity(form.name.strip(), "prefect-form"))
-    before = workspace.catalog.approvals(request)
+    before = read_answers(workspace.catalog, request)
     try:
         answer = approve.answer(approver, request, approved=form.decision == "approve", reason=form.reason)
     except UsageError as refused:

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from prefect_stagegate import doors
+from prefect_stagegate.catalog.version_records import read_failed
 from prefect_stagegate.errors import AdapterFailed, SourceUnavailable, StagegateError, TransferFailed
 from prefect_stagegate.jobs.staging.stage import stage
 from prefect_stagegate.jobs.upkeep.doctor import examine
@@ -221,7 +222,7 @@ def test_one_object_fails_and_the_others_are_staged(
     (failed,) = version.failed
     assert (failed.path, failed.error) == ("b.bin", "AdapterFailed")
     assert "ValueError: month must be in 1..12" in failed.reason
-    assert workspace.catalog.failed("things", version.digest) == version.failed
+    assert read_failed(workspace.catalog, "things", version.digest) == version.failed
 
 
 def test_beyond_the_budget_the_object_is_named(

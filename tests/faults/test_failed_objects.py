@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from prefect_stagegate.catalog.version_records import read_failed
 from prefect_stagegate.errors import TransferFailed
 from prefect_stagegate.flows import stage as stage_flow
 from prefect_stagegate.jobs.gating.check import check
@@ -53,12 +54,12 @@ def test_version_within_the_failure_budget_lists_what_it_lacks(
     assert sorted((failure.path, failure.error) for failure in version.failed) == [
         (key, "AccessDenied") for key in BROKEN
     ]
-    assert workspace.catalog.failed("partial", version.digest) == version.failed
+    assert read_failed(workspace.catalog, "partial", version.digest) == version.failed
     assert stage(workspace, {**spec, "max_failed_objects": 2}).failed  # tried again, and told again
     proxy.break_with(lambda _: None)
     whole = stage(workspace, {**spec, "max_failed_objects": 2})
     assert (whole.files, whole.failed) == (4, ())
-    assert workspace.catalog.failed("partial", whole.digest) == ()
+    assert read_failed(workspace.catalog, "partial", whole.digest) == ()
 
 
 def test_a_version_that_is_whole_now_lacks_nothing_any_more(
@@ -68,7 +69,7 @@ def test_a_version_that_is_whole_now_lacks_nothing_any_more(
     seaweedfs.client().rm([f"{spec['sources'][0]['url']}/{key}" for key in BROKEN])
     again = stage(workspace, spec)
     assert again.digest == version.digest
-    assert workspace.catalog.failed("partial", again.digest) == ()
+    assert read_failed(workspace.catalog, "partial", again.digest) == ()
 
 
 def test_coverage_check_names_the_objects_that_are_missing(spec: dict[str, Any], workspace: Workspace) -> None:

@@ -24,6 +24,7 @@ import pytest
 from pyiceberg.catalog import load_catalog
 from pyiceberg.table import Table
 
+from prefect_stagegate.catalog.version_records import put_spec, staged_spec
 from prefect_stagegate.errors import CorruptRecord, SourceError, SpecError, StagegateError, UsageError
 from prefect_stagegate.jobs.address import stored_spec
 from prefect_stagegate.jobs.gating.validate import validate
@@ -562,10 +563,10 @@ def test_a_suite_lies_where_the_spec_does(chain: str, monkeypatch: pytest.Monkey
 @pytest.mark.usefixtures("table")
 def test_a_stored_spec_names_no_code(workspace: Workspace, tmp_path: Path, marker: Path) -> None:
     digest = stage(workspace, load_spec(written(URL, local_catalog(tmp_path)), known_checks={})).digest
-    stored = workspace.catalog.spec("things", digest)
+    stored = staged_spec(workspace.catalog, "things", digest)
     assert stored
     stored["sources"][0]["options"]["py-io-impl"] = "planted.It"
-    workspace.catalog.put_spec("things", digest, stored)
+    put_spec(workspace.catalog, "things", digest, stored)
     other = open_workspace(tmp_path / "other", tmp_path / "records")
     for job in (lambda: stage(other, Address("things", digest)), lambda: stored_spec(other, "things", digest)):
         with pytest.raises((CorruptRecord, SpecError), match="py-io-impl: is no option of an Iceberg source"):

@@ -21,7 +21,7 @@ from prefect_stagegate.errors import StagegateError
 from prefect_stagegate.jobs.staging.stage import stage
 from prefect_stagegate.jobs.workspace import open_workspace
 from prefect_stagegate.model import Address
-from prefect_stagegate.plugins.fleet.nodes import HeldVersion, NodeRecord
+from prefect_stagegate.plugins.fleet.nodes import HeldVersion, NodeRecord, put_node
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(0)]
 
@@ -119,5 +119,5 @@ def fetch(draw: random.Random, folder: Path, truth: Truth) -> None:
 def test_sound_record_is_listed(tmp_path: Path) -> None:
     truth = build(tmp_path / "truth")
     sound = node(truth.folder)
-    sound.catalog.put_node(NodeRecord("gpu-1", stamp(now()), "/cache"))
+    put_node(sound.catalog, NodeRecord("gpu-1", stamp(now()), "/cache"))
     assert "gpu-1" in run_command(truth.folder, ("nodes",))

@@ -18,6 +18,7 @@ import pytest
 from prefect import State
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
+from prefect_stagegate.catalog.gate_records import read_answers, read_requests, read_waits
 from prefect_stagegate.errors import GateFailed, UsageError
 from prefect_stagegate.flows import pilot_to_production
 from prefect_stagegate.jobs.gating.approve import approve
@@ -198,10 +199,10 @@ class Dataset:
         return entry.digest if entry else ""
 
     def requests(self) -> list[ApprovalRequest]:
-        return self.node().catalog.requests("things", "production")
+        return read_requests(self.node().catalog, "things", "production")
 
     def waits(self) -> list[Wait]:
-        return [wait for request in self.requests() for wait in self.node().catalog.waits(request)]
+        return [wait for request in self.requests() for wait in read_waits(self.node().catalog, request)]
 
     def environment(self, **more: str) -> dict[str, str]:
         """Where a command works."""
@@ -212,7 +213,7 @@ class Dataset:
 
     def answers(self) -> list[Approval]:
         catalog = self.node().catalog
-        return [approval for request in self.requests() for approval in catalog.approvals(request)]
+        return [approval for request in self.requests() for approval in read_answers(catalog, request)]
 
     def to_pilot(self, text: str) -> Version:
         """Deliver, stage and promote to pilot, as another run meanwhile does."""

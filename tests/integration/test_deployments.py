@@ -23,6 +23,7 @@ import httpx
 import pytest
 import yaml
 
+from prefect_stagegate.catalog.gate_records import read_answers, read_requests
 from prefect_stagegate.jobs.workspace import Workspace, open_workspace
 from prefect_stagegate.model import Approval
 from prefect_stagegate.testing.servers import free_port
@@ -215,8 +216,10 @@ class Platform:
     def approvals(self, digest: str) -> list[Approval]:
         """Who answered about a version."""
         catalog = self.node("pilot").catalog
-        requests = [request for request in catalog.requests("nycflights", "production") if request.digest == digest]
-        return [given for request in requests for given in catalog.approvals(request)]
+        requests = [
+            request for request in read_requests(catalog, "nycflights", "production") if request.digest == digest
+        ]
+        return [given for request in requests for given in read_answers(catalog, request)]
 
     def deliver(self, flights: str) -> None:
         Path(self.here("/srv/stagegate/delivery/flights.csv")).write_text(flights)

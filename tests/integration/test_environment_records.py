@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from prefect_stagegate.catalog.gate_records import newest_attestation
 from prefect_stagegate.errors import CorruptRecord, UnprovedEntry
 from prefect_stagegate.gate.records.attest import attest, read_statement
 from prefect_stagegate.jobs.environment import accepted_in
@@ -90,7 +91,7 @@ def test_what_is_read_is_whole(scenario: EnvironmentScenario, capsys: pytest.Cap
     distributions = accepted_in(scenario.node(), PILOT).python.distributions
     assert "pytest" in distributions
     statement = json.loads(envelope_of(scenario.node(), PILOT))
-    assert statement == scenario.node().catalog.attestation("things", scenario.head("pilot"), "pilot")
+    assert statement == newest_attestation(scenario.node().catalog, "things", scenario.head("pilot"), "pilot")
     assert read_statement(statement).environment.python.distributions == distributions
     assert not scenario.run("history", "things@pilot", "--json", "--full")
     (move,) = (line for line in json.loads(capsys.readouterr().out) if line["action"] == "promote")
@@ -215,7 +216,9 @@ def test_another_environment_is_not_believed(
     key = new_key(tmp_path / "key.pem")
     monkeypatch.setenv("STAGEGATE_SIGNING_KEY", str(tmp_path / "key.pem"))
     check(scenario.node(), PILOT, "pilot")
-    attested = read_statement(scenario.node().catalog.attestation("things", scenario.head("pilot"), "pilot") or {})
+    attested = read_statement(
+        newest_attestation(scenario.node().catalog, "things", scenario.head("pilot"), "pilot") or {}
+    )
     other = replace(attested.environment, image="sha256:" + "0" * 64)
     # A record under its right name, which the pilot's entry names instead.
     stored = scenario.node().catalog.environments.store(attest(attested.decision, other))

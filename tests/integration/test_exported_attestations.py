@@ -31,6 +31,7 @@ from securesystemslib.dsse import Envelope
 from securesystemslib.exceptions import UnverifiedSignatureError, VerificationError
 from securesystemslib.signer import SSlibKey  # type: ignore[attr-defined]
 
+from prefect_stagegate.catalog.gate_records import SIGNATURES, decided_versions, newest_attestation, read_attestations
 from prefect_stagegate.clock import now
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.gate.records.attest import statement_digest
@@ -142,8 +143,8 @@ def test_all_decisions_keep_the_json_schema(scenario: Scenario) -> None:
     schema.check_schema(schema.schema)
     outcomes = set()
     catalog = scenario.node().catalog
-    for digest, target in catalog.decided("nycflights"):
-        for statement in catalog.attestations("nycflights", digest, target):
+    for digest, target in decided_versions(catalog, "nycflights"):
+        for statement in read_attestations(catalog, "nycflights", digest, target):
             schema.validate(statement["predicate"]["stagegate"])
             outcomes.add(statement["predicate"]["stagegate"]["decision"]["outcome"])
     assert outcomes >= {DecisionOutcome.ACCEPTED, DecisionOutcome.REFUSED, DecisionOutcome.WAITING}
@@ -220,12 +221,12 @@ def test_changed_record_is_not_signed_again(promoted: Scenario, capsys: pytest.C
 
 def test_envelope_of_another_decision_is_not_exported(promoted: Scenario) -> None:
     catalog = promoted.node().catalog
-    statement = catalog.attestation("nycflights", promoted.head("pilot"), "pilot")
+    statement = newest_attestation(catalog, "nycflights", promoted.head("pilot"), "pilot")
     assert statement
-    (accepted,) = catalog.signatures("nycflights", statement_digest(statement))
+    (accepted,) = catalog.all(SIGNATURES, "nycflights", statement_digest(statement))
     recorded = statement_digest(statement_in(export(promoted, RECORDED)))
-    catalog.put_signature("nycflights", recorded, "0" * 64, accepted)
-    assert catalog.signatures("nycflights", recorded)[0] == accepted
+    catalog.create(SIGNATURES, dict(accepted), "nycflights", recorded, "0" * 64)
+    assert catalog.all(SIGNATURES, "nycflights", recorded)[0] == accepted
     assert statement_digest(statement_in(export(promoted, RECORDED))) == recorded
 
 

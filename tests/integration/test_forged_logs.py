@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from prefect_stagegate.catalog.gate_records import newest_attestation
 from prefect_stagegate.cli import main
 from prefect_stagegate.errors import CorruptRecord, GateFailed, RefConflict, UnknownRef
 from prefect_stagegate.jobs.gating.audit import verify_history
@@ -291,7 +292,7 @@ def test_rollback_leads_only_to_what_the_target_named(scenario: ForgedScenario) 
     """A version that an earlier policy accepted, and that was never promoted, can't come in as a return."""
     never_promoted = scenario.deliver("one", gates=LAX).digest
     assert check(scenario.node(), THINGS, "production").accepted
-    accepted = scenario.node().catalog.attestation("things", never_promoted, "production")
+    accepted = newest_attestation(scenario.node().catalog, "things", never_promoted, "production")
     adopt(scenario.node(), scenario.spec(gates=OWNED), reason="stricter")
     scenario.to_production("two", gates=OWNED)
     changes = {"digest": never_promoted, "before": hash_of(scenario.log(1)), "attestation": accepted}

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from prefect_stagegate.catalog.gate_records import read_evidence
 from prefect_stagegate.jobs.workspace import open_workspace
 
 RECORDED = Path(__file__).parents[1] / "unit/gpu"
@@ -83,7 +84,7 @@ def answers(done: subprocess.CompletedProcess[str]) -> dict[str, dict[str, Any]]
 def measured(tmp_path: Path, digest: str) -> dict[str, Mapping[str, Any]]:
     """What the catalog keeps of each check's figures."""
     workspace = open_workspace(tmp_path / "cache", tmp_path / "catalog")
-    return {evidence.check: evidence.measured for evidence in workspace.catalog.evidence("scans", digest)}
+    return {evidence.check: evidence.measured for evidence in read_evidence(workspace.catalog, "scans", digest)}
 
 
 def test_sound_node_is_accepted_with_its_bytes_by_tier(staged: Run, node: dict[str, str], tmp_path: Path) -> None:

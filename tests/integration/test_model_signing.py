@@ -24,7 +24,7 @@ from prefect_stagegate.model import Address, DecisionOutcome, Direction
 from prefect_stagegate.plugins.signatures import sign as signing_job
 from prefect_stagegate.plugins.signatures import signature as signature_check
 from prefect_stagegate.plugins.signatures.sign import sign
-from prefect_stagegate.plugins.signatures.signature_bundle import read_statement_key, sign_statement
+from prefect_stagegate.plugins.signatures.signature_bundle import MODEL_SIGNATURES, read_statement_key, sign_statement
 from prefect_stagegate.plugins.signatures.signed_files import write_statement
 from tests.support.scenario import Scenario
 from tests.support.signers import CLIENT, SERVER, Authority, model_signing, pem, write_key
@@ -208,7 +208,7 @@ def junk(things: Scenario, key: Path, count: int) -> None:
     signers = [ec.generate_private_key(ec.SECP256R1()), read_statement_key(key, lambda _: "")]
     bundles = [sign_statement(statement, signer) for statement, signer in zip(statements, signers, strict=True)]
     for number in range(count):
-        catalog.put_model_signature("things", digest, bundles[number % 2])
+        catalog.add(MODEL_SIGNATURES, dict(bundles[number % 2]), "things", digest)
 
 
 def test_signatures_that_do_not_count_hide_none_that_does(
@@ -239,8 +239,8 @@ def test_signature_that_is_too_large_is_read_in_part(
     things.stage()
     junk(things, key, 1)
     catalog = things.node().catalog
-    (record,) = catalog.model_signature_keys("things", things.head("latest"))
-    assert len(catalog.model_signature(record, 100)) == 101
+    (record,) = catalog.numbers(MODEL_SIGNATURES, "things", things.head("latest"))
+    assert len(catalog.read_end(MODEL_SIGNATURES, 101, "things", things.head("latest"), record)) == 101
 
 
 def test_signature_of_another_version_does_not_count(tmp_path: Path, key: Path) -> None:
@@ -248,7 +248,7 @@ def test_signature_of_another_version_does_not_count(tmp_path: Path, key: Path) 
     things.stage()
     signed = sign(things.node(), THINGS, key)
     second = things.deliver("day,reading\n2026-01-01,1\n")
-    things.node().catalog.put_model_signature("things", second.digest, signed.bundle)
+    things.node().catalog.add(MODEL_SIGNATURES, dict(signed.bundle), "things", second.digest)
     assert judged(things)[2] == [("data.csv", "its bytes are not those that were signed")]
 
 
@@ -268,7 +268,7 @@ def test_signature_of_none_of_the_files_is_refused(tmp_path: Path, key: Path) ->
     version = things.stage()
     statement = write_statement("things", "blake3", [("docs/a.md", "0" * 64)])
     bundle = sign_statement(statement, read_statement_key(key, lambda _: ""))
-    things.node().catalog.put_model_signature("things", version.digest, bundle)
+    things.node().catalog.add(MODEL_SIGNATURES, dict(bundle), "things", version.digest)
     outcome, _, findings = judged(things)
     assert (outcome, findings) == ("fail", [("d/b.bin", "it is not signed"), ("data.csv", "it is not signed")])
 
@@ -459,7 +459,7 @@ def test_rotten_file_is_not_signed(tmp_path: Path, key: Path) -> None:
     with pytest.raises(CacheError, match="not the manifest's") as refused:
         sign(things.node(), THINGS, key)
     assert "stagegate verify --repair" in refused.value.hint
-    assert things.node().catalog.model_signature_keys("things", version.digest) == []
+    assert things.node().catalog.numbers(MODEL_SIGNATURES, "things", version.digest) == []
 
 
 def test_too_many_files_and_none_are_not_signed(tmp_path: Path, key: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -548,7 +548,7 @@ def test_unwritable_output_is_told_before_signing(
     version = things.stage()
     assert things.run("sign", "things", "--key", str(key), "--output", str(tmp_path / output)) == 2
     assert "The signature can't be written to" in capsys.readouterr().err
-    assert not things.node().catalog.model_signature_keys("things", version.digest)
+    assert not things.node().catalog.numbers(MODEL_SIGNATURES, "things", version.digest)
 
 
 @pytest.mark.parametrize(

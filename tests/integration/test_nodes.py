@@ -28,7 +28,7 @@ from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Address
 from prefect_stagegate.plugins.fleet.agent import run_agent
 from prefect_stagegate.plugins.fleet.node_readiness import node_readiness, require_on_node, wait_until_ready
-from prefect_stagegate.plugins.fleet.nodes import Placement
+from prefect_stagegate.plugins.fleet.nodes import Placement, put_node, read_node, read_nodes
 from prefect_stagegate.plugins.fleet.own_record import publish_record
 from prefect_stagegate.plugins.fleet.placement import choose_node, find_version
 from prefect_stagegate.unreadable import UnreadableRecords
@@ -82,7 +82,7 @@ def test_second_node_of_a_name_is_refused(scenario: Scenario) -> None:
     (line, *_) = run_once(namesake(first, scenario))
     assert "Another node is called gpu-1, with another cache at " in line
     assert "STAGEGATE_NODE" in line
-    record = first.catalog.node("gpu-1")
+    record = read_node(first.catalog, "gpu-1")
     assert record is not None
     assert record.cache == str(first.cache.root)
     publish_record(first)
@@ -93,7 +93,7 @@ def test_name_of_a_node_that_is_gone_is_free(scenario: Scenario) -> None:
     stage(first, scenario.spec())
     record = publish_record(namesake(first, scenario, node_timeout=0.0))
     assert not record.versions
-    assert first.catalog.node("gpu-1") == record
+    assert read_node(first.catalog, "gpu-1") == record
 
 
 def test_record_of_a_node_with_several_caches_is_read(scenario: Scenario) -> None:
@@ -108,7 +108,7 @@ def test_record_of_a_node_with_several_caches_is_read(scenario: Scenario) -> Non
 
 def test_record_of_an_earlier_release_is_replaced(scenario: Scenario) -> None:
     first = node(scenario, "gpu-1")
-    first.catalog.put_node(replace(publish_record(first), identity=""))
+    put_node(first.catalog, replace(publish_record(first), identity=""))
     assert publish_record(namesake(first, scenario)).identity
 
 
@@ -140,7 +140,7 @@ def test_version_of_another_catalog_is_left_out(scenario: Scenario) -> None:
     other.write("a,b\n1,2\n")
     stage(node(other, "gpu-1"), other.spec())
     version = stage(node(scenario, "gpu-1"), scenario.spec())
-    record = scenario.node().catalog.node("gpu-1")
+    record = read_node(scenario.node().catalog, "gpu-1")
     assert record
     assert [held.digest for held in record.versions] == [version.digest]
     assert record.version("others", version.digest) is None
@@ -165,10 +165,10 @@ def test_old_record_is_unknown_and_never_chosen(scenario: Scenario) -> None:
     workspace = node(scenario, "gpu-1")
     stage(workspace, scenario.spec())
     assert choose_node(workspace, LATEST).node == "gpu-1"
-    record = workspace.catalog.node("gpu-1")
+    record = read_node(workspace.catalog, "gpu-1")
     assert record
     age = timedelta(seconds=workspace.settings.node_timeout + 1)
-    workspace.catalog.put_node(replace(record, at=stamp(moment(record.at) - age)))
+    put_node(workspace.catalog, replace(record, at=stamp(moment(record.at) - age)))
     assert states(workspace) == {"gpu-1": Placement.UNKNOWN}
     with pytest.raises(NotReady, match="gpu-1: unknown"):
         choose_node(workspace, LATEST)
@@ -181,9 +181,9 @@ def test_record_of_another_node_is_refused(scenario: Scenario) -> None:
     (records / "gpu-9.json").write_bytes((records / "gpu-1.json").read_bytes())
     (records / "gpu-8.json").write_text("no record")
     with pytest.raises(CorruptRecord, match="another node"):
-        workspace.catalog.node("gpu-9")
+        read_node(workspace.catalog, "gpu-9")
     unreadable = UnreadableRecords()
-    assert [record.name for record in workspace.catalog.nodes(unreadable)] == ["gpu-1"]
+    assert [record.name for record in read_nodes(workspace.catalog, unreadable)] == ["gpu-1"]
     assert len(unreadable.all) == 2
 
 
@@ -222,7 +222,7 @@ def test_message_without_a_place_names_few_nodes(scenario: Scenario) -> None:
 def test_record_dated_ahead_says_so(scenario: Scenario, capsys: pytest.CaptureFixture[str]) -> None:
     workspace = node(scenario, "gpu-1")
     record = publish_record(workspace)
-    workspace.catalog.put_node(replace(record, at=stamp(moment(record.at) + timedelta(minutes=20, seconds=30))))
+    put_node(workspace.catalog, replace(record, at=stamp(moment(record.at) + timedelta(minutes=20, seconds=30))))
     scenario.run("nodes")
     assert "unknown, dated 20 min ahead" in capsys.readouterr().out
 
@@ -377,7 +377,7 @@ def test_staging_keeps_the_environment_that_an_agent_recorded(scenario: Scenario
 
     def environment() -> str:
         stage(home, scenario.spec())
-        record = home.catalog.node(home.settings.node)
+        record = read_node(home.catalog, home.settings.node)
         assert record
         return record.environment
 

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from prefect_stagegate.catalog.gate_records import REVOCATIONS, WAIVERS
 from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.errors import CorruptRecord, UsageError
 from prefect_stagegate.gate.records.signing import SigningKey
@@ -68,7 +69,13 @@ def promoted(scenario: SignedScenario, *texts: str) -> None:
 
 
 def forge(scenario: SignedScenario, waiver: Waiver, **changes: Any) -> None:
-    scenario.node().catalog.put_waiver(replace(waiver, **changes))
+    scenario.node().catalog.add(
+        WAIVERS,
+        replace(waiver, **changes),
+        replace(waiver, **changes).dataset,
+        replace(waiver, **changes).digest,
+        replace(waiver, **changes).target,
+    )
 
 
 def test_waiver_at_a_signed_gate_needs_such_a_signature(scenario: SignedScenario) -> None:
@@ -87,7 +94,13 @@ def test_forged_waiver_at_a_signed_gate_does_not_count(scenario: SignedScenario)
     scenario.deliver("one", **DENIED)
     scenario.check()
     waiver = scenario.waive(INES, until=timedelta(days=1))
-    scenario.node().catalog.put_waiver(replace(waiver, until=(waiver.until[:8] + "28" + waiver.until[10:])))
+    scenario.node().catalog.add(
+        WAIVERS,
+        replace(waiver, until=(waiver.until[:8] + "28" + waiver.until[10:])),
+        replace(waiver, until=(waiver.until[:8] + "28" + waiver.until[10:])).dataset,
+        replace(waiver, until=(waiver.until[:8] + "28" + waiver.until[10:])).digest,
+        replace(waiver, until=(waiver.until[:8] + "28" + waiver.until[10:])).target,
+    )
     forge(scenario, waiver, id="0" * 12, envelope={})
     assert scenario.check().outcome is DecisionOutcome.REFUSED
 
@@ -116,8 +129,18 @@ def test_revocation_at_a_signed_gate_needs_such_a_signature(scenario: SignedScen
         revoke(scenario.node(MALLORY), THINGS, "license", reason="spite")
     revocation = revoke(scenario.node(INES), THINGS, "license", reason="wrong", key=scenario.signing(INES))
     assert revocation.envelope
-    scenario.node().catalog.put_revocation(replace(revocation, check="owner"))
-    scenario.node().catalog.put_revocation(replace(revocation, at=stamp(now() + timedelta(hours=1)), envelope={}))
+    scenario.node().catalog.add(
+        REVOCATIONS,
+        replace(revocation, check="owner"),
+        replace(revocation, check="owner").dataset,
+        replace(revocation, check="owner").digest,
+    )
+    scenario.node().catalog.add(
+        REVOCATIONS,
+        replace(revocation, at=stamp(now() + timedelta(hours=1)), envelope={}),
+        replace(revocation, at=stamp(now() + timedelta(hours=1)), envelope={}).dataset,
+        replace(revocation, at=stamp(now() + timedelta(hours=1)), envelope={}).digest,
+    )
     before = {evidence.check: evidence.at for evidence in scenario.check().checks}
     again = {evidence.check: evidence.at for evidence in scenario.check().checks}
     assert before == again  # the signed one ended once, the forged one ended nothing

@@ -17,15 +17,13 @@ from typing import Any, NoReturn
 
 import pytest
 
-from prefect_stagegate.catalog import Catalog
 from prefect_stagegate.errors import AccessDenied, TransferFailed
 from prefect_stagegate.jobs.staging.stage import stage
 from prefect_stagegate.jobs.upkeep.verify import verify
 from prefect_stagegate.jobs.workspace import Workspace, open_workspace
 from prefect_stagegate.model import Address
 from prefect_stagegate.plugins.fleet.node import hold_version
-from prefect_stagegate.plugins.fleet.node_records import NodeRecords
-from prefect_stagegate.plugins.fleet.nodes import BlobOrder, HeldVersion
+from prefect_stagegate.plugins.fleet.nodes import BlobOrder, HeldVersion, put_node, read_node, read_nodes
 from prefect_stagegate.plugins.fleet.own_record import publish_record
 from prefect_stagegate.plugins.fleet.peers import announce_fleet
 from prefect_stagegate.testing.launching import launched
@@ -82,9 +80,9 @@ def test_nodes_of_a_fleet_read_one_record_of_all_nodes(site: Site, monkeypatch: 
     version = site.make()
     nodes = [site.node(f"gpu-{number}") for number in range(3)]
     names = [node.settings.node for node in nodes]
-    records = nodes[0].catalog.nodes(UnreadableRecords())
+    records = read_nodes(nodes[0].catalog, UnreadableRecords())
     assert announce_fleet(nodes[0], version.dataset, version.digest, names, records)
-    monkeypatch.setattr(NodeRecords, "nodes", None)
+    monkeypatch.setattr("prefect_stagegate.plugins.fleet.peers.read_nodes", None)
     fetched = hold_on_all(nodes, Address(version.dataset, version.digest))
     assert fetched == [site.size] * 3
     assert site.read() == site.size
@@ -95,7 +93,7 @@ def test_nodes_of_a_fleet_without_its_record_read_all(site: Site, damage: str) -
     version = site.make()
     stage(site.node("gpu-1"), LATEST)
     second = site.node("gpu-2")
-    records = second.catalog.nodes(UnreadableRecords())
+    records = read_nodes(second.catalog, UnreadableRecords())
     announce_fleet(second, version.dataset, version.digest, ["gpu-2"], records)
     (path,) = Path(second.catalog.url).rglob("fleets/*.json")
     path.write_text(damage) if damage else path.unlink()
@@ -115,8 +113,8 @@ class ReadOnlyRecords(CountedRecords):
 
 def test_coordinator_that_only_reads_the_catalog_goes_on(site: Site) -> None:
     version, node = site.make(), site.node("gpu-1")
-    catalog = node.catalog.over(Catalog, ReadOnlyRecords, node.cache.memory)
-    records = catalog.nodes(UnreadableRecords())
+    catalog = node.catalog.over(ReadOnlyRecords, node.cache.memory)
+    records = read_nodes(catalog, UnreadableRecords())
     reading = replace(node, catalog=catalog)
     assert not announce_fleet(reading, version.dataset, version.digest, ["gpu-1"], records)
 
@@ -365,7 +363,7 @@ def test_holder_with_an_old_record_is_asked(site: Site) -> None:
     second = site.node("gpu-2", node_timeout=-100.0)
     assert stage(second, LATEST).bytes_from_peers == site.size
     third = site.node("gpu-3", node_timeout=-100.0)
-    records = third.catalog.nodes(UnreadableRecords())
+    records = read_nodes(third.catalog, UnreadableRecords())
     announce_fleet(third, version.dataset, version.digest, ["gpu-3"], records)
     hold_on_all([third], Address(version.dataset, version.digest))
     assert site.read() == 0
@@ -399,7 +397,7 @@ def test_renamed_node_does_not_wait_for_itself(site: Site) -> None:
     made, node = site.make(), site.node("gpu-2")
     record = publish_record(node)
     fetching = HeldVersion(made.dataset, made.digest, made.bytes, missing=made.bytes, fetching=True)
-    node.catalog.put_node(replace(record, name="gpu-1", versions=(fetching,)))
+    put_node(node.catalog, replace(record, name="gpu-1", versions=(fetching,)))
     assert stage(node, LATEST).peers == ()
 
 
@@ -444,7 +442,7 @@ def test_planted_nodes_together_take_one_budget_of_time(site: Site, monkeypatch:
         fetching = HeldVersion(LATEST.dataset, planted.catalog.resolve(LATEST), site.size, site.size, fetching=True)
         for number in range(12):
             record = replace(holder, name=f"gpu-{number}", url=(busy if number % 2 else silent).url)
-            planted.catalog.put_node(replace(record, versions=(fetching,)))
+            put_node(planted.catalog, replace(record, versions=(fetching,)))
         node, begun = site.node("node"), time.monotonic()
         stage(node, LATEST)
         took = time.monotonic() - begun
@@ -574,7 +572,7 @@ def nginx_blobs(folder: Path, node: Workspace) -> Iterator[str]:
 
 def is_fetching(node: Workspace, name: str) -> bool:
     """Whether a node's record says that it fetches."""
-    record = node.catalog.node(name)
+    record = read_node(node.catalog, name)
     return record is not None and any(held.fetching for held in record.versions)
 
 

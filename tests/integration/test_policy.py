@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from prefect_stagegate.catalog import Catalog, PolicyEntry
+from prefect_stagegate.catalog.gate_records import put_answer, read_requests
+from prefect_stagegate.catalog.version_records import put_spec, staged_spec
 from prefect_stagegate.errors import CorruptRecord, GateFailed, UnknownRef, UsageError, WaitingForApproval
 from prefect_stagegate.gate.records.signing import SigningKey
 from prefect_stagegate.jobs.gating.approve import approve, wait
@@ -87,7 +89,7 @@ def test_stager_killed_after_the_adoption_leaves_its_policy(
         raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(Catalog, "put_spec", killed)
+        patch.setattr("prefect_stagegate.jobs.staging.stage.put_spec", killed)
         with pytest.raises(Killed):
             scenario.deliver("one")
     with pytest.raises(UnknownRef, match=r"no ref `latest` of things.*stagegate stage SPEC"):
@@ -212,7 +214,7 @@ def test_nobody_is_asked_to_approve_a_trial(scenario: PolicyScenario) -> None:
     assert tried.outcome is DecisionOutcome.WAITING
     with pytest.raises(UsageError, match=r"trial.*can\'t be approved"):
         wait(scenario.node(), tried, "7d0cfe2e-0000-4000-8000-000000000000", timedelta(hours=1))
-    assert scenario.node().catalog.requests("things", "production") == []
+    assert read_requests(scenario.node().catalog, "things", "production") == []
 
 
 def test_validating_under_another_spec_says_that_it_is_a_trial(
@@ -357,8 +359,8 @@ def test_spec_that_this_release_can_t_read_is_named(
     scenario: PolicyScenario, capsys: pytest.CaptureFixture[str]
 ) -> None:
     digest = scenario.deliver("one").digest
-    newer = {**scenario.node().catalog.spec("things", digest), "stagegate": 2}  # type: ignore[dict-item]
-    scenario.node().catalog.put_spec("things", digest, newer)
+    newer = {**staged_spec(scenario.node().catalog, "things", digest), "stagegate": 2}  # type: ignore[dict-item]
+    put_spec(scenario.node().catalog, "things", digest, newer)
     problem = "can't be read by this release: spec: stagegate: this release reads version 1"
     with pytest.raises(CorruptRecord, match=f"spec of things@{digest} with the policy .* {problem}"):
         check(scenario.node(), THINGS, "production")
@@ -541,7 +543,7 @@ def test_signed_answer_is_recorded_beside_a_forged_one(scenario: PolicyScenario,
     """A forged answer, equal but for its signature, must not keep the true one out of the catalog."""
     request, keys = request_signed_answers(scenario, tmp_path)
     forged = Approval(request.id, LEGAL, approved=False, reason="no", at=request.at, envelope={"payload": "forged"})
-    scenario.node().catalog.put_answer(request, forged)
+    put_answer(scenario.node().catalog, request, forged)
     answer_request(scenario.node(LEGAL), "things", approved=False, reason="no", key=keys[LEGAL.name])
     answer_request(scenario.node(BOSS), "things", approved=True, reason="", key=keys[BOSS.name])
     assert adopt(scenario.node(), scenario.spec(gates=LAX), reason="smaller team").missing.startswith(

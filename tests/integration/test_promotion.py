@@ -12,6 +12,7 @@ import pytest
 
 from prefect_stagegate.cache.refs import Refs
 from prefect_stagegate.catalog import Catalog, RefEntry
+from prefect_stagegate.catalog.gate_records import awaited_request, newest_attestation, read_answers, read_requests
 from prefect_stagegate.errors import (
     CacheError,
     CorruptRecord,
@@ -150,11 +151,11 @@ def test_answer_that_cannot_count_is_refused_and_not_recorded(scenario: Scenario
     scenario.deliver("one")
     to_pilot(scenario)
     check(scenario.node(), THINGS, "production")
-    (request,) = scenario.node().catalog.requests("things", "production")
+    (request,) = read_requests(scenario.node().catalog, "things", "production")
     for who in (ADA, Identity("bob", "declared")):
         with pytest.raises(UsageError, match="can't answer"):
             approve(scenario.node(who), THINGS, "production", reason="seen")
-    assert not scenario.node().catalog.approvals(request)
+    assert not read_answers(scenario.node().catalog, request)
 
 
 def test_answer_names_its_version_where_several_wait(scenario: Scenario) -> None:
@@ -169,7 +170,7 @@ def test_answer_names_its_version_where_several_wait(scenario: Scenario) -> None
     with pytest.raises(UsageError, match=f"2 versions of things wait .*the newest request is for.*{second.digest}"):
         approve(ines, THINGS, "production", reason="seen")
     answered = approve(ines, Address("things", first.digest), "production", reason="seen")
-    (request,) = [each for each in ines.catalog.requests("things", "production") if each.digest == first.digest]
+    (request,) = [each for each in read_requests(ines.catalog, "things", "production") if each.digest == first.digest]
     assert answered.request == request.id
     assert approve(ines, THINGS, "production", reason="seen").request != request.id
 
@@ -208,11 +209,11 @@ def test_attestation_lists_only_answers_that_counted(scenario: Scenario) -> None
     scenario.deliver("one")
     to_pilot(scenario)
     check(scenario.node(), THINGS, "production")
-    (request,) = scenario.node().catalog.requests("things", "production")
+    (request,) = read_requests(scenario.node().catalog, "things", "production")
     put_approval(scenario.node().catalog, request, Identity("bob", "declared"), approved=True, reason="not my group")
     approve(scenario.node(INES), THINGS, "production", reason="seen")
     assert check(scenario.node(), THINGS, "production").accepted
-    statement = scenario.node().catalog.attestation("things", request.digest, "production")
+    statement = newest_attestation(scenario.node().catalog, "things", request.digest, "production")
     assert [approval.approver.name for approval in read_statement(statement or {}).approvals] == [INES.name]
 
 
@@ -252,11 +253,11 @@ def test_request_lapses_with_the_last_run_that_waited(scenario: Scenario) -> Non
     with pytest.raises(UsageError, match=r"lapsed at .* records a new request"):
         approve(scenario.node(INES), THINGS, "production", reason="too late")
     wait(here, decision, "run-2", timedelta(minutes=1))
-    newer = here.catalog.awaited("things", "production", "run-2")
+    newer = awaited_request(here.catalog, "things", "production", "run-2")
     assert newer is not None
-    assert (newer.id, newer.digest) == (here.catalog.requests("things", "production")[-1].id, staged.digest)
+    assert (newer.id, newer.digest) == (read_requests(here.catalog, "things", "production")[-1].id, staged.digest)
     assert newer.id != request.id
-    assert here.catalog.awaited("things", "production", "run-1") == request
+    assert awaited_request(here.catalog, "things", "production", "run-1") == request
     assert [run.flow_run for run in waiting_runs(here, newer)] == ["run-2"]
     assert approve(scenario.node(INES), THINGS, "production", reason="seen").request == newer.id
 
@@ -518,8 +519,8 @@ def test_of_two_promoters_at_once_one_wins_and_the_other_is_told(
     heads = {id(workspace): workspace.catalog.ref("things", "pilot") for workspace in (first, two)}
 
     def move(workspace: Workspace) -> bool:
-        version, decision = workspace.catalog.resolve(THINGS), workspace.catalog.attestation
-        statement = decision("things", version, "pilot")
+        version = workspace.catalog.resolve(THINGS)
+        statement = newest_attestation(workspace.catalog, "things", version, "pilot")
         try:
             workspace.catalog.move_ref(
                 "things",
@@ -583,7 +584,7 @@ def test_forged_request_writes_nothing_outside_the_catalog(scenario: Scenario) -
     workspace = scenario.node()
     (record,) = Path(workspace.catalog.url).rglob("request.json")
     record.chmod(0o600)
-    request = workspace.catalog.requests("things", "production")[0]
+    request = read_requests(workspace.catalog, "things", "production")[0]
     record.write_text(record.read_text().replace(request.id, "../../../../../../out"))
     with pytest.raises(CorruptRecord, match="holds the request"):
         approve(scenario.node(INES), THINGS, "production", reason="seen")

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from prefect_stagegate.catalog.gate_records import put_evidence, read_evidence
 from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.errors import CatalogError, UnprovedEntry
 from prefect_stagegate.gate.records.signing import read_public_key
@@ -345,7 +346,7 @@ def signed_evidence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Attacked
 
 
 def evidence_of(scenario: AttackedScenario, digest: str) -> list[Evidence]:
-    return scenario.node().catalog.evidence("things", digest)
+    return read_evidence(scenario.node().catalog, "things", digest)
 
 
 def planted(evidence: Evidence) -> Evidence:
@@ -364,7 +365,7 @@ def test_planted_pass_opens_no_gate(signed_evidence: AttackedScenario, plant: Ca
     bad = scenario.deliver("bad", license="Proprietary").digest
     assert scenario.run("check", "things", "--gate", "production") == 1
     (failed,) = evidence_of(scenario, bad)
-    scenario.node().catalog.put_evidence("things", bad, [plant(failed)])
+    put_evidence(scenario.node().catalog, "things", bad, [plant(failed)])
     assert scenario.run("check", "things", "--gate", "production") == 1
     assert scenario.run("promote", "things", "--to", "production") == 1
 
@@ -376,7 +377,7 @@ def test_pass_of_another_version_opens_no_gate(signed_evidence: AttackedScenario
     bad = scenario.deliver("bad", license="Proprietary").digest
     assert scenario.run("check", "things", "--gate", "production") == 1
     (failed,) = evidence_of(scenario, bad)
-    scenario.node().catalog.put_evidence("things", bad, [replace(passed, binding=failed.binding)])
+    put_evidence(scenario.node().catalog, "things", bad, [replace(passed, binding=failed.binding)])
     assert scenario.run("check", "things", "--gate", "production") == 1
 
 
@@ -498,15 +499,15 @@ def test_unreachable_signatures_are_no_forgery(signed_decisions: AttackedScenari
     scenario.deliver("one")
     scenario.promote_signed()
     node = scenario.node(cache="elsewhere")
-    read = node.catalog.signatures
+    read_all = node.catalog.all
 
     def fail(*_: object) -> None:
         raise CatalogError("The store does not answer")
 
-    node.catalog.signatures = fail  # type: ignore[method-assign,assignment]
+    node.catalog.all = fail  # type: ignore[method-assign,assignment]
     with pytest.raises(CatalogError, match="does not answer"):
         node.catalog.ref("things", "production")
-    node.catalog.signatures = read  # type: ignore[method-assign]
+    node.catalog.all = read_all  # type: ignore[method-assign]
     assert node.catalog.ref("things", "production")
 
 

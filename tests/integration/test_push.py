@@ -18,6 +18,7 @@ import jsonschema
 import pytest
 
 from prefect_stagegate.canonical import canonical
+from prefect_stagegate.catalog.gate_records import SIGNATURES, newest_attestation
 from prefect_stagegate.errors import (
     AccessDenied,
     CacheError,
@@ -434,7 +435,7 @@ def test_decisions_and_attestations_are_referrers(things: Scenario, registry: Sm
         ("attestation", "application/vnd.in-toto+json", True),
     ]
     assert [found.is_new for found in second.referrers] == [False, False]
-    statement = things.node().catalog.attestation("things", first.digest, "pilot")
+    statement = newest_attestation(things.node().catalog, "things", first.digest, "pilot")
     attestation = json.loads(registry.manifests[f"me/things/{first.referrers[1].digest}"])
     assert attestation["subject"]["digest"] == first.manifest
     assert json.loads(registry.blobs[attestation["layers"][0]["digest"]]) == statement
@@ -449,9 +450,9 @@ def test_envelope_of_another_decision_is_not_pushed(things: Scenario, registry: 
     things.run("policy", "adopt", str(things.spec_file()), "--reason", "first")
     things.promote("pilot")
     catalog = things.node().catalog
-    recorded = statement_digest(catalog.attestation("things", things.head("latest"), "pilot") or {})
+    recorded = statement_digest(newest_attestation(catalog, "things", things.head("latest"), "pilot") or {})
     other = {"payload": "e30=", "payloadType": "application/vnd.in-toto+json", "signatures": []}
-    catalog.put_signature("things", recorded, "0" * 64, other)
+    catalog.create(SIGNATURES, dict(other), "things", recorded, "0" * 64)
     attestation = pushed(things, registry.host).referrers[1]
     assert attestation.artifact_type == "application/vnd.in-toto+json"
     assert digest_of(canonical(other)) not in registry.blobs

@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from prefect_stagegate.catalog import RefAction
+from prefect_stagegate.catalog.gate_records import newest_attestation
 from prefect_stagegate.checks.storage import Volume, cache_volume
 from prefect_stagegate.cli import main
 from prefect_stagegate.clock import moment, now, stamp
@@ -306,7 +307,7 @@ def test_unusable_key_stops_a_check_before_it_records(
     write_key(path, BestAvailableEncryption(b"secret"))
     with pytest.raises(UsageError, match="needs a passphrase, and a task has no terminal"):
         check(scenario.node(), THINGS, "pilot")
-    assert scenario.node().catalog.attestation("things", digest, "pilot") is None
+    assert newest_attestation(scenario.node().catalog, "things", digest, "pilot") is None
 
 
 # ── replaying ───────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from prefect_stagegate.catalog.kept_records import TRANSFERS, read_kept
 from prefect_stagegate.jobs.gating.check import check
 from prefect_stagegate.jobs.gating.reports import report_of
 from prefect_stagegate.jobs.gating.rollback import rollback
@@ -49,7 +50,7 @@ def test_report_compares_with_what_the_target_serves(things: Scenario) -> None:
 def test_transfer_is_kept_beside_its_version(things: Scenario) -> None:
     (things.nas / "large.bin").write_bytes(b"x" * 3_000_000)
     version = things.deliver("day\n1\n")
-    kept = things.node().catalog.transfer(things.dataset, version.digest)
+    kept = read_kept(things.node().catalog, TRANSFERS, things.dataset, digest=version.digest)
     assert kept
     assert kept == report(things).transfer
     assert kept.fetched == version.bytes
@@ -63,14 +64,14 @@ def test_transfer_tells_what_the_cache_had(things: Scenario) -> None:
     (things.nas / "large.bin").write_bytes(b"x" * 3_000_000)
     os.utime(things.nas / "large.bin", (0, 0))  # so old that its pin may be remembered
     first = things.deliver("day\n1\n")
-    kept = things.node().catalog.transfer(things.dataset, first.digest)
+    kept = read_kept(things.node().catalog, TRANSFERS, things.dataset, digest=first.digest)
     second = things.deliver("day\n2\n")
 
-    transfer = things.node().catalog.transfer(things.dataset, second.digest)
+    transfer = read_kept(things.node().catalog, TRANSFERS, things.dataset, digest=second.digest)
 
     assert transfer
     assert {place.tier: place.bytes for place in transfer.traffic} == {"cache": 3_000_000, "source": 6}
-    assert things.node().catalog.transfer(things.dataset, first.digest) == kept
+    assert read_kept(things.node().catalog, TRANSFERS, things.dataset, digest=first.digest) == kept
 
 
 def test_past_has_moves_and_earlier_decisions(things: Scenario) -> None:

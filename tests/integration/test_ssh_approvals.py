@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 
 from prefect_stagegate.canonical import canonical
+from prefect_stagegate.catalog.gate_records import put_answer, read_answers, read_requests
 from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.errors import ExitCode, GateFailed, StagegateError, UsageError
 from prefect_stagegate.gate.records.answers import SSHSIG, answer_act, signed_answer, signed_moment
@@ -91,7 +92,7 @@ class SshScenario(Scenario):
 
     def request(self) -> ApprovalRequest:
         """The newest request for `pilot`."""
-        return self.node().catalog.requests("things", "pilot")[-1]
+        return read_requests(self.node().catalog, "things", "pilot")[-1]
 
     def forged(self, who: Identity, key: str) -> Approval:
         """An answer as somebody signs it past the commands."""
@@ -99,7 +100,7 @@ class SshScenario(Scenario):
 
     def put(self, reply: Approval) -> None:
         """Write an answer into the catalog, whether it may count or not."""
-        self.node().catalog.put_answer(self.request(), reply)
+        put_answer(self.node().catalog, self.request(), reply)
 
     def ssh_keygen_accepts(self, reply: Approval, signers: str, request: ApprovalRequest | None = None) -> bool:
         """Whether `ssh-keygen -Y verify` accepts an answer, by the line that the documentation has."""
@@ -526,7 +527,7 @@ def test_key_that_can_not_sign_is_an_error(scenario: SshScenario, monkeypatch: p
         scenario.answer(INES, "locked")
     with pytest.raises(UsageError, match=r"The SSH key .*/-missing did not sign: .*No such file"):
         approve(scenario.node(INES), THINGS, "pilot", key=SshKey(scenario.folder / "-missing"))
-    assert not scenario.node().catalog.approvals(scenario.request())
+    assert not read_answers(scenario.node().catalog, scenario.request())
 
 
 # ── what others verify ──────────────────────────────────────────────────────────────────────────────────────────────

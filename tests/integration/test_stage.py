@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import yaml
 
+from prefect_stagegate.catalog.version_records import put_spec
 from prefect_stagegate.errors import StagegateError, TransferFailed, UsageError
 from prefect_stagegate.jobs.inspect import compare, show
 from prefect_stagegate.jobs.staging.stage import preview, stage
@@ -323,7 +324,7 @@ def test_version_is_fetched_though_the_newest_spec_lacks_source(
     workspace: Workspace, nas: Path, tmp_path: Path
 ) -> None:
     staged = stage(workspace, spec_of(nas))
-    workspace.catalog.put_spec("things", staged.digest, spec_of(tmp_path / "elsewhere").canonical())
+    put_spec(workspace.catalog, "things", staged.digest, spec_of(tmp_path / "elsewhere").canonical())
     other = open_workspace(tmp_path / "other-cache", tmp_path / "catalog")
     assert stage(other, Address("things", "latest")).digest == staged.digest
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from prefect_stagegate.catalog.version_records import staged_spec
 from prefect_stagegate.errors import Cancelled
 from prefect_stagegate.jobs.staging.sources import open_sources
 from prefect_stagegate.jobs.staging.stage import list_sources, stage
@@ -129,7 +130,7 @@ def test_rehash_reads_unchanged_objects(workspace: Workspace, nas: Path) -> None
 def test_changed_spec_is_recorded(workspace: Workspace, nas: Path) -> None:
     first = stage(workspace, spec_of(nas))
     stage(workspace, spec_of(nas, license="CC0-1.0"))
-    stored = workspace.catalog.spec("things", first.digest)
+    stored = staged_spec(workspace.catalog, "things", first.digest)
     assert stored is not None
     assert stored["license"] == "CC0-1.0"
 

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from prefect_stagegate.catalog import Catalog
+from prefect_stagegate.catalog.gate_records import put_request, read_answers
 from prefect_stagegate.errors import CorruptRecord, ExitCode
 from prefect_stagegate.jobs.gating.check import check
 from prefect_stagegate.jobs.gating.promote import promote
@@ -19,6 +20,7 @@ from prefect_stagegate.jobs.gating.ready import find_ready
 from prefect_stagegate.jobs.gating.rollback import rollback
 from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Address, Identity
+from prefect_stagegate.plugins.fleet.nodes import read_nodes
 from prefect_stagegate.testing.servers import SeaweedFS
 from prefect_stagegate.unreadable import UnreadableRecords
 from tests.support.gates import put_approval
@@ -241,7 +243,7 @@ def test_huge_record_on_s3_is_refused_before_its_body(seaweedfs: SeaweedFS) -> N
     catalog = Catalog.open(url, seaweedfs.storage_options)
     seaweedfs.client().pipe(f"{url}/nodes/gpu-1.json", bytes(5 << 20))
     unreadable = UnreadableRecords()
-    assert catalog.nodes(unreadable) == []
+    assert read_nodes(catalog, unreadable) == []
     assert "nodes/gpu-1.json can't be read: it has 5,242,880 bytes" in unreadable.all[0].problem
 
 
@@ -338,9 +340,9 @@ def test_another_versions_origins_are_refused(scenario: RecordScenario) -> None:
 
 def test_a_lost_answer_stops_no_other(scenario: RecordScenario) -> None:
     catalog = scenario.node().catalog
-    request = catalog.put_request("things", scenario.digests[1], "pilot", "sha256:" + "0" * 64, ADA)
+    request = put_request(catalog, "things", scenario.digests[1], "pilot", "sha256:" + "0" * 64, ADA)
     for name in ("ben", "cleo"):
         put_approval(catalog, request, Identity(name, "declared"), approved=True, reason="")
     scenario.record(f"approvals/pilot/{request.id}/00000001.json").unlink()
     put_approval(catalog, request, Identity("dan", "declared"), approved=True, reason="")  # went round without an end
-    assert [answer.approver.name for answer in catalog.approvals(request)] == ["cleo", "dan"]
+    assert [answer.approver.name for answer in read_answers(catalog, request)] == ["cleo", "dan"]

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from prefect_stagegate.catalog.gate_records import WAIVERS
 from prefect_stagegate.cli import main
 from prefect_stagegate.clock import now
 from prefect_stagegate.errors import GateFailed, UsageError
@@ -104,7 +105,7 @@ def test_waiver_with_a_time_out_of_range_stops_nobody(folder: Path, until: str) 
     staged(folder)
     check(node(folder), THINGS, "pilot")
     forged = replace(waived(folder), id="forged", until=until)
-    node(folder).catalog.put_waiver(forged)
+    node(folder).catalog.add(WAIVERS, forged, forged.dataset, forged.digest, forged.target)
     decision = check(node(folder), THINGS, "pilot")
     assert decision.accepted
     ruling = decision.checks[0].ruling

@@ -24,6 +24,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 
 from prefect_stagegate import clock
 from prefect_stagegate.catalog import Catalog, RefAction, RefEntry
+from prefect_stagegate.catalog.gate_records import read_answers, read_requests, read_waivers
 from prefect_stagegate.errors import StagegateError
 from prefect_stagegate.jobs.gating.approve import approve
 from prefect_stagegate.jobs.gating.check import check
@@ -167,7 +168,7 @@ class Gates(RuleBasedStateMachine):
 
     @rule(who=people, approved=st.booleans())
     def answer_policy(self, who: str, approved: bool) -> None:
-        proposed = [request.digest for request in self.catalog.requests("things", POLICY_TARGET)][-1:]
+        proposed = [request.digest for request in read_requests(self.catalog, "things", POLICY_TARGET)][-1:]
         digest = "".join(proposed)
         self.attempt(lambda: answer_request(self.node(who), "things", approved=approved, reason="so", digest=digest))
 
@@ -273,12 +274,12 @@ class Gates(RuleBasedStateMachine):
                 self.require_approved(requirement["approval"], policy["owners"], target, entry.digest, len(before))
 
     def waived(self, target: str, digest: str) -> bool:
-        return any(waiver.check == "license" for waiver in self.catalog.waivers("things", digest, target))
+        return any(waiver.check == "license" for waiver in read_waivers(self.catalog, "things", digest, target))
 
     def require_approved(
         self, rule: Mapping[str, Any], owners: Mapping[str, str], target: str, digest: str, moves: int
     ) -> None:
-        requests = [request for request in self.catalog.requests("things", target) if request.digest == digest]
+        requests = [request for request in read_requests(self.catalog, "things", target) if request.digest == digest]
         agreed = [request for request in requests if request.after == moves and self.agreed(rule, owners, request)]
         assert agreed, f"{digest} went to {target} without {rule}"
 
@@ -289,7 +290,7 @@ class Gates(RuleBasedStateMachine):
             assert self.agreed(rule, before["owners"], request)
 
     def agreed(self, rule: Mapping[str, Any], owners: Mapping[str, str], request: ApprovalRequest) -> bool:
-        last = {person(approval.approver.name): approval.approved for approval in self.catalog.approvals(request)}
+        last = {person(approval.approver.name): approval.approved for approval in read_answers(self.catalog, request)}
         may = {person(owners[group]) for group in rule["from"]} - {person(request.requester.name)}
         answers = [approved for name, approved in last.items() if name in may]
         return sum(answers) >= rule["count"] and all(answers)

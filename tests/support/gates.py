@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from prefect_stagegate.catalog import Catalog
+from prefect_stagegate.catalog.gate_records import put_answer
 from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.gate.gate import PlannedCheck
 from prefect_stagegate.jobs.gating.check import preview_version, resolve_for_gate
@@ -12,7 +13,7 @@ from prefect_stagegate.model import Address, Approval, ApprovalRequest, Identity
 
 def put_approval(catalog: Catalog, request: ApprovalRequest, who: Identity, *, approved: bool, reason: str) -> Approval:
     """Add an answer to a request, whether it may count or not."""
-    return catalog.put_answer(request, Approval(request.id, who, approved, reason, stamp(now())))
+    return put_answer(catalog, request, Approval(request.id, who, approved, reason, stamp(now())))
 
 
 def preview_check(workspace: Workspace, address: Address, gate: str) -> tuple[PlannedCheck, ...]:

@@ -16,10 +16,11 @@ from functools import cached_property
 from typing import Any
 
 from prefect_stagegate.catalog import Catalog, PolicyEntry, RefAction, RefEntry
-from prefect_stagegate.catalog.approval_records import ID_KEY
-from prefect_stagegate.catalog.catalog import FORMAT, FORMAT_KEY
+from prefect_stagegate.catalog.catalog import FORMAT, FORMAT_KEY, ID_KEY
+from prefect_stagegate.catalog.gate_records import put_attestation, put_evidence, put_request
 from prefect_stagegate.catalog.keys import is_record
 from prefect_stagegate.catalog.records import Records
+from prefect_stagegate.catalog.version_records import put_spec
 from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.environment import Environment
 from prefect_stagegate.environment.python import Python
@@ -37,7 +38,7 @@ from prefect_stagegate.model import (
     Outcome,
     Pin,
 )
-from prefect_stagegate.plugins.fleet.nodes import HeldVersion, NodeRecord
+from prefect_stagegate.plugins.fleet.nodes import HeldVersion, NodeRecord, put_node
 from prefect_stagegate.spec import Spec
 
 ADA = Identity("ada@example.org", "declared")
@@ -225,7 +226,7 @@ class _History:
                 self._decide(content, "production", DecisionOutcome.WAITING)
                 policy = self._spec.gate("production").policy
                 after = len(self.contents) - 1
-                self._catalog.put_request(self.dataset, content.digest, "production", policy, ADA, after=after)
+                put_request(self._catalog, self.dataset, content.digest, "production", policy, ADA, after=after)
                 return
             accepted = self._decide(content, "production", DecisionOutcome.ACCEPTED)
             self._promote(content, "production", accepted)
@@ -234,7 +235,7 @@ class _History:
             self._append(self.contents[-1], "production", RefAction.WITHDRAW, refused)
         if self.story is Story.PROPOSED:
             changed = self._read_spec({**GATES, "pilot": {"require": ["license"]}}).canonical()
-            self._catalog.put_spec(self.dataset, self.contents[-1].digest, changed)
+            put_spec(self._catalog, self.dataset, self.contents[-1].digest, changed)
 
     def _read_spec(self, gates: dict[str, Any]) -> Spec:
         keys = {"license": "CC0-1.0", "runbook": "https://wiki.example.org/things", "owners": OWNERS, "gates": gates}
@@ -246,7 +247,7 @@ class _History:
 
     def _stage(self, content: _Content) -> None:
         self._put_version(content)
-        self._catalog.put_spec(self.dataset, content.digest, self._spec.canonical())
+        put_spec(self._catalog, self.dataset, content.digest, self._spec.canonical())
         self._append(content, LATEST, RefAction.STAGE, {})
 
     def _put_version(self, content: _Content) -> None:
@@ -295,8 +296,8 @@ class _History:
             max(content.number, 0) + (hours > 1),
         )
         statement = attest(decision, self._environment)
-        self._catalog.put_evidence(self.dataset, content.digest, checks)
-        self._catalog.put_attestation(self.dataset, content.digest, target, statement)
+        put_evidence(self._catalog, self.dataset, content.digest, checks)
+        put_attestation(self._catalog, self.dataset, content.digest, target, statement)
         return statement
 
     def _promote(self, content: _Content, target: str, statement: dict[str, Any]) -> None:
@@ -328,4 +329,4 @@ def _write_nodes(catalog: Catalog, datasets: Sequence[str], newest: _Content) ->
             for place, dataset in enumerate(datasets)
             if place % NODES != number
         )
-        catalog.put_node(NodeRecord(f"gpu-{number}", stamp(now()), "/nvme/stagegate", held, room=10**12))
+        put_node(catalog, NodeRecord(f"gpu-{number}", stamp(now()), "/nvme/stagegate", held, room=10**12))

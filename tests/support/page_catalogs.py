@@ -7,6 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from prefect_stagegate.catalog import RefAction
+from prefect_stagegate.catalog.gate_records import put_evidence
+from prefect_stagegate.catalog.kept_records import put_kept
+from prefect_stagegate.catalog.version_records import put_spec, staged_spec
 from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.jobs.address import stored_spec
 from prefect_stagegate.jobs.gating.check import check
@@ -25,8 +28,8 @@ from prefect_stagegate.model import (
     Pin,
     Severity,
 )
-from prefect_stagegate.plugins.fleet.nodes import HeldVersion, NodeRecord
-from prefect_stagegate.plugins.profile.profiles import LEVELS, ColumnProfile, TableProfile, files_digest
+from prefect_stagegate.plugins.fleet.nodes import HeldVersion, NodeRecord, put_node
+from prefect_stagegate.plugins.profile.profiles import LEVELS, PROFILES, ColumnProfile, TableProfile, files_digest
 from prefect_stagegate.plugins.profile.profiling import table_files
 from prefect_stagegate.spec.csv_dialect import TextReading
 from prefect_stagegate.validations.partitions import row_digests
@@ -104,14 +107,16 @@ def _profile(node: Workspace, dataset: str) -> None:
                 names={"x": "x", "y": "y"},
             ),
         }
-        node.catalog.put_profile(dataset, digest, "trips", TableProfile(1000, columns, {}, ("fare", "kind"), files))
+        profile = TableProfile(1000, columns, {}, ("fare", "kind"), files)
+        put_kept(node.catalog, PROFILES, profile, dataset, table="trips", digest=digest)
         drift = {"distances": {"fare": 0.04 + 0.1 * number}}
         results = [
             {"table": "trips", "expectation": "fare is between 0 and 500", "column": "fare", "severity": "critical"}
             | {"verdict": verdict, "rows": 1000, "refused": refused, "examples": ["-3"] * bool(refused), "seconds": 0.2}
             for verdict, refused in (("passed", 0), ("failed", 12))
         ]
-        node.catalog.put_evidence(
+        put_evidence(
+            node.catalog,
             dataset,
             digest,
             [
@@ -182,10 +187,10 @@ def _hostile(node: Workspace, scenario: Scenario) -> None:
     evidence.append(
         Evidence("expectations", Outcome.PASS, HOSTILE, "data", measured=measured, binding={"node": HOSTILE})
     )
-    node.catalog.put_evidence("hostile", digest, evidence)
-    canonical = node.catalog.spec("hostile", staged.digest)
+    put_evidence(node.catalog, "hostile", digest, evidence)
+    canonical = staged_spec(node.catalog, "hostile", staged.digest)
     assert canonical
-    node.catalog.put_spec("hostile", digest, canonical)
+    put_spec(node.catalog, "hostile", digest, canonical)
     scenario.promote("pilot")
     check(node, Address("hostile"), "production")
 
@@ -205,8 +210,9 @@ def _nodes(node: Workspace) -> None:
         "http://gpu-1.example.org:8444",
         {"NVIDIA H100 80GB HBM3": 8},
     )
-    node.catalog.put_node(gpu)
-    node.catalog.put_node(replace(gpu, name="gpu-2", at="2026-01-01T00:00:00.000000Z", versions=()))
-    node.catalog.put_node(
-        replace(gpu, name="gpu-3", cache=HOSTILE, site=HOSTILE, url=HOSTILE, gpus={HOSTILE: 1}, environment=HOSTILE)
+    put_node(node.catalog, gpu)
+    put_node(node.catalog, replace(gpu, name="gpu-2", at="2026-01-01T00:00:00.000000Z", versions=()))
+    put_node(
+        node.catalog,
+        replace(gpu, name="gpu-3", cache=HOSTILE, site=HOSTILE, url=HOSTILE, gpus={HOSTILE: 1}, environment=HOSTILE),
     )

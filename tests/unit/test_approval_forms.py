@@ -12,6 +12,7 @@ import pytest
 from prefect.client.schemas import FlowRun
 from prefect.client.schemas.objects import FlowRunPolicy
 
+from prefect_stagegate.catalog.gate_records import put_wait, read_answers, read_requests
 from prefect_stagegate.clock import now
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.jobs.gating.approve import approve
@@ -43,7 +44,7 @@ def request_(workspace: Workspace, tmp_path: Path) -> ApprovalRequest:
     gates = {"production": {"require": ["approval"]}}
     stage(workspace, {"stagegate": 1, "dataset": "things", "sources": sources, "gates": gates})
     check(workspace, "things", "production")
-    (request,) = workspace.catalog.requests("things", "production")
+    (request,) = read_requests(workspace.catalog, "things", "production")
     return request
 
 
@@ -75,7 +76,7 @@ def test_an_answer_is_recorded_and_the_next_form_is_another(
     for _ in range(2):  # a run that starts once more finds its answer recorded
         second = _record_answers(workspace, request_, run_of(forms))
         assert (second.key != first.key, second.why) == (True, "")
-        (given,) = workspace.catalog.approvals(request_)
+        (given,) = read_answers(workspace.catalog, request_)
         assert (given.approver, given.reason) == (Identity("ines", "prefect-form"), "seen")
 
 
@@ -96,7 +97,7 @@ def test_form_is_shown_again_with_why_it_was_not_recorded(
     second = _record_answers(workspace, request_, run_of(forms))
     assert second.key != first.key
     assert why in second.why
-    assert not workspace.catalog.approvals(request_)
+    assert not read_answers(workspace.catalog, request_)
 
 
 def test_second_form_of_one_person_asks_for_somebody_else(
@@ -105,7 +106,7 @@ def test_second_form_of_one_person_asks_for_somebody_else(
     forms[_record_answers(workspace, request_, run_of(forms)).key] = said("ines")
     forms[_record_answers(workspace, request_, run_of(forms)).key] = said("Ines")
     assert "somebody else has to answer" in _record_answers(workspace, request_, run_of(forms)).why
-    assert len(workspace.catalog.approvals(request_)) == 1
+    assert len(read_answers(workspace.catalog, request_)) == 1
 
 
 def test_form_counts_after_another_person_s_command(
@@ -115,7 +116,7 @@ def test_form_counts_after_another_person_s_command(
     put_approval(workspace.catalog, request_, Identity("ines", "declared"), approved=True, reason="seen")
     for _ in range(2):
         _record_answers(workspace, request_, run_of(forms))
-        given = [(answer.approver.name, answer.approved) for answer in workspace.catalog.approvals(request_)]
+        given = [(answer.approver.name, answer.approved) for answer in read_answers(workspace.catalog, request_)]
         assert given == [("ines", True), ("grace", False)]
 
 
@@ -125,7 +126,7 @@ def test_form_older_than_the_same_person_s_answer_is_ignored(
     forms[_record_answers(workspace, request_, run_of(forms)).key] = said("Grace", "decline", "no")
     put_approval(workspace.catalog, request_, Identity("grace", "declared"), approved=True, reason="seen again")
     assert not _record_answers(workspace, request_, run_of(forms)).why
-    assert [answer.approved for answer in workspace.catalog.approvals(request_)] == [True]
+    assert [answer.approved for answer in read_answers(workspace.catalog, request_)] == [True]
 
 
 def test_an_answer_that_adds_nothing_wakes_nobody(
@@ -138,7 +139,7 @@ def test_an_answer_that_adds_nothing_wakes_nobody(
         return []
 
     monkeypatch.setattr(approval, "wake", wake)
-    workspace.catalog.put_wait(request_, "another", now() + timedelta(hours=1))
+    put_wait(workspace.catalog, request_, "another", now() + timedelta(hours=1))
     forms[_record_answers(workspace, request_, run_of(forms)).key] = said("ines")
     forms[_record_answers(workspace, request_, run_of(forms)).key] = said("ines")
     _record_answers(workspace, request_, run_of(forms))
@@ -177,13 +178,13 @@ def test_form_of_somebody_outside_the_group_is_shown_again(
         workspace, spec | {"owners": owners, "gates": {"production": {"require": [{"approval": {"from": ["infra"]}}]}}}
     )
     check(workspace, "things", "production")
-    (request,) = workspace.catalog.requests("things", "production")
+    (request,) = read_requests(workspace.catalog, "things", "production")
     forms[_record_answers(workspace, request, run_of(forms)).key] = said("ben")
     assert (
         "ben can't answer for production: not an address of infra"
         in _record_answers(workspace, request, run_of(forms)).why
     )
-    assert not workspace.catalog.approvals(request)
+    assert not read_answers(workspace.catalog, request)
 
 
 def test_a_form_shows_what_is_decided_about_and_no_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

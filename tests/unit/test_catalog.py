@@ -11,7 +11,19 @@ import pytest
 from prefect_stagegate.catalog import Catalog, RefAction
 from prefect_stagegate.catalog import catalog as module
 from prefect_stagegate.catalog.evidence import OF_ONE_CHECK, SAME_QUESTION, kept
+from prefect_stagegate.catalog.gate_records import (
+    DECISIONS,
+    newest_attestation,
+    put_attestation,
+    put_evidence,
+    put_request,
+    read_answers,
+    read_evidence,
+    read_requests,
+)
+from prefect_stagegate.catalog.kept_records import FILE_VALUES, put_kept, put_probes, read_kept, read_probes
 from prefect_stagegate.catalog.records import DirectoryRecords
+from prefect_stagegate.catalog.version_records import put_spec, staged_spec
 from prefect_stagegate.errors import CatalogError, CorruptRecord, RefConflict, UnknownDataset, UnknownRef
 from prefect_stagegate.manifest import seal
 from prefect_stagegate.measures import FileValues, PassedProbes
@@ -54,16 +66,16 @@ def test_the_same_version_again_is_not_new(staged: Catalog) -> None:
 
 def test_record_after_the_last_number_is_refused(staged: Catalog) -> None:
     """Under a longer name it would be no record: a decline, a failure or a signature that counts for nobody."""
-    request = staged.put_request("flights", SEAL.digest, "production", "sha256:p", ANN)
+    request = put_request(staged, "flights", SEAL.digest, "production", "sha256:p", ANN)
     put_approval(staged, request, BEN, approved=True, reason="seen")
-    staged.put_evidence("flights", SEAL.digest, [Evidence("schema", Outcome.PASS, "", "data")])
-    staged.put_model_signature("flights", SEAL.digest, {"of": "others"})
+    put_evidence(staged, "flights", SEAL.digest, [Evidence("schema", Outcome.PASS, "", "data")])
+    staged.add(DECISIONS, {"of": "others"}, "flights", SEAL.digest, "production")
     for record in Path(staged.url).rglob("00000001.json"):
         record.rename(record.with_name("99999999.json"))
     adds: list[Callable[[], object]] = [
         lambda: put_approval(staged, request, BEN, approved=False, reason="too early"),
-        lambda: staged.put_evidence("flights", SEAL.digest, [Evidence("schema", Outcome.FAIL, "", "data")]),
-        lambda: staged.put_model_signature("flights", SEAL.digest, {"of": "us"}),
+        lambda: put_evidence(staged, "flights", SEAL.digest, [Evidence("schema", Outcome.FAIL, "", "data")]),
+        lambda: staged.add(DECISIONS, {"of": "us"}, "flights", SEAL.digest, "production"),
     ]
     for add in adds:
         with pytest.raises(
@@ -124,26 +136,29 @@ def test_a_log_with_a_missing_entry_is_not_believed(catalog: Catalog, tmp_path: 
 
 def test_newest_spec_is_current_and_an_equal_one_is_not_written(staged: Catalog, tmp_path: Path) -> None:
     for spec in ({"a": 1}, {"a": 1}, {"a": 2}):
-        staged.put_spec("flights", SEAL.digest, spec)
-    assert staged.spec("flights", SEAL.digest) == {"a": 2}
+        put_spec(staged, "flights", SEAL.digest, spec)
+    assert staged_spec(staged, "flights", SEAL.digest) == {"a": 2}
     assert len(list((tmp_path / "catalog").rglob("specs/*/*.json"))) == 2
 
 
 def test_evidence_accumulates_in_order(staged: Catalog) -> None:
     for outcome in (Outcome.FAIL, Outcome.PASS):
-        staged.put_evidence("flights", SEAL.digest, [Evidence("schema", outcome, "columns", "data", at="t")])
-    assert [evidence.outcome for evidence in staged.evidence("flights", SEAL.digest)] == [Outcome.FAIL, Outcome.PASS]
+        put_evidence(staged, "flights", SEAL.digest, [Evidence("schema", outcome, "columns", "data", at="t")])
+    assert [evidence.outcome for evidence in read_evidence(staged, "flights", SEAL.digest)] == [
+        Outcome.FAIL,
+        Outcome.PASS,
+    ]
 
 
 def test_current_evidence_is_read_in_one_piece_after_many_checks(catalog: Catalog) -> None:
     def answer(check: str, node: str, number: int) -> Evidence:
         return Evidence(check, Outcome.PASS, str(number), "infra", binding={"node": node})
 
-    catalog.put_evidence("flights", SEAL.digest, [answer("schema", "any", 0)])
+    put_evidence(catalog, "flights", SEAL.digest, [answer("schema", "any", 0)])
     for number in range(300):
-        catalog.put_evidence("flights", SEAL.digest, [answer("space", f"node-{number % 30}", number)])
+        put_evidence(catalog, "flights", SEAL.digest, [answer("space", f"node-{number % 30}", number)])
     counted = CountedRecords(catalog._records)
-    evidence = Catalog(counted).evidence("flights", SEAL.digest)
+    evidence = read_evidence(Catalog(counted), "flights", SEAL.digest)
 
     assert counted.calls == {"list": 1, "read": 1}
     assert [answer.summary for answer in evidence if answer.check == "schema"] == ["0"]
@@ -155,42 +170,44 @@ def test_current_evidence_is_read_in_one_piece_after_many_checks(catalog: Catalo
 
 def test_no_evidence_is_lost_when_two_nodes_write_at_once(staged: Catalog) -> None:
     def put(number: int) -> None:
-        staged.put_evidence("flights", SEAL.digest, [Evidence(f"check-{number}", Outcome.PASS, "", "data")])
+        put_evidence(staged, "flights", SEAL.digest, [Evidence(f"check-{number}", Outcome.PASS, "", "data")])
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(put, range(16)))
-    assert {evidence.check for evidence in staged.evidence("flights", SEAL.digest)} == {f"check-{n}" for n in range(16)}
+    assert {evidence.check for evidence in read_evidence(staged, "flights", SEAL.digest)} == {
+        f"check-{n}" for n in range(16)
+    }
 
 
 def test_a_request_is_kept_with_its_answers(staged: Catalog) -> None:
-    request = staged.put_request("flights", SEAL.digest, "production", "sha256:p", ANN)
+    request = put_request(staged, "flights", SEAL.digest, "production", "sha256:p", ANN)
     put_approval(staged, request, BEN, approved=False, reason="too early")
     put_approval(staged, request, BEN, approved=True, reason="now")
-    assert staged.requests("flights", "production") == [request]
-    assert [answer.approved for answer in staged.approvals(request)] == [False, True]
+    assert read_requests(staged, "flights", "production") == [request]
+    assert [answer.approved for answer in read_answers(staged, request)] == [False, True]
 
 
 def test_answers_at_once_are_one_for_each_person(staged: Catalog) -> None:
-    request = staged.put_request("flights", SEAL.digest, "production", "sha256:p", ANN)
+    request = put_request(staged, "flights", SEAL.digest, "production", "sha256:p", ANN)
     people = [BEN, replace(BEN, name=BEN.name.upper()), ANN] * 4
 
     with ThreadPoolExecutor(len(people)) as pool:
         for who in people:
             pool.submit(put_approval, staged, request, who, approved=True, reason="seen")
 
-    assert sorted(person_key(approval.approver.name) for approval in staged.approvals(request)) == sorted(
+    assert sorted(person_key(approval.approver.name) for approval in read_answers(staged, request)) == sorted(
         [ANN.name, BEN.name]
     )
 
 
 def test_a_request_without_the_fields_of_later_ones_is_read(staged: Catalog, tmp_path: Path) -> None:
-    request = staged.put_request("flights", SEAL.digest, "production", "sha256:p", ANN, after=3)
+    request = put_request(staged, "flights", SEAL.digest, "production", "sha256:p", ANN, after=3)
     (record,) = (tmp_path / "catalog").rglob("request.json")
     fields = json.loads(record.read_bytes())
     del fields["after"]
     record.chmod(0o600)
     record.write_text(json.dumps(fields))
-    assert staged.requests("flights", "production") == [replace(request, after=None)]
+    assert read_requests(staged, "flights", "production") == [replace(request, after=None)]
 
 
 def test_a_store_that_lets_a_record_be_created_twice_is_refused(
@@ -212,17 +229,17 @@ def test_a_request_that_a_dead_writer_did_not_finish_is_none(staged: Catalog, tm
     folder.mkdir(parents=True)
     (folder / ".request.json.half").write_bytes(b'{"id": ')
     (tmp_path / "catalog/datasets/planes").mkdir()
-    assert staged.requests("flights", "production") == []
+    assert read_requests(staged, "flights", "production") == []
     assert staged.datasets() == ["flights"]
 
 
 def test_newest_decision_is_the_last_written_whatever_its_clock(
     staged: Catalog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    staged.put_attestation("flights", SEAL.digest, "pilot", {"result": "PASSED"})
+    put_attestation(staged, "flights", SEAL.digest, "pilot", {"result": "PASSED"})
     monkeypatch.setattr(module, "now", lambda: datetime(2001, 1, 1, tzinfo=UTC))
-    staged.put_attestation("flights", SEAL.digest, "pilot", {"result": "FAILED"})
-    assert staged.attestation("flights", SEAL.digest, "pilot") == {"result": "FAILED"}
+    put_attestation(staged, "flights", SEAL.digest, "pilot", {"result": "FAILED"})
+    assert newest_attestation(staged, "flights", SEAL.digest, "pilot") == {"result": "FAILED"}
 
 
 def test_next_write_removes_a_dead_writer_s_leftovers(staged: Catalog, tmp_path: Path) -> None:
@@ -233,7 +250,7 @@ def test_next_write_removes_a_dead_writer_s_leftovers(staged: Catalog, tmp_path:
         path.write_bytes(b"{")
     os.utime(dead, (0, 0))
     os.utime(strange, (0, 0))
-    staged.put_spec("flights", SEAL.digest, {"a": 1})
+    put_spec(staged, "flights", SEAL.digest, {"a": 1})
     assert not dead.exists()
     assert alive.exists()
     assert strange.exists(), "it is somebody else's"
@@ -250,13 +267,13 @@ def test_a_taken_record_name_loops_no_writer(staged: Catalog, tmp_path: Path, wa
     else:
         os.mkfifo(file)
     with pytest.raises(CatalogError, match=r"00000001\.json"):
-        staged.put_evidence("flights", SEAL.digest, [Evidence("schema", Outcome.PASS, "", "data")])
+        put_evidence(staged, "flights", SEAL.digest, [Evidence("schema", Outcome.PASS, "", "data")])
 
 
 def test_a_file_in_a_folder_s_place_is_one_clear_error(staged: Catalog, tmp_path: Path) -> None:
     (tmp_path / "catalog/datasets/flights/specs").write_text("")
     with pytest.raises(CatalogError, match="Not a directory"):
-        staged.put_spec("flights", SEAL.digest, {"a": 1})
+        put_spec(staged, "flights", SEAL.digest, {"a": 1})
 
 
 def test_a_catalog_of_another_format_is_refused(tmp_path: Path) -> None:
@@ -309,21 +326,21 @@ def test_long_manifests_are_read_as_a_stream(catalog: Catalog) -> None:
 
 
 def test_another_versions_spec_is_not_believed(staged: Catalog, tmp_path: Path) -> None:
-    staged.put_spec("flights", SEAL.digest, {"license": "CC-BY-NC-4.0"})
-    staged.put_spec("flights", OTHER, {"license": "CC0-1.0"})
+    put_spec(staged, "flights", SEAL.digest, {"license": "CC-BY-NC-4.0"})
+    put_spec(staged, "flights", OTHER, {"license": "CC0-1.0"})
     own, others = (
         (tmp_path / f"catalog/datasets/flights/specs/{digest[7:]}/00000001.json") for digest in (SEAL.digest, OTHER)
     )
     own.chmod(0o600)
     own.write_bytes(others.read_bytes())
     with pytest.raises(CorruptRecord, match="is not the spec of its version"):
-        staged.spec("flights", SEAL.digest)
+        staged_spec(staged, "flights", SEAL.digest)
 
 
 def test_records_that_name_their_validations_are_read(staged: Catalog, tmp_path: Path) -> None:
     """Earlier releases kept which validation read which file, and a list of that for each version."""
-    staged.put_file_values("flights", "t", FileValues(("sum",), {"blake3:a": [[1]]}))
-    staged.put_passed_probes("flights", PassedProbes({"image": frozenset(["blake3:a", "blake3:b"])}))
+    put_kept(staged, FILE_VALUES, FileValues(("sum",), {"blake3:a": [[1]]}), "flights", table="t")
+    put_probes(staged, "flights", PassedProbes({"image": frozenset(["blake3:a", "blake3:b"])}))
     folder = tmp_path / "catalog/datasets/flights"
     (values,) = folder.glob("values/*.json")
     earlier = json.loads(values.read_text())
@@ -335,8 +352,10 @@ def test_records_that_name_their_validations_are_read(staged: Catalog, tmp_path:
     listed = folder / "readings" / ("1" * 64) / f"{'2' * 64}.json"
     listed.parent.mkdir(parents=True)
     listed.write_text("{}")
-    assert staged.file_values("flights", "t").of("sum") == {"blake3:a": [1]}
+    kept = read_kept(staged, FILE_VALUES, "flights", table="t")
+    assert kept
+    assert kept.of("sum") == {"blake3:a": [1]}
     passed = {"image": frozenset(["blake3:a", "blake3:b"]), "text": frozenset(["blake3:c"])}
-    assert staged.passed_probes("flights") == PassedProbes(passed)
+    assert read_probes(staged, "flights") == PassedProbes(passed)
     keys = {key.split("/")[2] for key in DirectoryRecords(tmp_path / "catalog").keys("datasets/flights/")}
     assert keys == {"manifests", "origins", "values", "probes.json"}

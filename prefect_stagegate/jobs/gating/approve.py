@@ -14,7 +14,7 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 
-from prefect_stagegate.catalog import Catalog, RefAction, RefEntry
+from prefect_stagegate.catalog import Catalog, RefAction, RefEntry, gate_records
 from prefect_stagegate.clock import moment, now, stamp
 from prefect_stagegate.errors import CorruptRecord, UsageError
 from prefect_stagegate.gate.approval_counting import who_may, why_not_counted, why_request_ended
@@ -34,7 +34,7 @@ from prefect_stagegate.unreadable import UnreadableRecords
 def request_for(workspace: Workspace, dataset: str, digest: str, target: str, policy: str) -> ApprovalRequest | None:
     """The newest request for a version whose answers count under a policy; None when there is none."""
     head = workspace.catalog.ref(dataset, target)
-    requests = reversed(workspace.catalog.requests(dataset, target))
+    requests = reversed(gate_records.read_requests(workspace.catalog, dataset, target))
     return next(
         (
             request
@@ -83,8 +83,12 @@ def request_approval(workspace: Workspace, decision: Decision) -> ApprovalReques
     # Answers to a lapsed request are refused, and those to outcomes before a waiver don't count: a new one comes.
     if request is None or lapsed_at(workspace, request) or waived_since(request.shown, decision.checks):
         head = workspace.catalog.ref(decision.dataset, decision.target)
-        request = workspace.catalog.put_request(
-            *about, workspace.identity, after=head.seq if head else 0, shown=outcomes_shown(decision.checks)
+        request = gate_records.put_request(
+            workspace.catalog,
+            *about,
+            workspace.identity,
+            after=head.seq if head else 0,
+            shown=outcomes_shown(decision.checks),
         )
     return request
 
@@ -96,12 +100,12 @@ def wait(workspace: Workspace, decision: Decision, flow_run: str, timeout: timed
     """
     request = request_approval(workspace, decision)
     current = next((wait for wait in waiting_runs(workspace, request) if wait.flow_run == flow_run), None)
-    return request, current or workspace.catalog.put_wait(request, flow_run, now() + timeout)
+    return request, current or gate_records.put_wait(workspace.catalog, request, flow_run, now() + timeout)
 
 
 def waiting_runs(workspace: Workspace, request: ApprovalRequest) -> tuple[Wait, ...]:
     """The flow runs that wait for an answer now."""
-    return tuple(wait for wait in workspace.catalog.waits(request) if wait.until > stamp(now()))
+    return tuple(wait for wait in gate_records.read_waits(workspace.catalog, request) if wait.until > stamp(now()))
 
 
 def lapsed_at(workspace: Workspace, request: ApprovalRequest) -> str:
@@ -109,10 +113,10 @@ def lapsed_at(workspace: Workspace, request: ApprovalRequest) -> str:
 
     A declined request does not lapse: whoever declined it may still approve it.
     """
-    end = max((wait.until for wait in workspace.catalog.waits(request)), default="")
+    end = max((wait.until for wait in gate_records.read_waits(workspace.catalog, request)), default="")
     if not end or end > stamp(now()):
         return ""
-    return end if all(answer.approved for answer in workspace.catalog.approvals(request)) else ""
+    return end if all(answer.approved for answer in gate_records.read_answers(workspace.catalog, request)) else ""
 
 
 def waiting_requests(
@@ -126,12 +130,12 @@ def waiting_requests(
     # Requests come the oldest first, so the newest of each version and policy replaces the others.
     newest = {
         (request.digest, request.policy): request
-        for request in workspace.catalog.requests(dataset, target)
+        for request in gate_records.read_requests(workspace.catalog, dataset, target)
         # Whether its policy is still the adopted one takes reading a spec, so that comes last.
         if not _why_ended(request, request.policy, head)
     }
     for request in newest.values():
-        if workspace.catalog.approvals(request) or lapsed_at(workspace, request):
+        if gate_records.read_answers(workspace.catalog, request) or lapsed_at(workspace, request):
             continue
         if not workspace.catalog.has_version(dataset, request.digest):
             continue  # nobody can promote it
@@ -150,7 +154,7 @@ def open_request(workspace: Workspace, address: Address, to: str) -> ApprovalReq
     check_name("target", to)
     workspace.catalog.require_dataset(address.dataset)
     digest = workspace.catalog.resolve(address) if address.ref else ""
-    requests = workspace.catalog.requests(address.dataset, to)
+    requests = gate_records.read_requests(workspace.catalog, address.dataset, to)
     request = next((request for request in reversed(requests) if digest in ("", request.digest)), None)
     if request is None:
         raise UsageError(
@@ -243,7 +247,7 @@ def answer(
     spec = stored_spec(workspace, request.dataset, request.digest)
     gate, owners = spec.gate(request.target), spec.owners
     _require_open(workspace, request, gate)
-    recorded = workspace.catalog.approvals(request)
+    recorded = gate_records.read_answers(workspace.catalog, request)
     if approved and all(reply.approved for reply in recorded):
         _require_unserved(workspace, request)
     approval = build_answer(workspace, request, approved=approved, reason=reason, key=key)
@@ -254,7 +258,7 @@ def answer(
         command = f"stagegate approve {request.dataset}@{request.digest} --to {request.target}"
         hint = f"{who_may(parameters, owners)} They run `{command}`."
         raise UsageError(f"{who}: {why}", hint=hint, dataset=request.dataset)
-    return workspace.catalog.put_answer(request, approval)
+    return gate_records.put_answer(workspace.catalog, request, approval)
 
 
 def _require_open(workspace: Workspace, request: ApprovalRequest, gate: Gate) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 from prefect_stagegate.canonical import canonical
 from prefect_stagegate.catalog import adopted_as
 from prefect_stagegate.catalog.environments import shortened
+from prefect_stagegate.catalog.gate_records import SIGNATURES, newest_attestation, read_attestations
 from prefect_stagegate.errors import CorruptRecord, StagegateError, UsageError
 from prefect_stagegate.gate.records.attest import AttestedDecision, read_statement, statement_digest
 from prefect_stagegate.gate.records.predicates import AttestationForm, as_recorded, written_as
@@ -143,7 +144,7 @@ def _json(data: bytes) -> Any:
 def _from_catalog(workspace: Workspace, address: Address, gate: str) -> Presented:
     if gate:
         digest = workspace.catalog.resolve(address)
-        statement: Mapping[str, Any] | None = workspace.catalog.attestation(address.dataset, digest, gate)
+        statement: Mapping[str, Any] | None = newest_attestation(workspace.catalog, address.dataset, digest, gate)
         name = f"{address.dataset}@{digest}"
     elif address.target:
         workspace.catalog.resolve(address)  # raises when there is no such ref
@@ -155,7 +156,8 @@ def _from_catalog(workspace: Workspace, address: Address, gate: str) -> Presente
         )
     if not statement:
         raise UsageError(f"No gate {gate or address.ref} decided about {name}", dataset=address.dataset)
-    return Presented(statement, tuple(workspace.catalog.signatures(address.dataset, statement_digest(statement))))
+    signatures = workspace.catalog.all(SIGNATURES, address.dataset, statement_digest(statement))
+    return Presented(statement, tuple(signatures))
 
 
 def _verify_parts(
@@ -213,7 +215,7 @@ def _log(workspace: Workspace, recorded: Mapping[str, Any], attested: AttestedDe
     decision = attested.decision
     try:
         entries, head = workspace.catalog.ref_log(decision.dataset, decision.target).chain()
-        decided = workspace.catalog.attestations(decision.dataset, decision.digest, decision.target)
+        decided = read_attestations(workspace.catalog, decision.dataset, decision.digest, decision.target)
     except StagegateError as error:
         return AttestationPart("log", FAILS, error.message)
     # Another catalog may have the log, so nothing is proved either way.

@@ -7,6 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from prefect_stagegate.catalog import Catalog, RefAction, RefEntry
+from prefect_stagegate.catalog.gate_records import SIGNATURES
 from prefect_stagegate.errors import CorruptRecord, StagegateError
 from prefect_stagegate.gate.overrides import why_out_of_time
 from prefect_stagegate.gate.records.attest import (
@@ -150,5 +151,5 @@ def signed_by(catalog: Catalog, entry: RefEntry, keys: Sequence[str]) -> list[st
     if entry.attestation.get("_type") != STATEMENT_TYPE:
         return []
     statement = catalog.environments.whole(entry.attestation)
-    envelopes = catalog.signatures(entry.dataset, statement_digest(statement))
+    envelopes = catalog.all(SIGNATURES, entry.dataset, statement_digest(statement))
     return sorted({key for envelope in envelopes for key in signers(envelope, statement, STATEMENT_PAYLOAD, keys)})

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from threading import Event
 
+from prefect_stagegate.catalog.gate_records import SIGNATURES, put_attestation
 from prefect_stagegate.errors import Cancelled, UsageError, suggest
 from prefect_stagegate.gate import CheckContext
 from prefect_stagegate.gate.approval_counting import counted_answers
@@ -101,8 +102,10 @@ def _record_decision(
     answers = counted_answers(decision, context.approvals)
     statement = attest(decision, context.environment, context.request, answers)
     if key:  # before the attestation, so that no decision is ever recorded without its signature
-        workspace.catalog.put_signature(version.dataset, statement_digest(statement), key.id, key.sign(statement))
-    workspace.catalog.put_attestation(version.dataset, version.digest, gate.target, statement)
+        workspace.catalog.create(
+            SIGNATURES, dict(key.sign(statement)), version.dataset, statement_digest(statement), key.id
+        )
+    put_attestation(workspace.catalog, version.dataset, version.digest, gate.target, statement)
     # After the attestation: a promotion under way looks for a later decision once it moved the ref.
     withdraw_failed_version(workspace, decision, statement)
     if decision.outcome is DecisionOutcome.WAITING:

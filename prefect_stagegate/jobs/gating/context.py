@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from threading import Event
 
+from prefect_stagegate.catalog.gate_records import REVOCATIONS, read_answers, read_waivers
 from prefect_stagegate.clock import now
 from prefect_stagegate.gate.authority import authority_of
 from prefect_stagegate.gate.context import CheckContext
@@ -35,7 +36,7 @@ def build_context(
     # Requests, waivers and logs belong to a target, so there are none for a gate without one.
     request = request_for(workspace, dataset, digest, gate.target, gate.policy) if gate.target else None
     authority = authority_of(version.spec, gate.target, lambda: catalog.id)
-    waivers = catalog.waivers(dataset, digest, gate.target) if gate.target else ()
+    waivers = read_waivers(catalog, dataset, digest, gate.target) if gate.target else ()
     return CheckContext(
         version=version,
         manifest=catalog.manifest(dataset, digest),
@@ -46,9 +47,9 @@ def build_context(
         # Facts read the log later: a decision must not claim to follow a withdrawal that it did not see.
         after=catalog.moved(dataset, gate.target) if gate.target else 0,
         request=request,
-        approvals=tuple(catalog.approvals(request)) if request else (),
+        approvals=tuple(read_answers(catalog, request)) if request else (),
         waivers=authority.waivers(waivers, (request.requester if request else workspace.identity).name),
-        revocations=authority.revocations(catalog.revocations(dataset, digest)),
+        revocations=authority.revocations(catalog.all(REVOCATIONS, dataset, digest)),
         cancel=cancel,
         progress=progress,
     )

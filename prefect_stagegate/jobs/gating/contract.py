@@ -11,6 +11,7 @@ from threading import Event
 from typing import Any
 
 from prefect_stagegate.catalog import Catalog
+from prefect_stagegate.catalog.kept_records import FILE_VALUES, put_kept, put_probes, read_kept, read_probes
 from prefect_stagegate.environment.limits import capture_limits
 from prefect_stagegate.errors import CatalogError
 from prefect_stagegate.gate.accepted import Accepted, reference
@@ -155,7 +156,7 @@ class _CatalogValues:
         if self.reread:
             return NO_VALUES
         try:
-            self.loaded[table] = self.catalog.file_values(self.dataset, table)
+            self.loaded[table] = read_kept(self.catalog, FILE_VALUES, self.dataset, table=table) or NO_VALUES
             return self.loaded[table]
         except CatalogError as error:
             # The values save time and decide nothing, so a damaged record must not stop a validation.
@@ -167,7 +168,8 @@ class _CatalogValues:
         if self.is_trial:
             return
         try:
-            self.catalog.put_file_values(self.dataset, table, values.keeping(self.loaded.get(table, NO_VALUES)))
+            kept = values.keeping(self.loaded.get(table, NO_VALUES))
+            put_kept(self.catalog, FILE_VALUES, kept, self.dataset, table=table)
         except CatalogError as error:
             log.warning("The next validation reads all files of table %s of %s: %s", table, self.dataset, error)
 
@@ -175,7 +177,7 @@ class _CatalogValues:
         """Which files passed which probes before. Without it, all files are probed."""
         if not self.reread:
             try:
-                self.passed = self.catalog.passed_probes(self.dataset)
+                self.passed = read_probes(self.catalog, self.dataset)
             except CatalogError as error:
                 log.warning("All files of %s are probed again: %s", self.dataset, error)
         return self.passed
@@ -187,6 +189,6 @@ class _CatalogValues:
         try:
             # The record may have 36 MB: it is not written again for the same passes.
             if (kept := passed.keeping(self.passed)) != self.passed:
-                self.catalog.put_passed_probes(self.dataset, kept)
+                put_probes(self.catalog, self.dataset, kept)
         except CatalogError as error:
             log.warning("The next validation probes all files of %s: %s", self.dataset, error)

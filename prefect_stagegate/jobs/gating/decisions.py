@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from prefect_stagegate.catalog import RefAction, RefEntry
+from prefect_stagegate.catalog.gate_records import decided_versions, read_attestations
 from prefect_stagegate.errors import CorruptRecord, UnknownRef, UsageError
 from prefect_stagegate.gate.records.attest import decision_of, statement_digest
 from prefect_stagegate.jobs.workspace import Workspace
@@ -87,7 +88,7 @@ def find_decision_about(workspace: Workspace, dataset: str, digest: str, target:
         UnknownRef: The gate made no such decision about it.
         CorruptRecord: Its record can't be read.
     """
-    for statement in workspace.catalog.attestations(dataset, digest, target):
+    for statement in read_attestations(workspace.catalog, dataset, digest, target):
         if statement_digest(statement) == name:
             return decision_of(statement)
     raise UnknownRef(
@@ -113,11 +114,11 @@ def list_refusals(workspace: Workspace, address: Address, moves: Iterable[RefEnt
 
 def _recorded(workspace: Workspace, dataset: str, target: str) -> Iterator[tuple[RecordedDecision, Decision | None]]:
     """Each decision with its line. A damaged record gives a line without a decision, and the others are still read."""
-    for digest, gate in workspace.catalog.decided(dataset):
+    for digest, gate in decided_versions(workspace.catalog, dataset):
         if target not in ("", gate):
             continue
         try:
-            statements = workspace.catalog.attestations(dataset, digest, gate)
+            statements = read_attestations(workspace.catalog, dataset, digest, gate)
         except CorruptRecord as error:
             yield RecordedDecision("", "", dataset, digest, gate, "unreadable", "", "", "", error.message), None
             continue

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from prefect_stagegate.catalog import PolicyEntry
+from prefect_stagegate.canonical import digest_of
+from prefect_stagegate.catalog import PolicyEntry, gate_records
 from prefect_stagegate.clock import moment, stamp
 from prefect_stagegate.errors import CorruptRecord, RefConflict, UsageError
 from prefect_stagegate.jobs.address import POLICY_KEYS, SpecLike, policy_name, policy_of, read_recorded, read_spec
@@ -158,7 +159,8 @@ def adopt(workspace: Workspace, spec: SpecLike, *, reason: str) -> Adoption:
     _require_changeable(policy, dataset)
     head = workspace.catalog.policy(dataset)
     # Store the policy first: requests and answers name it by its digest.
-    digest = workspace.catalog.put_proposal(dataset, policy)
+    digest = digest_of(policy)
+    workspace.catalog.create(gate_records.PROPOSALS, dict(policy), dataset, digest)
     if head and head.digest == digest:
         return Adoption(dataset, digest, head.seq, (), is_new=False)
     differences = changes(head.policy, policy, dataset) if head else ()
@@ -167,7 +169,7 @@ def adopt(workspace: Workspace, spec: SpecLike, *, reason: str) -> Adoption:
     # The rule of the policy in force decides, not that of the new one, which would excuse itself.
     if head and rule_of(head.policy) is not None:
         request = _request(workspace, head, digest)
-        answers = tuple(workspace.catalog.approvals(request))
+        answers = tuple(gate_records.read_answers(workspace.catalog, request))
         if missing := agreement(head.policy, request, answers).missing:
             return Adoption(dataset, digest, 0, differences, request, missing)
     entry = workspace.catalog.adopt_policy(
@@ -191,14 +193,14 @@ def open_requests(workspace: Workspace, dataset: str) -> list[ApprovalRequest]:
 
     head = workspace.catalog.policy(dataset)
     seq, since = (head.seq, stamp(moment(head.at) - CLOCKS_DIFFER)) if head else (0, "")
-    requests = workspace.catalog.requests(dataset, POLICY_TARGET)
+    requests = gate_records.read_requests(workspace.catalog, dataset, POLICY_TARGET)
     return [request for request in requests if request.after == seq and request.at >= since]
 
 
 def proposed_by(workspace: Workspace, request: ApprovalRequest) -> tuple[PolicyChange, ...]:
     """How the policy that a request proposes differs from the adopted one."""
     head = workspace.catalog.policy(request.dataset)
-    proposal = workspace.catalog.proposal(request.dataset, request.digest)
+    proposal = gate_records.read_proposal(workspace.catalog, request.dataset, request.digest)
     return changes(head.policy if head else {}, proposal, request.dataset)
 
 
@@ -255,12 +257,12 @@ def answer_request(
             dataset=dataset,
         )
     answer = build_answer(workspace, request, approved=approved, reason=reason.strip(), key=key)
-    recorded, owners = workspace.catalog.approvals(request), head.policy.get("owners", {})
+    recorded, owners = gate_records.read_answers(workspace.catalog, request), head.policy.get("owners", {})
     parameters = Parameters.model_validate(rule)
     if why := why_not_counted(answer, recorded, request, parameters, owners):
         who = f"{workspace.identity.name} can't answer for the policy of {dataset}"
         raise UsageError(f"{who}: {why}", hint=who_may(parameters, owners), dataset=dataset)
-    return request, workspace.catalog.put_answer(request, answer)
+    return request, gate_records.put_answer(workspace.catalog, request, answer)
 
 
 def _matches(digest: str, prefix: str) -> bool:
@@ -283,6 +285,6 @@ def _request(workspace: Workspace, head: PolicyEntry, digest: str) -> ApprovalRe
     requests = [request for request in open_requests(workspace, head.dataset) if request.digest == digest]
     if requests:
         return requests[-1]
-    return workspace.catalog.put_request(
-        head.dataset, digest, POLICY_TARGET, head.digest, workspace.identity, after=head.seq
+    return gate_records.put_request(
+        workspace.catalog, head.dataset, digest, POLICY_TARGET, head.digest, workspace.identity, after=head.seq
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from prefect_stagegate.catalog import RefAction, RefEntry, withdrawn
+from prefect_stagegate.catalog.gate_records import newest_attestation
 from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.errors import GateFailed, GateUndecided
 from prefect_stagegate.gate import CHECKS, CheckContext
@@ -59,7 +60,7 @@ def _move(workspace: Workspace, version: ResolvedVersion, policy: Gate, to: str,
     dataset, digest = version.dataset, version.digest
     # Read the log before everything that the promotion rests on, so that a move in between makes `move_ref` fail.
     entries = workspace.catalog.history(dataset, to)
-    statement = workspace.catalog.attestation(dataset, digest, to)
+    statement = newest_attestation(workspace.catalog, dataset, digest, to)
     attested = read_statement(statement) if statement else None
     decision = _require_acceptance(workspace, version, policy, attested.decision if attested else None)
     withdrawal = withdrawn(entries).get(digest)
@@ -161,7 +162,7 @@ def _require_no_failure_since(workspace: Workspace, decision: Decision) -> None:
     `check` records its decision, then looks whether the target accepted the version. `promote` moves the ref, then
     looks for a later decision. So at least one of the two sees what the other did.
     """
-    newest = workspace.catalog.attestation(decision.dataset, decision.digest, decision.target)
+    newest = newest_attestation(workspace.catalog, decision.dataset, decision.digest, decision.target)
     later = decision_of(newest) if newest else decision
     if newest and later != decision and (entry := withdraw_failed_version(workspace, later, newest)):
         raise GateFailed(

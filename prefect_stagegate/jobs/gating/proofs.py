@@ -17,6 +17,7 @@ from prefect_stagegate.canonical import canonical
 from prefect_stagegate.catalog import Catalog, PolicyEntry, RefAction, RefEntry, adopted_as, moves
 from prefect_stagegate.catalog.codec import encode
 from prefect_stagegate.catalog.environments import shortened
+from prefect_stagegate.catalog.gate_records import put_evidence, read_evidence
 from prefect_stagegate.catalog.refs import DecisionSummary, read_summary
 from prefect_stagegate.errors import CatalogError, CorruptRecord, StagegateError, UsageError
 from prefect_stagegate.model import Evidence
@@ -136,12 +137,12 @@ def put_signed(
     if key:
         envelopes = ((item, key.sign(_statement(version, item), EVIDENCE_PAYLOAD)) for item in evidence)
         evidence = [replace(item, signatures=tuple(envelope["signatures"])) for item, envelope in envelopes]
-    catalog.put_evidence(version.dataset, version.digest, evidence)
+    put_evidence(catalog, version.dataset, version.digest, evidence)
 
 
 def counted_evidence(catalog: Catalog, version: ResolvedVersion) -> list[Evidence]:
     """The evidence about a version that counts under its policy, the oldest first."""
-    keys, evidence = version.spec.policy.node_keys, catalog.evidence(version.dataset, version.digest)
+    keys, evidence = version.spec.policy.node_keys, read_evidence(catalog, version.dataset, version.digest)
     return [item for item in evidence if not keys or _is_signed(version, item, keys)]
 
 

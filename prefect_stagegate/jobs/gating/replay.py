@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from prefect_stagegate.catalog.gate_records import REVOCATIONS, decided_versions, read_attestations, read_evidence
 from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.errors import CorruptRecord, UsageError, nearest_hint
 from prefect_stagegate.gate.records.attest import decision_of
@@ -56,12 +57,12 @@ def replay_records(workspace: Workspace, policy: SpecLike, *, since: str = "", t
         raise UsageError(f"There is no gate for {target!r}", hint=hint, dataset=spec.dataset)
     workspace.catalog.require_dataset(spec.dataset)
     targets = [target] if target else [*spec.gates]
-    for digest, gate in workspace.catalog.decided(spec.dataset):
+    for digest, gate in decided_versions(workspace.catalog, spec.dataset):
         if gate not in targets:
             continue
-        record = workspace.catalog.evidence(spec.dataset, digest)
-        revocations = workspace.catalog.revocations(spec.dataset, digest)
-        for statement in workspace.catalog.attestations(spec.dataset, digest, gate):
+        record = read_evidence(workspace.catalog, spec.dataset, digest)
+        revocations = workspace.catalog.all(REVOCATIONS, spec.dataset, digest)
+        for statement in read_attestations(workspace.catalog, spec.dataset, digest, gate):
             try:
                 before = decision_of(statement)
             except CorruptRecord as error:

@@ -10,6 +10,8 @@ from typing import TypeVar
 
 from prefect_stagegate.canonical import digest_of
 from prefect_stagegate.catalog import RefAction, RefEntry, adopted_as, moves, withdrawn
+from prefect_stagegate.catalog.gate_records import read_attestations
+from prefect_stagegate.catalog.kept_records import TRANSFERS, read_kept
 from prefect_stagegate.errors import CatalogError
 from prefect_stagegate.gate.records.attest import decision_of
 from prefect_stagegate.jobs.address import judged_spec, policy_of, spec_beside
@@ -49,13 +51,14 @@ def report_of(workspace: Workspace, decision: Decision, trial: Spec | None = Non
         UsageError: No spec is stored beside the version.
         CorruptRecord: The log of the target's ref is damaged.
     """
-    history = workspace.catalog.history(decision.dataset, decision.target)
+    catalog, dataset, digest = workspace.catalog, decision.dataset, decision.digest
+    history = catalog.history(dataset, decision.target)
     earlier = [entry for entry in history if entry.seq <= decision.after]
     served = moves(earlier)
-    about = (decision.dataset, decision.digest, decision.target, decision.policy)
+    about = (dataset, digest, decision.target, decision.policy)
     requested = decision.outcome is DecisionOutcome.WAITING or request_for(workspace, *about) is not None
     spec, serves = trial or spec_of(workspace, decision), served[-1].digest if served else ""
-    profiles, version = _profiles(workspace, decision, spec, serves), (decision.dataset, decision.digest)
+    profiles = _profiles(workspace, decision, spec, serves)
     report = build_report(
         decision,
         spec,
@@ -66,7 +69,7 @@ def report_of(workspace: Workspace, decision: Decision, trial: Spec | None = Non
         is_withdrawn=trial is None and decision.digest in withdrawn(earlier),
         profiles=tuple(table_figures(name, *both) for name, both in profiles.items()),
         changes=_kept("what changed", lambda: _changes(workspace, decision, serves, profiles), None),
-        transfer=_kept("what was transferred", lambda: workspace.catalog.transfer(*version), None),
+        transfer=_kept("what was transferred", lambda: read_kept(catalog, TRANSFERS, dataset, digest=digest), None),
         past=_kept("what happened before", lambda: _past_events(workspace, decision, earlier), ()),
     )
     # The digest that an adoption of the same file has.
@@ -191,7 +194,9 @@ def _moved(entry: RefEntry) -> PastEvent:
 
 
 def _decided(workspace: Workspace, decision: Decision) -> Iterator[PastEvent]:
-    statements = workspace.catalog.attestations(decision.dataset, decision.digest, decision.target, newest=MOST + 1)
+    statements = read_attestations(
+        workspace.catalog, decision.dataset, decision.digest, decision.target, newest=MOST + 1
+    )
     for past in map(decision_of, statements):
         if past.at < decision.at:
             yield PastEvent(past.at, past.outcome.value, past.digest, past.requester, reason_of(past))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from prefect_stagegate.catalog.gate_records import REVOCATIONS, read_evidence
 from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.errors import UsageError, nearest_hint
 from prefect_stagegate.gate import CHECKS
@@ -39,9 +40,9 @@ def revoke(
     spec = adopted_spec(workspace, address.dataset)
     requiring = (name for name in spec.gates if check in {each.check for each in spec.gate(name).requirements})
     authority = authority_of(spec, gate or next(requiring, ""), lambda: workspace.catalog.id)
-    before = authority.revocations(workspace.catalog.revocations(address.dataset, digest))
+    before = authority.revocations(workspace.catalog.all(REVOCATIONS, address.dataset, digest))
     # Evidence that is revoked already does not count, so a second revocation would end nothing.
-    counted = unrevoked(workspace.catalog.evidence(address.dataset, digest), before)
+    counted = unrevoked(read_evidence(workspace.catalog, address.dataset, digest), before)
     version = Address(address.dataset, digest)
     revoked = [evidence for evidence in counted if evidence.check == check]
     if gate:
@@ -61,7 +62,7 @@ def revoke(
         ahead=tuple(sorted({evidence.at for evidence in revoked if evidence.at > at})),
     )
     revocation = authority.sealed(revocation, key, "The revocation would not count")
-    workspace.catalog.put_revocation(revocation)
+    workspace.catalog.add(REVOCATIONS, revocation, revocation.dataset, revocation.digest)
     return revocation
 
 

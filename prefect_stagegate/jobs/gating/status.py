@@ -13,8 +13,8 @@ from datetime import datetime
 from functools import cache
 from typing import Any
 
-from prefect_stagegate.catalog import PolicyEntry, RefEntry, RefHead
-from prefect_stagegate.catalog.approval_records import RecordedRequest
+from prefect_stagegate.catalog import PolicyEntry, RefEntry, RefHead, gate_records
+from prefect_stagegate.catalog.version_records import staged_spec
 from prefect_stagegate.clock import moment, now
 from prefect_stagegate.errors import CatalogError, CorruptRecord, SourceError, StagegateError
 from prefect_stagegate.gate.approval_counting import count_answers, why_request_ended
@@ -36,7 +36,7 @@ from prefect_stagegate.jobs.gating.inbox_lines import (
 from prefect_stagegate.jobs.gating.policy import changes_since, proposed_changes, spec_under
 from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import LATEST, ApprovalRequest, Decision, PolicyChange
-from prefect_stagegate.plugins.fleet.nodes import NodeRecord
+from prefect_stagegate.plugins.fleet.nodes import NodeRecord, read_nodes
 from prefect_stagegate.spec import Gate
 from prefect_stagegate.spec.models import VERSION
 from prefect_stagegate.units import digest_text
@@ -99,12 +99,17 @@ def inbox(statuses: Sequence[DatasetStatus], unreadable: UnreadableRecords) -> l
 
 
 def status(
-    workspace: Workspace, dataset: str, unreadable: UnreadableRecords, *, most: int | None = None
+    workspace: Workspace,
+    dataset: str,
+    unreadable: UnreadableRecords,
+    *,
+    most: int | None = None,
+    nodes: Sequence[NodeRecord] | None = None,
 ) -> list[DatasetStatus]:
     """Give the status of one dataset, or of all; those whose policy is damaged are left out and collected.
 
     Of all datasets, also those are left out whose signed answers can't be verified on this node. With `most`, only the
-    first so many of them are read.
+    first so many of them are read. `nodes` are the records of all nodes, where the caller has read them.
 
     Raises:
         UnknownDataset: There is no such dataset.
@@ -114,7 +119,9 @@ def status(
     if dataset:
         catalog.require_dataset(dataset)
     names = [dataset] if dataset else catalog.datasets()[:most]
-    holders = _Holders(catalog.nodes(unreadable), time, workspace.settings.node_timeout)
+    if nodes is None:
+        nodes = read_nodes(catalog, unreadable)
+    holders = _Holders(nodes, time, workspace.settings.node_timeout)
 
     def read(name: str) -> tuple[DatasetStatus | None, UnreadableRecords]:
         lost = UnreadableRecords()
@@ -274,13 +281,13 @@ class _DatasetReader:
         if number <= (1 if known is not None else 0):
             return None
         if (target, digest) not in self._decisions:
-            statement = self._catalog.numbered_attestation(self._dataset, digest, target, number)
+            statement = gate_records.read_attestation(self._catalog, self._dataset, digest, target, number)
             self._decisions[target, digest] = DecisionRecord(decision_of(statement), statement)
         return self._decisions[target, digest]
 
     def _decision_numbers(self, digest: str) -> Mapping[str, int]:
         if digest not in self._numbers:
-            self._numbers[digest] = self._catalog.decision_numbers(self._dataset, digest)
+            self._numbers[digest] = gate_records.decision_numbers(self._catalog, self._dataset, digest)
         return self._numbers[digest]
 
     def _requests(self, target: str, head: RefHead | None, gate: Callable[[], Gate]) -> list[RequestState]:
@@ -291,22 +298,25 @@ class _DatasetReader:
         states: dict[tuple[str, str], RequestState] = {}
         # The target's move ended all requests before it.
         since = moment(head.move.at) - CLOCKS_DIFFER if head else None
-        for record in self._catalog.recorded_requests(self._dataset, target, since)[:REQUESTS]:
-            request = self._catalog.load_request(record)
+        catalog, dataset = self._catalog, self._dataset
+        for record in gate_records.recorded_requests(catalog, dataset, target, since)[:REQUESTS]:
+            request = gate_records.read_request(catalog, dataset, target, record.id)
             about = (request.digest, request.policy)
             named, moves = (head.entry.digest, head.entry.seq) if head else ("", 0)
             if about in states or why_request_ended(request, policy=request.policy, named=named, moves=moves):
                 continue
-            if not self._catalog.has_version(self._dataset, request.digest):
+            if not catalog.has_version(dataset, request.digest):
                 continue  # nobody can promote it
-            with self._unreadable.skip(self._dataset):
+            with self._unreadable.skip(dataset):
                 if gate().policy == request.policy:
                     states[about] = self._request_state(record, request, gate())
         return list(states.values())
 
-    def _request_state(self, record: RecordedRequest, request: ApprovalRequest, gate: Gate) -> RequestState:
+    def _request_state(
+        self, record: gate_records.RecordedRequest, request: ApprovalRequest, gate: Gate
+    ) -> RequestState:
         parameters = approval_asked_by(gate)
-        answers = self._catalog.approvals(request) if record.answers else []
+        answers = gate_records.read_answers(self._catalog, request) if record.answers else []
         tally = count_answers(request, answers, parameters, self._policy.get("owners", {}))
         declined = tally.declined
         return RequestState(
@@ -325,11 +335,12 @@ class _DatasetReader:
             return []  # nobody has to be asked
         states = []
         since = moment(adoption.at) - CLOCKS_DIFFER
-        for record in reversed(self._catalog.recorded_requests(self._dataset, POLICY_TARGET, since)[:REQUESTS]):
-            request = self._catalog.load_request(record)
+        newest = gate_records.recorded_requests(self._catalog, self._dataset, POLICY_TARGET, since)[:REQUESTS]
+        for record in reversed(newest):
+            request = gate_records.read_request(self._catalog, self._dataset, POLICY_TARGET, record.id)
             if request.after != adoption.seq:
                 continue
-            answers = self._catalog.approvals(request) if record.answers else []
+            answers = gate_records.read_answers(self._catalog, request) if record.answers else []
             agreed = agreement(adoption.policy, request, answers)
             counted = (*agreed.agreed, *agreed.declined)
             declined = f"{agreed.declined[-1].approver.name}: {agreed.declined[-1].reason}" if agreed.declined else ""
@@ -344,7 +355,7 @@ class _DatasetReader:
         """How the policy in the spec of `latest` differs from the adopted one, and what changed since it was that."""
         if latest is None:
             return (), ()
-        canonical = self._catalog.spec(self._dataset, latest.entry.digest)
+        canonical = staged_spec(self._catalog, self._dataset, latest.entry.digest)
         if canonical is None:
             problem = f"No spec is stored beside {self._dataset}@{digest_text(latest.entry.digest)}"
             self._unreadable.add(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from prefect_stagegate.catalog.gate_records import read_evidence
 from prefect_stagegate.errors import GateFailed, StagegateError, WaitingForApproval
 from prefect_stagegate.gate import CHECKS
 from prefect_stagegate.gate.approval_parameters import APPROVAL
@@ -56,7 +57,7 @@ def _declined(context: CheckContext, approval: Evidence, decision: Decision) -> 
 
 def _unchecked(workspace: Workspace, context: CheckContext, approval: Evidence) -> StagegateError:
     """The error for a version that people approved, and that has to be checked once more."""
-    stored = workspace.catalog.evidence(context.dataset, context.digest)
+    stored = read_evidence(workspace.catalog, context.dataset, context.digest)
     stale = [
         f"{planned.requirement.check} ({planned.reason})"
         for planned in plan_checks(context, stored)

@@ -6,6 +6,7 @@ import uuid
 from dataclasses import replace
 from datetime import datetime
 
+from prefect_stagegate.catalog.gate_records import WAIVERS, newest_attestation, read_waivers
 from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.errors import UsageError, nearest_hint
 from prefect_stagegate.gate import CHECKS
@@ -73,7 +74,7 @@ def waive(
     if why := why_void(waiver, requirement, case_of(decision, at=waiver.at)):
         raise UsageError(f"The waiver would not count: {why}", hint="Somebody else has to run the same command.")
     waiver = authority.sealed(waiver, key, "The waiver would not count", requester=waiver.requester)
-    workspace.catalog.put_waiver(waiver)
+    workspace.catalog.add(WAIVERS, waiver, waiver.dataset, waiver.digest, waiver.target)
     return waiver
 
 
@@ -90,7 +91,7 @@ def revoke_waiver(
     if not reason.strip():
         raise UsageError("A revocation needs a reason", hint="Give one with --reason.")
     at = stamp(now())
-    granted = authority.waivers(workspace.catalog.waivers(version.dataset, version.digest, gate), "")
+    granted = authority.waivers(read_waivers(workspace.catalog, version.dataset, version.digest, gate), "")
     in_force = [waiver for waiver in granted if waiver.check == check and not waiver.revoked and waiver.until > at]
     if not in_force:
         raise UsageError(
@@ -104,7 +105,7 @@ def revoke_waiver(
         for waiver in in_force
     )
     for waiver in revoked:
-        workspace.catalog.put_waiver(waiver)
+        workspace.catalog.add(WAIVERS, waiver, waiver.dataset, waiver.digest, waiver.target)
     return revoked
 
 
@@ -146,7 +147,7 @@ def _failure(workspace: Workspace, version: ResolvedVersion, gate: str, check: s
         UsageError: The check did not fail in it.
     """
     # A failure that is yet to come can't be waived: nobody has seen it.
-    statement = workspace.catalog.attestation(version.dataset, version.digest, gate)
+    statement = newest_attestation(workspace.catalog, version.dataset, version.digest, gate)
     if statement is None:
         raise UsageError(
             f"The gate {gate} never checked {version.dataset}@{version.digest}, so there is nothing to waive",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 
+from prefect_stagegate.catalog.version_records import staged_specs
 from prefect_stagegate.errors import StagegateError, UsageError
 from prefect_stagegate.jobs.address import read_spec
 from prefect_stagegate.jobs.staging.sources import open_sources
@@ -26,7 +27,7 @@ def spec_with_sources(workspace: Workspace, dataset: str, digest: str) -> Spec:
     recorded = workspace.catalog.origins(dataset, digest)
     # One origin tells as much of its source as all of them.
     origins = {(origin.source, origin.position): origin for origin in recorded}.values()
-    for canonical in workspace.catalog.specs(dataset, digest):
+    for canonical in staged_specs(workspace.catalog, dataset, digest):
         spec = read_spec(Recorded(canonical))
         if all(_position(spec, origin) is not None for origin in origins):
             return spec

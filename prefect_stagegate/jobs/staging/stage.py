@@ -22,6 +22,7 @@ from prefect_stagegate.cache.quarantine import Quarantine
 from prefect_stagegate.cache.views import Draft
 from prefect_stagegate.cache.volume import folds_case
 from prefect_stagegate.catalog import RefAction, RefEntry
+from prefect_stagegate.catalog.version_records import put_failed, put_spec, staged_spec
 from prefect_stagegate.doors import Job
 from prefect_stagegate.errors import BlobVanished, RefConflict, SourceBusy, StagegateError, TransferFailed, UsageError
 from prefect_stagegate.jobs.address import SpecLike, parse
@@ -166,7 +167,7 @@ def _last_version(workspace: Workspace, spec: Spec, manifest: Manifest) -> Versi
     workspace.cache.views.touch(dataset, digest)
     if spec.max_failed_objects:
         # An earlier staging of the same version may have left objects out, and this one left out none.
-        workspace.catalog.put_failed(dataset, digest, ())
+        put_failed(workspace.catalog, dataset, digest, ())
     adopt_first_policy(workspace, spec)
     point(workspace, dataset, LATEST, digest)
     facts = (workspace.cache.layout.view(dataset, digest), manifest.files, manifest.bytes, 0, manifest.bytes)
@@ -310,7 +311,7 @@ def _publish(
         failed = tuple(FailedObject.of(failure) for failure in failures)
         # Before `latest` moves, so that whoever reads it finds what the version lacks.
         if failed or spec.max_failed_objects:
-            workspace.catalog.put_failed(dataset, digest, failed)
+            put_failed(workspace.catalog, dataset, digest, failed)
         new = _record(workspace, spec, sealed, ledger)
         point(workspace, dataset, LATEST, digest)
         facts = (sealed.files, sealed.bytes, ledger.fetched, ledger.reused, new, failed, ledger.pins())
@@ -337,22 +338,22 @@ def _record(workspace: Workspace, spec: Spec, sealed: Seal, ledger: Ledger) -> b
 
     A version whose stager died before it moved `latest` is still new. Of two stagers at once, one gets True.
     """
-    dataset, digest, canonical = spec.dataset, sealed.digest, spec.canonical()
+    catalog, dataset, digest, canonical = workspace.catalog, spec.dataset, sealed.digest, spec.canonical()
     adopt_first_policy(workspace, spec)
-    head = workspace.catalog.ref(dataset, LATEST)
+    head = catalog.ref(dataset, LATEST)
     # The records are those of this very staging already, and `latest` names the version.
-    if head and head.digest == digest and not ledger.fetched and workspace.catalog.spec(dataset, digest) == canonical:
+    if head and head.digest == digest and not ledger.fetched and staged_spec(catalog, dataset, digest) == canonical:
         return False
     # The spec comes first: a version can't be fetched or repaired without one.
-    workspace.catalog.put_spec(dataset, digest, canonical)
+    put_spec(catalog, dataset, digest, canonical)
     sums, streams = (sealed.files, sealed.bytes), (ledger.entries(), ledger.origins())
-    new = workspace.catalog.put_version(dataset, digest, *sums, *streams, ledger.pins())
+    new = catalog.put_version(dataset, digest, *sums, *streams, ledger.pins())
     if not spec.max_failed_objects:
-        workspace.catalog.put_failed(dataset, digest, ())  # an earlier spec may have left objects out
+        put_failed(catalog, dataset, digest, ())  # an earlier spec may have left objects out
     # `latest` moves last: whoever reads it finds the records complete.
     if not _move_latest(workspace, dataset, digest, head):
         return False
-    return new or [entry.digest for entry in workspace.catalog.history(dataset, LATEST)].count(digest) == 1
+    return new or [entry.digest for entry in catalog.history(dataset, LATEST)].count(digest) == 1
 
 
 def _move_latest(workspace: Workspace, dataset: str, digest: str, head: RefEntry | None) -> bool:

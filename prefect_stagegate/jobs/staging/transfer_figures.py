@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+from prefect_stagegate.catalog.kept_records import TRANSFERS, put_kept
 from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.errors import CatalogError
 from prefect_stagegate.jobs.workspace import Workspace
@@ -21,7 +22,7 @@ def keep_transfer(workspace: Workspace, dataset: str, digest: str, stats: Transf
     if not stats.fetched:
         return
     try:
-        workspace.catalog.put_transfer(dataset, digest, _record(workspace, stats))
+        put_kept(workspace.catalog, TRANSFERS, _record(workspace, stats), dataset, digest=digest)
     except CatalogError as error:
         log.warning("The figures of this transfer are not kept: %s", error)
 

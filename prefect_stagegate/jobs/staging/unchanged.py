@@ -23,6 +23,7 @@ from prefect_stagegate.cache.memory import is_racy
 from prefect_stagegate.cache.quarantine import Quarantine
 from prefect_stagegate.canonical import digest_of
 from prefect_stagegate.catalog import RefEntry
+from prefect_stagegate.catalog.version_records import staged_spec
 from prefect_stagegate.jobs.staging.sources import Sources
 from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.manifest import Manifest
@@ -113,7 +114,7 @@ class Unchanged:
         workspace, dataset, digest = self._workspace, last.dataset, last.digest
         # Read again: another staging may have noted a newer version since the listing began.
         noted = workspace.cache.memory.noted(self._name)
-        if noted == f"{digest} {listing}" and workspace.catalog.spec(dataset, digest) == self._spec.canonical():
+        if noted == f"{digest} {listing}" and staged_spec(workspace.catalog, dataset, digest) == self._spec.canonical():
             manifest = workspace.catalog.manifest(dataset, digest)
             self.manifest = manifest if is_complete(workspace, manifest) else None
         return self.manifest is not None

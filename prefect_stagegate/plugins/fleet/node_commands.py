@@ -23,7 +23,7 @@ from prefect_stagegate.cli.common import (
 )
 from prefect_stagegate.clock import moment, now
 from prefect_stagegate.model import Address
-from prefect_stagegate.plugins.fleet.nodes import NodePlacement, NodeRecord, Placement
+from prefect_stagegate.plugins.fleet.nodes import NodePlacement, NodeRecord, Placement, read_nodes
 from prefect_stagegate.plugins.fleet.placement import find_version
 from prefect_stagegate.units import age_text, bytes_text, count_text
 from prefect_stagegate.unreadable import UnreadableRecords
@@ -42,7 +42,7 @@ def nodes(*, json: Json = False, places: Places | None = None) -> None:
     """
     unreadable = UnreadableRecords()
     workspace = (places or Places()).workspace()
-    records = workspace.catalog.nodes(unreadable)
+    records = read_nodes(workspace.catalog, unreadable)
     timeout = workspace.settings.node_timeout
     if json:
         lines = [{**asdict(record), "current": record.is_current(now(), timeout)} for record in records]

@@ -1,16 +1,24 @@
-"""What a node says of itself: the versions that its cache holds, its room, and where its blob server answers. Pure."""
+"""What a node says of itself: the versions that its cache holds, its room, and where its blob server answers."""
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Collection, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+from prefect_stagegate.catalog import Catalog
+from prefect_stagegate.catalog.codec import encode
+from prefect_stagegate.catalog.records import corrupt
 from prefect_stagegate.clock import moment
+from prefect_stagegate.doors import Record
+from prefect_stagegate.unreadable import UnreadableRecords
 
+READERS = 32
+"""Records that are read at a time: S3 answers one in 20 ms, and there may be a thousand."""
 CLOCK_SKEW = 60.0
 """Seconds by which a record may lie ahead of the reader's clock."""
 ASKED = 4
@@ -188,3 +196,39 @@ class BlobOrder:
         before = ranked[: ranked.index(self._node)] if self._node else ranked
         first = before[:ASKED]
         return (*first, *[name for name in ranked if name in self._holders and name not in first][:ASKED])
+
+
+NODES = Record("stagegate.nodes", NodeRecord, is_shared=True)
+
+
+def put_node(catalog: Catalog, record: NodeRecord) -> None:
+    """Store a node's record over its last one."""
+    catalog.put(NODES, record, record.name)
+
+
+def read_node(catalog: Catalog, name: str) -> NodeRecord | None:
+    """The newest record of a node; None for a node that never wrote one."""
+    record = catalog.get(NODES, name)
+    if record is None:
+        return None
+    if record.name != name:
+        raise corrupt(NODES.path(name), "is about another node")
+    try:
+        moment(record.at)
+        encode(record)
+    except (ValueError, TypeError) as error:
+        # Every list of nodes reads all records: one that nobody can show or compare must not end it.
+        raise corrupt(NODES.path(name), f"has a time or number that can't be used: {error}") from error
+    return record
+
+
+def read_nodes(catalog: Catalog, unreadable: UnreadableRecords) -> list[NodeRecord]:
+    """The newest record of each node, sorted by name. `unreadable` collects those that can't be read."""
+
+    def read(name: str) -> NodeRecord | None:
+        with unreadable.skip(""):
+            return read_node(catalog, name)
+        return None
+
+    with ThreadPoolExecutor(READERS, "stagegate-nodes") as pool:
+        return [record for record in pool.map(read, catalog.names(NODES)) if record]

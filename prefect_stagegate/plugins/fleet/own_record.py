@@ -16,7 +16,7 @@ from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.doors import Job, Observer
 from prefect_stagegate.errors import CatalogError, StagegateError, UnknownDataset, UnknownRef
 from prefect_stagegate.jobs.workspace import Workspace
-from prefect_stagegate.plugins.fleet.nodes import HeldVersion, NodeRecord
+from prefect_stagegate.plugins.fleet.nodes import HeldVersion, NodeRecord, put_node, read_node
 from prefect_stagegate.unreadable import UnreadableRecords
 
 DRIVER = Path("/proc/driver/nvidia")
@@ -74,7 +74,7 @@ def publish_record(
         fingerprint,
         identity=identity,
     )
-    workspace.catalog.put_node(record)
+    put_node(workspace.catalog, record)
     return record
 
 
@@ -150,7 +150,7 @@ def _last_record(workspace: Workspace, identity: str) -> NodeRecord | None:
     """
     name, record = workspace.settings.node, None
     with UnreadableRecords().skip(""):
-        record = workspace.catalog.node(name)
+        record = read_node(workspace.catalog, name)
     if record is None or record.identity in ("", identity):
         return record
     if not record.is_current(now(), workspace.settings.node_timeout):

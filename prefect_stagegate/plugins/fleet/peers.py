@@ -6,22 +6,33 @@ import logging
 import re
 import time
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
 from threading import Event
 
+from prefect_stagegate.catalog.records import corrupt
 from prefect_stagegate.clock import now
+from prefect_stagegate.doors import Record
 from prefect_stagegate.errors import CatalogError, SourceError
 from prefect_stagegate.jobs.workspace import Workspace
-from prefect_stagegate.plugins.fleet.nodes import BlobOrder, FleetMember, NodeRecord
+from prefect_stagegate.plugins.fleet.nodes import BlobOrder, FleetMember, NodeRecord, read_node, read_nodes
 from prefect_stagegate.plugins.fleet.peer import Patience, Peers, PeerSource, may_have_token, read_token
 from prefect_stagegate.settings import PEER_URL, Settings
 from prefect_stagegate.transport.http import Client
 from prefect_stagegate.unreadable import UnreadableRecords
 
 log = logging.getLogger(__name__)
-
-
 JOIN_SECONDS = 30.0
 """Seconds for which nodes that begin together are waited for until each has its first record."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Fleet:
+    dataset: str
+    digest: str
+    members: tuple[FleetMember, ...]
+
+
+_FLEETS = Record("stagegate.fleets", _Fleet)
 
 
 def find_peers(
@@ -83,7 +94,7 @@ def announce_fleet(
     if not members:
         return False
     try:
-        workspace.catalog.put_fleet(dataset, digest, members)
+        workspace.catalog.put(_FLEETS, _Fleet(dataset, digest, tuple(members)), dataset, digest)
     except (CatalogError, SourceError) as error:  # a store that refuses is reported as a source
         log.warning("The nodes that fetch %s together were not written down: %s", dataset, error)
         return False
@@ -95,7 +106,10 @@ def announced(workspace: Workspace, dataset: str, digest: str) -> Sequence[Fleet
     unreadable = UnreadableRecords()
     members: Sequence[FleetMember] = ()
     with unreadable.skip(dataset):
-        members = workspace.catalog.fleet(dataset, digest)
+        fleet = workspace.catalog.get(_FLEETS, dataset, digest)
+        if fleet and (fleet.dataset, fleet.digest) != (dataset, digest):
+            raise corrupt(_FLEETS.path(dataset, digest), "is about another version")
+        members = fleet.members if fleet else ()
     _log(unreadable)
     return members
 
@@ -110,7 +124,7 @@ def _members(
             return members
         _await_records(workspace, {*peers} - {workspace.settings.node}, cancel)
     unreadable = UnreadableRecords()
-    records = workspace.catalog.nodes(unreadable)
+    records = read_nodes(workspace.catalog, unreadable)
     _log(unreadable)
     return _by_records(workspace, dataset, digest, peers, records)
 
@@ -120,7 +134,7 @@ def _await_records(workspace: Workspace, names: Collection[str], cancel: Event) 
     until = time.monotonic() + JOIN_SECONDS
     for name in names:
         with UnreadableRecords().skip(""):  # told when all are read
-            while workspace.catalog.node(name) is None and time.monotonic() < until and not cancel.is_set():
+            while read_node(workspace.catalog, name) is None and time.monotonic() < until and not cancel.is_set():
                 cancel.wait(1.0)
 
 

@@ -10,7 +10,7 @@ from prefect_stagegate.errors import NotReady
 from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Address
 from prefect_stagegate.plugins.fleet.barrier import NAMED
-from prefect_stagegate.plugins.fleet.nodes import NodePlacement, Placement, placement
+from prefect_stagegate.plugins.fleet.nodes import NodePlacement, Placement, placement, read_nodes
 from prefect_stagegate.unreadable import UnreadableRecords
 
 
@@ -40,7 +40,7 @@ def find_version(workspace: Workspace, address: Address, unreadable: UnreadableR
     time, timeout = now(), workspace.settings.node_timeout
     nodes = (
         placement(record, address.dataset, digest, sums.bytes, time, timeout)
-        for record in workspace.catalog.nodes(unreadable)
+        for record in read_nodes(workspace.catalog, unreadable)
     )
     return VersionPlacement(address.dataset, digest, sums.bytes, tuple(nodes))
 

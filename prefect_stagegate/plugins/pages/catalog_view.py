@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TypeAlias, TypeVar
 
-from prefect_stagegate.catalog import Catalog, RefAction, RefEntry
+from prefect_stagegate.catalog import RefAction, RefEntry, gate_records
 from prefect_stagegate.catalog.records import Records
 from prefect_stagegate.errors import StagegateError
 from prefect_stagegate.jobs.gating.decisions import RecordedDecision, decision_line
@@ -17,7 +17,7 @@ from prefect_stagegate.jobs.gating.inbox import InboxLine
 from prefect_stagegate.jobs.gating.status import DatasetStatus, inbox, status
 from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import LATEST, DecisionOutcome, Evidence
-from prefect_stagegate.plugins.fleet.nodes import NodeRecord
+from prefect_stagegate.plugins.fleet.nodes import NodeRecord, read_nodes
 from prefect_stagegate.plugins.observe.monitoring.catalog_state import catalog_samples
 from prefect_stagegate.plugins.observe.monitoring.exposition import exposition
 from prefect_stagegate.plugins.observe.monitoring.families import Durations, Sample
@@ -99,23 +99,6 @@ _QUIET = frozenset((DecisionOutcome.ACCEPTED.value, "unreadable"))
 """Decisions that are no events: a promotion follows an acceptance."""
 
 
-class _ViewedCatalog(Catalog):
-    """A catalog whose nodes are read once for many datasets."""
-
-    kept_nodes: Refreshed[tuple[list[NodeRecord], UnreadableRecords]]
-
-    def nodes(self, unreadable: UnreadableRecords) -> list[NodeRecord]:
-        """The newest record of each node, sorted by name."""
-        records, lost = self.kept_nodes.get()
-        unreadable.update(lost)
-        return records
-
-    def read_nodes(self) -> tuple[list[NodeRecord], UnreadableRecords]:
-        """The same, read now."""
-        unreadable = UnreadableRecords()
-        return super().nodes(unreadable), unreadable
-
-
 _Known: TypeAlias = tuple[DatasetStatus | None, UnreadableRecords, list[CatalogEvent]]
 """What is known of one dataset; without a status when its policy can't be read."""
 
@@ -146,7 +129,7 @@ class CatalogView:
             copies.append(CopiedRecords(records))
             return copies[0]
 
-        self.catalog = workspace.catalog.over(_ViewedCatalog, wrap, _ProcessMemory())
+        self.catalog = workspace.catalog.over(wrap, _ProcessMemory())
         self.workspace = replace(workspace, catalog=self.catalog)
         self._copies = copies[0]
         self._derived = Bounded(DERIVED)
@@ -154,7 +137,8 @@ class CatalogView:
         # Of its own, so that a dataset's page does not wait for all datasets.
         self._overview_readers = ThreadPoolExecutor(READERS // 2, "stagegate-overview")
         background = ThreadPoolExecutor(2, "stagegate-background")
-        self.catalog.kept_nodes = Refreshed(self.catalog.read_nodes, background, fresh=NODES_FRESH)
+        self._nodes = Refreshed(self._read_nodes, background, fresh=NODES_FRESH)
+        """Read once for many datasets."""
         self._begun: list[_Known] = []
         """What the reading of the overview that goes on has read so far."""
         self._metrics = Refreshed(
@@ -197,8 +181,11 @@ class CatalogView:
 
     def nodes(self) -> tuple[list[NodeRecord], UnreadableRecords]:
         """The records of all nodes, sorted by name, and those that can't be read."""
+        return self._nodes.get()
+
+    def _read_nodes(self) -> tuple[list[NodeRecord], UnreadableRecords]:
         unreadable = UnreadableRecords()
-        return self.catalog.nodes(unreadable), unreadable
+        return read_nodes(self.catalog, unreadable), unreadable
 
     def log(self, dataset: str, ref: str) -> list[RefEntry]:
         """The entries of a ref's log, the oldest first, checked, and without their attestations."""
@@ -213,7 +200,7 @@ class CatalogView:
 
         def read() -> dict[str, list[str]]:
             targets: dict[str, list[str]] = {}
-            for digest, target in self.catalog.decided(dataset):
+            for digest, target in gate_records.decided_versions(self.catalog, dataset):
                 targets.setdefault(digest, []).append(target)
             return targets
 
@@ -241,7 +228,7 @@ class CatalogView:
                 (
                     decision_line(dataset, digest, target, statement)[0]
                     for target in self.targets(dataset).get(digest, [])
-                    for statement in self.catalog.attestations(dataset, digest, target)
+                    for statement in gate_records.read_attestations(self.catalog, dataset, digest, target)
                 ),
                 key=lambda line: line.at,
                 reverse=True,
@@ -251,9 +238,11 @@ class CatalogView:
 
     def _figures(self, dataset: str, digest: str, targets: list[str]) -> VersionFigures:
         sums = self.catalog.sums(dataset, digest)
-        statements = [(target, self.catalog.attestation(dataset, digest, target)) for target in targets]
+        statements = [
+            (target, gate_records.newest_attestation(self.catalog, dataset, digest, target)) for target in targets
+        ]
         decisions = tuple(decision_line(dataset, digest, target, known)[0] for target, known in statements if known)
-        drift = _furthest(self.catalog.evidence(dataset, digest))
+        drift = _furthest(gate_records.read_evidence(self.catalog, dataset, digest))
         return VersionFigures(digest, sums.files, sums.bytes, decisions, drift)
 
     def _read_overview(self) -> Overview:
@@ -308,7 +297,9 @@ class CatalogView:
         kept: tuple[DatasetStatus, float] | None = self._derived.get(key)
         if kept and time.monotonic() - kept[1] < oldest:
             return kept[0], unreadable
-        known = next(iter(status(self.workspace, dataset, unreadable)), None)
+        nodes, lost = self._nodes.get()
+        unreadable.update(lost)
+        known = next(iter(status(self.workspace, dataset, unreadable, nodes=nodes)), None)
         if known and not unreadable.all:
             self._derived.put(key, (known, time.monotonic()))
         return known, unreadable

@@ -8,7 +8,7 @@ from datetime import datetime
 from prefect_stagegate.clock import now
 from prefect_stagegate.errors import UnknownRef
 from prefect_stagegate.jobs.running_jobs import RunningJob, running_jobs
-from prefect_stagegate.plugins.fleet.nodes import HeldVersion, NodeRecord
+from prefect_stagegate.plugins.fleet.nodes import HeldVersion, NodeRecord, read_node
 from prefect_stagegate.plugins.pages.catalog_view import CatalogView
 from prefect_stagegate.plugins.pages.slices import Slice, slice_of
 from prefect_stagegate.unreadable import UnreadableRecords
@@ -80,7 +80,7 @@ def node_page(view: CatalogView, name: str, number: str) -> NodePage:
         CorruptRecord: Its record is damaged.
     """
     records, _ = view.nodes()
-    record = next((record for record in records if record.name == name), None) or view.catalog.node(name)
+    record = next((record for record in records if record.name == name), None) or read_node(view.catalog, name)
     if record is None:
         raise UnknownRef(f"No node {name!r} wrote a record", hint="`stagegate nodes` lists the nodes.")
     held = sorted(record.versions, key=lambda version: (version.dataset, version.digest))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from prefect_stagegate.catalog import PolicyEntry
+from prefect_stagegate.catalog.gate_records import read_answers
 from prefect_stagegate.jobs.address import spec_beside
 from prefect_stagegate.jobs.gating.consent import rule_of
 from prefect_stagegate.jobs.gating.policy import (
@@ -78,7 +79,7 @@ def policy_page(view: CatalogView, dataset: str, number: str) -> PolicyPage:
             gates = tuple(spec.gate(target) for target in list(spec.gates)[:GATES])
         with unreadable.skip(dataset):
             requests = tuple(
-                Proposed(request, tuple(view.catalog.approvals(request)), proposed_by(view.workspace, request))
+                Proposed(request, tuple(read_answers(view.catalog, request)), proposed_by(view.workspace, request))
                 for request in open_requests(view.workspace, dataset)
             )
         with unreadable.skip(dataset):

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 from prefect_stagegate.catalog import RefEntry, withdrawn
+from prefect_stagegate.catalog.gate_records import REVOCATIONS, read_evidence
 from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.jobs import inspect
@@ -147,7 +148,7 @@ def version_page(view: CatalogView, dataset: str, digest: str, beside: str) -> V
         pins = catalog.pins(dataset, digest)
     evidence: list[Evidence] = []
     with unreadable.skip(dataset):
-        evidence = catalog.evidence(dataset, digest)
+        evidence = read_evidence(catalog, dataset, digest)
     decisions: list[RecordedDecision] = []
     with unreadable.skip(dataset):
         decisions = view.decisions(dataset, digest)
@@ -171,7 +172,7 @@ def version_page(view: CatalogView, dataset: str, digest: str, beside: str) -> V
     failed = inspect.failed(view.workspace, dataset, digest, unreadable)
     revocations: list[EvidenceRevocation] = []
     with unreadable.skip(dataset):
-        revocations = catalog.revocations(dataset, digest)
+        revocations = catalog.all(REVOCATIONS, dataset, digest)
     staged = [entry for entry in logs.get(LATEST, []) if entry.digest == digest]
     return VersionPage(
         dataset=dataset,

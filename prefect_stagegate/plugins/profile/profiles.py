@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from prefect_stagegate.canonical import digest_of
+from prefect_stagegate.catalog.kept_records import Kept
+from prefect_stagegate.doors import Record
 
 ALGORITHM = 2
 """Raise it when figures change their meaning: then kept profiles are not compared any more."""
@@ -117,3 +119,8 @@ class ProfileParts:
 
 
 NO_PARTS = ProfileParts()
+
+PROFILES = Record("stagegate.profiles", Kept[TableProfile])
+"""The profile of a version's table."""
+PARTS = Record("stagegate.parts", Kept[ProfileParts])
+"""What the last validation profiled of a table's files."""

@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from threading import Event
 
+from prefect_stagegate.catalog.kept_records import put_kept, read_kept
 from prefect_stagegate.errors import CatalogError, ValidationError
 from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.plugins.profile.parts import profile_table
@@ -14,6 +15,8 @@ from prefect_stagegate.plugins.profile.profiles import (
     ALGORITHM,
     LEVELS,
     NO_PARTS,
+    PARTS,
+    PROFILES,
     ProfileParts,
     TableProfile,
     files_digest,
@@ -87,15 +90,15 @@ def _profile_table(
         progress(f"profiling table {table}")
         withheld = withheld_columns(version.spec, table)
         profiled = profile_table(database, read, files, known=known, withheld=withheld, progress=progress)
-    catalog.put_profile(dataset, version.digest, table, profiled.profile)
+    put_kept(catalog, PROFILES, profiled.profile, dataset, table=table, digest=version.digest)
     # Without new files the record stays as it is, and is not written again.
     if profiled.parts != known:
-        catalog.put_profile_parts(dataset, table, profiled.parts)
+        put_kept(catalog, PARTS, profiled.parts, dataset, table=table)
 
 
 def _known_parts(workspace: Workspace, dataset: str, table: str) -> ProfileParts:
     try:
-        return workspace.catalog.profile_parts(dataset, table)
+        return read_kept(workspace.catalog, PARTS, dataset, table=table) or NO_PARTS
     except CatalogError as error:
         log.warning("All files of table %s of %s are profiled again: %s", table, dataset, error)
         return NO_PARTS
@@ -137,7 +140,7 @@ def kept_profiles(
 
 def _kept_profile(workspace: Workspace, dataset: str, digest: str, table: str) -> TableProfile | None:
     try:
-        profile = workspace.catalog.profile(dataset, digest, table)
+        profile = read_kept(workspace.catalog, PROFILES, dataset, table=table, digest=digest)
     except CatalogError as error:
         log.warning("The profile of table %s of %s is not used: %s", table, dataset, error)
         return None

@@ -20,6 +20,7 @@ from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.manifest import Manifest
 from prefect_stagegate.model import Address
 from prefect_stagegate.plugins.signatures.signature_bundle import (
+    MODEL_SIGNATURES,
     MOST_BYTES,
     key_id,
     read_chain,
@@ -129,6 +130,6 @@ def sign(
     if (size := len(json.dumps(bundle))) > MOST_BYTES:
         problem = f"The signature would have {bytes_text(size)}, and nobody reads more than {bytes_text(MOST_BYTES)}"
         raise UsageError(problem, hint="Stage the files as several datasets.", dataset=address.dataset)
-    workspace.catalog.put_model_signature(address.dataset, digest, bundle)
+    workspace.catalog.add(MODEL_SIGNATURES, dict(bundle), address.dataset, digest)
     identifier = key_id(private.public_key())
     return SignedVersion(address.dataset, digest, algorithm, covered, tuple(left_out), pace.bytes, identifier, bundle)

@@ -24,6 +24,7 @@ from prefect_stagegate.model import Address, Entry, Finding, Outcome
 from prefect_stagegate.plugins.signatures.sign import file_digests
 from prefect_stagegate.plugins.signatures.signature_bundle import (
     CODE_SIGNING,
+    MODEL_SIGNATURES,
     MOST_BYTES,
     TrustedSigners,
     certificate_problem,
@@ -154,16 +155,18 @@ class SignatureParameters(Parameters):
 
 
 @Fact
-def signature_keys(context: CheckContext) -> Sequence[str]:
-    """The keys of the signatures of the version's files that the catalog keeps, the newest first."""
-    return context.workspace.catalog.model_signature_keys(context.dataset, context.digest)
+def signature_numbers(context: CheckContext) -> Sequence[int]:
+    """The numbers of the signatures of the version's files that the catalog keeps, the newest first."""
+    return context.workspace.catalog.numbers(MODEL_SIGNATURES, context.dataset, context.digest)[::-1]
 
 
 @FreshFact
 def kept_signatures(context: CheckContext) -> Iterator[bytes]:
     """These signatures, read one by one. Each call gives the same, since answers are bound to them."""
     catalog = context.workspace.catalog
-    return (catalog.model_signature(key, MOST_BYTES) for key in signature_keys(context))
+    key = (context.dataset, context.digest)
+    # One byte more, so that a signature that is too large shows.
+    return (catalog.read_end(MODEL_SIGNATURES, MOST_BYTES + 1, *key, number) for number in signature_numbers(context))
 
 
 @FreshFact

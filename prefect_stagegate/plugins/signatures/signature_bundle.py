@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel, Field, ValidationError
 
 from prefect_stagegate.clock import now
+from prefect_stagegate.doors import Record
 from prefect_stagegate.errors import MissingExtra, UsageError
 from prefect_stagegate.gate.records.signing import STATEMENT_PAYLOAD, load_private_key
 from prefect_stagegate.plugins.signatures.signed_files import SignatureRefused
@@ -38,6 +39,8 @@ MEDIA_TYPE = "application/vnd.dev.sigstore.bundle.v0.3+json"
 CURVES = {"secp256r1": "SHA256", "secp384r1": "SHA384", "secp521r1": "SHA512"}
 """The curves that the format has, each with the hash of its signatures."""
 NEW_KEY = "`openssl ecparam -name prime256v1 -genkey -noout -out key.pem` makes one."
+MODEL_SIGNATURES = Record("stagegate.model-signatures", dict[str, Any])
+"""Signatures of a version's files, as Sigstore bundles."""
 MOST_BYTES = 64 << 20
 """Bytes of the largest bundle that is read or made: that of about 250,000 files."""
 CODE_SIGNING = "1.3.6.1.5.5.7.3.3"

@@ -17,6 +17,7 @@ from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Address
 from prefect_stagegate.plugins.fleet.barrier import FleetResult, NodeOutcome, NodeReport
 from prefect_stagegate.plugins.fleet.node import flip_ref, hold_version
+from prefect_stagegate.plugins.fleet.nodes import put_node
 from prefect_stagegate.plugins.fleet.own_record import publish_record
 from prefect_stagegate.tasks._fleet import engine as loop
 from prefect_stagegate.tasks._fleet import rounds
@@ -199,7 +200,7 @@ def test_nothing_starts_where_too_few_nodes_have_room(engine: ThreadEngine) -> N
     full = engine.workspace("node-b")
     settings = replace(full.settings, max_size=1)
     record = publish_record(replace(full, settings=settings))
-    full.catalog.put_node(replace(record, room=1, used=1))
+    put_node(full.catalog, replace(record, room=1, used=1))
 
     result = run(engine)
     assert not result.is_met
@@ -215,7 +216,7 @@ def test_node_that_holds_a_version_is_not_too_small_for_it(engine: ThreadEngine)
     assert run(engine).is_met
     workspace = engine.workspace("node-b")
     record = publish_record(workspace)
-    workspace.catalog.put_node(replace(record, room=0, used=1))
+    put_node(workspace.catalog, replace(record, room=0, used=1))
 
     assert run(engine).is_met
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from prefect_stagegate.canonical import canonical
+from prefect_stagegate.catalog.gate_records import SIGNATURES, decision_numbers, newest_attestation
 from prefect_stagegate.errors import ObjectVanished
 from prefect_stagegate.gate.records.attest import decision_of, statement_digest
 from prefect_stagegate.gate.records.signing import STATEMENT_PAYLOAD, envelopes_around
@@ -43,8 +44,8 @@ class Referrer:
 def recorded_decisions(workspace: Workspace, dataset: str, digest: str) -> dict[str, Mapping[str, Any]]:
     """The newest Statement of each target's gate about a version, by target."""
     statements = {
-        target: workspace.catalog.attestation(dataset, digest, target)
-        for target in workspace.catalog.decision_numbers(dataset, digest)
+        target: newest_attestation(workspace.catalog, dataset, digest, target)
+        for target in decision_numbers(workspace.catalog, dataset, digest)
     }
     return {target: statement for target, statement in sorted(statements.items()) if statement}
 
@@ -63,7 +64,8 @@ def referrers_of(workspace: Workspace, dataset: str, statements: Mapping[str, Ma
     for target, statement in statements.items():
         facts = {TARGET: target, OUTCOME: str(decision_of(statement).outcome)}
         yield Referrer(target, DECIDED, (canonical(statement["predicate"]["stagegate"]["decision"]),), facts)
-        envelopes = envelopes_around(statement, workspace.catalog.signatures(dataset, statement_digest(statement)))
+        signatures = workspace.catalog.all(SIGNATURES, dataset, statement_digest(statement))
+        envelopes = envelopes_around(statement, signatures)
         kind = ENVELOPE if envelopes else STATEMENT_PAYLOAD
         facts = {**facts, PREDICATE: str(statement["predicateType"])}
         contents: Sequence[Mapping[str, Any]] = envelopes or (statement,)

@@ -7,9 +7,11 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 
 from prefect_stagegate.catalog import Catalog
+from prefect_stagegate.catalog.kept_records import read_kept
 from prefect_stagegate.errors import StagegateError
 from prefect_stagegate.model import Evidence, ExpectationResult, Outcome, Severity
 from prefect_stagegate.plugins.observe.openlineage.dataset_names import DatasetName, clean, source_name
+from prefect_stagegate.plugins.profile.profiles import PROFILES
 from prefect_stagegate.show import read_results
 from prefect_stagegate.spec import Spec
 from prefect_stagegate.spec.models import TableSpec
@@ -170,7 +172,7 @@ def with_source_columns(
 def _columns(catalog: Catalog, dataset: str, digest: str, table: str, spec: TableSpec) -> dict[str, str]:
     """A table's columns with their types: those that a validation found, else those that the contract declares."""
     try:
-        profile = catalog.profile(dataset, digest, table)
+        profile = read_kept(catalog, PROFILES, dataset, table=table, digest=digest)
     except StagegateError:  # a damaged profile: a validation reports it
         profile = None
     if profile:

@@ -1,0 +1,91 @@
+"""Records of a kind that another package declares."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from prefect_stagegate.catalog import Catalog
+from prefect_stagegate.doors import Record
+from prefect_stagegate.errors import CatalogError, CorruptRecord
+
+DIGEST = "sha256:" + "a" * 64
+
+
+@dataclass(frozen=True)
+class Scores:
+    model: str
+    scores: list[float]
+
+
+SCORES = Record("acme.scores", Scores)
+
+
+@pytest.fixture
+def catalog(tmp_path: Path) -> Catalog:
+    return Catalog.open(str(tmp_path / "catalog"))
+
+
+def test_records_come_back_as_they_were_stored(catalog: Catalog) -> None:
+    assert catalog.get(SCORES, "flights", DIGEST) is None
+    first, second = Scores("small", [0.5]), Scores("large", [0.5, 0.75])
+    catalog.put(SCORES, first, "flights", DIGEST)
+    catalog.put(SCORES, second, "flights", DIGEST)
+    assert catalog.get(SCORES, "flights", DIGEST) == second
+    assert catalog.create(SCORES, first, "flights", "best")
+    assert not catalog.create(SCORES, second, "flights", "best")
+    assert catalog.names(SCORES, "flights") == ["a" * 64, "best"]
+    assert catalog.names(SCORES, "flights", after="b") == ["best"]
+
+
+def test_appended_records_are_numbered(catalog: Catalog) -> None:
+    records = [Scores(f"v{number}", []) for number in range(3)]
+    for record in records:
+        catalog.add(SCORES, record, "flights", DIGEST)
+    assert catalog.all(SCORES, "flights", DIGEST) == records == catalog.all(SCORES, "flights")
+    assert catalog.all(SCORES, "flights", DIGEST, newest=2) == records[1:]
+    assert catalog.newest(SCORES, "flights", DIGEST) == records[-1]
+    assert catalog.numbers(SCORES, "flights", DIGEST) == [1, 2, 3]
+    assert catalog.folders(SCORES, "flights") == ["a" * 64]
+    assert catalog.datasets() == ["flights"]
+
+
+@pytest.mark.parametrize("name", ["scores", "refs", "acme.", ".scores", "probes.json", "acme/x.scores", "Acme.scores"])
+def test_kind_without_its_package_is_refused(name: str) -> None:
+    with pytest.raises(ValueError, match="acme\\.scores"):
+        Record(name, Scores)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        ("flights",),
+        ("../flights", DIGEST),
+        ("..", DIGEST),
+        ("flights", ".."),
+        ("flights", ""),
+        ("flights", "../refs/latest/00000001"),
+        ("flights", DIGEST, "a", "b", "c"),
+        ("Flights", DIGEST),
+    ],
+)
+def test_key_outside_the_folder_of_its_kind_is_refused(catalog: Catalog, key: tuple[str, ...]) -> None:
+    before = sorted(Path(catalog.url).rglob("*"))
+    with pytest.raises(CatalogError):
+        catalog.put(SCORES, Scores("small", []), *key)
+    assert sorted(Path(catalog.url).rglob("*")) == before
+
+
+def test_shared_record_of_another_package_is_refused(catalog: Catalog) -> None:
+    with pytest.raises(CatalogError, match="can't keep a record"):
+        catalog.put(Record("acme.scores", Scores, is_shared=True), Scores("small", []), DIGEST)
+
+
+def test_damaged_record_is_named(catalog: Catalog) -> None:
+    catalog.put(SCORES, Scores("small", []), "flights", DIGEST)
+    (path,) = Path(catalog.url).rglob("acme.scores/*")
+    path.write_text("{}")
+    with pytest.raises(CorruptRecord, match=r"acme\.scores/aaa.*model"):
+        catalog.get(SCORES, "flights", DIGEST)
