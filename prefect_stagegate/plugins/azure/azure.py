@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, ClassVar
 from urllib.parse import quote
@@ -14,7 +14,7 @@ from obstore.store import AzureStore
 from prefect_stagegate.errors import AccessDenied, UsageError
 from prefect_stagegate.model import CredentialLife
 from prefect_stagegate.plugins.azure.azure_options import AzureSettings, azure_settings
-from prefect_stagegate.plugins.azure.sas import container_sas, sas_query
+from prefect_stagegate.plugins.azure.sas import AZURE_VERSION, container_sas, sas_query
 from prefect_stagegate.redaction import remember
 from prefect_stagegate.sources.buckets.bucket import BucketSource
 from prefect_stagegate.sources.terms import Options, Terms
@@ -31,11 +31,36 @@ from prefect_stagegate.transport.objectstore.client import (
 )
 from prefect_stagegate.transport.objectstore.keeper import Credential, CredentialKeeper
 from prefect_stagegate.transport.objectstore.listed import ListedObject, listing_after
-from prefect_stagegate.transport.objectstore.object_requests import AzureAccess, AzureRequests, bearer_header
+from prefect_stagegate.transport.objectstore.object_requests import UrlAndHeaders, bearer_header, quote_key
 from prefect_stagegate.transport.objectstore.store import BucketPath, ObjectStore, StoreAccess
 
 SCOPE = "https://storage.azure.com/.default"
 Provider = Callable[[], dict[str, Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class AzureAccess:
+    """The credential of a container's requests."""
+
+    query: str = ""
+    """A shared access signature, encoded as a URL's query."""
+    headers: dict[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class AzureRequests:
+    """Requests in the protocol of Azure Blob Storage."""
+
+    container_url: str
+    keeper: CredentialKeeper[AzureAccess]
+
+    def request(self, key: str, version: str, _method: str, /) -> UrlAndHeaders | None:
+        """None for a version: this package's listings of Azure have none."""
+        access = self.keeper.current()
+        if access is None or version:
+            return None
+        query = f"?{access.query}" if access.query else ""
+        return f"{self.container_url}/{quote_key(key)}{query}", {"x-ms-version": AZURE_VERSION, **access.headers}
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,7 +28,7 @@ from prefect_stagegate.transport.objectstore.client import (
 )
 from prefect_stagegate.transport.objectstore.generations import Generations
 from prefect_stagegate.transport.objectstore.keeper import Credential, CredentialKeeper
-from prefect_stagegate.transport.objectstore.object_requests import GoogleRequests, bearer_header
+from prefect_stagegate.transport.objectstore.object_requests import UrlAndHeaders, bearer_header, quote_key
 from prefect_stagegate.transport.objectstore.store import BucketPath, ObjectStore, StoreAccess
 from prefect_stagegate.transport.objectstore.translating import OptionTable, Translation, switch, text, verify
 
@@ -60,6 +60,28 @@ TRANSLATIONS: dict[str, Translation] = {
 """Each option's name, and the settings that a value of it gives."""
 
 _TABLE: OptionTable[GcsSettings] = OptionTable(GCS, TRANSLATIONS, whole=("token",))
+
+
+@dataclass(frozen=True, slots=True)
+class GoogleRequests:
+    """Requests in the protocol of Google's XML API."""
+
+    bucket_url: str
+    keeper: CredentialKeeper[dict[str, str]]
+    payer: str = ""
+    """The project that pays, where the requester does."""
+
+    def request(self, key: str, version: str, _method: str, /) -> UrlAndHeaders | None:
+        """The version is the object's generation. The key's slashes are encoded, so no client normalizes the path."""
+        authorization = self.keeper.current()
+        if authorization is None:
+            return None
+        query = f"?generation={quote(version, safe='')}" if version else ""
+        # Without it Google unpacks objects stored as gzip, and size and checksums differ from the listing's.
+        headers = {"Accept-Encoding": "gzip", **authorization}
+        if self.payer:
+            headers["x-goog-user-project"] = self.payer
+        return f"{self.bucket_url}/{quote_key(key, safe='')}{query}", headers
 
 
 def gcs_settings(options: Mapping[str, Any]) -> GcsSettings:

@@ -1,4 +1,4 @@
-"""The URL and the headers that read an object over plain HTTP, in the protocols of S3, Google and Azure.
+"""The URL and the headers that read an object over plain HTTP: what each protocol makes, and S3's.
 
 They are as good as credentials: a signature or a token stands in the headers, at Azure in the URL too. They may stand
 in no log and no message, and go to no other host.
@@ -6,11 +6,10 @@ in no log and no message, and go to no other host.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 from urllib.parse import quote
 
-from prefect_stagegate.plugins.azure.sas import AZURE_VERSION
 from prefect_stagegate.transport.objectstore.keeper import CredentialKeeper
 from prefect_stagegate.transport.objectstore.sigv4 import SigV4Signer
 
@@ -51,53 +50,6 @@ class S3Requests:
             return url, {}
         signer = self.keeper.current()
         return (url, signer.headers(method, host, path, query)) if signer else None
-
-
-@dataclass(frozen=True, slots=True)
-class GoogleRequests:
-    """Requests in the protocol of Google's XML API."""
-
-    bucket_url: str
-    keeper: CredentialKeeper[dict[str, str]]
-    payer: str = ""
-    """The project that pays, where the requester does."""
-
-    def request(self, key: str, version: str, _method: str, /) -> UrlAndHeaders | None:
-        """The version is the object's generation. The key's slashes are encoded, so no client normalizes the path."""
-        authorization = self.keeper.current()
-        if authorization is None:
-            return None
-        query = f"?generation={quote(version, safe='')}" if version else ""
-        # Without it Google unpacks objects stored as gzip, and size and checksums differ from the listing's.
-        headers = {"Accept-Encoding": "gzip", **authorization}
-        if self.payer:
-            headers["x-goog-user-project"] = self.payer
-        return f"{self.bucket_url}/{quote_key(key, safe='')}{query}", headers
-
-
-@dataclass(frozen=True, slots=True)
-class AzureAccess:
-    """The credential of a container's requests."""
-
-    query: str = ""
-    """A shared access signature, encoded as a URL's query."""
-    headers: dict[str, str] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True)
-class AzureRequests:
-    """Requests in the protocol of Azure Blob Storage."""
-
-    container_url: str
-    keeper: CredentialKeeper[AzureAccess]
-
-    def request(self, key: str, version: str, _method: str, /) -> UrlAndHeaders | None:
-        """None for a version: this package's listings of Azure have none."""
-        access = self.keeper.current()
-        if access is None or version:
-            return None
-        query = f"?{access.query}" if access.query else ""
-        return f"{self.container_url}/{quote_key(key)}{query}", {"x-ms-version": AZURE_VERSION, **access.headers}
 
 
 def bearer_header(token: str) -> dict[str, str]:
