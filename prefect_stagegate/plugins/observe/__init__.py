@@ -9,20 +9,24 @@ from prefect_stagegate.doors import Command, Job, Plugin
 LINEAGE_CONFIGURATION = "~/.openlineage/openlineage.yml"
 
 
-def has_lineage_file() -> bool:
-    """Whether this user has a configuration of OpenLineage."""
-    try:
-        return Path(LINEAGE_CONFIGURATION).expanduser().is_file()
-    except (OSError, RuntimeError):  # a user without a home
-        return False
-
-
 def _has_variable(prefix: str) -> bool:
     return any(name.startswith(prefix) for name in os.environ)
 
 
-def _may_send_lineage(job: Job) -> bool:
-    return job.subject is not None and (_has_variable("OPENLINEAGE") or has_lineage_file())
+def _sends_lineage(job: Job) -> bool:
+    """Whether a job has datasets, and OpenLineage's configuration says where events go.
+
+    An `openlineage.yml` in the working directory, which its client would read as well, is no configuration: whoever
+    wrote the folder would get the events.
+    """
+    if job.subject is None or os.environ.get("OPENLINEAGE_DISABLED", "").strip().lower() == "true":
+        return False
+    if any(map(os.environ.get, ("OPENLINEAGE_URL", "OPENLINEAGE_CONFIG"))) or _has_variable("OPENLINEAGE__TRANSPORT"):
+        return True
+    try:
+        return Path(LINEAGE_CONFIGURATION).expanduser().is_file()
+    except (OSError, RuntimeError):  # a user without a home
+        return False
 
 
 def _may_be_traced(job: Job) -> bool:
@@ -39,7 +43,7 @@ PLUGIN = Plugin(
         ),
     ),
     observers={
-        f"{__name__}.openlineage.lineage_run:LineageRun": _may_send_lineage,
+        f"{__name__}.openlineage.lineage_run:LineageRun": _sends_lineage,
         f"{__name__}.tracing:StepSpan": _may_be_traced,
         f"{__name__}.monitoring.job_steps:StepCounters": lambda job: job.is_step,
     },

@@ -19,7 +19,7 @@ import weakref
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from functools import partial
+from functools import cached_property, partial
 from itertools import count
 from typing import Any
 
@@ -91,11 +91,6 @@ class Loop:
         ended: Callable[[], None] | None = None,
     ) -> None:
         self.room, self._supply, self._turned, self._ended = room, supply, turned, ended
-        self._multi = pycurl.CurlMulti()
-        # As many kept connections as requests at a time: libcurl's own bound grows with each handle.
-        self._multi.setopt(pycurl.M_MAXCONNECTS, room)
-        self._multi.setopt(pycurl.M_SOCKETFUNCTION, self._watch)
-        self._multi.setopt(pycurl.M_TIMERFUNCTION, self._set_timer)
         self._epoll = select.epoll()
         self._masks: dict[int, int] = {}
         self._wake = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
@@ -103,7 +98,6 @@ class Loop:
         weakref.finalize(self, os.close, self._wake)
         self._epoll.register(self._wake, _READABLE)
         self._timer: float | None = None
-        self._sockets = Sockets()
         self._allowed: frozenset[str] | None = None
         self._free: defaultdict[Client, list[_Slot]] = defaultdict(list)
         self._under_way: dict[pycurl.Curl, _Slot] = {}
@@ -127,6 +121,20 @@ class Loop:
         # In the caller's context, which loggers and progress need.
         context = contextvars.copy_context()
         self.thread = threading.Thread(target=context.run, args=(self._run,), name=f"stagegate-{name}", daemon=True)
+
+    @cached_property
+    def _multi(self) -> pycurl.CurlMulti:
+        """Made for the first request: a transfer from folders has none."""
+        multi = pycurl.CurlMulti()
+        # As many kept connections as requests at a time: libcurl's own bound grows with each handle.
+        multi.setopt(pycurl.M_MAXCONNECTS, self.room)
+        multi.setopt(pycurl.M_SOCKETFUNCTION, self._watch)
+        multi.setopt(pycurl.M_TIMERFUNCTION, self._set_timer)
+        return multi
+
+    @cached_property
+    def _sockets(self) -> Sockets:
+        return Sockets()
 
     def received_so_far(self) -> int:
         """Received bytes of bodies, those of failed requests included."""
@@ -214,7 +222,8 @@ class Loop:
         while self._later and self._later[0][0] <= now:
             heapq.heappop(self._later)[2]()
         self._run_calls()
-        self._complete_ended()
+        if self._under_way:
+            self._complete_ended()
         if self._turned:
             self._turned()
 
@@ -499,7 +508,8 @@ class Loop:
             for slot in slots:
                 slot.handle.close()
         self._under_way.clear()
-        self._multi.close()
+        if "_multi" in vars(self):
+            self._multi.close()
         self._epoll.close()
         # Before the last calls, so that a later `call` runs its function itself.
         self._over = True

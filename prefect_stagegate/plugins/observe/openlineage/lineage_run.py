@@ -7,13 +7,10 @@ or `~/.openlineage/openlineage.yml`. No failure here ends a job: it is logged as
 from __future__ import annotations
 
 import logging
-import os
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from prefect_stagegate.doors import Job, Observer
 from prefect_stagegate.errors import Cancelled, install_hint
-from prefect_stagegate.plugins.observe import has_lineage_file
 from prefect_stagegate.plugins.observe.openlineage.lineage_jobs import Described, describe
 from prefect_stagegate.redaction import redact
 
@@ -28,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 class LineageRun(Observer):
-    """Sends the events of a job, where OpenLineage is configured."""
+    """Sends the events of a job."""
 
     def __init__(self) -> None:
         self._sender: EventSender | None = None
@@ -36,7 +33,7 @@ class LineageRun(Observer):
 
     def begun(self, job: Job) -> None:
         """Describe the datasets of the job, and send that it began."""
-        self._sender = _sender(job) if is_configured(os.environ) else None
+        self._sender = _sender(job)
         if self._sender:
             self._describe(job)
             self._send("START")
@@ -69,19 +66,6 @@ class LineageRun(Observer):
                 self._sender.send(state, self._described, error)
         except Exception as problem:  # noqa: BLE001 - lineage never ends a job
             log.warning("An OpenLineage event of this job can't be made: %s", redact(str(problem)))
-
-
-def is_configured(environ: Mapping[str, str]) -> bool:
-    """Whether OpenLineage's configuration says where events go.
-
-    An `openlineage.yml` in the working directory, which its client would read as well, is no configuration: whoever
-    wrote the folder would get the events.
-    """
-    if environ.get("OPENLINEAGE_DISABLED", "").strip().lower() == "true":
-        return False
-    if any(environ.get(name) for name in ("OPENLINEAGE_URL", "OPENLINEAGE_CONFIG")):
-        return True
-    return any(name.startswith("OPENLINEAGE__TRANSPORT") for name in environ) or has_lineage_file()
 
 
 def _sender(job: Job) -> EventSender | None:
