@@ -27,8 +27,7 @@ def checks_page() -> str:
         "The checks that a gate can require. A spec names them under `require`, with parameters where the defaults "
         "don't fit:",
         code("yaml", example_yaml(example_of(GateSpec, "require"), ("gates", "pilot", "require"))),
-        "`stagegate checks` lists them and `stagegate checks freshness` explains one. [Readiness](../readiness.md) "
-        "says what an answer means and how to write a check.",
+        "[Readiness](../readiness.md) says what an answer means and how to write a check.",
         table(("check", *COLUMNS), [_row(check) for group in ours.values() for check in group]),
         "\n".join(f"- *{column}*: {meaning}" for column, meaning in COLUMNS.items()),
         "Every check takes two more settings in a gate, [`severity` and `consecutive`](spec.md#gates-require). A "

@@ -12,16 +12,14 @@ def metrics_page() -> str:
     return page(
         "Metrics",
         "prefect_stagegate/plugins/observe/monitoring/families.py",
-        "What `stagegate metrics` prints. [Measure and trace](../how-to/measure.md) shows the way to Prometheus, the "
-        "alert rules and the dashboard.",
-        "- Gauges are the state at the time of the scrape: of the catalog, and of this node's cache.\n"
-        "- Counters and histograms are what jobs did on this node. They lie in the cache's `index.sqlite`, add up over "
-        "processes, and start again at zero when that file is lost.\n"
-        "- Times are moments in seconds since the epoch. `time() - stagegate_ref_moved_timestamp_seconds` is an age.\n"
+        "What `stagegate metrics` prints ([how to scrape it](../how-to/measure.md)).",
+        "- Gauges are the state at the time of the scrape.\n"
+        "- Counters and histograms are what jobs did on this node. They start again at zero when the cache's "
+        "`index.sqlite` is lost.\n"
+        "- Times are seconds since the epoch: `time() - stagegate_ref_moved_timestamp_seconds` is an age.\n"
         f"- Histograms have the bounds {bounds} seconds.\n"
-        "- A label's value has 120 characters at most, and nothing in it acts on a terminal. A counter keeps 5,000 "
-        "combinations of labels apart. Further ones count together, with `_other` for each label. The first 1,000 "
-        "datasets by name have gauges.",
+        "- A label has 120 characters at most. A counter keeps 5,000 combinations of labels apart; further ones count "
+        "together, as `_other`. The first 1,000 datasets by name have gauges.",
         "\n".join(map(_metric, FAMILIES.values())),
     )
 

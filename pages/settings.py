@@ -20,10 +20,9 @@ def settings_page() -> str:
             "export STAGEGATE_CACHE=/data/stagegate\nexport STAGEGATE_CATALOG=s3://lake/catalog\n"
             "stagegate stage nycflights.yaml",
         ),
-        "Stagegate reads them once, when a command or task starts. A variable that is unset or empty has its default. "
-        "A `STAGEGATE_` variable that no setting has is refused, so that a typo does not go unnoticed. The [options "
-        "`--cache`, `--catalog` and `--identity`](cli.md#common-options) of a command win over their variables.",
-        "An unset `XDG_CACHE_HOME` is `~/.cache`, and an unset `XDG_DATA_HOME` is `~/.local/share`.",
+        "They are read once, when a command or task starts. An unknown `STAGEGATE_` variable is refused. A command's "
+        "[`--cache`, `--catalog` and `--identity`](cli.md#common-options) win over their variables. An unset "
+        "`XDG_CACHE_HOME` is `~/.cache`, and an unset `XDG_DATA_HOME` is `~/.local/share`.",
         "\n".join(map(_setting, SETTINGS)),
     )
 

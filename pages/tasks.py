@@ -34,7 +34,6 @@ def tasks_page() -> str:
         "prefect_stagegate/tasks and prefect_stagegate/flows",
         "The tasks to build your own flow of, and the flows to deploy as they are:",
         code("python", FLOW),
-        "In the order of a dataset's way:",
         code("text", inspect.cleandoc(re.findall(r"(?:^ {4}.*\n)+", overview, re.MULTILINE)[0])),
         "\n".join(f"- {kind}: {', '.join(link(name, f'`{name}`') for name in each)}" for kind, each in listed.items()),
         "Tasks return small values that can be pickled. Prefect caches none of them. A task is tried once more when "
