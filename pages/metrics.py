@@ -20,6 +20,7 @@ def metrics_page() -> str:
         f"- Histograms have the bounds {bounds} seconds.\n"
         "- A label has 120 characters at most. A counter keeps 5,000 combinations of labels apart; further ones count "
         "together, as `_other`. The first 1,000 datasets by name have gauges.",
+        "## All metrics",
         "\n".join(map(_metric, FAMILIES.values())),
     )
 

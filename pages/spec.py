@@ -151,8 +151,8 @@ def spec_page() -> str:
         code("yaml", example_yaml(required)),
         "Try it; this fetches nothing:",
         code("console", "stagegate stage nycflights.yaml --dry-run"),
-        f"Paths are relative to the spec's file. {link('A whole spec')} is at the end of this page. Editors complete and "
-        "check specs by [stagegate.schema.json](../stagegate.schema.json).",
+        f"Paths are relative to the spec's file. {link('A whole spec')} is at the end of this page. Editors complete "
+        "and check specs by [stagegate.schema.json](../stagegate.schema.json).",
         "## Keys of a spec",
         keys_list(schema, SPELLED),
         "## Kinds of values",
