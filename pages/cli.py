@@ -28,7 +28,6 @@ def cli_page() -> str:
     return page(
         "Commands",
         "prefect_stagegate/cli",
-        "Each `stagegate` command with its usage, arguments, options and examples. `stagegate --help` lists them, and "
         "`stagegate COMMAND --help` prints the same in a terminal. What a usage line has without brackets is required.",
         "\n".join(f"- {title}: {_links(command for command in ALL if command.title == title)}" for title in TITLES),
         f"{overview.help_epilogue}".partition("\n\n")[0],
