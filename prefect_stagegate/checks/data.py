@@ -20,7 +20,7 @@ from prefect_stagegate.gate.context import Binding, CheckContext, Fact, origins
 from prefect_stagegate.gate.registry import Check, Renewal
 from prefect_stagegate.gate.wording import listed, time_text
 from prefect_stagegate.jobs.gating.contract import validation_of
-from prefect_stagegate.jobs.gating.measuring import TABLE, measures, table_time
+from prefect_stagegate.jobs.gating.measuring import TABLE, table_columns, table_time
 from prefect_stagegate.model import FailedObject, Finding, Outcome
 from prefect_stagegate.spec import Duration
 from prefect_stagegate.spec.parameters import PREVIOUS_ROWS, uses
@@ -84,7 +84,7 @@ def schema(context: CheckContext, parameters: NoParameters) -> CheckResult:  # n
     # The comparison can only make the answer worse, so a failed answer needs none.
     if not tables or answer.outcome not in (Outcome.PASS, Outcome.WARN):
         return answer
-    now = measures(context).columns(context.digest, tables)
+    now = table_columns(context, context.digest, tables)
     answer = replace(answer, measured={**answer.measured, COLUMNS: now})
     accepted = reference(context)
     return _compared(context, answer, accepted) if accepted else answer
@@ -95,7 +95,7 @@ def _compared(context: CheckContext, answer: CheckResult, accepted: Accepted) ->
     now = answer.measured[COLUMNS]
     # The reference is only read again if its acceptance did not record the columns of all these tables.
     known = _recorded_columns(accepted)
-    before = known if known.keys() >= now.keys() else measures(context).columns(accepted.digest, tuple(now))
+    before = known if known.keys() >= now.keys() else table_columns(context, accepted.digest, tuple(now))
     label = f"{accepted.target}'s {digest_text(accepted.digest)}"
     measured = {**answer.measured, "reference": accepted.digest}
     findings = [finding for table in now for finding in _compare_columns(table, before[table], now[table], label)]

@@ -49,7 +49,6 @@ OWN = (
     Checks(f"{PACKAGE}checks.publication", "croissant"),
     Checks(f"{PACKAGE}checks.sources", "read_probe credential_life"),
     Checks(f"{PACKAGE}checks.storage", "cache_fit space inodes cache_integrity"),
-    Checks(f"{PACKAGE}checks.tables", "duplicates balance"),
 )
 """The core's own checks."""
 GROUP = "prefect_stagegate.checks"

@@ -6,9 +6,8 @@ result = cache_fit(check_context(bytes=0), CacheFit())
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from pathlib import Path
 from typing import Any, cast
 
@@ -21,10 +20,9 @@ from prefect_stagegate.gate import CheckContext, known_checks
 from prefect_stagegate.gate.accepted import accepted_below, last_accepted, reference
 from prefect_stagegate.gate.context import Fact, local_view, origins
 from prefect_stagegate.jobs.gating.contract import validation_of
-from prefect_stagegate.jobs.gating.measuring import measures, table_time
+from prefect_stagegate.jobs.gating.measuring import table_columns, table_time
 from prefect_stagegate.jobs.staging.probe import Probe
 from prefect_stagegate.manifest import Manifest
-from prefect_stagegate.measures import Balance, ColumnDrift, Duplicates, Overlap, Scan, TableDrift
 from prefect_stagegate.model import (
     CredentialLife,
     Entry,
@@ -124,10 +122,10 @@ FACTS: dict[Fact[Any, Any], Any] = {
     last_accepted: None,
     life_of_credentials: lambda position: CredentialLife("none", "a folder"),  # noqa: ARG005 - as above
     local_view: None,
-    measures: lambda: Figures(),  # noqa: PLW0108 - defined below
     origins: lambda: iter([an_origin(NOW - timedelta(hours=1))]),
     reference: None,
     rotten_blobs: (),
+    table_columns: lambda _, tables: {table: {"year": "BIGINT", "carrier": "VARCHAR"} for table in tables},
     table_time: lambda table: NOW,  # noqa: ARG005 - a check passes the table's name
     validation_of: lambda: a_validation(),  # noqa: PLW0108 - defined below
 }
@@ -185,44 +183,6 @@ def check_context(
 
 def _function(value: Any) -> Callable[..., Any]:
     return value if callable(value) else lambda *_: value
-
-
-COLUMNS = {"year": "BIGINT", "carrier": "VARCHAR"}
-DRIFT = tuple(ColumnDrift("flights", name, 0.01, "wasserstein") for name in ("a", "b"))
-USUAL: Mapping[str, Callable[..., Any]] = {
-    "duplicates": lambda *_: Duplicates(7, 0),
-    "shared_files": lambda splits: Overlap(dict.fromkeys(splits, 2), {}),
-    "shared_records": lambda splits, _: Overlap(dict.fromkeys(splits, 7), {}),
-    "balance": lambda *_: Balance(100, 0, 2, "b", 49),
-    "drift": lambda *_: {"flights": TableDrift(5000, 4000, DRIFT)},
-    "scan": lambda *_: Scan(7, ("carrier",), {}, {}),
-    "columns": lambda _, tables: dict.fromkeys(tables, COLUMNS),
-    "outside_tables": lambda: 0,
-}
-
-
-@dataclass(frozen=True)
-class Figures:
-    """The methods of `VersionMeasures` for faultless data.
-
-    A test gives the answers that differ: a value, an error to raise, or a function. `columns` are given by digest.
-    """
-
-    answers: Mapping[str, Any] = field(default_factory=dict)
-
-    def __getattr__(self, name: str) -> Callable[..., Any]:
-        """The method of a name."""
-        if name not in USUAL:
-            raise AttributeError(name)
-        return partial(self._answer, name)
-
-    def _answer(self, name: str, *arguments: Any) -> Any:
-        answer = self.answers.get(name, USUAL[name])
-        if name == "columns" and isinstance(answer, Mapping):
-            answer = answer.get(arguments[0], USUAL[name])
-        if isinstance(answer, BaseException):
-            raise answer
-        return answer(*arguments) if callable(answer) else answer
 
 
 def a_validation(digest: str = DIGEST, outcome: Outcome = Outcome.PASS) -> Validation:

@@ -27,7 +27,6 @@ from prefect_stagegate.gate.catalogue import asks, groups, parameters
 from prefect_stagegate.gate.context import Binding, Fact
 from prefect_stagegate.gate.registry import OWNERS, Renewal
 from prefect_stagegate.gate.run import run_check, why_stale
-from prefect_stagegate.jobs.gating.measuring import measures
 from prefect_stagegate.jobs.staging.probe import Probe
 from prefect_stagegate.manifest import Manifest
 from prefect_stagegate.measures import Balance, Duplicates, Overlap, Scan, TableDrift
@@ -35,6 +34,7 @@ from prefect_stagegate.model import CredentialLife, Entry, Evidence, Outcome, Sc
 from prefect_stagegate.plugins.node.checks.gpu import machine, nvml_gpus
 from prefect_stagegate.plugins.node.machine import Machine
 from prefect_stagegate.plugins.node.nvml import Gpus
+from prefect_stagegate.plugins.profile.measuring import measures
 from prefect_stagegate.plugins.signatures.signature import digests_of_files, file_bytes, kept_signatures
 from prefect_stagegate.plugins.signatures.signature_bundle import sign_statement
 from prefect_stagegate.plugins.signatures.signed_files import write_statement
@@ -45,12 +45,11 @@ from prefect_stagegate.testing.contexts import (
     FACTS,
     NOW,
     OTHER_DIGEST,
-    USUAL,
-    Figures,
     a_spec,
     an_origin,
     check_context,
 )
+from tests.support.figures import USUAL, Figures
 from tests.support.signers import pem
 
 NAMED: dict[str, dict[str, Any]] = {
@@ -65,7 +64,7 @@ NAMED: dict[str, dict[str, Any]] = {
 """What a gate names, so that a check has something to look at."""
 OF_PLUGINS: tuple[Fact[Any, Any], ...] = (digests_of_files, file_bytes, kept_signatures, nvml_gpus)
 LOOKS: list[str] = [
-    *(fact.__name__ for fact in (*FACTS, *OF_PLUGINS) if fact is not measures),
+    *(fact.__name__ for fact in (*FACTS, *OF_PLUGINS)),
     *("probe_source", "entries"),
     *(f"measures.{name}" for name in USUAL),
 ]
@@ -100,7 +99,8 @@ class Broken:
         figures = Figures({name.partition(".")[2]: self._fails(name) for name in LOOKS if "." in name})
         accepted = Accepted("pilot", OTHER_DIGEST, stamp(NOW), environment=lambda: ENVIRONMENT)
         facts = {fact: plain.pop(fact.__name__) for fact in OF_PLUGINS}
-        return check_context(facts, **{**plain, "last_accepted": accepted}, measures=figures, manifest=manifest)
+        facts |= {measures: figures}
+        return check_context(facts, **{**plain, "last_accepted": accepted}, manifest=manifest)
 
     def _fails(self, name: str) -> Callable[..., Any]:
         def look(*_: object) -> Any:
@@ -172,16 +172,6 @@ def nothing(root: Path, files: int = 0, size: int = 0) -> CheckContext:
         "table_time": lambda _: None,
         "probe_source": lambda _: Probe("s3://lake/flights/"),
         "life_of_credentials": lambda _: CredentialLife("unknown", "something"),
-        "measures": Figures(
-            {
-                "duplicates": Duplicates(0, 0),
-                "shared_files": Overlap({}, {}),
-                "shared_records": Overlap({}, {}),
-                "balance": Balance(0, 0, 0),
-                "drift": {"flights": TableDrift(0, 0, ())},
-                "scan": Scan(0, (), {}, {}),
-            }
-        ),
         "copy_integrity": Integrity(0, 0),
         "cache_volume": Volume(root, total=0, free=0, floor=0, held=0),
         "is_in_catalog": lambda _: False,
@@ -191,6 +181,16 @@ def nothing(root: Path, files: int = 0, size: int = 0) -> CheckContext:
     facts: dict[Fact[Any, Any], Any] = {
         machine: Machine(root),
         nvml_gpus: Gpus(),
+        measures: Figures(
+            {
+                "duplicates": Duplicates(0, 0),
+                "shared_files": Overlap({}, {}),
+                "shared_records": Overlap({}, {}),
+                "balance": Balance(0, 0, 0),
+                "drift": {"flights": TableDrift(0, 0, ())},
+                "scan": Scan(0, (), {}, {}),
+            }
+        ),
         kept_signatures: lambda: iter([signed("a.parquet")]),
         digests_of_files: lambda _: iter(()),
     }

@@ -17,7 +17,7 @@ from pydantic import ValidationError as InvalidModel
 from prefect_stagegate.measures import Balance, Duplicates
 from prefect_stagegate.model import Entry, Finding, Validation
 from prefect_stagegate.plugins.profile.balance import balance
-from prefect_stagegate.plugins.profile.drift import column_types, profile
+from prefect_stagegate.plugins.profile.drift import profile
 from prefect_stagegate.plugins.profile.duplicates import duplicates
 from prefect_stagegate.plugins.profile.pii import scan
 from prefect_stagegate.plugins.profile.profiles import files_digest
@@ -26,7 +26,7 @@ from prefect_stagegate.spec.csv_dialect import AS_USUAL, CsvSpec
 from prefect_stagegate.validations import newest_time, validate
 from prefect_stagegate.validations.engines.engine import SPARK
 from prefect_stagegate.validations.partitions import row_digests
-from prefect_stagegate.validations.queries.duck import queries
+from prefect_stagegate.validations.queries.duck import column_types, queries
 from prefect_stagegate.validations.queries.relations import TableFiles
 
 GOOD = "day,distance\n2026-03-01,4.2\n2026-03-02,4.4\n"

@@ -22,7 +22,6 @@ from prefect_stagegate.testing.contexts import (
     DIGEST,
     NOW,
     OTHER_DIGEST,
-    Figures,
     a_spec,
     a_validation,
     an_origin,
@@ -142,8 +141,8 @@ ACCEPTED = Accepted("production", OTHER_DIGEST, "2026-02-01T00:00:00Z")
 def compared(**columns: str) -> CheckResult:
     """The answer about a version that has these columns, where production has `year` and `dep_delay`."""
     before = {"flights": {"year": "BIGINT", "dep_delay": "DOUBLE"}}
-    measures = Figures({"columns": {OTHER_DIGEST: before, DIGEST: {"flights": columns}}})
-    return schema(check_context(reference=ACCEPTED, measures=measures), NONE)
+    by_digest = {OTHER_DIGEST: before, DIGEST: {"flights": columns}}
+    return schema(check_context(reference=ACCEPTED, table_columns=lambda digest, _: by_digest[digest]), NONE)
 
 
 def test_first_version_without_declared_columns_passes() -> None:
@@ -195,6 +194,6 @@ def test_columns_recorded_at_acceptance_need_no_bytes() -> None:
     outcome = DecisionOutcome.ACCEPTED
     decision = Decision("nycflights", OTHER_DIGEST, "production", outcome, (recorded,), "", "", "2026-02-01T00:00:00Z")
     before = replace(ACCEPTED, decision=decision)
-    measures = Figures({"columns": {OTHER_DIGEST: {"flights": {"never": "ASKED"}}}})
-    answer = schema(check_context(reference=before, measures=measures), NONE)
+    here = {DIGEST: {"flights": {"year": "BIGINT", "carrier": "VARCHAR"}}}
+    answer = schema(check_context(reference=before, table_columns=lambda digest, _: here[digest]), NONE)
     assert "column tail (VARCHAR) is missing" in answer.summary

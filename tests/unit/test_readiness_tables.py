@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from prefect_stagegate.checks.tables import BalanceParameters, DuplicatesParameters, balance, duplicates
 from prefect_stagegate.clock import stamp
 from prefect_stagegate.gate import CheckContext
 from prefect_stagegate.gate.accepted import Accepted
@@ -14,12 +13,15 @@ from prefect_stagegate.measures import Balance, ColumnDrift, Duplicates, Overlap
 from prefect_stagegate.model import Outcome
 from prefect_stagegate.plugins.profile.checks.drift import Drift, drift
 from prefect_stagegate.plugins.profile.checks.pii import Pattern, Pii, pii
+from prefect_stagegate.plugins.profile.checks.tables import BalanceParameters, DuplicatesParameters, balance, duplicates
+from prefect_stagegate.plugins.profile.measuring import measures
 from prefect_stagegate.plugins.profile.pii import PATTERNS
-from prefect_stagegate.testing.contexts import DIGEST, NOW, OTHER_DIGEST, Figures, check_context
+from prefect_stagegate.testing.contexts import DIGEST, NOW, OTHER_DIGEST, check_context
+from tests.support.figures import Figures
 
 
 def given(**answers: Any) -> CheckContext:
-    return check_context(measures=Figures(answers), last_accepted=Accepted("production", OTHER_DIGEST, stamp(NOW)))
+    return check_context({measures: Figures(answers)}, last_accepted=Accepted("production", OTHER_DIGEST, stamp(NOW)))
 
 
 KEYS = DuplicatesParameters(keys={"flights": ("id",)})
@@ -115,7 +117,7 @@ def test_a_version_is_compared_with_another_that_was_accepted() -> None:
         known: dict[str, Any] = {
             name: Accepted("pilot", digest, stamp(NOW)) for name, digest in accepted.items() if digest
         }
-        return drift(check_context(**known), Drift()).measured.get("reference")
+        return drift(check_context({measures: Figures()}, **known), Drift()).measured.get("reference")
 
     third = "sha256:" + "3" * 64
     assert reference() is None

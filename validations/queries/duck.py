@@ -17,6 +17,7 @@ from typing import Any
 import duckdb
 
 from prefect_stagegate.errors import Cancelled, ValidationError
+from prefect_stagegate.validations.files.formats import is_text
 from prefect_stagegate.validations.queries.relations import TableFiles, relation_of, texts
 
 THREADS = min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
@@ -25,6 +26,13 @@ MEMORY_MIB = max(512, 128 * THREADS)
 """MiB that DuckDB may hold in memory; it spills more to a scratch folder."""
 TIMEOUT = 3600.0
 """Seconds that all queries of one `queries` block may take."""
+INTEGERS = (
+    *("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT"),
+    *("UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "UHUGEINT"),
+)
+FLOATS = ("FLOAT", "DOUBLE")
+NUMBERS = (*INTEGERS, *FLOATS, "DECIMAL")
+"""DuckDB's names of types."""
 _LOOKS = 0.2
 """Seconds between two looks at whether a query is to end."""
 REFUSED = (
@@ -153,3 +161,19 @@ def _watch(database: Queries, done: Event, cancel: Event | None) -> None:
             database.stopped = "late"
         if database.stopped:
             database.connection.interrupt()
+
+
+def column_types(database: Queries, table: TableFiles) -> dict[str, str]:
+    """The columns of all files of a table, each with DuckDB's name of its type.
+
+    Numbers in text files have no width, so their type is `number`, with fractions or without.
+
+    Args:
+        database: An open database.
+        table: The table's files.
+    """
+    if not table.files:
+        return {}
+    text = any(is_text(path) for path in table.files)
+    kinds = database.columns(database.relation(table))
+    return {name: "number" if text and kind.partition("(")[0] in NUMBERS else kind for name, kind in kinds.items()}

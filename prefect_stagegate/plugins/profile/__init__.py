@@ -3,7 +3,11 @@
 from prefect_stagegate.doors import Checks, Command, Plugin
 
 PLUGIN = Plugin(
-    checks=(Checks(f"{__name__}.checks.drift", "drift"), Checks(f"{__name__}.checks.pii", "pii")),
+    checks=(
+        Checks(f"{__name__}.checks.drift", "drift"),
+        Checks(f"{__name__}.checks.pii", "pii"),
+        Checks(f"{__name__}.checks.tables", "duplicates balance"),
+    ),
     commands=(
         Command(
             "contract suggest",

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from prefect_stagegate.measures import Balance
-from prefect_stagegate.plugins.profile.figures import INTEGERS
 from prefect_stagegate.plugins.profile.profiles import ColumnProfile
 from prefect_stagegate.quoting import identifier
-from prefect_stagegate.validations.queries.duck import Queries
+from prefect_stagegate.validations.queries.duck import INTEGERS, Queries
 from prefect_stagegate.validations.queries.relations import TableFiles
 
 SHOWN = 60

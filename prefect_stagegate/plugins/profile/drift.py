@@ -12,10 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from prefect_stagegate.measures import ColumnDrift, TableDrift
-from prefect_stagegate.plugins.profile.figures import NUMBERS
 from prefect_stagegate.plugins.profile.parts import profile_table
 from prefect_stagegate.plugins.profile.profiles import LEVELS, MANY_VALUES, ColumnProfile, TableProfile
-from prefect_stagegate.validations.files.formats import is_text
 from prefect_stagegate.validations.queries.duck import Queries
 from prefect_stagegate.validations.queries.relations import TableFiles
 
@@ -25,22 +23,6 @@ FURTHEST = math.sqrt(math.log(2))
 """The Jensen-Shannon distance of counts that share no value."""
 SMALLEST_NORM = 0.001
 """Lower bound of the reference's standard deviation, which the distance is divided by."""
-
-
-def column_types(queries: Queries, table: TableFiles) -> dict[str, str]:
-    """The columns of all files of a table, each with DuckDB's name of its type.
-
-    Numbers in text files have no width, so their type is `number`, with fractions or without.
-
-    Args:
-        queries: An open database.
-        table: The table's files.
-    """
-    if not table.files:
-        return {}
-    text = any(is_text(path) for path in table.files)
-    kinds = queries.columns(queries.relation(table))
-    return {name: "number" if text and kind.partition("(")[0] in NUMBERS else kind for name, kind in kinds.items()}
 
 
 def drift(table: str, reference: TableProfile, current: TableProfile, ignored: Sequence[str]) -> TableDrift:

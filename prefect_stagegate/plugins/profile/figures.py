@@ -15,15 +15,9 @@ from prefect_stagegate.plugins.profile.profiles import LEVELS, MANY_VALUES, Colu
 from prefect_stagegate.plugins.profile.sketch import EMPTY, REGISTERS, estimate, sketch_of
 from prefect_stagegate.quoting import identifier
 from prefect_stagegate.validations.files.formats import form
-from prefect_stagegate.validations.queries.duck import Queries
+from prefect_stagegate.validations.queries.duck import FLOATS, INTEGERS, NUMBERS, Queries
 from prefect_stagegate.validations.queries.relations import TableFiles
 
-INTEGERS = (
-    *("TINYINT", "SMALLINT", "INTEGER", "BIGINT", "HUGEINT"),
-    *("UTINYINT", "USMALLINT", "UINTEGER", "UBIGINT", "UHUGEINT"),
-)
-FLOATS = ("FLOAT", "DOUBLE")
-NUMBERS = (*INTEGERS, *FLOATS, "DECIMAL")
 TEXTS = ("VARCHAR", "ENUM", '"NULL"')
 NESTED = ("STRUCT", "MAP", "LIST", "UNION", "JSON", "VARIANT")
 FIRST_ROWS = 20

@@ -10,10 +10,10 @@ from typing import Any
 import pyarrow as pa
 
 from prefect_stagegate.plugins.profile.combine import FREQUENT
-from prefect_stagegate.plugins.profile.figures import INTEGERS
 from prefect_stagegate.plugins.profile.profiles import ColumnProfile, TableProfile
 from prefect_stagegate.units import count_text
 from prefect_stagegate.validations.columntypes import accepts
+from prefect_stagegate.validations.queries.duck import INTEGERS
 from prefect_stagegate.validations.schema import TableFile
 
 MARGIN = 0.1
