@@ -8,11 +8,14 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
-from prefect_stagegate.catalog.gate_records import newest_attestation
-from prefect_stagegate.errors import CorruptRecord, UnprovedEntry
+from prefect_stagegate.catalog import RefAction
+from prefect_stagegate.catalog.gate_records import decision_numbers, newest_attestation, put_attestation
+from prefect_stagegate.catalog.records import DirectoryRecords
+from prefect_stagegate.errors import CatalogError, CorruptRecord, UnprovedEntry
 from prefect_stagegate.gate.records.attest import attest, read_statement
 from prefect_stagegate.jobs.environment import accepted_in
 from prefect_stagegate.jobs.gating.attestations import AttestationVerdict, envelope_of, verify_attestation
@@ -21,7 +24,7 @@ from prefect_stagegate.jobs.gating.check import check
 from prefect_stagegate.jobs.gating.rollback import rollback
 from prefect_stagegate.model import Address, DecisionOutcome, Evidence, Outcome
 from tests.support.keys import new_key
-from tests.support.scenario import Scenario
+from tests.support.scenario import ADA, Scenario
 
 THINGS, PILOT, PRODUCTION = (Address("things", ref) for ref in ("", "pilot", "production"))
 GATES = {
@@ -204,6 +207,22 @@ def test_signed_entry_without_its_environment_is_not_followed(
     monkeypatch.setenv("STAGEGATE_VERIFICATION_KEYS", key.public)
     with pytest.raises(UnprovedEntry, match=f"proved: The catalog's record environments/{record.name} is gone"):
         scenario.node(cache="another").catalog.resolve(PILOT)
+
+
+def test_nothing_names_an_environment_that_was_not_written(
+    scenario: EnvironmentScenario, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    catalog, digest = scenario.node().catalog, scenario.head("pilot")
+    statement, head = newest_attestation(catalog, "things", digest, "pilot"), catalog.ref("things", "pilot")
+    assert statement
+    for record in scenario.environments:
+        record.unlink()
+    monkeypatch.setattr(DirectoryRecords, "replace", Mock(side_effect=CatalogError("No space left")))
+    with pytest.raises(CatalogError, match="No space left"):
+        catalog.move_ref("things", "pilot", digest, head=head, action=RefAction.PROMOTE, who=ADA, attestation=statement)
+    with pytest.raises(CatalogError, match="No space left"):
+        put_attestation(catalog, "things", digest, "pilot", statement)
+    assert catalog.moved("things", "pilot") == decision_numbers(catalog, "things", digest)["pilot"] == 1
 
 
 # ── records that were exchanged ─────────────────────────────────────────────────────────────────────────────────────
