@@ -438,7 +438,10 @@ def _storage_options() -> Iterator[str]:
         schemes.setdefault(source.family, []).extend([f"{scheme}://"] if scheme else [])
         families[source.family] = source
     kinds = (doors.Kind.VALUE, doors.Kind.ADDRESS, doors.Kind.FILE)
-    allowed = ((family, sorted(source.names(*kinds))) for family, source in families.items())
+    allowed = (
+        (family, sorted(name for name, kind in source.options.items() if kind in kinds))
+        for family, source in families.items()
+    )
     yield "\n".join(
         f"- {names(schemes[family], 'and')}: {names(options, 'and') if options else NONE}."
         for family, options in allowed

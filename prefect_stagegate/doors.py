@@ -137,15 +137,15 @@ class PermittedOptions:
     options: Mapping[str, Kind]
     """By name; empty where none is taken. See `options()`."""
 
+    def __post_init__(self) -> None:
+        if unknown := [name for name, kind in self.options.items() if type(kind) is not Kind]:
+            raise TypeError(f"the options {unknown} of {self.family} are of no `doors.Kind`")
+
     def kind(self, name: str) -> Kind | None:
         """The kind of an option; None for one that nobody may give."""
         # `a.b` may be allowed as itself, or by `a.*`.
         wholes = (f"{name[:end]}.*" for end in range(len(name), 0, -1) if name[end : end + 1] in ("", "."))
         return next((self.options[key] for key in (name, *wholes) if key in self.options), None)
-
-    def names(self, *kinds: Kind) -> frozenset[str]:
-        """The names of the options of these kinds."""
-        return frozenset(name for name, kind in self.options.items() if kind in kinds)
 
     def unknown(self, name: str) -> tuple[str, str]:
         """Say that no option has a name, and which option may be meant: the problem and its hint."""

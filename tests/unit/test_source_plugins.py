@@ -130,6 +130,14 @@ def test_package_that_declares_no_options_is_refused(tmp_path: Path, monkeypatch
     )
 
 
+def test_options_of_no_kind_are_no_declaration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    definition = "from prefect_stagegate.doors import Source\nIT = Source('it', {'port': 'value'}, ('it',), 'it:It')"
+    install(tmp_path, "loose_shelves", definition, looseshelf="loose_shelves:IT")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UsageError, match=r"loose_shelves.*can't be loaded: TypeError: the options \['port'\] of it"):
+        open_source("looseshelf://x/")
+
+
 @pytest.mark.parametrize(
     ("given", "says"),
     [

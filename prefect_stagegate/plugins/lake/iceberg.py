@@ -346,9 +346,8 @@ def _properties(options: Mapping[str, Any], url: str) -> dict[str, Any]:
         if "?" in rest and not scheme.lower().startswith("http"):
             hint = "Set the connection's parameters in ~/.pyiceberg.yaml or in the environment."
             raise UsageError("The `uri` of a catalog's database has parameters", hint=hint, source=url)
-    ours = {"locations", *ICEBERG.names(Kind.IGNORED)}
-    kept = {name: value for name, value in options.items() if name not in ours}
-    return {name: value if isinstance(value, Mapping) else str(value) for name, value in kept.items()}
+    kept = [name for name in options if name != "locations" and ICEBERG.kind(name) is not Kind.IGNORED]
+    return {name: value if isinstance(value := options[name], Mapping) else str(value) for name in kept}
 
 
 def _object(entry: Any, location: str, snapshot: int) -> SourceObject:
