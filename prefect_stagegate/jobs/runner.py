@@ -45,7 +45,8 @@ log = logging.getLogger(__name__)
 
 
 OBSERVERS: dict[str, Callable[[Job], bool]] = {
-    "prefect_stagegate.jobs.staging.recorded_progress:RecordedProgress": lambda job: job.meter is not None
+    "prefect_stagegate.jobs.staging.recorded_progress:RecordedProgress": lambda job: job.meter is not None,
+    "prefect_stagegate.jobs.staging.transfer_figures:TransferFigures": lambda job: job.name == "stage",
 }
 """The core's own observers; see `Plugin.observers`."""
 
@@ -94,8 +95,7 @@ def fill(
         cancel=job.cancel,
         max_failed=max_failed,
     )
-    stats = transferred.stats
-    job.meter.measure(stats)
+    job.meter.stats = stats = transferred.stats
 
     def receipts() -> Iterator[Receipt]:
         with step(job.workspace, "transfer", job.dataset, is_current=False, result=stats) as transferring:

@@ -16,6 +16,7 @@ from types import FrameType
 
 import prefect_stagegate
 from prefect_stagegate.cli import main
+from prefect_stagegate.jobs.staging import recorded_progress
 
 PACKAGE = Path(prefect_stagegate.__file__).parent
 ROOMS = (PACKAGE, *(room.resolve() for room in PACKAGE.iterdir() if room.is_symlink()))
@@ -52,6 +53,8 @@ def enter(folder: Path) -> tuple[set[tuple[str, str]], int]:
         entered.add((room_file(code.co_filename), code.co_qualname))
         deepest = max(deepest, depth)
 
+    # Profiled on a busy machine, a staging takes longer than the time after which it records its progress.
+    recorded_progress.INTERVAL = 60.0
     places = ["--cache", str(folder / "cache"), "--catalog", str(folder / "catalog")]
     threading.setprofile(note)
     sys.setprofile(note)

@@ -133,7 +133,7 @@ def test_meter_says_how_long_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
     assert list(meter.until([1, 2], Phase.FETCHING)) == [1, 2]
     stats = TransferStats()
     stats.seconds["disk"] = 3.0
-    meter.measure(stats)
+    meter.stats = stats
     seen = meter.snapshot()
     assert (seen.phase, seen.objects, seen.objects_done, seen.bytes_done) == ("fetching", 3, 1, 300)
     assert (seen.rate, seen.seconds_left, seen.object) == (50.0, 14.0, "b.csv")

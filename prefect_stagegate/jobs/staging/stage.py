@@ -34,7 +34,6 @@ from prefect_stagegate.jobs.staging.missing_objects import expected, require_com
 from prefect_stagegate.jobs.staging.origins import plan_origins, spec_with_sources
 from prefect_stagegate.jobs.staging.paths import Paths
 from prefect_stagegate.jobs.staging.sources import Sources, open_sources
-from prefect_stagegate.jobs.staging.transfer_figures import keep_transfer
 from prefect_stagegate.jobs.staging.unchanged import ListingDigest, SelectedObject, Unchanged, spool
 from prefect_stagegate.jobs.upkeep.node_refs import point
 from prefect_stagegate.jobs.workspace import Workspace
@@ -139,8 +138,6 @@ def _stage(job: Job, spec: Spec, draft: Draft, kept: Draft) -> Version:
                 draft.hold(Entry(receipt.path, receipt.object.size, receipt.digest))
         version = _publish(workspace, spec, ledger, draft, transferred.stats.failures)
         unchanged.note(version.digest)
-        # Last, since nothing depends on it.
-        keep_transfer(workspace, spec.dataset, version.digest, transferred.stats)
         return version
 
 

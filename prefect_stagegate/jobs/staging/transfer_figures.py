@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
-import logging
-
 from prefect_stagegate.catalog.kept_records import TRANSFERS, put_kept
 from prefect_stagegate.clock import now, stamp
-from prefect_stagegate.errors import CatalogError
+from prefect_stagegate.doors import Job, Observer
 from prefect_stagegate.jobs.workspace import Workspace
+from prefect_stagegate.model import Version
 from prefect_stagegate.transfers import NAME, PLACES, Traffic, TransferRecord
 from prefect_stagegate.transport.transfer import TransferStats
 
-log = logging.getLogger(__name__)
 
+class TransferFigures(Observer):
+    """Records a staging that fetched bytes, in place of an earlier one of the version."""
 
-def keep_transfer(workspace: Workspace, dataset: str, digest: str, stats: TransferStats) -> None:
-    """Record a staging that fetched bytes, in place of an earlier one of the version.
-
-    An error of the catalog is logged: the version is complete without this record.
-    """
-    if not stats.fetched:
-        return
-    try:
-        put_kept(workspace.catalog, TRANSFERS, _record(workspace, stats), dataset, digest=digest)
-    except CatalogError as error:
-        log.warning("The figures of this transfer are not kept: %s", error)
+    def ended(self, job: Job) -> None:
+        """Record the figures, now that nothing depends on them."""
+        if job.meter and job.meter.stats.fetched and isinstance(job.result, Version):
+            record = _record(job.workspace, job.meter.stats)
+            put_kept(job.workspace.catalog, TRANSFERS, record, job.dataset, digest=job.result.digest)
 
 
 def _record(workspace: Workspace, stats: TransferStats) -> TransferRecord:

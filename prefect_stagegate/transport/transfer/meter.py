@@ -57,8 +57,9 @@ class Meter(Progress):
         self._wait = ""
         self._begun: OrderedDict[str, None] = OrderedDict()
         """The objects that were begun and are not done, as far as they are remembered."""
-        self._stats = TransferStats()
-        self._moving, self._sides = Speed(), {side: Speed() for side in self._stats.seconds}
+        self.stats = TransferStats()
+        """The figures of the transfer, by which the bottleneck is found."""
+        self._moving, self._sides = Speed(), {side: Speed() for side in self.stats.seconds}
 
     @classmethod
     def of(cls, progress: Progress | None, phase: Phase = Phase.LISTING) -> Meter:
@@ -115,10 +116,6 @@ class Meter(Progress):
         yield from items
         self.enter(phase)
 
-    def measure(self, stats: TransferStats) -> None:
-        """Find the bottleneck by these figures from now on."""
-        self._stats = stats
-
     def snapshot(self) -> JobProgress:
         """What is done now."""
         with self._lock:
@@ -144,6 +141,6 @@ class Meter(Progress):
 
     def _bottleneck(self) -> str:
         """The side of the work that took most of the threads' time lately; empty where none took any."""
-        times = {side: speed.rate(self._stats.seconds[side]) for side, speed in self._sides.items()}
+        times = {side: speed.rate(self.stats.seconds[side]) for side, speed in self._sides.items()}
         slowest = max(times, key=lambda side: times[side])
         return slowest if times[slowest] > 0 else ""
