@@ -11,17 +11,25 @@ cache and catalog), `running` (how tasks run), `cancelling` (when they must end)
 `progress`, `summary` and `verdict`. `_fleet` runs a node's task on many nodes.
 """
 
+import sys
+from importlib import import_module
+from importlib.util import find_spec
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
 from prefect_stagegate.plugins.observe.tracing import set_up_tracing
-from prefect_stagegate.tasks.check_readiness import acheck_readiness, check_readiness
-from prefect_stagegate.tasks.collect_garbage import acollect_garbage, collect_garbage
-from prefect_stagegate.tasks.held_refs import held_refs
-from prefect_stagegate.tasks.place import place
-from prefect_stagegate.tasks.promote_dataset import apromote_dataset, promote_dataset
-from prefect_stagegate.tasks.require_ready import arequire_ready, require_ready
-from prefect_stagegate.tasks.stage_dataset import astage_dataset, stage_dataset
-from prefect_stagegate.tasks.stage_on_node import stage_on_node
-from prefect_stagegate.tasks.validate_dataset import avalidate_dataset, validate_dataset
-from prefect_stagegate.tasks.verify_cache import averify_cache, verify_cache
+
+if TYPE_CHECKING:
+    from prefect_stagegate.tasks.check_readiness import acheck_readiness, check_readiness
+    from prefect_stagegate.tasks.collect_garbage import acollect_garbage, collect_garbage
+    from prefect_stagegate.tasks.held_refs import held_refs
+    from prefect_stagegate.tasks.place import place
+    from prefect_stagegate.tasks.promote_dataset import apromote_dataset, promote_dataset
+    from prefect_stagegate.tasks.require_ready import arequire_ready, require_ready
+    from prefect_stagegate.tasks.stage_dataset import astage_dataset, stage_dataset
+    from prefect_stagegate.tasks.stage_on_node import stage_on_node
+    from prefect_stagegate.tasks.validate_dataset import avalidate_dataset, validate_dataset
+    from prefect_stagegate.tasks.verify_cache import averify_cache, verify_cache
 
 __all__ = [
     "acheck_readiness",
@@ -42,6 +50,26 @@ __all__ = [
     "validate_dataset",
     "verify_cache",
 ]
+
+
+class _Tasks(ModuleType):
+    """This package. A task has its module's name, and is what the name means here whichever was imported first."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # The import system binds a module to its package once it is loaded.
+        is_task = name in __all__ and isinstance(value, ModuleType)
+        super().__setattr__(name, getattr(value, name) if is_task else value)
+
+    def __getattr__(self, name: str) -> Any:
+        """Import a task when it is asked for: staging needs no gate."""
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        # The twin for async flows lies beside its task.
+        module = name if find_spec(f"{__name__}.{name}") else name[1:]
+        return getattr(import_module(f"{__name__}.{module}"), name)
+
+
+sys.modules[__name__].__class__ = _Tasks
 
 # Before the first run, whose own span is then sent, too.
 set_up_tracing()

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from prefect_stagegate.jobs.address import SpecLike, parse
-from prefect_stagegate.jobs.gating.status import inbox, status
 from prefect_stagegate.jobs.staging.stage import stage
 from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Address, Version
@@ -64,6 +63,8 @@ def stage_dataset(
 def _announce_endings(workspace: Workspace, dataset: str) -> None:
     """Emit an event for each target of a dataset whose evidence ends soon, or ended. In a run only."""
     if in_a_run():
+        from prefect_stagegate.jobs.gating.status import inbox, status  # late: it imports the gate
+
         with unfailing(f"look whether evidence about {dataset} ends"):
             unreadable = UnreadableRecords()
             for event in ending_events(inbox(status(workspace, dataset, unreadable), unreadable)):

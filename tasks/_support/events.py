@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import NAMESPACE_URL, UUID, uuid5
 
-from prefect_stagegate.jobs.gating.approve import request_for
-from prefect_stagegate.jobs.gating.inbox import ActionKind, InboxLine
-from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Decision, DecisionOutcome, Promotion
-from prefect_stagegate.plugins.fleet.barrier import FleetResult
-from prefect_stagegate.show import Report, Turn
 from prefect_stagegate.tasks._support.lineage import version_key
+
+if TYPE_CHECKING:  # staging needs none of them
+    from prefect_stagegate.jobs.gating.inbox import InboxLine
+    from prefect_stagegate.jobs.workspace import Workspace
+    from prefect_stagegate.plugins.fleet.barrier import FleetResult
+    from prefect_stagegate.show import Report, Turn
 
 VERSION_STAGED = "stagegate.version.staged"
 """A version that `latest` had never named was staged. Payload: version, dataset, digest, files, bytes,
@@ -87,6 +88,8 @@ def version_event(
 
 def decision_event(workspace: Workspace, decision: Decision, report: Report) -> VersionEvent:
     """The event of a decision: its gate passed, failed, or waits for an approval."""
+    from prefect_stagegate.jobs.gating.approve import request_for
+
     if decision.outcome is not DecisionOutcome.WAITING:
         return version_event(_EVENTS[decision.outcome], decision.dataset, decision.digest, **_payload(report))
     about = (decision.dataset, decision.digest, decision.target, decision.policy)
@@ -109,6 +112,8 @@ def move_event(moved: Promotion) -> VersionEvent:
 
 def ending_events(lines: Iterable[InboxLine]) -> Iterator[VersionEvent]:
     """The events of the targets whose evidence ends soon, or ended, so that somebody has to check."""
+    from prefect_stagegate.jobs.gating.inbox import ActionKind
+
     for line in lines:
         accepted = line.accepted
         actions = (action for action in line.actions if accepted and action.checks == (accepted.ends_check,))

@@ -9,7 +9,6 @@ from prefect.artifacts import MarkdownArtifact
 
 from prefect_stagegate.errors import TransferFailed
 from prefect_stagegate.model import FailedObject
-from prefect_stagegate.show.failed import failed_lines, failed_page
 from prefect_stagegate.tasks._support.notify import attach, run_log
 from prefect_stagegate.units import count_text
 
@@ -28,6 +27,8 @@ def show_failed(dataset: str, failed: Sequence[FailedObject], *, digest: str = "
     """Show objects that failed, if there are any; the digest is that of the version made without them."""
     if not failed:
         return
+    from prefect_stagegate.show.failed import failed_lines, failed_page  # late: most stagings lack nothing
+
     lines = "\n".join(failed_lines(failed))
     count = count_text(len(failed), "object")
     run_log().warning("%s of %s could not be staged:\n%s", count, dataset, lines)
