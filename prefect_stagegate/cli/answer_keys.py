@@ -11,8 +11,8 @@ from cyclopts import Parameter
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.gate.records.answers import PersonKey
 from prefect_stagegate.gate.records.signing import read_signing_key
+from prefect_stagegate.gate.records.ssh_signatures import SshKey
 from prefect_stagegate.jobs.workspace import Workspace
-from prefect_stagegate.plugins.signatures.ssh_signatures import SshKey
 
 
 @Parameter(name="*")

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 from pydantic import Field, SerializerFunctionWrapHandler, field_validator, model_serializer, model_validator
 
 from prefect_stagegate.gate.base import Parameters
-from prefect_stagegate.plugins.signatures.allowed_signers import fingerprint_of, read_allowed_signers
+from prefect_stagegate.gate.records.allowed_signers import fingerprint_of, read_allowed_signers
 from prefect_stagegate.spec import Gate
 from prefect_stagegate.spec.fields import FileText, PublicKey
 from prefect_stagegate.spec.models import Owner

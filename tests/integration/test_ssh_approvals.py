@@ -29,6 +29,12 @@ from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.errors import ExitCode, GateFailed, StagegateError, UsageError
 from prefect_stagegate.gate.records.answers import SSHSIG, answer_act, signed_answer, signed_moment
 from prefect_stagegate.gate.records.signing import SigningKey, read_signing_key
+from prefect_stagegate.gate.records.ssh_signatures import (
+    NAMESPACE,
+    SshKey,
+    verification_line,
+    verify_ssh_signature,
+)
 from prefect_stagegate.jobs.gating.approve import approve, build_answer
 from prefect_stagegate.jobs.gating.attestations import AttestationVerdict, verify_attestation
 from prefect_stagegate.jobs.gating.check import check
@@ -36,12 +42,6 @@ from prefect_stagegate.jobs.gating.policy import adopt, answer_request, open_req
 from prefect_stagegate.jobs.gating.promote import promote
 from prefect_stagegate.jobs.gating.waive import waive
 from prefect_stagegate.model import Address, Approval, ApprovalRequest, Decision, DecisionOutcome, Identity
-from prefect_stagegate.plugins.signatures.ssh_signatures import (
-    NAMESPACE,
-    SshKey,
-    verification_line,
-    verify_ssh_signature,
-)
 from tests.support.scenario import ADA, INES, Scenario
 
 pytestmark = pytest.mark.system  # ssh-keygen and ssh-agent, of Debian's openssh-client

@@ -15,12 +15,12 @@ from prefect_stagegate.clock import moment
 from prefect_stagegate.errors import MissingExtra, SpecError, StagegateError
 from prefect_stagegate.gate.approval_counting import count_answers, why_unanswerable
 from prefect_stagegate.gate.approval_parameters import ApprovalParameters
+from prefect_stagegate.gate.records import ssh_signatures
+from prefect_stagegate.gate.records.allowed_signers import read_allowed_signers
 from prefect_stagegate.gate.records.answers import SSHSIG
 from prefect_stagegate.jobs.address import policy_of, read_spec
 from prefect_stagegate.jobs.gating.inbox_lines import RequestState, policy_line
 from prefect_stagegate.model import Approval, ApprovalRequest, Identity
-from prefect_stagegate.plugins.signatures import ssh_signatures
-from prefect_stagegate.plugins.signatures.allowed_signers import read_allowed_signers
 
 ROOT = Path(__file__).parents[2]
 KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIIddDPKB/6CkY1crm/agcmJDVO04dKApzrtfx5n7zimq"

@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 from prefect_stagegate.canonical import canonical, digest_of
 from prefect_stagegate.catalog import RefEntry
 from prefect_stagegate.clock import now, written_moment
+from prefect_stagegate.gate.records.allowed_signers import fingerprint_of, read_allowed_signers
 from prefect_stagegate.gate.records.signing import SigningKey, signers
+from prefect_stagegate.gate.records.ssh_signatures import SshKey, verify_ssh_signature
 from prefect_stagegate.gate.run import CLOCKS_DIFFER
 from prefect_stagegate.model import (
     Approval,
@@ -21,8 +23,6 @@ from prefect_stagegate.model import (
     Waiver,
     person_key,
 )
-from prefect_stagegate.plugins.signatures.allowed_signers import fingerprint_of, read_allowed_signers
-from prefect_stagegate.plugins.signatures.ssh_signatures import SshKey, verify_ssh_signature
 
 if TYPE_CHECKING:
     from prefect_stagegate.gate.approval_parameters import ApprovalParameters

@@ -13,11 +13,11 @@ from prefect_stagegate.gate.approval_parameters import APPROVAL, approval_asked_
 from prefect_stagegate.gate.authority import authority_of
 from prefect_stagegate.gate.records.answers import SSHSIG, answer_act, signed_answer, signed_moment
 from prefect_stagegate.gate.records.attest import AttestedDecision, read_statement
+from prefect_stagegate.gate.records.ssh_signatures import verification_line
 from prefect_stagegate.jobs.gating.approve import why_dated_back
 from prefect_stagegate.jobs.gating.policy import spec_under
 from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import ApprovalRequest, Decision, Outcome, Severity
-from prefect_stagegate.plugins.signatures.ssh_signatures import verification_line
 from prefect_stagegate.spec import Gate
 
 SCRIPT = """\

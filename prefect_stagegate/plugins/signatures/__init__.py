@@ -1,4 +1,4 @@
-"""Signatures of versions and answers: OMS, SSH."""
+"""Signatures of a version's files in the format of OpenSSF Model Signing."""
 
 from prefect_stagegate.doors import Checks, Command, Plugin
 

@@ -1,0 +1,88 @@
+"""The core without the plugins that nothing else names: `rm -r` of their folders is all that it takes."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import prefect_stagegate
+
+ROOT = Path(prefect_stagegate.__file__).parent.parent
+DELETABLE = ("azure", "gcs", "hdfs", "hub", "lake", "pages", "sftp", "signatures", "spark", "sql", "webdav")
+
+
+@pytest.fixture(scope="module")
+def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the package without those plugins."""
+    tree = tmp_path_factory.mktemp("tree")
+    ignored = shutil.ignore_patterns("__pycache__")
+    shutil.copytree(ROOT / "prefect_stagegate", tree / "prefect_stagegate", ignore=ignored)  # what links lead to, too
+    for name in DELETABLE:
+        shutil.rmtree(tree / "prefect_stagegate/plugins" / name)
+    return tree
+
+
+def stagegate(tree: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    places = {"STAGEGATE_CACHE": str(tree / "cache"), "STAGEGATE_CATALOG": str(tree / "catalog"), "NO_COLOR": "1"}
+    return subprocess.run(
+        [sys.executable, "-m", "prefect_stagegate", *words],
+        cwd=tree,
+        env={**os.environ, **places, "PYTHONPATH": str(tree)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_core_stages_and_promotes_without_plugins(tree: Path) -> None:
+    (tree / "data").mkdir()
+    (tree / "data/a.csv").write_text("x\n1\n")
+    require = ["schema", "nonempty", "expectations", "cache_fit", "cache_integrity"]
+    spec = {
+        "stagegate": 1,
+        "dataset": "things",
+        "sources": [{"url": str(tree / "data")}],
+        "contract": {"tables": {"all": {"files": "*.csv"}}},
+        "gates": {"pilot": {"require": require}},
+    }
+    (tree / "spec.yaml").write_text(json.dumps(spec))
+    for words in ("stage spec.yaml", "check things --gate pilot", "promote things --to pilot", "verify"):
+        done = stagegate(tree, *words.split())
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert json.loads(stagegate(tree, "status", "--json").stdout)
+
+
+def test_what_was_deleted_is_unknown_and_the_rest_is_listed(tree: Path) -> None:
+    overview = stagegate(tree, "--help").stdout
+    assert "stage " in overview
+    assert "sign " not in overview
+    listed = {check["name"] for check in json.loads(stagegate(tree, "checks", "--json").stdout)}
+    assert "schema" in listed
+    assert "signature" not in listed
+    refused = stagegate(tree, "sign", "things")
+    assert refused.returncode == 2
+    assert 'Unknown command "sign"' in refused.stderr
+
+
+def test_each_module_of_the_core_is_imported_without_plugins(tree: Path) -> None:
+    code = (
+        "import importlib, pkgutil, prefect_stagegate\n"
+        "for module in pkgutil.walk_packages(prefect_stagegate.__path__, 'prefect_stagegate.'):\n"
+        "    if not module.name.endswith('__main__') and '.validations.worker.worker' not in module.name:\n"
+        "        importlib.import_module(module.name)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tree,
+        env={**os.environ, "PYTHONPATH": str(tree)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
