@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import cache
 from typing import Any
@@ -97,7 +97,7 @@ def fill(
     )
     job.meter.stats = stats = transferred.stats
 
-    def receipts() -> Iterator[Receipt]:
+    def receipts() -> Generator[Receipt]:
         with step(job.workspace, "transfer", job.dataset, is_current=False, result=stats) as transferring:
             try:
                 yield from transferred

@@ -110,8 +110,7 @@ def _checked(document: Document, known_checks: KnownChecks, argument_problems: A
 
 def _report_column_types(document: Document) -> None:
     """Report column types that do not exist."""
-    contract = document.values.get("contract")
-    tables = contract.get("tables") if isinstance(contract, dict) else None
+    tables = document.values["contract"].get("tables")
     for table, promises in (tables if isinstance(tables, dict) else {}).items():
         columns = promises.get("columns") if isinstance(promises, dict) else None
         for column, kind in (columns if isinstance(columns, dict) else {}).items():

@@ -82,9 +82,9 @@ def inline_suites(document: Document, argument_problems: ArgumentProblems | None
             were checked when it was staged and are checked again before they are evaluated.
     """
     values: dict[str, Any] = document.values
-    contract = values.get("contract")
-    tables = contract.get("tables") if isinstance(contract, dict) else None
-    if not isinstance(contract, dict) or not isinstance(tables, dict):
+    contract = values["contract"]
+    tables = contract.get("tables")
+    if not isinstance(tables, dict):
         return values
     if argument_problems:
         argument_problems = _with_parameters(argument_problems, [str(name) for name in tables])

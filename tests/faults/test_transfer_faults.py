@@ -377,7 +377,7 @@ class TestStopping:
     def test_whoever_takes_no_more_receipts_stops_the_transfer(self, cache: Cache) -> None:
         source = ScriptedSource({f"{number:05}": SMALL + bytes(number) for number in range(2000)})
         run = fetch_all(source, cache, limits=LIMITS)
-        next(run)
+        next(iter(run))
         run.close()
         count = len(source.reads)
         time.sleep(0.1)

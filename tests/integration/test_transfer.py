@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -59,7 +59,7 @@ def digests(objects: dict[str, bytes]) -> dict[str, str]:
     return {key: f"blake3:{blake3(data).hexdigest()}" for key, data in objects.items()}
 
 
-def fetched(run: Iterator[Any]) -> dict[str, str]:
+def fetched(run: Iterable[Any]) -> dict[str, str]:
     return {receipt.path: receipt.digest for receipt in run}
 
 

@@ -10,7 +10,6 @@ from functools import lru_cache
 from ipaddress import ip_address, ip_network
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
-from urllib.request import getproxies_environment, proxy_bypass_environment  # type: ignore[attr-defined]
 
 from prefect_stagegate.errors import SourceError, UsageError
 from prefect_stagegate.transport.http.message import Proxies
@@ -28,6 +27,8 @@ class Proxy(NamedTuple):
 
 def environment_proxies() -> Proxies:
     """The environment's proxy settings now; empty where it names no proxy."""
+    from urllib.request import getproxies_environment  # late, with all of Python's client: no local source needs it
+
     settings = getproxies_environment()
     # Sorted, because clients with equal settings share connections.
     return tuple(sorted(settings.items())) if settings.keys() - {"no"} else ()
@@ -58,6 +59,8 @@ def is_named(origin: UrlOrigin, hosts: str) -> bool:
         with suppress(ValueError):
             if ip_address(origin.host) in ip_network(network.strip(), strict=False):
                 return True
+    from urllib.request import proxy_bypass_environment  # type: ignore[attr-defined]
+
     # Python's own check compares networks as names.
     return bool(proxy_bypass_environment(origin.address, {"no": hosts}))
 

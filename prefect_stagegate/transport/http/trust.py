@@ -6,7 +6,6 @@ libcurl takes one file. It would parse `CAINFO_BLOB` for each connection (6.6 ms
 from __future__ import annotations
 
 import os
-import ssl
 from functools import lru_cache
 from pathlib import Path
 
@@ -21,6 +20,8 @@ def trusted_authorities(ca_file: str = "") -> str:
     Raises:
         UsageError: `ca_file` can't be read, or holds no certificate.
     """
+    import ssl  # late: no local source needs it
+
     paths = ssl.get_default_verify_paths()
     path = Path(ca_file).expanduser() if ca_file else None
     try:
@@ -34,6 +35,8 @@ def trusted_authorities(ca_file: str = "") -> str:
 
 @lru_cache(maxsize=64)
 def _bundle(ca_file: str, _stamp: int, system_file: str, system_folder: str) -> str:
+    import ssl
+
     parts = []
     if ca_file:
         parts.append(Path(ca_file).read_bytes())

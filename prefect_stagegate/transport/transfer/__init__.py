@@ -11,7 +11,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 
 from prefect_stagegate.cache import Cache
 from prefect_stagegate.cache.space import Space, SpaceRules
@@ -34,27 +34,23 @@ BATCH_SECONDS = 0.05
 """Longest wait for the next batch of results."""
 
 
-class Transfer(Iterator[Receipt]):
+class Transfer(Iterable[Receipt]):
     """A transfer that runs while its receipts are taken. Take all receipts, or close it.
 
     Attributes:
         stats: Figures so far, with the failures.
     """
 
-    def __init__(self, receipts: Iterator[Receipt], stats: TransferStats) -> None:
+    def __init__(self, receipts: Generator[Receipt], stats: TransferStats) -> None:
         self._receipts = receipts
         self.stats = stats
 
     def __iter__(self) -> Iterator[Receipt]:
         return self._receipts
 
-    def __next__(self) -> Receipt:
-        return next(self._receipts)
-
     def close(self) -> None:
         """Stop the transfer; what was fetched stays in the cache."""
-        if hasattr(self._receipts, "close"):
-            self._receipts.close()
+        self._receipts.close()
 
 
 def transfer(
@@ -98,7 +94,7 @@ def transfer(
     return Transfer(_run(context, lambda: Engine(context, plan, sources, max_failed), max_failed), stats)
 
 
-def _run(context: TransferContext, make_engine: Callable[[], Engine], max_failed: int) -> Iterator[Receipt]:
+def _run(context: TransferContext, make_engine: Callable[[], Engine], max_failed: int) -> Generator[Receipt]:
     # Only now, with the first receipt: an engine that is never started would leave its files open.
     engine = make_engine()
     context.stats.start()

@@ -53,8 +53,7 @@ class StepCounters(Observer):
             self._add(CHECKS, str(job.facts["check"]), str(job.facts["outcome"]))
         elif isinstance(job.result, TransferStats):
             self._add_transfer(job.result)
-        bucket = bisect_left(BUCKETS, job.seconds)
-        self._counts.append((STEP_SECONDS.name + BUCKET, (job.name, str(bucket)), 1.0))
+        self._counts.append((STEP_SECONDS.name + BUCKET, (job.name, str(bisect_left(BUCKETS, job.seconds))), 1.0))
         self._counts.append((STEP_SECONDS.name + SUM, (job.name,), job.seconds))
         job.workspace.cache.memory.count(self._counts)
 
