@@ -48,10 +48,12 @@ def test_core_stages_and_promotes_without_plugins(tree: Path) -> None:
         "stagegate": 1,
         "dataset": "things",
         "sources": [{"url": str(tree / "data")}],
-        "contract": {"tables": {"all": {"files": "*.csv"}}},
+        "contract": {"tables": {"all": {"files": "*.csv", "suite": "suite.yaml"}}},
         "gates": {"pilot": {"require": require}},
     }
     (tree / "spec.yaml").write_text(json.dumps(spec))
+    suite = [{"type": "expect_column_values_to_not_be_null", "kwargs": {"column": "x"}}]
+    (tree / "suite.yaml").write_text(json.dumps({"name": "all", "expectations": suite}))
     for words in ("stage spec.yaml", "check things --gate pilot", "promote things --to pilot", "verify"):
         done = stagegate(tree, *words.split())
         assert done.returncode == 0, done.stdout + done.stderr
