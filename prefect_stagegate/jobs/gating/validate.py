@@ -55,7 +55,7 @@ def validate(
     key = key_of_node(workspace, version)
     subject = None if version.is_trial else version
     with step(workspace, "validate", version.dataset, subject=subject, is_step=False) as job:
-        context = build_context(workspace, version, NO_GATE)
+        context = build_context(workspace, version, NO_GATE, cancel, progress)
         facts = suite_facts(context)
         validation = run_contract(workspace, version, cancel, progress, reread=reread, data_docs=data_docs, facts=facts)
         context = replace(context, facts={validation_of: lambda: validation})
