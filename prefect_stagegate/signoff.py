@@ -60,6 +60,10 @@ class ApprovalRequest:
         later = ("catalog", "shown")
         return {name: value for name, value in asdict(self).items() if value or name not in later}
 
+    def is_of(self, catalog: str) -> bool:
+        """Whether it was made in the catalog of this id; those of earlier releases don't say."""
+        return not self.catalog or self.catalog == catalog
+
 
 @dataclass(frozen=True, slots=True)
 class Revocation:

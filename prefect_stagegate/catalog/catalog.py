@@ -2,41 +2,34 @@
 
 from __future__ import annotations
 
-import threading
 import uuid
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cache, cached_property, partial
-from importlib import import_module
 from itertools import chain, groupby
 from typing import Any
 
 from prefect_stagegate.canonical import sha256_of
 from prefect_stagegate.catalog.codec import encode
 from prefect_stagegate.catalog.environments import Environments
-from prefect_stagegate.catalog.log import Log, LogMemory, State
-from prefect_stagegate.catalog.policies import Consent, PolicyEntry, adopted_as, prove_adoption
+from prefect_stagegate.catalog.log import E, Log, LogMemory, State
+from prefect_stagegate.catalog.policies import POLICIES, Consent, PolicyEntry, prove_adoption
 from prefect_stagegate.catalog.records import Records, open_records
-from prefect_stagegate.catalog.refs import EntryProof, RefAction, RefEntry, RefHead, prove_move, unproved
+from prefect_stagegate.catalog.refs import REFS, EntryProof, RefAction, RefEntry, prove_move, unproved
 from prefect_stagegate.catalog.version_records import VersionRecords
 from prefect_stagegate.clock import now, stamp
-from prefect_stagegate.errors import CatalogError, CorruptRecord, UnknownRef, suggest
+from prefect_stagegate.doors import Record
+from prefect_stagegate.errors import CatalogError, UnknownRef, suggest
 from prefect_stagegate.model import (
     LATEST,
     Address,
-    Approval,
-    ApprovalRequest,
     Identity,
 )
 from prefect_stagegate.units import count_text
-from prefect_stagegate.unreadable import UnreadableRecords, skipping
 
 FORMAT_KEY, ID_KEY = "format", "id"
 FORMAT = b"stagegate-catalog 2\n"
 """2: policies have a log, and attestations name the policy that they were made under."""
-LONG_LOG = 20
-"""Entries of `latest` from which each ref is listed by itself: that costs more requests, and fewer keys."""
 PROBE_KEY = "probe"
 PROBE = b"A store that lets this record be created twice can't hold a catalog.\n"
 
@@ -50,7 +43,7 @@ class Catalog(VersionRecords):
     def __init__(self, records: Records, *, memory: LogMemory | None = None, consent: Consent | None = None) -> None:
         super().__init__(records)
         self._memory = memory
-        self._consent = consent
+        self.consent = consent
         self._policies: dict[str, list[PolicyEntry]] = {}
 
     @classmethod
@@ -97,7 +90,7 @@ class Catalog(VersionRecords):
 
     def over(self, wrap: Callable[[Records], Records], memory: LogMemory) -> Catalog:
         """The same catalog, read through a store that wraps its own."""
-        copy = Catalog(wrap(self._records), memory=memory, consent=self._consent)
+        copy = Catalog(wrap(self._records), memory=memory, consent=self.consent)
         copy.proof = self.proof
         return copy
 
@@ -114,17 +107,6 @@ class Catalog(VersionRecords):
             _create_id(self._records)
             stored = self._records.read(ID_KEY) or b""
         return stored[:32].decode(errors="replace")
-
-    def made(self, request: ApprovalRequest) -> bool:
-        """Whether a request was made in this catalog; those of earlier releases don't say."""
-        return not request.catalog or request.catalog == self.id
-
-    def load(self) -> None:
-        """Import the module that reads and writes manifests in the background: it takes 0.15 s, mostly for pyarrow."""
-        with suppress(RuntimeError):  # no thread can be started: the first use imports it
-            threading.Thread(target=_load_tables, daemon=True).start()
-
-    # ── refs ────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def ref(self, dataset: str, ref: str) -> RefEntry | None:
         """The newest proved entry of a ref's log, or None when there is none.
@@ -169,35 +151,6 @@ class Catalog(VersionRecords):
             self._memory.note(note, "yes")
         return why
 
-    def ref_names(self, dataset: str) -> list[str]:
-        """The names of a dataset's refs, sorted."""
-        return self._records.folders(f"datasets/{dataset}/refs/")
-
-    def ref_heads(self, dataset: str, unreadable: UnreadableRecords | None = None) -> dict[str, RefHead]:
-        """What each ref of a dataset names now, sorted by name. For listings: see `Log.newest`.
-
-        `unreadable` collects the refs that can't be read, which are left out; with None, the first of them raises.
-        """
-        prefix = f"datasets/{dataset}/refs/"
-        listed: dict[str, list[str] | None]
-        if self.ref_log(dataset, LATEST).checked > LONG_LOG:
-            listed = dict.fromkeys(self.ref_names(dataset))
-        else:  # one listing for all refs
-            keys = self._records.keys(prefix)
-            listed = {ref: list(group) for ref, group in groupby(keys, lambda key: key[len(prefix) :].split("/")[0])}
-        heads: dict[str, RefHead] = {}
-        for name, keys_of_ref in listed.items():
-            log = self.ref_log(dataset, name)
-            with skipping(unreadable, dataset):
-                entry, state = log.newest(keys_of_ref)
-                if entry is not None:
-                    if why := self.why_unproved(entry):
-                        raise unproved(entry, why, self.ref(dataset, name))
-                    entries = chain([entry], log.before(entry))
-                    move = next(each for each in entries if each.action is not RefAction.WITHDRAW)
-                    heads[name] = RefHead(entry, move, state.get("withdrawn", {}))
-        return heads
-
     def history(self, dataset: str, ref: str) -> list[RefEntry]:
         """All proved entries of a ref's log, the oldest first, checked as by `ref`."""
         return [entry for entry in self.ref_log(dataset, ref).entries() if not self.why_unproved(entry)]
@@ -207,16 +160,8 @@ class Catalog(VersionRecords):
         # Once for all entries of a walk.
         self._policies.pop(dataset, None)
         adopted = cache(lambda: [entry.digest for entry in self.policies(dataset)])
-        return Log(
-            self._records,
-            f"datasets/{dataset}/refs/{ref}/",
-            RefEntry,
-            f"{dataset}@{ref}",
-            f"stagegate history {dataset}@{ref}",
-            partial(prove_move, dataset, ref, adopted),
-            self._memory,
-            self.url,
-        )
+        name, prove = f"{dataset}@{ref}", partial(prove_move, dataset, ref, adopted)
+        return self.log(REFS, dataset, ref, name=name, history=f"stagegate history {name}", prove=prove)
 
     def move_ref(  # noqa: PLR0913 - the fields of a log's entry
         self,
@@ -259,8 +204,6 @@ class Catalog(VersionRecords):
             raise unproved(entry, why, head)
         return self.ref_log(dataset, ref).append(entry)
 
-    # ── policy ──────────────────────────────────────────────────────────────────────────────────────────────────
-
     def policy(self, dataset: str) -> PolicyEntry | None:
         """The newest adoption of a policy for a dataset; None when none was adopted yet.
 
@@ -275,51 +218,14 @@ class Catalog(VersionRecords):
             self._policies[dataset] = self.policy_log(dataset).entries()
         return self._policies[dataset]
 
-    def adopted_policy(self, dataset: str, digest: str) -> Mapping[str, Any]:
-        """A policy that a dataset adopted, by its digest; empty when it never did."""
-        entry = adopted_as(self.policies(dataset, read=True), digest) or adopted_as(self.policies(dataset), digest)
-        return entry.policy if entry else {}
-
     def policy_log(self, dataset: str) -> Log[PolicyEntry]:
         """The log of a dataset's policy."""
-        return Log(
-            self._records,
-            f"datasets/{dataset}/policy/",
-            PolicyEntry,
-            f"the policy of {dataset}",
-            f"stagegate policy history {dataset}",
-            partial(self._prove_adoption, dataset),
-            self._memory,
-            self.url,
-        )
+        name, history = f"the policy of {dataset}", f"stagegate policy history {dataset}"
+        return self.log(POLICIES, dataset, name=name, history=history, prove=partial(prove_adoption, self, dataset))
 
-    def _prove_adoption(self, dataset: str, entry: PolicyEntry, state: State) -> State:
-        if entry.request and not self.made(entry.request):
-            raise CorruptRecord("its request was made in another catalog")
-        return prove_adoption(dataset, self._consent, entry, state)
-
-    def adopt_policy(
-        self,
-        dataset: str,
-        policy: Mapping[str, Any],
-        *,
-        head: PolicyEntry | None,
-        who: Identity,
-        reason: str,
-        request: ApprovalRequest | None = None,
-        approvals: Sequence[Approval] = (),
-    ) -> PolicyEntry:
-        """Adopt a policy, if the log still ends with `head`.
-
-        Raises:
-            RefConflict: Another policy was adopted since `head` was read; nothing was changed.
-        """
-        seq = head.seq + 1 if head else 1
-        # Without a policy before, no target has an entry that counts.
-        targets = set(self.ref_names(dataset)) - {LATEST} if head else ()
-        heads = {target: self.moved(dataset, target) for target in targets}
-        entry = PolicyEntry(seq, dataset, policy, who, stamp(now()), reason, request, tuple(approvals), heads=heads)
-        return self.policy_log(dataset).append(entry)
+    def log(self, kind: Record[E], *key: str, name: str, history: str, prove: Callable[[E, State], State]) -> Log[E]:
+        """The log whose entries are records of a kind, with keys that begin so; see `Log`."""
+        return Log(self._records, kind.folder(*key), kind.content, name, history, prove, self._memory)
 
     def resolve(self, address: Address) -> str:
         """The digest that an address names; without a ref, that of `latest`.
@@ -361,14 +267,14 @@ class Catalog(VersionRecords):
 
     def require_ref(self, dataset: str, ref: str) -> None:
         """Raise `UnknownRef` or `UnknownDataset` when the ref was never moved."""
-        if ref not in self.ref_names(dataset):
+        if ref not in self.folders(REFS, dataset):
             raise self._unknown_ref(dataset, ref)
 
     def _unknown_ref(self, dataset: str, ref: str) -> UnknownRef:
         self.require_dataset(dataset)
         adoption = self.policy(dataset)
         gates = adoption.policy.get("gates", {}) if adoption else {}
-        hint = suggest(ref, self.ref_names(dataset), "It")
+        hint = suggest(ref, self.folders(REFS, dataset), "It")
         if ref == LATEST:
             hint += " `stagegate stage SPEC` makes one."
         elif ref in gates:
@@ -398,8 +304,3 @@ def _create(records: Records) -> None:
 def _create_id(records: Records) -> None:
     """Give a catalog its id, unless it has one."""
     records.create(ID_KEY, f"{uuid.uuid4().hex}\n".encode())
-
-
-def _load_tables() -> None:
-    with suppress(Exception):  # the first use raises it again
-        import_module(f"{__package__}.tables")

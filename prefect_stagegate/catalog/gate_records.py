@@ -53,7 +53,6 @@ class RecordedRequest:
 
     id: str
     answers: int
-    """How many answers it has."""
     waits: int
     """How many flow runs wait for it, or did."""
 
@@ -71,8 +70,7 @@ def put_evidence(catalog: Catalog, dataset: str, digest: str, evidence: Iterable
 
 def read_evidence(catalog: Catalog, dataset: str, digest: str) -> list[Evidence]:
     """The evidence about a version that is still of use, the oldest first. Reads one record."""
-    evidence = catalog.newest(_EVIDENCE, dataset, digest)
-    return evidence or []
+    return next(iter(catalog.all(_EVIDENCE, dataset, digest, newest=1)), [])
 
 
 def put_attestation(catalog: Catalog, dataset: str, digest: str, target: str, statement: Mapping[str, Any]) -> None:
@@ -177,7 +175,7 @@ def read_request(catalog: Catalog, dataset: str, target: str, request_id: str) -
     path = _REQUESTS.path(dataset, target, request_id, "request")
     if _key(request) != (dataset, target, request_id):
         raise corrupt(path, f"holds the request {request.id!r}")
-    if not catalog.made(request):
+    if not request.is_of(catalog.id):
         raise corrupt(path, "holds a request of another catalog")
     return request
 

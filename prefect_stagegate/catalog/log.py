@@ -86,7 +86,6 @@ class Log(Generic[E]):
         history: The command that shows it.
         prove: Raises `CorruptRecord` when an entry contradicts those before it, else returns the state after it.
         memory: Where the node remembers which entries it checked; None to check all at each read.
-        catalog: The catalog's URL, which tells logs of one name apart in the memory.
     """
 
     records: Records
@@ -96,7 +95,6 @@ class Log(Generic[E]):
     history: str
     prove: Callable[[E, State], State]
     memory: LogMemory | None
-    catalog: str
 
     def head(self) -> E | None:
         """The newest entry, or None when there is none.
@@ -200,7 +198,7 @@ class Log(Generic[E]):
         """The error for a damaged log."""
         return CorruptRecord(
             f"The log of {self.name} is damaged: {problem}",
-            hint=f"Restore {self.prefix} of {self.catalog} from a backup. Until then no entry of it counts.",
+            hint=f"Restore {self.prefix} of {self.records.url} from a backup. Until then no entry of it counts.",
         )
 
     def _walk(self, keys: Iterable[str] | None = None, *, whole: bool = False) -> tuple[list[E], Mark]:
@@ -268,7 +266,8 @@ class Log(Generic[E]):
 
     @property
     def _note(self) -> str:
-        return f"log {self.catalog} {self.prefix}"
+        # The URL tells logs of one name in several catalogs apart.
+        return f"log {self.records.url} {self.prefix}"
 
     def _require_remembered(self, mark: Mark, digest: str) -> None:
         if digest != mark.hash:
@@ -277,6 +276,6 @@ class Log(Generic[E]):
     def _contradiction(self, problem: str) -> CorruptRecord:
         return CorruptRecord(
             f"The log of {self.name} contradicts what this node remembers: {problem}",
-            hint=f"Somebody changed or replaced it. Restore {self.prefix} in the catalog {self.catalog} from a backup. "
-            f"If it was restored or replaced on purpose, run `{self.history} --forget`.",
+            hint=f"Somebody changed or replaced it. Restore {self.prefix} in the catalog {self.records.url} from a "
+            f"backup. If it was restored or replaced on purpose, run `{self.history} --forget`.",
         )

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prefect_stagegate.canonical import digest_of
 from prefect_stagegate.catalog.log import State
+from prefect_stagegate.catalog.refs import REFS
+from prefect_stagegate.clock import now, stamp
+from prefect_stagegate.doors import Record
 from prefect_stagegate.errors import CorruptRecord
-from prefect_stagegate.model import Approval, ApprovalRequest, Identity
+from prefect_stagegate.model import LATEST, Approval, ApprovalRequest, Identity
+
+if TYPE_CHECKING:
+    from prefect_stagegate.catalog.catalog import Catalog
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,23 +49,58 @@ class PolicyEntry:
         return digest_of(self.policy)
 
 
+POLICIES = Record("stagegate.policy", PolicyEntry)
+
+
 def adopted_as(policies: Sequence[PolicyEntry], digest: str) -> PolicyEntry | None:
     """The newest adoption of a policy by its digest; None when it was never adopted."""
     return next((entry for entry in reversed(policies) if entry.digest == digest), None)
+
+
+def adopted_policy(catalog: Catalog, dataset: str, digest: str) -> Mapping[str, Any]:
+    """A policy that a dataset adopted, by its digest; empty when it never did."""
+    entry = adopted_as(catalog.policies(dataset, read=True), digest) or adopted_as(catalog.policies(dataset), digest)
+    return entry.policy if entry else {}
+
+
+def adopt_policy(
+    catalog: Catalog,
+    dataset: str,
+    policy: Mapping[str, Any],
+    *,
+    head: PolicyEntry | None,
+    who: Identity,
+    reason: str,
+    request: ApprovalRequest | None = None,
+    approvals: Sequence[Approval] = (),
+) -> PolicyEntry:
+    """Adopt a policy, if the log still ends with `head`.
+
+    Raises:
+        RefConflict: Another policy was adopted since `head` was read; nothing was changed.
+    """
+    seq = head.seq + 1 if head else 1
+    # Without a policy before, no target has an entry that counts.
+    targets = set(catalog.folders(REFS, dataset)) - {LATEST} if head else ()
+    heads = {target: catalog.moved(dataset, target) for target in targets}
+    entry = PolicyEntry(seq, dataset, policy, who, stamp(now()), reason, request, tuple(approvals), heads=heads)
+    return catalog.policy_log(dataset).append(entry)
 
 
 Consent = Callable[[Mapping[str, Any], PolicyEntry], str]
 """Returns why an entry can't follow a policy (its keys `policy` and `owners`); empty when it can."""
 
 
-def prove_adoption(dataset: str, consent: Consent | None, entry: PolicyEntry, state: State) -> State:
+def prove_adoption(catalog: Catalog, dataset: str, entry: PolicyEntry, state: State) -> State:
     """Check that an entry of the log of a dataset's policy may follow the entries before it.
 
     The state holds the rule of the newest policy (its keys `policy` and `owners`).
     """
+    if entry.request and not entry.request.is_of(catalog.id):
+        raise CorruptRecord("its request was made in another catalog")
     if entry.dataset != dataset:
         raise CorruptRecord(f"it belongs to {entry.dataset}")
-    if consent and (why := consent(state.get("rule", {}), entry)):
+    if catalog.consent and (why := catalog.consent(state.get("rule", {}), entry)):
         raise CorruptRecord(why)
     rule = {key: entry.policy[key] for key in ("policy", "owners") if key in entry.policy}
     return {"rule": rule}

@@ -5,11 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any
+from itertools import chain, groupby
+from typing import TYPE_CHECKING, Any
 
 from prefect_stagegate.catalog.log import State
+from prefect_stagegate.doors import Record
 from prefect_stagegate.errors import CorruptRecord, UnprovedEntry
 from prefect_stagegate.model import LATEST, Identity
+from prefect_stagegate.unreadable import UnreadableRecords, skipping
+
+if TYPE_CHECKING:
+    from prefect_stagegate.catalog.catalog import Catalog
+
+LONG_LOG = 20
+"""Entries of `latest` from which each ref is listed by itself: that costs more requests, and fewer keys."""
 
 
 class RefAction(StrEnum):
@@ -57,6 +66,34 @@ class RefHead:
     """The newest entry that moved it: the same one, unless that withdrew a version."""
     withdrawals: Mapping[str, int]
     """The withdrawn versions, each with the number of the entry that withdrew it."""
+
+
+REFS = Record("stagegate.refs", RefEntry)
+
+
+def ref_heads(catalog: Catalog, dataset: str, unreadable: UnreadableRecords | None = None) -> dict[str, RefHead]:
+    """What each ref of a dataset names now, sorted by name. For listings: see `Log.newest`.
+
+    `unreadable` collects the refs that can't be read, which are left out; with None, the first of them raises.
+    """
+    listed: dict[str, list[str] | None]
+    if catalog.ref_log(dataset, LATEST).checked > LONG_LOG:
+        listed = dict.fromkeys(catalog.folders(REFS, dataset))
+    else:  # one listing for all refs
+        groups = groupby(catalog.names(REFS, dataset), lambda name: name.split("/")[0])
+        listed = {ref: [REFS.path(dataset, *name.split("/")) for name in names] for ref, names in groups}
+    heads: dict[str, RefHead] = {}
+    for name, keys_of_ref in listed.items():
+        log = catalog.ref_log(dataset, name)
+        with skipping(unreadable, dataset):
+            entry, state = log.newest(keys_of_ref)
+            if entry is not None:
+                if why := catalog.why_unproved(entry):
+                    raise unproved(entry, why, catalog.ref(dataset, name))
+                entries = chain([entry], log.before(entry))
+                move = next(each for each in entries if each.action is not RefAction.WITHDRAW)
+                heads[name] = RefHead(entry, move, state.get("withdrawn", {}))
+    return heads
 
 
 EntryProof = Callable[[Any, RefEntry], str]

@@ -43,11 +43,6 @@ class TypedRecords:
         """All records whose keys begin so, sorted by key, or so many of the last ones."""
         return [self.require(kind, *key, *name.split("/")) for name in self.names(kind, *key)[-newest:]]
 
-    def newest(self, kind: Record[T], *key: str | int) -> T | None:
-        """The last record whose key begins so; None without one."""
-        names = self.names(kind, *key)
-        return self.require(kind, *key, *names[-1].split("/")) if names else None
-
     def names(self, kind: Record[T], *key: str | int, after: str = "") -> list[str]:
         """The rest of the keys that begin so, sorted and with slashes; with `after`, those that sort after it."""
         folder = kind.folder(*key)
@@ -56,7 +51,7 @@ class TypedRecords:
 
     def numbers(self, kind: Record[T], *key: str | int) -> list[int]:
         """The numbers of the numbered records whose keys begin so, sorted."""
-        return [int(name) for name in self.names(kind, *key) if name.isdigit()]
+        return list(map(int, filter(str.isdigit, self.names(kind, *key))))
 
     def folders(self, kind: Record[T], *key: str | int) -> list[str]:
         """What follows a key's beginning in the keys of longer ones, sorted."""

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import threading
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from prefect_stagegate.catalog.records import corrupt
@@ -198,7 +201,8 @@ def put_failed(catalog: TypedRecords, dataset: str, digest: str, failed: Sequenc
 
 def read_failed(catalog: TypedRecords, dataset: str, digest: str) -> tuple[FailedObject, ...]:
     """The objects that could not be staged when the version was staged last."""
-    return tuple(failed) if (failed := catalog.newest(_FAILED, dataset, digest)) else ()
+    newest = catalog.all(_FAILED, dataset, digest, newest=1)
+    return tuple(newest[0]) if newest else ()
 
 
 def put_spec(catalog: TypedRecords, dataset: str, digest: str, canonical: Mapping[str, Any]) -> None:
@@ -220,6 +224,17 @@ def staged_specs(catalog: TypedRecords, dataset: str, digest: str) -> Iterator[d
         if record.get("version") != digest or not isinstance(record.get("spec"), dict):
             raise corrupt(_SPECS.path(dataset, digest, number), "is not the spec of its version")
         yield record["spec"]
+
+
+def load_tables() -> None:
+    """Import in the background what reads and writes manifests: it takes 0.15 s, mostly for pyarrow."""
+    with suppress(RuntimeError):  # no thread can be started: the first use imports it
+        threading.Thread(target=_import_tables, daemon=True).start()
+
+
+def _import_tables() -> None:
+    with suppress(Exception):  # the first use raises it again
+        import_module(f"{__package__}.tables")
 
 
 def _verified(rows: Iterable[R], digest: str, key: str, size: int | None = None) -> Iterator[R]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from prefect_stagegate.catalog.refs import ref_heads
 from prefect_stagegate.cli.ages import with_ages
 from prefect_stagegate.cli.common import escaped, print_json, say, say_line
 from prefect_stagegate.clock import now
@@ -22,7 +23,7 @@ SHORT = 0.05
 def judged_line(workspace: Workspace, version: ResolvedVersion, gate: str) -> str:
     """One line for people: the version's digest, the refs that name it, when it was staged, and the policy."""
     # A check decides without them, also where a ref's newest entry is not proved.
-    heads = workspace.catalog.ref_heads(version.dataset, UnreadableRecords())
+    heads = ref_heads(workspace.catalog, version.dataset, UnreadableRecords())
     names = [name for name, head in heads.items() if head.entry.digest == version.digest]
     latest = heads[LATEST].entry if LATEST in heads else None
     staged = latest.at if latest and latest.digest == version.digest else _staged_at(workspace, version)

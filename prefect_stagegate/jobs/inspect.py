@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 
 from prefect_stagegate.cache.leases import Lease
 from prefect_stagegate.catalog import PolicyEntry, RefEntry, gate_records
+from prefect_stagegate.catalog.refs import REFS, ref_heads
 from prefect_stagegate.catalog.version_records import read_failed
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.jobs.gating.policy import adoptions
@@ -176,7 +177,7 @@ def history(workspace: Workspace, address: Address, unreadable: UnreadableRecord
         return sorted(workspace.catalog.ref_log(address.dataset, address.ref).entries(), key=lambda move: move.at)
     unreadable = unreadable or UnreadableRecords()
     moves: list[RefEntry] = []
-    for ref in workspace.catalog.ref_names(address.dataset):
+    for ref in workspace.catalog.folders(REFS, address.dataset):
         with unreadable.skip(address.dataset):
             moves.extend(workspace.catalog.ref_log(address.dataset, ref).entries())
     return sorted(moves, key=lambda move: move.at)
@@ -193,7 +194,7 @@ def policy_history(
 
 def forget(workspace: Workspace, address: Address) -> None:
     """Drop what this node remembers of the log of one ref, or of the logs of all refs of a dataset."""
-    for ref in [address.ref] if address.ref else workspace.catalog.ref_names(address.dataset):
+    for ref in [address.ref] if address.ref else workspace.catalog.folders(REFS, address.dataset):
         workspace.catalog.ref_log(address.dataset, ref).forget()
 
 
@@ -222,7 +223,7 @@ class _Refs:
     """The refs of a dataset with the digests that they name: the catalog's, and this node's copies."""
 
     def __init__(self, workspace: Workspace, dataset: str, unreadable: UnreadableRecords) -> None:
-        heads = workspace.catalog.ref_heads(dataset, unreadable)
+        heads = ref_heads(workspace.catalog, dataset, unreadable)
         self.catalog = {name: head.entry.digest for name, head in heads.items()}
         self.node = workspace.cache.refs.of(dataset, unreadable)
 

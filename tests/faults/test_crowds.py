@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from prefect_stagegate.catalog.refs import ref_heads
 from prefect_stagegate.jobs.staging.stage import stage
 from prefect_stagegate.jobs.upkeep.verify import verify
 from prefect_stagegate.jobs.workspace import open_workspace
@@ -104,7 +105,7 @@ def test_a_crowd_fetches_once_agrees_and_loses_nothing(
     reports = [(tmp_path / "told" / str(number)).read_text().split() for number in range(processes)]
     digests = {dataset: {digest for name, digest, _ in reports if name == dataset} for dataset, _, _ in reports}
     assert all(len(unique) == 1 for unique in digests.values()), digests
-    assert {name: {workspace.catalog.ref_heads(name)["latest"].entry.digest} for name in digests} == digests
+    assert {name: {ref_heads(workspace.catalog, name)["latest"].entry.digest} for name in digests} == digests
     total = sum(wanted.values())
     print(f"{processes} processes fetched {proxy.bytes} bytes of {total}: {proxy.bytes / total:.3f}")
     assert total <= proxy.bytes <= WASTE * total

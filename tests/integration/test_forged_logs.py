@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from prefect_stagegate.catalog.gate_records import newest_attestation
+from prefect_stagegate.catalog.refs import ref_heads
 from prefect_stagegate.cli import main
 from prefect_stagegate.errors import CorruptRecord, GateFailed, RefConflict, UnknownRef
 from prefect_stagegate.jobs.gating.audit import verify_history
@@ -117,7 +118,7 @@ def readers(scenario: ForgedScenario) -> dict[str, Callable[[], object]]:
     node = scenario.node(cache="elsewhere")
     return {
         "resolve": lambda: node.catalog.resolve(PRODUCTION),
-        "refs": lambda: node.catalog.ref_heads("things"),
+        "refs": lambda: ref_heads(node.catalog, "things"),
         "check": lambda: check(node, THINGS, "production"),
         "promote": lambda: promote(node, THINGS, "production"),
         "rollback": lambda: rollback(node, PRODUCTION, reason="so"),

@@ -11,6 +11,7 @@ import pytest
 
 from prefect_stagegate.catalog import Catalog, PolicyEntry
 from prefect_stagegate.catalog.gate_records import put_answer, read_requests
+from prefect_stagegate.catalog.policies import adopt_policy
 from prefect_stagegate.catalog.version_records import put_spec, staged_spec
 from prefect_stagegate.errors import CorruptRecord, GateFailed, UnknownRef, UsageError, WaitingForApproval
 from prefect_stagegate.gate.records.signing import SigningKey
@@ -62,14 +63,12 @@ def scenario(tmp_path: Path) -> PolicyScenario:
 def test_of_two_first_stagings_one_adopts_and_the_other_proposes(
     scenario: PolicyScenario, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    adopt_policy = Catalog.adopt_policy
-
     def overtaken(catalog: Catalog, *arguments: Any, **keywords: Any) -> PolicyEntry:
-        monkeypatch.setattr(Catalog, "adopt_policy", adopt_policy)
+        monkeypatch.setattr("prefect_stagegate.jobs.gating.policy.adopt_policy", adopt_policy)
         assert stage(scenario.node(INES), scenario.spec_file("strict.yaml", gates=STRICT)).proposed == ()
-        return catalog.adopt_policy(*arguments, **keywords)
+        return adopt_policy(catalog, *arguments, **keywords)
 
-    monkeypatch.setattr(Catalog, "adopt_policy", overtaken)
+    monkeypatch.setattr("prefect_stagegate.jobs.gating.policy.adopt_policy", overtaken)
     scenario.write("one")
     version = stage(scenario.node(), scenario.spec_file("lax.yaml", gates=LAX))
     assert any(change.direction is Direction.LOOSENED for change in version.proposed)
@@ -128,15 +127,14 @@ def test_rule_without_signatures_holds_no_draft(scenario: PolicyScenario) -> Non
 
 def test_promotion_during_a_staging_ends_the_draft(scenario: PolicyScenario, monkeypatch: pytest.MonkeyPatch) -> None:
     scenario.deliver("one", gates=LAX, policy=RULE)
-    adopt_policy = Catalog.adopt_policy
 
     def overtaken(catalog: Catalog, *arguments: Any, **keywords: Any) -> PolicyEntry:
-        monkeypatch.setattr(Catalog, "adopt_policy", adopt_policy)
+        monkeypatch.setattr("prefect_stagegate.jobs.gating.policy.adopt_policy", adopt_policy)
         check(scenario.node(), THINGS, "production")
         promote(scenario.node(), THINGS, "production")
-        return catalog.adopt_policy(*arguments, **keywords)
+        return adopt_policy(catalog, *arguments, **keywords)
 
-    monkeypatch.setattr(Catalog, "adopt_policy", overtaken)
+    monkeypatch.setattr("prefect_stagegate.jobs.gating.policy.adopt_policy", overtaken)
     assert scenario.deliver("one", gates=STRICT, policy=RULE).proposed
     assert len(scenario.node().catalog.policies("things")) == 1
 
@@ -337,8 +335,8 @@ def test_policy_that_this_release_can_t_read_is_named_and_left(
     """One whose check came with a plugin, say; nothing is judged by it, and its own rule lets another one in."""
     scenario.deliver("one")
     lost = {"gates": {"production": {"require": ["came_with_a_plugin"]}}}
-    scenario.node().catalog.adopt_policy(
-        "things", lost, head=scenario.node().catalog.policy("things"), who=ADA, reason="so"
+    adopt_policy(
+        scenario.node().catalog, "things", lost, head=scenario.node().catalog.policy("things"), who=ADA, reason="so"
     )
     with pytest.raises(
         CorruptRecord, match=r"policy sha256:\w{12}.* can't be read by this release.*came_with_a_plugin"

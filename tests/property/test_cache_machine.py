@@ -39,6 +39,7 @@ from hypothesis.stateful import (
 from prefect_stagegate.cache.leases import LeaseKind
 from prefect_stagegate.cache.quarantine import Quarantine
 from prefect_stagegate.cache.space import used_bytes
+from prefect_stagegate.catalog.refs import ref_heads
 from prefect_stagegate.errors import GateFailed, NoSpace, StagegateError, TransferFailed, UnknownRef, UsageError
 from prefect_stagegate.jobs.gating.check import check
 from prefect_stagegate.jobs.gating.promote import promote
@@ -536,7 +537,7 @@ class CacheMachine(RuleBasedStateMachine):
         return self.workspace.cache.refs.of(DATASET)
 
     def _catalog(self) -> dict[str, str]:
-        return {name: head.entry.digest for name, head in self.workspace.catalog.ref_heads(DATASET).items()}
+        return {name: head.entry.digest for name, head in ref_heads(self.workspace.catalog, DATASET).items()}
 
     def teardown(self) -> None:
         if not hasattr(self, "leases"):

@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 
 from prefect_stagegate.catalog import Catalog
+from prefect_stagegate.catalog.log import Log
+from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.doors import Record
 from prefect_stagegate.errors import CatalogError, CorruptRecord
+from prefect_stagegate.model import Identity
 
 DIGEST = "sha256:" + "a" * 64
 
@@ -46,7 +49,6 @@ def test_appended_records_are_numbered(catalog: Catalog) -> None:
         catalog.add(SCORES, record, "flights", DIGEST)
     assert catalog.all(SCORES, "flights", DIGEST) == records == catalog.all(SCORES, "flights")
     assert catalog.all(SCORES, "flights", DIGEST, newest=2) == records[1:]
-    assert catalog.newest(SCORES, "flights", DIGEST) == records[-1]
     assert catalog.numbers(SCORES, "flights", DIGEST) == [1, 2, 3]
     assert catalog.folders(SCORES, "flights") == ["a" * 64]
     assert catalog.datasets() == ["flights"]
@@ -89,3 +91,28 @@ def test_damaged_record_is_named(catalog: Catalog) -> None:
     path.write_text("{}")
     with pytest.raises(CorruptRecord, match=r"acme\.scores/aaa.*model"):
         catalog.get(SCORES, "flights", DIGEST)
+
+
+@dataclass(frozen=True)
+class Label:
+    seq: int
+    who: Identity
+    at: str
+    label: str
+    before: str = ""
+
+
+def test_changed_entry_of_a_log_is_refused(catalog: Catalog) -> None:
+    kind = Record("acme.labels", Label)
+
+    def log() -> Log[Label]:
+        return catalog.log(kind, "flights", name="the labels of flights", history="acme labels", prove=lambda *_: {})
+
+    who = Identity("ann", "os-user")
+    entries = [log().append(Label(seq, who, stamp(now()), label)) for seq, label in enumerate(("cat", "dog"), start=1)]
+    assert log().entries() == entries
+    assert log().head() == catalog.get(kind, "flights", 2)
+    (first,) = Path(catalog.url).rglob("acme.labels/00000001.json")
+    first.write_text(first.read_text().replace("cat", "cow"))
+    with pytest.raises(CorruptRecord, match="the labels of flights is damaged: entry 2 does not follow"):
+        log().entries()

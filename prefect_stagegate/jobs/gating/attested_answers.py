@@ -7,6 +7,7 @@ from pathlib import Path
 
 from prefect_stagegate.canonical import canonical
 from prefect_stagegate.catalog import Catalog, PolicyEntry, RefAction, RefEntry
+from prefect_stagegate.catalog.policies import adopted_policy
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.gate.approval_counting import AnswerTally, count_answers
 from prefect_stagegate.gate.approval_parameters import APPROVAL, approval_asked_by
@@ -42,10 +43,10 @@ def count_attested_answers(catalog: Catalog, attested: AttestedDecision) -> Answ
     if not any(result.check == APPROVAL and result.outcome is Outcome.PASS for result in decision.checks):
         return None
     # Answers to another request say nothing about this decision.
-    is_ours = request and catalog.made(request) and _is_about(request, decision)
+    is_ours = request and request.is_of(catalog.id) and _is_about(request, decision)
     if request and (not is_ours or why_dated_back(catalog, request)):
         request = None
-    owners = catalog.adopted_policy(decision.dataset, decision.adopted).get("owners", {})
+    owners = adopted_policy(catalog, decision.dataset, decision.adopted).get("owners", {})
     return count_answers(request, attested.approvals, approval_asked_by(gate_of(catalog, decision)), owners)
 
 
@@ -69,7 +70,7 @@ def why_unsigned(catalog: Catalog, entry: RefEntry, in_force: Sequence[PolicyEnt
     if entry.action is not RefAction.ROLLBACK:
         return ""
     # Which policy held is not known where an earlier release adopted them.
-    own = catalog.adopted_policy(entry.dataset, attested.decision.adopted)
+    own = adopted_policy(catalog, entry.dataset, attested.decision.adopted)
     policies = [policy.policy for policy in in_force] + [own] * (in_force[0].heads is None)
     specs = (spec_under(policy, entry.dataset) for policy in policies)
     may = any(authority_of(spec, entry.ref, lambda: catalog.id).counts(entry) for spec in specs)
@@ -123,5 +124,5 @@ def _is_about(request: ApprovalRequest, decision: Decision) -> bool:
 
 def gate_of(catalog: Catalog, decision: Decision) -> Gate:
     """The gate that made a decision, by the policy of that time."""
-    policy = catalog.adopted_policy(decision.dataset, decision.adopted)
+    policy = adopted_policy(catalog, decision.dataset, decision.adopted)
     return spec_under(policy, decision.dataset).gate(decision.target)

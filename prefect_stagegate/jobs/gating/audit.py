@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from prefect_stagegate.catalog import Catalog, RefAction, RefEntry
 from prefect_stagegate.catalog.gate_records import SIGNATURES
+from prefect_stagegate.catalog.refs import REFS
 from prefect_stagegate.errors import CorruptRecord, StagegateError
 from prefect_stagegate.gate.overrides import why_out_of_time
 from prefect_stagegate.gate.records.attest import (
@@ -55,7 +56,7 @@ def verify_history(workspace: Workspace, address: Address | None = None, keys: S
     if address:
         require_log(workspace, address)
     datasets = [address.dataset] if address else workspace.catalog.datasets()
-    refs = [(name, ref) for name in datasets for ref in workspace.catalog.ref_names(name)]
+    refs = [(name, ref) for name in datasets for ref in workspace.catalog.folders(REFS, name)]
     if address and address.ref:
         return [_audit_ref(workspace, name, ref, public) for name, ref in refs if ref == address.ref]
     policies = [_audit_policy(workspace, name) for name in datasets]

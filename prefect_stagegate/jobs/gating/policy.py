@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from prefect_stagegate.canonical import digest_of
 from prefect_stagegate.catalog import PolicyEntry, gate_records
+from prefect_stagegate.catalog.policies import adopt_policy
+from prefect_stagegate.catalog.refs import REFS
 from prefect_stagegate.clock import moment, stamp
 from prefect_stagegate.errors import CorruptRecord, RefConflict, UsageError
 from prefect_stagegate.jobs.address import POLICY_KEYS, SpecLike, policy_name, policy_of, read_recorded, read_spec
@@ -70,12 +72,12 @@ def adopt_first_policy(workspace: Workspace, spec: Spec) -> None:
     _require_changeable(policy, spec.dataset)
     reason = REPLACED if head else FIRST
     with suppress(RefConflict):  # another staging adopted its policy first, so this one is a proposal
-        workspace.catalog.adopt_policy(spec.dataset, policy, head=head, who=workspace.identity, reason=reason)
+        adopt_policy(workspace.catalog, spec.dataset, policy, head=head, who=workspace.identity, reason=reason)
 
 
 def _is_draft(workspace: Workspace, head: PolicyEntry) -> bool:
     is_staged = head.reason in (FIRST, REPLACED) and not (rule_of(head.policy) or {}).get("signed")
-    return is_staged and not set(workspace.catalog.ref_names(head.dataset)) - {LATEST}
+    return is_staged and not set(workspace.catalog.folders(REFS, head.dataset)) - {LATEST}
 
 
 def proposed_changes(workspace: Workspace, spec: Spec) -> tuple[PolicyChange, ...]:
@@ -172,7 +174,8 @@ def adopt(workspace: Workspace, spec: SpecLike, *, reason: str) -> Adoption:
         answers = tuple(gate_records.read_answers(workspace.catalog, request))
         if missing := agreement(head.policy, request, answers).missing:
             return Adoption(dataset, digest, 0, differences, request, missing)
-    entry = workspace.catalog.adopt_policy(
+    entry = adopt_policy(
+        workspace.catalog,
         dataset,
         policy,
         head=head,

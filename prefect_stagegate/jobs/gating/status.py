@@ -14,6 +14,7 @@ from functools import cache
 from typing import Any
 
 from prefect_stagegate.catalog import PolicyEntry, RefEntry, RefHead, gate_records
+from prefect_stagegate.catalog.refs import REFS, ref_heads
 from prefect_stagegate.catalog.version_records import staged_spec
 from prefect_stagegate.clock import moment, now
 from prefect_stagegate.errors import CatalogError, CorruptRecord, SourceError, StagegateError
@@ -119,9 +120,8 @@ def status(
     if dataset:
         catalog.require_dataset(dataset)
     names = [dataset] if dataset else catalog.datasets()[:most]
-    if nodes is None:
-        nodes = read_nodes(catalog, unreadable)
-    holders = _Holders(nodes, time, workspace.settings.node_timeout)
+    records = read_nodes(catalog, unreadable) if nodes is None else nodes
+    holders = _Holders(records, time, workspace.settings.node_timeout)
 
     def read(name: str) -> tuple[DatasetStatus | None, UnreadableRecords]:
         lost = UnreadableRecords()
@@ -207,10 +207,10 @@ class _DatasetReader:
     def _heads(self) -> dict[str, RefHead]:
         """What each ref names; the refs whose logs can't be read are noted."""
         lost = UnreadableRecords()
-        heads = self._catalog.ref_heads(self._dataset, lost)
+        heads = ref_heads(self._catalog, self._dataset, lost)
         self._unreadable.update(lost)
         if lost.all:
-            for ref in self._catalog.ref_names(self._dataset):
+            for ref in self._catalog.folders(REFS, self._dataset):
                 if ref not in heads:
                     self._problems[ref] = next(
                         (record.problem for record in lost.all if f"@{ref} " in record.problem), lost.all[0].problem

@@ -22,7 +22,7 @@ from prefect_stagegate.cache.quarantine import Quarantine
 from prefect_stagegate.cache.views import Draft
 from prefect_stagegate.cache.volume import folds_case
 from prefect_stagegate.catalog import RefAction, RefEntry
-from prefect_stagegate.catalog.version_records import put_failed, put_spec, staged_spec
+from prefect_stagegate.catalog.version_records import load_tables, put_failed, put_spec, staged_spec
 from prefect_stagegate.doors import Job
 from prefect_stagegate.errors import BlobVanished, RefConflict, SourceBusy, StagegateError, TransferFailed, UsageError
 from prefect_stagegate.jobs.address import SpecLike, parse
@@ -121,7 +121,7 @@ def _stage(job: Job, spec: Spec, draft: Draft, kept: Draft) -> Version:
         open_sources(workspace, spec) as sources,
         SpooledTemporaryFile(SPOOLED) as file,
     ):
-        workspace.catalog.load()  # imports pyarrow in the background, while the sources are listed
+        load_tables()  # imports pyarrow in the background, while the sources are listed
         unchanged = Unchanged(workspace, spec, sources)
         listed = meter.until(list_sources(workspace, spec, sources, meter, job.cancel), Phase.FETCHING)
         planned = _planned(workspace, spec, sources, listed, unchanged, file)

@@ -11,6 +11,7 @@ from typing import TypeAlias, TypeVar
 
 from prefect_stagegate.catalog import RefAction, RefEntry, gate_records
 from prefect_stagegate.catalog.records import Records
+from prefect_stagegate.catalog.refs import REFS
 from prefect_stagegate.errors import StagegateError
 from prefect_stagegate.jobs.gating.decisions import RecordedDecision, decision_line
 from prefect_stagegate.jobs.gating.inbox import InboxLine
@@ -276,7 +277,7 @@ class CatalogView:
         """The last moves of a dataset's targets, and the decisions about its newest versions that did not accept."""
 
         def read() -> list[CatalogEvent]:
-            refs = [ref for ref in self.catalog.ref_names(dataset) if ref != LATEST]
+            refs = [ref for ref in self.catalog.folders(REFS, dataset) if ref != LATEST]
             events = [_event(move) for ref in refs for move in self.log(dataset, ref)[-EVENTS:]]
             staged = list(dict.fromkeys(move.digest for move in reversed(self.log(dataset, LATEST))))
             for digest in staged[:NEWEST]:

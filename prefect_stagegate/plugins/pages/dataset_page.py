@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from prefect_stagegate.catalog import RefEntry, withdrawn
+from prefect_stagegate.catalog.refs import REFS
 from prefect_stagegate.model import LATEST
 from prefect_stagegate.plugins.pages.catalog_view import CatalogView, VersionFigures
 from prefect_stagegate.plugins.pages.slices import Slice, slice_of
@@ -58,7 +59,7 @@ def dataset_page(view: CatalogView, dataset: str, number: str) -> DatasetPage:
     view.catalog.require_dataset(dataset)
     unreadable = UnreadableRecords()
     logs: dict[str, list[RefEntry]] = {}
-    for ref in view.catalog.ref_names(dataset):
+    for ref in view.catalog.folders(REFS, dataset):
         with unreadable.skip(dataset):
             logs[ref] = view.log(dataset, ref)
     # The same version staged again counts where it was staged last.

@@ -9,6 +9,7 @@ from itertools import islice
 
 from prefect_stagegate.catalog import RefEntry, withdrawn
 from prefect_stagegate.catalog.gate_records import REVOCATIONS, read_evidence
+from prefect_stagegate.catalog.refs import REFS
 from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.jobs import inspect
@@ -137,7 +138,7 @@ def version_page(view: CatalogView, dataset: str, digest: str, beside: str) -> V
     catalog, unreadable = view.catalog, UnreadableRecords()
     sums = catalog.sums(dataset, digest)
     logs: dict[str, list[RefEntry]] = {}
-    for ref in catalog.ref_names(dataset):
+    for ref in catalog.folders(REFS, dataset):
         with unreadable.skip(dataset):
             logs[ref] = view.log(dataset, ref)
     spec: Spec | None = None
