@@ -13,11 +13,11 @@ from pydantic import ValidationError
 
 from prefect_stagegate.environment import ABSENT, UNKNOWN, Environment, capture
 from prefect_stagegate.environment.cuda import capture_gpus
+from prefect_stagegate.environment.nvml import Gpus, read_gpus
 from prefect_stagegate.errors import StagegateError, UsageError
 from prefect_stagegate.gate.accepted import environment_of
 from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Address
-from prefect_stagegate.plugins.node.nvml import Gpus, read_gpus
 from prefect_stagegate.settings import Settings
 
 FORMAT = 1

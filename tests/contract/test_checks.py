@@ -20,6 +20,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect_stagegate.canonical import canonical
 from prefect_stagegate.checks.storage import Integrity, Volume
 from prefect_stagegate.clock import stamp
+from prefect_stagegate.environment.nvml import Gpus
 from prefect_stagegate.errors import SourceUnavailable
 from prefect_stagegate.gate import CHECKS, CheckContext
 from prefect_stagegate.gate.accepted import Accepted
@@ -33,7 +34,6 @@ from prefect_stagegate.measures import Balance, Duplicates, Overlap, Scan, Table
 from prefect_stagegate.model import CredentialLife, Entry, Evidence, Outcome, Scope, Severity, Validation
 from prefect_stagegate.plugins.node.checks.gpu import machine, nvml_gpus
 from prefect_stagegate.plugins.node.machine import Machine
-from prefect_stagegate.plugins.node.nvml import Gpus
 from prefect_stagegate.plugins.profile.measuring import measures
 from prefect_stagegate.plugins.signatures.signature import digests_of_files, file_bytes, kept_signatures
 from prefect_stagegate.plugins.signatures.signature_bundle import sign_statement

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from prefect_stagegate.environment.nvml import Gpu, Gpus
 from prefect_stagegate.gate import CHECKS, CheckResult
 from prefect_stagegate.gate.run import run_check
 from prefect_stagegate.model import Outcome, Severity
@@ -27,7 +28,6 @@ from prefect_stagegate.plugins.node.checks.gpu import (
     nvml_gpus,
 )
 from prefect_stagegate.plugins.node.machine import Machine
-from prefect_stagegate.plugins.node.nvml import Gpu, Gpus
 from prefect_stagegate.spec import Requirement
 from prefect_stagegate.testing.contexts import check_context
 

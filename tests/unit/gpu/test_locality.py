@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from prefect_stagegate.environment.nvml import Gpu, Gpus
 from prefect_stagegate.gate import CheckResult
 from prefect_stagegate.model import Outcome
 from prefect_stagegate.plugins.node.checks.gpu import OnGpus, machine, nvml_gpus
 from prefect_stagegate.plugins.node.checks.locality import distance, gpu_locality
 from prefect_stagegate.plugins.node.machine import Machine
-from prefect_stagegate.plugins.node.nvml import Gpu, Gpus
 from prefect_stagegate.testing.contexts import VOLUME, check_context
 
 SWITCH = "pci0000:00/0000:00:01.0/0000:01:00.0"

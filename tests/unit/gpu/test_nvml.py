@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
+from prefect_stagegate.environment.nvml import Gpus, find_gpus, read_gpus
 from prefect_stagegate.errors import MissingExtra
 from prefect_stagegate.plugins.node.machine import Machine
-from prefect_stagegate.plugins.node.nvml import Gpus, find_gpus, read_gpus
 
 HERE = Path(__file__).parent
 ASK = """
@@ -22,9 +22,9 @@ from pathlib import Path
 from dataclasses import asdict
 from prefect_stagegate.errors import StagegateError
 from prefect_stagegate.plugins.node.machine import Machine
-from prefect_stagegate.plugins.node.nvml import find_gpus, read_gpus
+from prefect_stagegate.environment.nvml import find_gpus, read_gpus
 try:
-    print(json.dumps(asdict(find_gpus(Machine(sys=Path(sys.argv[1]))))))
+    print(json.dumps(asdict(find_gpus(Machine(sys=Path(sys.argv[1])).pci_gpus))))
 except StagegateError as error:
     print(json.dumps({"error": error.message, "hint": error.hint}))
 """
@@ -129,7 +129,9 @@ def test_library_that_fails_is_no_sign_that_there_is_no_gpu(library: Path, tmp_p
 def test_library_that_hangs_is_left_behind(library: Path, tmp_path: Path) -> None:
     (tmp_path / "answers").write_text("hang 1\n")
     facts = facts_of(
-        library, tmp_path / "answers", ask=ASK.replace("find_gpus(Machine(sys=Path(sys.argv[1])))", "read_gpus(1)")
+        library,
+        tmp_path / "answers",
+        ask=ASK.replace("find_gpus(Machine(sys=Path(sys.argv[1])).pci_gpus)", "read_gpus(1)"),
     )
     assert facts["error"] == "NVML did not answer within 1 s"
     assert "dmesg" in facts["hint"]
@@ -176,6 +178,6 @@ def test_absent_package_names_the_extra(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_absent_package_matters_only_where_the_bus_has_a_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "pynvml", None)
-    assert find_gpus(Machine(sys=bus(tmp_path / "without"))) == Gpus()
+    assert find_gpus(Machine(sys=bus(tmp_path / "without")).pci_gpus) == Gpus()
     with pytest.raises(MissingExtra):
-        find_gpus(Machine(sys=bus(tmp_path / "with", "0000:18:00.0")))
+        find_gpus(Machine(sys=bus(tmp_path / "with", "0000:18:00.0")).pci_gpus)

@@ -14,13 +14,13 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from prefect_stagegate.environment.nvml import Gpu, Gpus, find_gpus
 from prefect_stagegate.gate.base import CheckResult, Parameters, from_findings, one_finding
 from prefect_stagegate.gate.context import CheckContext, Fact
 from prefect_stagegate.gate.registry import Check, Renewal
 from prefect_stagegate.gate.wording import listed
 from prefect_stagegate.model import Finding, Outcome, Scope
 from prefect_stagegate.plugins.node.machine import Machine
-from prefect_stagegate.plugins.node.nvml import Gpu, Gpus, find_gpus
 from prefect_stagegate.units import count_text
 
 HOLDS = timedelta(minutes=5)
@@ -37,7 +37,7 @@ def machine(context: CheckContext) -> Machine:  # noqa: ARG001 - a fact of every
 @Fact
 def nvml_gpus(context: CheckContext) -> Gpus:
     """This node's GPUs; none where it has none."""
-    return find_gpus(machine(context))
+    return find_gpus(machine(context).pci_gpus)
 
 
 class OnGpus(Parameters):

@@ -6,14 +6,13 @@ The extra `gpu` installs the package. The library itself, `libnvidia-ml.so.1`, c
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, TypeVar
 
 from prefect_stagegate.environment import UNKNOWN
 from prefect_stagegate.errors import MissingExtra, StagegateError
-from prefect_stagegate.plugins.node.machine import Machine
 
 T = TypeVar("T")
 ANSWERS = 60.0
@@ -75,8 +74,8 @@ class _NoDriver(StagegateError):
     """NVML or the driver is not there."""
 
 
-def find_gpus(machine: Machine) -> Gpus:
-    """Read the GPUs from NVML. None are returned only where the PCI bus shows none either.
+def find_gpus(pci_gpus: Callable[[], Collection[str]]) -> Gpus:
+    """Read the GPUs from NVML. None are returned only where the PCI bus, by `pci_gpus`, shows none either.
 
     Raises:
         StagegateError: The bus shows GPUs, and NVML shows none or can't be used.
@@ -84,11 +83,11 @@ def find_gpus(machine: Machine) -> Gpus:
     try:
         gpus = read_gpus()
     except (MissingExtra, _NoDriver):
-        if machine.pci_gpus():  # a GPU without its driver is not absent
+        if pci_gpus():  # a GPU without its driver is not absent
             raise
         return Gpus()
     # A node whose driver hides its GPUs must not count as a node without GPUs.
-    if not gpus.gpus and (on_bus := machine.pci_gpus()):
+    if not gpus.gpus and (on_bus := pci_gpus()):
         hint = "Give this process its GPUs: the device nodes, the container's devices, the cgroup."
         raise StagegateError(f"NVML shows none of the GPUs on the PCI bus: {', '.join(on_bus)}", hint=hint)
     return gpus
