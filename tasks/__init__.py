@@ -8,7 +8,7 @@ they are cancelled.
 `cache` and `catalog` take a block, a path or a URL; by default they come from the STAGEGATE_* settings. The results of
 tasks are small and can be pickled. Each task is a module of its name. `_support` has what they share: `places` (the
 cache and catalog), `running` (how tasks run), `cancelling` (when they must end), `notify` (logs, events, artifacts),
-`progress`, `summary` and `verdict`. `_fleet` runs a node's task on many nodes.
+`progress`, `summary` and `verdict`.
 """
 
 import sys

@@ -9,9 +9,9 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from prefect_stagegate.errors import MissingExtra, UsageError
 from prefect_stagegate.plugins.fleet.barrier import FleetResult, NodeOutcome, NodeReport
-from prefect_stagegate.tasks._fleet.engines import open_engine
-from prefect_stagegate.tasks._fleet.message import from_message, to_message
-from prefect_stagegate.tasks._fleet.showing import ROWS, fleet_page
+from prefect_stagegate.plugins.fleet.engines.engines import open_engine
+from prefect_stagegate.plugins.fleet.engines.message import from_message, to_message
+from prefect_stagegate.plugins.fleet.engines.showing import ROWS, fleet_page
 
 
 @pytest.mark.parametrize("named", [(None, None, None), ("gpus", "tcp://x:1", None), (None, "tcp://x:1", "x:1")])

@@ -27,10 +27,10 @@ from prefect_stagegate.flows import stage_fleet, stage_node
 from prefect_stagegate.gate import orchestration
 from prefect_stagegate.gate.orchestration import live_workers
 from prefect_stagegate.plugins.fleet.barrier import FleetResult, NodeOutcome, NodeReport
-from prefect_stagegate.tasks._fleet import pool as pool_module
-from prefect_stagegate.tasks._fleet.engine import NodeJob
-from prefect_stagegate.tasks._fleet.message import to_message
-from prefect_stagegate.tasks._fleet.pool import pool_engine
+from prefect_stagegate.plugins.fleet.engines import pool as pool_module
+from prefect_stagegate.plugins.fleet.engines.engine import NodeJob
+from prefect_stagegate.plugins.fleet.engines.message import to_message
+from prefect_stagegate.plugins.fleet.engines.pool import pool_engine
 from tests.support.fleet import FleetNode
 from tests.support.scenario import Scenario, dataset_name
 from tests.support.told import artifact, events_about

@@ -16,12 +16,12 @@ from prefect_stagegate.errors import Cancelled, NotReady, SourceUnavailable, Sta
 from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Address
 from prefect_stagegate.plugins.fleet.barrier import FleetResult, NodeOutcome, NodeReport
+from prefect_stagegate.plugins.fleet.engines import engine as loop
+from prefect_stagegate.plugins.fleet.engines import rounds
+from prefect_stagegate.plugins.fleet.engines.engine import NodeJob, failed, lost
 from prefect_stagegate.plugins.fleet.node import flip_ref, hold_version
 from prefect_stagegate.plugins.fleet.nodes import put_node
 from prefect_stagegate.plugins.fleet.own_record import publish_record
-from prefect_stagegate.tasks._fleet import engine as loop
-from prefect_stagegate.tasks._fleet import rounds
-from prefect_stagegate.tasks._fleet.engine import NodeJob, failed, lost
 from prefect_stagegate.tasks._support.cancelling import requested
 from tests.support.scenario import Scenario
 

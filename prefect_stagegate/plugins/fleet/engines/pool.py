@@ -23,8 +23,8 @@ from prefect.exceptions import ObjectNotFound, PrefectException
 from prefect_stagegate.errors import SourceUnavailable, UsageError
 from prefect_stagegate.gate.orchestration import require_api, worker_heartbeats
 from prefect_stagegate.plugins.fleet.barrier import NodeReport
-from prefect_stagegate.tasks._fleet.engine import NodeJob, failed, lost
-from prefect_stagegate.tasks._fleet.message import from_message
+from prefect_stagegate.plugins.fleet.engines.engine import NodeJob, failed, lost
+from prefect_stagegate.plugins.fleet.engines.message import from_message
 
 if TYPE_CHECKING:
     from datetime import datetime

@@ -12,8 +12,8 @@ from typing import Any
 
 from prefect_stagegate.errors import MissingExtra, SourceUnavailable, install_hint
 from prefect_stagegate.plugins.fleet.barrier import NodeReport
+from prefect_stagegate.plugins.fleet.engines.engine import ANSWER_SECONDS, NodeJob, failed, lost, run_job
 from prefect_stagegate.sources.wrappers.timeout import call_with_timeout
-from prefect_stagegate.tasks._fleet.engine import ANSWER_SECONDS, NodeJob, failed, lost, run_job
 
 SHARE = 0.001
 """The part of a node's resource that a job takes, so that jobs of several stagings run side by side."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 
 from prefect_stagegate.errors import UsageError
-from prefect_stagegate.tasks._fleet.dask import dask_engine
-from prefect_stagegate.tasks._fleet.engine import FleetEngine
-from prefect_stagegate.tasks._fleet.pool import pool_engine
-from prefect_stagegate.tasks._fleet.ray import ray_engine
+from prefect_stagegate.plugins.fleet.engines.dask import dask_engine
+from prefect_stagegate.plugins.fleet.engines.engine import FleetEngine
+from prefect_stagegate.plugins.fleet.engines.pool import pool_engine
+from prefect_stagegate.plugins.fleet.engines.ray import ray_engine
 
 
 def open_engine(

@@ -13,11 +13,11 @@ from prefect_stagegate.plugins.fleet.barrier import (
     NodeReport,
     merged_reports,
 )
+from prefect_stagegate.plugins.fleet.engines.engine import FleetEngine, NodeJob, collect_reports, failed
 from prefect_stagegate.plugins.fleet.members import choose_nodes, reports_of_full_nodes, require_committed
 from prefect_stagegate.plugins.fleet.node import Proof
 from prefect_stagegate.plugins.fleet.nodes import read_nodes
 from prefect_stagegate.plugins.fleet.peers import announce_fleet
-from prefect_stagegate.tasks._fleet.engine import FleetEngine, NodeJob, collect_reports, failed
 from prefect_stagegate.tasks._support.notify import run_log
 from prefect_stagegate.tasks._support.places import CacheLike, CatalogLike, open_places
 from prefect_stagegate.units import count_text
