@@ -219,7 +219,8 @@ class WaitingForApproval(StagegateError):
 
 
 class SourceError(StagegateError):
-    pass
+    ask_again: float = 0.0
+    """Seconds after which the same request is free, whatever failed before; 0.0 where it counts as a retry."""
 
 
 class SourceUnavailable(SourceError):

@@ -32,8 +32,6 @@ LONGEST_WAIT = 20.0
 """Seconds that a blob server waits for a blob, at most."""
 ACTIVITY = "Stagegate-Activity"
 """The header of a 503 whose value changes while the node's stagings receive bytes."""
-ASK_AGAIN = 0.25
-"""Seconds until a node is asked again for a blob that it does not have yet."""
 SLOWEST = 1_000_000
 """Bytes a second that a node must send each request; one that is slower is dropped."""
 LEAST_SECONDS = 10.0
@@ -51,7 +49,9 @@ log = logging.getLogger(__name__)
 
 
 class BlobNotYet(SourceError):
-    """The node does not have the blob yet. Asking again costs nothing."""
+    """The node does not have the blob yet."""
+
+    ask_again = 0.25
 
 
 class PeerSource(BaseSource):

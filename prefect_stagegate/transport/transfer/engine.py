@@ -31,7 +31,6 @@ from prefect_stagegate.errors import (
     StagegateError,
 )
 from prefect_stagegate.model import Action, PlannedObject, Receipt
-from prefect_stagegate.plugins.fleet.peer import ASK_AGAIN, BlobNotYet
 from prefect_stagegate.transport.http import Exchange, Loop, Request, Response
 from prefect_stagegate.transport.transfer.buffers import Buffers
 from prefect_stagegate.transport.transfer.checks import Offers
@@ -307,8 +306,8 @@ class Engine:
             return
         # Fresh credentials are tried at once, and cost nothing of the budget of retries.
         delay: float | None = 0.0 if renewed else None
-        if isinstance(error, BlobNotYet):
-            delay = ASK_AGAIN
+        if isinstance(error, SourceError) and error.ask_again:
+            delay = error.ask_again
         elif isinstance(error, SourceUnavailable):
             delay = read.queue.retrier.delay(read.attempt, error)
         if delay is None or self._too_many_failed:
