@@ -23,6 +23,7 @@
                        policy/<seq>.json                      the policies that were adopted: a hash-chained log
                        proposals/<sha256>.json                policies that are proposed for adoption
                        refs/<ref>/<seq>.json                  the moves of one ref: a hash-chained log
+                       <package>.<kind>/….json                records that another package declares, see `doors.Record`
     environments/<sha256>.json                                the environment of decisions, which name it by this digest
     nodes/<node>.json                                         what a node holds, and when it said so; replaced
 

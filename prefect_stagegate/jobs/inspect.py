@@ -138,8 +138,7 @@ def revocations(
     if address.is_version:
         digests, ref = [workspace.catalog.resolve(address)], ""
     else:
-        revoked, ref = workspace.catalog.folders(gate_records.REVOCATIONS, address.dataset), address.ref
-        digests = [f"sha256:{hexes}" for hexes in revoked]
+        digests, ref = workspace.catalog.folders(gate_records.REVOCATIONS, address.dataset), address.ref
     recorded: list[EvidenceRevocation] = []
     for digest in digests:
         with unreadable.skip(address.dataset):
