@@ -180,12 +180,24 @@ class Checks:
     """With spaces between."""
 
 
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """A probe of a contract's files, which decodes them in a confined worker."""
+
+    function: str
+    """`module:attribute` of a function of a path and the probe's settings; see `validations.files.probes`."""
+    release: str
+    """`module:attribute` of a function that gives the release of the library that decodes for the probe of a name."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plugin:
     """What a plugin adds. Each folder of `prefect_stagegate.plugins` has one, as `PLUGIN` in its `__init__`."""
 
     checks: tuple[Checks, ...] = ()
     commands: tuple[Command, ...] = ()
+    probes: Mapping[str, Probe] = field(default_factory=dict)
+    """By name."""
     sources: tuple[Source, ...] = ()
     observers: Mapping[str, Callable[[Job], bool]] = field(default_factory=dict)
     """The class of each observer of jobs as `module:attribute`, and whether it looks on at a job."""

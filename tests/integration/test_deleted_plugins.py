@@ -14,7 +14,21 @@ import pytest
 import prefect_stagegate
 
 ROOT = Path(prefect_stagegate.__file__).parent.parent
-DELETABLE = ("azure", "gcs", "hdfs", "hub", "lake", "node", "pages", "sftp", "signatures", "spark", "sql", "webdav")
+DELETABLE = (
+    "azure",
+    "gcs",
+    "hdfs",
+    "hub",
+    "lake",
+    "media",
+    "node",
+    "pages",
+    "sftp",
+    "signatures",
+    "spark",
+    "sql",
+    "webdav",
+)
 
 
 @pytest.fixture(scope="module")

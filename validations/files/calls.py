@@ -9,14 +9,12 @@ from importlib.metadata import version
 from typing import Any
 
 from prefect_stagegate.canonical import digest_of
-from prefect_stagegate.plugins.media import media
+from prefect_stagegate.doors import load
 from prefect_stagegate.spec import ProbeSpec
-from prefect_stagegate.validations.files.decoders import DECODERS
+from prefect_stagegate.validations.files.decoders import DECODERS, PLUGGED
 
 MEANING = 2
 """Raise it when a probe of this package changes what passes: earlier passes then count no more."""
-LIBRARIES = {"parquet-pages": "pyarrow", "numpy": "numpy"}
-"""The library that a probe's result depends on; those of images and sound are in `media`."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +54,6 @@ def release(probe: str) -> str:
     Raises:
         MissingExtra: The library is not installed.
     """
-    if probe in media.PROBES:
-        return media.release(probe)
-    library = LIBRARIES.get(probe)
-    return f"{library} {version(library)}" if library else ""
+    if probe in PLUGGED:
+        return str(load(PLUGGED[probe].release)(probe))
+    return f"pyarrow {version('pyarrow')}" if probe == "parquet-pages" else ""

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from prefect_stagegate.plugins.media.arrays import numpy
-from prefect_stagegate.plugins.media.media import audio, image, safetensors
+from prefect_stagegate.doors import load, plugins
 from prefect_stagegate.validations.files.facts import Facts, Probe
 from prefect_stagegate.validations.files.shards import tar
 from prefect_stagegate.validations.files.texts import jsonl, text
@@ -18,13 +17,11 @@ def parquet_pages(path: Path) -> Facts:
     return read_pages(path)
 
 
+PLUGGED = {name: probe for plugin in plugins() for name, probe in plugin.probes.items()}
 DECODERS: dict[str, Probe] = {
+    **{name: load(probe.function) for name, probe in PLUGGED.items()},
     "parquet-pages": parquet_pages,
-    "image": image,
-    "audio": audio,
     "tar": tar,
-    "safetensors": safetensors,
-    "numpy": numpy,
     "jsonl": jsonl,
     "text": text,
 }

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
+from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     import soundfile
     from PIL.Image import Image
 
-PROBES = ("image", "audio", "safetensors")
-"""The probes of this module."""
 MOST_PIXELS = 89_478_485
 """Pixels of an image, as Pillow's own limit: a quarter of a GiB in RGB."""
 
@@ -37,7 +36,7 @@ _STREAMED = 2**32 - 1
 
 
 def release(probe: str) -> str:
-    """The release of the library that decodes for a probe of this module.
+    """The release of the library that decodes for a probe.
 
     Raises:
         MissingExtra: The library is not installed.
@@ -47,6 +46,8 @@ def release(probe: str) -> str:
             import PIL
 
             return f"pillow {PIL.__version__}"
+        if probe == "numpy":
+            return f"numpy {version('numpy')}"
         if probe == "safetensors":
             from safetensors import __version__
 
