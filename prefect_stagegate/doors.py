@@ -34,7 +34,6 @@ CORE_SOURCES = ("local", "buckets", "web", "fsspec")
 _RECORD_NAME = re.compile(r"[a-z0-9-]{1,64}\.(?!json\b)[a-z0-9-]{1,64}")
 
 log = logging.getLogger(__name__)
-Fact = str | int | float | bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +73,7 @@ class Job:
     """Whether what begins in its block is a step of it. Not in a generator, whose block is left at each value."""
     is_step: bool = True
     """Whether it is counted and traced. Not a job whose one step has its name."""
-    facts: dict[str, Fact] = field(default_factory=dict)
+    facts: dict[str, str | int | float | bool] = field(default_factory=dict)
     """What it did: `digest`, `bytes`, `outcome`. They leave this process, so they hold no secret."""
     result: object = None
     """What it made, once that is there: a version, evidence, the figures of a transfer."""
@@ -83,7 +82,7 @@ class Job:
     error: BaseException | None = None
     seconds: float = 0.0
 
-    def note(self, **facts: Fact) -> None:
+    def note(self, **facts: str | int | float | bool) -> None:
         """Add facts."""
         self.facts |= facts
 

@@ -195,7 +195,7 @@ def _require_accepted(entry: RefEntry, policies: Sequence[str], adopted: int, wi
 
 @dataclass(frozen=True, slots=True)
 class DecisionSummary:
-    """The fields of a decision that decide whether a ref may name its version. `readiness.records.attest` reads all."""
+    """The fields of a decision that decide whether a ref may name its version. `gate.records.attest` reads all."""
 
     dataset: str
     digest: str

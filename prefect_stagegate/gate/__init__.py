@@ -3,7 +3,7 @@
 A check is a decorated function; `registry` says where it is declared.
 """
 
-from prefect_stagegate.gate.base import CheckResult, Parameters
+from prefect_stagegate.gate.base import CheckResult, Parameters, one_finding
 from prefect_stagegate.gate.context import Binding, CheckContext, Fact, FreshFact
 from prefect_stagegate.gate.registry import CHECKS, Check, Renewal, known_check, known_checks
 
@@ -22,4 +22,5 @@ __all__ = [
     "check",
     "known_check",
     "known_checks",
+    "one_finding",
 ]

@@ -82,11 +82,17 @@ def why_stale(evidence: Evidence, definition: Check, requirement: Requirement, c
         return "it was inconclusive"
     if evidence.outcome is Outcome.FAIL and evidence.expires:
         return "it failed, and may be repaired by now"  # a repair must not wait for the expiry
-    wanted, recorded = binding(definition, requirement, context), evidence.binding
-    changed = sorted(name for name in wanted.keys() | recorded if wanted.get(name) != recorded.get(name))
-    if changed:
+    if changed := changed_bindings(evidence, definition, requirement, context):
         return f"another {', '.join(changed).replace('_', ' ')}"
     return f"it expired at {evidence.expires[:19]}Z" if expired(evidence, clock.stamp(context.now)) else ""
+
+
+def changed_bindings(
+    evidence: Evidence, definition: Check, requirement: Requirement, context: CheckContext
+) -> list[str]:
+    """The names, sorted, of what an answer depends on that has another value now, or has one no more."""
+    wanted, recorded = binding(definition, requirement, context), evidence.binding
+    return sorted(name for name in wanted.keys() | recorded if wanted.get(name) != recorded.get(name))
 
 
 def is_ahead(evidence: Evidence, now: datetime) -> bool:

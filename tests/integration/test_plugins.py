@@ -35,7 +35,12 @@ from prefect_stagegate.model import Outcome
 def limit(context: CheckContext) -> int:
     return int(Path(os.environ["LIMIT"]).read_text())
 
-@Check("{name}", owner="infra", binds=(Binding("{binding}", lambda context: str(limit(context))),))
+def place(context: CheckContext) -> str | None:
+    return os.environ.get("PLACE")
+
+LIMIT = Binding("{binding}", lambda context: str(limit(context)))
+
+@Check("{name}", owner="infra", binds=(LIMIT, Binding("place", place)))
 def within(context: CheckContext, parameters: Parameters) -> CheckResult:
     """Whether the site allows so many files."""
     return CheckResult(Outcome.PASS if context.files <= limit(context) else Outcome.FAIL, f"at most {{limit(context)}}")
@@ -117,9 +122,13 @@ def test_evidence_ends_with_another_value_of_a_plugin_s_binding(site: Path, run_
     limit.write_text("1")
     assert run_stagegate("stage", "spec.yaml", env=env).returncode == 0
     check = ("check", "things", "--gate", "pilot")
-    assert run_stagegate(*check, env=env).returncode == 0
-    assert "current" in run_stagegate(*check, "--plan", "--json", env=env).stdout
+    assert run_stagegate(*check, env={**env, "PLACE": "lab"}).returncode == 0
+    assert "current" in run_stagegate(*check, "--plan", "--json", env={**env, "PLACE": "lab"}).stdout
 
+    assert "another place" in run_stagegate(*check, "--plan", "--json", env=env).stdout
+    refused = run_stagegate("promote", "things", "--to", "pilot", env=env)
+    assert refused.returncode == 1, "also a value that is gone is another one"
+    assert "what within_limit depends on changed since: place" in refused.stderr
     limit.write_text("0")
 
     assert "another limit" in run_stagegate(*check, "--plan", "--json", env=env).stdout

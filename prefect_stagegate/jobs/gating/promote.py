@@ -13,7 +13,7 @@ from prefect_stagegate.gate.overrides import Case, case_of, unruled, why_void
 from prefect_stagegate.gate.records.attest import decision_of, read_statement
 from prefect_stagegate.gate.records.revocation import revoked
 from prefect_stagegate.gate.renewal import LETS_THROUGH
-from prefect_stagegate.gate.run import CLOCKS_DIFFER, binding, counting, superseded
+from prefect_stagegate.gate.run import CLOCKS_DIFFER, changed_bindings, counting, superseded
 from prefect_stagegate.jobs.gating.check import resolve_for_gate
 from prefect_stagegate.jobs.gating.context import build_context
 from prefect_stagegate.jobs.gating.proofs import counted_evidence
@@ -42,7 +42,9 @@ def promote(workspace: Workspace, address: Address, to: str, *, reinstate: bool 
 
     Raises:
         GateFailed: The gate refused the version, decided under another policy, or its acceptance no longer holds.
+        GateUndecided: A check of the last decision was inconclusive.
         WaitingForApproval: Only an approval is missing.
+        UnprovedEntry: The log lacks signatures that are asked for.
         RefConflict: Somebody else moved the ref meanwhile; nothing was changed.
     """
     version, policy = resolve_for_gate(workspace, address, to)
@@ -138,10 +140,8 @@ def _require_same_facts(workspace: Workspace, version: ResolvedVersion, policy: 
         _require_unrevoked(version, policy, evidence, context, record)
         if evidence.ruling and evidence.ruling.waiver:
             _require_waiver(version, policy, required[evidence.check], case, context, evidence.ruling.waiver)
-        current = binding(CHECKS[evidence.check], required[evidence.check], context)
-        changed = {name for name in current if current[name] != evidence.binding.get(name)} - _MAY_DIFFER
-        if changed:
-            names = ", ".join(sorted(changed))
+        changed = changed_bindings(evidence, CHECKS[evidence.check], required[evidence.check], context)
+        if names := ", ".join(name for name in changed if name not in _MAY_DIFFER):
             raise _lapsed(version, policy, f"what {evidence.check} depends on changed since: {names}")
 
 

@@ -92,7 +92,8 @@ def require_readable(url: str) -> None:
     if known:
         hint = f"Permitted file systems of fsspec: {', '.join(BY_FSSPEC)}."
         raise UsageError(f"A source may not be read by fsspec's {scheme}://", hint=hint, source=public_url(url))
-    raise UsageError(f"No installed package reads {scheme}://", hint="Check the URL.", source=public_url(url))
+    hint = "Check the URL, or install the package that reads it."
+    raise UsageError(f"No installed package reads {scheme}://", hint=hint, source=public_url(url))
 
 
 class FsspecSource(BaseSource):
