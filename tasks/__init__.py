@@ -55,6 +55,10 @@ __all__ = [
 class _Tasks(ModuleType):
     """This package. A task has its module's name, and is what the name means here whichever was imported first."""
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Task runners pickle a task's function by value, with the modules that it names.
+        return import_module, (self.__name__,)
+
     def __setattr__(self, name: str, value: Any) -> None:
         # The import system binds a module to its package once it is loaded.
         is_task = name in __all__ and isinstance(value, ModuleType)
