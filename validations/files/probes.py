@@ -1,7 +1,7 @@
 """Probes: each opens one file and finds out whether it is readable.
 
 A probe is a function that takes a file's path, returns `Facts`, and raises `UnreadableFile` when the file has a
-defect. To add one, write the function and name it in `DECODERS` of the module `decoders`.
+defect. To add one, write the function and name it in `DECODERS` of the module `decoders`, or in a plugin.
 """
 
 from __future__ import annotations
