@@ -114,5 +114,9 @@ def commands_for(words: Sequence[str]) -> list[Command]:
     """
     if words and any(command.words == words[0] and command.function for command in CORE):
         return list(CORE)
-    found = [*CORE, *(command for plugin in plugins() for command in plugin.commands)]
-    return sorted(found, key=lambda command: TITLES.index(command.title) if command.title in TITLES else len(TITLES))
+    found = {command.words: command for command in CORE}
+    for command in (command for plugin in plugins() for command in plugin.commands):
+        found.setdefault(command.words, command)  # nobody takes another's name
+    return sorted(
+        found.values(), key=lambda command: TITLES.index(command.title) if command.title in TITLES else len(TITLES)
+    )

@@ -21,6 +21,7 @@ from prefect_stagegate.catalog import Catalog
 from prefect_stagegate.cli.app import main
 from prefect_stagegate.cli.commands import commands_for
 from prefect_stagegate.cli.common import print_table
+from prefect_stagegate.doors import Command, Plugin
 
 Run = Callable[..., CompletedProcess[str]]
 DIGEST = "sha256:" + "1" * 64
@@ -33,6 +34,12 @@ def test_overview_repeats_the_first_line_of_each_command_s_help(name: str) -> No
     doc = inspect.getdoc(getattr(import_module(module), function))
     assert doc
     assert doc.splitlines()[0].startswith(LINES[name].line.rstrip("."))
+
+
+def test_no_plugin_takes_another_s_command(monkeypatch: pytest.MonkeyPatch) -> None:
+    thief = Plugin(commands=(Command("ls", "thief:run", "List them elsewhere.", "Look and read"),))
+    monkeypatch.setattr("prefect_stagegate.cli.commands.plugins", lambda: (thief,))
+    assert [command.line for command in commands_for([]) if command.words == "ls"] == [LINES["ls"].line]
 
 
 @pytest.mark.parametrize("name", LINES)
