@@ -117,6 +117,4 @@ def commands_for(words: Sequence[str]) -> list[Command]:
     found = {command.words: command for command in CORE}
     for command in (command for plugin in plugins() for command in plugin.commands):
         found.setdefault(command.words, command)  # nobody takes another's name
-    return sorted(
-        found.values(), key=lambda command: TITLES.index(command.title) if command.title in TITLES else len(TITLES)
-    )
+    return sorted(found.values(), key=lambda command: (*TITLES, command.title).index(command.title))
