@@ -11,6 +11,7 @@ from pydantic import BaseModel
 
 from prefect_stagegate import clock
 from prefect_stagegate.canonical import canonical, digest_of
+from prefect_stagegate.environment import UNKNOWN
 from prefect_stagegate.errors import Cancelled, MissingExtra, StagegateError, WorkerCrashed
 from prefect_stagegate.gate.base import CheckResult, one_finding
 from prefect_stagegate.gate.context import CheckContext
@@ -90,9 +91,10 @@ def why_stale(evidence: Evidence, definition: Check, requirement: Requirement, c
 def changed_bindings(
     evidence: Evidence, definition: Check, requirement: Requirement, context: CheckContext
 ) -> list[str]:
-    """The names, sorted, of what an answer depends on that has another value now, or has one no more."""
+    """The names, sorted, of what an answer depends on that has another value now, has one no more, or can't be read."""
     wanted, recorded = binding(definition, requirement, context), evidence.binding
-    return sorted(name for name in wanted.keys() | recorded if wanted.get(name) != recorded.get(name))
+    names = wanted.keys() | recorded
+    return sorted(name for name in names if wanted.get(name) != recorded.get(name) or wanted[name] == UNKNOWN)
 
 
 def is_ahead(evidence: Evidence, now: datetime) -> bool:

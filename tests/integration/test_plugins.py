@@ -36,7 +36,7 @@ def limit(context: CheckContext) -> int:
     return int(Path(os.environ["LIMIT"]).read_text())
 
 def place(context: CheckContext) -> str | None:
-    return os.environ.get("PLACE")
+    return os.environ["PLACE"] if "AWAY" in os.environ else os.environ.get("PLACE")
 
 LIMIT = Binding("{binding}", lambda context: str(limit(context)))
 
@@ -129,6 +129,11 @@ def test_evidence_ends_with_another_value_of_a_plugin_s_binding(site: Path, run_
     refused = run_stagegate("promote", "things", "--to", "pilot", env=env)
     assert refused.returncode == 1, "also a value that is gone is another one"
     assert "what within_limit depends on changed since: place" in refused.stderr
+    away = {**env, "AWAY": "yes"}
+    assert run_stagegate(*check, env=away).returncode == 0
+    assert "another place" in run_stagegate(*check, "--plan", "--json", env=away).stdout, (
+        "what can't be read may differ"
+    )
     limit.write_text("0")
 
     assert "another limit" in run_stagegate(*check, "--plan", "--json", env=env).stdout

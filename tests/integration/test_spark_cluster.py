@@ -152,7 +152,7 @@ def test_dead_cluster_is_inconclusive_at_once(flights: Path, scheme: str, monkey
 SOON = """
 import sys
 from pathlib import Path
-from prefect_stagegate.validations.engines import spark_session
+from prefect_stagegate.plugins.spark import spark_session
 spark_session.START_SECONDS = 20.0
 try:
     spark_session.open_session(Path(sys.argv[1]))

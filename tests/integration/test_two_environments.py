@@ -354,9 +354,11 @@ def newest(environments: TwoEnvironments, gate: str) -> str:
     """The newest decision of a gate, with what failed."""
     code = (
         "import sys; from prefect_stagegate.jobs.workspace import open_workspace;"
-        "from prefect_stagegate.jobs.address import resolve; from prefect_stagegate.gate import decision_of;"
+        "from prefect_stagegate.jobs.address import resolve;"
+        "from prefect_stagegate.gate.records.attest import decision_of;"
+        "from prefect_stagegate.catalog.gate_records import newest_attestation;"
         "where = open_workspace(); digest = resolve(where, 'things').digest;"
-        f"decision = decision_of(where.catalog.attestation('things', digest, {gate!r}));"
+        f"decision = decision_of(newest_attestation(where.catalog, 'things', digest, {gate!r}));"
         "print(decision.outcome, *sorted(one.check for one in decision.checks if one.outcome == 'fail'))"
     )
     node = environments.pilot
