@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from unittest.mock import Mock
 
 import pytest
 
@@ -217,7 +216,11 @@ def test_nothing_names_an_environment_that_was_not_written(
     assert statement
     for record in scenario.environments:
         record.unlink()
-    monkeypatch.setattr(DirectoryRecords, "replace", Mock(side_effect=CatalogError("No space left")))
+
+    def refuse(*_: object) -> None:
+        raise CatalogError("No space left")
+
+    monkeypatch.setattr(DirectoryRecords, "replace", refuse)
     with pytest.raises(CatalogError, match="No space left"):
         catalog.move_ref("things", "pilot", digest, head=head, action=RefAction.PROMOTE, who=ADA, attestation=statement)
     with pytest.raises(CatalogError, match="No space left"):

@@ -8,7 +8,6 @@ import re
 import subprocess
 import sys
 from collections.abc import Callable
-from importlib import import_module
 from pathlib import Path
 from subprocess import CompletedProcess
 
@@ -21,7 +20,7 @@ from prefect_stagegate.catalog import Catalog
 from prefect_stagegate.cli.app import main
 from prefect_stagegate.cli.commands import commands_for
 from prefect_stagegate.cli.common import print_table
-from prefect_stagegate.doors import Command, Plugin
+from prefect_stagegate.doors import Command, Plugin, load
 
 Run = Callable[..., CompletedProcess[str]]
 DIGEST = "sha256:" + "1" * 64
@@ -30,8 +29,7 @@ LINES = {command.words: command for command in commands_for([]) if command.funct
 
 @pytest.mark.parametrize("name", LINES)
 def test_overview_repeats_the_first_line_of_each_command_s_help(name: str) -> None:
-    module, _, function = LINES[name].function.partition(":")
-    doc = inspect.getdoc(getattr(import_module(module), function))
+    doc = inspect.getdoc(load(LINES[name].function))
     assert doc
     assert doc.splitlines()[0].startswith(LINES[name].line.rstrip("."))
 

@@ -7,9 +7,10 @@ then tests it.
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
+
+from prefect_stagegate.doors import load
 
 if TYPE_CHECKING:
     from great_expectations.data_context.data_context.abstract_data_context import AbstractDataContext
@@ -63,6 +64,5 @@ ENGINES = {
 
 def load_engine(name: str) -> type[SuiteEngine]:
     """The engine of a name in `ENGINES`."""
-    module, _, attribute = ENGINES[name].partition(":")
-    engine: type[SuiteEngine] = getattr(import_module(module), attribute)
+    engine: type[SuiteEngine] = load(ENGINES[name])
     return engine
