@@ -69,8 +69,8 @@ def plain(folder: Path) -> None:
 
 def prober(folder: Path, new: int) -> tuple[Callable[[], None], Callable[[], None]]:
     """Functions that probe all files, and then a version of which `new` files are new."""
-    from prefect_stagegate.measures import NO_PASSES
     from prefect_stagegate.model import Entry
+    from prefect_stagegate.model.measures import NO_PASSES
     from prefect_stagegate.spec import ContractSpec
     from prefect_stagegate.validations.files.files import probe_files
 

@@ -26,7 +26,7 @@ from pathlib import Path
 import duckdb
 
 from benchmarks.section import write_section
-from prefect_stagegate.measures import NO_VALUES, FileValues
+from prefect_stagegate.model.measures import NO_VALUES, FileValues
 from prefect_stagegate.validations.engines.engine import ENGINES
 from prefect_stagegate.validations.queries.duck import THREADS
 from prefect_stagegate.validations.records import ExpectationVerdict, TableJob, TableReport

@@ -29,8 +29,8 @@ from fsspec.spec import AbstractFileSystem
 
 from prefect_stagegate.errors import UnknownDataset, UnknownRef
 from prefect_stagegate.jobs.read import OpenDataset, hold_dataset, open_cache, read_catalog
-from prefect_stagegate.manifest import path_problem
 from prefect_stagegate.model import Address
+from prefect_stagegate.model.manifest import path_problem
 
 
 class VersionNotFound(UnknownRef, FileNotFoundError):

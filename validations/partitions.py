@@ -13,7 +13,7 @@ from urllib.parse import unquote
 
 import pyarrow as pa
 
-from prefect_stagegate.canonical import digest_of
+from prefect_stagegate.model.canonical import digest_of
 from prefect_stagegate.spec.csv_dialect import TextReading
 from prefect_stagegate.validations.files.formats import is_text
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from prefect_stagegate.measures import NO_VALUES, FileValues
+from prefect_stagegate.model.measures import NO_VALUES, FileValues
 from prefect_stagegate.spec.csv_dialect import AS_USUAL, CsvSpec, TextReading
 
 

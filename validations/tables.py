@@ -11,8 +11,8 @@ from typing import Any
 
 from pyarrow import types
 
-from prefect_stagegate.canonical import digest_of
 from prefect_stagegate.model import Outcome
+from prefect_stagegate.model.canonical import digest_of
 from prefect_stagegate.spec import TableSpec
 from prefect_stagegate.validations import schema
 from prefect_stagegate.validations.files.files import ProbedFiles

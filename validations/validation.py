@@ -12,8 +12,8 @@ from typing import Any, Protocol
 
 from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.errors import MissingExtra, SpecError, UsageError, did_you_mean
-from prefect_stagegate.measures import NO_PASSES, NO_VALUES, FileValues, PassedProbes
 from prefect_stagegate.model import Entry, Outcome, Validation
+from prefect_stagegate.model.measures import NO_PASSES, NO_VALUES, FileValues, PassedProbes
 from prefect_stagegate.spec import ContractSpec
 from prefect_stagegate.spec.vocabulary import type_problem
 from prefect_stagegate.units import count_text

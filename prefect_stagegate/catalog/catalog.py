@@ -9,7 +9,6 @@ from functools import cache, cached_property, partial
 from itertools import chain, groupby
 from typing import Any
 
-from prefect_stagegate.canonical import sha256_of
 from prefect_stagegate.catalog.codec import encode
 from prefect_stagegate.catalog.environments import Environments
 from prefect_stagegate.catalog.log import E, Log, LogMemory, State
@@ -25,6 +24,7 @@ from prefect_stagegate.model import (
     Address,
     Identity,
 )
+from prefect_stagegate.model.canonical import sha256_of
 from prefect_stagegate.units import count_text
 
 FORMAT_KEY, ID_KEY = "format", "id"

@@ -10,11 +10,11 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
-from prefect_stagegate.canonical import canonical, digest_of, sha256_of
 from prefect_stagegate.catalog.codec import decode
 from prefect_stagegate.catalog.keys import is_record
 from prefect_stagegate.catalog.records import Records
 from prefect_stagegate.errors import CorruptRecord
+from prefect_stagegate.model.canonical import canonical, digest_of, sha256_of
 
 MAX_CACHED = 16
 """Environments that a process keeps in memory; each has some 300 distributions."""

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from prefect_stagegate.canonical import digest_of
 from prefect_stagegate.catalog.catalog import Catalog
 from prefect_stagegate.catalog.evidence import kept
 from prefect_stagegate.catalog.records import corrupt
@@ -28,6 +27,7 @@ from prefect_stagegate.model import (
     Waiver,
     person_key,
 )
+from prefect_stagegate.model.canonical import digest_of
 
 _EVIDENCE = Record("stagegate.evidence", list[Evidence])
 REVOCATIONS = Record("stagegate.revocations", EvidenceRevocation)

@@ -9,12 +9,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from prefect_stagegate.canonical import digest_of
 from prefect_stagegate.catalog.catalog import Catalog
 from prefect_stagegate.catalog.records import corrupt
 from prefect_stagegate.doors import Record
-from prefect_stagegate.measures import NO_PASSES, FileValues, PassedProbes
-from prefect_stagegate.transfers import TransferRecord
+from prefect_stagegate.model.canonical import digest_of
+from prefect_stagegate.model.measures import NO_PASSES, FileValues, PassedProbes
+from prefect_stagegate.model.transfers import TransferRecord
 
 T = TypeVar("T")
 

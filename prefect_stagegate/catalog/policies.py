@@ -6,13 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from prefect_stagegate.canonical import digest_of
 from prefect_stagegate.catalog.log import State
 from prefect_stagegate.catalog.refs import REFS
 from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.doors import Record
 from prefect_stagegate.errors import CorruptRecord
 from prefect_stagegate.model import LATEST, Approval, ApprovalRequest, Identity
+from prefect_stagegate.model.canonical import digest_of
 
 if TYPE_CHECKING:
     from prefect_stagegate.catalog.catalog import Catalog

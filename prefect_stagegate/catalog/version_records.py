@@ -14,8 +14,8 @@ from prefect_stagegate.catalog.records import corrupt
 from prefect_stagegate.catalog.typed_records import TypedRecords
 from prefect_stagegate.doors import Record
 from prefect_stagegate.errors import UnknownDataset, UnknownRef, suggest
-from prefect_stagegate.manifest import Manifest, Seal, path_problem, row
 from prefect_stagegate.model import Entry, FailedObject, Origin, Pins
+from prefect_stagegate.model.manifest import Manifest, Seal, path_problem, row
 from prefect_stagegate.units import count_text
 
 if TYPE_CHECKING:

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import asdict
 
-from prefect_stagegate.canonical import digest_of
 from prefect_stagegate.gate.approval_counting import ANYBODY, answer_proof, count_answers, why_unanswerable
 from prefect_stagegate.gate.approval_parameters import APPROVAL, ApprovalParameters
 from prefect_stagegate.gate.base import CheckResult, one_finding
@@ -16,6 +15,7 @@ from prefect_stagegate.gate.context import Binding, CheckContext
 from prefect_stagegate.gate.registry import Check, Renewal
 from prefect_stagegate.gate.wording import listed
 from prefect_stagegate.model import Approval, ApprovalRequest, Finding, Outcome, person_key
+from prefect_stagegate.model.canonical import digest_of
 from prefect_stagegate.units import digest_text
 
 ANSWERS = Binding(

@@ -12,7 +12,6 @@ from datetime import UTC, datetime, timedelta
 
 from pydantic import Field
 
-from prefect_stagegate.canonical import digest_of
 from prefect_stagegate.catalog.version_records import read_failed
 from prefect_stagegate.gate.accepted import Accepted, accepted_below, reference
 from prefect_stagegate.gate.base import Ceilings, CheckResult, NoParameters, one_finding, worst_of
@@ -22,6 +21,7 @@ from prefect_stagegate.gate.wording import listed, time_text
 from prefect_stagegate.jobs.gating.contract import validation_of
 from prefect_stagegate.jobs.gating.measuring import TABLE, table_columns, table_time
 from prefect_stagegate.model import FailedObject, Finding, Outcome
+from prefect_stagegate.model.canonical import digest_of
 from prefect_stagegate.spec import Duration
 from prefect_stagegate.spec.parameters import PREVIOUS_ROWS, uses
 from prefect_stagegate.units import age_text, count_text, digest_text

@@ -9,12 +9,12 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field
 
-from prefect_stagegate.canonical import digest_of
 from prefect_stagegate.errors import did_you_mean
 from prefect_stagegate.gate.base import CheckResult, Parameters
 from prefect_stagegate.gate.context import Binding, CheckContext
 from prefect_stagegate.gate.registry import Check, Renewal
 from prefect_stagegate.model import Finding, Outcome
+from prefect_stagegate.model.canonical import digest_of
 from prefect_stagegate.spec import Spec
 from prefect_stagegate.spec.documentation import PublicationSpec, RaiSpec
 from prefect_stagegate.units import count_text

@@ -33,8 +33,8 @@ from prefect_stagegate.cli.common import (
 )
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.jobs import inspect
-from prefect_stagegate.manifest import Change, Difference, row
 from prefect_stagegate.model import Address, EvidenceRevocation, Waiver
+from prefect_stagegate.model.manifest import Change, Difference, row
 from prefect_stagegate.units import bytes_text, count_text, digest_text
 from prefect_stagegate.unreadable import UnreadableRecords
 

@@ -14,7 +14,6 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from prefect_stagegate.canonical import digest_of
 from prefect_stagegate.environment import host as host_facts
 from prefect_stagegate.environment import limits as limit_facts
 from prefect_stagegate.environment import variables as variable_facts
@@ -26,6 +25,7 @@ from prefect_stagegate.environment.limits import Limit, capture_limits, compare_
 from prefect_stagegate.environment.python import Python, capture_python, compare_pythons
 from prefect_stagegate.environment.variables import capture_variables, compare_variables
 from prefect_stagegate.environment.volume import CacheVolume, capture_volume, compare_volumes
+from prefect_stagegate.model.canonical import digest_of
 
 
 @dataclass(frozen=True, slots=True)

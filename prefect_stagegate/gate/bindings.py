@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from prefect_stagegate.canonical import digest_of
 from prefect_stagegate.gate.accepted import Accepted, accepted_below, last_accepted
 from prefect_stagegate.gate.context import Binding, CheckContext, Fact
+from prefect_stagegate.model.canonical import digest_of
 
 
 def _of_key(key: str) -> Binding:

@@ -24,8 +24,8 @@ from typing import Any, ClassVar, Concatenate, Generic, ParamSpec, TypeVar, cast
 
 from prefect_stagegate.environment import UNKNOWN, Environment
 from prefect_stagegate.errors import StagegateError
-from prefect_stagegate.manifest import Manifest
 from prefect_stagegate.model import Approval, ApprovalRequest, Entry, EvidenceRevocation, Identity, Origin, Waiver
+from prefect_stagegate.model.manifest import Manifest
 from prefect_stagegate.spec import Gate, Spec
 from prefect_stagegate.workspace import ResolvedVersion, Workspace
 

@@ -10,11 +10,11 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from prefect_stagegate.canonical import canonical
 from prefect_stagegate.gate.base import Ceilings, Floors
 from prefect_stagegate.gate.context import addresses_of
 from prefect_stagegate.gate.registry import CHECKS
 from prefect_stagegate.model import Direction, PolicyChange, Severity
+from prefect_stagegate.model.canonical import canonical
 from prefect_stagegate.spec import Gate, Requirement, Spec
 
 MORE_IS_STRICTER = {

@@ -10,7 +10,6 @@ from datetime import datetime, timedelta
 from pydantic import BaseModel
 
 from prefect_stagegate import clock
-from prefect_stagegate.canonical import canonical, digest_of
 from prefect_stagegate.environment import UNKNOWN
 from prefect_stagegate.errors import Cancelled, MissingExtra, StagegateError, WorkerCrashed
 from prefect_stagegate.gate.base import CheckResult, one_finding
@@ -18,6 +17,7 @@ from prefect_stagegate.gate.context import CheckContext
 from prefect_stagegate.gate.records.revocation import revoked, unrevoked
 from prefect_stagegate.gate.registry import Check
 from prefect_stagegate.model import Evidence, Outcome
+from prefect_stagegate.model.canonical import canonical, digest_of
 from prefect_stagegate.redaction import redact
 from prefect_stagegate.spec import Requirement
 

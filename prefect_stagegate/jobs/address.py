@@ -7,11 +7,11 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from prefect_stagegate.canonical import digest_of
 from prefect_stagegate.catalog import Catalog, PolicyEntry
 from prefect_stagegate.catalog.version_records import staged_spec
 from prefect_stagegate.errors import CorruptRecord, SpecError, UsageError
 from prefect_stagegate.model import Address
+from prefect_stagegate.model.canonical import digest_of
 from prefect_stagegate.settings import Settings
 from prefect_stagegate.spec import KnownCheck, Spec, load_spec
 from prefect_stagegate.spec.load import Examine, Recorded

@@ -13,8 +13,8 @@ from prefect_stagegate.catalog.version_records import read_failed
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.jobs.gating.policy import adoptions
 from prefect_stagegate.jobs.workspace import Workspace
-from prefect_stagegate.manifest import Difference, Manifest, Seal, diff
 from prefect_stagegate.model import LATEST, Address, EvidenceRevocation, FailedObject, Pins, PolicyChange, Waiver
+from prefect_stagegate.model.manifest import Difference, Manifest, Seal, diff
 from prefect_stagegate.unreadable import UnreadableRecords
 
 READERS = 8

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from prefect_stagegate.model import Decision
+from prefect_stagegate.model.transfers import TransferRecord
 from prefect_stagegate.show.changes import VersionChanges
 from prefect_stagegate.show.model import Report
 from prefect_stagegate.show.next_steps import reason_of, reinstating_reason, steps_of, turns_of, unrequested
@@ -10,7 +11,6 @@ from prefect_stagegate.show.past_events import PastEvent
 from prefect_stagegate.show.rows import row_of
 from prefect_stagegate.show.tables import TableFigures
 from prefect_stagegate.spec import Spec
-from prefect_stagegate.transfers import TransferRecord
 
 TRIED = ("stagegate policy adopt SPEC --reason TEXT",)
 """The steps after a trial that accepts."""

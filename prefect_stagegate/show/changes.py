@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from itertools import chain
 
-from prefect_stagegate.manifest import Change, Difference
+from prefect_stagegate.model.manifest import Change, Difference
 from prefect_stagegate.plugins.profile.profiles import TableProfile
 from prefect_stagegate.units import bytes_text, count_text
 

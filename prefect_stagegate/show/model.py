@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields, is_dataclass, replace
 from typing import Any
 
 from prefect_stagegate.model import DecisionOutcome, ExpectationResult
+from prefect_stagegate.model.transfers import TransferRecord
 from prefect_stagegate.show.changes import VersionChanges
 from prefect_stagegate.show.expectations import by_table
 from prefect_stagegate.show.legible import legible_text
@@ -14,7 +15,6 @@ from prefect_stagegate.show.next_steps import Turn
 from prefect_stagegate.show.past_events import PastEvent
 from prefect_stagegate.show.rows import Person, Row, Standing, name_repeats
 from prefect_stagegate.show.tables import TableFigures
-from prefect_stagegate.transfers import TransferRecord
 from prefect_stagegate.units import count_text, digest_text
 
 

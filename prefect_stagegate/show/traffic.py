@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from prefect_stagegate.model.transfers import Bottleneck, Traffic, TransferRecord
 from prefect_stagegate.show.expectations import LONGEST
 from prefect_stagegate.show.legible import shortened
-from prefect_stagegate.transfers import Bottleneck, Traffic, TransferRecord
 from prefect_stagegate.units import bytes_text, count_text
 
 HEAD = ("From", "Place", "Objects", "Bytes")

@@ -12,7 +12,7 @@ import stat
 from collections.abc import Hashable, Sequence
 
 from prefect_stagegate.errors import SourceError
-from prefect_stagegate.manifest import DEPTH
+from prefect_stagegate.model.manifest import DEPTH
 
 DEEPEST = 4 * DEPTH
 """Most names in a path. It exceeds the depth that a dataset permits, so that errors can name the paths in between."""

@@ -11,9 +11,9 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Discriminator, Field, PrivateAttr, Tag, model_serializer
 
-from prefect_stagegate.canonical import digest_of
 from prefect_stagegate.errors import UsageError, did_you_mean
 from prefect_stagegate.model import Severity
+from prefect_stagegate.model.canonical import digest_of
 from prefect_stagegate.spec.csv_dialect import CsvSpec, TextReading
 from prefect_stagegate.spec.documentation import PublicationSpec, RaiSpec
 from prefect_stagegate.spec.fields import (

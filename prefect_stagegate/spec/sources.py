@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal, Self
+from typing import Self
 
 from pydantic import ConfigDict, Field, model_validator
 
+from prefect_stagegate.model.plan import Rehash
 from prefect_stagegate.patterns import Expression
 from prefect_stagegate.spec.fields import ByteSize, CredentialsName, Glob, Options, Prefix, SourceUrl, SpecModel, Text
 from prefect_stagegate.spec.selection import Conditions, Moment, MostTaken, RegularExpression, Share
-
-Rehash = Literal["always", "when_weak", "never"]
-"""Which objects a staging reads again although it remembers their pin."""
 
 
 class MirrorSpec(SpecModel):

@@ -22,7 +22,6 @@ from prefect_stagegate.gate.context import Fact, local_view, origins
 from prefect_stagegate.jobs.gating.contract import validation_of
 from prefect_stagegate.jobs.gating.measuring import table_columns, table_time
 from prefect_stagegate.jobs.staging.probe import Probe
-from prefect_stagegate.manifest import Manifest
 from prefect_stagegate.model import (
     CredentialLife,
     Entry,
@@ -34,6 +33,7 @@ from prefect_stagegate.model import (
     TableResult,
     Validation,
 )
+from prefect_stagegate.model.manifest import Manifest
 from prefect_stagegate.settings import Settings
 from prefect_stagegate.spec import Spec, load_spec
 from prefect_stagegate.workspace import ResolvedVersion, Workspace

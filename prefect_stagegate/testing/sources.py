@@ -35,8 +35,8 @@ from prefect_stagegate.errors import (
     SourceUnavailable,
     UsageError,
 )
-from prefect_stagegate.manifest import path_problem
 from prefect_stagegate.model import SourceObject
+from prefect_stagegate.model.manifest import path_problem
 from prefect_stagegate.sources import Source, Wanted, everything, open_source
 
 BYTES = bytes(range(256)) * 40

@@ -17,7 +17,6 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
-from prefect_stagegate.canonical import canonical
 from prefect_stagegate.checks.storage import Integrity, Volume
 from prefect_stagegate.clock import stamp
 from prefect_stagegate.environment.nvml import Gpus
@@ -29,9 +28,10 @@ from prefect_stagegate.gate.context import Binding, Fact
 from prefect_stagegate.gate.registry import OWNERS, Renewal
 from prefect_stagegate.gate.run import run_check, why_stale
 from prefect_stagegate.jobs.staging.probe import Probe
-from prefect_stagegate.manifest import Manifest
-from prefect_stagegate.measures import Balance, Duplicates, Overlap, Scan, TableDrift
 from prefect_stagegate.model import CredentialLife, Entry, Evidence, Outcome, Scope, Severity, Validation
+from prefect_stagegate.model.canonical import canonical
+from prefect_stagegate.model.manifest import Manifest
+from prefect_stagegate.model.measures import Balance, Duplicates, Overlap, Scan, TableDrift
 from prefect_stagegate.plugins.node.checks.gpu import machine, nvml_gpus
 from prefect_stagegate.plugins.node.machine import Machine
 from prefect_stagegate.plugins.profile.measuring import measures

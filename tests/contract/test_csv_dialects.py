@@ -14,8 +14,8 @@ import pyarrow.parquet
 import pytest
 from pydantic import ValidationError as InvalidModel
 
-from prefect_stagegate.measures import Balance, Duplicates
 from prefect_stagegate.model import Entry, Finding, Validation
+from prefect_stagegate.model.measures import Balance, Duplicates
 from prefect_stagegate.plugins.profile.balance import balance
 from prefect_stagegate.plugins.profile.drift import profile
 from prefect_stagegate.plugins.profile.duplicates import duplicates

@@ -19,8 +19,8 @@ import pyarrow.feather
 import pyarrow.parquet
 import pytest
 
-from prefect_stagegate.measures import Duplicates
 from prefect_stagegate.model import Entry
+from prefect_stagegate.model.measures import Duplicates
 from prefect_stagegate.plugins.profile.duplicates import duplicates
 from prefect_stagegate.spec import ContractSpec, TableSpec
 from prefect_stagegate.validations import validate

@@ -15,8 +15,8 @@ import yaml
 
 from prefect_stagegate.jobs.staging.stage import stage
 from prefect_stagegate.jobs.workspace import open_workspace
-from prefect_stagegate.manifest import seal
 from prefect_stagegate.model import Address
+from prefect_stagegate.model.manifest import seal
 from prefect_stagegate.testing.servers import SeaweedFS
 from tests.support.proxy import FaultProxy
 

@@ -13,8 +13,8 @@ from prefect_stagegate.catalog.records import DirectoryRecords, open_records
 from prefect_stagegate.catalog.tables import BATCH
 from prefect_stagegate.jobs.inspect import list_versions
 from prefect_stagegate.jobs.workspace import Workspace
-from prefect_stagegate.manifest import Seal, seal
 from prefect_stagegate.model import Entry, Origin, Pin, Pins
+from prefect_stagegate.model.manifest import Seal, seal
 from prefect_stagegate.testing.servers import SeaweedFS
 
 COUNT = BATCH + 100

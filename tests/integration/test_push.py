@@ -17,7 +17,6 @@ from typing import Any
 import jsonschema
 import pytest
 
-from prefect_stagegate.canonical import canonical
 from prefect_stagegate.catalog.gate_records import SIGNATURES, newest_attestation
 from prefect_stagegate.errors import (
     AccessDenied,
@@ -31,6 +30,7 @@ from prefect_stagegate.errors import (
 from prefect_stagegate.gate.records.attest import statement_digest
 from prefect_stagegate.jobs.staging.stage import stage
 from prefect_stagegate.model import Address, Version
+from prefect_stagegate.model.canonical import canonical
 from prefect_stagegate.plugins.exchange.oci import registry_login, shards
 from prefect_stagegate.plugins.exchange.publishing import layer_bodies
 from prefect_stagegate.plugins.exchange.publishing import push as pushing

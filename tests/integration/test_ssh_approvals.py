@@ -23,7 +23,6 @@ from cryptography.hazmat.primitives.serialization import (
     load_ssh_private_key,
 )
 
-from prefect_stagegate.canonical import canonical
 from prefect_stagegate.catalog.gate_records import put_answer, read_answers, read_requests
 from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.errors import ExitCode, GateFailed, StagegateError, UsageError
@@ -42,6 +41,7 @@ from prefect_stagegate.jobs.gating.policy import adopt, answer_request, open_req
 from prefect_stagegate.jobs.gating.promote import promote
 from prefect_stagegate.jobs.gating.waive import waive
 from prefect_stagegate.model import Address, Approval, ApprovalRequest, Decision, DecisionOutcome, Identity
+from prefect_stagegate.model.canonical import canonical
 from tests.support.scenario import ADA, INES, Scenario
 
 pytestmark = pytest.mark.system  # ssh-keygen and ssh-agent, of Debian's openssh-client

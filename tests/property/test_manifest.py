@@ -1,8 +1,8 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prefect_stagegate.manifest import Change, diff, seal
 from prefect_stagegate.model import Entry
+from prefect_stagegate.model.manifest import Change, diff, seal
 
 names = st.text(
     st.characters(min_codepoint=33, exclude_characters="/\x7f", exclude_categories=["Cs"]), min_size=1, max_size=8

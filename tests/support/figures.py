@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from prefect_stagegate.measures import Balance, ColumnDrift, Duplicates, Overlap, Scan, TableDrift
+from prefect_stagegate.model.measures import Balance, ColumnDrift, Duplicates, Overlap, Scan, TableDrift
 
 DRIFT = tuple(ColumnDrift("flights", name, 0.01, "wasserstein") for name in ("a", "b"))
 USUAL: Mapping[str, Callable[..., Any]] = {

@@ -26,7 +26,6 @@ from prefect_stagegate.environment import Environment
 from prefect_stagegate.environment.python import Python
 from prefect_stagegate.gate.records.attest import attest
 from prefect_stagegate.jobs.address import policy_of, read_spec
-from prefect_stagegate.manifest import row
 from prefect_stagegate.model import (
     LATEST,
     Decision,
@@ -38,6 +37,7 @@ from prefect_stagegate.model import (
     Outcome,
     Pin,
 )
+from prefect_stagegate.model.manifest import row
 from prefect_stagegate.plugins.fleet.nodes import HeldVersion, NodeRecord, put_node
 from prefect_stagegate.spec import Spec
 

@@ -16,7 +16,6 @@ from prefect_stagegate.jobs.gating.check import check
 from prefect_stagegate.jobs.gating.policy import adopt
 from prefect_stagegate.jobs.gating.rollback import rollback
 from prefect_stagegate.jobs.workspace import Workspace
-from prefect_stagegate.manifest import seal
 from prefect_stagegate.model import (
     Address,
     Entry,
@@ -28,6 +27,7 @@ from prefect_stagegate.model import (
     Pin,
     Severity,
 )
+from prefect_stagegate.model.manifest import seal
 from prefect_stagegate.plugins.fleet.nodes import HeldVersion, NodeRecord, put_node
 from prefect_stagegate.plugins.profile.profiles import LEVELS, PROFILES, ColumnProfile, TableProfile, files_digest
 from prefect_stagegate.plugins.profile.profiling import table_files

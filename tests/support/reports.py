@@ -6,8 +6,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 
-from prefect_stagegate.manifest import diff
 from prefect_stagegate.model import Decision, DecisionOutcome, Entry, Evidence, Finding, Outcome, Severity
+from prefect_stagegate.model.manifest import diff
+from prefect_stagegate.model.transfers import Traffic, TransferRecord
 from prefect_stagegate.plugins.profile.profiles import LEVELS, ColumnProfile, TableProfile
 from prefect_stagegate.show import (
     PastEvent,
@@ -19,7 +20,6 @@ from prefect_stagegate.show import (
     table_figures,
 )
 from prefect_stagegate.testing.contexts import DIGEST, OTHER_DIGEST, a_spec
-from prefect_stagegate.transfers import Traffic, TransferRecord
 
 AT = "2026-03-01T03:00:00.000000Z"
 PERSON = "ana@example.org (declared)"

@@ -25,9 +25,9 @@ from prefect_stagegate.catalog.kept_records import FILE_VALUES, put_kept, put_pr
 from prefect_stagegate.catalog.records import DirectoryRecords
 from prefect_stagegate.catalog.version_records import put_spec, staged_spec
 from prefect_stagegate.errors import CatalogError, CorruptRecord, RefConflict, UnknownDataset, UnknownRef
-from prefect_stagegate.manifest import seal
-from prefect_stagegate.measures import FileValues, PassedProbes
 from prefect_stagegate.model import Address, Entry, Evidence, Identity, Origin, Outcome, Pin, person_key
+from prefect_stagegate.model.manifest import seal
+from prefect_stagegate.model.measures import FileValues, PassedProbes
 from tests.support.gates import put_approval
 from tests.support.records import CountedRecords
 

@@ -3,8 +3,8 @@ import hashlib
 import pytest
 
 from prefect_stagegate.errors import UsageError
-from prefect_stagegate.manifest import Change, diff, path_problem, row, seal
 from prefect_stagegate.model import Entry
+from prefect_stagegate.model.manifest import Change, diff, path_problem, row, seal
 
 A, B = "blake3:" + "a" * 64, "blake3:" + "b" * 64
 

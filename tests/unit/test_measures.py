@@ -14,7 +14,7 @@ import pytest
 from pyarrow import parquet
 
 from prefect_stagegate.errors import Cancelled, ValidationError
-from prefect_stagegate.measures import Balance, Duplicates, Overlap, TableDrift
+from prefect_stagegate.model.measures import Balance, Duplicates, Overlap, TableDrift
 from prefect_stagegate.plugins.profile.balance import balance
 from prefect_stagegate.plugins.profile.drift import FURTHEST, drift, profile
 from prefect_stagegate.plugins.profile.duplicates import MOST_SPLITS, duplicates, is_key, shared_records

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prefect_stagegate.measures import FileValues
+from prefect_stagegate.model.measures import FileValues
 from prefect_stagegate.validations.engines.merging import merge_of
 
 numbers = st.lists(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=5), min_size=1, max_size=6)

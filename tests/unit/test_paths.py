@@ -17,7 +17,7 @@ from prefect_stagegate.cache.volume import folds_case
 from prefect_stagegate.errors import CacheError, SourceUnavailable, UsageError
 from prefect_stagegate.jobs.staging.paths import KNOWN_FOLDERS, Paths
 from prefect_stagegate.model import Action, Entry, Pin, PlannedObject, SourceObject
-from prefect_stagegate.plan import check_objects
+from prefect_stagegate.model.plan import check_objects
 from prefect_stagegate.sources.local.files import FileSource
 
 URLS = ("s3://lake/", "file:///mnt/nas/")

@@ -6,9 +6,8 @@ from typing import Any
 
 import pytest
 
-from prefect_stagegate import measures
-from prefect_stagegate.measures import PassedProbes
-from prefect_stagegate.model import Entry
+from prefect_stagegate.model import Entry, measures
+from prefect_stagegate.model.measures import PassedProbes
 from prefect_stagegate.spec import ContractSpec
 from prefect_stagegate.validations.files.matching import MatchedFiles, match_files
 

@@ -9,8 +9,8 @@ import pytest
 from prefect_stagegate.clock import stamp
 from prefect_stagegate.gate import CheckContext
 from prefect_stagegate.gate.accepted import Accepted
-from prefect_stagegate.measures import Balance, ColumnDrift, Duplicates, Overlap, Scan, TableDrift
 from prefect_stagegate.model import Outcome
+from prefect_stagegate.model.measures import Balance, ColumnDrift, Duplicates, Overlap, Scan, TableDrift
 from prefect_stagegate.plugins.profile.checks.drift import Drift, drift
 from prefect_stagegate.plugins.profile.checks.pii import Pattern, Pii, pii
 from prefect_stagegate.plugins.profile.checks.tables import BalanceParameters, DuplicatesParameters, balance, duplicates

@@ -9,8 +9,9 @@ from typing import Any
 
 import pytest
 
-from prefect_stagegate.manifest import diff
 from prefect_stagegate.model import Entry, Outcome
+from prefect_stagegate.model.manifest import diff
+from prefect_stagegate.model.transfers import NAME
 from prefect_stagegate.show import VersionChanges, count_changes, to_artifact, to_html, to_json, to_markdown
 from prefect_stagegate.show.changes import COLUMNS, LISTED, table_change, table_change_text
 from prefect_stagegate.show.html import link_of
@@ -18,7 +19,6 @@ from prefect_stagegate.show.marks import link
 from prefect_stagegate.show.rows import Row
 from prefect_stagegate.show.traffic import bottleneck_text, transfer_text
 from prefect_stagegate.show.trimming import DETAILS, MOST_BYTES, trimmed
-from prefect_stagegate.transfers import NAME
 from tests.support.reports import TRANSFER, a_decision, large, profile, samples
 from tests.unit.test_report import HOSTILE
 

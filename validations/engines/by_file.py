@@ -19,8 +19,8 @@ from great_expectations.execution_engine.execution_engine import MetricComputati
 from great_expectations.execution_engine.sqlalchemy_execution_engine import SqlAlchemyExecutionEngine
 from great_expectations.util import convert_to_json_serializable
 
-from prefect_stagegate.canonical import digest_of
-from prefect_stagegate.measures import FileValues, Values
+from prefect_stagegate.model.canonical import digest_of
+from prefect_stagegate.model.measures import FileValues, Values
 from prefect_stagegate.validations.engines.known_metrics import KnownMetrics, as_bound
 from prefect_stagegate.validations.engines.merging import Merge, merge_of
 

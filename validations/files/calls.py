@@ -8,8 +8,8 @@ from functools import cache, cached_property
 from importlib.metadata import version
 from typing import Any
 
-from prefect_stagegate.canonical import digest_of
 from prefect_stagegate.doors import load
+from prefect_stagegate.model.canonical import digest_of
 from prefect_stagegate.spec import ProbeSpec
 from prefect_stagegate.validations.files.decoders import DECODERS, PLUGGED
 

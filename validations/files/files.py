@@ -9,8 +9,8 @@ from functools import partial
 from pathlib import Path
 from threading import Event
 
-from prefect_stagegate.measures import NO_PASSES, PassedProbes
 from prefect_stagegate.model import Entry, Finding, Outcome
+from prefect_stagegate.model.measures import NO_PASSES, PassedProbes
 from prefect_stagegate.spec import ContractSpec
 from prefect_stagegate.validations.files.calls import ProbeCall
 from prefect_stagegate.validations.files.facts import Defect, Facts, Probe, UnreadableFile, probe_copy

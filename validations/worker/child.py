@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from prefect_stagegate.errors import SpecError, UsageError, WorkerCrashed
-from prefect_stagegate.measures import NO_VALUES
+from prefect_stagegate.model.measures import NO_VALUES
 from prefect_stagegate.spec.csv_dialect import CsvSpec
 from prefect_stagegate.units import format_size
 from prefect_stagegate.validations.data_docs import publish

@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-from prefect_stagegate.canonical import canonical, digest_of
 from prefect_stagegate.catalog import RefEntry
 from prefect_stagegate.clock import now, written_moment
 from prefect_stagegate.gate.records.allowed_signers import fingerprint_of, read_allowed_signers
@@ -23,6 +22,7 @@ from prefect_stagegate.model import (
     Waiver,
     person_key,
 )
+from prefect_stagegate.model.canonical import canonical, digest_of
 
 if TYPE_CHECKING:
     from prefect_stagegate.gate.approval_parameters import ApprovalParameters

@@ -28,10 +28,10 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from prefect_stagegate.canonical import digest_of
 from prefect_stagegate.environment import Environment
 from prefect_stagegate.errors import CorruptRecord
 from prefect_stagegate.model import Approval, ApprovalRequest, Decision, Evidence, Outcome
+from prefect_stagegate.model.canonical import digest_of
 
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE = "https://in-toto.io/attestation/test-result/v0.1"

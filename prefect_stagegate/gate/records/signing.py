@@ -12,8 +12,8 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from prefect_stagegate.canonical import canonical
 from prefect_stagegate.errors import MissingExtra, UsageError
+from prefect_stagegate.model.canonical import canonical
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes

@@ -11,7 +11,6 @@ from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
-from prefect_stagegate.canonical import canonical
 from prefect_stagegate.catalog import adopted_as
 from prefect_stagegate.catalog.environments import shortened
 from prefect_stagegate.catalog.gate_records import SIGNATURES, newest_attestation, read_attestations
@@ -26,6 +25,7 @@ from prefect_stagegate.jobs.gating.policy import spec_under
 from prefect_stagegate.jobs.gating.proofs import signing_key
 from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Address, check_name
+from prefect_stagegate.model.canonical import canonical
 from prefect_stagegate.units import digest_text
 
 LARGEST = 64 << 20

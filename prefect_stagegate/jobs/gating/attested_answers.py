@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from prefect_stagegate.canonical import canonical
 from prefect_stagegate.catalog import Catalog, PolicyEntry, RefAction, RefEntry
 from prefect_stagegate.catalog.policies import adopted_policy
 from prefect_stagegate.errors import UsageError
@@ -19,6 +18,7 @@ from prefect_stagegate.jobs.gating.approve import why_dated_back
 from prefect_stagegate.jobs.gating.policy import spec_under
 from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import ApprovalRequest, Decision, Outcome, Severity
+from prefect_stagegate.model.canonical import canonical
 from prefect_stagegate.spec import Gate
 
 SCRIPT = """\

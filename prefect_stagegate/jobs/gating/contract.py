@@ -19,8 +19,8 @@ from prefect_stagegate.gate.context import CheckContext, Fact
 from prefect_stagegate.jobs.runner import step
 from prefect_stagegate.jobs.staging.fetch import present
 from prefect_stagegate.jobs.workspace import Workspace
-from prefect_stagegate.measures import NO_PASSES, NO_VALUES, FileValues, PassedProbes
 from prefect_stagegate.model import LATEST, Validation
+from prefect_stagegate.model.measures import NO_PASSES, NO_VALUES, FileValues, PassedProbes
 from prefect_stagegate.plugins.profile.profiling import profile_version
 from prefect_stagegate.settings import Settings
 from prefect_stagegate.spec.parameters import AS_OF, PREVIOUS_ROWS, uses

@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from prefect_stagegate.canonical import digest_of
 from prefect_stagegate.catalog import PolicyEntry, gate_records
 from prefect_stagegate.catalog.policies import adopt_policy
 from prefect_stagegate.catalog.refs import REFS
@@ -24,6 +23,7 @@ from prefect_stagegate.jobs.address import POLICY_KEYS, SpecLike, policy_name, p
 from prefect_stagegate.jobs.gating.consent import POLICY_TARGET, agreement, rule_of, why_unchangeable
 from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import LATEST, Approval, ApprovalRequest, Direction, PolicyChange
+from prefect_stagegate.model.canonical import digest_of
 from prefect_stagegate.spec import Spec
 from prefect_stagegate.units import digest_text
 

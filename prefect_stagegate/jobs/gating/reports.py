@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
-from prefect_stagegate.canonical import digest_of
 from prefect_stagegate.catalog import RefAction, RefEntry, adopted_as, moves, withdrawn
 from prefect_stagegate.catalog.gate_records import read_attestations
 from prefect_stagegate.catalog.kept_records import TRANSFERS, read_kept
@@ -20,6 +19,7 @@ from prefect_stagegate.jobs.gating.policy import changes, changes_since
 from prefect_stagegate.jobs.gating.version_changes import version_changes
 from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Decision, DecisionOutcome
+from prefect_stagegate.model.canonical import digest_of
 from prefect_stagegate.plugins.profile.profiles import TableProfile
 from prefect_stagegate.plugins.profile.profiling import kept_profiles
 from prefect_stagegate.show import PastEvent, Report, VersionChanges, build_report, reason_of, table_figures, to_html

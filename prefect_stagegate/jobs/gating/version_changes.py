@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from prefect_stagegate.jobs.workspace import Workspace
-from prefect_stagegate.manifest import diff
 from prefect_stagegate.model import Decision
+from prefect_stagegate.model.manifest import diff
 from prefect_stagegate.plugins.profile.profiles import TableProfile
 from prefect_stagegate.show import Proposal, VersionChanges, count_changes, table_change
 

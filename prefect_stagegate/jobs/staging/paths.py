@@ -7,8 +7,8 @@ from typing import NamedTuple, NoReturn
 
 from prefect_stagegate.errors import SourceUnavailable, UsageError
 from prefect_stagegate.jobs.staging.temporary_tables import insert, temporary
-from prefect_stagegate.manifest import name_key
 from prefect_stagegate.model import PlannedObject
+from prefect_stagegate.model.manifest import name_key
 
 KNOWN_FOLDERS = 4096
 """Folders that are remembered in memory, so that most paths need no look at the table."""

@@ -37,9 +37,9 @@ from prefect_stagegate.jobs.staging.sources import Sources, open_sources
 from prefect_stagegate.jobs.staging.unchanged import ListingDigest, SelectedObject, Unchanged, spool
 from prefect_stagegate.jobs.upkeep.node_refs import point
 from prefect_stagegate.jobs.workspace import Workspace
-from prefect_stagegate.manifest import Manifest, Seal, seal
 from prefect_stagegate.model import LATEST, Address, Entry, FailedObject, PlannedObject, SourceObject, Version
-from prefect_stagegate.plan import check_objects, plan_object
+from prefect_stagegate.model.manifest import Manifest, Seal, seal
+from prefect_stagegate.model.plan import check_objects, plan_object
 from prefect_stagegate.sources import Source, Wanted
 from prefect_stagegate.spec import Spec
 from prefect_stagegate.transport.transfer import Progress, TransferStats

@@ -7,7 +7,7 @@ from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.doors import Job, Observer
 from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Version
-from prefect_stagegate.transfers import NAME, PLACES, Traffic, TransferRecord
+from prefect_stagegate.model.transfers import NAME, PLACES, Traffic, TransferRecord
 from prefect_stagegate.transport.transfer import TransferStats
 
 

@@ -21,13 +21,13 @@ from typing import IO, Any
 from prefect_stagegate.cache.layout import explained
 from prefect_stagegate.cache.memory import is_racy
 from prefect_stagegate.cache.quarantine import Quarantine
-from prefect_stagegate.canonical import digest_of
 from prefect_stagegate.catalog import RefEntry
 from prefect_stagegate.catalog.version_records import staged_spec
 from prefect_stagegate.jobs.staging.sources import Sources
 from prefect_stagegate.jobs.workspace import Workspace
-from prefect_stagegate.manifest import Manifest
 from prefect_stagegate.model import LATEST, Pin, Receipt, SourceObject
+from prefect_stagegate.model.canonical import digest_of
+from prefect_stagegate.model.manifest import Manifest
 from prefect_stagegate.spec import Spec
 
 MEANING = 2

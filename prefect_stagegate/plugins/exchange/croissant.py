@@ -21,8 +21,8 @@ from prefect_stagegate.errors import UsageError
 from prefect_stagegate.jobs.address import stored_spec
 from prefect_stagegate.jobs.read import keep_dataset
 from prefect_stagegate.jobs.workspace import Workspace
-from prefect_stagegate.manifest import Manifest
 from prefect_stagegate.model import Address, Entry
+from prefect_stagegate.model.manifest import Manifest
 from prefect_stagegate.spec import Spec, TableSpec
 from prefect_stagegate.spec.documentation import CreatorSpec, PublicationSpec, RaiSpec
 from prefect_stagegate.spec.location import is_url

@@ -15,8 +15,8 @@ from prefect_stagegate.jobs.staging.stage import stage
 from prefect_stagegate.jobs.upkeep.node_refs import point
 from prefect_stagegate.jobs.upkeep.verify import verify
 from prefect_stagegate.jobs.workspace import Workspace
-from prefect_stagegate.manifest import Seal, seal
 from prefect_stagegate.model import Address, Entry
+from prefect_stagegate.model.manifest import Seal, seal
 from prefect_stagegate.plugins.fleet.barrier import NodeOutcome, NodeReport
 from prefect_stagegate.plugins.fleet.members import require_committed
 from prefect_stagegate.plugins.fleet.node_readiness import require_on_node

@@ -9,7 +9,7 @@ from itertools import islice
 
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.jobs.address import stored_spec
-from prefect_stagegate.manifest import Change, Difference, diff
+from prefect_stagegate.model.manifest import Change, Difference, diff
 from prefect_stagegate.plugins.pages.catalog_view import CatalogView
 from prefect_stagegate.plugins.pages.slices import Slice, slice_of
 from prefect_stagegate.plugins.profile.profiles import TableProfile

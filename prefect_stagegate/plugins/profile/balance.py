@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from prefect_stagegate.measures import Balance
+from prefect_stagegate.model.measures import Balance
 from prefect_stagegate.plugins.profile.profiles import ColumnProfile
 from prefect_stagegate.quoting import identifier
 from prefect_stagegate.validations.queries.duck import INTEGERS, Queries

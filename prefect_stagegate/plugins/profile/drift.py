@@ -11,7 +11,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from prefect_stagegate.measures import ColumnDrift, TableDrift
+from prefect_stagegate.model.measures import ColumnDrift, TableDrift
 from prefect_stagegate.plugins.profile.parts import profile_table
 from prefect_stagegate.plugins.profile.profiles import LEVELS, MANY_VALUES, ColumnProfile, TableProfile
 from prefect_stagegate.validations.queries.duck import Queries

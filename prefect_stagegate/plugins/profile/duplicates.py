@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from prefect_stagegate.errors import ValidationError
-from prefect_stagegate.measures import Duplicates, Overlap
+from prefect_stagegate.model.measures import Duplicates, Overlap
 from prefect_stagegate.quoting import identifier
 from prefect_stagegate.validations.queries.duck import Queries
 from prefect_stagegate.validations.queries.relations import FILE, TableFiles

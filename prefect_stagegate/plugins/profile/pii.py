@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from prefect_stagegate.measures import Scan
+from prefect_stagegate.model.measures import Scan
 from prefect_stagegate.plugins.profile.figures import kind_of
 from prefect_stagegate.quoting import identifier, literal
 from prefect_stagegate.validations.queries.duck import Queries

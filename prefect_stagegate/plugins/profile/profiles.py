@@ -11,9 +11,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
-from prefect_stagegate.canonical import digest_of
 from prefect_stagegate.catalog.kept_records import Kept
 from prefect_stagegate.doors import Record
+from prefect_stagegate.model.canonical import digest_of
 
 ALGORITHM = 2
 """Raise it when figures change their meaning: then kept profiles are not compared any more."""

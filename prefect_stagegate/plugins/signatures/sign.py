@@ -17,8 +17,8 @@ from prefect_stagegate.errors import UsageError
 from prefect_stagegate.jobs.read import keep_dataset
 from prefect_stagegate.jobs.upkeep.verify import VerifyProgress
 from prefect_stagegate.jobs.workspace import Workspace
-from prefect_stagegate.manifest import Manifest
 from prefect_stagegate.model import Address
+from prefect_stagegate.model.manifest import Manifest
 from prefect_stagegate.plugins.signatures.signature_bundle import (
     MODEL_SIGNATURES,
     MOST_BYTES,

@@ -17,8 +17,8 @@ from typing import Literal, TypeVar
 
 from pydantic import BaseModel, Field, ValidationError
 
-from prefect_stagegate.canonical import canonical
-from prefect_stagegate.manifest import path_problem
+from prefect_stagegate.model.canonical import canonical
+from prefect_stagegate.model.manifest import path_problem
 
 STATEMENT_TYPE = "https://in-toto.io/Statement/v1"
 PREDICATE_TYPE = "https://model_signing/signature/v1.0"

@@ -16,9 +16,9 @@ from prefect_stagegate.errors import (
     StagegateError,
 )
 from prefect_stagegate.model import PlannedObject, Proof, SourceObject
+from prefect_stagegate.model.transfers import Tier
 from prefect_stagegate.plugins.fleet.peer import Peers, PeerSource
 from prefect_stagegate.sources.base import Source
-from prefect_stagegate.transfers import Tier
 from prefect_stagegate.units import count_text
 
 SECOND_LOOKS = 2

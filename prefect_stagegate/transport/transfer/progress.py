@@ -9,7 +9,7 @@ from typing import Literal
 
 from prefect_stagegate.errors import StagegateError
 from prefect_stagegate.model import PeerTraffic, Receipt
-from prefect_stagegate.transfers import Tier
+from prefect_stagegate.model.transfers import Tier
 
 
 class Progress:

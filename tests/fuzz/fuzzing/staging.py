@@ -17,8 +17,8 @@ from fuzzing.campaign import WrongOutcome
 from prefect_stagegate.cache import Cache
 from prefect_stagegate.durable import Durability
 from prefect_stagegate.errors import AdapterFailed, StagegateError
-from prefect_stagegate.manifest import path_problem
 from prefect_stagegate.model import Action, PlannedObject, SourceObject
+from prefect_stagegate.model.manifest import path_problem
 from prefect_stagegate.sources import Source, open_source
 from prefect_stagegate.transport.transfer import Limits, SourceGroup, transfer
 

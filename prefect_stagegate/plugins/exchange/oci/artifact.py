@@ -19,8 +19,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from prefect_stagegate.canonical import canonical, sha256_of
 from prefect_stagegate.errors import SourceError
+from prefect_stagegate.model.canonical import canonical, sha256_of
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
 INDEX = "application/vnd.oci.image.index.v1+json"

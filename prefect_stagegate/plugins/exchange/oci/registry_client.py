@@ -11,9 +11,9 @@ from urllib.parse import urlencode, urljoin, urlsplit
 
 from oras.provider import Registry
 
-from prefect_stagegate.canonical import sha256_of
 from prefect_stagegate.errors import ChecksumMismatch, ObjectVanished, SourceError, UsageError
 from prefect_stagegate.model import CredentialLife
+from prefect_stagegate.model.canonical import sha256_of
 from prefect_stagegate.plugins.exchange.oci.artifact import INDEX, MANIFEST
 from prefect_stagegate.plugins.exchange.oci.oci_options import oci_settings
 from prefect_stagegate.plugins.exchange.oci.oci_reference import OciReference

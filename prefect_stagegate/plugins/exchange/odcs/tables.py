@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from prefect_stagegate.canonical import canonical
 from prefect_stagegate.errors import did_you_mean
+from prefect_stagegate.model.canonical import canonical
 from prefect_stagegate.plugins.exchange.odcs.columns import (
     Expectation,
     NoCounterpart,

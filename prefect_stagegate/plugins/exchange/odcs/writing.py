@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from prefect_stagegate.canonical import digest_of
+from prefect_stagegate.model.canonical import digest_of
 from prefect_stagegate.plugins.exchange.odcs.columns import LOGICAL
 from prefect_stagegate.plugins.exchange.odcs.standard import WRITTEN
 from prefect_stagegate.plugins.exchange.odcs.tables import PROPERTY

@@ -18,14 +18,14 @@ from pathlib import Path
 from threading import Event
 from typing import Any, Literal, TypeVar
 
-from prefect_stagegate.canonical import canonical
 from prefect_stagegate.errors import SourceError, UsageError
 from prefect_stagegate.jobs.address import spec_beside
 from prefect_stagegate.jobs.runner import step
 from prefect_stagegate.jobs.staging.fetch import present
 from prefect_stagegate.jobs.workspace import Workspace
-from prefect_stagegate.manifest import Manifest, row
 from prefect_stagegate.model import Address, Pin, Receipt, SourceObject
+from prefect_stagegate.model.canonical import canonical
+from prefect_stagegate.model.manifest import Manifest, row
 from prefect_stagegate.plugins.exchange.oci.artifact import (
     CONFIG,
     DATASET,

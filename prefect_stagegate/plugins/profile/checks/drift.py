@@ -15,8 +15,8 @@ from prefect_stagegate.gate.base import CheckResult, Parameters, one_finding
 from prefect_stagegate.gate.context import CheckContext
 from prefect_stagegate.gate.registry import Check
 from prefect_stagegate.gate.wording import listed
-from prefect_stagegate.measures import ColumnDrift, TableDrift
 from prefect_stagegate.model import Finding, Outcome
+from prefect_stagegate.model.measures import ColumnDrift, TableDrift
 from prefect_stagegate.plugins.profile.measuring import measures
 from prefect_stagegate.units import count_text, digest_text
 

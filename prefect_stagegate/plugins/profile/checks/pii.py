@@ -14,8 +14,8 @@ from prefect_stagegate.gate.base import CheckResult, Parameters
 from prefect_stagegate.gate.context import CheckContext
 from prefect_stagegate.gate.registry import Check
 from prefect_stagegate.gate.wording import listed
-from prefect_stagegate.measures import Scan
 from prefect_stagegate.model import Finding, Outcome
+from prefect_stagegate.model.measures import Scan
 from prefect_stagegate.plugins.profile.measuring import measures
 from prefect_stagegate.plugins.profile.profiling import ignored_columns
 from prefect_stagegate.units import count_text

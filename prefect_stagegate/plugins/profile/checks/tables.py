@@ -13,8 +13,8 @@ from prefect_stagegate.gate.base import CheckResult, Parameters, from_findings, 
 from prefect_stagegate.gate.context import CheckContext
 from prefect_stagegate.gate.registry import Check
 from prefect_stagegate.gate.wording import listed
-from prefect_stagegate.measures import Overlap
 from prefect_stagegate.model import Finding, Outcome
+from prefect_stagegate.model.measures import Overlap
 from prefect_stagegate.plugins.profile.measuring import measures
 from prefect_stagegate.spec import Glob
 from prefect_stagegate.units import count_text

@@ -6,13 +6,15 @@ Pure: the caller passes what the pin memory and the cache know. Nothing is chang
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Literal
 
 from prefect_stagegate.errors import UsageError
-from prefect_stagegate.manifest import path_problem
 from prefect_stagegate.model import Action, PlannedObject, SourceObject
-from prefect_stagegate.spec import Rehash
+from prefect_stagegate.model.manifest import path_problem
 from prefect_stagegate.units import count_text
 
+Rehash = Literal["always", "when_weak", "never"]
+"""Which objects a staging reads again although it remembers their pin."""
 LARGEST = 2**63 - 1
 """Bytes of the largest file that Linux and the cache's index know."""
 NAMED = 20

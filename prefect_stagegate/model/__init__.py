@@ -1,0 +1,115 @@
+"""The frozen values that one step hands to the next, in the order of the steps.
+
+    SourceObject → PlannedObject → Receipt → Entry, Origin (a Version) → Evidence → Decision → Promotion
+
+Digests are written with their algorithm: `blake3:<hex>` names an entry's bytes, `sha256:<hex>` names a version,
+a spec or a policy. Times are ISO 8601 in UTC. Sizes are bytes.
+Only the standard library is imported here: short commands load this module.
+"""
+
+from __future__ import annotations
+
+from prefect_stagegate.model.naming import (
+    DIGEST,
+    DIGEST_LENGTH,
+    LATEST,
+    NAME,
+    NAME_LENGTH,
+    SHORTEST_DIGEST,
+    Address,
+    check_name,
+    is_name,
+)
+from prefect_stagegate.model.objects import (
+    WEAKEST,
+    Action,
+    CredentialLife,
+    Direction,
+    Entry,
+    FailedObject,
+    Origin,
+    PeerTraffic,
+    Pin,
+    Pins,
+    PlannedObject,
+    PolicyChange,
+    Proof,
+    Receipt,
+    SourceObject,
+    Version,
+)
+from prefect_stagegate.model.outcomes import (
+    Decision,
+    DecisionOutcome,
+    Evidence,
+    ExpectationResult,
+    Finding,
+    Outcome,
+    Promotion,
+    Ruling,
+    Scope,
+    Severity,
+    TableResult,
+    Validation,
+    Verdict,
+)
+from prefect_stagegate.model.signoff import (
+    Approval,
+    ApprovalRequest,
+    EvidenceRevocation,
+    Identity,
+    Revocation,
+    Wait,
+    Waiver,
+    person_key,
+)
+
+# Results that Prefect stored load these names from here.
+__all__ = [
+    "DIGEST",
+    "DIGEST_LENGTH",
+    "LATEST",
+    "NAME",
+    "NAME_LENGTH",
+    "SHORTEST_DIGEST",
+    "WEAKEST",
+    "Action",
+    "Address",
+    "Approval",
+    "ApprovalRequest",
+    "CredentialLife",
+    "Decision",
+    "DecisionOutcome",
+    "Direction",
+    "Entry",
+    "Evidence",
+    "EvidenceRevocation",
+    "ExpectationResult",
+    "FailedObject",
+    "Finding",
+    "Identity",
+    "Origin",
+    "Outcome",
+    "PeerTraffic",
+    "Pin",
+    "Pins",
+    "PlannedObject",
+    "PolicyChange",
+    "Promotion",
+    "Proof",
+    "Receipt",
+    "Revocation",
+    "Ruling",
+    "Scope",
+    "Severity",
+    "SourceObject",
+    "TableResult",
+    "Validation",
+    "Verdict",
+    "Version",
+    "Wait",
+    "Waiver",
+    "check_name",
+    "is_name",
+    "person_key",
+]
