@@ -1,4 +1,4 @@
-"""What a staging passes on: objects as a source lists them, as they are planned, received and kept, and their version."""
+"""What a staging passes on: objects as a source lists them, as planned, received and kept, and their version."""
 
 from __future__ import annotations
 
