@@ -22,7 +22,7 @@ from prefect_stagegate.errors import CatalogError, UsageError, did_you_mean
 if TYPE_CHECKING:
     from prefect_stagegate.cache.leases import Lease
     from prefect_stagegate.jobs.workspace import Workspace
-    from prefect_stagegate.transport.transfer.meter import Meter
+    from prefect_stagegate.transport.transfer.progress import Meter
 
 T = TypeVar("T")
 GROUP = "prefect_stagegate.plugins"

@@ -246,3 +246,10 @@ def _parts(lines: bytes) -> dict[int, Note]:
         for row in rows
         if len(row) == 3 and row[0] in (UPTO, PART) and row[1].isdigit()  # noqa: PLR2004
     }
+
+
+def write_all(descriptor: int, data: memoryview, offset: int) -> None:
+    """Write all of `data` at `offset`."""
+    while data:
+        written = os.pwrite(descriptor, data, offset)
+        data, offset = data[written:], offset + written

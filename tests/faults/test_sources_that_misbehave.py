@@ -31,7 +31,7 @@ from prefect_stagegate.model import Pin, SourceObject
 from prefect_stagegate.sources import Source, open_source, renewing
 from prefect_stagegate.testing.servers import OWNER, RENEWED, Keys, SeaweedFS
 from prefect_stagegate.transport.http import retry_after
-from prefect_stagegate.transport.transfer import Limits, retry, throttle
+from prefect_stagegate.transport.transfer import Limits, retry
 from tests.support.faults import Stall, Status
 from tests.support.http_servers import file_server
 from tests.support.proxy import FaultProxy
@@ -256,7 +256,7 @@ class TestThrottle:
 
     @pytest.fixture(autouse=True)
     def _alone(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setattr(throttle, "_throttles", {})
+        monkeypatch.setattr(retry, "_throttles", {})
 
     def test_no_more_read_at_a_time_than_may(self, tmp_path: Path) -> None:
         source = Counting({f"{number:03}": b"x" * (number + 1) for number in range(100)})
@@ -269,7 +269,7 @@ class TestThrottle:
 
     def test_a_low_bandwidth_makes_them_fewer(self, cache: Cache) -> None:
         source = Counting({f"{number:03}": b"x" * (number + 1) for number in range(50)})
-        list(fetch_all(source, cache, limits=Limits(in_flight=16, bandwidth=2 * throttle.STEADY)))
+        list(fetch_all(source, cache, limits=Limits(in_flight=16, bandwidth=2 * retry.STEADY)))
         assert source.most == 2
 
     def test_a_failed_read_gives_its_connection_back(self, cache: Cache) -> None:
@@ -314,10 +314,10 @@ class TestThrottle:
             job.start()
         for job in jobs:
             job.join()
-        assert time.monotonic() - begun >= 12 * PART / (1 << 20) - throttle.BURST
+        assert time.monotonic() - begun >= 12 * PART / (1 << 20) - retry.BURST
 
     def test_whoever_sets_no_limit_has_no_throttle(self) -> None:
-        assert throttle.throttle_of("s3://lake", Limits()) is None
+        assert retry.throttle_of("s3://lake", None, None) is None
 
 
 @contextmanager

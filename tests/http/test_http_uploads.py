@@ -12,7 +12,7 @@ import pytest
 
 from prefect_stagegate.errors import Cancelled, SourceError, UsageError
 from prefect_stagegate.transport.http import Client, Request, fetch, loop
-from prefect_stagegate.transport.transfer.stop import Stop
+from prefect_stagegate.transport.transfer.retry import Stop
 
 ANSWER = b"HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n"
 CHUNK = 1 << 16

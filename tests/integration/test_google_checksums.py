@@ -20,7 +20,7 @@ from prefect_stagegate.testing.sources import listed
 from prefect_stagegate.transport.objectstore import parse_bucket_url
 from prefect_stagegate.transport.objectstore.generations import _listed
 from prefect_stagegate.transport.objectstore.listed import ListedObject
-from prefect_stagegate.transport.transfer import Limits, crc32c
+from prefect_stagegate.transport.transfer import Limits, checks
 from prefect_stagegate.transport.transfer.checks import Hasher
 from tests.support.clouds import Cloud
 from tests.support.faults import Flip
@@ -64,9 +64,9 @@ def options(gcs: Cloud, proxy: FaultProxy) -> dict[str, Any]:
 @pytest.fixture
 def _without_library(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setitem(sys.modules, "google_crc32c", None)
-    crc32c.library.cache_clear()
+    checks.crc32c_library.cache_clear()
     yield
-    crc32c.library.cache_clear()
+    checks.crc32c_library.cache_clear()
 
 
 def proofs(source: BucketSource, cache: Cache) -> dict[str, str]:
@@ -152,7 +152,7 @@ def test_without_the_library_nothing_proves_composite_objects(
 
 
 def test_a_state_goes_on_separately_from_its_copy() -> None:
-    crc = crc32c.Crc(crc32c.crc32c)
+    crc = checks.Crc(checks.crc32c)
     crc.update(b"1234")
     twin = crc.copy()
     crc.update(b"xxxxx")

@@ -25,8 +25,7 @@ from prefect_stagegate.cli import progress as display
 from prefect_stagegate.cli.progress import shown_progress, transfer_rows
 from prefect_stagegate.jobs.running_jobs import running_jobs
 from prefect_stagegate.model import Pin, Receipt, SourceObject
-from prefect_stagegate.transport.transfer.meter import Meter
-from prefect_stagegate.transport.transfer.progress import TransferStats
+from prefect_stagegate.transport.transfer.progress import Meter, TransferStats
 from tests.support.waiting import eventually
 
 HALF = JobProgress(Phase.FETCHING, 4, 2, 1000, 400, 100, 50.0, 10.0, "a.csv", "", "network", "2026-03-01T03:00:00Z")

@@ -21,7 +21,7 @@ from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Address, Entry, Version
 from prefect_stagegate.plugins.fleet.peers import find_peers
 from prefect_stagegate.transport.transfer import Progress, TransferStats
-from prefect_stagegate.transport.transfer.meter import Meter
+from prefect_stagegate.transport.transfer.progress import Meter
 
 
 def fetch_version(

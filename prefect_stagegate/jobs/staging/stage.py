@@ -43,9 +43,8 @@ from prefect_stagegate.model.plan import check_objects, plan_object
 from prefect_stagegate.sources import Source, Wanted
 from prefect_stagegate.spec import Spec
 from prefect_stagegate.transport.transfer import Progress, TransferStats
-from prefect_stagegate.transport.transfer.meter import Meter
-from prefect_stagegate.transport.transfer.retry import Retrier
-from prefect_stagegate.transport.transfer.stop import Stop
+from prefect_stagegate.transport.transfer.progress import Meter
+from prefect_stagegate.transport.transfer.retry import Retrier, Stop
 from prefect_stagegate.units import count_text
 
 BATCH = 512

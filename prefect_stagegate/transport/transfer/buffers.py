@@ -8,7 +8,10 @@ import mmap
 import os
 import threading
 
-from prefect_stagegate.transport.transfer.limits import BLOCK
+from prefect_stagegate.cache.ingest import write_all
+
+BLOCK = 4096
+"""Alignment of direct writes, in bytes."""
 
 
 class Buffers:
@@ -128,10 +131,3 @@ def _go_direct(descriptor: int) -> bool:
         # tmpfs and some network file systems refuse: then all writes go through the page cache.
         return False
     return True
-
-
-def write_all(descriptor: int, data: memoryview, offset: int) -> None:
-    """Write all of `data` at `offset`."""
-    while data:
-        written = os.pwrite(descriptor, data, offset)
-        data, offset = data[written:], offset + written

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from prefect_stagegate.cache import Cache
 from prefect_stagegate.cache.ingest import Claim
@@ -12,14 +13,50 @@ from prefect_stagegate.cache.memory import Row, is_racy
 from prefect_stagegate.cache.space import Space
 from prefect_stagegate.model import Receipt
 from prefect_stagegate.plugins.fleet.peer import PeerSource
+from prefect_stagegate.settings import Settings
 from prefect_stagegate.sources.base import Source, server_of
+from prefect_stagegate.transport.transfer.buffers import BLOCK, Buffers
 from prefect_stagegate.transport.transfer.checks import Hasher, verify_bytes
 from prefect_stagegate.transport.transfer.job import Job
-from prefect_stagegate.transport.transfer.limits import BLOCK, Limits
 from prefect_stagegate.transport.transfer.progress import Progress, Stopwatch, TransferStats
-from prefect_stagegate.transport.transfer.retry import Retrier
-from prefect_stagegate.transport.transfer.stop import Stop
-from prefect_stagegate.transport.transfer.throttle import throttle_of
+from prefect_stagegate.transport.transfer.retry import Retrier, Stop, Throttle, throttle_of
+
+MIB = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """Bounds of one transfer."""
+
+    in_flight: int = 64
+    """Objects and parts that are read at the same time."""
+    part: int = 8 * MIB
+    """Bytes of one ranged read; a multiple of 4096. Larger objects are read in parts of this size."""
+    memory: int = 64 * MIB
+    """Bytes that the parts in flight may hold together; at least one part."""
+    retries: int = 400
+    """Retries of one source in a run, over all of its objects; every ten successes give one back. Enough for all tries
+    of 64 objects, so that no object fails when a server is down for two seconds."""
+    bandwidth: int | None = None
+    """Bytes a second that this process reads from one server; None for as many as come."""
+    connections: int | None = None
+    """Reads at a time that this process makes at one server; None for `in_flight`."""
+    idle: float = 30.0
+    """Seconds without a byte from another stager after which an object that it claimed is fetched here, too."""
+
+    @classmethod
+    def of(cls, settings: Settings) -> Limits:
+        """The limits of the STAGEGATE_* settings."""
+        return cls(
+            in_flight=settings.objects_in_flight,
+            # Direct writes are of whole blocks.
+            part=max(settings.part_size // BLOCK, 1) * BLOCK,
+            memory=settings.memory,
+            retries=settings.retries,
+            bandwidth=settings.bandwidth,
+            connections=settings.connections,
+            idle=settings.idle_timeout,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,17 +90,22 @@ class TransferContext:
         self.progress, self.stop, self.stats = progress, stop, stats
         # Sources at one server share a throttle, but each has its own budget of retries.
         self._retriers = {
-            id(source): Retrier(limits.retries, stop, stats, throttle_of(server_of(source.identity), limits))
-            for source in sources
+            id(source): Retrier(limits.retries, stop, stats, self._throttle_of(source)) for source in sources
         }
         # Another node has no second try: its blobs are to be had elsewhere.
-        self._retriers |= {
-            id(peer): Retrier(0, stop, stats, throttle_of(server_of(peer.identity), limits)) for peer in peers
-        }
+        self._retriers |= {id(peer): Retrier(0, stop, stats, self._throttle_of(peer)) for peer in peers}
+
+    @cached_property
+    def buffers(self) -> Buffers:
+        """Of the parts of large objects."""
+        return Buffers(max(self.limits.memory // self.limits.part, 1), self.limits.part)
 
     def retrier_of(self, source: Source) -> Retrier:
         """The retries of a source."""
         return self._retriers[id(source)]
+
+    def _throttle_of(self, source: Source) -> Throttle | None:
+        return throttle_of(server_of(source.identity), self.limits.bandwidth, self.limits.connections)
 
     def cached(self, job: Job) -> Done | None:
         """The object, if it came into the cache since it was planned: by another stager, or under another name."""

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from contextvars import copy_context
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 
 from prefect_stagegate.cache.ingest import Claim
 from prefect_stagegate.errors import (
@@ -32,17 +32,14 @@ from prefect_stagegate.errors import (
 )
 from prefect_stagegate.model import Action, PlannedObject, Receipt
 from prefect_stagegate.transport.http import Exchange, Loop, Request, Response
-from prefect_stagegate.transport.transfer.buffers import Buffers
 from prefect_stagegate.transport.transfer.checks import Offers
 from prefect_stagegate.transport.transfer.context import Done, TransferContext
 from prefect_stagegate.transport.transfer.job import Job, SourceGroup
 from prefect_stagegate.transport.transfer.multipart import MultipartDownload, Part
-from prefect_stagegate.transport.transfer.read_queues import ReadQueues
-from prefect_stagegate.transport.transfer.results import Results
-from prefect_stagegate.transport.transfer.source_queue import Read, SourceQueue
+from prefect_stagegate.transport.transfer.read_queues import Read, ReadQueues, SourceQueue
 from prefect_stagegate.transport.transfer.waiting import Waits
 from prefect_stagegate.transport.transfer.whole import WholeDownload
-from prefect_stagegate.transport.transfer.workers import WorkerPool
+from prefect_stagegate.transport.transfer.workers import Results, WorkerPool
 
 WRITERS = 2
 """Threads that write and hash the parts of large objects."""
@@ -71,8 +68,6 @@ class Engine:
     ) -> None:
         self._context, self._plan, self._max_failed = context, plan, max_failed
         self._groups = groups
-        self._buffers = Buffers(max(context.limits.memory // context.limits.part, 1), context.limits.part)
-        self._waits = Waits(context.store.blobs, context.limits.idle, context.progress)
         self._loop = Loop(
             "transfer",
             room=context.limits.in_flight,
@@ -82,7 +77,7 @@ class Engine:
         )
         self._writers = WorkerPool("write", WRITERS, self._fail)
         self._helpers = WorkerPool("helper", HELPERS, self._fail)
-        self._queues = ReadQueues(context, groups, self._buffers, self._poll, self._fail)
+        self._queues = ReadQueues(context, groups, self._poll, self._fail)
         self._downloads: set[MultipartDownload] = set()
         """Large objects that hold a claim; abandoned when the loop has ended."""
         self._loop_ended = False
@@ -100,6 +95,10 @@ class Engine:
         # In the caller's context, which loggers and progress need.
         run = partial(copy_context().run, self._read_plan)
         self._planning = threading.Thread(target=run, name="stagegate-plan", daemon=True)
+
+    @cached_property
+    def _waits(self) -> Waits:
+        return Waits(self._context.store.blobs, self._context.limits.idle, self._context.progress)
 
     # ---------------------------------------------------------------- the caller's thread
 
@@ -578,7 +577,7 @@ class Engine:
             if claim:
                 try:
                     offers = job.source.closer_checksums(job.listed) if job.listed and _needs_checksums(job) else ()
-                    download = MultipartDownload(self._context, job, claim, self._buffers, offers)
+                    download = MultipartDownload(self._context, job, claim, offers)
                     self._downloads.add(download)
                     # `_give_up_all` may have run before the download was added.
                     if self._loop_ended:

@@ -16,7 +16,7 @@ from blake3 import blake3
 
 from prefect_stagegate.cache.ingest import PART, UPTO, Claim, Journal, Note
 from prefect_stagegate.cache.space import BLOCK, room
-from prefect_stagegate.transport.transfer.buffers import Buffers, DirectFile
+from prefect_stagegate.transport.transfer.buffers import DirectFile
 from prefect_stagegate.transport.transfer.checks import Hasher, Offers
 from prefect_stagegate.transport.transfer.context import Done, TransferContext, writing
 from prefect_stagegate.transport.transfer.job import Job
@@ -47,10 +47,10 @@ class MultipartDownload:
         CacheError, NoSpace: The volume can't take the object.
     """
 
-    def __init__(self, context: TransferContext, job: Job, claim: Claim, buffers: Buffers, offers: Offers = ()) -> None:
+    def __init__(self, context: TransferContext, job: Job, claim: Claim, offers: Offers = ()) -> None:
         assert job.listed is not None  # noqa: S101 - looked up
         self.job = job
-        self._context, self._claim, self._buffers = context, claim, buffers
+        self._context, self._claim, self._buffers = context, claim, context.buffers
         self._size, self._length = job.listed.size, context.limits.part
         self._count = -(-self._size // self._length)
         self._started = time.time()

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import threading
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
-from prefect_stagegate.transport.transfer.buffers import Buffers
-from prefect_stagegate.transport.transfer.context import TransferContext
+from prefect_stagegate.sources.base import Source
+from prefect_stagegate.transport.http import Request
+from prefect_stagegate.transport.transfer.context import Limits, TransferContext
 from prefect_stagegate.transport.transfer.job import Job, SourceGroup, peers_of
 from prefect_stagegate.transport.transfer.multipart import MultipartDownload, Part
-from prefect_stagegate.transport.transfer.source_queue import Read, SourceQueue
+from prefect_stagegate.transport.transfer.retry import Retrier
+from prefect_stagegate.transport.transfer.whole import WholeDownload
 from prefect_stagegate.transport.transfer.workers import WorkerPool
 
+TINY = 64 << 10
+"""Largest object, in bytes, that blocking workers take in batches: handing it over costs more than reading it."""
+BATCH = 32
+"""Tiny objects that a worker takes at once."""
 SMALL = 1 << 20
 """Largest object, in bytes, that one request reads into memory; larger ones are read in parts, each in a buffer."""
 AHEAD = 2048
@@ -26,6 +32,96 @@ PEER_READS = 16
 """Requests to one other node at a time, at most."""
 
 
+class SourceQueue:
+    """The waiting objects of one source.
+
+    `failed` is called with an exception of a blocking read that is no error of the source.
+    """
+
+    def __init__(
+        self, source: Source, retrier: Retrier, limits: Limits, failed: Callable[[BaseException], object]
+    ) -> None:
+        self.source, self.retrier = source, retrier
+        self.jobs: deque[Job] = deque()
+        self.reads: set[Read] = set()
+        """Reads over HTTP that hold a claim or a buffer, those that wait for a retry included."""
+        self._in_flight = limits.in_flight
+        bounds = filter(None, (source.readers, limits.in_flight, limits.connections))
+        self.readers = WorkerPool("read", min(bounds), failed)
+        """For a source that isn't read over HTTP."""
+        self.away = WorkerPool("recall", limits.in_flight, failed)
+        """For objects that their file system has to recall first, which takes long."""
+        self.blocks = False
+        """Whether the last object was read by a call that blocks."""
+
+    def may_read(self) -> bool:
+        """Whether another read may begin now. Reads that wait for a retry count as under way."""
+        return len(self.reads) < self._in_flight and not self.retrier.quiet_seconds()
+
+    def is_ready(self) -> bool:
+        """Whether an object waits and may be started now."""
+        if not self.jobs or not self.may_read():
+            return False
+        # Two for each worker keep all busy, and most of the plan stays where it can be dropped.
+        return not self.blocks or self.readers.busy < 2 * self.readers.size
+
+    def take_connection(self) -> bool:
+        """Take a connection, where the server's are limited; `release` gives it back."""
+        return self.retrier.throttle is None or self.retrier.throttle.try_acquire()
+
+    def release(self) -> None:
+        """Give a connection back."""
+        if self.retrier.throttle:
+            self.retrier.throttle.release()
+
+    def take_batch(self, first: Job) -> list[Job]:
+        """A worker's batch: `first`, and further tiny objects, few when few wait, so that all workers have some."""
+        batch = [first]
+        room = min(BATCH, len(self.jobs) // self.readers.size)
+        while len(batch) < room and self.jobs and is_tiny(self.jobs[0]) and is_tiny(first):
+            batch.append(self.jobs.popleft())
+        return batch
+
+
+@dataclass(slots=True, eq=False)
+class Read:
+    """One read over HTTP: of a whole object, or of a part of one; or a question to a node whether it has a blob."""
+
+    queue: SourceQueue
+    job: Job
+    whole: WholeDownload | None = None
+    part: Part | None = None
+    is_probe: bool = False
+    """Whether it only asks another node for a blob's presence."""
+    attempt: int = 0
+    started: float = 0.0
+    """When the request was sent, by the monotonic clock."""
+    connected: bool = False
+    """Whether it holds one of the connections that its server's throttle grants."""
+
+    @property
+    def bounds(self) -> tuple[int, int]:
+        """Its first byte in the object, and the byte after its last one."""
+        assert self.job.listed is not None  # noqa: S101 - looked up
+        return self.part.download.bounds(self.part) if self.part else (0, self.job.listed.size)
+
+    def request(self) -> Request | None:
+        """The request for its bytes; None where the source's calls block.
+
+        Raises:
+            SourceError: The bytes can't be requested.
+        """
+        assert self.job.listed is not None  # noqa: S101
+        if self.is_probe:
+            return self.job.peers[0].probe(self.job.listed)
+        return self.job.source.request(self.job.listed, *self.bounds)
+
+
+def is_tiny(job: Job) -> bool:
+    """Whether the object is listed and at most `TINY` bytes."""
+    return job.listed is not None and job.listed.size <= TINY and not job.listed.away
+
+
 class ReadQueues:
     """A queue for each source and each other node of the site, and the large objects that are open.
 
@@ -34,7 +130,6 @@ class ReadQueues:
     Args:
         context: Limits and retriers.
         groups: The sources, with their mirrors and the nodes that are asked first.
-        buffers: Of the parts of large objects.
         poll: Called where a server takes no further connection now: soon afterwards, somebody asks again.
         failed: Called with an exception of a blocking read that is no error of the source.
     """
@@ -43,7 +138,6 @@ class ReadQueues:
         self,
         context: TransferContext,
         groups: Sequence[SourceGroup],
-        buffers: Buffers,
         poll: Callable[[], object],
         failed: Callable[[BaseException], object],
     ) -> None:
@@ -57,7 +151,7 @@ class ReadQueues:
         self._peers = [SourceQueue(peer, context.retrier_of(peer), to_peers, failed) for peer in peers]
         self._by_source = {id(queue.source): queue for queue in self._all()}
         self._peer_reads = shared.in_flight
-        self._buffers, self._poll = buffers, poll
+        self._context, self._poll = context, poll
         # Not above a part: whatever is larger is read into buffers of that size.
         self.small = min(SMALL, limits.part)
         """Bytes of the largest object that one request reads into memory."""
@@ -204,4 +298,4 @@ class ReadQueues:
         most = OPEN // 2 if any(queue.jobs for queue in others) else OPEN
         opened = self._open_jobs()
         has_place = len(opened) < OPEN and sum(bool(job.peers) is at_peers for job in opened) < most
-        return has_place and self._buffers.available > len(self._opening)
+        return has_place and self._context.buffers.available > len(self._opening)

@@ -57,8 +57,7 @@ from prefect_stagegate.plugins.exchange.publishing.referrers import (
 from prefect_stagegate.redaction import remember_access
 from prefect_stagegate.sources.terms import Terms
 from prefect_stagegate.transport.transfer.progress import Progress, TransferStats
-from prefect_stagegate.transport.transfer.retry import Budget, Retrier
-from prefect_stagegate.transport.transfer.stop import Stop
+from prefect_stagegate.transport.transfer.retry import Budget, Retrier, Stop
 from prefect_stagegate.units import bytes_text, count_text
 
 By = Literal["file", "shard"]
