@@ -50,7 +50,7 @@ test-all: setup servers $(ORCHESTRATORS)/.installed $(CHART)/.installed test-pro
 HADOOP := tests/servers/hadoop
 test-hdfs: setup $(HADOOP)/.installed ## run the tests that need a NameNode and a DataNode: Hadoop's jars, and a Java
 	@command -v java >/dev/null || { echo "apt-get install openjdk-17-jre-headless" >&2; exit 1; }
-	$(BIN)/pytest --durations=10 -m hdfs tests/contract/test_hdfs.py
+	$(BIN)/pytest --durations=10 -m hdfs tests/plugins/hdfs/test_hdfs.py
 
 # Spark's last release with Hadoop 2.7 in it, and the Jersey 1 that Hadoop's web servers need, from Debian.
 JERSEY := $(patsubst %,libjersey1-%-java,core server servlet json) libjsr311-api-java libasm-java
@@ -64,7 +64,7 @@ $(HADOOP)/.installed:
 
 KUBERNETES := .kubernetes
 test-kubernetes: setup $(KUBERNETES)/.installed ## run the tests that need Kubernetes: builds its API server from Debian's source, 3 to 9 minutes
-	$(BIN)/pytest --durations=10 -m kubernetes tests/kubernetes
+	$(BIN)/pytest --durations=10 -m kubernetes tests/plugins/fleet/kubernetes
 
 # What lints the manifests, and Prefect's worker, have dependencies of their own.
 $(KUBERNETES)/.installed: tests/servers/kubernetes/build.sh | $(BIN)/uv

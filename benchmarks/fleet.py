@@ -30,8 +30,8 @@ from benchmarks.section import write_section
 from prefect_stagegate.plugins.fleet.agent import HEARTBEATS
 from prefect_stagegate.settings import Settings
 from prefect_stagegate.testing.servers import SeaweedFS, free_port, seaweedfs
+from tests.plugins.sql.postgres import OWNER, PASSWORD, Postgres, postgres
 from tests.support.calls import Call, CallCounter
-from tests.support.postgres import OWNER, PASSWORD, Postgres, postgres
 from tests.support.proxy import FaultProxy
 
 DATASET, TARGET = "things", "pilot"
@@ -147,8 +147,8 @@ class Bench:
         """Stage a fleet of so many nodes."""
         # After the settings: Prefect reads them when it is imported.
         from benchmarks.simulated_nodes import SimulatedNodes, cpu_seconds
+        from tests.plugins.fleet.site import blob_server
         from tests.support.scenario import Scenario
-        from tests.support.site import blob_server
 
         folder = self._folder / str(nodes)
         folder.mkdir()

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from benchmarks.section import write_section
 from prefect_stagegate.units import bytes_text, parse_size
-from tests.support.fleet_links import DATASET, running_fleet
+from tests.plugins.fleet.fleet_links import DATASET, running_fleet
 
 NODES = ("n1", "n2", "n3", "n4", "n5")
 ALONE = "alone"

@@ -18,7 +18,7 @@ from prefect_stagegate.redaction.known import Redactor
 from prefect_stagegate.testing.servers import SeaweedFS, free_port, seaweedfs
 from prefect_stagegate.transport.transfer import retry
 from prefect_stagegate.validations.worker import child
-from tests.support.clouds import Cloud, azurite, fake_gcs
+from tests.plugins.clouds import Cloud, azurite, fake_gcs
 from tests.support.commands import Commands, commands
 from tests.support.proxy import FaultProxy
 

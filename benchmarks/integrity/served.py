@@ -18,8 +18,8 @@ from typing import Any
 
 from benchmarks.integrity.damage import ON_THE_WAY, Case, sha256
 from prefect_stagegate.testing.servers import seaweedfs
+from tests.plugins.hub.small_hub import small_hub
 from tests.support.faults import Fault, Rewrite, Truncate
-from tests.support.hub import small_hub
 from tests.support.proxy import FaultProxy, Fetch
 
 BUCKET = "lake"

@@ -51,7 +51,7 @@ class Gcs(Family):
 
     @contextmanager
     def serve(self, files: Path, folder: Path) -> Iterator[tuple[str, Options]]:
-        from tests.support.clouds import fake_gcs
+        from tests.plugins.clouds import fake_gcs
 
         with fake_gcs(folder) as server:
             filled(server.client(), files, f"{server.bucket(BUCKET)}/{files.name}")
@@ -79,7 +79,7 @@ class Azure(Family):
 
     @contextmanager
     def serve(self, files: Path, folder: Path) -> Iterator[tuple[str, Options]]:
-        from tests.support.clouds import azurite
+        from tests.plugins.clouds import azurite
 
         with azurite(folder) as server:
             filled(server.client(), files, f"{server.bucket(BUCKET)}/{files.name}")

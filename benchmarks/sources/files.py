@@ -31,7 +31,7 @@ class Sftp(Family):
 
     @contextmanager
     def serve(self, files: Path, folder: Path) -> Iterator[tuple[str, Options]]:
-        from tests.support.ssh import sshd
+        from tests.plugins.sftp.ssh import sshd
 
         with sshd(folder) as server:
             yield server.url(f"{files}/"), server.options

@@ -21,7 +21,7 @@ class Delta(Family):
     @contextmanager
     def serve(self, files: Path, folder: Path) -> Iterator[tuple[str, Options]]:
         from prefect_stagegate.testing.servers import seaweedfs
-        from tests.support.delta import HandWritten
+        from tests.plugins.lake.delta import HandWritten
 
         with seaweedfs(folder) as server:
             place = f"{server.bucket(BUCKET)}/{files.name}"
@@ -48,7 +48,7 @@ class Iceberg(Family):
     @contextmanager
     def serve(self, files: Path, folder: Path) -> Iterator[tuple[str, Options]]:
         from prefect_stagegate.testing.servers import seaweedfs
-        from tests.support.iceberg import AnyBytes, sql_catalog, store_of
+        from tests.plugins.lake.iceberg import AnyBytes, sql_catalog, store_of
 
         with seaweedfs(folder) as server:
             properties = sql_catalog(folder, f"{server.bucket(BUCKET)}/warehouse", store_of(server))
@@ -74,7 +74,7 @@ class Sql(Family):
 
     @contextmanager
     def serve(self, files: Path, folder: Path) -> Iterator[tuple[str, Options]]:
-        from tests.support.postgres import OWNER, PASSWORD, postgres
+        from tests.plugins.sql.postgres import OWNER, PASSWORD, postgres
 
         del folder
         with postgres() as server:

@@ -82,7 +82,7 @@ class Hub(Family):
 
     @contextmanager
     def serve(self, files: Path, folder: Path) -> Iterator[tuple[str, Options]]:
-        from tests.support.hub import small_hub
+        from tests.plugins.hub.small_hub import small_hub
 
         del folder
         with small_hub() as hub:

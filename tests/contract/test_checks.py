@@ -49,8 +49,8 @@ from prefect_stagegate.testing.contexts import (
     an_origin,
     check_context,
 )
+from tests.plugins.signatures.signers import pem
 from tests.support.figures import USUAL, Figures
-from tests.support.signers import pem
 
 NAMED: dict[str, dict[str, Any]] = {
     "duplicates": {"keys": {"flights": ["id"]}, "splits": {"train": "a/*", "test": "b/*"}, "by": ["id"]},

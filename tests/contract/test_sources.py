@@ -11,12 +11,12 @@ import pytest
 
 from prefect_stagegate.testing.servers import SeaweedFS
 from prefect_stagegate.testing.sources import Place, SourceContract
-from tests.support.clouds import Cloud
+from tests.plugins.clouds import Cloud
+from tests.plugins.registries import DebianRegistry, SmallRegistry, debian_registry, small_registry
 from tests.support.faults import Status
 from tests.support.ftp import PASSWORD, USER, rclone_ftp
 from tests.support.http_servers import file_server
 from tests.support.proxy import FaultProxy
-from tests.support.registries import DebianRegistry, SmallRegistry, debian_registry, small_registry
 from tests.support.webservers import PASSWORD as WEB_PASSWORD
 from tests.support.webservers import USER as WEB_USER
 from tests.support.webservers import nginx, rclone

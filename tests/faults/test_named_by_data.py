@@ -38,11 +38,11 @@ from prefect_stagegate.spec import Spec, load_spec
 from prefect_stagegate.spec.sources import SourceSpec
 from prefect_stagegate.testing.sources import listed
 from prefect_stagegate.transport.http import policy
-from tests.support.delta import HandWritten
+from tests.plugins.hub.small_hub import small_hub
+from tests.plugins.lake.delta import HandWritten
+from tests.plugins.lake.iceberg import data_file, local_catalog
+from tests.plugins.lake.restcatalog import SmallCatalog, small_catalog
 from tests.support.http_servers import Handler, http_server
-from tests.support.hub import small_hub
-from tests.support.iceberg import data_file, local_catalog
-from tests.support.restcatalog import SmallCatalog, small_catalog
 
 URL = "iceberg://lake/ns.flights"
 SECRET = b"root:hunter2"

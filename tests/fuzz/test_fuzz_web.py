@@ -12,9 +12,9 @@ from fuzzing.answerer import Answerer
 from fuzzing.campaign import Budget, Figures, require_clean, run_campaign
 from fuzzing.staging import FILES, Opened, put_files, stage_case
 
-from tests.support.clouds import Cloud
-from tests.support.hub import small_hub
-from tests.support.registries import small_registry
+from tests.plugins.clouds import Cloud
+from tests.plugins.hub.small_hub import small_hub
+from tests.plugins.registries import small_registry
 from tests.support.webservers import rclone
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(0)]

@@ -23,7 +23,7 @@ from prefect_stagegate.demo.folder import MARKER, SHIPPED, renewed
 from prefect_stagegate.demo.run import _command
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.jobs.address import read_spec
-from tests.support.page_server import text_of
+from tests.plugins.pages.page_server import text_of
 from tests.support.waiting import eventually
 
 COMMAND = Path(sys.executable).with_name("stagegate")

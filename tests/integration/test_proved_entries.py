@@ -22,9 +22,9 @@ from prefect_stagegate.jobs.read import open_dataset
 from prefect_stagegate.model import Address, Evidence, Outcome
 from prefect_stagegate.plugins.fleet.kubernetes import label_key, publish_node
 from prefect_stagegate.plugins.fleet.node_readiness import node_readiness
+from tests.plugins.signatures.signers import write_key
 from tests.support.records import CountedRecords
 from tests.support.scenario import INES, Scenario
-from tests.support.signers import write_key
 
 PRODUCTION = Address("things", "production")
 

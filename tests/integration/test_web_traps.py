@@ -26,7 +26,7 @@ from prefect_stagegate.sources import open_source
 from prefect_stagegate.sources.buckets.bucket import BucketSource
 from prefect_stagegate.testing.sources import listed, read
 from prefect_stagegate.transport.objectstore.store import ObjectStore
-from tests.support.clouds import Cloud
+from tests.plugins.clouds import Cloud
 from tests.support.http_servers import Handler, file_server, http_server
 from tests.support.webservers import nginx, rclone
 
