@@ -13,7 +13,7 @@ from cyclopts.help import format_usage
 from pages.markdown import code, link, names, page, prose
 from prefect_stagegate.cli.app import command_line, program_name
 from prefect_stagegate.cli.commands import TITLES, commands_for
-from prefect_stagegate.cli.common import COMMON
+from prefect_stagegate.cli.flags import COMMON
 from prefect_stagegate.doors import Command
 
 USUAL = ("--json", "--cache", "--catalog", "--identity", "--debug")

@@ -18,9 +18,8 @@ from cyclopts import App, CycloptsError, Group, MissingArgumentError, Parameter,
 
 from prefect_stagegate import __version__
 from prefect_stagegate.cli.commands import TITLES, commands_for
-from prefect_stagegate.cli.common import escaped
 from prefect_stagegate.cli.interrupts import INTERRUPTED, TEXT, prompt_interrupts
-from prefect_stagegate.cli.json_output import OUTPUT, error_values
+from prefect_stagegate.cli.printing import OUTPUT, error_values, escaped
 from prefect_stagegate.doors import Command, load
 from prefect_stagegate.errors import ExitCode, StagegateError, UsageError
 from prefect_stagegate.redaction import redact

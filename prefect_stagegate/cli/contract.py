@@ -8,7 +8,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from prefect_stagegate.cli.common import Display, Json, Places, print_json, say, say_line
+from prefect_stagegate.cli.flags import Display, Json, Places
+from prefect_stagegate.cli.printing import print_json, say, say_line
 from prefect_stagegate.cli.progress import shown_work
 from prefect_stagegate.errors import ExitCode
 from prefect_stagegate.jobs.gating.contract_trial import (

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from prefect_stagegate.cli.common import Debug
+from prefect_stagegate.cli.flags import Debug
 from prefect_stagegate.cli.interrupts import INTERRUPTED
 from prefect_stagegate.demo import run
 

@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from prefect_stagegate.cli.common import Json, print_json, say
+from prefect_stagegate.cli.flags import Json
+from prefect_stagegate.cli.printing import print_json, say
 from prefect_stagegate.errors import UsageError, nearest_hint
 from prefect_stagegate.gate import CHECKS, Check, Renewal, catalogue, known_checks
 from prefect_stagegate.gate.records.predicates import decision_schema

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from prefect_stagegate.cli.common import Json, Places, VersionOrSpec, load_block, print_json, say
+from prefect_stagegate.cli.flags import Json, Places, VersionOrSpec, load_block
+from prefect_stagegate.cli.printing import print_json, say
 from prefect_stagegate.errors import ExitCode
 from prefect_stagegate.jobs import address
 from prefect_stagegate.jobs.upkeep.doctor import PATIENCE, Examination, examine, failing

@@ -13,7 +13,8 @@ from pathlib import Path
 from rich.table import Column, Table
 from rich.text import Text
 
-from prefect_stagegate.cli.common import Json, Places, escaped, print_json, print_table, say, write_output
+from prefect_stagegate.cli.flags import Json, Places
+from prefect_stagegate.cli.printing import escaped, print_json, print_table, say, write_output
 from prefect_stagegate.environment import Environment, EnvironmentDifference, Weight, compare
 from prefect_stagegate.errors import ExitCode
 from prefect_stagegate.jobs.environment import accepted_in, capture_environment, from_file, to_file

@@ -11,7 +11,7 @@ from pathlib import Path
 from threading import Thread
 from typing import TYPE_CHECKING
 
-from prefect_stagegate.cli.common import escaped
+from prefect_stagegate.cli.printing import escaped
 
 if TYPE_CHECKING:
     from prefect_stagegate.tasks._support.events import VersionEvent

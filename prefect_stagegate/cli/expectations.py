@@ -8,7 +8,7 @@ from itertools import chain
 from rich.table import Table
 from rich.text import Text
 
-from prefect_stagegate.cli.common import escaped, print_table, say
+from prefect_stagegate.cli.printing import escaped, print_table, say
 from prefect_stagegate.model import ExpectationResult
 from prefect_stagegate.show import by_table, cells
 

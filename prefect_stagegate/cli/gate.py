@@ -10,21 +10,11 @@ from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from prefect_stagegate.cli.answer_keys import Signature
-from prefect_stagegate.cli.common import (
-    Display,
-    Json,
-    Places,
-    VersionName,
-    VersionOrSpec,
-    escaped,
-    print_json,
-    say,
-    say_line,
-)
 from prefect_stagegate.cli.events import emit_event
 from prefect_stagegate.cli.expectations import print_expectations
+from prefect_stagegate.cli.flags import Display, Json, Places, Signature, VersionName, VersionOrSpec
 from prefect_stagegate.cli.plan import announce, judged_line, print_plan
+from prefect_stagegate.cli.printing import escaped, print_json, say, say_line
 from prefect_stagegate.cli.progress import shown_work
 from prefect_stagegate.cli.reporting import Html, Junit, Markdown, print_report, write_reports
 from prefect_stagegate.errors import ExitCode, UsageError

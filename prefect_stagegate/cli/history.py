@@ -10,15 +10,8 @@ from typing import Annotated, Any
 from cyclopts import Parameter
 
 from prefect_stagegate.catalog import PolicyEntry, RefAction, RefEntry
-from prefect_stagegate.cli.common import (
-    Json,
-    Places,
-    VersionName,
-    end_unreadable,
-    print_json,
-    say_line,
-    unreadable_lines,
-)
+from prefect_stagegate.cli.flags import Json, Places, VersionName
+from prefect_stagegate.cli.printing import end_unreadable, print_json, say_line, unreadable_lines
 from prefect_stagegate.cli.prove import Keys, print_audit
 from prefect_stagegate.errors import CorruptRecord
 from prefect_stagegate.gate.approval_counting import counted_answers

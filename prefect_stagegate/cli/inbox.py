@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from textwrap import wrap
 
-from prefect_stagegate.cli.common import ANYBODY
+from prefect_stagegate.cli.printing import ANYBODY
 from prefect_stagegate.clock import moment
 from prefect_stagegate.jobs.gating.inbox import InboxLine
 from prefect_stagegate.jobs.gating.status import DatasetStatus

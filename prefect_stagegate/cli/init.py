@@ -8,7 +8,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from prefect_stagegate.cli.common import load_block, say, write_output
+from prefect_stagegate.cli.flags import load_block
+from prefect_stagegate.cli.printing import say, write_output
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.jobs.first_spec import LISTED, write_first_spec
 from prefect_stagegate.settings import Settings

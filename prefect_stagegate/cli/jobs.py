@@ -14,8 +14,8 @@ from rich.console import Group
 from rich.live import Live
 from rich.text import Text
 
-from prefect_stagegate.cli.common import Json, Places, end_unreadable, escaped, print_json, say_line, unreadable_lines
-from prefect_stagegate.cli.json_output import OUTPUT
+from prefect_stagegate.cli.flags import Json, Places
+from prefect_stagegate.cli.printing import OUTPUT, end_unreadable, escaped, print_json, say_line, unreadable_lines
 from prefect_stagegate.cli.progress import LINE_SECONDS, progress_text, transfer_rows
 from prefect_stagegate.jobs.running_jobs import RunningJob, running_jobs
 from prefect_stagegate.units import age_text, bytes_text

@@ -9,7 +9,8 @@ from typing import Annotated
 from cyclopts import Parameter
 from cyclopts.validators import Number
 
-from prefect_stagegate.cli.common import Debug, Json, print_json, say
+from prefect_stagegate.cli.flags import Debug, Json
+from prefect_stagegate.cli.printing import print_json, say
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.jobs.address import read_spec
 from prefect_stagegate.settings import Settings

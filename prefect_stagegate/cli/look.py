@@ -14,11 +14,8 @@ from cyclopts import Parameter
 from rich.table import Column, Table
 from rich.text import Text
 
-from prefect_stagegate.cli.common import (
-    All,
-    Json,
-    Places,
-    VersionName,
+from prefect_stagegate.cli.flags import All, Json, Places, VersionName
+from prefect_stagegate.cli.printing import (
     end_unreadable,
     escaped,
     print_failed,

@@ -8,7 +8,8 @@ from typing import Annotated
 from cyclopts import Parameter
 
 from prefect_stagegate.cache.gc import Collection, collect
-from prefect_stagegate.cli.common import Json, Places, VersionName, end_unreadable, print_json, say
+from prefect_stagegate.cli.flags import Json, Places, VersionName
+from prefect_stagegate.cli.printing import end_unreadable, print_json, say
 from prefect_stagegate.jobs.upkeep import maintain
 from prefect_stagegate.model import Address
 from prefect_stagegate.units import bytes_text, count_text

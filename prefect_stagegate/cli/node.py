@@ -11,7 +11,7 @@ from rich.text import Text
 from prefect_stagegate.cache import Cache
 from prefect_stagegate.cache.leases import Lease
 from prefect_stagegate.cache.quarantine import Quarantine
-from prefect_stagegate.cli.common import end_unreadable, escaped, print_json, print_table, say, unreadable_lines
+from prefect_stagegate.cli.printing import end_unreadable, escaped, print_json, print_table, say, unreadable_lines
 from prefect_stagegate.units import bytes_text
 from prefect_stagegate.unreadable import UnreadableRecords
 

@@ -7,8 +7,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from prefect_stagegate.cli.answer_keys import Signature
-from prefect_stagegate.cli.common import Json, Places, VersionName, print_json, say, say_line
+from prefect_stagegate.cli.flags import Json, Places, Signature, VersionName
+from prefect_stagegate.cli.printing import print_json, say, say_line
 from prefect_stagegate.clock import now
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.jobs.address import stored_spec

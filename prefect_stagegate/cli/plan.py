@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from prefect_stagegate.catalog.refs import ref_heads
 from prefect_stagegate.cli.ages import with_ages
-from prefect_stagegate.cli.common import escaped, print_json, say, say_line
+from prefect_stagegate.cli.printing import escaped, print_json, say, say_line
 from prefect_stagegate.clock import now
 from prefect_stagegate.gate.gate import PlannedCheck
 from prefect_stagegate.jobs.workspace import Workspace

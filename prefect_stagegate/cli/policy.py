@@ -9,9 +9,9 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from prefect_stagegate.cli.answer_keys import Signature
-from prefect_stagegate.cli.common import ANYBODY, Json, Places, print_changes, print_json, say, say_line
+from prefect_stagegate.cli.flags import Json, Places, Signature
 from prefect_stagegate.cli.history import policy_lines
+from prefect_stagegate.cli.printing import ANYBODY, print_changes, print_json, say, say_line
 from prefect_stagegate.errors import ExitCode, UsageError
 from prefect_stagegate.jobs.gating import policy as job
 from prefect_stagegate.jobs.gating.consent import rule_of

@@ -10,7 +10,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from prefect_stagegate.cli.common import Json, Places, print_json, say, say_line, type_passphrase, write_output
+from prefect_stagegate.cli.flags import Json, Places, type_passphrase
+from prefect_stagegate.cli.printing import print_json, say, say_line, write_output
 from prefect_stagegate.errors import ExitCode, UsageError
 from prefect_stagegate.gate.records.predicates import AttestationForm
 from prefect_stagegate.jobs.gating import attestations

@@ -8,7 +8,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from prefect_stagegate.cli.common import Json, Places, VersionName, print_json
+from prefect_stagegate.cli.flags import Json, Places, VersionName
+from prefect_stagegate.cli.printing import print_json
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.jobs.read import hold_dataset, locate, read_catalog
 from prefect_stagegate.model import Address

@@ -10,8 +10,7 @@ from cyclopts import Parameter
 from rich.console import Console
 
 from prefect_stagegate.cli.ages import report_with_ages
-from prefect_stagegate.cli.common import say, write_output
-from prefect_stagegate.cli.json_output import OUTPUT
+from prefect_stagegate.cli.printing import OUTPUT, say, write_output
 from prefect_stagegate.clock import now
 from prefect_stagegate.show import Report, json_values, to_html, to_junit, to_markdown, to_rich, to_text
 

@@ -10,12 +10,9 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from prefect_stagegate.cli.common import (
-    All,
-    Display,
-    Json,
-    Places,
-    VersionOrSpec,
+from prefect_stagegate.cli.flags import All, Display, Json, Places, VersionOrSpec
+from prefect_stagegate.cli.printing import (
+    error_values,
     escaped,
     print_changes,
     print_failed,
@@ -24,7 +21,6 @@ from prefect_stagegate.cli.common import (
     say,
     say_first,
 )
-from prefect_stagegate.cli.json_output import error_values
 from prefect_stagegate.cli.progress import shown_progress
 from prefect_stagegate.errors import TransferFailed
 from prefect_stagegate.jobs import address

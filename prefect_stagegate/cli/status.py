@@ -10,8 +10,9 @@ from typing import Annotated, Any
 
 from cyclopts import Parameter
 
-from prefect_stagegate.cli.common import Json, Places, end_unreadable, escaped, print_json, unreadable_lines
+from prefect_stagegate.cli.flags import Json, Places
 from prefect_stagegate.cli.inbox import EMPTY, dataset_texts, inbox_texts, policy_texts
+from prefect_stagegate.cli.printing import end_unreadable, escaped, print_json, unreadable_lines
 from prefect_stagegate.clock import now
 from prefect_stagegate.errors import CatalogError, ExitCode, SourceError, UsageError
 from prefect_stagegate.jobs.gating import status as job

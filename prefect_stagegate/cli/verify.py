@@ -10,7 +10,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from prefect_stagegate.cli.common import Display, Json, Places, converter, end_unreadable, print_json, say
+from prefect_stagegate.cli.flags import Display, Json, Places, converter
+from prefect_stagegate.cli.printing import end_unreadable, print_json, say
 from prefect_stagegate.cli.progress import shown_hashing
 from prefect_stagegate.errors import ExitCode
 from prefect_stagegate.jobs.upkeep.verify import Verification

@@ -17,8 +17,7 @@ import pytest
 
 from prefect_stagegate.cache import Cache
 from prefect_stagegate.catalog import Catalog
-from prefect_stagegate.cli.common import print_json, print_json_list
-from prefect_stagegate.cli.json_output import OUTPUT
+from prefect_stagegate.cli.printing import OUTPUT, print_json, print_json_list
 from prefect_stagegate.errors import SourceUnavailable
 from tests.support.webservers import rclone
 

@@ -19,7 +19,7 @@ from prefect_stagegate.cache import Cache
 from prefect_stagegate.catalog import Catalog
 from prefect_stagegate.cli.app import main
 from prefect_stagegate.cli.commands import commands_for
-from prefect_stagegate.cli.common import print_table
+from prefect_stagegate.cli.printing import print_table
 from prefect_stagegate.doors import Command, Plugin, load
 
 Run = Callable[..., CompletedProcess[str]]

@@ -13,7 +13,7 @@ from pages.spec import SECTIONS
 from prefect_stagegate import flows, tasks
 from prefect_stagegate.cache.job_progress import JobProgress, Phase
 from prefect_stagegate.cli.commands import TITLES, commands_for
-from prefect_stagegate.cli.json_output import error_values
+from prefect_stagegate.cli.printing import error_values
 from prefect_stagegate.doors import sources
 from prefect_stagegate.errors import ExitCode, NotReady
 from prefect_stagegate.gate import CHECKS, Renewal, known_checks

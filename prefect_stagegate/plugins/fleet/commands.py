@@ -12,7 +12,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from prefect_stagegate.cli.common import Display, Json, Places, VersionName, converter, print_json, say, say_line
+from prefect_stagegate.cli.flags import Display, Json, Places, VersionName, converter
+from prefect_stagegate.cli.printing import print_json, say, say_line
 from prefect_stagegate.cli.progress import shown_waiting
 from prefect_stagegate.clock import now
 from prefect_stagegate.errors import ExitCode

@@ -9,10 +9,8 @@ from datetime import timedelta
 from rich.table import Table
 from rich.text import Text
 
-from prefect_stagegate.cli.common import (
-    Json,
-    Places,
-    VersionName,
+from prefect_stagegate.cli.flags import Json, Places, VersionName
+from prefect_stagegate.cli.printing import (
     end_unreadable,
     escaped,
     print_json,

@@ -10,7 +10,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from prefect_stagegate.cli.common import Places, escaped
+from prefect_stagegate.cli.flags import Places
+from prefect_stagegate.cli.printing import escaped
 from prefect_stagegate.errors import CatalogError, ExitCode, SourceError, UsageError
 from prefect_stagegate.settings import Settings
 

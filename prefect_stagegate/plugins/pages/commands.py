@@ -8,7 +8,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from prefect_stagegate.cli.common import Places, say_line
+from prefect_stagegate.cli.flags import Places
+from prefect_stagegate.cli.printing import say_line
 
 
 def pages(

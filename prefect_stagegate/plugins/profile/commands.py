@@ -9,7 +9,8 @@ from typing import Annotated
 
 from cyclopts import Parameter
 
-from prefect_stagegate.cli.common import Display, Places, VersionName, say
+from prefect_stagegate.cli.flags import Display, Places, VersionName
+from prefect_stagegate.cli.printing import say
 from prefect_stagegate.cli.progress import shown_work
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.plugins.profile.suggest import suggest_contract

@@ -9,7 +9,8 @@ from typing import Annotated, Literal
 
 from cyclopts import Parameter
 
-from prefect_stagegate.cli.common import Display, Json, Places, VersionName, print_json, say, say_line, write_output
+from prefect_stagegate.cli.flags import Display, Json, Places, VersionName
+from prefect_stagegate.cli.printing import print_json, say, say_line, write_output
 from prefect_stagegate.cli.progress import shown_hashing
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.gate.wording import listed

@@ -1,60 +1,28 @@
-"""Flags that commands share, and functions that print for them."""
+"""What commands print: text for people, and JSON for programs."""
 
 from __future__ import annotations
 
+import json
 import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, is_dataclass
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from cyclopts import Group, Parameter
-
-from prefect_stagegate.cli.json_output import OUTPUT, error_values
 from prefect_stagegate.errors import ExitCode, StagegateError, UsageError
+from prefect_stagegate.redaction import redact
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
-
-    from cyclopts import Token
     from rich.table import Table
 
-    from prefect_stagegate.cache import Cache
-    from prefect_stagegate.jobs.workspace import Workspace
     from prefect_stagegate.model import FailedObject, PolicyChange
     from prefect_stagegate.unreadable import Unreadable
 
-
 T = TypeVar("T")
 
-COMMON = Group("Common options", sort_key=10)
-"""Options of nearly all commands; those of the command itself stand above them."""
-Json = Annotated[
-    bool,
-    Parameter(
-        name=("--json", "--compact"),
-        negative="",
-        group=COMMON,
-        allow_repeating=True,
-        help="Print JSON for programs instead of text for people; with --compact in one line.",
-    ),
-]
-ProgressForm = Literal["auto", "json", "none"]
-Debug = Annotated[bool, Parameter(negative="", group=COMMON, help="Log more, and show errors with their traceback.")]
-
-
-def converter(parse: Callable[[str], Any]) -> Callable[[type, tuple[Token, ...]], Any]:
-    """What reads an option's text by a function that raises `ValueError` for bad ones."""
-    return lambda _, tokens: parse(tokens[0].value)
-
-
-# What help calls the positional arguments.
-VersionName = Annotated[str, Parameter(name="DATASET@REF")]
-VersionOrSpec = Annotated[str, Parameter(name="SPEC|DATASET@REF")]
-
-All = Annotated[bool, Parameter(name="--all", negative="", help="List every object, not only the first 20.")]
-
+INDENT = 2
 ANYBODY = (
     "Anybody may adopt another policy: this one has no rule. Add `policy: {change: {approval: {count: 1, from: "
     "[governance]}}}` to the spec and adopt it."
@@ -65,102 +33,57 @@ UNBROKEN_WIDTH = 1000
 """Width in columns of a table that goes to a program or a file: no row breaks."""
 
 
-@Parameter(name="*")
-@dataclass(frozen=True)
-class Places:
-    """Where the job works."""
+@dataclass
+class JsonOutput:
+    """What the typed words say of JSON, and whether some was printed."""
 
-    cache: Annotated[
-        Path | None, Parameter(metavar="DIR", group=COMMON, help="The node's cache folder [STAGEGATE_CACHE].")
-    ] = None
-    catalog: Annotated[
-        str | None, Parameter(metavar="DIR|URL", group=COMMON, help="The shared catalog [STAGEGATE_CATALOG].")
-    ] = None
-    identity: Annotated[
-        str | None,
-        Parameter(
-            metavar="NAME", group=COMMON, help="Who you are, where the system's user isn't it [STAGEGATE_IDENTITY]."
-        ),
-    ] = None
-    debug: Debug = False
+    is_wanted: bool = False
+    is_compact: bool = False
+    is_begun: bool = False
+    """Whether standard output holds a document, or the beginning of one."""
 
-    def workspace(self, *, create: bool = False) -> Workspace:
-        """Open the cache and the catalog that the flags or the settings name; with `create`, make an absent catalog."""
-        # Imported here, since short commands load this module and open no workspace.
-        from prefect_stagegate.jobs.workspace import open_workspace
-        from prefect_stagegate.model import Identity
+    def read(self, words: Sequence[str]) -> None:
+        """Start again for these words. They count also when the parser refuses them: its errors are JSON, too."""
+        options = words[: words.index("--")] if "--" in words else words
+        self.is_compact = "--compact" in options
+        self.is_wanted = self.is_compact or "--json" in options
+        self.is_begun = False
 
-        if self.identity is not None and not self.identity.strip():
-            raise UsageError("--identity is empty", hint="Name somebody, or leave it out to act as the system's user.")
-        identity = Identity(self.identity, "declared") if self.identity else None
-        workspace = open_workspace(
-            self.cache, self.catalog, create_catalog=create, identity=identity, resolve_credentials=load_block
-        )
-        return replace(workspace, ask_passphrase=type_passphrase)
+    def begin(self) -> None:
+        """Note that a document begins, so that no error is printed as a second one."""
+        self.is_begun = True
 
-    def open_cache(self) -> Cache:
-        """Open the cache alone; the cache must exist. Asks no catalog, and imports little."""
-        from prefect_stagegate.jobs.read import open_cache
+    def text(self, value: Any) -> str:
+        """A document as text. ASCII only: UTF-8 can't hold the surrogates that stand for names which aren't UTF-8."""
+        form: dict[str, Any] = {"separators": (",", ":")} if self.is_compact else {"indent": INDENT}
+        return json.dumps(value, default=_plain, **form)
 
-        return open_cache(self.cache)
+    def print_error(self, values: dict[str, Any]) -> None:
+        """Print an error as the document, where JSON is wanted and none was begun."""
+        if self.is_wanted and not self.is_begun:
+            self.begin()
+            print(self.text({"error": values}))
 
 
-@Parameter(name="*")
-@dataclass(frozen=True)
-class Display:
-    """What a command that takes long shows of its work and of its result."""
-
-    quiet: Annotated[
-        bool,
-        Parameter(
-            negative="",
-            group=COMMON,
-            help="Print only errors, and JSON where it is asked for; the exit code tells the result.",
-        ),
-    ] = False
-    progress: Annotated[
-        ProgressForm,
-        Parameter(
-            name="--progress",
-            metavar="auto|json|none",
-            show_choices=False,
-            group=COMMON,
-            help="How work is shown on standard error: to people, as a line of JSON a second, or not.",
-        ),
-    ] = "auto"
-    no_progress: Annotated[
-        bool, Parameter(name="--no-progress", negative="", group=COMMON, help="Show no progress.")
-    ] = False
-
-    def progress_form(self, *, json: bool) -> ProgressForm:
-        """How the work is shown while it goes on. What is for people is hidden beside JSON."""
-        if self.no_progress:
-            return "none"
-        return "none" if self.progress == "auto" and (self.quiet or json) else self.progress
+def _plain(value: Any) -> Any:
+    return asdict(value) if is_dataclass(value) and not isinstance(value, type) else str(value)
 
 
-def load_block(name: str) -> Mapping[str, Any]:
-    """The storage options behind a Prefect block that a spec names, for example `aws-credentials/onprem`.
-
-    Raises:
-        UsageError: No Prefect API is configured, or it has no such block.
-        SourceUnavailable: The API did not answer.
-    """
-    # Imported here: Prefect takes seconds to load, and few specs name a block.
-    from prefect_stagegate.blocks import storage_options
-    from prefect_stagegate.gate.orchestration import require_api
-
-    require_api(f"the block {name!r} is stored there")
-    return storage_options(name)
+OUTPUT = JsonOutput()
+"""Of the command that this process runs."""
 
 
-def type_passphrase(path: Path) -> str:
-    """Ask for a key's passphrase at the terminal, where no other process can read it."""
-    from getpass import getpass
-
-    from prefect_stagegate.workspace import no_passphrase
-
-    return getpass(f"Passphrase of {escaped(str(path))}: ") if sys.stdin.isatty() else no_passphrase(path)
+def error_values(error: StagegateError) -> dict[str, Any]:
+    """An error for programs: what happened, to what, what to do, and whether the same command may work later."""
+    return {
+        "type": type(error).__name__,
+        "message": error.message,
+        "hint": error.hint,
+        "dataset": error.dataset,
+        "source": redact(error.source),
+        "object": redact(error.object),
+        "retryable": error.retryable,
+    }
 
 
 def _json(value: Any) -> bytes:
