@@ -25,8 +25,7 @@ from prefect_stagegate.catalog.records import open_records
 from prefect_stagegate.gate import CHECKS, known_checks
 from prefect_stagegate.gate.run import binding
 from prefect_stagegate.jobs.address import resolve
-from prefect_stagegate.jobs.gating.check import check
-from prefect_stagegate.jobs.gating.context import build_context
+from prefect_stagegate.jobs.gating.check import build_context, check
 from prefect_stagegate.jobs.staging.stage import stage
 from prefect_stagegate.jobs.workspace import Workspace, open_workspace
 from prefect_stagegate.model import Address, Evidence, Outcome

@@ -18,8 +18,8 @@ from prefect_stagegate.gate.base import Ceilings, CheckResult, NoParameters, one
 from prefect_stagegate.gate.context import Binding, CheckContext, Fact, origins
 from prefect_stagegate.gate.registry import Check, Renewal
 from prefect_stagegate.gate.wording import listed, time_text
-from prefect_stagegate.jobs.gating.contract import validation_of
-from prefect_stagegate.jobs.gating.measuring import TABLE, table_columns, table_time
+from prefect_stagegate.jobs.gating.table_facts import TABLE, table_columns, table_time
+from prefect_stagegate.jobs.gating.validate import validation_of
 from prefect_stagegate.model import FailedObject, Finding, Outcome
 from prefect_stagegate.model.canonical import digest_of
 from prefect_stagegate.spec import Duration

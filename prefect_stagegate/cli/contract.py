@@ -12,7 +12,7 @@ from prefect_stagegate.cli.flags import Display, Json, Places
 from prefect_stagegate.cli.printing import print_json, say, say_line
 from prefect_stagegate.cli.progress import shown_work
 from prefect_stagegate.errors import ExitCode
-from prefect_stagegate.jobs.gating.contract_trial import (
+from prefect_stagegate.jobs.review.trials import (
     TrialComparison,
     VersionTrial,
     try_contract,

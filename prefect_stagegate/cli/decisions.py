@@ -11,8 +11,8 @@ from cyclopts import Parameter
 from prefect_stagegate.cli.flags import Json, Places
 from prefect_stagegate.cli.printing import print_json, say, say_line
 from prefect_stagegate.cli.reporting import Html, Junit, Markdown, print_report, write_reports
-from prefect_stagegate.jobs.gating.decisions import find_decision, list_decisions
 from prefect_stagegate.jobs.gating.reports import report_of
+from prefect_stagegate.jobs.review.decisions import find_decision, list_decisions
 from prefect_stagegate.show.legible import time_text
 from prefect_stagegate.units import digest_text
 

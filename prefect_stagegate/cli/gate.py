@@ -20,10 +20,10 @@ from prefect_stagegate.cli.reporting import Html, Junit, Markdown, print_report,
 from prefect_stagegate.errors import ExitCode, UsageError
 from prefect_stagegate.jobs.gating import approve as approving
 from prefect_stagegate.jobs.gating import check as checking
+from prefect_stagegate.jobs.gating.promote import declined_hint
 from prefect_stagegate.jobs.gating.promote import promote as move_ref
 from prefect_stagegate.jobs.gating.reports import report_of
 from prefect_stagegate.jobs.gating.rollback import rollback as move_back
-from prefect_stagegate.jobs.gating.unanswered import declined_hint
 from prefect_stagegate.jobs.gating.validate import validate as run_contract
 from prefect_stagegate.model import Address, Approval, Decision, DecisionOutcome, Outcome, Promotion, Validation, Wait
 from prefect_stagegate.units import count_text, digest_text

@@ -17,7 +17,7 @@ from prefect_stagegate.errors import CorruptRecord
 from prefect_stagegate.gate.approval_counting import counted_answers
 from prefect_stagegate.gate.records.attest import approvals_of, decision_of
 from prefect_stagegate.jobs import inspect
-from prefect_stagegate.jobs.gating.decisions import RecordedDecision, list_refusals
+from prefect_stagegate.jobs.review.decisions import RecordedDecision, list_refusals
 from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Address, Approval, EvidenceRevocation, PolicyChange
 from prefect_stagegate.units import count_text, digest_text

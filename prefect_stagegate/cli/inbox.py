@@ -8,8 +8,8 @@ from textwrap import wrap
 
 from prefect_stagegate.cli.printing import ANYBODY
 from prefect_stagegate.clock import moment
-from prefect_stagegate.jobs.gating.inbox import InboxLine
 from prefect_stagegate.jobs.gating.status import DatasetStatus
+from prefect_stagegate.jobs.review.inbox import InboxLine
 from prefect_stagegate.model import PolicyChange
 from prefect_stagegate.units import age_text, digest_text
 

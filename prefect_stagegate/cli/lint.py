@@ -9,8 +9,8 @@ from cyclopts import Parameter
 
 from prefect_stagegate.cli.flags import Json
 from prefect_stagegate.cli.printing import escaped, print_json, say
-from prefect_stagegate.jobs.gating.lint import lint as lint_spec
-from prefect_stagegate.jobs.gating.lint import lint_warnings
+from prefect_stagegate.jobs.lint import lint as lint_spec
+from prefect_stagegate.jobs.lint import lint_warnings
 from prefect_stagegate.units import count_text
 
 

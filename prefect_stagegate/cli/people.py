@@ -14,8 +14,8 @@ from prefect_stagegate.errors import UsageError
 from prefect_stagegate.jobs.address import stored_spec
 from prefect_stagegate.jobs.gating import waive as waiving
 from prefect_stagegate.jobs.gating.revoke import revoke as end_evidence
-from prefect_stagegate.jobs.times import parse_until
 from prefect_stagegate.model import Address
+from prefect_stagegate.units import parse_until
 
 
 def waive(  # noqa: PLR0913 - one parameter a flag

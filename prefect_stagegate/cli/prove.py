@@ -14,9 +14,9 @@ from prefect_stagegate.cli.flags import Json, Places, type_passphrase
 from prefect_stagegate.cli.printing import print_json, say, say_line, write_output
 from prefect_stagegate.errors import ExitCode, UsageError
 from prefect_stagegate.gate.records.predicates import AttestationForm
-from prefect_stagegate.jobs.gating import attestations
-from prefect_stagegate.jobs.gating.attestations import AttestationVerdict
-from prefect_stagegate.jobs.gating.audit import Chain, verify_history
+from prefect_stagegate.jobs.review import attestations
+from prefect_stagegate.jobs.review.attestations import AttestationVerdict
+from prefect_stagegate.jobs.review.audit import Chain, verify_history
 from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Address
 from prefect_stagegate.units import count_text

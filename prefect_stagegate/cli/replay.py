@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from prefect_stagegate.cli.flags import Json, Places
 from prefect_stagegate.cli.printing import print_json, say
-from prefect_stagegate.jobs.gating.replay import Replayed, replay_records
+from prefect_stagegate.jobs.review.trials import Replayed, replay_records
 from prefect_stagegate.units import count_text, digest_text
 
 

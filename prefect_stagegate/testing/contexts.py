@@ -19,8 +19,8 @@ from prefect_stagegate.environment import Environment
 from prefect_stagegate.gate import CheckContext, known_checks
 from prefect_stagegate.gate.accepted import accepted_below, last_accepted, reference
 from prefect_stagegate.gate.context import Fact, local_view, origins
-from prefect_stagegate.jobs.gating.contract import validation_of
-from prefect_stagegate.jobs.gating.measuring import table_columns, table_time
+from prefect_stagegate.jobs.gating.table_facts import table_columns, table_time
+from prefect_stagegate.jobs.gating.validate import validation_of
 from prefect_stagegate.jobs.staging.probe import Probe
 from prefect_stagegate.model import (
     CredentialLife,

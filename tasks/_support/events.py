@@ -12,7 +12,7 @@ from prefect_stagegate.model import Decision, DecisionOutcome, Promotion
 from prefect_stagegate.tasks._support.lineage import version_key
 
 if TYPE_CHECKING:  # staging needs none of them
-    from prefect_stagegate.jobs.gating.inbox import InboxLine
+    from prefect_stagegate.jobs.review.inbox import InboxLine
     from prefect_stagegate.jobs.workspace import Workspace
     from prefect_stagegate.plugins.fleet.barrier import FleetResult
     from prefect_stagegate.show import Report, Turn
@@ -112,7 +112,7 @@ def move_event(moved: Promotion) -> VersionEvent:
 
 def ending_events(lines: Iterable[InboxLine]) -> Iterator[VersionEvent]:
     """The events of the targets whose evidence ends soon, or ended, so that somebody has to check."""
-    from prefect_stagegate.jobs.gating.inbox import ActionKind
+    from prefect_stagegate.jobs.review.inbox import ActionKind
 
     for line in lines:
         accepted = line.accepted

@@ -18,14 +18,14 @@ from prefect_stagegate.errors import GateFailed, UnknownRef, UsageError
 from prefect_stagegate.filesystem import StagegateFileSystem
 from prefect_stagegate.jobs.environment import accepted_in
 from prefect_stagegate.jobs.gating.approve import approve
-from prefect_stagegate.jobs.gating.attestations import verify_attestation
-from prefect_stagegate.jobs.gating.audit import verify_history
 from prefect_stagegate.jobs.gating.check import check
 from prefect_stagegate.jobs.gating.promote import promote
 from prefect_stagegate.jobs.gating.revoke import revoke
 from prefect_stagegate.jobs.gating.rollback import rollback
 from prefect_stagegate.jobs.gating.waive import waive
 from prefect_stagegate.jobs.inspect import history, revocations
+from prefect_stagegate.jobs.review.attestations import verify_attestation
+from prefect_stagegate.jobs.review.audit import verify_history
 from prefect_stagegate.jobs.staging.stage import stage
 from prefect_stagegate.model import Address, Version
 from prefect_stagegate.tasks import (

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from prefect_stagegate.errors import SpecError
-from prefect_stagegate.jobs.gating.lint import lint
 from prefect_stagegate.jobs.gating.validate import validate
+from prefect_stagegate.jobs.lint import lint
 from prefect_stagegate.spec import vocabulary
 from tests.support.scenario import Scenario
 

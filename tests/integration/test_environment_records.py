@@ -17,10 +17,10 @@ from prefect_stagegate.catalog.records import DirectoryRecords
 from prefect_stagegate.errors import CatalogError, CorruptRecord, UnprovedEntry
 from prefect_stagegate.gate.records.attest import attest, read_statement
 from prefect_stagegate.jobs.environment import accepted_in
-from prefect_stagegate.jobs.gating.attestations import AttestationVerdict, envelope_of, verify_attestation
-from prefect_stagegate.jobs.gating.audit import verify_history
 from prefect_stagegate.jobs.gating.check import check
 from prefect_stagegate.jobs.gating.rollback import rollback
+from prefect_stagegate.jobs.review.attestations import AttestationVerdict, envelope_of, verify_attestation
+from prefect_stagegate.jobs.review.audit import verify_history
 from prefect_stagegate.model import Address, DecisionOutcome, Evidence, Outcome
 from tests.support.keys import new_key
 from tests.support.scenario import ADA, Scenario

@@ -38,9 +38,9 @@ from prefect_stagegate.gate.records.attest import statement_digest
 from prefect_stagegate.gate.records.predicates import DECISION_PREDICATE, AttestationForm, decision_schema
 from prefect_stagegate.gate.records.signing import read_signing_key
 from prefect_stagegate.jobs.gating.approve import approve
-from prefect_stagegate.jobs.gating.attestations import AttestationVerdict, envelope_of, verify_attestation
 from prefect_stagegate.jobs.gating.check import check
 from prefect_stagegate.jobs.gating.waive import waive
+from prefect_stagegate.jobs.review.attestations import AttestationVerdict, envelope_of, verify_attestation
 from prefect_stagegate.model import Address, DecisionOutcome
 from tests.support.scenario import INES, Scenario
 from tests.support.transcript import BLOCK, reader

@@ -14,13 +14,13 @@ from prefect_stagegate.catalog.gate_records import newest_attestation
 from prefect_stagegate.catalog.refs import ref_heads
 from prefect_stagegate.cli import main
 from prefect_stagegate.errors import CorruptRecord, GateFailed, RefConflict, UnknownRef
-from prefect_stagegate.jobs.gating.audit import verify_history
 from prefect_stagegate.jobs.gating.check import check, resolve_for_gate
 from prefect_stagegate.jobs.gating.policy import adopt
 from prefect_stagegate.jobs.gating.promote import promote
 from prefect_stagegate.jobs.gating.ready import find_ready
 from prefect_stagegate.jobs.gating.rollback import rollback
 from prefect_stagegate.jobs.read import open_dataset
+from prefect_stagegate.jobs.review.audit import verify_history
 from prefect_stagegate.jobs.staging.stage import stage
 from prefect_stagegate.model import Address
 from tests.support.records import CountedRecords

@@ -21,12 +21,12 @@ from prefect_stagegate.clock import now
 from prefect_stagegate.jobs.environment import capture_environment
 from prefect_stagegate.jobs.gating.approve import approve
 from prefect_stagegate.jobs.gating.check import check
-from prefect_stagegate.jobs.gating.inbox import InboxLine, TargetStanding
 from prefect_stagegate.jobs.gating.policy import adopt, answer_request
 from prefect_stagegate.jobs.gating.promote import promote
 from prefect_stagegate.jobs.gating.rollback import rollback
 from prefect_stagegate.jobs.gating.status import DatasetStatus, inbox, status
 from prefect_stagegate.jobs.gating.waive import revoke_waiver, waive
+from prefect_stagegate.jobs.review.inbox import InboxLine, TargetStanding
 from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Address, Identity
 from prefect_stagegate.plugins.fleet.own_record import publish_record

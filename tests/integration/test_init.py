@@ -14,7 +14,7 @@ from prefect_stagegate.demo.data import Flights, write_reference
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.jobs.first_spec import FirstSpec, write_first_spec
 from prefect_stagegate.jobs.gating.check import check
-from prefect_stagegate.jobs.gating.lint import lint, lint_warnings
+from prefect_stagegate.jobs.lint import lint, lint_warnings
 from prefect_stagegate.jobs.staging.stage import stage
 from prefect_stagegate.jobs.workspace import open_workspace
 from prefect_stagegate.model import Address

@@ -31,15 +31,15 @@ from prefect_stagegate.clock import moment, now, stamp
 from prefect_stagegate.errors import GateFailed, RefConflict, StagegateError, UsageError
 from prefect_stagegate.gate.records.signing import SigningKey, read_signing_key
 from prefect_stagegate.jobs.address import read_spec
-from prefect_stagegate.jobs.gating import context as questions
+from prefect_stagegate.jobs.gating import check as questions
 from prefect_stagegate.jobs.gating.approve import approve
-from prefect_stagegate.jobs.gating.attestations import AttestationVerdict, verify_attestation
-from prefect_stagegate.jobs.gating.audit import verify_history
 from prefect_stagegate.jobs.gating.check import check
 from prefect_stagegate.jobs.gating.policy import adopt
 from prefect_stagegate.jobs.gating.promote import promote
 from prefect_stagegate.jobs.gating.ready import find_ready
 from prefect_stagegate.jobs.gating.rollback import rollback
+from prefect_stagegate.jobs.review.attestations import AttestationVerdict, verify_attestation
+from prefect_stagegate.jobs.review.audit import verify_history
 from prefect_stagegate.jobs.staging.stage import stage
 from prefect_stagegate.model import Address, DecisionOutcome, Identity
 from prefect_stagegate.show import ready_text

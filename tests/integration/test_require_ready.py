@@ -24,7 +24,7 @@ from prefect_stagegate.checks.storage import Volume, cache_volume
 from prefect_stagegate.clock import now
 from prefect_stagegate.errors import CacheError, CorruptRecord, GateFailed
 from prefect_stagegate.filesystem import StagegateFileSystem
-from prefect_stagegate.jobs.gating import context
+from prefect_stagegate.jobs.gating import check as checking
 from prefect_stagegate.jobs.gating.check import check
 from prefect_stagegate.jobs.gating.policy import adopt
 from prefect_stagegate.jobs.gating.ready import find_ready
@@ -97,7 +97,7 @@ def scenario(tmp_path: Path, request: pytest.FixtureRequest) -> RunScenario:
 @pytest.fixture
 def later(monkeypatch: pytest.MonkeyPatch) -> Callable[[timedelta], None]:
     """Let checks be asked so much later."""
-    return lambda age: monkeypatch.setattr(context, "now", lambda: now() + age)
+    return lambda age: monkeypatch.setattr(checking, "now", lambda: now() + age)
 
 
 def run(of: Any, *args: Any, **parameters: Any) -> Any:

@@ -13,7 +13,7 @@ from prefect_stagegate.cli import main
 from prefect_stagegate.clock import now
 from prefect_stagegate.errors import GateFailed, UsageError
 from prefect_stagegate.gate.gate import State
-from prefect_stagegate.jobs.gating import context as asking
+from prefect_stagegate.jobs.gating import check as asking
 from prefect_stagegate.jobs.gating.check import check
 from prefect_stagegate.jobs.gating.promote import promote
 from prefect_stagegate.jobs.gating.ready import find_ready

@@ -35,11 +35,11 @@ from prefect_stagegate.gate.records.ssh_signatures import (
     verify_ssh_signature,
 )
 from prefect_stagegate.jobs.gating.approve import approve, build_answer
-from prefect_stagegate.jobs.gating.attestations import AttestationVerdict, verify_attestation
 from prefect_stagegate.jobs.gating.check import check
 from prefect_stagegate.jobs.gating.policy import adopt, answer_request, open_requests
 from prefect_stagegate.jobs.gating.promote import promote
 from prefect_stagegate.jobs.gating.waive import waive
+from prefect_stagegate.jobs.review.attestations import AttestationVerdict, verify_attestation
 from prefect_stagegate.model import Address, Approval, ApprovalRequest, Decision, DecisionOutcome, Identity
 from prefect_stagegate.model.canonical import canonical
 from tests.support.scenario import ADA, INES, Scenario

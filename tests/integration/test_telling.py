@@ -30,14 +30,14 @@ from prefect_stagegate.flows import pilot_to_production, stage, sweep
 from prefect_stagegate.gate import CHECKS
 from prefect_stagegate.jobs.gating.approve import approve
 from prefect_stagegate.jobs.gating.check import check
-from prefect_stagegate.jobs.gating.inbox import (
+from prefect_stagegate.jobs.gating.promote import promote
+from prefect_stagegate.jobs.review.inbox import (
     AcceptedVersion,
     ActionKind,
     InboxLine,
     PendingAction,
     TargetStanding,
 )
-from prefect_stagegate.jobs.gating.promote import promote
 from prefect_stagegate.jobs.staging.stage import stage as make_version
 from prefect_stagegate.jobs.workspace import open_workspace
 from prefect_stagegate.model import Address, Decision, Version

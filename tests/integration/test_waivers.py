@@ -23,11 +23,11 @@ from prefect_stagegate.jobs.gating.ready import find_ready
 from prefect_stagegate.jobs.gating.waive import revoke_waiver, waive
 from prefect_stagegate.jobs.inspect import waivers
 from prefect_stagegate.jobs.staging.stage import stage
-from prefect_stagegate.jobs.times import parse_since, parse_until
 from prefect_stagegate.jobs.workspace import Workspace, open_workspace
 from prefect_stagegate.model import Address, DecisionOutcome, Identity, Outcome
 from prefect_stagegate.show import build_report, to_text
 from prefect_stagegate.spec import load_spec
+from prefect_stagegate.units import parse_since, parse_until
 from tests.support.gates import preview_check
 from tests.support.scenario import ADA, INES, Scenario
 
@@ -180,7 +180,7 @@ def test_expired_waiver_ends_only_what_rests_on_it(folder: Path, monkeypatch: py
     before = check(node(folder), THINGS, "pilot")
     promote(node(folder), THINGS, "pilot")
     later = now() + WEEK
-    for module in ("context", "promote"):
+    for module in ("check", "promote"):
         monkeypatch.setattr(f"prefect_stagegate.jobs.gating.{module}.now", lambda: later)
     with pytest.raises(GateFailed, match="expired"):
         promote(node(folder), THINGS, "pilot")

@@ -10,7 +10,7 @@ import pytest
 from prefect_stagegate.checks.storage import Volume, cache_volume
 from prefect_stagegate.clock import now
 from prefect_stagegate.errors import GateFailed
-from prefect_stagegate.jobs.gating import context as questions
+from prefect_stagegate.jobs.gating import check as questions
 from prefect_stagegate.jobs.gating.check import check
 from prefect_stagegate.jobs.gating.promote import promote
 from prefect_stagegate.jobs.staging.stage import stage

@@ -19,7 +19,7 @@ from prefect_stagegate.gate.records import ssh_signatures
 from prefect_stagegate.gate.records.allowed_signers import read_allowed_signers
 from prefect_stagegate.gate.records.answers import SSHSIG
 from prefect_stagegate.jobs.address import policy_of, read_spec
-from prefect_stagegate.jobs.gating.inbox_lines import RequestState, policy_line
+from prefect_stagegate.jobs.review.inbox_lines import RequestState, policy_line
 from prefect_stagegate.model import Approval, ApprovalRequest, Identity
 
 ROOT = Path(__file__).parents[2]

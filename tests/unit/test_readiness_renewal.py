@@ -14,7 +14,7 @@ from prefect_stagegate.gate import CHECKS, CheckContext
 from prefect_stagegate.gate.gate import judge
 from prefect_stagegate.gate.renewal import Renewed, renew
 from prefect_stagegate.gate.run import run_check
-from prefect_stagegate.jobs.gating.measuring import recorded_times
+from prefect_stagegate.jobs.gating.table_facts import recorded_times
 from prefect_stagegate.model import Decision, DecisionOutcome, Evidence, Outcome, Severity
 from prefect_stagegate.spec import Requirement
 from prefect_stagegate.testing.contexts import NOW, OTHER_DIGEST, VOLUME, a_spec, check_context

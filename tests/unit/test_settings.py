@@ -11,7 +11,7 @@ import pytest
 
 from prefect_stagegate.durable import Durability
 from prefect_stagegate.errors import ExitCode, UsageError
-from prefect_stagegate.jobs.gating import contract
+from prefect_stagegate.jobs.gating import validate
 from prefect_stagegate.settings import SETTINGS, Settings
 from prefect_stagegate.transport.transfer import Limits
 
@@ -284,5 +284,5 @@ def test_place_for_spark_that_is_none_is_refused(place: str) -> None:
 def test_validation_takes_its_groups_memory_at_most(
     group: int | str, memory: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(contract, "capture_limits", lambda: {"memory": group})
-    assert contract.limits_of(Settings.from_environment({})).memory == memory
+    monkeypatch.setattr(validate, "capture_limits", lambda: {"memory": group})
+    assert validate.limits_of(Settings.from_environment({})).memory == memory

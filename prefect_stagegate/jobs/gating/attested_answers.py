@@ -1,4 +1,4 @@
-"""The answers that an attestation counts: count them again, and write those with SSH signatures for other tools."""
+"""What an attestation proves: who signed it, and the answers that it counts."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from prefect_stagegate.catalog import Catalog, PolicyEntry, RefAction, RefEntry
+from prefect_stagegate.catalog.gate_records import SIGNATURES
 from prefect_stagegate.catalog.policies import adopted_policy
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.gate.approval_counting import AnswerTally, count_answers
 from prefect_stagegate.gate.approval_parameters import APPROVAL, approval_asked_by
 from prefect_stagegate.gate.authority import authority_of
 from prefect_stagegate.gate.records.answers import SSHSIG, answer_act, signed_answer, signed_moment
-from prefect_stagegate.gate.records.attest import AttestedDecision, read_statement
+from prefect_stagegate.gate.records.attest import STATEMENT_TYPE, AttestedDecision, read_statement, statement_digest
+from prefect_stagegate.gate.records.signing import STATEMENT_PAYLOAD, signers
 from prefect_stagegate.gate.records.ssh_signatures import verification_line
 from prefect_stagegate.jobs.gating.approve import why_dated_back
 from prefect_stagegate.jobs.gating.policy import spec_under
@@ -126,3 +128,16 @@ def gate_of(catalog: Catalog, decision: Decision) -> Gate:
     """The gate that made a decision, by the policy of that time."""
     policy = adopted_policy(catalog, decision.dataset, decision.adopted)
     return spec_under(policy, decision.dataset).gate(decision.target)
+
+
+def signed_by(catalog: Catalog, entry: RefEntry, keys: Sequence[str]) -> list[str]:
+    """The keys that signed an entry's attestation, by the envelopes in the catalog.
+
+    Raises:
+        CorruptRecord: The record of the attestation's environment is gone or damaged.
+    """
+    if entry.attestation.get("_type") != STATEMENT_TYPE:
+        return []
+    statement = catalog.environments.whole(entry.attestation)
+    envelopes = catalog.all(SIGNATURES, entry.dataset, statement_digest(statement))
+    return sorted({key for envelope in envelopes for key in signers(envelope, statement, STATEMENT_PAYLOAD, keys)})

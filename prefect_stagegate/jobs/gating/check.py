@@ -5,17 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from threading import Event
 
-from prefect_stagegate.catalog.gate_records import SIGNATURES, put_attestation
+from prefect_stagegate.catalog.gate_records import REVOCATIONS, SIGNATURES, put_attestation, read_answers, read_waivers
+from prefect_stagegate.clock import now
 from prefect_stagegate.errors import Cancelled, UsageError, suggest
-from prefect_stagegate.gate import CheckContext
 from prefect_stagegate.gate.approval_counting import counted_answers
+from prefect_stagegate.gate.authority import authority_of
+from prefect_stagegate.gate.context import CheckContext
 from prefect_stagegate.gate.gate import PlannedCheck, judge, plan_checks
 from prefect_stagegate.gate.records.attest import attest, statement_digest
 from prefect_stagegate.gate.records.signing import SigningKey
 from prefect_stagegate.gate.run import run_check
 from prefect_stagegate.jobs.address import SpecLike, parse, resolve
-from prefect_stagegate.jobs.gating.approve import request_approval
-from prefect_stagegate.jobs.gating.context import build_context
+from prefect_stagegate.jobs.environment import capture_environment
+from prefect_stagegate.jobs.gating.approve import request_approval, request_for
 from prefect_stagegate.jobs.gating.proofs import counted_evidence, key_of_node, put_signed
 from prefect_stagegate.jobs.gating.withdraw import withdraw_failed_version
 from prefect_stagegate.jobs.runner import step
@@ -211,3 +213,42 @@ def _collect_evidence(
     if not version.is_trial:
         put_signed(workspace.catalog, version, fresh, key)
     return [check.evidence for check in planned if check.evidence is not None] + fresh, record + fresh
+
+
+def build_context(
+    workspace: Workspace,
+    version: ResolvedVersion,
+    gate: Gate,
+    cancel: Event | None = None,
+    progress: Callable[[str], None] | None = None,
+) -> CheckContext:
+    """The context that the checks of a gate read.
+
+    Args:
+        workspace: Cache and catalog.
+        version: The version, and the spec that it is judged under.
+        gate: The gate; with an empty target when nobody asks for a promotion.
+        cancel: Set it to stop while the version is fetched to be validated.
+        progress: Called with lines for people while the contract runs.
+    """
+    catalog, dataset, digest = workspace.catalog, version.dataset, version.digest
+    # Requests, waivers and logs belong to a target, so there are none for a gate without one.
+    request = request_for(workspace, dataset, digest, gate.target, gate.policy) if gate.target else None
+    authority = authority_of(version.spec, gate.target, lambda: catalog.id)
+    waivers = read_waivers(catalog, dataset, digest, gate.target) if gate.target else ()
+    return CheckContext(
+        version=version,
+        manifest=catalog.manifest(dataset, digest),
+        gate=gate,
+        now=now(),
+        workspace=workspace,
+        environment=capture_environment(workspace.settings, workspace.cache.root),
+        # Facts read the log later: a decision must not claim to follow a withdrawal that it did not see.
+        after=catalog.moved(dataset, gate.target) if gate.target else 0,
+        request=request,
+        approvals=tuple(read_answers(catalog, request)) if request else (),
+        waivers=authority.waivers(waivers, (request.requester if request else workspace.identity).name),
+        revocations=authority.revocations(catalog.all(REVOCATIONS, dataset, digest)),
+        cancel=cancel,
+        progress=progress,
+    )

@@ -72,8 +72,7 @@ class SignatureProof:
         wants_answers = any(b'"signed":' in rule.replace(b'"signed":false', b"") for rule in rules)
         if not (self.keys or wants_answers or any(node_keys)):
             return
-        from prefect_stagegate.jobs.gating.attested_answers import why_unsigned  # late, as above
-        from prefect_stagegate.jobs.gating.audit import signed_by
+        from prefect_stagegate.jobs.gating.attested_answers import signed_by, why_unsigned  # late, as above
 
         about = entry.withdrawn if entry.action is RefAction.WITHDRAW else entry.digest
         if (decision.dataset, decision.target, decision.digest) != (entry.dataset, entry.ref, about):

@@ -19,9 +19,9 @@ from prefect_stagegate.errors import GateFailed, UsageError
 from prefect_stagegate.gate.records.attest import decision_of
 from prefect_stagegate.gate.renewal import renew
 from prefect_stagegate.jobs.address import judged_spec
-from prefect_stagegate.jobs.gating.context import build_context
-from prefect_stagegate.jobs.gating.measuring import recorded_times, table_time
+from prefect_stagegate.jobs.gating.check import build_context
 from prefect_stagegate.jobs.gating.proofs import counted_evidence
+from prefect_stagegate.jobs.gating.table_facts import recorded_times, table_time
 from prefect_stagegate.jobs.gating.withdraw import version_failures
 from prefect_stagegate.jobs.read import override_ref
 from prefect_stagegate.jobs.runner import step

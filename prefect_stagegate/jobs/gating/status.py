@@ -25,8 +25,9 @@ from prefect_stagegate.gate.run import CLOCKS_DIFFER
 from prefect_stagegate.jobs.address import policy_within, spec_beside
 from prefect_stagegate.jobs.gating.approve import lapsed_at
 from prefect_stagegate.jobs.gating.consent import POLICY_TARGET, agreement, rule_of
-from prefect_stagegate.jobs.gating.inbox import InboxLine
-from prefect_stagegate.jobs.gating.inbox_lines import (
+from prefect_stagegate.jobs.gating.policy import changes_since, proposed_changes, spec_under
+from prefect_stagegate.jobs.review.inbox import InboxLine
+from prefect_stagegate.jobs.review.inbox_lines import (
     DecisionRecord,
     RequestState,
     TargetFacts,
@@ -34,7 +35,6 @@ from prefect_stagegate.jobs.gating.inbox_lines import (
     policy_line,
     unreadable_line,
 )
-from prefect_stagegate.jobs.gating.policy import changes_since, proposed_changes, spec_under
 from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import LATEST, ApprovalRequest, Decision, PolicyChange
 from prefect_stagegate.plugins.fleet.nodes import NodeRecord, read_nodes

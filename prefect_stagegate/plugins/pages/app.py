@@ -30,8 +30,8 @@ from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from prefect_stagegate.errors import StagegateError, UnknownRef, UsageError
-from prefect_stagegate.jobs.gating.decisions import find_decision_about
 from prefect_stagegate.jobs.gating.reports import report_of
+from prefect_stagegate.jobs.review.decisions import find_decision_about
 from prefect_stagegate.model import is_name
 from prefect_stagegate.plugins.observe.monitoring.exposition import CONTENT_TYPE, OPENMETRICS_TYPE
 from prefect_stagegate.plugins.pages.catalog_view import CatalogView

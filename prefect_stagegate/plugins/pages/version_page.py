@@ -14,7 +14,7 @@ from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.jobs import inspect
 from prefect_stagegate.jobs.address import stored_spec
-from prefect_stagegate.jobs.gating.decisions import RecordedDecision
+from prefect_stagegate.jobs.review.decisions import RecordedDecision
 from prefect_stagegate.model import (
     LATEST,
     Entry,

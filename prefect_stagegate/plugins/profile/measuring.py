@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 
 from prefect_stagegate.gate.context import CheckContext, Fact
-from prefect_stagegate.jobs.gating.measuring import VersionRows
+from prefect_stagegate.jobs.gating.table_facts import VersionRows
 from prefect_stagegate.jobs.staging.temporary_tables import insert, temporary
 from prefect_stagegate.model.measures import Balance, Duplicates, Overlap, Scan, TableDrift
 from prefect_stagegate.plugins.profile.balance import balance, balance_of

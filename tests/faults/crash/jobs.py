@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from prefect_stagegate.gate import known_checks
-from prefect_stagegate.jobs.gating.audit import verify_history
 from prefect_stagegate.jobs.gating.check import check
 from prefect_stagegate.jobs.gating.promote import promote
 from prefect_stagegate.jobs.gating.ready import find_ready, hold_ready
 from prefect_stagegate.jobs.gating.rollback import rollback
+from prefect_stagegate.jobs.review.audit import verify_history
 from prefect_stagegate.jobs.staging.stage import stage
 from prefect_stagegate.jobs.upkeep.maintain import collect_garbage, pin, unpin
 from prefect_stagegate.jobs.upkeep.verify import verify

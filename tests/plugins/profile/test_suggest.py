@@ -22,8 +22,8 @@ from prefect_stagegate.cli.app import main
 from prefect_stagegate.errors import UsageError, ValidationError
 from prefect_stagegate.jobs.first_spec import write_first_spec
 from prefect_stagegate.jobs.gating.check import check
-from prefect_stagegate.jobs.gating.lint import lint
 from prefect_stagegate.jobs.gating.validate import validate
+from prefect_stagegate.jobs.lint import lint
 from prefect_stagegate.jobs.staging.stage import stage
 from prefect_stagegate.jobs.workspace import Workspace, open_workspace
 from prefect_stagegate.model import Address, Outcome

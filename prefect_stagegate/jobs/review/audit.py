@@ -6,18 +6,16 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
-from prefect_stagegate.catalog import Catalog, RefAction, RefEntry
-from prefect_stagegate.catalog.gate_records import SIGNATURES
+from prefect_stagegate.catalog import RefAction, RefEntry
 from prefect_stagegate.catalog.refs import REFS
 from prefect_stagegate.errors import CorruptRecord, StagegateError
 from prefect_stagegate.gate.overrides import why_out_of_time
 from prefect_stagegate.gate.records.attest import (
-    STATEMENT_TYPE,
     AttestedDecision,
     read_statement,
-    statement_digest,
 )
-from prefect_stagegate.gate.records.signing import STATEMENT_PAYLOAD, read_public_key, signers
+from prefect_stagegate.gate.records.signing import read_public_key
+from prefect_stagegate.jobs.gating.attested_answers import signed_by
 from prefect_stagegate.jobs.gating.proofs import SignatureProof
 from prefect_stagegate.jobs.inspect import require_log
 from prefect_stagegate.jobs.workspace import Workspace
@@ -141,16 +139,3 @@ def people_problems(attested: AttestedDecision) -> Iterator[str]:
             yield f"{decision.requester} requested it, and waived {evidence.check}"
         if waiver and (why := why_out_of_time(waiver, decision.at)):
             yield f"the waiver of {evidence.check} was not in force then: {why}"
-
-
-def signed_by(catalog: Catalog, entry: RefEntry, keys: Sequence[str]) -> list[str]:
-    """The keys that signed an entry's attestation, by the envelopes in the catalog.
-
-    Raises:
-        CorruptRecord: The record of the attestation's environment is gone or damaged.
-    """
-    if entry.attestation.get("_type") != STATEMENT_TYPE:
-        return []
-    statement = catalog.environments.whole(entry.attestation)
-    envelopes = catalog.all(SIGNATURES, entry.dataset, statement_digest(statement))
-    return sorted({key for envelope in envelopes for key in signers(envelope, statement, STATEMENT_PAYLOAD, keys)})

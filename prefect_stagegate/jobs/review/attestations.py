@@ -20,9 +20,9 @@ from prefect_stagegate.gate.records.predicates import AttestationForm, as_record
 from prefect_stagegate.gate.records.signing import STATEMENT_PAYLOAD, envelopes_around, signers
 from prefect_stagegate.gate.wording import listed
 from prefect_stagegate.jobs.gating.attested_answers import count_attested_answers, export_answers
-from prefect_stagegate.jobs.gating.audit import contradictions, people_problems, public_keys
 from prefect_stagegate.jobs.gating.policy import spec_under
 from prefect_stagegate.jobs.gating.proofs import signing_key
+from prefect_stagegate.jobs.review.audit import contradictions, people_problems, public_keys
 from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Address, check_name
 from prefect_stagegate.model.canonical import canonical

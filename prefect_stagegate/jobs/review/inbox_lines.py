@@ -14,7 +14,8 @@ from prefect_stagegate.gate.context import addresses_of
 from prefect_stagegate.gate.records.attest import decision_of, statement_digest
 from prefect_stagegate.gate.registry import Renewal
 from prefect_stagegate.gate.wording import listed
-from prefect_stagegate.jobs.gating.inbox import (
+from prefect_stagegate.jobs.gating.withdraw import version_failures
+from prefect_stagegate.jobs.review.inbox import (
     ANYBODY,
     AcceptedVersion,
     ActionKind,
@@ -24,7 +25,6 @@ from prefect_stagegate.jobs.gating.inbox import (
     TargetStanding,
     report_command,
 )
-from prefect_stagegate.jobs.gating.withdraw import version_failures
 from prefect_stagegate.model import (
     Approval,
     ApprovalRequest,

@@ -1,0 +1,1 @@
+"""What people read of gates: the inbox, decisions, audits, and trials of other rules. Changes nothing."""
