@@ -1,14 +1,8 @@
 """Reports of decisions for people: one model, and one module for each format or page."""
 
 from prefect_stagegate.show.building import build_report
-from prefect_stagegate.show.changes import (
-    ChangedFile,
-    FileTotals,
-    TableChange,
-    VersionChanges,
-    count_changes,
-    table_change,
-)
+from prefect_stagegate.show.changes import ChangedFile, FileTotals, VersionChanges, count_changes
+from prefect_stagegate.show.document import Section, VersionBeside, sections_of
 from prefect_stagegate.show.expectations import by_table, cells, read_results
 from prefect_stagegate.show.html import content_policy, to_html
 from prefect_stagegate.show.json import json_values, to_json
@@ -21,7 +15,6 @@ from prefect_stagegate.show.proposal import Proposal, proposal_page
 from prefect_stagegate.show.ready import Candidate, Readiness, ready_page, ready_text
 from prefect_stagegate.show.rows import Person, Row, Standing
 from prefect_stagegate.show.summary import moved_page, to_artifact, to_summary
-from prefect_stagegate.show.tables import TableFigures, table_figures
 from prefect_stagegate.show.text import to_rich, to_text
 from prefect_stagegate.show.validation_page import validation_page
 
@@ -35,10 +28,10 @@ __all__ = [
     "Readiness",
     "Report",
     "Row",
+    "Section",
     "Standing",
-    "TableChange",
-    "TableFigures",
     "Turn",
+    "VersionBeside",
     "VersionChanges",
     "build_report",
     "by_table",
@@ -52,8 +45,7 @@ __all__ = [
     "ready_page",
     "ready_text",
     "reason_of",
-    "table_change",
-    "table_figures",
+    "sections_of",
     "to_artifact",
     "to_html",
     "to_json",

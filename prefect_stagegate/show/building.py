@@ -5,11 +5,11 @@ from __future__ import annotations
 from prefect_stagegate.model import Decision
 from prefect_stagegate.model.transfers import TransferRecord
 from prefect_stagegate.show.changes import VersionChanges
+from prefect_stagegate.show.document import Section
 from prefect_stagegate.show.model import Report
 from prefect_stagegate.show.next_steps import reason_of, reinstating_reason, steps_of, turns_of, unrequested
 from prefect_stagegate.show.past_events import PastEvent
 from prefect_stagegate.show.rows import row_of
-from prefect_stagegate.show.tables import TableFigures
 from prefect_stagegate.spec import Spec
 
 TRIED = ("stagegate policy adopt SPEC --reason TEXT",)
@@ -25,10 +25,10 @@ def build_report(  # noqa: PLR0913 - one parameter for each fact that the caller
     is_trial: bool = False,
     is_requested: bool = True,
     is_withdrawn: bool = False,
-    profiles: tuple[TableFigures, ...] = (),
     changes: VersionChanges | None = None,
     transfer: TransferRecord | None = None,
     past: tuple[PastEvent, ...] = (),
+    sections: tuple[Section, ...] = (),
 ) -> Report:
     """Make the report of a decision.
 
@@ -40,10 +40,10 @@ def build_report(  # noqa: PLR0913 - one parameter for each fact that the caller
         is_trial: Whether a policy was tried that nobody adopted.
         is_requested: Whether the catalog has a request for the approval that a check waits for.
         is_withdrawn: Whether the target withdrew the version, so that promoting it takes `--reinstate`.
-        profiles: The profiles of the version's tables.
         changes: How the version differs from the one that the target serves.
         transfer: What staging the version transferred.
         past: What happened to the target before, the newest first.
+        sections: What plugins add.
     """
     rows = tuple(sorted((row_of(evidence, spec) for evidence in decision.checks), key=lambda row: row.standing))
     if not is_requested:
@@ -69,8 +69,8 @@ def build_report(  # noqa: PLR0913 - one parameter for each fact that the caller
         notes=notes,
         is_trial=is_trial,
         is_withdrawn=is_withdrawn,
-        profiles=profiles,
         changes=changes,
         transfer=transfer,
         past=past,
+        sections=sections,
     )

@@ -1,19 +1,15 @@
-"""How a version differs from the one that the target serves: files, bytes, rows and columns."""
+"""How a version differs from the one that the target serves: files and bytes."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from itertools import chain
 
 from prefect_stagegate.model.manifest import Change, Difference
-from prefect_stagegate.plugins.profile.profiles import TableProfile
 from prefect_stagegate.units import bytes_text, count_text
 
 LISTED = 100
 """Files that are listed, those that differ most in size first; all are counted."""
-COLUMNS = 50
-"""Columns of each kind that a table's change names; the others are counted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,22 +41,6 @@ class ChangedFile:
 
 
 @dataclass(frozen=True, slots=True)
-class TableChange:
-    """One table of the contract, as far as validations of both versions kept its profile."""
-
-    name: str
-    rows: int
-    rows_before: int
-    added: tuple[str, ...] = ()
-    """Columns that only this version has."""
-    removed: tuple[str, ...] = ()
-    retyped: tuple[str, ...] = ()
-    """Columns of another type, with both types."""
-    more: int = 0
-    """Columns that differ and are not named."""
-
-
-@dataclass(frozen=True, slots=True)
 class VersionChanges:
     """A version beside another one."""
 
@@ -76,7 +56,6 @@ class VersionChanges:
     listed: tuple[ChangedFile, ...] = ()
     is_compared: bool = True
     """Whether the files were compared one by one; both versions are too large for that otherwise."""
-    tables: tuple[TableChange, ...] = ()
 
     @property
     def more(self) -> int:
@@ -123,38 +102,3 @@ def count_changes(changes: VersionChanges, differences: Iterable[Difference]) ->
 
 def _largest(files: Iterable[ChangedFile]) -> list[ChangedFile]:
     return sorted(files, key=lambda file: (-abs((file.size or 0) - (file.size_before or 0)), file.path))[:LISTED]
-
-
-def table_change(name: str, now: TableProfile, before: TableProfile) -> TableChange:
-    """Compare the rows and columns of a table by its profiles."""
-    types, types_before = _types(now), _types(before)
-    added = [column for column in types if column not in types_before]
-    removed = [column for column in types_before if column not in types]
-    retyped = [
-        f"{column}: {types_before[column]} → {kind}"
-        for column, kind in types.items()
-        if types_before.get(column, kind) != kind
-    ]
-    more = sum(max(0, len(kind) - COLUMNS) for kind in (added, removed, retyped))
-    return TableChange(
-        name, now.rows, before.rows, tuple(added[:COLUMNS]), tuple(removed[:COLUMNS]), tuple(retyped[:COLUMNS]), more
-    )
-
-
-def table_change_text(change: TableChange) -> str:
-    """What became of a table's rows and columns, in words.
-
-    >>> table_change_text(TableChange("trips", 120, 100, added=("fee",)))
-    '120 rows, 100 before; new columns: fee'
-    """
-    rows = f"{count_text(change.rows, 'row')}, "
-    rows += "as before" if change.rows == change.rows_before else f"{change.rows_before:,} before"
-    kinds = (("new columns", change.added), ("columns gone", change.removed), ("other types", change.retyped))
-    parts = [f"{kind}: {', '.join(columns)}" for kind, columns in kinds if columns]
-    more = [f"{count_text(change.more, 'more column')}"] if change.more else []
-    return "; ".join(chain([rows], parts, more))
-
-
-def _types(profile: TableProfile) -> dict[str, str]:
-    columns = {name: column.type for name, column in profile.ordered().items()}
-    return {name: kind.lower() for name, kind in (columns | dict(profile.skipped)).items()}

@@ -5,24 +5,27 @@ from __future__ import annotations
 import base64
 import hashlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
 from jinja2 import BaseLoader, Environment, PackageLoader, StrictUndefined
 
-from prefect_stagegate.show.changes import VersionChanges, table_change_text
+from prefect_stagegate.show.changes import VersionChanges
+from prefect_stagegate.show.document import Figure
 from prefect_stagegate.show.expectations import refused_text, seconds_text, verdict_text
 from prefect_stagegate.show.legible import spans, time_text
 from prefect_stagegate.show.model import Report, legible, without_repeats
 from prefect_stagegate.show.next_steps import is_command
-from prefect_stagegate.show.tables import HEIGHT, WIDTH, rows_text
 from prefect_stagegate.show.traffic import SIDES, bottleneck_text, traffic_cells, transfer_text
 from prefect_stagegate.show.trimming import fitted
 from prefect_stagegate.units import bytes_text, digest_text
 
 LONG = 100
 """Checks, findings and results above which a page is long: its parts are laid out as they are scrolled to."""
+WIDTH, HEIGHT = 168, 36
+"""The size of a figure, in its own units."""
 _MAIL = re.compile(r"[\w.+-]+@[\w-]+(\.[\w-]+)+")
 _TONES = ("accepted", "refused", "inconclusive", "waiting", "promoted", "withdrawn")
 
@@ -67,7 +70,7 @@ def _sections(report: Report) -> Iterator[tuple[str, str]]:
         ("found", "Findings"): report.defects,
         ("checks", "Checks"): True,
         ("expectations", "Expectations"): report.expectations,
-        ("tables", "Tables"): report.profiles,
+        **{(f"section-{place}", section.title): section.parts for place, section in enumerate(report.sections)},
         ("changes", "Changes"): report.changes,
         ("transfer", "Transfer"): report.transfer,
         ("past", "History"): report.past,
@@ -82,11 +85,44 @@ def _differences(changes: VersionChanges) -> Iterator[tuple[str, str, str, str]]
     yield ("files", *numbers, ", ".join(f"{total.files:,} {kind}" for kind, total in changes.totals))
     parts = (f"{bytes_text(total.bytes)} {kind}" for kind, total in changes.totals)
     yield ("bytes", bytes_text(changes.bytes), bytes_text(changes.bytes_before), ", ".join(parts))
-    for table in changes.tables:
-        # The rows have columns of their own.
-        columns = table_change_text(table).partition("; ")[2]
-        same = "" if table.rows != table.rows_before else "as before"
-        yield (f"rows of {table.name}", f"{table.rows:,}", f"{table.rows_before:,}", columns or same)
+
+
+@dataclass(frozen=True, slots=True)
+class Drawing:
+    """A figure with its geometry."""
+
+    figure: Figure
+
+    @property
+    def step(self) -> float:
+        """Units from one bar to the next."""
+        return min(WIDTH / len(self.figure.bars), 22)
+
+    @property
+    def scale(self) -> float:
+        """Units for a share of 1.0: the highest bar fills the figure."""
+        return HEIGHT / (max(max(bar.share, bar.share_before) for bar in self.figure.bars) or 1.0)
+
+    @property
+    def outlines(self) -> tuple[str, str]:
+        """A histogram of this version, and of the other one, as paths: they take less room than bars."""
+        shares = zip(*((bar.share, bar.share_before) for bar in self.figure.bars), strict=True)
+        now, before = ([(n * self.step, share * self.scale) for n, share in enumerate(each)] for each in shares)
+        return _outline(now), _outline(before)
+
+    @property
+    def highest(self) -> str:
+        """The label of the highest bar of this version."""
+        return max(self.figure.bars, key=lambda bar: bar.share).label
+
+
+def _outline(steps: Sequence[tuple[float, float]]) -> str:
+    """The path of a histogram that stands on the picture's lower edge; empty without any height."""
+    if not any(height for _, height in steps):
+        return ""
+    width = steps[1][0] - steps[0][0] if len(steps) > 1 else WIDTH
+    tops = "".join(f"H{left:.4g}V{HEIGHT - height:.4g}" for left, height in steps)
+    return f"M0 {HEIGHT}{tops}H{steps[-1][0] + width:.4g}V{HEIGHT}"
 
 
 def page_environment(loader: BaseLoader, **options: Any) -> Environment:
@@ -96,7 +132,7 @@ def page_environment(loader: BaseLoader, **options: Any) -> Environment:
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, **options
     )
     environment.tests["command"] = is_command
-    environment.filters.update(href=link_of, spans=spans, time=time_text, rows=rows_text, digest=digest_text)
+    environment.filters.update(href=link_of, spans=spans, time=time_text, digest=digest_text, drawn=Drawing)
     environment.filters.update(refused=refused_text, seconds=seconds_text, verdict=verdict_text)
     environment.globals.update(picture=(WIDTH, HEIGHT))
     return environment

@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 from prefect_stagegate.model import ExpectationResult
-from prefect_stagegate.show.changes import table_change_text
+from prefect_stagegate.show.document import Section, Table
 from prefect_stagegate.show.expectations import HEAD, cells
 from prefect_stagegate.show.legible import time_text
 from prefect_stagegate.show.marks import code, folded, named, plain, step
 from prefect_stagegate.show.model import Report, legible, without_repeats
 from prefect_stagegate.show.past_events import past_cells
-from prefect_stagegate.show.tables import rows_text
 from prefect_stagegate.show.traffic import HEAD as TRAFFIC_HEAD
 from prefect_stagegate.show.traffic import bottleneck_text, traffic_cells, transfer_text
-from prefect_stagegate.units import count_text, digest_text
+from prefect_stagegate.units import digest_text
 
 FINDINGS = 200
 """The most findings that are listed, since Prefect refuses artifacts above a size."""
@@ -50,7 +49,7 @@ def _details(report: Report) -> list[str]:
         *folded(report.tally_text, [f"{row.check}: {row.verdict}, {row.owner}: {row.summary}" for row in report.rows]),
         *expectation_lists(report.expectations),
         *([f"{report.results_left_out} more are not in the evidence."] if report.results_left_out else []),
-        *_profiles(report),
+        *_sections(report.sections),
         *_changes(report),
         *_transfer(report),
         *_past(report),
@@ -113,25 +112,25 @@ def _lines(lines: Iterable[str]) -> list[str]:
     return [part] if part else []
 
 
-def _profiles(report: Report) -> list[str]:
-    """Rows and columns of each table, and where values went missing; the HTML report has each column."""
-    tables = (
-        f"- {code(table.name)}: {rows_text(table)}, {count_text(len(table.columns) + table.more, 'column')}"
-        + (f"; missing values: {plain('; '.join(table.moved))}" if table.moved else "")
-        for table in report.profiles
-    )
-    return ["### Tables", *_lines(tables)] if report.profiles else []
+def _sections(sections: Iterable[Section]) -> list[str]:
+    """The tables of each section: a summary in a line, else each row in one."""
+    shown = [(section.title, _lines(map(_table, section.parts))) for section in sections if section.parts]
+    return [part for title, lines in shown for part in (f"### {plain(title)}", *lines)]
+
+
+def _table(table: Table) -> str:
+    if table.summary:
+        return f"- {code(table.title)}: {plain(table.summary)}"
+    return "\n".join(f"- {plain(named(table.head, [cell.text for cell in row]))}" for row in table.rows)
 
 
 def _changes(report: Report) -> list[str]:
-    """Files, rows and columns that differ from the version that the target serves; the HTML report lists files."""
+    """How many files differ from the version that the target serves; the HTML report lists them."""
     changes = report.changes
     if changes is None:
         return []
-    tables = [f"- {code(table.name)}: {plain(table_change_text(table))}" for table in changes.tables]
-    lines = [f"- files: {plain(changes.summary)}", *tables]
     title = f"### What changed against {digest_text(changes.before)}, which {plain(report.target)} serves"
-    return [title, "\n".join(lines)]
+    return [title, f"- files: {plain(changes.summary)}"]
 
 
 def _transfer(report: Report) -> list[str]:

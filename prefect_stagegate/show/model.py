@@ -9,12 +9,12 @@ from typing import Any
 from prefect_stagegate.model import DecisionOutcome, ExpectationResult
 from prefect_stagegate.model.transfers import TransferRecord
 from prefect_stagegate.show.changes import VersionChanges
+from prefect_stagegate.show.document import Section
 from prefect_stagegate.show.expectations import by_table
 from prefect_stagegate.show.legible import legible_text
 from prefect_stagegate.show.next_steps import Turn
 from prefect_stagegate.show.past_events import PastEvent
 from prefect_stagegate.show.rows import Person, Row, Standing, name_repeats
-from prefect_stagegate.show.tables import TableFigures
 from prefect_stagegate.units import count_text, digest_text
 
 
@@ -52,14 +52,14 @@ class Report:
     """Whether a policy was tried that nobody adopted, so that the decision does not count."""
     is_withdrawn: bool = False
     """Whether the target withdrew the version before the decision, so that promoting it takes `--reinstate`."""
-    profiles: tuple[TableFigures, ...] = ()
-    """The profiles of the version's tables that validations kept."""
     changes: VersionChanges | None = None
     """How it differs from the version that the target serves; None without such a version, or for this one."""
     transfer: TransferRecord | None = None
     """What staging it transferred; None where no record tells."""
     past: tuple[PastEvent, ...] = ()
     """What happened to the target before, the newest first."""
+    sections: tuple[Section, ...] = ()
+    """What plugins add."""
 
     @property
     def headline(self) -> str:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import TYPE_CHECKING, TypeVar
 
-from prefect_stagegate.show.changes import VersionChanges
+from prefect_stagegate.show.document import Cell, Section
 from prefect_stagegate.show.legible import shortened
 from prefect_stagegate.show.model import Report
 from prefect_stagegate.show.next_steps import is_command
 from prefect_stagegate.show.rows import Row
-from prefect_stagegate.show.tables import TableFigures
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+T = TypeVar("T", bound="DataclassInstance")
 COMMAND = 1000
 """Characters of a command, which a shorter one would make wrong."""
 
@@ -27,8 +30,8 @@ class Detail:
     """Characters of one text."""
     results: int
     """Results of expectations."""
-    columns: int
-    """Columns of all tables together."""
+    rows: int
+    """Rows of all tables of sections together."""
     files: int
     """Files that changed."""
 
@@ -36,11 +39,11 @@ class Detail:
 MOST_BYTES = 300_000
 """Size of a page, at most. A report that exceeds it is shown with less detail."""
 DETAILS = (
-    Detail(findings=200, text=2000, results=200, columns=100, files=100),
-    Detail(findings=100, text=600, results=100, columns=60, files=50),
-    Detail(findings=40, text=240, results=40, columns=30, files=20),
-    Detail(findings=10, text=100, results=10, columns=10, files=5),
-    Detail(findings=0, text=60, results=0, columns=0, files=0),
+    Detail(findings=200, text=2000, results=200, rows=100, files=100),
+    Detail(findings=100, text=600, results=100, rows=60, files=50),
+    Detail(findings=40, text=240, results=40, rows=30, files=20),
+    Detail(findings=10, text=100, results=10, rows=10, files=5),
+    Detail(findings=0, text=60, results=0, rows=0, files=0),
 )
 """How much a page shows, the most first."""
 
@@ -64,8 +67,8 @@ def trimmed(report: Report, detail: Detail) -> Report:
         steps=tuple(_step(step, detail) for step in report.steps),
         notes=tuple(shortened(note, detail.text) for note in report.notes),
         rows=tuple(_rows(report.rows, detail)),
-        profiles=tuple(_tables(report.profiles, detail)),
-        changes=report.changes and _changes(report.changes, detail),
+        changes=report.changes and replace(report.changes, listed=report.changes.listed[: detail.files]),
+        sections=tuple(_sections(report.sections, detail)),
         past=tuple(replace(event, why=shortened(event.why, detail.text)) for event in report.past),
     )
 
@@ -89,7 +92,7 @@ def _rows(rows: Sequence[Row], detail: Detail) -> Iterator[Row]:
         results -= len(kept)
 
 
-def _with_short(record: Any, detail: Detail, *names: str) -> Any:
+def _with_short(record: T, detail: Detail, *names: str) -> T:
     """The record with these texts shortened."""
     return replace(record, **{name: shortened(getattr(record, name), detail.text) for name in names})
 
@@ -98,27 +101,18 @@ def _step(step: str, detail: Detail) -> str:
     return shortened(step, COMMAND if is_command(step) else detail.text)
 
 
-def _tables(tables: Sequence[TableFigures], detail: Detail) -> Iterator[TableFigures]:
-    columns = detail.columns
-    for table in tables:
-        texts = ("name", "type", "span", "span_before")
-        shown = tuple(_with_short(column, detail, *texts) for column in table.columns[:columns])
-        yield replace(table, columns=shown, more=table.more + len(table.columns) - len(shown))
-        columns -= len(shown)
+def _sections(sections: Sequence[Section], detail: Detail) -> Iterator[Section]:
+    room = detail.rows
+    for section in sections:
+        tables = []
+        for table in section.parts:
+            shown = tuple(tuple(_short_cell(cell, detail) for cell in row) for row in table.rows[:room])
+            room -= len(shown)
+            short = _with_short(table, detail, "title", "summary")
+            tables.append(replace(short, rows=shown, more=table.more + len(table.rows) - len(shown)))
+        yield replace(section, parts=tuple(tables))
 
 
-def _changes(changes: VersionChanges, detail: Detail) -> VersionChanges:
-    tables = tuple(
-        replace(
-            table,
-            added=_columns(table.added, detail),
-            removed=_columns(table.removed, detail),
-            retyped=_columns(table.retyped, detail),
-        )
-        for table in changes.tables
-    )
-    return replace(changes, listed=changes.listed[: detail.files], tables=tables)
-
-
-def _columns(names: Sequence[str], detail: Detail) -> tuple[str, ...]:
-    return tuple(shortened(name, detail.text) for name in names)
+def _short_cell(cell: Cell, detail: Detail) -> Cell:
+    figure = cell.figure and _with_short(cell.figure, detail, "name")
+    return replace(_with_short(cell, detail, "text", "below"), figure=figure)

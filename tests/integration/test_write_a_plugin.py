@@ -79,3 +79,11 @@ def test_command_of_the_page_keeps_records(acme: Run) -> None:
     second = acme("score", "scans", "0.93", "--json")
     assert [each["value"] for each in json.loads(second.stdout)] == [0.5, 0.93]
     assert acme("history", "scans@latest", "--verify").returncode == 0
+
+
+def test_section_of_the_page_is_in_reports(acme: Run, tmp_path: Path) -> None:
+    acme("score", "scans", "0.5")
+    page = tmp_path / "report.html"
+    checked = acme("check", "scans", "--gate", "pilot", "--json", "--html", str(page))
+    assert json.loads(checked.stdout)["acme_scores"] == [0.5]
+    assert '<h2 id="part-section-1">Scores</h2>' in page.read_text()

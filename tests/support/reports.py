@@ -10,15 +10,8 @@ from prefect_stagegate.model import Decision, DecisionOutcome, Entry, Evidence, 
 from prefect_stagegate.model.manifest import diff
 from prefect_stagegate.model.transfers import Traffic, TransferRecord
 from prefect_stagegate.plugins.profile.profiles import LEVELS, ColumnProfile, TableProfile
-from prefect_stagegate.show import (
-    PastEvent,
-    Report,
-    VersionChanges,
-    build_report,
-    count_changes,
-    table_change,
-    table_figures,
-)
+from prefect_stagegate.plugins.profile.sections import tables_section
+from prefect_stagegate.show import PastEvent, Report, VersionChanges, build_report, count_changes
 from prefect_stagegate.testing.contexts import DIGEST, OTHER_DIGEST, a_spec
 
 AT = "2026-03-01T03:00:00.000000Z"
@@ -188,22 +181,24 @@ def a_decision(outcome: DecisionOutcome, *checks: Evidence) -> Decision:
     )
 
 
-def changes_of(now: list[Entry], before: list[Entry], profiles: tuple[TableProfile, TableProfile]) -> VersionChanges:
+NAMES = ("this version", "what production serves")
+
+
+def changes_of(now: list[Entry], before: list[Entry]) -> VersionChanges:
     """What differs between two versions."""
     size, size_before = (sum(entry.size for entry in each) for each in (now, before))
-    tables = (table_change("flights", *profiles),)
-    changes = VersionChanges(OTHER_DIGEST, len(now), len(before), size, size_before, tables=tables)
+    changes = VersionChanges(OTHER_DIGEST, len(now), len(before), size, size_before)
     return count_changes(changes, diff(before, now))
 
 
 def samples() -> dict[str, Report]:
     """A report of each kind, by its name."""
     now, before = profile(336_776, 4.0), profile(310_104, columns=0)
-    figures = (table_figures("flights", now, before),)
-    changes = changes_of(entries(12, changed=2), entries(11)[1:], (now, before))
+    tables = tables_section({"flights": now}, {"flights": before}, NAMES)
+    changes = changes_of(entries(12, changed=2), entries(11)[1:])
     parts: Mapping[str, object] = {
         "serves": OTHER_DIGEST,
-        "profiles": figures,
+        "sections": (tables,),
         "changes": changes,
         "transfer": TRANSFER,
         "past": PAST,
@@ -212,7 +207,7 @@ def samples() -> dict[str, Report]:
     def report(outcome: DecisionOutcome, *checks: Evidence, **fields: object) -> Report:
         return build_report(a_decision(outcome, *checks), a_spec(), **{**parts, **fields})  # type: ignore[arg-type]
 
-    alone = {"serves": "", "changes": None, "past": (), "profiles": (table_figures("flights", now, None),)}
+    alone = {"serves": "", "changes": None, "past": (), "sections": (tables_section({"flights": now}, {}, NAMES),)}
     withdrawn = "It was rolled back from production at 2026-02-28T03:00:00Z by ana@example.org: loss went up."
     return {
         "passed": report(DecisionOutcome.ACCEPTED, KEPT, FRESHNESS, *FINE),
@@ -229,6 +224,7 @@ def samples() -> dict[str, Report]:
 def large() -> Report:
     """10,000 files and 60 checks, most of them with findings and all with long texts."""
     now, before = profile(50_000_000, 3.0, columns=60), profile(49_000_000, columns=60)
+    tables = ("flights", "weather")
     sentence = "the values of this file lie outside of what the contract says about the column and its unit; "
 
     def findings(check: int) -> tuple[Finding, ...]:
@@ -253,8 +249,8 @@ def large() -> Report:
         a_decision(DecisionOutcome.REFUSED, replace(EXPECTATIONS, measured={"results": results}), *checks),
         a_spec(),
         serves=OTHER_DIGEST,
-        profiles=(table_figures("flights", now, before), table_figures("weather", now, before)),
-        changes=changes_of(entries(10_000, changed=9_000), entries(9_500), (now, before)),
+        sections=(tables_section(dict.fromkeys(tables, now), dict.fromkeys(tables, before), NAMES),),
+        changes=changes_of(entries(10_000, changed=9_000), entries(9_500)),
         transfer=TRANSFER,
         past=PAST,
     )

@@ -12,8 +12,9 @@ import pytest
 from prefect_stagegate.model import Entry, Outcome
 from prefect_stagegate.model.manifest import diff
 from prefect_stagegate.model.transfers import NAME
+from prefect_stagegate.plugins.profile.sections import tables_section
 from prefect_stagegate.show import VersionChanges, count_changes, to_artifact, to_html, to_json, to_markdown
-from prefect_stagegate.show.changes import COLUMNS, LISTED, table_change, table_change_text
+from prefect_stagegate.show.changes import LISTED
 from prefect_stagegate.show.html import link_of
 from prefect_stagegate.show.marks import link
 from prefect_stagegate.show.rows import Row
@@ -63,19 +64,6 @@ def test_largest_differences_are_listed_and_the_rest_counted() -> None:
     changes = changed({}, {f"{number:04}": number for number in range(10 * LISTED)})
     assert [file.size for file in changes.listed[:2]] == [10 * LISTED - 1, 10 * LISTED - 2]
     assert (len(changes.listed), changes.more) == (LISTED, 9 * LISTED)
-
-
-def test_columns_that_came_went_or_changed_are_named() -> None:
-    before = profile(100)
-    now = replace(before, rows=120, columns={**before.columns, "fee": before.columns["dep_delay"]})
-    number = now.columns["fee"]
-    changed_columns = {name: column for name, column in now.columns.items() if name != "tailnum"}
-    now = replace(now, columns={**changed_columns, "origin": replace(number, type="BIGINT")})
-    assert table_change_text(table_change("flights", now, before)) == (
-        "120 rows, 100 before; new columns: fee; columns gone: tailnum; other types: origin: varchar → bigint"
-    )
-    wide = table_change("flights", profile(1, columns=COLUMNS + 3), profile(1, columns=0))
-    assert (len(wide.added), wide.more) == (COLUMNS, 3)
 
 
 def test_versions_too_large_to_compare_have_their_sizes() -> None:
@@ -207,12 +195,9 @@ def test_report_of_10000_files_and_60_checks_is_small() -> None:
 def test_page_stays_small_whatever_checks_write() -> None:
     rows = tuple(replace(row, summary="<&>" * 5000, results=()) for row in LARGEST.rows)
     huge = tuple(replace(row, findings=tuple(replace(f, problem="é" * 4_000) for f in row.findings)) for row in rows)
-    table, changes = LARGEST.profiles[0], LARGEST.changes
-    assert changes
     name = "x" * 100_000  # Parquet permits it
-    wide = replace(table, columns=tuple(replace(column, name=name, type=name) for column in table.columns))
-    gone = replace(changes, tables=(replace(changes.tables[0], removed=(name,) * COLUMNS),))
-    hostile = replace(LARGEST, rows=huge, profiles=(wide,), changes=gone)
+    wide = tables_section({name: replace(profile(1), columns={name: profile(1).columns["origin"]})}, {}, (name, name))
+    hostile = replace(LARGEST, rows=huge, sections=(wide, *LARGEST.sections))
     for page in (to_html(hostile), to_artifact(hostile)):
         assert len(page.encode()) <= MOST_BYTES
         assert all(row.check in page for row in LARGEST.rows)
@@ -227,7 +212,7 @@ def test_trimming_counts_what_it_leaves_out() -> None:
         small = trimmed(LARGEST, detail)
         assert total(small.rows) == total(LARGEST.rows)
         assert sum(len(row.findings) for row in small.rows) <= detail.findings
-        assert sum(len(table.columns) + table.more for table in small.profiles) == 2 * 64
+        assert sum(len(table.rows) + table.more for table in small.sections[0].parts) == 2 * 64
     assert trimmed(REFUSED, DETAILS[0]) == REFUSED
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
@@ -20,9 +20,7 @@ from prefect_stagegate.jobs.gating.version_changes import version_changes
 from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Decision, DecisionOutcome
 from prefect_stagegate.model.canonical import digest_of
-from prefect_stagegate.plugins.profile.profiles import TableProfile
-from prefect_stagegate.plugins.profile.profiling import kept_profiles
-from prefect_stagegate.show import PastEvent, Report, VersionChanges, build_report, reason_of, table_figures, to_html
+from prefect_stagegate.show import PastEvent, Report, VersionBeside, build_report, reason_of, sections_of, to_html
 from prefect_stagegate.show.past_events import MOST
 from prefect_stagegate.spec import Spec
 from prefect_stagegate.units import count_text
@@ -30,8 +28,6 @@ from prefect_stagegate.workspace import ResolvedVersion
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
-Profiles = tuple[TableProfile, TableProfile | None]
-"""A table's profile, and that in the version that the target serves."""
 DIFFERENCES = 5
 """The most differences of policies that a note lists; `stagegate policy history` has all."""
 _WORDS = {
@@ -58,7 +54,8 @@ def report_of(workspace: Workspace, decision: Decision, trial: Spec | None = Non
     about = (dataset, digest, decision.target, decision.policy)
     requested = decision.outcome is DecisionOutcome.WAITING or request_for(workspace, *about) is not None
     spec, serves = trial or spec_of(workspace, decision), served[-1].digest if served else ""
-    profiles = _profiles(workspace, decision, spec, serves)
+    version = ResolvedVersion(dataset, digest, spec)
+    beside = VersionBeside(version, serves, ("this version", f"what {decision.target} serves"))
     report = build_report(
         decision,
         spec,
@@ -67,10 +64,10 @@ def report_of(workspace: Workspace, decision: Decision, trial: Spec | None = Non
         is_trial=trial is not None,
         is_requested=requested,
         is_withdrawn=trial is None and decision.digest in withdrawn(earlier),
-        profiles=tuple(table_figures(name, *both) for name, both in profiles.items()),
-        changes=_kept("what changed", lambda: _changes(workspace, decision, serves, profiles), None),
+        changes=_kept("what changed", lambda: version_changes(workspace, dataset, digest, serves), None),
         transfer=_kept("what was transferred", lambda: read_kept(catalog, TRANSFERS, dataset, digest=digest), None),
         past=_kept("what happened before", lambda: _past_events(workspace, decision, earlier), ()),
+        sections=sections_of("report", workspace, beside),
     )
     # The digest that an adoption of the same file has.
     return replace(report, policy=digest_of(policy_of(trial))) if trial else report
@@ -83,27 +80,6 @@ def _kept(about: str, read: Callable[[], T], otherwise: T) -> T:
     except CatalogError as error:
         log.warning("The report does not say %s: %s", about, error)
         return otherwise
-
-
-def _changes(
-    workspace: Workspace, decision: Decision, serves: str, profiles: Mapping[str, Profiles]
-) -> VersionChanges | None:
-    """How the version differs from the one that the target serves."""
-    now = {name: profile for name, (profile, _) in profiles.items()}
-    before = {name: profile for name, (_, profile) in profiles.items() if profile}
-    return version_changes(workspace, decision.dataset, decision.digest, serves, now, before)
-
-
-def _profiles(workspace: Workspace, decision: Decision, spec: Spec, serves: str) -> dict[str, Profiles]:
-    """The kept profiles of the version's tables, beside those of the version that the target serves."""
-    version = ResolvedVersion(decision.dataset, decision.digest, spec)
-
-    def read() -> dict[str, Profiles]:
-        now = kept_profiles(workspace, version, spec.contract.tables)
-        before = kept_profiles(workspace, version, now, serves) if serves not in ("", decision.digest) else {}
-        return {name: (profile, before.get(name)) for name, profile in now.items()}
-
-    return _kept("what the tables hold", read, {})
 
 
 def _notes(workspace: Workspace, decision: Decision, earlier: Sequence[RefEntry]) -> Iterator[str]:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Decision
 from prefect_stagegate.model.manifest import diff
-from prefect_stagegate.plugins.profile.profiles import TableProfile
-from prefect_stagegate.show import Proposal, VersionChanges, count_changes, table_change
+from prefect_stagegate.show import Proposal, VersionChanges, count_changes
 
 COMPARED = 400_000
 """Files of both versions together up to which they are compared one by one, in about 1.5 s of CPU."""
@@ -16,17 +13,8 @@ COUNTING = ("nonempty", "expectations")
 """The checks that count rows. The first counts the rows of all tables of the contract."""
 
 
-def version_changes(
-    workspace: Workspace,
-    dataset: str,
-    digest: str,
-    serves: str,
-    now: Mapping[str, TableProfile] | None = None,
-    before: Mapping[str, TableProfile] | None = None,
-) -> VersionChanges | None:
+def version_changes(workspace: Workspace, dataset: str, digest: str, serves: str) -> VersionChanges | None:
     """How a version differs from the one that a target serves; None when it serves none, or this one.
-
-    `now` and `before` are the profiles of both versions' tables, as far as there are any.
 
     Raises:
         CatalogError: A manifest can't be read.
@@ -35,16 +23,7 @@ def version_changes(
         return None
     new, old = (workspace.catalog.sums(dataset, each) for each in (digest, serves))
     is_compared = new.files + old.files <= COMPARED
-    profiles = [(name, profile, (before or {}).get(name)) for name, profile in (now or {}).items()]
-    changes = VersionChanges(
-        serves,
-        new.files,
-        old.files,
-        new.bytes,
-        old.bytes,
-        is_compared=is_compared,
-        tables=tuple(table_change(name, profile, other) for name, profile, other in profiles if other),
-    )
+    changes = VersionChanges(serves, new.files, old.files, new.bytes, old.bytes, is_compared=is_compared)
     if not is_compared:
         return changes
     manifests = [workspace.catalog.manifest(dataset, each) for each in (serves, digest)]

@@ -1,4 +1,4 @@
-"""The page that compares two versions of a dataset: by files, bytes, rows and columns."""
+"""The page that compares two versions of a dataset."""
 
 from __future__ import annotations
 
@@ -12,9 +12,8 @@ from prefect_stagegate.jobs.address import stored_spec
 from prefect_stagegate.model.manifest import Change, Difference, diff
 from prefect_stagegate.plugins.pages.catalog_view import CatalogView
 from prefect_stagegate.plugins.pages.slices import Slice, slice_of
-from prefect_stagegate.plugins.profile.profiles import TableProfile
-from prefect_stagegate.plugins.profile.profiling import kept_profiles
-from prefect_stagegate.show import FileTotals, TableFigures, table_figures
+from prefect_stagegate.show import FileTotals, Section, VersionBeside, sections_of
+from prefect_stagegate.units import digest_text
 from prefect_stagegate.unreadable import UnreadableRecords
 from prefect_stagegate.workspace import ResolvedVersion
 
@@ -22,19 +21,6 @@ FILES = 100
 """Files of one page."""
 MOST_FILES = 200_000
 """Files of both versions together that are compared for a page: that many take half a second."""
-
-
-@dataclass(frozen=True, slots=True)
-class ColumnChanges:
-    """How the columns of a table differ, by name."""
-
-    table: str
-    rows: int
-    rows_before: int
-    added: tuple[str, ...]
-    removed: tuple[str, ...]
-    changed: tuple[tuple[str, str, str], ...]
-    """Name, type before, and type now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,9 +38,8 @@ class ComparisonPage:
     differences: tuple[Difference, ...]
     """The files of this page that differ, by path."""
     slice: Slice
-    columns: tuple[ColumnChanges, ...]
-    tables: tuple[TableFigures, ...]
-    """The tables of the new version beside those of the old one."""
+    sections: tuple[Section, ...]
+    """What plugins add."""
     unreadable: UnreadableRecords
 
 
@@ -74,11 +59,11 @@ def comparison_page(view: CatalogView, dataset: str, old: str, new: str, number:
         totals = view.kept(dataset, ("totals", old, new), lambda: _totals(view, dataset, old, new))
         cut = slice_of(number, FILES, sum(total.files for total in totals.values()))
         differences = tuple(islice(_differences(view, dataset, old, new), cut.range.start, cut.range.stop))
-    tables, columns = [], []
+    sections: tuple[Section, ...] = ()
     with unreadable.skip(dataset), suppress(UsageError):  # no spec is stored beside it
-        for name, now, then in _profiles(view, dataset, old, new):
-            tables.append(table_figures(name, now, then))
-            columns.append(_columns(name, now, then))
+        version = ResolvedVersion(dataset, new, stored_spec(view.workspace, dataset, new))
+        subject = VersionBeside(version, old, (digest_text(new), digest_text(old)))
+        sections = sections_of("comparison", view.workspace, subject)
     return ComparisonPage(
         dataset,
         old,
@@ -88,8 +73,7 @@ def comparison_page(view: CatalogView, dataset: str, old: str, new: str, number:
         totals,
         differences,
         cut,
-        tuple(columns),
-        tuple(tables),
+        sections,
         unreadable,
     )
 
@@ -106,29 +90,3 @@ def _totals(view: CatalogView, dataset: str, old: str, new: str) -> dict[str, Fi
         total = totals[difference.change]
         totals[difference.change] = FileTotals(total.files + 1, total.bytes + (entry.size if entry else 0))
     return totals
-
-
-def _profiles(view: CatalogView, dataset: str, old: str, new: str) -> list[tuple[str, TableProfile, TableProfile]]:
-    """The tables that have kept profiles in both versions."""
-    version = ResolvedVersion(dataset, new, stored_spec(view.workspace, dataset, new))
-    now = kept_profiles(view.workspace, version, version.spec.contract.tables)
-    then = kept_profiles(view.workspace, version, now, old)
-    return [(name, now[name], then[name]) for name in now if name in then]
-
-
-def _columns(table: str, now: TableProfile, then: TableProfile) -> ColumnChanges:
-    types, before = _types(now), _types(then)
-    return ColumnChanges(
-        table,
-        now.rows,
-        then.rows,
-        added=tuple(name for name in types if name not in before),
-        removed=tuple(name for name in before if name not in types),
-        changed=tuple(
-            (name, before[name], types[name]) for name in types if before.get(name, types[name]) != types[name]
-        ),
-    )
-
-
-def _types(profile: TableProfile) -> dict[str, str]:
-    return {name: column.type.lower() for name, column in profile.ordered().items()} | dict(profile.skipped)

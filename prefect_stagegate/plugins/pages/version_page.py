@@ -29,8 +29,7 @@ from prefect_stagegate.model import (
 from prefect_stagegate.plugins.fleet.nodes import HeldVersion, NodeRecord
 from prefect_stagegate.plugins.pages.catalog_view import CatalogView
 from prefect_stagegate.plugins.pages.slices import Slice, slice_of
-from prefect_stagegate.plugins.profile.profiling import kept_profiles
-from prefect_stagegate.show import TableFigures, by_table, read_results, table_figures
+from prefect_stagegate.show import Section, VersionBeside, by_table, read_results, sections_of
 from prefect_stagegate.spec import Spec
 from prefect_stagegate.unreadable import UnreadableRecords
 from prefect_stagegate.workspace import ResolvedVersion
@@ -91,7 +90,8 @@ class VersionPage:
     """The targets that withdrew it, each with the entry that did."""
     checks: tuple[CheckRow, ...]
     expectations: dict[str, list[ExpectationResult]]
-    tables: tuple[TableFigures, ...]
+    sections: tuple[Section, ...]
+    """What plugins add."""
     beside: str
     """The target whose version the profiles are compared with; empty for none."""
     beside_digest: str
@@ -155,10 +155,11 @@ def version_page(view: CatalogView, dataset: str, digest: str, beside: str) -> V
         decisions = view.decisions(dataset, digest)
     checks = _checks(evidence, spec)
     target, other = _beside(logs, spec, digest, beside)
-    tables: tuple[TableFigures, ...] = ()
+    sections: tuple[Section, ...] = ()
     if spec is not None:
-        with unreadable.skip(dataset):
-            tables = _tables(view, ResolvedVersion(dataset, digest, spec), other)
+        names = ("this version", f"what {target} names")
+        subject = VersionBeside(ResolvedVersion(dataset, digest, spec), other, names)
+        sections = sections_of("version", view.workspace, subject)
     sources: Counter[str] = Counter()
     with unreadable.skip(dataset):
         sources = catalog.origin_counts(dataset, digest)
@@ -186,7 +187,7 @@ def version_page(view: CatalogView, dataset: str, digest: str, beside: str) -> V
         withdrawn=tuple((ref, gone[digest]) for ref, log in logs.items() if digest in (gone := withdrawn(log))),
         checks=checks,
         expectations=by_table(result for row in checks for result in read_results(row.evidence)),
-        tables=tables,
+        sections=sections,
         beside=target,
         beside_digest=other,
         decisions=tuple(decisions[:DECISIONS]),
@@ -236,12 +237,6 @@ def _beside(logs: dict[str, list[RefEntry]], spec: Spec | None, digest: str, wan
     targets = [wanted] if wanted else [*reversed(spec.gates if spec else {})]
     heads = {ref: entries[-1].digest for ref, entries in logs.items() if entries}
     return next(((target, heads[target]) for target in targets if heads.get(target, digest) != digest), ("", ""))
-
-
-def _tables(view: CatalogView, version: ResolvedVersion, other: str) -> tuple[TableFigures, ...]:
-    profiles = kept_profiles(view.workspace, version, version.spec.contract.tables)
-    before = kept_profiles(view.workspace, version, profiles, other) if other else {}
-    return tuple(table_figures(name, profile, before.get(name)) for name, profile in profiles.items())
 
 
 def _move(entries: list[RefEntry]) -> RefEntry:

@@ -15,4 +15,5 @@ PLUGIN = Plugin(
             "Write columns and suites for a version's tables from their profiles, for a person to edit.",
         ),
     ),
+    sections=dict.fromkeys(("report", "version", "comparison"), f"{__name__}.sections:table_sections"),
 )

@@ -7,8 +7,9 @@ from dataclasses import replace
 
 from prefect_stagegate.model import Decision, DecisionOutcome
 from prefect_stagegate.plugins.profile.profiles import LEVELS, ColumnProfile, TableProfile
-from prefect_stagegate.show import build_report, table_figures, to_html, to_json, to_markdown
-from prefect_stagegate.show.tables import HEIGHT, MOST_COLUMNS, WIDTH
+from prefect_stagegate.plugins.profile.sections import MOST_CHANGED, MOST_COLUMNS, tables_section
+from prefect_stagegate.show import Report, build_report, to_html, to_json, to_markdown
+from prefect_stagegate.show.html import HEIGHT, WIDTH, Drawing
 from prefect_stagegate.testing.contexts import a_spec
 
 NUMBER = ColumnProfile(
@@ -32,12 +33,18 @@ def table(**columns: ColumnProfile) -> TableProfile:
     return TableProfile(100, columns, order=tuple(columns))
 
 
-def page(now: TableProfile, before: TableProfile | None = None) -> str:
+def report(now: TableProfile, before: TableProfile | None = None) -> Report:
     decision = Decision("things", "sha256:1", "pilot", DecisionOutcome.ACCEPTED, (), "", "", "2026-11-26T00:00:00Z")
-    report = build_report(decision, a_spec(), profiles=(table_figures("trips", now, before),))
-    assert '"profiles"' in to_json(report)
-    assert "- `trips`: " in to_markdown(report)
-    return to_html(report)
+    names = ("this version", "what pilot serves")
+    section = tables_section({"trips": now}, {"trips": before} if before else {}, names)
+    return build_report(decision, a_spec(), sections=(section,))
+
+
+def page(now: TableProfile, before: TableProfile | None = None) -> str:
+    written = report(now, before)
+    assert '"profiles"' in to_json(written)
+    assert "- `trips`: " in to_markdown(written)
+    return to_html(written)
 
 
 def test_a_column_stands_beside_what_the_target_serves() -> None:
@@ -58,12 +65,7 @@ def test_values_of_categories_are_shown_and_escaped() -> None:
 
 
 def test_json_has_shares_and_no_geometry() -> None:
-    report = build_report(
-        Decision("things", "sha256:1", "pilot", DecisionOutcome.ACCEPTED, (), "", "", "2026-11-26T00:00:00Z"),
-        a_spec(),
-        profiles=(table_figures("trips", table(kind=CATEGORIES), None),),
-    )
-    (column,) = json.loads(to_json(report))["profiles"][0]["columns"]
+    (column,) = json.loads(to_json(report(table(kind=CATEGORIES))))["profiles"][0]["columns"]
     assert column["bars"][0] == {"share": 0.75, "share_before": 0.0, "label": "taxi: 75.0%"}
 
 
@@ -77,17 +79,27 @@ def test_text_that_may_be_personal_is_only_counted() -> None:
 
 def test_bars_stay_inside_their_picture() -> None:
     for column in (NUMBER, CATEGORIES, replace(NUMBER, quantiles=(7.0,) * LEVELS)):
-        for figures in table_figures("t", table(x=column), table(x=NUMBER)).columns:
-            assert figures.bars
-            shares = [share for bar in figures.bars for share in (bar.share, bar.share_before)]
-            assert all(0 <= share * figures.scale <= HEIGHT for share in shares)
-            assert len(figures.bars) * figures.step <= WIDTH
+        (section,) = report(table(x=column), table(x=NUMBER)).sections
+        figure = section.parts[0].rows[0][-1].figure
+        assert figure
+        shares = [share for bar in figure.bars for share in (bar.share, bar.share_before)]
+        assert all(0 <= share * Drawing(figure).scale <= HEIGHT for share in shares)
+        assert len(figure.bars) * Drawing(figure).step <= WIDTH
+
+
+def test_columns_that_came_went_or_changed_are_named() -> None:
+    before = table(fare=NUMBER, kind=CATEGORIES, tip=NUMBER)
+    now = table(fare=NUMBER, kind=NUMBER, fee=NUMBER)
+    markdown = to_markdown(report(now, before))
+    assert "; new columns: fee; columns gone: tip; other types: kind: varchar → bigint" in markdown
+    many = table(**{f"c{number}": NUMBER for number in range(MOST_CHANGED + 3)})
+    assert "; 3 more columns" in to_markdown(report(many, table()))
 
 
 def test_wide_tables_show_their_first_columns() -> None:
     wide = table(**{f"c{number}": NUMBER for number in range(MOST_COLUMNS + 3)})
     html = page(replace(wide, skipped={"tags": "VARCHAR[]"}))
-    assert "4 more columns are not shown" in html
+    assert "4 more columns." in html
     assert "c49" in html
     assert "c50" not in html
 

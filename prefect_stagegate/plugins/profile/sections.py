@@ -1,43 +1,42 @@
-"""Profiles of tables as a report shows them: a line for each column, with a small picture of its values."""
+"""Profiles of tables as pages show them: a row for each column, with a small picture of its values."""
 
 from __future__ import annotations
 
+import logging
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import chain
 
+from prefect_stagegate.errors import CatalogError
+from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.plugins.profile.profiles import ColumnProfile, TableProfile
+from prefect_stagegate.plugins.profile.profiling import kept_profiles
+from prefect_stagegate.show.document import Bar, Cell, Figure, Section, Table, VersionBeside
 from prefect_stagegate.units import count_text
 
 MOST_COLUMNS = 50
 """Columns of a table that are shown; the others are counted."""
+MOST_CHANGED = 50
+"""Columns of each kind that a table's change names; the others are counted."""
 BINS = 24
 """Bars of a histogram. It leaves out the outermost quarter of a percent on both sides, where outliers are."""
 MOST_BARS = 12
 """Values of a column of categories that have a bar: the most frequent."""
-WIDTH, HEIGHT = 168, 36
-"""The size of a picture, in its own units."""
+NAMED = 3
+"""Values of such a column that its row names."""
 SHOWN = 40
 """Characters of a value that are shown."""
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
-
-@dataclass(frozen=True, slots=True)
-class Bar:
-    """The share of values in one bin, or of one value, in both versions."""
-
-    share: float
-    """Of this version's values, from 0.0 to 1.0."""
-    share_before: float
-    label: str
-    """The bin or value with its shares, for people."""
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class ColumnFigures:
-    """One column of a table. `before` stands for the version that the target names."""
+    """One column of a table, as the JSON document has it. `before` stands for the other version."""
 
     name: str
     type: str
@@ -52,44 +51,124 @@ class ColumnFigures:
     note: str = ""
     """Why there are no figures."""
     is_histogram: bool = False
-    """Whether the bars are neighbouring intervals, and not single values."""
 
     @property
-    def step(self) -> float:
-        """Units of the picture from one bar to the next."""
-        return min(WIDTH / max(len(self.bars), 1), 22)
-
-    @property
-    def scale(self) -> float:
-        """Units of the picture for a share of 1.0: the highest bar fills it."""
-        return HEIGHT / (max((max(bar.share, bar.share_before) for bar in self.bars), default=0.0) or 1.0)
-
-    @property
-    def outlines(self) -> tuple[str, str]:
-        """A histogram of this version, and of the other one, as paths in the picture: they take less room than bars."""
-        shares = zip(*((bar.share, bar.share_before) for bar in self.bars), strict=True)
-        now, before = ([(n * self.step, share * self.scale) for n, share in enumerate(each)] for each in shares)
-        return _outline(now), _outline(before)
-
-    @property
-    def highest(self) -> str:
-        """The label of the highest bar of this version."""
-        return max(self.bars, key=lambda bar: bar.share).label if self.bars else ""
+    def cells(self) -> tuple[Cell, ...]:
+        """The row of the column."""
+        values = self.span
+        if self.bars and not self.span and not self.is_histogram:
+            values = "; ".join([*(bar.label for bar in self.bars[:NAMED]), *["…"][: len(self.bars) - NAMED]])
+        return (
+            Cell(self.name, self.type),
+            Cell(self.missing, _was(self.missing, self.missing_before)),
+            Cell(self.distinct, _was(self.distinct, self.distinct_before)),
+            Cell(values, self.note or _was(self.span, self.span_before)),
+            Cell(figure=Figure(self.name, self.bars, self.is_histogram)) if self.bars else Cell(),
+        )
 
 
 @dataclass(frozen=True, slots=True)
 class TableFigures:
-    """One table."""
+    """One table, as the JSON document has it."""
 
     name: str
     rows: int
     rows_before: int | None
-    """Rows of the version that the target names; None without one."""
+    """Rows of the other version; None without one."""
     columns: tuple[ColumnFigures, ...]
     more: int
     """Columns that are not shown."""
     moved: tuple[str, ...]
     """What changed in the shares of missing values by one in a hundred or more, in words."""
+
+
+@dataclass(frozen=True, slots=True)
+class TableChange:
+    """How a table differs from that of the other version, as the JSON document has it."""
+
+    name: str
+    rows: int
+    rows_before: int
+    added: tuple[str, ...] = ()
+    """Columns that only this version has."""
+    removed: tuple[str, ...] = ()
+    retyped: tuple[str, ...] = ()
+    """Columns of another type, with both types."""
+    more: int = 0
+    """Columns that differ and are not named."""
+
+    @property
+    def columns(self) -> list[str]:
+        """What became of the columns, in words."""
+        kinds = (("new columns", self.added), ("columns gone", self.removed), ("other types", self.retyped))
+        more = [f"{count_text(self.more, 'more column')}"] if self.more else []
+        return [*(f"{kind}: {', '.join(columns)}" for kind, columns in kinds if columns), *more]
+
+
+def table_sections(workspace: Workspace, subject: VersionBeside) -> list[Section]:
+    """The kept profiles of a version's tables, beside those of the other version."""
+    version = subject.version
+    try:
+        now = kept_profiles(workspace, version, version.spec.contract.tables)
+        is_beside = subject.before not in ("", version.digest)
+        before = kept_profiles(workspace, version, now, subject.before) if is_beside else {}
+    except CatalogError as error:
+        log.warning("The page does not say what the tables hold: %s", error)
+        now, before = {}, {}
+    return [tables_section(now, before, subject.names)]
+
+
+def tables_section(
+    now: Mapping[str, TableProfile], before: Mapping[str, TableProfile], names: tuple[str, str]
+) -> Section:
+    """Lay out the profiles of tables, by their names, beside those of another version."""
+    figures = {name: table_figures(name, profile, before.get(name)) for name, profile in now.items()}
+    changes = {name: table_change(name, profile, before[name]) for name, profile in now.items() if name in before}
+    values = {
+        "profiles": [asdict(table) for table in figures.values()],
+        "changes": {"tables": [asdict(change) for change in changes.values()]},
+    }
+    return Section("Tables", tuple(_table(each, changes.get(name), names) for name, each in figures.items()), values)
+
+
+def _table(figures: TableFigures, change: TableChange | None, names: tuple[str, str]) -> Table:
+    rows = count_text(figures.rows, "row")
+    if figures.rows_before is not None:
+        rows += ", as before" if figures.rows_before == figures.rows else f", {figures.rows_before:,} before"
+    columns = count_text(len(figures.columns) + figures.more, "column")
+    missing = [f"missing values: {'; '.join(figures.moved)}"] if figures.moved else []
+    return Table(
+        ("Column", "Missing", "Distinct", "Values", "Distribution"),
+        tuple(column.cells for column in figures.columns),
+        figures.name,
+        "; ".join(chain([f"{rows}, {columns}"], change.columns if change else [], missing)),
+        names if figures.rows_before is not None else None,
+        figures.more,
+    )
+
+
+def table_change(name: str, now: TableProfile, before: TableProfile) -> TableChange:
+    """Compare the rows and columns of a table by its profiles."""
+    types, types_before = _types(now), _types(before)
+    added = [column for column in types if column not in types_before]
+    removed = [column for column in types_before if column not in types]
+    retyped = [
+        f"{column}: {types_before[column]} → {kind}"
+        for column, kind in types.items()
+        if types_before.get(column, kind) != kind
+    ]
+    more = sum(max(0, len(kind) - MOST_CHANGED) for kind in (added, removed, retyped))
+    added, removed, retyped = (kind[:MOST_CHANGED] for kind in (added, removed, retyped))
+    return TableChange(name, now.rows, before.rows, tuple(added), tuple(removed), tuple(retyped), more)
+
+
+def _types(profile: TableProfile) -> dict[str, str]:
+    columns = {name: column.type for name, column in profile.ordered().items()}
+    return {name: kind.lower() for name, kind in (columns | dict(profile.skipped)).items()}
+
+
+def _was(now: str, before: str) -> str:
+    return f"before {before}" if before not in ("", now) else ""
 
 
 def table_figures(name: str, profile: TableProfile, before: TableProfile | None) -> TableFigures:
@@ -185,15 +264,6 @@ def _is_categorical(column: ColumnProfile) -> bool:
     return 0 < values <= MOST_BARS or (column.kind in ("text", "flag") and values > 0)
 
 
-def _outline(steps: Sequence[tuple[float, float]]) -> str:
-    """The path of a histogram that stands on the picture's lower edge; empty without any height."""
-    if not any(height for _, height in steps):
-        return ""
-    width = steps[1][0] - steps[0][0] if len(steps) > 1 else WIDTH
-    tops = "".join(f"H{left:.4g}V{HEIGHT - height:.4g}" for left, height in steps)
-    return f"M0 {HEIGHT}{tops}H{steps[-1][0] + width:.4g}V{HEIGHT}"
-
-
 def _share(counts: Mapping[str, int], value: str) -> float:
     return counts.get(value, 0) / max(sum(counts.values()), 1)
 
@@ -219,11 +289,3 @@ def _histogram(column: ColumnProfile, before: Sequence[float]) -> list[tuple[str
 
 def _binned(quantiles: Sequence[float], low: float, width: float) -> Counter[int]:
     return Counter(min(BINS - 1, math.floor((quantile - low) / width)) for quantile in quantiles)
-
-
-def rows_text(table: TableFigures) -> str:
-    """The rows of a table in both versions, in words."""
-    rows = count_text(table.rows, "row")
-    if table.rows_before in (None, table.rows):
-        return rows if table.rows_before is None else f"{rows}, as before"
-    return f"{rows}, {table.rows_before:,} before"
