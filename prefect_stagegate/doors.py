@@ -189,6 +189,16 @@ class Probe:
     """`module:attribute` of a function that gives the release of the library that decodes for the probe of a name."""
 
 
+@dataclass(frozen=True, slots=True)
+class Replicas:
+    """Places other than a version's sources that hold its blobs."""
+
+    find: str
+    """`module:attribute` of a function that gives a `prefect_stagegate.sources.replica.ReplicaSet`, or None where there
+    is none: of a workspace, a dataset, a digest, the names of nodes that fetch the version now, and an event to stop.
+    """
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plugin:
     """What a plugin adds. Each folder of `prefect_stagegate.plugins` has one, as `PLUGIN` in its `__init__`."""
@@ -197,6 +207,7 @@ class Plugin:
     commands: tuple[Command, ...] = ()
     probes: Mapping[str, Probe] = field(default_factory=dict)
     """By name."""
+    replicas: Replicas | None = None
     sources: tuple[Source, ...] = ()
     observers: Mapping[str, Callable[[Job], bool]] = field(default_factory=dict)
     """The class of each observer of jobs as `module:attribute`, and whether it looks on at a job."""

@@ -10,7 +10,7 @@ from threading import Event
 from prefect_stagegate.cache.job_progress import Phase
 from prefect_stagegate.cache.leases import Lease, LeaseKind
 from prefect_stagegate.cache.views import Draft
-from prefect_stagegate.doors import Job
+from prefect_stagegate.doors import Job, load, plugins
 from prefect_stagegate.errors import TransferFailed
 from prefect_stagegate.jobs.address import resolve_for_node
 from prefect_stagegate.jobs.runner import fill, step
@@ -19,7 +19,6 @@ from prefect_stagegate.jobs.staging.sources import open_sources
 from prefect_stagegate.jobs.upkeep.node_refs import point
 from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Address, Entry, Version
-from prefect_stagegate.plugins.fleet.peers import find_peers
 from prefect_stagegate.transport.transfer import Progress, TransferStats
 from prefect_stagegate.transport.transfer.progress import Meter
 
@@ -33,7 +32,7 @@ def fetch_version(
     progress: Progress | None = None,
     cancel: Event | None = None,
 ) -> Version:
-    """Fetch a version to this node, unless it is here: from other nodes of the site that have it or fetch it, too.
+    """Fetch a version to this node, unless it is here: from replicas that have it or fetch it, too.
 
     The node's copy of the ref moves after the view is complete. The catalog's refs don't move.
 
@@ -70,7 +69,7 @@ def fetch_version(
     reused = max(0, manifest.bytes - stats.fetched)
     pins = workspace.catalog.pins(dataset, digest)
     facts = (view, manifest.files, manifest.bytes, stats.fetched, reused)
-    return Version(dataset, digest, *facts, pins=pins, peers=stats.peers)
+    return Version(dataset, digest, *facts, pins=pins, peers=stats.replicas)
 
 
 @contextmanager
@@ -128,17 +127,18 @@ def _fill_draft(
 ) -> TransferStats:
     """Hold the blobs of a version of the job's dataset, or of the given paths, in a draft.
 
-    Those that the cache lacks are fetched: from other nodes of the site, else from the sources.
+    Those that the cache lacks are fetched: from replicas, else from the sources.
 
     A whole version has to be complete: the spec's `max_failed_objects` is for making versions, and does not apply. Of
     given paths each may fail.
     """
     workspace, dataset = job.workspace, job.dataset
     spec = spec_with_sources(workspace, dataset, digest)
-    nodes = find_peers(workspace, dataset, digest, peers, job.cancel)
+    finders = [load(plugin.replicas.find) for plugin in plugins() if plugin.replicas]
+    found = [find(workspace, dataset, digest, peers, job.cancel) for find in finders]
     with (
         workspace.admit(spec, job.cancel),
-        open_sources(workspace, spec, peers=nodes) as sources,
+        open_sources(workspace, spec, replicas=[replicas for replicas in found if replicas]) as sources,
         workspace.cache.views.draft() as kept,
     ):
         plan = plan_origins(workspace, spec, dataset, digest, paths)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -10,9 +10,9 @@ from pathlib import Path
 
 from prefect_stagegate.clock import now
 from prefect_stagegate.errors import SourceError, TransferFailed
-from prefect_stagegate.plugins.fleet.peer import Peers
 from prefect_stagegate.settings import Settings
 from prefect_stagegate.sources import Recall, Source, open_source, renewing
+from prefect_stagegate.sources.replica import ReplicaSet
 from prefect_stagegate.sources.selection.selection import Selection
 from prefect_stagegate.sources.terms import nothing
 from prefect_stagegate.spec import MirrorSpec, SourceSpec, Spec
@@ -42,11 +42,11 @@ class Sources:
 
 @contextmanager
 def open_sources(
-    workspace: Workspace, spec: Spec, *, only: int | None = None, peers: Peers | None = None
+    workspace: Workspace, spec: Spec, *, only: int | None = None, replicas: Sequence[ReplicaSet] = ()
 ) -> Iterator[Sources]:
     """Open every source and mirror of a spec, or those at the position `only`, for the time of the block.
 
-    `peers` are asked before them.
+    `replicas` are asked before them.
 
     Raises:
         UsageError: A URL or an option can't be used, or credentials aren't found.
@@ -67,7 +67,7 @@ def open_sources(
         chosen = spec.sources if only is None else spec.sources[only : only + 1]
         groups, selections = [], []
         for source in chosen:
-            groups.append(SourceGroup(opened(source), tuple(map(opened, source.mirrors)), peers))
+            groups.append(SourceGroup(opened(source), tuple(map(opened, source.mirrors)), replicas))
             selections.append(Selection(source, now()))
         yield Sources(tuple(chosen), tuple(groups), tuple(selections))
 

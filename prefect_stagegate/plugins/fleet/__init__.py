@@ -1,6 +1,6 @@
 """Jobs about many nodes: what each node holds, where a version lies, and what this node should hold."""
 
-from prefect_stagegate.doors import Command, Plugin
+from prefect_stagegate.doors import Command, Plugin, Replicas
 
 PLUGIN = Plugin(
     commands=(
@@ -35,5 +35,6 @@ PLUGIN = Plugin(
             "Send this node's blobs to other nodes of its site, by their digest.",
         ),
     ),
+    replicas=Replicas(find=f"{__name__}.peers:find_peers"),
     observers={f"{__name__}.own_record:NodeRecorder": lambda job: job.name in ("fetch", "point")},
 )

@@ -25,6 +25,7 @@ from prefect_stagegate.model import PlannedObject, SourceObject
 from prefect_stagegate.plugins.fleet.nodes import BlobOrder
 from prefect_stagegate.redaction import remember
 from prefect_stagegate.sources.base import BaseSource, as_typed
+from prefect_stagegate.sources.replica import Replica, ReplicaSet
 from prefect_stagegate.transport.http import Client, Request, Response, origin_of
 from prefect_stagegate.transport.http.proxies import is_named
 
@@ -54,7 +55,7 @@ class BlobNotYet(SourceError):
     ask_again = 0.25
 
 
-class PeerSource(BaseSource):
+class PeerSource(BaseSource, Replica):
     """The blob server of another node of the site. Objects are asked for by their digest: see `object_of`.
 
     After one failed request, wrong bytes, or too long a silence it is dropped: no further blob is asked of it.
@@ -69,7 +70,7 @@ class PeerSource(BaseSource):
     """
 
     def __init__(self, node: str, url: str, client: Client, token: str, *, holds: bool, patience: Patience) -> None:
-        self.node, self.url, self.identity = node, url, url
+        self.name, self.url, self.identity = node, url, url
         self._client, self._holds, self._patience = client, holds, patience
         self._headers = {"Authorization": f"Bearer {token}"} if token else {}
         self._wait = 0.0 if holds else min(LONGEST_WAIT, client.idle / 2)
@@ -80,7 +81,6 @@ class PeerSource(BaseSource):
         self._asked = self._alive = 0.0
         """When it was last asked, and last seen to go on, by the monotonic clock."""
         self.problem = ""
-        """Why it was dropped; empty while it is asked."""
 
     @property
     def is_dropped(self) -> bool:
@@ -95,7 +95,7 @@ class PeerSource(BaseSource):
             self.problem = error.message
         log.warning(
             "The node %s (%s) is left out of this transfer, and its blobs come from elsewhere: %s",
-            self.node, self.url, error.message,
+            self.name, self.url, error.message,
         )  # fmt: skip
 
     def confirm(self, listed: SourceObject) -> None:  # noqa: ARG002
@@ -200,7 +200,7 @@ class Patience:
         self._since = time.monotonic()
 
 
-class Peers:
+class Peers(ReplicaSet):
     """The nodes of the site that may be asked for blobs.
 
     Args:
@@ -210,7 +210,7 @@ class Peers:
 
     def __init__(self, sources: Sequence[PeerSource], order: BlobOrder) -> None:
         self.sources = tuple(sources)
-        self._by_name = {source.node: source for source in sources}
+        self._by_name = {source.name: source for source in sources}
         self._order = order
 
     def asked(self, digest: str) -> tuple[PeerSource, ...]:

@@ -19,7 +19,7 @@ from prefect_stagegate.errors import TransferFailed
 from prefect_stagegate.model import PlannedObject, Receipt
 from prefect_stagegate.transport.transfer.context import Done, Limits, TransferContext
 from prefect_stagegate.transport.transfer.engine import Engine
-from prefect_stagegate.transport.transfer.job import SourceGroup, peers_of
+from prefect_stagegate.transport.transfer.job import SourceGroup, replicas_of
 from prefect_stagegate.transport.transfer.progress import Progress, TransferStats
 from prefect_stagegate.transport.transfer.retry import Stop
 
@@ -89,7 +89,7 @@ def transfer(
     stop = Stop(cancel)
     members = [source for group in sources for source in group.members()]
     space = space or Space(cache.layout, SpaceRules())
-    context = TransferContext(cache, space, members, limits, progress, stop, stats, peers_of(sources))
+    context = TransferContext(cache, space, members, limits, progress, stop, stats, replicas_of(sources))
     return Transfer(_run(context, lambda: Engine(context, plan, sources, max_failed), max_failed), stats)
 
 

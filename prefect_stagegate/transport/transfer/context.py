@@ -12,9 +12,9 @@ from prefect_stagegate.cache.layout import explained
 from prefect_stagegate.cache.memory import Row, is_racy
 from prefect_stagegate.cache.space import Space
 from prefect_stagegate.model import Receipt
-from prefect_stagegate.plugins.fleet.peer import PeerSource
 from prefect_stagegate.settings import Settings
 from prefect_stagegate.sources.base import Source, server_of
+from prefect_stagegate.sources.replica import Replica
 from prefect_stagegate.transport.transfer.buffers import BLOCK, Buffers
 from prefect_stagegate.transport.transfer.checks import Hasher, verify_bytes
 from prefect_stagegate.transport.transfer.job import Job
@@ -84,7 +84,7 @@ class TransferContext:
         progress: Progress,
         stop: Stop,
         stats: TransferStats,
-        peers: Sequence[PeerSource] = (),
+        replicas: Sequence[Replica] = (),
     ) -> None:
         self.store, self.space, self.limits = store, space, limits
         self.progress, self.stop, self.stats = progress, stop, stats
@@ -92,8 +92,8 @@ class TransferContext:
         self._retriers = {
             id(source): Retrier(limits.retries, stop, stats, self._throttle_of(source)) for source in sources
         }
-        # Another node has no second try: its blobs are to be had elsewhere.
-        self._retriers |= {id(peer): Retrier(0, stop, stats, self._throttle_of(peer)) for peer in peers}
+        # A replica has no second try: its blobs are to be had elsewhere.
+        self._retriers |= {id(each): Retrier(0, stop, stats, self._throttle_of(each)) for each in replicas}
 
     @cached_property
     def buffers(self) -> Buffers:

@@ -143,8 +143,8 @@ class Engine:
                 job = Job(planned, group.members(), listed=planned.object)
                 if planned.action is Action.REUSE and self._reuse(job):
                     continue
-                if group.peers and planned.digest:
-                    job = job.asking(group.peers.asked(planned.digest))
+                if group.replicas and planned.digest:
+                    job = job.asking(group.asked(planned.digest))
                 # Before it can be finished, else the transfer could look complete in between.
                 self._planned += 1
                 self._queues.put(job)
@@ -205,8 +205,8 @@ class Engine:
         if job.listed is None:
             self._helpers.submit(partial(self._look_up, queue, job))
             return None
-        if job.peers and job.peers[0].is_dropped:
-            self._requeue(job.asking(job.peers))
+        if job.replicas and job.replicas[0].is_dropped:
+            self._requeue(job.asking(job.replicas))
             return None
         if self._queues.is_large(job):
             return self._begin_large(queue, job)
@@ -225,9 +225,9 @@ class Engine:
         return self._exchange(read, request) if read.whole else None
 
     def _begin_large(self, queue: SourceQueue, job: Job) -> Exchange | None:
-        """Have a helper open a large object. First ask a node whether it has it: a wait must not take an open place."""
-        if job.peers and not job.found and job.listed:
-            return self._exchange(Read(queue, job, is_probe=True), job.peers[0].probe(job.listed))
+        """Have a helper open a large object. First ask a replica for it: a wait must not take an open place."""
+        if job.replicas and not job.found and job.listed:
+            return self._exchange(Read(queue, job, is_probe=True), job.replicas[0].probe(job.listed))
         # Counted now, so that no more than `OPEN` objects are open when the helper gets to it.
         self._queues.opening(job)
         self._helpers.submit(partial(self._open_large, job))
@@ -363,8 +363,8 @@ class Engine:
         """Abandon a large object. Only the first failure of a part is handled."""
         self._close_download(download)
         self._downloads.discard(download)
-        # After a failed write or sync, bytes may look written that are not. What another node sent is not proved yet.
-        wrong = isinstance(error, ChecksumMismatch | ObjectChanged | CacheError) or bool(download.job.peers)
+        # After a failed write or sync, bytes may look written that are not. What a replica sent is not proved yet.
+        wrong = isinstance(error, ChecksumMismatch | ObjectChanged | CacheError) or bool(download.job.replicas)
         if download.abandon(discard=wrong):
             self._handle_failure(download.job, error)
 
@@ -380,9 +380,9 @@ class Engine:
         if not isinstance(error, SourceError):
             self._fail(error)
             return
-        if job.peers and not isinstance(error, ObjectVanished):
-            job.peers[0].drop(error)
-            self._context.stats.dropped_peers[job.peers[0].node] = job.peers[0].problem
+        if job.replicas and not isinstance(error, ObjectVanished):
+            job.replicas[0].drop(error)
+            self._context.stats.dropped_replicas[job.replicas[0].name] = job.replicas[0].problem
         next_job = job.after(error)
         if next_job is not None:
             self._loop.call(partial(self._requeue, next_job))

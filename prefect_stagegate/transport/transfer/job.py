@@ -17,8 +17,8 @@ from prefect_stagegate.errors import (
 )
 from prefect_stagegate.model import PlannedObject, Proof, SourceObject
 from prefect_stagegate.model.transfers import Tier
-from prefect_stagegate.plugins.fleet.peer import Peers, PeerSource
 from prefect_stagegate.sources.base import Source
+from prefect_stagegate.sources.replica import Replica, ReplicaSet
 from prefect_stagegate.units import count_text
 
 SECOND_LOOKS = 2
@@ -31,17 +31,22 @@ class SourceGroup:
 
     primary: Source
     mirrors: Sequence[Source] = ()
-    peers: Peers | None = None
-    """Other nodes, which are asked first for objects whose digest is known."""
+    replicas: Sequence[ReplicaSet] = ()
+    """Asked first for objects whose digest is known."""
 
     def members(self) -> tuple[Source, ...]:
         """The primary, then the mirrors in the order in which they are tried."""
         return (self.primary, *self.mirrors)
 
+    def asked(self, digest: str) -> list[Replica]:
+        """The replicas to ask for a blob, in order."""
+        return [replica for found in self.replicas for replica in found.asked(digest)]
 
-def peers_of(groups: Iterable[SourceGroup]) -> tuple[PeerSource, ...]:
-    """The nodes that are asked for objects of any of the groups, each once."""
-    return tuple({id(peer): peer for group in groups if group.peers for peer in group.peers.sources}.values())
+
+def replicas_of(groups: Iterable[SourceGroup]) -> tuple[Replica, ...]:
+    """The replicas that are asked for objects of any of the groups, each once."""
+    found = (replica for group in groups for each in group.replicas for replica in each.sources)
+    return tuple({id(replica): replica for replica in found}.values())
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,33 +82,33 @@ class Job:
     """The wait for another stager's claim; None while there is none."""
     beside: int = 0
     """How many stalled claims on it are bypassed by a further one."""
-    peers: tuple[PeerSource, ...] = ()
-    """The nodes of the site that are asked before the sources; the first is asked now."""
+    replicas: tuple[Replica, ...] = ()
+    """The replicas that are asked before the sources; the first is asked now."""
     found: bool = False
-    """Whether that node said that it has the blob."""
+    """Whether that replica said that it has the blob."""
 
     @property
     def source(self) -> Source:
         """The source that is tried."""
-        return self.peers[0] if self.peers else self.sources[self.member]
+        return self.replicas[0] if self.replicas else self.sources[self.member]
 
     @property
     def place(self) -> tuple[Tier, str]:
         """Where the source that is tried has the bytes from."""
-        if self.peers:
-            return ("peer", self.peers[0].node)
+        if self.replicas:
+            return ("peer", self.replicas[0].name)
         return ("mirror" if self.member else "source", self.source.url)
 
     @property
     def is_copy(self) -> bool:
-        """Whether the source that is tried is a mirror or another node, and not the one that listed the object."""
-        return bool(self.peers or self.member)
+        """Whether the source that is tried is a mirror or a replica, and not the one that listed the object."""
+        return bool(self.replicas or self.member)
 
-    def asking(self, peers: Sequence[PeerSource]) -> Job:
-        """This job with these nodes to ask, without those that were dropped; with none left, for its sources."""
-        left = tuple(peer for peer in peers if not peer.is_dropped)
+    def asking(self, replicas: Sequence[Replica]) -> Job:
+        """This job with these replicas to ask, without those that were dropped; with none left, for its sources."""
+        left = tuple(replica for replica in replicas if not replica.is_dropped)
         listed = left[0].object_of(self.planned) if left else self.planned.object
-        return replace(self, peers=left, listed=listed, found=False)
+        return replace(self, replicas=left, listed=listed, found=False)
 
     def looked_up(self) -> Job:
         """This job with the object as its source has it now.
@@ -129,8 +134,8 @@ class Job:
 
     def after(self, error: StagegateError) -> Job | None:
         """The job to try next, or None when the object has failed for good."""
-        if self.peers:
-            return self.asking(self.peers[1:])
+        if self.replicas:
+            return self.asking(self.replicas[1:])
         # Once only: an object that changes all the time would be read for ever.
         if isinstance(error, ObjectChanged) and not self.restarted and not self.member:
             return replace(self, restarted=True, listed=None)

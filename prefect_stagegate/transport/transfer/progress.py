@@ -72,8 +72,8 @@ class TransferStats:
     """Bytes that an interrupted run had fetched, and that were verified."""
     reused: int = 0
     """Bytes that the cache had already."""
-    dropped_peers: dict[str, str] = field(default_factory=dict)
-    """The nodes that were asked no further, and why."""
+    dropped_replicas: dict[str, str] = field(default_factory=dict)
+    """The replicas that were asked no further, and why."""
     retries: int = 0
     seconds: dict[Side, float] = field(
         default_factory=lambda: {"network": 0.0, "hashing": 0.0, "disk": 0.0, "waiting": 0.0}
@@ -129,16 +129,16 @@ class TransferStats:
             self.resumed += size
 
     @property
-    def from_peers(self) -> dict[str, int]:
-        """Of the fetched bytes, those that each other node of the site sent, by its name."""
+    def from_replicas(self) -> dict[str, int]:
+        """Of the fetched bytes, those that each replica sent, by its name."""
         return {name: size for (tier, name), (_, size) in self.places.items() if tier == "peer"}
 
     @property
-    def peers(self) -> tuple[PeerTraffic, ...]:
-        """What each other node of the site sent, and which of them failed; sorted by name."""
-        sent = self.from_peers
-        names = sorted(sent.keys() | self.dropped_peers.keys())
-        return tuple(PeerTraffic(name, sent.get(name, 0), self.dropped_peers.get(name, "")) for name in names)
+    def replicas(self) -> tuple[PeerTraffic, ...]:
+        """What each replica sent, and which of them failed; sorted by name."""
+        sent = self.from_replicas
+        names = sorted(sent.keys() | self.dropped_replicas.keys())
+        return tuple(PeerTraffic(name, sent.get(name, 0), self.dropped_replicas.get(name, "")) for name in names)
 
     def retried(self) -> None:
         """Count one retry."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from prefect_stagegate.sources.base import Source
 from prefect_stagegate.transport.http import Request
 from prefect_stagegate.transport.transfer.context import Limits, TransferContext
-from prefect_stagegate.transport.transfer.job import Job, SourceGroup, peers_of
+from prefect_stagegate.transport.transfer.job import Job, SourceGroup, replicas_of
 from prefect_stagegate.transport.transfer.multipart import MultipartDownload, Part
 from prefect_stagegate.transport.transfer.retry import Retrier
 from prefect_stagegate.transport.transfer.whole import WholeDownload
@@ -24,12 +24,12 @@ SMALL = 1 << 20
 """Largest object, in bytes, that one request reads into memory; larger ones are read in parts, each in a buffer."""
 AHEAD = 2048
 """Planned objects that wait to be started, at most."""
-AHEAD_AT_PEERS = 16 * AHEAD
-"""Planned objects that wait for other nodes of the site, at most: more, since those may be behind this one."""
+AHEAD_AT_REPLICAS = 16 * AHEAD
+"""Maximum planned objects queued for replicas. Larger than `AHEAD`, because a replica may not have the blob yet."""
 OPEN = 8
 """Large objects that are open at the same time, at most."""
-PEER_READS = 16
-"""Requests to one other node at a time, at most."""
+REPLICA_READS = 16
+"""Maximum requests to one replica at a time."""
 
 
 class SourceQueue:
@@ -85,14 +85,14 @@ class SourceQueue:
 
 @dataclass(slots=True, eq=False)
 class Read:
-    """One read over HTTP: of a whole object, or of a part of one; or a question to a node whether it has a blob."""
+    """One read over HTTP: of a whole object, or of a part of one; or a question to a replica whether it has a blob."""
 
     queue: SourceQueue
     job: Job
     whole: WholeDownload | None = None
     part: Part | None = None
     is_probe: bool = False
-    """Whether it only asks another node for a blob's presence."""
+    """Whether it only asks a replica for a blob's presence."""
     attempt: int = 0
     started: float = 0.0
     """When the request was sent, by the monotonic clock."""
@@ -113,7 +113,7 @@ class Read:
         """
         assert self.job.listed is not None  # noqa: S101
         if self.is_probe:
-            return self.job.peers[0].probe(self.job.listed)
+            return self.job.replicas[0].probe(self.job.listed)
         return self.job.source.request(self.job.listed, *self.bounds)
 
 
@@ -123,13 +123,13 @@ def is_tiny(job: Job) -> bool:
 
 
 class ReadQueues:
-    """A queue for each source and each other node of the site, and the large objects that are open.
+    """A queue for each source and each replica, and the large objects that are open.
 
     The plan's thread puts jobs in; all else happens in the HTTP loop's thread.
 
     Args:
         context: Limits and retriers.
-        groups: The sources, with their mirrors and the nodes that are asked first.
+        groups: The sources, with their mirrors and the replicas that are asked first.
         poll: Called where a server takes no further connection now: soon afterwards, somebody asks again.
         failed: Called with an exception of a blocking read that is no error of the source.
     """
@@ -142,15 +142,15 @@ class ReadQueues:
         failed: Callable[[BaseException], object],
     ) -> None:
         members = {id(source): source for group in groups for source in group.members()}
-        peers, limits = peers_of(groups), context.limits
-        # Half for each: requests that wait for other nodes must not keep this one from reading its own share.
-        shared = replace(limits, in_flight=max(1, limits.in_flight // 2)) if peers else limits
-        # Each has its own part: requests that wait for a late node must not keep this one from asking the others.
-        to_peers = replace(shared, in_flight=max(1, min(PEER_READS, shared.in_flight // max(1, len(peers)))))
+        replicas, limits = replicas_of(groups), context.limits
+        # Half for each: requests that wait for replicas must not keep this one from reading its own share.
+        shared = replace(limits, in_flight=max(1, limits.in_flight // 2)) if replicas else limits
+        # Each has its own part: requests that wait for a late replica must not keep this one from asking the others.
+        to_replicas = replace(shared, in_flight=max(1, min(REPLICA_READS, shared.in_flight // max(1, len(replicas)))))
         self._sources = [SourceQueue(source, context.retrier_of(source), shared, failed) for source in members.values()]
-        self._peers = [SourceQueue(peer, context.retrier_of(peer), to_peers, failed) for peer in peers]
+        self._replicas = [SourceQueue(each, context.retrier_of(each), to_replicas, failed) for each in replicas]
         self._by_source = {id(queue.source): queue for queue in self._all()}
-        self._peer_reads = shared.in_flight
+        self._replica_reads = shared.in_flight
         self._context, self._poll = context, poll
         # Not above a part: whatever is larger is read into buffers of that size.
         self.small = min(SMALL, limits.part)
@@ -160,7 +160,7 @@ class ReadQueues:
         self._has_room = threading.Event()
 
     def _all(self) -> Iterable[SourceQueue]:
-        return (*self._sources, *self._peers)
+        return (*self._sources, *self._replicas)
 
     # ---------------------------------------------------------------- what waits
 
@@ -170,8 +170,8 @@ class ReadQueues:
 
     def are_full(self) -> bool:
         """Whether so many objects wait that the plan is read no further."""
-        at_peers = sum(len(queue.jobs) for queue in self._peers)
-        return sum(len(queue.jobs) for queue in self._sources) >= AHEAD or at_peers >= AHEAD_AT_PEERS
+        at_replicas = sum(len(queue.jobs) for queue in self._replicas)
+        return sum(len(queue.jobs) for queue in self._sources) >= AHEAD or at_replicas >= AHEAD_AT_REPLICAS
 
     def wait_for_room(self, seconds: float) -> None:
         """Wait until there may be room again, at most `seconds`. In the plan's thread."""
@@ -214,8 +214,8 @@ class ReadQueues:
         for queue in self._sources:
             while self._may_start(queue):
                 yield queue, self._take(queue)
-        while peer_queue := self._next_peer():
-            yield peer_queue, self._take(peer_queue)
+        while replica_queue := self._next_replica():
+            yield replica_queue, self._take(replica_queue)
 
     def _take(self, queue: SourceQueue) -> Job:
         if len(queue.jobs) == AHEAD // 2:
@@ -227,17 +227,17 @@ class ReadQueues:
         # The connection last, since it has to be used or given back.
         return queue.is_ready() and self._has_place(queue.jobs[0]) and self._has_connection(queue)
 
-    def _next_peer(self) -> SourceQueue | None:
-        """The other node whose next object is started now: of those where one may be, that with the fewest open.
+    def _next_replica(self) -> SourceQueue | None:
+        """The replica whose next object is started now: of those where one may be, that with the fewest open.
 
         All nodes of a site name the others in one order. If it decided, all would read from the first of them, and the
         last would send nothing until the first is through: the last of five ended at 1.72 times a copy's time.
         """
         # All together take no more than their half.
-        if sum(len(queue.reads) for queue in self._peers) >= self._peer_reads:
+        if sum(len(queue.reads) for queue in self._replicas) >= self._replica_reads:
             return None
         opened = Counter(id(job.source) for job in self._open_jobs())
-        waiting = (queue for queue in self._peers if queue.jobs)
+        waiting = (queue for queue in self._replicas if queue.jobs)
         in_turn = sorted(waiting, key=lambda queue: opened[id(queue.source)])
         return next((queue for queue in in_turn if self._may_start(queue)), None)
 
@@ -284,18 +284,18 @@ class ReadQueues:
         return [*self._opening, *(download.job for download in self._open)]
 
     def _has_place(self, job: Job) -> bool:
-        """Whether there is a place for an object, if it is large and is not only asked for at another node."""
-        is_asked_for = bool(job.peers) and not job.found
-        return not self.is_large(job) or is_asked_for or self._may_open(at_peers=bool(job.peers))
+        """Whether there is a place for an object, if it is large and is not only asked for at a replica."""
+        is_asked_for = bool(job.replicas) and not job.found
+        return not self.is_large(job) or is_asked_for or self._may_open(at_replicas=bool(job.replicas))
 
-    def _may_open(self, *, at_peers: bool) -> bool:
+    def _may_open(self, *, at_replicas: bool) -> bool:
         """Whether another large object may be opened.
 
-        While objects of both kinds wait, other nodes and sources have half of the places each. With all of them at the
+        While objects of both kinds wait, replicas and sources have half of the places each. With all of them at the
         sources, a node would not fetch what the others have already: the last of five ended at 2.4 times a copy's time.
         """
-        others = self._sources if at_peers else self._peers
+        others = self._sources if at_replicas else self._replicas
         most = OPEN // 2 if any(queue.jobs for queue in others) else OPEN
         opened = self._open_jobs()
-        has_place = len(opened) < OPEN and sum(bool(job.peers) is at_peers for job in opened) < most
+        has_place = len(opened) < OPEN and sum(bool(job.replicas) is at_replicas for job in opened) < most
         return has_place and self._context.buffers.available > len(self._opening)
