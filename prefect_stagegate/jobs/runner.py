@@ -13,7 +13,7 @@ leaves the old state or the new one:
 3. A transfer waits for its slots of limits before it opens a source.
 4. Space for what the plan fetches is claimed before the first byte. When versions are collected for it, a second draft
    (`kept`) holds what the plan reuses. A repair may also use the bytes that are kept free.
-5. Replicas, such as other nodes of the site, are asked first, then the source, then its mirrors. All bytes are verified.
+5. Replicas (other nodes of the site) are asked first, then the source, then its mirrors. All bytes are verified.
 6. A version is published when all of it is here: first its view, by one rename, then its records, then the ref.
 7. What came in stays for the next run, however the job ends.
 """
