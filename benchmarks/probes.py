@@ -72,7 +72,7 @@ def prober(folder: Path, new: int) -> tuple[Callable[[], None], Callable[[], Non
     from prefect_stagegate.model import Entry
     from prefect_stagegate.model.measures import NO_PASSES
     from prefect_stagegate.spec import ContractSpec
-    from prefect_stagegate.validations.files.files import probe_files
+    from prefect_stagegate.validations.files.file_probes import probe_files
 
     contract = ContractSpec.model_validate({"files": [{"match": "*.jpg", "probes": [{"image": {"mode": "RGB"}}]}]})
     entries = [Entry(path.name, path.stat().st_size, f"blake3:{path.name}") for path in sorted(folder.iterdir())]

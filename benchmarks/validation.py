@@ -29,9 +29,9 @@ from benchmarks.section import write_section
 from prefect_stagegate.model.measures import NO_VALUES, FileValues
 from prefect_stagegate.validations.engines.engine import ENGINES
 from prefect_stagegate.validations.queries.duck import THREADS
-from prefect_stagegate.validations.records import ExpectationVerdict, TableJob, TableReport
 from prefect_stagegate.validations.worker.confinement import environment
-from prefect_stagegate.validations.worker.limits import SHARE, ValidationLimits
+from prefect_stagegate.validations.worker.process_limits import SHARE, ValidationLimits
+from prefect_stagegate.validations.worker.worker_messages import ExpectationVerdict, TableJob, TableReport
 
 LIMITS = ValidationLimits()
 

@@ -103,7 +103,7 @@ class Kind(Enum):
     VALUE = auto()
     """A text, a number or a switch that stays in the library."""
     ADDRESS = auto()
-    """A host or URL that the library connects to; `http.policy` refuses some of them."""
+    """A host or URL that the library connects to; `http.request_policy` refuses some of them."""
     FILE = auto()
     """A plain file of this machine that is read: a certificate authority, a key."""
     CREDENTIAL = auto()

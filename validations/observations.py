@@ -9,10 +9,10 @@ from prefect_stagegate.model import Finding, Outcome
 from prefect_stagegate.spec.parameters import Value
 from prefect_stagegate.units import count_text
 from prefect_stagegate.validations.files.facts import REWRITE
-from prefect_stagegate.validations.files.files import ProbedFiles
-from prefect_stagegate.validations.records import TableReport
-from prefect_stagegate.validations.schema import TableFile
-from prefect_stagegate.validations.tables import ContractTable
+from prefect_stagegate.validations.files.file_probes import ProbedFiles
+from prefect_stagegate.validations.table_files import ContractTable
+from prefect_stagegate.validations.table_schema import TableFile
+from prefect_stagegate.validations.worker.worker_messages import TableReport
 
 ORDER = (Outcome.FAIL, Outcome.INCONCLUSIVE, Outcome.WARN, Outcome.PASS)
 """Outcomes of findings from the worst to the best; the worst decides."""

@@ -17,12 +17,12 @@ from prefect_stagegate.model.measures import NO_PASSES, NO_VALUES, FileValues, P
 from prefect_stagegate.spec import ContractSpec
 from prefect_stagegate.spec.vocabulary import type_problem
 from prefect_stagegate.units import count_text
+from prefect_stagegate.validations.contract_evidence import gather, table_result
 from prefect_stagegate.validations.data_docs import refuse_taken
 from prefect_stagegate.validations.engines.engine import ENGINES, SPARK
-from prefect_stagegate.validations.evidence import gather, table_result
-from prefect_stagegate.validations.files.files import ProbedFiles, probe_files, silent
+from prefect_stagegate.validations.files.file_probes import ProbedFiles, probe_files, silent
 from prefect_stagegate.validations.observations import Observations
-from prefect_stagegate.validations.parameters import (
+from prefect_stagegate.validations.suite_parameters import (
     FilledSuite,
     SuiteFacts,
     example_suite,
@@ -30,10 +30,10 @@ from prefect_stagegate.validations.parameters import (
     misused,
     parameters_of,
 )
-from prefect_stagegate.validations.records import TableJob, TableReport
-from prefect_stagegate.validations.tables import ContractTable, examine
+from prefect_stagegate.validations.table_files import ContractTable, examine
 from prefect_stagegate.validations.worker.child import judge_in_child
-from prefect_stagegate.validations.worker.limits import ValidationLimits
+from prefect_stagegate.validations.worker.process_limits import ValidationLimits
+from prefect_stagegate.validations.worker.worker_messages import TableJob, TableReport
 
 DEFAULT_LIMITS = ValidationLimits()
 KEEPS = (Outcome.PASS, Outcome.WARN, Outcome.NOT_APPLICABLE)

@@ -21,7 +21,7 @@ from prefect_stagegate.jobs.staging.probe import Probe, probe
 from prefect_stagegate.jobs.staging.sources import open_sources, open_spec_source
 from prefect_stagegate.model import CredentialLife, Finding, Outcome, Scope
 from prefect_stagegate.sources import renewing
-from prefect_stagegate.sources.selection.selection import Selection
+from prefect_stagegate.sources.selection.object_selection import Selection
 from prefect_stagegate.spec import Duration, SourceSpec
 from prefect_stagegate.units import age_text, count_text
 

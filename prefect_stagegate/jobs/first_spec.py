@@ -21,7 +21,7 @@ from prefect_stagegate.jobs.staging.sources import open_spec_source
 from prefect_stagegate.model import NAME_LENGTH, SourceObject
 from prefect_stagegate.plugins.profile.suggested_checks import column_types
 from prefect_stagegate.settings import Settings
-from prefect_stagegate.sources.base import Source
+from prefect_stagegate.sources.adapter import Source
 from prefect_stagegate.spec import SourceSpec
 from prefect_stagegate.spec.models import Owner
 from prefect_stagegate.spec.yaml_text import yaml_text
@@ -29,7 +29,7 @@ from prefect_stagegate.validations.files.calls import release
 from prefect_stagegate.validations.files.found_dialect import SAMPLE_BYTES, find_dialect
 from prefect_stagegate.validations.files.paths import matcher
 from prefect_stagegate.validations.files.probes import TABLE_PROBES
-from prefect_stagegate.validations.schema import TableFile
+from prefect_stagegate.validations.table_schema import TableFile
 from prefect_stagegate.workspace import ResolveCredentials
 
 HEADER_BYTES = 16_384

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 from prefect_stagegate.doors import register
 
 if TYPE_CHECKING:
-    from prefect_stagegate.sources.base import BaseSource, Source, Wanted, everything, public_url
-    from prefect_stagegate.sources.registry import open_source
+    from prefect_stagegate.sources.adapter import BaseSource, Source, Wanted, everything, public_url
+    from prefect_stagegate.sources.opening import open_source
     from prefect_stagegate.sources.terms import Opener, Options, Recall, Terms
     from prefect_stagegate.sources.wrappers.renewing import renewing
 
@@ -31,7 +31,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    for module in ("base", "terms", "registry", "wrappers.renewing") if name in __all__ else ():
+    for module in ("adapter", "terms", "opening", "wrappers.renewing") if name in __all__ else ():
         found = getattr(import_module(f"{__name__}.{module}"), name, None)
         if found is not None:
             return found

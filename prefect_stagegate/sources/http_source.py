@@ -6,7 +6,7 @@ from abc import abstractmethod
 
 from prefect_stagegate.errors import SourceError, StagegateError
 from prefect_stagegate.model import SourceObject
-from prefect_stagegate.sources.base import BaseSource, as_typed
+from prefect_stagegate.sources.adapter import BaseSource, as_typed
 from prefect_stagegate.transport.http import RangeIgnored, Request, Response, fetch
 
 

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from prefect_stagegate.errors import StagegateError
 from prefect_stagegate.model import PlannedObject, SourceObject
-from prefect_stagegate.sources.base import Source
+from prefect_stagegate.sources.adapter import Source
 from prefect_stagegate.transport.http import Request
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from prefect_stagegate.model import Pin
-from prefect_stagegate.sources.base import Source
+from prefect_stagegate.sources.adapter import Source
 from prefect_stagegate.sources.walk import ENTRIES
 from prefect_stagegate.transport.http import Allowed
 

@@ -25,7 +25,7 @@ from prefect_stagegate.spec import ContractSpec, TableSpec
 from prefect_stagegate.spec.csv_dialect import AS_USUAL, CsvSpec
 from prefect_stagegate.validations import newest_time, validate
 from prefect_stagegate.validations.engines.engine import SPARK
-from prefect_stagegate.validations.partitions import row_digests
+from prefect_stagegate.validations.partition_columns import row_digests
 from prefect_stagegate.validations.queries.duck import column_types, queries
 from prefect_stagegate.validations.queries.relations import TableFiles
 

@@ -20,9 +20,9 @@ import pytest
 
 from prefect_stagegate.errors import SourceError
 from prefect_stagegate.sources import open_source
-from prefect_stagegate.sources.web import server as webserver
+from prefect_stagegate.sources.web import web_server as webserver
 from prefect_stagegate.transport.http import MAX_PAGE
-from prefect_stagegate.transport.http.policy import MAX_DOCUMENT
+from prefect_stagegate.transport.http.request_policy import MAX_DOCUMENT
 from prefect_stagegate.transport.objectstore import generations
 from tests.support.rawserver import RawServer, raw_server, response
 

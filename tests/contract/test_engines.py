@@ -14,8 +14,14 @@ import pyarrow.parquet as pq
 import pytest
 
 from prefect_stagegate.validations.engines.engine import ENGINES, SPARK
-from prefect_stagegate.validations.records import ExpectationVerdict, Judgement, RefusedRows, TableJob, TableReport
 from prefect_stagegate.validations.worker.judge import judge_tables
+from prefect_stagegate.validations.worker.worker_messages import (
+    ExpectationVerdict,
+    Judgement,
+    RefusedRows,
+    TableJob,
+    TableReport,
+)
 
 PARAMS = [pytest.param(name, marks=[pytest.mark.system] if name == SPARK else []) for name in sorted(ENGINES)]
 Run = Callable[..., TableReport]

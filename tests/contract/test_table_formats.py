@@ -24,11 +24,11 @@ from prefect_stagegate.model.measures import Duplicates
 from prefect_stagegate.plugins.profile.duplicates import duplicates
 from prefect_stagegate.spec import ContractSpec, TableSpec
 from prefect_stagegate.validations import validate
-from prefect_stagegate.validations.files.files import ProbedFiles, probe_files
+from prefect_stagegate.validations.files.file_probes import ProbedFiles, probe_files
 from prefect_stagegate.validations.queries.duck import MEMORY_MIB, bounded, queries
-from prefect_stagegate.validations.records import ExpectationVerdict, RefusedRows, TableJob, TableReport
-from prefect_stagegate.validations.tables import examine
+from prefect_stagegate.validations.table_files import examine
 from prefect_stagegate.validations.worker.judge import judge_tables
+from prefect_stagegate.validations.worker.worker_messages import ExpectationVerdict, RefusedRows, TableJob, TableReport
 from tests.support.parquet_footers import false_statistics
 from tests.support.text_tables import table_of
 

@@ -21,7 +21,7 @@ from prefect_stagegate.jobs.upkeep.doctor import examine
 from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import LATEST, CredentialLife, SourceObject
 from prefect_stagegate.sources import Source, Wanted, everything, open_source
-from prefect_stagegate.sources.local.files import FileSource
+from prefect_stagegate.sources.local.local_source import FileSource
 from prefect_stagegate.spec import load_spec
 from prefect_stagegate.transport.http import Request, Response
 

@@ -24,7 +24,8 @@ from prefect_stagegate.sources import open_source
 from prefect_stagegate.spec import load_spec
 from prefect_stagegate.testing.contexts import a_spec, check_context
 from prefect_stagegate.testing.sources import listed
-from prefect_stagegate.transport.http import Client, ForbiddenAddress, Request, environment_proxies, fetch, policy
+from prefect_stagegate.transport.http import Client, ForbiddenAddress, Request, environment_proxies, fetch
+from prefect_stagegate.transport.http import request_policy as policy
 from tests.support.http_servers import Handler, http_server
 from tests.support.rawserver import raw_server, response
 

@@ -37,7 +37,7 @@ from prefect_stagegate.sources import open_source
 from prefect_stagegate.spec import Spec, load_spec
 from prefect_stagegate.spec.sources import SourceSpec
 from prefect_stagegate.testing.sources import listed
-from prefect_stagegate.transport.http import policy
+from prefect_stagegate.transport.http import request_policy as policy
 from tests.plugins.hub.small_hub import small_hub
 from tests.plugins.lake.delta import HandWritten
 from tests.plugins.lake.iceberg import data_file, local_catalog

@@ -147,7 +147,7 @@ def test_a_stager_that_goes_on_is_waited_for(tmp_path: Path) -> None:
 FILES_STAGER = """
 import os, pathlib, signal, sys
 from prefect_stagegate.cache import Cache
-from prefect_stagegate.sources.local.files import FileSource
+from prefect_stagegate.sources.local.local_source import FileSource
 from tests.support.scripted import fetch_all
 
 class Stopping(FileSource):

@@ -18,11 +18,11 @@ from fuzzing.delimited import Delivery, draw_delivery
 
 from prefect_stagegate.model import Entry, Outcome
 from prefect_stagegate.spec import ContractSpec, TableSpec
-from prefect_stagegate.validations.files.files import probe_files
+from prefect_stagegate.validations.files.file_probes import probe_files
 from prefect_stagegate.validations.files.text_files import header_of, opened
 from prefect_stagegate.validations.queries.duck import queries
 from prefect_stagegate.validations.queries.relations import TableFiles
-from prefect_stagegate.validations.tables import examine
+from prefect_stagegate.validations.table_files import examine
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(0)]
 

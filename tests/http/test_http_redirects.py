@@ -9,7 +9,7 @@ import pytest
 
 from prefect_stagegate.errors import SourceError
 from prefect_stagegate.transport.http import Client, Request, fetch
-from prefect_stagegate.transport.http.policy import MAX_REDIRECTS
+from prefect_stagegate.transport.http.request_policy import MAX_REDIRECTS
 from tests.support.rawserver import raw_server, response
 from tests.support.webservers import certificates
 

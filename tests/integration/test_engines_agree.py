@@ -14,9 +14,9 @@ import pyarrow.parquet
 import pytest
 
 from prefect_stagegate.validations.engines.engine import ENGINES, SPARK
-from prefect_stagegate.validations.records import TableJob
 from prefect_stagegate.validations.worker.child import judge_in_child
-from prefect_stagegate.validations.worker.limits import ValidationLimits
+from prefect_stagegate.validations.worker.process_limits import ValidationLimits
+from prefect_stagegate.validations.worker.worker_messages import TableJob
 
 COLUMNS: tuple[str, ...] = (
     "year",

@@ -21,7 +21,7 @@ from prefect_stagegate.model import Entry, Outcome
 from prefect_stagegate.spec import ContractSpec
 from prefect_stagegate.validations.files import probe_pool
 from prefect_stagegate.validations.files.decoders import DECODERS
-from prefect_stagegate.validations.files.files import ProbedFiles, probe_files
+from prefect_stagegate.validations.files.file_probes import ProbedFiles, probe_files
 from prefect_stagegate.validations.worker import landlock
 
 WORKER = """

@@ -20,11 +20,11 @@ from prefect_stagegate.model import Entry, Evidence, Validation
 from prefect_stagegate.spec import ContractSpec
 from prefect_stagegate.validations import validate
 from prefect_stagegate.validations.engines.duckdb_dialect import FOLDERS, Refused, register
-from prefect_stagegate.validations.records import ExpectationVerdict, TableJob, TableReport
 from prefect_stagegate.validations.worker import child, landlock
 from prefect_stagegate.validations.worker.confinement import NOT_CONFINED, ONE_THREAD, VARIABLES, environment
 from prefect_stagegate.validations.worker.judge import BadSuites, judge_tables
-from prefect_stagegate.validations.worker.limits import ValidationLimits
+from prefect_stagegate.validations.worker.process_limits import ValidationLimits
+from prefect_stagegate.validations.worker.worker_messages import ExpectationVerdict, TableJob, TableReport
 
 DAYS = pd.to_datetime(["2013-01-01", "2013-06-01", "2013-12-31"]).tz_localize("America/New_York")
 ROWS = pd.DataFrame({"x": [1, 2, 3], "name": ["a", "b", "c"], "at": DAYS})
@@ -253,7 +253,7 @@ def test_landlock_leaves_version_and_scratch_only(view: Path, tmp_path: Path) ->
 INTRUDER = """
 import sys, types
 from pathlib import Path
-from prefect_stagegate.validations import records
+from prefect_stagegate.validations.worker import worker_messages as records
 from prefect_stagegate.validations.worker import worker
 def judge_tables(tables, scratch, progress):
     try:

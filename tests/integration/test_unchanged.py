@@ -21,8 +21,8 @@ from prefect_stagegate.jobs.staging.stage import list_sources, stage
 from prefect_stagegate.jobs.staging.unchanged import ListingDigest, SelectedObject, Unchanged, spool
 from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Address, Pin, Receipt, SourceObject, Version
-from prefect_stagegate.sources.base import Wanted
-from prefect_stagegate.sources.local.files import FileSource
+from prefect_stagegate.sources.adapter import Wanted
+from prefect_stagegate.sources.local.local_source import FileSource
 from prefect_stagegate.spec import Spec, load_spec
 
 NAMES = ("a.bin", "b/c.bin", "b/d.bin")

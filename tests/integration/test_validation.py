@@ -26,10 +26,10 @@ from prefect_stagegate.errors import SpecError, ValidationError
 from prefect_stagegate.model import Entry, Evidence, Finding, Outcome, Validation
 from prefect_stagegate.spec import ContractSpec
 from prefect_stagegate.validations import validate
-from prefect_stagegate.validations.records import TableJob, TableReport
 from prefect_stagegate.validations.worker import child
 from prefect_stagegate.validations.worker.judge import BadSuites, judge_tables
-from prefect_stagegate.validations.worker.limits import ValidationLimits
+from prefect_stagegate.validations.worker.process_limits import ValidationLimits
+from prefect_stagegate.validations.worker.worker_messages import TableJob, TableReport
 from tests.support.waiting import eventually
 
 DIGEST = "sha256:" + "0" * 64
@@ -361,8 +361,9 @@ def test_a_worker_that_dies_is_quoted(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 PARENT = """
-from prefect_stagegate.validations.worker import child, limits
-from prefect_stagegate.validations import records
+from prefect_stagegate.validations.worker import child
+from prefect_stagegate.validations.worker import process_limits as limits
+from prefect_stagegate.validations.worker import worker_messages as records
 start = child.subprocess.Popen
 def popen(*args, **kwargs):
     process = start(*args, **kwargs)

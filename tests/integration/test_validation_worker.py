@@ -17,9 +17,9 @@ import pytest
 from prefect_stagegate.errors import UsageError, ValidationError
 from prefect_stagegate.jobs.gating.check import check
 from prefect_stagegate.model import Outcome
-from prefect_stagegate.validations.records import TableJob, TableReport
 from prefect_stagegate.validations.worker import child
-from prefect_stagegate.validations.worker.limits import GIB, ValidationLimits
+from prefect_stagegate.validations.worker.process_limits import GIB, ValidationLimits
+from prefect_stagegate.validations.worker.worker_messages import TableJob, TableReport
 from tests.support.scenario import Scenario
 from tests.support.waiting import eventually
 
@@ -105,9 +105,9 @@ def test_idle_worker_ends_by_itself(judge: Judge, monkeypatch: pytest.MonkeyPatc
 
 PROCESS = """
 import os, sys
-from prefect_stagegate.validations.records import TableJob
+from prefect_stagegate.validations.worker.worker_messages import TableJob
 from prefect_stagegate.validations.worker import child
-from prefect_stagegate.validations.worker.limits import ValidationLimits
+from prefect_stagegate.validations.worker.process_limits import ValidationLimits
 job = TableJob("t", "duckdb", {"expectations": []}, sys.argv[1], ["t.parquet"])
 child.judge_in_child([job], dataset="d", limits=ValidationLimits(), progress=lambda _: None)
 print(child._idle[0].process.pid, flush=True)

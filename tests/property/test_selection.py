@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from prefect_stagegate.model import Pin, SourceObject
-from prefect_stagegate.sources.selection.selection import BITS, Selection, rank, sampled
+from prefect_stagegate.sources.selection.object_selection import BITS, Selection, rank, sampled
 from prefect_stagegate.spec import load_spec
 
 keys = st.lists(st.text(st.characters(exclude_characters="/", codec="utf-8"), min_size=1), unique=True, max_size=60)

@@ -26,8 +26,8 @@ from hypothesis import strategies as st
 
 from prefect_stagegate.quoting import literal
 from prefect_stagegate.validations.engines.engine import ENGINES, SPARK
-from prefect_stagegate.validations.records import TableJob
 from prefect_stagegate.validations.worker.judge import judge_tables
+from prefect_stagegate.validations.worker.worker_messages import TableJob
 
 EXAMPLES = int(os.environ.get("STATE_EXAMPLES", "3"))
 """Each takes seconds."""

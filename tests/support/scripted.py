@@ -12,7 +12,7 @@ from typing import Any
 from prefect_stagegate.cache import Cache
 from prefect_stagegate.errors import ObjectChanged, ObjectVanished, SourceError, SourceUnavailable, StagegateError
 from prefect_stagegate.model import Action, Pin, PlannedObject, SourceObject
-from prefect_stagegate.sources.base import BaseSource, Source, Wanted, everything
+from prefect_stagegate.sources.adapter import BaseSource, Source, Wanted, everything
 from prefect_stagegate.transport.transfer import SourceGroup, Transfer, transfer
 
 

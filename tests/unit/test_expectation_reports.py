@@ -13,8 +13,8 @@ from prefect_stagegate.cli.expectations import SHOWN, print_expectations
 from prefect_stagegate.model import Evidence, ExpectationResult, Outcome, Severity, Validation
 from prefect_stagegate.show import read_results, to_html, to_json, to_junit, to_markdown, validation_page
 from prefect_stagegate.show.expectations import MOST, refused_text
-from prefect_stagegate.validations.records import ExpectationVerdict, Judgement, ShownValues, TableReport
-from prefect_stagegate.validations.results import MOST_RECORDED, caller_results, recorded_results
+from prefect_stagegate.validations.expectation_results import MOST_RECORDED, caller_results, recorded_results
+from prefect_stagegate.validations.worker.worker_messages import ExpectationVerdict, Judgement, ShownValues, TableReport
 from tests.unit.test_report import HOSTILE, Page, a_report
 
 FAILED, PASSED, ERRORED = ExpectationVerdict.FAILED, ExpectationVerdict.PASSED, ExpectationVerdict.ERRORED

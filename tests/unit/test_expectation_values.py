@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prefect_stagegate.validations.worker.results import engine_reason
+from prefect_stagegate.validations.worker.judgements import engine_reason
 from prefect_stagegate.validations.worker.values import LONGEST, MASKED, MOST_EXAMPLES, RowWriter, pattern, plain
 
 SECRET = "ada.lovelace@example.org"

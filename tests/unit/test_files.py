@@ -13,8 +13,8 @@ import pytest
 
 from prefect_stagegate.errors import AccessDenied, ObjectChanged, SourceError, UsageError
 from prefect_stagegate.sources import open_source
-from prefect_stagegate.sources.base import read_pieces
-from prefect_stagegate.sources.local.files import local_path
+from prefect_stagegate.sources.adapter import read_pieces
+from prefect_stagegate.sources.local.local_source import local_path
 from prefect_stagegate.sources.selection.globs import GlobFilter
 from prefect_stagegate.testing.sources import listed, read
 

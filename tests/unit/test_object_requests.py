@@ -17,7 +17,8 @@ from prefect_stagegate.plugins.azure.azure_options import EMULATED_KEY, azure_se
 from prefect_stagegate.plugins.gcs import gcs
 from prefect_stagegate.plugins.gcs.gcs import gcs_settings, open_gcs
 from prefect_stagegate.plugins.gcs.google import GoogleIdentity
-from prefect_stagegate.transport.objectstore import ObjectStore, S3Settings, open_s3, parse_bucket_url, s3
+from prefect_stagegate.transport.objectstore import ObjectStore, S3Settings, open_s3, parse_bucket_url
+from prefect_stagegate.transport.objectstore import s3_buckets as s3
 from prefect_stagegate.transport.objectstore.credentials import Resolved
 
 LIFE = CredentialLife("renewed", "a test")

@@ -26,14 +26,14 @@ from prefect_stagegate.errors import (
 from prefect_stagegate.plugins.azure import azure_options
 from prefect_stagegate.plugins.gcs import gcs
 from prefect_stagegate.redaction import remember
-from prefect_stagegate.sources.web import options as weboptions
+from prefect_stagegate.sources.web import web_options
 from prefect_stagegate.transport.objectstore import (
     ObjectRecords,
     S3Settings,
     object_store_options,
     open_s3,
-    options,
     parse_bucket_url,
+    s3_options,
     translate,
 )
 from prefect_stagegate.transport.objectstore.credentials import resolve
@@ -101,10 +101,10 @@ class TestOptions:
     @pytest.mark.parametrize(
         ("scheme", "translations"),
         [
-            ("s3", options.TRANSLATIONS),
+            ("s3", s3_options.TRANSLATIONS),
             ("az", azure_options.TRANSLATIONS),
             ("gs", gcs.TRANSLATIONS),
-            ("https", weboptions.TRANSLATIONS),
+            ("https", web_options.TRANSLATIONS),
         ],
     )
     def test_each_translated_option_is_a_permitted_one(self, scheme: str, translations: dict[str, Any]) -> None:

@@ -18,7 +18,7 @@ from prefect_stagegate.errors import CacheError, SourceUnavailable, UsageError
 from prefect_stagegate.jobs.staging.paths import KNOWN_FOLDERS, Paths
 from prefect_stagegate.model import Action, Entry, Pin, PlannedObject, SourceObject
 from prefect_stagegate.model.plan import check_objects
-from prefect_stagegate.sources.local.files import FileSource
+from prefect_stagegate.sources.local.local_source import FileSource
 
 URLS = ("s3://lake/", "file:///mnt/nas/")
 NFC, NFD = "caf\u00e9", "cafe\u0301"

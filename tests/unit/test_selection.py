@@ -9,8 +9,8 @@ import pytest
 
 from prefect_stagegate.errors import SourceError, SpecError
 from prefect_stagegate.model import Pin, SourceObject
-from prefect_stagegate.sources.selection.partitions import in_partitions
-from prefect_stagegate.sources.selection.selection import Selection
+from prefect_stagegate.sources.selection.hive_partitions import in_partitions
+from prefect_stagegate.sources.selection.object_selection import Selection
 from prefect_stagegate.spec import load_spec
 
 NOW = datetime(2013, 6, 15, tzinfo=UTC)

@@ -15,7 +15,7 @@ import pytest
 from prefect_stagegate.doors import Source, core_sources, load, options, sources
 from prefect_stagegate.errors import MissingExtra, SpecError, UsageError
 from prefect_stagegate.sources import open_source, register
-from prefect_stagegate.sources.local.files import FileSource
+from prefect_stagegate.sources.local.local_source import FileSource
 from prefect_stagegate.spec import load_spec
 
 ROOT = Path(__file__).parents[2]
@@ -24,7 +24,7 @@ PAGE = (ROOT / "docs/sources.md").read_text().split("## A source of your own")[1
 DEFINITION, REGISTRATION = (re.findall(rf"```{kind}\n(.*?)```", PAGE, re.DOTALL)[0] for kind in ("python", "toml"))
 POINTS = tomllib.loads(REGISTRATION)["project"]["entry-points"]["prefect_stagegate.sources"]
 PLUGIN = f"""
-from prefect_stagegate.sources.local.files import FileSource
+from prefect_stagegate.sources.local.local_source import FileSource
 
 def ShelfSource(url, options, terms):
     return FileSource("file://" + url.partition("://")[2])

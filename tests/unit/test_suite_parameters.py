@@ -10,7 +10,7 @@ import pytest
 from prefect_stagegate.errors import SpecError
 from prefect_stagegate.jobs.address import read_spec
 from prefect_stagegate.spec.parameters import SuiteParameters, fill, names, parameter_problems
-from prefect_stagegate.validations.parameters import SuiteFacts, fill_suite, misused, parameters_of
+from prefect_stagegate.validations.suite_parameters import SuiteFacts, fill_suite, misused, parameters_of
 
 STAGED = "2026-01-31T03:00:00.000000Z"
 PARAMETERS = parameters_of("flights", {"flights": 90, "planes": 7}, SuiteFacts(STAGED, {"flights": 100}))

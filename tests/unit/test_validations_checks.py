@@ -10,14 +10,14 @@ from prefect_stagegate.errors import SpecError
 from prefect_stagegate.model import Evidence, Finding, Outcome
 from prefect_stagegate.spec import ContractSpec, TableSpec
 from prefect_stagegate.validations import validate
-from prefect_stagegate.validations.checks import CHECKS
-from prefect_stagegate.validations.evidence import MOST_FINDINGS, gather
-from prefect_stagegate.validations.expectations import expectation_findings
+from prefect_stagegate.validations.contract_checks import CHECKS
+from prefect_stagegate.validations.contract_evidence import MOST_FINDINGS, gather
+from prefect_stagegate.validations.expectation_findings import expectation_findings
 from prefect_stagegate.validations.files.facts import Facts
-from prefect_stagegate.validations.files.files import ProbedFiles
+from prefect_stagegate.validations.files.file_probes import ProbedFiles
 from prefect_stagegate.validations.observations import Observations, worst
-from prefect_stagegate.validations.records import ExpectationVerdict, Judgement, RefusedRows, TableReport
-from prefect_stagegate.validations.tables import ContractTable, examine
+from prefect_stagegate.validations.table_files import ContractTable, examine
+from prefect_stagegate.validations.worker.worker_messages import ExpectationVerdict, Judgement, RefusedRows, TableReport
 
 SCHEMA = pa.schema([("x", pa.int64())])
 SUITE = {"expectations": [{"type": "expect_column_values_to_not_be_null", "kwargs": {"column": "x"}}]}

@@ -15,11 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from prefect_stagegate.validations.engines import pandas_engine
-from prefect_stagegate.validations.engines.patterns import as_re2
-from prefect_stagegate.validations.records import Judgement, RefusedRows, TableJob
+from prefect_stagegate.validations.engines.duckdb_patterns import as_re2
 from prefect_stagegate.validations.worker import elsewhere
 from prefect_stagegate.validations.worker.judge import judge_tables
-from prefect_stagegate.validations.worker.suites import build
+from prefect_stagegate.validations.worker.suite_objects import build
+from prefect_stagegate.validations.worker.worker_messages import Judgement, RefusedRows, TableJob
 
 DATES = {
     "type": "expect_column_values_to_match_strftime_format",

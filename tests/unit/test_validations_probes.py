@@ -13,7 +13,7 @@ from prefect_stagegate.model import Entry, Outcome
 from prefect_stagegate.spec import ContractSpec
 from prefect_stagegate.validations import validate
 from prefect_stagegate.validations.files.facts import UnreadableFile
-from prefect_stagegate.validations.files.files import ProbedFiles, probe_files
+from prefect_stagegate.validations.files.file_probes import ProbedFiles, probe_files
 from prefect_stagegate.validations.files.probes import ALL_PROBES, PROBES, table_probe
 
 FRAME = pd.DataFrame({"x": range(10_000), "y": [str(number) for number in range(10_000)]})

@@ -6,9 +6,9 @@ import pyarrow as pa
 import pytest
 
 from prefect_stagegate.model import Outcome
-from prefect_stagegate.validations import schema
+from prefect_stagegate.validations import table_schema as schema
 from prefect_stagegate.validations.columntypes import accepts
-from prefect_stagegate.validations.schema import TableFile
+from prefect_stagegate.validations.table_schema import TableFile
 
 FLIGHTS = {"year": pa.int64(), "dep_delay": pa.float64(), "arr_delay": pa.float64()}
 DECLARED = {"year": "int", "dep_delay": "double"}

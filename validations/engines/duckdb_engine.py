@@ -25,18 +25,18 @@ from great_expectations.expectations.expectation import Expectation
 from prefect_stagegate.quoting import identifier
 from prefect_stagegate.validations.engines.by_file import ByFileEngine, FilesOfTable
 from prefect_stagegate.validations.engines.duckdb_dialect import FOLDERS, Refused, connect, register
-from prefect_stagegate.validations.engines.patterns import use_patterns
+from prefect_stagegate.validations.engines.duckdb_patterns import use_patterns
 from prefect_stagegate.validations.engines.uniqueness import METRIC as UNIQUE
 from prefect_stagegate.validations.engines.uniqueness import count_by_groups, is_repeated
 from prefect_stagegate.validations.files.formats import form
-from prefect_stagegate.validations.partitions import row_digests
+from prefect_stagegate.validations.partition_columns import row_digests
 from prefect_stagegate.validations.queries.duck import MEMORY_MIB, THREADS
 from prefect_stagegate.validations.queries.relations import FILE, TableFiles, relation_of
-from prefect_stagegate.validations.records import RefusedRows, TableJob
-from prefect_stagegate.validations.worker.limits import SHARE, applied
-from prefect_stagegate.validations.worker.results import columns_of, map_metric, metric_of
+from prefect_stagegate.validations.worker.judgements import columns_of, map_metric, metric_of
+from prefect_stagegate.validations.worker.process_limits import SHARE, applied
 from prefect_stagegate.validations.worker.statements import select_problem
 from prefect_stagegate.validations.worker.values import RowWriter
+from prefect_stagegate.validations.worker.worker_messages import RefusedRows, TableJob
 
 BY_FILE = "{}_by_file"
 """Name of the view that adds a column to the batch: the file of each row."""

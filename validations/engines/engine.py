@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from great_expectations.expectations.expectation import Expectation
 
     from prefect_stagegate.validations.engines.by_file import FilesOfTable
-    from prefect_stagegate.validations.records import RefusedRows, TableJob
+    from prefect_stagegate.validations.worker.worker_messages import RefusedRows, TableJob
 
 
 class SuiteEngine(Protocol):

@@ -26,13 +26,13 @@ from prefect_stagegate.validations.engines.engine import SuiteEngine
 from prefect_stagegate.validations.engines.known_metrics import KnownMetrics
 from prefect_stagegate.validations.files.arrow import batches, schema_of
 from prefect_stagegate.validations.files.formats import form, is_text
-from prefect_stagegate.validations.partitions import lowered, partition_types, partition_values
+from prefect_stagegate.validations.partition_columns import lowered, partition_types, partition_values
 from prefect_stagegate.validations.queries.duck import bounded
 from prefect_stagegate.validations.queries.relations import FILE, TableFiles, relation_of
-from prefect_stagegate.validations.records import RefusedRows, TableJob
-from prefect_stagegate.validations.worker.results import columns_of, map_metric, metric_of
+from prefect_stagegate.validations.worker.judgements import columns_of, map_metric, metric_of
 from prefect_stagegate.validations.worker.statements import condition_problem
 from prefect_stagegate.validations.worker.values import RowWriter
+from prefect_stagegate.validations.worker.worker_messages import RefusedRows, TableJob
 
 NULLABLE = (pd.Int64Dtype, pd.UInt64Dtype, pd.Float64Dtype)
 EXACT = 2**53

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from prefect_stagegate.model import Entry, Finding
-from prefect_stagegate.sources.selection.selection import rank, sampled
+from prefect_stagegate.sources.selection.object_selection import rank, sampled
 from prefect_stagegate.spec import ContractSpec
 from prefect_stagegate.validations.files.calls import ProbeCall
 from prefect_stagegate.validations.files.paths import matcher

@@ -23,7 +23,7 @@ from prefect_stagegate.validations.files.facts import UnreadableFile
 from prefect_stagegate.validations.files.formats import form
 from prefect_stagegate.validations.files.text_files import schema_of, typed_batches
 from prefect_stagegate.validations.files.text_values import INSTANT, MOMENT, PATTERNS
-from prefect_stagegate.validations.partitions import NULL, lowered, partition_types
+from prefect_stagegate.validations.partition_columns import NULL, lowered, partition_types
 
 FILE = "stagegate_file"
 """The column by which queries name each row's file."""

@@ -28,9 +28,9 @@ from prefect_stagegate.spec.csv_dialect import CsvSpec
 from prefect_stagegate.units import format_size
 from prefect_stagegate.validations.data_docs import publish
 from prefect_stagegate.validations.engines.engine import SPARK
-from prefect_stagegate.validations.records import TableJob, TableReport
 from prefect_stagegate.validations.worker.confinement import environment
-from prefect_stagegate.validations.worker.limits import OUT_OF_MEMORY, ValidationLimits
+from prefect_stagegate.validations.worker.process_limits import OUT_OF_MEMORY, ValidationLimits
+from prefect_stagegate.validations.worker.worker_messages import TableJob, TableReport
 
 COMMAND = (sys.executable, "-P", "-m", "prefect_stagegate.validations.worker.worker")
 """`-P`: a module in the current folder must not shadow a library."""

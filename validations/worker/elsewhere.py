@@ -20,8 +20,8 @@ from great_expectations.expectations.expectation import (
 
 from prefect_stagegate.spec.parameters import QUERIES
 from prefect_stagegate.units import count_text
-from prefect_stagegate.validations.records import TableJob
-from prefect_stagegate.validations.worker.results import columns_of
+from prefect_stagegate.validations.worker.judgements import columns_of
+from prefect_stagegate.validations.worker.worker_messages import TableJob
 
 OTHERS = {"duckdb": ("pandas",), "pandas": ("duckdb",), "spark": ("duckdb", "pandas")}
 """The engines to try for what one of them does not know, in this order."""

@@ -22,10 +22,8 @@ from prefect_stagegate.validations.engines.engine import SuiteEngine, load_engin
 from prefect_stagegate.validations.engines.known_metrics import KnownMetrics, known_metrics
 from prefect_stagegate.validations.files.facts import UnreadableFile
 from prefect_stagegate.validations.files.probes import ALL_PROBES, table_probe
-from prefect_stagegate.validations.records import ExpectationVerdict, Judgement, TableJob, TableReport
 from prefect_stagegate.validations.worker.elsewhere import OTHERS, needed_columns, needs_duckdb, refusal
-from prefect_stagegate.validations.worker.limits import is_about_limits
-from prefect_stagegate.validations.worker.results import (
+from prefect_stagegate.validations.worker.judgements import (
     LIMITS_FIX,
     NOT_KNOWN,
     engine_reason,
@@ -34,7 +32,9 @@ from prefect_stagegate.validations.worker.results import (
     is_unknown,
     judge,
 )
-from prefect_stagegate.validations.worker.suites import POSITION, BuiltSuite, build
+from prefect_stagegate.validations.worker.process_limits import is_about_limits
+from prefect_stagegate.validations.worker.suite_objects import POSITION, BuiltSuite, build
+from prefect_stagegate.validations.worker.worker_messages import ExpectationVerdict, Judgement, TableJob, TableReport
 
 VERDICT_ONLY = {"result_format": "BOOLEAN_ONLY"}
 """Asks for the counts that decide. Examples take a query over the table for each expectation."""

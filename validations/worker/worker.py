@@ -36,9 +36,9 @@ from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
 from prefect_stagegate.validations.data_docs import MADE
-from prefect_stagegate.validations.records import TableJob, TableReport
 from prefect_stagegate.validations.worker.confinement import confine
-from prefect_stagegate.validations.worker.limits import OUT_OF_MEMORY, apply, is_about_limits
+from prefect_stagegate.validations.worker.process_limits import OUT_OF_MEMORY, apply, is_about_limits
+from prefect_stagegate.validations.worker.worker_messages import TableJob, TableReport
 
 Send = Callable[[dict[str, Any]], None]
 
@@ -192,7 +192,7 @@ def _judge(job: Mapping[str, Any], send: Send) -> None:
             send({"table": asdict(replace(report, sandbox=sandbox))})
         if job["data_docs"]:
             send({"progress": "writing Data Docs"})
-            from prefect_stagegate.validations.worker.data_docs import build_site
+            from prefect_stagegate.validations.worker.docs_pages import build_site
 
             before = [(TableJob.from_json(table), TableReport.from_json(report)) for table, report in job["judged"]]
             build_site([*before, *zip(tables, reports, strict=True)], Path(job["scratch"], MADE))

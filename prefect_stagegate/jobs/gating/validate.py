@@ -32,9 +32,9 @@ from prefect_stagegate.settings import Settings
 from prefect_stagegate.spec import Gate, Requirement
 from prefect_stagegate.spec.parameters import AS_OF, PREVIOUS_ROWS, uses
 from prefect_stagegate.units import digest_text
-from prefect_stagegate.validations.parameters import SuiteFacts
+from prefect_stagegate.validations.suite_parameters import SuiteFacts
 from prefect_stagegate.validations.validation import KEEPS
-from prefect_stagegate.validations.worker.limits import ValidationLimits
+from prefect_stagegate.validations.worker.process_limits import ValidationLimits
 from prefect_stagegate.workspace import ResolvedVersion
 
 log = logging.getLogger(__name__)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from prefect_stagegate.errors import StagegateError
 from prefect_stagegate.model import Pin
 from prefect_stagegate.sources import Source
-from prefect_stagegate.sources.selection.selection import Selection
+from prefect_stagegate.sources.selection.object_selection import Selection
 
 PROBE_BYTES = 64 * 1024
 """How much of one object a probe of its source reads."""

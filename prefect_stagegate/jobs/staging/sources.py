@@ -13,7 +13,7 @@ from prefect_stagegate.errors import SourceError, TransferFailed
 from prefect_stagegate.settings import Settings
 from prefect_stagegate.sources import Recall, Source, open_source, renewing
 from prefect_stagegate.sources.replica import ReplicaSet
-from prefect_stagegate.sources.selection.selection import Selection
+from prefect_stagegate.sources.selection.object_selection import Selection
 from prefect_stagegate.sources.terms import nothing
 from prefect_stagegate.spec import MirrorSpec, SourceSpec, Spec
 from prefect_stagegate.transport.transfer import SourceGroup

@@ -24,7 +24,7 @@ from prefect_stagegate.errors import (
 from prefect_stagegate.model import PlannedObject, SourceObject
 from prefect_stagegate.plugins.fleet.nodes import BlobOrder
 from prefect_stagegate.redaction import remember
-from prefect_stagegate.sources.base import BaseSource, as_typed
+from prefect_stagegate.sources.adapter import BaseSource, as_typed
 from prefect_stagegate.sources.replica import Replica, ReplicaSet
 from prefect_stagegate.transport.http import Client, Request, Response, origin_of
 from prefect_stagegate.transport.http.proxies import is_named

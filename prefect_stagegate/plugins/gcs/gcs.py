@@ -17,7 +17,7 @@ from prefect_stagegate.sources.buckets.bucket import BucketSource
 from prefect_stagegate.sources.terms import Options, Terms
 from prefect_stagegate.transport.http import Allowed
 from prefect_stagegate.transport.objectstore import parse_bucket_url
-from prefect_stagegate.transport.objectstore.client import (
+from prefect_stagegate.transport.objectstore.client_settings import (
     IDLE_SECONDS,
     canonical_url,
     client_options,

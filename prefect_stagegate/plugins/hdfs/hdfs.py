@@ -10,7 +10,14 @@ from urllib.parse import urlsplit
 
 from prefect_stagegate.errors import AccessDenied, ObjectVanished, SourceError, SourceUnavailable, UsageError
 from prefect_stagegate.model import CredentialLife, Pin, SourceObject
-from prefect_stagegate.sources.base import BaseSource, Wanted, everything, public_url, require_length, require_unchanged
+from prefect_stagegate.sources.adapter import (
+    BaseSource,
+    Wanted,
+    everything,
+    public_url,
+    require_length,
+    require_unchanged,
+)
 from prefect_stagegate.sources.terms import Terms
 from prefect_stagegate.sources.walk import Walk
 from prefect_stagegate.sources.wrappers.timeout import with_timeout

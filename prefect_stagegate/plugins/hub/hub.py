@@ -15,7 +15,7 @@ from urllib.parse import quote, unquote
 from prefect_stagegate.errors import ObjectVanished, SourceError, UsageError
 from prefect_stagegate.model import CredentialLife, Pin, SourceObject
 from prefect_stagegate.plugins.hub.hub_client import Hub
-from prefect_stagegate.sources.base import Wanted, everything
+from prefect_stagegate.sources.adapter import Wanted, everything
 from prefect_stagegate.sources.http_source import HttpReads
 from prefect_stagegate.sources.terms import Terms
 from prefect_stagegate.transport.http import Request, Response

@@ -13,11 +13,11 @@ from urllib.parse import urljoin
 from prefect_stagegate.errors import AccessDenied, ObjectVanished, SourceError, UsageError
 from prefect_stagegate.model import SourceObject
 from prefect_stagegate.redaction import remember
-from prefect_stagegate.sources.base import public_url
+from prefect_stagegate.sources.adapter import public_url
 from prefect_stagegate.sources.terms import Terms
-from prefect_stagegate.sources.web.server import WebServer
+from prefect_stagegate.sources.web.web_server import WebServer
 from prefect_stagegate.transport.http import Client, Headers, Response, environment_proxies, origin_of
-from prefect_stagegate.transport.http.policy import MAX_DOCUMENT
+from prefect_stagegate.transport.http.request_policy import MAX_DOCUMENT
 
 _NEXT = re.compile(r'<([^>]*)>\s*;\s*rel="?next"?')
 _FORBIDDEN = (401, 403)

@@ -20,9 +20,9 @@ from prefect_stagegate.model import CredentialLife, Pin, SourceObject
 from prefect_stagegate.plugins.lake.locations import is_below
 from prefect_stagegate.plugins.lake.rewriting import Task, plan_rewrite, rewrite
 from prefect_stagegate.plugins.lake.table_format import TableSource
-from prefect_stagegate.sources.base import Source, Wanted, everything
-from prefect_stagegate.sources.buckets.s3 import S3Source
-from prefect_stagegate.sources.local.files import FileSource, local_path
+from prefect_stagegate.sources.adapter import Source, Wanted, everything
+from prefect_stagegate.sources.buckets.s3_source import S3Source
+from prefect_stagegate.sources.local.local_source import FileSource, local_path
 from prefect_stagegate.sources.spooled_file import Sink
 from prefect_stagegate.sources.terms import Terms
 from prefect_stagegate.transport.objectstore import explain, object_store_options, translate

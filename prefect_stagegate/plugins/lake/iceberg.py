@@ -31,8 +31,8 @@ from prefect_stagegate.plugins.lake.locations import Locations
 from prefect_stagegate.plugins.lake.rewriting import Task, marked_paths, plan_rewrite, rewrite, unmarked
 from prefect_stagegate.plugins.lake.table_format import TableSource
 from prefect_stagegate.redaction import remember_access
-from prefect_stagegate.sources.base import Source, Wanted, everything, public_url
-from prefect_stagegate.sources.registry import open_source
+from prefect_stagegate.sources.adapter import Source, Wanted, everything, public_url
+from prefect_stagegate.sources.opening import open_source
 from prefect_stagegate.sources.spooled_file import Sink
 from prefect_stagegate.sources.terms import Terms
 from prefect_stagegate.sources.wrappers.timeout import call_with_timeout

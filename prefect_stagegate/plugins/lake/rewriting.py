@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from prefect_stagegate.errors import ObjectChanged, SourceError
 from prefect_stagegate.model import Pin, SourceObject
-from prefect_stagegate.sources.base import Source
+from prefect_stagegate.sources.adapter import Source
 from prefect_stagegate.sources.spooled_file import WRITER, Sink, Slice, Spool
 from prefect_stagegate.sources.terms import Terms
 

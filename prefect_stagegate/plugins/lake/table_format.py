@@ -10,7 +10,7 @@ from functools import lru_cache, partial
 from prefect_stagegate.errors import ObjectChanged, ObjectVanished
 from prefect_stagegate.model import SourceObject
 from prefect_stagegate.plugins.lake.rewriting import REWRITTEN, PinnedFile, RewrittenFiles, Task
-from prefect_stagegate.sources.base import BaseSource, Source, Wanted, everything
+from prefect_stagegate.sources.adapter import BaseSource, Source, Wanted, everything
 from prefect_stagegate.sources.buckets.bucket import BucketSource
 from prefect_stagegate.sources.terms import Terms
 from prefect_stagegate.units import count_text

@@ -25,7 +25,7 @@ from prefect_stagegate.plugins.profile.profiles import (
     files_digest,
 )
 from prefect_stagegate.units import count_text
-from prefect_stagegate.validations.partitions import partition_types, row_digests
+from prefect_stagegate.validations.partition_columns import partition_types, row_digests
 from prefect_stagegate.validations.queries.duck import Queries
 from prefect_stagegate.validations.queries.relations import TableFiles
 

@@ -23,7 +23,7 @@ from prefect_stagegate.plugins.profile.profiles import (
 )
 from prefect_stagegate.spec import Spec
 from prefect_stagegate.validations.files.paths import matcher
-from prefect_stagegate.validations.partitions import row_digests
+from prefect_stagegate.validations.partition_columns import row_digests
 from prefect_stagegate.validations.queries.duck import queries
 from prefect_stagegate.validations.queries.relations import TableFiles
 from prefect_stagegate.workspace import ResolvedVersion

@@ -19,13 +19,13 @@ from prefect_stagegate.plugins.profile.profiling import kept_profiles, table_fil
 from prefect_stagegate.plugins.profile.suggested_checks import Suggestion, column_types, key_candidates, suggest
 from prefect_stagegate.spec.csv_dialect import AS_USUAL
 from prefect_stagegate.spec.yaml_text import yaml_text
-from prefect_stagegate.validations.files.files import probe_files
+from prefect_stagegate.validations.files.file_probes import probe_files
 from prefect_stagegate.validations.files.formats import form
 from prefect_stagegate.validations.files.found_dialect import SAMPLE_BYTES, find_dialect
 from prefect_stagegate.validations.files.text_files import separator
 from prefect_stagegate.validations.queries.duck import Queries, queries
 from prefect_stagegate.validations.queries.relations import TableFiles
-from prefect_stagegate.validations.tables import ContractTable, examine
+from prefect_stagegate.validations.table_files import ContractTable, examine
 from prefect_stagegate.workspace import ResolvedVersion
 
 MOST_KEYS = 20

@@ -14,7 +14,7 @@ from prefect_stagegate.plugins.profile.profiles import ColumnProfile, TableProfi
 from prefect_stagegate.units import count_text
 from prefect_stagegate.validations.columntypes import accepts
 from prefect_stagegate.validations.queries.duck import INTEGERS
-from prefect_stagegate.validations.schema import TableFile
+from prefect_stagegate.validations.table_schema import TableFile
 
 MARGIN = 0.1
 """How far beyond its extremes a column of numbers may go, as a share of its range."""

@@ -18,7 +18,7 @@ import asyncssh
 from asyncssh.public_key import get_default_public_key_algs
 
 from prefect_stagegate.errors import AccessDenied, SourceError, SourceUnavailable, UsageError
-from prefect_stagegate.sources.base import public_url
+from prefect_stagegate.sources.adapter import public_url
 from prefect_stagegate.transport.http import Allowed, require_allowed
 from prefect_stagegate.transport.objectstore import refused
 

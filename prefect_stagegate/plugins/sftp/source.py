@@ -22,7 +22,7 @@ from prefect_stagegate.model import CredentialLife, Pin, SourceObject
 from prefect_stagegate.plugins.sftp.client import RemoteFile, SftpConnection
 from prefect_stagegate.plugins.sftp.connection import Login
 from prefect_stagegate.plugins.sftp.event_loop import EventLoopThread
-from prefect_stagegate.sources.base import BaseSource, Wanted, everything
+from prefect_stagegate.sources.adapter import BaseSource, Wanted, everything
 from prefect_stagegate.sources.selection.globs import by_path, enters, excludes
 from prefect_stagegate.sources.terms import Terms
 from prefect_stagegate.sources.walk import Walk, require_regular

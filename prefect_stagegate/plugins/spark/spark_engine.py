@@ -22,10 +22,10 @@ from prefect_stagegate.plugins.spark.spark_tables import MISSING, OTHER_FILES, f
 from prefect_stagegate.validations.engines.engine import SuiteEngine
 from prefect_stagegate.validations.engines.known_metrics import KnownMetrics
 from prefect_stagegate.validations.queries.relations import FILE
-from prefect_stagegate.validations.records import RefusedRows, TableJob
-from prefect_stagegate.validations.worker.results import columns_of, map_metric, metric_of
+from prefect_stagegate.validations.worker.judgements import columns_of, map_metric, metric_of
 from prefect_stagegate.validations.worker.statements import COMPARE, OWN_CONDITIONS
 from prefect_stagegate.validations.worker.values import RowWriter
+from prefect_stagegate.validations.worker.worker_messages import RefusedRows, TableJob
 
 if TYPE_CHECKING:
     from pyspark.sql import DataFrame, SparkSession

@@ -15,10 +15,10 @@ from prefect_stagegate.spec.csv_dialect import ISO_DATE, TextReading
 from prefect_stagegate.validations.files.formats import form
 from prefect_stagegate.validations.files.text_files import header_of, schema_of, separator
 from prefect_stagegate.validations.files.text_values import DATE, FLOAT, INSTANT, MOMENT, TEXT
-from prefect_stagegate.validations.partitions import NULL, lowered, partition_types
+from prefect_stagegate.validations.partition_columns import NULL, lowered, partition_types
 from prefect_stagegate.validations.queries.duck import bounded
 from prefect_stagegate.validations.queries.relations import FILE, json_schema
-from prefect_stagegate.validations.records import TableJob
+from prefect_stagegate.validations.worker.worker_messages import TableJob
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession

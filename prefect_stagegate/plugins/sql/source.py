@@ -20,7 +20,7 @@ from prefect_stagegate.model import CredentialLife, Pin, SourceObject
 from prefect_stagegate.plugins.sql.relation import Partition, Relation
 from prefect_stagegate.plugins.sql.request import connection_uri, read_request
 from prefect_stagegate.plugins.sql.session import Session
-from prefect_stagegate.sources.base import BaseSource, Wanted, everything
+from prefect_stagegate.sources.adapter import BaseSource, Wanted, everything
 from prefect_stagegate.sources.spooled_file import WRITER, Sink, Slice, Spool
 from prefect_stagegate.sources.terms import Terms
 from prefect_stagegate.transport.http import require_allowed

@@ -15,11 +15,11 @@ from urllib.parse import quote, unquote, urljoin, urlsplit
 
 from prefect_stagegate.errors import ObjectVanished, SourceError
 from prefect_stagegate.model import SourceObject
-from prefect_stagegate.sources.base import Wanted, everything
+from prefect_stagegate.sources.adapter import Wanted, everything
 from prefect_stagegate.sources.selection.globs import enters
 from prefect_stagegate.sources.terms import Terms
 from prefect_stagegate.sources.walk import Walk
-from prefect_stagegate.sources.web.server import http_time, web_pin
+from prefect_stagegate.sources.web.web_server import http_time, web_pin
 from prefect_stagegate.sources.web.website import WebSource
 
 _PROPFIND = (

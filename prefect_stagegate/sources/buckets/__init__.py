@@ -22,6 +22,6 @@ S3 = Source(
         ignored=f"{IGNORED} cache_regions fixed_upload_size version_aware",
     ),
     schemes=("s3", "s3a"),
-    opener="prefect_stagegate.sources.buckets.s3:open_s3_source",
+    opener="prefect_stagegate.sources.buckets.s3_source:open_s3_source",
 )
 SOURCES = (S3,)

@@ -8,7 +8,7 @@ from functools import cached_property, partial
 from prefect_stagegate.errors import ObjectChanged, ObjectVanished, SourceError
 from prefect_stagegate.model import CredentialLife, Pin, SourceObject
 from prefect_stagegate.model.manifest import path_problem
-from prefect_stagegate.sources.base import Wanted, everything, require_unchanged
+from prefect_stagegate.sources.adapter import Wanted, everything, require_unchanged
 from prefect_stagegate.sources.http_source import HttpReads
 from prefect_stagegate.transport.http import Request, Response
 from prefect_stagegate.transport.objectstore import ListedObject, ObjectStore

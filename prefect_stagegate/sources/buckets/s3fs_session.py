@@ -7,7 +7,7 @@ from typing import Any
 
 from aiobotocore.httpsession import AIOHTTPSession
 
-from prefect_stagegate.transport.http.policy import REDIRECT_STATUSES
+from prefect_stagegate.transport.http.request_policy import REDIRECT_STATUSES
 
 
 class NoRedirectSession(AIOHTTPSession):  # type: ignore[misc]

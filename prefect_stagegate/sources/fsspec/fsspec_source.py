@@ -30,7 +30,7 @@ from prefect_stagegate.errors import (
 )
 from prefect_stagegate.model import CredentialLife, Pin, SourceObject
 from prefect_stagegate.redaction.options import secrets_of
-from prefect_stagegate.sources.base import (
+from prefect_stagegate.sources.adapter import (
     BaseSource,
     Wanted,
     everything,

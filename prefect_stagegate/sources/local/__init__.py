@@ -7,6 +7,6 @@ SOURCES = (
         "a local folder",
         options(value="recalls recall_timeout"),
         schemes=("", "file", "local"),
-        opener="prefect_stagegate.sources.local.files:FileSource",
+        opener="prefect_stagegate.sources.local.local_source:FileSource",
     ),
 )

@@ -18,8 +18,8 @@ from functools import lru_cache
 
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.patterns import character_class, glob_matcher
-from prefect_stagegate.sources.base import Wanted
-from prefect_stagegate.sources.selection.partitions import in_partitions
+from prefect_stagegate.sources.adapter import Wanted
+from prefect_stagegate.sources.selection.hive_partitions import in_partitions
 
 _TOKEN = re.compile(r"\*\*/|/\*\*\Z|\*\*|\*|\?|\[!?\]?[^\]]*\]|\{[^{}]*\}|\\.|.", re.DOTALL)
 _SPECIAL = re.compile(r"[*?\[{\\]")

@@ -17,7 +17,7 @@ from typing import Any
 from urllib.parse import quote, unquote, urljoin, urlsplit
 
 from prefect_stagegate.errors import SourceError
-from prefect_stagegate.transport.http.policy import MAX_DOCUMENT
+from prefect_stagegate.transport.http.request_policy import MAX_DOCUMENT
 
 ALGORITHMS = {32: "md5", 40: "sha1", 64: "sha256", 128: "sha512"}
 """The algorithm of a digest, by the number of its hex digits."""

@@ -16,15 +16,15 @@ from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from prefect_stagegate.errors import ObjectVanished, SourceError, UsageError
 from prefect_stagegate.model import CredentialLife, Pin, SourceObject
-from prefect_stagegate.sources.base import Wanted, everything, public_url
+from prefect_stagegate.sources.adapter import Wanted, everything, public_url
 from prefect_stagegate.sources.http_source import HttpReads
 from prefect_stagegate.sources.selection.globs import enters
 from prefect_stagegate.sources.terms import Terms
 from prefect_stagegate.sources.walk import Walk
 from prefect_stagegate.sources.web.indexes import Item, html_items, json_items
 from prefect_stagegate.sources.web.manifests import MANIFESTS, ManifestEntry
-from prefect_stagegate.sources.web.options import web_settings
-from prefect_stagegate.sources.web.server import UnknownMethod, WebServer, http_time, web_pin
+from prefect_stagegate.sources.web.web_options import web_settings
+from prefect_stagegate.sources.web.web_server import UnknownMethod, WebServer, http_time, web_pin
 from prefect_stagegate.transport.http import (
     Client,
     Headers,

@@ -15,7 +15,7 @@ from prefect_stagegate.errors import AdapterFailed, SourceError, SourceUnavailab
 from prefect_stagegate.model import CredentialLife, SourceObject
 from prefect_stagegate.redaction import redact
 from prefect_stagegate.redaction.chains import redact_chain
-from prefect_stagegate.sources.base import Checksums, Source, Wanted, everything, public_url
+from prefect_stagegate.sources.adapter import Checksums, Source, Wanted, everything, public_url
 from prefect_stagegate.transport.http import Headers, Request, Response
 
 CONNECTION_ERRORS = (ConnectionError, TimeoutError)

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from prefect_stagegate.errors import CredentialsExpired, StagegateError
 from prefect_stagegate.model import CredentialLife, SourceObject
-from prefect_stagegate.sources.base import Checksums, Source, Wanted, everything
+from prefect_stagegate.sources.adapter import Checksums, Source, Wanted, everything
 from prefect_stagegate.transport.http import Headers, Request, Response
 
 T = TypeVar("T")

@@ -1,12 +1,13 @@
-"""This package's HTTP client, over libcurl. `policy` decides which addresses, redirects and headers are allowed."""
+"""This package's HTTP client, over libcurl. `request_policy` decides what may be connected to and sent."""
 
 from __future__ import annotations
 
 from prefect_stagegate.transport.http.blocking import fetch, fetch_many
 from prefect_stagegate.transport.http.exchange import Exchange
 from prefect_stagegate.transport.http.loop import Loop
-from prefect_stagegate.transport.http.message import Client, Headers, Request, Response, retry_after
-from prefect_stagegate.transport.http.policy import (
+from prefect_stagegate.transport.http.messages import Client, Headers, Request, Response, retry_after
+from prefect_stagegate.transport.http.proxies import environment_proxies
+from prefect_stagegate.transport.http.request_policy import (
     BUSY_STATUSES,
     MAX_PAGE,
     PAGE_SECONDS,
@@ -16,9 +17,8 @@ from prefect_stagegate.transport.http.policy import (
     origin_of,
     require_allowed,
 )
-from prefect_stagegate.transport.http.proxies import environment_proxies
+from prefect_stagegate.transport.http.response_check import CertificateNotTrusted, RangeIgnored
 from prefect_stagegate.transport.http.trust import trusted_authorities
-from prefect_stagegate.transport.http.verdict import CertificateNotTrusted, RangeIgnored
 
 __all__ = [
     "BUSY_STATUSES",

@@ -13,7 +13,7 @@ from itertools import islice
 from prefect_stagegate.errors import Cancelled
 from prefect_stagegate.transport.http.exchange import Exchange, Sink
 from prefect_stagegate.transport.http.loop import Loop
-from prefect_stagegate.transport.http.message import Request, Response
+from prefect_stagegate.transport.http.messages import Request, Response
 
 ROOM = 64
 """Most requests under way at a time in this process."""

@@ -11,8 +11,8 @@ from typing import Any, Protocol
 import pycurl
 
 from prefect_stagegate.errors import SourceUnavailable, StagegateError
-from prefect_stagegate.transport.http.message import Headers, Request, Response, Upload
-from prefect_stagegate.transport.http.policy import (
+from prefect_stagegate.transport.http.messages import Headers, Request, Response, Upload
+from prefect_stagegate.transport.http.request_policy import (
     ALLOW_HINT,
     MAX_ERROR_BODY,
     REDIRECT_STATUSES,
@@ -25,7 +25,7 @@ from prefect_stagegate.transport.http.policy import (
     require_sendable,
     wire_url,
 )
-from prefect_stagegate.transport.http.verdict import (
+from prefect_stagegate.transport.http.response_check import (
     TOO_LONG,
     failure_of,
     is_whole_head,

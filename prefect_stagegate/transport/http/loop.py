@@ -27,8 +27,9 @@ import pycurl
 
 from prefect_stagegate.errors import StagegateError, UsageError
 from prefect_stagegate.transport.http.exchange import USER_AGENT, Exchange
-from prefect_stagegate.transport.http.message import Client, Proxies
-from prefect_stagegate.transport.http.policy import (
+from prefect_stagegate.transport.http.messages import Client, Proxies
+from prefect_stagegate.transport.http.proxies import Proxy, proxy_for
+from prefect_stagegate.transport.http.request_policy import (
     ALLOW_HINT,
     CONNECT_SECONDS,
     ForbiddenAddress,
@@ -37,7 +38,6 @@ from prefect_stagegate.transport.http.policy import (
     origin_of,
     refusal,
 )
-from prefect_stagegate.transport.http.proxies import Proxy, proxy_for
 from prefect_stagegate.transport.http.sockets import Sockets, shut_down
 from prefect_stagegate.transport.http.trust import trusted_authorities
 

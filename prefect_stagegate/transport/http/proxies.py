@@ -12,8 +12,8 @@ from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from prefect_stagegate.errors import SourceError, UsageError
-from prefect_stagegate.transport.http.message import Proxies
-from prefect_stagegate.transport.http.policy import UrlOrigin, origin_of
+from prefect_stagegate.transport.http.messages import Proxies
+from prefect_stagegate.transport.http.request_policy import UrlOrigin, origin_of
 
 
 class Proxy(NamedTuple):

@@ -13,7 +13,7 @@ from typing import Any
 
 import pycurl
 
-from prefect_stagegate.transport.http.policy import Allowed, is_blocked
+from prefect_stagegate.transport.http.request_policy import Allowed, is_blocked
 
 Endpoints = tuple[str, int, str, int]
 """Remote address and port, local address and port."""

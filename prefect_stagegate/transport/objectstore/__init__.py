@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from prefect_stagegate.transport.objectstore.explain import explain, refused
 from prefect_stagegate.transport.objectstore.listed import ListedObject
-from prefect_stagegate.transport.objectstore.options import S3Settings, translate
-from prefect_stagegate.transport.objectstore.records import ObjectRecords
-from prefect_stagegate.transport.objectstore.s3 import object_store_options, open_s3, parse_bucket_url
+from prefect_stagegate.transport.objectstore.s3_buckets import object_store_options, open_s3, parse_bucket_url
+from prefect_stagegate.transport.objectstore.s3_options import S3Settings, translate
 from prefect_stagegate.transport.objectstore.store import ObjectStore
+from prefect_stagegate.transport.objectstore.stored_records import ObjectRecords
 
 __all__ = [
     "ListedObject",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from prefect_stagegate.transport.objectstore.credentials import Provider
 from prefect_stagegate.transport.objectstore.listed import ListedObject
-from prefect_stagegate.transport.objectstore.options import S3Settings
+from prefect_stagegate.transport.objectstore.s3_options import S3Settings
 
 if TYPE_CHECKING:
     from botocore.client import BaseClient

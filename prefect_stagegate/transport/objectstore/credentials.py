@@ -13,7 +13,7 @@ from prefect_stagegate.errors import AccessDenied, UsageError
 from prefect_stagegate.model import CredentialLife
 from prefect_stagegate.redaction import remember
 from prefect_stagegate.transport.expiry import ends_at
-from prefect_stagegate.transport.objectstore.options import S3Settings
+from prefect_stagegate.transport.objectstore.s3_options import S3Settings
 
 Provider = Callable[[], dict[str, Any]]
 """Returns what obstore calls an S3Credential; called again when `expires_at` has passed."""

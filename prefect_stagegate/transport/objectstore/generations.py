@@ -18,9 +18,9 @@ from typing import Any, ClassVar
 
 from prefect_stagegate.errors import SourceUnavailable
 from prefect_stagegate.transport.http import PAGE_SECONDS, Client, Request, Response, fetch
-from prefect_stagegate.transport.http.message import DEFAULT_CLIENT
-from prefect_stagegate.transport.http.policy import MAX_DOCUMENT, RETRIED_STATUSES
-from prefect_stagegate.transport.objectstore.client import RETRIES
+from prefect_stagegate.transport.http.messages import DEFAULT_CLIENT
+from prefect_stagegate.transport.http.request_policy import MAX_DOCUMENT, RETRIED_STATUSES
+from prefect_stagegate.transport.objectstore.client_settings import RETRIES
 from prefect_stagegate.transport.objectstore.listed import ListedObject, listing_after
 
 FIELDS = "nextPageToken,items(name,size,updated,etag,generation,crc32c,md5Hash)"

@@ -33,8 +33,8 @@ from prefect_stagegate.errors import (
 )
 from prefect_stagegate.model import CredentialLife
 from prefect_stagegate.transport.http import PAGE_SECONDS, Client, Headers, Request, Response, fetch, retry_after
-from prefect_stagegate.transport.http.message import DEFAULT_CLIENT
-from prefect_stagegate.transport.http.policy import CONNECT_SECONDS
+from prefect_stagegate.transport.http.messages import DEFAULT_CLIENT
+from prefect_stagegate.transport.http.request_policy import CONNECT_SECONDS
 from prefect_stagegate.transport.objectstore.explain import bad_key, cause_of, explain, explain_response
 from prefect_stagegate.transport.objectstore.listed import ListedObject, Lister
 from prefect_stagegate.transport.objectstore.object_requests import ObjectRequests, UrlAndHeaders

@@ -13,7 +13,7 @@ from prefect_stagegate.cache.memory import Row, is_racy
 from prefect_stagegate.cache.space import Space
 from prefect_stagegate.model import Receipt
 from prefect_stagegate.settings import Settings
-from prefect_stagegate.sources.base import Source, server_of
+from prefect_stagegate.sources.adapter import Source, server_of
 from prefect_stagegate.sources.replica import Replica
 from prefect_stagegate.transport.transfer.buffers import BLOCK, Buffers
 from prefect_stagegate.transport.transfer.checks import Hasher, verify_bytes

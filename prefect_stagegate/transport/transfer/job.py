@@ -17,7 +17,7 @@ from prefect_stagegate.errors import (
 )
 from prefect_stagegate.model import PlannedObject, Proof, SourceObject
 from prefect_stagegate.model.transfers import Tier
-from prefect_stagegate.sources.base import Source
+from prefect_stagegate.sources.adapter import Source
 from prefect_stagegate.sources.replica import Replica, ReplicaSet
 from prefect_stagegate.units import count_text
 

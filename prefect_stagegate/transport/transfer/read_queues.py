@@ -7,7 +7,7 @@ from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-from prefect_stagegate.sources.base import Source
+from prefect_stagegate.sources.adapter import Source
 from prefect_stagegate.transport.http import Request
 from prefect_stagegate.transport.transfer.context import Limits, TransferContext
 from prefect_stagegate.transport.transfer.job import Job, SourceGroup, replicas_of

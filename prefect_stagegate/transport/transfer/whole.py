@@ -8,7 +8,7 @@ from collections.abc import Iterable
 
 from prefect_stagegate.cache.ingest import Claim, write_all
 from prefect_stagegate.cache.space import room
-from prefect_stagegate.sources.base import read_pieces
+from prefect_stagegate.sources.adapter import read_pieces
 from prefect_stagegate.transport.transfer.checks import Hasher, Offers
 from prefect_stagegate.transport.transfer.context import Done, TransferContext, writing
 from prefect_stagegate.transport.transfer.job import Job

@@ -322,7 +322,7 @@ def test_data_file_that_changes_while_rewritten_is_noticed(
 MEASURED = """
 import re, sys, json
 from prefect_stagegate.sources import open_source
-from prefect_stagegate.sources.base import read_pieces
+from prefect_stagegate.sources.adapter import read_pieces
 source = open_source(sys.argv[1], json.loads(sys.argv[2]))
 def peak():  # of this program: ru_maxrss begins with what its parent had
     return int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])

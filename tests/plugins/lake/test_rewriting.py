@@ -26,7 +26,7 @@ from prefect_stagegate.plugins.lake.rewriting import (
     rewrite,
     unmarked,
 )
-from prefect_stagegate.sources.local.files import FileSource
+from prefect_stagegate.sources.local.local_source import FileSource
 from prefect_stagegate.sources.spooled_file import Sink
 from prefect_stagegate.sources.terms import Terms
 

@@ -32,7 +32,7 @@ from prefect_stagegate.plugins.fleet.nodes import HeldVersion, NodeRecord, put_n
 from prefect_stagegate.plugins.profile.profiles import LEVELS, PROFILES, ColumnProfile, TableProfile, files_digest
 from prefect_stagegate.plugins.profile.profiling import table_files
 from prefect_stagegate.spec.csv_dialect import TextReading
-from prefect_stagegate.validations.partitions import row_digests
+from prefect_stagegate.validations.partition_columns import row_digests
 from prefect_stagegate.workspace import ResolvedVersion
 from tests.support.scenario import INES, OWNERS, Scenario
 

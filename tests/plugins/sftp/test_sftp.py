@@ -33,7 +33,7 @@ from prefect_stagegate.model import SourceObject
 from prefect_stagegate.plugins.sftp.client import SftpConnection
 from prefect_stagegate.plugins.sftp.connection import Login
 from prefect_stagegate.sources import Source, open_source
-from prefect_stagegate.sources.base import read_pieces
+from prefect_stagegate.sources.adapter import read_pieces
 from prefect_stagegate.testing.sources import BYTES, Place, SourceContract, listed, read
 from tests.plugins.sftp.ssh import SshServer, rclone_sftp, sshd, write_key
 

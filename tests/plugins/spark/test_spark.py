@@ -18,11 +18,11 @@ from prefect_stagegate.errors import ValidationError
 from prefect_stagegate.model import Entry, Evidence
 from prefect_stagegate.spec import ContractSpec
 from prefect_stagegate.validations import validate
-from prefect_stagegate.validations.records import ExpectationVerdict, TableJob, TableReport
 from prefect_stagegate.validations.worker import child, landlock
 from prefect_stagegate.validations.worker.child import judge_in_child
 from prefect_stagegate.validations.worker.confinement import NOT_CONFINED, NOT_CONFINED_SPARK, WITH_SPARK
-from prefect_stagegate.validations.worker.limits import ValidationLimits
+from prefect_stagegate.validations.worker.process_limits import ValidationLimits
+from prefect_stagegate.validations.worker.worker_messages import ExpectationVerdict, TableJob, TableReport
 from tests.support.parquet_footers import false_statistics
 from tests.support.waiting import eventually
 

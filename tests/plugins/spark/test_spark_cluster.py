@@ -12,9 +12,9 @@ import pandas as pd
 import pytest
 
 from prefect_stagegate.testing.servers import free_port
-from prefect_stagegate.validations.records import ExpectationVerdict, TableJob, TableReport
 from prefect_stagegate.validations.worker.child import judge_in_child
-from prefect_stagegate.validations.worker.limits import ValidationLimits
+from prefect_stagegate.validations.worker.process_limits import ValidationLimits
+from prefect_stagegate.validations.worker.worker_messages import ExpectationVerdict, TableJob, TableReport
 from tests.plugins.spark.spark import TOKEN, StandaloneCluster, spark_connect, standalone_cluster
 from tests.support.waiting import eventually
 

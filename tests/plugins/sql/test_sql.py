@@ -423,7 +423,7 @@ def test_a_result_that_finds_no_room_is_told(server: Postgres) -> None:
 MEASURED = """
 import re, sys
 from prefect_stagegate.sources import open_source
-from prefect_stagegate.sources.base import read_pieces
+from prefect_stagegate.sources.adapter import read_pieces
 source = open_source(sys.argv[1], {"query": sys.argv[2], "order_by": []})
 import pyarrow.parquet, adbc_driver_postgresql.dbapi
 def peak():  # of this program: ru_maxrss begins with what its parent had

@@ -30,7 +30,7 @@ from prefect_stagegate.plugins.exchange.oci.oci_reference import OciReference
 from prefect_stagegate.plugins.exchange.oci.registry_client import RegistryClient
 from prefect_stagegate.plugins.exchange.oci.shards import offsets
 from prefect_stagegate.plugins.exchange.oci.tar_walk import tar_members
-from prefect_stagegate.sources.base import Wanted, everything
+from prefect_stagegate.sources.adapter import Wanted, everything
 from prefect_stagegate.sources.http_source import HttpReads
 from prefect_stagegate.sources.terms import Terms
 from prefect_stagegate.transport.http import RangeIgnored, Request, Response

@@ -19,7 +19,7 @@ from prefect_stagegate.plugins.exchange.oci.oci_options import oci_settings
 from prefect_stagegate.plugins.exchange.oci.oci_reference import OciReference
 from prefect_stagegate.plugins.exchange.oci.registry_login import RegistryLogin, session_over
 from prefect_stagegate.sources.terms import Terms
-from prefect_stagegate.sources.web.server import WebServer
+from prefect_stagegate.sources.web.web_server import WebServer
 from prefect_stagegate.transport.http import (
     PAGE_SECONDS,
     Client,
@@ -30,7 +30,7 @@ from prefect_stagegate.transport.http import (
     origin_of,
     require_allowed,
 )
-from prefect_stagegate.transport.http.message import Upload
+from prefect_stagegate.transport.http.messages import Upload
 
 _DENIED = (401, 403)
 _CODE = re.compile(r"[A-Z_]{1,64}")

@@ -23,7 +23,7 @@ from prefect_stagegate.plugins.exchange.oci.oci_options import OciSettings
 from prefect_stagegate.redaction import remember
 from prefect_stagegate.sources.wrappers.timeout import call_with_timeout
 from prefect_stagegate.transport.http import PAGE_SECONDS, Client, Request, fetch, origin_of
-from prefect_stagegate.transport.http.policy import require_sendable
+from prefect_stagegate.transport.http.request_policy import require_sendable
 
 try:
     from oras.auth.token import TokenAuth

@@ -28,7 +28,7 @@ from prefect_stagegate.plugins.observe.monitoring.families import (
     THREAD_SECONDS,
     Family,
 )
-from prefect_stagegate.sources.base import server_of
+from prefect_stagegate.sources.adapter import server_of
 from prefect_stagegate.transport.transfer import TransferStats
 
 

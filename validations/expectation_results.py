@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from prefect_stagegate.model import ExpectationResult
-from prefect_stagegate.validations.records import ExpectationVerdict, Judgement, ShownValues, TableReport
+from prefect_stagegate.validations.worker.worker_messages import ExpectationVerdict, Judgement, ShownValues, TableReport
 
 MOST_RECORDED = 100
 """Results that one piece of evidence holds; it counts the others."""

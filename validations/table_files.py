@@ -14,12 +14,12 @@ from pyarrow import types
 from prefect_stagegate.model import Outcome
 from prefect_stagegate.model.canonical import digest_of
 from prefect_stagegate.spec import TableSpec
-from prefect_stagegate.validations import schema
-from prefect_stagegate.validations.files.files import ProbedFiles
+from prefect_stagegate.validations import table_schema as schema
+from prefect_stagegate.validations.files.file_probes import ProbedFiles
 from prefect_stagegate.validations.files.formats import form, is_text
 from prefect_stagegate.validations.files.refused_values import refused_values
-from prefect_stagegate.validations.partitions import partition_types, with_partitions
-from prefect_stagegate.validations.schema import ColumnProblem, TableFile
+from prefect_stagegate.validations.partition_columns import partition_types, with_partitions
+from prefect_stagegate.validations.table_schema import ColumnProblem, TableFile
 from prefect_stagegate.validations.worker.values import LONGEST_PATTERN, MASKED, pattern, short
 
 MOST_NAMED = 50

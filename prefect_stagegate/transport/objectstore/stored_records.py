@@ -8,8 +8,8 @@ from typing import Any
 
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.redaction import remember_access
-from prefect_stagegate.transport.objectstore.options import translate
-from prefect_stagegate.transport.objectstore.s3 import open_s3, parse_bucket_url
+from prefect_stagegate.transport.objectstore.s3_buckets import open_s3, parse_bucket_url
+from prefect_stagegate.transport.objectstore.s3_options import translate
 from prefect_stagegate.transport.objectstore.store import ObjectStore, memory_store
 
 _in_memory: dict[str, ObjectStore] = {}

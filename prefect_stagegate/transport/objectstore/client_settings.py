@@ -10,8 +10,8 @@ from typing import Any
 
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.transport.http import Allowed, Client, environment_proxies, origin_of
-from prefect_stagegate.transport.http.policy import CONNECT_SECONDS
 from prefect_stagegate.transport.http.proxies import proxy_for
+from prefect_stagegate.transport.http.request_policy import CONNECT_SECONDS
 
 IDLE_SECONDS = 30.0
 """Seconds without a byte after which a read fails."""

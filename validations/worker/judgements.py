@@ -13,10 +13,10 @@ from great_expectations.validator.metric_configuration import MetricConfiguratio
 
 from prefect_stagegate.errors import did_you_mean
 from prefect_stagegate.units import count_text
-from prefect_stagegate.validations.records import ExpectationVerdict, Judgement, ShownValues
-from prefect_stagegate.validations.worker.limits import is_about_limits
+from prefect_stagegate.validations.worker.process_limits import is_about_limits
 from prefect_stagegate.validations.worker.statements import COMPARE, ONLY
 from prefect_stagegate.validations.worker.values import MASKED, Form, RowWriter, pattern, plain, short
+from prefect_stagegate.validations.worker.worker_messages import ExpectationVerdict, Judgement, ShownValues
 
 COLUMN_ARGUMENTS = ("column", "column_A", "column_B", "column_list", "column_set")
 NOT_SHOWN = {*COLUMN_ARGUMENTS, "batch_id"}

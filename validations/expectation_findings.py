@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping
 
 from prefect_stagegate.model import Finding, Outcome
 from prefect_stagegate.units import count_text
-from prefect_stagegate.validations.records import ExpectationVerdict, Judgement, TableReport
-from prefect_stagegate.validations.tables import ContractTable
+from prefect_stagegate.validations.table_files import ContractTable
+from prefect_stagegate.validations.worker.worker_messages import ExpectationVerdict, Judgement, TableReport
 
 FAILURE = {"critical": Outcome.FAIL, "warning": Outcome.WARN, "info": Outcome.PASS}
 UNKNOWN = {"critical": Outcome.INCONCLUSIVE, "warning": Outcome.INCONCLUSIVE, "info": Outcome.PASS}

@@ -21,7 +21,7 @@ from prefect_stagegate.spec.parameters import (
     parameter_problems,
 )
 from prefect_stagegate.spec.suites import expectation_name
-from prefect_stagegate.validations.records import ExpectationVerdict, Judgement
+from prefect_stagegate.validations.worker.worker_messages import ExpectationVerdict, Judgement
 
 
 @dataclass(frozen=True, slots=True)

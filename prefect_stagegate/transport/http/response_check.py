@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 import pycurl
 
 from prefect_stagegate.errors import ObjectChanged, SourceError, SourceUnavailable, StagegateError
-from prefect_stagegate.transport.http.message import Headers, Request, Response
-from prefect_stagegate.transport.http.policy import origin_of
+from prefect_stagegate.transport.http.messages import Headers, Request, Response
+from prefect_stagegate.transport.http.request_policy import origin_of
 from prefect_stagegate.units import count_text
 
 TOO_LONG = (pycurl.E_FILESIZE_EXCEEDED, pycurl.E_WRITE_ERROR)

@@ -22,10 +22,10 @@ from great_expectations.expectations.registry import get_expectation_impl, list_
 
 from prefect_stagegate.errors import did_you_mean
 from prefect_stagegate.spec.suites import expectation_name
-from prefect_stagegate.validations.engines.patterns import regex_problem
-from prefect_stagegate.validations.records import ExpectationVerdict, Judgement
-from prefect_stagegate.validations.worker.plugins import UnloadablePlugin, load_custom_expectation
+from prefect_stagegate.validations.engines.duckdb_patterns import regex_problem
+from prefect_stagegate.validations.worker.plugin_expectations import UnloadablePlugin, load_custom_expectation
 from prefect_stagegate.validations.worker.statements import argument_problems
+from prefect_stagegate.validations.worker.worker_messages import ExpectationVerdict, Judgement
 
 POSITION = "stagegate_position"
 OTHER_ENGINE = "write it without, or set `engine: pandas`"

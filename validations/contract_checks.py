@@ -18,12 +18,12 @@ from typing import Any
 from prefect_stagegate.errors import did_you_mean
 from prefect_stagegate.model import Finding, Outcome
 from prefect_stagegate.units import count_text
-from prefect_stagegate.validations import schema
-from prefect_stagegate.validations.expectations import expectation_findings
+from prefect_stagegate.validations import table_schema as schema
+from prefect_stagegate.validations.expectation_findings import expectation_findings
+from prefect_stagegate.validations.expectation_results import recorded_results
 from prefect_stagegate.validations.observations import ORDER, Observations, worst
-from prefect_stagegate.validations.records import NO_SANDBOX, ExpectationVerdict
-from prefect_stagegate.validations.results import recorded_results
-from prefect_stagegate.validations.tables import ContractTable
+from prefect_stagegate.validations.table_files import ContractTable
+from prefect_stagegate.validations.worker.worker_messages import NO_SANDBOX, ExpectationVerdict
 
 NO_CONTRACT = "the spec has no contract"
 NAME_A_SUITE = "Name a `suite:` of a table in the spec's contract, or leave `expectations` out of the gate."

@@ -33,7 +33,7 @@ from prefect_stagegate.errors import (
 )
 from prefect_stagegate.model import CredentialLife, Pin, SourceObject
 from prefect_stagegate.mounts import NETWORK, mount_of
-from prefect_stagegate.sources.base import BaseSource, Wanted, everything
+from prefect_stagegate.sources.adapter import BaseSource, Wanted, everything
 from prefect_stagegate.sources.local.recalls import Recalls, is_away
 from prefect_stagegate.sources.selection.globs import by_path, enters, excludes
 from prefect_stagegate.sources.terms import DEFAULT_TERMS, Terms

@@ -24,7 +24,7 @@ from great_expectations.exceptions.exceptions import ExpectationNotFoundError
 from great_expectations.expectations.expectation_configuration import ExpectationConfiguration
 
 from prefect_stagegate.clock import now, stamp
-from prefect_stagegate.validations.records import ExpectationVerdict, Judgement, TableJob, TableReport
+from prefect_stagegate.validations.worker.worker_messages import ExpectationVerdict, Judgement, TableJob, TableReport
 
 SITE = "stagegate"
 RUN = "stagegate"

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from prefect_stagegate.model import Evidence, Finding, Outcome, TableResult
 from prefect_stagegate.units import count_text
-from prefect_stagegate.validations.checks import CHECKS, evaluated, table_findings
+from prefect_stagegate.validations.contract_checks import CHECKS, evaluated, table_findings
+from prefect_stagegate.validations.expectation_results import caller_results
 from prefect_stagegate.validations.observations import ORDER, Observations, worst
-from prefect_stagegate.validations.records import ExpectationVerdict
-from prefect_stagegate.validations.results import caller_results
-from prefect_stagegate.validations.tables import ContractTable
+from prefect_stagegate.validations.table_files import ContractTable
+from prefect_stagegate.validations.worker.worker_messages import ExpectationVerdict
 
 VERSION = "3"
 """Raise it when a check of this module changes its meaning: evidence of an older version is then gathered anew."""

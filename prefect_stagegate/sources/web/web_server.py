@@ -15,7 +15,7 @@ from prefect_stagegate.errors import (
     SourceUnavailable,
 )
 from prefect_stagegate.model import Pin, SourceObject
-from prefect_stagegate.sources.base import server_busy
+from prefect_stagegate.sources.adapter import server_busy
 from prefect_stagegate.transport.http import (
     BUSY_STATUSES,
     MAX_PAGE,

@@ -8,7 +8,7 @@ import logging
 import re
 
 from prefect_stagegate.model import SourceObject
-from prefect_stagegate.sources.base import Checksums, Source
+from prefect_stagegate.sources.adapter import Checksums, Source
 from prefect_stagegate.sources.buckets.bucket import BucketSource
 from prefect_stagegate.sources.terms import Options, Terms
 from prefect_stagegate.transport.http import Headers

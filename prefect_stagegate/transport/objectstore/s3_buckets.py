@@ -9,9 +9,9 @@ from obstore.store import S3Store
 
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.transport.http import Allowed, origin_of
-from prefect_stagegate.transport.http.policy import CONNECT_SECONDS
+from prefect_stagegate.transport.http.request_policy import CONNECT_SECONDS
 from prefect_stagegate.transport.objectstore.anykey import BotocoreLister
-from prefect_stagegate.transport.objectstore.client import (
+from prefect_stagegate.transport.objectstore.client_settings import (
     IDLE_SECONDS,
     RETRIES,
     canonical_url,
@@ -24,7 +24,7 @@ from prefect_stagegate.transport.objectstore.client import (
 from prefect_stagegate.transport.objectstore.credentials import Provider, Resolved, resolve
 from prefect_stagegate.transport.objectstore.keeper import Credential, CredentialKeeper
 from prefect_stagegate.transport.objectstore.object_requests import S3Requests
-from prefect_stagegate.transport.objectstore.options import S3Settings
+from prefect_stagegate.transport.objectstore.s3_options import S3Settings
 from prefect_stagegate.transport.objectstore.sigv4 import SigV4Signer
 from prefect_stagegate.transport.objectstore.store import BucketPath, ObjectStore, StoreAccess
 

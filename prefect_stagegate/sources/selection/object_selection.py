@@ -22,7 +22,7 @@ from prefect_stagegate.errors import SourceError
 from prefect_stagegate.model import SourceObject
 from prefect_stagegate.model.plan import dataset_path
 from prefect_stagegate.patterns import Expression
-from prefect_stagegate.sources.base import Wanted, everything
+from prefect_stagegate.sources.adapter import Wanted, everything
 from prefect_stagegate.sources.selection.globs import GlobFilter
 from prefect_stagegate.spec import SourceSpec
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from prefect_stagegate.transport.http.policy import MAX_PAGE, Allowed
+from prefect_stagegate.transport.http.request_policy import MAX_PAGE, Allowed
 
 Proxies = tuple[tuple[str, str], ...]
 """Scheme, `all` or `no`, and its value."""

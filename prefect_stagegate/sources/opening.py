@@ -12,7 +12,7 @@ from prefect_stagegate import doors
 from prefect_stagegate.doors import Kind, flat, load, source_of, unknown_option
 from prefect_stagegate.errors import MissingExtra, UsageError, install_hint
 from prefect_stagegate.redaction import remember_access
-from prefect_stagegate.sources.base import Source, public_url
+from prefect_stagegate.sources.adapter import Source, public_url
 from prefect_stagegate.sources.terms import IDLE_SECONDS, Options, Recall, Terms, nothing
 from prefect_stagegate.sources.walk import ENTRIES
 from prefect_stagegate.sources.wrappers.boundary import bounded
