@@ -36,7 +36,8 @@ from prefect_stagegate.spec.sources import MirrorSpec, RenameSpec, SourceSpec
 from prefect_stagegate.spec.suites import ExpectationSpec, SuiteSpec
 from prefect_stagegate.units import DURATION_PATTERN, SIZE_PATTERN, format_size
 from prefect_stagegate.validations.columntypes import COLUMN_TYPES, accepts
-from prefect_stagegate.validations.files.probes import PROBES, TABLE_PROBES, UNIQUE, UNIQUE_PASSES
+from prefect_stagegate.validations.files.facts import DECODERS, decoder
+from prefect_stagegate.validations.files.probes import OPENERS, TABLE_PROBES, UNIQUE, UNIQUE_PASSES
 
 EXAMPLE = Path(__file__).parents[1] / "examples/nycflights.yaml"
 
@@ -421,7 +422,8 @@ def _probes() -> Iterator[str]:
         "An item of `probes` is the name of a probe, or a mapping of one name to settings. Those from `parquet-pages` "
         "on run in processes that can open nothing but the version, one a core; bytes that passed are not read again."
     )
-    passes = {name: " ".join((inspect.getdoc(probe) or "").split()) for name, probe in PROBES.items()}
+    probes = OPENERS | {name: decoder(name) for name in DECODERS}
+    passes = {name: " ".join((inspect.getdoc(probe) or "").split()) for name, probe in probes.items()}
     yield "\n".join(f"- `{name}`: {prose(text)}" for name, text in {**passes, UNIQUE: UNIQUE_PASSES}.items())
 
 

@@ -185,7 +185,7 @@ class Probe:
 
     function: str
     """`module:attribute` of a function of a path and the probe's settings; see `validations.files.probes`."""
-    release: str
+    release: str = ""
     """`module:attribute` of a function that gives the release of the library that decodes for the probe of a name."""
 
 

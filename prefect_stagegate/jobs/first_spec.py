@@ -19,6 +19,7 @@ from pydantic import ValidationError
 from prefect_stagegate.errors import MissingExtra, SourceError, UsageError
 from prefect_stagegate.jobs.staging.sources import open_spec_source
 from prefect_stagegate.model import NAME_LENGTH, SourceObject
+from prefect_stagegate.patterns import matcher
 from prefect_stagegate.plugins.profile.suggested_checks import column_types
 from prefect_stagegate.settings import Settings
 from prefect_stagegate.sources.adapter import Source
@@ -27,7 +28,6 @@ from prefect_stagegate.spec.models import Owner
 from prefect_stagegate.spec.yaml_text import yaml_text
 from prefect_stagegate.validations.files.calls import release
 from prefect_stagegate.validations.files.found_dialect import SAMPLE_BYTES, find_dialect
-from prefect_stagegate.validations.files.paths import matcher
 from prefect_stagegate.validations.files.probes import TABLE_PROBES
 from prefect_stagegate.validations.table_schema import TableFile
 from prefect_stagegate.workspace import ResolveCredentials

@@ -14,6 +14,7 @@ from prefect_stagegate.gate.context import addresses_of
 from prefect_stagegate.gate.wording import listed
 from prefect_stagegate.jobs.address import SpecLike, read_spec
 from prefect_stagegate.jobs.gating.validate import limits_of
+from prefect_stagegate.patterns import can_be_below
 from prefect_stagegate.settings import Settings
 from prefect_stagegate.spec import FilesSpec, Requirement, Spec, doubtful_columns
 from prefect_stagegate.spec.document import Document
@@ -21,7 +22,6 @@ from prefect_stagegate.spec.suites import expectation_name
 from prefect_stagegate.spec.yamltree import Loc
 from prefect_stagegate.validations import lint as lint_contract
 from prefect_stagegate.validations.files.calls import ProbeCall, release
-from prefect_stagegate.validations.files.paths import can_be_below
 
 OPEN_POLICY = "policy.change: without it, anybody replaces the gates and promotes; add {change: {approval: {count: 1}}}"
 

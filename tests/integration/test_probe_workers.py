@@ -20,21 +20,22 @@ from prefect_stagegate.errors import Cancelled, ValidationError
 from prefect_stagegate.model import Entry, Outcome
 from prefect_stagegate.spec import ContractSpec
 from prefect_stagegate.validations.files import probe_pool
-from prefect_stagegate.validations.files.decoders import DECODERS
+from prefect_stagegate.validations.files.facts import DECODERS
 from prefect_stagegate.validations.files.file_probes import ProbedFiles, probe_files
 from prefect_stagegate.validations.worker import landlock
 
 WORKER = """
 import os, signal, socket, sys, time
 from prefect_stagegate.validations.files import probe_worker
-from prefect_stagegate.validations.files.decoders import DECODERS
+from prefect_stagegate.doors import Probe
+from prefect_stagegate.validations.files.facts import DECODERS
 from prefect_stagegate.validations.files.facts import Facts, UnreadableFile
 
 def text(path):
     exec(path.read_text())
     return Facts()
 
-DECODERS["text"] = text
+DECODERS["text"] = Probe("__main__:text")
 probe_worker.main()
 """
 """A worker whose probe `text` has a hole: it runs what the file holds."""

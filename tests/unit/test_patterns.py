@@ -12,11 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from prefect_stagegate.patterns import Expression, character_class, glob_matcher
+from prefect_stagegate.patterns import Expression, character_class, glob_matcher, matcher
 from prefect_stagegate.sources.selection.globs import selected
 from prefect_stagegate.sources.selection.object_selection import Selection
 from prefect_stagegate.spec import load_spec
-from prefect_stagegate.validations.files.paths import matcher
 
 LONG = "a" * 250
 

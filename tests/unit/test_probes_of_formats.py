@@ -19,14 +19,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from prefect_stagegate.validations.files.decoders import DECODERS
-from prefect_stagegate.validations.files.facts import UnreadableFile
+from prefect_stagegate.validations.files.facts import DECODERS, UnreadableFile, decoder
 
 
 def problem(probe: str, path: Path, **settings: Any) -> str:
     """The defect that a probe finds; empty when the file passes."""
     try:
-        DECODERS[probe](path, **settings)
+        decoder(probe)(path, **settings)
     except UnreadableFile as error:
         return error.problem if error.fix else "has no fix"
     return ""

@@ -14,7 +14,9 @@ from prefect_stagegate.spec import ContractSpec
 from prefect_stagegate.validations import validate
 from prefect_stagegate.validations.files.facts import UnreadableFile
 from prefect_stagegate.validations.files.file_probes import ProbedFiles, probe_files
-from prefect_stagegate.validations.files.probes import ALL_PROBES, PROBES, table_probe
+from prefect_stagegate.validations.files.probes import OPENERS, TABLE_ONLY, parquet_pages, table_probe
+
+PROBES = {**OPENERS, **TABLE_ONLY, "parquet-pages": parquet_pages}
 
 FRAME = pd.DataFrame({"x": range(10_000), "y": [str(number) for number in range(10_000)]})
 
@@ -148,7 +150,7 @@ def test_compressed_text_with_a_wrong_checksum_is_refused(tmp_path: Path, name: 
     data[-6] ^= 0xFF
     path.write_bytes(data)
     with pytest.raises(UnreadableFile, match="it can't be read as gzip: CRC check failed"):
-        ALL_PROBES[table_probe(name)](path)
+        PROBES[table_probe(name)](path)
 
 
 @pytest.mark.parametrize("name", ["T.TSV", "t.tsv.gz"])
@@ -163,7 +165,7 @@ def test_tabs_separate_by_the_end_of_the_name(tmp_path: Path, name: str) -> None
 def test_json_keys_that_few_lines_have_are_columns(tmp_path: Path) -> None:
     path = tmp_path / "t.jsonl"
     path.write_text("".join(f'{{"key{number % 300}": 1}}\n' for number in range(3_000)))
-    facts = ALL_PROBES["json-rows"](path)
+    facts = PROBES["json-rows"](path)
     assert facts.schema is not None
     assert (len(facts.schema), facts.rows) == (300, 3_000)
 
@@ -181,7 +183,7 @@ def test_json_lines_are_refused_with_the_line(tmp_path: Path, text: str, reason:
     path = tmp_path / "t.jsonl"
     path.write_text(text)
     with pytest.raises(UnreadableFile, match=reason):
-        ALL_PROBES["json-rows"](path)
+        PROBES["json-rows"](path)
 
 
 # ── which files are probed, and what becomes of them ────────────────────────────────────────────────────────────

@@ -11,12 +11,13 @@ from prefect_stagegate.spec import vocabulary
 from prefect_stagegate.spec.models import Engine, Probe
 from prefect_stagegate.validations.columntypes import COLUMN_TYPES
 from prefect_stagegate.validations.engines.engine import ENGINES
-from prefect_stagegate.validations.files.probes import PROBES, UNIQUE
+from prefect_stagegate.validations.files.facts import DECODERS
+from prefect_stagegate.validations.files.probes import OPENERS, UNIQUE
 
 
 def test_the_spec_names_every_engine_and_probe() -> None:
     assert set(get_args(Engine)) == set(ENGINES)
-    assert set(get_args(Probe)) == {*PROBES, UNIQUE}
+    assert set(get_args(Probe)) == {*OPENERS, *DECODERS, UNIQUE}
 
 
 def test_the_spec_names_every_column_type() -> None:

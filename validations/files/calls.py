@@ -11,7 +11,7 @@ from typing import Any
 from prefect_stagegate.doors import load
 from prefect_stagegate.model.canonical import digest_of
 from prefect_stagegate.spec import ProbeSpec
-from prefect_stagegate.validations.files.decoders import DECODERS, PLUGGED
+from prefect_stagegate.validations.files.facts import DECODERS
 
 MEANING = 2
 """Raise it when a probe of this package changes what passes: earlier passes then count no more."""
@@ -54,6 +54,10 @@ def release(probe: str) -> str:
     Raises:
         MissingExtra: The library is not installed.
     """
-    if probe in PLUGGED:
-        return str(load(PLUGGED[probe].release)(probe))
-    return f"pyarrow {version('pyarrow')}" if probe == "parquet-pages" else ""
+    place = DECODERS[probe].release if probe in DECODERS else ""
+    return str(load(place)(probe)) if place else ""
+
+
+def release_of_pyarrow(_: str) -> str:
+    """The release of the library that reads Parquet."""
+    return f"pyarrow {version('pyarrow')}"

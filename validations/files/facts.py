@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from prefect_stagegate import doors
 from prefect_stagegate.units import count_text
 
 if TYPE_CHECKING:
@@ -44,6 +45,22 @@ class Defect(NamedTuple):
 
 Probe = Callable[..., Facts]
 """Takes a file's path, and the settings that the spec may give it by name."""
+
+
+_FILES = "prefect_stagegate.validations.files"
+DECODERS: dict[str, doors.Probe] = {
+    **{name: probe for plugin in doors.plugins() for name, probe in plugin.probes.items()},
+    "parquet-pages": doors.Probe(f"{_FILES}.probes:parquet_pages", f"{_FILES}.calls:release_of_pyarrow"),
+    "jsonl": doors.Probe(f"{_FILES}.texts:jsonl"),
+    "text": doors.Probe(f"{_FILES}.texts:text"),
+}
+"""The probes that decode what strangers wrote. They run in confined workers, and not again on bytes that passed."""
+
+
+def decoder(name: str) -> Probe:
+    """The function of a probe that decodes."""
+    found: Probe = doors.load(DECODERS[name].function)
+    return found
 
 
 def nonempty(path: Path) -> Facts:

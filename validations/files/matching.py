@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from fractions import Fraction
 
 from prefect_stagegate.model import Entry, Finding
+from prefect_stagegate.patterns import matcher
 from prefect_stagegate.sources.selection.object_selection import rank, sampled
 from prefect_stagegate.spec import ContractSpec
 from prefect_stagegate.validations.files.calls import ProbeCall
-from prefect_stagegate.validations.files.paths import matcher
 from prefect_stagegate.validations.files.probes import UNIQUE, table_probe
 
 TABLE_FILE = "table"

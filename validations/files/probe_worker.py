@@ -20,8 +20,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 
-from prefect_stagegate.validations.files.decoders import DECODERS
-from prefect_stagegate.validations.files.facts import Defect, Facts, probe_copy
+from prefect_stagegate.validations.files.facts import Defect, Facts, decoder, probe_copy
 from prefect_stagegate.validations.worker.confinement import confine
 
 MEMORY = 2 << 30
@@ -42,7 +41,7 @@ def main() -> None:
     print(json.dumps({"sandbox": sandbox}), file=results, flush=True)
     for line in sys.stdin:
         batch = json.loads(line)
-        probes = [partial(DECODERS[name], **settings) for name, settings in batch["probes"]]
+        probes = [partial(decoder(name), **settings) for name, settings in batch["probes"]]
         for path, size in batch["files"]:
             print(json.dumps(_defect(view / path, size, probes)), file=results, flush=True)
 

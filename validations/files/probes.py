@@ -1,28 +1,39 @@
 """Probes: each opens one file and finds out whether it is readable.
 
 A probe is a function that takes a file's path, returns `Facts`, and raises `UnreadableFile` when the file has a
-defect. To add one, write the function and name it in `DECODERS` of the module `decoders`, or in a plugin.
+defect. To add one, write the function and name it in `DECODERS` of the module `facts`, or in a plugin.
+
+DuckDB's own errors quote lines and name this node's folders, and defects are recorded. So only their reason is kept.
 """
 
 from __future__ import annotations
 
+import gzip
 import os
+import re
 import struct
 from pathlib import Path
 
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from prefect_stagegate.spec.csv_dialect import AS_USUAL, CsvSpec
 from prefect_stagegate.units import count_text
 from prefect_stagegate.validations.files.arrow import batches, schema_of
-from prefect_stagegate.validations.files.decoders import DECODERS
 from prefect_stagegate.validations.files.facts import Facts, Probe, UnreadableFile, first_line, nonempty
 from prefect_stagegate.validations.files.formats import ARROW, GZIP, JSON
-from prefect_stagegate.validations.files.text_tables import csv_rows, json_rows
+from prefect_stagegate.validations.files.text_files import DAMAGED, facts_of, opened
+from prefect_stagegate.validations.files.texts import BLOCK, check_json_lines
+from prefect_stagegate.validations.queries.duck import bounded
+from prefect_stagegate.validations.queries.relations import json_schema, read_json
 
 MAGIC = b"PAR1"
 TAIL = 8
 """Bytes at the end of a Parquet file: the footer's length and `PAR1`."""
+ODD_KEYS = "a line is too long, or its objects have no key, an empty one or too many"
+"""What is wrong with JSON lines where DuckDB names no line."""
+_MALFORMED = re.compile(r"in line \d+: ([^.]*)")
 
 
 def parquet(path: Path) -> Facts:
@@ -75,8 +86,8 @@ def _check_row_groups(metadata: pq.FileMetaData, *, data_end: int) -> None:
                 )
 
 
-def read_pages(path: Path) -> Facts:
-    """Decode every page, a batch of rows at a time."""
+def parquet_pages(path: Path) -> Facts:
+    """Every page decodes. Reads the whole file, a batch of rows at a time."""
     facts = parquet(path)
     read = 0
     try:
@@ -101,12 +112,44 @@ def arrow_batches(path: Path) -> Facts:
     return Facts(schema, rows)
 
 
+def csv_rows(path: Path, csv: CsvSpec = AS_USUAL.csv) -> Facts:
+    """There is a header, and every row has its columns. Reads the whole file."""
+    nonempty(path)
+    return facts_of(path, csv)
+
+
+def json_rows(path: Path) -> Facts:
+    """Every line is a JSON object. Reads the whole file."""
+    _check_bytes(path)
+    try:
+        with bounded(path.parent) as connection:
+            rows = connection.sql(f"SELECT count(*) FROM {read_json([path])}").fetchall()[0][0]  # noqa: S608 - quoted
+            return Facts(json_schema(connection, [path]), rows)
+    except duckdb.Error as error:
+        with opened(path) as file:
+            check_json_lines(file, objects=True)
+        malformed = _MALFORMED.search(str(error))
+        reason = malformed[1] if malformed else ODD_KEYS
+        raise UnreadableFile(f"it can't be read as JSON lines: {reason}") from error
+
+
+def _check_bytes(path: Path) -> None:
+    """Refuse an empty file, and a compressed one with a wrong checksum, which DuckDB does not compare."""
+    nonempty(path)
+    if not path.name.lower().endswith(GZIP):
+        return
+    try:
+        with gzip.open(path) as file:
+            while file.read(BLOCK):
+                pass
+    except DAMAGED as error:
+        raise UnreadableFile(f"it can't be read as gzip: {first_line(error)}") from error
+
+
 OPENERS: dict[str, Probe] = {"nonempty": nonempty, "parquet": parquet, "csv": csv_rows}
 """Probes that say what a table's file has, or cost next to nothing: they run in this process, each time."""
 TABLE_ONLY: dict[str, Probe] = {"json-rows": json_rows, "arrow-batches": arrow_batches}
 """Probes that only tables have, as `OPENERS`: a contract's `files` don't name them."""
-PROBES = {**OPENERS, **DECODERS}
-ALL_PROBES = {**PROBES, **TABLE_ONLY}
 UNIQUE = "unique"
 """The probe of all files of a glob together, which compares their digests and opens none."""
 UNIQUE_PASSES = "No other file of the glob has the same bytes, whether a sample drew them or not. Opens no file."

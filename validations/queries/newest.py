@@ -10,9 +10,9 @@ import duckdb
 
 from prefect_stagegate.errors import ValidationError
 from prefect_stagegate.model import Entry
+from prefect_stagegate.patterns import matcher
 from prefect_stagegate.quoting import identifier
 from prefect_stagegate.spec import TableSpec
-from prefect_stagegate.validations.files.paths import matcher
 from prefect_stagegate.validations.queries.duck import locked
 from prefect_stagegate.validations.queries.relations import TableFiles, relation_of
 

@@ -21,7 +21,7 @@ from prefect_stagegate.units import count_text
 from prefect_stagegate.validations.engines.engine import SuiteEngine, load_engine
 from prefect_stagegate.validations.engines.known_metrics import KnownMetrics, known_metrics
 from prefect_stagegate.validations.files.facts import UnreadableFile
-from prefect_stagegate.validations.files.probes import ALL_PROBES, table_probe
+from prefect_stagegate.validations.files.probes import OPENERS, TABLE_ONLY, parquet_pages, table_probe
 from prefect_stagegate.validations.worker.elsewhere import OTHERS, needed_columns, needs_duckdb, refusal
 from prefect_stagegate.validations.worker.judgements import (
     LIMITS_FIX,
@@ -43,8 +43,8 @@ FIGURES = {"result_format": "BASIC"}
 RESULT_FORMAT = {"result_format": "SUMMARY", "partial_unexpected_count": 20}
 """Counts and 20 rows, of which the first different values are examples; COMPLETE would return every refused row."""
 FILES_FIX = "Look at the files that `coverage` names, or judge the table with another `engine:`."
-PAGES = {"parquet": "parquet-pages"}
-"""The probe that reads a whole file, by the probe that opens it, where the two differ."""
+READERS = {**OPENERS, **TABLE_ONLY, "parquet": parquet_pages}
+"""The probe that reads a whole file, by the name of the one that opens it."""
 
 Judged = tuple[Expectation, Judgement, str]
 """An expectation, its judgement, and why it could not be evaluated (empty when it was)."""
@@ -303,7 +303,7 @@ def _unreadable(table: TableJob) -> list[tuple[str, str]]:
         probe = table_probe(file)
         options = {"csv": table.reading.csv} if probe == "csv" else {}
         try:
-            ALL_PROBES[PAGES.get(probe, probe)](path, **options)
+            READERS[probe](path, **options)
         except UnreadableFile as error:
             problems.append((file, error.problem))
     return problems

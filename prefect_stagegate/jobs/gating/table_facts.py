@@ -16,9 +16,9 @@ from prefect_stagegate.gate.run import counting
 from prefect_stagegate.jobs.staging.fetch import present
 from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Entry, Evidence
+from prefect_stagegate.patterns import matcher
 from prefect_stagegate.spec.models import TableSpec
 from prefect_stagegate.validations import newest_time
-from prefect_stagegate.validations.files.paths import matcher
 from prefect_stagegate.validations.queries.duck import Queries, column_types, queries
 from prefect_stagegate.validations.queries.relations import TableFiles
 from prefect_stagegate.workspace import ResolvedVersion

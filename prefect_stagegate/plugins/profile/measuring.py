@@ -11,6 +11,7 @@ from prefect_stagegate.gate.context import CheckContext, Fact
 from prefect_stagegate.jobs.gating.table_facts import VersionRows
 from prefect_stagegate.jobs.staging.temporary_tables import insert, temporary
 from prefect_stagegate.model.measures import Balance, Duplicates, Overlap, Scan, TableDrift
+from prefect_stagegate.patterns import matcher
 from prefect_stagegate.plugins.profile.balance import balance, balance_of
 from prefect_stagegate.plugins.profile.drift import drift, is_ignored
 from prefect_stagegate.plugins.profile.drift import profile as profile_rows
@@ -19,7 +20,6 @@ from prefect_stagegate.plugins.profile.pii import scan
 from prefect_stagegate.plugins.profile.profiles import TableProfile
 from prefect_stagegate.plugins.profile.profiling import kept_profiles
 from prefect_stagegate.spec.csv_dialect import AS_USUAL
-from prefect_stagegate.validations.files.paths import matcher
 from prefect_stagegate.validations.queries.relations import TableFiles
 
 ROWS = 500

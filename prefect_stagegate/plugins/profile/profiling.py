@@ -10,6 +10,7 @@ from threading import Event
 from prefect_stagegate.catalog.kept_records import put_kept, read_kept
 from prefect_stagegate.errors import CatalogError, ValidationError
 from prefect_stagegate.jobs.workspace import Workspace
+from prefect_stagegate.patterns import matcher
 from prefect_stagegate.plugins.profile.parts import profile_table
 from prefect_stagegate.plugins.profile.profiles import (
     ALGORITHM,
@@ -22,7 +23,6 @@ from prefect_stagegate.plugins.profile.profiles import (
     files_digest,
 )
 from prefect_stagegate.spec import Spec
-from prefect_stagegate.validations.files.paths import matcher
 from prefect_stagegate.validations.partition_columns import row_digests
 from prefect_stagegate.validations.queries.duck import queries
 from prefect_stagegate.validations.queries.relations import TableFiles

@@ -10,12 +10,12 @@ from prefect_stagegate.catalog import Catalog
 from prefect_stagegate.catalog.kept_records import read_kept
 from prefect_stagegate.errors import StagegateError
 from prefect_stagegate.model import Evidence, ExpectationResult, Outcome, Severity
+from prefect_stagegate.patterns import matcher
 from prefect_stagegate.plugins.observe.openlineage.dataset_names import DatasetName, clean, source_name
 from prefect_stagegate.plugins.profile.profiles import PROFILES
 from prefect_stagegate.show import read_results
 from prefect_stagegate.spec import Spec
 from prefect_stagegate.spec.models import TableSpec
-from prefect_stagegate.validations.files.paths import matcher
 
 MOST_ORIGINS = 100_000
 """Entries of a version of which the sources are looked up; of a larger version no column's source is known."""
