@@ -10,10 +10,9 @@ from pydantic import Field
 
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.model import Decision, DecisionOutcome
-from prefect_stagegate.tasks._support.approval import ask_for_approval, resumed
-from prefect_stagegate.tasks._support.places import CacheLike, CatalogLike, SpecParameter
-from prefect_stagegate.tasks._support.running import short_name
-from prefect_stagegate.tasks._support.verdict import not_accepted, not_approved
+from prefect_stagegate.tasks._support.approval_forms import ask_for_approval, resumed
+from prefect_stagegate.tasks._support.decision_states import not_accepted, not_approved
+from prefect_stagegate.tasks._support.running import CacheLike, CatalogLike, SpecParameter, short_name
 from prefect_stagegate.tasks.check_readiness import check_readiness
 from prefect_stagegate.tasks.promote_dataset import promote_dataset
 from prefect_stagegate.tasks.stage_dataset import stage_dataset

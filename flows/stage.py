@@ -6,8 +6,7 @@ from prefect import flow
 from prefect.runtime import flow_run
 
 from prefect_stagegate.model import Version
-from prefect_stagegate.tasks._support.places import CacheLike, CatalogLike, SpecParameter
-from prefect_stagegate.tasks._support.running import short_name
+from prefect_stagegate.tasks._support.running import CacheLike, CatalogLike, SpecParameter, short_name
 from prefect_stagegate.tasks.stage_dataset import stage_dataset
 
 

@@ -12,8 +12,7 @@ from prefect_stagegate.plugins.fleet.barrier import FleetResult
 from prefect_stagegate.plugins.fleet.engines.engines import open_engine
 from prefect_stagegate.plugins.fleet.engines.rounds import bring_to_nodes, move_on_nodes, plan_fleet
 from prefect_stagegate.plugins.fleet.engines.showing import end_fleet
-from prefect_stagegate.tasks._support.places import CacheLike, CatalogLike
-from prefect_stagegate.tasks._support.running import short_name
+from prefect_stagegate.tasks._support.running import CacheLike, CatalogLike, short_name
 
 HOUR = 60 * 60
 THREE_HEARTBEATS = 90

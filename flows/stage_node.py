@@ -10,8 +10,7 @@ from prefect.states import Completed
 
 from prefect_stagegate.plugins.fleet.barrier import NodeReport
 from prefect_stagegate.plugins.fleet.engines.message import to_message
-from prefect_stagegate.tasks._support.places import CacheLike, CatalogLike
-from prefect_stagegate.tasks._support.running import short_name
+from prefect_stagegate.tasks._support.running import CacheLike, CatalogLike, short_name
 from prefect_stagegate.tasks.stage_on_node import stage_on_node
 
 

@@ -6,7 +6,7 @@ from prefect import flow
 
 from prefect_stagegate.cache.gc import Collection
 from prefect_stagegate.jobs.upkeep.verify import Verification
-from prefect_stagegate.tasks._support.places import CacheLike, CatalogLike
+from prefect_stagegate.tasks._support.running import CacheLike, CatalogLike
 from prefect_stagegate.tasks.collect_garbage import collect_garbage
 from prefect_stagegate.tasks.verify_cache import verify_cache
 

@@ -15,7 +15,7 @@ from prefect import Flow, Task
 from pages.markdown import code, link, names, page, prose
 from prefect_stagegate import errors, flows, tasks
 from prefect_stagegate.jobs import address
-from prefect_stagegate.tasks._support import places
+from prefect_stagegate.tasks._support import running
 
 TWIN = "a"
 """What the name of an async twin begins with."""
@@ -78,9 +78,9 @@ def train() -> None:
 """
 ALIASES: tuple[tuple[ModuleType, str], ...] = (
     (address, "SpecLike"),
-    (places, "SpecParameter"),
-    (places, "CacheLike"),
-    (places, "CatalogLike"),
+    (running, "SpecParameter"),
+    (running, "CacheLike"),
+    (running, "CatalogLike"),
 )
 """The types of parameters that pages name without their module."""
 USUAL = ("The node's cache; by default the settings'.", "The shared catalog; by default the settings'.")

@@ -8,12 +8,17 @@ from prefect_stagegate.jobs.gating.reports import report_of
 from prefect_stagegate.model import Decision
 from prefect_stagegate.show import Report
 from prefect_stagegate.tasks._support.cancelling import ending
-from prefect_stagegate.tasks._support.decisions import show_decision
-from prefect_stagegate.tasks._support.events import decision_event
+from prefect_stagegate.tasks._support.decision_states import as_answered, show_decision
 from prefect_stagegate.tasks._support.notify import announce, run_log
-from prefect_stagegate.tasks._support.places import CacheLike, CatalogLike, open_places
-from prefect_stagegate.tasks._support.running import async_twin, engine_task, short_name
-from prefect_stagegate.tasks._support.verdict import as_answered
+from prefect_stagegate.tasks._support.running import (
+    CacheLike,
+    CatalogLike,
+    async_twin,
+    engine_task,
+    open_places,
+    short_name,
+)
+from prefect_stagegate.tasks._support.version_events import decision_event
 
 
 @engine_task(lambda parameters: f"check {short_name(parameters['dataset'])} for {parameters['gate']}")

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from prefect_stagegate.cache.gc import Collection
 from prefect_stagegate.jobs.upkeep import maintain
-from prefect_stagegate.tasks._support.notify import run_log
-from prefect_stagegate.tasks._support.places import CacheLike, CatalogLike, open_places
-from prefect_stagegate.tasks._support.room import watched_room
-from prefect_stagegate.tasks._support.running import async_twin, engine_task
+from prefect_stagegate.tasks._support.notify import run_log, watched_room
+from prefect_stagegate.tasks._support.running import CacheLike, CatalogLike, async_twin, engine_task, open_places
 from prefect_stagegate.units import bytes_text, count_text
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 from prefect_stagegate.jobs.address import SpecLike, parse
 from prefect_stagegate.model import LATEST
 from prefect_stagegate.tasks._support.notify import run_log
-from prefect_stagegate.tasks._support.places import CacheLike, CatalogLike, open_places
-from prefect_stagegate.tasks._support.running import engine_task, short_name
+from prefect_stagegate.tasks._support.running import CacheLike, CatalogLike, engine_task, open_places, short_name
 
 
 @engine_task(lambda parameters: f"find the refs of {short_name(parameters['dataset'])} on this node")

@@ -6,8 +6,7 @@ from prefect_stagegate.gate.orchestration import live_workers
 from prefect_stagegate.model import Address
 from prefect_stagegate.plugins.fleet.placement import choose_node
 from prefect_stagegate.tasks._support.notify import run_log
-from prefect_stagegate.tasks._support.places import CacheLike, CatalogLike, open_places
-from prefect_stagegate.tasks._support.running import engine_task
+from prefect_stagegate.tasks._support.running import CacheLike, CatalogLike, engine_task, open_places
 
 
 @engine_task(lambda parameters: f"place {parameters['dataset']}")

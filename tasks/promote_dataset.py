@@ -10,11 +10,17 @@ from prefect_stagegate.jobs.gating.reports import report_of
 from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Address, Promotion
 from prefect_stagegate.show import Report, moved_page
-from prefect_stagegate.tasks._support.decisions import decision_key
-from prefect_stagegate.tasks._support.events import move_event
+from prefect_stagegate.tasks._support.decision_states import decision_key
 from prefect_stagegate.tasks._support.notify import announce, attach, run_log, unfailing
-from prefect_stagegate.tasks._support.places import CacheLike, CatalogLike, open_places
-from prefect_stagegate.tasks._support.running import async_twin, engine_task, short_name
+from prefect_stagegate.tasks._support.running import (
+    CacheLike,
+    CatalogLike,
+    async_twin,
+    engine_task,
+    open_places,
+    short_name,
+)
+from prefect_stagegate.tasks._support.version_events import move_event
 
 
 @engine_task(lambda parameters: f"promote {short_name(parameters['dataset'])} to {parameters['to']}")

@@ -26,14 +26,21 @@ from prefect_stagegate.errors import GateFailed
 from prefect_stagegate.jobs.gating.ready import find_ready, hold_ready
 from prefect_stagegate.model import Address, Version
 from prefect_stagegate.show import Readiness, ready_page
+from prefect_stagegate.tasks._support.assets import trace
 from prefect_stagegate.tasks._support.cancelling import ending
-from prefect_stagegate.tasks._support.leases import held, held_during
-from prefect_stagegate.tasks._support.lineage import trace
 from prefect_stagegate.tasks._support.notify import attach, in_a_run, run_log, unfailing
-from prefect_stagegate.tasks._support.places import CacheLike, CatalogLike, open_places
-from prefect_stagegate.tasks._support.progress import live_progress
 from prefect_stagegate.tasks._support.refusals import end_or_raise
-from prefect_stagegate.tasks._support.running import EngineTask, async_twin, in_thread, run_options
+from prefect_stagegate.tasks._support.run_leases import held, held_during
+from prefect_stagegate.tasks._support.run_progress import live_progress
+from prefect_stagegate.tasks._support.running import (
+    CacheLike,
+    CatalogLike,
+    EngineTask,
+    async_twin,
+    in_thread,
+    open_places,
+    run_options,
+)
 
 F = TypeVar("F", bound=Callable[..., Any])
 

@@ -9,13 +9,25 @@ from prefect_stagegate.jobs.staging.stage import stage
 from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Address, Version
 from prefect_stagegate.tasks._support.cancelling import ending
-from prefect_stagegate.tasks._support.events import ending_events
-from prefect_stagegate.tasks._support.failed import show_failed, showing_failed
-from prefect_stagegate.tasks._support.notify import announce, announce_version, in_a_run, unfailing
-from prefect_stagegate.tasks._support.places import CacheLike, CatalogLike, open_places
-from prefect_stagegate.tasks._support.progress import live_progress
-from prefect_stagegate.tasks._support.room import watched_room
-from prefect_stagegate.tasks._support.running import async_twin, engine_task, short_name
+from prefect_stagegate.tasks._support.notify import (
+    announce,
+    announce_version,
+    in_a_run,
+    show_failed,
+    showing_failed,
+    unfailing,
+    watched_room,
+)
+from prefect_stagegate.tasks._support.run_progress import live_progress
+from prefect_stagegate.tasks._support.running import (
+    CacheLike,
+    CatalogLike,
+    async_twin,
+    engine_task,
+    open_places,
+    short_name,
+)
+from prefect_stagegate.tasks._support.version_events import ending_events
 from prefect_stagegate.unreadable import UnreadableRecords
 
 

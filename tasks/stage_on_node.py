@@ -9,12 +9,9 @@ from prefect_stagegate.model import Address
 from prefect_stagegate.plugins.fleet.barrier import NodeReport
 from prefect_stagegate.plugins.fleet.node import Proof, flip_ref, hold_version
 from prefect_stagegate.tasks._support.cancelling import ending
-from prefect_stagegate.tasks._support.failed import showing_failed
-from prefect_stagegate.tasks._support.notify import run_log
-from prefect_stagegate.tasks._support.places import CacheLike, CatalogLike, open_places
-from prefect_stagegate.tasks._support.progress import live_progress
-from prefect_stagegate.tasks._support.room import watched_room
-from prefect_stagegate.tasks._support.running import engine_task, short_name
+from prefect_stagegate.tasks._support.notify import run_log, showing_failed, watched_room
+from prefect_stagegate.tasks._support.run_progress import live_progress
+from prefect_stagegate.tasks._support.running import CacheLike, CatalogLike, engine_task, open_places, short_name
 from prefect_stagegate.units import bytes_text, count_text
 
 

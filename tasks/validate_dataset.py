@@ -10,8 +10,15 @@ from prefect_stagegate.model import Validation
 from prefect_stagegate.show import validation_page
 from prefect_stagegate.tasks._support.cancelling import ending
 from prefect_stagegate.tasks._support.notify import attach, run_log
-from prefect_stagegate.tasks._support.places import CacheLike, CatalogLike, open_places
-from prefect_stagegate.tasks._support.running import answered, async_twin, engine_task, short_name
+from prefect_stagegate.tasks._support.running import (
+    CacheLike,
+    CatalogLike,
+    answered,
+    async_twin,
+    engine_task,
+    open_places,
+    short_name,
+)
 
 
 @engine_task(lambda parameters: f"validate {short_name(parameters['dataset'])}")

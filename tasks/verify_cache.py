@@ -10,8 +10,7 @@ from prefect_stagegate.jobs.upkeep.verify import Verification, verify
 from prefect_stagegate.model import Address
 from prefect_stagegate.tasks._support.cancelling import ending
 from prefect_stagegate.tasks._support.notify import run_log
-from prefect_stagegate.tasks._support.places import CacheLike, CatalogLike, open_places
-from prefect_stagegate.tasks._support.running import async_twin, engine_task
+from prefect_stagegate.tasks._support.running import CacheLike, CatalogLike, async_twin, engine_task, open_places
 from prefect_stagegate.units import bytes_text, count_text, parse_duration, parse_rate, parse_share
 
 T = TypeVar("T")

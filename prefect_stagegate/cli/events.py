@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from prefect_stagegate.cli.printing import escaped
 
 if TYPE_CHECKING:
-    from prefect_stagegate.tasks._support.events import VersionEvent
+    from prefect_stagegate.tasks._support.version_events import VersionEvent
 
 PATIENCE = 10.0
 """Seconds that a command waits for Prefect's API, at most. By then its work is done and printed."""
@@ -31,7 +31,7 @@ def emit_event(event: Callable[[], VersionEvent]) -> None:
     sys.stdout.flush()
     # The import of Prefect stands inside, too: the command has done its work, and nothing may fail it now.
     try:
-        from prefect_stagegate.tasks._support.outside import send_events
+        from prefect_stagegate.tasks._support.notify import send_events
 
         failure = _send_within(PATIENCE, partial(send_events, [event()]))
     except Exception as error:  # noqa: BLE001 - whatever ails Prefect

@@ -31,7 +31,7 @@ from prefect_stagegate.units import count_text, digest_text
 if TYPE_CHECKING:
     from prefect_stagegate.jobs.workspace import Workspace
     from prefect_stagegate.show import Report
-    from prefect_stagegate.tasks._support.events import VersionEvent
+    from prefect_stagegate.tasks._support.version_events import VersionEvent
     from prefect_stagegate.tasks._support.waking import Woken
 
 _EXIT_CODES = {
@@ -165,7 +165,7 @@ def check(  # noqa: PLR0913 - one parameter a flag
 
 
 def _decision_event(workspace: Workspace, decision: Decision, report: Report) -> VersionEvent:
-    from prefect_stagegate.tasks._support.events import decision_event
+    from prefect_stagegate.tasks._support.version_events import decision_event
 
     return decision_event(workspace, decision, report)
 
@@ -314,7 +314,7 @@ def rollback(
 
 
 def _move_event(moved: Promotion) -> VersionEvent:
-    from prefect_stagegate.tasks._support.events import move_event
+    from prefect_stagegate.tasks._support.version_events import move_event
 
     return move_event(moved)
 

@@ -51,7 +51,7 @@ def limits(
     # Usage errors come first, before anything needs Prefect or its API.
     _refuse_halves(specs, per_source, per_node, node)
     require_api("limits are kept there")
-    from prefect_stagegate.tasks._support.limits import node_limit, set_limits, source_limit
+    from prefect_stagegate.tasks._support.slots import node_limit, set_limits, source_limit
 
     wanted: dict[str, int] = {}
     if per_node is not None:

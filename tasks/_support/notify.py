@@ -6,27 +6,37 @@ docs/events.md has an example of each event.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+import os
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
-from uuid import UUID
+from pathlib import Path
+from typing import Any, cast
+from uuid import NAMESPACE_URL, UUID, uuid5
 
-from prefect.artifacts import Artifact
+from prefect.artifacts import Artifact, MarkdownArtifact
+from prefect.client.orchestration import get_client
 from prefect.context import FlowRunContext, TaskRunContext
-from prefect.events import emit_event
+from prefect.events import Event, emit_event
 from prefect.exceptions import MissingContextError
 from prefect.logging import get_run_logger
+from prefect.runtime import flow_run, task_run
+from prefect.settings import PREFECT_API_URL
 
-from prefect_stagegate.model import Address, Version
+from prefect_stagegate.errors import TransferFailed
+from prefect_stagegate.jobs.workspace import Workspace
+from prefect_stagegate.model import Address, FailedObject, Version
 from prefect_stagegate.redaction.chains import RedactingFilter
+from prefect_stagegate.settings import Settings
 from prefect_stagegate.spec import Spec
-from prefect_stagegate.tasks._support.events import VERSION_STAGED, VersionEvent, version_event
-from prefect_stagegate.tasks._support.lineage import trace
+from prefect_stagegate.tasks._support.assets import trace
+from prefect_stagegate.tasks._support.version_events import VERSION_STAGED, VersionEvent, version_event
 from prefect_stagegate.units import bytes_text, count_text
 
 CACHE_NEARLY_FULL = "stagegate.cache.nearly_full"
 """A cache's volume has little room left. Payload: node, cache, used, free, size (bytes), share (of the volume that is
 used)."""
+API_SECONDS = 3.0
+"""Seconds that one response of the API to a command may take."""
 
 for _name in ("prefect.flow_runs", "prefect.task_runs"):
     # Prefect logs the errors of runs with their causes to these loggers, and stores the log on its server.
@@ -102,3 +112,80 @@ def attach(artifact: Artifact) -> None:
     if in_a_run():
         with unfailing(f"store the artifact {artifact.key}"):
             artifact.create(_sync=True)  # type: ignore[call-arg] # else an async flow would get a coroutine
+
+
+def send_events(events: Sequence[VersionEvent]) -> None:
+    """Send events of a command, which has no run, to the API of Prefect's settings. Do nothing when they name none.
+
+    Raises:
+        httpx.HTTPError: The API did not accept them.
+    """
+    # Without an API's URL, Prefect's client would start a server.
+    if not PREFECT_API_URL.value():
+        return
+    body = []
+    for event in events:
+        identity: dict[str, Any] = {"id": event.identity} if event.identity else {}
+        made = Event(
+            event=event.name, resource=event.resource, related=event.related, payload=event.payload, **identity
+        )
+        body.append(made.model_dump(mode="json"))
+    with get_client(sync_client=True, httpx_settings={"timeout": API_SECONDS}) as client:
+        client.request("POST", cast("Any", "/events"), json=body).raise_for_status()
+
+
+@contextmanager
+def showing_failed(dataset: str) -> Iterator[None]:
+    """Show the objects that failed when the block raises `TransferFailed`."""
+    try:
+        yield
+    except TransferFailed as error:
+        show_failed(dataset, list(map(FailedObject.of, error.failures)))
+        raise
+
+
+def show_failed(dataset: str, failed: Sequence[FailedObject], *, digest: str = "") -> None:
+    """Show objects that failed, if there are any; the digest is that of the version made without them."""
+    if not failed:
+        return
+    from prefect_stagegate.show.failed import failed_lines, failed_page  # late: most stagings lack nothing
+
+    lines = "\n".join(failed_lines(failed))
+    count = count_text(len(failed), "object")
+    run_log().warning("%s of %s could not be staged:\n%s", count, dataset, lines)
+    page = failed_page(dataset, failed, digest=digest)
+    attach(MarkdownArtifact(key=f"{dataset}-failed", markdown=page, description=f"{count} failed"))
+
+
+@contextmanager
+def watched_room(workspace: Workspace) -> Iterator[None]:
+    """Look at the cache's volume when the block ends, also by an error, and warn when it is nearly full.
+
+    A flow run emits one event about a cache, even when several of its tasks see it nearly full.
+    """
+    try:
+        yield
+    finally:
+        with unfailing("measure the free space of the cache's volume"):
+            _warn(workspace.settings, workspace.cache.root)
+
+
+def _warn(settings: Settings, cache: Path) -> None:
+    node = settings.node
+    volume = os.statvfs(cache)
+    size, free = volume.f_blocks * volume.f_frsize, volume.f_bavail * volume.f_frsize
+    if free >= int(size * max(settings.free_warning, settings.free_floor)):
+        return
+    run_log().warning("The volume of %s is nearly full: %s of %s are free", cache, bytes_text(free), bytes_text(size))
+    name = f"stagegate.cache.{node}{cache}"
+    resource = {
+        "prefect.resource.id": name,
+        "prefect.resource.name": f"{cache} on {node}",
+        "stagegate.node": node,
+    }
+    used = size - free
+    figures = {"used": used, "free": free, "size": size, "share": round(used / size, 4) if size else 0.0}
+    payload = {"node": node, "cache": str(cache), **figures}
+    # All tasks of a run emit the event with one id, so the server keeps one.
+    run = flow_run.get_id() or task_run.get_id()
+    emit(CACHE_NEARLY_FULL, resource, payload, identity=uuid5(NAMESPACE_URL, f"{CACHE_NEARLY_FULL}/{run}/{name}"))

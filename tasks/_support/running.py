@@ -1,6 +1,7 @@
 """How all tasks of this package run: uncached, with readable names, and retried once when the error is retryable.
 
-They run under every task runner, and in async flows by twins that keep the work off the event loop.
+They run under every task runner, and in async flows by twins that keep the work off the event loop. `open_places` opens
+the cache and the catalog that their parameters or the settings name.
 """
 
 from __future__ import annotations
@@ -22,11 +23,15 @@ from prefect.client.schemas import State, TaskRun
 from prefect.client.schemas.objects import StateType
 from prefect.context import TaskRunContext
 from prefect.futures import PrefectFutureList, PrefectWrappedFuture
+from prefect.runtime import flow_run
 from prefect.tasks import exponential_backoff
 
+from prefect_stagegate.blocks import StagegateCache, StagegateCatalog, options_of, storage_options
 from prefect_stagegate.errors import StagegateError
+from prefect_stagegate.jobs.workspace import Workspace, open_workspace
 from prefect_stagegate.spec import Spec
 from prefect_stagegate.tasks._support.cancelling import WATCH, requested
+from prefect_stagegate.tasks._support.slots import admit
 
 RETRY_SECONDS = 10
 """Seconds, approximately, before a task's second try. The transfer has retried each object for a while before."""
@@ -197,3 +202,28 @@ def short_name(spec_or_ref: Any) -> str:
     if at and "/" not in text:
         return f"{dataset}@{ref[:SHORT_DIGEST]}"
     return Path(text.partition("?")[0]).stem
+
+
+CacheLike = StagegateCache | Path | str | None
+"""A cache as a block or a folder; None means that of the settings."""
+CatalogLike = StagegateCatalog | Path | str | None
+"""A catalog as a block, a folder or a URL; None means that of the settings."""
+SpecParameter = str | Path | dict[str, Any]
+"""A spec as a flow's parameter, as JSON allows it: a path, a URL, a dictionary, or an address."""
+
+
+def open_places(cache: CacheLike, catalog: CatalogLike) -> Workspace:
+    """Open the cache and the catalog. Specs can name credentials blocks, and transfers take slots of limits.
+
+    Raises:
+        CacheError, CatalogError: One of them can't be opened.
+    """
+    block = catalog if isinstance(catalog, StagegateCatalog) else None
+    return open_workspace(
+        cache.path if isinstance(cache, StagegateCache) else cache,
+        catalog.url if isinstance(catalog, StagegateCatalog) else catalog,
+        catalog_options=options_of(block) if block else None,
+        resolve_credentials=storage_options,
+        admit=admit,
+        flow_run=str(flow_run.id or ""),
+    )

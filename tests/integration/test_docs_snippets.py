@@ -17,7 +17,7 @@ from prefect.client.orchestration import get_client
 from prefect.settings import PREFECT_API_URL
 
 from prefect_stagegate.catalog import Catalog
-from prefect_stagegate.tasks._support.limits import source_limit
+from prefect_stagegate.tasks._support.slots import source_limit
 from tests.support.transcript import BLOCK, FILE
 
 pytestmark = [pytest.mark.usefixtures("prefect_server"), pytest.mark.timeout(400)]

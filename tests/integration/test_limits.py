@@ -33,7 +33,7 @@ from prefect_stagegate.jobs.address import read_spec
 from prefect_stagegate.model import Version
 from prefect_stagegate.tasks import astage_dataset
 from prefect_stagegate.tasks._support import slots
-from prefect_stagegate.tasks._support.limits import node_limit, set_limits, source_limit
+from prefect_stagegate.tasks._support.slots import node_limit, set_limits, source_limit
 from prefect_stagegate.testing.servers import SeaweedFS
 from tests.support.proxy import FaultProxy
 

@@ -11,7 +11,7 @@ import pytest
 import yaml
 from prefect.automations import Automation
 
-from prefect_stagegate.tasks._support import events, notify
+from prefect_stagegate.tasks._support import notify, version_events
 
 pytestmark = pytest.mark.usefixtures("prefect_server")
 
@@ -52,7 +52,9 @@ def test_automations_load_with_the_block_of_a_channel(
 
 def test_automations_wait_for_events_that_exist() -> None:
     emitted = {
-        str(name) for name in [*vars(events).values(), *vars(notify).values()] if str(name).startswith("stagegate.")
+        str(name)
+        for name in [*vars(version_events).values(), *vars(notify).values()]
+        if str(name).startswith("stagegate.")
     }
     expected = {name for one in yaml.safe_load(AUTOMATIONS)["automations"] for name in one["trigger"]["expect"]}
     assert expected == emitted - {"stagegate.version.staged", "stagegate.gate.passed", "stagegate.ref.moved"}

@@ -33,7 +33,7 @@ from prefect_stagegate.jobs.gating.rollback import rollback
 from prefect_stagegate.jobs.upkeep.maintain import collect_garbage
 from prefect_stagegate.model import Address, Version
 from prefect_stagegate.tasks import arequire_ready, require_ready
-from prefect_stagegate.tasks._support import leases
+from prefect_stagegate.tasks._support import run_leases
 from prefect_stagegate.trees import DEEPEST
 from tests.support.scenario import Scenario, dataset_name
 from tests.support.told import artifact
@@ -455,7 +455,7 @@ def test_a_worker_keeps_the_version_until_the_run_ends_elsewhere(
     scenario: RunScenario, monkeypatch: pytest.MonkeyPatch, seconds: float
 ) -> None:
     digest = scenario.to_production("first")
-    monkeypatch.setattr(leases, "ASK_SECONDS", seconds)
+    monkeypatch.setattr(run_leases, "ASK_SECONDS", seconds)
 
     @flow
     def train() -> list[str]:
@@ -470,10 +470,10 @@ def test_a_worker_keeps_the_version_until_the_run_ends_elsewhere(
 
 
 def test_deleted_run_has_ended_and_an_unknown_one_has_not() -> None:
-    deleted = leases._RunAttempt(uuid4(), lambda: None)
-    assert leases._ended_elsewhere(deleted)
+    deleted = run_leases._RunAttempt(uuid4(), lambda: None)
+    assert run_leases._ended_elsewhere(deleted)
     with temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api", PREFECT_CLIENT_MAX_RETRIES: 0}):
-        assert not leases._ended_elsewhere(deleted)
+        assert not run_leases._ended_elsewhere(deleted)
 
 
 # ── flows of every kind ─────────────────────────────────────────────────────────────────────────────────────────

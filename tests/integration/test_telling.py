@@ -43,8 +43,8 @@ from prefect_stagegate.jobs.workspace import open_workspace
 from prefect_stagegate.model import Address, Decision, Version
 from prefect_stagegate.plugins.fleet.barrier import FleetResult, NodeOutcome, NodeReport
 from prefect_stagegate.tasks import check_readiness, require_ready, stage_dataset, validate_dataset
-from prefect_stagegate.tasks._support import events, progress
 from prefect_stagegate.tasks._support import notify as telling
+from prefect_stagegate.tasks._support import run_progress, version_events
 from prefect_stagegate.testing.servers import SeaweedFS
 from tests.support.calls import Call, CallCounter
 from tests.support.proxy import FaultProxy
@@ -168,7 +168,7 @@ def test_trial_emits_nothing_and_takes_no_page_s_place(
     assert run_stagegate(*words, env=env).returncode == 0
     run(flow(validate_dataset.fn), version.address, spec=scenario.spec(**lax), **scenario.on)
 
-    assert [event["event"] for event in scenario.events(0)] == [events.GATE_FAILED]
+    assert [event["event"] for event in scenario.events(0)] == [version_events.GATE_FAILED]
     assert page.read_bytes() == kept
     assert artifact(f"{scenario.dataset}-production-decision")["id"] == untouched
     assert artifact(f"{scenario.dataset}-production-trial")["description"].startswith("Trial: ")
@@ -197,7 +197,7 @@ def test_commands_tell_the_api_of_the_active_profile(
     profile = f'active = "here"\n[profiles.here]\nPREFECT_API_URL = "{PREFECT_API_URL.value()}"\n'
     (tmp_path / "home/.prefect/profiles.toml").write_text(profile)
     assert run_stagegate("check", scenario.dataset, "--gate", "pilot", env=scenario.environment()).returncode == 0
-    assert scenario.events(1)[0]["event"] == events.GATE_PASSED
+    assert scenario.events(1)[0]["event"] == version_events.GATE_PASSED
 
 
 def test_an_api_that_hangs_changes_no_command(scenario: EventScenario, run_stagegate: Command) -> None:
@@ -216,7 +216,7 @@ def test_a_ref_that_moves_on_relates_the_version_that_it_leaves(scenario: EventS
     scenario.write("second")
     run(pilot_to_production, spec, targets=["pilot"], **scenario.on)
 
-    moved = [event for event in scenario.events(6) if event["event"] == events.REF_MOVED][-1]
+    moved = [event for event in scenario.events(6) if event["event"] == version_events.REF_MOVED][-1]
 
     assert moved["payload"]["previous"] == first.digest
     assert related(moved)["stagegate-previous"].endswith(first.digest.replace(":", "-"))
@@ -231,7 +231,7 @@ def test_event_of_a_gate_of_all_checks_is_small(scenario: EventScenario) -> None
 
     event = scenario.events(2)[-1]
     payload = event["payload"]
-    assert event["event"] == events.GATE_FAILED
+    assert event["event"] == version_events.GATE_FAILED
     assert (payload["outcome"], len(payload["checks"])) == ("refused", len(CHECKS))
     assert len(CHECKS) >= 40
     assert "license" in payload["reason"]
@@ -255,10 +255,10 @@ def an_ending() -> InboxLine:
     return InboxLine("things", "pilot", TargetStanding.ENDING, accepted, actions=(action,))
 
 
-def a_fleet_event() -> events.VersionEvent:
+def a_fleet_event() -> version_events.VersionEvent:
     """The event of a fleet of two nodes, of which one is lost."""
     reports = (NodeReport("gpu-1", NodeOutcome.READY), NodeReport("gpu-2", NodeOutcome.LOST, problem="no heartbeat"))
-    return events.fleet_event(FleetResult("things", "sha256:4f", "pilot", "all", 2, reports))
+    return version_events.fleet_event(FleetResult("things", "sha256:4f", "pilot", "all", 2, reports))
 
 
 def test_evidence_that_ends_is_told_once(scenario: EventScenario, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -283,10 +283,12 @@ def test_payloads_have_the_keys_that_the_docs_show(scenario: EventScenario, monk
     full = events_about(f"stagegate.cache.{os.uname().nodename}{scenario.on['cache']}", 1)
     shown = {event["event"]: set(event["payload"]) for event in [*scenario.events(5), *full]}
     # Of these, their own tests look at what the server has.
-    shown |= {event.name: set(event.payload) for event in (*events.ending_events([an_ending()]), a_fleet_event())}
+    shown |= {
+        event.name: set(event.payload) for event in (*version_events.ending_events([an_ending()]), a_fleet_event())
+    }
 
     assert shown == examples()
-    constants = [*vars(telling).values(), *vars(events).values()]
+    constants = [*vars(telling).values(), *vars(version_events).values()]
     assert shown.keys() == {name for name in constants if str(name).startswith("stagegate.")}
 
 
@@ -474,9 +476,9 @@ def test_an_api_that_fails_fails_no_staging(
         raise httpx.ConnectError("the API is gone")
 
     monkeypatch.setattr("prefect.artifacts.Artifact.create", broken)
-    monkeypatch.setattr("prefect_stagegate.tasks._support.progress.ProgressArtifact.create", broken)
+    monkeypatch.setattr("prefect_stagegate.tasks._support.run_progress.ProgressArtifact.create", broken)
     monkeypatch.setattr("prefect_stagegate.tasks._support.notify.emit_event", broken)
-    monkeypatch.setattr("prefect_stagegate.tasks._support.lineage.Asset", broken)
+    monkeypatch.setattr("prefect_stagegate.tasks._support.assets.Asset", broken)
 
     decided = pilot_to_production(scenario.spec(), **scenario.on)
 
@@ -520,7 +522,7 @@ def test_progress_costs_at_most_one_call_in_two_seconds(
             stage(spec, **scenario.on)
         again = [call for call in counter.calls if "/artifacts/" in call.path]
 
-    assert progress.INTERVAL == 2.0
+    assert run_progress.INTERVAL == 2.0
     assert lasted > 4.5
     assert 3 <= len(shown) <= 1 + lasted / 2
     gaps = [later.at - earlier.at for earlier, later in pairwise(shown)]

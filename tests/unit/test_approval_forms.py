@@ -22,8 +22,8 @@ from prefect_stagegate.jobs.gating.promote import promote
 from prefect_stagegate.jobs.staging.stage import stage
 from prefect_stagegate.jobs.workspace import Workspace, open_workspace
 from prefect_stagegate.model import Address, Approval, ApprovalRequest, Identity, Wait
-from prefect_stagegate.tasks._support import approval
-from prefect_stagegate.tasks._support.approval import MOST_FORMS, _record_answers
+from prefect_stagegate.tasks._support import approval_forms
+from prefect_stagegate.tasks._support.approval_forms import MOST_FORMS, _record_answers
 from prefect_stagegate.tasks._support.waking import Woken
 from prefect_stagegate.units import digest_text
 from tests.support.gates import put_approval
@@ -56,7 +56,7 @@ def forms(monkeypatch: pytest.MonkeyPatch) -> dict[str, Said | None]:
     def read(key: str, flow_run_id: object) -> Said | None:
         return shown[key.removeprefix("suspended-").removesuffix("-response")]
 
-    monkeypatch.setattr(approval, "read_flow_run_input", read)
+    monkeypatch.setattr(approval_forms, "read_flow_run_input", read)
     return shown
 
 
@@ -138,7 +138,7 @@ def test_an_answer_that_adds_nothing_wakes_nobody(
         woken.extend(f"{wait.flow_run}: {given.approver.name}" for wait in waits)
         return []
 
-    monkeypatch.setattr(approval, "wake", wake)
+    monkeypatch.setattr(approval_forms, "wake", wake)
     put_wait(workspace.catalog, request_, "another", now() + timedelta(hours=1))
     forms[_record_answers(workspace, request_, run_of(forms)).key] = said("ines")
     forms[_record_answers(workspace, request_, run_of(forms)).key] = said("ines")
@@ -160,10 +160,10 @@ def test_run_does_not_suspend_when_the_answer_came_first(
     if answered:
         approve(open_workspace(*on, identity=Identity("ines", "declared")), Address("things"), "production")
     suspended: list[object] = []
-    monkeypatch.setattr(approval, "_run_of_a_deployment", lambda: run_of({}))
-    monkeypatch.setattr(approval, "ensure_lapse_automation", lambda: None)
-    monkeypatch.setattr(approval, "suspend_flow_run", lambda **how: suspended.append(how))
-    left = approval.ask_for_approval(decision, 60, cache=on[0], catalog=on[1])
+    monkeypatch.setattr(approval_forms, "_run_of_a_deployment", lambda: run_of({}))
+    monkeypatch.setattr(approval_forms, "ensure_lapse_automation", lambda: None)
+    monkeypatch.setattr(approval_forms, "suspend_flow_run", lambda **how: suspended.append(how))
+    left = approval_forms.ask_for_approval(decision, 60, cache=on[0], catalog=on[1])
     assert (left is None, len(suspended)) == (answered, 0 if answered else 1)
 
 
@@ -208,10 +208,10 @@ def test_a_form_shows_what_is_decided_about_and_no_command(tmp_path: Path, monke
     adopt(here, asking, reason="somebody has to look")
     decision = check(here, "things", "production")
     suspended: list[dict[str, Any]] = []
-    monkeypatch.setattr(approval, "_run_of_a_deployment", lambda: run_of({}))
-    monkeypatch.setattr(approval, "ensure_lapse_automation", lambda: None)
-    monkeypatch.setattr(approval, "suspend_flow_run", lambda **how: suspended.append(how))
-    approval.ask_for_approval(decision, 60, cache=on[0], catalog=on[1])
+    monkeypatch.setattr(approval_forms, "_run_of_a_deployment", lambda: run_of({}))
+    monkeypatch.setattr(approval_forms, "ensure_lapse_automation", lambda: None)
+    monkeypatch.setattr(approval_forms, "suspend_flow_run", lambda **how: suspended.append(how))
+    approval_forms.ask_for_approval(decision, 60, cache=on[0], catalog=on[1])
     shown = suspended[0]["wait_for_input"]._description
     for part in (
         f"| version | `things@{digest_text(proposed)}` |",

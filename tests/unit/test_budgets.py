@@ -20,7 +20,7 @@ ENTERED = {"files": 99, "functions": 718, "depth": 19}
 """By `stagegate stage` of three local files."""
 LOADED = 157
 """Modules that the import of one task loads."""
-LINES = 76_627
+LINES = 76_582
 """Of Python that the wheel has. 130 of them store an environment once instead of in each decision, 124 declare facts
 and bindings beside their checks, 35 import a task when asked for, 18 let plugins declare probes, 52 let them add
 sections to pages, 58 let them find replicas."""

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from prefect.assets import Asset
 
 from prefect_stagegate.model import NAME_LENGTH
-from prefect_stagegate.tasks._support.lineage import KEY_LENGTH, source_key, version_key
+from prefect_stagegate.tasks._support.assets import KEY_LENGTH, source_key, version_key
 
 SCHEMES = ("s3", "S3A", "https", "sftp", "abfs", "git+https", "file", "gs")
 

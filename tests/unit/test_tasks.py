@@ -26,9 +26,9 @@ from prefect_stagegate.jobs.address import read_spec
 from prefect_stagegate.model import Address, Decision, DecisionOutcome, Evidence, Finding, Outcome
 from prefect_stagegate.tasks import require_ready, stage_dataset
 from prefect_stagegate.tasks._support.cancelling import requested
-from prefect_stagegate.tasks._support.progress import live_progress
+from prefect_stagegate.tasks._support.decision_states import FINDINGS, not_accepted, waiting
+from prefect_stagegate.tasks._support.run_progress import live_progress
 from prefect_stagegate.tasks._support.running import may_help, short_name
-from prefect_stagegate.tasks._support.verdict import FINDINGS, not_accepted, waiting
 
 TASKS: list[Task[..., Any]] = [getattr(ours, name) for name in ours.__all__]
 WHOLE_JOBS = [name for name in ours.__all__ if f"a{name}" in ours.__all__]

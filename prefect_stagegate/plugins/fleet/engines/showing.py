@@ -9,8 +9,8 @@ from prefect.states import Failed
 from prefect_stagegate.errors import NotReady
 from prefect_stagegate.plugins.fleet.barrier import FleetResult, NodeReport
 from prefect_stagegate.show.legible import legible_text
-from prefect_stagegate.tasks._support.events import fleet_event
 from prefect_stagegate.tasks._support.notify import announce, attach, run_log
+from prefect_stagegate.tasks._support.version_events import fleet_event
 from prefect_stagegate.units import bytes_text, count_text
 
 NOT_READY = "Fleet not ready"

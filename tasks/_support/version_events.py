@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from uuid import NAMESPACE_URL, UUID, uuid5
 
 from prefect_stagegate.model import Decision, DecisionOutcome, Promotion
-from prefect_stagegate.tasks._support.lineage import version_key
+from prefect_stagegate.tasks._support.assets import version_key
 
 if TYPE_CHECKING:  # staging needs none of them
     from prefect_stagegate.jobs.review.inbox import InboxLine

@@ -16,7 +16,12 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
 from prefect import State
+from prefect.client.orchestration import get_client
+from prefect.client.schemas.objects import StateType
 from prefect.context import FlowRunContext
+from prefect.events.actions import ChangeFlowRunState
+from prefect.events.schemas.automations import AutomationCore, EventTrigger, Posture
+from prefect.events.schemas.events import ResourceSpecification
 from prefect.flow_runs import suspend_flow_run
 from prefect.input import RunInput, keyset_from_base_key, read_flow_run_input
 from pydantic import ConfigDict, Field
@@ -32,16 +37,19 @@ from prefect_stagegate.jobs.gating.version_changes import proposal_of
 from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Address, ApprovalRequest, Decision, DecisionOutcome, Identity, person_key
 from prefect_stagegate.show import proposal_page
-from prefect_stagegate.tasks._support.decisions import show_decision
-from prefect_stagegate.tasks._support.lapse import ensure_lapse_automation
+from prefect_stagegate.tasks._support.decision_states import NOT_APPROVED, show_decision, waiting
 from prefect_stagegate.tasks._support.notify import run_log
-from prefect_stagegate.tasks._support.places import CacheLike, CatalogLike, open_places
-from prefect_stagegate.tasks._support.verdict import waiting
+from prefect_stagegate.tasks._support.running import CacheLike, CatalogLike, open_places
 from prefect_stagegate.tasks._support.waking import wake
 
 if TYPE_CHECKING:
     from prefect.client.schemas import FlowRun
 
+
+AUTOMATION = "stagegate: nobody answered in time"
+"""Renames the state of a run that nobody answered in time. No process of ours is left then, so Prefect's server fails
+the run. One automation serves all deployments and datasets; without it the state is named Failed."""
+FLOW = "stagegate-pilot-to-production"
 MOST_FORMS = 20
 """The most forms in a row whose answers can't be recorded; after them the run gives up."""
 BY_FORM = "Resume this run: its form asks for your answer. The command records one, too. The run resumes after either."
@@ -198,3 +206,42 @@ def _record(workspace: Workspace, request: ApprovalRequest, form: ApprovalForm, 
     for woken in wake(others, answer):
         run_log().info("Flow run %s %s", woken.flow_run, woken.told)
     return ""
+
+
+def ensure_lapse_automation() -> None:
+    """Create the automation on the server unless it is there. An error is logged only."""
+    try:
+        with get_client(sync_client=True) as client:
+            # The first run that waits creates it for all others.
+            if not client.read_automations_by_name(AUTOMATION):
+                client.create_automation(_automation())
+    except Exception as error:  # noqa: BLE001 - whatever ails the API, people can answer
+        run_log().warning(
+            "The automation %r could not be created, so a run that lapses ends as Failed: %s", AUTOMATION, error
+        )
+
+
+def _automation() -> AutomationCore:
+    return AutomationCore(
+        name=AUTOMATION,
+        description="Renames the state of a promotion that nobody answered in time.",
+        trigger=EventTrigger(
+            expect={"prefect.flow-run.Failed"},
+            # Prefect's message for a pause whose time is over.
+            match=ResourceSpecification(
+                {"prefect.resource.id": "prefect.flow-run.*", "prefect.state-message": "The flow was * never resumed."}
+            ),
+            match_related=ResourceSpecification({"prefect.resource.role": "flow", "prefect.resource.name": FLOW}),
+            for_each={"prefect.resource.id"},
+            posture=Posture.Reactive,
+            threshold=1,
+        ),
+        actions=[
+            ChangeFlowRunState(
+                name=NOT_APPROVED,
+                state=StateType.FAILED,
+                message="Nobody answered in time, and every ref stays where it is. Retrying this run asks again.",
+                force=True,
+            )
+        ],
+    )

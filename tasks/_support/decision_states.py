@@ -1,17 +1,22 @@
-"""A decision as an error or a state of a run."""
+"""A decision as the state of a run, and as the artifact that shows it there."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
 from prefect import State
+from prefect.artifacts import MarkdownArtifact
 from prefect.states import Completed, Failed
 
 from prefect_stagegate.errors import GateFailed, GateUndecided
+from prefect_stagegate.jobs.gating.reports import keep_report, page_of
+from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Decision, DecisionOutcome, Outcome
+from prefect_stagegate.show import Report, to_artifact
 from prefect_stagegate.show.legible import legible_text, one_line
 from prefect_stagegate.show.next_steps import deciding_checks
 from prefect_stagegate.show.rows import name_repeats
+from prefect_stagegate.tasks._support.notify import attach, unfailing
 from prefect_stagegate.tasks._support.refusals import GATE_REFUSED, GATE_UNDECIDED, ended_by_gate
 from prefect_stagegate.tasks._support.running import answered
 
@@ -78,3 +83,19 @@ def _lines(decision: Decision) -> Iterator[str]:
             yield f"      {legible_text(finding.subject)}: {legible_text(finding.problem)}"
         if len(evidence.findings) > FINDINGS:
             yield f"      … and {len(evidence.findings) - FINDINGS} more"
+
+
+def decision_key(dataset: str, target: str, *, is_trial: bool = False) -> str:
+    """The key of the artifact of a target's decisions and promotions; trials have one of their own."""
+    return f"{dataset}-{target}-{'trial' if is_trial else 'decision'}"
+
+
+def show_decision(workspace: Workspace, report: Report) -> None:
+    """Show a decision at the run, in place of an earlier one about the same target."""
+    # The artifact links to the page, so keep the page first.
+    page = ""
+    with unfailing("keep the HTML report"):
+        page = keep_report(workspace, report)
+    key = decision_key(report.dataset, report.target, is_trial=report.is_trial)
+    links = {"Report as a page": page, "This version": page_of(workspace, report.dataset, report.digest)}
+    attach(MarkdownArtifact(key=key, markdown=to_artifact(report, links), description=report.headline))
