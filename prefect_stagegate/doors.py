@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from functools import cache
@@ -215,6 +215,14 @@ class Plugin:
     """By page, `module:attribute` of a function that adds to it: of a workspace and the page's subject. It returns a
     list of `prefect_stagegate.show.document.Section`. Subjects are `VersionBeside` for `report`, `version` and
     `comparison`."""
+    descriptions: Mapping[str, str] = field(default_factory=dict)
+    """Functions of a workspace and an address that describe a version in a format of others, by the format."""
+    expanders: Mapping[str, str] = field(default_factory=dict)
+    """Functions that replace keys of a spec's contract by what they name, by the key; see `spec.load`."""
+    readers: tuple[str, ...] = ()
+    """Functions that read a version's files after its contract ran; see `jobs.gating.validate.run_contract`."""
+    start_up: str = ""
+    """`module:attribute` of a function that is called when the tasks are imported, before the first run of Prefect."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,6 +278,18 @@ def plugins() -> tuple[Plugin, ...]:
         else:
             log.warning("the plugin %s is left out: it is no Plugin of prefect_stagegate.doors", point.value)
     return tuple(declared)
+
+
+def offered(offers: Iterable[Mapping[str, str]], name: str, need: str) -> Any:
+    """What the first plugin has under a name.
+
+    Raises:
+        UsageError: No plugin has it. The message begins with `need`, what it is needed for.
+    """
+    for places in offers:
+        if name in places:
+            return load(places[name])
+    raise UsageError(f"{need} needs a plugin that is not installed", hint="Install prefect-stagegate with its plugins.")
 
 
 @cache

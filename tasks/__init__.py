@@ -17,7 +17,7 @@ from importlib.util import find_spec
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-from prefect_stagegate.plugins.observe.tracing import set_up_tracing
+from prefect_stagegate.doors import load, plugins
 
 if TYPE_CHECKING:
     from prefect_stagegate.tasks.check_readiness import acheck_readiness, check_readiness
@@ -75,5 +75,7 @@ class _Tasks(ModuleType):
 
 sys.modules[__name__].__class__ = _Tasks
 
-# Before the first run, whose own span is then sent, too.
-set_up_tracing()
+# Before the first run: a tracer that is set up now sends the run's own span, too.
+for plugin in plugins():
+    if plugin.start_up:
+        load(plugin.start_up)()

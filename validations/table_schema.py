@@ -23,6 +23,11 @@ LISTED = 10
 """Names that one finding lists; it counts the others."""
 ALIKE, ALIKE_ALONE = 0.7, 0.6
 """How similar two names must be, 0 to 1, to suggest that one is the other renamed: less for the only new column."""
+FAMILIES = (
+    *("bool", "int", "float", "decimal", "number", "date", "timestamp", "time", "duration", "binary"),
+    *("list", "struct", "map", "string"),
+)
+"""Names of types in the order in which they are tried: the narrowest that all files keep is suggested."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,3 +252,26 @@ def findings(
         fix = "Declare the columns that you rely on under `columns:`."
         result.append(Finding(f"table {table}", clause, fix, Outcome.WARN))
     return result
+
+
+def common_types(files: Sequence[TableFile]) -> tuple[dict[str, str], dict[str, str]]:
+    """The types that all files keep, and why the other columns have none, by column."""
+    names = dict.fromkeys(name for file in files for name in file.schema.names)
+    types, reasons = {}, {}
+    for name in names:
+        having = [file for file in files if name in file.schema.names]
+        kinds = [(file.schema.field(name).type, file.text) for file in having]
+        valued = [(kind, text) for kind, text in kinds if kind != pa.null()]
+        fitting = (family for family in FAMILIES if all(accepts(family, kind, text=text) for kind, text in valued))
+        family = next(fitting, "")
+        if len(having) < len(files):
+            reasons[name] = f"{count_text(len(files) - len(having), 'file')} of {len(files):,} lack it"
+        elif not name.isprintable():
+            reasons[name] = "its name has a character that a spec can't have"
+        elif not valued:
+            reasons[name] = "no file has a value in it"
+        elif not family:
+            reasons[name] = "its files have no type in common"
+        else:
+            types[name] = family
+    return types, reasons

@@ -28,6 +28,7 @@ from prefect_stagegate.cli.printing import (
     unreadable_lines,
     write_output,
 )
+from prefect_stagegate.doors import offered, plugins
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.jobs import inspect
 from prefect_stagegate.model import Address, EvidenceRevocation, Waiver
@@ -132,10 +133,9 @@ def show(
         raise UsageError("--rows prints the manifest's lines, which are no JSON", hint="Leave --rows or --json out.")
     workspace = (places or Places()).workspace()
     if croissant:
-        from prefect_stagegate.plugins.exchange.croissant import croissant as description_of
-
+        describe = offered((plugin.descriptions for plugin in plugins()), "croissant", "--croissant")
         # ASCII only, so that no name in it acts on a terminal.
-        text = dumps(description_of(workspace, Address.parse(address), hashed=sha256), indent=2) + "\n"
+        text = dumps(describe(workspace, Address.parse(address), hashed=sha256), indent=2) + "\n"
         write_output(text, output, "The description")
         return
     unreadable = UnreadableRecords()

@@ -20,7 +20,6 @@ from prefect_stagegate.errors import MissingExtra, SourceError, UsageError
 from prefect_stagegate.jobs.staging.sources import open_spec_source
 from prefect_stagegate.model import NAME_LENGTH, SourceObject
 from prefect_stagegate.patterns import matcher
-from prefect_stagegate.plugins.profile.suggested_checks import column_types
 from prefect_stagegate.settings import Settings
 from prefect_stagegate.sources.adapter import Source
 from prefect_stagegate.spec import SourceSpec
@@ -29,7 +28,7 @@ from prefect_stagegate.spec.yaml_text import yaml_text
 from prefect_stagegate.validations.files.calls import release
 from prefect_stagegate.validations.files.found_dialect import SAMPLE_BYTES, find_dialect
 from prefect_stagegate.validations.files.probes import TABLE_PROBES
-from prefect_stagegate.validations.table_schema import TableFile
+from prefect_stagegate.validations.table_schema import TableFile, common_types
 from prefect_stagegate.workspace import ResolveCredentials
 
 HEADER_BYTES = 16_384
@@ -138,7 +137,7 @@ def _columns(source: Source, items: Sequence[SourceObject]) -> dict[str, str]:
             files.append(TableFile(item.key, pq.read_schema(pa.BufferReader(buffer)), 0))
         except (SourceError, pa.ArrowException, OSError):
             return {}  # staging reports it, or the check `schema`
-    return column_types(files)[0]
+    return common_types(files)[0]
 
 
 def _lines(

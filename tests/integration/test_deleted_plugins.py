@@ -16,12 +16,14 @@ import prefect_stagegate
 ROOT = Path(prefect_stagegate.__file__).parent.parent
 DELETABLE = (
     "azure",
+    "exchange",
     "gcs",
     "hdfs",
     "hub",
     "lake",
     "media",
     "node",
+    "observe",
     "pages",
     "sftp",
     "signatures",
@@ -84,6 +86,15 @@ def test_what_was_deleted_is_unknown_and_the_rest_is_listed(tree: Path) -> None:
     refused = stagegate(tree, "sign", "things")
     assert refused.returncode == 2
     assert 'Unknown command "sign"' in refused.stderr
+
+
+def test_what_a_deleted_plugin_did_for_the_core_is_refused(tree: Path) -> None:
+    spec = {"stagegate": 1, "dataset": "d", "sources": [{"url": "/data"}], "contract": {"odcs": "contract.yaml"}}
+    (tree / "odcs.yaml").write_text(json.dumps(spec))
+    for words in ("lint odcs.yaml", "show things --croissant"):
+        refused = stagegate(tree, *words.split())
+        assert refused.returncode == 2
+        assert "needs a plugin that is not installed" in refused.stderr
 
 
 def test_each_module_of_the_core_is_imported_without_plugins(tree: Path) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 from prefect_stagegate import validations
 from prefect_stagegate.catalog import Catalog
 from prefect_stagegate.catalog.kept_records import FILE_VALUES, put_kept, put_probes, read_kept, read_probes
+from prefect_stagegate.doors import load, plugins
 from prefect_stagegate.environment.limits import capture_limits
 from prefect_stagegate.errors import CatalogError
 from prefect_stagegate.gate import CHECKS
@@ -27,7 +28,6 @@ from prefect_stagegate.jobs.staging.fetch import present
 from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import LATEST, Address, Severity, Validation
 from prefect_stagegate.model.measures import NO_PASSES, NO_VALUES, FileValues, PassedProbes
-from prefect_stagegate.plugins.profile.profiling import profile_version
 from prefect_stagegate.settings import Settings
 from prefect_stagegate.spec import Gate, Requirement
 from prefect_stagegate.spec.parameters import AS_OF, PREVIOUS_ROWS, uses
@@ -137,7 +137,8 @@ def run_contract(
             data_docs=data_docs,
             facts=facts,
         )
-        profile_version(workspace, version, view, cancel, report, reread=reread)
+        for reader in (reader for plugin in plugins() for reader in plugin.readers):
+            load(reader)(workspace, version, view, cancel, report, reread=reread)
         job.note(digest=digest, outcome="passed" if validation.passed else "failed", tables=len(validation.tables))
     return replace(validation, seconds=round(time.perf_counter() - began, 3))
 

@@ -25,4 +25,6 @@ PLUGIN = Plugin(
         ),
     ),
     sources=(OCI,),
+    descriptions={"croissant": f"{__name__}.croissant:croissant"},
+    expanders={"odcs": f"{__name__}.odcs:inline_odcs"},
 )

@@ -47,4 +47,5 @@ PLUGIN = Plugin(
         f"{__name__}.tracing:StepSpan": _may_be_traced,
         f"{__name__}.monitoring.job_steps:StepCounters": lambda job: job.is_step,
     },
+    start_up=f"{__name__}.tracing:set_up_tracing",
 )

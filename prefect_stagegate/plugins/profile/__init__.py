@@ -16,4 +16,5 @@ PLUGIN = Plugin(
         ),
     ),
     sections=dict.fromkeys(("report", "version", "comparison"), f"{__name__}.sections:table_sections"),
+    readers=(f"{__name__}.profiling:profile_version",),
 )

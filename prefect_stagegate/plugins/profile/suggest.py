@@ -16,7 +16,7 @@ from prefect_stagegate.model import Address
 from prefect_stagegate.plugins.profile.duplicates import is_key
 from prefect_stagegate.plugins.profile.parts import profile_table
 from prefect_stagegate.plugins.profile.profiling import kept_profiles, table_files, withheld_columns
-from prefect_stagegate.plugins.profile.suggested_checks import Suggestion, column_types, key_candidates, suggest
+from prefect_stagegate.plugins.profile.suggested_checks import Suggestion, key_candidates, suggest
 from prefect_stagegate.spec.csv_dialect import AS_USUAL
 from prefect_stagegate.spec.yaml_text import yaml_text
 from prefect_stagegate.validations.files.file_probes import probe_files
@@ -26,6 +26,7 @@ from prefect_stagegate.validations.files.text_files import separator
 from prefect_stagegate.validations.queries.duck import Queries, queries
 from prefect_stagegate.validations.queries.relations import TableFiles
 from prefect_stagegate.validations.table_files import ContractTable, examine
+from prefect_stagegate.validations.table_schema import common_types
 from prefect_stagegate.workspace import ResolvedVersion
 
 MOST_KEYS = 20
@@ -184,7 +185,7 @@ def _suggest_table(
     candidates = key_candidates(profile)[:MOST_KEYS]
     progress(f"looking for keys among {', '.join(candidates) or 'no column'}")
     keys = [name for name in candidates if is_key(database, read, name)]
-    types, untyped = column_types(table.opened)
+    types, untyped = common_types(table.opened)
     return TableContract(table.name, profile.rows, types, untyped, suggest(profile, keys, types, table.spec.engine))
 
 

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
-
-import pyarrow as pa
 
 from prefect_stagegate.plugins.profile.combine import FREQUENT
 from prefect_stagegate.plugins.profile.profiles import ColumnProfile, TableProfile
 from prefect_stagegate.units import count_text
-from prefect_stagegate.validations.columntypes import accepts
 from prefect_stagegate.validations.queries.duck import INTEGERS
-from prefect_stagegate.validations.table_schema import TableFile
 
 MARGIN = 0.1
 """How far beyond its extremes a column of numbers may go, as a share of its range."""
@@ -29,11 +25,6 @@ SMALLEST = 1e-300
 PANDAS = "pandas"
 PARAMETER = "${"
 """What a suite's parameters begin with."""
-FAMILIES = (
-    *("bool", "int", "float", "decimal", "number", "date", "timestamp", "time", "duration", "binary"),
-    *("list", "struct", "map", "string"),
-)
-"""Names of types in the order in which they are tried: the narrowest that all files keep is suggested."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,32 +36,6 @@ class Suggestion:
     reason: str
     type: str = ""
     kwargs: Mapping[str, Any] = field(default_factory=dict)
-
-
-def column_types(files: Sequence[TableFile]) -> tuple[dict[str, str], dict[str, str]]:
-    """The types that all files keep, and why the other columns have none, by column."""
-    names = dict.fromkeys(name for file in files for name in file.schema.names)
-    types, reasons = {}, {}
-    for name in names:
-        having = [file for file in files if name in file.schema.names]
-        valued = [file for file in having if file.schema.field(name).type != pa.null()]
-        family = next((family for family in FAMILIES if all(_keeps(family, name, file) for file in valued)), "")
-        if len(having) < len(files):
-            reasons[name] = f"{count_text(len(files) - len(having), 'file')} of {len(files):,} lack it"
-        elif not name.isprintable():
-            reasons[name] = "its name has a character that a spec can't have"
-        elif not valued:
-            reasons[name] = "no file has a value in it"
-        elif not family:
-            reasons[name] = "its files have no type in common"
-        else:
-            types[name] = family
-    return types, reasons
-
-
-def _keeps(family: str, name: str, file: TableFile) -> bool:
-    kind: pa.DataType = file.schema.field(name).type
-    return accepts(family, kind, text=file.text)
 
 
 def key_candidates(profile: TableProfile) -> list[str]:
