@@ -197,6 +197,9 @@ class Replicas:
     """`module:attribute` of a function that gives a `prefect_stagegate.sources.replica.ReplicaSet`, or None where there
     is none: of a workspace, a dataset, a digest, the names of nodes that fetch the version now, and an event to stop.
     """
+    holders: str
+    """`module:attribute` of a function that gives the names of the places that hold a version complete: of a workspace
+    and `UnreadableRecords`, a function of a dataset and a digest."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -30,7 +30,7 @@ def gc(
     places = places or Places()
     collection = collect(places.open_cache().layout, dry_run=dry_run)
     if collection.versions and not dry_run:
-        maintain.record_collection(places.workspace)
+        maintain.report_collection(places.workspace)
     if json:
         print_json(asdict(collection))
     else:

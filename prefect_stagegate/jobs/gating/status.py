@@ -17,6 +17,7 @@ from prefect_stagegate.catalog import PolicyEntry, RefEntry, RefHead, gate_recor
 from prefect_stagegate.catalog.refs import REFS, ref_heads
 from prefect_stagegate.catalog.version_records import staged_spec
 from prefect_stagegate.clock import moment, now
+from prefect_stagegate.doors import load, plugins
 from prefect_stagegate.errors import CatalogError, CorruptRecord, SourceError, StagegateError
 from prefect_stagegate.gate.approval_counting import count_answers, why_request_ended
 from prefect_stagegate.gate.approval_parameters import APPROVAL, approval_asked_by
@@ -37,12 +38,13 @@ from prefect_stagegate.jobs.review.inbox_lines import (
 )
 from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import LATEST, ApprovalRequest, Decision, PolicyChange
-from prefect_stagegate.plugins.fleet.nodes import NodeRecord, read_nodes
 from prefect_stagegate.spec import Gate
 from prefect_stagegate.spec.models import VERSION
 from prefect_stagegate.units import digest_text
 from prefect_stagegate.unreadable import UnreadableRecords
 
+Holders = Callable[[str, str], tuple[str, ...]]
+"""The names of the nodes that hold a version complete, by its dataset and digest."""
 READERS = 16
 """Datasets that are read at a time: an object store takes milliseconds for each record."""
 REQUESTS = 8
@@ -105,12 +107,13 @@ def status(
     unreadable: UnreadableRecords,
     *,
     most: int | None = None,
-    nodes: Sequence[NodeRecord] | None = None,
+    holders: Holders | None = None,
 ) -> list[DatasetStatus]:
     """Give the status of one dataset, or of all; those whose policy is damaged are left out and collected.
 
     Of all datasets, also those are left out whose signed answers can't be verified on this node. With `most`, only the
-    first so many of them are read. `nodes` are the records of all nodes, where the caller has read them.
+    first so many of them are read. `holders` gives the names of the nodes that hold a version complete; by default, by
+    what is recorded now.
 
     Raises:
         UnknownDataset: There is no such dataset.
@@ -120,8 +123,7 @@ def status(
     if dataset:
         catalog.require_dataset(dataset)
     names = [dataset] if dataset else catalog.datasets()[:most]
-    records = read_nodes(catalog, unreadable) if nodes is None else nodes
-    holders = _Holders(records, time, workspace.settings.node_timeout)
+    holders = holders or _find_holders(workspace, unreadable)
 
     def read(name: str) -> tuple[DatasetStatus | None, UnreadableRecords]:
         lost = UnreadableRecords()
@@ -143,26 +145,16 @@ def status(
     return statuses
 
 
-class _Holders:
-    """Which nodes hold which version complete, by their current records."""
-
-    def __init__(self, records: Sequence[NodeRecord], time: datetime, timeout: float) -> None:
-        self._names: dict[tuple[str, str], list[str]] = {}
-        for record in records:
-            if record.is_current(time, timeout):
-                for held in record.versions:
-                    if held.is_complete:
-                        self._names.setdefault((held.dataset, held.digest), []).append(record.name)
-
-    def of(self, dataset: str, digest: str) -> tuple[str, ...]:
-        return tuple(self._names.get((dataset, digest), ()))
+def _find_holders(workspace: Workspace, unreadable: UnreadableRecords) -> Holders:
+    found = [load(plugin.replicas.holders)(workspace, unreadable) for plugin in plugins() if plugin.replicas]
+    return lambda dataset, digest: tuple(name for holders in found for name in holders(dataset, digest))
 
 
 class _DatasetReader:
     """Reads the status of one dataset; each listing and each record once."""
 
     def __init__(
-        self, workspace: Workspace, dataset: str, time: datetime, holders: _Holders, unreadable: UnreadableRecords
+        self, workspace: Workspace, dataset: str, time: datetime, holders: Holders, unreadable: UnreadableRecords
     ) -> None:
         self._workspace, self._dataset, self._time, self._holders = workspace, dataset, time, holders
         self._catalog, self._unreadable = workspace.catalog, unreadable
@@ -254,7 +246,7 @@ class _DatasetReader:
             decision=record,
             withdrawal=self._withdrawal(target, head) if head else None,
             requests=requests,
-            held_by=self._holders.of(self._dataset, head.entry.digest) if head else (),
+            held_by=self._holders(self._dataset, head.entry.digest) if head else (),
             problem=problem,
         )
         return line_of(facts, self._time, self._workspace.settings.expiry_warning)

@@ -9,9 +9,9 @@ from prefect_stagegate.cache.gc import Collection, collect
 from prefect_stagegate.cache.leases import Lease
 from prefect_stagegate.errors import StagegateError, UnknownRef
 from prefect_stagegate.jobs.read import hold_dataset, locate
+from prefect_stagegate.jobs.runner import step
 from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Address
-from prefect_stagegate.plugins.fleet.own_record import publish_record
 
 log = logging.getLogger(__name__)
 
@@ -24,19 +24,17 @@ def collect_garbage(workspace: Workspace, *, dry_run: bool = False) -> Collectio
     """
     collection = collect(workspace.cache.layout, dry_run=dry_run)
     if collection.versions and not dry_run:
-        record_collection(lambda: workspace)
+        report_collection(lambda: workspace)
     return collection
 
 
-def record_collection(open_workspace: Callable[[], Workspace]) -> None:
-    """Write the node's record without the versions that a collection removed.
-
-    A collection needs no catalog, so one that can't be opened or written is logged.
-    """
+def report_collection(open_workspace: Callable[[], Workspace]) -> None:
+    """Have observers see that versions were removed. That needed no catalog, so one that can't be opened is logged."""
     try:
-        publish_record(open_workspace())
+        with step(open_workspace(), "collect", "", is_step=False):
+            pass
     except StagegateError as error:
-        log.warning("Versions were removed, but the node's record in the catalog still has them: %s", error)
+        log.warning("Versions were removed, but what the catalog says of this node still has them: %s", error)
 
 
 def pin(workspace: Workspace, address: Address) -> Lease:

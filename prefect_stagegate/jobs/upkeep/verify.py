@@ -24,9 +24,17 @@ from prefect_stagegate.cache.leases import LeaseKind
 from prefect_stagegate.cache.quarantine import MAX_ENTRIES, Quarantine, Quarantined
 from prefect_stagegate.cache.scrub import CIRCLE, WHOLE, Arc, blobs_on, next_arc, note_end
 from prefect_stagegate.cache.space import used_bytes
-from prefect_stagegate.cache.verify import NOT_IN_VERSION, Pace, Rot, check_blob, extra_files, verify_view
+from prefect_stagegate.cache.verify import NOT_IN_VERSION, Pace, Rot, check_blob, extra_files, look_at_view, verify_view
 from prefect_stagegate.cache.views import seal_view
-from prefect_stagegate.errors import CacheError, Cancelled, CatalogError, StagegateError, UnknownRef, UsageError
+from prefect_stagegate.errors import (
+    CacheError,
+    Cancelled,
+    CatalogError,
+    NotReady,
+    StagegateError,
+    UnknownRef,
+    UsageError,
+)
 from prefect_stagegate.jobs.read import OpenDataset, keep_dataset
 from prefect_stagegate.jobs.runner import step
 from prefect_stagegate.jobs.staging.fetch import repair_files
@@ -34,6 +42,7 @@ from prefect_stagegate.jobs.staging.temporary_tables import BATCH, insert, tempo
 from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Address, Entry, Finding, Verdict
 from prefect_stagegate.model.manifest import Manifest
+from prefect_stagegate.units import digest_text
 from prefect_stagegate.unreadable import Unreadable, UnreadableRecords
 
 log = logging.getLogger(__name__)
@@ -285,3 +294,15 @@ def _held(holding: ExitStack, workspace: Workspace, address: Address) -> OpenDat
         return holding.enter_context(keep_dataset(workspace.cache, address, "verify"))
     except UnknownRef:
         return None
+
+
+def require_undamaged(
+    workspace: Workspace, dataset: str, digest: str, refusal: type[StagegateError] = NotReady
+) -> None:
+    """Raise `refusal` where a `stat` of each file shows one that is missing, changed, or none of the version's."""
+    manifest = workspace.catalog.manifest(dataset, digest)
+    version = f"{dataset}@{digest_text(digest)}"
+    view = workspace.cache.layout.view(dataset, digest)
+    if finding := look_at_view(view, manifest):
+        problem = f"{view / finding.subject} of {version} is damaged: {finding.problem}"
+        raise refusal(problem, hint=f"Run `stagegate verify {version} --repair`.", dataset=dataset)

@@ -35,6 +35,6 @@ PLUGIN = Plugin(
             "Send this node's blobs to other nodes of its site, by their digest.",
         ),
     ),
-    replicas=Replicas(find=f"{__name__}.peers:find_peers"),
-    observers={f"{__name__}.own_record:NodeRecorder": lambda job: job.name in ("fetch", "point")},
+    replicas=Replicas(find=f"{__name__}.peers:find_peers", holders=f"{__name__}.nodes:find_holders"),
+    observers={f"{__name__}.own_record:NodeRecorder": lambda job: job.name in ("fetch", "point", "collect")},
 )

@@ -8,10 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from prefect_stagegate.cache.quarantine import Quarantine
-from prefect_stagegate.cache.verify import look_at_view
 from prefect_stagegate.catalog import RefEntry, withdrawn
-from prefect_stagegate.errors import CatalogError, CorruptRecord, NotReady, SourceUnavailable, StagegateError
+from prefect_stagegate.errors import CatalogError, CorruptRecord, NotReady, SourceUnavailable
 from prefect_stagegate.jobs.address import resolve_for_node
+from prefect_stagegate.jobs.upkeep.verify import require_undamaged
 from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import LATEST, Address, Verdict
 from prefect_stagegate.units import digest_text
@@ -70,18 +70,6 @@ def require_on_node(workspace: Workspace, address: Address) -> NodeReadiness:
         )
     require_undamaged(workspace, readiness.dataset, readiness.digest)
     return readiness
-
-
-def require_undamaged(
-    workspace: Workspace, dataset: str, digest: str, refusal: type[StagegateError] = NotReady
-) -> None:
-    """Raise `refusal` where a `stat` of each file shows one that is missing, changed, or none of the version's."""
-    manifest = workspace.catalog.manifest(dataset, digest)
-    version = f"{dataset}@{digest_text(digest)}"
-    view = workspace.cache.layout.view(dataset, digest)
-    if finding := look_at_view(view, manifest):
-        problem = f"{view / finding.subject} of {version} is damaged: {finding.problem}"
-        raise refusal(problem, hint=f"Run `stagegate verify {version} --repair`.", dataset=dataset)
 
 
 def wait_until_ready(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -13,9 +13,10 @@ from typing import Any
 from prefect_stagegate.catalog import Catalog
 from prefect_stagegate.catalog.codec import encode
 from prefect_stagegate.catalog.records import corrupt
-from prefect_stagegate.clock import moment
+from prefect_stagegate.clock import moment, now
 from prefect_stagegate.doors import Record
 from prefect_stagegate.unreadable import UnreadableRecords
+from prefect_stagegate.workspace import Workspace
 
 READERS = 32
 """Records that are read at a time: S3 answers one in 20 ms, and there may be a thousand."""
@@ -232,3 +233,19 @@ def read_nodes(catalog: Catalog, unreadable: UnreadableRecords) -> list[NodeReco
 
     with ThreadPoolExecutor(READERS, "stagegate-nodes") as pool:
         return [record for record in pool.map(read, catalog.names(NODES)) if record]
+
+
+def find_holders(workspace: Workspace, unreadable: UnreadableRecords) -> Callable[[str, str], tuple[str, ...]]:
+    """Which nodes hold which version complete, by the records in the catalog; see `doors.Replicas`."""
+    return holders(read_nodes(workspace.catalog, unreadable), workspace.settings.node_timeout)
+
+
+def holders(records: Iterable[NodeRecord], timeout: float) -> Callable[[str, str], tuple[str, ...]]:
+    """Which nodes hold which version complete, by those of the records that are current."""
+    names: dict[tuple[str, str], list[str]] = {}
+    time = now()
+    for record in records:
+        for held in record.versions if record.is_current(time, timeout) else ():
+            if held.is_complete:
+                names.setdefault((held.dataset, held.digest), []).append(record.name)
+    return lambda dataset, digest: tuple(names.get((dataset, digest), ()))

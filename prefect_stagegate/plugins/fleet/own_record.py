@@ -108,8 +108,8 @@ class NodeRecorder(Observer):
             try_publish(job.workspace, begun=(job.dataset, str(job.facts["digest"])))
 
     def ended(self, job: Job) -> None:
-        """Record what the node holds, however the fetch ended; also after a ref was moved."""
-        if "digest" in job.facts:
+        """Record what the node holds, however the fetch ended; also after a ref was moved, or versions collected."""
+        if "digest" in job.facts or job.name == "collect":
             try_publish(job.workspace, ended=job.writer)
 
 
