@@ -116,7 +116,7 @@ soak: setup ## run everything at once for HOURS=n, with kills, rot and a bad sou
 
 fuzz: setup ## change at random what servers answer and what lies on disk; SECONDS= and CASES= of each, SEED=, ONLY=http, CASE=
 	FUZZ_SECONDS=$(or $(SECONDS),60) FUZZ_CASES=$(CASES) FUZZ_CASE=$(CASE) FUZZ_SEED=$(or $(SEED),$(shell date +%s)) \
-		$(BIN)/pytest -q -s -m "" $(if $(ONLY),-k $(ONLY)) tests/fuzz
+		$(BIN)/pytest -q -s -m "" $(if $(ONLY),-k $(ONLY)) tests/fuzz $(wildcard tests/plugins/*/test_fuzz_*.py)
 
 mutations: setup ## break each promise of docs/reliability.md on purpose, and see its test fail; ONLY= takes some
 	$(BIN)/python tests/faults/mutations.py $(ONLY)

@@ -128,6 +128,7 @@ def main() -> None:
     from prefect_stagegate.jobs.environment import capture_environment
     from prefect_stagegate.settings import Settings
     from prefect_stagegate.testing.servers import seaweedfs
+    from tests.plugins.fleet.large_nodes import write_nodes
     from tests.support.large_catalog import write_large_catalog
 
     with tempfile.TemporaryDirectory() as folder, seaweedfs(Path(folder) / "s3") as server:
@@ -136,7 +137,8 @@ def main() -> None:
         os.environ["AWS_ACCESS_KEY_ID"], os.environ["AWS_SECRET_ACCESS_KEY"] = server.key, server.secret
         begun = time.monotonic()
         environment = capture_environment(Settings.from_environment({}), Path(folder))
-        write_large_catalog(open_records(url, {}), environment, options.datasets, options.versions)
+        records, datasets = open_records(url, {}), options.datasets
+        write_nodes(records, datasets, *write_large_catalog(records, environment, datasets, options.versions))
         print(
             f"{options.datasets} datasets × {options.versions} versions, written in {time.monotonic() - begun:.0f} s",
             flush=True,

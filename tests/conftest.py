@@ -18,7 +18,6 @@ from prefect_stagegate.redaction.known import Redactor
 from prefect_stagegate.testing.servers import SeaweedFS, free_port, seaweedfs
 from prefect_stagegate.transport.transfer import retry
 from prefect_stagegate.validations.worker import child
-from tests.plugins.clouds import Cloud, azurite, fake_gcs
 from tests.support.commands import Commands, commands
 from tests.support.proxy import FaultProxy
 
@@ -116,20 +115,6 @@ def workspace(tmp_path: Path) -> Workspace:
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """Retries that come soon."""
     monkeypatch.setattr(retry, "FIRST_WAIT", 0.01)
-
-
-@pytest.fixture(scope="session", name="gcs")
-def _gcs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
-    """One server of Google's protocol for this process. Take a bucket of your own: `gcs.bucket("my-test")`."""
-    with fake_gcs(tmp_path_factory.mktemp("gcs")) as server:
-        yield server
-
-
-@pytest.fixture(scope="session", name="azure")
-def _azure(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
-    """One server of Azure's protocol for this process, from npm: tests that name it are marked `system`."""
-    with azurite(tmp_path_factory.mktemp("azurite")) as server:
-        yield server
 
 
 @pytest.fixture(scope="session")

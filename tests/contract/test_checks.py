@@ -1,25 +1,23 @@
 """What every check must keep, run on each of the catalogue.
 
-A new check is in it by being registered; one that looks at nothing until a gate names something has a line in `NAMED`.
+A new check is in it by being registered. What checks of a plugin look at is in `checked.py` beside its tests.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric import ec
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from prefect_stagegate.checks.storage import Integrity, Volume
 from prefect_stagegate.clock import stamp
-from prefect_stagegate.environment.nvml import Gpus
 from prefect_stagegate.errors import SourceUnavailable
 from prefect_stagegate.gate import CHECKS, CheckContext
 from prefect_stagegate.gate.accepted import Accepted
@@ -31,13 +29,6 @@ from prefect_stagegate.jobs.staging.probe import Probe
 from prefect_stagegate.model import CredentialLife, Entry, Evidence, Outcome, Scope, Severity, Validation
 from prefect_stagegate.model.canonical import canonical
 from prefect_stagegate.model.manifest import Manifest
-from prefect_stagegate.model.measures import Balance, Duplicates, Overlap, Scan, TableDrift
-from prefect_stagegate.plugins.node.checks.gpu import machine, nvml_gpus
-from prefect_stagegate.plugins.node.machine import Machine
-from prefect_stagegate.plugins.profile.measuring import measures
-from prefect_stagegate.plugins.signatures.signature import digests_of_files, file_bytes, kept_signatures
-from prefect_stagegate.plugins.signatures.signature_bundle import sign_statement
-from prefect_stagegate.plugins.signatures.signed_files import write_statement
 from prefect_stagegate.spec import Requirement
 from prefect_stagegate.testing.contexts import (
     DIGEST,
@@ -49,26 +40,16 @@ from prefect_stagegate.testing.contexts import (
     an_origin,
     check_context,
 )
-from tests.plugins.signatures.signers import pem
-from tests.support.figures import USUAL, Figures
 
-NAMED: dict[str, dict[str, Any]] = {
-    "duplicates": {"keys": {"flights": ["id"]}, "splits": {"train": "a/*", "test": "b/*"}, "by": ["id"]},
-    "balance": {"labels": {"flights": "carrier"}, "fail": 0.01},
-    "worker": {"pool": "gpu"},
-    "work_pool": {"pool": "gpu"},
-    "queue": {"pool": "gpu"},
-    "schedule": {"deployment": "refresh/nycflights"},
-    "concurrency": {"limits": ["stagegate-node-gpu-1"]},
-}
-"""What a gate names, so that a check has something to look at."""
-OF_PLUGINS: tuple[Fact[Any, Any], ...] = (digests_of_files, file_bytes, kept_signatures, nvml_gpus)
-LOOKS: list[str] = [
-    *(fact.__name__ for fact in (*FACTS, *OF_PLUGINS)),
-    *("probe_source", "entries"),
-    *(f"measures.{name}" for name in USUAL),
+PLUGINS: list[Any] = [
+    import_module(f"tests.plugins.{path.parent.name}.{path.stem}")
+    for path in sorted(Path(__file__).parents[1].glob("plugins/*/checked.py"))
 ]
-"""All that a check can ask for and that may break."""
+"""What tests of a plugin say of its checks."""
+NAMED: dict[str, dict[str, Any]] = {name: named for plugin in PLUGINS for name, named in plugin.NAMED.items()}
+"""What a gate names, so that a check has something to look at."""
+LOOKS: list[str] = [*(fact.__name__ for fact in FACTS), "probe_source", "entries"]
+"""All that a check of the core can ask for and that may break."""
 every_check = pytest.mark.parametrize("name", sorted(CHECKS))
 
 
@@ -94,12 +75,10 @@ class Broken:
     looked: list[str] = field(default_factory=list)
 
     def context(self) -> CheckContext:
-        plain: dict[str, Any] = {name: self._fails(name) for name in LOOKS if "." not in name}
+        plain: dict[str, Any] = {name: self._fails(name) for name in LOOKS}
         manifest = Manifest("nycflights", DIGEST, 2, 300, plain.pop("entries"))
-        figures = Figures({name.partition(".")[2]: self._fails(name) for name in LOOKS if "." in name})
         accepted = Accepted("pilot", OTHER_DIGEST, stamp(NOW), environment=lambda: ENVIRONMENT)
-        facts = {fact: plain.pop(fact.__name__) for fact in OF_PLUGINS}
-        facts |= {measures: figures}
+        facts = {fact: look for plugin in PLUGINS for fact, look in plugin.failing(self._fails).items()}
         return check_context(facts, **{**plain, "last_accepted": accepted}, manifest=manifest)
 
     def _fails(self, name: str) -> Callable[..., Any]:
@@ -138,7 +117,6 @@ def test_each_look_is_some_check_s() -> None:
     broken = Broken(SourceUnavailable("nobody answers"))
     for name in CHECKS:
         ask(name, broken.context())
-    assert {*broken.looked} <= {*LOOKS}
     assert {
         "validation_of",
         "cache_volume",
@@ -146,16 +124,6 @@ def test_each_look_is_some_check_s() -> None:
         "copy_integrity",
         "life_of_credentials",
     } <= {*broken.looked}
-
-
-SIGNER = ec.generate_private_key(ec.SECP256R1())
-NAMED["signature"] = {"keys": [pem(SIGNER)]}
-
-
-def signed(*paths: str) -> bytes:
-    """A valid signature of files."""
-    statement = write_statement("nycflights", "sha256", ((path, "0a" * 32) for path in paths))
-    return json.dumps(sign_statement(statement, SIGNER)).encode()
 
 
 CLAIMS = {"a version without a file": (0, 0), "two files, of which nothing is read": (2, 300)}
@@ -178,22 +146,9 @@ def nothing(root: Path, files: int = 0, size: int = 0) -> CheckContext:
         "entries": [Entry("a.parquet", 300, DIGEST)] * bool(files),
     }
     spec = a_spec(owners=None, license=None, runbook=None, contract=None)
-    facts: dict[Fact[Any, Any], Any] = {
-        machine: Machine(root),
-        nvml_gpus: Gpus(),
-        measures: Figures(
-            {
-                "duplicates": Duplicates(0, 0),
-                "shared_files": Overlap({}, {}),
-                "shared_records": Overlap({}, {}),
-                "balance": Balance(0, 0, 0),
-                "drift": {"flights": TableDrift(0, 0, ())},
-                "scan": Scan(0, (), {}, {}),
-            }
-        ),
-        kept_signatures: lambda: iter([signed("a.parquet")]),
-        digests_of_files: lambda _: iter(()),
-    }
+    facts: dict[Fact[Any, Any], Any] = {}
+    for plugin in PLUGINS:
+        facts |= plugin.nothing(root)
     accepted = Accepted("production", OTHER_DIGEST, stamp(NOW))
     return check_context(facts, spec=spec, last_accepted=accepted, **empty)
 
@@ -251,7 +206,8 @@ def test_recorded_texts_do_not_age(name: str) -> None:
 
 @every_check
 def test_evidence_binds_exactly_what_the_check_declares(name: str) -> None:
-    definition, context = CHECKS[name], check_context({kept_signatures: lambda: iter(())})
+    present = {fact: value for plugin in PLUGINS for fact, value in plugin.PRESENT.items()}
+    definition, context = CHECKS[name], check_context(present)
     known = replace(ask(name, context), outcome=Outcome.PASS)
     bound_to = {bound for bound, binding in definition.bindings.items() if binding.value(context) is not None}
     assert known.binding.keys() == {*bound_to, "check_version", "parameters"}
@@ -304,8 +260,7 @@ def test_checks_at_a_run_s_start_query_no_data(name: str) -> None:
     if CHECKS[name].renewal is Renewal.CHEAP:
         broken = Broken(SourceUnavailable("nobody answers"))
         ask(name, broken.context())
-        costly = {"validation_of", "copy_integrity", *(look for look in LOOKS if look.startswith("measures."))}
-        assert not costly & {*broken.looked}
+        assert not [look for look in broken.looked if look.startswith(("validation_of", "copy_integrity", "measures."))]
 
 
 def test_a_moment_of_the_question_is_the_one_of_all_answers() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gzip
 from collections.abc import Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,15 +14,9 @@ import pytest
 from pydantic import ValidationError as InvalidModel
 
 from prefect_stagegate.model import Entry, Finding, Validation
-from prefect_stagegate.model.measures import Balance, Duplicates
-from prefect_stagegate.plugins.profile.balance import balance
-from prefect_stagegate.plugins.profile.drift import profile
-from prefect_stagegate.plugins.profile.duplicates import duplicates
-from prefect_stagegate.plugins.profile.pii import scan
-from prefect_stagegate.plugins.profile.profiles import files_digest
 from prefect_stagegate.spec import ContractSpec, TableSpec
 from prefect_stagegate.spec.csv_dialect import AS_USUAL, CsvSpec
-from prefect_stagegate.validations import newest_time, validate
+from prefect_stagegate.validations import validate
 from prefect_stagegate.validations.engines.engine import SPARK
 from prefect_stagegate.validations.partition_columns import row_digests
 from prefect_stagegate.validations.queries.duck import column_types, queries
@@ -196,21 +189,6 @@ def test_file_of_a_declared_dialect_is_not_called_unreadable(tmp_path: Path) -> 
     assert validation.tables[0].expectations[0].verdict == "errored"
 
 
-def test_every_query_reads_the_declared_dialect(tmp_path: Path) -> None:
-    text = "day;d;mail\n01.04.2026;1,5;ada@example.org\n03.04.2026;1,5;k.A.\n"
-    (tmp_path / "a.csv").write_text(text)
-    spec = TableSpec.model_validate({"files": "*", "csv": GERMAN, "time": "day"})
-    table = TableFiles(tmp_path, ["a.csv"], spec.reading)
-    entry = Entry("a.csv", len(text), "blake3:a")
-    assert newest_time(tmp_path, [entry], spec) == datetime(2026, 4, 3, tzinfo=UTC)
-    with queries("t", tmp_path) as database:
-        assert column_types(database, table) == {"day": "DATE", "d": "number", "mail": "VARCHAR"}
-        assert duplicates(database, table, ["d"]) == Duplicates(2, 1, ("a.csv",))
-        assert balance(database, table, "mail") == Balance(1, 1, 1, "ada@example.org", 1)
-        assert scan(database, table, (), (), ["email"]).hits == {("mail", "email"): 1}
-        assert profile(database, table).columns["d"].greatest == 1.5
-
-
 def test_na_is_a_value_where_the_spec_says_so(tmp_path: Path) -> None:
     suite = {"expectations": [{"type": "expect_column_values_to_not_be_null", "kwargs": {"column": "country"}}]}
     for csv, passed in (({}, False), ({"null": [""]}, True)):
@@ -280,7 +258,6 @@ def test_figures_of_another_reading_are_not_used() -> None:
     usual, other = row_digests(files, AS_USUAL), row_digests(files, german)
     assert usual["c.parquet"] == other["c.parquet"] == "blake3:3"
     assert usual["a.csv"] not in ("blake3:1", other["a.csv"])
-    assert files_digest(list(usual.values())) != files_digest(list(files.values()))
 
 
 def test_table_without_csv_keeps_its_digest() -> None:

@@ -20,8 +20,6 @@ import pyarrow.parquet
 import pytest
 
 from prefect_stagegate.model import Entry
-from prefect_stagegate.model.measures import Duplicates
-from prefect_stagegate.plugins.profile.duplicates import duplicates
 from prefect_stagegate.spec import ContractSpec, TableSpec
 from prefect_stagegate.validations import validate
 from prefect_stagegate.validations.files.file_probes import ProbedFiles, probe_files
@@ -183,14 +181,6 @@ def test_number_in_json_is_no_string(tmp_path: Path) -> None:
     facts, spec = probed(tmp_path, files, "*")
     problems = examine("t", spec.model_copy(update={"columns": {"id": "string"}}), facts).problems
     assert ["the contract says string" in problem.problem for problem in problems["a.jsonl"]][:1] == [True]
-
-
-def test_queries_read_arrow_and_json(tmp_path: Path) -> None:
-    files = write(
-        tmp_path, {"a.arrow": FORMATS[".arrow"](JANUARY), "b.jsonl": _json_lines(JANUARY), "c.csv": b"distance\n9\n"}
-    )
-    with queries("the duplicates", tmp_path) as database:
-        assert duplicates(database, table_of(tmp_path, files), ["distance"]) == Duplicates(5, 2, ("a.arrow", "b.jsonl"))
 
 
 def test_arrow_offset_out_of_bounds_is_a_defect(tmp_path: Path) -> None:

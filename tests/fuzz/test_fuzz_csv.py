@@ -24,7 +24,7 @@ from prefect_stagegate.validations.queries.duck import queries
 from prefect_stagegate.validations.queries.relations import TableFiles
 from prefect_stagegate.validations.table_files import examine
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(0)]
+pytestmark = [pytest.mark.system, pytest.mark.timeout(0), pytest.mark.usefixtures("soon")]
 
 NAMED = re.compile(r'column (.+): ("(?:[^"\\]|\\.)*") at (?:line|row) ([0-9,]+) is no ')
 

@@ -17,7 +17,7 @@ from prefect_stagegate.jobs.gating.ready import find_ready
 from prefect_stagegate.jobs.upkeep.verify import verify
 from prefect_stagegate.model import Address
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(0)]
+pytestmark = [pytest.mark.system, pytest.mark.timeout(0), pytest.mark.usefixtures("soon")]
 
 COMMANDS = (
     *(("ls",), ("ls", "--json"), ("ls", "things"), ("ls", "--held"), ("show", "things@pilot", "--json")),

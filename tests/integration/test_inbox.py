@@ -29,7 +29,6 @@ from prefect_stagegate.jobs.gating.waive import revoke_waiver, waive
 from prefect_stagegate.jobs.review.inbox import InboxLine, TargetStanding
 from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Address, Identity
-from prefect_stagegate.plugins.fleet.own_record import publish_record
 from prefect_stagegate.settings import Settings
 from prefect_stagegate.units import digest_text
 from prefect_stagegate.unreadable import UnreadableRecords
@@ -189,15 +188,6 @@ def test_policy_proposal_waits_for_those_who_must_agree(scenario: InboxScenario)
     answer_request(scenario.node(Identity("legal@example.org", "declared")), "things", approved=True, reason="fine")
     (action,) = scenario.lines()[""].actions
     assert (action.whom, action.reason) == (f"whoever asked ({ADA.name})", "the required people agreed")
-
-
-def test_nodes_that_hold_the_accepted_version_are_named(scenario: InboxScenario) -> None:
-    scenario.deliver("one")
-    scenario.to("pilot")
-    record = publish_record(scenario.node())
-    line = scenario.lines()["pilot"]
-    assert line.accepted
-    assert line.accepted.held_by == (record.name,)
 
 
 def test_unreadable_log_is_a_line_of_the_inbox(scenario: InboxScenario) -> None:

@@ -41,7 +41,6 @@ from prefect_stagegate.jobs.review.inbox import (
 from prefect_stagegate.jobs.staging.stage import stage as make_version
 from prefect_stagegate.jobs.workspace import open_workspace
 from prefect_stagegate.model import Address, Decision, Version
-from prefect_stagegate.plugins.fleet.barrier import FleetResult, NodeOutcome, NodeReport
 from prefect_stagegate.tasks import check_readiness, require_ready, stage_dataset, validate_dataset
 from prefect_stagegate.tasks._support import notify as telling
 from prefect_stagegate.tasks._support import run_progress, version_events
@@ -257,6 +256,8 @@ def an_ending() -> InboxLine:
 
 def a_fleet_event() -> version_events.VersionEvent:
     """The event of a fleet of two nodes, of which one is lost."""
+    from prefect_stagegate.plugins.fleet.barrier import FleetResult, NodeOutcome, NodeReport
+
     reports = (NodeReport("gpu-1", NodeOutcome.READY), NodeReport("gpu-2", NodeOutcome.LOST, problem="no heartbeat"))
     return version_events.fleet_event(FleetResult("things", "sha256:4f", "pilot", "all", 2, reports))
 

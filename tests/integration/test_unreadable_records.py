@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 
-from prefect_stagegate.catalog import Catalog
 from prefect_stagegate.catalog.gate_records import put_request, read_answers
 from prefect_stagegate.errors import CorruptRecord, ExitCode
 from prefect_stagegate.jobs.gating.check import check
@@ -20,9 +19,6 @@ from prefect_stagegate.jobs.gating.ready import find_ready
 from prefect_stagegate.jobs.gating.rollback import rollback
 from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Address, Identity
-from prefect_stagegate.plugins.fleet.nodes import read_nodes
-from prefect_stagegate.testing.servers import SeaweedFS
-from prefect_stagegate.unreadable import UnreadableRecords
 from tests.support.gates import put_approval
 from tests.support.scenario import ADA, Scenario, exit_code
 
@@ -236,15 +232,6 @@ def test_link_in_a_records_place_is_not_followed(scenario: RecordScenario, run: 
         assert "hunter2" not in out + err
         path.unlink()
         path.write_bytes(kept)
-
-
-def test_huge_record_on_s3_is_refused_before_its_body(seaweedfs: SeaweedFS) -> None:
-    url = seaweedfs.bucket("huge-records") + "/catalog"
-    catalog = Catalog.open(url, seaweedfs.storage_options)
-    seaweedfs.client().pipe(f"{url}/nodes/gpu-1.json", bytes(5 << 20))
-    unreadable = UnreadableRecords()
-    assert read_nodes(catalog, unreadable) == []
-    assert "nodes/gpu-1.json can't be read: it has 5,242,880 bytes" in unreadable.all[0].problem
 
 
 def test_a_rollback_mends_a_damaged_node_ref(scenario: RecordScenario) -> None:

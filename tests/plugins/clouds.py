@@ -16,11 +16,14 @@ from pathlib import Path
 from typing import Any
 
 import fsspec
+import pytest
 
 from prefect_stagegate.errors import MissingExtra
 from prefect_stagegate.plugins.azure.azure_options import EMULATED, EMULATED_KEY
 from prefect_stagegate.testing.launching import answers_http, launched
 from prefect_stagegate.testing.servers import free_port
+from prefect_stagegate.testing.sources import Place
+from tests.support.places import NOBODY
 
 # gcsfs looks at it when it is imported. Without it, gcsfs asks a host at Google before it asks the endpoint that it was
 # given, for a minute where nobody answers.
@@ -97,3 +100,16 @@ def _fake_gcs_binary() -> str:
         for binary in Path(folder).glob("vendor/fake-gcs-server/bin/fake-gcs-server-*"):
             return str(binary)
     raise MissingExtra("fake-gcs-server is not installed", hint="Run `make setup`.")
+
+
+def cloud_place(server: Cloud, request: pytest.FixtureRequest, **facts: object) -> Place:
+    url, client = server.bucket(f"contract-{abs(hash(request.node.nodeid)) % 10**9}"), server.client()
+    folder = f"{url.partition('://')[2]}/data"
+    return Place(
+        f"{url}/data/",
+        server.storage_options,
+        put=lambda key, data: client.pipe_file(f"{folder}/{key}", data),
+        remove=lambda key: client.rm_file(f"{folder}/{key}"),
+        unreachable=(f"{url}/", {**server.storage_options, "endpoint_url": f"http://{NOBODY}"}),
+        **facts,  # type: ignore[arg-type]
+    )

@@ -22,8 +22,8 @@ from prefect_stagegate.errors import StagegateError
 from prefect_stagegate.sources import open_source
 from prefect_stagegate.testing.servers import SeaweedFS
 from tests.plugins.clouds import Cloud
+from tests.plugins.exchange.registries import small_registry
 from tests.plugins.hub.small_hub import small_hub
-from tests.plugins.registries import small_registry
 from tests.support.faults import Echo
 from tests.support.http_servers import file_server
 from tests.support.proxy import FaultProxy

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
 
 from prefect_stagegate.gate.records.signing import SigningKey, read_signing_key
 from prefect_stagegate.workspace import no_passphrase
@@ -16,3 +17,16 @@ def new_key(path: Path) -> SigningKey:
     path.touch(0o600)
     path.write_bytes(Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
     return read_signing_key(path, no_passphrase)
+
+
+def pem(key: Any) -> str:
+    """A key's public half."""
+    return str(key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode())
+
+
+def write_key(path: Path, key: Any) -> Path:
+    """Write a private key as openssl does, and its public half beside it, as `.pub`."""
+    path.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
+    path.chmod(0o600)
+    path.with_suffix(".pub").write_text(pem(key))
+    return path

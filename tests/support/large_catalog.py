@@ -38,12 +38,10 @@ from prefect_stagegate.model import (
     Pin,
 )
 from prefect_stagegate.model.manifest import row
-from prefect_stagegate.plugins.fleet.nodes import HeldVersion, NodeRecord, put_node
 from prefect_stagegate.spec import Spec
 
 ADA = Identity("ada@example.org", "declared")
 WRITERS = 32
-NODES = 4
 DISTRIBUTIONS = 100
 OWNERS = {
     "data": "data-eng@example.org",
@@ -71,7 +69,9 @@ class Story(IntEnum):
     CURRENT = 8
 
 
-def write_large_catalog(records: Records, environment: Environment, datasets: int = 200, versions: int = 50) -> None:
+def write_large_catalog(
+    records: Records, environment: Environment, datasets: int = 200, versions: int = 50
+) -> tuple[str, int]:
     """Fill an empty store with a catalog.
 
     Args:
@@ -79,6 +79,9 @@ def write_large_catalog(records: Records, environment: Environment, datasets: in
         environment: The environment of all decisions.
         datasets: How many there are: `set-000`, `set-001`, …
         versions: How many each has, one a day, the newest of today; two at least.
+
+    Returns:
+        Digest and size of the newest version, which is the same in all datasets.
     """
     # Equal in all datasets, so that each is computed once.
     contents = [_Content(number) for number in range(versions)]
@@ -94,8 +97,8 @@ def write_large_catalog(records: Records, environment: Environment, datasets: in
                 lambda item: records.create(*item) or item[0].startswith("environments/"), memory.data.items()
             )
             assert all(is_new)
-    _write_nodes(Catalog(records), names, contents[-1])
     records.create(FORMAT_KEY, FORMAT)
+    return contents[-1].digest, contents[-1].size
 
 
 def _few_distributions(python: Python) -> Python:
@@ -319,14 +322,3 @@ class _History:
                 attestation=statement,
             )
         )
-
-
-def _write_nodes(catalog: Catalog, datasets: Sequence[str], newest: _Content) -> None:
-    """A record for each node; each holds the newest version of three quarters of the datasets."""
-    for number in range(NODES):
-        held = tuple(
-            HeldVersion(dataset, newest.digest, newest.size)
-            for place, dataset in enumerate(datasets)
-            if place % NODES != number
-        )
-        put_node(catalog, NodeRecord(f"gpu-{number}", stamp(now()), "/nvme/stagegate", held, room=10**12))

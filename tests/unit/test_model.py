@@ -6,7 +6,6 @@ import pytest
 
 from prefect_stagegate.jobs.upkeep.verify import Verification
 from prefect_stagegate.model import Decision, DecisionOutcome, Evidence, Outcome, Promotion, Validation, person_key
-from prefect_stagegate.plugins.fleet.barrier import FleetResult
 
 INES = "Inês Example"
 
@@ -38,7 +37,6 @@ RESULTS = {
     "digest": Promotion("things", "production", "sha256:0", ""),
     "damaged": Verification(0, 0, 0, (), False),
     "outcome": Evidence("schema", Outcome.FAIL, "", "data"),
-    "is_met": FleetResult("things", "sha256:0", "", "all", 1, ()),
 }
 
 

@@ -23,8 +23,6 @@ from prefect_stagegate.errors import (
     StagegateError,
     UsageError,
 )
-from prefect_stagegate.plugins.azure import azure_options
-from prefect_stagegate.plugins.gcs import gcs
 from prefect_stagegate.redaction import remember
 from prefect_stagegate.sources.web import web_options
 from prefect_stagegate.transport.objectstore import (
@@ -102,8 +100,6 @@ class TestOptions:
         ("scheme", "translations"),
         [
             ("s3", s3_options.TRANSLATIONS),
-            ("az", azure_options.TRANSLATIONS),
-            ("gs", gcs.TRANSLATIONS),
             ("https", web_options.TRANSLATIONS),
         ],
     )

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from prefect_stagegate.doors import Source, core_sources, load, options, sources
-from prefect_stagegate.errors import MissingExtra, SpecError, UsageError
+from prefect_stagegate.errors import SpecError, UsageError
 from prefect_stagegate.sources import open_source, register
 from prefect_stagegate.sources.local.local_source import FileSource
 from prefect_stagegate.spec import load_spec
@@ -74,36 +74,15 @@ def test_every_extra_that_an_error_names_is_one_that_pip_knows() -> None:
 
 
 def test_each_definition_leads_to_its_adapter() -> None:
-    assert {"", "s3", "https", "ftp", "sftp"} <= sources().keys()
+    assert {"", "s3", "https", "ftp"} <= sources().keys()
     assert all(callable(load(source.opener)) for source in sources().values() if isinstance(source.opener, str))
 
 
 def test_definitions_load_no_library_and_no_adapter() -> None:
     code = "import sys; from prefect_stagegate.doors import sources; sources(); print(*sys.modules)"
     loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
-    assert "prefect_stagegate.plugins.sftp" in loaded
+    assert "prefect_stagegate.sources.buckets" in loaded
     assert not {"pycurl", "obstore", "fsspec", "prefect_stagegate.transport.http"} & set(loaded)
-
-
-@pytest.mark.parametrize(
-    ("library", "url"),
-    [
-        ("asyncssh", "sftp://nas/x/"),
-        ("deltalake", "delta+file:///x"),
-        ("hdfs_native", "hdfs://nn:1/x/"),
-        ("huggingface_hub", "hf://datasets/me/things/"),
-        ("oras.auth.token", "oci://127.0.0.1:1/things:latest"),
-        ("pyiceberg.utils.config", "iceberg://lake/ns.things"),
-    ],
-)
-def test_missing_library_is_told_with_its_extra(library: str, url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in [name for name in sys.modules if re.match(r"prefect_stagegate\.plugins\.(sftp|exchange)\.", name)]:
-        monkeypatch.delitem(sys.modules, module)
-    monkeypatch.setitem(sys.modules, library, None)
-    with pytest.raises(MissingExtra) as caught:
-        open_source(url)
-    extra = sources()[url.partition(":")[0]].extra
-    assert caught.value.hint == f'Install it: pip install "prefect-stagegate[{extra}]"'
 
 
 def test_another_package_brings_a_scheme(shelf: str) -> None:

@@ -35,7 +35,7 @@ from prefect_stagegate.plugins.exchange.oci import registry_login, shards
 from prefect_stagegate.plugins.exchange.publishing import layer_bodies
 from prefect_stagegate.plugins.exchange.publishing import push as pushing
 from prefect_stagegate.plugins.exchange.publishing.push import Pushed, push
-from tests.plugins.registries import (
+from tests.plugins.exchange.registries import (
     SmallRegistry,
     debian_registry,
     digest_of,

@@ -40,7 +40,7 @@ from prefect_stagegate.sources import Source, open_source
 from prefect_stagegate.sources.terms import Terms
 from prefect_stagegate.testing.sources import listed, read
 from prefect_stagegate.transport.http import Client
-from tests.plugins.registries import TITLE, SmallRegistry, basic, digest_of, small_registry, store_login
+from tests.plugins.exchange.registries import TITLE, SmallRegistry, basic, digest_of, small_registry, store_login
 from tests.support.rawserver import raw_server, response
 from tests.support.scenario import Scenario
 from tests.support.webservers import PASSWORD, USER

@@ -18,9 +18,11 @@ from typing import Any
 
 import pytest
 
+from prefect_stagegate.catalog import Catalog
 from prefect_stagegate.clock import moment, stamp
 from prefect_stagegate.errors import CorruptRecord, ExitCode, NotReady, StagegateError
 from prefect_stagegate.jobs.gating.rollback import rollback
+from prefect_stagegate.jobs.gating.status import status
 from prefect_stagegate.jobs.staging.stage import stage
 from prefect_stagegate.jobs.upkeep.maintain import collect_garbage
 from prefect_stagegate.jobs.upkeep.verify import verify
@@ -31,6 +33,7 @@ from prefect_stagegate.plugins.fleet.node_readiness import node_readiness, requi
 from prefect_stagegate.plugins.fleet.nodes import Placement, put_node, read_node, read_nodes
 from prefect_stagegate.plugins.fleet.own_record import publish_record
 from prefect_stagegate.plugins.fleet.placement import choose_node, find_version
+from prefect_stagegate.testing.servers import SeaweedFS
 from prefect_stagegate.unreadable import UnreadableRecords
 from tests.support.scenario import Scenario
 
@@ -414,3 +417,21 @@ def test_agent_ends_soon_and_fetches_what_moves(scenario: Scenario) -> None:
             began = time.monotonic()
             assert agent.wait(30) == 143
     assert time.monotonic() - began < 5
+
+
+def test_inbox_names_nodes_that_hold_the_accepted_version(scenario: Scenario) -> None:
+    scenario.stage()
+    scenario.promote()
+    record = publish_record(scenario.node())
+    (standing,) = status(scenario.node(), "", UnreadableRecords())
+    held = [line.accepted.held_by for line in standing.lines if line.accepted]
+    assert held == [(record.name,)]
+
+
+def test_huge_record_on_s3_is_refused_before_its_body(seaweedfs: SeaweedFS) -> None:
+    url = seaweedfs.bucket("huge-records") + "/catalog"
+    catalog = Catalog.open(url, seaweedfs.storage_options)
+    seaweedfs.client().pipe(f"{url}/nodes/gpu-1.json", bytes(5 << 20))
+    unreadable = UnreadableRecords()
+    assert read_nodes(catalog, unreadable) == []
+    assert "nodes/gpu-1.json can't be read: it has 5,242,880 bytes" in unreadable.all[0].problem

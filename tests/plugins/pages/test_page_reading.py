@@ -13,6 +13,7 @@ from prefect_stagegate.catalog.records import open_records
 from prefect_stagegate.jobs.environment import capture_environment
 from prefect_stagegate.plugins.pages import copies
 from prefect_stagegate.settings import Settings
+from tests.plugins.fleet.large_nodes import write_nodes
 from tests.plugins.pages.page_server import page_server, text_of
 from tests.support.large_catalog import write_large_catalog
 from tests.support.records import CountedRecords
@@ -29,7 +30,7 @@ def test_requests_of_warm_pages_do_not_grow_with_versions(tmp_path: Path, monkey
     for versions in (3, 40):
         store = CountedRecords(open_records(f"memory://pages-{versions}", {}))
         environment = capture_environment(Settings.from_environment({}), tmp_path)
-        write_large_catalog(store, environment, 9, versions)
+        write_nodes(store, 9, *write_large_catalog(store, environment, 9, versions))
         node = replace(Scenario(tmp_path, f"none-{versions}").node(), catalog=Catalog(store))
         newest = node.catalog.history("set-003", "latest")[-1].digest.removeprefix("sha256:")
         version = f"/datasets/set-003/versions/{newest}"

@@ -17,7 +17,7 @@ from prefect_stagegate.plugins.profile.checks.tables import BalanceParameters, D
 from prefect_stagegate.plugins.profile.measuring import measures
 from prefect_stagegate.plugins.profile.pii import PATTERNS
 from prefect_stagegate.testing.contexts import DIGEST, NOW, OTHER_DIGEST, check_context
-from tests.support.figures import Figures
+from tests.plugins.profile.figures import Figures
 
 
 def given(**answers: Any) -> CheckContext:

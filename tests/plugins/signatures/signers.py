@@ -6,28 +6,14 @@ import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
 
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat, PublicFormat
+from cryptography.hazmat.primitives.serialization import Encoding
 
 CODE_SIGNING, SERVER, CLIENT = (f"1.3.6.1.5.5.7.3.{number}" for number in (3, 1, 2))
 MODEL_SIGNING = Path(sys.executable).with_name("model_signing")
-
-
-def pem(key: Any) -> str:
-    """A key's public half."""
-    return str(key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode())
-
-
-def write_key(path: Path, key: Any) -> Path:
-    """Write a private key as openssl does, and its public half beside it, as `.pub`."""
-    path.write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
-    path.chmod(0o600)
-    path.with_suffix(".pub").write_text(pem(key))
-    return path
 
 
 class Authority:

@@ -26,7 +26,8 @@ from prefect_stagegate.plugins.signatures import signature as signature_check
 from prefect_stagegate.plugins.signatures.sign import sign
 from prefect_stagegate.plugins.signatures.signature_bundle import MODEL_SIGNATURES, read_statement_key, sign_statement
 from prefect_stagegate.plugins.signatures.signed_files import write_statement
-from tests.plugins.signatures.signers import CLIENT, SERVER, Authority, model_signing, pem, write_key
+from tests.plugins.signatures.signers import CLIENT, SERVER, Authority, model_signing
+from tests.support.keys import pem, write_key
 from tests.support.scenario import Scenario
 
 SIGNED = Path(__file__).parent / "signed"

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from prefect_stagegate.plugins.signatures.signature_bundle import TrustedSigners, proved_statement, sign_statement
 from prefect_stagegate.plugins.signatures.signed_files import SignatureRefused, read_statement, write_statement
-from tests.plugins.signatures.signers import Authority, pem
+from tests.plugins.signatures.signers import Authority
+from tests.support.keys import pem
 
 KEY, ROOT = ec.generate_private_key(ec.SECP256R1()), Authority("root")
 SIGNER = Authority("publisher", ROOT, may_certify=False)

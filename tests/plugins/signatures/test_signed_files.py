@@ -11,7 +11,8 @@ import pytest
 
 from prefect_stagegate.plugins.signatures.signature_bundle import TrustedSigners, proved_statement
 from prefect_stagegate.plugins.signatures.signed_files import SignatureRefused, read_statement, write_statement
-from tests.plugins.signatures.signers import Authority, pem
+from tests.plugins.signatures.signers import Authority
+from tests.support.keys import pem
 
 DIGESTS = {"a.txt": "0a" * 32, "d/b.txt": "1b" * 32}
 

@@ -23,7 +23,7 @@ from prefect_stagegate.jobs.workspace import open_workspace
 from prefect_stagegate.model import Address
 from prefect_stagegate.plugins.fleet.nodes import HeldVersion, NodeRecord, put_node
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(0)]
+pytestmark = [pytest.mark.system, pytest.mark.timeout(0), pytest.mark.usefixtures("soon")]
 
 COMMANDS = (
     *(("nodes",), ("nodes", "--json"), ("where", "things@pilot"), ("where", "things", "--json"), ("metrics",)),

@@ -1,19 +1,14 @@
-"""Options and identities of Google's and Azure's object stores. No server is asked."""
+"""Options and identities of Azure's object store. No server is asked."""
 
 from __future__ import annotations
 
-import json
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from prefect_stagegate.errors import AccessDenied, UsageError
+from prefect_stagegate.errors import UsageError
 from prefect_stagegate.plugins.azure.azure import open_azure, parse_container_url
 from prefect_stagegate.plugins.azure.azure_options import EMULATED_ENDPOINT, azure_settings
-from prefect_stagegate.plugins.gcs.gcs import GcsSettings, gcs_settings, open_gcs
-from prefect_stagegate.plugins.gcs.google import identify
 from prefect_stagegate.sources import open_source
 from prefect_stagegate.transport.objectstore.store import BucketPath
 
@@ -92,39 +87,3 @@ def test_a_container_s_url_holds_no_credentials(url: str) -> None:
 def test_no_source_lies_where_machines_tell_their_secrets(url: str) -> None:
     with pytest.raises(UsageError, match="metadata addresses are blocked"):
         open_source(url, {"anon": True} if url.startswith("abfss") else {})
-
-
-def test_google_s_identities_in_the_words_of_gcsfs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    account = {"type": "service_account", "client_email": "me@acme.example"}
-    assert identify("anon", url="gs://lake/").life.kind == "none"
-    assert identify("ya29.token", url="gs://lake/").config == {"bearer_token": "ya29.token"}
-    with pytest.raises(UsageError, match="can't be read"):
-        identify(str(tmp_path / "absent.json"), url="gs://lake/")
-    with pytest.raises(AccessDenied, match="There are no credentials"):
-        identify(account, url="gs://lake/")  # it has no key
-    monkeypatch.setitem(sys.modules, "google.auth.transport.requests", None)
-    assert json.loads(identify(account, url="gs://lake/").config["service_account_key"]) == account
-    with pytest.raises(UsageError, match="google-auth"):
-        identify({"type": "authorized_user"}, url="gs://lake/")
-
-
-def test_without_credentials_google_s_hint_says_what_to_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("NO_GCE_CHECK", "true")
-    monkeypatch.setenv("CLOUDSDK_CONFIG", str(tmp_path))
-    with pytest.raises(AccessDenied, match="GOOGLE_APPLICATION_CREDENTIALS"):
-        open_source("gs://lake/")
-
-
-def test_the_listing_that_tells_no_generation_makes_no_such_pin(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "google.auth.transport.requests", None)
-    store = open_gcs(LAKE, GcsSettings(endpoint="http://127.0.0.1:1"))
-    assert not store._by_version
-    assert open_gcs(LAKE, GcsSettings(endpoint="http://127.0.0.1:1", token="anon"))._by_version
-
-
-def test_google_s_options() -> None:
-    assert gcs_settings({"token": "anon", "endpoint_url": "http://x:1", "access": "read_only"}).endpoint == "http://x:1"
-    with pytest.raises(UsageError, match="endpoint_url"):
-        gcs_settings({"endpoint": "x"})
-    with pytest.raises(UsageError, match="no project is set"):
-        open_gcs(LAKE, GcsSettings(token="anon", requester_pays=True))

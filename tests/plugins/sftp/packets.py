@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import Any, Self
 
 import asyncssh
-
 from fuzzing.mutations import mutate
 
 SHARE = 0.06

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 from fuzzing.campaign import Budget, require_clean, run_campaign
-from fuzzing.packets import SftpAnswerer
 from fuzzing.staging import Opened, put_files, stage_case
 
-pytestmark = [pytest.mark.system, pytest.mark.timeout(0)]
+from tests.plugins.sftp.packets import SftpAnswerer
+
+pytestmark = [pytest.mark.system, pytest.mark.timeout(0), pytest.mark.usefixtures("soon")]
 
 
 def test_sftp_keeps_its_promise(tmp_path: Path, scratch: Path) -> None:
