@@ -28,7 +28,7 @@ from typing import Any
 
 from benchmarks.section import write_section
 from prefect_stagegate.plugins.fleet.agent import HEARTBEATS
-from prefect_stagegate.settings import Settings
+from prefect_stagegate.plugins.fleet.fleet_settings import FleetSettings
 from prefect_stagegate.testing.servers import SeaweedFS, free_port, seaweedfs
 from tests.plugins.sql.postgres import OWNER, PASSWORD, Postgres, postgres
 from tests.support.calls import Call, CallCounter
@@ -244,7 +244,7 @@ def section(rows: list[Figures]) -> str:
         ],
     )
     most = "; ".join(f"{count:,} × `{call}`" for call, count in rows[-1].calls.most_common(6))
-    rounds = HEARTBEATS * MINUTE / Settings.from_environment({}).node_timeout
+    rounds = HEARTBEATS * MINUTE / FleetSettings().node_timeout
     every_day = _table(
         "nodes | catalog requests of a node's agent a minute | `nodes`, requests | s | `where`, requests | s | "
         "CPU ms of Prefect's server for a worker's poll | for a heartbeat",

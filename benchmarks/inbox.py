@@ -30,7 +30,7 @@ from prefect_stagegate.catalog.records import open_records
 from prefect_stagegate.jobs.environment import capture_environment
 from prefect_stagegate.jobs.gating.status import status
 from prefect_stagegate.jobs.workspace import open_workspace
-from prefect_stagegate.settings import Settings
+from prefect_stagegate.model.settings import Settings
 from prefect_stagegate.testing.servers import seaweedfs
 from prefect_stagegate.unreadable import UnreadableRecords
 from tests.support.large_catalog import write_large_catalog

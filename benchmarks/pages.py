@@ -126,7 +126,7 @@ def main() -> None:
     options = parser.parse_args()
     from prefect_stagegate.catalog.records import open_records
     from prefect_stagegate.jobs.environment import capture_environment
-    from prefect_stagegate.settings import Settings
+    from prefect_stagegate.model.settings import Settings
     from prefect_stagegate.testing.servers import seaweedfs
     from tests.plugins.fleet.large_nodes import write_nodes
     from tests.support.large_catalog import write_large_catalog

@@ -25,6 +25,7 @@ from prefect_stagegate.jobs.workspace import Workspace, open_workspace
 from prefect_stagegate.model import Address
 from prefect_stagegate.plugins.fleet.agent import run_agent
 from prefect_stagegate.plugins.fleet.engines.message import to_message
+from prefect_stagegate.plugins.fleet.fleet_settings import FleetSettings
 from prefect_stagegate.plugins.fleet.node import flip_ref, hold_version
 from prefect_stagegate.plugins.fleet.nodes import put_node
 from prefect_stagegate.plugins.fleet.own_record import publish_record
@@ -79,7 +80,8 @@ class SimulatedNodes:
     def workspace(self, name: str) -> Workspace:
         """A node's cache and the catalog, opened as by the process of a run."""
         opened = open_workspace(self._folder / name)
-        own = replace(opened.settings, node=name, site="simulated", peer_url=self._blob_server)
+        fleet = FleetSettings(site="simulated", peer_url=self._blob_server)
+        own = replace(opened.settings, node=name, others=(fleet,))
         return replace(opened, settings=own)
 
     def round_of_an_agent(self, requests: Callable[[], int]) -> float:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pages.markdown import code, page
-from prefect_stagegate.settings import SETTINGS, Setting
+from prefect_stagegate.doors import own_plugins
+from prefect_stagegate.model.settings import Setting, declared_settings, settings_in
 
+SETTINGS = [setting for declared in declared_settings(own_plugins()) for setting in settings_in(declared)]
 UNSET = {"identity": "the system's user", "node": "the host's name"}
 """What takes the place of a setting that has no default."""
 
@@ -13,7 +15,7 @@ def settings_page() -> str:
     """Every setting."""
     return page(
         "Settings",
-        "prefect_stagegate/settings.py",
+        "prefect_stagegate/model/settings.py",
         "Environment variables that configure each command, task and flow of a process:",
         code(
             "console",

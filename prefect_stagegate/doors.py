@@ -226,6 +226,8 @@ class Plugin:
     """Functions that read a version's files after its contract ran; see `jobs.gating.validate.run_contract`."""
     start_up: str = ""
     """`module:attribute` of a function that is called when the tasks are imported, before the first run of Prefect."""
+    settings: str = ""
+    """`module:attribute` of a frozen dataclass whose fields are a `setting` of `prefect_stagegate.model.settings`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,12 +266,18 @@ class Record(Generic[T]):
 
 
 @cache
+def own_plugins() -> tuple[Plugin, ...]:
+    """This package's plugins by name."""
+    found = [import_module(f"{own.__name__}.{module.name}") for module in iter_modules(own.__path__)]
+    return tuple(module.PLUGIN for module in found if hasattr(module, "PLUGIN"))
+
+
+@cache
 def plugins() -> tuple[Plugin, ...]:
     """This package's plugins by name, then those of others. One that can't be loaded is logged and left out."""
     from importlib.metadata import entry_points  # takes 50 ms at first
 
-    found = [import_module(f"{own.__name__}.{module.name}") for module in iter_modules(own.__path__)]
-    declared = [module.PLUGIN for module in found if hasattr(module, "PLUGIN")]
+    declared = [*own_plugins()]
     for point in sorted(entry_points(group=GROUP), key=lambda point: (point.name, point.value)):
         try:
             plugin = point.load()

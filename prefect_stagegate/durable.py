@@ -1,4 +1,4 @@
-"""Making writes durable, so that they survive a power cut: one file, one folder's names, or a whole volume."""
+"""Files and folders of the cache and of catalogs: read with a bound, walked, and written to survive a power cut."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from pathlib import Path
 from prefect_stagegate.units import count_text
 
 UNKNOWN_BOOT = "unknown"
+MAX_FOLDER_DEPTH = 300
+"""The deepest nesting of folders. Paths in a dataset have at most 256 segments, and few folders above them."""
 
 
 class Durability(StrEnum):
@@ -71,6 +73,36 @@ def read_file(path: Path, most: int, *, end: bool = False) -> bytes:
 def too_large(size: int, most: int) -> NotARecord:
     """The error for a record of `size` bytes, of which there can be at most `most`."""
     return NotARecord(errno.EOVERFLOW, f"it has {count_text(size, 'byte')}, and such a record has at most {most:,}")
+
+
+def walk_folders(
+    root: Path, *, skip: type[OSError] = FileNotFoundError
+) -> Iterator[tuple[str, list[os.DirEntry[str]]]]:
+    """Each folder of a tree with its entries, parents before children. Links are not followed.
+
+    Args:
+        root: The folder to begin with.
+        skip: Errors to ignore for folders below the root, which may have been removed meanwhile.
+
+    Raises:
+        OSError: A folder can't be read, or the tree is deeper than any that this package makes.
+    """
+    folders = [(os.fspath(root), 0)]
+    while folders:
+        folder, depth = folders.pop()
+        if depth > MAX_FOLDER_DEPTH:
+            message = f"{root} holds folders in folders deeper than {MAX_FOLDER_DEPTH} names, and no dataset does"
+            raise OSError(errno.ENAMETOOLONG, message, folder)
+        try:
+            with os.scandir(folder) as scan:
+                # Read to its end and closed, so that a deep tree does not keep a descriptor open for each level.
+                entries = list(scan)
+        except skip:
+            if depth:
+                continue
+            raise
+        yield folder, entries
+        folders += [(entry.path, depth + 1) for entry in entries if entry.is_dir(follow_symlinks=False)]
 
 
 def make_folder(folder: Path, mode: int = 0o777) -> None:

@@ -13,7 +13,7 @@ from prefect_stagegate.cache import Cache
 from prefect_stagegate.catalog import Catalog
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.model import Identity
-from prefect_stagegate.settings import Settings
+from prefect_stagegate.model.settings import Settings
 from prefect_stagegate.spec import Spec
 
 ResolveCredentials = Callable[[str], Mapping[str, Any]]

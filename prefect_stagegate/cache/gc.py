@@ -27,7 +27,7 @@ from prefect_stagegate.cache.space import BLOCK
 from prefect_stagegate.cache.unsynced import PREFIX as UNSYNCED
 from prefect_stagegate.cache.views import DRAFT, Views, remove_tree
 from prefect_stagegate.cache.volume import require_locks, takes_links
-from prefect_stagegate.trees import walk_folders
+from prefect_stagegate.durable import walk_folders
 from prefect_stagegate.unreadable import Unreadable, UnreadableRecords
 
 RESUME_SECONDS = 24 * 3600

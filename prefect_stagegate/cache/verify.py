@@ -19,10 +19,10 @@ from blake3 import blake3
 
 from prefect_stagegate.cache.layout import Layout, explained
 from prefect_stagegate.cache.views import sealed_at
+from prefect_stagegate.durable import walk_folders
 from prefect_stagegate.errors import Cancelled
 from prefect_stagegate.model import Entry, Finding
 from prefect_stagegate.model.manifest import Manifest
-from prefect_stagegate.trees import walk_folders
 from prefect_stagegate.units import count_text
 
 READ = 1 << 20

@@ -14,11 +14,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 
 from prefect_stagegate.cache.layout import GROUP_DIR, READ_ONLY_FILE, Layout, explained
-from prefect_stagegate.durable import Durability, sync_folder, sync_volume
+from prefect_stagegate.durable import Durability, sync_folder, sync_volume, walk_folders
 from prefect_stagegate.errors import BlobVanished, CacheError
 from prefect_stagegate.model import Entry, is_name
 from prefect_stagegate.model.manifest import path_problem
-from prefect_stagegate.trees import walk_folders
 from prefect_stagegate.units import count_text
 
 log = logging.getLogger(__name__)

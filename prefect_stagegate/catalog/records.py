@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from prefect_stagegate.catalog.keys import dataset_of, is_record, largest, leads_to_records
-from prefect_stagegate.durable import NotARecord, make_folder, read_file, sync_folder, write_file
+from prefect_stagegate.durable import NotARecord, make_folder, read_file, sync_folder, walk_folders, write_file
 from prefect_stagegate.errors import CatalogError, CorruptRecord
-from prefect_stagegate.trees import walk_folders
 
 if TYPE_CHECKING:
     from prefect_stagegate.transport.objectstore import ObjectRecords

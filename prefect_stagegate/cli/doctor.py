@@ -15,7 +15,7 @@ from prefect_stagegate.errors import ExitCode
 from prefect_stagegate.jobs import address
 from prefect_stagegate.jobs.upkeep.doctor import PATIENCE, Examination, examine, failing
 from prefect_stagegate.model import Address
-from prefect_stagegate.settings import Settings
+from prefect_stagegate.model.settings import Settings
 from prefect_stagegate.units import bytes_text
 
 if TYPE_CHECKING:

@@ -19,7 +19,7 @@ from prefect_stagegate.environment import Environment, EnvironmentDifference, We
 from prefect_stagegate.errors import ExitCode
 from prefect_stagegate.jobs.environment import accepted_in, capture_environment, from_file, to_file
 from prefect_stagegate.model import Address
-from prefect_stagegate.settings import Settings
+from prefect_stagegate.model.settings import Settings
 
 HERE = "here"
 _COLOURS = {Weight.BLOCKING: "bold red", Weight.UNKNOWN: "magenta", Weight.WARNING: "yellow", Weight.HARMLESS: "green"}

@@ -12,7 +12,7 @@ from prefect_stagegate.cli.flags import load_block
 from prefect_stagegate.cli.printing import say, write_output
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.jobs.first_spec import LISTED, write_first_spec
-from prefect_stagegate.settings import Settings
+from prefect_stagegate.model.settings import Settings
 from prefect_stagegate.units import count_text
 
 STDOUT = "-"

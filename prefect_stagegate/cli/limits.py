@@ -13,7 +13,7 @@ from prefect_stagegate.cli.flags import Debug, Json
 from prefect_stagegate.cli.printing import print_json, say
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.jobs.address import read_spec
-from prefect_stagegate.settings import Settings
+from prefect_stagegate.model.settings import Settings
 
 Slots = Annotated[int | None, Parameter(metavar="N", validator=Number(gte=0))]
 

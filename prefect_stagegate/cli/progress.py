@@ -22,8 +22,7 @@ from rich.text import Text
 from prefect_stagegate.cache.job_progress import JobProgress, Phase
 from prefect_stagegate.cli.flags import ProgressForm
 from prefect_stagegate.cli.printing import escaped
-from prefect_stagegate.repeating import repeating
-from prefect_stagegate.transport.transfer.progress import Meter, Progress, Speed, seconds_left
+from prefect_stagegate.transport.transfer.progress import Meter, Progress, Speed, repeating, seconds_left
 from prefect_stagegate.units import LONGEST_DURATION, age_text, bytes_text, count_text
 
 LINE_SECONDS = 10.0

@@ -13,7 +13,7 @@ from prefect_stagegate.cli.printing import print_json
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.jobs.read import hold_dataset, locate, read_catalog
 from prefect_stagegate.model import Address
-from prefect_stagegate.settings import EXEC_VARIABLES
+from prefect_stagegate.model.settings import EXEC_VARIABLES
 
 
 def path(address: VersionName, /, *, json: Json = False, places: Places | None = None) -> None:

@@ -12,7 +12,7 @@ from prefect_stagegate.catalog.version_records import staged_spec
 from prefect_stagegate.errors import CorruptRecord, SpecError, UsageError
 from prefect_stagegate.model import Address
 from prefect_stagegate.model.canonical import digest_of
-from prefect_stagegate.settings import Settings
+from prefect_stagegate.model.settings import Settings
 from prefect_stagegate.spec import KnownCheck, Spec, load_spec
 from prefect_stagegate.spec.load import Examine, Recorded
 from prefect_stagegate.units import digest_text

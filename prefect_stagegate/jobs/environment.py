@@ -18,7 +18,7 @@ from prefect_stagegate.errors import StagegateError, UsageError
 from prefect_stagegate.gate.accepted import environment_of
 from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Address
-from prefect_stagegate.settings import Settings
+from prefect_stagegate.model.settings import Settings
 
 FORMAT = 1
 """The version of the file format that this release writes and reads."""

@@ -19,8 +19,8 @@ from pydantic import ValidationError
 from prefect_stagegate.errors import MissingExtra, SourceError, UsageError
 from prefect_stagegate.jobs.staging.sources import open_spec_source
 from prefect_stagegate.model import NAME_LENGTH, SourceObject
+from prefect_stagegate.model.settings import Settings
 from prefect_stagegate.patterns import matcher
-from prefect_stagegate.settings import Settings
 from prefect_stagegate.sources.adapter import Source
 from prefect_stagegate.spec import SourceSpec
 from prefect_stagegate.spec.models import Owner

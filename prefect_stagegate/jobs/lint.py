@@ -14,8 +14,8 @@ from prefect_stagegate.gate.context import addresses_of
 from prefect_stagegate.gate.wording import listed
 from prefect_stagegate.jobs.address import SpecLike, read_spec
 from prefect_stagegate.jobs.gating.validate import limits_of
+from prefect_stagegate.model.settings import Settings
 from prefect_stagegate.patterns import can_be_below
-from prefect_stagegate.settings import Settings
 from prefect_stagegate.spec import FilesSpec, Requirement, Spec, doubtful_columns
 from prefect_stagegate.spec.document import Document
 from prefect_stagegate.spec.suites import expectation_name

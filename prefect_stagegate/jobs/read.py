@@ -15,7 +15,7 @@ from prefect_stagegate.cache.layout import ONLY_READABLE
 from prefect_stagegate.cache.leases import LeaseKind
 from prefect_stagegate.errors import CacheError, CatalogError, UnknownDataset, UnknownRef, UsageError, nearest, suggest
 from prefect_stagegate.model import LATEST, Address
-from prefect_stagegate.settings import ONE_CACHE, Settings
+from prefect_stagegate.model.settings import ONE_CACHE, Settings
 
 log = logging.getLogger(__name__)
 

@@ -90,7 +90,7 @@ def fill(
         sources.groups,
         job.workspace.cache,
         space=space,
-        limits=Limits.of(job.workspace.settings),
+        limits=job.workspace.settings.of(Limits),
         progress=job.meter,
         cancel=job.cancel,
         max_failed=max_failed,

@@ -10,7 +10,7 @@ from typing import Any
 from prefect_stagegate.catalog import Catalog
 from prefect_stagegate.jobs.read import open_cache
 from prefect_stagegate.model import Identity
-from prefect_stagegate.settings import Settings
+from prefect_stagegate.model.settings import Settings
 from prefect_stagegate.workspace import Admit, ResolveCredentials, Workspace, admit_at_once, no_credentials
 
 __all__ = ["Workspace", "open_workspace", "whoami"]

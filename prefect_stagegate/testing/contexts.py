@@ -34,7 +34,7 @@ from prefect_stagegate.model import (
     Validation,
 )
 from prefect_stagegate.model.manifest import Manifest
-from prefect_stagegate.settings import Settings
+from prefect_stagegate.model.settings import Settings
 from prefect_stagegate.spec import Spec, load_spec
 from prefect_stagegate.workspace import ResolvedVersion, Workspace
 

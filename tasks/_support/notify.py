@@ -25,8 +25,8 @@ from prefect.settings import PREFECT_API_URL
 from prefect_stagegate.errors import TransferFailed
 from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Address, FailedObject, Version
+from prefect_stagegate.model.settings import Settings
 from prefect_stagegate.redaction.chains import RedactingFilter
-from prefect_stagegate.settings import Settings
 from prefect_stagegate.spec import Spec
 from prefect_stagegate.tasks._support.assets import trace
 from prefect_stagegate.tasks._support.version_events import VERSION_STAGED, VersionEvent, version_event

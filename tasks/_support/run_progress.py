@@ -10,9 +10,8 @@ from uuid import UUID
 from prefect.artifacts import ProgressArtifact, update_progress_artifact
 
 from prefect_stagegate.model import Receipt
-from prefect_stagegate.repeating import repeating
 from prefect_stagegate.tasks._support.notify import in_a_run, run_log
-from prefect_stagegate.transport.transfer.progress import Meter
+from prefect_stagegate.transport.transfer.progress import Meter, repeating
 from prefect_stagegate.units import bytes_text, count_text
 
 INTERVAL = 2.0

@@ -31,7 +31,7 @@ from prefect.concurrency.sync import concurrency
 from prefect.exceptions import PrefectException
 
 from prefect_stagegate.errors import Cancelled, StagegateError
-from prefect_stagegate.settings import Settings
+from prefect_stagegate.model.settings import Settings
 from prefect_stagegate.sources import public_url
 from prefect_stagegate.spec import Spec
 from prefect_stagegate.spec.location import local_path

@@ -28,6 +28,7 @@ from prefect_stagegate.jobs.staging.stage import stage
 from prefect_stagegate.jobs.workspace import Workspace, open_workspace
 from prefect_stagegate.model import LATEST, Version
 from prefect_stagegate.testing.servers import OWNER, RENEWED, SeaweedFS
+from prefect_stagegate.transport.transfer import Limits
 from tests.support.faults import Drip, Fault, Flip, Reset, Stall, Status, Truncate
 from tests.support.listings import Lie, Pages
 from tests.support.proxy import FaultProxy, Fetch
@@ -214,8 +215,8 @@ def _fault(kind: str, rng: Random) -> Fault:
 
 def _round(sky: Sky, folder: Path) -> Report:
     opened = open_workspace(folder / "cache", folder / "catalog", resolve_credentials=sky.credentials)
-    settings = replace(opened.settings, part_size=PART, memory=16 * PART, retries=RETRIES, idle_timeout=1.0)
-    workspace = replace(opened, settings=replace(settings, objects_in_flight=IN_FLIGHT))
+    limits = Limits(in_flight=IN_FLIGHT, part=PART, memory=16 * PART, retries=RETRIES, idle=1.0)
+    workspace = replace(opened, settings=replace(opened.settings, others=(limits,)))
     before = _head_start(sky, workspace)
     sky.darken()
     version = None

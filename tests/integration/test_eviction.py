@@ -19,6 +19,7 @@ from prefect_stagegate.jobs.staging.stage import stage
 from prefect_stagegate.jobs.workspace import Workspace, open_workspace
 from prefect_stagegate.model import Address, Outcome, Receipt, Version
 from prefect_stagegate.transport.transfer.progress import Progress
+from tests.support.changed_settings import change_settings
 from tests.support.scenario import Scenario
 
 BLOCK = 4096
@@ -133,7 +134,7 @@ def test_small_files_claim_the_room_that_they_take(workspace: Workspace, nas: Pa
 
 def test_what_an_interrupted_run_left_is_not_claimed_again(workspace: Workspace, nas: Path) -> None:
     """The room for all of a large object is taken when its first part is written."""
-    narrow = replace(workspace, settings=replace(workspace.settings, part_size=SIZE // 4, objects_in_flight=1))
+    narrow = change_settings(workspace, part_size=SIZE // 4, objects_in_flight=1)
     (nas / "large").write_bytes(b"l" * 2 * SIZE)
     os.utime(nas / "large", (1_000_000, 1_000_000))
     stop = threading.Event()

@@ -29,7 +29,7 @@ from prefect_stagegate.jobs.gating.waive import revoke_waiver, waive
 from prefect_stagegate.jobs.review.inbox import InboxLine, TargetStanding
 from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Address, Identity
-from prefect_stagegate.settings import Settings
+from prefect_stagegate.model.settings import Settings
 from prefect_stagegate.units import digest_text
 from prefect_stagegate.unreadable import UnreadableRecords
 from tests.support.large_catalog import write_large_catalog

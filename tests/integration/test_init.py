@@ -18,7 +18,7 @@ from prefect_stagegate.jobs.lint import lint, lint_warnings
 from prefect_stagegate.jobs.staging.stage import stage
 from prefect_stagegate.jobs.workspace import open_workspace
 from prefect_stagegate.model import Address
-from prefect_stagegate.settings import Settings
+from prefect_stagegate.model.settings import Settings
 from prefect_stagegate.testing.servers import SeaweedFS
 from tests.support.scenario import exit_code
 

@@ -369,7 +369,7 @@ def test_version_that_the_gate_below_withdrew_is_not_promoted(scenario: Scenario
 def test_promotion_works_from_another_node_than_the_checks(scenario: Scenario, monkeypatch: pytest.MonkeyPatch) -> None:
     scenario.deliver("one", gates={"pilot": {"require": ["license", {"space": {"warn": 1.0, "fail": 1.0}}]}})
     assert check(scenario.node(), THINGS, "pilot").accepted
-    monkeypatch.setattr("platform.node", lambda: "elsewhere")
+    monkeypatch.setenv("STAGEGATE_NODE", "elsewhere")
     assert promote(scenario.node(cache="other"), THINGS, "pilot").ref == "pilot"
 
 

@@ -22,6 +22,7 @@ from prefect_stagegate import open_dataset
 from prefect_stagegate.blocks import StagegateCache, StagegateCatalog
 from prefect_stagegate.checks.storage import Volume, cache_volume
 from prefect_stagegate.clock import now
+from prefect_stagegate.durable import MAX_FOLDER_DEPTH
 from prefect_stagegate.errors import CacheError, CorruptRecord, GateFailed
 from prefect_stagegate.filesystem import StagegateFileSystem
 from prefect_stagegate.jobs.gating import check as checking
@@ -34,7 +35,6 @@ from prefect_stagegate.jobs.upkeep.maintain import collect_garbage
 from prefect_stagegate.model import Address, Version
 from prefect_stagegate.tasks import arequire_ready, require_ready
 from prefect_stagegate.tasks._support import run_leases
-from prefect_stagegate.trees import DEEPEST
 from tests.support.scenario import Scenario, dataset_name
 from tests.support.told import artifact
 from tests.support.waiting import eventually
@@ -131,7 +131,7 @@ def test_view_that_cannot_be_listed_refuses_the_run(scenario: RunScenario) -> No
     scenario.to_production("one\n")
     version = run(scenario.train().result)
     version.path.chmod(0o755)
-    (version.path / "/".join("d" * (DEEPEST + 1))).mkdir(parents=True)
+    (version.path / "/".join("d" * (MAX_FOLDER_DEPTH + 1))).mkdir(parents=True)
     with pytest.raises(CacheError, match="Could not list the files of the view"):
         run(scenario.train().result)
 

@@ -43,8 +43,8 @@ def acme(site: Path, tmp_path: Path, run_stagegate: Run) -> Run:
         "gates": {"pilot": {"require": ["acme_quota"]}},
     }
     (tmp_path / "scans.yaml").write_text(json.dumps(spec))
-    places = {"SHARE": tmp_path / "share", "QUOTA": tmp_path / "quota", "JOURNAL": tmp_path / "journal"}
-    env = {"PYTHONPATH": str(site), **{f"ACME_{name}": str(path) for name, path in places.items()}}
+    places = {"ACME_SHARE": "share", "STAGEGATE_ACME_QUOTA": "quota", "ACME_JOURNAL": "journal"}
+    env = {"PYTHONPATH": str(site), **{name: str(tmp_path / path) for name, path in places.items()}}
 
     def run(*words: str) -> subprocess.CompletedProcess[str]:
         return run_stagegate(*words, env=env)
@@ -62,6 +62,12 @@ def test_observer_and_source_of_the_page_serve_a_staging(acme: Run, tmp_path: Pa
     refused = acme("stage", "scans.yaml")
     assert refused.returncode == 2
     assert "leads out of the share" in refused.stderr
+
+
+def test_setting_of_the_page_is_known_by_its_name(site: Path, run_stagegate: Run) -> None:
+    refused = run_stagegate("ls", env={"PYTHONPATH": str(site), "STAGEGATE_ACME_QOTA": "/quota"})
+    assert refused.returncode == 2
+    assert "did you mean 'STAGEGATE_ACME_QUOTA'?" in refused.stderr
 
 
 def test_evidence_ends_once_the_quota_of_the_page_changes(acme: Run, tmp_path: Path) -> None:

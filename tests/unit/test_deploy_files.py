@@ -17,7 +17,7 @@ import pytest
 import yaml
 from prefect.workers.base import BaseJobConfiguration
 
-from prefect_stagegate.settings import Settings
+from prefect_stagegate.model.settings import Settings
 
 ROOT = Path(__file__).parents[2]
 DEPLOYMENTS = ROOT / "deployments"

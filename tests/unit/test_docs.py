@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from pages.generate import PAGES
+from pages.settings import SETTINGS
 from pages.spec import SECTIONS
 from prefect_stagegate import flows, tasks
 from prefect_stagegate.cache.job_progress import JobProgress, Phase
@@ -18,7 +19,7 @@ from prefect_stagegate.doors import sources
 from prefect_stagegate.errors import ExitCode, NotReady
 from prefect_stagegate.gate import CHECKS, Renewal, known_checks
 from prefect_stagegate.model import Scope
-from prefect_stagegate.settings import SETTINGS, Setting
+from prefect_stagegate.model.settings import Setting
 from prefect_stagegate.spec import SourceSpec, json_schema, load_spec
 from prefect_stagegate.spec.suites import SuiteSpec
 

@@ -22,8 +22,8 @@ from prefect_stagegate.environment.variables import SECRET, capture_variables, c
 from prefect_stagegate.environment.volume import capture_volume
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.jobs.environment import from_file, to_file
+from prefect_stagegate.model.settings import Settings
 from prefect_stagegate.mounts import medium
-from prefect_stagegate.settings import Settings
 from prefect_stagegate.testing.contexts import ENVIRONMENT
 
 DIGEST = "sha256:" + "5d" * 32

@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
+import platform
 import subprocess
 import sys
-from dataclasses import fields
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from prefect_stagegate.doors import own_plugins
 from prefect_stagegate.durable import Durability
 from prefect_stagegate.errors import ExitCode, UsageError
 from prefect_stagegate.jobs.gating import validate
-from prefect_stagegate.settings import SETTINGS, Settings
+from prefect_stagegate.model.settings import Settings, declared_settings, settings_in
+from prefect_stagegate.plugins.fleet.fleet_settings import FleetSettings
+from prefect_stagegate.plugins.pages.pages_settings import PagesSettings
+from prefect_stagegate.plugins.spark.spark_settings import SparkSettings
 from prefect_stagegate.transport.transfer import Limits
+from prefect_stagegate.validations.worker.process_limits import ValidationLimits
 
 
 def test_without_variables_everything_has_its_default(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/me")
-    monkeypatch.setattr("platform.node", lambda: "gpu-1")
 
     settings = Settings.from_environment({})
 
@@ -26,7 +31,40 @@ def test_without_variables_everything_has_its_default(monkeypatch: pytest.Monkey
         cache=Path("/home/me/.cache/stagegate"),
         catalog="/home/me/.local/share/stagegate/catalog",
         identity="",
-        node="gpu-1",
+        node=platform.node(),
+        image_digest="",
+        variables=(),
+        durability=Durability.BATCH,
+        max_size=None,
+        free_floor=0.05,
+        free_warning=0.15,
+        expiry_warning=0.2,
+        verify_rate=None,
+        allowed_hosts=(),
+        max_entries=10_000_000,
+        slot_wait=3600.0,
+        signing_key=None,
+        verification_keys=(),
+        reports=None,
+        reports_url="",
+        pages_url="",
+    )
+    assert settings.of(Limits) == Limits(
+        in_flight=64,
+        part=8 * 2**20,
+        memory=64 * 2**20,
+        retries=400,
+        bandwidth=None,
+        connections=None,
+        idle=30.0,
+    )
+    assert settings.of(ValidationLimits) == ValidationLimits(
+        seconds=3600.0,
+        memory=8 * 2**30,
+        spill=64 * 2**30,
+        scratch=None,
+    )
+    assert settings.of(FleetSettings) == FleetSettings(
         node_timeout=300.0,
         site="",
         peer_url="",
@@ -35,38 +73,13 @@ def test_without_variables_everything_has_its_default(monkeypatch: pytest.Monkey
         peer_certificate=None,
         peer_ca=None,
         peer_bandwidth=None,
-        image_digest="",
-        variables=(),
-        spark="",
-        objects_in_flight=64,
-        part_size=8 * 2**20,
-        memory=64 * 2**20,
-        durability=Durability.BATCH,
-        max_size=None,
-        free_floor=0.05,
-        free_warning=0.15,
-        expiry_warning=0.2,
-        verify_rate=None,
-        retries=400,
-        bandwidth=None,
-        connections=None,
-        idle_timeout=30.0,
-        allowed_hosts=(),
-        max_entries=10_000_000,
-        slot_wait=3600.0,
-        validation_memory=8 * 2**30,
-        validation_timeout=3600.0,
-        validation_scratch=None,
-        validation_spill=64 * 2**30,
-        signing_key=None,
-        verification_keys=(),
-        reports=None,
-        reports_url="",
-        pages_url="",
+    )
+    assert settings.of(PagesSettings) == PagesSettings(
         pages_bind="127.0.0.1:8445",
         pages_base_path="",
         pages_token_file=None,
     )
+    assert settings.of(SparkSettings) == SparkSettings("")
 
 
 def test_the_user_s_folders_are_followed_when_they_are_absolute(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,11 +141,44 @@ def test_every_setting_can_be_set() -> None:
         }
     )
 
-    assert settings == Settings(
+    assert replace(settings, others=()) == Settings(
         cache=Path("/nvme/cache"),
         catalog="s3://lake/catalog",
         identity="nightly",
         node="gpu-2",
+        image_digest="sha256:" + "1" * 64,
+        variables=("RAY_*", "SEED"),
+        durability=Durability.FULL,
+        max_size=2 * 2**40,
+        free_floor=0.125,
+        free_warning=1.0,
+        expiry_warning=0.5,
+        verify_rate=200_000_000,
+        allowed_hosts=("metadata.internal", "169.254.1.1"),
+        max_entries=20_000_000,
+        slot_wait=60.0,
+        signing_key=Path("/etc/stagegate/key.pem"),
+        verification_keys=("ed25519:" + "0" * 64, "ci.pub.pem"),
+        reports=Path("/srv/reports"),
+        reports_url="https://ci.example.org/reports",
+        pages_url="https://data.example.org/stagegate",
+    )
+    assert settings.of(Limits) == Limits(
+        in_flight=16,
+        part=16 * 2**20,
+        memory=1_500_000_000,
+        retries=0,
+        bandwidth=100_000_000,
+        connections=8,
+        idle=7.5,
+    )
+    assert settings.of(ValidationLimits) == ValidationLimits(
+        seconds=7200.0,
+        memory=24 * 2**30,
+        spill=2**40,
+        scratch="/nvme/scratch",
+    )
+    assert settings.of(FleetSettings) == FleetSettings(
         node_timeout=60.0,
         site="rack-1",
         peer_url="http://10.0.0.7:8444",
@@ -141,38 +187,13 @@ def test_every_setting_can_be_set() -> None:
         peer_certificate=Path("/etc/stagegate/node.pem"),
         peer_ca=Path("/etc/stagegate/ca.pem"),
         peer_bandwidth=500_000_000,
-        image_digest="sha256:" + "1" * 64,
-        variables=("RAY_*", "SEED"),
-        spark="local[2]",
-        objects_in_flight=16,
-        part_size=16 * 2**20,
-        memory=1_500_000_000,
-        durability=Durability.FULL,
-        max_size=2 * 2**40,
-        free_floor=0.125,
-        free_warning=1.0,
-        expiry_warning=0.5,
-        verify_rate=200_000_000,
-        retries=0,
-        bandwidth=100_000_000,
-        connections=8,
-        idle_timeout=7.5,
-        allowed_hosts=("metadata.internal", "169.254.1.1"),
-        max_entries=20_000_000,
-        slot_wait=60.0,
-        validation_memory=24 * 2**30,
-        validation_timeout=7200.0,
-        validation_scratch=Path("/nvme/scratch"),
-        validation_spill=2**40,
-        signing_key=Path("/etc/stagegate/key.pem"),
-        verification_keys=("ed25519:" + "0" * 64, "ci.pub.pem"),
-        reports=Path("/srv/reports"),
-        reports_url="https://ci.example.org/reports",
-        pages_url="https://data.example.org/stagegate",
+    )
+    assert settings.of(PagesSettings) == PagesSettings(
         pages_bind="[::1]:8000",
         pages_base_path="/stagegate",
         pages_token_file=Path("/etc/stagegate/pages-token"),
     )
+    assert settings.of(SparkSettings) == SparkSettings("local[2]")
 
 
 def test_folders_are_made_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -185,7 +206,7 @@ def test_folders_are_made_absolute(monkeypatch: pytest.MonkeyPatch, tmp_path: Pa
 
 
 def test_an_empty_variable_means_the_default() -> None:
-    assert Settings.from_environment({"STAGEGATE_RETRIES": "", "STAGEGATE_IDENTITY": ""}).retries == 400
+    assert Settings.from_environment({"STAGEGATE_RETRIES": "", "STAGEGATE_IDENTITY": ""}).of(Limits).retries == 400
 
 
 @pytest.mark.parametrize(
@@ -240,14 +261,17 @@ def test_all_mistakes_are_told_at_once() -> None:
     assert all(name in str(caught.value) for name in ("STAGEGATE_RETRIES: ", "STAGEGATE_MEMORY: ", "STAGEGATE_X: "))
 
 
-def test_the_table_documents_every_field() -> None:
-    assert [setting.field for setting in SETTINGS] == [field.name for field in fields(Settings)]
-    assert all(setting.values and setting.meaning.endswith(".") for setting in SETTINGS)
+def test_every_setting_is_documented() -> None:
+    settings = [setting for declared in declared_settings(own_plugins()) for setting in settings_in(declared)]
+    assert len({setting.variable for setting in settings}) == len(settings) == 43
+    assert all(setting.values and setting.meaning.endswith(".") for setting in settings)
+    assert len(settings_in(Settings)) <= 20
 
 
 def test_settings_load_nothing_beyond_the_standard_library() -> None:
     code = (
-        "import sys, prefect_stagegate.settings;"
+        "import sys; from prefect_stagegate.model.settings import Settings;"
+        "Settings.from_environment({'STAGEGATE_SITE': 'dc1', 'STAGEGATE_RETRIES': '0', 'STAGEGATE_SPARK': 'local'});"
         "foreign = {m.partition('.')[0] for m in sys.modules} - set(sys.stdlib_module_names);"
         "print(*sorted(foreign))"
     )
@@ -259,16 +283,12 @@ def test_settings_load_nothing_beyond_the_standard_library() -> None:
     assert foreign == {"prefect_stagegate"}
 
 
-def test_a_transfer_s_limits_default_to_the_settings_own() -> None:
-    assert Limits() == Limits.of(Settings.from_environment({}))
-
-
 @pytest.mark.parametrize(
     "place",
     ["local", "local[4]", "local[*]", "spark://head:7077", "spark://a:7077,b:7077", "sc://head:15002/;use_ssl=true"],
 )
 def test_spark_runs_where_the_operator_says(place: str) -> None:
-    assert Settings.from_environment({"STAGEGATE_SPARK": place}).spark == place
+    assert Settings.from_environment({"STAGEGATE_SPARK": place}).of(SparkSettings).spark == place
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,8 @@ import re
 import resource
 from dataclasses import dataclass
 
+from prefect_stagegate.model.settings import folder, optional, seconds, setting, size
+
 GIB = 1 << 30
 OPEN_FILES = 65536
 """Files that the process may have open at once, at most: DuckDB opens all files of a table."""
@@ -24,14 +26,35 @@ _ABOUT_LIMITS = re.compile(
 class ValidationLimits:
     """Bounds of one validation."""
 
-    seconds: float = 3600.0
-    """Time for all tables of a version, with loading Great Expectations."""
-    memory: int = 8 * GIB
-    """Bytes of memory that the process may write to."""
-    spill: int = 64 * GIB
-    """Bytes of one file in the scratch folder, and of all that DuckDB spills there."""
-    scratch: str | None = None
-    """Where the scratch folder is made; None for the system's folder of temporary files."""
+    seconds: float = setting(
+        "3600",
+        "1 to 604800 seconds",
+        "Seconds that judging the tables of one version may take.",
+        seconds(1, 604_800),
+        name="validation_timeout",
+    )
+    memory: int = setting(
+        "8GiB",
+        "1GiB to 1TiB",
+        "Bytes of memory that the process which judges tables may take, at most those of this process' control group; "
+        "DuckDB spills to disk beyond an eighth of it.",
+        size("1GiB", "1TiB"),
+        name="validation_memory",
+    )
+    spill: int = setting(
+        "64GiB",
+        "64MiB to 1000TiB",
+        "Bytes that judging the tables of one version may spill there.",
+        size("64MiB", "1000TiB"),
+        name="validation_spill",
+    )
+    scratch: str | None = setting(
+        "",
+        "a folder",
+        "Where judging tables spills what exceeds its memory; without it, the system's folder of temporary files.",
+        optional(lambda text: str(folder(text))),
+        name="validation_scratch",
+    )
 
 
 def apply(memory: int | None, spill: int) -> None:

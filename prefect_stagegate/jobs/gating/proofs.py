@@ -25,7 +25,7 @@ from prefect_stagegate.model.canonical import canonical
 if TYPE_CHECKING:
     from prefect_stagegate.gate.records.signing import SigningKey
     from prefect_stagegate.jobs.workspace import Workspace
-    from prefect_stagegate.settings import Settings
+    from prefect_stagegate.model.settings import Settings
     from prefect_stagegate.workspace import ResolvedVersion
 
 EVIDENCE_PAYLOAD = "application/vnd.prefect-stagegate.evidence+json"

@@ -28,7 +28,7 @@ from prefect_stagegate.jobs.staging.fetch import present
 from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import LATEST, Address, Severity, Validation
 from prefect_stagegate.model.measures import NO_PASSES, NO_VALUES, FileValues, PassedProbes
-from prefect_stagegate.settings import Settings
+from prefect_stagegate.model.settings import Settings
 from prefect_stagegate.spec import Gate, Requirement
 from prefect_stagegate.spec.parameters import AS_OF, PREVIOUS_ROWS, uses
 from prefect_stagegate.units import digest_text
@@ -148,13 +148,8 @@ def limits_of(settings: Settings) -> ValidationLimits:
 
     The kernel kills whatever exceeds the group's, and gives no reason.
     """
-    available = capture_limits()["memory"]
-    return ValidationLimits(
-        settings.validation_timeout,
-        min(settings.validation_memory, available) if isinstance(available, int) else settings.validation_memory,
-        settings.validation_spill,
-        str(settings.validation_scratch) if settings.validation_scratch else None,
-    )
+    limits, available = settings.of(ValidationLimits), capture_limits()["memory"]
+    return replace(limits, memory=min(limits.memory, available)) if isinstance(available, int) else limits
 
 
 @Fact

@@ -6,7 +6,7 @@ from contextlib import ExitStack, suppress
 
 from prefect_stagegate.cache.job_progress import remove_progress, write_progress
 from prefect_stagegate.doors import Job, Observer
-from prefect_stagegate.repeating import repeating
+from prefect_stagegate.transport.transfer.progress import repeating
 
 INTERVAL = 1.0
 """Seconds between two records; a job that ends sooner writes none."""

@@ -10,13 +10,13 @@ from pathlib import Path
 
 from prefect_stagegate.clock import now
 from prefect_stagegate.errors import SourceError, TransferFailed
-from prefect_stagegate.settings import Settings
+from prefect_stagegate.model.settings import Settings
 from prefect_stagegate.sources import Recall, Source, open_source, renewing
 from prefect_stagegate.sources.replica import ReplicaSet
 from prefect_stagegate.sources.selection.object_selection import Selection
 from prefect_stagegate.sources.terms import nothing
 from prefect_stagegate.spec import MirrorSpec, SourceSpec, Spec
-from prefect_stagegate.transport.transfer import SourceGroup
+from prefect_stagegate.transport.transfer import Limits, SourceGroup
 from prefect_stagegate.workspace import ResolveCredentials, Workspace
 
 
@@ -104,7 +104,7 @@ def open_spec_source(
         spec.url,
         spec.options,
         credentials=credentials,
-        idle=settings.idle_timeout,
+        idle=settings.of(Limits).idle,
         allowed=settings.allowed_hosts,
         scratch=str(scratch) if scratch else None,
         recall=recall,

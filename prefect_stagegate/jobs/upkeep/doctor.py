@@ -13,7 +13,7 @@ from prefect_stagegate.clock import now
 from prefect_stagegate.errors import StagegateError
 from prefect_stagegate.jobs.staging.probe import Probe, probe
 from prefect_stagegate.jobs.staging.sources import open_spec_source
-from prefect_stagegate.settings import Settings
+from prefect_stagegate.model.settings import Settings
 from prefect_stagegate.sources import public_url, renewing
 from prefect_stagegate.sources.selection.object_selection import Selection
 from prefect_stagegate.spec import MirrorSpec, SourceSpec, Spec

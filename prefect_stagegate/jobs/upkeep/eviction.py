@@ -18,6 +18,7 @@ from prefect_stagegate.jobs.staging.origins import can_be_fetched
 from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Action, Entry, PlannedObject
 from prefect_stagegate.transport.transfer.job import Job, SourceGroup
+from prefect_stagegate.transport.transfer_limits import Limits
 from prefect_stagegate.units import bytes_text
 
 PATIENCE = 0.5
@@ -82,7 +83,7 @@ def _missing(workspace: Workspace, groups: Sequence[SourceGroup], planned: Plann
     """Bytes of the volume that an object is yet to take."""
     size = room(planned.object.size)
     # Only large objects are resumed, so nothing of a small one is on the volume yet.
-    if planned.object.size <= workspace.settings.part_size:
+    if planned.object.size <= workspace.settings.of(Limits).part:
         return size
     # Of a large object, an interrupted run may have left some bytes on the volume.
     job = Job(planned, groups[planned.source].members(), listed=planned.object)

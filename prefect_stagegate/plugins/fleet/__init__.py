@@ -37,4 +37,5 @@ PLUGIN = Plugin(
     ),
     replicas=Replicas(find=f"{__name__}.peers:find_peers", holders=f"{__name__}.nodes:find_holders"),
     observers={f"{__name__}.own_record:NodeRecorder": lambda job: job.name in ("fetch", "point", "collect")},
+    settings=f"{__name__}.fleet_settings:FleetSettings",
 )

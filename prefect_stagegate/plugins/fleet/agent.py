@@ -13,7 +13,7 @@ from prefect_stagegate.jobs.staging.stage import stage
 from prefect_stagegate.jobs.upkeep.node_refs import copied_digest
 from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import LATEST, Address
-from prefect_stagegate.plugins.fleet.nodes import NodeRecord
+from prefect_stagegate.plugins.fleet.nodes import NodeRecord, record_timeout
 from prefect_stagegate.plugins.fleet.own_record import publish_record
 from prefect_stagegate.redaction import redact
 from prefect_stagegate.units import bytes_text
@@ -55,7 +55,7 @@ def run_agent(
     Returns:
         Whether the last round fetched what it should, and wrote the record.
     """
-    pause = workspace.settings.node_timeout / HEARTBEATS
+    pause = record_timeout(workspace.settings) / HEARTBEATS
     wanted = tuple(addresses)
     if once:
         fetched = reconcile(workspace, wanted, report, cancel)

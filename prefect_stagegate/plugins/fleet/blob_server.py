@@ -29,9 +29,10 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from prefect_stagegate.cache import Cache
 from prefect_stagegate.cache.leases import LeaseKind
 from prefect_stagegate.errors import CacheError, UsageError
+from prefect_stagegate.model.settings import Settings
+from prefect_stagegate.plugins.fleet.fleet_settings import FleetSettings
 from prefect_stagegate.plugins.fleet.peer import ACTIVITY, LONGEST_WAIT, read_token
 from prefect_stagegate.serve.listening import is_loopback, run_server, split_address
-from prefect_stagegate.settings import Settings
 from prefect_stagegate.unreadable import UnreadableRecords
 
 CONNECTIONS = 1024
@@ -71,16 +72,17 @@ def serve_blobs(
         UsageError: The address can't be listened at, the token or a certificate can't be used, or other machines could
             read blobs without a token or certificate.
     """
-    token = read_token(settings.peer_token_file)
+    fleet = settings.of(FleetSettings)
+    token = read_token(fleet.peer_token_file)
     host, _ = split_address(bind)
-    if not (token or settings.peer_ca or insecure or is_loopback(host)):
+    if not (token or fleet.peer_ca or insecure or is_loopback(host)):
         raise UsageError(
             f"Anybody who can connect to {bind} could read this node's data",
             hint="Set STAGEGATE_PEER_TOKEN_FILE, or STAGEGATE_PEER_CERTIFICATE and STAGEGATE_PEER_CA; or pass "
             "--insecure where nobody else can connect.",
         )
-    app = blob_app(cache, token, settings.peer_bandwidth)
-    run_server(app, bind, started, connections=CONNECTIONS, **_tls(settings))
+    app = blob_app(cache, token, fleet.peer_bandwidth)
+    run_server(app, bind, started, connections=CONNECTIONS, **_tls(fleet))
 
 
 def blob_app(cache: Cache, token: str = "", bandwidth: int | None = None) -> ASGIApp:
@@ -250,7 +252,7 @@ def _seconds(text: str) -> float:
     return min(float(text), LONGEST_WAIT) if re.fullmatch(r"\d{1,4}(\.\d{1,3})?", text, re.ASCII) else 0.0
 
 
-def _tls(settings: Settings) -> dict[str, Any]:
+def _tls(settings: FleetSettings) -> dict[str, Any]:
     """The options of uvicorn for the site's certificates; none without a certificate.
 
     Raises:

@@ -19,11 +19,11 @@ from prefect_stagegate.clock import now
 from prefect_stagegate.errors import ExitCode
 from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Address
+from prefect_stagegate.model.settings import Settings
 from prefect_stagegate.plugins.fleet.agent import Published, Report, held_targets, run_agent
 from prefect_stagegate.plugins.fleet.kubernetes import publish_node
 from prefect_stagegate.plugins.fleet.kubernetes_api import NodeApi
 from prefect_stagegate.plugins.fleet.node_readiness import require_on_node, wait_until_ready
-from prefect_stagegate.settings import Settings
 from prefect_stagegate.units import format_duration, parse_duration
 
 

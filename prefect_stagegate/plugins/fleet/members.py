@@ -8,10 +8,10 @@ from prefect_stagegate.clock import now
 from prefect_stagegate.errors import NotReady, UsageError, did_you_mean
 from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Address
+from prefect_stagegate.model.settings import NODE_NAME
 from prefect_stagegate.plugins.fleet.barrier import NAMED, NodeOutcome, NodeReport
 from prefect_stagegate.plugins.fleet.node_readiness import withdrawal_of
-from prefect_stagegate.plugins.fleet.nodes import NodeRecord
-from prefect_stagegate.settings import NODE_NAME
+from prefect_stagegate.plugins.fleet.nodes import NodeRecord, record_timeout
 from prefect_stagegate.units import bytes_text, digest_text
 
 KEYS = ("site", "gpu")
@@ -67,7 +67,7 @@ def reports_of_full_nodes(
     Each node makes room for itself. Nodes whose record is too old are asked, since the record says nothing of them now.
     """
     size = workspace.catalog.sums(dataset, digest).bytes
-    time, timeout = now(), workspace.settings.node_timeout
+    time, timeout = now(), record_timeout(workspace.settings)
     for record in records:
         held, most = record.version(dataset, digest), record.room + record.used
         # Of files of the same bytes, a node has one: it may hold a version that is larger than its cache.

@@ -21,7 +21,7 @@ from prefect_stagegate.cli.printing import (
 )
 from prefect_stagegate.clock import moment, now
 from prefect_stagegate.model import Address
-from prefect_stagegate.plugins.fleet.nodes import NodePlacement, NodeRecord, Placement, read_nodes
+from prefect_stagegate.plugins.fleet.nodes import NodePlacement, NodeRecord, Placement, read_nodes, record_timeout
 from prefect_stagegate.plugins.fleet.placement import find_version
 from prefect_stagegate.units import age_text, bytes_text, count_text
 from prefect_stagegate.unreadable import UnreadableRecords
@@ -41,7 +41,7 @@ def nodes(*, json: Json = False, places: Places | None = None) -> None:
     unreadable = UnreadableRecords()
     workspace = (places or Places()).workspace()
     records = read_nodes(workspace.catalog, unreadable)
-    timeout = workspace.settings.node_timeout
+    timeout = record_timeout(workspace.settings)
     if json:
         lines = [{**asdict(record), "current": record.is_current(now(), timeout)} for record in records]
         print_json([*lines, *unreadable_lines(unreadable.all)])

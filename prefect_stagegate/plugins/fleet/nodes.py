@@ -15,6 +15,8 @@ from prefect_stagegate.catalog.codec import encode
 from prefect_stagegate.catalog.records import corrupt
 from prefect_stagegate.clock import moment, now
 from prefect_stagegate.doors import Record
+from prefect_stagegate.model.settings import Settings
+from prefect_stagegate.plugins.fleet.fleet_settings import FleetSettings
 from prefect_stagegate.unreadable import UnreadableRecords
 from prefect_stagegate.workspace import Workspace
 
@@ -137,6 +139,11 @@ class NodePlacement:
     """When the node's record was written."""
 
 
+def record_timeout(settings: Settings) -> float:
+    """Seconds after which a node's record counts as unknown."""
+    return settings.of(FleetSettings).node_timeout
+
+
 def placement(record: NodeRecord, dataset: str, digest: str, size: int, now: datetime, timeout: float) -> NodePlacement:
     """What a node has of a version of `size` bytes.
 
@@ -237,7 +244,7 @@ def read_nodes(catalog: Catalog, unreadable: UnreadableRecords) -> list[NodeReco
 
 def find_holders(workspace: Workspace, unreadable: UnreadableRecords) -> Callable[[str, str], tuple[str, ...]]:
     """Which nodes hold which version complete, by the records in the catalog; see `doors.Replicas`."""
-    return holders(read_nodes(workspace.catalog, unreadable), workspace.settings.node_timeout)
+    return holders(read_nodes(workspace.catalog, unreadable), record_timeout(workspace.settings))
 
 
 def holders(records: Iterable[NodeRecord], timeout: float) -> Callable[[str, str], tuple[str, ...]]:

@@ -16,7 +16,8 @@ from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.doors import Job, Observer
 from prefect_stagegate.errors import CatalogError, StagegateError, UnknownDataset, UnknownRef
 from prefect_stagegate.jobs.workspace import Workspace
-from prefect_stagegate.plugins.fleet.nodes import HeldVersion, NodeRecord, put_node, read_node
+from prefect_stagegate.plugins.fleet.fleet_settings import FleetSettings
+from prefect_stagegate.plugins.fleet.nodes import HeldVersion, NodeRecord, put_node, read_node, record_timeout
 from prefect_stagegate.unreadable import UnreadableRecords
 
 DRIVER = Path("/proc/driver/nvidia")
@@ -44,6 +45,7 @@ def publish_record(
         CatalogError: A record can't be read or written, or another node has this one's name.
     """
     settings, layout = workspace.settings, workspace.cache.layout
+    fleet = settings.of(FleetSettings)
     identity = layout.identity()
     last = _last_record(workspace, identity)
     unreadable = UnreadableRecords()
@@ -68,8 +70,8 @@ def publish_record(
         refs,
         used,
         max(0, available.bytes),
-        settings.site,
-        settings.peer_url,
+        fleet.site,
+        fleet.peer_url,
         gpus,
         fingerprint,
         identity=identity,
@@ -153,7 +155,7 @@ def _last_record(workspace: Workspace, identity: str) -> NodeRecord | None:
         record = read_node(workspace.catalog, name)
     if record is None or record.identity in ("", identity):
         return record
-    if not record.is_current(now(), workspace.settings.node_timeout):
+    if not record.is_current(now(), record_timeout(workspace.settings)):
         return None
     raise CatalogError(
         f"Another node is called {name}, with another cache at {record.cache}; its record was written at {record.at}",

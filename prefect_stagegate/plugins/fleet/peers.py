@@ -14,10 +14,18 @@ from prefect_stagegate.clock import now
 from prefect_stagegate.doors import Record
 from prefect_stagegate.errors import CatalogError, SourceError
 from prefect_stagegate.jobs.workspace import Workspace
-from prefect_stagegate.plugins.fleet.nodes import BlobOrder, FleetMember, NodeRecord, read_node, read_nodes
+from prefect_stagegate.plugins.fleet.fleet_settings import PEER_URL, FleetSettings
+from prefect_stagegate.plugins.fleet.nodes import (
+    BlobOrder,
+    FleetMember,
+    NodeRecord,
+    read_node,
+    read_nodes,
+    record_timeout,
+)
 from prefect_stagegate.plugins.fleet.peer import Patience, Peers, PeerSource, may_have_token, read_token
-from prefect_stagegate.settings import PEER_URL, Settings
 from prefect_stagegate.transport.http import Client
+from prefect_stagegate.transport.transfer_limits import Limits
 from prefect_stagegate.unreadable import UnreadableRecords
 
 log = logging.getLogger(__name__)
@@ -51,19 +59,20 @@ def find_peers(
         CatalogError: The records can't be listed.
         UsageError: The site's token can't be used.
     """
-    settings = workspace.settings
-    if not settings.site:
+    settings, fleet = workspace.settings, workspace.settings.of(FleetSettings)
+    if not fleet.site:
         return None
     found = _members(workspace, dataset, digest, peers, cancel or Event())
-    token = read_token(settings.peer_token_file)
-    members = _trusted([member for member in found if _may_be_asked(settings, member)], token, settings.peer_hosts)
+    token = read_token(fleet.peer_token_file)
+    others = [member for member in found if _may_be_asked(settings.node, fleet, member)]
+    members = _trusted(others, token, fleet.peer_hosts)
     if not members:
         return None
     client = Client(
         allowed=settings.allowed_hosts,
-        ca_file=str(settings.peer_ca or ""),
-        certificate=str(settings.peer_certificate or ""),
-        idle=settings.idle_timeout,
+        ca_file=str(fleet.peer_ca or ""),
+        certificate=str(fleet.peer_certificate or ""),
+        idle=settings.of(Limits).idle,
         redirects=False,
     )
     patience = Patience()
@@ -73,7 +82,7 @@ def find_peers(
     holders = [member.name for member in members if member.holds]
     fetching = [member.name for member in members if not member.holds]
     # Without a server of its own nobody waits for this node, so it fetches nothing on behalf of others.
-    name = settings.node if settings.peer_url else ""
+    name = settings.node if fleet.peer_url else ""
     return Peers(sources, BlobOrder(name, holders, fetching))
 
 
@@ -146,7 +155,7 @@ def _by_records(
     for record in records:
         held = record.version(dataset, digest)
         holds = held is not None and held.is_complete
-        begun = held is not None and held.fetching and record.is_current(time, workspace.settings.node_timeout)
+        begun = held is not None and held.fetching and record.is_current(time, record_timeout(workspace.settings))
         if record.url and (holds or begun or record.name in peers):
             members.append(FleetMember(record.name, record.site, record.url, holds))
     return members
@@ -163,11 +172,11 @@ def _trusted(members: list[FleetMember], token: str, hosts: Sequence[str]) -> li
     return [member for member in members if member not in strangers]
 
 
-def _may_be_asked(settings: Settings, member: FleetMember) -> bool:
+def _may_be_asked(node: str, fleet: FleetSettings, member: FleetMember) -> bool:
     """Whether it is another node of this site, with a usable URL: records come from outside."""
     # A node that was renamed has a record by its old name.
-    is_other = member.name != settings.node and member.url != settings.peer_url
-    return is_other and member.site == settings.site and re.fullmatch(PEER_URL, member.url) is not None
+    is_other = member.name != node and member.url != fleet.peer_url
+    return is_other and member.site == fleet.site and re.fullmatch(PEER_URL, member.url) is not None
 
 
 def _log(unreadable: UnreadableRecords) -> None:

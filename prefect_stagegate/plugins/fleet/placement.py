@@ -10,7 +10,7 @@ from prefect_stagegate.errors import NotReady
 from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Address
 from prefect_stagegate.plugins.fleet.barrier import NAMED
-from prefect_stagegate.plugins.fleet.nodes import NodePlacement, Placement, placement, read_nodes
+from prefect_stagegate.plugins.fleet.nodes import NodePlacement, Placement, placement, read_nodes, record_timeout
 from prefect_stagegate.unreadable import UnreadableRecords
 
 
@@ -37,7 +37,7 @@ def find_version(workspace: Workspace, address: Address, unreadable: UnreadableR
     """
     digest = workspace.catalog.resolve(address)
     sums = workspace.catalog.sums(address.dataset, digest)
-    time, timeout = now(), workspace.settings.node_timeout
+    time, timeout = now(), record_timeout(workspace.settings)
     nodes = (
         placement(record, address.dataset, digest, sums.bytes, time, timeout)
         for record in read_nodes(workspace.catalog, unreadable)

@@ -13,7 +13,7 @@ from cyclopts import Parameter
 from prefect_stagegate.cli.flags import Places
 from prefect_stagegate.cli.printing import escaped
 from prefect_stagegate.errors import CatalogError, ExitCode, SourceError, UsageError
-from prefect_stagegate.settings import Settings
+from prefect_stagegate.model.settings import Settings
 
 READABLE = 0o644
 """The mode of the text file: the collector runs as another user."""

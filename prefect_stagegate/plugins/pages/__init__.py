@@ -19,5 +19,6 @@ PLUGIN = Plugin(
             "Nodes",
             usage="[OPTIONS]",
         ),
-    )
+    ),
+    settings=f"{__name__}.pages_settings:PagesSettings",
 )

@@ -33,6 +33,7 @@ from prefect_stagegate.errors import StagegateError, UnknownRef, UsageError
 from prefect_stagegate.jobs.gating.reports import report_of
 from prefect_stagegate.jobs.review.decisions import find_decision_about
 from prefect_stagegate.model import is_name
+from prefect_stagegate.model.settings import NODE_NAME
 from prefect_stagegate.plugins.observe.monitoring.exposition import CONTENT_TYPE, OPENMETRICS_TYPE
 from prefect_stagegate.plugins.pages.catalog_view import CatalogView
 from prefect_stagegate.plugins.pages.comparison_page import comparison_page
@@ -44,7 +45,6 @@ from prefect_stagegate.plugins.pages.policy_page import policy_page
 from prefect_stagegate.plugins.pages.rendering import render, script, style
 from prefect_stagegate.plugins.pages.version_page import files_page, version_page
 from prefect_stagegate.redaction import redact
-from prefect_stagegate.settings import NODE_NAME
 from prefect_stagegate.show import content_policy, to_html
 
 PAGES_AT_A_TIME = 8

@@ -18,7 +18,7 @@ from prefect_stagegate.jobs.review.decisions import RecordedDecision, decision_l
 from prefect_stagegate.jobs.review.inbox import InboxLine
 from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import LATEST, DecisionOutcome, Evidence
-from prefect_stagegate.plugins.fleet.nodes import NodeRecord, holders, read_nodes
+from prefect_stagegate.plugins.fleet.nodes import NodeRecord, holders, read_nodes, record_timeout
 from prefect_stagegate.plugins.observe.monitoring.catalog_state import catalog_samples
 from prefect_stagegate.plugins.observe.monitoring.exposition import exposition
 from prefect_stagegate.plugins.observe.monitoring.families import Durations, Sample
@@ -300,7 +300,7 @@ class CatalogView:
             return kept[0], unreadable
         nodes, lost = self._nodes.get()
         unreadable.update(lost)
-        timeout = self.workspace.settings.node_timeout
+        timeout = record_timeout(self.workspace.settings)
         known = next(iter(status(self.workspace, dataset, unreadable, holders=holders(nodes, timeout))), None)
         if known and not unreadable.all:
             self._derived.put(key, (known, time.monotonic()))

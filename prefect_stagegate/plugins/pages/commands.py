@@ -45,11 +45,12 @@ def pages(
     """
     # Late: the server's libraries take half a second to load.
     from prefect_stagegate.plugins.fleet.peer import read_token
+    from prefect_stagegate.plugins.pages.pages_settings import PagesSettings
     from prefect_stagegate.plugins.pages.server import serve_pages
 
     # Services may start before the first staging.
     workspace = (places or Places()).workspace(create=True)
-    settings = workspace.settings
+    settings = workspace.settings.of(PagesSettings)
 
     def started(url: str) -> None:
         say_line(f"Showing the catalog {workspace.catalog.url} at {url}")

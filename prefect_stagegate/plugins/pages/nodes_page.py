@@ -8,7 +8,7 @@ from datetime import datetime
 from prefect_stagegate.clock import now
 from prefect_stagegate.errors import UnknownRef
 from prefect_stagegate.jobs.running_jobs import RunningJob, running_jobs
-from prefect_stagegate.plugins.fleet.nodes import HeldVersion, NodeRecord, read_node
+from prefect_stagegate.plugins.fleet.nodes import HeldVersion, NodeRecord, read_node, record_timeout
 from prefect_stagegate.plugins.pages.catalog_view import CatalogView
 from prefect_stagegate.plugins.pages.slices import Slice, slice_of
 from prefect_stagegate.unreadable import UnreadableRecords
@@ -92,5 +92,5 @@ def node_page(view: CatalogView, name: str, number: str) -> NodePage:
 
 def _row(view: CatalogView, record: NodeRecord, at: datetime) -> NodeRow:
     complete = sum(held.is_complete for held in record.versions)
-    is_current = record.is_current(at, view.workspace.settings.node_timeout)
+    is_current = record.is_current(at, record_timeout(view.workspace.settings))
     return NodeRow(record, is_current, complete, len(record.versions) - complete)

@@ -26,7 +26,7 @@ from prefect_stagegate.model import (
     Pins,
     Waiver,
 )
-from prefect_stagegate.plugins.fleet.nodes import HeldVersion, NodeRecord
+from prefect_stagegate.plugins.fleet.nodes import HeldVersion, NodeRecord, record_timeout
 from prefect_stagegate.plugins.pages.catalog_view import CatalogView
 from prefect_stagegate.plugins.pages.slices import Slice, slice_of
 from prefect_stagegate.show import Section, VersionBeside, by_table, read_results, sections_of
@@ -165,7 +165,7 @@ def version_page(view: CatalogView, dataset: str, digest: str, beside: str) -> V
         sources = catalog.origin_counts(dataset, digest)
     records, unreadable_nodes = view.nodes()
     unreadable.update(unreadable_nodes)
-    timeout = view.workspace.settings.node_timeout
+    timeout = record_timeout(view.workspace.settings)
     held = [
         (record, version, record.is_current(now(), timeout))
         for record in records

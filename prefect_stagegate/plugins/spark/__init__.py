@@ -1,1 +1,5 @@
 """Spark, as an engine of contracts."""
+
+from prefect_stagegate.doors import Plugin
+
+PLUGIN = Plugin(settings=f"{__name__}.spark_settings:SparkSettings")

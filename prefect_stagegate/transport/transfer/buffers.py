@@ -9,9 +9,7 @@ import os
 import threading
 
 from prefect_stagegate.cache.ingest import write_all
-
-BLOCK = 4096
-"""Alignment of direct writes, in bytes."""
+from prefect_stagegate.transport.transfer_limits import BLOCK
 
 
 class Buffers:

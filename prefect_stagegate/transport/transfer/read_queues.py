@@ -9,12 +9,13 @@ from dataclasses import dataclass, replace
 
 from prefect_stagegate.sources.adapter import Source
 from prefect_stagegate.transport.http import Request
-from prefect_stagegate.transport.transfer.context import Limits, TransferContext
+from prefect_stagegate.transport.transfer.context import TransferContext
 from prefect_stagegate.transport.transfer.job import Job, SourceGroup, replicas_of
 from prefect_stagegate.transport.transfer.multipart import MultipartDownload, Part
 from prefect_stagegate.transport.transfer.retry import Retrier
 from prefect_stagegate.transport.transfer.whole import WholeDownload
 from prefect_stagegate.transport.transfer.workers import WorkerPool
+from prefect_stagegate.transport.transfer_limits import Limits
 
 TINY = 64 << 10
 """Largest object, in bytes, that blocking workers take in batches: handing it over costs more than reading it."""

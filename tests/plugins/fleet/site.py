@@ -10,7 +10,6 @@ from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from prefect_stagegate.model import Address, Version
 from prefect_stagegate.plugins.fleet.blob_server import CONNECTIONS, blob_app
 from prefect_stagegate.plugins.fleet.own_record import publish_record
 from prefect_stagegate.serve.listening import listen, server_config
+from tests.support.changed_settings import change_settings
 from tests.support.rawserver import RawServer, response
 
 SITE = "dc1"
@@ -97,8 +97,7 @@ class Site:
         opened = open_workspace(self._folder / name, self._folder / "catalog")
         if not url and url is not None:
             url = self._stack.enter_context(blob_server(opened.cache))
-        own = replace(opened.settings, **{**self._settings, "node": name, "peer_url": url or "", **settings})
-        workspace = replace(opened, settings=own)
+        workspace = change_settings(opened, **{**self._settings, "node": name, "peer_url": url or "", **settings})
         if record:
             publish_record(workspace)
         return workspace

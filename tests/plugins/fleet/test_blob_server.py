@@ -19,9 +19,9 @@ from blake3 import blake3
 from prefect_stagegate.cache import Cache
 from prefect_stagegate.cache.leases import LeaseKind
 from prefect_stagegate.errors import SourceError, UsageError
+from prefect_stagegate.model.settings import Settings
 from prefect_stagegate.plugins.fleet.blob_server import serve_blobs
 from prefect_stagegate.serve.listening import listen
-from prefect_stagegate.settings import Settings
 from prefect_stagegate.transport.http import Client, Request, Response, fetch
 from tests.plugins.fleet.site import blob_server
 from tests.support.waiting import eventually

@@ -21,6 +21,7 @@ from prefect_stagegate.errors import StagegateError
 from prefect_stagegate.jobs.staging.stage import stage
 from prefect_stagegate.jobs.workspace import open_workspace
 from prefect_stagegate.model import Address
+from prefect_stagegate.plugins.fleet.fleet_settings import FleetSettings
 from prefect_stagegate.plugins.fleet.nodes import HeldVersion, NodeRecord, put_node
 
 pytestmark = [pytest.mark.system, pytest.mark.timeout(0), pytest.mark.usefixtures("soon")]
@@ -103,7 +104,7 @@ def replace_value(draw: random.Random, values: Any) -> None:
 def fetch(draw: random.Random, folder: Path, truth: Truth) -> None:
     """A node of the site that fetches a version gets its bytes, from the source where no node has them."""
     workspace = open_workspace(folder / f"cache-{draw.random()}", folder / "catalog")
-    settings = replace(workspace.settings, site="site", node="reader")
+    settings = replace(workspace.settings, node="reader", others=(FleetSettings(site="site"),))
     digest = draw.choice(sorted(truth.entries))
     try:
         version = stage(replace(workspace, settings=settings), Address("things", digest))

@@ -15,6 +15,7 @@ from prefect_stagegate.errors import SourceUnavailable
 from prefect_stagegate.model import Address
 from prefect_stagegate.plugins.fleet.agent import run_agent
 from prefect_stagegate.plugins.fleet.nodes import NodeRecord
+from tests.support.changed_settings import change_settings
 from tests.support.scenario import Scenario
 
 KEPT = (Address("things", "production"),)
@@ -72,7 +73,7 @@ class _FaultyRecords(DirectoryRecords):
 def test_a_fault_in_a_round_ends_no_agent(scenario: Scenario) -> None:
     node, cancel = scenario.node(cache="node"), threading.Event()
     catalog = Catalog(_FaultyRecords(scenario.folder / "catalog"))
-    node = replace(node, catalog=catalog, settings=replace(node.settings, node_timeout=1.0))
+    node = change_settings(replace(node, catalog=catalog), node_timeout=1.0)
     lines: list[str] = []
 
     def published(record: NodeRecord) -> None:

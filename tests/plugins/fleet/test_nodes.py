@@ -30,11 +30,12 @@ from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Address
 from prefect_stagegate.plugins.fleet.agent import run_agent
 from prefect_stagegate.plugins.fleet.node_readiness import node_readiness, require_on_node, wait_until_ready
-from prefect_stagegate.plugins.fleet.nodes import Placement, put_node, read_node, read_nodes
+from prefect_stagegate.plugins.fleet.nodes import Placement, put_node, read_node, read_nodes, record_timeout
 from prefect_stagegate.plugins.fleet.own_record import publish_record
 from prefect_stagegate.plugins.fleet.placement import choose_node, find_version
 from prefect_stagegate.testing.servers import SeaweedFS
 from prefect_stagegate.unreadable import UnreadableRecords
+from tests.support.changed_settings import change_settings
 from tests.support.scenario import Scenario
 
 Run = Callable[..., CompletedProcess[str]]
@@ -76,7 +77,7 @@ def test_staging_tells_where_a_version_lies(scenario: Scenario) -> None:
 
 def namesake(workspace: Workspace, scenario: Scenario, **settings: Any) -> Workspace:
     """Another node of the same name."""
-    return replace(scenario.node(cache="namesake"), settings=replace(workspace.settings, **settings))
+    return replace(scenario.node(cache="namesake"), settings=change_settings(workspace, **settings).settings)
 
 
 def test_second_node_of_a_name_is_refused(scenario: Scenario) -> None:
@@ -170,7 +171,7 @@ def test_old_record_is_unknown_and_never_chosen(scenario: Scenario) -> None:
     assert choose_node(workspace, LATEST).node == "gpu-1"
     record = read_node(workspace.catalog, "gpu-1")
     assert record
-    age = timedelta(seconds=workspace.settings.node_timeout + 1)
+    age = timedelta(seconds=record_timeout(workspace.settings) + 1)
     put_node(workspace.catalog, replace(record, at=stamp(moment(record.at) - age)))
     assert states(workspace) == {"gpu-1": Placement.UNKNOWN}
     with pytest.raises(NotReady, match="gpu-1: unknown"):

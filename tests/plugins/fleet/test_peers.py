@@ -22,6 +22,7 @@ from prefect_stagegate.jobs.staging.stage import stage
 from prefect_stagegate.jobs.upkeep.verify import verify
 from prefect_stagegate.jobs.workspace import Workspace, open_workspace
 from prefect_stagegate.model import Address
+from prefect_stagegate.plugins.fleet.fleet_settings import FleetSettings
 from prefect_stagegate.plugins.fleet.node import hold_version
 from prefect_stagegate.plugins.fleet.nodes import BlobOrder, HeldVersion, put_node, read_node, read_nodes
 from prefect_stagegate.plugins.fleet.own_record import publish_record
@@ -176,7 +177,7 @@ def flipped(site: Site, name: str) -> str:
             first = file.read(1)
             file.seek(0)
             file.write(bytes([first[0] ^ 1]))
-    return site.node(name).settings.peer_url
+    return site.node(name).settings.of(FleetSettings).peer_url
 
 
 def test_wrong_bytes_cost_one_try_and_are_named(site: Site, caplog: pytest.LogCaptureFixture) -> None:

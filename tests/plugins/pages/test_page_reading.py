@@ -11,8 +11,8 @@ import pytest
 from prefect_stagegate.catalog import Catalog
 from prefect_stagegate.catalog.records import open_records
 from prefect_stagegate.jobs.environment import capture_environment
+from prefect_stagegate.model.settings import Settings
 from prefect_stagegate.plugins.pages import copies
-from prefect_stagegate.settings import Settings
 from tests.plugins.fleet.large_nodes import write_nodes
 from tests.plugins.pages.page_server import page_server, text_of
 from tests.support.large_catalog import write_large_catalog

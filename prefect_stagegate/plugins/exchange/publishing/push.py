@@ -58,6 +58,7 @@ from prefect_stagegate.redaction import remember_access
 from prefect_stagegate.sources.terms import Terms
 from prefect_stagegate.transport.transfer.progress import Progress, TransferStats
 from prefect_stagegate.transport.transfer.retry import Budget, Retrier, Stop
+from prefect_stagegate.transport.transfer_limits import Limits
 from prefect_stagegate.units import bytes_text, count_text
 
 By = Literal["file", "shard"]
@@ -159,7 +160,7 @@ def push(  # noqa: PLR0913 - the command's options
     dataset, digest = address.dataset, workspace.catalog.resolve(address)
     manifest = workspace.catalog.manifest(dataset, digest)
     settings = workspace.settings
-    terms = Terms(settings.idle_timeout, settings.allowed_hosts)
+    terms = Terms(settings.of(Limits).idle, settings.allowed_hosts)
     stop = Stop(cancel)
     client = RegistryClient(reference, options or {}, terms, url=target, typed=True, check=stop.check)
     retrier = Retrier(RETRIES, stop, TransferStats())

@@ -18,9 +18,9 @@ from threading import Event
 from typing import Any, Protocol
 
 from prefect_stagegate.errors import Cancelled, SourceUnavailable, StagegateError
+from prefect_stagegate.model.settings import Settings
 from prefect_stagegate.plugins.fleet.barrier import NodeOutcome, NodeReport, checked_report
 from prefect_stagegate.plugins.fleet.node import Proof
-from prefect_stagegate.settings import Settings
 from prefect_stagegate.tasks._support.cancelling import ending
 from prefect_stagegate.tasks._support.notify import run_log, unfailing
 from prefect_stagegate.tasks._support.running import engine_task

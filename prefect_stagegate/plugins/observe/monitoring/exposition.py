@@ -14,6 +14,7 @@ from prometheus_client.registry import Collector
 from prefect_stagegate import __version__
 from prefect_stagegate.cache import Cache
 from prefect_stagegate.jobs.workspace import Workspace
+from prefect_stagegate.model.settings import Settings
 from prefect_stagegate.plugins.observe.monitoring import families
 from prefect_stagegate.plugins.observe.monitoring.catalog_state import catalog_samples
 from prefect_stagegate.plugins.observe.monitoring.families import (
@@ -26,7 +27,6 @@ from prefect_stagegate.plugins.observe.monitoring.families import (
     Sample,
 )
 from prefect_stagegate.plugins.observe.monitoring.node_state import node_samples
-from prefect_stagegate.settings import Settings
 from prefect_stagegate.show.legible import legible_text, one_line
 
 MOST_SAMPLES = 10_000

@@ -17,6 +17,7 @@ from prefect_stagegate.cache.layout import Layout, explained
 from prefect_stagegate.cache.leases import LeaseKind
 from prefect_stagegate.cache.quarantine import Quarantine
 from prefect_stagegate.cache.space import SpaceRules, content_folders, folder_bytes, measure
+from prefect_stagegate.model.settings import Settings
 from prefect_stagegate.plugins.observe.monitoring import families
 from prefect_stagegate.plugins.observe.monitoring.families import (
     BUCKET,
@@ -27,7 +28,6 @@ from prefect_stagegate.plugins.observe.monitoring.families import (
     MetricKind,
     Sample,
 )
-from prefect_stagegate.settings import Settings
 from prefect_stagegate.unreadable import UnreadableRecords
 
 FRESH_SECONDS = 60.0
