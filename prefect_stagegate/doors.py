@@ -52,6 +52,37 @@ class Command:
     """The arguments, where cyclopts would call them all ARGS."""
 
 
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A page of `stagegate serve`."""
+
+    path: str
+    """Its address, with names for parts: `/nodes/{node}`."""
+    function: str
+    """`module:attribute` of a function of a `PageRequest`. It returns what the template calls `page`; without a
+    template, the text as bytes and its media type."""
+    section: str = ""
+    """What the navigation calls it, or the page above it; empty for one that is not in the navigation."""
+    template: str = ""
+    """A Jinja template in the folder `templates` of the function's package."""
+
+
+@dataclass(frozen=True, slots=True)
+class PageRequest:
+    """What the function of a page gets."""
+
+    workspace: Workspace
+    names: Mapping[str, str]
+    """The named parts of the address."""
+    accept: str
+    """The media types that the client accepts."""
+    slice: Callable[[int, int], Any]
+    """The part of a list that the address asks for, from the most items of a page and those of the list; it has a
+    `range` of positions."""
+    recent: Callable[..., Any]
+    """What a function made of the workspace at most `fresh` seconds ago. It is made again in the background."""
+
+
 @dataclass(eq=False, slots=True)
 class Job:
     """A job, or one step of it, as its observers see it."""
@@ -222,6 +253,10 @@ class Plugin:
     """Functions of a workspace and an address that describe a version in a format of others, by the format."""
     expanders: Mapping[str, str] = field(default_factory=dict)
     """Functions that replace keys of a spec's contract by what they name, by the key; see `spec.load`."""
+    pages: tuple[Page, ...] = ()
+    column_types: str = ""
+    """`module:attribute` of a function that gives what a validation found a table's columns to be: of a catalog, a
+    dataset, a digest and a table, the types by name; empty where none did."""
     readers: tuple[str, ...] = ()
     """Functions that read a version's files after its contract ran; see `jobs.gating.validate.run_contract`."""
     start_up: str = ""

@@ -123,7 +123,7 @@ def status(
     if dataset:
         catalog.require_dataset(dataset)
     names = [dataset] if dataset else catalog.datasets()[:most]
-    holders = holders or _find_holders(workspace, unreadable)
+    holders = holders or find_holders(workspace, unreadable)
 
     def read(name: str) -> tuple[DatasetStatus | None, UnreadableRecords]:
         lost = UnreadableRecords()
@@ -145,7 +145,8 @@ def status(
     return statuses
 
 
-def _find_holders(workspace: Workspace, unreadable: UnreadableRecords) -> Holders:
+def find_holders(workspace: Workspace, unreadable: UnreadableRecords) -> Holders:
+    """Who holds which version complete, as plugins know it. `unreadable` collects the records that can't be read."""
     found = [load(plugin.replicas.holders)(workspace, unreadable) for plugin in plugins() if plugin.replicas]
     return lambda dataset, digest: tuple(name for holders in found for name in holders(dataset, digest))
 

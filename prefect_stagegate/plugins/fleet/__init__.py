@@ -1,6 +1,6 @@
 """Jobs about many nodes: what each node holds, where a version lies, and what this node should hold."""
 
-from prefect_stagegate.doors import Command, Plugin, Replicas
+from prefect_stagegate.doors import Command, Page, Plugin, Replicas
 
 PLUGIN = Plugin(
     commands=(
@@ -34,6 +34,10 @@ PLUGIN = Plugin(
             f"{__name__}.commands:blobs",
             "Send this node's blobs to other nodes of its site, by their digest.",
         ),
+    ),
+    pages=(
+        Page("/nodes", f"{__name__}.node_pages:nodes_page", "Nodes", "nodes.html"),
+        Page("/nodes/{node}", f"{__name__}.node_pages:node_page", "Nodes", "node.html"),
     ),
     replicas=Replicas(find=f"{__name__}.peers:find_peers", holders=f"{__name__}.nodes:find_holders"),
     observers={f"{__name__}.own_record:NodeRecorder": lambda job: job.name in ("fetch", "point", "collect")},

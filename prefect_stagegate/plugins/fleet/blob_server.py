@@ -31,8 +31,9 @@ from prefect_stagegate.cache.leases import LeaseKind
 from prefect_stagegate.errors import CacheError, UsageError
 from prefect_stagegate.model.settings import Settings
 from prefect_stagegate.plugins.fleet.fleet_settings import FleetSettings
-from prefect_stagegate.plugins.fleet.peer import ACTIVITY, LONGEST_WAIT, read_token
+from prefect_stagegate.plugins.fleet.peer import ACTIVITY, LONGEST_WAIT
 from prefect_stagegate.serve.listening import is_loopback, run_server, split_address
+from prefect_stagegate.serve.tokens import read_token
 from prefect_stagegate.unreadable import UnreadableRecords
 
 CONNECTIONS = 1024
@@ -73,7 +74,7 @@ def serve_blobs(
             read blobs without a token or certificate.
     """
     fleet = settings.of(FleetSettings)
-    token = read_token(fleet.peer_token_file)
+    token = read_token(fleet.peer_token_file, "STAGEGATE_PEER_TOKEN_FILE")
     host, _ = split_address(bind)
     if not (token or fleet.peer_ca or insecure or is_loopback(host)):
         raise UsageError(

@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import logging
-import re
-import stat
 import threading
 import time
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from pathlib import Path
 from typing import NoReturn
 
 from prefect_stagegate.errors import (
@@ -19,11 +16,9 @@ from prefect_stagegate.errors import (
     SourceError,
     SourceUnavailable,
     StagegateError,
-    UsageError,
 )
 from prefect_stagegate.model import PlannedObject, SourceObject
 from prefect_stagegate.plugins.fleet.nodes import BlobOrder
-from prefect_stagegate.redaction import remember
 from prefect_stagegate.sources.adapter import BaseSource, as_typed
 from prefect_stagegate.sources.replica import Replica, ReplicaSet
 from prefect_stagegate.transport.http import Client, Request, Response, origin_of
@@ -41,8 +36,6 @@ SOURCE_RATE = 10_000_000
 """Bytes a second at which a blob that a node fetches is waited for, beside `PATIENCE`."""
 PATIENCE = 60.0
 """Seconds, beside those for the blob's size, for which all nodes of a transfer together may bring no blob."""
-SHORTEST_TOKEN = 16
-"""Characters of a token: a shorter one can be guessed."""
 
 _DENIED, _GONE, _BUSY = (401, 403), 404, 503
 
@@ -231,29 +224,3 @@ def may_have_token(url: str, hosts: Iterable[str]) -> bool:
         # The comma at the end keeps `*` from meaning every host.
         return is_named(origin, "".join(f"{entry.removeprefix('http://')}," for entry in entries))
     return False
-
-
-def read_token(path: Path | None, setting: str = "STAGEGATE_PEER_TOKEN_FILE") -> str:
-    """The token in a file that a setting names, which logs and errors hide from now on; empty where none is named.
-
-    Raises:
-        UsageError: The file can't be read, others may read it, or it holds no token.
-    """
-    if path is None:
-        return ""
-    try:
-        with path.open("rb") as file:
-            data = file.read(4096)
-            mode = stat.S_IMODE(path.stat().st_mode)
-    except OSError as error:
-        raise UsageError(f"The token file {path} can't be read: {error.strerror}", hint=f"Check {setting}.") from error
-    if mode & stat.S_IROTH:
-        raise UsageError(f"Everybody may read the token file {path}", hint=f"Run `chmod o-r {path}`.")
-    token = data.strip()
-    if not re.fullmatch(rb"[!-~]{%d,1024}" % SHORTEST_TOKEN, token):
-        raise UsageError(
-            f"The token file {path} holds no token: one line of {SHORTEST_TOKEN} to 1024 letters, digits and signs",
-            hint=f"Make one: `openssl rand -hex 32 > {path}`.",
-        )
-    remember(token.decode())
-    return token.decode()

@@ -23,7 +23,8 @@ from prefect_stagegate.plugins.fleet.nodes import (
     read_nodes,
     record_timeout,
 )
-from prefect_stagegate.plugins.fleet.peer import Patience, Peers, PeerSource, may_have_token, read_token
+from prefect_stagegate.plugins.fleet.peer import Patience, Peers, PeerSource, may_have_token
+from prefect_stagegate.serve.tokens import read_token
 from prefect_stagegate.transport.http import Client
 from prefect_stagegate.transport.transfer_limits import Limits
 from prefect_stagegate.unreadable import UnreadableRecords
@@ -63,7 +64,7 @@ def find_peers(
     if not fleet.site:
         return None
     found = _members(workspace, dataset, digest, peers, cancel or Event())
-    token = read_token(fleet.peer_token_file)
+    token = read_token(fleet.peer_token_file, "STAGEGATE_PEER_TOKEN_FILE")
     others = [member for member in found if _may_be_asked(settings.node, fleet, member)]
     members = _trusted(others, token, fleet.peer_hosts)
     if not members:

@@ -4,7 +4,7 @@ import os
 import sys
 from pathlib import Path
 
-from prefect_stagegate.doors import Command, Job, Plugin
+from prefect_stagegate.doors import Command, Job, Page, Plugin
 
 LINEAGE_CONFIGURATION = "~/.openlineage/openlineage.yml"
 
@@ -47,5 +47,6 @@ PLUGIN = Plugin(
         f"{__name__}.tracing:StepSpan": _may_be_traced,
         f"{__name__}.monitoring.job_steps:StepCounters": lambda job: job.is_step,
     },
+    pages=(Page("/metrics", f"{__name__}.monitoring.exposition:metrics_page"),),
     start_up=f"{__name__}.tracing:set_up_tracing",
 )

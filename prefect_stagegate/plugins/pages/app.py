@@ -8,8 +8,7 @@
 /datasets/NAME/versions/HEX                            checks, expectations, profiles, lineage
 /datasets/NAME/versions/HEX/files                      its files
 /datasets/NAME/versions/HEX/decisions/TARGET/HEX       the report of a decision
-/nodes, /nodes/NAME                                    what lies where
-/metrics                                               for Prometheus
+/nodes, /metrics, …                                    what plugins add
 /style.css, /copy.js
 """
 
@@ -29,20 +28,19 @@ from starlette.responses import HTMLResponse, Response
 from starlette.routing import Route, Router
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from prefect_stagegate.doors import Page, PageRequest, load
 from prefect_stagegate.errors import StagegateError, UnknownRef, UsageError
 from prefect_stagegate.jobs.gating.reports import report_of
 from prefect_stagegate.jobs.review.decisions import find_decision_about
 from prefect_stagegate.model import is_name
-from prefect_stagegate.model.settings import NODE_NAME
-from prefect_stagegate.plugins.observe.monitoring.exposition import CONTENT_TYPE, OPENMETRICS_TYPE
 from prefect_stagegate.plugins.pages.catalog_view import CatalogView
 from prefect_stagegate.plugins.pages.comparison_page import comparison_page
 from prefect_stagegate.plugins.pages.dataset_page import dataset_page
 from prefect_stagegate.plugins.pages.inbox_page import board_page, inbox_page
 from prefect_stagegate.plugins.pages.links import Links
-from prefect_stagegate.plugins.pages.nodes_page import node_page, nodes_page
 from prefect_stagegate.plugins.pages.policy_page import policy_page
-from prefect_stagegate.plugins.pages.rendering import render, script, style
+from prefect_stagegate.plugins.pages.rendering import added_pages, render, script, style
+from prefect_stagegate.plugins.pages.slices import slice_of
 from prefect_stagegate.plugins.pages.version_page import files_page, version_page
 from prefect_stagegate.redaction import redact
 from prefect_stagegate.show import content_policy, to_html
@@ -70,9 +68,7 @@ def pages_app(view: CatalogView, links: Links) -> ASGIApp:
         Route(version, pages.endpoint(pages.version)),
         Route(f"{version}/files", pages.endpoint(pages.files)),
         Route(f"{version}/decisions/{{target}}/{{decision}}", pages.endpoint(pages.decision)),
-        Route("/nodes", pages.endpoint(pages.nodes)),
-        Route("/nodes/{node}", pages.endpoint(pages.node)),
-        Route("/metrics", pages.endpoint(pages.metrics)),
+        *(Route(page.path, pages.endpoint(partial(pages.added, page))) for page in added_pages()),
         Route("/style.css", partial(_static, style, "text/css")),
         Route("/copy.js", partial(_static, script, "text/javascript")),
     ]
@@ -206,24 +202,16 @@ class _Pages:
         )
         return HTMLResponse(page, headers={"Content-Security-Policy": content_policy() + _MORE_POLICY})
 
-    def nodes(self, request: Request) -> Response:
-        """All nodes."""
-        page = nodes_page(self._view, request.query_params.get("page", ""))
-        return self._response("nodes.html", "Nodes", page=page, link=self._link(request))
-
-    def node(self, request: Request) -> Response:
-        """One node."""
-        name = request.path_params["node"]
-        if not NODE_NAME.fullmatch(name):
-            raise UnknownRef(f"{name[:80]!r} is no name of a node")
-        page = node_page(self._view, name, request.query_params.get("page", ""))
-        return self._response("node.html", "Nodes", page=page, link=self._link(request))
-
-    def metrics(self, request: Request) -> Response:
-        """Metrics for Prometheus, in the format that it asks for."""
-        openmetrics = "application/openmetrics-text" in request.headers.get("accept", "")
-        kind = OPENMETRICS_TYPE if openmetrics else CONTENT_TYPE
-        return Response(self._view.metrics(openmetrics=openmetrics), headers={"Content-Type": kind})
+    def added(self, page: Page, request: Request) -> Response:
+        """What a plugin adds."""
+        part = partial(slice_of, request.query_params.get("page", ""))
+        accept = request.headers.get("accept", "")
+        asked = PageRequest(self._view.workspace, request.path_params, accept, part, self._view.recent)
+        made = load(page.function)(asked)
+        if page.template:
+            return self._response(page.template, page.section, page=made, link=self._link(request))
+        text, kind = made
+        return Response(text, headers={"Content-Type": kind})
 
 
 def _dataset(request: Request) -> str:

@@ -7,22 +7,17 @@ from collections.abc import Callable, Hashable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from typing import TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from prefect_stagegate.catalog import RefAction, RefEntry, gate_records
 from prefect_stagegate.catalog.records import Records
 from prefect_stagegate.catalog.refs import REFS
 from prefect_stagegate.errors import StagegateError
-from prefect_stagegate.jobs.gating.status import DatasetStatus, inbox, status
+from prefect_stagegate.jobs.gating.status import DatasetStatus, Holders, find_holders, inbox, status
 from prefect_stagegate.jobs.review.decisions import RecordedDecision, decision_line
 from prefect_stagegate.jobs.review.inbox import InboxLine
 from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import LATEST, DecisionOutcome, Evidence
-from prefect_stagegate.plugins.fleet.nodes import NodeRecord, holders, read_nodes, record_timeout
-from prefect_stagegate.plugins.observe.monitoring.catalog_state import catalog_samples
-from prefect_stagegate.plugins.observe.monitoring.exposition import exposition
-from prefect_stagegate.plugins.observe.monitoring.families import Durations, Sample
-from prefect_stagegate.plugins.observe.monitoring.node_state import node_samples
 from prefect_stagegate.plugins.pages.copies import CopiedRecords
 from prefect_stagegate.plugins.pages.kept import Bounded, Refreshed
 from prefect_stagegate.unreadable import UnreadableRecords
@@ -30,10 +25,8 @@ from prefect_stagegate.unreadable import UnreadableRecords
 T = TypeVar("T")
 DERIVED = 200_000
 """Derived values that are kept, about 1 kB each: rows of versions, entries of logs."""
-NODES_FRESH = 5.0
-"""Seconds for which the nodes' records are believed."""
-METRICS_FRESH, METRICS_PATIENCE = 30.0, 5.0
-"""Seconds for which the catalog's metrics are believed, and for which a scrape waits for newer ones: of its 10."""
+HOLDERS_FRESH = 5.0
+"""Seconds for which is believed who holds which version."""
 OVERVIEW_FRESH, OVERVIEW_STALE = 10.0, 300.0
 """Seconds for which the overview is believed, and after which no older one is shown."""
 EVENTS = 12
@@ -137,14 +130,12 @@ class CatalogView:
         self._readers = ThreadPoolExecutor(READERS, "stagegate-pages")
         # Of its own, so that a dataset's page does not wait for all datasets.
         self._overview_readers = ThreadPoolExecutor(READERS // 2, "stagegate-overview")
-        background = ThreadPoolExecutor(2, "stagegate-background")
-        self._nodes = Refreshed(self._read_nodes, background, fresh=NODES_FRESH)
+        background = self._background = ThreadPoolExecutor(2, "stagegate-background")
+        self._holders = Refreshed(self._find_holders, background, fresh=HOLDERS_FRESH)
         """Read once for many datasets."""
         self._begun: list[_Known] = []
         """What the reading of the overview that goes on has read so far."""
-        self._metrics = Refreshed(
-            self._read_metrics, background, fresh=METRICS_FRESH, patience=METRICS_PATIENCE, stale=OVERVIEW_STALE
-        )
+        self._recent: dict[Callable[[Workspace], Any], Refreshed[Any]] = {}
         self._overview = Refreshed(self._read_overview, background, fresh=OVERVIEW_FRESH, stale=OVERVIEW_STALE)
 
     def begin(self) -> None:
@@ -160,17 +151,11 @@ class CatalogView:
             names = self.catalog.datasets()
             return self._overview_of(names, list(self._begun)), 0.0
 
-    def metrics(self, *, openmetrics: bool) -> bytes:
-        """The metrics of this node and of the catalog, for Prometheus.
-
-        Raises:
-            CacheError: The cache can't be read.
-        """
-        samples = (*node_samples(self.workspace.cache, self.workspace.settings), *self._metrics.get())
-        return exposition(samples, openmetrics=openmetrics)
-
-    def _read_metrics(self) -> tuple[Sample | Durations, ...]:
-        return tuple(catalog_samples(self.workspace))
+    def recent(self, make: Callable[[Workspace], T], **times: float) -> T:
+        """What `make` made of the workspace a moment ago; `times` are those of a `Refreshed`."""
+        kept = self._recent.setdefault(make, Refreshed(lambda: make(self.workspace), self._background, **times))
+        value: T = kept.get()
+        return value
 
     def status(self, dataset: str) -> DatasetStatus | None:
         """What one dataset is at; None when its policy can't be read."""
@@ -180,13 +165,13 @@ class CatalogView:
         """What was made of a dataset's unchanging records, made again once the dataset has other records."""
         return self._derived.get_or_make((dataset, self._copies.generation(dataset), name), make)
 
-    def nodes(self) -> tuple[list[NodeRecord], UnreadableRecords]:
-        """The records of all nodes, sorted by name, and those that can't be read."""
-        return self._nodes.get()
+    def holders(self) -> tuple[Holders, UnreadableRecords]:
+        """Who holds which version complete, and the records about it that can't be read."""
+        return self._holders.get()
 
-    def _read_nodes(self) -> tuple[list[NodeRecord], UnreadableRecords]:
+    def _find_holders(self) -> tuple[Holders, UnreadableRecords]:
         unreadable = UnreadableRecords()
-        return read_nodes(self.catalog, unreadable), unreadable
+        return find_holders(self.workspace, unreadable), unreadable
 
     def log(self, dataset: str, ref: str) -> list[RefEntry]:
         """The entries of a ref's log, the oldest first, checked, and without their attestations."""
@@ -298,10 +283,9 @@ class CatalogView:
         kept: tuple[DatasetStatus, float] | None = self._derived.get(key)
         if kept and time.monotonic() - kept[1] < oldest:
             return kept[0], unreadable
-        nodes, lost = self._nodes.get()
+        holders, lost = self._holders.get()
         unreadable.update(lost)
-        timeout = record_timeout(self.workspace.settings)
-        known = next(iter(status(self.workspace, dataset, unreadable, holders=holders(nodes, timeout))), None)
+        known = next(iter(status(self.workspace, dataset, unreadable, holders=holders)), None)
         if known and not unreadable.all:
             self._derived.put(key, (known, time.monotonic()))
         return known, unreadable

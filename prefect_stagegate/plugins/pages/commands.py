@@ -44,9 +44,9 @@ def pages(
         Serve whoever can connect, without a token: where a proxy before it asks who people are.
     """
     # Late: the server's libraries take half a second to load.
-    from prefect_stagegate.plugins.fleet.peer import read_token
     from prefect_stagegate.plugins.pages.pages_settings import PagesSettings
     from prefect_stagegate.plugins.pages.server import serve_pages
+    from prefect_stagegate.serve.tokens import read_token
 
     # Services may start before the first staging.
     workspace = (places or Places()).workspace(create=True)

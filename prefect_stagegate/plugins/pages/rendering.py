@@ -12,6 +12,7 @@ from jinja2 import BaseLoader, ChoiceLoader, Environment, PackageLoader
 from markupsafe import Markup, escape
 
 from prefect_stagegate.clock import moment, now, stamp
+from prefect_stagegate.doors import Page, plugins
 from prefect_stagegate.plugins.pages import sparkline
 from prefect_stagegate.show.html import page_environment
 from prefect_stagegate.show.legible import legible_text, one_line
@@ -25,6 +26,12 @@ _PACKAGE = "prefect_stagegate.plugins.pages"
 def render(template: str, **values: Any) -> str:
     """One page as HTML."""
     return _environment().get_template(template).render(at=stamp(now()), **values)
+
+
+@cache
+def added_pages() -> tuple[Page, ...]:
+    """What plugins add."""
+    return tuple(page for plugin in plugins() for page in plugin.pages)
 
 
 @cache
@@ -50,10 +57,15 @@ def _text(package: str, name: str) -> str:
 
 @cache
 def _environment() -> Environment:
-    loader = ChoiceLoader([PackageLoader(_PACKAGE), PackageLoader("prefect_stagegate.show", ".")])
+    added = dict.fromkeys(page.function.partition(":")[0].rpartition(".")[0] for page in added_pages() if page.template)
+    loader = ChoiceLoader(
+        [PackageLoader(_PACKAGE), PackageLoader("prefect_stagegate.show", "."), *map(PackageLoader, added)]
+    )
     environment = page_environment(loader, finalize=_shown)
     environment.filters.update(age=_age, cut=_cut, whole=_whole, bytes=bytes_text, count=count_text, json=_json)
-    environment.globals.update(spark=(sparkline.WIDTH, sparkline.HEIGHT))
+    # Pages of one thing have no place in the navigation.
+    sections = tuple((page.section, page.path) for page in added_pages() if page.section and "{" not in page.path)
+    environment.globals.update(spark=(sparkline.WIDTH, sparkline.HEIGHT), sections=sections)
     return environment
 
 

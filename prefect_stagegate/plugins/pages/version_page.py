@@ -26,7 +26,6 @@ from prefect_stagegate.model import (
     Pins,
     Waiver,
 )
-from prefect_stagegate.plugins.fleet.nodes import HeldVersion, NodeRecord, record_timeout
 from prefect_stagegate.plugins.pages.catalog_view import CatalogView
 from prefect_stagegate.plugins.pages.slices import Slice, slice_of
 from prefect_stagegate.show import Section, VersionBeside, by_table, read_results, sections_of
@@ -99,8 +98,8 @@ class VersionPage:
     more_decisions: int
     sources: tuple[SourceLine, ...]
     more_sources: int
-    holders: tuple[tuple[NodeRecord, HeldVersion, bool], ...]
-    """The nodes that hold it or a part of it, each with whether its record is current."""
+    holders: tuple[str, ...]
+    """The nodes that hold it complete."""
     more_holders: int
     waivers: tuple[Waiver, ...]
     revocations: tuple[EvidenceRevocation, ...]
@@ -163,14 +162,9 @@ def version_page(view: CatalogView, dataset: str, digest: str, beside: str) -> V
     sources: Counter[str] = Counter()
     with unreadable.skip(dataset):
         sources = catalog.origin_counts(dataset, digest)
-    records, unreadable_nodes = view.nodes()
-    unreadable.update(unreadable_nodes)
-    timeout = record_timeout(view.workspace.settings)
-    held = [
-        (record, version, record.is_current(now(), timeout))
-        for record in records
-        if (version := record.version(dataset, digest))
-    ]
+    holders, unreadable_holders = view.holders()
+    unreadable.update(unreadable_holders)
+    held = holders(dataset, digest)
     failed = inspect.failed(view.workspace, dataset, digest, unreadable)
     revocations: list[EvidenceRevocation] = []
     with unreadable.skip(dataset):
@@ -194,7 +188,7 @@ def version_page(view: CatalogView, dataset: str, digest: str, beside: str) -> V
         more_decisions=max(0, len(decisions) - DECISIONS),
         sources=tuple(SourceLine(url, count) for url, count in sources.most_common(SOURCES)),
         more_sources=max(0, len(sources) - SOURCES),
-        holders=tuple(held[:HOLDERS]),
+        holders=held[:HOLDERS],
         more_holders=max(0, len(held) - HOLDERS),
         waivers=tuple(inspect.waivers(view.workspace, dataset, digest, unreadable)),
         revocations=tuple(revocations),

@@ -16,5 +16,6 @@ PLUGIN = Plugin(
         ),
     ),
     sections=dict.fromkeys(("report", "version", "comparison"), f"{__name__}.sections:table_sections"),
+    column_types=f"{__name__}.profiles:kept_column_types",
     readers=(f"{__name__}.profiling:profile_version",),
 )

@@ -11,8 +11,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
-from prefect_stagegate.catalog.kept_records import Kept
+from prefect_stagegate.catalog import Catalog
+from prefect_stagegate.catalog.kept_records import Kept, read_kept
 from prefect_stagegate.doors import Record
+from prefect_stagegate.errors import StagegateError
 from prefect_stagegate.model.canonical import digest_of
 
 ALGORITHM = 2
@@ -124,3 +126,12 @@ PROFILES = Record("stagegate.profiles", Kept[TableProfile])
 """The profile of a version's table."""
 PARTS = Record("stagegate.parts", Kept[ProfileParts])
 """What the last validation profiled of a table's files."""
+
+
+def kept_column_types(catalog: Catalog, dataset: str, digest: str, table: str) -> dict[str, str]:
+    """The types of a version's columns; empty for a table without a profile that can be read."""
+    try:
+        profile = read_kept(catalog, PROFILES, dataset, table=table, digest=digest)
+    except StagegateError:  # a validation reports it
+        return {}
+    return {name: column.type for name, column in profile.ordered().items()} | dict(profile.skipped) if profile else {}

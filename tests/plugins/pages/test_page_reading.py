@@ -25,7 +25,8 @@ PAGES = ("/", "/datasets", "/datasets/set-003", "/datasets/set-003/policy", "/no
 def test_requests_of_warm_pages_do_not_grow_with_versions(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(copies, "FRESH", 600.0)
     monkeypatch.setattr("prefect_stagegate.plugins.pages.catalog_view.OVERVIEW_FRESH", 600.0)
-    monkeypatch.setattr("prefect_stagegate.plugins.pages.catalog_view.NODES_FRESH", 600.0)
+    monkeypatch.setattr("prefect_stagegate.plugins.pages.catalog_view.HOLDERS_FRESH", 600.0)
+    monkeypatch.setattr("prefect_stagegate.plugins.fleet.node_pages.FRESH", 600.0)
     counts: list[dict[str, Counter[str]]] = []
     for versions in (3, 40):
         store = CountedRecords(open_records(f"memory://pages-{versions}", {}))

@@ -13,6 +13,7 @@ from prometheus_client.registry import Collector
 
 from prefect_stagegate import __version__
 from prefect_stagegate.cache import Cache
+from prefect_stagegate.doors import PageRequest
 from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model.settings import Settings
 from prefect_stagegate.plugins.observe.monitoring import families
@@ -31,6 +32,9 @@ from prefect_stagegate.show.legible import legible_text, one_line
 
 MOST_SAMPLES = 10_000
 """Samples that one metric may have; further ones are left out."""
+FRESH, PATIENCE, STALE = 30.0, 5.0, 300.0
+"""Seconds for which the catalog's metrics are believed, for which a scrape waits for newer ones, of its 10, and after
+which none are shown."""
 CONTENT_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 """The media type of `metrics_text`."""
 OPENMETRICS_TYPE = openmetrics_exposition.CONTENT_TYPE_LATEST
@@ -54,6 +58,22 @@ def node_metrics_text(cache: Cache, settings: Settings, *, catalog_failed: bool 
     """
     failed = (Sample(families.CATALOG_UP, (), 0),) if catalog_failed else ()
     return exposition((*node_samples(cache, settings), *failed))
+
+
+def metrics_page(request: PageRequest) -> tuple[bytes, str]:
+    """All metrics in the format that Prometheus asks for; those of the catalog may be seconds old.
+
+    Raises:
+        CacheError: The cache can't be read.
+    """
+    of_catalog = request.recent(_of_catalog, fresh=FRESH, patience=PATIENCE, stale=STALE)
+    samples = (*node_samples(request.workspace.cache, request.workspace.settings), *of_catalog)
+    openmetrics = "application/openmetrics-text" in request.accept
+    return exposition(samples, openmetrics=openmetrics), OPENMETRICS_TYPE if openmetrics else CONTENT_TYPE
+
+
+def _of_catalog(workspace: Workspace) -> tuple[Sample | Durations, ...]:
+    return tuple(catalog_samples(workspace))
 
 
 def exposition(samples: Iterable[Sample | Durations], *, openmetrics: bool = False) -> bytes:

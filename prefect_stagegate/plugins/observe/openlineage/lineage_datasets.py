@@ -7,12 +7,10 @@ from dataclasses import dataclass, field, replace
 from itertools import islice
 
 from prefect_stagegate.catalog import Catalog
-from prefect_stagegate.catalog.kept_records import read_kept
-from prefect_stagegate.errors import StagegateError
+from prefect_stagegate.doors import load, plugins
 from prefect_stagegate.model import Evidence, ExpectationResult, Outcome, Severity
 from prefect_stagegate.patterns import matcher
 from prefect_stagegate.plugins.observe.openlineage.dataset_names import DatasetName, clean, source_name
-from prefect_stagegate.plugins.profile.profiles import PROFILES
 from prefect_stagegate.show import read_results
 from prefect_stagegate.spec import Spec
 from prefect_stagegate.spec.models import TableSpec
@@ -171,14 +169,9 @@ def with_source_columns(
 
 def _columns(catalog: Catalog, dataset: str, digest: str, table: str, spec: TableSpec) -> dict[str, str]:
     """A table's columns with their types: those that a validation found, else those that the contract declares."""
-    try:
-        profile = read_kept(catalog, PROFILES, dataset, table=table, digest=digest)
-    except StagegateError:  # a damaged profile: a validation reports it
-        profile = None
-    if profile:
-        types = {name: column.type for name, column in profile.ordered().items()} | dict(profile.skipped)
-    else:
-        types = dict(spec.columns)
+    places = (plugin.column_types for plugin in plugins() if plugin.column_types)
+    found: Iterator[dict[str, str]] = (load(place)(catalog, dataset, digest, table) for place in places)
+    types = next(filter(None, found), dict(spec.columns))
     return {clean(name): clean(kind) for name, kind in islice(types.items(), MOST_COLUMNS)}
 
 
