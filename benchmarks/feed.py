@@ -20,7 +20,7 @@ from pathlib import Path
 
 from benchmarks.section import write_section
 from prefect_stagegate.gate import CHECKS
-from prefect_stagegate.gate.run import run_check
+from prefect_stagegate.gate.evidence_rules import run_check
 from prefect_stagegate.model import Entry, Evidence, Severity
 from prefect_stagegate.plugins.node.machine import Machine
 from prefect_stagegate.spec import Requirement

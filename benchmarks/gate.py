@@ -23,7 +23,7 @@ from prefect_stagegate.catalog import Catalog
 from prefect_stagegate.catalog.gate_records import put_evidence
 from prefect_stagegate.catalog.records import open_records
 from prefect_stagegate.gate import CHECKS, known_checks
-from prefect_stagegate.gate.run import binding
+from prefect_stagegate.gate.evidence_rules import binding
 from prefect_stagegate.jobs.address import resolve
 from prefect_stagegate.jobs.gating.check import build_context, check
 from prefect_stagegate.jobs.staging.stage import stage

@@ -1,21 +1,19 @@
-"""Durations, sizes, rates and shares as people write them: `12h`, `8MiB`, `200MB/s`, `1/7`.
+"""Durations, times, sizes, rates and shares as people write and read them: `12h`, `8MiB`, `200MB/s`, `1/7`.
 
-Only the standard library is imported here: short commands load this module.
+Only the standard library and the errors are imported here: short commands load this module.
 """
 
 from __future__ import annotations
 
 import re
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from fractions import Fraction
-
-
-from datetime import UTC, datetime
-
 from prefect_stagegate.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from fractions import Fraction
 
 DURATION_PATTERN = "^[0-9]{1,10}[smhdw]$"
 """A whole number and one of s, m, h, d, w."""
@@ -27,6 +25,10 @@ SIZE_PATTERN = r"^[0-9]{1,15}(\.[0-9]{1,6})? ?([kMGT]?B|[KMGT]iB)?$"
 SHARE_PATTERN = r"([0-9]{1,9})/([0-9]{1,9})|([0-9]{1,3}(?:\.[0-9]{1,6})?)%"
 """A part of a whole, or a percentage."""
 
+LISTED_NAMES = 5
+"""Names that a sentence lists before it says how many more there are."""
+
+_DAY = len("2026-03-31")
 _SECONDS = {"w": 604_800, "d": 86_400, "h": 3_600, "m": 60, "s": 1}
 _BYTES = {
     "TiB": 2**40,
@@ -183,9 +185,6 @@ def digest_text(digest: str) -> str:
     return f"{algorithm}:{digits[:12]}"
 
 
-DAY = len("2026-03-31")
-
-
 def parse_until(text: str, at: datetime) -> datetime:
     """Read an end: a duration from `at` (`7d`), a day (its end in UTC), or a time.
 
@@ -193,8 +192,8 @@ def parse_until(text: str, at: datetime) -> datetime:
         UsageError: The text is none of these.
     """
     try:
-        is_day = len(text) == DAY and text[4] == "-"
-        return _parse(text, at, sign=1) + timedelta(days=1 if is_day else 0)
+        is_day = len(text) == _DAY and text[4] == "-"
+        return _parse_time(text, at, sign=1) + timedelta(days=1 if is_day else 0)
     except (ValueError, OverflowError):
         raise UsageError(
             f"{text!r} is not an end",
@@ -209,16 +208,35 @@ def parse_since(text: str, at: datetime) -> datetime:
         UsageError: The text is none of these.
     """
     try:
-        return _parse(text, at, sign=-1)
+        return _parse_time(text, at, sign=-1)
     except (ValueError, OverflowError):
         raise UsageError(
             f"{text!r} is not a beginning", hint="Write a duration, a day or a time, as in 30d or 2026-03-01."
         ) from None
 
 
-def _parse(text: str, at: datetime, *, sign: int) -> datetime:
+def _parse_time(text: str, at: datetime, *, sign: int) -> datetime:
     try:
         return at + sign * parse_duration(text)
     except ValueError:
         time = datetime.fromisoformat(text)
         return time if time.tzinfo else time.replace(tzinfo=UTC)
+
+
+def time_text(at: datetime) -> str:
+    """A moment in UTC, to the second. Evidence is read long after it was gathered, so it states times, not ages.
+
+    >>> time_text(datetime(2026, 3, 1, 3, 0, tzinfo=UTC))
+    '2026-03-01T03:00:00Z'
+    """
+    return f"{at.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def listed(names: Sequence[str]) -> str:
+    """The first few names, separated by commas, and how many more there are.
+
+    >>> listed(["a", "b"])
+    'a, b'
+    """
+    more = len(names) - LISTED_NAMES
+    return ", ".join(names[:LISTED_NAMES]) + (f" and {more} more" if more > 0 else "")

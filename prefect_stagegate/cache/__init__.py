@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from prefect_stagegate.cache.layout import GROUP_WRITABLE_FILE, Layout
 from prefect_stagegate.cache.leases import Leases
-from prefect_stagegate.cache.refs import Refs
+from prefect_stagegate.cache.ref_copies import Refs
 from prefect_stagegate.cache.views import Views
 from prefect_stagegate.durable import Durability
 

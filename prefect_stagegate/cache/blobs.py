@@ -18,6 +18,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from prefect_stagegate.cache.blob_verification import check_blob, is_blob
 from prefect_stagegate.cache.holders import Holder, holder_of
 from prefect_stagegate.cache.ingest import Claim
 from prefect_stagegate.cache.layout import (
@@ -33,7 +34,6 @@ from prefect_stagegate.cache.quarantine import Quarantine
 from prefect_stagegate.cache.space import BLOCK
 from prefect_stagegate.cache.unsynced import PREFIX as UNSYNCED
 from prefect_stagegate.cache.unsynced import Unsynced
-from prefect_stagegate.cache.verify import check_blob, is_blob
 from prefect_stagegate.durable import Durability, sync_folder
 from prefect_stagegate.errors import ChecksumMismatch
 

@@ -12,7 +12,7 @@ from threading import Event, Lock
 
 from blake3 import blake3
 
-from prefect_stagegate.cache.verify import ADVICE, READ, Read, open_regular_file
+from prefect_stagegate.cache.blob_verification import ADVICE, READ, Read, open_regular_file
 from prefect_stagegate.errors import CacheError, Cancelled
 from prefect_stagegate.model import Entry
 

@@ -15,8 +15,8 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from prefect_stagegate.cache.blob_verification import Rot, inode_of
 from prefect_stagegate.cache.layout import GROUP_DIR, GROUP_FILE, PRIVATE_DIR, SMALL_FILE, Layout, explained
-from prefect_stagegate.cache.verify import Rot, inode_of
 from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.durable import read_file, sync_folder, write_file
 from prefect_stagegate.model import Entry

@@ -18,10 +18,10 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
+from prefect_stagegate.cache.blob_verification import is_blob
 from prefect_stagegate.cache.ingest import Claim
 from prefect_stagegate.cache.layout import GROUP_FILE, PRIVATE_FILE, Layout, explained
 from prefect_stagegate.cache.leases import locked
-from prefect_stagegate.cache.verify import is_blob
 from prefect_stagegate.durable import UNKNOWN_BOOT, OpenVolume, boot_id, sync_folder, sync_volume, walk_folders
 
 PREFIX = "unsynced-"

@@ -11,12 +11,11 @@ from dataclasses import asdict
 from prefect_stagegate.gate.approval_counting import ANYBODY, answer_proof, count_answers, why_unanswerable
 from prefect_stagegate.gate.approval_parameters import APPROVAL, ApprovalParameters
 from prefect_stagegate.gate.base import CheckResult, one_finding
-from prefect_stagegate.gate.context import Binding, CheckContext
+from prefect_stagegate.gate.check_context import Binding, CheckContext
 from prefect_stagegate.gate.registry import Check, Renewal
-from prefect_stagegate.gate.wording import listed
 from prefect_stagegate.model import Approval, ApprovalRequest, Finding, Outcome, person_key
 from prefect_stagegate.model.canonical import digest_of
-from prefect_stagegate.units import digest_text
+from prefect_stagegate.units import digest_text, listed
 
 ANSWERS = Binding(
     "answers",

@@ -12,12 +12,12 @@ from pydantic import Field
 
 from prefect_stagegate.errors import StagegateError
 from prefect_stagegate.gate.base import CheckResult, Parameters, one_finding
-from prefect_stagegate.gate.context import Binding, CheckContext
+from prefect_stagegate.gate.check_context import Binding, CheckContext
 from prefect_stagegate.gate.registry import CHECKS, Check, Renewal
-from prefect_stagegate.gate.wording import listed
 from prefect_stagegate.model import Finding, Outcome
 from prefect_stagegate.spec.models import Owner
 from prefect_stagegate.transport.http import Client, Request, environment_proxies, fetch
+from prefect_stagegate.units import listed
 
 ALLOWED = (
     "0BSD Apache-2.0 BSD-2-Clause BSD-3-Clause CC0-1.0 CC-BY-3.0 CC-BY-4.0 CDLA-Permissive-1.0 CDLA-Permissive-2.0 "

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from prefect_stagegate.gate.base import CheckResult, NoParameters
-from prefect_stagegate.gate.context import CheckContext, origins
+from prefect_stagegate.gate.check_context import CheckContext, origins
 from prefect_stagegate.gate.registry import Check, Renewal
 from prefect_stagegate.model import Entry, Finding, Origin, Outcome
 from prefect_stagegate.units import count_text

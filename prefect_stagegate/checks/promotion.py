@@ -12,12 +12,11 @@ from pydantic import Field
 from prefect_stagegate.clock import moment, stamp
 from prefect_stagegate.gate.accepted import accepted_below, last_accepted
 from prefect_stagegate.gate.base import CheckResult, Parameters, one_finding
-from prefect_stagegate.gate.context import CheckContext, Fact
+from prefect_stagegate.gate.check_context import CheckContext, Fact
 from prefect_stagegate.gate.registry import Check, Renewal
-from prefect_stagegate.gate.wording import time_text
 from prefect_stagegate.model import Outcome
 from prefect_stagegate.spec import Duration
-from prefect_stagegate.units import age_text, digest_text
+from prefect_stagegate.units import age_text, digest_text, time_text
 
 
 @Fact

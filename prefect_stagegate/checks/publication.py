@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field
 
 from prefect_stagegate.errors import did_you_mean
 from prefect_stagegate.gate.base import CheckResult, Parameters
-from prefect_stagegate.gate.context import Binding, CheckContext
+from prefect_stagegate.gate.check_context import Binding, CheckContext
 from prefect_stagegate.gate.registry import Check, Renewal
 from prefect_stagegate.model import Finding, Outcome
 from prefect_stagegate.model.canonical import digest_of

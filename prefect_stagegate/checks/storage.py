@@ -13,12 +13,12 @@ from pathlib import Path
 
 from pydantic import Field
 
+from prefect_stagegate.cache.blob_verification import Pace, file_problem
 from prefect_stagegate.cache.gc import collect
 from prefect_stagegate.cache.quarantine import Quarantine
 from prefect_stagegate.cache.space import SpaceRules, used_bytes
-from prefect_stagegate.cache.verify import Pace, file_problem
 from prefect_stagegate.gate.base import Ceilings, CheckResult, Floors, NoParameters, one_finding
-from prefect_stagegate.gate.context import Binding, CheckContext, Fact, FreshFact
+from prefect_stagegate.gate.check_context import Binding, CheckContext, Fact, FreshFact
 from prefect_stagegate.gate.registry import Check, Renewal
 from prefect_stagegate.jobs.read import keep_dataset
 from prefect_stagegate.model import Address, Finding, Outcome, Scope

@@ -4,7 +4,7 @@ A check is a decorated function; `registry` says where it is declared.
 """
 
 from prefect_stagegate.gate.base import CheckResult, Parameters, one_finding
-from prefect_stagegate.gate.context import Binding, CheckContext, Fact, FreshFact
+from prefect_stagegate.gate.check_context import Binding, CheckContext, Fact, FreshFact
 from prefect_stagegate.gate.registry import CHECKS, Check, Renewal, known_check, known_checks
 
 check = Check

@@ -8,7 +8,7 @@ from functools import cache
 
 from prefect_stagegate.catalog import Catalog, RefAction, RefEntry, moves, withdrawn
 from prefect_stagegate.environment import Environment
-from prefect_stagegate.gate.context import CheckContext, Fact
+from prefect_stagegate.gate.check_context import CheckContext, Fact
 from prefect_stagegate.gate.records.attest import decision_of, read_statement
 from prefect_stagegate.model import Decision
 

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from prefect_stagegate.gate.approval_parameters import ApprovalParameters
-from prefect_stagegate.gate.context import addresses_of
+from prefect_stagegate.gate.check_context import addresses_of
 from prefect_stagegate.gate.records.allowed_signers import fingerprint_of
 from prefect_stagegate.gate.records.answers import AnswerProof, SignedAct, answer_act, prove_act
-from prefect_stagegate.gate.wording import listed
 from prefect_stagegate.model import Approval, ApprovalRequest, Decision, Identity, person_key
-from prefect_stagegate.units import count_text, digest_text
+from prefect_stagegate.units import count_text, digest_text, listed
 
 ANYBODY = "anybody"
 

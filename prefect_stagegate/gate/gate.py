@@ -22,10 +22,10 @@ from enum import StrEnum
 from prefect_stagegate import clock
 from prefect_stagegate.gate.accepted import accepted_below, last_accepted
 from prefect_stagegate.gate.base import WORST_FIRST
-from prefect_stagegate.gate.context import CheckContext, local_view
+from prefect_stagegate.gate.check_context import CheckContext, local_view
+from prefect_stagegate.gate.evidence_rules import counting, expired, superseded, why_stale
 from prefect_stagegate.gate.overrides import Case, apply_overrides, missing_passes, require_seen_waivers
 from prefect_stagegate.gate.registry import CHECKS, Check
-from prefect_stagegate.gate.run import counting, expired, superseded, why_stale
 from prefect_stagegate.model import Decision, DecisionOutcome, Evidence, Finding, Outcome, Severity, Waiver
 from prefect_stagegate.spec import Gate, Requirement
 

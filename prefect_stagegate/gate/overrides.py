@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from prefect_stagegate.clock import written_moment
+from prefect_stagegate.gate.evidence_rules import parameters_digest
 from prefect_stagegate.gate.registry import CHECKS
-from prefect_stagegate.gate.run import parameters_digest
 from prefect_stagegate.model import Decision, Evidence, Outcome, Ruling, Severity, Waiver, person_key
 from prefect_stagegate.spec import Requirement
 

@@ -32,22 +32,23 @@ from typing import Any, TypeVar, get_args, get_type_hints
 from pydantic import BaseModel, ConfigDict
 
 from prefect_stagegate.doors import Checks, plugins
+from prefect_stagegate.gate.accepted import Accepted, accepted_below, last_accepted
 from prefect_stagegate.gate.base import CheckResult, NoParameters, one_finding
-from prefect_stagegate.gate.bindings import BINDINGS
-from prefect_stagegate.gate.context import Binding, CheckContext
+from prefect_stagegate.gate.check_context import Binding, CheckContext, Fact
 from prefect_stagegate.model import Outcome, Scope, Severity
+from prefect_stagegate.model.canonical import digest_of
 from prefect_stagegate.spec import KnownCheck
 from prefect_stagegate.spec.models import Owner
 
 PACKAGE = "prefect_stagegate."
 OWN = (
-    Checks(f"{PACKAGE}checks.data", "schema nonempty expectations coverage freshness digest"),
+    Checks(f"{PACKAGE}checks.contract", "schema nonempty expectations coverage freshness digest"),
     Checks(f"{PACKAGE}checks.approval", "approval"),
     Checks(f"{PACKAGE}checks.governance", "owner license runbook"),
     Checks(f"{PACKAGE}checks.lineage", "lineage"),
     Checks(f"{PACKAGE}checks.promotion", "rollback soak"),
     Checks(f"{PACKAGE}checks.publication", "croissant"),
-    Checks(f"{PACKAGE}checks.sources", "read_probe credential_life"),
+    Checks(f"{PACKAGE}checks.source_access", "read_probe credential_life"),
     Checks(f"{PACKAGE}checks.storage", "cache_fit space inodes cache_integrity"),
 )
 """The core's own checks."""
@@ -285,3 +286,35 @@ def _stand_in(name: str, package: str, reason: str) -> None:
         register(Check(name, owner="infra", version=0, parameters=_AnyParameters, ask=ask, broken=problem))
     except ValueError as taken:
         log.warning("%s; no stand-in was registered for it: %s", problem, taken)
+
+
+def _of_key(key: str) -> Binding:
+    return Binding(key, lambda context: digest_of(context.spec.canonical().get(key)))
+
+
+def _of_accepted(name: str, accepted: Fact[[], Accepted | None]) -> Binding:
+    def value(context: CheckContext) -> str:
+        version = accepted(context)
+        return f"{version.digest} since {version.at}" if version else "none"
+
+    return Binding(name, value)
+
+
+BINDINGS = {
+    binding.name: binding
+    for binding in (
+        Binding("version", lambda context: context.digest),
+        Binding("environment", lambda context: context.environment.fingerprint),
+        Binding("target", lambda context: context.target),
+        Binding("node", lambda context: context.node),
+        Binding("policy", lambda context: context.gate.policy),
+        Binding("spec", lambda context: context.spec.digest),
+        Binding("owners", lambda context: digest_of(dict(context.spec.owners))),
+        _of_key("contract"),
+        _of_key("sources"),
+        _of_key("job"),
+        _of_accepted("below", accepted_below),
+        _of_accepted("accepted", last_accepted),
+    )
+}
+"""The core's bindings by name. A check declares others as objects."""

@@ -9,12 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
-from prefect_stagegate.gate.context import CheckContext
+from prefect_stagegate.gate.check_context import CheckContext
+from prefect_stagegate.gate.evidence_rules import run_check, unrevoked
 from prefect_stagegate.gate.gate import PlannedCheck, judge, plan_checks
 from prefect_stagegate.gate.overrides import unruled
-from prefect_stagegate.gate.records.revocation import unrevoked
 from prefect_stagegate.gate.registry import Renewal
-from prefect_stagegate.gate.run import run_check
 from prefect_stagegate.model import Decision, Evidence, Finding, Outcome, Scope, Severity
 
 LETS_THROUGH = (Outcome.PASS, Outcome.WARN, Outcome.WAIVED, Outcome.NOT_APPLICABLE)

@@ -10,8 +10,7 @@ from prefect_stagegate.errors import MissingExtra, SpecError, did_you_mean
 from prefect_stagegate.gate import CHECKS
 from prefect_stagegate.gate.approval_counting import why_unanswerable
 from prefect_stagegate.gate.approval_parameters import APPROVAL, ApprovalParameters
-from prefect_stagegate.gate.context import addresses_of
-from prefect_stagegate.gate.wording import listed
+from prefect_stagegate.gate.check_context import addresses_of
 from prefect_stagegate.jobs.address import SpecLike, read_spec
 from prefect_stagegate.jobs.gating.validate import limits_of
 from prefect_stagegate.model.settings import Settings
@@ -20,6 +19,7 @@ from prefect_stagegate.spec import FilesSpec, Requirement, Spec, doubtful_column
 from prefect_stagegate.spec.document import Document
 from prefect_stagegate.spec.suites import expectation_name
 from prefect_stagegate.spec.yamltree import Loc
+from prefect_stagegate.units import listed
 from prefect_stagegate.validations import lint as lint_contract
 from prefect_stagegate.validations.files.calls import ProbeCall, release
 

@@ -11,14 +11,14 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, cast
 
-from prefect_stagegate.checks.data import failed_objects
+from prefect_stagegate.checks.contract import failed_objects
 from prefect_stagegate.checks.promotion import is_in_catalog
-from prefect_stagegate.checks.sources import life_of_credentials, probe_source
+from prefect_stagegate.checks.source_access import life_of_credentials, probe_source
 from prefect_stagegate.checks.storage import Integrity, Volume, cache_volume, copy_integrity, rotten_blobs
 from prefect_stagegate.environment import Environment
 from prefect_stagegate.gate import CheckContext, known_checks
 from prefect_stagegate.gate.accepted import accepted_below, last_accepted, reference
-from prefect_stagegate.gate.context import Fact, local_view, origins
+from prefect_stagegate.gate.check_context import Fact, local_view, origins
 from prefect_stagegate.jobs.gating.table_facts import table_columns, table_time
 from prefect_stagegate.jobs.gating.validate import validation_of
 from prefect_stagegate.jobs.staging.probe import Probe

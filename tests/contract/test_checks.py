@@ -22,9 +22,9 @@ from prefect_stagegate.errors import SourceUnavailable
 from prefect_stagegate.gate import CHECKS, CheckContext
 from prefect_stagegate.gate.accepted import Accepted
 from prefect_stagegate.gate.catalogue import asks, groups, parameters
-from prefect_stagegate.gate.context import Binding, Fact
+from prefect_stagegate.gate.check_context import Binding, Fact
+from prefect_stagegate.gate.evidence_rules import run_check, why_stale
 from prefect_stagegate.gate.registry import OWNERS, Renewal
-from prefect_stagegate.gate.run import run_check, why_stale
 from prefect_stagegate.jobs.staging.probe import Probe
 from prefect_stagegate.model import CredentialLife, Entry, Evidence, Outcome, Scope, Severity, Validation
 from prefect_stagegate.model.canonical import canonical

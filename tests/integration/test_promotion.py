@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from prefect_stagegate.cache.refs import Refs
+from prefect_stagegate.cache.ref_copies import Refs
 from prefect_stagegate.catalog import Catalog, RefEntry
 from prefect_stagegate.catalog.gate_records import awaited_request, newest_attestation, read_answers, read_requests
 from prefect_stagegate.errors import (

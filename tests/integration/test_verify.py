@@ -17,10 +17,10 @@ from zlib import crc32
 import pytest
 
 from prefect_stagegate.cache import scrub
+from prefect_stagegate.cache.blob_verification import Pace
 from prefect_stagegate.cache.gc import collect
 from prefect_stagegate.cache.quarantine import Quarantine
 from prefect_stagegate.cache.space import room, used_bytes
-from prefect_stagegate.cache.verify import Pace
 from prefect_stagegate.errors import Cancelled, StagegateError, UsageError
 from prefect_stagegate.jobs.staging.fetch import repair_files
 from prefect_stagegate.jobs.staging.stage import stage
@@ -166,7 +166,7 @@ class Clock(Event):
 
 def test_reading_keeps_to_its_rate(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = Clock()
-    monkeypatch.setattr("prefect_stagegate.cache.verify.time.monotonic", lambda: clock.now)
+    monkeypatch.setattr("prefect_stagegate.cache.blob_verification.time.monotonic", lambda: clock.now)
     pace = Pace(1000, clock)
     for _ in range(100):
         pace(200)

@@ -12,11 +12,11 @@ from hypothesis import strategies as st
 
 from prefect_stagegate.clock import stamp
 from prefect_stagegate.gate import CHECKS, CheckContext
+from prefect_stagegate.gate.evidence_rules import parameters_digest
 from prefect_stagegate.gate.gate import judge, plan_checks
 from prefect_stagegate.gate.overrides import LONGEST_WAIVER, passes_in_a_row
 from prefect_stagegate.gate.records.attest import attest, decision_of
 from prefect_stagegate.gate.records.replay import AGAIN, flips, replay
-from prefect_stagegate.gate.run import parameters_digest
 from prefect_stagegate.model import (
     Decision,
     DecisionOutcome,

@@ -9,10 +9,10 @@ import pytest
 from blake3 import blake3
 
 from prefect_stagegate.cache import Cache
+from prefect_stagegate.cache.blob_verification import check_blob, verify_view
 from prefect_stagegate.cache.gc import collect
 from prefect_stagegate.cache.leases import LeaseKind
 from prefect_stagegate.cache.space import PAGE
-from prefect_stagegate.cache.verify import check_blob, verify_view
 from prefect_stagegate.errors import BlobVanished, CacheError, CorruptRecord
 from prefect_stagegate.model import Entry
 

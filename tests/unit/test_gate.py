@@ -8,8 +8,8 @@ import pytest
 from prefect_stagegate.clock import stamp
 from prefect_stagegate.gate import CHECKS, CheckContext
 from prefect_stagegate.gate.accepted import Accepted
+from prefect_stagegate.gate.evidence_rules import parameters_digest, run_check
 from prefect_stagegate.gate.gate import State, decide, judge, plan_checks
-from prefect_stagegate.gate.run import parameters_digest, run_check
 from prefect_stagegate.model import DecisionOutcome, Evidence, Identity, Outcome, Severity, Waiver
 from prefect_stagegate.spec import Requirement
 from prefect_stagegate.testing.contexts import NOW, OTHER_DIGEST, a_spec, a_validation, check_context

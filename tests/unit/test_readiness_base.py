@@ -11,8 +11,8 @@ from prefect_stagegate.clock import stamp
 from prefect_stagegate.errors import MissingExtra, SourceUnavailable
 from prefect_stagegate.gate import CHECKS, CheckContext, CheckResult, check, known_checks
 from prefect_stagegate.gate.base import NoParameters, Parameters
+from prefect_stagegate.gate.evidence_rules import run_check, why_stale
 from prefect_stagegate.gate.registry import _catalogue
-from prefect_stagegate.gate.run import run_check, why_stale
 from prefect_stagegate.model import FailedObject, Finding, Outcome, Scope, Severity, Validation
 from prefect_stagegate.spec import Requirement
 from prefect_stagegate.testing.contexts import ENVIRONMENT, NOW, OTHER_DIGEST, VOLUME, a_spec, check_context

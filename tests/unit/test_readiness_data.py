@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from prefect_stagegate.checks.data import (
+from prefect_stagegate.checks.contract import (
     REFERENCE,
     Freshness,
     coverage,

@@ -11,9 +11,9 @@ import pytest
 
 from prefect_stagegate.clock import stamp
 from prefect_stagegate.gate import CHECKS, CheckContext
+from prefect_stagegate.gate.evidence_rules import run_check
 from prefect_stagegate.gate.gate import judge
 from prefect_stagegate.gate.renewal import Renewed, renew
-from prefect_stagegate.gate.run import run_check
 from prefect_stagegate.jobs.gating.table_facts import recorded_times
 from prefect_stagegate.model import Decision, DecisionOutcome, Evidence, Outcome, Severity
 from prefect_stagegate.spec import Requirement

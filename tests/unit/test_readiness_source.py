@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from prefect_stagegate.checks.sources import Lifetime, credential_life, read_probe
+from prefect_stagegate.checks.source_access import Lifetime, credential_life, read_probe
 from prefect_stagegate.gate import CheckResult
 from prefect_stagegate.gate.base import NoParameters
 from prefect_stagegate.jobs.staging.probe import Probe

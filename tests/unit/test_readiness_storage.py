@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from prefect_stagegate.checks.sources import read_probe
+from prefect_stagegate.checks.source_access import read_probe
 from prefect_stagegate.checks.storage import (
     CacheFit,
     Integrity,

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 from prefect_stagegate.catalog import RefEntry
 from prefect_stagegate.clock import now, written_moment
+from prefect_stagegate.gate.evidence_rules import CLOCKS_DIFFER
 from prefect_stagegate.gate.records.allowed_signers import fingerprint_of, read_allowed_signers
 from prefect_stagegate.gate.records.signing import SigningKey, signers
 from prefect_stagegate.gate.records.ssh_signatures import SshKey, verify_ssh_signature
-from prefect_stagegate.gate.run import CLOCKS_DIFFER
 from prefect_stagegate.model import (
     Approval,
     ApprovalRequest,

@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from prefect_stagegate.gate.evidence_rules import expired, parameters_digest
 from prefect_stagegate.gate.gate import conclude
 from prefect_stagegate.gate.overrides import case_of, unruled
 from prefect_stagegate.gate.registry import CHECKS
 from prefect_stagegate.gate.renewal import LETS_THROUGH
-from prefect_stagegate.gate.run import expired, parameters_digest
 from prefect_stagegate.model import Decision, Evidence, Outcome, Severity
 from prefect_stagegate.spec import Gate, Requirement
 

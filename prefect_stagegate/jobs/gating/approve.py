@@ -19,9 +19,9 @@ from prefect_stagegate.clock import moment, now, stamp
 from prefect_stagegate.errors import CorruptRecord, UsageError
 from prefect_stagegate.gate.approval_counting import who_may, why_not_counted, why_request_ended
 from prefect_stagegate.gate.approval_parameters import approval_asked_by
+from prefect_stagegate.gate.evidence_rules import CLOCKS_DIFFER
 from prefect_stagegate.gate.overrides import outcomes_shown, waived_since
 from prefect_stagegate.gate.records.answers import PersonKey, answer_act, sign_act, signer_of
-from prefect_stagegate.gate.run import CLOCKS_DIFFER
 from prefect_stagegate.jobs.address import judged_spec, stored_spec
 from prefect_stagegate.jobs.gating.policy import spec_under
 from prefect_stagegate.jobs.workspace import Workspace

@@ -10,11 +10,11 @@ from prefect_stagegate.clock import now
 from prefect_stagegate.errors import Cancelled, UsageError, suggest
 from prefect_stagegate.gate.approval_counting import counted_answers
 from prefect_stagegate.gate.authority import authority_of
-from prefect_stagegate.gate.context import CheckContext
+from prefect_stagegate.gate.check_context import CheckContext
+from prefect_stagegate.gate.evidence_rules import run_check
 from prefect_stagegate.gate.gate import PlannedCheck, judge, plan_checks
 from prefect_stagegate.gate.records.attest import attest, statement_digest
 from prefect_stagegate.gate.records.signing import SigningKey
-from prefect_stagegate.gate.run import run_check
 from prefect_stagegate.jobs.address import SpecLike, parse, resolve
 from prefect_stagegate.jobs.environment import capture_environment
 from prefect_stagegate.jobs.gating.approve import request_approval, request_for

@@ -103,7 +103,9 @@ def changes(before: Mapping[str, Any], after: Mapping[str, Any], dataset: str) -
     """How one policy of a dataset differs from another; empty only when they are equal."""
     if before == after:
         return ()
-    from prefect_stagegate.gate.policies import policy_changes  # late: it loads all checks, and staging comes here
+    from prefect_stagegate.gate.policy_changes import (
+        policy_changes,  # late: it loads all checks, and staging comes here
+    )
 
     try:
         old, new = (spec_under(policy, dataset) for policy in (before, after))
@@ -192,7 +194,7 @@ def open_requests(workspace: Workspace, dataset: str) -> list[ApprovalRequest]:
 
     One that is dated before the policy in force is left out: by a clock set back, an expired key would be valid.
     """
-    from prefect_stagegate.gate.run import CLOCKS_DIFFER  # late: it loads all checks, see `changes`
+    from prefect_stagegate.gate.evidence_rules import CLOCKS_DIFFER  # late: it loads all checks, see `changes`
 
     head = workspace.catalog.policy(dataset)
     seq, since = (head.seq, stamp(moment(head.at) - CLOCKS_DIFFER)) if head else (0, "")

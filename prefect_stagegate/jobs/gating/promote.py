@@ -10,13 +10,19 @@ from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.errors import GateFailed, GateUndecided, StagegateError, WaitingForApproval
 from prefect_stagegate.gate import CHECKS
 from prefect_stagegate.gate.approval_parameters import APPROVAL
-from prefect_stagegate.gate.context import CheckContext
+from prefect_stagegate.gate.check_context import CheckContext
+from prefect_stagegate.gate.evidence_rules import (
+    CLOCKS_DIFFER,
+    changed_bindings,
+    counting,
+    revoked,
+    run_check,
+    superseded,
+)
 from prefect_stagegate.gate.gate import State, plan_checks
 from prefect_stagegate.gate.overrides import Case, case_of, unruled, why_void
 from prefect_stagegate.gate.records.attest import decision_of, read_statement
-from prefect_stagegate.gate.records.revocation import revoked
 from prefect_stagegate.gate.renewal import LETS_THROUGH
-from prefect_stagegate.gate.run import CLOCKS_DIFFER, changed_bindings, counting, run_check, superseded
 from prefect_stagegate.jobs.gating.check import build_context, resolve_for_gate
 from prefect_stagegate.jobs.gating.proofs import counted_evidence
 from prefect_stagegate.jobs.gating.withdraw import withdraw_failed_version

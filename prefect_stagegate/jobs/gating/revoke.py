@@ -7,8 +7,8 @@ from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.errors import UsageError, nearest_hint
 from prefect_stagegate.gate import CHECKS
 from prefect_stagegate.gate.authority import authority_of
+from prefect_stagegate.gate.evidence_rules import unrevoked
 from prefect_stagegate.gate.records.answers import PersonKey, signer_of
-from prefect_stagegate.gate.records.revocation import unrevoked
 from prefect_stagegate.jobs.gating.policy import adopted_spec
 from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Address, Evidence, EvidenceRevocation

@@ -21,8 +21,8 @@ from prefect_stagegate.doors import load, plugins
 from prefect_stagegate.errors import CatalogError, CorruptRecord, SourceError, StagegateError
 from prefect_stagegate.gate.approval_counting import count_answers, why_request_ended
 from prefect_stagegate.gate.approval_parameters import APPROVAL, approval_asked_by
+from prefect_stagegate.gate.evidence_rules import CLOCKS_DIFFER
 from prefect_stagegate.gate.records.attest import decision_of
-from prefect_stagegate.gate.run import CLOCKS_DIFFER
 from prefect_stagegate.jobs.address import policy_within, spec_beside
 from prefect_stagegate.jobs.gating.approve import lapsed_at
 from prefect_stagegate.jobs.gating.consent import POLICY_TARGET, agreement, rule_of

@@ -10,9 +10,9 @@ from pathlib import Path
 from threading import Event
 
 from prefect_stagegate.errors import UsageError, nearest_hint
-from prefect_stagegate.gate.bindings import BINDINGS
-from prefect_stagegate.gate.context import CheckContext, Fact, FreshFact, local_view
-from prefect_stagegate.gate.run import counting
+from prefect_stagegate.gate.check_context import CheckContext, Fact, FreshFact, local_view
+from prefect_stagegate.gate.evidence_rules import counting
+from prefect_stagegate.gate.registry import BINDINGS
 from prefect_stagegate.jobs.staging.fetch import present
 from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Entry, Evidence

@@ -18,8 +18,8 @@ from prefect_stagegate.environment.limits import capture_limits
 from prefect_stagegate.errors import CatalogError
 from prefect_stagegate.gate import CHECKS
 from prefect_stagegate.gate.accepted import Accepted, reference
-from prefect_stagegate.gate.context import CheckContext, Fact
-from prefect_stagegate.gate.run import run_check
+from prefect_stagegate.gate.check_context import CheckContext, Fact
+from prefect_stagegate.gate.evidence_rules import run_check
 from prefect_stagegate.jobs.address import SpecLike, resolve
 from prefect_stagegate.jobs.gating.check import build_context
 from prefect_stagegate.jobs.gating.proofs import key_of_node, put_signed

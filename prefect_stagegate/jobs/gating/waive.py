@@ -11,10 +11,10 @@ from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.errors import UsageError, nearest_hint
 from prefect_stagegate.gate import CHECKS
 from prefect_stagegate.gate.authority import authority_of
+from prefect_stagegate.gate.evidence_rules import parameters_digest
 from prefect_stagegate.gate.overrides import LONGEST_WAIVER, case_of, why_void
 from prefect_stagegate.gate.records.answers import PersonKey, signer_of
 from prefect_stagegate.gate.records.attest import decision_of
-from prefect_stagegate.gate.run import parameters_digest
 from prefect_stagegate.jobs.gating.check import resolve_for_gate
 from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Address, Decision, Evidence, Outcome, Revocation, Waiver

@@ -18,7 +18,6 @@ from prefect_stagegate.errors import CorruptRecord, StagegateError, UsageError
 from prefect_stagegate.gate.records.attest import AttestedDecision, read_statement, statement_digest
 from prefect_stagegate.gate.records.predicates import AttestationForm, as_recorded, written_as
 from prefect_stagegate.gate.records.signing import STATEMENT_PAYLOAD, envelopes_around, signers
-from prefect_stagegate.gate.wording import listed
 from prefect_stagegate.jobs.gating.attested_answers import count_attested_answers, export_answers
 from prefect_stagegate.jobs.gating.policy import spec_under
 from prefect_stagegate.jobs.gating.proofs import signing_key
@@ -26,7 +25,7 @@ from prefect_stagegate.jobs.review.audit import contradictions, people_problems,
 from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Address, check_name
 from prefect_stagegate.model.canonical import canonical
-from prefect_stagegate.units import digest_text
+from prefect_stagegate.units import digest_text, listed
 
 LARGEST = 64 << 20
 """The most bytes of a file that are read."""

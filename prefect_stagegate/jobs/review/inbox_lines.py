@@ -10,10 +10,9 @@ from typing import Any
 from prefect_stagegate.catalog import RefEntry, RefHead
 from prefect_stagegate.clock import moment, stamp
 from prefect_stagegate.gate import CHECKS
-from prefect_stagegate.gate.context import addresses_of
+from prefect_stagegate.gate.check_context import addresses_of
 from prefect_stagegate.gate.records.attest import decision_of, statement_digest
 from prefect_stagegate.gate.registry import Renewal
-from prefect_stagegate.gate.wording import listed
 from prefect_stagegate.jobs.gating.withdraw import version_failures
 from prefect_stagegate.jobs.review.inbox import (
     ANYBODY,
@@ -36,7 +35,7 @@ from prefect_stagegate.model import (
     person_key,
 )
 from prefect_stagegate.show import Person, reason_of
-from prefect_stagegate.units import digest_text
+from prefect_stagegate.units import digest_text, listed
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from prefect_stagegate.catalog.gate_records import REVOCATIONS, decided_versions, read_attestations, read_evidence
 from prefect_stagegate.clock import now, stamp
 from prefect_stagegate.errors import CorruptRecord, StagegateError, UsageError, nearest_hint
+from prefect_stagegate.gate.evidence_rules import unrevoked
 from prefect_stagegate.gate.records.attest import decision_of
 from prefect_stagegate.gate.records.replay import Flip, flips, replay
-from prefect_stagegate.gate.records.revocation import unrevoked
 from prefect_stagegate.jobs.address import SpecLike, read_spec, stored_spec
 from prefect_stagegate.jobs.gating.validate import run_contract
 from prefect_stagegate.jobs.workspace import Workspace

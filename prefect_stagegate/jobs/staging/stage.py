@@ -20,7 +20,7 @@ from prefect_stagegate.cache.job_progress import Phase
 from prefect_stagegate.cache.leases import LeaseKind
 from prefect_stagegate.cache.quarantine import Quarantine
 from prefect_stagegate.cache.views import Draft
-from prefect_stagegate.cache.volume import folds_case
+from prefect_stagegate.cache.volume_support import folds_case
 from prefect_stagegate.catalog import RefAction, RefEntry
 from prefect_stagegate.catalog.version_records import load_tables, put_failed, put_spec, staged_spec
 from prefect_stagegate.doors import Job

@@ -18,13 +18,21 @@ from itertools import islice
 from threading import Event
 from typing import Protocol
 
+from prefect_stagegate.cache.blob_verification import (
+    NOT_IN_VERSION,
+    Pace,
+    Rot,
+    check_blob,
+    extra_files,
+    look_at_view,
+    verify_view,
+)
 from prefect_stagegate.cache.gc import empty_trash
 from prefect_stagegate.cache.layout import ONLY_READABLE
 from prefect_stagegate.cache.leases import LeaseKind
 from prefect_stagegate.cache.quarantine import MAX_ENTRIES, Quarantine, Quarantined
 from prefect_stagegate.cache.scrub import CIRCLE, WHOLE, Arc, blobs_on, next_arc, note_end
 from prefect_stagegate.cache.space import used_bytes
-from prefect_stagegate.cache.verify import NOT_IN_VERSION, Pace, Rot, check_blob, extra_files, look_at_view, verify_view
 from prefect_stagegate.cache.views import seal_view
 from prefect_stagegate.errors import (
     CacheError,

@@ -8,7 +8,7 @@ from enum import StrEnum
 from pathlib import Path
 from threading import Event
 
-from prefect_stagegate.cache.verify import Pace, extra_files, file_problem, inode_of
+from prefect_stagegate.cache.blob_verification import Pace, extra_files, file_problem, inode_of
 from prefect_stagegate.errors import CacheError
 from prefect_stagegate.jobs.read import keep_dataset
 from prefect_stagegate.jobs.staging.stage import stage

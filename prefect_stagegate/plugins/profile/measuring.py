@@ -7,7 +7,7 @@ from contextlib import closing
 from itertools import islice
 from pathlib import Path
 
-from prefect_stagegate.gate.context import CheckContext, Fact
+from prefect_stagegate.gate.check_context import CheckContext, Fact
 from prefect_stagegate.jobs.gating.table_facts import VersionRows
 from prefect_stagegate.jobs.staging.temporary_tables import insert, temporary
 from prefect_stagegate.model.measures import Balance, Duplicates, Overlap, Scan, TableDrift

@@ -13,11 +13,10 @@ from prefect_stagegate.cli.flags import Display, Json, Places, VersionName
 from prefect_stagegate.cli.printing import print_json, say, say_line, write_output
 from prefect_stagegate.cli.progress import shown_hashing
 from prefect_stagegate.errors import UsageError
-from prefect_stagegate.gate.wording import listed
 from prefect_stagegate.model import Address
 from prefect_stagegate.plugins.signatures.sign import SignedVersion
 from prefect_stagegate.plugins.signatures.sign import sign as job
-from prefect_stagegate.units import bytes_text, count_text, digest_text
+from prefect_stagegate.units import bytes_text, count_text, digest_text, listed
 
 Algorithm = Annotated[
     Literal["sha256", "blake3"],

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from prefect_stagegate.cache.blob_verification import Pace
 from prefect_stagegate.cache.checksums import checksums
-from prefect_stagegate.cache.verify import Pace
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.jobs.read import keep_dataset
 from prefect_stagegate.jobs.upkeep.verify import VerifyProgress

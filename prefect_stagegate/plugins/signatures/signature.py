@@ -14,10 +14,10 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, ValidationInfo, model_validator
 
+from prefect_stagegate.cache.blob_verification import Pace
 from prefect_stagegate.cache.checksums import proved_bytes
-from prefect_stagegate.cache.verify import Pace
 from prefect_stagegate.gate.base import CheckResult, Parameters, one_finding
-from prefect_stagegate.gate.context import Binding, CheckContext, Fact, FreshFact
+from prefect_stagegate.gate.check_context import Binding, CheckContext, Fact, FreshFact
 from prefect_stagegate.gate.registry import Check, Renewal
 from prefect_stagegate.jobs.read import keep_dataset
 from prefect_stagegate.model import Address, Entry, Finding, Outcome

@@ -67,6 +67,6 @@ def test_cache_that_can_t_be_written_keeps_the_error(forged: AttackedScenario, m
     def refuse(*_: object) -> None:
         raise OSError(errno.EROFS, "Read-only file system")
 
-    monkeypatch.setattr("prefect_stagegate.cache.refs.write_file", refuse)
+    monkeypatch.setattr("prefect_stagegate.cache.ref_copies.write_file", refuse)
     with pytest.raises(UnprovedEntry, match="Entry 2 of things@production"):
         node_readiness(node, PRODUCTION)

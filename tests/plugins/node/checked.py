@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from prefect_stagegate.environment.nvml import Gpus
-from prefect_stagegate.gate.context import Fact
+from prefect_stagegate.gate.check_context import Fact
 from prefect_stagegate.plugins.node.checks.gpu import machine, nvml_gpus
 from prefect_stagegate.plugins.node.machine import Machine
 

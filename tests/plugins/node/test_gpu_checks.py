@@ -13,7 +13,7 @@ import pytest
 
 from prefect_stagegate.environment.nvml import Gpu, Gpus
 from prefect_stagegate.gate import CHECKS, CheckResult
-from prefect_stagegate.gate.run import run_check
+from prefect_stagegate.gate.evidence_rules import run_check
 from prefect_stagegate.model import Outcome, Severity
 from prefect_stagegate.plugins.node.checks import gpu as gpu_module
 from prefect_stagegate.plugins.node.checks.gpu import (

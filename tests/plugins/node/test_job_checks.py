@@ -12,7 +12,7 @@ import pytest
 from pydantic import ValidationError
 
 from prefect_stagegate.gate import CHECKS, CheckContext
-from prefect_stagegate.gate.run import run_check, why_stale
+from prefect_stagegate.gate.evidence_rules import run_check, why_stale
 from prefect_stagegate.model import Entry, Evidence, Outcome, Severity
 from prefect_stagegate.plugins.node.bottleneck import Bottleneck, bottleneck
 from prefect_stagegate.plugins.node.checks.gpu import machine

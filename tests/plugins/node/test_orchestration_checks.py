@@ -25,7 +25,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Late, Scheduled
 
 from prefect_stagegate.gate import CHECKS
-from prefect_stagegate.gate.run import run_check
+from prefect_stagegate.gate.evidence_rules import run_check
 from prefect_stagegate.model import Evidence, Outcome, Severity
 from prefect_stagegate.spec import Requirement
 from prefect_stagegate.testing.contexts import check_context

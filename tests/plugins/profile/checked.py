@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from prefect_stagegate.gate.context import Fact
+from prefect_stagegate.gate.check_context import Fact
 from prefect_stagegate.model.measures import Balance, Duplicates, Overlap, Scan, TableDrift
 from prefect_stagegate.plugins.profile.measuring import measures
 from tests.plugins.profile.figures import USUAL, Figures

@@ -9,7 +9,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from prefect_stagegate.gate.context import Fact
+from prefect_stagegate.gate.check_context import Fact
 from prefect_stagegate.plugins.signatures.signature import digests_of_files, file_bytes, kept_signatures
 from prefect_stagegate.plugins.signatures.signature_bundle import sign_statement
 from prefect_stagegate.plugins.signatures.signed_files import write_statement

@@ -6,9 +6,9 @@ import hashlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from prefect_stagegate.cache.blob_verification import READ
 from prefect_stagegate.cache.checksums import proved_pieces
 from prefect_stagegate.cache.memory import PinMemory
-from prefect_stagegate.cache.verify import READ
 from prefect_stagegate.model.manifest import row
 from prefect_stagegate.plugins.exchange.oci.shards import END, LayerFiles, header_of, padding_of
 

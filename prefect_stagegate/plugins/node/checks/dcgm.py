@@ -11,7 +11,7 @@ from pydantic import Field
 
 from prefect_stagegate.errors import StagegateError
 from prefect_stagegate.gate.base import CheckResult, from_findings
-from prefect_stagegate.gate.context import CheckContext
+from prefect_stagegate.gate.check_context import CheckContext
 from prefect_stagegate.gate.registry import Check, Renewal
 from prefect_stagegate.model import Finding, Outcome, Scope
 from prefect_stagegate.plugins.node.checks.gpu import OnGpus, no_gpu, nvml_gpus

@@ -16,12 +16,11 @@ from pydantic import Field
 
 from prefect_stagegate.environment.nvml import Gpu, Gpus, find_gpus
 from prefect_stagegate.gate.base import CheckResult, Parameters, from_findings, one_finding
-from prefect_stagegate.gate.context import CheckContext, Fact
+from prefect_stagegate.gate.check_context import CheckContext, Fact
 from prefect_stagegate.gate.registry import Check, Renewal
-from prefect_stagegate.gate.wording import listed
 from prefect_stagegate.model import Finding, Outcome, Scope
 from prefect_stagegate.plugins.node.machine import Machine
-from prefect_stagegate.units import count_text
+from prefect_stagegate.units import count_text, listed
 
 HOLDS = timedelta(minutes=5)
 """A job that ends badly leaves processes and memory behind within seconds."""

@@ -14,7 +14,7 @@ from typing import Any
 from pydantic import Field
 
 from prefect_stagegate.gate.base import CheckResult, Floors, Parameters, one_finding
-from prefect_stagegate.gate.context import CheckContext, local_view
+from prefect_stagegate.gate.check_context import CheckContext, local_view
 from prefect_stagegate.gate.registry import Check, Renewal
 from prefect_stagegate.model import Outcome, Scope
 from prefect_stagegate.plugins.node.accelerators import Run, simulate

@@ -10,7 +10,7 @@ from datetime import timedelta
 from prefect_stagegate.checks.storage import cache_volume
 from prefect_stagegate.environment.nvml import Gpu
 from prefect_stagegate.gate.base import CheckResult
-from prefect_stagegate.gate.context import CheckContext
+from prefect_stagegate.gate.check_context import CheckContext
 from prefect_stagegate.gate.registry import Check, Renewal
 from prefect_stagegate.model import Finding, Outcome, Scope
 from prefect_stagegate.plugins.node.checks.gpu import OnGpus, gpu_result, machine, no_gpu, nvml_gpus

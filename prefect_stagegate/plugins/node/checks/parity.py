@@ -15,11 +15,10 @@ from prefect_stagegate.environment.record import DECLARED
 from prefect_stagegate.environment.variables import DECLARED as DECLARED_VARIABLES
 from prefect_stagegate.gate.accepted import accepted_below
 from prefect_stagegate.gate.base import CheckResult, NoParameters, Parameters
-from prefect_stagegate.gate.context import CheckContext
+from prefect_stagegate.gate.check_context import CheckContext
 from prefect_stagegate.gate.registry import Check, Renewal
-from prefect_stagegate.gate.wording import listed
 from prefect_stagegate.model import Finding, Outcome, Scope
-from prefect_stagegate.units import count_text
+from prefect_stagegate.units import count_text, listed
 
 OUTCOMES = {
     Weight.BLOCKING: Outcome.FAIL,

@@ -13,12 +13,11 @@ from pydantic import Field
 
 from prefect_stagegate.gate import orchestration
 from prefect_stagegate.gate.base import Ceilings, CheckResult, Parameters, one_finding
-from prefect_stagegate.gate.context import CheckContext
+from prefect_stagegate.gate.check_context import CheckContext
 from prefect_stagegate.gate.registry import Check, Renewal
-from prefect_stagegate.gate.wording import time_text
 from prefect_stagegate.model import Outcome, Scope
 from prefect_stagegate.spec import Duration
-from prefect_stagegate.units import age_text, count_text
+from prefect_stagegate.units import age_text, count_text, time_text
 
 HOLDS = timedelta(minutes=5)
 """A worker can die at any time."""

@@ -12,13 +12,12 @@ from pydantic import Field
 
 from prefect_stagegate.gate import orchestration
 from prefect_stagegate.gate.base import CheckResult, Parameters, from_findings, one_finding
-from prefect_stagegate.gate.context import CheckContext
+from prefect_stagegate.gate.check_context import CheckContext
 from prefect_stagegate.gate.registry import Check, Renewal
-from prefect_stagegate.gate.wording import listed, time_text
 from prefect_stagegate.model import Finding, Outcome, Scope
 from prefect_stagegate.plugins.node.checks.pools import HOLDS, look_up, missing_parameter
 from prefect_stagegate.spec import Duration
-from prefect_stagegate.units import age_text, count_text
+from prefect_stagegate.units import age_text, count_text, listed, time_text
 
 TEST = "prefect event emit stagegate.gate.failed --resource-id stagegate.alert-test"
 """Makes the automation of deployments/automations.yaml send a message."""

@@ -12,13 +12,12 @@ from pydantic import Field
 from prefect_stagegate.errors import Cancelled, StagegateError
 from prefect_stagegate.gate.accepted import Accepted, accepted_below, last_accepted
 from prefect_stagegate.gate.base import CheckResult, Parameters, one_finding
-from prefect_stagegate.gate.context import CheckContext
+from prefect_stagegate.gate.check_context import CheckContext
 from prefect_stagegate.gate.registry import Check
-from prefect_stagegate.gate.wording import listed
 from prefect_stagegate.model import Finding, Outcome
 from prefect_stagegate.model.measures import ColumnDrift, TableDrift
 from prefect_stagegate.plugins.profile.measuring import measures
-from prefect_stagegate.units import count_text, digest_text
+from prefect_stagegate.units import count_text, digest_text, listed
 
 
 class Drift(Parameters):

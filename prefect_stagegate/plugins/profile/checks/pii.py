@@ -11,14 +11,13 @@ from typing import Literal, get_args
 from pydantic import Field
 
 from prefect_stagegate.gate.base import CheckResult, Parameters
-from prefect_stagegate.gate.context import CheckContext
+from prefect_stagegate.gate.check_context import CheckContext
 from prefect_stagegate.gate.registry import Check
-from prefect_stagegate.gate.wording import listed
 from prefect_stagegate.model import Finding, Outcome
 from prefect_stagegate.model.measures import Scan
 from prefect_stagegate.plugins.profile.measuring import measures
 from prefect_stagegate.plugins.profile.profiling import ignored_columns
-from prefect_stagegate.units import count_text
+from prefect_stagegate.units import count_text, listed
 
 Pattern = Literal["email", "phone", "iban", "credit_card", "us_ssn"]
 """What can be looked for; validations has each."""

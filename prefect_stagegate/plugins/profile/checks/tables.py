@@ -10,14 +10,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from pydantic import Field, model_validator
 
 from prefect_stagegate.gate.base import CheckResult, Parameters, from_findings, one_finding, worst_of
-from prefect_stagegate.gate.context import CheckContext
+from prefect_stagegate.gate.check_context import CheckContext
 from prefect_stagegate.gate.registry import Check
-from prefect_stagegate.gate.wording import listed
 from prefect_stagegate.model import Finding, Outcome
 from prefect_stagegate.model.measures import Overlap
 from prefect_stagegate.plugins.profile.measuring import measures
 from prefect_stagegate.spec import Glob
-from prefect_stagegate.units import count_text
+from prefect_stagegate.units import count_text, listed
 
 FILES = "files"
 

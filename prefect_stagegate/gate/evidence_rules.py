@@ -13,10 +13,9 @@ from prefect_stagegate import clock
 from prefect_stagegate.environment import UNKNOWN
 from prefect_stagegate.errors import Cancelled, MissingExtra, StagegateError, WorkerCrashed
 from prefect_stagegate.gate.base import CheckResult, one_finding
-from prefect_stagegate.gate.context import CheckContext
-from prefect_stagegate.gate.records.revocation import revoked, unrevoked
+from prefect_stagegate.gate.check_context import CheckContext
 from prefect_stagegate.gate.registry import Check
-from prefect_stagegate.model import Evidence, Outcome
+from prefect_stagegate.model import Evidence, EvidenceRevocation, Outcome
 from prefect_stagegate.model.canonical import canonical, digest_of
 from prefect_stagegate.redaction import redact
 from prefect_stagegate.spec import Requirement
@@ -164,3 +163,29 @@ def _expires(ttl: timedelta | None, answer: CheckResult, context: CheckContext) 
     ends = [context.now + ttl] if ttl else []
     ends += [answer.until] if answer.until else []
     return clock.stamp(min(ends)) if ends else ""
+
+
+def revoked(evidence: Evidence, revocations: Iterable[EvidenceRevocation]) -> EvidenceRevocation | None:
+    """The revocation that ended the evidence; None while it counts.
+
+    A revocation ends evidence that was asked for before it, also by a check that was still running. It also ends
+    evidence that was on record then with a later time, from a clock that is ahead.
+    """
+    if not evidence.at:
+        return None  # a placeholder for a check that never ran
+    target = evidence.binding.get("target", "")
+    return next(
+        (
+            revocation
+            for revocation in revocations
+            if revocation.check == evidence.check
+            and revocation.target in ("", target)
+            and (evidence.at <= revocation.at or evidence.at in revocation.ahead)
+        ),
+        None,
+    )
+
+
+def unrevoked(evidence: Iterable[Evidence], revocations: Sequence[EvidenceRevocation]) -> list[Evidence]:
+    """The evidence that nobody revoked, in the same order."""
+    return [answer for answer in evidence if not revoked(answer, revocations)]

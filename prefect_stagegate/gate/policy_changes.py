@@ -11,7 +11,7 @@ from typing import Any
 from pydantic import BaseModel
 
 from prefect_stagegate.gate.base import Ceilings, Floors
-from prefect_stagegate.gate.context import addresses_of
+from prefect_stagegate.gate.check_context import addresses_of
 from prefect_stagegate.gate.registry import CHECKS
 from prefect_stagegate.model import Direction, PolicyChange, Severity
 from prefect_stagegate.model.canonical import canonical

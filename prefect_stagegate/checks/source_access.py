@@ -14,16 +14,15 @@ from pydantic import Field
 
 from prefect_stagegate import clock
 from prefect_stagegate.gate.base import CheckResult, NoParameters, Parameters, from_findings, worst_of
-from prefect_stagegate.gate.context import CheckContext, Fact
+from prefect_stagegate.gate.check_context import CheckContext, Fact
 from prefect_stagegate.gate.registry import Check, Renewal
-from prefect_stagegate.gate.wording import listed, time_text
 from prefect_stagegate.jobs.staging.probe import Probe, probe
 from prefect_stagegate.jobs.staging.sources import open_sources, open_spec_source
 from prefect_stagegate.model import CredentialLife, Finding, Outcome, Scope
 from prefect_stagegate.sources import renewing
 from prefect_stagegate.sources.selection.object_selection import Selection
 from prefect_stagegate.spec import Duration, SourceSpec
-from prefect_stagegate.units import age_text, count_text
+from prefect_stagegate.units import age_text, count_text, listed, time_text
 
 LIFE_HOLDS = timedelta(minutes=5)
 AMPLE = 2

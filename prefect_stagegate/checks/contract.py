@@ -15,16 +15,15 @@ from pydantic import Field
 from prefect_stagegate.catalog.version_records import read_failed
 from prefect_stagegate.gate.accepted import Accepted, accepted_below, reference
 from prefect_stagegate.gate.base import Ceilings, CheckResult, NoParameters, one_finding, worst_of
-from prefect_stagegate.gate.context import Binding, CheckContext, Fact, origins
+from prefect_stagegate.gate.check_context import Binding, CheckContext, Fact, origins
 from prefect_stagegate.gate.registry import Check, Renewal
-from prefect_stagegate.gate.wording import listed, time_text
 from prefect_stagegate.jobs.gating.table_facts import TABLE, table_columns, table_time
 from prefect_stagegate.jobs.gating.validate import validation_of
 from prefect_stagegate.model import FailedObject, Finding, Outcome
 from prefect_stagegate.model.canonical import digest_of
 from prefect_stagegate.spec import Duration
 from prefect_stagegate.spec.parameters import PREVIOUS_ROWS, uses
-from prefect_stagegate.units import age_text, count_text, digest_text
+from prefect_stagegate.units import age_text, count_text, digest_text, listed, time_text
 
 COLUMNS = "table_columns"
 """What `schema` measures: the columns of the tables that declare none, with their types."""
