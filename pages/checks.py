@@ -7,7 +7,7 @@ from typing import Any
 
 from pages.markdown import code, link, page, prose, table
 from pages.spec import example_of, example_yaml, keys_list
-from prefect_stagegate.cli.describe import RENEWALS
+from prefect_stagegate.cli.spec_commands import RENEWALS
 from prefect_stagegate.gate import CHECKS, Check, known_checks
 from prefect_stagegate.gate.catalogue import asks, groups, holds, rule
 from prefect_stagegate.model import Severity

@@ -132,7 +132,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def _run(words: list[str], *, debug: bool) -> None:
     try:
         # By default cyclopts exits with 1 on wrong usage, and 1 is a gate's refusal here.
-        command_line(words)(words, exit_on_error=False, print_error=False, result_action="return_value")
+        code = command_line(words)(words, exit_on_error=False, print_error=False, result_action="return_value")
+        if isinstance(code, ExitCode) and code:
+            sys.exit(code)
     except CycloptsError as error:
         text = _missing_arguments(error, words) or _unused_arguments(error) or str(error)
         hint = f"Try `{' '.join([program_name(), *_command_words(words), '--help'])}`."

@@ -8,54 +8,63 @@ from prefect_stagegate.doors import Command, plugins
 
 _TABLE: dict[str, tuple[tuple[str, ...], ...]] = {
     "The way of the data": (
-        ("demo", "demo:demo", "Run the main job on real data, with nothing to set up."),
-        ("stage", "stage:stage", "Make a version from a spec's sources, or fetch an existing version to this node."),
-        ("validate", "gate:validate", "Run a version's contract."),
-        ("check", "gate:check", "Gather the evidence that a gate requires, decide, and record the decision."),
-        ("promote", "gate:promote", "Move a target's ref to a version that its gate accepted."),
-        ("approve", "gate:approve", "Answer the recorded request to promote a version."),
-        ("waive", "people:waive", "Answer for one failed check of one version at one gate, for a while."),
-        ("revoke", "people:revoke", "End a check's evidence about a version; the check runs again."),
-        ("rollback", "gate:rollback", "Return a target to a version that it accepted before."),
+        ("demo", "demo", "Run the main job on real data, with nothing to set up."),
+        ("stage", "stage_commands", "Make a version from a spec's sources, or fetch an existing version to this node."),
+        ("validate", "gate_commands", "Run a version's contract."),
+        ("check", "gate_commands", "Gather the evidence that a gate requires, decide, and record the decision."),
+        ("promote", "gate_commands", "Move a target's ref to a version that its gate accepted."),
+        ("approve", "gate_commands", "Answer the recorded request to promote a version."),
+        ("waive", "gate_commands", "Answer for one failed check of one version at one gate, for a while."),
+        ("revoke", "gate_commands", "End a check's evidence about a version; the check runs again."),
+        ("rollback", "gate_commands", "Return a target to a version that it accepted before."),
         ("policy", "", "Show, compare, adopt and agree to the policy that counts for a dataset."),
-        ("policy show", "policy:show", "Print the policy that counts for a dataset."),
-        ("policy diff", "policy:diff", "Show how a spec's policy differs from the adopted one, check by check."),
-        ("policy adopt", "policy:adopt", "Adopt a spec's policy for its dataset, or ask those who must agree to it."),
-        ("policy approve", "policy:approve", "Agree to a proposed policy, or decline it."),
-        ("policy history", "policy:history", "Show who adopted which policy, when and why, and what it changed."),
+        ("policy show", "policy_commands", "Print the policy that counts for a dataset."),
+        ("policy diff", "policy_commands", "Show how a spec's policy differs from the adopted one, check by check."),
+        (
+            "policy adopt",
+            "policy_commands",
+            "Adopt a spec's policy for its dataset, or ask those who must agree to it.",
+        ),
+        ("policy approve", "policy_commands", "Agree to a proposed policy, or decline it."),
+        ("policy history", "policy_commands", "Show who adopted which policy, when and why, and what it changed."),
     ),
     "Look and read": (
-        ("doctor", "doctor:doctor", "Try each source of a spec, and say how to fix those that fail."),
+        ("doctor", "stage_commands", "Try each source of a spec, and say how to fix those that fail."),
         (
             "status",
-            "status:status",
+            "status_commands",
             "Show where each target stands, whose turn it is, and the next command.",
             "[OPTIONS] [DATASET]",
         ),
-        ("ls", "look:ls", "List datasets, their versions and refs, and what this node holds.", "[OPTIONS] [DATASET]"),
-        ("show", "look:show", "Show one version: its digest, its size and its entries."),
-        ("diff", "look:diff", "Show how the entries of two versions differ."),
-        ("history", "history:history", "Show who moved which ref to which version, when and why."),
-        ("decisions", "decisions:decisions", "List the gates' decisions about a dataset's versions, the oldest first."),
-        ("report", "decisions:report", "Draw the report of a recorded decision again."),
-        ("verify-attestation", "prove:verify_attestation", "Verify the attestation of a decision."),
-        ("path", "read:path", "Print the folder of a version that lies in this node's cache."),
-        ("exec", "read:execute", "Run a command while its version is held.", "[OPTIONS] DATASET@REF -- COMMAND..."),
+        (
+            "ls",
+            "look_commands",
+            "List datasets, their versions and refs, and what this node holds.",
+            "[OPTIONS] [DATASET]",
+        ),
+        ("show", "look_commands", "Show one version: its digest, its size and its entries."),
+        ("diff", "look_commands", "Show how the entries of two versions differ."),
+        ("history", "record_commands", "Show who moved which ref to which version, when and why."),
+        ("decisions", "record_commands", "List the gates' decisions about a dataset's versions, the oldest first."),
+        ("report", "record_commands", "Draw the report of a recorded decision again."),
+        ("verify-attestation", "record_commands", "Verify the attestation of a decision."),
+        ("path", "cache_commands", "Print the folder of a version that lies in this node's cache."),
+        ("exec", "cache_commands", "Run a command while its version is held.", "[OPTIONS] DATASET@REF -- COMMAND..."),
     ),
     "Nodes": (
         (
             "progress",
-            "jobs:progress",
+            "progress_display",
             "Show what jobs of any process fetch into this node's cache, and how far they are.",
             "[OPTIONS] [DATASET]",
         ),
     ),
     "Compare environments": (
         ("env", "", "Capture this environment, or show how two of them differ."),
-        ("env capture", "env:capture", "Write this environment as JSON.", "[OPTIONS] [FILE]"),
+        ("env capture", "spec_commands", "Write this environment as JSON.", "[OPTIONS] [FILE]"),
         (
             "env diff",
-            "env:diff",
+            "spec_commands",
             "Show how an environment differs from the one that a version was accepted in, and whether that matters.",
             "[OPTIONS] THERE [OTHER]",
         ),
@@ -63,16 +72,16 @@ _TABLE: dict[str, tuple[tuple[str, ...], ...]] = {
     "Keep the cache": (
         (
             "verify",
-            "verify:verify",
+            "cache_commands",
             "Hash the files of this node's versions again and compare with their manifests.",
             "[OPTIONS] [DATASET@REF]",
         ),
-        ("gc", "maintain:gc", "Remove versions from this node's cache that no ref, lease or pin needs."),
-        ("pin", "maintain:pin", "Keep a version on this node, whatever its refs do."),
-        ("unpin", "maintain:unpin", "Remove a version's pin."),
+        ("gc", "cache_commands", "Remove versions from this node's cache that no ref, lease or pin needs."),
+        ("pin", "cache_commands", "Keep a version on this node, whatever its refs do."),
+        ("unpin", "cache_commands", "Remove a version's pin."),
         (
             "limits",
-            "limits:limits",
+            "cache_commands",
             "Set how many transfers a node or a source takes at a time.",
             "[OPTIONS] [SPEC...]",
         ),
@@ -81,29 +90,37 @@ _TABLE: dict[str, tuple[tuple[str, ...], ...]] = {
         ("gate", "", "Decide old records again under a new policy."),
         (
             "gate replay",
-            "replay:replay",
+            "gate_commands",
             "Decide recorded decisions again under another policy, and show which change and by which checks.",
         ),
         (
             "init",
-            "init:init",
+            "spec_commands",
             "Write a first spec for folders or URLs, with a pilot gate that passes.",
             "[OPTIONS] FOLDER|URL...",
         ),
         ("contract", "", "Suggest a contract, try a changed one on old versions, or write it in a standard's form."),
-        ("contract check", "contract:check", "Show what a changed contract would have done to the last versions."),
-        ("lint", "lint:lint", "Check a spec with its suites, columns and gates, without data."),
-        ("schema", "describe:schema", "Print the JSON Schema of spec files, for editors and CI."),
-        ("key", "prove:key", "Print the public half of an Ed25519 key."),
-        ("checks", "describe:checks", "List the checks that a gate may require, or explain one.", "[OPTIONS] [CHECK]"),
+        ("contract check", "policy_commands", "Show what a changed contract would have done to the last versions."),
+        ("lint", "spec_commands", "Check a spec with its suites, columns and gates, without data."),
+        ("schema", "spec_commands", "Print the JSON Schema of spec files, for editors and CI."),
+        ("key", "spec_commands", "Print the public half of an Ed25519 key."),
+        ("checks", "spec_commands", "List the checks that a gate may require, or explain one.", "[OPTIONS] [CHECK]"),
     ),
 }
+"""By title: what is typed, the module of this package, what it does, and the arguments as in `Command`."""
+
+
+def _function(words: str) -> str:
+    """The function of a command: `policy_show` for `policy show`."""
+    return words.replace(" ", "_").replace("-", "_")
+
+
 TITLES = tuple(_TABLE)
 """The groups of the overview, in order."""
 CORE = tuple(
-    Command(words, function and f"prefect_stagegate.cli.{function}", line, "" if " " in words else title, *usage)
+    Command(words, module and f"{__package__}.{module}:{_function(words)}", line, "" if " " in words else title, *usage)
     for title, rows in _TABLE.items()
-    for words, function, line, *usage in rows
+    for words, module, line, *usage in rows
 )
 
 

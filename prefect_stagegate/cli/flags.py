@@ -151,6 +151,16 @@ class Signature:
         return read_signing_key(self.key, workspace.ask_passphrase) if self.key else None
 
 
+@Parameter(name="*")
+@dataclass(frozen=True)
+class ReportFiles:
+    """The files that a decision's report is written to."""
+
+    html: Annotated[Path | None, Parameter(metavar="FILE", help="Also write the report as one HTML page.")] = None
+    markdown: Annotated[Path | None, Parameter(metavar="FILE", help="Also write the report as Markdown.")] = None
+    junit: Annotated[Path | None, Parameter(metavar="FILE", help="Also write the report as JUnit XML, for CI.")] = None
+
+
 def load_block(name: str) -> Mapping[str, Any]:
     """The storage options behind a Prefect block that a spec names, for example `aws-credentials/onprem`.
 

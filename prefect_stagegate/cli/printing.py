@@ -15,10 +15,11 @@ from prefect_stagegate.errors import ExitCode, StagegateError, UsageError
 from prefect_stagegate.redaction import redact
 
 if TYPE_CHECKING:
-    from rich.table import Table
+    from rich.table import Column, Table
+    from rich.text import Text
 
     from prefect_stagegate.model import FailedObject, PolicyChange
-    from prefect_stagegate.unreadable import Unreadable
+    from prefect_stagegate.unreadable import Unreadable, UnreadableRecords
 
 T = TypeVar("T")
 
@@ -105,6 +106,25 @@ def print_json(value: Any) -> None:
     sys.stdout.buffer.write(document)
 
 
+def print_result(result: T, print_text: Callable[[T], object], *, json: bool, quiet: bool = False) -> None:
+    """Print what a command did: as JSON, or for people unless they want quiet."""
+    if json:
+        print_json(result)
+    elif not quiet:
+        print_text(result)
+
+
+def print_records(
+    records: Sequence[T], print_text: Callable[[Sequence[T]], object], unreadable: UnreadableRecords, *, json: bool
+) -> None:
+    """Print what could be read, then `end_unreadable`; in JSON the others are the last elements. Call this last."""
+    if json:
+        print_json([*records, *({"unreadable": record} for record in unreadable.all)])
+    else:
+        print_text(records)
+    end_unreadable(unreadable.all)
+
+
 def write_output(text: str, file: Path | None, subject: str) -> None:
     """Write a text to a file, or to standard output where none is given.
 
@@ -177,9 +197,15 @@ def end_unreadable(unreadable: Sequence[Unreadable]) -> None:
         sys.exit(ExitCode.ERROR)
 
 
-def unreadable_lines(unreadable: Sequence[Unreadable]) -> list[dict[str, Any]]:
-    """The records that could not be read, as the last elements of a command's JSON list."""
-    return [{"unreadable": asdict(record)} for record in unreadable]
+def print_rows(columns: Iterable[str | Column], rows: Iterable[Iterable[str | Text]]) -> None:
+    """Print rows as a table. Their cells are no markup: a command may be called `[red]`."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(*columns, box=None, pad_edge=False)
+    for row in rows:
+        table.add_row(*(Text(escaped(cell)) if isinstance(cell, str) else cell for cell in row))
+    print_table(table)
 
 
 def print_table(table: Table) -> None:
@@ -209,6 +235,12 @@ def say(text: str = "") -> None:
 def say_line(text: str) -> None:
     """Print text as a single line, so that no reason that somebody gave looks like a line of ours."""
     say(" ".join(text.splitlines()))
+
+
+def say_lines(texts: Iterable[str]) -> None:
+    """Print each text as a single line."""
+    for text in texts:
+        say_line(text)
 
 
 def say_first(items: Iterable[T], line: Callable[[T], str], *, every: bool) -> None:

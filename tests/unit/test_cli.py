@@ -208,7 +208,7 @@ def test_an_error_that_nobody_foresaw_is_no_gate_s_refusal(
     def broken(*_: object, **__: object) -> None:
         raise RuntimeError("boom")
 
-    monkeypatch.setattr("prefect_stagegate.cli.describe.known_checks", broken)
+    monkeypatch.setattr("prefect_stagegate.cli.spec_commands.known_checks", broken)
     with pytest.raises(SystemExit) as caught:
         main(["schema"])
     assert caught.value.code == 3

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from prefect_stagegate.cli.events import api_is_configured
+from prefect_stagegate.cli.reporting import api_is_configured
 
 URL = "http://127.0.0.1:4200/api"
 

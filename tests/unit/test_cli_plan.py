@@ -10,9 +10,8 @@ from datetime import timedelta
 
 import pytest
 
-from prefect_stagegate.cli.ages import with_ages
-from prefect_stagegate.cli.plan import announce, forecast, print_plan
-from prefect_stagegate.cli.progress import shown_work
+from prefect_stagegate.cli.progress_display import shown_work
+from prefect_stagegate.cli.reporting import announce, forecast, print_plan, with_ages
 from prefect_stagegate.clock import moment, now
 from prefect_stagegate.gate import CHECKS
 from prefect_stagegate.gate.gate import PlannedCheck, State

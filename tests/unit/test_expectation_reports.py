@@ -9,7 +9,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from prefect_stagegate.cli.expectations import SHOWN, print_expectations
+from prefect_stagegate.cli.reporting import SHOWN_EXPECTATIONS, print_expectations
 from prefect_stagegate.model import Evidence, ExpectationResult, Outcome, Severity, Validation
 from prefect_stagegate.show import read_results, to_html, to_json, to_junit, to_markdown, validation_page
 from prefect_stagegate.show.expectations import MOST, refused_text
@@ -145,7 +145,7 @@ def test_terminal_does_not_obey_values_and_counts_the_rest(capsys: pytest.Captur
     printed = capsys.readouterr().out
     assert "[red]x[/red]" in printed
     assert not set("\x1b\x07\u202e\x00").intersection(printed)
-    assert f"… and {len(many) - SHOWN} more; --json has all" in printed
+    assert f"… and {len(many) - SHOWN_EXPECTATIONS} more; --json has all" in printed
 
 
 # ── JUnit ───────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -21,8 +21,8 @@ from prefect_stagegate.cache.gc import collect
 from prefect_stagegate.cache.job_progress import LONGEST_TEXT, JobProgress, Phase, read_progress, write_progress
 from prefect_stagegate.cache.leases import LeaseKind
 from prefect_stagegate.cli import main
-from prefect_stagegate.cli import progress as display
-from prefect_stagegate.cli.progress import shown_progress, transfer_rows
+from prefect_stagegate.cli import progress_display as display
+from prefect_stagegate.cli.progress_display import shown_progress, transfer_rows
 from prefect_stagegate.jobs.running_jobs import running_jobs
 from prefect_stagegate.model import Pin, Receipt, SourceObject
 from prefect_stagegate.transport.transfer.progress import Meter, TransferStats

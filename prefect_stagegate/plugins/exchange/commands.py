@@ -10,7 +10,7 @@ from cyclopts import Parameter
 
 from prefect_stagegate.cli.flags import Debug, Display, Json, Places, VersionName
 from prefect_stagegate.cli.printing import print_json, say, write_output
-from prefect_stagegate.cli.progress import shown_progress
+from prefect_stagegate.cli.progress_display import shown_progress
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.jobs.address import read_spec
 from prefect_stagegate.model import Address

@@ -14,7 +14,7 @@ from cyclopts import Parameter
 
 from prefect_stagegate.cli.flags import Display, Json, Places, VersionName, converter
 from prefect_stagegate.cli.printing import print_json, say, say_line
-from prefect_stagegate.cli.progress import shown_waiting
+from prefect_stagegate.cli.progress_display import shown_waiting
 from prefect_stagegate.clock import now
 from prefect_stagegate.errors import ExitCode
 from prefect_stagegate.jobs.workspace import Workspace

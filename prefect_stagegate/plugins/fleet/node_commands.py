@@ -6,19 +6,8 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from datetime import timedelta
 
-from rich.table import Table
-from rich.text import Text
-
 from prefect_stagegate.cli.flags import Json, Places, VersionName
-from prefect_stagegate.cli.printing import (
-    end_unreadable,
-    escaped,
-    print_json,
-    print_table,
-    say,
-    say_line,
-    unreadable_lines,
-)
+from prefect_stagegate.cli.printing import end_unreadable, print_json, print_records, print_rows, say, say_line
 from prefect_stagegate.clock import moment, now
 from prefect_stagegate.model import Address
 from prefect_stagegate.plugins.fleet.nodes import NodePlacement, NodeRecord, Placement, read_nodes, record_timeout
@@ -42,26 +31,21 @@ def nodes(*, json: Json = False, places: Places | None = None) -> None:
     workspace = (places or Places()).workspace()
     records = read_nodes(workspace.catalog, unreadable)
     timeout = record_timeout(workspace.settings)
-    if json:
-        lines = [{**asdict(record), "current": record.is_current(now(), timeout)} for record in records]
-        print_json([*lines, *unreadable_lines(unreadable.all)])
-    elif records:
-        _print_nodes(records, timeout)
-    else:
-        say("No node wrote a record yet. `stagegate stage` and `stagegate agent` write one.")
-    end_unreadable(unreadable.all)
+    lines = [{**asdict(record), "current": record.is_current(now(), timeout)} for record in records]
+    print_records(lines, lambda _: _print_nodes(records, timeout), unreadable, json=json)
 
 
 def _print_nodes(records: Sequence[NodeRecord], timeout: float) -> None:
-    table = Table(
-        "node", "site", "record", "versions", "partly", "used", "room", "gpus", "blobs at", box=None, pad_edge=False
-    )
+    if not records:
+        say("No node wrote a record yet. `stagegate stage` and `stagegate agent` write one.")
+        return
+    rows = []
     for record in records:
         is_current, ago = record.is_current(now(), timeout), now() - moment(record.at)
         is_ahead = not is_current and ago < timedelta(0)
         age = f"dated {age_text(-ago)} ahead" if is_ahead else f"{age_text(max(ago, timedelta(0)))} old"
         complete = sum(held.is_complete for held in record.versions)
-        cells = (
+        cells = [
             record.name,
             record.site or "-",
             age if is_current else f"unknown, {age}",
@@ -71,9 +55,9 @@ def _print_nodes(records: Sequence[NodeRecord], timeout: float) -> None:
             bytes_text(record.room),
             ", ".join(f"{count} × {model}" for model, count in record.gpus.items()) or "-",
             record.url or "-",
-        )
-        table.add_row(*(Text(escaped(cell)) for cell in cells))
-    print_table(table)
+        ]
+        rows.append(cells)
+    print_rows(("node", "site", "record", "versions", "partly", "used", "room", "gpus", "blobs at"), rows)
 
 
 def where(address: VersionName, /, *, json: Json = False, places: Places | None = None) -> None:
@@ -91,7 +75,7 @@ def where(address: VersionName, /, *, json: Json = False, places: Places | None 
     unreadable = UnreadableRecords()
     found = find_version((places or Places()).workspace(), Address.parse(address), unreadable)
     if json:
-        print_json({**asdict(found), "unreadable": [asdict(record) for record in unreadable.all]})
+        print_json({**asdict(found), "unreadable": unreadable.all})
     else:
         say(f"{found.dataset}@{found.digest}, {bytes_text(found.bytes)}")
         complete = len(found.having(Placement.COMPLETE))

@@ -11,7 +11,7 @@ from cyclopts import Parameter
 
 from prefect_stagegate.cli.flags import Display, Places, VersionName
 from prefect_stagegate.cli.printing import say
-from prefect_stagegate.cli.progress import shown_work
+from prefect_stagegate.cli.progress_display import shown_work
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.plugins.profile.suggest import suggest_contract
 from prefect_stagegate.units import count_text

@@ -11,7 +11,7 @@ from cyclopts import Parameter
 
 from prefect_stagegate.cli.flags import Display, Json, Places, VersionName
 from prefect_stagegate.cli.printing import print_json, say, say_line, write_output
-from prefect_stagegate.cli.progress import shown_hashing
+from prefect_stagegate.cli.progress_display import shown_hashing
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.model import Address
 from prefect_stagegate.plugins.signatures.sign import SignedVersion

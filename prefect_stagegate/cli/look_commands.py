@@ -8,24 +8,25 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict
 from json import dumps
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from cyclopts import Parameter
-from rich.table import Column, Table
-from rich.text import Text
+from rich.table import Column
 
+from prefect_stagegate.cache import Cache
+from prefect_stagegate.cache.leases import Lease
+from prefect_stagegate.cache.quarantine import Quarantine, Quarantined
 from prefect_stagegate.cli.flags import All, Json, Places, VersionName
 from prefect_stagegate.cli.printing import (
     end_unreadable,
-    escaped,
     print_failed,
-    print_json,
     print_json_list,
-    print_table,
+    print_records,
+    print_result,
+    print_rows,
     say,
     say_first,
     say_line,
-    unreadable_lines,
     write_output,
 )
 from prefect_stagegate.doors import offered, plugins
@@ -44,7 +45,7 @@ def ls(
     held: Annotated[bool, Parameter(negative="", help="List instead who holds what on this node, since when.")] = False,
     quarantine: Annotated[bool, Parameter(negative="", help="List instead what rotted on this node.")] = False,
     json: Json = False,
-    places: Places | None = None,
+    places: Places = Places(),
 ) -> None:
     """List datasets, their versions and refs, and what this node holds.
 
@@ -60,18 +61,11 @@ def ls(
         Only this dataset.
     """
     if held or quarantine:
-        from prefect_stagegate.cli.node import list_held, list_quarantine
-
-        cache = (places or Places()).open_cache()
-        (list_held if held else list_quarantine)(cache, dataset, json=json)
+        (_list_held if held else _list_quarantine)(places.open_cache(), dataset, json=json)
         return
     unreadable = UnreadableRecords()
-    lines = inspect.list_versions((places or Places()).workspace(), dataset, unreadable)
-    if json:
-        print_json([*map(asdict, lines), *unreadable_lines(unreadable.all)])
-    else:
-        _print_versions(lines)
-    end_unreadable(unreadable.all)
+    lines = inspect.list_versions(places.workspace(), dataset, unreadable)
+    print_records(lines, _print_versions, unreadable, json=json)
 
 
 def _print_versions(lines: Sequence[inspect.VersionLine]) -> None:
@@ -80,8 +74,7 @@ def _print_versions(lines: Sequence[inspect.VersionLine]) -> None:
         return
     version = Column("version", no_wrap=True)  # people copy it, so it is never cut
     about = ("dataset", version, "staged", "refs", "decisions", "files", "size", "weakest pin")
-    columns = (*about, "on this node", "held by")
-    rows = Table(*columns, box=None, pad_edge=False)
+    rows = []
     for line in lines:
         here = (", ".join(line.here_as) or "yes") if line.here else "-"
         holders = "; ".join(map(str, line.leases))
@@ -89,9 +82,8 @@ def _print_versions(lines: Sequence[inspect.VersionLine]) -> None:
         facts = (str(line.files), bytes_text(line.bytes), str(line.pins or "-"))
         staged = f"{line.staged_at[:10]} {line.staged_at[11:16]} UTC" if line.staged_at else "-"
         decisions = ", ".join(f"{decision.target} {decision.outcome}" for decision in line.decisions) or "-"
-        cells = (line.dataset, digest_text(line.digest), staged, refs, decisions, *facts, here, holders or "-")
-        rows.add_row(*(Text(escaped(cell)) for cell in cells))  # never markup: a command may be called `[red]`
-    print_table(rows)
+        rows.append((line.dataset, digest_text(line.digest), staged, refs, decisions, *facts, here, holders or "-"))
+    print_rows((*about, "on this node", "held by"), rows)
 
 
 def show(
@@ -112,7 +104,7 @@ def show(
     ] = None,
     every: All = False,
     json: Json = False,
-    places: Places | None = None,
+    places: Places = Places(),
 ) -> None:
     """Show one version: its digest, its size and its entries.
 
@@ -131,7 +123,7 @@ def show(
         raise UsageError("--sha256 and --output belong to --croissant", hint="Add --croissant, or leave them out.")
     if rows and json:
         raise UsageError("--rows prints the manifest's lines, which are no JSON", hint="Leave --rows or --json out.")
-    workspace = (places or Places()).workspace()
+    workspace = places.workspace()
     if croissant:
         describe = offered((plugin.descriptions for plugin in plugins()), "croissant", "--croissant")
         # ASCII only, so that no name in it acts on a terminal.
@@ -151,9 +143,7 @@ def show(
     waivers = inspect.waivers(workspace, line.dataset, line.digest, unreadable)
     revocations = inspect.revocations(workspace, Address(line.dataset, line.digest), unreadable)
     if json:
-        noted: dict[str, Sequence[Any]] = {"waivers": waivers, "revocations": revocations}
-        noted |= {"failed": failed, "unreadable": unreadable.all}
-        rest = {name: list(map(asdict, records)) for name, records in noted.items()}
+        rest = {"waivers": waivers, "revocations": revocations, "failed": failed, "unreadable": unreadable.all}
         print_json_list(manifest.entries(), "entries", asdict(line), lambda: rest)
     else:
         _print_facts(line, waivers, revocations)
@@ -184,7 +174,7 @@ def _print_facts(
 _CHANGE_SIGNS = {Change.ADDED: "+", Change.REMOVED: "-", Change.CHANGED: "~"}
 
 
-def diff(old: str, new: str, /, *, every: All = False, json: Json = False, places: Places | None = None) -> None:
+def diff(old: str, new: str, /, *, every: All = False, json: Json = False, places: Places = Places()) -> None:
     """Show how the entries of two versions differ.
 
     For example:
@@ -199,7 +189,7 @@ def diff(old: str, new: str, /, *, every: All = False, json: Json = False, place
     new
         The same; may be another dataset.
     """
-    changes = inspect.compare((places or Places()).workspace(), Address.parse(old), Address.parse(new))
+    changes = inspect.compare(places.workspace(), Address.parse(old), Address.parse(new))
     if json:
         print_json_list(changes)
         return
@@ -226,3 +216,41 @@ def _counted(changes: Iterable[Difference], counts: Counter[Change]) -> Iterator
 def _change_line(change: Difference) -> str:
     sizes = " → ".join(bytes_text(entry.size) for entry in (change.old, change.new) if entry)
     return f"{_CHANGE_SIGNS[change.change]} {change.path}  {sizes}"
+
+
+def _list_held(cache: Cache, dataset: str | None, *, json: bool) -> None:
+    """List the leases of live readers and writers, and the pins, the oldest first."""
+    unreadable = UnreadableRecords()
+    leases = [lease for lease in cache.leases.live(unreadable) if dataset in (None, lease.dataset)]
+    print_records(leases, _print_held, unreadable, json=json)
+
+
+def _print_held(leases: Sequence[Lease]) -> None:
+    if not leases:
+        say("No lease or pin is held on this node.")
+        return
+    version = Column("version", no_wrap=True)
+    rows = []
+    for lease in leases:
+        who, reserved = lease.what or "-", bytes_text(lease.reserved) if lease.reserved else "-"
+        held = lease.digest or "all, and what it makes"
+        since, pid = f"{lease.since[:19]}Z", str(lease.pid or "-")
+        rows.append((lease.kind, since, pid, who, reserved, lease.dataset, held))
+    print_rows(("kind", "since", "pid", "who", "reserved", "dataset", version), rows)
+
+
+def _list_quarantine(cache: Cache, dataset: str | None, *, json: bool) -> None:
+    """List the blobs that rotted, the one that was found first on top."""
+    blobs = sorted(Quarantine(cache.layout).all(), key=lambda blob: blob.since)
+    if dataset is not None:
+        blobs = [blob for blob in blobs if any(entry.startswith(f"{dataset}@") for entry in blob.entries)]
+    print_result(blobs, _print_quarantine, json=json)
+
+
+def _print_quarantine(blobs: Sequence[Quarantined]) -> None:
+    if not blobs:
+        say("Nothing is in quarantine.")
+    for blob in blobs:
+        say(f"{blob.digest}  {bytes_text(blob.bytes)}, since {blob.since[:19]}Z: {blob.problem}")
+        for entry in blob.entries:
+            say(f"    {entry}")

@@ -1,16 +1,16 @@
-"""`stagegate stage`: bring a dataset into this node's cache."""
+"""`stagegate stage` and `doctor`: fetch a dataset into this node's cache, and try its sources."""
 
 from __future__ import annotations
 
+import os
 import sys
 from collections import Counter
-from collections.abc import Iterable, Iterator
-from dataclasses import asdict
-from typing import Annotated
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from prefect_stagegate.cli.flags import All, Display, Json, Places, VersionOrSpec
+from prefect_stagegate.cli.flags import All, Display, Json, Places, VersionOrSpec, load_block
 from prefect_stagegate.cli.printing import (
     error_values,
     escaped,
@@ -18,17 +18,23 @@ from prefect_stagegate.cli.printing import (
     print_failed,
     print_json,
     print_json_list,
+    print_result,
     say,
     say_first,
 )
-from prefect_stagegate.cli.progress import shown_progress
-from prefect_stagegate.errors import TransferFailed
+from prefect_stagegate.cli.progress_display import shown_progress
+from prefect_stagegate.errors import ExitCode, TransferFailed
 from prefect_stagegate.jobs import address
-from prefect_stagegate.jobs.staging import stage as job
+from prefect_stagegate.jobs.staging import stage as staging
+from prefect_stagegate.jobs.upkeep.doctor import PATIENCE, Examination, examine, failing
 from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Action, Address, FailedObject, PlannedObject, Version
+from prefect_stagegate.model.settings import Settings
 from prefect_stagegate.spec import Spec, doubtful_columns
 from prefect_stagegate.units import bytes_text, count_text
+
+if TYPE_CHECKING:
+    from prefect_stagegate.spec import Spec
 
 
 def stage(
@@ -38,8 +44,8 @@ def stage(
     dry_run: Annotated[bool, Parameter(negative="", help="List and plan; fetch nothing.")] = False,
     every: All = False,
     json: Json = False,
-    places: Places | None = None,
-    display: Display | None = None,
+    places: Places = Places(),
+    display: Display = Display(),
 ) -> None:
     """Make a version from a spec's sources, or fetch an existing version to this node.
 
@@ -56,7 +62,7 @@ def stage(
         A spec's path or URL, or DATASET@REF, or DATASET@sha256:….
     """
     spec_or_address = address.parse(what)
-    workspace, display = (places or Places()).workspace(create=True), display or Display()
+    workspace = places.workspace(create=True)
     if dry_run:
         # Only the files can prove that a column's type is a mistake, so this warns and refuses nothing.
         for _, doubt in doubtful_columns(spec_or_address.contract.tables) if isinstance(spec_or_address, Spec) else ():
@@ -65,23 +71,20 @@ def stage(
         return
     with shown_progress(f"stage {spec_or_address.dataset}", display.progress_form(json=json)) as progress:
         try:
-            version = job.stage(workspace, spec_or_address, progress=progress)
+            version = staging.stage(workspace, spec_or_address, progress=progress)
         except TransferFailed as error:
             if json:
                 _print_failed(spec_or_address.dataset, error)
             raise
-    if json:
-        print_json(asdict(version))
-    elif not display.quiet:
-        _print(version)
+    print_result(version, _print_version, json=json, quiet=display.quiet)
 
 
 def _print_failed(dataset: str, error: TransferFailed) -> None:
-    failed = [asdict(FailedObject.of(failure)) for failure in error.failures]
+    failed = list(map(FailedObject.of, error.failures))
     print_json({"dataset": dataset, "digest": None, "failed": failed, "error": error_values(error)})
 
 
-def _print(version: Version) -> None:
+def _print_version(version: Version) -> None:
     say(f"{version.dataset}@{version.digest}")
     fetched, reused = bytes_text(version.bytes_fetched), bytes_text(version.bytes_reused)
     from_peers = sum(peer.bytes > 0 for peer in version.peers)
@@ -101,7 +104,7 @@ def _print(version: Version) -> None:
 
 def _preview(workspace: Workspace, spec_or_address: Spec | Address, *, every: bool, json: bool) -> None:
     totals = _Totals()
-    plan = totals.counted(job.preview(workspace, spec_or_address))
+    plan = totals.counted(staging.preview(workspace, spec_or_address))
     if json:
         lines = ({"action": step.action, "path": step.path, "size": step.object.size} for step in plan)
         dataset = {"dataset": spec_or_address.dataset}
@@ -138,3 +141,74 @@ class _Totals:
             if step.object.away and step.action is Action.FETCH:
                 self.archived = (self.archived[0] + 1, self.archived[1] + step.object.size)
             yield step
+
+
+def doctor(
+    what: VersionOrSpec,
+    /,
+    *,
+    timeout: Annotated[
+        float,
+        Parameter(
+            metavar="SECONDS",
+            show_default=True,
+            help="After which a source counts as one that does not answer.",
+        ),
+    ] = PATIENCE,
+    json: Json = False,
+    places: Places = Places(),
+) -> ExitCode:
+    """Try each source of a spec, and say how to fix those that fail.
+
+    Each source and mirror is tried as who runs this: listed until the first object that the spec takes, of which one
+    range is read. Told are what works, how fast, what an object can be pinned by and who was asking. All are tried at
+    once, and nothing is written. Exits with 3 when one does not work.
+
+    For example:
+
+    - `stagegate doctor nycflights.yaml`
+    - `stagegate doctor nycflights@production --json`
+
+    Parameters
+    ----------
+    what
+        A spec's path or URL, or DATASET@REF, or DATASET@sha256:…, whose stored spec is taken.
+    """
+    settings = Settings.from_environment(os.environ)
+    examinations = examine(_spec(what, places, settings), settings, load_block, patience=timeout)
+    print_result(examinations, _print_examinations, json=json)
+    return ExitCode.ERROR if failing(examinations) else ExitCode.PASS
+
+
+def _spec(text: str, places: Places, settings: Settings) -> Spec:
+    """The spec, or the stored spec of an address; creates no catalog where there is none."""
+    spec_or_address = address.parse(text)
+    if not isinstance(spec_or_address, Address):
+        return spec_or_address
+    from prefect_stagegate.catalog import Catalog
+
+    # A doctor changes nothing, so it makes no catalog.
+    catalog = Catalog.open(places.catalog or settings.catalog, create=False)
+    return address.spec_beside(catalog, spec_or_address.dataset, catalog.resolve(spec_or_address))
+
+
+def _print_examinations(examinations: Sequence[Examination]) -> None:
+    for examination in examinations:
+        _print_examination(examination)
+    sick = len(failing(examinations))
+    say(f"{len(examinations) - sick} of {len(examinations)} work" + (f", {sick} do not." if sick else "."))
+
+
+def _print_examination(examination: Examination) -> None:
+    role = f" (a mirror of {examination.mirror_of})" if examination.mirror_of else ""
+    if not examination.works:
+        say(f"FAILS  {examination.url}{role} as {examination.who}: {examination.problem}. {examination.fix}".rstrip())
+        return
+    listed, read = examination.list_seconds or 0.0, examination.read_seconds or 0.0
+    found = (
+        f"pins by {examination.pin}; listed in {listed:.2f} s, "
+        f"read {bytes_text(examination.read_bytes)} of {examination.object} in {read:.2f} s"
+        if examination.pin
+        else f"listed in {listed:.2f} s; it has no object now, as the spec allows"
+    )
+    say(f"works  {examination.url}{role} as {examination.who}: {found}")

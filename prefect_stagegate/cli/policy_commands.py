@@ -1,27 +1,29 @@
-"""`stagegate policy show`, `diff`, `adopt`, `approve` and `history`: which gates and contract count for a dataset."""
+"""`stagegate policy` and `contract check`: which gates and contract count, and what others would do."""
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from cyclopts import Parameter
 
-from prefect_stagegate.cli.flags import Json, Places, Signature
-from prefect_stagegate.cli.history import policy_lines
-from prefect_stagegate.cli.printing import ANYBODY, print_changes, print_json, say, say_line
+from prefect_stagegate.cli.flags import Display, Json, Places, Signature
+from prefect_stagegate.cli.printing import ANYBODY, print_changes, print_json, print_result, say, say_line, say_lines
 from prefect_stagegate.errors import ExitCode, UsageError
 from prefect_stagegate.jobs.gating import policy as job
 from prefect_stagegate.jobs.gating.consent import rule_of
-from prefect_stagegate.model import check_name
-from prefect_stagegate.units import digest_text
+from prefect_stagegate.model import Outcome, PolicyChange, check_name
+from prefect_stagegate.units import count_text, digest_text
+
+if TYPE_CHECKING:
+    from prefect_stagegate.jobs.review.trials import TrialComparison, VersionTrial
 
 Reason = Annotated[str, Parameter(metavar="TEXT", help="Why; kept in the log.")]
 
 
-def show(dataset: str, /, *, json: Json = False, places: Places | None = None) -> None:
+def policy_show(dataset: str, /, *, json: Json = False, places: Places = Places()) -> None:
     """Print the policy that counts for a dataset: its gates, contract, owners, job, and who must agree to a change.
 
     For example:
@@ -33,7 +35,7 @@ def show(dataset: str, /, *, json: Json = False, places: Places | None = None) -
     dataset
         The dataset's name.
     """
-    workspace = (places or Places()).workspace()
+    workspace = places.workspace()
     workspace.catalog.require_dataset(check_name("dataset", dataset))
     adoption = workspace.catalog.policy(dataset)
     if adoption is None:
@@ -44,9 +46,7 @@ def show(dataset: str, /, *, json: Json = False, places: Places | None = None) -
         )
     requests = job.open_requests(workspace, dataset)
     if json:
-        print_json(
-            asdict(adoption) | {"digest": adoption.digest, "requests": [asdict(request) for request in requests]}
-        )
+        print_json(asdict(adoption) | {"digest": adoption.digest, "requests": requests})
         return
     from prefect_stagegate.spec.yaml_text import yaml_text
 
@@ -60,7 +60,7 @@ def show(dataset: str, /, *, json: Json = False, places: Places | None = None) -
         say(f"# {ANYBODY}")
 
 
-def diff(spec: Path, /, *, json: Json = False, places: Places | None = None) -> None:
+def policy_diff(spec: Path, /, *, json: Json = False, places: Places = Places()) -> None:
     """Show how a spec's policy differs from the adopted one, check by check, and what it loosens or tightens.
 
     For example:
@@ -72,16 +72,16 @@ def diff(spec: Path, /, *, json: Json = False, places: Places | None = None) -> 
     spec
         A spec.
     """
-    changes = job.difference((places or Places()).workspace(), spec)
-    if json:
-        print_json([asdict(change) for change in changes])
-        return
+    print_result(job.difference(places.workspace(), spec), _print_difference, json=json)
+
+
+def _print_difference(changes: Sequence[PolicyChange]) -> None:
     print_changes(changes)
     if not changes:
         say("The spec has the adopted policy.")
 
 
-def adopt(spec: Path, /, *, reason: Reason, json: Json = False, places: Places | None = None) -> None:
+def policy_adopt(spec: Path, /, *, reason: Reason, json: Json = False, places: Places = Places()) -> ExitCode:
     """Adopt a spec's policy for its dataset, or ask those who must agree to it.
 
     The adopted policy's rule says who must agree, also to the end of that rule; without a rule, nobody must.
@@ -97,13 +97,9 @@ def adopt(spec: Path, /, *, reason: Reason, json: Json = False, places: Places |
     spec
         A spec.
     """
-    adoption = job.adopt((places or Places()).workspace(), spec, reason=reason)
-    if json:
-        print_json(asdict(adoption))
-    else:
-        _print_adoption(adoption)
-    if adoption.missing:
-        sys.exit(ExitCode.WAITING)
+    adoption = job.adopt(places.workspace(), spec, reason=reason)
+    print_result(adoption, _print_adoption, json=json)
+    return ExitCode.WAITING if adoption.missing else ExitCode.PASS
 
 
 def _print_adoption(adoption: job.Adoption) -> None:
@@ -121,16 +117,16 @@ def _print_adoption(adoption: job.Adoption) -> None:
     say("Evidence and approvals under the previous policy no longer count: check again before the next promotion.")
 
 
-def approve(
+def policy_approve(
     dataset: str,
     /,
     *,
     decline: Annotated[bool, Parameter(negative="", help="Decline instead; needs a reason.")] = False,
     reason: Annotated[str, Parameter(metavar="TEXT", help="Why; kept with the answer.")] = "",
     policy: Annotated[str, Parameter(metavar="DIGEST", help="The proposed policy's digest, where several wait.")] = "",
-    signature: Signature | None = None,
+    signature: Signature = Signature(),
     json: Json = False,
-    places: Places | None = None,
+    places: Places = Places(),
 ) -> None:
     """Agree to a proposed policy, or decline it.
 
@@ -145,14 +141,14 @@ def approve(
     dataset
         The dataset's name.
     """
-    workspace = (places or Places()).workspace()
-    key = (signature or Signature()).person_key(workspace)
+    workspace = places.workspace()
+    key = signature.person_key(workspace)
     request, answer = job.answer_request(
         workspace, check_name("dataset", dataset), approved=not decline, reason=reason, digest=policy, key=key
     )
     changes = job.proposed_by(workspace, request)
     if json:
-        print_json({"request": asdict(request), "answer": asdict(answer), "changes": list(map(asdict, changes))})
+        print_json({"request": request, "answer": answer, "changes": changes})
         return
     print_changes(changes)
     verb = "approved" if answer.approved else "declined"
@@ -161,7 +157,7 @@ def approve(
         say("Next: stagegate policy adopt SPEC --reason TEXT, with the same spec")
 
 
-def history(
+def policy_history(
     dataset: str,
     /,
     *,
@@ -169,7 +165,7 @@ def history(
         bool, Parameter(negative="", help="Forget what this node knows of the log, after a restore that was meant.")
     ] = False,
     json: Json = False,
-    places: Places | None = None,
+    places: Places = Places(),
 ) -> None:
     """Show who adopted which policy, when and why, and what it changed.
 
@@ -184,22 +180,79 @@ def history(
     dataset
         The dataset's name.
     """
-    workspace = (places or Places()).workspace()
+    from prefect_stagegate.cli.record_commands import policy_lines
+
+    workspace = places.workspace()
     workspace.catalog.require_dataset(check_name("dataset", dataset))
     # Before the log is read: what this node remembers would refuse a log that was restored.
     if forget:
         workspace.catalog.policy_log(dataset).forget()
     adoptions = job.adoptions(workspace, dataset)
     if json:
-        print_json(
-            [
-                asdict(entry) | {"digest": entry.digest, "changes": list(map(asdict, changes))}
-                for entry, changes in adoptions
-            ]
-        )
+        print_json([asdict(entry) | {"digest": entry.digest, "changes": changes} for entry, changes in adoptions])
         return
     for entry, changes in adoptions:
-        for line in policy_lines(entry, changes):
-            say_line(line)
+        say_lines(policy_lines(entry, changes))
     if not adoptions:
         say(f"{dataset} adopted no policy yet.")
+
+
+def contract_check(
+    spec: Annotated[str, Parameter(name="SPEC")],
+    /,
+    *,
+    versions: Annotated[int, Parameter(metavar="N")] = 3,
+    json: Json = False,
+    places: Places = Places(),
+    display: Display = Display(),
+) -> ExitCode:
+    """Show what a changed contract would have done to the last versions.
+
+    Each of them is validated under the contract that counts for it and under that of the spec. Nothing is recorded.
+    Exits with 1 when a version would fail now, with 3 when one can't be told.
+
+    For example:
+
+    - `stagegate contract check nycflights.yaml`
+    - `stagegate contract check nycflights.yaml --versions 10 --json`
+
+    Parameters
+    ----------
+    spec
+        The spec with the changed contract: a path or URL.
+    versions
+        How many versions, the newest first; 3 by default, 20 at most.
+    """
+    from prefect_stagegate.cli.progress_display import shown_work
+    from prefect_stagegate.jobs.review.trials import try_contract, worst_outcome
+
+    with shown_work(f"contract check {spec}", display.progress_form(json=json)) as progress:
+        trials = try_contract(places.workspace(), spec, versions, progress)
+    print_result(trials, _print_trials, json=json, quiet=display.quiet)
+    codes = {Outcome.FAIL: ExitCode.GATE_FAILED, Outcome.INCONCLUSIVE: ExitCode.ERROR}
+    return codes.get(worst_outcome(trials), ExitCode.PASS)
+
+
+def _print_trials(trials: Sequence[VersionTrial]) -> None:
+    say("TRIAL under your own spec: it is not recorded and does not count.")
+    for trial in trials:
+        _print_trial(trial)
+
+
+def _print_trial(trial: VersionTrial) -> None:
+    say(f"{digest_text(trial.digest)}, staged {trial.at}")
+    if trial.problem:
+        say_line(f"  not tried: {trial.problem}")
+        return
+    for comparison in trial.checks:
+        say_line(_comparison_line(comparison))
+    passed = ("passed", "passed")
+    notable = [comparison for comparison in trial.expectations if (comparison.then, comparison.now) != passed]
+    for comparison in notable:
+        say_line(_comparison_line(comparison))
+    if rest := len(trial.expectations) - len(notable):
+        say(f"  {count_text(rest, 'expectation')} passed then and now")
+
+
+def _comparison_line(comparison: TrialComparison) -> str:
+    return f"  {comparison.then:>12} → {comparison.now:<12} {comparison.subject}"

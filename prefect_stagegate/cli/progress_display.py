@@ -1,16 +1,18 @@
-"""A job's progress on standard error: a bar on a terminal, elsewhere a plain line every few seconds, or JSON lines."""
+"""A job's progress on standard error, in a bar, plain lines or JSON lines; `stagegate progress`: that of all jobs."""
 
 from __future__ import annotations
 
-import json
+import json as jsons
 import sys
+import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict
 from datetime import timedelta
-from typing import Any
+from typing import Annotated, Any
 
+from cyclopts import Parameter
 from rich.console import Console, Group
 from rich.live import Live
 from rich.progress import Progress as Tasks
@@ -20,16 +22,21 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from prefect_stagegate.cache.job_progress import JobProgress, Phase
-from prefect_stagegate.cli.flags import ProgressForm
-from prefect_stagegate.cli.printing import escaped
+from prefect_stagegate.cli.flags import Json, Places, ProgressForm
+from prefect_stagegate.cli.printing import OUTPUT, end_unreadable, escaped, print_json, print_records, say_line
+from prefect_stagegate.jobs.running_jobs import RunningJob, running_jobs
 from prefect_stagegate.transport.transfer.progress import Meter, Progress, Speed, repeating, seconds_left
 from prefect_stagegate.units import LONGEST_DURATION, age_text, bytes_text, count_text
+from prefect_stagegate.unreadable import UnreadableRecords
 
 LINE_SECONDS = 10.0
 """Seconds between two plain lines."""
 DRAWN_PER_SECOND = 5
 JSON_SECONDS = 1.0
 """Seconds between two JSON lines."""
+WATCH_SECONDS = 1.0
+"""Seconds between two looks: as often as jobs record their progress."""
+NOTHING = "No job writes into this node's cache."
 
 
 @contextmanager
@@ -106,7 +113,7 @@ def _json_lines(values: Callable[[], Mapping[str, Any]]) -> AbstractContextManag
 
     def write() -> None:
         # In one write, so that no line of another thread comes in between. ASCII only, which acts on no terminal.
-        sys.stderr.write(json.dumps({"progress": values()}) + "\n")
+        sys.stderr.write(jsons.dumps({"progress": values()}) + "\n")
         sys.stderr.flush()
 
     return repeating(write, JSON_SECONDS, last=True)
@@ -197,3 +204,95 @@ def _json_steps(phase: str) -> Iterator[Callable[[str], None]]:
     steps = deque([""], 1)
     with _json_lines(lambda: {"phase": phase, "step": steps[-1]}):
         yield steps.append
+
+
+def progress(
+    dataset: Annotated[str | None, Parameter(name="DATASET")] = None,
+    /,
+    *,
+    watch: Annotated[bool, Parameter(negative="", help="Go on until no job runs any more.")] = False,
+    json: Json = False,
+    places: Places = Places(),
+) -> None:
+    """Show what jobs of any process fetch into this node's cache, and how far they are.
+
+    A job records its progress once a second, beside its lease. One that ended, or was killed, is not shown. The
+    bottleneck is what took most of the job's time in the last seconds: network, hashing, disk or waiting.
+
+    For example:
+
+    - `stagegate progress`
+    - `stagegate progress nycflights --watch`
+
+    Parameters
+    ----------
+    dataset
+        Only the jobs on this dataset.
+    """
+    cache, unreadable = places.open_cache(), UnreadableRecords()
+
+    def look() -> list[RunningJob]:
+        return [job for job in running_jobs(cache, unreadable) if dataset in (None, job.dataset)]
+
+    if not watch:
+        print_records(look(), _print_jobs, unreadable, json=json)
+        return
+    _watch(look, json=json)
+    end_unreadable(unreadable.all)
+
+
+def _watch(look: Callable[[], list[RunningJob]], *, json: bool) -> None:
+    """Look again and again until no job runs: redrawn at a terminal; else JSON lines, or plain lines now and then."""
+    jobs = look()
+    if not (jobs or json):
+        say_line(NOTHING)
+    elif sys.stdout.isatty() and not json:
+        with Live(_job_rows(jobs), transient=True) as live:
+            while jobs:
+                time.sleep(WATCH_SECONDS)
+                jobs = look()
+                live.update(_job_rows(jobs))
+    else:
+        while jobs:
+            if json:
+                OUTPUT.is_compact = True  # a line for each look
+                print_json(jobs)
+            else:
+                _print_jobs(jobs)
+            sys.stdout.flush()
+            time.sleep(WATCH_SECONDS if json else LINE_SECONDS)
+            jobs = look()
+
+
+def _job_rows(jobs: Sequence[RunningJob]) -> Group:
+    """Two rows for each job that records its progress, and one for each of the others."""
+    return Group(
+        *(
+            transfer_rows(f"{job.what} {job.dataset} ({_state(job)})", job.progress)
+            if job.progress
+            else Text(escaped(_title(job)), no_wrap=True, overflow="ellipsis")
+            for job in jobs
+        )
+    )
+
+
+def _print_jobs(jobs: Sequence[RunningJob]) -> None:
+    if not jobs:
+        say_line(NOTHING)
+    for job in jobs:
+        say_line(_title(job))
+        if job.progress:
+            say_line(f"  {job.progress.phase}: {progress_text(job.progress)}")
+            rate = f"{bytes_text(job.progress.rate)}/s"
+            bottleneck = f"bottleneck: {job.progress.bottleneck}" if job.progress.bottleneck else ""
+            say_line("  " + ", ".join(filter(None, (rate, bottleneck, job.progress.object))))
+
+
+def _title(job: RunningJob) -> str:
+    return f"{job.what} {job.dataset} ({_state(job)}) since {job.since[:19]}Z"
+
+
+def _state(job: RunningJob) -> str:
+    """Which process does it, and whether it seems to hang: `pid 71, alice, stopped`."""
+    quiet = f"recorded nothing for {age_text(timedelta(seconds=job.quiet_seconds))}" if job.is_quiet else ""
+    return ", ".join(filter(None, (f"pid {job.pid}", job.user, "stopped" if job.is_stopped else "", quiet)))

@@ -1,0 +1,302 @@
+"""`stagegate path`, `exec`, `progress`, `verify`, `gc`, `pin`, `unpin` and `limits`: this node's cache.
+
+`path` and `exec` run before each job of a user: the others import what takes long themselves.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Sequence
+from datetime import timedelta
+from fractions import Fraction
+from functools import partial
+from typing import TYPE_CHECKING, Annotated
+
+from cyclopts import Parameter
+from cyclopts.validators import Number
+
+from prefect_stagegate.cli.flags import Debug, Display, Json, Places, VersionName, converter
+from prefect_stagegate.cli.printing import end_unreadable, print_json, print_result, say
+from prefect_stagegate.errors import ExitCode, UsageError
+from prefect_stagegate.jobs.read import hold_dataset, locate, read_catalog
+from prefect_stagegate.model import Address
+from prefect_stagegate.model.settings import EXEC_VARIABLES, Settings
+from prefect_stagegate.units import bytes_text, count_text, parse_duration, parse_rate, parse_share
+
+if TYPE_CHECKING:
+    from prefect_stagegate.cache.gc import Collection
+    from prefect_stagegate.jobs.upkeep.verify import Verification
+    from prefect_stagegate.tasks._support.slots import LimitChange
+
+
+def path(address: VersionName, /, *, json: Json = False, places: Places = Places()) -> None:
+    """Print the folder of a version that lies in this node's cache.
+
+    For example:
+
+    - `ls $(stagegate path nycflights@production)`
+
+    Parameters
+    ----------
+    address
+        DATASET@REF, DATASET@REF~1 or DATASET@sha256:…; without a ref, `latest`.
+    """
+    version = locate(places.open_cache(), Address.parse(address).counted(read_catalog(places.catalog)))
+    if json:
+        print_json({"dataset": version.dataset, "digest": version.digest, "path": str(version.path)})
+    else:
+        print(version.path)  # unescaped, for programs
+
+
+def exec(  # noqa: A001 - it is found by its command's name
+    address: VersionName,
+    /,
+    *command: Annotated[str, Parameter(name="COMMAND", allow_leading_hyphen=True)],
+    places: Places = Places(),
+) -> None:
+    """Run a command while its version is held, so that no collection takes it away.
+
+    The command finds the folder in STAGEGATE_DATASET_PATH and the digest in STAGEGATE_DATASET_DIGEST;
+    `{}` in an argument is replaced by the folder. Its exit code becomes this command's.
+
+    For example:
+
+    - `stagegate exec nycflights@production -- python train.py --data {}`
+
+    Parameters
+    ----------
+    address
+        DATASET@REF, DATASET@REF~1 or DATASET@sha256:…; without a ref, `latest`.
+    command
+        The command and its arguments, after `--`.
+    """
+    if not command:
+        raise UsageError("There is no command to run", hint="Put it after `--`, as in the help's example.")
+    resolved = Address.parse(address).counted(read_catalog(places.catalog))
+    with hold_dataset(places.open_cache(), resolved, holder=command[0], inherited=True) as held:
+        # Not by `format`, which would fail on other braces, such as those of JSON in an argument.
+        words = [word.replace("{}", str(held.path)) for word in command]
+        variables = dict(zip(EXEC_VARIABLES, (str(held.path), held.digest), strict=True))
+        # Python ignores these signals, and the command would inherit that.
+        for number in (signal.SIGPIPE, signal.SIGXFSZ):
+            signal.signal(number, signal.SIG_DFL)
+        try:
+            # This process becomes the command: signals reach it, and the lease ends with it, however it ends.
+            os.execvpe(words[0], words, os.environ | variables)  # noqa: S606
+        except OSError as error:
+            raise UsageError(f"{words[0]!r} can't be run: {error.strerror}") from error
+
+
+Share = Annotated[
+    Fraction | None,
+    Parameter(metavar="SHARE", converter=converter(parse_share), help="Of all, only so much in this run: 1/7, or 15%."),
+]
+Lasting = Annotated[
+    timedelta | None,
+    Parameter(
+        name="--for",
+        metavar="DURATION",
+        converter=converter(parse_duration),
+        help="Of all, only what is hashed in this time: 1h.",
+    ),
+]
+Rate = Annotated[
+    int | None,
+    Parameter(
+        metavar="RATE",
+        converter=converter(parse_rate),
+        help="Read at most so much a second: 200MB/s [STAGEGATE_VERIFY_RATE].",
+    ),
+]
+
+
+def verify(
+    address: Annotated[str | None, Parameter(name="DATASET@REF")] = None,
+    /,
+    *,
+    repair: Annotated[bool, Parameter(negative="", help="Fetch what is damaged again from its source.")] = False,
+    share: Share = None,
+    lasting: Lasting = None,
+    rate: Rate = None,
+    json: Json = False,
+    places: Places = Places(),
+    display: Display = Display(),
+) -> ExitCode:
+    """Hash the files of this node's versions again and compare with their manifests.
+
+    What rotted is moved into quarantine, so that nothing new is made of it; `stagegate ls --quarantine` lists it, and
+    `stagegate gc` removes it when no version has it any more. Each run goes on where the last one stopped, so with
+    --share 1/7 every day all is hashed within a week. Exits with 3 when something is damaged and stays so.
+
+    For example:
+
+    - `stagegate verify nycflights@production --repair`
+    - `stagegate verify --share 1/7 --rate 200MB/s`
+
+    Parameters
+    ----------
+    address
+        Only this version; without it, every version on this node.
+    """
+    from prefect_stagegate.cli.progress_display import shown_hashing
+    from prefect_stagegate.jobs.upkeep.verify import verify as verify_blobs
+
+    workspace = places.workspace()
+    version = Address.parse(address) if address else None
+    with shown_hashing("verify", display.progress_form(json=json)) as watch:
+        result = verify_blobs(workspace, version, repair=repair, share=share, lasting=lasting, rate=rate, watch=watch)
+    print_result(result, _print_verification, json=json, quiet=display.quiet)
+    end_unreadable(result.unreadable)
+    return ExitCode.ERROR if result.damaged and not result.repaired else ExitCode.PASS
+
+
+def _print_verification(result: Verification) -> None:
+    for damage in result.damaged:
+        say(f"{damage.dataset}@{damage.digest}  {damage.finding.subject}: {damage.finding.problem}")
+    for blob in result.quarantined:
+        say(f"in quarantine: {blob.digest}, {bytes_text(blob.bytes)}")
+    done = "repaired" if result.repaired else "damaged"
+    findings = f"{count_text(len(result.damaged), 'file')} {done}" if result.damaged else "nothing is damaged"
+    part = "" if result.share == 1 else f", {result.share:.1%} of this node's blobs"
+    hashed = f"{count_text(result.versions, 'version')}, {count_text(result.files, 'file')}"
+    say(f"{hashed}, {bytes_text(result.bytes)} hashed{part}: {findings}.")
+    if result.damaged and not result.repaired:
+        say("Run `stagegate verify --repair` to fetch them again.")
+
+
+def gc(
+    *,
+    dry_run: Annotated[bool, Parameter(negative="", help="Show what would be removed, and remove nothing.")] = False,
+    json: Json = False,
+    places: Places = Places(),
+) -> None:
+    """Remove versions from this node's cache that no ref, lease or pin needs. The catalog keeps everything.
+
+    For example:
+
+    - `stagegate gc --dry-run`
+    """
+    from prefect_stagegate.cache.gc import collect
+    from prefect_stagegate.jobs.upkeep.maintain import report_collection
+
+    collection = collect(places.open_cache().layout, dry_run=dry_run)
+    if collection.versions and not dry_run:
+        report_collection(places.workspace)
+    print_result(collection, partial(_print_collection, dry_run=dry_run), json=json)
+    end_unreadable(collection.unreadable)
+
+
+def _print_collection(collection: Collection, *, dry_run: bool) -> None:
+    for version in collection.versions:
+        say(version)
+    verb = "would remove" if dry_run else "removed"
+    taken = f"{count_text(len(collection.versions), 'version')} and {count_text(collection.blobs, 'blob')}"
+    say(f"{verb} {taken}, {bytes_text(collection.bytes)}.")
+    for reason in collection.kept:
+        say(f"kept: {reason}")
+
+
+def pin(address: VersionName, /, *, places: Places = Places()) -> None:
+    """Keep a version on this node, whatever its refs do.
+
+    For example:
+
+    - `stagegate pin nycflights@sha256:…`
+
+    Parameters
+    ----------
+    address
+        DATASET@REF or DATASET@sha256:…, on this node.
+    """
+    from prefect_stagegate.jobs.upkeep import maintain
+
+    held = maintain.pin(places.workspace(), Address.parse(address))
+    say(f"pinned {held.dataset}@{held.digest}, {held.what} since {held.since[:19]}Z")
+
+
+def unpin(address: VersionName, /, *, places: Places = Places()) -> None:
+    """Remove a version's pin.
+
+    For example:
+
+    - `stagegate unpin nycflights@sha256:…`
+
+    Parameters
+    ----------
+    address
+        DATASET@REF or DATASET@sha256:…, on this node.
+    """
+    from prefect_stagegate.jobs.upkeep import maintain
+
+    count = maintain.unpin(places.workspace(), Address.parse(address))
+    say(f"removed {count_text(count, 'pin')}")
+
+
+Slots = Annotated[int | None, Parameter(metavar="N", validator=Number(gte=0))]
+
+
+def limits(
+    *specs: Annotated[str, Parameter(name="SPEC")],
+    per_source: Annotated[Slots, Parameter(help="Transfers at a time from each source that a spec names.")] = None,
+    per_node: Annotated[Slots, Parameter(help="Transfers at a time into each node's cache.")] = None,
+    node: Annotated[
+        tuple[str, ...],
+        Parameter(metavar="NAME", negative="", help="A node's name, once for each node; without it, this one."),
+    ] = (),
+    dry_run: Annotated[bool, Parameter(negative="", help="Show what would be set, and set nothing.")] = False,
+    json: Json = False,
+    debug: Debug = False,  # noqa: ARG001 - `main` reads it
+) -> None:
+    """Set how many transfers a node or a source takes at a time, as Prefect's global concurrency limits.
+
+    Runs of tasks and flows keep them on every worker; commands ignore them. Setting them again changes only
+    what differs. A limit of 0 lets nothing begin until it is raised.
+
+    For example:
+
+    - `stagegate limits --per-node 1 --node gpu-1 --node gpu-2`
+    - `stagegate limits nycflights.yaml --per-source 4`
+
+    Parameters
+    ----------
+    specs
+        Paths or URLs of specs, for --per-source.
+    """
+    # Imported here: Prefect takes seconds to load.
+    from prefect_stagegate.gate.orchestration import require_api
+
+    # Usage errors come first, before anything needs Prefect or its API.
+    _refuse_halves(specs, per_source, per_node, node)
+    require_api("limits are kept there")
+    from prefect_stagegate.jobs.address import read_spec
+    from prefect_stagegate.tasks._support.slots import node_limit, set_limits, source_limit
+
+    wanted: dict[str, int] = {}
+    if per_node is not None:
+        nodes = node or (Settings.from_environment(os.environ).node,)
+        wanted |= dict.fromkeys(map(node_limit, nodes), per_node)
+    if per_source is not None:
+        sources = (source for spec in specs for source in read_spec(spec).sources)
+        wanted |= dict.fromkeys((source_limit(source.url) for source in sources), per_source)
+    print_result(set_limits(wanted, dry_run=dry_run), _print_limits, json=json)
+
+
+def _print_limits(changes: Sequence[LimitChange]) -> None:
+    for change in changes:
+        before = "new" if change.before is None else f"was {change.before}"
+        state = "unchanged" if change.before == change.limit else before
+        disabled = "" if change.active else ", disabled"
+        say(f"{change.limit:>4}  {change.name}  ({state}{disabled})")
+
+
+def _refuse_halves(
+    specs: tuple[str, ...], per_source: int | None, per_node: int | None, nodes: tuple[str, ...]
+) -> None:
+    """Refuse what would set less than was meant."""
+    if per_source is None and per_node is None:
+        raise UsageError("There is no limit to set", hint="Give --per-source, --per-node or both.")
+    if (per_source is None) != (not specs):
+        raise UsageError("--per-source and specs belong together", hint="Give both, or neither.")
+    if nodes and per_node is None:
+        raise UsageError("--node needs --per-node", hint="Give --per-node with the number of transfers for each node.")
