@@ -24,7 +24,7 @@ from prefect_stagegate.errors import StagegateError
 from prefect_stagegate.jobs.workspace import Workspace, open_workspace
 from prefect_stagegate.model import Address
 from prefect_stagegate.plugins.fleet.agent import run_agent
-from prefect_stagegate.plugins.fleet.engines.message import to_message
+from prefect_stagegate.plugins.fleet.engines.pool import to_message
 from prefect_stagegate.plugins.fleet.fleet_settings import FleetSettings
 from prefect_stagegate.plugins.fleet.node import flip_ref, hold_version
 from prefect_stagegate.plugins.fleet.nodes import put_node

@@ -1,16 +1,34 @@
-"""Prefect flows, made of the tasks of this package.
+"""Prefect flows, made of the tasks of this package, and those of plugins.
 
     stage → (stagegate.version.staged) → pilot_to_production        refresh, sweep: keep a node's cache current, intact
-    stage_fleet → stage_node on each node → the ref on all of them
 
 Deployments name them by module: `prefect_stagegate.flows.stage:stage`.
 """
 
+import sys
+from types import ModuleType
+from typing import Any
+
+from prefect_stagegate.doors import load, plugins
 from prefect_stagegate.flows.pilot_to_production import pilot_to_production
 from prefect_stagegate.flows.refresh import refresh
 from prefect_stagegate.flows.stage import stage
-from prefect_stagegate.flows.stage_fleet import stage_fleet
-from prefect_stagegate.flows.stage_node import stage_node
 from prefect_stagegate.flows.sweep import sweep
 
-__all__ = ["pilot_to_production", "refresh", "stage", "stage_fleet", "stage_node", "sweep"]
+__all__ = ["pilot_to_production", "refresh", "stage", "sweep"]
+
+OFFERED = {name: place for plugin in reversed(plugins()) for name, place in plugin.flows.items()}
+"""The flows of plugins."""
+
+
+def __getattr__(name: str) -> Any:
+    """Import a plugin's flow when it is asked for."""
+    if name in OFFERED:
+        return load(OFFERED[name])
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+for _name in OFFERED:
+    # Deployments of any release name the flow by this module, wherever it lies in the plugin.
+    sys.modules[f"{__name__}.{_name}"] = _module = ModuleType(f"{__name__}.{_name}")
+    vars(_module)["__getattr__"] = __getattr__

@@ -23,12 +23,14 @@ TWIN = "a"
 
 def tasks_page() -> str:
     """Every public task and flow: signature, docstring and errors."""
-    twins = {name for name in tasks.__all__ if name.removeprefix(TWIN) in tasks.__all__ and name.startswith(TWIN)}
+    known = [*tasks.__all__, *tasks.OFFERED]
+    twins = {name for name in known if name.removeprefix(TWIN) in known and name.startswith(TWIN)}
     overview = inspect.getdoc(tasks) or ""
-    ordered = sorted(tasks.__all__, key=lambda name: (name not in overview, overview.find(name)))
+    ordered = sorted(sorted(known), key=lambda name: (name not in overview, overview.find(name)))
     whole = [name for name in ordered if f"{TWIN}{name}" in twins]
     for_nodes = [name for name in ordered if name not in twins and name not in whole]
-    listed = {"whole jobs": whole, "tasks for nodes": for_nodes, "flows": flows.__all__}
+    of_flows = sorted([*flows.__all__, *flows.OFFERED])
+    listed = {"whole jobs": whole, "tasks for nodes": for_nodes, "flows": of_flows}
     return page(
         "Tasks and flows",
         "prefect_stagegate/tasks and prefect_stagegate/flows",
@@ -50,7 +52,7 @@ def tasks_page() -> str:
         *(block for name in for_nodes for block in _callable(name, getattr(tasks, name))),
         "## Flows",
         "A deployment names a flow by its module: `prefect_stagegate.flows.stage:stage`.",
-        *(block for name in flows.__all__ for block in _callable(name, getattr(flows, name))),
+        *(block for name in of_flows for block in _callable(name, getattr(flows, name))),
         "## What they return",
         *(block for kind in _returned(whole) for block in _class(kind)),
         "## Errors",

@@ -239,6 +239,10 @@ class Plugin:
 
     checks: tuple[Checks, ...] = ()
     commands: tuple[Command, ...] = ()
+    flows: Mapping[str, str] = field(default_factory=dict)
+    """`module:attribute` of each flow that `prefect_stagegate.flows` has from it, by the flow's name."""
+    tasks: Mapping[str, str] = field(default_factory=dict)
+    """The same of `prefect_stagegate.tasks`."""
     probes: Mapping[str, Probe] = field(default_factory=dict)
     """By name."""
     replicas: Replicas | None = None

@@ -23,13 +23,14 @@ if TYPE_CHECKING:
     from prefect_stagegate.tasks.check_readiness import acheck_readiness, check_readiness
     from prefect_stagegate.tasks.collect_garbage import acollect_garbage, collect_garbage
     from prefect_stagegate.tasks.held_refs import held_refs
-    from prefect_stagegate.tasks.place import place
     from prefect_stagegate.tasks.promote_dataset import apromote_dataset, promote_dataset
     from prefect_stagegate.tasks.require_ready import arequire_ready, require_ready
     from prefect_stagegate.tasks.stage_dataset import astage_dataset, stage_dataset
-    from prefect_stagegate.tasks.stage_on_node import stage_on_node
     from prefect_stagegate.tasks.validate_dataset import avalidate_dataset, validate_dataset
     from prefect_stagegate.tasks.verify_cache import averify_cache, verify_cache
+
+    def __getattr__(name: str) -> Any: ...
+
 
 __all__ = [
     "acheck_readiness",
@@ -42,14 +43,15 @@ __all__ = [
     "check_readiness",
     "collect_garbage",
     "held_refs",
-    "place",
     "promote_dataset",
     "require_ready",
     "stage_dataset",
-    "stage_on_node",
     "validate_dataset",
     "verify_cache",
 ]
+
+OFFERED = {name: place for plugin in reversed(plugins()) for name, place in plugin.tasks.items()}
+"""The tasks of plugins."""
 
 
 class _Tasks(ModuleType):
@@ -66,6 +68,8 @@ class _Tasks(ModuleType):
 
     def __getattr__(self, name: str) -> Any:
         """Import a task when it is asked for: staging needs no gate."""
+        if name in OFFERED:
+            return load(OFFERED[name])
         if name not in __all__:
             raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
         # The twin for async flows lies beside its task.

@@ -14,7 +14,6 @@ from prefect_stagegate.tasks._support.assets import version_key
 if TYPE_CHECKING:  # staging needs none of them
     from prefect_stagegate.jobs.review.inbox import InboxLine
     from prefect_stagegate.jobs.workspace import Workspace
-    from prefect_stagegate.plugins.fleet.barrier import FleetResult
     from prefect_stagegate.show import Report, Turn
 
 VERSION_STAGED = "stagegate.version.staged"
@@ -35,11 +34,6 @@ turn."""
 EVIDENCE_ENDING = "stagegate.evidence.ending"
 """Evidence that a target's acceptance rests on ends soon, or ended; once for each end. Payload: version, dataset,
 digest, target, check, ends, turn, command."""
-FLEET_INCOMPLETE = "stagegate.fleet.incomplete"
-"""Nodes of a fleet were not ready at the barrier. Payload: version, dataset, digest, ready, required, missing, nodes
-(node, outcome, problem)."""
-EVENT_NODES = 20
-"""The most nodes that an event names."""
 EVENT_CHECKS = 50
 """The most checks that an event names; those that decided come first."""
 EVENT_TEXT = 300
@@ -130,17 +124,6 @@ def ending_events(lines: Iterable[InboxLine]) -> Iterator[VersionEvent]:
             # Each staging looks, so all looks that find the same end have one event id.
             identity = uuid5(NAMESPACE_URL, "/".join((EVIDENCE_ENDING, *about)))
             yield version_event(EVIDENCE_ENDING, line.dataset, accepted.digest, identity=identity, **payload)
-
-
-def fleet_event(result: FleetResult) -> VersionEvent:
-    """The event of a fleet some of whose nodes were not ready."""
-    nodes = [
-        {"node": report.node, "outcome": report.outcome.value, "problem": report.problem[:EVENT_TEXT]}
-        for report in result.missing[:EVENT_NODES]
-    ]
-    payload: dict[str, Any] = {"target": result.ref} if result.ref else {}
-    payload |= {"ready": len(result.ready), "required": result.required, "missing": len(result.missing)}
-    return version_event(FLEET_INCOMPLETE, result.dataset, result.digest, **payload, nodes=nodes)
 
 
 def _payload(report: Report) -> dict[str, Any]:

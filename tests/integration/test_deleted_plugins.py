@@ -17,6 +17,7 @@ ROOT = Path(prefect_stagegate.__file__).parent.parent
 DELETABLE = (
     "azure",
     "exchange",
+    "fleet",
     "gcs",
     "hdfs",
     "hub",
@@ -113,3 +114,20 @@ def test_each_module_of_the_core_is_imported_without_plugins(tree: Path) -> None
         check=False,
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_flow_of_a_deleted_plugin_is_no_name(tree: Path) -> None:
+    for code, message in (
+        ("from prefect_stagegate.flows import stage, stage_fleet", "cannot import name 'stage_fleet'"),
+        ("import prefect_stagegate.flows.stage_node", "No module named 'prefect_stagegate.flows.stage_node'"),
+        ("from prefect_stagegate.tasks import stage_dataset, place", "cannot import name 'place'"),
+    ):
+        refused = subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=tree,
+            env={**os.environ, "PYTHONPATH": str(tree)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert message in refused.stderr.splitlines()[-1]

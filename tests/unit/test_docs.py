@@ -88,7 +88,7 @@ def test_cli_page_has_every_command_in_order() -> None:
 
 def test_tasks_page_has_every_task_and_flow() -> None:
     page = GENERATED["tasks.md"]
-    for name in (*tasks.__all__, *flows.__all__):
+    for name in (*tasks.__all__, *tasks.OFFERED, *flows.__all__, *flows.OFFERED):
         assert f"\n### {name}\n" in page or f"`await {name}(…)`" in page
 
 

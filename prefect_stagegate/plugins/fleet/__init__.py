@@ -39,6 +39,8 @@ PLUGIN = Plugin(
         Page("/nodes", f"{__name__}.node_pages:nodes_page", "Nodes", "nodes.html"),
         Page("/nodes/{node}", f"{__name__}.node_pages:node_page", "Nodes", "node.html"),
     ),
+    flows={name: f"{__name__}.flows.{name}:{name}" for name in ("stage_fleet", "stage_node")},
+    tasks={name: f"{__name__}.flows.{name}:{name}" for name in ("place", "stage_on_node")},
     replicas=Replicas(find=f"{__name__}.peers:find_peers", holders=f"{__name__}.nodes:find_holders"),
     observers={f"{__name__}.own_record:NodeRecorder": lambda job: job.name in ("fetch", "point", "collect")},
     settings=f"{__name__}.fleet_settings:FleetSettings",

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from pathlib import Path
 
 import pytest
 from prefect.settings import PREFECT_API_URL, temporary_settings
 
 from prefect_stagegate.errors import MissingExtra, UsageError
 from prefect_stagegate.plugins.fleet.barrier import FleetResult, NodeOutcome, NodeReport
-from prefect_stagegate.plugins.fleet.engines.engines import open_engine
-from prefect_stagegate.plugins.fleet.engines.message import from_message, to_message
-from prefect_stagegate.plugins.fleet.engines.showing import ROWS, fleet_page
+from prefect_stagegate.plugins.fleet.engines.pool import from_message, to_message
+from prefect_stagegate.plugins.fleet.engines.showing import ROWS, fleet_event, fleet_page
+from prefect_stagegate.plugins.fleet.flows.stage_fleet import open_engine
 
 
 @pytest.mark.parametrize("named", [(None, None, None), ("gpus", "tcp://x:1", None), (None, "tcp://x:1", "x:1")])
@@ -58,3 +60,10 @@ def test_page_of_a_large_fleet_shows_the_missing_first() -> None:
     assert page.splitlines()[4].startswith("| z | lost | 0 |")
     assert "a \\| b c" in page
     assert page.endswith("and 6 nodes more")
+
+
+def test_event_has_the_keys_that_the_docs_show() -> None:
+    reports = (NodeReport("gpu-1", NodeOutcome.READY), NodeReport("gpu-2", NodeOutcome.LOST, problem="no heartbeat"))
+    event = fleet_event(FleetResult("things", "sha256:4f", "pilot", "all", 2, reports))
+    docs = (Path(__file__).parents[3] / "docs/events.md").read_text()
+    assert event.payload.keys() == json.loads(docs.split(f"`{event.name}`\n```json\n")[1].split("```")[0]).keys()

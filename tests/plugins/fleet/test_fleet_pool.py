@@ -29,8 +29,7 @@ from prefect_stagegate.gate.orchestration import live_workers
 from prefect_stagegate.plugins.fleet.barrier import FleetResult, NodeOutcome, NodeReport
 from prefect_stagegate.plugins.fleet.engines import pool as pool_module
 from prefect_stagegate.plugins.fleet.engines.engine import NodeJob
-from prefect_stagegate.plugins.fleet.engines.message import to_message
-from prefect_stagegate.plugins.fleet.engines.pool import pool_engine
+from prefect_stagegate.plugins.fleet.engines.pool import pool_engine, to_message
 from tests.plugins.fleet.fleet import FleetNode
 from tests.support.scenario import Scenario, dataset_name
 from tests.support.told import artifact, events_about

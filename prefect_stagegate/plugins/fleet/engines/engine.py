@@ -20,11 +20,11 @@ from typing import Any, Protocol
 from prefect_stagegate.errors import Cancelled, SourceUnavailable, StagegateError
 from prefect_stagegate.model.settings import Settings
 from prefect_stagegate.plugins.fleet.barrier import NodeOutcome, NodeReport, checked_report
+from prefect_stagegate.plugins.fleet.flows.stage_on_node import stage_on_node
 from prefect_stagegate.plugins.fleet.node import Proof
 from prefect_stagegate.tasks._support.cancelling import ending
 from prefect_stagegate.tasks._support.notify import run_log, unfailing
 from prefect_stagegate.tasks._support.running import engine_task
-from prefect_stagegate.tasks.stage_on_node import stage_on_node
 from prefect_stagegate.units import count_text
 
 PAUSE = (0.5, 5.0)

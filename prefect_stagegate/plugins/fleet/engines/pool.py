@@ -9,22 +9,24 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from itertools import islice
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 from uuid import UUID, uuid4
 
 import httpx
+import orjson
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import FlowRunFilter, FlowRunFilterId, FlowRunFilterState, FlowRunFilterStateType
 from prefect.client.schemas.objects import TERMINAL_STATES, FlowRun, StateType
 from prefect.context import TaskRunContext
 from prefect.exceptions import ObjectNotFound, PrefectException
+from pydantic import TypeAdapter, ValidationError
 
 from prefect_stagegate.errors import SourceUnavailable, UsageError
 from prefect_stagegate.gate.orchestration import require_api, worker_heartbeats
 from prefect_stagegate.plugins.fleet.barrier import NodeReport
 from prefect_stagegate.plugins.fleet.engines.engine import NodeJob, failed, lost
-from prefect_stagegate.plugins.fleet.engines.message import from_message
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from prefect.client.orchestration import SyncPrefectClient
 
 T = TypeVar("T")
+_REPORT = TypeAdapter(NodeReport)
 
 STARTED, READ, CANCELLED = 25, 200, 50
 """Runs that are started, read and cancelled in one call. Prefect starts 100 at most, which a busy server takes over a
@@ -245,3 +248,16 @@ def _batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
     iterator = iter(items)
     while batch := list(islice(iterator, size)):
         yield batch
+
+
+def to_message(report: NodeReport) -> str:
+    """Write a report as JSON: the message of its flow run's state."""
+    return orjson.dumps(asdict(report)).decode()
+
+
+def from_message(message: str) -> NodeReport | None:
+    """Read a report; None for a message that holds none."""
+    try:
+        return _REPORT.validate_json(message)
+    except ValidationError:
+        return None

@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from prefect import State
 from prefect.artifacts import MarkdownArtifact
 from prefect.states import Failed
 
 from prefect_stagegate.errors import NotReady
-from prefect_stagegate.plugins.fleet.barrier import FleetResult, NodeReport
+from prefect_stagegate.plugins.fleet.barrier import NAMED, FleetResult, NodeReport
 from prefect_stagegate.show.legible import legible_text
 from prefect_stagegate.tasks._support.notify import announce, attach, run_log
-from prefect_stagegate.tasks._support.version_events import fleet_event
+from prefect_stagegate.tasks._support.version_events import EVENT_TEXT, VersionEvent, version_event
 from prefect_stagegate.units import bytes_text, count_text
 
 NOT_READY = "Fleet not ready"
 """The name of the state of a run whose policy was not met."""
+FLEET_INCOMPLETE = "stagegate.fleet.incomplete"
+"""Nodes of a fleet were not ready at the barrier. Payload: version, dataset, digest, ready, required, missing, nodes
+(node, outcome, problem)."""
 ROWS = 200
 """The most nodes that the artifact has a row of, those that are missing first."""
 
@@ -30,6 +35,17 @@ def end_fleet(result: FleetResult) -> FleetResult | State[FleetResult]:
     hint = "A node that is ready answers at once the next time. `stagegate nodes` shows what each node last said."
     error = NotReady(result.text, hint=hint, dataset=result.dataset)
     return Failed(name=NOT_READY, message=legible_text(str(error)), data=error)
+
+
+def fleet_event(result: FleetResult) -> VersionEvent:
+    """The event of a fleet some of whose nodes were not ready."""
+    nodes = [
+        {"node": report.node, "outcome": report.outcome.value, "problem": report.problem[:EVENT_TEXT]}
+        for report in result.missing[:NAMED]
+    ]
+    payload: dict[str, Any] = {"target": result.ref} if result.ref else {}
+    payload |= {"ready": len(result.ready), "required": result.required, "missing": len(result.missing)}
+    return version_event(FLEET_INCOMPLETE, result.dataset, result.digest, **payload, nodes=nodes)
 
 
 def fleet_page(result: FleetResult) -> str:

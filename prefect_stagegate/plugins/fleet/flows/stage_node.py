@@ -9,9 +9,9 @@ from prefect.runtime import flow_run
 from prefect.states import Completed
 
 from prefect_stagegate.plugins.fleet.barrier import NodeReport
-from prefect_stagegate.plugins.fleet.engines.message import to_message
+from prefect_stagegate.plugins.fleet.engines.pool import to_message
+from prefect_stagegate.plugins.fleet.flows.stage_on_node import stage_on_node
 from prefect_stagegate.tasks._support.running import CacheLike, CatalogLike, short_name
-from prefect_stagegate.tasks.stage_on_node import stage_on_node
 
 
 def _run_name() -> str:

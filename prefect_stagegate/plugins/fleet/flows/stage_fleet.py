@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from typing import Annotated, Literal
 
 from prefect import State, flow
 from prefect.runtime import flow_run
 from pydantic import Field
 
+from prefect_stagegate.errors import UsageError
 from prefect_stagegate.plugins.fleet.barrier import FleetResult
-from prefect_stagegate.plugins.fleet.engines.engines import open_engine
+from prefect_stagegate.plugins.fleet.engines.dask import dask_engine
+from prefect_stagegate.plugins.fleet.engines.engine import FleetEngine
+from prefect_stagegate.plugins.fleet.engines.pool import pool_engine
+from prefect_stagegate.plugins.fleet.engines.ray import ray_engine
 from prefect_stagegate.plugins.fleet.engines.rounds import bring_to_nodes, move_on_nodes, plan_fleet
 from prefect_stagegate.plugins.fleet.engines.showing import end_fleet
 from prefect_stagegate.tasks._support.running import CacheLike, CatalogLike, short_name
@@ -77,3 +82,24 @@ def stage_fleet(  # noqa: PLR0913 - the form of a run
         if fleet.ref and result.is_met:
             result = move_on_nodes(engine, fleet, result, timeout, cache=cache, catalog=catalog)
     return end_fleet(result)
+
+
+def open_engine(
+    pool: str | None, deployment: str, dask: str | None, ray: str | None, lost_after: float
+) -> AbstractContextManager[FleetEngine]:
+    """The engine that the user named: a Prefect work pool, a Dask scheduler or a Ray cluster.
+
+    Raises:
+        UsageError: None or several were named, or the one doesn't exist.
+        MissingExtra: Its library is not installed.
+        SourceUnavailable: It does not answer.
+    """
+    if sum(name is not None for name in (pool, dask, ray)) != 1:
+        raise UsageError(
+            "A fleet has one engine", hint="Give one of `pool` (a Prefect work pool), `dask` and `ray` (addresses)."
+        )
+    if dask is not None:
+        return dask_engine(dask, lost_after)
+    if ray is not None:
+        return ray_engine(ray, lost_after)
+    return pool_engine(pool or "", deployment, lost_after)

@@ -1,0 +1,1 @@
+"""What Prefect runs of a fleet: its flows and tasks."""
