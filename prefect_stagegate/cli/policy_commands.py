@@ -48,7 +48,7 @@ def policy_show(dataset: str, /, *, json: Json = False, places: Places = Places(
     if json:
         print_json(asdict(adoption) | {"digest": adoption.digest, "requests": requests})
         return
-    from prefect_stagegate.spec.yaml_text import yaml_text
+    from prefect_stagegate.spec.yamltree import yaml_text
 
     # All that is no part of the policy is a YAML comment, so that the output can be put into a spec.
     say_line(f"# policy {adoption.seq} of {dataset}, {adoption.digest}")

@@ -1,6 +1,6 @@
 """The environment that a version is judged in: captured, written down, and compared with another.
 
-Each module has one group of facts: how to find them, and how much a difference weighs.
+Each module has groups of facts: how to find them, and how much a difference weighs.
 """
 
 from prefect_stagegate.environment.difference import ABSENT, UNKNOWN, EnvironmentDifference, Weight

@@ -19,12 +19,19 @@ from prefect_stagegate.environment import limits as limit_facts
 from prefect_stagegate.environment import variables as variable_facts
 from prefect_stagegate.environment.cuda import Cuda, capture_cuda, capture_gpus, compare_cudas, compare_gpus
 from prefect_stagegate.environment.difference import EnvironmentDifference
-from prefect_stagegate.environment.host import Host, capture_host, compare_hosts
-from prefect_stagegate.environment.image import capture_image, compare_images
+from prefect_stagegate.environment.host import (
+    CacheVolume,
+    Host,
+    capture_host,
+    capture_image,
+    capture_volume,
+    compare_hosts,
+    compare_images,
+    compare_volumes,
+)
 from prefect_stagegate.environment.limits import Limit, capture_limits, compare_limits
 from prefect_stagegate.environment.python import Python, capture_python, compare_pythons
 from prefect_stagegate.environment.variables import capture_variables, compare_variables
-from prefect_stagegate.environment.volume import CacheVolume, capture_volume, compare_volumes
 from prefect_stagegate.model.canonical import digest_of
 
 

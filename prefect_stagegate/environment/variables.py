@@ -6,8 +6,8 @@ from collections.abc import Collection, Iterator, Mapping
 from fnmatch import fnmatchcase
 
 from prefect_stagegate.environment.difference import ABSENT, EnvironmentDifference, Weight
-from prefect_stagegate.redaction.names import is_secret_name
-from prefect_stagegate.spec.confidential import secret_in_url
+from prefect_stagegate.redaction.shapes import is_secret_name
+from prefect_stagegate.spec.urls import secret_in_url
 
 ALLOWED = (
     *("CUBLAS_*", "CUDA_*", "CUDNN_*", "NCCL_*", "NVIDIA_*", "NVTE_*", "UCX_*", "FI_*"),

@@ -24,7 +24,7 @@ from prefect_stagegate.patterns import matcher
 from prefect_stagegate.sources.adapter import Source
 from prefect_stagegate.spec import SourceSpec
 from prefect_stagegate.spec.models import Owner
-from prefect_stagegate.spec.yaml_text import yaml_text
+from prefect_stagegate.spec.yamltree import yaml_text
 from prefect_stagegate.validations.files.calls import release
 from prefect_stagegate.validations.files.found_dialect import SAMPLE_BYTES, find_dialect
 from prefect_stagegate.validations.files.probes import TABLE_PROBES

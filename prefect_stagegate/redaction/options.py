@@ -10,7 +10,7 @@ from typing import Any
 from urllib.parse import unquote
 
 from prefect_stagegate.redaction.known import LEAST
-from prefect_stagegate.redaction.names import is_secret_name
+from prefect_stagegate.redaction.shapes import is_secret_name
 
 LINE = 16
 """Characters of the shortest line of a longer secret, such as a private key, that is a secret itself."""

@@ -14,8 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from prefect_stagegate.doors import scheme_of
 from prefect_stagegate.errors import StagegateError
-from prefect_stagegate.spec.confidential import without_secrets
-from prefect_stagegate.spec.location import chain_problem, folder_of, is_url, local_path, place
+from prefect_stagegate.spec.urls import chain_problem, folder_of, is_url, local_path, place, without_secrets
 from prefect_stagegate.spec.yamltree import DEEPEST, Loc, NotYaml, read_tree
 
 if TYPE_CHECKING:

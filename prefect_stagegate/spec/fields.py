@@ -22,8 +22,15 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.model import LATEST, NAME, NAME_LENGTH, check_name
-from prefect_stagegate.spec.confidential import INSTEAD_OF_CREDENTIALS, secret_in_url, secret_options, spec_problems
-from prefect_stagegate.spec.location import chain_problem, is_url, place
+from prefect_stagegate.spec.urls import (
+    INSTEAD_OF_CREDENTIALS,
+    chain_problem,
+    is_url,
+    place,
+    secret_in_url,
+    secret_options,
+    spec_problems,
+)
 from prefect_stagegate.units import (
     DURATION_PATTERN,
     SIZE_PATTERN,

@@ -12,13 +12,12 @@ from pydantic import ValidationError
 from prefect_stagegate.doors import offered, plugins
 from prefect_stagegate.errors import SpecError
 from prefect_stagegate.spec.complaints import report_errors
-from prefect_stagegate.spec.confidential import without_secrets
 from prefect_stagegate.spec.document import Document, UnreadableDocument, mapping_document, read_document
 from prefect_stagegate.spec.fields import Context
-from prefect_stagegate.spec.location import is_url, local_path, place
 from prefect_stagegate.spec.models import Requirement, Spec
 from prefect_stagegate.spec.requirements import KnownChecks, read_rule, resolve_gates
 from prefect_stagegate.spec.suites import ArgumentProblems, inline_suites
+from prefect_stagegate.spec.urls import is_url, local_path, place, without_secrets
 from prefect_stagegate.spec.vocabulary import type_problem
 from prefect_stagegate.spec.yamltree import Loc
 

@@ -29,8 +29,7 @@ from prefect_stagegate.spec.fields import (
     TargetName,
     Text,
 )
-from prefect_stagegate.spec.selection import MostTaken, Share
-from prefect_stagegate.spec.sources import SourceSpec
+from prefect_stagegate.spec.sources import MostTaken, Share, SourceSpec
 from prefect_stagegate.units import count_text
 
 VERSION = 1

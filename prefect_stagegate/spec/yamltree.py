@@ -1,6 +1,6 @@
-"""Reads YAML text as JSON values, with the line of every key and item.
+"""YAML text as JSON values with the line of every key and item, and values as text that every dialect reads alike.
 
-Uses PyYAML's events, because its loaders forget lines, let a repeated key win silently, expand aliases without a bound
+Reading uses PyYAML's events: its loaders forget lines, let a repeated key win silently, expand aliases without a bound
 and read YAML 1.1, where `no` is false and `12:30` is 750. Here plain scalars follow YAML 1.2's core schema, as in
 editors; keys are always text; tags other than those of JSON's types are refused.
 """
@@ -214,3 +214,29 @@ def _resolve(text: str) -> Any:
     if _FLOAT.fullmatch(text) and math.isfinite(float(text)):
         return float(text)
     return text
+
+
+_WORD = re.compile(r"[A-Za-z_][\w./*-]*")
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes texts in double quotes unless they are words: YAML's dialects disagree about `1e3` and `0E0`."""
+
+
+def _written(dumper: _Dumper, text: str) -> yaml.ScalarNode:
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=None if _WORD.fullmatch(text) else '"')
+
+
+# To a class of its own: with SafeDumper it would change all YAML that this process writes.
+_Dumper.add_representer(str, _written)
+
+
+def yaml_text(value: Any, *, width: int = 120, one_line: bool = False) -> str:
+    """A value of JSON's types as YAML, its mappings in their order, without a newline at its end.
+
+    Lines are broken at `width` characters where they can be. With `one_line`, collections are in brackets.
+    """
+    text: str = yaml.dump(
+        value, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=width, default_flow_style=one_line
+    )
+    return text.rstrip("\n")

@@ -34,7 +34,7 @@ from prefect_stagegate.errors import Cancelled, StagegateError
 from prefect_stagegate.model.settings import Settings
 from prefect_stagegate.sources import public_url
 from prefect_stagegate.spec import Spec
-from prefect_stagegate.spec.location import local_path
+from prefect_stagegate.spec.urls import local_path
 from prefect_stagegate.tasks._support.notify import in_a_run, run_log
 
 LONGEST = 80

@@ -14,12 +14,10 @@ import pytest
 
 from prefect_stagegate.environment import ABSENT, UNKNOWN, Environment, Weight, capture, compare
 from prefect_stagegate.environment.cuda import Cuda, capture_cuda, capture_gpus, compare_cudas
-from prefect_stagegate.environment.host import capture_host
-from prefect_stagegate.environment.image import capture_image
+from prefect_stagegate.environment.host import capture_host, capture_image, capture_volume
 from prefect_stagegate.environment.limits import UNLIMITED, Limit, capture_limits, compare_limits
 from prefect_stagegate.environment.python import Installed, capture_python
 from prefect_stagegate.environment.variables import SECRET, capture_variables, compare_variables
-from prefect_stagegate.environment.volume import capture_volume
 from prefect_stagegate.errors import UsageError
 from prefect_stagegate.jobs.environment import from_file, to_file
 from prefect_stagegate.model.settings import Settings

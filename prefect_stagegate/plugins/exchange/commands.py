@@ -17,7 +17,7 @@ from prefect_stagegate.model import Address
 from prefect_stagegate.plugins.exchange.odcs import odcs_document
 from prefect_stagegate.plugins.exchange.publishing import push as job
 from prefect_stagegate.plugins.exchange.publishing.push import Pushed
-from prefect_stagegate.spec.yaml_text import yaml_text
+from prefect_stagegate.spec.yamltree import yaml_text
 from prefect_stagegate.units import bytes_text, count_text
 
 

@@ -25,7 +25,7 @@ from prefect_stagegate.model import Address, Entry
 from prefect_stagegate.model.manifest import Manifest
 from prefect_stagegate.spec import Spec, TableSpec
 from prefect_stagegate.spec.documentation import CreatorSpec, PublicationSpec, RaiSpec
-from prefect_stagegate.spec.location import is_url
+from prefect_stagegate.spec.urls import is_url
 from prefect_stagegate.units import count_text
 
 CONFORMS_TO = ("http://mlcommons.org/croissant/1.1", "http://mlcommons.org/croissant/RAI/1.0")

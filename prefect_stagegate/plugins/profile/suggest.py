@@ -18,7 +18,7 @@ from prefect_stagegate.plugins.profile.parts import profile_table
 from prefect_stagegate.plugins.profile.profiling import kept_profiles, table_files, withheld_columns
 from prefect_stagegate.plugins.profile.suggested_checks import Suggestion, key_candidates, suggest
 from prefect_stagegate.spec.csv_dialect import AS_USUAL
-from prefect_stagegate.spec.yaml_text import yaml_text
+from prefect_stagegate.spec.yamltree import yaml_text
 from prefect_stagegate.validations.files.file_probes import probe_files
 from prefect_stagegate.validations.files.formats import form
 from prefect_stagegate.validations.files.found_dialect import SAMPLE_BYTES, find_dialect

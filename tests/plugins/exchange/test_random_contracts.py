@@ -17,7 +17,7 @@ from prefect_stagegate.plugins.exchange.odcs.operators import CONDITIONS
 from prefect_stagegate.plugins.exchange.odcs.standard import schema_errors
 from prefect_stagegate.spec import load_spec
 from prefect_stagegate.spec.vocabulary import COLUMN_TYPES
-from prefect_stagegate.spec.yaml_text import yaml_text
+from prefect_stagegate.spec.yamltree import yaml_text
 
 words = st.text(st.characters(categories=["L", "N", "P", "S"], exclude_characters="\x7f"), min_size=1, max_size=12)
 globs = st.sampled_from(["*.csv", "**/*.parquet", "data", "a/b.parquet"])
