@@ -45,7 +45,7 @@ from prefect_stagegate.tasks._support.running import (
 F = TypeVar("F", bound=Callable[..., Any])
 
 
-class Guard:
+class ReadinessGuard:
     """The decorator that `require_ready(…)` returns outside of a run: it calls the task before every run of a flow.
 
     A guard that decorates nothing was probably meant as a call, so it warns: a gate must not be open by mistake.
@@ -132,7 +132,7 @@ class Guard:
 
 if TYPE_CHECKING:
 
-    class ReadyVersion(Version, Guard):
+    class ReadyVersion(Version, ReadinessGuard):
         """For type checkers: the version in a run, and the decorator outside of one."""
 
 
@@ -148,7 +148,7 @@ class RequireReady(EngineTask[..., Version]):
             version: Version = super(RequireReady, self).__call__(dataset, cache=cache, catalog=catalog, **options)
             return version
 
-        return cast("ReadyVersion", require() if in_a_run() else Guard(require, dataset))
+        return cast("ReadyVersion", require() if in_a_run() else ReadinessGuard(require, dataset))
 
 
 def _task(function: Callable[..., Version]) -> RequireReady:

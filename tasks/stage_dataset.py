@@ -75,7 +75,7 @@ def stage_dataset(
 def _announce_endings(workspace: Workspace, dataset: str) -> None:
     """Emit an event for each target of a dataset whose evidence ends soon, or ended. In a run only."""
     if in_a_run():
-        from prefect_stagegate.jobs.gating.status import inbox, status  # late: it imports the gate
+        from prefect_stagegate.jobs.review.status import inbox, status  # late: it imports the gate
 
         with unfailing(f"look whether evidence about {dataset} ends"):
             unreadable = UnreadableRecords()

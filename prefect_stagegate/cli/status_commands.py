@@ -17,9 +17,9 @@ from prefect_stagegate.cli.flags import Json, Places
 from prefect_stagegate.cli.printing import ANYBODY, escaped, print_records
 from prefect_stagegate.clock import moment, now
 from prefect_stagegate.errors import CatalogError, ExitCode, SourceError, UsageError
-from prefect_stagegate.jobs.gating import status as job
-from prefect_stagegate.jobs.gating.status import DatasetStatus
+from prefect_stagegate.jobs.review import status as job
 from prefect_stagegate.jobs.review.inbox import InboxLine
+from prefect_stagegate.jobs.review.status import DatasetStatus
 from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import PolicyChange, check_name
 from prefect_stagegate.units import age_text, count_text, digest_text

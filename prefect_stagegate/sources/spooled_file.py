@@ -26,7 +26,7 @@ WRITER: Mapping[str, Any] = {
 release of pyarrow, whose name stands in the file, is the same."""
 
 
-class Slice(NamedTuple):
+class SpooledRange(NamedTuple):
     """One object's place in the spool."""
 
     start: int
@@ -58,9 +58,9 @@ class Sink:
     def flush(self) -> None:
         """Do nothing: the spool need not survive its process."""
 
-    def slice(self) -> Slice:
+    def slice(self) -> SpooledRange:
         """Place, size and digest of what was written."""
-        return Slice(self._start, self._position - self._start, self._hash.hexdigest())
+        return SpooledRange(self._start, self._position - self._start, self._hash.hexdigest())
 
 
 class Spool:
@@ -88,7 +88,7 @@ class Spool:
             raise
         self._end += sink.slice().size
 
-    def read_into(self, place: Slice, start: int, buffer: memoryview) -> None:
+    def read_into(self, place: SpooledRange, start: int, buffer: memoryview) -> None:
         """Fill a buffer with the bytes of an object from `start` on.
 
         Raises:

@@ -24,9 +24,9 @@ from prefect_stagegate.jobs.gating.check import check
 from prefect_stagegate.jobs.gating.policy import adopt, answer_request
 from prefect_stagegate.jobs.gating.promote import promote
 from prefect_stagegate.jobs.gating.rollback import rollback
-from prefect_stagegate.jobs.gating.status import DatasetStatus, inbox, status
 from prefect_stagegate.jobs.gating.waive import revoke_waiver, waive
 from prefect_stagegate.jobs.review.inbox import InboxLine, TargetStanding
+from prefect_stagegate.jobs.review.status import DatasetStatus, inbox, status
 from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Address, Identity
 from prefect_stagegate.model.settings import Settings
@@ -173,7 +173,7 @@ def test_evidence_that_ends_is_warned_of_and_then_expires(
     scenario.to("pilot")
     for hours, standing in ((10, "serving"), (18, "ending"), (21, "expired")):
         moment = now() + timedelta(hours=hours)
-        monkeypatch.setattr("prefect_stagegate.jobs.gating.status.now", lambda moment=moment: moment)
+        monkeypatch.setattr("prefect_stagegate.jobs.review.status.now", lambda moment=moment: moment)
         line = scenario.lines()["pilot"]
         assert (hours, line.standing) == (hours, standing)
     assert (line.actions[0].kind, line.actions[0].whom) == ("check", "data (team@example.org)")

@@ -258,7 +258,7 @@ def test_evidence_that_ends_is_told_once(scenario: EventScenario, monkeypatch: p
     gates = {"pilot": {"require": [{"freshness": {"warn": "20h", "fail": "24h"}}]}}
     run(pilot_to_production, scenario.spec(gates=gates), targets=["pilot"], **scenario.on)
     later = now() + timedelta(hours=18)
-    monkeypatch.setattr("prefect_stagegate.jobs.gating.status.now", lambda: later)
+    monkeypatch.setattr("prefect_stagegate.jobs.review.status.now", lambda: later)
     for _ in range(2):
         run(stage, scenario.spec(gates=gates), **scenario.on)
     told = [event for event in scenario.events(0) if event["event"] == "stagegate.evidence.ending"]

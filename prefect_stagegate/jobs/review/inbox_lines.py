@@ -129,7 +129,8 @@ def _accepted(facts: TargetFacts) -> AcceptedVersion | None:
     if facts.head is None:
         return None
     move, decision, withdrawal = facts.head.move, facts.accepted, facts.withdrawal
-    ends, check = _first_end(decision.checks) if decision is not None else ("", "")
+    checks: Iterable[Evidence] = decision.checks if decision is not None else ()
+    ends, check = min(((end, item.check) for item in checks if (end := _end_of(item))), default=("", ""))
     return AcceptedVersion(
         digest=facts.head.entry.digest,
         at=move.at,
@@ -141,11 +142,6 @@ def _accepted(facts: TargetFacts) -> AcceptedVersion | None:
         withdrawn=f"{withdrawal.at[:16]}Z by {withdrawal.who}: {withdrawal.reason}" if withdrawal else "",
         held_by=facts.held_by,
     )
-
-
-def _first_end(checks: Iterable[Evidence]) -> tuple[str, str]:
-    """When the first evidence ends that no run gathers again, and its check."""
-    return min(((end, evidence.check) for evidence in checks if (end := _end_of(evidence))), default=("", ""))
 
 
 def _end_of(evidence: Evidence) -> str:
@@ -266,7 +262,8 @@ def _check(facts: TargetFacts, proposed: ProposedVersion) -> PendingAction:
     """Asking the gate about a version that it has not decided about, or not under what counts now."""
     command = _check_command(facts, proposed.digest)
     if facts.decision is None:
-        bringer = (Person("whoever brought it", _name(proposed.by)),)
+        # Without what an identity's text has behind the name.
+        bringer = (Person("whoever brought it", proposed.by.rpartition(" (")[0] or proposed.by),)
         reason = "the gate has not decided about it"
         return PendingAction(ActionKind.CHECK, bringer, proposed.since, reason, command, proposed.digest)
     decision = facts.decision.decision
@@ -327,8 +324,10 @@ def _repairs(facts: TargetFacts, record: DecisionRecord) -> Iterator[PendingActi
     """An action for each owner of checks that kept the gate from accepting."""
     decision, command = record.decision, report_command(record.id)
     if decision.declined:
-        about = (decision.at, reason_of(decision), command, decision.digest, ("approval",))
-        yield PendingAction(ActionKind.REPAIR, _asker(decision), *about)
+        why = reason_of(decision)
+        yield PendingAction(
+            ActionKind.REPAIR, _asker(decision), decision.at, why, command, decision.digest, ("approval",)
+        )
         return
     by_owner: dict[str, list[Evidence]] = {}
     worst = Outcome.FAIL if decision.outcome is DecisionOutcome.REFUSED else Outcome.INCONCLUSIVE
@@ -389,11 +388,6 @@ def _remaining(owners: Mapping[str, str], state: RequestState) -> tuple[Person, 
 
 def _check_command(facts: TargetFacts, digest: str) -> str:
     return f"stagegate check {facts.dataset}@{digest_text(digest)} --gate {facts.target}"
-
-
-def _name(who: str) -> str:
-    """The name in an identity's text."""
-    return who.rpartition(" (")[0] or who
 
 
 def policy_line(

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from prefect_stagegate.errors import ObjectChanged, SourceError
 from prefect_stagegate.model import Pin, SourceObject
 from prefect_stagegate.sources.adapter import Source
-from prefect_stagegate.sources.spooled_file import WRITER, Sink, Slice, Spool
+from prefect_stagegate.sources.spooled_file import WRITER, Sink, Spool, SpooledRange
 from prefect_stagegate.sources.terms import Terms
 
 WRITTEN_BY = f"pyarrow-{pa.__version__}-1"
@@ -104,7 +104,7 @@ class RewrittenFiles:
         self._tasks: dict[str, Task] = {}
         self._planned: set[str] = set()
         self._spool: Spool | None = None
-        self._slices: dict[str, Slice] = {}
+        self._slices: dict[str, SpooledRange] = {}
         self._closed = False
 
     def sized(self, data: SourceObject, task: Task) -> SourceObject:
@@ -155,7 +155,7 @@ class RewrittenFiles:
                 self._spool.close()
                 self._spool = None
 
-    def _slice(self, listed: SourceObject, task: Task) -> Slice:
+    def _slice(self, listed: SourceObject, task: Task) -> SpooledRange:
         """A file's place in the spool. The file is re-written at first use."""
         pin = task.pin.value
         if pin not in self._slices:
@@ -166,7 +166,7 @@ class RewrittenFiles:
                     self._slices[pin] = self._write(listed, task)
         return self._slices[pin]
 
-    def _write(self, listed: SourceObject, task: Task) -> Slice:
+    def _write(self, listed: SourceObject, task: Task) -> SpooledRange:
         try:
             self._spool = self._spool or Spool(self._terms.scratch)
             with self._spool.object() as sink:

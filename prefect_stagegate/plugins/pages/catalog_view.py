@@ -13,9 +13,9 @@ from prefect_stagegate.catalog import RefAction, RefEntry, gate_records
 from prefect_stagegate.catalog.records import Records
 from prefect_stagegate.catalog.refs import REFS
 from prefect_stagegate.errors import StagegateError
-from prefect_stagegate.jobs.gating.status import DatasetStatus, Holders, find_holders, inbox, status
 from prefect_stagegate.jobs.review.decisions import RecordedDecision, decision_line
 from prefect_stagegate.jobs.review.inbox import InboxLine
+from prefect_stagegate.jobs.review.status import DatasetStatus, Holders, find_holders, inbox, status
 from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import LATEST, DecisionOutcome, Evidence
 from prefect_stagegate.plugins.pages.copies import CopiedRecords

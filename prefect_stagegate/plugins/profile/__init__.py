@@ -4,9 +4,9 @@ from prefect_stagegate.doors import Checks, Command, Plugin
 
 PLUGIN = Plugin(
     checks=(
-        Checks(f"{__name__}.checks.drift", "drift"),
-        Checks(f"{__name__}.checks.pii", "pii"),
-        Checks(f"{__name__}.checks.tables", "duplicates balance"),
+        Checks(f"{__name__}.checks.drift_check", "drift"),
+        Checks(f"{__name__}.checks.pii_check", "pii"),
+        Checks(f"{__name__}.checks.table_checks", "duplicates balance"),
     ),
     commands=(
         Command(

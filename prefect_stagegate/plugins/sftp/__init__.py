@@ -6,7 +6,7 @@ SFTP = Source(
     "an SFTP source",
     options(value="port username", address="host", file="key_filename known_hosts", credential="password passphrase"),
     schemes=("sftp", "ssh"),
-    opener=f"{__name__}.source:SftpSource",
+    opener=f"{__name__}.sftp_source:SftpSource",
     extra="sftp",
 )
 PLUGIN = Plugin(sources=(SFTP,))

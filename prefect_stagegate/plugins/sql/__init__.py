@@ -9,7 +9,7 @@ SQL = Source(
         credential="password",
     ),
     schemes=("postgresql", "postgres"),
-    opener=f"{__name__}.source:SqlSource",
+    opener=f"{__name__}.sql_source:SqlSource",
     extra="sql",
 )
 SQL_PARAMETERS = PermittedOptions(

@@ -9,8 +9,8 @@ import duckdb
 import pytest
 from open_data_contract_standard.model import DataQuality
 
-from prefect_stagegate.plugins.exchange.odcs.columns import NoCounterpart
 from prefect_stagegate.plugins.exchange.odcs.metrics import Subject
+from prefect_stagegate.plugins.exchange.odcs.odcs_columns import NoCounterpart
 from prefect_stagegate.plugins.exchange.odcs.quality import rule_expectation
 
 ROWS = "a,s\n1,x\n1,x\n2,y\n3,\n4,n/a\n,x\n,q\n7,x\n8,x\n9,x\n"

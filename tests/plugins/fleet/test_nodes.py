@@ -22,7 +22,7 @@ from prefect_stagegate.catalog import Catalog
 from prefect_stagegate.clock import moment, stamp
 from prefect_stagegate.errors import CorruptRecord, ExitCode, NotReady, StagegateError
 from prefect_stagegate.jobs.gating.rollback import rollback
-from prefect_stagegate.jobs.gating.status import status
+from prefect_stagegate.jobs.review.status import status
 from prefect_stagegate.jobs.staging.stage import stage
 from prefect_stagegate.jobs.upkeep.maintain import collect_garbage
 from prefect_stagegate.jobs.upkeep.verify import verify

@@ -16,7 +16,7 @@ from prefect_stagegate.gate.evidence_rules import run_check, why_stale
 from prefect_stagegate.model import Entry, Evidence, Outcome, Severity
 from prefect_stagegate.plugins.node.bottleneck import Bottleneck, bottleneck
 from prefect_stagegate.plugins.node.checks.gpu import machine
-from prefect_stagegate.plugins.node.checks.job import FeedRate, Utilisation
+from prefect_stagegate.plugins.node.checks.job_checks import FeedRate, Utilisation
 from prefect_stagegate.plugins.node.machine import Machine
 from prefect_stagegate.plugins.node.tiers import Reading, Tiers
 from prefect_stagegate.spec import Requirement

@@ -11,9 +11,14 @@ from prefect_stagegate.gate import CheckContext
 from prefect_stagegate.gate.accepted import Accepted
 from prefect_stagegate.model import Outcome
 from prefect_stagegate.model.measures import Balance, ColumnDrift, Duplicates, Overlap, Scan, TableDrift
-from prefect_stagegate.plugins.profile.checks.drift import Drift, drift
-from prefect_stagegate.plugins.profile.checks.pii import Pattern, Pii, pii
-from prefect_stagegate.plugins.profile.checks.tables import BalanceParameters, DuplicatesParameters, balance, duplicates
+from prefect_stagegate.plugins.profile.checks.drift_check import Drift, drift
+from prefect_stagegate.plugins.profile.checks.pii_check import Pattern, Pii, pii
+from prefect_stagegate.plugins.profile.checks.table_checks import (
+    BalanceParameters,
+    DuplicatesParameters,
+    balance,
+    duplicates,
+)
 from prefect_stagegate.plugins.profile.measuring import measures
 from prefect_stagegate.plugins.profile.pii import PATTERNS
 from prefect_stagegate.testing.contexts import DIGEST, NOW, OTHER_DIGEST, check_context

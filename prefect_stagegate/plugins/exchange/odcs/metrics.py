@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from prefect_stagegate.patterns import regex_problem
-from prefect_stagegate.plugins.exchange.odcs.columns import Expectation, NoCounterpart
+from prefect_stagegate.plugins.exchange.odcs.odcs_columns import Expectation, NoCounterpart
 from prefect_stagegate.plugins.exchange.odcs.operators import Operation, operation_of, sql_value
 from prefect_stagegate.quoting import identifier, literal
 from prefect_stagegate.spec.yamltree import Loc

@@ -6,7 +6,6 @@ import re
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from prefect_stagegate.plugins.exchange.odcs.columns import Expectation, NoCounterpart
 from prefect_stagegate.plugins.exchange.odcs.metrics import (
     BATCH,
     NO_OPERATOR,
@@ -17,6 +16,7 @@ from prefect_stagegate.plugins.exchange.odcs.metrics import (
     metric_expectation,
     unexpected,
 )
+from prefect_stagegate.plugins.exchange.odcs.odcs_columns import Expectation, NoCounterpart
 from prefect_stagegate.plugins.exchange.odcs.operators import operation_of
 from prefect_stagegate.quoting import identifier
 from prefect_stagegate.spec.yamltree import Loc, NotYaml, read_tree

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from prefect_stagegate.plugins.exchange.odcs.columns import NoCounterpart
+from prefect_stagegate.plugins.exchange.odcs.odcs_columns import NoCounterpart
+from prefect_stagegate.plugins.exchange.odcs.odcs_tables import ContractReading, contract_tables, custom_property
 from prefect_stagegate.plugins.exchange.odcs.service import FreshnessPromise, owners_of, service_levels, with_freshness
 from prefect_stagegate.plugins.exchange.odcs.standard import read_contract
-from prefect_stagegate.plugins.exchange.odcs.tables import ContractReading, contract_tables, custom_property
 from prefect_stagegate.spec.document import Document, UnreadableDocument, read_beside
 from prefect_stagegate.spec.suites import ArgumentProblems
 

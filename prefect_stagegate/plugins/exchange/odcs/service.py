@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from prefect_stagegate.plugins.exchange.odcs.columns import NoCounterpart
+from prefect_stagegate.plugins.exchange.odcs.odcs_columns import NoCounterpart
 from prefect_stagegate.spec.yamltree import Loc
 from prefect_stagegate.units import format_duration
 

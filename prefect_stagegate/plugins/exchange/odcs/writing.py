@@ -7,9 +7,9 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from prefect_stagegate.model.canonical import digest_of
-from prefect_stagegate.plugins.exchange.odcs.columns import LOGICAL
+from prefect_stagegate.plugins.exchange.odcs.odcs_columns import LOGICAL
+from prefect_stagegate.plugins.exchange.odcs.odcs_tables import PROPERTY
 from prefect_stagegate.plugins.exchange.odcs.standard import WRITTEN
-from prefect_stagegate.plugins.exchange.odcs.tables import PROPERTY
 from prefect_stagegate.units import digest_text, parse_duration
 
 if TYPE_CHECKING:

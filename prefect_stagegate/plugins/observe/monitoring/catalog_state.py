@@ -14,8 +14,8 @@ from contextlib import suppress
 from prefect_stagegate.clock import moment
 from prefect_stagegate.errors import CatalogError, SourceError
 from prefect_stagegate.jobs.gating.consent import POLICY_TARGET
-from prefect_stagegate.jobs.gating.status import READERS, DatasetStatus, status
 from prefect_stagegate.jobs.review.inbox import InboxLine
+from prefect_stagegate.jobs.review.status import READERS, DatasetStatus, status
 from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.plugins.observe.monitoring import families
 from prefect_stagegate.plugins.observe.monitoring.families import Family, Sample

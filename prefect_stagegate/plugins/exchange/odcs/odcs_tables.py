@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from prefect_stagegate.errors import did_you_mean
 from prefect_stagegate.model.canonical import canonical
-from prefect_stagegate.plugins.exchange.odcs.columns import (
+from prefect_stagegate.plugins.exchange.odcs.metrics import Subject, unique_together
+from prefect_stagegate.plugins.exchange.odcs.odcs_columns import (
     Expectation,
     NoCounterpart,
     column_expectations,
     column_name,
     column_type,
 )
-from prefect_stagegate.plugins.exchange.odcs.metrics import Subject, unique_together
 from prefect_stagegate.plugins.exchange.odcs.quality import rule_expectation
 from prefect_stagegate.plugins.exchange.odcs.service import FreshnessPromise
 from prefect_stagegate.spec.document import Document, SpecProblem

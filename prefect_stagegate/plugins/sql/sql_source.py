@@ -21,7 +21,7 @@ from prefect_stagegate.plugins.sql.relation import Partition, Relation
 from prefect_stagegate.plugins.sql.request import connection_uri, read_request
 from prefect_stagegate.plugins.sql.session import Session
 from prefect_stagegate.sources.adapter import BaseSource, Wanted, everything
-from prefect_stagegate.sources.spooled_file import WRITER, Sink, Slice, Spool
+from prefect_stagegate.sources.spooled_file import WRITER, Sink, Spool, SpooledRange
 from prefect_stagegate.sources.terms import Terms
 from prefect_stagegate.transport.http import require_allowed
 
@@ -62,7 +62,7 @@ class SqlSource(BaseSource):
         self._session: Session | None = None
         self._snapshot: _Snapshot | None = None
         self._spool: Spool | None = None
-        self._rendered: dict[str, tuple[SourceObject, Slice]] = {}
+        self._rendered: dict[str, tuple[SourceObject, SpooledRange]] = {}
         self._closed = False
 
     def credential_life(self) -> CredentialLife:
@@ -114,7 +114,7 @@ class SqlSource(BaseSource):
         finally:
             self._lock.release()
 
-    def _object(self, key: str) -> tuple[SourceObject, Slice]:
+    def _object(self, key: str) -> tuple[SourceObject, SpooledRange]:
         """An object and its place in the spool, rendered at first use."""
         # Without the lock, so that a read need not wait while another thread renders the next object.
         if rendered := self._rendered.get(key):
@@ -152,7 +152,7 @@ class SqlSource(BaseSource):
             self._session.close()
         self._session = self._snapshot = None
 
-    def _render(self, snapshot: _Snapshot, partition: Partition) -> tuple[SourceObject, Slice]:
+    def _render(self, snapshot: _Snapshot, partition: Partition) -> tuple[SourceObject, SpooledRange]:
         with self._ending_on_failure():
             try:
                 self._spool = self._spool or Spool(self._scratch)
