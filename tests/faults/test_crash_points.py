@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 from crash.lab import Lab, spread
 
-COUNT = min(160, int(os.environ.get("CRASH_POINTS", "80")))
+COUNT = min(160, int(os.environ.get("CRASH_POINTS", "40")))
 """`make faults` takes the larger sample."""
 SEED = int(os.environ.get("SEED", "4"))
 

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -283,6 +283,7 @@ def test_form_promotes_its_version_though_pilot_moved_on(platform: Platform, req
     assert (given.approver, given.approved, given.reason) == (Identity("ines", "prefect-form"), True, "seen")
 
 
+@pytest.mark.system
 def test_the_command_records_the_same_answer_and_wakes_the_run(
     platform: Platform, requested: Requested, run_stagegate: Command
 ) -> None:
@@ -307,6 +308,7 @@ def test_the_command_records_the_same_answer_and_wakes_the_run(
     assert ended == Woken(run, resumed=False, told="no longer waits, but is Completed")
 
 
+@pytest.mark.system
 def test_simultaneous_answers_of_one_person_are_recorded_once(
     platform: Platform, requested: Requested, run_stagegate: Command
 ) -> None:
@@ -352,6 +354,7 @@ def test_answer_is_recorded_though_the_api_is_unreachable() -> None:
 # ── nobody answers ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.mark.system
 def test_unanswered_run_ends_and_its_retry_requests_again(platform: Platform, requested: Requested) -> None:
     dataset, run = requested["lapsed"]
     state, version = platform.run(run)["state"], dataset.head("pilot")
@@ -371,14 +374,7 @@ def test_unanswered_run_ends_and_its_retry_requests_again(platform: Platform, re
 # ── without a deployment ────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.fixture
-def called(platform: Platform, prefect_at: Callable[[str], AbstractContextManager[None]]) -> Iterator[None]:
-    """Flows of this process tell the platform's server, and no worker can start them again."""
-    with prefect_at(platform.url):
-        yield
-
-
-@pytest.mark.usefixtures("called")
+@pytest.mark.usefixtures("prefect_server")
 def test_approved_version_is_promoted_without_a_second_staging(dataset: Dataset) -> None:
     flow: Any = pilot_to_production
     state: State[Any] = flow(dataset.spec(), **dataset.on, return_state=True)
@@ -397,7 +393,7 @@ def test_approved_version_is_promoted_without_a_second_staging(dataset: Dataset)
     assert dataset.head("production") == decision.digest != dataset.head("latest")
 
 
-@pytest.mark.usefixtures("called")
+@pytest.mark.usefixtures("prefect_server")
 def test_a_declined_version_raises_in_the_caller_s_process(dataset: Dataset) -> None:
     flow: Any = pilot_to_production
     decision: Decision = flow(dataset.spec(), **dataset.on)

@@ -94,7 +94,7 @@ def verdicts(report: TableReport) -> list[tuple[str, str, str]]:
 
 
 # Each example takes seconds, so that shrinking one would take minutes.
-@settings(max_examples=4, deadline=None, phases=[Phase.explicit, Phase.generate])
+@settings(max_examples=2, deadline=None, phases=[Phase.explicit, Phase.generate])
 @given(deliveries=st.lists(delivery, min_size=2, max_size=3))
 def test_merged_counts_judge_as_a_fresh_reading(
     deliveries: list[list[tuple[int, Any]]], tmp_path_factory: pytest.TempPathFactory

@@ -44,7 +44,9 @@ RUNNERS: dict[str, Callable[[], TaskRunner[Any]]] = {
 }
 
 
-@pytest.mark.parametrize("runner", RUNNERS)
+@pytest.mark.parametrize(
+    "runner", ["threads", *(pytest.param(name, marks=pytest.mark.system) for name in ("processes", "dask"))]
+)
 @pytest.mark.parametrize("example", ["one_task_in_your_flow", "one_task_in_your_async_flow"])
 def test_single_task_works_in_a_foreign_flow_on_each_runner(
     prefect_server: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, example: str, runner: str

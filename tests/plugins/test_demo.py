@@ -26,6 +26,8 @@ from prefect_stagegate.jobs.address import read_spec
 from tests.plugins.pages.page_server import text_of
 from tests.support.waiting import eventually
 
+pytestmark = pytest.mark.system  # it takes most of a minute
+
 COMMAND = Path(sys.executable).with_name("stagegate")
 MARK = "DEMO_TEST_MARK"
 """A variable that all processes of one demo inherit, however they detach themselves."""

@@ -30,7 +30,7 @@ from tests.plugins.sftp.ssh import rclone_sftp
 from tests.support.http_servers import file_server
 from tests.support.webservers import rclone
 
-pytestmark = pytest.mark.timeout(300)
+pytestmark = [pytest.mark.system, pytest.mark.timeout(300)]
 
 Deliver = Callable[[pa.Table], object]
 REPO = "datasets/me/readings"

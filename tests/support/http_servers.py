@@ -14,7 +14,7 @@ import ssl
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from functools import partial
 from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -79,3 +79,24 @@ def file_server(
 ) -> AbstractContextManager[str]:
     """Serve a folder's files during the block; gives its URL, without a slash at its end."""
     return http_server(partial(FileHandler, directory=str(folder)), host, tls)
+
+
+@contextmanager
+def answering() -> Iterator[Callable[..., str]]:
+    """Starts servers that give one answer to everything: each call gives the address of another one."""
+    with ExitStack() as running:
+
+        def serve(body: bytes, *, status: int = 200, length: int | None = None, **headers: str) -> str:
+            sent = {name.replace("_", "-"): value for name, value in headers.items()}
+            if length is not None:
+                sent["Content-Length"] = str(length)
+
+            class Answering(Handler):
+                def do_GET(self) -> None:
+                    self.respond(status, body, sent)
+
+                do_PROPFIND = do_HEAD = do_GET
+
+            return running.enter_context(http_server(Answering))
+
+        yield serve

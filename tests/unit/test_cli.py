@@ -199,7 +199,7 @@ def test_json_of_an_empty_place_is_json(tmp_path: Path, run_stagegate: Run) -> N
     Catalog.open(str(tmp_path / "catalog"))
     assert json.loads(run_stagegate("ls", "--json").stdout) == []
     checks = json.loads(run_stagegate("checks", "--json").stdout)
-    assert {"freshness", "dcgm"} <= {check["name"] for check in checks}
+    assert {"freshness", "schema"} <= {check["name"] for check in checks}
 
 
 def test_an_error_that_nobody_foresaw_is_no_gate_s_refusal(
@@ -235,14 +235,6 @@ def test_a_name_that_the_terminal_cannot_write_is_no_error(tmp_path: Path, run_s
     assert run_stagegate("stage", "s.json").returncode == 0
     result = run_stagegate("show", "things", env={"PYTHONIOENCODING": "ascii"})
     assert (result.returncode, result.stdout.splitlines()[-1].split()[-1]) == (0, "\\xfc.csv")
-
-
-@pytest.mark.parametrize(
-    ("name", "flags"), [("stagegate.schema.json", ()), ("stagegate-decision.schema.json", ("--attestation",))]
-)
-def test_the_committed_schema_is_what_the_command_prints(run_stagegate: Run, name: str, flags: tuple[str, ...]) -> None:
-    committed = Path(__file__).parents[2] / "docs" / name
-    assert json.loads(committed.read_text()) == json.loads(run_stagegate("schema", *flags).stdout)
 
 
 def test_environment_is_captured_and_compared_later(

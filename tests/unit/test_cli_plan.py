@@ -97,8 +97,8 @@ def test_a_terminal_shows_which_check_is_being_asked(monkeypatch: pytest.MonkeyP
 def test_a_plan_shows_the_ages_of_times_and_records_none(capsys: pytest.CaptureFixture[str]) -> None:
     then = now() - timedelta(minutes=17, seconds=5)
     seen = f"last heartbeat at {then:%Y-%m-%dT%H:%M:%SZ}"
-    held = Evidence("worker", Outcome.PASS, seen, "infra")
-    print_plan([replace(planned("worker", State.CURRENT), evidence=held)], json=False)
+    held = Evidence("runbook", Outcome.PASS, seen, "infra")
+    print_plan([replace(planned("runbook", State.CURRENT), evidence=held)], json=False)
     assert f"pass: {seen} (17 min ago)" in capsys.readouterr().out
     print_plan([planned("space", State.STALE, reason=f"it expired at {then:%Y-%m-%dT%H:%M:%SZ}")], json=False)
     assert capsys.readouterr().out.endswith("Z (17 min ago)\n")

@@ -1,23 +1,12 @@
 """The spec can name what validations has, and nothing else."""
 
-from typing import get_args
-
 from great_expectations.expectations.registry import (
     get_expectation_impl,
     list_registered_expectation_implementations,
 )
 
 from prefect_stagegate.spec import vocabulary
-from prefect_stagegate.spec.models import Engine, Probe
 from prefect_stagegate.validations.columntypes import COLUMN_TYPES
-from prefect_stagegate.validations.engines.engine import ENGINES
-from prefect_stagegate.validations.files.facts import DECODERS
-from prefect_stagegate.validations.files.probes import OPENERS, UNIQUE
-
-
-def test_the_spec_names_every_engine_and_probe() -> None:
-    assert set(get_args(Engine)) == set(ENGINES)
-    assert set(get_args(Probe)) == {*OPENERS, *DECODERS, UNIQUE}
 
 
 def test_the_spec_names_every_column_type() -> None:

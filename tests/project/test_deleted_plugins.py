@@ -1,4 +1,4 @@
-"""The core without the plugins that nothing else names: `rm -r` of their folders is all that it takes."""
+"""Names of deleted plugins are unknown. That the core works without them is what `make test-core` runs."""
 
 from __future__ import annotations
 
@@ -57,26 +57,6 @@ def stagegate(tree: Path, *words: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_core_stages_and_promotes_without_plugins(tree: Path) -> None:
-    (tree / "data").mkdir()
-    (tree / "data/a.csv").write_text("x\n1\n")
-    require = ["schema", "nonempty", "expectations", "cache_fit", "cache_integrity"]
-    spec = {
-        "stagegate": 1,
-        "dataset": "things",
-        "sources": [{"url": str(tree / "data")}],
-        "contract": {"tables": {"all": {"files": "*.csv", "suite": "suite.yaml"}}},
-        "gates": {"pilot": {"require": require}},
-    }
-    (tree / "spec.yaml").write_text(json.dumps(spec))
-    suite = [{"type": "expect_column_values_to_not_be_null", "kwargs": {"column": "x"}}]
-    (tree / "suite.yaml").write_text(json.dumps({"name": "all", "expectations": suite}))
-    for words in ("stage spec.yaml", "check things --gate pilot", "promote things --to pilot", "verify"):
-        done = stagegate(tree, *words.split())
-        assert done.returncode == 0, done.stdout + done.stderr
-    assert json.loads(stagegate(tree, "status", "--json").stdout)
-
-
 def test_what_was_deleted_is_unknown_and_the_rest_is_listed(tree: Path) -> None:
     overview = stagegate(tree, "--help").stdout
     assert "stage " in overview
@@ -96,24 +76,6 @@ def test_what_a_deleted_plugin_did_for_the_core_is_refused(tree: Path) -> None:
         refused = stagegate(tree, *words.split())
         assert refused.returncode == 2
         assert "needs a plugin that is not installed" in refused.stderr
-
-
-def test_each_module_of_the_core_is_imported_without_plugins(tree: Path) -> None:
-    code = (
-        "import importlib, pkgutil, prefect_stagegate\n"
-        "for module in pkgutil.walk_packages(prefect_stagegate.__path__, 'prefect_stagegate.'):\n"
-        "    if not module.name.endswith('__main__') and '.validations.worker.worker' not in module.name:\n"
-        "        importlib.import_module(module.name)\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=tree,
-        env={**os.environ, "PYTHONPATH": str(tree)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
 
 
 def test_flow_of_a_deleted_plugin_is_no_name(tree: Path) -> None:

@@ -36,7 +36,7 @@ def test_every_test_that_is_named_exists(test: str) -> None:
 
 
 def test_a_test_that_does_not_exist_is_noticed() -> None:
-    assert not exists("tests/unit/test_reliability.py::test_nothing")
+    assert not exists("tests/project/test_reliability.py::test_nothing")
     assert not exists("tests/unit/test_nothing.py::test_nothing")
 
 

@@ -20,7 +20,7 @@ from prefect_stagegate.catalog import Catalog
 from prefect_stagegate.tasks._support.slots import source_limit
 from tests.support.transcript import BLOCK, FILE
 
-pytestmark = [pytest.mark.usefixtures("prefect_server"), pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.system, pytest.mark.usefixtures("prefect_server"), pytest.mark.timeout(400)]
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/prefect.md").read_text()
