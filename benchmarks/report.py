@@ -15,8 +15,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from prefect_stagegate.show import to_html
 from tests.support.browser import DESKTOP, PHONE, chromium, opened
+from tests.support.renderings import to_html
 from tests.support.reports import large
 
 SIZES = {"desktop": DESKTOP, "phone": PHONE}

@@ -249,6 +249,8 @@ class Plugin:
     sources: tuple[Source, ...] = ()
     observers: Mapping[str, Callable[[Job], bool]] = field(default_factory=dict)
     """The class of each observer of jobs as `module:attribute`, and whether it looks on at a job."""
+    renderers: Mapping[str, str] = field(default_factory=dict)
+    """By format, `module:attribute` of a function that writes a `prefect_stagegate.show.document.Document`."""
     sections: Mapping[str, str] = field(default_factory=dict)
     """By page, `module:attribute` of a function that adds to it: of a workspace and the page's subject. It returns a
     list of `prefect_stagegate.show.document.Section`. Subjects are `VersionBeside` for `report`, `version` and

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from prefect.artifacts import MarkdownArtifact
-
 from prefect_stagegate.gate.records.attest import decision_of
 from prefect_stagegate.jobs.gating.promote import promote
 from prefect_stagegate.jobs.gating.reports import report_of
 from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Address, Promotion
-from prefect_stagegate.show import Report, moved_page
+from prefect_stagegate.show import Report, promotion_document
 from prefect_stagegate.tasks._support.decision_states import decision_key
-from prefect_stagegate.tasks._support.notify import announce, attach, run_log, unfailing
+from prefect_stagegate.tasks._support.notify import announce, attach_document, run_log, unfailing
 from prefect_stagegate.tasks._support.running import (
     CacheLike,
     CatalogLike,
@@ -61,7 +59,7 @@ def _show(workspace: Workspace, moved: Promotion) -> None:
         entry = workspace.catalog.ref(moved.dataset, moved.ref)
         report = report_of(workspace, decision_of(entry.attestation)) if entry else None
     key, about = decision_key(moved.dataset, moved.ref), f"{moved.dataset}@{moved.ref} names {moved.digest}"
-    attach(MarkdownArtifact(key=key, markdown=moved_page(moved, report), description=about))
+    attach_document(key, promotion_document(moved, report), about)
 
 
 apromote_dataset = async_twin(promote_dataset)

@@ -20,15 +20,14 @@ from functools import partial, wraps
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from prefect import Flow
-from prefect.artifacts import MarkdownArtifact
 
 from prefect_stagegate.errors import GateFailed
 from prefect_stagegate.jobs.gating.ready import find_ready, hold_ready
 from prefect_stagegate.model import Address, Version
-from prefect_stagegate.show import Readiness, ready_page
+from prefect_stagegate.show import Readiness, ready_document
 from prefect_stagegate.tasks._support.assets import trace
 from prefect_stagegate.tasks._support.cancelling import ending
-from prefect_stagegate.tasks._support.notify import attach, in_a_run, run_log, unfailing
+from prefect_stagegate.tasks._support.notify import attach_document, in_a_run, run_log, unfailing
 from prefect_stagegate.tasks._support.refusals import end_or_raise
 from prefect_stagegate.tasks._support.run_leases import held, held_during
 from prefect_stagegate.tasks._support.run_progress import live_progress
@@ -194,7 +193,7 @@ def require_ready(dataset: str, *, cache: CacheLike = None, catalog: CatalogLike
 def _show(readiness: Readiness) -> None:
     """Show the answer at the run as a page, and log it unless it is a refusal, which raises."""
     key = f"{readiness.address.dataset}-{readiness.address.ref}-ready"
-    attach(MarkdownArtifact(key=key, markdown=ready_page(readiness), description=readiness.headline))
+    attach_document(key, ready_document(readiness), readiness.headline)
     if readiness.chosen:
         log = run_log().warning if readiness.fell_back else run_log().info
         log("%s; the run uses %s", readiness.headline, readiness.chosen)

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from prefect.artifacts import MarkdownArtifact
-
 from prefect_stagegate.jobs.address import SpecLike
 from prefect_stagegate.jobs.gating.validate import validate
 from prefect_stagegate.model import Validation
-from prefect_stagegate.show import validation_page
+from prefect_stagegate.show import validation_document
 from prefect_stagegate.tasks._support.cancelling import ending
-from prefect_stagegate.tasks._support.notify import attach, run_log
+from prefect_stagegate.tasks._support.notify import attach_document, run_log
 from prefect_stagegate.tasks._support.running import (
     CacheLike,
     CatalogLike,
@@ -60,7 +58,7 @@ def validate_dataset(
     key = f"{validation.dataset}-{'trial-' if validation.is_trial else ''}contract"
     about = f"{validation.dataset} {'keeps' if validation.passed else 'does not keep'} its contract"
     about = f"Trial: {about}" if validation.is_trial else about
-    attach(MarkdownArtifact(key=key, markdown=validation_page(validation), description=about))
+    attach_document(key, validation_document(validation), about)
     return validation if validation.passed else answered(validation, "Contract not kept", about)
 
 

@@ -159,6 +159,29 @@ class ReportFiles:
     html: Annotated[Path | None, Parameter(metavar="FILE", help="Also write the report as one HTML page.")] = None
     markdown: Annotated[Path | None, Parameter(metavar="FILE", help="Also write the report as Markdown.")] = None
     junit: Annotated[Path | None, Parameter(metavar="FILE", help="Also write the report as JUnit XML, for CI.")] = None
+    render: Annotated[
+        tuple[str, ...],
+        Parameter(metavar="FORMAT=FILE", negative="", help="Also write it in the format of a plugin. Repeatable."),
+    ] = ()
+
+    def by_format(self) -> list[tuple[str, Path]]:
+        """The format and the path of each file.
+
+        Raises:
+            UsageError: A format has no renderer.
+        """
+        from prefect_stagegate.show.document import renderer
+
+        named = [("html", self.html), ("markdown", self.markdown), ("junit", self.junit)]
+        files = [(name, path) for name, path in named if path]
+        for pair in self.render:
+            name, _, path = pair.partition("=")
+            if not path:
+                raise UsageError(f"--render {pair} names no file", hint="Write it as FORMAT=FILE.")
+            files.append((name, Path(path)))
+        for name, _ in files:
+            renderer(name)
+        return files
 
 
 def load_block(name: str) -> Mapping[str, Any]:

@@ -164,6 +164,7 @@ def check(
     )
     from prefect_stagegate.jobs.gating.reports import report_of
 
+    files.by_format()  # before anything is decided
     workspace = places.workspace()
     version, policy = checking.resolve_for_gate(workspace, what, gate, spec)
     # Beside JSON the line goes to standard error, so that a program reads JSON alone.

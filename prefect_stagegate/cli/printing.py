@@ -255,7 +255,7 @@ def say_first(items: Iterable[T], line: Callable[[T], str], *, every: bool) -> N
 
 def print_failed(failed: Sequence[FailedObject]) -> None:
     """Print which objects a version lacks, and why."""
-    from prefect_stagegate.show.failed import failed_lines
+    from prefect_stagegate.show.artifacts import failed_lines
     from prefect_stagegate.units import count_text
 
     say(f"{count_text(len(failed), 'object')} failed and {'was' if len(failed) == 1 else 'were'} left out:")

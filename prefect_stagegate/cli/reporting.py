@@ -25,18 +25,7 @@ from prefect_stagegate.clock import moment, now
 from prefect_stagegate.gate.gate import PlannedCheck
 from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import LATEST, ExpectationResult
-from prefect_stagegate.show import (
-    Report,
-    Row,
-    by_table,
-    cells,
-    json_values,
-    to_html,
-    to_junit,
-    to_markdown,
-    to_rich,
-    to_text,
-)
+from prefect_stagegate.show import Report, Row, by_table, cells, document_of, render, to_rich
 from prefect_stagegate.units import age_text, bytes_text, count_text, digest_text
 from prefect_stagegate.unreadable import UnreadableRecords
 from prefect_stagegate.workspace import ResolvedVersion
@@ -50,13 +39,13 @@ def print_report(report: Report, *, json: bool) -> None:
     """Print a report: with colours to a terminal, as plain lines to a program."""
     if json:
         OUTPUT.begin()
-        say(OUTPUT.text(json_values(report)))
+        say(OUTPUT.text(document_of(report).values))
         return
-    report = report_with_ages(report, now())
+    document = document_of(report_with_ages(report, now()))
     if sys.stdout.isatty():
-        Console().print(to_rich(report), crop=False)
+        Console().print(to_rich(document), crop=False)
     else:
-        say(to_text(report).rstrip())
+        say(render("text", document).rstrip())
 
 
 def write_reports(report: Report, files: ReportFiles) -> list[Path]:
@@ -65,14 +54,10 @@ def write_reports(report: Report, files: ReportFiles) -> list[Path]:
     Raises:
         UsageError: A file can't be written.
     """
-    outputs = [(files.html, to_html), (files.markdown, to_markdown), (files.junit, to_junit)]
-    written = []
-    for path, writer in outputs:
-        if path is None:
-            continue
-        write_output(writer(report), path, "The report")
-        written.append(path)
-    return written
+    written = files.by_format()
+    for name, path in written:
+        write_output(render(name, document_of(report)), path, "The report")
+    return [path for _, path in written]
 
 
 TIME = re.compile(r"(?<![\w:.-])\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ(?!\w)")

@@ -26,7 +26,7 @@ from prefect_stagegate.jobs.gating.approve import approve
 from prefect_stagegate.jobs.gating.reports import report_of
 from prefect_stagegate.jobs.workspace import open_workspace
 from prefect_stagegate.model import Address, Decision, DecisionOutcome, Identity, Outcome, Version
-from prefect_stagegate.show import to_html
+from prefect_stagegate.show import document_of, render
 from prefect_stagegate.testing.servers import SeaweedFS
 from prefect_stagegate.units import bytes_text, count_text, digest_text
 
@@ -144,10 +144,10 @@ class Demo:
     def _show_report(self, decision: Decision) -> None:
         """Print the report of a refusal, write it as a page, and check which files it names."""
         report = report_of(self._workspace, decision)
-        self._folder.report.write_text(to_html(report))
+        self._folder.report.write_text(render("html", document_of(report)))
         self._story.report(report)
         files = {f"reference/{PARTNER}", *(f"flights/{file_name(month)}" for month in DEFECTS)}
-        subjects = {finding.subject for row in report.defects for finding in row.findings if "/" in finding.subject}
+        subjects = {finding.subject for row in report.rows for finding in row.findings if "/" in finding.subject}
         self._require(subjects == files, f"the report names {', '.join(sorted(files))}, and no other file")
 
     def _digest_of(self, ref: str) -> str:

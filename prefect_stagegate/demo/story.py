@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
-from prefect_stagegate.show import Report, to_rich, to_text
+from prefect_stagegate.show import Report, document_of, render, to_rich
 
 INDENT = 3
 LABEL = 12
@@ -55,9 +55,9 @@ class Story:
         """Print a gate's decision: a table on a terminal, plain lines elsewhere."""
         self._console.print()
         if self._console.is_terminal:
-            self._console.print(Padding(to_rich(report), (0, 0, 0, INDENT), expand=False), crop=False)
+            self._console.print(Padding(to_rich(document_of(report)), (0, 0, 0, INDENT), expand=False), crop=False)
         else:
-            for line in to_text(report).splitlines():
+            for line in render("text", document_of(report)).splitlines():
                 self._console.print(Text(" " * INDENT + line), soft_wrap=True)
         self._console.print()
 

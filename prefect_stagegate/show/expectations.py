@@ -21,7 +21,6 @@ LONGEST = 240
 """Characters of one text that are shown."""
 LONGEST_EXAMPLE = 60
 """Characters of one example that are shown."""
-HEAD = ("Expectation", "Column", "Severity", "Verdict", "Observed", "Refused rows", "Examples", "Time")
 _ADAPTER = TypeAdapter(tuple[ExpectationResult, ...])
 _WORST_FIRST = ("failed", "errored", "passed")
 
@@ -51,7 +50,7 @@ def by_table(results: Iterable[ExpectationResult]) -> dict[str, list[Expectation
 
 
 def cells(result: ExpectationResult) -> tuple[str, ...]:
-    """The texts below `HEAD`, each on one line; empty where there is nothing to tell."""
+    """Expectation, column, severity, verdict, observed value, refused rows, examples and time: each on one line."""
     texts = (
         result.expectation,
         result.column,
@@ -59,10 +58,10 @@ def cells(result: ExpectationResult) -> tuple[str, ...]:
         verdict_text(result),
         result.observed,
         refused_text(result),
-        "; ".join(_cut(example, LONGEST_EXAMPLE) for example in result.examples),
+        "; ".join(shown(example, LONGEST_EXAMPLE) for example in result.examples),
         seconds_text(result.seconds),
     )
-    return tuple(map(_cut, texts))
+    return tuple(map(shown, texts))
 
 
 def verdict_text(result: ExpectationResult) -> str:
@@ -100,5 +99,6 @@ def seconds_text(seconds: float | None) -> str:
     return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
 
 
-def _cut(text: str, longest: int = LONGEST) -> str:
+def shown(text: str, longest: int = LONGEST) -> str:
+    """The text in one line, cut where it is longer."""
     return shortened(one_line(text), longest)

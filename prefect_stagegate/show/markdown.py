@@ -1,159 +1,237 @@
-"""The report as Markdown, for Prefect's artifacts, pull requests and chats."""
+"""A document as Markdown, for Prefect's artifacts, pull requests and chats.
+
+All text is escaped, so that it shows as it is.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+import html
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from prefect_stagegate.model import ExpectationResult
-from prefect_stagegate.show.document import Section, Table
-from prefect_stagegate.show.expectations import HEAD, cells
-from prefect_stagegate.show.legible import time_text
-from prefect_stagegate.show.marks import code, folded, named, plain, step
-from prefect_stagegate.show.model import Report, legible, without_repeats
-from prefect_stagegate.show.past_events import past_cells
-from prefect_stagegate.show.traffic import HEAD as TRAFFIC_HEAD
-from prefect_stagegate.show.traffic import bottleneck_text, traffic_cells, transfer_text
-from prefect_stagegate.units import digest_text
+from prefect_stagegate.show.document import Cell, Checks, Document, Facts, Part, Section, Shares, Table, Text, legible
+from prefect_stagegate.show.legible import legible_text, one_line, spans
+from prefect_stagegate.show.next_steps import is_command
+from prefect_stagegate.show.rows import Row, tally_text
+from prefect_stagegate.show.trimming import fitted
+from prefect_stagegate.units import count_text
 
-FINDINGS = 200
-"""The most findings that are listed, since Prefect refuses artifacts above a size."""
-
-
-def to_markdown(report: Report) -> str:
-    """The decision, whose turn it is, what to do, the findings of each check, and all checks."""
-    report = legible(without_repeats(report))
-    parts = [
-        f"## {plain(report.headline)}",
-        f"**{report.outcome.value.capitalize()}.** {plain(report.reason)}",
-        about_line(report),
-        *_lines(f"- {step(note)}" for note in report.notes),
-        f"**Whose turn:** {plain(report.whose_turn)}",
-        *_turns(report),
-        "**What to do:**",
-        "\n".join(f"{number}. {step(fix)}" for number, fix in enumerate(report.steps, start=1)),
-        *_details(report),
-    ]
-    return "\n\n".join(parts) + "\n"
+DEFECTS = 3
+"""The most checks that a summary lists."""
+STEPS = 5
+"""The most steps that a summary lists."""
+LENGTH = 160
+"""The most characters of a sentence in a summary; a command is never cut."""
+_VERDICTS = {"accepted": "✅", "refused": "❌", "inconclusive": "❔", "waiting": "⏳"}
+_MARKS = {**_VERDICTS, "pass": "✅", "fail": "❌", "warn": "⚠️"}
+# An underscore within a word marks nothing in Markdown, and names that keep theirs unescaped can be copied.
+_ACTIVE = re.compile(r"([\\`*\[\]<>|&~#!$])|(?<![^\W_])(_)|(_)(?![^\W_])")
+_TICKS = re.compile(r"`+")
+_ADDRESS = re.compile(r"https?://[^\s<>()\\`\"|]+")
 
 
-def details(report: Report) -> str:
-    """What stands below the decision: findings, checks, tables, changes, the transfer, the past, what was judged."""
-    report = legible(without_repeats(report))
-    return "\n\n".join(_details(report)) + "\n"
+def to_markdown(document: Document) -> str:
+    """The title, whose turn it is, what to do, and all sections, in 300 kB at most."""
+    return fitted(document, _markdown)
 
 
-def _details(report: Report) -> list[str]:
-    return [
-        *_defects(report),
-        "### All checks",
-        *folded(report.tally_text, [f"{row.check}: {row.verdict}, {row.owner}: {row.summary}" for row in report.rows]),
-        *expectation_lists(report.expectations),
-        *([f"{report.results_left_out} more are not in the evidence."] if report.results_left_out else []),
-        *_sections(report.sections),
-        *_changes(report),
-        *_transfer(report),
-        *_past(report),
-        _facts(report),
-    ]
-
-
-def about_line(report: Report) -> str:
-    """The version, the policy and what the target serves, in one line."""
-    return " · ".join(
-        f"{plain(name)} {code(value) if 'sha256:' in value else plain(value)}" for name, value in report.about
+def to_artifact(document: Document, links: Mapping[str, str] | None = None) -> str:
+    """The document as a run shows it: a summary on the first screen, and everything else below, in 300 kB at most."""
+    return fitted(
+        legible(document), lambda fitting: f"{_summary(fitting, links or {})}\n---\n\n{_joined(_sections(fitting))}"
     )
 
 
-def _turns(report: Report) -> list[str]:
-    return _lines(
-        f"- {plain(str(turn))}" + "".join(f"\n  - {step(fix)}" for fix in turn.fixes) for turn in report.turns
+def to_summary(document: Document, links: Mapping[str, str] | None = None) -> str:
+    """The title, whose turn it is, and what to do, in at most fifteen lines.
+
+    `links` are addresses of pages with more, by their names.
+    """
+    return _summary(legible(document), links or {})
+
+
+def _summary(document: Document, links: Mapping[str, str]) -> str:
+    rows = document.checks
+    fine = f"{sum(row.is_fine for row in rows)} of {count_text(len(rows), 'check')}"
+    # The first fixes and the last two steps, which are to stage the mended data and to ask the gate again.
+    is_cut = len(document.steps) > STEPS
+    listed = (*document.steps[: STEPS - 2], *document.steps[-2:]) if is_cut else document.steps
+    some = f" ({len(listed)} of {len(document.steps)} steps)" if is_cut else ""
+    defects = [row for row in rows if not row.is_fine][:DEFECTS]
+    addresses = [link(name, legible_text(address)) for name, address in links.items() if address]
+    return _joined(
+        [
+            _title(document),
+            "\n".join([f"{plain(_short(document.lead))} {fine} fine.", "", *map(_defect, defects)]),
+            *(plain(_short(note)) for note in document.notes[:1]),
+            f"**Whose turn:** {plain(_short(document.turn))}",
+            f"**What to do{some}:**\n\n{_numbered(step if is_command(step) else _short(step) for step in listed)}",
+            "  \n".join((_facts_line(document), " · ".join((document.when, *addresses)))),
+        ]
     )
 
 
-def _defects(report: Report) -> list[str]:
-    """A heading for each check, and a list of its findings."""
-    parts, room = [], FINDINGS
-    for row in report.defects:
-        if room <= 0:
-            break
-        found = "\n".join(
+def _markdown(document: Document) -> str:
+    verdict = f"**{document.tone.capitalize()}.** " if document.tone in _VERDICTS else ""
+    turns = (f"- {plain(str(turn))}" + "".join(f"\n  - {step(fix)}" for fix in turn.fixes) for turn in document.turns)
+    return _joined(
+        [
+            _title(document),
+            verdict + step(document.lead),
+            _facts_line(document),
+            "\n".join(f"- {step(note)}" for note in document.notes),
+            document.turn and f"**Whose turn:** {plain(document.turn)}",
+            "\n".join(turns),
+            "**What to do:**" if document.steps else "",
+            _numbered(document.steps),
+            *_sections(document),
+        ]
+    )
+
+
+def _joined(parts: Iterable[str]) -> str:
+    return "\n\n".join(filter(None, parts)) + "\n"
+
+
+def _title(document: Document) -> str:
+    mark = _MARKS.get(document.tone)
+    return f"## {f'{mark} ' if mark else ''}{plain(document.title)}"
+
+
+def _facts_line(document: Document) -> str:
+    return " · ".join(f"{plain(name)} {_value(value)}" for name, value in document.facts)
+
+
+def _numbered(steps: Iterable[str]) -> str:
+    return "\n".join(f"{number}. {step(text)}" for number, text in enumerate(steps, start=1))
+
+
+def _sections(document: Document) -> list[str]:
+    return [text for section in document.sections if section.parts for text in _section(section)]
+
+
+def _section(section: Section) -> list[str]:
+    """The heading, and each part; of tables first what is not fine, then the rest, folded."""
+    texts, fine = [section.title and f"### {plain(section.title)}"], []
+    for part in section.parts:
+        if isinstance(part, Table):
+            first = len(part.rows) - part.fine
+            texts.append(_table(part, first))
+            fine += [_row(part, row, _bare) for row in part.rows[first:] if not part.summary]
+        else:
+            texts += _part(part)
+    return [*texts, *folded(f"{len(fine)} fine", fine)]
+
+
+def _part(part: Part) -> list[str]:
+    match part:
+        case Text():
+            return [step(part.text)]
+        case Facts():
+            return ["\n".join(f"- {plain(name)}: {_value(value)}" for name, value in part.facts)]
+        case Shares():
+            return [f"{plain(part.label)}."]
+        case Checks(is_brief=True):
+            defects = [row for row in part.rows if not row.is_fine]
+            return ["\n".join(f"- {code(row.check)}: {row.verdict}, {plain(row.summary)}" for row in defects)]
+        case Checks():
+            return _checks(part.rows)
+        case _:
+            return []
+
+
+def _checks(rows: Sequence[Row]) -> list[str]:
+    """A heading for each check that is not fine, with a list of its findings; and all checks, folded."""
+    parts = []
+    for row in rows:
+        if row.is_fine:
+            continue
+        found = [
             f"- {code(item.subject)}: {plain(item.problem)}{f' → {step(item.fix)}' if item.fix else ''}"
-            for item in row.listed_findings[:room]
-        )
-        room -= len(row.listed_findings)
-        parts += [f"#### {row.check}", f"{row.verdict}, {plain(str(row.owner))}: {plain(row.summary)}", found]
-    left = sum(len(row.listed_findings) for row in report.defects) - FINDINGS
-    more = [f"{left} more are in the other reports."] if left > 0 else []
-    return ["### What was found", *parts, *more] if parts else []
+            for item in row.findings
+        ]
+        more = [f"- {row.findings_left_out:,} more; `--json` has all of them"] if row.findings_left_out else []
+        about = f"{row.verdict}, {plain(str(row.owner))}: {plain(row.summary)}"
+        parts += [f"#### {row.check}", about, "\n".join([*found, *more])]
+    listed = [f"{row.check}: {row.verdict}, {row.owner}: {row.summary}" for row in rows]
+    head = ["### What was found", *parts] if parts else []
+    return [*head, "### All checks", *folded(tally_text(rows), listed)]
 
 
-def expectation_lists(by_table: Mapping[str, Sequence[ExpectationResult]]) -> list[str]:
-    """The expectations that did not pass, over all tables, and those that did, folded."""
-    rows = [(table, result.verdict == "passed", cells(result)) for table in by_table for result in by_table[table]]
-    failed = [f"- {plain(table)}: {_expectation(_as_code(texts))}" for table, is_passed, texts in rows if not is_passed]
-    passed = [f"{table}: {_expectation(texts)}" for table, is_passed, texts in rows if is_passed]
-    parts = [*_lines(failed), *folded(f"{len(passed)} passed", passed)]
-    return ["### Expectations", *parts] if parts else []
-
-
-def _expectation(texts: Sequence[str]) -> str:
-    return f"{texts[0]}: {named(HEAD[1:], texts[1:])}"
-
-
-def _as_code(texts: Sequence[str]) -> list[str]:
-    """The expectation, its column, its observed value and its examples as code, since they may look like markup."""
-    expectation, column, severity, verdict, observed, refused, examples, time = texts
-    return [code(expectation), code(column), severity, verdict, code(observed), refused, code(examples), time]
-
-
-def _lines(lines: Iterable[str]) -> list[str]:
-    """The lines as one part of the page; none without lines."""
-    part = "\n".join(lines)
-    return [part] if part else []
-
-
-def _sections(sections: Iterable[Section]) -> list[str]:
-    """The tables of each section: a summary in a line, else each row in one."""
-    shown = [(section.title, _lines(map(_table, section.parts))) for section in sections if section.parts]
-    return [part for title, lines in shown for part in (f"### {plain(title)}", *lines)]
-
-
-def _table(table: Table) -> str:
+def _table(table: Table, first: int) -> str:
     if table.summary:
         return f"- {code(table.title)}: {plain(table.summary)}"
-    return "\n".join(f"- {plain(named(table.head, [cell.text for cell in row]))}" for row in table.rows)
+    lines = [f"- {_row(table, row, _marked)}" for row in table.rows[:first]]
+    return "\n".join([*lines, *([f"- {table.more:,} more"] if table.more else [])])
 
 
-def _changes(report: Report) -> list[str]:
-    """How many files differ from the version that the target serves; the HTML report lists them."""
-    changes = report.changes
-    if changes is None:
-        return []
-    title = f"### What changed against {digest_text(changes.before)}, which {plain(report.target)} serves"
-    return [title, f"- files: {plain(changes.summary)}"]
+def _row(table: Table, row: Sequence[Cell], shown: Callable[[Cell], str]) -> str:
+    title = f"{shown(Cell(table.title))}: " if table.title else ""
+    cells = [f"{name.lower()} {shown(cell)}" for name, cell in zip(table.head[1:], row[1:], strict=True) if cell.text]
+    return f"{title}{shown(row[0])}: {', '.join(cells)}"
 
 
-def _transfer(report: Report) -> list[str]:
-    """How much staging the version fetched from where, and what held it up."""
-    transfer = report.transfer
-    if transfer is None:
-        return []
-    places = (f"- {plain(named(TRAFFIC_HEAD, traffic_cells(place)))}" for place in transfer.traffic)
-    facts = [transfer_text(transfer), f"{bottleneck_text(transfer)}."]
-    return ["### Transfer", "  \n".join(map(plain, facts)), *_lines(places)]
+def _marked(cell: Cell) -> str:
+    text = code(cell.text) if cell.is_code else plain(cell.text)
+    return f"{text} ({plain(cell.below)})" if cell.below else text
 
 
-def _past(report: Report) -> list[str]:
-    past = (map(plain, past_cells(event)) for event in report.past)
-    lines = _lines(f"- {at}: {what} {version}, {who}{why and f': {why}'}" for at, what, version, who, why in past)
-    return [f"### History of {plain(report.target)}", *lines] if lines else []
+def _bare(cell: Cell) -> str:
+    return f"{cell.text} ({cell.below})" if cell.below else cell.text
 
 
-def _facts(report: Report) -> str:
-    lines = [f"Version {code(report.digest)}, policy {code(report.policy)}, environment {code(report.environment)}."]
-    until = f", holds until {time_text(report.expires)}" if report.expires else ""
-    lines.append(f"Decided {time_text(report.at)}{until}, requested by {plain(report.requester or 'unknown')}.")
-    if report.runbook:
-        lines.append(f"Runbook: {plain(report.runbook)}")
-    # Two spaces at the end of a line break it in Markdown.
-    return "  \n".join(lines)
+def _defect(row: Row) -> str:
+    """One check's summary; for a check of the data also the first file that it is about."""
+    text = f"- **{plain(row.check)}**: {plain(_short(row.summary))}"
+    if row.owner.role != "data" or not row.findings:
+        return text
+    others = len(row.findings) + row.findings_left_out - 1
+    more = f" and {others} more" if others else ""
+    return f"{text} ({code(_short(row.findings[0].subject))}{more})"
+
+
+def _value(value: str) -> str:
+    return code(value) if "sha256:" in value else plain(value)
+
+
+def _short(text: str) -> str:
+    text = one_line(text)
+    return text if len(text) <= LENGTH else f"{text[: LENGTH - 1].rstrip()}…"
+
+
+def plain(text: str) -> str:
+    """Escape a text to one line without markup."""
+    return _escaped(one_line(text))
+
+
+def code(text: str) -> str:
+    """Put a text into a code span."""
+    text = one_line(text)
+    if not text:
+        return ""
+    # The fence is longer than any run of backticks inside.
+    fence = "`" * (max(map(len, _TICKS.findall(text)), default=0) + 1)
+    padding = " " if text.startswith("`") or text.endswith("`") else ""
+    return f"{fence}{padding}{text}{padding}{fence}"
+
+
+def step(text: str) -> str:
+    """Format a fix or a step: a command as code, a sentence with its backticks."""
+    if is_command(text):
+        return code(text)
+    return "".join(code(part) if ticked else _escaped(part) for part, ticked in spans(one_line(text)))
+
+
+def link(words: str, address: str) -> str:
+    """A link when a browser may follow the address, else the words and the address as text."""
+    return f"[{plain(words)}]({address})" if _ADDRESS.fullmatch(address) else f"{plain(words)}: {plain(address)}"
+
+
+def folded(title: str, texts: Sequence[str]) -> list[str]:
+    """A list of texts that opens at a click, if there are any. As HTML: Prefect's pages fold no Markdown."""
+    items = "".join(f"<li>{html.escape(one_line(text))}</li>" for text in texts)
+    return [f"<details><summary>{html.escape(title)}</summary><ul>{items}</ul></details>"] if texts else []
+
+
+def _escaped(text: str) -> str:
+    return _ACTIVE.sub(lambda match: "\\" + match[0], text)

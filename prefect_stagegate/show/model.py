@@ -1,21 +1,36 @@
-"""The report of a decision: what all formats lay out. `building` makes it."""
+"""The report of a decision: what `report_document` lays out."""
 
 from __future__ import annotations
 
-from collections import Counter
-from dataclasses import dataclass, fields, is_dataclass, replace
-from typing import Any
+from dataclasses import dataclass
 
-from prefect_stagegate.model import DecisionOutcome, ExpectationResult
+from prefect_stagegate.model import Decision, DecisionOutcome
 from prefect_stagegate.model.transfers import TransferRecord
 from prefect_stagegate.show.changes import VersionChanges
 from prefect_stagegate.show.document import Section
-from prefect_stagegate.show.expectations import by_table
-from prefect_stagegate.show.legible import legible_text
-from prefect_stagegate.show.next_steps import Turn
-from prefect_stagegate.show.past_events import PastEvent
-from prefect_stagegate.show.rows import Person, Row, Standing, name_repeats
-from prefect_stagegate.units import count_text, digest_text
+from prefect_stagegate.show.next_steps import Turn, reason_of, reinstating_reason, steps_of, turns_of, unrequested
+from prefect_stagegate.show.rows import Person, Row, row_of
+from prefect_stagegate.spec import Spec
+from prefect_stagegate.units import digest_text
+
+TRIED = ("stagegate policy adopt SPEC --reason TEXT",)
+"""The steps after a trial that accepts."""
+MOST_EVENTS = 10
+"""Events that a report shows, the newest first; `stagegate history` has all."""
+
+
+@dataclass(frozen=True, slots=True)
+class PastEvent:
+    """One move of the target's ref, or one earlier decision about the version."""
+
+    at: str
+    """As ISO 8601."""
+    what: str
+    """`promoted`, `rolled back`, `withdrawn`, or a decision's outcome."""
+    digest: str
+    """The version that it is about."""
+    who: str
+    why: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,50 +115,52 @@ class Report:
             lines.append(("changes", self.changes.summary))
         return tuple(lines)
 
-    @property
-    def expectations(self) -> dict[str, list[ExpectationResult]]:
-        """The results of the suites' expectations by table, the failed ones first."""
-        return by_table(result for row in self.rows for result in row.results)
 
-    @property
-    def results_left_out(self) -> int:
-        """How many more results of expectations there are than the evidence holds."""
-        return sum(row.results_left_out for row in self.rows)
+def build_report(  # noqa: PLR0913 - one parameter for each fact that the caller looks up
+    decision: Decision,
+    spec: Spec,
+    *,
+    serves: str | None = None,
+    notes: tuple[str, ...] = (),
+    is_trial: bool = False,
+    is_requested: bool = True,
+    is_withdrawn: bool = False,
+    changes: VersionChanges | None = None,
+    transfer: TransferRecord | None = None,
+    past: tuple[PastEvent, ...] = (),
+    sections: tuple[Section, ...] = (),
+) -> Report:
+    """Make the report of a decision.
 
-    @property
-    def tally(self) -> dict[str, int]:
-        """How many checks have each verdict, in the order of the rows; `waiting` is one that lacks an answer only."""
-        return dict(Counter("waiting" if row.awaiting else row.outcome.value for row in self.rows))
-
-    @property
-    def tally_text(self) -> str:
-        """The numbers of checks by verdict, in one line."""
-        counts = ", ".join(f"{count} {verdict.replace('-', ' ')}" for verdict, count in self.tally.items())
-        return f"{count_text(len(self.rows), 'check')}: {counts or 'none'}"
-
-    @property
-    def defects(self) -> tuple[Row, ...]:
-        """The checks that somebody should look at."""
-        return tuple(row for row in self.rows if row.standing is not Standing.FINE)
-
-
-def legible(report: Report) -> Report:
-    """The report without characters that act on a terminal, break XML or turn the direction of writing."""
-    cleaned: Report = _clean(report)
-    return cleaned
-
-
-def without_repeats(report: Report) -> Report:
-    """The report for readers, without repeated findings. Programs want each row whole."""
-    return replace(report, rows=tuple(name_repeats(report.rows)))
-
-
-def _clean(value: Any) -> Any:
-    if isinstance(value, str):
-        # Members of enumerations are strings too, and safe.
-        return value if type(value) is not str else legible_text(value)
-    if isinstance(value, tuple):
-        return tuple(map(_clean, value))
-    if is_dataclass(value) and not isinstance(value, type):
-        return replace(value, **{field.name: _clean(getattr(value, field.name)) for field in fields(value)})
-    return value
+    `serves`, `notes` and the parameters after `is_requested` are fields of the report; `is_requested` says whether the
+    catalog has a request for the approval that a check waits for.
+    """
+    rows = tuple(sorted((row_of(evidence, spec.owners) for evidence in decision.checks), key=lambda row: row.standing))
+    if not is_requested:
+        rows = tuple(unrequested(row, decision) if row.awaiting else row for row in rows)
+    turns = turns_of(decision, rows, spec)
+    return Report(
+        dataset=decision.dataset,
+        digest=decision.digest,
+        target=decision.target,
+        outcome=decision.outcome,
+        reason=reinstating_reason(decision) if is_withdrawn else reason_of(decision),
+        turn=tuple(turn.person for turn in turns),
+        turns=turns,
+        steps=TRIED if is_trial and decision.accepted else steps_of(decision, rows, serves, is_withdrawn=is_withdrawn),
+        rows=rows,
+        runbook=spec.runbook or "",
+        policy=decision.adopted or decision.policy,
+        environment=decision.environment,
+        at=decision.at,
+        expires=decision.expires,
+        requester=decision.requester,
+        serves=serves,
+        notes=notes,
+        is_trial=is_trial,
+        is_withdrawn=is_withdrawn,
+        changes=changes,
+        transfer=transfer,
+        past=past,
+        sections=sections,
+    )

@@ -106,7 +106,9 @@ def turns_of(decision: Decision, rows: tuple[Row, ...], spec: Spec) -> tuple[Tur
     turns = []
     for role in dict.fromkeys(role for role, _ in whose):
         of_role = [row for owner, row in whose if owner == role]
-        turns.append(Turn(person_of(role, spec), tuple(row.check for row in of_role), tuple(_fixes(of_role))[:STEPS]))
+        turns.append(
+            Turn(person_of(role, spec.owners), tuple(row.check for row in of_role), tuple(_fixes(of_role))[:STEPS])
+        )
     return tuple(turns)
 
 

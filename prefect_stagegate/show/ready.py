@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from prefect_stagegate.model import Address, DecisionOutcome, Verdict
+from prefect_stagegate.show.document import Checks, Document, Section, Text
 from prefect_stagegate.show.legible import legible_text, time_text
-from prefect_stagegate.show.marks import code, plain, step
 from prefect_stagegate.show.model import Report
 from prefect_stagegate.show.rows import Standing
 from prefect_stagegate.units import digest_text
@@ -149,16 +149,16 @@ def ready_text(readiness: Readiness) -> str:
     return legible_text("\n".join(lines))
 
 
-def ready_page(readiness: Readiness) -> str:
-    """The answer on one screen, as Markdown; the version that the run uses comes first."""
-    mark = "❌" if readiness.chosen is None else "⚠️" if readiness.fell_back else "✅"
-    parts = [f"## {mark} {plain(legible_text(readiness.headline))}"]
-    parts += map(_paragraph, sorted(readiness.candidates, key=lambda candidate: not candidate.ready))
-    parts.append(f"**Whose turn:** {plain(legible_text(readiness.turn))}")
-    if readiness.steps:
-        steps = enumerate(readiness.steps, start=1)
-        parts.append("**What to do:**\n\n" + "\n".join(f"{number}. {step(legible_text(fix))}" for number, fix in steps))
-    return "\n\n".join(parts) + "\n"
+def ready_document(readiness: Readiness) -> Document:
+    """The answer on one screen; the version that the run uses comes first."""
+    ordered = sorted(readiness.candidates, key=lambda candidate: not candidate.ready)
+    return Document(
+        readiness.headline,
+        "fail" if readiness.chosen is None else "warn" if readiness.fell_back else "pass",
+        turn=readiness.turn,
+        steps=readiness.steps,
+        sections=tuple(map(_section, ordered)),
+    )
 
 
 def _rows(candidate: Candidate) -> Iterator[str]:
@@ -172,14 +172,10 @@ def _rows(candidate: Candidate) -> Iterator[str]:
             yield f"        … and {len(row.findings) - FINDINGS} more"
 
 
-def _paragraph(candidate: Candidate) -> str:
+def _section(candidate: Candidate) -> Section:
     """A candidate's version, when it was accepted, and the checks to look at."""
-    use, by = "This run uses" if candidate.ready else "Not used:", plain(legible_text(candidate.by))
-    lines = [f"{use} {code(candidate.digest)}, accepted {time_text(candidate.since)} by {by}."]
-    if candidate.withdrawn:
-        lines.append(f"It was {plain(legible_text(candidate.withdrawn))}.")
-    renewed = ", ".join(map(code, candidate.renewed)) or "no check, since all evidence still holds"
-    lines.append(f"Ran again: {renewed}.")
-    facts, defects = "  \n".join(lines), candidate.report.defects
-    rows = [f"- {code(row.check)}: {row.verdict}, {plain(legible_text(row.summary))}" for row in defects]
-    return "\n\n".join((facts, "\n".join(rows))) if rows else facts
+    use = "This run uses" if candidate.ready else "Not used:"
+    renewed = ", ".join(f"`{check}`" for check in candidate.renewed) or "no check, since all evidence still holds"
+    texts = [f"{use} `{candidate.digest}`, accepted {time_text(candidate.since)} by {candidate.by}."]
+    texts += [f"It was {candidate.withdrawn}."] if candidate.withdrawn else []
+    return Section("", (*map(Text, (*texts, f"Ran again: {renewed}.")), Checks(candidate.report.rows, is_brief=True)))

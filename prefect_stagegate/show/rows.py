@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import IntEnum
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from prefect_stagegate.model import Evidence, ExpectationResult, Finding, Outcome, Severity
 from prefect_stagegate.show.expectations import left_out, read_results
-from prefect_stagegate.spec import Spec
+from prefect_stagegate.units import count_text
 
 
 class Standing(IntEnum):
@@ -68,9 +69,9 @@ class Row:
         return word if plain else f"{word} ({self.severity.value})"
 
     @property
-    def listed_findings(self) -> tuple[Finding, ...]:
-        """The findings; a check without findings gets one made of its summary."""
-        return self.findings or (Finding(self.check, self.summary, "", self.outcome),)
+    def is_fine(self) -> bool:
+        """Whether nobody has to look at it."""
+        return self.standing is Standing.FINE
 
 
 Checked = TypeVar("Checked", Row, Evidence)
@@ -85,14 +86,14 @@ def name_repeats(checks: Iterable[Checked]) -> Iterator[Checked]:
         yield check if earlier == check.check else replace(check, summary=f"the same as {earlier}", findings=())
 
 
-def row_of(evidence: Evidence, spec: Spec) -> Row:
+def row_of(evidence: Evidence, owners: Mapping[Any, str]) -> Row:
     """The row of one check's evidence."""
     return Row(
         check=evidence.check,
         outcome=evidence.outcome,
         severity=evidence.severity,
         standing=standing_of(evidence),
-        owner=person_of(evidence.owner, spec),
+        owner=person_of(evidence.owner, owners),
         summary=evidence.full_summary,
         findings=evidence.findings,
         awaiting=evidence.awaiting,
@@ -113,6 +114,17 @@ def standing_of(evidence: Evidence) -> Standing:
     return Standing.WAITS if evidence.awaiting else Standing.UNDECIDED
 
 
-def person_of(role: str, spec: Spec) -> Person:
-    """An owner with the contact in the spec."""
-    return Person(role, next((text for known, text in spec.owners.items() if known == role), ""))
+def person_of(role: str, owners: Mapping[Any, str]) -> Person:
+    """An owner with the contact in the spec's `owners`."""
+    return Person(role, owners.get(role, ""))
+
+
+def tally(rows: Iterable[Row]) -> dict[str, int]:
+    """How many checks have each verdict, in the order of the rows; `waiting` is one that lacks an answer only."""
+    return dict(Counter("waiting" if row.awaiting else row.outcome.value for row in rows))
+
+
+def tally_text(rows: Sequence[Row]) -> str:
+    """The numbers of checks by verdict, in one line."""
+    counts = ", ".join(f"{count} {verdict.replace('-', ' ')}" for verdict, count in tally(rows).items())
+    return f"{count_text(len(rows), 'check')}: {counts or 'none'}"

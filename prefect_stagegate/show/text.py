@@ -1,4 +1,4 @@
-"""The report for terminals as a coloured table, and for logs and pipes as plain lines."""
+"""A document for terminals as a coloured table, and for logs and pipes as plain lines."""
 
 from __future__ import annotations
 
@@ -11,9 +11,8 @@ from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
-from prefect_stagegate.model import DecisionOutcome
+from prefect_stagegate.show.document import Document, legible
 from prefect_stagegate.show.legible import one_line
-from prefect_stagegate.show.model import Report, legible, without_repeats
 from prefect_stagegate.show.next_steps import is_command
 from prefect_stagegate.show.rows import Row, Standing
 
@@ -26,35 +25,35 @@ _COLOURS = {
     Standing.NOTED: "yellow",
     Standing.FINE: "green",
 }
-_DECISIONS = {
-    DecisionOutcome.ACCEPTED: "bold green",
-    DecisionOutcome.REFUSED: "bold red",
-    DecisionOutcome.INCONCLUSIVE: "bold magenta",
-    DecisionOutcome.WAITING: "bold cyan",
+_TONES = {
+    "accepted": "bold green",
+    "refused": "bold red",
+    "inconclusive": "bold magenta",
+    "waiting": "bold cyan",
 }
 
 
-def to_rich(report: Report) -> RenderableType:
-    """The decision, the checks, whose turn it is and what to do.
+def to_rich(document: Document) -> RenderableType:
+    """The title, the checks, whose turn it is and what to do.
 
     Print it with `console.print(…, crop=False)`. Then a long command runs past the edge and the terminal wraps it, so
     that it can be copied without a line break.
     """
-    report = legible(without_repeats(report))
+    document = legible(document)
     # Text, never markup: a file may be called `[red]`.
-    headline = Text.assemble((report.headline, _DECISIONS[report.outcome]), ". ", report.reason)
-    turn = Text.assemble(("Whose turn: ", "bold"), report.whose_turn)
-    turns = (Text(f"  {turn}") for turn in report.turns)
-    about = (Text.assemble((f"  {name:<{_widest(report)}}  ", "dim"), value) for name, value in report.about)
-    steps = map(_step, report.steps)
-    notes = (Padding(Text(one_line(note), "yellow"), (0, 0, 0, 2), expand=False) for note in report.notes)
+    headline = Text.assemble((document.title, _TONES.get(document.tone, "bold")), ". ", document.lead)
+    turn = Text.assemble(("Whose turn: ", "bold"), document.turn)
+    turns = (Text(f"  {turn}") for turn in document.turns)
+    facts = (Text.assemble((f"  {name:<{_widest(document)}}  ", "dim"), value) for name, value in document.facts)
+    steps = map(_step, document.steps)
+    notes = (Padding(Text(one_line(note), "yellow"), (0, 0, 0, 2), expand=False) for note in document.notes)
     blank = Text("")
     what_to_do = Text("What to do:", "bold")
-    return Group(headline, *about, *notes, blank, _table(report), blank, turn, *turns, what_to_do, *steps)
+    return Group(headline, *facts, *notes, blank, _table(document), blank, turn, *turns, what_to_do, *steps)
 
 
-def _widest(report: Report) -> int:
-    return max(len(name) for name, _ in report.about)
+def _widest(document: Document) -> int:
+    return max((len(name) for name, _ in document.facts), default=0)
 
 
 def _step(step: str) -> RenderableType:
@@ -63,17 +62,17 @@ def _step(step: str) -> RenderableType:
     return Padding(Text(one_line(step)), (0, 0, 0, 2), expand=False)
 
 
-def _table(report: Report) -> Table:
+def _table(document: Document) -> Table:
     table = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False)
     table.add_column("check", no_wrap=True)
     # The column is at least as wide as the longest word, so that a verdict wraps between its words.
-    words = [word for row in report.rows for word in row.verdict.split()]
+    words = [word for row in document.checks for word in row.verdict.split()]
     table.add_column("outcome", min_width=max(map(len, ["outcome", *words])), max_width=14)
     table.add_column("owner", no_wrap=True)
     table.add_column("what was found", overflow="fold")
-    for row in report.rows:
+    for row in document.checks:
         verdict = Text(row.verdict, _COLOURS[row.standing])
-        table.add_row(Text(row.check), verdict, Text(row.owner.role), _found(row, report.steps))
+        table.add_row(Text(row.check), verdict, Text(row.owner.role), _found(row, document.steps))
     return table
 
 
@@ -94,18 +93,18 @@ def _found(row: Row, steps: Sequence[str]) -> RenderableType:
     return Group(*lines)
 
 
-def to_text(report: Report) -> str:
-    """The same as plain lines, without colours and of any length."""
-    return "\n".join(_lines(legible(without_repeats(report)))) + "\n"
+def to_text(document: Document) -> str:
+    """The same as plain lines, without colours and of any length. Call it by `render`."""
+    return "\n".join(_lines(document)) + "\n"
 
 
-def _lines(report: Report) -> Iterator[str]:
-    yield f"{report.headline}. {one_line(report.reason)}"
-    yield from (f"  {name:<{_widest(report)}}  {value}" for name, value in report.about)
-    yield from (f"  {one_line(note)}" for note in report.notes)
-    width = max((len(row.check) for row in report.rows), default=0)
-    wide = max((len(row.verdict) for row in report.rows), default=0)
-    for row in report.rows:
+def _lines(document: Document) -> Iterator[str]:
+    yield f"{document.title}. {one_line(document.lead)}"
+    yield from (f"  {name:<{_widest(document)}}  {value}" for name, value in document.facts)
+    yield from (f"  {one_line(note)}" for note in document.notes)
+    width = max((len(row.check) for row in document.checks), default=0)
+    wide = max((len(row.verdict) for row in document.checks), default=0)
+    for row in document.checks:
         yield f"  {row.verdict:<{wide}}  {row.check:<{width}}  {one_line(row.summary)}  [{row.owner}]"
         if row.standing is not Standing.FINE:
             for finding in row.findings[:FINDINGS]:
@@ -114,10 +113,10 @@ def _lines(report: Report) -> Iterator[str]:
                     yield f"        → {one_line(finding.fix)}"
             if more := _more(row):
                 yield f"      {more}"
-    yield f"Whose turn: {report.whose_turn}"
-    yield from (f"  {turn}" for turn in report.turns)
+    yield f"Whose turn: {document.turn}"
+    yield from (f"  {turn}" for turn in document.turns)
     yield "What to do:"
-    yield from (f"  {one_line(step)}" for step in report.steps)
+    yield from (f"  {one_line(step)}" for step in document.steps)
 
 
 def _more(row: Row) -> str:

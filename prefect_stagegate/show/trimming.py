@@ -1,4 +1,4 @@
-"""Making a report small enough for one page: a hostile or very large one loses its least needed details first."""
+"""Making a document small enough for one page: a hostile or very large one loses its least needed details first."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
-from prefect_stagegate.show.document import Cell, Section
+from prefect_stagegate.show.document import Cell, Checks, Document, Part, Table, Text
 from prefect_stagegate.show.legible import shortened
-from prefect_stagegate.show.model import Report
 from prefect_stagegate.show.next_steps import is_command
 from prefect_stagegate.show.rows import Row
 
@@ -22,74 +21,79 @@ COMMAND = 1000
 
 @dataclass(frozen=True, slots=True)
 class Detail:
-    """How much of a report a page shows."""
+    """How much of a document a page shows."""
 
     findings: int
     """Findings of all checks together."""
     text: int
     """Characters of one text."""
-    results: int
-    """Results of expectations."""
     rows: int
-    """Rows of all tables of sections together."""
-    files: int
-    """Files that changed."""
+    """Rows of one table."""
 
 
 MOST_BYTES = 300_000
-"""Size of a page, at most. A report that exceeds it is shown with less detail."""
-DETAILS = (
-    Detail(findings=200, text=2000, results=200, rows=100, files=100),
-    Detail(findings=100, text=600, results=100, rows=60, files=50),
-    Detail(findings=40, text=240, results=40, rows=30, files=20),
-    Detail(findings=10, text=100, results=10, rows=10, files=5),
-    Detail(findings=0, text=60, results=0, rows=0, files=0),
-)
+"""Size of a page, at most. A document that exceeds it is shown with less detail."""
+DETAILS = (Detail(200, 2000, 200), Detail(100, 600, 50), Detail(40, 240, 20), Detail(10, 100, 5), Detail(0, 60, 0))
 """How much a page shows, the most first."""
 
 
-def fitted(report: Report, write: Callable[[Report], str]) -> str:
-    """Write a report with the most detail that fits `MOST_BYTES`; with the least where none does."""
+def fitted(document: Document, write: Callable[[Document], str]) -> str:
+    """Write a document with the most detail that fits `MOST_BYTES`; with the least where none does."""
     page = ""
     for detail in DETAILS:
-        page = write(trimmed(report, detail))
+        page = write(trimmed(document, detail))
         # Lone surrogates stand for bytes of names that aren't UTF-8.
         if len(page.encode(errors="surrogatepass")) <= MOST_BYTES:
             break
     return page
 
 
-def trimmed(report: Report, detail: Detail) -> Report:
-    """The report without what exceeds the detail; what is left out is counted."""
+def trimmed(document: Document, detail: Detail) -> Document:
+    """The document without what exceeds the detail; what is left out is counted."""
+    sections = (
+        replace(section, parts=tuple(_part(part, detail) for part in section.parts)) for section in document.sections
+    )
     return replace(
-        report,
-        reason=shortened(report.reason, detail.text),
-        steps=tuple(_step(step, detail) for step in report.steps),
-        notes=tuple(shortened(note, detail.text) for note in report.notes),
-        rows=tuple(_rows(report.rows, detail)),
-        changes=report.changes and replace(report.changes, listed=report.changes.listed[: detail.files]),
-        sections=tuple(_sections(report.sections, detail)),
-        past=tuple(replace(event, why=shortened(event.why, detail.text)) for event in report.past),
+        document,
+        lead=shortened(document.lead, detail.text),
+        notes=tuple(shortened(note, detail.text) for note in document.notes),
+        steps=tuple(_step(step, detail) for step in document.steps),
+        sections=tuple(sections),
     )
 
 
-def _rows(rows: Sequence[Row], detail: Detail) -> Iterator[Row]:
-    findings, results = detail.findings, detail.results
+def _part(part: Part, detail: Detail) -> Part:
+    match part:
+        case Checks():
+            return replace(part, rows=tuple(_checks(part.rows, detail)))
+        case Table():
+            rows = tuple(tuple(_cell(cell, detail) for cell in row) for row in part.rows[: detail.rows])
+            left = len(part.rows) - len(rows)
+            part = _with_short(part, detail, "title", "summary")
+            return replace(part, rows=rows, more=part.more + left, fine=max(0, part.fine - left))
+        case Text():
+            return _with_short(part, detail, "text")
+        case _:
+            return part
+
+
+def _cell(cell: Cell, detail: Detail) -> Cell:
+    figure = cell.figure and _with_short(cell.figure, detail, "name")
+    return replace(_with_short(cell, detail, "text", "below"), figure=figure)
+
+
+def _checks(rows: Sequence[Row], detail: Detail) -> Iterator[Row]:
+    room = detail.findings
     for row in rows:
-        shown, kept = row.findings[:findings], row.results[:results]
+        shown = row.findings[:room]
+        room -= len(shown)
+        findings = (_with_short(finding, detail, "subject", "problem") for finding in shown)
         yield replace(
             row,
             summary=shortened(row.summary, detail.text),
-            findings=tuple(
-                replace(_with_short(finding, detail, "subject", "problem"), fix=_step(finding.fix, detail))
-                for finding in shown
-            ),
+            findings=tuple(replace(finding, fix=_step(finding.fix, detail)) for finding in findings),
             findings_left_out=row.findings_left_out + len(row.findings) - len(shown),
-            results=tuple(_with_short(result, detail, "column", "expectation", "observed") for result in kept),
-            results_left_out=row.results_left_out + len(row.results) - len(kept),
         )
-        findings -= len(shown)
-        results -= len(kept)
 
 
 def _with_short(record: T, detail: Detail, *names: str) -> T:
@@ -99,20 +103,3 @@ def _with_short(record: T, detail: Detail, *names: str) -> T:
 
 def _step(step: str, detail: Detail) -> str:
     return shortened(step, COMMAND if is_command(step) else detail.text)
-
-
-def _sections(sections: Sequence[Section], detail: Detail) -> Iterator[Section]:
-    room = detail.rows
-    for section in sections:
-        tables = []
-        for table in section.parts:
-            shown = tuple(tuple(_short_cell(cell, detail) for cell in row) for row in table.rows[:room])
-            room -= len(shown)
-            short = _with_short(table, detail, "title", "summary")
-            tables.append(replace(short, rows=shown, more=table.more + len(table.rows) - len(shown)))
-        yield replace(section, parts=tuple(tables))
-
-
-def _short_cell(cell: Cell, detail: Detail) -> Cell:
-    figure = cell.figure and _with_short(cell.figure, detail, "name")
-    return replace(_with_short(cell, detail, "text", "below"), figure=figure)

@@ -33,10 +33,9 @@ from prefect_stagegate.jobs.address import SpecLike, parse
 from prefect_stagegate.jobs.gating import approve
 from prefect_stagegate.jobs.gating.check import check
 from prefect_stagegate.jobs.gating.reports import report_of
-from prefect_stagegate.jobs.gating.version_changes import proposal_of
 from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Address, ApprovalRequest, Decision, DecisionOutcome, Identity, person_key
-from prefect_stagegate.show import proposal_page
+from prefect_stagegate.show import proposal_document, render
 from prefect_stagegate.tasks._support.decision_states import NOT_APPROVED, show_decision, waiting
 from prefect_stagegate.tasks._support.notify import run_log
 from prefect_stagegate.tasks._support.running import CacheLike, CatalogLike, open_places
@@ -125,7 +124,8 @@ def ask_for_approval(
     # The form is the first step. The last step would ask the gate again, which the run does by itself.
     report = replace(report, steps=(BY_FORM, *report.steps[:-1]))
     show_decision(workspace, report)
-    page = proposal_page(report, proposal_of(workspace, decision), until=wait.until, why=why)
+    sums = workspace.catalog.sums(decision.dataset, decision.digest)
+    page = render("markdown", proposal_document(report, decision, sums, until=wait.until, why=why))
     left = (moment(wait.until) - now()).total_seconds()
     form_type = ApprovalForm.with_initial_data(description=page)
     suspend_flow_run(wait_for_input=form_type, timeout=max(1, math.ceil(left)), key=form.key)

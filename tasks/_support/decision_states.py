@@ -12,7 +12,7 @@ from prefect_stagegate.errors import GateFailed, GateUndecided
 from prefect_stagegate.jobs.gating.reports import keep_report, page_of
 from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Decision, DecisionOutcome, Outcome
-from prefect_stagegate.show import Report, to_artifact
+from prefect_stagegate.show import Report, document_of, to_artifact
 from prefect_stagegate.show.legible import legible_text, one_line
 from prefect_stagegate.show.next_steps import deciding_checks
 from prefect_stagegate.show.rows import name_repeats
@@ -98,4 +98,5 @@ def show_decision(workspace: Workspace, report: Report) -> None:
         page = keep_report(workspace, report)
     key = decision_key(report.dataset, report.target, is_trial=report.is_trial)
     links = {"Report as a page": page, "This version": page_of(workspace, report.dataset, report.digest)}
-    attach(MarkdownArtifact(key=key, markdown=to_artifact(report, links), description=report.headline))
+    links["Runbook"] = report.runbook
+    attach(MarkdownArtifact(key=key, markdown=to_artifact(document_of(report), links), description=report.headline))

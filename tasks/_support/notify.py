@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, cast
 from uuid import NAMESPACE_URL, UUID, uuid5
 
 from prefect.artifacts import Artifact, MarkdownArtifact
@@ -31,6 +31,9 @@ from prefect_stagegate.spec import Spec
 from prefect_stagegate.tasks._support.assets import trace
 from prefect_stagegate.tasks._support.version_events import VERSION_STAGED, VersionEvent, version_event
 from prefect_stagegate.units import bytes_text, count_text
+
+if TYPE_CHECKING:
+    from prefect_stagegate.show.document import Document
 
 CACHE_NEARLY_FULL = "stagegate.cache.nearly_full"
 """A cache's volume has little room left. Payload: node, cache, used, free, size (bytes), share (of the volume that is
@@ -107,6 +110,13 @@ def emit(
             emit_event(event, resource=resource, payload=payload, related=related or [], id=identity)
 
 
+def attach_document(key: str, document: Document, about: str) -> None:
+    """Show a document at the run, in place of an earlier one with the same key."""
+    from prefect_stagegate.show.document import render  # late: most stagings show none
+
+    attach(MarkdownArtifact(key=key, markdown=render("markdown", document), description=about))
+
+
 def attach(artifact: Artifact) -> None:
     """Store an artifact, in a run only."""
     if in_a_run():
@@ -148,13 +158,12 @@ def show_failed(dataset: str, failed: Sequence[FailedObject], *, digest: str = "
     """Show objects that failed, if there are any; the digest is that of the version made without them."""
     if not failed:
         return
-    from prefect_stagegate.show.failed import failed_lines, failed_page  # late: most stagings lack nothing
+    from prefect_stagegate.show.artifacts import failed_document, failed_lines  # late: most stagings lack nothing
 
     lines = "\n".join(failed_lines(failed))
     count = count_text(len(failed), "object")
     run_log().warning("%s of %s could not be staged:\n%s", count, dataset, lines)
-    page = failed_page(dataset, failed, digest=digest)
-    attach(MarkdownArtifact(key=f"{dataset}-failed", markdown=page, description=f"{count} failed"))
+    attach_document(f"{dataset}-failed", failed_document(dataset, failed, digest=digest), f"{count} failed")
 
 
 @contextmanager

@@ -31,10 +31,11 @@ from prefect_stagegate.jobs.upkeep.verify import verify
 from prefect_stagegate.jobs.workspace import Workspace, open_workspace
 from prefect_stagegate.model import Decision, DecisionOutcome, Evidence, Finding, Outcome, Version
 from prefect_stagegate.model.manifest import path_problem, row
-from prefect_stagegate.show import build_report, to_html, to_junit, to_markdown, to_rich, to_text
+from prefect_stagegate.show import build_report
 from prefect_stagegate.testing.contexts import DIGEST, a_spec
 from prefect_stagegate.testing.servers import SeaweedFS
 from tests.support.http_servers import Handler, http_server
+from tests.support.renderings import to_html, to_junit, to_markdown, to_rich, to_text
 
 SEED = 20260301
 COUNT = 800

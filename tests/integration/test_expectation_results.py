@@ -18,10 +18,10 @@ from prefect_stagegate.jobs.gating.check import check
 from prefect_stagegate.jobs.gating.reports import report_of
 from prefect_stagegate.jobs.gating.validate import validate
 from prefect_stagegate.model import ExpectationResult, Validation
-from prefect_stagegate.show import to_html, to_json, to_junit, to_markdown
 from prefect_stagegate.validations.data_docs import MADE, publish, refuse_taken
 from prefect_stagegate.validations.worker import judge
 from prefect_stagegate.validations.worker.worker_messages import TableJob
+from tests.support.renderings import to_html, to_json, to_junit, to_markdown
 from tests.support.scenario import Scenario
 
 SECRETS = ("lovelace", "715838", "Babbage")

@@ -9,8 +9,9 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser
 
-from prefect_stagegate.show import Report, to_html
+from prefect_stagegate.show import Report
 from tests.support.browser import DESKTOP, PHONE, OpenPage, chromium, opened
+from tests.support.renderings import to_html
 from tests.support.reports import samples
 from tests.unit.test_report import HOSTILE
 from tests.unit.test_report_parts import rewritten

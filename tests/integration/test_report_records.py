@@ -14,7 +14,8 @@ from prefect_stagegate.jobs.gating.check import check
 from prefect_stagegate.jobs.gating.reports import report_of
 from prefect_stagegate.jobs.gating.rollback import rollback
 from prefect_stagegate.model import Address, DecisionOutcome
-from prefect_stagegate.show import Report, to_html, to_markdown, to_text
+from prefect_stagegate.show import Report
+from tests.support.renderings import to_html, to_markdown, to_text
 from tests.support.scenario import Scenario
 
 GATES = {"pilot": {"require": ["license", "nonempty"]}}

@@ -25,10 +25,11 @@ from prefect_stagegate.jobs.inspect import waivers
 from prefect_stagegate.jobs.staging.stage import stage
 from prefect_stagegate.jobs.workspace import Workspace, open_workspace
 from prefect_stagegate.model import Address, DecisionOutcome, Identity, Outcome
-from prefect_stagegate.show import build_report, to_text
+from prefect_stagegate.show import build_report
 from prefect_stagegate.spec import load_spec
 from prefect_stagegate.units import parse_since, parse_until
 from tests.support.gates import preview_check
+from tests.support.renderings import to_text
 from tests.support.scenario import ADA, INES, Scenario
 
 THINGS = Address("things")

@@ -11,10 +11,11 @@ import pytest
 
 from prefect_stagegate.cli.reporting import SHOWN_EXPECTATIONS, print_expectations
 from prefect_stagegate.model import Evidence, ExpectationResult, Outcome, Severity, Validation
-from prefect_stagegate.show import read_results, to_html, to_json, to_junit, to_markdown, validation_page
+from prefect_stagegate.show import read_results, render, validation_document
 from prefect_stagegate.show.expectations import MOST, refused_text
 from prefect_stagegate.validations.expectation_results import MOST_RECORDED, caller_results, recorded_results
 from prefect_stagegate.validations.worker.worker_messages import ExpectationVerdict, Judgement, ShownValues, TableReport
+from tests.support.renderings import to_html, to_json, to_junit, to_markdown
 from tests.unit.test_report import HOSTILE, Page, a_report
 
 FAILED, PASSED, ERRORED = ExpectationVerdict.FAILED, ExpectationVerdict.PASSED, ExpectationVerdict.ERRORED
@@ -114,7 +115,7 @@ def test_page_shows_hostile_values_as_text() -> None:
 
 def test_markdown_rows_of_hostile_values_stay_whole() -> None:
     written = to_markdown(a_report(evidence(*hostile())))
-    rows = written.partition("### Expectations")[2].partition("Version")[0].strip().splitlines()
+    rows = written.partition("### Expectations")[2].partition("### What")[0].strip().splitlines()
     assert [row[:11] for row in rows] == ["- flights: "] * len(HARD)
 
 
@@ -123,8 +124,8 @@ def test_markdown_has_failures_of_all_tables_first() -> None:
     measured = recorded_results(reports)
     written = to_markdown(a_report(Evidence("expectations", Outcome.FAIL, "1 of 3", "data", measured=measured)))
     failed, passed = written.partition("### Expectations")[2].strip().splitlines()[:3:2]
-    assert failed.startswith("- z: `expect_it`: column `distance`, severity critical, verdict failed")
-    assert passed.startswith("<details><summary>2 passed</summary><ul><li>a: expect_max: column distance")
+    assert failed.startswith("- z: `expect_it` (distance): verdict failed (critical), found 28 of 1,000")
+    assert passed.startswith("<details><summary>2 fine</summary><ul><li>a: expect_max (distance): verdict passed")
 
 
 def test_junit_of_hostile_values_is_well_formed() -> None:
@@ -133,7 +134,9 @@ def test_junit_of_hostile_values_is_well_formed() -> None:
 
 
 def test_artifact_holds_nothing_that_acts() -> None:
-    page = validation_page(Validation("nycflights", "sha256:1", False, (), (evidence(*hostile()),)))
+    page = render(
+        "markdown", validation_document(Validation("nycflights", "sha256:1", False, (), (evidence(*hostile()),)))
+    )
     rows = page.partition("### Expectations")[2].strip().splitlines()
     assert [row[:11] for row in rows] == ["- flights: "] * len(HARD)
     assert not set("\x1b\x07\u202e\x00").intersection(page)

@@ -5,8 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from prefect_stagegate.model import Address, Decision, DecisionOutcome, Evidence, Finding, Outcome
-from prefect_stagegate.show import Candidate, Readiness, build_report, ready_page, ready_text
+from prefect_stagegate.show import Candidate, Readiness, build_report, ready_document, ready_text, render
 from prefect_stagegate.testing.contexts import DIGEST, OTHER_DIGEST, a_spec
+
+
+def ready_page(readiness: Readiness) -> str:
+    return render("markdown", ready_document(readiness))
+
 
 PRODUCTION = Address("nycflights", "production")
 GOOD = Evidence("license", Outcome.PASS, "CC0-1.0 is allowed", "governance")
@@ -30,9 +35,9 @@ def test_a_ready_version_takes_four_lines() -> None:
 
     assert [line for line in page.splitlines() if line] == [
         "## ✅ nycflights@production is ready",
-        f"This run uses `{DIGEST}`, accepted 2026-03-01 03:00 UTC by ada (declared).  ",
-        "Ran again: `freshness`.",
         "**Whose turn:** nobody: the run goes on",
+        f"This run uses `{DIGEST}`, accepted 2026-03-01 03:00 UTC by ada (declared).",
+        "Ran again: `freshness`.",
     ]
 
 

@@ -13,20 +13,12 @@ import pytest
 from rich.console import Console
 
 from prefect_stagegate.model import Decision, DecisionOutcome, Evidence, Finding, Outcome, Severity
-from prefect_stagegate.show import (
-    Report,
-    Standing,
-    build_report,
-    to_html,
-    to_json,
-    to_junit,
-    to_markdown,
-    to_rich,
-    to_text,
-)
+from prefect_stagegate.show import Report, build_report
 from prefect_stagegate.show.next_steps import STEPS
+from prefect_stagegate.show.rows import Standing
 from prefect_stagegate.show.text import FINDINGS
 from prefect_stagegate.testing.contexts import DIGEST, OTHER_DIGEST, a_spec
+from tests.support.renderings import to_html, to_json, to_junit, to_markdown, to_rich, to_text
 
 HOSTILE = (
     "a<script>alert(1)</script>.parquet",

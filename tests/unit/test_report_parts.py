@@ -9,17 +9,19 @@ from typing import Any
 
 import pytest
 
-from prefect_stagegate.model import Entry, Outcome
+from prefect_stagegate.model import Entry
 from prefect_stagegate.model.manifest import diff
 from prefect_stagegate.model.transfers import NAME
+from prefect_stagegate.plugins.pages.html import link_of
 from prefect_stagegate.plugins.profile.sections import tables_section
-from prefect_stagegate.show import VersionChanges, count_changes, to_artifact, to_html, to_json, to_markdown
+from prefect_stagegate.show import VersionChanges, count_changes, document_of
 from prefect_stagegate.show.changes import LISTED
-from prefect_stagegate.show.html import link_of
-from prefect_stagegate.show.marks import link
-from prefect_stagegate.show.rows import Row
-from prefect_stagegate.show.traffic import bottleneck_text, transfer_text
+from prefect_stagegate.show.document import Table
+from prefect_stagegate.show.markdown import link
+from prefect_stagegate.show.report_document import bottleneck_text, transfer_text
+from prefect_stagegate.show.rows import Row, tally
 from prefect_stagegate.show.trimming import DETAILS, MOST_BYTES, trimmed
+from tests.support.renderings import to_artifact, to_html, to_json, to_markdown
 from tests.support.reports import TRANSFER, a_decision, large, profile, samples
 from tests.unit.test_report import HOSTILE
 
@@ -188,7 +190,7 @@ def test_report_of_10000_files_and_60_checks_is_small() -> None:
     page = to_html(LARGEST)
     assert len(LARGEST.rows) == 60
     assert len(page.encode()) <= MOST_BYTES
-    assert f"{9_500 - DETAILS[1].files:,} more files" in page  # of 9,000 changed and 500 new ones
+    assert f"{9_500 - 50:,} more files" in page  # of 9,000 changed and 500 new ones
     assert "more; <code>--json</code> has all of them" in page
 
 
@@ -208,17 +210,22 @@ def test_trimming_counts_what_it_leaves_out() -> None:
     def total(rows: tuple[Row, ...]) -> int:
         return sum(len(row.findings) + row.findings_left_out for row in rows)
 
+    whole = document_of(LARGEST)
     for detail in DETAILS:
-        small = trimmed(LARGEST, detail)
-        assert total(small.rows) == total(LARGEST.rows)
-        assert sum(len(row.findings) for row in small.rows) <= detail.findings
-        assert sum(len(table.rows) + table.more for table in small.sections[0].parts) == 2 * 64
-    assert trimmed(REFUSED, DETAILS[0]) == REFUSED
+        small = trimmed(whole, detail)
+        assert total(small.checks) == total(whole.checks)
+        assert sum(len(row.findings) for row in small.checks) <= detail.findings
+        for section, cut in zip(whole.sections, small.sections, strict=True):
+            counts = [
+                [len(part.rows) + part.more for part in each.parts if isinstance(part, Table)]
+                for each in (section, cut)
+            ]
+            assert counts[0] == counts[1]
+    assert trimmed(document_of(REFUSED), DETAILS[0]) == document_of(REFUSED)
 
 
 def test_decision_without_checks_has_no_bar() -> None:
     empty = samples()["empty"]
-    assert empty.tally == {}
+    assert tally(empty.rows) == {}
     assert 'class="bar"' not in to_html(empty)
     assert a_decision(empty.outcome).checks == ()
-    assert Outcome.PASS.value not in empty.tally

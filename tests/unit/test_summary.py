@@ -8,8 +8,9 @@ from dataclasses import replace
 import pytest
 
 from prefect_stagegate.model import Decision, DecisionOutcome, Evidence, Finding, Outcome, Promotion
-from prefect_stagegate.show import Report, build_report, moved_page, to_summary
+from prefect_stagegate.show import Report, build_report, promotion_document, render
 from prefect_stagegate.testing.contexts import DIGEST, a_spec
+from tests.support.renderings import to_summary
 
 WAITS = Evidence(
     "approval",
@@ -34,7 +35,7 @@ def failing(number: int, fix: str = "Mend it.") -> Evidence:
 
 
 def test_summary_has_decision_turn_and_steps_in_order() -> None:
-    written = to_summary(a_report(DecisionOutcome.WAITING, WAITS))
+    written = to_summary(a_report(DecisionOutcome.WAITING, WAITS), {"Page": "https://ci.example.org/r.html"})
 
     parts = (
         "## ⏳ nycflights waits for approval to go to production",
@@ -43,7 +44,7 @@ def test_summary_has_decision_turn_and_steps_in_order() -> None:
         "**Whose turn:** infra (platform@example.org, oncall@example.org)",
         "1. `stagegate approve nycflights --to production`",
         f"2. `stagegate check nycflights@{DIGEST} --gate production`",
-        "[Runbook](https://wiki.example.org/nyc)",
+        "Decided 2026-03-01 03:00 UTC. · [Page](https://ci.example.org/r.html)",
     )
     assert [written.count(part) for part in parts] == [1] * len(parts)
     assert sorted(parts, key=written.index) == list(parts)
@@ -82,7 +83,7 @@ def test_who_asked_is_not_among_those_whose_turn_it_is() -> None:
     ],
 )
 def test_moved_ref_is_nobody_s_turn_and_names_the_rollback(previous: str, sentence: str) -> None:
-    written = moved_page(Promotion("nycflights", "production", DIGEST, previous))
+    written = render("markdown", promotion_document(Promotion("nycflights", "production", DIGEST, previous)))
 
     assert written.startswith(
         f"## ✅ nycflights@production names {DIGEST[:19]}\n\n{sentence}\n\n**Whose turn:** nobody\n"
@@ -95,9 +96,9 @@ def test_moved_ref_is_followed_by_the_decision_that_allowed_it() -> None:
     report = a_report(DecisionOutcome.ACCEPTED, Evidence("schema", Outcome.PASS, "12 columns", "data"))
     moved = Promotion("nycflights", "production", DIGEST, "")
 
-    written = moved_page(moved, report)
+    written = render("markdown", promotion_document(moved, report))
 
-    assert written.startswith(moved_page(moved))
+    assert written.startswith(render("markdown", promotion_document(moved)))
     assert "## The decision that accepted it" in written
     assert "<summary>1 check: 1 pass</summary><ul><li>schema: pass" in written
     assert "whoever promotes" not in written

@@ -20,8 +20,17 @@ from prefect_stagegate.jobs.gating.version_changes import version_changes
 from prefect_stagegate.jobs.workspace import Workspace
 from prefect_stagegate.model import Decision, DecisionOutcome
 from prefect_stagegate.model.canonical import digest_of
-from prefect_stagegate.show import PastEvent, Report, VersionBeside, build_report, reason_of, sections_of, to_html
-from prefect_stagegate.show.past_events import MOST
+from prefect_stagegate.show import (
+    PastEvent,
+    Report,
+    VersionBeside,
+    build_report,
+    document_of,
+    reason_of,
+    render,
+    sections_of,
+)
+from prefect_stagegate.show.model import MOST_EVENTS
 from prefect_stagegate.spec import Spec
 from prefect_stagegate.units import count_text
 from prefect_stagegate.workspace import ResolvedVersion
@@ -138,6 +147,7 @@ def keep_report(workspace: Workspace, report: Report) -> str:
 
     Raises:
         OSError: The page can't be written.
+        UsageError: No renderer `html` is installed.
     """
     if workspace.settings.reports is None or report.is_trial:
         return ""
@@ -146,7 +156,7 @@ def keep_report(workspace: Workspace, report: Report) -> str:
     file.parent.mkdir(parents=True, exist_ok=True)
     # Rename a finished draft, so that nobody opens half a page.
     draft = file.with_name(f".{uuid.uuid4().hex}")
-    draft.write_text(to_html(report), encoding="utf-8")
+    draft.write_text(render("html", document_of(report)), encoding="utf-8")
     draft.replace(file)
     base = workspace.settings.reports_url.rstrip("/")
     return f"{base}/{name}" if base else file.as_uri()
@@ -160,8 +170,8 @@ def page_of(workspace: Workspace, dataset: str, digest: str) -> str:
 
 def _past_events(workspace: Workspace, decision: Decision, earlier: Sequence[RefEntry]) -> tuple[PastEvent, ...]:
     """The last moves of the target's ref by entries `earlier`, and its gate's decisions about this version before."""
-    events = [*map(_moved, earlier[-MOST:]), *_decided(workspace, decision)]
-    return tuple(sorted(events, key=lambda event: event.at, reverse=True)[:MOST])
+    events = [*map(_moved, earlier[-MOST_EVENTS:]), *_decided(workspace, decision)]
+    return tuple(sorted(events, key=lambda event: event.at, reverse=True)[:MOST_EVENTS])
 
 
 def _moved(entry: RefEntry) -> PastEvent:
@@ -171,7 +181,7 @@ def _moved(entry: RefEntry) -> PastEvent:
 
 def _decided(workspace: Workspace, decision: Decision) -> Iterator[PastEvent]:
     statements = read_attestations(
-        workspace.catalog, decision.dataset, decision.digest, decision.target, newest=MOST + 1
+        workspace.catalog, decision.dataset, decision.digest, decision.target, newest=MOST_EVENTS + 1
     )
     for past in map(decision_of, statements):
         if past.at < decision.at:

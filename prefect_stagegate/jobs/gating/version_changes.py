@@ -1,16 +1,13 @@
-"""Comparing a version with the one that a target serves, for reports and for people who are asked to approve it."""
+"""Comparing a version with the one that a target serves."""
 
 from __future__ import annotations
 
 from prefect_stagegate.jobs.workspace import Workspace
-from prefect_stagegate.model import Decision
 from prefect_stagegate.model.manifest import diff
-from prefect_stagegate.show import Proposal, VersionChanges, count_changes
+from prefect_stagegate.show import VersionChanges, count_changes
 
 COMPARED = 400_000
 """Files of both versions together up to which they are compared one by one, in about 1.5 s of CPU."""
-COUNTING = ("nonempty", "expectations")
-"""The checks that count rows. The first counts the rows of all tables of the contract."""
 
 
 def version_changes(workspace: Workspace, dataset: str, digest: str, serves: str) -> VersionChanges | None:
@@ -28,17 +25,3 @@ def version_changes(workspace: Workspace, dataset: str, digest: str, serves: str
         return changes
     manifests = [workspace.catalog.manifest(dataset, each) for each in (serves, digest)]
     return count_changes(changes, diff(*(manifest.entries() for manifest in manifests)))
-
-
-def proposal_of(workspace: Workspace, decision: Decision) -> Proposal:
-    """Summarize what a waiting decision proposes.
-
-    Raises:
-        CatalogError: A manifest can't be read.
-    """
-    manifest = workspace.catalog.sums(decision.dataset, decision.digest)
-    measured = {evidence.check: evidence.measured for evidence in decision.checks}
-    rows = next((measured[name].get("rows") for name in COUNTING if name in measured), None)
-    head = workspace.catalog.ref(decision.dataset, decision.target)
-    changes = version_changes(workspace, decision.dataset, decision.digest, head.digest) if head else None
-    return Proposal(manifest.files, manifest.bytes, rows, changes)

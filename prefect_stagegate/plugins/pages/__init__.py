@@ -5,7 +5,8 @@ guard.py           Host, token, methods and headers of every request
 app.py             addresses
 catalog_view.py    what pages read: through copies.py, with kept.py
 …_page.py          what one page shows
-rendering.py       HTML, from templates/ and static/
+rendering.py       their HTML, from templates/ and static/
+html.py, junit.py  documents in these formats
 """
 
 from prefect_stagegate.doors import Command, Plugin
@@ -20,5 +21,6 @@ PLUGIN = Plugin(
             usage="[OPTIONS]",
         ),
     ),
+    renderers={"html": f"{__name__}.html:to_html", "junit": f"{__name__}.junit:to_junit"},
     settings=f"{__name__}.pages_settings:PagesSettings",
 )

@@ -36,6 +36,7 @@ from prefect_stagegate.model import is_name
 from prefect_stagegate.plugins.pages.catalog_view import CatalogView
 from prefect_stagegate.plugins.pages.comparison_page import comparison_page
 from prefect_stagegate.plugins.pages.dataset_page import dataset_page
+from prefect_stagegate.plugins.pages.html import content_policy
 from prefect_stagegate.plugins.pages.inbox_page import board_page, inbox_page
 from prefect_stagegate.plugins.pages.links import Links
 from prefect_stagegate.plugins.pages.policy_page import policy_page
@@ -43,7 +44,8 @@ from prefect_stagegate.plugins.pages.rendering import added_pages, render, scrip
 from prefect_stagegate.plugins.pages.slices import slice_of
 from prefect_stagegate.plugins.pages.version_page import files_page, version_page
 from prefect_stagegate.redaction import redact
-from prefect_stagegate.show import content_policy, to_html
+from prefect_stagegate.show import document_of
+from prefect_stagegate.show import render as render_document
 
 PAGES_AT_A_TIME = 8
 """Pages that are made at a time; further requests wait."""
@@ -197,10 +199,12 @@ class _Pages:
         target, decision = request.path_params["target"], _digest(request.path_params["decision"])
         if not is_name(target):
             raise UnknownRef(f"{target[:80]!r} is no target")
-        page = to_html(
-            report_of(self._view.workspace, find_decision_about(self._view.workspace, name, digest, target, decision))
+        workspace = self._view.workspace
+        report = report_of(workspace, find_decision_about(workspace, name, digest, target, decision))
+        return HTMLResponse(
+            render_document("html", document_of(report)),
+            headers={"Content-Security-Policy": content_policy() + _MORE_POLICY},
         )
-        return HTMLResponse(page, headers={"Content-Security-Policy": content_policy() + _MORE_POLICY})
 
     def added(self, page: Page, request: Request) -> Response:
         """What a plugin adds."""

@@ -8,19 +8,18 @@ from functools import cache
 from importlib.resources import files
 from typing import Any
 
-from jinja2 import BaseLoader, ChoiceLoader, Environment, PackageLoader
+from jinja2 import ChoiceLoader, Environment, PackageLoader
 from markupsafe import Markup, escape
 
 from prefect_stagegate.clock import moment, now, stamp
 from prefect_stagegate.doors import Page, plugins
 from prefect_stagegate.plugins.pages import sparkline
-from prefect_stagegate.show.html import page_environment
+from prefect_stagegate.plugins.pages.html import LOADER, page_environment
 from prefect_stagegate.show.legible import legible_text, one_line
 from prefect_stagegate.units import age_text, bytes_text, count_text
 
 LONGEST = 600
 """Characters of one text that are shown; reports and `--json` have all."""
-_PACKAGE = "prefect_stagegate.plugins.pages"
 
 
 def render(template: str, **values: Any) -> str:
@@ -36,32 +35,24 @@ def added_pages() -> tuple[Page, ...]:
 
 @cache
 def style() -> str:
-    """The style sheet of all pages: the report's look, and what the pages have beside it."""
-    loader: BaseLoader = PackageLoader("prefect_stagegate.show", ".")
-    environment = Environment(loader=loader, autoescape=True)
-    source, _, _ = loader.get_source(environment, "report.html")
-    of_report = source.partition("<style>")[2].partition("</style>")[0]
-    # As a template, since the report may include a part of its style from another file.
-    return environment.from_string(of_report).render() + _text(_PACKAGE, "static/pages.css")
+    """The style sheet of all pages: the documents' look, and what the pages have beside it."""
+    return _text("document.css") + _text("pages.css")
 
 
 @cache
 def script() -> str:
-    """The one script, which adds buttons that copy commands; reports have the same."""
-    return _text("prefect_stagegate.show", "copy.js")
+    """The one script, which adds buttons that copy commands; documents have the same."""
+    return _text("copy.js")
 
 
-def _text(package: str, name: str) -> str:
-    return files(package).joinpath(name).read_text(encoding="utf-8")
+def _text(name: str) -> str:
+    return files(__package__).joinpath("static", name).read_text(encoding="utf-8")
 
 
 @cache
 def _environment() -> Environment:
     added = dict.fromkeys(page.function.partition(":")[0].rpartition(".")[0] for page in added_pages() if page.template)
-    loader = ChoiceLoader(
-        [PackageLoader(_PACKAGE), PackageLoader("prefect_stagegate.show", "."), *map(PackageLoader, added)]
-    )
-    environment = page_environment(loader, finalize=_shown)
+    environment = page_environment(ChoiceLoader([LOADER, *map(PackageLoader, added)]), finalize=_shown)
     environment.filters.update(age=_age, cut=_cut, whole=_whole, bytes=bytes_text, count=count_text, json=_json)
     # Pages of one thing have no place in the navigation.
     sections = tuple((page.section, page.path) for page in added_pages() if page.section and "{" not in page.path)

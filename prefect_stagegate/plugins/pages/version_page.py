@@ -20,7 +20,6 @@ from prefect_stagegate.model import (
     Entry,
     Evidence,
     EvidenceRevocation,
-    ExpectationResult,
     FailedObject,
     Outcome,
     Pins,
@@ -28,7 +27,8 @@ from prefect_stagegate.model import (
 )
 from prefect_stagegate.plugins.pages.catalog_view import CatalogView
 from prefect_stagegate.plugins.pages.slices import Slice, slice_of
-from prefect_stagegate.show import Section, VersionBeside, by_table, read_results, sections_of
+from prefect_stagegate.show import Section, VersionBeside, read_results, sections_of
+from prefect_stagegate.show.report_document import expectation_tables
 from prefect_stagegate.spec import Spec
 from prefect_stagegate.unreadable import UnreadableRecords
 from prefect_stagegate.workspace import ResolvedVersion
@@ -88,9 +88,8 @@ class VersionPage:
     withdrawn: tuple[tuple[str, RefEntry], ...]
     """The targets that withdrew it, each with the entry that did."""
     checks: tuple[CheckRow, ...]
-    expectations: dict[str, list[ExpectationResult]]
     sections: tuple[Section, ...]
-    """What plugins add."""
+    """The results of expectations, and what plugins add."""
     beside: str
     """The target whose version the profiles are compared with; empty for none."""
     beside_digest: str
@@ -154,11 +153,12 @@ def version_page(view: CatalogView, dataset: str, digest: str, beside: str) -> V
         decisions = view.decisions(dataset, digest)
     checks = _checks(evidence, spec)
     target, other = _beside(logs, spec, digest, beside)
-    sections: tuple[Section, ...] = ()
+    results = [result for row in checks for result in read_results(row.evidence)]
+    sections = [Section("Expectations", expectation_tables(results))]
     if spec is not None:
         names = ("this version", f"what {target} names")
         subject = VersionBeside(ResolvedVersion(dataset, digest, spec), other, names)
-        sections = sections_of("version", view.workspace, subject)
+        sections += sections_of("version", view.workspace, subject)
     sources: Counter[str] = Counter()
     with unreadable.skip(dataset):
         sources = catalog.origin_counts(dataset, digest)
@@ -180,8 +180,7 @@ def version_page(view: CatalogView, dataset: str, digest: str, beside: str) -> V
         refs=tuple((ref, _move(entries)) for ref, entries in logs.items() if entries and entries[-1].digest == digest),
         withdrawn=tuple((ref, gone[digest]) for ref, log in logs.items() if digest in (gone := withdrawn(log))),
         checks=checks,
-        expectations=by_table(result for row in checks for result in read_results(row.evidence)),
-        sections=sections,
+        sections=tuple(sections),
         beside=target,
         beside_digest=other,
         decisions=tuple(decisions[:DECISIONS]),

@@ -8,7 +8,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime, timedelta
-from itertools import chain
 
 from prefect_stagegate.errors import CatalogError
 from prefect_stagegate.jobs.workspace import Workspace
@@ -29,6 +28,7 @@ NAMED = 3
 """Values of such a column that its row names."""
 SHOWN = 40
 """Characters of a value that are shown."""
+KINDS = {"added": "new columns", "removed": "columns gone", "retyped": "other types"}
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 log = logging.getLogger(__name__)
@@ -67,44 +67,6 @@ class ColumnFigures:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class TableFigures:
-    """One table, as the JSON document has it."""
-
-    name: str
-    rows: int
-    rows_before: int | None
-    """Rows of the other version; None without one."""
-    columns: tuple[ColumnFigures, ...]
-    more: int
-    """Columns that are not shown."""
-    moved: tuple[str, ...]
-    """What changed in the shares of missing values by one in a hundred or more, in words."""
-
-
-@dataclass(frozen=True, slots=True)
-class TableChange:
-    """How a table differs from that of the other version, as the JSON document has it."""
-
-    name: str
-    rows: int
-    rows_before: int
-    added: tuple[str, ...] = ()
-    """Columns that only this version has."""
-    removed: tuple[str, ...] = ()
-    retyped: tuple[str, ...] = ()
-    """Columns of another type, with both types."""
-    more: int = 0
-    """Columns that differ and are not named."""
-
-    @property
-    def columns(self) -> list[str]:
-        """What became of the columns, in words."""
-        kinds = (("new columns", self.added), ("columns gone", self.removed), ("other types", self.retyped))
-        more = [f"{count_text(self.more, 'more column')}"] if self.more else []
-        return [*(f"{kind}: {', '.join(columns)}" for kind, columns in kinds if columns), *more]
-
-
 def table_sections(workspace: Workspace, subject: VersionBeside) -> list[Section]:
     """The kept profiles of a version's tables, beside those of the other version."""
     version = subject.version
@@ -122,44 +84,55 @@ def tables_section(
     now: Mapping[str, TableProfile], before: Mapping[str, TableProfile], names: tuple[str, str]
 ) -> Section:
     """Lay out the profiles of tables, by their names, beside those of another version."""
-    figures = {name: table_figures(name, profile, before.get(name)) for name, profile in now.items()}
-    changes = {name: table_change(name, profile, before[name]) for name, profile in now.items() if name in before}
-    values = {
-        "profiles": [asdict(table) for table in figures.values()],
-        "changes": {"tables": [asdict(change) for change in changes.values()]},
-    }
-    return Section("Tables", tuple(_table(each, changes.get(name), names) for name, each in figures.items()), values)
+    parts, tables, changes = [], [], []
+    for name, profile in now.items():
+        old = before.get(name)
+        columns = _columns(profile, old)
+        more = len(profile.columns) + len(profile.skipped) - len(columns)
+        counts = {"rows": profile.rows, "rows_before": old.rows if old else None}
+        moved = list(_moved(profile.ordered(), old.columns if old else {}))
+        tables.append({"name": name, **counts, "columns": list(map(asdict, columns)), "more": more, "moved": moved})
+        kinds = _changed_columns(profile, old) if old else {}
+        if old:
+            changed = {kind: columns[:MOST_CHANGED] for kind, columns in kinds.items()}
+            left = sum(len(columns) - len(changed[kind]) for kind, columns in kinds.items())
+            changes.append({"name": name, **counts, **changed, "more": left})
+        parts.append(
+            Table(
+                ("Column", "Missing", "Distinct", "Values", "Distribution"),
+                tuple(column.cells for column in columns),
+                name,
+                _summary(profile, old, kinds, moved),
+                names if old else None,
+                more,
+            )
+        )
+    return Section("Tables", tuple(parts), {"profiles": tables, "changes": {"tables": changes}})
 
 
-def _table(figures: TableFigures, change: TableChange | None, names: tuple[str, str]) -> Table:
-    rows = count_text(figures.rows, "row")
-    if figures.rows_before is not None:
-        rows += ", as before" if figures.rows_before == figures.rows else f", {figures.rows_before:,} before"
-    columns = count_text(len(figures.columns) + figures.more, "column")
-    missing = [f"missing values: {'; '.join(figures.moved)}"] if figures.moved else []
-    return Table(
-        ("Column", "Missing", "Distinct", "Values", "Distribution"),
-        tuple(column.cells for column in figures.columns),
-        figures.name,
-        "; ".join(chain([f"{rows}, {columns}"], change.columns if change else [], missing)),
-        names if figures.rows_before is not None else None,
-        figures.more,
-    )
+def _summary(now: TableProfile, before: TableProfile | None, kinds: Mapping[str, list[str]], moved: list[str]) -> str:
+    rows = count_text(now.rows, "row")
+    if before:
+        rows += ", as before" if before.rows == now.rows else f", {before.rows:,} before"
+    texts = [f"{rows}, {count_text(len(now.columns) + len(now.skipped), 'column')}"]
+    for kind, columns in kinds.items():
+        if columns:
+            more = len(columns) - MOST_CHANGED
+            texts.append(f"{KINDS[kind]}: {', '.join(columns[:MOST_CHANGED])}{f' and {more} more' if more > 0 else ''}")
+    return "; ".join([*texts, *([f"missing values: {'; '.join(moved)}"] if moved else [])])
 
 
-def table_change(name: str, now: TableProfile, before: TableProfile) -> TableChange:
-    """Compare the rows and columns of a table by its profiles."""
+def _changed_columns(now: TableProfile, before: TableProfile) -> dict[str, list[str]]:
     types, types_before = _types(now), _types(before)
-    added = [column for column in types if column not in types_before]
-    removed = [column for column in types_before if column not in types]
-    retyped = [
-        f"{column}: {types_before[column]} → {kind}"
-        for column, kind in types.items()
-        if types_before.get(column, kind) != kind
-    ]
-    more = sum(max(0, len(kind) - MOST_CHANGED) for kind in (added, removed, retyped))
-    added, removed, retyped = (kind[:MOST_CHANGED] for kind in (added, removed, retyped))
-    return TableChange(name, now.rows, before.rows, tuple(added), tuple(removed), tuple(retyped), more)
+    return {
+        "added": [column for column in types if column not in types_before],
+        "removed": [column for column in types_before if column not in types],
+        "retyped": [
+            f"{column}: {types_before[column]} → {kind}"
+            for column, kind in types.items()
+            if types_before.get(column, kind) != kind
+        ],
+    }
 
 
 def _types(profile: TableProfile) -> dict[str, str]:
@@ -171,15 +144,11 @@ def _was(now: str, before: str) -> str:
     return f"before {before}" if before not in ("", now) else ""
 
 
-def table_figures(name: str, profile: TableProfile, before: TableProfile | None) -> TableFigures:
-    """Lay out the profile of a table beside that of the version that the target names."""
+def _columns(profile: TableProfile, before: TableProfile | None) -> list[ColumnFigures]:
     shown = list(profile.ordered().items())[:MOST_COLUMNS]
     old = before.columns if before else {}
     columns = [_column(column, figures, old.get(column)) for column, figures in shown]
-    columns += [_skipped(column, kind) for column, kind in profile.skipped.items()][: MOST_COLUMNS - len(columns)]
-    more = len(profile.columns) + len(profile.skipped) - len(columns)
-    moved = tuple(_moved(profile.ordered(), old))
-    return TableFigures(name, profile.rows, before.rows if before else None, tuple(columns), more, moved)
+    return columns + [_skipped(*each) for each in profile.skipped.items()][: MOST_COLUMNS - len(columns)]
 
 
 def _moved(now: Mapping[str, ColumnProfile], before: Mapping[str, ColumnProfile]) -> Iterable[str]:

@@ -6,11 +6,13 @@ import json
 from dataclasses import replace
 
 from prefect_stagegate.model import Decision, DecisionOutcome
+from prefect_stagegate.plugins.pages.html import HEIGHT, WIDTH, Drawing
 from prefect_stagegate.plugins.profile.profiles import LEVELS, ColumnProfile, TableProfile
 from prefect_stagegate.plugins.profile.sections import MOST_CHANGED, MOST_COLUMNS, tables_section
-from prefect_stagegate.show import Report, build_report, to_html, to_json, to_markdown
-from prefect_stagegate.show.html import HEIGHT, WIDTH, Drawing
+from prefect_stagegate.show import Report, build_report
+from prefect_stagegate.show.document import Table
 from prefect_stagegate.testing.contexts import a_spec
+from tests.support.renderings import to_html, to_json, to_markdown
 
 NUMBER = ColumnProfile(
     "BIGINT",
@@ -80,7 +82,9 @@ def test_text_that_may_be_personal_is_only_counted() -> None:
 def test_bars_stay_inside_their_picture() -> None:
     for column in (NUMBER, CATEGORIES, replace(NUMBER, quantiles=(7.0,) * LEVELS)):
         (section,) = report(table(x=column), table(x=NUMBER)).sections
-        figure = section.parts[0].rows[0][-1].figure
+        (shown,) = section.parts
+        assert isinstance(shown, Table)
+        figure = shown.rows[0][-1].figure
         assert figure
         shares = [share for bar in figure.bars for share in (bar.share, bar.share_before)]
         assert all(0 <= share * Drawing(figure).scale <= HEIGHT for share in shares)
@@ -93,7 +97,7 @@ def test_columns_that_came_went_or_changed_are_named() -> None:
     markdown = to_markdown(report(now, before))
     assert "; new columns: fee; columns gone: tip; other types: kind: varchar → bigint" in markdown
     many = table(**{f"c{number}": NUMBER for number in range(MOST_CHANGED + 3)})
-    assert "; 3 more columns" in to_markdown(report(many, table()))
+    assert "c49 and 3 more" in to_markdown(report(many, table()))
 
 
 def test_wide_tables_show_their_first_columns() -> None:

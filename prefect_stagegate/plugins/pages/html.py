@@ -1,57 +1,52 @@
-"""The report as one self-contained HTML page: no font, no image file, no network, and one script, which only copies."""
+"""A document as one self-contained HTML page: no font, no image file, no network, and one script, which only copies."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
-from jinja2 import BaseLoader, Environment, PackageLoader, StrictUndefined
+from jinja2 import BaseLoader, ChoiceLoader, Environment, PackageLoader, StrictUndefined
 
-from prefect_stagegate.show.changes import VersionChanges
-from prefect_stagegate.show.document import Figure
-from prefect_stagegate.show.expectations import refused_text, seconds_text, verdict_text
+from prefect_stagegate.show.document import Document, Figure, Table
 from prefect_stagegate.show.legible import spans, time_text
-from prefect_stagegate.show.model import Report, legible, without_repeats
 from prefect_stagegate.show.next_steps import is_command
-from prefect_stagegate.show.traffic import SIDES, bottleneck_text, traffic_cells, transfer_text
+from prefect_stagegate.show.rows import tally, tally_text
 from prefect_stagegate.show.trimming import fitted
-from prefect_stagegate.units import bytes_text, digest_text
+from prefect_stagegate.units import digest_text
 
 LONG = 100
-"""Checks, findings and results above which a page is long: its parts are laid out as they are scrolled to."""
+"""Checks, findings and rows above which a page is long: its parts are laid out as they are scrolled to."""
 WIDTH, HEIGHT = 168, 36
 """The size of a figure, in its own units."""
+LOADER = ChoiceLoader([PackageLoader(__package__), PackageLoader(__package__, "static")])
 _MAIL = re.compile(r"[\w.+-]+@[\w-]+(\.[\w-]+)+")
-_TONES = ("accepted", "refused", "inconclusive", "waiting", "promoted", "withdrawn")
 
 
-def to_html(report: Report) -> str:
-    """Lay the report out as a page for screens, phones and printers, in light and dark colours.
+def to_html(document: Document) -> str:
+    """Lay a document out as a page for screens, phones and printers, in light and dark colours.
 
     All text in it is escaped, since file names and error messages come from whoever wrote the data. The page has at
     most 300 kB, as far as leaving out details goes.
     """
-    return fitted(without_repeats(report), lambda fitting: _page(legible(fitting)))
+    return fitted(document, _page)
 
 
-def _page(report: Report) -> str:
-    counts = report.tally.items()
-    return (
-        _environment()
-        .get_template("report.html")
-        .render(
-            report=report,
-            tally=[(verdict, count / len(report.rows)) for verdict, count in counts],
-            sections=list(_sections(report)),
-            differences=list(_differences(report.changes)) if report.changes else [],
-            policy=content_policy(),
-            is_long=sum(1 + len(row.findings) + len(row.results) for row in report.rows) > LONG,
-        )
+def _page(document: Document) -> str:
+    sections = [(f"section-{place}", section) for place, section in enumerate(document.sections) if section.parts]
+    links = [(name, section.title) for name, section in sections if section.title]
+    if document.checks:
+        found = [] if all(row.is_fine for row in document.checks) else [("found", "Findings")]
+        links = [*found, ("checks", "Checks"), *links]
+    tables = (part for _, section in sections for part in section.parts if isinstance(part, Table))
+    lines = sum(1 + len(row.findings) for row in document.checks) + sum(len(table.rows) for table in tables)
+    template = _environment().get_template("document.html")
+    return template.render(
+        document=document, sections=sections, links=links, policy=content_policy(), is_long=lines > LONG
     )
 
 
@@ -62,29 +57,6 @@ def content_policy() -> str:
     script = _environment().get_template("copy.js").render()
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
     return f"default-src 'none'; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
-
-
-def _sections(report: Report) -> Iterator[tuple[str, str]]:
-    """The id and the words of each section that the page has."""
-    sections: dict[tuple[str, str], Any] = {
-        ("found", "Findings"): report.defects,
-        ("checks", "Checks"): True,
-        ("expectations", "Expectations"): report.expectations,
-        **{(f"section-{place}", section.title): section.parts for place, section in enumerate(report.sections)},
-        ("changes", "Changes"): report.changes,
-        ("transfer", "Transfer"): report.transfer,
-        ("past", "History"): report.past,
-        ("judged", "Basis"): True,
-    }
-    return (section for section, content in sections.items() if content)
-
-
-def _differences(changes: VersionChanges) -> Iterator[tuple[str, str, str, str]]:
-    """What differs, in this version, before, and in words."""
-    numbers = (f"{changes.files:,}", f"{changes.files_before:,}")
-    yield ("files", *numbers, ", ".join(f"{total.files:,} {kind}" for kind, total in changes.totals))
-    parts = (f"{bytes_text(total.bytes)} {kind}" for kind, total in changes.totals)
-    yield ("bytes", bytes_text(changes.bytes), bytes_text(changes.bytes_before), ", ".join(parts))
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,29 +98,21 @@ def _outline(steps: Sequence[tuple[float, float]]) -> str:
 
 
 def page_environment(loader: BaseLoader, **options: Any) -> Environment:
-    """Jinja with what reports and the pages of `stagegate serve` share."""
+    """Jinja with what documents and the pages of `stagegate serve` share."""
     # By default, Jinja escapes nothing and leaves a gap where the template misspells a field.
     environment = Environment(
         loader=loader, autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True, **options
     )
     environment.tests["command"] = is_command
     environment.filters.update(href=link_of, spans=spans, time=time_text, digest=digest_text, drawn=Drawing)
-    environment.filters.update(refused=refused_text, seconds=seconds_text, verdict=verdict_text)
+    environment.filters.update(kind=lambda part: type(part).__name__, tally=tally, tally_text=tally_text)
     environment.globals.update(picture=(WIDTH, HEIGHT))
     return environment
 
 
 @cache
 def _environment() -> Environment:
-    environment = page_environment(PackageLoader("prefect_stagegate.show", "."))
-    environment.filters.update(transfer=transfer_text, bottleneck=bottleneck_text, cells=traffic_cells)
-    environment.filters.update(bytes=_bytes)
-    environment.globals.update(sides=SIDES, tones=_TONES)
-    return environment
-
-
-def _bytes(size: int | None) -> str:
-    return "" if size is None else bytes_text(size)
+    return page_environment(LOADER)
 
 
 def link_of(text: str) -> str:
