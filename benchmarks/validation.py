@@ -26,6 +26,7 @@ from pathlib import Path
 import duckdb
 
 from benchmarks.section import write_section
+from prefect_stagegate.doors import load
 from prefect_stagegate.model.measures import NO_VALUES, FileValues
 from prefect_stagegate.validations.engines.engine import ENGINES
 from prefect_stagegate.validations.queries.duck import THREADS
@@ -138,6 +139,7 @@ def plain(view: Path) -> Run:
 def judge(engine: str, view: Path, files: list[str], known: FileValues = NO_VALUES) -> tuple[Run, FileValues]:
     """Have a new worker judge the table."""
     job = TableJob("trips", engine, SUITE, str(view), files, (), {file: f"blake3:{file}" for file in files}, known)
+    rights = ENGINES[engine].rights
     with tempfile.TemporaryDirectory() as scratch, tempfile.TemporaryFile() as stderr:
         started = time.monotonic()
         worker = subprocess.Popen(
@@ -145,11 +147,11 @@ def judge(engine: str, view: Path, files: list[str], known: FileValues = NO_VALU
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=stderr,
-            env=environment(os.environ, scratch, spark=engine == "spark"),
+            env=environment(os.environ, scratch, load(rights) if rights else None),
         )
         assert worker.stdin is not None  # noqa: S101
         assert worker.stdout is not None  # noqa: S101
-        what = {"tables": [asdict(job)], "judged": [], "lint": False, "data_docs": False, "spark": engine == "spark"}
+        what = {"tables": [asdict(job)], "judged": [], "lint": False, "data_docs": False, "rights": rights}
         bounds = {"scratch": scratch, "memory": LIMITS.memory, "spill": LIMITS.spill}
         worker.stdin.write(json.dumps({**what, **bounds}).encode() + b"\n")
         worker.stdin.flush()

@@ -53,6 +53,21 @@ class Command:
 
 
 @dataclass(frozen=True, slots=True)
+class Engine:
+    """An engine that evaluates the suites of tables, in a confined worker."""
+
+    engine: str
+    """`module:attribute` of a `prefect_stagegate.validations.engines.engine.SuiteEngine`."""
+    library: str = ""
+    """The module that it needs and this package's own libraries lack."""
+    install: str = ""
+    """How to install that, as a hint."""
+    rights: str = ""
+    """`module:attribute` of what its process may do that those of others may not, a
+    `prefect_stagegate.validations.worker.confinement.Rights`; empty for nothing."""
+
+
+@dataclass(frozen=True, slots=True)
 class Page:
     """A page of `stagegate serve`."""
 
@@ -259,6 +274,8 @@ class Plugin:
     """Functions of a workspace and an address that describe a version in a format of others, by the format."""
     expanders: Mapping[str, str] = field(default_factory=dict)
     """Functions that replace keys of a spec's contract by what they name, by the key; see `spec.load`."""
+    engines: Mapping[str, Engine] = field(default_factory=dict)
+    """By the name that a contract uses."""
     pages: tuple[Page, ...] = ()
     column_types: str = ""
     """`module:attribute` of a function that gives what a validation found a table's columns to be: of a catalog, a

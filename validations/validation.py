@@ -19,7 +19,7 @@ from prefect_stagegate.spec.vocabulary import type_problem
 from prefect_stagegate.units import count_text
 from prefect_stagegate.validations.contract_evidence import gather, table_result
 from prefect_stagegate.validations.data_docs import refuse_taken
-from prefect_stagegate.validations.engines.engine import ENGINES, SPARK
+from prefect_stagegate.validations.engines.engine import ENGINES
 from prefect_stagegate.validations.files.file_probes import ProbedFiles, probe_files, silent
 from prefect_stagegate.validations.observations import Observations
 from prefect_stagegate.validations.suite_parameters import (
@@ -90,7 +90,7 @@ def validate(  # noqa: PLR0913 - one parameter for each choice of the caller
 
     Raises:
         Cancelled: `cancel` was set.
-        MissingExtra: The library of a probe is not installed, or a table is to be judged by Spark, which is not.
+        MissingExtra: The library of a probe is not installed, or the one of a table's engine.
         UsageError: The folder `data_docs` is not empty or can't be written, or no table has results to show.
         SpecError: The contract can't be used: an unknown type, engine or expectation, or a wrong argument.
             It lists every such problem.
@@ -140,13 +140,13 @@ def _judge(
     progress: Callable[[str], None],
     data_docs: Path | None,
 ) -> dict[str, TableReport]:
-    """Judge tables: those on Spark in a process of their own, which needs more rights than the others get."""
+    """Judge tables, each group whose engines have the same rights in a process of its own."""
     deadline = time.monotonic() + limits.seconds
-    # Spark's first, so that the process with fewer rights makes the pages of all.
-    groups = [[job for job in jobs if (job.engine == SPARK) is on_spark] for on_spark in (True, False)]
-    if groups[0]:
-        _require_spark(dataset)
-    groups = [group for group in groups if group]
+    for name in {job.engine for job in jobs}:
+        _require_library(name, dataset)
+    rights = {job.name: ENGINES[job.engine].rights for job in jobs}
+    # Those with the fewest come last, so that their process makes the pages of all.
+    groups = [[job for job in jobs if rights[job.name] == each] for each in sorted(set(rights.values()), reverse=True)]
     judged: list[tuple[TableJob, TableReport]] = []
     for group in groups:
         left = replace(limits, seconds=max(0.0, deadline - time.monotonic())) if judged else limits
@@ -158,13 +158,11 @@ def _judge(
     return {job.name: report for job, report in judged}
 
 
-def _require_spark(dataset: str) -> None:
-    if find_spec("pyspark") is None:
-        raise MissingExtra(
-            "A table has `engine: spark`, and Spark is not installed",
-            hint='Install it, beside a Java 17 or 21: pip install "prefect-stagegate[spark]"',
-            dataset=dataset,
-        )
+def _require_library(engine: str, dataset: str) -> None:
+    library, install = ENGINES[engine].library, ENGINES[engine].install
+    if library and find_spec(library) is None:
+        problem = f"A table has `engine: {engine}`, and {engine.capitalize()} is not installed"
+        raise MissingExtra(problem, hint=install, dataset=dataset)
 
 
 def _filled(tables: Sequence[ContractTable], facts: SuiteFacts) -> dict[str, FilledSuite]:

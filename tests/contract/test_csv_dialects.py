@@ -17,7 +17,6 @@ from prefect_stagegate.model import Entry, Finding, Validation
 from prefect_stagegate.spec import ContractSpec, TableSpec
 from prefect_stagegate.spec.csv_dialect import AS_USUAL, CsvSpec
 from prefect_stagegate.validations import validate
-from prefect_stagegate.validations.engines.engine import SPARK
 from prefect_stagegate.validations.partition_columns import row_digests
 from prefect_stagegate.validations.queries.duck import column_types, queries
 from prefect_stagegate.validations.queries.relations import TableFiles
@@ -153,7 +152,7 @@ def test_mixed_line_ends_are_read_as_pandas_reads_them(tmp_path: Path) -> None:
     assert validation.tables[0].rows == len(pd.read_csv(tmp_path / "a.csv"))
 
 
-@pytest.mark.parametrize("engine", ["duckdb", "pandas", pytest.param(SPARK, marks=pytest.mark.system)])
+@pytest.mark.parametrize("engine", ["duckdb", "pandas", pytest.param("spark", marks=pytest.mark.system)])
 def test_every_engine_reads_the_declared_dialect(tmp_path: Path, engine: str) -> None:
     files = {
         "a.csv": "day;at;d;code;none\r\n"
@@ -202,7 +201,7 @@ def test_na_is_a_value_where_the_spec_says_so(tmp_path: Path) -> None:
         ("latin-1", "duckdb"),
         ("cp1252", "duckdb"),
         ("iso-8859-15", "duckdb"),
-        pytest.param("latin-1", SPARK, marks=pytest.mark.system),
+        pytest.param("latin-1", "spark", marks=pytest.mark.system),
     ],
 )
 def test_declared_encoding_is_read(tmp_path: Path, encoding: str, engine: str) -> None:

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from prefect_stagegate.validations.engines.engine import ENGINES, SPARK
+from prefect_stagegate.validations.engines.engine import ENGINES
 from prefect_stagegate.validations.worker.judge import judge_tables
 from prefect_stagegate.validations.worker.worker_messages import (
     ExpectationVerdict,
@@ -23,7 +23,7 @@ from prefect_stagegate.validations.worker.worker_messages import (
     TableReport,
 )
 
-PARAMS = [pytest.param(name, marks=[pytest.mark.system] if name == SPARK else []) for name in sorted(ENGINES)]
+PARAMS = [pytest.param(name, marks=[pytest.mark.system] if name == "spark" else []) for name in sorted(ENGINES)]
 Run = Callable[..., TableReport]
 
 

@@ -13,7 +13,7 @@ import pyarrow.csv
 import pyarrow.parquet
 import pytest
 
-from prefect_stagegate.validations.engines.engine import ENGINES, SPARK
+from prefect_stagegate.validations.engines.engine import ENGINES
 from prefect_stagegate.validations.worker.child import judge_in_child
 from prefect_stagegate.validations.worker.process_limits import ValidationLimits
 from prefect_stagegate.validations.worker.worker_messages import TableJob
@@ -132,7 +132,7 @@ def test_no_expectation_is_left_unevaluated(reference: list[tuple[str, str, str,
 @pytest.mark.parametrize(
     "engine",
     [
-        pytest.param(name, marks=[pytest.mark.system] if name == SPARK else [])
+        pytest.param(name, marks=[pytest.mark.system] if name == "spark" else [])
         for name in sorted(ENGINES.keys() - {"duckdb"})
     ],
 )

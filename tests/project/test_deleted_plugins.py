@@ -14,34 +14,16 @@ import pytest
 import prefect_stagegate
 
 ROOT = Path(prefect_stagegate.__file__).parent.parent
-DELETABLE = (
-    "azure",
-    "exchange",
-    "fleet",
-    "gcs",
-    "hdfs",
-    "hub",
-    "lake",
-    "media",
-    "node",
-    "observe",
-    "pages",
-    "sftp",
-    "signatures",
-    "spark",
-    "sql",
-    "webdav",
-)
 
 
 @pytest.fixture(scope="module")
 def tree(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the package without those plugins."""
+    """A copy of the package without plugins."""
     tree = tmp_path_factory.mktemp("tree")
     ignored = shutil.ignore_patterns("__pycache__")
     shutil.copytree(ROOT / "prefect_stagegate", tree / "prefect_stagegate", ignore=ignored)  # what links lead to, too
-    for name in DELETABLE:
-        shutil.rmtree(tree / "prefect_stagegate/plugins" / name)
+    for plugin in (tree / "prefect_stagegate/plugins").glob("*/"):
+        shutil.rmtree(plugin)
     return tree
 
 
@@ -69,13 +51,12 @@ def test_what_was_deleted_is_unknown_and_the_rest_is_listed(tree: Path) -> None:
     assert 'Unknown command "sign"' in refused.stderr
 
 
-def test_what_a_deleted_plugin_did_for_the_core_is_refused(tree: Path) -> None:
+def test_contract_of_a_deleted_plugin_is_refused(tree: Path) -> None:
     spec = {"stagegate": 1, "dataset": "d", "sources": [{"url": "/data"}], "contract": {"odcs": "contract.yaml"}}
     (tree / "odcs.yaml").write_text(json.dumps(spec))
-    for words in ("lint odcs.yaml", "show things --croissant"):
-        refused = stagegate(tree, *words.split())
-        assert refused.returncode == 2
-        assert "needs a plugin that is not installed" in refused.stderr
+    refused = stagegate(tree, "lint", "odcs.yaml")
+    assert refused.returncode == 2
+    assert "needs a plugin that is not installed" in refused.stderr
 
 
 def test_flow_of_a_deleted_plugin_is_no_name(tree: Path) -> None:

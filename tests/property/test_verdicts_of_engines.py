@@ -25,7 +25,7 @@ from hypothesis import Phase, given, settings
 from hypothesis import strategies as st
 
 from prefect_stagegate.quoting import literal
-from prefect_stagegate.validations.engines.engine import ENGINES, SPARK
+from prefect_stagegate.validations.engines.engine import ENGINES
 from prefect_stagegate.validations.worker.judge import judge_tables
 from prefect_stagegate.validations.worker.worker_messages import TableJob
 
@@ -128,7 +128,7 @@ def unique(column: str) -> Question:
 
 def matches(regex: str, engine: str) -> Question:
     # Java's classes know ASCII only.
-    found = [word for word in WORDS if re.search(regex, word, re.ASCII if engine == SPARK else 0)]
+    found = [word for word in WORDS if re.search(regex, word, re.ASCII if engine == "spark" else 0)]
     sql = f"word IN ({', '.join(map(literal, found))})" if found else "false"
     return rows_that("match_regex", "word", sql, lambda words: words.isin(found), regex=regex)
 
@@ -221,9 +221,9 @@ def within(kind: str, column: str, side: str, engine: str) -> Question:
             verdict = "errored"
         # A quantile may be a ten-thousandth off; others are doubles, but for extremes and whole numbers.
         slack: Any = (1e-3 if is_quantile else 1e-9) * scale(values)
-        if (kind, column, engine) == ("column_mean", "price", SPARK):
+        if (kind, column, engine) == ("column_mean", "price", "spark"):
             slack = 1e-6  # Spark's mean of decimals has four places more than they have
-        is_whole = isinstance(figure, int) and (kind, engine) != ("column_sum", SPARK)
+        is_whole = isinstance(figure, int) and (kind, engine) != ("column_sum", "spark")
         slack, step = 0 if is_whole or is_extreme else slack, 1 if is_whole else 3 * slack
         if is_extreme and column == "moment":
             figure, slack, step = figure or NOON, timedelta(0), timedelta(hours=1)
@@ -331,7 +331,7 @@ def figure_of(question: Question, values: pd.Series, rows: duckdb.DuckDBPyConnec
 @pytest.mark.timeout(3600)
 @pytest.mark.filterwarnings("ignore:invalid value encountered")
 @pytest.mark.parametrize(
-    "engine", [pytest.param(name, marks=[pytest.mark.system] if name == SPARK else []) for name in sorted(ENGINES)]
+    "engine", [pytest.param(name, marks=[pytest.mark.system] if name == "spark" else []) for name in sorted(ENGINES)]
 )
 def test_engine_gives_the_verdicts_of_both_oracles(engine: str, tmp_path_factory: pytest.TempPathFactory) -> None:
     # Each example takes seconds, so that shrinking one would take minutes.

@@ -45,6 +45,8 @@ BY_FILE = "{}_by_file"
 class DuckDBEngine:
     """A `SuiteEngine` on a database that holds nothing but views."""
 
+    leaves: Collection[str] = ()
+
     def __init__(self, context: AbstractDataContext, tables: Sequence[TableJob], scratch: Path) -> None:
         database, folders = str(scratch / "views.duckdb"), sorted({table.view for table in tables} | {str(scratch)})
         config = {"temp_directory": str(scratch / "spill"), "threads": str(THREADS), **_bounds()}

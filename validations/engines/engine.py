@@ -1,6 +1,6 @@
 """The engines that evaluate a table's suite, by the name that a contract uses.
 
-To add one, write a class that implements `SuiteEngine` and name it in `ENGINES`; `tests/contract/test_engines.py`
+To add one, write a class that implements `SuiteEngine` and declare it in a plugin; `tests/contract/test_engines.py`
 then tests it.
 """
 
@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from prefect_stagegate.doors import load
+from prefect_stagegate.doors import Engine, load, plugins
 
 if TYPE_CHECKING:
     from great_expectations.data_context.data_context.abstract_data_context import AbstractDataContext
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 
 class SuiteEngine(Protocol):
     """Gives Great Expectations all files of a table as one batch."""
+
+    leaves: Collection[str] = ()
+    """The types of expectations that DuckDB evaluates in its stead."""
 
     def __init__(self, context: AbstractDataContext, tables: Sequence[TableJob], scratch: Path) -> None:
         """Prepare for `tables`; `scratch` is an empty folder for data that don't fit into memory."""
@@ -52,17 +55,14 @@ class SuiteEngine(Protocol):
         """
 
 
-SPARK = "spark"
-"""The engine that starts programs and connects, so its process is confined less."""
 ENGINES = {
-    "duckdb": "prefect_stagegate.validations.engines.duckdb_engine:DuckDBEngine",
-    "pandas": "prefect_stagegate.validations.engines.pandas_engine:PandasEngine",
-    SPARK: "prefect_stagegate.plugins.spark.spark_engine:SparkEngine",
-}
-"""Module and class of each engine. Only the worker imports them, since they import Great Expectations."""
+    "duckdb": Engine("prefect_stagegate.validations.engines.duckdb_engine:DuckDBEngine"),
+    "pandas": Engine("prefect_stagegate.validations.engines.pandas_engine:PandasEngine"),
+} | {name: engine for plugin in plugins() for name, engine in plugin.engines.items()}
+"""Only the worker imports what they name, since that imports Great Expectations."""
 
 
 def load_engine(name: str) -> type[SuiteEngine]:
     """The engine of a name in `ENGINES`."""
-    engine: type[SuiteEngine] = load(ENGINES[name])
+    engine: type[SuiteEngine] = load(ENGINES[name].engine)
     return engine

@@ -22,12 +22,13 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
+from prefect_stagegate.doors import load
 from prefect_stagegate.errors import SpecError, UsageError, WorkerCrashed
 from prefect_stagegate.model.measures import NO_VALUES
 from prefect_stagegate.spec.csv_dialect import CsvSpec
 from prefect_stagegate.units import format_size
 from prefect_stagegate.validations.data_docs import publish
-from prefect_stagegate.validations.engines.engine import SPARK
+from prefect_stagegate.validations.engines.engine import ENGINES
 from prefect_stagegate.validations.worker.confinement import environment
 from prefect_stagegate.validations.worker.process_limits import OUT_OF_MEMORY, ValidationLimits
 from prefect_stagegate.validations.worker.worker_messages import TableJob, TableReport
@@ -72,13 +73,13 @@ def judge_in_child(
         WorkerCrashed: The process died, or ran out of time or memory.
         UsageError: No scratch folder can be made, or the folder `data_docs` can't be written.
     """
-    spark = not lint and any(table.engine == SPARK for table in tables)
+    rights = "" if lint else next(filter(None, (ENGINES[table.engine].rights for table in tables)), "")
     with (
         _scratch_folder(limits) as scratch,
-        _borrowed(scratch, spark=spark) as worker,
+        _borrowed(scratch, rights) as worker,
         _Job(worker, limits, dataset, progress) as job,
     ):
-        record = {"scratch": scratch, "tables": [asdict(table) for table in tables], "lint": lint, "spark": spark}
+        record = {"scratch": scratch, "tables": [asdict(table) for table in tables], "lint": lint, "rights": rights}
         pages = {"data_docs": data_docs is not None, "judged": [_for_pages(*pair) for pair in judged]}
         reports = job.run({**record, **pages})
         if data_docs is not None:
@@ -106,7 +107,7 @@ def _scratch_folder(limits: ValidationLimits) -> tempfile.TemporaryDirectory[str
 class WorkerProcess:
     """A running worker, which does one job at a time."""
 
-    def __init__(self, scratch: str, *, spark: bool = False) -> None:
+    def __init__(self, scratch: str, rights: str = "") -> None:
         self.kind = _kind()
         self.stderr = tempfile.TemporaryFile()  # noqa: SIM115 - it stays open as long as the worker runs
         self.used = time.monotonic()
@@ -115,7 +116,7 @@ class WorkerProcess:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.stderr,
-            env=environment(os.environ, scratch, spark=spark),
+            env=environment(os.environ, scratch, load(rights) if rights else None),
         )
 
     def can_work(self) -> bool:
@@ -151,12 +152,12 @@ _lock = threading.Lock()
 
 
 @contextmanager
-def _borrowed(scratch: str, *, spark: bool) -> Iterator[WorkerProcess]:
+def _borrowed(scratch: str, rights: str) -> Iterator[WorkerProcess]:
     """A worker for this block alone. Afterwards one is kept; after an error it is ended.
 
-    Spark gets a new one, which is not kept: no job of other tables may be forked from a process that holds its token.
+    One with rights is new, and not kept: no job of other tables may be forked from a process that holds a secret.
     """
-    worker = (None if spark else _take()) or WorkerProcess(scratch, spark=spark)
+    worker = (None if rights else _take()) or WorkerProcess(scratch, rights)
     try:
         yield worker
     except BaseException:
@@ -164,7 +165,7 @@ def _borrowed(scratch: str, *, spark: bool) -> Iterator[WorkerProcess]:
         raise
     worker.used = time.monotonic()
     with _lock:
-        is_kept = not _idle and not spark
+        is_kept = not _idle and not rights
         if is_kept:
             _idle.append(worker)
     if not is_kept:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
-import shutil
 import sys
 import sysconfig
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
@@ -28,21 +27,7 @@ SYSTEM = (
 """Paths outside of Python that the libraries read. None of them holds a user's data or a secret."""
 DEVICES = ("/dev/null",)
 """Files that the process may write to, beside the scratch folder."""
-SPARK_SYSTEM = (
-    # whose name Hadoop asks for, and the address of `localhost`
-    *("/etc/passwd", "/etc/group", "/etc/nsswitch.conf", "/etc/hosts", "/etc/host.conf", "/etc/resolv.conf"),
-    *("/proc/self", "/proc/sys/net/core/somaxconn", "/proc/net", "/sys/fs/cgroup"),
-    # what Java's settings and certificates are linked to
-    *("/etc/java-17-openjdk", "/etc/java-21-openjdk", "/etc/ssl/certs"),
-)
-"""More that a JVM reads."""
-PROGRAMS = ("/bin", "/usr/bin", "/lib", "/lib64", "/usr/lib", "/usr/lib64")
-"""Where Java and the shell lie that starts it."""
 VARIABLES = ("PATH", "LD_LIBRARY_PATH", "LANG", "LANGUAGE", "TZ", "TZDIR", "VIRTUAL_ENV")
-SPARK_FILES = ("SPARK_CONF_DIR", "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH")
-"""Variables that name what Spark reads: its settings of a cluster, and the authorities of a server's certificate."""
-SPARK_VARIABLES = ("JAVA_HOME", "STAGEGATE_SPARK", "SPARK_CONNECT_AUTHENTICATE_TOKEN", "SPARK_LOCAL_IP", *SPARK_FILES)
-"""More for Spark: where Java and the cluster are, and the token for it, which only its own child gets."""
 PREFIXES = ("LC_", "PYTHON", "OMP_", "OPENBLAS_", "MKL_", "COVERAGE_", "COV_")
 """The variables that the process gets, by name and by prefix. None of them holds credentials."""
 
@@ -50,48 +35,47 @@ ONE_THREAD = {"OPENBLAS_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_t
 """Keep the libraries from starting threads when they are imported: a fork of a process with threads may hang."""
 
 
-def environment(given: Mapping[str, str], scratch: str, *, spark: bool = False) -> dict[str, str]:
-    """The environment of the validating process: the scratch folder is its home, and only Spark's has a secret."""
-    names = (*VARIABLES, *SPARK_VARIABLES) if spark else VARIABLES
+@dataclass(frozen=True, slots=True)
+class Rights:
+    """What the process of an engine may do beyond those of others. It may connect by TCP, too."""
+
+    variables: tuple[str, ...]
+    """The environment variables that it also gets. One may be a secret, which only its own child gets."""
+    reads: Callable[[], Iterable[str | Path]]
+    """What it may read as well."""
+    programs: Callable[[], Iterable[str | Path]]
+    """The folders whose programs it may start."""
+    note: str
+    """What evidence says of it, after what confines the process."""
+    unconfined: str
+    """What evidence says where nothing confines the process."""
+
+
+def environment(given: Mapping[str, str], scratch: str, rights: Rights | None = None) -> dict[str, str]:
+    """The environment of the validating process: the scratch folder is its home."""
+    names = (*VARIABLES, *rights.variables) if rights else VARIABLES
     kept = {name: value for name, value in given.items() if name in names or name.startswith(PREFIXES)}
     # Great Expectations leaves its temporary folders behind. In the scratch folder they are removed with it.
     return {**kept, "GX_ANALYTICS_ENABLED": "false", "TMPDIR": scratch, "HOME": scratch, **ONE_THREAD}
 
 
-def confine(scratch: str, views: Iterable[str], *, spark: bool = False) -> str:
+def confine(scratch: str, views: Iterable[str], rights: Rights | None = None) -> str:
     """Let this process open its version, its scratch folder and its libraries only.
 
     Args:
         scratch: Where the process may write.
         views: The folders of versions.
-        spark: Whether it may also start programs and connect by TCP, as Spark does between Python and Java.
+        rights: What it may do beyond that.
 
     Returns:
         The name and version of what confines the process, for the evidence.
     """
     read, write = [*_installation(), *SYSTEM, *views], [scratch, *DEVICES]
-    if not spark:
+    if rights is None:
         version = landlock.confine(read, write)
         return f"Landlock {version}" if version else NOT_CONFINED
-    given = filter(None, map(os.environ.get, SPARK_FILES))
-    version = landlock.confine([*read, *SPARK_SYSTEM, *given], write, execute=_java(), tcp=True)
-    return f"Landlock {version}{WITH_SPARK}" if version else NOT_CONFINED_SPARK
-
-
-WITH_SPARK = " for files; programs and TCP are open, which Spark needs"
-NOT_CONFINED_SPARK = "none: Landlock is not available, so only Spark's settings hold"
-
-
-def _java() -> list[str | Path]:
-    """The folders from which Spark and Java are started."""
-    program = shutil.which("java")
-    # `java` may be a link to <JDK>/bin/java.
-    home = os.environ.get("JAVA_HOME") or (Path(program).resolve().parent.parent if program else "")
-    spark = importlib.util.find_spec("pyspark")
-    scripts = [Path(spark.origin).parent / "bin"] if spark and spark.origin else []
-    # A `java` in /bin must not open the whole file system.
-    homes = [Path(home)] if home and Path(home).resolve() != Path("/") else []
-    return [*PROGRAMS, *scripts, *homes]
+    version = landlock.confine([*read, *rights.reads()], write, execute=rights.programs(), tcp=True)
+    return f"Landlock {version}{rights.note}" if version else rights.unconfined
 
 
 NOT_CONFINED = "none: Landlock is not available, so only DuckDB's and pandas' own limits hold"

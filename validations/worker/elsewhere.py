@@ -23,20 +23,18 @@ from prefect_stagegate.units import count_text
 from prefect_stagegate.validations.worker.judgements import columns_of
 from prefect_stagegate.validations.worker.worker_messages import TableJob
 
-OTHERS = {"duckdb": ("pandas",), "pandas": ("duckdb",), "spark": ("duckdb", "pandas")}
-"""The engines to try for what one of them does not know, in this order."""
+OTHERS = ("duckdb", "pandas")
+"""The engines to try for what another does not know, in this order."""
 MOST_VALUES = 20_000_000
 """Values that pandas may hold for expectations of another engine's table: rows times columns."""
 
 _OF_COLUMNS = (ColumnMapExpectation, ColumnPairMapExpectation, MulticolumnMapExpectation, ColumnAggregateExpectation)
 _OF_ROWS = (ExpectTableRowCountToBeBetween, ExpectTableRowCountToEqual)
-_OF_RANKS = ("expect_column_median_to_be_between", "expect_column_quantile_values_to_be_between")
 
 
 def needs_duckdb(engine: str, expectation: Expectation) -> bool:
-    """Whether another engine leaves an expectation to DuckDB: one with a query, and quantiles, as Spark drops NaN."""
-    has_query = any(expectation.configuration.kwargs.get(name) for name in QUERIES)
-    return engine != "duckdb" and (has_query or (engine == "spark" and expectation.configuration.type in _OF_RANKS))
+    """Whether an expectation has a query, which any engine leaves to DuckDB."""
+    return engine != "duckdb" and any(expectation.configuration.kwargs.get(name) for name in QUERIES)
 
 
 def needed_columns(expectations: Sequence[Expectation]) -> set[str] | None:

@@ -125,7 +125,8 @@ def _build_suites(tables: Sequence[TableJob]) -> dict[str, BuiltSuite]:
 def _judge_table(engines: Engines, table: TableJob, expectations: Sequence[Expectation]) -> TableReport:
     """Judge a table. When unreadable files make that fail, report them and judge the other files."""
     engine = engines.of(table.engine, table)
-    sql = [item for item in expectations if needs_duckdb(table.engine, item)]
+    leaves = engine.leaves
+    sql = [item for item in expectations if needs_duckdb(table.engine, item) or item.configuration.type in leaves]
     known = [item for item in expectations if item not in sql]
     judged, failure = _try_to_run(engine, table, known)
     # Reading every file to its end is slow, so it is done only after a failure that the suite doesn't explain.
@@ -151,7 +152,7 @@ def _without_sql(table: TableJob, expectation: Expectation) -> Judged:
 
 def _judge_elsewhere(engines: Engines, table: TableJob, judged: list[Judged]) -> list[Judged]:
     """Judge what the table's own engine does not know on the first other one that does."""
-    for name in OTHERS[table.engine]:
+    for name in (name for name in OTHERS if name != table.engine):
         unknown = [_refused(entry, refusal(name, table, entry[0])) for entry in judged if is_unknown(entry[2])]
         accepted = [item for item, _, _ in unknown if not refusal(name, table, item)]
         answered = [entry for entry in _judge_on(engines, name, table, accepted) if not is_unknown(entry[2])]

@@ -1,14 +1,14 @@
 """The process that imports Great Expectations: it reads jobs from standard input and writes lines of JSON.
 
     → {"scratch": "/tmp/…", "tables": [{TableJob}, …], "judged": [], "lint": false, "data_docs": false,
-       "spark": false, "memory": 1e9, "spill": 1e9}
+       "rights": "", "memory": 1e9, "spill": 1e9}
     ← {"progress": "table flights: 8 expectations over 12 files"}
     ← {"table": {TableReport}}
     ← {"problems": ["table flights: expectations[2]: …"]}        instead of any table
     ← {"ended": 0}                                                 the judging process' status: the job is over
 
 With `"data_docs": true` it also makes Great Expectations' pages, in the scratch folder; `judged` are the tables of
-another process for them, each with its report. With `"spark": true` it may also start Java, and use TCP. With
+another process for them, each with its report. `rights` names what it may do beyond `confinement`. With
 `"lint": true` it builds the suites, judges nothing, and sends empty reports.
 
 It is two processes. The first one loads Great Expectations, which takes seconds, and then only waits: it is the guard.
@@ -35,6 +35,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NoReturn, TextIO
 
+from prefect_stagegate.doors import load
 from prefect_stagegate.validations.data_docs import MADE
 from prefect_stagegate.validations.worker.confinement import confine
 from prefect_stagegate.validations.worker.process_limits import OUT_OF_MEMORY, apply, is_about_limits
@@ -174,10 +175,11 @@ def _judge(job: Mapping[str, Any], send: Send) -> None:
     tables = [TableJob.from_json(table) for table in job["tables"]]
     os.environ |= {"TMPDIR": job["scratch"], "HOME": job["scratch"]}
     tempfile.tempdir = None
+    rights = load(job["rights"]) if job["rights"] else None
     # Only this thread came through the fork. All that it starts from now on is confined with it.
-    sandbox = confine(job["scratch"], {table.view for table in tables if table.view}, spark=job["spark"])
+    sandbox = confine(job["scratch"], {table.view for table in tables if table.view}, rights)
     # Java's heap has a bound of its own, and a JVM that may not have more memory ends without saying why.
-    apply(None if job["spark"] else job["memory"], job["spill"])
+    apply(None if rights else job["memory"], job["spill"])
     from prefect_stagegate.validations.worker import judge
 
     try:

@@ -16,11 +16,12 @@ import pytest
 
 from prefect_stagegate.errors import ValidationError
 from prefect_stagegate.model import Entry, Evidence
+from prefect_stagegate.plugins.spark.java_rights import JAVA
 from prefect_stagegate.spec import ContractSpec
 from prefect_stagegate.validations import validate
 from prefect_stagegate.validations.worker import child, landlock
 from prefect_stagegate.validations.worker.child import judge_in_child
-from prefect_stagegate.validations.worker.confinement import NOT_CONFINED, NOT_CONFINED_SPARK, WITH_SPARK
+from prefect_stagegate.validations.worker.confinement import NOT_CONFINED
 from prefect_stagegate.validations.worker.process_limits import ValidationLimits
 from prefect_stagegate.validations.worker.worker_messages import ExpectationVerdict, TableJob, TableReport
 from tests.support.parquet_footers import false_statistics
@@ -80,15 +81,16 @@ def test_each_table_has_its_own_confinement(view: Path, tmp_path: Path) -> None:
     (evidence,) = (item for item in validation.evidence if item.check == "expectations")
     assert isinstance(evidence, Evidence)
     version = landlock.version()
-    held = [f"Landlock {version}", f"Landlock {version}{WITH_SPARK}"] if version else [NOT_CONFINED, NOT_CONFINED_SPARK]
+    held = [f"Landlock {version}", f"Landlock {version}{JAVA.note}"] if version else [NOT_CONFINED, JAVA.unconfined]
     assert (evidence.outcome.value, evidence.measured["sandbox"]) == ("pass", "; ".join(sorted(held)))
 
 
 CONFINED = """
 import json, os, socket, subprocess, sys
+from prefect_stagegate.plugins.spark.java_rights import JAVA
 from prefect_stagegate.validations.worker.confinement import confine
 scratch, view, secret, port = sys.argv[1:]
-confine(scratch, [view], spark=True)
+confine(scratch, [view], JAVA)
 def tried(do):
     try:
         do()
