@@ -6,6 +6,7 @@ Whoever raises one writes the reason beside it.
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from collections import Counter
@@ -29,6 +30,12 @@ them declare settings,
 PLUGINS = "prefect_stagegate.plugins."
 EDGES = {"core to plugins": 0, "among plugins": 0}
 """Imports that keep a plugin from being deleted alone."""
+
+BELOW_JOBS = re.compile(
+    r"^ *from prefect_stagegate\.(?:cache|catalog|durable|environment|gate|show|sources|transport|validations)\b", re.M
+)
+INNER = 450
+"""Imports of modules below `jobs/` by tests outside of `tests/unit`: a change of the inside alone breaks those."""
 
 
 def run(*words: str) -> str:
@@ -71,3 +78,8 @@ def test_few_imports_name_a_plugin() -> None:
 def plugin_of(module: str) -> str:
     """The name of the plugin that a module belongs to; empty for one of the core."""
     return module.removeprefix(PLUGINS).partition(".")[0] if module.startswith(PLUGINS) else ""
+
+
+def test_few_tests_reach_below_jobs() -> None:
+    files = [path for path in (ROOT / "tests").rglob("*.py") if not {"unit", "servers"} & {*path.parts}]
+    assert 0 < sum(len(BELOW_JOBS.findall(path.read_text())) for path in files) <= INNER
